@@ -1,0 +1,1 @@
+//! The embedded Kubernetes API and the controllers that an embedded cluster needs

@@ -1,0 +1,1 @@
+//! Kubernetes API access: watches, status writes, leases

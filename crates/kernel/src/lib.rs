@@ -1,0 +1,1 @@
+//! Every kernel object that podnet touches. The only crate with `unsafe` and the only home of system calls.

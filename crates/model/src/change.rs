@@ -1,0 +1,22 @@
+//! One change of the cluster's state.
+
+use crate::{
+    Block, BlockCidr, EndpointSlice, Node, NodeName, Pod, PodKey, Pool, PoolName, Service, ServiceKey, SliceKey,
+};
+
+/// An object that appeared or changed (`Some`) or vanished (`None`), by its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A Node.
+    Node(NodeName, Option<Node>),
+    /// A Pod.
+    Pod(PodKey, Option<Pod>),
+    /// A Service.
+    Service(ServiceKey, Option<Service>),
+    /// An EndpointSlice.
+    Slice(SliceKey, Option<EndpointSlice>),
+    /// An IPPool.
+    Pool(PoolName, Option<Pool>),
+    /// An IPAMBlock.
+    Block(BlockCidr, Option<Block>),
+}

@@ -1,0 +1,1 @@
+//! API object to model.

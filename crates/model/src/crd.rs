@@ -1,0 +1,1 @@
+//! The `crd.projectcalico.org/v1` types.

@@ -1,0 +1,48 @@
+//! EndpointSlices: the backends of Services.
+
+use std::sync::Arc;
+
+use crate::{NodeName, PodAddr, PodKey, PortName, Protocol, ServiceKey, SliceKey, TargetPort};
+
+/// One EndpointSlice (`discovery.k8s.io/v1`) of IPv4 or IPv6 addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSlice {
+    /// Namespace and name of the slice.
+    pub key: SliceKey,
+    /// The Service that it belongs to (label `kubernetes.io/service-name`).
+    pub service: ServiceKey,
+    /// The ports that every endpoint of this slice serves.
+    pub ports: Vec<EndpointPort>,
+    /// The endpoints.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// A port of a slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointPort {
+    /// The name of the Service port that it stands behind.
+    pub name: PortName,
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The port at the backend.
+    pub port: TargetPort,
+}
+
+/// One endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its address: the API allows several only for uses that no consumer has, and takes the first.
+    pub addr: PodAddr,
+    /// `conditions.ready`; absent means ready.
+    pub ready: bool,
+    /// `conditions.serving`; absent means as `ready`.
+    pub serving: bool,
+    /// `conditions.terminating`.
+    pub terminating: bool,
+    /// `hostname`, for DNS.
+    pub hostname: Option<Arc<str>>,
+    /// `nodeName`.
+    pub node: Option<NodeName>,
+    /// `targetRef`, where it is a pod.
+    pub pod: Option<PodKey>,
+}

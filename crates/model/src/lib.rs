@@ -1,0 +1,33 @@
+//! The vocabulary of the cluster network.
+//!
+//! API objects become these types once, at the edge ([`convert`]); everything above speaks them only. Inside, nothing is
+//! optional that cannot be absent, and roles are types: a [`NodeAddr`] cannot be passed where a [`PodAddr`] belongs.
+//!
+//! - [`names`], [`addr`], [`labels`]: the words
+//! - [`node`], [`pod`], [`service`], [`endpoints`], [`pool`], [`block`]: the objects that the planner reads
+//! - [`change`]: one change of the cluster's state, what a watch delivers
+//! - [`crd`]: the `crd.projectcalico.org/v1` types as the API spells them
+//! - [`convert`]: API object to model, with an error that names the object, the field, the value and what is allowed
+
+pub mod addr;
+pub mod block;
+pub mod change;
+pub mod convert;
+pub mod crd;
+pub mod endpoints;
+pub mod labels;
+pub mod names;
+pub mod node;
+pub mod pod;
+pub mod pool;
+pub mod service;
+
+pub use addr::{ClusterIp, Mac, NodeAddr, NodePort, PodAddr, Protocol, ServicePort, TargetPort};
+pub use block::{Block, BlockCidr};
+pub use change::Change;
+pub use endpoints::{Endpoint, EndpointSlice};
+pub use names::{LinkName, Namespace, NodeName, PodKey, PoolName, PortName, ServiceKey, SliceKey};
+pub use node::Node;
+pub use pod::Pod;
+pub use pool::{EncapMode, Pool};
+pub use service::Service;

@@ -1,0 +1,37 @@
+//! IPPools: the ranges that pods' addresses come from.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::{PoolName, labels::NodeSelector};
+
+/// An IPPool (`crd.projectcalico.org/v1`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// `metadata.name`.
+    pub name: PoolName,
+    /// `spec.cidr`.
+    pub cidr: IpNet,
+    /// `spec.blockSize`: prefix length of a block; 26 (IPv4) and 122 (IPv6) where not given.
+    pub block_size: u8,
+    /// `spec.vxlanMode`.
+    pub vxlan: EncapMode,
+    /// `spec.natOutgoing`.
+    pub nat_outgoing: bool,
+    /// `spec.disabled`: existing addresses stay, no new ones are given.
+    pub disabled: bool,
+    /// `spec.nodeSelector`.
+    pub node_selector: NodeSelector,
+}
+
+/// When packets to another node's block are encapsulated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EncapMode {
+    /// Plain routes only.
+    #[default]
+    Never,
+    /// To every node.
+    Always,
+    /// Only to nodes on another subnet.
+    CrossSubnet,
+}

@@ -1,0 +1,102 @@
+//! What the executor does, decided: kernel objects to set or to remove, in order.
+//!
+//! Each step is idempotent: setting what is there already and removing what is not are both done. The executor performs steps
+//! one by one or batched and decides nothing.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+use podnet_model::{LinkName, Mac};
+
+/// The `rtm_protocol` of every route that podnet makes, by which it tells its own from others' (`rtnetlink(7)`; 5–255 are
+/// free for routing daemons, and neither iproute2's `rt_protos` nor FRR, BIRD or Calico use this one).
+pub const ROUTE_PROTOCOL: u8 = 88;
+
+/// One thing to do to the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Make the VXLAN device, or change it to be so; it is made anew where the kernel cannot change it.
+    SetVxlan(Vxlan),
+    /// Remove a device by name.
+    RemoveLink(LinkName),
+    /// Make or replace a route.
+    SetRoute(Route),
+    /// Remove the route to this destination.
+    RemoveRoute(Route),
+    /// Make or replace a permanent neighbour (ARP, ND) entry.
+    SetNeighbour(Neighbour),
+    /// Remove a neighbour entry.
+    RemoveNeighbour(Neighbour),
+    /// Make or replace a permanent FDB entry of a VXLAN device.
+    SetFdb(FdbEntry),
+    /// Remove an FDB entry.
+    RemoveFdb(FdbEntry),
+}
+
+/// A VXLAN device without learning (RFC 7348; `ip-link(8)`, type vxlan).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vxlan {
+    /// Device name.
+    pub name: LinkName,
+    /// VXLAN network identifier, 24 bits.
+    pub vni: u32,
+    /// UDP destination port.
+    pub port: u16,
+    /// Source of the outer packets: this node's address on the underlay.
+    pub local: Ipv4Addr,
+    /// The device's own Ethernet address.
+    pub mac: Mac,
+    /// The device's MTU: the underlay's less 50 bytes for IPv4 outside.
+    pub mtu: u32,
+    /// The device's own address, a host prefix, so that traffic of the node itself has a source that its peers can answer.
+    pub addr: Option<Ipv4Addr>,
+}
+
+/// A route of the main table, protocol [`ROUTE_PROTOCOL`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    /// Destination.
+    pub dst: IpNet,
+    /// Where it goes.
+    pub target: RouteTarget,
+}
+
+/// Where a route goes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RouteTarget {
+    /// Straight out of a device (scope link).
+    Device(LinkName),
+    /// Through a next hop that is on the device's link without an address there saying so (`onlink`).
+    OnLink {
+        /// The device.
+        device: LinkName,
+        /// The next hop.
+        via: IpAddr,
+    },
+    /// Through a next hop that the routing table knows how to reach.
+    Via(IpAddr),
+    /// Silently dropped: own blocks' addresses that no pod has.
+    Blackhole,
+}
+
+/// A permanent neighbour entry.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Neighbour {
+    /// The device.
+    pub device: LinkName,
+    /// The neighbour's address.
+    pub addr: IpAddr,
+    /// Its Ethernet address.
+    pub mac: Mac,
+}
+
+/// A permanent FDB entry of a VXLAN device: frames to `mac` go to the VTEP at `remote`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FdbEntry {
+    /// The VXLAN device.
+    pub device: LinkName,
+    /// The inner destination.
+    pub mac: Mac,
+    /// The peer's underlay address.
+    pub remote: IpAddr,
+}

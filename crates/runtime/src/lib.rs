@@ -1,0 +1,3 @@
+//! The embedded node's pod lifecycle: what a kubelet and a container runtime are on a real node.
+
+pub mod access;

@@ -1,0 +1,1 @@
+//! The namespace test harness: nodes, pods, probes, faults
