@@ -225,6 +225,9 @@ pub enum Edit {
     AddBackendMap(RuleName),
     /// Make a set with the elements that it starts with.
     AddSet(RuleName, Set),
+    /// Remove a map or set, with its elements, that no rule refers to any more (maps and sets share one name space, and the
+    /// kernel removes both by the same message).
+    RemoveSet(RuleName),
     /// Point a frontend at a chain, replacing where it pointed.
     SetVerdict {
         /// The verdict map.
