@@ -1,1 +1,37 @@
-//! The `crd.projectcalico.org/v1` types.
+//! The `crd.projectcalico.org/v1` types, as the API spells them.
+//!
+//! Field names and meanings are those of Calico 3.30, so that existing manifests and tools work as they are. Values are kept as
+//! the API delivers them (a mode is a string here), so that one wrong object cannot break the decoding of a whole list;
+//! [`convert`](crate::convert) judges them. The schemas say what is allowed, so that an API server refuses the wrong ones first.
+
+#![allow(clippy::duplicated_attributes, reason = "printer columns repeat their types")]
+
+mod block;
+mod pool;
+mod reservation;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube_core::CustomResourceExt;
+
+pub use block::{
+    AllocationAttribute, BlockAffinity, BlockAffinitySpec, IPAMBlock, IPAMBlockSpec, IPAMHandle, IPAMHandleSpec,
+    block_name,
+};
+pub use pool::{ALLOWED_USES, ASSIGNMENT_MODES, ENCAP_MODES, IPPool, IPPoolSpec};
+pub use reservation::{IPAMConfig, IPAMConfigSpec, IPReservation, IPReservationSpec};
+
+/// The definitions of all these types, ready to be applied to an API server.
+#[must_use]
+pub fn definitions() -> Vec<CustomResourceDefinition> {
+    vec![
+        IPPool::crd(),
+        IPAMBlock::crd(),
+        BlockAffinity::crd(),
+        IPAMHandle::crd(),
+        IPAMConfig::crd(),
+        IPReservation::crd(),
+    ]
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,8 @@
 //! - [`crd`]: the `crd.projectcalico.org/v1` types as the API spells them
 //! - [`convert`]: API object to model, with an error that names the object, the field, the value and what is allowed
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod addr;
 pub mod block;
 pub mod change;

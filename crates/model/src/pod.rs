@@ -21,8 +21,8 @@ pub struct Pod {
     pub addrs: Vec<PodAddr>,
     /// It has ended for good (`status.phase` is `Succeeded` or `Failed`).
     pub finished: bool,
-    /// What its annotations ask of IPAM.
-    pub request: AddressRequest,
+    /// What its annotations ask of IPAM. A wrong annotation does not hide the pod: its ADD fails with this error.
+    pub request: Result<AddressRequest, InvalidRequest>,
 }
 
 /// What a pod's annotations ask of IPAM (`cni.projectcalico.org/*`).
@@ -32,4 +32,43 @@ pub struct AddressRequest {
     pub addrs: Vec<IpAddr>,
     /// `ipv4pools`: pools by name or CIDR, in order of preference.
     pub ipv4_pools: Vec<Arc<str>>,
+}
+
+/// Why a pod's annotations cannot be honoured.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidRequest {
+    /// More than one address of a family is asked for.
+    #[error("there cannot be more than one {family} address in the annotation {annotation}")]
+    TooMany {
+        /// The annotation.
+        annotation: &'static str,
+        /// `IPv4` or `IPv6`.
+        family: &'static str,
+    },
+    /// It is no JSON list of strings.
+    #[error("the annotation {annotation} is {value:?}; it must be a JSON list of strings: {reason}")]
+    List {
+        /// The annotation.
+        annotation: &'static str,
+        /// Its value.
+        value: String,
+        /// What the JSON decoder said.
+        reason: String,
+    },
+    /// An entry is no address.
+    #[error("the annotation {annotation} lists {value:?}, which is no IP address")]
+    Address {
+        /// The annotation.
+        annotation: &'static str,
+        /// The entry.
+        value: String,
+    },
+    /// An entry is neither a pool's name nor an IPv4 range.
+    #[error("the annotation {annotation} lists {value:?}, which is neither the name of a pool nor an IPv4 range")]
+    Pool {
+        /// The annotation.
+        annotation: &'static str,
+        /// The entry.
+        value: String,
+    },
 }

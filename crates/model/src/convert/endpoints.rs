@@ -1,0 +1,69 @@
+//! EndpointSlice.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::discovery::v1 as api;
+
+use super::{Invalid, Object};
+use crate::{Endpoint, EndpointSlice, PodAddr, PodKey, ServiceKey, SliceKey, TargetPort, endpoints::EndpointPort};
+
+/// The label by which a slice belongs to a Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+impl TryFrom<&api::EndpointSlice> for EndpointSlice {
+    type Error = Invalid;
+
+    fn try_from(slice: &api::EndpointSlice) -> Result<Self, Invalid> {
+        let object = Object::new("EndpointSlice", &slice.metadata);
+        let namespace = object.namespace()?;
+        let service = object.label(SERVICE_NAME).filter(|name| !name.is_empty()).ok_or_else(|| {
+            object.missing(format!("metadata.labels[{SERVICE_NAME}]"), "the name of the Service that it belongs to")
+        })?;
+        if !matches!(slice.address_type.as_str(), "IPv4" | "IPv6") {
+            return Err(object.value("addressType", &slice.address_type, "IPv4 or IPv6"));
+        }
+        let ports = slice.ports.as_deref().unwrap_or_default().iter().enumerate();
+        let endpoints = slice.endpoints.as_deref().unwrap_or_default().iter().enumerate();
+        Ok(Self {
+            key: SliceKey::new(namespace, object.name()?),
+            service: ServiceKey::new(namespace, service),
+            ports: ports
+                .filter_map(|(index, port)| self::port(&object, index, port).transpose())
+                .collect::<Result<_, _>>()?,
+            endpoints: endpoints
+                .map(|(index, endpoint)| self::endpoint(&object, index, endpoint))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// A port; none where its number is absent, which means "all ports" and serves no Service port.
+fn port(object: &Object<'_>, index: usize, port: &api::EndpointPort) -> Result<Option<EndpointPort>, Invalid> {
+    let Some(number) = port.port else { return Ok(None) };
+    Ok(Some(EndpointPort {
+        name: port.name.as_deref().unwrap_or_default().into(),
+        protocol: object.protocol(|| format!("ports[{index}].protocol"), port.protocol.as_deref())?,
+        port: TargetPort(object.port(|| format!("ports[{index}].port"), number)?),
+    }))
+}
+
+fn endpoint(object: &Object<'_>, index: usize, endpoint: &api::Endpoint) -> Result<Endpoint, Invalid> {
+    let field = || format!("endpoints[{index}].addresses[0]");
+    let text = endpoint.addresses.first().ok_or_else(|| object.missing(field(), "an IP address"))?;
+    let addr: PodAddr = text.parse().map_err(|_| object.value(field(), text, "an IP address"))?;
+    let conditions = endpoint.conditions.as_ref();
+    let ready = conditions.and_then(|conditions| conditions.ready).unwrap_or(true);
+    let target = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
+    Ok(Endpoint {
+        addr,
+        ready,
+        serving: conditions.and_then(|conditions| conditions.serving).unwrap_or(ready),
+        terminating: conditions.and_then(|conditions| conditions.terminating).unwrap_or(false),
+        hostname: endpoint.hostname.as_deref().filter(|name| !name.is_empty()).map(Arc::from),
+        node: endpoint.node_name.as_deref().map(Into::into),
+        pod: target.and_then(|target| {
+            let namespace = target.namespace.as_deref().or(object.meta.namespace.as_deref())?;
+            Some(PodKey::new(namespace, target.name.as_deref()?))
+        }),
+    })
+}

@@ -1,0 +1,236 @@
+#![allow(clippy::needless_pass_by_value, reason = "json! literals are passed as they are")]
+
+use std::error::Error as _;
+
+use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::{
+    Block, EncapMode, EndpointSlice, Node, Pod, PodKey, Pool, Protocol, Service, TargetPort, crd, pod::AddressRequest,
+    service::ServiceKind,
+};
+
+fn object<T: DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).unwrap()
+}
+
+fn pool(spec: Value) -> Result<Pool, String> {
+    let pool: crd::IPPool = object(json!({
+        "apiVersion": "crd.projectcalico.org/v1", "kind": "IPPool", "metadata": {"name": "default"}, "spec": spec
+    }));
+    Pool::try_from(&pool).map_err(|error| match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    })
+}
+
+fn pod(annotations: Value) -> Pod {
+    let pod: core::Pod = object(json!({
+        "metadata": {"name": "web", "namespace": "test", "uid": "u1", "annotations": annotations},
+        "spec": {"nodeName": "node1", "containers": []},
+        "status": {"phase": "Running", "podIPs": [{"ip": "10.233.64.1"}]}
+    }));
+    Pod::try_from(&pod).unwrap()
+}
+
+#[test]
+fn a_pool_without_options_has_calicos_defaults() {
+    let pool = pool(json!({"cidr": "10.233.64.0/18"})).unwrap();
+    assert_eq!(pool.block_size, 26);
+    assert_eq!(pool.vxlan, EncapMode::Never);
+    assert!(!pool.nat_outgoing && !pool.disabled);
+    assert!(pool.node_selector.matches(&Default::default()));
+}
+
+#[test]
+fn a_wrong_pool_is_refused_with_object_field_value_and_what_is_allowed() {
+    for (spec, message) in [
+        (
+            json!({"cidr": "1.32.239.0/24", "vxlanMode": "Neve"}),
+            r#"IPPool default: spec.vxlanMode is "Neve"; it must be Always, CrossSubnet or Never"#,
+        ),
+        (
+            json!({"cidr": "10.0.0.0"}),
+            r#"IPPool default: spec.cidr is "10.0.0.0"; it must be a range, for example 10.233.64.0/18"#,
+        ),
+        (
+            json!({"cidr": "10.0.0.1/24"}),
+            r#"IPPool default: spec.cidr is "10.0.0.1/24"; it must be a range whose address is its first: 10.0.0.0/24"#,
+        ),
+        (
+            json!({"cidr": "10.0.0.0/24", "blockSize": 23}),
+            r#"IPPool default: spec.blockSize is "23"; it must be 24 to 32 for a pool 10.0.0.0/24"#,
+        ),
+        (
+            json!({"cidr": "10.0.0.0/8", "blockSize": 300}),
+            r#"IPPool default: spec.blockSize is "300"; it must be 20 to 32 for a pool 10.0.0.0/8"#,
+        ),
+        (
+            json!({"cidr": "10.0.0.0/24", "nodeSelector": "zone = 'a'"}),
+            "IPPool default: spec.nodeSelector is \"zone = 'a'\", which is no selector: column 6: expected a label's name, \
+             a value in quotes, an operator or a parenthesis, found =",
+        ),
+        (
+            json!({"cidr": "10.0.0.0/24", "ipipMode": "Always", "vxlanMode": "Always"}),
+            r#"IPPool default: spec.vxlanMode is "Always"; it must be Never where spec.ipipMode is not Never"#,
+        ),
+        (
+            json!({"cidr": "10.0.0.0/24", "allowedUses": ["Pods"]}),
+            r#"IPPool default: spec.allowedUses[] is "Pods"; it must be one of LoadBalancer, Tunnel, Workload"#,
+        ),
+    ] {
+        assert_eq!(pool(spec).unwrap_err(), message);
+    }
+}
+
+#[test]
+fn a_pool_that_is_not_for_workloads_gives_no_pod_an_address() {
+    assert!(pool(json!({"cidr": "10.0.0.0/24", "allowedUses": ["Tunnel"]})).unwrap().disabled);
+    assert!(!pool(json!({"cidr": "10.0.0.0/24", "allowedUses": ["Tunnel", "Workload"]})).unwrap().disabled);
+}
+
+#[test]
+fn a_pod_with_good_annotations_asks_for_what_they_say() {
+    let pod = pod(json!({
+        "cni.projectcalico.org/ipAddrs": r#"["10.233.65.177"]"#,
+        "cni.projectcalico.org/ipv4pools": r#"["my.ippool-1", "10.200.0.0/24"]"#,
+    }));
+    assert_eq!(pod.key, PodKey::new("test", "web"));
+    assert_eq!(
+        pod.request.unwrap(),
+        AddressRequest {
+            addrs: vec!["10.233.65.177".parse().unwrap()],
+            ipv4_pools: vec!["my.ippool-1".into(), "10.200.0.0/24".into()],
+        }
+    );
+}
+
+#[test]
+fn a_pod_with_wrong_annotations_exists_and_says_what_is_wrong_with_them() {
+    for (annotation, value, message) in [
+        (
+            "ipAddrs",
+            r#"["10.233.65.177", "10.233.65.178"]"#,
+            "there cannot be more than one IPv4 address in the annotation cni.projectcalico.org/ipAddrs",
+        ),
+        (
+            "ipAddrs",
+            r#"["10.233.65"]"#,
+            r#"the annotation cni.projectcalico.org/ipAddrs lists "10.233.65", which is no IP address"#,
+        ),
+        (
+            "ipAddrs",
+            "10.0.0.1",
+            "the annotation cni.projectcalico.org/ipAddrs is \"10.0.0.1\"; it must be a JSON list of strings: ",
+        ),
+        (
+            "ipv4pools",
+            r#"["10.0.0.0/33"]"#,
+            "the annotation cni.projectcalico.org/ipv4pools lists \"10.0.0.0/33\", which is neither the name of a pool nor an \
+             IPv4 range",
+        ),
+    ] {
+        let mut annotations = serde_json::Map::new();
+        annotations.insert(format!("cni.projectcalico.org/{annotation}"), json!(value));
+        let pod = pod(Value::Object(annotations));
+        let said = pod.request.unwrap_err().to_string();
+        assert!(said.starts_with(message), "{said}");
+    }
+}
+
+#[test]
+fn an_address_of_each_family_may_be_asked_for() {
+    let pod = pod(json!({"cni.projectcalico.org/ipAddrs": r#"["10.0.0.1", "fd00::1"]"#}));
+    assert_eq!(pod.request.unwrap().addrs.len(), 2);
+}
+
+#[test]
+fn a_nodes_subnet_comes_from_its_annotation() {
+    let node: core::Node = object(json!({
+        "metadata": {"name": "node1", "labels": {"zone": "a"},
+                     "annotations": {"projectcalico.org/IPv4Address": "172.29.0.11/24"}},
+        "status": {"addresses": [{"type": "Hostname", "address": "node1"}, {"type": "InternalIP", "address": "172.29.0.11"}]}
+    }));
+    let node = Node::try_from(&node).unwrap();
+    assert_eq!(node.subnet, Some("172.29.0.11/24".parse().unwrap()));
+    assert_eq!(node.addr.to_string(), "172.29.0.11");
+    assert_eq!(node.labels["zone"], "a");
+}
+
+#[test]
+fn a_node_without_an_address_is_refused_and_told_what_is_missing() {
+    let node: core::Node = object(json!({"metadata": {"name": "node1"}}));
+    assert_eq!(
+        Node::try_from(&node).unwrap_err().to_string(),
+        "Node node1: status.addresses[type=InternalIP] is missing; it must be the node's address on the underlay"
+    );
+}
+
+#[test]
+fn a_block_belongs_to_the_node_of_its_affinity_until_it_is_given_up() {
+    let block = |spec: Value| {
+        let block: crd::IPAMBlock = object(json!({
+            "apiVersion": "crd.projectcalico.org/v1", "kind": "IPAMBlock", "metadata": {"name": "b"}, "spec": spec
+        }));
+        Block::try_from(&block)
+    };
+    let owner = |spec: Value| block(spec).unwrap().owner;
+    assert_eq!(owner(json!({"cidr": "10.0.0.0/26", "affinity": "host:node1"})), Some("node1".into()));
+    assert_eq!(owner(json!({"cidr": "10.0.0.0/26", "affinity": "host:node1", "deleted": true})), None);
+    assert_eq!(owner(json!({"cidr": "10.0.0.0/26"})), None);
+    assert!(
+        block(json!({"cidr": "10.0.0.0/26", "affinity": "node1"})).unwrap_err().to_string().contains("spec.affinity")
+    );
+}
+
+#[test]
+fn services_are_virtual_headless_or_external() {
+    let service = |spec: Value| {
+        let service: core::Service = object(json!({"metadata": {"name": "web", "namespace": "test"}, "spec": spec}));
+        Service::try_from(&service)
+    };
+    let web = service(json!({"clusterIP": "10.233.0.7", "clusterIPs": ["10.233.0.7"], "type": "NodePort",
+                             "ports": [{"port": 80, "nodePort": 30080}, {"port": 53, "protocol": "UDP", "name": "dns"}]}));
+    let web = web.unwrap();
+    assert_eq!(web.kind, ServiceKind::Virtual { cluster_ips: vec!["10.233.0.7".parse().unwrap()] });
+    assert_eq!(web.ports[0].node_port.unwrap().0, 30080);
+    assert_eq!((web.ports[1].protocol, web.ports[1].name.as_str()), (Protocol::Udp, "dns"));
+    assert_eq!(service(json!({"clusterIP": "None"})).unwrap().kind, ServiceKind::Headless);
+    assert_eq!(
+        service(json!({"type": "ExternalName", "externalName": "example.com."})).unwrap().kind,
+        ServiceKind::External { name: "example.com".into() }
+    );
+    assert!(service(json!({})).unwrap_err().to_string().contains("spec.clusterIPs is missing"));
+    assert_eq!(
+        service(json!({"clusterIP": "None", "ports": [{"port": 70000}]})).unwrap_err().to_string(),
+        r#"Service test/web: spec.ports[0].port is "70000"; it must be a port, 1 to 65535"#
+    );
+}
+
+#[test]
+fn an_endpoint_without_conditions_is_ready_and_serving() {
+    let slice: discovery::EndpointSlice = object(json!({
+        "metadata": {"name": "web-1", "namespace": "test", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4",
+        "ports": [{"name": "", "port": 8080}, {"name": "all"}],
+        "endpoints": [
+            {"addresses": ["10.0.0.1"], "nodeName": "node1", "targetRef": {"kind": "Pod", "name": "web-x"}},
+            {"addresses": ["10.0.0.2"], "conditions": {"ready": false, "serving": true, "terminating": true}}
+        ]
+    }));
+    let slice = EndpointSlice::try_from(&slice).unwrap();
+    assert_eq!(slice.ports.len(), 1);
+    assert_eq!(slice.ports[0].port, TargetPort(8080));
+    let [first, second] = &slice.endpoints[..] else { panic!("two endpoints") };
+    assert!(first.ready && first.serving && !first.terminating);
+    assert_eq!(first.pod, Some(PodKey::new("test", "web-x")));
+    assert!(!second.ready && second.serving && second.terminating);
+}
+
+#[test]
+fn a_slice_of_no_service_is_refused() {
+    let slice: discovery::EndpointSlice =
+        object(json!({"metadata": {"name": "s", "namespace": "test"}, "addressType": "IPv4", "endpoints": []}));
+    assert!(EndpointSlice::try_from(&slice).unwrap_err().to_string().contains("kubernetes.io/service-name"));
+}

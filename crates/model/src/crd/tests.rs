@@ -1,0 +1,107 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::BlockCidr;
+
+fn schema_of(definition: &CustomResourceDefinition) -> Value {
+    serde_json::to_value(&definition.spec.versions[0].schema).unwrap()["openAPIV3Schema"].clone()
+}
+
+/// What a structural schema may not contain (Kubernetes: "Specifying a structural schema"): lists of types, references,
+/// and `null` among the values of an enum.
+fn assert_structural(at: &str, schema: &Value) {
+    let Some(fields) = schema.as_object() else { return };
+    assert!(!fields.contains_key("$ref"), "{at}: $ref");
+    assert!(!fields.contains_key("anyOf"), "{at}: anyOf");
+    assert!(fields["type"].is_string(), "{at}: type is {:?}", fields["type"]);
+    if let Some(values) = fields.get("enum") {
+        assert!(values.as_array().unwrap().iter().all(Value::is_string), "{at}: {values}");
+    }
+    for (name, property) in fields.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        assert_structural(&format!("{at}.{name}"), property);
+    }
+    if let Some(items) = fields.get("items") {
+        assert_structural(&format!("{at}[]"), items);
+    }
+}
+
+#[test]
+fn every_definition_is_cluster_scoped_named_as_calico_names_it_and_structural() {
+    let mut names: Vec<_> = Vec::new();
+    for definition in definitions() {
+        assert_eq!(definition.spec.scope, "Cluster");
+        assert_eq!(definition.spec.group, "crd.projectcalico.org");
+        assert_eq!(definition.spec.versions[0].name, "v1");
+        assert_structural(&definition.spec.names.kind, &schema_of(&definition));
+        names.push(definition.metadata.name.unwrap());
+    }
+    let plurals = ["ippools", "ipamblocks", "blockaffinities", "ipamhandles", "ipamconfigs", "ipreservations"];
+    assert_eq!(names, plurals.map(|plural| format!("{plural}.crd.projectcalico.org")));
+}
+
+#[test]
+fn the_schema_of_a_pool_lists_the_modes_that_are_allowed() {
+    let schema = schema_of(&IPPool::crd());
+    let spec = &schema["properties"]["spec"];
+    assert_eq!(spec["properties"]["vxlanMode"]["enum"], json!(["Always", "CrossSubnet", "Never"]));
+    assert_eq!(spec["properties"]["ipipMode"]["enum"], json!(["Always", "CrossSubnet", "Never"]));
+    assert_eq!(spec["properties"]["allowedUses"]["items"]["enum"], json!(["LoadBalancer", "Tunnel", "Workload"]));
+    assert_eq!(spec["required"], json!(["cidr"]));
+    assert!(spec["properties"]["disableBGPExport"].is_object());
+    assert!(spec["properties"]["cidr"]["description"].is_string());
+}
+
+#[test]
+fn kubectl_shows_a_pool_with_its_range_and_modes() {
+    let definition = IPPool::crd();
+    let columns = definition.spec.versions[0].additional_printer_columns.as_ref().unwrap();
+    let shown: Vec<_> =
+        columns.iter().filter(|column| column.priority.unwrap_or(0) == 0).map(|column| column.name.as_str()).collect();
+    assert_eq!(shown, ["CIDR", "BLOCKSIZE", "VXLAN", "NAT", "DISABLED", "AGE"]);
+}
+
+#[test]
+fn a_claimed_block_is_written_as_calico_writes_it() {
+    let block = IPAMBlock::claim(BlockCidr("10.233.64.0/30".parse().unwrap()), 4, &"node1".into());
+    assert_eq!(
+        serde_json::to_value(&block).unwrap(),
+        json!({
+            "apiVersion": "crd.projectcalico.org/v1",
+            "kind": "IPAMBlock",
+            "metadata": {"name": "10-233-64-0-30"},
+            "spec": {
+                "cidr": "10.233.64.0/30",
+                "affinity": "host:node1",
+                "allocations": [null, null, null, null],
+                "unallocated": [0, 1, 2, 3],
+                "attributes": [],
+                "strictAffinity": false,
+                "sequenceNumber": 0
+            }
+        })
+    );
+}
+
+#[test]
+fn a_pool_of_calico_with_every_field_reads_and_writes_back_unchanged() {
+    let text = json!({
+        "apiVersion": "crd.projectcalico.org/v1",
+        "kind": "IPPool",
+        "metadata": {"name": "full"},
+        "spec": {
+            "cidr": "10.200.64.0/24",
+            "vxlanMode": "CrossSubnet",
+            "ipipMode": "Never",
+            "natOutgoing": true,
+            "disabled": false,
+            "disableBGPExport": true,
+            "blockSize": 28,
+            "nodeSelector": "all()",
+            "namespaceSelector": "all()",
+            "allowedUses": ["Workload", "Tunnel"],
+            "assignmentMode": "Automatic"
+        }
+    });
+    let pool: IPPool = serde_json::from_value(text.clone()).unwrap();
+    assert_eq!(serde_json::to_value(&pool).unwrap(), text);
+}
