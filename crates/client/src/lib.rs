@@ -1,1 +1,15 @@
-//! Kubernetes API access: watches, status writes, leases
+//! Access to the Kubernetes API, embedded or real: the only way in which podnet learns of the cluster and tells it anything.
+//!
+//! - [`watch`]: the cluster's state as a stream of [`podnet_model::Change`]
+//! - [`connect`]: clients from a kubeconfig or from inside a pod
+//! - [`blocks`]: claims and publication of IPAM blocks
+//! - [`node`]: what a node says of itself
+//! - [`apply`]: create-or-update for the objects that podnet installs
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod apply;
+pub mod blocks;
+pub mod connect;
+pub mod node;
+pub mod watch;

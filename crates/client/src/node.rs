@@ -1,0 +1,59 @@
+//! What a node's agent tells the cluster about the node and its pods.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use podnet_model::{NodeName, PodKey};
+use serde_json::json;
+
+/// Publishes the node's own address with its prefix length, by which peers know who shares a subnet with them, and that the
+/// network of the node is up (condition `NetworkUnavailable`, `node-status.md` of the Kubernetes documentation).
+///
+/// # Errors
+///
+/// When the API server cannot be reached or the Node object does not exist yet.
+pub async fn publish_network(client: &Client, node: &NodeName, address: IpNet) -> Result<(), kube::Error> {
+    let nodes = Api::<Node>::all(client.clone());
+    let annotations = json!({"metadata": {"annotations": {"projectcalico.org/IPv4Address": address.to_string()}}});
+    nodes.patch(node.as_str(), &PatchParams::default(), &Patch::Merge(annotations)).await?;
+    let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+    let condition = json!({"status": {"conditions": [{
+        "type": "NetworkUnavailable", "status": "False", "reason": "PodnetIsUp", "message": "podnet is running on this node",
+        "lastHeartbeatTime": now, "lastTransitionTime": now,
+    }]}});
+    nodes.patch_status(node.as_str(), &PatchParams::default(), &Patch::Strategic(condition)).await?;
+    Ok(())
+}
+
+/// Publishes a pod's address in the annotations that Calico's tools read (`cni.projectcalico.org/podIP` and `podIPs`). The uid makes
+/// sure that it is still that pod.
+///
+/// # Errors
+///
+/// When the API server cannot be reached; a pod that is gone is no error.
+pub async fn publish_pod_address(
+    client: &Client,
+    pod: &PodKey,
+    uid: &str,
+    addrs: &[IpAddr],
+) -> Result<(), kube::Error> {
+    let texts: Vec<String> = addrs.iter().map(|addr| IpNet::from(*addr).to_string()).collect();
+    let mut patch = json!({"metadata": {"annotations": {
+        "cni.projectcalico.org/podIP": texts.first().cloned().unwrap_or_default(),
+        "cni.projectcalico.org/podIPs": texts.join(","),
+    }}});
+    if !uid.is_empty() {
+        patch["metadata"]["uid"] = uid.into();
+    }
+    let pods = Api::<Pod>::namespaced(client.clone(), pod.namespace.as_str());
+    match pods.patch(&pod.name, &PatchParams::default(), &Patch::Merge(patch)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+        Err(error) => Err(error),
+    }
+}

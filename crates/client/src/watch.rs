@@ -1,0 +1,261 @@
+//! The cluster's state as a stream of changes.
+//!
+//! One task for each kind lists and watches; it remembers the keys that it told of, so that what vanished while the API server was
+//! away is told as a removal after the next list. The receiver sees each object converted to its model type. An object that
+//! cannot be converted is quarantined: it is told as absent, logged once for each version, and everything else goes on.
+
+mod kinds;
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::{
+    core::v1::{Node, Pod, Service},
+    discovery::v1::EndpointSlice,
+};
+use kinds::Watched;
+use kube::{
+    Api, Client,
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event, watcher},
+    },
+};
+use podnet_model::{
+    Change, NodeName,
+    crd::{IPAMBlock, IPPool},
+};
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+
+/// How many changes may wait for the receiver before the watches pause.
+const BACKLOG: usize = 4096;
+
+/// What the receiver learns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Update {
+    /// An object appeared, changed or vanished.
+    Change(Change),
+    /// Every kind of the interest was listed once: the state is complete from here on.
+    Synced,
+}
+
+/// What to watch.
+#[derive(Clone, Debug, Default)]
+pub struct Interest {
+    /// Nodes.
+    pub nodes: bool,
+    /// Which pods.
+    pub pods: PodInterest,
+    /// Services.
+    pub services: bool,
+    /// EndpointSlices.
+    pub slices: bool,
+    /// IPPools.
+    pub pools: bool,
+    /// IPAMBlocks.
+    pub blocks: bool,
+}
+
+/// Which pods to watch.
+#[derive(Clone, Debug, Default)]
+pub enum PodInterest {
+    /// No pod.
+    #[default]
+    None,
+    /// The pods that were scheduled to this node.
+    OnNode(NodeName),
+    /// Every pod of the cluster.
+    All,
+}
+
+/// Starts the watches; they end when the receiver is dropped.
+#[must_use]
+pub fn watch(client: Client, interest: Interest) -> mpsc::Receiver<Update> {
+    let (sender, receiver) = mpsc::channel(BACKLOG);
+    let mut watches = Watches { client, sender, started: Vec::new() };
+    let all = watcher::Config::default;
+    if interest.nodes {
+        watches.add::<Node>(all());
+    }
+    match interest.pods {
+        PodInterest::None => {}
+        PodInterest::OnNode(node) => watches.add::<Pod>(all().fields(&format!("spec.nodeName={node}"))),
+        PodInterest::All => watches.add::<Pod>(all()),
+    }
+    if interest.services {
+        watches.add::<Service>(all());
+    }
+    if interest.slices {
+        watches.add::<EndpointSlice>(all());
+    }
+    if interest.pools {
+        watches.add::<IPPool>(all());
+    }
+    if interest.blocks {
+        watches.add::<IPAMBlock>(all());
+    }
+    watches.start();
+    receiver
+}
+
+type Start = Box<dyn FnOnce(Arc<AtomicUsize>) + Send>;
+
+struct Watches {
+    client: Client,
+    sender: mpsc::Sender<Update>,
+    started: Vec<Start>,
+}
+
+impl Watches {
+    fn add<K: Watched>(&mut self, config: watcher::Config) {
+        let (api, sender) = (Api::<K>::all(self.client.clone()), self.sender.clone());
+        self.started.push(Box::new(move |unsynced| {
+            tokio::spawn(Follower { sender, told: BTreeSet::new(), unsynced: Some(unsynced) }.follow(api, config));
+        }));
+    }
+
+    fn start(self) {
+        let unsynced = Arc::new(AtomicUsize::new(self.started.len()));
+        for start in self.started {
+            start(unsynced.clone());
+        }
+    }
+}
+
+/// The receiver is gone: nobody wants the watch any more.
+struct Unwanted;
+
+struct Follower {
+    sender: mpsc::Sender<Update>,
+    /// What the receiver believes to be there, by the change that would remove it.
+    told: BTreeSet<Removal>,
+    /// How many kinds still wait for their first list; none once this one had its own.
+    unsynced: Option<Arc<AtomicUsize>>,
+}
+
+impl Follower {
+    async fn follow<K: Watched>(mut self, api: Api<K>, config: watcher::Config) {
+        let kind = K::kind(&());
+        let mut events = watcher(api, config).default_backoff().boxed();
+        let mut listed = BTreeSet::new();
+        loop {
+            let event = tokio::select! {
+                event = events.try_next() => event,
+                () = self.sender.closed() => return,
+            };
+            let done = match event {
+                Ok(Some(event)) => self.take(event, &mut listed).await,
+                Ok(None) => return,
+                Err(error) => {
+                    // Kept quiet at the usual level: the state that we have goes on to be used, and the watcher comes back.
+                    info!(%kind, error = &error as &dyn std::error::Error, "watch interrupted");
+                    Ok(())
+                }
+            };
+            if done.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn take<K: Watched>(&mut self, event: Event<K>, listed: &mut BTreeSet<Removal>) -> Result<(), Unwanted> {
+        match event {
+            Event::Init => listed.clear(),
+            Event::InitApply(object) => {
+                if let Some(removal) = self.apply(object).await? {
+                    listed.insert(removal);
+                }
+            }
+            Event::InitDone => {
+                let vanished: Vec<_> = self.told.difference(listed).cloned().collect();
+                for removal in vanished {
+                    self.remove(removal).await?;
+                }
+                self.synced().await?;
+            }
+            Event::Apply(object) => {
+                self.apply(object).await?;
+            }
+            Event::Delete(object) => {
+                if let Some(change) = object.gone() {
+                    self.remove(Removal(change)).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn apply(&mut self, object: impl Watched) -> Result<Option<Removal>, Unwanted> {
+        let Some(gone) = object.gone().map(Removal) else {
+            debug!(?object, "object without a usable name ignored");
+            return Ok(None);
+        };
+        match object.present() {
+            Ok(change) => {
+                self.told.insert(gone.clone());
+                self.send(Update::Change(change)).await?;
+            }
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "object ignored until it is mended");
+                self.remove(gone.clone()).await?;
+            }
+        }
+        Ok(Some(gone))
+    }
+
+    async fn remove(&mut self, removal: Removal) -> Result<(), Unwanted> {
+        if self.told.remove(&removal) {
+            self.send(Update::Change(removal.0)).await?;
+        }
+        Ok(())
+    }
+
+    async fn synced(&mut self) -> Result<(), Unwanted> {
+        match self.unsynced.take() {
+            Some(unsynced) if unsynced.fetch_sub(1, Ordering::AcqRel) == 1 => self.send(Update::Synced).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn send(&self, update: Update) -> Result<(), Unwanted> {
+        self.sender.send(update).await.map_err(|_| Unwanted)
+    }
+}
+
+/// A change that removes an object: it is nothing but the object's kind and key, and so can be ordered by them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Removal(Change);
+
+impl Removal {
+    fn key(&self) -> RemovalKey<'_> {
+        match &self.0 {
+            Change::Node(name, _) => (0, name.as_str(), "", None),
+            Change::Pod(key, _) => (1, key.namespace.as_str(), &key.name, None),
+            Change::Service(key, _) => (2, key.namespace.as_str(), &key.name, None),
+            Change::Slice(key, _) => (3, key.namespace.as_str(), &key.name, None),
+            Change::Pool(name, _) => (4, name.as_str(), "", None),
+            Change::Block(cidr, _) => (5, "", "", Some(cidr.0)),
+        }
+    }
+}
+
+type RemovalKey<'a> = (u8, &'a str, &'a str, Option<ipnet::IpNet>);
+
+impl PartialOrd for Removal {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Removal {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.key().cmp(&other.key())
+    }
+}

@@ -1,0 +1,94 @@
+//! The kinds that can be watched: how an object becomes a change, and what removes it.
+
+use std::fmt::Debug;
+
+use k8s_openapi::api::{
+    core::v1::{Node, Pod, Service},
+    discovery::v1::EndpointSlice,
+};
+use kube::Resource;
+use podnet_model::{
+    self as model, BlockCidr, Change, PodKey, ServiceKey, SliceKey,
+    convert::Invalid,
+    crd::{IPAMBlock, IPPool},
+};
+use serde::de::DeserializeOwned;
+
+/// An API object that has a model type.
+pub(super) trait Watched:
+    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+{
+    /// The object as a change.
+    fn present(&self) -> Result<Change, Invalid>;
+
+    /// The change that removes it; none where it has not even a name.
+    fn gone(&self) -> Option<Change>;
+}
+
+fn name(object: &impl Resource) -> Option<&str> {
+    object.meta().name.as_deref()
+}
+
+fn key<K>(object: &impl Resource, new: fn(&str, &str) -> K) -> Option<K> {
+    Some(new(object.meta().namespace.as_deref()?, name(object)?))
+}
+
+impl Watched for Node {
+    fn present(&self) -> Result<Change, Invalid> {
+        model::Node::try_from(self).map(|node| Change::Node(node.name.clone(), Some(node)))
+    }
+
+    fn gone(&self) -> Option<Change> {
+        Some(Change::Node(name(self)?.into(), None))
+    }
+}
+
+impl Watched for Pod {
+    fn present(&self) -> Result<Change, Invalid> {
+        model::Pod::try_from(self).map(|pod| Change::Pod(pod.key.clone(), Some(pod)))
+    }
+
+    fn gone(&self) -> Option<Change> {
+        Some(Change::Pod(key(self, PodKey::new)?, None))
+    }
+}
+
+impl Watched for Service {
+    fn present(&self) -> Result<Change, Invalid> {
+        model::Service::try_from(self).map(|service| Change::Service(service.key.clone(), Some(service)))
+    }
+
+    fn gone(&self) -> Option<Change> {
+        Some(Change::Service(key(self, ServiceKey::new)?, None))
+    }
+}
+
+impl Watched for EndpointSlice {
+    fn present(&self) -> Result<Change, Invalid> {
+        model::EndpointSlice::try_from(self).map(|slice| Change::Slice(slice.key.clone(), Some(slice)))
+    }
+
+    fn gone(&self) -> Option<Change> {
+        Some(Change::Slice(key(self, SliceKey::new)?, None))
+    }
+}
+
+impl Watched for IPPool {
+    fn present(&self) -> Result<Change, Invalid> {
+        model::Pool::try_from(self).map(|pool| Change::Pool(pool.name.clone(), Some(pool)))
+    }
+
+    fn gone(&self) -> Option<Change> {
+        Some(Change::Pool(name(self)?.into(), None))
+    }
+}
+
+impl Watched for IPAMBlock {
+    fn present(&self) -> Result<Change, Invalid> {
+        model::Block::try_from(self).map(|block| Change::Block(block.cidr, Some(block)))
+    }
+
+    fn gone(&self) -> Option<Change> {
+        Some(Change::Block(BlockCidr(self.spec.cidr.parse().ok()?), None))
+    }
+}
