@@ -1,0 +1,28 @@
+//! What the API server is told at start.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use ipnet::Ipv4Net;
+
+/// Settings of the embedded API server. Nothing in here is read again after the start.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Directory of the keys and certificates; created with mode 0700.
+    pub pki_dir: PathBuf,
+    /// File of the durable store; created when missing.
+    pub store_path: PathBuf,
+    /// Addresses to listen on.
+    pub listen: Vec<SocketAddr>,
+    /// The address that the `kubernetes` Service leads to: one that pods can reach.
+    pub advertise: SocketAddr,
+    /// More names and addresses for the serving certificate, beside those of `listen`, `advertise` and the Service.
+    pub server_names: Vec<String>,
+    /// ClusterIPs come from here; the first address is that of the `kubernetes` Service.
+    pub service_cidr: Ipv4Net,
+    /// Node ports are allocated from here (Kubernetes' default: 30000–32767).
+    pub node_port_range: RangeInclusive<u16>,
+    /// The cluster's DNS domain, for the names of the `kubernetes` Service in the serving certificate.
+    pub cluster_domain: String,
+}
