@@ -4,17 +4,26 @@
 //! and backends. A change of the cluster is a list of [`Edit`]s; applying them to the value and rendering them to the kernel in
 //! one transaction keep the two equal.
 //!
-//! [`walk`] sends a virtual packet through the value.
+//! [`RuleSet::apply`] does edits all or none, [`RuleSet::validate`] tells what a kernel would refuse, [`diff()`] tells the edits
+//! between two values, and [`walk`] sends a virtual packet through one.
 
+mod apply;
+mod diff;
+mod validate;
 pub mod walk;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     net::Ipv4Addr,
     sync::Arc,
 };
 
 use podnet_model::Protocol;
+
+pub use apply::EditError;
+pub use diff::diff;
+pub use validate::InvalidRuleSet;
 
 /// A chain's, map's or set's name: at most 31 bytes are portable (`NFT_NAME_MAXLEN` of older kernels).
 pub type RuleName = Arc<str>;
@@ -185,6 +194,24 @@ pub struct BackendAddress {
     pub addr: Ipv4Addr,
     /// Port.
     pub port: u16,
+}
+
+impl fmt::Display for FrontendKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}/{}", self.addr, self.port, self.protocol)
+    }
+}
+
+impl fmt::Display for BackendKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} slot {}", self.frontend, self.slot)
+    }
+}
+
+impl fmt::Display for BackendAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.addr, self.port)
+    }
 }
 
 /// Frontend to chain (`goto`).

@@ -1,1 +1,214 @@
-//! services
+//! Services as rules: frontends and backends are elements, and a change of the cluster is a handful of edits.
+//!
+//! [`Services`] keeps what it knows of each Service and what it made of each frontend. A change replans its own Service alone
+//! and answers with the difference, so it costs the same among ten Services and among ten thousand. The result depends on the
+//! cluster's present state only, but for two things that no packet can tell: which slot a backend stands in, and `svc-N` chains
+//! that nothing uses at the moment.
+//!
+//! What is done, by hook ([`chains`] has the rules):
+//! - prerouting and output: a frontend's connection is translated to one of its backends, each as likely as the others;
+//! - input, forward and output: what is addressed to a frontend without backends, or to a ClusterIP at a port that it has not,
+//!   is refused at once;
+//! - postrouting: marked connections, connections of a pod to itself through a Service, and pods' connections out of the cluster
+//!   (pools with `natOutgoing`) get an address of this node as their source.
+//!
+//! IPv6 addresses are not served: the table is of family `ip`.
+
+mod chains;
+mod conflicts;
+mod counted;
+mod endpoints;
+mod frontends;
+#[cfg(any(test, feature = "packet-table"))]
+pub mod packet_table;
+mod ranges;
+mod settle;
+mod slots;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, Ipv4Addr},
+};
+
+use ipnet::Ipv4Net;
+use podnet_model::{Change, EndpointSlice, NodeAddr, NodeName, PodKey, Service, ServiceKey, SliceKey};
+
+use chains::Names;
+pub use conflicts::Conflict;
+use counted::Counted;
+use frontends::{Claim, Frontend};
+use ranges::Ranges;
+
+use crate::ruleset::{BackendAddress, Edit, FrontendKey, RuleSet};
+
+/// The bit of the packet mark that asks for masquerading: the same as kube-proxy's (`masqueradeBit` 14), so that what avoids
+/// that bit today avoids ours.
+pub const MASQUERADE_MARK: u32 = 0x4000;
+
+/// What the planning depends on that no change of the cluster tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicesConfig {
+    /// The node that is planned for.
+    pub node: NodeName,
+    /// Its addresses: where its NodePorts are.
+    pub node_addrs: Vec<NodeAddr>,
+    /// Where pods' addresses come from, beside the pools.
+    pub pod_cidrs: Vec<Ipv4Net>,
+    /// Where ClusterIPs come from.
+    pub service_cidr: Ipv4Net,
+    /// The bits of the packet mark that ask for masquerading, [`MASQUERADE_MARK`] as a rule.
+    pub masquerade_mark: u32,
+}
+
+/// What a change does to this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The edits, in order: one transaction.
+    pub edits: Vec<Edit>,
+    /// UDP backends that a frontend lost. Connection tracking would go on sending their clients there as long as these send, so
+    /// its entries have to be deleted once the edits are in force.
+    pub vanished: Vec<(FrontendKey, BackendAddress)>,
+}
+
+/// The rules of Services on one node.
+#[derive(Debug)]
+pub struct Services {
+    config: ServicesConfig,
+    names: Names,
+    services: HashMap<ServiceKey, Known>,
+    slice_owners: HashMap<SliceKey, ServiceKey>,
+    frontends: HashMap<FrontendKey, Frontend>,
+    /// Frontends that more than one Service claims.
+    contested: BTreeSet<FrontendKey>,
+    /// The chains for masquerade or not, and number of backends, that were made so far.
+    chains: BTreeSet<(bool, u32)>,
+    pods: HashMap<PodKey, BTreeSet<Ipv4Addr>>,
+    nodes: HashMap<NodeName, Ipv4Addr>,
+    cluster_ips: Counted,
+    local_endpoints: Counted,
+    local_pods: Counted,
+    node_addrs: Counted,
+    ranges: Ranges,
+}
+
+/// What is known of a Service, by its own key and by its slices'.
+#[derive(Debug, Default)]
+struct Known {
+    service: Option<Service>,
+    slices: BTreeMap<SliceKey, EndpointSlice>,
+    claims: BTreeMap<FrontendKey, Claim>,
+    cluster_ips: BTreeSet<Ipv4Addr>,
+    local_endpoints: BTreeSet<Ipv4Addr>,
+}
+
+impl Services {
+    /// Of a cluster of which nothing is known yet.
+    #[must_use]
+    pub fn new(config: ServicesConfig) -> Self {
+        let ranges = Ranges::new(config.pod_cidrs.iter().copied(), config.service_cidr);
+        let mut node_addrs = Counted::default();
+        node_addrs.replace(&BTreeSet::new(), &v4_of(&config.node_addrs));
+        Self {
+            config,
+            names: Names::default(),
+            services: HashMap::new(),
+            slice_owners: HashMap::new(),
+            frontends: HashMap::new(),
+            contested: BTreeSet::new(),
+            chains: BTreeSet::new(),
+            pods: HashMap::new(),
+            nodes: HashMap::new(),
+            cluster_ips: Counted::default(),
+            local_endpoints: Counted::default(),
+            local_pods: Counted::default(),
+            node_addrs,
+            ranges,
+        }
+    }
+
+    /// The rules before any change: what the edits of the first [`Services::apply`] expect to be there.
+    #[must_use]
+    pub fn initial(&self) -> RuleSet {
+        Self::new(self.config.clone()).desired()
+    }
+
+    /// Takes a change in and tells what it does. Changes of different objects may come in any order, and again.
+    pub fn apply(&mut self, change: &Change) -> Plan {
+        let mut plan = Plan::default();
+        match change {
+            Change::Service(key, service) => self.apply_service(key, service.as_ref(), &mut plan),
+            Change::Slice(key, slice) => self.apply_slice(key, slice.as_ref(), &mut plan),
+            Change::Pod(key, pod) => self.apply_pod(key, pod.as_ref(), &mut plan),
+            Change::Node(name, node) => self.apply_node(name, node.as_ref(), &mut plan),
+            Change::Pool(name, pool) => {
+                let edits = self.ranges.set_pool(&self.names, name, pool.as_ref());
+                plan.edits.extend(edits);
+            }
+            Change::Block(..) => {}
+        }
+        plan
+    }
+
+    fn apply_service(&mut self, key: &ServiceKey, service: Option<&Service>, plan: &mut Plan) {
+        if self.services.get(key).and_then(|known| known.service.as_ref()) == service {
+            return;
+        }
+        self.services.entry(key.clone()).or_default().service = service.cloned();
+        self.replan(key, plan);
+    }
+
+    fn apply_slice(&mut self, key: &SliceKey, slice: Option<&EndpointSlice>, plan: &mut Plan) {
+        let owner = slice.map(|slice| slice.service.clone());
+        let before = match &owner {
+            Some(owner) => self.slice_owners.insert(key.clone(), owner.clone()),
+            None => self.slice_owners.remove(key),
+        };
+        if let Some(before) = before.filter(|before| Some(before) != owner.as_ref()) {
+            if let Some(known) = self.services.get_mut(&before) {
+                known.slices.remove(key);
+            }
+            self.replan(&before, plan);
+        }
+        if let (Some(owner), Some(slice)) = (owner, slice) {
+            let slices = &mut self.services.entry(owner.clone()).or_default().slices;
+            if slices.get(key) != Some(slice) {
+                slices.insert(key.clone(), slice.clone());
+                self.replan(&owner, plan);
+            }
+        }
+    }
+
+    fn apply_pod(&mut self, key: &PodKey, pod: Option<&podnet_model::Pod>, plan: &mut Plan) {
+        let here = pod.filter(|pod| pod.node.as_ref() == Some(&self.config.node) && !pod.host_network && !pod.finished);
+        let addrs: BTreeSet<_> = here.into_iter().flat_map(|pod| &pod.addrs).filter_map(|addr| v4(addr.0)).collect();
+        let before =
+            if addrs.is_empty() { self.pods.remove(key) } else { self.pods.insert(key.clone(), addrs.clone()) };
+        let moved = self.local_pods.replace(&before.unwrap_or_default(), &addrs);
+        moved.edit_addresses(&self.names.local_pods, plan);
+    }
+
+    fn apply_node(&mut self, name: &NodeName, node: Option<&podnet_model::Node>, plan: &mut Plan) {
+        let addr = node.and_then(|node| v4(node.addr.0));
+        let before = match addr {
+            Some(addr) => self.nodes.insert(name.clone(), addr),
+            None => self.nodes.remove(name),
+        };
+        let moved = self.node_addrs.replace(&before.into_iter().collect(), &addr.into_iter().collect());
+        moved.edit_addresses(&self.names.nodes, plan);
+    }
+}
+
+/// An address that the table can hold.
+const fn v4(addr: IpAddr) -> Option<Ipv4Addr> {
+    match addr {
+        IpAddr::V4(addr) => Some(addr),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn v4_of(addrs: &[NodeAddr]) -> BTreeSet<Ipv4Addr> {
+    addrs.iter().filter_map(|addr| v4(addr.0)).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,210 @@
-//! The packet walk.
+//! A virtual packet on its way through a rule set, as netfilter would send it.
+//!
+//! [`walk`] enters the base chains of each hook in the order of their priorities: prerouting (or output, for what this host
+//! sends), then input or forward, then postrouting. A random choice is not made: every slot is followed, so the answer is a
+//! distribution over [`Outcome`]s. `podnet trace` shows it, and the packet tables compare it with the kernel's.
+
+mod interpreter;
+mod journey;
+
+use std::{collections::BTreeSet, net::Ipv4Addr};
+
+use ipnet::Ipv4Net;
+use podnet_model::Protocol;
+
+use interpreter::Traveller;
+pub use journey::{Element, Hop, Journey, Outcome, Verdict};
+
+use super::{BackendAddress, HookPoint, RuleSet};
+
+/// A packet of the direction in which its connection was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Source address.
+    pub src: Ipv4Addr,
+    /// Destination address, before any translation.
+    pub dst: Ipv4Addr,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Source port.
+    pub sport: u16,
+    /// Destination port, before any translation.
+    pub dport: u16,
+    /// The packet mark that it arrives with.
+    pub mark: u32,
+    /// What connection tracking knows of its connection.
+    pub connection: Connection,
+}
+
+impl Packet {
+    /// The first, unmarked packet of a connection, from a port of the ephemeral range.
+    #[must_use]
+    pub const fn opening(src: Ipv4Addr, dst: Ipv4Addr, protocol: Protocol, dport: u16) -> Self {
+        Self { src, dst, protocol, sport: 40_000, dport, mark: 0, connection: Connection::New }
+    }
+}
+
+/// What connection tracking knows of a packet's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connection {
+    /// Nothing yet: the packet is the first one, and `nat` chains see it.
+    New,
+    /// Packets went both ways: it is translated as the first one was, whatever the `nat` chains say now.
+    Established {
+        /// Where the first packet's destination was translated to.
+        destination: Option<BackendAddress>,
+        /// The first packet's source was translated.
+        masqueraded: bool,
+    },
+}
+
+/// Where a packet enters the host's network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From a pod of this host, through its device.
+    FromPod,
+    /// From another host, through the underlay or an overlay device.
+    FromOutside,
+    /// From a process in the host's own network namespace.
+    FromHost,
+}
+
+/// Where the host's routing table sends packets to an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// To the host itself.
+    Local,
+    /// Out of a device.
+    Forward,
+    /// There is no route.
+    Unreachable,
+}
+
+/// The host's routing table.
+pub trait Routing {
+    /// Where packets to the address go.
+    fn route(&self, destination: Ipv4Addr) -> Way;
+}
+
+/// A host as far as a packet needs it: its own addresses, and where it has routes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// The host's own addresses.
+    pub local_addresses: BTreeSet<Ipv4Addr>,
+    /// Destinations of its routes.
+    pub routes: Vec<Ipv4Net>,
+}
+
+impl Host {
+    /// A host with these addresses and a default route.
+    #[must_use]
+    pub fn new(local_addresses: impl IntoIterator<Item = Ipv4Addr>) -> Self {
+        Self { local_addresses: local_addresses.into_iter().collect(), routes: vec![Ipv4Net::default()] }
+    }
+}
+
+impl Routing for Host {
+    fn route(&self, destination: Ipv4Addr) -> Way {
+        if self.local_addresses.contains(&destination) || destination.is_loopback() {
+            Way::Local
+        } else if self.routes.iter().any(|route| route.contains(&destination)) {
+            Way::Forward
+        } else {
+            Way::Unreachable
+        }
+    }
+}
+
+/// Sends the packet through the rules and tells everything that can become of it.
+///
+/// The rules should be valid: where they refer to what is not there it counts as empty, and a packet that loops is dropped.
+#[must_use]
+pub fn walk(rules: &RuleSet, packet: &Packet, direction: Direction, routing: &dyn Routing) -> Journey {
+    let start = Traveller::new(packet);
+    let outcomes = match direction {
+        Direction::FromHost => from_host(rules, start, routing),
+        Direction::FromPod | Direction::FromOutside => arriving(rules, start, routing),
+    };
+    Journey { outcomes }
+}
+
+/// The way of what comes in: prerouting, routing by the translated destination, then input or forward and postrouting.
+fn arriving(rules: &RuleSet, start: Traveller, routing: &dyn Routing) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    for traveller in through(rules, HookPoint::Prerouting, start, routing, &mut outcomes) {
+        let rest: &[HookPoint] = match routing.route(traveller.dst) {
+            Way::Local => &[HookPoint::Input],
+            Way::Forward => &[HookPoint::Forward, HookPoint::Postrouting],
+            Way::Unreachable => {
+                outcomes.push(traveller.ends(Verdict::Unreachable));
+                continue;
+            }
+        };
+        finish(rules, rest, traveller, routing, &mut outcomes);
+    }
+    outcomes
+}
+
+/// The way of what the host sends: it is routed before and after translation; what goes to the host itself leaves through the
+/// loopback device and comes in again.
+fn from_host(rules: &RuleSet, start: Traveller, routing: &dyn Routing) -> Vec<Outcome> {
+    if routing.route(start.dst) == Way::Unreachable {
+        return vec![start.ends(Verdict::Unreachable)];
+    }
+    let mut outcomes = Vec::new();
+    for traveller in through(rules, HookPoint::Output, start, routing, &mut outcomes) {
+        let rest: &[HookPoint] = match routing.route(traveller.dst) {
+            Way::Local => &[HookPoint::Postrouting, HookPoint::Prerouting, HookPoint::Input],
+            Way::Forward => &[HookPoint::Postrouting],
+            Way::Unreachable => {
+                outcomes.push(traveller.ends(Verdict::Unreachable));
+                continue;
+            }
+        };
+        finish(rules, rest, traveller, routing, &mut outcomes);
+    }
+    outcomes
+}
+
+fn finish(
+    rules: &RuleSet,
+    hooks: &[HookPoint],
+    traveller: Traveller,
+    routing: &dyn Routing,
+    outcomes: &mut Vec<Outcome>,
+) {
+    let mut travellers = vec![traveller];
+    for hook in hooks {
+        travellers = travellers.into_iter().flat_map(|one| through(rules, *hook, one, routing, outcomes)).collect();
+    }
+    outcomes.extend(travellers.into_iter().map(|traveller| traveller.ends(Verdict::Accepted)));
+}
+
+/// Sends a traveller through all base chains of a hook, by priority. Those that pass it are the answer; the others have met
+/// their outcome.
+fn through(
+    rules: &RuleSet,
+    hook: HookPoint,
+    traveller: Traveller,
+    routing: &dyn Routing,
+    outcomes: &mut Vec<Outcome>,
+) -> Vec<Traveller> {
+    let at_hook = rules.chains.iter().filter_map(|(name, chain)| Some((chain.hook.filter(|h| h.point == hook)?, name)));
+    let mut bases: Vec<_> = at_hook.collect();
+    bases.sort_by_key(|(hook, name)| (hook.priority, (*name).clone()));
+
+    let mut travellers = vec![traveller.arrives(hook)];
+    for (hook, base) in bases {
+        let mut passed = Vec::new();
+        for traveller in travellers {
+            for (traveller, end) in traveller.enter(rules, base, hook, routing) {
+                match end {
+                    None => passed.push(traveller),
+                    Some(verdict) => outcomes.push(traveller.ends(verdict)),
+                }
+            }
+        }
+        travellers = passed;
+    }
+    travellers
+}

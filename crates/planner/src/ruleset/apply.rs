@@ -1,0 +1,359 @@
+//! Edits done to the value, all or none, as the kernel does a batch.
+
+use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
+
+use super::{
+    BackendAddress, BackendKey, BackendMap, Chain, Edit, FrontendKey, InvalidRuleSet, RuleName, RuleSet, Set,
+    VerdictMap,
+    validate::{disjoint, name_fits},
+};
+
+/// Why an edit was refused; the rule set is as it was before the first edit of the list.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EditError {
+    /// What would result is not a rule set.
+    #[error(transparent)]
+    Invalid(#[from] InvalidRuleSet),
+    /// A base chain's hook is fixed for its life.
+    #[error("cannot change the hook of chain {chain}: it is fixed when the chain is made")]
+    HookChanged {
+        /// The chain.
+        chain: RuleName,
+    },
+    /// No such chain.
+    #[error("cannot remove chain {chain}: there is none")]
+    NoChain {
+        /// The chain.
+        chain: RuleName,
+    },
+    /// No such map or set, or one of another kind.
+    #[error("cannot change {name}: there is no {expected} of that name")]
+    NoObject {
+        /// The name.
+        name: RuleName,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// A rule or an element still refers to it.
+    #[error("cannot remove {name}: {by} refers to it")]
+    InUse {
+        /// What was to be removed.
+        name: RuleName,
+        /// What refers to it.
+        by: RuleName,
+    },
+    /// The element is there already.
+    #[error("cannot add {element} to {name}: it is there already")]
+    Duplicate {
+        /// The map or set.
+        name: RuleName,
+        /// The element.
+        element: String,
+    },
+    /// The element is not there.
+    #[error("cannot replace or remove {element} of {name}: it is not there")]
+    Missing {
+        /// The map or set.
+        name: RuleName,
+        /// The element.
+        element: String,
+    },
+}
+
+impl RuleSet {
+    /// Does all edits, in order. The cost is that of the edits, not of the rule set, except for removing chains and sets, which
+    /// looks for what refers to them.
+    ///
+    /// # Errors
+    /// Where the kernel would refuse an edit; then nothing is changed.
+    pub fn apply(&mut self, edits: &[Edit]) -> Result<(), EditError> {
+        let mut done = Vec::with_capacity(edits.len());
+        for edit in edits {
+            if let Err(error) = self.apply_one(edit, &mut done) {
+                while let Some(before) = done.pop() {
+                    self.restore(before);
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Does one edit. What was there before is noted as soon as something is changed, so also where the edit then fails.
+    fn apply_one(&mut self, edit: &Edit, done: &mut Vec<Before>) -> Result<(), EditError> {
+        match edit {
+            Edit::SetChain(name, chain) => self.set_chain(name, chain, done),
+            Edit::RemoveChain(name) => self.remove_chain(name, done),
+            Edit::AddVerdictMap(name) => {
+                self.require_free(name)?;
+                self.verdict_maps.insert(name.clone(), VerdictMap::default());
+                done.push(Before::Object(name.clone(), Object::None));
+                Ok(())
+            }
+            Edit::AddBackendMap(name) => {
+                self.require_free(name)?;
+                self.backend_maps.insert(name.clone(), BackendMap::default());
+                done.push(Before::Object(name.clone(), Object::None));
+                Ok(())
+            }
+            Edit::AddSet(name, set) => {
+                self.require_free(name)?;
+                disjoint(name, set)?;
+                self.sets.insert(name.clone(), set.clone());
+                done.push(Before::Object(name.clone(), Object::None));
+                Ok(())
+            }
+            Edit::RemoveSet(name) => self.remove_object(name, done),
+            Edit::SetVerdict { map, key, chain, replaces } => self.set_verdict(map, *key, chain, *replaces, done),
+            Edit::RemoveVerdict { map, key } => {
+                let old = self.verdict_map(map)?.elements.remove(key).ok_or_else(|| missing(map, key))?;
+                done.push(Before::Verdict(map.clone(), *key, Some(old)));
+                Ok(())
+            }
+            Edit::SetBackend { map, key, to, replaces } => {
+                let elements = &mut self.backend_map(map)?.elements;
+                presence(map, key, elements.contains_key(key), *replaces)?;
+                done.push(Before::Backend(map.clone(), *key, elements.insert(*key, *to)));
+                Ok(())
+            }
+            Edit::RemoveBackend { map, key } => {
+                let old = self.backend_map(map)?.elements.remove(key).ok_or_else(|| missing(map, key))?;
+                done.push(Before::Backend(map.clone(), *key, Some(old)));
+                Ok(())
+            }
+            Edit::AddElements(name, more) => self.add_elements(name, more, done),
+            Edit::RemoveElements(name, fewer) => self.remove_elements(name, fewer, done),
+        }
+    }
+
+    fn set_chain(&mut self, name: &RuleName, chain: &Chain, done: &mut Vec<Before>) -> Result<(), EditError> {
+        let old = self.chains.get(name);
+        if old.is_some_and(|old| old.hook != chain.hook) {
+            return Err(EditError::HookChanged { chain: name.clone() });
+        }
+        self.check_chain(name, chain)?;
+        let old = self.chains.insert(name.clone(), chain.clone());
+        done.push(Before::Chain(name.clone(), old));
+        Ok(self.check_loop(name)?)
+    }
+
+    fn remove_chain(&mut self, name: &RuleName, done: &mut Vec<Before>) -> Result<(), EditError> {
+        if let Some(by) = self.chain_user(name) {
+            return Err(EditError::InUse { name: name.clone(), by });
+        }
+        let old = self.chains.remove(name).ok_or_else(|| EditError::NoChain { chain: name.clone() })?;
+        done.push(Before::Chain(name.clone(), Some(old)));
+        Ok(())
+    }
+
+    fn remove_object(&mut self, name: &RuleName, done: &mut Vec<Before>) -> Result<(), EditError> {
+        if let Some(by) = self.object_user(name) {
+            return Err(EditError::InUse { name: name.clone(), by });
+        }
+        let old = self.take_object(name);
+        if matches!(old, Object::None) {
+            return Err(EditError::NoObject { name: name.clone(), expected: "map or set" });
+        }
+        done.push(Before::Object(name.clone(), old));
+        Ok(())
+    }
+
+    fn set_verdict(
+        &mut self,
+        map: &RuleName,
+        key: FrontendKey,
+        chain: &RuleName,
+        replaces: bool,
+        done: &mut Vec<Before>,
+    ) -> Result<(), EditError> {
+        self.check_target(map, chain)?;
+        let elements = &mut self.verdict_map(map)?.elements;
+        presence(map, &key, elements.contains_key(&key), replaces)?;
+        done.push(Before::Verdict(map.clone(), key, elements.insert(key, chain.clone())));
+        Ok(self.check_loop(chain)?)
+    }
+
+    fn add_elements(&mut self, name: &RuleName, more: &Set, done: &mut Vec<Before>) -> Result<(), EditError> {
+        let set = self.set(name, more)?;
+        match (&mut *set, more) {
+            (Set::Addresses(here), Set::Addresses(more)) => absent(name, more.intersection(here).next())?,
+            (Set::Pairs(here), Set::Pairs(more)) => absent(name, more.intersection(here).next().map(|p| Pair(*p)))?,
+            (Set::Ranges(here), Set::Ranges(more)) => {
+                absent(name, more.intersection(here).next())?;
+                let all = Set::Ranges(here.union(more).copied().collect());
+                disjoint(name, &all)?;
+            }
+            _ => {}
+        }
+        set.extend(more);
+        done.push(Before::Added(name.clone(), more.clone()));
+        Ok(())
+    }
+
+    fn remove_elements(&mut self, name: &RuleName, fewer: &Set, done: &mut Vec<Before>) -> Result<(), EditError> {
+        let set = self.set(name, fewer)?;
+        match (&mut *set, fewer) {
+            (Set::Addresses(here), Set::Addresses(fewer)) => present(name, fewer.difference(here).next())?,
+            (Set::Pairs(here), Set::Pairs(fewer)) => present(name, fewer.difference(here).next().map(|p| Pair(*p)))?,
+            (Set::Ranges(here), Set::Ranges(fewer)) => present(name, fewer.difference(here).next())?,
+            _ => {}
+        }
+        set.reduce(fewer);
+        done.push(Before::Removed(name.clone(), fewer.clone()));
+        Ok(())
+    }
+
+    fn require_free(&self, name: &RuleName) -> Result<(), InvalidRuleSet> {
+        name_fits(name)?;
+        let taken = self.verdict_maps.contains_key(name)
+            || self.backend_maps.contains_key(name)
+            || self.sets.contains_key(name);
+        if taken { Err(InvalidRuleSet::NameTaken { name: name.clone() }) } else { Ok(()) }
+    }
+
+    fn verdict_map(&mut self, name: &RuleName) -> Result<&mut VerdictMap, EditError> {
+        self.verdict_maps.get_mut(name).ok_or_else(|| no_object(name, "verdict map"))
+    }
+
+    fn backend_map(&mut self, name: &RuleName) -> Result<&mut BackendMap, EditError> {
+        self.backend_maps.get_mut(name).ok_or_else(|| no_object(name, "backend map"))
+    }
+
+    /// The set of that name, which must be of the same kind as `like`.
+    fn set(&mut self, name: &RuleName, like: &Set) -> Result<&mut Set, EditError> {
+        let expected = like.kind();
+        self.sets.get_mut(name).filter(|set| set.kind() == expected).ok_or_else(|| no_object(name, expected))
+    }
+
+    fn take_object(&mut self, name: &RuleName) -> Object {
+        if let Some(map) = self.verdict_maps.remove(name) {
+            Object::Verdicts(map)
+        } else if let Some(map) = self.backend_maps.remove(name) {
+            Object::Backends(map)
+        } else {
+            self.sets.remove(name).map_or(Object::None, Object::Set)
+        }
+    }
+
+    fn restore(&mut self, before: Before) {
+        match before {
+            Before::Chain(name, Some(chain)) => drop(self.chains.insert(name, chain)),
+            Before::Chain(name, None) => drop(self.chains.remove(&name)),
+            Before::Object(name, Object::None) => drop(self.take_object(&name)),
+            Before::Object(name, Object::Verdicts(map)) => drop(self.verdict_maps.insert(name, map)),
+            Before::Object(name, Object::Backends(map)) => drop(self.backend_maps.insert(name, map)),
+            Before::Object(name, Object::Set(set)) => drop(self.sets.insert(name, set)),
+            Before::Verdict(map, key, old) => {
+                if let Some(map) = self.verdict_maps.get_mut(&map) {
+                    put_back(&mut map.elements, key, old);
+                }
+            }
+            Before::Backend(map, key, old) => {
+                if let Some(map) = self.backend_maps.get_mut(&map) {
+                    put_back(&mut map.elements, key, old);
+                }
+            }
+            Before::Added(name, more) => {
+                if let Some(set) = self.sets.get_mut(&name) {
+                    set.reduce(&more);
+                }
+            }
+            Before::Removed(name, fewer) => {
+                if let Some(set) = self.sets.get_mut(&name) {
+                    set.extend(&fewer);
+                }
+            }
+        }
+    }
+}
+
+/// What was there before an edit.
+enum Before {
+    Chain(RuleName, Option<Chain>),
+    Object(RuleName, Object),
+    Verdict(RuleName, FrontendKey, Option<RuleName>),
+    Backend(RuleName, BackendKey, Option<BackendAddress>),
+    Added(RuleName, Set),
+    Removed(RuleName, Set),
+}
+
+/// What a name of the maps' and sets' name space stood for.
+enum Object {
+    None,
+    Verdicts(VerdictMap),
+    Backends(BackendMap),
+    Set(Set),
+}
+
+impl Set {
+    /// The kind in words.
+    pub(super) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Addresses(_) => "set of addresses",
+            Self::Ranges(_) => "set of ranges",
+            Self::Pairs(_) => "set of address pairs",
+        }
+    }
+
+    /// Takes in the elements of a set of the same kind; one of another kind changes nothing.
+    fn extend(&mut self, more: &Self) {
+        match (self, more) {
+            (Self::Addresses(here), Self::Addresses(more)) => here.extend(more),
+            (Self::Ranges(here), Self::Ranges(more)) => here.extend(more),
+            (Self::Pairs(here), Self::Pairs(more)) => here.extend(more),
+            _ => {}
+        }
+    }
+
+    /// Gives up the elements of a set of the same kind; one of another kind changes nothing.
+    fn reduce(&mut self, fewer: &Self) {
+        match (self, fewer) {
+            (Self::Addresses(here), Self::Addresses(fewer)) => {
+                fewer.iter().for_each(|element| _ = here.remove(element))
+            }
+            (Self::Ranges(here), Self::Ranges(fewer)) => fewer.iter().for_each(|element| _ = here.remove(element)),
+            (Self::Pairs(here), Self::Pairs(fewer)) => fewer.iter().for_each(|element| _ = here.remove(element)),
+            _ => {}
+        }
+    }
+}
+
+/// A pair as it reads in an error.
+struct Pair((Ipv4Addr, Ipv4Addr));
+
+impl fmt::Display for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} . {}", self.0.0, self.0.1)
+    }
+}
+
+fn put_back<K: Ord, V>(elements: &mut BTreeMap<K, V>, key: K, old: Option<V>) {
+    match old {
+        Some(value) => drop(elements.insert(key, value)),
+        None => drop(elements.remove(&key)),
+    }
+}
+
+fn presence(name: &RuleName, key: &impl fmt::Display, here: bool, expected: bool) -> Result<(), EditError> {
+    match (here, expected) {
+        (true, false) => Err(EditError::Duplicate { name: name.clone(), element: key.to_string() }),
+        (false, true) => Err(missing(name, key)),
+        _ => Ok(()),
+    }
+}
+
+fn absent(name: &RuleName, element: Option<impl fmt::Display>) -> Result<(), EditError> {
+    element.map_or(Ok(()), |element| presence(name, &element, true, false))
+}
+
+fn present(name: &RuleName, element: Option<impl fmt::Display>) -> Result<(), EditError> {
+    element.map_or(Ok(()), |element| Err(missing(name, &element)))
+}
+
+fn missing(name: &RuleName, element: &impl fmt::Display) -> EditError {
+    EditError::Missing { name: name.clone(), element: element.to_string() }
+}
+
+fn no_object(name: &RuleName, expected: &'static str) -> EditError {
+    EditError::NoObject { name: name.clone(), expected }
+}

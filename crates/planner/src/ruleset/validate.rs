@@ -1,0 +1,284 @@
+//! What must hold of a rule set: what a kernel would otherwise refuse, and what would make a packet's way undefined.
+
+use std::collections::BTreeSet;
+
+use ipnet::Ipv4Net;
+
+use super::{Action, Chain, ChainKind, Field, Hook, HookPoint, Match, RuleName, RuleSet, Set};
+
+/// The longest name of a chain, map or set, in bytes.
+const NAME_MAX: usize = 31;
+
+/// Why a value is not a rule set.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidRuleSet {
+    /// A rule or an element goes to a chain that is not there.
+    #[error("{by} goes to chain {chain}, which is not there")]
+    UnknownChain {
+        /// The chain.
+        chain: RuleName,
+        /// The chain or map that refers to it.
+        by: RuleName,
+    },
+    /// A rule looks a map or set up that is not there, or is of another kind.
+    #[error("chain {by} looks up {name}, and there is no {expected} of that name")]
+    UnknownObject {
+        /// The map or set.
+        name: RuleName,
+        /// What it should be.
+        expected: &'static str,
+        /// The chain.
+        by: RuleName,
+    },
+    /// A rule or an element goes to a base chain, which only its hook enters.
+    #[error("{by} goes to chain {chain}, which is a base chain")]
+    BaseChainTarget {
+        /// The chain.
+        chain: RuleName,
+        /// The chain or map that refers to it.
+        by: RuleName,
+    },
+    /// A packet could come back to the chain.
+    #[error("a packet that leaves chain {chain} can come back to it")]
+    Loop {
+        /// The chain.
+        chain: RuleName,
+    },
+    /// The name is too long for the kernel.
+    #[error("the name {name} is longer than {NAME_MAX} bytes")]
+    NameTooLong {
+        /// The name.
+        name: RuleName,
+    },
+    /// Maps and sets share one name space.
+    #[error("the name {name} is taken by another map or set")]
+    NameTaken {
+        /// The name.
+        name: RuleName,
+    },
+    /// A random choice out of none.
+    #[error("chain {chain} chooses a backend out of 0")]
+    NoSlots {
+        /// The chain.
+        chain: RuleName,
+    },
+    /// Two ranges of one set overlap.
+    #[error("the ranges {outer} and {inner} of set {set} overlap")]
+    Overlap {
+        /// The set.
+        set: RuleName,
+        /// The wider range.
+        outer: Ipv4Net,
+        /// The narrower range.
+        inner: Ipv4Net,
+    },
+    /// A packet can meet an action at a hook where the kernel does not do it.
+    #[error("chain {chain} does {action} and can be entered from base chain {base}, whose hook does not allow it")]
+    Misplaced {
+        /// The chain with the action.
+        chain: RuleName,
+        /// The action.
+        action: &'static str,
+        /// The base chain.
+        base: RuleName,
+    },
+}
+
+impl RuleSet {
+    /// Checks everything: every chain, map and set that is referred to exists, nothing loops, names fit, ranges are disjoint, and
+    /// translation and refusal stand only where the kernel does them.
+    ///
+    /// # Errors
+    /// The first fault found, in the order of names.
+    pub fn validate(&self) -> Result<(), InvalidRuleSet> {
+        self.check_names()?;
+        for (name, chain) in &self.chains {
+            self.check_chain(name, chain)?;
+            self.check_loop(name)?;
+        }
+        for (name, map) in &self.verdict_maps {
+            for chain in map.elements.values() {
+                self.check_target(name, chain)?;
+            }
+        }
+        for (name, set) in &self.sets {
+            disjoint(name, set)?;
+        }
+        self.check_places()
+    }
+
+    fn check_names(&self) -> Result<(), InvalidRuleSet> {
+        let mut objects = BTreeSet::new();
+        for name in self.verdict_maps.keys().chain(self.backend_maps.keys()).chain(self.sets.keys()) {
+            name_fits(name)?;
+            if !objects.insert(name) {
+                return Err(InvalidRuleSet::NameTaken { name: name.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether everything that the chain's rules refer to is there.
+    pub(super) fn check_chain(&self, name: &RuleName, chain: &Chain) -> Result<(), InvalidRuleSet> {
+        name_fits(name)?;
+        for rule in &chain.rules {
+            for condition in &rule.matches {
+                self.check_match(name, condition)?;
+            }
+            match &rule.action {
+                Action::Jump(target) if target == name => return Err(InvalidRuleSet::Loop { chain: name.clone() }),
+                Action::Jump(target) => self.check_target(name, target)?,
+                Action::Lookup(map) if !self.verdict_maps.contains_key(map) => {
+                    return Err(unknown(map, "verdict map", name));
+                }
+                Action::Dnat { map, .. } if !self.backend_maps.contains_key(map) => {
+                    return Err(unknown(map, "backend map", name));
+                }
+                Action::Dnat { slots: 0, .. } => return Err(InvalidRuleSet::NoSlots { chain: name.clone() }),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn check_match(&self, by: &RuleName, condition: &Match) -> Result<(), InvalidRuleSet> {
+        let (Match::InSet { fields, set: name } | Match::NotInSet { fields, set: name }) = condition else {
+            return Ok(());
+        };
+        let expected = match fields.as_slice() {
+            [Field::SourceAddress | Field::DestinationAddress] => "set of addresses or ranges",
+            [Field::SourceAddress | Field::DestinationAddress, Field::SourceAddress | Field::DestinationAddress] => {
+                "set of address pairs"
+            }
+            _ => "set for these fields",
+        };
+        let fits = match self.sets.get(name) {
+            Some(Set::Addresses(_) | Set::Ranges(_)) => expected == "set of addresses or ranges",
+            Some(Set::Pairs(_)) => expected == "set of address pairs",
+            None => false,
+        };
+        if fits { Ok(()) } else { Err(unknown(name, expected, by)) }
+    }
+
+    /// Whether a chain is there that a rule or an element may go to.
+    pub(super) fn check_target(&self, by: &RuleName, target: &RuleName) -> Result<(), InvalidRuleSet> {
+        match self.chains.get(target) {
+            None => Err(InvalidRuleSet::UnknownChain { chain: target.clone(), by: by.clone() }),
+            Some(chain) if chain.hook.is_some() => {
+                Err(InvalidRuleSet::BaseChainTarget { chain: target.clone(), by: by.clone() })
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Whether a packet that is in the chain can come back to it.
+    pub(super) fn check_loop(&self, start: &RuleName) -> Result<(), InvalidRuleSet> {
+        if self.reachable(start).contains(start) {
+            return Err(InvalidRuleSet::Loop { chain: start.clone() });
+        }
+        Ok(())
+    }
+
+    /// The chains that a packet in this one can go on in.
+    fn reachable<'a>(&'a self, start: &'a RuleName) -> BTreeSet<&'a RuleName> {
+        let mut found = BTreeSet::new();
+        let mut maps_seen = BTreeSet::new();
+        let mut open = vec![start];
+        while let Some(name) = open.pop() {
+            for rule in self.chains.get(name).map_or(&[][..], |chain| &chain.rules) {
+                match &rule.action {
+                    Action::Jump(target) if found.insert(target) => open.push(target),
+                    Action::Lookup(map) if maps_seen.insert(map) => {
+                        let targets = self.verdict_maps.get(map).into_iter().flat_map(|map| map.elements.values());
+                        open.extend(targets.filter(|target| found.insert(target)));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        found
+    }
+
+    fn check_places(&self) -> Result<(), InvalidRuleSet> {
+        for (base, hook) in self.chains.iter().filter_map(|(name, chain)| Some((name, chain.hook?))) {
+            let mut entered = self.reachable(base);
+            entered.insert(base);
+            for (name, chain) in entered.into_iter().filter_map(|name| Some((name, self.chains.get(name)?))) {
+                if let Some(action) = chain.rules.iter().find_map(|rule| misplaced(&rule.action, hook)) {
+                    return Err(InvalidRuleSet::Misplaced { chain: name.clone(), action, base: base.clone() });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A chain or map that goes to the chain.
+    pub(super) fn chain_user(&self, target: &RuleName) -> Option<RuleName> {
+        let jumps =
+            |chain: &Chain| chain.rules.iter().any(|rule| matches!(&rule.action, Action::Jump(to) if to == target));
+        let chain = self.chains.iter().find(|(_, chain)| jumps(chain)).map(|(name, _)| name);
+        let map = || {
+            self.verdict_maps.iter().find(|(_, map)| map.elements.values().any(|to| to == target)).map(|(name, _)| name)
+        };
+        chain.or_else(map).cloned()
+    }
+
+    /// A chain whose rules look the map or set up.
+    pub(super) fn object_user(&self, object: &RuleName) -> Option<RuleName> {
+        self.chains.iter().find(|(_, chain)| chain.looks_up(|name| name == object)).map(|(name, _)| name.clone())
+    }
+}
+
+impl Chain {
+    /// Whether a rule of this chain looks up a map or set that the question is true of.
+    pub(super) fn looks_up(&self, mut asked: impl FnMut(&RuleName) -> bool) -> bool {
+        self.rules.iter().any(|rule| {
+            let in_action = match &rule.action {
+                Action::Lookup(map) | Action::Dnat { map, .. } => asked(map),
+                _ => false,
+            };
+            in_action
+                || rule.matches.iter().any(|condition| match condition {
+                    Match::InSet { set, .. } | Match::NotInSet { set, .. } => asked(set),
+                    _ => false,
+                })
+        })
+    }
+}
+
+/// The action in words, if a packet at the hook cannot have it done (`nft_nat_validate`, `nft_masq_validate` and
+/// `nft_reject_validate` of the kernel).
+fn misplaced(action: &Action, hook: Hook) -> Option<&'static str> {
+    let (allowed, name) = match action {
+        Action::Dnat { .. } => (
+            hook.kind == ChainKind::Nat && matches!(hook.point, HookPoint::Prerouting | HookPoint::Output),
+            "destination translation",
+        ),
+        Action::Masquerade => (hook.kind == ChainKind::Nat && hook.point == HookPoint::Postrouting, "masquerading"),
+        Action::Reject => (hook.point != HookPoint::Postrouting, "refusal"),
+        _ => (true, ""),
+    };
+    (!allowed).then_some(name)
+}
+
+/// Whether the kernel takes the name.
+pub(super) fn name_fits(name: &RuleName) -> Result<(), InvalidRuleSet> {
+    if name.len() > NAME_MAX { Err(InvalidRuleSet::NameTooLong { name: name.clone() }) } else { Ok(()) }
+}
+
+/// Whether no range lies in another. CIDRs are nested or disjoint and sort outer first, so neighbours tell.
+pub(super) fn disjoint(name: &RuleName, set: &Set) -> Result<(), InvalidRuleSet> {
+    let Set::Ranges(ranges) = set else { return Ok(()) };
+    let mut outer: Option<&Ipv4Net> = None;
+    for range in ranges {
+        if let Some(outer) = outer.filter(|outer| outer.contains(range)) {
+            return Err(InvalidRuleSet::Overlap { set: name.clone(), outer: *outer, inner: *range });
+        }
+        outer = Some(range);
+    }
+    Ok(())
+}
+
+fn unknown(name: &RuleName, expected: &'static str, by: &RuleName) -> InvalidRuleSet {
+    InvalidRuleSet::UnknownObject { name: name.clone(), expected, by: by.clone() }
+}

@@ -1,0 +1,30 @@
+//! Frontends that several Services ask for.
+
+use podnet_model::ServiceKey;
+
+use super::Services;
+use crate::ruleset::FrontendKey;
+
+/// A frontend that several Services ask for. The API server gives each ClusterIP and NodePort once, so this is a fault or a
+/// moment's overlap; one of them has it, the same on every node and after every restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// The frontend.
+    pub frontend: FrontendKey,
+    /// The Service that has it: the first by namespace and name.
+    pub winner: ServiceKey,
+    /// Those that go without.
+    pub losers: Vec<ServiceKey>,
+}
+
+impl Services {
+    /// The conflicts at the moment, by frontend.
+    #[must_use]
+    pub fn conflicts(&self) -> Vec<Conflict> {
+        let conflict = |key: &FrontendKey| {
+            let mut claimants = self.frontends.get(key)?.claims.keys().cloned();
+            Some(Conflict { frontend: *key, winner: claimants.next()?, losers: claimants.collect() })
+        };
+        self.contested.iter().filter_map(conflict).collect()
+    }
+}

@@ -1,0 +1,129 @@
+//! A table of packets and what must become of them: `node, from, to ⇒ fate`.
+//!
+//! The cluster that the packets are sent through is in [`cluster`](mod@cluster): [`changes`] makes it, [`config`] is a node of
+//! it. [`rows`] reads the table. The tests here send each row through [`walk`](crate::ruleset::walk); a test with namespaces can
+//! make the same nodes and pods and send each row through a kernel.
+
+mod cluster;
+mod table;
+
+use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
+
+use podnet_model::Protocol;
+
+pub use cluster::{ADDRESSES, NODES, POD_CIDR, SERVICE_CIDR, address, changes, config};
+use table::TABLE;
+
+use crate::ruleset::{
+    BackendAddress,
+    walk::{Direction, Journey, Packet, Verdict},
+};
+
+/// A row of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Its line in the table, from 1.
+    pub line: usize,
+    /// The node whose rules are meant.
+    pub node: &'static str,
+    /// How the packet comes to the node.
+    pub direction: Direction,
+    /// The packet, the first of its connection.
+    pub packet: Packet,
+    /// What must become of it.
+    pub fate: Fate,
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It arrives, with equal chances, at one of these, and where the flag is true with an address of the node as its source.
+    Arrives(BTreeMap<BackendAddress, bool>),
+    /// It is refused at once.
+    Rejected,
+}
+
+/// The rows of the table.
+///
+/// # Panics
+/// Where a row cannot be read: the table is part of this module.
+#[must_use]
+pub fn rows() -> Vec<Row> {
+    let lines = TABLE.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
+    let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|(number, line)| row(number, line).unwrap_or_else(|| panic!("line {number} of the table: {line}")))
+        .collect()
+}
+
+impl Fate {
+    /// What became of a walked packet; none where random choices are not equal or lead to different verdicts.
+    #[must_use]
+    pub fn of(journey: &Journey) -> Option<Self> {
+        match journey.verdict()? {
+            Verdict::Rejected => Some(Self::Rejected),
+            Verdict::Accepted => {
+                let arrivals: BTreeMap<_, _> =
+                    journey.outcomes.iter().map(|o| (o.destination, o.masqueraded)).collect();
+                let ways = u32::try_from(arrivals.len()).ok()?;
+                let equal =
+                    journey.outcomes.len() == arrivals.len() && journey.outcomes.iter().all(|o| o.one_in == ways);
+                equal.then_some(Self::Arrives(arrivals))
+            }
+            Verdict::Unreachable | Verdict::Dropped => None,
+        }
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Packet { src, dst, protocol, dport, .. } = self.packet;
+        write!(f, "row {} on {}: {src} to {dst}:{dport}/{protocol}", self.line, self.node)
+    }
+}
+
+/// Reads `node from to[:port][/protocol] ⇒ fate`.
+fn row(line: usize, text: &'static str) -> Option<Row> {
+    let (packet, fate) = text.split_once('⇒')?;
+    let mut words = packet.split_whitespace();
+    let (node, from, to) = (words.next()?, words.next()?, words.next()?);
+    let (to, protocol) = to.split_once('/').unwrap_or((to, "tcp"));
+    let protocol = match protocol {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        "sctp" => Protocol::Sctp,
+        _ => return None,
+    };
+    let to = backend(to)?;
+    let (src, direction) = source(node, from)?;
+    let packet = Packet::opening(src, to.addr, protocol, to.port);
+    Some(Row { line, node, direction, packet, fate: self::fate(fate.trim(), to)? })
+}
+
+/// The source: `host` is the node itself, a pod is of this node unless it is said to come `@` another.
+fn source(node: &str, from: &str) -> Option<(Ipv4Addr, Direction)> {
+    match from.strip_prefix('@') {
+        Some(elsewhere) => Some((address(elsewhere)?, Direction::FromOutside)),
+        None if from == "host" => Some((address(node)?, Direction::FromHost)),
+        None => Some((address(from)?, Direction::FromPod)),
+    }
+}
+
+/// Reads `rejected`, `direct`, or backends; `!` behind a backend or `direct` is masquerading.
+fn fate(text: &str, to: BackendAddress) -> Option<Fate> {
+    if text == "rejected" {
+        return Some(Fate::Rejected);
+    }
+    let arrival = |word: &str| {
+        let (word, masqueraded) = word.strip_suffix('!').map_or((word, false), |word| (word, true));
+        let at = if word == "direct" { to } else { backend(word)? };
+        Some((at, masqueraded))
+    };
+    text.split_whitespace().map(arrival).collect::<Option<_>>().map(Fate::Arrives)
+}
+
+/// Reads `name:port`.
+fn backend(text: &str) -> Option<BackendAddress> {
+    let (name, port) = text.split_once(':')?;
+    Some(BackendAddress { addr: address(name)?, port: port.parse().ok()? })
+}

@@ -1,0 +1,145 @@
+//! The table.
+
+/// A line is `node from to:port/protocol ⇒ fate`. The protocol is TCP where none is given. Names are those of
+/// [`ADDRESSES`](super::ADDRESSES); a source behind `@` arrives from outside of the node, `host` is the node itself. The fate is
+/// `rejected`, `direct` (not translated), or the backends, all of which are equally likely; `!` says masqueraded.
+pub(super) const TABLE: &str = "
+# A pod to a ClusterIP: any of the backends, wherever they are; the source stays.
+node1 client1  web:80            ⇒ web1:8080 web2:8080 web3:8080
+node2 client2  web:80            ⇒ web1:8080 web2:8080 web3:8080
+node3 client3  web:80            ⇒ web1:8080 web2:8080 web3:8080
+node1 plain1   web:80            ⇒ web1:8080 web2:8080 web3:8080
+node1 client1  web:443           ⇒ web1:8443 web2:8443 web3:8443
+node1 client1  dns:53/udp        ⇒ dns1:5353 dns2:5353
+node1 client1  dns:53            ⇒ dns1:5353 dns2:5353
+node2 client2  dns:9153          ⇒ dns1:9153 dns2:9153
+node1 client1  kubernetes:443    ⇒ control:6443!
+node2 plain1   kubernetes:443    ⇒ control:6443
+node1 client1  signal:3868/sctp  ⇒ web2:3868
+node1 client1  hostnet:9100      ⇒ node1:9100 node2:9100
+node3 client3  hostnet:9100      ⇒ node1:9100 node2:9100
+
+# A backend to its own Service: masqueraded where it meets itself, and only there.
+node1 web1     web:80            ⇒ web1:8080! web2:8080 web3:8080
+node2 web2     web:80            ⇒ web1:8080 web2:8080! web3:8080
+node3 web3     web:443           ⇒ web1:8443 web2:8443 web3:8443!
+node1 dns1     dns:53/udp        ⇒ dns1:5353! dns2:5353
+node2 dns2     dns:53            ⇒ dns1:5353 dns2:5353!
+node1 alone1   alone:80          ⇒ alone1:80!
+node1 client1  alone:80          ⇒ alone1:80
+node2 web2     signal:3868/sctp  ⇒ web2:3868!
+
+# The node's own connections: masqueraded, for its own address is not on the way back.
+node1 host     web:80            ⇒ web1:8080! web2:8080! web3:8080!
+node2 host     web:443           ⇒ web1:8443! web2:8443! web3:8443!
+node1 host     dns:53/udp        ⇒ dns1:5353! dns2:5353!
+node1 host     kubernetes:443    ⇒ control:6443!
+node3 host     alone:80          ⇒ alone1:80!
+node2 host     signal:3868/sctp  ⇒ web2:3868!
+node1 host     hostnet:9100      ⇒ node1:9100! node2:9100!
+
+# From outside through a node to a ClusterIP: masqueraded, so that the answers come back through it.
+node1 @visitor web:80            ⇒ web1:8080! web2:8080! web3:8080!
+node2 @visitor dns:53/udp        ⇒ dns1:5353! dns2:5353!
+node3 @control web:80            ⇒ web1:8080! web2:8080! web3:8080!
+node1 @node2   web:80            ⇒ web1:8080! web2:8080! web3:8080!
+node1 @client2 web:80            ⇒ web1:8080 web2:8080 web3:8080
+
+# NodePorts from outside: any backend, masqueraded.
+node1 @visitor node1:30080       ⇒ shop1:8080! shop2:8080!
+node2 @visitor node2:30080       ⇒ shop1:8080! shop2:8080!
+node3 @visitor node3:30080       ⇒ shop1:8080! shop2:8080!
+node3 @visitor node3:30443       ⇒ shop1:8443! shop2:8443!
+node1 @visitor node1:30514/udp   ⇒ log2:514!
+node2 @visitor node2:30514/udp   ⇒ log2:514!
+node1 @control node1:30080       ⇒ shop1:8080! shop2:8080!
+node1 @node2   node1:30080       ⇒ shop1:8080! shop2:8080!
+
+# NodePorts from pods: those of this node keep their address, except where they meet themselves; those of others do not,
+# for the backend's answers would not come back through this node.
+node1 client1  node1:30080       ⇒ shop1:8080 shop2:8080
+node1 shop1    node1:30080       ⇒ shop1:8080! shop2:8080
+node2 shop2    node2:30443       ⇒ shop1:8443 shop2:8443!
+node3 client3  node3:30514/udp   ⇒ log2:514
+node1 @client2 node1:30080       ⇒ shop1:8080! shop2:8080!
+node3 @client1 node3:30080       ⇒ shop1:8080! shop2:8080!
+node2 @shop1   node2:30080       ⇒ shop1:8080! shop2:8080!
+
+# NodePorts from the node itself; those of another node are that one's matter.
+node1 host     node1:30080       ⇒ shop1:8080! shop2:8080!
+node3 host     node3:30514/udp   ⇒ log2:514!
+node1 host     node2:30080       ⇒ direct
+node1 client1  node2:30080       ⇒ direct
+
+# A NodePort Service at its ClusterIP.
+node1 client1  shop:80           ⇒ shop1:8080 shop2:8080
+node2 shop2    shop:80           ⇒ shop1:8080 shop2:8080!
+node3 client3  shop:443          ⇒ shop1:8443 shop2:8443
+node1 client1  log:514/udp       ⇒ log2:514
+
+# No endpoints, or none that is ready: refused at once, wherever it comes from.
+node1 client1  empty:80          ⇒ rejected
+node1 host     empty:80          ⇒ rejected
+node1 @visitor empty:80          ⇒ rejected
+node2 client2  empty:53/udp      ⇒ rejected
+node2 host     empty:53/udp      ⇒ rejected
+node1 @visitor node1:30040       ⇒ rejected
+node1 client1  node1:30040       ⇒ rejected
+node1 host     node1:30040       ⇒ rejected
+node3 @visitor node3:30040       ⇒ rejected
+node1 client1  starting:80       ⇒ rejected
+node2 host     starting:80       ⇒ rejected
+
+# Readiness: not ready ones get nothing while others are ready; ending ones get what nobody else could; some count always.
+node1 client1  mixed:80          ⇒ web1:8080 web3:8080
+node1 client1  draining:80       ⇒ web2:8080
+node2 web2     draining:80       ⇒ web2:8080!
+node1 client1  replaced:80       ⇒ web3:8080
+node1 client1  eager:80          ⇒ web1:8080 web2:8080
+
+# Named ports: each slice has its own number for a name; an endpoint that two slices name is one.
+node1 client1  named:80          ⇒ web1:8080 web2:9090
+node1 client1  named:81          ⇒ web1:8081
+node2 client2  twice:80          ⇒ web1:8080 web2:8080
+
+# Ports and protocols that a ClusterIP does not have.
+node1 client1  web:81            ⇒ rejected
+node1 client1  web:80/udp        ⇒ rejected
+node1 host     web:8080          ⇒ rejected
+node1 @visitor web:22            ⇒ rejected
+node2 client2  dns:54/udp        ⇒ rejected
+node1 client1  shop:30080        ⇒ rejected
+node1 client1  signal:3868       ⇒ rejected
+node2 client2  sixonly:80        ⇒ direct
+
+# Ports of nodes that no Service has go to the node's own processes.
+node1 client1  node1:22          ⇒ direct
+node1 @visitor node1:22          ⇒ direct
+node1 @visitor node1:30080/udp   ⇒ direct
+node2 host     node2:10250       ⇒ direct
+
+# Two Services with the same NodePort, or the same ClusterIP and port: the first by name has it.
+node1 @visitor node1:30099       ⇒ web1:8080!
+node1 client1  shared:80         ⇒ web1:8080
+node1 client1  shared:81         ⇒ web2:8080
+
+# Pod to pod, without a Service: nothing is touched.
+node1 client1  web1:8080         ⇒ direct
+node1 client1  web2:8080         ⇒ direct
+node2 @client1 web2:8080         ⇒ direct
+node1 plain1   web3:8080         ⇒ direct
+node1 host     web2:8080         ⇒ direct
+node1 @visitor web1:8080         ⇒ direct
+
+# Pods out of the cluster: translated where the pool says natOutgoing, but not towards nodes or within the cluster.
+node1 client1  visitor:443       ⇒ direct!
+node2 client2  visitor:53/udp    ⇒ direct!
+node1 client1  control:6443      ⇒ direct!
+node1 plain1   visitor:443       ⇒ direct
+node1 client1  plain1:80         ⇒ direct
+node1 client1  node2:22          ⇒ direct
+node3 client3  node1:10250       ⇒ direct
+node1 host     visitor:443       ⇒ direct
+node1 @client2 visitor:443       ⇒ direct!
+node1 client1  unused:80         ⇒ direct
+";

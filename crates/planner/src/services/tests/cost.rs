@@ -1,0 +1,81 @@
+//! What a change costs.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::{Duration, Instant},
+};
+
+use podnet_model::{
+    Change, ClusterIp, Endpoint, EndpointSlice, NodePort, PodAddr, Protocol, Service, ServiceKey, ServicePort,
+    SliceKey, TargetPort,
+    endpoints::EndpointPort,
+    service::{Port, ServiceKind},
+};
+
+use super::{packet_table, rules_after};
+use crate::services::Services;
+
+fn service(number: u32) -> Change {
+    let key = ServiceKey::new("default", &format!("s{number}"));
+    let port = Port { name: "".into(), protocol: Protocol::Tcp, port: ServicePort(80), node_port: None::<NodePort> };
+    let ip = Ipv4Addr::from_bits(Ipv4Addr::new(10, 96, 0, 0).to_bits() + number);
+    let kind = ServiceKind::Virtual { cluster_ips: vec![ClusterIp(IpAddr::V4(ip))] };
+    Change::Service(key.clone(), Some(Service { key, kind, ports: vec![port], publish_not_ready: false }))
+}
+
+fn slice(service: u32, endpoints: impl IntoIterator<Item = u32>) -> Change {
+    let key = SliceKey::new("default", &format!("s{service}-1"));
+    let endpoint = |number: u32| Endpoint {
+        addr: PodAddr(IpAddr::V4(Ipv4Addr::from_bits(Ipv4Addr::new(10, 128, 0, 0).to_bits() + number))),
+        ready: true,
+        serving: true,
+        terminating: false,
+        hostname: None,
+        node: Some("node1".into()),
+        pod: None,
+    };
+    let slice = EndpointSlice {
+        key: key.clone(),
+        service: ServiceKey::new("default", &format!("s{service}")),
+        ports: vec![EndpointPort { name: "".into(), protocol: Protocol::Tcp, port: TargetPort(8080) }],
+        endpoints: endpoints.into_iter().map(endpoint).collect(),
+    };
+    Change::Slice(key, Some(slice))
+}
+
+#[test]
+fn one_endpoint_of_one_among_ten_thousand_services_costs_at_most_four_edits() {
+    const SERVICES: u32 = 10_000;
+    let mut services = Services::new(packet_table::config("node1"));
+    let endpoints = |number: u32| (0..4).map(move |endpoint| number * 8 + endpoint);
+    let cluster: Vec<Change> =
+        (0..SERVICES).flat_map(|number| [service(number), slice(number, endpoints(number))]).collect();
+    let mut rules = rules_after(&mut services, &cluster);
+    assert!(rules.chains.len() < 20, "{} chains", rules.chains.len());
+
+    let of = 5_000;
+    let steps = [
+        ("warm-up", slice(7, endpoints(7).chain([7 * 8 + 5]))),
+        ("one more", slice(of, endpoints(of).chain([of * 8 + 4]))),
+        ("the first one gone", slice(of, endpoints(of).skip(1).chain([of * 8 + 4]))),
+        ("one for another", slice(of, endpoints(of).skip(1).chain([of * 8 + 5]))),
+        ("one less", slice(of, endpoints(of).skip(1))),
+    ];
+    let mut times = Vec::new();
+    for (what, change) in &steps {
+        let start = Instant::now();
+        let plan = services.apply(change);
+        let planned = start.elapsed();
+        rules.apply(&plan.edits).unwrap();
+        println!(
+            "{what}: {} edits, planned in {planned:?}, applied in {:?}",
+            plan.edits.len(),
+            start.elapsed() - planned
+        );
+        let bound = if *what == "warm-up" { 5 } else { 4 };
+        assert!(plan.edits.len() <= bound, "{what}: {:?}", plan.edits);
+        times.push(planned);
+    }
+    // Unoptimised and on a busy machine it stays far below: what would scale with the number of Services takes far longer.
+    assert!(times.iter().min() < Some(&Duration::from_millis(1)), "{times:?}");
+}

@@ -1,0 +1,205 @@
+//! Whatever happens in whatever order, the rules are those of the present state.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
+
+use ipnet::Ipv4Net;
+use podnet_model::{
+    Change, ClusterIp, EncapMode, Endpoint, EndpointSlice, Node, NodeAddr, NodePort, Pod, PodAddr, PodKey, Pool,
+    Protocol, Service, ServiceKey, ServicePort, SliceKey, TargetPort,
+    endpoints::EndpointPort,
+    labels::{Labels, NodeSelector},
+    pod::AddressRequest,
+    service::{Port, ServiceKind},
+};
+use proptest::{collection::vec, option, prelude::*, sample::select};
+
+use super::packet_table;
+use crate::{
+    ruleset::{BackendAddress, FrontendKey, RuleSet, diff},
+    services::Services,
+};
+
+fn ip(a: u8, b: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, a, 0, b))
+}
+
+fn ports() -> impl Strategy<Value = Vec<Port>> {
+    let port =
+        (select(vec!["", "a", "b"]), select(vec![Protocol::Tcp, Protocol::Udp]), 1u16..4, option::of(30000u16..30003));
+    let port = port.prop_map(|(name, protocol, port, node_port)| Port {
+        name: name.into(),
+        protocol,
+        port: ServicePort(port),
+        node_port: node_port.map(NodePort),
+    });
+    vec(port, 0..4)
+}
+
+fn service() -> impl Strategy<Value = Change> {
+    let kind = prop_oneof![
+        8 => vec(0u8..4, 1..3).prop_map(|ips| {
+            ServiceKind::Virtual { cluster_ips: ips.into_iter().map(|b| ClusterIp(ip(96, b))).collect() }
+        }),
+        1 => Just(ServiceKind::Headless),
+        1 => Just(ServiceKind::External { name: "example.org".into() }),
+    ];
+    (0u8..4, option::weighted(0.8, (kind, ports(), any::<bool>()))).prop_map(|(number, object)| {
+        let key = ServiceKey::new("default", &format!("s{number}"));
+        let object =
+            object.map(|(kind, ports, publish_not_ready)| Service { key: key.clone(), kind, ports, publish_not_ready });
+        Change::Service(key, object)
+    })
+}
+
+fn endpoint() -> impl Strategy<Value = Endpoint> {
+    let node = select(vec!["node1", "node2"]);
+    (0u8..8, any::<bool>(), any::<bool>(), any::<bool>(), node).prop_map(|(b, ready, serving, terminating, node)| {
+        Endpoint {
+            addr: PodAddr(ip(128, b)),
+            ready,
+            serving,
+            terminating,
+            hostname: None,
+            node: Some(node.into()),
+            pod: None,
+        }
+    })
+}
+
+fn slice() -> impl Strategy<Value = Change> {
+    let port = (select(vec!["", "a", "b"]), select(vec![Protocol::Tcp, Protocol::Udp]), 8080u16..8082);
+    let port =
+        port.prop_map(|(name, protocol, port)| EndpointPort { name: name.into(), protocol, port: TargetPort(port) });
+    let object = (0u8..4, vec(port, 0..3), vec(endpoint(), 0..6));
+    (0u8..6, option::weighted(0.8, object)).prop_map(|(number, object)| {
+        let key = SliceKey::new("default", &format!("e{number}"));
+        let object = object.map(|(service, ports, endpoints)| EndpointSlice {
+            key: key.clone(),
+            service: ServiceKey::new("default", &format!("s{service}")),
+            ports,
+            endpoints,
+        });
+        Change::Slice(key, object)
+    })
+}
+
+fn pod() -> impl Strategy<Value = Change> {
+    let object = (select(vec!["node1", "node2"]), 0u8..4, any::<bool>(), any::<bool>());
+    (0u8..3, option::of(object)).prop_map(|(number, object)| {
+        let key = PodKey::new("default", &format!("p{number}"));
+        let object = object.map(|(node, b, host_network, finished)| Pod {
+            key: key.clone(),
+            uid: "".into(),
+            node: Some(node.into()),
+            labels: Labels::default(),
+            host_network,
+            addrs: vec![PodAddr(ip(128, b))],
+            finished,
+            request: Ok(AddressRequest::default()),
+        });
+        Change::Pod(key, object)
+    })
+}
+
+fn node() -> impl Strategy<Value = Change> {
+    (select(vec!["node1", "node2", "node3"]), option::of(0u8..3)).prop_map(|(name, addr)| {
+        let object = |b| Node { name: name.into(), labels: Labels::default(), addr: NodeAddr(ip(0, b)), subnet: None };
+        Change::Node(name.into(), addr.map(object))
+    })
+}
+
+fn pool() -> impl Strategy<Value = Change> {
+    let cidr = select(vec!["10.128.0.0/16", "10.128.0.0/17", "10.129.0.0/16", "10.128.128.0/17", "10.0.0.0/8"]);
+    (0u8..3, option::of((cidr, any::<bool>()))).prop_map(|(number, object)| {
+        let name = format!("pool{number}");
+        let object = object.map(|(cidr, nat_outgoing)| Pool {
+            name: (&name).into(),
+            cidr: cidr.parse::<Ipv4Net>().unwrap().into(),
+            block_size: 26,
+            vxlan: EncapMode::Always,
+            nat_outgoing,
+            disabled: false,
+            node_selector: NodeSelector::all(),
+        });
+        Change::Pool(name.into(), object)
+    })
+}
+
+fn changes() -> impl Strategy<Value = Vec<Change>> {
+    vec(prop_oneof![4 => service(), 6 => slice(), 1 => pod(), 1 => node(), 1 => pool()], 0..40)
+}
+
+/// The last word on each object.
+fn squashed(changes: &[Change]) -> Vec<Change> {
+    let name = |change: &Change| match change {
+        Change::Node(key, _) => format!("node {key}"),
+        Change::Pod(key, _) => format!("pod {key}"),
+        Change::Service(key, _) => format!("service {key}"),
+        Change::Slice(key, _) => format!("slice {key}"),
+        Change::Pool(key, _) => format!("pool {key}"),
+        Change::Block(key, _) => format!("block {key}"),
+    };
+    let last: BTreeMap<String, Change> = changes.iter().map(|change| (name(change), change.clone())).collect();
+    last.into_values().collect()
+}
+
+/// Takes the changes in, and checks after each that the edits lead to what is wanted.
+fn follow(changes: &[Change]) -> (Services, RuleSet) {
+    let mut services = Services::new(packet_table::config("node1"));
+    let mut rules = services.initial();
+    for change in changes {
+        let plan = services.apply(change);
+        rules.apply(&plan.edits).unwrap_or_else(|error| panic!("{error} after {change:?}"));
+        assert_eq!(rules, services.desired(), "after {change:?}");
+        assert_eq!(rules.validate(), Ok(()));
+    }
+    (services, rules)
+}
+
+/// A rule set as packets see it: backends without the order of their slots, and only the chains that are used.
+type Seen = (RuleSet, BTreeMap<FrontendKey, BTreeSet<BackendAddress>>);
+
+fn as_seen(mut rules: RuleSet) -> Seen {
+    let mut backends: BTreeMap<FrontendKey, BTreeSet<BackendAddress>> = BTreeMap::new();
+    for map in rules.backend_maps.values_mut() {
+        for (key, backend) in std::mem::take(&mut map.elements) {
+            assert!(
+                backends.entry(key.frontend).or_default().insert(backend),
+                "{backend} stands twice at {}",
+                key.frontend
+            );
+        }
+    }
+    let used: BTreeSet<_> = rules.verdict_maps.values().flat_map(|map| map.elements.values().cloned()).collect();
+    rules.chains.retain(|name, _| used.contains(name) || !(name.starts_with("svc-") || name.starts_with("masq-")));
+    (rules, backends)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn the_rules_depend_on_the_present_state_only(changes in changes()) {
+        let (services, rules) = follow(&changes);
+        let present = squashed(&changes);
+        let reversed: Vec<Change> = present.iter().rev().cloned().collect();
+        let repeated: Vec<Change> = changes.iter().flat_map(|change| [change.clone(), change.clone()]).collect();
+        let seen = as_seen(rules);
+        for other in [present, reversed, repeated] {
+            let (others, rules) = follow(&other);
+            prop_assert_eq!(&as_seen(rules), &seen);
+            prop_assert_eq!(others.conflicts(), services.conflicts());
+        }
+    }
+
+    #[test]
+    fn the_difference_of_two_rule_sets_leads_from_one_to_the_other(before in changes(), after in changes()) {
+        let (_, mut rules) = follow(&before);
+        let (_, wanted) = follow(&after);
+        rules.apply(&diff(&rules.clone(), &wanted)).unwrap();
+        prop_assert_eq!(rules, wanted);
+    }
+}
