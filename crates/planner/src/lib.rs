@@ -6,6 +6,8 @@
 //!
 //! [`ruleset`] is the one truth about Service and policy rules: it is rendered for the kernel and walked by virtual packets.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod ipam;
 pub mod overlay;
 pub mod ruleset;

@@ -1,0 +1,73 @@
+//! What the overlay cannot plan.
+
+use podnet_model::{BlockCidr, Mac, NodeAddr, NodeName, PoolName};
+
+/// Why a block or a node has no route. Everything else is planned all the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Problem {
+    /// The pool is gone, or never was.
+    #[error("block {block} of node {owner} is in no pool: it gets no route")]
+    NoPool {
+        /// The block.
+        block: BlockCidr,
+        /// Its owner.
+        owner: NodeName,
+    },
+    /// The owner, or this node itself, is not (or no longer) in the cluster, or has no address yet.
+    #[error("block {block} gets no route: node {node} is not in the cluster or has no valid address")]
+    UnknownNode {
+        /// The block.
+        block: BlockCidr,
+        /// The node that is missing.
+        node: NodeName,
+    },
+    /// The pool forbids encapsulation and the peer is not on a link of this node.
+    #[error(
+        "block {block} of node {owner} gets no route: the node is on another subnet and pool {pool} has vxlanMode Never; \
+         set it to CrossSubnet, or let the underlay's routers know the block"
+    )]
+    OtherSubnet {
+        /// The block.
+        block: BlockCidr,
+        /// Its owner.
+        owner: NodeName,
+        /// The pool.
+        pool: PoolName,
+    },
+    /// IPv6 is not routed yet.
+    #[error("block {block} is of IPv6, which is not routed")]
+    Family {
+        /// The block.
+        block: BlockCidr,
+    },
+    /// One end has no IPv4 address on the underlay.
+    #[error("block {block} of node {owner} gets no route: both nodes need an IPv4 address on the underlay")]
+    Underlay {
+        /// The block.
+        block: BlockCidr,
+        /// Its owner.
+        owner: NodeName,
+    },
+    /// Two nodes claim one address.
+    #[error("node {node} has the address {addr} of node {holder}: its blocks get no routes")]
+    SameAddress {
+        /// The node that is not believed.
+        node: NodeName,
+        /// The address.
+        addr: NodeAddr,
+        /// The node that is.
+        holder: NodeName,
+    },
+    /// Two nodes' names have one hash.
+    #[error(
+        "node {node} has the VTEP address {mac} of node {holder}: it is not reached over VXLAN until it is renamed"
+    )]
+    SameMac {
+        /// The node that is not believed.
+        node: NodeName,
+        /// The MAC.
+        mac: Mac,
+        /// The node that is.
+        holder: NodeName,
+    },
+}

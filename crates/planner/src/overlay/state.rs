@@ -1,0 +1,127 @@
+//! What stands on a node, as a value, and the steps from one such value to another.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+use podnet_model::{LinkName, Mac};
+
+use crate::step::{FdbEntry, Neighbour, Route, RouteTarget, Step, Vxlan};
+
+/// Devices, routes, neighbours and FDB entries of one node, each by its key in the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// The VXLAN device.
+    pub vxlan: Option<Vxlan>,
+    /// Routes by destination.
+    pub routes: BTreeMap<IpNet, RouteTarget>,
+    /// Neighbours by device and address.
+    pub neighbours: BTreeMap<(LinkName, IpAddr), Mac>,
+    /// FDB entries by device and MAC: to which peer frames go.
+    pub fdb: BTreeMap<(LinkName, Mac), IpAddr>,
+}
+
+impl State {
+    /// Does to this value what the step does to a kernel. A device that is changed may have to be made anew, so that all that
+    /// stood on it is gone.
+    pub fn apply(&mut self, step: &Step) {
+        match step.clone() {
+            Step::SetVxlan(vxlan) => {
+                if self.vxlan.as_ref() != Some(&vxlan) {
+                    self.remove_link(&vxlan.name);
+                    self.vxlan = Some(vxlan);
+                }
+            }
+            Step::RemoveLink(name) => self.remove_link(&name),
+            Step::SetRoute(route) => drop(self.routes.insert(route.dst, route.target)),
+            Step::RemoveRoute(route) => drop(self.routes.remove(&route.dst)),
+            Step::SetNeighbour(Neighbour { device, addr, mac }) => drop(self.neighbours.insert((device, addr), mac)),
+            Step::RemoveNeighbour(Neighbour { device, addr, .. }) => drop(self.neighbours.remove(&(device, addr))),
+            Step::SetFdb(FdbEntry { device, mac, remote }) => drop(self.fdb.insert((device, mac), remote)),
+            Step::RemoveFdb(FdbEntry { device, mac, .. }) => drop(self.fdb.remove(&(device, mac))),
+        }
+    }
+
+    fn remove_link(&mut self, name: &LinkName) {
+        self.vxlan = self.vxlan.take().filter(|vxlan| vxlan.name != *name);
+        self.routes.retain(|_, target| device_of(target) != Some(name));
+        self.neighbours.retain(|(device, _), _| device != name);
+        self.fdb.retain(|(device, _), _| device != name);
+    }
+}
+
+/// The steps from `observed` to `desired`.
+///
+/// A device comes before what stands on it, FDB and neighbour entries before the routes that need them; what is no longer wanted
+/// goes afterwards, in the reverse order, so that a route that changes its way is replaced before its old way is taken down.
+#[must_use]
+pub fn diff(desired: &State, observed: &State) -> Vec<Step> {
+    let mut there = observed.clone();
+    let mut steps = Vec::new();
+    let mut doomed = None;
+    if desired.vxlan != observed.vxlan {
+        if let Some(vxlan) = &desired.vxlan {
+            let step = Step::SetVxlan(vxlan.clone());
+            there.apply(&step);
+            steps.push(step);
+        }
+        doomed = observed.vxlan.as_ref().map(|old| &old.name);
+        doomed = doomed.filter(|old| desired.vxlan.as_ref().is_none_or(|new| new.name != **old));
+    }
+    for (key, remote) in missing(&desired.fdb, &there.fdb) {
+        steps.push(Step::SetFdb(fdb(key, *remote)));
+    }
+    for (key, mac) in missing(&desired.neighbours, &there.neighbours) {
+        steps.push(Step::SetNeighbour(neighbour(key, *mac)));
+    }
+    for (dst, target) in missing(&desired.routes, &there.routes) {
+        steps.push(Step::SetRoute(route(dst, target)));
+    }
+    for (dst, target) in surplus(&there.routes, &desired.routes) {
+        steps.push(Step::RemoveRoute(route(dst, target)));
+    }
+    // Entries of a device that goes go with it.
+    for (key, mac) in surplus(&there.neighbours, &desired.neighbours).filter(|((device, _), _)| Some(device) != doomed)
+    {
+        steps.push(Step::RemoveNeighbour(neighbour(key, *mac)));
+    }
+    for (key, remote) in surplus(&there.fdb, &desired.fdb).filter(|((device, _), _)| Some(device) != doomed) {
+        steps.push(Step::RemoveFdb(fdb(key, *remote)));
+    }
+    steps.extend(doomed.map(|name| Step::RemoveLink(name.clone())));
+    steps
+}
+
+/// Entries of `desired` that `there` lacks or has otherwise.
+fn missing<'a, K: Ord, V: PartialEq>(
+    desired: &'a BTreeMap<K, V>,
+    there: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (&'a K, &'a V)> {
+    desired.iter().filter(|(key, value)| there.get(key) != Some(value))
+}
+
+/// Entries of `there` whose keys `desired` lacks.
+fn surplus<'a, K: Ord, V>(
+    there: &'a BTreeMap<K, V>,
+    desired: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (&'a K, &'a V)> {
+    there.iter().filter(|(key, _)| !desired.contains_key(key))
+}
+
+fn route(dst: &IpNet, target: &RouteTarget) -> Route {
+    Route { dst: *dst, target: target.clone() }
+}
+
+fn neighbour((device, addr): &(LinkName, IpAddr), mac: Mac) -> Neighbour {
+    Neighbour { device: device.clone(), addr: *addr, mac }
+}
+
+fn fdb((device, mac): &(LinkName, Mac), remote: IpAddr) -> FdbEntry {
+    FdbEntry { device: device.clone(), mac: *mac, remote }
+}
+
+fn device_of(target: &RouteTarget) -> Option<&LinkName> {
+    match target {
+        RouteTarget::Device(device) | RouteTarget::OnLink { device, .. } => Some(device),
+        RouteTarget::Via(_) | RouteTarget::Blackhole => None,
+    }
+}

@@ -1,0 +1,283 @@
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use podnet_model::{EncapMode, NodeAddr};
+use proptest::{collection, prelude::*, sample::Index};
+
+use super::*;
+
+fn overlay() -> Overlay {
+    Overlay::new(OverlayConfig::new("node1".into(), "eth0".into(), 1500))
+}
+
+fn node(name: &str, addr: &str) -> Change {
+    let addr: IpAddr = addr.parse().unwrap();
+    let subnet = IpNet::new(addr, 24).unwrap();
+    let node = Node { name: name.into(), labels: Arc::default(), addr: NodeAddr(addr), subnet: Some(subnet) };
+    Change::Node(name.into(), Some(node))
+}
+
+fn pool(name: &str, cidr: &str, vxlan: EncapMode) -> Change {
+    let pool = Pool {
+        name: name.into(),
+        cidr: cidr.parse().unwrap(),
+        block_size: 26,
+        vxlan,
+        nat_outgoing: true,
+        disabled: false,
+        node_selector: Default::default(),
+    };
+    Change::Pool(name.into(), Some(pool))
+}
+
+fn block(cidr: &str, owner: Option<&str>) -> Change {
+    let cidr = BlockCidr(cidr.parse().unwrap());
+    Change::Block(cidr, Some(Block { cidr, owner: owner.map(Into::into) }))
+}
+
+fn gone(change: &Change) -> Change {
+    match change {
+        Change::Node(name, _) => Change::Node(name.clone(), None),
+        Change::Pool(name, _) => Change::Pool(name.clone(), None),
+        Change::Block(cidr, _) => Change::Block(*cidr, None),
+        other => other.clone(),
+    }
+}
+
+fn after(changes: &[Change]) -> Overlay {
+    let mut overlay = overlay();
+    for change in changes {
+        overlay.apply(change);
+    }
+    overlay
+}
+
+/// Two nodes on one subnet, a third on another, a block each, in a pool of the given mode.
+fn cluster(mode: EncapMode) -> Overlay {
+    after(&[
+        node("node1", "172.29.0.11"),
+        node("node2", "172.29.0.12"),
+        node("node3", "172.29.1.13"),
+        pool("default", "10.233.64.0/18", mode),
+        block("10.233.64.0/26", Some("node1")),
+        block("10.233.64.64/26", Some("node2")),
+        block("10.233.64.128/26", Some("node3")),
+    ])
+}
+
+fn route(overlay: &Overlay, dst: &str) -> Option<RouteTarget> {
+    overlay.desired().routes.get(&dst.parse::<IpNet>().unwrap()).cloned()
+}
+
+fn on_link(via: &str) -> Option<RouteTarget> {
+    Some(RouteTarget::OnLink { device: "podnet.vxlan".into(), via: via.parse().unwrap() })
+}
+
+fn via(addr: &str) -> Option<RouteTarget> {
+    Some(RouteTarget::Via(addr.parse().unwrap()))
+}
+
+#[test]
+fn the_mode_of_the_pool_and_the_subnet_choose_the_way_to_a_peer() {
+    for (mode, same, other) in [
+        (EncapMode::Always, on_link("172.29.0.12"), on_link("172.29.1.13")),
+        (EncapMode::CrossSubnet, via("172.29.0.12"), on_link("172.29.1.13")),
+        (EncapMode::Never, via("172.29.0.12"), None),
+    ] {
+        let overlay = cluster(mode);
+        assert_eq!(route(&overlay, "10.233.64.64/26"), same, "{mode:?}");
+        assert_eq!(route(&overlay, "10.233.64.128/26"), other, "{mode:?}");
+        assert_eq!(route(&overlay, "10.233.64.0/26"), Some(RouteTarget::Blackhole), "{mode:?}");
+        assert_eq!(overlay.desired().vxlan.is_some(), mode != EncapMode::Never);
+    }
+}
+
+#[test]
+fn what_the_underlay_cannot_route_is_reported_and_says_what_to_do() {
+    let problems: Vec<_> = cluster(EncapMode::Never).problems().map(|problem| problem.to_string()).collect();
+    assert_eq!(
+        problems,
+        [
+            "block 10.233.64.128/26 of node node3 gets no route: the node is on another subnet and pool default has vxlanMode \
+          Never; set it to CrossSubnet, or let the underlay's routers know the block"
+        ]
+    );
+}
+
+#[test]
+fn every_peer_has_a_neighbour_and_an_fdb_entry_on_the_device() {
+    let state = cluster(EncapMode::Always).desired().clone();
+    let vxlan = state.vxlan.unwrap();
+    assert_eq!((vxlan.local.to_string().as_str(), vxlan.mtu, vxlan.addr), ("172.29.0.11", 1450, None));
+    for (name, addr) in [("node2", "172.29.0.12"), ("node3", "172.29.1.13")] {
+        let (addr, mac) = (addr.parse::<IpAddr>().unwrap(), vtep_mac(&name.into()));
+        assert_eq!(state.neighbours[&(vxlan.name.clone(), addr)], mac);
+        assert_eq!(state.fdb[&(vxlan.name.clone(), mac)], addr);
+    }
+    assert_eq!((state.neighbours.len(), state.fdb.len()), (2, 2));
+}
+
+#[test]
+fn the_first_vxlan_pool_brings_the_device_before_neighbours_before_routes() {
+    let mut overlay = cluster(EncapMode::Never);
+    let steps = overlay.apply(&pool("default", "10.233.64.0/18", EncapMode::Always));
+    let kinds: Vec<_> = steps.iter().map(kind).collect();
+    assert_eq!(kinds, ["vxlan", "fdb", "fdb", "neighbour", "neighbour", "route", "route"]);
+}
+
+#[test]
+fn the_last_vxlan_pool_takes_the_device_with_it_after_its_routes() {
+    let mut overlay = cluster(EncapMode::Always);
+    let steps = overlay.apply(&pool("default", "10.233.64.0/18", EncapMode::Never));
+    assert_eq!(steps.iter().map(kind).collect::<Vec<_>>(), ["route", "no route", "no link"]);
+}
+
+fn kind(step: &Step) -> &'static str {
+    match step {
+        Step::SetVxlan(_) => "vxlan",
+        Step::RemoveLink(_) => "no link",
+        Step::SetRoute(_) => "route",
+        Step::RemoveRoute(_) => "no route",
+        Step::SetNeighbour(_) => "neighbour",
+        Step::RemoveNeighbour(_) => "no neighbour",
+        Step::SetFdb(_) => "fdb",
+        Step::RemoveFdb(_) => "no fdb",
+    }
+}
+
+#[test]
+fn a_change_of_one_block_is_one_step() {
+    let mut overlay = cluster(EncapMode::Always);
+    assert_eq!(overlay.apply(&block("10.233.65.0/26", Some("node2"))).len(), 1);
+    assert_eq!(overlay.apply(&block("10.233.65.0/26", Some("node2"))), []);
+    let steps = overlay.apply(&gone(&block("10.233.65.0/26", None)));
+    assert!(matches!(&steps[..], [Step::RemoveRoute(_)]), "{steps:?}");
+}
+
+#[test]
+fn a_node_that_leaves_takes_its_routes_and_entries_with_it() {
+    let mut overlay = cluster(EncapMode::Always);
+    let steps = overlay.apply(&gone(&node("node3", "172.29.1.13")));
+    assert_eq!(steps.iter().map(kind).collect::<Vec<_>>(), ["no route", "no neighbour", "no fdb"]);
+    let problems: Vec<_> = overlay.problems().collect();
+    let block = BlockCidr("10.233.64.128/26".parse().unwrap());
+    assert_eq!(problems, [Problem::UnknownNode { block, node: "node3".into() }]);
+}
+
+#[test]
+fn a_block_in_no_pool_has_no_route_and_is_reported() {
+    let mut overlay = cluster(EncapMode::Always);
+    overlay.apply(&block("192.0.2.0/26", Some("node2")));
+    assert_eq!(route(&overlay, "192.0.2.0/26"), None);
+    let message = "block 192.0.2.0/26 of node node2 is in no pool: it gets no route";
+    assert_eq!(overlay.problems().map(|problem| problem.to_string()).collect::<Vec<_>>(), [message]);
+}
+
+#[test]
+fn of_two_nodes_with_one_address_the_first_by_name_is_believed() {
+    let mut overlay = cluster(EncapMode::Always);
+    overlay.apply(&node("node0", "172.29.0.12"));
+    assert_eq!(route(&overlay, "10.233.64.64/26"), None);
+    let problem = "node node2 has the address 172.29.0.12 of node node0: its blocks get no routes";
+    assert!(overlay.problems().any(|found| found.to_string() == problem));
+    overlay.apply(&gone(&node("node0", "172.29.0.12")));
+    assert_eq!(overlay.desired(), cluster(EncapMode::Always).desired());
+}
+
+#[test]
+fn a_nested_pool_decides_for_its_own_blocks() {
+    let mut overlay = cluster(EncapMode::Always);
+    overlay.apply(&pool("near", "10.233.64.64/26", EncapMode::CrossSubnet));
+    assert_eq!(route(&overlay, "10.233.64.64/26"), via("172.29.0.12"));
+}
+
+#[test]
+fn repair_puts_back_what_others_removed_and_leaves_pods_routes_alone() {
+    let overlay = cluster(EncapMode::Always);
+    let mut observed = overlay.desired().clone();
+    let pod = "10.233.64.5/32".parse::<IpNet>().unwrap();
+    observed.routes.insert(pod, RouteTarget::Device("pn1234".into()));
+    observed.routes.remove(&"10.233.64.64/26".parse::<IpNet>().unwrap());
+    observed.routes.insert("10.233.99.0/26".parse().unwrap(), RouteTarget::Blackhole);
+    observed.fdb.clear();
+    let steps = overlay.repair(&observed);
+    assert_eq!(steps.iter().map(kind).collect::<Vec<_>>(), ["fdb", "fdb", "route", "no route"]);
+    for step in &steps {
+        observed.apply(step);
+    }
+    observed.routes.remove(&pod);
+    assert_eq!(&observed, overlay.desired());
+}
+
+#[test]
+fn a_device_that_was_changed_gets_all_its_entries_anew() {
+    let overlay = cluster(EncapMode::Always);
+    let mut observed = overlay.desired().clone();
+    observed.vxlan.as_mut().unwrap().port = 8472;
+    assert_eq!(overlay.repair(&observed).len(), 1 + 2 + 2 + 2);
+}
+
+/// A small world in which objects collide often: pools nest, nodes share addresses, blocks change hands.
+fn changes() -> impl Strategy<Value = Change> {
+    let nodes = (1..5, 11..15, 0..2)
+        .prop_map(|(name, addr, net)| node(&format!("node{name}"), &format!("172.29.{net}.{addr}")));
+    let modes = prop_oneof![Just(EncapMode::Always), Just(EncapMode::CrossSubnet), Just(EncapMode::Never)];
+    let pools = (0..3_usize, modes).prop_map(|(name, mode)| {
+        let cidrs = ["10.0.0.0/24", "10.0.0.0/25", "10.0.1.0/24"];
+        pool(&format!("pool{name}"), cidrs[name], mode)
+    });
+    let blocks = (0..8, 0..5).prop_map(|(index, owner)| {
+        let owner = format!("node{owner}");
+        block(
+            &format!("10.0.{}.{}/26", index / 4, index % 4 * 64),
+            Some(&owner).filter(|name| *name != "node0").map(String::as_str),
+        )
+    });
+    let made = prop_oneof![nodes, pools, blocks];
+    (made, prop::bool::weighted(0.25)).prop_map(|(change, removed)| if removed { gone(&change) } else { change })
+}
+
+/// What of each object is left in the end.
+fn last_words(changes: &[Change]) -> Vec<Change> {
+    let key = |change: &Change| match change {
+        Change::Node(name, _) => format!("node {name}"),
+        Change::Pool(name, _) => format!("pool {name}"),
+        Change::Block(cidr, _) => format!("block {cidr}"),
+        other => format!("{other:?}"),
+    };
+    let last: BTreeMap<_, _> = changes.iter().map(|change| (key(change), change.clone())).collect();
+    last.into_values().collect()
+}
+
+proptest! {
+    #[test]
+    fn the_plan_depends_on_the_objects_and_not_on_how_they_came(
+        changes in collection::vec(changes(), 0..60),
+        repeats in collection::vec(any::<Index>(), 0..5),
+        shuffle in any::<u64>(),
+    ) {
+        let mut overlay = overlay();
+        let mut kernel = State::default();
+        for change in &changes {
+            for step in overlay.apply(change) {
+                kernel.apply(&step);
+            }
+            prop_assert_eq!(&kernel, overlay.desired());
+        }
+        let mut direct = last_words(&changes);
+        for repeat in repeats {
+            if !direct.is_empty() {
+                direct.push(direct[repeat.index(direct.len())].clone());
+            }
+        }
+        // A cheap deterministic shuffle: by a keyed hash of the position.
+        let mut order: Vec<_> = (0..direct.len()).collect();
+        order.sort_by_key(|index| (*index as u64 ^ shuffle).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let direct: Vec<_> = order.into_iter().map(|index| direct[index].clone()).collect();
+        let fresh = after(&direct);
+        prop_assert_eq!(fresh.desired(), overlay.desired());
+        prop_assert_eq!(fresh.problems().collect::<Vec<_>>(), overlay.problems().collect::<Vec<_>>());
+        prop_assert_eq!(overlay.repair(&State::default()).len(), diff(overlay.desired(), &State::default()).len());
+        prop_assert_eq!(overlay.repair(&kernel), vec![]);
+    }
+}
