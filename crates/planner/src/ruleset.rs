@@ -9,6 +9,7 @@
 
 mod apply;
 mod diff;
+mod elements;
 mod validate;
 pub mod walk;
 
@@ -296,3 +297,6 @@ pub enum Edit {
     /// Remove elements from a set.
     RemoveElements(RuleName, Set),
 }
+
+#[cfg(test)]
+mod tests;

@@ -285,39 +285,6 @@ enum Object {
     Set(Set),
 }
 
-impl Set {
-    /// The kind in words.
-    pub(super) const fn kind(&self) -> &'static str {
-        match self {
-            Self::Addresses(_) => "set of addresses",
-            Self::Ranges(_) => "set of ranges",
-            Self::Pairs(_) => "set of address pairs",
-        }
-    }
-
-    /// Takes in the elements of a set of the same kind; one of another kind changes nothing.
-    fn extend(&mut self, more: &Self) {
-        match (self, more) {
-            (Self::Addresses(here), Self::Addresses(more)) => here.extend(more),
-            (Self::Ranges(here), Self::Ranges(more)) => here.extend(more),
-            (Self::Pairs(here), Self::Pairs(more)) => here.extend(more),
-            _ => {}
-        }
-    }
-
-    /// Gives up the elements of a set of the same kind; one of another kind changes nothing.
-    fn reduce(&mut self, fewer: &Self) {
-        match (self, fewer) {
-            (Self::Addresses(here), Self::Addresses(fewer)) => {
-                fewer.iter().for_each(|element| _ = here.remove(element))
-            }
-            (Self::Ranges(here), Self::Ranges(fewer)) => fewer.iter().for_each(|element| _ = here.remove(element)),
-            (Self::Pairs(here), Self::Pairs(fewer)) => fewer.iter().for_each(|element| _ = here.remove(element)),
-            _ => {}
-        }
-    }
-}
-
 /// A pair as it reads in an error.
 struct Pair((Ipv4Addr, Ipv4Addr));
 

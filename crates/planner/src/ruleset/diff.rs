@@ -168,31 +168,6 @@ fn set_backends(map: &RuleName, old: &BackendMap, new: &BackendMap, edits: &mut 
     }
 }
 
-impl Set {
-    /// The elements that `other`, of the same kind, has not; none where there are no such.
-    pub(crate) fn minus(&self, other: &Self) -> Option<Self> {
-        let rest = match (self, other) {
-            (Self::Addresses(here), Self::Addresses(there)) => {
-                Self::Addresses(here.difference(there).copied().collect())
-            }
-            (Self::Ranges(here), Self::Ranges(there)) => Self::Ranges(here.difference(there).copied().collect()),
-            (Self::Pairs(here), Self::Pairs(there)) => Self::Pairs(here.difference(there).copied().collect()),
-            _ => self.clone(),
-        };
-        (!rest.is_empty()).then_some(rest)
-    }
-
-    /// Whether it has no elements.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        match self {
-            Self::Addresses(elements) => elements.is_empty(),
-            Self::Ranges(elements) => elements.is_empty(),
-            Self::Pairs(elements) => elements.is_empty(),
-        }
-    }
-}
-
 fn object_names(rules: &RuleSet) -> impl Iterator<Item = &RuleName> {
     rules.verdict_maps.keys().chain(rules.backend_maps.keys()).chain(rules.sets.keys())
 }

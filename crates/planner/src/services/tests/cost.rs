@@ -47,18 +47,18 @@ fn slice(service: u32, endpoints: impl IntoIterator<Item = u32>) -> Change {
 fn one_endpoint_of_one_among_ten_thousand_services_costs_at_most_four_edits() {
     const SERVICES: u32 = 10_000;
     let mut services = Services::new(packet_table::config("node1"));
-    let endpoints = |number: u32| (0..4).map(move |endpoint| number * 8 + endpoint);
+    let endpoints = |number: u32| (0..3 + number % 3).map(move |endpoint| number * 8 + endpoint);
     let cluster: Vec<Change> =
         (0..SERVICES).flat_map(|number| [service(number), slice(number, endpoints(number))]).collect();
     let mut rules = rules_after(&mut services, &cluster);
     assert!(rules.chains.len() < 20, "{} chains", rules.chains.len());
 
-    let of = 5_000;
+    // One with 4 backends; others have 3 and 5, so that every chain that is needed is there.
+    let of = 5_002;
     let steps = [
-        ("warm-up", slice(7, endpoints(7).chain([7 * 8 + 5]))),
-        ("one more", slice(of, endpoints(of).chain([of * 8 + 4]))),
-        ("the first one gone", slice(of, endpoints(of).skip(1).chain([of * 8 + 4]))),
-        ("one for another", slice(of, endpoints(of).skip(1).chain([of * 8 + 5]))),
+        ("one more", slice(of, endpoints(of).chain([of * 8 + 6]))),
+        ("the first one gone", slice(of, endpoints(of).skip(1).chain([of * 8 + 6]))),
+        ("one for another", slice(of, endpoints(of).skip(1).chain([of * 8 + 7]))),
         ("one less", slice(of, endpoints(of).skip(1))),
     ];
     let mut times = Vec::new();
@@ -72,8 +72,7 @@ fn one_endpoint_of_one_among_ten_thousand_services_costs_at_most_four_edits() {
             plan.edits.len(),
             start.elapsed() - planned
         );
-        let bound = if *what == "warm-up" { 5 } else { 4 };
-        assert!(plan.edits.len() <= bound, "{what}: {:?}", plan.edits);
+        assert!(plan.edits.len() <= 4, "{what}: {:?}", plan.edits);
         times.push(planned);
     }
     // Unoptimised and on a busy machine it stays far below: what would scale with the number of Services takes far longer.
