@@ -5,7 +5,7 @@
 //! cluster's present state only, but for two things that no packet can tell: which slot a backend stands in, and `svc-N` chains
 //! that nothing uses at the moment.
 //!
-//! What is done, by hook ([`chains`] has the rules):
+//! What is done, by hook (`services/chains.rs` has the rules):
 //! - prerouting and output: a frontend's connection is translated to one of its backends, each as likely as the others;
 //! - input, forward and output: what is addressed to a frontend without backends, or to a ClusterIP at a port that it has not,
 //!   is refused at once;
