@@ -160,7 +160,7 @@ fn services_with_named_ports() -> Vec<Change> {
         slice("named", "1", &[("front", Protocol::Tcp, 8080), ("back", Protocol::Tcp, 8081)], &[ready("web1")]),
         slice("named", "2", &[("front", Protocol::Tcp, 9090), ("other", Protocol::Tcp, 9091)], &[ready("web2")]),
         service("twice", &[tcp("", 80)]),
-        slice("twice", "1", &http, &[ready("web1"), starting("web2")]),
+        slice("twice", "1", &http, &[ready("web1"), ending("web2")]),
         slice("twice", "2", &http, &[ready("web2"), ready("web1")]),
     ]
 }
