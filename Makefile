@@ -1,0 +1,37 @@
+# What a newcomer types: `make demo`, `make test`, `make bench`. Everything that they need is installed when it is missing.
+SHELL := /bin/bash
+PODNET := target/release/podnet
+
+.PHONY: help setup setup-test build demo test lint bench install
+
+help:
+	@echo "make demo      build, bring a cluster up, apply examples/, show the result, leave it running"
+	@echo "make test      everything that CI checks: formatting, lints, layers, licences, every test"
+	@echo "make bench     measure, and write the figures to bench/results/"
+	@echo "make install   install podnet and podnet-cni into /usr/local/bin"
+
+setup:
+	@scripts/setup demo
+
+setup-test:
+	@scripts/setup test
+
+build: setup
+	cargo build --release --locked --bin podnet --bin podnet-cni
+
+demo: build
+	@PODNET=$(abspath $(PODNET)) scripts/demo
+
+test: setup-test
+	cargo fmt --all --check
+	cargo xtask layers
+	cargo deny --locked check bans licenses sources
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo build --workspace --locked
+	cargo nextest run --workspace --locked
+
+bench: setup-test build
+	@PODNET=$(abspath $(PODNET)) bench/run
+
+install: build
+	install -m 0755 target/release/podnet target/release/podnet-cni /usr/local/bin/

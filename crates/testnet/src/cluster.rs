@@ -1,0 +1,188 @@
+//! A cluster for a test.
+
+use std::{
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::wait::eventually;
+
+/// Where the project's root is, from any crate of the workspace.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+/// Test processes take turns by this file.
+const LOCK: &str = "/tmp/podnet-test-cluster.lock";
+
+/// A running cluster; dropping it removes it.
+pub struct Cluster {
+    podnet: PathBuf,
+    kubeconfig: PathBuf,
+    _turn: File,
+}
+
+impl Cluster {
+    /// Brings a cluster up with the binary `podnet` (`env!("CARGO_BIN_EXE_podnet")`), once it is this test's turn.
+    ///
+    /// # Panics
+    ///
+    /// When it does not come up.
+    #[must_use]
+    pub fn up(podnet: &str, arguments: &[&str]) -> Self {
+        let cluster = Self::none(podnet);
+        let output = cluster.podnet(&[&["up"], arguments].concat());
+        assert!(output.status.success(), "podnet up: {}\n{}", text(&output), cluster.logs());
+        cluster
+    }
+
+    /// Takes the turn, with no cluster up.
+    ///
+    /// # Panics
+    ///
+    /// When the turn cannot be taken or what an earlier test left cannot be removed.
+    #[must_use]
+    pub fn none(podnet: &str) -> Self {
+        let turn = File::create(LOCK).expect("the lock file can be made");
+        turn.lock().expect("the lock can be taken");
+        let cluster = Self { podnet: podnet.into(), kubeconfig: "/var/lib/podnet/kubeconfig".into(), _turn: turn };
+        let output = cluster.podnet(&["down"]);
+        assert!(output.status.success(), "podnet down: {}", text(&output));
+        cluster
+    }
+
+    /// Runs the podnet command.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    #[must_use]
+    pub fn podnet(&self, arguments: &[&str]) -> Output {
+        Command::new(&self.podnet).args(arguments).stdin(Stdio::null()).output().expect("podnet can be started")
+    }
+
+    /// Runs kubectl and returns what it printed.
+    ///
+    /// # Panics
+    ///
+    /// When it fails.
+    #[must_use]
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        self.try_kubectl(arguments).unwrap_or_else(|error| panic!("kubectl {}: {error}\n{}", arguments.join(" "), self.logs()))
+    }
+
+    /// Runs kubectl; what it printed, or both of its outputs where it failed.
+    ///
+    /// # Errors
+    ///
+    /// When it exits with another code than 0.
+    pub fn try_kubectl(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = self.kubectl_command(arguments).stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+        if output.status.success() { Ok(String::from_utf8_lossy(&output.stdout).into_owned()) } else { Err(text(&output)) }
+    }
+
+    /// A kubectl that has yet to be started.
+    #[must_use]
+    pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("kubectl");
+        command.env("KUBECONFIG", &self.kubeconfig).args(arguments);
+        command
+    }
+
+    /// An object, or a list of them, as JSON.
+    ///
+    /// # Panics
+    ///
+    /// When kubectl fails.
+    #[must_use]
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.kubectl(&[&["get", "-o", "json"], arguments].concat());
+        serde_json::from_str(&text).expect("kubectl prints JSON")
+    }
+
+    /// Applies a manifest's text.
+    ///
+    /// # Panics
+    ///
+    /// When kubectl fails.
+    pub fn apply(&self, manifest: &str) {
+        let mut kubectl = self.kubectl_command(&["apply", "-f", "-"]);
+        let mut child = kubectl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("kubectl starts");
+        child.stdin.take().expect("stdin is piped").write_all(manifest.as_bytes()).expect("kubectl reads");
+        let output = child.wait_with_output().expect("kubectl ends");
+        assert!(output.status.success(), "kubectl apply: {}", text(&output));
+    }
+
+    /// Applies a file of the project, for example `examples/web.yaml`.
+    ///
+    /// # Panics
+    ///
+    /// When kubectl fails.
+    pub fn apply_file(&self, path: &str) {
+        let path = Path::new(ROOT).join(path);
+        let _ = self.kubectl(&["apply", "-f", &path.to_string_lossy()]);
+    }
+
+    /// Runs a command in a pod's first container.
+    ///
+    /// # Errors
+    ///
+    /// What it printed, when it exits with another code than 0.
+    pub fn exec(&self, namespace: &str, pod: &str, command: &[&str]) -> Result<String, String> {
+        self.try_kubectl(&[&["-n", namespace, "exec", pod, "--"], command].concat())
+    }
+
+    /// Waits until all pods that the arguments select are Ready.
+    ///
+    /// # Panics
+    ///
+    /// When they are not in time.
+    pub fn await_ready(&self, arguments: &[&str], patience: Duration) {
+        let timeout = format!("--timeout={}s", patience.as_secs());
+        eventually(&format!("pods {arguments:?}"), patience, || {
+            self.try_kubectl(&[&["wait", "--for=condition=Ready", "pod", timeout.as_str()], arguments].concat())
+        });
+    }
+
+    /// The process id of one of the cluster's processes, for example `apiserver` or `node1-agent`.
+    ///
+    /// # Panics
+    ///
+    /// When it does not run.
+    #[must_use]
+    pub fn pid(&self, process: &str) -> i32 {
+        let output = self.podnet(&["status", "-o", "json"]);
+        let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("podnet status: {}", text(&output)));
+        let processes = status["processes"].as_array().expect("processes are listed");
+        let found = processes.iter().find(|entry| entry["name"] == process).unwrap_or_else(|| panic!("no process {process}"));
+        found["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_else(|| panic!("{process} does not run"))
+    }
+
+    /// The ends of all logs, for a failed test's message.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let mut all = String::new();
+        for entry in std::fs::read_dir("/run/podnet/log").into_iter().flatten().flatten() {
+            let log = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let end = lines[lines.len().saturating_sub(25)..].join("\n");
+            all.push_str(&format!("--- {}\n{end}\n", entry.file_name().to_string_lossy()));
+        }
+        all
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let output = self.podnet(&["down"]);
+        if !output.status.success() && !std::thread::panicking() {
+            panic!("podnet down: {}", text(&output));
+        }
+    }
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
