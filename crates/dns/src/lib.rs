@@ -1,1 +1,29 @@
-//! The cluster DNS server core, without sockets
+//! The cluster DNS server core: no sockets, no clock, no randomness of its own.
+//!
+//! A Corefile becomes a tree of directives ([`corefile`]), the tree becomes a typed chain of plugins in their fixed order
+//! ([`chain`]), and [`server::Server`] runs that chain over packets: it answers from the cluster's zone ([`zone`]) and the
+//! hosts table ([`hosts`]), remembers upstream answers ([`cache`]) and says which upstream to ask otherwise ([`forward`]).
+//!
+//! - [`name`], [`message`], [`answer`]: names and messages on the wire
+//! - [`corefile`], [`chain`]: from text to configuration
+//! - [`zone`], [`hosts`], [`cache`], [`forward`]: where answers come from
+//! - [`server`]: the sans-I/O server; the shell supplies packets, time, random ids and the cluster's changes
+//! - [`metrics`]: what it counts, under the names that dashboards for cluster DNS know
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod answer;
+pub mod cache;
+pub mod chain;
+pub mod corefile;
+pub mod forward;
+pub mod hosts;
+pub mod message;
+pub mod metrics;
+pub mod name;
+pub mod server;
+pub mod zone;
+
+pub use chain::{Config, Environment};
+pub use corefile::CorefileError;
+pub use server::{Arrival, Exchange, Outcome, Server, Transport};

@@ -1,0 +1,193 @@
+//! Prebuilt answers: the records of a response as they go on the wire, ready to be put behind any question for their name.
+//!
+//! Owner names are compression pointers into the question, so a body fits every spelling (upper or lower case) of its name, and
+//! only that name.
+
+use std::net::IpAddr;
+
+use crate::{
+    message::{CLASS_IN, HEADER, Rcode, rtype},
+    name::Name,
+};
+
+/// The largest body: what a message over TCP holds beside its header, a question and the OPT record.
+const MAX_BODY: usize = 65_535 - HEADER - crate::name::MAX_NAME - 4 - 11;
+
+/// A response without its header, question and OPT record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The response code.
+    pub rcode: Rcode,
+    /// It comes from a zone that this server is the authority of (AA).
+    pub authoritative: bool,
+    /// The upstream has validated it (AD, RFC 4035).
+    pub authentic: bool,
+    /// Records in the answer, authority and additional sections.
+    pub counts: [u16; 3],
+    /// The records.
+    pub body: Box<[u8]>,
+    /// The addresses that take turns in front.
+    pub rotation: Option<Rotation>,
+}
+
+/// Records of one size, side by side, of which each may stand first (the `loadbalance` plugin).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// Where the first one starts in the body.
+    pub start: u16,
+    /// The size of each.
+    pub stride: u16,
+    /// How many there are, at least 2.
+    pub count: u16,
+}
+
+impl Answer {
+    /// An answer that is only a code.
+    #[must_use]
+    pub fn code(rcode: Rcode) -> Self {
+        Self { rcode, authoritative: false, authentic: false, counts: [0; 3], body: Box::default(), rotation: None }
+    }
+
+    /// An authoritative answer without records: the name exists, the type does not.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self { authoritative: true, ..Self::code(Rcode::NOERROR) }
+    }
+}
+
+/// Writes the records of one answer.
+#[derive(Debug)]
+pub struct AnswerBuilder {
+    name_len: usize,
+    body: Vec<u8>,
+    counts: [u16; 3],
+}
+
+/// A section of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// Answers.
+    Answer = 0,
+    /// Authority.
+    Authority = 1,
+    /// Additional.
+    Additional = 2,
+}
+
+/// Whose record it is.
+#[derive(Clone, Copy, Debug)]
+pub enum Owner<'a> {
+    /// The name that was asked for.
+    Question,
+    /// The name that was asked for without its first bytes: the offset of a label in its wire form.
+    Ancestor(usize),
+    /// Any other name.
+    Other(&'a Name),
+}
+
+impl AnswerBuilder {
+    /// A builder of answers to questions for `name`.
+    #[must_use]
+    pub fn new(name: &Name) -> Self {
+        Self { name_len: name.wire().len(), body: Vec::new(), counts: [0; 3] }
+    }
+
+    /// Appends a record; false (and nothing appended) when the message would outgrow TCP's 64 KiB.
+    pub fn push(&mut self, section: Section, owner: Owner<'_>, rtype: u16, ttl: u32, rdata: &[u8]) -> bool {
+        let before = self.body.len();
+        match owner {
+            Owner::Question => self.body.extend_from_slice(&[0xc0, HEADER as u8]),
+            Owner::Ancestor(offset) if offset < self.name_len => {
+                self.body.extend_from_slice(&(0xc000 | (HEADER + offset) as u16).to_be_bytes());
+            }
+            Owner::Ancestor(_) => self.body.push(0),
+            Owner::Other(name) => self.body.extend_from_slice(name.wire()),
+        }
+        self.body.extend_from_slice(&rtype.to_be_bytes());
+        self.body.extend_from_slice(&CLASS_IN.to_be_bytes());
+        self.body.extend_from_slice(&ttl.to_be_bytes());
+        self.body.extend_from_slice(&(rdata.len() as u16).to_be_bytes());
+        self.body.extend_from_slice(rdata);
+        if self.body.len() > MAX_BODY {
+            self.body.truncate(before);
+            return false;
+        }
+        self.counts[section as usize] += 1;
+        true
+    }
+
+    /// Appends an A or AAAA record.
+    pub fn push_addr(&mut self, section: Section, owner: Owner<'_>, ttl: u32, addr: IpAddr) -> bool {
+        match addr {
+            IpAddr::V4(v4) => self.push(section, owner, rtype::A, ttl, &v4.octets()),
+            IpAddr::V6(v6) => self.push(section, owner, rtype::AAAA, ttl, &v6.octets()),
+        }
+    }
+
+    /// The authoritative answer with these records.
+    #[must_use]
+    pub fn build(self) -> Answer {
+        let rotation = uniform_addresses(&self.body, self.counts[0]);
+        Answer {
+            rcode: Rcode::NOERROR,
+            authoritative: true,
+            authentic: false,
+            counts: self.counts,
+            body: self.body.into(),
+            rotation,
+        }
+    }
+}
+
+/// The run of address records of one size and type that starts an answer section of `count` records.
+///
+/// Only records whose owner is a compression pointer count: their bytes mean the same wherever they stand.
+#[must_use]
+pub fn uniform_addresses(body: &[u8], count: u16) -> Option<Rotation> {
+    let head = body.get(..12)?;
+    let size = match u16::from_be_bytes([head[2], head[3]]) {
+        rtype::A => 4_usize,
+        rtype::AAAA => 16,
+        _ => return None,
+    };
+    let stride = 12 + size;
+    let run = body
+        .chunks_exact(stride)
+        .take(usize::from(count))
+        .take_while(|record| head[0] >= 0xc0 && record[..6] == head[..6] && record[10..12] == head[10..12])
+        .count();
+    (run >= 2).then_some(Rotation { start: 0, stride: stride as u16, count: run as u16 })
+}
+
+/// A CNAME that was followed on the way to an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alias {
+    /// Its owner.
+    pub owner: Name,
+    /// What it points to.
+    pub target: Name,
+    /// Seconds that it may be kept.
+    pub ttl: u32,
+}
+
+/// Puts the aliases that led to `target` before the answer for it, as one answer for the first alias' owner.
+#[must_use]
+pub fn behind_aliases(aliases: &[Alias], target: &Name, answer: &Answer) -> Answer {
+    let Some(first) = aliases.first() else { return answer.clone() };
+    let mut builder = AnswerBuilder::new(&first.owner);
+    for (index, alias) in aliases.iter().enumerate() {
+        let owner = if index == 0 { Owner::Question } else { Owner::Other(&alias.owner) };
+        builder.push(Section::Answer, owner, rtype::CNAME, alias.ttl, alias.target.wire());
+    }
+    for record in crate::message::expand(target, answer) {
+        builder.push(record.section, Owner::Other(&record.owner), record.rtype, record.ttl, &record.rdata);
+    }
+    Answer {
+        rcode: answer.rcode,
+        authoritative: true,
+        authentic: false,
+        counts: builder.counts,
+        body: builder.body.into(),
+        rotation: None,
+    }
+}

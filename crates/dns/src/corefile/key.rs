@@ -1,0 +1,87 @@
+//! What a server block serves: zones and ports.
+
+use std::{fmt, net::IpAddr, ops::RangeInclusive};
+
+use ipnet::IpNet;
+
+use super::{
+    error::{CorefileError, Place},
+    parser::Word,
+};
+use crate::name::Name;
+
+/// A zone and the port that it is served on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The zone.
+    pub zone: Name,
+    /// The port; 53 where none stands.
+    pub port: u16,
+    /// Where it stands.
+    pub place: Place,
+}
+
+impl Key {
+    pub(super) fn same(&self, other: &Self) -> bool {
+        (&self.zone, self.port) == (&other.zone, other.port)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "dns://{}:{}", self.zone, self.port)
+    }
+}
+
+/// The keys that one word stands for: a CIDR stands for the reverse zones that cover it.
+pub(super) fn keys(text: &str, word: &Word) -> Result<Vec<Key>, CorefileError> {
+    let bad = |allowed: &str| word.bad("the zone of a server block", allowed);
+    let rest = match text.split_once("://") {
+        None => text,
+        Some(("dns", rest)) => rest,
+        Some(_) => return Err(bad("a zone served over plain DNS: \"[dns://]zone[:port]\"")),
+    };
+    // Only the last colon can introduce a port, and in `fd00::/64` none does.
+    let (zone, port) = match rest.rsplit_once(':') {
+        Some((zone, port)) if !zone.contains(':') => {
+            (zone, port.parse().ok().filter(|&port| port != 0).ok_or_else(|| bad("a port from 1 to 65535"))?)
+        }
+        _ => (rest, 53),
+    };
+    Ok(zones(if zone.is_empty() { "." } else { zone })
+        .ok_or_else(|| bad("a domain name or a CIDR such as 10.0.0.0/24"))?
+        .into_iter()
+        .map(|zone| Key { zone, port, place: word.place.clone() })
+        .collect())
+}
+
+/// The zones that a word stands for: a name, or the reverse zones of a CIDR.
+pub(crate) fn zones(text: &str) -> Option<Vec<Name>> {
+    if let Ok(net) = text.parse::<IpNet>() {
+        return reverse_zones(net);
+    }
+    Name::parse(text).ok().map(|name| vec![name])
+}
+
+/// The reverse zones at label boundaries that cover a network (what CoreDNS calls classless reverse).
+fn reverse_zones(net: IpNet) -> Option<Vec<Name>> {
+    let unit = if matches!(net, IpNet::V4(_)) { 8 } else { 4 };
+    let prefix = net.prefix_len();
+    let labels = prefix.div_ceil(unit);
+    let spare = labels * unit - prefix;
+    let range: RangeInclusive<u32> = 0..=((1_u32 << spare) - 1);
+    range.map(|step| reverse_zone(net.network(), labels, unit, step)).collect()
+}
+
+fn reverse_zone(network: IpAddr, labels: u8, unit: u8, step: u32) -> Option<Name> {
+    let full = crate::name::reverse_name(network).to_string();
+    let total = if unit == 8 { 4 } else { 32 };
+    let mut parts: Vec<String> = full.split('.').skip(usize::from(total - labels)).map(str::to_owned).collect();
+    if step > 0 {
+        let first = parts.first_mut()?;
+        let radix = if unit == 8 { 10 } else { 16 };
+        let value = u32::from_str_radix(first, radix).ok()? + step;
+        *first = if unit == 8 { value.to_string() } else { format!("{value:x}") };
+    }
+    Name::parse(&parts.join(".")).ok()
+}

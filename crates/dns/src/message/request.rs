@@ -1,0 +1,155 @@
+//! Reading a query.
+
+use super::{CLASS_IN, HEADER, PLAIN_UDP_SIZE, Rcode, UDP_SIZE, flag, rtype, u16_at, u32_at, walk::skip_name};
+use crate::{name::QueryName, server::Transport};
+
+/// One question, as it came.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// What a response to it repeats.
+    pub head: Head,
+    /// The question's bytes, with the spelling that was asked.
+    pub question: &'a [u8],
+    /// The name.
+    pub name: QueryName,
+    /// The type.
+    pub qtype: u16,
+    /// The class.
+    pub qclass: u16,
+}
+
+/// What a response takes from its query beside the question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The message's id.
+    pub id: u16,
+    /// The header's flags.
+    pub flags: u16,
+    /// The OPT record, where there was one.
+    pub edns: Option<Edns>,
+    /// The largest response, in bytes.
+    pub limit: u16,
+}
+
+impl Head {
+    /// Whether the client wants signatures (DO).
+    #[must_use]
+    pub fn dnssec_ok(&self) -> bool {
+        self.edns.is_some_and(|edns| edns.dnssec_ok)
+    }
+
+    /// Whether the client checks signatures itself (CD).
+    #[must_use]
+    pub fn checking_disabled(&self) -> bool {
+        self.flags & flag::CD != 0
+    }
+}
+
+/// What a client's OPT record says (RFC 6891 §6.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edns {
+    /// The largest UDP payload that it takes; what is below 512 counts as 512.
+    pub size: u16,
+    /// DO (RFC 3225).
+    pub dnssec_ok: bool,
+}
+
+/// Why a packet gets no answer, or only a code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reject {
+    /// It is no query (too short, or a response): answering could bounce between servers for ever.
+    Drop,
+    /// It is answered with the code; with the question where it could be read, up to the given length of the packet.
+    Code {
+        /// What the response repeats.
+        head: Head,
+        /// The code.
+        rcode: Rcode,
+        /// Where the question ends in the packet.
+        question_end: usize,
+    },
+}
+
+impl<'a> Request<'a> {
+    /// Reads a packet.
+    ///
+    /// # Errors
+    /// With what to do about a packet that is not a single question of class IN or another.
+    pub fn parse(packet: &'a [u8], transport: Transport) -> Result<Self, Reject> {
+        let (Some(id), Some(flags)) = (u16_at(packet, 0), u16_at(packet, 2)) else { return Err(Reject::Drop) };
+        if packet.len() < HEADER || flags & flag::QR != 0 {
+            return Err(Reject::Drop);
+        }
+        let mut head = Head { id, flags, edns: None, limit: limit(transport, None) };
+        let refuse = |head, rcode| Reject::Code { head, rcode, question_end: HEADER };
+        if flags & flag::OPCODE != 0 {
+            return Err(refuse(head, Rcode::NOTIMP));
+        }
+        if u16_at(packet, 4) != Some(1) {
+            return Err(refuse(head, Rcode::FORMERR));
+        }
+        let Ok((name, end)) = QueryName::parse(packet, HEADER) else { return Err(refuse(head, Rcode::FORMERR)) };
+        let (Some(qtype), Some(qclass)) = (u16_at(packet, end), u16_at(packet, end + 2)) else {
+            return Err(refuse(head, Rcode::FORMERR));
+        };
+        let question_end = end + 4;
+        let code = |head, rcode| Reject::Code { head, rcode, question_end };
+        match options(packet, question_end) {
+            Ok(None) => {}
+            Ok(Some((edns, version))) => {
+                head.edns = Some(edns);
+                head.limit = limit(transport, Some(edns));
+                if version != 0 {
+                    return Err(code(head, Rcode::BADVERS));
+                }
+            }
+            Err(BadOptions) => return Err(code(head, Rcode::FORMERR)),
+        }
+        if qtype == rtype::OPT {
+            return Err(code(head, Rcode::FORMERR));
+        }
+        if qclass != CLASS_IN || matches!(qtype, rtype::AXFR | rtype::IXFR) {
+            return Err(code(head, Rcode::REFUSED));
+        }
+        Ok(Self { head, question: &packet[HEADER..question_end], name, qtype, qclass })
+    }
+}
+
+fn limit(transport: Transport, edns: Option<Edns>) -> u16 {
+    match (transport, edns) {
+        (Transport::Tcp, _) => u16::MAX,
+        (Transport::Udp, None) => PLAIN_UDP_SIZE,
+        (Transport::Udp, Some(edns)) => edns.size.clamp(PLAIN_UDP_SIZE, UDP_SIZE),
+    }
+}
+
+struct BadOptions;
+
+/// The OPT record among the records that follow the question, and its version.
+fn options(packet: &[u8], mut at: usize) -> Result<Option<(Edns, u8)>, BadOptions> {
+    let count = |index| u16_at(packet, index).ok_or(BadOptions);
+    let before = u32::from(count(6)?) + u32::from(count(8)?);
+    let records = before + u32::from(count(10)?);
+    let mut found = None;
+    // Each record takes at least 11 bytes, so a lying count ends at the packet's end.
+    for index in 0..records {
+        let fixed = skip_name(packet, at).ok_or(BadOptions)?;
+        let kind = u16_at(packet, fixed).ok_or(BadOptions)?;
+        let size = u16_at(packet, fixed + 8).ok_or(BadOptions)?;
+        let end = fixed + 10 + usize::from(size);
+        if end > packet.len() {
+            return Err(BadOptions);
+        }
+        if kind == rtype::OPT {
+            // RFC 6891 §6.1.1: one at most, in the additional section, owned by the root.
+            if found.is_some() || index < before || packet.get(at) != Some(&0) {
+                return Err(BadOptions);
+            }
+            let ttl = u32_at(packet, fixed + 4).ok_or(BadOptions)?;
+            let size = u16_at(packet, fixed + 2).ok_or(BadOptions)?;
+            found = Some((Edns { size, dnssec_ok: ttl & 0x8000 != 0 }, (ttl >> 16) as u8));
+        }
+        at = end;
+    }
+    Ok(found)
+}

@@ -1,0 +1,174 @@
+//! Walking a message's records without trusting a byte of it (RFC 9267).
+
+use super::{CLASS_IN, HEADER, Rcode, flag, rtype, u16_at, u32_at};
+use crate::{answer::Answer, name::QueryName};
+
+/// Where one record lies in its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The section: 0 answer, 1 authority, 2 additional.
+    pub section: usize,
+    /// Where its owner starts.
+    pub start: usize,
+    /// Where its TTL stands.
+    pub ttl_at: usize,
+    /// Its type.
+    pub rtype: u16,
+    /// Its time to live, in seconds; what has the top bit set counts as zero (RFC 2181 §8).
+    pub ttl: u32,
+    /// Where its data starts.
+    pub rdata: usize,
+    /// Where it ends.
+    pub end: usize,
+}
+
+/// A message that contradicts itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the message is malformed at byte {at}")]
+pub struct Malformed {
+    /// Where reading it failed.
+    pub at: usize,
+}
+
+/// The records of a message whose question ends at `at`, in order.
+///
+/// # Errors
+/// When a record runs past the end, or a name is none.
+pub fn walk(message: &[u8], at: usize) -> impl Iterator<Item = Result<Record, Malformed>> + '_ {
+    let counts = [6, 8, 10].map(|index| u16_at(message, index).unwrap_or(0));
+    let sections = (0..3).flat_map(move |section| std::iter::repeat_n(section, usize::from(counts[section])));
+    let mut next = Some(at);
+    sections.map_while(move |section| {
+        let start = next?;
+        let record = record(message, start, section);
+        next = record.map(|record| record.end);
+        Some(record.ok_or(Malformed { at: start }))
+    })
+}
+
+fn record(message: &[u8], start: usize, section: usize) -> Option<Record> {
+    let fixed = skip_name(message, start)?;
+    let rtype = u16_at(message, fixed)?;
+    let ttl = u32_at(message, fixed + 4)?;
+    let rdata = fixed + 10;
+    let end = rdata + usize::from(u16_at(message, fixed + 8)?);
+    (end <= message.len()).then_some(Record {
+        section,
+        start,
+        ttl_at: fixed + 4,
+        rtype,
+        ttl: if ttl > i32::MAX as u32 { 0 } else { ttl },
+        rdata,
+        end,
+    })
+}
+
+/// Where the name at `at` ends: after its root label or its first pointer, which must point backwards.
+pub(crate) fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
+    let start = at;
+    loop {
+        match *message.get(at)? {
+            0 => return Some(at + 1),
+            size @ 1..=63 => at += usize::from(size) + 1,
+            high @ 0xc0.. => {
+                let target = usize::from(high & 0x3f) << 8 | usize::from(*message.get(at + 1)?);
+                return (target >= HEADER && target < start).then_some(at + 2);
+            }
+            _ => return None,
+        }
+        if at - start > crate::name::MAX_NAME {
+            return None;
+        }
+    }
+}
+
+/// Cuts a message to at most `limit` bytes at a record's boundary and sets TC. `opt_follows`: the additional count includes
+/// an OPT record that the caller is going to append.
+pub fn truncate(message: &mut Vec<u8>, limit: usize, opt_follows: bool) {
+    let Ok((_, end)) = QueryName::parse(message, HEADER) else { return };
+    let opt = u16::from(opt_follows);
+    if let Some(additional) = u16_at(message, 10) {
+        message[10..12].copy_from_slice(&additional.saturating_sub(opt).to_be_bytes());
+    }
+    let mut counts = [0_u16; 3];
+    let mut cut = (end + 4).min(message.len());
+    for record in walk(message, cut).map_while(Result::ok).take_while(|record| record.end <= limit) {
+        counts[record.section] += 1;
+        cut = record.end;
+    }
+    message.truncate(cut);
+    counts[2] += opt;
+    for (index, count) in counts.iter().enumerate() {
+        message[6 + 2 * index..8 + 2 * index].copy_from_slice(&count.to_be_bytes());
+    }
+    message[2] |= (flag::TC >> 8) as u8;
+}
+
+/// An upstream's response, checked to be well-formed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// It was cut.
+    pub truncated: bool,
+    /// It answers a query with an OPT record and has one itself.
+    pub edns: bool,
+    /// The answer without the OPT record.
+    pub answer: Answer,
+    /// Offset in the body and value of each record's TTL.
+    pub ttls: Vec<(u16, u32)>,
+    /// How long a negative answer may be kept (RFC 2308 §5), in seconds; none without SOA.
+    pub negative_ttl: Option<u32>,
+}
+
+impl Upstream {
+    /// Reads a response to the question `question` (name in lower case, type, class).
+    ///
+    /// # Errors
+    /// When it is malformed, no response, or answers another question.
+    pub fn parse(message: &[u8], question: &[u8]) -> Result<Self, Malformed> {
+        let flags = u16_at(message, 2).ok_or(Malformed { at: 0 })?;
+        let base = HEADER + question.len();
+        let asked = message.get(HEADER..base).ok_or(Malformed { at: HEADER })?;
+        if flags & flag::QR == 0 || u16_at(message, 4) != Some(1) || !asked.eq_ignore_ascii_case(question) {
+            return Err(Malformed { at: HEADER });
+        }
+        let mut response = Self {
+            truncated: flags & flag::TC != 0,
+            edns: false,
+            answer: Answer::code(Rcode(flags & flag::RCODE)),
+            ttls: Vec::new(),
+            negative_ttl: None,
+        };
+        let mut end = base;
+        for record in walk(message, base) {
+            let record = record?;
+            if record.rtype == rtype::OPT {
+                // Records behind it are additional at best: dropping them keeps every pointer's target in place.
+                response.edns = true;
+                response.answer.rcode.0 |= (u32_at(message, record.ttl_at).unwrap_or(0) >> 24 << 4) as u16;
+                break;
+            }
+            response.answer.counts[record.section] += 1;
+            response.ttls.push(((record.ttl_at - base) as u16, record.ttl));
+            if record.section == 1 && record.rtype == rtype::SOA && record.end >= record.rdata + 20 {
+                let minimum = u32_at(message, record.end - 4).unwrap_or(0);
+                response.negative_ttl = Some(minimum.min(record.ttl));
+            }
+            end = record.end;
+        }
+        let body = &message[base..end];
+        response.answer.body = body.into();
+        response.answer.authentic = flags & flag::AD != 0;
+        response.answer.rotation = crate::answer::uniform_addresses(body, response.answer.counts[0]);
+        Ok(response)
+    }
+}
+
+/// The question of class IN for a name and type, as it stands in a message.
+#[must_use]
+pub(crate) fn question(name: &[u8], qtype: u16) -> Vec<u8> {
+    let mut question = Vec::with_capacity(name.len() + 4);
+    question.extend_from_slice(name);
+    question.extend_from_slice(&qtype.to_be_bytes());
+    question.extend_from_slice(&CLASS_IN.to_be_bytes());
+    question
+}
