@@ -1,1 +1,342 @@
-//! ipam
+//! Addresses of one node's pods: a state machine that decides, and neither reads a clock nor writes a file.
+//!
+//! A node owns *blocks* of the pools, exclusively, and gives the addresses of its blocks from memory; each decision comes with the
+//! [`JournalRecord`]s that make it durable. When there is no room, the answer is a block to claim ([`Decision::NeedBlock`]): the
+//! caller creates the IPAMBlock object of that name, which only one node can, says how it went
+//! ([`NodeIpam::block_claimed`], [`NodeIpam::block_lost`]) and asks again.
+//!
+//! The order that keeps addresses unique over crashes:
+//!
+//! - claim: create the object, append [`JournalRecord::Claimed`], then give addresses;
+//! - assign: append [`JournalRecord::Assigned`], then answer the runtime;
+//! - give up: append [`JournalRecord::Unclaimed`], then delete the object.
+//!
+//! A crash between two of these leaves a block that the API says is ours and the journal does not know: nothing was given from
+//! it, and it is the first candidate when a block is needed.
+
+mod claims;
+mod error;
+mod journal;
+mod ledger;
+mod occupancy;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
+
+use ipnet::{IpNet, Ipv4Net};
+use podnet_model::{BlockCidr, Change, NodeName, PodAddr, PodKey, Pool, PoolName, labels::Labels, pod::AddressRequest};
+
+pub use error::IpamError;
+pub use journal::{Damage, JournalRecord, Replayed};
+pub use ledger::Holder;
+pub use occupancy::{Occupancy, OccupancyError};
+
+use ledger::Ledger;
+
+/// A moment of the wall clock, since freed addresses rest over restarts: milliseconds since 1970-01-01 UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    /// How long ago `earlier` was; nothing where it lies in the future, as after a clock that was set back.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// What an address is given to and freed by: an interface of a sandbox.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Handle(Arc<str>);
+
+impl Handle {
+    /// The handle of `interface` in the sandbox with this id (`CNI_CONTAINERID`, `CNI_IFNAME`). Neither may hold a `/`.
+    #[must_use]
+    pub fn new(sandbox: &str, interface: &str) -> Self {
+        Self(Arc::from(format!("{sandbox}/{interface}")))
+    }
+
+    /// The handle as text, as the journal and the IPAMBlock's attributes hold it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The sandbox's id.
+    #[must_use]
+    pub fn sandbox(&self) -> &str {
+        self.0.rsplit_once('/').map_or(&*self.0, |(sandbox, _)| sandbox)
+    }
+}
+
+impl From<&str> for Handle {
+    fn from(text: &str) -> Self {
+        Self(Arc::from(text))
+    }
+}
+
+impl fmt::Display for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &*self.0)
+    }
+}
+
+/// Settings of a node's IPAM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IpamConfig {
+    /// How long a freed address rests before another pod gets it, unless there is no other: 30 s, in which peers' connections to
+    /// the pod that had it, and names that still resolve to it, have had time to fail.
+    pub cool_down: Duration,
+}
+
+impl Default for IpamConfig {
+    fn default() -> Self {
+        Self { cool_down: Duration::from_secs(30) }
+    }
+}
+
+/// Who asks for an address, and which.
+#[derive(Clone, Debug)]
+pub struct AllocationRequest<'a> {
+    /// What the address is freed by.
+    pub handle: Handle,
+    /// The pod.
+    pub pod: PodKey,
+    /// The pod's `metadata.uid`.
+    pub uid: Arc<str>,
+    /// What the pod's annotations ask for.
+    pub request: &'a AddressRequest,
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// An address, once the records are in the journal.
+    Assigned(Assignment),
+    /// None before this block is claimed.
+    NeedBlock(ClaimCandidate),
+}
+
+/// An address that was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// The address.
+    pub addr: PodAddr,
+    /// The block that it is of; none where the block was lost since.
+    pub block: Option<BlockCidr>,
+    /// What to append to the journal before the address is used; nothing where the handle had the address already.
+    pub records: Vec<JournalRecord>,
+}
+
+/// A block to claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimCandidate {
+    /// The block.
+    pub cidr: BlockCidr,
+    /// The pool that it is of.
+    pub pool: PoolName,
+}
+
+/// An address that was freed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// The address.
+    pub addr: PodAddr,
+    /// The block that it is of; none where the block was lost since.
+    pub block: Option<BlockCidr>,
+    /// What to append to the journal.
+    pub records: Vec<JournalRecord>,
+}
+
+/// The IPAM of one node.
+#[derive(Clone, Debug)]
+pub struct NodeIpam {
+    node: NodeName,
+    config: IpamConfig,
+    /// This node's labels.
+    labels: Labels,
+    /// All nodes, whose order spreads their claims.
+    nodes: BTreeSet<NodeName>,
+    pools: BTreeMap<PoolName, Pool>,
+    /// All blocks of the cluster and their owners, as far as the API told; this node's own are always among them.
+    known: BTreeMap<Ipv4Net, Option<NodeName>>,
+    /// Blocks that were given up here and may still be in the API.
+    leaving: BTreeSet<Ipv4Net>,
+    ledger: Ledger,
+}
+
+impl NodeIpam {
+    /// The IPAM of `node`, which owns nothing yet.
+    #[must_use]
+    pub fn new(node: NodeName, config: IpamConfig) -> Self {
+        Self {
+            node,
+            config,
+            labels: Labels::default(),
+            nodes: BTreeSet::new(),
+            pools: BTreeMap::new(),
+            known: BTreeMap::new(),
+            leaving: BTreeSet::new(),
+            ledger: Ledger::default(),
+        }
+    }
+
+    /// Takes over a change of a node, pool or block. IPv6 pools and blocks give no addresses yet.
+    pub fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Node(name, node) => {
+                if *name == self.node {
+                    self.labels = node.as_ref().map(|node| Arc::clone(&node.labels)).unwrap_or_default();
+                }
+                if node.is_some() {
+                    self.nodes.insert(name.clone());
+                } else {
+                    self.nodes.remove(name);
+                }
+            }
+            Change::Pool(name, Some(pool)) => drop(self.pools.insert(name.clone(), pool.clone())),
+            Change::Pool(name, None) => drop(self.pools.remove(name)),
+            Change::Block(BlockCidr(IpNet::V4(cidr)), block) => {
+                self.take_block(*cidr, block.as_ref().map(|block| block.owner.as_ref()));
+            }
+            Change::Block(..) | Change::Pod(..) | Change::Service(..) | Change::Slice(..) => {}
+        }
+    }
+
+    /// Decides about a request. The same handle gets the same address, however often it asks.
+    ///
+    /// # Errors
+    ///
+    /// [`IpamError`] says why there is no address for this pod, in words for the pod's events.
+    pub fn allocate(&mut self, request: &AllocationRequest<'_>, now: Moment) -> Result<Decision, IpamError> {
+        if let Some(addr) = self.ledger.address_of(&request.handle) {
+            return Ok(Decision::Assigned(self.assignment(addr, Vec::new())));
+        }
+        if let Some(addr) = request.request.addrs.iter().find(|addr| addr.is_ipv6()) {
+            return Err(IpamError::Family { addr: *addr });
+        }
+        let wanted = request.request.addrs.iter().find_map(|addr| match addr {
+            IpAddr::V4(addr) => Some(*addr),
+            IpAddr::V6(_) => None,
+        });
+        if let Some(addr) = wanted {
+            return match self.room_for(addr)? {
+                Some(candidate) => Ok(Decision::NeedBlock(candidate)),
+                None => Ok(self.assign(addr, request)),
+            };
+        }
+        let pools = self.pools_for(request.request)?;
+        for (pool, range) in &pools {
+            if let Some(addr) = self.free_in(*range, now) {
+                return Ok(self.assign(addr, request));
+            }
+            if let Some(cidr) = self.candidate(pool, *range) {
+                return Ok(Decision::NeedBlock(ClaimCandidate { cidr, pool: pool.name.clone() }));
+            }
+        }
+        match pools.iter().find_map(|(_, range)| self.longest_rested_in(*range)) {
+            Some(addr) => Ok(self.assign(addr, request)),
+            None => Err(self.full(&pools)),
+        }
+    }
+
+    /// Frees the handle's address, if it has one; the address then rests.
+    pub fn release(&mut self, handle: &Handle, now: Moment) -> Option<Release> {
+        let addr = self.ledger.address_of(handle)?;
+        let record = JournalRecord::Released { addr, handle: handle.clone(), at: now };
+        self.ledger.record(&record);
+        Some(Release { addr: PodAddr(addr.into()), block: self.block_of(addr), records: vec![record] })
+    }
+
+    /// The address that a handle holds.
+    #[must_use]
+    pub fn address_of(&self, handle: &Handle) -> Option<PodAddr> {
+        self.ledger.address_of(handle).map(|addr| PodAddr(addr.into()))
+    }
+
+    /// Who holds an address.
+    #[must_use]
+    pub fn holder(&self, addr: PodAddr) -> Option<&Holder> {
+        match addr.0 {
+            IpAddr::V4(addr) => self.ledger.held.get(&addr),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    /// Everything that is held, in the order of addresses.
+    pub fn holders(&self) -> impl Iterator<Item = (PodAddr, &Holder)> {
+        self.ledger.held.iter().map(|(addr, holder)| (PodAddr((*addr).into()), holder))
+    }
+
+    /// Takes over the lines of a journal, oldest first, before anything else.
+    pub fn replay<'a>(&mut self, lines: impl IntoIterator<Item = &'a str>) -> Replayed {
+        let replayed = journal::replay(lines, |record| self.ledger.record(&record));
+        for cidr in &self.ledger.own {
+            self.known.entry(*cidr).or_insert_with(|| Some(self.node.clone()));
+        }
+        replayed
+    }
+
+    /// The records of a new journal that says the same in fewest lines.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<JournalRecord> {
+        self.ledger.snapshot()
+    }
+
+    fn assign(&mut self, addr: Ipv4Addr, request: &AllocationRequest<'_>) -> Decision {
+        let record = JournalRecord::Assigned {
+            addr,
+            handle: request.handle.clone(),
+            pod: request.pod.clone(),
+            uid: Arc::clone(&request.uid),
+        };
+        self.ledger.record(&record);
+        Decision::Assigned(self.assignment(addr, vec![record]))
+    }
+
+    fn assignment(&self, addr: Ipv4Addr, records: Vec<JournalRecord>) -> Assignment {
+        Assignment { addr: PodAddr(addr.into()), block: self.block_of(addr), records }
+    }
+
+    fn block_of(&self, addr: Ipv4Addr) -> Option<BlockCidr> {
+        self.ledger.block_of(addr).map(|cidr| BlockCidr(cidr.into()))
+    }
+
+    /// An address of an own block in `range` that nobody holds and that has rested.
+    fn free_in(&self, range: Ipv4Net, now: Moment) -> Option<Ipv4Addr> {
+        let mut free =
+            self.usable_blocks(range).flat_map(ledger::addresses).filter(|addr| !self.ledger.held.contains_key(addr));
+        free.find(|addr| match self.ledger.resting.get(addr) {
+            Some(rest) => now.since(rest.since) >= self.config.cool_down,
+            None => true,
+        })
+    }
+
+    /// The address of an own block in `range` that has rested longest.
+    fn longest_rested_in(&self, range: Ipv4Net) -> Option<Ipv4Addr> {
+        let resting = self.usable_blocks(range).flat_map(|block| self.ledger.resting_in(block));
+        resting.min_by_key(|(addr, since)| (*since, *addr)).map(|(addr, _)| addr)
+    }
+
+    /// Own blocks in `range`, but those that the API says are another's.
+    fn usable_blocks(&self, range: Ipv4Net) -> impl Iterator<Item = Ipv4Net> {
+        let own = self.ledger.own.iter().filter(move |block| range.contains(*block));
+        own.filter(|block| self.known.get(block).is_some_and(|owner| owner.as_ref() == Some(&self.node))).copied()
+    }
+}
+
+#[cfg(test)]
+mod property;
+#[cfg(test)]
+mod tests;

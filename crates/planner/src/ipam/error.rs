@@ -1,0 +1,112 @@
+//! Why a pod gets no address.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::{IpNet, Ipv4Net};
+use podnet_model::{NodeName, PodKey, PoolName};
+
+/// Why a pod gets no address, in words for its events.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IpamError {
+    /// No pool serves this node.
+    #[error("no pool gives addresses on node {node}: {reasons}")]
+    NoPool {
+        /// This node.
+        node: NodeName,
+        /// For each pool, why not.
+        reasons: String,
+    },
+    /// A pool that the pod names does not exist.
+    #[error("pool {name} (annotation cni.projectcalico.org/ipv4pools) does not exist; the pools are: {pools}")]
+    UnknownPool {
+        /// The name or range asked for.
+        name: String,
+        /// The pools that there are.
+        pools: String,
+    },
+    /// The pool gives no new addresses.
+    #[error("pool {pool} is disabled: it gives no new addresses to pods")]
+    DisabledPool {
+        /// The pool.
+        pool: PoolName,
+    },
+    /// The pool is not of IPv4.
+    #[error("pool {pool} ({cidr}) is of IPv6, and the annotation cni.projectcalico.org/ipv4pools is for IPv4 pools")]
+    WrongFamily {
+        /// The pool.
+        pool: PoolName,
+        /// Its range.
+        cidr: IpNet,
+    },
+    /// IPv6 addresses are not given yet.
+    #[error("address {addr} is of IPv6, of which pods get none")]
+    Family {
+        /// The address asked for.
+        addr: IpAddr,
+    },
+    /// The address is in no pool.
+    #[error("address {addr} is in no pool; the pools are: {pools}")]
+    OutsidePools {
+        /// The address asked for.
+        addr: Ipv4Addr,
+        /// The pools that there are.
+        pools: String,
+    },
+    /// Another pod has the address.
+    #[error("address {addr} is held by pod {pod}")]
+    Held {
+        /// The address asked for.
+        addr: Ipv4Addr,
+        /// Who holds it.
+        pod: PodKey,
+    },
+    /// The address is of another node's block.
+    #[error("address {addr} is in block {block}, which belongs to node {owner}: only pods on that node can have it")]
+    OwnedElsewhere {
+        /// The address asked for.
+        addr: Ipv4Addr,
+        /// Its block.
+        block: Ipv4Net,
+        /// The block's owner.
+        owner: NodeName,
+    },
+    /// The pool's blocks changed their size, and one of the old size lies where the new one would.
+    #[error(
+        "address {addr} cannot be given: its block {block} overlaps block {other}, which was made with another blockSize"
+    )]
+    BlockInTheWay {
+        /// The address asked for.
+        addr: Ipv4Addr,
+        /// The block that it would be of.
+        block: Ipv4Net,
+        /// The one in the way.
+        other: Ipv4Net,
+    },
+    /// The block around the address changes hands just now.
+    #[error("address {addr} cannot be given yet: block {block} is being given up")]
+    BlockLeaving {
+        /// The address asked for.
+        addr: Ipv4Addr,
+        /// Its block.
+        block: Ipv4Net,
+    },
+    /// No address is left.
+    #[error(
+        "no address is left in {pools}: node {node} uses {held} of the {size} addresses of its {own} blocks, and no block is \
+         free ({others} belong to other nodes)"
+    )]
+    Full {
+        /// The pools that were tried.
+        pools: String,
+        /// This node.
+        node: NodeName,
+        /// Number of this node's blocks in them.
+        own: usize,
+        /// Addresses that pods hold.
+        held: usize,
+        /// Addresses of this node's blocks.
+        size: usize,
+        /// Number of other blocks in them.
+        others: usize,
+    },
+}

@@ -1,0 +1,371 @@
+use std::sync::Arc;
+
+use podnet_model::{Block, EncapMode, Node, NodeAddr, crd};
+
+use super::*;
+
+const START: Moment = Moment(1_000_000);
+
+fn pool(name: &str, cidr: &str) -> Pool {
+    Pool {
+        name: name.into(),
+        cidr: cidr.parse().unwrap(),
+        block_size: 30,
+        vxlan: EncapMode::Always,
+        nat_outgoing: true,
+        disabled: false,
+        node_selector: Default::default(),
+    }
+}
+
+fn with_pools(pools: &[Pool]) -> NodeIpam {
+    let mut ipam = NodeIpam::new("node1".into(), IpamConfig::default());
+    for pool in pools {
+        ipam.apply(&Change::Pool(pool.name.clone(), Some(pool.clone())));
+    }
+    ipam
+}
+
+/// Blocks of four addresses, four blocks.
+fn small() -> NodeIpam {
+    with_pools(&[pool("default", "10.0.0.0/28")])
+}
+
+fn cidr(text: &str) -> BlockCidr {
+    BlockCidr(text.parse().unwrap())
+}
+
+fn block_of_other(text: &str, owner: Option<&str>) -> Change {
+    Change::Block(cidr(text), Some(Block { cidr: cidr(text), owner: owner.map(Into::into) }))
+}
+
+fn ask(ipam: &mut NodeIpam, handle: &str, request: &AddressRequest, now: Moment) -> Result<Decision, IpamError> {
+    let pod = PodKey::new("test", handle);
+    ipam.allocate(&AllocationRequest { handle: Handle::new(handle, "eth0"), pod, uid: Arc::from("u"), request }, now)
+}
+
+/// Asks until there is an address, claiming what is asked for.
+fn assigned(ipam: &mut NodeIpam, handle: &str, request: &AddressRequest, now: Moment) -> Result<String, IpamError> {
+    loop {
+        match ask(ipam, handle, request, now)? {
+            Decision::Assigned(assignment) => return Ok(assignment.addr.to_string()),
+            Decision::NeedBlock(candidate) => drop(ipam.block_claimed(candidate.cidr)),
+        }
+    }
+}
+
+fn any(ipam: &mut NodeIpam, handle: &str, now: Moment) -> Result<String, IpamError> {
+    assigned(ipam, handle, &AddressRequest::default(), now)
+}
+
+fn exactly(addr: &str) -> AddressRequest {
+    AddressRequest { addrs: vec![addr.parse().unwrap()], ipv4_pools: Vec::new() }
+}
+
+fn from_pools(names: &[&str]) -> AddressRequest {
+    AddressRequest { addrs: Vec::new(), ipv4_pools: names.iter().map(|name| Arc::from(*name)).collect() }
+}
+
+fn later(seconds: u64) -> Moment {
+    Moment(START.0 + seconds * 1000)
+}
+
+fn release(ipam: &mut NodeIpam, handle: &str, now: Moment) -> Option<Release> {
+    ipam.release(&Handle::new(handle, "eth0"), now)
+}
+
+#[test]
+fn the_first_address_of_a_block_is_given_after_the_block_is_claimed() {
+    let mut ipam = small();
+    let decision = ask(&mut ipam, "a", &AddressRequest::default(), START).unwrap();
+    assert_eq!(decision, Decision::NeedBlock(ClaimCandidate { cidr: cidr("10.0.0.0/30"), pool: "default".into() }));
+    let records = ipam.block_claimed(cidr("10.0.0.0/30"));
+    assert_eq!(records, [JournalRecord::Claimed { block: "10.0.0.0/30".parse().unwrap() }]);
+    let Decision::Assigned(assignment) = ask(&mut ipam, "a", &AddressRequest::default(), START).unwrap() else {
+        panic!("the block has room")
+    };
+    assert_eq!((assignment.addr.to_string().as_str(), assignment.records.len()), ("10.0.0.0", 1));
+    assert_eq!(assignment.block, Some(cidr("10.0.0.0/30")));
+}
+
+#[test]
+fn a_handle_that_asks_again_gets_the_same_address_and_nothing_to_write() {
+    let mut ipam = small();
+    let first = any(&mut ipam, "a", START).unwrap();
+    let Decision::Assigned(again) = ask(&mut ipam, "a", &AddressRequest::default(), START).unwrap() else {
+        panic!("it has an address")
+    };
+    assert_eq!((again.addr.to_string(), again.records), (first, vec![]));
+}
+
+#[test]
+fn a_freed_address_rests_while_there_is_another() {
+    let mut ipam = small();
+    assert_eq!(any(&mut ipam, "a", START).unwrap(), "10.0.0.0");
+    assert!(release(&mut ipam, "a", START).is_some());
+    assert!(release(&mut ipam, "a", START).is_none());
+    assert_eq!(any(&mut ipam, "b", later(29)).unwrap(), "10.0.0.1");
+    assert_eq!(any(&mut ipam, "c", later(30)).unwrap(), "10.0.0.0");
+}
+
+#[test]
+fn in_a_full_pool_the_address_that_rested_longest_is_given_at_once() {
+    let mut ipam = with_pools(&[pool("tiny", "10.0.0.0/30")]);
+    for (index, name) in ["a", "b", "c", "d"].iter().enumerate() {
+        assert_eq!(any(&mut ipam, name, START).unwrap(), format!("10.0.0.{index}"));
+    }
+    release(&mut ipam, "c", later(1));
+    release(&mut ipam, "a", later(2));
+    assert_eq!(any(&mut ipam, "e", later(3)).unwrap(), "10.0.0.2");
+    assert_eq!(any(&mut ipam, "f", later(3)).unwrap(), "10.0.0.0");
+}
+
+#[test]
+fn a_full_pool_says_how_full() {
+    let mut ipam = with_pools(&[pool("tiny", "10.0.0.0/29")]);
+    ipam.apply(&block_of_other("10.0.0.4/30", Some("node2")));
+    for name in ["a", "b", "c", "d"] {
+        any(&mut ipam, name, START).unwrap();
+    }
+    assert_eq!(
+        any(&mut ipam, "e", START).unwrap_err().to_string(),
+        "no address is left in tiny (10.0.0.0/29): node node1 uses 4 of the 4 addresses of its 1 blocks, and no block is free \
+         (1 belong to other nodes)"
+    );
+}
+
+#[test]
+fn nodes_that_start_together_try_different_low_blocks() {
+    let nodes = ["node1", "node2", "node3"];
+    let mut first: Vec<String> = Vec::new();
+    for name in nodes {
+        let mut ipam = NodeIpam::new(name.into(), IpamConfig::default());
+        ipam.apply(&Change::Pool("default".into(), Some(pool("default", "10.0.0.0/24"))));
+        for node in nodes {
+            let addr = NodeAddr("192.0.2.1".parse().unwrap());
+            let node = Node { name: node.into(), labels: Labels::default(), addr, subnet: None };
+            ipam.apply(&Change::Node(node.name.clone(), Some(node)));
+        }
+        let Ok(Decision::NeedBlock(candidate)) = ask(&mut ipam, "a", &AddressRequest::default(), START) else {
+            panic!("it owns nothing")
+        };
+        first.push(candidate.cidr.to_string());
+        ipam.block_claimed(candidate.cidr);
+        let second =
+            (0..5).map(|pod| ask(&mut ipam, &format!("p{pod}"), &AddressRequest::default(), START).unwrap()).last();
+        let Some(Decision::NeedBlock(candidate)) = second else { panic!("the first block is full") };
+        first.push(candidate.cidr.to_string());
+    }
+    first.sort();
+    assert_eq!(first, ["10.0.0.0/30", "10.0.0.12/30", "10.0.0.16/30", "10.0.0.20/30", "10.0.0.4/30", "10.0.0.8/30"]);
+}
+
+#[test]
+fn a_lost_race_leads_to_the_next_block() {
+    let mut ipam = small();
+    ipam.block_lost(cidr("10.0.0.0/30"), Some("node2".into()));
+    assert_eq!(any(&mut ipam, "a", START).unwrap(), "10.0.0.4");
+}
+
+#[test]
+fn a_block_of_another_size_is_stepped_around() {
+    let mut ipam = small();
+    ipam.apply(&block_of_other("10.0.0.0/29", Some("node2")));
+    ipam.apply(&block_of_other("10.0.0.9/32", Some("node2")));
+    assert_eq!(any(&mut ipam, "a", START).unwrap(), "10.0.0.12");
+    assert_eq!(
+        assigned(&mut ipam, "b", &exactly("10.0.0.8"), START).unwrap_err().to_string(),
+        "address 10.0.0.8 cannot be given: its block 10.0.0.8/30 overlaps block 10.0.0.9/32, which was made with another blockSize"
+    );
+}
+
+#[test]
+fn a_pod_gets_exactly_the_address_that_it_asks_for() {
+    let mut ipam = small();
+    assert_eq!(assigned(&mut ipam, "a", &exactly("10.0.0.13"), START).unwrap(), "10.0.0.13");
+    assert_eq!(ipam.blocks().collect::<Vec<_>>(), [cidr("10.0.0.12/30")]);
+    release(&mut ipam, "a", START);
+    assert_eq!(assigned(&mut ipam, "b", &exactly("10.0.0.13"), later(1)).unwrap(), "10.0.0.13");
+}
+
+#[test]
+fn an_address_that_cannot_be_given_says_why() {
+    let mut ipam = with_pools(&[pool("default", "10.0.0.0/28"), Pool { disabled: true, ..pool("old", "10.1.0.0/28") }]);
+    assigned(&mut ipam, "holder", &exactly("10.0.0.1"), START).unwrap();
+    ipam.apply(&block_of_other("10.0.0.4/30", Some("node2")));
+    ipam.apply(&block_of_other("10.0.0.8/30", None));
+    for (addr, message) in [
+        ("192.0.2.7", "address 192.0.2.7 is in no pool; the pools are: default (10.0.0.0/28), old (10.1.0.0/28)"),
+        ("10.0.0.1", "address 10.0.0.1 is held by pod test/holder"),
+        (
+            "10.0.0.5",
+            "address 10.0.0.5 is in block 10.0.0.4/30, which belongs to node node2: only pods on that node can have it",
+        ),
+        ("10.0.0.9", "address 10.0.0.9 cannot be given yet: block 10.0.0.8/30 is being given up"),
+        ("10.1.0.1", "pool old is disabled: it gives no new addresses to pods"),
+        ("fd00::1", "address fd00::1 is of IPv6, of which pods get none"),
+    ] {
+        assert_eq!(assigned(&mut ipam, "a", &exactly(addr), START).unwrap_err().to_string(), message);
+    }
+}
+
+#[test]
+fn pools_are_taken_by_name_or_range_in_the_order_asked_for() {
+    let mut ipam = with_pools(&[pool("a", "10.0.0.0/30"), pool("b", "10.1.0.0/30")]);
+    for pod in 0..4 {
+        assert!(
+            assigned(&mut ipam, &format!("p{pod}"), &from_pools(&["10.1.0.0/30", "a"]), START)
+                .unwrap()
+                .starts_with("10.1.")
+        );
+    }
+    assert_eq!(assigned(&mut ipam, "p4", &from_pools(&["10.1.0.0/30", "a"]), START).unwrap(), "10.0.0.0");
+    assert_eq!(
+        assigned(&mut ipam, "p5", &from_pools(&["nowhere"]), START).unwrap_err().to_string(),
+        "pool nowhere (annotation cni.projectcalico.org/ipv4pools) does not exist; the pools are: a (10.0.0.0/30), b (10.1.0.0/30)"
+    );
+}
+
+#[test]
+fn a_named_pool_need_not_select_the_node_but_must_be_enabled() {
+    let elsewhere = Pool { node_selector: "zone == 'b'".parse().unwrap(), ..pool("elsewhere", "10.0.0.0/28") };
+    let off = Pool { disabled: true, ..pool("off", "10.1.0.0/28") };
+    let mut ipam = with_pools(&[elsewhere, off]);
+    assert_eq!(
+        any(&mut ipam, "a", START).unwrap_err().to_string(),
+        "no pool gives addresses on node node1: elsewhere selects zone == 'b', off is disabled"
+    );
+    assert_eq!(assigned(&mut ipam, "a", &from_pools(&["elsewhere"]), START).unwrap(), "10.0.0.0");
+    assert_eq!(
+        assigned(&mut ipam, "b", &from_pools(&["off"]), START).unwrap_err(),
+        IpamError::DisabledPool { pool: "off".into() }
+    );
+}
+
+#[test]
+fn the_labels_of_the_node_choose_its_pools() {
+    let mut ipam =
+        with_pools(&[Pool { node_selector: "zone == 'b'".parse().unwrap(), ..pool("zone-b", "10.0.0.0/28") }]);
+    assert!(any(&mut ipam, "a", START).is_err());
+    let labels = Arc::new([("zone".to_owned(), "b".to_owned())].into());
+    let addr = NodeAddr("192.0.2.1".parse().unwrap());
+    ipam.apply(&Change::Node("node1".into(), Some(Node { name: "node1".into(), labels, addr, subnet: None })));
+    assert_eq!(any(&mut ipam, "a", START).unwrap(), "10.0.0.0");
+}
+
+#[test]
+fn an_empty_block_is_given_back_when_another_has_room_and_its_addresses_have_rested() {
+    let mut ipam = small();
+    for pod in 0..5 {
+        any(&mut ipam, &format!("p{pod}"), START).unwrap();
+    }
+    release(&mut ipam, "p4", START);
+    assert_eq!(ipam.surplus_blocks(later(60)), [], "the other block is full");
+    release(&mut ipam, "p3", START);
+    assert_eq!(ipam.surplus_blocks(later(29)), [], "an address still rests");
+    assert_eq!(ipam.surplus_blocks(later(30)), [cidr("10.0.0.4/30")]);
+    assert_eq!(ipam.give_up(cidr("10.0.0.0/30"), later(30)), None, "it is in use");
+    assert!(ipam.give_up(cidr("10.0.0.4/30"), later(30)).is_some());
+    // While its object is being deleted the block is not claimed again.
+    ipam.apply(&block_of_other("10.0.0.4/30", Some("node1")));
+    for pod in 5..6 {
+        assert_eq!(any(&mut ipam, &format!("p{pod}"), later(40)).unwrap(), "10.0.0.3");
+    }
+    assert_eq!(any(&mut ipam, "p6", later(40)).unwrap(), "10.0.0.8");
+    ipam.block_deleted(cidr("10.0.0.4/30"));
+    assert_eq!(assigned(&mut ipam, "p7", &exactly("10.0.0.4"), later(40)).unwrap(), "10.0.0.4");
+}
+
+#[test]
+fn every_idle_block_of_a_pool_that_serves_the_node_no_more_is_given_back() {
+    let mut ipam = small();
+    any(&mut ipam, "a", START).unwrap();
+    release(&mut ipam, "a", START);
+    assert_eq!(ipam.surplus_blocks(later(60)), []);
+    ipam.apply(&Change::Pool("default".into(), None));
+    assert_eq!(ipam.surplus_blocks(later(60)), [cidr("10.0.0.0/30")]);
+}
+
+#[test]
+fn a_block_that_the_api_gives_to_another_keeps_its_pods_and_gives_no_more() {
+    let mut ipam = small();
+    assert_eq!(any(&mut ipam, "a", START).unwrap(), "10.0.0.0");
+    ipam.apply(&block_of_other("10.0.0.0/30", Some("node2")));
+    assert_eq!(ipam.disputed().collect::<Vec<_>>(), [(cidr("10.0.0.0/30"), Some(&NodeName::from("node2")))]);
+    assert_eq!(any(&mut ipam, "a", START).unwrap(), "10.0.0.0");
+    assert_eq!(any(&mut ipam, "b", START).unwrap(), "10.0.0.4");
+}
+
+#[test]
+fn a_block_that_is_ours_and_not_in_the_journal_is_claimed_first() {
+    let mut ipam = small();
+    ipam.apply(&block_of_other("10.0.0.12/30", Some("node1")));
+    assert_eq!(ipam.strays().collect::<Vec<_>>(), [cidr("10.0.0.12/30")]);
+    assert_eq!(any(&mut ipam, "a", START).unwrap(), "10.0.0.12");
+}
+
+#[test]
+fn a_restarted_node_knows_what_its_journal_says() {
+    let mut ipam = small();
+    for name in ["a", "b"] {
+        any(&mut ipam, name, START).unwrap();
+    }
+    release(&mut ipam, "a", START);
+    let lines: Vec<_> = ipam.snapshot().iter().map(JournalRecord::to_line).collect();
+    let mut restarted = small();
+    let replayed = restarted.replay(lines.iter().map(String::as_str));
+    assert_eq!(replayed, Replayed { records: 3, torn: None, damaged: Vec::new() });
+    assert_eq!(restarted.holders().collect::<Vec<_>>(), ipam.holders().collect::<Vec<_>>());
+    assert_eq!(any(&mut restarted, "b", START).unwrap(), "10.0.0.1");
+    assert_eq!(any(&mut restarted, "c", later(1)).unwrap(), "10.0.0.2", "10.0.0.0 still rests");
+}
+
+#[test]
+fn occupancy_is_published_as_calico_does_and_reads_back() {
+    let mut ipam = small();
+    for name in ["a", "b"] {
+        any(&mut ipam, name, START).unwrap();
+    }
+    release(&mut ipam, "a", START);
+    let occupancy = ipam.occupancy_of(cidr("10.0.0.0/30")).unwrap();
+    let mut spec = crd::IPAMBlock::claim(cidr("10.0.0.0/30"), 4, &"node1".into()).spec;
+    assert!(occupancy.publish(&"node1".into(), &mut spec));
+    assert_eq!(spec.allocations, [None, Some(0), None, None]);
+    assert_eq!(spec.unallocated, [2, 3, 0]);
+    assert_eq!(spec.attributes[0].handle_id.as_deref(), Some("b/eth0"));
+    assert_eq!(spec.attributes[0].secondary["pod"], "b");
+    assert_eq!(spec.sequence_number, 1);
+    assert!(!occupancy.publish(&"node1".into(), &mut spec));
+    assert_eq!(spec.sequence_number, 1);
+    assert_eq!(Occupancy::from_spec(&spec).unwrap().held, occupancy.held);
+}
+
+#[test]
+fn a_node_that_lost_its_journal_takes_over_what_the_api_says() {
+    let mut ipam = small();
+    any(&mut ipam, "a", START).unwrap();
+    let occupancy = ipam.occupancy_of(cidr("10.0.0.0/30")).unwrap();
+    let mut restarted = small();
+    assert_eq!(restarted.adopt(&occupancy).len(), 2);
+    assert_eq!(any(&mut restarted, "a", START).unwrap(), "10.0.0.0");
+    assert_eq!(any(&mut restarted, "b", START).unwrap(), "10.0.0.1");
+    assert_eq!(restarted.adopt(&occupancy), []);
+}
+
+#[test]
+fn a_block_object_that_contradicts_itself_is_refused() {
+    let wrong = |change: fn(&mut crd::IPAMBlockSpec)| {
+        let mut spec = crd::IPAMBlock::claim(cidr("10.0.0.0/30"), 4, &"node1".into()).spec;
+        change(&mut spec);
+        Occupancy::from_spec(&spec).unwrap_err().to_string()
+    };
+    assert!(wrong(|spec| spec.cidr = "10.0.0.0/8".into()).contains("prefix length 20 to 32"));
+    assert!(wrong(|spec| spec.allocations[1] = Some(7)).contains("spec.allocations[1] is 7"));
+    assert!(
+        wrong(|spec| {
+            spec.attributes.push(Default::default());
+            spec.allocations.push(Some(0));
+        })
+        .contains("spec.allocations[4]")
+    );
+}
