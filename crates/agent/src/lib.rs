@@ -1,1 +1,183 @@
-//! The node daemon: CNI socket, reconcilers, health
+//! The node daemon: wiring and loops only. What is decided is decided in `planner`, what is done is done in `kernel`.
+//!
+//! - [`network`]: the cluster's changes become this node's links, routes and rules
+//! - [`attach`]: CNI requests become pod interfaces; [`socket`] takes them in
+//! - [`addresses`]: which address a sandbox gets, kept in the [`journal`], published to the API
+//! - [`housekeeping`]: tombstones, publications, empty blocks
+//! - [`health`]: health, metrics and the resolved configuration over HTTP
+//! - [`dns`]: cluster DNS
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod addresses;
+pub mod attach;
+pub mod conflist;
+pub mod health;
+pub mod housekeeping;
+pub mod journal;
+pub mod network;
+pub mod socket;
+pub mod underlay;
+pub mod view;
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use ipnet::Ipv4Net;
+use kube::Client;
+use podnet_client::{
+    connect::{self, ConnectError},
+    watch::{Interest, PodInterest, watch},
+};
+use podnet_model::{LinkName, NodeName};
+use tokio::sync::mpsc;
+use tracing::info;
+
+use crate::{
+    addresses::Addresses, attach::Attachments, health::Health, housekeeping::Housekeeping, network::Network,
+    underlay::Underlay, view::View,
+};
+
+/// Pods whose address waits to be published.
+const ATTACHED_BACKLOG: usize = 1024;
+
+/// What an agent is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentConfig {
+    /// The node that it serves.
+    pub node: NodeName,
+    /// The node's identity; none means the pod's service account.
+    pub kubeconfig: Option<PathBuf>,
+    /// Journal and tombstones.
+    pub state_dir: PathBuf,
+    /// The socket for `podnet-cni`.
+    pub socket: PathBuf,
+    /// Where the conflist goes.
+    pub cni_conf_dir: PathBuf,
+    /// The device that leads to the other nodes; none means the device of the default route.
+    pub underlay_device: Option<LinkName>,
+    /// Services' addresses, so that unassigned ones are refused at once.
+    pub service_cidr: Option<Ipv4Net>,
+    /// Where health, metrics and configuration are served.
+    pub health_address: SocketAddr,
+}
+
+impl AgentConfig {
+    /// Where a plugin leaves word of what it deleted while the agent was down.
+    #[must_use]
+    pub fn tombstones(&self) -> PathBuf {
+        self.state_dir.join("tombstones")
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.state_dir.join("addresses.journal")
+    }
+}
+
+/// Why an agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// There is no client for the API server.
+    #[error("cannot set up access to the API server")]
+    Connect(#[from] ConnectError),
+    /// The underlay is not as it has to be.
+    #[error(transparent)]
+    Underlay(#[from] underlay::UnderlayError),
+    /// The addresses that were given cannot be read.
+    #[error("cannot restore the addresses that were given")]
+    Addresses(#[from] addresses::OpenError),
+    /// The node's network cannot be set up.
+    #[error("cannot set the node's network up")]
+    Network(#[from] network::NetworkError),
+    /// A file or socket cannot be made.
+    #[error("cannot {action} {path}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The health port cannot be opened.
+    #[error("cannot listen on {address} for health and metrics")]
+    Health {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> AgentError {
+    move |source| AgentError::File { action, path: path.to_path_buf(), source }
+}
+
+/// Runs the agent until `shutdown` is done. Routes, rules and pod interfaces stay: the data path outlives the agent.
+///
+/// # Errors
+///
+/// When something that it cannot do without is missing; what may pass (an API server that is away) is waited for.
+pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
+    let client = match &config.kubeconfig {
+        Some(path) => connect::from_kubeconfig(path).await?,
+        None => connect::in_cluster()?,
+    };
+    let health =
+        Health::serve(&config).await.map_err(|source| AgentError::Health { address: config.health_address, source })?;
+    let underlay = Underlay::find(config.underlay_device.as_ref())?;
+    underlay.prepare()?;
+    info!(device = %underlay.device, address = %underlay.address, mtu = underlay.mtu, "underlay found");
+    let addresses = Arc::new(Addresses::open(config.node.clone(), &config.journal(), client.clone())?);
+    let view = Arc::new(View::default());
+    let updates = watch(client.clone(), interest(&config.node));
+    let network = Network::start(&config, &underlay, addresses.clone(), view.clone(), updates)?;
+    tokio::pin!(shutdown);
+    tokio::select! {
+        result = serve(&config, client, &underlay, addresses, view, network, &health) => result?,
+        () = &mut shutdown => {}
+    }
+    info!("stopped; pods and routes stay as they are");
+    Ok(())
+}
+
+/// Becomes ready once the network is in force, then keeps house for good.
+async fn serve(
+    config: &AgentConfig,
+    client: Client,
+    underlay: &Underlay,
+    addresses: Arc<Addresses>,
+    view: Arc<View>,
+    network: Network,
+    health: &Health,
+) -> Result<(), AgentError> {
+    network.in_force().await?;
+    let (attached, to_publish) = mpsc::channel(ATTACHED_BACKLOG);
+    let attachments = Arc::new(Attachments::new(underlay, addresses.clone(), view, attached));
+    let housekeeping = Housekeeping::new(config, client, underlay, addresses, attachments.clone());
+    housekeeping.adopt_blocks().await;
+    tokio::task::block_in_place(|| housekeeping.bury_tombstones());
+    socket::listen(&config.socket, attachments).map_err(file("serve the CNI socket", &config.socket))?;
+    conflist::write(&config.cni_conf_dir, &config.socket, &config.tombstones())
+        .map_err(file("write the CNI configuration into", &config.cni_conf_dir))?;
+    health.ready();
+    info!(socket = %config.socket.display(), "ready");
+    housekeeping.keep(network, to_publish).await
+}
+
+fn interest(node: &NodeName) -> Interest {
+    Interest {
+        nodes: true,
+        pods: PodInterest::OnNode(node.clone()),
+        services: true,
+        slices: true,
+        pools: true,
+        blocks: true,
+    }
+}

@@ -5,7 +5,7 @@
 
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, PostParams, Preconditions},
+    api::{DeleteParams, ListParams, PostParams, Preconditions},
 };
 use podnet_model::{
     BlockCidr, NodeName,
@@ -75,10 +75,24 @@ impl Blocks {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.is_already_exists() => {}
             Err(error) => {
-                warn!(%cidr, error = &error as &dyn std::error::Error, "block claimed, but its affinity not recorded")
+                warn!(%cidr, error = &error as &dyn std::error::Error, "block claimed, but its affinity not recorded");
             }
         }
         Ok(Claim::Ours)
+    }
+
+    /// The blocks that the API server says are this node's.
+    ///
+    /// # Errors
+    ///
+    /// When the API server cannot be reached.
+    pub async fn own(&self) -> Result<Vec<(BlockCidr, IPAMBlockSpec)>, kube::Error> {
+        let ours = format!("host:{}", self.node);
+        let blocks = self.blocks.list(&ListParams::default()).await?.items.into_iter();
+        Ok(blocks
+            .filter(|block| block.spec.affinity.as_ref() == Some(&ours))
+            .filter_map(|block| Some((BlockCidr(block.spec.cidr.parse().ok()?), block.spec)))
+            .collect())
     }
 
     async fn owner(&self, cidr: BlockCidr) -> Result<Option<NodeName>, kube::Error> {
@@ -87,22 +101,24 @@ impl Blocks {
         Ok(affinity.as_deref().and_then(|affinity| affinity.strip_prefix("host:")).map(NodeName::from))
     }
 
-    /// Publishes which addresses of an own block are given. `occupancy` fills in allocations, free list and attributes.
+    /// Publishes which addresses of an own block are given. `occupancy` writes them into the object, and says whether it changed
+    /// anything.
     ///
     /// # Errors
     ///
     /// When the API server cannot be reached, or the block is gone or no longer this node's.
-    pub async fn publish(&self, cidr: BlockCidr, occupancy: impl Fn(&mut IPAMBlockSpec)) -> Result<(), BlockError> {
+    pub async fn publish(
+        &self,
+        cidr: BlockCidr,
+        occupancy: impl Fn(&mut IPAMBlockSpec) -> bool,
+    ) -> Result<(), BlockError> {
         let failed = |source| BlockError { action: "publish", cidr, source: Box::new(source) };
         let name = block_name(cidr);
         for _ in 0..CONFLICT_RETRIES {
             let mut block = self.blocks.get(&name).await.map_err(failed)?;
-            let before = block.spec.clone();
-            occupancy(&mut block.spec);
-            if block.spec == before {
+            if !occupancy(&mut block.spec) {
                 return Ok(());
             }
-            block.spec.sequence_number += 1;
             match self.blocks.replace(&name, &PostParams::default(), &block).await {
                 Ok(_) => return Ok(()),
                 Err(kube::Error::Api(status)) if status.is_conflict() => {}

@@ -1,0 +1,272 @@
+//! The cluster's changes become this node's network.
+//!
+//! One thread takes changes, asks the planners what they mean here, and does it. It is a thread and not a task because all that it
+//! does is planning and system calls, in order. When the kernel refuses something, the difference between what is wanted and what is
+//! there is worked out afresh and done, after growing pauses: the network depends on the present state only.
+
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use ipnet::Ipv4Net;
+use podnet_client::watch::Update;
+use podnet_kernel::{
+    datapath::{Datapath, KernelDatapath},
+    executor::{Observed, StepFailed},
+    netlink::NetlinkError,
+    nft::NftError,
+};
+use podnet_model::{Change, NodeAddr};
+use podnet_planner::{
+    overlay::{Overlay, OverlayConfig, State as OverlayState},
+    ruleset::Edit,
+    services::{MASQUERADE_MARK, Services, ServicesConfig},
+    step::Step,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+    time::timeout,
+};
+use tracing::{debug, error, info, warn};
+
+use crate::{AgentConfig, addresses::Addresses, underlay::Underlay, view::View};
+
+/// The table that holds every rule of ours.
+pub const TABLE: &str = "podnet";
+/// Changes that are planned together: a burst becomes one transaction.
+const BATCH: usize = 512;
+/// The pause after a refusal, doubling up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// ClusterIPs are refused when unassigned only where their range is known; this one holds no address at all.
+const NO_RANGE: Ipv4Net = Ipv4Net::new_assert(std::net::Ipv4Addr::UNSPECIFIED, 32);
+
+/// Why the network cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// No netlink sockets.
+    #[error("cannot talk to the kernel's routing and nf_tables")]
+    Netlink(#[from] NftError),
+    /// No thread.
+    #[error("cannot start the network's thread")]
+    Thread(#[source] std::io::Error),
+    /// The thread ended, which it does only when the agent does.
+    #[error("the network's thread has ended")]
+    Ended,
+}
+
+/// The running network of this node.
+#[derive(Clone, Debug)]
+pub struct Network {
+    state: watch::Receiver<State>,
+}
+
+/// How far the network is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The cluster's state is not complete yet.
+    Learning,
+    /// What the cluster wants is in force.
+    InForce,
+    /// The kernel refused something; it is tried again.
+    Failing,
+}
+
+impl Network {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel's interfaces cannot be opened.
+    pub fn start(
+        config: &AgentConfig,
+        underlay: &Underlay,
+        addresses: Arc<Addresses>,
+        view: Arc<View>,
+        updates: mpsc::Receiver<Update>,
+    ) -> Result<Self, NetworkError> {
+        let (told, state) = watch::channel(State::Learning);
+        let worker = Worker {
+            overlay: Overlay::new(OverlayConfig::new(config.node.clone(), underlay.device.clone(), underlay.mtu)),
+            services: Services::new(ServicesConfig {
+                node: config.node.clone(),
+                node_addrs: vec![NodeAddr(underlay.address.addr())],
+                pod_cidrs: Vec::new(),
+                service_cidr: config.service_cidr.unwrap_or(NO_RANGE),
+                masquerade_mark: MASQUERADE_MARK,
+            }),
+            datapath: KernelDatapath::open()?,
+            addresses,
+            view,
+            told,
+        };
+        let handle = Handle::current();
+        let thread = thread::Builder::new().name("network".into());
+        thread.spawn(move || worker.run(&handle, updates)).map_err(NetworkError::Thread)?;
+        Ok(Self { state })
+    }
+
+    /// Waits until what the cluster wants is in force for the first time.
+    ///
+    /// # Errors
+    ///
+    /// When the thread ended.
+    pub async fn in_force(&self) -> Result<(), NetworkError> {
+        let mut state = self.state.clone();
+        state.wait_for(|state| *state == State::InForce).await.map(|_| ()).map_err(|_| NetworkError::Ended)
+    }
+
+    /// Waits until the thread ends.
+    pub async fn ended(&self) -> NetworkError {
+        let mut state = self.state.clone();
+        while state.changed().await.is_ok() {}
+        NetworkError::Ended
+    }
+}
+
+struct Worker {
+    overlay: Overlay,
+    services: Services,
+    datapath: KernelDatapath,
+    addresses: Arc<Addresses>,
+    view: Arc<View>,
+    told: watch::Sender<State>,
+}
+
+/// What a batch of changes comes to.
+#[derive(Default)]
+struct Work {
+    steps: Vec<Step>,
+    edits: Vec<Edit>,
+    synced: bool,
+}
+
+impl Worker {
+    fn run(mut self, handle: &Handle, mut updates: mpsc::Receiver<Update>) {
+        let mut synced = false;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let failing = *self.told.borrow() == State::Failing;
+            let patience = if failing { pause } else { Duration::MAX };
+            let first = match handle.block_on(async { timeout(patience, updates.recv()).await }) {
+                Ok(Some(update)) => Some(update),
+                Ok(None) => return,
+                Err(_) => None,
+            };
+            let work = self.plan(first, &mut updates);
+            synced |= work.synced;
+            if !synced {
+                continue;
+            }
+            // The first time, and after a refusal, nothing is known of what is there.
+            let result = if work.synced || failing { self.converge() } else { self.apply(&work) };
+            match result {
+                Ok(()) => {
+                    pause = FIRST_PAUSE;
+                    self.tell(State::InForce);
+                }
+                Err(error) => {
+                    error!(
+                        error = &error as &dyn std::error::Error,
+                        again_in_ms = pause.as_millis() as u64,
+                        "network not as wanted"
+                    );
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    self.tell(State::Failing);
+                }
+            }
+        }
+    }
+
+    fn plan(&mut self, first: Option<Update>, updates: &mut mpsc::Receiver<Update>) -> Work {
+        let mut work = Work::default();
+        let mut next = first;
+        for _ in 0..BATCH {
+            match next.take() {
+                Some(Update::Change(change)) => self.plan_change(&change, &mut work),
+                Some(Update::Synced) => work.synced = true,
+                None => break,
+            }
+            next = updates.try_recv().ok();
+        }
+        if let Some(update) = next {
+            // Taken from the queue beyond the batch: it belongs to this one then.
+            match update {
+                Update::Change(change) => self.plan_change(&change, &mut work),
+                Update::Synced => work.synced = true,
+            }
+        }
+        work
+    }
+
+    fn plan_change(&mut self, change: &Change, work: &mut Work) {
+        self.view.learn(change);
+        self.addresses.learn(change);
+        work.steps.extend(self.overlay.apply(change));
+        work.edits.extend(self.services.apply(change).edits);
+    }
+
+    fn apply(&mut self, work: &Work) -> Result<(), ApplyError> {
+        let started = Instant::now();
+        let applied = self.datapath.apply(&work.steps)?;
+        if !applied.remade.is_empty() {
+            // With the device went everything that stood on it.
+            return self.converge();
+        }
+        if !work.edits.is_empty() {
+            self.datapath.edit(TABLE, &work.edits)?;
+        }
+        if !work.steps.is_empty() || !work.edits.is_empty() {
+            debug!(steps = work.steps.len(), edits = work.edits.len(), elapsed = ?started.elapsed(), "network changed");
+        }
+        Ok(())
+    }
+
+    /// From whatever is there to what is wanted. Connections that are under way keep their translations: they live in connection
+    /// tracking and not in the rules.
+    fn converge(&mut self) -> Result<(), ApplyError> {
+        let started = Instant::now();
+        let steps = self.repairs()?;
+        if !self.datapath.apply(&steps)?.remade.is_empty() {
+            let again = self.repairs()?;
+            self.datapath.apply(&again)?;
+        }
+        self.datapath.replace(TABLE, &self.services.desired())?;
+        for problem in self.overlay.problems() {
+            warn!(%problem, "a part of the network cannot be reached");
+        }
+        info!(steps = steps.len(), elapsed_ms = started.elapsed().as_millis() as u64, "network in force");
+        Ok(())
+    }
+
+    fn repairs(&mut self) -> Result<Vec<Step>, NetlinkError> {
+        let observed = self.datapath.observe(&self.overlay.config().vxlan_device)?;
+        Ok(self.overlay.repair(&overlay_state(observed)))
+    }
+
+    fn tell(&self, state: State) {
+        self.told.send_if_modified(|told| std::mem::replace(told, state) != state);
+    }
+}
+
+fn overlay_state(observed: Observed) -> OverlayState {
+    OverlayState {
+        vxlan: observed.vxlan,
+        routes: observed.routes.into_iter().map(|route| (route.dst, route.target)).collect(),
+        neighbours: observed.neighbours.into_iter().map(|entry| ((entry.device, entry.addr), entry.mac)).collect(),
+        fdb: observed.fdb.into_iter().map(|entry| ((entry.device, entry.mac), entry.remote)).collect(),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ApplyError {
+    #[error("cannot read the routes")]
+    Observe(#[from] NetlinkError),
+    #[error("cannot change links and routes")]
+    Steps(#[from] StepFailed),
+    #[error("cannot change the rules")]
+    Rules(#[from] NftError),
+}
