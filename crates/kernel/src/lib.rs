@@ -1,1 +1,36 @@
 //! Every kernel object that podnet touches. The only crate with `unsafe` and the only home of system calls.
+//!
+//! Everything here is blocking: a netlink request is answered by the kernel in microseconds, and async callers put whole batches on a
+//! blocking thread. Nothing here decides: what should be is decided by the planner and arrives as
+//! [`Step`](podnet_planner::step::Step)s and [`Edit`](podnet_planner::ruleset::Edit)s.
+//!
+//! - [`netns`]: network namespaces; every socket below can be opened in any of them
+//! - [`netlink`]: the request and acknowledgement core, batches, dumps, errors that name operation and operand
+//! - [`link`], [`addr`], [`route`], [`neigh`], [`fdb`]: the objects of rtnetlink
+//! - [`pod_interface`]: a pod's interface as one unit: made whole or not at all
+//! - [`executor`]: does the planner's steps and tells what is there
+//! - [`nft`]: renders the planner's rule set to nf_tables, one transaction each
+//! - [`datapath`], [`memory`]: the seam that agents work against, and the kernel that tests put there
+//! - [`sysctl`], [`cgroup`], [`process`]: settings of a namespace, groups of processes, and how a process is started in them
+//! - [`cni_wire`]: how `podnet-cni` and the agent talk
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod addr;
+pub mod cgroup;
+pub mod cni_wire;
+pub mod datapath;
+pub mod executor;
+pub mod fdb;
+pub mod link;
+pub mod memory;
+pub mod neigh;
+pub mod netlink;
+pub mod netns;
+pub mod nft;
+pub mod pod_interface;
+pub mod process;
+pub mod route;
+pub mod sysctl;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,89 @@
+//! Addresses of devices (`RTM_*ADDR`).
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
+};
+use rustix::io::Errno;
+
+use crate::netlink::{NetlinkError, Operation, Request, RtSocket};
+
+/// Gives a device an address, in force at once (no duplicate address detection). Done also where it has it.
+///
+/// # Errors
+/// Why the kernel refused; [`NetlinkError::is_missing`] where there is no such device.
+pub fn add(socket: &mut RtSocket, link: u32, addr: IpNet) -> Result<(), NetlinkError> {
+    socket.perform(set(link, addr))
+}
+
+/// Takes an address from a device. Done also where it has it not.
+///
+/// # Errors
+/// Why the kernel refused.
+pub fn delete(socket: &mut RtSocket, link: u32, addr: IpNet) -> Result<(), NetlinkError> {
+    socket.perform(removal(link, addr))
+}
+
+/// The addresses of a device, link-local ones of IPv6 too.
+///
+/// # Errors
+/// Why the kernel refused.
+pub fn list(socket: &mut RtSocket, link: u32) -> Result<Vec<IpNet>, NetlinkError> {
+    let mut message = AddressMessage::default();
+    message.header.index = link;
+    let request = Request::new(Operation::new("list", "addresses"), RouteNetlinkMessage::GetAddress(message), 0);
+    let found = socket.dump(&request)?;
+    Ok(found.into_iter().filter_map(|message| address(message, link)).collect())
+}
+
+pub(crate) fn set(link: u32, addr: IpNet) -> Request {
+    let mut message = naming(link, addr);
+    message.header.scope = AddressScope::Universe;
+    message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+    let operation = Operation::new("add address", format_args!("{addr} to device number {link}"));
+    Request::new(operation, RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+pub(crate) fn removal(link: u32, addr: IpNet) -> Request {
+    let operation = Operation::new("remove address", format_args!("{addr} from device number {link}"));
+    Request::new(operation, RouteNetlinkMessage::DelAddress(naming(link, addr)), 0)
+        .done_at(&[Errno::ADDRNOTAVAIL, Errno::NODEV])
+}
+
+fn naming(link: u32, addr: IpNet) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = family(addr.addr());
+    message.header.prefix_len = addr.prefix_len();
+    message.header.index = link;
+    message.attributes = vec![AddressAttribute::Local(addr.addr()), AddressAttribute::Address(addr.addr())];
+    message
+}
+
+/// The family that an address belongs to.
+pub(crate) fn family(addr: IpAddr) -> AddressFamily {
+    match addr {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    }
+}
+
+/// `IFA_LOCAL` is the device's own address; IPv6 has it as `IFA_ADDRESS` only.
+fn address(message: RouteNetlinkMessage, link: u32) -> Option<IpNet> {
+    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
+    if message.header.index != link {
+        return None;
+    }
+    let (mut local, mut address) = (None, None);
+    for attribute in message.attributes {
+        match attribute {
+            AddressAttribute::Local(addr) => local = Some(addr),
+            AddressAttribute::Address(addr) => address = Some(addr),
+            _ => {}
+        }
+    }
+    IpNet::new(local.or(address)?, message.header.prefix_len).ok()
+}

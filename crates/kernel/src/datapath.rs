@@ -1,0 +1,104 @@
+//! The kernel as an agent sees it: a thing that does steps and edits. The real one is here, one for tests is in [`memory`](crate::memory).
+
+use podnet_model::LinkName;
+use podnet_planner::{
+    ruleset::{Edit, RuleSet},
+    step::Step,
+};
+
+use crate::{
+    executor::{self, Applied, Observed, StepFailed},
+    netlink::{NetlinkError, RtSocket},
+    netns::NetNs,
+    nft::{NftError, NftSocket},
+};
+
+/// What does the planner's steps and edits. All calls block for as long as the kernel takes: micro- to milliseconds.
+pub trait Datapath: Send {
+    /// Does the steps in order (see [`executor::apply`]).
+    ///
+    /// # Errors
+    /// The first step that failed.
+    fn apply(&mut self, steps: &[Step]) -> Result<Applied, StepFailed>;
+
+    /// What of podnet's is there (see [`executor::observe`]); `vxlan` is the VXLAN device's name.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be asked.
+    fn observe(&mut self, vxlan: &LinkName) -> Result<Observed, NetlinkError>;
+
+    /// Does the edits to a table, all or none.
+    ///
+    /// # Errors
+    /// The edit that was refused.
+    fn edit(&mut self, table: &str, edits: &[Edit]) -> Result<(), NftError>;
+
+    /// Makes the table hold exactly these rules, at once.
+    ///
+    /// # Errors
+    /// The part that was refused; the table is then as it was.
+    fn replace(&mut self, table: &str, rules: &RuleSet) -> Result<(), NftError>;
+
+    /// Removes a table. Done also where there is none.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    fn delete_table(&mut self, table: &str) -> Result<(), NftError>;
+}
+
+/// The kernel of this machine, in one namespace.
+#[derive(Debug)]
+pub struct KernelDatapath {
+    route: RtSocket,
+    nft: NftSocket,
+}
+
+impl KernelDatapath {
+    /// Opens the sockets in the calling thread's namespace.
+    ///
+    /// # Errors
+    /// Where a socket cannot be opened.
+    pub fn open() -> Result<Self, NftError> {
+        Ok(Self { route: RtSocket::open()?, nft: NftSocket::open()? })
+    }
+
+    /// Opens the sockets in a namespace.
+    ///
+    /// # Errors
+    /// Where it cannot be entered or a socket cannot be opened.
+    pub fn open_in(netns: &NetNs) -> Result<Self, NftError> {
+        Ok(Self { route: RtSocket::open_in(netns)?, nft: NftSocket::open_in(netns)? })
+    }
+
+    /// The route family's socket, for what is no step: pods' interfaces.
+    pub fn route_socket(&mut self) -> &mut RtSocket {
+        &mut self.route
+    }
+
+    /// The netfilter family's socket, for counting.
+    pub fn nft_socket(&mut self) -> &mut NftSocket {
+        &mut self.nft
+    }
+}
+
+impl Datapath for KernelDatapath {
+    fn apply(&mut self, steps: &[Step]) -> Result<Applied, StepFailed> {
+        executor::apply(&mut self.route, steps)
+    }
+
+    fn observe(&mut self, vxlan: &LinkName) -> Result<Observed, NetlinkError> {
+        executor::observe(&mut self.route, vxlan)
+    }
+
+    fn edit(&mut self, table: &str, edits: &[Edit]) -> Result<(), NftError> {
+        self.nft.apply(table, edits)
+    }
+
+    fn replace(&mut self, table: &str, rules: &RuleSet) -> Result<(), NftError> {
+        self.nft.replace(table, rules)
+    }
+
+    fn delete_table(&mut self, table: &str) -> Result<(), NftError> {
+        self.nft.delete_table(table)
+    }
+}

@@ -1,0 +1,43 @@
+//! Does the planner's steps, and tells what is there.
+
+mod batch;
+mod observe;
+mod vxlan;
+
+use podnet_model::LinkName;
+use podnet_planner::step::Step;
+
+use crate::netlink::{NetlinkError, RtSocket};
+
+pub use observe::{Observed, observe};
+
+/// What doing the steps entailed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Devices that had to be made anew: routes, neighbours and FDB entries that were on them before the steps are gone, and the
+    /// caller has to [`observe`] and plan again.
+    pub remade: Vec<LinkName>,
+}
+
+/// Does the steps in order, many to a system call. Steps are idempotent, so the same list can be done again after a failure.
+///
+/// # Errors
+/// The first step that failed. Those before it are done; some after it may be done.
+pub fn apply(socket: &mut RtSocket, steps: &[Step]) -> Result<Applied, StepFailed> {
+    batch::Batch::new(socket, steps).run()
+}
+
+/// A step that was not done.
+#[derive(Debug, thiserror::Error)]
+#[error("step {index} failed: {step:?}")]
+pub struct StepFailed {
+    /// Its place in the list, from 0.
+    pub index: usize,
+    /// The step.
+    pub step: Box<Step>,
+    /// Why.
+    pub source: Box<NetlinkError>,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! Steps to requests.
+
+use std::collections::BTreeMap;
+
+use podnet_model::LinkName;
+use podnet_planner::step::{FdbEntry, Neighbour, ROUTE_PROTOCOL, Route, RouteTarget, Step};
+
+use super::{Applied, StepFailed, vxlan};
+use crate::{
+    fdb,
+    link::{self, LinkRef},
+    neigh,
+    netlink::{NetlinkError, Operation, Request, RtSocket},
+    route::{self, Target},
+};
+
+/// A list of steps on its way to the kernel.
+pub(super) struct Batch<'a> {
+    socket: &'a mut RtSocket,
+    steps: &'a [Step],
+    /// Index of each device by name, as it will be when the pending requests are done.
+    devices: BTreeMap<LinkName, Option<u32>>,
+    pending: Vec<(usize, Request)>,
+    applied: Applied,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(socket: &'a mut RtSocket, steps: &'a [Step]) -> Self {
+        Self { socket, steps, devices: BTreeMap::new(), pending: Vec::new(), applied: Applied::default() }
+    }
+
+    pub(super) fn run(mut self) -> Result<Applied, StepFailed> {
+        let steps = self.steps;
+        self.resolve().map_err(|source| failed(steps, 0, source))?;
+        for (index, step) in steps.iter().enumerate() {
+            self.enqueue(index, step).or_else(|source| {
+                // The steps before it come first, and so does their failure.
+                self.flush()?;
+                Err(failed(steps, index, source))
+            })?;
+            if let Step::SetVxlan(wanted) = step {
+                self.flush()?;
+                let set = vxlan::set(self.socket, wanted).map_err(|source| failed(steps, index, source))?;
+                self.devices.insert(wanted.name.clone(), Some(set.index));
+                self.applied.remade.extend(set.remade.then(|| wanted.name.clone()));
+            }
+        }
+        self.flush()?;
+        Ok(self.applied)
+    }
+
+    /// Asks for all devices that the steps name, at once.
+    fn resolve(&mut self) -> Result<(), NetlinkError> {
+        let mut names: Vec<&LinkName> = self.steps.iter().filter_map(device).collect();
+        names.sort_unstable();
+        names.dedup();
+        let requests: Vec<Request> = names.iter().map(|name| link::request::find(LinkRef::from(*name))).collect();
+        let replies = self.socket.exchange(&requests)?;
+        for (name, messages) in names.into_iter().zip(replies) {
+            let found = messages.into_iter().find_map(link::from_message).map(|link| link.index);
+            self.devices.insert(name.clone(), found);
+        }
+        Ok(())
+    }
+
+    /// Setting something on a device that is not there fails; removing something from it is done already.
+    fn enqueue(&mut self, index: usize, step: &Step) -> Result<(), NetlinkError> {
+        let request = match step {
+            Step::SetVxlan(_) => None,
+            Step::RemoveLink(name) => {
+                self.devices.insert(name.clone(), None);
+                Some(link::request::delete(LinkRef::from(name)))
+            }
+            Step::SetRoute(route) => Some(route::set(&self.kernel_route(route)?)),
+            Step::RemoveRoute(route) => Some(route::removal(route.dst, ROUTE_PROTOCOL)),
+            Step::SetNeighbour(Neighbour { device, addr, mac }) => {
+                Some(neigh::set(self.device(device, || Operation::new("make neighbour", addr))?, *addr, *mac))
+            }
+            Step::RemoveNeighbour(Neighbour { device, addr, .. }) => {
+                self.index(device).map(|link| neigh::removal(link, *addr))
+            }
+            Step::SetFdb(FdbEntry { device, mac, remote }) => {
+                Some(fdb::set(self.device(device, || Operation::new("make FDB entry", mac))?, *mac, *remote))
+            }
+            Step::RemoveFdb(FdbEntry { device, mac, remote }) => {
+                self.index(device).map(|link| fdb::removal(link, *mac, *remote))
+            }
+        };
+        self.pending.extend(request.map(|request| (index, request)));
+        Ok(())
+    }
+
+    fn kernel_route(&self, route: &Route) -> Result<route::Route, NetlinkError> {
+        let operation = || Operation::new("make route", route.dst);
+        let target = match &route.target {
+            RouteTarget::Device(device) => Target::Device(self.device(device, operation)?),
+            RouteTarget::OnLink { device, via } => {
+                Target::Gateway { device: Some(self.device(device, operation)?), via: *via, onlink: true }
+            }
+            RouteTarget::Via(via) => Target::Gateway { device: None, via: *via, onlink: false },
+            RouteTarget::Blackhole => Target::Blackhole,
+        };
+        Ok(route::Route { dst: route.dst, target, protocol: ROUTE_PROTOCOL, source: None })
+    }
+
+    fn index(&self, device: &LinkName) -> Option<u32> {
+        self.devices.get(device).copied().flatten()
+    }
+
+    fn device(&self, device: &LinkName, operation: impl FnOnce() -> Operation) -> Result<u32, NetlinkError> {
+        self.index(device).ok_or_else(|| NetlinkError::NoDevice { operation: operation(), device: device.to_string() })
+    }
+
+    fn flush(&mut self) -> Result<(), StepFailed> {
+        let (places, requests): (Vec<usize>, Vec<Request>) = self.pending.drain(..).unzip();
+        self.socket.perform_all(&requests).map_err(|error| {
+            let place = places.get(error.index).copied().unwrap_or_default();
+            failed(self.steps, place, error.source)
+        })
+    }
+}
+
+fn failed(steps: &[Step], index: usize, source: NetlinkError) -> StepFailed {
+    // A list without steps has no requests either; were there ever one, the name of no link is as good as any.
+    let step = steps.get(index).cloned().unwrap_or(Step::RemoveLink("".into()));
+    StepFailed { index, step: Box::new(step), source: Box::new(source) }
+}
+
+/// The device whose index a step needs.
+fn device(step: &Step) -> Option<&LinkName> {
+    match step {
+        Step::SetRoute(route) => match &route.target {
+            RouteTarget::Device(device) | RouteTarget::OnLink { device, .. } => Some(device),
+            RouteTarget::Via(_) | RouteTarget::Blackhole => None,
+        },
+        Step::SetNeighbour(neighbour) | Step::RemoveNeighbour(neighbour) => Some(&neighbour.device),
+        Step::SetFdb(entry) | Step::RemoveFdb(entry) => Some(&entry.device),
+        Step::SetVxlan(_) | Step::RemoveLink(_) | Step::RemoveRoute(_) => None,
+    }
+}

@@ -1,0 +1,79 @@
+//! What of ours is there: a restarted agent plans from it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use podnet_model::LinkName;
+use podnet_planner::step::{FdbEntry, Neighbour, ROUTE_PROTOCOL, Route, RouteTarget, Vxlan};
+
+use crate::{
+    addr, fdb,
+    link::{self, Link},
+    neigh,
+    netlink::{NetlinkError, RtSocket},
+    route::{self, Target},
+};
+
+/// What a node's namespace holds that is podnet's, as the planner says it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// The VXLAN device, where there is one of the name that was asked for.
+    pub vxlan: Option<Vxlan>,
+    /// Routes of protocol [`ROUTE_PROTOCOL`]: those to other nodes and those to this node's pods.
+    pub routes: BTreeSet<Route>,
+    /// Permanent neighbours on the VXLAN device.
+    pub neighbours: BTreeSet<Neighbour>,
+    /// Permanent FDB entries of the VXLAN device.
+    pub fdb: BTreeSet<FdbEntry>,
+}
+
+/// Looks at the socket's namespace; `vxlan` is the VXLAN device's name.
+///
+/// # Errors
+/// Where the kernel cannot be asked.
+pub fn observe(socket: &mut RtSocket, vxlan: &LinkName) -> Result<Observed, NetlinkError> {
+    let links = link::list(socket)?;
+    let names: BTreeMap<u32, &LinkName> = links.iter().map(|link| (link.index, &link.name)).collect();
+    let routes = route::list(socket, ROUTE_PROTOCOL)?;
+    let routes = routes.into_iter().filter_map(|route| planned(route, &names)).collect();
+    let mut observed = Observed { routes, ..Observed::default() };
+    if let Some(link) = links.iter().find(|link| link.name == *vxlan) {
+        observe_vxlan(socket, link, &mut observed)?;
+    }
+    Ok(observed)
+}
+
+fn observe_vxlan(socket: &mut RtSocket, link: &Link, observed: &mut Observed) -> Result<(), NetlinkError> {
+    let device = || link.name.clone();
+    observed.vxlan = vxlan(socket, link)?;
+    let neighbours = neigh::list(socket, link.index)?;
+    observed.neighbours = neighbours.into_iter().map(|(addr, mac)| Neighbour { device: device(), addr, mac }).collect();
+    let entries = fdb::list(socket, link.index)?;
+    observed.fdb = entries.into_iter().map(|(mac, remote)| FdbEntry { device: device(), mac, remote }).collect();
+    Ok(())
+}
+
+/// A device that the planner cannot name (another kind, no local address, learning) counts as none: it will be made anew.
+fn vxlan(socket: &mut RtSocket, link: &Link) -> Result<Option<Vxlan>, NetlinkError> {
+    let Some(parameters) = link.vxlan.filter(|parameters| !parameters.learning) else { return Ok(None) };
+    let (Some(local), Some(mac)) = (parameters.local, link.mac) else { return Ok(None) };
+    let addr = addr::list(socket, link.index)?.into_iter().find_map(|addr| match addr.addr() {
+        IpAddr::V4(addr) => Some(addr),
+        IpAddr::V6(_) => None,
+    });
+    let (vni, port) = (parameters.vni, parameters.port);
+    Ok(link.is_up.then(|| Vxlan { name: link.name.clone(), vni, port, local, mac, mtu: link.mtu, addr }))
+}
+
+fn planned(route: route::Route, names: &BTreeMap<u32, &LinkName>) -> Option<Route> {
+    let name = |index: u32| names.get(&index).map(|name| (*name).clone());
+    let target = match route.target {
+        Target::Device(index) => RouteTarget::Device(name(index)?),
+        Target::Gateway { device: Some(index), via, onlink: true } => RouteTarget::OnLink { device: name(index)?, via },
+        Target::Gateway { via, .. } => RouteTarget::Via(via),
+        Target::Blackhole => RouteTarget::Blackhole,
+    };
+    Some(Route { dst: route.dst, target })
+}

@@ -1,0 +1,67 @@
+//! Makes a VXLAN device be as planned.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use podnet_planner::step::Vxlan;
+
+use crate::{
+    addr,
+    link::{self, Link, LinkRef, VxlanParameters},
+    netlink::{NetlinkError, Operation, Request, RtSocket},
+};
+
+/// What became of the device.
+pub(super) struct Set {
+    pub(super) index: u32,
+    /// There was a device of the name that could not be changed to be so.
+    pub(super) remade: bool,
+}
+
+pub(super) fn set(socket: &mut RtSocket, wanted: &Vxlan) -> Result<Set, NetlinkError> {
+    let (link, remade) = match link::find(socket, &wanted.name)? {
+        Some(link) if link.vxlan == Some(parameters(wanted)) => (link, false),
+        Some(_) => {
+            link::delete(socket, &wanted.name)?;
+            (create(socket, wanted)?, true)
+        }
+        None => (create(socket, wanted)?, false),
+    };
+    configure(socket, wanted, &link)?;
+    Ok(Set { index: link.index, remade })
+}
+
+/// What the kernel does not change, or changes only for new traffic, in a device that is there.
+fn parameters(wanted: &Vxlan) -> VxlanParameters {
+    VxlanParameters { vni: wanted.vni, port: wanted.port, local: Some(wanted.local), learning: false }
+}
+
+fn create(socket: &mut RtSocket, wanted: &Vxlan) -> Result<Link, NetlinkError> {
+    let name = LinkRef::from(&wanted.name);
+    let replies = socket.exchange(&[link::request::vxlan(wanted), link::request::find(name)])?;
+    replies.into_iter().flatten().find_map(link::from_message).ok_or_else(|| NetlinkError::NoDevice {
+        operation: Operation::new("configure device", name),
+        device: wanted.name.to_string(),
+    })
+}
+
+fn configure(socket: &mut RtSocket, wanted: &Vxlan, link: &Link) -> Result<(), NetlinkError> {
+    let index = LinkRef::Index(link.index);
+    let mut requests: Vec<Request> = Vec::new();
+    if link.mac != Some(wanted.mac) {
+        requests.push(link::request::set_mac(index, wanted.mac));
+    }
+    if link.mtu != wanted.mtu {
+        requests.push(link::request::set_mtu(index, wanted.mtu));
+    }
+    if !link.is_up {
+        // The pods' answers may come from here while their requests went elsewhere.
+        requests.push(link::request::set_up_quietly(index));
+    }
+    let wanted_addr = wanted.addr.map(|addr| IpNet::from(IpAddr::from(addr)));
+    let found: Vec<IpNet> = addr::list(socket, link.index)?.into_iter().filter(|addr| addr.addr().is_ipv4()).collect();
+    requests
+        .extend(found.iter().filter(|addr| Some(**addr) != wanted_addr).map(|addr| addr::removal(link.index, *addr)));
+    requests.extend(wanted_addr.filter(|addr| !found.contains(addr)).map(|addr| addr::set(link.index, addr)));
+    Ok(socket.perform_all(&requests)?)
+}

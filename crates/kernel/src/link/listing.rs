@@ -1,0 +1,59 @@
+//! From the kernel's message to a [`Link`].
+
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{InfoData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo},
+};
+use podnet_model::Mac;
+
+use super::{Link, VxlanParameters};
+
+/// The link that a message shows; none where it shows something else.
+pub(crate) fn link(message: RouteNetlinkMessage) -> Option<Link> {
+    let RouteNetlinkMessage::NewLink(message) = message else { return None };
+    let mut link = Link {
+        index: message.header.index,
+        name: "".into(),
+        mac: None,
+        mtu: 0,
+        is_up: message.header.flags.contains(LinkFlags::Up),
+        kind: None,
+        master: None,
+        peer: None,
+        vxlan: None,
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name.into(),
+            LinkAttribute::Address(bytes) => link.mac = <[u8; 6]>::try_from(bytes).ok().map(Mac),
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Controller(index) => link.master = Some(index),
+            LinkAttribute::Link(index) => link.peer = Some(index),
+            LinkAttribute::LinkInfo(infos) => infos.into_iter().for_each(|info| read_info(info, &mut link)),
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+fn read_info(info: LinkInfo, link: &mut Link) {
+    match info {
+        LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
+        LinkInfo::Data(InfoData::Vxlan(parameters)) => link.vxlan = Some(vxlan(parameters)),
+        _ => {}
+    }
+}
+
+fn vxlan(parameters: Vec<InfoVxlan>) -> VxlanParameters {
+    let mut vxlan = VxlanParameters { vni: 0, port: 0, local: None, learning: false };
+    for parameter in parameters {
+        match parameter {
+            InfoVxlan::Id(vni) => vxlan.vni = vni,
+            InfoVxlan::Port(port) => vxlan.port = port,
+            InfoVxlan::Local(local) => vxlan.local = Some(local),
+            InfoVxlan::Learning(learning) => vxlan.learning = learning,
+            _ => {}
+        }
+    }
+    vxlan
+}

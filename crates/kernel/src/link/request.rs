@@ -1,0 +1,170 @@
+//! The requests that devices are made and changed by.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{
+        AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoData, InfoKind,
+        InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    },
+};
+use podnet_model::Mac;
+use podnet_planner::step::Vxlan;
+use rustix::io::Errno;
+
+use super::{LinkRef, Veth};
+use crate::{
+    netlink::{Operation, Request, attribute::Writer},
+    netns::NetNs,
+};
+
+/// What is made must not be there.
+const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
+
+pub(crate) fn list() -> Request {
+    let message = RouteNetlinkMessage::GetLink(LinkMessage::default());
+    Request::new(Operation::new("list", "devices"), message, 0)
+}
+
+/// Asks for one device; an unknown one is no error but no answer.
+pub(crate) fn find(link: LinkRef<'_>) -> Request {
+    let message = RouteNetlinkMessage::GetLink(naming(link));
+    Request::new(Operation::new("look at device", link), message, 0).done_at(&[Errno::NODEV])
+}
+
+pub(crate) fn veth(veth: &Veth<'_>) -> Request {
+    let mut peer = LinkMessage::default();
+    peer.attributes = end(veth.peer.name, veth.peer.mac, veth.mtu);
+    if let Some(netns) = veth.peer.netns {
+        peer.attributes.push(LinkAttribute::NetNsFd(netns.as_fd().as_raw_fd()));
+    }
+    let mut message = LinkMessage::default();
+    message.attributes = end(veth.name, veth.mac, veth.mtu);
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+    ]));
+    let operand = format_args!("{} with peer {}", veth.name, veth.peer.name).to_string();
+    Request::new(Operation::new("make veth pair", operand), RouteNetlinkMessage::NewLink(message), NEW)
+}
+
+fn end(name: &str, mac: Option<Mac>, mtu: u32) -> Vec<LinkAttribute> {
+    let mut attributes = vec![LinkAttribute::IfName(name.to_owned()), LinkAttribute::Mtu(mtu)];
+    attributes.extend(mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+    attributes
+}
+
+pub(crate) fn bridge(name: &str) -> Request {
+    let mut message = naming(LinkRef::Name(name));
+    let data = vec![InfoBridge::StpState(BridgeStpState::Disabled)];
+    message
+        .attributes
+        .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(InfoData::Bridge(data))]));
+    Request::new(Operation::new("make bridge", name), RouteNetlinkMessage::NewLink(message), NEW)
+}
+
+pub(crate) fn vxlan(vxlan: &Vxlan) -> Request {
+    let mut message = naming(LinkRef::from(&vxlan.name));
+    let data = vec![
+        InfoVxlan::Id(vxlan.vni),
+        InfoVxlan::Port(vxlan.port),
+        InfoVxlan::Local(vxlan.local),
+        InfoVxlan::Learning(false),
+    ];
+    message.attributes.extend([
+        LinkAttribute::Mtu(vxlan.mtu),
+        LinkAttribute::Address(vxlan.mac.0.to_vec()),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(InfoData::Vxlan(data))]),
+    ]);
+    Request::new(Operation::new("make VXLAN device", &vxlan.name), RouteNetlinkMessage::NewLink(message), NEW)
+}
+
+pub(crate) fn set_state(link: LinkRef<'_>, up: bool) -> Request {
+    let mut message = naming(link);
+    message.header.change_mask = LinkFlags::Up;
+    if up {
+        message.header.flags = LinkFlags::Up;
+    }
+    set(if up { "set up device" } else { "set down device" }, link, message)
+}
+
+/// What a pod interface's end needs besides being up, in the same message: no IPv6 link-local address of its own (so no router
+/// solicitations, no duplicate address detection), and no reverse path filter, which sends and answers on different devices break.
+pub(crate) fn set_up_quietly(link: LinkRef<'_>) -> Request {
+    let mut message = naming(link);
+    message.header.change_mask = LinkFlags::Up;
+    message.header.flags = LinkFlags::Up;
+    message.attributes.push(LinkAttribute::AfSpecUnspec(vec![no_reverse_path_filter(), no_link_local()]));
+    set("set up device", link, message)
+}
+
+pub(crate) fn without_link_local(link: LinkRef<'_>) -> Request {
+    let mut message = naming(link);
+    message.attributes.push(LinkAttribute::AfSpecUnspec(vec![no_link_local()]));
+    set("keep from IPv6 autoconfiguration device", link, message)
+}
+
+fn no_link_local() -> AfSpecUnspec {
+    AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)])
+}
+
+/// `IFLA_INET_CONF` to set holds an attribute for each setting, its kind the setting's number (`linux/ip.h`), unlike the array that
+/// the kernel shows.
+fn no_reverse_path_filter() -> AfSpecUnspec {
+    const IFLA_INET_CONF: u16 = 1;
+    const NESTED: u16 = 1 << 15;
+    const IPV4_DEVCONF_RP_FILTER: u16 = 8;
+    let mut settings = Writer::default();
+    settings.bytes(IPV4_DEVCONF_RP_FILTER, &0u32.to_ne_bytes());
+    AfSpecUnspec::Inet(vec![AfSpecInet::Other(DefaultNla::new(IFLA_INET_CONF | NESTED, settings.into_bytes()))])
+}
+
+pub(crate) fn set_master(link: LinkRef<'_>, master: u32) -> Request {
+    let mut message = naming(link);
+    message.attributes.push(LinkAttribute::Controller(master));
+    set("make a bridge port of device", link, message)
+}
+
+pub(crate) fn set_mtu(link: LinkRef<'_>, mtu: u32) -> Request {
+    let mut message = naming(link);
+    message.attributes.push(LinkAttribute::Mtu(mtu));
+    set("change the MTU of device", link, message)
+}
+
+pub(crate) fn set_mac(link: LinkRef<'_>, mac: Mac) -> Request {
+    let mut message = naming(link);
+    message.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
+    set("change the Ethernet address of device", link, message)
+}
+
+pub(crate) fn rename(index: u32, to: &str) -> Request {
+    let mut message = naming(LinkRef::Index(index));
+    message.attributes.push(LinkAttribute::IfName(to.to_owned()));
+    set("rename device", LinkRef::Name(to), message)
+}
+
+pub(crate) fn move_to(link: LinkRef<'_>, netns: &NetNs) -> Request {
+    let mut message = naming(link);
+    message.attributes.push(LinkAttribute::NetNsFd(netns.as_fd().as_raw_fd()));
+    set("move to another namespace device", link, message)
+}
+
+pub(crate) fn delete(link: LinkRef<'_>) -> Request {
+    let message = RouteNetlinkMessage::DelLink(naming(link));
+    Request::new(Operation::new("remove device", link), message, 0).done_at(&[Errno::NODEV])
+}
+
+fn set(action: &'static str, link: LinkRef<'_>, message: LinkMessage) -> Request {
+    Request::new(Operation::new(action, link), RouteNetlinkMessage::SetLink(message), 0)
+}
+
+fn naming(link: LinkRef<'_>) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    match link {
+        LinkRef::Name(name) => message.attributes.push(LinkAttribute::IfName(name.to_owned())),
+        LinkRef::Index(index) => message.header.index = index,
+    }
+    message
+}

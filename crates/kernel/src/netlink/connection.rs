@@ -1,0 +1,194 @@
+//! A blocking netlink socket: sends bytes, receives frames.
+
+use std::io;
+
+use netlink_packet_core::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR};
+use netlink_sys::{Socket, SocketAddr};
+use rustix::{
+    io::Errno,
+    net::{
+        RecvFlags, recv,
+        sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force, set_socket_send_buffer_size_force},
+    },
+};
+
+use super::{
+    NetlinkError,
+    attribute::{attribute, text},
+};
+
+/// Dumps come in datagrams of at most 32 KiB on every kernel so far (`NLMSG_GOODSIZE`, `max_recvmsg_len`); twice that is room to spare.
+const DATAGRAM: usize = 64 << 10;
+/// Room for the acknowledgements of a full batch, each of which costs the kernel about 1 KiB of accounting.
+const RECEIVE_BUFFER: usize = 4 << 20;
+/// `NLMSGERR_ATTR_MSG`: the kernel's own words.
+const ATTR_MSG: u16 = 1;
+
+/// A socket of one netlink family, opened in the calling thread's namespace.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    socket: Socket,
+    sequence: u32,
+    buffer: Vec<u8>,
+    send_buffer: usize,
+}
+
+/// One message from the kernel.
+#[derive(Clone, Debug)]
+pub(crate) struct Frame {
+    pub(crate) kind: u16,
+    pub(crate) sequence: u32,
+    pub(crate) flags: u16,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// What an acknowledgement says.
+pub(crate) type Acknowledgement = Result<(), (Errno, Option<String>)>;
+
+impl Connection {
+    pub(crate) fn open(protocol: isize) -> Result<Self, NetlinkError> {
+        let mut socket = Socket::new(protocol).map_err(failed("open"))?;
+        socket.bind_auto().map_err(failed("bind"))?;
+        socket.connect(&SocketAddr::new(0, 0)).map_err(failed("connect"))?;
+        // Acknowledgements need not repeat the request, and shall say in words what was wrong.
+        socket.set_cap_ack(true).map_err(failed("configure"))?;
+        socket.set_ext_ack(true).map_err(failed("configure"))?;
+        if set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
+            // Without CAP_NET_ADMIN over the machine the kernel's own limit holds; batches are then small enough for it.
+            let _ = set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER);
+        }
+        Ok(Self { socket, sequence: 0, buffer: vec![0; DATAGRAM], send_buffer: 0 })
+    }
+
+    /// Makes dumps look at the filters in their requests (`NETLINK_GET_STRICT_CHK`, Linux 4.20); older kernels send everything, and
+    /// callers filter again anyway.
+    pub(crate) fn filter_dumps_in_kernel(&self) {
+        let _ = self.socket.set_netlink_get_strict_chk(true);
+    }
+
+    /// Reserves `count` sequence numbers and returns the first.
+    pub(crate) fn reserve(&mut self, count: usize) -> u32 {
+        let first = self.sequence.wrapping_add(1);
+        self.sequence = self.sequence.wrapping_add(u32::try_from(count).unwrap_or(u32::MAX));
+        first
+    }
+
+    /// Sends messages as one datagram: the kernel reads it as a whole.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<(), NetlinkError> {
+        self.make_room(bytes.len())?;
+        loop {
+            match self.socket.send(bytes, 0) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(NetlinkError::Socket { action: "send to", source }),
+            }
+        }
+    }
+
+    /// A datagram must fit the send buffer as a whole; the default holds about 200 KiB, a large transaction has megabytes.
+    fn make_room(&mut self, length: usize) -> Result<(), NetlinkError> {
+        const DEFAULT: usize = 128 << 10;
+        if length < DEFAULT || length <= self.send_buffer {
+            return Ok(());
+        }
+        let wanted = length.next_power_of_two();
+        set_socket_send_buffer_size_force(&self.socket, wanted)
+            .map_err(|errno| NetlinkError::Socket { action: "enlarge the send buffer of", source: errno.into() })?;
+        self.send_buffer = wanted;
+        Ok(())
+    }
+
+    /// Waits for a datagram and splits it.
+    pub(crate) fn receive(&mut self) -> Result<Vec<Frame>, NetlinkError> {
+        self.receive_with(RecvFlags::TRUNC).map_err(|source| NetlinkError::Socket { action: "receive from", source })
+    }
+
+    /// A datagram that is there already; none where all were read. Where the kernel had to drop some for want of room (`ENOBUFS`),
+    /// those that it kept are still read: they are the older ones.
+    pub(crate) fn receive_pending(&mut self) -> Result<Option<Vec<Frame>>, NetlinkError> {
+        loop {
+            match self.receive_with(RecvFlags::TRUNC | RecvFlags::DONTWAIT) {
+                Ok(frames) => return Ok(Some(frames)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => {}
+                Err(source) => return Err(NetlinkError::Socket { action: "receive from", source }),
+            }
+        }
+    }
+
+    /// `MSG_TRUNC` makes the kernel tell a datagram's length also where the buffer was too short for it.
+    fn receive_with(&mut self, flags: RecvFlags) -> io::Result<Vec<Frame>> {
+        loop {
+            match recv(&self.socket, self.buffer.as_mut_slice(), flags) {
+                Ok((_, length)) => {
+                    let datagram = self.buffer.get(..length).ok_or_else(cut_off)?;
+                    return frames(datagram).ok_or_else(cut_off);
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+fn cut_off() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the kernel's message is cut off")
+}
+
+fn failed(action: &'static str) -> impl FnOnce(io::Error) -> NetlinkError {
+    move |source| NetlinkError::Socket { action, source }
+}
+
+fn frames(mut datagram: &[u8]) -> Option<Vec<Frame>> {
+    let mut frames = Vec::new();
+    while !datagram.is_empty() {
+        let (frame, length) = frame(datagram)?;
+        frames.push(frame);
+        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Some(frames)
+}
+
+fn frame(bytes: &[u8]) -> Option<(Frame, usize)> {
+    let word = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    let half = |at: usize| Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
+    let length = usize::try_from(word(0)?).ok()?;
+    let payload = bytes.get(16..length)?.to_vec();
+    Some((Frame { kind: half(4)?, flags: half(6)?, sequence: word(8)?, payload }, length))
+}
+
+impl Frame {
+    /// The acknowledgement that this is, of a request or of a whole dump.
+    pub(crate) fn acknowledgement(&self) -> Option<Acknowledgement> {
+        let is_error = self.kind == NLMSG_ERROR;
+        if !is_error && self.kind != NLMSG_DONE {
+            return None;
+        }
+        let code = self.payload.get(..4).and_then(|code| code.try_into().ok()).map_or(0, i32::from_ne_bytes);
+        if code >= 0 {
+            return Some(Ok(()));
+        }
+        let errno = Errno::from_raw_os_error(code.saturating_neg());
+        Some(Err((errno, self.hint(is_error))))
+    }
+
+    /// What the kernel dumped changed meanwhile: something may be missing or be there twice.
+    pub(crate) fn was_interrupted(&self) -> bool {
+        self.flags & NLM_F_DUMP_INTR != 0
+    }
+
+    /// The words of an extended acknowledgement. They stand after the code and the request's header, or after the whole request
+    /// where that was not cut off.
+    fn hint(&self, is_error: bool) -> Option<String> {
+        if self.flags & NLM_F_ACK_TLVS == 0 {
+            return None;
+        }
+        let request = match self.payload.get(4..8).and_then(|length| length.try_into().ok()) {
+            _ if !is_error => 0,
+            Some(length) if self.flags & NLM_F_CAPPED == 0 => usize::try_from(u32::from_ne_bytes(length)).ok()?,
+            _ => 16,
+        };
+        let attributes = self.payload.get((4 + request).next_multiple_of(4)..)?;
+        attribute(attributes, ATTR_MSG).map(text).filter(|hint| !hint.is_empty())
+    }
+}

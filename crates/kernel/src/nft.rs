@@ -1,0 +1,158 @@
+//! Renders the planner's rule set to nf_tables, over netlink (`nft(8)`; `linux/netfilter/nf_tables.h`).
+//!
+//! Each call is one transaction: all of it is in force afterwards, or nothing has changed. The packet crates know few of the
+//! expressions and no concatenations, so the messages are written by an encoder of our own.
+
+mod edit;
+mod element;
+mod expression;
+mod listing;
+mod object;
+mod rule;
+mod transaction;
+
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use podnet_planner::ruleset::{Edit, EditError, RuleSet};
+use rustix::io::Errno;
+
+use crate::{
+    netlink::{Connection, NetlinkError},
+    netns::NetNs,
+};
+use transaction::Transaction;
+
+/// A blocking socket of the netfilter family, in one namespace. All tables are of family `ip`.
+#[derive(Debug)]
+pub struct NftSocket {
+    connection: Connection,
+}
+
+impl NftSocket {
+    /// Opens a socket in the calling thread's namespace.
+    ///
+    /// # Errors
+    /// Where the process may not, or the kernel has no nf_tables.
+    pub fn open() -> Result<Self, NftError> {
+        Ok(Self { connection: Connection::open(NETLINK_NETFILTER)? })
+    }
+
+    /// Opens a socket in a namespace; it stays there, whoever uses it.
+    ///
+    /// # Errors
+    /// Where the namespace cannot be entered, and as [`NftSocket::open`].
+    pub fn open_in(netns: &NetNs) -> Result<Self, NftError> {
+        netns.run(Self::open).map_err(NetlinkError::from)?
+    }
+
+    /// Makes the table hold exactly `rules`, whatever was in it.
+    ///
+    /// # Errors
+    /// Which part the kernel refused; the table is then as it was.
+    pub fn replace(&mut self, table: &str, rules: &RuleSet) -> Result<(), NftError> {
+        let mut transaction = Transaction::new(table);
+        transaction.make_table();
+        transaction.remove_table();
+        transaction.make_table();
+        object::render(&mut transaction, rules);
+        transaction.commit(&mut self.connection)
+    }
+
+    /// Does the edits to a table that is there.
+    ///
+    /// # Errors
+    /// Which edit the kernel refused; the table is then as it was.
+    pub fn apply(&mut self, table: &str, edits: &[Edit]) -> Result<(), NftError> {
+        if edits.is_empty() {
+            return Ok(());
+        }
+        let mut transaction = Transaction::new(table);
+        for (index, edit) in edits.iter().enumerate() {
+            transaction.begin_edit(index);
+            edit::render(&mut transaction, edit);
+        }
+        transaction.commit(&mut self.connection)
+    }
+
+    /// Removes a table with all that is in it. Done also where there is none.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn delete_table(&mut self, table: &str) -> Result<(), NftError> {
+        let mut transaction = Transaction::new(table);
+        transaction.remove_table();
+        match transaction.commit(&mut self.connection) {
+            Err(error) if error.is_missing() => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// The names of the tables of family `ip`.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn tables(&mut self) -> Result<Vec<String>, NftError> {
+        listing::tables(&mut self.connection)
+    }
+
+    /// How many elements a set or map has; a range counts once.
+    ///
+    /// # Errors
+    /// What the kernel refused; [`NftError::is_missing`] where there is no such table, set or map.
+    pub fn element_count(&mut self, table: &str, set: &str) -> Result<usize, NftError> {
+        listing::element_count(&mut self.connection, table, set)
+    }
+}
+
+/// Why a rule set could not be put in force or looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum NftError {
+    /// The kernel refused a part of a transaction, and so all of it.
+    #[error("cannot {part} in table {table}{}{}", place(edit), explained(hint))]
+    Refused {
+        /// The table.
+        table: String,
+        /// The part, in words.
+        part: String,
+        /// The edit that the part belongs to: its place in the list, from 0. None where a whole table was put in place.
+        edit: Option<usize>,
+        /// What the kernel says beyond the number, where it says something.
+        hint: Option<String>,
+        /// The error number.
+        #[source]
+        errno: Errno,
+    },
+    /// The edits do not fit what the table holds (the in-memory kernel's refusal).
+    #[error("cannot edit table {table}")]
+    Unfit {
+        /// The table.
+        table: String,
+        /// Why.
+        source: EditError,
+    },
+    /// The socket failed.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+}
+
+impl NftError {
+    /// The object is not there.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Self::Refused { errno, .. } => *errno == Errno::NOENT,
+            Self::Unfit { .. } => false,
+            Self::Netlink(error) => error.is_missing(),
+        }
+    }
+}
+
+fn place(edit: &Option<usize>) -> String {
+    edit.map(|edit| format!(" (edit {edit})")).unwrap_or_default()
+}
+
+fn explained(hint: &Option<String>) -> String {
+    hint.as_ref().map(|hint| format!(" (the kernel says: {hint})")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+//! Keys and values of sets and maps, and the messages that carry them.
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use podnet_planner::ruleset::{BackendAddress, BackendKey, FrontendKey, Set};
+
+use super::transaction::{Message, Transaction};
+use crate::netlink::attribute::Writer;
+
+// enum nft_set_elem_list_attributes, nft_set_elem_attributes, nft_data_attributes, nft_verdict_attributes
+const LIST_SET: u16 = 2;
+const LIST_ELEMENTS: u16 = 3;
+const LIST_ELEMENT: u16 = 1;
+const KEY: u16 = 1;
+const DATA: u16 = 2;
+const FLAGS: u16 = 3;
+const DATA_VALUE: u16 = 1;
+const DATA_VERDICT: u16 = 2;
+const VERDICT_CODE: u16 = 1;
+const VERDICT_CHAIN: u16 = 2;
+/// `NFT_SET_ELEM_INTERVAL_END`: the element ends a range and is not in it.
+pub(super) const INTERVAL_END: u32 = 1;
+
+/// Verdicts of nf_tables (`enum nft_verdicts`): go on in a chain and come back, or not.
+pub(super) const JUMP: i32 = -3;
+pub(super) const GOTO: i32 = -4;
+/// `NF_ACCEPT`.
+pub(super) const ACCEPT: i32 = 1;
+
+/// An attribute's length has 16 bits; a list is split before it comes near.
+const LIST_LIMIT: usize = 48 << 10;
+
+/// A key: each field of a concatenation is padded to four bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    bytes: [u8; 16],
+    length: usize,
+}
+
+impl Key {
+    fn new(fields: &[[u8; 4]]) -> Self {
+        let mut bytes = [0; 16];
+        for (place, field) in bytes.chunks_exact_mut(4).zip(fields) {
+            place.copy_from_slice(field);
+        }
+        Self { bytes, length: fields.len() * 4 }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+impl From<FrontendKey> for Key {
+    fn from(key: FrontendKey) -> Self {
+        Self::new(&frontend(key))
+    }
+}
+
+impl From<BackendKey> for Key {
+    fn from(key: BackendKey) -> Self {
+        let [addr, protocol, port] = frontend(key.frontend);
+        // The slot comes from `numgen`, which makes a number of this host's byte order.
+        Self::new(&[addr, protocol, port, key.slot.to_ne_bytes()])
+    }
+}
+
+fn frontend(key: FrontendKey) -> [[u8; 4]; 3] {
+    [key.addr.octets(), [key.protocol.number(), 0, 0, 0], padded(key.port)]
+}
+
+fn padded(port: u16) -> [u8; 4] {
+    let [high, low] = port.to_be_bytes();
+    [high, low, 0, 0]
+}
+
+/// What a map holds at a key.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Value<'a> {
+    Goto(&'a str),
+    Backend(BackendAddress),
+}
+
+/// One element.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Element<'a> {
+    pub(super) key: Key,
+    pub(super) value: Option<Value<'a>>,
+    pub(super) flags: u32,
+}
+
+impl Element<'_> {
+    pub(super) fn key(key: impl Into<Key>) -> Self {
+        Self { key: key.into(), value: None, flags: 0 }
+    }
+
+    fn write(&self, writer: &mut Writer) {
+        writer.nested(LIST_ELEMENT, |writer| {
+            if self.flags != 0 {
+                writer.be32(FLAGS, self.flags);
+            }
+            writer.nested(KEY, |writer| writer.bytes(DATA_VALUE, self.key.as_bytes()));
+            match self.value {
+                Some(Value::Goto(chain)) => writer.nested(DATA, |writer| verdict(writer, GOTO, Some(chain))),
+                Some(Value::Backend(to)) => {
+                    let bytes = [to.addr.octets(), padded(to.port)].concat();
+                    writer.nested(DATA, |writer| writer.bytes(DATA_VALUE, &bytes));
+                }
+                None => {}
+            }
+        });
+    }
+}
+
+/// Writes a verdict as data, of an element or of an immediate expression.
+pub(super) fn verdict(writer: &mut Writer, code: i32, chain: Option<&str>) {
+    writer.nested(DATA_VERDICT, |writer| {
+        writer.bytes(VERDICT_CODE, &code.to_be_bytes());
+        if let Some(chain) = chain {
+            writer.text(VERDICT_CHAIN, chain);
+        }
+    });
+}
+
+pub(super) fn verdict_element(key: FrontendKey, chain: &str) -> Element<'_> {
+    Element { value: Some(Value::Goto(chain)), ..Element::key(key) }
+}
+
+pub(super) fn backend_element(key: BackendKey, to: BackendAddress) -> Element<'static> {
+    Element { value: Some(Value::Backend(to)), ..Element::key(key) }
+}
+
+/// The elements of a set. A range is two: its first address, and the first after it, which has no place where the range ends with the
+/// address space.
+pub(super) fn set_elements(set: &Set) -> Vec<Element<'static>> {
+    match set {
+        Set::Addresses(addresses) => addresses.iter().map(|addr| Element::key(Key::new(&[addr.octets()]))).collect(),
+        Set::Pairs(pairs) => {
+            pairs.iter().map(|(from, to)| Element::key(Key::new(&[from.octets(), to.octets()]))).collect()
+        }
+        Set::Ranges(ranges) => ranges
+            .iter()
+            .flat_map(|range| {
+                let first = Element::key(Key::new(&[range.network().octets()]));
+                let after = u32::from(range.broadcast()).checked_add(1);
+                let end = after
+                    .map(|after| Element { flags: INTERVAL_END, ..Element::key(Key::new(&[after.to_be_bytes()])) });
+                std::iter::once(first).chain(end)
+            })
+            .collect(),
+    }
+}
+
+/// Adds elements that must not be there yet. The last one of a range has to be in the same message as its first.
+pub(super) fn add(transaction: &mut Transaction<'_>, set: &str, elements: &[Element<'_>], what: &str) {
+    send(transaction, Message::NewElements, NLM_F_CREATE | NLM_F_EXCL, set, elements, what);
+}
+
+/// Removes elements that must be there.
+pub(super) fn remove(transaction: &mut Transaction<'_>, set: &str, elements: &[Element<'_>], what: &str) {
+    send(transaction, Message::DelElements, 0, set, elements, what);
+}
+
+fn send(
+    transaction: &mut Transaction<'_>,
+    message: Message,
+    flags: u16,
+    set: &str,
+    elements: &[Element<'_>],
+    what: &str,
+) {
+    let mut rest = elements;
+    while !rest.is_empty() {
+        transaction.message(message, flags, what.to_owned(), |writer| {
+            writer.text(LIST_SET, set);
+            writer.nested(LIST_ELEMENTS, |writer| {
+                let start = writer.len();
+                while let Some((element, others)) = rest.split_first() {
+                    element.write(writer);
+                    rest = others;
+                    let splits_range = rest.first().is_some_and(|next| next.flags & INTERVAL_END != 0);
+                    if writer.len() - start >= LIST_LIMIT && !splits_range {
+                        break;
+                    }
+                }
+            });
+        });
+    }
+}
+
+/// How many of the elements in a message from the kernel begin something: range ends do not.
+pub(super) fn count(list: &[u8]) -> usize {
+    use crate::netlink::attribute::{attribute, attributes};
+    let elements = attributes(list).filter(|(kind, _)| *kind == LIST_ELEMENTS).flat_map(|(_, value)| attributes(value));
+    let flags = |element: &[u8]| {
+        attribute(element, FLAGS).and_then(|flags| flags.try_into().ok()).map_or(0, u32::from_be_bytes)
+    };
+    elements.filter(|(_, element)| flags(element) & INTERVAL_END == 0).count()
+}
+
+/// Writes what names a set's elements in a question.
+pub(super) fn name_set(writer: &mut Writer, set: &str) {
+    writer.text(LIST_SET, set);
+}

@@ -1,0 +1,239 @@
+//! The expressions that rules are made of, and their registers.
+
+use super::element::verdict;
+use crate::netlink::attribute::Writer;
+
+/// A 32-bit register (`NFT_REG32_00` and following); concatenations lie in consecutive ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Register(pub(super) u32);
+
+impl Register {
+    fn number(self) -> u32 {
+        const NFT_REG32_00: u32 = 8;
+        NFT_REG32_00 + self.0
+    }
+}
+
+/// `NFT_REG_VERDICT`.
+const VERDICT: u32 = 0;
+
+/// `enum nft_payload_bases`.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Base {
+    Network = 1,
+    Transport = 2,
+}
+
+/// `enum nft_meta_keys`.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum MetaKey {
+    Mark = 3,
+    L4Protocol = 16,
+}
+
+/// `enum nft_ct_keys`.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum CtKey {
+    State = 0,
+    Status = 2,
+}
+
+/// `enum nft_cmp_ops`.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Comparison {
+    Equal = 0,
+    NotEqual = 1,
+}
+
+/// How a packet is refused (`enum nft_reject_types`).
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Rejection {
+    /// ICMP port unreachable.
+    PortUnreachable,
+    /// A TCP reset.
+    TcpReset,
+}
+
+/// An expression. Numbers of one to four bytes are compared as they lie in the register.
+#[derive(Clone, Debug)]
+pub(super) enum Expression<'a> {
+    Payload {
+        to: Register,
+        base: Base,
+        offset: u32,
+        length: u32,
+    },
+    Meta {
+        to: Register,
+        key: MetaKey,
+    },
+    SetMark {
+        from: Register,
+    },
+    Ct {
+        to: Register,
+        key: CtKey,
+    },
+    /// The kind of the destination address, as routing sees it.
+    FibDestinationType {
+        to: Register,
+    },
+    /// A number below `modulus`, a new one for each packet that comes here.
+    Random {
+        to: Register,
+        modulus: u32,
+    },
+    /// `to = (from & mask) ^ flip`.
+    Bitwise {
+        register: Register,
+        mask: u32,
+        flip: u32,
+    },
+    Compare {
+        register: Register,
+        how: Comparison,
+        with: Vec<u8>,
+    },
+    /// Whether the key is in the set, or, negated, is not.
+    InSet {
+        key: Register,
+        set: &'a str,
+        negated: bool,
+    },
+    /// The map's verdict for the key.
+    VerdictOf {
+        key: Register,
+        map: &'a str,
+    },
+    /// The map's value for the key.
+    ValueOf {
+        key: Register,
+        map: &'a str,
+        to: Register,
+    },
+    Verdict {
+        code: i32,
+        chain: Option<&'a str>,
+    },
+    DestinationNat {
+        addr: Register,
+        port: Register,
+    },
+    Masquerade,
+    Reject(Rejection),
+}
+
+impl Expression<'_> {
+    /// Writes the expression as an element of a list: its name, then its attributes.
+    pub(super) fn write(&self, writer: &mut Writer) {
+        const LIST_ELEMENT: u16 = 1;
+        const NAME: u16 = 1;
+        const DATA: u16 = 2;
+        writer.nested(LIST_ELEMENT, |writer| {
+            writer.text(NAME, self.name());
+            writer.nested(DATA, |writer| self.write_attributes(writer));
+        });
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Payload { .. } => "payload",
+            Self::Meta { .. } | Self::SetMark { .. } => "meta",
+            Self::Ct { .. } => "ct",
+            Self::FibDestinationType { .. } => "fib",
+            Self::Random { .. } => "numgen",
+            Self::Bitwise { .. } => "bitwise",
+            Self::Compare { .. } => "cmp",
+            Self::InSet { .. } | Self::VerdictOf { .. } | Self::ValueOf { .. } => "lookup",
+            Self::Verdict { .. } => "immediate",
+            Self::DestinationNat { .. } => "nat",
+            Self::Masquerade => "masq",
+            Self::Reject(_) => "reject",
+        }
+    }
+
+    /// The attribute numbers are those of each expression's own enumeration in `linux/netfilter/nf_tables.h`.
+    fn write_attributes(&self, writer: &mut Writer) {
+        match self {
+            Self::Payload { to, base, offset, length } => {
+                numbers(writer, &[(1, to.number()), (2, *base as u32), (3, *offset), (4, *length)]);
+            }
+            Self::Meta { to, key } => numbers(writer, &[(1, to.number()), (2, *key as u32)]),
+            Self::SetMark { from } => numbers(writer, &[(2, MetaKey::Mark as u32), (3, from.number())]),
+            Self::Ct { to, key } => numbers(writer, &[(1, to.number()), (2, *key as u32)]),
+            Self::FibDestinationType { to } => {
+                const RESULT_ADDRTYPE: u32 = 3;
+                const FLAG_DADDR: u32 = 2;
+                numbers(writer, &[(1, to.number()), (2, RESULT_ADDRTYPE), (3, FLAG_DADDR)]);
+            }
+            Self::Random { to, modulus } => {
+                const NFT_NG_RANDOM: u32 = 1;
+                numbers(writer, &[(1, to.number()), (2, *modulus), (3, NFT_NG_RANDOM)]);
+            }
+            Self::Bitwise { register, mask, flip } => {
+                numbers(writer, &[(1, register.number()), (2, register.number()), (3, 4)]);
+                data(writer, 4, &mask.to_ne_bytes());
+                data(writer, 5, &flip.to_ne_bytes());
+            }
+            Self::Compare { register, how, with } => {
+                numbers(writer, &[(1, register.number()), (2, *how as u32)]);
+                data(writer, 3, with);
+            }
+            Self::InSet { key, set, negated } => {
+                const NFT_LOOKUP_F_INV: u32 = 1;
+                lookup(writer, set, *key);
+                numbers(writer, if *negated { &[(5, NFT_LOOKUP_F_INV)] } else { &[] });
+            }
+            Self::VerdictOf { key, map } => {
+                lookup(writer, map, *key);
+                writer.be32(3, VERDICT);
+            }
+            Self::ValueOf { key, map, to } => {
+                lookup(writer, map, *key);
+                writer.be32(3, to.number());
+            }
+            _ => self.write_statement(writer),
+        }
+    }
+
+    fn write_statement(&self, writer: &mut Writer) {
+        match self {
+            Self::Verdict { code, chain } => {
+                writer.be32(1, VERDICT);
+                writer.nested(2, |writer| verdict(writer, *code, *chain));
+            }
+            Self::DestinationNat { addr, port } => {
+                const NFT_NAT_DNAT: u32 = 1;
+                const NFPROTO_IPV4: u32 = 2;
+                numbers(writer, &[(1, NFT_NAT_DNAT), (2, NFPROTO_IPV4), (3, addr.number()), (5, port.number())]);
+            }
+            Self::Masquerade => {
+                const NF_NAT_RANGE_PROTO_RANDOM_FULLY: u32 = 1 << 4;
+                writer.be32(1, NF_NAT_RANGE_PROTO_RANDOM_FULLY);
+            }
+            Self::Reject(Rejection::PortUnreachable) => {
+                const ICMP_PORT_UNREACH: u8 = 3;
+                writer.be32(1, 0);
+                writer.bytes(2, &[ICMP_PORT_UNREACH]);
+            }
+            Self::Reject(Rejection::TcpReset) => writer.be32(1, 1),
+            _ => {}
+        }
+    }
+}
+
+fn numbers(writer: &mut Writer, attributes: &[(u16, u32)]) {
+    for (kind, value) in attributes {
+        writer.be32(*kind, *value);
+    }
+}
+
+fn data(writer: &mut Writer, kind: u16, bytes: &[u8]) {
+    const DATA_VALUE: u16 = 1;
+    writer.nested(kind, |writer| writer.bytes(DATA_VALUE, bytes));
+}
+
+fn lookup(writer: &mut Writer, set: &str, key: Register) {
+    writer.text(1, set);
+    writer.be32(2, key.number());
+}

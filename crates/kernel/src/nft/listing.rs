@@ -1,0 +1,77 @@
+//! What the kernel holds.
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
+use rustix::io::Errno;
+
+use super::{
+    NftError, element,
+    transaction::{Message, ip_head},
+};
+use crate::netlink::{
+    Connection, NetlinkError, Operation,
+    attribute::{Writer, attribute, text},
+};
+
+/// Attribute 1 of every message of nf_tables names the table.
+const TABLE: u16 = 1;
+/// How often a listing is begun anew because a transaction came between.
+const ATTEMPTS: usize = 8;
+
+pub(super) fn tables(connection: &mut Connection) -> Result<Vec<String>, NftError> {
+    let messages = dump(connection, Message::GetTable, Operation::new("list", "tables"), |_| {})?;
+    Ok(messages.iter().filter_map(|message| attribute(message, TABLE)).map(text).collect())
+}
+
+pub(super) fn element_count(connection: &mut Connection, table: &str, set: &str) -> Result<usize, NftError> {
+    let operation = Operation::new("list the elements of", format_args!("{set} in table {table}"));
+    let messages = dump(connection, Message::GetElements, operation, |writer| {
+        writer.text(TABLE, table);
+        element::name_set(writer, set);
+    })?;
+    Ok(messages.iter().map(|message| element::count(message)).sum())
+}
+
+/// The attributes of each message that answers the question.
+fn dump(
+    connection: &mut Connection,
+    message: Message,
+    operation: Operation,
+    body: impl Fn(&mut Writer),
+) -> Result<Vec<Vec<u8>>, NftError> {
+    let refused = |errno, hint| NetlinkError::Refused { operation: operation.clone(), hint, errno };
+    for _ in 0..ATTEMPTS {
+        let sequence = connection.reserve(1);
+        let mut writer = Writer::default();
+        writer.message(message.kind(), NLM_F_REQUEST | NLM_F_DUMP, sequence, |writer| {
+            writer.raw(&ip_head());
+            body(writer);
+        });
+        connection.send(&writer.into_bytes())?;
+        match collect(connection, sequence)? {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) | Err((Errno::INTR, _)) => {}
+            Err((errno, hint)) => return Err(refused(errno, hint).into()),
+        }
+    }
+    Err(refused(Errno::INTR, Some("it changes faster than it can be read".into())).into())
+}
+
+type Refusal = (Errno, Option<String>);
+
+/// Reads to the end of the dump; nothing where it was interrupted.
+fn collect(connection: &mut Connection, sequence: u32) -> Result<Result<Option<Vec<Vec<u8>>>, Refusal>, NetlinkError> {
+    let (mut found, mut interrupted) = (Vec::new(), false);
+    loop {
+        for frame in connection.receive()? {
+            if frame.sequence != sequence {
+                continue;
+            }
+            interrupted |= frame.was_interrupted();
+            match frame.acknowledgement() {
+                None => found.push(frame.payload.get(ip_head().len()..).unwrap_or_default().to_vec()),
+                Some(Ok(())) => return Ok(Ok((!interrupted).then_some(found))),
+                Some(Err(refusal)) => return Ok(Err(refusal)),
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Chains, sets and maps, and a whole rule set in the order that the kernel needs.
+
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
+use podnet_planner::ruleset::{Chain, ChainKind, Hook, HookPoint, RuleSet, Set};
+
+use super::{
+    element::{self, backend_element, set_elements, verdict_element},
+    rule,
+    transaction::{Message, Transaction},
+};
+
+/// Everything: chains first, as elements refer to them; then sets and maps, as rules refer to them; then rules.
+pub(super) fn render(transaction: &mut Transaction<'_>, rules: &RuleSet) {
+    for (name, chain) in &rules.chains {
+        make_chain(transaction, name, chain.hook);
+    }
+    for (name, map) in &rules.verdict_maps {
+        make_set(transaction, name, Kind::VerdictMap);
+        let elements: Vec<_> = map.elements.iter().map(|(key, chain)| verdict_element(*key, chain)).collect();
+        element::add(transaction, name, &elements, &format!("add elements to map {name}"));
+    }
+    for (name, map) in &rules.backend_maps {
+        make_set(transaction, name, Kind::BackendMap);
+        let elements: Vec<_> = map.elements.iter().map(|(key, to)| backend_element(*key, *to)).collect();
+        element::add(transaction, name, &elements, &format!("add elements to map {name}"));
+    }
+    for (name, set) in &rules.sets {
+        fill_new_set(transaction, name, set);
+    }
+    for (name, chain) in &rules.chains {
+        add_rules(transaction, name, chain);
+    }
+}
+
+pub(super) fn fill_new_set(transaction: &mut Transaction<'_>, name: &str, set: &Set) {
+    make_set(transaction, name, Kind::of(set));
+    element::add(transaction, name, &set_elements(set), &format!("add elements to set {name}"));
+}
+
+/// What a set is, and what it maps to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    VerdictMap,
+    BackendMap,
+    Addresses,
+    Ranges,
+    Pairs,
+}
+
+impl Kind {
+    fn of(set: &Set) -> Self {
+        match set {
+            Set::Addresses(_) => Self::Addresses,
+            Set::Ranges(_) => Self::Ranges,
+            Set::Pairs(_) => Self::Pairs,
+        }
+    }
+
+    /// The fields of the key. The kernel does not care; `nft list` prints elements by it.
+    fn key(self) -> &'static [u32] {
+        match self {
+            Self::VerdictMap => &[IPV4_ADDR, INET_PROTO, INET_SERVICE],
+            Self::BackendMap => &[IPV4_ADDR, INET_PROTO, INET_SERVICE, MARK],
+            Self::Addresses | Self::Ranges => &[IPV4_ADDR],
+            Self::Pairs => &[IPV4_ADDR, IPV4_ADDR],
+        }
+    }
+}
+
+// The types that `nft` knows (nftables, `include/datatype.h`); a concatenation's number has six bits for each.
+const IPV4_ADDR: u32 = 7;
+const INET_PROTO: u32 = 12;
+const INET_SERVICE: u32 = 13;
+const MARK: u32 = 19;
+const VERDICT: u32 = 0xffff_ff00;
+
+fn concatenated(types: &[u32]) -> u32 {
+    types.iter().fold(0, |all, one| all << 6 | one)
+}
+
+fn length(types: &[u32]) -> u32 {
+    types.iter().map(|_| 4).sum()
+}
+
+pub(super) fn make_set(transaction: &mut Transaction<'_>, name: &str, kind: Kind) {
+    // enum nft_set_attributes, nft_set_flags
+    const NAME: u16 = 2;
+    const FLAGS: u16 = 3;
+    const KEY_TYPE: u16 = 4;
+    const KEY_LEN: u16 = 5;
+    const DATA_TYPE: u16 = 6;
+    const DATA_LEN: u16 = 7;
+    const ID: u16 = 10;
+    const INTERVAL: u32 = 4;
+    const MAP: u32 = 8;
+    let (flags, data) = match kind {
+        Kind::VerdictMap => (MAP, Some((VERDICT, 4))),
+        Kind::BackendMap => (MAP, Some((concatenated(&[IPV4_ADDR, INET_SERVICE]), 8))),
+        Kind::Ranges => (INTERVAL, None),
+        Kind::Addresses | Kind::Pairs => (0, None),
+    };
+    let id = transaction.next_set_id();
+    transaction.message(Message::NewSet, NLM_F_CREATE | NLM_F_EXCL, format!("make set {name}"), |writer| {
+        writer.text(NAME, name);
+        writer.be32(FLAGS, flags);
+        writer.be32(KEY_TYPE, concatenated(kind.key()));
+        writer.be32(KEY_LEN, length(kind.key()));
+        if let Some((data_type, length)) = data {
+            writer.be32(DATA_TYPE, data_type);
+            writer.be32(DATA_LEN, length);
+        }
+        writer.be32(ID, id);
+    });
+}
+
+pub(super) fn remove_set(transaction: &mut Transaction<'_>, name: &str) {
+    const NAME: u16 = 2;
+    transaction.message(Message::DelSet, 0, format!("remove set {name}"), |writer| writer.text(NAME, name));
+}
+
+/// Makes a chain without rules; one that is there stays.
+pub(super) fn make_chain(transaction: &mut Transaction<'_>, name: &str, hook: Option<Hook>) {
+    // enum nft_chain_attributes, nft_hook_attributes
+    const NAME: u16 = 3;
+    const HOOK: u16 = 4;
+    const POLICY: u16 = 5;
+    const TYPE: u16 = 7;
+    const HOOK_NUMBER: u16 = 1;
+    const HOOK_PRIORITY: u16 = 2;
+    const NF_ACCEPT: u32 = 1;
+    transaction.message(Message::NewChain, NLM_F_CREATE, format!("make chain {name}"), |writer| {
+        writer.text(NAME, name);
+        if let Some(hook) = hook {
+            writer.nested(HOOK, |writer| {
+                writer.be32(HOOK_NUMBER, hook_number(hook.point));
+                writer.bytes(HOOK_PRIORITY, &hook.priority.to_be_bytes());
+            });
+            writer.be32(POLICY, NF_ACCEPT);
+            writer.text(TYPE, chain_type(hook.kind));
+        }
+    });
+}
+
+/// `enum nf_inet_hooks`.
+fn hook_number(point: HookPoint) -> u32 {
+    match point {
+        HookPoint::Prerouting => 0,
+        HookPoint::Input => 1,
+        HookPoint::Forward => 2,
+        HookPoint::Output => 3,
+        HookPoint::Postrouting => 4,
+    }
+}
+
+fn chain_type(kind: ChainKind) -> &'static str {
+    match kind {
+        ChainKind::Nat => "nat",
+        ChainKind::Filter => "filter",
+    }
+}
+
+pub(super) fn remove_chain(transaction: &mut Transaction<'_>, name: &str) {
+    const NAME: u16 = 3;
+    transaction.message(Message::DelChain, 0, format!("remove chain {name}"), |writer| writer.text(NAME, name));
+}
+
+pub(super) fn remove_rules(transaction: &mut Transaction<'_>, chain: &str) {
+    const CHAIN: u16 = 2;
+    transaction
+        .message(Message::DelRule, 0, format!("remove the rules of chain {chain}"), |writer| writer.text(CHAIN, chain));
+}
+
+pub(super) fn add_rules(transaction: &mut Transaction<'_>, name: &str, chain: &Chain) {
+    // enum nft_rule_attributes
+    const CHAIN: u16 = 2;
+    const EXPRESSIONS: u16 = 4;
+    const USERDATA: u16 = 7;
+    for (index, rule) in chain.rules.iter().enumerate() {
+        for expressions in rule::expressions(rule) {
+            let what = format!("add rule {index} ({}) to chain {name}", rule.comment);
+            transaction.message(Message::NewRule, NLM_F_CREATE | NLM_F_APPEND, what, |writer| {
+                writer.text(CHAIN, name);
+                writer.nested(EXPRESSIONS, |writer| expressions.iter().for_each(|expression| expression.write(writer)));
+                if !rule.comment.is_empty() {
+                    writer.bytes(USERDATA, &comment(rule.comment));
+                }
+            });
+        }
+    }
+}
+
+/// How `nft` keeps a comment: type 0 (`NFTNL_UDATA_RULE_COMMENT`), length, and text with its terminator, of which it takes 128 bytes.
+fn comment(text: &str) -> Vec<u8> {
+    const LONGEST: usize = 127;
+    let mut end = text.len().min(LONGEST);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let length = u8::try_from(end + 1).unwrap_or(u8::MAX);
+    [&[0, length], &text.as_bytes()[..end], &[0]].concat()
+}

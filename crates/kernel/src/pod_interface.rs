@@ -1,0 +1,206 @@
+//! A pod's interface: a veth pair, one end in the pod, one in the node's namespace, with what makes it work.
+//!
+//! The pod has a host prefix, so everything else is reached through a gateway address that is the same in every pod and that nobody
+//! has: a permanent neighbour entry says that the node's end of the pair is behind it. The node has a route and a permanent neighbour
+//! entry for the pod. So neither side ever asks (ARP, ND), and no proxy has to answer.
+
+mod check;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use podnet_model::{LinkName, Mac};
+use podnet_planner::step::ROUTE_PROTOCOL;
+
+use crate::{
+    addr,
+    link::{self, LinkRef, Veth, VethPeer},
+    neigh,
+    netlink::{NetlinkError, Operation, Request, RtSocket},
+    netns::NetNs,
+    route::{self, Route, Target},
+};
+
+pub use check::Difference;
+
+/// The gateway of every pod for IPv4: link-local (RFC 3927), so it can be no pod's and no node's.
+pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// The gateway of every pod for IPv6: link-local (RFC 4291, section 2.5.6).
+pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+/// A pod's interface as it shall be. The node's end is in the namespace of the socket that is passed to each operation.
+#[derive(Clone, Debug)]
+pub struct PodInterface {
+    /// The pod's namespace.
+    pub netns: NetNs,
+    /// The pod's end (`CNI_IFNAME`).
+    pub container_ifname: LinkName,
+    /// The node's end.
+    pub host_ifname: LinkName,
+    /// The pod's addresses, each a host prefix.
+    pub addr: Vec<IpAddr>,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Ethernet address of the pod's end.
+    pub pod_mac: Mac,
+    /// Ethernet address of the node's end.
+    pub host_mac: Mac,
+}
+
+/// The interface that was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Created {
+    /// Index of the pod's end, in the pod's namespace.
+    pub pod_index: u32,
+    /// Index of the node's end, in the node's namespace.
+    pub host_index: u32,
+}
+
+impl PodInterface {
+    /// Makes the interface: when this returns, the pod reaches the node and the node the pod.
+    ///
+    /// # Errors
+    /// What the kernel refused; [`NetlinkError::is_exists`] where either name is taken. What was made until then is undone.
+    pub fn create(&self, host: &mut RtSocket) -> Result<Created, PodInterfaceError> {
+        self.create_parts(host)
+            .map_err(|source| PodInterfaceError::Create { interface: self.host_ifname.clone(), source })
+    }
+
+    fn create_parts(&self, host: &mut RtSocket) -> Result<Created, NetlinkError> {
+        let mut pod = RtSocket::open_in(&self.netns)?;
+        let created = self.create_pair(&mut pod, host.netns())?;
+        let configured = pod
+            .perform_all(&self.pod_requests(created.pod_index))
+            .and_then(|()| host.perform_all(&self.host_requests(created.host_index)));
+        match configured {
+            Ok(()) => Ok(created),
+            Err(error) => {
+                self.undo(&mut pod, created);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// One request makes both ends in their namespaces; the question after it tells both indices.
+    fn create_pair(&self, pod: &mut RtSocket, host: &NetNs) -> Result<Created, NetlinkError> {
+        let peer = VethPeer { name: self.host_ifname.as_str(), mac: Some(self.host_mac), netns: Some(host) };
+        let name = self.container_ifname.as_str();
+        let veth = Veth { name, mac: Some(self.pod_mac), peer, mtu: self.mtu };
+        let replies = pod.exchange(&[link::request::veth(&veth), link::request::find(LinkRef::Name(name))])?;
+        let made = replies.into_iter().flatten().find_map(link::from_message);
+        let indices = made.and_then(|made| Some(Created { pod_index: made.index, host_index: made.peer? }));
+        indices.ok_or_else(|| {
+            // Made, and gone again: somebody else works on the same namespace.
+            NetlinkError::NoDevice { operation: Operation::new("configure device", name), device: name.to_owned() }
+        })
+    }
+
+    fn pod_requests(&self, index: u32) -> Vec<Request> {
+        let mut requests = vec![link::request::set_up_quietly(LinkRef::Index(index))];
+        requests.extend(self.addr.iter().map(|addr| addr::set(index, IpNet::from(*addr))));
+        for gateway in self.gateways() {
+            requests.extend(self.pod_routes(index, gateway).iter().map(route::set));
+            requests.push(neigh::set(index, gateway, self.host_mac));
+        }
+        requests
+    }
+
+    fn pod_routes(&self, index: u32, gateway: IpAddr) -> [Route; 2] {
+        let through = |dst, target| Route { dst, target, protocol: ROUTE_PROTOCOL, source: None };
+        let everywhere = match gateway {
+            IpAddr::V4(_) => IpNet::V4(ipnet::Ipv4Net::default()),
+            IpAddr::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
+        };
+        [
+            through(IpNet::from(gateway), Target::Device(index)),
+            through(everywhere, Target::Gateway { device: Some(index), via: gateway, onlink: true }),
+        ]
+    }
+
+    fn host_requests(&self, index: u32) -> Vec<Request> {
+        let mut requests = vec![link::request::set_up_quietly(LinkRef::Index(index))];
+        for addr in &self.addr {
+            requests.push(route::set(&host_route(*addr, index)));
+            requests.push(neigh::set(index, *addr, self.pod_mac));
+        }
+        requests
+    }
+
+    /// One gateway for each family that the pod has addresses of.
+    fn gateways(&self) -> Vec<IpAddr> {
+        let v4 = self.addr.iter().any(IpAddr::is_ipv4).then_some(GATEWAY_V4.into());
+        let v6 = self.addr.iter().any(IpAddr::is_ipv6).then_some(GATEWAY_V6.into());
+        v4.into_iter().chain(v6).collect()
+    }
+
+    /// Routes, neighbours and the other end go with the device.
+    fn undo(&self, pod: &mut RtSocket, created: Created) {
+        if let Err(error) = link::delete(pod, created.pod_index) {
+            tracing::warn!(interface = %self.host_ifname, %error, "a half-made pod interface could not be removed");
+        }
+    }
+
+    /// What differs from how the interface should be; nothing where all is well.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be asked.
+    pub fn check(&self, host: &mut RtSocket) -> Result<Vec<Difference>, PodInterfaceError> {
+        check::differences(self, host)
+            .map_err(|source| PodInterfaceError::Check { interface: self.host_ifname.clone(), source })
+    }
+}
+
+/// Removes a pod's interface by its node's end. Done also where there is none.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn remove(host: &mut RtSocket, host_ifname: &LinkName) -> Result<(), PodInterfaceError> {
+    link::delete(host, host_ifname)
+        .map_err(|source| PodInterfaceError::Remove { interface: host_ifname.clone(), source })
+}
+
+/// Removes a pod's interface by the pod's end. Done also where there is none.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn remove_from_pod(netns: &NetNs, container_ifname: &LinkName) -> Result<(), PodInterfaceError> {
+    RtSocket::open_in(netns)
+        .and_then(|mut pod| link::delete(&mut pod, container_ifname))
+        .map_err(|source| PodInterfaceError::Remove { interface: container_ifname.clone(), source })
+}
+
+fn host_route(addr: IpAddr, index: u32) -> Route {
+    Route { dst: IpNet::from(addr), target: Target::Device(index), protocol: ROUTE_PROTOCOL, source: None }
+}
+
+/// Why a pod's interface could not be made, removed or looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum PodInterfaceError {
+    /// It could not be made, and nothing of it is left.
+    #[error("cannot make pod interface {interface}")]
+    Create {
+        /// The node's end.
+        interface: LinkName,
+        /// Why.
+        source: NetlinkError,
+    },
+    /// It could not be removed.
+    #[error("cannot remove pod interface {interface}")]
+    Remove {
+        /// The end that it was named by.
+        interface: LinkName,
+        /// Why.
+        source: NetlinkError,
+    },
+    /// It could not be looked at.
+    #[error("cannot check pod interface {interface}")]
+    Check {
+        /// The node's end.
+        interface: LinkName,
+        /// Why.
+        source: NetlinkError,
+    },
+}
+
+#[cfg(test)]
+mod tests;

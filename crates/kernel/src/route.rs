@@ -1,0 +1,196 @@
+//! Routes of the main table (`RTM_*ROUTE`).
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    route::{
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    },
+};
+use rustix::io::Errno;
+
+use crate::{
+    addr::family,
+    netlink::{NetlinkError, Operation, Request, RtSocket},
+};
+
+/// `RTPROT_STATIC`: routes that an administrator made.
+pub const PROTOCOL_STATIC: u8 = 4;
+
+/// A unicast or blackhole route as the kernel holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Destination.
+    pub dst: IpNet,
+    /// Where it goes.
+    pub target: Target,
+    /// Who made it (`rtm_protocol`).
+    pub protocol: u8,
+    /// Source address of packets that this host sends there; none where the kernel chooses.
+    pub source: Option<IpAddr>,
+}
+
+/// Where a route goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Straight out of the device of that index (scope link).
+    Device(u32),
+    /// Through a next hop on the device's link; with `onlink` though no address there says that it is.
+    Gateway {
+        /// The device's index; none lets the kernel find it.
+        device: Option<u32>,
+        /// The next hop.
+        via: IpAddr,
+        /// Whether the kernel shall believe that the next hop is on the link.
+        onlink: bool,
+    },
+    /// Silently dropped.
+    Blackhole,
+}
+
+/// Makes a route, or replaces the one to the same destination.
+///
+/// # Errors
+/// Why the kernel refused.
+pub fn replace(socket: &mut RtSocket, route: &Route) -> Result<(), NetlinkError> {
+    socket.perform(set(route))
+}
+
+/// Removes the route to a destination that `protocol` made, wherever it goes. Done also where there is none.
+///
+/// # Errors
+/// Why the kernel refused.
+pub fn delete(socket: &mut RtSocket, dst: IpNet, protocol: u8) -> Result<(), NetlinkError> {
+    socket.perform(removal(dst, protocol))
+}
+
+/// The routes of the main table that `protocol` made, of both families.
+///
+/// # Errors
+/// Why the kernel refused.
+pub fn list(socket: &mut RtSocket, protocol: u8) -> Result<Vec<Route>, NetlinkError> {
+    let mut routes = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family;
+        message.header.protocol = RouteProtocol::from(protocol);
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        let request = Request::new(Operation::new("list", "routes"), RouteNetlinkMessage::GetRoute(message), 0);
+        let found = socket.dump(&request)?;
+        routes.extend(found.into_iter().filter_map(route).filter(|route| route.protocol == protocol));
+    }
+    Ok(routes)
+}
+
+pub(crate) fn set(route: &Route) -> Request {
+    let mut message = naming(route.dst, route.protocol);
+    message.header.kind = RouteType::Unicast;
+    message.header.scope = RouteScope::Universe;
+    match route.target {
+        Target::Device(index) => {
+            message.header.scope = RouteScope::Link;
+            message.attributes.push(RouteAttribute::Oif(index));
+        }
+        Target::Gateway { device, via, onlink } => {
+            if onlink {
+                message.header.flags = RouteFlags::Onlink;
+            }
+            message.attributes.extend(device.map(RouteAttribute::Oif));
+            message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(via)));
+        }
+        Target::Blackhole => message.header.kind = RouteType::BlackHole,
+    }
+    message.attributes.extend(route.source.map(|source| RouteAttribute::PrefSource(RouteAddress::from(source))));
+    Request::new(
+        Operation::new("make route", route),
+        RouteNetlinkMessage::NewRoute(message),
+        NLM_F_CREATE | NLM_F_REPLACE,
+    )
+}
+
+pub(crate) fn removal(dst: IpNet, protocol: u8) -> Request {
+    let mut message = naming(dst, protocol);
+    // Any type and, for IPv4 with "nowhere", any scope.
+    message.header.kind = RouteType::Unspec;
+    message.header.scope = RouteScope::NoWhere;
+    Request::new(Operation::new("remove route to", dst), RouteNetlinkMessage::DelRoute(message), 0)
+        .done_at(&[Errno::SRCH])
+}
+
+fn naming(dst: IpNet, protocol: u8) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(dst.addr());
+    message.header.destination_prefix_length = dst.prefix_len();
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::from(protocol);
+    if dst.prefix_len() > 0 {
+        message.attributes.push(RouteAttribute::Destination(RouteAddress::from(dst.network())));
+    }
+    message
+}
+
+fn route(message: RouteNetlinkMessage) -> Option<Route> {
+    let RouteNetlinkMessage::NewRoute(message) = message else { return None };
+    let header = &message.header;
+    if header.table != RouteHeader::RT_TABLE_MAIN {
+        return None;
+    }
+    let mut dst = match header.address_family {
+        AddressFamily::Inet => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        AddressFamily::Inet6 => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+        _ => return None,
+    };
+    let (mut device, mut via, mut source) = (None, None, None);
+    for attribute in message.attributes {
+        match attribute {
+            RouteAttribute::Destination(addr) => dst = ip(&addr)?,
+            RouteAttribute::Gateway(addr) => via = ip(&addr),
+            RouteAttribute::PrefSource(addr) => source = ip(&addr),
+            RouteAttribute::Oif(index) => device = Some(index),
+            _ => {}
+        }
+    }
+    let target = match (header.kind, via, device) {
+        (RouteType::BlackHole, ..) => Target::Blackhole,
+        (RouteType::Unicast, Some(via), device) => {
+            Target::Gateway { device, via, onlink: header.flags.contains(RouteFlags::Onlink) }
+        }
+        (RouteType::Unicast, None, Some(device)) => Target::Device(device),
+        _ => return None,
+    };
+    let dst = match dst {
+        IpAddr::V4(addr) => Ipv4Net::new(addr, header.destination_prefix_length).ok()?.into(),
+        IpAddr::V6(addr) => Ipv6Net::new(addr, header.destination_prefix_length).ok()?.into(),
+    };
+    Some(Route { dst, target, protocol: header.protocol.into(), source })
+}
+
+fn ip(addr: &RouteAddress) -> Option<IpAddr> {
+    match addr {
+        RouteAddress::Inet(addr) => Some((*addr).into()),
+        RouteAddress::Inet6(addr) => Some((*addr).into()),
+        _ => None,
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.target {
+            Target::Device(index) => write!(f, "{} through device number {index}", self.dst),
+            Target::Gateway { device: Some(index), via, .. } => {
+                write!(f, "{} via {via} on device number {index}", self.dst)
+            }
+            Target::Gateway { device: None, via, .. } => write!(f, "{} via {via}", self.dst),
+            Target::Blackhole => write!(f, "{} to nowhere", self.dst),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+//! Settings of a network namespace (`/proc/sys/net`, `sysctl(8)`).
+
+use std::{fs, io};
+
+use crate::netns::{NetNs, NetNsError};
+
+/// Sets a value in a namespace. `key` is dotted (`net.ipv4.ip_forward`) or, where a device's name may hold a dot, slashed
+/// (`net/ipv4/conf/eth0.7/rp_filter`), as in `sysctl(8)`.
+///
+/// # Errors
+/// Where the namespace cannot be entered, there is no such setting, or the kernel does not take the value.
+pub fn set(netns: &NetNs, key: &str, value: &str) -> Result<(), SysctlError> {
+    netns.run(|| set_here(key, value))?
+}
+
+/// Sets a value in the calling thread's namespace.
+///
+/// # Errors
+/// As [`set`].
+pub fn set_here(key: &str, value: &str) -> Result<(), SysctlError> {
+    fs::write(path(key), value).map_err(|source| SysctlError::Set {
+        key: key.to_owned(),
+        value: value.to_owned(),
+        source,
+    })
+}
+
+/// A namespace's value, without the line's end.
+///
+/// # Errors
+/// Where the namespace cannot be entered or there is no such setting.
+pub fn read(netns: &NetNs, key: &str) -> Result<String, SysctlError> {
+    netns.run(|| read_here(key))?
+}
+
+/// The value in the calling thread's namespace.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_here(key: &str) -> Result<String, SysctlError> {
+    fs::read_to_string(path(key))
+        .map(|value| value.trim_end().to_owned())
+        .map_err(|source| SysctlError::Read { key: key.to_owned(), source })
+}
+
+fn path(key: &str) -> String {
+    let key = if key.contains('/') { key.to_owned() } else { key.replace('.', "/") };
+    format!("/proc/sys/{key}")
+}
+
+/// Why a setting could not be set or read.
+#[derive(Debug, thiserror::Error)]
+pub enum SysctlError {
+    /// It cannot be set.
+    #[error("cannot set {key} to {value}")]
+    Set {
+        /// The setting.
+        key: String,
+        /// The value.
+        value: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// It cannot be read.
+    #[error("cannot read {key}")]
+    Read {
+        /// The setting.
+        key: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The namespace cannot be entered.
+    #[error(transparent)]
+    Namespace(#[from] NetNsError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestNs;
+
+    #[test]
+    fn a_setting_belongs_to_its_namespace() {
+        let (one, other) = (TestNs::new("sysctl-a"), TestNs::new("sysctl-b"));
+        set(&one, "net.ipv4.ip_forward", "1").unwrap();
+        set(&other, "net.ipv4.ip_forward", "0").unwrap();
+        assert_eq!(read(&one, "net.ipv4.ip_forward").unwrap(), "1");
+        assert_eq!(read(&other, "net/ipv4/ip_forward").unwrap(), "0");
+    }
+
+    #[test]
+    fn an_unknown_setting_is_named_by_the_error() {
+        let namespace = TestNs::new("sysctl-c");
+        let error = set(&namespace, "net.ipv4.no_such_setting", "1").unwrap_err();
+        assert_eq!(error.to_string(), "cannot set net.ipv4.no_such_setting to 1");
+    }
+}
