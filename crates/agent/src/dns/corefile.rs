@@ -1,0 +1,67 @@
+//! Reading the Corefile, and what it reads itself.
+
+use std::{io, path::PathBuf};
+
+use podnet_dns::{Config, Environment};
+
+use super::{DnsError, DnsOptions};
+
+/// What the configuration was made from: each file with its text, or none where it could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Sources {
+    corefile: String,
+    files: Vec<(PathBuf, Option<String>)>,
+}
+
+/// Surroundings with this process' environment variables.
+pub(super) fn environment<'a>(file: &'a dyn Fn(&str) -> io::Result<String>) -> Environment<'a> {
+    Environment { variable: &|name| std::env::var(name).ok(), file }
+}
+
+/// Reads and loads the Corefile.
+pub(super) async fn load(options: &DnsOptions) -> Result<(Config, Sources), DnsError> {
+    let options = options.clone();
+    blocking(move || {
+        let unreadable = |source| DnsError::Unreadable { path: options.corefile.clone(), source };
+        let corefile = std::fs::read_to_string(&options.corefile).map_err(unreadable)?;
+        let config = Config::load(
+            &options.corefile.display().to_string(),
+            &corefile,
+            &environment(&|path| read(&options, path)),
+        )
+        .map_err(DnsError::Corefile)?;
+        let sources = Sources { corefile, files: texts(&options, &config.files) };
+        Ok((config, sources))
+    })
+    .await
+}
+
+/// What there is to read now in place of `before`.
+pub(super) async fn look(options: &DnsOptions, before: &Sources) -> io::Result<Sources> {
+    let options = options.clone();
+    let files: Vec<PathBuf> = before.files.iter().map(|(path, _)| path.clone()).collect();
+    blocking(move || {
+        let corefile = std::fs::read_to_string(&options.corefile)?;
+        Ok(Sources { corefile, files: texts(&options, &files) })
+    })
+    .await
+}
+
+fn texts(options: &DnsOptions, files: &[PathBuf]) -> Vec<(PathBuf, Option<String>)> {
+    files.iter().map(|path| (path.clone(), read(options, &path.display().to_string()).ok())).collect()
+}
+
+fn read(options: &DnsOptions, path: &str) -> io::Result<String> {
+    if path == "/etc/resolv.conf" {
+        return std::fs::read_to_string(&options.resolv_conf);
+    }
+    std::fs::read_to_string(path)
+}
+
+/// Runs what reads files off the threads that answer queries.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

@@ -1,0 +1,58 @@
+//! Health, readiness and metrics over HTTP, where and as CoreDNS serves them.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    http::{StatusCode, header},
+    routing::get,
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use super::Shared;
+
+/// What an HTTP port is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Role {
+    /// `/health`: the process lives.
+    Health,
+    /// `/ready`: names can be answered.
+    Ready,
+    /// `/metrics`.
+    Metrics,
+}
+
+impl Role {
+    pub(super) const fn purpose(self) -> &'static str {
+        match self {
+            Self::Health => "health",
+            Self::Ready => "readiness",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
+/// Serves a port until `token` is cancelled.
+pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, role: Role, token: CancellationToken) {
+    let router = match role {
+        Role::Health => Router::new().route("/health", get(|| async { "OK" })),
+        Role::Ready => Router::new().route("/ready", get(move || std::future::ready(ready(&shared)))),
+        Role::Metrics => Router::new().route("/metrics", get(move || std::future::ready(metrics(&shared)))),
+    };
+    let served = axum::serve(listener, router).with_graceful_shutdown(token.cancelled_owned()).await;
+    if let Err(error) = served {
+        error!(%error, purpose = role.purpose(), "a port closed");
+    }
+}
+
+fn ready(shared: &Shared) -> (StatusCode, &'static str) {
+    if shared.ready() { (StatusCode::OK, "OK") } else { (StatusCode::SERVICE_UNAVAILABLE, "kubernetes") }
+}
+
+fn metrics(shared: &Shared) -> ([(header::HeaderName, &'static str); 1], String) {
+    let server = shared.server();
+    let text = server.metrics().render("dns://:53", server.gauges());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}

@@ -1,0 +1,263 @@
+//! The task that owns the cluster's state: it feeds the server, and replaces it when the Corefile changes.
+
+use std::{
+    collections::BTreeSet,
+    hash::{BuildHasher, RandomState},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1 as core;
+use kube::{
+    Api, ResourceExt,
+    runtime::{WatchStreamExt, watcher},
+};
+use podnet_client::{
+    connect,
+    watch::{Interest, PodInterest, Update, watch},
+};
+use podnet_dns::{
+    Config, Server,
+    metrics::Metrics,
+    server::{Event, Observer, Random},
+    zone::Cluster,
+};
+use podnet_model::Namespace;
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use super::{Client, DnsError, DnsOptions, Shared, corefile, corefile::Sources, listeners::Listeners};
+
+type Namespaces = Pin<Box<dyn Stream<Item = Result<watcher::Event<core::Namespace>, watcher::Error>> + Send>>;
+
+/// The owner of the cluster's state.
+pub(super) struct Keeper {
+    options: DnsOptions,
+    config: Config,
+    sources: Sources,
+    /// A Corefile that could not be loaded, so that it is complained about once.
+    refused: Option<Sources>,
+    cluster: Cluster,
+    shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
+    watches: Option<Watches>,
+}
+
+/// What tells of the cluster.
+struct Watches {
+    updates: mpsc::Receiver<Update>,
+    namespaces: Namespaces,
+    with_pods: bool,
+    synced: bool,
+    /// The namespaces were listed, or cannot be: then those with Services in them are known.
+    namespaces_listed: bool,
+    /// Names of the list that is coming in.
+    listing: BTreeSet<Namespace>,
+    known: BTreeSet<Namespace>,
+}
+
+impl Keeper {
+    /// A keeper, and the server that it keeps.
+    pub(super) async fn new(
+        options: DnsOptions,
+        config: Config,
+        sources: Sources,
+    ) -> Result<(Self, Arc<Shared>), DnsError> {
+        let metrics = Arc::new(Metrics::default());
+        let cluster = Cluster::default();
+        let server = Arc::new(server(config.clone(), &cluster, &metrics));
+        let shared = Arc::new(Shared::new(server));
+        let watches = watches(&options, &config).await?;
+        if watches.is_none() {
+            shared.server().set_synced();
+        }
+        let keeper =
+            Self { options, config, sources, refused: None, cluster, shared: Arc::clone(&shared), metrics, watches };
+        Ok((keeper, shared))
+    }
+
+    /// Keeps the server for good.
+    pub(super) async fn keep(mut self, mut listeners: Listeners) {
+        let mut look = Box::pin(tokio::time::sleep(self.interval()));
+        loop {
+            tokio::select! {
+                // The cluster's changes come first: a look at files can wait.
+                biased;
+                () = next(self.watches.as_mut(), &self.shared, &mut self.cluster) => {}
+                () = &mut look => {
+                    self.reload(&mut listeners).await;
+                    look = Box::pin(tokio::time::sleep(self.interval()));
+                }
+            }
+        }
+    }
+
+    /// The time to the next look at the files: replicas do not look all at once.
+    fn interval(&self) -> Duration {
+        let process = &self.config.process;
+        let reload = process.reload.map(|(interval, jitter)| {
+            let share = RandomState::new().hash_one(0) % 1000;
+            interval.saturating_sub(jitter / 2) + jitter.mul_f64(share as f64 / 1000.0)
+        });
+        match (reload, process.hosts_reload) {
+            (Some(reload), Some(hosts)) => reload.min(hosts),
+            (one, other) => one.or(other).unwrap_or(Duration::MAX / 4),
+        }
+    }
+
+    async fn reload(&mut self, listeners: &mut Listeners) {
+        let Ok(now) = corefile::look(&self.options, &self.sources).await else { return };
+        if now == self.sources || Some(&now) == self.refused.as_ref() {
+            return;
+        }
+        match self.take_over(listeners).await {
+            Ok(()) => {
+                self.refused = None;
+                self.metrics.reloads.fetch_add(1, Ordering::Relaxed);
+                info!(corefile = %self.options.corefile.display(), "the changed Corefile is in force");
+            }
+            Err(error) => {
+                self.refused = Some(now);
+                self.metrics.reload_failures.fetch_add(1, Ordering::Relaxed);
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                error!(%error, cause, "the changed Corefile is not taken over, the one before stays in force");
+            }
+        }
+    }
+
+    async fn take_over(&mut self, listeners: &mut Listeners) -> Result<(), DnsError> {
+        let (config, sources) = corefile::load(&self.options).await?;
+        let wanted = config.kubernetes().next().is_some();
+        let enough = self.watches.as_ref().is_some_and(|watches| watches.with_pods || !config.verifies_pods());
+        let watches = if wanted && !enough { watches(&self.options, &config).await? } else { None };
+        listeners.adopt(&config).await?;
+        for warning in &config.warnings {
+            warn!("{warning}");
+        }
+        let server = Arc::new(server(config.clone(), &self.cluster, &self.metrics));
+        if watches.is_some() {
+            self.watches = watches;
+        }
+        // What was known stays known: new watches only add to it.
+        if self.shared.server().synced() {
+            server.set_synced();
+        }
+        self.shared.replace(server, config.process.health.map_or(Duration::ZERO, |(_, lameduck)| lameduck));
+        self.shared.probe_loops();
+        (self.config, self.sources) = (config, sources);
+        Ok(())
+    }
+}
+
+/// Takes the next of the cluster's changes in; waits for ever where nothing is watched.
+async fn next(watches: Option<&mut Watches>, shared: &Shared, cluster: &mut Cluster) {
+    let Some(watches) = watches else { return std::future::pending().await };
+    let server = shared.server();
+    tokio::select! {
+        update = watches.updates.recv() => match update {
+            Some(Update::Change(change)) => server.apply(cluster, &change),
+            Some(Update::Synced) => watches.synced = true,
+            None => std::future::pending().await,
+        },
+        event = watches.namespaces.next() => match event {
+            Some(event) => watches.namespace(event, &server, cluster),
+            None => std::future::pending().await,
+        },
+    }
+    if watches.synced && watches.namespaces_listed && !server.synced() {
+        server.set_synced();
+        info!("the cluster's state is known");
+    }
+}
+
+impl Watches {
+    fn namespace(
+        &mut self,
+        event: Result<watcher::Event<core::Namespace>, watcher::Error>,
+        server: &Server<Client>,
+        cluster: &mut Cluster,
+    ) {
+        let name = |namespace: &core::Namespace| Namespace::from(namespace.name_any());
+        match event {
+            Ok(watcher::Event::Apply(namespace)) => {
+                self.known.insert(name(&namespace));
+                server.namespace(cluster, &name(&namespace), true);
+            }
+            Ok(watcher::Event::Delete(namespace)) => {
+                self.known.remove(&name(&namespace));
+                server.namespace(cluster, &name(&namespace), false);
+            }
+            Ok(watcher::Event::Init) => self.listing.clear(),
+            Ok(watcher::Event::InitApply(namespace)) => {
+                self.listing.insert(name(&namespace));
+                server.namespace(cluster, &name(&namespace), true);
+            }
+            Ok(watcher::Event::InitDone) => {
+                for gone in self.known.difference(&self.listing) {
+                    server.namespace(cluster, gone, false);
+                }
+                self.known = std::mem::take(&mut self.listing);
+                self.namespaces_listed = true;
+            }
+            Err(error) => {
+                // What forbids the list does not pass by waiting; names of Services do not depend on it.
+                self.namespaces_listed = true;
+                warn!(%error, "cannot watch namespaces; those without Services are not known meanwhile");
+            }
+        }
+    }
+}
+
+/// What has to be watched for a Corefile; none when it has no `kubernetes`.
+async fn watches(options: &DnsOptions, config: &Config) -> Result<Option<Watches>, DnsError> {
+    if config.kubernetes().next().is_none() {
+        return Ok(None);
+    }
+    let client = match &options.kubeconfig {
+        Some(path) => connect::from_kubeconfig(path).await?,
+        None => connect::in_cluster()?,
+    };
+    let with_pods = config.verifies_pods();
+    let interest = Interest {
+        services: true,
+        slices: true,
+        pods: if with_pods { PodInterest::All } else { PodInterest::None },
+        ..Interest::default()
+    };
+    let namespaces = watcher(Api::<core::Namespace>::all(client.clone()), watcher::Config::default());
+    Ok(Some(Watches {
+        updates: watch(client, interest),
+        namespaces: namespaces.default_backoff().boxed(),
+        with_pods,
+        synced: false,
+        namespaces_listed: false,
+        listing: BTreeSet::new(),
+        known: BTreeSet::new(),
+    }))
+}
+
+fn server(config: Config, cluster: &Cluster, metrics: &Arc<Metrics>) -> Server<Client> {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as u32);
+    Server::new(config, cluster, seconds, Arc::clone(metrics), random(), observer())
+}
+
+/// Ids that nobody can guess: the standard library's keyed hash (SipHash, keys from the operating system) over a counter.
+fn random() -> Random {
+    let (keyed, counter) = (RandomState::new(), AtomicU64::new(0));
+    Box::new(move || keyed.hash_one(counter.fetch_add(1, Ordering::Relaxed)) as u16)
+}
+
+fn observer() -> Observer {
+    Box::new(|event| match event {
+        Event::Query { from, name, qtype, transport } => info!(%from, %name, qtype, ?transport, "query"),
+        Event::Failed { name, reason } => warn!(%name, %reason, "a query failed"),
+        Event::Loop { upstream } => {
+            error!(%upstream, "this upstream forwards back to this server; it is not asked any more");
+        }
+    })
+}
