@@ -136,14 +136,12 @@ pub fn render(
             )
         }
     };
-    let rows = objects.iter().zip(rows).map(|(object, cells)| row(object, cells, include_object));
-    json!({
-        "kind": "Table",
-        "apiVersion": "meta.k8s.io/v1",
-        "metadata": list_metadata,
-        "columnDefinitions": columns,
-        "rows": rows.collect::<Vec<_>>(),
-    })
+    let rows = objects.iter().zip(rows).map(|(object, cells)| row(object, cells, include_object)).collect();
+    let mut table = json!({ "kind": "Table", "apiVersion": "meta.k8s.io/v1" });
+    table["metadata"] = list_metadata;
+    table["columnDefinitions"] = Value::Array(columns);
+    table["rows"] = Value::Array(rows);
+    table
 }
 
 fn definition(column: &Column) -> Value {
@@ -157,7 +155,8 @@ fn definition(column: &Column) -> Value {
 }
 
 fn row(object: &Value, cells: Vec<Value>, include: IncludeObject) -> Value {
-    let mut row = json!({ "cells": cells });
+    let mut row = json!({});
+    row["cells"] = Value::Array(cells);
     match include {
         IncludeObject::None => {}
         IncludeObject::Object => row["object"] = object.clone(),

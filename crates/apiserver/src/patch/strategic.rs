@@ -214,7 +214,8 @@ impl ElementOrder<'_> {
         let mut named = named.into_iter().peekable();
         for element in foreign {
             let place = self.index(&self.before, &element);
-            let goes_first = |known: &Value| matches!((self.index(&self.before, known), place), (Some(k), Some(p)) if k < p);
+            let goes_first =
+                |known: &Value| matches!((self.index(&self.before, known), place), (Some(k), Some(p)) if k < p);
             while let Some(known) = named.next_if(goes_first) {
                 list.push(known);
             }

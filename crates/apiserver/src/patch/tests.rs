@@ -1,3 +1,5 @@
+#![allow(clippy::needless_pass_by_value, reason = "the objects are literals at the call")]
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -25,7 +27,8 @@ fn merge_patch_follows_the_table_of_rfc_7396() {
 #[test]
 fn json_patch_applies_all_operations_or_none() {
     let current = json!({"spec":{"replicas":1}});
-    let patch = json!([{"op":"test","path":"/spec/replicas","value":1},{"op":"replace","path":"/spec/replicas","value":3}]);
+    let patch =
+        json!([{"op":"test","path":"/spec/replicas","value":1},{"op":"replace","path":"/spec/replicas","value":3}]);
     let patched = apply(PatchKind::Json, "apps", "Deployment", &current, &patch).unwrap();
     assert_eq!(patched, json!({"spec":{"replicas":3}}));
 
@@ -67,7 +70,9 @@ fn custom_resources_take_no_strategic_patch() {
 #[test]
 fn keyed_lists_merge_by_their_key() {
     let template = |containers: Value| json!({"spec":{"template":{"spec":{"containers":containers}}}});
-    let current = template(json!([{"name":"a","image":"a:1","env":[{"name":"X","value":"1"},{"name":"Y","value":"2"}]},{"name":"b","image":"b:1"}]));
+    let current = template(
+        json!([{"name":"a","image":"a:1","env":[{"name":"X","value":"1"},{"name":"Y","value":"2"}]},{"name":"b","image":"b:1"}]),
+    );
     let table = [
         // kubectl set image
         (json!([{"name":"a","image":"a:2"}]), "a:2 b:1"),
@@ -86,10 +91,7 @@ fn keyed_lists_merge_by_their_key() {
     }
     let patch = template(json!([{"name":"a","env":[{"name":"X","value":"9"},{"name":"Y","$patch":"delete"}]}]));
     let patched = strategic("Deployment", current, patch);
-    assert_eq!(
-        patched["spec"]["template"]["spec"]["containers"][0]["env"],
-        json!([{"name":"X","value":"9"}])
-    );
+    assert_eq!(patched["spec"]["template"]["spec"]["containers"][0]["env"], json!([{"name":"X","value":"9"}]));
 }
 
 #[test]
@@ -111,7 +113,7 @@ fn taints_are_replaced_as_clients_send_them_whole() {
 fn finalizers_are_a_set_of_values() {
     let current = json!({"metadata":{"finalizers":["a/x","b/y"]}});
     let added = strategic("ConfigMap", current.clone(), json!({"metadata":{"finalizers":["b/y","c/z"]}}));
-    assert_eq!(added["metadata"]["finalizers"], json!(["a/x","b/y","c/z"]));
+    assert_eq!(added["metadata"]["finalizers"], json!(["a/x", "b/y", "c/z"]));
     let removed = strategic("ConfigMap", current, json!({"metadata":{"$deleteFromPrimitiveList/finalizers":["a/x"]}}));
     assert_eq!(removed["metadata"]["finalizers"], json!(["b/y"]));
 }
@@ -119,7 +121,8 @@ fn finalizers_are_a_set_of_values() {
 #[test]
 fn the_element_order_holds_and_foreign_elements_keep_their_place() {
     let names = |list: &[&str]| list.iter().map(|name| json!({"name":name})).collect::<Vec<_>>();
-    let table: [(&[&str], &[&str], &[&str], &[&str]); 4] = [
+    type Names = &'static [&'static str];
+    let table: [(Names, Names, Names, Names); 4] = [
         (&["a", "b"], &[], &["b", "a"], &["b", "a"]),
         (&["a", "b"], &["c"], &["c", "a", "b"], &["c", "a", "b"]),
         // the sidecar was injected by somebody else, in the middle
@@ -129,7 +132,11 @@ fn the_element_order_holds_and_foreign_elements_keep_their_place() {
     for (before, added, order, wanted) in table {
         let current = json!({"spec":{"containers":names(before)}});
         let patch = json!({"spec":{"$setElementOrder/containers":names(order),"containers":names(added)}});
-        assert_eq!(strategic("Pod", current, patch)["spec"]["containers"], json!(names(wanted)), "{before:?} {order:?}");
+        assert_eq!(
+            strategic("Pod", current, patch)["spec"]["containers"],
+            json!(names(wanted)),
+            "{before:?} {order:?}"
+        );
     }
 }
 

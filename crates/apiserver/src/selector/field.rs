@@ -152,7 +152,8 @@ fn split(text: &str) -> Vec<&str> {
 
 impl Requirement {
     fn parse(text: &str) -> Result<Self, SelectorError> {
-        let wrong = |reason: &str| SelectorError::Requirement { requirement: text.to_owned(), reason: reason.to_owned() };
+        let wrong =
+            |reason: &str| SelectorError::Requirement { requirement: text.to_owned(), reason: reason.to_owned() };
         let at = text.find('=').ok_or_else(|| wrong("found no operator: one of =, ==, != is expected"))?;
         let (field, equal, value) = match (text[..at].strip_suffix('!'), text[at..].strip_prefix("==")) {
             (Some(field), _) => (field, false, &text[at + 1..]),

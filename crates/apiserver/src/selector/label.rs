@@ -95,7 +95,8 @@ fn split(text: &str) -> Result<Vec<&str>, SelectorError> {
 
 impl Requirement {
     fn parse(text: &str) -> Result<Self, SelectorError> {
-        let wrong = |reason: &str| SelectorError::Requirement { requirement: text.to_owned(), reason: reason.to_owned() };
+        let wrong =
+            |reason: &str| SelectorError::Requirement { requirement: text.to_owned(), reason: reason.to_owned() };
         if let Some(key) = text.strip_prefix('!') {
             return Ok(Self { key: checked_key(key.trim()).map_err(|e| wrong(&e))?, test: Test::Absent });
         }
@@ -136,7 +137,9 @@ fn values(text: &str) -> Result<Vec<String>, String> {
 fn checked_key(key: &str) -> Result<String, String> {
     let (prefix, name) = key.rsplit_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
     let prefix_fits = prefix.is_none_or(|p| {
-        !p.is_empty() && p.len() <= 253 && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
+        !p.is_empty()
+            && p.len() <= 253
+            && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
     });
     if prefix_fits && is_label_text(name) && !name.is_empty() {
         Ok(key.to_owned())

@@ -40,7 +40,9 @@ fn label_selectors_select_by_equality_sets_and_existence() {
 
 #[test]
 fn malformed_label_selectors_are_refused() {
-    for selector in ["=x", "a,,b", "a in x", "a in (x", "a b", "a in (x))", "a=b=c", "a=-x", "a>x", "/a=b", "a~b", "a=b,"] {
+    for selector in
+        ["=x", "a,,b", "a in x", "a in (x", "a b", "a in (x))", "a=b=c", "a=-x", "a>x", "/a=b", "a~b", "a=b,"]
+    {
         assert!(LabelSelector::parse(selector).is_err(), "{selector}");
     }
 }

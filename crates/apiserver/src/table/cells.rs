@@ -43,12 +43,8 @@ pub(super) fn joined<S: AsRef<str>>(texts: impl IntoIterator<Item = S>) -> Value
 
 /// A map as `a=1,b=2`, sorted by key, or `<none>`.
 pub(super) fn pairs(map: &Value) -> Value {
-    let mut pairs: Vec<String> = map
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}={}", text(value)))
-        .collect();
+    let mut pairs: Vec<String> =
+        map.as_object().into_iter().flatten().map(|(key, value)| format!("{key}={}", text(value))).collect();
     pairs.sort();
     joined(pairs)
 }

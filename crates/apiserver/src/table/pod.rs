@@ -89,8 +89,7 @@ impl Summary {
     fn of(pod: &Value) -> Self {
         let status = &pod["status"];
         let sidecars = list(&pod["spec"]["initContainers"]).iter().filter(|c| is_sidecar(c)).count();
-        let mut summary =
-            Self { total: list(&pod["spec"]["containers"]).len() + sidecars, ..Self::default() };
+        let mut summary = Self { total: list(&pod["spec"]["containers"]).len() + sidecars, ..Self::default() };
         summary.reason = match text(&status["reason"]) {
             "" => text(&status["phase"]).to_owned(),
             reason => reason.to_owned(),

@@ -9,9 +9,7 @@ use super::{
 
 pub(super) static NAMESPACES: Printer = Printer {
     columns: &[NAME, Column::text("Status"), AGE],
-    cells: |namespace, now| {
-        vec![name(namespace), json!(text(&namespace["status"]["phase"])), age::of(namespace, now)]
-    },
+    cells: |namespace, now| vec![name(namespace), json!(text(&namespace["status"]["phase"])), age::of(namespace, now)],
 };
 
 pub(super) static CONFIG_MAPS: Printer = Printer {

@@ -1,3 +1,5 @@
+#![allow(clippy::needless_pass_by_value, reason = "the objects are literals at the call")]
+
 use serde_json::json;
 
 use super::*;
@@ -36,11 +38,7 @@ fn the_headings_are_the_ones_that_users_know() {
     for (group, kind, wanted) in [
         ("", "Pod", "NAME,READY,STATUS,RESTARTS,AGE,IP,NODE,NOMINATED NODE,READINESS GATES"),
         ("", "Service", "NAME,TYPE,CLUSTER-IP,EXTERNAL-IP,PORT(S),AGE,SELECTOR"),
-        (
-            "",
-            "Node",
-            "NAME,STATUS,ROLES,AGE,VERSION,INTERNAL-IP,EXTERNAL-IP,OS-IMAGE,KERNEL-VERSION,CONTAINER-RUNTIME",
-        ),
+        ("", "Node", "NAME,STATUS,ROLES,AGE,VERSION,INTERNAL-IP,EXTERNAL-IP,OS-IMAGE,KERNEL-VERSION,CONTAINER-RUNTIME"),
         ("apps", "Deployment", "NAME,READY,UP-TO-DATE,AVAILABLE,AGE,CONTAINERS,IMAGES,SELECTOR"),
         ("apps", "ReplicaSet", "NAME,DESIRED,CURRENT,READY,AGE,CONTAINERS,IMAGES,SELECTOR"),
         ("", "Endpoints", "NAME,ENDPOINTS,AGE"),
@@ -121,7 +119,10 @@ fn a_pod_that_initialises_says_how_far_it_is() {
     let done = json!({"name": "a", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}});
     assert_eq!(init(json!([{"name": "a", "state": {"running": {}}}])), "Init:0/2");
     assert_eq!(init(json!([done, {"name": "b", "state": {"waiting": {"reason": "PodInitializing"}}}])), "Init:1/2");
-    assert_eq!(init(json!([{"name": "a", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}])), "Init:CrashLoopBackOff");
+    assert_eq!(
+        init(json!([{"name": "a", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}])),
+        "Init:CrashLoopBackOff"
+    );
     assert_eq!(init(json!([{"name": "a", "state": {"terminated": {"exitCode": 1, "reason": "Error"}}}])), "Init:Error");
     assert_eq!(init(json!([{"name": "a", "state": {"terminated": {"exitCode": 2}}}])), "Init:ExitCode:2");
     assert_eq!(init(json!([done, done])), "PodInitializing");
@@ -236,10 +237,7 @@ fn small_kinds_count_their_data() {
     assert_eq!(printed("", "Secret", &json!({"type": "Opaque", "data": {"a": "eA=="}})), "x Opaque 1 5m");
     assert_eq!(printed("", "Namespace", &json!({"status": {"phase": "Active"}})), "x Active 5m");
     assert_eq!(printed("coordination.k8s.io", "Lease", &json!({"spec": {"holderIdentity": "n1"}})), "x n1 5m");
-    assert_eq!(
-        printed("apiextensions.k8s.io", "CustomResourceDefinition", &json!({})),
-        "x 2026-03-01T11:55:00Z"
-    );
+    assert_eq!(printed("apiextensions.k8s.io", "CustomResourceDefinition", &json!({})), "x 2026-03-01T11:55:00Z");
     assert_eq!(printed("example.org", "Thing", &json!({})), "x 5m");
 }
 

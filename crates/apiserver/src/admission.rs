@@ -1,0 +1,27 @@
+//! What happens to an object between the request and the store: defaults, what clients may not set, validation.
+//!
+//! The order for a new object: [`decode_check`] (are the types right?), [`unknown_fields`], [`prepare_create`],
+//! [`default_object`], [`allocate::ServiceAllocator::assign`] for Services, [`validate_create`]. For a change: [`decode_check`],
+//! [`prepare_update`] (or [`prepare_status_update`] for the status subresource), [`default_object`], the allocator,
+//! [`validate_update`], and then [`generation_bumped`] says whether `metadata.generation` counts it.
+//!
+//! Everything here knows built-in kinds; of custom resources it knows their metadata alone.
+
+pub mod allocate;
+mod decode;
+mod defaults;
+mod field_error;
+mod names;
+mod prepare;
+mod quantity;
+mod tree;
+mod validate;
+
+pub use decode::{decode_check, unknown_fields};
+pub use defaults::default_object;
+pub use field_error::{FieldError, FieldErrorKind};
+pub use prepare::{generation_bumped, prepare_create, prepare_status_update, prepare_update};
+pub use validate::{validate_create, validate_update};
+
+#[cfg(test)]
+mod tests;

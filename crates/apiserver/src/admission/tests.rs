@@ -1,0 +1,7 @@
+mod decode;
+mod defaults;
+mod objects;
+mod prepare;
+mod updates;
+mod validate;
+mod validate_data;
