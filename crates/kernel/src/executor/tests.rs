@@ -1,1 +1,183 @@
+use std::net::Ipv4Addr;
 
+use podnet_planner::step::{FdbEntry, Neighbour, Route, RouteTarget, Vxlan};
+
+use super::*;
+use crate::{
+    link::{self, Veth, VethPeer},
+    sysctl,
+    testing::{TestNs, mac},
+};
+
+const UNDERLAY: &str = "192.0.2";
+
+/// Two nodes on one wire, and what each plans for the other.
+struct Nodes {
+    namespaces: [TestNs; 2],
+    sockets: [RtSocket; 2],
+}
+
+impl Nodes {
+    fn new(tag: &str) -> Self {
+        let namespaces = ["a", "b"].map(|name| TestNs::new(&format!("{tag}-{name}")));
+        let mut sockets = [0, 1].map(|index: usize| RtSocket::open_in(&namespaces[index]).unwrap());
+        let peer = VethPeer { name: "eth0", mac: None, netns: Some(&namespaces[1]) };
+        link::create_veth(&mut sockets[0], &Veth { name: "eth0", mac: None, peer, mtu: 1500 }).unwrap();
+        for (number, namespace) in (1..).zip(&namespaces) {
+            namespace.command("ip link set eth0 up");
+            namespace.command(&format!("ip addr add {UNDERLAY}.{number}/24 dev eth0"));
+            sysctl::set(namespace, "net.ipv4.ip_forward", "1").unwrap();
+        }
+        Self { namespaces, sockets }
+    }
+}
+
+fn underlay(number: u8) -> Ipv4Addr {
+    format!("{UNDERLAY}.{number}").parse().unwrap()
+}
+
+fn overlay(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 233, number, 0)
+}
+
+fn vxlan(number: u8) -> Vxlan {
+    Vxlan {
+        name: "vxlan.podnet".into(),
+        vni: 4096,
+        port: 4789,
+        local: underlay(number),
+        mac: mac(9, number),
+        mtu: 1450,
+        addr: Some(overlay(number)),
+    }
+}
+
+/// What node `number` plans for node `other`.
+fn towards(number: u8, other: u8) -> Vec<Step> {
+    let device = LinkName::from("vxlan.podnet");
+    let via = overlay(other).into();
+    let dst = format!("10.233.{other}.0/24").parse().unwrap();
+    let own = format!("10.233.{number}.0/26").parse().unwrap();
+    vec![
+        Step::SetVxlan(vxlan(number)),
+        Step::SetFdb(FdbEntry { device: device.clone(), mac: mac(9, other), remote: underlay(other).into() }),
+        Step::SetNeighbour(Neighbour { device: device.clone(), addr: via, mac: mac(9, other) }),
+        Step::SetRoute(Route { dst, target: RouteTarget::OnLink { device, via } }),
+        Step::SetRoute(Route { dst: own, target: RouteTarget::Blackhole }),
+        Step::SetRoute(Route {
+            dst: format!("10.200.{number}.0/24").parse().unwrap(),
+            target: RouteTarget::Via(underlay(other).into()),
+        }),
+    ]
+}
+
+fn device() -> LinkName {
+    "vxlan.podnet".into()
+}
+
+#[test]
+fn two_nodes_reach_each_other_through_vxlan() {
+    let mut nodes = Nodes::new("exec-ping");
+    apply(&mut nodes.sockets[0], &towards(1, 2)).unwrap();
+    apply(&mut nodes.sockets[1], &towards(2, 1)).unwrap();
+    nodes.namespaces[0].command("ping -c 1 -W 2 10.233.2.0");
+    // As large as the device carries, not to be cut into pieces.
+    nodes.namespaces[1].command("ping -c 1 -W 2 -M do -s 1422 10.233.1.0");
+}
+
+#[test]
+fn what_was_applied_is_what_is_observed_and_applying_it_again_changes_nothing() {
+    let mut nodes = Nodes::new("exec-observe");
+    let socket = &mut nodes.sockets[0];
+    let steps = towards(1, 2);
+    for _ in 0..2 {
+        assert_eq!(apply(socket, &steps).unwrap(), Applied::default());
+        let observed = observe(socket, &device()).unwrap();
+        assert_eq!(observed.vxlan, Some(vxlan(1)));
+        assert_eq!(setting(&observed), steps[1..].iter().map(|step| format!("{step:?}")).collect());
+    }
+}
+
+/// The steps that would make what is observed, but for the device.
+fn setting(observed: &Observed) -> std::collections::BTreeSet<String> {
+    let routes = observed.routes.iter().cloned().map(Step::SetRoute);
+    let neighbours = observed.neighbours.iter().cloned().map(Step::SetNeighbour);
+    let fdb = observed.fdb.iter().cloned().map(Step::SetFdb);
+    routes.chain(neighbours).chain(fdb).map(|step| format!("{step:?}")).collect()
+}
+
+#[test]
+fn removing_undoes_setting_and_can_be_done_twice() {
+    let mut nodes = Nodes::new("exec-remove");
+    let socket = &mut nodes.sockets[0];
+    let steps = towards(1, 2);
+    apply(socket, &steps).unwrap();
+    let removals: Vec<Step> = steps.into_iter().rev().map(removal).collect();
+    for _ in 0..2 {
+        apply(socket, &removals).unwrap();
+        assert_eq!(observe(socket, &device()).unwrap(), Observed::default());
+    }
+}
+
+fn removal(step: Step) -> Step {
+    match step {
+        Step::SetVxlan(vxlan) => Step::RemoveLink(vxlan.name),
+        Step::SetRoute(route) => Step::RemoveRoute(route),
+        Step::SetNeighbour(neighbour) => Step::RemoveNeighbour(neighbour),
+        Step::SetFdb(entry) => Step::RemoveFdb(entry),
+        other => other,
+    }
+}
+
+#[test]
+fn a_device_is_changed_where_the_kernel_can_and_made_anew_where_it_cannot() {
+    let mut nodes = Nodes::new("exec-change");
+    let socket = &mut nodes.sockets[0];
+    apply(socket, &towards(1, 2)).unwrap();
+    let changed = Vxlan { mac: mac(9, 7), mtu: 1400, addr: Some(overlay(7)), ..vxlan(1) };
+    assert_eq!(apply(socket, &[Step::SetVxlan(changed.clone())]).unwrap().remade, []);
+    let observed = observe(socket, &device()).unwrap();
+    assert_eq!((observed.vxlan, observed.fdb.len()), (Some(changed.clone()), 1));
+    let other = Vxlan { vni: 5000, ..changed };
+    assert_eq!(apply(socket, &[Step::SetVxlan(other.clone())]).unwrap().remade, [device()]);
+    let observed = observe(socket, &device()).unwrap();
+    assert_eq!((observed.vxlan, observed.fdb.len(), observed.neighbours.len()), (Some(other), 0, 0));
+}
+
+#[test]
+fn a_step_on_a_device_that_is_not_there_fails_by_its_index_and_those_before_it_are_done() {
+    let mut nodes = Nodes::new("exec-fail");
+    let socket = &mut nodes.sockets[0];
+    let blackhole = Route { dst: "10.5.0.0/16".parse().unwrap(), target: RouteTarget::Blackhole };
+    let lost = Route { dst: "10.6.0.0/16".parse().unwrap(), target: RouteTarget::Device("nowhere".into()) };
+    let error = apply(socket, &[Step::SetRoute(blackhole.clone()), Step::SetRoute(lost.clone())]).unwrap_err();
+    assert_eq!((error.index, *error.step), (1, Step::SetRoute(lost)));
+    assert_eq!(error.source.to_string(), "cannot make route 10.6.0.0/16: there is no device nowhere");
+    assert_eq!(observe(socket, &device()).unwrap().routes.into_iter().collect::<Vec<_>>(), [blackhole]);
+}
+
+#[test]
+fn a_step_that_the_kernel_refuses_fails_by_its_index() {
+    let mut nodes = Nodes::new("exec-refuse");
+    let unreachable = RouteTarget::Via("198.51.100.1".parse().unwrap());
+    let refused = Step::SetRoute(Route { dst: "10.6.0.0/16".parse().unwrap(), target: unreachable });
+    let steps = [towards(1, 2), vec![refused.clone()]].concat();
+    let error = apply(&mut nodes.sockets[0], &steps).unwrap_err();
+    assert_eq!((error.index, *error.step), (steps.len() - 1, refused));
+}
+
+#[test]
+fn hundreds_of_blocks_are_routed_in_a_few_system_calls() {
+    let mut nodes = Nodes::new("exec-many");
+    let socket = &mut nodes.sockets[0];
+    let route = |number: u16| {
+        let [high, low] = number.to_be_bytes();
+        let dst = format!("10.{}.{low}.0/24", 100 + high).parse().unwrap();
+        Step::SetRoute(Route { dst, target: RouteTarget::Via(underlay(2).into()) })
+    };
+    let steps: Vec<Step> = (0..1000).map(route).collect();
+    let start = std::time::Instant::now();
+    apply(socket, &steps).unwrap();
+    println!("1000 routes in {:?}", start.elapsed());
+    assert_eq!(observe(socket, &device()).unwrap().routes.len(), 1000);
+}

@@ -1,6 +1,9 @@
 //! The requests that devices are made and changed by.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::{
+    os::fd::{AsFd, AsRawFd},
+    path::Path,
+};
 
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
@@ -91,12 +94,15 @@ pub(crate) fn set_state(link: LinkRef<'_>, up: bool) -> Request {
 }
 
 /// What a pod interface's end needs besides being up, in the same message: no IPv6 link-local address of its own (so no router
-/// solicitations, no duplicate address detection), and no reverse path filter, which sends and answers on different devices break.
+/// solicitations, no duplicate address detection), and no reverse path filter, as requests and answers may take different devices.
+/// A kernel that was started without IPv6 refuses its settings.
 pub(crate) fn set_up_quietly(link: LinkRef<'_>) -> Request {
     let mut message = naming(link);
     message.header.change_mask = LinkFlags::Up;
     message.header.flags = LinkFlags::Up;
-    message.attributes.push(LinkAttribute::AfSpecUnspec(vec![no_reverse_path_filter(), no_link_local()]));
+    let without_ipv6 = !Path::new("/proc/sys/net/ipv6").exists();
+    let settings = std::iter::once(no_reverse_path_filter()).chain((!without_ipv6).then(no_link_local));
+    message.attributes.push(LinkAttribute::AfSpecUnspec(settings.collect()));
     set("set up device", link, message)
 }
 

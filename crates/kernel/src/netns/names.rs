@@ -24,7 +24,7 @@ pub(super) fn reserve(path: &Path) -> Result<(), NetNsError> {
         .create(directory)
         .map_err(|source| failed("make directory", directory, source))?;
     share(directory)?;
-    match OpenOptions::new().read(true).create_new(true).mode(0o444).open(path) {
+    match OpenOptions::new().write(true).create_new(true).mode(0o444).open(path) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             Err(NetNsError::Exists { path: path.to_path_buf() })

@@ -1,1 +1,173 @@
+use std::{
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
+    time::{Duration, Instant},
+};
 
+use super::*;
+use crate::{
+    sysctl,
+    testing::{TestNs, mac},
+};
+
+struct Pods {
+    node: TestNs,
+    host: RtSocket,
+    namespaces: Vec<TestNs>,
+    interfaces: Vec<PodInterface>,
+}
+
+/// A node with pods that have addresses and namespaces, but no interfaces yet.
+fn pods(tag: &str, count: u8) -> Pods {
+    let node = TestNs::new(&format!("{tag}-node"));
+    sysctl::set(&node, "net.ipv4.ip_forward", "1").unwrap();
+    sysctl::set(&node, "net.ipv6.conf.all.forwarding", "1").unwrap();
+    node.command("ip addr add 192.0.2.1/32 dev lo");
+    let host = RtSocket::open_in(&node).unwrap();
+    let namespaces: Vec<TestNs> = (1..=count).map(|number| TestNs::new(&format!("{tag}-pod{number}"))).collect();
+    let interfaces = (1..=count).zip(&namespaces).map(|(number, namespace)| interface(namespace, number)).collect();
+    Pods { node, host, namespaces, interfaces }
+}
+
+fn interface(namespace: &NetNs, number: u8) -> PodInterface {
+    PodInterface {
+        netns: namespace.clone(),
+        container_ifname: "eth0".into(),
+        host_ifname: format!("pod{number}").into(),
+        addr: vec![v4(number).into(), format!("fd00::{number}").parse().unwrap()],
+        mtu: 1450,
+        pod_mac: mac(1, number),
+        host_mac: mac(2, number),
+    }
+}
+
+fn v4(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 233, 64, number)
+}
+
+#[test]
+fn two_pods_reach_each_other_through_the_node_with_ping_and_tcp() {
+    let mut pods = pods("pair", 2);
+    for interface in &pods.interfaces {
+        interface.create(&mut pods.host).unwrap();
+        assert_eq!(interface.check(&mut pods.host).unwrap(), []);
+    }
+    pods.namespaces[0].command("ping -c 1 -W 2 10.233.64.2");
+    pods.namespaces[0].command("ping -c 1 -W 2 fd00::2");
+    pods.node.command("ping -c 1 -W 2 10.233.64.1");
+    let server = SocketAddrV4::new(v4(2), 8080);
+    let listener = pods.namespaces[1].run(|| TcpListener::bind(server)).unwrap().unwrap();
+    let mut client = pods.namespaces[0].run(|| TcpStream::connect(server)).unwrap().unwrap();
+    let (mut served, from) = listener.accept().unwrap();
+    assert_eq!(from.ip(), v4(1), "nothing translates the source");
+    client.write_all(b"hello").unwrap();
+    drop(client);
+    let mut text = String::new();
+    served.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "hello");
+}
+
+#[test]
+fn nobody_asks_for_an_address_and_the_node_filters_no_reverse_path() {
+    let mut pods = pods("quiet", 1);
+    sysctl::set(&pods.node, "net.ipv4.conf.default.rp_filter", "1").unwrap();
+    pods.interfaces[0].create(&mut pods.host).unwrap();
+    assert_eq!(sysctl::read(&pods.node, "net.ipv4.conf.pod1.rp_filter").unwrap(), "0");
+    assert_eq!(sysctl::read(&pods.node, "net.ipv6.conf.pod1.addr_gen_mode").unwrap(), "1");
+    pods.node.command("ping -c 1 -W 2 10.233.64.1");
+    let neighbours = pods.namespaces[0].command("ip neigh show");
+    assert!(neighbours.lines().all(|line| line.trim_end().ends_with("PERMANENT")), "{neighbours}");
+}
+
+#[test]
+fn a_failure_in_the_middle_leaves_nothing() {
+    let mut pods = pods("undo", 1);
+    // The pod's side succeeds, and the node's second address is refused.
+    sysctl::set(&pods.node, "net.ipv6.conf.default.disable_ipv6", "1").unwrap();
+    let error = pods.interfaces[0].create(&mut pods.host).unwrap_err();
+    assert_eq!(error.to_string(), "cannot make pod interface pod1");
+    assert_eq!(link::find(&mut pods.host, "pod1").unwrap(), None);
+    assert_eq!(route::list(&mut pods.host, ROUTE_PROTOCOL).unwrap(), []);
+    let mut pod = RtSocket::open_in(&pods.namespaces[0]).unwrap();
+    assert_eq!(link::find(&mut pod, "eth0").unwrap(), None);
+}
+
+#[test]
+fn an_interface_that_is_there_is_not_touched_by_making_it_again() {
+    let mut pods = pods("again", 1);
+    pods.interfaces[0].create(&mut pods.host).unwrap();
+    let PodInterfaceError::Create { source, .. } = pods.interfaces[0].create(&mut pods.host).unwrap_err() else {
+        panic!("another error");
+    };
+    assert!(source.is_exists());
+    assert_eq!(pods.interfaces[0].check(&mut pods.host).unwrap(), []);
+}
+
+#[test]
+fn removing_from_either_side_takes_everything_along_and_can_be_done_twice() {
+    let mut pods = pods("remove", 2);
+    for interface in &pods.interfaces {
+        interface.create(&mut pods.host).unwrap();
+    }
+    for _ in 0..2 {
+        remove(&mut pods.host, &"pod1".into()).unwrap();
+        remove_from_pod(&pods.namespaces[1], &"eth0".into()).unwrap();
+    }
+    let names: Vec<String> = link::list(&mut pods.host).unwrap().iter().map(|link| link.name.to_string()).collect();
+    assert_eq!(names, ["lo"]);
+    assert_eq!(route::list(&mut pods.host, ROUTE_PROTOCOL).unwrap(), []);
+}
+
+#[test]
+fn a_check_names_each_thing_that_somebody_changed() {
+    let mut pods = pods("check", 1);
+    let interface = &pods.interfaces[0];
+    assert_eq!(
+        interface.check(&mut pods.host).unwrap(),
+        [Difference::NoDevice("eth0".into()), Difference::NoDevice("pod1".into())]
+    );
+    interface.create(&mut pods.host).unwrap();
+    pods.node.command("ip route del 10.233.64.1");
+    pods.node.command("ip neigh del 10.233.64.1 dev pod1");
+    pods.node.command("ip link set pod1 mtu 1300");
+    // With its last address a device loses its routes and neighbours.
+    pods.namespaces[0].command("ip addr del 10.233.64.1/32 dev eth0");
+    let found: Vec<String> = interface.check(&mut pods.host).unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        found,
+        [
+            "device pod1 has MTU 1300",
+            "the pod has not address 10.233.64.1",
+            "no route to 169.254.1.1/32 goes through eth0",
+            "no route to 0.0.0.0/0 goes through eth0",
+            "169.254.1.1 is no permanent neighbour on eth0",
+            "no route to 10.233.64.1/32 goes through pod1",
+            "10.233.64.1 is no permanent neighbour on pod1",
+        ]
+    );
+}
+
+/// Prints how long an interface takes: `cargo test -p podnet-kernel --release -- --ignored --nocapture time_to_make`.
+#[test]
+#[ignore = "a measurement, not a test"]
+fn time_to_make_a_pod_interface() {
+    const COUNT: u8 = 50;
+    let mut pods = pods("bench", COUNT);
+    let mut made: Vec<Duration> = Vec::new();
+    let mut removed: Vec<Duration> = Vec::new();
+    for interface in &pods.interfaces {
+        let start = Instant::now();
+        interface.create(&mut pods.host).unwrap();
+        made.push(start.elapsed());
+    }
+    for interface in &pods.interfaces {
+        let start = Instant::now();
+        remove(&mut pods.host, &interface.host_ifname).unwrap();
+        removed.push(start.elapsed());
+    }
+    for (what, times) in [("create", &mut made), ("remove", &mut removed)] {
+        times.sort_unstable();
+        let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
+        println!("pod interface {what}: median {median:?}, slowest {worst:?} of {COUNT}");
+    }
+}
