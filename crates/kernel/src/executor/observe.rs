@@ -37,7 +37,7 @@ pub fn observe(socket: &mut RtSocket, vxlan: &LinkName) -> Result<Observed, Netl
     let links = link::list(socket)?;
     let names: BTreeMap<u32, &LinkName> = links.iter().map(|link| (link.index, &link.name)).collect();
     let routes = route::list(socket, ROUTE_PROTOCOL)?;
-    let routes = routes.into_iter().filter_map(|route| planned(route, &names)).collect();
+    let routes = routes.iter().filter_map(|route| planned(route, &names)).collect();
     let mut observed = Observed { routes, ..Observed::default() };
     if let Some(link) = links.iter().find(|link| link.name == *vxlan) {
         observe_vxlan(socket, link, &mut observed)?;
@@ -67,7 +67,7 @@ fn vxlan(socket: &mut RtSocket, link: &Link) -> Result<Option<Vxlan>, NetlinkErr
     Ok(link.is_up.then(|| Vxlan { name: link.name.clone(), vni, port, local, mac, mtu: link.mtu, addr }))
 }
 
-fn planned(route: route::Route, names: &BTreeMap<u32, &LinkName>) -> Option<Route> {
+fn planned(route: &route::Route, names: &BTreeMap<u32, &LinkName>) -> Option<Route> {
     let name = |index: u32| names.get(&index).map(|name| (*name).clone());
     let target = match route.target {
         Target::Device(index) => RouteTarget::Device(name(index)?),

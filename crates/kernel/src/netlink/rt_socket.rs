@@ -1,5 +1,7 @@
 //! The route family's socket.
 
+use std::error::Error;
+
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, ParseableParametrized};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -62,7 +64,7 @@ impl RtSocket {
         Ok(self.perform_all(&[request])?)
     }
 
-    /// Does many requests with one system call for each [128](CHUNK). All are tried, whichever fail.
+    /// Does many requests with one system call for each 128. All are tried, whichever fail.
     ///
     /// # Errors
     /// The first request that failed.
@@ -161,7 +163,13 @@ impl RtSocket {
                 }
                 interrupted |= frame.was_interrupted();
                 match frame.acknowledgement() {
-                    None => found.push(decode(&request.operation, &frame)?),
+                    None => match decode(&request.operation, &frame) {
+                        Ok(message) => found.push(message),
+                        // Somebody else's device or route of a new form must not hide all others.
+                        Err(error) => {
+                            tracing::warn!(%error, cause = ?error.source(), "an object of the kernel is passed over")
+                        }
+                    },
                     Some(said) => {
                         judge(request, said)?;
                         return Ok((!interrupted).then_some(found));

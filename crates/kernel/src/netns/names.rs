@@ -70,11 +70,10 @@ pub(super) fn release(path: &Path) -> Result<(), NetNsError> {
     }
 }
 
-/// The file system type of namespaces, by which a name that nothing is mounted on is told from one that is.
-#[cfg(test)]
-pub(super) const NSFS_MAGIC: i64 = 0x6e73_6673;
-
+/// Whether a namespace is mounted on the name.
 #[cfg(test)]
 pub(super) fn is_mounted(path: &Path) -> bool {
-    rustix::fs::statfs(path).is_ok_and(|found| found.f_type as i64 == NSFS_MAGIC)
+    /// `linux/magic.h`.
+    const NSFS_MAGIC: u32 = 0x6e73_6673;
+    rustix::fs::statfs(path).is_ok_and(|found| u32::try_from(found.f_type) == Ok(NSFS_MAGIC))
 }

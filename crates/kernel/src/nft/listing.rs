@@ -18,13 +18,13 @@ const TABLE: u16 = 1;
 const ATTEMPTS: usize = 8;
 
 pub(super) fn tables(connection: &mut Connection) -> Result<Vec<String>, NftError> {
-    let messages = dump(connection, Message::GetTable, Operation::new("list", "tables"), |_| {})?;
+    let messages = dump(connection, Message::GetTable, &Operation::new("list", "tables"), |_| {})?;
     Ok(messages.iter().filter_map(|message| attribute(message, TABLE)).map(text).collect())
 }
 
 pub(super) fn element_count(connection: &mut Connection, table: &str, set: &str) -> Result<usize, NftError> {
     let operation = Operation::new("list the elements of", format_args!("{set} in table {table}"));
-    let messages = dump(connection, Message::GetElements, operation, |writer| {
+    let messages = dump(connection, Message::GetElements, &operation, |writer| {
         writer.text(TABLE, table);
         element::name_set(writer, set);
     })?;
@@ -35,7 +35,7 @@ pub(super) fn element_count(connection: &mut Connection, table: &str, set: &str)
 fn dump(
     connection: &mut Connection,
     message: Message,
-    operation: Operation,
+    operation: &Operation,
     body: impl Fn(&mut Writer),
 ) -> Result<Vec<Vec<u8>>, NftError> {
     let refused = |errno, hint| NetlinkError::Refused { operation: operation.clone(), hint, errno };
@@ -48,18 +48,24 @@ fn dump(
         });
         connection.send(&writer.into_bytes())?;
         match collect(connection, sequence)? {
-            Ok(Some(found)) => return Ok(found),
-            Ok(None) | Err((Errno::INTR, _)) => {}
-            Err((errno, hint)) => return Err(refused(errno, hint).into()),
+            Dump::Complete(found) => return Ok(found),
+            Dump::Interrupted | Dump::Refused(Errno::INTR, _) => {}
+            Dump::Refused(errno, hint) => return Err(refused(errno, hint).into()),
         }
     }
     Err(refused(Errno::INTR, Some("it changes faster than it can be read".into())).into())
 }
 
-type Refusal = (Errno, Option<String>);
+/// How a dump ended.
+enum Dump {
+    Complete(Vec<Vec<u8>>),
+    /// A transaction came between.
+    Interrupted,
+    Refused(Errno, Option<String>),
+}
 
-/// Reads to the end of the dump; nothing where it was interrupted.
-fn collect(connection: &mut Connection, sequence: u32) -> Result<Result<Option<Vec<Vec<u8>>>, Refusal>, NetlinkError> {
+/// Reads to the end of the dump.
+fn collect(connection: &mut Connection, sequence: u32) -> Result<Dump, NetlinkError> {
     let (mut found, mut interrupted) = (Vec::new(), false);
     loop {
         for frame in connection.receive()? {
@@ -69,8 +75,9 @@ fn collect(connection: &mut Connection, sequence: u32) -> Result<Result<Option<V
             interrupted |= frame.was_interrupted();
             match frame.acknowledgement() {
                 None => found.push(frame.payload.get(ip_head().len()..).unwrap_or_default().to_vec()),
-                Some(Ok(())) => return Ok(Ok((!interrupted).then_some(found))),
-                Some(Err(refusal)) => return Ok(Err(refusal)),
+                Some(Ok(())) if interrupted => return Ok(Dump::Interrupted),
+                Some(Ok(())) => return Ok(Dump::Complete(found)),
+                Some(Err((errno, hint))) => return Ok(Dump::Refused(errno, hint)),
             }
         }
     }
