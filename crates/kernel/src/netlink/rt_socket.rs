@@ -167,7 +167,7 @@ impl RtSocket {
                         Ok(message) => found.push(message),
                         // Somebody else's device or route of a new form must not hide all others.
                         Err(error) => {
-                            tracing::warn!(%error, cause = ?error.source(), "an object of the kernel is passed over")
+                            tracing::warn!(%error, cause = ?error.source(), "an object of the kernel is passed over");
                         }
                     },
                     Some(said) => {
