@@ -19,6 +19,7 @@ use serde_json::Value;
 use super::FieldError;
 use ranges::Ranges;
 use request::Holdings;
+pub(super) use request::inherit;
 
 /// Gives Services their cluster addresses and node ports. Everything it knows it learns from the Services themselves.
 #[derive(Debug)]
@@ -41,7 +42,9 @@ impl ServiceAllocator {
     /// # Errors
     /// The fields that ask for what is not there; nothing is taken and nothing becomes free then.
     pub fn assign(&self, service: &mut Value, old: Option<&Value>) -> Result<(), Vec<FieldError>> {
-        request::inherit(service, old);
+        if let (Some(old), Some(service)) = (old, service.as_object_mut()) {
+            inherit(old, service);
+        }
         let held = old.map(Holdings::of).unwrap_or_default();
         let mut ranges = self.lock();
         let wanted = request::fill(service, &ranges, &held)?;

@@ -40,9 +40,6 @@ pub fn default_object(group: &str, kind: &str, object: &mut Value) {
 }
 
 fn default_namespace(namespace: &mut Object) {
-    if let Some(spec) = object_at(namespace, "spec") {
-        set_default(spec, "finalizers", json!(["kubernetes"]));
-    }
     if let Some(status) = object_at(namespace, "status") {
         set_default_text(status, "phase", "Active");
     }

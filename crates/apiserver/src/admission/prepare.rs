@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::tree::{copy, entries, list, object_at, text};
+use super::{
+    allocate,
+    tree::{copy, entries, list, object_at, set_default, text},
+};
 
 /// Removes what a client may not set on a new object, and sets what every new object of the kind has.
 pub fn prepare_create(group: &str, kind: &str, object: &mut Value) {
@@ -14,6 +17,10 @@ pub fn prepare_create(group: &str, kind: &str, object: &mut Value) {
         }
         ("", "Namespace") => {
             object.insert("status".to_owned(), json!({ "phase": "Active" }));
+            if let Some(spec) = object_at(object, "spec") {
+                // What empties the namespace before it goes; not a default, since an empty list means that it is empty.
+                set_default(spec, "finalizers", json!(["kubernetes"]));
+            }
         }
         ("", "Service") => {
             object.insert("status".to_owned(), json!({ "loadBalancer": {} }));
@@ -28,7 +35,8 @@ pub fn prepare_create(group: &str, kind: &str, object: &mut Value) {
 }
 
 /// Makes a changed object keep what a change of the main resource cannot change: the status, and the metadata that is the
-/// server's. Fields that the server chose once and that the change leaves out stay as well (`spec.nodeName`, a Secret's type).
+/// server's. Fields that the server chose once and that the change leaves out stay as well (`spec.nodeName`, a Service's
+/// addresses and node ports, a Secret's type).
 pub fn prepare_update(group: &str, kind: &str, old: &Value, new: &mut Value) {
     let Some(object) = new.as_object_mut() else { return };
     keep_metadata(old, object);
@@ -36,6 +44,7 @@ pub fn prepare_update(group: &str, kind: &str, old: &Value, new: &mut Value) {
         copy(old, object, "status");
     }
     match (group, kind) {
+        ("", "Service") => allocate::inherit(old, object),
         ("", "Pod") => keep_where_missing(&old["spec"], object_at(object, "spec"), &["nodeName"]),
         ("", "Node") => {
             let fields = ["podCIDR", "podCIDRs", "providerID"];

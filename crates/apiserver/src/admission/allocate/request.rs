@@ -89,19 +89,17 @@ fn wants_node_ports(spec: &Value) -> bool {
 }
 
 /// Takes over from the Service as it was what a client that replaces it leaves out, and drops what the new type has not.
-pub(super) fn inherit(service: &mut Value, old: Option<&Value>) {
-    let was = old.map(|old| &old["spec"]);
+pub(in crate::admission) fn inherit(old: &Value, service: &mut Object) {
+    let was = &old["spec"];
     let Some(spec) = service.get_mut("spec") else { return };
     let (address, ports) = (needs_address(spec), takes_node_ports(spec));
     let Some(fields) = spec.as_object_mut() else { return };
-    if let Some(was) = was {
-        drop_what_was_kept(was, fields, address, ports);
-        if address && needs_address(was) {
-            inherit_address(was, fields);
-        }
-        if ports && takes_node_ports(was) {
-            inherit_ports(was, fields);
-        }
+    drop_what_was_kept(was, fields, address, ports);
+    if address && needs_address(was) {
+        inherit_address(was, fields);
+    }
+    if ports && takes_node_ports(was) {
+        inherit_ports(was, fields);
     }
 }
 
@@ -119,7 +117,7 @@ fn drop_what_was_kept(was: &Value, fields: &mut Object, address: bool, ports: bo
             fields.shift_remove("externalTrafficPolicy");
         }
     }
-    if fields.get("type").is_some_and(|kind| kind != "LoadBalancer") && was["type"] == "LoadBalancer" {
+    if fields.get("type").is_none_or(|kind| kind != "LoadBalancer") && was["type"] == "LoadBalancer" {
         for field in ["allocateLoadBalancerNodePorts", "healthCheckNodePort"] {
             if fields.get(field) == was.get(field) {
                 fields.shift_remove(field);

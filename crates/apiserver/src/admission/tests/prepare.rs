@@ -9,7 +9,7 @@ fn a_new_object_has_the_status_that_the_server_gives_it() {
     for (group, kind, object, wanted) in [
         ("", "Pod", pod(), json!({"phase": "Pending", "qosClass": "BestEffort"})),
         ("", "Service", service(), json!({"loadBalancer": {}})),
-        ("", "Namespace", json!({}), json!({"phase": "Active"})),
+        ("", "Namespace", json!({"spec": {}}), json!({"phase": "Active"})),
         ("apps", "Deployment", deployment(), json!({})),
         ("", "Node", json!({}), claim.clone()),
         ("example.org", "Thing", json!({}), claim.clone()),
@@ -59,9 +59,25 @@ fn what_the_server_chose_stays_when_a_replacement_leaves_it_out() {
     prepare_update("", "Node", &old, &mut new);
     assert_eq!(new["spec"]["podCIDRs"], json!(["10.0.0.0/24"]));
 
+    let mut created = json!({"metadata": {"name": "n"}});
+    prepare_create("", "Namespace", &mut created);
+    assert_eq!(created["spec"]["finalizers"], json!(["kubernetes"]));
     let mut new = json!({"spec": {"finalizers": []}});
     prepare_update("", "Namespace", &json!({"spec": {"finalizers": ["kubernetes"]}}), &mut new);
     assert_eq!(new["spec"]["finalizers"], json!(["kubernetes"]));
+}
+
+#[test]
+fn a_replaced_service_is_prepared_with_what_was_allocated() {
+    let old = json!({"type": "NodePort", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ports": [{"port": 80, "nodePort": 30080}]});
+    let old = with(service(), "/spec", old);
+    let mut new = with(service(), "/spec/type", json!("NodePort"));
+    prepare_update("", "Service", &old, &mut new);
+    assert_eq!(new["spec"]["clusterIP"], "10.0.0.1");
+    assert_eq!(new["spec"]["ports"][0]["nodePort"], 30080);
+    let mut patched = with(old.clone(), "/spec/type", json!("ClusterIP"));
+    prepare_update("", "Service", &old, &mut patched);
+    assert_eq!(patched["spec"]["ports"][0].get("nodePort"), None);
 }
 
 #[test]

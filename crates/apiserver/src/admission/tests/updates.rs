@@ -16,13 +16,20 @@ fn of_a_pod_only_images_tolerations_and_the_deadline_change() {
     for (new, changed) in [
         (with(pod(), "/spec/restartPolicy", json!("Never")), "`spec.restartPolicy`"),
         (with(pod(), "/spec/containers/0/args", json!(["x"])), "`spec.containers[0].args`"),
-        (with(pod(), "/spec/nodeName", json!("n")), "`spec.nodeName`"),
     ] {
         let refusals = change_refusals("", "Pod", pod(), new);
         assert_eq!(refusals.len(), 1, "{refusals:?}");
         let wanted = "spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,";
         assert!(refusals[0].starts_with(wanted) && refusals[0].ends_with(changed), "{refusals:?}");
     }
+}
+
+#[test]
+fn a_pod_is_bound_to_a_node_once() {
+    let on = |node: &str| with(pod(), "/spec/nodeName", json!(node));
+    assert_eq!(change_refusals("", "Pod", pod(), on("node1")), Vec::<String>::new());
+    let refusals = change_refusals("", "Pod", on("node1"), on("node2"));
+    assert!(refusals[0].ends_with("changed here: `spec.nodeName`"), "{refusals:?}");
 }
 
 #[test]
@@ -90,15 +97,4 @@ fn identity_stays() {
         change_refusals("", "Node", node("10.0.0.0/24"), node("10.0.1.0/24")),
         ["spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid"]
     );
-}
-
-#[test]
-fn an_object_that_is_being_deleted_gains_no_finalizers() {
-    let object = |finalizers: Value| json!({"metadata": {"name": "m", "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": finalizers}});
-    assert_eq!(
-        change_refusals("", "ConfigMap", object(json!(["a/b"])), object(json!(["a/b", "c/d"]))),
-        ["metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new \
-          finalizers []string{\"c/d\"}"]
-    );
-    assert_eq!(change_refusals("", "ConfigMap", object(json!(["a/b"])), object(json!([]))), Vec::<String>::new());
 }

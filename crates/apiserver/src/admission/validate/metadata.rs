@@ -88,19 +88,4 @@ pub(super) fn validate_change(old: &Value, new: &Value, errors: &mut Vec<FieldEr
             immutable(&format!("metadata.{field}"), old, new, errors);
         }
     }
-    if !old["metadata"]["deletionTimestamp"].is_null() {
-        let known = list(&old["metadata"]["finalizers"]);
-        let added: Vec<String> = list(&new["metadata"]["finalizers"])
-            .iter()
-            .filter(|finalizer| !known.contains(finalizer))
-            .map(Value::to_string)
-            .collect();
-        if !added.is_empty() {
-            let message = format!(
-                "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
-                added.join(", ")
-            );
-            errors.push(FieldError::forbidden("metadata.finalizers", message));
-        }
-    }
 }

@@ -46,6 +46,10 @@ fn masked(old: &Value, new: &Value) -> Value {
         for field in ["activeDeadlineSeconds", "tolerations", "ephemeralContainers", "schedulingGates"] {
             copy(&old["spec"], spec, field);
         }
+        // A binding is written as a change of the pod. Once bound, a pod stays on its node.
+        if old["spec"]["nodeName"].as_str().unwrap_or_default().is_empty() {
+            copy(&old["spec"], spec, "nodeName");
+        }
         let grace = &old["spec"]["terminationGracePeriodSeconds"];
         if grace.as_i64().is_some_and(|seconds| seconds < 0) && new["spec"]["terminationGracePeriodSeconds"] == 1 {
             copy(&old["spec"], spec, "terminationGracePeriodSeconds");
