@@ -9,6 +9,7 @@ use crate::{
     answer::Answer,
     chain::{CacheOptions, Share},
     message::{HEADER, Rcode, Upstream},
+    name::QueryName,
 };
 
 /// What an answer is kept under: the question in wire form (name in lower case, type, class) with the DO and CD bits.
@@ -127,6 +128,16 @@ impl Cache {
     /// Keeps an upstream's answer, where it may be kept.
     pub fn insert(&mut self, key: Key, response: &Upstream, now: Instant) {
         let Some((half, seconds)) = self.lifetime(response) else { return };
+        let disabled = match half {
+            Half::Success => &self.options.success_disabled,
+            Half::Denial => &self.options.denial_disabled,
+        };
+        if !disabled.is_empty()
+            && QueryName::parse(key.question(), 0)
+                .is_ok_and(|(name, _)| disabled.iter().any(|zone| name.within(zone).is_some()))
+        {
+            return;
+        }
         let ttls = response.ttls.iter().map(|&(at, ttl)| (at, ttl.min(seconds)));
         let kept = Kept {
             answer: response.answer.clone(),

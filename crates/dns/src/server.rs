@@ -5,6 +5,8 @@
 //! whom to answer. `C` is the shell's way back to a client.
 
 mod exchange;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod resolve;
 #[cfg(test)]
 mod tests;
@@ -279,8 +281,11 @@ impl<C> Server<C> {
             let (from, name, transport) = (arrival.from.ip(), &request.name, arrival.transport);
             (self.observer)(&Event::Query { from, name, qtype, transport });
         }
-        if request.qtype == rtype::HINFO {
-            self.notice_loop(&request.name);
+        if request.qtype == rtype::HINFO && self.notice_loop(&request.name) {
+            // Passing it on would send it round once more.
+            self.metrics.response(Rcode::SERVFAIL);
+            rejection(&request.head, request.question, Rcode::SERVFAIL, out);
+            return Outcome::Answer;
         }
         self.resolve(index, &request, arrival, now, client, out)
     }

@@ -7,7 +7,7 @@ mod cluster;
 mod lookup;
 mod render;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     collections::{HashMap, HashSet},

@@ -1,1 +1,109 @@
+use std::time::{Duration, Instant};
 
+use super::{Cache, Half, Key};
+use crate::{
+    Config, Environment,
+    message::{HEADER, Rcode, Upstream, question, records, rtype},
+    name::Name,
+};
+
+fn cache(options: &str) -> Cache {
+    let config = Config::load("Corefile", &format!(". {{\n cache {options}\n}}"), &Environment::EMPTY).unwrap();
+    Cache::new(config.blocks[0].cache.clone().unwrap())
+}
+
+fn key(name: &str) -> Key {
+    Key::new(question(Name::parse(name).unwrap().wire(), rtype::A), false, false)
+}
+
+/// A response with `answers` A records of the time to live `ttl`, or with an SOA of that minimum.
+fn response(key: &Key, flags: u16, answers: u16, ttl: u32) -> Upstream {
+    let mut message = vec![0, 0];
+    for word in [0x8000 | flags, 1, answers, u16::from(answers == 0), 0] {
+        message.extend_from_slice(&word.to_be_bytes());
+    }
+    message.extend_from_slice(key.question());
+    for last in 0..answers {
+        message.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1]);
+        message.extend_from_slice(&ttl.to_be_bytes());
+        message.extend_from_slice(&[0, 4, 192, 0, 2, last as u8]);
+    }
+    if answers == 0 {
+        message.extend_from_slice(&[0xc0, 12, 0, 6, 0, 1, 0, 0, 0x0e, 0x10, 0, 22, 0, 0]);
+        for value in [1, 2, 3, 4, ttl] {
+            message.extend_from_slice(&value.to_be_bytes());
+        }
+    }
+    Upstream::parse(&message, key.question()).unwrap()
+}
+
+#[test]
+fn an_answer_is_kept_for_its_least_time_to_live_and_counts_down() {
+    let (mut cache, now, key) = (cache("3600"), Instant::now(), key("example.org"));
+    cache.insert(key.clone(), &response(&key, 0, 2, 100), now);
+    let later = now + Duration::from_secs(40);
+    let (half, kept) = cache.find(&key, later).unwrap();
+    assert_eq!(half, Half::Success);
+    let head = crate::message::Head { id: 1, flags: 0, edns: None, limit: 512 };
+    let mut out = Vec::new();
+    records(&head, key.question(), &kept.answer, true, 0, &mut out);
+    kept.age(&mut out, key.question().len(), later);
+    let ttl = HEADER + key.question().len() + 6;
+    assert_eq!(out[ttl..ttl + 4], 60_u32.to_be_bytes());
+    assert!(cache.find(&key, now + Duration::from_secs(99)).is_some());
+    assert!(cache.find(&key, now + Duration::from_secs(100)).is_none());
+}
+
+#[test]
+fn the_corefile_bounds_how_long_answers_are_kept() {
+    let (mut cache, now, key) = (cache("30"), Instant::now(), key("example.org"));
+    cache.insert(key.clone(), &response(&key, 0, 1, 100), now);
+    assert!(cache.find(&key, now + Duration::from_secs(29)).is_some());
+    assert!(cache.find(&key, now + Duration::from_secs(30)).is_none());
+}
+
+#[test]
+fn nothing_is_kept_for_as_long_as_its_soa_says() {
+    let (mut cache, now, key) = (cache("3600"), Instant::now(), key("none.example.org"));
+    let response = response(&key, Rcode::NXDOMAIN.0, 0, 60);
+    assert_eq!(response.negative_ttl, Some(60));
+    cache.insert(key.clone(), &response, now);
+    assert_eq!(cache.find(&key, now + Duration::from_secs(59)).unwrap().0, Half::Denial);
+    assert!(cache.find(&key, now + Duration::from_secs(60)).is_none());
+    let mut without = response;
+    (without.negative_ttl, without.answer.counts) = (None, [0; 3]);
+    cache.insert(key.clone(), &without, now + Duration::from_secs(70));
+    assert!(cache.find(&key, now + Duration::from_secs(70)).is_none());
+}
+
+#[test]
+fn a_failure_is_kept_for_a_moment_and_a_refusal_not_at_all() {
+    let (mut cache, now, key) = (cache("3600"), Instant::now(), key("example.org"));
+    cache.insert(key.clone(), &response(&key, Rcode::REFUSED.0, 0, 60), now);
+    assert!(cache.find(&key, now).is_none());
+    cache.insert(key.clone(), &response(&key, Rcode::SERVFAIL.0, 0, 60), now);
+    assert!(cache.find(&key, now + Duration::from_secs(4)).is_some());
+    assert!(cache.find(&key, now + Duration::from_secs(5)).is_none());
+}
+
+#[test]
+fn the_cache_never_holds_more_than_its_capacity_and_keeps_what_is_asked_for() {
+    let mut cache = cache("3600 {\n success 100\n}");
+    let now = Instant::now();
+    let wanted = key("wanted.example.org");
+    cache.insert(wanted.clone(), &response(&wanted, 0, 1, 600), now);
+    for index in 0..1000 {
+        let key = key(&format!("{index}.example.org"));
+        cache.insert(key.clone(), &response(&key, 0, 1, 600), now);
+        assert!(cache.find(&wanted, now).is_some(), "after {index}");
+    }
+    assert_eq!(cache.entries(), (100, 0));
+}
+
+#[test]
+fn questions_with_and_without_signatures_have_answers_of_their_own() {
+    let (mut cache, now, plain) = (cache("30"), Instant::now(), key("example.org"));
+    let signed = Key::new(plain.question().to_vec(), true, false);
+    cache.insert(plain.clone(), &response(&plain, 0, 1, 100), now);
+    assert!(cache.find(&signed, now).is_none());
+}

@@ -19,6 +19,10 @@ pub struct CacheOptions {
     pub denial: Option<Share>,
     /// How long a SERVFAIL is kept, at most 5 minutes (RFC 2308 §7.1); zero when it is not.
     pub servfail: Duration,
+    /// Zones whose answers with records are not kept.
+    pub success_disabled: Vec<Name>,
+    /// Zones whose answers without records are not kept.
+    pub denial_disabled: Vec<Name>,
     /// Answers keep the time to live that they came with.
     pub keep_ttl: bool,
 }
@@ -67,9 +71,10 @@ pub(super) fn parse(
         success: None,
         denial: None,
         servfail: Duration::from_secs(5),
+        success_disabled: Vec::new(),
+        denial_disabled: Vec::new(),
         keep_ttl: false,
     };
-    let (mut keep_success, mut keep_denial) = (true, true);
     for option in &directive.options {
         match option.name.text.as_str() {
             "success" => share(option, &mut success)?,
@@ -79,21 +84,31 @@ pub(super) fn parse(
                 read::nothing(option)?;
                 options.keep_ttl = true;
             }
-            "disable" => match option.arguments.as_slice() {
-                [word] if word.text == "success" => keep_success = false,
-                [word] if word.text == "denial" => keep_denial = false,
-                [word, ..] => return Err(word.bad("what cache disables", "success or denial, for all zones")),
-                [] => return Err(option.missing("success or denial")),
-            },
+            "disable" => disable(option, &mut options)?,
             "prefetch" | "serve_stale" => {
                 warnings.push(format!("{}: {:?} has no effect yet", option.name.place, option.name.text));
             }
             _ => return Err(read::unknown("cache", option, &KNOWN)),
         }
     }
-    options.success = keep_success.then_some(success);
-    options.denial = keep_denial.then_some(denial);
+    options.success = Some(success).filter(|_| !options.success_disabled.contains(&Name::root()));
+    options.denial = Some(denial).filter(|_| !options.denial_disabled.contains(&Name::root()));
     Ok(options)
+}
+
+/// `disable success|denial [ZONES…]`.
+fn disable(option: &Directive, options: &mut CacheOptions) -> Result<(), CorefileError> {
+    let Some((half, words)) = option.arguments.split_first() else {
+        return Err(option.missing("success or denial"));
+    };
+    let disabled = match half.text.as_str() {
+        "success" => &mut options.success_disabled,
+        "denial" => &mut options.denial_disabled,
+        _ => return Err(half.bad("what cache disables", "success or denial")),
+    };
+    let zones = read::zones(words, "a zone of disable")?;
+    disabled.extend(if zones.is_empty() { vec![Name::root()] } else { zones });
+    Ok(())
 }
 
 fn servfail(word: &Word) -> Result<Duration, CorefileError> {

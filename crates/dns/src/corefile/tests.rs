@@ -1,1 +1,179 @@
+use std::io;
 
+use super::parse;
+use crate::{Config, Environment};
+
+const KUBEADM: &str = r"
+.:53 {
+    errors
+    health {
+       lameduck 5s
+    }
+    ready
+    kubernetes cluster.local in-addr.arpa ip6.arpa {
+       pods insecure
+       fallthrough in-addr.arpa ip6.arpa
+       ttl 30
+    }
+    prometheus :9153
+    forward . /etc/resolv.conf {
+       max_concurrent 1000
+    }
+    cache 30 {
+       disable success cluster.local
+       disable denial cluster.local
+    }
+    loop
+    reload
+    loadbalance
+}
+";
+
+fn file(path: &str) -> io::Result<String> {
+    match path {
+        "/etc/resolv.conf" => Ok("search example.org\nnameserver 192.0.2.53\nnameserver 2001:db8::53\n".to_owned()),
+        "extra" => Ok("errors\nlog\n".to_owned()),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+fn variable(name: &str) -> Option<String> {
+    match name {
+        "ZONE" => Some("example.org".to_owned()),
+        "PORT" => Some("1053".to_owned()),
+        _ => None,
+    }
+}
+
+fn environment() -> Environment<'static> {
+    Environment { variable: &variable, file: &file }
+}
+
+fn load(text: &str) -> Result<Config, String> {
+    Config::load("Corefile", text, &environment()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_corefile_that_kubeadm_writes_loads_unmodified() {
+    let config = load(KUBEADM).unwrap();
+    assert_eq!(config.ports(), [53]);
+    let chain = &config.blocks[0];
+    assert!(chain.errors && chain.loop_check && chain.loadbalance && chain.metrics);
+    assert_eq!(chain.forwards[0].upstreams.len(), 2);
+    assert_eq!(chain.forwards[0].max_concurrent, Some(1000));
+    let kubernetes = chain.kubernetes.as_ref().unwrap();
+    assert_eq!((kubernetes.zones.len(), kubernetes.reverse_zones.len(), kubernetes.ttl), (1, 2, 30));
+    assert_eq!(config.process.health.unwrap().1.as_secs(), 5);
+    assert_eq!(config.process.reload.unwrap().0.as_secs(), 30);
+}
+
+#[test]
+fn the_corefile_of_scenario_05_loads_unmodified() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/scenarios/05-corefile.yaml");
+    let yaml = std::fs::read_to_string(path).unwrap();
+    let (_, corefile) = yaml.split_once("  Corefile: |\n").unwrap();
+    let chain = &load(corefile).unwrap().blocks[0];
+    assert_eq!(chain.forwards[0].except.len(), 1);
+    assert!(chain.hosts.is_some());
+}
+
+#[test]
+fn words_keep_together_in_quotes_and_variables_are_replaced() {
+    let text =
+        "{$ZONE}:{%PORT%} \"b c.org\" { # a comment\n  log \"two words\" \"a \\\" quote\" {$NOTHING} x{$ZONE}y\n}\n";
+    let corefile = parse("Corefile", &text.replace("\"b c.org\" ", ""), &environment()).unwrap();
+    let block = &corefile.blocks[0];
+    assert_eq!(block.keys[0].to_string(), "dns://example.org.:1053");
+    let arguments: Vec<_> = block.directives[0].arguments.iter().map(|word| word.text.as_str()).collect();
+    assert_eq!(arguments, ["two words", "a \" quote", "xexample.orgy"]);
+    assert!(parse("Corefile", text, &environment()).is_err());
+}
+
+#[test]
+fn server_blocks_have_several_zones_and_ports_and_reverse_zones_of_networks() {
+    let text = "dns://a.org, b.org:5300 {\n whoami\n}\n10.1.0.0/15 2001:db8::/32 {\n whoami\n}\n:54 {\n}\n";
+    let corefile = parse("Corefile", text, &environment()).unwrap();
+    let keys: Vec<_> = corefile.blocks.iter().flat_map(|block| &block.keys).map(ToString::to_string).collect();
+    assert_eq!(
+        keys,
+        [
+            "dns://a.org.:53",
+            "dns://b.org.:5300",
+            "dns://0.10.in-addr.arpa.:53",
+            "dns://1.10.in-addr.arpa.:53",
+            "dns://8.b.d.0.1.0.0.2.ip6.arpa.:53",
+            "dns://.:54",
+        ]
+    );
+}
+
+#[test]
+fn snippets_and_files_are_put_where_they_are_imported() {
+    let text = "(inner) {\n whoami\n}\n(outer) {\n import inner\n loadbalance round_robin\n}\n. {\n import outer\n import extra\n}\n";
+    let chain = &load(text).unwrap().blocks[0];
+    assert!(chain.whoami && chain.loadbalance && chain.errors && chain.log);
+}
+
+#[test]
+fn an_error_names_place_finding_and_what_is_allowed() {
+    let cases = [
+        (". {\n  bogus\n}", "Corefile:2:3: unknown plugin \"bogus\"; known plugins: reload, ready"),
+        (". {\n  errors\n  errors\n}", "Corefile:3:3: plugin \"errors\" stands here a second time"),
+        (". {\n  errors\n", "Corefile:1:3: this '{' is never closed"),
+        ("}\n", "Corefile:1:1: found \"}\", allowed here: a zone to serve"),
+        (".\n  errors\n", "Corefile:2:3: found \"errors\", allowed here: \"{\""),
+        (".", "Corefile:1:1: \".\" ends here, needed: \"{\""),
+        ("{\n errors\n}", "Corefile:1:1: found \"{\", allowed here: a zone to serve before the \"{\""),
+        ("", "Corefile:1:1: there is no server block"),
+        (". {\n log \"never ends\n}", "Corefile:2:6: this quotation never ends"),
+        (". {\n import nothing\n}", "Corefile:2:9: no snippet is called \"nothing\""),
+        ("(a) {\n import a\n}\n. {\n import a\n}", "Corefile:2:2: the imports are nested more than 16 deep"),
+        ("(a) {\n}\n(a) {\n}\n. {\n}", "Corefile:3:1: snippet \"a\" is already defined at Corefile:1:1"),
+        (". {\n}\n.:53 {\n}", "Corefile:3:1: dns://.:53 is already served by the server block at Corefile:1:1"),
+        (
+            "tls://. {\n}",
+            "Corefile:1:1: the zone of a server block cannot be \"tls://.\"; allowed: a zone served over plain",
+        ),
+        (
+            ".:99999 {\n}",
+            "Corefile:1:1: the zone of a server block cannot be \".:99999\"; allowed: a port from 1 to 65535",
+        ),
+        ("a..b {\n}", "Corefile:1:1: the zone of a server block cannot be \"a..b\"; allowed: a domain name"),
+        (
+            ". {\n  kubernetes cluster.local {\n    pods maybe\n  }\n}",
+            "Corefile:3:10: pods cannot be \"maybe\"; allowed: disabled",
+        ),
+        (
+            ". {\n  kubernetes cluster.local {\n    ttl 3601\n  }\n}",
+            "Corefile:3:9: ttl cannot be \"3601\"; allowed: a whole number from 0 to 3600",
+        ),
+        (
+            ". {\n  kubernetes cluster.local {\n    zoom\n  }\n}",
+            "Corefile:3:5: plugin \"kubernetes\" has no option \"zoom\"; its options: pods, ttl",
+        ),
+        (
+            ". {\n  kubernetes cluster.local {\n    endpoint https://a\n  }\n}",
+            "Corefile:3:5: found \"endpoint\", allowed here: pods",
+        ),
+        (". {\n  kubernetes in-addr.arpa\n}", "Corefile:2:14: \"kubernetes\" ends here, needed: a zone for Services"),
+        (". {\n  forward .\n}", "Corefile:2:11: \"forward\" ends here, needed: at least one upstream"),
+        (". {\n  forward . nonsense\n}", "Corefile:2:13: an upstream cannot be \"nonsense\""),
+        (
+            ". {\n  forward . tls://1.1.1.1\n}",
+            "Corefile:2:13: an upstream cannot be \"tls://1.1.1.1\"; allowed: plain DNS",
+        ),
+        (". {\n  forward . /nowhere/resolv.conf\n}", "Corefile:2:13: cannot read /nowhere/resolv.conf"),
+        (". {\n  forward . 1.1.1.1 {\n    policy best\n  }\n}", "Corefile:3:12: policy cannot be \"best\""),
+        (". {\n  cache 0\n}", "Corefile:2:9: the time to live of cache cannot be \"0\""),
+        (". {\n  cache {\n    servfail 6m\n  }\n}", "Corefile:3:14: servfail cannot be \"6m\"; allowed: at most 5m"),
+        (". {\n  hosts {\n    10.0.0.1\n  }\n}", "Corefile:3:5: \"10.0.0.1\" ends here, needed: a name"),
+        (". {\n  reload 1s\n}", "Corefile:2:10: the interval of reload cannot be \"1s\"; allowed: at least 2s"),
+        (". {\n  health 8080\n}", "Corefile:2:10: the address of health cannot be \"8080\"; allowed: [address]:port"),
+        (". {\n  loop now\n}", "Corefile:2:8: found \"now\", allowed here: nothing"),
+        (". {\n  health { x\n  }\n}", "Corefile:2:12: found \"x\", allowed here: the end of the line"),
+    ];
+    for (text, expected) in cases {
+        let error = load(text).expect_err(text);
+        assert!(error.starts_with(expected), "{text:?}\n   says: {error}\n wanted: {expected}");
+    }
+}

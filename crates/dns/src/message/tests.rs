@@ -1,1 +1,188 @@
+//! What the RFCs say about odd packets.
 
+use domain::base::Message;
+use proptest::prelude::*;
+
+use super::{Upstream, question, rtype};
+use crate::{
+    Outcome,
+    server::fixture::{Rig, name, query, told, upstream_answer, with_edns},
+    zone::tests::{cluster, endpoint, slice},
+};
+
+fn rig() -> Rig {
+    let mut rig = Rig::new(". {\n kubernetes cluster.local\n forward . 192.0.2.53\n loadbalance\n cache\n}");
+    cluster(&mut rig);
+    rig
+}
+
+const WEB: &str = "web.web.svc.cluster.local";
+
+#[test]
+fn rfc_1035_what_is_no_query_gets_no_answer() {
+    let rig = rig();
+    let mut response = query(WEB, rtype::A);
+    response[2] |= 0x80;
+    for packet in [&[][..], &[0; 11], &response] {
+        assert_eq!(rig.handle(packet, 0, 0).0, Outcome::Drop);
+    }
+}
+
+#[test]
+fn rfc_1035_other_operations_are_not_implemented() {
+    let mut packet = query(WEB, rtype::A);
+    packet[2] |= 4 << 3;
+    let response = rig().answer(&packet);
+    assert_eq!(told(&response), ["NOTIMP"]);
+    assert_eq!(response[2] >> 3 & 15, 4);
+    assert_eq!(&response[..2], &packet[..2]);
+}
+
+#[test]
+fn rfc_9267_broken_questions_are_format_errors() {
+    let rig = rig();
+    let base = query(WEB, rtype::A);
+    let mut none = base.clone();
+    none[5] = 0;
+    let mut two = base.clone();
+    two[5] = 2;
+    let mut pointer = base[..12].to_vec();
+    pointer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1]);
+    let mut reserved = base.clone();
+    reserved[12] = 0x80;
+    let mut long = base[..12].to_vec();
+    for _ in 0..5 {
+        long.push(63);
+        long.extend_from_slice(&[b'a'; 63]);
+    }
+    long.extend_from_slice(&[0, 0, 1, 0, 1]);
+    let cut = base[..base.len() - 3].to_vec();
+    let mut lying = base.clone();
+    lying[11] = 200;
+    let mut loops = lying.clone();
+    loops[11] = 1;
+    loops.extend_from_slice(&[0xc0, base.len() as u8, 0, 41, 0, 1, 0, 0, 0, 0, 0, 0]);
+    for packet in [none, two, pointer, reserved, long, cut, lying, loops] {
+        assert_eq!(told(&rig.answer(&packet)), ["FORMERR"], "{packet:02x?}");
+    }
+}
+
+#[test]
+fn rfc_6891_an_opt_record_is_answered_with_one_and_its_size_holds() {
+    let mut rig = rig();
+    let plain = rig.answer(&query(WEB, rtype::A));
+    assert_eq!(plain[10..12], [0, 0]);
+    let response = rig.answer(&with_edns(query(WEB, rtype::A), 4096, 0, true));
+    let message = Message::from_octets(response.as_slice()).unwrap();
+    let opt = message.opt().unwrap();
+    assert_eq!((opt.udp_payload_size(), opt.version(), opt.dnssec_ok()), (1232, 0, true));
+    let many = (0..100).map(|last| endpoint(&format!("10.244.9.{last}"), true, None)).collect();
+    rig.apply(&slice("web", "headless", &[("http", 80)], many));
+    let asked = query("headless.web.svc.cluster.local", rtype::A);
+    for (packet, limit) in [
+        (asked.clone(), 512),
+        (with_edns(asked.clone(), 100, 0, false), 512),
+        (with_edns(asked.clone(), 900, 0, false), 900),
+        (with_edns(asked, 65_000, 0, false), 1232),
+    ] {
+        let response = rig.answer(&packet);
+        assert!(response.len() <= limit && response.len() + 16 > limit, "{} of {limit}", response.len());
+        assert_eq!(response[2] & 2, 2, "TC");
+        let records = Message::from_octets(response.as_slice()).unwrap().answer().unwrap().count();
+        assert!(records > 20 && records < 100);
+    }
+}
+
+#[test]
+fn rfc_6891_versions_and_doubled_records_are_refused() {
+    let rig = rig();
+    let response = rig.answer(&with_edns(query(WEB, rtype::A), 1232, 1, false));
+    let message = Message::from_octets(response.as_slice()).unwrap();
+    assert_eq!(message.opt_rcode().to_int(), 16);
+    assert_eq!(message.header_counts().ancount(), 0);
+    let twice = with_edns(with_edns(query(WEB, rtype::A), 1232, 0, false), 1232, 0, false);
+    assert_eq!(told(&rig.answer(&twice)), ["FORMERR"]);
+}
+
+#[test]
+fn transfers_and_other_classes_are_refused() {
+    let rig = rig();
+    assert_eq!(told(&rig.answer(&query("cluster.local", rtype::AXFR))), ["REFUSED"]);
+    let mut chaos = query("version.bind", rtype::TXT);
+    *chaos.last_mut().unwrap() = 3;
+    assert_eq!(told(&rig.answer(&chaos)), ["REFUSED"]);
+}
+
+#[test]
+fn rfc_9267_an_upstreams_broken_answer_is_no_answer() {
+    let asked = question(name("example.org").wire(), rtype::A);
+    let good = upstream_answer(&query("example.org", rtype::A), 0, &[[192, 0, 2, 1]]);
+    assert!(Upstream::parse(&good, &asked).is_ok());
+    for cut in 0..good.len() {
+        assert!(Upstream::parse(&good[..cut], &asked).is_err(), "cut at {cut}");
+    }
+    let mut forwards = good.clone();
+    let record = good.len() - 16;
+    forwards[record + 1] = record as u8;
+    assert!(Upstream::parse(&forwards, &asked).is_err());
+    let mut long = good;
+    long[record + 11] = 200;
+    assert!(Upstream::parse(&long, &asked).is_err());
+}
+
+#[test]
+fn rfc_2181_a_time_to_live_with_the_top_bit_is_zero() {
+    let asked = question(name("example.org").wire(), rtype::A);
+    let mut message = upstream_answer(&query("example.org", rtype::A), 0, &[[192, 0, 2, 1]]);
+    let ttl = message.len() - 10;
+    message[ttl] = 0x80;
+    assert_eq!(Upstream::parse(&message, &asked).unwrap().ttls[0].1, 0);
+}
+
+fn packets() -> impl Strategy<Value = Vec<u8>> {
+    let random = proptest::collection::vec(any::<u8>(), 0..600);
+    // Valid queries with some bytes changed reach deeper than noise does.
+    let near = (proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6), any::<bool>()).prop_map(
+        |(edits, edns)| {
+            let mut packet = query("inside.web.svc.cluster.local", rtype::A);
+            if edns {
+                packet = with_edns(packet, 1232, 0, true);
+            }
+            for (index, byte) in edits {
+                let at = index.index(packet.len());
+                packet[at] = byte;
+            }
+            packet
+        },
+    );
+    prop_oneof![random, near]
+}
+
+proptest! {
+    #[test]
+    fn no_packet_breaks_the_server_and_every_answer_can_be_decoded(packet in packets()) {
+        let rig = rig();
+        let (outcome, response) = rig.handle(&packet, 0, 0);
+        if outcome == Outcome::Answer {
+            let message = Message::from_octets(response.as_slice()).unwrap();
+            prop_assert_eq!(&response[..2], &packet[..2]);
+            prop_assert!(message.header().qr());
+            told(&response);
+        }
+    }
+
+    #[test]
+    fn no_upstream_breaks_the_server(noise in proptest::collection::vec(any::<u8>(), 0..300), keep in 0_usize..60) {
+        let rig = rig();
+        let exchange = rig.forward(&query("example.org", rtype::A), 1);
+        let mut message = upstream_answer(&exchange.message, 0, &[[192, 0, 2, 1], [192, 0, 2, 2]]);
+        message.truncate(keep);
+        message.extend_from_slice(&noise);
+        rig.answered(&exchange, &message);
+    }
+
+    #[test]
+    fn no_corefile_breaks_the_parser(text in "[ -~\n\u{e4}{}\"#$]{0,200}") {
+        let _ = crate::Config::load("Corefile", &text, &crate::Environment::EMPTY);
+    }
+}

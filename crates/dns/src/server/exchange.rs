@@ -126,13 +126,15 @@ impl<C> Server<C> {
         self.probes.iter().filter_map(probe).collect()
     }
 
-    pub(super) fn notice_loop(&self, name: &QueryName) {
-        let Some(probe) = self.probes.iter().find(|probe| probe.name.wire() == name.wire()) else { return };
+    /// Whether a name is one that only this server asks for; who forwarded it here is no longer asked.
+    pub(super) fn notice_loop(&self, name: &QueryName) -> bool {
+        let Some(probe) = self.probes.iter().find(|probe| probe.name.wire() == name.wire()) else { return false };
         let upstreams = &self.blocks[probe.block].forwards[probe.forward];
         upstreams.looped(probe.upstream);
         if let Some(&upstream) = upstreams.addrs().get(probe.upstream) {
             (self.observer)(&Event::Loop { upstream });
         }
+        true
     }
 
     fn deliver(&self, flight: Flight<C>, response: &Upstream, now: Instant) -> Vec<Reply<C>> {

@@ -71,7 +71,7 @@ impl<C> Server<C> {
                 self.metrics.response(rcode);
                 Outcome::Answer
             }
-            Err(Next::Fail(failure)) => self.fail(waiting, &Name::from_query(&request.name), failure, out),
+            Err(Next::Fail(failure)) => self.fail(&waiting, &Name::from_query(&request.name), failure, out),
             Err(Next::Chase(alias)) => self.chase(waiting, alias, request.qtype, arrival, now, out),
             Err(Next::Pass) => self.ask(waiting, index, &request.name, request.qtype, arrival, now, out),
         }
@@ -136,14 +136,14 @@ impl<C> Server<C> {
                 Ok(Chased::Ask { block, name }) => {
                     return self.ask(waiting, block, &QueryName::from(&name), qtype, arrival, now, out);
                 }
-                Ok(Chased::Fail(failure)) => return self.fail(waiting, &target, failure, out),
+                Ok(Chased::Fail(failure)) => return self.fail(&waiting, &target, failure, out),
                 Err(next) => {
                     target = next.target.clone();
                     waiting.aliases.push(next);
                 }
             }
         }
-        self.fail(waiting, &target, Failure::AliasLoop, out)
+        self.fail(&waiting, &target, Failure::AliasLoop, out)
     }
 
     /// What the server says about an alias' target; the error is the next alias.
@@ -180,7 +180,7 @@ impl<C> Server<C> {
             if block.chain.whoami {
                 return self.write(&waiting, &who_am_i(name, arrival), out);
             }
-            return self.fail(waiting, &Name::from_query(name), Failure::NoPlugin, out);
+            return self.fail(&waiting, &Name::from_query(name), Failure::NoPlugin, out);
         };
         let head = *waiting.head;
         let key = Key::new(question(name.wire(), qtype), head.dnssec_ok(), head.checking_disabled());
@@ -253,13 +253,13 @@ impl<C> Server<C> {
 
     fn fail(
         &self,
-        waiting: Waiting<'_, impl FnOnce() -> C>,
+        waiting: &Waiting<'_, impl FnOnce() -> C>,
         name: &Name,
         failure: Failure,
         out: &mut Vec<u8>,
     ) -> Outcome {
         self.failed(waiting.index, name, failure);
-        self.write(&waiting, &Answer::code(Rcode::SERVFAIL), out)
+        self.write(waiting, &Answer::code(Rcode::SERVFAIL), out)
     }
 }
 
