@@ -1,9 +1,9 @@
 //! What happens to an object between the request and the store: defaults, what clients may not set, validation.
 //!
 //! The order for a new object: [`decode_check`] (are the types right?), [`unknown_fields`], [`prepare_create`],
-//! [`default_object`], [`allocate::ServiceAllocator::assign`] for Services, [`validate_create`]. For a change: [`decode_check`],
-//! [`prepare_update`] (or [`prepare_status_update`] for the status subresource), [`default_object`], the allocator,
-//! [`validate_update`], and then [`generation_bumped`] says whether `metadata.generation` counts it.
+//! [`default_object`], [`validate_create`], and for Services [`allocate::ServiceAllocator::assign`]. For a change: the same checks,
+//! [`prepare_update`] (or [`prepare_status_update`] for the status subresource), [`default_object`], [`validate_update`], the
+//! allocator, and then [`generation_bumped`] says whether `metadata.generation` counts the change.
 //!
 //! Everything here knows built-in kinds; of custom resources it knows their metadata alone.
 
