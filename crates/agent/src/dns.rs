@@ -1,10 +1,10 @@
 //! Cluster DNS as a process: sockets, the cluster's changes and the Corefile around the server core of `podnet_dns`.
 //!
-//! - [`listeners`]: UDP and TCP ports, opened and closed as the Corefile says
-//! - [`upstream`]: exchanges with upstreams
-//! - [`keeper`]: the one task that owns the cluster's state and replaces the server when the Corefile changes
-//! - [`corefile`]: reading the Corefile and what it names
-//! - [`http`]: health, readiness and metrics
+//! - `listeners`: UDP and TCP ports, opened and closed as the Corefile says
+//! - `upstream`: exchanges with upstreams
+//! - `keeper`: the one task that owns the cluster's state and replaces the server when the Corefile changes
+//! - `corefile`: reading the Corefile and what it names
+//! - `http`: health, readiness and metrics
 
 mod corefile;
 mod http;

@@ -12,6 +12,7 @@
 pub mod addresses;
 pub mod attach;
 pub mod conflist;
+pub mod dns;
 pub mod health;
 pub mod housekeeping;
 pub mod journal;

@@ -1,1 +1,296 @@
+//! The process as a whole, asked by dig over the loopback, with an upstream and an API server that these tests play.
 
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::RawQuery,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, UdpSocket},
+    process::Command,
+    sync::oneshot,
+    task::JoinHandle,
+};
+
+use super::{DnsError, DnsOptions, run};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A directory that goes away with the test.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("pntest-dns-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        // As kubelet does it: a complete file takes the place of the old one.
+        std::fs::write(self.0.join("new"), text).unwrap();
+        std::fs::rename(self.0.join("new"), &path).unwrap();
+        path
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A running process.
+struct Process {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Result<(), DnsError>>,
+}
+
+impl Process {
+    fn start(corefile: &Path, kubeconfig: Option<PathBuf>) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let options = DnsOptions {
+            corefile: corefile.to_path_buf(),
+            kubeconfig,
+            listen: Some(Ipv4Addr::LOCALHOST.into()),
+            resolv_conf: "/nowhere".into(),
+        };
+        let shutdown = async {
+            let _ = stopped.await;
+        };
+        Self { stop, task: tokio::spawn(run(options, shutdown)) }
+    }
+
+    async fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+/// A port that nobody listens on.
+async fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+}
+
+async fn dig(port: u16, arguments: &str) -> String {
+    let output = Command::new("dig")
+        .args(["@127.0.0.1", "-p", &port.to_string(), "+tries=1", "+time=5"])
+        .args(arguments.split_ascii_whitespace())
+        .output()
+        .await
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Asks until the answer is the wanted one.
+async fn dig_until(port: u16, arguments: &str, wanted: &str) {
+    let start = Instant::now();
+    loop {
+        let answer = dig(port, arguments).await;
+        if answer.contains(wanted) {
+            return;
+        }
+        assert!(start.elapsed() < DEADLINE, "{arguments}: wanted {wanted:?}, got {answer}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn fetch(port: u16, path: &str) -> String {
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    response
+}
+
+/// What the upstream says: one address, or many for `big.…`, of which it tells none over UDP.
+fn upstream_answer(query: &[u8], udp: bool) -> Vec<u8> {
+    let end = 12 + query[12..].iter().position(|byte| *byte == 0).unwrap() + 5;
+    let big = query[12..].starts_with(b"\x03big");
+    let count = match (big, udp) {
+        (true, true) => 0_u8,
+        (true, false) => 200,
+        (false, _) => 1,
+    };
+    let mut message = query[..end].to_vec();
+    message[2] = if big && udp { 0x83 } else { 0x81 };
+    message[3] = 0x80;
+    message[6..12].copy_from_slice(&[0, count, 0, 0, 0, 0]);
+    for last in 0..count {
+        message.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, last]);
+    }
+    message
+}
+
+/// An upstream; it does not answer for `silent.…`.
+async fn upstream() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let socket = UdpSocket::bind(address).await.unwrap();
+    tokio::spawn(async move {
+        let mut packet = [0; 4096];
+        while let Ok((len, from)) = socket.recv_from(&mut packet).await {
+            if !packet[12..].starts_with(b"\x06silent") {
+                socket.send_to(&upstream_answer(&packet[..len], true), from).await.unwrap();
+            }
+        }
+    });
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut packet = vec![0; usize::from(stream.read_u16().await.unwrap())];
+            stream.read_exact(&mut packet).await.unwrap();
+            let answer = upstream_answer(&packet, false);
+            stream.write_u16(answer.len() as u16).await.unwrap();
+            stream.write_all(&answer).await.unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dig_gets_answers_from_hosts_and_upstreams_over_udp_and_tcp() {
+    let directory = Directory::new("plain");
+    let (port, health, ready, metrics) = (free_port().await, free_port().await, free_port().await, free_port().await);
+    let upstream = upstream().await;
+    // The first upstream is a port that nobody listens on: the second one answers.
+    let dead = free_port().await;
+    let corefile = directory.write(
+        "Corefile",
+        &format!(
+            ".:{port} {{\n errors\n health 127.0.0.1:{health}\n ready 127.0.0.1:{ready}\n prometheus 127.0.0.1:{metrics}\n \
+             hosts /nowhere {{\n  10.0.0.20 harbor.example.com\n  fallthrough\n }}\n cache 30\n loop\n \
+             forward . 127.0.0.1:{dead} {upstream} {{\n  policy sequential\n }}\n}}\n"
+        ),
+    );
+    let process = Process::start(&corefile, None);
+    dig_until(port, "harbor.example.com A +short", "10.0.0.20").await;
+    assert_eq!(dig(port, "www.example.org A +short").await, "192.0.2.0\n");
+    assert_eq!(dig(port, "www.example.org A +short +tcp").await, "192.0.2.0\n");
+    assert_eq!(dig(port, "big.example.org A +short").await.lines().count(), 200);
+    assert_eq!(dig(port, "big.example.org A +short +tcp +keepopen").await.lines().count(), 200);
+    let silent = dig(port, "silent.example.org A +time=8").await;
+    assert!(silent.contains("SERVFAIL"), "{silent}");
+    assert!(fetch(health, "/health").await.starts_with("HTTP/1.1 200"));
+    assert!(fetch(ready, "/ready").await.starts_with("HTTP/1.1 200"));
+    let text = fetch(metrics, "/metrics").await;
+    assert!(text.contains("coredns_dns_responses_total{") && text.contains("rcode=\"SERVFAIL\""), "{text}");
+    assert!(text.contains("coredns_cache_hits_total{type=\"success\""), "{text}");
+    process.stop().await;
+    assert!(UdpSocket::bind(("127.0.0.1", port)).await.is_ok(), "the port is free again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_corefile_is_taken_over_and_a_bad_one_is_not() {
+    let directory = Directory::new("reload");
+    let (port, other) = (free_port().await, free_port().await);
+    let text = |port: u16, address: &str| {
+        format!(".:{port} {{\n reload 2s 1s\n hosts /nowhere {{\n  {address} a.example.com\n }}\n}}\n")
+    };
+    let corefile = directory.write("Corefile", &text(port, "10.0.0.1"));
+    let process = Process::start(&corefile, None);
+    dig_until(port, "a.example.com A +short", "10.0.0.1").await;
+    directory.write("Corefile", ".:53 {\n bogus\n}\n");
+    directory.write("Corefile", &text(port, "10.0.0.2"));
+    dig_until(port, "a.example.com A +short", "10.0.0.2").await;
+    directory.write("Corefile", &text(other, "10.0.0.3"));
+    dig_until(other, "a.example.com A +short", "10.0.0.3").await;
+    directory.write("Corefile", ".:53 {\n bogus\n}\n");
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(4) {
+        assert_eq!(dig(other, "a.example.com A +short").await, "10.0.0.3\n");
+    }
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_the_cluster_come_from_the_api_server() {
+    let directory = Directory::new("cluster");
+    let api = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = format!("http://{}", api.local_addr().unwrap());
+    tokio::spawn(axum::serve(api, api_server()).into_future());
+    let kubeconfig = directory.write(
+        "kubeconfig",
+        &json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "c", "cluster": {"server": server}}],
+            "users": [{"name": "u", "user": {}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        })
+        .to_string(),
+    );
+    let (port, ready) = (free_port().await, free_port().await);
+    let corefile = directory.write(
+        "Corefile",
+        &format!(".:{port} {{\n ready 127.0.0.1:{ready}\n kubernetes cluster.local in-addr.arpa\n}}\n"),
+    );
+    let process = Process::start(&corefile, Some(kubeconfig));
+    dig_until(port, "none.web.svc.cluster.local A", "NXDOMAIN").await;
+    assert!(fetch(ready, "/ready").await.starts_with("HTTP/1.1 200"));
+    assert_eq!(dig(port, "web.web.svc.cluster.local A +short").await, "10.233.0.7\n");
+    assert_eq!(dig(port, "10-244-1-2.web.web.svc.cluster.local A +short").await, "10.244.1.2\n");
+    assert_eq!(dig(port, "-x 10.233.0.7 +short").await, "web.web.svc.cluster.local.\n");
+    let bare = dig(port, "bare.svc.cluster.local A").await;
+    assert!(bare.contains("NOERROR") && bare.contains("ANSWER: 0"), "{bare}");
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_loaded_or_read_is_said() {
+    let directory = Directory::new("bad");
+    let corefile = directory.write("Corefile", ".:53 {\n  bogus\n}\n");
+    let error = Process::start(&corefile, None).task.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("Corefile:2:3: unknown plugin \"bogus\""), "{error}");
+    let error = Process::start(Path::new("/nowhere/Corefile"), None).task.await.unwrap().unwrap_err();
+    assert_eq!(error.to_string(), "cannot read the Corefile /nowhere/Corefile");
+    assert!(super::check(".:53 {\n whoami\n}\n", "Corefile").is_ok());
+    assert_eq!(super::check("", "x").unwrap_err().place.to_string(), "x:1:1");
+}
+
+/// An API server with one Service, its slice and two namespaces, where nothing ever changes.
+fn api_server() -> Router {
+    let meta = |name: &str| json!({"name": name, "namespace": "web", "uid": name, "resourceVersion": "1"});
+    let namespace = |name: &str| json!({"metadata": {"name": name, "resourceVersion": "1"}});
+    let service = json!({
+        "metadata": meta("web"),
+        "spec": {
+            "type": "ClusterIP", "clusterIP": "10.233.0.7", "clusterIPs": ["10.233.0.7"],
+            "ports": [{"name": "http", "protocol": "TCP", "port": 80, "targetPort": 8080}],
+        },
+    });
+    let mut slice_meta = meta("web-x");
+    slice_meta["labels"] = json!({"kubernetes.io/service-name": "web"});
+    let slice = json!({
+        "metadata": slice_meta, "addressType": "IPv4",
+        "ports": [{"name": "http", "protocol": "TCP", "port": 8080}],
+        "endpoints": [{"addresses": ["10.244.1.2"], "conditions": {"ready": true}}],
+    });
+    Router::new()
+        .route("/api/v1/services", list("v1", "Service", vec![service]))
+        .route("/api/v1/namespaces", list("v1", "Namespace", vec![namespace("web"), namespace("bare")]))
+        .route("/apis/discovery.k8s.io/v1/endpointslices", list("discovery.k8s.io/v1", "EndpointSlice", vec![slice]))
+}
+
+fn list(version: &'static str, kind: &'static str, items: Vec<Value>) -> axum::routing::MethodRouter {
+    get(async move |RawQuery(query): RawQuery| -> Response {
+        if query.is_some_and(|query| query.contains("watch=")) {
+            return Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>()).into_response();
+        }
+        Json(json!({
+            "apiVersion": version, "kind": format!("{kind}List"),
+            "metadata": {"resourceVersion": "1"}, "items": items,
+        }))
+        .into_response()
+    })
+}

@@ -22,8 +22,9 @@ use super::{Client, Shared, udp};
 
 /// How often upstreams that failed are looked after.
 const CHECK_TICK: Duration = Duration::from_millis(250);
-/// The largest datagram.
-const DATAGRAM: usize = 65_535;
+/// The largest datagram that is taken: upstreams are told to send at most 1232 bytes; what is cut here cannot be read, and the
+/// question is asked again.
+const DATAGRAM: usize = 4096;
 
 /// Performs an exchange and whatever follows from it, on a task of its own. How many there are is bounded by the server.
 pub(super) fn start(shared: &Shared, server: Arc<Server<Client>>, exchange: Exchange) {
