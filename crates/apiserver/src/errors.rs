@@ -5,11 +5,8 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
+use crate::admission::FieldError;
 use crate::registry::Resource;
-
-mod field;
-
-pub use field::FieldCause;
 
 /// An answer other than success: HTTP code, machine-readable reason, sentence, details.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -74,14 +71,14 @@ impl ApiError {
     }
 
     /// 422: fields do not hold what they may hold.
-    pub fn invalid(group: &str, kind: &str, name: &str, causes: &[FieldCause]) -> Self {
-        let message = format!("{} \"{name}\" is invalid: {}", qualified(kind, group), field::sentence(causes));
+    pub fn invalid(group: &str, kind: &str, name: &str, causes: &[FieldError]) -> Self {
+        let message = format!("{} \"{name}\" is invalid: {}", qualified(kind, group), sentence(causes));
         let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message);
         error.detail("name", name);
         error.detail("group", group);
         error.detail("kind", kind);
-        let causes = causes.iter().map(FieldCause::as_status_cause).collect();
-        error.details.insert("causes".to_owned(), Value::Array(causes));
+        let cause = |c: &FieldError| json!({ "reason": c.reason(), "message": c.body(), "field": c.field });
+        error.details.insert("causes".to_owned(), causes.iter().map(cause).collect());
         error
     }
 
@@ -179,4 +176,29 @@ impl IntoResponse for ApiError {
 /// `Kind.group`, or the kind alone in the core group: how Kubernetes names kinds in sentences.
 fn qualified(kind: &str, group: &str) -> String {
     if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") }
+}
+
+/// One cause stands by itself; several are put into brackets.
+fn sentence(causes: &[FieldError]) -> String {
+    let sentences: Vec<String> = causes.iter().map(ToString::to_string).collect();
+    match sentences.as_slice() {
+        [one] => one.clone(),
+        several => format!("[{}]", several.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_causes_are_put_into_brackets() {
+        let causes = [FieldError::required("spec.cidr", ""), FieldError::required("spec.name", "must be set")];
+        let error = ApiError::invalid("crd.projectcalico.org", "IPPool", "p", &causes);
+        assert_eq!(
+            error.message,
+            "IPPool.crd.projectcalico.org \"p\" is invalid: \
+             [spec.cidr: Required value, spec.name: Required value: must be set]"
+        );
+    }
 }

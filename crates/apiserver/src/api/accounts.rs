@@ -1,0 +1,82 @@
+//! Service accounts: their tokens, and whom a token speaks for.
+//! <https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-request-v1/>
+
+use chrono::{SecondsFormat, TimeDelta, Utc};
+use serde_json::{Value, json};
+
+use super::{Api, Place};
+use crate::auth::{BoundAccount, Identity};
+use crate::errors::ApiError;
+
+/// Seconds that a token lives when the request does not say.
+const DEFAULT_LIFETIME: i64 = 3600;
+
+/// The shortest and longest life of a token, in seconds: Kubernetes' ten minutes, and a year.
+const LIFETIMES: std::ops::RangeInclusive<i64> = 600..=365 * 24 * 3600;
+
+impl Api {
+    /// Answers a TokenRequest for the account at a place.
+    pub fn request_token(&self, at: &Place<'_>, mut request: Value) -> Result<Value, ApiError> {
+        let account = self.existing(at)?;
+        let spec = &request["spec"];
+        let lifetime = spec["expirationSeconds"].as_i64().unwrap_or(DEFAULT_LIFETIME);
+        if lifetime < *LIFETIMES.start() {
+            return Err(ApiError::bad_request(
+                "spec.expirationSeconds: may not specify a duration less than 10 minutes",
+            ));
+        }
+        let lifetime = lifetime.min(*LIFETIMES.end());
+        let mut audiences: Vec<String> =
+            spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+        if audiences.is_empty() {
+            audiences.push(self.tokens().default_audience().to_owned());
+        }
+        let pod = self.bound_pod(at, &spec["boundObjectRef"])?;
+        let uid = account.value["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+        let bound = BoundAccount { namespace: at.namespace.to_owned(), name: at.name.to_owned(), uid };
+        let now = Utc::now();
+        let end = now + TimeDelta::seconds(lifetime);
+        let token = self
+            .tokens()
+            .issue(&bound, pod, audiences.clone(), now.timestamp(), end.timestamp())
+            .map_err(|error| ApiError::internal(&error))?;
+        let expiration = end.to_rfc3339_opts(SecondsFormat::Secs, true);
+        request["kind"] = json!("TokenRequest");
+        request["apiVersion"] = json!("authentication.k8s.io/v1");
+        request["spec"]["audiences"] = json!(audiences);
+        request["spec"]["expirationSeconds"] = json!(lifetime);
+        request["status"] = json!({ "token": token, "expirationTimestamp": expiration });
+        Ok(request)
+    }
+
+    /// Name and uid of the pod that a token is for.
+    fn bound_pod(&self, at: &Place<'_>, reference: &Value) -> Result<Option<(String, String)>, ApiError> {
+        let (Some("Pod"), Some(name)) = (reference["kind"].as_str(), reference["name"].as_str()) else {
+            return Ok(None);
+        };
+        let pods = self.registry().builtin("", "pods");
+        let pod = self.existing(&Place { resource: &pods, namespace: at.namespace, name })?;
+        let uid = pod.value["metadata"]["uid"].as_str().unwrap_or_default();
+        match reference["uid"].as_str() {
+            Some(wanted) if !wanted.is_empty() && wanted != uid => {
+                let why = format!("the UID in the bound object reference ({wanted}) does not match the UID in record");
+                Err(ApiError::conflict(&pods, name, &why))
+            }
+            _ => Ok(Some((name.to_owned(), uid.to_owned()))),
+        }
+    }
+
+    /// Whom a bearer token speaks for: a service account that still is the one that it was made for.
+    pub fn identity_of_token(&self, token: &str) -> Option<Identity> {
+        let account = match self.tokens().verify(token) {
+            Ok(account) => account,
+            Err(error) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "bearer token refused");
+                return None;
+            }
+        };
+        let stored = self.store().object("serviceaccounts", &account.namespace, &account.name)?;
+        let same = stored.value["metadata"]["uid"].as_str() == Some(&account.uid);
+        same.then(|| Identity::service_account(&account.namespace, &account.name))
+    }
+}

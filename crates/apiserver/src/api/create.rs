@@ -1,0 +1,123 @@
+//! Creating objects.
+
+use serde_json::Value;
+
+use super::admit::is_service;
+use super::metadata::{begin, check_type};
+use super::{Api, Place, Saved, WriteOptions, now, stored_spelling};
+use crate::errors::ApiError;
+use crate::registry::Resource;
+use crate::store::{Write, WriteError};
+
+/// Generated names that are tried before giving up: each collides with a probability of n in 14 million.
+const NAME_ATTEMPTS: usize = 8;
+
+impl Api {
+    /// Creates an object in a namespace (empty for cluster-wide kinds).
+    pub async fn create(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        body: Value,
+        options: WriteOptions,
+    ) -> Result<Saved, ApiError> {
+        check_type(resource, &body)?;
+        if resource.custom.as_ref().is_some_and(|custom| custom.terminating) {
+            return Err(ApiError::method_not_allowed());
+        }
+        let generated = body["metadata"]["name"].as_str().is_none_or(str::is_empty);
+        let attempts = if generated { NAME_ATTEMPTS } else { 1 };
+        let mut body = Some(stored_spelling(resource, body));
+        for attempt in 1.. {
+            let draft = if attempt < attempts { body.clone() } else { body.take() };
+            let draft = draft.unwrap_or_default();
+            match self.create_once(resource, namespace, draft, options).await {
+                Err(error) if error.reason == "AlreadyExists" && attempt < attempts => {}
+                result => return result,
+            }
+        }
+        Err(ApiError::internal("no name could be generated"))
+    }
+
+    async fn create_once(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        mut object: Value,
+        options: WriteOptions,
+    ) -> Result<Saved, ApiError> {
+        begin(resource, &mut object, namespace, &now())?;
+        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let at = Place { resource, namespace, name: &name };
+        self.check_place(&at)?;
+        let warnings = self.admit_create(resource, &mut object, options.validation)?;
+        if self.store().object(&resource.storage, namespace, &name).is_some() {
+            return Err(at.refused(WriteError::Exists));
+        }
+        self.allocate(&at, &mut object)?;
+        if options.dry_run {
+            self.deallocate(resource, &object);
+            return Ok(Saved::draft(object, warnings));
+        }
+        let allocated = is_service(resource).then(|| object.clone());
+        match self.store().write(Write::Create { key: at.key(), value: object }).await {
+            Ok(stored) => {
+                self.after_write(resource, &stored.value, false);
+                Ok(Saved::stored(stored, warnings))
+            }
+            Err(error) => {
+                allocated.iter().for_each(|service| self.deallocate(resource, service));
+                Err(at.refused(error))
+            }
+        }
+    }
+
+    /// A new object needs a namespace that exists and is not on its way out.
+    fn check_place(&self, at: &Place<'_>) -> Result<(), ApiError> {
+        if !at.resource.namespaced {
+            return Ok(());
+        }
+        if at.namespace.is_empty() {
+            return Err(ApiError::bad_request("an empty namespace may not be set during creation"));
+        }
+        let namespaces = self.registry().builtin("", "namespaces");
+        let place = Place { resource: &namespaces, namespace: "", name: at.namespace };
+        let namespace = self.existing(&place)?;
+        if namespace.value["status"]["phase"] != "Terminating" {
+            return Ok(());
+        }
+        let why = format!("unable to create new content in namespace {} because it is being terminated", at.namespace);
+        let mut error = ApiError::forbidden(at.resource, at.name, &why);
+        let cause = serde_json::json!([{
+            "reason": "NamespaceTerminating",
+            "message": format!("namespace {} is being terminated", at.namespace),
+            "field": "metadata.namespace",
+        }]);
+        error.details.insert("causes".to_owned(), cause);
+        Err(error)
+    }
+
+    fn allocate(&self, at: &Place<'_>, object: &mut Value) -> Result<(), ApiError> {
+        if !is_service(at.resource) {
+            return Ok(());
+        }
+        let assigned = self.services().assign(object, None);
+        assigned.map_err(|errors| ApiError::invalid(&at.resource.group, &at.resource.kind, at.name, &errors))
+    }
+
+    fn deallocate(&self, resource: &Resource, object: &Value) {
+        if is_service(resource) {
+            self.services().release(object);
+        }
+    }
+
+    /// What has to follow a write.
+    pub(super) fn after_write(&self, resource: &Resource, object: &Value, deleted: bool) {
+        if deleted {
+            self.deallocate(resource, object);
+        }
+        if super::admit::is_definition(resource) {
+            self.serve_definitions();
+        }
+    }
+}
