@@ -102,6 +102,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     stop: CancellationToken,
 ) {
     let (read_half, write_half) = tokio::io::split(socket);
+    let mut socket = FramedWrite::new(write_half, Encoder::default());
     let (wire, frames) = mpsc::channel(WIRE_DEPTH);
     let (process, client) = exec::wires();
     let (ready, opened) = oneshot::channel();
@@ -140,12 +141,13 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     };
     let ended = tokio::select! {
         ended = reader.run(FramedRead::new(read_half, Decoder::default())) => ended,
-        ended = write(FramedWrite::new(write_half, Encoder::default()), frames) => ended,
+        ended = write(&mut socket, frames) => ended,
         () = leave => Ok(()),
     };
     if let Err(error) = ended {
         debug!(%error, "exec session over SPDY broke");
     }
+    let _ = timeout(FAREWELL, socket.close()).await;
 }
 
 /// Sends one output as the client's window allows, and its end.
@@ -170,7 +172,7 @@ async fn forward(
 
 /// Writes frames until the one that says good-bye.
 async fn write<W: AsyncWrite + Unpin>(
-    mut socket: FramedWrite<W, Encoder>,
+    socket: &mut FramedWrite<W, Encoder>,
     mut frames: mpsc::Receiver<Frame>,
 ) -> Result<(), FrameError> {
     while let Some(frame) = frames.recv().await {
@@ -180,7 +182,7 @@ async fn write<W: AsyncWrite + Unpin>(
             socket.flush().await?;
         }
         if last {
-            return socket.close().await;
+            return Ok(());
         }
     }
     Ok(())

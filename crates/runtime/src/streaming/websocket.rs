@@ -9,7 +9,7 @@ use futures::{
 };
 use serde_json::Value;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     sync::oneshot,
     time::{MissedTickBehavior, interval, timeout},
 };
@@ -41,6 +41,8 @@ const CLOSE: u8 = 255;
 const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 /// How long a client may take to answer the closing of the session.
 const LINGER: Duration = Duration::from_secs(5);
+/// How long the connection's own ending may take.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// How often an unsolicited pong goes out (RFC 6455, 5.5.3). A process that does not read its stdin stops us from reading, and so
 /// from answering the client's pings; kubectl gives a session without pongs up after a minute. It also notices clients that are gone.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -85,7 +87,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         .write_buffer_size(0)
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE));
-    let (sink, stream) = WebSocketStream::from_raw_socket(socket, Role::Server, Some(config)).await.split();
+    let (mut sink, mut stream) = WebSocketStream::from_raw_socket(socket, Role::Server, Some(config)).await.split();
     let (process, client) = exec::wires();
     let ClientEnds { stdin, resize, stdout, stderr } = client;
     let (report, reported) = oneshot::channel();
@@ -101,22 +103,26 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         let _ = report.send(status);
     };
     let outputs = Outputs { stdout: query.stdout.then_some(stdout), stderr: query.stderr.then_some(stderr) };
-    let reading = read(stream, version, stdin, resize);
-    tokio::pin!(reading);
-    let told = tokio::select! {
-        ((), written) = async { tokio::join!(running, write(sink, outputs, reported)) } => written,
-        () = &mut reading => return debug!("the client left its exec session"),
-        () = stop.cancelled() => return,
-    };
-    match told {
-        Ok(()) => drop(timeout(LINGER, reading).await),
-        Err(error) => debug!(%error, "exec session over WebSocket broke"),
+    {
+        let reading = read(&mut stream, version, stdin, resize);
+        tokio::pin!(reading);
+        tokio::select! {
+            ((), told) = async { tokio::join!(running, write(&mut sink, outputs, reported)) } => match told {
+                Ok(()) => { let _ = timeout(LINGER, reading).await; }
+                Err(error) => debug!(%error, "exec session over WebSocket broke"),
+            },
+            () = &mut reading => debug!("the client left its exec session"),
+            () = stop.cancelled() => {}
+        }
+    }
+    if let Ok(socket) = sink.reunite(stream) {
+        let _ = timeout(FAREWELL, socket.into_inner().shutdown()).await;
     }
 }
 
 /// Passes on what the client sends until it has nothing more to say.
 async fn read<S: AsyncRead + AsyncWrite + Unpin>(
-    mut stream: SplitStream<WebSocketStream<S>>,
+    stream: &mut SplitStream<WebSocketStream<S>>,
     version: Version,
     stdin: tokio::sync::mpsc::Sender<Bytes>,
     resize: tokio::sync::mpsc::Sender<(u16, u16)>,
@@ -158,30 +164,30 @@ struct Outputs {
 
 /// Sends output as it comes, then the status, then the closing frame.
 async fn write<S: AsyncRead + AsyncWrite + Unpin>(
-    mut sink: SplitSink<WebSocketStream<S>, Message>,
+    sink: &mut SplitSink<WebSocketStream<S>, Message>,
     mut outputs: Outputs,
     mut status: oneshot::Receiver<Value>,
 ) -> Result<(), Error> {
     // Clients of other languages wait for a first message to know that the session stands.
     if let Some(channel) = outputs.stdout.as_ref().map(|_| STDOUT).or(outputs.stderr.as_ref().map(|_| STDERR)) {
-        send(&mut sink, channel, &[]).await?;
+        send(sink, channel, &[]).await?;
     }
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let status = loop {
         tokio::select! {
             chunk = receive(&mut outputs.stdout), if outputs.stdout.is_some() => {
-                if let Some(chunk) = chunk { send(&mut sink, STDOUT, &chunk).await? }
+                if let Some(chunk) = chunk { send(sink, STDOUT, &chunk).await? }
             }
             chunk = receive(&mut outputs.stderr), if outputs.stderr.is_some() => {
-                if let Some(chunk) = chunk { send(&mut sink, STDERR, &chunk).await? }
+                if let Some(chunk) = chunk { send(sink, STDERR, &chunk).await? }
             }
             status = &mut status, if outputs.stdout.is_none() && outputs.stderr.is_none() => break status,
             _ = heartbeat.tick() => sink.send(Message::Pong(Bytes::new())).await?,
         }
     };
     if let Ok(status) = status {
-        send(&mut sink, ERROR, status.to_string().as_bytes()).await?;
+        send(sink, ERROR, status.to_string().as_bytes()).await?;
     }
     sink.send(Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))).await
 }
