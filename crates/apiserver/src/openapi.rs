@@ -11,7 +11,8 @@ use serde_json::{Map, Value, json};
 use crate::discovery::GIT_VERSION;
 use crate::registry::{Catalog, Resource};
 
-const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// Clients ask for `…spec.v2@v1.0+protobuf`, but newer ones read the answer's type strictly, and `@` is not allowed in one.
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// The document at a path, or nothing when the path is not one of OpenAPI.
 pub fn document(catalog: &Catalog, path: &str, headers: &HeaderMap) -> Option<Response> {

@@ -37,6 +37,14 @@ pub enum PkiError {
         #[source]
         source: io::Error,
     },
+    /// Several groups are asked for; the library that encodes names writes one organisation.
+    #[error("the certificate of {cn:?} can name one group, not {count}")]
+    Groups {
+        /// Whose certificate.
+        cn: String,
+        /// How many groups.
+        count: usize,
+    },
     /// A key or certificate is malformed or cannot be made.
     #[error("{action}")]
     Certificate {
@@ -105,8 +113,11 @@ impl Pki {
         &self.token_key
     }
 
-    /// A client's certificate: user `cn`, member of the groups `organisations`.
+    /// A client's certificate: user `cn`, member of the group in `organisations`, of which there is one at most.
     pub fn issue_client(&self, cn: &str, organisations: &[&str]) -> Result<Issued, PkiError> {
+        if organisations.len() > 1 {
+            return Err(PkiError::Groups { cn: cn.to_owned(), count: organisations.len() });
+        }
         let mut params = leaf(cn, organisations);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.issue(cn, &params)

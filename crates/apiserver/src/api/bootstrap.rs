@@ -17,6 +17,10 @@ impl Api {
             self.ensure("", "namespaces", "", json!({ "metadata": { "name": name } })).await?;
         }
         self.ensure("", "services", "default", kubernetes_service(config)).await?;
+        if config.advertise.ip().is_loopback() {
+            // Nobody but this host can reach it there, so the Service leads nowhere.
+            return Ok(());
+        }
         self.ensure("", "endpoints", "default", kubernetes_endpoints(config.advertise)).await?;
         self.ensure("discovery.k8s.io", "endpointslices", "default", kubernetes_slice(config.advertise)).await
     }

@@ -22,14 +22,14 @@ fn keys_are_readable_by_their_owner_alone() {
 }
 
 #[test]
-fn a_client_certificate_names_user_and_groups() {
+fn a_client_certificate_names_user_and_group() {
     let directory = tempfile::tempdir().unwrap();
     let pki = Pki::load_or_create(directory.path()).unwrap();
-    let issued = pki.issue_client("system:node:node1", &["system:nodes", "others"]).unwrap();
+    let issued = pki.issue_client("system:node:node1", &["system:nodes"]).unwrap();
     let (_, pem) = x509_parser::pem::parse_x509_pem(issued.cert_pem.as_bytes()).unwrap();
     let certificate = pem.parse_x509().unwrap();
     let subject = certificate.subject();
     assert_eq!(subject.iter_common_name().next().unwrap().as_str().unwrap(), "system:node:node1");
     let groups: Vec<_> = subject.iter_organization().map(|o| o.as_str().unwrap()).collect();
-    assert_eq!(groups, ["system:nodes", "others"]);
+    assert_eq!(groups, ["system:nodes"]);
 }
