@@ -1,7 +1,6 @@
 //! Exec, attach and logs are answered by the pod's node: requests go on to its streaming server, and what is upgraded there is
 //! tunnelled byte for byte, whatever protocol it speaks (WebSocket, SPDY).
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,7 +87,7 @@ impl NodeProxy {
         let dialing = async {
             let stream = TcpStream::connect((*address, NODE_PORT)).await?;
             stream.set_nodelay(true)?;
-            self.connector.connect(ServerName::from(IpAddr::from(*address)), stream).await
+            self.connector.connect(ServerName::from(*address), stream).await
         };
         match tokio::time::timeout(DIAL_TIMEOUT, dialing).await {
             Ok(Ok(stream)) => Ok(stream),

@@ -31,8 +31,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The API itself does not start.
-    #[error(transparent)]
-    Start(#[from] StartError),
+    #[error("starting the API")]
+    Start(#[source] Box<StartError>),
     /// Keys or certificates are missing or wrong.
     #[error(transparent)]
     Pki(#[from] PkiError),
@@ -89,7 +89,8 @@ impl Server {
         let dir = config.pki_dir.clone();
         let pki = tokio::task::spawn_blocking(move || Pki::load_or_create(&dir)).await??;
         let acceptor = acceptor(&pki, &serving_certificate(&pki, config)?)?;
-        let api = Api::start(config, &pki, CancellationToken::new()).await?;
+        let api = Api::start(config, &pki, CancellationToken::new()).await;
+        let api = api.map_err(|error| ServeError::Start(Box::new(error)))?;
         let mut listeners = Vec::with_capacity(config.listen.len());
         for address in &config.listen {
             let listener = TcpListener::bind(address).await;

@@ -53,7 +53,7 @@ impl Api {
         }
         let mut errors = self.faults(resource, object);
         errors.extend(admission::validate_create(group, &resource.kind, object));
-        refuse(resource, object, errors)?;
+        refuse(resource, object, &errors)?;
         if is_definition(resource) {
             self.establish(object);
         }
@@ -98,7 +98,7 @@ impl Api {
             errors.extend(admission::validate_update(group, kind, old, object));
         }
         errors.extend(new_finalizers(old, object));
-        refuse(resource, object, errors)?;
+        refuse(resource, object, &errors)?;
         if is_definition(resource) && part == Part::Main {
             self.establish(object);
         }
@@ -148,12 +148,12 @@ fn check_fields(resource: &Resource, object: &mut Value, validation: FieldValida
     }
 }
 
-fn refuse(resource: &Resource, object: &Value, errors: Vec<FieldError>) -> Result<(), ApiError> {
+fn refuse(resource: &Resource, object: &Value, errors: &[FieldError]) -> Result<(), ApiError> {
     if errors.is_empty() {
         return Ok(());
     }
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    Err(ApiError::invalid(&resource.group, &resource.kind, name, &errors))
+    Err(ApiError::invalid(&resource.group, &resource.kind, name, errors))
 }
 
 /// A namespace is kept until its content is gone, and carries its name as a label for selectors.

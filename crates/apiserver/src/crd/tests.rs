@@ -25,6 +25,7 @@ fn pool_schema() -> Schema {
     .unwrap()
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "reads better")]
 fn faults(spec: Value) -> Vec<String> {
     pool_schema().faults(&json!({"spec": spec})).iter().map(ToString::to_string).collect()
 }

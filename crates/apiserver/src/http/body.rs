@@ -15,7 +15,7 @@ pub const LIMIT: usize = 3 << 20;
 pub async fn bytes(body: Body) -> Result<Bytes, ApiError> {
     axum::body::to_bytes(body, LIMIT).await.map_err(|error| {
         let too_long =
-            std::error::Error::source(&error).is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>());
+            std::error::Error::source(&error).is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>);
         if too_long { ApiError::too_large(LIMIT) } else { ApiError::bad_request(format!("reading the body: {error}")) }
     })
 }

@@ -39,7 +39,7 @@ pub(super) fn list(call: &Call<'_>, resource: &Resource, namespace: Option<&str>
     }
     let body = match representation {
         Representation::Whole => whole(resource, &listing.objects, &metadata),
-        Representation::Metadata => metadata_list(resource, &listing.objects, metadata).to_string().into_bytes(),
+        Representation::Metadata => metadata_list(resource, &listing.objects, &metadata).to_string().into_bytes(),
         Representation::Table(include) => {
             let viewed: Vec<Option<Value>> = listing.objects.iter().map(|o| to_view(resource, &o.value)).collect();
             let objects: Vec<&Value> =
@@ -112,7 +112,7 @@ fn whole(resource: &Resource, objects: &[Arc<Object>], metadata: &Value) -> Vec<
     body
 }
 
-fn metadata_list(resource: &Resource, objects: &[Arc<Object>], metadata: Value) -> Value {
+fn metadata_list(resource: &Resource, objects: &[Arc<Object>], metadata: &Value) -> Value {
     let items: Vec<Value> = objects
         .iter()
         .map(|object| {
