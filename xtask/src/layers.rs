@@ -18,7 +18,7 @@ const FLOORS: [&[&str]; 5] = [
     &["podnet-cli", "podnet-cni"],
 ];
 /// Beside the house: they may depend on everything, and only each other's tests on them.
-const ASIDE: [&str; 2] = ["podnet-testnet", "xtask"];
+const ASIDE: [&str; 3] = ["podnet-testnet", "podnet-bench", "xtask"];
 /// No effects: no runtime, sockets, files or clock.
 const PURE: [&str; 3] = ["podnet-model", "podnet-planner", "podnet-dns"];
 /// Crates whose only use is an effect.
@@ -51,7 +51,11 @@ pub(crate) fn check() -> Result<String, Vec<String>> {
             faults.extend(effects(name, package));
         }
     }
-    if faults.is_empty() { Ok(format!("{} crates: edges point down, pure crates are pure", packages.len())) } else { Err(faults) }
+    if faults.is_empty() {
+        Ok(format!("{} crates: edges point down, pure crates are pure", packages.len()))
+    } else {
+        Err(faults)
+    }
 }
 
 fn workspace() -> Result<BTreeMap<String, Package>, String> {
@@ -65,7 +69,8 @@ fn workspace() -> Result<BTreeMap<String, Package>, String> {
     Ok(packages
         .map(|package| {
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            let directory = Path::new(&text(&package["manifest_path"])).parent().unwrap_or(Path::new(".")).to_path_buf();
+            let directory =
+                Path::new(&text(&package["manifest_path"])).parent().unwrap_or(Path::new(".")).to_path_buf();
             // Development dependencies may point anywhere: they are not in the product.
             let dependencies = package["dependencies"].as_array().into_iter().flatten();
             let dependencies = dependencies.filter(|d| d["kind"] != "dev").map(|d| text(&d["name"])).collect();
@@ -88,7 +93,12 @@ fn edges(name: &str, package: &Package) -> Vec<String> {
     let upward = |dependency: &&String| {
         ASIDE.contains(&dependency.as_str()) || floor(dependency).is_some_and(|floor| floor >= own)
     };
-    package.dependencies.iter().filter(upward).map(|dependency| format!("{name} depends on {dependency}, which is not below it")).collect()
+    package
+        .dependencies
+        .iter()
+        .filter(upward)
+        .map(|dependency| format!("{name} depends on {dependency}, which is not below it"))
+        .collect()
 }
 
 fn effects(name: &str, package: &Package) -> Vec<String> {

@@ -1,2 +1,58 @@
-//! stub
-fn main() {}
+//! `podnet`: the command, and the entry points of every process of a cluster.
+
+mod addons;
+mod arguments;
+mod cluster;
+mod daemon;
+mod down;
+mod fabric;
+mod layout;
+mod logs;
+mod report;
+mod status;
+mod supervisor;
+mod up;
+
+use std::process::ExitCode;
+
+use arguments::{Arguments, Command};
+use clap::{CommandFactory, Parser};
+use report::Failure;
+
+fn main() -> ExitCode {
+    // clap prints help and usage errors by itself and exits with 0 and 2.
+    let arguments = Arguments::parse();
+    match run(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.print();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Up(options) => up::run(&options),
+        Command::Down => down::run(),
+        Command::Status(options) => status::run(&options),
+        Command::Logs(options) => logs::run(&options),
+        Command::Kubeconfig => cluster::print_kubeconfig(),
+        Command::Env => cluster::print_environment(),
+        Command::Version => {
+            println!("podnet {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "podnet", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Supervisor => supervisor::run(),
+        Command::Apiserver(options) => daemon::apiserver(options),
+        Command::Node(options) => daemon::node(options),
+        Command::Agent(options) => daemon::agent(options),
+        Command::Dns(options) => daemon::dns(options),
+        Command::Demoapp { arguments } => daemon::demoapp(arguments),
+        Command::Pause { dir } => daemon::pause(&dir),
+    }
+}

@@ -1,2 +1,153 @@
-//! stub
-fn main() {}
+//! `podnet-cni`: the CNI plugin that a container runtime executes.
+//!
+//! It reads what the runtime says (environment and standard input), hands it with the sandbox's namespace to the agent, and prints
+//! what the agent answers. It decides nothing, so it has no async runtime and starts in well under a millisecond. The one thing
+//! that it does by itself is DEL while the agent is down: the interface is removed, and a tombstone tells the agent later.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod agentless;
+mod environment;
+mod output;
+
+use std::{
+    fs::File,
+    io::Read,
+    os::{fd::AsFd, unix::net::UnixStream},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use environment::{Command, Environment};
+use podnet_kernel::cni_wire::{self, Failure, Reply, Request, Verb};
+use serde_json::Value;
+
+/// Longest input that is read: far above any configuration, far below what would hurt.
+const MAX_INPUT: u64 = 1 << 20;
+
+/// How long the agent may take for one request; runtimes give a plugin minutes, and a claim of a new block takes a second at worst.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn main() -> ExitCode {
+    let environment = match Environment::read() {
+        Ok(environment) => environment,
+        Err(failure) => return output::failure(output::LATEST, &failure),
+    };
+    if matches!(environment.command, Command::Version) {
+        return output::versions();
+    }
+    match configuration() {
+        Ok(config) => {
+            let version = config.get("cniVersion").and_then(Value::as_str).unwrap_or(output::OLDEST).to_owned();
+            match output::check_version(&version).and_then(|()| serve(environment, config)) {
+                Ok(result) => output::result(&version, result),
+                Err(failure) => output::failure(&version, &failure),
+            }
+        }
+        Err(failure) => output::failure(output::LATEST, &failure),
+    }
+}
+
+fn configuration() -> Result<Value, Failure> {
+    let mut text = Vec::new();
+    std::io::stdin().take(MAX_INPUT).read_to_end(&mut text).map_err(|error| {
+        Failure::new(5, format!("cannot read the network configuration from standard input: {error}"))
+    })?;
+    let config: Value = serde_json::from_slice(&text).map_err(|error| {
+        Failure::new(Failure::DECODING, format!("the network configuration on standard input is not JSON: {error}"))
+    })?;
+    if !config.is_object() {
+        return Err(Failure::new(
+            Failure::DECODING,
+            "the network configuration on standard input is not a JSON object",
+        ));
+    }
+    Ok(config)
+}
+
+/// Where the agent is and where it looks for tombstones, from the keys that the agent itself wrote into the conflist.
+struct Agent {
+    socket: PathBuf,
+    tombstones: PathBuf,
+}
+
+impl Agent {
+    fn from_config(config: &Value) -> Result<Self, Failure> {
+        let key = |name: &str| {
+            config.get(name).and_then(Value::as_str).map(PathBuf::from).ok_or_else(|| {
+                Failure::new(
+                    Failure::INVALID_CONFIG,
+                    format!(
+                        "key {name:?} is missing in the network configuration; the agent writes it into its conflist"
+                    ),
+                )
+            })
+        };
+        Ok(Self { socket: key("socket")?, tombstones: key("tombstones")? })
+    }
+}
+
+fn serve(environment: Environment, config: Value) -> Result<Option<Value>, Failure> {
+    let agent = Agent::from_config(&config)?;
+    let verb = match environment.command {
+        Command::Add => Verb::Add,
+        Command::Del => Verb::Del,
+        Command::Check => Verb::Check,
+        Command::Status => Verb::Status,
+        Command::Gc => Verb::Gc,
+        Command::Version => return Ok(None),
+    };
+    let netns = open_namespace(verb, &environment.netns)?;
+    let request = Request {
+        verb,
+        container_id: environment.container_id,
+        ifname: environment.ifname,
+        netns_path: environment.netns,
+        args: environment.args,
+        config,
+    };
+    match ask(&agent, &request, netns.as_ref()) {
+        Ok(Reply::Done(result)) => Ok(result),
+        Ok(Reply::Failed(failure)) => Err(failure),
+        // The specification wants DEL to succeed in the end whatever happened: what cannot be done now is done by the agent later.
+        Err(_) if verb == Verb::Del => {
+            agentless::delete(&request.container_id, &request.ifname, &agent.tombstones).map(|()| None)
+        }
+        Err(error) => Err(unreachable_agent(verb, &agent, &error)),
+    }
+}
+
+/// DEL is also asked for sandboxes whose namespace is gone already (specification, "DEL").
+fn open_namespace(verb: Verb, path: &str) -> Result<Option<File>, Failure> {
+    match verb {
+        Verb::Status | Verb::Gc => Ok(None),
+        Verb::Del => Ok((!path.is_empty()).then(|| File::open(path).ok()).flatten()),
+        Verb::Add | Verb::Check => File::open(path).map(Some).map_err(|error| {
+            Failure::new(
+                Failure::INVALID_ENVIRONMENT,
+                format!("cannot open the network namespace {path} (CNI_NETNS): {error}"),
+            )
+        }),
+    }
+}
+
+fn ask(agent: &Agent, request: &Request, netns: Option<&File>) -> std::io::Result<Reply> {
+    let stream = UnixStream::connect(&agent.socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    cni_wire::send_request(&stream, request, netns.map(AsFd::as_fd))?;
+    cni_wire::receive_reply(&stream)
+}
+
+fn unreachable_agent(verb: Verb, agent: &Agent, error: &std::io::Error) -> Failure {
+    let code = if verb == Verb::Status { Failure::NOT_AVAILABLE } else { Failure::TRY_AGAIN };
+    Failure {
+        code,
+        msg: format!("the podnet agent does not answer on {}: {error}", agent.socket.display()),
+        details:
+            "The agent of this node is starting or has stopped; the runtime tries again by itself. `podnet status` and \
+                  `podnet logs agent` tell more."
+                .to_owned(),
+    }
+}

@@ -1,0 +1,126 @@
+//! A pod's way from its creation to Running, as a client of the API sees it, for a hundred pods created at once.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, ListParams, PostParams, WatchEvent, WatchParams},
+};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{Result, figures::Times};
+
+const PODS: usize = 100;
+const LABEL: &str = "bench=pods";
+const PATIENCE: Duration = Duration::from_secs(180);
+
+#[derive(Serialize)]
+pub(crate) struct Pods {
+    /// Each pod from its create request's answer to the watch event that says Running.
+    to_running: Times,
+    /// The same for pods created one after the other, each when the one before runs: no queueing.
+    one_by_one: Times,
+    /// From the first create to the last Running, in seconds.
+    all_running_s: f64,
+    /// From the delete to the last one gone, in seconds.
+    all_gone_s: f64,
+}
+
+pub(crate) fn measure() -> Result<Pods> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let client = podnet_client::connect::from_kubeconfig("/var/lib/podnet/kubeconfig".as_ref()).await?;
+        tokio::time::timeout(PATIENCE, run(client)).await?
+    })
+}
+
+async fn run(client: Client) -> Result<Pods> {
+    let pods = Api::<Pod>::default_namespaced(client);
+    let mut single = Vec::new();
+    for index in 0..10 {
+        single.extend(create_and_watch(&pods, &[format!("single-{index}")]).await?.into_values());
+    }
+    let names: Vec<String> = (0..PODS).map(|index| format!("bench-{index}")).collect();
+    let started = Instant::now();
+    let times = create_and_watch(&pods, &names).await?;
+    let all_running_s = started.elapsed().as_secs_f64();
+    let all_gone_s = remove(&pods).await?;
+    Ok(Pods {
+        to_running: Times::of(times.into_values().collect()),
+        one_by_one: Times::of(single),
+        all_running_s,
+        all_gone_s,
+    })
+}
+
+async fn create_and_watch(pods: &Api<Pod>, names: &[String]) -> Result<HashMap<String, Duration>> {
+    let version = pods.list(&ListParams::default()).await?.metadata.resource_version.unwrap_or_default();
+    let events = pods.watch(&WatchParams::default().labels(LABEL), &version).await?;
+    let creating = async {
+        let creates = stream::iter(names).map(|name| async move {
+            pods.create(&PostParams::default(), &pod(name)).await.map(|_| (name.clone(), Instant::now()))
+        });
+        creates.buffer_unordered(16).try_collect::<HashMap<_, _>>().await
+    };
+    let running = async {
+        let mut events = std::pin::pin!(events);
+        let mut seen = HashMap::new();
+        while let Some(event) = events.try_next().await? {
+            if let WatchEvent::Modified(pod) = event
+                && pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
+                && names.contains(&pod.name_any())
+            {
+                seen.entry(pod.name_any()).or_insert_with(Instant::now);
+            }
+            if seen.len() == names.len() {
+                break;
+            }
+        }
+        Ok::<_, kube::Error>(seen)
+    };
+    let (created, seen) = futures::try_join!(creating, running)?;
+    if seen.len() < names.len() {
+        return Err(format!("the watch ended when {} of {} pods ran", seen.len(), names.len()).into());
+    }
+    Ok(created.into_iter().map(|(name, at)| (name.clone(), seen[&name].saturating_duration_since(at))).collect())
+}
+
+async fn remove(pods: &Api<Pod>) -> Result<f64> {
+    let started = Instant::now();
+    let ours = ListParams::default().labels(LABEL);
+    pods.delete_collection(&DeleteParams::default().grace_period(0), &ours).await?;
+    while !pods.list(&ours).await?.items.is_empty() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(started.elapsed().as_secs_f64())
+}
+
+fn pod(name: &str) -> Pod {
+    let object = json!({
+        "metadata": {"name": name, "labels": {"bench": "pods"}},
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "tools", "image": "podnet.local/tools", "command": ["sleep", "infinity"]}],
+        },
+    });
+    serde_json::from_value(object).unwrap_or_default()
+}
+
+impl fmt::Display for Pods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "pod to Running, one by one              {}", self.one_by_one)?;
+        writeln!(f, "pod to Running, 100 at once             {}", self.to_running)?;
+        write!(
+            f,
+            "100 pods: all Running after {:.2} s, all gone {:.2} s after the delete",
+            self.all_running_s, self.all_gone_s
+        )
+    }
+}

@@ -1,0 +1,55 @@
+//! What a fresh cluster holds: CRDs, the default pool, cluster DNS.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Client;
+use podnet_client::apply;
+use podnet_model::crd::{self, IPPool, IPPoolSpec};
+use serde::Deserialize;
+
+use crate::{
+    cluster::Cluster,
+    report::{Doing, Failure},
+};
+
+/// Every object of cluster DNS; `DNS_ADDRESS` stands for the Service's address.
+const COREDNS: &str = include_str!("../manifests/coredns.yaml");
+/// The name that Calico's installers give the first pool.
+const DEFAULT_POOL: &str = "default-ipv4-ippool";
+
+pub(crate) async fn install(client: &Client, cluster: &Cluster) -> Result<(), Failure> {
+    for definition in crd::definitions() {
+        install_definition(client, definition).await?;
+    }
+    let pool = IPPool::new(
+        DEFAULT_POOL,
+        IPPoolSpec {
+            cidr: cluster.pod_cidr.to_string(),
+            block_size: Some(26),
+            vxlan_mode: Some("Always".to_owned()),
+            nat_outgoing: Some(true),
+            node_selector: Some("all()".to_owned()),
+            ..IPPoolSpec::default()
+        },
+    );
+    apply::create_if_missing_cluster(client, &pool).await.doing(|| format!("cannot create IPPool {DEFAULT_POOL}"))?;
+    for object in manifest(cluster)? {
+        let name = object.metadata.name.clone().unwrap_or_default();
+        apply::create_dynamic(client, object).await.doing(|| format!("cannot create {name} of cluster DNS"))?;
+    }
+    Ok(())
+}
+
+async fn install_definition(client: &Client, definition: CustomResourceDefinition) -> Result<(), Failure> {
+    let name = definition.metadata.name.clone().unwrap_or_default();
+    apply::create_or_replace_definition(client, definition).await.doing(|| format!("cannot install CRD {name}"))
+}
+
+fn manifest(cluster: &Cluster) -> Result<Vec<kube::core::DynamicObject>, Failure> {
+    let text = COREDNS.replace("DNS_ADDRESS", &cluster.dns_address().to_string());
+    serde_norway::Deserializer::from_str(&text)
+        .map(|document| {
+            kube::core::DynamicObject::deserialize(document)
+                .doing(|| "the built-in manifest of cluster DNS is damaged".into())
+        })
+        .collect()
+}

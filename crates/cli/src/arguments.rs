@@ -1,0 +1,232 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use ipnet::Ipv4Net;
+
+/// The Kubernetes network in one program.
+///
+/// `podnet up` brings up a whole cluster network on this machine: an embedded control plane that real kubectl talks to, and nodes
+/// that are network namespaces. `podnet down` removes every trace of it.
+#[derive(Debug, Parser)]
+#[command(name = "podnet", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Bring up a cluster on this machine (needs root)
+    ///
+    /// Returns when every node is Ready and cluster DNS answers. Running it again heals: what runs goes on running, what is missing
+    /// is started.
+    #[command(after_help = "\
+Examples:
+  podnet up                                   three nodes, one subnet
+  podnet up --nodes 5 --subnets 2             five nodes on two subnets joined by a router
+  podnet up --datastore ~/lab.redb            keep the cluster's objects over `podnet down`
+  eval \"$(podnet env)\"; kubectl get nodes     point kubectl at it")]
+    Up(UpOptions),
+    /// Remove the cluster and every trace of it (needs root)
+    ///
+    /// Processes, namespaces, links, cgroups, mounts, sockets and files; also what a crash left behind. A datastore that
+    /// `--datastore` named is kept.
+    Down,
+    /// Show the processes, nodes and pods of the cluster
+    Status(StatusOptions),
+    /// Show the log of a process: apiserver, supervisor, a node or its agent
+    #[command(after_help = "\
+Examples:
+  podnet logs                  which logs there are
+  podnet logs apiserver -f     follow the API server
+  podnet logs node1            the node's runtime and agent together")]
+    Logs(LogsOptions),
+    /// Print the path of the admin's kubeconfig
+    Kubeconfig,
+    /// Print shell commands that point kubectl here: eval "$(podnet env)"
+    Env,
+    /// Print the version
+    Version,
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  podnet completions bash > /etc/bash_completion.d/podnet")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Keep the cluster's processes running (started by `up`)
+    #[command(hide = true)]
+    Supervisor,
+    /// Serve the embedded Kubernetes API (started by `up`)
+    #[command(hide = true)]
+    Apiserver(ApiserverOptions),
+    /// Run pods on an embedded node (started by `up`)
+    #[command(hide = true)]
+    Node(NodeOptions),
+    /// Run the node daemon: CNI, routes and Services of one node
+    ///
+    /// `podnet up` starts one for each of its nodes; on a real cluster it is the DaemonSet's container.
+    Agent(AgentOptions),
+    /// Serve cluster DNS from a Corefile
+    Dns(DnsOptions),
+    /// Answer HTTP with the name of this pod: a backend to try Services with
+    Demoapp {
+        /// --port N, --listen ADDRESS:PORT, --name NAME, --text TEXT; also the arguments of the images that it stands in for
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Hold a sandbox's namespaces (started by a node)
+    #[command(hide = true)]
+    Pause {
+        /// The sandbox's directory
+        #[arg(long)]
+        dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpOptions {
+    /// How many nodes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(crate) nodes: u8,
+    /// On how many subnets of the underlay the nodes lie; a router joins them
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub(crate) subnets: u8,
+    /// Where pods' addresses come from (the pool `default-ipv4-ippool`)
+    #[arg(long, default_value = "10.233.64.0/18")]
+    pub(crate) pod_cidr: Ipv4Net,
+    /// Where Services' addresses come from
+    #[arg(long, default_value = "10.233.0.0/18")]
+    pub(crate) service_cidr: Ipv4Net,
+    /// Keep the cluster's objects in this file, over `podnet down` too
+    #[arg(long, value_name = "PATH")]
+    pub(crate) datastore: Option<PathBuf>,
+    /// How many seconds the cluster may take to become ready
+    #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusOptions {
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsOptions {
+    /// apiserver, supervisor, a node (`node1`), or one process of a node (`node1-agent`, `agent` for all agents)
+    pub(crate) process: Option<String>,
+    /// Go on printing what is added
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// How many of the last lines of each log
+    #[arg(long, default_value_t = 200, value_name = "LINES")]
+    pub(crate) tail: usize,
+}
+
+/// Where a daemon runs; the supervisor says it, so that a process is in its namespace and cgroup before it does anything.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Placement {
+    /// Enter this network namespace first
+    #[arg(long, hide = true)]
+    pub(crate) netns: Option<PathBuf>,
+    /// Enter this cgroup first
+    #[arg(long, hide = true)]
+    pub(crate) cgroup: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ApiserverOptions {
+    #[command(flatten)]
+    pub(crate) placement: Placement,
+    /// Keys and, unless --store says otherwise, the store
+    #[arg(long)]
+    pub(crate) data_dir: PathBuf,
+    /// The store's file
+    #[arg(long)]
+    pub(crate) store: PathBuf,
+    /// Addresses to listen on
+    #[arg(long, required = true)]
+    pub(crate) listen: Vec<SocketAddr>,
+    /// The address that pods reach the API at, behind the Service `kubernetes`
+    #[arg(long)]
+    pub(crate) advertise: SocketAddr,
+    /// Where Services' addresses come from
+    #[arg(long)]
+    pub(crate) service_cidr: Ipv4Net,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeOptions {
+    #[command(flatten)]
+    pub(crate) placement: Placement,
+    /// The node's name
+    #[arg(long)]
+    pub(crate) name: String,
+    /// The node's address on the underlay
+    #[arg(long)]
+    pub(crate) address: std::net::IpAddr,
+    /// The node's identity
+    #[arg(long)]
+    pub(crate) kubeconfig: PathBuf,
+    /// Address of the cluster DNS Service
+    #[arg(long)]
+    pub(crate) cluster_dns: std::net::IpAddr,
+    /// Labels of the Node object
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub(crate) labels: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentOptions {
+    #[command(flatten)]
+    pub(crate) placement: Placement,
+    /// The node's name
+    #[arg(long, env = "NODE_NAME")]
+    pub(crate) name: String,
+    /// The node's identity; without it the pod's service account
+    #[arg(long)]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Journal and tombstones
+    #[arg(long, default_value = "/var/lib/podnet/agent")]
+    pub(crate) state_dir: PathBuf,
+    /// The socket for podnet-cni
+    #[arg(long, default_value = "/run/podnet/agent.sock")]
+    pub(crate) socket: PathBuf,
+    /// Where the conflist is written once the agent is ready
+    #[arg(long, default_value = "/etc/cni/net.d")]
+    pub(crate) cni_conf_dir: PathBuf,
+    /// The device that leads to the other nodes; without it the device of the default route
+    #[arg(long)]
+    pub(crate) underlay_device: Option<String>,
+    /// Services' addresses, so that unassigned ones are refused at once
+    #[arg(long)]
+    pub(crate) service_cidr: Option<Ipv4Net>,
+    /// Health, metrics and configuration over HTTP
+    #[arg(long, default_value = "127.0.0.1:9099")]
+    pub(crate) health_address: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DnsOptions {
+    /// The Corefile
+    #[arg(short, long, alias = "corefile", default_value = "/etc/coredns/Corefile")]
+    pub(crate) conf: PathBuf,
+    /// How to reach the API server; without it the pod's service account
+    #[arg(long)]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Check the Corefile, say what is wrong with it, and end
+    #[arg(long)]
+    pub(crate) check: bool,
+}

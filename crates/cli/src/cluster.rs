@@ -1,0 +1,199 @@
+//! What was asked of `podnet up`, written down so that every later command agrees on it; and what follows from it.
+
+use std::{
+    fs,
+    io::{self, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    arguments::UpOptions,
+    layout,
+    report::{Doing, Failure},
+};
+
+/// The API server's port.
+pub(crate) const API_PORT: u16 = 6443;
+/// Where the underlay's subnets come from: subnet K is the K-th /24. Docker's default pools are 172.17–172.31/16 from below, so
+/// the upper end is the least likely to be taken; `fabric` checks it against the host's routes all the same.
+const UNDERLAY: Ipv4Addr = Ipv4Addr::new(172, 29, 240, 0);
+
+/// A cluster's settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Cluster {
+    pub(crate) nodes: u8,
+    pub(crate) subnets: u8,
+    pub(crate) pod_cidr: Ipv4Net,
+    pub(crate) service_cidr: Ipv4Net,
+    pub(crate) datastore: Option<PathBuf>,
+    /// The binary that `up` was called with: the supervisor starts the processes from it.
+    pub(crate) binary: PathBuf,
+}
+
+/// One node's place on the underlay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NodePlace {
+    pub(crate) name: String,
+    pub(crate) subnet: usize,
+    pub(crate) address: Ipv4Addr,
+}
+
+impl Cluster {
+    pub(crate) fn from_options(options: &UpOptions) -> Result<Self, Failure> {
+        let (pods, services) = (options.pod_cidr.trunc(), options.service_cidr.trunc());
+        if options.pod_cidr != pods || options.service_cidr != services {
+            return Err(Failure::new(format!(
+                "a CIDR has bits set behind its prefix: did you mean {pods} and {services}?"
+            )));
+        }
+        if pods.contains(&services) || services.contains(&pods) {
+            return Err(Failure::new(format!("--pod-cidr {pods} and --service-cidr {services} overlap"))
+                .remedy("give them ranges of their own"));
+        }
+        if pods.prefix_len() > 26 || services.prefix_len() > 28 {
+            return Err(Failure::new(
+                "--pod-cidr must be /26 or larger (a block is a /26), --service-cidr /28 or larger",
+            ));
+        }
+        let datastore = options.datastore.as_deref().map(std::path::absolute).transpose();
+        Ok(Self {
+            nodes: options.nodes,
+            subnets: options.subnets.min(options.nodes),
+            pod_cidr: pods,
+            service_cidr: services,
+            datastore: datastore.doing(|| "cannot make --datastore an absolute path".into())?,
+            binary: std::env::current_exe().doing(|| "cannot find the podnet binary itself".into())?,
+        })
+    }
+
+    /// The settings of the cluster that is there, if one is.
+    pub(crate) fn load() -> Result<Option<Self>, Failure> {
+        let path = layout::cluster_file();
+        match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).map(Some).doing(|| format!("{} is damaged", path.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Failure::because(format!("cannot read {}", path.display()), error)),
+        }
+    }
+
+    /// As [`Cluster::load`], where there has to be one.
+    pub(crate) fn require() -> Result<Self, Failure> {
+        Self::load()?.ok_or_else(|| Failure::new("no cluster is up on this machine").remedy("start one: podnet up"))
+    }
+
+    pub(crate) fn save(&self) -> Result<(), Failure> {
+        let text = serde_json::to_vec_pretty(self).doing(|| "cannot write the settings down".into())?;
+        write_private(&layout::cluster_file(), &text)
+    }
+
+    /// Do the two describe the same cluster? The binary may be a newer one.
+    pub(crate) fn same_as(&self, other: &Self) -> bool {
+        Self { binary: other.binary.clone(), ..self.clone() } == *other
+    }
+
+    pub(crate) fn store(&self) -> PathBuf {
+        self.datastore.clone().unwrap_or_else(|| layout::data("store.redb"))
+    }
+
+    pub(crate) fn subnet(&self, index: usize) -> Ipv4Net {
+        let base = u32::from(UNDERLAY) + (u32::try_from(index).unwrap_or(0) << 8);
+        Ipv4Net::new_assert(Ipv4Addr::from(base), 24)
+    }
+
+    /// The router's address on a subnet; on the first one also where the host's route to the others leads.
+    pub(crate) fn router(&self, index: usize) -> Ipv4Addr {
+        nth(self.subnet(index), 1)
+    }
+
+    /// The host's own address on the first subnet.
+    pub(crate) fn host_address(&self) -> Ipv4Addr {
+        nth(self.subnet(0), 254)
+    }
+
+    pub(crate) fn api_addresses(&self) -> [SocketAddr; 2] {
+        [Ipv4Addr::LOCALHOST, self.host_address()].map(|address| SocketAddr::new(IpAddr::V4(address), API_PORT))
+    }
+
+    /// Where cluster DNS answers: the tenth address of the Services' range, as kubeadm and kubespray choose it.
+    pub(crate) fn dns_address(&self) -> Ipv4Addr {
+        nth(self.service_cidr, 10)
+    }
+
+    /// The nodes, dealt to the subnets in turn.
+    pub(crate) fn places(&self) -> Vec<NodePlace> {
+        (0..self.nodes)
+            .map(|index| {
+                let subnet = usize::from(index % self.subnets);
+                let address = nth(self.subnet(subnet), 11 + u32::from(index / self.subnets));
+                NodePlace { name: format!("node{}", index + 1), subnet, address }
+            })
+            .collect()
+    }
+}
+
+fn nth(net: Ipv4Net, index: u32) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(net.network()) + index)
+}
+
+/// Writes a file that only its owner can read, whole or not at all.
+pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), Failure> {
+    let what = || format!("cannot write {}", path.display());
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).doing(what)?;
+    }
+    let new = path.with_extension("new");
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new).doing(what)?;
+    file.write_all(content).and_then(|()| file.sync_all()).doing(what)?;
+    fs::rename(&new, path).doing(what)
+}
+
+pub(crate) fn print_kubeconfig() -> Result<(), Failure> {
+    Cluster::require()?;
+    println!("{}", layout::kubeconfig().display());
+    Ok(())
+}
+
+pub(crate) fn print_environment() -> Result<(), Failure> {
+    Cluster::require()?;
+    println!("export KUBECONFIG={}", layout::kubeconfig().display());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster(nodes: u8, subnets: u8) -> Cluster {
+        Cluster {
+            nodes,
+            subnets,
+            pod_cidr: "10.233.64.0/18".parse().unwrap(),
+            service_cidr: "10.233.0.0/18".parse().unwrap(),
+            datastore: None,
+            binary: PathBuf::new(),
+        }
+    }
+
+    #[test]
+    fn nodes_are_dealt_to_the_subnets_in_turn() {
+        let places = cluster(3, 2).places();
+        let lines: Vec<_> = places.iter().map(|p| format!("{} {} {}", p.name, p.subnet, p.address)).collect();
+        assert_eq!(lines, ["node1 0 172.29.240.11", "node2 1 172.29.241.11", "node3 0 172.29.240.12"]);
+    }
+
+    #[test]
+    fn a_hundred_nodes_stay_clear_of_router_and_host() {
+        let one = cluster(100, 1);
+        assert!(one.places().iter().all(|place| place.address != one.router(0) && place.address != one.host_address()));
+    }
+
+    #[test]
+    fn dns_is_the_tenth_service_address() {
+        assert_eq!(cluster(3, 1).dns_address(), Ipv4Addr::new(10, 233, 0, 10));
+    }
+}

@@ -1,0 +1,166 @@
+//! The entry points of a cluster's processes: each is put in its place, told what it needs, and run until it is told to stop.
+
+use std::path::{Path, PathBuf};
+
+use podnet_agent::{AgentConfig, dns::DnsOptions as DnsSettings};
+use podnet_kernel::{cgroup::Cgroup, netns::NetNs};
+use podnet_runtime::{
+    NodeConfig,
+    demoapp::{self, DemoappOptions},
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    arguments::{AgentOptions, ApiserverOptions, DnsOptions, NodeOptions, Placement},
+    layout::{self, NodeLayout},
+    report::{Doing, Failure},
+};
+
+/// Kubernetes' own default range (`--service-node-port-range`).
+const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
+/// The domain of every name in the cluster.
+const CLUSTER_DOMAIN: &str = "cluster.local";
+/// Where CNI plugins of others are looked for.
+const CNI_BIN_DIRS: [&str; 2] = ["/opt/cni/bin", "/usr/lib/cni"];
+
+pub(crate) fn apiserver(options: ApiserverOptions) -> Result<(), Failure> {
+    place(&options.placement)?;
+    let config = podnet_apiserver::Config {
+        pki_dir: options.data_dir.join("pki"),
+        store_path: options.store,
+        listen: options.listen,
+        advertise: options.advertise,
+        server_names: Vec::new(),
+        service_cidr: options.service_cidr,
+        node_port_range: NODE_PORTS,
+        cluster_domain: CLUSTER_DOMAIN.to_owned(),
+    };
+    run(async { podnet_apiserver::serve(config, stopped()?).await.doing(|| "the API server ended".into()) })
+}
+
+pub(crate) fn node(options: NodeOptions) -> Result<(), Failure> {
+    place(&options.placement)?;
+    let files = NodeLayout::new(&options.name);
+    let binary = own_binary()?;
+    let labels = options.labels.iter().map(|label| parse_label(label)).collect::<Result<_, _>>()?;
+    let cgroup = Cgroup::v2(Path::new(layout::CGROUP).join(&options.name))
+        .doing(|| "cannot find the cgroup v2 hierarchy".into())?;
+    let config = NodeConfig {
+        node_address: options.address,
+        kubeconfig: options.kubeconfig,
+        state_dir: files.runtime_state(),
+        run_dir: files.run.clone(),
+        cni_bin_dirs: plugin_directories(&binary),
+        cgroup_root: cgroup.path().to_path_buf(),
+        podnet_binary: binary,
+        serving_certificate: files.serving_certificate(),
+        serving_key: files.serving_key(),
+        client_ca: files.client_ca(),
+        cluster_dns: options.cluster_dns,
+        cluster_domain: CLUSTER_DOMAIN.to_owned(),
+        labels,
+        resolv_conf: PathBuf::from("/etc/resolv.conf"),
+        image_dir: layout::data("images"),
+        max_pods: NodeConfig::MAX_PODS,
+        node_name: options.name,
+    };
+    run(async { podnet_runtime::run(config, stopped()?).await.doing(|| "the node ended".into()) })
+}
+
+pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
+    place(&options.placement)?;
+    let config = AgentConfig {
+        node: options.name.into(),
+        kubeconfig: options.kubeconfig,
+        state_dir: options.state_dir,
+        socket: options.socket,
+        cni_conf_dir: options.cni_conf_dir,
+        underlay_device: options.underlay_device.map(Into::into),
+        service_cidr: options.service_cidr,
+        health_address: options.health_address,
+    };
+    run(async { podnet_agent::run(config, stopped()?).await.doing(|| "the agent ended".into()) })
+}
+
+pub(crate) fn dns(options: DnsOptions) -> Result<(), Failure> {
+    if options.check {
+        return check_corefile(&options.conf);
+    }
+    let settings = DnsSettings {
+        corefile: options.conf,
+        kubeconfig: options.kubeconfig,
+        listen: None,
+        resolv_conf: PathBuf::from("/etc/resolv.conf"),
+    };
+    run(async { podnet_agent::dns::run(settings, stopped()?).await.doing(|| "cluster DNS ended".into()) })
+}
+
+pub(crate) fn demoapp(arguments: Vec<String>) -> Result<(), Failure> {
+    let options = DemoappOptions::from_args(arguments, |name| std::env::var(name).ok());
+    let options = options.doing(|| "cannot start the demo application".into())?;
+    run(async { demoapp::run(options).await.doing(|| "the demo application ended".into()) })
+}
+
+pub(crate) fn pause(dir: &Path) -> Result<(), Failure> {
+    podnet_runtime::pause(dir).doing(|| format!("the sandbox in {} ended", dir.display()))
+}
+
+fn check_corefile(path: &Path) -> Result<(), Failure> {
+    let text = std::fs::read_to_string(path).doing(|| format!("cannot read {}", path.display()))?;
+    podnet_agent::dns::check(&text, &path.display().to_string()).map_err(|error| Failure::new(error.to_string()))?;
+    println!("{}: no mistake found", path.display());
+    Ok(())
+}
+
+/// Into the cgroup and the namespace, before any other thread exists: threads inherit both.
+fn place(placement: &Placement) -> Result<(), Failure> {
+    if let Some(path) = &placement.cgroup {
+        let cgroup = Cgroup::v2(path).doing(|| "cannot find the cgroup v2 hierarchy".into())?;
+        cgroup
+            .create()
+            .and_then(|()| cgroup.add_self())
+            .doing(|| format!("cannot enter the cgroup {}", path.display()))?;
+    }
+    if let Some(path) = &placement.netns {
+        NetNs::open(path)
+            .and_then(|namespace| namespace.enter_current_thread())
+            .doing(|| format!("cannot enter the namespace {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn run(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("PODNET_LOG").unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_target(false).init();
+    // Two workers: these processes wait most of the time, and there are many of them on one machine.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.doing(|| "cannot start".into())?.block_on(work)
+}
+
+/// Resolves when the process is asked to stop.
+fn stopped() -> Result<impl Future<Output = ()>, Failure> {
+    let listen = |kind| signal(kind).doing(|| "cannot listen to signals".into());
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+fn own_binary() -> Result<PathBuf, Failure> {
+    std::env::current_exe().doing(|| "cannot find the podnet binary itself".into())
+}
+
+/// `podnet-cni` lies beside `podnet`.
+fn plugin_directories(binary: &Path) -> Vec<PathBuf> {
+    let beside = binary.parent().map(Path::to_path_buf);
+    beside.into_iter().chain(CNI_BIN_DIRS.map(PathBuf::from)).collect()
+}
+
+fn parse_label(text: &str) -> Result<(String, String), Failure> {
+    let (key, value) =
+        text.split_once('=').ok_or_else(|| Failure::new(format!("--label {text:?} is not KEY=VALUE")))?;
+    Ok((key.to_owned(), value.to_owned()))
+}

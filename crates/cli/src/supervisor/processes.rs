@@ -1,0 +1,95 @@
+//! Which processes a cluster has, and how each is started.
+
+use std::path::Path;
+
+use podnet_kernel::cgroup::Cgroup;
+
+use crate::{
+    cluster::{Cluster, NodePlace},
+    layout::{self, NodeLayout},
+    report::{Doing, Failure},
+};
+
+/// A process to keep running.
+pub(crate) struct ProcessSpec {
+    /// Its name in logs, cgroups and `podnet status`.
+    pub(crate) name: String,
+    /// The arguments of the podnet binary.
+    pub(crate) arguments: Vec<String>,
+}
+
+/// The cgroup of a process of the cluster.
+pub(crate) fn cgroup_of(name: &str) -> Result<Cgroup, Failure> {
+    Cgroup::v2(Path::new(layout::CGROUP).join("system").join(name))
+        .doing(|| "cannot find the cgroup v2 hierarchy".into())
+}
+
+/// Everything that the supervisor starts, the API server first.
+pub(crate) fn specs(cluster: &Cluster) -> Vec<ProcessSpec> {
+    let mut specs = vec![apiserver(cluster)];
+    for place in cluster.places() {
+        specs.push(node(cluster, &place));
+        specs.push(agent(cluster, &place));
+    }
+    specs
+}
+
+fn apiserver(cluster: &Cluster) -> ProcessSpec {
+    let [local, underlay] = cluster.api_addresses();
+    let mut arguments = Line::new("apiserver", "apiserver");
+    arguments.option("--data-dir", layout::DATA_DIR);
+    arguments.option("--store", cluster.store().display());
+    arguments.option("--listen", local);
+    arguments.option("--listen", underlay);
+    arguments.option("--advertise", underlay);
+    arguments.option("--service-cidr", cluster.service_cidr);
+    arguments.spec()
+}
+
+fn node(cluster: &Cluster, place: &NodePlace) -> ProcessSpec {
+    let mut arguments = Line::new("node", &place.name);
+    arguments.option("--netns", layout::netns(&place.name).display());
+    arguments.option("--name", &place.name);
+    arguments.option("--address", place.address);
+    arguments.option("--kubeconfig", NodeLayout::new(&place.name).kubeconfig().display());
+    arguments.option("--cluster-dns", cluster.dns_address());
+    arguments.option("--label", format!("podnet.io/subnet=subnet{}", place.subnet + 1));
+    arguments.spec()
+}
+
+fn agent(cluster: &Cluster, place: &NodePlace) -> ProcessSpec {
+    let files = NodeLayout::new(&place.name);
+    let mut arguments = Line::new("agent", &format!("{}-agent", place.name));
+    arguments.option("--netns", layout::netns(&place.name).display());
+    arguments.option("--name", &place.name);
+    arguments.option("--kubeconfig", files.kubeconfig().display());
+    arguments.option("--state-dir", files.agent_state().display());
+    arguments.option("--socket", files.socket().display());
+    arguments.option("--cni-conf-dir", files.conflists().display());
+    arguments.option("--underlay-device", "eth0");
+    arguments.option("--service-cidr", cluster.service_cidr);
+    arguments.spec()
+}
+
+/// A command line in the making.
+struct Line {
+    name: String,
+    arguments: Vec<String>,
+}
+
+impl Line {
+    fn new(command: &str, name: &str) -> Self {
+        let cgroup = Path::new(layout::CGROUP).join("system").join(name);
+        let mut line = Self { name: name.to_owned(), arguments: vec![command.to_owned()] };
+        line.option("--cgroup", cgroup.display());
+        line
+    }
+
+    fn option(&mut self, name: &str, value: impl ToString) {
+        self.arguments.extend([name.to_owned(), value.to_string()]);
+    }
+
+    fn spec(self) -> ProcessSpec {
+        ProcessSpec { name: self.name, arguments: self.arguments }
+    }
+}
