@@ -121,18 +121,33 @@ fn effects(name: &str, package: &Package) -> Vec<String> {
     faults
 }
 
+/// The crate's source files, less those of modules that only tests compile.
 fn sources(directory: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
+    walk(directory, &mut files);
+    let tests: Vec<PathBuf> = files.iter().flat_map(|file| test_modules(file)).collect();
+    files.retain(|file| !tests.iter().any(|test| file.starts_with(test) || file.with_extension("") == *test));
+    files
+}
+
+fn walk(directory: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
-        let is_test = path.file_stem().is_some_and(|stem| stem.to_string_lossy().contains("test"));
         if path.is_dir() {
-            files.extend(sources(&path));
-        } else if !is_test && path.extension().is_some_and(|extension| extension == "rs") {
+            walk(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
             files.push(path);
         }
     }
-    files
+}
+
+/// Where the modules lie that a file declares under `#[cfg(test)]`, each as its path without the ending.
+fn test_modules(file: &Path) -> Vec<PathBuf> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let directory = if file.ends_with("lib.rs") { file.with_file_name("") } else { file.with_extension("") };
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let declared = lines.windows(2).filter(|pair| pair[0].starts_with("#[cfg(") && pair[0].contains("test"));
+    declared.filter_map(|pair| Some(directory.join(pair[1].split_once("mod ")?.1.strip_suffix(';')?))).collect()
 }
 
 #[cfg(test)]

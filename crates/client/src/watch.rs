@@ -5,6 +5,7 @@
 //! cannot be converted is quarantined: it is told as absent, logged once for each version, and everything else goes on.
 
 mod kinds;
+mod pauses;
 
 use std::{
     collections::BTreeSet,
@@ -27,6 +28,7 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
+use pauses::Pauses;
 use podnet_model::{
     Change, NodeName,
     crd::{IPAMBlock, IPPool},
@@ -143,7 +145,7 @@ struct Follower {
 impl Follower {
     async fn follow<K: Watched>(mut self, api: Api<K>, config: watcher::Config) {
         let kind = K::kind(&());
-        let mut events = watcher(api, config).default_backoff().boxed();
+        let mut events = watcher(api, config).backoff(Pauses::default()).boxed();
         let mut listed = BTreeSet::new();
         loop {
             let event = tokio::select! {
