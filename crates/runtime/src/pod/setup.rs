@@ -1,0 +1,336 @@
+//! From nothing to a sandbox in which containers can start, and which container is next.
+
+use std::{
+    fs, io,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::{api::core::v1::Container, jiff::Timestamp};
+use serde_json::{Map, Value, json};
+
+use super::{
+    NetworkState,
+    container_spec, fields, names, status,
+    volumes::{self, VolumeMaker},
+    worker::{Wake, Worker, sooner},
+};
+use crate::{
+    cni::Attachment,
+    pause::spec::SandboxSpec,
+    sandbox::{Sandbox, SandboxError, make_directory},
+};
+
+/// How often config maps and secrets in volumes are looked at (kubelet's `syncFrequency` is one minute).
+const REFRESH: Duration = Duration::from_secs(30);
+
+/// What container runtimes choose for a bandwidth plugin's burst: as much as the field holds.
+const BURST: u64 = 2_147_483_647;
+
+impl Worker {
+    /// Does the next thing that is missing; answers when to look again if nothing happens.
+    pub(super) async fn sync(&mut self) -> Wake {
+        if self.is_over() {
+            if self.sandbox.is_some() {
+                self.drop_sandbox().await;
+                tracing::info!("pod is over");
+            }
+            return None;
+        }
+        if let Err(wake) = self.have_sandbox().await {
+            return wake;
+        }
+        self.refresh_volumes().await;
+        self.start_containers().await
+    }
+
+    /// Nothing of the pod will run again.
+    pub(super) fn is_over(&self) -> bool {
+        self.failure.is_some() || matches!(self.view().phase(), "Succeeded" | "Failed")
+    }
+
+    async fn have_sandbox(&mut self) -> Result<(), Wake> {
+        if self.sandbox.is_some() {
+            return Ok(());
+        }
+        if let Some((_, until)) = self.setup_backoff.until(Instant::now()) {
+            return Err(Some(until));
+        }
+        if let Some(field) = self.unsupported() {
+            let message = format!("Failed to create pod sandbox: {field} is not supported by podnet nodes");
+            self.tell(true, "FailedCreatePodSandBox", message, None);
+            return Err(Some(self.setup_failed()));
+        }
+        let network = self.context.network.borrow().clone();
+        if let (NetworkState::NotReady(reason), false) = (&network, self.on_host_network()) {
+            self.tell(true, "NetworkNotReady", format!("network is not ready: {reason}"), None);
+            // The worker is woken when it is.
+            return Err(None);
+        }
+        let context = self.context.clone();
+        let Ok(_permit) = context.setups.acquire().await else { return Err(None) };
+        if let Err(error) = self.make_volumes().await {
+            self.tell(true, "FailedMount", error, None);
+            return Err(Some(self.setup_failed()));
+        }
+        match self.make_sandbox(&network).await {
+            Ok(sandbox) => {
+                self.addresses = self.addresses_of(&sandbox);
+                tracing::info!(id = %sandbox.spec.id, addresses = ?self.addresses, "sandbox made");
+                self.sandbox = Some(sandbox);
+                self.setup_backoff.reset();
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no sandbox");
+                self.tell(true, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {error}"), None);
+                return Err(Some(self.setup_failed()));
+            }
+        }
+        if let Err(error) = self.write_etc() {
+            self.tell(true, "FailedMount", format!("cannot write the pod's /etc files: {error}"), None);
+            self.drop_sandbox().await;
+            return Err(Some(self.setup_failed()));
+        }
+        // What was written before the addresses were known may name them.
+        self.volumes_due = self.names_addresses().then(Instant::now).or(self.volumes_due);
+        Ok(())
+    }
+
+    fn setup_failed(&mut self) -> Instant {
+        let now = Instant::now();
+        now + self.setup_backoff.failed(now, now)
+    }
+
+    fn unsupported(&self) -> Option<&'static str> {
+        let spec = self.pod.spec.as_ref()?;
+        [
+            (spec.share_process_namespace, "spec.shareProcessNamespace"),
+            (spec.host_pid, "spec.hostPID"),
+            (spec.host_ipc, "spec.hostIPC"),
+        ]
+        .into_iter()
+        .find_map(|(set, field)| (set == Some(true)).then_some(field))
+    }
+
+    async fn make_sandbox(&self, network: &NetworkState) -> Result<Sandbox, SandboxError> {
+        // Something may be left of one whose end failed.
+        self.context.sandboxes.tear_down(&self.dir).await?;
+        let id = uuid::Uuid::new_v4();
+        let on_host = self.on_host_network();
+        let cgroup = self.context.cgroup_root.join(&self.key.uid);
+        let netns = (!on_host).then(|| self.context.netns_dir.join(format!("cni-{id}")));
+        let sysctls = self.pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref()?.sysctls.as_ref());
+        let spec = SandboxSpec {
+            id: id.simple().to_string(),
+            namespace: self.key.namespace.clone(),
+            pod: self.key.name.clone(),
+            uid: self.key.uid.clone(),
+            hostname: (!on_host).then(|| names::hostname(&self.pod)),
+            netns: netns.clone(),
+            cgroup,
+            sysctls: sysctls.into_iter().flatten().map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),
+            memory_volumes: volumes::memory_volumes(&self.dir, &self.pod),
+        };
+        let attachment = match (network, netns) {
+            (NetworkState::Ready(conflist), Some(netns)) => Some(Attachment {
+                conflist: conflist.as_ref().clone(),
+                container_id: spec.id.clone(),
+                netns,
+                args: self.cni_args(&spec.id),
+                capabilities: capabilities(&self.pod),
+                result: None,
+            }),
+            _ => None,
+        };
+        self.context.sandboxes.make(&self.dir, spec, attachment).await
+    }
+
+    fn cni_args(&self, id: &str) -> String {
+        let key = &self.key;
+        format!(
+            "IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={id};K8S_POD_UID={}",
+            key.namespace, key.name, key.uid
+        )
+    }
+
+    fn placed(&self) -> fields::Placed {
+        fields::Placed { pod_ips: self.addresses.clone(), host_ips: self.context.node_addresses.clone() }
+    }
+
+    async fn make_volumes(&mut self) -> Result<(), String> {
+        make_directory(&self.dir).map_err(|error| error.to_string())?;
+        let text = serde_json::to_vec(self.pod.as_ref()).map_err(|error| error.to_string())?;
+        // What the pod was, for a runtime that finds the directory and not the object.
+        crate::pause::wire::write_atomically(&self.dir.join("pod.json"), &text).map_err(|error| format!("cannot write pod.json: {error}"))?;
+        let maker =
+            VolumeMaker { cluster: self.context.cluster.as_ref(), pod: &self.pod, key: &self.key, dir: &self.dir, placed: &self.placed() };
+        let token_due = maker.make().await.map_err(|error| error.to_string())?;
+        let from_api = self.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).any(|volume| {
+            volume.config_map.is_some() || volume.secret.is_some() || volume.projected.is_some() || volume.downward_api.is_some()
+        });
+        let refresh = from_api.then(|| Instant::now() + REFRESH);
+        self.volumes_due = sooner(refresh, token_due.map(instant_of));
+        Ok(())
+    }
+
+    fn names_addresses(&self) -> bool {
+        let volumes = self.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        let mut items = volumes.flat_map(|volume| {
+            let projected = volume.projected.iter().flat_map(|source| source.sources.iter().flatten());
+            let own = volume.downward_api.iter().flat_map(|source| source.items.iter().flatten());
+            own.chain(projected.flat_map(|part| part.downward_api.iter().flat_map(|source| source.items.iter().flatten())))
+        });
+        items.any(|item| item.field_ref.as_ref().is_some_and(|field| field.field_path.starts_with("status.")))
+    }
+
+    async fn refresh_volumes(&mut self) {
+        let now = Instant::now();
+        if self.volumes_due.is_none_or(|due| due > now) {
+            return;
+        }
+        if let Err(error) = self.make_volumes().await {
+            tracing::debug!(%error, "volumes could not be brought up to date");
+            self.volumes_due = Some(now + REFRESH);
+        }
+    }
+
+    fn write_etc(&self) -> io::Result<()> {
+        let etc = self.dir.join("etc");
+        fs::create_dir_all(&etc)?;
+        let (hosts, hostname) = if self.on_host_network() {
+            let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default() + &names::host_aliases(&self.pod);
+            (hosts, fs::read_to_string("/etc/hostname").unwrap_or_default())
+        } else {
+            let domain = &self.context.dns.cluster_domain;
+            (names::hosts(&self.pod, &self.addresses, domain), names::hostname(&self.pod) + "\n")
+        };
+        let resolv_conf = names::resolv_conf(&self.pod, &self.context.dns);
+        for (name, text) in [("hosts", hosts), ("hostname", hostname), ("resolv.conf", resolv_conf)] {
+            let path = etc.join(name);
+            fs::write(&path, text)?;
+            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+        }
+        Ok(())
+    }
+
+    /// Starts what should run and does not: init containers one after the other, then all others.
+    async fn start_containers(&mut self) -> Wake {
+        let spec = self.spec();
+        let mut wake = None;
+        for container in spec.init_containers.iter().flatten() {
+            let view = self.view_of(&container.name);
+            if status::initialized(container, &view) && !status::is_sidecar(container) {
+                continue;
+            }
+            wake = sooner(wake, self.keep_running(container, status::is_sidecar(container)).await);
+            let view = self.view_of(&container.name);
+            if !status::initialized(container, &view) {
+                self.wait_for_init(&spec.containers);
+                return wake;
+            }
+        }
+        for container in &spec.containers {
+            wake = sooner(wake, self.keep_running(container, false).await);
+        }
+        wake
+    }
+
+    fn wait_for_init(&mut self, containers: &[Container]) {
+        for container in containers {
+            let record = self.record(&container.name);
+            if record.run.is_none() {
+                record.waiting = Some(("PodInitializing".to_owned(), String::new()));
+            }
+        }
+    }
+
+    pub(super) fn view_of(&self, name: &str) -> status::ContainerView {
+        self.records.get(name).map_or_else(status::ContainerView::default, |record| record.view(&self.dir, name))
+    }
+
+    pub(super) fn record(&mut self, name: &str) -> &mut super::runs::Record {
+        self.records.entry(name.to_owned()).or_insert_with(super::runs::Record::new)
+    }
+
+    pub(super) fn plan<'a>(
+        &'a self,
+        container: &'a Container,
+        attempt: u32,
+        image: &'a crate::images::Image,
+        placed: &'a fields::Placed,
+        sandbox: &'a Sandbox,
+    ) -> container_spec::ContainerPlan<'a> {
+        container_spec::ContainerPlan {
+            pod: &self.pod,
+            container,
+            attempt,
+            image,
+            placed,
+            dir: &self.dir,
+            cgroup: &sandbox.spec.cgroup,
+            podnet_binary: &self.context.podnet_binary,
+        }
+    }
+}
+
+fn instant_of(time: Timestamp) -> Instant {
+    let now = crate::cluster::events::timestamp(std::time::SystemTime::now()).as_second();
+    Instant::now() + Duration::from_secs(u64::try_from(time.as_second() - now).unwrap_or(0))
+}
+
+/// Values of CNI capabilities: `portMappings` from hostPorts, `bandwidth` from the annotations.
+fn capabilities(pod: &k8s_openapi::api::core::v1::Pod) -> Map<String, Value> {
+    let mut values = Map::new();
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let ports: Vec<Value> = containers
+        .flat_map(|container| container.ports.iter().flatten())
+        .filter_map(|port| {
+            let host_port = port.host_port.filter(|port| *port > 0)?;
+            let mut mapping = json!({
+                "hostPort": host_port,
+                "containerPort": port.container_port,
+                "protocol": port.protocol.as_deref().unwrap_or("TCP").to_lowercase(),
+            });
+            if let Some(address) = port.host_ip.as_deref().filter(|address| !address.is_empty()) {
+                mapping["hostIP"] = json!(address);
+            }
+            Some(mapping)
+        })
+        .collect();
+    if !ports.is_empty() {
+        values.insert("portMappings".into(), Value::Array(ports));
+    }
+    let annotation = |name: &str| {
+        let text = pod.metadata.annotations.as_ref()?.get(name)?;
+        fields::quantity(&k8s_openapi::apimachinery::pkg::api::resource::Quantity(text.clone())).map(|rate| rate as u64)
+    };
+    let mut bandwidth = Map::new();
+    for (name, side) in [("kubernetes.io/ingress-bandwidth", "ingress"), ("kubernetes.io/egress-bandwidth", "egress")] {
+        if let Some(rate) = annotation(name) {
+            bandwidth.insert(format!("{side}Rate"), json!(rate));
+            bandwidth.insert(format!("{side}Burst"), json!(BURST));
+        }
+    }
+    if !bandwidth.is_empty() {
+        values.insert("bandwidth".into(), Value::Object(bandwidth));
+    }
+    values
+}
+
+#[cfg(test)]
+mod capability_tests {
+    use k8s_openapi::serde_json::from_value;
+
+    use super::*;
+
+    #[test]
+    fn host_ports_and_bandwidth_become_capability_values() {
+        let pod = from_value(json!({
+            "metadata": { "annotations": { "kubernetes.io/egress-bandwidth": "1M" } },
+            "spec": { "containers": [{ "name": "c", "ports": [{ "containerPort": 80, "hostPort": 8080 }, { "containerPort": 81 }] }] }
+        }))
+        .unwrap();
+        let values = capabilities(&pod);
+        assert_eq!(values["portMappings"], json!([{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp" }]));
+        assert_eq!(values["bandwidth"], json!({ "egressRate": 1_000_000, "egressBurst": BURST }));
+    }
+}
