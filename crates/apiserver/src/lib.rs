@@ -3,7 +3,8 @@
 //! A request travels top-down through these modules:
 //!
 //! - [`server`]: listeners, TLS, start and stop; [`pki`]: the certificate authority and what it issues
-//! - [`http`]: from an HTTP request to a verb on a resource and back; [`errors`]: refusals as `metav1.Status`
+//! - [`http`]: from an HTTP request to a verb on a resource and back; [`errors`]: refusals as `metav1.Status`;
+//!   [`protobuf`]: bodies that are not JSON
 //! - [`auth`]: who asks, and may they
 //! - [`api`]: the verbs themselves (create, update, patch, delete, subresources) with Kubernetes' rules for metadata
 //! - [`registry`]: which kinds exist, one row each; [`crd`]: rows that come from CustomResourceDefinitions
@@ -29,6 +30,7 @@ pub mod nodeproxy;
 pub mod openapi;
 pub mod patch;
 pub mod pki;
+pub mod protobuf;
 pub mod registry;
 pub mod selector;
 pub mod server;

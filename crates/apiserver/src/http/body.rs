@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::errors::ApiError;
 use crate::patch::PatchKind;
+use crate::protobuf::{self, ProtobufError};
 
 /// Bytes of a body at most: what Kubernetes accepts (3 MiB).
 pub const LIMIT: usize = 3 << 20;
@@ -14,8 +15,8 @@ pub const LIMIT: usize = 3 << 20;
 /// Reads a whole body.
 pub async fn bytes(body: Body) -> Result<Bytes, ApiError> {
     axum::body::to_bytes(body, LIMIT).await.map_err(|error| {
-        let too_long =
-            std::error::Error::source(&error).is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>);
+        let too_long = std::error::Error::source(&error)
+            .is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>);
         if too_long { ApiError::too_large(LIMIT) } else { ApiError::bad_request(format!("reading the body: {error}")) }
     })
 }
@@ -67,9 +68,13 @@ fn decode(media_type: &str, bytes: &[u8]) -> Result<Value, ApiError> {
         "application/yaml" | "text/yaml" | "application/x-yaml" => {
             serde_norway::from_slice(bytes).map_err(|error| malformed(&error))
         }
+        "application/vnd.kubernetes.protobuf" => protobuf::decode(bytes).map_err(|error| match error {
+            ProtobufError::UnknownKind { .. } => ApiError::unsupported_media_type(error.to_string()),
+            malformed => ApiError::bad_request(malformed.to_string()),
+        }),
         other => Err(ApiError::unsupported_media_type(format!(
             "the body of the request was in an unknown format {other:?} - accepted media types include: \
-             application/json, application/yaml"
+             application/json, application/yaml, application/vnd.kubernetes.protobuf"
         ))),
     }
 }
