@@ -8,12 +8,11 @@ mod processes;
 use std::{
     collections::BTreeMap,
     fs::OpenOptions,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use podnet_kernel::cgroup::Cgroup;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, pidfd_open},

@@ -51,7 +51,7 @@ pub async fn publish_pod_address(
         patch["metadata"]["uid"] = uid.into();
     }
     let pods = Api::<Pod>::namespaced(client.clone(), pod.namespace.as_str());
-    match pods.patch(&pod.name, &PatchParams::default(), &Patch::Merge(patch)).await {
+    match pods.patch_status(&pod.name, &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
         Err(error) => Err(error),
