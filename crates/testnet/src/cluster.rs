@@ -58,7 +58,6 @@ impl Cluster {
     /// # Panics
     ///
     /// When it cannot be started.
-    #[must_use]
     pub fn podnet(&self, arguments: &[&str]) -> Output {
         Command::new(&self.podnet).args(arguments).stdin(Stdio::null()).output().expect("podnet can be started")
     }
@@ -68,9 +67,9 @@ impl Cluster {
     /// # Panics
     ///
     /// When it fails.
-    #[must_use]
     pub fn kubectl(&self, arguments: &[&str]) -> String {
-        self.try_kubectl(arguments).unwrap_or_else(|error| panic!("kubectl {}: {error}\n{}", arguments.join(" "), self.logs()))
+        self.try_kubectl(arguments)
+            .unwrap_or_else(|error| panic!("kubectl {}: {error}\n{}", arguments.join(" "), self.logs()))
     }
 
     /// Runs kubectl; what it printed, or both of its outputs where it failed.
@@ -79,8 +78,13 @@ impl Cluster {
     ///
     /// When it exits with another code than 0.
     pub fn try_kubectl(&self, arguments: &[&str]) -> Result<String, String> {
-        let output = self.kubectl_command(arguments).stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
-        if output.status.success() { Ok(String::from_utf8_lossy(&output.stdout).into_owned()) } else { Err(text(&output)) }
+        let output =
+            self.kubectl_command(arguments).stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        } else {
+            Err(text(&output))
+        }
     }
 
     /// A kubectl that has yet to be started.
@@ -109,7 +113,12 @@ impl Cluster {
     /// When kubectl fails.
     pub fn apply(&self, manifest: &str) {
         let mut kubectl = self.kubectl_command(&["apply", "-f", "-"]);
-        let mut child = kubectl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("kubectl starts");
+        let mut child = kubectl
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kubectl starts");
         child.stdin.take().expect("stdin is piped").write_all(manifest.as_bytes()).expect("kubectl reads");
         let output = child.wait_with_output().expect("kubectl ends");
         assert!(output.status.success(), "kubectl apply: {}", text(&output));
@@ -154,10 +163,15 @@ impl Cluster {
     #[must_use]
     pub fn pid(&self, process: &str) -> i32 {
         let output = self.podnet(&["status", "-o", "json"]);
-        let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("podnet status: {}", text(&output)));
+        let status: Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("podnet status: {}", text(&output)));
         let processes = status["processes"].as_array().expect("processes are listed");
-        let found = processes.iter().find(|entry| entry["name"] == process).unwrap_or_else(|| panic!("no process {process}"));
-        found["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_else(|| panic!("{process} does not run"))
+        let found =
+            processes.iter().find(|entry| entry["name"] == process).unwrap_or_else(|| panic!("no process {process}"));
+        found["pid"]
+            .as_i64()
+            .and_then(|pid| i32::try_from(pid).ok())
+            .unwrap_or_else(|| panic!("{process} does not run"))
     }
 
     /// The ends of all logs, for a failed test's message.

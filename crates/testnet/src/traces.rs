@@ -36,10 +36,17 @@ impl Traces {
         Self {
             processes: processes(),
             namespaces: names("/run/netns"),
-            links: lines(&["ip", "-o", "link"]).iter().map(|line| line.split(':').nth(1).unwrap_or_default().trim().to_owned()).collect(),
+            links: lines(&["ip", "-o", "link"])
+                .iter()
+                .map(|line| line.split(':').nth(1).unwrap_or_default().trim().to_owned())
+                .collect(),
             routes: lines(&["ip", "route", "show", "table", "all"]),
             tables: lines(&["nft", "list", "tables"]),
-            mounts: mounts.lines().map(point).filter(|point| point.contains("podnet") || point.starts_with("/run/netns/")).collect(),
+            mounts: mounts
+                .lines()
+                .map(point)
+                .filter(|point| point.contains("podnet") || point.starts_with("/run/netns/"))
+                .collect(),
             cgroups: cgroups(),
             directories: ["/var/lib/podnet", "/run/podnet"]
                 .into_iter()
@@ -56,7 +63,8 @@ fn names(directory: &str) -> BTreeSet<String> {
 }
 
 fn lines(command: &[&str]) -> BTreeSet<String> {
-    let output = Command::new(command[0]).args(&command[1..]).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let output =
+        Command::new(command[0]).args(&command[1..]).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
 }
@@ -75,9 +83,17 @@ fn processes() -> BTreeSet<String> {
 fn cgroups() -> BTreeSet<String> {
     let roots = ["/sys/fs/cgroup/podnet", "/sys/fs/cgroup/unified/podnet"];
     let mut found = BTreeSet::new();
-    let mut open: Vec<std::path::PathBuf> = roots.iter().map(Into::into).filter(|path: &std::path::PathBuf| path.exists()).collect();
+    let mut open: Vec<std::path::PathBuf> =
+        roots.iter().map(Into::into).filter(|path: &std::path::PathBuf| path.exists()).collect();
     while let Some(directory) = open.pop() {
-        open.extend(fs::read_dir(&directory).into_iter().flatten().flatten().map(|entry| entry.path()).filter(|path| path.is_dir()));
+        open.extend(
+            fs::read_dir(&directory)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| entry.path())
+                .filter(|path| path.is_dir()),
+        );
         found.insert(directory.display().to_string());
     }
     found

@@ -58,7 +58,7 @@ impl Addresses {
             match Occupancy::from_spec(spec) {
                 Ok(occupancy) => records.extend(ipam.adopt(&occupancy)),
                 Err(error) => {
-                    warn!(%cidr, error = &error as &dyn std::error::Error, "block's object contradicts itself")
+                    warn!(%cidr, error = &error as &dyn std::error::Error, "block's object contradicts itself");
                 }
             }
         }
