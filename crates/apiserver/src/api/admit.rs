@@ -123,14 +123,14 @@ impl Api {
     }
 }
 
-/// Types and unknown fields.
+/// Types and unknown fields, which are not stored: a client that compares what it sent with what is there would take them for real.
 fn check_fields(resource: &Resource, object: &mut Value, validation: FieldValidation) -> Result<Vec<String>, ApiError> {
     let group = stored_group(resource);
     admission::decode_check(group, &resource.kind, object).map_err(ApiError::bad_request)?;
-    let mut unknown = match validation {
-        FieldValidation::Ignore => Vec::new(),
-        _ => admission::unknown_fields(group, &resource.kind, object),
-    };
+    let mut unknown = admission::unknown_fields(group, &resource.kind, object);
+    for path in &unknown {
+        remove_at(object, path);
+    }
     if let Some(CustomKind { schema, .. }) = resource.custom.as_deref() {
         unknown.extend(schema.prune(object));
     }
@@ -201,6 +201,19 @@ fn count_generation(resource: &Resource, part: Part, old: &Value, object: &mut V
 fn remove(object: &mut Value, field: &str) {
     if let Some(fields) = object.as_object_mut() {
         fields.shift_remove(field);
+    }
+}
+
+/// Removes the field at a path such as `spec.containers[0].imagee`.
+fn remove_at(object: &mut Value, path: &str) {
+    let Some((parents, field)) = path.rsplit_once('.') else { return remove(object, path) };
+    let mut names = parents.split(['.', '[', ']']).filter(|name| !name.is_empty());
+    let parent = names.try_fold(object, |place, name| match place {
+        Value::Array(elements) => elements.get_mut(name.parse::<usize>().ok()?),
+        place => place.get_mut(name),
+    });
+    if let Some(parent) = parent {
+        remove(parent, field);
     }
 }
 

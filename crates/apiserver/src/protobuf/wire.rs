@@ -3,7 +3,7 @@
 use super::ProtobufError;
 
 /// A field's value as it is on the wire.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Wire<'a> {
     /// A varint, or a fixed number.
     Number(u64),

@@ -105,3 +105,21 @@ async fn kubectl_applies_shows_changes_and_deletes() {
     kubectl.run("delete namespace demo --wait=false").await;
     kubectl.run("wait namespace/demo --for=jsonpath={.status.phase}=Terminating --timeout=5s").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_creates_without_manifests_and_knows_itself() {
+    let cluster = Cluster::start().await;
+    let kubectl = Kubectl::of(&cluster);
+    kubectl.run("create namespace demo").await;
+    kubectl.run("create deployment web --image=podnet.local/demoapp --replicas=0 -n demo").await;
+    assert_eq!(kubectl.run("get deploy web -n demo -o jsonpath={.spec.replicas}").await, "0");
+    kubectl.run("expose deployment web --port=80 -n demo").await;
+    kubectl.run("create configmap settings --from-literal=a=b -n demo").await;
+    assert_eq!(kubectl.run("get cm settings -n demo -o jsonpath={.data.a}").await, "b");
+    kubectl.run("create serviceaccount robot -n demo").await;
+    assert_eq!(kubectl.run("create token robot -n demo").await.split('.').count(), 3);
+    kubectl.run("run probe --image=podnet.local/tools -n demo -- sleep 1").await;
+    assert_eq!(kubectl.run("auth can-i create pods").await, "yes\n");
+    let unknown = kubectl.fail("create deployment web --image=x -n nowhere").await;
+    assert!(unknown.contains("namespaces \"nowhere\" not found"), "{unknown}");
+}

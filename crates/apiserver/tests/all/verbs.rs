@@ -215,14 +215,18 @@ async fn tables_and_metadata_are_served_to_those_who_ask() {
 }
 
 #[tokio::test]
-async fn unknown_fields_are_refused_when_strictness_is_asked_for() {
+async fn unknown_fields_are_never_stored_and_refused_when_strictness_is_asked_for() {
     let cluster = Cluster::start().await;
     let mut wrong = deployment("web");
     wrong["spec"]["replcas"] = json!(2);
-    let (status, refusal) =
-        cluster.call(Method::POST, &format!("{DEPLOYMENTS}?fieldValidation=Strict"), Some(wrong)).await;
+    wrong["spec"]["template"]["spec"]["containers"][0]["imagee"] = json!("x");
+    let strict = format!("{DEPLOYMENTS}?fieldValidation=Strict");
+    let (status, refusal) = cluster.call(Method::POST, &strict, Some(wrong.clone())).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert!(refusal["message"].as_str().unwrap().contains("unknown field \"spec.replcas\""), "{refusal}");
+    let created = cluster.create(DEPLOYMENTS, wrong).await;
+    assert!(created["spec"]["replcas"].is_null());
+    assert!(created["spec"]["template"]["spec"]["containers"][0]["imagee"].is_null());
 }
 
 #[tokio::test]
