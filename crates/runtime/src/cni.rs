@@ -156,7 +156,11 @@ impl Cni {
 
 /// The values of those capabilities that the plugin says it has.
 fn runtime_config(plugin: &Value, values: &serde_json::Map<String, Value>) -> serde_json::Map<String, Value> {
-    values.iter().filter(|(name, _)| plugin["capabilities"][name.as_str()] == true).map(|(name, value)| (name.clone(), value.clone())).collect()
+    values
+        .iter()
+        .filter(|(name, _)| plugin["capabilities"][name.as_str()] == true)
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 fn save(dir: &Path, attachment: &Attachment) -> Result<(), CniError> {

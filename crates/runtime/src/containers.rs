@@ -57,9 +57,17 @@ pub(crate) struct Containers {
 
 impl Containers {
     /// Says what a pod's containers are now.
-    pub(crate) fn publish(&self, key: &crate::cluster::PodKey, order: Vec<String>, containers: BTreeMap<String, ContainerHandle>) {
+    pub(crate) fn publish(
+        &self,
+        key: &crate::cluster::PodKey,
+        order: Vec<String>,
+        containers: BTreeMap<String, ContainerHandle>,
+    ) {
         let handle = PodHandle { uid: key.uid.clone(), order, containers };
-        self.pods.lock().unwrap_or_else(PoisonError::into_inner).insert((key.namespace.clone(), key.name.clone()), handle);
+        self.pods
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert((key.namespace.clone(), key.name.clone()), handle);
     }
 
     /// Forgets a pod, unless a namesake took its place.
@@ -116,11 +124,11 @@ async fn with_pipes(client: &PauseClient, container: &str, request: ExecRequest)
         (OwnedFd::from(null), None)
     };
     let streams = ExecStreams { stdin: stdin_end.as_fd(), stdout: stdout_end.as_fd(), stderr: stderr_end.as_fd() };
-    let execution =
-        client.exec(container, request.command, false, streams).await.map_err(|error| error.to_string())?;
+    let execution = client.exec(container, request.command, false, streams).await.map_err(|error| error.to_string())?;
     let (report, exit) = oneshot::channel();
     tokio::spawn(execution.report(report));
-    let receiver = |end| pipe::Receiver::from_owned_fd(end).map_err(|error| format!("cannot read from a pipe: {error}"));
+    let receiver =
+        |end| pipe::Receiver::from_owned_fd(end).map_err(|error| format!("cannot read from a pipe: {error}"));
     let sender = |end| pipe::Sender::from_owned_fd(end).map_err(|error| format!("cannot write to a pipe: {error}"));
     Ok(ExecSession {
         stdin: stdin.map(sender).transpose()?.map(|stdin| Box::new(stdin) as Box<_>),
@@ -131,7 +139,12 @@ async fn with_pipes(client: &PauseClient, container: &str, request: ExecRequest)
     })
 }
 
-async fn with_terminal(client: &PauseClient, container: &str, pid: i32, request: ExecRequest) -> Result<ExecSession, String> {
+async fn with_terminal(
+    client: &PauseClient,
+    container: &str,
+    pid: i32,
+    request: ExecRequest,
+) -> Result<ExecSession, String> {
     let (terminal, end) = Terminal::open_in(pid).map_err(|error| format!("cannot open a terminal: {error}"))?;
     let streams = ExecStreams { stdin: end.as_fd(), stdout: end.as_fd(), stderr: end.as_fd() };
     let execution = client.exec(container, request.command, true, streams).await.map_err(|error| error.to_string())?;

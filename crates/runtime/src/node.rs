@@ -85,7 +85,8 @@ pub async fn run(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Resu
     let system = |action: String| move |source: io::Error| NodeError::System { action, source };
     let client = client(&config.kubeconfig).await?;
     fs::create_dir_all(&config.state_dir).map_err(system(format!("make {}", config.state_dir.display())))?;
-    fs::create_dir_all(&config.cgroup_root).map_err(system(format!("make the cgroup {}", config.cgroup_root.display())))?;
+    fs::create_dir_all(&config.cgroup_root)
+        .map_err(system(format!("make the cgroup {}", config.cgroup_root.display())))?;
     let images = ImageStore::open(&config.image_dir)?;
     let tls = tls::server(&config)?;
     let address = SocketAddr::new(config.node_address, NodeConfig::PORT);
@@ -139,7 +140,9 @@ pub async fn run(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Resu
 async fn client(path: &Path) -> Result<Client, NodeError> {
     let failed = |source| NodeError::Kubeconfig { path: path.to_owned(), source };
     let kubeconfig = kube::config::Kubeconfig::read_from(path).map_err(failed)?;
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await.map_err(failed)?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default())
+        .await
+        .map_err(failed)?;
     Client::try_from(config).map_err(|error| NodeError::Client(Box::new(error)))
 }
 
@@ -154,7 +157,8 @@ impl Dispatcher {
     /// Follows the pods that are bound to this node. Never ends: a watch that fails is begun anew.
     async fn follow(mut self, client: Client, node: &str) {
         let pods: Api<Pod> = Api::all(client);
-        let watched = watcher(pods, watcher::Config::default().fields(&format!("spec.nodeName={node}"))).default_backoff();
+        let watched =
+            watcher(pods, watcher::Config::default().fields(&format!("spec.nodeName={node}"))).default_backoff();
         let mut watched = std::pin::pin!(watched);
         let mut seen: HashSet<String> = HashSet::new();
         let mut first = true;
@@ -219,7 +223,8 @@ impl Dispatcher {
             if seen.contains(&uid) || !entry.path().is_dir() {
                 continue;
             }
-            let pod = fs::read(entry.path().join("pod.json")).ok().and_then(|text| serde_json::from_slice::<Pod>(&text).ok());
+            let pod =
+                fs::read(entry.path().join("pod.json")).ok().and_then(|text| serde_json::from_slice::<Pod>(&text).ok());
             match pod.as_ref().and_then(key_of).filter(|key| key.uid == uid) {
                 Some(key) => {
                     info!(pod = %key, "pod left the API while the runtime was away");

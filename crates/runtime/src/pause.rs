@@ -52,7 +52,8 @@ pub fn pause(dir: &Path) -> Result<(), PauseError> {
         move |source: io::Error| PauseError { dir, action, source }
     };
     let text = fs::read(dir.join("sandbox.json")).map_err(failed("read sandbox.json"))?;
-    let spec: SandboxSpec = serde_json::from_slice(&text).map_err(|error| failed("understand sandbox.json")(error.into()))?;
+    let spec: SandboxSpec =
+        serde_json::from_slice(&text).map_err(|error| failed("understand sandbox.json")(error.into()))?;
     // First of all, so that killing the pod's cgroup reaches this process from here on.
     fs::write(spec.cgroup.join("cgroup.procs"), "0").map_err(failed("enter the pod's cgroup"))?;
     enter_namespaces(&spec).map_err(failed("enter the sandbox's namespaces"))?;
@@ -119,11 +120,8 @@ fn enter_namespaces(spec: &SandboxSpec) -> io::Result<()> {
 /// Lets go of other pods' namespaces: a mount of them that was copied here would keep them when they are removed.
 fn release_namespaces() -> io::Result<()> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    let mut points: Vec<&str> = mounts
-        .lines()
-        .filter(|line| line.contains(" - nsfs "))
-        .filter_map(|line| line.split(' ').nth(4))
-        .collect();
+    let mut points: Vec<&str> =
+        mounts.lines().filter(|line| line.contains(" - nsfs ")).filter_map(|line| line.split(' ').nth(4)).collect();
     points.reverse();
     for point in points {
         let _ = rustix::mount::unmount(point, UnmountFlags::DETACH);

@@ -1,11 +1,7 @@
 //! Pods: one worker each, level-triggered. A worker compares what the API wants with what is there, does the next thing that is missing,
 //! and sleeps until something changes. Nothing that matters is in memory alone: see [`runs`] for how a worker picks up after a restart.
 
-use std::{
-    net::IpAddr,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{Semaphore, watch};

@@ -86,7 +86,12 @@ pub(crate) struct Sandbox {
 
 impl SandboxMaker {
     /// Makes a sandbox in `dir`. Where it fails, what was made is undone.
-    pub(crate) async fn make(&self, dir: &Path, spec: SandboxSpec, network: Option<Attachment>) -> Result<Sandbox, SandboxError> {
+    pub(crate) async fn make(
+        &self,
+        dir: &Path,
+        spec: SandboxSpec,
+        network: Option<Attachment>,
+    ) -> Result<Sandbox, SandboxError> {
         let made = self.try_make(dir, spec, network).await;
         if made.is_err()
             && let Err(error) = self.tear_down(dir).await
@@ -96,7 +101,12 @@ impl SandboxMaker {
         made
     }
 
-    async fn try_make(&self, dir: &Path, spec: SandboxSpec, network: Option<Attachment>) -> Result<Sandbox, SandboxError> {
+    async fn try_make(
+        &self,
+        dir: &Path,
+        spec: SandboxSpec,
+        network: Option<Attachment>,
+    ) -> Result<Sandbox, SandboxError> {
         make_directory(dir)?;
         let text = serde_json::to_vec(&spec).map_err(|error| failed(|| "write sandbox.json".into())(error.into()))?;
         wire::write_atomically(&dir.join("sandbox.json"), &text).map_err(failed(|| "write sandbox.json".into()))?;
@@ -207,4 +217,3 @@ fn state_of(reply: Reply) -> Option<Vec<ContainerState>> {
         Reply::Done | Reply::Failed { .. } | Reply::Exited { .. } => None,
     }
 }
-

@@ -80,7 +80,9 @@ impl Cluster for ApiCluster {
             let action = || format!("get a token of service account {}/{account}", pod.namespace);
             let answer =
                 api.create_token_request(account, &PostParams::default(), &request).await.map_err(failed(action))?;
-            let issued = answer.status.and_then(|status| Some(Token { token: status.token?, expires: status.expiration_timestamp?.0 }));
+            let issued = answer
+                .status
+                .and_then(|status| Some(Token { token: status.token?, expires: status.expiration_timestamp?.0 }));
             issued.ok_or_else(|| ClusterError { action: action(), reason: "the answer has no token".into() })
         }
         .boxed()
@@ -104,7 +106,8 @@ impl Cluster for ApiCluster {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
         async move {
             let same = Preconditions { uid: Some(pod.uid.clone()), resource_version: None };
-            let how = DeleteParams { grace_period_seconds: Some(0), preconditions: Some(same), ..DeleteParams::default() };
+            let how =
+                DeleteParams { grace_period_seconds: Some(0), preconditions: Some(same), ..DeleteParams::default() };
             match api.delete(&pod.name, &how).await {
                 Ok(_) => Ok(()),
                 Err(error) if is_missing(&error) || is_conflict(&error) => Ok(()),
@@ -120,9 +123,11 @@ impl Cluster for ApiCluster {
 
     fn kubernetes_service(&self) -> BoxFuture<'_, Option<(String, u16)>> {
         let read = async {
-            let service = Api::<Service>::namespaced(self.client.clone(), "default").get("kubernetes").await.map_err(drop)?;
+            let service =
+                Api::<Service>::namespaced(self.client.clone(), "default").get("kubernetes").await.map_err(drop)?;
             let spec = service.spec.ok_or(())?;
-            let port = spec.ports.unwrap_or_default().first().and_then(|port| u16::try_from(port.port).ok()).ok_or(())?;
+            let port =
+                spec.ports.unwrap_or_default().first().and_then(|port| u16::try_from(port.port).ok()).ok_or(())?;
             Ok::<_, ()>((spec.cluster_ip.ok_or(())?, port))
         };
         async move { self.kubernetes.get_or_try_init(|| read).await.ok().cloned() }.boxed()

@@ -78,7 +78,8 @@ impl Invocation<'_> {
                 .env("CNI_ARGS", self.args);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().map_err(|error| self.failed(format!("cannot run {}: {error}", program.display())))?;
+        let mut child =
+            command.spawn().map_err(|error| self.failed(format!("cannot run {}: {error}", program.display())))?;
         let mut stdin = child.stdin.take();
         let talk = async {
             if let Some(stdin) = &mut stdin {
@@ -96,7 +97,8 @@ impl Invocation<'_> {
             if output.stdout.iter().all(u8::is_ascii_whitespace) {
                 return Ok(Value::Null);
             }
-            return serde_json::from_slice(&output.stdout).map_err(|error| self.failed(format!("its answer is not JSON: {error}")));
+            return serde_json::from_slice(&output.stdout)
+                .map_err(|error| self.failed(format!("its answer is not JSON: {error}")));
         }
         Err(self.refused(&output))
     }

@@ -17,8 +17,10 @@ fn plugins(scripts: &[(&str, &str)], conflist: &Value) -> Plugins {
     for (name, answer) in scripts {
         let log = dir.path().join("log");
         let path = bin.join(name);
-        let script =
-            format!("#!/bin/sh\necho \"{name} $CNI_COMMAND $CNI_IFNAME $CNI_ARGS $(cat)\" >> {}\n{answer}\n", log.display());
+        let script = format!(
+            "#!/bin/sh\necho \"{name} $CNI_COMMAND $CNI_IFNAME $CNI_ARGS $(cat)\" >> {}\n{answer}\n",
+            log.display()
+        );
         fs::write(&path, script).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
@@ -65,16 +67,24 @@ async fn plugins_are_chained_and_undone_in_reverse() {
     let order: Vec<String> = log.iter().map(|line| line.split(' ').take(4).collect::<Vec<_>>().join(" ")).collect();
     assert_eq!(
         order,
-        ["first ADD eth0 IgnoreUnknown=1", "second ADD eth0 IgnoreUnknown=1", "second DEL eth0 IgnoreUnknown=1", "first DEL eth0 IgnoreUnknown=1"]
+        [
+            "first ADD eth0 IgnoreUnknown=1",
+            "second ADD eth0 IgnoreUnknown=1",
+            "second DEL eth0 IgnoreUnknown=1",
+            "first DEL eth0 IgnoreUnknown=1"
+        ]
     );
     assert!(!log[0].contains("prevResult") && log[1].contains("prevResult") && log[2].contains("prevResult"));
-    assert!(!log[0].contains("runtimeConfig") && log[1].contains(r#""runtimeConfig":{"portMappings":[{"hostPort":80}]}"#));
+    assert!(
+        !log[0].contains("runtimeConfig") && log[1].contains(r#""runtimeConfig":{"portMappings":[{"hostPort":80}]}"#)
+    );
     assert!(load(&plugins.sandbox()).is_none());
 }
 
 #[tokio::test]
 async fn a_refused_add_says_what_the_plugin_said_and_is_undone() {
-    let refuse = r#"[ "$CNI_COMMAND" = DEL ] && exit 0; echo '{"cniVersion":"1.0.0","code":11,"msg":"pool is empty"}'; exit 1"#;
+    let refuse =
+        r#"[ "$CNI_COMMAND" = DEL ] && exit 0; echo '{"cniVersion":"1.0.0","code":11,"msg":"pool is empty"}'; exit 1"#;
     let plugins = plugins(&[("first", ADDRESS), ("second", refuse)], &chain());
     let error = plugins.cni.add(&plugins.sandbox(), plugins.attachment()).await.unwrap_err();
     assert_eq!(error.to_string(), r#"plugin type="second" name="net" failed (add): pool is empty"#);

@@ -31,8 +31,12 @@ impl Terminal {
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let master = rustix::fs::open(format!("/proc/{pid}/root/dev/pts/ptmx"), flags, Mode::empty())?;
         rustix::pty::unlockpt(&master)?;
-        let end = rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
-        #[expect(deprecated, reason = "sound for a descriptor that is owned; its successor is unsafe, which only `kernel` may be")]
+        let end =
+            rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+        #[expect(
+            deprecated,
+            reason = "sound for a descriptor that is owned; its successor is unsafe, which only `kernel` may be"
+        )]
         let master = AsyncFd::new(master)?;
         Ok((Self { master: Arc::new(master) }, end))
     }
@@ -55,7 +59,9 @@ impl AsyncRead for Terminal {
                     return Poll::Ready(Ok(()));
                 }
                 // When its last user is gone a terminal answers EIO: that is its end.
-                Ok(Err(error)) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => return Poll::Ready(Ok(())),
+                Ok(Err(error)) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+                    return Poll::Ready(Ok(()));
+                }
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(Err(error)) => return Poll::Ready(Err(error)),
                 Err(_would_block) => {}

@@ -25,7 +25,11 @@ use kube::{
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use crate::{cluster::{api::said, events::timestamp}, config::NodeConfig, pod::{NetworkState, fields::memory_bytes}};
+use crate::{
+    cluster::{api::said, events::timestamp},
+    config::NodeConfig,
+    pod::{NetworkState, fields::memory_bytes},
+};
 
 /// Where nodes' leases are.
 const LEASES: &str = "kube-node-lease";
@@ -38,7 +42,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// Keeps the node registered, for ever.
 pub(super) async fn keep(client: Client, config: NodeConfig, mut network: watch::Receiver<NetworkState>) {
-    let registration = Registration { nodes: Api::all(client.clone()), leases: Api::namespaced(client, LEASES), config };
+    let registration =
+        Registration { nodes: Api::all(client.clone()), leases: Api::namespaced(client, LEASES), config };
     let uid = loop {
         match registration.register().await {
             Ok(uid) => break uid,
@@ -119,7 +124,8 @@ impl Registration {
     async fn renew(&self, uid: &str) -> Result<(), kube::Error> {
         let name = &self.config.node_name;
         let now = MicroTime(now_precise());
-        let patch = json!({ "spec": { "holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now } });
+        let patch =
+            json!({ "spec": { "holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now } });
         match self.leases.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
             Err(kube::Error::Api(status)) if status.code == 404 => {}
             other => return other.map(drop),
@@ -132,14 +138,17 @@ impl Registration {
             ..OwnerReference::default()
         };
         let lease = Lease {
-            metadata: ObjectMeta { name: Some(name.clone()), owner_references: Some(vec![owner]), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                owner_references: Some(vec![owner]),
+                ..ObjectMeta::default()
+            },
             spec: Some(LeaseSpec {
                 holder_identity: Some(name.clone()),
                 lease_duration_seconds: Some(LEASE_SECONDS),
                 renew_time: Some(now),
                 ..LeaseSpec::default()
             }),
-            ..Lease::default()
         };
         self.leases.create(&PostParams::default(), &lease).await.map(drop)
     }
@@ -158,7 +167,10 @@ impl Registration {
         let config = &self.config;
         let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
         let resources = BTreeMap::from([
-            ("cpu".to_owned(), Quantity(std::thread::available_parallelism().map_or(1, std::num::NonZero::get).to_string())),
+            (
+                "cpu".to_owned(),
+                Quantity(std::thread::available_parallelism().map_or(1, std::num::NonZero::get).to_string()),
+            ),
             ("memory".to_owned(), Quantity(format!("{}Ki", memory_bytes() / 1024))),
             ("pods".to_owned(), Quantity(config.max_pods.to_string())),
         ]);
@@ -191,12 +203,19 @@ fn conditions(network: &NetworkState, now: Timestamp, changed: Timestamp) -> Vec
     let ready = match network {
         NetworkState::Ready(_) => condition("Ready", "True", "KubeletReady", "podnet is posting ready status".into()),
         NetworkState::NotReady(reason) => {
-            let message = format!("container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:{reason}");
+            let message = format!(
+                "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:{reason}"
+            );
             condition("Ready", "False", "KubeletNotReady", message)
         }
     };
     vec![
-        condition("MemoryPressure", "False", "KubeletHasSufficientMemory", "the node has sufficient memory available".into()),
+        condition(
+            "MemoryPressure",
+            "False",
+            "KubeletHasSufficientMemory",
+            "the node has sufficient memory available".into(),
+        ),
         condition("DiskPressure", "False", "KubeletHasNoDiskPressure", "the node has no disk pressure".into()),
         condition("PIDPressure", "False", "KubeletHasSufficientPID", "the node has sufficient PID available".into()),
         ready,
@@ -207,7 +226,8 @@ fn system_info() -> NodeSystemInfo {
     let uname = rustix::system::uname();
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     let os = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let os = os.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux").trim_matches('"').to_owned();
+    let os =
+        os.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux").trim_matches('"').to_owned();
     NodeSystemInfo {
         architecture: architecture().to_owned(),
         boot_id: read("/proc/sys/kernel/random/boot_id"),

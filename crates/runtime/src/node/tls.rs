@@ -1,6 +1,10 @@
 //! The streaming server's side of TLS: its own certificate, and clients only of the cluster's authority.
 
-use std::{fs, path::{Path, PathBuf}, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls::{
     RootCertStore, ServerConfig,

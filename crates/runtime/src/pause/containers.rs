@@ -13,8 +13,7 @@ use super::{
     log::{LogWriter, Stream},
     protocol::ContainerState,
     spec::{ContainerSpec, Exit, RunFiles},
-    start,
-    wire,
+    start, wire,
 };
 
 /// A container's newest run.
@@ -131,7 +130,9 @@ impl Container {
             finished_ms: now_ms(),
         };
         let files = RunFiles::new(&self.dir, &self.state.name, self.state.attempt);
-        complain(serde_json::to_vec(&exit).map_err(Into::into).and_then(|text| wire::write_atomically(&files.exit, &text)));
+        complain(
+            serde_json::to_vec(&exit).map_err(Into::into).and_then(|text| wire::write_atomically(&files.exit, &text)),
+        );
         self.state.exit = Some(exit);
     }
 }

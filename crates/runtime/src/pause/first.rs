@@ -68,11 +68,18 @@ fn try_become_container(
     };
     let mode = 0o1777;
     let _ = fs::set_permissions("/dev/shm", std::os::unix::fs::PermissionsExt::from_mode(mode));
-    run(spec, &spec.args, streams, spec.tty)
+    run(spec, &spec.args, &streams, spec.tty)
 }
 
 /// Becomes one more process of a container; the caller made the copy in the container's pid namespace.
-pub(super) fn become_exec(spec: &ContainerSpec, pid: i32, command: &[String], tty: bool, streams: Streams, report: &UnixStream) -> ! {
+pub(super) fn become_exec(
+    spec: &ContainerSpec,
+    pid: i32,
+    command: &[String],
+    tty: bool,
+    streams: &Streams,
+    report: &UnixStream,
+) -> ! {
     let Err(error) = try_become_exec(spec, pid, command, tty, streams);
     tell(report, &error);
 }
@@ -82,17 +89,23 @@ fn try_become_exec(
     pid: i32,
     command: &[String],
     tty: bool,
-    streams: Streams,
+    streams: &Streams,
 ) -> Result<std::convert::Infallible, FirstError> {
     rustix::process::setsid().map_err(failed("make a session"))?;
     enter_cgroup(&spec.cgroup)?;
     // Network, IPC and UTS namespaces are pause's own already.
     let mounts = File::open(format!("/proc/{pid}/ns/mnt")).map_err(failed("open the container's mount namespace"))?;
-    move_into_link_name_space(mounts.as_fd(), Some(LinkNameSpaceType::Mount)).map_err(failed("join the mount namespace"))?;
+    move_into_link_name_space(mounts.as_fd(), Some(LinkNameSpaceType::Mount))
+        .map_err(failed("join the mount namespace"))?;
     run(spec, command, streams, tty)
 }
 
-fn run(spec: &ContainerSpec, args: &[String], streams: Streams, tty: bool) -> Result<std::convert::Infallible, FirstError> {
+fn run(
+    spec: &ContainerSpec,
+    args: &[String],
+    streams: &Streams,
+    tty: bool,
+) -> Result<std::convert::Infallible, FirstError> {
     rustix::stdio::dup2_stdin(&streams.stdin).map_err(failed("set stdin"))?;
     rustix::stdio::dup2_stdout(&streams.stdout).map_err(failed("set stdout"))?;
     rustix::stdio::dup2_stderr(&streams.stderr).map_err(failed("set stderr"))?;
@@ -100,7 +113,8 @@ fn run(spec: &ContainerSpec, args: &[String], streams: Streams, tty: bool) -> Re
         rustix::process::ioctl_tiocsctty(&streams.stdin).map_err(failed("make the terminal the session's own"))?;
     }
     let who = user::resolve(&spec.user)?;
-    fs::create_dir_all(&spec.working_dir).map_err(failed(&format!("make the working directory {}", spec.working_dir)))?;
+    fs::create_dir_all(&spec.working_dir)
+        .map_err(failed(&format!("make the working directory {}", spec.working_dir)))?;
     std::env::set_current_dir(&spec.working_dir)
         .map_err(failed(&format!("enter the working directory {}", spec.working_dir)))?;
     let capabilities =
@@ -108,7 +122,11 @@ fn run(spec: &ContainerSpec, args: &[String], streams: Streams, tty: bool) -> Re
     if !tty {
         // Programs reopen /dev/stdout and /dev/stderr; the pipe belongs to whoever made it until it is given away.
         for stream in [&streams.stdout, &streams.stderr] {
-            let _ = rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(who.uid)), Some(rustix::fs::Gid::from_raw(who.gid)));
+            let _ = rustix::fs::fchown(
+                stream,
+                Some(rustix::fs::Uid::from_raw(who.uid)),
+                Some(rustix::fs::Gid::from_raw(who.gid)),
+            );
         }
     }
     let home = who.home.clone();
@@ -136,7 +154,8 @@ fn enter_cgroup(cgroup: &Path) -> Result<(), FirstError> {
 fn open_terminal(report: &UnixStream) -> Result<Streams, FirstError> {
     let master = File::options().read(true).write(true).open("/dev/pts/ptmx").map_err(failed("open a terminal"))?;
     rustix::pty::unlockpt(&master).map_err(failed("unlock the terminal"))?;
-    let open = || rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC);
+    let open =
+        || rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC);
     let streams = Streams {
         stdin: open().map_err(failed("open the terminal"))?,
         stdout: open().map_err(failed("open the terminal"))?,

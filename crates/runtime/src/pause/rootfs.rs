@@ -48,12 +48,22 @@ pub(super) fn enter(spec: &ContainerSpec, root: &Path) -> Result {
     }
     kernel_file_systems(spec, root)?;
     devices::mount(spec, root)?;
-    let podnet =
-        Mount { source: spec.podnet_binary.clone(), sub_path: None, destination: PODNET_IN_CONTAINER.into(), read_only: true, trusted: false };
+    let podnet = Mount {
+        source: spec.podnet_binary.clone(),
+        sub_path: None,
+        destination: PODNET_IN_CONTAINER.into(),
+        read_only: true,
+        trusted: false,
+    };
     bind(root, &podnet)?;
     let (outside, destination) = &spec.termination_log;
-    let message =
-        Mount { source: outside.clone(), sub_path: None, destination: destination.into(), read_only: false, trusted: false };
+    let message = Mount {
+        source: outside.clone(),
+        sub_path: None,
+        destination: destination.into(),
+        read_only: false,
+        trusted: false,
+    };
     bind(root, &message)?;
     // Parents before children, so that a volume inside another volume is not hidden by it.
     let mut mounts: Vec<&Mount> = spec.mounts.iter().collect();
@@ -78,7 +88,9 @@ fn pivot(root: &Path) -> Result {
 /// A memory file system with the host's `/usr`, read-only, and an `/etc` without anything that is the host's own business.
 fn host_root(root: &Path) -> Result {
     mount_new("tmpfs", "tmpfs", root, MountFlags::NODEV, "mode=755,size=64m")?;
-    for (name, mode) in [("tmp", 0o1777), ("var", 0o755), ("var/tmp", 0o1777), ("run", 0o755), ("root", 0o700), ("home", 0o755)] {
+    for (name, mode) in
+        [("tmp", 0o1777), ("var", 0o755), ("var/tmp", 0o1777), ("run", 0o755), ("root", 0o700), ("home", 0o755)]
+    {
         directory(&root.join(name), mode)?;
     }
     for name in ["var/log", "var/cache", "var/lib", "mnt", "srv", "opt"] {
@@ -154,7 +166,8 @@ fn bind(root: &Path, mount: &Mount) -> Result {
         None => mount.source.clone(),
         Some(sub_path) => sub_path_of(mount, sub_path)?,
     };
-    let found = fs::metadata(&source).map_err(during(|| format!("looking at the volume's {}", mount.source.display())))?;
+    let found =
+        fs::metadata(&source).map_err(during(|| format!("looking at the volume's {}", mount.source.display())))?;
     let target = inside(root, &mount.destination, found.is_dir())?;
     let what = || format!("mounting {} at {}", mount.source.display(), mount.destination.display());
     rustix::mount::mount_bind_recursive(&source, &target).map_err(during(what))?;
@@ -188,8 +201,10 @@ fn sub_path_of(mount: &Mount, sub_path: &Path) -> Result<PathBuf> {
 }
 
 fn mount_new(kind: &str, source: &str, target: &Path, flags: MountFlags, options: &str) -> Result {
-    let options = std::ffi::CString::new(options)
-        .map_err(|_| RootFsError { action: format!("mounting {kind}: {options:?}"), source: io::ErrorKind::InvalidInput.into() })?;
+    let options = std::ffi::CString::new(options).map_err(|_| RootFsError {
+        action: format!("mounting {kind}: {options:?}"),
+        source: io::ErrorKind::InvalidInput.into(),
+    })?;
     rustix::mount::mount(source, target, kind, flags, Some(options.as_c_str()))
         .map_err(during(|| format!("mounting {kind} at {}", target.display())))
 }

@@ -37,7 +37,8 @@ impl Pause<'_> {
     /// Waits for something and handles it.
     fn turn(&mut self, listener: &UnixListener) -> io::Result<()> {
         let mut waited = vec![listener.as_fd()];
-        let containers: Vec<usize> = self.containers.values().map(|container| extend(&mut waited, container.descriptors())).collect();
+        let containers: Vec<usize> =
+            self.containers.values().map(|container| extend(&mut waited, container.descriptors())).collect();
         let connections: Vec<usize> =
             self.connections.iter().map(|connection| extend(&mut waited, connection.descriptors())).collect();
         extend(&mut waited, self.orphans.iter().map(Child::descriptor));
@@ -129,10 +130,14 @@ impl Pause<'_> {
                     Err(error) => Reply::Failed { reason: format!("cannot start container {container}: {error}") },
                 }
             }
-            Request::Signal { container, signal } => match self.containers.get(&container).map(|found| found.signal(signal)) {
-                Some(Err(error)) => Reply::Failed { reason: format!("cannot send signal {signal} to {container}: {error}") },
-                _ => Reply::Done,
-            },
+            Request::Signal { container, signal } => {
+                match self.containers.get(&container).map(|found| found.signal(signal)) {
+                    Some(Err(error)) => {
+                        Reply::Failed { reason: format!("cannot send signal {signal} to {container}: {error}") }
+                    }
+                    _ => Reply::Done,
+                }
+            }
             Request::Exec { container, command, tty } => self.exec(connection, &container, &command, tty),
         }
     }
@@ -159,7 +164,10 @@ impl Pause<'_> {
     }
 }
 
-fn extend<'a>(all: &mut Vec<std::os::fd::BorrowedFd<'a>>, some: impl Iterator<Item = std::os::fd::BorrowedFd<'a>>) -> usize {
+fn extend<'a>(
+    all: &mut Vec<std::os::fd::BorrowedFd<'a>>,
+    some: impl Iterator<Item = std::os::fd::BorrowedFd<'a>>,
+) -> usize {
     let before = all.len();
     all.extend(some);
     all.len() - before

@@ -48,6 +48,8 @@ pub(crate) struct ContainerSpec {
     pub(crate) stdin: bool,
     pub(crate) log: PathBuf,
     pub(crate) cgroup: PathBuf,
+    /// Files of the cgroup and what to write there, where the hierarchy has them.
+    pub(crate) limits: Vec<(String, String)>,
     /// The executable that is put at [`PODNET_IN_CONTAINER`].
     pub(crate) podnet_binary: PathBuf,
     /// Where the termination message is kept outside, and where the container sees it.
@@ -63,10 +65,7 @@ pub(crate) enum RootFs {
     /// The host's programs, read-only.
     Host,
     /// An overlay: image layers, lowest first, below a scratch directory.
-    Layers {
-        layers: Vec<PathBuf>,
-        scratch: PathBuf,
-    },
+    Layers { layers: Vec<PathBuf>, scratch: PathBuf },
 }
 
 /// Something of the host in the container.

@@ -51,6 +51,13 @@ pub(super) struct Started {
 /// Starts a container; `root` is an empty directory that only serves as a mount point.
 pub(super) fn container(spec: &ContainerSpec, root: &Path) -> Result<Started, StartError> {
     fs::create_dir_all(&spec.cgroup).map_err(failed(&format!("make the cgroup {}", spec.cgroup.display())))?;
+    for (file, value) in &spec.limits {
+        // Controllers that this hierarchy does not have limit nothing: version 1 may hold them.
+        let path = spec.cgroup.join(file);
+        if path.exists() {
+            fs::write(&path, value).map_err(failed(&format!("write {value} to {}", path.display())))?;
+        }
+    }
     let (ours, theirs) = UnixStream::pair().map_err(failed("make a socket pair"))?;
     let (mut outputs, mut stdin, mut streams) = (Vec::new(), None, None);
     if !spec.tty {
@@ -79,11 +86,17 @@ pub(super) fn container(spec: &ContainerSpec, root: &Path) -> Result<Started, St
 }
 
 /// Starts one more process in the container whose first process is `pid`.
-pub(super) fn exec(spec: &ContainerSpec, pid: i32, command: &[String], tty: bool, streams: Streams) -> Result<Child, StartError> {
+pub(super) fn exec(
+    spec: &ContainerSpec,
+    pid: i32,
+    command: &[String],
+    tty: bool,
+    streams: Streams,
+) -> Result<Child, StartError> {
     let namespace = File::open(format!("/proc/{pid}/ns/pid")).map_err(failed("open the container's pid namespace"))?;
     let (ours, theirs) = UnixStream::pair().map_err(failed("make a socket pair"))?;
     match fork(PidNamespace::Of(namespace.as_fd())).map_err(|error| StartError::Fork { error })? {
-        Forked::Child => first::become_exec(spec, pid, command, tty, streams, &theirs),
+        Forked::Child => first::become_exec(spec, pid, command, tty, &streams, &theirs),
         Forked::Parent(child) => {
             drop((streams, theirs));
             outcome(&ours, &child)?;

@@ -50,9 +50,10 @@ fn resolve_in(user: &User, passwd: &str, group: &str) -> Result<Resolved, UserEr
         None if image_user.is_empty() => "0".to_owned(),
         None => image_user.to_owned(),
     };
-    let entry = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| {
-        fields.len() >= 7 && (fields[0] == wanted || fields[2] == wanted)
-    });
+    let entry = passwd
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|fields| fields.len() >= 7 && (fields[0] == wanted || fields[2] == wanted));
     let uid = match (&entry, wanted.parse()) {
         (_, Ok(uid)) => uid,
         (Some(fields), _) => fields[2].parse().map_err(|_| UserError::NoUser { name: wanted.clone() })?,
@@ -81,7 +82,8 @@ fn group_id(name: &str, group: &str) -> Result<u32, UserError> {
     if let Ok(gid) = name.parse() {
         return Ok(gid);
     }
-    let line = group.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields.first() == Some(&name));
+    let line =
+        group.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields.first() == Some(&name));
     line.and_then(|fields| fields.get(2)?.parse().ok()).ok_or_else(|| UserError::NoGroup { name: name.to_owned() })
 }
 
@@ -126,7 +128,10 @@ mod tests {
     #[test]
     fn an_unknown_name_is_an_error() {
         assert!(matches!(resolve_in(&user(Some("ghost"), None, None), PASSWD, GROUP), Err(UserError::NoUser { .. })));
-        assert!(matches!(resolve_in(&user(Some("web:ghost"), None, None), PASSWD, GROUP), Err(UserError::NoGroup { .. })));
+        assert!(matches!(
+            resolve_in(&user(Some("web:ghost"), None, None), PASSWD, GROUP),
+            Err(UserError::NoGroup { .. })
+        ));
     }
 
     #[test]

@@ -14,12 +14,22 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// Between runs of a container: 10 s doubling to 5 min, forgotten after 10 min of running (kubelet's `MaxContainerBackOff`).
     pub(crate) fn of_crashes() -> Self {
-        Self { first: Duration::from_secs(10), limit: Duration::from_secs(300), forget: Duration::from_secs(600), current: None }
+        Self {
+            first: Duration::from_secs(10),
+            limit: Duration::from_secs(300),
+            forget: Duration::from_secs(600),
+            current: None,
+        }
     }
 
     /// Between attempts to make a sandbox or volumes: short, because the network of a new node is there within seconds.
     pub(crate) fn of_setup() -> Self {
-        Self { first: Duration::from_secs(1), limit: Duration::from_secs(60), forget: Duration::from_secs(600), current: None }
+        Self {
+            first: Duration::from_secs(1),
+            limit: Duration::from_secs(60),
+            forget: Duration::from_secs(600),
+            current: None,
+        }
     }
 
     /// Something failed that had been tried at `started`: from `now` on, how long to wait.

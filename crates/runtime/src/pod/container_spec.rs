@@ -11,7 +11,7 @@ use podnet_kernel::process::{CapabilitySet, capability_named, default_capabiliti
 use super::{
     environment::{ConfigError, Objects, environment},
     expand::expand,
-    fields::Placed,
+    fields::{self, Placed},
     volumes,
 };
 use crate::{
@@ -21,6 +21,9 @@ use crate::{
 
 /// Where a container leaves its last words, unless it says otherwise (Kubernetes API, `terminationMessagePath`).
 const TERMINATION_LOG: &str = "/dev/termination-log";
+
+/// Microseconds in which a container gets its share of the processors, the kernel's and kubelet's default.
+const CPU_PERIOD: u32 = 100_000;
 
 /// What a container is made from.
 pub(crate) struct ContainerPlan<'a> {
@@ -52,7 +55,8 @@ impl ContainerPlan<'_> {
         let empty = PodSpec::default();
         let spec = pod.spec.as_ref().unwrap_or(&empty);
         let env = environment(pod, container, &image.config.env, self.placed, objects).await?;
-        let (own, of_pod) = (container.security_context.clone().unwrap_or_default(), spec.security_context.clone().unwrap_or_default());
+        let (own, of_pod) =
+            (container.security_context.clone().unwrap_or_default(), spec.security_context.clone().unwrap_or_default());
         let privileged = own.privileged.unwrap_or(false);
         let scratch = self.dir.join("containers").join(&container.name).join(format!("{}.scratch", self.attempt));
         let message = termination_log(self.dir, &container.name, self.attempt);
@@ -77,6 +81,7 @@ impl ContainerPlan<'_> {
             stdin: container.stdin.unwrap_or(false),
             log: log_path(self.dir, &container.name, self.attempt),
             cgroup: self.cgroup.join(&container.name),
+            limits: limits(container),
             podnet_binary: self.podnet_binary.to_owned(),
             termination_log: (message, message_path),
             env,
@@ -93,7 +98,8 @@ impl ContainerPlan<'_> {
         };
         let wanted = self.container.volume_mounts.as_deref().unwrap_or_default();
         let is_taken = |mount: &Mount| wanted.iter().any(|wanted| Path::new(&wanted.mount_path) == mount.destination);
-        let mut mounts: Vec<Mount> = ["hosts", "hostname", "resolv.conf"].into_iter().map(etc).filter(|mount| !is_taken(mount)).collect();
+        let mut mounts: Vec<Mount> =
+            ["hosts", "hostname", "resolv.conf"].into_iter().map(etc).filter(|mount| !is_taken(mount)).collect();
         for mount in wanted {
             let source = volumes::path_of(self.dir, self.pod, &mount.name).ok_or_else(|| ConfigError::Unsupported {
                 field: format!("volumeMounts[{}]", mount.name),
@@ -109,11 +115,25 @@ impl ContainerPlan<'_> {
                 sub_path: sub_path.filter(|path| !path.is_empty()).map(PathBuf::from),
                 destination: PathBuf::from(&mount.mount_path),
                 read_only: mount.read_only.unwrap_or(false),
-                trusted: self.container.security_context.as_ref().is_some_and(|security| security.privileged == Some(true)),
+                trusted: self
+                    .container
+                    .security_context
+                    .as_ref()
+                    .is_some_and(|security| security.privileged == Some(true)),
             });
         }
         Ok(mounts)
     }
+}
+
+/// The container's limits as settings of its cgroup (kernel documentation, "Control Group v2").
+fn limits(container: &Container) -> Vec<(String, String)> {
+    let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+    let of = |name: &str| limits.and_then(|limits| limits.get(name)).and_then(fields::quantity);
+    let memory = of("memory").map(|bytes| ("memory.max".to_owned(), format!("{}", bytes as u64)));
+    let cpu =
+        of("cpu").map(|cpus| ("cpu.max".to_owned(), format!("{} {CPU_PERIOD}", (cpus * f64::from(CPU_PERIOD)) as u64)));
+    memory.into_iter().chain(cpu).collect()
 }
 
 /// Puts a run's files on disk; its specification comes last, so that a run that has one is complete.
@@ -135,7 +155,10 @@ pub(crate) fn save(dir: &Path, spec: &ContainerSpec) -> io::Result<()> {
 fn command_line(container: &Container, image: &Image, env: &[(String, String)]) -> Vec<String> {
     let known = |name: &str| env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
     let own = |words: &Option<Vec<String>>| {
-        words.as_ref().filter(|words| !words.is_empty()).map(|words| words.iter().map(|word| expand(word, known)).collect::<Vec<_>>())
+        words
+            .as_ref()
+            .filter(|words| !words.is_empty())
+            .map(|words| words.iter().map(|word| expand(word, known)).collect::<Vec<_>>())
     };
     let (command, args) = (own(&container.command), own(&container.args));
     match (command, args) {
@@ -152,7 +175,8 @@ fn working_dir(container: &Container, image: &Image) -> String {
 
 fn user(own: &SecurityContext, of_pod: &PodSecurityContext, image: &Image) -> User {
     let id = |value: Option<i64>| value.and_then(|value| u32::try_from(value).ok());
-    let mut groups: Vec<u32> = of_pod.supplemental_groups.iter().flatten().filter_map(|group| id(Some(*group))).collect();
+    let mut groups: Vec<u32> =
+        of_pod.supplemental_groups.iter().flatten().filter_map(|group| id(Some(*group))).collect();
     groups.extend(id(of_pod.fs_group));
     User {
         image: image.config.user.clone(),

@@ -120,7 +120,12 @@ impl Worker {
         let containers: Vec<Container> = self.all_containers().cloned().collect();
         let stops: Vec<_> = containers.iter().filter_map(|container| self.stop(container)).collect();
         for stop in &stops {
-            self.tell(false, "Killing", format!("Stopping container {}", stop.container.name), Some(&stop.container.name));
+            self.tell(
+                false,
+                "Killing",
+                format!("Stopping container {}", stop.container.name),
+                Some(&stop.container.name),
+            );
         }
         let mut stopped = std::pin::pin!(join_all(stops.into_iter().map(|stop| stop.run(deadlines.clone()))));
         let mut all_asked = false;

@@ -48,7 +48,11 @@ impl<'a> Objects<'a> {
     }
 
     /// A config map's values; none where there is no such object and that is allowed.
-    pub(crate) async fn config_map(&mut self, name: &str, optional: bool) -> Result<Option<BTreeMap<String, Vec<u8>>>, ConfigError> {
+    pub(crate) async fn config_map(
+        &mut self,
+        name: &str,
+        optional: bool,
+    ) -> Result<Option<BTreeMap<String, Vec<u8>>>, ConfigError> {
         if !self.config_maps.contains_key(name) {
             let found = self.cluster.config_map(&self.namespace, name).await?;
             self.config_maps.insert(name.to_owned(), found);
@@ -61,7 +65,11 @@ impl<'a> Objects<'a> {
     }
 
     /// A secret's values; none where there is no such object and that is allowed.
-    pub(crate) async fn secret(&mut self, name: &str, optional: bool) -> Result<Option<BTreeMap<String, Vec<u8>>>, ConfigError> {
+    pub(crate) async fn secret(
+        &mut self,
+        name: &str,
+        optional: bool,
+    ) -> Result<Option<BTreeMap<String, Vec<u8>>>, ConfigError> {
         if !self.secrets.contains_key(name) {
             let found = self.cluster.secret(&self.namespace, name).await?;
             self.secrets.insert(name.to_owned(), found);
@@ -74,7 +82,10 @@ impl<'a> Objects<'a> {
     }
 }
 
-fn values(text: Option<&BTreeMap<String, String>>, binary: Option<&BTreeMap<String, ByteString>>) -> BTreeMap<String, Vec<u8>> {
+fn values(
+    text: Option<&BTreeMap<String, String>>,
+    binary: Option<&BTreeMap<String, ByteString>>,
+) -> BTreeMap<String, Vec<u8>> {
     let text = text.into_iter().flatten().map(|(key, value)| (key.clone(), value.clone().into_bytes()));
     text.chain(binary.into_iter().flatten().map(|(key, value)| (key.clone(), value.0.clone()))).collect()
 }

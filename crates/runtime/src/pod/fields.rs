@@ -60,7 +60,9 @@ pub(crate) fn resource(pod: &Pod, container: &str, wanted: &ResourceFieldSelecto
     let found = spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|found| found.name == name)?;
     let resources = found.resources.as_ref();
     let (kind, resource) = wanted.resource.split_once('.')?;
-    let of = |map: Option<&std::collections::BTreeMap<String, Quantity>>| map.and_then(|map| map.get(resource)).and_then(quantity);
+    let of = |map: Option<&std::collections::BTreeMap<String, Quantity>>| {
+        map.and_then(|map| map.get(resource)).and_then(quantity)
+    };
     let limit = of(resources.and_then(|resources| resources.limits.as_ref()));
     let value = match kind {
         "limits" => limit.or_else(|| capacity(resource)),

@@ -50,8 +50,10 @@ pub(crate) fn host_aliases(pod: &Pod) -> String {
     if aliases.is_empty() {
         return String::new();
     }
-    let lines: Vec<String> =
-        aliases.iter().map(|alias| format!("{}\t{}\n", alias.ip, alias.hostnames.as_deref().unwrap_or_default().join("\t"))).collect();
+    let lines: Vec<String> = aliases
+        .iter()
+        .map(|alias| format!("{}\t{}\n", alias.ip, alias.hostnames.as_deref().unwrap_or_default().join("\t")))
+        .collect();
     format!("\n# Entries added by HostAliases.\n{}", lines.concat())
 }
 
@@ -101,7 +103,9 @@ impl ResolvConf {
             match words.next() {
                 Some("nameserver") => conf.nameservers.extend(words.next().map(Into::into)),
                 // The last search line counts (resolv.conf(5)).
-                Some("search" | "domain") => conf.searches = words.filter(|word| *word != ".").map(Into::into).collect(),
+                Some("search" | "domain") => {
+                    conf.searches = words.filter(|word| *word != ".").map(Into::into).collect();
+                }
                 Some("options") => conf.options.extend(words.map(|word| match word.split_once(':') {
                     Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
                     None => (word.to_owned(), None),
@@ -152,6 +156,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "it reads like the manifest")]
     fn pod(spec: k8s_openapi::serde_json::Value) -> Pod {
         from_value(json!({ "metadata": { "name": "web-0", "namespace": "shop" }, "spec": spec })).unwrap()
     }

@@ -9,11 +9,7 @@ use super::{
     runs::{self, RunRecord},
     worker::Worker,
 };
-use crate::{
-    access::ContainerRef,
-    pause::protocol::ContainerState,
-    sandbox::SandboxState,
-};
+use crate::{access::ContainerRef, pause::protocol::ContainerState, sandbox::SandboxState};
 
 impl Worker {
     /// Takes over what pause says.
@@ -43,13 +39,14 @@ impl Worker {
         }
         run.started_ms = state.started_ms;
         let new = run.pid == 0 && state.pid != 0;
+        let first = run.recovered.is_none();
         run.pid = state.pid;
         match state.exit {
             Some(exit) => {
                 if let Some(error) = &exit.start_error {
                     let message = format!("Error: failed to start container \"{name}\": {error}");
                     self.tell(true, "Failed", message, Some(&name));
-                } else if new {
+                } else if new && first {
                     self.tell(false, "Started", format!("Container started: {name}"), Some(&name));
                 }
                 let Some(record) = self.records.get_mut(&name) else { return };
@@ -63,8 +60,15 @@ impl Worker {
                 record.backoff.failed(now.checked_sub(ran).unwrap_or(now), now);
             }
             None if new => {
-                self.tell(false, "Started", format!("Container started: {name}"), Some(&name));
                 self.start_probes(&name);
+                // Hooks and probes find the container by what is published.
+                self.publish_handles();
+                if first {
+                    self.tell(false, "Started", format!("Container started: {name}"), Some(&name));
+                    if let Some(container) = self.all_containers().find(|container| container.name == name).cloned() {
+                        self.after_start(&container);
+                    }
+                }
             }
             None => {}
         }
@@ -87,9 +91,14 @@ impl Worker {
         let Some(container) = self.all_containers().find(|container| container.name == name).cloned() else { return };
         let Some(target) = self.target(name) else { return };
         let Some(run) = self.records.get_mut(name).and_then(|record| record.run.as_mut()) else { return };
-        match container.startup_probe.clone() {
+        let was_ready = run.recovered == Some(true);
+        match container.startup_probe.clone().filter(|_| !was_ready) {
             Some(probe) => run.probes = vec![probes::start(target, &container, ProbeKind::Startup, probe)],
-            None => started(run, &target, &container),
+            None => {
+                started(run, &target, &container);
+                // A restart of the runtime takes nobody out of service: the next probe decides.
+                run.ready |= was_ready;
+            }
         }
     }
 
@@ -106,7 +115,11 @@ impl Worker {
     }
 
     pub(super) fn reference(&self, name: &str) -> ContainerRef {
-        ContainerRef { namespace: self.key.namespace.clone(), pod: self.key.name.clone(), container: Some(name.to_owned()) }
+        ContainerRef {
+            namespace: self.key.namespace.clone(),
+            pod: self.key.name.clone(),
+            container: Some(name.to_owned()),
+        }
     }
 
     /// Takes over what a probe found.
@@ -115,7 +128,9 @@ impl Worker {
         let Some(target) = self.target(&name) else { return };
         let Some(container) = self.all_containers().find(|container| container.name == name).cloned() else { return };
         let current = |run: &&mut RunRecord| run.attempt == outcome.attempt && run.exit.is_none() && !run.condemned;
-        let Some(run) = self.records.get_mut(&name).and_then(|record| record.run.as_mut()).filter(current) else { return };
+        let Some(run) = self.records.get_mut(&name).and_then(|record| record.run.as_mut()).filter(current) else {
+            return;
+        };
         match (outcome.kind, outcome.verdict) {
             (ProbeKind::Startup, Some(true)) => started(run, &target, &container),
             (ProbeKind::Readiness, Some(ready)) => run.ready = ready,
@@ -128,7 +143,12 @@ impl Worker {
         }
         if condemned {
             let kind = outcome.kind.name().to_lowercase();
-            self.tell(false, "Killing", format!("Container {name} failed {kind} probe, will be restarted"), Some(&name));
+            self.tell(
+                false,
+                "Killing",
+                format!("Container {name} failed {kind} probe, will be restarted"),
+                Some(&name),
+            );
             self.stop_in_background(&container);
         }
     }

@@ -77,9 +77,12 @@ pub(crate) fn start(target: ProbeTarget, container: &Container, kind: ProbeKind,
     let ports = named_ports(container);
     RunningProbe(tokio::spawn(async move {
         let seconds = |value: Option<i32>, default: u64| {
-            Duration::from_secs(value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(default))
+            Duration::from_secs(
+                value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(default),
+            )
         };
-        tokio::time::sleep(Duration::from_secs(u64::try_from(probe.initial_delay_seconds.unwrap_or(0)).unwrap_or(0))).await;
+        tokio::time::sleep(Duration::from_secs(u64::try_from(probe.initial_delay_seconds.unwrap_or(0)).unwrap_or(0)))
+            .await;
         let mut ticks = tokio::time::interval(seconds(probe.period_seconds, 10));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let timeout = seconds(probe.timeout_seconds, 1);
@@ -168,7 +171,8 @@ fn socket(pod: IpAddr, host: Option<&str>, port: &IntOrString, ports: &Ports) ->
             ports.iter().find(|(known, _)| known == name).map(|(_, port)| *port).or_else(|| name.parse().ok())
         }
     };
-    port.map(|port| SocketAddr::new(address, port)).ok_or_else(|| "the probe's port is not one of the container's".to_owned())
+    port.map(|port| SocketAddr::new(address, port))
+        .ok_or_else(|| "the probe's port is not one of the container's".to_owned())
 }
 
 /// Asks for a page; codes from 200 to 399 are good.
@@ -190,8 +194,9 @@ pub(crate) async fn http_get(pod: IpAddr, ports: &[(String, u16)], action: &HTTP
     }
     let request = request.body(Empty::<bytes::Bytes>::new()).map_err(|error| format!("{}: {error}", what()))?;
     let stream = TcpStream::connect(address).await.map_err(|error| format!("{}: {error}", what()))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| format!("{}: {error}", what()))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| format!("{}: {error}", what()))?;
     let answer = async { sender.send_request(request).await };
     tokio::pin!(answer);
     let response = tokio::select! {

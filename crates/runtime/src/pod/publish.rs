@@ -5,11 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::{
-    container_spec::log_path,
-    status::PodView,
-    worker::Worker,
-};
+use super::{container_spec::log_path, status::PodView, worker::Worker};
 use crate::{cluster::events::timestamp, containers::ContainerHandle, pause::spec::RunFiles};
 
 /// A status that could not be written is written again after this.
@@ -38,9 +34,7 @@ impl Worker {
 
     pub(super) fn view(&self) -> PodView<'_> {
         let spec = self.pod.spec.as_ref();
-        let view = |container: &k8s_openapi::api::core::v1::Container| {
-            self.view_of(&container.name)
-        };
+        let view = |container: &k8s_openapi::api::core::v1::Container| self.view_of(&container.name);
         let containers = spec.into_iter().flat_map(|spec| &spec.containers);
         let init_containers = spec.into_iter().flat_map(|spec| spec.init_containers.iter().flatten());
         PodView {
@@ -56,7 +50,7 @@ impl Worker {
         }
     }
 
-    fn publish_handles(&self) {
+    pub(super) fn publish_handles(&self) {
         let spec = self.pod.spec.as_ref();
         let own = spec.into_iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
         let order: Vec<String> = own.map(|container| container.name.clone()).collect();
@@ -64,7 +58,8 @@ impl Worker {
         let mut handles = BTreeMap::new();
         for (name, record) in &self.records {
             let Some(run) = &record.run else { continue };
-            let previous = run.attempt.checked_sub(1).filter(|attempt| RunFiles::new(&self.dir, name, *attempt).spec.exists());
+            let previous =
+                run.attempt.checked_sub(1).filter(|attempt| RunFiles::new(&self.dir, name, *attempt).spec.exists());
             let state = match (&run.exit, &record.waiting) {
                 (None, _) => "it is starting".to_owned(),
                 (Some(_), Some((reason, _))) => format!("it waits: {reason}"),

@@ -50,6 +50,8 @@ pub(super) struct RunRecord {
     pub(super) ended: watch::Sender<bool>,
     /// Its end is wanted by a probe or hook; the reason was told.
     pub(super) condemned: bool,
+    /// Started by an earlier runtime; whether it was ready then.
+    pub(super) recovered: Option<bool>,
 }
 
 impl Record {
@@ -86,6 +88,7 @@ impl Record {
             started: false,
             probes: Vec::new(),
             condemned: false,
+            recovered: Some(false),
         });
         record
     }
@@ -105,7 +108,8 @@ impl Record {
     /// What a status shows of it.
     pub(super) fn view(&self, dir: &Path, container: &str) -> ContainerView {
         let run = self.run.as_ref();
-        let message = |attempt: u32, exit: Option<&Exit>| exit.map(|_| last_words(dir, container, attempt)).unwrap_or_default();
+        let message =
+            |attempt: u32, exit: Option<&Exit>| exit.map(|_| last_words(dir, container, attempt)).unwrap_or_default();
         let previous = run.and_then(|run| run.attempt.checked_sub(1)).and_then(|attempt| {
             let files = RunFiles::new(dir, container, attempt);
             let exit: Exit = read(&files.exit)?;
@@ -132,7 +136,8 @@ impl Record {
 
 /// Writes down that a run ended without anybody seeing how: its pause was gone.
 pub(super) fn lose(dir: &Path, container: &str, run: &mut RunRecord) {
-    let exit = Exit { code: 137, signal: Some(9), start_error: None, started_ms: run.started_ms, finished_ms: now_ms() };
+    let exit =
+        Exit { code: 137, signal: Some(9), start_error: None, started_ms: run.started_ms, finished_ms: now_ms() };
     let path = RunFiles::new(dir, container, run.attempt).exit;
     if let Ok(text) = serde_json::to_vec(&exit) {
         // The status in memory is right either way; only a restart of the runtime in this moment would not know.

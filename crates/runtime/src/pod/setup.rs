@@ -9,8 +9,7 @@ use k8s_openapi::{api::core::v1::Container, jiff::Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::{
-    NetworkState,
-    container_spec, fields, names, status,
+    NetworkState, container_spec, fields, names, status,
     volumes::{self, VolumeMaker},
     worker::{Wake, Worker, sooner},
 };
@@ -117,7 +116,7 @@ impl Worker {
         let id = uuid::Uuid::new_v4();
         let on_host = self.on_host_network();
         let cgroup = self.context.cgroup_root.join(&self.key.uid);
-        let netns = (!on_host).then(|| self.context.netns_dir.join(format!("cni-{id}")));
+        let netns = (!on_host).then(|| self.context.netns_dir.join(format!("podnet-pod-{id}")));
         let sysctls = self.pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref()?.sysctls.as_ref());
         let spec = SandboxSpec {
             id: id.simple().to_string(),
@@ -160,12 +159,21 @@ impl Worker {
         make_directory(&self.dir).map_err(|error| error.to_string())?;
         let text = serde_json::to_vec(self.pod.as_ref()).map_err(|error| error.to_string())?;
         // What the pod was, for a runtime that finds the directory and not the object.
-        crate::pause::wire::write_atomically(&self.dir.join("pod.json"), &text).map_err(|error| format!("cannot write pod.json: {error}"))?;
-        let maker =
-            VolumeMaker { cluster: self.context.cluster.as_ref(), pod: &self.pod, key: &self.key, dir: &self.dir, placed: &self.placed() };
+        crate::pause::wire::write_atomically(&self.dir.join("pod.json"), &text)
+            .map_err(|error| format!("cannot write pod.json: {error}"))?;
+        let maker = VolumeMaker {
+            cluster: self.context.cluster.as_ref(),
+            pod: &self.pod,
+            key: &self.key,
+            dir: &self.dir,
+            placed: &self.placed(),
+        };
         let token_due = maker.make().await.map_err(|error| error.to_string())?;
         let from_api = self.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).any(|volume| {
-            volume.config_map.is_some() || volume.secret.is_some() || volume.projected.is_some() || volume.downward_api.is_some()
+            volume.config_map.is_some()
+                || volume.secret.is_some()
+                || volume.projected.is_some()
+                || volume.downward_api.is_some()
         });
         let refresh = from_api.then(|| Instant::now() + REFRESH);
         self.volumes_due = sooner(refresh, token_due.map(instant_of));
@@ -177,7 +185,9 @@ impl Worker {
         let mut items = volumes.flat_map(|volume| {
             let projected = volume.projected.iter().flat_map(|source| source.sources.iter().flatten());
             let own = volume.downward_api.iter().flat_map(|source| source.items.iter().flatten());
-            own.chain(projected.flat_map(|part| part.downward_api.iter().flat_map(|source| source.items.iter().flatten())))
+            own.chain(
+                projected.flat_map(|part| part.downward_api.iter().flat_map(|source| source.items.iter().flatten())),
+            )
         });
         items.any(|item| item.field_ref.as_ref().is_some_and(|field| field.field_path.starts_with("status.")))
     }

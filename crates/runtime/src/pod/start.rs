@@ -6,7 +6,9 @@ use k8s_openapi::api::core::v1::Container;
 use tokio::sync::watch;
 
 use super::{
-    container_spec, environment::Objects, fields::Placed,
+    container_spec,
+    environment::Objects,
+    fields::Placed,
     probes,
     runs::{self, RunRecord},
     worker::{Wake, Worker},
@@ -36,10 +38,23 @@ impl Worker {
                 return None;
             }
             if let Some((wait, until)) = record.backoff.until(now) {
-                let message = format!("back-off {} restarting failed container={name} pod={}_{}({})", duration(wait), key.name, key.namespace, key.uid);
-                if record.waiting.as_ref().is_none_or(|(reason, known)| reason != "CrashLoopBackOff" || *known != message) {
+                let message = format!(
+                    "back-off {} restarting failed container={name} pod={}_{}({})",
+                    duration(wait),
+                    key.name,
+                    key.namespace,
+                    key.uid
+                );
+                if record
+                    .waiting
+                    .as_ref()
+                    .is_none_or(|(reason, known)| reason != "CrashLoopBackOff" || *known != message)
+                {
                     record.waiting = Some(("CrashLoopBackOff".to_owned(), message));
-                    let told = format!("Back-off restarting failed container {name} in pod {}_{}({})", key.name, key.namespace, key.uid);
+                    let told = format!(
+                        "Back-off restarting failed container {name} in pod {}_{}({})",
+                        key.name, key.namespace, key.uid
+                    );
                     self.tell(true, "BackOff", told, Some(name));
                 }
                 return Some(until);
@@ -95,6 +110,7 @@ impl Worker {
             probes: Vec::new(),
             ended: watch::Sender::new(false),
             condemned: false,
+            recovered: None,
         });
         self.tell(false, "Created", format!("Container created: {name}"), Some(&name));
         let Some(sandbox) = &self.sandbox else { return None };
@@ -107,25 +123,21 @@ impl Worker {
             return Some(now + self.record(&name).backoff.failed(now, now));
         }
         tracing::info!(container = %name, attempt, "container started");
-        self.after_start(container);
         None
     }
 
     /// Runs the postStart hook beside everything else; a container whose hook fails is ended.
-    fn after_start(&self, container: &Container) {
-        let Some(action) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref()?.exec.clone()) else { return };
+    pub(super) fn after_start(&self, container: &Container) {
+        let Some(action) =
+            container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref()?.exec.clone())
+        else {
+            return;
+        };
         let (context, key, name) = (self.context.clone(), self.key.clone(), container.name.clone());
         let target = self.reference(&name);
-        let client = self.sandbox.as_ref().map(|sandbox| sandbox.client().clone());
+        let Some(client) = self.sandbox.as_ref().map(|sandbox| sandbox.client().clone()) else { return };
         tokio::spawn(async move {
-            // The worker publishes the container in the turn in which it hears that it runs.
-            let result = loop {
-                match probes::exec(&context.containers, target.clone(), &action).await {
-                    Err(error) if error.contains("is not running") => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
-                    other => break other,
-                }
-            };
-            if let (Err(error), Some(client)) = (result, client) {
+            if let Err(error) = probes::exec(&context.containers, target, &action).await {
                 let event = crate::cluster::PodEvent {
                     warning: true,
                     reason: "FailedPostStartHook",
@@ -155,7 +167,9 @@ impl Worker {
                 let message = match &image.stand_in_for {
                     Some(_) => {
                         let stand_in = &image.reference;
-                        format!("Image \"{reference}\" cannot be pulled (no registry): using the built-in stand-in {stand_in}")
+                        format!(
+                            "Image \"{reference}\" cannot be pulled (no registry): using the built-in stand-in {stand_in}"
+                        )
                     }
                     None => format!("Container image \"{reference}\" already present on machine"),
                 };
@@ -163,7 +177,8 @@ impl Worker {
                 Ok(image)
             }
             Err(error) if container.image_pull_policy.as_deref() == Some("Never") => {
-                let message = format!("Container image \"{reference}\" is not present with pull policy of Never: {error}");
+                let message =
+                    format!("Container image \"{reference}\" is not present with pull policy of Never: {error}");
                 self.tell(true, "ErrImageNeverPull", message.clone(), Some(&name));
                 self.record(&name).waiting = Some(("ErrImageNeverPull".to_owned(), message));
                 Err(Some(self.try_again_later(&name)))
@@ -185,8 +200,13 @@ impl Worker {
         let Some(sandbox) = &self.sandbox else { return Err("the pod has no sandbox".to_owned()) };
         let placed = Placed { pod_ips: self.addresses.clone(), host_ips: self.context.node_addresses.clone() };
         let mut objects = Objects::new(self.context.cluster.as_ref(), &self.key.namespace);
-        let spec = self.plan(container, attempt, image, &placed, sandbox).resolve(&mut objects).await.map_err(|error| error.to_string())?;
-        container_spec::save(&self.dir, &spec).map_err(|error| format!("cannot write the container's files: {error}"))?;
+        let spec = self
+            .plan(container, attempt, image, &placed, sandbox)
+            .resolve(&mut objects)
+            .await
+            .map_err(|error| error.to_string())?;
+        container_spec::save(&self.dir, &spec)
+            .map_err(|error| format!("cannot write the container's files: {error}"))?;
         Ok(spec)
     }
 }

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use k8s_openapi::{
     api::core::v1::{
-        Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP, Pod,
-        PodCondition, PodIP, PodSpec, PodStatus,
+        Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+        ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus,
     },
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::Timestamp,
@@ -70,7 +70,8 @@ impl PodView<'_> {
         let addresses: Vec<PodIP> = self.addresses.iter().map(|address| PodIP { ip: address.to_string() }).collect();
         let empty = PodSpec::default();
         let statuses = |list: &[(&Container, ContainerView)]| {
-            Some(list.iter().map(|(container, view)| container_status(container, view)).collect::<Vec<_>>()).filter(|list| !list.is_empty())
+            Some(list.iter().map(|(container, view)| container_status(container, view)).collect::<Vec<_>>())
+                .filter(|list| !list.is_empty())
         };
         PodStatus {
             phase: Some(phase.to_owned()),
@@ -94,8 +95,12 @@ impl PodView<'_> {
             return "Failed";
         }
         let policy = self.pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always");
-        let failed = |view: &ContainerView| view.run.as_ref().and_then(|run| run.exit.as_ref()).is_some_and(|exit| exit.code != 0);
-        if policy == "Never" && self.init_containers.iter().any(|(container, view)| !is_sidecar(container) && failed(view)) {
+        let failed = |view: &ContainerView| {
+            view.run.as_ref().and_then(|run| run.exit.as_ref()).is_some_and(|exit| exit.code != 0)
+        };
+        if policy == "Never"
+            && self.init_containers.iter().any(|(container, view)| !is_sidecar(container) && failed(view))
+        {
             return "Failed";
         }
         if self.containers.iter().any(|(_, view)| view.run.is_none()) {
@@ -114,15 +119,32 @@ impl PodView<'_> {
 
     fn conditions(&self, phase: &str, before: Option<&PodStatus>) -> Vec<PodCondition> {
         let over = matches!(phase, "Succeeded" | "Failed");
-        let unready: Vec<&str> =
-            self.containers.iter().filter(|(_, view)| !view.ready).map(|(container, _)| container.name.as_str()).collect();
-        let uninitialized: Vec<&str> =
-            self.init_containers.iter().filter(|(container, view)| !initialized(container, view)).map(|(c, _)| c.name.as_str()).collect();
-        let containers_ready = self.verdict(over, unready.is_empty(), "ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" ")));
+        let unready: Vec<&str> = self
+            .containers
+            .iter()
+            .filter(|(_, view)| !view.ready)
+            .map(|(container, _)| container.name.as_str())
+            .collect();
+        let uninitialized: Vec<&str> = self
+            .init_containers
+            .iter()
+            .filter(|(container, view)| !initialized(container, view))
+            .map(|(c, _)| c.name.as_str())
+            .collect();
+        let containers_ready = self.verdict(
+            over,
+            unready.is_empty(),
+            "ContainersNotReady",
+            format!("containers with unready status: [{}]", unready.join(" ")),
+        );
         let gates_open = self.readiness_gates_open(before);
         let ready = match gates_open {
             true => containers_ready.clone(),
-            false => (false, Some("ReadinessGatesNotReady".to_owned()), Some("the pod's readiness gates are not all true".to_owned())),
+            false => (
+                false,
+                Some("ReadinessGatesNotReady".to_owned()),
+                Some("the pod's readiness gates are not all true".to_owned()),
+            ),
         };
         let initialized = if uninitialized.is_empty() {
             (true, (phase == "Succeeded").then(|| "PodCompleted".to_owned()), None)
@@ -142,7 +164,11 @@ impl PodView<'_> {
         .collect();
         // Conditions of others (readiness gates, disruption) are not ours to drop.
         let known = before.and_then(|before| before.conditions.as_deref()).unwrap_or_default();
-        let foreign = known.iter().filter(|known| !conditions.iter().any(|own| own.type_ == known.type_)).cloned().collect::<Vec<_>>();
+        let foreign = known
+            .iter()
+            .filter(|known| !conditions.iter().any(|own| own.type_ == known.type_))
+            .cloned()
+            .collect::<Vec<_>>();
         conditions.extend(foreign);
         conditions
     }
@@ -161,7 +187,12 @@ impl PodView<'_> {
         if good { (true, None, None) } else { (false, Some(reason.to_owned()), Some(message)) }
     }
 
-    fn condition(&self, kind: &str, verdict: (bool, Option<String>, Option<String>), before: Option<&PodStatus>) -> PodCondition {
+    fn condition(
+        &self,
+        kind: &str,
+        verdict: (bool, Option<String>, Option<String>),
+        before: Option<&PodStatus>,
+    ) -> PodCondition {
         let status = if verdict.0 { "True" } else { "False" };
         let known = before.and_then(|before| before.conditions.as_ref()?.iter().find(|known| known.type_ == kind));
         let since = known.filter(|known| known.status == status).and_then(|known| known.last_transition_time.clone());
@@ -222,13 +253,19 @@ fn state(view: &ContainerView) -> ContainerState {
 
 fn waiting(reason: &str, message: &str) -> ContainerState {
     let message = Some(message.to_owned()).filter(|message| !message.is_empty());
-    ContainerState { waiting: Some(ContainerStateWaiting { reason: Some(reason.to_owned()), message }), ..ContainerState::default() }
+    ContainerState {
+        waiting: Some(ContainerStateWaiting { reason: Some(reason.to_owned()), message }),
+        ..ContainerState::default()
+    }
 }
 
 fn terminated(id: &str, exit: &Exit, message: &str) -> ContainerState {
     let (reason, message) = match &exit.start_error {
         Some(error) => ("StartError", Some(error.clone())),
-        None => (if exit.code == 0 { "Completed" } else { "Error" }, Some(message.to_owned()).filter(|message| !message.is_empty())),
+        None => (
+            if exit.code == 0 { "Completed" } else { "Error" },
+            Some(message.to_owned()).filter(|message| !message.is_empty()),
+        ),
     };
     ContainerState {
         terminated: Some(ContainerStateTerminated {

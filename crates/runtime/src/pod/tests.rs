@@ -19,7 +19,8 @@ fn shell(script: &str) -> k8s_openapi::serde_json::Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_prints_and_exits_and_the_pod_succeeds() {
     let fixture = Fixture::new();
-    let pod = fixture.start(json!({ "restartPolicy": "Never", "containers": [shell("echo hello; echo oops >&2; exit 0")] }));
+    let pod =
+        fixture.start(json!({ "restartPolicy": "Never", "containers": [shell("echo hello; echo oops >&2; exit 0")] }));
     let status = pod.status_where(|status| status.phase.as_deref() == Some("Succeeded")).await;
     let ended = status.container_statuses.unwrap()[0].state.clone().unwrap().terminated.unwrap();
     assert_eq!((ended.exit_code, ended.reason.as_deref()), (0, Some("Completed")));
@@ -41,14 +42,16 @@ async fn a_container_that_fails_is_started_again_after_a_back_off() {
     let container = &status.container_statuses.unwrap()[0];
     assert_eq!(container.last_state.as_ref().unwrap().terminated.as_ref().unwrap().exit_code, 3);
     assert_eq!(status.phase.as_deref(), Some("Running"));
-    let again = pod.status_where(|status| status.container_statuses.as_ref().is_some_and(|list| list[0].restart_count == 1)).await;
+    let again = pod
+        .status_where(|status| status.container_statuses.as_ref().is_some_and(|list| list[0].restart_count == 1))
+        .await;
     assert_eq!(again.container_statuses.unwrap()[0].restart_count, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_has_its_own_file_system_processes_and_names() {
     let fixture = Fixture::new();
-    let script = "echo pid=$$ host=$(hostname) && cat /etc/resolv.conf && ls -A /root /home && test ! -e /etc/shadow \
+    let script = "echo pid=$$$$ host=$(hostname) && cat /etc/resolv.conf && ls -A /root /home && test ! -e /etc/shadow \
         && ls /proc | grep -c '^[0-9]' && echo x > /dev/null && head -c1 /dev/urandom > /tmp/f && ! touch /usr/x 2>/dev/null \
         && cat /data/deep/key && echo $GREETING && grep CapEff /proc/self/status && test -x /opt/podnet/bin/podnet && echo all";
     fixture.cluster.put_config_map("settings", &[("key", "from a config map\n"), ("greeting", "hello")]);
@@ -62,7 +65,9 @@ async fn a_container_has_its_own_file_system_processes_and_names() {
     let status = pod.status_where(|status| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))).await;
     let log = std::fs::read_to_string(pod.dir().join("logs/main/0.log")).unwrap();
     assert_eq!(status.phase.as_deref(), Some("Succeeded"), "{log}");
-    for expected in ["pid=1 host=web", "nameserver 10.233.0.10", "from a config map", "hello, web", "CapEff:\t00000000a80425fb"] {
+    for expected in
+        ["pid=1 host=web", "nameserver 10.233.0.10", "from a config map", "hello, web", "CapEff:\t00000000a80425fb"]
+    {
         assert!(log.contains(expected), "{expected}: {log}");
     }
 }
@@ -72,7 +77,8 @@ async fn a_command_runs_in_a_container_with_its_streams_and_exit_code() {
     let fixture = Fixture::new();
     let pod = fixture.start(json!({ "containers": [shell(LONG)] }));
     pod.running().await;
-    let (code, out, err) = fixture.exec(&["/bin/sh", "-c", "cat; hostname; echo bad >&2; exit 7"], Some("typed\n")).await;
+    let (code, out, err) =
+        fixture.exec(&["/bin/sh", "-c", "cat; hostname; echo bad >&2; exit 7"], Some("typed\n")).await;
     assert_eq!((code, out.as_str(), err.as_str()), (7, "typed\nweb\n", "bad\n"));
     let (code, out, _) = fixture.exec(&["/bin/sh", "-c", "echo $$ $(cat /proc/1/comm)"], None).await;
     assert_eq!(code, 0);
@@ -88,7 +94,12 @@ async fn a_command_may_have_a_terminal() {
     let fixture = Fixture::new();
     let pod = fixture.start(json!({ "containers": [shell(LONG)] }));
     pod.running().await;
-    let (code, out) = fixture.exec_terminal(&["/bin/sh", "-c", "tty; stty size; read line; echo got $line"], "word\n").await;
+    let (code, out) = fixture
+        .exec_terminal(
+            &["/bin/sh", "-c", "tty; read line; echo got $line; until stty size | grep '40 100'; do sleep 0.02; done"],
+            "word\n",
+        )
+        .await;
     assert_eq!(code, 0, "{out}");
     assert!(out.contains("/dev/pts/0") && out.contains("40 100") && out.contains("got word"), "{out}");
 }
@@ -101,7 +112,9 @@ async fn a_session_that_is_dropped_kills_its_process() {
     let target = ContainerRef { namespace: "shop".into(), pod: "web".into(), container: None };
     let request = ExecRequest { command: vec!["sleep".into(), "4711".into()], tty: false, stdin: false };
     let session = fixture.containers().exec(target, request).await.unwrap();
-    let runs = || async { fixture.exec(&["/bin/sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"], None).await.1.contains("sleep 4711") };
+    let runs = || async {
+        fixture.exec(&["/bin/sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"], None).await.1.contains("sleep 4711")
+    };
     assert!(runs().await);
     drop(session);
     fixture::eventually("the process is gone", async || !runs().await).await;
@@ -114,7 +127,9 @@ async fn pods_outlive_the_runtime_and_are_adopted_by_the_next() {
     let before = pod.running().await;
     let pod = pod.restart_runtime().await;
     let after = pod.running().await;
-    let id = |status: &k8s_openapi::api::core::v1::PodStatus| status.container_statuses.as_ref().unwrap()[0].container_id.clone();
+    let id = |status: &k8s_openapi::api::core::v1::PodStatus| {
+        status.container_statuses.as_ref().unwrap()[0].container_id.clone()
+    };
     assert_eq!(id(&before), id(&after));
     assert_eq!(after.container_statuses.unwrap()[0].restart_count, 0);
     assert_eq!(fixture.exec(&["true"], None).await.0, 0);
@@ -142,7 +157,11 @@ async fn a_sandbox_whose_pause_was_killed_is_made_anew() {
     let pod = fixture.start(json!({ "containers": [shell(LONG)] }));
     pod.running().await;
     pod.kill_pause();
-    let status = pod.status_where(|status| status.container_statuses.as_ref().is_some_and(|list| list[0].restart_count == 1 && list[0].ready)).await;
+    let status = pod
+        .status_where(|status| {
+            status.container_statuses.as_ref().is_some_and(|list| list[0].restart_count == 1 && list[0].ready)
+        })
+        .await;
     assert_eq!(status.container_statuses.unwrap()[0].last_state.clone().unwrap().terminated.unwrap().exit_code, 137);
     assert!(fixture.cluster.reasons().contains(&"SandboxChanged"));
 }
@@ -192,9 +211,11 @@ async fn init_containers_run_one_after_the_other_before_all_others() {
         json!({ "name": name, "image": "podnet.local/tools", "command": ["/bin/sh", "-c", script],
             "volumeMounts": [{ "name": "v", "mountPath": "/v" }] })
     };
-    let pod = fixture.start(json!({ "restartPolicy": "Never", "volumes": [{ "name": "v", "emptyDir": { "medium": "Memory" } }],
+    let pod = fixture.start(
+        json!({ "restartPolicy": "Never", "volumes": [{ "name": "v", "emptyDir": { "medium": "Memory" } }],
         "initContainers": [step("one", "echo 1 >> /v/f"), step("two", "echo 2 >> /v/f")],
-        "containers": [step("main", "test \"$(echo $(cat /v/f))\" = '1 2' && mount | grep -q ' /v type tmpfs'")] }));
+        "containers": [step("main", "test \"$(echo $(cat /v/f))\" = '1 2' && mount | grep -q ' /v type tmpfs'")] }),
+    );
     let status = pod.status_where(|status| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))).await;
     assert_eq!(status.phase.as_deref(), Some("Succeeded"));
 }
@@ -247,4 +268,57 @@ async fn pause_is_small() {
     };
     // Pages of the executable are shared by all pauses; what each costs is the anonymous part.
     assert!(field("RssAnon") < 1024, "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_made_sandbox_is_ended_before_a_new_one_is_made() {
+    let fixture = Fixture::new();
+    let pod = fixture.start(json!({ "containers": [shell(LONG)] }));
+    pod.running().await;
+    let dir = pod.dir();
+    let stopped = pod.stop_runtime().await;
+    // As after a crash between the plugin's work and the note of it.
+    let mut attachment: k8s_openapi::serde_json::Value =
+        k8s_openapi::serde_json::from_slice(&std::fs::read(dir.join("cni.json")).unwrap()).unwrap();
+    attachment["result"] = json!(null);
+    std::fs::write(dir.join("cni.json"), attachment.to_string()).unwrap();
+    let pod = stopped.start_runtime();
+    pod.status_where(|status| {
+        status.container_statuses.as_ref().is_some_and(|list| list[0].ready && list[0].restart_count == 1)
+    })
+    .await;
+    assert_eq!(fixture.plugin_log(), ["ADD", "DEL", "ADD"]);
+    assert_eq!(fixture.namespaces(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_on_the_hosts_network_needs_no_plugin_and_a_privileged_container_sees_its_devices() {
+    let fixture = Fixture::new();
+    let mut container = shell("test $(readlink /proc/self/ns/net) = $WANTED && test -w /proc/sys/kernel/hostname");
+    container["env"] = json!([{ "name": "WANTED", "value": std::fs::read_link("/proc/self/ns/net").unwrap() }]);
+    container["securityContext"] = json!({ "privileged": true });
+    let pod = fixture.start(json!({ "restartPolicy": "Never", "hostNetwork": true, "containers": [container] }));
+    let status = pod.status_where(|status| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))).await;
+    assert_eq!((status.phase.as_deref(), status.pod_ip.as_deref()), (Some("Succeeded"), Some("172.29.0.11")));
+    assert!(fixture.plugin_log().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_without_root_has_its_user_groups_and_no_capabilities() {
+    let fixture = Fixture::new();
+    let mut container =
+        shell("id -u; id -G; grep -E 'CapEff|NoNewPrivs' /proc/self/status; touch /x; ls -ld /v; touch /v/f");
+    container["securityContext"] = json!({ "runAsUser": 1000, "runAsGroup": 1001, "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true });
+    container["volumeMounts"] = json!([{ "name": "v", "mountPath": "/v" }]);
+    let pod = fixture
+        .start(json!({ "restartPolicy": "Never", "securityContext": { "fsGroup": 2000 }, "containers": [container],
+        "volumes": [{ "name": "v", "emptyDir": {} }] }));
+    let status = pod.status_where(|status| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))).await;
+    let log = std::fs::read_to_string(pod.dir().join("logs/main/0.log")).unwrap();
+    for expected in
+        ["F 1000\n", "F 1001 2000\n", "CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Read-only file system"]
+    {
+        assert!(log.contains(expected), "{expected}: {log}");
+    }
+    assert_eq!(status.phase.as_deref(), Some("Succeeded"), "{log}");
 }

@@ -109,7 +109,8 @@ impl VolumeMaker<'_> {
             host_path(name, source)?;
             return Ok(None);
         } else {
-            let reason = "supported kinds are configMap, secret, downwardAPI, projected, emptyDir and hostPath".to_owned();
+            let reason =
+                "supported kinds are configMap, secret, downwardAPI, projected, emptyDir and hostPath".to_owned();
             return Err(VolumeError::Invalid { volume: name.clone(), reason });
         };
         self.write(name, &files, default_mode.unwrap_or(0o644))?;
@@ -181,15 +182,28 @@ impl VolumeMaker<'_> {
         Ok(files)
     }
 
-    fn downward(&self, volume: &str, items: Option<&[DownwardAPIVolumeFile]>) -> Result<Vec<ProjectedFile>, VolumeError> {
+    fn downward(
+        &self,
+        volume: &str,
+        items: Option<&[DownwardAPIVolumeFile]>,
+    ) -> Result<Vec<ProjectedFile>, VolumeError> {
         let files = items.into_iter().flatten().map(|item| {
             let value = match (&item.field_ref, &item.resource_field_ref) {
                 (Some(wanted), _) => fields::field(self.pod, self.placed, &wanted.field_path),
-                (None, Some(wanted)) => fields::resource(self.pod, wanted.container_name.as_deref().unwrap_or_default(), wanted),
+                (None, Some(wanted)) => {
+                    fields::resource(self.pod, wanted.container_name.as_deref().unwrap_or_default(), wanted)
+                }
                 (None, None) => None,
             };
-            let invalid = || VolumeError::Invalid { volume: volume.to_owned(), reason: format!("there is no field for {}", item.path) };
-            Ok(ProjectedFile { path: item.path.clone(), bytes: value.ok_or_else(invalid)?.into_bytes(), mode: item.mode })
+            let invalid = || VolumeError::Invalid {
+                volume: volume.to_owned(),
+                reason: format!("there is no field for {}", item.path),
+            };
+            Ok(ProjectedFile {
+                path: item.path.clone(),
+                bytes: value.ok_or_else(invalid)?.into_bytes(),
+                mode: item.mode,
+            })
         });
         files.collect()
     }
@@ -224,7 +238,8 @@ impl VolumeMaker<'_> {
                 return Err(VolumeError::Invalid { volume: name.to_owned(), reason });
             }
         }
-        write_version(&self.dir.join("volumes").join(name), files, default_mode, self.fs_group()).map_err(system(name, "write its files"))
+        write_version(&self.dir.join("volumes").join(name), files, default_mode, self.fs_group())
+            .map_err(system(name, "write its files"))
     }
 }
 
@@ -273,7 +288,8 @@ fn write_version(volume: &Path, files: &[ProjectedFile], default_mode: i32, grou
 
 /// Makes the visible names: links into `..data`.
 fn link_names(volume: &Path, files: &[ProjectedFile]) -> io::Result<()> {
-    let first = |file: &ProjectedFile| Path::new(&file.path).components().next().map(|part| part.as_os_str().to_owned());
+    let first =
+        |file: &ProjectedFile| Path::new(&file.path).components().next().map(|part| part.as_os_str().to_owned());
     let wanted: std::collections::BTreeSet<_> = files.iter().filter_map(first).collect();
     for name in &wanted {
         let link = volume.join(name);
@@ -301,7 +317,10 @@ fn count_files(dir: &Path) -> io::Result<usize> {
 
 fn host_path(name: &str, source: &HostPathVolumeSource) -> Result<(), VolumeError> {
     let path = Path::new(&source.path);
-    let invalid = |reason: &str| VolumeError::Invalid { volume: name.to_owned(), reason: format!("hostPath {}: {reason}", source.path) };
+    let invalid = |reason: &str| VolumeError::Invalid {
+        volume: name.to_owned(),
+        reason: format!("hostPath {}: {reason}", source.path),
+    };
     match source.type_.as_deref().unwrap_or_default() {
         "DirectoryOrCreate" => fs::create_dir_all(path).map_err(system(name, "make the host's directory")),
         "FileOrCreate" if !path.exists() => fs::write(path, b"").map_err(system(name, "make the host's file")),

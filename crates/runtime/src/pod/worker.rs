@@ -102,7 +102,8 @@ impl Worker {
         let wake = self.sync().await;
         self.publish().await;
         let wake = sooner(wake, sooner(self.volumes_due, self.publish_due));
-        let waits_for_network = self.sandbox.is_none() && matches!(*self.context.network.borrow(), NetworkState::NotReady(_));
+        let waits_for_network =
+            self.sandbox.is_none() && matches!(*self.context.network.borrow(), NetworkState::NotReady(_));
         let mut network = self.context.network.clone();
         network.mark_unchanged();
         tokio::select! {
@@ -118,7 +119,20 @@ impl Worker {
     /// Finds what an earlier runtime left.
     async fn recover(&mut self) {
         let names: Vec<String> = self.all_containers().map(|container| container.name.clone()).collect();
-        self.records = names.into_iter().map(|name| { let record = Record::recover(&self.dir, &name); (name, record) }).collect();
+        self.records = names
+            .into_iter()
+            .map(|name| {
+                let record = Record::recover(&self.dir, &name);
+                (name, record)
+            })
+            .collect();
+        let known = self.pod.status.clone().unwrap_or_default();
+        for shown in known.container_statuses.into_iter().chain(known.init_container_statuses).flatten() {
+            let run = self.records.get_mut(&shown.name).and_then(|record| record.run.as_mut());
+            if let Some(run) = run.filter(|run| shown.container_id == Some(format!("podnet://{}", run.id))) {
+                run.recovered = Some(shown.ready);
+            }
+        }
         let images = self.context.images.clone();
         for container in self.all_containers().cloned().collect::<Vec<_>>() {
             let reference = container.image.clone().unwrap_or_default();
@@ -159,7 +173,13 @@ impl Worker {
         if self.on_host_network() { self.context.node_addresses.clone() } else { sandbox.addresses.clone() }
     }
 
-    pub(super) fn tell(&self, warning: bool, reason: &'static str, message: impl Into<String>, container: Option<&str>) {
+    pub(super) fn tell(
+        &self,
+        warning: bool,
+        reason: &'static str,
+        message: impl Into<String>,
+        container: Option<&str>,
+    ) {
         let event = PodEvent { warning, reason, message: message.into(), container: container.map(Into::into) };
         self.context.cluster.event(&self.key, event);
     }
@@ -182,7 +202,9 @@ impl Worker {
 pub(super) async fn changed(sandbox: Option<&mut Sandbox>) {
     match sandbox {
         // A sender that is gone has said `Dead` before.
-        Some(sandbox) if *sandbox.state.borrow() != SandboxState::Dead || sandbox.state.has_changed().unwrap_or(false) => {
+        Some(sandbox)
+            if *sandbox.state.borrow() != SandboxState::Dead || sandbox.state.has_changed().unwrap_or(false) =>
+        {
             let _ = sandbox.state.changed().await;
         }
         _ => std::future::pending().await,

@@ -49,9 +49,11 @@ pub(super) fn fill(root: &Path) -> Result {
     for (name, text) in [("passwd", PASSWD), ("group", GROUP), ("nsswitch.conf", NSSWITCH)] {
         fs::write(etc.join(name), text).map_err(during(|| format!("writing /etc/{name}")))?;
     }
-    for (name, target) in
-        [("mtab", "/proc/self/mounts"), ("os-release", "../usr/lib/os-release"), ("localtime", "/usr/share/zoneinfo/Etc/UTC")]
-    {
+    for (name, target) in [
+        ("mtab", "/proc/self/mounts"),
+        ("os-release", "../usr/lib/os-release"),
+        ("localtime", "/usr/share/zoneinfo/Etc/UTC"),
+    ] {
         std::os::unix::fs::symlink(target, etc.join(name)).map_err(during(|| format!("linking /etc/{name}")))?;
     }
     for name in SHARED {

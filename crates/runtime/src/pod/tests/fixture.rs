@@ -166,6 +166,7 @@ impl Fixture {
         Self { dir, cgroup, netns_dir, context, cluster }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "it reads like the manifest")]
     pub(super) fn start(&self, spec: Value) -> RunningPod<'_> {
         let pod: Pod = from_value(json!({
             "metadata": { "name": "web", "namespace": "shop", "uid": uuid::Uuid::new_v4().to_string() }, "spec": spec }))
@@ -295,7 +296,10 @@ impl<'a> RunningPod<'a> {
     }
 
     pub(super) async fn running(&self) -> PodStatus {
-        self.status_where(|status| status.container_statuses.as_ref().is_some_and(|list| list.iter().all(|one| one.ready))).await
+        self.status_where(|status| {
+            status.container_statuses.as_ref().is_some_and(|list| list.iter().all(|one| one.ready))
+        })
+        .await
     }
 
     pub(super) fn pause_pid(&self) -> u32 {
