@@ -2,6 +2,7 @@
 
 mod listing;
 pub(crate) mod request;
+mod settle;
 
 use std::{fmt, net::Ipv4Addr};
 
@@ -13,6 +14,8 @@ use crate::{
 };
 
 pub(crate) use listing::link as from_message;
+
+pub(crate) use settle::settle;
 
 /// A device as the kernel shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -71,12 +71,15 @@ impl PodInterface {
         let created = self.create_pair(&mut pod, host.netns())?;
         let configured = pod
             .perform_all(&self.pod_requests(created.pod_index))
-            .and_then(|()| host.perform_all(&self.host_requests(created.host_index)));
+            .and_then(|()| host.perform_all(&self.host_requests(created.host_index)))
+            .map_err(NetlinkError::from)
+            // The pod's end came up before it had a carrier.
+            .and_then(|()| link::settle(&pod, &self.container_ifname));
         match configured {
             Ok(()) => Ok(created),
             Err(error) => {
                 self.undo(&mut pod, created);
-                Err(error.into())
+                Err(error)
             }
         }
     }

@@ -1,6 +1,9 @@
 //! A blocking netlink socket: sends bytes, receives frames.
 
-use std::io;
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+};
 
 use netlink_packet_core::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR};
 use netlink_sys::{Socket, SocketAddr};
@@ -46,6 +49,11 @@ pub(crate) struct Frame {
 pub(crate) type Acknowledgement = Result<(), (Errno, Option<String>)>;
 
 impl Connection {
+    /// The socket's descriptor.
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
     pub(crate) fn open(protocol: isize) -> Result<Self, NetlinkError> {
         let mut socket = Socket::new(protocol).map_err(failed("open"))?;
         socket.bind_auto().map_err(failed("bind"))?;

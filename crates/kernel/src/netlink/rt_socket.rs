@@ -1,6 +1,7 @@
 //! The route family's socket.
 
 use std::error::Error;
+use std::os::fd::BorrowedFd;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, ParseableParametrized};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -54,6 +55,11 @@ impl RtSocket {
     #[must_use]
     pub fn netns(&self) -> &NetNs {
         &self.netns
+    }
+
+    /// The socket's descriptor, for what netlink does not offer.
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.connection.descriptor()
     }
 
     /// Does one request.

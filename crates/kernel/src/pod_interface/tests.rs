@@ -171,3 +171,39 @@ fn time_to_make_a_pod_interface() {
         println!("pod interface {what}: median {median:?}, slowest {worst:?} of {COUNT}");
     }
 }
+
+#[test]
+fn what_a_pod_sends_at_once_is_not_dropped() {
+    let mut pods = pods("settle", 1);
+    // The kernel opens the link from a work queue that needs the lock which others' links come and go under.
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let busy: Vec<_> = (0..6)
+        .map(|number| {
+            let stop = stop.clone();
+            std::thread::spawn(move || {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let namespace = TestNs::new(&format!("settle-busy{number}"));
+                    let mut socket = RtSocket::open_in(&namespace).unwrap();
+                    let peer = VethPeer { name: "b", mac: None, netns: None };
+                    link::create_veth(&mut socket, &Veth { name: "a", mac: None, peer, mtu: 1500 }).unwrap();
+                    link::set_up(&mut socket, "a").unwrap();
+                    link::set_up(&mut socket, "b").unwrap();
+                }
+            })
+        })
+        .collect();
+    let server = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9000);
+    let receiver = pods.node.run(|| std::net::UdpSocket::bind(server)).unwrap().unwrap();
+    receiver.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let mut lost = 0;
+    for _ in 0..60 {
+        pods.interfaces[0].create(&mut pods.host).unwrap();
+        let sent = pods.namespaces[0].run(|| std::net::UdpSocket::bind("0.0.0.0:0")?.send_to(b"first", server));
+        sent.unwrap().unwrap();
+        lost += u32::from(receiver.recv(&mut [0; 8]).is_err());
+        remove(&mut pods.host, &pods.interfaces[0].host_ifname).unwrap();
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    busy.into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!(lost, 0, "of 60 first packets");
+}
