@@ -13,7 +13,7 @@ mod defaults;
 mod field_error;
 mod names;
 mod prepare;
-mod quantity;
+pub(crate) mod quantity;
 mod tree;
 mod validate;
 

@@ -22,6 +22,7 @@ pub mod admission;
 pub mod api;
 pub mod auth;
 pub mod config;
+pub mod controllers;
 pub mod crd;
 pub mod discovery;
 pub mod errors;

@@ -1,7 +1,7 @@
 //! Quantities: `500m`, `1.5Gi`, `2e3` (Kubernetes documentation, "Quantity").
 
 /// A quantity in thousandths, rounded up; none where the text is not a quantity or too large to count.
-pub(super) fn milli(text: &str) -> Option<i128> {
+pub(crate) fn milli(text: &str) -> Option<i128> {
     let number_end = text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());
     let (number, suffix) = text.split_at(number_end);
     let (factor, divisor) = scale(suffix)?;

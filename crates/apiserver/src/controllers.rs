@@ -1,0 +1,90 @@
+//! The controllers that an embedded cluster needs.
+//!
+//! Each is a loop of the same shape: the [`caches`] follow the API and tell the controllers which keys changed; a [`queue`] holds
+//! each key once; a [`worker`] takes a key, reads the present state, decides and writes. Nothing depends on the order of events, nor
+//! on their number: what is written follows from what is there. The deciding is pure code in the modules below each controller.
+//!
+//! - [`deployment`] → [`replicaset`] → pods → [`scheduler`] → nodes
+//! - [`endpoints`]: which pods a Service leads to
+//! - [`node_lifecycle`]: nodes that fall silent or vanish, and their pods
+//! - [`service_accounts`]: what a namespace has from the start; [`namespaces`]: how it ends
+//! - [`garbage`]: what has lost its owner
+//!
+//! They talk to the API as any client does.
+
+mod cache;
+mod caches;
+mod deployment;
+mod endpoints;
+mod garbage;
+mod key;
+mod kinds;
+mod namespaces;
+mod naming;
+mod node_lifecycle;
+mod ownership;
+mod pods;
+mod queue;
+mod recorder;
+mod replicaset;
+mod scheduler;
+mod service_accounts;
+mod worker;
+
+use std::{future::Future, pin::pin, sync::Arc};
+
+use caches::Caches;
+use kube::Client;
+use recorder::Recorder;
+use tokio::task::JoinSet;
+use tracing::{error, info};
+
+/// What the controllers are told at start.
+#[derive(Clone, Debug)]
+pub struct ControllersConfig {
+    /// The cluster's CA certificate in PEM, which every namespace gets as the ConfigMap `kube-root-ca.crt`.
+    pub ca_pem: String,
+}
+
+/// Runs all controllers until `shutdown` is done. They may be stopped at any moment, also in the middle of their work: the next run
+/// goes on from what is there.
+pub async fn run(client: Client, config: ControllersConfig, shutdown: impl Future<Output = ()>) {
+    let mut tasks = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    tokio::select! {
+        () = start(&client, config, &mut tasks) => info!("controllers started"),
+        () = &mut shutdown => return,
+    }
+    tokio::select! {
+        () = &mut shutdown => {}
+        // The loops have no end of their own.
+        Some(ended) = tasks.join_next() => error!(?ended, "a controller stopped; all are stopped"),
+    }
+    tasks.shutdown().await;
+}
+
+async fn start(client: &Client, config: ControllersConfig, tasks: &mut JoinSet<()>) {
+    let caches = Arc::new(Caches::default());
+    let (recorder, written) = Recorder::new(client.clone());
+    tasks.spawn(written);
+
+    let deployments = deployment::Deployments::new(client.clone(), &caches, &recorder);
+    let replica_sets = replicaset::ReplicaSets::new(client.clone(), &caches, &recorder);
+    let scheduler = scheduler::Scheduler::new(client.clone(), &caches, &recorder);
+    let endpoints = endpoints::ServiceEndpoints::new(client.clone(), &caches);
+    let nodes = node_lifecycle::NodeLifecycle::new(client.clone(), &caches, &recorder);
+    let contents = service_accounts::NamespaceContents::new(client.clone(), &caches, config.ca_pem);
+    let ends = namespaces::NamespaceEnds::new(client.clone(), &caches);
+    let garbage = garbage::GarbageCollector::new(client.clone(), &caches);
+
+    caches.start(client, tasks).await;
+
+    tasks.spawn(deployments.run());
+    tasks.spawn(replica_sets.run());
+    tasks.spawn(scheduler.run());
+    tasks.spawn(endpoints.run());
+    tasks.spawn(nodes.run());
+    tasks.spawn(contents.run());
+    tasks.spawn(ends.run());
+    tasks.spawn(garbage.run());
+}
