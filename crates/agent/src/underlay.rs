@@ -64,21 +64,31 @@ impl Underlay {
         Ok(Self { device: device.name, address, mtu: device.mtu })
     }
 
-    /// What the kernel has to do for a node of the cluster: forward, and accept answers that come another way than the questions
-    /// went (a node's own connection to a pod goes through VXLAN and comes back over the underlay).
+    /// Makes the node forward, and accept what comes another way than the answer goes: a node's own connection to a pod comes in
+    /// through VXLAN, and the answer leaves over the underlay.
+    ///
+    /// The reverse path filter of a device is the larger of its own and of `all` (`ip-sysctl`), and even the loose one drops
+    /// everything on a device without an address, as pods' and VXLAN devices are. So `all` is cleared; what it said is written to the
+    /// devices that are there and to `default`, so that no other device is filtered less than before.
     ///
     /// # Errors
     ///
-    /// When a setting cannot be made.
+    /// When a setting cannot be read or made.
     pub fn prepare(&self) -> Result<(), UnderlayError> {
-        for (setting, value) in [
-            ("net/ipv4/ip_forward", "1"),
-            // `rp_filter` is the larger of `all` and the device's own: 2 anywhere means loose (ip-sysctl).
-            ("net/ipv4/conf/all/rp_filter", "2"),
-            ("net/ipv4/conf/default/rp_filter", "2"),
-        ] {
-            sysctl::set_here(setting, value)?;
+        sysctl::set_here("net.ipv4.ip_forward", "1")?;
+        let filter = |device: &str| format!("net/ipv4/conf/{device}/rp_filter");
+        let level = |text: &str| text.trim().parse::<u8>().unwrap_or(0);
+        let all = level(&sysctl::read_here(&filter("all"))?);
+        if all == 0 {
+            return Ok(());
         }
+        let mut socket = RtSocket::open()?;
+        let devices = link::list(&mut socket)?.into_iter().map(|link| link.name.to_string()).filter(|name| !is_ours(name));
+        for device in devices.chain(["default".to_owned()]) {
+            let own = level(&sysctl::read_here(&filter(&device))?);
+            sysctl::set_here(&filter(&device), &own.max(all).to_string())?;
+        }
+        sysctl::set_here(&filter("all"), "0")?;
         Ok(())
     }
 
@@ -88,6 +98,11 @@ impl Underlay {
     pub const fn pod_mtu(&self) -> u32 {
         self.mtu - VXLAN_OVERHEAD
     }
+}
+
+/// Devices that podnet makes: pods' ends and VXLAN.
+fn is_ours(device: &str) -> bool {
+    device.starts_with("pn") || device.starts_with("podnet")
 }
 
 fn default_device(socket: &mut RtSocket) -> Result<link::Link, UnderlayError> {

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use crate::api::{Api, StartError, first_service_address};
 use crate::config::Config;
+use crate::controllers::{self, ControllersConfig};
 use crate::pki::{Issued, Pki, PkiError};
 
 mod connection;
@@ -61,7 +62,16 @@ pub enum ServeError {
 
 /// Serves the API until `shutdown` is done; then ends watches, lets requests finish, and closes the store.
 pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
-    Server::start(&config).await?.run(shutdown).await;
+    let server = Server::start(&config).await?;
+    let controllers = server.controllers();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let controllers = tokio::spawn(controllers::run(server.api.in_process_client(), controllers, async {
+        let _ = stopped.await;
+    }));
+    server.run(shutdown).await;
+    drop(stop);
+    // They are stopped wherever they are; the next start goes on from what is stored.
+    let _ = controllers.await;
     Ok(())
 }
 
@@ -71,6 +81,7 @@ pub struct Server {
     api: Api,
     listeners: Vec<TcpListener>,
     acceptor: Acceptor,
+    ca_pem: String,
 }
 
 /// TLS for each connection.
@@ -84,6 +95,10 @@ impl std::fmt::Debug for Acceptor {
 }
 
 impl Server {
+    fn controllers(&self) -> ControllersConfig {
+        ControllersConfig { ca_pem: self.ca_pem.clone() }
+    }
+
     /// Starts the API and opens its listeners. Requests are answered by [`Server::run`].
     pub async fn start(config: &Config) -> Result<Self, ServeError> {
         let dir = config.pki_dir.clone();
@@ -96,7 +111,7 @@ impl Server {
             let listener = TcpListener::bind(address).await;
             listeners.push(listener.map_err(|source| ServeError::Listen { address: *address, source })?);
         }
-        Ok(Self { api, listeners, acceptor })
+        Ok(Self { api, listeners, acceptor, ca_pem: pki.ca_pem().to_owned() })
     }
 
     /// The API that is served.

@@ -21,7 +21,7 @@ fn answering(
     count: usize,
 ) -> Result<BTreeSet<String>, String> {
     let url = format!("{url}/hostname?[1-{count}]");
-    let output = cluster.exec(namespace, pod, &["curl", "-sS", "--max-time", "3", "--no-keepalive", &url])?;
+    let output = cluster.exec(namespace, pod, &["curl", "-sS", "--max-time", "3", "-H", "Connection: close", &url])?;
     Ok(output.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect())
 }
 

@@ -44,8 +44,6 @@ use super::{
 const DISCOVERY_RETRY: Duration = Duration::from_secs(1);
 /// How long the first lists may take before collection begins without them.
 const FIRST_LISTS: Duration = Duration::from_secs(30);
-/// How long to wait before an owner of an unknown kind is looked for again.
-const UNKNOWN_KIND: Duration = Duration::from_secs(30);
 
 /// The garbage collector.
 pub(crate) struct GarbageCollector {
@@ -53,6 +51,8 @@ pub(crate) struct GarbageCollector {
     queue: Queue<Uid>,
     graph: Mutex<Graph>,
     kinds: Mutex<Vec<Kind>>,
+    /// Objects with owners of kinds that nobody serves, for when somebody does.
+    undecided: Mutex<HashSet<Uid>>,
     definitions_changed: Notify,
     /// Group and plural of the kinds whose metadata come from the shared caches.
     shared: HashSet<(String, String)>,
@@ -77,6 +77,7 @@ impl GarbageCollector {
             queue: Queue::default(),
             graph: Mutex::default(),
             kinds: Mutex::default(),
+            undecided: Mutex::default(),
             definitions_changed: Notify::new(),
             shared,
         });
@@ -128,6 +129,8 @@ impl GarbageCollector {
             });
         }
         *self.kinds.lock().unwrap_or_else(PoisonError::into_inner) = kinds;
+        let undecided = std::mem::take(&mut *self.undecided.lock().unwrap_or_else(PoisonError::into_inner));
+        undecided.into_iter().for_each(|uid| self.queue.add(uid));
     }
 
     async fn follow(self: Arc<Self>, kind: Kind, synced: watch::Sender<bool>) {
@@ -171,6 +174,8 @@ impl GarbageCollector {
     }
 
     async fn reconcile(&self, uid: Uid) -> Result<Outcome, Failure> {
+        // Until its owners are found, so that a kind that appears meanwhile brings it back.
+        self.undecided.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.clone());
         let doubtful = self.locked().owners_out_of_sight(&uid);
         let mut absent = HashSet::new();
         for (namespace, owner) in doubtful {
@@ -178,9 +183,10 @@ impl GarbageCollector {
                 Some(true) => {}
                 Some(false) => drop(absent.insert(owner.uid)),
                 // Whether an owner of a kind that nobody serves exists, nobody can tell.
-                None => return Ok(Outcome::After(UNKNOWN_KIND)),
+                None => return Ok(Outcome::Done),
             }
         }
+        self.undecided.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
         let decision = decide(&self.locked(), &uid, &absent);
         match decision {
             Decision::Nothing => {}
