@@ -31,7 +31,7 @@ mod scheduler;
 mod service_accounts;
 mod worker;
 
-use std::{future::Future, pin::pin, sync::Arc};
+use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
 use caches::Caches;
 use kube::Client;
@@ -44,6 +44,16 @@ use tracing::{error, info};
 pub struct ControllersConfig {
     /// The cluster's CA certificate in PEM, which every namespace gets as the ConfigMap `kube-root-ca.crt`.
     pub ca_pem: String,
+    /// How long a node may fail to renew its Lease before it counts as lost.
+    pub node_grace: Duration,
+}
+
+impl ControllersConfig {
+    /// The settings of a usual cluster: a node is lost after 40 s, four renewals of its Lease (kube-controller-manager's
+    /// `--node-monitor-grace-period` for most of its life).
+    pub fn new(ca_pem: impl Into<String>) -> Self {
+        Self { ca_pem: ca_pem.into(), node_grace: Duration::from_secs(40) }
+    }
 }
 
 /// Runs all controllers until `shutdown` is done. They may be stopped at any moment, also in the middle of their work: the next run
@@ -72,7 +82,7 @@ async fn start(client: &Client, config: ControllersConfig, tasks: &mut JoinSet<(
     let replica_sets = replicaset::ReplicaSets::new(client.clone(), &caches, &recorder);
     let scheduler = scheduler::Scheduler::new(client.clone(), &caches, &recorder);
     let endpoints = endpoints::ServiceEndpoints::new(client.clone(), &caches);
-    let nodes = node_lifecycle::NodeLifecycle::new(client.clone(), &caches, &recorder);
+    let nodes = node_lifecycle::NodeLifecycle::new(client.clone(), &caches, &recorder, config.node_grace);
     let contents = service_accounts::NamespaceContents::new(client.clone(), &caches, config.ca_pem);
     let ends = namespaces::NamespaceEnds::new(client.clone(), &caches);
     let garbage = garbage::GarbageCollector::new(client.clone(), &caches);

@@ -96,7 +96,7 @@ impl std::fmt::Debug for Acceptor {
 
 impl Server {
     fn controllers(&self) -> ControllersConfig {
-        ControllersConfig { ca_pem: self.ca_pem.clone() }
+        ControllersConfig::new(&*self.ca_pem)
     }
 
     /// Starts the API and opens its listeners. Requests are answered by [`Server::run`].

@@ -139,7 +139,7 @@ where
                 Ok(Event::Delete(object)) => self.remove(&Key::of(object.meta())),
                 // The watcher comes back by itself; until then the cache grows old and nothing worse.
                 Err(error) => {
-                    info!(kind = %K::kind(&()), error = &error as &dyn std::error::Error, "watch interrupted")
+                    info!(kind = %K::kind(&()), error = &error as &dyn std::error::Error, "watch interrupted");
                 }
             }
         }

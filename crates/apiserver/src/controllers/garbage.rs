@@ -62,7 +62,7 @@ impl GarbageCollector {
     /// Listens to the caches from now on.
     pub(crate) fn new(client: Client, caches: &Caches) -> Arc<Self> {
         let mut shared = HashSet::new();
-        let mut listeners: Vec<Box<dyn FnOnce(&Arc<Self>)>> = Vec::new();
+        let mut listeners = Vec::new();
         share(&caches.deployments, true, &mut shared, &mut listeners);
         share(&caches.replica_sets, true, &mut shared, &mut listeners);
         share(&caches.pods, true, &mut shared, &mut listeners);
@@ -266,12 +266,15 @@ impl GarbageCollector {
     }
 }
 
+/// Has a collector listen to a cache.
+type Listen = Box<dyn FnOnce(&Arc<GarbageCollector>)>;
+
 /// Has the collector hear of the objects of a shared cache.
 fn share<K>(
     cache: &Arc<Cache<K>>,
     namespaced: bool,
     shared: &mut HashSet<(String, String)>,
-    listeners: &mut Vec<Box<dyn FnOnce(&Arc<GarbageCollector>)>>,
+    listeners: &mut Vec<Listen>,
 ) where
     K: Resource<DynamicType = ()> + Send + Sync + 'static,
 {

@@ -40,8 +40,6 @@ use super::{
 
 /// The namespace of the nodes' Leases.
 const LEASES: &str = "kube-node-lease";
-/// How long a node may be silent (kube-controller-manager's `--node-monitor-grace-period` was this for most of its life).
-const GRACE: Duration = Duration::from_secs(40);
 /// How long pods outlive a Node object whose deletion was seen: it may be registered again at once.
 const AFTER_DELETION: Duration = Duration::from_secs(5);
 /// How long pods may name a node that was never there.
@@ -52,6 +50,8 @@ pub(crate) struct NodeLifecycle {
     client: Client,
     caches: Arc<Caches>,
     recorder: Recorder,
+    /// How long a node may be silent.
+    grace: Duration,
     queue: Queue<Key>,
     state: Mutex<State>,
 }
@@ -79,10 +79,10 @@ enum Sign {
 
 impl NodeLifecycle {
     /// Listens to the caches from now on.
-    pub(crate) fn new(client: Client, caches: &Arc<Caches>, recorder: &Recorder) -> Arc<Self> {
+    pub(crate) fn new(client: Client, caches: &Arc<Caches>, recorder: &Recorder, grace: Duration) -> Arc<Self> {
         let recorder = recorder.of("node-controller");
         let (queue, state) = (Queue::default(), Mutex::default());
-        let controller = Arc::new(Self { client, caches: Arc::clone(caches), recorder, queue, state });
+        let controller = Arc::new(Self { client, caches: Arc::clone(caches), recorder, grace, queue, state });
         let listener = Arc::clone(&controller);
         caches.nodes.listen(move |change| listener.node_changed(change));
         let listener = Arc::clone(&controller);
@@ -161,7 +161,7 @@ impl NodeLifecycle {
         let Some(node) = self.caches.nodes.find(&key) else { return self.collect_pods(&key.name).await };
         let now = Timestamp::now();
         let silence = self.locked().heard.get(&key.name).map(|(_, at)| at.elapsed()).unwrap_or_default();
-        let lost = silence >= GRACE;
+        let lost = silence >= self.grace;
         let mut node = (*node).clone();
         if lost && let Some(conditions) = health::conditions_of_a_lost_node(&node, now) {
             warn!(node = %key, silent_for = ?silence, "node is lost: it renews its lease no more");
@@ -185,7 +185,7 @@ impl NodeLifecycle {
             self.mark_not_ready(&on_node, now).await?;
         }
         let next_eviction = self.evict(&node, &on_node, now).await?;
-        let next_check = (!lost).then(|| GRACE.saturating_sub(silence) + Duration::from_millis(1));
+        let next_check = (!lost).then(|| self.grace.saturating_sub(silence) + Duration::from_millis(1));
         // A lost node is looked at when it is heard of again: it writes its status then.
         Ok(next_check.into_iter().chain(next_eviction).min().into())
     }

@@ -21,7 +21,7 @@ pub(crate) fn controller<K: Resource>(object: &K) -> Option<&OwnerReference> {
 }
 
 /// The name of the object's controller where that is of this kind.
-pub(crate) fn controller_of_kind<'a, O: Resource<DynamicType = ()>>(object: &'a impl Resource) -> Option<&'a str> {
+pub(crate) fn controller_of_kind<O: Resource<DynamicType = ()>>(object: &impl Resource) -> Option<&str> {
     let group = |api_version: &str| api_version.split_once('/').map(|(group, _)| group.to_owned()).unwrap_or_default();
     controller(object)
         .filter(|owner| owner.kind == O::kind(&()) && group(&owner.api_version) == O::group(&()))

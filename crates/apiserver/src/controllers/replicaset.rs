@@ -163,7 +163,7 @@ impl ReplicaSets {
     }
 
     async fn delete(&self, set: &ReplicaSet, set_uid: &str, pods: &[Arc<Pod>]) -> Result<(), Failure> {
-        let deletions = pods.to_vec().into_iter().map(|pod| async move { self.delete_one(set, set_uid, &pod).await });
+        let deletions = pods.iter().cloned().map(|pod| async move { self.delete_one(set, set_uid, &pod).await });
         let results: Vec<_> = stream::iter(deletions).buffer_unordered(PARALLEL_WRITES).collect().await;
         results.into_iter().collect()
     }

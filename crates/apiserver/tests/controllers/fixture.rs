@@ -36,7 +36,7 @@ impl Fixture {
     /// An API with controllers and that many ready nodes.
     pub(crate) async fn with_nodes(count: usize) -> Self {
         let mut fixture = Self::without_controllers().await;
-        fixture.start_controllers();
+        fixture.start_controllers(controllers::ControllersConfig::new(&*fixture.ca_pem));
         for number in 1..=count {
             fixture.add_node(&format!("node{number}")).await;
         }
@@ -66,8 +66,7 @@ impl Fixture {
     }
 
     /// Starts the controllers; they run until the fixture is dropped.
-    pub(crate) fn start_controllers(&mut self) {
-        let config = controllers::ControllersConfig { ca_pem: self.ca_pem.clone() };
+    pub(crate) fn start_controllers(&mut self, config: controllers::ControllersConfig) {
         let (client, stop) = (self.client.clone(), self.stop.clone());
         self.tasks.spawn(async move { controllers::run(client, config, stop.cancelled_owned()).await });
     }

@@ -8,6 +8,7 @@ use kube::{
     ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
 };
+use podnet_apiserver::controllers::ControllersConfig;
 use serde_json::json;
 
 use super::fixture::{Fixture, deployment};
@@ -145,6 +146,6 @@ async fn controllers_that_start_late_find_everything() {
     let mut cluster = Fixture::without_controllers().await;
     cluster.add_node("node1").await;
     cluster.create::<Deployment>(deployment("web", 5, "v1")).await;
-    cluster.start_controllers();
+    cluster.start_controllers(ControllersConfig::new(&*cluster.ca_pem));
     cluster.until::<Deployment>("web", "the rollout", is_complete).await;
 }

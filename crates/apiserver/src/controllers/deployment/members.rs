@@ -71,7 +71,7 @@ impl Member {
     }
 
     /// Sets an annotation.
-    pub(super) fn annotate(&mut self, key: &str, value: impl ToString) {
+    pub(super) fn annotate(&mut self, key: &str, value: &impl ToString) {
         self.annotations().insert(key.to_owned(), value.to_string());
     }
 

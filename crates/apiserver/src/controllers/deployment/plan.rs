@@ -183,17 +183,17 @@ fn renumber(deployment: &Deployment, members: &mut Members) {
     if own > 0 {
         let history = current.annotation(REVISION_HISTORY).filter(|history| !history.is_empty());
         let history = history.map_or_else(|| own.to_string(), |history| format!("{history},{own}"));
-        current.annotate(REVISION_HISTORY, history);
+        current.annotate(REVISION_HISTORY, &history);
     }
-    current.annotate(REVISION, highest + 1);
+    current.annotate(REVISION, &(highest + 1));
 }
 
 /// Remembers for which size of the Deployment the sets were sized.
 fn mark(limits: &Limits, members: &mut Members) {
     let current = members.current.iter_mut();
     for member in members.old.iter_mut().filter(|old| old.replicas() > 0).chain(current) {
-        member.annotate(DESIRED, limits.desired);
-        member.annotate(MAXIMUM, limits.maximum());
+        member.annotate(DESIRED, &limits.desired);
+        member.annotate(MAXIMUM, &limits.maximum());
     }
 }
 

@@ -77,8 +77,7 @@ impl Graph {
     /// Takes an object's present state in; answers which objects have to be looked at because of it.
     pub(super) fn set(&mut self, item: Item) -> Vec<Uid> {
         let uid = item.uid.clone();
-        let before = self.items.insert(uid.clone(), item.clone());
-        let old_owners = before.as_ref().map(|before| before.owners.clone()).unwrap_or_default();
+        let old_owners = self.items.remove(&uid).map(|before| before.owners).unwrap_or_default();
         for owner in &old_owners {
             self.unlink(&owner.uid, &uid);
         }
@@ -98,8 +97,9 @@ impl Graph {
         // Each new version of an object whose deletion waits is looked at, since a change that was refused as based on an old
         // version can be made on this one.
         if (owners_changed && !item.owners.is_empty()) || ending {
-            look_at.push(uid);
+            look_at.push(uid.clone());
         }
+        self.items.insert(uid, item);
         look_at
     }
 

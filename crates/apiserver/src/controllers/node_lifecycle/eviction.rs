@@ -68,6 +68,8 @@ fn leaves_at(pod: &Pod, since: Timestamp, taint: &Taint) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::needless_pass_by_value, reason = "json!(…) as an argument reads best by value")]
+
     use serde_json::{Value, json};
 
     use super::*;

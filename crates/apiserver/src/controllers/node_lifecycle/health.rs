@@ -105,6 +105,8 @@ fn condition<'a>(node: &'a Node, type_: &str) -> Option<&'a NodeCondition> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::needless_pass_by_value, reason = "json!(…) as an argument reads best by value")]
+
     use serde_json::{Value, json};
 
     use super::*;

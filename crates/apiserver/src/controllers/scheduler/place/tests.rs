@@ -1,3 +1,5 @@
+#![allow(clippy::needless_pass_by_value, reason = "json!(…) as an argument reads best by value")]
+
 use std::collections::HashMap;
 
 use k8s_openapi::api::core::v1::Node;
