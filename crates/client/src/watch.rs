@@ -28,7 +28,7 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use pauses::Pauses;
+pub use pauses::Pauses;
 use podnet_model::{
     Change, NodeName,
     crd::{IPAMBlock, IPPool},

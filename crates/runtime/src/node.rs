@@ -157,8 +157,8 @@ impl Dispatcher {
     /// Follows the pods that are bound to this node. Never ends: a watch that fails is begun anew.
     async fn follow(mut self, client: Client, node: &str) {
         let pods: Api<Pod> = Api::all(client);
-        let watched =
-            watcher(pods, watcher::Config::default().fields(&format!("spec.nodeName={node}"))).default_backoff();
+        let watched = watcher(pods, watcher::Config::default().fields(&format!("spec.nodeName={node}")))
+            .backoff(podnet_client::watch::Pauses::default());
         let mut watched = std::pin::pin!(watched);
         let mut seen: HashSet<String> = HashSet::new();
         let mut first = true;

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::wait::eventually;
+use crate::{Traces, wait::eventually};
 
 /// Where the project's root is, from any crate of the workspace.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
@@ -50,6 +50,10 @@ impl Cluster {
         let cluster = Self { podnet: podnet.into(), kubeconfig: "/var/lib/podnet/kubeconfig".into(), _turn: turn };
         let output = cluster.podnet(&["down"]);
         assert!(output.status.success(), "podnet down: {}", text(&output));
+        eventually("the processes of an earlier cluster are gone", Duration::from_secs(10), || {
+            let left = Traces::now().processes;
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        });
         cluster
     }
 

@@ -11,7 +11,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 
 /// Pauses that double from 50 ms to 10 s; after a success they begin anew.
 #[derive(Debug, Default)]
-pub(super) struct Pauses {
+pub struct Pauses {
     failures: u32,
 }
 

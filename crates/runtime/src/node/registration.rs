@@ -37,8 +37,8 @@ const LEASES: &str = "kube-node-lease";
 const LEASE_SECONDS: i32 = 40;
 const RENEWAL: Duration = Duration::from_secs(10);
 const STATUS_EACH: Duration = Duration::from_secs(300);
-/// Between attempts while the API server does not answer.
-const AGAIN: Duration = Duration::from_secs(1);
+/// Between attempts while the API server does not answer; with `podnet up` it starts together with the nodes.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Keeps the node registered, for ever.
 pub(super) async fn keep(client: Client, config: NodeConfig, mut network: watch::Receiver<NetworkState>) {
@@ -48,7 +48,7 @@ pub(super) async fn keep(client: Client, config: NodeConfig, mut network: watch:
         match registration.register().await {
             Ok(uid) => break uid,
             Err(error) => {
-                warn!(error = %said(&error), "the node cannot be registered yet");
+                debug!(error = %said(&error), "the node cannot be registered yet");
                 tokio::time::sleep(AGAIN).await;
             }
         }

@@ -83,9 +83,15 @@ pub(crate) fn start(target: ProbeTarget, container: &Container, kind: ProbeKind,
         };
         tokio::time::sleep(Duration::from_secs(u64::try_from(probe.initial_delay_seconds.unwrap_or(0)).unwrap_or(0)))
             .await;
-        let mut ticks = tokio::time::interval(seconds(probe.period_seconds, 10));
+        let (period, timeout) = (seconds(probe.period_seconds, 10), seconds(probe.timeout_seconds, 1));
+        if kind == ProbeKind::Readiness {
+            let once = || async {
+                tokio::time::timeout(timeout, check(&target, &ports, &probe)).await.is_ok_and(|result| result.is_ok())
+            };
+            await_first_success(period, once).await;
+        }
+        let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let timeout = seconds(probe.timeout_seconds, 1);
         let thresholds = (probe.success_threshold.unwrap_or(1).max(1), probe.failure_threshold.unwrap_or(3).max(1));
         let (mut successes, mut failures) = (0, 0);
         loop {
@@ -111,6 +117,20 @@ pub(crate) fn start(target: ProbeTarget, container: &Container, kind: ProbeKind,
             }
         }
     }))
+}
+
+/// The first pause between eager looks at a container that has just started; it doubles.
+const EAGER: Duration = Duration::from_millis(20);
+
+/// Looks for a first success more often than the probe's period says, for one period: a container that is ready after 50 ms need not
+/// wait for the second round of a probe that came 1 ms too early. Failures say nothing here, as the container is not ready anyway.
+async fn await_first_success<F: Future<Output = bool>>(period: Duration, look: impl Fn() -> F) {
+    let started = tokio::time::Instant::now();
+    let mut pause = EAGER;
+    while !look().await && started.elapsed() + pause < period {
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
 }
 
 type Ports = Vec<(String, u16)>;
