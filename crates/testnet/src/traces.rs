@@ -75,7 +75,7 @@ fn processes() -> BTreeSet<String> {
         .filter_map(|entry| {
             let pid = entry.file_name().to_string_lossy().parse::<u32>().ok()?;
             let name = fs::read_to_string(entry.path().join("comm")).ok()?;
-            name.starts_with("podnet").then(|| format!("{pid} {}", name.trim()))
+            ["podnet", "podnet-cni"].contains(&name.trim()).then(|| format!("{pid} {}", name.trim()))
         })
         .collect()
 }
