@@ -1,7 +1,8 @@
 //! CNI ADD and DEL as a runtime does them, by executing plugins: podnet-cni beside Debian's containernetworking-plugins.
 //!
 //! Both make and remove an interface with an address in a fresh namespace, in turn, in the same run. Debian's chain is bridge with
-//! host-local, then portmap, then bandwidth, each given the result of the one before, as `libcni` does it.
+//! host-local, then portmap, then bandwidth. Each is given the result of the one before on ADD and the whole ADD's result on DEL, as
+//! `libcni` does it.
 
 use std::{
     fmt,
@@ -113,33 +114,45 @@ impl Chain {
         let name = format!("podnet-bench-{}-{round}", self.node);
         let path = format!("/run/netns/{name}");
         let sandbox = NetNs::create(&path)?;
-        let add = self.all("ADD", &name, &path);
-        let del = self.all("DEL", &name, &path);
+        let add = self.add(&name, &path);
+        // Also after a failed ADD, as runtimes do.
+        let result = add.as_ref().map_or(Value::Null, |(_, result)| result.clone());
+        let del = self.del(&name, &path, &result);
         drop(sandbox);
         NetNs::remove(&path)?;
-        Ok((add?, del?))
+        Ok((add?.0, del?))
     }
 
-    fn all(&self, verb: &str, id: &str, netns: &str) -> Result<Duration> {
+    /// Each plugin is given the result of the one before; the last result is the chain's.
+    fn add(&self, id: &str, netns: &str) -> Result<(Duration, Value)> {
         let started = Instant::now();
-        let mut previous = Value::Null;
-        let forwards: Vec<usize> = (0..self.plugins.len()).collect();
-        let order: Vec<usize> = if verb == "ADD" { forwards } else { forwards.into_iter().rev().collect() };
-        for index in order {
-            let (plugin, config) = &self.plugins[index];
-            let mut config = config.clone();
-            config["cniVersion"] = "1.0.0".into();
-            config["name"] = "bench".into();
-            if !previous.is_null() {
-                config["prevResult"] = previous.clone();
-            }
-            let output = execute(plugin, Some(&self.node), verb, id, netns, &config)?;
-            if verb == "ADD" {
-                previous = serde_json::from_slice(&output)?;
-            }
+        let mut result = Value::Null;
+        for (plugin, config) in &self.plugins {
+            let output = execute(plugin, Some(&self.node), "ADD", id, netns, &request(config, &result))?;
+            result = serde_json::from_slice(&output)?;
+        }
+        Ok((started.elapsed(), result))
+    }
+
+    /// In reverse order, each plugin given the result of the whole ADD (CNI specification 1.1.0, section 4, "Deleting attachments").
+    fn del(&self, id: &str, netns: &str, result: &Value) -> Result<Duration> {
+        let started = Instant::now();
+        for (plugin, config) in self.plugins.iter().rev() {
+            execute(plugin, Some(&self.node), "DEL", id, netns, &request(config, result))?;
         }
         Ok(started.elapsed())
     }
+}
+
+/// A plugin's configuration as it gets it on standard input.
+fn request(config: &Value, previous: &Value) -> Value {
+    let mut config = config.clone();
+    config["cniVersion"] = "1.0.0".into();
+    config["name"] = "bench".into();
+    if !previous.is_null() {
+        config["prevResult"] = previous.clone();
+    }
+    config
 }
 
 /// Executes a plugin in a namespace by way of `nsenter`, whose own cost is the same for both sides.

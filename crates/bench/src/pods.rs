@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 #[derive(Serialize)]
 pub(crate) struct Pods {
-    /// Each pod from its create request's answer to the watch event that says Running.
+    /// Each pod from the moment before its create request to the watch event that says Running.
     to_running: Times,
     /// The same for pods created one after the other, each when the one before runs: no queueing.
     one_by_one: Times,
@@ -65,7 +65,8 @@ async fn create_and_watch(pods: &Api<Pod>, names: &[String]) -> Result<HashMap<S
     let events = pods.watch(&WatchParams::default().labels(LABEL), &version).await?;
     let creating = async {
         let creates = stream::iter(names).map(|name| async move {
-            pods.create(&PostParams::default(), &pod(name)).await.map(|_| (name.clone(), Instant::now()))
+            let at = Instant::now();
+            pods.create(&PostParams::default(), &pod(name)).await.map(|_| (name.clone(), at))
         });
         creates.buffer_unordered(16).try_collect::<HashMap<_, _>>().await
     };
@@ -73,7 +74,7 @@ async fn create_and_watch(pods: &Api<Pod>, names: &[String]) -> Result<HashMap<S
         let mut events = std::pin::pin!(events);
         let mut seen = HashMap::new();
         while let Some(event) = events.try_next().await? {
-            if let WatchEvent::Modified(pod) = event
+            if let WatchEvent::Added(pod) | WatchEvent::Modified(pod) = event
                 && pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
                 && names.contains(&pod.name_any())
             {
@@ -89,7 +90,12 @@ async fn create_and_watch(pods: &Api<Pod>, names: &[String]) -> Result<HashMap<S
     if seen.len() < names.len() {
         return Err(format!("the watch ended when {} of {} pods ran", seen.len(), names.len()).into());
     }
-    Ok(created.into_iter().map(|(name, at)| (name.clone(), seen[&name].saturating_duration_since(at))).collect())
+    let durations = created.into_iter().map(|(name, at)| {
+        // A pod that ran before it was asked for is another one's: no figure is better than a wrong one.
+        let running = seen.get(&name).and_then(|running| running.checked_duration_since(at));
+        running.map(|took| (name.clone(), took)).ok_or_else(|| format!("pod {name} ran before it was created").into())
+    });
+    durations.collect()
 }
 
 async fn remove(pods: &Api<Pod>) -> Result<f64> {
