@@ -68,12 +68,23 @@ pub(crate) trait Cluster: Send + Sync + 'static {
     fn secret<'a>(&'a self, namespace: &'a str, name: &'a str) -> Asked<'a, Option<Secret>>;
     /// A token bound to the pod.
     fn token<'a>(&'a self, pod: &'a PodKey, wish: &'a TokenWish) -> Asked<'a, Token>;
-    /// Writes a pod's status; done also where the pod is gone.
-    fn publish_status<'a>(&'a self, pod: &'a PodKey, status: &'a PodStatus) -> Asked<'a, ()>;
+    /// Writes a pod's status, leaving conditions of others alone; answers the version of the object that this made, none where the
+    /// pod is gone.
+    fn publish_status<'a>(&'a self, pod: &'a PodKey, status: &'a PodStatus) -> Asked<'a, Option<String>>;
     /// Removes the pod's object at once, provided that it is still the same pod.
     fn remove<'a>(&'a self, pod: &'a PodKey) -> Asked<'a, ()>;
     /// Tells an event; never waits.
     fn event(&self, pod: &PodKey, event: PodEvent);
     /// The `kubernetes` Service's address and port, which containers find in their environment.
     fn kubernetes_service(&self) -> BoxFuture<'_, Option<(String, u16)>>;
+}
+
+/// Whether one version of an object came after another: versions of a resource are numbers that grow (Kubernetes API concepts,
+/// "Resource versions"). Where they are no numbers, another version is taken for a newer one.
+pub(crate) fn is_newer(version: Option<&str>, than: Option<&str>) -> bool {
+    let number = |version: Option<&str>| version.and_then(|version| version.parse::<u64>().ok());
+    match (number(version), number(than)) {
+        (Some(version), Some(than)) => version > than,
+        _ => version != than || than.is_none(),
+    }
 }

@@ -4,6 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     fs, io,
     net::SocketAddr,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -84,7 +85,7 @@ pub enum NodeError {
 pub async fn run(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Result<(), NodeError> {
     let system = |action: String| move |source: io::Error| NodeError::System { action, source };
     let client = client(&config.kubeconfig).await?;
-    fs::create_dir_all(&config.state_dir).map_err(system(format!("make {}", config.state_dir.display())))?;
+    private_directory(&config.state_dir).map_err(system(format!("make {}", config.state_dir.display())))?;
     fs::create_dir_all(&config.cgroup_root)
         .map_err(system(format!("make the cgroup {}", config.cgroup_root.display())))?;
     let images = ImageStore::open(&config.image_dir)?;
@@ -135,6 +136,12 @@ pub async fn run(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Resu
     };
     drop(stop);
     result
+}
+
+/// Only root may look into it: secrets of pods are below.
+fn private_directory(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
 }
 
 async fn client(path: &Path) -> Result<Client, NodeError> {

@@ -21,6 +21,7 @@ mod environment;
 mod expand;
 pub(crate) mod fields;
 pub(crate) mod names;
+mod network_wishes;
 mod observe;
 mod probes;
 mod publish;
@@ -71,8 +72,14 @@ pub(crate) struct Desired {
     pub(crate) gone: bool,
 }
 
-/// Names a pod; none where the object has no name, which the API does not do.
+/// Names a pod; none where the object has no name, or one that cannot be a directory's, neither of which the API does.
 pub(crate) fn key_of(pod: &Pod) -> Option<PodKey> {
     let meta = &pod.metadata;
-    Some(PodKey { namespace: meta.namespace.clone()?, name: meta.name.clone()?, uid: meta.uid.clone()? })
+    let key = PodKey { namespace: meta.namespace.clone()?, name: meta.name.clone()?, uid: meta.uid.clone()? };
+    is_plain(&key.uid).then_some(key)
+}
+
+/// Whether a name is one of a file and not a path.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0'])
 }

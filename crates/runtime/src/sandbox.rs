@@ -35,6 +35,9 @@ pub(crate) use client::{ClientError, ExecStreams, PauseClient};
 /// Killed processes are gone in milliseconds; one in an uninterruptible wait may take longer.
 const KILL_PATIENCE: Duration = Duration::from_secs(20);
 
+/// Pause is ready in milliseconds; one that hangs may not hold the other pods up.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+
 /// How the runtime makes sandboxes.
 #[derive(Clone, Debug)]
 pub(crate) struct SandboxMaker {
@@ -137,7 +140,10 @@ impl SandboxMaker {
         let mut child = command.spawn().map_err(failed(|| format!("run {}", self.podnet_binary.display())))?;
         let mut ready = String::new();
         if let Some(stdout) = child.stdout.take() {
-            let _ = BufReader::new(stdout).read_line(&mut ready).await;
+            let mut stdout = BufReader::new(stdout);
+            if tokio::time::timeout(START_PATIENCE, stdout.read_line(&mut ready)).await.is_err() {
+                let _ = child.start_kill();
+            }
         }
         // It is reaped when it ends, whenever that is.
         tokio::spawn(async move { child.wait().await });

@@ -6,7 +6,7 @@ use k8s_openapi::{
         authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
         core::v1::{ConfigMap, Pod, PodStatus, Secret, Service, ServiceAccount},
     },
-    serde_json::json,
+    serde_json::{Value, json},
 };
 use kube::{
     Api, Client,
@@ -49,6 +49,22 @@ fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409)
 }
 
+/// The status as a strategic merge patch: what is absent goes, addresses are replaced as a whole, conditions are merged by type.
+fn as_patch(status: &PodStatus) -> Value {
+    let mut patch = json!(status);
+    for field in ["reason", "message", "podIP", "podIPs", "containerStatuses", "initContainerStatuses"] {
+        if patch.get(field).is_none() {
+            patch[field] = Value::Null;
+        }
+    }
+    for field in ["podIPs", "hostIPs"] {
+        if let Some(list) = patch[field].as_array_mut() {
+            list.insert(0, json!({ "$patch": "replace" }));
+        }
+    }
+    patch
+}
+
 impl Cluster for ApiCluster {
     fn config_map<'a>(&'a self, namespace: &'a str, name: &'a str) -> Asked<'a, Option<ConfigMap>> {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
@@ -88,14 +104,14 @@ impl Cluster for ApiCluster {
         .boxed()
     }
 
-    fn publish_status<'a>(&'a self, pod: &'a PodKey, status: &'a PodStatus) -> Asked<'a, ()> {
+    fn publish_status<'a>(&'a self, pod: &'a PodKey, status: &'a PodStatus) -> Asked<'a, Option<String>> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
         async move {
-            // The uid makes the server refuse a namesake. Lists are replaced as a whole: all of the status is this node's to write.
-            let patch = json!({ "metadata": { "uid": pod.uid }, "status": status });
-            match api.patch_status(&pod.name, &PatchParams::default(), &Patch::Merge(&patch)).await {
-                Ok(_) => Ok(()),
-                Err(error) if is_missing(&error) || is_conflict(&error) => Ok(()),
+            // The uid makes the server refuse a namesake.
+            let patch = json!({ "metadata": { "uid": pod.uid }, "status": as_patch(status) });
+            match api.patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(&patch)).await {
+                Ok(written) => Ok(written.metadata.resource_version),
+                Err(error) if is_missing(&error) || is_conflict(&error) => Ok(None),
                 Err(error) => Err(failed(|| format!("write the status of pod {pod}"))(error)),
             }
         }
@@ -131,5 +147,24 @@ impl Cluster for ApiCluster {
             Ok::<_, ()>((spec.cluster_ip.ok_or(())?, port))
         };
         async move { self.kubernetes.get_or_try_init(|| read).await.ok().cloned() }.boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::serde_json::from_value;
+
+    use super::*;
+
+    #[test]
+    fn a_status_patch_leaves_conditions_of_others_and_replaces_addresses() {
+        let status: PodStatus = from_value(json!({
+            "phase": "Running", "podIP": "10.0.0.2", "podIPs": [{ "ip": "10.0.0.2" }], "conditions": [{ "type": "Ready", "status": "True" }],
+        }))
+        .unwrap();
+        let patch = as_patch(&status);
+        assert_eq!(patch["podIPs"], json!([{ "$patch": "replace" }, { "ip": "10.0.0.2" }]));
+        assert_eq!(patch["conditions"].as_array().unwrap().len(), 1);
+        assert!(patch["reason"].is_null() && patch.get("reason").is_some(), "a reason of before goes");
     }
 }

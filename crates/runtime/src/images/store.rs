@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{ErrorKind, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -37,6 +38,8 @@ impl Directories {
             let path = root.join(name);
             fs::create_dir_all(&path).map_err(ImageError::io("make the directory", path))?;
         }
+        // Layers hold set-user-id programs of strangers: no other user of the machine may reach them.
+        fs::set_permissions(root, fs::Permissions::from_mode(0o700)).map_err(ImageError::io("restrict", root))?;
         let lock = directories.lock_file()?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => directories.empty_tmp()?,

@@ -1,35 +1,35 @@
 //! The Node object and its lease: that the node is there, what it has, and whether it is ready.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
+use futures::StreamExt;
 use k8s_openapi::{
     api::{
         coordination::v1::{Lease, LeaseSpec},
-        core::v1::{DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus, NodeSystemInfo},
+        core::v1::{Node, NodeStatus},
     },
-    apimachinery::pkg::{
-        api::resource::Quantity,
-        apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time},
-    },
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference},
     jiff::Timestamp,
     serde_json::json,
 };
 use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
+    runtime::{WatchStreamExt, watcher},
 };
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior},
+};
 use tracing::{debug, info, warn};
 
 use crate::{
-    cluster::{api::said, events::timestamp},
+    cluster::{api::said, events::timestamp, is_newer},
     config::NodeConfig,
-    pod::{NetworkState, fields::memory_bytes},
+    pod::NetworkState,
 };
+
+mod status;
 
 /// Where nodes' leases are.
 const LEASES: &str = "kube-node-lease";
@@ -40,44 +40,89 @@ const STATUS_EACH: Duration = Duration::from_secs(300);
 /// Between attempts while the API server does not answer; with `podnet up` it starts together with the nodes.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// Keeps the node registered, for ever.
+/// The API server is given this long for each request: below the pause between renewals, so that one that hangs costs one renewal.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// A renewal that failed is tried again after this.
+const RENEW_AGAIN: Duration = Duration::from_secs(1);
+/// Between two corrections of what somebody else wrote into the status: who disagrees for ever shall not keep the API server busy.
+const BETWEEN_CORRECTIONS: Duration = Duration::from_millis(500);
+
+/// The API server could not be asked, or refused.
+#[derive(Debug, thiserror::Error)]
+enum RequestError {
+    #[error("{}", said(.0))]
+    Refused(kube::Error),
+    #[error("no answer in {} s", PATIENCE.as_secs())]
+    Silent,
+}
+
+impl RequestError {
+    fn is_missing(&self) -> bool {
+        matches!(self, Self::Refused(kube::Error::Api(status)) if status.code == 404)
+    }
+}
+
+async fn ask<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, RequestError> {
+    match tokio::time::timeout(PATIENCE, request).await {
+        Ok(answer) => answer.map_err(RequestError::Refused),
+        Err(_) => Err(RequestError::Silent),
+    }
+}
+
+/// Keeps the node registered, for ever. What others make of its Node object meanwhile (a node that was silent is marked as lost, an
+/// object may be deleted) is seen in a watch, and at the next renewal where the watch is broken, and answered at once.
 pub(super) async fn keep(client: Client, config: NodeConfig, mut network: watch::Receiver<NetworkState>) {
-    let registration =
-        Registration { nodes: Api::all(client.clone()), leases: Api::namespaced(client, LEASES), config };
-    let uid = loop {
-        match registration.register().await {
-            Ok(uid) => break uid,
-            Err(error) => {
-                debug!(error = %said(&error), "the node cannot be registered yet");
-                tokio::time::sleep(AGAIN).await;
-            }
-        }
-    };
-    info!(node = %registration.config.node_name, "node registered");
+    let (nodes, leases) = (Api::all(client.clone()), Api::namespaced(client, LEASES));
+    let own = watcher::Config::default().fields(&format!("metadata.name={}", config.node_name));
+    let shown = watcher(nodes.clone(), own).backoff(podnet_client::watch::Pauses::default());
+    let mut shown = std::pin::pin!(shown);
+    let mut registration = Registration { nodes, leases, config, uid: None, since: None, told: None, listed: false };
     let mut renewals = tokio::time::interval(RENEWAL);
-    let mut status_due = tokio::time::Instant::now();
-    let mut since: Option<(bool, Timestamp)> = None;
+    // After a pause of the whole process one renewal says as much as all that were missed.
+    renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut status_due = Instant::now();
+    let mut reported = None::<Instant>;
     loop {
-        tokio::select! {
-            _ = renewals.tick() => {
-                if let Err(error) = registration.renew(&uid).await {
-                    debug!(error = %said(&error), "the lease was not renewed");
+        let news = tokio::select! {
+            _ = renewals.tick() => match registration.renew().await {
+                Ok(news) => news,
+                Err(error) => {
+                    debug!(%error, "the lease was not renewed");
+                    renewals.reset_after(RENEW_AGAIN);
+                    false
                 }
-            }
+            },
             () = tokio::time::sleep_until(status_due) => {
                 let state = network.borrow_and_update().clone();
-                status_due = tokio::time::Instant::now() + match registration.report(&state, &mut since).await {
+                status_due = Instant::now() + match registration.report(&state).await {
                     Ok(()) => STATUS_EACH,
                     Err(error) => {
-                        warn!(error = %said(&error), "the node's status was not written");
+                        debug!(%error, "the node's status was not written");
                         AGAIN
                     }
                 };
+                reported = Some(Instant::now());
+                false
             }
+            event = shown.next() => match event {
+                Some(Ok(event)) => registration.notice(&event),
+                Some(Err(error)) => {
+                    debug!(%error, "the watch of the own node is interrupted");
+                    false
+                }
+                None => return,
+            },
             changed = network.changed() => match changed {
-                Ok(()) => status_due = tokio::time::Instant::now(),
+                Ok(()) => {
+                    status_due = Instant::now();
+                    false
+                }
                 Err(_) => return,
             },
+        };
+        if news {
+            let now = Instant::now();
+            status_due = status_due.min(reported.map_or(now, |at| now.max(at + BETWEEN_CORRECTIONS)));
         }
     }
 }
@@ -86,48 +131,86 @@ struct Registration {
     nodes: Api<Node>,
     leases: Api<Lease>,
     config: NodeConfig,
+    /// Of the Node object; none where there is none that is known.
+    uid: Option<String>,
+    /// Whether the node is ready, and since when.
+    since: Option<(bool, Timestamp)>,
+    /// What was written last, and the version of the object that it made.
+    told: Option<(NodeStatus, Option<String>)>,
+    /// The present list of the watch had the node.
+    listed: bool,
 }
 
 impl Registration {
+    /// Takes in what the watch says; answers whether the node has to say itself again.
+    fn notice(&mut self, event: &watcher::Event<Node>) -> bool {
+        match event {
+            watcher::Event::Init => {
+                self.listed = false;
+                false
+            }
+            watcher::Event::InitApply(node) => {
+                self.listed = true;
+                self.compare(node)
+            }
+            watcher::Event::InitDone => !self.listed && self.deleted(),
+            watcher::Event::Apply(node) => self.compare(node),
+            watcher::Event::Delete(node) => node.metadata.uid == self.uid && self.deleted(),
+        }
+    }
+
+    fn deleted(&mut self) -> bool {
+        if self.uid.take().is_some() {
+            warn!(node = %self.config.node_name, "the Node object was deleted: it is registered again");
+        }
+        true
+    }
+
+    fn compare(&self, shown: &Node) -> bool {
+        let Some((own, version)) = &self.told else { return false };
+        let since = is_newer(shown.metadata.resource_version.as_deref(), version.as_deref());
+        let news = since && status::contradicts(own, shown.status.as_ref().unwrap_or(&NodeStatus::default()));
+        if news {
+            info!(node = %self.config.node_name, "the Node object says something else than the node: its status is written");
+        }
+        news
+    }
+
     /// Makes the Node object, or brings the labels of one that is there up to date; answers its uid.
-    async fn register(&self) -> Result<String, kube::Error> {
+    async fn register(&self) -> Result<String, RequestError> {
         let name = &self.config.node_name;
-        let labels = self.labels();
-        let node = match self.nodes.get_opt(name).await? {
+        let labels = status::labels(&self.config);
+        let node = match ask(self.nodes.get_opt(name)).await? {
             Some(_) => {
                 let patch = json!({ "metadata": { "labels": labels } });
-                self.nodes.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?
+                ask(self.nodes.patch(name, &PatchParams::default(), &Patch::Merge(&patch))).await?
             }
             None => {
                 let metadata = ObjectMeta { name: Some(name.clone()), labels: Some(labels), ..ObjectMeta::default() };
-                self.nodes.create(&PostParams::default(), &Node { metadata, ..Node::default() }).await?
+                ask(self.nodes.create(&PostParams::default(), &Node { metadata, ..Node::default() })).await?
             }
         };
+        info!(node = %name, "node registered");
         Ok(node.metadata.uid.unwrap_or_default())
     }
 
-    fn labels(&self) -> BTreeMap<String, String> {
-        let mut labels = self.config.labels.clone();
-        let arch = architecture();
-        for (name, value) in [
-            ("kubernetes.io/hostname", self.config.node_name.as_str()),
-            ("kubernetes.io/os", "linux"),
-            ("kubernetes.io/arch", arch),
-            ("beta.kubernetes.io/os", "linux"),
-            ("beta.kubernetes.io/arch", arch),
-        ] {
-            labels.insert(name.to_owned(), value.to_owned());
-        }
-        labels
+    /// Renews the lease of a registered node, and looks at its object; answers whether the node has to say itself again.
+    async fn renew(&mut self) -> Result<bool, RequestError> {
+        let Some(uid) = self.uid.clone() else { return Ok(false) };
+        self.renew_lease(&uid).await?;
+        Ok(match ask(self.nodes.get_opt(&self.config.node_name)).await? {
+            Some(node) => self.compare(&node),
+            None => self.deleted(),
+        })
     }
 
-    async fn renew(&self, uid: &str) -> Result<(), kube::Error> {
+    async fn renew_lease(&self, uid: &str) -> Result<(), RequestError> {
         let name = &self.config.node_name;
         let now = MicroTime(now_precise());
         let patch =
             json!({ "spec": { "holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now } });
-        match self.leases.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
+        match ask(self.leases.patch(name, &PatchParams::default(), &Patch::Merge(&patch))).await {
+            Err(error) if error.is_missing() => {}
             other => return other.map(drop),
         }
         let owner = OwnerReference {
@@ -150,105 +233,36 @@ impl Registration {
                 ..LeaseSpec::default()
             }),
         };
-        self.leases.create(&PostParams::default(), &lease).await.map(drop)
+        ask(self.leases.create(&PostParams::default(), &lease)).await.map(drop)
     }
 
-    /// Writes the status; `since` keeps when the readiness last changed.
-    async fn report(&self, network: &NetworkState, since: &mut Option<(bool, Timestamp)>) -> Result<(), kube::Error> {
+    /// Writes the status, of a node that is registered first where it is not.
+    async fn report(&mut self, network: &NetworkState) -> Result<(), RequestError> {
+        let first = self.uid.is_none();
+        if first {
+            self.uid = Some(self.register().await?);
+        }
         let now = timestamp(SystemTime::now());
         let ready = matches!(network, NetworkState::Ready(_));
-        let changed = since.filter(|(known, _)| *known == ready).map_or(now, |(_, at)| at);
-        *since = Some((ready, changed));
-        let patch = json!({ "status": self.status(network, now, changed) });
-        self.nodes.patch_status(&self.config.node_name, &PatchParams::default(), &Patch::Merge(&patch)).await.map(drop)
-    }
-
-    fn status(&self, network: &NetworkState, now: Timestamp, changed: Timestamp) -> NodeStatus {
-        let config = &self.config;
-        let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
-        let resources = BTreeMap::from([
-            (
-                "cpu".to_owned(),
-                Quantity(std::thread::available_parallelism().map_or(1, std::num::NonZero::get).to_string()),
-            ),
-            ("memory".to_owned(), Quantity(format!("{}Ki", memory_bytes() / 1024))),
-            ("pods".to_owned(), Quantity(config.max_pods.to_string())),
-        ]);
-        NodeStatus {
-            addresses: Some(vec![
-                address("InternalIP", config.node_address.to_string()),
-                address("Hostname", config.node_name.clone()),
-            ]),
-            capacity: Some(resources.clone()),
-            allocatable: Some(resources),
-            conditions: Some(conditions(network, now, changed)),
-            daemon_endpoints: Some(NodeDaemonEndpoints {
-                kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(NodeConfig::PORT) }),
-            }),
-            node_info: Some(system_info()),
-            ..NodeStatus::default()
+        let changed = self.since.filter(|(known, _)| *known == ready).map_or(now, |(_, at)| at);
+        self.since = Some((ready, changed));
+        let status = status::status(&self.config, network, now, changed);
+        let patch = json!({ "status": status });
+        // Strategic, so that conditions of others (the network's own, for one) stay.
+        let name = &self.config.node_name;
+        match ask(self.nodes.patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch))).await {
+            Ok(node) => self.told = Some((status, node.metadata.resource_version)),
+            Err(error) => {
+                if error.is_missing() {
+                    self.deleted();
+                }
+                return Err(error);
+            }
         }
-    }
-}
-
-fn conditions(network: &NetworkState, now: Timestamp, changed: Timestamp) -> Vec<NodeCondition> {
-    let condition = |kind: &str, status: &str, reason: &str, message: String| NodeCondition {
-        type_: kind.to_owned(),
-        status: status.to_owned(),
-        reason: Some(reason.to_owned()),
-        message: Some(message),
-        last_heartbeat_time: Some(Time(now)),
-        last_transition_time: Some(Time(changed)),
-    };
-    let ready = match network {
-        NetworkState::Ready(_) => condition("Ready", "True", "KubeletReady", "podnet is posting ready status".into()),
-        NetworkState::NotReady(reason) => {
-            let message = format!(
-                "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:{reason}"
-            );
-            condition("Ready", "False", "KubeletNotReady", message)
+        if first && let Err(error) = self.renew().await {
+            debug!(%error, "the first lease was not written");
         }
-    };
-    vec![
-        condition(
-            "MemoryPressure",
-            "False",
-            "KubeletHasSufficientMemory",
-            "the node has sufficient memory available".into(),
-        ),
-        condition("DiskPressure", "False", "KubeletHasNoDiskPressure", "the node has no disk pressure".into()),
-        condition("PIDPressure", "False", "KubeletHasSufficientPID", "the node has sufficient PID available".into()),
-        ready,
-    ]
-}
-
-fn system_info() -> NodeSystemInfo {
-    let uname = rustix::system::uname();
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
-    let os = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let os =
-        os.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux").trim_matches('"').to_owned();
-    NodeSystemInfo {
-        architecture: architecture().to_owned(),
-        boot_id: read("/proc/sys/kernel/random/boot_id"),
-        container_runtime_version: format!("podnet://{}", env!("CARGO_PKG_VERSION")),
-        kernel_version: uname.release().to_string_lossy().into_owned(),
-        kube_proxy_version: String::new(),
-        kubelet_version: format!("v1.32.0-podnet.{}", env!("CARGO_PKG_VERSION")),
-        machine_id: read("/etc/machine-id"),
-        operating_system: "linux".to_owned(),
-        os_image: os,
-        system_uuid: read("/etc/machine-id"),
-        swap: None,
-    }
-}
-
-/// As Kubernetes and Go name it.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
+        Ok(())
     }
 }
 
@@ -256,3 +270,6 @@ fn now_precise() -> Timestamp {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_microsecond(i64::try_from(since.as_micros()).unwrap_or(0)).unwrap_or(Timestamp::UNIX_EPOCH)
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,9 @@ pub(crate) struct ContainerSpec {
     pub(crate) attempt: u32,
     /// Unique among all runs of all containers.
     pub(crate) id: String,
+    /// The id of the sandbox in which it runs.
+    #[serde(default)]
+    pub(crate) sandbox: String,
     pub(crate) rootfs: RootFs,
     pub(crate) mounts: Vec<Mount>,
     /// Program and arguments.

@@ -35,6 +35,7 @@ pub(crate) struct ContainerPlan<'a> {
     /// The sandbox's directory and cgroup.
     pub(crate) dir: &'a Path,
     pub(crate) cgroup: &'a Path,
+    pub(crate) sandbox: &'a str,
     pub(crate) podnet_binary: &'a Path,
 }
 
@@ -65,6 +66,7 @@ impl ContainerPlan<'_> {
             name: container.name.clone(),
             attempt: self.attempt,
             id: uuid::Uuid::new_v4().simple().to_string(),
+            sandbox: self.sandbox.to_owned(),
             rootfs: match &image.rootfs {
                 Rootfs::Host => RootFs::Host,
                 Rootfs::Layers(layers) => RootFs::Layers { layers: layers.clone(), scratch },
@@ -114,7 +116,8 @@ impl ContainerPlan<'_> {
                 source,
                 sub_path: sub_path.filter(|path| !path.is_empty()).map(PathBuf::from),
                 destination: PathBuf::from(&mount.mount_path),
-                read_only: mount.read_only.unwrap_or(false),
+                // The runtime keeps writing there, so the container may not.
+                read_only: mount.read_only.unwrap_or(false) || volumes::is_projected(self.pod, &mount.name),
                 trusted: self
                     .container
                     .security_context

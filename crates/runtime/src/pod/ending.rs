@@ -101,9 +101,9 @@ impl Worker {
                 run.ready = false;
             }
         }
-        self.publish().await;
+        self.publish_now().await;
         let gone = self.end_containers(gone).await;
-        self.publish().await;
+        self.publish_now().await;
         self.give_back(gone).await;
         self.context.containers.forget(&self.key);
         if let Err(error) = tokio::fs::remove_dir_all(&self.dir).await
@@ -113,6 +113,11 @@ impl Worker {
         }
         self.remove_object(gone).await;
         tracing::info!("pod ended");
+    }
+
+    async fn publish_now(&mut self) {
+        self.publish_due = None;
+        self.publish().await;
     }
 
     async fn end_containers(&mut self, mut gone: bool) -> bool {

@@ -5,24 +5,50 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::{container_spec::log_path, status::PodView, worker::Worker};
-use crate::{cluster::events::timestamp, containers::ContainerHandle, pause::spec::RunFiles};
+use k8s_openapi::api::core::v1::PodStatus;
 
-/// A status that could not be written is written again after this.
+use super::{
+    container_spec::log_path,
+    status::{PodView, agrees},
+    worker::Worker,
+};
+use crate::{
+    cluster::{events::timestamp, is_newer},
+    containers::ContainerHandle,
+    pause::spec::RunFiles,
+};
+
+/// A status that could not be written, or that was overwritten twice, is written again after this.
 const AGAIN: Duration = Duration::from_secs(1);
 
 impl Worker {
-    /// Publishes what changed.
+    /// Publishes what changed, and what somebody else changed: a node that was silent finds its pods marked as not ready.
     pub(super) async fn publish(&mut self) {
         self.publish_handles();
-        let before = self.published.as_ref().or(self.pod.status.as_ref());
-        let status = self.view().status(before);
-        if self.published.as_ref() == Some(&status) && self.publish_due.is_none() {
+        let shown = self.shown();
+        let status = self.view().status(shown.or(self.published.as_ref()));
+        let overwritten = shown.is_some_and(|shown| !agrees(&status, shown));
+        let now = Instant::now();
+        let changed = self.published.as_ref() != Some(&status);
+        let due = match (self.publish_due, self.corrected) {
+            (Some(due), _) => due,
+            (None, _) if changed => now,
+            (None, Some(last)) if overwritten => last + AGAIN,
+            (None, None) if overwritten => now,
+            (None, _) => return,
+        };
+        if due > now {
+            self.publish_due = Some(due);
             return;
         }
+        if overwritten && !changed {
+            tracing::info!("the pod's status says something else than the node: it is written again");
+            self.corrected = Some(now);
+        }
         match self.context.cluster.publish_status(&self.key, &status).await {
-            Ok(()) => {
+            Ok(version) => {
                 self.published = Some(status);
+                self.written = version;
                 self.publish_due = None;
             }
             Err(error) => {
@@ -30,6 +56,12 @@ impl Worker {
                 self.publish_due = Some(Instant::now() + AGAIN);
             }
         }
+    }
+
+    /// What the API shows; none where nothing is known of it since the last write.
+    fn shown(&self) -> Option<&PodStatus> {
+        let version = self.pod.metadata.resource_version.as_deref();
+        self.pod.status.as_ref().filter(|_| is_newer(version, self.written.as_deref()))
     }
 
     pub(super) fn view(&self) -> PodView<'_> {

@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::Read,
     path::Path,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -22,7 +23,7 @@ use crate::pause::{
 };
 
 /// Last words that a status shows at most (Kubernetes API, `terminationMessagePath`).
-const MAX_MESSAGE: usize = 4096;
+const MAX_MESSAGE: u64 = 4096;
 
 /// A container in the eyes of its worker.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub(super) struct Record {
 pub(super) struct RunRecord {
     pub(super) attempt: u32,
     pub(super) id: String,
+    /// The id of its sandbox; empty where that is not known.
+    pub(super) sandbox: String,
     /// 0 until pause said it.
     pub(super) pid: i32,
     pub(super) started_ms: i64,
@@ -77,9 +80,11 @@ impl Record {
             let ago = Duration::from_millis(u64::try_from(now - exit.finished_ms).unwrap_or(0));
             record.backoff.resume(attempt, ago, Instant::now());
         }
+        let (id, sandbox) = spec.map(|spec| (spec.id, spec.sandbox)).unwrap_or_default();
         record.run = Some(RunRecord {
             attempt,
-            id: spec.map(|spec| spec.id).unwrap_or_default(),
+            id,
+            sandbox,
             pid: 0,
             started_ms: exit.as_ref().map_or(now, |exit| exit.started_ms),
             ended: watch::Sender::new(exit.is_some()),
@@ -105,8 +110,13 @@ impl Record {
         self.run.as_ref().map_or(0, |run| run.attempt + 1)
     }
 
-    /// What a status shows of it.
-    pub(super) fn view(&self, dir: &Path, container: &str) -> ContainerView {
+    /// Whether the newest run was one in another sandbox than this.
+    pub(super) fn is_outdated(&self, sandbox: &str) -> bool {
+        self.run.as_ref().is_some_and(|run| !run.sandbox.is_empty() && run.sandbox != sandbox)
+    }
+
+    /// What a status shows of it, where `sandbox` is the id of the one that there is.
+    pub(super) fn view(&self, dir: &Path, container: &str, sandbox: Option<&str>) -> ContainerView {
         let run = self.run.as_ref();
         let message =
             |attempt: u32, exit: Option<&Exit>| exit.map(|_| last_words(dir, container, attempt)).unwrap_or_default();
@@ -130,6 +140,7 @@ impl Record {
             ready: run.is_some_and(|run| run.exit.is_none() && run.ready),
             started: run.is_some_and(|run| run.exit.is_none() && run.started),
             image_id: self.image_id.clone(),
+            outdated: sandbox.is_some_and(|sandbox| self.is_outdated(sandbox)),
         }
     }
 }
@@ -157,7 +168,8 @@ pub(super) fn prune(dir: &Path, container: &str, attempt: u32) {
         let _ = fs::remove_file(path);
     }
     let scratch = dir.join("containers").join(container).join(format!("{old}.scratch"));
-    let _ = fs::remove_dir_all(scratch);
+    // What a container wrote may be many files.
+    tokio::task::spawn_blocking(move || drop(fs::remove_dir_all(scratch)));
 }
 
 fn newest(dir: &Path, container: &str) -> Option<u32> {
@@ -167,8 +179,10 @@ fn newest(dir: &Path, container: &str) -> Option<u32> {
 }
 
 fn last_words(dir: &Path, container: &str, attempt: u32) -> String {
-    let mut text = fs::read(termination_log(dir, container, attempt)).unwrap_or_default();
-    text.truncate(MAX_MESSAGE);
+    let mut text = Vec::new();
+    // The container may have written any amount; what cannot be read is not said.
+    let _ = fs::File::open(termination_log(dir, container, attempt))
+        .and_then(|file| file.take(MAX_MESSAGE).read_to_end(&mut text));
     String::from_utf8_lossy(&text).into_owned()
 }
 

@@ -5,11 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::{api::core::v1::Container, jiff::Timestamp};
-use serde_json::{Map, Value, json};
+use k8s_openapi::{
+    api::core::v1::{Container, PodSpec},
+    jiff::Timestamp,
+};
 
 use super::{
-    NetworkState, container_spec, fields, names, status,
+    NetworkState, container_spec, fields, names, network_wishes, status,
     volumes::{self, VolumeMaker},
     worker::{Wake, Worker, sooner},
 };
@@ -21,9 +23,6 @@ use crate::{
 
 /// How often config maps and secrets in volumes are looked at (kubelet's `syncFrequency` is one minute).
 const REFRESH: Duration = Duration::from_secs(30);
-
-/// What container runtimes choose for a bandwidth plugin's burst: as much as the field holds.
-const BURST: u64 = 2_147_483_647;
 
 impl Worker {
     /// Does the next thing that is missing; answers when to look again if nothing happens.
@@ -53,6 +52,12 @@ impl Worker {
         }
         if let Some((_, until)) = self.setup_backoff.until(Instant::now()) {
             return Err(Some(until));
+        }
+        if let Err(name) = network_wishes::sysctls(&self.pod) {
+            let message = format!("forbidden sysctl: {name:?} is not one of the pod's own namespaces");
+            self.tell(true, "SysctlForbidden", message.clone(), None);
+            self.failure = Some(("SysctlForbidden".to_owned(), message));
+            return Err(None);
         }
         if let Some(field) = self.unsupported() {
             let message = format!("Failed to create pod sandbox: {field} is not supported by podnet nodes");
@@ -108,6 +113,9 @@ impl Worker {
         ]
         .into_iter()
         .find_map(|(set, field)| (set == Some(true)).then_some(field))
+        .or_else(|| {
+            (!names_are_plain(spec)).then_some("a container's or volume's name with more than a DNS label in it")
+        })
     }
 
     async fn make_sandbox(&self, network: &NetworkState) -> Result<Sandbox, SandboxError> {
@@ -117,7 +125,6 @@ impl Worker {
         let on_host = self.on_host_network();
         let cgroup = self.context.cgroup_root.join(&self.key.uid);
         let netns = (!on_host).then(|| self.context.netns_dir.join(format!("podnet-pod-{id}")));
-        let sysctls = self.pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref()?.sysctls.as_ref());
         let spec = SandboxSpec {
             id: id.simple().to_string(),
             namespace: self.key.namespace.clone(),
@@ -126,7 +133,7 @@ impl Worker {
             hostname: (!on_host).then(|| names::hostname(&self.pod)),
             netns: netns.clone(),
             cgroup,
-            sysctls: sysctls.into_iter().flatten().map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),
+            sysctls: network_wishes::sysctls(&self.pod).unwrap_or_default(),
             memory_volumes: volumes::memory_volumes(&self.dir, &self.pod),
         };
         let attachment = match (network, netns) {
@@ -135,7 +142,7 @@ impl Worker {
                 container_id: spec.id.clone(),
                 netns,
                 args: self.cni_args(&spec.id),
-                capabilities: capabilities(&self.pod),
+                capabilities: network_wishes::capabilities(&self.pod),
                 result: None,
             }),
             _ => None,
@@ -168,15 +175,13 @@ impl Worker {
             dir: &self.dir,
             placed: &self.placed(),
         };
-        let token_due = maker.make().await.map_err(|error| error.to_string())?;
-        let from_api = self.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).any(|volume| {
-            volume.config_map.is_some()
-                || volume.secret.is_some()
-                || volume.projected.is_some()
-                || volume.downward_api.is_some()
-        });
-        let refresh = from_api.then(|| Instant::now() + REFRESH);
-        self.volumes_due = sooner(refresh, token_due.map(instant_of));
+        let mut tokens = std::mem::take(&mut self.tokens);
+        let made = maker.make(&mut tokens).await;
+        self.tokens = tokens;
+        made.map_err(|error| error.to_string())?;
+        let mut volumes = self.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        let refresh = volumes.any(volumes::comes_from_api).then(|| Instant::now() + REFRESH);
+        self.volumes_due = sooner(refresh, self.tokens.due().map(instant_of));
         Ok(())
     }
 
@@ -247,14 +252,17 @@ impl Worker {
     fn wait_for_init(&mut self, containers: &[Container]) {
         for container in containers {
             let record = self.record(&container.name);
-            if record.run.is_none() {
+            if !record.running() {
                 record.waiting = Some(("PodInitializing".to_owned(), String::new()));
             }
         }
     }
 
     pub(super) fn view_of(&self, name: &str) -> status::ContainerView {
-        self.records.get(name).map_or_else(status::ContainerView::default, |record| record.view(&self.dir, name))
+        let sandbox = self.sandbox.as_ref().map(|sandbox| sandbox.spec.id.as_str());
+        self.records
+            .get(name)
+            .map_or_else(status::ContainerView::default, |record| record.view(&self.dir, name, sandbox))
     }
 
     pub(super) fn record(&mut self, name: &str) -> &mut super::runs::Record {
@@ -277,70 +285,19 @@ impl Worker {
             placed,
             dir: &self.dir,
             cgroup: &sandbox.spec.cgroup,
+            sandbox: &sandbox.spec.id,
             podnet_binary: &self.context.podnet_binary,
         }
     }
 }
 
+/// Names become names of directories.
+fn names_are_plain(spec: &PodSpec) -> bool {
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten()).map(|one| &one.name);
+    containers.chain(spec.volumes.iter().flatten().map(|one| &one.name)).all(|name| super::is_plain(name))
+}
+
 fn instant_of(time: Timestamp) -> Instant {
     let now = crate::cluster::events::timestamp(std::time::SystemTime::now()).as_second();
     Instant::now() + Duration::from_secs(u64::try_from(time.as_second() - now).unwrap_or(0))
-}
-
-/// Values of CNI capabilities: `portMappings` from hostPorts, `bandwidth` from the annotations.
-fn capabilities(pod: &k8s_openapi::api::core::v1::Pod) -> Map<String, Value> {
-    let mut values = Map::new();
-    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-    let ports: Vec<Value> = containers
-        .flat_map(|container| container.ports.iter().flatten())
-        .filter_map(|port| {
-            let host_port = port.host_port.filter(|port| *port > 0)?;
-            let mut mapping = json!({
-                "hostPort": host_port,
-                "containerPort": port.container_port,
-                "protocol": port.protocol.as_deref().unwrap_or("TCP").to_lowercase(),
-            });
-            if let Some(address) = port.host_ip.as_deref().filter(|address| !address.is_empty()) {
-                mapping["hostIP"] = json!(address);
-            }
-            Some(mapping)
-        })
-        .collect();
-    if !ports.is_empty() {
-        values.insert("portMappings".into(), Value::Array(ports));
-    }
-    let annotation = |name: &str| {
-        let text = pod.metadata.annotations.as_ref()?.get(name)?;
-        fields::quantity(&k8s_openapi::apimachinery::pkg::api::resource::Quantity(text.clone())).map(|rate| rate as u64)
-    };
-    let mut bandwidth = Map::new();
-    for (name, side) in [("kubernetes.io/ingress-bandwidth", "ingress"), ("kubernetes.io/egress-bandwidth", "egress")] {
-        if let Some(rate) = annotation(name) {
-            bandwidth.insert(format!("{side}Rate"), json!(rate));
-            bandwidth.insert(format!("{side}Burst"), json!(BURST));
-        }
-    }
-    if !bandwidth.is_empty() {
-        values.insert("bandwidth".into(), Value::Object(bandwidth));
-    }
-    values
-}
-
-#[cfg(test)]
-mod capability_tests {
-    use k8s_openapi::serde_json::from_value;
-
-    use super::*;
-
-    #[test]
-    fn host_ports_and_bandwidth_become_capability_values() {
-        let pod = from_value(json!({
-            "metadata": { "annotations": { "kubernetes.io/egress-bandwidth": "1M" } },
-            "spec": { "containers": [{ "name": "c", "ports": [{ "containerPort": 80, "hostPort": 8080 }, { "containerPort": 81 }] }] }
-        }))
-        .unwrap();
-        let values = capabilities(&pod);
-        assert_eq!(values["portMappings"], json!([{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp" }]));
-        assert_eq!(values["bandwidth"], json!({ "egressRate": 1_000_000, "egressBurst": BURST }));
-    }
 }

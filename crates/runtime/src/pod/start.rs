@@ -19,14 +19,19 @@ impl Worker {
     /// Starts a container that should run and does not; answers when to look again.
     pub(super) async fn keep_running(&mut self, container: &Container, always: bool) -> Wake {
         let name = &container.name;
+        let is_init =
+            self.pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).any(|init| init.name == *name);
         let policy = if always { "Always".to_owned() } else { self.restart_policy() };
         let (key, now) = (self.key.clone(), Instant::now());
+        let outdated = self.view_of(name).outdated;
         let record = self.record(name);
         if record.running() {
             record.waiting = None;
             return None;
         }
-        if let Some(exit) = record.exit() {
+        // What succeeded in a sandbox that is no more is not tried again, as it did not fail, but done again.
+        let done_before = outdated && is_init && record.exit().is_some_and(|exit| exit.code == 0);
+        if let Some(exit) = record.exit().filter(|_| !done_before) {
             // Whether an init container goes on is decided by the caller; it comes here only to be tried again.
             let again = match policy.as_str() {
                 "Never" => false,
@@ -102,6 +107,7 @@ impl Worker {
         record.run = Some(RunRecord {
             attempt,
             id: spec.id,
+            sandbox: spec.sandbox,
             pid: 0,
             started_ms: runs::now_ms(),
             exit: None,

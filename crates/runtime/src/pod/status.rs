@@ -30,6 +30,8 @@ pub(crate) struct ContainerView {
     pub(crate) ready: bool,
     pub(crate) started: bool,
     pub(crate) image_id: String,
+    /// The run was one in a sandbox that is no more, and there is another.
+    pub(crate) outdated: bool,
 }
 
 /// A run of a container.
@@ -63,7 +65,7 @@ pub(crate) fn is_sidecar(container: &Container) -> bool {
 }
 
 impl PodView<'_> {
-    /// The status that the API should show; `before` keeps what others wrote and the times of what has not changed.
+    /// The status that the API should show, without conditions of others; `before` has the times of what has not changed.
     pub(crate) fn status(&self, before: Option<&PodStatus>) -> PodStatus {
         let phase = self.phase();
         let node = |address: &IpAddr| address.to_string();
@@ -137,7 +139,7 @@ impl PodView<'_> {
             "ContainersNotReady",
             format!("containers with unready status: [{}]", unready.join(" ")),
         );
-        let gates_open = self.readiness_gates_open(before);
+        let gates_open = self.readiness_gates_open();
         let ready = match gates_open {
             true => containers_ready.clone(),
             false => (
@@ -152,7 +154,7 @@ impl PodView<'_> {
             let message = format!("containers with incomplete status: [{}]", uninitialized.join(" "));
             (false, Some("ContainersNotInitialized".to_owned()), Some(message))
         };
-        let mut conditions: Vec<PodCondition> = [
+        [
             ("PodReadyToStartContainers", (self.has_sandbox, None, None)),
             ("Initialized", initialized),
             ("Ready", ready),
@@ -161,20 +163,12 @@ impl PodView<'_> {
         ]
         .into_iter()
         .map(|(kind, verdict)| self.condition(kind, verdict, before))
-        .collect();
-        // Conditions of others (readiness gates, disruption) are not ours to drop.
-        let known = before.and_then(|before| before.conditions.as_deref()).unwrap_or_default();
-        let foreign = known
-            .iter()
-            .filter(|known| !conditions.iter().any(|own| own.type_ == known.type_))
-            .cloned()
-            .collect::<Vec<_>>();
-        conditions.extend(foreign);
-        conditions
+        .collect()
     }
 
-    fn readiness_gates_open(&self, before: Option<&PodStatus>) -> bool {
-        let known = before.and_then(|before| before.conditions.as_deref()).unwrap_or_default();
+    /// Others open the gates, by conditions in the object (Kubernetes documentation, "Pod readiness").
+    fn readiness_gates_open(&self) -> bool {
+        let known = self.pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
         let gates = self.pod.spec.as_ref().and_then(|spec| spec.readiness_gates.as_deref()).unwrap_or_default();
         gates.iter().all(|gate| known.iter().any(|known| known.type_ == gate.condition_type && known.status == "True"))
     }
@@ -207,12 +201,32 @@ impl PodView<'_> {
     }
 }
 
-/// An init container has done its part.
+/// Whether the API shows what the node determined, as far as the node alone determines it. Times do not count.
+pub(crate) fn agrees(own: &PodStatus, shown: &PodStatus) -> bool {
+    let conditions = |status: &PodStatus| -> Vec<(String, String, Option<String>)> {
+        let all = status.conditions.iter().flatten();
+        all.map(|condition| (condition.type_.clone(), condition.status.clone(), condition.reason.clone())).collect()
+    };
+    let containers = |status: &PodStatus| -> Vec<_> {
+        let all = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+        all.map(|one| (one.name.clone(), one.ready, one.restart_count, one.container_id.clone())).collect()
+    };
+    let of_shown = conditions(shown);
+    own.phase == shown.phase
+        && own.reason == shown.reason
+        && own.pod_ip == shown.pod_ip
+        && own.pod_ips.as_deref().unwrap_or_default() == shown.pod_ips.as_deref().unwrap_or_default()
+        && own.host_ip == shown.host_ip
+        && containers(own) == containers(shown)
+        && conditions(own).iter().all(|condition| of_shown.contains(condition))
+}
+
+/// An init container has done its part, in the sandbox that there is.
 pub(crate) fn initialized(container: &Container, view: &ContainerView) -> bool {
     if is_sidecar(container) {
         return view.started;
     }
-    view.run.as_ref().and_then(|run| run.exit.as_ref()).is_some_and(|exit| exit.code == 0)
+    !view.outdated && view.run.as_ref().and_then(|run| run.exit.as_ref()).is_some_and(|exit| exit.code == 0)
 }
 
 fn container_status(container: &Container, view: &ContainerView) -> ContainerStatus {

@@ -7,6 +7,7 @@ use k8s_openapi::serde_json::json;
 use crate::access::{ContainerAccess, ContainerRef, ExecRequest};
 
 mod fixture;
+mod recovery;
 
 use fixture::Fixture;
 

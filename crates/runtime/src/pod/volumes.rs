@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::unix::fs::{PermissionsExt, chown, symlink},
+    os::unix::fs::{PermissionsExt, chown},
     path::{Component, Path, PathBuf},
 };
 
@@ -19,7 +19,11 @@ use super::{
     environment::{ConfigError, Objects},
     fields::{self, Placed},
 };
-use crate::cluster::{Cluster, ClusterError, PodKey, TokenWish};
+use crate::cluster::{Cluster, ClusterError, PodKey, Token, TokenWish};
+
+mod projection;
+
+use projection::{ProjectedFile, write_version};
 
 /// A volume cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -34,13 +38,6 @@ pub(crate) enum VolumeError {
     Invalid { volume: String, reason: String },
 }
 
-/// A file of a projected volume.
-struct ProjectedFile {
-    path: String,
-    bytes: Vec<u8>,
-    mode: Option<i32>,
-}
-
 /// Makes a pod's volumes.
 pub(crate) struct VolumeMaker<'a> {
     pub(crate) cluster: &'a dyn Cluster,
@@ -48,6 +45,51 @@ pub(crate) struct VolumeMaker<'a> {
     pub(crate) key: &'a PodKey,
     pub(crate) dir: &'a Path,
     pub(crate) placed: &'a Placed,
+}
+
+/// Tokens that are in use, and when the first of them has to be asked for again.
+#[derive(Debug, Default)]
+pub(crate) struct Tokens {
+    known: BTreeMap<(Vec<String>, i64), (Token, Timestamp)>,
+}
+
+impl Tokens {
+    /// The token for a wish: a new one where the last has lived four fifths of its life, as with kubelet.
+    async fn of(&mut self, cluster: &dyn Cluster, pod: &PodKey, wish: &TokenWish) -> Result<String, ClusterError> {
+        let now = crate::cluster::events::timestamp(std::time::SystemTime::now());
+        let key = (wish.audiences.clone(), wish.seconds);
+        if let Some((token, due)) = self.known.get(&key)
+            && now < *due
+        {
+            return Ok(token.token.clone());
+        }
+        let token = cluster.token(pod, wish).await?;
+        let due = now.as_second() + (token.expires.as_second() - now.as_second()).max(0) * 4 / 5;
+        let due = Timestamp::from_second(due).unwrap_or(token.expires);
+        let text = token.token.clone();
+        self.known.insert(key, (token, due));
+        Ok(text)
+    }
+
+    /// When the first one is due.
+    pub(crate) fn due(&self) -> Option<Timestamp> {
+        self.known.values().map(|(_, due)| *due).min()
+    }
+}
+
+/// Whether a volume's files come from the API. kubelet mounts such volumes read-only, whatever the mount says: the node writes in them
+/// for as long as the pod lives, and must not be led elsewhere by what a container put there.
+pub(crate) fn is_projected(pod: &Pod, name: &str) -> bool {
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
+    volumes.iter().any(|volume| volume.name == name && comes_from_api(volume))
+}
+
+/// See [`is_projected`].
+pub(crate) fn comes_from_api(volume: &Volume) -> bool {
+    volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.projected.is_some()
+        || volume.downward_api.is_some()
 }
 
 /// Where a volume is.
@@ -71,22 +113,23 @@ pub(crate) fn memory_volumes(dir: &Path, pod: &Pod) -> Vec<(PathBuf, Option<u64>
 }
 
 impl VolumeMaker<'_> {
-    /// Makes all volumes, or brings them up to date; answers when a token in one of them has to be asked for again.
-    pub(crate) async fn make(&self) -> Result<Option<Timestamp>, VolumeError> {
-        let mut refresh: Option<Timestamp> = None;
+    /// Makes all volumes, or brings them up to date.
+    pub(crate) async fn make(&self, tokens: &mut Tokens) -> Result<(), VolumeError> {
         let mut objects = Objects::new(self.cluster, &self.key.namespace);
         for volume in self.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
-            if let Some(at) = self.make_one(volume, &mut objects).await? {
-                refresh = Some(refresh.map_or(at, |known| known.min(at)));
-            }
+            self.make_one(volume, &mut objects, tokens).await?;
         }
-        Ok(refresh)
+        Ok(())
     }
 
-    async fn make_one(&self, volume: &Volume, objects: &mut Objects<'_>) -> Result<Option<Timestamp>, VolumeError> {
+    async fn make_one(
+        &self,
+        volume: &Volume,
+        objects: &mut Objects<'_>,
+        tokens: &mut Tokens,
+    ) -> Result<(), VolumeError> {
         let name = &volume.name;
         let config = |source| VolumeError::Config { volume: name.clone(), source };
-        let mut refresh = None;
         let (files, default_mode) = if let Some(source) = &volume.config_map {
             let found = objects.config_map(&source.name, source.optional.unwrap_or(false)).await.map_err(config)?;
             (self.select(name, found, source.items.as_deref(), source.optional.unwrap_or(false))?, source.default_mode)
@@ -99,22 +142,20 @@ impl VolumeMaker<'_> {
         } else if let Some(source) = &volume.projected {
             let mut files = Vec::new();
             for part in source.sources.iter().flatten() {
-                files.extend(self.project(name, part, objects, &mut refresh).await?);
+                files.extend(self.project(name, part, objects, tokens).await?);
             }
             (files, source.default_mode)
         } else if volume.empty_dir.is_some() {
-            self.empty_dir(name)?;
-            return Ok(None);
+            return self.empty_dir(name);
         } else if let Some(source) = &volume.host_path {
-            host_path(name, source)?;
-            return Ok(None);
+            let (name, source) = (name.clone(), source.clone());
+            return blocking(&volume.name, move || host_path(&name, &source)).await;
         } else {
             let reason =
                 "supported kinds are configMap, secret, downwardAPI, projected, emptyDir and hostPath".to_owned();
             return Err(VolumeError::Invalid { volume: name.clone(), reason });
         };
-        self.write(name, &files, default_mode.unwrap_or(0o644))?;
-        Ok(refresh)
+        self.write(name, files, default_mode.unwrap_or(0o644)).await
     }
 
     async fn project(
@@ -122,7 +163,7 @@ impl VolumeMaker<'_> {
         volume: &str,
         part: &VolumeProjection,
         objects: &mut Objects<'_>,
-        refresh: &mut Option<Timestamp>,
+        tokens: &mut Tokens,
     ) -> Result<Vec<ProjectedFile>, VolumeError> {
         let config = |source| VolumeError::Config { volume: volume.to_owned(), source };
         if let Some(source) = &part.config_map {
@@ -148,13 +189,8 @@ impl VolumeMaker<'_> {
             seconds: source.expiration_seconds.unwrap_or(3600),
         };
         let failed = |source| VolumeError::Token { volume: volume.to_owned(), source };
-        let token = self.cluster.token(self.key, &wish).await.map_err(failed)?;
-        let now = crate::cluster::events::timestamp(std::time::SystemTime::now()).as_second();
-        // As kubelet does: a new one at four fifths of its life.
-        let due = now + (token.expires.as_second() - now).max(0) * 4 / 5;
-        let due = Timestamp::from_second(due).unwrap_or(token.expires);
-        *refresh = Some(refresh.map_or(due, |known| known.min(due)));
-        Ok(vec![ProjectedFile { path: source.path.clone(), bytes: token.token.into_bytes(), mode: None }])
+        let token = tokens.of(self.cluster, self.key, &wish).await.map_err(failed)?;
+        Ok(vec![ProjectedFile { path: source.path.clone(), bytes: token.into_bytes(), mode: None }])
     }
 
     fn select(
@@ -230,89 +266,34 @@ impl VolumeMaker<'_> {
         u32::try_from(group).ok()
     }
 
-    fn write(&self, name: &str, files: &[ProjectedFile], default_mode: i32) -> Result<(), VolumeError> {
-        for file in files {
+    async fn write(&self, name: &str, files: Vec<ProjectedFile>, default_mode: i32) -> Result<(), VolumeError> {
+        for file in &files {
             let plain = Path::new(&file.path).components().all(|part| matches!(part, Component::Normal(_)));
             if !plain || file.path.is_empty() || file.path.starts_with("..") {
                 let reason = format!("invalid path {:?}: it must be relative and stay inside the volume", file.path);
                 return Err(VolumeError::Invalid { volume: name.to_owned(), reason });
             }
         }
-        write_version(&self.dir.join("volumes").join(name), files, default_mode, self.fs_group())
-            .map_err(system(name, "write its files"))
+        let (path, group) = (self.dir.join("volumes").join(name), self.fs_group());
+        let written = system(name, "write its files");
+        blocking(name, move || write_version(&path, &files, default_mode, group).map_err(written)).await
     }
 }
 
-fn system(volume: &str, action: &'static str) -> impl FnOnce(io::Error) -> VolumeError {
+/// File systems of the host may be slow, or hang.
+async fn blocking(
+    volume: &str,
+    work: impl FnOnce() -> Result<(), VolumeError> + Send + 'static,
+) -> Result<(), VolumeError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => Err(system(volume, "work on its files")(io::Error::other(error))),
+    }
+}
+
+fn system(volume: &str, action: &'static str) -> impl FnOnce(io::Error) -> VolumeError + use<> {
     let volume = volume.to_owned();
     move |source| VolumeError::System { volume, action: action.to_owned(), source }
-}
-
-/// Writes one version of all files, unless the present one is the same.
-fn write_version(volume: &Path, files: &[ProjectedFile], default_mode: i32, group: Option<u32>) -> io::Result<()> {
-    fs::create_dir_all(volume)?;
-    fs::set_permissions(volume, fs::Permissions::from_mode(0o755))?;
-    let data = volume.join("..data");
-    let present = fs::read_link(&data).ok();
-    let is_same = |file: &ProjectedFile| fs::read(data.join(&file.path)).is_ok_and(|bytes| bytes == file.bytes);
-    if present.is_some() && files.iter().all(is_same) && count_files(&data)? == files.len() {
-        return Ok(());
-    }
-    let version = format!("..{}", uuid::Uuid::new_v4().simple());
-    let dir = volume.join(&version);
-    fs::create_dir(&dir)?;
-    fs::set_permissions(&dir, fs::Permissions::from_mode(0o755))?;
-    for file in files {
-        let path = dir.join(&file.path);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        fs::write(&path, &file.bytes)?;
-        let mut mode = u32::try_from(file.mode.unwrap_or(default_mode)).unwrap_or(0o644) & 0o777;
-        if let Some(group) = group {
-            chown(&path, None, Some(group))?;
-            mode |= 0o440;
-        }
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
-    }
-    let turned = volume.join("..data_new");
-    let _ = fs::remove_file(&turned);
-    symlink(&version, &turned)?;
-    fs::rename(&turned, &data)?;
-    link_names(volume, files)?;
-    if let Some(old) = present {
-        let _ = fs::remove_dir_all(volume.join(old));
-    }
-    Ok(())
-}
-
-/// Makes the visible names: links into `..data`.
-fn link_names(volume: &Path, files: &[ProjectedFile]) -> io::Result<()> {
-    let first =
-        |file: &ProjectedFile| Path::new(&file.path).components().next().map(|part| part.as_os_str().to_owned());
-    let wanted: std::collections::BTreeSet<_> = files.iter().filter_map(first).collect();
-    for name in &wanted {
-        let link = volume.join(name);
-        if fs::symlink_metadata(&link).is_err() {
-            symlink(Path::new("..data").join(name), &link)?;
-        }
-    }
-    for entry in fs::read_dir(volume)? {
-        let name = entry?.file_name();
-        if !wanted.contains(&name) && !name.to_string_lossy().starts_with("..") {
-            fs::remove_file(volume.join(name))?;
-        }
-    }
-    Ok(())
-}
-
-fn count_files(dir: &Path) -> io::Result<usize> {
-    let mut count = 0;
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        count += if entry.file_type()?.is_dir() { count_files(&entry.path())? } else { 1 };
-    }
-    Ok(count)
 }
 
 fn host_path(name: &str, source: &HostPathVolumeSource) -> Result<(), VolumeError> {

@@ -14,7 +14,7 @@ use k8s_openapi::{
 use tokio::sync::{mpsc, watch};
 use tracing::{Instrument, info_span};
 
-use super::{Desired, NetworkState, PodContext, backoff::Backoff, probes::ProbeOutcome, runs::Record};
+use super::{Desired, NetworkState, PodContext, backoff::Backoff, probes::ProbeOutcome, runs::Record, volumes::Tokens};
 use crate::{
     cluster::{PodEvent, PodKey, events::timestamp},
     sandbox::{Sandbox, SandboxState},
@@ -32,12 +32,18 @@ pub(crate) struct Worker {
     pub(super) records: BTreeMap<String, Record>,
     pub(super) outcomes: (mpsc::Sender<ProbeOutcome>, mpsc::Receiver<ProbeOutcome>),
     pub(super) published: Option<PodStatus>,
+    /// The version of the object that the last published status made.
+    pub(super) written: Option<String>,
+    /// When a status that somebody else had overwritten was written again.
+    pub(super) corrected: Option<Instant>,
     pub(super) start_time: Timestamp,
     /// Addresses are shown also after the sandbox has gone.
     pub(super) addresses: Vec<std::net::IpAddr>,
     /// When volumes that come from the API are to be looked at again.
     pub(super) volumes_due: Option<Instant>,
     pub(super) failure: Option<(String, String)>,
+    /// Service account tokens in its volumes.
+    pub(super) tokens: Tokens,
     /// The status could not be written: when to try again.
     pub(super) publish_due: Option<Instant>,
     pub(super) stopping: bool,
@@ -71,9 +77,12 @@ impl Worker {
             records: BTreeMap::new(),
             outcomes: mpsc::channel(16),
             published: None,
+            written: None,
+            corrected: None,
             addresses: Vec::new(),
             volumes_due: None,
             failure: None,
+            tokens: Tokens::default(),
             publish_due: None,
             stopping: false,
         }

@@ -3,10 +3,7 @@
 use std::{
     fs::File,
     io,
-    os::{
-        fd::{AsRawFd, BorrowedFd},
-        unix::net::UnixStream as StdUnixStream,
-    },
+    os::fd::{AsRawFd, BorrowedFd},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -62,7 +59,7 @@ impl PauseClient {
     /// Asks one thing.
     pub(crate) async fn ask(&self, request: &Request) -> Result<Reply, ClientError> {
         let talk = async {
-            let mut stream = BufReader::new(self.connect()?);
+            let mut stream = BufReader::new(self.connect().await?);
             stream.get_mut().write_all(&line(request)).await?;
             read(&mut stream).await
         };
@@ -72,7 +69,7 @@ impl PauseClient {
     /// Follows the state of the sandbox's containers until pause is gone.
     pub(crate) async fn watch(&self) -> Result<watch::Receiver<SandboxState>, ClientError> {
         let talk = async {
-            let mut stream = BufReader::new(self.connect()?);
+            let mut stream = BufReader::new(self.connect().await?);
             stream.get_mut().write_all(&line(&Request::Watch)).await?;
             let first = read(&mut stream).await?;
             Ok((stream, first))
@@ -111,7 +108,7 @@ impl PauseClient {
     ) -> Result<Execution, ClientError> {
         let request = Request::Exec { container: container.to_owned(), command, tty };
         let talk = async {
-            let stream = self.connect()?;
+            let stream = self.connect().await?;
             stream.writable().await?;
             wire::send(&stream, &line(&request), &[streams.stdin, streams.stdout, streams.stderr])?;
             let mut stream = BufReader::new(stream);
@@ -126,12 +123,10 @@ impl PauseClient {
         Ok(Execution { stream })
     }
 
-    fn connect(&self) -> io::Result<UnixStream> {
+    async fn connect(&self) -> io::Result<UnixStream> {
         // Through the directory's descriptor, because a socket's path has 108 bytes at most (unix(7)).
         let dir = File::open(&self.dir)?;
-        let stream = StdUnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()))?;
-        stream.set_nonblocking(true)?;
-        UnixStream::from_std(stream)
+        UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd())).await
     }
 
     fn answered(&self, talked: Result<io::Result<Reply>, tokio::time::error::Elapsed>) -> Result<Reply, ClientError> {

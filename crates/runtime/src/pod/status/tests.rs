@@ -68,7 +68,7 @@ fn a_pod_is_ready_when_all_its_containers_are() {
 }
 
 #[test]
-fn times_of_conditions_change_only_with_the_condition_and_foreign_conditions_stay() {
+fn times_of_conditions_change_only_with_the_condition_and_those_of_others_are_theirs() {
     let pod = pod("Always");
     let before: PodStatus = from_value(json!({ "conditions": [
         { "type": "Ready", "status": "True", "lastTransitionTime": "1970-01-01T00:00:05Z" },
@@ -78,7 +78,57 @@ fn times_of_conditions_change_only_with_the_condition_and_foreign_conditions_sta
     let conditions = status.conditions.unwrap();
     let ready = conditions.iter().find(|condition| condition.type_ == "Ready").unwrap();
     assert_eq!(ready.last_transition_time.as_ref().unwrap().0.as_second(), 5);
-    assert!(conditions.iter().any(|condition| condition.type_ == "example.com/gate"));
+    assert!(!conditions.iter().any(|condition| condition.type_ == "example.com/gate"));
+}
+
+#[test]
+fn a_readiness_gate_opens_by_the_condition_in_the_object() {
+    let mut pod = pod("Always");
+    pod.spec.as_mut().unwrap().readiness_gates = from_value(json!([{ "conditionType": "example.com/gate" }])).unwrap();
+    let ready = |pod: &Pod| {
+        let status = view(pod, run(Some(0)), run(None), run(None)).status(None);
+        status.conditions.unwrap().into_iter().find(|condition| condition.type_ == "Ready").unwrap().status
+    };
+    assert_eq!(ready(&pod), "False");
+    pod.status = from_value(json!({ "conditions": [{ "type": "example.com/gate", "status": "True" }] })).unwrap();
+    assert_eq!(ready(&pod), "True");
+}
+
+#[test]
+fn a_shown_status_contradicts_where_somebody_else_wrote_what_only_the_node_knows() {
+    let pod = pod("Always");
+    let own = view(&pod, run(Some(0)), run(None), run(None)).status(None);
+    let changed = |change: &dyn Fn(&mut PodStatus)| {
+        let mut shown = own.clone();
+        change(&mut shown);
+        shown
+    };
+    let of = |status: &mut PodStatus, kind: &str, value: &str| {
+        let conditions = status.conditions.get_or_insert_default();
+        match conditions.iter_mut().find(|condition| condition.type_ == kind) {
+            Some(condition) => condition.status = value.into(),
+            None => {
+                conditions.push(PodCondition { type_: kind.into(), status: value.into(), ..PodCondition::default() })
+            }
+        }
+    };
+    assert!(agrees(&own, &own));
+    assert!(agrees(&own, &changed(&|status| of(status, "example.com/gate", "False"))));
+    assert!(!agrees(&own, &changed(&|status| of(status, "Ready", "False"))));
+    assert!(!agrees(&own, &changed(&|status| of(status, "ContainersReady", "Unknown"))));
+    assert!(!agrees(&own, &changed(&|status| status.phase = Some("Unknown".into()))));
+    assert!(!agrees(&own, &changed(&|status| status.pod_ip = None)));
+    assert!(!agrees(&own, &PodStatus::default()));
+}
+
+#[test]
+fn an_init_container_of_a_sandbox_that_is_no_more_counts_for_nothing() {
+    let pod = pod("Always");
+    let init = ContainerView { outdated: true, ..run(Some(0)) };
+    let status = view(&pod, init, run(None), run(None)).status(None);
+    let initialized =
+        status.conditions.unwrap().into_iter().find(|condition| condition.type_ == "Initialized").unwrap();
+    assert_eq!(initialized.message.as_deref(), Some("containers with incomplete status: [i]"));
 }
 
 #[test]

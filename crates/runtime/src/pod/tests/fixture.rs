@@ -58,6 +58,9 @@ pub(super) struct MemoryCluster {
     events: Mutex<Vec<PodEvent>>,
     removed: Mutex<Vec<String>>,
     status: watch::Sender<Option<PodStatus>>,
+    tokens: Mutex<usize>,
+    /// How often a status was written: the version of the object.
+    writes: Mutex<u64>,
 }
 
 impl MemoryCluster {
@@ -78,6 +81,16 @@ impl MemoryCluster {
         self.removed.lock().unwrap().clone()
     }
 
+    /// How many tokens were asked for.
+    pub(super) fn tokens(&self) -> usize {
+        *self.tokens.lock().unwrap()
+    }
+
+    /// How many statuses were written.
+    pub(super) fn writes(&self) -> u64 {
+        *self.writes.lock().unwrap()
+    }
+
     pub(super) fn last_status(&self) -> Option<PodStatus> {
         self.status.borrow().clone()
     }
@@ -93,13 +106,20 @@ impl Cluster for MemoryCluster {
     }
 
     fn token<'a>(&'a self, _: &'a PodKey, _: &'a TokenWish) -> BoxFuture<'a, Result<Token, ClusterError>> {
+        *self.tokens.lock().unwrap() += 1;
         let expires = Timestamp::from_second(4_000_000_000).unwrap();
         futures::future::ready(Ok(Token { token: "t".into(), expires })).boxed()
     }
 
-    fn publish_status<'a>(&'a self, _: &'a PodKey, status: &'a PodStatus) -> BoxFuture<'a, Result<(), ClusterError>> {
+    fn publish_status<'a>(
+        &'a self,
+        _: &'a PodKey,
+        status: &'a PodStatus,
+    ) -> BoxFuture<'a, Result<Option<String>, ClusterError>> {
+        let mut writes = self.writes.lock().unwrap();
+        *writes += 1;
         self.status.send_replace(Some(status.clone()));
-        futures::future::ready(Ok(())).boxed()
+        futures::future::ready(Ok(Some(writes.to_string()))).boxed()
     }
 
     fn remove<'a>(&'a self, pod: &'a PodKey) -> BoxFuture<'a, Result<(), ClusterError>> {
@@ -310,6 +330,16 @@ impl<'a> RunningPod<'a> {
     pub(super) fn kill_pause(&self) {
         let pid = rustix::process::Pid::from_raw(i32::try_from(self.pause_pid()).unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+
+    /// Lets the watch show the pod with this status, as of so many writes.
+    pub(super) fn show(&self, status: PodStatus, version: u64) {
+        self.desired.send_modify(|desired| {
+            let mut pod = desired.pod.as_ref().clone();
+            pod.metadata.resource_version = Some(version.to_string());
+            pod.status = Some(status);
+            desired.pod = Arc::new(pod);
+        });
     }
 
     pub(super) fn delete(&self, grace: i64) {
