@@ -7,7 +7,7 @@ use std::{
     net::IpAddr,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use kube::Client;
@@ -19,9 +19,12 @@ use podnet_planner::ipam::{
 use tokio::{sync::Notify, time::timeout};
 use tracing::{info, warn};
 
-use crate::journal::{Journal, JournalError, Position};
+use crate::{
+    journal::{Journal, JournalError, Position},
+    turns::Turns,
+};
 
-/// How long a claim may take: the API server is near, and the runtime waits.
+/// How long a request may wait for a block, its own claim and others' before it: the API server is near, and the runtime waits.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(10);
 /// Claims for one assignment. Each lost one means that another node was faster.
 const CLAIMS: usize = 16;
@@ -58,16 +61,28 @@ pub enum AssignError {
 pub struct Addresses {
     ipam: Mutex<NodeIpam>,
     journal: Journal,
+    /// What the journal did not take yet. Only releases wait here: an address that was not written down is not given.
+    unsaved: Mutex<Vec<String>>,
     /// The journal did not say all that it once said.
     damaged: bool,
     node: NodeName,
     blocks: Blocks,
     /// One claim at a time: fifty pods that find the blocks full need one block, not fifty.
-    claiming: Mutex<()>,
+    claiming: Turns<()>,
     /// Blocks whose occupancy the API does not know yet.
     unpublished: Mutex<BTreeSet<BlockCidr>>,
     publish: Notify,
+    broken: Notify,
     runtime: tokio::runtime::Handle,
+}
+
+/// An address that was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// The address.
+    pub addr: IpAddr,
+    /// It was given by this call; otherwise the handle held it already.
+    pub anew: bool,
 }
 
 impl Addresses {
@@ -83,18 +98,21 @@ impl Addresses {
         // A torn end was a record that nobody was answered on; only what is missing in the middle matters.
         let damaged = !replayed.damaged.is_empty();
         if damaged {
-            warn!(path = %path.display(), lines = ?replayed.damaged, "address journal is damaged; what the API server knows fills the gap");
+            let lines = &replayed.damaged;
+            warn!(path = %path.display(), ?lines, "address journal is damaged; what the API server knows fills the gap");
         }
         let unpublished = ipam.blocks().collect();
         Ok(Self {
             ipam: Mutex::new(ipam),
             journal,
+            unsaved: Mutex::default(),
             damaged,
             blocks: Blocks::new(client, node.clone()),
             node,
-            claiming: Mutex::new(()),
+            claiming: Turns::default(),
             unpublished: Mutex::new(unpublished),
             publish: Notify::new(),
+            broken: Notify::new(),
             runtime: tokio::runtime::Handle::current(),
         })
     }
@@ -110,16 +128,18 @@ impl Addresses {
     /// # Errors
     ///
     /// When there is none to give, or it cannot be remembered.
-    pub fn assign(&self, request: &AllocationRequest<'_>) -> Result<IpAddr, AssignError> {
+    pub fn assign(&self, request: &AllocationRequest<'_>) -> Result<Given, AssignError> {
+        // One deadline for all that this request waits for, so that a silent API server does not keep others from being served.
+        let deadline = Instant::now() + CLAIM_PATIENCE;
         for _ in 0..CLAIMS {
-            if let Some(addr) = self.try_assign(request)?.assigned() {
-                return Ok(addr);
+            if let Outcome::Assigned(given) = self.try_assign(request)? {
+                return Ok(given);
             }
-            let _one_at_a_time = self.claiming.lock().unwrap_or_else(PoisonError::into_inner);
-            // Whoever held the lock before may have claimed a block with room for this one.
+            let Some(_turn) = self.claiming.take_until((), deadline) else { return Err(AssignError::Silent) };
+            // Whoever had the turn before may have claimed a block with room for this one.
             match self.try_assign(request)? {
-                Outcome::Assigned(addr) => return Ok(addr),
-                Outcome::NeedBlock(candidate) => self.claim(candidate.cidr)?,
+                Outcome::Assigned(given) => return Ok(given),
+                Outcome::NeedBlock(candidate) => self.claim(candidate.cidr, deadline)?,
             }
         }
         Err(AssignError::Outrun)
@@ -129,18 +149,20 @@ impl Addresses {
     ///
     /// # Errors
     ///
-    /// When it cannot be remembered; it is then held on.
+    /// When it cannot be remembered. It is freed in memory then, and the next call that writes tells the journal.
     pub fn release(&self, handle: &Handle) -> Result<Option<IpAddr>, JournalError> {
-        let (position, addr, block) = {
+        let (position, released) = {
             let mut ipam = self.ipam();
-            let Some(release) = ipam.release(handle, now()) else { return Ok(None) };
-            // Where the journal cannot say so, a restart holds the address again and the next DEL frees it: it is never given twice,
-            // because this process goes on with what it has in memory, where the address rests.
-            (self.append(&release.records)?, release.addr, release.block)
+            let release = ipam.release(handle, now());
+            let records = release.as_ref().map_or(&[][..], |release| &release.records);
+            let position = self.append(records).inspect_err(|_| {
+                self.unsaved().extend(records.iter().map(JournalRecord::to_line));
+            })?;
+            (position, release)
         };
-        self.journal.sync(position)?;
-        self.changed(block);
-        Ok(Some(addr.0))
+        self.sync(position)?;
+        self.changed(released.as_ref().and_then(|release| release.block));
+        Ok(released.map(|release| release.addr.0))
     }
 
     /// The address that the handle holds.
@@ -155,6 +177,11 @@ impl Addresses {
         self.ipam().holders().map(|(_, holder)| holder.handle.clone()).collect()
     }
 
+    /// Waits until the journal takes nothing more; only a restart, which reads what is really there, helps then.
+    pub async fn journal_broken(&self) {
+        self.broken.notified().await;
+    }
+
     fn try_assign(&self, request: &AllocationRequest<'_>) -> Result<Outcome, AssignError> {
         let (position, assignment) = {
             let mut ipam = self.ipam();
@@ -164,20 +191,26 @@ impl Addresses {
                     Ok(position) => (position, assignment),
                     Err(error) => {
                         // Not written down, so never given: the memory must not hold what a restart would forget.
-                        ipam.release(&request.handle, now());
+                        if !assignment.records.is_empty() {
+                            ipam.release(&request.handle, now());
+                        }
                         return Err(error.into());
                     }
                 },
             }
         };
-        self.journal.sync(position)?;
-        self.changed(assignment.block);
-        Ok(Outcome::Assigned(assignment.addr.0))
+        self.sync(position)?;
+        let anew = !assignment.records.is_empty();
+        if anew {
+            self.changed(assignment.block);
+        }
+        Ok(Outcome::Assigned(Given { addr: assignment.addr.0, anew }))
     }
 
-    fn claim(&self, cidr: BlockCidr) -> Result<(), AssignError> {
-        let size = block_size(cidr);
-        let claim = self.runtime.block_on(async { timeout(CLAIM_PATIENCE, self.blocks.claim(cidr, size)).await });
+    fn claim(&self, cidr: BlockCidr, deadline: Instant) -> Result<(), AssignError> {
+        let patience = deadline.saturating_duration_since(Instant::now());
+        let claim = self.blocks.claim(cidr, block_size(cidr));
+        let claim = self.runtime.block_on(async { timeout(patience, claim).await });
         match claim.map_err(|_| AssignError::Silent)?? {
             Claim::Ours => {
                 info!(%cidr, "block claimed");
@@ -186,7 +219,7 @@ impl Addresses {
                     let records = ipam.block_claimed(cidr);
                     self.append(&records)?
                 };
-                self.journal.sync(position)?;
+                self.sync(position)?;
             }
             Claim::Theirs(owner) => {
                 info!(%cidr, ?owner, "block is another node's");
@@ -196,8 +229,28 @@ impl Addresses {
         Ok(())
     }
 
+    /// Writes the records, after those that wait to be written. Call it under the lock of `ipam`, which orders them.
     fn append(&self, records: &[JournalRecord]) -> Result<Position, JournalError> {
-        self.journal.append(records.iter().map(JournalRecord::to_line))
+        let mut unsaved = self.unsaved();
+        let position = self.journal.append(unsaved.iter().cloned().chain(records.iter().map(JournalRecord::to_line)));
+        match position {
+            Ok(position) => {
+                unsaved.clear();
+                Ok(position)
+            }
+            Err(error) => Err(self.noting_broken(error)),
+        }
+    }
+
+    fn sync(&self, position: Position) -> Result<(), JournalError> {
+        self.journal.sync(position).map_err(|error| self.noting_broken(error))
+    }
+
+    fn noting_broken(&self, error: JournalError) -> JournalError {
+        if self.journal.is_broken() {
+            self.broken.notify_one();
+        }
+        error
     }
 
     fn changed(&self, block: Option<BlockCidr>) {
@@ -211,20 +264,15 @@ impl Addresses {
         // The state machine does not panic half-way through a change.
         self.ipam.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn unsaved(&self) -> MutexGuard<'_, Vec<String>> {
+        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 enum Outcome {
-    Assigned(IpAddr),
+    Assigned(Given),
     NeedBlock(ClaimCandidate),
-}
-
-impl Outcome {
-    fn assigned(self) -> Option<IpAddr> {
-        match self {
-            Self::Assigned(addr) => Some(addr),
-            Self::NeedBlock(_) => None,
-        }
-    }
 }
 
 fn block_size(cidr: BlockCidr) -> u32 {

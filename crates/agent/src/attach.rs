@@ -2,15 +2,18 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     net::IpAddr,
     os::fd::OwnedFd,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use podnet_kernel::{
     cni_wire::{Failure, Reply, Request, Verb, host_ifname},
-    netlink::RtSocket,
+    link,
+    netlink::{NetlinkError, RtSocket},
     netns::NetNs,
     pod_interface::{self, GATEWAY_V4, PodInterface, PodInterfaceError},
 };
@@ -20,7 +23,13 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use crate::{addresses::Addresses, socket::Serve, underlay::Underlay, view::View};
+use crate::{
+    addresses::{Addresses, Given},
+    socket::Serve,
+    turns::Turns,
+    underlay::Underlay,
+    view::View,
+};
 
 /// The host side's address on every pod's link; each link has just two ends, so that it need not differ.
 const HOST_MAC: Mac = Mac([0xee, 0xee, 0xee, 0xee, 0xee, 0xee]);
@@ -36,6 +45,9 @@ pub struct Attachments {
     view: Arc<View>,
     sockets: Mutex<Vec<RtSocket>>,
     attached: mpsc::Sender<Attached>,
+    tombstones: PathBuf,
+    /// A runtime may give up an ADD and send DEL while the ADD still runs here: they take turns.
+    turns: Turns<Handle>,
 }
 
 /// A pod that got its address: the cluster is told later.
@@ -50,25 +62,30 @@ pub struct Attached {
 }
 
 impl Attachments {
-    /// For a node with this underlay; pods that were attached are told to `attached`.
+    /// For a node with this underlay. Pods that were attached are told to `attached`; `tombstones` is where plugins leave word.
     #[must_use]
     pub fn new(
         underlay: &Underlay,
         addresses: Arc<Addresses>,
         view: Arc<View>,
         attached: mpsc::Sender<Attached>,
+        tombstones: PathBuf,
     ) -> Self {
-        Self { mtu: underlay.pod_mtu(), addresses, view, sockets: Mutex::default(), attached }
+        let (mtu, sockets, turns) = (underlay.pod_mtu(), Mutex::default(), Turns::default());
+        Self { mtu, addresses, view, sockets, attached, tombstones, turns }
     }
 
     fn add(&self, request: &Request, netns: Option<OwnedFd>) -> Result<Value, Failure> {
         let started = Instant::now();
         let netns = NetNs::from_fd(netns.ok_or_else(|| missing_namespace(request))?);
         let attachment = Attachment::of(request);
+        let _turn = self.turns.take(attachment.handle.clone());
+        // An earlier life of the same attachment was deleted while the agent was down: this one must not be.
+        let _ = fs::remove_file(self.tombstones.join(format!("{}@{}", request.container_id, request.ifname)));
         let Asker { pod, uid, wish, in_cluster } = self.asker(request)?;
         let asked =
             AllocationRequest { handle: attachment.handle.clone(), pod: pod.clone(), uid: uid.clone(), request: &wish };
-        let addr = self.addresses.assign(&asked).map_err(|error| {
+        let Given { addr, anew } = self.addresses.assign(&asked).map_err(|error| {
             Failure::new(Failure::NO_ADDRESS, format!("no address for pod {pod}: {}", chain(&error)))
         })?;
         let interface = self.interface(netns, &attachment, addr);
@@ -78,7 +95,10 @@ impl Attachments {
             interface.create(socket)
         });
         if let Err(error) = made {
-            self.free(&attachment);
+            // What the attachment held before may still be in use by the interface that could not be removed.
+            if anew {
+                self.free(&attachment);
+            }
             return Err(Failure::new(Failure::INTERFACE, format!("no interface for {pod}: {}", chain(&error))));
         }
         info!(%pod, %addr, interface = %attachment.host_ifname, elapsed_us = elapsed_us(started), "pod attached");
@@ -113,12 +133,12 @@ impl Attachments {
     }
 
     fn del(&self, request: &Request) -> Result<(), Failure> {
-        let attachment = Attachment::of(request);
-        self.detach(&attachment)
+        self.detach(&Attachment::of(request))
     }
 
     /// Removes the interface and frees the address of an attachment that may be there whole, in part or not at all.
     fn detach(&self, attachment: &Attachment) -> Result<(), Failure> {
+        let _turn = self.turns.take(attachment.handle.clone());
         self.with_socket(&attachment.host_ifname, |socket| pod_interface::remove(socket, &attachment.host_ifname))
             .map_err(|error| {
                 Failure::new(
@@ -143,6 +163,28 @@ impl Attachments {
     /// When the interface cannot be removed or the journal cannot be written: it has to be tried again.
     pub fn bury(&self, container_id: &str, ifname: &str) -> Result<(), Failure> {
         self.detach(&Attachment::new(container_id, ifname))
+    }
+
+    /// Frees the addresses whose interface is not there: of pods that a reboot, a lost journal or a crash between two steps took. Call
+    /// it before the first ADD, which makes the interface after it got the address.
+    ///
+    /// # Errors
+    ///
+    /// When the interfaces cannot be listed.
+    pub fn sweep(&self) -> Result<(), NetlinkError> {
+        let mut socket = RtSocket::open()?;
+        let present: BTreeSet<LinkName> = link::list(&mut socket)?.into_iter().map(|link| link.name).collect();
+        for handle in self.addresses.handles() {
+            let Some((container_id, ifname)) = handle.as_str().rsplit_once('/') else { continue };
+            if present.contains(&host_ifname(container_id, ifname)) {
+                continue;
+            }
+            match self.addresses.release(&handle) {
+                Ok(addr) => info!(container_id, ifname, ?addr, "address of a sandbox that is gone freed"),
+                Err(error) => warn!(container_id, error = &error as &dyn std::error::Error, "address not freed"),
+            }
+        }
+        Ok(())
     }
 
     fn check(&self, request: &Request, netns: Option<OwnedFd>) -> Result<(), Failure> {
@@ -228,12 +270,21 @@ impl Attachments {
 }
 
 impl Serve for Attachments {
-    fn serve(&self, request: Request, netns: Option<OwnedFd>) -> Reply {
+    fn unanswered(&self, request: &Request) {
+        // The plugin is gone, so the runtime believes that nothing was made.
+        if request.verb == Verb::Add
+            && let Err(failure) = self.del(request)
+        {
+            warn!(container = %request.container_id, failure.msg, "ADD that nobody waited for not undone");
+        }
+    }
+
+    fn serve(&self, request: &Request, netns: Option<OwnedFd>) -> Reply {
         let result = match request.verb {
-            Verb::Add => self.add(&request, netns).map(Some),
-            Verb::Del => self.del(&request).map(|()| None),
-            Verb::Check => self.check(&request, netns).map(|()| None),
-            Verb::Gc => self.collect_garbage(&request).map(|()| None),
+            Verb::Add => self.add(request, netns).map(Some),
+            Verb::Del => self.del(request).map(|()| None),
+            Verb::Check => self.check(request, netns).map(|()| None),
+            Verb::Gc => self.collect_garbage(request).map(|()| None),
             // The socket exists only while the agent is ready.
             Verb::Status => Ok(None),
         };

@@ -20,7 +20,7 @@ pub const FILE_NAME: &str = "10-podnet.conflist";
 /// When the directory or the file cannot be written.
 pub fn write(directory: &Path, socket: &Path, tombstones: &Path) -> io::Result<PathBuf> {
     let conflist = json!({
-        "cniVersion": "1.0.0",
+        "cniVersion": "1.1.0",
         "name": "podnet",
         "plugins": [{
             "type": "podnet-cni",

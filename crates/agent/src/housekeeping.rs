@@ -3,6 +3,7 @@
 
 use std::{
     convert::Infallible,
+    error::Error,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -15,7 +16,7 @@ use podnet_client::node;
 use podnet_model::NodeName;
 use tokio::{
     sync::mpsc,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tracing::{debug, info, warn};
 
@@ -25,6 +26,7 @@ use crate::{
     attach::{Attached, Attachments},
     network::Network,
     underlay::Underlay,
+    view::View,
 };
 
 /// Between two rounds.
@@ -33,6 +35,11 @@ const ROUND: Duration = Duration::from_secs(10);
 const GATHER: Duration = Duration::from_millis(100);
 /// Before something is asked of an API server that just refused it.
 const RETRY: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// For one request to the API server.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// For the annotation of a pod's address, which serves people and tools only.
+const PUBLISH_ATTEMPTS: u32 = 3;
 
 /// The housekeeper.
 pub struct Housekeeping {
@@ -42,6 +49,7 @@ pub struct Housekeeping {
     client: Client,
     addresses: Arc<Addresses>,
     attachments: Arc<Attachments>,
+    view: Arc<View>,
 }
 
 impl Housekeeping {
@@ -53,9 +61,10 @@ impl Housekeeping {
         underlay: &Underlay,
         addresses: Arc<Addresses>,
         attachments: Arc<Attachments>,
+        view: Arc<View>,
     ) -> Self {
         let (node, address) = (config.node.clone(), underlay.address);
-        Self { node, address, tombstones: config.tombstones(), client, addresses, attachments }
+        Self { node, address, tombstones: config.tombstones(), client, addresses, attachments, view }
     }
 
     /// Frees what plugins deleted while the agent was down. Nothing is lost when it fails: the tombstone stays.
@@ -98,31 +107,40 @@ impl Housekeeping {
             never = self.publish_blocks() => match never {},
             never = self.publish_pods(attached) => match never {},
             never = self.rounds() => match never {},
+            () = self.addresses.journal_broken() => Err(AgentError::Journal),
             error = network.ended() => Err(error.into()),
         }
     }
 
+    /// Publishes the node's address, and again whenever the Node object is there without it (it may have been made anew).
     async fn publish_node(&self) -> Infallible {
-        // The Node object may be registered only after the agent is up: on a real node kubelet waits for us.
-        while let Err(error) = node::publish_network(&self.client, &self.node, self.address).await {
-            debug!(error = &error as &dyn std::error::Error, "node not published yet");
-            sleep(RETRY).await;
+        loop {
+            // The Node object may be registered only after the agent is up: on a real node kubelet waits for us.
+            while let Err(error) = in_time(node::publish_network(&self.client, &self.node, self.address)).await {
+                debug!(error = &*error as &dyn Error, "node not published yet");
+                sleep(RETRY).await;
+            }
+            self.view.node_without_subnet().await;
         }
-        std::future::pending().await
     }
 
     async fn publish_blocks(&self) -> Infallible {
+        let mut pause = GATHER;
         loop {
             self.addresses.unpublished().await;
-            sleep(GATHER).await;
-            self.addresses.publish().await;
+            sleep(pause).await;
+            pause = if self.addresses.publish().await { GATHER } else { (pause * 2).min(LONGEST_PAUSE) };
         }
     }
 
     async fn publish_pods(&self, mut attached: mpsc::Receiver<Attached>) -> Infallible {
         while let Some(pod) = attached.recv().await {
-            if let Err(error) = node::publish_pod_address(&self.client, &pod.pod, &pod.uid, &[pod.addr]).await {
-                warn!(pod = %pod.pod, error = &error as &dyn std::error::Error, "pod's address not published");
+            for attempt in 1..=PUBLISH_ATTEMPTS {
+                let addrs = [pod.addr];
+                let published = node::publish_pod_address(&self.client, &pod.pod, &pod.uid, &addrs);
+                let Err(error) = in_time(published).await else { break };
+                warn!(pod = %pod.pod, attempt, error = &*error as &dyn Error, "pod's address not published");
+                sleep(RETRY).await;
             }
         }
         std::future::pending().await
@@ -142,6 +160,11 @@ impl Housekeeping {
             self.addresses.give_surplus_back().await;
         }
     }
+}
+
+/// An API server that is cut off while it has our request would keep us waiting for ever.
+async fn in_time(request: impl Future<Output = Result<(), kube::Error>>) -> Result<(), Box<dyn Error + Send + Sync>> {
+    Ok(timeout(PATIENCE, request).await??)
 }
 
 fn tombstones(directory: &Path) -> io::Result<Vec<String>> {

@@ -153,12 +153,20 @@ impl Journal {
         if (text.len() as u64) * WASTE > state.length {
             return Ok(());
         }
-        let file = replace(&self.path, text.as_bytes()).map_err(|source| self.failed("rewrite", source))?;
+        let (file, durable) = replace(&self.path, text.as_bytes()).map_err(|source| self.failed("rewrite", source))?;
+        // The old file has no name any more, whatever becomes of the directory's sync.
         state.file = file.into();
         state.length = text.len() as u64;
         state.synced = state.appended;
+        state.broken |= durable.is_err();
         self.changed.notify_all();
-        Ok(())
+        durable.map_err(|source| self.failed("sync the directory of", source))
+    }
+
+    /// Whether it takes nothing more, so that only a restart helps.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.lock().broken
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -171,16 +179,16 @@ impl Journal {
     }
 }
 
-fn replace(path: &Path, content: &[u8]) -> io::Result<File> {
+/// Puts a file with this content in the place of another. Once it is there, only the directory's sync can fail, and is told apart.
+fn replace(path: &Path, content: &[u8]) -> io::Result<(File, io::Result<()>)> {
     let new = path.with_extension("new");
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?.write_all(content)?;
     let file = OpenOptions::new().read(true).append(true).open(&new)?;
     file.sync_all()?;
+    let directory = File::open(path.parent().unwrap_or(Path::new(".")))?;
     fs::rename(&new, path)?;
-    if let Some(directory) = path.parent() {
-        File::open(directory)?.sync_all()?;
-    }
-    Ok(file)
+    let durable = directory.sync_all();
+    Ok((file, durable))
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub mod housekeeping;
 pub mod journal;
 pub mod network;
 pub mod socket;
+pub mod turns;
 pub mod underlay;
 pub mod view;
 
@@ -91,6 +92,12 @@ pub enum AgentError {
     /// The addresses that were given cannot be read.
     #[error("cannot restore the addresses that were given")]
     Addresses(#[from] addresses::OpenError),
+    /// The address journal takes nothing more.
+    #[error("the address journal cannot be written; the next start reads what is really there")]
+    Journal,
+    /// The node's interfaces cannot be listed.
+    #[error("cannot look at the node's interfaces")]
+    Interfaces(#[from] podnet_kernel::netlink::NetlinkError),
     /// The node's network cannot be set up.
     #[error("cannot set the node's network up")]
     Network(#[from] network::NetworkError),
@@ -136,7 +143,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     underlay.prepare()?;
     info!(device = %underlay.device, address = %underlay.address, mtu = underlay.mtu, "underlay found");
     let addresses = Arc::new(Addresses::open(config.node.clone(), &config.journal(), client.clone())?);
-    let view = Arc::new(View::default());
+    let view = Arc::new(View::new(config.node.clone()));
     let updates = watch(client.clone(), interest(&config.node));
     let network = Network::start(&config, &underlay, addresses.clone(), view.clone(), updates)?;
     tokio::pin!(shutdown);
@@ -160,10 +167,14 @@ async fn serve(
 ) -> Result<(), AgentError> {
     network.in_force().await?;
     let (attached, to_publish) = mpsc::channel(ATTACHED_BACKLOG);
-    let attachments = Arc::new(Attachments::new(underlay, addresses.clone(), view, attached));
-    let housekeeping = Housekeeping::new(config, client, underlay, addresses, attachments.clone());
+    let attachments =
+        Arc::new(Attachments::new(underlay, addresses.clone(), view.clone(), attached, config.tombstones()));
+    let housekeeping = Housekeeping::new(config, client, underlay, addresses, attachments.clone(), view);
     housekeeping.adopt_blocks().await;
-    tokio::task::block_in_place(|| housekeeping.bury_tombstones());
+    tokio::task::block_in_place(|| {
+        housekeeping.bury_tombstones();
+        attachments.sweep()
+    })?;
     socket::listen(&config.socket, attachments).map_err(file("serve the CNI socket", &config.socket))?;
     conflist::write(&config.cni_conf_dir, &config.socket, &config.tombstones())
         .map_err(file("write the CNI configuration into", &config.cni_conf_dir))?;

@@ -148,9 +148,10 @@ impl Worker {
     fn run(mut self, handle: &Handle, mut updates: mpsc::Receiver<Update>) {
         let mut synced = false;
         let mut pause = FIRST_PAUSE;
+        // After a refusal: when it is tried again. Until then changes are only taken in.
+        let mut again: Option<Instant> = None;
         loop {
-            let failing = *self.told.borrow() == State::Failing;
-            let patience = if failing { pause } else { Duration::MAX };
+            let patience = again.map_or(Duration::MAX, |again| again.saturating_duration_since(Instant::now()));
             let first = match handle.block_on(async { timeout(patience, updates.recv()).await }) {
                 Ok(Some(update)) => Some(update),
                 Ok(None) => return,
@@ -158,22 +159,20 @@ impl Worker {
             };
             let work = self.plan(first, &mut updates);
             synced |= work.synced;
-            if !synced {
+            if !synced || again.is_some_and(|again| Instant::now() < again) {
                 continue;
             }
             // The first time, and after a refusal, nothing is known of what is there.
-            let result = if work.synced || failing { self.converge() } else { self.apply(&work) };
+            let result = if work.synced || again.is_some() { self.converge() } else { self.apply(&work) };
             match result {
                 Ok(()) => {
-                    pause = FIRST_PAUSE;
+                    (pause, again) = (FIRST_PAUSE, None);
                     self.tell(State::InForce);
                 }
                 Err(error) => {
-                    error!(
-                        error = &error as &dyn std::error::Error,
-                        again_in_ms = pause.as_millis() as u64,
-                        "network not as wanted"
-                    );
+                    let error = &error as &dyn std::error::Error;
+                    error!(error, again_in_ms = pause.as_millis() as u64, "network not as wanted");
+                    again = Some(Instant::now() + pause);
                     pause = (pause * 2).min(LONGEST_PAUSE);
                     self.tell(State::Failing);
                 }

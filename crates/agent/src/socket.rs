@@ -29,7 +29,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Answers requests.
 pub trait Serve: Send + Sync + 'static {
     /// Does what the request asks; `netns` is the sandbox's namespace where the request has one.
-    fn serve(&self, request: Request, netns: Option<OwnedFd>) -> Reply;
+    fn serve(&self, request: &Request, netns: Option<OwnedFd>) -> Reply;
+
+    /// The peer went away before it was answered: what was done for it is undone.
+    fn unanswered(&self, request: &Request);
 }
 
 /// Binds the socket (mode 0600) and serves it on threads of its own until the process ends.
@@ -92,7 +95,8 @@ fn answer(stream: &UnixStream, server: &dyn Serve) -> io::Result<()> {
         return cni_wire::send_reply(stream, &Reply::Failed(refusal));
     }
     let (request, netns) = cni_wire::receive_request(stream)?;
-    cni_wire::send_reply(stream, &server.serve(request, netns))
+    let reply = server.serve(&request, netns);
+    cni_wire::send_reply(stream, &reply).inspect_err(|_| server.unanswered(&request))
 }
 
 /// Counts the requests that are being served.
@@ -132,22 +136,27 @@ mod tests {
     struct Echo;
 
     impl Serve for Echo {
-        fn serve(&self, request: Request, _: Option<OwnedFd>) -> Reply {
-            Reply::Done(Some(request.container_id.into()))
+        fn serve(&self, request: &Request, _: Option<OwnedFd>) -> Reply {
+            Reply::Done(Some(request.container_id.clone().into()))
         }
+
+        fn unanswered(&self, _: &Request) {}
     }
 
-    fn ask(path: &Path, id: &str) -> io::Result<Reply> {
-        let stream = UnixStream::connect(path)?;
-        let request = Request {
+    fn request(id: &str) -> Request {
+        Request {
             verb: Verb::Status,
             container_id: id.to_owned(),
             ifname: String::new(),
             netns_path: String::new(),
             args: BTreeMap::new(),
             config: serde_json::json!({}),
-        };
-        cni_wire::send_request(&stream, &request, None)?;
+        }
+    }
+
+    fn ask(path: &Path, id: &str) -> io::Result<Reply> {
+        let stream = UnixStream::connect(path)?;
+        cni_wire::send_request(&stream, &request(id), None)?;
         cni_wire::receive_reply(&stream)
     }
 
@@ -165,6 +174,36 @@ mod tests {
         for (id, asker) in askers.into_iter().enumerate() {
             assert_eq!(asker.join().unwrap(), Reply::Done(Some(id.to_string().into())));
         }
+    }
+
+    /// Answers when it is told to, and tells of answers that nobody took.
+    struct Slow {
+        go: Mutex<std::sync::mpsc::Receiver<()>>,
+        unanswered: std::sync::mpsc::Sender<String>,
+    }
+
+    impl Serve for Slow {
+        fn serve(&self, _: &Request, _: Option<OwnedFd>) -> Reply {
+            self.go.lock().unwrap().recv().unwrap();
+            Reply::Done(None)
+        }
+
+        fn unanswered(&self, request: &Request) {
+            self.unanswered.send(request.container_id.clone()).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_was_done_for_a_plugin_that_died_is_told_to_be_undone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("agent.sock");
+        let ((go, gone), (unanswered, told)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
+        listen(&path, Arc::new(Slow { go: Mutex::new(gone), unanswered })).unwrap();
+        let plugin = UnixStream::connect(&path).unwrap();
+        cni_wire::send_request(&plugin, &request("killed"), None).unwrap();
+        drop(plugin);
+        go.send(()).unwrap();
+        assert_eq!(told.recv_timeout(Duration::from_secs(5)).unwrap(), "killed");
     }
 
     #[test]

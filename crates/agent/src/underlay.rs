@@ -83,7 +83,8 @@ impl Underlay {
             return Ok(());
         }
         let mut socket = RtSocket::open()?;
-        let devices = link::list(&mut socket)?.into_iter().map(|link| link.name.to_string()).filter(|name| !is_ours(name));
+        let devices =
+            link::list(&mut socket)?.into_iter().map(|link| link.name.to_string()).filter(|name| !is_ours(name));
         for device in devices.chain(["default".to_owned()]) {
             let own = level(&sysctl::read_here(&filter(&device))?);
             sysctl::set_here(&filter(&device), &own.max(all).to_string())?;

@@ -1,4 +1,4 @@
-//! What the agent knows of this node's pods, so that an ADD asks nobody.
+//! What the agent knows of this node and its pods, so that an ADD asks nobody.
 
 use std::{
     collections::HashMap,
@@ -6,26 +6,46 @@ use std::{
     time::Duration,
 };
 
-use podnet_model::{Change, Pod, PodKey};
+use podnet_model::{Change, NodeName, Pod, PodKey};
+use tokio::sync::Notify;
 
-/// The pods of this node, as last told by the watch.
-#[derive(Debug, Default)]
+/// This node and its pods, as last told by the watch.
+#[derive(Debug)]
 pub struct View {
+    node: NodeName,
     pods: Mutex<HashMap<PodKey, Pod>>,
     changed: Condvar,
+    without_subnet: Notify,
 }
 
 impl View {
+    /// For this node; nothing is known yet.
+    #[must_use]
+    pub fn new(node: NodeName) -> Self {
+        Self { node, pods: Mutex::default(), changed: Condvar::new(), without_subnet: Notify::new() }
+    }
+
     /// Takes a change in.
     pub fn learn(&self, change: &Change) {
-        if let Change::Pod(key, pod) = change {
-            let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
-            match pod {
-                Some(pod) => pods.insert(key.clone(), pod.clone()),
-                None => pods.remove(key),
-            };
-            self.changed.notify_all();
+        match change {
+            Change::Pod(key, pod) => {
+                let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+                match pod {
+                    Some(pod) => pods.insert(key.clone(), pod.clone()),
+                    None => pods.remove(key),
+                };
+                self.changed.notify_all();
+            }
+            Change::Node(name, Some(node)) if *name == self.node && node.subnet.is_none() => {
+                self.without_subnet.notify_one();
+            }
+            _ => {}
         }
+    }
+
+    /// Waits until this node's object is seen without the node's subnet.
+    pub async fn node_without_subnet(&self) {
+        self.without_subnet.notified().await;
     }
 
     /// The pod, awaited for at most `patience` where it is not known yet: the runtime may have heard of it a moment earlier. With a

@@ -4,7 +4,7 @@
 //! that try, the API server refuses one.
 
 use kube::{
-    Api, Client, Resource, ResourceExt,
+    Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, PostParams, Preconditions},
 };
 use podnet_model::{
@@ -63,7 +63,7 @@ impl Blocks {
         match self.blocks.create(&PostParams::default(), &IPAMBlock::claim(cidr, size, &self.node)).await {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.is_already_exists() => {
-                let owner = self.owner(cidr).await.map_err(failed)?;
+                let owner = self.blocks.get_opt(&block_name(cidr)).await.map_err(failed)?.as_ref().and_then(owner);
                 if owner.as_ref() != Some(&self.node) {
                     return Ok(Claim::Theirs(owner));
                 }
@@ -87,50 +87,51 @@ impl Blocks {
     ///
     /// When the API server cannot be reached.
     pub async fn own(&self) -> Result<Vec<(BlockCidr, IPAMBlockSpec)>, kube::Error> {
-        let ours = format!("host:{}", self.node);
         let blocks = self.blocks.list(&ListParams::default()).await?.items.into_iter();
         Ok(blocks
-            .filter(|block| block.spec.affinity.as_ref() == Some(&ours))
+            .filter(|block| self.is_ours(block))
             .filter_map(|block| Some((BlockCidr(block.spec.cidr.parse().ok()?), block.spec)))
             .collect())
     }
 
-    async fn owner(&self, cidr: BlockCidr) -> Result<Option<NodeName>, kube::Error> {
-        let block = self.blocks.get_opt(&block_name(cidr)).await?;
-        let affinity = block.and_then(|block| block.spec.affinity);
-        Ok(affinity.as_deref().and_then(|affinity| affinity.strip_prefix("host:")).map(NodeName::from))
-    }
-
     /// Publishes which addresses of an own block are given. `occupancy` writes them into the object, and says whether it changed
-    /// anything.
+    /// anything. Where the object is gone, the block is claimed again first: its addresses are in use.
     ///
     /// # Errors
     ///
-    /// When the API server cannot be reached, or the block is gone or no longer this node's.
+    /// When the API server cannot be reached or the object changes too fast.
     pub async fn publish(
         &self,
         cidr: BlockCidr,
+        size: u32,
         occupancy: impl Fn(&mut IPAMBlockSpec) -> bool,
-    ) -> Result<(), BlockError> {
+    ) -> Result<Claim, BlockError> {
         let failed = |source| BlockError { action: "publish", cidr, source: Box::new(source) };
         let name = block_name(cidr);
-        for _ in 0..CONFLICT_RETRIES {
-            let mut block = self.blocks.get(&name).await.map_err(failed)?;
+        let mut attempts = 0..CONFLICT_RETRIES;
+        loop {
+            let Some(mut block) = self.blocks.get_opt(&name).await.map_err(failed)? else {
+                warn!(%cidr, "the object of a block in use is gone; the block is claimed again");
+                match self.claim(cidr, size).await? {
+                    Claim::Ours => continue,
+                    theirs => return Ok(theirs),
+                }
+            };
+            if !self.is_ours(&block) {
+                return Ok(Claim::Theirs(owner(&block)));
+            }
             if !occupancy(&mut block.spec) {
-                return Ok(());
+                return Ok(Claim::Ours);
             }
             match self.blocks.replace(&name, &PostParams::default(), &block).await {
-                Ok(_) => return Ok(()),
-                Err(kube::Error::Api(status)) if status.is_conflict() => {}
+                Ok(_) => return Ok(Claim::Ours),
+                Err(kube::Error::Api(status)) if status.is_conflict() && attempts.next().is_some() => {}
                 Err(error) => return Err(failed(error)),
             }
         }
-        let block = self.blocks.get(&name).await.map_err(failed)?;
-        warn!(%cidr, version = ?block.resource_version(), "block changes too fast to be published now; the next change publishes it");
-        Ok(())
     }
 
-    /// Gives a block up, if it is still this node's and nobody changed it meanwhile.
+    /// Gives a block up. One that is another node's by now stays as it is, and so does one that somebody changes meanwhile.
     ///
     /// # Errors
     ///
@@ -138,14 +139,24 @@ impl Blocks {
     pub async fn give_up(&self, cidr: BlockCidr) -> Result<(), BlockError> {
         let failed = |source| BlockError { action: "give up", cidr, source: Box::new(source) };
         let name = block_name(cidr);
-        let affinity = format!("{}-{name}", self.node);
-        if let Some(block) = self.blocks.get_opt(&name).await.map_err(failed)? {
-            let unchanged = Preconditions { uid: block.uid(), resource_version: block.meta().resource_version.clone() };
+        let block = self.blocks.get_opt(&name).await.map_err(failed)?;
+        if let Some(block) = block.filter(|block| self.is_ours(block)) {
+            let unchanged = Preconditions { uid: block.uid(), resource_version: block.resource_version() };
             let params = DeleteParams { preconditions: Some(unchanged), ..DeleteParams::default() };
             absent_is_fine(self.blocks.delete(&name, &params).await.map(|_| ())).map_err(failed)?;
         }
+        let affinity = format!("{}-{name}", self.node);
         absent_is_fine(self.affinities.delete(&affinity, &DeleteParams::default()).await.map(|_| ())).map_err(failed)
     }
+
+    fn is_ours(&self, block: &IPAMBlock) -> bool {
+        owner(block).as_ref() == Some(&self.node)
+    }
+}
+
+/// The node that a block's object names (`host:NAME`).
+fn owner(block: &IPAMBlock) -> Option<NodeName> {
+    block.spec.affinity.as_deref()?.strip_prefix("host:").map(NodeName::from)
 }
 
 fn absent_is_fine(result: Result<(), kube::Error>) -> Result<(), kube::Error> {

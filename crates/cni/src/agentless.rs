@@ -25,7 +25,7 @@ pub(crate) fn delete(container_id: &str, ifname: &str, tombstones: &Path) -> Res
     })
 }
 
-/// The tombstone's name is the attachment's identity; neither part can hold a `/` or a `@` (checked in `environment`).
+/// The tombstone's name is the attachment's identity: neither part can hold a `/`, and the container's id no `@` (`environment`).
 fn leave_tombstone(container_id: &str, ifname: &str, tombstones: &Path) -> io::Result<()> {
     fs::create_dir_all(tombstones)?;
     let mut file = File::create(tombstones.join(format!("{container_id}@{ifname}")))?;

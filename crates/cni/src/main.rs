@@ -26,7 +26,7 @@ use serde_json::Value;
 /// Longest input that is read: far above any configuration, far below what would hurt.
 const MAX_INPUT: u64 = 1 << 20;
 
-/// How long the agent may take for one request; runtimes give a plugin minutes, and a claim of a new block takes a second at worst.
+/// How long the agent may take for one request: it waits at most 5 s for the pod and 10 s for a block, and others' requests come first.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
 fn configuration() -> Result<Value, Failure> {
     let mut text = Vec::new();
     std::io::stdin().take(MAX_INPUT).read_to_end(&mut text).map_err(|error| {
-        Failure::new(5, format!("cannot read the network configuration from standard input: {error}"))
+        Failure::new(Failure::IO, format!("cannot read the network configuration from standard input: {error}"))
     })?;
     let config: Value = serde_json::from_slice(&text).map_err(|error| {
         Failure::new(Failure::DECODING, format!("the network configuration on standard input is not JSON: {error}"))

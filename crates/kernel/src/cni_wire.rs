@@ -81,6 +81,8 @@ pub struct Failure {
 impl Failure {
     /// An environment variable is missing or invalid.
     pub const INVALID_ENVIRONMENT: u32 = 4;
+    /// Input cannot be read.
+    pub const IO: u32 = 5;
     /// Input cannot be decoded.
     pub const DECODING: u32 = 6;
     /// The network configuration is invalid.

@@ -58,7 +58,8 @@ impl NodeIpam {
     pub fn surplus_blocks(&self, now: Moment) -> Vec<BlockCidr> {
         let mut kept = self.ledger.own.clone();
         let mut surplus = Vec::new();
-        for block in self.ledger.own.iter().rev().filter(|block| self.is_idle(**block, now)) {
+        let ours = |block: &Ipv4Net| self.known.get(block).is_none_or(|owner| owner.as_ref() == Some(&self.node));
+        for block in self.ledger.own.iter().rev().filter(|block| ours(block) && self.is_idle(**block, now)) {
             let pool = self.pool_around(*block).filter(|(pool, _)| self.selects(pool));
             let has_room =
                 |other: &Ipv4Net| other != block && self.ledger.held_in(*other).count() < ledger::size(*other);
@@ -83,6 +84,11 @@ impl NodeIpam {
         self.ledger.record(&record);
         self.leaving.insert(cidr);
         Some(vec![record])
+    }
+
+    /// Blocks that were given up and whose object may still be there: to be deleted, also after an attempt that failed.
+    pub fn leaving(&self) -> impl Iterator<Item = BlockCidr> {
+        self.leaving.iter().map(|cidr| BlockCidr((*cidr).into()))
     }
 
     /// The object of a block that was given up is deleted.
