@@ -5,6 +5,7 @@ use std::sync::Arc;
 use chrono::{SecondsFormat, Utc};
 use ipnet::{IpNet, Ipv4Net};
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::allocate::ServiceAllocator;
@@ -14,6 +15,7 @@ use crate::errors::ApiError;
 use crate::nodeproxy::{NodeProxy, NodeProxyError};
 use crate::pki::{Pki, PkiError};
 use crate::registry::{Registry, Resource, from_view};
+use crate::shape::MAX_BYTES;
 use crate::store::{Key, Object, OpenError, Store, WriteError};
 
 mod accounts;
@@ -26,6 +28,7 @@ mod delete;
 mod metadata;
 mod modify;
 mod options;
+mod pod_uses;
 mod pods;
 mod scale;
 
@@ -72,6 +75,8 @@ pub struct Api {
 struct Core {
     store: Store,
     registry: Registry,
+    /// Revision of the latest commit that touched a definition.
+    defined: watch::Receiver<u64>,
     services: ServiceAllocator,
     tokens: Tokens,
     nodes: NodeProxy,
@@ -91,8 +96,8 @@ impl Api {
         let tokens = Tokens::new(pki.token_key())?;
         let nodes = NodeProxy::new(pki)?;
         let registry = Registry::default();
-        let api = Self { core: Arc::new(Core { store, registry, services, tokens, nodes, stopping }) };
-        api.serve_definitions();
+        let defined = store.subscribe(definitions::DEFINITIONS);
+        let api = Self { core: Arc::new(Core { store, registry, defined, services, tokens, nodes, stopping }) };
         api.resume_cleanups();
         api.bootstrap(config).await?;
         Ok(api)
@@ -103,7 +108,7 @@ impl Api {
         &self.core.store
     }
 
-    /// The kinds that are served.
+    /// The built-in kinds. Which custom ones are served beside them says [`Api::catalog`].
     pub fn registry(&self) -> &Registry {
         &self.core.registry
     }
@@ -125,12 +130,6 @@ impl Api {
 
     fn services(&self) -> &ServiceAllocator {
         &self.core.services
-    }
-
-    /// The node that a pod is bound to.
-    pub fn node_of_pod(&self, namespace: &str, name: &str) -> Option<String> {
-        let pod = self.store().object("pods", namespace, name)?;
-        pod.value["spec"]["nodeName"].as_str().map(str::to_owned)
     }
 
     /// The stored object, or 404.
@@ -166,6 +165,8 @@ impl Place<'_> {
             WriteError::Exists => ApiError::already_exists(self.resource, self.name),
             WriteError::Missing => ApiError::not_found(self.resource, self.name),
             WriteError::Changed => ApiError::modified(self.resource, self.name),
+            WriteError::TooLarge => ApiError::too_large(MAX_BYTES),
+            WriteError::TooDeep => ApiError::bad_request(error.to_string()),
             WriteError::Storage(_) => ApiError::internal(error),
             WriteError::Closed => ApiError::unavailable("the server is stopping"),
         }

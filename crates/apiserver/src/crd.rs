@@ -11,6 +11,7 @@ use tracing::warn;
 use crate::registry::builtin::custom_subresources;
 use crate::registry::resource::group_resource;
 use crate::registry::{CustomKind, Resource, ScalePaths, View};
+use crate::shape::MAX_DEPTH;
 use crate::table::CustomColumn;
 
 mod definition;
@@ -81,7 +82,9 @@ fn columns(list: &Value) -> Vec<CustomColumn> {
 fn scale_paths(scale: &Value) -> Option<ScalePaths> {
     let path = |field: &str| {
         let text = scale[field].as_str()?.trim_start_matches('.');
-        Some(text.split('.').map(str::to_owned).collect::<Vec<_>>())
+        // An object of that depth could not be stored anyway.
+        let path: Vec<String> = text.split('.').map(str::to_owned).collect();
+        (path.len() < MAX_DEPTH).then_some(path)
     };
     Some(ScalePaths {
         spec: path("specReplicasPath")?,

@@ -17,6 +17,7 @@ use crate::{discovery, openapi};
 
 pub mod body;
 mod change;
+mod node_restriction;
 pub mod query;
 mod read;
 mod represent;
@@ -77,18 +78,16 @@ fn authenticate(api: &Api, request: &Request<Body>) -> Option<Identity> {
 
 fn authorize(api: &Api, identity: &Identity, target: &Target, method: &Method, watch: bool) -> Result<(), ApiError> {
     let attempt = target.attempt(method, watch);
-    if rules::allows(identity, &attempt, &|namespace, name| api.node_of_pod(namespace, name)) {
+    if rules::allows(identity, &attempt, api) {
         return Ok(());
     }
     let why = attempt.refusal(identity);
     match target {
         Target::Path(_) => Err(ApiError::forbidden_plain(why)),
-        Target::Resource(target) => {
-            match api.registry().catalog().resource(&target.group, &target.version, &target.plural) {
-                Some(resource) => Err(ApiError::forbidden(&resource, attempt.name, &why)),
-                None => Err(ApiError::forbidden_plain(format!("{} is forbidden: {why}", target.plural))),
-            }
-        }
+        Target::Resource(target) => match api.catalog().resource(&target.group, &target.version, &target.plural) {
+            Some(resource) => Err(ApiError::forbidden(&resource, attempt.name, &why)),
+            None => Err(ApiError::forbidden_plain(format!("{} is forbidden: {why}", target.plural))),
+        },
     }
 }
 
@@ -97,7 +96,7 @@ fn outside(call: &Call<'_>, path: &str) -> Result<Response, ApiError> {
     if !matches!(call.method, Method::GET | Method::HEAD) {
         return Err(ApiError::method_not_allowed());
     }
-    let catalog = call.api.registry().catalog();
+    let catalog = call.api.catalog();
     if let Some(document) = discovery::document(&catalog, path, &call.headers) {
         return Ok(document);
     }
@@ -106,7 +105,7 @@ fn outside(call: &Call<'_>, path: &str) -> Result<Response, ApiError> {
 
 /// Resources, objects and subresources.
 async fn inside(call: Call<'_>, target: ResourceTarget) -> Result<Response, ApiError> {
-    let catalog = call.api.registry().catalog();
+    let catalog = call.api.catalog();
     let resource =
         catalog.resource(&target.group, &target.version, &target.plural).ok_or_else(ApiError::no_such_path)?;
     let is_namespace = resource.is("", "namespaces");

@@ -35,6 +35,7 @@ pub mod protobuf;
 pub mod registry;
 pub mod selector;
 pub mod server;
+mod shape;
 pub mod store;
 pub mod table;
 

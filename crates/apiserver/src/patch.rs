@@ -2,6 +2,7 @@
 //!
 //! Pure: an object and a patch in, the patched object out. Whether the result is a valid object is for `admission` to say.
 
+mod operations;
 mod schema;
 mod strategic;
 
@@ -120,7 +121,7 @@ pub fn apply(
             json_patch::merge(&mut result, patch);
             Ok(result)
         }
-        PatchKind::Json => apply_operations(current, patch),
+        PatchKind::Json => operations::apply(current, patch),
         PatchKind::Strategic => {
             let schema = schema::root(group, resource_kind).ok_or_else(|| PatchError::StrategicUnsupported {
                 group: group.to_owned(),
@@ -131,19 +132,6 @@ pub fn apply(
             Ok(Value::Object(result))
         }
     }
-}
-
-fn apply_operations(current: &Value, patch: &Value) -> Result<Value, PatchError> {
-    let patch = serde_json::from_value::<json_patch::Patch>(patch.clone())
-        .map_err(|e| PatchError::Unreadable { reason: e.to_string() })?;
-    let mut result = current.clone();
-    json_patch::patch(&mut result, &patch).map_err(|e| PatchError::Operation {
-        index: e.operation,
-        path: e.path.to_string(),
-        reason: e.kind.to_string(),
-    })?;
-    object(&result)?;
-    Ok(result)
 }
 
 fn object(value: &Value) -> Result<&serde_json::Map<String, Value>, PatchError> {

@@ -38,6 +38,11 @@ pub struct Catalog {
 }
 
 impl Catalog {
+    /// The built-in kinds alone.
+    pub fn builtin() -> Self {
+        Self::of(builtin::resources().map(Arc::new))
+    }
+
     fn of(resources: impl Iterator<Item = Arc<Resource>>) -> Self {
         let mut catalog = Self::default();
         for resource in resources {
@@ -72,32 +77,45 @@ impl Catalog {
     }
 }
 
-/// The catalog that is served now.
+/// The kinds that are served, kept in step with the definitions in the store.
 #[derive(Debug)]
 pub struct Registry {
     builtin: Vec<Arc<Resource>>,
-    current: RwLock<Arc<Catalog>>,
+    current: RwLock<Current>,
+}
+
+/// A catalog, and the store's revision whose definitions it shows.
+#[derive(Debug)]
+struct Current {
+    revision: u64,
+    catalog: Arc<Catalog>,
 }
 
 impl Default for Registry {
     fn default() -> Self {
         let builtin: Vec<_> = builtin::resources().map(Arc::new).collect();
-        let current = RwLock::new(Arc::new(Catalog::of(builtin.iter().cloned())));
-        Self { builtin, current }
+        let catalog = Arc::new(Catalog::of(builtin.iter().cloned()));
+        Self { builtin, current: RwLock::new(Current { revision: 0, catalog }) }
     }
 }
 
 impl Registry {
-    /// The catalog at this moment.
-    pub fn catalog(&self) -> Arc<Catalog> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Serves these custom kinds beside the built-in ones from now on.
-    pub fn serve_custom(&self, custom: Vec<Resource>) {
-        let all = self.builtin.iter().cloned().chain(custom.into_iter().map(Arc::new));
-        let catalog = Arc::new(Catalog::of(all));
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = catalog;
+    /// The catalog of a revision or of a later one. Where the one at hand is older, `custom` tells which custom kinds there are by
+    /// now, and at which revision. Of two that ask at once one waits for the other, so that an older answer never replaces a newer.
+    pub fn catalog_since(&self, revision: u64, custom: impl FnOnce() -> (u64, Vec<Resource>)) -> Arc<Catalog> {
+        {
+            let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+            if current.revision >= revision {
+                return Arc::clone(&current.catalog);
+            }
+        }
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if current.revision < revision {
+            let (revision, custom) = custom();
+            let all = self.builtin.iter().cloned().chain(custom.into_iter().map(Arc::new));
+            *current = Current { revision, catalog: Arc::new(Catalog::of(all)) };
+        }
+        Arc::clone(&current.catalog)
     }
 
     /// A resource that is built in. Its absence is a mistake in this program, not of its input.

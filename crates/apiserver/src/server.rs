@@ -21,6 +21,9 @@ use crate::controllers::{self, ControllersConfig};
 use crate::pki::{Issued, Pki, PkiError};
 
 mod connection;
+mod peers;
+
+use peers::Peers;
 
 /// How long connections may take to end when the server stops.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -129,9 +132,10 @@ impl Server {
         let stopping = self.api.stopping().clone();
         let connections = TaskTracker::new();
         let mut accepting = JoinSet::new();
+        let peers = Peers::default();
         for listener in self.listeners {
             let (api, acceptor) = (self.api.clone(), self.acceptor.clone());
-            accepting.spawn(accept(listener, api, acceptor, connections.clone(), stopping.clone()));
+            accepting.spawn(accept(listener, api, acceptor, peers.clone(), connections.clone(), stopping.clone()));
         }
         info!("API is served");
         shutdown.await;
@@ -148,6 +152,7 @@ async fn accept(
     listener: TcpListener,
     api: Api,
     Acceptor(acceptor): Acceptor,
+    peers: Peers,
     connections: TaskTracker,
     stopping: CancellationToken,
 ) {
@@ -159,7 +164,11 @@ async fn accept(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let work = connection::serve(stream, acceptor.clone(), router.clone(), stopping.clone());
+                let Some(admission) = peers.admit(peer.ip()) else {
+                    tracing::debug!(%peer, "too many connections without a certificate: refused");
+                    continue;
+                };
+                let work = connection::serve(stream, admission, acceptor.clone(), router.clone(), stopping.clone());
                 connections.spawn(async move {
                     if let Err(error) = work.await {
                         tracing::debug!(%peer, error = &error as &dyn std::error::Error, "connection ended");

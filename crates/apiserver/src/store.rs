@@ -16,6 +16,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
 mod cache;
+mod database;
 mod event;
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,10 @@ pub use cache::{Listing, Position};
 pub use event::{Change, Event, Expired, watch_line};
 
 use cache::Cache;
+use database::Database;
 use writer::Job;
+
+use crate::shape::{MAX_BYTES, MAX_DEPTH};
 
 /// Writes that may wait for the commit thread before writers are held back.
 const WAITING_WRITES: usize = 1024;
@@ -94,7 +98,14 @@ pub enum WriteError {
     /// The object is at another revision than the writer presumed.
     #[error("the object is at another revision")]
     Changed,
-    /// The disk refused.
+    /// The object is larger than one may be.
+    #[error("the object is larger than {MAX_BYTES} bytes")]
+    TooLarge,
+    /// The object is nested deeper than one may be.
+    #[error("the object is nested deeper than {MAX_DEPTH} levels")]
+    TooDeep,
+    /// The disk refused. What was written before is safe; this write may only be found to have happened after all when the server
+    /// cannot read its store again before it is restarted.
     #[error("committing to the store failed: {0}")]
     Storage(Arc<str>),
     /// The store was closed.
@@ -113,6 +124,12 @@ pub enum OpenError {
         /// What the database says.
         #[source]
         source: Box<redb::Error>,
+    },
+    /// Another process has it open.
+    #[error("the store {path} is in use by another process; stop that one first, or choose another store")]
+    InUse {
+        /// The store's file.
+        path: String,
     },
     /// A stored object is not readable.
     #[error("reading {resource} {namespace}/{name} from the store")]
@@ -143,7 +160,11 @@ pub struct Store {
 impl Store {
     /// Opens the store in the file at `path`, which is created when missing, and reads it into memory. Blocking.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let (database, cache) = writer::load(path)?;
+        Self::over(Database::file(path)?)
+    }
+
+    fn over(mut database: Database) -> Result<Self, OpenError> {
+        let cache = database.load()?;
         let cache = Arc::new(RwLock::new(cache));
         let (jobs, queue) = mpsc::channel(WAITING_WRITES);
         let committer = writer::Committer::new(database, Arc::clone(&cache));

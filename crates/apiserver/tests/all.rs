@@ -6,6 +6,7 @@ mod all {
     mod custom_kinds;
     mod deletion;
     mod durability;
+    mod hostile;
     mod identities;
     mod kubectl;
     mod streaming;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{Api, Place};
 use crate::auth::{BoundAccount, Identity};
 use crate::errors::ApiError;
+use crate::store::Object;
 
 /// Seconds that a token lives when the request does not say.
 const DEFAULT_LIFETIME: i64 = 3600;
@@ -18,6 +19,9 @@ impl Api {
     /// Answers a TokenRequest for the account at a place.
     pub fn request_token(&self, at: &Place<'_>, mut request: Value) -> Result<Value, ApiError> {
         let account = self.existing(at)?;
+        if !matches!(request["spec"], Value::Null | Value::Object(_)) {
+            return Err(ApiError::bad_request("TokenRequest: spec: an object is expected"));
+        }
         let spec = &request["spec"];
         let lifetime = spec["expirationSeconds"].as_i64().unwrap_or(DEFAULT_LIFETIME);
         if lifetime < *LIFETIMES.start() {
@@ -33,12 +37,12 @@ impl Api {
         }
         let pod = self.bound_pod(at, &spec["boundObjectRef"])?;
         let uid = account.value["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-        let bound = BoundAccount { namespace: at.namespace.to_owned(), name: at.name.to_owned(), uid };
+        let bound = BoundAccount { namespace: at.namespace.to_owned(), name: at.name.to_owned(), uid, pod };
         let now = Utc::now();
         let end = now + TimeDelta::seconds(lifetime);
         let token = self
             .tokens()
-            .issue(&bound, pod, audiences.clone(), now.timestamp(), end.timestamp())
+            .issue(&bound, audiences.clone(), now.timestamp(), end.timestamp())
             .map_err(|error| ApiError::internal(&error))?;
         let expiration = end.to_rfc3339_opts(SecondsFormat::Secs, true);
         request["kind"] = json!("TokenRequest");
@@ -66,7 +70,7 @@ impl Api {
         }
     }
 
-    /// Whom a bearer token speaks for: a service account that still is the one that it was made for.
+    /// Whom a bearer token speaks for: a service account that still is the one that it was made for, as is its pod.
     pub fn identity_of_token(&self, token: &str) -> Option<Identity> {
         let account = match self.tokens().verify(token) {
             Ok(account) => account,
@@ -76,7 +80,10 @@ impl Api {
             }
         };
         let stored = self.store().object("serviceaccounts", &account.namespace, &account.name)?;
-        let same = stored.value["metadata"]["uid"].as_str() == Some(&account.uid);
-        same.then(|| Identity::service_account(&account.namespace, &account.name))
+        let is = |object: &Object, uid: &str| object.value["metadata"]["uid"] == uid;
+        let carried = account.pod.as_ref().is_none_or(|(pod, uid)| {
+            self.store().object("pods", &account.namespace, pod).is_some_and(|stored| is(&stored, uid))
+        });
+        (carried && is(&stored, &account.uid)).then(|| Identity::service_account(&account.namespace, &account.name))
     }
 }

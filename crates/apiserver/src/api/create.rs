@@ -61,10 +61,7 @@ impl Api {
         }
         let allocated = is_service(resource).then(|| object.clone());
         match self.store().write(Write::Create { key: at.key(), value: object }).await {
-            Ok(stored) => {
-                self.after_write(resource, &stored.value, false);
-                Ok(Saved::stored(stored, warnings))
-            }
+            Ok(stored) => Ok(Saved::stored(stored, warnings)),
             Err(error) => {
                 allocated.iter().for_each(|service| self.deallocate(resource, service));
                 Err(at.refused(error))
@@ -105,19 +102,10 @@ impl Api {
         assigned.map_err(|errors| ApiError::invalid(&at.resource.group, &at.resource.kind, at.name, &errors))
     }
 
-    fn deallocate(&self, resource: &Resource, object: &Value) {
+    /// Gives back what a Service that is gone had been given.
+    pub(super) fn deallocate(&self, resource: &Resource, object: &Value) {
         if is_service(resource) {
             self.services().release(object);
-        }
-    }
-
-    /// What has to follow a write.
-    pub(super) fn after_write(&self, resource: &Resource, object: &Value, deleted: bool) {
-        if deleted {
-            self.deallocate(resource, object);
-        }
-        if super::admit::is_definition(resource) {
-            self.serve_definitions();
         }
     }
 }

@@ -1,5 +1,6 @@
 //! CustomResourceDefinitions at work: their kinds are served, and cleaned up when a definition is deleted.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -9,20 +10,24 @@ use super::metadata::{finalizers, is_deleting};
 use super::{Api, DeleteOptions, Part, Place, WriteOptions};
 use crate::crd::{self, CLEANUP_FINALIZER};
 use crate::errors::ApiError;
-use crate::registry::Resource;
+use crate::registry::{Catalog, Resource};
 
 /// Store name of the definitions.
-const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
+pub(super) const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
 
 /// How often a cleanup looks again when nothing tells it to.
 const RECHECK: Duration = Duration::from_secs(5);
 
 impl Api {
-    /// Serves exactly the custom kinds that are defined now.
-    pub(super) fn serve_definitions(&self) {
-        let definitions = self.store().list(DEFINITIONS, None).objects;
-        let custom = definitions.iter().flat_map(|definition| crd::resources(&definition.value)).collect();
-        self.registry().serve_custom(custom);
+    /// The kinds that are served now: exactly those whose definitions a reader of the store sees. Whoever saw a definition come or
+    /// go, sees its kind come or go.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        let defined = *self.core.defined.borrow();
+        self.registry().catalog_since(defined, || {
+            let definitions = self.store().list(DEFINITIONS, None);
+            let custom = definitions.objects.iter().flat_map(|definition| crd::resources(&definition.value)).collect();
+            (definitions.revision, custom)
+        })
     }
 
     /// Goes on with the cleanups that a stop of the server interrupted.

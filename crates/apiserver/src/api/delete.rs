@@ -78,7 +78,6 @@ impl Api {
             crate::store::WriteError::Changed => Replace::Changed,
             other => Replace::Refused(at.refused(other)),
         })?;
-        self.after_write(at.resource, &stored.value, false);
         Ok(Deletion::Begun(stored))
     }
 

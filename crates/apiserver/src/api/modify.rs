@@ -116,10 +116,7 @@ impl Api {
         let taken = reallocated.then(|| object.clone());
         let write = Write::Update { key: at.key(), value: object, expected: Some(current.revision) };
         match self.store().write(write).await {
-            Ok(stored) => {
-                self.after_write(resource, &stored.value, false);
-                Ok(Saved::stored(stored, warnings))
-            }
+            Ok(stored) => Ok(Saved::stored(stored, warnings)),
             Err(error) => {
                 if let Some(taken) = taken {
                     self.take_back(&current.value, &taken);
@@ -133,7 +130,7 @@ impl Api {
     pub(super) async fn remove(&self, at: &Place<'_>, expected: Option<u64>) -> Result<Arc<Object>, Replace> {
         let write = Write::Delete { key: at.key(), expected };
         let stored = self.store().write(write).await.map_err(|error| Replace::of(at, error))?;
-        self.after_write(at.resource, &stored.value, true);
+        self.deallocate(at.resource, &stored.value);
         Ok(stored)
     }
 

@@ -49,7 +49,8 @@ impl Identity {
 
     /// The node that this is, when it is one.
     pub fn node(&self) -> Option<&str> {
-        self.is_in(NODES).then(|| self.user.strip_prefix(NODE_USER)).flatten()
+        let name = self.user.strip_prefix(NODE_USER).filter(|name| !name.is_empty())?;
+        self.is_in(NODES).then_some(name)
     }
 
     /// Namespace and name of the service account that this is, when it is one.

@@ -3,14 +3,10 @@
 use serde_json::{Value, json};
 
 use super::Identity;
-use super::rules::{Attempt, allows};
+use super::rules::{Attempt, Facts, allows};
 
 /// Fills in the answer of a SelfSubjectAccessReview.
-pub fn access_review(
-    identity: &Identity,
-    mut review: Value,
-    node_of_pod: &dyn Fn(&str, &str) -> Option<String>,
-) -> Value {
+pub fn access_review(identity: &Identity, mut review: Value, facts: &dyn Facts) -> Value {
     let allowed = {
         let spec = &review["spec"];
         let resource = &spec["resourceAttributes"];
@@ -33,7 +29,7 @@ pub fn access_review(
             path = word(&spec["nonResourceAttributes"], "path");
             Attempt { verb: &verb, path: &path, ..Attempt::default() }
         };
-        allows(identity, &attempt, node_of_pod)
+        allows(identity, &attempt, facts)
     };
     review["status"] = json!({ "allowed": allowed });
     review

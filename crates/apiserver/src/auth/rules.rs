@@ -64,6 +64,8 @@ enum On {
     OwnNode,
     /// Pods bound to the node that asks.
     OwnPods,
+    /// What the pods bound to the node that asks use.
+    UsedByOwnPods,
     /// The lease of the node that asks; at creation the name is not in the path.
     OwnLease,
 }
@@ -89,11 +91,14 @@ const RULES: &[Rule] = &[
         ("authorization.k8s.io", "selfsubjectaccessreviews"), ("authentication.k8s.io", "selfsubjectreviews")] },
 
     Rule { who: Who::Group(NODES), verbs: READ, on: On::Any, resources: &[
-        ("", "nodes"), ("", "pods"), ("", "services"), ("", "endpoints"), ("", "namespaces"), ("", "configmaps"),
+        ("", "nodes"), ("", "pods"), ("", "services"), ("", "endpoints"), ("", "namespaces"),
         ("discovery.k8s.io", "endpointslices"), ("coordination.k8s.io", "leases"),
         ("apiextensions.k8s.io", "customresourcedefinitions"), (CALICO, "*")] },
-    Rule { who: Who::Group(NODES), verbs: &["get"], resources: &[("", "secrets"), ("", "serviceaccounts")], on: On::Any },
-    Rule { who: Who::Group(NODES), verbs: &["create"], resources: &[("", "nodes"), ("", "serviceaccounts/token")], on: On::Any },
+    Rule { who: Who::Group(NODES), verbs: &["get"], on: On::UsedByOwnPods, resources: &[
+        ("", "secrets"), ("", "configmaps"), ("", "serviceaccounts")] },
+    // Both are looked at again by `node_restriction` when the body is known.
+    Rule { who: Who::Group(NODES), verbs: &["create"], resources: &[("", "serviceaccounts/token")], on: On::UsedByOwnPods },
+    Rule { who: Who::Group(NODES), verbs: &["create"], resources: &[("", "nodes")], on: On::Any },
     Rule { who: Who::Group(NODES), verbs: CHANGE, resources: &[("", "nodes"), ("", "nodes/status")], on: On::OwnNode },
     Rule { who: Who::Group(NODES), verbs: CHANGE, resources: &[("", "pods/status")], on: On::OwnPods },
     Rule { who: Who::Group(NODES), verbs: &["delete"], resources: &[("", "pods")], on: On::OwnPods },
@@ -110,14 +115,24 @@ const RULES: &[Rule] = &[
 /// Paths outside the resources that everybody may read who has said who they are.
 const PATHS: &[&str] = &["/api", "/apis", "/openapi", "/version", "/healthz", "/livez", "/readyz"];
 
-/// Whether a row allows the attempt. `node_of_pod` tells where a pod runs (namespace, name).
-pub fn allows(identity: &Identity, attempt: &Attempt<'_>, node_of_pod: &dyn Fn(&str, &str) -> Option<String>) -> bool {
+/// What rules ask of the cluster's state.
+pub trait Facts {
+    /// The node that a pod is bound to.
+    fn node_of_pod(&self, namespace: &str, name: &str) -> Option<String>;
+
+    /// Whether a pod of that namespace that is bound to the node names the object: `resource` is `secrets`, `configmaps` or
+    /// `serviceaccounts`.
+    fn node_uses(&self, node: &str, namespace: &str, resource: &str, name: &str) -> bool;
+}
+
+/// Whether a row allows the attempt.
+pub fn allows(identity: &Identity, attempt: &Attempt<'_>, facts: &dyn Facts) -> bool {
     if attempt.resource.is_empty() {
         let below = |root: &str| attempt.path == root || attempt.path.starts_with(&format!("{root}/"));
         let readable = matches!(attempt.verb, "get" | "head") && PATHS.iter().any(|root| below(root));
         return readable || identity.is_in(MASTERS);
     }
-    RULES.iter().any(|rule| rule.concerns(identity, attempt) && rule.on.holds(identity, attempt, node_of_pod))
+    RULES.iter().any(|rule| rule.concerns(identity, attempt) && rule.on.holds(identity, attempt, facts))
 }
 
 impl Rule {
@@ -137,20 +152,17 @@ impl Rule {
 }
 
 impl On {
-    fn holds(
-        &self,
-        identity: &Identity,
-        attempt: &Attempt<'_>,
-        node_of_pod: &dyn Fn(&str, &str) -> Option<String>,
-    ) -> bool {
+    fn holds(&self, identity: &Identity, attempt: &Attempt<'_>, facts: &dyn Facts) -> bool {
         let own = identity.node();
+        let Attempt { namespace, resource, name, .. } = *attempt;
         match self {
             Self::Any => true,
-            Self::OwnNode => own == Some(attempt.name),
-            Self::OwnPods => own.is_some() && node_of_pod(attempt.namespace, attempt.name).as_deref() == own,
+            Self::OwnNode => own == Some(name),
+            Self::OwnPods => own.is_some() && facts.node_of_pod(namespace, name).as_deref() == own,
+            Self::UsedByOwnPods => own.is_some_and(|node| facts.node_uses(node, namespace, resource, name)),
             Self::OwnLease => {
-                let unnamed = attempt.verb == "create" && attempt.name.is_empty();
-                attempt.namespace == "kube-node-lease" && (unnamed || own == Some(attempt.name))
+                let unnamed = attempt.verb == "create" && name.is_empty();
+                namespace == "kube-node-lease" && (unnamed || own == Some(name))
             }
         }
     }
@@ -161,50 +173,4 @@ fn matches(pattern: &str, word: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn node() -> Identity {
-        Identity::authenticated("system:node:node1", vec![NODES.to_owned()])
-    }
-
-    fn may(identity: &Identity, verb: &str, resource: &str, subresource: &str, name: &str) -> bool {
-        let attempt = Attempt { verb, resource, subresource, name, namespace: "default", ..Attempt::default() };
-        allows(identity, &attempt, &|_, pod| Some(if pod == "mine" { "node1" } else { "node2" }.to_owned()))
-    }
-
-    #[test]
-    fn masters_may_do_everything() {
-        let admin = Identity::authenticated("admin", vec![MASTERS.to_owned()]);
-        assert!(may(&admin, "delete", "namespaces", "", "default"));
-    }
-
-    #[test]
-    fn a_node_reads_the_cluster_and_writes_what_is_its_own() {
-        assert!(may(&node(), "list", "pods", "", ""));
-        assert!(may(&node(), "patch", "nodes", "status", "node1"));
-        assert!(!may(&node(), "patch", "nodes", "status", "node2"));
-        assert!(may(&node(), "patch", "pods", "status", "mine"));
-        assert!(!may(&node(), "patch", "pods", "status", "another"));
-        assert!(!may(&node(), "create", "deployments", "", ""));
-        assert!(!may(&node(), "list", "secrets", "", ""));
-    }
-
-    #[test]
-    fn a_service_account_discovers_and_nothing_else() {
-        let robot = Identity::service_account("default", "robot");
-        let attempt = Attempt { verb: "get", path: "/apis", ..Attempt::default() };
-        assert!(allows(&robot, &attempt, &|_, _| None));
-        assert!(!may(&robot, "list", "pods", "", ""));
-        assert!(may(&Identity::service_account("kube-system", "coredns"), "list", "services", "", ""));
-    }
-
-    #[test]
-    fn a_refusal_is_worded_as_kubernetes_words_it() {
-        let attempt = Attempt { verb: "list", resource: "pods", namespace: "default", ..Attempt::default() };
-        assert_eq!(
-            attempt.refusal(&node()),
-            r#"User "system:node:node1" cannot list resource "pods" in API group "" in the namespace "default""#
-        );
-    }
-}
+mod tests;

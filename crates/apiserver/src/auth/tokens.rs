@@ -38,6 +38,8 @@ pub struct BoundAccount {
     pub name: String,
     /// Its uid when the token was made.
     pub uid: String,
+    /// Name and uid of the pod that the token was made for: the token is good while that pod exists.
+    pub pod: Option<(String, String)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -102,11 +104,10 @@ impl Tokens {
         ISSUER
     }
 
-    /// A token for an account, good from `now` until `expires` (Unix seconds), optionally naming the pod that carries it.
+    /// A token for an account, good from `now` until `expires` (Unix seconds).
     pub fn issue(
         &self,
         account: &BoundAccount,
-        pod: Option<(String, String)>,
         audiences: Vec<String>,
         now: i64,
         expires: i64,
@@ -122,19 +123,20 @@ impl Tokens {
             bound: Bound {
                 namespace: account.namespace.clone(),
                 serviceaccount: Named { name: account.name.clone(), uid: account.uid.clone() },
-                pod: pod.map(|(name, uid)| Named { name, uid }),
+                pod: account.pod.clone().map(|(name, uid)| Named { name, uid }),
             },
         };
         jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &self.signing)
             .map_err(|source| TokenError::Sign { account: format!("{}/{}", account.namespace, account.name), source })
     }
 
-    /// Whom a token speaks for. The caller checks that the account still exists with that uid.
+    /// Whom a token speaks for. The caller checks that account and pod still exist with those uids.
     pub fn verify(&self, token: &str) -> Result<BoundAccount, TokenError> {
         let claims: Claims =
             jsonwebtoken::decode(token, &self.verifying, &self.validation).map_err(TokenError::Refused)?.claims;
-        let Bound { namespace, serviceaccount, .. } = claims.bound;
-        Ok(BoundAccount { namespace, name: serviceaccount.name, uid: serviceaccount.uid })
+        let Bound { namespace, serviceaccount, pod } = claims.bound;
+        let pod = pod.map(|pod| (pod.name, pod.uid));
+        Ok(BoundAccount { namespace, name: serviceaccount.name, uid: serviceaccount.uid, pod })
     }
 }
 
@@ -143,7 +145,7 @@ mod tests {
     use super::*;
 
     fn account() -> BoundAccount {
-        BoundAccount { namespace: "default".to_owned(), name: "robot".to_owned(), uid: "u-1".to_owned() }
+        BoundAccount { namespace: "default".to_owned(), name: "robot".to_owned(), uid: "u-1".to_owned(), pod: None }
     }
 
     fn now() -> i64 {
@@ -153,19 +155,19 @@ mod tests {
     #[test]
     fn a_token_speaks_for_its_account() {
         let tokens = Tokens::new(&KeyPair::generate().unwrap()).unwrap();
-        let token = tokens.issue(&account(), None, vec![ISSUER.to_owned()], now(), now() + 600).unwrap();
+        let token = tokens.issue(&account(), vec![ISSUER.to_owned()], now(), now() + 600).unwrap();
         assert_eq!(tokens.verify(&token).unwrap(), account());
     }
 
     #[test]
     fn an_expired_token_a_foreign_audience_and_a_foreign_key_are_refused() {
         let tokens = Tokens::new(&KeyPair::generate().unwrap()).unwrap();
-        let expired = tokens.issue(&account(), None, vec![ISSUER.to_owned()], now() - 600, now() - 60).unwrap();
+        let expired = tokens.issue(&account(), vec![ISSUER.to_owned()], now() - 600, now() - 60).unwrap();
         assert!(tokens.verify(&expired).is_err());
-        let elsewhere = tokens.issue(&account(), None, vec!["vault".to_owned()], now(), now() + 600).unwrap();
+        let elsewhere = tokens.issue(&account(), vec!["vault".to_owned()], now(), now() + 600).unwrap();
         assert!(tokens.verify(&elsewhere).is_err());
         let others = Tokens::new(&KeyPair::generate().unwrap()).unwrap();
-        let foreign = others.issue(&account(), None, vec![ISSUER.to_owned()], now(), now() + 600).unwrap();
+        let foreign = others.issue(&account(), vec![ISSUER.to_owned()], now(), now() + 600).unwrap();
         assert!(tokens.verify(&foreign).is_err());
     }
 }

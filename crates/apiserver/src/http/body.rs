@@ -1,5 +1,7 @@
 //! Bodies of requests.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, header};
@@ -9,12 +11,19 @@ use crate::errors::ApiError;
 use crate::patch::PatchKind;
 use crate::protobuf::{self, ProtobufError};
 
+mod yaml;
+
+/// How long a client may take to send a body.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Bytes of a body at most: what Kubernetes accepts (3 MiB).
-pub const LIMIT: usize = 3 << 20;
+pub const LIMIT: usize = crate::shape::MAX_BYTES;
 
 /// Reads a whole body.
 pub async fn bytes(body: Body) -> Result<Bytes, ApiError> {
-    axum::body::to_bytes(body, LIMIT).await.map_err(|error| {
+    let read = tokio::time::timeout(PATIENCE, axum::body::to_bytes(body, LIMIT)).await;
+    let read = read.map_err(|_| ApiError::timeout(format!("the body did not arrive within {PATIENCE:?}")))?;
+    read.map_err(|error| {
         let too_long = std::error::Error::source(&error)
             .is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>);
         if too_long { ApiError::too_large(LIMIT) } else { ApiError::bad_request(format!("reading the body: {error}")) }
@@ -66,7 +75,7 @@ fn decode(media_type: &str, bytes: &[u8]) -> Result<Value, ApiError> {
     match media_type {
         "" | "application/json" | "*/*" => serde_json::from_slice(bytes).map_err(|error| malformed(&error)),
         "application/yaml" | "text/yaml" | "application/x-yaml" => {
-            serde_norway::from_slice(bytes).map_err(|error| malformed(&error))
+            yaml::decode(bytes).map_err(|error| malformed(&error))
         }
         "application/vnd.kubernetes.protobuf" => protobuf::decode(bytes).map_err(|error| match error {
             ProtobufError::UnknownKind { .. } => ApiError::unsupported_media_type(error.to_string()),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::query::Selection;
 use super::represent::{Representation, json_response, with_warnings};
-use super::{Call, body};
+use super::{Call, body, node_restriction};
 use crate::api::{DeleteOptions, Deletion, FieldValidation, Part, Place, Saved, SavedObject, WriteOptions};
 use crate::auth::{access_review, self_review};
 use crate::errors::ApiError;
@@ -32,11 +32,12 @@ pub(super) async fn create(call: Call<'_>, resource: &Resource, namespace: &str)
     let body = call.required_body().await?;
     if !resource.is_stored() {
         let review = match resource.plural.as_str() {
-            "selfsubjectaccessreviews" => access_review(&identity, body, &|ns, pod| api.node_of_pod(ns, pod)),
+            "selfsubjectaccessreviews" => access_review(&identity, body, api),
             _ => self_review(&identity, body),
         };
         return Ok(json_response(StatusCode::CREATED, review.to_string()));
     }
+    node_restriction::check_create(&identity, resource, namespace, &body)?;
     let saved = api.create(resource, namespace, body, options).await?;
     Ok(saved_response(StatusCode::CREATED, resource, representation, &saved))
 }
@@ -139,8 +140,9 @@ pub(super) async fn subresource(call: Call<'_>, at: &Place<'_>, name: &str) -> R
             Ok(success(StatusCode::CREATED))
         }
         ("token", "POST") => {
-            let api = call.api;
+            let (api, identity) = (call.api, call.identity.clone());
             let request = call.required_body().await?;
+            node_restriction::check_token(api, &identity, at, &request)?;
             Ok(json_response(StatusCode::CREATED, api.request_token(at, request)?.to_string()))
         }
         _ => Err(ApiError::method_not_allowed()),

@@ -126,6 +126,9 @@ fn read_token(token: &str) -> Result<(Position, u64), ApiError> {
     Ok((position, token["rv"].as_u64().ok_or_else(invalid)?))
 }
 
+/// Seconds that a watch runs at most, whatever the client wishes: a day.
+const LONGEST_WATCH: u64 = 24 * 3600;
+
 /// How a watch is to run.
 #[derive(Debug)]
 pub struct WatchOptions {
@@ -149,7 +152,7 @@ impl WatchOptions {
             return Err(ApiError::bad_request(why));
         }
         // Half an hour, as Kubernetes' --min-request-timeout is by default, for those who do not say.
-        let timeout = query.number("timeoutSeconds")?.filter(|seconds| *seconds > 0).unwrap_or(1800);
+        let timeout = query.number("timeoutSeconds")?.filter(|seconds| *seconds > 0).unwrap_or(1800).min(LONGEST_WATCH);
         Ok(Self {
             from: revision.filter(|revision| *revision > 0 && !initial),
             bookmarks: query.flag("allowWatchBookmarks"),

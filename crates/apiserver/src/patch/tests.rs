@@ -197,3 +197,25 @@ fn status_conditions_and_addresses_merge_by_type() {
         json!([{"type":"InternalIP","address":"1.1.1.1"},{"type":"Hostname","address":"n"}])
     );
 }
+
+#[test]
+fn a_small_patch_cannot_make_an_enormous_object() {
+    let refusal = |current: Value, operations: Vec<Value>| {
+        apply(PatchKind::Json, "any.io", "Thing", &current, &Value::from(operations)).unwrap_err().to_string()
+    };
+    let doubled: Vec<Value> =
+        (0..40).map(|n| json!({"op": "copy", "from": "/data", "path": format!("/data/{n}")})).collect();
+    let error = refusal(json!({"data": {"text": "0123456789"}}), doubled);
+    assert!(error.contains("copies and moves more than"), "{error}");
+    let wrapped = |_| {
+        [
+            json!({"op": "add", "path": "/b", "value": {}}),
+            json!({"op": "move", "from": "/a", "path": "/b/a"}),
+            json!({"op": "move", "from": "/b", "path": "/a"}),
+        ]
+    };
+    let error = refusal(json!({"a": {}}), (0..3000).flat_map(wrapped).collect());
+    assert!(error.contains("nested deeper than 100"), "{error}");
+    let error = refusal(json!({}), vec![json!({"op": "test", "path": "", "value": {}}); 10_001]);
+    assert!(error.contains("10001 operations are more than 10000"), "{error}");
+}

@@ -15,6 +15,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use super::peers::Admission;
 use super::without_delay;
 use crate::auth::{CertificateError, Identity, identity_of_certificate};
 
@@ -24,6 +25,12 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long an HTTP/1.1 connection may rest. Longer than clients keep theirs (90 s in Go and in hyper), so that no request meets a
 /// connection that is just being closed.
 const REST: Duration = Duration::from_secs(120);
+
+/// How often an HTTP/2 client is asked whether it lives, as Go's server and kubectl do it.
+const PING: Duration = Duration::from_secs(30);
+
+/// How long it may take to answer; its watches end then.
+const PONG: Duration = Duration::from_secs(20);
 
 /// Streams of one HTTP/2 connection. Each watch of a Go client is one, and they share a connection.
 const STREAMS: u32 = 1000;
@@ -48,6 +55,7 @@ pub(super) enum ConnectionError {
 /// Serves a connection until the client is done or the server stops.
 pub(super) async fn serve(
     stream: TcpStream,
+    admission: Admission,
     acceptor: TlsAcceptor,
     router: Router,
     stopping: CancellationToken,
@@ -56,6 +64,8 @@ pub(super) async fn serve(
     let shaken = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await;
     let stream = shaken.map_err(|_| ConnectionError::Slow)?.map_err(ConnectionError::Handshake)?;
     let identity = identity(&stream)?;
+    // Whoever has a certificate is known and counts no more.
+    let _admission = identity.is_none().then_some(admission);
     let service = tower::service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         if let Some(identity) = &identity {
@@ -66,6 +76,7 @@ pub(super) async fn serve(
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(REST);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS);
+    builder.http2().keep_alive_interval(PING).keep_alive_timeout(PONG);
     let service = TowerToHyperService::new(service);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);

@@ -10,8 +10,12 @@ use super::Object;
 /// Events kept for each resource. A watch that is further behind lists again.
 const RING_EVENTS: usize = 4096;
 
-/// JSON bytes of the objects kept for each resource, so that large objects cannot fill the memory: 4096 events of 4 KiB.
-const RING_BYTES: usize = 16 << 20;
+/// Memory that the events of each resource take at most, about (64 MiB), so that large objects cannot fill it: 4096 events of 2 KiB.
+const RING_BYTES: usize = 64 << 20;
+
+/// Memory of an event for each byte of its object's JSON: the text, the line of a watch, and the value, which takes several times as
+/// much as its text.
+const EXPANSION: usize = 8;
 
 /// What happened to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +61,11 @@ impl Event {
         self.object.revision
     }
 
+    /// Bytes of memory that it takes, about.
+    fn weight(&self) -> usize {
+        self.object.json.len() * EXPANSION
+    }
+
     /// The event as a line of a watch's answer. Made once, however many watches send it.
     pub fn line(&self) -> Bytes {
         self.line.get_or_init(|| watch_line(self.change.word(), &self.object.json)).clone()
@@ -99,11 +108,11 @@ impl Ring {
     }
 
     pub(super) fn push(&mut self, event: Arc<Event>) {
-        self.bytes += event.object.json.len();
+        self.bytes += event.weight();
         self.events.push_back(event);
         while self.events.len() > RING_EVENTS || (self.bytes > RING_BYTES && self.events.len() > 1) {
             if let Some(oldest) = self.events.pop_front() {
-                self.bytes -= oldest.object.json.len();
+                self.bytes -= oldest.weight();
                 self.floor = oldest.revision();
             }
         }

@@ -4,6 +4,8 @@ use serde_json::json;
 
 use super::*;
 
+mod failures;
+
 fn key(name: &str) -> Key {
     Key { resource: Arc::from("configmaps"), namespace: "default".to_owned(), name: name.to_owned() }
 }

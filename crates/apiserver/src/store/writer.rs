@@ -1,27 +1,18 @@
 //! The commit thread: gathers waiting writes, commits them in one durable transaction, then makes them visible and answers.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, error};
+use tracing::{debug, error, info};
 
 use super::cache::Cache;
+use super::database::{Database, Failure};
 use super::event::{Change, Event};
-use super::{Key, Object, OpenError, Write, WriteError};
-
-/// (resource, namespace, name) → the object as JSON.
-const OBJECTS: TableDefinition<(&str, &str, &str), &[u8]> = TableDefinition::new("objects");
-
-/// Names → numbers: `revision`.
-const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("numbers");
-
-/// Key in [`NUMBERS`] of the latest revision.
-const REVISION: &str = "revision";
+use super::{Key, Object, Write, WriteError};
+use crate::shape::{self, MAX_BYTES, MAX_DEPTH};
 
 /// Writes that share one commit at most. A commit costs about as much as encoding this many objects.
 const BATCH: usize = 512;
@@ -35,66 +26,21 @@ pub(super) struct Job {
 
 type Reply = (oneshot::Sender<Result<Arc<Object>, WriteError>>, Result<Arc<Object>, WriteError>);
 
-/// Opens the database and reads all of it.
-pub(super) fn load(path: &Path) -> Result<(Database, Cache), OpenError> {
-    let failed =
-        |source: redb::Error| OpenError::Database { path: path.display().to_string(), source: Box::new(source) };
-    let database = Database::create(path).map_err(|e| failed(e.into()))?;
-    let revision = prepare(&database).map_err(failed)?;
-    let mut cache = Cache::starting_at(revision);
-    let transaction = database.begin_read().map_err(|e| failed(e.into()))?;
-    let table = transaction.open_table(OBJECTS).map_err(|e| failed(e.into()))?;
-    let mut resources: HashMap<String, Arc<str>> = HashMap::new();
-    for entry in table.iter().map_err(|e| failed(e.into()))? {
-        let (key, json) = entry.map_err(|e| failed(e.into()))?;
-        let (resource, namespace, name) = key.value();
-        let resource = resources.entry(resource.to_owned()).or_insert_with(|| Arc::from(resource));
-        let key = Key { resource: Arc::clone(resource), namespace: namespace.to_owned(), name: name.to_owned() };
-        cache.restore(Arc::new(read(key, json.value())?));
-    }
-    Ok((database, cache))
-}
-
-/// Makes sure that both tables exist; answers the latest revision.
-fn prepare(database: &Database) -> Result<u64, redb::Error> {
-    let transaction = database.begin_write()?;
-    let revision = {
-        transaction.open_table(OBJECTS)?;
-        let mut numbers = transaction.open_table(NUMBERS)?;
-        let stored = numbers.get(REVISION)?.map(|value| value.value());
-        // Revision 0 means "any" to Kubernetes clients, so counting starts at 1.
-        let revision = stored.unwrap_or(1);
-        numbers.insert(REVISION, revision)?;
-        revision
-    };
-    transaction.commit()?;
-    Ok(revision)
-}
-
-fn read(key: Key, json: &[u8]) -> Result<Object, OpenError> {
-    let value: Value = serde_json::from_slice(json).map_err(|source| OpenError::Object {
-        resource: key.resource.to_string(),
-        namespace: key.namespace.clone(),
-        name: key.name.clone(),
-        source,
-    })?;
-    let revision = value["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or_default();
-    Ok(Object { key, revision, value, json: Bytes::copy_from_slice(json) })
-}
-
 /// Owner of the database; the only writer.
 pub(super) struct Committer {
     database: Database,
     cache: Arc<RwLock<Cache>>,
+    /// The events of a commit that failed so that nobody knows yet whether it happened.
+    unsettled: Option<Vec<Event>>,
 }
 
 impl Committer {
     pub(super) fn new(database: Database, cache: Arc<RwLock<Cache>>) -> Self {
-        Self { database, cache }
+        Self { database, cache, unsettled: None }
     }
 
     /// Commits until all senders are gone.
-    pub(super) fn run(self, mut queue: mpsc::Receiver<Job>) {
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         let mut jobs = Vec::with_capacity(BATCH);
         while let Some(first) = queue.blocking_recv() {
             jobs.push(first);
@@ -109,23 +55,51 @@ impl Committer {
         debug!("store closed");
     }
 
-    fn commit(&self, jobs: impl Iterator<Item = Job>) {
+    fn commit(&mut self, jobs: impl Iterator<Item = Job>) {
+        if let Err(cause) = self.settle() {
+            error!(error = %cause, "the store cannot be opened again after a failure; no writes are possible");
+            let text: Arc<str> = Arc::from(cause.to_string());
+            for job in jobs {
+                let _ = job.reply.send(Err(WriteError::Storage(Arc::clone(&text))));
+            }
+            return;
+        }
         let (batch, mut replies) = self.decide(jobs);
-        if !batch.events.is_empty() {
-            match self.persist(&batch.events) {
-                Ok(()) => self.cache.write().unwrap_or_else(PoisonError::into_inner).apply(batch.events),
-                Err(cause) => {
-                    let text: Arc<str> = Arc::from(cause.to_string());
-                    error!(error = %cause, writes = replies.len(), "store refused a commit; none of its writes happened");
-                    for (_, result) in &mut replies {
-                        *result = Err(WriteError::Storage(Arc::clone(&text)));
-                    }
+        match self.database.persist(&batch.events) {
+            Ok(()) => self.show(batch.events),
+            Err(Failure { cause, unsettled }) => {
+                let text: Arc<str> = Arc::from(cause.to_string());
+                error!(error = %cause, writes = replies.len(), "store refused a commit; none of its writes happened");
+                for (_, result) in &mut replies {
+                    *result = Err(WriteError::Storage(Arc::clone(&text)));
                 }
+                self.unsettled = unsettled.then_some(batch.events);
             }
         }
         for (reply, result) in replies {
             // A caller that went away does not want to know.
             let _ = reply.send(result);
+        }
+    }
+
+    /// Finds out whether the last commit, after which the store could not be read, happened after all.
+    fn settle(&mut self) -> Result<(), redb::Error> {
+        let Some(events) = self.unsettled.take() else { return Ok(()) };
+        match self.database.revision() {
+            Ok(revision) if events.last().is_some_and(|last| last.revision() == revision) => self.show(events),
+            Ok(_) => {}
+            Err(error) => {
+                self.unsettled = Some(events);
+                return Err(error);
+            }
+        }
+        info!("the store can be written again");
+        Ok(())
+    }
+
+    fn show(&self, events: Vec<Event>) {
+        if !events.is_empty() {
+            self.cache.write().unwrap_or_else(PoisonError::into_inner).apply(events);
         }
     }
 
@@ -135,28 +109,6 @@ impl Committer {
         let mut batch = Batch { revision: cache.revision(), pending: HashMap::new(), events: Vec::new() };
         let replies = jobs.map(|job| (job.reply, batch.add(&cache, job.write))).collect();
         (batch, replies)
-    }
-
-    fn persist(&self, events: &[Event]) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
-        {
-            let mut objects = transaction.open_table(OBJECTS)?;
-            let mut numbers = transaction.open_table(NUMBERS)?;
-            for event in events {
-                let Key { resource, namespace, name } = &event.object.key;
-                let place = (&**resource, namespace.as_str(), name.as_str());
-                match event.change {
-                    Change::Added | Change::Modified => objects.insert(place, &*event.object.json)?,
-                    Change::Deleted => objects.remove(place)?,
-                };
-            }
-            if let Some(last) = events.last() {
-                numbers.insert(REVISION, last.revision())?;
-            }
-        }
-        // Durability::Immediate is redb's default: the data is on disk when this returns.
-        transaction.commit()?;
-        Ok(())
     }
 }
 
@@ -212,7 +164,14 @@ impl Batch {
         if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.insert("resourceVersion".to_owned(), Value::from(revision.to_string()));
         }
+        // What is there already may go, however large it is.
+        if change != Change::Deleted && shape::is_deeper_than(&value, MAX_DEPTH) {
+            return Err(WriteError::TooDeep);
+        }
         let json = serde_json::to_vec(&value).map_err(|error| WriteError::Storage(Arc::from(error.to_string())))?;
+        if change != Change::Deleted && json.len() > MAX_BYTES {
+            return Err(WriteError::TooLarge);
+        }
         let object = Arc::new(Object { key: key.clone(), revision, value, json: Bytes::from(json) });
         self.revision = revision;
         let left = (change != Change::Deleted).then(|| Arc::clone(&object));

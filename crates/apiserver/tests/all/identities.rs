@@ -1,7 +1,8 @@
 use axum::body::Body;
-use http::{Request, StatusCode, header};
+use http::{Method, Request, StatusCode, header};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, ListParams, Patch, PatchParams};
+use podnet_apiserver::auth::{Identity, NODES};
 use serde_json::{Value, json};
 
 use super::cluster::Cluster;
@@ -37,7 +38,7 @@ async fn a_service_account_has_a_token_while_it_exists_and_may_only_discover() {
         "pods is forbidden: User \"system:serviceaccount:default:robot\" cannot list resource \"pods\" \
          in API group \"\" in the namespace \"default\""
     );
-    cluster.call(http::Method::DELETE, &format!("{accounts}/robot"), None).await;
+    cluster.call(Method::DELETE, &format!("{accounts}/robot"), None).await;
     cluster.create(accounts, json!({"metadata": {"name": "robot"}})).await;
     assert_eq!(with_token(&cluster, "/apis", token).await.0, StatusCode::UNAUTHORIZED);
 }
@@ -78,4 +79,75 @@ async fn people_may_ask_what_they_may_do() {
     let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
     let answer = cluster.create(path, review).await;
     assert_eq!(answer["status"]["allowed"], true);
+}
+
+/// A request of a node.
+async fn as_node(cluster: &Cluster, node: &str, method: Method, path: &str, body: Value) -> StatusCode {
+    let identity = Identity::authenticated(format!("system:node:{node}"), vec![NODES.to_owned()]);
+    let request = Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, "application/json");
+    let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+    cluster.send(request.extension(identity).body(body).unwrap()).await.0
+}
+
+#[tokio::test]
+async fn a_node_makes_its_own_node_and_lease_and_no_other() {
+    let cluster = Cluster::start().await;
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+    for path in ["/api/v1/nodes", leases] {
+        let named = |name: &str| json!({"metadata": {"name": name}});
+        assert_eq!(as_node(&cluster, "node1", Method::POST, path, named("node2")).await, StatusCode::FORBIDDEN);
+        let generated = json!({"metadata": {"generateName": "node"}});
+        assert_eq!(as_node(&cluster, "node1", Method::POST, path, generated).await, StatusCode::FORBIDDEN);
+        assert_eq!(as_node(&cluster, "node1", Method::POST, path, named("node1")).await, StatusCode::CREATED);
+    }
+}
+
+#[tokio::test]
+async fn a_node_reads_the_secrets_of_its_own_pods_only() {
+    let cluster = Cluster::start().await;
+    let secrets = "/api/v1/namespaces/default/secrets";
+    for name in ["mine", "theirs", "nobodys"] {
+        cluster.create(secrets, json!({"metadata": {"name": name}})).await;
+    }
+    for (node, secret) in [("node1", "mine"), ("node2", "theirs")] {
+        let pod = json!({"metadata": {"name": node}, "spec": {"nodeName": node,
+            "containers": [{"name": "c", "image": "i", "envFrom": [{"secretRef": {"name": secret}}]}]}});
+        cluster.create("/api/v1/namespaces/default/pods", pod).await;
+    }
+    for (name, wanted) in
+        [("mine", StatusCode::OK), ("theirs", StatusCode::FORBIDDEN), ("nobodys", StatusCode::FORBIDDEN)]
+    {
+        let found = as_node(&cluster, "node1", Method::GET, &format!("{secrets}/{name}"), Value::Null).await;
+        assert_eq!(found, wanted, "{name}");
+    }
+    for path in [secrets.to_owned(), "/api/v1/secrets".to_owned(), format!("{secrets}/mine?watch=true")] {
+        assert_eq!(as_node(&cluster, "node1", Method::GET, &path, Value::Null).await, StatusCode::FORBIDDEN, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_gets_tokens_for_its_own_pods_and_they_end_with_the_pod() {
+    let cluster = Cluster::start().await;
+    let token = "/api/v1/namespaces/default/serviceaccounts/robot/token";
+    cluster.create("/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "robot"}})).await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "node1", "serviceAccountName": "robot",
+        "containers": [{"name": "c", "image": "i"}]}});
+    let uid = cluster.create(pods, pod).await["metadata"]["uid"].clone();
+    let bound = json!({"spec": {"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": uid}}});
+    let unbound = json!({"spec": {}});
+    let nameless = json!({"spec": {"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p"}}});
+    for (node, request, wanted) in [
+        ("node1", &bound, StatusCode::CREATED),
+        ("node1", &unbound, StatusCode::FORBIDDEN),
+        ("node1", &nameless, StatusCode::FORBIDDEN),
+        ("node2", &bound, StatusCode::FORBIDDEN),
+    ] {
+        assert_eq!(as_node(&cluster, node, Method::POST, token, request.clone()).await, wanted, "{node} {request}");
+    }
+    let answer = cluster.create(token, bound).await;
+    let token = answer["status"]["token"].as_str().unwrap();
+    assert_eq!(with_token(&cluster, "/apis", token).await.0, StatusCode::OK);
+    cluster.call(Method::DELETE, &format!("{pods}/p?gracePeriodSeconds=0"), None).await;
+    assert_eq!(with_token(&cluster, "/apis", token).await.0, StatusCode::UNAUTHORIZED);
 }
