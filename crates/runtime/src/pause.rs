@@ -14,6 +14,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags},
     mount::{MountFlags, MountPropagationFlags, UnmountFlags},
+    process::DumpableBehavior,
     thread::{LinkNameSpaceType, UnshareFlags},
 };
 
@@ -54,6 +55,10 @@ pub fn pause(dir: &Path) -> Result<(), PauseError> {
     let text = fs::read(dir.join("sandbox.json")).map_err(failed("read sandbox.json"))?;
     let spec: SandboxSpec =
         serde_json::from_slice(&text).map_err(|error| failed("understand sandbox.json")(error.into()))?;
+    // Copies of this process live for a moment among a container's own: the container may not look into them, nor at this executable
+    // through them (prctl(2), PR_SET_DUMPABLE; the program that a copy becomes is dumpable again).
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|error| failed("close itself to the containers")(error.into()))?;
     // First of all, so that killing the pod's cgroup reaches this process from here on.
     fs::write(spec.cgroup.join("cgroup.procs"), "0").map_err(failed("enter the pod's cgroup"))?;
     enter_namespaces(&spec).map_err(failed("enter the sandbox's namespaces"))?;

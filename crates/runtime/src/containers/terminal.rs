@@ -9,7 +9,7 @@ use std::{
 
 use rustix::{
     fd::OwnedFd,
-    fs::{Mode, OFlags},
+    fs::{Mode, OFlags, ResolveFlags},
     pty::OpenptFlags,
     termios::Winsize,
 };
@@ -28,8 +28,11 @@ impl Terminal {
     /// Opens a terminal of the `/dev/pts` that process `pid` sees, so that its name means something there; answers the process's end as
     /// well.
     pub(super) fn open_in(pid: i32) -> io::Result<(Self, OwnedFd)> {
+        // Links in the container mean the container's files, never the host's.
+        let root = rustix::fs::open(format!("/proc/{pid}/root"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let master = rustix::fs::open(format!("/proc/{pid}/root/dev/pts/ptmx"), flags, Mode::empty())?;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let master = rustix::fs::openat2(&root, "dev/pts/ptmx", flags, Mode::empty(), resolve)?;
         rustix::pty::unlockpt(&master)?;
         let end =
             rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;

@@ -117,6 +117,12 @@ fn run(
         .map_err(failed(&format!("make the working directory {}", spec.working_dir)))?;
     std::env::set_current_dir(&spec.working_dir)
         .map_err(failed(&format!("enter the working directory {}", spec.working_dir)))?;
+    // A path such as /proc/self/fd/7 may lead to a directory that is not below the container's root.
+    let reached = rustix::process::getcwd(Vec::new()).map_err(failed("tell the working directory"))?;
+    if !reached.as_bytes().starts_with(b"/") {
+        let source = io::Error::other("it is outside of the container");
+        return Err(failed(&format!("enter the working directory {}", spec.working_dir))(source));
+    }
     let capabilities =
         if spec.privileged { CapabilitySet::all() } else { CapabilitySet::from_bits_retain(spec.capabilities) };
     if !tty {

@@ -6,13 +6,14 @@
 use std::{
     fs::{self, File},
     io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::{Path, PathBuf},
 };
 
-use rustix::{
-    fs::{Mode, OFlags, ResolveFlags},
-    mount::{MountFlags, MountPropagationFlags, UnmountFlags},
-};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 use super::spec::{ContainerSpec, Mount, PODNET_IN_CONTAINER, RootFs};
 
@@ -20,7 +21,7 @@ mod devices;
 mod etc;
 mod inside;
 
-pub(super) use inside::inside;
+use inside::{beneath, inside, path_of};
 
 /// A step that failed.
 #[derive(Debug, thiserror::Error)]
@@ -46,8 +47,10 @@ pub(super) fn enter(spec: &ContainerSpec, root: &Path) -> Result {
         RootFs::Host => host_root(root)?,
         RootFs::Layers { layers, scratch } => overlay_root(root, layers, scratch)?,
     }
-    kernel_file_systems(spec, root)?;
-    devices::mount(spec, root)?;
+    let opened = open_root(root)?;
+    let place = opened.as_fd();
+    kernel_file_systems(spec, place)?;
+    devices::mount(spec, place)?;
     let podnet = Mount {
         source: spec.podnet_binary.clone(),
         sub_path: None,
@@ -55,7 +58,7 @@ pub(super) fn enter(spec: &ContainerSpec, root: &Path) -> Result {
         read_only: true,
         trusted: false,
     };
-    bind(root, &podnet)?;
+    bind(place, &podnet)?;
     let (outside, destination) = &spec.termination_log;
     let message = Mount {
         source: outside.clone(),
@@ -64,17 +67,22 @@ pub(super) fn enter(spec: &ContainerSpec, root: &Path) -> Result {
         read_only: false,
         trusted: false,
     };
-    bind(root, &message)?;
+    bind(place, &message)?;
     // Parents before children, so that a volume inside another volume is not hidden by it.
     let mut mounts: Vec<&Mount> = spec.mounts.iter().collect();
     mounts.sort_by_key(|mount| mount.destination.components().count());
     for mount in mounts {
-        bind(root, mount)?;
+        bind(place, mount)?;
     }
     if spec.read_only_root {
         remount(root, MountFlags::RDONLY | MountFlags::NODEV)?;
     }
+    drop(opened);
     pivot(root)
+}
+
+fn open_root(root: &Path) -> Result<File> {
+    File::open(root).map_err(during(|| format!("opening {}", root.display())))
 }
 
 fn pivot(root: &Path) -> Result {
@@ -129,18 +137,20 @@ fn overlay_root(root: &Path, layers: &[PathBuf], scratch: &Path) -> Result {
 }
 
 /// Files of the kernel that would tell about, or change, more than the container (as container engines hide them).
-const HIDDEN: [&str; 6] = ["kcore", "keys", "latency_stats", "timer_list", "sched_debug", "scsi"];
+const HIDDEN: [&str; 8] = ["acpi", "asound", "kcore", "keys", "latency_stats", "timer_list", "sched_debug", "scsi"];
 const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 
-fn kernel_file_systems(spec: &ContainerSpec, root: &Path) -> Result {
+fn kernel_file_systems(spec: &ContainerSpec, root: BorrowedFd<'_>) -> Result {
     let guard = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
-    let proc = inside(root, Path::new("proc"), true)?;
-    mount_new("proc", "proc", &proc, guard, "")?;
-    let sys = inside(root, Path::new("sys"), true)?;
+    let proc = mount_inside(root, "proc", "proc", guard, "")?;
     let sys_flags = if spec.privileged { guard } else { guard | MountFlags::RDONLY };
-    mount_new("sysfs", "sysfs", &sys, sys_flags, "")?;
+    let sys = mount_inside(root, "sys", "sysfs", sys_flags, "")?;
     if spec.privileged {
         return Ok(());
+    }
+    let (proc, firmware) = (path_of(&proc), path_of(&sys).join("firmware"));
+    if firmware.exists() {
+        mount_new("tmpfs", "tmpfs", &firmware, guard | MountFlags::RDONLY, "size=0")?;
     }
     for name in HIDDEN {
         let path = proc.join(name);
@@ -161,43 +171,42 @@ fn kernel_file_systems(spec: &ContainerSpec, root: &Path) -> Result {
     Ok(())
 }
 
-fn bind(root: &Path, mount: &Mount) -> Result {
-    let source = match &mount.sub_path {
-        None => mount.source.clone(),
-        Some(sub_path) => sub_path_of(mount, sub_path)?,
+fn bind(root: BorrowedFd<'_>, mount: &Mount) -> Result {
+    let what = || format!("mounting {} at {}", mount.source.display(), mount.destination.display());
+    // Kept open no longer than for this: a descriptor of the host's directories must not be there when the container's program starts.
+    let (source, _opened) = match &mount.sub_path {
+        None => (mount.source.clone(), None),
+        Some(sub_path) => {
+            let volume = File::open(&mount.source).map_err(during(what))?;
+            let opened = beneath(volume.as_fd(), sub_path)?;
+            (path_of(&opened), Some(opened))
+        }
     };
     let found =
         fs::metadata(&source).map_err(during(|| format!("looking at the volume's {}", mount.source.display())))?;
-    let target = inside(root, &mount.destination, found.is_dir())?;
-    let what = || format!("mounting {} at {}", mount.source.display(), mount.destination.display());
-    rustix::mount::mount_bind_recursive(&source, &target).map_err(during(what))?;
+    let place = inside(root, &mount.destination, found.is_dir())?;
+    rustix::mount::mount_bind_recursive(&source, path_of(&place)).map_err(during(what))?;
     let mut flags = if mount.trusted { MountFlags::empty() } else { MountFlags::NODEV };
     if mount.read_only {
         flags |= MountFlags::RDONLY;
     }
-    if flags.is_empty() { Ok(()) } else { remount(&target, flags) }
+    if flags.is_empty() {
+        return Ok(());
+    }
+    let mounted = inside(root, &mount.destination, found.is_dir())?;
+    let reached = rustix::fs::fstat(&mounted).map_err(during(what))?;
+    if (reached.st_dev, reached.st_ino) != (found.dev(), found.ino()) {
+        let source = io::Error::other("somebody moved the mount's place meanwhile");
+        return Err(RootFsError { action: what(), source });
+    }
+    remount(&path_of(&mounted), flags)
 }
 
-/// A descriptor's path of a file below a volume: links inside the volume, which another container may write, cannot lead out of it.
-fn sub_path_of(mount: &Mount, sub_path: &Path) -> Result<PathBuf> {
-    let what = || format!("opening {} in the volume {}", sub_path.display(), mount.source.display());
-    let volume = File::open(&mount.source).map_err(during(what))?;
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    let open = || rustix::fs::openat2(&volume, sub_path, flags, Mode::empty(), resolve);
-    let opened = match open() {
-        Err(rustix::io::Errno::NOENT) => {
-            // Kubernetes makes a missing sub-path a directory.
-            inside(&mount.source, sub_path, true)?;
-            open()
-        }
-        opened => opened,
-    }
-    .map_err(during(what))?;
-    let path = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&opened)));
-    // Stays open until this process becomes the container's: it is marked close-on-exec.
-    std::mem::forget(opened);
-    Ok(path)
+/// Mounts a new file system on a directory of the root; answers its own root.
+fn mount_inside(root: BorrowedFd<'_>, name: &str, kind: &str, flags: MountFlags, options: &str) -> Result<OwnedFd> {
+    let place = inside(root, Path::new(name), true)?;
+    mount_new(kind, kind, &path_of(&place), flags, options)?;
+    inside(root, Path::new(name), true)
 }
 
 fn mount_new(kind: &str, source: &str, target: &Path, flags: MountFlags, options: &str) -> Result {

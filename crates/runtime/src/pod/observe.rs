@@ -74,12 +74,15 @@ impl Worker {
         }
     }
 
-    /// Runs that pause has never heard of did not start: the runtime ended between writing their file and asking for them.
+    /// Runs of an earlier runtime that pause has never heard of did not start: that runtime ended between writing their file and asking
+    /// for them. What this one asked for is always heard of, though maybe a little later than the answer to the request.
     fn lose_unknown(&mut self) {
         let Some(sandbox) = &self.sandbox else { return };
         let SandboxState::Alive(containers) = sandbox.state.borrow().clone() else { return };
         for (name, record) in &mut self.records {
-            let Some(run) = record.run.as_mut().filter(|run| run.exit.is_none()) else { continue };
+            let Some(run) = record.run.as_mut().filter(|run| run.exit.is_none() && run.recovered.is_some()) else {
+                continue;
+            };
             if !containers.iter().any(|known| known.name == *name && known.attempt >= run.attempt) {
                 runs::lose(&self.dir, name, run);
             }

@@ -7,6 +7,7 @@ use k8s_openapi::serde_json::json;
 use crate::access::{ContainerAccess, ContainerRef, ExecRequest};
 
 mod fixture;
+mod memory_cluster;
 mod recovery;
 
 use fixture::Fixture;
@@ -174,6 +175,10 @@ async fn a_deleted_pod_is_asked_to_stop_and_leaves_nothing_behind() {
     pod.running().await;
     let (dir, cgroup) = (pod.dir(), pod.cgroup());
     assert_eq!(fixture.namespaces(), 1);
+    // Process 1 is not reached by signals before it has set its trap.
+    let log = dir.join("logs/main/0.log");
+    fixture::eventually("the trap is set", async || std::fs::read_to_string(&log).is_ok_and(|log| log.contains("up")))
+        .await;
     pod.delete(30);
     fixture::eventually("the object is removed", async || fixture.cluster.removed() == ["web"]).await;
     assert!(!dir.exists() && !cgroup.exists());

@@ -1,26 +1,29 @@
 //! `/dev`: the devices that every program expects, and a terminal file system of the container's own.
 
-use std::path::Path;
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+};
 
 use rustix::mount::MountFlags;
 
-use super::{Result, directory, during, inside, mount_new};
+use super::{Result, directory, during, inside, mount_inside, mount_new, path_of};
 use crate::pause::spec::ContainerSpec;
 
 const DEVICES: [&str; 6] = ["full", "null", "random", "tty", "urandom", "zero"];
 /// The tun device makes tunnels possible for a privileged container, as all host devices do on a real node.
 const PRIVILEGED: [&str; 2] = ["net/tun", "fuse"];
 
-pub(super) fn mount(spec: &ContainerSpec, root: &Path) -> Result {
-    let dev = inside(root, Path::new("dev"), true)?;
+pub(super) fn mount(spec: &ContainerSpec, root: BorrowedFd<'_>) -> Result {
     let guard = MountFlags::NOSUID | MountFlags::NOEXEC;
-    mount_new("tmpfs", "tmpfs", &dev, guard | MountFlags::NODEV, "mode=755,size=64k")?;
+    let opened = mount_inside(root, "dev", "tmpfs", guard | MountFlags::NODEV, "mode=755,size=64k")?;
+    let dev = path_of(&opened);
     let extra = PRIVILEGED.iter().filter(|_| spec.privileged);
     for name in DEVICES.iter().chain(extra) {
         let host = Path::new("/dev").join(name);
         if host.exists() {
-            let inner = inside(&dev, Path::new(name), false)?;
-            rustix::mount::mount_bind(&host, &inner).map_err(during(|| format!("binding /dev/{name}")))?;
+            let inner = inside(opened.as_fd(), Path::new(name), false)?;
+            rustix::mount::mount_bind(&host, path_of(&inner)).map_err(during(|| format!("binding /dev/{name}")))?;
         }
     }
     directory(&dev.join("pts"), 0o755)?;

@@ -1,9 +1,9 @@
 //! The `/etc` of a container that runs the host's programs: what programs need to resolve names, find libraries and trust
 //! certificates. Nothing that tells who the host's users are or how it is reached.
 
-use std::{fs, path::Path};
+use std::{fs, os::fd::AsFd, path::Path};
 
-use super::{Result, bind_host, directory, during, inside};
+use super::{Result, bind_host, directory, during, inside, open_root};
 
 /// Read-only from the host where it has them.
 const SHARED: [&str; 18] = [
@@ -56,11 +56,14 @@ pub(super) fn fill(root: &Path) -> Result {
     ] {
         std::os::unix::fs::symlink(target, etc.join(name)).map_err(during(|| format!("linking /etc/{name}")))?;
     }
+    let opened = open_root(root)?;
     for name in SHARED {
         let host = Path::new("/etc").join(name);
         let Ok(found) = fs::metadata(&host) else { continue };
-        let inner = inside(root, &Path::new("etc").join(name), found.is_dir())?;
-        bind_host(&host, &inner)?;
+        let place = Path::new("etc").join(name);
+        // Made here; nothing else is in the new file system that could be in the way.
+        drop(inside(opened.as_fd(), &place, found.is_dir())?);
+        bind_host(&host, &root.join(place))?;
     }
     Ok(())
 }

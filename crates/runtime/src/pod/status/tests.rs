@@ -108,7 +108,7 @@ fn a_shown_status_contradicts_where_somebody_else_wrote_what_only_the_node_knows
         match conditions.iter_mut().find(|condition| condition.type_ == kind) {
             Some(condition) => condition.status = value.into(),
             None => {
-                conditions.push(PodCondition { type_: kind.into(), status: value.into(), ..PodCondition::default() })
+                conditions.push(PodCondition { type_: kind.into(), status: value.into(), ..PodCondition::default() });
             }
         }
     };

@@ -111,3 +111,34 @@ async fn a_pod_that_asks_for_a_setting_of_the_machine_fails() {
     assert_eq!(status.reason.as_deref(), Some("SysctlForbidden"));
     assert_eq!(std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap(), before);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sub_path_is_mounted_and_no_working_directory_leads_out_of_the_container() {
+    let fixture = Fixture::new();
+    let mut container = shell("echo new > /data/file && cat /data/file");
+    container["volumeMounts"] = json!([{ "name": "v", "mountPath": "/data", "subPath": "deep/er" }]);
+    let volumes = json!([{ "name": "v", "emptyDir": {} }]);
+    let pod = fixture.start(json!({ "restartPolicy": "Never", "containers": [container.clone()], "volumes": volumes }));
+    let over = |status: &PodStatus| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    assert_eq!(pod.status_where(over).await.phase.as_deref(), Some("Succeeded"));
+    assert_eq!(std::fs::read_to_string(pod.dir().join("volumes/v/deep/er/file")).unwrap(), "new\n");
+
+    // With a descriptor of a directory outside, some of these would be entered.
+    let probes: Vec<_> = (3..40)
+        .map(|number| {
+            let mut probe = container.clone();
+            probe["name"] = json!(format!("probe-{number}"));
+            probe["workingDir"] = json!(format!("/proc/self/fd/{number}"));
+            probe["command"] =
+                json!(["/bin/sh", "-c", "cat ../../../../../../../../etc/hostname && echo entered $PWD"]);
+            probe
+        })
+        .collect();
+    let other = Fixture::new();
+    let pod = other.start(json!({ "restartPolicy": "Never", "containers": probes, "volumes": volumes }));
+    let status = pod.status_where(over).await;
+    for container in status.container_statuses.unwrap() {
+        let ended = container.state.unwrap().terminated.unwrap();
+        assert_eq!(ended.reason.as_deref(), Some("StartError"), "{}: {ended:?}", container.name);
+    }
+}
