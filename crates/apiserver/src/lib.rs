@@ -12,7 +12,8 @@
 //! - [`discovery`], [`openapi`]: what clients ask before they ask
 //! - [`nodeproxy`]: exec, attach and logs, passed on to the pod's node
 //!
-//! The pure parts work on JSON values alone: [`patch`], [`selector`], [`table`], [`admission`].
+//! The pure parts work on JSON values alone: [`patch`], [`selector`], [`table`], [`admission`], and `shape`, which says how large
+//! and how deep objects may be.
 //!
 //! [`Api`] is the whole without sockets: its router answers requests and [`Api::in_process_client`] is a `kube::Client` on top of
 //! it. [`serve`] puts it behind TLS.

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::metadata::{counts_generations, finalizers, is_deleting};
-use super::{Api, FieldValidation, Part, Place, now};
+use super::{Api, FieldValidation, Part, Place, WriteOptions, now};
 use crate::admission::{self, FieldError};
 use crate::crd;
 use crate::errors::ApiError;
@@ -67,11 +67,11 @@ impl Api {
         part: Part,
         old: &Value,
         object: &mut Value,
-        validation: FieldValidation,
+        options: WriteOptions,
     ) -> Result<Vec<String>, ApiError> {
         let resource = at.resource;
         let (group, kind) = (stored_group(resource), resource.kind.as_str());
-        let warnings = check_fields(resource, object, validation)?;
+        let warnings = check_fields(resource, object, options.validation)?;
         match part {
             Part::Main => {
                 admission::prepare_update(group, kind, old, object);
@@ -79,7 +79,12 @@ impl Api {
                     keep(object, old, "status");
                 }
             }
-            Part::Status => admission::prepare_status_update(group, kind, old, object),
+            Part::Status => {
+                admission::prepare_status_update(group, kind, old, object);
+                if options.keep_pod_labels && resource.is("", "pods") {
+                    keep(&mut object["metadata"], &old["metadata"], "labels");
+                }
+            }
             Part::Finalize => {
                 let finalizers = object["spec"]["finalizers"].take();
                 *object = old.clone();

@@ -101,7 +101,7 @@ impl Api {
         if conditional && object["metadata"]["resourceVersion"] != current.value["metadata"]["resourceVersion"] {
             return Err(Replace::Refused(ApiError::modified(resource, at.name)));
         }
-        let warnings = self.admit_update(at, part, &current.value, &mut object, options.validation)?;
+        let warnings = self.admit_update(at, part, &current.value, &mut object, options)?;
         if options.dry_run {
             return Ok(Saved::draft(object, warnings));
         }

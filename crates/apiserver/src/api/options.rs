@@ -37,6 +37,9 @@ pub struct WriteOptions {
     pub dry_run: bool,
     /// What happens to unknown fields.
     pub validation: FieldValidation,
+    /// A change of a pod's status leaves the pod's labels alone, as Kubernetes has it for nodes: with other labels a pod would
+    /// belong to other Services.
+    pub keep_pod_labels: bool,
 }
 
 /// What happens to the objects that an object owns when it is deleted.

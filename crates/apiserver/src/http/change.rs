@@ -15,7 +15,8 @@ use crate::registry::{Resource, to_view};
 impl Call<'_> {
     fn write_options(&self) -> Result<WriteOptions, ApiError> {
         let validation = FieldValidation::parse(self.query.text("fieldValidation"))?;
-        Ok(WriteOptions { dry_run: self.query.dry_run()?, validation })
+        let keep_pod_labels = self.identity.node().is_some();
+        Ok(WriteOptions { dry_run: self.query.dry_run()?, validation, keep_pod_labels })
     }
 
     async fn required_body(self) -> Result<Value, ApiError> {

@@ -151,3 +151,20 @@ async fn a_node_gets_tokens_for_its_own_pods_and_they_end_with_the_pod() {
     cluster.call(Method::DELETE, &format!("{pods}/p?gracePeriodSeconds=0"), None).await;
     assert_eq!(with_token(&cluster, "/apis", token).await.0, StatusCode::UNAUTHORIZED);
 }
+
+#[tokio::test]
+async fn a_node_cannot_make_its_pods_belong_to_other_services() {
+    let cluster = Cluster::start().await;
+    let pod = json!({"metadata": {"name": "p", "labels": {"app": "mine"}},
+        "spec": {"nodeName": "node1", "containers": [{"name": "c", "image": "i"}]}});
+    let mut pod = cluster.create("/api/v1/namespaces/default/pods", pod).await;
+    pod["metadata"]["labels"]["app"] = json!("bank");
+    pod["metadata"]["annotations"] = json!({"cni.projectcalico.org/podIP": "10.0.0.1/32"});
+    pod["status"]["podIP"] = json!("10.0.0.1");
+    let path = "/api/v1/namespaces/default/pods/p";
+    assert_eq!(as_node(&cluster, "node1", Method::PUT, &format!("{path}/status"), pod).await, StatusCode::OK);
+    let (_, stored) = cluster.get(path).await;
+    assert_eq!(stored["metadata"]["labels"], json!({"app": "mine"}));
+    assert_eq!(stored["metadata"]["annotations"]["cni.projectcalico.org/podIP"], "10.0.0.1/32");
+    assert_eq!(stored["status"]["podIP"], "10.0.0.1");
+}
