@@ -17,6 +17,11 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 /// Test processes take turns by this file.
 const LOCK: &str = "/tmp/podnet-test-cluster.lock";
 
+/// There while the cluster that is up is a test's. A test that was killed leaves both, and the next one removes both.
+const MARKER: &str = "/run/podnet-test";
+/// There while a cluster is up.
+const SETTINGS: &str = "/var/lib/podnet/cluster.json";
+
 /// A running cluster; dropping it removes it.
 pub struct Cluster {
     podnet: PathBuf,
@@ -38,15 +43,20 @@ impl Cluster {
         cluster
     }
 
-    /// Takes the turn, with no cluster up.
+    /// Takes the turn, with no cluster up. What an earlier test left is removed; a user's cluster is not.
     ///
     /// # Panics
     ///
-    /// When the turn cannot be taken or what an earlier test left cannot be removed.
+    /// When a user's cluster is up, the turn cannot be taken, or what an earlier test left cannot be removed.
     #[must_use]
     pub fn none(podnet: &str) -> Self {
         let turn = File::create(LOCK).expect("the lock file can be made");
         turn.lock().expect("the lock can be taken");
+        assert!(
+            !Path::new(SETTINGS).exists() || Path::new(MARKER).exists(),
+            "a cluster is up: run `podnet down` first (tests need this machine's place for one)"
+        );
+        File::create(MARKER).expect("the marker can be made");
         let cluster = Self { podnet: podnet.into(), kubeconfig: "/var/lib/podnet/kubeconfig".into(), _turn: turn };
         let output = cluster.podnet(&["down"]);
         assert!(output.status.success(), "podnet down: {}", text(&output));
@@ -197,6 +207,10 @@ impl Drop for Cluster {
         let output = self.podnet(&["down"]);
         if !output.status.success() && !std::thread::panicking() {
             panic!("podnet down: {}", text(&output));
+        }
+        if output.status.success() {
+            // Where it stays, the next test removes it.
+            let _ = std::fs::remove_file(MARKER);
         }
     }
 }
