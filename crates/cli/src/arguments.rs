@@ -1,8 +1,10 @@
 //! The command line.
 
+mod ranges;
+
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use ipnet::Ipv4Net;
 
@@ -11,7 +13,19 @@ use ipnet::Ipv4Net;
 /// `podnet up` brings up a whole cluster network on this machine: an embedded control plane that real kubectl talks to, and nodes
 /// that are network namespaces. `podnet down` removes every trace of it.
 #[derive(Debug, Parser)]
-#[command(name = "podnet", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "podnet",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "\
+Begin with, as root:
+  podnet up
+  eval \"$(podnet env)\"; kubectl get nodes
+
+Exit codes: 0 done, 1 failed, 2 wrong usage"
+)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -22,12 +36,13 @@ pub(crate) enum Command {
     /// Bring up a cluster on this machine (needs root)
     ///
     /// Returns when every node is Ready and cluster DNS answers. Running it again heals: what runs goes on running, what is missing
-    /// is started.
+    /// is started. The settings of a cluster that is up are kept; to change them, remove it first.
     #[command(after_help = "\
 Examples:
   podnet up                                   three nodes, one subnet
   podnet up --nodes 5 --subnets 2             five nodes on two subnets joined by a router
   podnet up --datastore ~/lab.redb            keep the cluster's objects over `podnet down`
+  podnet up                                   again: heals what is up, with the settings that it has
   eval \"$(podnet env)\"; kubectl get nodes     point kubectl at it")]
     Up(UpOptions),
     /// Remove the cluster and every trace of it (needs root)
@@ -35,16 +50,18 @@ Examples:
     /// Processes, namespaces, links, cgroups, mounts, sockets and files; also what a crash left behind. A datastore that
     /// `--datastore` named is kept.
     Down,
-    /// Show the processes, nodes and pods of the cluster
+    /// Show the processes, nodes and pods of the cluster (needs root)
+    ///
+    /// Exits with 1 when a process does not run or the API server does not answer.
     Status(StatusOptions),
-    /// Show the log of a process: apiserver, supervisor, a node or its agent
+    /// Show the log of a process: apiserver, supervisor, a node or its agent (needs root)
     #[command(after_help = "\
 Examples:
   podnet logs                  which logs there are
   podnet logs apiserver -f     follow the API server
   podnet logs node1            the node's runtime and agent together")]
     Logs(LogsOptions),
-    /// Print the path of the admin's kubeconfig
+    /// Print the path of the admin's kubeconfig (needs root, as its use does)
     Kubeconfig,
     /// Print shell commands that point kubectl here: eval "$(podnet env)"
     Env,
@@ -86,25 +103,27 @@ Examples:
     },
 }
 
-#[derive(Debug, Args)]
+/// What is left out is taken from the cluster that is there, so that plain `podnet up` heals whatever is up; without one the
+/// default holds.
+#[derive(Debug, Default, Args)]
 pub(crate) struct UpOptions {
-    /// How many nodes
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=100))]
-    pub(crate) nodes: u8,
-    /// On how many subnets of the underlay the nodes lie; a router joins them
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
-    pub(crate) subnets: u8,
-    /// Where pods' addresses come from (the pool `default-ipv4-ippool`)
-    #[arg(long, default_value = "10.233.64.0/18")]
-    pub(crate) pod_cidr: Ipv4Net,
-    /// Where Services' addresses come from
-    #[arg(long, default_value = "10.233.0.0/18")]
-    pub(crate) service_cidr: Ipv4Net,
+    /// How many nodes (1 to 100) [default: 3]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(crate) nodes: Option<u8>,
+    /// On how many subnets of the underlay the nodes lie (1 to 16); a router joins them [default: 1]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub(crate) subnets: Option<u8>,
+    /// Where pods' addresses come from (the pool `default-ipv4-ippool`) [default: 10.233.64.0/18]
+    #[arg(long, value_name = "CIDR", value_parser = ranges::pods)]
+    pub(crate) pod_cidr: Option<Ipv4Net>,
+    /// Where Services' addresses come from [default: 10.233.0.0/18]
+    #[arg(long, value_name = "CIDR", value_parser = ranges::services)]
+    pub(crate) service_cidr: Option<Ipv4Net>,
     /// Keep the cluster's objects in this file, over `podnet down` too
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub(crate) datastore: Option<PathBuf>,
     /// How many seconds the cluster may take to become ready
-    #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) timeout: u64,
 }
 
@@ -229,4 +248,36 @@ pub(crate) struct DnsOptions {
     /// Check the Corefile, say what is wrong with it, and end
     #[arg(long)]
     pub(crate) check: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::{Arguments, Command};
+    use crate::cluster::Cluster;
+
+    #[test]
+    fn the_help_of_up_names_the_defaults_that_hold() {
+        let mut arguments = Arguments::command();
+        let help = arguments.find_subcommand_mut("up").unwrap().render_long_help().to_string();
+        // Lines are broken to the terminal's width.
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        let Command::Up(options) = Arguments::parse_from(["podnet", "up"]).command else { panic!("not up") };
+        let cluster = Cluster::from_options(&options, None).unwrap();
+        let defaults = [
+            cluster.nodes.to_string(),
+            cluster.subnets.to_string(),
+            cluster.pod_cidr.to_string(),
+            cluster.service_cidr.to_string(),
+        ];
+        for default in defaults {
+            assert!(help.contains(&format!("[default: {default}]")), "{default} in {help}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
 }

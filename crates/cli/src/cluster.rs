@@ -1,5 +1,9 @@
 //! What was asked of `podnet up`, written down so that every later command agrees on it; and what follows from it.
 
+mod asked;
+
+pub(crate) use asked::overlap;
+
 use std::{
     fs,
     io::{self, Write},
@@ -12,9 +16,8 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    arguments::UpOptions,
     layout,
-    report::{Doing, Failure},
+    report::{Doing, Failure, require_root},
 };
 
 /// The API server's port.
@@ -44,38 +47,14 @@ pub(crate) struct NodePlace {
 }
 
 impl Cluster {
-    pub(crate) fn from_options(options: &UpOptions) -> Result<Self, Failure> {
-        let (pods, services) = (options.pod_cidr.trunc(), options.service_cidr.trunc());
-        if options.pod_cidr != pods || options.service_cidr != services {
-            return Err(Failure::new(format!(
-                "a CIDR has bits set behind its prefix: did you mean {pods} and {services}?"
-            )));
-        }
-        if pods.contains(&services) || services.contains(&pods) {
-            return Err(Failure::new(format!("--pod-cidr {pods} and --service-cidr {services} overlap"))
-                .remedy("give them ranges of their own"));
-        }
-        if pods.prefix_len() > 26 || services.prefix_len() > 28 {
-            return Err(Failure::new(
-                "--pod-cidr must be /26 or larger (a block is a /26), --service-cidr /28 or larger",
-            ));
-        }
-        let datastore = options.datastore.as_deref().map(std::path::absolute).transpose();
-        Ok(Self {
-            nodes: options.nodes,
-            subnets: options.subnets.min(options.nodes),
-            pod_cidr: pods,
-            service_cidr: services,
-            datastore: datastore.doing(|| "cannot make --datastore an absolute path".into())?,
-            binary: std::env::current_exe().doing(|| "cannot find the podnet binary itself".into())?,
-        })
-    }
-
     /// The settings of the cluster that is there, if one is.
     pub(crate) fn load() -> Result<Option<Self>, Failure> {
         let path = layout::cluster_file();
         match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).map(Some).doing(|| format!("{} is damaged", path.display())),
+            Ok(text) => serde_json::from_slice(&text)
+                .map(Some)
+                .doing(|| format!("{} is damaged", path.display()))
+                .map_err(|failure| failure.remedy("begin anew: podnet down, then podnet up")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Failure::because(format!("cannot read {}", path.display()), error)),
         }
@@ -89,11 +68,6 @@ impl Cluster {
     pub(crate) fn save(&self) -> Result<(), Failure> {
         let text = serde_json::to_vec_pretty(self).doing(|| "cannot write the settings down".into())?;
         write_private(&layout::cluster_file(), &text)
-    }
-
-    /// Do the two describe the same cluster? The binary may be a newer one.
-    pub(crate) fn same_as(&self, other: &Self) -> bool {
-        Self { binary: other.binary.clone(), ..self.clone() } == *other
     }
 
     pub(crate) fn store(&self) -> PathBuf {
@@ -153,12 +127,14 @@ pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), Failure> 
 }
 
 pub(crate) fn print_kubeconfig() -> Result<(), Failure> {
+    require_root("kubeconfig")?;
     Cluster::require()?;
     println!("{}", layout::kubeconfig().display());
     Ok(())
 }
 
 pub(crate) fn print_environment() -> Result<(), Failure> {
+    require_root("env")?;
     Cluster::require()?;
     println!("export KUBECONFIG={}", layout::kubeconfig().display());
     Ok(())

@@ -24,6 +24,7 @@ const CLUSTER_DOMAIN: &str = "cluster.local";
 const CNI_BIN_DIRS: [&str; 2] = ["/opt/cni/bin", "/usr/lib/cni"];
 
 pub(crate) fn apiserver(options: ApiserverOptions) -> Result<(), Failure> {
+    keep_files_private();
     place(&options.placement)?;
     let config = podnet_apiserver::Config {
         pki_dir: options.data_dir.join("pki"),
@@ -68,6 +69,7 @@ pub(crate) fn node(options: NodeOptions) -> Result<(), Failure> {
 }
 
 pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
+    keep_files_private();
     place(&options.placement)?;
     let config = AgentConfig {
         node: options.name.into(),
@@ -79,7 +81,7 @@ pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
         service_cidr: options.service_cidr,
         health_address: options.health_address,
     };
-    run(async { podnet_agent::run(config, stopped()?).await.doing(|| "the agent ended".into()) })
+    run(async { Box::pin(podnet_agent::run(config, stopped()?)).await.doing(|| "the agent ended".into()) })
 }
 
 pub(crate) fn dns(options: DnsOptions) -> Result<(), Failure> {
@@ -127,6 +129,11 @@ fn place(placement: &Placement) -> Result<(), Failure> {
             .doing(|| format!("cannot enter the namespace {}", path.display()))?;
     }
     Ok(())
+}
+
+/// What the API server and the agents write is theirs alone. A node's files are also its pods', so it sets the mode of each itself.
+fn keep_files_private() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
 fn run(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {

@@ -3,6 +3,8 @@
 //! Every part is made where it is missing and left alone where it is there, so a half-made fabric is completed and a whole one
 //! keeps its pods' connections.
 
+mod ranges;
+
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
@@ -14,6 +16,8 @@ use podnet_kernel::{
     route::{self, PROTOCOL_STATIC, Route, Target},
     sysctl,
 };
+
+pub(crate) use ranges::refuse_taken;
 
 use crate::{
     cluster::{Cluster, NodePlace},
@@ -31,7 +35,6 @@ const NODE_DEVICE: &str = "eth0";
 const MTU: u32 = 1500;
 
 pub(crate) fn ensure(cluster: &Cluster) -> Result<(), Failure> {
-    refuse_taken_ranges(cluster)?;
     let fabric = ensure_namespace("fabric")?;
     let mut switch = open(&fabric, "the fabric")?;
     sysctl::set(&fabric, "net/ipv4/ip_forward", "1").doing(|| "cannot make the fabric a router".into())?;
@@ -53,41 +56,19 @@ pub(crate) fn remove_host_link() -> Result<(), Failure> {
         .doing(|| format!("cannot remove the link {HOST_LINK}"))
 }
 
-/// A host that reaches something else at these addresses would lose it, or we would.
-fn refuse_taken_ranges(cluster: &Cluster) -> Result<(), Failure> {
-    let mut host = RtSocket::open().doing(|| "cannot ask the kernel for its routes".into())?;
-    let ours =
-        link::find(&mut host, HOST_LINK).doing(|| "cannot ask the kernel for its links".into())?.map(|link| link.index);
-    for link in link::list(&mut host).doing(|| "cannot ask the kernel for its links".into())? {
-        if Some(link.index) == ours {
-            continue;
-        }
-        for taken in addr::list(&mut host, link.index).doing(|| "cannot ask the kernel for its addresses".into())? {
-            let underlay = (0..usize::from(cluster.subnets)).map(|index| cluster.subnet(index));
-            let clash =
-                underlay.map(IpNet::V4).find(|range| range.contains(&taken.trunc()) || taken.trunc().contains(range));
-            if let Some(range) = clash {
-                return Err(Failure::new(format!(
-                    "the underlay's range {range} is in use on this machine: {} has {taken}",
-                    link.name
-                ))
-                .remedy(format!("take {taken} away from {} while podnet runs", link.name)));
-            }
-        }
-    }
-    Ok(())
-}
-
 fn ensure_namespace(name: &str) -> Result<NetNs, Failure> {
     let path = layout::netns(name);
-    match NetNs::open(&path) {
+    let namespace = match NetNs::open(&path) {
         Ok(namespace) if is_namespace(&namespace) => Ok(namespace),
         // The name without its namespace: a crash between making the file and binding it.
         Ok(_) => NetNs::remove(&path).and_then(|()| NetNs::create(&path)),
         Err(error) if error.is_missing() => NetNs::create(&path),
         Err(error) => Err(error),
     }
-    .doing(|| format!("cannot make the network namespace {}", path.display()))
+    .doing(|| format!("cannot make the network namespace {}", path.display()))?;
+    // A crash may also have come between the namespace and its loopback.
+    link::set_up(&mut open(&namespace, name)?, "lo").doing(|| format!("cannot bring up lo in {}", path.display()))?;
+    Ok(namespace)
 }
 
 fn is_namespace(namespace: &NetNs) -> bool {

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 pub(crate) const DATA_DIR: &str = "/var/lib/podnet";
 /// State that ends with the machine: sockets, logs, conflists.
 pub(crate) const RUN_DIR: &str = "/run/podnet";
+/// Held by `up` and `down` while they work; outside of what `down` removes.
+pub(crate) const TURN_LOCK: &str = "/run/podnet.lock";
 /// Where namespaces are bound, as iproute2 does.
 pub(crate) const NETNS_DIR: &str = "/run/netns";
 /// Every namespace of ours starts so.
@@ -29,8 +31,17 @@ pub(crate) fn kubeconfig() -> PathBuf {
     data("kubeconfig")
 }
 
+/// Held by the supervisor for as long as it lives; holds its process id.
+pub(crate) fn supervisor_lock() -> PathBuf {
+    run("supervisor.lock")
+}
+
+pub(crate) fn logs() -> PathBuf {
+    run("log")
+}
+
 pub(crate) fn log(process: &str) -> PathBuf {
-    run(&format!("log/{process}.log"))
+    logs().join(format!("{process}.log"))
 }
 
 pub(crate) fn netns(name: &str) -> PathBuf {

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     fs::{self, File},
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Seek, SeekFrom, Write},
     time::Duration,
 };
 
@@ -11,10 +11,11 @@ use crate::{
     arguments::LogsOptions,
     cluster::Cluster,
     layout,
-    report::{Doing, Failure},
+    report::{Doing, Failure, require_root},
 };
 
 pub(crate) fn run(options: &LogsOptions) -> Result<(), Failure> {
+    require_root("logs")?;
     Cluster::require()?;
     let known = processes()?;
     let Some(wanted) = &options.process else {
@@ -36,6 +37,16 @@ pub(crate) fn run(options: &LogsOptions) -> Result<(), Failure> {
     finish(print_all(&mut logs, options))
 }
 
+/// The last lines of a process's log, for the message of a failure; none where there is no log.
+pub(crate) fn last_lines(process: &str, count: usize) -> Vec<String> {
+    let mut text = Vec::new();
+    let printed = Log::open(process, String::new()).map(|mut log| log.print_tail(&mut text, count));
+    match printed {
+        Ok(Ok(())) => String::from_utf8_lossy(&text).lines().map(str::to_owned).collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// A closed pipe (`podnet logs … | head`) is the reader's way to say enough.
 fn finish(result: io::Result<()>) -> Result<(), Failure> {
     match result {
@@ -49,7 +60,10 @@ fn print_all(logs: &mut [Log], options: &LogsOptions) -> io::Result<()> {
     for log in &mut *logs {
         log.print_tail(&mut output, options.tail)?;
     }
-    while options.follow {
+    if !options.follow {
+        return Ok(());
+    }
+    loop {
         let mut any = false;
         for log in &mut *logs {
             any |= log.print_new(&mut output)?;
@@ -59,7 +73,6 @@ fn print_all(logs: &mut [Log], options: &LogsOptions) -> io::Result<()> {
             std::thread::sleep(Duration::from_millis(100));
         }
     }
-    Ok(())
 }
 
 /// `node1` means its runtime and its agent, `agent` every node's agent.
@@ -68,7 +81,7 @@ fn matches(name: &str, wanted: &str) -> bool {
 }
 
 fn processes() -> Result<Vec<String>, Failure> {
-    let directory = layout::run("log");
+    let directory = layout::logs();
     let entries = fs::read_dir(&directory).doing(|| format!("cannot list {}", directory.display()))?;
     let mut names: Vec<String> =
         entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".log").map(str::to_owned)).collect();
@@ -108,6 +121,11 @@ impl Log {
 
     fn print_new(&mut self, output: &mut impl Write) -> io::Result<bool> {
         let mut any = false;
+        // The supervisor cuts a log that grew too long.
+        if self.reader.get_ref().metadata()?.len() < self.reader.stream_position()? {
+            self.reader.seek(SeekFrom::Start(0))?;
+            self.partial.clear();
+        }
         while let Some(line) = self.next_line()? {
             write!(output, "{}{line}", self.prefix)?;
             any = true;
@@ -118,7 +136,23 @@ impl Log {
 
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    use std::{fs, io::BufReader};
+
+    use super::{Log, matches};
+
+    #[test]
+    fn a_log_that_was_cut_is_followed_from_its_new_beginning() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.log");
+        fs::write(&path, "one\ntwo\n").unwrap();
+        let reader = BufReader::new(fs::File::open(&path).unwrap());
+        let mut log = Log { prefix: String::new(), reader, partial: String::new() };
+        let mut shown = Vec::new();
+        assert!(log.print_new(&mut shown).unwrap() && !log.print_new(&mut shown).unwrap());
+        fs::write(&path, "3\n").unwrap();
+        assert!(log.print_new(&mut shown).unwrap());
+        assert_eq!(String::from_utf8(shown).unwrap(), "one\ntwo\n3\n");
+    }
 
     #[test]
     fn a_node_means_its_runtime_and_its_agent_but_not_its_namesakes() {

@@ -1,5 +1,7 @@
 //! `podnet`: the command, and the entry points of every process of a cluster.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod addons;
 mod arguments;
 mod cluster;
@@ -7,6 +9,7 @@ mod daemon;
 mod down;
 mod fabric;
 mod layout;
+mod lock;
 mod logs;
 mod report;
 mod status;
@@ -26,7 +29,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.print();
-            ExitCode::FAILURE
+            failure.exit_code()
         }
     }
 }

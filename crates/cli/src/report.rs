@@ -1,27 +1,47 @@
 //! How failures reach the user: what failed, on what, why, and what to do.
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, process::ExitCode};
 
 /// A failed command.
 pub(crate) struct Failure {
     what: String,
     cause: Option<Box<dyn Error + Send + Sync>>,
+    /// More lines, for example the end of a log.
+    detail: Vec<String>,
     remedy: Option<String>,
+    /// The command was called wrongly.
+    usage: bool,
 }
 
 impl Failure {
     pub(crate) fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), cause: None, remedy: None }
+        Self { what: what.into(), cause: None, detail: Vec::new(), remedy: None, usage: false }
     }
 
     pub(crate) fn because(what: impl Into<String>, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { what: what.into(), cause: Some(cause.into()), remedy: None }
+        Self { cause: Some(cause.into()), ..Self::new(what) }
+    }
+
+    /// Arguments that do not go together; what is wrong with one by itself is said by clap.
+    pub(crate) fn usage(what: impl Into<String>) -> Self {
+        Self { usage: true, ..Self::new(what) }
+    }
+
+    /// Lines to show below what failed.
+    pub(crate) fn detail(mut self, lines: impl IntoIterator<Item = String>) -> Self {
+        self.detail.extend(lines);
+        self
     }
 
     /// What the user can do about it.
     pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
+    }
+
+    /// 2 for wrong usage, as clap's own errors have it; otherwise 1.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(if self.usage { 2 } else { 1 })
     }
 
     pub(crate) fn print(&self) {
@@ -36,6 +56,9 @@ impl fmt::Display for Failure {
         while let Some(error) = cause {
             write!(f, ": {error}")?;
             cause = error.source();
+        }
+        for line in &self.detail {
+            write!(f, "\n  | {line}")?;
         }
         if let Some(remedy) = &self.remedy {
             write!(f, "\n  → {remedy}")?;
@@ -67,5 +90,5 @@ pub(crate) fn require_root(command: &str) -> Result<(), Failure> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    Err(Failure::new(format!("`podnet {command}` makes network namespaces and needs root: sudo podnet {command}")))
+    Err(Failure::new(format!("`podnet {command}` needs root: sudo podnet {command}")))
 }

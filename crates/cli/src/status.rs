@@ -10,13 +10,15 @@ use serde::Serialize;
 use crate::{
     arguments::{Output, StatusOptions},
     cluster::Cluster,
-    layout,
-    report::{Doing, Failure},
+    layout, lock,
+    report::{Doing, Failure, require_root},
     supervisor,
 };
 
 /// How long the API server may take before it counts as away.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+const SUPERVISOR: &str = "supervisor";
 
 /// Everything that is shown; its JSON form is an interface.
 #[derive(Serialize)]
@@ -51,22 +53,37 @@ struct ProcessStatus {
 }
 
 pub(crate) fn run(options: &StatusOptions) -> Result<(), Failure> {
+    require_root("status")?;
     let cluster = Cluster::require()?;
     let status = gather(&cluster)?;
     match options.output {
         Output::Json => {
-            println!("{}", serde_json::to_string_pretty(&status).doing(|| "cannot print the status".into())?)
+            println!("{}", serde_json::to_string_pretty(&status).doing(|| "cannot print the status".into())?);
         }
         Output::Table => print_tables(&status),
     }
-    let stopped: Vec<&str> = status.processes.iter().filter(|p| p.pid.is_none()).map(|p| p.name.as_str()).collect();
-    match (stopped.is_empty(), &status.api_error) {
-        (true, None) => Ok(()),
-        (false, _) => {
-            Err(Failure::new(format!("not running: {}", stopped.join(", "))).remedy("`podnet up` heals the cluster"))
-        }
-        (true, Some(error)) => Err(Failure::new(error.clone()).remedy("look at: podnet logs apiserver")),
+    match verdict(&status) {
+        None => Ok(()),
+        Some(failure) => Err(failure),
     }
+}
+
+/// What is wrong with the cluster, the gravest first.
+fn verdict(status: &Status) -> Option<Failure> {
+    let stopped: Vec<&str> = status.processes.iter().filter(|p| p.pid.is_none()).map(|p| p.name.as_str()).collect();
+    if stopped.contains(&SUPERVISOR) {
+        let failure = Failure::new(format!(
+            "THE SUPERVISOR DOES NOT RUN: nobody restarts what dies (not running: {})",
+            stopped.join(", ")
+        ));
+        return Some(failure.remedy("`podnet up` heals the cluster"));
+    }
+    if !stopped.is_empty() {
+        let failure = Failure::new(format!("not running: {}", stopped.join(", ")));
+        return Some(failure.remedy("the supervisor starts it again; why it ended: podnet logs supervisor"));
+    }
+    let error = status.api_error.as_ref()?;
+    Some(Failure::new(error.clone()).remedy("look at: podnet logs apiserver"))
 }
 
 fn gather(cluster: &Cluster) -> Result<Status, Failure> {
@@ -78,7 +95,7 @@ fn gather(cluster: &Cluster) -> Result<Status, Failure> {
         Err(_) => (Vec::new(), Some(format!("the API server does not answer within {} s", PATIENCE.as_secs()))),
     };
     let names =
-        std::iter::once("supervisor".to_owned()).chain(supervisor::specs(cluster).into_iter().map(|spec| spec.name));
+        std::iter::once(SUPERVISOR.to_owned()).chain(supervisor::specs(cluster).into_iter().map(|spec| spec.name));
     Ok(Status {
         nodes,
         processes: names.map(process).collect(),
@@ -115,8 +132,7 @@ fn node_status(node: &Node, pods: &[Pod]) -> NodeStatus {
 }
 
 fn process(name: String) -> ProcessStatus {
-    let pids = supervisor::cgroup_of(&name).ok().and_then(|cgroup| cgroup.pids().ok()).unwrap_or_default();
-    let pid = pids.first().copied();
+    let pid = if name == SUPERVISOR { lock::supervisor_pid() } else { supervisor::pid_of(&name) };
     let memory = |field| pid.and_then(|pid| memory(pid, field));
     ProcessStatus { memory_bytes: memory("VmRSS:"), peak_memory_bytes: memory("VmHWM:"), pid, name }
 }
@@ -163,4 +179,35 @@ fn table(header: &[&str]) -> Table {
 /// Without the blanks that pad the last column.
 fn trimmed(table: &Table) -> String {
     table.lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(stopped: &[&str]) -> Status {
+        let process = |name: &str| ProcessStatus {
+            name: name.to_owned(),
+            pid: (!stopped.contains(&name)).then_some(7),
+            memory_bytes: None,
+            peak_memory_bytes: None,
+        };
+        Status {
+            nodes: Vec::new(),
+            processes: [SUPERVISOR, "apiserver"].map(process).into(),
+            api_error: None,
+            pod_cidr: String::new(),
+            service_cidr: String::new(),
+            kubeconfig: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_missing_supervisor_is_said_loudly_and_first() {
+        assert!(verdict(&status(&[])).is_none());
+        let alone = verdict(&status(&["supervisor", "apiserver"])).unwrap().to_string();
+        assert!(alone.contains("SUPERVISOR DOES NOT RUN") && alone.contains("podnet up"), "{alone}");
+        let watched = verdict(&status(&["apiserver"])).unwrap().to_string();
+        assert!(watched.contains("not running: apiserver") && !watched.contains("SUPERVISOR"), "{watched}");
+    }
 }

@@ -3,11 +3,12 @@
 //! Every process has a cgroup of its own, so a supervisor that was restarted finds the processes that still run and adopts them. A
 //! process that ends is started again, at once the first time and then with growing pauses.
 
+mod output;
 mod processes;
 
 use std::{
     collections::BTreeMap,
-    fs::OpenOptions,
+    io::Write,
     os::fd::OwnedFd,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -18,21 +19,25 @@ use rustix::{
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
-pub(crate) use processes::{ProcessSpec, cgroup_of, specs};
+pub(crate) use processes::{ProcessSpec, pid_of, specs};
 
 use crate::{
     cluster::Cluster,
-    layout,
+    layout, lock,
     report::{Doing, Failure},
 };
+use processes::cgroup_of;
 
 /// The pause before the second start in a row; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A process that ran this long is well: the pauses begin anew.
 const WELL_AFTER: Duration = Duration::from_secs(30);
+/// How often the sizes of the logs are looked at, at least.
+const LOOK_AT_LOGS: Duration = Duration::from_secs(10);
 
 pub(crate) fn run() -> Result<(), Failure> {
+    let _lock = lock::become_supervisor()?;
     let cluster = Cluster::require()?;
     let own = cgroup_of("supervisor")?;
     own.create().and_then(|()| own.add_self()).doing(|| "cannot enter the supervisor's cgroup".into())?;
@@ -46,20 +51,21 @@ pub(crate) fn run() -> Result<(), Failure> {
         for process in watched.values_mut() {
             process.step(&cluster);
         }
+        output::cut_long(&layout::logs(), output::LONGEST);
     }
 }
 
-/// Waits until a process ends or a pause is over.
+/// Waits until a process ends, a pause is over, or the logs are to be looked at.
 fn wait(watched: &BTreeMap<String, Process>) {
     let running: Vec<&OwnedFd> = watched.values().filter_map(Process::pidfd).collect();
     let mut fds: Vec<PollFd<'_>> = running.iter().map(|fd| PollFd::new(*fd, PollFlags::IN)).collect();
     let now = Instant::now();
-    let timeout = watched.values().filter_map(Process::due).min().map(|due| {
-        let left = due.saturating_duration_since(now).max(Duration::from_millis(1));
-        Timespec { tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() }
-    });
+    let due = watched.values().filter_map(Process::due).min().map(|due| due.saturating_duration_since(now));
+    let left = due.unwrap_or(LOOK_AT_LOGS).clamp(Duration::from_millis(1), LOOK_AT_LOGS);
+    let timeout =
+        Timespec { tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
     // A signal that interrupts the wait only makes the next look come early.
-    let _ = poll(&mut fds, timeout.as_ref());
+    let _ = poll(&mut fds, Some(&timeout));
 }
 
 struct Process {
@@ -83,8 +89,7 @@ enum State {
 
 impl Process {
     fn adopt_or_start(cluster: &Cluster, spec: ProcessSpec) -> Self {
-        let pid =
-            cgroup_of(&spec.name).ok().and_then(|cgroup| cgroup.pids().ok()).and_then(|pids| pids.first().copied());
+        let pid = pid_of(&spec.name);
         let pidfd = pid
             .and_then(|pid| Pid::from_raw(pid.try_into().ok()?))
             .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
@@ -164,20 +169,23 @@ fn pause(failures: u32) -> Duration {
 
 fn spawn(cluster: &Cluster, spec: &ProcessSpec) -> Result<(OwnedFd, Child), Failure> {
     cgroup_of(&spec.name)?.create().doing(|| format!("cannot make the cgroup of {}", spec.name))?;
-    let child = detached(cluster, &spec.name, &spec.arguments)?;
-    let pid = Pid::from_child(&child);
-    let pidfd = pidfd_open(pid, PidfdFlags::empty()).doing(|| format!("cannot watch {}", spec.name))?;
-    Ok((pidfd, child))
+    let mut child = detached(cluster, &spec.name, &spec.arguments)?;
+    match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
+        Ok(pidfd) => Ok((pidfd, child)),
+        Err(error) => {
+            // One that cannot be watched must not run beside the next one. Where it ended already, there is nothing to kill.
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(Failure::because(format!("cannot watch {}", spec.name), error))
+        }
+    }
 }
 
 /// Starts a process whose output goes to its log and which no terminal's signals reach.
 pub(crate) fn detached(cluster: &Cluster, name: &str, arguments: &[String]) -> Result<Child, Failure> {
     use std::os::unix::process::CommandExt;
-    let path = layout::log(name);
-    let what = || format!("cannot write the log {}", path.display());
-    std::fs::create_dir_all(layout::run("log")).doing(what)?;
-    let output = OpenOptions::new().create(true).append(true).open(&path).doing(what)?;
-    let errors = output.try_clone().doing(what)?;
+    let output = output::open(name)?;
+    let errors = output.try_clone().doing(|| format!("cannot write the log of {name}"))?;
     Command::new(&cluster.binary)
         .args(arguments)
         .stdin(Stdio::null())
@@ -189,8 +197,10 @@ pub(crate) fn detached(cluster: &Cluster, name: &str, arguments: &[String]) -> R
         .doing(|| format!("cannot start {} from {}", name, cluster.binary.display()))
 }
 
+/// A full file system costs lines of the log, never the supervisor.
 fn log(line: &str) {
-    println!("{} {line}", chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true));
+    let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+    let _ = writeln!(std::io::stdout(), "{now} {line}");
 }
 
 #[cfg(test)]

@@ -4,29 +4,30 @@
 
 mod certificates;
 mod dns_probe;
+mod preconditions;
+mod waiting;
 
 use std::{
+    collections::BTreeSet,
+    io::Write,
     path::Path,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
-
-use k8s_openapi::api::core::v1::Node;
-use kube::{Api, Client, ResourceExt, api::ListParams};
 
 use crate::{
     addons,
     arguments::UpOptions,
     cluster::Cluster,
     fabric, layout,
+    lock::{self, Turn},
     report::{Doing, Failure, require_root},
     supervisor,
 };
-
-/// Between two looks at something that is awaited.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+use waiting::{Deadline, Stale};
 
 pub(crate) fn run(options: &UpOptions) -> Result<(), Failure> {
     require_root("up")?;
+    let _turn = Turn::take()?;
     let started = Instant::now();
     let cluster = settle(options)?;
     let mut progress = Progress { last: started };
@@ -34,29 +35,26 @@ pub(crate) fn run(options: &UpOptions) -> Result<(), Failure> {
     progress.done("keys and certificates", layout::DATA_DIR);
     fabric::ensure(&cluster)?;
     progress.done("underlay", &underlay(&cluster));
+    let stale = Stale { since: SystemTime::now(), nodes: stopped_nodes(&cluster) };
     ensure_supervisor(&cluster)?;
     progress.done("processes", &format!("API server, {} nodes with their agents", cluster.nodes));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().doing(|| "cannot start".into())?;
-    let deadline = Deadline(started + Duration::from_secs(options.timeout));
-    runtime.block_on(await_cluster(&cluster, &deadline, &mut progress))?;
-    println!("{}", summary(&cluster, started.elapsed()));
+    let deadline = Deadline::new(started, Duration::from_secs(options.timeout));
+    runtime.block_on(await_cluster(&cluster, &stale, &deadline, &mut progress))?;
+    say(&summary(&cluster, started.elapsed()));
     Ok(())
 }
 
-/// The settings to use: new ones, or those of the cluster that is there, which must be the same.
+/// The settings that hold, written down once nothing on this machine speaks against them.
 fn settle(options: &UpOptions) -> Result<Cluster, Failure> {
-    let asked = Cluster::from_options(options)?;
-    match Cluster::load()? {
-        Some(present) if !present.same_as(&asked) => Err(Failure::new("a cluster with other settings is up")
-            .remedy("remove it first with `podnet down`, or use it: eval \"$(podnet env)\"")),
-        _ => {
-            for directory in [layout::DATA_DIR, layout::RUN_DIR] {
-                make_private(Path::new(directory))?;
-            }
-            asked.save()?;
-            Ok(asked)
-        }
+    let cluster = Cluster::from_options(options, Cluster::load()?.as_ref())?;
+    fabric::refuse_taken(&cluster)?;
+    preconditions::check(&cluster)?;
+    for directory in [layout::DATA_DIR, layout::RUN_DIR] {
+        make_private(Path::new(directory))?;
     }
+    cluster.save()?;
+    Ok(cluster)
 }
 
 /// Others may pass through (a pod's user reads its volumes there), but not list.
@@ -68,93 +66,37 @@ fn make_private(directory: &Path) -> Result<(), Failure> {
 }
 
 fn ensure_supervisor(cluster: &Cluster) -> Result<(), Failure> {
-    let running = supervisor::cgroup_of("supervisor")?.pids().unwrap_or_default();
-    if running.is_empty() {
+    if !lock::supervisor_lives() {
+        lock::make_supervisor_lock()?;
         supervisor::detached(cluster, "supervisor", &["supervisor".to_owned()])?;
     }
     Ok(())
 }
 
-async fn await_cluster(cluster: &Cluster, deadline: &Deadline, progress: &mut Progress) -> Result<(), Failure> {
+/// Nodes whose process does not run: what the API says of them is of an earlier life.
+fn stopped_nodes(cluster: &Cluster) -> BTreeSet<String> {
+    let names = cluster.places().into_iter().map(|place| place.name);
+    names.filter(|name| supervisor::pid_of(name).is_none()).collect()
+}
+
+async fn await_cluster(
+    cluster: &Cluster,
+    stale: &Stale,
+    deadline: &Deadline,
+    progress: &mut Progress,
+) -> Result<(), Failure> {
     let client = podnet_client::connect::from_kubeconfig(&layout::kubeconfig())
         .await
         .doing(|| "cannot use the admin's kubeconfig".into())?;
-    await_api(&client, deadline).await?;
+    waiting::api(&client, deadline).await?;
     progress.done("API server", &format!("https://{}", cluster.api_addresses()[0]));
-    addons::install(&client, cluster).await?;
+    deadline.until("cluster objects", async || addons::install(&client, cluster).await).await?;
     progress.done("cluster objects", "CRDs, default pool, cluster DNS");
-    await_nodes(&client, cluster, deadline).await?;
+    waiting::nodes(&client, cluster, stale, deadline).await?;
     progress.done("nodes Ready", &cluster.nodes.to_string());
-    await_dns(cluster, deadline).await?;
+    waiting::dns(cluster, deadline).await?;
     progress.done("cluster DNS answers", &cluster.dns_address().to_string());
     Ok(())
-}
-
-async fn await_api(client: &Client, deadline: &Deadline) -> Result<(), Failure> {
-    loop {
-        match client.apiserver_version().await {
-            Ok(_) => return Ok(()),
-            Err(error) if deadline.passed() => {
-                return Err(
-                    Failure::because("the API server does not answer", error).remedy("look at: podnet logs apiserver")
-                );
-            }
-            Err(_) => tokio::time::sleep(LOOK_EVERY).await,
-        }
-    }
-}
-
-async fn await_nodes(client: &Client, cluster: &Cluster, deadline: &Deadline) -> Result<(), Failure> {
-    let nodes = Api::<Node>::all(client.clone());
-    let expected: Vec<String> = cluster.places().into_iter().map(|place| place.name).collect();
-    loop {
-        let present = nodes.list(&ListParams::default()).await.doing(|| "cannot list the nodes".into())?;
-        let missing: Vec<String> = expected
-            .iter()
-            .filter_map(|name| match present.iter().find(|node| node.name_any() == **name) {
-                None => Some(format!("{name} (not registered)")),
-                Some(node) => unready(node).map(|why| format!("{name} ({why})")),
-            })
-            .collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        if deadline.passed() {
-            return Err(Failure::new(format!("not every node became Ready: {}", missing.join(", ")))
-                .remedy(format!("look at: podnet logs {}", missing[0].split(' ').next().unwrap_or("node1"))));
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-}
-
-/// Why a node is not Ready; none when it is.
-fn unready(node: &Node) -> Option<String> {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    match conditions.and_then(|all| all.iter().find(|condition| condition.type_ == "Ready")) {
-        Some(ready) if ready.status == "True" => None,
-        Some(ready) => Some(ready.message.clone().unwrap_or_else(|| "not ready".to_owned())),
-        None => Some("no Ready condition".to_owned()),
-    }
-}
-
-async fn await_dns(cluster: &Cluster, deadline: &Deadline) -> Result<(), Failure> {
-    loop {
-        match dns_probe::ask(cluster) {
-            Ok(()) => return Ok(()),
-            Err(failure) if deadline.passed() => {
-                return Err(failure.remedy("look at: kubectl -n kube-system describe pods -l k8s-app=kube-dns"));
-            }
-            Err(_) => tokio::time::sleep(LOOK_EVERY).await,
-        }
-    }
-}
-
-struct Deadline(Instant);
-
-impl Deadline {
-    fn passed(&self) -> bool {
-        Instant::now() >= self.0
-    }
 }
 
 /// One line for each step, with the time that it took.
@@ -165,9 +107,14 @@ struct Progress {
 impl Progress {
     fn done(&mut self, step: &str, detail: &str) {
         let now = Instant::now();
-        println!("  ✓ {step:<22} {detail:<46} {:>5.2} s", (now - self.last).as_secs_f64());
+        say(&format!("  ✓ {step:<22} {detail:<46} {:>5.2} s", (now - self.last).as_secs_f64()));
         self.last = now;
     }
+}
+
+/// A reader who has seen enough (`podnet up | head -1`) does not end the work.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn underlay(cluster: &Cluster) -> String {

@@ -24,6 +24,11 @@ pub(crate) fn cgroup_of(name: &str) -> Result<Cgroup, Failure> {
         .doing(|| "cannot find the cgroup v2 hierarchy".into())
 }
 
+/// The process id of a process of the cluster, where it runs.
+pub(crate) fn pid_of(name: &str) -> Option<u32> {
+    cgroup_of(name).ok()?.pids().ok()?.first().copied()
+}
+
 /// Everything that the supervisor starts, the API server first.
 pub(crate) fn specs(cluster: &Cluster) -> Vec<ProcessSpec> {
     let mut specs = vec![apiserver(cluster)];
@@ -37,37 +42,37 @@ pub(crate) fn specs(cluster: &Cluster) -> Vec<ProcessSpec> {
 fn apiserver(cluster: &Cluster) -> ProcessSpec {
     let [local, underlay] = cluster.api_addresses();
     let mut arguments = Line::new("apiserver", "apiserver");
-    arguments.option("--data-dir", layout::DATA_DIR);
-    arguments.option("--store", cluster.store().display());
-    arguments.option("--listen", local);
-    arguments.option("--listen", underlay);
-    arguments.option("--advertise", underlay);
-    arguments.option("--service-cidr", cluster.service_cidr);
+    arguments.option("--data-dir", &layout::DATA_DIR);
+    arguments.option("--store", &cluster.store().display());
+    arguments.option("--listen", &local);
+    arguments.option("--listen", &underlay);
+    arguments.option("--advertise", &underlay);
+    arguments.option("--service-cidr", &cluster.service_cidr);
     arguments.spec()
 }
 
 fn node(cluster: &Cluster, place: &NodePlace) -> ProcessSpec {
     let mut arguments = Line::new("node", &place.name);
-    arguments.option("--netns", layout::netns(&place.name).display());
+    arguments.option("--netns", &layout::netns(&place.name).display());
     arguments.option("--name", &place.name);
-    arguments.option("--address", place.address);
-    arguments.option("--kubeconfig", NodeLayout::new(&place.name).kubeconfig().display());
-    arguments.option("--cluster-dns", cluster.dns_address());
-    arguments.option("--label", format!("podnet.io/subnet=subnet{}", place.subnet + 1));
+    arguments.option("--address", &place.address);
+    arguments.option("--kubeconfig", &NodeLayout::new(&place.name).kubeconfig().display());
+    arguments.option("--cluster-dns", &cluster.dns_address());
+    arguments.option("--label", &format!("podnet.io/subnet=subnet{}", place.subnet + 1));
     arguments.spec()
 }
 
 fn agent(cluster: &Cluster, place: &NodePlace) -> ProcessSpec {
     let files = NodeLayout::new(&place.name);
     let mut arguments = Line::new("agent", &format!("{}-agent", place.name));
-    arguments.option("--netns", layout::netns(&place.name).display());
+    arguments.option("--netns", &layout::netns(&place.name).display());
     arguments.option("--name", &place.name);
-    arguments.option("--kubeconfig", files.kubeconfig().display());
-    arguments.option("--state-dir", files.agent_state().display());
-    arguments.option("--socket", files.socket().display());
-    arguments.option("--cni-conf-dir", files.conflists().display());
-    arguments.option("--underlay-device", "eth0");
-    arguments.option("--service-cidr", cluster.service_cidr);
+    arguments.option("--kubeconfig", &files.kubeconfig().display());
+    arguments.option("--state-dir", &files.agent_state().display());
+    arguments.option("--socket", &files.socket().display());
+    arguments.option("--cni-conf-dir", &files.conflists().display());
+    arguments.option("--underlay-device", &"eth0");
+    arguments.option("--service-cidr", &cluster.service_cidr);
     arguments.spec()
 }
 
@@ -81,11 +86,11 @@ impl Line {
     fn new(command: &str, name: &str) -> Self {
         let cgroup = Path::new(layout::CGROUP).join("system").join(name);
         let mut line = Self { name: name.to_owned(), arguments: vec![command.to_owned()] };
-        line.option("--cgroup", cgroup.display());
+        line.option("--cgroup", &cgroup.display());
         line
     }
 
-    fn option(&mut self, name: &str, value: impl ToString) {
+    fn option(&mut self, name: &str, value: &dyn std::fmt::Display) {
         self.arguments.extend([name.to_owned(), value.to_string()]);
     }
 

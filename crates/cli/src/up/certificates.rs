@@ -31,7 +31,7 @@ fn ensure_node(pki: &Pki, place: &NodePlace, server: &str) -> Result<(), Failure
         return Ok(());
     }
     let what = || format!("cannot make the certificates of {}", place.name);
-    let serving = pki.issue_server(&[place.name.clone()], &[place.address.into()]).doing(what)?;
+    let serving = pki.issue_server(std::slice::from_ref(&place.name), &[place.address.into()]).doing(what)?;
     write_private(&files.serving_certificate(), serving.cert_pem.as_bytes())?;
     write_private(&files.serving_key(), serving.key_pem.as_bytes())?;
     write_private(&files.client_ca(), pki.ca_pem().as_bytes())?;

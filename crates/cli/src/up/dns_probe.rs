@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 pub(crate) fn ask(cluster: &Cluster) -> Result<(), Failure> {
     let first = cluster.places().into_iter().next().map(|place| place.name).unwrap_or_default();
-    let namespace = NetNs::open(&layout::netns(&first)).doing(|| format!("cannot enter the namespace of {first}"))?;
+    let namespace = NetNs::open(layout::netns(&first)).doing(|| format!("cannot enter the namespace of {first}"))?;
     let server = SocketAddr::from((cluster.dns_address(), 53));
     let answer = namespace.run(move || exchange(server)).doing(|| format!("cannot enter the namespace of {first}"))?;
     let answer = answer.doing(|| format!("cluster DNS at {server} does not answer"))?;

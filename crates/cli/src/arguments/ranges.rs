@@ -1,0 +1,50 @@
+//! Ranges of addresses on the command line: what is wrong with one by itself. How they go together is looked at in `cluster`.
+
+use ipnet::Ipv4Net;
+
+/// A pool is dealt to the nodes in blocks of this prefix length, so it holds at least one.
+const BLOCK: u8 = 26;
+/// The tenth address is that of cluster DNS; a /28 is the smallest range that has one.
+const SERVICES: u8 = 28;
+
+pub(super) fn pods(text: &str) -> Result<Ipv4Net, String> {
+    range(text, BLOCK, "a node's block of addresses is a /26")
+}
+
+pub(super) fn services(text: &str) -> Result<Ipv4Net, String> {
+    range(text, SERVICES, "cluster DNS has the tenth address")
+}
+
+fn range(text: &str, longest: u8, why: &str) -> Result<Ipv4Net, String> {
+    let range: Ipv4Net = text.parse().map_err(|_| "not an IPv4 range such as 10.1.0.0/16".to_owned())?;
+    if range != range.trunc() {
+        return Err(format!("bits are set behind the prefix; did you mean {}?", range.trunc()));
+    }
+    if range.prefix_len() > longest {
+        return Err(format!("it must be a /{longest} or larger, because {why}"));
+    }
+    let address = range.network();
+    if address.is_loopback() || address.is_link_local() || address.is_multicast() || address.octets()[0] == 0 {
+        return Err("addresses of this range cannot be given to pods or Services".to_owned());
+    }
+    Ok(range)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_with_bits_behind_its_prefix_is_refused_with_the_one_that_was_meant() {
+        assert!(pods("10.1.2.3/16").unwrap_err().contains("10.1.0.0/16"));
+        assert_eq!(pods("10.1.0.0/16").unwrap().to_string(), "10.1.0.0/16");
+    }
+
+    #[test]
+    fn a_range_that_is_too_small_or_of_another_kind_is_refused() {
+        for text in ["10.1.0.0/27", "127.0.0.0/8", "224.0.0.0/8", "0.0.0.0/0", "fd00::/64", "10.1.0.0"] {
+            assert!(pods(text).is_err(), "{text}");
+        }
+        assert!(services("10.1.0.0/28").is_ok() && services("10.1.0.0/29").is_err());
+    }
+}

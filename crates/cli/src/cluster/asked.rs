@@ -1,0 +1,173 @@
+//! From the command line and the cluster that is there to the settings that hold.
+
+use std::{
+    fmt::Display,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use ipnet::Ipv4Net;
+
+use super::Cluster;
+use crate::{
+    arguments::UpOptions,
+    layout,
+    report::{Doing, Failure},
+};
+
+const NODES: u8 = 3;
+const SUBNETS: u8 = 1;
+const POD_CIDR: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 233, 64, 0), 18);
+const SERVICE_CIDR: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 233, 0, 0), 18);
+
+impl Cluster {
+    /// What was asked for; what was not is as it is in the cluster that is there, or else the default.
+    ///
+    /// It fails where settings do not go together, and where the cluster that is there has others.
+    pub(crate) fn from_options(options: &UpOptions, present: Option<&Self>) -> Result<Self, Failure> {
+        let nodes = options.nodes.or(present.map(|cluster| cluster.nodes)).unwrap_or(NODES);
+        let datastore = options.datastore.as_deref().map(outside_our_directories).transpose()?;
+        let cluster = Self {
+            nodes,
+            subnets: match present {
+                Some(cluster) if options.subnets.is_none() => cluster.subnets,
+                _ => options.subnets.unwrap_or(SUBNETS).min(nodes),
+            },
+            pod_cidr: options.pod_cidr.or(present.map(|cluster| cluster.pod_cidr)).unwrap_or(POD_CIDR),
+            service_cidr: options.service_cidr.or(present.map(|cluster| cluster.service_cidr)).unwrap_or(SERVICE_CIDR),
+            datastore: datastore.or_else(|| present.and_then(|cluster| cluster.datastore.clone())),
+            binary: std::env::current_exe().doing(|| "cannot find the podnet binary itself".into())?,
+        };
+        cluster.refuse_overlaps()?;
+        match present.map(|present| present.differences(&cluster)) {
+            Some(differences) if !differences.is_empty() => {
+                Err(Failure::new(format!("a cluster with other settings is up: {}", differences.join("; ")))
+                    .remedy("heal and use it as it is with plain `podnet up`, or remove it first with `podnet down`"))
+            }
+            _ => Ok(cluster),
+        }
+    }
+
+    /// The ranges of pods, Services and the underlay are routed side by side on every node.
+    fn refuse_overlaps(&self) -> Result<(), Failure> {
+        let underlay = (0..usize::from(self.subnets)).map(|index| ("the underlay's range", self.subnet(index)));
+        let ranges: Vec<(&str, Ipv4Net)> = [("--pod-cidr", self.pod_cidr), ("--service-cidr", self.service_cidr)]
+            .into_iter()
+            .chain(underlay)
+            .collect();
+        for (index, (name, range)) in ranges.iter().enumerate() {
+            if let Some((other, taken)) = ranges[..index].iter().find(|(_, taken)| overlap(range, taken)) {
+                return Err(Failure::usage(format!("{other} {taken} and {name} {range} overlap"))
+                    .remedy("give pods and Services ranges of their own"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Each setting in which `asked` is another cluster. The binary is none: it may be a newer one.
+    fn differences(&self, asked: &Self) -> Vec<String> {
+        let settings = [
+            difference("--nodes", &self.nodes, &asked.nodes),
+            difference("--subnets", &self.subnets, &asked.subnets),
+            difference("--pod-cidr", &self.pod_cidr, &asked.pod_cidr),
+            difference("--service-cidr", &self.service_cidr, &asked.service_cidr),
+            difference("--datastore", &self.store().display(), &asked.store().display()),
+        ];
+        settings.into_iter().flatten().collect()
+    }
+}
+
+fn difference(option: &str, present: &impl Display, asked: &impl Display) -> Option<String> {
+    let (present, asked) = (present.to_string(), asked.to_string());
+    (present != asked).then(|| format!("{option} is {present} there, asked for was {asked}"))
+}
+
+pub(crate) fn overlap(one: &Ipv4Net, other: &Ipv4Net) -> bool {
+    one.contains(other) || other.contains(one)
+}
+
+/// The datastore's path without symbolic links. `podnet down` keeps it, so it must not lie where `down` removes everything.
+fn outside_our_directories(path: &Path) -> Result<PathBuf, Failure> {
+    let path = std::path::absolute(path).doing(|| "cannot make --datastore an absolute path".into())?;
+    let real = resolved(&path);
+    let within = |directory: &&str| real.starts_with(directory) || real.starts_with(resolved(Path::new(directory)));
+    match [layout::DATA_DIR, layout::RUN_DIR].into_iter().find(within) {
+        Some(directory) => Err(Failure::usage(format!(
+            "--datastore {} lies below {directory}, which `podnet down` removes",
+            path.display()
+        ))
+        .remedy("name a file elsewhere; without --datastore the objects go with `podnet down`")),
+        None => Ok(real),
+    }
+}
+
+/// As far as the path exists, what it really is.
+fn resolved(path: &Path) -> PathBuf {
+    let real = path.ancestors().find_map(|ancestor| {
+        let rest = path.strip_prefix(ancestor).ok()?;
+        let real = ancestor.canonicalize().ok()?;
+        Some(if rest.as_os_str().is_empty() { real } else { real.join(rest) })
+    });
+    real.unwrap_or_else(|| path.to_path_buf())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settle(options: &UpOptions, present: Option<&Cluster>) -> Result<Cluster, String> {
+        Cluster::from_options(options, present).map_err(|failure| failure.to_string())
+    }
+
+    fn five_nodes() -> UpOptions {
+        UpOptions { nodes: Some(5), subnets: Some(2), ..UpOptions::default() }
+    }
+
+    #[test]
+    fn what_is_not_asked_for_is_as_it_is_in_the_cluster_that_is_there() {
+        let present = settle(&five_nodes(), None).unwrap();
+        assert_eq!((present.nodes, present.subnets), (5, 2));
+        assert_eq!(settle(&UpOptions::default(), Some(&present)).unwrap(), present);
+        assert_eq!(settle(&five_nodes(), Some(&present)).unwrap(), present);
+    }
+
+    #[test]
+    fn each_setting_that_differs_is_named_with_both_values() {
+        let present = settle(&five_nodes(), None).unwrap();
+        let pod_cidr = Some("10.1.0.0/16".parse().unwrap());
+        let asked = UpOptions { nodes: Some(2), pod_cidr, ..UpOptions::default() };
+        let message = settle(&asked, Some(&present)).unwrap_err();
+        for part in
+            ["--nodes is 5 there, asked for was 2", "--pod-cidr is 10.233.64.0/18 there, asked for was 10.1.0.0/16"]
+        {
+            assert!(message.contains(part), "{message}");
+        }
+        assert!(!message.contains("--subnets") && message.contains("podnet down"), "{message}");
+    }
+
+    #[test]
+    fn ranges_of_pods_services_and_underlay_must_not_overlap() {
+        let with = |pods: &str, services: &str| UpOptions {
+            pod_cidr: Some(pods.parse().unwrap()),
+            service_cidr: Some(services.parse().unwrap()),
+            ..UpOptions::default()
+        };
+        assert!(settle(&with("10.0.0.0/8", "10.96.0.0/12"), None).unwrap_err().contains("--service-cidr 10.96.0.0/12"));
+        assert!(settle(&with("172.16.0.0/12", "10.96.0.0/12"), None).unwrap_err().contains("underlay's range"));
+        assert!(settle(&with("10.1.0.0/16", "172.29.240.0/28"), None).unwrap_err().contains("underlay's range"));
+        assert!(settle(&with("10.1.0.0/16", "10.2.0.0/16"), None).is_ok());
+    }
+
+    #[test]
+    fn a_datastore_that_down_would_remove_is_refused_however_it_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("/run", &link).unwrap();
+        let paths = ["/var/lib/podnet/x.redb", "/run/podnet/lab/x.redb", "/var/lib/../lib/podnet/x"].map(PathBuf::from);
+        for path in paths.into_iter().chain([link.join("podnet/x")]) {
+            let message = outside_our_directories(&path).unwrap_err().to_string();
+            assert!(message.contains("`podnet down` removes"), "{message}");
+        }
+        assert!(outside_our_directories(&directory.path().join("x")).is_ok());
+    }
+}
