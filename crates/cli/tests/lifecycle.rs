@@ -128,3 +128,27 @@ fn wrong_usage_exits_with_2_and_a_missing_cluster_with_1() {
     assert!(String::from_utf8_lossy(&status.stderr).contains("podnet up"));
     assert!(cluster.podnet(&["--help"]).status.success());
 }
+
+#[test]
+fn the_command_explains_and_completes_itself() {
+    let run = |arguments: &[&str]| {
+        let output = std::process::Command::new(PODNET).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let help = run(&["--help"]);
+    // A line of its own for each, with what it does.
+    for command in ["up", "down", "status", "logs", "kubeconfig", "env", "version", "completions"] {
+        let line = help.lines().find(|line| line.split_whitespace().next() == Some(command));
+        assert!(line.is_some_and(|line| line.split_whitespace().count() > 3), "{command} in {help}");
+    }
+    let script = run(&["completions", "bash"]);
+    // What is offered after `podnet` itself.
+    let offers = script.split("podnet)\n").find_map(|case| case.trim_start().strip_prefix("opts=\"")).unwrap();
+    let offers: Vec<&str> = offers.split('"').next().unwrap().split(' ').collect();
+    for command in ["up", "down", "status", "logs"] {
+        assert!(offers.contains(&command), "{command} in {offers:?}");
+    }
+    assert!(script.contains("complete -F _podnet"), "{script}");
+    assert!(run(&["version"]).contains(env!("CARGO_PKG_VERSION")));
+}
