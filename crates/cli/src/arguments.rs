@@ -4,7 +4,7 @@ mod ranges;
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use ipnet::Ipv4Net;
 
@@ -250,6 +250,16 @@ pub(crate) struct DnsOptions {
     pub(crate) check: bool,
 }
 
+/// A completion script. What is hidden from the help is not offered.
+pub(crate) fn completions(shell: Shell) -> Vec<u8> {
+    let all = Arguments::command();
+    let shown = all.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
+    let mut command = clap::Command::new("podnet").version(env!("CARGO_PKG_VERSION")).subcommands(shown);
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, "podnet", &mut script);
+    script
+}
+
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory, Parser};
@@ -274,6 +284,12 @@ mod tests {
         for default in defaults {
             assert!(help.contains(&format!("[default: {default}]")), "{default} in {help}");
         }
+    }
+
+    #[test]
+    fn completion_offers_what_the_help_shows() {
+        let script = String::from_utf8(super::completions(clap_complete::Shell::Bash)).unwrap();
+        assert!(script.contains("podnet,kubeconfig") && !script.contains("podnet,supervisor"));
     }
 
     #[test]

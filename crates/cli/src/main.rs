@@ -16,10 +16,10 @@ mod status;
 mod supervisor;
 mod up;
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use arguments::{Arguments, Command};
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 use report::Failure;
 
 fn main() -> ExitCode {
@@ -47,7 +47,8 @@ fn run(command: Command) -> Result<(), Failure> {
             Ok(())
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "podnet", &mut std::io::stdout());
+            // A reader may have seen enough.
+            let _ = std::io::stdout().write_all(&arguments::completions(shell));
             Ok(())
         }
         Command::Supervisor => supervisor::run(),

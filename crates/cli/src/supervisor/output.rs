@@ -1,8 +1,8 @@
 //! The processes' output: one log each, readable by root alone, of bounded size.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -17,10 +17,17 @@ pub(super) const LONGEST: u64 = 10 << 20;
 
 /// Opens a process's log for appending, which is what allows it to be cut under the process's hands.
 pub(super) fn open(name: &str) -> Result<File, Failure> {
-    let path = layout::log(name);
+    open_in(&layout::logs(), &layout::log(name))
+}
+
+/// What is there may be an earlier version's, which was less careful.
+fn open_in(directory: &Path, path: &Path) -> Result<File, Failure> {
     let what = || format!("cannot write the log {}", path.display());
-    DirBuilder::new().recursive(true).mode(0o700).create(layout::logs()).doing(what)?;
-    OpenOptions::new().create(true).append(true).mode(0o600).open(&path).doing(what)
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).doing(what)?;
+    fs::set_permissions(directory, Permissions::from_mode(0o700)).doing(what)?;
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path).doing(what)?;
+    file.set_permissions(Permissions::from_mode(0o600)).doing(what)?;
+    Ok(file)
 }
 
 /// Moves the content of logs longer than `longest` bytes to `<process>.log.1`. Lines that are written between the copy and the cut
@@ -49,6 +56,18 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+
+    #[test]
+    fn logs_are_readable_by_their_owner_alone_also_those_that_were_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let logs = directory.path().join("log");
+        DirBuilder::new().mode(0o755).create(&logs).unwrap();
+        let path = logs.join("supervisor.log");
+        OpenOptions::new().create(true).append(true).mode(0o644).open(&path).unwrap();
+        open_in(&logs, &path).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&logs), mode(&path)), (0o700, 0o600));
+    }
 
     #[test]
     fn a_long_log_is_cut_and_what_was_in_it_is_kept_once() {
