@@ -141,7 +141,9 @@ impl Worker {
                         let desired = self.desired.borrow().clone();
                         gone = desired.gone;
                         self.pod = desired.pod;
-                        deadline.send_replace(self.deadline(gone).min(*deadline.borrow()));
+                        // A statement of its own: a channel that is still borrowed cannot be sent to.
+                        let agreed = *deadline.borrow();
+                        deadline.send_replace(self.deadline(gone).min(agreed));
                     } else {
                         gone = true;
                     }
