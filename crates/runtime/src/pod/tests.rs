@@ -189,6 +189,20 @@ async fn a_deleted_pod_is_asked_to_stop_and_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pod_whose_object_changes_while_it_ends_does_end() {
+    let fixture = Fixture::new();
+    let pod = fixture.start(json!({ "containers": [shell("sleep 1000")] }));
+    pod.running().await;
+    pod.delete(2);
+    // What the node itself writes comes back as a change, and the deletion may be asked for again.
+    for _ in 0..3 {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        pod.delete(2);
+    }
+    fixture::eventually("the object is removed", async || fixture.cluster.removed() == ["web"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_container_that_ignores_sigterm_is_killed_after_its_grace() {
     let fixture = Fixture::new();
     let pod = fixture.start(json!({ "containers": [shell("sleep 1000")] }));
