@@ -186,6 +186,7 @@ pub(crate) fn detached(cluster: &Cluster, name: &str, arguments: &[String]) -> R
     use std::os::unix::process::CommandExt;
     let output = output::open(name)?;
     let errors = output.try_clone().doing(|| format!("cannot write the log of {name}"))?;
+    podnet_kernel::process::keep_descriptors().doing(|| "cannot keep this process's files to itself".into())?;
     Command::new(&cluster.binary)
         .args(arguments)
         .stdin(Stdio::null())

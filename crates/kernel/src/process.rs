@@ -167,6 +167,18 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Keeps every descriptor above standard error from the programs that this process will execute, also those that it was given by
+/// its own parent: a lock or a pipe of a caller must not live as long as a daemon does.
+///
+/// # Errors
+/// What close_range(2) says; `CLOSE_RANGE_CLOEXEC` needs Linux 5.11.
+pub fn keep_descriptors() -> io::Result<()> {
+    const FIRST: libc::c_uint = 3;
+    // SAFETY: the flag only marks descriptors; none is closed, whoever owns it.
+    let result = unsafe { libc::close_range(FIRST, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Gives the calling thread namespaces of its own.
 ///
 /// # Errors

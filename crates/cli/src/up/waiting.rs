@@ -49,10 +49,8 @@ impl Deadline {
             let failure = match tokio::time::timeout(time, attempt()).await {
                 Ok(Ok(done)) => return Ok(done),
                 Ok(Err(failure)) => failure,
-                Err(_) => {
-                    Failure::new(format!("{what}: no answer from the API server within {:.1} s", time.as_secs_f64()))
-                        .remedy("look at: podnet logs apiserver")
-                }
+                Err(_) => Failure::new(format!("{what}: no answer within {:.1} s", time.as_secs_f64()))
+                    .remedy("look at: podnet logs apiserver"),
             };
             if self.left().is_zero() {
                 return Err(failure);
@@ -95,7 +93,7 @@ pub(super) async fn api(client: &Client, deadline: &Deadline) -> Result<(), Fail
             Failure::because("the API server does not answer", error).remedy("look at: podnet logs apiserver")
         })
     };
-    let answer = deadline.until("version", attempt).await;
+    let answer = deadline.until("API server", attempt).await;
     answer.map_err(|failure| failure.detail(logs::last_lines("apiserver", LOG_LINES)))
 }
 
