@@ -16,7 +16,8 @@ const COREDNS: &str = include_str!("../manifests/coredns.yaml");
 /// The name that Calico's installers give the first pool.
 const DEFAULT_POOL: &str = "default-ipv4-ippool";
 
-pub(crate) async fn install(client: &Client, cluster: &Cluster) -> Result<(), Failure> {
+/// What the agents need before a node can be ready.
+pub(crate) async fn install_network(client: &Client, cluster: &Cluster) -> Result<(), Failure> {
     for definition in crd::definitions() {
         install_definition(client, definition).await?;
     }
@@ -31,7 +32,11 @@ pub(crate) async fn install(client: &Client, cluster: &Cluster) -> Result<(), Fa
             ..IPPoolSpec::default()
         },
     );
-    apply::create_if_missing_cluster(client, &pool).await.doing(|| format!("cannot create IPPool {DEFAULT_POOL}"))?;
+    apply::create_if_missing_cluster(client, &pool).await.doing(|| format!("cannot create IPPool {DEFAULT_POOL}"))
+}
+
+/// Cluster DNS, installed when every node is there, so that its replicas are spread over them.
+pub(crate) async fn install_dns(client: &Client, cluster: &Cluster) -> Result<(), Failure> {
     for object in manifest(cluster)? {
         let name = object.metadata.name.clone().unwrap_or_default();
         apply::create_dynamic(client, object).await.doing(|| format!("cannot create {name} of cluster DNS"))?;

@@ -90,10 +90,11 @@ async fn await_cluster(
         .doing(|| "cannot use the admin's kubeconfig".into())?;
     waiting::api(&client, deadline).await?;
     progress.done("API server", &format!("https://{}", cluster.api_addresses()[0]));
-    deadline.until("cluster objects", async || addons::install(&client, cluster).await).await?;
-    progress.done("cluster objects", "CRDs, default pool, cluster DNS");
+    deadline.until("cluster objects", async || addons::install_network(&client, cluster).await).await?;
+    progress.done("cluster objects", "CRDs, default pool");
     waiting::nodes(&client, cluster, stale, deadline).await?;
     progress.done("nodes Ready", &cluster.nodes.to_string());
+    deadline.until("cluster DNS", async || addons::install_dns(&client, cluster).await).await?;
     waiting::dns(cluster, deadline).await?;
     progress.done("cluster DNS answers", &cluster.dns_address().to_string());
     Ok(())
