@@ -109,10 +109,12 @@ pub async fn run(options: DnsOptions, shutdown: impl Future<Output = ()>) -> Res
     }
     keeper.abort();
     checks.abort();
-    // The keeper owns the listeners: with it they are gone; what clients wait for is still answered.
+    // The keeper owns the listeners: with it they are told to end; what clients wait for is still answered.
     let _ = keeper.await;
+    shared.ports.close();
     shared.exchanges.close();
-    if tokio::time::timeout(DRAIN, shared.exchanges.wait()).await.is_err() {
+    let ended = async { tokio::join!(shared.ports.wait(), shared.exchanges.wait()) };
+    if tokio::time::timeout(DRAIN, ended).await.is_err() {
         info!("some upstreams did not answer before the end");
     }
     info!("cluster DNS stopped");
@@ -138,6 +140,8 @@ pub(crate) enum Client {
 /// What all tasks of the process share.
 pub(crate) struct Shared {
     server: RwLock<Arc<Server<Client>>>,
+    /// Tasks that hold a port open.
+    ports: TaskTracker,
     /// Exchanges with upstreams that have not ended.
     exchanges: TaskTracker,
     ready_no_more: AtomicBool,
@@ -148,6 +152,7 @@ impl Shared {
     fn new(server: Arc<Server<Client>>) -> Self {
         Self {
             server: RwLock::new(server),
+            ports: TaskTracker::new(),
             exchanges: TaskTracker::new(),
             ready_no_more: AtomicBool::new(false),
             lameduck: RwLock::new(None),

@@ -75,10 +75,10 @@ impl Listeners {
         let listener = tcp_socket(address).map_err(failed(address, "DNS over TCP"))?;
         for socket in sockets {
             let serve = udp::serve(Arc::clone(&self.shared), Arc::new(socket), port);
-            tokio::spawn(token.clone().run_until_cancelled_owned(serve));
+            self.shared.ports.spawn(token.clone().run_until_cancelled_owned(serve));
         }
         let serve = tcp::serve(Arc::clone(&self.shared), listener, port, token.clone());
-        tokio::spawn(token.clone().run_until_cancelled_owned(serve));
+        self.shared.ports.spawn(token.clone().run_until_cancelled_owned(serve));
         Ok(token.drop_guard())
     }
 
@@ -93,7 +93,7 @@ impl Listeners {
         }
         .map_err(failed(address, purpose))?;
         let token = CancellationToken::new();
-        tokio::spawn(http::serve(Arc::clone(&self.shared), listener, role, token.clone()));
+        self.shared.ports.spawn(http::serve(Arc::clone(&self.shared), listener, role, token.clone()));
         Ok(token.drop_guard())
     }
 }

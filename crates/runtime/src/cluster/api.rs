@@ -62,6 +62,14 @@ fn as_patch(status: &PodStatus) -> Value {
             list.insert(0, json!({ "$patch": "replace" }));
         }
     }
+    // Conditions are merged by type, so that others' stay: what one of ours no longer says has to be taken away.
+    for condition in patch["conditions"].as_array_mut().into_iter().flatten() {
+        for field in ["reason", "message"] {
+            if condition.get(field).is_none() {
+                condition[field] = Value::Null;
+            }
+        }
+    }
     patch
 }
 
@@ -164,7 +172,10 @@ mod tests {
         .unwrap();
         let patch = as_patch(&status);
         assert_eq!(patch["podIPs"], json!([{ "$patch": "replace" }, { "ip": "10.0.0.2" }]));
-        assert_eq!(patch["conditions"].as_array().unwrap().len(), 1);
+        assert_eq!(
+            patch["conditions"],
+            json!([{ "type": "Ready", "status": "True", "reason": null, "message": null }])
+        );
         assert!(patch["reason"].is_null() && patch.get("reason").is_some(), "a reason of before goes");
     }
 }

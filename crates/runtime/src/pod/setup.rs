@@ -17,12 +17,14 @@ use super::{
 };
 use crate::{
     cni::Attachment,
-    pause::spec::SandboxSpec,
+    pause::{spec::SandboxSpec, wire::write_atomically},
     sandbox::{Sandbox, SandboxError, make_directory},
 };
 
 /// How often config maps and secrets in volumes are looked at (kubelet's `syncFrequency` is one minute).
 const REFRESH: Duration = Duration::from_secs(30);
+/// Where a pod's directory has the files that its containers see in `/etc`.
+const ETC: &str = "etc";
 
 impl Worker {
     /// Does the next thing that is missing; answers when to look again if nothing happens.
@@ -89,9 +91,7 @@ impl Worker {
                 return Err(Some(self.setup_failed()));
             }
         }
-        if let Err(error) = self.write_etc() {
-            self.tell(true, "FailedMount", format!("cannot write the pod's /etc files: {error}"), None);
-            self.drop_sandbox().await;
+        if !self.have_etc().await {
             return Err(Some(self.setup_failed()));
         }
         // What was written before the addresses were known may name them.
@@ -121,6 +121,13 @@ impl Worker {
     async fn make_sandbox(&self, network: &NetworkState) -> Result<Sandbox, SandboxError> {
         // Something may be left of one whose end failed.
         self.context.sandboxes.tear_down(&self.dir).await?;
+        // Files of another sandbox name its addresses.
+        match fs::remove_dir_all(self.dir.join(ETC)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, "the /etc files of an earlier sandbox stay");
+            }
+            _ => {}
+        }
         let id = uuid::Uuid::new_v4();
         let on_host = self.on_host_network();
         let cgroup = self.context.cgroup_root.join(&self.key.uid);
@@ -166,7 +173,7 @@ impl Worker {
         make_directory(&self.dir).map_err(|error| error.to_string())?;
         let text = serde_json::to_vec(self.pod.as_ref()).map_err(|error| error.to_string())?;
         // What the pod was, for a runtime that finds the directory and not the object.
-        crate::pause::wire::write_atomically(&self.dir.join("pod.json"), &text)
+        write_atomically(&self.dir.join("pod.json"), &text)
             .map_err(|error| format!("cannot write pod.json: {error}"))?;
         let maker = VolumeMaker {
             cluster: self.context.cluster.as_ref(),
@@ -208,8 +215,18 @@ impl Worker {
         }
     }
 
+    /// Sees to it that the sandbox's `/etc` files are there: a runtime that was killed may have made the one without the others.
+    /// Without them the sandbox is given up, and the answer is false.
+    pub(super) async fn have_etc(&mut self) -> bool {
+        let Err(error) = self.write_etc() else { return true };
+        self.tell(true, "FailedMount", format!("cannot write the pod's /etc files: {error}"), None);
+        self.drop_sandbox().await;
+        false
+    }
+
+    /// Files that are there stay: containers have them mounted, and may have changed them.
     fn write_etc(&self) -> io::Result<()> {
-        let etc = self.dir.join("etc");
+        let etc = self.dir.join(ETC);
         fs::create_dir_all(&etc)?;
         let (hosts, hostname) = if self.on_host_network() {
             let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default() + &names::host_aliases(&self.pod);
@@ -221,7 +238,9 @@ impl Worker {
         let resolv_conf = names::resolv_conf(&self.pod, &self.context.dns);
         for (name, text) in [("hosts", hosts), ("hostname", hostname), ("resolv.conf", resolv_conf)] {
             let path = etc.join(name);
-            fs::write(&path, text)?;
+            if !path.exists() {
+                write_atomically(&path, text.as_bytes())?;
+            }
             fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
         }
         Ok(())

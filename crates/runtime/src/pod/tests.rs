@@ -312,6 +312,24 @@ async fn a_half_made_sandbox_is_ended_before_a_new_one_is_made() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_without_its_etc_files_gets_them_when_it_is_adopted() {
+    let fixture = Fixture::new();
+    let pod = fixture.start(json!({ "containers": [shell(LONG)] }));
+    let status = pod.running().await;
+    let etc = pod.dir().join("etc");
+    let stopped = pod.stop_runtime().await;
+    // As after a crash between the sandbox and its files; the one that is there is its containers' own by now.
+    std::fs::remove_file(etc.join("hosts")).unwrap();
+    std::fs::write(etc.join("resolv.conf"), "nameserver 192.0.2.1\n").unwrap();
+    let pod = stopped.start_runtime();
+    pod.running().await;
+    let hosts = std::fs::read_to_string(etc.join("hosts")).unwrap();
+    assert!(hosts.contains(&status.pod_ip.unwrap()), "{hosts}");
+    assert_eq!(std::fs::read_to_string(etc.join("resolv.conf")).unwrap(), "nameserver 192.0.2.1\n");
+    assert_eq!(fixture.plugin_log(), ["ADD"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pod_on_the_hosts_network_needs_no_plugin_and_a_privileged_container_sees_its_devices() {
     let fixture = Fixture::new();
     let mut container = shell("test $(readlink /proc/self/ns/net) = $WANTED && test -w /proc/sys/kernel/hostname");

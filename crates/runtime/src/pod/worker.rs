@@ -159,6 +159,7 @@ impl Worker {
                 tracing::info!(id = %sandbox.spec.id, "sandbox adopted");
                 self.addresses = self.addresses_of(sandbox);
                 self.volumes_due = Some(Instant::now());
+                self.have_etc().await;
             }
             None => self.drop_sandbox().await,
         }
