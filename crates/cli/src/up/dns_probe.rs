@@ -16,13 +16,14 @@ use crate::{
 /// The name that exists in every cluster.
 const NAME: [&str; 5] = ["kubernetes", "default", "svc", "cluster", "local"];
 const ID: [u8; 2] = [0x70, 0x6e];
-const PATIENCE: Duration = Duration::from_millis(500);
 
-pub(crate) fn ask(cluster: &Cluster) -> Result<(), Failure> {
+/// One question, from a port of its own: of an earlier one the kernel may remember that it was not translated.
+pub(crate) fn ask(cluster: &Cluster, patience: Duration) -> Result<(), Failure> {
     let first = cluster.places().into_iter().next().map(|place| place.name).unwrap_or_default();
     let namespace = NetNs::open(layout::netns(&first)).doing(|| format!("cannot enter the namespace of {first}"))?;
     let server = SocketAddr::from((cluster.dns_address(), 53));
-    let answer = namespace.run(move || exchange(server)).doing(|| format!("cannot enter the namespace of {first}"))?;
+    let answer =
+        namespace.run(move || exchange(server, patience)).doing(|| format!("cannot enter the namespace of {first}"))?;
     let answer = answer.doing(|| format!("cluster DNS at {server} does not answer"))?;
     let code = answer.get(3).map_or(15, |flags| flags & 15);
     let answers = answer.get(6..8).map_or(0, |count| u16::from_be_bytes([count[0], count[1]]));
@@ -32,9 +33,9 @@ pub(crate) fn ask(cluster: &Cluster) -> Result<(), Failure> {
     Err(Failure::new(format!("cluster DNS answers {} with code {code} and {answers} records", NAME.join("."))))
 }
 
-fn exchange(server: SocketAddr) -> std::io::Result<Vec<u8>> {
+fn exchange(server: SocketAddr, patience: Duration) -> std::io::Result<Vec<u8>> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(patience))?;
     socket.connect(server)?;
     socket.send(&question())?;
     let mut buffer = vec![0; 1232];

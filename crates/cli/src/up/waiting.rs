@@ -19,6 +19,8 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long one attempt may take: a server that accepted a connection and says nothing is asked anew.
 const ATTEMPT: Duration = Duration::from_secs(10);
+/// How long the first question to cluster DNS waits for its answer, and how long a later one at most.
+const DNS_PATIENCE: (Duration, Duration) = (Duration::from_millis(30), Duration::from_secs(1));
 /// A supervisor that has no lock by now has ended.
 const SUPERVISOR_STARTS: Duration = Duration::from_secs(5);
 /// How much of a log a failure shows.
@@ -137,9 +139,12 @@ fn unready(node: Option<&Node>, stale: bool) -> Option<String> {
 }
 
 pub(super) async fn dns(cluster: &Cluster, deadline: &Deadline) -> Result<(), Failure> {
+    // A question that came before the node's rules is lost, so the next one soon follows; a slow machine gets more time for each.
+    let mut patience = DNS_PATIENCE.0;
     let attempt = async || {
-        let cluster = cluster.clone();
-        let asked = tokio::task::spawn_blocking(move || dns_probe::ask(&cluster)).await;
+        let (cluster, time) = (cluster.clone(), patience);
+        patience = DNS_PATIENCE.1.min(time * 2);
+        let asked = tokio::task::spawn_blocking(move || dns_probe::ask(&cluster, time)).await;
         asked.doing(|| "cannot ask cluster DNS".into())?
     };
     let answer = deadline.until("cluster DNS", attempt).await;
