@@ -127,7 +127,7 @@ fn underlay(cluster: &Cluster) -> String {
 fn summary(cluster: &Cluster, elapsed: Duration) -> String {
     format!(
         "\n{nodes} nodes are Ready after {seconds:.1} s. Pods {pods}, Services {services}, DNS {dns}.\n\n  \
-         eval \"$(podnet env)\"        points kubectl here\n  \
+         eval \"$(podnet env)\"         points kubectl here\n  \
          kubectl get pods -A -o wide  shows what runs\n  \
          podnet status                shows the processes; podnet down removes everything\n",
         nodes = cluster.nodes,
