@@ -17,8 +17,8 @@ use k8s_openapi::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::{Semaphore, watch},
-    task::JoinHandle,
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     access::{ContainerAccess, ContainerRef, ExecRequest},
@@ -112,7 +112,8 @@ impl Fixture {
     fn run(&self, pod: Pod) -> RunningPod<'_> {
         let key = key_of(&pod).unwrap();
         let (desired, receiver) = watch::channel(Desired { pod: Arc::new(pod), gone: false });
-        let worker = tokio::spawn(Box::pin(Worker::new(self.context.clone(), key.clone(), receiver).run()));
+        let worker = Box::pin(Worker::new(self.context.clone(), key.clone(), receiver).run());
+        let worker = AbortOnDropHandle::new(tokio::spawn(worker));
         RunningPod { fixture: self, key, desired, worker }
     }
 
@@ -197,7 +198,8 @@ pub(super) struct RunningPod<'a> {
     fixture: &'a Fixture,
     key: PodKey,
     desired: watch::Sender<Desired>,
-    worker: JoinHandle<()>,
+    /// It ends with the test: otherwise it would make a new sandbox of the one that the fixture removes.
+    worker: AbortOnDropHandle<()>,
 }
 
 /// A pod whose runtime has ended.
