@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fs, process::Command};
 pub struct Traces {
     /// Processes whose program is podnet.
     pub processes: BTreeSet<String>,
-    /// Names in `/run/netns`.
+    /// Names in `/run/netns`, less those of tests.
     pub namespaces: BTreeSet<String>,
     /// Links of the machine's own namespace.
     pub links: BTreeSet<String>,
@@ -35,7 +35,7 @@ impl Traces {
         let point = |line: &str| line.split(' ').nth(4).unwrap_or_default().to_owned();
         Self {
             processes: processes(),
-            namespaces: names("/run/netns"),
+            namespaces: names("/run/netns").into_iter().filter(|name| !of_a_test(name)).collect(),
             links: lines(&["ip", "-o", "link"])
                 .iter()
                 .map(|line| line.split(':').nth(1).unwrap_or_default().trim().to_owned())
@@ -46,6 +46,7 @@ impl Traces {
                 .lines()
                 .map(point)
                 .filter(|point| point.contains("podnet") || point.starts_with("/run/netns/"))
+                .filter(|point| !point.strip_prefix("/run/netns/").is_some_and(of_a_test))
                 .collect(),
             cgroups: cgroups(),
             directories: ["/var/lib/podnet", "/run/podnet"]
@@ -55,6 +56,11 @@ impl Traces {
                 .collect(),
         }
     }
+}
+
+/// Tests that bring no cluster up name their namespaces so: they may run at the same time, from another checkout.
+fn of_a_test(namespace: &str) -> bool {
+    namespace.starts_with("pntest-")
 }
 
 fn names(directory: &str) -> BTreeSet<String> {

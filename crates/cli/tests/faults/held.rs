@@ -19,7 +19,7 @@ pub(crate) fn count(cluster: &Cluster) -> Counts {
     for node in nodes() {
         counts.extend(on_node(&node).into_iter().map(|(what, count)| (format!("{node} {what}"), count)));
     }
-    counts.insert("namespaces".to_owned(), entries("/run/netns"));
+    counts.insert("namespaces".to_owned(), namespaces());
     counts.insert("pause processes".to_owned(), processes("pause").len());
     counts.insert("mounts of the machine below /var/lib/podnet".to_owned(), mounts());
     counts.insert("addresses given in IPAMBlocks".to_owned(), given(cluster).len());
@@ -136,6 +136,12 @@ fn cgroups(node: &str) -> usize {
     let path = Path::new(root.expect("the cluster has a cgroup")).join(node);
     let inside = fs::read_dir(path).into_iter().flatten().flatten();
     inside.filter(|entry| entry.path().is_dir()).count()
+}
+
+/// Those of nodes and of pods: others on the machine may have namespaces of their own.
+fn namespaces() -> usize {
+    let entries = fs::read_dir("/run/netns").unwrap().flatten();
+    entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("podnet-")).count()
 }
 
 fn entries(directory: &str) -> usize {
