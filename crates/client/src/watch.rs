@@ -41,6 +41,7 @@ const BACKLOG: usize = 4096;
 
 /// What the receiver learns.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "nearly all are changes")]
 pub enum Update {
     /// An object appeared, changed or vanished.
     Change(Change),

@@ -5,6 +5,7 @@
 //!
 //! - [`names`], [`addr`], [`labels`]: the words
 //! - [`node`], [`pod`], [`service`], [`endpoints`], [`pool`], [`block`]: the objects that the planner reads
+//! - [`limits`], [`quantity`]: how a pod's traffic is limited, and the numbers that say so
 //! - [`change`]: one change of the cluster's state, what a watch delivers
 //! - [`crd`]: the `crd.projectcalico.org/v1` types as the API spells them
 //! - [`convert`]: API object to model, with an error that names the object, the field, the value and what is allowed
@@ -18,10 +19,12 @@ pub mod convert;
 pub mod crd;
 pub mod endpoints;
 pub mod labels;
+pub mod limits;
 pub mod names;
 pub mod node;
 pub mod pod;
 pub mod pool;
+pub mod quantity;
 pub mod service;
 
 pub use addr::{ClusterIp, Mac, NodeAddr, NodePort, PodAddr, Protocol, ServicePort, TargetPort};

@@ -2,7 +2,11 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use crate::{NodeName, PodAddr, PodKey, labels::Labels};
+use crate::{
+    NodeName, PodAddr, PodKey,
+    labels::Labels,
+    limits::{InvalidLimit, PodLimits},
+};
 
 /// A pod of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +27,8 @@ pub struct Pod {
     pub finished: bool,
     /// What its annotations ask of IPAM. A wrong annotation does not hide the pod: its ADD fails with this error.
     pub request: Result<AddressRequest, InvalidRequest>,
+    /// How its annotations limit its traffic. Wrong ones do not hide the pod either.
+    pub limits: Result<PodLimits, InvalidLimit>,
 }
 
 /// What a pod's annotations ask of IPAM (`cni.projectcalico.org/*`).

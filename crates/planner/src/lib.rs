@@ -2,13 +2,15 @@
 //!
 //! A [`change`](podnet_model::Change) goes to each planner, which replans its own key and answers with the difference:
 //! [`overlay`] plans links, routes, neighbours and FDB entries and answers with [`step`]s; [`services`] plans frontends and
-//! backends and answers with [`ruleset`] edits. [`ipam`] decides addresses. Nothing here has a clock, a socket or a file.
+//! backends and answers with [`ruleset`] edits. [`ipam`] decides addresses, [`limits`] how a
+//! pod's traffic is held back. Nothing here has a clock, a socket or a file.
 //!
 //! [`ruleset`] is the one truth about Service and policy rules: it is rendered for the kernel and walked by virtual packets.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod ipam;
+pub mod limits;
 pub mod overlay;
 pub mod ruleset;
 pub mod services;

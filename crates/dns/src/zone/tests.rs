@@ -71,6 +71,7 @@ fn pod(namespace: &str, name: &str, addrs: &[&str]) -> Change {
         addrs: addrs.iter().map(|addr| PodAddr(addr.parse().unwrap())).collect(),
         finished: false,
         request: Ok(podnet_model::pod::AddressRequest::default()),
+        limits: Ok(podnet_model::limits::PodLimits::default()),
     };
     Change::Pod(key, Some(pod))
 }

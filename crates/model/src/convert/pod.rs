@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1 as api;
 use super::{Invalid, Object};
 use crate::{
     Pod, PodKey,
+    limits::{self, PodLimits},
     pod::{AddressRequest, InvalidRequest},
 };
 
@@ -37,6 +38,10 @@ impl TryFrom<&api::Pod> for Pod {
             addrs: addrs.collect::<Result<_, _>>()?,
             finished: matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed")),
             request: request(object.annotation(IP_ADDRS), object.annotation(IPV4_POOLS)),
+            limits: match &pod.metadata.annotations {
+                Some(annotations) => limits::annotations::limits(annotations),
+                None => Ok(PodLimits::default()),
+            },
         })
     }
 }

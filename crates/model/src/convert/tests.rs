@@ -234,3 +234,12 @@ fn a_slice_of_no_service_is_refused() {
         object(json!({"metadata": {"name": "s", "namespace": "test"}, "addressType": "IPv4", "endpoints": []}));
     assert!(EndpointSlice::try_from(&slice).unwrap_err().to_string().contains("kubernetes.io/service-name"));
 }
+
+#[test]
+fn a_pod_with_a_wrong_limit_is_there_and_keeps_the_error() {
+    let limited = pod(json!({"kubernetes.io/ingress-bandwidth": "10M"}));
+    assert_eq!(limited.limits.unwrap().ingress.bandwidth.unwrap().rate, 10_000_000);
+    let wrong = pod(json!({"kubernetes.io/ingress-bandwidth": "10Q"}));
+    assert!(wrong.limits.unwrap_err().to_string().contains("kubernetes.io/ingress-bandwidth is \"10Q\""));
+    assert!(wrong.request.is_ok(), "its address is another matter");
+}

@@ -8,6 +8,7 @@ use podnet_model::{
     Pool, Protocol, Service, ServiceKey, ServicePort, SliceKey, TargetPort,
     endpoints::EndpointPort,
     labels::{Labels, NodeSelector},
+    limits::PodLimits,
     pod::AddressRequest,
     service::{Port, ServiceKind},
 };
@@ -216,6 +217,7 @@ fn pod(name: &str) -> Change {
         addrs: vec![PodAddr(IpAddr::V4(known(name)))],
         finished: false,
         request: Ok(AddressRequest::default()),
+        limits: Ok(PodLimits::default()),
     };
     Change::Pod(pod.key.clone(), Some(pod))
 }

@@ -11,6 +11,7 @@ use podnet_model::{
     Protocol, Service, ServiceKey, ServicePort, SliceKey, TargetPort,
     endpoints::EndpointPort,
     labels::{Labels, NodeSelector},
+    limits::PodLimits,
     pod::AddressRequest,
     service::{Port, ServiceKind},
 };
@@ -99,6 +100,7 @@ fn pod() -> impl Strategy<Value = Change> {
             addrs: vec![PodAddr(ip(128, b))],
             finished,
             request: Ok(AddressRequest::default()),
+            limits: Ok(PodLimits::default()),
         });
         Change::Pod(key, object)
     })
