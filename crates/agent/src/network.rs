@@ -14,7 +14,7 @@ use ipnet::Ipv4Net;
 use podnet_client::watch::Update;
 use podnet_kernel::{
     datapath::{Datapath, KernelDatapath},
-    executor::{Observed, StepFailed},
+    executor::{self, Observed, StepFailed},
     netlink::NetlinkError,
     nft::NftError,
 };
@@ -89,8 +89,12 @@ impl Network {
         updates: mpsc::Receiver<Update>,
     ) -> Result<Self, NetworkError> {
         let (told, state) = watch::channel(State::Learning);
+        let mut datapath = KernelDatapath::open()?;
+        let support = executor::support(datapath.route_socket()).map_err(NftError::from)?;
+        let overlay =
+            OverlayConfig { support, ..OverlayConfig::new(config.node.clone(), underlay.device.clone(), underlay.mtu) };
         let worker = Worker {
-            overlay: Overlay::new(OverlayConfig::new(config.node.clone(), underlay.device.clone(), underlay.mtu)),
+            overlay: Overlay::new(overlay),
             services: Services::new(ServicesConfig {
                 node: config.node.clone(),
                 node_addrs: vec![NodeAddr(underlay.address.addr())],
@@ -98,7 +102,7 @@ impl Network {
                 service_cidr: config.service_cidr.unwrap_or(NO_RANGE),
                 masquerade_mark: MASQUERADE_MARK,
             }),
-            datapath: KernelDatapath::open()?,
+            datapath,
             addresses,
             view,
             told,
@@ -254,6 +258,7 @@ impl Worker {
 fn overlay_state(observed: Observed) -> OverlayState {
     OverlayState {
         vxlan: observed.vxlan,
+        tunnels: observed.tunnels,
         routes: observed.routes.into_iter().map(|route| (route.dst, route.target)).collect(),
         neighbours: observed.neighbours.into_iter().map(|entry| ((entry.device, entry.addr), entry.mac)).collect(),
         fdb: observed.fdb.into_iter().map(|entry| ((entry.device, entry.mac), entry.remote)).collect(),

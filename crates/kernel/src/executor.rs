@@ -2,6 +2,7 @@
 
 mod batch;
 mod observe;
+mod tunnel;
 mod vxlan;
 
 use podnet_model::LinkName;
@@ -10,6 +11,7 @@ use podnet_planner::step::Step;
 use crate::netlink::{NetlinkError, RtSocket};
 
 pub use observe::{Observed, observe};
+pub use tunnel::support;
 
 /// What doing the steps entailed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +27,13 @@ pub struct Applied {
 /// The first step that failed. Those before it are done; some after it may be done.
 pub fn apply(socket: &mut RtSocket, steps: &[Step]) -> Result<Applied, StepFailed> {
     batch::Batch::new(socket, steps).run()
+}
+
+/// What became of a device.
+struct Set {
+    index: u32,
+    /// There was a device of the name that could not be changed to be so.
+    remade: bool,
 }
 
 /// A step that was not done.

@@ -38,6 +38,8 @@ pub struct Link {
     pub peer: Option<u32>,
     /// The parameters of a VXLAN device.
     pub vxlan: Option<VxlanParameters>,
+    /// The local end of an IPIP device that has no remote one.
+    pub ipip_local: Option<Ipv4Addr>,
 }
 
 /// What makes two VXLAN devices different devices (RFC 7348).

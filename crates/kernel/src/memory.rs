@@ -120,8 +120,10 @@ impl Datapath for MemoryKernel {
                 step: Box::new(step.clone()),
                 source: Box::new(source),
             })?;
-            if let (true, Step::SetVxlan(vxlan)) = (remade, step) {
-                applied.remade.push(vxlan.name.clone());
+            match step {
+                Step::SetVxlan(vxlan) if remade => applied.remade.push(vxlan.name.clone()),
+                Step::SetTunnel(tunnel) if remade => applied.remade.push(tunnel.name().clone()),
+                _ => {}
             }
         }
         Ok(applied)

@@ -16,6 +16,8 @@ pub struct Pool {
     pub block_size: u8,
     /// `spec.vxlanMode`.
     pub vxlan: EncapMode,
+    /// `spec.ipipMode`; not both are other than `Never`.
+    pub ipip: EncapMode,
     /// `spec.natOutgoing`.
     pub nat_outgoing: bool,
     /// `spec.disabled`: existing addresses stay, no new ones are given.

@@ -3,18 +3,19 @@
 //! Routes follow blocks. A block of this node is a blackhole, so that an address that no pod has is dropped here and not sent
 //! around; a pod's own route is longer and wins. For a block of another node, its pool says the way:
 //!
-//! | `vxlanMode`   | the peer is on our subnet | it is not                |
-//! |---------------|---------------------------|--------------------------|
-//! | `Never`       | through the peer          | no route (see below)     |
-//! | `CrossSubnet` | through the peer          | VXLAN                    |
-//! | `Always`      | VXLAN                     | VXLAN                    |
+//! | `vxlanMode`, `ipipMode`  | the peer is on our subnet | it is not                |
+//! |--------------------------|---------------------------|--------------------------|
+//! | both `Never`             | through the peer          | no route (see below)     |
+//! | one of them `CrossSubnet`| through the peer          | VXLAN, IPIP              |
+//! | one of them `Always`     | VXLAN, IPIP               | VXLAN, IPIP              |
 //!
 //! Linux refuses a gateway that is not on a link of its own, so that "through a peer on another subnet" cannot be written down:
 //! there the routing table of the underlay decides, and a [`Problem`] says so. A node that does not publish its subnet counts
 //! every peer as on another subnet for `CrossSubnet`, and as on its own for `Never`.
 //!
 //! VXLAN needs no address of its own: the next hop inside is the peer's address on the underlay (`onlink`), a neighbour entry
-//! gives it the peer's [VTEP MAC](vtep_mac), and an FDB entry sends that MAC to the same address outside.
+//! gives it the peer's [VTEP MAC](vtep_mac), and an FDB entry sends that MAC to the same address outside. An IPIP device without a
+//! remote end sends to the next hop by itself.
 //!
 //! What is planned depends on the objects alone, never on the order in which they came. Each change replans its own keys.
 
@@ -25,6 +26,7 @@ mod vtep;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     net::IpAddr,
 };
 
@@ -39,6 +41,9 @@ pub use vtep::vtep_mac;
 /// Bytes that VXLAN adds to a packet inside IPv4: 20 IP, 8 UDP, 8 VXLAN, 14 inner Ethernet (RFC 7348 section 5).
 pub const VXLAN_OVERHEAD: u32 = 50;
 
+/// Bytes that IPIP adds: another IPv4 header (RFC 2003).
+pub const IPIP_OVERHEAD: u32 = 20;
+
 /// What a node's overlay is made with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OverlayConfig {
@@ -50,17 +55,43 @@ pub struct OverlayConfig {
     pub underlay_mtu: u32,
     /// The name of the VXLAN device.
     pub vxlan_device: LinkName,
+    /// The name of the IPIP device.
+    pub ipip_device: LinkName,
     /// VXLAN network identifier, 24 bits.
     pub vni: u32,
     /// UDP port of VXLAN.
     pub port: u16,
+    /// Which tunnels the kernel can make.
+    pub support: Support,
+}
+
+/// Kinds of tunnels that this node's kernel can make; VXLAN it always can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Support {
+    /// IPIP: its module is there.
+    pub ipip: bool,
+}
+
+impl Support {
+    /// All of them.
+    pub const ALL: Self = Self { ipip: true };
 }
 
 impl OverlayConfig {
-    /// The defaults: device `podnet.vxlan`, VNI 4096 (as Calico has it, above the range of VLANs) and port 4789 (RFC 7348).
+    /// The defaults: devices `podnet.vxlan` and `podnet.ipip`, VNI 4096 (as Calico has it, above the range of VLANs) and port 4789
+    /// (RFC 7348); the kernel can make every kind of tunnel.
     #[must_use]
     pub fn new(node: NodeName, underlay_device: LinkName, underlay_mtu: u32) -> Self {
-        Self { node, underlay_device, underlay_mtu, vxlan_device: "podnet.vxlan".into(), vni: 4096, port: 4789 }
+        Self {
+            node,
+            underlay_device,
+            underlay_mtu,
+            vxlan_device: "podnet.vxlan".into(),
+            ipip_device: "podnet.ipip".into(),
+            vni: 4096,
+            port: 4789,
+            support: Support::ALL,
+        }
     }
 }
 
@@ -213,8 +244,8 @@ impl Overlay {
 
     /// Plans the touched keys anew and answers with the difference.
     fn replan(&mut self, mut touched: Touched) -> Vec<Step> {
-        let vxlan = self.vxlan();
-        if vxlan != self.planned.vxlan {
+        let (vxlan, tunnels) = (self.vxlan(), self.tunnels());
+        if vxlan != self.planned.vxlan || tunnels != self.planned.tunnels {
             touched.nodes.extend(self.nodes.keys().cloned());
             touched.blocks.extend(self.blocks.keys());
             touched.addrs.extend(self.planned.neighbours.keys().map(|(_, addr)| *addr));
@@ -225,8 +256,9 @@ impl Overlay {
             touched.addrs.extend(self.nodes.get(name).map(|node| node.addr.0));
             touched.macs.insert(vtep_mac(name));
         }
-        let mut before = State { vxlan: self.planned.vxlan.clone(), ..State::default() };
-        let mut after = State { vxlan, ..State::default() };
+        let (vxlan_before, tunnels_before) = (self.planned.vxlan.take(), mem::take(&mut self.planned.tunnels));
+        let mut before = State { vxlan: vxlan_before, tunnels: tunnels_before, ..State::default() };
+        let mut after = State { vxlan, tunnels, ..State::default() };
         let device = &self.config.vxlan_device;
         for addr in touched.addrs {
             let key = (device.clone(), addr);
@@ -251,6 +283,7 @@ impl Overlay {
         }
         let steps = diff(&after, &before);
         self.planned.vxlan = after.vxlan;
+        self.planned.tunnels = after.tunnels;
         self.planned.neighbours.extend(after.neighbours);
         self.planned.fdb.extend(after.fdb);
         self.planned.routes.extend(after.routes);

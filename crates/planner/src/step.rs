@@ -17,6 +17,8 @@ pub const ROUTE_PROTOCOL: u8 = 88;
 pub enum Step {
     /// Make the VXLAN device, or change it to be so; it is made anew where the kernel cannot change it.
     SetVxlan(Vxlan),
+    /// Make the tunnel, or change it to be so; it is made anew where the kernel cannot change it.
+    SetTunnel(Tunnel),
     /// Remove a device by name.
     RemoveLink(LinkName),
     /// Make or replace a route.
@@ -50,6 +52,38 @@ pub struct Vxlan {
     pub mtu: u32,
     /// The device's own address, a host prefix, so that traffic of the node itself has a source that its peers can answer.
     pub addr: Option<Ipv4Addr>,
+}
+
+/// What the names of podnet's own devices between nodes begin with, by which it tells them from others'.
+pub const DEVICE_PREFIX: &str = "podnet.";
+
+/// A device that carries IP packets to other nodes inside something else, without Ethernet: no neighbours, no FDB. Its routes'
+/// next hops are the peers' addresses on the underlay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tunnel {
+    /// IP in IP.
+    Ipip(Ipip),
+}
+
+impl Tunnel {
+    /// The device's name.
+    #[must_use]
+    pub const fn name(&self) -> &LinkName {
+        match self {
+            Self::Ipip(ipip) => &ipip.name,
+        }
+    }
+}
+
+/// An IPIP device without a remote end of its own (RFC 2003; `ip-tunnel(8)`): it sends to a route's next hop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ipip {
+    /// Device name.
+    pub name: LinkName,
+    /// Source of the outer packets, and what those that come must be sent to: this node's address on the underlay.
+    pub local: Ipv4Addr,
+    /// The device's MTU: the underlay's less 20 bytes.
+    pub mtu: u32,
 }
 
 /// A route of the main table, protocol [`ROUTE_PROTOCOL`].

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use podnet_model::LinkName;
 use podnet_planner::step::{FdbEntry, Neighbour, ROUTE_PROTOCOL, Route, RouteTarget, Step};
 
-use super::{Applied, StepFailed, vxlan};
+use super::{Applied, Set, StepFailed, tunnel, vxlan};
 use crate::{
     fdb,
     link::{self, LinkRef},
@@ -38,15 +38,27 @@ impl<'a> Batch<'a> {
                 self.flush()?;
                 Err(failed(steps, index, source))
             })?;
-            if let Step::SetVxlan(wanted) = step {
-                self.flush()?;
-                let set = vxlan::set(self.socket, wanted).map_err(|source| failed(steps, index, source))?;
-                self.devices.insert(wanted.name.clone(), Some(set.index));
-                self.applied.remade.extend(set.remade.then(|| wanted.name.clone()));
+            match step {
+                Step::SetVxlan(wanted) => {
+                    self.flush()?;
+                    let set = vxlan::set(self.socket, wanted).map_err(|source| failed(steps, index, source))?;
+                    self.know(&wanted.name, &set);
+                }
+                Step::SetTunnel(wanted) => {
+                    self.flush()?;
+                    let set = tunnel::set(self.socket, wanted).map_err(|source| failed(steps, index, source))?;
+                    self.know(wanted.name(), &set);
+                }
+                _ => {}
             }
         }
         self.flush()?;
         Ok(self.applied)
+    }
+
+    fn know(&mut self, name: &LinkName, set: &Set) {
+        self.devices.insert(name.clone(), Some(set.index));
+        self.applied.remade.extend(set.remade.then(|| name.clone()));
     }
 
     /// Asks for all devices that the steps name, at once.
@@ -66,7 +78,7 @@ impl<'a> Batch<'a> {
     /// Setting something on a device that is not there fails; removing something from it is done already.
     fn enqueue(&mut self, index: usize, step: &Step) -> Result<(), NetlinkError> {
         let request = match step {
-            Step::SetVxlan(_) => None,
+            Step::SetVxlan(_) | Step::SetTunnel(_) => None,
             Step::RemoveLink(name) => {
                 self.devices.insert(name.clone(), None);
                 Some(link::request::delete(LinkRef::from(name)))
@@ -135,6 +147,6 @@ fn device(step: &Step) -> Option<&LinkName> {
         },
         Step::SetNeighbour(neighbour) | Step::RemoveNeighbour(neighbour) => Some(&neighbour.device),
         Step::SetFdb(entry) | Step::RemoveFdb(entry) => Some(&entry.device),
-        Step::SetVxlan(_) | Step::RemoveLink(_) | Step::RemoveRoute(_) => None,
+        Step::SetVxlan(_) | Step::SetTunnel(_) | Step::RemoveLink(_) | Step::RemoveRoute(_) => None,
     }
 }

@@ -6,8 +6,9 @@ use std::{
 };
 
 use podnet_model::LinkName;
-use podnet_planner::step::{FdbEntry, Neighbour, ROUTE_PROTOCOL, Route, RouteTarget, Vxlan};
+use podnet_planner::step::{DEVICE_PREFIX, FdbEntry, Neighbour, ROUTE_PROTOCOL, Route, RouteTarget, Tunnel, Vxlan};
 
+use super::tunnel;
 use crate::{
     addr, fdb,
     link::{self, Link},
@@ -21,6 +22,8 @@ use crate::{
 pub struct Observed {
     /// The VXLAN device, where there is one of the name that was asked for.
     pub vxlan: Option<Vxlan>,
+    /// Tunnels whose names begin with [`DEVICE_PREFIX`], by name.
+    pub tunnels: BTreeMap<LinkName, Tunnel>,
     /// Routes of protocol [`ROUTE_PROTOCOL`]: those to other nodes and those to this node's pods.
     pub routes: BTreeSet<Route>,
     /// Permanent neighbours on the VXLAN device.
@@ -38,7 +41,9 @@ pub fn observe(socket: &mut RtSocket, vxlan: &LinkName) -> Result<Observed, Netl
     let names: BTreeMap<u32, &LinkName> = links.iter().map(|link| (link.index, &link.name)).collect();
     let routes = route::list(socket, ROUTE_PROTOCOL)?;
     let routes = routes.iter().filter_map(|route| planned(route, &names)).collect();
-    let mut observed = Observed { routes, ..Observed::default() };
+    let ours = links.iter().filter(|link| link.name.as_str().starts_with(DEVICE_PREFIX));
+    let tunnels = ours.filter_map(tunnel::observed).map(|tunnel| (tunnel.name().clone(), tunnel)).collect();
+    let mut observed = Observed { routes, tunnels, ..Observed::default() };
     if let Some(link) = links.iter().find(|link| link.name == *vxlan) {
         observe_vxlan(socket, link, &mut observed)?;
     }

@@ -5,18 +5,12 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use podnet_planner::step::Vxlan;
 
+use super::Set;
 use crate::{
     addr,
     link::{self, Link, LinkRef, VxlanParameters},
     netlink::{NetlinkError, Operation, Request, RtSocket},
 };
-
-/// What became of the device.
-pub(super) struct Set {
-    pub(super) index: u32,
-    /// There was a device of the name that could not be changed to be so.
-    pub(super) remade: bool,
-}
 
 pub(super) fn set(socket: &mut RtSocket, wanted: &Vxlan) -> Result<Set, NetlinkError> {
     let (link, remade) = match link::find(socket, &wanted.name)? {

@@ -1,8 +1,10 @@
 //! From the kernel's message to a [`Link`].
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{InfoData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo},
+    link::{InfoData, InfoIpTunnel, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo},
 };
 use podnet_model::Mac;
 
@@ -21,6 +23,7 @@ pub(crate) fn link(message: RouteNetlinkMessage) -> Option<Link> {
         master: None,
         peer: None,
         vxlan: None,
+        ipip_local: None,
     };
     for attribute in message.attributes {
         match attribute {
@@ -40,8 +43,23 @@ fn read_info(info: LinkInfo, link: &mut Link) {
     match info {
         LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
         LinkInfo::Data(InfoData::Vxlan(parameters)) => link.vxlan = Some(vxlan(parameters)),
+        LinkInfo::Data(InfoData::IpTunnel(parameters)) => {
+            link.ipip_local = Some(ipip_local(&parameters)).filter(|_| link.kind.as_deref() == Some("ipip")).flatten();
+        }
         _ => {}
     }
+}
+
+/// The local end of a tunnel without a remote one.
+fn ipip_local(parameters: &[InfoIpTunnel]) -> Option<Ipv4Addr> {
+    let is_set = |addr: &IpAddr| !addr.is_unspecified();
+    if parameters.iter().any(|parameter| matches!(parameter, InfoIpTunnel::Remote(remote) if is_set(remote))) {
+        return None;
+    }
+    parameters.iter().find_map(|parameter| match parameter {
+        InfoIpTunnel::Local(IpAddr::V4(local)) if !local.is_unspecified() => Some(*local),
+        _ => None,
+    })
 }
 
 fn vxlan(parameters: Vec<InfoVxlan>) -> VxlanParameters {

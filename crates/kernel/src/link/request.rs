@@ -9,12 +9,12 @@ use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{
-        AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoData, InfoKind,
-        InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+        AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoData, InfoIpTunnel,
+        InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
     },
 };
 use podnet_model::Mac;
-use podnet_planner::step::Vxlan;
+use podnet_planner::step::{Ipip, Vxlan};
 use rustix::io::Errno;
 
 use super::{LinkRef, Veth};
@@ -82,6 +82,18 @@ pub(crate) fn vxlan(vxlan: &Vxlan) -> Request {
         LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(InfoData::Vxlan(data))]),
     ]);
     Request::new(Operation::new("make VXLAN device", &vxlan.name), RouteNetlinkMessage::NewLink(message), NEW)
+}
+
+/// An IPIP device that sends to its routes' next hops: it has no remote end of its own. The outer packet is not cut into pieces: the
+/// device's MTU says what fits, and a narrower place on the way is learnt of (`ip-tunnel(8)`, `pmtudisc`).
+pub(crate) fn ipip(ipip: &Ipip) -> Request {
+    let mut message = naming(LinkRef::from(&ipip.name));
+    let data = vec![InfoIpTunnel::Local(ipip.local.into()), InfoIpTunnel::PMtuDisc(true)];
+    message.attributes.extend([
+        LinkAttribute::Mtu(ipip.mtu),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::IpIp), LinkInfo::Data(InfoData::IpTunnel(data))]),
+    ]);
+    Request::new(Operation::new("make IPIP device", &ipip.name), RouteNetlinkMessage::NewLink(message), NEW)
 }
 
 pub(crate) fn set_state(link: LinkRef<'_>, up: bool) -> Request {

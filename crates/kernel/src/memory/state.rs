@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use podnet_model::{LinkName, Mac};
 use podnet_planner::{
     ruleset::RuleSet,
-    step::{FdbEntry, Neighbour, Route, RouteTarget, Step, Vxlan},
+    step::{FdbEntry, Neighbour, Route, RouteTarget, Step, Tunnel, Vxlan},
 };
 use rustix::io::Errno;
 
@@ -22,6 +22,8 @@ pub struct State {
     pub devices: BTreeMap<LinkName, Vec<IpNet>>,
     /// VXLAN devices by name.
     pub vxlans: BTreeMap<LinkName, Vxlan>,
+    /// Tunnels by name.
+    pub tunnels: BTreeMap<LinkName, Tunnel>,
     /// podnet's routes.
     pub routes: BTreeMap<IpNet, RouteTarget>,
     /// Permanent neighbours by device and address.
@@ -37,6 +39,7 @@ impl State {
     pub(super) fn apply(&mut self, step: &Step) -> Result<bool, NetlinkError> {
         match step {
             Step::SetVxlan(wanted) => return self.set_vxlan(wanted),
+            Step::SetTunnel(wanted) => return Ok(self.set_tunnel(wanted)),
             Step::RemoveLink(name) => self.remove_device(name),
             Step::SetRoute(route) => self.set_route(route)?,
             Step::RemoveRoute(route) => {
@@ -69,7 +72,7 @@ impl State {
 
     fn set_vxlan(&mut self, wanted: &Vxlan) -> Result<bool, NetlinkError> {
         let same = |vxlan: &Vxlan| (vxlan.vni, vxlan.port, vxlan.local) == (wanted.vni, wanted.port, wanted.local);
-        let there = self.devices.contains_key(&wanted.name) || self.vxlans.contains_key(&wanted.name);
+        let there = self.has_device(&wanted.name);
         let remade = there && !self.vxlans.get(&wanted.name).is_some_and(same);
         if remade {
             self.remove_device(&wanted.name);
@@ -86,10 +89,29 @@ impl State {
         Ok(remade)
     }
 
+    fn set_tunnel(&mut self, wanted: &Tunnel) -> bool {
+        let name = wanted.name();
+        let same = |tunnel: &Tunnel| match (tunnel, wanted) {
+            (Tunnel::Ipip(there), Tunnel::Ipip(wanted)) => there.local == wanted.local,
+        };
+        let there = self.has_device(name);
+        let remade = there && !self.tunnels.get(name).is_some_and(same);
+        if remade {
+            self.remove_device(name);
+        }
+        self.tunnels.insert(name.clone(), wanted.clone());
+        remade
+    }
+
+    fn has_device(&self, name: &LinkName) -> bool {
+        self.devices.contains_key(name) || self.vxlans.contains_key(name) || self.tunnels.contains_key(name)
+    }
+
     /// All that was on a device goes with it.
     fn remove_device(&mut self, name: &LinkName) {
         self.devices.remove(name);
         self.vxlans.remove(name);
+        self.tunnels.remove(name);
         self.routes.retain(|_, target| match target {
             RouteTarget::Device(device) | RouteTarget::OnLink { device, .. } => device != name,
             RouteTarget::Via(_) | RouteTarget::Blackhole => true,
@@ -116,7 +138,7 @@ impl State {
     }
 
     fn require(&self, device: &LinkName, operation: impl FnOnce() -> Operation) -> Result<(), NetlinkError> {
-        if self.devices.contains_key(device) || self.vxlans.contains_key(device) {
+        if self.has_device(device) {
             return Ok(());
         }
         Err(NetlinkError::NoDevice { operation: operation(), device: device.to_string() })
@@ -128,6 +150,7 @@ impl State {
         let fdb = self.fdb.iter().filter(|((device, _), _)| device == vxlan);
         Observed {
             vxlan: self.vxlans.get(vxlan).cloned(),
+            tunnels: self.tunnels.clone(),
             routes: routes.collect(),
             neighbours: neighbours
                 .map(|((device, addr), mac)| Neighbour { device: device.clone(), addr: *addr, mac: *mac })

@@ -33,6 +33,7 @@ impl TryFrom<&crd::IPPool> for Pool {
             cidr,
             block_size: block_size(&object, cidr, spec.block_size)?,
             vxlan,
+            ipip,
             nat_outgoing: spec.nat_outgoing.unwrap_or(false),
             disabled: spec.disabled.unwrap_or(false) || !serves_workloads(&object, spec)?,
             node_selector,

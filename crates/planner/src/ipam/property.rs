@@ -59,6 +59,7 @@ impl World {
             cidr: cidr.parse().unwrap(),
             block_size: 31,
             vxlan: EncapMode::Never,
+            ipip: EncapMode::Never,
             nat_outgoing: false,
             disabled: false,
             node_selector: Default::default(),

@@ -14,6 +14,7 @@ fn pool(name: &str, cidr: &str) -> Pool {
         cidr: cidr.parse().unwrap(),
         block_size: 30,
         vxlan: EncapMode::Always,
+        ipip: EncapMode::Never,
         nat_outgoing: true,
         disabled: false,
         node_selector: Default::default(),

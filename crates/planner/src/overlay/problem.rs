@@ -23,8 +23,8 @@ pub enum Problem {
     },
     /// The pool forbids encapsulation and the peer is not on a link of this node.
     #[error(
-        "block {block} of node {owner} gets no route: the node is on another subnet and pool {pool} has vxlanMode Never; \
-         set it to CrossSubnet, or let the underlay's routers know the block"
+        "block {block} of node {owner} gets no route: the node is on another subnet and pool {pool} has vxlanMode and \
+         ipipMode Never; set one of them to CrossSubnet, or let the underlay's routers know the block"
     )]
     OtherSubnet {
         /// The block.
@@ -33,6 +33,20 @@ pub enum Problem {
         owner: NodeName,
         /// The pool.
         pool: PoolName,
+    },
+    /// The kernel cannot make the tunnel that the pool asks for.
+    #[error(
+        "block {block} of node {owner} gets no route: pool {pool} asks for {what}, which this node's kernel does not have"
+    )]
+    Unsupported {
+        /// The block.
+        block: BlockCidr,
+        /// Its owner.
+        owner: NodeName,
+        /// The pool.
+        pool: PoolName,
+        /// The kind of tunnel.
+        what: &'static str,
     },
     /// IPv6 is not routed yet.
     #[error("block {block} is of IPv6, which is not routed")]

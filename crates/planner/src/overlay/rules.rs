@@ -1,15 +1,24 @@
 //! Which way each key takes, from the objects alone.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
 };
 
 use ipnet::IpNet;
-use podnet_model::{Block, BlockCidr, EncapMode, Mac, Node, NodeName, Pool};
+use podnet_model::{Block, BlockCidr, EncapMode, LinkName, Mac, Node, NodeName, Pool};
 
-use super::{Overlay, Problem, VXLAN_OVERHEAD, vtep_mac};
-use crate::step::{RouteTarget, Vxlan};
+use super::{IPIP_OVERHEAD, Overlay, Problem, VXLAN_OVERHEAD, vtep_mac};
+use crate::step::{Ipip, RouteTarget, Tunnel, Vxlan};
+
+/// How packets are carried to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// As they are.
+    Plain,
+    Vxlan,
+    Ipip,
+}
 
 impl Overlay {
     /// The device, while some pool wants VXLAN and the node's own address is known.
@@ -25,6 +34,17 @@ impl Overlay {
             mtu: self.config.underlay_mtu.saturating_sub(VXLAN_OVERHEAD),
             addr: None,
         })
+    }
+
+    /// The tunnels that pools want, while the node's own address is known.
+    pub(super) fn tunnels(&self) -> BTreeMap<LinkName, Tunnel> {
+        let wanted = |pool: &Pool| pool.ipip != EncapMode::Never && matches!(pool.cidr, IpNet::V4(_));
+        let local = self.local().filter(|_| self.config.support.ipip && self.pools.values().any(wanted));
+        let ipip = local.map(|local| {
+            let mtu = self.config.underlay_mtu.saturating_sub(IPIP_OVERHEAD);
+            Tunnel::Ipip(Ipip { name: self.config.ipip_device.clone(), local, mtu })
+        });
+        ipip.into_iter().map(|tunnel| (tunnel.name().clone(), tunnel)).collect()
     }
 
     fn local(&self) -> Option<Ipv4Addr> {
@@ -82,25 +102,26 @@ impl Overlay {
         let peer = self.nodes.get(owner).ok_or_else(|| unknown(owner))?;
         let own = self.nodes.get(&self.config.node).ok_or_else(|| unknown(&self.config.node))?;
         let same_subnet = own.subnet.map(|subnet| subnet.contains(&peer.addr.0));
-        let encapsulated = match pool.vxlan {
-            EncapMode::Always => true,
-            EncapMode::CrossSubnet => same_subnet != Some(true),
-            EncapMode::Never => false,
-        };
+        let way = way(pool, same_subnet);
         match self.peer_problem(peer) {
             Some(Problem::SameAddress { .. }) => return Ok(None),
-            Some(_) if encapsulated => return Ok(None),
+            Some(Problem::SameMac { .. }) if way == Way::Vxlan => return Ok(None),
             _ => {}
         }
-        if !peer.addr.0.is_ipv4() || (encapsulated && self.local().is_none()) {
+        if !peer.addr.0.is_ipv4() || (way != Way::Plain && self.local().is_none()) {
             return Err(Problem::Underlay { block: cidr, owner: owner.clone() });
         }
-        if encapsulated {
-            Ok(Some(RouteTarget::OnLink { device: self.config.vxlan_device.clone(), via: peer.addr.0 }))
-        } else if same_subnet == Some(false) {
-            Err(Problem::OtherSubnet { block: cidr, owner: owner.clone(), pool: pool.name.clone() })
-        } else {
-            Ok(Some(RouteTarget::Via(peer.addr.0)))
+        let on_link = |device: &LinkName| Some(RouteTarget::OnLink { device: device.clone(), via: peer.addr.0 });
+        match way {
+            Way::Vxlan => Ok(on_link(&self.config.vxlan_device)),
+            Way::Ipip if !self.config.support.ipip => {
+                Err(Problem::Unsupported { block: cidr, owner: owner.clone(), pool: pool.name.clone(), what: "IPIP" })
+            }
+            Way::Ipip => Ok(on_link(&self.config.ipip_device)),
+            Way::Plain if same_subnet == Some(false) => {
+                Err(Problem::OtherSubnet { block: cidr, owner: owner.clone(), pool: pool.name.clone() })
+            }
+            Way::Plain => Ok(Some(RouteTarget::Via(peer.addr.0))),
         }
     }
 
@@ -108,5 +129,19 @@ impl Overlay {
     fn pool_of(&self, block: BlockCidr) -> Option<&Pool> {
         let around = self.pools.values().filter(|pool| pool.cidr.contains(&block.0));
         around.min_by_key(|pool| (u8::MAX - pool.cidr.prefix_len(), &pool.name))
+    }
+}
+
+/// What a pool says of a peer that is, or is not, on our subnet; where the subnet is not known, it counts as another one.
+fn way(pool: &Pool, same_subnet: Option<bool>) -> Way {
+    let wanted = |mode: EncapMode| match mode {
+        EncapMode::Always => true,
+        EncapMode::CrossSubnet => same_subnet != Some(true),
+        EncapMode::Never => false,
+    };
+    match (wanted(pool.vxlan), wanted(pool.ipip)) {
+        (true, _) => Way::Vxlan,
+        (false, true) => Way::Ipip,
+        (false, false) => Way::Plain,
     }
 }

@@ -5,13 +5,15 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 use podnet_model::{LinkName, Mac};
 
-use crate::step::{FdbEntry, Neighbour, Route, RouteTarget, Step, Vxlan};
+use crate::step::{FdbEntry, Neighbour, Route, RouteTarget, Step, Tunnel, Vxlan};
 
 /// Devices, routes, neighbours and FDB entries of one node, each by its key in the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     /// The VXLAN device.
     pub vxlan: Option<Vxlan>,
+    /// Tunnels by name.
+    pub tunnels: BTreeMap<LinkName, Tunnel>,
     /// Routes by destination.
     pub routes: BTreeMap<IpNet, RouteTarget>,
     /// Neighbours by device and address.
@@ -31,6 +33,12 @@ impl State {
                     self.vxlan = Some(vxlan);
                 }
             }
+            Step::SetTunnel(tunnel) => {
+                if self.tunnels.get(tunnel.name()) != Some(&tunnel) {
+                    self.remove_link(tunnel.name());
+                    self.tunnels.insert(tunnel.name().clone(), tunnel);
+                }
+            }
             Step::RemoveLink(name) => self.remove_link(&name),
             Step::SetRoute(route) => drop(self.routes.insert(route.dst, route.target)),
             Step::RemoveRoute(route) => drop(self.routes.remove(&route.dst)),
@@ -43,6 +51,7 @@ impl State {
 
     fn remove_link(&mut self, name: &LinkName) {
         self.vxlan = self.vxlan.take().filter(|vxlan| vxlan.name != *name);
+        self.tunnels.remove(name);
         self.routes.retain(|_, target| device_of(target) != Some(name));
         self.neighbours.retain(|(device, _), _| device != name);
         self.fdb.retain(|(device, _), _| device != name);
@@ -57,16 +66,11 @@ impl State {
 pub fn diff(desired: &State, observed: &State) -> Vec<Step> {
     let mut there = observed.clone();
     let mut steps = Vec::new();
-    let mut doomed = None;
-    if desired.vxlan != observed.vxlan {
-        if let Some(vxlan) = &desired.vxlan {
-            let step = Step::SetVxlan(vxlan.clone());
-            there.apply(&step);
-            steps.push(step);
-        }
-        doomed = observed.vxlan.as_ref().map(|old| &old.name);
-        doomed = doomed.filter(|old| desired.vxlan.as_ref().is_none_or(|new| new.name != **old));
+    for step in devices(desired, observed) {
+        there.apply(&step);
+        steps.push(step);
     }
+    let doomed = doomed(desired, observed);
     for (key, remote) in missing(&desired.fdb, &there.fdb) {
         steps.push(Step::SetFdb(fdb(key, *remote)));
     }
@@ -80,15 +84,30 @@ pub fn diff(desired: &State, observed: &State) -> Vec<Step> {
         steps.push(Step::RemoveRoute(route(dst, target)));
     }
     // Entries of a device that goes go with it.
-    for (key, mac) in surplus(&there.neighbours, &desired.neighbours).filter(|((device, _), _)| Some(device) != doomed)
+    for (key, mac) in
+        surplus(&there.neighbours, &desired.neighbours).filter(|((device, _), _)| !doomed.contains(&device))
     {
         steps.push(Step::RemoveNeighbour(neighbour(key, *mac)));
     }
-    for (key, remote) in surplus(&there.fdb, &desired.fdb).filter(|((device, _), _)| Some(device) != doomed) {
+    for (key, remote) in surplus(&there.fdb, &desired.fdb).filter(|((device, _), _)| !doomed.contains(&device)) {
         steps.push(Step::RemoveFdb(fdb(key, *remote)));
     }
-    steps.extend(doomed.map(|name| Step::RemoveLink(name.clone())));
+    steps.extend(doomed.into_iter().map(|name| Step::RemoveLink(name.clone())));
     steps
+}
+
+/// The steps that make devices or change them.
+fn devices(desired: &State, observed: &State) -> Vec<Step> {
+    let vxlan = desired.vxlan.iter().filter(|vxlan| observed.vxlan.as_ref() != Some(vxlan));
+    let tunnels = missing(&desired.tunnels, &observed.tunnels).map(|(_, tunnel)| Step::SetTunnel(tunnel.clone()));
+    vxlan.map(|vxlan| Step::SetVxlan(vxlan.clone())).chain(tunnels).collect()
+}
+
+/// Devices that are no longer wanted.
+fn doomed<'a>(desired: &'a State, observed: &'a State) -> Vec<&'a LinkName> {
+    let vxlan = observed.vxlan.iter().map(|old| &old.name);
+    let vxlan = vxlan.filter(|old| desired.vxlan.as_ref().is_none_or(|new| new.name != **old));
+    vxlan.chain(surplus(&observed.tunnels, &desired.tunnels).map(|(name, _)| name)).collect()
 }
 
 /// Entries of `desired` that `there` lacks or has otherwise.

@@ -5,6 +5,7 @@ use podnet_model::{EncapMode, NodeAddr};
 use proptest::{collection, prelude::*, sample::Index};
 
 use super::*;
+use crate::step::{Ipip, Tunnel};
 
 fn overlay() -> Overlay {
     Overlay::new(OverlayConfig::new("node1".into(), "eth0".into(), 1500))
@@ -18,11 +19,20 @@ fn node(name: &str, addr: &str) -> Change {
 }
 
 fn pool(name: &str, cidr: &str, vxlan: EncapMode) -> Change {
+    pool_with(name, cidr, vxlan, EncapMode::Never)
+}
+
+fn ipip_pool(name: &str, cidr: &str, ipip: EncapMode) -> Change {
+    pool_with(name, cidr, EncapMode::Never, ipip)
+}
+
+fn pool_with(name: &str, cidr: &str, vxlan: EncapMode, ipip: EncapMode) -> Change {
     let pool = Pool {
         name: name.into(),
         cidr: cidr.parse().unwrap(),
         block_size: 26,
         vxlan,
+        ipip,
         nat_outgoing: true,
         disabled: false,
         node_selector: Default::default(),
@@ -54,11 +64,15 @@ fn after(changes: &[Change]) -> Overlay {
 
 /// Two nodes on one subnet, a third on another, a block each, in a pool of the given mode.
 fn cluster(mode: EncapMode) -> Overlay {
+    cluster_with(pool("default", "10.233.64.0/18", mode))
+}
+
+fn cluster_with(pool: Change) -> Overlay {
     after(&[
         node("node1", "172.29.0.11"),
         node("node2", "172.29.0.12"),
         node("node3", "172.29.1.13"),
-        pool("default", "10.233.64.0/18", mode),
+        pool,
         block("10.233.64.0/26", Some("node1")),
         block("10.233.64.64/26", Some("node2")),
         block("10.233.64.128/26", Some("node3")),
@@ -93,13 +107,60 @@ fn the_mode_of_the_pool_and_the_subnet_choose_the_way_to_a_peer() {
 }
 
 #[test]
+fn ipip_pools_are_routed_through_the_ipip_device() {
+    let ipip = |via: &str| Some(RouteTarget::OnLink { device: "podnet.ipip".into(), via: via.parse().unwrap() });
+    for (mode, same, other) in [
+        (EncapMode::Always, ipip("172.29.0.12"), ipip("172.29.1.13")),
+        (EncapMode::CrossSubnet, via("172.29.0.12"), ipip("172.29.1.13")),
+    ] {
+        let overlay = cluster_with(ipip_pool("default", "10.233.64.0/18", mode));
+        assert_eq!(route(&overlay, "10.233.64.64/26"), same, "{mode:?}");
+        assert_eq!(route(&overlay, "10.233.64.128/26"), other, "{mode:?}");
+        let state = overlay.desired();
+        let wanted = Ipip { name: "podnet.ipip".into(), local: "172.29.0.11".parse().unwrap(), mtu: 1480 };
+        assert_eq!(state.tunnels.values().collect::<Vec<_>>(), [&Tunnel::Ipip(wanted)], "{mode:?}");
+        assert!(state.vxlan.is_none() && state.neighbours.is_empty() && state.fdb.is_empty(), "{mode:?}");
+    }
+}
+
+#[test]
+fn a_change_of_mode_replaces_routes_before_the_old_device_goes() {
+    let mut overlay = cluster(EncapMode::Always);
+    let steps = overlay.apply(&ipip_pool("default", "10.233.64.0/18", EncapMode::Always));
+    assert_eq!(steps.iter().map(kind).collect::<Vec<_>>(), ["tunnel", "route", "route", "no link"]);
+    let steps = overlay.apply(&pool("default", "10.233.64.0/18", EncapMode::Always));
+    let kinds: Vec<_> = steps.iter().map(kind).collect();
+    assert_eq!(kinds, ["vxlan", "fdb", "fdb", "neighbour", "neighbour", "route", "route", "no link"]);
+}
+
+#[test]
+fn a_kernel_without_ipip_is_reported_and_the_rest_goes_on() {
+    let config = OverlayConfig::new("node1".into(), "eth0".into(), 1500);
+    let mut overlay = Overlay::new(OverlayConfig { support: Support { ipip: false }, ..config });
+    for change in [
+        node("node1", "172.29.0.11"),
+        node("node2", "172.29.0.12"),
+        ipip_pool("default", "10.233.64.0/18", EncapMode::Always),
+        block("10.233.64.0/26", Some("node1")),
+        block("10.233.64.64/26", Some("node2")),
+    ] {
+        overlay.apply(&change);
+    }
+    assert_eq!(overlay.desired().routes.len(), 1, "the own block");
+    assert!(overlay.desired().tunnels.is_empty());
+    let message = "block 10.233.64.64/26 of node node2 gets no route: pool default asks for IPIP, which this node's kernel \
+                   does not have";
+    assert_eq!(overlay.problems().map(|problem| problem.to_string()).collect::<Vec<_>>(), [message]);
+}
+
+#[test]
 fn what_the_underlay_cannot_route_is_reported_and_says_what_to_do() {
     let problems: Vec<_> = cluster(EncapMode::Never).problems().map(|problem| problem.to_string()).collect();
     assert_eq!(
         problems,
         [
-            "block 10.233.64.128/26 of node node3 gets no route: the node is on another subnet and pool default has vxlanMode \
-          Never; set it to CrossSubnet, or let the underlay's routers know the block"
+            "block 10.233.64.128/26 of node node3 gets no route: the node is on another subnet and pool default has vxlanMode and \
+          ipipMode Never; set one of them to CrossSubnet, or let the underlay's routers know the block"
         ]
     );
 }
@@ -135,6 +196,7 @@ fn the_last_vxlan_pool_takes_the_device_with_it_after_its_routes() {
 fn kind(step: &Step) -> &'static str {
     match step {
         Step::SetVxlan(_) => "vxlan",
+        Step::SetTunnel(_) => "tunnel",
         Step::RemoveLink(_) => "no link",
         Step::SetRoute(_) => "route",
         Step::RemoveRoute(_) => "no route",
@@ -222,9 +284,9 @@ fn changes() -> impl Strategy<Value = Change> {
     let nodes = (1..5, 11..15, 0..2)
         .prop_map(|(name, addr, net)| node(&format!("node{name}"), &format!("172.29.{net}.{addr}")));
     let modes = prop_oneof![Just(EncapMode::Always), Just(EncapMode::CrossSubnet), Just(EncapMode::Never)];
-    let pools = (0..3_usize, modes).prop_map(|(name, mode)| {
+    let pools = (0..3_usize, modes, any::<bool>()).prop_map(|(name, mode, is_ipip)| {
         let cidrs = ["10.0.0.0/24", "10.0.0.0/25", "10.0.1.0/24"];
-        pool(&format!("pool{name}"), cidrs[name], mode)
+        (if is_ipip { ipip_pool } else { pool })(&format!("pool{name}"), cidrs[name], mode)
     });
     let blocks = (0..8, 0..5).prop_map(|(index, owner)| {
         let owner = format!("node{owner}");

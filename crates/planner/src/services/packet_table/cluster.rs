@@ -194,6 +194,7 @@ fn pool(name: &str, cidr: &str, nat_outgoing: bool) -> Change {
         cidr: IpNet::V4(range(cidr)),
         block_size: 26,
         vxlan: EncapMode::Always,
+        ipip: EncapMode::Never,
         nat_outgoing,
         disabled: false,
         node_selector: NodeSelector::all(),

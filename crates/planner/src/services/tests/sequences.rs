@@ -122,6 +122,7 @@ fn pool() -> impl Strategy<Value = Change> {
             cidr: cidr.parse::<Ipv4Net>().unwrap().into(),
             block_size: 26,
             vxlan: EncapMode::Always,
+            ipip: EncapMode::Never,
             nat_outgoing,
             disabled: false,
             node_selector: NodeSelector::all(),

@@ -1,0 +1,232 @@
+//! Two nodes in namespaces with a pod each, and between them what the planner says.
+
+use std::{net::IpAddr, process::Command, sync::Arc};
+
+use ipnet::IpNet;
+use podnet_kernel::{
+    executor::{self, Observed},
+    link::{self, Veth, VethPeer},
+    netlink::RtSocket,
+    netns::NetNs,
+    pod_interface::PodInterface,
+    sysctl,
+};
+use podnet_model::{Block, BlockCidr, Change, EncapMode, Mac, Node, NodeAddr, Pool};
+use podnet_planner::{
+    overlay::{Overlay, OverlayConfig, State},
+    step::Step,
+};
+
+use crate::probes::{self, Connection};
+
+/// How the nodes are joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Underlay {
+    /// By a wire.
+    OneSubnet,
+    /// By a router between two subnets.
+    Routed,
+}
+
+impl Underlay {
+    fn address(self, number: usize) -> IpNet {
+        let text = match self {
+            Self::OneSubnet => format!("192.0.2.{number}/24"),
+            Self::Routed => format!("192.0.2.{}/25", [1, 129][number - 1]),
+        };
+        text.parse().unwrap()
+    }
+}
+
+/// The only pool, with all blocks.
+pub(crate) fn pool(vxlan: EncapMode, ipip: EncapMode) -> Change {
+    let pool = Pool {
+        name: "default".into(),
+        cidr: "10.233.0.0/16".parse().unwrap(),
+        block_size: 26,
+        vxlan,
+        ipip,
+        nat_outgoing: false,
+        disabled: false,
+        node_selector: Default::default(),
+    };
+    Change::Pool(pool.name.clone(), Some(pool))
+}
+
+pub(crate) struct Lab {
+    pub(crate) nodes: Vec<LabNode>,
+    _router: Option<Namespace>,
+}
+
+pub(crate) struct LabNode {
+    pub(crate) pod: Namespace,
+    pub(crate) pod_address: IpAddr,
+    pub(crate) socket: RtSocket,
+    pub(crate) overlay: Overlay,
+    pub(crate) namespace: Namespace,
+}
+
+impl Lab {
+    /// Nodes and pods, and in force what the pool wants.
+    pub(crate) fn new(tag: &str, underlay: Underlay, pool: &Change) -> Self {
+        let namespaces = [1, 2].map(|number| Namespace::new(&format!("{tag}-node{number}")));
+        let router = join(tag, underlay, &namespaces);
+        let nodes = (1..).zip(namespaces).map(|(number, namespace)| LabNode::new(tag, number, namespace));
+        let mut lab = Self { nodes: nodes.collect(), _router: router };
+        let changes: Vec<Change> = (1..=2).flat_map(|number| objects(number, underlay)).collect();
+        for node in 0..2 {
+            for change in changes.iter().chain([pool]) {
+                lab.apply(node, change);
+            }
+        }
+        lab
+    }
+
+    /// Takes a change over on one node.
+    pub(crate) fn apply(&mut self, node: usize, change: &Change) {
+        let node = &mut self.nodes[node];
+        let steps = node.overlay.apply(change);
+        let applied = executor::apply(&mut node.socket, &steps).unwrap_or_else(|error| panic!("{error}: {error:?}"));
+        assert_eq!(applied.remade, []);
+    }
+
+    /// What the nodes would change in what is there.
+    pub(crate) fn repairs(&mut self) -> Vec<Step> {
+        let repairs = self.nodes.iter_mut().map(|node| {
+            let observed = executor::observe(&mut node.socket, &node.overlay.config().vxlan_device).unwrap();
+            node.overlay.repair(&state(observed))
+        });
+        repairs.flatten().collect()
+    }
+
+    /// podnet's devices on the first node.
+    pub(crate) fn devices(&mut self) -> Vec<String> {
+        let links = link::list(&mut self.nodes[0].socket).unwrap();
+        links.iter().map(|link| link.name.to_string()).filter(|name| name.starts_with("podnet.")).collect()
+    }
+
+    /// ICMP, UDP, TCP and fragments of each pass between the pods, both ways; `mtu` is what fits unfragmented.
+    pub(crate) fn everything_passes(&mut self, mtu: usize) {
+        let [first, second] = &self.nodes[..] else { panic!("two nodes") };
+        for (from, to) in [(first, second), (second, first)] {
+            probes::ping(&from.pod, to.pod_address, &["-s", "56"]);
+            // The largest packet that is not cut into pieces: 20 bytes of IP and 8 of ICMP are around it.
+            probes::ping(&from.pod, to.pod_address, &["-M", "do", "-s", &(mtu - 28).to_string()]);
+            probes::ping(&from.pod, to.pod_address, &["-s", "4000"]);
+            probes::udp_echo(&from.pod, &to.pod, to.pod_address, &[100, mtu - 28, 4000, 20_000]);
+            probes::ping(&from.namespace, to.pod_address, &["-s", "56"]);
+        }
+        self.connect().exchange();
+    }
+
+    /// A TCP connection from the first node's pod to the other's.
+    pub(crate) fn connect(&self) -> Connection {
+        Connection::open(&self.nodes[0].pod, &self.nodes[1].pod, self.nodes[1].pod_address)
+    }
+}
+
+impl LabNode {
+    fn new(tag: &str, number: usize, namespace: Namespace) -> Self {
+        let name = format!("node{number}");
+        let pod = Namespace::new(&format!("{tag}-pod{number}"));
+        let mut socket = RtSocket::open_in(&namespace.netns).unwrap();
+        let low = u8::try_from(number).unwrap();
+        let pod_address: IpAddr = format!("10.233.{number}.5").parse().unwrap();
+        let interface = PodInterface {
+            netns: pod.netns.clone(),
+            container_ifname: "eth0".into(),
+            host_ifname: "pnpod".into(),
+            addr: vec![pod_address],
+            mtu: 1500,
+            pod_mac: Mac([2, 0, 0, 0, 1, low]),
+            host_mac: Mac([2, 0, 0, 0, 2, low]),
+        };
+        interface.create(&mut socket).unwrap();
+        let overlay = Overlay::new(OverlayConfig::new(name.as_str().into(), "eth0".into(), 1500));
+        Self { pod, pod_address, socket, overlay, namespace }
+    }
+}
+
+fn objects(number: usize, underlay: Underlay) -> [Change; 2] {
+    let subnet = underlay.address(number);
+    let name = format!("node{number}").as_str().into();
+    let node = Node { name, labels: Arc::default(), addr: NodeAddr(subnet.addr()), subnet: Some(subnet) };
+    let cidr = BlockCidr(format!("10.233.{number}.0/26").parse().unwrap());
+    let block = Block { cidr, owner: Some(node.name.clone()) };
+    [Change::Node(node.name.clone(), Some(node)), Change::Block(cidr, Some(block))]
+}
+
+/// Joins the nodes' namespaces; the router's, where there is one.
+fn join(tag: &str, underlay: Underlay, nodes: &[Namespace; 2]) -> Option<Namespace> {
+    let veth = |from: &Namespace, name: &str, to: &Namespace, peer: &str| {
+        let mut socket = RtSocket::open_in(&from.netns).unwrap();
+        let peer = VethPeer { name: peer, mac: None, netns: Some(&to.netns) };
+        link::create_veth(&mut socket, &Veth { name, mac: None, peer, mtu: 1500 }).unwrap();
+    };
+    let router = (underlay == Underlay::Routed).then(|| Namespace::new(&format!("{tag}-router")));
+    match &router {
+        None => veth(&nodes[0], "eth0", &nodes[1], "eth0"),
+        Some(router) => {
+            for (number, node) in (1..).zip(nodes) {
+                let name = format!("eth{number}");
+                veth(node, "eth0", router, &name);
+                router.command(&format!("ip link set {name} up"));
+                router.command(&format!("ip addr add 192.0.2.{}/25 dev {name}", [126, 254][number - 1]));
+            }
+        }
+    }
+    for (number, node) in (1..).zip(nodes) {
+        node.command("ip link set eth0 up");
+        node.command(&format!("ip addr add {} dev eth0", underlay.address(number)));
+        if router.is_some() {
+            node.command(&format!("ip route add default via 192.0.2.{}", [126, 254][number - 1]));
+        }
+    }
+    router
+}
+
+fn state(observed: Observed) -> State {
+    State {
+        vxlan: observed.vxlan,
+        tunnels: observed.tunnels,
+        routes: observed.routes.into_iter().map(|route| (route.dst, route.target)).collect(),
+        neighbours: observed.neighbours.into_iter().map(|entry| ((entry.device, entry.addr), entry.mac)).collect(),
+        fdb: observed.fdb.into_iter().map(|entry| ((entry.device, entry.mac), entry.remote)).collect(),
+    }
+}
+
+/// A namespace that forwards and goes with the value.
+pub(crate) struct Namespace {
+    pub(crate) netns: NetNs,
+    path: String,
+}
+
+impl Namespace {
+    fn new(tag: &str) -> Self {
+        let path = format!("/run/netns/pntest-tun-{tag}-{}", std::process::id());
+        NetNs::remove(&path).unwrap();
+        let namespace = Self { netns: NetNs::create(&path).unwrap(), path };
+        namespace.command("ip link set lo up");
+        for (key, value) in [("ip_forward", "1"), ("conf.all.rp_filter", "0"), ("conf.default.rp_filter", "0")] {
+            sysctl::set(&namespace.netns, &format!("net.ipv4.{key}"), value).unwrap();
+        }
+        namespace
+    }
+
+    /// Runs a command inside and returns what it printed; panics where it fails.
+    pub(crate) fn command(&self, line: &str) -> String {
+        let mut words = line.split_whitespace();
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words);
+        let output = self.netns.run(move || command.output()).unwrap().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{line}: {}{}", text(&output.stdout), text(&output.stderr));
+        text(&output.stdout)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = NetNs::remove(&self.path);
+    }
+}

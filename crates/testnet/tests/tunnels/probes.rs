@@ -1,0 +1,78 @@
+//! Traffic between pods.
+
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    thread,
+    time::Duration,
+};
+
+use crate::lab::Namespace;
+
+/// On a loaded machine, and in an emulated one, an answer takes its time.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A TCP exchange: many segments, quick in an emulated machine too.
+const BYTES: usize = 300_000;
+const UDP_PORT: u16 = 7;
+
+/// One echo request, answered.
+pub(crate) fn ping(from: &Namespace, to: IpAddr, options: &[&str]) {
+    from.command(&format!("ping -c 1 -w 20 {} {to}", options.join(" ")));
+}
+
+/// Datagrams of these sizes come back as they were sent.
+pub(crate) fn udp_echo(from: &Namespace, to: &Namespace, address: IpAddr, sizes: &[usize]) {
+    let server = to.netns.run(|| UdpSocket::bind((address, UDP_PORT))).unwrap().unwrap();
+    let client = from.netns.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
+    for socket in [&server, &client] {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+    client.connect((address, UDP_PORT)).unwrap();
+    for size in sizes {
+        let sent = pattern(*size);
+        let mut buffer = vec![0; 65_536];
+        client.send(&sent).unwrap();
+        let (length, peer) = server.recv_from(&mut buffer).unwrap();
+        assert!(buffer[..length] == sent, "{size} bytes arrived as {length} others");
+        server.send_to(&buffer[..length], peer).unwrap();
+        let length = client.recv(&mut buffer).unwrap();
+        assert!(buffer[..length] == sent, "{size} bytes came back as {length} others");
+    }
+}
+
+/// A TCP connection between two pods.
+pub(crate) struct Connection {
+    client: TcpStream,
+    server: TcpStream,
+}
+
+impl Connection {
+    pub(crate) fn open(from: &Namespace, to: &Namespace, address: IpAddr) -> Self {
+        let listener = to.netns.run(|| TcpListener::bind((address, 0))).unwrap().unwrap();
+        let target: SocketAddr = listener.local_addr().unwrap();
+        let client = from.netns.run(|| TcpStream::connect_timeout(&target, PATIENCE)).unwrap().unwrap();
+        let (server, _) = listener.accept().unwrap();
+        for stream in [&client, &server] {
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        }
+        Self { client, server }
+    }
+
+    /// Much goes through in both directions and arrives as it was sent.
+    pub(crate) fn exchange(&mut self) {
+        let sent = pattern(BYTES);
+        for (mut from, mut to) in [(&self.client, &self.server), (&self.server, &self.client)] {
+            let mut received = vec![0; BYTES];
+            thread::scope(|scope| {
+                scope.spawn(|| from.write_all(&sent).unwrap());
+                to.read_exact(&mut received).unwrap();
+            });
+            assert!(received == sent, "the bytes arrived changed");
+        }
+    }
+}
+
+fn pattern(size: usize) -> Vec<u8> {
+    (0..size).map(|index| u8::try_from(index * 7 % 251).unwrap()).collect()
+}
