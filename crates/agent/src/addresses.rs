@@ -26,6 +26,8 @@ use crate::{
 
 /// How long a request may wait for a block, its own claim and others' before it: the API server is near, and the runtime waits.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(10);
+/// For the question who holds an address that cannot be given.
+const HOLDER_PATIENCE: Duration = Duration::from_secs(3);
 /// Claims for one assignment. Each lost one means that another node was faster.
 const CLAIMS: usize = 16;
 
@@ -129,6 +131,20 @@ impl Addresses {
     ///
     /// When there is none to give, or it cannot be remembered.
     pub fn assign(&self, request: &AllocationRequest<'_>) -> Result<Given, AssignError> {
+        self.assign_or_say(request).map_err(|error| self.naming_holder(error))
+    }
+
+    /// Who has an address of another node's block only the API server knows; a pod's events are to say it.
+    fn naming_holder(&self, error: AssignError) -> AssignError {
+        let AssignError::Ipam(IpamError::OwnedElsewhere { addr, block, .. }) = &error else { return error };
+        let found = self.blocks.holder(BlockCidr((*block).into()), IpAddr::V4(*addr));
+        match self.runtime.block_on(async { timeout(HOLDER_PATIENCE, found).await }) {
+            Ok(Ok(Some(pod))) => AssignError::Ipam(IpamError::Held { addr: *addr, pod }),
+            _ => error,
+        }
+    }
+
+    fn assign_or_say(&self, request: &AllocationRequest<'_>) -> Result<Given, AssignError> {
         // One deadline for all that this request waits for, so that a silent API server does not keep others from being served.
         let deadline = Instant::now() + CLAIM_PATIENCE;
         for _ in 0..CLAIMS {

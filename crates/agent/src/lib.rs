@@ -191,5 +191,6 @@ fn interest(node: &NodeName) -> Interest {
         slices: true,
         pools: true,
         blocks: true,
+        ipam: true,
     }
 }

@@ -6,15 +6,17 @@ use std::{
     time::Duration,
 };
 
-use podnet_model::{Change, NodeName, Pod, PodKey};
+use podnet_model::{Change, Namespace, NamespaceScope, NodeName, Pod, PodKey};
 use tokio::sync::Notify;
 
-/// This node and its pods, as last told by the watch.
+/// This node, its pods and the namespaces, as last told by the watch.
 #[derive(Debug)]
 pub struct View {
     node: NodeName,
     pods: Mutex<HashMap<PodKey, Pod>>,
+    namespaces: Mutex<HashMap<Namespace, NamespaceScope>>,
     changed: Condvar,
+    namespaces_changed: Condvar,
     without_subnet: Notify,
 }
 
@@ -22,7 +24,14 @@ impl View {
     /// For this node; nothing is known yet.
     #[must_use]
     pub fn new(node: NodeName) -> Self {
-        Self { node, pods: Mutex::default(), changed: Condvar::new(), without_subnet: Notify::new() }
+        Self {
+            node,
+            pods: Mutex::default(),
+            namespaces: Mutex::default(),
+            changed: Condvar::new(),
+            namespaces_changed: Condvar::new(),
+            without_subnet: Notify::new(),
+        }
     }
 
     /// Takes a change in.
@@ -35,6 +44,14 @@ impl View {
                     None => pods.remove(key),
                 };
                 self.changed.notify_all();
+            }
+            Change::Namespace(name, scope) => {
+                let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+                match scope {
+                    Some(scope) => namespaces.insert(name.clone(), scope.clone()),
+                    None => namespaces.remove(name),
+                };
+                self.namespaces_changed.notify_all();
             }
             Change::Node(name, Some(node)) if *name == self.node && node.subnet.is_none() => {
                 self.without_subnet.notify_one();
@@ -59,5 +76,17 @@ impl View {
             .wait_timeout_while(pods, patience, |pods| pods.get(key).as_ref().filter(|pod| is_it(pod)).is_none())
             .unwrap_or_else(PoisonError::into_inner);
         pods.get(key).filter(is_it).cloned()
+    }
+
+    /// The namespace, awaited for at most `patience` where it is not known yet: the watch of pods may be ahead of the one of
+    /// namespaces, and without its namespace a pod would get an address of a pool that is not meant for it.
+    #[must_use]
+    pub fn namespace(&self, name: &Namespace, patience: Duration) -> Option<NamespaceScope> {
+        let namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        let (namespaces, _) = self
+            .namespaces_changed
+            .wait_timeout_while(namespaces, patience, |namespaces| !namespaces.contains_key(name))
+            .unwrap_or_else(PoisonError::into_inner);
+        namespaces.get(name).cloned()
     }
 }

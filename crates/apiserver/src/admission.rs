@@ -5,13 +5,14 @@
 //! [`prepare_update`] (or [`prepare_status_update`] for the status subresource), [`default_object`], [`validate_update`], the
 //! allocator, and then [`generation_bumped`] says whether `metadata.generation` counts the change.
 //!
-//! Everything here knows built-in kinds; of custom resources it knows their metadata alone.
+//! Everything here knows built-in kinds; of custom resources it knows their metadata alone, except for [`pools`].
 
 pub mod allocate;
 mod decode;
 mod defaults;
 mod field_error;
 mod names;
+pub mod pools;
 mod prepare;
 pub(crate) mod quantity;
 mod tree;

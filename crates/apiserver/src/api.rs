@@ -78,6 +78,8 @@ struct Core {
     /// Revision of the latest commit that touched a definition.
     defined: watch::Receiver<u64>,
     services: ServiceAllocator,
+    /// Held while a pool is created.
+    pools: tokio::sync::Mutex<()>,
     tokens: Tokens,
     nodes: NodeProxy,
     stopping: CancellationToken,
@@ -97,7 +99,8 @@ impl Api {
         let nodes = NodeProxy::new(pki)?;
         let registry = Registry::default();
         let defined = store.subscribe(definitions::DEFINITIONS);
-        let api = Self { core: Arc::new(Core { store, registry, defined, services, tokens, nodes, stopping }) };
+        let pools = tokio::sync::Mutex::default();
+        let api = Self { core: Arc::new(Core { store, registry, defined, services, pools, tokens, nodes, stopping }) };
         api.resume_cleanups();
         api.bootstrap(config).await?;
         Ok(api)

@@ -3,12 +3,14 @@
 //! A block's name is a function of its range, so creating the IPAMBlock object is the compare-and-swap that claims it: of two nodes
 //! that try, the API server refuses one.
 
+use std::net::IpAddr;
+
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, PostParams, Preconditions},
 };
 use podnet_model::{
-    BlockCidr, NodeName,
+    BlockCidr, NodeName, PodKey,
     crd::{BlockAffinity, IPAMBlock, IPAMBlockSpec, block_name},
 };
 use tracing::warn;
@@ -92,6 +94,20 @@ impl Blocks {
             .filter(|block| self.is_ours(block))
             .filter_map(|block| Some((BlockCidr(block.spec.cidr.parse().ok()?), block.spec)))
             .collect())
+    }
+
+    /// Which pod the API server says has an address; none where nobody has it or it is no pod.
+    ///
+    /// # Errors
+    ///
+    /// When the API server cannot be reached.
+    pub async fn holder(&self, cidr: BlockCidr, addr: IpAddr) -> Result<Option<PodKey>, kube::Error> {
+        let block = self.blocks.get_opt(&block_name(cidr)).await?;
+        Ok(block.and_then(|block| {
+            let attribute = block.spec.attribute_of(addr)?;
+            let text = |key: &str| attribute.secondary.get(key).filter(|text| !text.is_empty());
+            Some(PodKey::new(text("namespace")?, text("pod")?))
+        }))
     }
 
     /// Publishes which addresses of an own block are given. `occupancy` writes them into the object, and says whether it changed

@@ -17,7 +17,7 @@ use std::{
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::{
-    core::v1::{Node, Pod, Service},
+    core::v1::{Namespace, Node, Pod, Service},
     discovery::v1::EndpointSlice,
 };
 use kinds::Watched;
@@ -31,7 +31,7 @@ use kube::{
 pub use pauses::Pauses;
 use podnet_model::{
     Change, NodeName,
-    crd::{IPAMBlock, IPPool},
+    crd::{IPAMBlock, IPAMConfig, IPPool, IPReservation},
 };
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
@@ -64,6 +64,8 @@ pub struct Interest {
     pub pools: bool,
     /// IPAMBlocks.
     pub blocks: bool,
+    /// Namespaces, IPReservations and the IPAMConfig: who may draw from which pool.
+    pub ipam: bool,
 }
 
 /// Which pods to watch.
@@ -103,6 +105,11 @@ pub fn watch(client: Client, interest: Interest) -> mpsc::Receiver<Update> {
     }
     if interest.blocks {
         watches.add::<IPAMBlock>(all());
+    }
+    if interest.ipam {
+        watches.add::<Namespace>(all());
+        watches.add::<IPReservation>(all());
+        watches.add::<IPAMConfig>(all());
     }
     watches.start();
     receiver
@@ -245,6 +252,9 @@ impl Removal {
             Change::Slice(key, _) => (3, key.namespace.as_str(), &key.name, None),
             Change::Pool(name, _) => (4, name.as_str(), "", None),
             Change::Block(cidr, _) => (5, "", "", Some(cidr.0)),
+            Change::Namespace(name, _) => (6, name.as_str(), "", None),
+            Change::Reservation(name, _) => (7, name, "", None),
+            Change::IpamSettings(_) => (8, "", "", None),
         }
     }
 }

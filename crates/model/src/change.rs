@@ -1,7 +1,10 @@
 //! One change of the cluster's state.
 
+use std::sync::Arc;
+
 use crate::{
-    Block, BlockCidr, EndpointSlice, Node, NodeName, Pod, PodKey, Pool, PoolName, Service, ServiceKey, SliceKey,
+    Block, BlockCidr, EndpointSlice, IpamSettings, Namespace, NamespaceScope, Node, NodeName, Pod, PodKey, Pool,
+    PoolName, Reservation, Service, ServiceKey, SliceKey,
 };
 
 /// An object that appeared or changed (`Some`) or vanished (`None`), by its key.
@@ -19,4 +22,10 @@ pub enum Change {
     Pool(PoolName, Option<Pool>),
     /// An IPAMBlock.
     Block(BlockCidr, Option<Block>),
+    /// A Namespace.
+    Namespace(Namespace, Option<NamespaceScope>),
+    /// An IPReservation, by its name.
+    Reservation(Arc<str>, Option<Reservation>),
+    /// The IPAMConfig named `default`.
+    IpamSettings(Option<IpamSettings>),
 }

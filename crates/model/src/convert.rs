@@ -7,6 +7,8 @@
 
 mod block;
 mod endpoints;
+mod ipam;
+mod namespace;
 mod node;
 mod pod;
 mod pool;
@@ -19,7 +21,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use crate::{Protocol, labels::SelectorError};
 
 pub use node::IPV4_ADDRESS;
-pub use pod::{IP_ADDRS, IPV4_POOLS};
+pub use pod::{IP_ADDRS, IP_ADDRS_NO_IPAM, IPV4_POOLS};
 
 /// Why an API object cannot be taken over.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

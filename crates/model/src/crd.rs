@@ -7,6 +7,7 @@
 #![allow(clippy::duplicated_attributes, reason = "printer columns repeat their types")]
 
 mod block;
+mod lending;
 mod pool;
 mod reservation;
 
@@ -17,7 +18,8 @@ pub use block::{
     AllocationAttribute, BlockAffinity, BlockAffinitySpec, IPAMBlock, IPAMBlockSpec, IPAMHandle, IPAMHandleSpec,
     block_name,
 };
-pub use pool::{ALLOWED_USES, ASSIGNMENT_MODES, ENCAP_MODES, IPPool, IPPoolSpec};
+pub use lending::{Ask, LendingRequest, REQUESTS, requests, set_requests};
+pub use pool::{ALLOWED_USES, ASSIGNMENT_MODES, ENCAP_MODES, IPPool, IPPoolSpec, SPLIT_OF};
 pub use reservation::{IPAMConfig, IPAMConfigSpec, IPReservation, IPReservationSpec};
 
 /// The definitions of all these types, ready to be applied to an API server.

@@ -36,6 +36,8 @@ pub struct Pod {
 pub struct AddressRequest {
     /// `ipAddrs`: exactly these addresses.
     pub addrs: Vec<IpAddr>,
+    /// `ipAddrsNoIpam`: exactly these addresses, of no pool: somebody else keeps them apart.
+    pub addrs_no_ipam: Vec<IpAddr>,
     /// `ipv4pools`: pools by name or CIDR, in order of preference.
     pub ipv4_pools: Vec<Arc<str>>,
 }
@@ -50,6 +52,14 @@ pub enum InvalidRequest {
         annotation: &'static str,
         /// `IPv4` or `IPv6`.
         family: &'static str,
+    },
+    /// Two annotations that say the opposite.
+    #[error("the annotations {first} and {second} cannot both be set")]
+    Both {
+        /// One.
+        first: &'static str,
+        /// The other.
+        second: &'static str,
     },
     /// It is no JSON list of strings.
     #[error("the annotation {annotation} is {value:?}; it must be a JSON list of strings: {reason}")]

@@ -22,8 +22,12 @@ pub struct Pool {
     pub nat_outgoing: bool,
     /// `spec.disabled`: existing addresses stay, no new ones are given.
     pub disabled: bool,
+    /// `spec.assignmentMode` is `Manual`: only pods that ask for the pool or an address of it draw from it.
+    pub manual: bool,
     /// `spec.nodeSelector`.
     pub node_selector: NodeSelector,
+    /// `spec.namespaceSelector`: the same language, over the labels of the pod's namespace.
+    pub namespace_selector: NodeSelector,
 }
 
 /// When packets to another node's block are encapsulated.

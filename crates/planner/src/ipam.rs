@@ -19,6 +19,7 @@ mod error;
 mod journal;
 mod ledger;
 mod occupancy;
+mod wish;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,12 +30,13 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net};
-use podnet_model::{BlockCidr, Change, NodeName, PodAddr, PodKey, Pool, PoolName, labels::Labels, pod::AddressRequest};
+use podnet_model::{BlockCidr, Change, IpamSettings, NodeName, PodAddr, PodKey, Pool, PoolName, labels::Labels};
 
 pub use error::IpamError;
 pub use journal::{Damage, JournalRecord, Replayed};
 pub use ledger::Holder;
 pub use occupancy::{Occupancy, OccupancyError};
+pub use wish::{PoolList, PoolSource, Wish};
 
 use ledger::Ledger;
 
@@ -115,8 +117,8 @@ pub struct AllocationRequest<'a> {
     pub pod: PodKey,
     /// The pod's `metadata.uid`.
     pub uid: Arc<str>,
-    /// What the pod's annotations ask for.
-    pub request: &'a AddressRequest,
+    /// What it is to be given.
+    pub wish: &'a Wish,
 }
 
 /// The answer to a request.
@@ -169,6 +171,9 @@ pub struct NodeIpam {
     /// All nodes, whose order spreads their claims.
     nodes: BTreeSet<NodeName>,
     pools: BTreeMap<PoolName, Pool>,
+    /// By IPReservation: ranges that only pods get who ask for an address of them.
+    reserved: BTreeMap<Arc<str>, Vec<Ipv4Net>>,
+    settings: IpamSettings,
     /// All blocks of the cluster and their owners, as far as the API told; this node's own are always among them.
     known: BTreeMap<Ipv4Net, Option<NodeName>>,
     /// Blocks that were given up here and may still be in the API.
@@ -186,6 +191,8 @@ impl NodeIpam {
             labels: Labels::default(),
             nodes: BTreeSet::new(),
             pools: BTreeMap::new(),
+            reserved: BTreeMap::new(),
+            settings: IpamSettings::default(),
             known: BTreeMap::new(),
             leaving: BTreeSet::new(),
             ledger: Ledger::default(),
@@ -210,7 +217,13 @@ impl NodeIpam {
             Change::Block(BlockCidr(IpNet::V4(cidr)), block) => {
                 self.take_block(*cidr, block.as_ref().map(|block| block.owner.as_ref()));
             }
-            Change::Block(..) | Change::Pod(..) | Change::Service(..) | Change::Slice(..) => {}
+            Change::Reservation(name, Some(reservation)) => {
+                self.reserved
+                    .insert(Arc::clone(name), reservation.ranges.iter().copied().filter_map(claims::v4).collect());
+            }
+            Change::Reservation(name, None) => drop(self.reserved.remove(name)),
+            Change::IpamSettings(settings) => self.settings = settings.unwrap_or_default(),
+            Change::Block(..) | Change::Pod(..) | Change::Service(..) | Change::Slice(..) | Change::Namespace(..) => {}
         }
     }
 
@@ -223,20 +236,17 @@ impl NodeIpam {
         if let Some(addr) = self.ledger.address_of(&request.handle) {
             return Ok(Decision::Assigned(self.assignment(addr, Vec::new())));
         }
-        if let Some(addr) = request.request.addrs.iter().find(|addr| addr.is_ipv6()) {
-            return Err(IpamError::Family { addr: *addr });
+        if let Some(addr) = wanted(&request.wish.addrs_no_ipam)? {
+            self.ensure_unheld(addr)?;
+            return Ok(self.assign(addr, request));
         }
-        let wanted = request.request.addrs.iter().find_map(|addr| match addr {
-            IpAddr::V4(addr) => Some(*addr),
-            IpAddr::V6(_) => None,
-        });
-        if let Some(addr) = wanted {
+        if let Some(addr) = wanted(&request.wish.addrs)? {
             return match self.room_for(addr)? {
                 Some(candidate) => Ok(Decision::NeedBlock(candidate)),
                 None => Ok(self.assign(addr, request)),
             };
         }
-        let pools = self.pools_for(request.request)?;
+        let pools = self.pools_for(request.wish)?;
         for (pool, range) in &pools {
             if let Some(addr) = self.free_in(*range, now) {
                 return Ok(self.assign(addr, request));
@@ -315,8 +325,8 @@ impl NodeIpam {
 
     /// An address of an own block in `range` that nobody holds and that has rested.
     fn free_in(&self, range: Ipv4Net, now: Moment) -> Option<Ipv4Addr> {
-        let mut free =
-            self.usable_blocks(range).flat_map(ledger::addresses).filter(|addr| !self.ledger.held.contains_key(addr));
+        let addrs = self.usable_blocks(range).flat_map(ledger::addresses);
+        let mut free = addrs.filter(|addr| !self.ledger.held.contains_key(addr) && !self.is_reserved(*addr));
         free.find(|addr| match self.ledger.resting.get(addr) {
             Some(rest) => now.since(rest.since) >= self.config.cool_down,
             None => true,
@@ -326,7 +336,10 @@ impl NodeIpam {
     /// The address of an own block in `range` that has rested longest.
     fn longest_rested_in(&self, range: Ipv4Net) -> Option<Ipv4Addr> {
         let resting = self.usable_blocks(range).flat_map(|block| self.ledger.resting_in(block));
-        resting.min_by_key(|(addr, since)| (*since, *addr)).map(|(addr, _)| addr)
+        resting
+            .filter(|(addr, _)| !self.is_reserved(*addr))
+            .min_by_key(|(addr, since)| (*since, *addr))
+            .map(|(addr, _)| addr)
     }
 
     /// Own blocks in `range`, but those that the API says are another's.
@@ -334,6 +347,18 @@ impl NodeIpam {
         let own = self.ledger.own.iter().filter(move |block| range.contains(*block));
         own.filter(|block| self.known.get(block).is_some_and(|owner| owner.as_ref() == Some(&self.node))).copied()
     }
+}
+
+/// The IPv4 address of those asked for.
+fn wanted(addrs: &[IpAddr]) -> Result<Option<Ipv4Addr>, IpamError> {
+    let mut wanted = None;
+    for addr in addrs {
+        match addr {
+            IpAddr::V4(addr) => wanted = Some(*addr),
+            IpAddr::V6(_) => return Err(IpamError::Family { addr: *addr }),
+        }
+    }
+    Ok(wanted)
 }
 
 #[cfg(test)]

@@ -148,7 +148,7 @@ impl Overlay {
             Change::Node(name, node) => self.take_node(name, node.as_ref(), &mut touched),
             Change::Pool(name, pool) => self.take_pool(name, pool.as_ref(), &mut touched),
             Change::Block(cidr, block) => self.take_block(*cidr, block.as_ref(), &mut touched),
-            Change::Pod(..) | Change::Service(..) | Change::Slice(..) => return Vec::new(),
+            _ => return Vec::new(),
         }
         self.replan(touched)
     }

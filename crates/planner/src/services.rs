@@ -144,7 +144,7 @@ impl Services {
                 let edits = self.ranges.set_pool(&self.names, name, pool.as_ref());
                 plan.edits.extend(edits);
             }
-            Change::Block(..) => {}
+            _ => {}
         }
         plan
     }

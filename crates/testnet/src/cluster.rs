@@ -126,6 +126,19 @@ impl Cluster {
     ///
     /// When kubectl fails.
     pub fn apply(&self, manifest: &str) {
+        self.try_apply(manifest).unwrap_or_else(|error| panic!("kubectl apply: {error}"));
+    }
+
+    /// Applies a manifest's text; what kubectl printed, or both of its outputs where it failed.
+    ///
+    /// # Errors
+    ///
+    /// When it exits with another code than 0.
+    ///
+    /// # Panics
+    ///
+    /// When kubectl cannot be run.
+    pub fn try_apply(&self, manifest: &str) -> Result<String, String> {
         let mut kubectl = self.kubectl_command(&["apply", "-f", "-"]);
         let mut child = kubectl
             .stdin(Stdio::piped())
@@ -135,7 +148,7 @@ impl Cluster {
             .expect("kubectl starts");
         child.stdin.take().expect("stdin is piped").write_all(manifest.as_bytes()).expect("kubectl reads");
         let output = child.wait_with_output().expect("kubectl ends");
-        assert!(output.status.success(), "kubectl apply: {}", text(&output));
+        if output.status.success() { Ok(text(&output)) } else { Err(text(&output)) }
     }
 
     /// Applies a file of the project, for example `examples/web.yaml`.

@@ -13,8 +13,8 @@ use podnet_kernel::{
     netns::NetNs,
     pod_interface::{self, GATEWAY_V4, PodInterface},
 };
-use podnet_model::{PodKey, pod::AddressRequest};
-use podnet_planner::ipam::AllocationRequest;
+use podnet_model::{Pod, PodKey};
+use podnet_planner::ipam::{AllocationRequest, Wish};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
@@ -34,7 +34,7 @@ impl Attachments {
         let _ = fs::remove_file(self.tombstones.join(format!("{}@{}", request.container_id, request.ifname)));
         let Asker { pod, uid, wish, in_cluster } = self.asker(request)?;
         let asked =
-            AllocationRequest { handle: attachment.handle.clone(), pod: pod.clone(), uid: uid.clone(), request: &wish };
+            AllocationRequest { handle: attachment.handle.clone(), pod: pod.clone(), uid: uid.clone(), wish: &wish };
         let Given { addr, anew } = self.addresses.assign(&asked).map_err(|error| {
             Failure::new(Failure::NO_ADDRESS, format!("no address for pod {pod}: {}", chain(&error)))
         })?;
@@ -65,7 +65,7 @@ impl Attachments {
         let (Some(namespace), Some(name)) = (argument("K8S_POD_NAMESPACE"), argument("K8S_POD_NAME")) else {
             // A runtime without Kubernetes: the container stands for the pod.
             let (pod, uid) = (PodKey::new("", &request.container_id), Arc::from(""));
-            return Ok(Asker { pod, uid, wish: AddressRequest::default(), in_cluster: false });
+            return Ok(Asker { pod, uid, wish: Wish::default(), in_cluster: false });
         };
         let key = PodKey::new(namespace, name);
         let uid = argument("K8S_POD_UID");
@@ -75,11 +75,27 @@ impl Attachments {
             details: "It was deleted meanwhile, or the API server is away and the pod is too new to be known here."
                 .to_owned(),
         })?;
-        let wish = pod
-            .request
-            .clone()
-            .map_err(|error| Failure::new(Failure::INVALID_CONFIG, format!("pod {key}: {error}")))?;
+        let wish = self.wish(request, &pod)?;
         Ok(Asker { pod: key, uid: pod.uid, wish, in_cluster: true })
+    }
+
+    /// What the pod, its namespace and the CNI configuration say about its address.
+    fn wish(&self, request: &Request, pod: &Pod) -> Result<Wish, Failure> {
+        let wrong =
+            |error: &dyn std::fmt::Display| Failure::new(Failure::INVALID_CONFIG, format!("pod {}: {error}", pod.key));
+        let namespace = self.view.namespace(&pod.key.namespace, POD_PATIENCE).ok_or_else(|| Failure {
+            code: Failure::TRY_AGAIN,
+            msg: format!("namespace {} is not known to the agent of this node", pod.key.namespace),
+            details: "It was deleted meanwhile, or the API server is away.".to_owned(),
+        })?;
+        let asked = pod.request.as_ref().map_err(|error| wrong(error))?;
+        let pools = conflist_pools(&request.config).map_err(|value| {
+            wrong(&format!(
+                "ipam.ipv4_pools of the CNI configuration is {value}; it must be a list of names or IPv4 ranges"
+            ))
+        })?;
+        Wish::decide(asked, Some(&namespace), &pools)
+            .map_err(|error| wrong(&format!("namespace {}: {error}", pod.key.namespace)))
     }
 
     fn free(&self, attachment: &Attachment) {
@@ -89,11 +105,22 @@ impl Attachments {
     }
 }
 
+/// The key `ipam.ipv4_pools`, as Calico's configuration has it; `Err` holds what is no list of texts.
+fn conflist_pools(config: &Value) -> Result<Vec<Arc<str>>, &Value> {
+    let pools = &config["ipam"]["ipv4_pools"];
+    let list = match pools {
+        Value::Null => return Ok(Vec::new()),
+        Value::Array(list) => list,
+        _ => return Err(pools),
+    };
+    list.iter().map(|entry| entry.as_str().filter(|name| !name.is_empty()).map(Arc::from).ok_or(pools)).collect()
+}
+
 /// For whom an ADD asks.
 struct Asker {
     pod: PodKey,
     uid: Arc<str>,
-    wish: AddressRequest,
+    wish: Wish,
     in_cluster: bool,
 }
 

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::metadata::{counts_generations, finalizers, is_deleting};
 use super::{Api, FieldValidation, Part, Place, WriteOptions, now};
-use crate::admission::{self, FieldError};
+use crate::admission::{self, FieldError, pools};
 use crate::crd;
 use crate::errors::ApiError;
 use crate::registry::{CustomKind, Resource, View};
@@ -20,6 +20,10 @@ pub(super) fn is_definition(resource: &Resource) -> bool {
 
 pub(super) fn is_service(resource: &Resource) -> bool {
     resource.is("", "services")
+}
+
+pub(super) fn is_pool(resource: &Resource) -> bool {
+    resource.is(pools::GROUP, "ippools")
 }
 
 impl Api {
@@ -53,6 +57,9 @@ impl Api {
         }
         let mut errors = self.faults(resource, object);
         errors.extend(admission::validate_create(group, &resource.kind, object));
+        if errors.is_empty() {
+            errors.extend(self.ipam_faults(resource, object, None));
+        }
         refuse(resource, object, &errors)?;
         if is_definition(resource) {
             self.establish(object);
@@ -102,6 +109,9 @@ impl Api {
         if part != Part::Finalize {
             errors.extend(admission::validate_update(group, kind, old, object));
         }
+        if part == Part::Main && errors.is_empty() && object["spec"] != old["spec"] {
+            errors.extend(self.ipam_faults(resource, object, Some(old)));
+        }
         errors.extend(new_finalizers(old, object));
         refuse(resource, object, &errors)?;
         if is_definition(resource) && part == Part::Main {
@@ -119,6 +129,17 @@ impl Api {
             None if is_definition(resource) => crd::check(object, |group| self.registry().is_builtin_group(group)),
             None => Vec::new(),
         }
+    }
+
+    /// What is wrong with a pool or another object of IPAM, in itself or beside the others.
+    fn ipam_faults(&self, resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        if resource.group != pools::GROUP {
+            return Vec::new();
+        }
+        let all = |plural: &str| self.store().list(&format!("{plural}.{}", pools::GROUP), None).objects;
+        let others = if is_pool(resource) { [all("ippools"), all("ipamblocks")] } else { [Vec::new(), Vec::new()] };
+        let [pools, blocks] = others.each_ref().map(|objects| objects.iter().map(|object| &object.value).collect());
+        pools::faults(&resource.kind, object, old, &pools::Others { pools, blocks })
     }
 
     fn establish(&self, definition: &mut Value) {

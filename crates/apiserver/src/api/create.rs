@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::admit::is_service;
+use super::admit::{is_pool, is_service};
 use super::metadata::{begin, check_type};
 use super::{Api, Place, Saved, WriteOptions, now, stored_spelling};
 use crate::errors::ApiError;
@@ -50,6 +50,8 @@ impl Api {
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let at = Place { resource, namespace, name: &name };
         self.check_place(&at)?;
+        // Of two pools that overlap the second is refused, also when both come at once.
+        let _turn = if is_pool(resource) { Some(self.core.pools.lock().await) } else { None };
         let warnings = self.admit_create(resource, &mut object, options.validation)?;
         if self.store().object(&resource.storage, namespace, &name).is_some() {
             return Err(at.refused(WriteError::Exists));

@@ -3,14 +3,14 @@
 use std::fmt::Debug;
 
 use k8s_openapi::api::{
-    core::v1::{Node, Pod, Service},
+    core::v1::{Namespace, Node, Pod, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::Resource;
 use podnet_model::{
     self as model, BlockCidr, Change, PodKey, ServiceKey, SliceKey,
     convert::Invalid,
-    crd::{IPAMBlock, IPPool},
+    crd::{IPAMBlock, IPAMConfig, IPPool, IPReservation},
 };
 use serde::de::DeserializeOwned;
 
@@ -90,5 +90,36 @@ impl Watched for IPAMBlock {
 
     fn gone(&self) -> Option<Change> {
         Some(Change::Block(BlockCidr(self.spec.cidr.parse().ok()?), None))
+    }
+}
+
+impl Watched for Namespace {
+    fn present(&self) -> Result<Change, Invalid> {
+        model::NamespaceScope::try_from(self).map(|scope| Change::Namespace(scope.name.clone(), Some(scope)))
+    }
+
+    fn gone(&self) -> Option<Change> {
+        Some(Change::Namespace(name(self)?.into(), None))
+    }
+}
+
+impl Watched for IPReservation {
+    fn present(&self) -> Result<Change, Invalid> {
+        let key = name(self).unwrap_or_default().into();
+        model::Reservation::try_from(self).map(|reservation| Change::Reservation(key, Some(reservation)))
+    }
+
+    fn gone(&self) -> Option<Change> {
+        Some(Change::Reservation(name(self)?.into(), None))
+    }
+}
+
+impl Watched for IPAMConfig {
+    fn present(&self) -> Result<Change, Invalid> {
+        model::IpamSettings::try_from(self).map(|settings| Change::IpamSettings(Some(settings)))
+    }
+
+    fn gone(&self) -> Option<Change> {
+        (name(self)? == "default").then_some(Change::IpamSettings(None))
     }
 }

@@ -65,7 +65,7 @@ impl Cluster {
                 let moved = before != after;
                 Touched { services: SmallVec::new(), pod: moved.then(|| PodMove { pod: key.clone(), before, after }) }
             }
-            Change::Node(..) | Change::Pool(..) | Change::Block(..) => Touched::default(),
+            _ => Touched::default(),
         }
     }
 

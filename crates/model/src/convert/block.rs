@@ -1,9 +1,11 @@
 //! IPAMBlock.
 
-use ipnet::IpNet;
+use std::{net::Ipv4Addr, sync::Arc};
+
+use ipnet::{IpNet, Ipv4Net};
 
 use super::{Invalid, Object};
-use crate::{Block, BlockCidr, crd};
+use crate::{Block, BlockCidr, Loan, NodeName, crd};
 
 impl TryFrom<&crd::IPAMBlock> for Block {
     type Error = Invalid;
@@ -24,6 +26,32 @@ impl TryFrom<&crd::IPAMBlock> for Block {
                 _ => return Err(object.value("spec.affinity", affinity, "host: and a node's name")),
             },
         };
-        Ok(Self { cidr: BlockCidr(cidr.trunc()), owner: owner.filter(|_| !spec.deleted) })
+        Ok(Self {
+            cidr: BlockCidr(cidr.trunc()),
+            free: spec.allocations.iter().filter(|slot| slot.is_none()).count(),
+            loans: loans(cidr, owner.as_ref(), spec),
+            is_asked: !crd::requests(block).is_empty(),
+            owner: owner.filter(|_| !spec.deleted),
+        })
     }
+}
+
+/// Addresses whose attributes name another node than the block's owner, as Calico writes those that were borrowed.
+fn loans(cidr: IpNet, owner: Option<&NodeName>, spec: &crd::IPAMBlockSpec) -> Vec<Loan> {
+    let IpNet::V4(cidr) = cidr.trunc() else { return Vec::new() };
+    let loan = |(offset, slot): (usize, &Option<i64>)| {
+        let attribute = spec.attributes.get(usize::try_from((*slot)?).ok()?)?;
+        let node = attribute.secondary.get("node").map(NodeName::from)?;
+        if node.as_str().is_empty() || owner.is_none_or(|owner| *owner == node) {
+            return None;
+        }
+        let handle = Arc::from(attribute.handle_id.as_deref().unwrap_or_default());
+        Some(Loan { addr: nth(cidr, offset)?, node, handle })
+    };
+    spec.allocations.iter().enumerate().filter_map(loan).collect()
+}
+
+fn nth(cidr: Ipv4Net, offset: usize) -> Option<Ipv4Addr> {
+    let addr = Ipv4Addr::from(u32::from(cidr.network()).checked_add(u32::try_from(offset).ok()?)?);
+    cidr.contains(&addr).then_some(addr)
 }

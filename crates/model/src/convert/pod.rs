@@ -18,6 +18,9 @@ pub const IP_ADDRS: &str = "cni.projectcalico.org/ipAddrs";
 /// The annotation that asks for pools, by name or CIDR: a JSON list.
 pub const IPV4_POOLS: &str = "cni.projectcalico.org/ipv4pools";
 
+/// The annotation that asks for exactly these addresses without IPAM: a JSON list.
+pub const IP_ADDRS_NO_IPAM: &str = "cni.projectcalico.org/ipAddrsNoIpam";
+
 impl TryFrom<&api::Pod> for Pod {
     type Error = Invalid;
 
@@ -37,7 +40,7 @@ impl TryFrom<&api::Pod> for Pod {
             host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
             addrs: addrs.collect::<Result<_, _>>()?,
             finished: matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed")),
-            request: request(object.annotation(IP_ADDRS), object.annotation(IPV4_POOLS)),
+            request: request(&object),
             limits: match &pod.metadata.annotations {
                 Some(annotations) => limits::annotations::limits(annotations),
                 None => Ok(PodLimits::default()),
@@ -46,16 +49,31 @@ impl TryFrom<&api::Pod> for Pod {
     }
 }
 
-/// What the annotations `ipAddrs` and `ipv4pools` ask for.
-fn request(addrs: Option<&str>, pools: Option<&str>) -> Result<AddressRequest, InvalidRequest> {
-    let addrs = list(IP_ADDRS, addrs)?.iter().map(|text| address(text)).collect::<Result<Vec<_>, _>>()?;
+/// What the annotations ask for.
+fn request(object: &Object<'_>) -> Result<AddressRequest, InvalidRequest> {
+    let addrs = addresses(object, IP_ADDRS)?;
+    let addrs_no_ipam = addresses(object, IP_ADDRS_NO_IPAM)?;
+    if !addrs.is_empty() && !addrs_no_ipam.is_empty() {
+        return Err(InvalidRequest::Both { first: IP_ADDRS, second: IP_ADDRS_NO_IPAM });
+    }
+    Ok(AddressRequest { addrs, addrs_no_ipam, ipv4_pools: pools(object)? })
+}
+
+/// The addresses of an annotation, at most one of each family.
+fn addresses(object: &Object<'_>, annotation: &'static str) -> Result<Vec<IpAddr>, InvalidRequest> {
+    let texts = list(annotation, object.annotation(annotation))?;
+    let addrs = texts.iter().map(|text| address(annotation, text)).collect::<Result<Vec<_>, _>>()?;
     for (family, is) in [("IPv4", IpAddr::is_ipv4 as fn(&IpAddr) -> bool), ("IPv6", IpAddr::is_ipv6)] {
         if addrs.iter().filter(|addr| is(addr)).count() > 1 {
-            return Err(InvalidRequest::TooMany { annotation: IP_ADDRS, family });
+            return Err(InvalidRequest::TooMany { annotation, family });
         }
     }
-    let ipv4_pools = list(IPV4_POOLS, pools)?.into_iter().map(pool).collect::<Result<_, _>>()?;
-    Ok(AddressRequest { addrs, ipv4_pools })
+    Ok(addrs)
+}
+
+/// The pools that a pod's or a namespace's annotation names.
+pub(super) fn pools(object: &Object<'_>) -> Result<Vec<Arc<str>>, InvalidRequest> {
+    list(IPV4_POOLS, object.annotation(IPV4_POOLS))?.into_iter().map(pool).collect()
 }
 
 /// The strings of a JSON list; none where the annotation is absent or empty.
@@ -70,8 +88,8 @@ fn list(annotation: &'static str, text: Option<&str>) -> Result<Vec<String>, Inv
     }
 }
 
-fn address(text: &str) -> Result<IpAddr, InvalidRequest> {
-    text.parse().map_err(|_| InvalidRequest::Address { annotation: IP_ADDRS, value: text.to_owned() })
+fn address(annotation: &'static str, text: &str) -> Result<IpAddr, InvalidRequest> {
+    text.parse().map_err(|_| InvalidRequest::Address { annotation, value: text.to_owned() })
 }
 
 /// A pool's name, or a CIDR, which has to be an IPv4 one.

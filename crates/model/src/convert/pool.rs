@@ -21,13 +21,6 @@ impl TryFrom<&crd::IPPool> for Pool {
                 "Never where spec.ipipMode is not Never",
             ));
         }
-        let text = spec.node_selector.as_deref().unwrap_or_default();
-        let node_selector: NodeSelector = text.parse().map_err(|source| Invalid::Selector {
-            object: object.describe(),
-            field: "spec.nodeSelector",
-            value: text.to_owned(),
-            source,
-        })?;
         Ok(Self {
             name: object.name()?.into(),
             cidr,
@@ -36,9 +29,21 @@ impl TryFrom<&crd::IPPool> for Pool {
             ipip,
             nat_outgoing: spec.nat_outgoing.unwrap_or(false),
             disabled: spec.disabled.unwrap_or(false) || !serves_workloads(&object, spec)?,
-            node_selector,
+            manual: spec.assignment_mode.as_deref() == Some("Manual"),
+            node_selector: selector(&object, "spec.nodeSelector", spec.node_selector.as_deref())?,
+            namespace_selector: selector(&object, "spec.namespaceSelector", spec.namespace_selector.as_deref())?,
         })
     }
+}
+
+fn selector(object: &Object<'_>, field: &'static str, text: Option<&str>) -> Result<NodeSelector, Invalid> {
+    let text = text.unwrap_or_default();
+    text.parse().map_err(|source| Invalid::Selector {
+        object: object.describe(),
+        field,
+        value: text.to_owned(),
+        source,
+    })
 }
 
 fn cidr(object: &Object<'_>, text: &str) -> Result<IpNet, Invalid> {

@@ -100,6 +100,7 @@ fn a_pod_with_good_annotations_asks_for_what_they_say() {
     assert_eq!(
         pod.request.unwrap(),
         AddressRequest {
+            addrs_no_ipam: Vec::new(),
             addrs: vec!["10.233.65.177".parse().unwrap()],
             ipv4_pools: vec!["my.ippool-1".into(), "10.200.0.0/24".into()],
         }

@@ -1,7 +1,8 @@
 //! IPAMBlock, BlockAffinity and IPAMHandle: who holds which addresses.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
+use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube_derive::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -30,6 +31,21 @@ impl IPAMBlock {
                 ..IPAMBlockSpec::default()
             },
         )
+    }
+}
+
+impl IPAMBlockSpec {
+    /// Who holds an address of this block; none where nobody does or the object contradicts itself.
+    #[must_use]
+    pub fn attribute_of(&self, addr: IpAddr) -> Option<&AllocationAttribute> {
+        let block: IpNet = self.cidr.parse().ok().filter(|block: &IpNet| block.contains(&addr))?;
+        let offset = match (block.network(), addr) {
+            (IpAddr::V4(first), IpAddr::V4(addr)) => u128::from(u32::from(addr) - u32::from(first)),
+            (IpAddr::V6(first), IpAddr::V6(addr)) => u128::from(addr) - u128::from(first),
+            _ => return None,
+        };
+        let index = (*self.allocations.get(usize::try_from(offset).ok()?)?)?;
+        self.attributes.get(usize::try_from(index).ok()?)
     }
 }
 

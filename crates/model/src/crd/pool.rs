@@ -13,6 +13,9 @@ pub const ALLOWED_USES: [&str; 3] = ["LoadBalancer", "Tunnel", "Workload"];
 /// What `assignmentMode` may say.
 pub const ASSIGNMENT_MODES: [&str; 2] = ["Automatic", "Manual"];
 
+/// The annotation of a pool that is split from another: the other's name. The two may overlap until the other is deleted.
+pub const SPLIT_OF: &str = "ipam.podnet.io/split-of";
+
 /// A range that pods' addresses come from.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(

@@ -3,9 +3,9 @@
 use std::net::Ipv4Addr;
 
 use ipnet::{IpNet, Ipv4Net};
-use podnet_model::{BlockCidr, NodeName, Pool, pod::AddressRequest};
+use podnet_model::{BlockCidr, NodeName, Pool};
 
-use super::{ClaimCandidate, IpamError, JournalRecord, Moment, NodeIpam, ledger};
+use super::{ClaimCandidate, IpamError, JournalRecord, Moment, NodeIpam, PoolSource, Wish, ledger};
 
 /// The prefix length of the largest block that a pool may ask for (Calico: 20 to 32).
 pub(super) const LARGEST_BLOCK: u8 = 20;
@@ -60,9 +60,8 @@ impl NodeIpam {
         let mut surplus = Vec::new();
         let ours = |block: &Ipv4Net| self.known.get(block).is_none_or(|owner| owner.as_ref() == Some(&self.node));
         for block in self.ledger.own.iter().rev().filter(|block| ours(block) && self.is_idle(**block, now)) {
-            let pool = self.pool_around(*block).filter(|(pool, _)| self.selects(pool));
-            let has_room =
-                |other: &Ipv4Net| other != block && self.ledger.held_in(*other).count() < ledger::size(*other);
+            let pool = self.pool_around(*block).filter(|(pool, _)| self.serves(pool));
+            let has_room = |other: &Ipv4Net| other != block && self.has_room(*other);
             let spare = pool.is_none_or(|(_, range)| kept.iter().any(|other| range.contains(other) && has_room(other)));
             if spare {
                 kept.remove(block);
@@ -116,18 +115,22 @@ impl NodeIpam {
         }
     }
 
-    /// The pools for a request, in order of preference: those it names, otherwise all that serve this node, by name.
-    pub(super) fn pools_for(&self, request: &AddressRequest) -> Result<Vec<(Pool, Ipv4Net)>, IpamError> {
-        if !request.ipv4_pools.is_empty() {
-            return request.ipv4_pools.iter().map(|name| self.named_pool(name)).collect();
+    /// The pools for a wish, in order of preference: those it names, otherwise all that serve this node and select the pod's
+    /// namespace, by name.
+    pub(super) fn pools_for(&self, wish: &Wish) -> Result<Vec<(Pool, Ipv4Net)>, IpamError> {
+        if let Some(list) = &wish.pools {
+            return list.names.iter().map(|name| self.named_pool(name, &list.source)).collect();
         }
-        let serving = self.pools.values().filter(|pool| self.selects(pool));
+        let selects = |pool: &&Pool| self.serves(pool) && pool.namespace_selector.matches(&wish.namespace_labels);
+        let serving = self.pools.values().filter(selects);
         let pools: Vec<_> = serving.filter_map(|pool| Some((pool.clone(), v4(pool.cidr)?))).collect();
         if pools.is_empty() {
             let reason = |pool: &Pool| match (pool.cidr, pool.disabled) {
                 (IpNet::V6(_), _) => format!("{} is of IPv6", pool.name),
                 (_, true) => format!("{} is disabled", pool.name),
-                _ => format!("{} selects {}", pool.name, pool.node_selector),
+                _ if pool.manual => format!("{} is for pods that name it", pool.name),
+                _ if self.serves(pool) => format!("{} selects namespaces {}", pool.name, pool.namespace_selector),
+                _ => format!("{} selects nodes {}", pool.name, pool.node_selector),
             };
             let reasons: Vec<_> = self.pools.values().map(reason).collect();
             let reasons = if reasons.is_empty() { "there is none".to_owned() } else { reasons.join(", ") };
@@ -137,12 +140,19 @@ impl NodeIpam {
     }
 
     /// A pool that a pod asks for by name or range. It need not select this node: who names a pool overrides the selection.
-    fn named_pool(&self, name: &str) -> Result<(Pool, Ipv4Net), IpamError> {
+    fn named_pool(&self, name: &str, source: &PoolSource) -> Result<(Pool, Ipv4Net), IpamError> {
         let by_cidr = || self.pools.values().find(|pool| name.parse() == Ok(pool.cidr));
         let pool = self.pools.get(&name.into()).or_else(by_cidr);
-        let pool =
-            pool.ok_or_else(|| IpamError::UnknownPool { name: name.to_owned(), pools: self.describe_pools() })?;
-        let range = v4(pool.cidr).ok_or_else(|| IpamError::WrongFamily { pool: pool.name.clone(), cidr: pool.cidr })?;
+        let pool = pool.ok_or_else(|| IpamError::UnknownPool {
+            name: name.to_owned(),
+            from: source.clone(),
+            pools: self.describe_pools(),
+        })?;
+        let range = v4(pool.cidr).ok_or_else(|| IpamError::WrongFamily {
+            pool: pool.name.clone(),
+            cidr: pool.cidr,
+            from: source.clone(),
+        })?;
         if pool.disabled {
             return Err(IpamError::DisabledPool { pool: pool.name.clone() });
         }
@@ -157,14 +167,13 @@ impl NodeIpam {
         if pool.disabled {
             return Err(IpamError::DisabledPool { pool: pool.name.clone() });
         }
-        if let Some(holder) = self.ledger.held.get(&addr) {
-            return Err(IpamError::Held { addr, pod: holder.pod.clone() });
-        }
+        self.ensure_unheld(addr)?;
         let candidate = |block: Ipv4Net| ClaimCandidate { cidr: BlockCidr(block.into()), pool: pool.name.clone() };
         let Some(found) = self.overlapping(host) else {
             let block = Ipv4Net::new(addr, pool.block_size).map_or(host, |block| block.trunc());
             return match self.overlapping(block) {
                 Some(other) => Err(IpamError::BlockInTheWay { addr, block, other }),
+                None if !self.may_claim() => Err(IpamError::BlockLimit { addr, block, own: self.own_or_stray() }),
                 None => Ok(Some(candidate(block))),
             };
         };
@@ -187,6 +196,9 @@ impl NodeIpam {
         if let Some(stray) = self.strays().find(|stray| IpNet::V4(range).contains(&stray.0)) {
             return Some(stray);
         }
+        if !self.may_claim() {
+            return None;
+        }
         let total = 1_u64.checked_shl(u32::from(pool.block_size.checked_sub(range.prefix_len())?))?;
         let others = self.nodes.iter().filter(|node| **node != self.node);
         let (before, all) = others.fold((0, 1), |(before, all), node| (before + u64::from(*node < self.node), all + 1));
@@ -197,7 +209,9 @@ impl NodeIpam {
             Ipv4Net::new(Ipv4Addr::from(u32::from(range.network()).checked_add(offset)?), pool.block_size).ok()
         };
         let mut around = (start..total).chain(0..start).filter_map(block);
-        around.find(|block| self.overlapping(*block).is_none()).map(|block| BlockCidr(block.into()))
+        around
+            .find(|block| self.overlapping(*block).is_none() && !self.is_all_reserved(*block))
+            .map(|block| BlockCidr(block.into()))
     }
 
     /// A known block that shares addresses with `block`.
@@ -211,8 +225,42 @@ impl NodeIpam {
         })
     }
 
-    fn selects(&self, pool: &Pool) -> bool {
-        !pool.disabled && pool.node_selector.matches(&self.labels)
+    /// Whether pods of this node get addresses of the pool without naming it.
+    fn serves(&self, pool: &Pool) -> bool {
+        !pool.disabled && !pool.manual && pool.node_selector.matches(&self.labels)
+    }
+
+    /// Nobody on this node has the address.
+    pub(super) fn ensure_unheld(&self, addr: Ipv4Addr) -> Result<(), IpamError> {
+        match self.ledger.held.get(&addr) {
+            Some(holder) => Err(IpamError::Held { addr, pod: holder.pod.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether this node may have one more block. Strays count: they are this node's already.
+    fn may_claim(&self) -> bool {
+        self.settings.max_blocks_per_host.is_none_or(|most| self.own_or_stray() < most)
+    }
+
+    fn own_or_stray(&self) -> usize {
+        self.ledger.own.len() + self.strays().count()
+    }
+
+    /// Whether only pods that ask for this address get it.
+    pub(super) fn is_reserved(&self, addr: Ipv4Addr) -> bool {
+        self.reserved.values().flatten().any(|range| range.contains(&addr))
+    }
+
+    fn is_all_reserved(&self, block: Ipv4Net) -> bool {
+        let touched = self.reserved.values().flatten().any(|range| range.contains(&block) || block.contains(range));
+        touched && ledger::addresses(block).all(|addr| self.is_reserved(addr))
+    }
+
+    /// Whether a pod that asks for no address of its own can get one of this block.
+    fn has_room(&self, block: Ipv4Net) -> bool {
+        let taken = |addr: &Ipv4Addr| self.ledger.held.contains_key(addr) || self.is_reserved(*addr);
+        ledger::addresses(block).any(|addr| !taken(&addr))
     }
 
     /// The smallest pool around a range; of equal ones the first by name.
@@ -243,6 +291,7 @@ impl NodeIpam {
             held: own.iter().map(|cidr| self.ledger.held_in(**cidr).count()).sum(),
             size: own.iter().map(|cidr| ledger::size(**cidr)).sum(),
             others: taken.saturating_sub(own.len()),
+            limit: self.settings.max_blocks_per_host.filter(|_| !self.may_claim()),
         }
     }
 
@@ -252,7 +301,7 @@ impl NodeIpam {
     }
 }
 
-fn v4(cidr: IpNet) -> Option<Ipv4Net> {
+pub(super) fn v4(cidr: IpNet) -> Option<Ipv4Net> {
     match cidr {
         IpNet::V4(cidr) => Some(cidr.trunc()),
         IpNet::V6(_) => None,

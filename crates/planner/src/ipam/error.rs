@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{IpNet, Ipv4Net};
 use podnet_model::{NodeName, PodKey, PoolName};
 
+use super::PoolSource;
+
 /// Why a pod gets no address, in words for its events.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IpamError {
@@ -17,10 +19,12 @@ pub enum IpamError {
         reasons: String,
     },
     /// A pool that the pod names does not exist.
-    #[error("pool {name} (annotation cni.projectcalico.org/ipv4pools) does not exist; the pools are: {pools}")]
+    #[error("pool {name} ({from}) does not exist; the pools are: {pools}")]
     UnknownPool {
         /// The name or range asked for.
         name: String,
+        /// Who asked for it.
+        from: PoolSource,
         /// The pools that there are.
         pools: String,
     },
@@ -31,12 +35,14 @@ pub enum IpamError {
         pool: PoolName,
     },
     /// The pool is not of IPv4.
-    #[error("pool {pool} ({cidr}) is of IPv6, and the annotation cni.projectcalico.org/ipv4pools is for IPv4 pools")]
+    #[error("pool {pool} ({cidr}, {from}) is of IPv6; an IPv4 pool is needed")]
     WrongFamily {
         /// The pool.
         pool: PoolName,
         /// Its range.
         cidr: IpNet,
+        /// Who asked for it.
+        from: PoolSource,
     },
     /// IPv6 addresses are not given yet.
     #[error("address {addr} is of IPv6, of which pods get none")]
@@ -90,10 +96,22 @@ pub enum IpamError {
         /// Its block.
         block: Ipv4Net,
     },
+    /// The node has as many blocks as it may have.
+    #[error(
+        "address {addr} cannot be given: node {own_blocks}, and block {block} would be one more", own_blocks = limited(*own)
+    )]
+    BlockLimit {
+        /// The address asked for.
+        addr: Ipv4Addr,
+        /// Its block.
+        block: Ipv4Net,
+        /// How many the node has.
+        own: usize,
+    },
     /// No address is left.
     #[error(
-        "no address is left in {pools}: node {node} uses {held} of the {size} addresses of its {own} blocks, and no block is \
-         free ({others} belong to other nodes)"
+        "no address is left in {pools}: node {node} uses {held} of the {size} addresses of its {own} blocks, and {why}",
+        why = no_block(*limit, *others)
     )]
     Full {
         /// The pools that were tried.
@@ -108,5 +126,18 @@ pub enum IpamError {
         size: usize,
         /// Number of other blocks in them.
         others: usize,
+        /// `maxBlocksPerHost`, where the node has that many.
+        limit: Option<usize>,
     },
+}
+
+fn limited(own: usize) -> String {
+    format!("has {own} blocks already, as many as maxBlocksPerHost of the IPAMConfig allows")
+}
+
+fn no_block(limit: Option<usize>, others: usize) -> String {
+    match limit {
+        Some(most) => format!("it may have no further one (maxBlocksPerHost of the IPAMConfig is {most})"),
+        None => format!("no block is free ({others} belong to other nodes)"),
+    }
 }

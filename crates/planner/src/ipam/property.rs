@@ -62,7 +62,9 @@ impl World {
             ipip: EncapMode::Never,
             nat_outgoing: false,
             disabled: false,
+            manual: false,
             node_selector: Default::default(),
+            namespace_selector: Default::default(),
         };
         let mut world = Self {
             now: Moment(0),
@@ -88,7 +90,7 @@ impl World {
             ipam.apply(&Change::Pool(pool.name.clone(), Some(pool.clone())));
         }
         for (cidr, owner) in &self.table {
-            ipam.apply(&Change::Block(*cidr, Some(Block { cidr: *cidr, owner: Some(owner.clone()) })));
+            ipam.apply(&Change::Block(*cidr, Some(Block::new(*cidr, Some(owner.clone())))));
         }
         ipam
     }
@@ -107,7 +109,7 @@ impl World {
     }
 
     fn announce(&mut self, cidr: BlockCidr, owner: Option<NodeName>) {
-        let block = owner.map(|owner| Block { cidr, owner: Some(owner) });
+        let block = owner.map(|owner| Block::new(cidr, Some(owner)));
         for host in &mut self.hosts {
             host.inbox.push_back(Change::Block(cidr, block.clone()));
         }
@@ -139,13 +141,13 @@ impl World {
         stop: bool,
     ) -> Option<Result<Assignment, IpamError>> {
         let addrs = fixed.map(|addr| Ipv4Addr::new(10, 0, 0, addr).into()).into_iter().collect();
-        let request = AddressRequest { addrs, ipv4_pools: Vec::new() };
+        let wish = Wish { addrs, ..Wish::default() };
         for _ in 0..20 {
             let asked = AllocationRequest {
                 handle: self.handle(host, handle),
                 pod: PodKey::new("test", &format!("p{host}-{handle}")),
                 uid: Arc::from("u"),
-                request: &request,
+                wish: &wish,
             };
             match self.hosts[host].ipam.allocate(&asked, self.now) {
                 Ok(Decision::Assigned(assignment)) => return Some(Ok(assignment)),

@@ -4,6 +4,7 @@ use podnet_model::{Block, EncapMode, Node, NodeAddr, crd};
 
 use super::*;
 
+mod deciders;
 mod durability;
 
 const START: Moment = Moment(1_000_000);
@@ -17,7 +18,9 @@ fn pool(name: &str, cidr: &str) -> Pool {
         ipip: EncapMode::Never,
         nat_outgoing: true,
         disabled: false,
+        manual: false,
         node_selector: Default::default(),
+        namespace_selector: Default::default(),
     }
 }
 
@@ -39,18 +42,18 @@ fn cidr(text: &str) -> BlockCidr {
 }
 
 fn block_of_other(text: &str, owner: Option<&str>) -> Change {
-    Change::Block(cidr(text), Some(Block { cidr: cidr(text), owner: owner.map(Into::into) }))
+    Change::Block(cidr(text), Some(Block::new(cidr(text), owner.map(Into::into))))
 }
 
-fn ask(ipam: &mut NodeIpam, handle: &str, request: &AddressRequest, now: Moment) -> Result<Decision, IpamError> {
+fn ask(ipam: &mut NodeIpam, handle: &str, wish: &Wish, now: Moment) -> Result<Decision, IpamError> {
     let pod = PodKey::new("test", handle);
-    ipam.allocate(&AllocationRequest { handle: Handle::new(handle, "eth0"), pod, uid: Arc::from("u"), request }, now)
+    ipam.allocate(&AllocationRequest { handle: Handle::new(handle, "eth0"), pod, uid: Arc::from("u"), wish }, now)
 }
 
 /// Asks until there is an address, claiming what is asked for.
-fn assigned(ipam: &mut NodeIpam, handle: &str, request: &AddressRequest, now: Moment) -> Result<String, IpamError> {
+fn assigned(ipam: &mut NodeIpam, handle: &str, wish: &Wish, now: Moment) -> Result<String, IpamError> {
     loop {
-        match ask(ipam, handle, request, now)? {
+        match ask(ipam, handle, wish, now)? {
             Decision::Assigned(assignment) => return Ok(assignment.addr.to_string()),
             Decision::NeedBlock(candidate) => drop(ipam.block_claimed(candidate.cidr)),
         }
@@ -58,15 +61,16 @@ fn assigned(ipam: &mut NodeIpam, handle: &str, request: &AddressRequest, now: Mo
 }
 
 fn any(ipam: &mut NodeIpam, handle: &str, now: Moment) -> Result<String, IpamError> {
-    assigned(ipam, handle, &AddressRequest::default(), now)
+    assigned(ipam, handle, &Wish::default(), now)
 }
 
-fn exactly(addr: &str) -> AddressRequest {
-    AddressRequest { addrs: vec![addr.parse().unwrap()], ipv4_pools: Vec::new() }
+fn exactly(addr: &str) -> Wish {
+    Wish { addrs: vec![addr.parse().unwrap()], ..Wish::default() }
 }
 
-fn from_pools(names: &[&str]) -> AddressRequest {
-    AddressRequest { addrs: Vec::new(), ipv4_pools: names.iter().map(|name| Arc::from(*name)).collect() }
+fn from_pools(names: &[&str]) -> Wish {
+    let names = names.iter().map(|name| Arc::from(*name)).collect();
+    Wish { pools: Some(PoolList { source: PoolSource::Pod, names }), ..Wish::default() }
 }
 
 fn later(seconds: u64) -> Moment {
@@ -80,11 +84,11 @@ fn release(ipam: &mut NodeIpam, handle: &str, now: Moment) -> Option<Release> {
 #[test]
 fn the_first_address_of_a_block_is_given_after_the_block_is_claimed() {
     let mut ipam = small();
-    let decision = ask(&mut ipam, "a", &AddressRequest::default(), START).unwrap();
+    let decision = ask(&mut ipam, "a", &Wish::default(), START).unwrap();
     assert_eq!(decision, Decision::NeedBlock(ClaimCandidate { cidr: cidr("10.0.0.0/30"), pool: "default".into() }));
     let records = ipam.block_claimed(cidr("10.0.0.0/30"));
     assert_eq!(records, [JournalRecord::Claimed { block: "10.0.0.0/30".parse().unwrap() }]);
-    let Decision::Assigned(assignment) = ask(&mut ipam, "a", &AddressRequest::default(), START).unwrap() else {
+    let Decision::Assigned(assignment) = ask(&mut ipam, "a", &Wish::default(), START).unwrap() else {
         panic!("the block has room")
     };
     assert_eq!((assignment.addr.to_string().as_str(), assignment.records.len()), ("10.0.0.0", 1));
@@ -95,7 +99,7 @@ fn the_first_address_of_a_block_is_given_after_the_block_is_claimed() {
 fn a_handle_that_asks_again_gets_the_same_address_and_nothing_to_write() {
     let mut ipam = small();
     let first = any(&mut ipam, "a", START).unwrap();
-    let Decision::Assigned(again) = ask(&mut ipam, "a", &AddressRequest::default(), START).unwrap() else {
+    let Decision::Assigned(again) = ask(&mut ipam, "a", &Wish::default(), START).unwrap() else {
         panic!("it has an address")
     };
     assert_eq!((again.addr.to_string(), again.records), (first, vec![]));
@@ -149,13 +153,12 @@ fn nodes_that_start_together_try_different_low_blocks() {
             let node = Node { name: node.into(), labels: Labels::default(), addr, subnet: None };
             ipam.apply(&Change::Node(node.name.clone(), Some(node)));
         }
-        let Ok(Decision::NeedBlock(candidate)) = ask(&mut ipam, "a", &AddressRequest::default(), START) else {
+        let Ok(Decision::NeedBlock(candidate)) = ask(&mut ipam, "a", &Wish::default(), START) else {
             panic!("it owns nothing")
         };
         first.push(candidate.cidr.to_string());
         ipam.block_claimed(candidate.cidr);
-        let second =
-            (0..5).map(|pod| ask(&mut ipam, &format!("p{pod}"), &AddressRequest::default(), START).unwrap()).last();
+        let second = (0..5).map(|pod| ask(&mut ipam, &format!("p{pod}"), &Wish::default(), START).unwrap()).last();
         let Some(Decision::NeedBlock(candidate)) = second else { panic!("the first block is full") };
         first.push(candidate.cidr.to_string());
     }
@@ -236,7 +239,7 @@ fn a_named_pool_need_not_select_the_node_but_must_be_enabled() {
     let mut ipam = with_pools(&[elsewhere, off]);
     assert_eq!(
         any(&mut ipam, "a", START).unwrap_err().to_string(),
-        "no pool gives addresses on node node1: elsewhere selects zone == 'b', off is disabled"
+        "no pool gives addresses on node node1: elsewhere selects nodes zone == 'b', off is disabled"
     );
     assert_eq!(assigned(&mut ipam, "a", &from_pools(&["elsewhere"]), START).unwrap(), "10.0.0.0");
     assert_eq!(

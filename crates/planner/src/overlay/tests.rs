@@ -35,14 +35,16 @@ fn pool_with(name: &str, cidr: &str, vxlan: EncapMode, ipip: EncapMode) -> Chang
         ipip,
         nat_outgoing: true,
         disabled: false,
+        manual: false,
         node_selector: Default::default(),
+        namespace_selector: Default::default(),
     };
     Change::Pool(name.into(), Some(pool))
 }
 
 fn block(cidr: &str, owner: Option<&str>) -> Change {
     let cidr = BlockCidr(cidr.parse().unwrap());
-    Change::Block(cidr, Some(Block { cidr, owner: owner.map(Into::into) }))
+    Change::Block(cidr, Some(Block::new(cidr, owner.map(Into::into))))
 }
 
 fn gone(change: &Change) -> Change {

@@ -86,6 +86,9 @@ fn when_all_objects_vanish_no_element_is_left() {
         Change::Slice(key, _) => Change::Slice(key, None),
         Change::Pool(key, _) => Change::Pool(key, None),
         Change::Block(key, _) => Change::Block(key, None),
+        Change::Namespace(key, _) => Change::Namespace(key, None),
+        Change::Reservation(key, _) => Change::Reservation(key, None),
+        Change::IpamSettings(_) => Change::IpamSettings(None),
     };
     let there_and_back: Vec<Change> = changes.iter().cloned().chain(changes.iter().map(vanish)).collect();
     let mut rules = rules_after(&mut services, &there_and_back);

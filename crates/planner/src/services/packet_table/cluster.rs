@@ -197,7 +197,9 @@ fn pool(name: &str, cidr: &str, nat_outgoing: bool) -> Change {
         ipip: EncapMode::Never,
         nat_outgoing,
         disabled: false,
+        manual: false,
         node_selector: NodeSelector::all(),
+        namespace_selector: Default::default(),
     };
     Change::Pool(name.into(), Some(pool))
 }

@@ -125,7 +125,9 @@ fn pool() -> impl Strategy<Value = Change> {
             ipip: EncapMode::Never,
             nat_outgoing,
             disabled: false,
+            manual: false,
             node_selector: NodeSelector::all(),
+            namespace_selector: Default::default(),
         });
         Change::Pool(name.into(), object)
     })
@@ -144,6 +146,9 @@ fn squashed(changes: &[Change]) -> Vec<Change> {
         Change::Slice(key, _) => format!("slice {key}"),
         Change::Pool(key, _) => format!("pool {key}"),
         Change::Block(key, _) => format!("block {key}"),
+        Change::Namespace(key, _) => format!("namespace {key}"),
+        Change::Reservation(key, _) => format!("reservation {key}"),
+        Change::IpamSettings(_) => "settings".to_owned(),
     };
     let last: BTreeMap<String, Change> = changes.iter().map(|change| (name(change), change.clone())).collect();
     last.into_values().collect()

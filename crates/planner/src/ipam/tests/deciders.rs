@@ -1,0 +1,89 @@
+//! Which pools a pod may draw from, and what IPAM leaves alone.
+
+use podnet_model::{IpamSettings, Reservation};
+
+use super::*;
+
+fn reserve(ipam: &mut NodeIpam, ranges: &[&str]) {
+    let ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
+    ipam.apply(&Change::Reservation("r".into(), Some(Reservation { ranges })));
+}
+
+fn limit(ipam: &mut NodeIpam, blocks: usize) {
+    let settings = IpamSettings { strict_affinity: true, max_blocks_per_host: Some(blocks) };
+    ipam.apply(&Change::IpamSettings(Some(settings)));
+}
+
+#[test]
+fn a_manual_pool_gives_addresses_only_to_pods_that_name_it_or_an_address_of_it() {
+    let manual = Pool { manual: true, ..pool("a-manual", "10.0.1.0/28") };
+    let mut ipam = with_pools(&[manual, pool("b", "10.0.2.0/28")]);
+    assert_eq!(any(&mut ipam, "a", START).unwrap(), "10.0.2.0");
+    assert_eq!(assigned(&mut ipam, "b", &from_pools(&["a-manual"]), START).unwrap(), "10.0.1.0");
+    assert_eq!(assigned(&mut ipam, "c", &exactly("10.0.1.9"), START).unwrap(), "10.0.1.9");
+
+    let mut ipam = with_pools(&[Pool { manual: true, ..pool("a", "10.0.1.0/28") }]);
+    let error = any(&mut ipam, "a", START).unwrap_err().to_string();
+    assert_eq!(error, "no pool gives addresses on node node1: a is for pods that name it");
+}
+
+#[test]
+fn a_pool_serves_the_namespaces_that_it_selects_and_whoever_names_it() {
+    let shop = Pool { namespace_selector: "team == 'shop'".parse().unwrap(), ..pool("a", "10.0.1.0/28") };
+    let mut ipam = with_pools(&[shop.clone(), pool("b", "10.0.2.0/28")]);
+    let of = |team: &str| Wish { namespace_labels: Arc::new([("team".into(), team.into())].into()), ..Wish::default() };
+    assert_eq!(assigned(&mut ipam, "a", &of("shop"), START).unwrap(), "10.0.1.0");
+    assert_eq!(assigned(&mut ipam, "b", &of("lab"), START).unwrap(), "10.0.2.0");
+    assert_eq!(assigned(&mut ipam, "c", &from_pools(&["a"]), START).unwrap(), "10.0.1.1");
+
+    let mut ipam = with_pools(&[shop]);
+    let error = assigned(&mut ipam, "a", &of("lab"), START).unwrap_err().to_string();
+    assert_eq!(error, "no pool gives addresses on node node1: a selects namespaces team == 'shop'");
+}
+
+#[test]
+fn addresses_without_ipam_need_no_pool_and_are_given_once_on_a_node() {
+    let mut ipam = small();
+    let wish = Wish { addrs_no_ipam: vec!["192.0.2.7".parse().unwrap()], ..Wish::default() };
+    assert_eq!(assigned(&mut ipam, "a", &wish, START).unwrap(), "192.0.2.7");
+    let error = assigned(&mut ipam, "b", &wish, START).unwrap_err().to_string();
+    assert_eq!(error, "address 192.0.2.7 is held by pod test/a");
+    assert_eq!(ipam.blocks().count(), 0);
+    release(&mut ipam, "a", START).unwrap();
+    assert_eq!(assigned(&mut ipam, "b", &wish, START).unwrap(), "192.0.2.7");
+}
+
+#[test]
+fn reserved_addresses_are_for_those_who_ask_for_them() {
+    let mut ipam = small();
+    reserve(&mut ipam, &["10.0.0.0/30", "10.0.0.4/32", "10.0.0.6/31"]);
+    // The first block is reserved as a whole: it is not even claimed.
+    assert_eq!(any(&mut ipam, "a", START).unwrap(), "10.0.0.5");
+    assert_eq!(any(&mut ipam, "b", START).unwrap(), "10.0.0.8");
+    assert_eq!(assigned(&mut ipam, "c", &exactly("10.0.0.1"), START).unwrap(), "10.0.0.1");
+    // Nor is a reserved address given when it is all that is left and has rested.
+    release(&mut ipam, "c", START).unwrap();
+    for pod in 0..7 {
+        any(&mut ipam, &format!("p{pod}"), later(60)).unwrap();
+    }
+    assert!(matches!(any(&mut ipam, "d", later(120)), Err(IpamError::Full { .. })));
+    ipam.apply(&Change::Reservation("r".into(), None));
+    assert_eq!(any(&mut ipam, "d", later(120)).unwrap(), "10.0.0.0");
+}
+
+#[test]
+fn a_node_has_no_more_blocks_than_the_limit() {
+    let mut ipam = small();
+    limit(&mut ipam, 1);
+    for pod in 0..4 {
+        any(&mut ipam, &format!("p{pod}"), START).unwrap();
+    }
+    let error = any(&mut ipam, "e", START).unwrap_err().to_string();
+    assert!(error.ends_with("it may have no further one (maxBlocksPerHost of the IPAMConfig is 1)"), "{error}");
+    let error = assigned(&mut ipam, "e", &exactly("10.0.0.9"), START).unwrap_err().to_string();
+    let expected = "address 10.0.0.9 cannot be given: node has 1 blocks already, as many as maxBlocksPerHost of the IPAMConfig \
+                    allows, and block 10.0.0.8/30 would be one more";
+    assert_eq!(error, expected);
+    limit(&mut ipam, 2);
+    assert_eq!(any(&mut ipam, "e", START).unwrap(), "10.0.0.4");
+}
