@@ -48,7 +48,9 @@ pub(crate) fn pool(vxlan: EncapMode, ipip: EncapMode) -> Change {
         ipip,
         nat_outgoing: false,
         disabled: false,
+        manual: false,
         node_selector: Default::default(),
+        namespace_selector: Default::default(),
     };
     Change::Pool(pool.name.clone(), Some(pool))
 }
@@ -152,7 +154,7 @@ fn objects(number: usize, underlay: Underlay) -> [Change; 2] {
     let name = format!("node{number}").as_str().into();
     let node = Node { name, labels: Arc::default(), addr: NodeAddr(subnet.addr()), subnet: Some(subnet) };
     let cidr = BlockCidr(format!("10.233.{number}.0/26").parse().unwrap());
-    let block = Block { cidr, owner: Some(node.name.clone()) };
+    let block = Block::new(cidr, Some(node.name.clone()));
     [Change::Node(node.name.clone(), Some(node)), Change::Block(cidr, Some(block))]
 }
 
