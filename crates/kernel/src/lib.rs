@@ -8,6 +8,7 @@
 //! - [`netlink`]: the request and acknowledgement core, batches, dumps, errors that name operation and operand
 //! - [`link`], [`addr`], [`route`], [`neigh`], [`fdb`]: the objects of rtnetlink
 //! - [`pod_interface`]: a pod's interface as one unit: made whole or not at all
+//! - [`tc`]: how a pod's traffic is held back
 //! - [`executor`]: does the planner's steps and tells what is there
 //! - [`nft`]: renders the planner's rule set to nf_tables, one transaction each
 //! - [`datapath`], [`memory`]: the seam that agents work against, and the kernel that tests put there
@@ -31,6 +32,7 @@ pub mod pod_interface;
 pub mod process;
 pub mod route;
 pub mod sysctl;
+pub mod tc;
 
 #[cfg(test)]
 mod testing;

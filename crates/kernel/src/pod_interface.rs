@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use podnet_model::{LinkName, Mac};
-use podnet_planner::step::ROUTE_PROTOCOL;
+use podnet_planner::{limits::egress_device, step::ROUTE_PROTOCOL};
 
 use crate::{
     addr,
@@ -153,13 +153,16 @@ impl PodInterface {
     }
 }
 
-/// Removes a pod's interface by its node's end. Done also where there is none.
+/// Removes a pod's interface by its node's end, and the device that its traffic was led through. Done also where there is none.
 ///
 /// # Errors
 /// What the kernel refused.
 pub fn remove(host: &mut RtSocket, host_ifname: &LinkName) -> Result<(), PodInterfaceError> {
-    link::delete(host, host_ifname)
-        .map_err(|source| PodInterfaceError::Remove { interface: host_ifname.clone(), source })
+    let egress = egress_device(host_ifname);
+    let devices = std::iter::once(host_ifname).chain(&egress);
+    let requests: Vec<Request> = devices.map(|device| link::request::delete(device.into())).collect();
+    host.perform_all(&requests)
+        .map_err(|error| PodInterfaceError::Remove { interface: host_ifname.clone(), source: error.into() })
 }
 
 /// Removes a pod's interface by the pod's end. Done also where there is none.

@@ -17,9 +17,13 @@ const BURST_MS: u64 = 100;
 const QUEUE_MS: u64 = 100;
 /// The fewest packets that may wait: TCP's initial window (RFC 6928) has to fit, or every connection begins with a loss.
 const QUEUE_FRAMES: u32 = 10;
+/// The most bytes that the kernel hands over as one packet, to be split by the device (`GSO_MAX_SIZE`, with headers).
+const LARGEST_UNSPLIT: u32 = 66 << 10;
 /// The most bytes that may wait. It is the kernel's memory.
 const QUEUE_MOST: u64 = 32 << 20;
-/// The longest burst, in seconds of the rate: the kernel tells it in 32 bits of 64 ns (`PSCHED_TICK2NS`), which end at 274 s.
+/// In what the kernel tells sizes of buckets, as times at their rates (`PSCHED_TICK2NS`).
+const TICK_NS: u64 = 64;
+/// The longest burst, in seconds of the rate: the kernel tells it in 32 bits of ticks, which end at 274 s.
 const BURST_LONGEST: u64 = 250;
 
 /// How one pod's traffic is shaped.
@@ -93,11 +97,13 @@ fn bucket(bandwidth: Bandwidth, mtu: u32) -> Bucket {
     let least = frame.saturating_mul(2);
     let rate = frames(bandwidth.rate, mtu);
     let burst = bandwidth.burst.map_or(rate.saturating_mul(BURST_MS) / 1000, |bits| bits / 8);
-    let queue = (rate.saturating_mul(QUEUE_MS) / 1000).min(QUEUE_MOST);
+    let burst = bytes(burst.min(rate.saturating_mul(BURST_LONGEST))).max(least);
+    let queue = bytes((rate.saturating_mul(QUEUE_MS) / 1000).min(QUEUE_MOST)).max(frame.saturating_mul(QUEUE_FRAMES));
     Bucket {
         rate,
-        burst: bytes(burst.min(rate.saturating_mul(BURST_LONGEST))).max(least),
-        queue: bytes(queue).max(frame.saturating_mul(QUEUE_FRAMES)),
+        burst,
+        // What is no larger than the burst waits unsplit; were the queue smaller, it would never pass.
+        queue: queue.saturating_add(burst.min(LARGEST_UNSPLIT)),
         peak: bandwidth.peak.map(|Peak { rate, min_burst }| PeakBucket {
             rate: frames(rate, mtu),
             burst: min_burst.unwrap_or(least).max(frame),
@@ -165,13 +171,16 @@ impl Bucket {
     /// Whether this is the bucket that the kernel shows: it keeps sizes as times, and so rounds them.
     #[must_use]
     pub fn is(&self, shown: &Self) -> bool {
-        let near = |one: u32, other: u32| one.abs_diff(other) <= 64 + one / 64;
+        let near = |rate: u64, one: u32, other: u32| {
+            let ticks = rate.saturating_mul(2 * TICK_NS) / 1_000_000_000;
+            u64::from(one.abs_diff(other)) <= ticks + u64::from(one / 64) + 1
+        };
         let peak = match (self.peak, shown.peak) {
             (None, None) => true,
-            (Some(one), Some(other)) => one.rate == other.rate && near(one.burst, other.burst),
+            (Some(one), Some(other)) => one.rate == other.rate && near(one.rate, one.burst, other.burst),
             _ => false,
         };
-        self.rate == shown.rate && self.queue == shown.queue && near(self.burst, shown.burst) && peak
+        self.rate == shown.rate && self.queue == shown.queue && near(self.rate, self.burst, shown.burst) && peak
     }
 }
 
