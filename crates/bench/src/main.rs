@@ -1,21 +1,25 @@
 //! Measures what README states, on this machine, and writes the figures to `bench/results/`.
 //!
 //! Absolute times say little on a shared machine: where there is a peer, it is measured in turn with podnet in the same run, and the
-//! ratio is what counts. It needs root, a release build (`PODNET`) and no cluster that is up.
+//! ratio is what counts. It needs root, a release build (`PODNET`) and no cluster that is up. Arguments name the parts to measure.
 
 mod cni;
 mod figures;
 mod memory;
 mod pods;
 mod up;
+mod wire;
 
-use std::{error::Error, fs, path::Path, process::ExitCode};
+use std::{error::Error, fmt::Display, fs, path::Path, process::ExitCode};
 
 use podnet_testnet::Cluster;
 use serde_json::{Value, json};
 
 /// What a measurement may fail with: all of it ends the run.
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// What can be asked for by name.
+const PARTS: [&str; 5] = ["up", "pods", "memory", "cni", "wire"];
 
 fn main() -> ExitCode {
     let podnet = std::env::var("PODNET").unwrap_or_else(|_| "target/release/podnet".to_owned());
@@ -29,29 +33,42 @@ fn main() -> ExitCode {
 }
 
 fn run(podnet: &str) -> Result<()> {
-    let up = up::measure(podnet)?;
-    println!("{up}\n");
-    let cluster = Cluster::up(podnet, &[]);
-    let pods = pods::measure()?;
-    println!("{pods}\n");
-    let memory = memory::measure(&cluster)?;
-    println!("{memory}\n");
-    let cni = cni::measure(Path::new(podnet))?;
-    println!("{cni}");
-    drop(cluster);
-    let results = json!({
-        "machine": machine(),
-        "up": up,
-        "pods": pods,
-        "memory": memory,
-        "cni": cni,
-    });
-    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../bench/results/first-slice.json"));
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory)?;
+    let only: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(unknown) = only.iter().find(|part| !PARTS.contains(&part.as_str())) {
+        return Err(format!("{unknown:?} is no part; the parts are {}", PARTS.join(", ")).into());
     }
-    fs::write(path, serde_json::to_string_pretty(&results)? + "\n")?;
-    println!("\nwritten to bench/results/first-slice.json");
+    let wanted = |part: &str| only.is_empty() || only.iter().any(|one| one == part);
+    let up = wanted("up").then(|| up::measure(podnet)).transpose()?;
+    show(up.as_ref());
+    let cluster = Cluster::up(podnet, &[]);
+    let pods = wanted("pods").then(pods::measure).transpose()?;
+    show(pods.as_ref());
+    let memory = wanted("memory").then(|| memory::measure(&cluster)).transpose()?;
+    show(memory.as_ref());
+    let cni = wanted("cni").then(|| cni::measure(Path::new(podnet))).transpose()?;
+    show(cni.as_ref());
+    let wire = wanted("wire").then(|| wire::measure(&cluster)).transpose()?;
+    show(wire.as_ref());
+    drop(cluster);
+    if !only.is_empty() {
+        println!("nothing written: only a whole run is");
+        return Ok(());
+    }
+    write("first-slice", &json!({"machine": machine(), "up": up, "pods": pods, "memory": memory}))?;
+    write("pod-network", &json!({"machine": machine(), "cni": cni, "wire": wire}))
+}
+
+fn show(part: Option<&impl Display>) {
+    if let Some(part) = part {
+        println!("{part}\n");
+    }
+}
+
+fn write(name: &str, results: &Value) -> Result<()> {
+    let directory = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../bench/results"));
+    fs::create_dir_all(directory)?;
+    fs::write(directory.join(format!("{name}.json")), serde_json::to_string_pretty(results)? + "\n")?;
+    println!("written to bench/results/{name}.json");
     Ok(())
 }
 
