@@ -2,10 +2,12 @@
 //!
 //! - [`add`], [`remove`], [`check`]: what is done for one attachment
 //! - [`garbage`]: what is done for all of them
+//! - [`records`]: what was made for each
 
 mod add;
 mod check;
 mod garbage;
+mod records;
 mod remove;
 
 use std::{
@@ -23,6 +25,7 @@ use podnet_kernel::{
 };
 use podnet_model::{LinkName, Mac, PodKey};
 use podnet_planner::ipam::Handle;
+use records::Records;
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -41,6 +44,7 @@ pub struct Attachments {
     sockets: Mutex<Vec<RtSocket>>,
     attached: mpsc::Sender<Attached>,
     tombstones: PathBuf,
+    records: Records,
     /// A runtime may give up an ADD and send DEL while the ADD still runs here: they take turns.
     turns: Turns<Handle>,
 }
@@ -57,7 +61,8 @@ pub struct Attached {
 }
 
 impl Attachments {
-    /// For a node with this underlay. Pods that were attached are told to `attached`; `tombstones` is where plugins leave word.
+    /// For a node with this underlay. Pods that were attached are told to `attached`; `tombstones` is where plugins leave word,
+    /// `records` where it is kept what was made.
     #[must_use]
     pub fn new(
         underlay: &Underlay,
@@ -65,19 +70,21 @@ impl Attachments {
         view: Arc<View>,
         attached: mpsc::Sender<Attached>,
         tombstones: PathBuf,
+        records: PathBuf,
     ) -> Self {
         let (mtu, sockets, turns) = (underlay.pod_mtu(), Mutex::default(), Turns::default());
-        Self { mtu, addresses, view, sockets, attached, tombstones, turns }
+        let records = Records::open(records);
+        Self { mtu, addresses, view, sockets, attached, tombstones, records, turns }
     }
 
-    fn interface(&self, netns: NetNs, attachment: &Attachment, addr: IpAddr) -> PodInterface {
+    fn interface(&self, netns: NetNs, attachment: &Attachment, addr: IpAddr, pod_mac: Mac) -> PodInterface {
         PodInterface {
             netns,
             container_ifname: attachment.ifname.as_str().into(),
             host_ifname: attachment.host_ifname.clone(),
             addr: vec![addr],
             mtu: self.mtu,
-            pod_mac: pod_mac(addr),
+            pod_mac,
             host_mac: HOST_MAC,
         }
     }

@@ -13,6 +13,9 @@ use serde_json::json;
 /// Sorted before what other networks install, as Calico does.
 pub const FILE_NAME: &str = "10-podnet.conflist";
 
+/// The network's name.
+pub const NETWORK: &str = "podnet";
+
 /// Writes the conflist, whole or not at all. The plugin finds the agent by the paths that stand in it.
 ///
 /// # Errors
@@ -21,12 +24,18 @@ pub const FILE_NAME: &str = "10-podnet.conflist";
 pub fn write(directory: &Path, socket: &Path, tombstones: &Path) -> io::Result<PathBuf> {
     let conflist = json!({
         "cniVersion": "1.1.0",
-        "name": "podnet",
+        "name": NETWORK,
         "plugins": [{
             "type": "podnet-cni",
             "socket": socket,
             "tombstones": tombstones,
             "ipam": {"type": "podnet-ipam"},
+            "capabilities": {
+                "ips": true,
+                "mac": true,
+                "ipRanges": true,
+                "dns": true,
+            },
         }],
     });
     fs::create_dir_all(directory)?;

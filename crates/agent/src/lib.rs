@@ -75,6 +75,11 @@ impl AgentConfig {
         self.state_dir.join("tombstones")
     }
 
+    /// Where it is kept what was made for each attachment.
+    fn attachments(&self) -> PathBuf {
+        self.state_dir.join("attachments")
+    }
+
     fn journal(&self) -> PathBuf {
         self.state_dir.join("addresses.journal")
     }
@@ -167,8 +172,14 @@ async fn serve(
 ) -> Result<(), AgentError> {
     network.in_force().await?;
     let (attached, to_publish) = mpsc::channel(ATTACHED_BACKLOG);
-    let attachments =
-        Arc::new(Attachments::new(underlay, addresses.clone(), view.clone(), attached, config.tombstones()));
+    let attachments = Arc::new(Attachments::new(
+        underlay,
+        addresses.clone(),
+        view.clone(),
+        attached,
+        config.tombstones(),
+        config.attachments(),
+    ));
     let housekeeping = Housekeeping::new(config, client, underlay, addresses, attachments.clone(), view);
     housekeeping.adopt_blocks().await;
     tokio::task::block_in_place(|| {

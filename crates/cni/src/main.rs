@@ -7,12 +7,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod agentless;
+mod chaining;
 mod environment;
 mod output;
 
 use std::{
     fs::File,
-    io::Read,
+    io::{IsTerminal, Read},
     os::{fd::AsFd, unix::net::UnixStream},
     path::PathBuf,
     process::ExitCode,
@@ -20,7 +21,11 @@ use std::{
 };
 
 use environment::{Command, Environment};
-use podnet_kernel::cni_wire::{self, Failure, Reply, Request, Verb};
+use podnet_kernel::{
+    cni_wire::{self, Failure, Reply, Request, Verb},
+    netns::NetNs,
+};
+use podnet_model::cni::check_keys;
 use serde_json::Value;
 
 /// Longest input that is read: far above any configuration, far below what would hurt.
@@ -29,24 +34,38 @@ const MAX_INPUT: u64 = 1 << 20;
 /// How long the agent may take for one request: it waits at most 5 s for the pod and 10 s for a block, and others' requests come first.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Keys of a plugin's configuration that only podnet has.
+const OWN_KEYS: [&str; 2] = ["socket", "tombstones"];
+
 fn main() -> ExitCode {
     let environment = match Environment::read() {
         Ok(environment) => environment,
         Err(failure) => return output::failure(output::LATEST, &failure),
     };
-    if matches!(environment.command, Command::Version) {
-        return output::versions();
-    }
+    let verb = match environment.command {
+        Command::Add => Verb::Add,
+        Command::Del => Verb::Del,
+        Command::Check => Verb::Check,
+        Command::Status => Verb::Status,
+        Command::Gc => Verb::Gc,
+        Command::Version => return versions(),
+    };
     match configuration() {
         Ok(config) => {
             let version = config.get("cniVersion").and_then(Value::as_str).unwrap_or(output::OLDEST).to_owned();
-            match output::check_version(&version).and_then(|()| serve(environment, config)) {
+            match output::check_version(&version, verb).and_then(|()| serve(verb, environment, config, &version)) {
                 Ok(result) => output::result(&version, result),
                 Err(failure) => output::failure(&version, &failure),
             }
         }
         Err(failure) => output::failure(output::LATEST, &failure),
     }
+}
+
+/// A person who tries the plugin by hand gives no input, and is answered all the same.
+fn versions() -> ExitCode {
+    let asked = if std::io::stdin().is_terminal() { None } else { configuration().ok() };
+    output::versions(asked.as_ref().and_then(|config| config["cniVersion"].as_str()))
 }
 
 fn configuration() -> Result<Value, Failure> {
@@ -88,16 +107,10 @@ impl Agent {
     }
 }
 
-fn serve(environment: Environment, config: Value) -> Result<Option<Value>, Failure> {
+fn serve(verb: Verb, environment: Environment, config: Value, version: &str) -> Result<Option<Value>, Failure> {
+    check_network(verb, &config)?;
+    let previous = if verb == Verb::Add { chaining::previous(&config)?.cloned() } else { None };
     let agent = Agent::from_config(&config)?;
-    let verb = match environment.command {
-        Command::Add => Verb::Add,
-        Command::Del => Verb::Del,
-        Command::Check => Verb::Check,
-        Command::Status => Verb::Status,
-        Command::Gc => Verb::Gc,
-        Command::Version => return Ok(None),
-    };
     let netns = open_namespace(verb, &environment.netns)?;
     let request = Request {
         verb,
@@ -108,7 +121,13 @@ fn serve(environment: Environment, config: Value) -> Result<Option<Value>, Failu
         config,
     };
     match ask(&agent, &request, netns.as_ref()) {
-        Ok(Reply::Done(result)) => Ok(result),
+        Ok(Reply::Done(result)) => Ok(result.map(|mut result| {
+            output::in_version(&mut result, version);
+            match &previous {
+                Some(previous) => chaining::appended(previous, result),
+                None => result,
+            }
+        })),
         Ok(Reply::Failed(failure)) => Err(failure),
         // The specification wants DEL to succeed in the end whatever happened: what cannot be done now is done by the agent later.
         Err(_) if verb == Verb::Del => {
@@ -118,21 +137,54 @@ fn serve(environment: Environment, config: Value) -> Result<Option<Value>, Failu
     }
 }
 
+/// A DEL is not refused for what an ADD was refused for: it has to clean up.
+fn check_network(verb: Verb, config: &Value) -> Result<(), Failure> {
+    if verb != Verb::Add {
+        return Ok(());
+    }
+    let keys = config.as_object().ok_or_else(|| Failure::new(Failure::DECODING, "the configuration is no object"))?;
+    check_keys(keys, &OWN_KEYS)?;
+    // "Must start with an alphanumeric character, optionally followed by … underscore, dot, hyphen" (section 1).
+    let name = config.get("name").and_then(Value::as_str).unwrap_or_default();
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(allowed) {
+        return Ok(());
+    }
+    let rule = "letters, digits, '_', '.' and '-' are allowed, starting with a letter or digit";
+    Err(Failure::new(Failure::INVALID_CONFIG, format!("key \"name\" of the network configuration is {name:?}; {rule}")))
+}
+
 /// DEL is also asked for sandboxes whose namespace is gone already (specification, "DEL").
-fn open_namespace(verb: Verb, path: &str) -> Result<Option<File>, Failure> {
+fn open_namespace(verb: Verb, path: &str) -> Result<Option<NetNs>, Failure> {
     match verb {
         Verb::Status | Verb::Gc => Ok(None),
-        Verb::Del => Ok((!path.is_empty()).then(|| File::open(path).ok()).flatten()),
-        Verb::Add | Verb::Check => File::open(path).map(Some).map_err(|error| {
-            Failure::new(
-                Failure::INVALID_ENVIRONMENT,
-                format!("cannot open the network namespace {path} (CNI_NETNS): {error}"),
-            )
-        }),
+        Verb::Del => Ok((!path.is_empty()).then(|| NetNs::open(path).ok()).flatten()),
+        Verb::Add | Verb::Check => {
+            let file = File::open(path).map_err(|error| {
+                let what = format!("cannot open the network namespace {path} (CNI_NETNS): {error}");
+                Failure::new(Failure::INVALID_ENVIRONMENT, what)
+            })?;
+            checked(NetNs::from_fd(file.into()), path).map(Some)
+        }
     }
 }
 
-fn ask(agent: &Agent, request: &Request, netns: Option<&File>) -> std::io::Result<Reply> {
+/// Refuses what is no network namespace, and the one that the plugin runs in: it would be the node's that loses its default route.
+fn checked(netns: NetNs, path: &str) -> Result<NetNs, Failure> {
+    let wrong = |what: &str| Err(Failure::new(Failure::INVALID_NAMESPACE, format!("CNI_NETNS: {path} {what}")));
+    if !netns.is_network() {
+        return wrong("is no network namespace");
+    }
+    let own = NetNs::current().and_then(|own| own.inode());
+    match (own, netns.inode()) {
+        (Ok(own), Ok(inode)) if own == inode => {
+            wrong("is the namespace that the plugin itself runs in, not a sandbox's")
+        }
+        _ => Ok(netns),
+    }
+}
+
+fn ask(agent: &Agent, request: &Request, netns: Option<&NetNs>) -> std::io::Result<Reply> {
     let stream = UnixStream::connect(&agent.socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;

@@ -79,6 +79,10 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// The configuration's version is not supported, or has not the verb.
+    pub const INCOMPATIBLE_VERSION: u32 = 1;
+    /// The container is not known here: there is nothing of it to clean up.
+    pub const UNKNOWN_CONTAINER: u32 = 3;
     /// An environment variable is missing or invalid.
     pub const INVALID_ENVIRONMENT: u32 = 4;
     /// Input cannot be read.
@@ -87,6 +91,8 @@ impl Failure {
     pub const DECODING: u32 = 6;
     /// The network configuration is invalid.
     pub const INVALID_CONFIG: u32 = 7;
+    /// The path is no network namespace that a sandbox could have (`types.ErrInvalidNetNS` of the specification's library).
+    pub const INVALID_NAMESPACE: u32 = 8;
     /// A passing condition: the runtime should try again.
     pub const TRY_AGAIN: u32 = 11;
     /// STATUS: the plugin cannot serve ADD requests.
@@ -102,6 +108,12 @@ impl Failure {
     #[must_use]
     pub fn new(code: u32, msg: impl Into<String>) -> Self {
         Self { code, msg: msg.into(), details: String::new() }
+    }
+}
+
+impl From<podnet_model::cni::InvalidConfig> for Failure {
+    fn from(error: podnet_model::cni::InvalidConfig) -> Self {
+        Self::new(error.code(), error.to_string())
     }
 }
 

@@ -92,6 +92,17 @@ impl NetNs {
         names::release(path.as_ref())
     }
 
+    /// Whether the descriptor is of a network namespace at all, and not of a file or another kind of namespace.
+    #[must_use]
+    pub fn is_network(&self) -> bool {
+        // `_IO(0xb7, 0x3)`, `linux/nsfs.h`.
+        const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+        let descriptor = std::os::fd::AsRawFd::as_raw_fd(&*self.descriptor);
+        // SAFETY: the descriptor is open as long as `self`; the request takes no argument and writes no memory.
+        let kind = unsafe { libc::ioctl(descriptor, NS_GET_NSTYPE) };
+        kind == libc::CLONE_NEWNET
+    }
+
     /// Runs `work` inside the namespace, on a thread of its own, and waits for it. A thread that `work` starts is inside as well.
     ///
     /// # Errors

@@ -84,6 +84,17 @@ impl PodInterface {
         }
     }
 
+    /// Whether the pod has a device with the name of the pod's end.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be asked.
+    pub fn is_name_taken(&self) -> Result<bool, PodInterfaceError> {
+        RtSocket::open_in(&self.netns)
+            .and_then(|mut pod| link::find(&mut pod, &self.container_ifname))
+            .map(|found| found.is_some())
+            .map_err(|source| PodInterfaceError::Check { interface: self.host_ifname.clone(), source })
+    }
+
     /// One request makes both ends in their namespaces; the question after it tells both indices.
     fn create_pair(&self, pod: &mut RtSocket, host: &NetNs) -> Result<Created, NetlinkError> {
         let peer = VethPeer { name: self.host_ifname.as_str(), mac: Some(self.host_mac), netns: Some(host) };
@@ -206,6 +217,14 @@ pub enum PodInterfaceError {
         /// Why.
         source: NetlinkError,
     },
+}
+
+impl PodInterfaceError {
+    /// A name is taken.
+    #[must_use]
+    pub fn is_exists(&self) -> bool {
+        matches!(self, Self::Create { source, .. } if source.is_exists())
+    }
 }
 
 #[cfg(test)]

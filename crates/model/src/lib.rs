@@ -7,6 +7,7 @@
 //! - [`node`], [`pod`], [`service`], [`endpoints`], [`pool`], [`block`]: the objects that the planner reads
 //! - [`limits`], [`quantity`]: how a pod's traffic is limited, and the numbers that say so
 //! - [`change`]: one change of the cluster's state, what a watch delivers
+//! - [`cni`]: what a container runtime asks of a plugin
 //! - [`crd`]: the `crd.projectcalico.org/v1` types as the API spells them
 //! - [`convert`]: API object to model, with an error that names the object, the field, the value and what is allowed
 
@@ -15,6 +16,7 @@
 pub mod addr;
 pub mod block;
 pub mod change;
+pub mod cni;
 pub mod convert;
 pub mod crd;
 pub mod endpoints;

@@ -5,6 +5,7 @@
 //! is removed at its end. Nothing here skips: what is missing fails the test and says so.
 
 pub mod cluster;
+pub mod cni;
 pub mod traces;
 pub mod vm;
 pub mod wait;

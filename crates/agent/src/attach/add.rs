@@ -11,15 +11,15 @@ use std::{
 use podnet_kernel::{
     cni_wire::{Failure, Request},
     netns::NetNs,
-    pod_interface::{self, GATEWAY_V4, PodInterface},
+    pod_interface::{self, GATEWAY_V4, GATEWAY_V6, PodInterface, PodInterfaceError},
 };
-use podnet_model::{Pod, PodKey};
-use podnet_planner::ipam::{AllocationRequest, Wish};
+use podnet_model::{Pod, PodKey, cni::Wishes};
+use podnet_planner::ipam::{AllocationRequest, PoolList, PoolSource, Wish};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::{Attached, Attachment, Attachments, chain, missing_namespace};
-use crate::addresses::Given;
+use super::{Attached, Attachment, Attachments, chain, missing_namespace, pod_mac, records::Record};
+use crate::addresses::{AssignError, Given};
 
 /// How long the watch may lag behind the runtime's.
 const POD_PATIENCE: Duration = Duration::from_secs(5);
@@ -32,40 +32,112 @@ impl Attachments {
         let _turn = self.turns.take(attachment.handle.clone());
         // An earlier life of the same attachment was deleted while the agent was down: this one must not be.
         let _ = fs::remove_file(self.tombstones.join(format!("{}@{}", request.container_id, request.ifname)));
-        let Asker { pod, uid, wish, in_cluster } = self.asker(request)?;
-        let asked =
-            AllocationRequest { handle: attachment.handle.clone(), pod: pod.clone(), uid: uid.clone(), wish: &wish };
-        let Given { addr, anew } = self.addresses.assign(&asked).map_err(|error| {
-            Failure::new(Failure::NO_ADDRESS, format!("no address for pod {pod}: {}", chain(&error)))
-        })?;
-        let interface = self.interface(netns, &attachment, addr);
-        let made = self.with_socket(&attachment.host_ifname, |socket| {
-            // An ADD that was cut off, or a runtime that asks twice, left the interface: this request's is the one that counts.
-            pod_interface::remove(socket, &attachment.host_ifname)?;
-            interface.create(socket)
-        });
-        if let Err(error) = made {
-            // What the attachment held before may still be in use by the interface that could not be removed.
+        let wishes = Wishes::parse(&request.config, &request.args)?;
+        let asker = self.asker(request, &wishes)?;
+        let (addr, anew) = self.address(&attachment, &asker)?;
+        let mac = wishes.mac.unwrap_or_else(|| pod_mac(addr));
+        let interface = self.interface(netns, &attachment, addr, mac);
+        if let Err(failure) = self.attach(request, &attachment, &interface, &wishes) {
+            // What the attachment held before is still in use by the interface that is there.
             if anew {
                 self.free(&attachment);
             }
-            return Err(Failure::new(Failure::INTERFACE, format!("no interface for {pod}: {}", chain(&error))));
+            return Err(Failure { msg: format!("{}: {}", asker.pod, failure.msg), ..failure });
         }
+        let Asker { pod, uid, in_cluster, .. } = asker;
         info!(%pod, %addr, interface = %attachment.host_ifname, elapsed_us = elapsed_us(started), "pod attached");
         // The annotation is for people and tools: where the queue is full it is left out rather than the pod kept waiting.
         if in_cluster && self.attached.try_send(Attached { pod: pod.clone(), uid, addr }).is_err() {
             warn!(%pod, "too many pods at once; the address of this one is not published");
         }
-        Ok(result(request, &interface, addr))
+        Ok(result(request, &interface, addr, &wishes))
+    }
+
+    /// The address, and whether it was given just now.
+    fn address(&self, attachment: &Attachment, asker: &Asker) -> Result<(IpAddr, bool), Failure> {
+        let asked = AllocationRequest {
+            handle: attachment.handle.clone(),
+            pod: asker.pod.clone(),
+            uid: asker.uid.clone(),
+            wish: &asker.wish,
+        };
+        match self.addresses.assign(&asked) {
+            Ok(Given { addr, anew }) => Ok((addr, anew)),
+            Err(error) => {
+                let code = match &error {
+                    AssignError::Journal(_) => Failure::JOURNAL,
+                    // The API server comes back, and other nodes do not win for ever.
+                    AssignError::Claim(_) | AssignError::Silent | AssignError::Outrun => Failure::TRY_AGAIN,
+                    AssignError::Ipam(_) => Failure::NO_ADDRESS,
+                };
+                Err(Failure::new(code, format!("no address for pod {}: {}", asker.pod, chain(&error))))
+            }
+        }
+    }
+
+    /// The interface and its record, or nothing of both.
+    fn attach(
+        &self,
+        request: &Request,
+        attachment: &Attachment,
+        interface: &PodInterface,
+        wishes: &Wishes,
+    ) -> Result<(), Failure> {
+        let network = request.config["name"].as_str().unwrap_or_default().to_owned();
+        let record = |addr| Record { network, addr, mac: interface.pod_mac, ports: wishes.ports.clone() };
+        self.make(interface, attachment)?;
+        let recorded =
+            interface.addr.first().map_or(Ok(()), |addr| self.records.put(&attachment.handle, record(*addr)));
+        recorded.map_err(|error| {
+            self.unmake(attachment);
+            Failure::new(Failure::JOURNAL, format!("cannot keep the record of {}: {error}", attachment.handle))
+        })
+    }
+
+    /// Makes the interface. Where its name is taken in the sandbox, nothing that is there changes ("If an interface of the requested
+    /// name already exists in the container, the CNI plugin MUST return with an error", specification, "ADD").
+    fn make(&self, interface: &PodInterface, attachment: &Attachment) -> Result<(), Failure> {
+        let failed =
+            |error: PodInterfaceError| Failure::new(Failure::INTERFACE, format!("no interface: {}", chain(&error)));
+        let host_ifname = &attachment.host_ifname;
+        let first = self.with_socket(host_ifname, |socket| interface.create(socket));
+        let taken = match first {
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_exists() => interface.is_name_taken().map_err(failed)?,
+            Err(error) => return Err(failed(error)),
+        };
+        if taken {
+            let name = &interface.container_ifname;
+            return Err(Failure {
+                code: Failure::INTERFACE,
+                msg: format!("no interface: the sandbox has an interface {name} already (CNI_IFNAME)"),
+                details: "The sandbox is attached already, or another plugin made the interface; DEL removes what podnet made."
+                    .to_owned(),
+            });
+        }
+        // The node's end is of an earlier life of the attachment, whose sandbox is another one by now.
+        warn!(interface = %host_ifname, "an interface that an earlier attachment left is removed");
+        let again = self.with_socket(host_ifname, |socket| {
+            pod_interface::remove(socket, host_ifname)?;
+            interface.create(socket)
+        });
+        again.map(|_| ()).map_err(failed)
+    }
+
+    fn unmake(&self, attachment: &Attachment) {
+        let name = &attachment.host_ifname;
+        if let Err(error) = self.with_socket(name, |socket| pod_interface::remove(socket, name)) {
+            warn!(error = &error as &dyn std::error::Error, "interface not removed; the runtime's DEL removes it");
+        }
     }
 
     /// Who the address is for, and what was asked for it.
-    fn asker(&self, request: &Request) -> Result<Asker, Failure> {
+    fn asker(&self, request: &Request, wishes: &Wishes) -> Result<Asker, Failure> {
         let argument = |name: &str| request.args.get(name).map(String::as_str).filter(|value| !value.is_empty());
         let (Some(namespace), Some(name)) = (argument("K8S_POD_NAMESPACE"), argument("K8S_POD_NAME")) else {
             // A runtime without Kubernetes: the container stands for the pod.
             let (pod, uid) = (PodKey::new("", &request.container_id), Arc::from(""));
-            return Ok(Asker { pod, uid, wish: Wish::default(), in_cluster: false });
+            return Ok(Asker { pod, uid, wish: wished(Wish::default(), wishes), in_cluster: false });
         };
         let key = PodKey::new(namespace, name);
         let uid = argument("K8S_POD_UID");
@@ -75,7 +147,7 @@ impl Attachments {
             details: "It was deleted meanwhile, or the API server is away and the pod is too new to be known here."
                 .to_owned(),
         })?;
-        let wish = self.wish(request, &pod)?;
+        let wish = wished(self.wish(request, &pod)?, wishes);
         Ok(Asker { pod: key, uid: pod.uid, wish, in_cluster: true })
     }
 
@@ -124,15 +196,33 @@ struct Asker {
     in_cluster: bool,
 }
 
-fn result(request: &Request, interface: &PodInterface, addr: IpAddr) -> Value {
+/// What annotations say counts before what the runtime says, and that before the configuration's own pools.
+fn wished(mut wish: Wish, wishes: &Wishes) -> Wish {
+    if !wish.addrs.is_empty() || !wish.addrs_no_ipam.is_empty() {
+        return wish;
+    }
+    let by_annotation = matches!(&wish.pools, Some(pools) if pools.source != PoolSource::Conflist);
+    let names: Vec<Arc<str>> = wishes.ranges.iter().map(|range| range.to_string().into()).collect();
+    if !names.is_empty() && !by_annotation {
+        wish.pools = Some(PoolList { source: PoolSource::Runtime, names });
+    }
+    wish.addrs.clone_from(&wishes.addrs);
+    wish
+}
+
+fn result(request: &Request, interface: &PodInterface, addr: IpAddr, wishes: &Wishes) -> Value {
+    let (everywhere, gateway) = match addr {
+        IpAddr::V4(_) => ("0.0.0.0/0", IpAddr::from(GATEWAY_V4)),
+        IpAddr::V6(_) => ("::/0", IpAddr::from(GATEWAY_V6)),
+    };
     json!({
         "interfaces": [
             {"name": interface.host_ifname, "mac": interface.host_mac.to_string()},
             {"name": interface.container_ifname, "mac": interface.pod_mac.to_string(), "mtu": interface.mtu, "sandbox": request.netns_path},
         ],
         "ips": [{"address": ipnet::IpNet::from(addr).to_string(), "interface": 1}],
-        "routes": [{"dst": "0.0.0.0/0", "gw": GATEWAY_V4}],
-        "dns": {},
+        "routes": [{"dst": everywhere, "gw": gateway}],
+        "dns": wishes.dns.to_json(),
     })
 }
 

@@ -1,6 +1,6 @@
 //! What belongs to no sandbox any more is found and freed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use podnet_kernel::{
     cni_wire::{Failure, Request, host_ifname},
@@ -12,7 +12,8 @@ use podnet_planner::ipam::Handle;
 use serde_json::Value;
 use tracing::{info, warn};
 
-use super::Attachments;
+use super::{Attachments, records::Record};
+use crate::conflist;
 
 impl Attachments {
     /// Frees the addresses whose interface is not there: of pods that a reboot, a lost journal or a crash between two steps took. Call
@@ -24,33 +25,88 @@ impl Attachments {
     pub fn sweep(&self) -> Result<(), NetlinkError> {
         let mut socket = RtSocket::open()?;
         let present: BTreeSet<LinkName> = link::list(&mut socket)?.into_iter().map(|link| link.name).collect();
-        for handle in self.addresses.handles() {
-            let Some((container_id, ifname)) = handle.as_str().rsplit_once('/') else { continue };
-            if present.contains(&host_ifname(container_id, ifname)) {
-                continue;
-            }
+        let gone = |handle: &Handle| {
+            let (container_id, ifname) = handle.as_str().split_once('/')?;
+            (!present.contains(&host_ifname(container_id, ifname))).then_some(())
+        };
+        for handle in self.addresses.handles().into_iter().filter(|handle| gone(handle).is_some()) {
             match self.addresses.release(&handle) {
-                Ok(addr) => info!(container_id, ifname, ?addr, "address of a sandbox that is gone freed"),
-                Err(error) => warn!(container_id, error = &error as &dyn std::error::Error, "address not freed"),
+                Ok(addr) => info!(%handle, ?addr, "address of a sandbox that is gone freed"),
+                Err(error) => warn!(%handle, error = &error as &dyn std::error::Error, "address not freed"),
+            }
+        }
+        for (handle, _) in self.records.all().into_iter().filter(|(handle, _)| gone(handle).is_some()) {
+            if let Err(error) = self.records.remove(&handle) {
+                warn!(%handle, %error, "record of a sandbox that is gone not removed");
             }
         }
         Ok(())
     }
 
-    /// Frees what belongs to none of the attachments that the runtime still knows (`cni.dev/valid-attachments`).
+    /// Frees what belongs to none of the attachments that the runtime still knows. Only what was attached to the network that the
+    /// runtime speaks of is touched: it calls once for each network.
     pub(super) fn collect_garbage(&self, request: &Request) -> Result<(), Failure> {
-        let Some(valid) = request.config.get("cni.dev/valid-attachments").and_then(Value::as_array) else {
-            return Err(Failure::new(Failure::INVALID_CONFIG, "GC needs the key \"cni.dev/valid-attachments\""));
+        let known = valid_attachments(&request.config)?;
+        let network = request.config["name"].as_str().unwrap_or_default();
+        let records: BTreeMap<Handle, Record> = self.records.all().into_iter().collect();
+        let held: BTreeSet<Handle> = self.addresses.handles().into_iter().chain(records.keys().cloned()).collect();
+        // What has no record is of an ADD that was cut off, or of an agent that kept none: of the agent's own network.
+        let of_network = |handle: &Handle| match records.get(handle) {
+            Some(record) => record.network == network,
+            None => network == conflist::NETWORK,
         };
-        let text = |entry: &Value, key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let known: BTreeSet<Handle> =
-            valid.iter().map(|entry| Handle::new(&text(entry, "containerID"), &text(entry, "ifname"))).collect();
-        for stray in self.addresses.handles().into_iter().filter(|handle| !known.contains(handle)) {
-            if let Some((container_id, ifname)) = stray.as_str().rsplit_once('/') {
-                warn!(container_id, ifname, "attachment unknown to the runtime removed");
-                self.bury(container_id, ifname)?;
+        let mut failures = Vec::new();
+        for stray in held.into_iter().filter(|handle| !known.contains(handle) && of_network(handle)) {
+            if let Some((container_id, ifname)) = stray.as_str().split_once('/') {
+                warn!(container_id, ifname, network, "attachment unknown to the runtime removed");
+                failures.extend(self.bury(container_id, ifname).err());
             }
         }
-        Ok(())
+        // What can be freed is freed; the first that cannot is told.
+        failures.into_iter().next().map_or(Ok(()), Err)
+    }
+}
+
+/// `cni.dev/valid-attachments`, or `cni.dev/attachments`, as the specification's library also calls it.
+fn valid_attachments(config: &Value) -> Result<BTreeSet<Handle>, Failure> {
+    let wrong = |what: &str| Failure::new(Failure::INVALID_CONFIG, format!("GC: {what}"));
+    let list = ["cni.dev/valid-attachments", "cni.dev/attachments"].iter().find_map(|key| config.get(*key));
+    let list = list.ok_or_else(|| wrong("the key \"cni.dev/valid-attachments\" is missing"))?;
+    let entries = match list {
+        // A runtime without attachments may say so in this way.
+        Value::Null => return Ok(BTreeSet::new()),
+        Value::Array(entries) => entries,
+        other => return Err(wrong(&format!("\"cni.dev/valid-attachments\" is {other}; it is a list"))),
+    };
+    let handle = |entry: &Value| {
+        let text = |key: &str| entry.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+        // An entry that is not understood must not cost an attachment its network.
+        let wrong = || wrong(&format!("{entry} in \"cni.dev/valid-attachments\" has not both containerID and ifname"));
+        Ok(Handle::new(text("containerID").ok_or_else(wrong)?, text("ifname").ok_or_else(wrong)?))
+    };
+    entries.iter().map(handle).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_list_that_is_not_understood_frees_nothing() {
+        for wrong in [
+            json!({}),
+            json!({"cni.dev/valid-attachments": "all"}),
+            json!({"cni.dev/valid-attachments": [{"containerID": "a"}]}),
+            json!({"cni.dev/valid-attachments": [{"containerID": "", "ifname": "eth0"}]}),
+        ] {
+            assert_eq!(valid_attachments(&wrong).unwrap_err().code, Failure::INVALID_CONFIG, "{wrong}");
+        }
+        let entry = json!({"containerID": "a", "ifname": "eth0"});
+        for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
+            assert_eq!(valid_attachments(&json!({key: [entry]})).unwrap(), [Handle::new("a", "eth0")].into());
+        }
+        assert!(valid_attachments(&json!({"cni.dev/valid-attachments": null})).unwrap().is_empty());
     }
 }

@@ -4,7 +4,7 @@ use podnet_kernel::{
     cni_wire::{Failure, Request},
     pod_interface,
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{Attachment, Attachments, chain};
 
@@ -23,6 +23,9 @@ impl Attachments {
                     format!("cannot remove interface {}: {}", attachment.host_ifname, chain(&error)),
                 )
             })?;
+        if let Err(error) = self.records.remove(&attachment.handle) {
+            warn!(%error, interface = %attachment.host_ifname, "record of an attachment that is gone not removed");
+        }
         let freed = self
             .addresses
             .release(&attachment.handle)

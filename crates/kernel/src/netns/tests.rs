@@ -65,3 +65,11 @@ fn a_file_that_is_no_namespace_cannot_be_entered() {
     let error = NetNs::from_fd(file.into()).run(|| ()).unwrap_err();
     assert_eq!(error.to_string(), "cannot enter the network namespace");
 }
+
+#[test]
+fn a_namespace_is_told_from_what_is_none() {
+    let namespace = TestNs::new("netns-kind");
+    assert!(namespace.is_network());
+    assert!(!NetNs::open("/proc/self/ns/uts").unwrap().is_network());
+    assert!(!NetNs::open("/etc/hostname").unwrap().is_network());
+}

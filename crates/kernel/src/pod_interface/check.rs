@@ -77,7 +77,9 @@ pub(super) fn differences(interface: &PodInterface, host: &mut RtSocket) -> Resu
     let pod_end = link::find(&mut pod, &interface.container_ifname)?;
     let host_end = link::find(host, &interface.host_ifname)?;
     let mut differences = Vec::new();
-    compare(pod_end.as_ref(), &interface.container_ifname, interface.pod_mac, interface.mtu, &mut differences);
+    // A plugin that is chained after podnet, or the pod itself, may lower what its end sends at once.
+    let least = pod_end.as_ref().map_or(interface.mtu, |end| end.mtu.min(interface.mtu));
+    compare(pod_end.as_ref(), &interface.container_ifname, interface.pod_mac, least, &mut differences);
     compare(host_end.as_ref(), &interface.host_ifname, interface.host_mac, interface.mtu, &mut differences);
     let (Some(pod_end), Some(host_end)) = (pod_end, host_end) else { return Ok(differences) };
     if pod_end.peer != Some(host_end.index) || host_end.peer != Some(pod_end.index) {

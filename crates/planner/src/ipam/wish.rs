@@ -39,6 +39,8 @@ pub enum PoolSource {
     Namespace(Namespace),
     /// The key `ipam.ipv4_pools` of the CNI configuration.
     Conflist,
+    /// The runtime's `ipRanges`.
+    Runtime,
 }
 
 impl fmt::Display for PoolSource {
@@ -47,6 +49,7 @@ impl fmt::Display for PoolSource {
             Self::Pod => f.write_str("annotation cni.projectcalico.org/ipv4pools"),
             Self::Namespace(name) => write!(f, "annotation cni.projectcalico.org/ipv4pools of namespace {name}"),
             Self::Conflist => f.write_str("ipam.ipv4_pools of the CNI configuration"),
+            Self::Runtime => f.write_str("runtimeConfig.ipRanges of the CNI configuration"),
         }
     }
 }

@@ -1,0 +1,166 @@
+//! What was made for each attachment.
+//!
+//! A file for each, replaced whole and not synced: it outlives the agent, as the interface does that it is about, and what a
+//! power failure makes of it does not matter, since that took the interface as well.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use podnet_model::{Mac, cni::PortMapping};
+use podnet_planner::ipam::Handle;
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+/// One attachment as it was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// The network that the runtime attached it to (the configuration's `name`).
+    pub(crate) network: String,
+    /// Its address.
+    pub(crate) addr: IpAddr,
+    /// Its Ethernet address.
+    pub(crate) mac: Mac,
+    /// Ports of the node that lead to it.
+    #[serde(default)]
+    pub(crate) ports: Vec<PortMapping>,
+}
+
+/// The records of this node.
+#[derive(Debug)]
+pub(crate) struct Records {
+    directory: PathBuf,
+    known: Mutex<BTreeMap<Handle, Record>>,
+}
+
+impl Records {
+    /// Reads what is there. A file that is no record is of a write that was cut off, before its attachment was made.
+    pub(crate) fn open(directory: PathBuf) -> Self {
+        let known = read(&directory).unwrap_or_else(|error| {
+            warn!(%error, path = %directory.display(), "records of attachments not read");
+            BTreeMap::new()
+        });
+        Self { directory, known: Mutex::new(known) }
+    }
+
+    /// Remembers an attachment.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written; nothing is remembered then.
+    pub(crate) fn put(&self, handle: &Handle, record: Record) -> io::Result<()> {
+        let path = self.path(handle);
+        // The dot keeps it from being read as a record.
+        let new = self.directory.join(format!(".{}", file_name(handle)));
+        let text = serde_json::to_vec(&record)?;
+        let written = fs::write(&new, &text).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => fs::create_dir_all(&self.directory).and_then(|()| fs::write(&new, &text)),
+            _ => Err(error),
+        });
+        if let Err(error) = written.and_then(|()| fs::rename(&new, path)) {
+            // On a full disk the file may be there and empty.
+            let _ = fs::remove_file(&new);
+            return Err(error);
+        }
+        self.known().insert(handle.clone(), record);
+        Ok(())
+    }
+
+    /// Forgets an attachment.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be removed; the attachment is forgotten all the same.
+    pub(crate) fn remove(&self, handle: &Handle) -> io::Result<()> {
+        if self.known().remove(handle).is_none() {
+            return Ok(());
+        }
+        match fs::remove_file(self.path(handle)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn of(&self, handle: &Handle) -> Option<Record> {
+        self.known().get(handle).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<(Handle, Record)> {
+        self.known().iter().map(|(handle, record)| (handle.clone(), record.clone())).collect()
+    }
+
+    fn path(&self, handle: &Handle) -> PathBuf {
+        self.directory.join(file_name(handle))
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<Handle, Record>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Named as tombstones are: the container's id holds no `@`, and neither part a `/`.
+fn file_name(handle: &Handle) -> String {
+    handle.as_str().replacen('/', "@", 1)
+}
+
+fn read(directory: &Path) -> io::Result<BTreeMap<Handle, Record>> {
+    let mut known = BTreeMap::new();
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(known),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some((container_id, ifname)) = name.split_once('@') else { continue };
+        if container_id.starts_with('.') {
+            continue;
+        }
+        match serde_json::from_slice(&fs::read(entry.path())?) {
+            Ok(record) => drop(known.insert(Handle::new(container_id, ifname), record)),
+            Err(error) => warn!(%error, path = %entry.path().display(), "record of an attachment is damaged"),
+        }
+    }
+    Ok(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(network: &str) -> Record {
+        let addr = "10.0.0.1".parse().unwrap();
+        Record { network: network.to_owned(), addr, mac: Mac([2, 0, 0, 0, 0, 1]), ports: Vec::new() }
+    }
+
+    #[test]
+    fn what_was_put_is_there_after_a_restart_and_what_was_removed_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deep/attachments");
+        let records = Records::open(path.clone());
+        let (a, b) = (Handle::new("a.b-c", "eth0"), Handle::new("b", "x@y"));
+        records.put(&a, record("one")).unwrap();
+        records.put(&b, record("two")).unwrap();
+        records.put(&a, record("three")).unwrap();
+        let again = Records::open(path.clone());
+        assert_eq!(again.all(), [(a.clone(), record("three")), (b.clone(), record("two"))]);
+        again.remove(&a).unwrap();
+        again.remove(&a).unwrap();
+        assert_eq!(Records::open(path).all(), [(b, record("two"))]);
+    }
+
+    #[test]
+    fn a_write_that_was_cut_off_hides_no_other_record() {
+        let directory = tempfile::tempdir().unwrap();
+        let records = Records::open(directory.path().to_path_buf());
+        records.put(&Handle::new("whole", "eth0"), record("n")).unwrap();
+        fs::write(directory.path().join("torn@eth0"), b"{\"netw").unwrap();
+        fs::write(directory.path().join(".half@eth0"), serde_json::to_vec(&record("n")).unwrap()).unwrap();
+        let known = Records::open(directory.path().to_path_buf()).all();
+        assert_eq!(known, [(Handle::new("whole", "eth0"), record("n"))]);
+    }
+}
