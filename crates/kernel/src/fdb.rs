@@ -72,15 +72,21 @@ fn entry(message: RouteNetlinkMessage, link: u32) -> Option<(Mac, IpAddr)> {
     if message.header.ifindex != link || message.header.state != NeighbourState::Permanent {
         return None;
     }
+    let (mac, remote) = parts(message.attributes);
+    Some((mac?, remote?))
+}
+
+/// An entry's Ethernet address and the VTEP behind which it is.
+pub(crate) fn parts(attributes: Vec<NeighbourAttribute>) -> (Option<Mac>, Option<IpAddr>) {
     let (mut mac, mut remote) = (None, None);
-    for attribute in message.attributes {
+    for attribute in attributes {
         match attribute {
             NeighbourAttribute::LinkLayerAddress(bytes) => mac = <[u8; 6]>::try_from(bytes).ok().map(Mac),
             NeighbourAttribute::Destination(addr) => remote = ip(addr),
             _ => {}
         }
     }
-    Some((mac?, remote?))
+    (mac, remote)
 }
 
 /// An entry's destination belongs to the family that its length tells: the message's own is `AF_BRIDGE`.

@@ -12,6 +12,7 @@
 //! - [`executor`]: does the planner's steps and tells what is there
 //! - [`nft`]: renders the planner's rule set to nf_tables, one transaction each
 //! - [`datapath`], [`memory`]: the seam that agents work against, and the kernel that tests put there
+//! - [`monitor`]: what changes, told as it happens
 //! - [`sysctl`], [`cgroup`], [`process`]: settings of a namespace, groups of processes, and how a process is started in them
 //! - [`cni_wire`]: how `podnet-cni` and the agent talk
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -24,6 +25,7 @@ pub mod executor;
 pub mod fdb;
 pub mod link;
 pub mod memory;
+pub mod monitor;
 pub mod neigh;
 pub mod netlink;
 pub mod netns;

@@ -44,6 +44,21 @@ pub fn list(socket: &mut RtSocket, link: u32) -> Result<Vec<(IpAddr, Mac)>, Netl
     Ok(found.into_iter().filter_map(|message| neighbour(message, link)).collect())
 }
 
+/// All permanent neighbours, each with the index of its device.
+///
+/// # Errors
+/// Why the kernel refused.
+pub fn list_all(socket: &mut RtSocket) -> Result<Vec<(u32, IpAddr, Mac)>, NetlinkError> {
+    let message = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
+    let found = socket.dump(&Request::new(Operation::new("list", "neighbours"), message, 0))?;
+    let entry = |message: RouteNetlinkMessage| {
+        let RouteNetlinkMessage::NewNeighbour(ref inner) = message else { return None };
+        let link = inner.header.ifindex;
+        neighbour(message, link).map(|(addr, mac)| (link, addr, mac))
+    };
+    Ok(found.into_iter().filter_map(entry).collect())
+}
+
 pub(crate) fn set(link: u32, addr: IpAddr, mac: Mac) -> Request {
     let mut message = naming(link, addr);
     message.header.state = NeighbourState::Permanent;
@@ -75,8 +90,14 @@ fn neighbour(message: RouteNetlinkMessage, link: u32) -> Option<(IpAddr, Mac)> {
     if message.header.ifindex != link || message.header.state != NeighbourState::Permanent {
         return None;
     }
+    let (addr, mac) = parts(message.attributes);
+    Some((addr?, mac?))
+}
+
+/// A neighbour's address and its Ethernet address.
+pub(crate) fn parts(attributes: Vec<NeighbourAttribute>) -> (Option<IpAddr>, Option<Mac>) {
     let (mut addr, mut mac) = (None, None);
-    for attribute in message.attributes {
+    for attribute in attributes {
         match attribute {
             NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => addr = Some(found.into()),
             NeighbourAttribute::Destination(NeighbourAddress::Inet6(found)) => addr = Some(found.into()),
@@ -84,5 +105,5 @@ fn neighbour(message: RouteNetlinkMessage, link: u32) -> Option<(IpAddr, Mac)> {
             _ => {}
         }
     }
-    Some((addr?, mac?))
+    (addr, mac)
 }

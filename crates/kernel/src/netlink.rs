@@ -9,7 +9,7 @@ mod error;
 mod request;
 mod rt_socket;
 
-pub(crate) use connection::{Connection, Frame};
+pub(crate) use connection::{Connection, Frame, News};
 pub use error::{BatchError, NetlinkError, Operation};
 pub use request::Request;
 pub use rt_socket::{Replies, RtSocket};

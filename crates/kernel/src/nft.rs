@@ -8,6 +8,7 @@ mod element;
 mod expression;
 mod listing;
 mod object;
+mod passage;
 mod rule;
 mod transaction;
 
@@ -19,6 +20,7 @@ use crate::{
     netlink::{Connection, NetlinkError},
     netns::NetNs,
 };
+pub use passage::ForwardChain;
 use transaction::Transaction;
 
 /// A blocking socket of the netfilter family, in one namespace. All tables are of family `ip`.
@@ -42,6 +44,11 @@ impl NftSocket {
     /// Where the namespace cannot be entered, and as [`NftSocket::open`].
     pub fn open_in(netns: &NetNs) -> Result<Self, NftError> {
         netns.run(Self::open).map_err(NetlinkError::from)?
+    }
+
+    /// The number by which the kernel tells this socket's doings from others'.
+    pub(crate) fn port(&self) -> Result<u32, NetlinkError> {
+        self.connection.port()
     }
 
     /// Makes the table hold exactly `rules`, whatever was in it.

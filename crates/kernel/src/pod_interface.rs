@@ -5,6 +5,7 @@
 //! entry for the pod. So neither side ever asks (ARP, ND), and no proxy has to answer.
 
 mod check;
+pub mod host_end;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -22,6 +23,7 @@ use crate::{
 };
 
 pub use check::Difference;
+pub use host_end::HostEnd;
 
 /// The gateway of every pod for IPv4: link-local (RFC 3927), so it can be no pod's and no node's.
 pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
@@ -145,6 +147,12 @@ impl PodInterface {
         let v4 = self.addr.iter().any(IpAddr::is_ipv4).then_some(GATEWAY_V4.into());
         let v6 = self.addr.iter().any(IpAddr::is_ipv6).then_some(GATEWAY_V6.into());
         v4.into_iter().chain(v6).collect()
+    }
+
+    /// What of it is in the node's namespace.
+    #[must_use]
+    pub fn host_end(&self) -> HostEnd {
+        HostEnd { ifname: self.host_ifname.clone(), addrs: self.addr.clone(), pod_mac: self.pod_mac, mtu: self.mtu }
     }
 
     /// Routes, neighbours and the other end go with the device.

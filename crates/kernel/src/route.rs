@@ -83,7 +83,7 @@ pub fn list(socket: &mut RtSocket, protocol: u8) -> Result<Vec<Route>, NetlinkEr
         message.header.table = RouteHeader::RT_TABLE_MAIN;
         let request = Request::new(Operation::new("list", "routes"), RouteNetlinkMessage::GetRoute(message), 0);
         let found = socket.dump(&request)?;
-        routes.extend(found.into_iter().filter_map(route).filter(|route| route.protocol == protocol));
+        routes.extend(found.into_iter().filter_map(from_message).filter(|route| route.protocol == protocol));
     }
     Ok(routes)
 }
@@ -135,7 +135,8 @@ fn naming(dst: IpNet, protocol: u8) -> RouteMessage {
     message
 }
 
-fn route(message: RouteNetlinkMessage) -> Option<Route> {
+/// The route of the main table that a message shows; none where it shows something else.
+pub(crate) fn from_message(message: RouteNetlinkMessage) -> Option<Route> {
     let RouteNetlinkMessage::NewRoute(message) = message else { return None };
     let header = &message.header;
     if header.table != RouteHeader::RT_TABLE_MAIN {

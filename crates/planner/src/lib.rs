@@ -5,6 +5,8 @@
 //! backends and answers with [`ruleset`] edits. [`ipam`] decides addresses, [`limits`] how a
 //! pod's traffic is held back. Nothing here has a clock, a socket or a file.
 //!
+//! [`repair`] says what others damaged, and when it is mended.
+//!
 //! [`ruleset`] is the one truth about Service and policy rules: it is rendered for the kernel and walked by virtual packets.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -12,6 +14,7 @@
 pub mod ipam;
 pub mod limits;
 pub mod overlay;
+pub mod repair;
 pub mod ruleset;
 pub mod services;
 pub mod step;

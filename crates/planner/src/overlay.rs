@@ -19,6 +19,7 @@
 //!
 //! What is planned depends on the objects alone, never on the order in which they came. Each change replans its own keys.
 
+mod damage;
 mod problem;
 mod rules;
 mod state;
@@ -30,6 +31,7 @@ use std::{
     net::IpAddr,
 };
 
+use ipnet::IpNet;
 use podnet_model::{Block, BlockCidr, Change, LinkName, Mac, Node, NodeName, Pool, PoolName};
 
 use crate::step::{RouteTarget, Step};
@@ -165,13 +167,23 @@ impl Overlay {
     /// alone.
     #[must_use]
     pub fn repair(&self, observed: &State) -> Vec<Step> {
+        diff(&self.planned, &self.ours(observed))
+    }
+
+    /// What of the things found is the overlay's to decide about.
+    fn ours(&self, observed: &State) -> State {
         let device = &self.config.vxlan_device;
         let mut ours = observed.clone();
         ours.vxlan = ours.vxlan.filter(|vxlan| vxlan.name == *device);
         ours.routes.retain(|_, target| !matches!(target, RouteTarget::Device(_)));
         ours.neighbours.retain(|(at, _), _| at == device);
         ours.fdb.retain(|(at, _), _| at == device);
-        diff(&self.planned, &ours)
+        ours
+    }
+
+    /// The ranges of the pools: where pods are.
+    pub fn pod_ranges(&self) -> impl Iterator<Item = IpNet> + '_ {
+        self.pools.values().map(|pool| pool.cidr)
     }
 
     /// What cannot be planned and why, each object once, in a fixed order.

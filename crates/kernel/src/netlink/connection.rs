@@ -45,6 +45,17 @@ pub(crate) struct Frame {
     pub(crate) payload: Vec<u8>,
 }
 
+/// What a socket that joined groups heard.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// Nothing more for now.
+    None,
+    /// These messages.
+    Frames(Vec<Frame>),
+    /// More than the buffer had room for: some are lost.
+    Lost,
+}
+
 /// What an acknowledgement says.
 pub(crate) type Acknowledgement = Result<(), (Errno, Option<String>)>;
 
@@ -121,6 +132,30 @@ impl Connection {
                 Err(error) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => {}
                 Err(source) => return Err(NetlinkError::Socket { action: "receive from", source }),
             }
+        }
+    }
+
+    /// Hears what is sent to a multicast group from now on.
+    pub(crate) fn join(&self, group: u32) -> Result<(), NetlinkError> {
+        self.socket.add_membership(group).map_err(failed("join a group with"))
+    }
+
+    /// The number by which the kernel tells this socket from others of its namespace and family.
+    pub(crate) fn port(&self) -> Result<u32, NetlinkError> {
+        let mut address = SocketAddr::new(0, 0);
+        self.socket.get_address(&mut address).map_err(failed("ask for the address of"))?;
+        Ok(address.port_number())
+    }
+
+    /// What was told since the last call, without waiting.
+    pub(crate) fn news(&mut self) -> Result<News, NetlinkError> {
+        match self.receive_with(RecvFlags::TRUNC | RecvFlags::DONTWAIT) {
+            Ok(frames) => Ok(News::Frames(frames)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(News::None),
+            // A datagram that was cut off is lost as well.
+            Err(error) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => Ok(News::Lost),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(News::Lost),
+            Err(source) => Err(NetlinkError::Socket { action: "receive from", source }),
         }
     }
 

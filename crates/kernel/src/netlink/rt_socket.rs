@@ -57,6 +57,11 @@ impl RtSocket {
         &self.netns
     }
 
+    /// The number by which the kernel tells this socket's doings from others'.
+    pub(crate) fn port(&self) -> Result<u32, NetlinkError> {
+        self.connection.port()
+    }
+
     /// The socket's descriptor, for what netlink does not offer.
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
         self.connection.descriptor()

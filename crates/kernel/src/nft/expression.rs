@@ -28,6 +28,7 @@ pub(super) enum Base {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum MetaKey {
     Mark = 3,
+    NfProtocol = 15,
     L4Protocol = 16,
 }
 

@@ -5,7 +5,7 @@ use rustix::io::Errno;
 
 use super::{
     NftError, element,
-    transaction::{Message, ip_head},
+    transaction::{FAMILY_IP, Message, head, ip_head},
 };
 use crate::netlink::{
     Connection, NetlinkError, Operation,
@@ -18,13 +18,13 @@ const TABLE: u16 = 1;
 const ATTEMPTS: usize = 8;
 
 pub(super) fn tables(connection: &mut Connection) -> Result<Vec<String>, NftError> {
-    let messages = dump(connection, Message::GetTable, &Operation::new("list", "tables"), |_| {})?;
+    let messages = dump(connection, FAMILY_IP, Message::GetTable, &Operation::new("list", "tables"), |_| {})?;
     Ok(messages.iter().filter_map(|message| attribute(message, TABLE)).map(text).collect())
 }
 
 pub(super) fn element_count(connection: &mut Connection, table: &str, set: &str) -> Result<usize, NftError> {
     let operation = Operation::new("list the elements of", format_args!("{set} in table {table}"));
-    let messages = dump(connection, Message::GetElements, &operation, |writer| {
+    let messages = dump(connection, FAMILY_IP, Message::GetElements, &operation, |writer| {
         writer.text(TABLE, table);
         element::name_set(writer, set);
     })?;
@@ -32,8 +32,9 @@ pub(super) fn element_count(connection: &mut Connection, table: &str, set: &str)
 }
 
 /// The attributes of each message that answers the question.
-fn dump(
+pub(super) fn dump(
     connection: &mut Connection,
+    family: u8,
     message: Message,
     operation: &Operation,
     body: impl Fn(&mut Writer),
@@ -43,7 +44,7 @@ fn dump(
         let sequence = connection.reserve(1);
         let mut writer = Writer::default();
         writer.message(message.kind(), NLM_F_REQUEST | NLM_F_DUMP, sequence, |writer| {
-            writer.raw(&ip_head());
+            writer.raw(&head(family, 0));
             body(writer);
         });
         connection.send(&writer.into_bytes())?;

@@ -190,7 +190,7 @@ pub(super) fn add_rules(transaction: &mut Transaction<'_>, name: &str, chain: &C
 }
 
 /// How `nft` keeps a comment: type 0 (`NFTNL_UDATA_RULE_COMMENT`), length, and text with its terminator, of which it takes 128 bytes.
-fn comment(text: &str) -> Vec<u8> {
+pub(super) fn comment(text: &str) -> Vec<u8> {
     const LONGEST: usize = 127;
     let mut end = text.len().min(LONGEST);
     while !text.is_char_boundary(end) {

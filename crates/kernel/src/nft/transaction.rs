@@ -11,8 +11,10 @@ const SUBSYSTEM: u16 = 10;
 /// `NFNL_MSG_BATCH_BEGIN` and its end.
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
-/// `NFPROTO_IPV4`: the family of every table here.
-const FAMILY: u8 = 2;
+/// `NFPROTO_IPV4`: the family of every table of podnet's.
+pub(super) const FAMILY_IP: u8 = 2;
+/// `NFPROTO_INET`.
+pub(super) const FAMILY_INET: u8 = 1;
 
 /// Messages of nf_tables (`enum nf_tables_msg_types`).
 #[derive(Clone, Copy)]
@@ -22,8 +24,10 @@ pub(super) enum Message {
     GetTable = 1,
     DelTable = 2,
     NewChain = 3,
+    GetChain = 4,
     DelChain = 5,
     NewRule = 6,
+    GetRule = 7,
     DelRule = 8,
     NewSet = 9,
     DelSet = 11,
@@ -47,11 +51,12 @@ pub(super) fn head(family: u8, resource: u16) -> [u8; 4] {
 
 /// The head of a message about tables of family `ip`.
 pub(super) fn ip_head() -> [u8; 4] {
-    head(FAMILY, 0)
+    head(FAMILY_IP, 0)
 }
 
 /// A transaction on one table that is being written.
 pub(super) struct Transaction<'a> {
+    family: u8,
     table: &'a str,
     writer: Writer,
     /// What each message is, in order: message `n` has sequence number `n + 1`.
@@ -68,10 +73,15 @@ struct Part {
 }
 
 impl<'a> Transaction<'a> {
+    /// On a table of family `ip`.
     pub(super) fn new(table: &'a str) -> Self {
+        Self::in_family(FAMILY_IP, table)
+    }
+
+    pub(super) fn in_family(family: u8, table: &'a str) -> Self {
         let mut writer = Writer::default();
         writer.message(BATCH_BEGIN, NLM_F_REQUEST, 0, |writer| writer.raw(&head(0, SUBSYSTEM)));
-        Self { table, writer, parts: Vec::new(), last: 0, edit: None, sets: 0 }
+        Self { family, table, writer, parts: Vec::new(), last: 0, edit: None, sets: 0 }
     }
 
     /// What follows belongs to that edit.
@@ -89,12 +99,12 @@ impl<'a> Transaction<'a> {
     pub(super) fn message(&mut self, message: Message, flags: u16, what: String, body: impl FnOnce(&mut Writer)) {
         /// Attribute 1 of every message of nf_tables names the table (`NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE` …).
         const TABLE: u16 = 1;
-        let (table, edit) = (self.table, self.edit);
+        let (family, table, edit) = (self.family, self.table, self.edit);
         self.parts.push(Part { edit, what });
         self.last = self.writer.len();
         let sequence = u32::try_from(self.parts.len()).unwrap_or(u32::MAX);
         self.writer.message(message.kind(), NLM_F_REQUEST | flags, sequence, |writer| {
-            writer.raw(&ip_head());
+            writer.raw(&head(family, 0));
             writer.text(TABLE, table);
             body(writer);
         });

@@ -207,3 +207,33 @@ fn what_a_pod_sends_at_once_is_not_dropped() {
     busy.into_iter().for_each(|thread| thread.join().unwrap());
     assert_eq!(lost, 0, "of 60 first packets");
 }
+
+#[test]
+fn what_others_do_to_the_nodes_end_is_found_and_mended() {
+    let mut pods = pods("mend", 2);
+    for interface in &pods.interfaces {
+        interface.create(&mut pods.host).unwrap();
+    }
+    let ends: Vec<HostEnd> = pods.interfaces.iter().map(PodInterface::host_end).collect();
+    assert!(host_end::damaged(&mut pods.host, &ends).unwrap().is_empty());
+    for damage in [
+        "ip route del 10.233.64.1/32",
+        "ip neigh del 10.233.64.1 dev pod1",
+        "ip link set pod1 mtu 1280",
+        "ip link set pod1 down",
+        "ip -6 route flush dev pod1",
+        "ip neigh flush all nud permanent",
+    ] {
+        pods.node.command(damage);
+        let damaged = host_end::damaged(&mut pods.host, &ends).unwrap();
+        assert!(!damaged.is_empty(), "{damage}");
+        damaged.iter().for_each(|damaged| damaged.mend(&mut pods.host).unwrap());
+        assert!(host_end::damaged(&mut pods.host, &ends).unwrap().is_empty(), "{damage}");
+        assert_eq!(pods.interfaces[0].check(&mut pods.host).unwrap(), [], "{damage}");
+    }
+    pods.node.command("ip link del pod2");
+    let damaged = host_end::damaged(&mut pods.host, &ends).unwrap();
+    assert_eq!(damaged[0].differences, [Difference::NoDevice("pod2".into())]);
+    assert!(!damaged[0].is_there());
+    damaged[0].mend(&mut pods.host).unwrap();
+}

@@ -274,6 +274,31 @@ fn repair_puts_back_what_others_removed_and_leaves_pods_routes_alone() {
 }
 
 #[test]
+fn damage_is_told_object_by_object() {
+    let overlay = cluster(EncapMode::Always);
+    let mut observed = overlay.desired().clone();
+    observed.routes.insert("10.233.64.5/32".parse().unwrap(), RouteTarget::Device("pn1234".into()));
+    assert_eq!(overlay.damages(&observed), []);
+    observed.vxlan.as_mut().unwrap().mtu = 1300;
+    observed.routes.remove(&"10.233.64.64/26".parse::<IpNet>().unwrap());
+    observed.routes.insert("10.233.64.128/26".parse().unwrap(), RouteTarget::Via("172.29.0.1".parse().unwrap()));
+    observed.routes.insert("10.233.99.0/26".parse().unwrap(), RouteTarget::Blackhole);
+    let told: Vec<String> = overlay.damages(&observed).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "device podnet.vxlan has MTU 1300 and not 1450",
+            "route 10.233.64.64/26 was removed or replaced",
+            "route 10.233.64.128/26 leads to 172.29.0.1 and not to 172.29.1.13 on podnet.vxlan",
+            "route 10.233.99.0/26 is there and should not be",
+        ]
+    );
+    observed.vxlan = None;
+    observed.fdb.clear();
+    assert_eq!(overlay.damages(&observed).len(), 1 + 3 + 2);
+}
+
+#[test]
 fn a_device_that_was_changed_gets_all_its_entries_anew() {
     let overlay = cluster(EncapMode::Always);
     let mut observed = overlay.desired().clone();

@@ -1,0 +1,184 @@
+//! What changes in a namespace, told by the kernel as it happens (`rtnetlink(7)`, multicast groups; nf_tables has one of its own).
+//!
+//! What the sockets that are named when the monitor is opened do is left out by a filter in the kernel, as far as the kernel says whose
+//! work a notice is of (it does for rules, routes and neighbours): ten thousand routes of one's own would fill the buffer. Whoever
+//! listens has to expect notices of one's own work all the same. Where notices were lost for want of room, [`Notice::Lost`] says so:
+//! whoever listens looks at everything then.
+
+mod decode;
+mod filter;
+
+use std::{collections::BTreeSet, io, net::IpAddr};
+
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use podnet_model::Mac;
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::{
+    link::Link,
+    netlink::{Connection, NetlinkError, News, RtSocket},
+    netns::NetNs,
+    nft::NftSocket,
+    route::Route,
+};
+
+/// The groups of the route family (`enum rtnetlink_groups`).
+const LINK: u32 = 1;
+const NEIGHBOUR: u32 = 3;
+const IPV4_ADDRESS: u32 = 5;
+const IPV4_ROUTE: u32 = 7;
+const IPV6_ROUTE: u32 = 11;
+const IPV4_SETTINGS: u32 = 24;
+/// `NFNLGRP_NFTABLES`.
+const NF_TABLES: u32 = 7;
+/// As many notices as are handed over at once: a flood is taken in pieces.
+const MOST: usize = 4096;
+
+/// One thing that happened in the namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A device is there, or changed.
+    Link(Link),
+    /// A device is gone.
+    LinkGone(Link),
+    /// A device got or lost an IPv4 address.
+    Address {
+        /// The device's index.
+        device: u32,
+    },
+    /// A route of the main table was made or replaced.
+    Route(Route),
+    /// A route of the main table was removed. Those that go with their device are not told of.
+    RouteGone(Route),
+    /// A neighbour changed.
+    Neighbour {
+        /// The device's index.
+        device: u32,
+        /// The neighbour's address.
+        addr: IpAddr,
+        /// The Ethernet address of a permanent entry; none where it is gone or no longer permanent.
+        mac: Option<Mac>,
+    },
+    /// An FDB entry changed.
+    Fdb {
+        /// The device's index.
+        device: u32,
+        /// The inner destination.
+        mac: Mac,
+        /// Where a permanent entry leads; none where it is gone or no longer permanent.
+        remote: Option<IpAddr>,
+    },
+    /// A setting of IPv4 changed: forwarding or the reverse path filter.
+    Setting {
+        /// Of which device: its index; none where it is `all` or `default`.
+        device: Option<u32>,
+    },
+    /// A transaction of nf_tables.
+    Rules(Transaction),
+    /// Notices were lost.
+    Lost,
+}
+
+/// What is told of a transaction of nf_tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transaction {
+    /// The tables in which something was changed, with their family (`NFPROTO_*`: 2 is `ip`, 1 `inet`).
+    pub tables: BTreeSet<(u8, String)>,
+    /// Who did it: the process, where the kernel tells.
+    pub author: Option<Author>,
+}
+
+/// The process that changed something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Author {
+    /// Process id, as the machine's own namespace counts.
+    pub pid: u32,
+    /// The program's name, as in `/proc/<pid>/comm`.
+    pub name: String,
+}
+
+/// Listens in one namespace.
+#[derive(Debug)]
+pub struct Monitor {
+    route: Connection,
+    nft: Connection,
+    /// What of a transaction was told before its end.
+    open: Transaction,
+}
+
+impl Monitor {
+    /// Begins to listen in the calling thread's namespace. What is done through the sockets `routes` and `rules` is not told.
+    ///
+    /// # Errors
+    /// Where a socket cannot be opened.
+    pub fn open(routes: &RtSocket, rules: &NftSocket) -> Result<Self, NetlinkError> {
+        let filter = |source| NetlinkError::Socket { action: "filter", source };
+        let route = Connection::open(NETLINK_ROUTE)?;
+        filter::drop_messages_of(route.descriptor(), routes.port()?).map_err(filter)?;
+        for group in [LINK, NEIGHBOUR, IPV4_ADDRESS, IPV4_ROUTE, IPV6_ROUTE, IPV4_SETTINGS] {
+            route.join(group)?;
+        }
+        let nft = Connection::open(NETLINK_NETFILTER)?;
+        filter::drop_messages_of(nft.descriptor(), rules.port()?).map_err(filter)?;
+        nft.join(NF_TABLES)?;
+        Ok(Self { route, nft, open: Transaction::default() })
+    }
+
+    /// As [`Monitor::open`], in a namespace.
+    ///
+    /// # Errors
+    /// Where the namespace cannot be entered, and as there.
+    pub fn open_in(netns: &NetNs, routes: &RtSocket, rules: &NftSocket) -> Result<Self, NetlinkError> {
+        netns.run(|| Self::open(routes, rules))?
+    }
+
+    /// Waits until something happens, and tells it in the order in which it did, each family for itself.
+    ///
+    /// # Errors
+    /// Where a socket fails.
+    pub fn wait(&mut self) -> Result<Vec<Notice>, NetlinkError> {
+        loop {
+            let (route, nft) = (self.route.descriptor(), self.nft.descriptor());
+            let mut sockets = [PollFd::new(&route, PollFlags::IN), PollFd::new(&nft, PollFlags::IN)];
+            match poll(&mut sockets, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => {
+                    return Err(NetlinkError::Socket { action: "wait for", source: io::Error::from(errno) });
+                }
+            }
+            let notices = self.pending()?;
+            if !notices.is_empty() {
+                return Ok(notices);
+            }
+        }
+    }
+
+    /// What has happened since the last call, without waiting.
+    ///
+    /// # Errors
+    /// Where a socket fails.
+    pub fn pending(&mut self) -> Result<Vec<Notice>, NetlinkError> {
+        let mut notices = Vec::new();
+        while notices.len() < MOST {
+            match self.route.news()? {
+                News::Frames(frames) => notices.extend(frames.iter().filter_map(decode::route_family)),
+                News::Lost => notices.push(Notice::Lost),
+                News::None => break,
+            }
+        }
+        while notices.len() < 2 * MOST {
+            match self.nft.news()? {
+                News::Frames(frames) => {
+                    let open = &mut self.open;
+                    notices.extend(frames.iter().filter_map(|frame| decode::nf_tables(frame, open)));
+                }
+                News::Lost => notices.push(Notice::Lost),
+                News::None => break,
+            }
+        }
+        Ok(notices)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! From the kernel's messages to notices.
+
+use netlink_packet_core::ParseableParametrized;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::{Author, Notice, Transaction};
+use crate::{
+    fdb, link, neigh,
+    netlink::{
+        Frame,
+        attribute::{attribute, text},
+    },
+    route,
+};
+
+/// `RTM_NEWNETCONF` and `RTM_DELNETCONF` (`linux/rtnetlink.h`).
+const SETTINGS: std::ops::RangeInclusive<u16> = 80..=81;
+
+/// What a message of the route family tells; nothing where it is of no interest.
+pub(super) fn route_family(frame: &Frame) -> Option<Notice> {
+    if SETTINGS.contains(&frame.kind) {
+        return setting(&frame.payload);
+    }
+    match RouteNetlinkMessage::parse_with_param(&frame.payload, frame.kind).ok()? {
+        message @ RouteNetlinkMessage::NewLink(_) => link::from_message(message).map(Notice::Link),
+        RouteNetlinkMessage::DelLink(message) => {
+            link::from_message(RouteNetlinkMessage::NewLink(message)).map(Notice::LinkGone)
+        }
+        RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message) => {
+            Some(Notice::Address { device: message.header.index })
+        }
+        message @ RouteNetlinkMessage::NewRoute(_) => route::from_message(message).map(Notice::Route),
+        RouteNetlinkMessage::DelRoute(message) => {
+            route::from_message(RouteNetlinkMessage::NewRoute(message)).map(Notice::RouteGone)
+        }
+        RouteNetlinkMessage::NewNeighbour(message) => neighbour(message, true),
+        RouteNetlinkMessage::DelNeighbour(message) => neighbour(message, false),
+        _ => None,
+    }
+}
+
+fn neighbour(message: netlink_packet_route::neighbour::NeighbourMessage, there: bool) -> Option<Notice> {
+    use netlink_packet_route::neighbour::NeighbourState;
+    let device = message.header.ifindex;
+    let lasting = there && message.header.state == NeighbourState::Permanent;
+    if message.header.family == AddressFamily::Bridge {
+        let (mac, remote) = fdb::parts(message.attributes);
+        return Some(Notice::Fdb { device, mac: mac?, remote: remote.filter(|_| lasting) });
+    }
+    let (addr, mac) = neigh::parts(message.attributes);
+    Some(Notice::Neighbour { device, addr: addr?, mac: mac.filter(|_| lasting) })
+}
+
+/// `struct netconfmsg` is one byte, padded; the device is a signed number, negative for `all` and `default`.
+fn setting(payload: &[u8]) -> Option<Notice> {
+    const NETCONFA_IFINDEX: u16 = 1;
+    let index = attribute(payload.get(4..)?, NETCONFA_IFINDEX)?;
+    let index = i32::from_ne_bytes(index.try_into().ok()?);
+    Some(Notice::Setting { device: u32::try_from(index).ok() })
+}
+
+/// What a message of nf_tables tells. Those of a transaction come first and are gathered in `open`; the last one names its author.
+pub(super) fn nf_tables(frame: &Frame, open: &mut Transaction) -> Option<Notice> {
+    // enum nf_tables_msg_types, nft_gen_attributes
+    const NEW_GENERATION: u16 = 15;
+    const TABLE: u16 = 1;
+    const PROCESS: u16 = 2;
+    const PROCESS_NAME: u16 = 3;
+    /// `struct nfgenmsg`: family, version, resource.
+    const HEAD: usize = 4;
+    let attributes = frame.payload.get(HEAD..)?;
+    if frame.kind & 0xff != NEW_GENERATION {
+        open.tables.extend(attribute(attributes, TABLE).map(|name| (frame.payload[0], text(name))));
+        return None;
+    }
+    let pid = attribute(attributes, PROCESS).and_then(|pid| pid.try_into().ok()).map(u32::from_be_bytes);
+    let name = attribute(attributes, PROCESS_NAME).map(text).unwrap_or_default();
+    let tables = std::mem::take(&mut open.tables);
+    let author = pid.map(|pid| Author { pid, name });
+    (!tables.is_empty()).then_some(Notice::Rules(Transaction { tables, author }))
+}

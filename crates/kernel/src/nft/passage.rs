@@ -1,0 +1,174 @@
+//! Pods' packets through other people's chains.
+//!
+//! A verdict of nf_tables is final only where it drops: what podnet's own chains accept, a `FORWARD` chain with policy drop (Docker's, an
+//! administrator's `iptables -P FORWARD DROP`) drops all the same. So rules of podnet's own stand at the head of such chains, one pair
+//! for each range of pods, known by their comments. Nothing else in those chains is touched.
+
+use std::fmt;
+
+use ipnet::Ipv4Net;
+use netlink_packet_core::NLM_F_CREATE;
+
+use super::{
+    NftError, NftSocket,
+    element::ACCEPT,
+    expression::{Base, Comparison, Expression, MetaKey, Register},
+    listing, object,
+    transaction::{FAMILY_INET, FAMILY_IP, Message, Transaction},
+};
+use crate::netlink::{
+    Operation,
+    attribute::{Writer, attribute, text},
+};
+
+/// How the comments of these rules begin.
+const MARK: &str = "podnet: ";
+/// Source and destination address in an IPv4 header.
+const SOURCE: u32 = 12;
+const DESTINATION: u32 = 16;
+const FIRST: Register = Register(0);
+
+/// A base chain of somebody else at the hook `forward`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardChain {
+    family: u8,
+    table: String,
+    name: String,
+    /// Whether it drops what none of its rules accepts.
+    pub drops: bool,
+    /// podnet's rules in it: handle and comment.
+    passages: Vec<(u64, String)>,
+}
+
+impl fmt::Display for ForwardChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = if self.family == FAMILY_INET { "inet" } else { "ip" };
+        write!(f, "{family} {} {}", self.table, self.name)
+    }
+}
+
+impl ForwardChain {
+    /// Whether podnet's rules in it are those that these ranges need: a pair for each where the chain drops, and none otherwise.
+    #[must_use]
+    pub fn lets_pass(&self, ranges: &[Ipv4Net]) -> bool {
+        let wanted = wanted(ranges, self.drops);
+        self.passages.len() == wanted.len()
+            && wanted.iter().all(|(comment, ..)| self.passages.iter().any(|(_, found)| found == comment))
+    }
+}
+
+impl NftSocket {
+    /// The base chains at the hook `forward` of families `ip` and `inet`, less those of the table `own`.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn forward_chains(&mut self, own: &str) -> Result<Vec<ForwardChain>, NftError> {
+        let mut chains = Vec::new();
+        for family in [FAMILY_IP, FAMILY_INET] {
+            let operation = Operation::new("list", "chains");
+            let found = listing::dump(&mut self.connection, family, Message::GetChain, &operation, |_| {})?;
+            chains.extend(found.iter().filter_map(|message| forward_chain(family, message)));
+        }
+        chains.retain(|chain| chain.family != FAMILY_IP || chain.table != own);
+        for chain in &mut chains {
+            let operation = Operation::new("list the rules of chain", &chain);
+            let name = |writer: &mut Writer| {
+                writer.text(1, &chain.table);
+                writer.text(2, &chain.name);
+            };
+            let rules = listing::dump(&mut self.connection, chain.family, Message::GetRule, &operation, name)?;
+            chain.passages = rules.iter().filter_map(|message| passage(message)).collect();
+        }
+        Ok(chains)
+    }
+
+    /// Makes podnet's rules in the chain those that these ranges need (see [`ForwardChain::lets_pass`]).
+    ///
+    /// # Errors
+    /// What the kernel refused; the chain is then as it was.
+    pub fn let_pass(&mut self, chain: &ForwardChain, ranges: &[Ipv4Net]) -> Result<(), NftError> {
+        const CHAIN: u16 = 2;
+        const HANDLE: u16 = 3;
+        const EXPRESSIONS: u16 = 4;
+        const USERDATA: u16 = 7;
+        let mut transaction = Transaction::in_family(chain.family, &chain.table);
+        for (handle, comment) in &chain.passages {
+            transaction.message(Message::DelRule, 0, format!("remove rule {comment:?} from chain {chain}"), |writer| {
+                writer.text(CHAIN, &chain.name);
+                writer.bytes(HANDLE, &handle.to_be_bytes());
+            });
+        }
+        for (comment, offset, range) in wanted(ranges, chain.drops) {
+            // Without NLM_F_APPEND it becomes the first rule.
+            transaction.message(Message::NewRule, NLM_F_CREATE, format!("add rule to chain {chain}"), |writer| {
+                writer.text(CHAIN, &chain.name);
+                writer.nested(EXPRESSIONS, |writer| {
+                    expressions(chain.family, offset, range).iter().for_each(|expression| expression.write(writer));
+                });
+                writer.bytes(USERDATA, &object::comment(&comment));
+            });
+        }
+        transaction.commit(&mut self.connection)
+    }
+}
+
+/// The rules that are needed: comment, field and range.
+fn wanted(ranges: &[Ipv4Net], drops: bool) -> Vec<(String, u32, Ipv4Net)> {
+    let pair = |range: &Ipv4Net| {
+        [(format!("{MARK}from {range}"), SOURCE, *range), (format!("{MARK}to {range}"), DESTINATION, *range)]
+    };
+    ranges.iter().filter(|_| drops).flat_map(pair).collect()
+}
+
+fn expressions<'a>(family: u8, offset: u32, range: Ipv4Net) -> Vec<Expression<'a>> {
+    let equal = |with: &[u8]| Expression::Compare { register: FIRST, how: Comparison::Equal, with: with.to_vec() };
+    let mut expressions = Vec::new();
+    if family == FAMILY_INET {
+        expressions.extend([Expression::Meta { to: FIRST, key: MetaKey::NfProtocol }, equal(&[FAMILY_IP])]);
+    }
+    let mask = u32::from_ne_bytes(range.netmask().octets());
+    expressions.extend([
+        Expression::Payload { to: FIRST, base: Base::Network, offset, length: 4 },
+        Expression::Bitwise { register: FIRST, mask, flip: 0 },
+        equal(&range.network().octets()),
+        Expression::Verdict { code: ACCEPT, chain: None },
+    ]);
+    expressions
+}
+
+fn forward_chain(family: u8, message: &[u8]) -> Option<ForwardChain> {
+    // enum nft_chain_attributes, nft_hook_attributes
+    const TABLE: u16 = 1;
+    const NAME: u16 = 3;
+    const HOOK: u16 = 4;
+    const POLICY: u16 = 5;
+    const TYPE: u16 = 7;
+    const HOOK_NUMBER: u16 = 1;
+    const FORWARD: u32 = 2;
+    const NF_DROP: u32 = 0;
+    let hook = attribute(attribute(message, HOOK)?, HOOK_NUMBER)?;
+    if be32(hook)? != FORWARD || text(attribute(message, TYPE)?) != "filter" {
+        return None;
+    }
+    Some(ForwardChain {
+        family,
+        table: text(attribute(message, TABLE)?),
+        name: text(attribute(message, NAME)?),
+        drops: attribute(message, POLICY).and_then(be32) == Some(NF_DROP),
+        passages: Vec::new(),
+    })
+}
+
+/// A rule's handle and comment, where it is one of podnet's.
+fn passage(message: &[u8]) -> Option<(u64, String)> {
+    const HANDLE: u16 = 3;
+    const USERDATA: u16 = 7;
+    let handle = u64::from_be_bytes(attribute(message, HANDLE)?.try_into().ok()?);
+    // See `object::comment`: type, length, text.
+    let comment = text(attribute(message, USERDATA)?.get(2..)?);
+    comment.starts_with(MARK).then_some((handle, comment))
+}
+
+fn be32(bytes: &[u8]) -> Option<u32> {
+    bytes.try_into().ok().map(u32::from_be_bytes)
+}

@@ -1,0 +1,46 @@
+//! Pods' packets through other people's chains.
+
+use ipnet::Ipv4Net;
+
+use crate::{nft::NftSocket, testing::TestNs};
+
+fn ranges() -> Vec<Ipv4Net> {
+    vec!["10.233.64.0/18".parse().unwrap(), "10.5.0.0/16".parse().unwrap()]
+}
+
+/// Mends every chain, and tells how many were not as they should be.
+fn mend(socket: &mut NftSocket, ranges: &[Ipv4Net]) -> usize {
+    let mut chains = socket.forward_chains("podnet").unwrap();
+    chains.retain(|chain| !chain.lets_pass(ranges));
+    chains.iter().for_each(|chain| socket.let_pass(chain, ranges).unwrap());
+    chains.len()
+}
+
+#[test]
+fn a_chain_with_policy_drop_lets_pods_pass_and_nothing_else() {
+    let namespace = TestNs::new("passage");
+    let mut socket = NftSocket::open_in(&namespace).unwrap();
+    assert_eq!(mend(&mut socket, &ranges()), 0);
+    namespace.command("iptables -A FORWARD -s 203.0.113.7 -j ACCEPT");
+    assert_eq!(mend(&mut socket, &ranges()), 0, "a chain that accepts needs nothing");
+    namespace.command("iptables -P FORWARD DROP");
+    namespace.command("nft add table inet other");
+    namespace.command("nft add chain inet other forward { type filter hook forward priority 10 ; policy drop ; }");
+    assert_eq!(mend(&mut socket, &ranges()), 2);
+    let rules = namespace.command("iptables -S FORWARD");
+    for rule in
+        ["-s 10.233.64.0/18 -m comment", "-d 10.5.0.0/16 -m comment --comment \"podnet: to 10.5.0.0/16\" -j ACCEPT"]
+    {
+        assert!(rules.contains(rule), "{rules}");
+    }
+    assert!(rules.trim_end().ends_with("-A FORWARD -s 203.0.113.7/32 -j ACCEPT"), "{rules}");
+    let rules = namespace.command("nft list chain inet other forward");
+    assert!(rules.contains("ip daddr 10.233.64.0/18 accept"), "{rules}");
+    assert_eq!(mend(&mut socket, &ranges()), 0);
+    assert_eq!(mend(&mut socket, &ranges()[..1]), 2, "a range that is no pool's any more goes");
+    namespace.command("iptables -F FORWARD");
+    assert_eq!(mend(&mut socket, &ranges()[..1]), 1);
+    namespace.command("iptables -P FORWARD ACCEPT");
+    assert_eq!(mend(&mut socket, &ranges()[..1]), 1);
+    assert!(!namespace.command("iptables -S FORWARD").contains("10.233"));
+}
