@@ -29,7 +29,7 @@ use records::Records;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use crate::{addresses::Addresses, socket::Serve, turns::Turns, underlay::Underlay, view::View};
+use crate::{addresses::Addresses, repair::PodEnds, socket::Serve, turns::Turns, underlay::Underlay, view::View};
 
 /// The host side's address on every pod's link; each link has just two ends, so that it need not differ.
 const HOST_MAC: Mac = Mac([0xee, 0xee, 0xee, 0xee, 0xee, 0xee]);
@@ -40,6 +40,7 @@ const SPARE_SOCKETS: usize = 8;
 pub struct Attachments {
     mtu: u32,
     addresses: Arc<Addresses>,
+    pods: Arc<PodEnds>,
     view: Arc<View>,
     sockets: Mutex<Vec<RtSocket>>,
     attached: mpsc::Sender<Attached>,
@@ -67,6 +68,7 @@ impl Attachments {
     pub fn new(
         underlay: &Underlay,
         addresses: Arc<Addresses>,
+        pods: Arc<PodEnds>,
         view: Arc<View>,
         attached: mpsc::Sender<Attached>,
         tombstones: PathBuf,
@@ -74,7 +76,7 @@ impl Attachments {
     ) -> Self {
         let (mtu, sockets, turns) = (underlay.pod_mtu(), Mutex::default(), Turns::default());
         let records = Records::open(records);
-        Self { mtu, addresses, view, sockets, attached, tombstones, records, turns }
+        Self { mtu, addresses, pods, view, sockets, attached, tombstones, records, turns }
     }
 
     fn interface(&self, netns: NetNs, attachment: &Attachment, addr: IpAddr, pod_mac: Mac) -> PodInterface {

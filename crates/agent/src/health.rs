@@ -4,7 +4,7 @@ use std::{
     fmt::Write as _,
     io,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -14,14 +14,17 @@ use axum::{Router, extract::State, http::StatusCode, routing::get};
 use crate::AgentConfig;
 
 /// What the health port tells.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Health(Arc<Facts>);
 
-#[derive(Debug)]
 struct Facts {
+    sources: Mutex<Vec<Source>>,
     ready: AtomicBool,
     configuration: String,
 }
+
+/// Metrics of a part of the agent.
+type Source = Box<dyn Fn() -> String + Send>;
 
 impl Health {
     /// Serves the port on a task of its own.
@@ -30,7 +33,11 @@ impl Health {
     ///
     /// When the port cannot be opened.
     pub async fn serve(config: &AgentConfig) -> io::Result<Self> {
-        let health = Self(Arc::new(Facts { ready: AtomicBool::new(false), configuration: format!("{config:#?}\n") }));
+        let health = Self(Arc::new(Facts {
+            ready: AtomicBool::new(false),
+            sources: Mutex::default(),
+            configuration: format!("{config:#?}\n"),
+        }));
         let router = Router::new()
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
@@ -44,6 +51,11 @@ impl Health {
             }
         });
         Ok(health)
+    }
+
+    /// Adds the metrics of a part of the agent, in the text format of Prometheus.
+    pub fn add_metrics(&self, source: impl Fn() -> String + Send + 'static) {
+        self.0.sources.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(source));
     }
 
     /// From now on the agent serves ADDs.
@@ -66,5 +78,8 @@ async fn metrics(State(health): State<Health>) -> String {
     // Writing to a String cannot fail.
     let _ = writeln!(text, "# HELP podnet_agent_ready Whether the agent serves CNI requests.");
     let _ = writeln!(text, "# TYPE podnet_agent_ready gauge\npodnet_agent_ready {ready}");
+    for source in health.0.sources.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        text.push_str(&source());
+    }
     text
 }

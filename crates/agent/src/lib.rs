@@ -1,6 +1,7 @@
 //! The node daemon: wiring and loops only. What is decided is decided in `planner`, what is done is done in `kernel`.
 //!
 //! - [`network`]: the cluster's changes become this node's links, routes and rules
+//! - [`repair`]: what others damage is heard of and mended
 //! - [`attach`]: CNI requests become pod interfaces; [`socket`] takes them in
 //! - [`addresses`]: which address a sandbox gets, kept in the [`journal`], published to the API
 //! - [`housekeeping`]: tombstones, publications, empty blocks
@@ -17,6 +18,7 @@ pub mod health;
 pub mod housekeeping;
 pub mod journal;
 pub mod network;
+pub mod repair;
 pub mod socket;
 pub mod turns;
 pub mod underlay;
@@ -41,7 +43,7 @@ use tracing::info;
 
 use crate::{
     addresses::Addresses, attach::Attachments, health::Health, housekeeping::Housekeeping, network::Network,
-    underlay::Underlay, view::View,
+    repair::Counts, underlay::Underlay, view::View,
 };
 
 /// Pods whose address waits to be published.
@@ -150,7 +152,12 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let addresses = Arc::new(Addresses::open(config.node.clone(), &config.journal(), client.clone())?);
     let view = Arc::new(View::new(config.node.clone()));
     let updates = watch(client.clone(), interest(&config.node));
-    let network = Network::start(&config, &underlay, addresses.clone(), view.clone(), updates)?;
+    let counts = Arc::new(Counts::default());
+    health.add_metrics({
+        let counts = counts.clone();
+        move || counts.metrics()
+    });
+    let network = Network::start(&config, &underlay, addresses.clone(), view.clone(), counts, updates)?;
     tokio::pin!(shutdown);
     tokio::select! {
         result = serve(&config, client, &underlay, addresses, view, network, &health) => result?,
@@ -175,6 +182,7 @@ async fn serve(
     let attachments = Arc::new(Attachments::new(
         underlay,
         addresses.clone(),
+        network.pods(),
         view.clone(),
         attached,
         config.tombstones(),

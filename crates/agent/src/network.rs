@@ -15,6 +15,7 @@ use podnet_client::watch::Update;
 use podnet_kernel::{
     datapath::{Datapath, KernelDatapath},
     executor::{self, Observed, StepFailed},
+    monitor::Notice,
     netlink::NetlinkError,
     nft::NftError,
 };
@@ -28,11 +29,17 @@ use podnet_planner::{
 use tokio::{
     runtime::Handle,
     sync::{mpsc, watch},
-    time::timeout,
+    time::timeout_at,
 };
 use tracing::{debug, error, info, warn};
 
-use crate::{AgentConfig, addresses::Addresses, underlay::Underlay, view::View};
+use crate::{
+    AgentConfig,
+    addresses::Addresses,
+    repair::{Counts, MendError, PodEnds, Repair},
+    underlay::Underlay,
+    view::View,
+};
 
 /// The table that holds every rule of ours.
 pub const TABLE: &str = "podnet";
@@ -61,6 +68,7 @@ pub enum NetworkError {
 /// The running network of this node.
 #[derive(Clone, Debug)]
 pub struct Network {
+    pods: Arc<PodEnds>,
     state: watch::Receiver<State>,
 }
 
@@ -86,6 +94,7 @@ impl Network {
         underlay: &Underlay,
         addresses: Arc<Addresses>,
         view: Arc<View>,
+        counts: Arc<Counts>,
         updates: mpsc::Receiver<Update>,
     ) -> Result<Self, NetworkError> {
         let (told, state) = watch::channel(State::Learning);
@@ -93,7 +102,10 @@ impl Network {
         let support = executor::support(datapath.route_socket()).map_err(NftError::from)?;
         let overlay =
             OverlayConfig { support, ..OverlayConfig::new(config.node.clone(), underlay.device.clone(), underlay.mtu) };
+        let pods = Arc::new(PodEnds::default());
+        let (repair, notices) = Repair::start(&mut datapath, underlay, pods.clone(), counts).map_err(NftError::from)?;
         let worker = Worker {
+            repair,
             overlay: Overlay::new(overlay),
             services: Services::new(ServicesConfig {
                 node: config.node.clone(),
@@ -109,8 +121,14 @@ impl Network {
         };
         let handle = Handle::current();
         let thread = thread::Builder::new().name("network".into());
-        thread.spawn(move || worker.run(&handle, updates)).map_err(NetworkError::Thread)?;
-        Ok(Self { state })
+        thread.spawn(move || worker.run(&handle, Events { updates, notices })).map_err(NetworkError::Thread)?;
+        Ok(Self { pods, state })
+    }
+
+    /// The node's ends of pods' interfaces: what is told here is kept whole.
+    #[must_use]
+    pub fn pods(&self) -> Arc<PodEnds> {
+        self.pods.clone()
     }
 
     /// Waits until what the cluster wants is in force for the first time.
@@ -132,12 +150,44 @@ impl Network {
 }
 
 struct Worker {
+    repair: Repair,
     overlay: Overlay,
     services: Services,
     datapath: KernelDatapath,
     addresses: Arc<Addresses>,
     view: Arc<View>,
     told: watch::Sender<State>,
+}
+
+/// What the worker waits for.
+struct Events {
+    updates: mpsc::Receiver<Update>,
+    notices: mpsc::Receiver<Vec<Notice>>,
+}
+
+/// What came.
+enum Event {
+    Update(Box<Update>),
+    Notices(Vec<Notice>),
+    Time,
+    End,
+}
+
+impl Events {
+    /// The next event, or [`Event::Time`] when it is time.
+    async fn next(&mut self, deadline: Option<Instant>) -> Event {
+        let waiting = async {
+            tokio::select! {
+                update = self.updates.recv() => update.map_or(Event::End, |update| Event::Update(Box::new(update))),
+                // Without a listener nothing is heard, and the network goes on.
+                Some(notices) = self.notices.recv() => Event::Notices(notices),
+            }
+        };
+        match deadline {
+            Some(deadline) => timeout_at(deadline.into(), waiting).await.unwrap_or(Event::Time),
+            None => waiting.await,
+        }
+    }
 }
 
 /// What a batch of changes comes to.
@@ -149,25 +199,33 @@ struct Work {
 }
 
 impl Worker {
-    fn run(mut self, handle: &Handle, mut updates: mpsc::Receiver<Update>) {
+    fn run(mut self, handle: &Handle, mut events: Events) {
         let mut synced = false;
         let mut pause = FIRST_PAUSE;
         // After a refusal: when it is tried again. Until then changes are only taken in.
         let mut again: Option<Instant> = None;
         loop {
-            let patience = again.map_or(Duration::MAX, |again| again.saturating_duration_since(Instant::now()));
-            let first = match handle.block_on(async { timeout(patience, updates.recv()).await }) {
-                Ok(Some(update)) => Some(update),
-                Ok(None) => return,
-                Err(_) => None,
+            let deadline = again.or_else(|| self.repair.due().filter(|_| synced));
+            let first = match handle.block_on(events.next(deadline)) {
+                Event::Update(update) => Some(*update),
+                Event::Notices(notices) => {
+                    self.repair.hear(&notices, &self.overlay);
+                    None
+                }
+                Event::Time => None,
+                Event::End => return,
             };
-            let work = self.plan(first, &mut updates);
+            while let Ok(notices) = events.notices.try_recv() {
+                self.repair.hear(&notices, &self.overlay);
+            }
+            let work = self.plan(first, &mut events.updates);
             synced |= work.synced;
             if !synced || again.is_some_and(|again| Instant::now() < again) {
                 continue;
             }
             // The first time, and after a refusal, nothing is known of what is there.
             let result = if work.synced || again.is_some() { self.converge() } else { self.apply(&work) };
+            let result = result.and_then(|()| self.mend());
             match result {
                 Ok(()) => {
                     (pause, again) = (FIRST_PAUSE, None);
@@ -206,6 +264,9 @@ impl Worker {
     }
 
     fn plan_change(&mut self, change: &Change, work: &mut Work) {
+        if matches!(change, Change::Pool(..)) {
+            self.repair.ranges_changed();
+        }
         self.view.learn(change);
         self.addresses.learn(change);
         work.steps.extend(self.overlay.apply(change));
@@ -245,6 +306,14 @@ impl Worker {
         Ok(())
     }
 
+    /// Mends what others damaged, where something is suspected.
+    fn mend(&mut self) -> Result<(), ApplyError> {
+        if self.repair.due().is_some_and(|due| due <= Instant::now()) {
+            self.repair.mend(&mut self.datapath, &self.overlay, &self.services)?;
+        }
+        Ok(())
+    }
+
     fn repairs(&mut self) -> Result<Vec<Step>, NetlinkError> {
         let observed = self.datapath.observe(&self.overlay.config().vxlan_device)?;
         Ok(self.overlay.repair(&overlay_state(observed)))
@@ -255,7 +324,7 @@ impl Worker {
     }
 }
 
-fn overlay_state(observed: Observed) -> OverlayState {
+pub(crate) fn overlay_state(observed: Observed) -> OverlayState {
     OverlayState {
         vxlan: observed.vxlan,
         tunnels: observed.tunnels,
@@ -273,4 +342,6 @@ enum ApplyError {
     Steps(#[from] StepFailed),
     #[error("cannot change the rules")]
     Rules(#[from] NftError),
+    #[error("cannot mend what others damaged")]
+    Mend(#[from] MendError),
 }

@@ -8,6 +8,7 @@ use podnet_planner::{
 
 use crate::{
     executor::{self, Applied, Observed, StepFailed},
+    monitor::Monitor,
     netlink::{NetlinkError, RtSocket},
     netns::NetNs,
     nft::{NftError, NftSocket},
@@ -73,6 +74,14 @@ impl KernelDatapath {
     /// The route family's socket, for what is no step: pods' interfaces.
     pub fn route_socket(&mut self) -> &mut RtSocket {
         &mut self.route
+    }
+
+    /// Begins to listen to what others do in the namespace: what is done through this datapath is not told.
+    ///
+    /// # Errors
+    /// Where a socket cannot be opened.
+    pub fn monitor(&self) -> Result<Monitor, NetlinkError> {
+        Monitor::open_in(self.route.netns(), &self.route, &self.nft)
     }
 
     /// The netfilter family's socket, for counting.

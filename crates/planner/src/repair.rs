@@ -49,6 +49,7 @@ impl Object {
     pub fn of(step: &Step) -> Self {
         match step {
             Step::SetVxlan(vxlan) => Self::Device(vxlan.name.clone()),
+            Step::SetTunnel(tunnel) => Self::Device(tunnel.name().clone()),
             Step::RemoveLink(name) => Self::Device(name.clone()),
             Step::SetRoute(route) | Step::RemoveRoute(route) => Self::Route(route.dst),
             Step::SetNeighbour(entry) | Step::RemoveNeighbour(entry) => {

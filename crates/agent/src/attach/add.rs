@@ -44,6 +44,7 @@ impl Attachments {
             }
             return Err(Failure { msg: format!("{}: {}", asker.pod, failure.msg), ..failure });
         }
+        self.pods.made(interface.host_end());
         let Asker { pod, uid, in_cluster, .. } = asker;
         info!(%pod, %addr, interface = %attachment.host_ifname, elapsed_us = elapsed_us(started), "pod attached");
         // The annotation is for people and tools: where the queue is full it is left out rather than the pod kept waiting.
@@ -117,6 +118,7 @@ impl Attachments {
         }
         // The node's end is of an earlier life of the attachment, whose sandbox is another one by now.
         warn!(interface = %host_ifname, "an interface that an earlier attachment left is removed");
+        self.pods.leaving(host_ifname);
         let again = self.with_socket(host_ifname, |socket| {
             pod_interface::remove(socket, host_ifname)?;
             interface.create(socket)

@@ -6,13 +6,14 @@ use podnet_kernel::{
     cni_wire::{Failure, Request, host_ifname},
     link,
     netlink::{NetlinkError, RtSocket},
+    pod_interface::HostEnd,
 };
 use podnet_model::LinkName;
 use podnet_planner::ipam::Handle;
 use serde_json::Value;
 use tracing::{info, warn};
 
-use super::{Attachments, records::Record};
+use super::{Attachments, pod_mac, records::Record};
 use crate::conflist;
 
 impl Attachments {
@@ -29,7 +30,10 @@ impl Attachments {
             let (container_id, ifname) = handle.as_str().split_once('/')?;
             (!present.contains(&host_ifname(container_id, ifname))).then_some(())
         };
-        for handle in self.addresses.handles().into_iter().filter(|handle| gone(handle).is_some()) {
+        let (left, held): (Vec<_>, Vec<_>) =
+            self.addresses.handles().into_iter().partition(|handle| gone(handle).is_some());
+        held.iter().filter_map(|handle| self.host_end(handle)).for_each(|end| self.pods.made(end));
+        for handle in left {
             match self.addresses.release(&handle) {
                 Ok(addr) => info!(%handle, ?addr, "address of a sandbox that is gone freed"),
                 Err(error) => warn!(%handle, error = &error as &dyn std::error::Error, "address not freed"),
@@ -41,6 +45,14 @@ impl Attachments {
             }
         }
         Ok(())
+    }
+
+    /// The node's end of an attachment of an earlier life of the agent.
+    fn host_end(&self, handle: &Handle) -> Option<HostEnd> {
+        let (container_id, ifname) = handle.as_str().split_once('/')?;
+        let addr = self.addresses.of(handle)?;
+        let pod_mac = self.records.of(handle).map_or_else(|| pod_mac(addr), |record| record.mac);
+        Some(HostEnd { ifname: host_ifname(container_id, ifname), addrs: vec![addr], pod_mac, mtu: self.mtu })
     }
 
     /// Frees what belongs to none of the attachments that the runtime still knows. Only what was attached to the network that the

@@ -16,6 +16,7 @@ impl Attachments {
     /// Removes the interface and frees the address of an attachment that may be there whole, in part or not at all.
     fn detach(&self, attachment: &Attachment) -> Result<(), Failure> {
         let _turn = self.turns.take(attachment.handle.clone());
+        self.pods.leaving(&attachment.host_ifname);
         self.with_socket(&attachment.host_ifname, |socket| pod_interface::remove(socket, &attachment.host_ifname))
             .map_err(|error| {
                 Failure::new(

@@ -19,6 +19,8 @@ impl Overlay {
         if planned.vxlan != found.vxlan {
             damages.extend(vxlan(planned.vxlan.as_ref(), found.vxlan.as_ref()));
         }
+        let tunnel = |name: &LinkName| Object::Device(name.clone());
+        compare(&planned.tunnels, &found.tunnels, tunnel, |tunnel| format!("{tunnel:?}"), &mut damages);
         compare(&planned.routes, &found.routes, |dst| Object::Route(*dst), describe, &mut damages);
         let neighbour = |(device, addr): &(LinkName, IpAddr)| Object::Neighbour(device.clone(), *addr);
         compare(&planned.neighbours, &found.neighbours, neighbour, ToString::to_string, &mut damages);

@@ -1,0 +1,62 @@
+//! How much was mended, for metrics.
+
+use std::{
+    fmt::Write as _,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use podnet_planner::repair::{Damage, Object};
+
+/// Counters since the agent's start.
+#[derive(Debug, Default)]
+pub struct Counts {
+    repaired: [AtomicU64; Object::KINDS.len()],
+    held_back: AtomicU64,
+    overruns: AtomicU64,
+}
+
+impl Counts {
+    pub(super) fn repaired<'a>(&self, damages: impl IntoIterator<Item = &'a Damage>) {
+        for damage in damages {
+            let kind = damage.object.kind();
+            if let Some(place) = Object::KINDS.iter().position(|known| *known == kind) {
+                self.repaired[place].fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub(super) fn held_back(&self) {
+        self.held_back.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn overrun(&self) {
+        self.overruns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// In the text format of Prometheus.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "# HELP podnet_repairs_total Objects of podnet's in the kernel that others had damaged, mended."
+        );
+        let _ = writeln!(text, "# TYPE podnet_repairs_total counter");
+        for (kind, count) in Object::KINDS.iter().zip(&self.repaired) {
+            let _ = writeln!(text, "podnet_repairs_total{{object=\"{kind}\"}} {}", count.load(Ordering::Relaxed));
+        }
+        for (name, help, count) in [
+            ("podnet_repairs_held_back_total", "Repairs put off because somebody keeps undoing them.", &self.held_back),
+            (
+                "podnet_notices_overruns_total",
+                "Times that notices of the kernel's were lost and all was looked at.",
+                &self.overruns,
+            ),
+        ] {
+            let _ =
+                writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {}", count.load(Ordering::Relaxed));
+        }
+        text
+    }
+}

@@ -1,0 +1,219 @@
+//! Which of the kernel's notices may mean damage.
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use ipnet::IpNet;
+use podnet_kernel::{
+    link::Link,
+    monitor::{Notice, Transaction},
+    route::{Route, Target},
+};
+use podnet_model::LinkName;
+use podnet_planner::{overlay::Overlay, step::ROUTE_PROTOCOL};
+
+use super::{GATHER, Repair};
+use crate::network::TABLE;
+
+/// `NFPROTO_IPV4`.
+const FAMILY_IP: u8 = 2;
+/// Other people's rules may change all the time: their chains are looked at this often at most.
+const PASSAGE_PAUSE: Duration = Duration::from_millis(200);
+/// As many causes are kept for the log.
+const HEARD: usize = 4;
+
+/// What may be damaged, and since when that is known.
+#[derive(Debug, Default)]
+pub(super) struct Suspicion {
+    /// Devices, routes, neighbours and FDB entries that lead to other nodes.
+    pub(super) overlay: Option<Instant>,
+    /// The node's ends of pods' interfaces.
+    pub(super) pods: Option<Instant>,
+    /// podnet's table.
+    pub(super) rules: Option<Instant>,
+    /// Settings for the whole namespace, and of the devices named.
+    pub(super) settings: Option<Instant>,
+    pub(super) settings_of: BTreeSet<LinkName>,
+    /// Other people's chains.
+    pub(super) passage: Option<Instant>,
+    /// Who changed those last.
+    pub(super) passage_by: String,
+    /// When those were looked at last.
+    pub(super) passage_seen: Option<Instant>,
+    /// Whether podnet's table is known to have been changed, and not just suspected because notices were lost.
+    pub(super) rules_touched: bool,
+    /// What was heard, in words.
+    pub(super) heard: Vec<String>,
+}
+
+impl Suspicion {
+    /// At its start an agent knows nothing of settings and other people's chains; the rest is looked at anyway.
+    pub(super) fn at_start() -> Self {
+        let now = Some(Instant::now());
+        Self { settings: now, passage: now, ..Self::default() }
+    }
+
+    fn everything(&mut self) {
+        let now = Instant::now();
+        for part in [&mut self.overlay, &mut self.pods, &mut self.rules, &mut self.settings, &mut self.passage] {
+            part.get_or_insert(now);
+        }
+    }
+
+    pub(super) fn passage(&mut self, now: Instant) {
+        self.passage.get_or_insert(now);
+    }
+
+    fn heard(&mut self, what: impl FnOnce() -> String) {
+        if self.heard.len() < HEARD {
+            self.heard.push(what());
+        }
+    }
+
+    /// When it is looked at.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let parts = [self.overlay, self.pods, self.rules, self.settings];
+        let seen = self.passage_seen.map(|seen| seen + PASSAGE_PAUSE);
+        let passage = self.passage.map(|since| seen.map_or(since + GATHER, |seen| seen.max(since + GATHER)));
+        parts.into_iter().flatten().map(|since| since + GATHER).chain(passage).min()
+    }
+
+    /// Adds what another one suspects.
+    pub(super) fn join(&mut self, other: Self) {
+        let earlier =
+            |mine: &mut Option<Instant>, theirs: Option<Instant>| *mine = [*mine, theirs].into_iter().flatten().min();
+        earlier(&mut self.overlay, other.overlay);
+        earlier(&mut self.pods, other.pods);
+        earlier(&mut self.rules, other.rules);
+        earlier(&mut self.settings, other.settings);
+        earlier(&mut self.passage, other.passage);
+        if self.passage_by.is_empty() {
+            self.passage_by = other.passage_by;
+        }
+        self.settings_of.extend(other.settings_of);
+        self.rules_touched |= other.rules_touched;
+    }
+}
+
+impl Repair {
+    pub(super) fn judge(&mut self, notice: &Notice, overlay: &Overlay) {
+        match notice {
+            Notice::Lost => {
+                self.counts.overrun();
+                self.suspicion.everything();
+                self.suspicion.heard(|| "notices of the kernel's were lost".into());
+            }
+            Notice::Link(link) => self.judge_link(link, overlay),
+            Notice::LinkGone(link) => self.judge_gone(link, overlay),
+            // The node's own addresses are the underlay's business.
+            Notice::Address { .. } => {}
+            Notice::Route(route) => self.judge_route(route, overlay, false),
+            Notice::RouteGone(route) => self.judge_route(route, overlay, true),
+            Notice::Neighbour { device, addr, mac } => {
+                let Some(device) = self.devices.get(device) else { return };
+                let planned = overlay.desired().neighbours.get(&(device.clone(), *addr));
+                if let Some(planned) = planned
+                    && Some(planned) != mac.as_ref()
+                {
+                    let what = format!("neighbour {addr} on {device} changed");
+                    self.suspect_overlay(|| what);
+                } else if self.pods.mac(device, *addr).is_some_and(|planned| Some(planned) != *mac) {
+                    let what = format!("neighbour {addr} on {device} changed");
+                    self.suspect_pods(|| what);
+                }
+            }
+            Notice::Fdb { device, mac, remote } => {
+                let Some(device) = self.devices.get(device) else { return };
+                let planned = overlay.desired().fdb.get(&(device.clone(), *mac));
+                if planned.is_some() && planned != remote.as_ref() {
+                    let what = format!("FDB entry {mac} on {device} changed");
+                    self.suspect_overlay(|| what);
+                }
+            }
+            Notice::Setting { device } => {
+                self.suspicion.settings.get_or_insert_with(Instant::now);
+                let name = device.and_then(|index| self.devices.get(&index));
+                self.suspicion.settings_of.extend(name.cloned());
+            }
+            Notice::Rules(transaction) => self.judge_rules(transaction),
+        }
+    }
+
+    fn judge_link(&mut self, link: &Link, overlay: &Overlay) {
+        self.devices.insert(link.index, link.name.clone());
+        if is_planned(overlay, &link.name) {
+            let state = if link.is_up { "changed" } else { "is down" };
+            self.suspect_overlay(|| format!("device {} {state}", link.name));
+        } else if self.pods.mtu(&link.name).is_some_and(|mtu| !link.is_up || link.mtu != mtu) {
+            self.suspect_pods(|| format!("device {} changed", link.name));
+        }
+    }
+
+    fn judge_gone(&mut self, link: &Link, overlay: &Overlay) {
+        self.devices.remove(&link.index);
+        if is_planned(overlay, &link.name) {
+            self.suspect_overlay(|| format!("device {} was deleted", link.name));
+        } else if self.pods.contains(&link.name) {
+            self.suspect_pods(|| format!("device {} was deleted", link.name));
+        }
+    }
+
+    fn judge_route(&mut self, route: &Route, overlay: &Overlay, gone: bool) {
+        let what = |done: &str| format!("route {} was {done} by protocol {}", route.dst, route.protocol);
+        let ours = route.protocol == ROUTE_PROTOCOL;
+        let planned = overlay.desired().routes.contains_key(&route.dst);
+        // A pod's route is its host prefix.
+        let of_pod = || is_host(route.dst) && self.pods.has_address(route.dst.addr());
+        match (planned, gone) {
+            (true, true) if ours => self.suspect_overlay(|| format!("route {} was deleted", route.dst)),
+            // What is planned and what is done may be apart for a moment; whether it is damage shows when it is looked at.
+            (true, false) => self.suspect_overlay(|| what("set")),
+            (false, true) if ours && of_pod() => self.suspect_pods(|| format!("route {} was deleted", route.dst)),
+            (false, false) if !ours && of_pod() => self.suspect_pods(|| what("set")),
+            (false, false) if ours && !matches!(route.target, Target::Device(_)) => {
+                self.suspect_overlay(|| what("made"));
+            }
+            _ => {}
+        }
+    }
+
+    fn judge_rules(&mut self, transaction: &Transaction) {
+        let author = || match &transaction.author {
+            Some(author) => format!("{} (process {})", author.name, author.pid),
+            None => "somebody".to_owned(),
+        };
+        if transaction.tables.contains(&(FAMILY_IP, TABLE.to_owned())) {
+            self.suspicion.rules.get_or_insert_with(Instant::now);
+            self.suspicion.rules_touched = true;
+            self.suspicion.heard(|| format!("{} changed table {TABLE}", author()));
+        }
+        if transaction.tables.iter().any(|(family, table)| *family != FAMILY_IP || table != TABLE) {
+            self.suspicion.passage(Instant::now());
+            self.suspicion.passage_by = author();
+        }
+    }
+
+    fn suspect_overlay(&mut self, what: impl FnOnce() -> String) {
+        self.suspicion.overlay.get_or_insert_with(Instant::now);
+        self.suspicion.heard(what);
+    }
+
+    fn suspect_pods(&mut self, what: impl FnOnce() -> String) {
+        self.suspicion.pods.get_or_insert_with(Instant::now);
+        self.suspicion.heard(what);
+    }
+}
+
+fn is_planned(overlay: &Overlay, device: &LinkName) -> bool {
+    overlay.config().vxlan_device == *device || overlay.desired().tunnels.contains_key(device)
+}
+
+fn is_host(dst: IpNet) -> bool {
+    match dst.addr() {
+        IpAddr::V4(_) => dst.prefix_len() == 32,
+        IpAddr::V6(_) => dst.prefix_len() == 128,
+    }
+}
