@@ -14,7 +14,7 @@ use kube::Client;
 use podnet_client::blocks::{BlockError, Blocks, Claim};
 use podnet_model::{BlockCidr, Change, NodeName};
 use podnet_planner::ipam::{
-    AllocationRequest, ClaimCandidate, Decision, Handle, IpamConfig, IpamError, JournalRecord, Moment, NodeIpam,
+    AllocationRequest, ClaimCandidate, Decision, Handle, Holder, IpamConfig, IpamError, JournalRecord, Moment, NodeIpam,
 };
 use tokio::{sync::Notify, time::timeout};
 use tracing::{info, warn};
@@ -191,6 +191,12 @@ impl Addresses {
     #[must_use]
     pub fn handles(&self) -> Vec<Handle> {
         self.ipam().holders().map(|(_, holder)| holder.handle.clone()).collect()
+    }
+
+    /// Everything that holds an address, and for whom.
+    #[must_use]
+    pub fn holders(&self) -> Vec<Holder> {
+        self.ipam().holders().map(|(_, holder)| holder.clone()).collect()
     }
 
     /// Waits until the journal takes nothing more; only a restart, which reads what is really there, helps then.

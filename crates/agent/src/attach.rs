@@ -1,12 +1,14 @@
 //! CNI requests: a sandbox gets its address and interface, or loses them.
 //!
 //! - [`add`], [`remove`], [`check`]: what is done for one attachment
+//! - [`limit`]: how fast its traffic may be
 //! - [`garbage`]: what is done for all of them
 //! - [`records`]: what was made for each
 
 mod add;
 mod check;
 mod garbage;
+mod limit;
 mod records;
 mod remove;
 
@@ -17,9 +19,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+pub use limit::{LimitError, Limited};
 use podnet_kernel::{
     cni_wire::{Failure, Reply, Request, Verb, host_ifname},
-    netlink::RtSocket,
+    netlink::{NetlinkError, RtSocket},
     netns::NetNs,
     pod_interface::{PodInterface, PodInterfaceError},
 };
@@ -97,12 +100,18 @@ impl Attachments {
         interface: &LinkName,
         work: impl FnOnce(&mut RtSocket) -> Result<T, PodInterfaceError>,
     ) -> Result<T, PodInterfaceError> {
+        self.lending(|source| PodInterfaceError::Check { interface: interface.clone(), source }, work)
+    }
+
+    fn lending<T, E>(
+        &self,
+        unopened: impl FnOnce(NetlinkError) -> E,
+        work: impl FnOnce(&mut RtSocket) -> Result<T, E>,
+    ) -> Result<T, E> {
         let spare = self.sockets.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut socket = match spare {
             Some(socket) => socket,
-            None => {
-                RtSocket::open().map_err(|source| PodInterfaceError::Check { interface: interface.clone(), source })?
-            }
+            None => RtSocket::open().map_err(unopened)?,
         };
         let result = work(&mut socket);
         let mut spares = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);

@@ -34,6 +34,7 @@ pub fn write(directory: &Path, socket: &Path, tombstones: &Path) -> io::Result<P
                 "ips": true,
                 "mac": true,
                 "ipRanges": true,
+                "bandwidth": true,
                 "dns": true,
             },
         }],

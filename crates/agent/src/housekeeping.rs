@@ -12,8 +12,8 @@ use std::{
 
 use ipnet::IpNet;
 use kube::Client;
-use podnet_client::node;
-use podnet_model::NodeName;
+use podnet_client::{events, node};
+use podnet_model::{NodeName, PodKey};
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval, sleep, timeout},
@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 use crate::{
     AgentConfig, AgentError,
     addresses::Addresses,
-    attach::{Attached, Attachments},
+    attach::{Attached, Attachments, Limited},
     network::Network,
     underlay::Underlay,
     view::View,
@@ -107,6 +107,7 @@ impl Housekeeping {
             never = self.publish_blocks() => match never {},
             never = self.publish_pods(attached) => match never {},
             never = self.rounds() => match never {},
+            never = Box::pin(self.limit_pods()) => match never {},
             () = self.addresses.journal_broken() => Err(AgentError::Journal),
             error = network.ended() => Err(error.into()),
         }
@@ -146,6 +147,35 @@ impl Housekeeping {
         std::future::pending().await
     }
 
+    /// Brings what limits pods to what it should be.
+    pub fn mend_limits(&self) {
+        if let Err(error) = self.attachments.mend_limits() {
+            warn!(error = &error as &dyn Error, "limits of pods not mended; it is tried again");
+        }
+    }
+
+    /// Follows changes of pods' limits.
+    async fn limit_pods(&self) -> Infallible {
+        loop {
+            for pod in self.view.limits_changed().await {
+                match tokio::task::block_in_place(|| self.attachments.limit_again(&pod)) {
+                    Ok(Limited::InForce) => {}
+                    Ok(Limited::Refused { uid, reason }) => self.tell_refusal(&pod, &uid, &reason).await,
+                    Err(error) => warn!(%pod, error = &error as &dyn Error, "limits not changed; it is tried again"),
+                }
+            }
+        }
+    }
+
+    async fn tell_refusal(&self, pod: &PodKey, uid: &str, reason: &str) {
+        warn!(%pod, reason, "limits refused; those of before stay in force");
+        let message = format!("{reason}; the limits of before stay in force");
+        let told = events::warn_of_pod(&self.client, &self.node, (pod, uid), "InvalidLimit", &message);
+        if let Err(error) = in_time(told).await {
+            debug!(%pod, error = &*error as &dyn Error, "event not written");
+        }
+    }
+
     async fn rounds(&self) -> Infallible {
         let mut rounds = interval(ROUND);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -153,6 +183,7 @@ impl Housekeeping {
             rounds.tick().await;
             tokio::task::block_in_place(|| {
                 self.bury_tombstones();
+                self.mend_limits();
                 if let Err(error) = self.addresses.compact() {
                     warn!(error = &error as &dyn std::error::Error, "journal not compacted");
                 }

@@ -192,7 +192,9 @@ async fn serve(
     housekeeping.adopt_blocks().await;
     tokio::task::block_in_place(|| {
         housekeeping.bury_tombstones();
-        attachments.sweep()
+        attachments.sweep()?;
+        housekeeping.mend_limits();
+        Ok::<_, AgentError>(())
     })?;
     socket::listen(&config.socket, attachments).map_err(file("serve the CNI socket", &config.socket))?;
     conflist::write(&config.cni_conf_dir, &config.socket, &config.tombstones())

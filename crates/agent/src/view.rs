@@ -1,12 +1,12 @@
 //! What the agent knows of this node and its pods, so that an ADD asks nobody.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Condvar, Mutex, PoisonError},
     time::Duration,
 };
 
-use podnet_model::{Change, Namespace, NamespaceScope, NodeName, Pod, PodKey};
+use podnet_model::{Change, Namespace, NamespaceScope, NodeName, Pod, PodKey, limits::PodLimits};
 use tokio::sync::Notify;
 
 /// This node, its pods and the namespaces, as last told by the watch.
@@ -18,6 +18,9 @@ pub struct View {
     changed: Condvar,
     namespaces_changed: Condvar,
     without_subnet: Notify,
+    /// Pods whose limits changed, or are told for the first time.
+    limits_changed: Mutex<BTreeSet<PodKey>>,
+    limits_told: Notify,
 }
 
 impl View {
@@ -31,6 +34,8 @@ impl View {
             changed: Condvar::new(),
             namespaces_changed: Condvar::new(),
             without_subnet: Notify::new(),
+            limits_changed: Mutex::default(),
+            limits_told: Notify::new(),
         }
     }
 
@@ -39,6 +44,10 @@ impl View {
         match change {
             Change::Pod(key, pod) => {
                 let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+                if self.limits_differ(pods.get(key), pod.as_ref()) {
+                    self.limits_changed.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
+                    self.limits_told.notify_one();
+                }
                 match pod {
                     Some(pod) => pods.insert(key.clone(), pod.clone()),
                     None => pods.remove(key),
@@ -57,6 +66,23 @@ impl View {
                 self.without_subnet.notify_one();
             }
             _ => {}
+        }
+    }
+
+    fn limits_differ(&self, before: Option<&Pod>, now: Option<&Pod>) -> bool {
+        let unlimited = Ok(PodLimits::default());
+        // A pod that is gone is detached, which its limits go with.
+        now.is_some_and(|now| before.map_or(&unlimited, |before| &before.limits) != &now.limits)
+    }
+
+    /// Waits until limits of pods change, and tells whose.
+    pub async fn limits_changed(&self) -> BTreeSet<PodKey> {
+        loop {
+            self.limits_told.notified().await;
+            let changed = std::mem::take(&mut *self.limits_changed.lock().unwrap_or_else(PoisonError::into_inner));
+            if !changed.is_empty() {
+                return changed;
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! - [`connect`]: clients from a kubeconfig or from inside a pod
 //! - [`blocks`]: claims and publication of IPAM blocks
 //! - [`node`]: what a node says of itself
+//! - [`events`]: what people are to see of it
 //! - [`apply`]: create-or-update for the objects that podnet installs
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -11,5 +12,6 @@
 pub mod apply;
 pub mod blocks;
 pub mod connect;
+pub mod events;
 pub mod node;
 pub mod watch;

@@ -8,17 +8,19 @@ use std::{
 
 use podnet_kernel::{
     cni_wire::{Failure, host_ifname},
-    link,
     netlink::RtSocket,
+    pod_interface,
 };
 
 /// Removes the attachment's interface and leaves a tombstone by which the agent frees the address.
 pub(crate) fn delete(container_id: &str, ifname: &str, tombstones: &Path) -> Result<(), Failure> {
     let name = host_ifname(container_id, ifname);
+    let failed = |error: &dyn std::error::Error| {
+        Failure::new(Failure::INTERFACE, format!("cannot remove interface {name}: {error}"))
+    };
+    let mut socket = RtSocket::open().map_err(|error| failed(&error))?;
     // The route and the neighbour entry go with the link.
-    RtSocket::open()
-        .and_then(|mut socket| link::delete(&mut socket, &name))
-        .map_err(|error| Failure::new(Failure::INTERFACE, format!("cannot remove interface {name}: {error}")))?;
+    pod_interface::remove(&mut socket, &name).map_err(|error| failed(&error))?;
     leave_tombstone(container_id, ifname, tombstones).map_err(|error| {
         let place = tombstones.display();
         Failure::new(Failure::JOURNAL, format!("cannot leave a tombstone for {container_id} in {place}: {error}"))

@@ -13,12 +13,14 @@ use podnet_kernel::{
     netns::NetNs,
     pod_interface::{self, GATEWAY_V4, GATEWAY_V6, PodInterface, PodInterfaceError},
 };
-use podnet_model::{Pod, PodKey, cni::Wishes};
+use podnet_model::{Pod, PodKey, cni::Wishes, limits::PodLimits};
 use podnet_planner::ipam::{AllocationRequest, PoolList, PoolSource, Wish};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::{Attached, Attachment, Attachments, chain, missing_namespace, pod_mac, records::Record};
+use super::{
+    Attached, Attachment, Attachments, chain, limit::wished_limits, missing_namespace, pod_mac, records::Record,
+};
 use crate::addresses::{AssignError, Given};
 
 /// How long the watch may lag behind the runtime's.
@@ -37,7 +39,7 @@ impl Attachments {
         let (addr, anew) = self.address(&attachment, &asker)?;
         let mac = wishes.mac.unwrap_or_else(|| pod_mac(addr));
         let interface = self.interface(netns, &attachment, addr, mac);
-        if let Err(failure) = self.attach(request, &attachment, &interface, &wishes) {
+        if let Err(failure) = self.attach(request, &attachment, &interface, &wishes, &asker) {
             // What the attachment held before is still in use by the interface that is there.
             if anew {
                 self.free(&attachment);
@@ -83,15 +85,21 @@ impl Attachments {
         attachment: &Attachment,
         interface: &PodInterface,
         wishes: &Wishes,
+        asker: &Asker,
     ) -> Result<(), Failure> {
+        let limits = self.new_limits(asker)?;
         let network = request.config["name"].as_str().unwrap_or_default().to_owned();
-        let record = |addr| Record { network, addr, mac: interface.pod_mac, ports: wishes.ports.clone() };
+        let (ports, bandwidth) = (wishes.ports.clone(), limits.kept.clone());
+        let record = |addr| Record { network, addr, mac: interface.pod_mac, ports, bandwidth };
         self.make(interface, attachment)?;
         let recorded =
             interface.addr.first().map_or(Ok(()), |addr| self.records.put(&attachment.handle, record(*addr)));
-        recorded.map_err(|error| {
-            self.unmake(attachment);
+        let kept = recorded.map_err(|error| {
             Failure::new(Failure::JOURNAL, format!("cannot keep the record of {}: {error}", attachment.handle))
+        });
+        kept.and_then(|()| self.limit_new(attachment, &limits)).inspect_err(|_| {
+            self.unmake(attachment);
+            let _ = self.records.remove(&attachment.handle);
         })
     }
 
@@ -139,7 +147,8 @@ impl Attachments {
         let (Some(namespace), Some(name)) = (argument("K8S_POD_NAMESPACE"), argument("K8S_POD_NAME")) else {
             // A runtime without Kubernetes: the container stands for the pod.
             let (pod, uid) = (PodKey::new("", &request.container_id), Arc::from(""));
-            return Ok(Asker { pod, uid, wish: wished(Wish::default(), wishes), in_cluster: false });
+            let given = wished_limits(request, None)?;
+            return Ok(Asker { pod, uid, wish: wished(Wish::default(), wishes), given, in_cluster: false });
         };
         let key = PodKey::new(namespace, name);
         let uid = argument("K8S_POD_UID");
@@ -150,7 +159,8 @@ impl Attachments {
                 .to_owned(),
         })?;
         let wish = wished(self.wish(request, &pod)?, wishes);
-        Ok(Asker { pod: key, uid: pod.uid, wish, in_cluster: true })
+        let given = wished_limits(request, Some(&pod))?;
+        Ok(Asker { pod: key, uid: pod.uid, wish, given, in_cluster: true })
     }
 
     /// What the pod, its namespace and the CNI configuration say about its address.
@@ -191,11 +201,13 @@ fn conflist_pools(config: &Value) -> Result<Vec<Arc<str>>, &Value> {
 }
 
 /// For whom an ADD asks.
-struct Asker {
-    pod: PodKey,
-    uid: Arc<str>,
+pub(super) struct Asker {
+    pub(super) pod: PodKey,
+    pub(super) uid: Arc<str>,
     wish: Wish,
-    in_cluster: bool,
+    /// What the runtime asks for its traffic.
+    pub(super) given: PodLimits,
+    pub(super) in_cluster: bool,
 }
 
 /// What annotations say counts before what the runtime says, and that before the configuration's own pools.

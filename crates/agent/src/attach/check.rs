@@ -30,10 +30,13 @@ impl Attachments {
                     format!("cannot look at {}: {}", attachment.host_ifname, chain(&error)),
                 )
             })?;
-        if differences.is_empty() {
+        let limits = self.check_limits(&attachment).map_err(|error| {
+            Failure::new(Failure::INTERFACE, format!("cannot look at its limits: {}", chain(&error)))
+        })?;
+        let what: Vec<String> = differences.iter().map(ToString::to_string).chain(limits).collect();
+        if what.is_empty() {
             return Ok(());
         }
-        let what: Vec<String> = differences.iter().map(ToString::to_string).collect();
         Err(Failure::new(
             Failure::INTERFACE,
             format!("{} is not as it was made: {}", attachment.host_ifname, what.join("; ")),

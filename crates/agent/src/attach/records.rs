@@ -14,6 +14,7 @@ use std::{
 use podnet_model::{Mac, cni::PortMapping};
 use podnet_planner::ipam::Handle;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tracing::warn;
 
 /// One attachment as it was made.
@@ -28,6 +29,9 @@ pub(crate) struct Record {
     /// Ports of the node that lead to it.
     #[serde(default)]
     pub(crate) ports: Vec<PortMapping>,
+    /// What the runtime asked for its traffic beyond its pod's annotations: a value of the capability `bandwidth`.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub(crate) bandwidth: Value,
 }
 
 /// The records of this node.
@@ -134,7 +138,13 @@ mod tests {
 
     fn record(network: &str) -> Record {
         let addr = "10.0.0.1".parse().unwrap();
-        Record { network: network.to_owned(), addr, mac: Mac([2, 0, 0, 0, 0, 1]), ports: Vec::new() }
+        Record {
+            network: network.to_owned(),
+            addr,
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            ports: Vec::new(),
+            bandwidth: Value::Null,
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The CNI capability `bandwidth` (CNI conventions, "Dynamic Plugin specific fields"), which a runtime passes in `runtimeConfig`.
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::{Allowed, BANDWIDTHS, BURSTS, Bandwidth, InvalidLimit, PodLimits};
 
@@ -19,6 +19,20 @@ pub fn limits(value: &Value) -> Result<PodLimits, InvalidLimit> {
     limits.ingress.bandwidth = direction(value, "ingressRate", "ingressBurst")?;
     limits.egress.bandwidth = direction(value, "egressRate", "egressBurst")?;
     Ok(limits)
+}
+
+/// The value of the capability that asks for the bandwidths of these limits.
+#[must_use]
+pub fn value(limits: &PodLimits) -> Value {
+    let mut value = Map::new();
+    for (direction, limits) in [("ingress", &limits.ingress), ("egress", &limits.egress)] {
+        let Some(bandwidth) = limits.bandwidth else { continue };
+        value.insert(format!("{direction}Rate"), json!(bandwidth.rate));
+        if let Some(burst) = bandwidth.burst {
+            value.insert(format!("{direction}Burst"), json!(burst));
+        }
+    }
+    Value::Object(value)
 }
 
 fn direction(value: &Value, rate: &str, burst: &str) -> Result<Option<Bandwidth>, InvalidLimit> {
@@ -44,22 +58,21 @@ fn place(key: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
     fn rates_and_bursts_are_bits() {
         let limits =
-            limits(&json!({"ingressRate": 10_000_000, "ingressBurst": 1_000_000, "egressRate": 2000})).unwrap();
+            super::limits(&json!({"ingressRate": 10_000_000, "ingressBurst": 1_000_000, "egressRate": 2000})).unwrap();
         let bandwidth = |rate, burst| Some(Bandwidth { rate, burst, peak: None });
         assert_eq!(limits.ingress.bandwidth, bandwidth(10_000_000, Some(1_000_000)));
         assert_eq!(limits.egress.bandwidth, bandwidth(2000, None));
+        assert_eq!(super::limits(&value(&limits)), Ok(limits));
     }
 
     #[test]
     fn the_burst_that_runtimes_pass_for_none_is_none() {
-        let limits = limits(&json!({"egressRate": 1_000_000, "egressBurst": 2_147_483_647_u32})).unwrap();
+        let limits = super::limits(&json!({"egressRate": 1_000_000, "egressBurst": 2_147_483_647_u32})).unwrap();
         assert_eq!(limits.egress.bandwidth, Some(Bandwidth { rate: 1_000_000, burst: None, peak: None }));
     }
 
@@ -78,7 +91,7 @@ mod tests {
             (json!({"egressRate": -5}), "from 1k to 1P"),
             (json!({"egressBurst": 5000}), "runtimeConfig.bandwidth.egressBurst needs"),
         ] {
-            let error = limits(&value).unwrap_err().to_string();
+            let error = super::limits(&value).unwrap_err().to_string();
             assert!(error.contains(text), "{error}");
         }
     }

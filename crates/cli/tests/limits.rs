@@ -1,0 +1,156 @@
+//! Limits of pods' traffic, with real kubectl and real clients.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::{process::Command, time::Duration};
+
+use podnet_testnet::{Cluster, eventually};
+use serde_json::Value;
+
+const PODNET: &str = env!("CARGO_BIN_EXE_podnet");
+const SOON: Duration = Duration::from_secs(60);
+const INGRESS: &str = "kubernetes.io/ingress-bandwidth";
+const EGRESS: &str = "kubernetes.io/egress-bandwidth";
+
+/// A cluster with the scenario's pods, and one more on another node than the limited one.
+struct Scenario {
+    cluster: Cluster,
+    /// Where the limited pod is.
+    node: String,
+}
+
+impl Scenario {
+    fn up() -> Self {
+        let cluster = Cluster::up(PODNET, &["--nodes", "3"]);
+        cluster.apply_file("crates/cli/tests/manifests/06-bandwidth.yaml");
+        cluster.await_ready(&["limited", "free"], SOON);
+        let node = cluster.json(&["pod", "limited"])["spec"]["nodeName"].as_str().unwrap().to_owned();
+        let other = ["node1", "node2"].into_iter().find(|name| *name != node).unwrap();
+        cluster.apply(&pod("far", other, ""));
+        cluster.await_ready(&["far"], SOON);
+        cluster.exec("default", "far", &["iperf3", "-s", "-D"]).unwrap();
+        Self { cluster, node }
+    }
+
+    /// Megabits per second that arrive of a TCP transfer from a pod to `far`, or back.
+    fn rate(&self, pod: &str, back: bool, seconds: u32) -> f64 {
+        let far = self.cluster.json(&["pod", "far"])["status"]["podIP"].as_str().unwrap().to_owned();
+        let seconds = seconds.to_string();
+        let mut command = vec!["iperf3", "-J", "-t", &seconds, "-c", &far];
+        command.extend(back.then_some("-R"));
+        // The server serves one client after the other.
+        let report = eventually("iperf3", SOON, || self.cluster.exec("default", pod, &command));
+        let report: Value = serde_json::from_str(&report).unwrap();
+        report["end"]["sum_received"]["bits_per_second"].as_f64().unwrap() / 1e6
+    }
+
+    fn annotate(&self, pod: &str, annotations: &[&str]) {
+        self.cluster.kubectl(&[&["annotate", "--overwrite", "pod", pod], annotations].concat());
+    }
+
+    /// What shapes traffic on the limited pod's node: token buckets and the devices that traffic from pods is led through.
+    fn shaping(&self) -> Vec<String> {
+        let on_node = |arguments: &[&str]| {
+            let output =
+                Command::new("ip").args(["netns", "exec", &format!("podnet-{}", self.node)]).args(arguments).output();
+            String::from_utf8(output.unwrap().stdout).unwrap()
+        };
+        let qdiscs = on_node(&["tc", "qdisc", "show"]);
+        let devices = on_node(&["ip", "-o", "link", "show", "type", "ifb"]);
+        let ours = qdiscs.lines().filter(|line| ["tbf", "clsact"].iter().any(|kind| line.contains(kind)));
+        ours.chain(devices.lines()).map(str::to_owned).collect()
+    }
+
+    fn await_shaping(&self, what: &str, holds: impl Fn(&[String]) -> bool) {
+        eventually(what, SOON, || {
+            let shaping = self.shaping();
+            if holds(&shaping) { Ok(()) } else { Err(format!("{shaping:#?}\n{}", self.cluster.logs())) }
+        });
+    }
+
+    fn await_event(&self, pod: &str, part: &str) {
+        eventually(&format!("event of {pod} with {part}"), SOON, || {
+            let events = self.cluster.kubectl(&["events", "--for", &format!("pod/{pod}")]);
+            if events.contains(part) { Ok(()) } else { Err(events) }
+        });
+    }
+}
+
+fn pod(name: &str, node: &str, annotations: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, annotations: {{{annotations}}}}}\n\
+         spec: {{nodeName: {node}, containers: [{{name: t, image: podnet.local/tools, command: [sleep, infinity]}}]}}"
+    )
+}
+
+fn within(rate: f64, asked: f64, of: f64) -> bool {
+    (rate / asked - 1.0).abs() <= of
+}
+
+/// `tc` prints rates with the header of each frame counted in: 1450 bytes become 1464.
+fn has_buckets(shaping: &[String], rate: &str, count: usize) -> bool {
+    shaping.iter().filter(|line| line.starts_with("qdisc tbf") && line.contains(&format!("rate {rate}"))).count()
+        == count
+}
+
+#[test]
+fn limits_hold_in_both_directions_change_live_and_go_with_the_pod() {
+    let scenario = Scenario::up();
+    for (what, back) in [("from the pod", false), ("to the pod", true)] {
+        let rate = scenario.rate("limited", back, 6);
+        assert!(within(rate, 10.0, 0.05), "{what}: {rate} Mbit/s");
+    }
+    let rate = scenario.rate("free", false, 1);
+    assert!(rate > 100.0, "free: {rate} Mbit/s");
+
+    // Changed while it runs; a wrong value changes nothing and is told.
+    scenario.annotate("limited", &[&format!("{EGRESS}=40M"), &format!("{INGRESS}-")]);
+    scenario.await_shaping("the changed limits", |shaping| {
+        has_buckets(shaping, "40386Kbit", 1) && shaping.iter().filter(|line| line.starts_with("qdisc tbf")).count() == 1
+    });
+    let rate = scenario.rate("limited", false, 4);
+    assert!(within(rate, 40.0, 0.06), "{rate} Mbit/s");
+    scenario.annotate("limited", &[&format!("{EGRESS}=10Q")]);
+    scenario.await_event("limited", "the annotation kubernetes.io/egress-bandwidth is \"10Q\"");
+    assert!(has_buckets(&scenario.shaping(), "40386Kbit", 1));
+
+    scenario.cluster.kubectl(&["delete", "pod", "limited", "--now"]);
+    scenario.await_shaping("nothing left", <[String]>::is_empty);
+}
+
+#[test]
+fn a_wrong_limit_keeps_the_pod_from_running_and_harms_nothing_else() {
+    let scenario = Scenario::up();
+    let node = scenario.node.clone();
+    let before = scenario.shaping();
+    scenario.cluster.apply(&pod("wrong", &node, &format!("{INGRESS}: 10Q")));
+    scenario.await_event("wrong", "the annotation kubernetes.io/ingress-bandwidth is \"10Q\"; it must be a quantity");
+    assert_eq!(scenario.shaping(), before);
+    // Mended, it runs.
+    scenario.annotate("wrong", &[&format!("{INGRESS}=5M")]);
+    scenario.cluster.await_ready(&["wrong"], SOON);
+    assert!(has_buckets(&scenario.shaping(), "5048Kbit", 1));
+
+    // While the agent is down a pod goes and another one's limits change; others break what is there.
+    let agent = scenario.cluster.pid(&format!("{node}-agent"));
+    let _ = Command::new("kill").args(["-STOP", &agent.to_string()]).status().unwrap();
+    scenario.annotate("wrong", &[&format!("{EGRESS}=7M")]);
+    let tc = |arguments: &[&str]| {
+        let namespace = format!("podnet-{node}");
+        let done = Command::new("ip").args(["netns", "exec", &namespace, "tc"]).args(arguments).status().unwrap();
+        assert!(done.success(), "tc {arguments:?}");
+    };
+    let limited = scenario.shaping().iter().find(|line| line.contains("10096Kbit")).cloned().unwrap();
+    let device = limited.split_whitespace().skip_while(|word| *word != "dev").nth(1).unwrap().to_owned();
+    tc(&["qdisc", "del", "dev", &device, "root"]);
+    let _ = Command::new("kill").args(["-KILL", &agent.to_string()]).status().unwrap();
+    scenario.await_shaping("what was broken and what changed meanwhile", |shaping| {
+        has_buckets(shaping, "10096Kbit", 2)
+            && has_buckets(shaping, "7067Kbit", 1)
+            && has_buckets(shaping, "5048Kbit", 1)
+    });
+    // The running agent mends it, too.
+    tc(&["qdisc", "del", "dev", &device, "root"]);
+    scenario.await_shaping("what was broken again", |shaping| has_buckets(shaping, "10096Kbit", 2));
+    scenario.cluster.kubectl(&["delete", "pod", "limited", "wrong", "--now"]);
+    scenario.await_shaping("nothing left", <[String]>::is_empty);
+}
