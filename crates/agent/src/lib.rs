@@ -64,6 +64,10 @@ pub struct AgentConfig {
     pub cni_conf_dir: PathBuf,
     /// The device that leads to the other nodes; none means the device of the default route.
     pub underlay_device: Option<LinkName>,
+    /// Destinations outside the pools to which pods keep their own address, in spite of `natOutgoing`.
+    pub no_nat_cidrs: Vec<Ipv4Net>,
+    /// Routes to a node leave when its lease has expired, and not only with its Node object.
+    pub without_lost_nodes: bool,
     /// Services' addresses, so that unassigned ones are refused at once.
     pub service_cidr: Option<Ipv4Net>,
     /// Where health, metrics and configuration are served.

@@ -100,8 +100,11 @@ impl Network {
         let (told, state) = watch::channel(State::Learning);
         let mut datapath = KernelDatapath::open()?;
         let support = executor::support(datapath.route_socket()).map_err(NftError::from)?;
-        let overlay =
-            OverlayConfig { support, ..OverlayConfig::new(config.node.clone(), underlay.device.clone(), underlay.mtu) };
+        let overlay = OverlayConfig {
+            support,
+            without_lost_nodes: config.without_lost_nodes,
+            ..OverlayConfig::new(config.node.clone(), underlay.device.clone(), underlay.mtu)
+        };
         let pods = Arc::new(PodEnds::default());
         let (repair, notices) = Repair::start(&mut datapath, underlay, pods.clone(), counts).map_err(NftError::from)?;
         let worker = Worker {
@@ -111,6 +114,7 @@ impl Network {
                 node: config.node.clone(),
                 node_addrs: vec![NodeAddr(underlay.address.addr())],
                 pod_cidrs: Vec::new(),
+                no_nat_cidrs: config.no_nat_cidrs.clone(),
                 service_cidr: config.service_cidr.unwrap_or(NO_RANGE),
                 masquerade_mark: MASQUERADE_MARK,
             }),

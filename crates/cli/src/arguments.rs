@@ -229,6 +229,12 @@ pub(crate) struct AgentOptions {
     /// The device that leads to the other nodes; without it the device of the default route
     #[arg(long)]
     pub(crate) underlay_device: Option<String>,
+    /// Pods keep their own address towards this range, in spite of their pool's natOutgoing (may be given several times)
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) non_masquerade_cidr: Vec<Ipv4Net>,
+    /// Remove the routes to a node when its lease has expired (its condition Ready is Unknown), and not only with its Node object
+    #[arg(long)]
+    pub(crate) drop_lost_nodes: bool,
     /// Services' addresses, so that unassigned ones are refused at once
     #[arg(long)]
     pub(crate) service_cidr: Option<Ipv4Net>,

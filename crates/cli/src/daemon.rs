@@ -78,6 +78,8 @@ pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
         socket: options.socket,
         cni_conf_dir: options.cni_conf_dir,
         underlay_device: options.underlay_device.map(Into::into),
+        no_nat_cidrs: options.non_masquerade_cidr,
+        without_lost_nodes: options.drop_lost_nodes,
         service_cidr: options.service_cidr,
         health_address: options.health_address,
     };

@@ -15,4 +15,7 @@ pub struct Node {
     pub addr: NodeAddr,
     /// The node's address with its prefix length, where the node published it (`projectcalico.org/IPv4Address`).
     pub subnet: Option<IpNet>,
+    /// Its lease has expired: its condition `Ready` is `Unknown`, which the node lifecycle controller says of a node that it does not
+    /// hear from.
+    pub lost: bool,
 }

@@ -1,7 +1,7 @@
 //! The way to the other nodes' pods: devices, routes, neighbours and FDB entries of one node.
 //!
 //! Routes follow blocks. A block of this node is a blackhole, so that an address that no pod has is dropped here and not sent
-//! around; a pod's own route is longer and wins. For a block of another node, its pool says the way:
+//! around; a pod's own route is longer and wins. So is a block whose node is gone, until somebody else owns it. For a block of another node, its pool says the way:
 //!
 //! | `vxlanMode`, `ipipMode`  | the peer is on our subnet | it is not                |
 //! |--------------------------|---------------------------|--------------------------|
@@ -63,6 +63,8 @@ pub struct OverlayConfig {
     pub vni: u32,
     /// UDP port of VXLAN.
     pub port: u16,
+    /// A node whose lease has expired counts as gone: its routes leave before its Node object does.
+    pub without_lost_nodes: bool,
     /// Which tunnels the kernel can make.
     pub support: Support,
 }
@@ -92,6 +94,7 @@ impl OverlayConfig {
             ipip_device: "podnet.ipip".into(),
             vni: 4096,
             port: 4789,
+            without_lost_nodes: false,
             support: Support::ALL,
         }
     }
@@ -147,6 +150,7 @@ impl Overlay {
     pub fn apply(&mut self, change: &Change) -> Vec<Step> {
         let mut touched = Touched::default();
         match change {
+            Change::Block(cidr, Some(block)) if self.blocks.get(cidr) == Some(block) => return Vec::new(),
             Change::Node(name, node) => self.take_node(name, node.as_ref(), &mut touched),
             Change::Pool(name, pool) => self.take_pool(name, pool.as_ref(), &mut touched),
             Change::Block(cidr, block) => self.take_block(*cidr, block.as_ref(), &mut touched),
@@ -193,6 +197,13 @@ impl Overlay {
     }
 
     fn take_node(&mut self, name: &NodeName, node: Option<&Node>, touched: &mut Touched) {
+        let is_gone = |node: &&Node| self.config.without_lost_nodes && node.lost && node.name != self.config.node;
+        let node = node.filter(|node| !is_gone(node));
+        // A node's object changes all the time, its place in the network seldom.
+        let place = |node: &Node| (node.addr, node.subnet);
+        if self.nodes.get(name).map(place) == node.map(place) {
+            return;
+        }
         let mac = vtep_mac(name);
         let old = self.nodes.get(name).map(|old| old.addr.0);
         // Whoever shares an address or a MAC with it may win or lose it now: before the change and after it.
@@ -289,7 +300,12 @@ impl Overlay {
             self.problems.remove(&cidr);
             match self.blocks.get(&cidr).map(|block| self.target(block)) {
                 Some(Ok(target)) => after.routes.extend(target.map(|target| (cidr.0, target))),
-                Some(Err(problem)) => drop(self.problems.insert(cidr, problem)),
+                Some(Err(problem)) => {
+                    // Otherwise the packets would go out by the default route, and perhaps come back.
+                    let no_loop = problem.is_owner_gone(&self.config.node).then_some((cidr.0, RouteTarget::Blackhole));
+                    after.routes.extend(no_loop);
+                    self.problems.insert(cidr, problem);
+                }
                 None => {}
             }
         }

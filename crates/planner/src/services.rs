@@ -54,6 +54,8 @@ pub struct ServicesConfig {
     pub node_addrs: Vec<NodeAddr>,
     /// Where pods' addresses come from, beside the pools.
     pub pod_cidrs: Vec<Ipv4Net>,
+    /// Destinations outside the pools to which pods keep their own address, in spite of `natOutgoing`.
+    pub no_nat_cidrs: Vec<Ipv4Net>,
     /// Where ClusterIPs come from.
     pub service_cidr: Ipv4Net,
     /// The bits of the packet mark that ask for masquerading, [`MASQUERADE_MARK`] as a rule.
@@ -105,7 +107,8 @@ impl Services {
     /// Of a cluster of which nothing is known yet.
     #[must_use]
     pub fn new(config: ServicesConfig) -> Self {
-        let ranges = Ranges::new(config.pod_cidrs.iter().copied(), config.service_cidr);
+        let ranges =
+            Ranges::new(config.pod_cidrs.iter().copied(), config.no_nat_cidrs.iter().copied(), config.service_cidr);
         let mut node_addrs = Counted::default();
         node_addrs.replace(&BTreeSet::new(), &v4_of(&config.node_addrs));
         Self {

@@ -18,7 +18,7 @@ impl Inside {
         let mut names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
         let has = |name: &String| {
             name.starts_with("podnet-pod-")
-                && Self(name.clone()).run("ip -4 -o addr").is_ok_and(|text| text.contains(address))
+                && Self(name.clone()).run("ip -4 -o addr").is_ok_and(|text| text.contains(&format!("inet {address}/")))
         };
         Self(names.find(has).unwrap_or_else(|| panic!("no pod has {address}")))
     }

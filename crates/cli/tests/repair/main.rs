@@ -3,6 +3,7 @@
 
 mod damage;
 mod inside;
+mod modes;
 
 use std::time::Duration;
 

@@ -37,6 +37,12 @@ impl TryFrom<&api::Node> for Node {
             labels: Arc::new(node.metadata.labels.clone().unwrap_or_default()),
             addr,
             subnet,
+            lost: is_lost(node),
         })
     }
+}
+
+fn is_lost(node: &api::Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "Unknown")
 }

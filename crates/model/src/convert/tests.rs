@@ -160,6 +160,18 @@ fn a_nodes_subnet_comes_from_its_annotation() {
 }
 
 #[test]
+fn a_node_that_is_not_heard_from_is_lost() {
+    for (status, lost) in [("True", false), ("False", false), ("Unknown", true)] {
+        let node: core::Node = object(json!({
+            "metadata": {"name": "node1"},
+            "status": {"addresses": [{"type": "InternalIP", "address": "172.29.0.11"}],
+                       "conditions": [{"type": "DiskPressure", "status": "Unknown"}, {"type": "Ready", "status": status}]}
+        }));
+        assert_eq!(Node::try_from(&node).unwrap().lost, lost, "{status}");
+    }
+}
+
+#[test]
 fn a_node_without_an_address_is_refused_and_told_what_is_missing() {
     let node: core::Node = object(json!({"metadata": {"name": "node1"}}));
     assert_eq!(

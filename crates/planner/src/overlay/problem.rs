@@ -85,3 +85,10 @@ pub enum Problem {
         holder: NodeName,
     },
 }
+
+impl Problem {
+    /// Whether the node that has the block is not there, while `own`, this node, is.
+    pub(super) fn is_owner_gone(&self, own: &NodeName) -> bool {
+        matches!(self, Self::UnknownNode { node, .. } if node != own)
+    }
+}

@@ -14,7 +14,8 @@ fn overlay() -> Overlay {
 fn node(name: &str, addr: &str) -> Change {
     let addr: IpAddr = addr.parse().unwrap();
     let subnet = IpNet::new(addr, 24).unwrap();
-    let node = Node { name: name.into(), labels: Arc::default(), addr: NodeAddr(addr), subnet: Some(subnet) };
+    let node =
+        Node { name: name.into(), labels: Arc::default(), addr: NodeAddr(addr), subnet: Some(subnet), lost: false };
     Change::Node(name.into(), Some(node))
 }
 
@@ -222,10 +223,30 @@ fn a_change_of_one_block_is_one_step() {
 fn a_node_that_leaves_takes_its_routes_and_entries_with_it() {
     let mut overlay = cluster(EncapMode::Always);
     let steps = overlay.apply(&gone(&node("node3", "172.29.1.13")));
-    assert_eq!(steps.iter().map(kind).collect::<Vec<_>>(), ["no route", "no neighbour", "no fdb"]);
+    assert_eq!(steps.iter().map(kind).collect::<Vec<_>>(), ["route", "no neighbour", "no fdb"]);
+    // What is sent there does not go round: the way out of the cluster may lead back.
+    assert_eq!(route(&overlay, "10.233.64.128/26"), Some(RouteTarget::Blackhole));
     let problems: Vec<_> = overlay.problems().collect();
     let block = BlockCidr("10.233.64.128/26".parse().unwrap());
     assert_eq!(problems, [Problem::UnknownNode { block, node: "node3".into() }]);
+}
+
+#[test]
+fn a_node_whose_lease_expired_keeps_its_routes_unless_the_configuration_says_otherwise() {
+    let lost = |change: &Change, lost| match change.clone() {
+        Change::Node(name, Some(node)) => Change::Node(name, Some(Node { lost, ..node })),
+        other => other,
+    };
+    let node3 = node("node3", "172.29.1.13");
+    let mut patient = cluster(EncapMode::Always);
+    assert_eq!(patient.apply(&lost(&node3, true)), []);
+    let mut quick = cluster(EncapMode::Always);
+    quick.config.without_lost_nodes = true;
+    let kinds = |steps: Vec<Step>| steps.iter().map(kind).collect::<Vec<_>>();
+    assert_eq!(kinds(quick.apply(&lost(&node3, true))), ["route", "no neighbour", "no fdb"]);
+    assert_eq!(kinds(quick.apply(&lost(&node3, false))), ["fdb", "neighbour", "route"]);
+    assert_eq!(quick.desired(), patient.desired());
+    assert_eq!(quick.apply(&lost(&node("node1", "172.29.0.11"), true)), [], "itself a node always knows");
 }
 
 #[test]

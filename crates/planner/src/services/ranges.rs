@@ -12,7 +12,8 @@ use crate::ruleset::{Edit, RuleName, Set};
 #[derive(Debug)]
 pub(super) struct Ranges {
     configured: Vec<Ipv4Net>,
-    service_cidr: Ipv4Net,
+    /// Where pods keep their address though it is outside: the range of ClusterIPs, and what the node's configuration names.
+    excluded: Vec<Ipv4Net>,
     pools: BTreeMap<PoolName, (Ipv4Net, bool)>,
     sets: Sets,
 }
@@ -24,17 +25,21 @@ pub(super) struct Sets {
     pub(super) pods: Set,
     /// Pods of pools with `natOutgoing`.
     pub(super) nat_sources: Set,
-    /// Destinations within the cluster: pods and ClusterIPs.
+    /// Destinations to which pods keep their address: pods, ClusterIPs, and what is excluded.
     pub(super) no_nat_destinations: Set,
 }
 
 impl Ranges {
-    pub(super) fn new(configured: impl IntoIterator<Item = Ipv4Net>, service_cidr: Ipv4Net) -> Self {
+    pub(super) fn new(
+        configured: impl IntoIterator<Item = Ipv4Net>,
+        excluded: impl IntoIterator<Item = Ipv4Net>,
+        service_cidr: Ipv4Net,
+    ) -> Self {
         let configured: Vec<Ipv4Net> = configured.into_iter().map(|range| range.trunc()).collect();
+        let excluded: Vec<Ipv4Net> = excluded.into_iter().chain([service_cidr]).map(|range| range.trunc()).collect();
         let pools = BTreeMap::new();
-        let service_cidr = service_cidr.trunc();
-        let sets = Sets::new(&configured, service_cidr, &pools);
-        Self { configured, service_cidr, pools, sets }
+        let sets = Sets::new(&configured, &excluded, &pools);
+        Self { configured, excluded, pools, sets }
     }
 
     pub(super) const fn sets(&self) -> &Sets {
@@ -51,7 +56,7 @@ impl Ranges {
             Some(known) => self.pools.insert(name.clone(), known),
             None => self.pools.remove(name),
         };
-        let after = Sets::new(&self.configured, self.service_cidr, &self.pools);
+        let after = Sets::new(&self.configured, &self.excluded, &self.pools);
         let before = std::mem::replace(&mut self.sets, after);
         let mut edits = Vec::new();
         edit(&names.pods, &before.pods, &self.sets.pods, &mut edits);
@@ -62,12 +67,12 @@ impl Ranges {
 }
 
 impl Sets {
-    fn new(configured: &[Ipv4Net], service_cidr: Ipv4Net, pools: &BTreeMap<PoolName, (Ipv4Net, bool)>) -> Self {
+    fn new(configured: &[Ipv4Net], excluded: &[Ipv4Net], pools: &BTreeMap<PoolName, (Ipv4Net, bool)>) -> Self {
         let pods = || configured.iter().copied().chain(pools.values().map(|(cidr, _)| *cidr));
         Self {
             pods: widest(pods()),
             nat_sources: widest(pools.values().filter(|(_, nat)| *nat).map(|(cidr, _)| *cidr)),
-            no_nat_destinations: widest(pods().chain([service_cidr])),
+            no_nat_destinations: widest(pods().chain(excluded.iter().copied())),
         }
     }
 }

@@ -152,7 +152,7 @@ impl LabNode {
 fn objects(number: usize, underlay: Underlay) -> [Change; 2] {
     let subnet = underlay.address(number);
     let name = format!("node{number}").as_str().into();
-    let node = Node { name, labels: Arc::default(), addr: NodeAddr(subnet.addr()), subnet: Some(subnet) };
+    let node = Node { name, labels: Arc::default(), addr: NodeAddr(subnet.addr()), subnet: Some(subnet), lost: false };
     let cidr = BlockCidr(format!("10.233.{number}.0/26").parse().unwrap());
     let block = Block::new(cidr, Some(node.name.clone()));
     [Change::Node(node.name.clone(), Some(node)), Change::Block(cidr, Some(block))]

@@ -28,12 +28,13 @@ const PLAIN_CIDR: &str = "10.240.0.0/24";
 pub const SERVICE_CIDR: &str = "10.233.0.0/18";
 
 /// All names of the table: nodes, pods (the digit at the end is the node's), Services, and hosts outside of the cluster.
-pub const ADDRESSES: [(&str, Ipv4Addr); 36] = [
+pub const ADDRESSES: [(&str, Ipv4Addr); 37] = [
     ("node1", Ipv4Addr::new(172, 29, 0, 11)),
     ("node2", Ipv4Addr::new(172, 29, 0, 12)),
     ("node3", Ipv4Addr::new(172, 29, 1, 13)),
     ("control", Ipv4Addr::new(172, 29, 0, 254)),
     ("visitor", Ipv4Addr::new(198, 51, 100, 7)),
+    ("partner", Ipv4Addr::new(198, 51, 100, 200)),
     ("client1", Ipv4Addr::new(10, 233, 64, 1)),
     ("web1", Ipv4Addr::new(10, 233, 64, 2)),
     ("shop1", Ipv4Addr::new(10, 233, 64, 3)),
@@ -79,6 +80,7 @@ pub fn address(name: &str) -> Option<Ipv4Addr> {
 #[must_use]
 pub fn config(node: &str) -> ServicesConfig {
     ServicesConfig {
+        no_nat_cidrs: vec!["198.51.100.128/25".parse().expect("a range")],
         node: NodeName::from(node),
         node_addrs: vec![NodeAddr(IpAddr::V4(known(node)))],
         pod_cidrs: Vec::new(),
@@ -206,7 +208,7 @@ fn pool(name: &str, cidr: &str, nat_outgoing: bool) -> Change {
 
 fn node(name: &str) -> Change {
     let addr = NodeAddr(IpAddr::V4(known(name)));
-    let node = Node { name: name.into(), labels: Labels::default(), addr, subnet: None };
+    let node = Node { name: name.into(), labels: Labels::default(), addr, subnet: None, lost: false };
     Change::Node(name.into(), Some(node))
 }
 

@@ -133,6 +133,7 @@ node1 @visitor web1:8080         ⇒ direct
 
 # Pods out of the cluster: translated where the pool says natOutgoing, but not towards nodes or within the cluster.
 node1 client1  visitor:443       ⇒ direct!
+node1 client1  partner:443       ⇒ direct
 node2 client2  visitor:53/udp    ⇒ direct!
 node1 client1  control:6443      ⇒ direct!
 node1 plain1   visitor:443       ⇒ direct

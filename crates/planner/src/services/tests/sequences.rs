@@ -108,7 +108,13 @@ fn pod() -> impl Strategy<Value = Change> {
 
 fn node() -> impl Strategy<Value = Change> {
     (select(vec!["node1", "node2", "node3"]), option::of(0u8..3)).prop_map(|(name, addr)| {
-        let object = |b| Node { name: name.into(), labels: Labels::default(), addr: NodeAddr(ip(0, b)), subnet: None };
+        let object = |b| Node {
+            name: name.into(),
+            labels: Labels::default(),
+            addr: NodeAddr(ip(0, b)),
+            subnet: None,
+            lost: false,
+        };
         Change::Node(name.into(), addr.map(object))
     })
 }

@@ -1,0 +1,125 @@
+//! A pool changes while traffic flows: how its packets travel, and whether they leave the cluster with the node's address.
+
+use std::{
+    net::{IpAddr, UdpSocket},
+    time::Duration,
+};
+
+use podnet_testnet::{Cluster, eventually};
+use serde_json::Value;
+
+use crate::{
+    PODNET, SOON,
+    inside::{Inside, address},
+};
+
+const POOL: &str = "default-ipv4-ippool";
+/// Where the host is on the underlay.
+const HOST: &str = "172.29.240.254";
+
+fn tools(name: &str, node: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{nodeName: {node}, terminationGracePeriodSeconds: 0, containers: [{{name: c, image: podnet.local/tools, command: [sleep, infinity]}}]}}\n"
+    )
+}
+
+fn patch(cluster: &Cluster, change: &str) {
+    let _ = cluster.kubectl(&["patch", "ippool", POOL, "--type=merge", "-p", &format!("{{\"spec\": {change}}}")]);
+}
+
+/// Waits until the node's route to the block is as it should be.
+fn await_route(node: &str, block: &str, shown: &str) {
+    eventually(&format!("{block} {shown} on {node}"), Duration::from_secs(10), || {
+        let route = Inside::node(node).run(&format!("ip route show {block}"))?;
+        if route.contains(shown) { Ok(()) } else { Err(route) }
+    });
+}
+
+fn block_of(address: &str) -> String {
+    let IpAddr::V4(address) = address.parse().unwrap() else { panic!("{address}") };
+    ipnet::Ipv4Net::new(address, 26).unwrap().trunc().to_string()
+}
+
+#[test]
+fn a_pool_changes_its_way_live_and_no_connection_is_lost() {
+    let cluster = Cluster::up(PODNET, &["--nodes", "3", "--subnets", "2"]);
+    // Nodes go to subnets in turns: node1 and node3 share one.
+    cluster.apply(&["node1", "node2", "node3"].map(|node| tools(&format!("on-{node}"), node)).concat());
+    cluster.await_ready(&["--all"], SOON);
+    let [client, far, near] = ["on-node1", "on-node2", "on-node3"].map(|pod| address(&cluster, pod));
+    let (far_block, near_block) = (block_of(&far), block_of(&near));
+
+    sources_follow_nat_outgoing(&cluster, &client);
+
+    await_route("node1", &near_block, "dev podnet.vxlan");
+    let [client_ns, near_ns, far_ns] = [&client, &near, &far].map(|address| Inside::pod(address));
+    for server in [&near_ns, &far_ns] {
+        server.must("iperf3 -s -1 -D");
+    }
+    let transfers = [(&near, "near"), (&far, "far")].map(|(server, name)| {
+        let command = format!("iperf3 -c {server} -t 6 -i 0.5 -b 5M -J > /tmp/podnet-test-{name}.json 2>&1");
+        let client = Inside(client_ns.0.clone());
+        std::thread::spawn(move || client.run(&command))
+    });
+    // Underlay gateways of peers on the own subnet, the device for the others; with Never those have no route.
+    patch(&cluster, r#"{"vxlanMode": "CrossSubnet"}"#);
+    await_route("node1", &near_block, "via 172.29.240.");
+    await_route("node3", &block_of(&client), "via 172.29.240.11 dev eth0");
+    await_route("node1", &far_block, "dev podnet.vxlan");
+    patch(&cluster, r#"{"vxlanMode": "Never"}"#);
+    eventually("the device goes", Duration::from_secs(10), || {
+        match Inside::node("node1").run("ip link show podnet.vxlan") {
+            Ok(there) => Err(there),
+            Err(_) => Ok(()),
+        }
+    });
+    await_route("node1", &near_block, "via 172.29.240.");
+    patch(&cluster, r#"{"vxlanMode": "CrossSubnet"}"#);
+    await_route("node1", &far_block, "dev podnet.vxlan");
+    patch(&cluster, r#"{"vxlanMode": "Always"}"#);
+    await_route("node1", &near_block, "dev podnet.vxlan");
+
+    for (transfer, name) in transfers.into_iter().zip(["near", "far"]) {
+        let done = transfer.join().unwrap();
+        let path = format!("/tmp/podnet-test-{name}.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let _ = std::fs::remove_file(path);
+        assert!(done.is_ok(), "{name}: {done:?} {text}");
+        let result: Value = serde_json::from_str(&text).unwrap();
+        assert!(result["error"].is_null(), "{name}: {text}");
+        let received = result["end"]["sum_received"]["bytes"].as_u64().unwrap();
+        assert!(received > 2_500_000, "{name}: {received} bytes of 3.75 million");
+        if name == "near" {
+            // A peer on the own subnet is reached in every mode: no half second passes without a byte.
+            let bytes = |interval: &Value| interval["sum"]["bytes"].as_u64().unwrap();
+            let intervals: Vec<u64> = result["intervals"].as_array().unwrap().iter().map(bytes).collect();
+            assert!(intervals.iter().all(|bytes| *bytes > 0), "{intervals:?}");
+        }
+    }
+    let mended = ["node1", "node2", "node3"].map(|node| Inside::node(node).counter("podnet_repairs_total"));
+    assert_eq!(mended, [0, 0, 0], "podnet's own changes are no damage\n{}", cluster.logs());
+}
+
+fn sources_follow_nat_outgoing(cluster: &Cluster, client: &str) {
+    let node = Inside::node("node1");
+    let rules = node.must("nft list chain ip podnet postrouting");
+    assert!(rules.matches("masquerade fully-random").count() >= 2, "{rules}");
+    assert!(node.must("ip route show type blackhole proto 88").contains(&block_of(client)));
+
+    let socket = UdpSocket::bind((HOST, 0)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let pod = Inside::pod(client);
+    let await_source = |what: &str, wanted: &str| {
+        eventually(what, Duration::from_secs(10), || {
+            pod.run(&format!("bash -c 'echo hello > /dev/udp/{HOST}/{port}'"))?;
+            let (_, from) = socket.recv_from(&mut [0; 16]).map_err(|error| error.to_string())?;
+            if from.ip().to_string() == wanted { Ok(()) } else { Err(format!("from {from}")) }
+        });
+    };
+    await_source("what leaves the cluster has the node's address", "172.29.240.11");
+    patch(cluster, r#"{"natOutgoing": false}"#);
+    await_source("without natOutgoing it has the pod's", client);
+    patch(cluster, r#"{"natOutgoing": true}"#);
+    await_source("with natOutgoing it has the node's again", "172.29.240.11");
+}
