@@ -1,5 +1,6 @@
 //! Which address a sandbox gets: `planner::ipam` decides, the journal remembers, the API server arbitrates blocks.
 
+mod lending;
 mod publish;
 
 use std::{
@@ -14,7 +15,8 @@ use kube::Client;
 use podnet_client::blocks::{BlockError, Blocks, Claim};
 use podnet_model::{BlockCidr, Change, NodeName};
 use podnet_planner::ipam::{
-    AllocationRequest, ClaimCandidate, Decision, Handle, Holder, IpamConfig, IpamError, JournalRecord, Moment, NodeIpam,
+    AllocationRequest, ClaimCandidate, Decision, Handle, Holder, IpamConfig, IpamError, JournalRecord, LoanCandidate,
+    Moment, NodeIpam,
 };
 use tokio::{sync::Notify, time::timeout};
 use tracing::{info, warn};
@@ -54,6 +56,14 @@ pub enum AssignError {
     /// A block is needed, and the API server does not answer.
     #[error("the blocks of this node are used up, and the API server did not answer within {} s", CLAIM_PATIENCE.as_secs())]
     Silent,
+    /// An address is to be borrowed, and the owner of the block says nothing.
+    #[error("node {owner} was asked for an address of its block {block}, and did not answer within {} s", CLAIM_PATIENCE.as_secs())]
+    Unanswered {
+        /// Whose block it is.
+        owner: NodeName,
+        /// The block.
+        block: BlockCidr,
+    },
     /// Other nodes were faster, again and again.
     #[error("other nodes claimed {CLAIMS} blocks in a row before this one could; try again")]
     Outrun,
@@ -74,6 +84,12 @@ pub struct Addresses {
     /// Blocks whose occupancy the API does not know yet.
     unpublished: Mutex<BTreeSet<BlockCidr>>,
     publish: Notify,
+    /// Own blocks of which other nodes ask for addresses.
+    asked: Mutex<BTreeSet<BlockCidr>>,
+    ask: Notify,
+    /// A loan is asked for and returned in turns: a return that overtook the next request would take an address away from a pod.
+    lending: Turns<Handle>,
+    loan_freed: Notify,
     broken: Notify,
     runtime: tokio::runtime::Handle,
 }
@@ -114,6 +130,10 @@ impl Addresses {
             claiming: Turns::default(),
             unpublished: Mutex::new(unpublished),
             publish: Notify::new(),
+            asked: Mutex::default(),
+            ask: Notify::new(),
+            lending: Turns::default(),
+            loan_freed: Notify::new(),
             broken: Notify::new(),
             runtime: tokio::runtime::Handle::current(),
         })
@@ -122,6 +142,7 @@ impl Addresses {
     /// Takes a change of pools, blocks and this node's labels in.
     pub fn learn(&self, change: &Change) {
         self.ipam().apply(change);
+        self.note_asked(change);
     }
 
     /// Gives an address, durable when this returns. The same handle gets the same address again. It waits for the disk and, where a
@@ -137,7 +158,7 @@ impl Addresses {
     /// Who has an address of another node's block only the API server knows; a pod's events are to say it.
     fn naming_holder(&self, error: AssignError) -> AssignError {
         let AssignError::Ipam(IpamError::OwnedElsewhere { addr, block, .. }) = &error else { return error };
-        let found = self.blocks.holder(BlockCidr((*block).into()), IpAddr::V4(*addr));
+        let found = self.blocks.holder(BlockCidr((*block).into()), *addr);
         match self.runtime.block_on(async { timeout(HOLDER_PATIENCE, found).await }) {
             Ok(Ok(Some(pod))) => AssignError::Ipam(IpamError::Held { addr: *addr, pod }),
             _ => error,
@@ -148,14 +169,23 @@ impl Addresses {
         // One deadline for all that this request waits for, so that a silent API server does not keep others from being served.
         let deadline = Instant::now() + CLAIM_PATIENCE;
         for _ in 0..CLAIMS {
-            if let Outcome::Assigned(given) = self.try_assign(request)? {
-                return Ok(given);
+            match self.try_assign(request)? {
+                Outcome::Assigned(given) => return Ok(given),
+                Outcome::Borrow(from) => {
+                    if let Some(given) = self.borrow(request, &from, deadline)? {
+                        return Ok(given);
+                    }
+                    continue;
+                }
+                Outcome::NeedBlock(_) => {}
             }
             let Some(_turn) = self.claiming.take_until((), deadline) else { return Err(AssignError::Silent) };
             // Whoever had the turn before may have claimed a block with room for this one.
             match self.try_assign(request)? {
                 Outcome::Assigned(given) => return Ok(given),
                 Outcome::NeedBlock(candidate) => self.claim(candidate.cidr, deadline)?,
+                // Asked without the turn: it may take long, and other requests may find room.
+                Outcome::Borrow(_) => {}
             }
         }
         Err(AssignError::Outrun)
@@ -178,6 +208,9 @@ impl Addresses {
         };
         self.sync(position)?;
         self.changed(released.as_ref().and_then(|release| release.block));
+        if released.as_ref().is_some_and(|release| release.block.is_none()) {
+            self.loan_freed.notify_one();
+        }
         Ok(released.map(|release| release.addr.0))
     }
 
@@ -187,16 +220,16 @@ impl Addresses {
         self.ipam().address_of(handle).map(|addr| addr.0)
     }
 
-    /// Everything that holds an address.
+    /// Everything on this node that holds an address.
     #[must_use]
     pub fn handles(&self) -> Vec<Handle> {
-        self.ipam().holders().map(|(_, holder)| holder.handle.clone()).collect()
+        self.holders().into_iter().map(|holder| holder.handle).collect()
     }
 
-    /// Everything that holds an address, and for whom.
+    /// Everything on this node that holds an address, and for whom.
     #[must_use]
     pub fn holders(&self) -> Vec<Holder> {
-        self.ipam().holders().map(|(_, holder)| holder.clone()).collect()
+        self.ipam().holders().filter(|(_, holder)| holder.node.is_none()).map(|(_, holder)| holder.clone()).collect()
     }
 
     /// Waits until the journal takes nothing more; only a restart, which reads what is really there, helps then.
@@ -209,6 +242,7 @@ impl Addresses {
             let mut ipam = self.ipam();
             match ipam.allocate(request, now())? {
                 Decision::NeedBlock(candidate) => return Ok(Outcome::NeedBlock(candidate)),
+                Decision::Borrow(from) => return Ok(Outcome::Borrow(from)),
                 Decision::Assigned(assignment) => match self.append(&assignment.records) {
                     Ok(position) => (position, assignment),
                     Err(error) => {
@@ -295,6 +329,7 @@ impl Addresses {
 enum Outcome {
     Assigned(Given),
     NeedBlock(ClaimCandidate),
+    Borrow(LoanCandidate),
 }
 
 fn block_size(cidr: BlockCidr) -> u32 {

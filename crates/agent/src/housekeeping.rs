@@ -2,6 +2,7 @@
 //! what nobody needs.
 
 use std::{
+    collections::BTreeSet,
     convert::Infallible,
     error::Error,
     fs, io,
@@ -31,6 +32,10 @@ use crate::{
 
 /// Between two rounds.
 const ROUND: Duration = Duration::from_secs(10);
+/// Looking costs one look into a directory that is nearly always empty.
+const LOOK_FOR_TOMBSTONES: Duration = Duration::from_secs(1);
+/// Between the two looks after which what belongs to a node that is gone is taken back.
+const LOOK_FOR_THE_GONE: Duration = Duration::from_secs(5);
 /// Changes of a block that come together are published together.
 const GATHER: Duration = Duration::from_millis(100);
 /// Before something is asked of an API server that just refused it.
@@ -67,13 +72,14 @@ impl Housekeeping {
         Self { node, address, tombstones: config.tombstones(), client, addresses, attachments, view }
     }
 
-    /// Frees what plugins deleted while the agent was down. Nothing is lost when it fails: the tombstone stays.
-    pub fn bury_tombstones(&self) {
+    /// Frees what plugins deleted while the agent was down; whether all went well. Nothing is lost when it fails: the tombstone stays.
+    pub fn bury_tombstones(&self) -> bool {
+        let mut all = true;
         let names = match tombstones(&self.tombstones) {
             Ok(names) => names,
             Err(error) => {
                 warn!(%error, path = %self.tombstones.display(), "tombstones not read");
-                return;
+                return false;
             }
         };
         for name in names {
@@ -83,9 +89,13 @@ impl Housekeeping {
                     info!(container_id, ifname, "attachment that was deleted while the agent was down is buried");
                     let _ = fs::remove_file(self.tombstones.join(&name));
                 }
-                Err(failure) => warn!(container_id, ifname, failure.msg, "attachment not buried; it is tried again"),
+                Err(failure) => {
+                    warn!(container_id, ifname, failure.msg, "attachment not buried; it is tried again");
+                    all = false;
+                }
             }
         }
+        all
     }
 
     /// Takes over this node's blocks from the API server, for as long as it takes.
@@ -106,6 +116,10 @@ impl Housekeeping {
             never = self.publish_node() => match never {},
             never = self.publish_blocks() => match never {},
             never = self.publish_pods(attached) => match never {},
+            never = self.bury() => match never {},
+            never = self.answer_others() => match never {},
+            never = self.return_loans() => match never {},
+            never = self.reclaim() => match never {},
             never = self.rounds() => match never {},
             never = Box::pin(self.limit_pods()) => match never {},
             () = self.addresses.journal_broken() => Err(AgentError::Journal),
@@ -176,19 +190,57 @@ impl Housekeeping {
         }
     }
 
+    /// Plugins that found no agent in its last moment, and `podnet ipam`, leave tombstones while it runs too.
+    async fn bury(&self) -> Infallible {
+        loop {
+            let pause =
+                if tokio::task::block_in_place(|| self.bury_tombstones()) { LOOK_FOR_TOMBSTONES } else { ROUND };
+            sleep(pause).await;
+        }
+    }
+
+    async fn answer_others(&self) -> Infallible {
+        loop {
+            self.addresses.asked().await;
+            if !self.addresses.answer_others().await {
+                sleep(RETRY).await;
+            }
+        }
+    }
+
+    /// At once when a borrowed address is freed, and in every round for what that missed.
+    async fn return_loans(&self) -> Infallible {
+        loop {
+            let _ = timeout(ROUND, self.addresses.loan_freed()).await;
+            self.addresses.return_loans().await;
+        }
+    }
+
     async fn rounds(&self) -> Infallible {
         let mut rounds = interval(ROUND);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             rounds.tick().await;
             tokio::task::block_in_place(|| {
-                self.bury_tombstones();
                 self.mend_limits();
                 if let Err(error) = self.addresses.compact() {
                     warn!(error = &error as &dyn std::error::Error, "journal not compacted");
                 }
             });
             self.addresses.give_surplus_back().await;
+        }
+    }
+
+    /// What looks as if its node were gone at two looks is taken back: a Node object may be replaced by a new one of the same name.
+    async fn reclaim(&self) -> Infallible {
+        let (mut abandoned, mut orphans) = (BTreeSet::new(), BTreeSet::new());
+        loop {
+            sleep(LOOK_FOR_THE_GONE).await;
+            abandoned = self.addresses.reclaim(&abandoned).await;
+            match tokio::task::block_in_place(|| self.addresses.free_orphans(&orphans)) {
+                Ok(found) => orphans = found,
+                Err(error) => warn!(error = &error as &dyn std::error::Error, "lent addresses not freed"),
+            }
         }
     }
 }

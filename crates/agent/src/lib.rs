@@ -205,7 +205,7 @@ async fn serve(
         .map_err(file("write the CNI configuration into", &config.cni_conf_dir))?;
     health.ready();
     info!(socket = %config.socket.display(), "ready");
-    housekeeping.keep(network, to_publish).await
+    Box::pin(housekeeping.keep(network, to_publish)).await
 }
 
 fn interest(node: &NodeName) -> Interest {

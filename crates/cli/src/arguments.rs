@@ -1,5 +1,6 @@
 //! The command line.
 
+pub(crate) mod ipam;
 mod ranges;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -61,6 +62,8 @@ Examples:
   podnet logs apiserver -f     follow the API server
   podnet logs node1            the node's runtime and agent together")]
     Logs(LogsOptions),
+    /// Show, check and mend who holds which address (needs root)
+    Ipam(ipam::IpamOptions),
     /// Print the path of the admin's kubeconfig (needs root, as its use does)
     Kubeconfig,
     /// Print shell commands that point kubectl here: eval "$(podnet env)"

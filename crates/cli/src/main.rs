@@ -8,6 +8,7 @@ mod cluster;
 mod daemon;
 mod down;
 mod fabric;
+mod ipam;
 mod layout;
 mod lock;
 mod logs;
@@ -40,6 +41,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Down => down::run(),
         Command::Status(options) => status::run(&options),
         Command::Logs(options) => logs::run(&options),
+        Command::Ipam(options) => ipam::run(&options),
         Command::Kubeconfig => cluster::print_kubeconfig(),
         Command::Env => cluster::print_environment(),
         Command::Version => {

@@ -169,7 +169,7 @@ fn print_tables(status: &Status) {
     println!("{}", trimmed(&processes));
 }
 
-fn table(header: &[&str]) -> Table {
+pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(header.to_vec());
@@ -177,7 +177,7 @@ fn table(header: &[&str]) -> Table {
 }
 
 /// Without the blanks that pad the last column.
-fn trimmed(table: &Table) -> String {
+pub(crate) fn trimmed(table: &Table) -> String {
     table.lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>().join("\n")
 }
 

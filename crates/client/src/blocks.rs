@@ -3,7 +3,9 @@
 //! A block's name is a function of its range, so creating the IPAMBlock object is the compare-and-swap that claims it: of two nodes
 //! that try, the API server refuses one.
 
-use std::net::IpAddr;
+mod loans;
+
+use std::net::Ipv4Addr;
 
 use kube::{
     Api, Client, ResourceExt,
@@ -14,6 +16,8 @@ use podnet_model::{
     crd::{BlockAffinity, IPAMBlock, IPAMBlockSpec, block_name},
 };
 use tracing::warn;
+
+pub use loans::Answer;
 
 /// How often a publication that met a concurrent change is tried again at once.
 const CONFLICT_RETRIES: usize = 5;
@@ -44,6 +48,7 @@ pub struct BlockError {
 #[derive(Clone)]
 pub struct Blocks {
     node: NodeName,
+    client: Client,
     blocks: Api<IPAMBlock>,
     affinities: Api<BlockAffinity>,
 }
@@ -52,7 +57,7 @@ impl Blocks {
     /// The blocks for `node`.
     #[must_use]
     pub fn new(client: Client, node: NodeName) -> Self {
-        Self { node, blocks: Api::all(client.clone()), affinities: Api::all(client) }
+        Self { node, blocks: Api::all(client.clone()), affinities: Api::all(client.clone()), client }
     }
 
     /// Claims a block of `size` addresses.
@@ -83,17 +88,21 @@ impl Blocks {
         Ok(Claim::Ours)
     }
 
-    /// The blocks that the API server says are this node's.
+    /// All blocks, first those that the API server says are this node's.
     ///
     /// # Errors
     ///
     /// When the API server cannot be reached.
-    pub async fn own(&self) -> Result<Vec<(BlockCidr, IPAMBlockSpec)>, kube::Error> {
-        let blocks = self.blocks.list(&ListParams::default()).await?.items.into_iter();
-        Ok(blocks
-            .filter(|block| self.is_ours(block))
-            .filter_map(|block| Some((BlockCidr(block.spec.cidr.parse().ok()?), block.spec)))
-            .collect())
+    pub async fn own_and_others(&self) -> Result<[Vec<(BlockCidr, IPAMBlockSpec)>; 2], kube::Error> {
+        let (own, others) =
+            self.blocks.list(&ListParams::default()).await?.items.into_iter().partition(|b| self.is_ours(b));
+        let named = |blocks: Vec<IPAMBlock>| {
+            blocks
+                .into_iter()
+                .filter_map(|block| Some((BlockCidr(block.spec.cidr.parse().ok()?), block.spec)))
+                .collect()
+        };
+        Ok([own, others].map(named))
     }
 
     /// Which pod the API server says has an address; none where nobody has it or it is no pod.
@@ -101,13 +110,9 @@ impl Blocks {
     /// # Errors
     ///
     /// When the API server cannot be reached.
-    pub async fn holder(&self, cidr: BlockCidr, addr: IpAddr) -> Result<Option<PodKey>, kube::Error> {
+    pub async fn holder(&self, cidr: BlockCidr, addr: Ipv4Addr) -> Result<Option<PodKey>, kube::Error> {
         let block = self.blocks.get_opt(&block_name(cidr)).await?;
-        Ok(block.and_then(|block| {
-            let attribute = block.spec.attribute_of(addr)?;
-            let text = |key: &str| attribute.secondary.get(key).filter(|text| !text.is_empty());
-            Some(PodKey::new(text("namespace")?, text("pod")?))
-        }))
+        Ok(block.and_then(|block| loans::holder(&block.spec, addr)))
     }
 
     /// Publishes which addresses of an own block are given. `occupancy` writes them into the object, and says whether it changed

@@ -14,27 +14,33 @@
 //! A crash between two of these leaves a block that the API says is ours and the journal does not know: nothing was given from
 //! it, and it is the first candidate when a block is needed.
 
+pub mod audit;
 mod claims;
+mod decision;
 mod error;
+mod handle;
 mod journal;
 mod ledger;
+mod lending;
 mod occupancy;
 mod wish;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
     time::Duration,
 };
 
 use ipnet::{IpNet, Ipv4Net};
-use podnet_model::{BlockCidr, Change, IpamSettings, NodeName, PodAddr, PodKey, Pool, PoolName, labels::Labels};
+use podnet_model::{Block, BlockCidr, Change, IpamSettings, Loan, NodeName, PodAddr, Pool, PoolName, labels::Labels};
 
+pub use decision::{AllocationRequest, Assignment, ClaimCandidate, Decision, Release};
 pub use error::IpamError;
+pub use handle::Handle;
 pub use journal::{Damage, JournalRecord, Replayed};
 pub use ledger::Holder;
+pub use lending::{LoanCandidate, LoanRequest};
 pub use occupancy::{Occupancy, OccupancyError};
 pub use wish::{PoolList, PoolSource, Wish};
 
@@ -52,48 +58,6 @@ impl Moment {
     }
 }
 
-/// What an address is given to and freed by: an interface of a sandbox.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Handle(Arc<str>);
-
-impl Handle {
-    /// The handle of `interface` in the sandbox with this id (`CNI_CONTAINERID`, `CNI_IFNAME`). Neither may hold a `/`.
-    #[must_use]
-    pub fn new(sandbox: &str, interface: &str) -> Self {
-        Self(Arc::from(format!("{sandbox}/{interface}")))
-    }
-
-    /// The handle as text, as the journal and the IPAMBlock's attributes hold it.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The sandbox's id.
-    #[must_use]
-    pub fn sandbox(&self) -> &str {
-        self.0.rsplit_once('/').map_or(&*self.0, |(sandbox, _)| sandbox)
-    }
-}
-
-impl From<&str> for Handle {
-    fn from(text: &str) -> Self {
-        Self(Arc::from(text))
-    }
-}
-
-impl fmt::Display for Handle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for Handle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", &*self.0)
-    }
-}
-
 /// Settings of a node's IPAM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IpamConfig {
@@ -106,59 +70,6 @@ impl Default for IpamConfig {
     fn default() -> Self {
         Self { cool_down: Duration::from_secs(30) }
     }
-}
-
-/// Who asks for an address, and which.
-#[derive(Clone, Debug)]
-pub struct AllocationRequest<'a> {
-    /// What the address is freed by.
-    pub handle: Handle,
-    /// The pod.
-    pub pod: PodKey,
-    /// The pod's `metadata.uid`.
-    pub uid: Arc<str>,
-    /// What it is to be given.
-    pub wish: &'a Wish,
-}
-
-/// The answer to a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// An address, once the records are in the journal.
-    Assigned(Assignment),
-    /// None before this block is claimed.
-    NeedBlock(ClaimCandidate),
-}
-
-/// An address that was given.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Assignment {
-    /// The address.
-    pub addr: PodAddr,
-    /// The block that it is of; none where the block was lost since.
-    pub block: Option<BlockCidr>,
-    /// What to append to the journal before the address is used; nothing where the handle had the address already.
-    pub records: Vec<JournalRecord>,
-}
-
-/// A block to claim.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClaimCandidate {
-    /// The block.
-    pub cidr: BlockCidr,
-    /// The pool that it is of.
-    pub pool: PoolName,
-}
-
-/// An address that was freed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Release {
-    /// The address.
-    pub addr: PodAddr,
-    /// The block that it is of; none where the block was lost since.
-    pub block: Option<BlockCidr>,
-    /// What to append to the journal.
-    pub records: Vec<JournalRecord>,
 }
 
 /// The IPAM of one node.
@@ -175,10 +86,25 @@ pub struct NodeIpam {
     reserved: BTreeMap<Arc<str>, Vec<Ipv4Net>>,
     settings: IpamSettings,
     /// All blocks of the cluster and their owners, as far as the API told; this node's own are always among them.
-    known: BTreeMap<Ipv4Net, Option<NodeName>>,
+    known: BTreeMap<Ipv4Net, Known>,
     /// Blocks that were given up here and may still be in the API.
     leaving: BTreeSet<Ipv4Net>,
     ledger: Ledger,
+}
+
+/// What the API says of a block.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Known {
+    owner: Option<NodeName>,
+    /// Addresses that the owner could lend.
+    free: usize,
+    loans: Vec<Loan>,
+}
+
+impl Known {
+    const fn of(owner: Option<NodeName>) -> Self {
+        Self { owner, free: 0, loans: Vec::new() }
+    }
 }
 
 impl NodeIpam {
@@ -215,7 +141,9 @@ impl NodeIpam {
             Change::Pool(name, Some(pool)) => drop(self.pools.insert(name.clone(), pool.clone())),
             Change::Pool(name, None) => drop(self.pools.remove(name)),
             Change::Block(BlockCidr(IpNet::V4(cidr)), block) => {
-                self.take_block(*cidr, block.as_ref().map(|block| block.owner.as_ref()));
+                let known =
+                    |block: &Block| Known { owner: block.owner.clone(), free: block.free, loans: block.loans.clone() };
+                self.take_block(*cidr, block.as_ref().map(known));
             }
             Change::Reservation(name, Some(reservation)) => {
                 self.reserved
@@ -241,9 +169,14 @@ impl NodeIpam {
             return Ok(self.assign(addr, request));
         }
         if let Some(addr) = wanted(&request.wish.addrs)? {
-            return match self.room_for(addr)? {
-                Some(candidate) => Ok(Decision::NeedBlock(candidate)),
-                None => Ok(self.assign(addr, request)),
+            return match self.room_for(addr) {
+                Ok(Some(candidate)) => Ok(Decision::NeedBlock(candidate)),
+                Ok(None) => Ok(self.assign(addr, request)),
+                Err(IpamError::OwnedElsewhere { addr, block, owner }) => match self.lender_of(addr, block) {
+                    Some(candidate) => Ok(Decision::Borrow(candidate)),
+                    None => Err(IpamError::OwnedElsewhere { addr, block, owner }),
+                },
+                Err(error) => Err(error),
             };
         }
         let pools = self.pools_for(request.wish)?;
@@ -255,10 +188,10 @@ impl NodeIpam {
                 return Ok(Decision::NeedBlock(ClaimCandidate { cidr, pool: pool.name.clone() }));
             }
         }
-        match pools.iter().find_map(|(_, range)| self.longest_rested_in(*range)) {
-            Some(addr) => Ok(self.assign(addr, request)),
-            None => Err(self.full(&pools)),
+        if let Some(addr) = pools.iter().find_map(|(_, range)| self.longest_rested_in(*range)) {
+            return Ok(self.assign(addr, request));
         }
+        self.lender(&pools).map(Decision::Borrow).ok_or_else(|| self.full(&pools))
     }
 
     /// Frees the handle's address, if it has one; the address then rests.
@@ -293,7 +226,7 @@ impl NodeIpam {
     pub fn replay<'a>(&mut self, lines: impl IntoIterator<Item = &'a str>) -> Replayed {
         let replayed = journal::replay(lines, |record| self.ledger.record(&record));
         for cidr in &self.ledger.own {
-            self.known.entry(*cidr).or_insert_with(|| Some(self.node.clone()));
+            self.known.entry(*cidr).or_insert_with(|| Known::of(Some(self.node.clone())));
         }
         replayed
     }
@@ -302,6 +235,11 @@ impl NodeIpam {
     #[must_use]
     pub fn snapshot(&self) -> Vec<JournalRecord> {
         self.ledger.snapshot()
+    }
+
+    /// Who owns a block, as far as is known.
+    fn owner_of(&self, block: Ipv4Net) -> Option<&NodeName> {
+        self.known.get(&block)?.owner.as_ref()
     }
 
     fn assign(&mut self, addr: Ipv4Addr, request: &AllocationRequest<'_>) -> Decision {
@@ -345,7 +283,7 @@ impl NodeIpam {
     /// Own blocks in `range`, but those that the API says are another's.
     fn usable_blocks(&self, range: Ipv4Net) -> impl Iterator<Item = Ipv4Net> {
         let own = self.ledger.own.iter().filter(move |block| range.contains(*block));
-        own.filter(|block| self.known.get(block).is_some_and(|owner| owner.as_ref() == Some(&self.node))).copied()
+        own.filter(|block| self.owner_of(**block) == Some(&self.node)).copied()
     }
 }
 

@@ -17,6 +17,8 @@
 //! gives it the peer's [VTEP MAC](vtep_mac), and an FDB entry sends that MAC to the same address outside. An IPIP device without a
 //! remote end sends to the next hop by itself.
 //!
+//! An address that another node borrowed has a route of its own to that node.
+//!
 //! What is planned depends on the objects alone, never on the order in which they came. Each change replans its own keys.
 
 mod damage;
@@ -32,7 +34,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use podnet_model::{Block, BlockCidr, Change, LinkName, Mac, Node, NodeName, Pool, PoolName};
+use podnet_model::{Block, BlockCidr, Change, LinkName, Loan, Mac, Node, NodeName, Pool, PoolName};
 
 use crate::step::{RouteTarget, Step};
 
@@ -251,18 +253,33 @@ impl Overlay {
         }
     }
 
+    /// A lent address is like a block of its own, of the node that borrowed it; being smaller, it wins over the block that it is of.
     fn take_block(&mut self, cidr: BlockCidr, block: Option<&Block>, touched: &mut Touched) {
+        let lent_before = self.take_one_block(cidr, block, touched).map(|old| old.loans).unwrap_or_default();
+        let lent = block.map(|block| block.loans.as_slice()).unwrap_or_default();
+        let host = |loan: &Loan| BlockCidr(IpNet::from(IpAddr::V4(loan.addr)));
+        for gone in lent_before.iter().filter(|before| !lent.iter().any(|loan| loan.addr == before.addr)) {
+            self.take_one_block(host(gone), None, touched);
+        }
+        for loan in lent.iter().filter(|loan| host(loan) != cidr) {
+            let of_borrower = Block::new(host(loan), Some(loan.node.clone()));
+            self.take_one_block(of_borrower.cidr, Some(&of_borrower), touched);
+        }
+    }
+
+    fn take_one_block(&mut self, cidr: BlockCidr, block: Option<&Block>, touched: &mut Touched) -> Option<Block> {
         let old = match block {
             Some(block) => self.blocks.insert(cidr, block.clone()),
             None => self.blocks.remove(&cidr),
         };
-        if let Some(owner) = old.and_then(|old| old.owner) {
-            remove_from(&mut self.by_owner, &owner, &cidr);
+        if let Some(owner) = old.as_ref().and_then(|old| old.owner.as_ref()) {
+            remove_from(&mut self.by_owner, owner, &cidr);
         }
         if let Some(owner) = block.and_then(|block| block.owner.clone()) {
             self.by_owner.entry(owner).or_default().insert(cidr);
         }
         touched.blocks.insert(cidr);
+        old
     }
 
     /// Plans the touched keys anew and answers with the difference.

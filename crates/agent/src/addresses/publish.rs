@@ -60,12 +60,32 @@ impl Addresses {
     ///
     /// When the API server cannot be asked.
     pub async fn adopt(&self) -> Result<(), kube::Error> {
-        for (cidr, spec) in self.blocks.own().await? {
+        let [own, others] = self.blocks.own_and_others().await?;
+        for (cidr, spec) in own {
             if let Err(error) = self.adopt_block(cidr, &spec) {
                 warn!(%cidr, error = &error as &dyn std::error::Error, "block of this node not taken over");
             }
         }
+        for (cidr, spec) in others {
+            if let Err(error) = self.adopt_loans(&spec) {
+                warn!(%cidr, error = &error as &dyn std::error::Error, "addresses of another's block not taken over");
+            }
+        }
         Ok(())
+    }
+
+    /// What was borrowed: the sweep that follows frees what has no interface.
+    fn adopt_loans(&self, spec: &IPAMBlockSpec) -> Result<(), JournalError> {
+        let Ok(occupancy) = Occupancy::from_spec(spec) else { return Ok(()) };
+        let position = {
+            let mut ipam = self.ipam();
+            let records = ipam.adopt_loans(&occupancy);
+            if records.is_empty() {
+                return Ok(());
+            }
+            self.append(&records)?
+        };
+        self.sync(position)
     }
 
     fn adopt_block(&self, cidr: BlockCidr, spec: &IPAMBlockSpec) -> Result<(), JournalError> {

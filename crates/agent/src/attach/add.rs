@@ -70,7 +70,10 @@ impl Attachments {
                 let code = match &error {
                     AssignError::Journal(_) => Failure::JOURNAL,
                     // The API server comes back, and other nodes do not win for ever.
-                    AssignError::Claim(_) | AssignError::Silent | AssignError::Outrun => Failure::TRY_AGAIN,
+                    AssignError::Claim(_)
+                    | AssignError::Silent
+                    | AssignError::Outrun
+                    | AssignError::Unanswered { .. } => Failure::TRY_AGAIN,
                     AssignError::Ipam(_) => Failure::NO_ADDRESS,
                 };
                 Err(Failure::new(code, format!("no address for pod {}: {}", asker.pod, chain(&error))))

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use ipnet::{IpNet, Ipv4Net};
 use podnet_model::{BlockCidr, NodeName, Pool};
 
-use super::{ClaimCandidate, IpamError, JournalRecord, Moment, NodeIpam, PoolSource, Wish, ledger};
+use super::{ClaimCandidate, IpamError, JournalRecord, Known, Moment, NodeIpam, PoolSource, Wish, ledger};
 
 /// The prefix length of the largest block that a pool may ask for (Calico: 20 to 32).
 pub(super) const LARGEST_BLOCK: u8 = 20;
@@ -16,7 +16,7 @@ impl NodeIpam {
     pub fn block_claimed(&mut self, block: BlockCidr) -> Vec<JournalRecord> {
         let IpNet::V4(cidr) = block.0 else { return Vec::new() };
         self.leaving.remove(&cidr);
-        self.known.insert(cidr, Some(self.node.clone()));
+        self.known.entry(cidr).or_default().owner = Some(self.node.clone());
         if self.ledger.own.contains(&cidr) {
             return Vec::new();
         }
@@ -28,7 +28,7 @@ impl NodeIpam {
     /// The block's object was there already and names another owner, or none because it is being deleted.
     pub fn block_lost(&mut self, block: BlockCidr, owner: Option<NodeName>) {
         if let IpNet::V4(cidr) = block.0 {
-            self.known.insert(cidr, owner);
+            self.known.entry(cidr).or_default().owner = owner;
         }
     }
 
@@ -39,7 +39,7 @@ impl NodeIpam {
 
     /// Blocks of this node that the API says are another's: they keep their pods and give no more addresses.
     pub fn disputed(&self) -> impl Iterator<Item = (BlockCidr, Option<&NodeName>)> {
-        let owners = self.ledger.own.iter().filter_map(|cidr| Some((*cidr, self.known.get(cidr)?.as_ref())));
+        let owners = self.ledger.own.iter().filter_map(|cidr| Some((*cidr, self.known.get(cidr)?.owner.as_ref())));
         owners.filter(|(_, owner)| *owner != Some(&self.node)).map(|(cidr, owner)| (BlockCidr(cidr.into()), owner))
     }
 
@@ -47,9 +47,22 @@ impl NodeIpam {
     /// from them, unless the journal was lost (see [`NodeIpam::adopt`]). Where the API still says so, answer
     /// [`NodeIpam::block_claimed`]; those that are not needed are then surplus.
     pub fn strays(&self) -> impl Iterator<Item = BlockCidr> {
-        let ours = self.known.iter().filter(|(_, owner)| owner.as_ref() == Some(&self.node)).map(|(cidr, _)| cidr);
+        let ours =
+            self.known.iter().filter(|(_, known)| known.owner.as_ref() == Some(&self.node)).map(|(cidr, _)| cidr);
         let strays = ours.filter(|cidr| !self.ledger.own.contains(cidr) && !self.leaving.contains(cidr));
         strays.filter(|cidr| cidr.prefix_len() >= LARGEST_BLOCK).map(|cidr| BlockCidr((*cidr).into()))
+    }
+
+    /// Blocks of nodes that the cluster does not have, which this node should take away: of all nodes the first by name does it, as one
+    /// is enough. Sure they are gone only the API server knows.
+    #[must_use]
+    pub fn abandoned(&self) -> Vec<BlockCidr> {
+        if self.nodes.first() != Some(&self.node) {
+            return Vec::new();
+        }
+        let gone = |known: &Known| known.owner.as_ref().is_some_and(|owner| !self.nodes.contains(owner));
+        let blocks = self.known.iter().filter(|(_, known)| gone(known)).map(|(cidr, _)| BlockCidr((*cidr).into()));
+        blocks.collect()
     }
 
     /// Own blocks that can be given back: nobody holds an address, none rests, and either another own block of the pool has
@@ -58,7 +71,7 @@ impl NodeIpam {
     pub fn surplus_blocks(&self, now: Moment) -> Vec<BlockCidr> {
         let mut kept = self.ledger.own.clone();
         let mut surplus = Vec::new();
-        let ours = |block: &Ipv4Net| self.known.get(block).is_none_or(|owner| owner.as_ref() == Some(&self.node));
+        let ours = |block: &Ipv4Net| self.known.get(block).is_none_or(|known| known.owner.as_ref() == Some(&self.node));
         for block in self.ledger.own.iter().rev().filter(|block| ours(block) && self.is_idle(**block, now)) {
             let pool = self.pool_around(*block).filter(|(pool, _)| self.serves(pool));
             let has_room = |other: &Ipv4Net| other != block && self.has_room(*other);
@@ -98,16 +111,18 @@ impl NodeIpam {
     }
 
     /// What the API says of a block: not there, or there with its owner.
-    pub(super) fn take_block(&mut self, cidr: Ipv4Net, found: Option<Option<&NodeName>>) {
+    pub(super) fn take_block(&mut self, cidr: Ipv4Net, found: Option<Known>) {
         match found {
-            Some(owner) => {
-                if owner.is_some_and(|owner| *owner != self.node) {
+            Some(known) => {
+                if known.owner.as_ref().is_some_and(|owner| *owner != self.node) {
                     self.leaving.remove(&cidr);
                 }
-                self.known.insert(cidr, owner.cloned());
+                self.known.insert(cidr, known);
             }
             // The object of an own block vanished, or an old event comes late: the block is this node's until it gives it up.
-            None if self.ledger.own.contains(&cidr) => drop(self.known.insert(cidr, Some(self.node.clone()))),
+            None if self.ledger.own.contains(&cidr) => {
+                drop(self.known.insert(cidr, Known::of(Some(self.node.clone()))));
+            }
             None => {
                 self.leaving.remove(&cidr);
                 self.known.remove(&cidr);
@@ -177,7 +192,7 @@ impl NodeIpam {
                 None => Ok(Some(candidate(block))),
             };
         };
-        match self.known.get(&found).and_then(Option::as_ref) {
+        match self.owner_of(found) {
             Some(owner) if *owner != self.node => {
                 Err(IpamError::OwnedElsewhere { addr, block: found, owner: owner.clone() })
             }
@@ -291,6 +306,7 @@ impl NodeIpam {
             held: own.iter().map(|cidr| self.ledger.held_in(**cidr).count()).sum(),
             size: own.iter().map(|cidr| ledger::size(**cidr)).sum(),
             others: taken.saturating_sub(own.len()),
+            strict: self.settings.strict_affinity,
             limit: self.settings.max_blocks_per_host.filter(|_| !self.may_claim()),
         }
     }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
-use podnet_model::{NodeName, PodKey, PoolName};
+use podnet_model::{BlockCidr, NodeName, PodKey, PoolName};
 
 use super::PoolSource;
 
@@ -76,6 +76,16 @@ pub enum IpamError {
         /// The block's owner.
         owner: NodeName,
     },
+    /// The owner of a block does not lend an address of it.
+    #[error("node {node} lends no address of block {block}: {why}")]
+    NotLent {
+        /// The block.
+        block: BlockCidr,
+        /// Its owner.
+        node: NodeName,
+        /// Why not.
+        why: &'static str,
+    },
     /// The pool's blocks changed their size, and one of the old size lies where the new one would.
     #[error(
         "address {addr} cannot be given: its block {block} overlaps block {other}, which was made with another blockSize"
@@ -111,7 +121,7 @@ pub enum IpamError {
     /// No address is left.
     #[error(
         "no address is left in {pools}: node {node} uses {held} of the {size} addresses of its {own} blocks, and {why}",
-        why = no_block(*limit, *others)
+        why = no_block(*limit, *others, *strict)
     )]
     Full {
         /// The pools that were tried.
@@ -128,6 +138,8 @@ pub enum IpamError {
         others: usize,
         /// `maxBlocksPerHost`, where the node has that many.
         limit: Option<usize>,
+        /// Nodes may not borrow from each other.
+        strict: bool,
     },
 }
 
@@ -135,9 +147,14 @@ fn limited(own: usize) -> String {
     format!("has {own} blocks already, as many as maxBlocksPerHost of the IPAMConfig allows")
 }
 
-fn no_block(limit: Option<usize>, others: usize) -> String {
+fn no_block(limit: Option<usize>, others: usize, strict: bool) -> String {
+    let borrowing = match others {
+        0 => "",
+        _ if strict => ", from which strictAffinity forbids to borrow",
+        _ => " and have no address to lend",
+    };
     match limit {
         Some(most) => format!("it may have no further one (maxBlocksPerHost of the IPAMConfig is {most})"),
-        None => format!("no block is free ({others} belong to other nodes)"),
+        None => format!("no block is free ({others} belong to other nodes{borrowing})"),
     }
 }

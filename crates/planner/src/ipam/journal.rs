@@ -8,7 +8,7 @@
 use std::{net::Ipv4Addr, sync::Arc};
 
 use ipnet::Ipv4Net;
-use podnet_model::PodKey;
+use podnet_model::{NodeName, PodKey};
 
 use super::{Handle, Moment};
 
@@ -36,6 +36,19 @@ pub enum JournalRecord {
         /// The pod's `metadata.uid`.
         uid: Arc<str>,
     },
+    /// The handle, which is another node's, holds the address.
+    Lent {
+        /// The address.
+        addr: Ipv4Addr,
+        /// What it is freed by.
+        handle: Handle,
+        /// The pod.
+        pod: PodKey,
+        /// The pod's `metadata.uid`.
+        uid: Arc<str>,
+        /// The node that the pod is on.
+        node: NodeName,
+    },
     /// The address rests.
     Released {
         /// The address.
@@ -54,13 +67,10 @@ impl JournalRecord {
         let text = match self {
             Self::Claimed { block } => format!("claimed {block}"),
             Self::Unclaimed { block } => format!("unclaimed {block}"),
-            Self::Assigned { addr, handle, pod, uid } => format!(
-                "assigned {addr} {} {}/{} {}",
-                escape(handle.as_str()),
-                escape(pod.namespace.as_str()),
-                escape(&pod.name),
-                escape(uid)
-            ),
+            Self::Assigned { addr, handle, pod, uid } => format!("assigned {}", held(*addr, handle, pod, uid)),
+            Self::Lent { addr, handle, pod, uid, node } => {
+                format!("lent {} {}", held(*addr, handle, pod, uid), escape(node.as_str()))
+            }
             Self::Released { addr, handle, at } => format!("released {addr} {} {}", escape(handle.as_str()), at.0),
         };
         format!("{:08x} {text}", crc32(text.as_bytes()))
@@ -77,15 +87,19 @@ impl JournalRecord {
         match fields[..] {
             ["claimed", block] => Some(Self::Claimed { block: block.parse().ok()? }),
             ["unclaimed", block] => Some(Self::Unclaimed { block: block.parse().ok()? }),
-            ["assigned", addr, handle, pod, uid] => {
-                let (namespace, name) = pod.split_once('/')?;
-                Some(Self::Assigned {
-                    addr: addr.parse().ok()?,
-                    handle: Handle::from(&*unescape(handle)?),
-                    pod: PodKey::new(&unescape(namespace)?, &unescape(name)?),
-                    uid: Arc::from(unescape(uid)?),
-                })
-            }
+            ["assigned", addr, handle, pod, uid] => Some(Self::Assigned {
+                addr: addr.parse().ok()?,
+                handle: Handle::from(&*unescape(handle)?),
+                pod: pod_key(pod)?,
+                uid: Arc::from(unescape(uid)?),
+            }),
+            ["lent", addr, handle, pod, uid, node] => Some(Self::Lent {
+                addr: addr.parse().ok()?,
+                handle: Handle::from(&*unescape(handle)?),
+                pod: pod_key(pod)?,
+                uid: Arc::from(unescape(uid)?),
+                node: unescape(node)?.into(),
+            }),
             ["released", addr, handle, at] => Some(Self::Released {
                 addr: addr.parse().ok()?,
                 handle: Handle::from(&*unescape(handle)?),
@@ -94,6 +108,16 @@ impl JournalRecord {
             _ => None,
         }
     }
+}
+
+fn held(addr: Ipv4Addr, handle: &Handle, pod: &PodKey, uid: &str) -> String {
+    let (namespace, name) = (escape(pod.namespace.as_str()), escape(&pod.name));
+    format!("{addr} {} {namespace}/{name} {}", escape(handle.as_str()), escape(uid))
+}
+
+fn pod_key(field: &str) -> Option<PodKey> {
+    let (namespace, name) = field.split_once('/')?;
+    Some(PodKey::new(&unescape(namespace)?, &unescape(name)?))
 }
 
 /// What a replay found besides good records.
@@ -186,6 +210,7 @@ mod tests {
         let text = "[ -~\u{e9}\n]{0,12}";
         let addr = any::<u32>().prop_map(Ipv4Addr::from);
         let block = (any::<u32>(), 0..=32_u8).prop_map(|(addr, size)| Ipv4Net::new(addr.into(), size).unwrap().trunc());
+        let lent = (addr.clone(), text, "[a-z0-9-]{1,9}", "[a-z0-9.-]{1,9}", "[a-z0-9.-]{1,9}");
         let assigned = (addr.clone(), text, "[a-z0-9-]{1,9}", "[a-z0-9.-]{1,9}", text);
         prop_oneof![
             block.clone().prop_map(|block| JournalRecord::Claimed { block }),
@@ -195,6 +220,13 @@ mod tests {
                 handle: Handle::from(&*handle),
                 pod: PodKey::new(&namespace, &name),
                 uid: Arc::from(uid),
+            }),
+            lent.prop_map(|(addr, handle, namespace, name, node)| JournalRecord::Lent {
+                addr,
+                handle: Handle::from(&*handle),
+                pod: PodKey::new(&namespace, &name),
+                uid: Arc::from("u"),
+                node: node.into(),
             }),
             (addr, text, any::<u64>()).prop_map(|(addr, handle, at)| JournalRecord::Released {
                 addr,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ipnet::{Ipv4AddrRange, Ipv4Net};
-use podnet_model::PodKey;
+use podnet_model::{NodeName, PodKey};
 
 use super::{Handle, JournalRecord, Moment};
 
@@ -20,6 +20,19 @@ pub struct Holder {
     pub pod: PodKey,
     /// The pod's `metadata.uid`.
     pub uid: Arc<str>,
+    /// The node that the pod is on, where it is another one that borrowed the address.
+    pub node: Option<NodeName>,
+}
+
+impl Holder {
+    /// The record that it holds `addr`.
+    pub(super) fn record(&self, addr: Ipv4Addr) -> JournalRecord {
+        let (handle, pod, uid) = (self.handle.clone(), self.pod.clone(), Arc::clone(&self.uid));
+        match self.node.clone() {
+            Some(node) => JournalRecord::Lent { addr, handle, pod, uid, node },
+            None => JournalRecord::Assigned { addr, handle, pod, uid },
+        }
+    }
 }
 
 /// An address that was freed.
@@ -50,23 +63,33 @@ impl Ledger {
                 self.resting.retain(|addr, _| !block.contains(addr));
             }
             JournalRecord::Assigned { addr, handle, pod, uid } => {
-                self.forget(handle);
-                self.resting.remove(addr);
-                let holder = Holder { handle: handle.clone(), pod: pod.clone(), uid: Arc::clone(uid) };
-                if let Some(before) = self.held.insert(*addr, holder) {
-                    self.by_handle.remove(&before.handle);
-                }
-                self.by_handle.insert(handle.clone(), *addr);
+                let (pod, uid) = (pod.clone(), Arc::clone(uid));
+                self.hold(*addr, Holder { handle: handle.clone(), pod, uid, node: None });
+            }
+            JournalRecord::Lent { addr, handle, pod, uid, node } => {
+                let (pod, uid, node) = (pod.clone(), Arc::clone(uid), Some(node.clone()));
+                self.hold(*addr, Holder { handle: handle.clone(), pod, uid, node });
             }
             JournalRecord::Released { addr, handle, at } => {
                 if self.by_handle.get(handle) == Some(addr) {
                     self.forget(handle);
                 }
-                if !self.held.contains_key(addr) {
+                // A borrowed address goes back to its owner, where it rests.
+                if !self.held.contains_key(addr) && self.block_of(*addr).is_some() {
                     self.resting.insert(*addr, Rest { handle: handle.clone(), since: *at });
                 }
             }
         }
+    }
+
+    fn hold(&mut self, addr: Ipv4Addr, holder: Holder) {
+        self.forget(&holder.handle);
+        self.resting.remove(&addr);
+        let handle = holder.handle.clone();
+        if let Some(before) = self.held.insert(addr, holder) {
+            self.by_handle.remove(&before.handle);
+        }
+        self.by_handle.insert(handle, addr);
     }
 
     fn forget(&mut self, handle: &Handle) {
@@ -82,12 +105,7 @@ impl Ledger {
             handle: rest.handle.clone(),
             at: rest.since,
         });
-        let assigned = self.held.iter().map(|(addr, holder)| JournalRecord::Assigned {
-            addr: *addr,
-            handle: holder.handle.clone(),
-            pod: holder.pod.clone(),
-            uid: Arc::clone(&holder.uid),
-        });
+        let assigned = self.held.iter().map(|(addr, holder)| holder.record(*addr));
         claimed.chain(released).chain(assigned).collect()
     }
 

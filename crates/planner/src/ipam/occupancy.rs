@@ -75,10 +75,24 @@ impl NodeIpam {
             if self.ledger.held.contains_key(addr) || self.ledger.address_of(&holder.handle).is_some() {
                 continue;
             }
-            let Holder { handle, pod, uid } = holder.clone();
-            let record = JournalRecord::Assigned { addr: *addr, handle, pod, uid };
+            let record = holder.record(*addr);
             self.ledger.record(&record);
             records.push(record);
+        }
+        records
+    }
+
+    /// As the borrower, at the start: takes over what the API says this node has of another's block, where a crash or a lost journal
+    /// forgot it. Who has no interface any more is freed with all others. The records belong in the journal.
+    pub fn adopt_loans(&mut self, occupancy: &Occupancy) -> Vec<JournalRecord> {
+        let mut records = Vec::new();
+        for (addr, holder) in &occupancy.held {
+            let is_ours = holder.node.as_ref() == Some(&self.node) && self.block_of(*addr).is_none();
+            if is_ours && !self.ledger.held.contains_key(addr) && self.ledger.address_of(&holder.handle).is_none() {
+                let record = Holder { node: None, ..holder.clone() }.record(*addr);
+                self.ledger.record(&record);
+                records.push(record);
+            }
         }
         records
     }
@@ -130,7 +144,7 @@ impl Occupancy {
             let attribute =
                 usize::try_from(index).ok().and_then(|index| spec.attributes.get(index)).ok_or_else(wrong)?;
             let addr = ledger::addresses(block).nth(offset).ok_or_else(wrong)?;
-            held.insert(addr, holder(addr, attribute));
+            held.insert(addr, holder(addr, attribute, spec.affinity.as_deref()));
         }
         let free = ledger::addresses(block).filter(|addr| !held.contains_key(addr)).collect();
         Ok(Self { block, held, free })
@@ -154,7 +168,7 @@ fn attribute(node: &NodeName, holder: &Holder) -> AllocationAttribute {
     let secondary = [
         ("namespace", holder.pod.namespace.as_str()),
         ("pod", &holder.pod.name),
-        ("node", node.as_str()),
+        ("node", holder.node.as_ref().unwrap_or(node).as_str()),
         ("uid", &holder.uid),
     ];
     AllocationAttribute {
@@ -163,9 +177,11 @@ fn attribute(node: &NodeName, holder: &Holder) -> AllocationAttribute {
     }
 }
 
-fn holder(addr: Ipv4Addr, attribute: &AllocationAttribute) -> Holder {
+fn holder(addr: Ipv4Addr, attribute: &AllocationAttribute, affinity: Option<&str>) -> Holder {
     let text = |key: &str| attribute.secondary.get(key).map(String::as_str).unwrap_or_default();
     // Without a handle nothing can free it by name; the address itself keeps such handles apart.
     let handle = attribute.handle_id.as_deref().map_or_else(|| Handle::new("unknown", &addr.to_string()), Handle::from);
-    Holder { handle, pod: PodKey::new(text("namespace"), text("pod")), uid: Arc::from(text("uid")) }
+    let owner = affinity.and_then(|affinity| affinity.strip_prefix("host:")).unwrap_or_default();
+    let node = Some(text("node")).filter(|node| !node.is_empty() && *node != owner).map(NodeName::from);
+    Holder { handle, pod: PodKey::new(text("namespace"), text("pod")), uid: Arc::from(text("uid")), node }
 }

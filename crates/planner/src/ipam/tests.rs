@@ -1,11 +1,12 @@
 use std::sync::Arc;
 
-use podnet_model::{Block, EncapMode, Node, NodeAddr, crd};
+use podnet_model::{Block, EncapMode, Node, NodeAddr, PodKey, crd};
 
 use super::*;
 
 mod deciders;
 mod durability;
+mod lending;
 
 const START: Moment = Moment(1_000_000);
 
@@ -56,6 +57,7 @@ fn assigned(ipam: &mut NodeIpam, handle: &str, wish: &Wish, now: Moment) -> Resu
         match ask(ipam, handle, wish, now)? {
             Decision::Assigned(assignment) => return Ok(assignment.addr.to_string()),
             Decision::NeedBlock(candidate) => drop(ipam.block_claimed(candidate.cidr)),
+            Decision::Borrow(candidate) => panic!("nobody lends here: {candidate:?}"),
         }
     }
 }
@@ -137,7 +139,7 @@ fn a_full_pool_says_how_full() {
     assert_eq!(
         any(&mut ipam, "e", START).unwrap_err().to_string(),
         "no address is left in tiny (10.0.0.0/29): node node1 uses 4 of the 4 addresses of its 1 blocks, and no block is free \
-         (1 belong to other nodes)"
+         (1 belong to other nodes and have no address to lend)"
     );
 }
 

@@ -220,6 +220,36 @@ fn a_change_of_one_block_is_one_step() {
 }
 
 #[test]
+fn a_borrowed_address_is_routed_to_the_node_that_borrowed_it() {
+    let lent = |borrower: Option<&str>, owner: &str| {
+        let cidr = BlockCidr("10.0.1.0/26".parse().unwrap());
+        let loan = |node: &str| Loan { addr: [10, 0, 1, 7].into(), node: node.into(), handle: "h".into() };
+        let loans = borrower.map(loan).into_iter().collect();
+        Change::Block(cidr, Some(Block { loans, ..Block::new(cidr, Some(owner.into())) }))
+    };
+    let mut overlay = after(&[
+        pool("p", "10.0.0.0/16", EncapMode::Never),
+        node("node1", "172.16.0.1"),
+        node("node2", "172.16.0.2"),
+        node("node3", "172.16.0.3"),
+    ]);
+    overlay.apply(&lent(Some("node3"), "node2"));
+    assert_eq!(route(&overlay, "10.0.1.0/26"), via("172.16.0.2"));
+    assert_eq!(route(&overlay, "10.0.1.7/32"), via("172.16.0.3"));
+    // On the borrower the pod's own route is the one; on the owner it is longer than the block's blackhole.
+    overlay.apply(&lent(Some("node1"), "node2"));
+    assert_eq!(route(&overlay, "10.0.1.7/32"), None);
+    overlay.apply(&lent(Some("node3"), "node1"));
+    assert_eq!(route(&overlay, "10.0.1.7/32"), via("172.16.0.3"));
+    assert_eq!(route(&overlay, "10.0.1.0/26"), Some(RouteTarget::Blackhole));
+    overlay.apply(&lent(None, "node1"));
+    assert_eq!(route(&overlay, "10.0.1.7/32"), None);
+    overlay.apply(&lent(Some("node3"), "node1"));
+    overlay.apply(&gone(&lent(None, "node1")));
+    assert_eq!(route(&overlay, "10.0.1.7/32"), None);
+}
+
+#[test]
 fn a_node_that_leaves_takes_its_routes_and_entries_with_it() {
     let mut overlay = cluster(EncapMode::Always);
     let steps = overlay.apply(&gone(&node("node3", "172.29.1.13")));

@@ -1,0 +1,76 @@
+//! `podnet ipam release`.
+
+use std::{fs, net::IpAddr, time::Duration};
+
+use kube::Client;
+use podnet_model::{NodeName, PodAddr};
+use podnet_planner::ipam::{Handle, audit::Facts};
+
+use super::{Machine, facts};
+use crate::{
+    arguments::ipam::ReleaseOptions,
+    report::{Doing, Failure},
+};
+
+/// The agent looks every second, and after a failure every 10 s.
+const PATIENCE: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+pub(super) async fn run(client: &Client, machines: &[Machine], options: &ReleaseOptions) -> Result<(), Failure> {
+    let facts = facts::gather(client, machines).await?;
+    let addr = PodAddr(IpAddr::V4(options.address));
+    // The node that the pod is on has it among its own; a lender names the borrower.
+    let own = facts.local.iter().find_map(|(node, local)| {
+        let holder = local.ipam.holder(addr).filter(|holder| holder.node.is_none())?;
+        Some((node, holder))
+    });
+    let Some((node, holder)) = own else { return Err(nobody_here(&facts, addr)) };
+    let runs = facts.pods.iter().any(|pod| pod.key == holder.pod && pod.addrs.contains(&addr.0));
+    if runs && !options.force {
+        let failure = Failure::new(format!("pod {} on node {node} runs with {}", holder.pod, options.address));
+        return Err(failure.remedy("delete the pod; or, to take its network away, use --force"));
+    }
+    let machine = machines.iter().find(|machine| machine.node == node.as_str());
+    let machine = machine.ok_or_else(|| Failure::new(format!("node {node} is not on this machine")))?;
+    bury(machine, &holder.handle)?;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while facts::read(machine)?.ipam.address_of(&holder.handle).is_some() {
+        if tokio::time::Instant::now() > deadline {
+            let failure = Failure::new(format!("the agent of node {node} has not freed {} yet", options.address));
+            return Err(failure.remedy("it does when it runs: podnet status"));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    println!("{} of pod {} on node {node} is free", options.address, holder.pod);
+    Ok(())
+}
+
+/// Leaves word for the agent that the attachment is deleted, as a plugin does that found no agent: it removes the interface and frees
+/// the address within a second, or at its next start.
+pub(super) fn bury(machine: &Machine, handle: &Handle) -> Result<(), Failure> {
+    let directory = machine.state.join("tombstones");
+    let what = || format!("cannot leave word for the agent in {}", directory.display());
+    let name = handle.as_str().rsplit_once('/').map(|(sandbox, interface)| format!("{sandbox}@{interface}"));
+    let name = name.ok_or_else(|| Failure::new(format!("{handle} is no attachment of a sandbox")))?;
+    fs::create_dir_all(&directory).doing(what)?;
+    fs::write(directory.join(name), "").doing(what)
+}
+
+fn nobody_here(facts: &Facts, addr: PodAddr) -> Failure {
+    let block = facts.blocks.iter().find(|block| block.cidr.0.contains(&addr.0));
+    let published = block.and_then(|block| Some((block, block.occupancy.as_ref().ok()?)));
+    let IpAddr::V4(v4) = addr.0 else { return Failure::new(format!("{addr} is no IPv4 address")) };
+    let Some((block, holder)) = published.and_then(|(block, held)| Some((block, held.held.get(&v4)?))) else {
+        return Failure::new(format!("nobody holds {addr}")).remedy("podnet ipam show --ip says what is known of it");
+    };
+    let node = holder.node.as_ref().or(block.owner.as_ref()).map_or("", NodeName::as_str);
+    if facts.local.contains_key(&NodeName::from(node)) {
+        return Failure::new(format!(
+            "block {} says that pod {} holds {addr}, and node {node} knows nothing of it",
+            block.cidr, holder.pod
+        ))
+        .remedy("podnet ipam check --repair");
+    }
+    Failure::new(format!("pod {} holds {addr} on node {node}, whose journal is not on this machine", holder.pod))
+        .remedy(format!("run it there: podnet ipam --node {node} release {addr}"))
+}

@@ -1,0 +1,242 @@
+//! Asking another node for an address of its block, and answering; and taking away the blocks of nodes that are gone.
+//!
+//! See `podnet_model::crd::LendingRequest`: a request waits in an annotation of the block's object until the owner removes it, in the
+//! same update that says what it gave.
+
+use std::net::Ipv4Addr;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams, PostParams, Preconditions},
+};
+use podnet_model::{
+    BlockCidr, NodeName, PodKey,
+    crd::{IPAMBlockSpec, LendingRequest, block_name, requests, set_requests},
+};
+
+use super::{BlockError, Blocks, CONFLICT_RETRIES, absent_is_fine, owner};
+
+/// What has become of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The owner has not looked yet.
+    Waiting,
+    /// The address is this node's to use.
+    Lent(Ipv4Addr),
+    /// The owner does not lend; of an address that was asked for, who has it.
+    Refused(Option<PodKey>),
+}
+
+impl Blocks {
+    /// Puts a request where the block's owner sees it; false where the block is gone or nobody's or this node's own.
+    ///
+    /// # Errors
+    ///
+    /// When the API server cannot be reached or the object changes too fast.
+    pub async fn ask(&self, cidr: BlockCidr, request: &LendingRequest) -> Result<bool, BlockError> {
+        self.change_requests(cidr, |waiting| {
+            if waiting.contains(request) {
+                return false;
+            }
+            waiting.push(request.clone());
+            true
+        })
+        .await
+    }
+
+    /// Takes a request back that nobody waits for any more. The owner may have answered it meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// When the API server cannot be reached or the object changes too fast.
+    pub async fn withdraw(&self, cidr: BlockCidr, request: &LendingRequest) -> Result<(), BlockError> {
+        let removed = self.change_requests(cidr, |waiting| {
+            let before = waiting.len();
+            waiting.retain(|one| one != request);
+            waiting.len() != before
+        });
+        removed.await.map(|_| ())
+    }
+
+    /// What the owner said to a request; `wanted` is the address that it asks for.
+    ///
+    /// # Errors
+    ///
+    /// When the API server cannot be reached.
+    pub async fn answer(
+        &self,
+        cidr: BlockCidr,
+        request: &LendingRequest,
+        wanted: Option<Ipv4Addr>,
+    ) -> Result<Answer, BlockError> {
+        let failed = |source| BlockError { action: "read the answer about", cidr, source: Box::new(source) };
+        let Some(block) = self.blocks.get_opt(&block_name(cidr)).await.map_err(failed)? else {
+            return Ok(Answer::Refused(None));
+        };
+        if requests(&block).contains(request) {
+            return Ok(Answer::Waiting);
+        }
+        let lent = lent(&block.spec, request).filter(|addr| wanted.is_none_or(|wanted| wanted == *addr));
+        Ok(lent.map_or_else(|| Answer::Refused(wanted.and_then(|addr| holder(&block.spec, addr))), Answer::Lent))
+    }
+
+    /// Answers what other nodes ask of an own block. `settle` decides about the requests, in their order, and writes what is held then
+    /// into the specification; it is called again where the object changed meanwhile, so that it has to give the same answer.
+    ///
+    /// # Errors
+    ///
+    /// When the API server cannot be reached or the object changes too fast, and those of `settle`.
+    pub async fn serve<E: From<BlockError>>(
+        &self,
+        cidr: BlockCidr,
+        settle: impl Fn(&[LendingRequest], &mut IPAMBlockSpec) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let failed = |source| BlockError { action: "answer what is asked of", cidr, source: Box::new(source) };
+        let name = block_name(cidr);
+        let mut attempts = 0..CONFLICT_RETRIES;
+        loop {
+            let block = self.blocks.get_opt(&name).await.map_err(failed)?.filter(|block| self.is_ours(block));
+            let Some(mut block) = block else { return Ok(()) };
+            let waiting = requests(&block);
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            settle(&waiting, &mut block.spec)?;
+            set_requests(&mut block, &[]);
+            match self.blocks.replace(&name, &PostParams::default(), &block).await {
+                Ok(_) => return Ok(()),
+                Err(kube::Error::Api(status)) if status.is_conflict() && attempts.next().is_some() => {}
+                Err(error) => return Err(failed(error).into()),
+            }
+        }
+    }
+
+    /// Deletes the block of a node that the cluster does not have any more, once it has no pods there either. True where it did.
+    ///
+    /// # Errors
+    ///
+    /// When the API server cannot be reached or refuses.
+    pub async fn reclaim(&self, cidr: BlockCidr) -> Result<bool, BlockError> {
+        let failed = |source| BlockError { action: "reclaim", cidr, source: Box::new(source) };
+        let name = block_name(cidr);
+        let Some(block) = self.blocks.get_opt(&name).await.map_err(failed)? else { return Ok(false) };
+        let Some(owner) = owner(&block) else { return Ok(false) };
+        if self.is_there(&owner).await.map_err(failed)? {
+            return Ok(false);
+        }
+        // Whoever changes the object meanwhile has plans for it.
+        let unchanged = Preconditions { uid: block.uid(), resource_version: block.resource_version() };
+        let params = DeleteParams { preconditions: Some(unchanged), ..DeleteParams::default() };
+        absent_is_fine(self.blocks.delete(&name, &params).await.map(|_| ())).map_err(failed)?;
+        let affinity = format!("{owner}-{name}");
+        absent_is_fine(self.affinities.delete(&affinity, &DeleteParams::default()).await.map(|_| ()))
+            .map_err(failed)?;
+        Ok(true)
+    }
+
+    /// Whether the cluster has a node of this name, or pods of it.
+    async fn is_there(&self, node: &NodeName) -> Result<bool, kube::Error> {
+        if Api::<Node>::all(self.client.clone()).get_opt(node.as_str()).await?.is_some() {
+            return Ok(true);
+        }
+        let of_node = ListParams::default().fields(&format!("spec.nodeName={node}")).limit(1);
+        Ok(!Api::<Pod>::all(self.client.clone()).list(&of_node).await?.items.is_empty())
+    }
+
+    async fn change_requests(
+        &self,
+        cidr: BlockCidr,
+        change: impl Fn(&mut Vec<LendingRequest>) -> bool,
+    ) -> Result<bool, BlockError> {
+        let failed = |source| BlockError { action: "ask for an address of", cidr, source: Box::new(source) };
+        let name = block_name(cidr);
+        let mut attempts = 0..CONFLICT_RETRIES;
+        loop {
+            let Some(mut block) = self.blocks.get_opt(&name).await.map_err(failed)? else { return Ok(false) };
+            if owner(&block).is_none_or(|owner| owner == self.node) {
+                return Ok(false);
+            }
+            let mut waiting = requests(&block);
+            if !change(&mut waiting) {
+                return Ok(true);
+            }
+            set_requests(&mut block, &waiting);
+            match self.blocks.replace(&name, &PostParams::default(), &block).await {
+                Ok(_) => return Ok(true),
+                Err(kube::Error::Api(status)) if status.is_conflict() && attempts.next().is_some() => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+}
+
+/// The address that a block's object says a request was answered with.
+fn lent(spec: &IPAMBlockSpec, request: &LendingRequest) -> Option<Ipv4Addr> {
+    let block = spec.cidr.parse::<ipnet::Ipv4Net>().ok()?;
+    let is_it = |slot: &Option<i64>| {
+        let attribute = slot.and_then(|index| spec.attributes.get(usize::try_from(index).ok()?));
+        attribute.is_some_and(|attribute| {
+            attribute.handle_id.as_ref() == Some(&request.handle)
+                && attribute.secondary.get("node") == Some(&request.node)
+        })
+    };
+    let offset = spec.allocations.iter().position(is_it)?;
+    Some(Ipv4Addr::from(u32::from(block.network()).checked_add(u32::try_from(offset).ok()?)?))
+}
+
+/// The pod that a block's object says has an address.
+pub(super) fn holder(spec: &IPAMBlockSpec, addr: Ipv4Addr) -> Option<PodKey> {
+    let attribute = spec.attribute_of(addr.into())?;
+    let text = |key: &str| attribute.secondary.get(key).filter(|text| !text.is_empty());
+    Some(PodKey::new(text("namespace")?, text("pod")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use podnet_model::crd::{AllocationAttribute, Ask, IPAMBlock};
+
+    use super::*;
+
+    fn request(handle: &str) -> LendingRequest {
+        let text = str::to_owned;
+        LendingRequest {
+            node: text("node2"),
+            handle: text(handle),
+            namespace: text("test"),
+            pod: text("p"),
+            uid: text("u"),
+            ask: Ask::Borrow(None),
+        }
+    }
+
+    #[test]
+    fn a_loan_is_found_by_its_handle_and_the_borrowers_node() {
+        let attribute = |handle: &str, node: &str| AllocationAttribute {
+            handle_id: Some(handle.to_owned()),
+            secondary: [("node", node), ("namespace", "test"), ("pod", "p")]
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .into(),
+        };
+        let spec = IPAMBlockSpec {
+            cidr: "10.0.0.4/30".to_owned(),
+            allocations: vec![Some(1), None, Some(0), None],
+            attributes: vec![attribute("far/eth0", "node2"), attribute("own/eth0", "node1")],
+            ..IPAMBlockSpec::default()
+        };
+        assert_eq!(lent(&spec, &request("far/eth0")), Some(Ipv4Addr::new(10, 0, 0, 6)));
+        assert_eq!(lent(&spec, &request("own/eth0")), None, "the owner's pod has it");
+        assert_eq!(holder(&spec, Ipv4Addr::new(10, 0, 0, 4)), Some(PodKey::new("test", "p")));
+        assert_eq!(holder(&spec, Ipv4Addr::new(10, 0, 0, 5)), None);
+    }
+
+    #[test]
+    fn requests_stand_in_the_annotation_and_leave_it_when_they_are_answered() {
+        let mut block = IPAMBlock::new("b", IPAMBlockSpec::default());
+        let both = [request("a/eth0"), LendingRequest { ask: Ask::Return("10.0.0.6".to_owned()), ..request("b/eth0") }];
+        set_requests(&mut block, &both);
+        assert_eq!(requests(&block), both);
+        set_requests(&mut block, &[]);
+        assert!(requests(&block).is_empty() && block.annotations().is_empty());
+    }
+}
