@@ -3,7 +3,7 @@
 //! - [`add`], [`remove`], [`check`]: what is done for one attachment
 //! - [`limit`]: how fast its traffic may be
 //! - [`garbage`]: what is done for all of them
-//! - [`records`]: what was made for each
+//! - [`records`]: what was made for each, [`rules`]: what it may send and which ports lead to it
 
 mod add;
 mod check;
@@ -11,6 +11,7 @@ mod garbage;
 mod limit;
 mod records;
 mod remove;
+pub mod rules;
 
 use std::{
     net::IpAddr,
@@ -28,7 +29,7 @@ use podnet_kernel::{
 };
 use podnet_model::{LinkName, Mac, PodKey};
 use podnet_planner::ipam::Handle;
-use records::Records;
+use records::{Record, Records};
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -165,6 +166,16 @@ impl Attachment {
             handle: Handle::new(container_id, ifname),
             ifname: ifname.to_owned(),
             host_ifname: host_ifname(container_id, ifname),
+        }
+    }
+
+    /// As the pods' rules know it.
+    fn attached(&self, record: &Record) -> podnet_planner::attachments::Attached {
+        podnet_planner::attachments::Attached {
+            device: self.host_ifname.clone(),
+            mac: record.mac,
+            addr: record.addr,
+            ports: record.ports.clone(),
         }
     }
 

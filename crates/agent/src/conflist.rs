@@ -31,6 +31,7 @@ pub fn write(directory: &Path, socket: &Path, tombstones: &Path) -> io::Result<P
             "tombstones": tombstones,
             "ipam": {"type": "podnet-ipam"},
             "capabilities": {
+                "portMappings": true,
                 "ips": true,
                 "mac": true,
                 "ipRanges": true,

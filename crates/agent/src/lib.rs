@@ -106,9 +106,9 @@ pub enum AgentError {
     /// The address journal takes nothing more.
     #[error("the address journal cannot be written; the next start reads what is really there")]
     Journal,
-    /// The node's interfaces cannot be listed.
-    #[error("cannot look at the node's interfaces")]
-    Interfaces(#[from] podnet_kernel::netlink::NetlinkError),
+    /// The node's interfaces cannot be listed, or their rules not be put in force.
+    #[error("cannot look at the node's interfaces and put their rules in force")]
+    Interfaces(#[from] podnet_kernel::nft::NftError),
     /// The node's network cannot be set up.
     #[error("cannot set the node's network up")]
     Network(#[from] network::NetworkError),

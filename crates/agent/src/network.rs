@@ -36,6 +36,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     AgentConfig,
     addresses::Addresses,
+    attach::rules::PodRules,
     repair::{Counts, MendError, PodEnds, Repair},
     underlay::Underlay,
     view::View,
@@ -105,7 +106,7 @@ impl Network {
             without_lost_nodes: config.without_lost_nodes,
             ..OverlayConfig::new(config.node.clone(), underlay.device.clone(), underlay.mtu)
         };
-        let pods = Arc::new(PodEnds::default());
+        let pods = Arc::new(PodEnds::new(PodRules::open()?));
         let (repair, notices) = Repair::start(&mut datapath, underlay, pods.clone(), counts).map_err(NftError::from)?;
         let worker = Worker {
             repair,

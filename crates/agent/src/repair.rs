@@ -70,7 +70,7 @@ impl Repair {
         pods: Arc<PodEnds>,
         counts: Arc<Counts>,
     ) -> Result<(Self, mpsc::Receiver<Vec<Notice>>), NetlinkError> {
-        let monitor = datapath.monitor()?;
+        let monitor = datapath.monitor(&[pods.rules().port()?])?;
         let links = link::list(datapath.route_socket())?;
         let repair = Self {
             underlay: underlay.clone(),

@@ -76,12 +76,13 @@ impl KernelDatapath {
         &mut self.route
     }
 
-    /// Begins to listen to what others do in the namespace: what is done through this datapath is not told.
+    /// Begins to listen to what others do in the namespace: what is done through this datapath, and through the
+    /// nf_tables sockets whose ports are `others`, is not told.
     ///
     /// # Errors
     /// Where a socket cannot be opened.
-    pub fn monitor(&self) -> Result<Monitor, NetlinkError> {
-        Monitor::open_in(self.route.netns(), &self.route, &self.nft)
+    pub fn monitor(&self, others: &[u32]) -> Result<Monitor, NetlinkError> {
+        Monitor::open_in(self.route.netns(), &self.route, &self.nft, others)
     }
 
     /// The netfilter family's socket, for counting.

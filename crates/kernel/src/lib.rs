@@ -11,6 +11,7 @@
 //! - [`tc`]: how a pod's traffic is held back
 //! - [`executor`]: does the planner's steps and tells what is there
 //! - [`nft`]: renders the planner's rule set to nf_tables, one transaction each
+//! - [`conntrack`]: connections that have to be forgotten
 //! - [`datapath`], [`memory`]: the seam that agents work against, and the kernel that tests put there
 //! - [`monitor`]: what changes, told as it happens
 //! - [`sysctl`], [`cgroup`], [`process`]: settings of a namespace, groups of processes, and how a process is started in them
@@ -20,6 +21,7 @@
 pub mod addr;
 pub mod cgroup;
 pub mod cni_wire;
+pub mod conntrack;
 pub mod datapath;
 pub mod executor;
 pub mod fdb;

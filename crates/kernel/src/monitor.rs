@@ -107,19 +107,20 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Begins to listen in the calling thread's namespace. What is done through the sockets `routes` and `rules` is not told.
+    /// Begins to listen in the calling thread's namespace. What is done through the sockets `routes` and `rules` is not
+    /// told, nor what is done through the nf_tables sockets whose ports are `others`.
     ///
     /// # Errors
     /// Where a socket cannot be opened.
-    pub fn open(routes: &RtSocket, rules: &NftSocket) -> Result<Self, NetlinkError> {
+    pub fn open(routes: &RtSocket, rules: &NftSocket, others: &[u32]) -> Result<Self, NetlinkError> {
         let filter = |source| NetlinkError::Socket { action: "filter", source };
         let route = Connection::open(NETLINK_ROUTE)?;
-        filter::drop_messages_of(route.descriptor(), routes.port()?).map_err(filter)?;
+        filter::drop_messages_of(route.descriptor(), &[routes.port()?]).map_err(filter)?;
         for group in [LINK, NEIGHBOUR, IPV4_ADDRESS, IPV4_ROUTE, IPV6_ROUTE, IPV4_SETTINGS] {
             route.join(group)?;
         }
         let nft = Connection::open(NETLINK_NETFILTER)?;
-        filter::drop_messages_of(nft.descriptor(), rules.port()?).map_err(filter)?;
+        filter::drop_messages_of(nft.descriptor(), &[&[rules.port()?], others].concat()).map_err(filter)?;
         nft.join(NF_TABLES)?;
         Ok(Self { route, nft, open: Transaction::default() })
     }
@@ -128,8 +129,8 @@ impl Monitor {
     ///
     /// # Errors
     /// Where the namespace cannot be entered, and as there.
-    pub fn open_in(netns: &NetNs, routes: &RtSocket, rules: &NftSocket) -> Result<Self, NetlinkError> {
-        netns.run(|| Self::open(routes, rules))?
+    pub fn open_in(netns: &NetNs, routes: &RtSocket, rules: &NftSocket, others: &[u32]) -> Result<Self, NetlinkError> {
+        netns.run(|| Self::open(routes, rules, others))?
     }
 
     /// Waits until something happens, and tells it in the order in which it did, each family for itself.

@@ -47,7 +47,10 @@ impl NftSocket {
     }
 
     /// The number by which the kernel tells this socket's doings from others'.
-    pub(crate) fn port(&self) -> Result<u32, NetlinkError> {
+    ///
+    /// # Errors
+    /// Where the socket cannot be asked.
+    pub fn port(&self) -> Result<u32, NetlinkError> {
         self.connection.port()
     }
 

@@ -3,7 +3,7 @@
 //! A [`change`](podnet_model::Change) goes to each planner, which replans its own key and answers with the difference:
 //! [`overlay`] plans links, routes, neighbours and FDB entries and answers with [`step`]s; [`services`] plans frontends and
 //! backends and answers with [`ruleset`] edits. [`ipam`] decides addresses, [`limits`] how a
-//! pod's traffic is held back. Nothing here has a clock, a socket or a file.
+//! pod's traffic is held back, [`attachments`] what a pod may send and which ports of the node lead to it. Nothing here has a clock, a socket or a file.
 //!
 //! [`repair`] says what others damaged, and when it is mended.
 //!
@@ -11,6 +11,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod attachments;
 pub mod ipam;
 pub mod limits;
 pub mod overlay;

@@ -20,7 +20,7 @@ use std::{
     sync::Arc,
 };
 
-use podnet_model::Protocol;
+use podnet_model::{LinkName, Mac, Protocol};
 
 pub use apply::EditError;
 pub use diff::diff;
@@ -106,6 +106,14 @@ pub enum Match {
     DestinationTranslated,
     /// The destination is an address of this host (`fib daddr type local`).
     DestinationLocal,
+    /// The packet came in through a device whose name begins so (`iifname "…*"`).
+    InputDevice {
+        /// The first letters of the name.
+        prefix: &'static str,
+    },
+    /// The way back to the packet's source does not lead through the device that it came in by (`fib saddr . iif oif missing`): the
+    /// sender has not the address that it claims. For prerouting, input and forward.
+    SourceElsewhere,
     /// The fields, concatenated, are an element of the set.
     InSet {
         /// What is looked up.
@@ -138,6 +146,10 @@ pub enum Field {
     Protocol,
     /// `th dport`.
     DestinationPort,
+    /// `iifname`.
+    InputDevice,
+    /// `ether saddr`.
+    SourceMac,
 }
 
 /// What a rule does.
@@ -157,6 +169,12 @@ pub enum Action {
         /// How many backends there are, at least 1.
         slots: u32,
     },
+    /// As [`Action::Dnat`], but the key's address is 0.0.0.0 whatever the packet's is, and its slot is 0: for ports that are open
+    /// on every address of the host.
+    DnatAnyAddress {
+        /// The backend map.
+        map: RuleName,
+    },
     /// Set these bits of the packet mark and go on.
     SetMark {
         /// The bits.
@@ -164,6 +182,8 @@ pub enum Action {
     },
     /// Translate the source to the address of the device that the packet leaves through, with a fully random port.
     Masquerade,
+    /// Lose the packet, and tell nobody.
+    Drop,
     /// Refuse at once: TCP reset, otherwise ICMP port unreachable.
     Reject,
 }
@@ -238,6 +258,8 @@ pub enum Set {
     Ranges(BTreeSet<ipnet::Ipv4Net>),
     /// Pairs of source and destination address.
     Pairs(BTreeSet<(Ipv4Addr, Ipv4Addr)>),
+    /// Devices, each with the Ethernet address that comes in through it.
+    Devices(BTreeSet<(LinkName, Mac)>),
 }
 
 /// One change of a rule set. A list of edits is one transaction: all are in force, or none.

@@ -12,6 +12,7 @@ use podnet_kernel::{
     cni_wire::{Failure, Request},
     netns::NetNs,
     pod_interface::{self, GATEWAY_V4, GATEWAY_V6, PodInterface, PodInterfaceError},
+    sysctl,
 };
 use podnet_model::{Pod, PodKey, cni::Wishes, limits::PodLimits};
 use podnet_planner::ipam::{AllocationRequest, PoolList, PoolSource, Wish};
@@ -20,6 +21,7 @@ use tracing::{info, warn};
 
 use super::{
     Attached, Attachment, Attachments, chain, limit::wished_limits, missing_namespace, pod_mac, records::Record,
+    rules::RulesError,
 };
 use crate::addresses::{AssignError, Given};
 
@@ -92,17 +94,38 @@ impl Attachments {
     ) -> Result<(), Failure> {
         let limits = self.new_limits(asker)?;
         let network = request.config["name"].as_str().unwrap_or_default().to_owned();
-        let (ports, bandwidth) = (wishes.ports.clone(), limits.kept.clone());
-        let record = |addr| Record { network, addr, mac: interface.pod_mac, ports, bandwidth };
         self.make(interface, attachment)?;
-        let recorded =
-            interface.addr.first().map_or(Ok(()), |addr| self.records.put(&attachment.handle, record(*addr)));
-        let kept = recorded.map_err(|error| {
-            Failure::new(Failure::JOURNAL, format!("cannot keep the record of {}: {error}", attachment.handle))
+        let record = Record {
+            network,
+            addr: interface.addr[0],
+            mac: interface.pod_mac,
+            ports: wishes.ports.clone(),
+            bandwidth: limits.kept.clone(),
+        };
+        let made = self.open_ports(attachment, &record).and_then(|()| {
+            self.records.put(&attachment.handle, record).map_err(|error| {
+                Failure::new(Failure::JOURNAL, format!("cannot keep the record of {}: {error}", attachment.handle))
+            })
         });
-        kept.and_then(|()| self.limit_new(attachment, &limits)).inspect_err(|_| {
+        made.and_then(|()| self.limit_new(attachment, &limits)).inspect_err(|_| {
             self.unmake(attachment);
             let _ = self.records.remove(&attachment.handle);
+        })
+    }
+
+    /// What the pod may send, and the node's ports that lead to it.
+    fn open_ports(&self, attachment: &Attachment, record: &Record) -> Result<(), Failure> {
+        if record.ports.iter().any(|port| port.host_ip.is_unspecified() || port.host_ip.is_loopback()) {
+            // The node's own connections to its loopback address leave through this device, and their answers come in there; what
+            // else a pod might send to that address is dropped by the pods' rules.
+            let setting = format!("net.ipv4.conf.{}.route_localnet", attachment.host_ifname);
+            sysctl::set_here(&setting, "1").map_err(|error| {
+                Failure::new(Failure::INTERFACE, format!("no ports on the node's loopback: {}", chain(&error)))
+            })?;
+        }
+        self.pods.rules().add(&attachment.handle, attachment.attached(record)).map_err(|error| {
+            let code = if matches!(error, RulesError::Taken(_)) { Failure::INVALID_CONFIG } else { Failure::INTERFACE };
+            Failure::new(code, chain(&error))
         })
     }
 
@@ -138,6 +161,12 @@ impl Attachments {
     }
 
     fn unmake(&self, attachment: &Attachment) {
+        if let Err(error) = self.pods.rules().remove(&attachment.handle) {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "rules of a pod not removed; they are with the next change"
+            );
+        }
         let name = &attachment.host_ifname;
         if let Err(error) = self.with_socket(name, |socket| pod_interface::remove(socket, name)) {
             warn!(error = &error as &dyn std::error::Error, "interface not removed; the runtime's DEL removes it");

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use podnet_kernel::{
     cni_wire::{Failure, Request, host_ifname},
     link,
-    netlink::{NetlinkError, RtSocket},
+    netlink::RtSocket,
+    nft::NftError,
     pod_interface::HostEnd,
 };
 use podnet_model::LinkName;
@@ -13,7 +14,7 @@ use podnet_planner::ipam::Handle;
 use serde_json::Value;
 use tracing::{info, warn};
 
-use super::{Attachments, pod_mac, records::Record};
+use super::{Attachment, Attachments, pod_mac, records::Record};
 use crate::conflist;
 
 impl Attachments {
@@ -22,8 +23,8 @@ impl Attachments {
     ///
     /// # Errors
     ///
-    /// When the interfaces cannot be listed.
-    pub fn sweep(&self) -> Result<(), NetlinkError> {
+    /// When the interfaces cannot be listed, or the pods' rules not be put in force.
+    pub fn sweep(&self) -> Result<(), NftError> {
         let mut socket = RtSocket::open()?;
         let present: BTreeSet<LinkName> = link::list(&mut socket)?.into_iter().map(|link| link.name).collect();
         let gone = |handle: &Handle| {
@@ -33,6 +34,7 @@ impl Attachments {
         let (left, held): (Vec<_>, Vec<_>) =
             self.addresses.handles().into_iter().partition(|handle| gone(handle).is_some());
         held.iter().filter_map(|handle| self.host_end(handle)).for_each(|end| self.pods.made(end));
+        self.pods.rules().install(held.iter().filter_map(|handle| self.attached(handle)))?;
         for handle in left {
             match self.addresses.release(&handle) {
                 Ok(addr) => info!(%handle, ?addr, "address of a sandbox that is gone freed"),
@@ -45,6 +47,17 @@ impl Attachments {
             }
         }
         Ok(())
+    }
+
+    /// An attachment of an earlier life of the agent, as the rules know it. One of a version that kept no records has no ports.
+    fn attached(&self, handle: &Handle) -> Option<(Handle, podnet_planner::attachments::Attached)> {
+        let (container_id, ifname) = handle.as_str().split_once('/')?;
+        let addr = self.addresses.of(handle)?;
+        let network = || conflist::NETWORK.to_owned();
+        let (ports, bandwidth) = (Vec::new(), Value::Null);
+        let bare = || Record { network: network(), addr, mac: pod_mac(addr), ports, bandwidth };
+        let record = self.records.of(handle).unwrap_or_else(bare);
+        Some((handle.clone(), Attachment::new(container_id, ifname).attached(&record)))
     }
 
     /// The node's end of an attachment of an earlier life of the agent.

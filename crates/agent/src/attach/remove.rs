@@ -24,6 +24,12 @@ impl Attachments {
                     format!("cannot remove interface {}: {}", attachment.host_ifname, chain(&error)),
                 )
             })?;
+        if let Err(error) = self.pods.rules().remove(&attachment.handle) {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "rules of a pod not removed; they are with the next change"
+            );
+        }
         if let Err(error) = self.records.remove(&attachment.handle) {
             warn!(%error, interface = %attachment.host_ifname, "record of an attachment that is gone not removed");
         }

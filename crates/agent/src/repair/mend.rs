@@ -24,6 +24,7 @@ use tracing::{debug, warn};
 
 use super::{Repair, Suspicion, settings};
 use crate::{
+    attach::rules,
     network::{TABLE, overlay_state},
     underlay::UnderlayError,
 };
@@ -77,6 +78,9 @@ impl Repair {
         if let Some(since) = suspicion.rules {
             mended.extend(self.mend_rules(datapath, services, since, suspicion.rules_touched)?);
         }
+        if let Some(since) = suspicion.pod_rules {
+            mended.extend(self.mend_pod_rules(since, suspicion.rules_touched)?);
+        }
         if let Some(since) = suspicion.settings {
             mended.extend(self.mend_settings(overlay, &suspicion, since)?);
         }
@@ -89,7 +93,14 @@ impl Repair {
             }
             mended.extend(passages);
         }
-        let first = [suspicion.overlay, suspicion.pods, suspicion.rules, suspicion.settings, suspicion.passage];
+        let first = [
+            suspicion.overlay,
+            suspicion.pods,
+            suspicion.rules,
+            suspicion.pod_rules,
+            suspicion.settings,
+            suspicion.passage,
+        ];
         let elapsed = first.into_iter().flatten().min().map_or_else(Default::default, |since| since.elapsed());
         if mended.is_empty() {
             debug!(heard = suspicion.heard.join("; "), ?elapsed, "looked at what is there; it is as planned");
@@ -194,6 +205,17 @@ impl Repair {
         datapath.replace(TABLE, &services.desired())?;
         // Where notices were lost it is put in place to be sure, and nothing is known to have been wrong.
         Ok((touched || !is_there).then_some(damage))
+    }
+
+    fn mend_pod_rules(&mut self, since: Instant, touched: bool) -> Result<Option<Damage>, MendError> {
+        let damage = Damage::new(Object::Table(rules::TABLE.into()), "was changed");
+        if !self.admit(&damage) {
+            self.held.pod_rules = Some(since);
+            self.held.rules_touched = touched;
+            return Ok(None);
+        }
+        self.pods.rules().restore()?;
+        Ok(touched.then_some(damage))
     }
 
     fn mend_settings(

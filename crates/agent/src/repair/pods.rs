@@ -9,13 +9,28 @@ use std::{
 use podnet_kernel::pod_interface::HostEnd;
 use podnet_model::{LinkName, Mac};
 
+use crate::attach::rules::PodRules;
+
 /// What ADD made and DEL has not begun to remove: what is between the two has to be whole.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PodEnds {
     ends: Mutex<BTreeMap<LinkName, HostEnd>>,
+    rules: PodRules,
 }
 
 impl PodEnds {
+    /// None yet, with these rules.
+    #[must_use]
+    pub const fn new(rules: PodRules) -> Self {
+        Self { ends: Mutex::new(BTreeMap::new()), rules }
+    }
+
+    /// The rules about what comes in by them.
+    #[must_use]
+    pub const fn rules(&self) -> &PodRules {
+        &self.rules
+    }
+
     /// An interface is made.
     pub fn made(&self, end: HostEnd) {
         self.lock().insert(end.ifname.clone(), end);

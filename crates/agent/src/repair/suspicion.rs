@@ -16,7 +16,7 @@ use podnet_model::LinkName;
 use podnet_planner::{overlay::Overlay, step::ROUTE_PROTOCOL};
 
 use super::{GATHER, Repair};
-use crate::network::TABLE;
+use crate::{attach::rules, network::TABLE};
 
 /// `NFPROTO_IPV4`.
 const FAMILY_IP: u8 = 2;
@@ -34,6 +34,8 @@ pub(super) struct Suspicion {
     pub(super) pods: Option<Instant>,
     /// podnet's table.
     pub(super) rules: Option<Instant>,
+    /// The table of the pods' rules.
+    pub(super) pod_rules: Option<Instant>,
     /// Settings for the whole namespace, and of the devices named.
     pub(super) settings: Option<Instant>,
     pub(super) settings_of: BTreeSet<LinkName>,
@@ -58,7 +60,9 @@ impl Suspicion {
 
     fn everything(&mut self) {
         let now = Instant::now();
-        for part in [&mut self.overlay, &mut self.pods, &mut self.rules, &mut self.settings, &mut self.passage] {
+        let rules = [&mut self.rules, &mut self.pod_rules];
+        for part in [&mut self.overlay, &mut self.pods, &mut self.settings, &mut self.passage].into_iter().chain(rules)
+        {
             part.get_or_insert(now);
         }
     }
@@ -75,7 +79,7 @@ impl Suspicion {
 
     /// When it is looked at.
     pub(super) fn due(&self) -> Option<Instant> {
-        let parts = [self.overlay, self.pods, self.rules, self.settings];
+        let parts = [self.overlay, self.pods, self.rules, self.pod_rules, self.settings];
         let seen = self.passage_seen.map(|seen| seen + PASSAGE_PAUSE);
         let passage = self.passage.map(|since| seen.map_or(since + GATHER, |seen| seen.max(since + GATHER)));
         parts.into_iter().flatten().map(|since| since + GATHER).chain(passage).min()
@@ -88,6 +92,7 @@ impl Suspicion {
         earlier(&mut self.overlay, other.overlay);
         earlier(&mut self.pods, other.pods);
         earlier(&mut self.rules, other.rules);
+        earlier(&mut self.pod_rules, other.pod_rules);
         earlier(&mut self.settings, other.settings);
         earlier(&mut self.passage, other.passage);
         if self.passage_by.is_empty() {
@@ -190,7 +195,13 @@ impl Repair {
             self.suspicion.rules_touched = true;
             self.suspicion.heard(|| format!("{} changed table {TABLE}", author()));
         }
-        if transaction.tables.iter().any(|(family, table)| *family != FAMILY_IP || table != TABLE) {
+        if transaction.tables.contains(&(FAMILY_IP, rules::TABLE.to_owned())) {
+            self.suspicion.pod_rules.get_or_insert_with(Instant::now);
+            self.suspicion.rules_touched = true;
+            self.suspicion.heard(|| format!("{} changed table {}", author(), rules::TABLE));
+        }
+        let ours = |table: &str| table == TABLE || table == rules::TABLE;
+        if transaction.tables.iter().any(|(family, table)| *family != FAMILY_IP || !ours(table)) {
             self.suspicion.passage(Instant::now());
             self.suspicion.passage_by = author();
         }

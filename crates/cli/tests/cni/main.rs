@@ -1,6 +1,7 @@
 //! The CNI plugin as runtimes execute it, with the agent of a running node.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod ports;
 mod specification;
 
 use std::{
@@ -62,6 +63,10 @@ impl Drop for Sandbox {
     fn drop(&mut self) {
         let _ = Command::new("ip").args(["netns", "del", &self.name]).output();
     }
+}
+
+fn kill(pid: i32) {
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
 }
 
 fn try_run(program: &str, arguments: &[&str]) -> Result<String, String> {

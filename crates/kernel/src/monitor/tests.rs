@@ -12,16 +12,18 @@ fn listening(tag: &str) -> (TestNs, Own, Monitor) {
     namespace.command("ip addr add 192.0.2.1/24 dev eth0");
     let own = NftSocket::open_in(&namespace).unwrap();
     let routes = RtSocket::open_in(&namespace).unwrap();
-    let mut monitor = Monitor::open_in(&namespace, &routes, &own).unwrap();
+    let other = NftSocket::open_in(&namespace).unwrap();
+    let mut monitor = Monitor::open_in(&namespace, &routes, &own, &[other.port().unwrap()]).unwrap();
     // Link states settle a moment later.
     std::thread::sleep(Duration::from_millis(20));
     monitor.pending().unwrap();
-    (namespace, Own { rules: own, routes }, monitor)
+    (namespace, Own { rules: own, other, routes }, monitor)
 }
 
 /// The sockets whose work is not told.
 struct Own {
     rules: NftSocket,
+    other: NftSocket,
     routes: RtSocket,
 }
 
@@ -110,6 +112,7 @@ fn fdb_entries_are_told() {
 fn a_transaction_of_others_is_told_with_its_author_and_ones_own_is_not() {
     let (namespace, mut own, mut monitor) = listening("monitor-rules");
     own.rules.replace("mine", &podnet_planner::ruleset::RuleSet::default()).unwrap();
+    own.other.replace("other", &podnet_planner::ruleset::RuleSet::default()).unwrap();
     namespace.command("nft delete table ip mine");
     let told = until(&mut monitor, |notice| matches!(notice, Notice::Rules(_)));
     let Notice::Rules(transaction) = told else { unreachable!() };

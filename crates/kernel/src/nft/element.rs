@@ -1,6 +1,7 @@
 //! Keys and values of sets and maps, and the messages that carry them.
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use podnet_model::{LinkName, Mac};
 use podnet_planner::ruleset::{BackendAddress, BackendKey, FrontendKey, Set};
 
 use super::transaction::{Message, Transaction};
@@ -25,6 +26,8 @@ pub(super) const JUMP: i32 = -3;
 pub(super) const GOTO: i32 = -4;
 /// `NF_ACCEPT`.
 pub(super) const ACCEPT: i32 = 1;
+/// `NF_DROP`.
+pub(super) const DROP: i32 = 0;
 
 /// An attribute's length has 16 bits; a list is split before it comes near.
 const LIST_LIMIT: usize = 48 << 10;
@@ -32,13 +35,13 @@ const LIST_LIMIT: usize = 48 << 10;
 /// A key: each field of a concatenation is padded to four bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
-    bytes: [u8; 16],
+    bytes: [u8; 24],
     length: usize,
 }
 
 impl Key {
     fn new(fields: &[[u8; 4]]) -> Self {
-        let mut bytes = [0; 16];
+        let mut bytes = [0; 24];
         for (place, field) in bytes.chunks_exact_mut(4).zip(fields) {
             place.copy_from_slice(field);
         }
@@ -47,6 +50,19 @@ impl Key {
 
     fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
+    }
+}
+
+impl From<&(LinkName, Mac)> for Key {
+    fn from((device, mac): &(LinkName, Mac)) -> Self {
+        /// `IFNAMSIZ`: the name is filled up with zeros, of which the last one always is.
+        const NAME: usize = 16;
+        let mut bytes = [0; 24];
+        let name = device.as_str().as_bytes();
+        let length = name.len().min(NAME - 1);
+        bytes[..length].copy_from_slice(&name[..length]);
+        bytes[NAME..NAME + 6].copy_from_slice(&mac.0);
+        Self { bytes, length: 24 }
     }
 }
 
@@ -137,6 +153,7 @@ pub(super) fn set_elements(set: &Set) -> Vec<Element<'static>> {
         Set::Pairs(pairs) => {
             pairs.iter().map(|(from, to)| Element::key(Key::new(&[from.octets(), to.octets()]))).collect()
         }
+        Set::Devices(devices) => devices.iter().map(Element::key).collect(),
         Set::Ranges(ranges) => ranges
             .iter()
             .flat_map(|range| {

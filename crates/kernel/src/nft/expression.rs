@@ -20,6 +20,7 @@ const VERDICT: u32 = 0;
 /// `enum nft_payload_bases`.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Base {
+    Link = 0,
     Network = 1,
     Transport = 2,
 }
@@ -28,6 +29,7 @@ pub(super) enum Base {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum MetaKey {
     Mark = 3,
+    InputName = 6,
     NfProtocol = 15,
     L4Protocol = 16,
 }
@@ -78,6 +80,14 @@ pub(super) enum Expression<'a> {
     /// The kind of the destination address, as routing sees it.
     FibDestinationType {
         to: Register,
+    },
+    /// The device that packets to the source address leave by, if it is the one that this packet came in by; otherwise 0.
+    FibSourceDevice {
+        to: Register,
+    },
+    Constant {
+        to: Register,
+        bytes: [u8; 4],
     },
     /// A number below `modulus`, a new one for each packet that comes here.
     Random {
@@ -141,12 +151,12 @@ impl Expression<'_> {
             Self::Payload { .. } => "payload",
             Self::Meta { .. } | Self::SetMark { .. } => "meta",
             Self::Ct { .. } => "ct",
-            Self::FibDestinationType { .. } => "fib",
+            Self::FibDestinationType { .. } | Self::FibSourceDevice { .. } => "fib",
             Self::Random { .. } => "numgen",
             Self::Bitwise { .. } => "bitwise",
             Self::Compare { .. } => "cmp",
             Self::InSet { .. } | Self::VerdictOf { .. } | Self::ValueOf { .. } => "lookup",
-            Self::Verdict { .. } => "immediate",
+            Self::Verdict { .. } | Self::Constant { .. } => "immediate",
             Self::DestinationNat { .. } => "nat",
             Self::Masquerade => "masq",
             Self::Reject(_) => "reject",
@@ -166,6 +176,16 @@ impl Expression<'_> {
                 const RESULT_ADDRTYPE: u32 = 3;
                 const FLAG_DADDR: u32 = 2;
                 numbers(writer, &[(1, to.number()), (2, RESULT_ADDRTYPE), (3, FLAG_DADDR)]);
+            }
+            Self::FibSourceDevice { to } => {
+                const RESULT_OIF: u32 = 1;
+                const FLAG_SADDR: u32 = 1;
+                const FLAG_IIF: u32 = 8;
+                numbers(writer, &[(1, to.number()), (2, RESULT_OIF), (3, FLAG_SADDR | FLAG_IIF)]);
+            }
+            Self::Constant { to, bytes } => {
+                writer.be32(1, to.number());
+                data(writer, 2, bytes);
             }
             Self::Random { to, modulus } => {
                 const NFT_NG_RANDOM: u32 = 1;

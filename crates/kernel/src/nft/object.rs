@@ -45,6 +45,7 @@ pub(super) enum Kind {
     Addresses,
     Ranges,
     Pairs,
+    Devices,
 }
 
 impl Kind {
@@ -53,6 +54,7 @@ impl Kind {
             Set::Addresses(_) => Self::Addresses,
             Set::Ranges(_) => Self::Ranges,
             Set::Pairs(_) => Self::Pairs,
+            Set::Devices(_) => Self::Devices,
         }
     }
 
@@ -63,15 +65,18 @@ impl Kind {
             Self::BackendMap => &[IPV4_ADDR, INET_PROTO, INET_SERVICE, MARK],
             Self::Addresses | Self::Ranges => &[IPV4_ADDR],
             Self::Pairs => &[IPV4_ADDR, IPV4_ADDR],
+            Self::Devices => &[INTERFACE_NAME, ETHER_ADDR],
         }
     }
 }
 
 // The types that `nft` knows (nftables, `include/datatype.h`); a concatenation's number has six bits for each.
 const IPV4_ADDR: u32 = 7;
+const ETHER_ADDR: u32 = 9;
 const INET_PROTO: u32 = 12;
 const INET_SERVICE: u32 = 13;
 const MARK: u32 = 19;
+const INTERFACE_NAME: u32 = 41;
 const VERDICT: u32 = 0xffff_ff00;
 
 fn concatenated(types: &[u32]) -> u32 {
@@ -79,7 +84,12 @@ fn concatenated(types: &[u32]) -> u32 {
 }
 
 fn length(types: &[u32]) -> u32 {
-    types.iter().map(|_| 4).sum()
+    let bytes = |kind: &u32| match *kind {
+        INTERFACE_NAME => 16,
+        ETHER_ADDR => 8,
+        _ => 4,
+    };
+    types.iter().map(bytes).sum()
 }
 
 pub(super) fn make_set(transaction: &mut Transaction<'_>, name: &str, kind: Kind) {
@@ -97,7 +107,7 @@ pub(super) fn make_set(transaction: &mut Transaction<'_>, name: &str, kind: Kind
         Kind::VerdictMap => (MAP, Some((VERDICT, 4))),
         Kind::BackendMap => (MAP, Some((concatenated(&[IPV4_ADDR, INET_SERVICE]), 8))),
         Kind::Ranges => (INTERVAL, None),
-        Kind::Addresses | Kind::Pairs => (0, None),
+        Kind::Addresses | Kind::Pairs | Kind::Devices => (0, None),
     };
     let id = transaction.next_set_id();
     transaction.message(Message::NewSet, NLM_F_CREATE | NLM_F_EXCL, format!("make set {name}"), |writer| {

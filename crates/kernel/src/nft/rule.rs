@@ -3,7 +3,7 @@
 use podnet_planner::ruleset::{Action, Field, Match, Rule};
 
 use super::{
-    element::{ACCEPT, JUMP},
+    element::{ACCEPT, DROP, JUMP},
     expression::{Base, Comparison, CtKey, Expression, MetaKey, Register, Rejection},
 };
 
@@ -32,6 +32,10 @@ fn condition(condition: &Match) -> Vec<Expression<'_>> {
         Match::ConnectionNew => any_bit(Expression::Ct { to: FIRST, key: CtKey::State }, STATE_NEW),
         Match::DestinationTranslated => any_bit(Expression::Ct { to: FIRST, key: CtKey::Status }, STATUS_DNAT),
         Match::DestinationLocal => vec![Expression::FibDestinationType { to: FIRST }, equal(&TYPE_LOCAL.to_ne_bytes())],
+        Match::InputDevice { prefix } => {
+            vec![Expression::Meta { to: FIRST, key: MetaKey::InputName }, equal(prefix.as_bytes())]
+        }
+        Match::SourceElsewhere => vec![Expression::FibSourceDevice { to: FIRST }, equal(&[0; 4])],
         Match::InSet { fields, set } => in_set(fields, set, false),
         Match::NotInSet { fields, set } => in_set(fields, set, true),
         Match::Mark { bits } => vec![
@@ -66,7 +70,20 @@ fn statement(action: &Action) -> Vec<Expression<'_>> {
             expressions.push(Expression::VerdictOf { key: FIRST, map });
             expressions
         }
-        Action::Dnat { map, slots } => translation(map, *slots),
+        Action::Dnat { map, slots } => {
+            let mut expressions = load(&FRONTEND);
+            expressions.push(Expression::Random { to: Register(3), modulus: *slots });
+            expressions.extend(translation(map));
+            expressions
+        }
+        Action::DnatAnyAddress { map } => {
+            let mut expressions = vec![Expression::Constant { to: FIRST, bytes: [0; 4] }];
+            expressions.extend(load_from(1, &FRONTEND[1..]));
+            expressions.push(Expression::Constant { to: Register(3), bytes: [0; 4] });
+            expressions.extend(translation(map));
+            expressions
+        }
+        Action::Drop => vec![Expression::Verdict { code: DROP, chain: None }],
         Action::SetMark { bits } => vec![
             Expression::Meta { to: FIRST, key: MetaKey::Mark },
             Expression::Bitwise { register: FIRST, mask: !bits, flip: *bits },
@@ -81,14 +98,8 @@ fn statement(action: &Action) -> Vec<Expression<'_>> {
 const FRONTEND: [Field; 3] = [Field::DestinationAddress, Field::Protocol, Field::DestinationPort];
 
 /// The slot lies behind the frontend's key; the backend's address and port take the key's place.
-fn translation(map: &str, slots: u32) -> Vec<Expression<'_>> {
-    let mut expressions = load(&FRONTEND);
-    expressions.extend([
-        Expression::Random { to: Register(3), modulus: slots },
-        Expression::ValueOf { key: FIRST, map, to: FIRST },
-        Expression::DestinationNat { addr: FIRST, port: Register(1) },
-    ]);
-    expressions
+fn translation(map: &str) -> [Expression<'_>; 2] {
+    [Expression::ValueOf { key: FIRST, map, to: FIRST }, Expression::DestinationNat { addr: FIRST, port: Register(1) }]
 }
 
 fn reject_tcp() -> Vec<Expression<'static>> {
@@ -101,14 +112,32 @@ fn reject_tcp() -> Vec<Expression<'static>> {
 
 /// Loads the fields into consecutive registers, as a concatenation lies.
 fn load<'a>(fields: &[Field]) -> Vec<Expression<'a>> {
-    let load = |(to, field): (u32, &Field)| {
-        let to = Register(to);
+    load_from(0, fields)
+}
+
+fn load_from<'a>(first: u32, fields: &[Field]) -> Vec<Expression<'a>> {
+    let mut next = first;
+    let load = |field: &Field| {
+        let to = Register(next);
+        next += words(*field);
         match field {
             Field::SourceAddress => Expression::Payload { to, base: Base::Network, offset: 12, length: 4 },
             Field::DestinationAddress => Expression::Payload { to, base: Base::Network, offset: 16, length: 4 },
             Field::Protocol => Expression::Meta { to, key: MetaKey::L4Protocol },
             Field::DestinationPort => Expression::Payload { to, base: Base::Transport, offset: 2, length: 2 },
+            Field::InputDevice => Expression::Meta { to, key: MetaKey::InputName },
+            Field::SourceMac => Expression::Payload { to, base: Base::Link, offset: 6, length: 6 },
         }
     };
-    (0..).zip(fields).map(load).collect()
+    fields.iter().map(load).collect()
+}
+
+/// How many registers of 32 bits a field takes.
+const fn words(field: Field) -> u32 {
+    match field {
+        // `IFNAMSIZ` bytes, filled up with zeros.
+        Field::InputDevice => 4,
+        Field::SourceMac => 2,
+        _ => 1,
+    }
 }

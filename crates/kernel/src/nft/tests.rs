@@ -1,5 +1,6 @@
 //! The rule set in the real kernel: what it holds, and what packets do.
 
+mod attachments;
 mod packets;
 mod passage;
 mod tables;

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
 
+use podnet_model::{LinkName, Mac};
+
 use super::{
     BackendAddress, BackendKey, BackendMap, Chain, Edit, FrontendKey, InvalidRuleSet, RuleName, RuleSet, Set,
     VerdictMap,
@@ -178,6 +180,7 @@ impl RuleSet {
         match (&mut *set, more) {
             (Set::Addresses(here), Set::Addresses(more)) => absent(name, more.intersection(here).next())?,
             (Set::Pairs(here), Set::Pairs(more)) => absent(name, more.intersection(here).next().map(|p| Pair(*p)))?,
+            (Set::Devices(here), Set::Devices(more)) => absent(name, more.intersection(here).next().map(Device))?,
             (Set::Ranges(here), Set::Ranges(more)) => {
                 absent(name, more.intersection(here).next())?;
                 let all = Set::Ranges(here.union(more).copied().collect());
@@ -195,6 +198,7 @@ impl RuleSet {
         match (&mut *set, fewer) {
             (Set::Addresses(here), Set::Addresses(fewer)) => present(name, fewer.difference(here).next())?,
             (Set::Pairs(here), Set::Pairs(fewer)) => present(name, fewer.difference(here).next().map(|p| Pair(*p)))?,
+            (Set::Devices(here), Set::Devices(fewer)) => present(name, fewer.difference(here).next().map(Device))?,
             (Set::Ranges(here), Set::Ranges(fewer)) => present(name, fewer.difference(here).next())?,
             _ => {}
         }
@@ -289,6 +293,15 @@ enum Object {
 struct Pair((Ipv4Addr, Ipv4Addr));
 
 impl fmt::Display for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} . {}", self.0.0, self.0.1)
+    }
+}
+
+/// A device with its Ethernet address as it reads in an error.
+struct Device<'a>(&'a (LinkName, Mac));
+
+impl fmt::Display for Device<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} . {}", self.0.0, self.0.1)
     }

@@ -12,6 +12,7 @@ impl Set {
             Self::Addresses(elements) => elements.is_empty(),
             Self::Ranges(elements) => elements.is_empty(),
             Self::Pairs(elements) => elements.is_empty(),
+            Self::Devices(elements) => elements.is_empty(),
         }
     }
 
@@ -21,6 +22,7 @@ impl Set {
             Self::Addresses(_) => "set of addresses",
             Self::Ranges(_) => "set of ranges",
             Self::Pairs(_) => "set of address pairs",
+            Self::Devices(_) => "set of devices",
         }
     }
 
@@ -30,17 +32,19 @@ impl Set {
             (Self::Addresses(here), Self::Addresses(there)) => Self::Addresses(here - there),
             (Self::Ranges(here), Self::Ranges(there)) => Self::Ranges(here - there),
             (Self::Pairs(here), Self::Pairs(there)) => Self::Pairs(here - there),
+            (Self::Devices(here), Self::Devices(there)) => Self::Devices(here - there),
             _ => self.clone(),
         };
         (!rest.is_empty()).then_some(rest)
     }
 
     /// Takes in the elements of a set of the same kind; one of another kind changes nothing.
-    pub(super) fn extend(&mut self, more: &Self) {
+    pub(crate) fn extend(&mut self, more: &Self) {
         match (self, more) {
             (Self::Addresses(here), Self::Addresses(more)) => here.extend(more),
             (Self::Ranges(here), Self::Ranges(more)) => here.extend(more),
             (Self::Pairs(here), Self::Pairs(more)) => here.extend(more),
+            (Self::Devices(here), Self::Devices(more)) => here.extend(more.iter().cloned()),
             _ => {}
         }
     }
@@ -51,6 +55,7 @@ impl Set {
             (Self::Addresses(here), Self::Addresses(fewer)) => remove_all(here, fewer),
             (Self::Ranges(here), Self::Ranges(fewer)) => remove_all(here, fewer),
             (Self::Pairs(here), Self::Pairs(fewer)) => remove_all(here, fewer),
+            (Self::Devices(here), Self::Devices(fewer)) => remove_all(here, fewer),
             _ => {}
         }
     }

@@ -131,7 +131,7 @@ impl RuleSet {
                 Action::Lookup(map) if !self.verdict_maps.contains_key(map) => {
                     return Err(unknown(map, "verdict map", name));
                 }
-                Action::Dnat { map, .. } if !self.backend_maps.contains_key(map) => {
+                Action::Dnat { map, .. } | Action::DnatAnyAddress { map } if !self.backend_maps.contains_key(map) => {
                     return Err(unknown(map, "backend map", name));
                 }
                 Action::Dnat { slots: 0, .. } => return Err(InvalidRuleSet::NoSlots { chain: name.clone() }),
@@ -150,11 +150,13 @@ impl RuleSet {
             [Field::SourceAddress | Field::DestinationAddress, Field::SourceAddress | Field::DestinationAddress] => {
                 "set of address pairs"
             }
+            [Field::InputDevice, Field::SourceMac] => "set of devices",
             _ => "set for these fields",
         };
         let fits = match self.sets.get(name) {
             Some(Set::Addresses(_) | Set::Ranges(_)) => expected == "set of addresses or ranges",
             Some(Set::Pairs(_)) => expected == "set of address pairs",
+            Some(Set::Devices(_)) => expected == "set of devices",
             None => false,
         };
         if fits { Ok(()) } else { Err(unknown(name, expected, by)) }
@@ -234,7 +236,7 @@ impl Chain {
     pub(super) fn looks_up(&self, mut asked: impl FnMut(&RuleName) -> bool) -> bool {
         self.rules.iter().any(|rule| {
             let in_action = match &rule.action {
-                Action::Lookup(map) | Action::Dnat { map, .. } => asked(map),
+                Action::Lookup(map) | Action::Dnat { map, .. } | Action::DnatAnyAddress { map } => asked(map),
                 _ => false,
             };
             in_action
@@ -250,7 +252,7 @@ impl Chain {
 /// `nft_reject_validate` of the kernel).
 fn misplaced(action: &Action, hook: Hook) -> Option<&'static str> {
     let (allowed, name) = match action {
-        Action::Dnat { .. } => (
+        Action::Dnat { .. } | Action::DnatAnyAddress { .. } => (
             hook.kind == ChainKind::Nat && matches!(hook.point, HookPoint::Prerouting | HookPoint::Output),
             "destination translation",
         ),

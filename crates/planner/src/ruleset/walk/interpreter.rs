@@ -24,6 +24,8 @@ pub(super) struct Traveller {
     translated: bool,
     masqueraded: bool,
     one_in: u32,
+    /// It came in through a pod's device; then it is taken to be that pod's own, with the pod's addresses.
+    from_pod: bool,
     steps: Vec<Hop>,
 }
 
@@ -56,7 +58,7 @@ enum Done {
 type Slot = Option<(RuleName, BackendKey, BackendAddress)>;
 
 impl Traveller {
-    pub(super) const fn new(packet: &Packet) -> Self {
+    pub(super) const fn new(packet: &Packet, from_pod: bool) -> Self {
         Self {
             packet: *packet,
             dst: packet.dst,
@@ -65,6 +67,7 @@ impl Traveller {
             translated: false,
             masqueraded: false,
             one_in: 1,
+            from_pod,
             steps: Vec::new(),
         }
     }
@@ -138,6 +141,10 @@ impl Traveller {
                 Match::DestinationTranslated => self.translated,
                 Match::DestinationLocal => routing.route(self.dst) == Way::Local,
                 Match::Mark { bits } => self.mark & bits == *bits,
+                Match::InputDevice { .. } => self.from_pod,
+                Match::SourceElsewhere => false,
+                Match::InSet { fields, .. } if is_of_device(fields) => true,
+                Match::NotInSet { fields, .. } if is_of_device(fields) => false,
                 Match::NotInSet { fields, set } => !contains(rules.sets.get(set), &self.addresses(fields)),
                 Match::InSet { fields, set } => {
                     let addrs = self.addresses(fields);
@@ -157,7 +164,7 @@ impl Traveller {
         let address = |field: &Field| match field {
             Field::SourceAddress => Some(self.packet.src),
             Field::DestinationAddress => Some(self.dst),
-            Field::Protocol | Field::DestinationPort => None,
+            Field::Protocol | Field::DestinationPort | Field::InputDevice | Field::SourceMac => None,
         };
         fields.iter().filter_map(address).collect()
     }
@@ -166,6 +173,7 @@ impl Traveller {
         Some(match action {
             Action::Accept => Done::End(None),
             Action::Reject => Done::End(Some(Verdict::Rejected)),
+            Action::Drop => Done::End(Some(Verdict::Dropped)),
             Action::Jump(chain) => Done::Jump(chain.clone()),
             Action::SetMark { bits } => {
                 self.mark |= bits;
@@ -185,6 +193,12 @@ impl Traveller {
                 let elements = &rules.backend_maps.get(map)?.elements;
                 let keys = (0..*slots).map(|slot| BackendKey { frontend: self.frontend(), slot });
                 Done::Backends(keys.map(|key| Some((map.clone(), key, *elements.get(&key)?))).collect())
+            }
+            Action::DnatAnyAddress { map } => {
+                let frontend = FrontendKey { addr: Ipv4Addr::UNSPECIFIED, ..self.frontend() };
+                let key = BackendKey { frontend, slot: 0 };
+                let to = rules.backend_maps.get(map)?.elements.get(&key)?;
+                Done::Backends(vec![Some((map.clone(), key, *to))])
             }
         })
     }
@@ -252,6 +266,11 @@ impl Position {
             ended.push((way.noting(hop).traveller, None));
         }
     }
+}
+
+/// What a device has: a packet that is taken to be its sender's own always has it.
+fn is_of_device(fields: &[Field]) -> bool {
+    fields.iter().any(|field| matches!(field, Field::InputDevice | Field::SourceMac))
 }
 
 fn contains(set: Option<&Set>, addrs: &[Ipv4Addr]) -> bool {

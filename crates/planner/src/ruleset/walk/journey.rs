@@ -64,7 +64,7 @@ pub enum Verdict {
     Rejected,
     /// There is no route for it, and its sender is told.
     Unreachable,
-    /// It is lost: the rules are not valid.
+    /// It is lost: a rule says so, or the rules are not valid.
     Dropped,
 }
 

@@ -1,0 +1,163 @@
+//! The rules about what is attached, put in force: `planner::attachments` decides, the table is this module's alone.
+//!
+//! An ADD waits for its elements: a pod never starts with somebody else's addresses open to it, or without its ports.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use podnet_kernel::{
+    conntrack,
+    netlink::NetlinkError,
+    nft::{NftError, NftSocket},
+};
+use podnet_model::Protocol;
+use podnet_planner::{
+    attachments::{Attached, Attachments, PortTaken},
+    ipam::Handle,
+    ruleset::Edit,
+};
+use tracing::warn;
+
+/// The table.
+pub const TABLE: &str = "podnet-pods";
+
+/// Why an attachment's rules are not in force.
+#[derive(Debug, thiserror::Error)]
+pub enum RulesError {
+    /// One of its ports is another's.
+    #[error(transparent)]
+    Taken(#[from] PortTaken),
+    /// The kernel refused.
+    #[error("cannot put the pod's rules in force")]
+    Nft(#[from] NftError),
+}
+
+/// The rules about what is attached to this node.
+#[derive(Debug)]
+pub struct PodRules {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    attachments: Attachments,
+    socket: NftSocket,
+    /// The table in the kernel is as planned, as far as is known.
+    in_force: bool,
+}
+
+impl PodRules {
+    /// Of nothing yet, and not in force yet: until [`PodRules::install`] the table stays as an earlier agent left it.
+    ///
+    /// # Errors
+    ///
+    /// When there is no socket for rules.
+    pub fn open() -> Result<Self, NftError> {
+        let state = State { attachments: Attachments::default(), socket: NftSocket::open()?, in_force: false };
+        Ok(Self { state: Mutex::new(state) })
+    }
+
+    /// The port of the socket that all changes go through.
+    ///
+    /// # Errors
+    ///
+    /// When the socket cannot tell.
+    pub fn port(&self) -> Result<u32, NetlinkError> {
+        self.state().socket.port()
+    }
+
+    /// Replaces whatever is in the table by the rules of these attachments.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; the next change tries it again.
+    pub fn install(&self, attached: impl IntoIterator<Item = (Handle, Attached)>) -> Result<(), NftError> {
+        let mut state = self.state();
+        state.attachments = Attachments::default();
+        for (handle, attached) in attached {
+            // Both were attached before this agent started, so that neither can be told any more.
+            if let Err(error) = state.attachments.add(handle.clone(), attached) {
+                warn!(%handle, %error, "a port of an attachment is without effect");
+            }
+        }
+        state.replace()
+    }
+
+    /// Puts an attachment's rules in force.
+    ///
+    /// # Errors
+    ///
+    /// When a port of the node is taken, or the kernel refuses; then it has no rules.
+    pub fn add(&self, handle: &Handle, attached: Attached) -> Result<(), RulesError> {
+        let mut state = self.state();
+        let udp = Attachments::udp_ports(&attached);
+        let edits = state.attachments.add(handle.clone(), attached)?;
+        state.edit(&edits).inspect_err(|_| drop(state.attachments.remove(handle)))?;
+        drop(state);
+        forget(&udp);
+        Ok(())
+    }
+
+    /// Takes an attachment's rules out of force.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; the next change tries it again.
+    pub fn remove(&self, handle: &Handle) -> Result<(), NftError> {
+        let mut state = self.state();
+        let udp = state.attachments.of(handle).map(Attachments::udp_ports).unwrap_or_default();
+        let edits = state.attachments.remove(handle);
+        state.edit(&edits)?;
+        drop(state);
+        forget(&udp);
+        Ok(())
+    }
+
+    /// Puts the whole table in force again.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn restore(&self) -> Result<(), NftError> {
+        self.state().replace()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Clients that go on sending are led anew. Where that fails they are once they pause for 30 s.
+fn forget(ports: &BTreeSet<u16>) {
+    for port in ports {
+        if let Err(error) = conntrack::forget(Protocol::Udp, *port) {
+            warn!(port, error = &error as &dyn std::error::Error, "earlier clients of a port may be led wrong");
+        }
+    }
+}
+
+impl State {
+    /// Where the kernel's table is not what the edits expect, all of it is replaced: somebody else was there.
+    fn edit(&mut self, edits: &[Edit]) -> Result<(), NftError> {
+        if self.in_force {
+            if edits.is_empty() {
+                return Ok(());
+            }
+            match self.socket.apply(TABLE, edits) {
+                Ok(()) => return Ok(()),
+                Err(error) => warn!(error = &error as &dyn std::error::Error, "pods' rules are put in force afresh"),
+            }
+        }
+        self.replace()
+    }
+
+    fn replace(&mut self) -> Result<(), NftError> {
+        self.in_force = false;
+        let desired = self.attachments.desired();
+        self.socket.replace(TABLE, &desired)?;
+        self.in_force = true;
+        Ok(())
+    }
+}

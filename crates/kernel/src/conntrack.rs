@@ -1,0 +1,116 @@
+//! Connection tracking: translations that connections keep although the rules say otherwise by now (`nfnetlink_conntrack.h`).
+//!
+//! A TCP client notices that its peer is gone and connects anew. One of UDP goes on from the same port, and as long as it does, its
+//! packets go where the first one went: so the entries of a port that leads elsewhere now have to be forgotten.
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use podnet_model::Protocol;
+use rustix::io::Errno;
+
+use crate::netlink::{
+    Connection, Frame, NetlinkError, Operation,
+    attribute::{Writer, attribute},
+};
+
+/// `NFNL_SUBSYS_CTNETLINK`, and its messages.
+const GET: u16 = 1 << 8 | 1;
+const DELETE: u16 = 1 << 8 | 2;
+/// `struct nfgenmsg` of IPv4.
+const HEAD: [u8; 4] = [2, 0, 0, 0];
+// enum ctattr_type, ctattr_tuple, ctattr_l4proto, ctattr_filter
+const TUPLE_ORIGINAL: u16 = 1;
+const ID: u16 = 12;
+const FILTER: u16 = 25;
+const TUPLE_PROTOCOL: u16 = 2;
+const PROTOCOL_NUMBER: u16 = 1;
+const DESTINATION_PORT: u16 = 3;
+const FILTER_ORIGINAL: u16 = 1;
+/// `CTA_FILTER_F_CTA_PROTO_NUM` and `…_DST_PORT` (`nf_internals.h`).
+const BY_PORT: u32 = 1 << 3 | 1 << 5;
+
+/// Forgets the IPv4 connections that were opened to a port of any address; how many these were.
+///
+/// # Errors
+/// Where the kernel has no connection tracking, or refuses.
+pub fn forget(protocol: Protocol, port: u16) -> Result<usize, NetlinkError> {
+    let mut connection = Connection::open(NETLINK_NETFILTER)?;
+    let found = list(&mut connection, protocol, port)?;
+    let operation = Operation::new("forget a connection to", format_args!("port {port}/{protocol}"));
+    let mut forgotten = 0;
+    for entry in &found {
+        let sequence = connection.reserve(1);
+        let mut writer = Writer::default();
+        writer.message(DELETE, NLM_F_REQUEST | NLM_F_ACK, sequence, |writer| {
+            writer.raw(&HEAD);
+            writer.nested(TUPLE_ORIGINAL, |writer| writer.raw(&entry.tuple));
+            writer.bytes(ID, &entry.id);
+        });
+        connection.send(&writer.into_bytes())?;
+        match acknowledged(&mut connection, sequence)? {
+            Ok(()) => forgotten += 1,
+            // It ended by itself meanwhile.
+            Err((Errno::NOENT, _)) => {}
+            Err((errno, hint)) => return Err(NetlinkError::Refused { operation, hint, errno }),
+        }
+    }
+    Ok(forgotten)
+}
+
+/// What names an entry: the attributes of its first packet's direction, and its number.
+struct Entry {
+    tuple: Vec<u8>,
+    id: Vec<u8>,
+}
+
+/// The kernel picks the entries out (since Linux 5.8); an older one lists all, and they are picked out here as well.
+fn list(connection: &mut Connection, protocol: Protocol, port: u16) -> Result<Vec<Entry>, NetlinkError> {
+    let sequence = connection.reserve(1);
+    let mut writer = Writer::default();
+    writer.message(GET, NLM_F_REQUEST | NLM_F_DUMP, sequence, |writer| {
+        writer.raw(&HEAD);
+        writer.nested(TUPLE_ORIGINAL, |writer| {
+            writer.nested(TUPLE_PROTOCOL, |writer| {
+                writer.bytes(PROTOCOL_NUMBER, &[protocol.number()]);
+                writer.bytes(DESTINATION_PORT, &port.to_be_bytes());
+            });
+        });
+        writer.nested(FILTER, |writer| writer.bytes(FILTER_ORIGINAL, &BY_PORT.to_ne_bytes()));
+    });
+    connection.send(&writer.into_bytes())?;
+    let mut found = Vec::new();
+    loop {
+        for frame in connection.receive()?.into_iter().filter(|frame| frame.sequence == sequence) {
+            match frame.acknowledgement() {
+                // A dump that others' connections came into is as good: what matters is there since before.
+                Some(Ok(())) => return Ok(found),
+                Some(Err((errno, hint))) => {
+                    let operation = Operation::new("list connections to", format_args!("port {port}/{protocol}"));
+                    return Err(NetlinkError::Refused { operation, hint, errno });
+                }
+                None => found.extend(entry(frame.payload.get(HEAD.len()..).unwrap_or_default(), protocol, port)),
+            }
+        }
+    }
+}
+
+fn entry(attributes: &[u8], protocol: Protocol, port: u16) -> Option<Entry> {
+    let tuple = attribute(attributes, TUPLE_ORIGINAL)?;
+    let upper = attribute(tuple, TUPLE_PROTOCOL)?;
+    let fits = attribute(upper, PROTOCOL_NUMBER)? == [protocol.number()]
+        && attribute(upper, DESTINATION_PORT)? == port.to_be_bytes();
+    fits.then(|| Some(Entry { tuple: tuple.to_vec(), id: attribute(attributes, ID)?.to_vec() }))?
+}
+
+fn acknowledged(
+    connection: &mut Connection,
+    sequence: u32,
+) -> Result<Result<(), (Errno, Option<String>)>, NetlinkError> {
+    loop {
+        let frames = connection.receive()?;
+        let answers = frames.iter().filter(|frame| frame.sequence == sequence);
+        if let Some(answer) = { answers }.find_map(Frame::acknowledgement) {
+            return Ok(answer);
+        }
+    }
+}
