@@ -7,7 +7,7 @@ use std::{
     collections::BTreeSet,
     net::IpAddr,
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -80,7 +80,7 @@ pub struct Addresses {
     node: NodeName,
     blocks: Blocks,
     /// One claim at a time: fifty pods that find the blocks full need one block, not fifty.
-    claiming: Turns<()>,
+    claiming: Arc<Turns<()>>,
     /// Blocks whose occupancy the API does not know yet.
     unpublished: Mutex<BTreeSet<BlockCidr>>,
     publish: Notify,
@@ -88,7 +88,7 @@ pub struct Addresses {
     asked: Mutex<BTreeSet<BlockCidr>>,
     ask: Notify,
     /// A loan is asked for and returned in turns: a return that overtook the next request would take an address away from a pod.
-    lending: Turns<Handle>,
+    lending: Arc<Turns<Handle>>,
     loan_freed: Notify,
     broken: Notify,
     runtime: tokio::runtime::Handle,
@@ -127,12 +127,12 @@ impl Addresses {
             damaged,
             blocks: Blocks::new(client, node.clone()),
             node,
-            claiming: Turns::default(),
+            claiming: Arc::default(),
             unpublished: Mutex::new(unpublished),
             publish: Notify::new(),
             asked: Mutex::default(),
             ask: Notify::new(),
-            lending: Turns::default(),
+            lending: Arc::default(),
             loan_freed: Notify::new(),
             broken: Notify::new(),
             runtime: tokio::runtime::Handle::current(),

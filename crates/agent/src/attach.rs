@@ -33,6 +33,7 @@ use records::{Record, Records};
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use self::remove::Undertaker;
 use crate::{addresses::Addresses, repair::PodEnds, socket::Serve, turns::Turns, underlay::Underlay, view::View};
 
 /// The host side's address on every pod's link; each link has just two ends, so that it need not differ.
@@ -49,9 +50,10 @@ pub struct Attachments {
     sockets: Mutex<Vec<RtSocket>>,
     attached: mpsc::Sender<Attached>,
     tombstones: PathBuf,
-    records: Records,
+    records: Arc<Records>,
     /// A runtime may give up an ADD and send DEL while the ADD still runs here: they take turns.
-    turns: Turns<Handle>,
+    turns: Arc<Turns<Handle>>,
+    undertaker: Undertaker,
 }
 
 /// A pod that got its address: the cluster is told later.
@@ -78,9 +80,10 @@ impl Attachments {
         tombstones: PathBuf,
         records: PathBuf,
     ) -> Self {
-        let (mtu, sockets, turns) = (underlay.pod_mtu(), Mutex::default(), Turns::default());
-        let records = Records::open(records);
-        Self { mtu, addresses, pods, view, sockets, attached, tombstones, records, turns }
+        let (mtu, sockets, turns) = (underlay.pod_mtu(), Mutex::default(), Arc::default());
+        let records = Arc::new(Records::open(records));
+        let undertaker = Undertaker::start(addresses.clone(), records.clone());
+        Self { mtu, addresses, pods, view, sockets, attached, tombstones, records, turns, undertaker }
     }
 
     fn interface(&self, netns: NetNs, attachment: &Attachment, addr: IpAddr, pod_mac: Mac) -> PodInterface {
@@ -156,6 +159,7 @@ impl Serve for Attachments {
 /// One interface of one sandbox.
 struct Attachment {
     handle: Handle,
+    container_id: String,
     ifname: String,
     host_ifname: LinkName,
 }
@@ -164,6 +168,7 @@ impl Attachment {
     fn new(container_id: &str, ifname: &str) -> Self {
         Self {
             handle: Handle::new(container_id, ifname),
+            container_id: container_id.to_owned(),
             ifname: ifname.to_owned(),
             host_ifname: host_ifname(container_id, ifname),
         }

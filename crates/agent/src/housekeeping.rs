@@ -19,7 +19,7 @@ use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::{
     AgentConfig, AgentError,
@@ -84,15 +84,9 @@ impl Housekeeping {
         };
         for name in names {
             let Some((container_id, ifname)) = name.split_once('@') else { continue };
-            match self.attachments.bury(container_id, ifname) {
-                Ok(()) => {
-                    info!(container_id, ifname, "attachment that was deleted while the agent was down is buried");
-                    let _ = fs::remove_file(self.tombstones.join(&name));
-                }
-                Err(failure) => {
-                    warn!(container_id, ifname, failure.msg, "attachment not buried; it is tried again");
-                    all = false;
-                }
+            if let Err(failure) = self.attachments.bury(container_id, ifname) {
+                warn!(container_id, ifname, failure.msg, "attachment not buried; it is tried again");
+                all = false;
             }
         }
         all

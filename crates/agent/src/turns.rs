@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Condvar, Mutex, PoisonError},
+    sync::{Arc, Condvar, Mutex, PoisonError},
     time::Instant,
 };
 
@@ -21,31 +21,31 @@ impl<K> Default for Turns<K> {
 
 impl<K: Ord + Clone> Turns<K> {
     /// Waits for the turn.
-    pub fn take(&self, key: K) -> Turn<'_, K> {
+    pub fn take(self: &Arc<Self>, key: K) -> Turn<K> {
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = self.changed.wait_while(taken, |taken| taken.contains(&key));
         taken.unwrap_or_else(PoisonError::into_inner).insert(key.clone());
-        Turn { turns: self, key }
+        Turn { turns: self.clone(), key }
     }
 
     /// Waits for the turn until `deadline`; none where it did not come.
-    pub fn take_until(&self, key: K, deadline: Instant) -> Option<Turn<'_, K>> {
+    pub fn take_until(self: &Arc<Self>, key: K, deadline: Instant) -> Option<Turn<K>> {
         let patience = deadline.saturating_duration_since(Instant::now());
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.changed.wait_timeout_while(taken, patience, |taken| taken.contains(&key));
         let (mut taken, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        taken.insert(key.clone()).then(|| Turn { turns: self, key })
+        taken.insert(key.clone()).then(|| Turn { turns: self.clone(), key })
     }
 }
 
 /// A turn; dropping it ends it.
 #[derive(Debug)]
-pub struct Turn<'a, K: Ord + Clone> {
-    turns: &'a Turns<K>,
+pub struct Turn<K: Ord + Clone> {
+    turns: Arc<Turns<K>>,
     key: K,
 }
 
-impl<K: Ord + Clone> Drop for Turn<'_, K> {
+impl<K: Ord + Clone> Drop for Turn<K> {
     fn drop(&mut self) {
         self.turns.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
         self.turns.changed.notify_all();
@@ -55,10 +55,7 @@ impl<K: Ord + Clone> Drop for Turn<'_, K> {
 #[cfg(test)]
 mod tests {
     use std::{
-        sync::{
-            Arc,
-            atomic::{AtomicU32, Ordering},
-        },
+        sync::atomic::{AtomicU32, Ordering},
         thread,
         time::Duration,
     };
@@ -85,7 +82,7 @@ mod tests {
 
     #[test]
     fn another_key_does_not_wait_and_a_deadline_ends_the_wait() {
-        let turns = Turns::default();
+        let turns = Arc::new(Turns::default());
         let _first = turns.take(1);
         let soon = Instant::now() + Duration::from_millis(20);
         assert!(turns.take_until(2, soon).is_some());

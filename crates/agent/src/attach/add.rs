@@ -35,7 +35,7 @@ impl Attachments {
         let attachment = Attachment::of(request);
         let _turn = self.turns.take(attachment.handle.clone());
         // An earlier life of the same attachment was deleted while the agent was down: this one must not be.
-        let _ = fs::remove_file(self.tombstones.join(format!("{}@{}", request.container_id, request.ifname)));
+        let _ = fs::remove_file(self.tombstone(&attachment));
         let wishes = Wishes::parse(&request.config, &request.args)?;
         let asker = self.asker(request, &wishes)?;
         let (addr, anew) = self.address(&attachment, &asker)?;

@@ -84,7 +84,7 @@ impl Attachments {
         for stray in held.into_iter().filter(|handle| !known.contains(handle) && of_network(handle)) {
             if let Some((container_id, ifname)) = stray.as_str().split_once('/') {
                 warn!(container_id, ifname, network, "attachment unknown to the runtime removed");
-                failures.extend(self.bury(container_id, ifname).err());
+                failures.extend(self.detach(Attachment::new(container_id, ifname)).err());
             }
         }
         // What can be freed is freed; the first that cannot is told.

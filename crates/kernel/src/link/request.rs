@@ -174,6 +174,21 @@ pub(crate) fn delete(link: LinkRef<'_>) -> Request {
     Request::new(Operation::new("remove device", link), message, 0).done_at(&[Errno::NODEV])
 }
 
+/// Puts a device into a group; done also where there is no such device.
+pub(crate) fn set_group(link: LinkRef<'_>, group: u32) -> Request {
+    let mut message = naming(link);
+    message.attributes.push(LinkAttribute::Group(group));
+    set("group device", link, message).done_at(&[Errno::NODEV])
+}
+
+/// Removes all devices of a group at once: the kernel waits only once for whoever still uses one of them.
+pub(crate) fn delete_group(group: u32) -> Request {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::Group(group));
+    let operation = Operation::new("remove the devices of group", group);
+    Request::new(operation, RouteNetlinkMessage::DelLink(message), 0).done_at(&[Errno::NODEV])
+}
+
 fn set(action: &'static str, link: LinkRef<'_>, message: LinkMessage) -> Request {
     Request::new(Operation::new(action, link), RouteNetlinkMessage::SetLink(message), 0)
 }

@@ -237,3 +237,34 @@ fn what_others_do_to_the_nodes_end_is_found_and_mended() {
     assert!(!damaged[0].is_there());
     damaged[0].mend(&mut pods.host).unwrap();
 }
+
+#[test]
+fn many_are_removed_at_once_and_what_is_not_there_does_not_matter() {
+    let mut pods = pods("many", 3);
+    for interface in &pods.interfaces {
+        interface.create(&mut pods.host).unwrap();
+    }
+    let kept = pods.interfaces.pop().unwrap();
+    let names = ["pod1", "unknown", "pod2"].map(LinkName::from);
+    remove_all(&mut pods.host, &names).unwrap();
+    remove_all(&mut pods.host, &names).unwrap();
+    let left = pods.node.command("ip -o link show type veth");
+    assert_eq!(left.lines().count(), 1, "{left}");
+    assert_eq!(kept.check(&mut pods.host).unwrap(), []);
+}
+
+#[test]
+fn what_is_cut_off_is_not_reached_though_its_interface_is_there() {
+    let mut pods = pods("cut", 2);
+    for interface in &pods.interfaces {
+        interface.create(&mut pods.host).unwrap();
+    }
+    cut_off(&mut pods.host, v4(2).into()).unwrap();
+    cut_off(&mut pods.host, v4(2).into()).unwrap();
+    let server = SocketAddrV4::new(v4(2), 8080);
+    let _listener = pods.namespaces[1].run(|| TcpListener::bind(server)).unwrap().unwrap();
+    let refused = pods.namespaces[0].run(|| TcpStream::connect(server)).unwrap().unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(rustix::io::Errno::NETUNREACH.raw_os_error()), "{refused}");
+    let differences = pods.interfaces[1].check(&mut pods.host).unwrap();
+    assert_eq!(differences.len(), 1, "{differences:?}");
+}
