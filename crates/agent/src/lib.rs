@@ -5,6 +5,7 @@
 //! - [`attach`]: CNI requests become pod interfaces; [`socket`] takes them in
 //! - [`addresses`]: which address a sandbox gets, kept in the [`journal`], published to the API
 //! - [`housekeeping`]: tombstones, publications, empty blocks
+//! - [`ways`]: what this node tells the others about the way to it
 //! - [`health`]: health, metrics and the resolved configuration over HTTP
 //! - [`dns`]: cluster DNS
 
@@ -23,6 +24,7 @@ pub mod socket;
 pub mod turns;
 pub mod underlay;
 pub mod view;
+pub mod ways;
 
 use std::{
     io,
@@ -43,7 +45,7 @@ use tracing::info;
 
 use crate::{
     addresses::Addresses, attach::Attachments, health::Health, housekeeping::Housekeeping, network::Network,
-    repair::Counts, underlay::Underlay, view::View,
+    repair::Counts, underlay::Underlay, view::View, ways::Ways,
 };
 
 /// Pods whose address waits to be published.
@@ -86,6 +88,10 @@ impl AgentConfig {
         self.state_dir.join("attachments")
     }
 
+    fn keys(&self) -> PathBuf {
+        self.state_dir.join("wireguard.keys")
+    }
+
     fn journal(&self) -> PathBuf {
         self.state_dir.join("addresses.journal")
     }
@@ -109,6 +115,9 @@ pub enum AgentError {
     /// The node's interfaces cannot be listed, or their rules not be put in force.
     #[error("cannot look at the node's interfaces and put their rules in force")]
     Interfaces(#[from] podnet_kernel::nft::NftError),
+    /// There are no WireGuard keys.
+    #[error(transparent)]
+    Keys(#[from] ways::KeyringError),
     /// The node's network cannot be set up.
     #[error("cannot set the node's network up")]
     Network(#[from] network::NetworkError),
@@ -161,10 +170,12 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         let counts = counts.clone();
         move || counts.metrics()
     });
-    let network = Network::start(&config, &underlay, addresses.clone(), view.clone(), counts, updates)?;
+    let ways = Arc::new(Ways::open(&config.keys())?);
+    let network = Network::start(&config, &underlay, addresses.clone(), view.clone(), ways.clone(), counts, updates)?;
     tokio::pin!(shutdown);
     tokio::select! {
-        result = serve(&config, client, &underlay, addresses, view, network, &health) => result?,
+        result = serve(&config, client.clone(), &underlay, addresses, view, network, &health) => result?,
+        never = ways.publish(&client, &config.node) => match never {},
         () = &mut shutdown => {}
     }
     info!("stopped; pods and routes stay as they are");
@@ -217,5 +228,6 @@ fn interest(node: &NodeName) -> Interest {
         pools: true,
         blocks: true,
         ipam: true,
+        ways: true,
     }
 }

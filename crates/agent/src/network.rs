@@ -40,6 +40,7 @@ use crate::{
     repair::{Counts, MendError, PodEnds, Repair},
     underlay::Underlay,
     view::View,
+    ways::Ways,
 };
 
 /// The table that holds every rule of ours.
@@ -95,6 +96,7 @@ impl Network {
         underlay: &Underlay,
         addresses: Arc<Addresses>,
         view: Arc<View>,
+        ways: Arc<Ways>,
         counts: Arc<Counts>,
         updates: mpsc::Receiver<Update>,
     ) -> Result<Self, NetworkError> {
@@ -108,9 +110,11 @@ impl Network {
         };
         let pods = Arc::new(PodEnds::new(PodRules::open()?));
         let (repair, notices) = Repair::start(&mut datapath, underlay, pods.clone(), counts).map_err(NftError::from)?;
+        let mut overlay = Overlay::new(overlay);
+        overlay.set_keys(ways.keys());
         let worker = Worker {
             repair,
-            overlay: Overlay::new(overlay),
+            overlay,
             services: Services::new(ServicesConfig {
                 node: config.node.clone(),
                 node_addrs: vec![NodeAddr(underlay.address.addr())],
@@ -122,6 +126,7 @@ impl Network {
             datapath,
             addresses,
             view,
+            ways,
             told,
         };
         let handle = Handle::current();
@@ -161,6 +166,7 @@ struct Worker {
     datapath: KernelDatapath,
     addresses: Arc<Addresses>,
     view: Arc<View>,
+    ways: Arc<Ways>,
     told: watch::Sender<State>,
 }
 
@@ -269,12 +275,19 @@ impl Worker {
     }
 
     fn plan_change(&mut self, change: &Change, work: &mut Work) {
-        if matches!(change, Change::Pool(..)) {
+        if matches!(change, Change::Pool(..) | Change::NetConf(..)) {
             self.repair.ranges_changed();
+        }
+        if matches!(change, Change::Node(..)) {
+            // The node may be seen with a key that was made since.
+            work.steps.extend(self.overlay.set_keys(self.ways.keys()));
         }
         self.view.learn(change);
         self.addresses.learn(change);
         work.steps.extend(self.overlay.apply(change));
+        if matches!(change, Change::Node(..) | Change::NetConf(..) | Change::Felix(..)) {
+            self.ways.learn(&self.overlay);
+        }
         work.edits.extend(self.services.apply(change).edits);
     }
 
@@ -333,6 +346,7 @@ pub(crate) fn overlay_state(observed: Observed) -> OverlayState {
     OverlayState {
         vxlan: observed.vxlan,
         tunnels: observed.tunnels,
+        peers: observed.peers,
         routes: observed.routes.into_iter().map(|route| (route.dst, route.target)).collect(),
         neighbours: observed.neighbours.into_iter().map(|entry| ((entry.device, entry.addr), entry.mac)).collect(),
         fdb: observed.fdb.into_iter().map(|entry| ((entry.device, entry.mac), entry.remote)).collect(),

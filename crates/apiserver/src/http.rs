@@ -58,7 +58,7 @@ async fn answer(api: &Api, request: Request<Body>) -> Result<Response, ApiError>
     let query = Query::parse(request.uri())?;
     let target = Target::parse(request.uri().path());
     let method = request.method().clone();
-    authorize(api, &identity, &target, &method, query.flag("watch"))?;
+    authorize(api, &identity, &target, &method, &query)?;
     let headers = request.headers().clone();
     let call = Call { api, identity, method, headers, query, request };
     match target {
@@ -76,8 +76,12 @@ fn authenticate(api: &Api, request: &Request<Body>) -> Option<Identity> {
     api.identity_of_token(token.trim())
 }
 
-fn authorize(api: &Api, identity: &Identity, target: &Target, method: &Method, watch: bool) -> Result<(), ApiError> {
-    let attempt = target.attempt(method, watch);
+fn authorize(api: &Api, identity: &Identity, target: &Target, method: &Method, query: &Query) -> Result<(), ApiError> {
+    let mut attempt = target.attempt(method, query.flag("watch"));
+    // Whoever lists or watches a single object by its name is judged by that name, as Kubernetes does.
+    if matches!(attempt.verb, "list" | "watch") && attempt.name.is_empty() {
+        attempt.name = query.only_name().unwrap_or_default();
+    }
     if rules::allows(identity, &attempt, api) {
         return Ok(());
     }

@@ -1,6 +1,6 @@
 //! What a node's agent tells the cluster about the node and its pods.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -28,6 +28,21 @@ pub async fn publish_network(client: &Client, node: &NodeName, address: IpNet) -
     }]}});
     nodes.patch_status(node.as_str(), &PatchParams::default(), &Patch::Strategic(condition)).await?;
     Ok(())
+}
+
+/// Writes annotations of the node's object, and removes those without a value.
+///
+/// # Errors
+///
+/// When the API server cannot be reached or the Node object does not exist yet.
+pub async fn publish_annotations(
+    client: &Client,
+    node: &NodeName,
+    annotations: &BTreeMap<&str, Option<String>>,
+) -> Result<(), kube::Error> {
+    let nodes = Api::<Node>::all(client.clone());
+    let patch = json!({"metadata": {"annotations": annotations}});
+    nodes.patch(node.as_str(), &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ())
 }
 
 /// Publishes a pod's address in the annotations that Calico's tools read (`cni.projectcalico.org/podIP` and `podIPs`). The uid makes

@@ -17,12 +17,13 @@ use std::{
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::{
-    core::v1::{Namespace, Node, Pod, Service},
+    core::v1::{ConfigMap, Namespace, Node, Pod, Service},
     discovery::v1::EndpointSlice,
 };
 use kinds::Watched;
 use kube::{
-    Api, Client,
+    Api, Client, Resource,
+    core::NamespaceResourceScope,
     runtime::{
         WatchStreamExt,
         watcher::{self, Event, watcher},
@@ -31,13 +32,16 @@ use kube::{
 pub use pauses::Pauses;
 use podnet_model::{
     Change, NodeName,
-    crd::{IPAMBlock, IPAMConfig, IPPool, IPReservation},
+    crd::{FelixConfiguration, IPAMBlock, IPAMConfig, IPPool, IPReservation},
 };
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 /// How many changes may wait for the receiver before the watches pause.
 const BACKLOG: usize = 4096;
+
+/// Where flannel's manifests put its configuration, of now and of before 2022.
+const NET_CONF_NAMESPACES: [&str; 2] = ["kube-flannel", "kube-system"];
 
 /// What the receiver learns.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +70,8 @@ pub struct Interest {
     pub blocks: bool,
     /// Namespaces, IPReservations and the IPAMConfig: who may draw from which pool.
     pub ipam: bool,
+    /// flannel's configuration and the FelixConfiguration: the way between nodes.
+    pub ways: bool,
 }
 
 /// Which pods to watch.
@@ -111,6 +117,12 @@ pub fn watch(client: Client, interest: Interest) -> mpsc::Receiver<Update> {
         watches.add::<IPReservation>(all());
         watches.add::<IPAMConfig>(all());
     }
+    if interest.ways {
+        watches.add::<FelixConfiguration>(all().fields("metadata.name=default"));
+        for namespace in NET_CONF_NAMESPACES {
+            watches.add_in::<ConfigMap>(namespace, all().fields("metadata.name=kube-flannel-cfg"));
+        }
+    }
     watches.start();
     receiver
 }
@@ -125,7 +137,19 @@ struct Watches {
 
 impl Watches {
     fn add<K: Watched>(&mut self, config: watcher::Config) {
-        let (api, sender) = (Api::<K>::all(self.client.clone()), self.sender.clone());
+        self.follow(Api::<K>::all(self.client.clone()), config);
+    }
+
+    fn add_in<K: Watched + Resource<Scope = NamespaceResourceScope>>(
+        &mut self,
+        namespace: &str,
+        config: watcher::Config,
+    ) {
+        self.follow(Api::<K>::namespaced(self.client.clone(), namespace), config);
+    }
+
+    fn follow<K: Watched>(&mut self, api: Api<K>, config: watcher::Config) {
+        let sender = self.sender.clone();
         self.started.push(Box::new(move |unsynced| {
             tokio::spawn(Follower { sender, told: BTreeSet::new(), unsynced: Some(unsynced) }.follow(api, config));
         }));
@@ -255,6 +279,8 @@ impl Removal {
             Change::Namespace(name, _) => (6, name.as_str(), "", None),
             Change::Reservation(name, _) => (7, name, "", None),
             Change::IpamSettings(_) => (8, "", "", None),
+            Change::NetConf(namespace, _) => (9, namespace.as_str(), "", None),
+            Change::Felix(_) => (10, "", "", None),
         }
     }
 }

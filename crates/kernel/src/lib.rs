@@ -37,6 +37,8 @@ pub mod process;
 pub mod route;
 pub mod sysctl;
 pub mod tc;
+mod tun;
+mod wireguard;
 
 #[cfg(test)]
 mod testing;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    Block, BlockCidr, EndpointSlice, IpamSettings, Namespace, NamespaceScope, Node, NodeName, Pod, PodKey, Pool,
-    PoolName, Reservation, Service, ServiceKey, SliceKey,
+    Block, BlockCidr, EndpointSlice, Felix, IpamSettings, Namespace, NamespaceScope, NetConf, Node, NodeName, Pod,
+    PodKey, Pool, PoolName, Reservation, Service, ServiceKey, SliceKey,
 };
 
 /// An object that appeared or changed (`Some`) or vanished (`None`), by its key.
@@ -28,4 +28,8 @@ pub enum Change {
     Reservation(Arc<str>, Option<Reservation>),
     /// The IPAMConfig named `default`.
     IpamSettings(Option<IpamSettings>),
+    /// The ConfigMap `kube-flannel-cfg` of a namespace.
+    NetConf(Namespace, Option<NetConf>),
+    /// The FelixConfiguration `default`.
+    Felix(Option<Felix>),
 }

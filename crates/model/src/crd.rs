@@ -7,6 +7,7 @@
 #![allow(clippy::duplicated_attributes, reason = "printer columns repeat their types")]
 
 mod block;
+mod felix;
 mod lending;
 mod pool;
 mod reservation;
@@ -18,6 +19,7 @@ pub use block::{
     AllocationAttribute, BlockAffinity, BlockAffinitySpec, IPAMBlock, IPAMBlockSpec, IPAMHandle, IPAMHandleSpec,
     block_name,
 };
+pub use felix::{FelixConfiguration, FelixConfigurationSpec};
 pub use lending::{Ask, LendingRequest, REQUESTS, requests, set_requests};
 pub use pool::{ALLOWED_USES, ASSIGNMENT_MODES, ENCAP_MODES, IPPool, IPPoolSpec, SPLIT_OF};
 pub use reservation::{IPAMConfig, IPAMConfigSpec, IPReservation, IPReservationSpec};
@@ -32,6 +34,7 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
         IPAMHandle::crd(),
         IPAMConfig::crd(),
         IPReservation::crd(),
+        FelixConfiguration::crd(),
     ]
 }
 

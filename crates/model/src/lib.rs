@@ -6,6 +6,7 @@
 //! - [`names`], [`addr`], [`labels`]: the words
 //! - [`node`], [`pod`], [`service`], [`endpoints`], [`pool`], [`block`]: the objects that the planner reads
 //! - [`limits`], [`quantity`]: how a pod's traffic is limited, and the numbers that say so
+//! - [`flannel`], [`felix`], [`wireguard`]: what other configurations say about the way between nodes
 //! - [`change`]: one change of the cluster's state, what a watch delivers
 //! - [`cni`]: what a container runtime asks of a plugin
 //! - [`crd`]: the `crd.projectcalico.org/v1` types as the API spells them
@@ -20,6 +21,8 @@ pub mod cni;
 pub mod convert;
 pub mod crd;
 pub mod endpoints;
+pub mod felix;
+pub mod flannel;
 pub mod ipam;
 pub mod labels;
 pub mod limits;
@@ -30,11 +33,14 @@ pub mod pod;
 pub mod pool;
 pub mod quantity;
 pub mod service;
+pub mod wireguard;
 
 pub use addr::{ClusterIp, Mac, NodeAddr, NodePort, PodAddr, Protocol, ServicePort, TargetPort};
 pub use block::{Block, BlockCidr, Loan};
 pub use change::Change;
 pub use endpoints::{Endpoint, EndpointSlice};
+pub use felix::Felix;
+pub use flannel::NetConf;
 pub use ipam::{IpamSettings, Reservation};
 pub use names::{LinkName, Namespace, NodeName, PodKey, PoolName, PortName, ServiceKey, SliceKey};
 pub use namespace::NamespaceScope;

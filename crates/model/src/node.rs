@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use crate::{NodeAddr, NodeName, labels::Labels};
+use crate::{NodeAddr, NodeName, flannel::Lease, labels::Labels, wireguard::PublicKey};
 
 /// A node of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,4 +18,28 @@ pub struct Node {
     /// Its lease has expired: its condition `Ready` is `Unknown`, which the node lifecycle controller says of a node that it does not
     /// hear from.
     pub lost: bool,
+    /// `spec.podCIDRs`: the node's part of the pods' range, where the cluster gives such.
+    pub pod_cidrs: Vec<IpNet>,
+    /// The key that packets to it are encrypted with, where the node published one (`projectcalico.org/WireguardPublicKey`, or
+    /// flannel's `backend-data`).
+    pub wireguard_key: Option<PublicKey>,
+    /// What it says of itself to flannel's nodes.
+    pub lease: Option<Lease>,
+}
+
+impl Node {
+    /// A node that has said nothing but its address.
+    #[must_use]
+    pub fn new(name: NodeName, addr: NodeAddr) -> Self {
+        Self {
+            name,
+            labels: Labels::default(),
+            addr,
+            subnet: None,
+            lost: false,
+            pod_cidrs: Vec::new(),
+            wireguard_key: None,
+            lease: None,
+        }
+    }
 }

@@ -151,7 +151,13 @@ impl NodeIpam {
             }
             Change::Reservation(name, None) => drop(self.reserved.remove(name)),
             Change::IpamSettings(settings) => self.settings = settings.unwrap_or_default(),
-            Change::Block(..) | Change::Pod(..) | Change::Service(..) | Change::Slice(..) | Change::Namespace(..) => {}
+            Change::Block(..)
+            | Change::Pod(..)
+            | Change::Service(..)
+            | Change::Slice(..)
+            | Change::Namespace(..)
+            | Change::NetConf(..)
+            | Change::Felix(..) => {}
         }
     }
 

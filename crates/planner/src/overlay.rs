@@ -19,12 +19,21 @@
 //!
 //! An address that another node borrowed has a route of its own to that node.
 //!
+//! With WireGuard on (FelixConfiguration), packets to every node that has published a key go through it, whatever the pool says; to a
+//! node without one they go as the pool says, and a [`Problem`] says that they are not encrypted. The device has the key that this
+//! node's own object shows, so that peers and device change keys by the same event. Encrypted packets go to addresses on the
+//! underlay; a block that holds such an address gets no route at all, so that no tunnel's packets can enter a tunnel.
+//!
+//! `net-conf.json` is a pool like the others: its range, its backend for it, and nodes' `spec.podCIDR`s in it for blocks.
+//!
 //! What is planned depends on the objects alone, never on the order in which they came. Each change replans its own keys.
 
 mod damage;
+mod devices;
 mod problem;
 mod rules;
 mod state;
+mod take;
 mod vtep;
 
 use std::{
@@ -34,12 +43,16 @@ use std::{
 };
 
 use ipnet::IpNet;
-use podnet_model::{Block, BlockCidr, Change, LinkName, Loan, Mac, Node, NodeName, Pool, PoolName};
+use podnet_model::{
+    Block, BlockCidr, Change, Felix, LinkName, Mac, Namespace, NetConf, Node, NodeName, Pool, PoolName,
+    wireguard::{KeyPair, PublicKey},
+};
 
 use crate::step::{RouteTarget, Step};
 
+pub use devices::Carrier;
 pub use problem::Problem;
-pub use state::{State, diff};
+pub use state::{PeerEnd, State, diff};
 pub use vtep::vtep_mac;
 
 /// Bytes that VXLAN adds to a packet inside IPv4: 20 IP, 8 UDP, 8 VXLAN, 14 inner Ethernet (RFC 7348 section 5).
@@ -47,6 +60,15 @@ pub const VXLAN_OVERHEAD: u32 = 50;
 
 /// Bytes that IPIP adds: another IPv4 header (RFC 2003).
 pub const IPIP_OVERHEAD: u32 = 20;
+
+/// Bytes that WireGuard adds inside IPv4: 20 IP, 8 UDP, 16 header, 16 tag (the WireGuard paper, section 5.4.6).
+pub const WIREGUARD_OVERHEAD: u32 = 60;
+
+/// Bytes that UDP adds inside IPv4: 20 IP, 8 UDP.
+pub const UDP_OVERHEAD: u32 = 28;
+
+/// The mark of WireGuard's encrypted packets; a bit that neither Services nor Kubernetes' other components use.
+pub const WIREGUARD_MARK: u32 = 0x0020_0000;
 
 /// What a node's overlay is made with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +83,10 @@ pub struct OverlayConfig {
     pub vxlan_device: LinkName,
     /// The name of the IPIP device.
     pub ipip_device: LinkName,
+    /// The name of the WireGuard device.
+    pub wireguard_device: LinkName,
+    /// The name of the TUN device of the UDP tunnel.
+    pub udp_device: LinkName,
     /// VXLAN network identifier, 24 bits.
     pub vni: u32,
     /// UDP port of VXLAN.
@@ -76,15 +102,19 @@ pub struct OverlayConfig {
 pub struct Support {
     /// IPIP: its module is there.
     pub ipip: bool,
+    /// WireGuard: its module is there.
+    pub wireguard: bool,
+    /// TUN devices.
+    pub tun: bool,
 }
 
 impl Support {
     /// All of them.
-    pub const ALL: Self = Self { ipip: true };
+    pub const ALL: Self = Self { ipip: true, wireguard: true, tun: true };
 }
 
 impl OverlayConfig {
-    /// The defaults: devices `podnet.vxlan` and `podnet.ipip`, VNI 4096 (as Calico has it, above the range of VLANs) and port 4789
+    /// The defaults: devices `podnet.vxlan`, `podnet.ipip`, `podnet.wg` and `podnet.udp`, VNI 4096 (as Calico has it, above the range of VLANs) and port 4789
     /// (RFC 7348); the kernel can make every kind of tunnel.
     #[must_use]
     pub fn new(node: NodeName, underlay_device: LinkName, underlay_mtu: u32) -> Self {
@@ -94,6 +124,8 @@ impl OverlayConfig {
             underlay_mtu,
             vxlan_device: "podnet.vxlan".into(),
             ipip_device: "podnet.ipip".into(),
+            wireguard_device: "podnet.wg".into(),
+            udp_device: "podnet.udp".into(),
             vni: 4096,
             port: 4789,
             without_lost_nodes: false,
@@ -109,9 +141,18 @@ pub struct Overlay {
     nodes: BTreeMap<NodeName, Node>,
     pools: BTreeMap<PoolName, Pool>,
     blocks: BTreeMap<BlockCidr, Block>,
+    /// Each block's owner, of those that have one, and the reverse.
+    owners: BTreeMap<BlockCidr, NodeName>,
     by_owner: BTreeMap<NodeName, BTreeSet<BlockCidr>>,
     by_addr: BTreeMap<IpAddr, BTreeSet<NodeName>>,
     by_mac: BTreeMap<Mac, BTreeSet<NodeName>>,
+    by_key: BTreeMap<PublicKey, BTreeSet<NodeName>>,
+    /// What nodes' `spec.podCIDRs` are, within the range of [`Self::net_conf`].
+    leases: BTreeMap<BlockCidr, BTreeSet<NodeName>>,
+    net_confs: BTreeMap<Namespace, NetConf>,
+    felix: Felix,
+    /// This node's keys.
+    keys: Vec<KeyPair>,
     planned: State,
     problems: BTreeMap<BlockCidr, Problem>,
 }
@@ -123,6 +164,7 @@ struct Touched {
     nodes: BTreeSet<NodeName>,
     addrs: BTreeSet<IpAddr>,
     macs: BTreeSet<Mac>,
+    keys: BTreeSet<PublicKey>,
 }
 
 impl Overlay {
@@ -134,9 +176,15 @@ impl Overlay {
             nodes: BTreeMap::new(),
             pools: BTreeMap::new(),
             blocks: BTreeMap::new(),
+            owners: BTreeMap::new(),
             by_owner: BTreeMap::new(),
             by_addr: BTreeMap::new(),
             by_mac: BTreeMap::new(),
+            by_key: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            net_confs: BTreeMap::new(),
+            felix: Felix::default(),
+            keys: Vec::new(),
             planned: State::default(),
             problems: BTreeMap::new(),
         }
@@ -156,9 +204,36 @@ impl Overlay {
             Change::Node(name, node) => self.take_node(name, node.as_ref(), &mut touched),
             Change::Pool(name, pool) => self.take_pool(name, pool.as_ref(), &mut touched),
             Change::Block(cidr, block) => self.take_block(*cidr, block.as_ref(), &mut touched),
+            Change::NetConf(namespace, conf) => self.take_net_conf(namespace, *conf, &mut touched),
+            Change::Felix(felix) => self.take_felix(*felix, &mut touched),
             _ => return Vec::new(),
         }
         self.replan(touched)
+    }
+
+    /// Takes this node's WireGuard keys over; the one that the node's own object shows is used. Answers with the steps to the new plan.
+    pub fn set_keys(&mut self, keys: Vec<KeyPair>) -> Vec<Step> {
+        self.keys = keys;
+        // Where the device changes, all that stands on it is planned anew.
+        self.replan(Touched::default())
+    }
+
+    /// Whether this node shall publish a WireGuard key: encryption is on, and the kernel can do it.
+    #[must_use]
+    pub fn wants_wireguard(&self) -> bool {
+        self.config.support.wireguard && self.encrypts()
+    }
+
+    /// This node's object.
+    #[must_use]
+    pub fn own_node(&self) -> Option<&Node> {
+        self.nodes.get(&self.config.node)
+    }
+
+    /// flannel's configuration; of several the first by namespace.
+    #[must_use]
+    pub fn net_conf(&self) -> Option<&NetConf> {
+        self.net_confs.values().next()
     }
 
     /// All that should be there.
@@ -184,102 +259,23 @@ impl Overlay {
         ours.routes.retain(|_, target| !matches!(target, RouteTarget::Device(_)));
         ours.neighbours.retain(|(at, _), _| at == device);
         ours.fdb.retain(|(at, _), _| at == device);
+        ours.peers.retain(|(at, _), _| *at == self.config.wireguard_device);
         ours
     }
 
     /// The ranges of the pools: where pods are.
     pub fn pod_ranges(&self) -> impl Iterator<Item = IpNet> + '_ {
-        self.pools.values().map(|pool| pool.cidr)
+        let flannels = self.net_confs.values().map(|conf| IpNet::V4(conf.network));
+        self.pools.values().map(|pool| pool.cidr).chain(flannels)
     }
 
     /// What cannot be planned and why, each object once, in a fixed order.
     pub fn problems(&self) -> impl Iterator<Item = Problem> + '_ {
         let nodes = self.nodes.values().filter(|node| node.name != self.config.node);
-        nodes.filter_map(|node| self.peer_problem(node)).chain(self.problems.values().cloned())
-    }
-
-    fn take_node(&mut self, name: &NodeName, node: Option<&Node>, touched: &mut Touched) {
-        let is_gone = |node: &&Node| self.config.without_lost_nodes && node.lost && node.name != self.config.node;
-        let node = node.filter(|node| !is_gone(node));
-        // A node's object changes all the time, its place in the network seldom.
-        let place = |node: &Node| (node.addr, node.subnet);
-        if self.nodes.get(name).map(place) == node.map(place) {
-            return;
-        }
-        let mac = vtep_mac(name);
-        let old = self.nodes.get(name).map(|old| old.addr.0);
-        // Whoever shares an address or a MAC with it may win or lose it now: before the change and after it.
-        self.touch_sharers(old, mac, touched);
-        if let Some(addr) = old {
-            remove_from(&mut self.by_addr, &addr, name);
-            remove_from(&mut self.by_mac, &mac, name);
-        }
-        match node {
-            Some(node) => {
-                self.by_addr.entry(node.addr.0).or_default().insert(name.clone());
-                self.by_mac.entry(mac).or_default().insert(name.clone());
-                self.nodes.insert(name.clone(), node.clone());
-            }
-            None => drop(self.nodes.remove(name)),
-        }
-        self.touch_sharers(node.map(|node| node.addr.0), mac, touched);
-        touched.nodes.insert(name.clone());
-        if *name == self.config.node {
-            touched.nodes.extend(self.nodes.keys().cloned());
-            touched.blocks.extend(self.blocks.keys());
-        }
-    }
-
-    fn touch_sharers(&self, addr: Option<IpAddr>, mac: Mac, touched: &mut Touched) {
-        touched.addrs.extend(addr);
-        touched.macs.insert(mac);
-        let by_addr = addr.and_then(|addr| self.by_addr.get(&addr));
-        touched.nodes.extend(by_addr.into_iter().chain(self.by_mac.get(&mac)).flatten().cloned());
-    }
-
-    fn take_pool(&mut self, name: &PoolName, pool: Option<&Pool>, touched: &mut Touched) {
-        let old = match pool {
-            Some(pool) => self.pools.insert(name.clone(), pool.clone()),
-            None => self.pools.remove(name),
-        };
-        for cidr in old.iter().chain(pool).map(|pool| pool.cidr) {
-            let from = BlockCidr(cidr.trunc());
-            touched.blocks.extend(
-                self.blocks
-                    .range(from..)
-                    .map(|(block, _)| *block)
-                    .take_while(|block| cidr.contains(&block.0.network())),
-            );
-        }
-    }
-
-    /// A lent address is like a block of its own, of the node that borrowed it; being smaller, it wins over the block that it is of.
-    fn take_block(&mut self, cidr: BlockCidr, block: Option<&Block>, touched: &mut Touched) {
-        let lent_before = self.take_one_block(cidr, block, touched).map(|old| old.loans).unwrap_or_default();
-        let lent = block.map(|block| block.loans.as_slice()).unwrap_or_default();
-        let host = |loan: &Loan| BlockCidr(IpNet::from(IpAddr::V4(loan.addr)));
-        for gone in lent_before.iter().filter(|before| !lent.iter().any(|loan| loan.addr == before.addr)) {
-            self.take_one_block(host(gone), None, touched);
-        }
-        for loan in lent.iter().filter(|loan| host(loan) != cidr) {
-            let of_borrower = Block::new(host(loan), Some(loan.node.clone()));
-            self.take_one_block(of_borrower.cidr, Some(&of_borrower), touched);
-        }
-    }
-
-    fn take_one_block(&mut self, cidr: BlockCidr, block: Option<&Block>, touched: &mut Touched) -> Option<Block> {
-        let old = match block {
-            Some(block) => self.blocks.insert(cidr, block.clone()),
-            None => self.blocks.remove(&cidr),
-        };
-        if let Some(owner) = old.as_ref().and_then(|old| old.owner.as_ref()) {
-            remove_from(&mut self.by_owner, owner, &cidr);
-        }
-        if let Some(owner) = block.and_then(|block| block.owner.clone()) {
-            self.by_owner.entry(owner).or_default().insert(cidr);
-        }
-        touched.blocks.insert(cidr);
-        old
+        let peers = nodes.filter_map(|node| {
+            self.peer_problem(node).or_else(|| self.flannel_problem(node)).or_else(|| self.unencrypted(node))
+        });
+        self.own_problem().into_iter().chain(peers).chain(self.problems.values().cloned())
     }
 
     /// Plans the touched keys anew and answers with the difference.
@@ -287,15 +283,21 @@ impl Overlay {
         let (vxlan, tunnels) = (self.vxlan(), self.tunnels());
         if vxlan != self.planned.vxlan || tunnels != self.planned.tunnels {
             touched.nodes.extend(self.nodes.keys().cloned());
-            touched.blocks.extend(self.blocks.keys());
+            touched.blocks.extend(self.block_cidrs());
+            touched.keys.extend(self.by_key.keys());
             touched.addrs.extend(self.planned.neighbours.keys().map(|(_, addr)| *addr));
             touched.macs.extend(self.planned.fdb.keys().map(|(_, mac)| *mac));
         }
         for name in &touched.nodes {
             touched.blocks.extend(self.by_owner.get(name).into_iter().flatten());
-            touched.addrs.extend(self.nodes.get(name).map(|node| node.addr.0));
-            touched.macs.insert(vtep_mac(name));
+            let Some(node) = self.nodes.get(name) else { continue };
+            touched.addrs.insert(self.outer(node));
+            touched.macs.insert(self.mac_of(node));
+            touched.keys.extend(node.wireguard_key);
         }
+        // What goes to a peer is a part of the peer.
+        let owners = touched.blocks.iter().filter_map(|cidr| self.owner(*cidr));
+        touched.keys.extend(owners.filter_map(|owner| self.nodes.get(owner)?.wireguard_key));
         let (vxlan_before, tunnels_before) = (self.planned.vxlan.take(), mem::take(&mut self.planned.tunnels));
         let mut before = State { vxlan: vxlan_before, tunnels: tunnels_before, ..State::default() };
         let mut after = State { vxlan, tunnels, ..State::default() };
@@ -315,7 +317,7 @@ impl Overlay {
         for cidr in touched.blocks {
             move_entry(&mut self.planned.routes, &mut before.routes, &cidr.0);
             self.problems.remove(&cidr);
-            match self.blocks.get(&cidr).map(|block| self.target(block)) {
+            match self.owner(cidr).map(|owner| self.target(cidr, owner)) {
                 Some(Ok(target)) => after.routes.extend(target.map(|target| (cidr.0, target))),
                 Some(Err(problem)) => {
                     // Otherwise the packets would go out by the default route, and perhaps come back.
@@ -326,23 +328,21 @@ impl Overlay {
                 None => {}
             }
         }
+        let device = &self.config.wireguard_device;
+        for key in touched.keys {
+            let end = after.tunnels.get(device).and_then(|_| self.peer(key));
+            let key = (device.clone(), key);
+            move_entry(&mut self.planned.peers, &mut before.peers, &key);
+            after.peers.extend(end.map(|end| (key, end)));
+        }
         let steps = diff(&after, &before);
         self.planned.vxlan = after.vxlan;
         self.planned.tunnels = after.tunnels;
         self.planned.neighbours.extend(after.neighbours);
         self.planned.fdb.extend(after.fdb);
         self.planned.routes.extend(after.routes);
+        self.planned.peers.extend(after.peers);
         steps
-    }
-}
-
-/// Takes one member out of an index, and its set when that was the last.
-fn remove_from<K: Ord, V: Ord>(index: &mut BTreeMap<K, BTreeSet<V>>, key: &K, member: &V) {
-    if let Some(members) = index.get_mut(key) {
-        members.remove(member);
-        if members.is_empty() {
-            index.remove(key);
-        }
     }
 }
 

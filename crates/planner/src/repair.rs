@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
-use podnet_model::{LinkName, Mac};
+use podnet_model::{LinkName, Mac, wireguard::PublicKey};
 
 use crate::step::Step;
 
@@ -18,6 +18,8 @@ pub enum Object {
     Neighbour(LinkName, IpAddr),
     /// An FDB entry.
     Fdb(LinkName, Mac),
+    /// A peer of a WireGuard device, by its key.
+    Peer(LinkName, PublicKey),
     /// A table of nf_tables.
     Table(String),
     /// A setting of the kernel (`sysctl(8)`).
@@ -28,7 +30,7 @@ pub enum Object {
 
 impl Object {
     /// Every kind, as metrics name it.
-    pub const KINDS: [&str; 7] = ["device", "route", "neighbour", "fdb", "table", "setting", "passage"];
+    pub const KINDS: [&str; 8] = ["device", "route", "neighbour", "fdb", "peer", "table", "setting", "passage"];
 
     /// Its kind, one of [`Object::KINDS`].
     #[must_use]
@@ -38,6 +40,7 @@ impl Object {
             Self::Route(_) => "route",
             Self::Neighbour(..) => "neighbour",
             Self::Fdb(..) => "fdb",
+            Self::Peer(..) => "peer",
             Self::Table(_) => "table",
             Self::Setting(_) => "setting",
             Self::Passage(_) => "passage",
@@ -50,6 +53,7 @@ impl Object {
         match step {
             Step::SetVxlan(vxlan) => Self::Device(vxlan.name.clone()),
             Step::SetTunnel(tunnel) => Self::Device(tunnel.name().clone()),
+            Step::SetPeer(peer) | Step::RemovePeer(peer) => Self::Peer(peer.device.clone(), peer.key),
             Step::RemoveLink(name) => Self::Device(name.clone()),
             Step::SetRoute(route) | Step::RemoveRoute(route) => Self::Route(route.dst),
             Step::SetNeighbour(entry) | Step::RemoveNeighbour(entry) => {
@@ -67,6 +71,7 @@ impl fmt::Display for Object {
             Self::Route(dst) => write!(f, "route {dst}"),
             Self::Neighbour(device, addr) => write!(f, "neighbour {addr} on {device}"),
             Self::Fdb(device, mac) => write!(f, "FDB entry {mac} on {device}"),
+            Self::Peer(device, key) => write!(f, "peer {key} of {device}"),
             Self::Table(name) => write!(f, "table {name}"),
             Self::Setting(key) => f.write_str(key),
             Self::Passage(chain) => write!(f, "chain {chain}"),

@@ -31,7 +31,7 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
-use podnet_model::{Change, EndpointSlice, NodeAddr, NodeName, PodKey, Service, ServiceKey, SliceKey};
+use podnet_model::{Change, EndpointSlice, NetConf, NodeAddr, NodeName, PodKey, Service, ServiceKey, SliceKey};
 
 use chains::Names;
 pub use conflicts::Conflict;
@@ -146,6 +146,10 @@ impl Services {
             Change::Pool(name, pool) => {
                 let edits = self.ranges.set_pool(&self.names, name, pool.as_ref());
                 plan.edits.extend(edits);
+            }
+            Change::NetConf(namespace, conf) => {
+                let pool = conf.map(|conf| conf.pool(namespace));
+                plan.edits.extend(self.ranges.set_pool(&self.names, &NetConf::pool_name(namespace), pool.as_ref()));
             }
             _ => {}
         }

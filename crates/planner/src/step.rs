@@ -3,10 +3,16 @@
 //! Each step is idempotent: setting what is there already and removing what is not are both done. The executor performs steps
 //! one by one or batched and decides nothing.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+};
 
 use ipnet::IpNet;
-use podnet_model::{LinkName, Mac};
+use podnet_model::{
+    LinkName, Mac,
+    wireguard::{PrivateKey, PublicKey},
+};
 
 /// The `rtm_protocol` of every route that podnet makes, by which it tells its own from others' (`rtnetlink(7)`; 5–255 are
 /// free for routing daemons, and neither iproute2's `rt_protos` nor FRR, BIRD or Calico use this one).
@@ -33,6 +39,10 @@ pub enum Step {
     SetFdb(FdbEntry),
     /// Remove an FDB entry.
     RemoveFdb(FdbEntry),
+    /// Make or change a peer of a WireGuard device; ranges that another peer has become this one's.
+    SetPeer(Peer),
+    /// Remove a peer of a WireGuard device.
+    RemovePeer(Peer),
 }
 
 /// A VXLAN device without learning (RFC 7348; `ip-link(8)`, type vxlan).
@@ -63,6 +73,10 @@ pub const DEVICE_PREFIX: &str = "podnet.";
 pub enum Tunnel {
     /// IP in IP.
     Ipip(Ipip),
+    /// WireGuard.
+    Wireguard(Wireguard),
+    /// Packets in UDP, by a program.
+    Udp(UdpTunnel),
 }
 
 impl Tunnel {
@@ -71,6 +85,8 @@ impl Tunnel {
     pub const fn name(&self) -> &LinkName {
         match self {
             Self::Ipip(ipip) => &ipip.name,
+            Self::Wireguard(wireguard) => &wireguard.name,
+            Self::Udp(udp) => &udp.name,
         }
     }
 }
@@ -84,6 +100,43 @@ pub struct Ipip {
     pub local: Ipv4Addr,
     /// The device's MTU: the underlay's less 20 bytes.
     pub mtu: u32,
+}
+
+/// A WireGuard device. Its peers say by their ranges who gets a packet, and who may send it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wireguard {
+    /// Device name.
+    pub name: LinkName,
+    /// The UDP port that it listens on and sends from.
+    pub port: u16,
+    /// The device's MTU: the underlay's less 60 bytes for IPv4 outside.
+    pub mtu: u32,
+    /// The mark of its encrypted packets, so that rules can tell them from what they carry.
+    pub mark: u32,
+    /// This node's key.
+    pub key: PrivateKey,
+}
+
+/// A TUN device whose packets a program carries to other nodes in UDP, and back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UdpTunnel {
+    /// Device name.
+    pub name: LinkName,
+    /// The device's MTU: the underlay's less 28 bytes for IPv4 outside.
+    pub mtu: u32,
+}
+
+/// A peer of a WireGuard device.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Peer {
+    /// The WireGuard device.
+    pub device: LinkName,
+    /// Its key, which names it.
+    pub key: PublicKey,
+    /// Where its encrypted packets go.
+    pub endpoint: SocketAddrV4,
+    /// What goes to it, and what its packets may come from.
+    pub ranges: BTreeSet<IpNet>,
 }
 
 /// A route of the main table, protocol [`ROUTE_PROTOCOL`].

@@ -66,6 +66,8 @@ enum On {
     OwnPods,
     /// What the pods bound to the node that asks use.
     UsedByOwnPods,
+    /// flannel's configuration, by its name.
+    NetConf,
     /// The lease of the node that asks; at creation the name is not in the path.
     OwnLease,
 }
@@ -96,6 +98,7 @@ const RULES: &[Rule] = &[
         ("apiextensions.k8s.io", "customresourcedefinitions"), (CALICO, "*")] },
     Rule { who: Who::Group(NODES), verbs: &["get"], on: On::UsedByOwnPods, resources: &[
         ("", "secrets"), ("", "configmaps"), ("", "serviceaccounts")] },
+    Rule { who: Who::Group(NODES), verbs: READ, on: On::NetConf, resources: &[("", "configmaps")] },
     // Both are looked at again by `node_restriction` when the body is known.
     Rule { who: Who::Group(NODES), verbs: &["create"], resources: &[("", "serviceaccounts/token")], on: On::UsedByOwnPods },
     Rule { who: Who::Group(NODES), verbs: &["create"], resources: &[("", "nodes")], on: On::Any },
@@ -160,6 +163,7 @@ impl On {
             Self::OwnNode => own == Some(name),
             Self::OwnPods => own.is_some() && facts.node_of_pod(namespace, name).as_deref() == own,
             Self::UsedByOwnPods => own.is_some_and(|node| facts.node_uses(node, namespace, resource, name)),
+            Self::NetConf => matches!(namespace, "kube-flannel" | "kube-system") && name == "kube-flannel-cfg",
             Self::OwnLease => {
                 let unnamed = attempt.verb == "create" && name.is_empty();
                 namespace == "kube-node-lease" && (unnamed || own == Some(name))

@@ -34,6 +34,12 @@ impl Query {
         matches!(self.text(name), Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
     }
 
+    /// The name of the only object that a list or watch asks for.
+    pub fn only_name(&self) -> Option<&str> {
+        let name = self.text("fieldSelector")?.strip_prefix("metadata.name=")?;
+        (!name.contains(['=', ',', '!'])).then_some(name)
+    }
+
     /// A number.
     pub fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
         let parse = |text: &str| {

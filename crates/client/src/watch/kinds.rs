@@ -3,14 +3,14 @@
 use std::fmt::Debug;
 
 use k8s_openapi::api::{
-    core::v1::{Namespace, Node, Pod, Service},
+    core::v1::{ConfigMap, Namespace, Node, Pod, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::Resource;
 use podnet_model::{
     self as model, BlockCidr, Change, PodKey, ServiceKey, SliceKey,
     convert::Invalid,
-    crd::{IPAMBlock, IPAMConfig, IPPool, IPReservation},
+    crd::{FelixConfiguration, IPAMBlock, IPAMConfig, IPPool, IPReservation},
 };
 use serde::de::DeserializeOwned;
 
@@ -121,5 +121,26 @@ impl Watched for IPAMConfig {
 
     fn gone(&self) -> Option<Change> {
         (name(self)? == "default").then_some(Change::IpamSettings(None))
+    }
+}
+
+impl Watched for FelixConfiguration {
+    fn present(&self) -> Result<Change, Invalid> {
+        model::Felix::try_from(self).map(|felix| Change::Felix(Some(felix)))
+    }
+
+    fn gone(&self) -> Option<Change> {
+        (name(self)? == "default").then_some(Change::Felix(None))
+    }
+}
+
+impl Watched for ConfigMap {
+    fn present(&self) -> Result<Change, Invalid> {
+        let namespace = self.meta().namespace.as_deref().unwrap_or_default().into();
+        model::NetConf::try_from(self).map(|conf| Change::NetConf(namespace, Some(conf)))
+    }
+
+    fn gone(&self) -> Option<Change> {
+        Some(Change::NetConf(self.meta().namespace.as_deref()?.into(), None))
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use podnet_model::LinkName;
-use podnet_planner::step::{FdbEntry, Neighbour, ROUTE_PROTOCOL, Route, RouteTarget, Step};
+use podnet_planner::step::{FdbEntry, Neighbour, Peer, ROUTE_PROTOCOL, Route, RouteTarget, Step};
 
 use super::{Applied, Set, StepFailed, tunnel, vxlan};
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
     neigh,
     netlink::{NetlinkError, Operation, Request, RtSocket},
     route::{self, Target},
+    wireguard::WireguardSocket,
 };
 
 /// A list of steps on its way to the kernel.
@@ -21,12 +22,21 @@ pub(super) struct Batch<'a> {
     /// Index of each device by name, as it will be when the pending requests are done.
     devices: BTreeMap<LinkName, Option<u32>>,
     pending: Vec<(usize, Request)>,
+    /// Opened when it is needed.
+    wireguard: Option<WireguardSocket>,
     applied: Applied,
 }
 
 impl<'a> Batch<'a> {
     pub(super) fn new(socket: &'a mut RtSocket, steps: &'a [Step]) -> Self {
-        Self { socket, steps, devices: BTreeMap::new(), pending: Vec::new(), applied: Applied::default() }
+        Self {
+            socket,
+            steps,
+            devices: BTreeMap::new(),
+            pending: Vec::new(),
+            wireguard: None,
+            applied: Applied::default(),
+        }
     }
 
     pub(super) fn run(mut self) -> Result<Applied, StepFailed> {
@@ -49,11 +59,28 @@ impl<'a> Batch<'a> {
                     let set = tunnel::set(self.socket, wanted).map_err(|source| failed(steps, index, source))?;
                     self.know(wanted.name(), &set);
                 }
+                Step::SetPeer(peer) | Step::RemovePeer(peer) => {
+                    self.flush()?;
+                    self.change_peer(step, peer).map_err(|source| failed(steps, index, source))?;
+                }
                 _ => {}
             }
         }
         self.flush()?;
         Ok(self.applied)
+    }
+
+    fn change_peer(&mut self, step: &Step, peer: &Peer) -> Result<(), NetlinkError> {
+        let is_removal = matches!(step, Step::RemovePeer(_));
+        if self.index(&peer.device).is_none() {
+            let operation = || Operation::new("set WireGuard peer", peer.key);
+            return if is_removal { Ok(()) } else { self.device(&peer.device, operation).map(|_| ()) };
+        }
+        let socket = match &mut self.wireguard {
+            Some(socket) => socket,
+            none => none.insert(WireguardSocket::open_in(self.socket.netns())?),
+        };
+        if is_removal { socket.remove_peer(peer) } else { socket.set_peer(peer) }
     }
 
     fn know(&mut self, name: &LinkName, set: &Set) {
@@ -78,7 +105,7 @@ impl<'a> Batch<'a> {
     /// Setting something on a device that is not there fails; removing something from it is done already.
     fn enqueue(&mut self, index: usize, step: &Step) -> Result<(), NetlinkError> {
         let request = match step {
-            Step::SetVxlan(_) | Step::SetTunnel(_) => None,
+            Step::SetVxlan(_) | Step::SetTunnel(_) | Step::SetPeer(_) | Step::RemovePeer(_) => None,
             Step::RemoveLink(name) => {
                 self.devices.insert(name.clone(), None);
                 Some(link::request::delete(LinkRef::from(name)))
@@ -147,6 +174,7 @@ fn device(step: &Step) -> Option<&LinkName> {
         },
         Step::SetNeighbour(neighbour) | Step::RemoveNeighbour(neighbour) => Some(&neighbour.device),
         Step::SetFdb(entry) | Step::RemoveFdb(entry) => Some(&entry.device),
+        Step::SetPeer(peer) | Step::RemovePeer(peer) => Some(&peer.device),
         Step::SetVxlan(_) | Step::SetTunnel(_) | Step::RemoveLink(_) | Step::RemoveRoute(_) => None,
     }
 }

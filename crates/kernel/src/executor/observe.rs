@@ -5,7 +5,8 @@ use std::{
     net::IpAddr,
 };
 
-use podnet_model::LinkName;
+use podnet_model::{LinkName, wireguard::PublicKey};
+use podnet_planner::overlay::PeerEnd;
 use podnet_planner::step::{DEVICE_PREFIX, FdbEntry, Neighbour, ROUTE_PROTOCOL, Route, RouteTarget, Tunnel, Vxlan};
 
 use super::tunnel;
@@ -30,6 +31,8 @@ pub struct Observed {
     pub neighbours: BTreeSet<Neighbour>,
     /// Permanent FDB entries of the VXLAN device.
     pub fdb: BTreeSet<FdbEntry>,
+    /// Peers of WireGuard devices among the tunnels, by device and key.
+    pub peers: BTreeMap<(LinkName, PublicKey), PeerEnd>,
 }
 
 /// Looks at the socket's namespace; `vxlan` is the VXLAN device's name.
@@ -41,9 +44,12 @@ pub fn observe(socket: &mut RtSocket, vxlan: &LinkName) -> Result<Observed, Netl
     let names: BTreeMap<u32, &LinkName> = links.iter().map(|link| (link.index, &link.name)).collect();
     let routes = route::list(socket, ROUTE_PROTOCOL)?;
     let routes = routes.iter().filter_map(|route| planned(route, &names)).collect();
-    let ours = links.iter().filter(|link| link.name.as_str().starts_with(DEVICE_PREFIX));
-    let tunnels = ours.filter_map(tunnel::observed).map(|tunnel| (tunnel.name().clone(), tunnel)).collect();
-    let mut observed = Observed { routes, tunnels, ..Observed::default() };
+    let mut observed = Observed { routes, ..Observed::default() };
+    for link in links.iter().filter(|link| link.name.as_str().starts_with(DEVICE_PREFIX)) {
+        let Some((tunnel, peers)) = tunnel::observed(socket, link)? else { continue };
+        observed.tunnels.insert(link.name.clone(), tunnel);
+        observed.peers.extend(peers.into_iter().map(|(key, end)| ((link.name.clone(), key), end)));
+    }
     if let Some(link) = links.iter().find(|link| link.name == *vxlan) {
         observe_vxlan(socket, link, &mut observed)?;
     }

@@ -1,11 +1,11 @@
 //! Makes tunnels be as planned.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use podnet_model::LinkName;
+use podnet_model::{LinkName, wireguard::PublicKey};
 use podnet_planner::{
-    overlay::Support,
-    step::{Ipip, Tunnel},
+    overlay::{PeerEnd, Support},
+    step::{Ipip, Tunnel, UdpTunnel, Wireguard},
 };
 use rustix::io::Errno;
 
@@ -13,7 +13,12 @@ use super::Set;
 use crate::{
     link::{self, Link, LinkRef},
     netlink::{NetlinkError, Operation, Request, RtSocket},
+    tun,
+    wireguard::{Shown, WireguardSocket},
 };
+
+/// A WireGuard device's peers by their keys.
+pub(super) type Peers = BTreeMap<PublicKey, PeerEnd>;
 
 /// Which tunnels the kernel can make: it is asked to, and the device removed again.
 ///
@@ -22,7 +27,11 @@ use crate::{
 pub fn support(socket: &mut RtSocket) -> Result<Support, NetlinkError> {
     // Of a range for documentation (RFC 5737): no real device has it.
     let ipip = Ipip { name: PROBE.into(), local: Ipv4Addr::new(192, 0, 2, 88), mtu: 1480 };
-    Ok(Support { ipip: is_made(socket, link::request::ipip(&ipip))? })
+    Ok(Support {
+        ipip: is_made(socket, link::request::ipip(&ipip))?,
+        wireguard: is_made(socket, link::request::wireguard(&PROBE.into(), ipip.mtu))?,
+        tun: tun::is_there(),
+    })
 }
 
 const PROBE: &str = "podnet.probe";
@@ -40,13 +49,54 @@ fn is_made(socket: &mut RtSocket, creation: Request) -> Result<bool, NetlinkErro
 pub(super) fn set(socket: &mut RtSocket, wanted: &Tunnel) -> Result<Set, NetlinkError> {
     match wanted {
         Tunnel::Ipip(ipip) => set_ipip(socket, ipip),
+        Tunnel::Wireguard(wireguard) => set_wireguard(socket, wireguard),
+        Tunnel::Udp(udp) => set_udp(socket, udp),
     }
 }
 
 /// The tunnel that a device is. One that the planner cannot name counts as none: it will be made anew.
-pub(super) fn observed(link: &Link) -> Option<Tunnel> {
-    let local = link.ipip_local.filter(|_| link.is_up)?;
-    Some(Tunnel::Ipip(Ipip { name: link.name.clone(), local, mtu: link.mtu }))
+pub(super) fn observed(socket: &RtSocket, link: &Link) -> Result<Option<(Tunnel, Peers)>, NetlinkError> {
+    let (name, mtu) = (link.name.clone(), link.mtu);
+    let alone = |tunnel| Ok(Some((tunnel, Peers::new())));
+    match link.kind.as_deref().filter(|_| link.is_up) {
+        Some("ipip") => match link.ipip_local {
+            Some(local) => alone(Tunnel::Ipip(Ipip { name, local, mtu })),
+            None => Ok(None),
+        },
+        Some("wireguard") => {
+            let Shown { key, port, mark, peers } = WireguardSocket::open_in(socket.netns())?.show(&name)?;
+            let Some(key) = key else { return Ok(None) };
+            Ok(Some((Tunnel::Wireguard(Wireguard { name, port, mtu, mark, key }), peers)))
+        }
+        Some("tun") => alone(Tunnel::Udp(UdpTunnel { name, mtu })),
+        _ => Ok(None),
+    }
+}
+
+/// The key is set whether it changed or not: the kernel passes over what it has already, and asking costs as much.
+fn set_wireguard(socket: &mut RtSocket, wanted: &Wireguard) -> Result<Set, NetlinkError> {
+    let is_it = |link: &Link| link.kind.as_deref() == Some("wireguard");
+    let creation = || link::request::wireguard(&wanted.name, wanted.mtu);
+    let (link, remade) = find_or_create(socket, &wanted.name, is_it, creation)?;
+    WireguardSocket::open_in(socket.netns())?.set_device(wanted)?;
+    configure(socket, &link, wanted.mtu)?;
+    Ok(Set { index: link.index, remade })
+}
+
+/// The device stays when nobody holds it, so that its routes outlive the program that carries its packets.
+fn set_udp(socket: &mut RtSocket, wanted: &UdpTunnel) -> Result<Set, NetlinkError> {
+    let is_it = |link: &Link| link.kind.as_deref() == Some("tun");
+    let found = link::find(socket, &wanted.name)?;
+    let remade = found.as_ref().is_some_and(|link| !is_it(link));
+    if remade {
+        link::delete(socket, &wanted.name)?;
+    }
+    if !found.as_ref().is_some_and(is_it) {
+        tun::create(socket.netns(), &wanted.name)?;
+    }
+    let link = made(socket, &wanted.name)?;
+    configure(socket, &link, wanted.mtu)?;
+    Ok(Set { index: link.index, remade })
 }
 
 fn set_ipip(socket: &mut RtSocket, wanted: &Ipip) -> Result<Set, NetlinkError> {
@@ -72,12 +122,15 @@ fn find_or_create(
         }
         None => false,
     };
-    let replies = socket.exchange(&[creation(), link::request::find(LinkRef::from(name))])?;
-    let made = replies.into_iter().flatten().find_map(link::from_message).ok_or_else(|| NetlinkError::NoDevice {
+    socket.perform(creation())?;
+    Ok((made(socket, name)?, remade))
+}
+
+fn made(socket: &mut RtSocket, name: &LinkName) -> Result<Link, NetlinkError> {
+    link::find(socket, name)?.ok_or_else(|| NetlinkError::NoDevice {
         operation: Operation::new("configure device", name),
         device: name.to_string(),
-    })?;
-    Ok((made, remade))
+    })
 }
 
 fn configure(socket: &mut RtSocket, link: &Link, mtu: u32) -> Result<(), NetlinkError> {

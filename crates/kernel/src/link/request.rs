@@ -13,7 +13,7 @@ use netlink_packet_route::{
         InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
     },
 };
-use podnet_model::Mac;
+use podnet_model::{LinkName, Mac};
 use podnet_planner::step::{Ipip, Vxlan};
 use rustix::io::Errno;
 
@@ -94,6 +94,14 @@ pub(crate) fn ipip(ipip: &Ipip) -> Request {
         LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::IpIp), LinkInfo::Data(InfoData::IpTunnel(data))]),
     ]);
     Request::new(Operation::new("make IPIP device", &ipip.name), RouteNetlinkMessage::NewLink(message), NEW)
+}
+
+/// A WireGuard device; its key and peers are set through another family.
+pub(crate) fn wireguard(name: &LinkName, mtu: u32) -> Request {
+    let mut message = naming(LinkRef::from(name));
+    let kind = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Wireguard)]);
+    message.attributes.extend([LinkAttribute::Mtu(mtu), kind]);
+    Request::new(Operation::new("make WireGuard device", name), RouteNetlinkMessage::NewLink(message), NEW)
 }
 
 pub(crate) fn set_state(link: LinkRef<'_>, up: bool) -> Request {

@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
-use podnet_model::{LinkName, Mac};
+use podnet_model::{LinkName, Mac, wireguard::PublicKey};
 use podnet_planner::{
+    overlay::PeerEnd,
     ruleset::RuleSet,
-    step::{FdbEntry, Neighbour, Route, RouteTarget, Step, Tunnel, Vxlan},
+    step::{FdbEntry, Neighbour, Peer, Route, RouteTarget, Step, Tunnel, Vxlan},
 };
 use rustix::io::Errno;
 
@@ -30,6 +31,8 @@ pub struct State {
     pub neighbours: BTreeMap<(LinkName, IpAddr), Mac>,
     /// FDB entries by device and Ethernet address.
     pub fdb: BTreeMap<(LinkName, Mac), IpAddr>,
+    /// WireGuard peers by device and key.
+    pub peers: BTreeMap<(LinkName, PublicKey), PeerEnd>,
     /// Tables by name.
     pub tables: BTreeMap<String, RuleSet>,
 }
@@ -59,6 +62,10 @@ impl State {
                     return Err(refused(operation(), Errno::OPNOTSUPP));
                 }
                 self.fdb.insert((device.clone(), *mac), *remote);
+            }
+            Step::SetPeer(peer) => self.set_peer(peer)?,
+            Step::RemovePeer(Peer { device, key, .. }) => {
+                self.peers.remove(&(device.clone(), *key));
             }
             Step::RemoveFdb(FdbEntry { device, mac, remote }) => {
                 let key = (device.clone(), *mac);
@@ -93,6 +100,8 @@ impl State {
         let name = wanted.name();
         let same = |tunnel: &Tunnel| match (tunnel, wanted) {
             (Tunnel::Ipip(there), Tunnel::Ipip(wanted)) => there.local == wanted.local,
+            (Tunnel::Wireguard(_), Tunnel::Wireguard(_)) | (Tunnel::Udp(_), Tunnel::Udp(_)) => true,
+            _ => false,
         };
         let there = self.has_device(name);
         let remade = there && !self.tunnels.get(name).is_some_and(same);
@@ -101,6 +110,23 @@ impl State {
         }
         self.tunnels.insert(name.clone(), wanted.clone());
         remade
+    }
+
+    /// A range belongs to one peer of a device.
+    fn set_peer(&mut self, peer: &Peer) -> Result<(), NetlinkError> {
+        let operation = || Operation::new("set WireGuard peer", peer.key);
+        self.require(&peer.device, operation)?;
+        if !matches!(self.tunnels.get(&peer.device), Some(Tunnel::Wireguard(_))) {
+            return Err(refused(operation(), Errno::OPNOTSUPP));
+        }
+        for ((device, _), end) in &mut self.peers {
+            if *device == peer.device {
+                end.ranges.retain(|range| !peer.ranges.contains(range));
+            }
+        }
+        let end = PeerEnd { endpoint: peer.endpoint, ranges: peer.ranges.clone() };
+        self.peers.insert((peer.device.clone(), peer.key), end);
+        Ok(())
     }
 
     fn has_device(&self, name: &LinkName) -> bool {
@@ -118,6 +144,7 @@ impl State {
         });
         self.neighbours.retain(|(device, _), _| device != name);
         self.fdb.retain(|(device, _), _| device != name);
+        self.peers.retain(|(device, _), _| device != name);
     }
 
     fn set_route(&mut self, route: &Route) -> Result<(), NetlinkError> {
@@ -151,6 +178,7 @@ impl State {
         Observed {
             vxlan: self.vxlans.get(vxlan).cloned(),
             tunnels: self.tunnels.clone(),
+            peers: self.peers.clone(),
             routes: routes.collect(),
             neighbours: neighbours
                 .map(|((device, addr), mac)| Neighbour { device: device.clone(), addr: *addr, mac: *mac })

@@ -2,13 +2,31 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as api;
 
+use serde::Deserialize;
+
 use super::{Invalid, Object};
-use crate::{Node, NodeAddr};
+use crate::{Mac, Node, NodeAddr, flannel::Lease, wireguard::PublicKey};
 
 /// The annotation by which a node publishes its address with its prefix length, for example `172.29.0.11/24`.
 pub const IPV4_ADDRESS: &str = "projectcalico.org/IPv4Address";
+
+/// The annotation by which a node publishes its WireGuard key, as Calico's nodes do.
+pub const WIREGUARD_PUBLIC_KEY: &str = "projectcalico.org/WireguardPublicKey";
+
+/// flannel's annotations (`--kube-annotation-prefix` where not given).
+pub mod flannel_annotation {
+    /// Type of the backend.
+    pub const BACKEND_TYPE: &str = "flannel.alpha.coreos.com/backend-type";
+    /// What peers need to know beside the address, in JSON.
+    pub const BACKEND_DATA: &str = "flannel.alpha.coreos.com/backend-data";
+    /// Where peers send encapsulated packets.
+    pub const PUBLIC_IP: &str = "flannel.alpha.coreos.com/public-ip";
+    /// `true`: the node's part of the range is its `spec.podCIDR`.
+    pub const SUBNET_MANAGER: &str = "flannel.alpha.coreos.com/kube-subnet-manager";
+}
 
 impl TryFrom<&api::Node> for Node {
     type Error = Invalid;
@@ -32,8 +50,12 @@ impl TryFrom<&api::Node> for Node {
                 })
             })
             .transpose()?;
+        let lease = lease(&object)?;
         Ok(Self {
             name: object.name()?.into(),
+            pod_cidrs: pod_cidrs(&object, node)?,
+            wireguard_key: wireguard_key(&object, lease.as_ref().and_then(|(_, key)| *key))?,
+            lease: lease.map(|(lease, _)| lease),
             labels: Arc::new(node.metadata.labels.clone().unwrap_or_default()),
             addr,
             subnet,
@@ -45,4 +67,52 @@ impl TryFrom<&api::Node> for Node {
 fn is_lost(node: &api::Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "Unknown")
+}
+
+fn pod_cidrs(object: &Object<'_>, node: &api::Node) -> Result<Vec<IpNet>, Invalid> {
+    let spec = node.spec.as_ref();
+    let all = spec.and_then(|spec| spec.pod_cidrs.as_deref()).unwrap_or_default();
+    let only = spec.and_then(|spec| spec.pod_cidr.as_ref()).filter(|cidr| all.is_empty() && !cidr.is_empty());
+    let parse = |text: &String| {
+        let cidr = text.parse::<IpNet>().map(|cidr| cidr.trunc());
+        cidr.map_err(|_| object.value("spec.podCIDRs[]", text, "a range, for example 10.244.1.0/24"))
+    };
+    all.iter().chain(only).map(parse).collect()
+}
+
+fn wireguard_key(object: &Object<'_>, flannels: Option<PublicKey>) -> Result<Option<PublicKey>, Invalid> {
+    let Some(text) = object.annotation(WIREGUARD_PUBLIC_KEY).filter(|text| !text.is_empty()) else {
+        return Ok(flannels);
+    };
+    let field = || format!("metadata.annotations[{WIREGUARD_PUBLIC_KEY}]");
+    text.parse().map(Some).map_err(|_| object.value(field(), text, "a WireGuard key: 32 bytes in Base64"))
+}
+
+/// flannel's `backend-data`, of whichever backend.
+#[derive(Default, Deserialize)]
+struct BackendData {
+    #[serde(rename = "VtepMAC")]
+    vtep_mac: Option<String>,
+    #[serde(rename = "PublicKey")]
+    public_key: Option<String>,
+}
+
+/// What the node says of itself to flannel's nodes, and its WireGuard key among that.
+fn lease(object: &Object<'_>) -> Result<Option<(Lease, Option<PublicKey>)>, Invalid> {
+    use flannel_annotation::{BACKEND_DATA, BACKEND_TYPE, PUBLIC_IP};
+    let (Some(backend), Some(public_ip)) = (object.annotation(BACKEND_TYPE), object.annotation(PUBLIC_IP)) else {
+        return Ok(None);
+    };
+    let wrong = |key: &str, value: &str, allowed: &str| {
+        object.value(format!("metadata.annotations[{key}]"), value, allowed.to_owned())
+    };
+    let text = object.annotation(BACKEND_DATA).unwrap_or("null");
+    let in_data = |allowed: &str| wrong(BACKEND_DATA, text, allowed);
+    let data: Option<BackendData> = serde_json::from_str(text).map_err(|_| in_data("JSON, as flannel writes it"))?;
+    let data = data.unwrap_or_default();
+    let mac =
+        data.vtep_mac.map(|mac| mac.parse::<Mac>().map_err(|_| in_data("JSON with a VtepMAC like 02:00:00:00:00:01")));
+    let key = data.public_key.map(|key| key.parse().map_err(|_| in_data("JSON with a PublicKey: 32 bytes in Base64")));
+    let public_ip = public_ip.parse().map_err(|_| wrong(PUBLIC_IP, public_ip, "an IPv4 address"))?;
+    Ok(Some((Lease { backend: backend.into(), public_ip, vtep_mac: mac.transpose()? }, key.transpose()?)))
 }

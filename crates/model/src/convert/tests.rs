@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::{
-    Block, EncapMode, EndpointSlice, Node, Pod, PodKey, Pool, Protocol, Service, TargetPort, crd, pod::AddressRequest,
-    service::ServiceKind,
+    Block, EncapMode, EndpointSlice, NetConf, Node, Pod, PodKey, Pool, Protocol, Service, TargetPort, crd,
+    flannel::Backend, pod::AddressRequest, service::ServiceKind,
 };
 
 fn object<T: DeserializeOwned>(value: Value) -> T {
@@ -255,4 +255,102 @@ fn a_pod_with_a_wrong_limit_is_there_and_keeps_the_error() {
     let wrong = pod(json!({"kubernetes.io/ingress-bandwidth": "10Q"}));
     assert!(wrong.limits.unwrap_err().to_string().contains("kubernetes.io/ingress-bandwidth is \"10Q\""));
     assert!(wrong.request.is_ok(), "its address is another matter");
+}
+
+fn node(annotations: Value, spec: Value) -> Result<Node, String> {
+    let node: core::Node = object(json!({
+        "metadata": {"name": "node1", "annotations": annotations}, "spec": spec,
+        "status": {"addresses": [{"type": "InternalIP", "address": "172.29.0.11"}]}
+    }));
+    Node::try_from(&node).map_err(|error| error.to_string())
+}
+
+const KEY: &str = "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=";
+
+#[test]
+fn a_flannel_node_says_what_its_peers_need() {
+    let annotations = json!({
+        "flannel.alpha.coreos.com/backend-type": "vxlan", "flannel.alpha.coreos.com/public-ip": "172.29.0.99",
+        "flannel.alpha.coreos.com/backend-data": r#"{"VNI":1,"VtepMAC":"8e:66:a0:11:22:33"}"#,
+    });
+    let node = node(annotations, json!({"podCIDR": "10.244.1.0/24"})).unwrap();
+    let lease = node.lease.unwrap();
+    assert_eq!((&*lease.backend, lease.public_ip.to_string().as_str()), ("vxlan", "172.29.0.99"));
+    assert_eq!(lease.vtep_mac.unwrap().to_string(), "8e:66:a0:11:22:33");
+    assert_eq!(node.pod_cidrs, ["10.244.1.0/24".parse().unwrap()]);
+}
+
+#[test]
+fn a_wireguard_key_is_read_from_calicos_annotation_or_flannels() {
+    let calico = json!({"projectcalico.org/WireguardPublicKey": KEY});
+    assert_eq!(node(calico, json!({})).unwrap().wireguard_key.unwrap().to_string(), KEY);
+    let flannel = json!({
+        "flannel.alpha.coreos.com/backend-type": "wireguard", "flannel.alpha.coreos.com/public-ip": "172.29.0.11",
+        "flannel.alpha.coreos.com/backend-data": format!(r#"{{"PublicKey":"{KEY}"}}"#),
+    });
+    assert_eq!(node(flannel, json!({})).unwrap().wireguard_key.unwrap().to_string(), KEY);
+    let wrong = json!({"projectcalico.org/WireguardPublicKey": "x"});
+    let message = "Node node1: metadata.annotations[projectcalico.org/WireguardPublicKey] is \"x\"; it must be a WireGuard \
+                   key: 32 bytes in Base64";
+    assert_eq!(node(wrong, json!({})).unwrap_err(), message);
+}
+
+#[test]
+fn a_host_gw_node_has_null_as_its_data() {
+    let annotations = json!({
+        "flannel.alpha.coreos.com/backend-type": "host-gw", "flannel.alpha.coreos.com/public-ip": "172.29.0.11",
+        "flannel.alpha.coreos.com/backend-data": "null",
+    });
+    assert_eq!(node(annotations, json!({})).unwrap().lease.unwrap().vtep_mac, None);
+}
+
+fn net_conf(document: &str) -> Result<NetConf, String> {
+    let map: core::ConfigMap = object(json!({
+        "metadata": {"name": "kube-flannel-cfg", "namespace": "kube-flannel"}, "data": {"net-conf.json": document}
+    }));
+    NetConf::try_from(&map).map_err(|error| error.to_string())
+}
+
+#[test]
+fn net_conf_json_is_read_with_flannels_defaults() {
+    for (backend, expected) in [
+        (r#"{"Type": "vxlan"}"#, Backend::Vxlan { vni: 1, port: 8472, direct_routing: false }),
+        (
+            r#"{"Type": "vxlan", "VNI": 4096, "Port": 4789, "DirectRouting": true}"#,
+            Backend::Vxlan { vni: 4096, port: 4789, direct_routing: true },
+        ),
+        (r#"{"Type": "host-gw"}"#, Backend::HostGw),
+        (r#"{"Type": "ipip"}"#, Backend::Ipip { direct_routing: false }),
+        (r#"{"Type": "wireguard", "ListenPort": 51821}"#, Backend::WireGuard { port: 51821 }),
+        (r#"{"Type": "udp"}"#, Backend::Udp { port: 8285 }),
+        (r#"{"Type": "alloc"}"#, Backend::Alloc),
+        ("{}", Backend::Udp { port: 8285 }),
+    ] {
+        let conf = net_conf(&format!(r#"{{"Network": "10.244.0.0/16", "Backend": {backend}}}"#)).unwrap();
+        assert_eq!((conf.network.to_string().as_str(), conf.subnet_len), ("10.244.0.0/16", 24));
+        assert_eq!(conf.backend, expected, "{backend}");
+    }
+    assert_eq!(net_conf(r#"{"Network": "10.244.0.0/25"}"#).unwrap().subnet_len, 26);
+}
+
+#[test]
+fn a_wrong_net_conf_json_is_refused_with_field_value_and_what_is_allowed() {
+    let prefix = "ConfigMap kube-flannel/kube-flannel-cfg: data[net-conf.json]";
+    for (document, message) in [
+        (r#"{"Network": "pods"}"#, r#".Network is "pods"; it must be an IPv4 range, for example 10.244.0.0/16"#),
+        (r#"{"Network": "10.0.0.0/16", "SubnetLen": 8}"#, r#".SubnetLen is "8"; it must be 16 to 30 for a /16"#),
+        (
+            r#"{"Network": "10.0.0.0/16", "Backend": {"Type": "aws-vpc"}}"#,
+            r#".Backend.Type is "aws-vpc"; it must be vxlan, host-gw, ipip, wireguard, udp, alloc or none"#,
+        ),
+        (
+            r#"{"Network": "10.0.0.0/16", "Backend": {"Type": "vxlan", "VNI": 16777216}}"#,
+            r#".Backend.VNI is "16777216"; it must be 1 to 16777215"#,
+        ),
+    ] {
+        assert_eq!(net_conf(document).unwrap_err(), format!("{prefix}{message}"));
+    }
+    assert!(
+        net_conf("{").unwrap_err().starts_with(&format!(r#"{prefix} is "{{"; it must be flannel's configuration"#))
+    );
 }

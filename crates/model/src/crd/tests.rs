@@ -35,7 +35,15 @@ fn every_definition_is_cluster_scoped_named_as_calico_names_it_and_structural() 
         assert_structural(&definition.spec.names.kind, &schema_of(&definition));
         names.push(definition.metadata.name.unwrap());
     }
-    let plurals = ["ippools", "ipamblocks", "blockaffinities", "ipamhandles", "ipamconfigs", "ipreservations"];
+    let plurals = [
+        "ippools",
+        "ipamblocks",
+        "blockaffinities",
+        "ipamhandles",
+        "ipamconfigs",
+        "ipreservations",
+        "felixconfigurations",
+    ];
     assert_eq!(names, plurals.map(|plural| format!("{plural}.crd.projectcalico.org")));
 }
 

@@ -152,7 +152,7 @@ fn nodes_that_start_together_try_different_low_blocks() {
         ipam.apply(&Change::Pool("default".into(), Some(pool("default", "10.0.0.0/24"))));
         for node in nodes {
             let addr = NodeAddr("192.0.2.1".parse().unwrap());
-            let node = Node { name: node.into(), labels: Labels::default(), addr, subnet: None, lost: false };
+            let node = Node::new(node.into(), addr);
             ipam.apply(&Change::Node(node.name.clone(), Some(node)));
         }
         let Ok(Decision::NeedBlock(candidate)) = ask(&mut ipam, "a", &Wish::default(), START) else {
@@ -257,9 +257,6 @@ fn the_labels_of_the_node_choose_its_pools() {
     assert!(any(&mut ipam, "a", START).is_err());
     let labels = Arc::new([("zone".to_owned(), "b".to_owned())].into());
     let addr = NodeAddr("192.0.2.1".parse().unwrap());
-    ipam.apply(&Change::Node(
-        "node1".into(),
-        Some(Node { name: "node1".into(), labels, addr, subnet: None, lost: false }),
-    ));
+    ipam.apply(&Change::Node("node1".into(), Some(Node { labels, ..Node::new("node1".into(), addr) })));
     assert_eq!(any(&mut ipam, "a", START).unwrap(), "10.0.0.0");
 }

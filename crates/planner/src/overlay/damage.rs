@@ -26,6 +26,14 @@ impl Overlay {
         compare(&planned.neighbours, &found.neighbours, neighbour, ToString::to_string, &mut damages);
         let entry = |(device, mac): &_| Object::Fdb(LinkName::clone(device), *mac);
         compare(&planned.fdb, &found.fdb, entry, ToString::to_string, &mut damages);
+        let peer = |(device, key): &_| Object::Peer(LinkName::clone(device), *key);
+        compare(
+            &planned.peers,
+            &found.peers,
+            peer,
+            |end| format!("{} with {:?}", end.endpoint, end.ranges),
+            &mut damages,
+        );
         damages
     }
 }

@@ -1,5 +1,7 @@
 //! What the overlay cannot plan.
 
+use std::sync::Arc;
+
 use podnet_model::{BlockCidr, Mac, NodeAddr, NodeName, PoolName};
 
 /// Why a block or a node has no route. Everything else is planned all the same.
@@ -48,6 +50,43 @@ pub enum Problem {
         /// The kind of tunnel.
         what: &'static str,
     },
+    /// A node's own address is among those that would be sent to it through a tunnel.
+    #[error("block {block} of node {owner} gets no route: it holds the address of node {node} on the underlay")]
+    Loop {
+        /// The block.
+        block: BlockCidr,
+        /// Its owner.
+        owner: NodeName,
+        /// The node whose address it holds.
+        node: NodeName,
+    },
+    /// A node of flannel's works with another backend.
+    #[error(
+        "node {node} has flannel's backend {backend} and not {wanted}, as kube-flannel-cfg says: its pods get no routes"
+    )]
+    OtherBackend {
+        /// The node.
+        node: NodeName,
+        /// What it says.
+        backend: Arc<str>,
+        /// What the configuration says.
+        wanted: &'static str,
+    },
+    /// flannel's configuration says WireGuard, and the node has no key of its own.
+    #[error("node {node} has not published a WireGuard key of its own: its pods get no routes")]
+    NoKey {
+        /// The node.
+        node: NodeName,
+    },
+    /// Encryption is on, and the node has no key of its own.
+    #[error("packets to node {node} are not encrypted: it has not published a WireGuard key of its own")]
+    NotEncrypted {
+        /// The node.
+        node: NodeName,
+    },
+    /// Encryption is on, and this node's kernel cannot do it.
+    #[error("this node's packets are not encrypted: its kernel does not have WireGuard")]
+    NoWireguard,
     /// IPv6 is not routed yet.
     #[error("block {block} is of IPv6, which is not routed")]
     Family {

@@ -1,15 +1,14 @@
-//! Which way each key takes, from the objects alone.
+//! Which way each block takes, from the objects alone.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
-use podnet_model::{Block, BlockCidr, EncapMode, LinkName, Mac, Node, NodeName, Pool};
+use podnet_model::{
+    BlockCidr, EncapMode, LinkName, Namespace, NetConf, Node, NodeAddr, NodeName, Pool, PoolName, flannel::Backend,
+};
 
-use super::{IPIP_OVERHEAD, Overlay, Problem, VXLAN_OVERHEAD, vtep_mac};
-use crate::step::{Ipip, RouteTarget, Tunnel, Vxlan};
+use super::{Overlay, Problem};
+use crate::step::RouteTarget;
 
 /// How packets are carried to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,57 +17,128 @@ enum Way {
     Plain,
     Vxlan,
     Ipip,
+    Wireguard,
+    Udp,
+    /// By somebody else.
+    Foreign,
+}
+
+/// What a pool, or flannel's configuration, says.
+struct Rule {
+    /// Who says so.
+    name: PoolName,
+    vxlan: EncapMode,
+    ipip: EncapMode,
+    /// A way for every peer, before the modes.
+    way: Option<Way>,
+    /// It is flannel's configuration.
+    is_flannels: bool,
+}
+
+impl From<&Pool> for Rule {
+    fn from(pool: &Pool) -> Self {
+        Self { name: pool.name.clone(), vxlan: pool.vxlan, ipip: pool.ipip, way: None, is_flannels: false }
+    }
+}
+
+impl Rule {
+    fn of_flannel(namespace: &Namespace, conf: &NetConf) -> Self {
+        let way = match conf.backend {
+            Backend::Vxlan { .. } | Backend::Ipip { .. } | Backend::HostGw => None,
+            Backend::WireGuard { .. } => Some(Way::Wireguard),
+            Backend::Udp { .. } => Some(Way::Udp),
+            Backend::Alloc => Some(Way::Foreign),
+        };
+        Self { way, is_flannels: true, ..Self::from(&conf.pool(namespace)) }
+    }
 }
 
 impl Overlay {
-    /// The device, while some pool wants VXLAN and the node's own address is known.
-    pub(super) fn vxlan(&self) -> Option<Vxlan> {
-        let wanted = |pool: &Pool| pool.vxlan != EncapMode::Never && matches!(pool.cidr, IpNet::V4(_));
-        let local = self.local().filter(|_| self.pools.values().any(wanted))?;
-        Some(Vxlan {
-            name: self.config.vxlan_device.clone(),
-            vni: self.config.vni,
-            port: self.config.port,
-            local,
-            mac: vtep_mac(&self.config.node),
-            mtu: self.config.underlay_mtu.saturating_sub(VXLAN_OVERHEAD),
-            addr: None,
-        })
+    /// Where packets to a block go; nowhere when the owner is not believed (see [`Self::peer_problem`]).
+    pub(super) fn target(&self, cidr: BlockCidr, owner: &NodeName) -> Result<Option<RouteTarget>, Problem> {
+        if matches!(cidr.0, IpNet::V6(_)) {
+            return Err(Problem::Family { block: cidr });
+        }
+        if *owner == self.config.node {
+            // A block of one address is its pod's own route.
+            return Ok((cidr.0.prefix_len() < cidr.0.max_prefix_len()).then_some(RouteTarget::Blackhole));
+        }
+        let rule = self.rule(cidr).ok_or_else(|| Problem::NoPool { block: cidr, owner: owner.clone() })?;
+        let unknown = |node: &NodeName| Problem::UnknownNode { block: cidr, node: node.clone() };
+        let peer = self.nodes.get(owner).ok_or_else(|| unknown(owner))?;
+        let own = self.own_node().ok_or_else(|| unknown(&self.config.node))?;
+        if let Some(node) = self.node_inside(cidr) {
+            return Err(Problem::Loop { block: cidr, owner: owner.clone(), node });
+        }
+        let addr = self.outer(peer);
+        let same_subnet = own.subnet.map(|subnet| subnet.contains(&addr));
+        let way = self.way(&rule, peer, same_subnet);
+        match self.peer_problem(peer) {
+            Some(Problem::SameMac { .. }) if way != Way::Vxlan => {}
+            Some(_) => return Ok(None),
+            None => {}
+        }
+        if rule.is_flannels && self.flannel_problem(peer).is_some() {
+            return Ok(None);
+        }
+        if !addr.is_ipv4() || (way != Way::Plain && self.local().is_none()) {
+            return Err(Problem::Underlay { block: cidr, owner: owner.clone() });
+        }
+        self.target_by(way, addr, same_subnet).map_err(|obstacle| obstacle.of(cidr, owner, &rule.name))
     }
 
-    /// The tunnels that pools want, while the node's own address is known.
-    pub(super) fn tunnels(&self) -> BTreeMap<LinkName, Tunnel> {
-        let wanted = |pool: &Pool| pool.ipip != EncapMode::Never && matches!(pool.cidr, IpNet::V4(_));
-        let local = self.local().filter(|_| self.config.support.ipip && self.pools.values().any(wanted));
-        let ipip = local.map(|local| {
-            let mtu = self.config.underlay_mtu.saturating_sub(IPIP_OVERHEAD);
-            Tunnel::Ipip(Ipip { name: self.config.ipip_device.clone(), local, mtu })
-        });
-        ipip.into_iter().map(|tunnel| (tunnel.name().clone(), tunnel)).collect()
-    }
-
-    fn local(&self) -> Option<Ipv4Addr> {
-        match self.nodes.get(&self.config.node)?.addr.0 {
-            IpAddr::V4(addr) => Some(addr),
-            IpAddr::V6(_) => None,
+    fn target_by(&self, way: Way, via: IpAddr, same_subnet: Option<bool>) -> Result<Option<RouteTarget>, Obstacle> {
+        let (config, support) = (&self.config, self.config.support);
+        let on_link = |device: &LinkName| Some(RouteTarget::OnLink { device: device.clone(), via });
+        match way {
+            Way::Vxlan => Ok(on_link(&config.vxlan_device)),
+            Way::Ipip if support.ipip => Ok(on_link(&config.ipip_device)),
+            Way::Ipip => Err(Obstacle::Unsupported("IPIP")),
+            Way::Wireguard if !support.wireguard => Err(Obstacle::Unsupported("WireGuard")),
+            // This node has not published its own yet.
+            Way::Wireguard if self.own_key().is_none() => Ok(None),
+            Way::Wireguard => Ok(on_link(&config.wireguard_device)),
+            Way::Udp if support.tun => Ok(on_link(&config.udp_device)),
+            Way::Udp => Err(Obstacle::Unsupported("TUN devices")),
+            Way::Plain if same_subnet == Some(false) => Err(Obstacle::OtherSubnet),
+            Way::Plain => Ok(Some(RouteTarget::Via(via))),
+            Way::Foreign => Ok(None),
         }
     }
 
-    /// The MAC that stands behind a peer's address.
-    pub(super) fn neighbour(&self, addr: IpAddr) -> Option<Mac> {
-        let holder = self.nodes.get(self.by_addr.get(&addr)?.first()?)?;
-        self.is_vtep(holder).then(|| vtep_mac(&holder.name))
+    /// The way to a peer that is, or is not, on our subnet; where the subnet is not known, it counts as another one.
+    fn way(&self, rule: &Rule, peer: &Node, same_subnet: Option<bool>) -> Way {
+        if let Some(way) = rule.way {
+            return way;
+        }
+        if self.felix.wireguard && self.is_wireguard_peer(peer) {
+            return Way::Wireguard;
+        }
+        let wanted = |mode: EncapMode| match mode {
+            EncapMode::Always => true,
+            EncapMode::CrossSubnet => same_subnet != Some(true),
+            EncapMode::Never => false,
+        };
+        match (wanted(rule.vxlan), wanted(rule.ipip)) {
+            (true, _) => Way::Vxlan,
+            (false, true) => Way::Ipip,
+            (false, false) => Way::Plain,
+        }
     }
 
-    /// The address that frames to a peer's MAC are sent to.
-    pub(super) fn remote(&self, mac: Mac) -> Option<IpAddr> {
-        let holder = self.nodes.get(self.by_mac.get(&mac)?.first()?)?;
-        self.is_vtep(holder).then_some(holder.addr.0)
+    /// What the smallest range around a block says; of equal ones the first pool by name, and a pool before flannel's configuration.
+    fn rule(&self, block: BlockCidr) -> Option<Rule> {
+        let around = self.pools.values().filter(|pool| pool.cidr.contains(&block.0));
+        let pool = around.min_by_key(|pool| (u8::MAX - pool.cidr.prefix_len(), &pool.name));
+        let conf = self.net_confs.first_key_value().filter(|(_, conf)| IpNet::V4(conf.network).contains(&block.0));
+        let conf = conf.filter(|(_, conf)| pool.is_none_or(|pool| pool.cidr.prefix_len() < conf.network.prefix_len()));
+        conf.map(|(namespace, conf)| Rule::of_flannel(namespace, conf)).or_else(|| pool.map(Rule::from))
     }
 
-    /// Whether frames can be sent to this node: a peer, with an IPv4 address and a MAC that are its alone.
-    fn is_vtep(&self, node: &Node) -> bool {
-        node.name != self.config.node && self.peer_problem(node).is_none() && node.addr.0.is_ipv4()
+    /// A node whose address on the underlay is in the range: what is sent to it there would be sent around for ever.
+    fn node_inside(&self, cidr: BlockCidr) -> Option<NodeName> {
+        let range = cidr.0.network()..=cidr.0.broadcast();
+        self.by_addr.range(range).flat_map(|(_, names)| names.first()).next().cloned()
     }
 
     /// What is wrong with a peer: of several with one address or one MAC the first by name is believed, and this node before all.
@@ -77,71 +147,63 @@ impl Overlay {
             let group = group?;
             if group.contains(&self.config.node) { Some(self.config.node.clone()) } else { group.first().cloned() }
         };
-        let (addr, mac) = (peer.addr, vtep_mac(&peer.name));
+        let (addr, mac) = (self.outer(peer), self.mac_of(peer));
         let node = peer.name.clone();
-        if let Some(holder) = first(self.by_addr.get(&addr.0)).filter(|holder| *holder != node) {
-            return Some(Problem::SameAddress { node, addr, holder });
+        if let Some(holder) = first(self.by_addr.get(&addr)).filter(|holder| *holder != node) {
+            return Some(Problem::SameAddress { node, addr: NodeAddr(addr), holder });
         }
         let holder = first(self.by_mac.get(&mac)).filter(|holder| *holder != node)?;
         Some(Problem::SameMac { node, mac, holder })
     }
 
-    /// Where packets to a block go; nowhere when nobody owns it, or the owner is not believed (see [`Self::peer_problem`]).
-    pub(super) fn target(&self, block: &Block) -> Result<Option<RouteTarget>, Problem> {
-        let cidr = block.cidr;
-        let Some(owner) = &block.owner else { return Ok(None) };
-        if matches!(cidr.0, IpNet::V6(_)) {
-            return Err(Problem::Family { block: cidr });
-        }
-        if *owner == self.config.node {
-            // A block of one address is its pod's own route.
-            return Ok((cidr.0.prefix_len() < cidr.0.max_prefix_len()).then_some(RouteTarget::Blackhole));
-        }
-        let pool = self.pool_of(cidr).ok_or_else(|| Problem::NoPool { block: cidr, owner: owner.clone() })?;
-        let unknown = |node: &NodeName| Problem::UnknownNode { block: cidr, node: node.clone() };
-        let peer = self.nodes.get(owner).ok_or_else(|| unknown(owner))?;
-        let own = self.nodes.get(&self.config.node).ok_or_else(|| unknown(&self.config.node))?;
-        let same_subnet = own.subnet.map(|subnet| subnet.contains(&peer.addr.0));
-        let way = way(pool, same_subnet);
-        match self.peer_problem(peer) {
-            Some(Problem::SameAddress { .. }) => return Ok(None),
-            Some(Problem::SameMac { .. }) if way == Way::Vxlan => return Ok(None),
-            _ => {}
-        }
-        if !peer.addr.0.is_ipv4() || (way != Way::Plain && self.local().is_none()) {
-            return Err(Problem::Underlay { block: cidr, owner: owner.clone() });
-        }
-        let on_link = |device: &LinkName| Some(RouteTarget::OnLink { device: device.clone(), via: peer.addr.0 });
-        match way {
-            Way::Vxlan => Ok(on_link(&self.config.vxlan_device)),
-            Way::Ipip if !self.config.support.ipip => {
-                Err(Problem::Unsupported { block: cidr, owner: owner.clone(), pool: pool.name.clone(), what: "IPIP" })
-            }
-            Way::Ipip => Ok(on_link(&self.config.ipip_device)),
-            Way::Plain if same_subnet == Some(false) => {
-                Err(Problem::OtherSubnet { block: cidr, owner: owner.clone(), pool: pool.name.clone() })
-            }
-            Way::Plain => Ok(Some(RouteTarget::Via(peer.addr.0))),
-        }
+    /// What is wrong with a peer as one of flannel's nodes.
+    pub(super) fn flannel_problem(&self, peer: &Node) -> Option<Problem> {
+        self.other_backend(peer).or_else(|| self.no_key(peer))
     }
 
-    /// The smallest pool around a block; of equal ones the first by name.
-    fn pool_of(&self, block: BlockCidr) -> Option<&Pool> {
-        let around = self.pools.values().filter(|pool| pool.cidr.contains(&block.0));
-        around.min_by_key(|pool| (u8::MAX - pool.cidr.prefix_len(), &pool.name))
+    /// A node of flannel's that is told to use another backend does not understand us.
+    fn other_backend(&self, peer: &Node) -> Option<Problem> {
+        let wanted = self.net_conf()?.backend.name();
+        let theirs = &peer.lease.as_ref().filter(|lease| *lease.backend != *wanted)?.backend;
+        Some(Problem::OtherBackend { node: peer.name.clone(), backend: theirs.clone(), wanted })
+    }
+
+    /// Where flannel's configuration says WireGuard there is no other way.
+    fn no_key(&self, peer: &Node) -> Option<Problem> {
+        let only = matches!(self.net_conf()?.backend, Backend::WireGuard { .. });
+        (only && self.config.support.wireguard && !self.has_key(peer))
+            .then(|| Problem::NoKey { node: peer.name.clone() })
+    }
+
+    fn has_key(&self, peer: &Node) -> bool {
+        let first = |key| self.by_key.get(key).and_then(|names| names.first()) == Some(&peer.name);
+        peer.wireguard_key.as_ref().is_some_and(first)
+    }
+
+    /// A peer to which packets go as they are although encryption is on.
+    pub(super) fn unencrypted(&self, peer: &Node) -> Option<Problem> {
+        let is = self.felix.wireguard && self.config.support.wireguard && !self.has_key(peer);
+        is.then(|| Problem::NotEncrypted { node: peer.name.clone() })
+    }
+
+    /// Encryption is on, and this node cannot do it.
+    pub(super) fn own_problem(&self) -> Option<Problem> {
+        (self.encrypts() && !self.config.support.wireguard).then_some(Problem::NoWireguard)
     }
 }
 
-/// What a pool says of a peer that is, or is not, on our subnet; where the subnet is not known, it counts as another one.
-fn way(pool: &Pool, same_subnet: Option<bool>) -> Way {
-    let wanted = |mode: EncapMode| match mode {
-        EncapMode::Always => true,
-        EncapMode::CrossSubnet => same_subnet != Some(true),
-        EncapMode::Never => false,
-    };
-    match (wanted(pool.vxlan), wanted(pool.ipip)) {
-        (true, _) => Way::Vxlan,
-        (false, true) => Way::Ipip,
-        (false, false) => Way::Plain,
+/// Why a way cannot be taken.
+enum Obstacle {
+    OtherSubnet,
+    Unsupported(&'static str),
+}
+
+impl Obstacle {
+    fn of(self, block: BlockCidr, owner: &NodeName, pool: &PoolName) -> Problem {
+        let (owner, pool) = (owner.clone(), pool.clone());
+        match self {
+            Self::OtherSubnet => Problem::OtherSubnet { block, owner, pool },
+            Self::Unsupported(what) => Problem::Unsupported { block, owner, pool, what },
+        }
     }
 }

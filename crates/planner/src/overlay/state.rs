@@ -1,11 +1,14 @@
 //! What stands on a node, as a value, and the steps from one such value to another.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddrV4},
+};
 
 use ipnet::IpNet;
-use podnet_model::{LinkName, Mac};
+use podnet_model::{LinkName, Mac, wireguard::PublicKey};
 
-use crate::step::{FdbEntry, Neighbour, Route, RouteTarget, Step, Tunnel, Vxlan};
+use crate::step::{FdbEntry, Neighbour, Peer, Route, RouteTarget, Step, Tunnel, Vxlan};
 
 /// Devices, routes, neighbours and FDB entries of one node, each by its key in the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +23,17 @@ pub struct State {
     pub neighbours: BTreeMap<(LinkName, IpAddr), Mac>,
     /// FDB entries by device and MAC: to which peer frames go.
     pub fdb: BTreeMap<(LinkName, Mac), IpAddr>,
+    /// WireGuard peers by device and key.
+    pub peers: BTreeMap<(LinkName, PublicKey), PeerEnd>,
+}
+
+/// What a WireGuard peer is, beside its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerEnd {
+    /// Where its encrypted packets go.
+    pub endpoint: SocketAddrV4,
+    /// What goes to it, and what its packets may come from.
+    pub ranges: BTreeSet<IpNet>,
 }
 
 impl State {
@@ -46,7 +60,19 @@ impl State {
             Step::RemoveNeighbour(Neighbour { device, addr, .. }) => drop(self.neighbours.remove(&(device, addr))),
             Step::SetFdb(FdbEntry { device, mac, remote }) => drop(self.fdb.insert((device, mac), remote)),
             Step::RemoveFdb(FdbEntry { device, mac, .. }) => drop(self.fdb.remove(&(device, mac))),
+            Step::SetPeer(peer) => self.set_peer(peer),
+            Step::RemovePeer(Peer { device, key, .. }) => drop(self.peers.remove(&(device, key))),
         }
+    }
+
+    /// A range belongs to one peer of a device.
+    fn set_peer(&mut self, peer: Peer) {
+        for ((device, _), end) in &mut self.peers {
+            if *device == peer.device {
+                end.ranges.retain(|range| !peer.ranges.contains(range));
+            }
+        }
+        self.peers.insert((peer.device, peer.key), PeerEnd { endpoint: peer.endpoint, ranges: peer.ranges });
     }
 
     fn remove_link(&mut self, name: &LinkName) {
@@ -55,12 +81,13 @@ impl State {
         self.routes.retain(|_, target| device_of(target) != Some(name));
         self.neighbours.retain(|(device, _), _| device != name);
         self.fdb.retain(|(device, _), _| device != name);
+        self.peers.retain(|(device, _), _| device != name);
     }
 }
 
 /// The steps from `observed` to `desired`.
 ///
-/// A device comes before what stands on it, FDB and neighbour entries before the routes that need them; what is no longer wanted
+/// A device comes before what stands on it, FDB entries, neighbours and peers before the routes that need them; what is no longer wanted
 /// goes afterwards, in the reverse order, so that a route that changes its way is replaced before its old way is taken down.
 #[must_use]
 pub fn diff(desired: &State, observed: &State) -> Vec<Step> {
@@ -77,6 +104,9 @@ pub fn diff(desired: &State, observed: &State) -> Vec<Step> {
     for (key, mac) in missing(&desired.neighbours, &there.neighbours) {
         steps.push(Step::SetNeighbour(neighbour(key, *mac)));
     }
+    for (key, end) in missing(&desired.peers, &there.peers) {
+        steps.push(Step::SetPeer(peer(key, end)));
+    }
     for (dst, target) in missing(&desired.routes, &there.routes) {
         steps.push(Step::SetRoute(route(dst, target)));
     }
@@ -91,6 +121,9 @@ pub fn diff(desired: &State, observed: &State) -> Vec<Step> {
     }
     for (key, remote) in surplus(&there.fdb, &desired.fdb).filter(|((device, _), _)| !doomed.contains(&device)) {
         steps.push(Step::RemoveFdb(fdb(key, *remote)));
+    }
+    for (key, end) in surplus(&there.peers, &desired.peers).filter(|((device, _), _)| !doomed.contains(&device)) {
+        steps.push(Step::RemovePeer(peer(key, end)));
     }
     steps.extend(doomed.into_iter().map(|name| Step::RemoveLink(name.clone())));
     steps
@@ -136,6 +169,10 @@ fn neighbour((device, addr): &(LinkName, IpAddr), mac: Mac) -> Neighbour {
 
 fn fdb((device, mac): &(LinkName, Mac), remote: IpAddr) -> FdbEntry {
     FdbEntry { device: device.clone(), mac: *mac, remote }
+}
+
+fn peer((device, key): &(LinkName, PublicKey), end: &PeerEnd) -> Peer {
+    Peer { device: device.clone(), key: *key, endpoint: end.endpoint, ranges: end.ranges.clone() }
 }
 
 fn device_of(target: &RouteTarget) -> Option<&LinkName> {

@@ -1,8 +1,9 @@
-use std::sync::Arc;
+mod flannel;
+mod sequences;
+mod wireguard;
 
 use ipnet::IpNet;
-use podnet_model::{EncapMode, NodeAddr};
-use proptest::{collection, prelude::*, sample::Index};
+use podnet_model::{EncapMode, Loan, NodeAddr, wireguard::PrivateKey};
 
 use super::*;
 use crate::step::{Ipip, Tunnel};
@@ -14,9 +15,23 @@ fn overlay() -> Overlay {
 fn node(name: &str, addr: &str) -> Change {
     let addr: IpAddr = addr.parse().unwrap();
     let subnet = IpNet::new(addr, 24).unwrap();
-    let node =
-        Node { name: name.into(), labels: Arc::default(), addr: NodeAddr(addr), subnet: Some(subnet), lost: false };
+    let node = Node { subnet: Some(subnet), ..Node::new(name.into(), NodeAddr(addr)) };
     Change::Node(name.into(), Some(node))
+}
+
+/// The same node with something said of it.
+fn with(change: Change, edit: impl FnOnce(&mut Node)) -> Change {
+    match change {
+        Change::Node(name, Some(mut node)) => {
+            edit(&mut node);
+            Change::Node(name, Some(node))
+        }
+        other => other,
+    }
+}
+
+fn key(number: u8) -> KeyPair {
+    KeyPair { public: PublicKey([number; 32]), private: PrivateKey([number; 32]) }
 }
 
 fn pool(name: &str, cidr: &str, vxlan: EncapMode) -> Change {
@@ -53,6 +68,8 @@ fn gone(change: &Change) -> Change {
         Change::Node(name, _) => Change::Node(name.clone(), None),
         Change::Pool(name, _) => Change::Pool(name.clone(), None),
         Change::Block(cidr, _) => Change::Block(*cidr, None),
+        Change::NetConf(namespace, _) => Change::NetConf(namespace.clone(), None),
+        Change::Felix(_) => Change::Felix(None),
         other => other.clone(),
     }
 }
@@ -139,7 +156,7 @@ fn a_change_of_mode_replaces_routes_before_the_old_device_goes() {
 #[test]
 fn a_kernel_without_ipip_is_reported_and_the_rest_goes_on() {
     let config = OverlayConfig::new("node1".into(), "eth0".into(), 1500);
-    let mut overlay = Overlay::new(OverlayConfig { support: Support { ipip: false }, ..config });
+    let mut overlay = Overlay::new(OverlayConfig { support: Support { ipip: false, ..Support::ALL }, ..config });
     for change in [
         node("node1", "172.29.0.11"),
         node("node2", "172.29.0.12"),
@@ -207,6 +224,8 @@ fn kind(step: &Step) -> &'static str {
         Step::RemoveNeighbour(_) => "no neighbour",
         Step::SetFdb(_) => "fdb",
         Step::RemoveFdb(_) => "no fdb",
+        Step::SetPeer(_) => "peer",
+        Step::RemovePeer(_) => "no peer",
     }
 }
 
@@ -355,69 +374,4 @@ fn a_device_that_was_changed_gets_all_its_entries_anew() {
     let mut observed = overlay.desired().clone();
     observed.vxlan.as_mut().unwrap().port = 8472;
     assert_eq!(overlay.repair(&observed).len(), 1 + 2 + 2 + 2);
-}
-
-/// A small world in which objects collide often: pools nest, nodes share addresses, blocks change hands.
-fn changes() -> impl Strategy<Value = Change> {
-    let nodes = (1..5, 11..15, 0..2)
-        .prop_map(|(name, addr, net)| node(&format!("node{name}"), &format!("172.29.{net}.{addr}")));
-    let modes = prop_oneof![Just(EncapMode::Always), Just(EncapMode::CrossSubnet), Just(EncapMode::Never)];
-    let pools = (0..3_usize, modes, any::<bool>()).prop_map(|(name, mode, is_ipip)| {
-        let cidrs = ["10.0.0.0/24", "10.0.0.0/25", "10.0.1.0/24"];
-        (if is_ipip { ipip_pool } else { pool })(&format!("pool{name}"), cidrs[name], mode)
-    });
-    let blocks = (0..8, 0..5).prop_map(|(index, owner)| {
-        let owner = format!("node{owner}");
-        block(
-            &format!("10.0.{}.{}/26", index / 4, index % 4 * 64),
-            Some(&owner).filter(|name| *name != "node0").map(String::as_str),
-        )
-    });
-    let made = prop_oneof![nodes, pools, blocks];
-    (made, prop::bool::weighted(0.25)).prop_map(|(change, removed)| if removed { gone(&change) } else { change })
-}
-
-/// What of each object is left in the end.
-fn last_words(changes: &[Change]) -> Vec<Change> {
-    let key = |change: &Change| match change {
-        Change::Node(name, _) => format!("node {name}"),
-        Change::Pool(name, _) => format!("pool {name}"),
-        Change::Block(cidr, _) => format!("block {cidr}"),
-        other => format!("{other:?}"),
-    };
-    let last: BTreeMap<_, _> = changes.iter().map(|change| (key(change), change.clone())).collect();
-    last.into_values().collect()
-}
-
-proptest! {
-    #[test]
-    fn the_plan_depends_on_the_objects_and_not_on_how_they_came(
-        changes in collection::vec(changes(), 0..60),
-        repeats in collection::vec(any::<Index>(), 0..5),
-        shuffle in any::<u64>(),
-    ) {
-        let mut overlay = overlay();
-        let mut kernel = State::default();
-        for change in &changes {
-            for step in overlay.apply(change) {
-                kernel.apply(&step);
-            }
-            prop_assert_eq!(&kernel, overlay.desired());
-        }
-        let mut direct = last_words(&changes);
-        for repeat in repeats {
-            if !direct.is_empty() {
-                direct.push(direct[repeat.index(direct.len())].clone());
-            }
-        }
-        // A cheap deterministic shuffle: by a keyed hash of the position.
-        let mut order: Vec<_> = (0..direct.len()).collect();
-        order.sort_by_key(|index| (*index as u64 ^ shuffle).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let direct: Vec<_> = order.into_iter().map(|index| direct[index].clone()).collect();
-        let fresh = after(&direct);
-        prop_assert_eq!(fresh.desired(), overlay.desired());
-        prop_assert_eq!(fresh.problems().collect::<Vec<_>>(), overlay.problems().collect::<Vec<_>>());
-        prop_assert_eq!(overlay.repair(&State::default()).len(), diff(overlay.desired(), &State::default()).len());
-        prop_assert_eq!(overlay.repair(&kernel), vec![]);
-    }
 }

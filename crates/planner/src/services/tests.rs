@@ -89,6 +89,8 @@ fn when_all_objects_vanish_no_element_is_left() {
         Change::Namespace(key, _) => Change::Namespace(key, None),
         Change::Reservation(key, _) => Change::Reservation(key, None),
         Change::IpamSettings(_) => Change::IpamSettings(None),
+        Change::NetConf(key, _) => Change::NetConf(key, None),
+        Change::Felix(_) => Change::Felix(None),
     };
     let there_and_back: Vec<Change> = changes.iter().cloned().chain(changes.iter().map(vanish)).collect();
     let mut rules = rules_after(&mut services, &there_and_back);

@@ -1,6 +1,6 @@
 //! Two nodes in namespaces with a pod each, and between them what the planner says.
 
-use std::{net::IpAddr, process::Command, sync::Arc};
+use std::{net::IpAddr, process::Command};
 
 use ipnet::IpNet;
 use podnet_kernel::{
@@ -11,7 +11,7 @@ use podnet_kernel::{
     pod_interface::PodInterface,
     sysctl,
 };
-use podnet_model::{Block, BlockCidr, Change, EncapMode, Mac, Node, NodeAddr, Pool};
+use podnet_model::{Block, BlockCidr, Change, EncapMode, Felix, Mac, Node, NodeAddr, Pool, wireguard::KeyPair};
 use podnet_planner::{
     overlay::{Overlay, OverlayConfig, State},
     step::Step,
@@ -55,9 +55,15 @@ pub(crate) fn pool(vxlan: EncapMode, ipip: EncapMode) -> Change {
     Change::Pool(pool.name.clone(), Some(pool))
 }
 
+/// Encryption on, for all nodes.
+pub(crate) fn felix() -> Change {
+    Change::Felix(Some(Felix { wireguard: true, ..Felix::default() }))
+}
+
 pub(crate) struct Lab {
     pub(crate) nodes: Vec<LabNode>,
-    _router: Option<Namespace>,
+    pub(crate) router: Option<Namespace>,
+    underlay: Underlay,
 }
 
 pub(crate) struct LabNode {
@@ -74,7 +80,7 @@ impl Lab {
         let namespaces = [1, 2].map(|number| Namespace::new(&format!("{tag}-node{number}")));
         let router = join(tag, underlay, &namespaces);
         let nodes = (1..).zip(namespaces).map(|(number, namespace)| LabNode::new(tag, number, namespace));
-        let mut lab = Self { nodes: nodes.collect(), _router: router };
+        let mut lab = Self { nodes: nodes.collect(), router, underlay };
         let changes: Vec<Change> = (1..=2).flat_map(|number| objects(number, underlay)).collect();
         for node in 0..2 {
             for change in changes.iter().chain([pool]) {
@@ -90,6 +96,25 @@ impl Lab {
         let steps = node.overlay.apply(change);
         let applied = executor::apply(&mut node.socket, &steps).unwrap_or_else(|error| panic!("{error}: {error:?}"));
         assert_eq!(applied.remade, []);
+    }
+
+    /// Takes a change over on both nodes, one after the other.
+    pub(crate) fn apply_everywhere(&mut self, change: &Change) {
+        for node in 0..self.nodes.len() {
+            self.apply(node, change);
+        }
+    }
+
+    /// Both nodes learn that one of them shows this key. It has it already, with the next one of the same ten.
+    pub(crate) fn publish_key(&mut self, number: usize, secret: u8) {
+        let pair = |secret| KeyPair::of_secret([secret; 32]);
+        let steps =
+            self.nodes[number - 1].overlay.set_keys([0, 1].map(|index| pair(secret / 10 * 10 + index)).to_vec());
+        assert_eq!(steps, []);
+        let [node, _] = objects(number, self.underlay);
+        let Change::Node(name, Some(node)) = node else { panic!("a node") };
+        let node = Node { wireguard_key: Some(pair(secret).public), ..node };
+        self.apply_everywhere(&Change::Node(name, Some(node)));
     }
 
     /// What the nodes would change in what is there.
@@ -152,7 +177,7 @@ impl LabNode {
 fn objects(number: usize, underlay: Underlay) -> [Change; 2] {
     let subnet = underlay.address(number);
     let name = format!("node{number}").as_str().into();
-    let node = Node { name, labels: Arc::default(), addr: NodeAddr(subnet.addr()), subnet: Some(subnet), lost: false };
+    let node = Node { subnet: Some(subnet), ..Node::new(name, NodeAddr(subnet.addr())) };
     let cidr = BlockCidr(format!("10.233.{number}.0/26").parse().unwrap());
     let block = Block::new(cidr, Some(node.name.clone()));
     [Change::Node(node.name.clone(), Some(node)), Change::Block(cidr, Some(block))]
@@ -191,6 +216,7 @@ fn state(observed: Observed) -> State {
     State {
         vxlan: observed.vxlan,
         tunnels: observed.tunnels,
+        peers: observed.peers,
         routes: observed.routes.into_iter().map(|route| (route.dst, route.target)).collect(),
         neighbours: observed.neighbours.into_iter().map(|entry| ((entry.device, entry.addr), entry.mac)).collect(),
         fdb: observed.fdb.into_iter().map(|entry| ((entry.device, entry.mac), entry.remote)).collect(),

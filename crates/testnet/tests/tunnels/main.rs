@@ -10,7 +10,10 @@ use podnet_model::EncapMode::{Always, CrossSubnet, Never};
 use podnet_planner::overlay::Support;
 use podnet_testnet::vm;
 
-use crate::lab::{Lab, Underlay, pool};
+use crate::{
+    lab::{Lab, Underlay, felix, pool},
+    probes::Capture,
+};
 
 #[test]
 fn vxlan_carries_everything_between_pods() {
@@ -30,8 +33,8 @@ fn plain_routes_carry_everything_between_pods_of_one_subnet() {
 }
 
 #[test]
-fn ipip_works_in_the_virtual_machine() {
-    vm::run_tests("machine_", &["ipip", "veth", "vxlan"]);
+fn ipip_and_wireguard_work_in_the_virtual_machine() {
+    vm::run_tests("machine_", &["ipip", "wireguard", "tun", "veth", "vxlan"]);
 }
 
 #[test]
@@ -65,4 +68,58 @@ fn machine_a_connection_survives_a_change_of_mode_node_by_node() {
         connection.exchange();
     }
     assert_eq!(lab.devices(), ["podnet.vxlan"]);
+}
+
+/// Encryption in force between two nodes on two subnets.
+fn encrypted(tag: &str) -> Lab {
+    let mut lab = Lab::new(tag, Underlay::Routed, &pool(Always, Never));
+    lab.publish_key(1, 10);
+    lab.publish_key(2, 20);
+    lab.apply_everywhere(&felix());
+    lab
+}
+
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn machine_wireguard_carries_everything_between_pods() {
+    let mut lab = encrypted("wg");
+    assert_eq!(lab.devices(), ["podnet.vxlan", "podnet.wg"]);
+    lab.everything_passes(1440);
+    assert_eq!(lab.repairs(), []);
+}
+
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn machine_nobody_on_the_underlay_reads_what_pods_say() {
+    const SECRET: &[u8] = b"nobody else shall read this";
+    let mut lab = Lab::new("read", Underlay::Routed, &pool(Always, Never));
+    let reads = |lab: &Lab| {
+        let capture = Capture::start(lab.router.as_ref().unwrap());
+        let [first, second] = &lab.nodes[..] else { panic!("two nodes") };
+        probes::udp_exchange(&first.pod, &second.pod, second.pod_address, SECRET);
+        let frames = capture.frames();
+        assert!(!frames.is_empty(), "nothing was heard");
+        frames.iter().any(|frame| frame.windows(SECRET.len()).any(|window| window == SECRET))
+    };
+    assert!(reads(&lab), "VXLAN hides nothing: the capture works");
+    lab.publish_key(1, 10);
+    lab.publish_key(2, 20);
+    lab.apply_everywhere(&felix());
+    assert!(!reads(&lab));
+}
+
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn machine_connections_survive_encryption_and_a_change_of_keys() {
+    let mut lab = Lab::new("keys", Underlay::OneSubnet, &pool(Never, Never));
+    let mut connection = lab.connect();
+    connection.exchange();
+    lab.publish_key(1, 10);
+    lab.publish_key(2, 20);
+    lab.apply_everywhere(&felix());
+    connection.exchange();
+    // The next key of the first node: its own device and its peer change by the same event.
+    lab.publish_key(1, 11);
+    connection.exchange();
+    assert_eq!(lab.repairs(), []);
 }

@@ -3,9 +3,13 @@
 use std::{
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    num::NonZeroU32,
+    os::fd::OwnedFd,
     thread,
     time::Duration,
 };
+
+use rustix::net::{AddressFamily, Protocol, RecvFlags, SocketType, recv, socket};
 
 use crate::lab::Namespace;
 
@@ -22,21 +26,50 @@ pub(crate) fn ping(from: &Namespace, to: IpAddr, options: &[&str]) {
 
 /// Datagrams of these sizes come back as they were sent.
 pub(crate) fn udp_echo(from: &Namespace, to: &Namespace, address: IpAddr, sizes: &[usize]) {
+    for size in sizes {
+        udp_exchange(from, to, address, &pattern(*size));
+    }
+}
+
+/// A datagram comes back as it was sent.
+pub(crate) fn udp_exchange(from: &Namespace, to: &Namespace, address: IpAddr, sent: &[u8]) {
     let server = to.netns.run(|| UdpSocket::bind((address, UDP_PORT))).unwrap().unwrap();
     let client = from.netns.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
     for socket in [&server, &client] {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
     }
     client.connect((address, UDP_PORT)).unwrap();
-    for size in sizes {
-        let sent = pattern(*size);
+    let (size, mut buffer) = (sent.len(), vec![0; 65_536]);
+    client.send(sent).unwrap();
+    let (length, peer) = server.recv_from(&mut buffer).unwrap();
+    assert!(buffer[..length] == *sent, "{size} bytes arrived as {length} others");
+    server.send_to(&buffer[..length], peer).unwrap();
+    let length = client.recv(&mut buffer).unwrap();
+    assert!(buffer[..length] == *sent, "{size} bytes came back as {length} others");
+}
+
+/// All that a namespace's devices see.
+pub(crate) struct Capture {
+    socket: OwnedFd,
+}
+
+impl Capture {
+    pub(crate) fn start(place: &Namespace) -> Self {
+        // All protocols (`packet(7)`), in network byte order.
+        const EVERYTHING: u32 = 3_u16.to_be() as u32;
+        let open =
+            || socket(AddressFamily::PACKET, SocketType::RAW, NonZeroU32::new(EVERYTHING).map(Protocol::from_raw));
+        Self { socket: place.netns.run(open).unwrap().unwrap() }
+    }
+
+    /// What was seen until now.
+    pub(crate) fn frames(&self) -> Vec<Vec<u8>> {
         let mut buffer = vec![0; 65_536];
-        client.send(&sent).unwrap();
-        let (length, peer) = server.recv_from(&mut buffer).unwrap();
-        assert!(buffer[..length] == sent, "{size} bytes arrived as {length} others");
-        server.send_to(&buffer[..length], peer).unwrap();
-        let length = client.recv(&mut buffer).unwrap();
-        assert!(buffer[..length] == sent, "{size} bytes came back as {length} others");
+        let next = || match recv(&self.socket, &mut buffer[..], RecvFlags::DONTWAIT) {
+            Ok((_, length)) => Some(buffer[..length].to_vec()),
+            Err(_) => None,
+        };
+        std::iter::from_fn(next).collect()
     }
 }
 

@@ -53,6 +53,17 @@ fn a_node_reads_only_the_secrets_configmaps_and_accounts_that_its_pods_use() {
 }
 
 #[test]
+fn a_node_may_watch_flannels_configuration_by_its_name_alone() {
+    let may = |namespace, name| {
+        let attempt = Attempt { verb: "watch", resource: "configmaps", namespace, name, ..Attempt::default() };
+        allows(&node(), &attempt, &Small)
+    };
+    assert!(may("kube-flannel", "kube-flannel-cfg") && may("kube-system", "kube-flannel-cfg"));
+    assert!(!may("default", "kube-flannel-cfg") && !may("", "kube-flannel-cfg"));
+    assert!(!may("kube-flannel", "another") && !may("kube-flannel", ""));
+}
+
+#[test]
 fn a_member_of_the_nodes_without_a_node_s_name_owns_nothing() {
     for user in ["somebody", "system:node:"] {
         let nameless = Identity::authenticated(user, vec![NODES.to_owned()]);

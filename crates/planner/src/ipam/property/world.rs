@@ -91,7 +91,7 @@ impl World {
         for index in 0..NODES {
             let name = NodeName::from(&format!("node{index}"));
             let addr = NodeAddr(Ipv4Addr::new(172, 16, 0, 1).into());
-            let node = Node { name: name.clone(), addr, subnet: None, labels: Labels::default(), lost: false };
+            let node = Node::new(name.clone(), addr);
             ipam.apply(&Change::Node(name, Some(node)));
         }
         for pool in &self.pools {

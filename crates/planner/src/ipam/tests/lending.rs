@@ -9,7 +9,7 @@ fn beside_a_neighbour() -> NodeIpam {
     let mut ipam = with_pools(&[pool("default", "10.0.0.0/29")]);
     for (name, last) in [("node1", 1), ("node2", 2)] {
         let addr = NodeAddr(Ipv4Addr::new(172, 16, 0, last).into());
-        let node = Node { name: name.into(), addr, subnet: None, labels: Labels::default(), lost: false };
+        let node = Node::new(name.into(), addr);
         ipam.apply(&Change::Node(name.into(), Some(node)));
     }
     ipam.apply(&block_of_other("10.0.0.4/30", Some("node2")));
@@ -144,13 +144,7 @@ fn the_first_node_takes_away_the_blocks_of_those_that_are_gone() {
     assert!(ipam.abandoned().is_empty());
     ipam.apply(&Change::Node("node2".into(), None));
     assert_eq!(ipam.abandoned(), [cidr("10.0.0.4/30")]);
-    let first = Node {
-        name: "a-node".into(),
-        addr: NodeAddr(Ipv4Addr::new(172, 16, 0, 9).into()),
-        subnet: None,
-        labels: Labels::default(),
-        lost: false,
-    };
+    let first = Node::new("a-node".into(), NodeAddr(Ipv4Addr::new(172, 16, 0, 9).into()));
     ipam.apply(&Change::Node(first.name.clone(), Some(first)));
     assert!(ipam.abandoned().is_empty(), "that is the other's work");
 }

@@ -208,7 +208,7 @@ fn pool(name: &str, cidr: &str, nat_outgoing: bool) -> Change {
 
 fn node(name: &str) -> Change {
     let addr = NodeAddr(IpAddr::V4(known(name)));
-    let node = Node { name: name.into(), labels: Labels::default(), addr, subnet: None, lost: false };
+    let node = Node::new(name.into(), addr);
     Change::Node(name.into(), Some(node))
 }
 

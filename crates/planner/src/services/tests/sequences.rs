@@ -108,13 +108,7 @@ fn pod() -> impl Strategy<Value = Change> {
 
 fn node() -> impl Strategy<Value = Change> {
     (select(vec!["node1", "node2", "node3"]), option::of(0u8..3)).prop_map(|(name, addr)| {
-        let object = |b| Node {
-            name: name.into(),
-            labels: Labels::default(),
-            addr: NodeAddr(ip(0, b)),
-            subnet: None,
-            lost: false,
-        };
+        let object = |b| Node::new(name.into(), NodeAddr(ip(0, b)));
         Change::Node(name.into(), addr.map(object))
     })
 }
@@ -155,6 +149,8 @@ fn squashed(changes: &[Change]) -> Vec<Change> {
         Change::Namespace(key, _) => format!("namespace {key}"),
         Change::Reservation(key, _) => format!("reservation {key}"),
         Change::IpamSettings(_) => "settings".to_owned(),
+        Change::NetConf(key, _) => format!("net-conf {key}"),
+        Change::Felix(_) => "felix".into(),
     };
     let last: BTreeMap<String, Change> = changes.iter().map(|change| (name(change), change.clone())).collect();
     last.into_values().collect()

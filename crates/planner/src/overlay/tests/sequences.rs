@@ -1,0 +1,109 @@
+//! Every order of changes leads to the same plan, and every plan to the state that it says.
+
+use podnet_model::flannel::{Backend, Lease};
+use proptest::{collection, prelude::*, sample::Index};
+
+use super::*;
+
+/// A small world in which objects collide often: pools nest, nodes share addresses, blocks change hands.
+fn changes() -> impl Strategy<Value = Change> {
+    let nodes =
+        (1..5, 11..15, 0..3_usize, 0..4_u8, 0..6_u8, 0..4_u8).prop_map(|(name, addr, net, secret, part, said)| {
+            // The last of these is in a block.
+            let addr = format!("{}.{addr}", ["172.29.0", "172.29.1", "10.0.0"][net]);
+            with(node(&format!("node{name}"), &addr), |node| {
+                node.wireguard_key = (secret > 0).then(|| key(secret).public);
+                node.pod_cidrs
+                    .extend((part < 4).then(|| format!("10.0.{}.0/24", part / 2 + 1).parse::<IpNet>().unwrap()));
+                node.lease = (said > 0).then(|| Lease {
+                    backend: ["vxlan", "wireguard", "host-gw"][usize::from(said) - 1].into(),
+                    public_ip: "172.29.0.15".parse().unwrap(),
+                    vtep_mac: (said == 1).then_some(Mac([2, 0, 0, 0, 0, secret])),
+                });
+            })
+        });
+    let backends = prop_oneof![
+        Just(Backend::Vxlan { vni: 1, port: 8472, direct_routing: true }),
+        Just(Backend::HostGw),
+        Just(Backend::Ipip { direct_routing: false }),
+        Just(Backend::WireGuard { port: 51821 }),
+        Just(Backend::Udp { port: 8285 }),
+        Just(Backend::Alloc),
+    ];
+    let confs = (0..2, backends, 0..2_usize).prop_map(|(namespace, backend, network)| {
+        let network = ["10.0.0.0/16", "10.0.2.0/24"][network].parse().unwrap();
+        let namespace = format!("ns{namespace}").as_str().into();
+        Change::NetConf(namespace, Some(NetConf { network, subnet_len: 24, backend }))
+    });
+    let felixes = any::<bool>().prop_map(|wireguard| Change::Felix(Some(Felix { wireguard, ..Felix::default() })));
+    let modes = prop_oneof![Just(EncapMode::Always), Just(EncapMode::CrossSubnet), Just(EncapMode::Never)];
+    let pools = (0..3_usize, modes, any::<bool>()).prop_map(|(name, mode, is_ipip)| {
+        let cidrs = ["10.0.0.0/24", "10.0.0.0/25", "10.0.1.0/24"];
+        (if is_ipip { ipip_pool } else { pool })(&format!("pool{name}"), cidrs[name], mode)
+    });
+    let blocks = (0..8, 0..5).prop_map(|(index, owner)| {
+        let owner = format!("node{owner}");
+        block(
+            &format!("10.0.{}.{}/26", index / 4, index % 4 * 64),
+            Some(&owner).filter(|name| *name != "node0").map(String::as_str),
+        )
+    });
+    let made = prop_oneof![4 => nodes, 2 => pools, 4 => blocks, 1 => confs, 1 => felixes];
+    (made, prop::bool::weighted(0.25)).prop_map(|(change, removed)| if removed { gone(&change) } else { change })
+}
+
+/// What of each object is left in the end.
+fn last_words(changes: &[Change]) -> Vec<Change> {
+    let key = |change: &Change| match change {
+        Change::Node(name, _) => format!("node {name}"),
+        Change::Pool(name, _) => format!("pool {name}"),
+        Change::Block(cidr, _) => format!("block {cidr}"),
+        Change::NetConf(namespace, _) => format!("net-conf {namespace}"),
+        Change::Felix(_) => "felix".into(),
+        other => format!("{other:?}"),
+    };
+    let last: BTreeMap<_, _> = changes.iter().map(|change| (key(change), change.clone())).collect();
+    last.into_values().collect()
+}
+
+fn keyed(changes: &[Change]) -> Overlay {
+    let mut overlay = overlay();
+    overlay.set_keys(vec![key(1), key(2)]);
+    for change in changes {
+        overlay.apply(change);
+    }
+    overlay
+}
+
+proptest! {
+    #[test]
+    fn the_plan_depends_on_the_objects_and_not_on_how_they_came(
+        changes in collection::vec(changes(), 0..60),
+        repeats in collection::vec(any::<Index>(), 0..5),
+        shuffle in any::<u64>(),
+    ) {
+        let mut overlay = keyed(&[]);
+        let mut kernel = State::default();
+        for change in &changes {
+            for step in overlay.apply(change) {
+                kernel.apply(&step);
+            }
+            prop_assert_eq!(&kernel, overlay.desired());
+        }
+        let mut direct = last_words(&changes);
+        for repeat in repeats {
+            if !direct.is_empty() {
+                direct.push(direct[repeat.index(direct.len())].clone());
+            }
+        }
+        // A cheap deterministic shuffle: by a keyed hash of the position.
+        let mut order: Vec<_> = (0..direct.len()).collect();
+        order.sort_by_key(|index| (*index as u64 ^ shuffle).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let direct: Vec<_> = order.into_iter().map(|index| direct[index].clone()).collect();
+        let fresh = keyed(&direct);
+        prop_assert_eq!(fresh.desired(), overlay.desired());
+        prop_assert_eq!(fresh.problems().collect::<Vec<_>>(), overlay.problems().collect::<Vec<_>>());
+        prop_assert_eq!(overlay.repair(&State::default()).len(), diff(overlay.desired(), &State::default()).len());
+        prop_assert_eq!(overlay.repair(&kernel), vec![]);
+    }
+}
