@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// What can be asked for by name.
-const PARTS: [&str; 5] = ["up", "pods", "memory", "cni", "wire"];
+const PARTS: [&str; 6] = ["up", "pods", "memory", "cni", "wire", "full-node"];
 
 fn main() -> ExitCode {
     let podnet = std::env::var("PODNET").unwrap_or_else(|_| "target/release/podnet".to_owned());
@@ -49,13 +49,15 @@ fn run(podnet: &str) -> Result<()> {
     show(cni.as_ref());
     let wire = wanted("wire").then(|| wire::measure(&cluster)).transpose()?;
     show(wire.as_ref());
+    let full_node = wanted("full-node").then(pods::fill_node).transpose()?;
+    show(full_node.as_ref());
     drop(cluster);
     if !only.is_empty() {
         println!("nothing written: only a whole run is");
         return Ok(());
     }
     write("first-slice", &json!({"machine": machine(), "up": up, "pods": pods, "memory": memory}))?;
-    write("pod-network", &json!({"machine": machine(), "cni": cni, "wire": wire}))
+    write("pod-network", &json!({"machine": machine(), "cni": cni, "wire": wire, "full_node": full_node}))
 }
 
 fn show(part: Option<&impl Display>) {

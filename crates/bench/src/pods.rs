@@ -9,7 +9,7 @@ use std::{
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
-    Api, Client, ResourceExt,
+    Api, ResourceExt,
     api::{DeleteParams, ListParams, PostParams, WatchEvent, WatchParams},
 };
 use serde::Serialize;
@@ -18,6 +18,8 @@ use serde_json::json;
 use crate::{Result, figures::Times};
 
 const PODS: usize = 100;
+/// As many as a node takes.
+const FULL_NODE: usize = 250;
 const LABEL: &str = "bench=pods";
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -33,25 +35,45 @@ pub(crate) struct Pods {
     all_gone_s: f64,
 }
 
+/// A node that is filled and emptied.
+#[derive(Serialize)]
+pub(crate) struct FullNode {
+    pods: usize,
+    /// From the first create to the last Running, in seconds.
+    all_running_s: f64,
+    /// From the delete to the last one gone, in seconds.
+    all_gone_s: f64,
+}
+
 pub(crate) fn measure() -> Result<Pods> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let client = podnet_client::connect::from_kubeconfig("/var/lib/podnet/kubeconfig".as_ref()).await?;
-        tokio::time::timeout(PATIENCE, run(client)).await?
+    with_pods(a_hundred)
+}
+
+pub(crate) fn fill_node() -> Result<FullNode> {
+    with_pods(async |pods| {
+        let names: Vec<String> = (0..FULL_NODE).map(|index| format!("full-{index}")).collect();
+        let (_, all_running_s) = timed(create_and_watch(&pods, &names, Some("node3"))).await?;
+        let ((), all_gone_s) = timed(remove(&pods)).await?;
+        Ok(FullNode { pods: FULL_NODE, all_running_s, all_gone_s })
     })
 }
 
-async fn run(client: Client) -> Result<Pods> {
-    let pods = Api::<Pod>::default_namespaced(client);
+fn with_pods<T>(measure: impl AsyncFnOnce(Api<Pod>) -> Result<T>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let client = podnet_client::connect::from_kubeconfig("/var/lib/podnet/kubeconfig".as_ref()).await?;
+        tokio::time::timeout(PATIENCE, measure(Api::default_namespaced(client))).await?
+    })
+}
+
+async fn a_hundred(pods: Api<Pod>) -> Result<Pods> {
     let mut single = Vec::new();
     for index in 0..10 {
-        single.extend(create_and_watch(&pods, &[format!("single-{index}")]).await?.into_values());
+        single.extend(create_and_watch(&pods, &[format!("single-{index}")], None).await?.into_values());
     }
     let names: Vec<String> = (0..PODS).map(|index| format!("bench-{index}")).collect();
-    let started = Instant::now();
-    let times = create_and_watch(&pods, &names).await?;
-    let all_running_s = started.elapsed().as_secs_f64();
-    let all_gone_s = remove(&pods).await?;
+    let (times, all_running_s) = timed(create_and_watch(&pods, &names, None)).await?;
+    let ((), all_gone_s) = timed(remove(&pods)).await?;
     Ok(Pods {
         to_running: Times::of(times.into_values().collect()),
         one_by_one: Times::of(single),
@@ -60,13 +82,19 @@ async fn run(client: Client) -> Result<Pods> {
     })
 }
 
-async fn create_and_watch(pods: &Api<Pod>, names: &[String]) -> Result<HashMap<String, Duration>> {
+/// With the seconds that it took.
+async fn timed<T>(work: impl Future<Output = Result<T>>) -> Result<(T, f64)> {
+    let started = Instant::now();
+    Ok((work.await?, started.elapsed().as_secs_f64()))
+}
+
+async fn create_and_watch(pods: &Api<Pod>, names: &[String], node: Option<&str>) -> Result<HashMap<String, Duration>> {
     let version = pods.list(&ListParams::default()).await?.metadata.resource_version.unwrap_or_default();
     let events = pods.watch(&WatchParams::default().labels(LABEL), &version).await?;
     let creating = async {
         let creates = stream::iter(names).map(|name| async move {
             let at = Instant::now();
-            pods.create(&PostParams::default(), &pod(name)).await.map(|_| (name.clone(), at))
+            pods.create(&PostParams::default(), &pod(name, node)).await.map(|_| (name.clone(), at))
         });
         creates.buffer_unordered(16).try_collect::<HashMap<_, _>>().await
     };
@@ -98,20 +126,20 @@ async fn create_and_watch(pods: &Api<Pod>, names: &[String]) -> Result<HashMap<S
     durations.collect()
 }
 
-async fn remove(pods: &Api<Pod>) -> Result<f64> {
-    let started = Instant::now();
+async fn remove(pods: &Api<Pod>) -> Result<()> {
     let ours = ListParams::default().labels(LABEL);
     pods.delete_collection(&DeleteParams::default().grace_period(0), &ours).await?;
     while !pods.list(&ours).await?.items.is_empty() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    Ok(started.elapsed().as_secs_f64())
+    Ok(())
 }
 
-fn pod(name: &str) -> Pod {
+fn pod(name: &str, node: Option<&str>) -> Pod {
     let object = json!({
         "metadata": {"name": name, "labels": {"bench": "pods"}},
         "spec": {
+            "nodeName": node,
             "terminationGracePeriodSeconds": 0,
             "containers": [{"name": "tools", "image": "podnet.local/tools", "command": ["sleep", "infinity"]}],
         },
@@ -127,6 +155,16 @@ impl fmt::Display for Pods {
             f,
             "100 pods: all Running after {:.2} s, all gone {:.2} s after the delete",
             self.all_running_s, self.all_gone_s
+        )
+    }
+}
+
+impl fmt::Display for FullNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pods, all_running_s, all_gone_s } = self;
+        write!(
+            f,
+            "{pods} pods on one node: all Running after {all_running_s:.2} s, all gone {all_gone_s:.2} s after the delete"
         )
     }
 }
