@@ -13,10 +13,12 @@ use std::{
 use ipnet::Ipv4Net;
 use podnet_client::watch::Update;
 use podnet_kernel::{
+    carrier::{CarrierError, RunningCarrier},
     datapath::{Datapath, KernelDatapath},
     executor::{self, Observed, StepFailed},
     monitor::Notice,
     netlink::NetlinkError,
+    netns::NetNs,
     nft::NftError,
 };
 use podnet_model::{Change, NodeAddr};
@@ -124,6 +126,7 @@ impl Network {
                 masquerade_mark: MASQUERADE_MARK,
             }),
             datapath,
+            carrier: None,
             addresses,
             view,
             ways,
@@ -164,6 +167,7 @@ struct Worker {
     overlay: Overlay,
     services: Services,
     datapath: KernelDatapath,
+    carrier: Option<RunningCarrier>,
     addresses: Arc<Addresses>,
     view: Arc<View>,
     ways: Arc<Ways>,
@@ -207,6 +211,8 @@ struct Work {
     steps: Vec<Step>,
     edits: Vec<Edit>,
     synced: bool,
+    /// What is asked of the network changed, and not only who is there.
+    asked: bool,
 }
 
 impl Worker {
@@ -236,7 +242,7 @@ impl Worker {
             }
             // The first time, and after a refusal, nothing is known of what is there.
             let result = if work.synced || again.is_some() { self.converge() } else { self.apply(&work) };
-            let result = result.and_then(|()| self.mend());
+            let result = result.and_then(|()| self.mend()).and_then(|()| self.carry());
             match result {
                 Ok(()) => {
                     (pause, again) = (FIRST_PAUSE, None);
@@ -282,6 +288,7 @@ impl Worker {
             // The node may be seen with a key that was made since.
             work.steps.extend(self.overlay.set_keys(self.ways.keys()));
         }
+        work.asked |= matches!(change, Change::Pool(..) | Change::NetConf(..) | Change::Felix(..));
         self.view.learn(change);
         self.addresses.learn(change);
         work.steps.extend(self.overlay.apply(change));
@@ -297,6 +304,9 @@ impl Worker {
         if !applied.remade.is_empty() {
             // With the device went everything that stood on it.
             return self.converge();
+        }
+        if work.asked {
+            self.tell_problems();
         }
         if !work.edits.is_empty() {
             self.datapath.edit(TABLE, &work.edits)?;
@@ -317,10 +327,24 @@ impl Worker {
             self.datapath.apply(&again)?;
         }
         self.datapath.replace(TABLE, &self.services.desired())?;
-        for problem in self.overlay.problems() {
-            warn!(%problem, "a part of the network cannot be reached");
-        }
+        self.tell_problems();
         info!(steps = steps.len(), elapsed_ms = started.elapsed().as_millis() as u64, "network in force");
+        Ok(())
+    }
+
+    /// Lets the UDP tunnel's program do what is planned, or none run.
+    fn carry(&mut self) -> Result<(), ApplyError> {
+        let Some(wanted) = self.overlay.carrier() else {
+            self.carrier = None;
+            return Ok(());
+        };
+        if !self.carrier.as_mut().is_some_and(|carrier| carrier.follow(&wanted)) {
+            // The old one has the device and the port until it is gone.
+            self.carrier = None;
+            let netns = NetNs::current().map_err(CarrierError::from)?;
+            self.carrier = Some(RunningCarrier::start(&netns, &wanted)?);
+            info!(device = %wanted.device, local = %wanted.local, port = wanted.port, "UDP tunnel runs");
+        }
         Ok(())
     }
 
@@ -335,6 +359,12 @@ impl Worker {
     fn repairs(&mut self) -> Result<Vec<Step>, NetlinkError> {
         let observed = self.datapath.observe(&self.overlay.config().vxlan_device)?;
         Ok(self.overlay.repair(&overlay_state(observed)))
+    }
+
+    fn tell_problems(&self) {
+        for problem in self.overlay.problems() {
+            warn!(%problem, "a part of the network is not as asked for");
+        }
     }
 
     fn tell(&self, state: State) {
@@ -361,6 +391,8 @@ enum ApplyError {
     Steps(#[from] StepFailed),
     #[error("cannot change the rules")]
     Rules(#[from] NftError),
+    #[error("cannot run the UDP tunnel")]
+    Carrier(#[from] CarrierError),
     #[error("cannot mend what others damaged")]
     Mend(#[from] MendError),
 }

@@ -14,11 +14,13 @@
 //! - [`conntrack`]: connections that have to be forgotten
 //! - [`datapath`], [`memory`]: the seam that agents work against, and the kernel that tests put there
 //! - [`monitor`]: what changes, told as it happens
+//! - [`carrier`]: the program behind the UDP tunnel
 //! - [`sysctl`], [`cgroup`], [`process`]: settings of a namespace, groups of processes, and how a process is started in them
 //! - [`cni_wire`]: how `podnet-cni` and the agent talk
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod addr;
+pub mod carrier;
 pub mod cgroup;
 pub mod cni_wire;
 pub mod conntrack;

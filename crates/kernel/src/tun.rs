@@ -34,6 +34,14 @@ pub(crate) fn attach(netns: &NetNs, name: &LinkName) -> Result<File, NetlinkErro
     netns.run(|| attach_here(name))?.map_err(failed("open TUN device", name))
 }
 
+/// Whether the device that was attached to is still there.
+pub(crate) fn is_attached(file: &File) -> bool {
+    // SAFETY: all-zero bytes are a valid `ifreq`, which is made of numbers and arrays.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // SAFETY: the request fills an `ifreq`, which lives until it is done; the descriptor is open.
+    unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNGETIFF, &raw mut request) == 0 }
+}
+
 fn attach_here(name: &LinkName) -> io::Result<File> {
     let file = open()?;
     // SAFETY: all-zero bytes are a valid `ifreq`, which is made of numbers and arrays.

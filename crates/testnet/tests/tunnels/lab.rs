@@ -4,6 +4,7 @@ use std::{net::IpAddr, process::Command};
 
 use ipnet::IpNet;
 use podnet_kernel::{
+    carrier::RunningCarrier,
     executor::{self, Observed},
     link::{self, Veth, VethPeer},
     netlink::RtSocket,
@@ -11,7 +12,10 @@ use podnet_kernel::{
     pod_interface::PodInterface,
     sysctl,
 };
-use podnet_model::{Block, BlockCidr, Change, EncapMode, Felix, Mac, Node, NodeAddr, Pool, wireguard::KeyPair};
+use podnet_model::{
+    Block, BlockCidr, Change, EncapMode, Felix, Mac, NetConf, Node, NodeAddr, Pool, flannel::Backend,
+    wireguard::KeyPair,
+};
 use podnet_planner::{
     overlay::{Overlay, OverlayConfig, State},
     step::Step,
@@ -55,6 +59,12 @@ pub(crate) fn pool(vxlan: EncapMode, ipip: EncapMode) -> Change {
     Change::Pool(pool.name.clone(), Some(pool))
 }
 
+/// flannel's configuration for the same range, and no pool.
+pub(crate) fn net_conf(backend: Backend) -> Change {
+    let conf = NetConf { network: "10.233.0.0/16".parse().unwrap(), subnet_len: 24, backend };
+    Change::NetConf("kube-flannel".into(), Some(conf))
+}
+
 /// Encryption on, for all nodes.
 pub(crate) fn felix() -> Change {
     Change::Felix(Some(Felix { wireguard: true, ..Felix::default() }))
@@ -71,6 +81,7 @@ pub(crate) struct LabNode {
     pub(crate) pod_address: IpAddr,
     pub(crate) socket: RtSocket,
     pub(crate) overlay: Overlay,
+    pub(crate) carrier: Option<RunningCarrier>,
     pub(crate) namespace: Namespace,
 }
 
@@ -96,6 +107,7 @@ impl Lab {
         let steps = node.overlay.apply(change);
         let applied = executor::apply(&mut node.socket, &steps).unwrap_or_else(|error| panic!("{error}: {error:?}"));
         assert_eq!(applied.remade, []);
+        node.carry();
     }
 
     /// Takes a change over on both nodes, one after the other.
@@ -153,6 +165,18 @@ impl Lab {
 }
 
 impl LabNode {
+    /// As the agent does after each change.
+    pub(crate) fn carry(&mut self) {
+        let Some(wanted) = self.overlay.carrier() else {
+            self.carrier = None;
+            return;
+        };
+        if !self.carrier.as_mut().is_some_and(|carrier| carrier.follow(&wanted)) {
+            self.carrier = None;
+            self.carrier = Some(RunningCarrier::start(&self.namespace.netns, &wanted).unwrap());
+        }
+    }
+
     fn new(tag: &str, number: usize, namespace: Namespace) -> Self {
         let name = format!("node{number}");
         let pod = Namespace::new(&format!("{tag}-pod{number}"));
@@ -170,7 +194,7 @@ impl LabNode {
         };
         interface.create(&mut socket).unwrap();
         let overlay = Overlay::new(OverlayConfig::new(name.as_str().into(), "eth0".into(), 1500));
-        Self { pod, pod_address, socket, overlay, namespace }
+        Self { pod, pod_address, socket, overlay, carrier: None, namespace }
     }
 }
 

@@ -5,13 +5,18 @@
 mod lab;
 mod probes;
 
+use std::{net::UdpSocket, sync::atomic::Ordering, time::Duration};
+
 use podnet_kernel::{executor, netlink::RtSocket};
-use podnet_model::EncapMode::{Always, CrossSubnet, Never};
+use podnet_model::{
+    EncapMode::{Always, CrossSubnet, Never},
+    flannel::Backend,
+};
 use podnet_planner::overlay::Support;
-use podnet_testnet::vm;
+use podnet_testnet::{vm, wait};
 
 use crate::{
-    lab::{Lab, Underlay, felix, pool},
+    lab::{Lab, Underlay, felix, net_conf, pool},
     probes::Capture,
 };
 
@@ -30,6 +35,58 @@ fn plain_routes_carry_everything_between_pods_of_one_subnet() {
         let mut lab = Lab::new("plain", Underlay::OneSubnet, &pool(vxlan, Never));
         lab.everything_passes(1500);
     }
+}
+
+#[test]
+fn udp_carries_everything_between_pods() {
+    for underlay in [Underlay::OneSubnet, Underlay::Routed] {
+        let mut lab = Lab::new("udp", underlay, &net_conf(Backend::Udp { port: 8285 }));
+        assert_eq!(lab.devices(), ["podnet.udp"]);
+        lab.everything_passes(1472);
+        assert_eq!(lab.repairs(), []);
+    }
+}
+
+#[test]
+fn the_udp_tunnel_comes_back_with_its_device() {
+    let mut lab = Lab::new("udpback", Underlay::OneSubnet, &net_conf(Backend::Udp { port: 8285 }));
+    let mut connection = lab.connect();
+    connection.exchange();
+    lab.nodes[0].namespace.command("ip link del podnet.udp");
+    let steps = lab.repairs();
+    assert!(!steps.is_empty());
+    executor::apply(&mut lab.nodes[0].socket, &steps).unwrap();
+    lab.nodes[0].carry();
+    connection.exchange();
+}
+
+#[test]
+fn a_node_that_speaks_flannels_udp_is_understood_and_a_stranger_is_not() {
+    let lab = Lab::new("udpraw", Underlay::OneSubnet, &net_conf(Backend::Udp { port: 8285 }));
+    let [first, second] = &lab.nodes[..] else { panic!("two nodes") };
+    let refused = || first.carrier.as_ref().unwrap().carried().refused.load(Ordering::Relaxed);
+    let socket = second.namespace.netns.run(|| UdpSocket::bind("192.0.2.2:0")).unwrap().unwrap();
+    // From an address that the sender does not have.
+    socket.send_to(&probes::echo_request([10, 233, 7, 7], [10, 233, 1, 5]), "192.0.2.1:8285").unwrap();
+    socket.send_to(b"no packet at all", "192.0.2.1:8285").unwrap();
+    wait::eventually("both are refused", Duration::from_secs(20), || match refused() {
+        2 => Ok(()),
+        other => Err(format!("{other} are")),
+    });
+    // flannel's node has the port; here its place is taken, so that the pod of the second node gets the answer.
+    let answers = probes::IcmpListener::start(&second.pod);
+    socket.send_to(&probes::echo_request([10, 233, 2, 5], [10, 233, 1, 5]), "192.0.2.1:8285").unwrap();
+    assert_eq!(answers.next_source(), [10, 233, 1, 5]);
+}
+
+#[test]
+fn with_alloc_somebody_else_carries_the_packets() {
+    let mut lab = Lab::new("alloc", Underlay::OneSubnet, &net_conf(Backend::Alloc));
+    assert_eq!(lab.devices(), [""; 0]);
+    // The underlay's routers, or whoever it is.
+    lab.nodes[0].namespace.command("ip route add 10.233.2.0/26 via 192.0.2.2");
+    lab.nodes[1].namespace.command("ip route add 10.233.1.0/26 via 192.0.2.1");
+    lab.everything_passes(1500);
 }
 
 #[test]

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::net::{AddressFamily, Protocol, RecvFlags, SocketType, recv, socket};
+use rustix::net::{
+    AddressFamily, Protocol, RecvFlags, SocketType, ipproto, recv, socket,
+    sockopt::{Timeout, set_socket_timeout},
+};
 
 use crate::lab::Namespace;
 
@@ -108,4 +111,44 @@ impl Connection {
 
 fn pattern(size: usize) -> Vec<u8> {
     (0..size).map(|index| u8::try_from(index * 7 % 251).unwrap()).collect()
+}
+
+/// An ICMP echo request in an IPv4 packet, as it stands in flannel's UDP tunnel.
+pub(crate) fn echo_request(source: [u8; 4], destination: [u8; 4]) -> Vec<u8> {
+    let mut packet = vec![0x45, 0, 0, 28, 0, 1, 0, 0, 64, 1, 0, 0];
+    packet.extend(source.into_iter().chain(destination));
+    packet.extend([8, 0, 0, 0, 0, 7, 0, 1]);
+    for range in [0..20, 20..28] {
+        let sum = checksum(&packet[range.clone()]).to_be_bytes();
+        let at = if range.start == 0 { 10 } else { 22 };
+        packet[at..at + 2].copy_from_slice(&sum);
+    }
+    packet
+}
+
+/// The Internet's check sum (RFC 1071).
+fn checksum(bytes: &[u8]) -> u16 {
+    let sum: u32 = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    !u16::try_from((sum >> 16) + (sum & 0xffff)).unwrap()
+}
+
+/// Hears the ICMP packets that a pod gets.
+pub(crate) struct IcmpListener {
+    socket: OwnedFd,
+}
+
+impl IcmpListener {
+    pub(crate) fn start(place: &Namespace) -> Self {
+        let open = || socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::ICMP));
+        let socket = place.netns.run(open).unwrap().unwrap();
+        set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE)).unwrap();
+        Self { socket }
+    }
+
+    /// Where the next one comes from.
+    pub(crate) fn next_source(&self) -> [u8; 4] {
+        let mut buffer = [0; 1500];
+        let (_, length) = recv(&self.socket, &mut buffer[..], RecvFlags::empty()).unwrap();
+        buffer[12..length.min(16)].try_into().unwrap()
+    }
 }
