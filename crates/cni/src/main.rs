@@ -3,6 +3,9 @@
 //! It reads what the runtime says (environment and standard input), hands it with the sandbox's namespace to the agent, and prints
 //! what the agent answers. It decides nothing, so it has no async runtime and starts in well under a millisecond. The one thing
 //! that it does by itself is DEL while the agent is down: the interface is removed, and a tombstone tells the agent later.
+//!
+//! Where the network's addresses are local ranges (`"ipam": {"type": "host-local"}`) there is no agent, and no Kubernetes: it does all
+//! itself ([`standalone`]).
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -10,6 +13,7 @@ mod agentless;
 mod chaining;
 mod environment;
 mod output;
+mod standalone;
 
 use std::{
     fs::File,
@@ -110,7 +114,7 @@ impl Agent {
 fn serve(verb: Verb, environment: Environment, config: Value, version: &str) -> Result<Option<Value>, Failure> {
     check_network(verb, &config)?;
     let previous = if verb == Verb::Add { chaining::previous(&config)?.cloned() } else { None };
-    let agent = Agent::from_config(&config)?;
+    let agent = if standalone::is_meant(&config) { None } else { Some(Agent::from_config(&config)?) };
     let netns = open_namespace(verb, &environment.netns)?;
     let request = Request {
         verb,
@@ -120,20 +124,29 @@ fn serve(verb: Verb, environment: Environment, config: Value, version: &str) -> 
         args: environment.args,
         config,
     };
-    match ask(&agent, &request, netns.as_ref()) {
-        Ok(Reply::Done(result)) => Ok(result.map(|mut result| {
-            output::in_version(&mut result, version);
-            match &previous {
-                Some(previous) => chaining::appended(previous, result),
-                None => result,
-            }
-        })),
+    let result = match agent {
+        None => standalone::serve(&request, netns)?,
+        Some(agent) => serve_by_agent(&agent, &request, netns.as_ref())?,
+    };
+    Ok(result.map(|mut result| {
+        output::in_version(&mut result, version);
+        match &previous {
+            Some(previous) => chaining::appended(previous, result),
+            None => result,
+        }
+    }))
+}
+
+fn serve_by_agent(agent: &Agent, request: &Request, netns: Option<&NetNs>) -> Result<Option<Value>, Failure> {
+    let verb = request.verb;
+    match ask(agent, request, netns) {
+        Ok(Reply::Done(result)) => Ok(result),
         Ok(Reply::Failed(failure)) => Err(failure),
         // The specification wants DEL to succeed in the end whatever happened: what cannot be done now is done by the agent later.
         Err(_) if verb == Verb::Del => {
             agentless::delete(&request.container_id, &request.ifname, &agent.tombstones).map(|()| None)
         }
-        Err(error) => Err(unreachable_agent(verb, &agent, &error)),
+        Err(error) => Err(unreachable_agent(verb, agent, &error)),
     }
 }
 

@@ -5,7 +5,7 @@
 //! the namespace cannot be exchanged on the way. The agent looks at the peer's credentials (`SO_PEERCRED`) and serves root only.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, IoSlice, IoSliceMut, Read, Write},
     mem::MaybeUninit,
     os::{
@@ -192,6 +192,32 @@ pub fn peer_uid(stream: &UnixStream) -> io::Result<u32> {
     Ok(rustix::net::sockopt::socket_peercred(stream.as_fd())?.uid.as_raw())
 }
 
+/// The attachments that a runtime's GC leaves valid, by container and interface: the key `cni.dev/valid-attachments`, or
+/// `cni.dev/attachments`, as the specification's library also calls it.
+///
+/// # Errors
+///
+/// When there is no such list, or an entry is not understood.
+pub fn valid_attachments(config: &Value) -> Result<BTreeSet<(String, String)>, Failure> {
+    let wrong = |what: &str| Failure::new(Failure::INVALID_CONFIG, format!("GC: {what}"));
+    let list = ["cni.dev/valid-attachments", "cni.dev/attachments"].iter().find_map(|key| config.get(*key));
+    let list = list.ok_or_else(|| wrong("the key \"cni.dev/valid-attachments\" is missing"))?;
+    let entries = match list {
+        // A runtime without attachments may say so in this way.
+        Value::Null => return Ok(BTreeSet::new()),
+        Value::Array(entries) => entries,
+        other => return Err(wrong(&format!("\"cni.dev/valid-attachments\" is {other}; it is a list"))),
+    };
+    let attachment = |entry: &Value| {
+        let text =
+            |key: &str| entry.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
+        // An entry that is not understood must not cost an attachment its network.
+        let wrong = || wrong(&format!("{entry} in \"cni.dev/valid-attachments\" has not both containerID and ifname"));
+        Ok((text("containerID").ok_or_else(wrong)?, text("ifname").ok_or_else(wrong)?))
+    };
+    entries.iter().map(attachment).collect()
+}
+
 /// The name of an attachment's host-side interface: `pn` and 48 bits of a hash of the attachment's identity in hexadecimal, so that
 /// plugin and agent agree on it without asking each other, even when the other is not there.
 #[must_use]
@@ -287,6 +313,26 @@ mod tests {
         near.write_all(&[10, 0, 0, 0, b'{']).unwrap();
         drop(near);
         assert!(receive_request(&far).is_err());
+    }
+
+    #[test]
+    fn a_list_that_is_not_understood_frees_nothing() {
+        for wrong in [
+            serde_json::json!({}),
+            serde_json::json!({"cni.dev/valid-attachments": "all"}),
+            serde_json::json!({"cni.dev/valid-attachments": [{"containerID": "a"}]}),
+            serde_json::json!({"cni.dev/valid-attachments": [{"containerID": "", "ifname": "eth0"}]}),
+        ] {
+            assert_eq!(valid_attachments(&wrong).unwrap_err().code, Failure::INVALID_CONFIG, "{wrong}");
+        }
+        let entry = serde_json::json!({"containerID": "a", "ifname": "eth0"});
+        for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
+            assert_eq!(
+                valid_attachments(&serde_json::json!({key: [entry]})).unwrap(),
+                [("a".to_owned(), "eth0".to_owned())].into()
+            );
+        }
+        assert!(valid_attachments(&serde_json::json!({"cni.dev/valid-attachments": null})).unwrap().is_empty());
     }
 
     #[test]

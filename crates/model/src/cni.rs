@@ -3,14 +3,17 @@
 //!
 //! - [`Wishes`]: what one attachment shall be like, from all the places where a runtime may say so
 //! - [`PortMapping`]: a port of the node that leads to the attachment
+//! - [`LocalIpam`]: ranges of addresses of this machine alone, as the `host-local` plugin has them
 //! - [`InvalidConfig`]: what is wrong with a configuration, with the specification's code
 
 mod error;
 mod ports;
+mod ranges;
 mod wishes;
 
 pub use error::InvalidConfig;
 pub use ports::PortMapping;
+pub use ranges::{Choice, LocalIpam, Range, choose};
 pub use wishes::{Dns, Wishes};
 
 use serde_json::{Map, Value};

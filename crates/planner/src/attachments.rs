@@ -18,6 +18,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
+use ipnet::Ipv4Net;
 use podnet_model::{LinkName, Mac, Protocol, cni::PortMapping};
 
 use crate::{
@@ -52,13 +53,34 @@ pub struct PortTaken {
 }
 
 /// Everything that is attached to this node.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Attachments {
+    device_prefix: &'static str,
+    /// Ranges whose way out is translated, and ranges where it does not lead out beside them.
+    masqueraded: Option<(BTreeSet<Ipv4Net>, Ipv4Net)>,
     attached: BTreeMap<Handle, Attached>,
     ports: BTreeMap<FrontendKey, Handle>,
 }
 
+impl Default for Attachments {
+    fn default() -> Self {
+        Self::of_devices(DEVICE_PREFIX)
+    }
+}
+
 impl Attachments {
+    /// Nothing yet; the names of the devices begin with `prefix`.
+    #[must_use]
+    pub const fn of_devices(prefix: &'static str) -> Self {
+        Self { device_prefix: prefix, masqueraded: None, attached: BTreeMap::new(), ports: BTreeMap::new() }
+    }
+
+    /// What leaves these ranges, none of which lies in another, gets an address of the node as its source, unless it goes to one of
+    /// them or to `exempt`. It counts for [`Attachments::desired`].
+    pub fn masquerade(&mut self, ranges: BTreeSet<Ipv4Net>, exempt: Ipv4Net) {
+        self.masqueraded = (!ranges.is_empty()).then_some((ranges, exempt));
+    }
+
     /// Takes an attachment in, in the place of an earlier one of that handle, and tells what to change.
     ///
     /// # Errors
@@ -112,7 +134,10 @@ impl Attachments {
     /// The whole table.
     #[must_use]
     pub fn desired(&self) -> RuleSet {
-        let mut rules = chains::constant();
+        let mut rules = chains::constant(self.device_prefix);
+        if let Some((ranges, exempt)) = &self.masqueraded {
+            chains::masquerade(&mut rules, ranges, *exempt);
+        }
         for attached in self.attached.values() {
             for (name, set) in [(chains::SENDERS, Some(sender(attached))), (chains::PORT_PAIRS, pair(attached))] {
                 if let (Some(here), Some(more)) = (rules.sets.get_mut(name), set) {

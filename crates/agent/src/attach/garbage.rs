@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use podnet_kernel::{
-    cni_wire::{Failure, Request, host_ifname},
+    cni_wire::{Failure, Request, host_ifname, valid_attachments},
     link,
     netlink::RtSocket,
     nft::NftError,
@@ -71,7 +71,8 @@ impl Attachments {
     /// Frees what belongs to none of the attachments that the runtime still knows. Only what was attached to the network that the
     /// runtime speaks of is touched: it calls once for each network.
     pub(super) fn collect_garbage(&self, request: &Request) -> Result<(), Failure> {
-        let known = valid_attachments(&request.config)?;
+        let valid = valid_attachments(&request.config)?;
+        let known: BTreeSet<Handle> = valid.iter().map(|(id, ifname)| Handle::new(id, ifname)).collect();
         let network = request.config["name"].as_str().unwrap_or_default();
         let records: BTreeMap<Handle, Record> = self.records.all().into_iter().collect();
         let held: BTreeSet<Handle> = self.addresses.handles().into_iter().chain(records.keys().cloned()).collect();
@@ -89,49 +90,5 @@ impl Attachments {
         }
         // What can be freed is freed; the first that cannot is told.
         failures.into_iter().next().map_or(Ok(()), Err)
-    }
-}
-
-/// `cni.dev/valid-attachments`, or `cni.dev/attachments`, as the specification's library also calls it.
-fn valid_attachments(config: &Value) -> Result<BTreeSet<Handle>, Failure> {
-    let wrong = |what: &str| Failure::new(Failure::INVALID_CONFIG, format!("GC: {what}"));
-    let list = ["cni.dev/valid-attachments", "cni.dev/attachments"].iter().find_map(|key| config.get(*key));
-    let list = list.ok_or_else(|| wrong("the key \"cni.dev/valid-attachments\" is missing"))?;
-    let entries = match list {
-        // A runtime without attachments may say so in this way.
-        Value::Null => return Ok(BTreeSet::new()),
-        Value::Array(entries) => entries,
-        other => return Err(wrong(&format!("\"cni.dev/valid-attachments\" is {other}; it is a list"))),
-    };
-    let handle = |entry: &Value| {
-        let text = |key: &str| entry.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
-        // An entry that is not understood must not cost an attachment its network.
-        let wrong = || wrong(&format!("{entry} in \"cni.dev/valid-attachments\" has not both containerID and ifname"));
-        Ok(Handle::new(text("containerID").ok_or_else(wrong)?, text("ifname").ok_or_else(wrong)?))
-    };
-    entries.iter().map(handle).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_list_that_is_not_understood_frees_nothing() {
-        for wrong in [
-            json!({}),
-            json!({"cni.dev/valid-attachments": "all"}),
-            json!({"cni.dev/valid-attachments": [{"containerID": "a"}]}),
-            json!({"cni.dev/valid-attachments": [{"containerID": "", "ifname": "eth0"}]}),
-        ] {
-            assert_eq!(valid_attachments(&wrong).unwrap_err().code, Failure::INVALID_CONFIG, "{wrong}");
-        }
-        let entry = json!({"containerID": "a", "ifname": "eth0"});
-        for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
-            assert_eq!(valid_attachments(&json!({key: [entry]})).unwrap(), [Handle::new("a", "eth0")].into());
-        }
-        assert!(valid_attachments(&json!({"cni.dev/valid-attachments": null})).unwrap().is_empty());
     }
 }

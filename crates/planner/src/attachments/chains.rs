@@ -7,7 +7,6 @@ use std::{
 
 use ipnet::Ipv4Net;
 
-use super::DEVICE_PREFIX;
 use crate::ruleset::{
     Action, BackendMap, Chain, ChainKind, Field, Hook, HookPoint, Match, Rule, RuleName, RuleSet, Set,
 };
@@ -25,10 +24,10 @@ const AFTER_SERVICES: i32 = -99;
 /// Just before the source translation of pools (100).
 const BEFORE_POOLS: i32 = 99;
 
-pub(super) fn constant() -> RuleSet {
+pub(super) fn constant(prefix: &'static str) -> RuleSet {
     let base = |kind, point, priority, rules| Chain { hook: Some(Hook { kind, point, priority }), rules };
     let chains: [(&str, Chain); 4] = [
-        ("senders-checked", base(ChainKind::Filter, HookPoint::Prerouting, RAW, senders())),
+        ("senders-checked", base(ChainKind::Filter, HookPoint::Prerouting, RAW, senders(prefix))),
         ("ports-from-outside", base(ChainKind::Nat, HookPoint::Prerouting, AFTER_SERVICES, ports())),
         ("ports-from-here", base(ChainKind::Nat, HookPoint::Output, AFTER_SERVICES, ports())),
         ("ports-answered", base(ChainKind::Nat, HookPoint::Postrouting, BEFORE_POOLS, answers())),
@@ -45,9 +44,30 @@ pub(super) fn constant() -> RuleSet {
     }
 }
 
+/// Adds the translation of what leaves these ranges.
+pub(super) fn masquerade(rules: &mut RuleSet, ranges: &BTreeSet<Ipv4Net>, exempt: Ipv4Net) {
+    /// `NF_IP_PRI_NAT_SRC`.
+    const SOURCE_NAT: i32 = 100;
+    let mut inside = ranges.clone();
+    if !ranges.iter().any(|range| range.contains(&exempt)) {
+        inside.retain(|range| !exempt.contains(range));
+        inside.insert(exempt);
+    }
+    for (name, set) in [("nat-sources", ranges.clone()), ("no-nat-destinations", inside)] {
+        rules.sets.insert(name.into(), Set::Ranges(set));
+    }
+    let matches = vec![
+        Match::InSet { fields: vec![Field::SourceAddress], set: "nat-sources".into() },
+        Match::NotInSet { fields: vec![Field::DestinationAddress], set: "no-nat-destinations".into() },
+    ];
+    let rule = Rule { matches, action: Action::Masquerade, comment: "containers' connections to elsewhere" };
+    let hook = Hook { kind: ChainKind::Nat, point: HookPoint::Postrouting, priority: SOURCE_NAT };
+    rules.chains.insert("way-out".into(), Chain { hook: Some(hook), rules: vec![rule] });
+}
+
 /// What comes from an attachment must have its addresses. Where a port of the node's loopback leads to an attachment, its device
 /// takes packets for loopback addresses (`route_localnet`): only answers, which are translated back after this hook, may be such.
-fn senders() -> Vec<Rule> {
+fn senders(prefix: &'static str) -> Vec<Rule> {
     let own = Match::NotInSet { fields: vec![Field::InputDevice, Field::SourceMac], set: SENDERS.into() };
     let to_loopback = Match::InSet { fields: vec![Field::DestinationAddress], set: LOOPBACK.into() };
     [
@@ -57,7 +77,7 @@ fn senders() -> Vec<Rule> {
     ]
     .into_iter()
     .map(|(condition, comment)| {
-        let matches = vec![Match::InputDevice { prefix: DEVICE_PREFIX }, condition];
+        let matches = vec![Match::InputDevice { prefix }, condition];
         Rule { matches, action: Action::Drop, comment }
     })
     .collect()

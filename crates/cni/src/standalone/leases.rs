@@ -1,0 +1,85 @@
+//! Who has which address: a file for each in `<dataDir>/<network>`, as the `host-local` plugin writes them, so that one can take over
+//! from the other. Its name is the address, its lines are the container's id and the interface.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File, OpenOptions},
+    io::{self, ErrorKind, Write},
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use podnet_planner::ipam::Handle;
+
+/// The addresses of a network, locked as long as this lives.
+pub(super) struct Leases {
+    directory: PathBuf,
+    _lock: File,
+}
+
+impl Leases {
+    /// Waits until nobody else has the lock.
+    pub(super) fn lock(directory: &Path) -> io::Result<Self> {
+        fs::create_dir_all(directory)?;
+        let lock = OpenOptions::new().write(true).create(true).truncate(false).open(directory.join("lock"))?;
+        lock.lock()?;
+        Ok(Self { directory: directory.to_path_buf(), _lock: lock })
+    }
+
+    /// All of them: address, container and interface.
+    pub(super) fn all(&self) -> io::Result<Vec<(IpAddr, String, String)>> {
+        let mut all = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            let Some(addr) = entry.file_name().to_str().and_then(|name| name.parse::<IpAddr>().ok()) else { continue };
+            let text = fs::read_to_string(entry.path())?;
+            let mut lines = text.lines().map(str::trim);
+            // Older versions of `host-local` wrote no interface.
+            let (id, ifname) = (lines.next().unwrap_or_default(), lines.next().unwrap_or("eth0"));
+            all.push((addr, id.to_owned(), ifname.to_owned()));
+        }
+        Ok(all)
+    }
+
+    pub(super) fn taken(&self) -> io::Result<BTreeSet<IpAddr>> {
+        Ok(self.all()?.into_iter().map(|(addr, ..)| addr).collect())
+    }
+
+    /// The address that was given last from the set at this place.
+    pub(super) fn last(&self, set: usize) -> Option<IpAddr> {
+        fs::read_to_string(self.last_file(set)).ok()?.trim().parse().ok()
+    }
+
+    /// Writes an address down. A full disk is an error, and leaves no file that would keep the address for ever.
+    pub(super) fn take(&self, addr: IpAddr, handle: &Handle, set: usize) -> io::Result<()> {
+        let path = self.directory.join(addr.to_string());
+        let (id, ifname) = handle.as_str().split_once('/').unwrap_or_default();
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+        let written = file.write_all(format!("{id}\r\n{ifname}").as_bytes());
+        let written = written.and_then(|()| fs::write(self.last_file(set), addr.to_string()));
+        written.inspect_err(|_| {
+            let _ = fs::remove_file(&path);
+        })
+    }
+
+    pub(super) fn release(&self, addr: IpAddr) -> io::Result<()> {
+        match fs::remove_file(self.directory.join(addr.to_string())) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Frees all that an attachment holds.
+    pub(super) fn free(&self, handle: &Handle) -> io::Result<()> {
+        for (addr, id, ifname) in self.all()? {
+            if Handle::new(&id, &ifname) == *handle {
+                self.release(addr)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn last_file(&self, set: usize) -> PathBuf {
+        self.directory.join(format!("last_reserved_ip.{set}"))
+    }
+}

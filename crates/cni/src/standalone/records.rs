@@ -1,0 +1,117 @@
+//! What was made for each container, for as long as the machine runs: a file for each, in a directory of the network namespace that
+//! the plugin works in.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{self, ErrorKind},
+    net::IpAddr,
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+};
+
+use ipnet::Ipv4Net;
+use podnet_kernel::netns::NetNs;
+use podnet_model::{Mac, cni::PortMapping};
+use podnet_planner::ipam::Handle;
+use serde::{Deserialize, Serialize};
+
+/// Gone with the machine's restart, as what it tells of is.
+const DIRECTORY: &str = "/run/podnet-cni";
+const LOCK: &str = ".lock";
+
+/// One container's attachment as it was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) network: String,
+    pub(super) addrs: Vec<IpAddr>,
+    pub(super) mac: Mac,
+    pub(super) ports: Vec<PortMapping>,
+    /// Subnets whose way out is translated.
+    pub(super) masqueraded: Vec<Ipv4Net>,
+}
+
+/// The records of this namespace, locked as long as this lives.
+pub(super) struct Records {
+    directory: PathBuf,
+    known: BTreeMap<Handle, Record>,
+    _lock: File,
+}
+
+impl Records {
+    /// Waits until nobody else has the lock.
+    pub(super) fn lock() -> io::Result<Self> {
+        let inode = NetNs::current().and_then(|netns| netns.inode()).map_err(io::Error::other)?;
+        let directory = PathBuf::from(format!("{DIRECTORY}/{inode}"));
+        let lock = loop {
+            fs::create_dir_all(&directory)?;
+            let path = directory.join(LOCK);
+            let file = match OpenOptions::new().write(true).create(true).truncate(false).open(&path) {
+                // Removed just now, with the last record.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                file => file?,
+            };
+            file.lock()?;
+            if fs::metadata(&path).is_ok_and(|there| Some(there.ino()) == file.metadata().ok().map(|own| own.ino())) {
+                break file;
+            }
+        };
+        let mut known = BTreeMap::new();
+        for entry in fs::read_dir(&directory)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let Some((id, ifname)) = name.split_once('@').filter(|(id, _)| !id.starts_with('.')) else { continue };
+            // One that is no record is of a write that was cut off.
+            if let Ok(record) = serde_json::from_slice(&fs::read(entry.path())?) {
+                known.insert(Handle::new(id, ifname), record);
+            }
+        }
+        Ok(Self { directory, known, _lock: lock })
+    }
+
+    pub(super) fn of(&self, handle: &Handle) -> Option<Record> {
+        self.known.get(handle).cloned()
+    }
+
+    pub(super) fn all(&self) -> Vec<(Handle, Record)> {
+        self.known.iter().map(|(handle, record)| (handle.clone(), record.clone())).collect()
+    }
+
+    /// Written whole or not at all.
+    pub(super) fn put(&mut self, handle: &Handle, record: Record) -> io::Result<()> {
+        let name = handle.as_str().replacen('/', "@", 1);
+        let new = self.directory.join(format!(".{name}"));
+        let written = fs::write(&new, serde_json::to_vec(&record)?);
+        if let Err(error) = written.and_then(|()| fs::rename(&new, self.directory.join(&name))) {
+            let _ = fs::remove_file(&new);
+            return Err(error);
+        }
+        self.known.insert(handle.clone(), record);
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, handle: &Handle) -> io::Result<()> {
+        self.known.remove(handle);
+        match fs::remove_file(self.directory.join(handle.as_str().replacen('/', "@", 1))) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Forgets those of which `is_there` is not true.
+    pub(super) fn keep(&mut self, is_there: impl Fn(&Handle) -> bool) -> io::Result<()> {
+        let gone: Vec<Handle> = self.known.keys().filter(|handle| !is_there(handle)).cloned().collect();
+        gone.iter().try_for_each(|handle| self.remove(handle))
+    }
+}
+
+impl Drop for Records {
+    /// Nothing is left of the last one, before the lock is free: whoever waits for it finds that it is no more, and makes another.
+    fn drop(&mut self) {
+        if self.known.is_empty() {
+            let _ = fs::remove_file(self.directory.join(LOCK));
+            let _ = fs::remove_dir(&self.directory);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Networks of one machine without an agent: by the plugin alone, with Debian's plugins, and by real runtimes.
+#![allow(clippy::unwrap_used)]
+
+mod chain;
+mod faults;
+mod machine;
+mod network;
+mod runtimes;
+
+pub(crate) use machine::{Machine, Sandbox, run};

@@ -1,0 +1,128 @@
+//! What containers of a local network can do, and everything that can go wrong with them.
+
+use serde_json::{Value, json};
+
+use crate::{Machine, Sandbox, machine::address};
+
+#[test]
+fn containers_reach_each_other_the_machine_and_the_rest() {
+    let machine = Machine::new("reach");
+    let ranges =
+        json!({"ranges": [[{"subnet": "10.50.0.0/24"}], [{"subnet": "fd50::/64"}]], "routes": [{"dst": "0.0.0.0/0"}]});
+    let list = machine.network(&ranges, &json!({}));
+    let (a, b) = (Sandbox::new("a"), Sandbox::new("b"));
+    let first = list.add("a", &a.path(), "eth0").done();
+    let second = list.add("b", &b.path(), "eth0").done();
+    assert_eq!((address(&first, '.'), address(&first, ':')), ("10.50.0.2".into(), "fd50::2".into()));
+    assert_eq!(first["ips"][0]["gateway"], "10.50.0.1");
+    let _ = list.check("a", &a.path(), "eth0", &first).done();
+    for to in [&address(&second, '.'), "10.50.0.1", "203.0.113.1", "203.0.113.2", &address(&second, ':'), "fd50::1"] {
+        a.run(&["ping", "-c1", "-W3", to]);
+    }
+    // Who is outside sees the machine; who is inside sees the container.
+    let (_outside, _inside) = (machine.outside.serve(80), b.serve(80));
+    assert_eq!(a.ask("203.0.113.2", 80).unwrap(), "203.0.113.1");
+    assert_eq!(a.ask(&address(&second, '.'), 80).unwrap(), "10.50.0.2");
+    for (id, sandbox, result) in [("a", &a, &first), ("b", &b, &second)] {
+        let _ = list.del(id, &sandbox.path(), "eth0", result).done();
+    }
+    assert_eq!(machine.traces(), [""; 0]);
+}
+
+#[test]
+fn ports_of_the_machine_lead_to_the_container() {
+    let machine = Machine::new("ports");
+    let list = machine.network(&json!({"subnet": "10.51.0.0/24"}), &json!({}));
+    let ports = json!({"portMappings": [
+        {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+        {"hostPort": 8081, "containerPort": 80, "protocol": "tcp", "hostIP": "127.0.0.1"},
+    ]});
+    let (web, other) = (Sandbox::new("web"), Sandbox::new("other"));
+    let result = list.with(ports.clone()).add("web", &web.path(), "eth0").done();
+    let second = list.add("other", &other.path(), "eth0").done();
+    let _server = web.serve(80);
+    assert_eq!(machine.outside.ask("203.0.113.1", 8080).unwrap(), "203.0.113.2");
+    assert_eq!(other.ask("203.0.113.1", 8080).unwrap(), address(&second, '.'));
+    assert_eq!(other.ask("10.51.0.1", 8080).unwrap(), address(&second, '.'));
+    machine.node.ask("203.0.113.1", 8080).unwrap();
+    machine.node.ask("127.0.0.1", 8080).unwrap();
+    machine.node.ask("127.0.0.1", 8081).unwrap();
+    web.ask("203.0.113.1", 8080).unwrap();
+    assert!(machine.outside.ask("203.0.113.1", 8081).is_err());
+
+    let third = Sandbox::new("third");
+    let (code, message) = list.with(ports).add("third", &third.path(), "eth0").refused();
+    assert!(code == 7 && message.contains("port 8080/TCP of this node leads to web/eth0 already"), "{message}");
+    let _ = list.del("web", &web.path(), "eth0", &result).done();
+    assert!(machine.outside.ask("203.0.113.1", 8080).is_err());
+    assert!(other.try_run(&["ping", "-c1", "-W3", "203.0.113.2"]).is_ok());
+    // A rule set that somebody else took away is whole again with the next container.
+    machine.node.run(&["nft", "delete", "table", "ip", "podnet-cni"]);
+    let result = list.add("third", &third.path(), "eth0").done();
+    other.run(&["ping", "-c1", "-W3", "203.0.113.2"]);
+    let _ = list.del("third", &third.path(), "eth0", &result).done();
+    let _ = list.del("other", &other.path(), "eth0", &second).done();
+    assert_eq!(machine.traces(), [""; 0]);
+}
+
+#[test]
+fn a_container_does_not_send_as_another() {
+    let machine = Machine::new("spoof");
+    let list = machine.network(&json!({"subnet": "10.52.0.0/24"}), &json!({}));
+    let (a, b) = (Sandbox::new("a"), Sandbox::new("b"));
+    let _ = list.add("a", &a.path(), "eth0").done();
+    let _ = list.add("b", &b.path(), "eth0").done();
+    a.run(&["ip", "addr", "add", "10.52.0.3/32", "dev", "eth0"]);
+    assert!(a.try_run(&["ping", "-c1", "-W1", "-I", "10.52.0.3", "203.0.113.1"]).is_err());
+    a.run(&["ping", "-c1", "-W3", "-I", "10.52.0.2", "203.0.113.1"]);
+}
+
+#[test]
+fn what_goes_wrong_is_told_and_harms_nothing() {
+    let machine = Machine::new("wrong");
+    // Two addresses, besides the gateway.
+    let list = machine
+        .network(&json!({"subnet": "10.53.0.0/24", "rangeStart": "10.53.0.10", "rangeEnd": "10.53.0.11"}), &json!({}));
+    let sandboxes: Vec<Sandbox> = (0..3).map(|_| Sandbox::new("s")).collect();
+    let path = |place: usize| sandboxes[place].path();
+    let first = list.add("c0", &path(0), "eth0").done();
+    let (code, message) = list.add("c0", &path(0), "eth0").refused();
+    assert!(code == 101 && message.contains("already"), "{message}");
+    let (code, message) = list.add("thief", &path(0), "eth0").refused();
+    assert!(code == 101 && message.contains("eth0 already"), "{message}");
+    let wish = |addr: &str| list.with(json!({"ips": [addr]}));
+    let (code, message) = wish("10.53.0.10/24").add("c1", &path(1), "eth0").refused();
+    assert!(code == 100 && message.contains("10.53.0.10 of network local is in use"), "{message}");
+    let (code, message) = wish("192.0.2.1").add("c1", &path(1), "eth0").refused();
+    assert!(code == 100 && message.contains("192.0.2.1"), "{message}");
+    let second = list.add("c1", &path(1), "eth0").done();
+    assert_eq!((address(&first, '.').as_str(), address(&second, '.').as_str()), ("10.53.0.10", "10.53.0.11"));
+    let (code, message) = list.add("c2", &path(2), "eth0").refused();
+    assert!(code == 100 && message.contains("10.53.0.10–10.53.0.11"), "{message}");
+    sandboxes[0].run(&["ping", "-c1", "-W3", "10.53.0.11"]);
+    assert_eq!(list.check("nobody", &path(0), "eth0", &first).refused().0, 3);
+    let _ = list.status().done();
+    let mut unknown = list.clone();
+    unknown.plugins[0]["ipam"]["subnets"] = json!("x");
+    assert_eq!(unknown.add("c2", &path(2), "eth0").refused().0, 2);
+    assert_eq!(unknown.status().refused().0, 2);
+
+    // The namespace went with its container, and nobody called DEL: the address is found when it is needed.
+    let gone = path(1);
+    drop(std::mem::replace(&mut { sandboxes }[1], Sandbox::new("new")));
+    let third = Sandbox::new("third");
+    let result =
+        podnet_testnet::eventually("the device goes with the namespace", std::time::Duration::from_secs(5), || {
+            let answer = list.add("c2", &third.path(), "eth0");
+            if answer.success { Ok(answer.value) } else { Err(answer.value.to_string()) }
+        });
+    assert_eq!(address(&result, '.'), "10.53.0.11");
+    // DEL of the first holder, late, takes nothing from the one that has its address now.
+    let _ = list.del("c1", &gone, "eth0", &second).done();
+    let _ = list.check("c2", &third.path(), "eth0", &result).done();
+    for _ in 0..2 {
+        let _ = list.gc(&[]).done();
+    }
+    assert_eq!(machine.traces(), [""; 0]);
+    let _ = list.del("never-seen", "", "eth0", &Value::Null).done();
+}
