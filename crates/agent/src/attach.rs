@@ -34,7 +34,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use self::remove::Undertaker;
-use crate::{addresses::Addresses, repair::PodEnds, socket::Serve, turns::Turns, underlay::Underlay, view::View};
+use crate::{addresses::Addresses, repair::PodEnds, socket::Serve, turns::Turns, view::View};
 
 /// The host side's address on every pod's link; each link has just two ends, so that it need not differ.
 const HOST_MAC: Mac = Mac([0xee, 0xee, 0xee, 0xee, 0xee, 0xee]);
@@ -43,7 +43,6 @@ const SPARE_SOCKETS: usize = 8;
 
 /// Serves CNI requests.
 pub struct Attachments {
-    mtu: u32,
     addresses: Arc<Addresses>,
     pods: Arc<PodEnds>,
     view: Arc<View>,
@@ -68,11 +67,10 @@ pub struct Attached {
 }
 
 impl Attachments {
-    /// For a node with this underlay. Pods that were attached are told to `attached`; `tombstones` is where plugins leave word,
+    /// Pods that were attached are told to `attached`; `tombstones` is where plugins leave word,
     /// `records` where it is kept what was made.
     #[must_use]
     pub fn new(
-        underlay: &Underlay,
         addresses: Arc<Addresses>,
         pods: Arc<PodEnds>,
         view: Arc<View>,
@@ -80,10 +78,10 @@ impl Attachments {
         tombstones: PathBuf,
         records: PathBuf,
     ) -> Self {
-        let (mtu, sockets, turns) = (underlay.pod_mtu(), Mutex::default(), Arc::default());
+        let (sockets, turns) = (Mutex::default(), Arc::default());
         let records = Arc::new(Records::open(records));
         let undertaker = Undertaker::start(addresses.clone(), records.clone());
-        Self { mtu, addresses, pods, view, sockets, attached, tombstones, records, turns, undertaker }
+        Self { addresses, pods, view, sockets, attached, tombstones, records, turns, undertaker }
     }
 
     fn interface(&self, netns: NetNs, attachment: &Attachment, addr: IpAddr, pod_mac: Mac) -> PodInterface {
@@ -92,7 +90,7 @@ impl Attachments {
             container_ifname: attachment.ifname.as_str().into(),
             host_ifname: attachment.host_ifname.clone(),
             addr: vec![addr],
-            mtu: self.mtu,
+            mtu: self.pods.mtu(&attachment.host_ifname).unwrap_or_else(|| self.pods.wanted_mtu()),
             pod_mac,
             host_mac: HOST_MAC,
         }

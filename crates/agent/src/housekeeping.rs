@@ -16,7 +16,7 @@ use kube::Client;
 use podnet_client::{events, node};
 use podnet_model::{NodeName, PodKey};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tracing::{debug, warn};
@@ -26,7 +26,6 @@ use crate::{
     addresses::Addresses,
     attach::{Attached, Attachments, Limited},
     network::Network,
-    underlay::Underlay,
     view::View,
 };
 
@@ -49,7 +48,7 @@ const PUBLISH_ATTEMPTS: u32 = 3;
 /// The housekeeper.
 pub struct Housekeeping {
     node: NodeName,
-    address: IpNet,
+    published: watch::Receiver<IpNet>,
     tombstones: PathBuf,
     client: Client,
     addresses: Arc<Addresses>,
@@ -63,13 +62,13 @@ impl Housekeeping {
     pub fn new(
         config: &AgentConfig,
         client: Client,
-        underlay: &Underlay,
+        published: watch::Receiver<IpNet>,
         addresses: Arc<Addresses>,
         attachments: Arc<Attachments>,
         view: Arc<View>,
     ) -> Self {
-        let (node, address) = (config.node.clone(), underlay.address);
-        Self { node, address, tombstones: config.tombstones(), client, addresses, attachments, view }
+        let node = config.node.clone();
+        Self { node, published, tombstones: config.tombstones(), client, addresses, attachments, view }
     }
 
     /// Frees what plugins deleted while the agent was down; whether all went well. Nothing is lost when it fails: the tombstone stays.
@@ -121,15 +120,21 @@ impl Housekeeping {
         }
     }
 
-    /// Publishes the node's address, and again whenever the Node object is there without it (it may have been made anew).
+    /// Publishes the node's address, and again whenever it changes, or the Node object is there without it (it may have been made
+    /// anew).
     async fn publish_node(&self) -> Infallible {
+        let mut published = self.published.clone();
         loop {
+            let address = *published.borrow_and_update();
             // The Node object may be registered only after the agent is up: on a real node kubelet waits for us.
-            while let Err(error) = in_time(node::publish_network(&self.client, &self.node, self.address)).await {
+            while let Err(error) = in_time(node::publish_network(&self.client, &self.node, address)).await {
                 debug!(error = &*error as &dyn Error, "node not published yet");
                 sleep(RETRY).await;
             }
-            self.view.node_without_subnet().await;
+            tokio::select! {
+                () = self.view.node_without_subnet() => {}
+                Ok(()) = published.changed() => {}
+            }
         }
     }
 

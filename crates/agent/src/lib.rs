@@ -37,22 +37,30 @@ use ipnet::Ipv4Net;
 use kube::Client;
 use podnet_client::{
     connect::{self, ConnectError},
+    node,
     watch::{Interest, PodInterest, watch},
 };
-use podnet_model::{LinkName, NodeName};
+use podnet_model::NodeName;
 use tokio::sync::mpsc;
 use tracing::info;
 
 use crate::{
-    addresses::Addresses, attach::Attachments, health::Health, housekeeping::Housekeeping, network::Network,
-    repair::Counts, underlay::Underlay, view::View, ways::Ways,
+    addresses::Addresses,
+    attach::Attachments,
+    health::Health,
+    housekeeping::Housekeeping,
+    network::Network,
+    repair::Counts,
+    underlay::{Finder, UnderlaySettings},
+    view::View,
+    ways::Ways,
 };
 
 /// Pods whose address waits to be published.
 const ATTACHED_BACKLOG: usize = 1024;
 
 /// What an agent is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct AgentConfig {
     /// The node that it serves.
     pub node: NodeName,
@@ -64,8 +72,8 @@ pub struct AgentConfig {
     pub socket: PathBuf,
     /// Where the conflist goes.
     pub cni_conf_dir: PathBuf,
-    /// The device that leads to the other nodes; none means the device of the default route.
-    pub underlay_device: Option<LinkName>,
+    /// How the node's place on the network between nodes is found.
+    pub underlay: UnderlaySettings,
     /// Destinations outside the pools to which pods keep their own address, in spite of `natOutgoing`.
     pub no_nat_cidrs: Vec<Ipv4Net>,
     /// Routes to a node leave when its lease has expired, and not only with its Node object.
@@ -159,7 +167,9 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     };
     let health =
         Health::serve(&config).await.map_err(|source| AgentError::Health { address: config.health_address, source })?;
-    let underlay = Underlay::find(config.underlay_device.as_ref())?;
+    let finder = tokio::task::block_in_place(|| Finder::new(config.underlay.clone()));
+    let internal = if finder.needs_internal() { Some(node::internal_ip(&client, &config.node).await) } else { None };
+    let underlay = finder.find(internal)?;
     underlay.prepare()?;
     info!(device = %underlay.device, address = %underlay.address, mtu = underlay.mtu, "underlay found");
     let addresses = Arc::new(Addresses::open(config.node.clone(), &config.journal(), client.clone())?);
@@ -171,10 +181,11 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         move || counts.metrics()
     });
     let ways = Arc::new(Ways::open(&config.keys())?);
-    let network = Network::start(&config, &underlay, addresses.clone(), view.clone(), ways.clone(), counts, updates)?;
+    let network =
+        Network::start(&config, (finder, underlay), addresses.clone(), view.clone(), ways.clone(), counts, updates)?;
     tokio::pin!(shutdown);
     tokio::select! {
-        result = serve(&config, client.clone(), &underlay, addresses, view, network, &health) => result?,
+        result = serve(&config, client.clone(), addresses, view, network, &health) => result?,
         never = ways.publish(&client, &config.node) => match never {},
         () = &mut shutdown => {}
     }
@@ -186,7 +197,6 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
 async fn serve(
     config: &AgentConfig,
     client: Client,
-    underlay: &Underlay,
     addresses: Arc<Addresses>,
     view: Arc<View>,
     network: Network,
@@ -195,7 +205,6 @@ async fn serve(
     network.in_force().await?;
     let (attached, to_publish) = mpsc::channel(ATTACHED_BACKLOG);
     let attachments = Arc::new(Attachments::new(
-        underlay,
         addresses.clone(),
         network.pods(),
         view.clone(),
@@ -203,7 +212,7 @@ async fn serve(
         config.tombstones(),
         config.attachments(),
     ));
-    let housekeeping = Housekeeping::new(config, client, underlay, addresses, attachments.clone(), view);
+    let housekeeping = Housekeeping::new(config, client, network.published(), addresses, attachments.clone(), view);
     housekeeping.adopt_blocks().await;
     tokio::task::block_in_place(|| {
         housekeeping.bury_tombstones();

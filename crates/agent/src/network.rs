@@ -5,14 +5,16 @@
 //! there is worked out afresh and done, after growing pauses: the network depends on the present state only.
 
 use std::{
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use podnet_client::watch::Update;
 use podnet_kernel::{
+    addr,
     carrier::{CarrierError, RunningCarrier},
     datapath::{Datapath, KernelDatapath},
     executor::{self, Observed, StepFailed},
@@ -20,8 +22,9 @@ use podnet_kernel::{
     netlink::NetlinkError,
     netns::NetNs,
     nft::NftError,
+    stale,
 };
-use podnet_model::{Change, NodeAddr};
+use podnet_model::{Change, NodeAddr, NodeName};
 use podnet_planner::{
     overlay::{Overlay, OverlayConfig, State as OverlayState},
     ruleset::Edit,
@@ -40,7 +43,7 @@ use crate::{
     addresses::Addresses,
     attach::rules::PodRules,
     repair::{Counts, MendError, PodEnds, Repair},
-    underlay::Underlay,
+    underlay::{Finder, Underlay},
     view::View,
     ways::Ways,
 };
@@ -73,6 +76,7 @@ pub enum NetworkError {
 #[derive(Clone, Debug)]
 pub struct Network {
     pods: Arc<PodEnds>,
+    published: watch::Receiver<IpNet>,
     state: watch::Receiver<State>,
 }
 
@@ -95,7 +99,7 @@ impl Network {
     /// When the kernel's interfaces cannot be opened.
     pub fn start(
         config: &AgentConfig,
-        underlay: &Underlay,
+        (finder, underlay): (Finder, Underlay),
         addresses: Arc<Addresses>,
         view: Arc<View>,
         ways: Arc<Ways>,
@@ -108,14 +112,23 @@ impl Network {
         let overlay = OverlayConfig {
             support,
             without_lost_nodes: config.without_lost_nodes,
+            underlay_addr: v4(underlay.address),
+            pod_mtu: config.underlay.pod_mtu,
             ..OverlayConfig::new(config.node.clone(), underlay.device.clone(), underlay.mtu)
         };
-        let pods = Arc::new(PodEnds::new(PodRules::open()?));
-        let (repair, notices) = Repair::start(&mut datapath, underlay, pods.clone(), counts).map_err(NftError::from)?;
         let mut overlay = Overlay::new(overlay);
         overlay.set_keys(ways.keys());
+        let pods = Arc::new(PodEnds::new(PodRules::open()?, overlay.pod_mtu()));
+        let (publish, published) = watch::channel(underlay.published);
+        let (repair, notices) =
+            Repair::start(&mut datapath, &underlay, pods.clone(), counts).map_err(NftError::from)?;
         let worker = Worker {
             repair,
+            finder,
+            internal: None,
+            node: config.node.clone(),
+            pods: pods.clone(),
+            publish,
             overlay,
             services: Services::new(ServicesConfig {
                 node: config.node.clone(),
@@ -135,7 +148,13 @@ impl Network {
         let handle = Handle::current();
         let thread = thread::Builder::new().name("network".into());
         thread.spawn(move || worker.run(&handle, Events { updates, notices })).map_err(NetworkError::Thread)?;
-        Ok(Self { pods, state })
+        Ok(Self { pods, published, state })
+    }
+
+    /// What peers shall know of this node's address, as it changes.
+    #[must_use]
+    pub fn published(&self) -> watch::Receiver<IpNet> {
+        self.published.clone()
     }
 
     /// The node's ends of pods' interfaces: what is told here is kept whole.
@@ -164,6 +183,12 @@ impl Network {
 
 struct Worker {
     repair: Repair,
+    finder: Finder,
+    node: NodeName,
+    /// The node's `InternalIP`.
+    internal: Option<IpAddr>,
+    pods: Arc<PodEnds>,
+    publish: watch::Sender<IpNet>,
     overlay: Overlay,
     services: Services,
     datapath: KernelDatapath,
@@ -281,8 +306,15 @@ impl Worker {
     }
 
     fn plan_change(&mut self, change: &Change, work: &mut Work) {
-        if matches!(change, Change::Pool(..) | Change::NetConf(..)) {
-            self.repair.ranges_changed();
+        match change {
+            Change::Pool(..) | Change::NetConf(..) => self.repair.ranges_changed(),
+            Change::Node(name, Some(node)) if *name == self.node => {
+                let internal = node.internal.map(|internal| internal.0);
+                if std::mem::replace(&mut self.internal, internal) != internal && self.finder.needs_internal() {
+                    self.repair.suspect_underlay();
+                }
+            }
+            _ => {}
         }
         if matches!(change, Change::Node(..)) {
             // The node may be seen with a key that was made since.
@@ -350,8 +382,52 @@ impl Worker {
 
     /// Mends what others damaged, where something is suspected.
     fn mend(&mut self) -> Result<(), ApplyError> {
+        if self.repair.underlay_suspected() {
+            self.look_at_underlay()?;
+        }
+        self.fit_pods()?;
         if self.repair.due().is_some_and(|due| due <= Instant::now()) {
             self.repair.mend(&mut self.datapath, &self.overlay, &self.services)?;
+        }
+        Ok(())
+    }
+
+    /// Follows the node's place on the underlay where it changed. Where nothing fits any more the former place stands: an address that
+    /// is being replaced is gone for a moment.
+    fn look_at_underlay(&mut self) -> Result<(), ApplyError> {
+        let found = match self.finder.find(self.internal) {
+            Ok(found) if found == *self.repair.underlay() => return Ok(()),
+            Ok(found) => found,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                warn!(error, "the node's place on the underlay is not found; the former one stands");
+                return Ok(());
+            }
+        };
+        let (device, address, mtu) = (&found.device, found.address, found.mtu);
+        info!(%device, %address, mtu, "the node's place on the underlay changed");
+        found.prepare().map_err(MendError::from)?;
+        let before = self.repair.underlay().address.addr();
+        let moved = found.address.addr() != before;
+        if moved && !addr::list_all(self.datapath.route_socket())?.iter().any(|(_, net)| net.addr() == before) {
+            // The watches would go on waiting for what cannot come.
+            let ended = stale::end_connections_from(before);
+            info!(address = %before, ended, "connections from an address that is gone ended");
+        }
+        self.repair.set_underlay(found.clone());
+        let steps = self.overlay.set_underlay(device.clone(), mtu, v4(address));
+        let edits = if moved { self.services.set_node_addrs(vec![NodeAddr(address.addr())]).edits } else { Vec::new() };
+        self.apply(&Work { steps, edits, ..Work::default() })?;
+        self.publish.send_if_modified(|published| std::mem::replace(published, found.published) != found.published);
+        Ok(())
+    }
+
+    /// Gives pods' interfaces the MTU that follows from the underlay and the pools.
+    fn fit_pods(&mut self) -> Result<(), ApplyError> {
+        let mtu = self.overlay.pod_mtu();
+        if mtu != self.pods.wanted_mtu() {
+            let changed = self.pods.fit(self.datapath.route_socket(), mtu)?;
+            info!(mtu, interfaces = changed, "pods' interfaces have another MTU");
         }
         Ok(())
     }
@@ -369,6 +445,13 @@ impl Worker {
 
     fn tell(&self, state: State) {
         self.told.send_if_modified(|told| std::mem::replace(told, state) != state);
+    }
+}
+
+fn v4(address: IpNet) -> Option<Ipv4Addr> {
+    match address.addr() {
+        IpAddr::V4(addr) => Some(addr),
+        IpAddr::V6(_) => None,
     }
 }
 

@@ -102,6 +102,35 @@ impl Repair {
         self.suspicion.passage(Instant::now());
     }
 
+    /// Whether the node's place on the underlay may have changed; asked once.
+    pub fn underlay_suspected(&mut self) -> bool {
+        let due = |since: Instant| since + GATHER <= Instant::now();
+        let suspected = self.suspicion.underlay.is_some_and(due);
+        if suspected {
+            self.suspicion.underlay = None;
+        }
+        suspected
+    }
+
+    /// Has the node's place looked at anew.
+    pub fn suspect_underlay(&mut self) {
+        self.suspicion.underlay.get_or_insert_with(Instant::now);
+    }
+
+    /// The node's place as it is now.
+    #[must_use]
+    pub const fn underlay(&self) -> &Underlay {
+        &self.underlay
+    }
+
+    /// The node's place changed.
+    pub fn set_underlay(&mut self, underlay: Underlay) {
+        self.underlay = underlay;
+        self.suspicion.settings.get_or_insert_with(Instant::now);
+        // Routes through the old address or device went with it.
+        self.suspicion.overlay.get_or_insert_with(Instant::now);
+    }
+
     /// When [`Repair::mend`] is due; none where nothing is suspected.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {

@@ -1,16 +1,32 @@
 //! The network that carries the nodes' own packets: which device, which address, which MTU.
 
-use std::net::IpAddr;
+pub mod detection;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 
 use ipnet::IpNet;
 use podnet_kernel::{
-    addr, link,
+    addr,
+    link::{self, Link},
     netlink::{NetlinkError, RtSocket},
     route::{self, Target},
     sysctl::{self, SysctlError},
 };
 use podnet_model::LinkName;
-use podnet_planner::overlay::VXLAN_OVERHEAD;
+
+pub use detection::Detection;
+use detection::{Candidate, Circumstances};
+
+/// What the configuration says about the underlay.
+#[derive(Clone, Debug, Default)]
+pub struct UnderlaySettings {
+    /// How the node's address is found.
+    pub detection: Detection,
+    /// The address that peers shall use instead (they may reach the node through NAT): flannel's `--public-ip`.
+    pub public_ip: Option<Ipv4Addr>,
+    /// The MTU of pods' interfaces; none lets it follow from the underlay and the encapsulation.
+    pub pod_mtu: Option<u32>,
+}
 
 /// This node's place on the underlay.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +35,18 @@ pub struct Underlay {
     pub device: LinkName,
     /// The node's address there, with its prefix length: who is inside shares the subnet.
     pub address: IpNet,
+    /// What peers are told: the address, or the public one, with which nobody shares a subnet.
+    pub published: IpNet,
     /// The device's MTU in bytes.
     pub mtu: u32,
+}
+
+/// Finds the node's place, again and again: the node's devices and addresses change.
+#[derive(Clone, Debug)]
+pub struct Finder {
+    settings: UnderlaySettings,
+    /// What `can-reach` names, resolved once: later the name may depend on the very network that is looked for.
+    destination: Option<IpAddr>,
 }
 
 /// Why the underlay cannot be used.
@@ -35,6 +61,14 @@ pub enum UnderlayError {
     /// The device has no IPv4 address.
     #[error("device {0} has no IPv4 address that other nodes could reach")]
     NoAddress(LinkName),
+    /// No address fits the method.
+    #[error("no device that is up has an address that {method} finds; there are {}", devices.join(", "))]
+    NothingFits {
+        /// The method.
+        method: String,
+        /// The devices and their addresses.
+        devices: Vec<String>,
+    },
     /// The kernel refused.
     #[error("cannot ask the kernel for its devices")]
     Netlink(#[from] NetlinkError),
@@ -43,27 +77,78 @@ pub enum UnderlayError {
     Sysctl(#[from] SysctlError),
 }
 
-impl Underlay {
-    /// Finds the device that was named, or that of the default route.
+impl Finder {
+    /// For these settings. Resolves the name that `can-reach` may have, which takes as long as it takes.
+    #[must_use]
+    pub fn new(settings: UnderlaySettings) -> Self {
+        let destination = match &settings.detection {
+            Detection::CanReach(name) => name.parse().ok().or_else(|| resolved(name)),
+            _ => None,
+        };
+        Self { settings, destination }
+    }
+
+    /// Whether the node's `InternalIP` matters.
+    #[must_use]
+    pub const fn needs_internal(&self) -> bool {
+        matches!(self.settings.detection, Detection::KubernetesInternalIp)
+    }
+
+    /// Looks at the node's devices; `internal` is its `InternalIP`, where that is known.
     ///
     /// # Errors
     ///
     /// When there is no such device or it has no IPv4 address.
-    pub fn find(named: Option<&LinkName>) -> Result<Self, UnderlayError> {
+    pub fn find(&self, internal: Option<IpAddr>) -> Result<Underlay, UnderlayError> {
         let mut socket = RtSocket::open()?;
-        let device = match named {
-            Some(name) => link::find(&mut socket, name)?.ok_or_else(|| UnderlayError::Missing(name.clone()))?,
-            None => default_device(&mut socket)?,
+        let mut links = link::list(&mut socket)?;
+        links.retain(|link| !is_ours(link.name.as_str()));
+        links.sort_by_key(|link| link.index);
+        let default_device = match self.settings.detection {
+            Detection::DefaultRoute => Some(default_device(&mut socket)?.name),
+            _ => None,
         };
-        let global =
-            |net: &IpNet| matches!(net.addr(), IpAddr::V4(addr) if !addr.is_link_local() && !addr.is_loopback());
-        let address = addr::list(&mut socket, device.index)?
-            .into_iter()
-            .find(global)
-            .ok_or_else(|| UnderlayError::NoAddress(device.name.clone()))?;
-        Ok(Self { device: device.name, address, mtu: device.mtu })
+        let addrs = addr::list_all(&mut socket)?;
+        let of = |index: u32| addrs.iter().filter(move |(device, _)| *device == index).map(|(_, addr)| *addr).collect();
+        let candidate = |link: &Link| Candidate { name: link.name.clone(), is_up: link.is_up, addrs: of(link.index) };
+        let candidates: Vec<Candidate> = links.iter().map(candidate).collect();
+        let towards = self.destination.and_then(source_towards);
+        let circumstances = Circumstances { default_device, towards, internal };
+        let (device, address) =
+            self.settings.detection.choose(&candidates, &circumstances).ok_or_else(|| self.nothing(&candidates))?;
+        let mtu = links.iter().find(|link| link.name == device).map_or(0, |link| link.mtu);
+        let published = self.settings.public_ip.map_or(address, |public| IpNet::from(IpAddr::from(public)));
+        Ok(Underlay { device, address, published, mtu })
     }
 
+    fn nothing(&self, candidates: &[Candidate]) -> UnderlayError {
+        match &self.settings.detection {
+            Detection::Device(name) if !candidates.iter().any(|device| device.name == *name) => {
+                UnderlayError::Missing(name.clone())
+            }
+            Detection::Device(name) => UnderlayError::NoAddress(name.clone()),
+            method => {
+                let devices = candidates.iter().map(|device| format!("{} {:?}", device.name, device.addrs)).collect();
+                UnderlayError::NothingFits { method: method.to_string(), devices }
+            }
+        }
+    }
+}
+
+/// The address of this node that packets there would have. Nothing is sent.
+fn source_towards(destination: IpAddr) -> Option<IpAddr> {
+    const DISCARD: u16 = 9;
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((destination, DISCARD)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+fn resolved(name: &str) -> Option<IpAddr> {
+    let mut found = (name, 0).to_socket_addrs().ok()?;
+    found.find(SocketAddr::is_ipv4).map(|addr| addr.ip())
+}
+
+impl Underlay {
     /// Makes the node forward, and accept what comes another way than the answer goes: a node's own connection to a pod comes in
     /// through VXLAN, and the answer leaves over the underlay.
     ///
@@ -92,17 +177,10 @@ impl Underlay {
         sysctl::set_here(&filter("all"), "0")?;
         Ok(())
     }
-
-    /// MTU of pods' interfaces: room for the encapsulation, whether this pod's packets need it or not, so that a change of mode or a
-    /// peer on another subnet does not break connections.
-    #[must_use]
-    pub const fn pod_mtu(&self) -> u32 {
-        self.mtu - VXLAN_OVERHEAD
-    }
 }
 
 /// Devices that podnet makes: pods' ends and VXLAN.
-fn is_ours(device: &str) -> bool {
+pub(crate) fn is_ours(device: &str) -> bool {
     device.starts_with("pn") || device.starts_with("podnet")
 }
 

@@ -230,8 +230,27 @@ pub(crate) struct AgentOptions {
     #[arg(long, default_value = "/etc/cni/net.d")]
     pub(crate) cni_conf_dir: PathBuf,
     /// The device that leads to the other nodes; without it the device of the default route
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["ip_autodetection_method", "iface", "iface_regex", "iface_can_reach"])]
     pub(crate) underlay_device: Option<String>,
+    /// How the node's address is found: first-found, can-reach=DESTINATION, interface=REGEX[,…], skip-interface=REGEX[,…],
+    /// cidr=CIDR[,…] or kubernetes-internal-ip
+    #[arg(long, env = "IP_AUTODETECTION_METHOD", value_name = "METHOD", conflicts_with_all = ["iface", "iface_regex", "iface_can_reach"])]
+    pub(crate) ip_autodetection_method: Option<String>,
+    /// The device, or its address, that leads to the other nodes; of several the first that is there (as flannel's)
+    #[arg(long, value_name = "NAME|ADDRESS", conflicts_with = "iface_can_reach")]
+    pub(crate) iface: Vec<String>,
+    /// As --iface, by an expression that the name or the address fits; tried after --iface (as flannel's)
+    #[arg(long, value_name = "REGEX", conflicts_with = "iface_can_reach")]
+    pub(crate) iface_regex: Vec<String>,
+    /// The device that packets to this address would take (as flannel's)
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) iface_can_reach: Option<std::net::IpAddr>,
+    /// The address at which other nodes reach this one, where it is not one of its own (as flannel's)
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) public_ip: Option<std::net::Ipv4Addr>,
+    /// MTU of pods' interfaces; without it what the underlay and the pools' encapsulation leave
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65_535))]
+    pub(crate) mtu: Option<u32>,
     /// Pods keep their own address towards this range, in spite of their pool's natOutgoing (may be given several times)
     #[arg(long, value_name = "CIDR")]
     pub(crate) non_masquerade_cidr: Vec<Ipv4Net>,

@@ -2,7 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use podnet_agent::{AgentConfig, dns::DnsOptions as DnsSettings};
+use podnet_agent::{
+    AgentConfig,
+    dns::DnsOptions as DnsSettings,
+    underlay::{Detection, UnderlaySettings, detection::expression},
+};
 use podnet_kernel::{cgroup::Cgroup, netns::NetNs};
 use podnet_runtime::{
     NodeConfig,
@@ -71,19 +75,37 @@ pub(crate) fn node(options: NodeOptions) -> Result<(), Failure> {
 pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
     keep_files_private();
     place(&options.placement)?;
+    let underlay = underlay(&options)?;
     let config = AgentConfig {
         node: options.name.into(),
         kubeconfig: options.kubeconfig,
         state_dir: options.state_dir,
         socket: options.socket,
         cni_conf_dir: options.cni_conf_dir,
-        underlay_device: options.underlay_device.map(Into::into),
+        underlay,
         no_nat_cidrs: options.non_masquerade_cidr,
         without_lost_nodes: options.drop_lost_nodes,
         service_cidr: options.service_cidr,
         health_address: options.health_address,
     };
     run(async { Box::pin(podnet_agent::run(config, stopped()?)).await.doing(|| "the agent ended".into()) })
+}
+
+/// Which of the options says how the node's address is found; clap lets no two be given.
+fn underlay(options: &AgentOptions) -> Result<UnderlaySettings, Failure> {
+    let read = |text: &String| text.parse::<Detection>().doing(|| "cannot read --ip-autodetection-method".into());
+    let expression = |text: &String| expression(text).doing(|| "cannot read --iface-regex".into());
+    let expressions = options.iface_regex.iter().map(expression).collect::<Result<Vec<_>, _>>()?;
+    let detection = match options {
+        AgentOptions { underlay_device: Some(name), .. } => Detection::Device(name.as_str().into()),
+        AgentOptions { ip_autodetection_method: Some(method), .. } => read(method)?,
+        AgentOptions { iface_can_reach: Some(destination), .. } => Detection::CanReach(destination.to_string()),
+        AgentOptions { iface, .. } if !iface.is_empty() || !expressions.is_empty() => {
+            Detection::Flannel { names: iface.clone(), expressions }
+        }
+        _ => Detection::DefaultRoute,
+    };
+    Ok(UnderlaySettings { detection, public_ip: options.public_ip, pod_mtu: options.mtu })
 }
 
 pub(crate) fn dns(options: DnsOptions) -> Result<(), Failure> {

@@ -1,6 +1,6 @@
 //! What a node's agent tells the cluster about the node and its pods.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -10,6 +10,8 @@ use kube::{
 };
 use podnet_model::{NodeName, PodKey};
 use serde_json::json;
+use tokio::time::sleep;
+use tracing::info;
 
 /// Publishes the node's own address with its prefix length, by which peers know who shares a subnet with them, and that the
 /// network of the node is up (condition `NetworkUnavailable`, `node-status.md` of the Kubernetes documentation).
@@ -43,6 +45,28 @@ pub async fn publish_annotations(
     let nodes = Api::<Node>::all(client.clone());
     let patch = json!({"metadata": {"annotations": annotations}});
     nodes.patch(node.as_str(), &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ())
+}
+
+/// The node's first `InternalIP`, awaited for as long as it takes.
+pub async fn internal_ip(client: &Client, node: &NodeName) -> IpAddr {
+    const PAUSE: Duration = Duration::from_millis(500);
+    let nodes = Api::<Node>::all(client.clone());
+    loop {
+        match nodes.get(node.as_str()).await {
+            Ok(object) => {
+                let addresses = object.status.and_then(|status| status.addresses).unwrap_or_default();
+                let internal = addresses.iter().filter(|address| address.type_ == "InternalIP");
+                if let Some(address) = internal.filter_map(|address| address.address.parse().ok()).next() {
+                    return address;
+                }
+                info!(%node, "the node has no InternalIP yet; it is waited for");
+            }
+            Err(error) => {
+                info!(%node, error = &error as &dyn std::error::Error, "the node's InternalIP is not known yet");
+            }
+        }
+        sleep(PAUSE).await;
+    }
 }
 
 /// Publishes a pod's address in the annotations that Calico's tools read (`cni.projectcalico.org/podIP` and `podIPs`). The uid makes

@@ -40,6 +40,21 @@ pub fn list(socket: &mut RtSocket, link: u32) -> Result<Vec<IpNet>, NetlinkError
     Ok(found.into_iter().filter_map(|message| address(message, link)).collect())
 }
 
+/// All addresses, each with the index of its device.
+///
+/// # Errors
+/// Why the kernel refused.
+pub fn list_all(socket: &mut RtSocket) -> Result<Vec<(u32, IpNet)>, NetlinkError> {
+    let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let found = socket.dump(&Request::new(Operation::new("list", "addresses"), message, 0))?;
+    let entry = |message: RouteNetlinkMessage| {
+        let RouteNetlinkMessage::NewAddress(ref inner) = message else { return None };
+        let link = inner.header.index;
+        address(message, link).map(|addr| (link, addr))
+    };
+    Ok(found.into_iter().filter_map(entry).collect())
+}
+
 pub(crate) fn set(link: u32, addr: IpNet) -> Request {
     let mut message = naming(link, addr);
     message.header.scope = AddressScope::Universe;

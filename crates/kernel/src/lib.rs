@@ -15,6 +15,7 @@
 //! - [`datapath`], [`memory`]: the seam that agents work against, and the kernel that tests put there
 //! - [`monitor`]: what changes, told as it happens
 //! - [`carrier`]: the program behind the UDP tunnel
+//! - [`stale`]: connections whose own address is gone
 //! - [`sysctl`], [`cgroup`], [`process`]: settings of a namespace, groups of processes, and how a process is started in them
 //! - [`cni_wire`]: how `podnet-cni` and the agent talk
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -37,6 +38,7 @@ pub mod nft;
 pub mod pod_interface;
 pub mod process;
 pub mod route;
+pub mod stale;
 pub mod sysctl;
 pub mod tc;
 mod tun;

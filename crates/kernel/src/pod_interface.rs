@@ -6,6 +6,7 @@
 
 mod check;
 pub mod host_end;
+pub mod mtu;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -11,8 +11,11 @@ pub struct Node {
     pub name: NodeName,
     /// `metadata.labels`, which pools' node selectors match.
     pub labels: Labels,
-    /// The first `InternalIP` of `status.addresses`; its peers send encapsulated packets there.
+    /// Where its peers send packets for its pods: the address that the node published (`projectcalico.org/IPv4Address`), or else
+    /// its first `InternalIP`.
     pub addr: NodeAddr,
+    /// The first `InternalIP` of `status.addresses`: where Kubernetes knows it.
+    pub internal: Option<NodeAddr>,
     /// The node's address with its prefix length, where the node published it (`projectcalico.org/IPv4Address`).
     pub subnet: Option<IpNet>,
     /// Its lease has expired: its condition `Ready` is `Unknown`, which the node lifecycle controller says of a node that it does not
@@ -35,6 +38,7 @@ impl Node {
             name,
             labels: Labels::default(),
             addr,
+            internal: None,
             subnet: None,
             lost: false,
             pod_cidrs: Vec::new(),

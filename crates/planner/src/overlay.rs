@@ -39,7 +39,7 @@ mod vtep;
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use ipnet::IpNet;
@@ -79,6 +79,11 @@ pub struct OverlayConfig {
     pub underlay_device: LinkName,
     /// That device's MTU in bytes.
     pub underlay_mtu: u32,
+    /// The node's own address there, where it is not the one that its peers know (they may reach it through NAT): the source of
+    /// encapsulated packets.
+    pub underlay_addr: Option<Ipv4Addr>,
+    /// The MTU of pods' interfaces; none lets it follow from the underlay and the encapsulation.
+    pub pod_mtu: Option<u32>,
     /// The name of the VXLAN device.
     pub vxlan_device: LinkName,
     /// The name of the IPIP device.
@@ -122,6 +127,8 @@ impl OverlayConfig {
             node,
             underlay_device,
             underlay_mtu,
+            underlay_addr: None,
+            pod_mtu: None,
             vxlan_device: "podnet.vxlan".into(),
             ipip_device: "podnet.ipip".into(),
             wireguard_device: "podnet.wg".into(),
@@ -234,6 +241,14 @@ impl Overlay {
     #[must_use]
     pub fn net_conf(&self) -> Option<&NetConf> {
         self.net_confs.values().next()
+    }
+
+    /// The node's place on the underlay changed.
+    pub fn set_underlay(&mut self, device: LinkName, mtu: u32, addr: Option<Ipv4Addr>) -> Vec<Step> {
+        self.config.underlay_device = device;
+        self.config.underlay_mtu = mtu;
+        self.config.underlay_addr = addr;
+        self.replan(Touched::default())
     }
 
     /// All that should be there.

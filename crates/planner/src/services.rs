@@ -85,7 +85,7 @@ pub struct Services {
     /// The chains for masquerade or not, and number of backends, that were made so far.
     chains: BTreeSet<(bool, u32)>,
     pods: HashMap<PodKey, BTreeSet<Ipv4Addr>>,
-    nodes: HashMap<NodeName, Ipv4Addr>,
+    nodes: HashMap<NodeName, BTreeSet<Ipv4Addr>>,
     cluster_ips: Counted,
     local_endpoints: Counted,
     local_pods: Counted,
@@ -156,6 +156,19 @@ impl Services {
         plan
     }
 
+    /// The node's own addresses changed: its NodePorts move.
+    pub fn set_node_addrs(&mut self, addrs: Vec<NodeAddr>) -> Plan {
+        let mut plan = Plan::default();
+        let moved = self.node_addrs.replace(&v4_of(&self.config.node_addrs), &v4_of(&addrs));
+        moved.edit_addresses(&self.names.nodes, &mut plan);
+        self.config.node_addrs = addrs;
+        let keys: Vec<ServiceKey> = self.services.keys().cloned().collect();
+        for key in keys {
+            self.replan(&key, &mut plan);
+        }
+        plan
+    }
+
     fn apply_service(&mut self, key: &ServiceKey, service: Option<&Service>, plan: &mut Plan) {
         if self.services.get(key).and_then(|known| known.service.as_ref()) == service {
             return;
@@ -195,12 +208,13 @@ impl Services {
     }
 
     fn apply_node(&mut self, name: &NodeName, node: Option<&podnet_model::Node>, plan: &mut Plan) {
-        let addr = node.and_then(|node| v4(node.addr.0));
-        let before = match addr {
-            Some(addr) => self.nodes.insert(name.clone(), addr),
-            None => self.nodes.remove(name),
+        let addrs = node.into_iter().flat_map(|node| [Some(node.addr), node.internal]).flatten();
+        let addrs: BTreeSet<_> = addrs.filter_map(|addr| v4(addr.0)).collect();
+        let before = match addrs.is_empty() {
+            true => self.nodes.remove(name),
+            false => self.nodes.insert(name.clone(), addrs.clone()),
         };
-        let moved = self.node_addrs.replace(&before.into_iter().collect(), &addr.into_iter().collect());
+        let moved = self.node_addrs.replace(&before.unwrap_or_default(), &addrs);
         moved.edit_addresses(&self.names.nodes, plan);
     }
 }

@@ -48,7 +48,9 @@ impl Attachments {
             }
             return Err(Failure { msg: format!("{}: {}", asker.pod, failure.msg), ..failure });
         }
-        self.pods.made(interface.host_end());
+        if self.pods.made(interface.host_end(), Some(request.netns_path.clone().into())) {
+            self.fit_mtu();
+        }
         let Asker { pod, uid, in_cluster, .. } = asker;
         info!(%pod, %addr, interface = %attachment.host_ifname, elapsed_us = elapsed_us(started), "pod attached");
         // The annotation is for people and tools: where the queue is full it is left out rather than the pod kept waiting.

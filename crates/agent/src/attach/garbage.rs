@@ -26,14 +26,19 @@ impl Attachments {
     /// When the interfaces cannot be listed, or the pods' rules not be put in force.
     pub fn sweep(&self) -> Result<(), NftError> {
         let mut socket = RtSocket::open()?;
-        let present: BTreeSet<LinkName> = link::list(&mut socket)?.into_iter().map(|link| link.name).collect();
+        let present: BTreeMap<LinkName, u32> =
+            link::list(&mut socket)?.into_iter().map(|link| (link.name, link.mtu)).collect();
         let gone = |handle: &Handle| {
             let (container_id, ifname) = handle.as_str().split_once('/')?;
-            (!present.contains(&host_ifname(container_id, ifname))).then_some(())
+            (!present.contains_key(&host_ifname(container_id, ifname))).then_some(())
         };
         let (left, held): (Vec<_>, Vec<_>) =
             self.addresses.handles().into_iter().partition(|handle| gone(handle).is_some());
-        held.iter().filter_map(|handle| self.host_end(handle)).for_each(|end| self.pods.made(end));
+        for end in held.iter().filter_map(|handle| self.host_end(handle, &present)) {
+            self.pods.made(end, None);
+        }
+        // What the agent's earlier life made may have another MTU.
+        self.fit_mtu();
         self.pods.rules().install(held.iter().filter_map(|handle| self.attached(handle)))?;
         for handle in left {
             match self.addresses.release(&handle) {
@@ -61,11 +66,21 @@ impl Attachments {
     }
 
     /// The node's end of an attachment of an earlier life of the agent.
-    fn host_end(&self, handle: &Handle) -> Option<HostEnd> {
+    fn host_end(&self, handle: &Handle, present: &BTreeMap<LinkName, u32>) -> Option<HostEnd> {
         let (container_id, ifname) = handle.as_str().split_once('/')?;
         let addr = self.addresses.of(handle)?;
         let pod_mac = self.records.of(handle).map_or_else(|| pod_mac(addr), |record| record.mac);
-        Some(HostEnd { ifname: host_ifname(container_id, ifname), addrs: vec![addr], pod_mac, mtu: self.mtu })
+        let ifname = host_ifname(container_id, ifname);
+        let mtu = *present.get(&ifname)?;
+        Some(HostEnd { ifname, addrs: vec![addr], pod_mac, mtu })
+    }
+
+    /// Gives the interfaces in use the MTU that they shall have.
+    pub(super) fn fit_mtu(&self) {
+        let mtu = self.pods.wanted_mtu();
+        if let Err(error) = self.lending(|error| error, |socket| self.pods.fit(socket, mtu)) {
+            warn!(mtu, error = &error as &dyn std::error::Error, "pods' interfaces not given another MTU");
+        }
     }
 
     /// Frees what belongs to none of the attachments that the runtime still knows. Only what was attached to the network that the

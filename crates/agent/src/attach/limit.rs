@@ -73,7 +73,7 @@ impl Attachments {
         };
         let kept = beyond_annotations(&annotated, &asker.given);
         let kept = if kept.is_empty() { Value::Null } else { capability::value(&kept) };
-        Ok(NewLimits { shaping: shaping(&effective(&annotated, &asker.given), self.mtu), kept })
+        Ok(NewLimits { shaping: shaping(&effective(&annotated, &asker.given), self.pods.wanted_mtu()), kept })
     }
 
     /// Puts limits of a new interface in force. Nothing is there yet: no need to look.
@@ -164,7 +164,7 @@ impl Attachments {
             "" => PodLimits::default(),
             _ => self.annotated(&holder.pod, &holder.uid)?.ok()?,
         };
-        Some(shaping(&effective(&annotated, &given), self.mtu))
+        Some(shaping(&effective(&annotated, &given), self.pods.wanted_mtu()))
     }
 
     /// The pod's own limits, or what is wrong with them; none where the pod is not known.

@@ -85,6 +85,7 @@ impl Repair {
             mended.extend(self.mend_settings(overlay, &suspicion, since)?);
         }
         self.suspicion.passage_seen = suspicion.passage_seen;
+        self.suspicion.underlay = suspicion.underlay;
         if let Some(since) = suspicion.passage {
             self.suspicion.passage_seen = Some(now);
             let passages = self.mend_passage(datapath, overlay, since)?;

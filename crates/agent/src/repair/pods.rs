@@ -3,26 +3,39 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    path::PathBuf,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
-use podnet_kernel::pod_interface::HostEnd;
+use podnet_kernel::{
+    netlink::{NetlinkError, RtSocket},
+    pod_interface::{
+        HostEnd,
+        mtu::{self, Interface},
+    },
+};
 use podnet_model::{LinkName, Mac};
+use tracing::warn;
 
 use crate::attach::rules::PodRules;
 
 /// What ADD made and DEL has not begun to remove: what is between the two has to be whole.
 #[derive(Debug)]
 pub struct PodEnds {
-    ends: Mutex<BTreeMap<LinkName, HostEnd>>,
+    ends: Mutex<BTreeMap<LinkName, (HostEnd, Option<PathBuf>)>>,
     rules: PodRules,
+    /// The MTU of what is made from now on.
+    mtu: AtomicU32,
 }
 
 impl PodEnds {
-    /// None yet, with these rules.
+    /// None yet, with these rules; they will have this MTU.
     #[must_use]
-    pub const fn new(rules: PodRules) -> Self {
-        Self { ends: Mutex::new(BTreeMap::new()), rules }
+    pub const fn new(rules: PodRules, mtu: u32) -> Self {
+        Self { ends: Mutex::new(BTreeMap::new()), rules, mtu: AtomicU32::new(mtu) }
     }
 
     /// The rules about what comes in by them.
@@ -31,9 +44,53 @@ impl PodEnds {
         &self.rules
     }
 
-    /// An interface is made.
-    pub fn made(&self, end: HostEnd) {
-        self.lock().insert(end.ifname.clone(), end);
+    /// The MTU that interfaces shall have.
+    #[must_use]
+    pub fn wanted_mtu(&self) -> u32 {
+        self.mtu.load(Ordering::Acquire)
+    }
+
+    /// An interface is made; `netns` is the name of the pod's namespace, where it is known. Answers whether its MTU was changed
+    /// meanwhile, so that it has to be [fitted](PodEnds::fit).
+    pub fn made(&self, end: HostEnd, netns: Option<PathBuf>) -> bool {
+        let mut ends = self.lock();
+        let fits = end.mtu == self.wanted_mtu();
+        ends.insert(end.ifname.clone(), (end, netns));
+        !fits
+    }
+
+    /// Gives all interfaces this MTU, and those that will be made. Answers how many were changed. One whose pod cannot be found keeps
+    /// the MTU that it has: two ends that differ would drop packets.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn fit(&self, socket: &mut RtSocket, mtu: u32) -> Result<usize, NetlinkError> {
+        let others: Vec<Interface> = {
+            let ends = self.lock();
+            self.mtu.store(mtu, Ordering::Release);
+            let others = ends.values().filter(|(end, _)| end.mtu != mtu);
+            let interface = |(end, netns): &(HostEnd, Option<PathBuf>)| Interface {
+                host_ifname: end.ifname.clone(),
+                pod_mac: end.pod_mac,
+                netns: netns.clone(),
+            };
+            others.map(interface).collect()
+        };
+        if others.is_empty() {
+            return Ok(0);
+        }
+        let lost = mtu::change(socket, &others, mtu)?;
+        let mut ends = self.lock();
+        for interface in others.iter().filter(|interface| !lost.contains(&interface.host_ifname)) {
+            if let Some((end, _)) = ends.get_mut(&interface.host_ifname) {
+                end.mtu = mtu;
+            }
+        }
+        for device in &lost {
+            warn!(%device, mtu, "the pod's namespace is not found by name: its interface keeps its MTU");
+        }
+        Ok(others.len() - lost.len())
     }
 
     /// An interface is about to be removed, or made anew.
@@ -44,7 +101,7 @@ impl PodEnds {
     /// All of them.
     #[must_use]
     pub fn all(&self) -> Vec<HostEnd> {
-        self.lock().values().cloned().collect()
+        self.lock().values().map(|(end, _)| end.clone()).collect()
     }
 
     /// Whether this one is in use.
@@ -54,21 +111,21 @@ impl PodEnds {
     }
 
     /// What the device's MTU should be; none where it is no pod's.
-    pub(super) fn mtu(&self, ifname: &LinkName) -> Option<u32> {
-        self.lock().get(ifname).map(|end| end.mtu)
+    pub(crate) fn mtu(&self, ifname: &LinkName) -> Option<u32> {
+        self.lock().get(ifname).map(|(end, _)| end.mtu)
     }
 
     /// The Ethernet address that should be behind an address on the device.
     pub(super) fn mac(&self, ifname: &LinkName, addr: IpAddr) -> Option<Mac> {
-        self.lock().get(ifname).filter(|end| end.addrs.contains(&addr)).map(|end| end.pod_mac)
+        self.lock().get(ifname).filter(|(end, _)| end.addrs.contains(&addr)).map(|(end, _)| end.pod_mac)
     }
 
     /// Whether a pod in use has the address.
     pub(super) fn has_address(&self, addr: IpAddr) -> bool {
-        self.lock().values().any(|end| end.addrs.contains(&addr))
+        self.lock().values().any(|(end, _)| end.addrs.contains(&addr))
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<LinkName, HostEnd>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<LinkName, (HostEnd, Option<PathBuf>)>> {
         // Nothing panics half-way through a change.
         self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -16,7 +16,7 @@ use podnet_model::LinkName;
 use podnet_planner::{overlay::Overlay, step::ROUTE_PROTOCOL};
 
 use super::{GATHER, Repair};
-use crate::{attach::rules, network::TABLE};
+use crate::{attach::rules, network::TABLE, underlay::is_ours};
 
 /// `NFPROTO_IPV4`.
 const FAMILY_IP: u8 = 2;
@@ -47,6 +47,8 @@ pub(super) struct Suspicion {
     pub(super) passage_seen: Option<Instant>,
     /// Whether podnet's table is known to have been changed, and not just suspected because notices were lost.
     pub(super) rules_touched: bool,
+    /// The node's own addresses, and the devices that lead to others.
+    pub(super) underlay: Option<Instant>,
     /// What was heard, in words.
     pub(super) heard: Vec<String>,
 }
@@ -60,6 +62,7 @@ impl Suspicion {
 
     fn everything(&mut self) {
         let now = Instant::now();
+        self.underlay.get_or_insert(now);
         let rules = [&mut self.rules, &mut self.pod_rules];
         for part in [&mut self.overlay, &mut self.pods, &mut self.settings, &mut self.passage].into_iter().chain(rules)
         {
@@ -79,7 +82,7 @@ impl Suspicion {
 
     /// When it is looked at.
     pub(super) fn due(&self) -> Option<Instant> {
-        let parts = [self.overlay, self.pods, self.rules, self.pod_rules, self.settings];
+        let parts = [self.overlay, self.pods, self.rules, self.pod_rules, self.settings, self.underlay];
         let seen = self.passage_seen.map(|seen| seen + PASSAGE_PAUSE);
         let passage = self.passage.map(|since| seen.map_or(since + GATHER, |seen| seen.max(since + GATHER)));
         parts.into_iter().flatten().map(|since| since + GATHER).chain(passage).min()
@@ -113,8 +116,11 @@ impl Repair {
             }
             Notice::Link(link) => self.judge_link(link, overlay),
             Notice::LinkGone(link) => self.judge_gone(link, overlay),
-            // The node's own addresses are the underlay's business.
-            Notice::Address { .. } => {}
+            Notice::Address { device } => {
+                if self.devices.get(device).is_none_or(|name| !is_ours(name.as_str())) {
+                    self.suspicion.underlay.get_or_insert_with(Instant::now);
+                }
+            }
             Notice::Route(route) => self.judge_route(route, overlay, false),
             Notice::RouteGone(route) => self.judge_route(route, overlay, true),
             Notice::Neighbour { device, addr, mac } => {
@@ -149,6 +155,9 @@ impl Repair {
 
     fn judge_link(&mut self, link: &Link, overlay: &Overlay) {
         self.devices.insert(link.index, link.name.clone());
+        if !is_ours(link.name.as_str()) {
+            self.suspicion.underlay.get_or_insert_with(Instant::now);
+        }
         if is_planned(overlay, &link.name) {
             let state = if link.is_up { "changed" } else { "is down" };
             self.suspect_overlay(|| format!("device {} {state}", link.name));
@@ -159,6 +168,9 @@ impl Repair {
 
     fn judge_gone(&mut self, link: &Link, overlay: &Overlay) {
         self.devices.remove(&link.index);
+        if link.name == self.underlay.device {
+            self.suspicion.underlay.get_or_insert_with(Instant::now);
+        }
         if is_planned(overlay, &link.name) {
             self.suspect_overlay(|| format!("device {} was deleted", link.name));
         } else if self.pods.contains(&link.name) {
@@ -169,6 +181,9 @@ impl Repair {
     fn judge_route(&mut self, route: &Route, overlay: &Overlay, gone: bool) {
         let what = |done: &str| format!("route {} was {done} by protocol {}", route.dst, route.protocol);
         let ours = route.protocol == ROUTE_PROTOCOL;
+        if route.dst.prefix_len() == 0 && !ours {
+            self.suspicion.underlay.get_or_insert_with(Instant::now);
+        }
         let planned = overlay.desired().routes.contains_key(&route.dst);
         // A pod's route is its host prefix.
         let of_pod = || is_host(route.dst) && self.pods.has_address(route.dst.addr());

@@ -55,3 +55,10 @@ pub(crate) fn pod(name: &str, node: &str) -> String {
         "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\nspec: {{nodeName: {node}, terminationGracePeriodSeconds: 0, containers: [{{name: c, image: podnet.local/demoapp}}]}}\n"
     )
 }
+
+pub(crate) fn await_mtu(inside: &Inside, device: &str, mtu: u32) {
+    eventually(&format!("MTU {mtu} of {device} in {}", inside.0), Duration::from_secs(5), || {
+        let shown = inside.run(&format!("ip link show {device}"))?;
+        if shown.contains(&format!("mtu {mtu} ")) { Ok(()) } else { Err(shown) }
+    });
+}

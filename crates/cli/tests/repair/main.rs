@@ -4,6 +4,7 @@
 mod damage;
 mod inside;
 mod modes;
+mod underlay;
 
 use std::time::Duration;
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     PODNET, SOON,
-    inside::{Inside, address},
+    inside::{Inside, address, await_mtu},
 };
 
 const POOL: &str = "default-ipv4-ippool";
@@ -74,8 +74,11 @@ fn a_pool_changes_its_way_live_and_no_connection_is_lost() {
         }
     });
     await_route("node1", &near_block, "via 172.29.240.");
+    // Without encapsulation the pods have what the underlay carries.
+    await_mtu(&client_ns, "eth0", 1500);
     patch(&cluster, r#"{"vxlanMode": "CrossSubnet"}"#);
     await_route("node1", &far_block, "dev podnet.vxlan");
+    await_mtu(&client_ns, "eth0", 1450);
     patch(&cluster, r#"{"vxlanMode": "Always"}"#);
     await_route("node1", &near_block, "dev podnet.vxlan");
 

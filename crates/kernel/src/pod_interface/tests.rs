@@ -268,3 +268,33 @@ fn what_is_cut_off_is_not_reached_though_its_interface_is_there() {
     let differences = pods.interfaces[1].check(&mut pods.host).unwrap();
     assert_eq!(differences.len(), 1, "{differences:?}");
 }
+
+#[test]
+fn both_ends_of_interfaces_in_use_change_their_mtu() {
+    let mut pods = pods("mtu", 3);
+    for interface in &pods.interfaces {
+        interface.create(&mut pods.host).unwrap();
+    }
+    let interfaces = |pods: &Pods| {
+        let interface = |(interface, namespace): (&PodInterface, &TestNs)| mtu::Interface {
+            host_ifname: interface.host_ifname.clone(),
+            pod_mac: interface.pod_mac,
+            // One is told, the others are found.
+            netns: (interface.host_ifname.as_str() == "pod1").then(|| namespace.path.clone()),
+        };
+        pods.interfaces.iter().zip(&pods.namespaces).map(interface).collect::<Vec<_>>()
+    };
+    for mtu in [1300, 1500] {
+        let wanted = interfaces(&pods);
+        assert!(mtu::change(&mut pods.host, &wanted, mtu).unwrap().is_empty());
+        pods.interfaces.iter_mut().for_each(|interface| interface.mtu = mtu);
+        for interface in &pods.interfaces {
+            assert_eq!(interface.check(&mut pods.host).unwrap(), []);
+        }
+        pods.namespaces[0].command("ping -c 1 -W 2 10.233.64.3");
+    }
+    // A pod that was taken out of the names is not found.
+    NetNs::remove(&pods.namespaces[1].path).unwrap();
+    let wanted = interfaces(&pods);
+    assert_eq!(mtu::change(&mut pods.host, &wanted, 1400).unwrap(), [LinkName::from("pod2")]);
+}

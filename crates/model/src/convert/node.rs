@@ -34,13 +34,15 @@ impl TryFrom<&api::Node> for Node {
     fn try_from(node: &api::Node) -> Result<Self, Invalid> {
         let object = Object::new("Node", &node.metadata);
         let addresses = node.status.as_ref().and_then(|status| status.addresses.as_deref()).unwrap_or_default();
-        let internal = addresses
-            .iter()
-            .find(|address| address.type_ == "InternalIP")
-            .ok_or_else(|| object.missing("status.addresses[type=InternalIP]", "the node's address on the underlay"))?;
-        let addr: NodeAddr = internal.address.parse().map_err(|_| {
-            object.value("status.addresses[type=InternalIP].address", &internal.address, "an IP address")
-        })?;
+        let internal = addresses.iter().find(|address| address.type_ == "InternalIP");
+        let internal = internal
+            .map(|internal| {
+                internal.address.parse::<NodeAddr>().map_err(|_| {
+                    let field = "status.addresses[type=InternalIP].address";
+                    object.value(field, &internal.address, "an IP address")
+                })
+            })
+            .transpose()?;
         let subnet = object
             .annotation(IPV4_ADDRESS)
             .map(|text| {
@@ -51,6 +53,10 @@ impl TryFrom<&api::Node> for Node {
             })
             .transpose()?;
         let lease = lease(&object)?;
+        let published = subnet.map(|subnet: IpNet| NodeAddr(subnet.addr()));
+        let addr = published
+            .or(internal)
+            .ok_or_else(|| object.missing("status.addresses[type=InternalIP]", "the node's address on the underlay"))?;
         Ok(Self {
             name: object.name()?.into(),
             pod_cidrs: pod_cidrs(&object, node)?,
@@ -58,6 +64,7 @@ impl TryFrom<&api::Node> for Node {
             lease: lease.map(|(lease, _)| lease),
             labels: Arc::new(node.metadata.labels.clone().unwrap_or_default()),
             addr,
+            internal,
             subnet,
             lost: is_lost(node),
         })

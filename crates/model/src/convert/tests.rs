@@ -157,6 +157,20 @@ fn a_nodes_subnet_comes_from_its_annotation() {
     assert_eq!(node.subnet, Some("172.29.0.11/24".parse().unwrap()));
     assert_eq!(node.addr.to_string(), "172.29.0.11");
     assert_eq!(node.labels["zone"], "a");
+    assert_eq!(node.internal, Some(node.addr));
+}
+
+#[test]
+fn the_address_that_a_node_published_is_believed_before_the_one_that_kubernetes_knows() {
+    let node: core::Node = object(json!({
+        "metadata": {"name": "node1", "annotations": {"projectcalico.org/IPv4Address": "192.0.2.11/24"}},
+        "status": {"addresses": [{"type": "InternalIP", "address": "172.29.0.11"}]}
+    }));
+    let node = Node::try_from(&node).unwrap();
+    assert_eq!(
+        (node.addr.to_string().as_str(), node.internal.unwrap().to_string().as_str()),
+        ("192.0.2.11", "172.29.0.11")
+    );
 }
 
 #[test]

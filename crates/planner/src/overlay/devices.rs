@@ -84,6 +84,25 @@ impl Overlay {
         [ipip, wireguard, udp].into_iter().flatten().map(|tunnel| (tunnel.name().clone(), tunnel)).collect()
     }
 
+    /// The MTU of pods' interfaces: what the configuration says, or room for the largest encapsulation that may be used, whether a
+    /// pod's own packets need it or not: a peer on another subnet makes no difference then.
+    #[must_use]
+    pub fn pod_mtu(&self) -> u32 {
+        let conf = self.net_conf();
+        let v4 = || self.pools.values().filter(|pool| matches!(pool.cidr, IpNet::V4(_)));
+        let flannels_vxlan = conf.is_some_and(|conf| matches!(conf.backend, Backend::Vxlan { .. }));
+        // Before the first pool is known, room for what most pools want.
+        let unknown = conf.is_none() && self.pools.is_empty();
+        let ways = [
+            (WIREGUARD_OVERHEAD, self.encrypts()),
+            (VXLAN_OVERHEAD, unknown || flannels_vxlan || v4().any(|pool| pool.vxlan != EncapMode::Never)),
+            (UDP_OVERHEAD, self.udp_port().is_some()),
+            (IPIP_OVERHEAD, self.wants_ipip()),
+        ];
+        let most = ways.into_iter().filter(|(_, wanted)| *wanted).map(|(overhead, _)| overhead).max();
+        self.config.pod_mtu.unwrap_or_else(|| self.mtu(most.unwrap_or_default()))
+    }
+
     fn mtu(&self, overhead: u32) -> u32 {
         self.config.underlay_mtu.saturating_sub(overhead)
     }
@@ -141,8 +160,8 @@ impl Overlay {
     /// This node's address on the underlay.
     pub(super) fn local(&self) -> Option<Ipv4Addr> {
         match self.own_node()?.addr.0 {
-            IpAddr::V4(addr) => Some(addr),
-            IpAddr::V6(_) => None,
+            IpAddr::V4(addr) => Some(self.config.underlay_addr.unwrap_or(addr)),
+            IpAddr::V6(_) => self.config.underlay_addr,
         }
     }
 

@@ -369,6 +369,23 @@ fn damage_is_told_object_by_object() {
 }
 
 #[test]
+fn the_devices_follow_the_underlay_and_pods_have_room_for_what_any_pool_may_use() {
+    let mut overlay = cluster(EncapMode::CrossSubnet);
+    assert_eq!(overlay.pod_mtu(), 1450);
+    let steps = overlay.set_underlay("eth1".into(), 9000, Some("192.0.2.1".parse().unwrap()));
+    assert_eq!(kind(&steps[0]), "vxlan");
+    let vxlan = overlay.desired().vxlan.clone().unwrap();
+    assert_eq!((vxlan.mtu, vxlan.local.to_string().as_str(), overlay.pod_mtu()), (8950, "192.0.2.1", 8950));
+    assert_eq!(overlay.set_underlay("eth1".into(), 9000, Some("192.0.2.1".parse().unwrap())), []);
+    overlay.apply(&pool("default", "10.233.64.0/18", EncapMode::Never));
+    assert_eq!(overlay.pod_mtu(), 9000);
+    overlay.apply(&ipip_pool("other", "10.5.0.0/16", EncapMode::CrossSubnet));
+    assert_eq!(overlay.pod_mtu(), 8980);
+    overlay.config.pod_mtu = Some(1400);
+    assert_eq!(overlay.pod_mtu(), 1400);
+}
+
+#[test]
 fn a_device_that_was_changed_gets_all_its_entries_anew() {
     let overlay = cluster(EncapMode::Always);
     let mut observed = overlay.desired().clone();

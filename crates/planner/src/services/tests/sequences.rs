@@ -206,6 +206,17 @@ proptest! {
     }
 
     #[test]
+    fn a_node_that_moves_has_the_rules_of_one_that_was_there_from_the_start(changes in changes()) {
+        let (mut services, mut rules) = follow(&changes);
+        let addrs = vec![NodeAddr(ip(0, 77)), NodeAddr(ip(0, 78))];
+        rules.apply(&services.set_node_addrs(addrs.clone()).edits).unwrap();
+        prop_assert_eq!(&rules, &services.desired());
+        let mut fresh = Services::new(crate::services::ServicesConfig { node_addrs: addrs, ..packet_table::config("node1") });
+        changes.iter().for_each(|change| drop(fresh.apply(change)));
+        prop_assert_eq!(as_seen(fresh.desired()), as_seen(rules));
+    }
+
+    #[test]
     fn the_difference_of_two_rule_sets_leads_from_one_to_the_other(before in changes(), after in changes()) {
         let (_, mut rules) = follow(&before);
         let (_, wanted) = follow(&after);
