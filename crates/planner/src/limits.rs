@@ -1,7 +1,9 @@
 //! How a pod's traffic is shaped: from the bits per second that were asked for to token buckets, and to what has to be changed.
 //!
 //! What goes to a pod waits in a token bucket (`tc-tbf(8)`) at the node's end of its link. What comes from it is led through a device
-//! of its own (`ifb`), where it waits in another one: what arrives cannot be queued.
+//! of its own (`ifb`), where it waits in another one: what arrives cannot be queued. Packets and connections are limited by [`rules`].
+
+pub mod rules;
 
 use podnet_model::{
     LinkName,

@@ -20,7 +20,7 @@ use std::{
     sync::Arc,
 };
 
-use podnet_model::{LinkName, Mac, Protocol};
+use podnet_model::{LinkName, Mac, Protocol, limits::PacketRate};
 
 pub use apply::EditError;
 pub use diff::diff;
@@ -114,7 +114,7 @@ pub enum Match {
     /// The way back to the packet's source does not lead through the device that it came in by (`fib saddr . iif oif missing`): the
     /// sender has not the address that it claims. For prerouting, input and forward.
     SourceElsewhere,
-    /// The fields, concatenated, are an element of the set.
+    /// The fields, concatenated, are an element of the set; of a set of limits, one whose limit this packet exceeds.
     InSet {
         /// What is looked up.
         fields: Vec<Field>,
@@ -260,6 +260,11 @@ pub enum Set {
     Pairs(BTreeSet<(Ipv4Addr, Ipv4Addr)>),
     /// Devices, each with the Ethernet address that comes in through it.
     Devices(BTreeSet<(LinkName, Mac)>),
+    /// Addresses, each with how many packets of it may pass; what exceeds that is found.
+    PacketRates(BTreeMap<Ipv4Addr, PacketRate>),
+    /// Addresses, each with how many connections of it may be open at once; the packet that opens one more is found. To be asked once,
+    /// and of packets that open connections only: each question counts.
+    ConnectionLimits(BTreeMap<Ipv4Addr, u32>),
 }
 
 /// One change of a rule set. A list of edits is one transaction: all are in force, or none.

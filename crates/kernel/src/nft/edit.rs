@@ -38,7 +38,9 @@ pub(super) fn render(transaction: &mut Transaction<'_>, edit: &Edit) {
             element::add(transaction, name, &set_elements(set), &format!("add elements to set {name}"));
         }
         Edit::RemoveElements(name, set) => {
-            element::remove(transaction, name, &set_elements(set), &format!("remove elements from set {name}"));
+            let keys: Vec<Element<'_>> =
+                set_elements(set).into_iter().map(|element| Element { value: None, ..element }).collect();
+            element::remove(transaction, name, &keys, &format!("remove elements from set {name}"));
         }
     }
 }

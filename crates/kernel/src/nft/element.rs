@@ -1,7 +1,9 @@
 //! Keys and values of sets and maps, and the messages that carry them.
 
+use std::net::Ipv4Addr;
+
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use podnet_model::{LinkName, Mac};
+use podnet_model::{LinkName, Mac, limits::PacketRate};
 use podnet_planner::ruleset::{BackendAddress, BackendKey, FrontendKey, Set};
 
 use super::transaction::{Message, Transaction};
@@ -14,6 +16,7 @@ const LIST_ELEMENT: u16 = 1;
 const KEY: u16 = 1;
 const DATA: u16 = 2;
 const FLAGS: u16 = 3;
+const EXPRESSION: u16 = 7;
 const DATA_VALUE: u16 = 1;
 const DATA_VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
@@ -94,6 +97,43 @@ fn padded(port: u16) -> [u8; 4] {
 pub(super) enum Value<'a> {
     Goto(&'a str),
     Backend(BackendAddress),
+    Limit(Limit),
+}
+
+/// What an element lets pass; what exceeds it is found.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Limit {
+    Packets(PacketRate),
+    Connections(u32),
+}
+
+impl Limit {
+    /// Writes the expression: its name, then its attributes (`enum nft_limit_attributes`, `nft_connlimit_attributes`).
+    pub(super) fn write(self, writer: &mut Writer) {
+        const NAME: u16 = 1;
+        const DATA: u16 = 2;
+        /// `NFT_LIMIT_F_INV`, `NFT_CONNLIMIT_F_INV`: found is what exceeds it.
+        const EXCEEDED: u32 = 1;
+        match self {
+            Self::Packets(PacketRate { rate, burst }) => {
+                const SECOND: u64 = 1;
+                writer.text(NAME, "limit");
+                writer.nested(DATA, |writer| {
+                    writer.bytes(1, &u64::from(rate).to_be_bytes());
+                    writer.bytes(2, &SECOND.to_be_bytes());
+                    writer.be32(3, burst);
+                    writer.be32(5, EXCEEDED);
+                });
+            }
+            Self::Connections(most) => {
+                writer.text(NAME, "connlimit");
+                writer.nested(DATA, |writer| {
+                    writer.be32(1, most);
+                    writer.be32(2, EXCEEDED);
+                });
+            }
+        }
+    }
 }
 
 /// One element.
@@ -121,6 +161,7 @@ impl Element<'_> {
                     let bytes = [to.addr.octets(), padded(to.port)].concat();
                     writer.nested(DATA, |writer| writer.bytes(DATA_VALUE, &bytes));
                 }
+                Some(Value::Limit(limit)) => writer.nested(EXPRESSION, |writer| limit.write(writer)),
                 None => {}
             }
         });
@@ -145,6 +186,10 @@ pub(super) fn backend_element(key: BackendKey, to: BackendAddress) -> Element<'s
     Element { value: Some(Value::Backend(to)), ..Element::key(key) }
 }
 
+fn limit_element(addr: Ipv4Addr, limit: Limit) -> Element<'static> {
+    Element { value: Some(Value::Limit(limit)), ..Element::key(Key::new(&[addr.octets()])) }
+}
+
 /// The elements of a set. A range is two: its first address, and the first after it, which has no place where the range ends with the
 /// address space.
 pub(super) fn set_elements(set: &Set) -> Vec<Element<'static>> {
@@ -154,6 +199,12 @@ pub(super) fn set_elements(set: &Set) -> Vec<Element<'static>> {
             pairs.iter().map(|(from, to)| Element::key(Key::new(&[from.octets(), to.octets()]))).collect()
         }
         Set::Devices(devices) => devices.iter().map(Element::key).collect(),
+        Set::PacketRates(rates) => {
+            rates.iter().map(|(addr, rate)| limit_element(*addr, Limit::Packets(*rate))).collect()
+        }
+        Set::ConnectionLimits(limits) => {
+            limits.iter().map(|(addr, most)| limit_element(*addr, Limit::Connections(*most))).collect()
+        }
         Set::Ranges(ranges) => ranges
             .iter()
             .flat_map(|range| {

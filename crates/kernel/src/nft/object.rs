@@ -1,10 +1,11 @@
 //! Chains, sets and maps, and a whole rule set in the order that the kernel needs.
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
+use podnet_model::limits::PacketRate;
 use podnet_planner::ruleset::{Chain, ChainKind, Hook, HookPoint, RuleSet, Set};
 
 use super::{
-    element::{self, backend_element, set_elements, verdict_element},
+    element::{self, Limit, backend_element, set_elements, verdict_element},
     rule,
     transaction::{Message, Transaction},
 };
@@ -46,6 +47,8 @@ pub(super) enum Kind {
     Ranges,
     Pairs,
     Devices,
+    PacketRates,
+    ConnectionLimits,
 }
 
 impl Kind {
@@ -55,6 +58,8 @@ impl Kind {
             Set::Ranges(_) => Self::Ranges,
             Set::Pairs(_) => Self::Pairs,
             Set::Devices(_) => Self::Devices,
+            Set::PacketRates(_) => Self::PacketRates,
+            Set::ConnectionLimits(_) => Self::ConnectionLimits,
         }
     }
 
@@ -63,9 +68,19 @@ impl Kind {
         match self {
             Self::VerdictMap => &[IPV4_ADDR, INET_PROTO, INET_SERVICE],
             Self::BackendMap => &[IPV4_ADDR, INET_PROTO, INET_SERVICE, MARK],
-            Self::Addresses | Self::Ranges => &[IPV4_ADDR],
+            Self::Addresses | Self::Ranges | Self::PacketRates | Self::ConnectionLimits => &[IPV4_ADDR],
             Self::Pairs => &[IPV4_ADDR, IPV4_ADDR],
             Self::Devices => &[INTERFACE_NAME, ETHER_ADDR],
+        }
+    }
+
+    /// What an element does that names no limit of its own. There is none: the kernel takes limits of elements only in a set that
+    /// has one.
+    fn limit(self) -> Option<Limit> {
+        match self {
+            Self::PacketRates => Some(Limit::Packets(PacketRate { rate: 1, burst: 1 })),
+            Self::ConnectionLimits => Some(Limit::Connections(1)),
+            _ => None,
         }
     }
 }
@@ -101,13 +116,17 @@ pub(super) fn make_set(transaction: &mut Transaction<'_>, name: &str, kind: Kind
     const DATA_TYPE: u16 = 6;
     const DATA_LEN: u16 = 7;
     const ID: u16 = 10;
+    const EXPRESSION: u16 = 17;
     const INTERVAL: u32 = 4;
     const MAP: u32 = 8;
+    /// Elements are evaluated: the kernel takes a hash table that collects what has ended.
+    const EVALUATED: u32 = 0x20;
     let (flags, data) = match kind {
         Kind::VerdictMap => (MAP, Some((VERDICT, 4))),
         Kind::BackendMap => (MAP, Some((concatenated(&[IPV4_ADDR, INET_SERVICE]), 8))),
         Kind::Ranges => (INTERVAL, None),
         Kind::Addresses | Kind::Pairs | Kind::Devices => (0, None),
+        Kind::PacketRates | Kind::ConnectionLimits => (EVALUATED, None),
     };
     let id = transaction.next_set_id();
     transaction.message(Message::NewSet, NLM_F_CREATE | NLM_F_EXCL, format!("make set {name}"), |writer| {
@@ -120,6 +139,9 @@ pub(super) fn make_set(transaction: &mut Transaction<'_>, name: &str, kind: Kind
             writer.be32(DATA_LEN, length);
         }
         writer.be32(ID, id);
+        if let Some(limit) = kind.limit() {
+            writer.nested(EXPRESSION, |writer| limit.write(writer));
+        }
     });
 }
 

@@ -1,6 +1,7 @@
 //! The rule set in the real kernel: what it holds, and what packets do.
 
 mod attachments;
+mod limits;
 mod packets;
 mod passage;
 mod tables;

@@ -7,6 +7,7 @@ use podnet_model::{LinkName, Mac};
 use super::{
     BackendAddress, BackendKey, BackendMap, Chain, Edit, FrontendKey, InvalidRuleSet, RuleName, RuleSet, Set,
     VerdictMap,
+    elements::{lacking, shared},
     validate::{disjoint, name_fits},
 };
 
@@ -181,6 +182,8 @@ impl RuleSet {
             (Set::Addresses(here), Set::Addresses(more)) => absent(name, more.intersection(here).next())?,
             (Set::Pairs(here), Set::Pairs(more)) => absent(name, more.intersection(here).next().map(|p| Pair(*p)))?,
             (Set::Devices(here), Set::Devices(more)) => absent(name, more.intersection(here).next().map(Device))?,
+            (Set::PacketRates(here), Set::PacketRates(more)) => absent(name, shared(here, more))?,
+            (Set::ConnectionLimits(here), Set::ConnectionLimits(more)) => absent(name, shared(here, more))?,
             (Set::Ranges(here), Set::Ranges(more)) => {
                 absent(name, more.intersection(here).next())?;
                 let all = Set::Ranges(here.union(more).copied().collect());
@@ -200,6 +203,8 @@ impl RuleSet {
             (Set::Pairs(here), Set::Pairs(fewer)) => present(name, fewer.difference(here).next().map(|p| Pair(*p)))?,
             (Set::Devices(here), Set::Devices(fewer)) => present(name, fewer.difference(here).next().map(Device))?,
             (Set::Ranges(here), Set::Ranges(fewer)) => present(name, fewer.difference(here).next())?,
+            (Set::PacketRates(here), Set::PacketRates(fewer)) => present(name, lacking(here, fewer))?,
+            (Set::ConnectionLimits(here), Set::ConnectionLimits(fewer)) => present(name, lacking(here, fewer))?,
             _ => {}
         }
         set.reduce(fewer);

@@ -1,6 +1,9 @@
 //! What can be done with the elements of a set, whatever its kind.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use super::Set;
 
@@ -13,6 +16,8 @@ impl Set {
             Self::Ranges(elements) => elements.is_empty(),
             Self::Pairs(elements) => elements.is_empty(),
             Self::Devices(elements) => elements.is_empty(),
+            Self::PacketRates(elements) => elements.is_empty(),
+            Self::ConnectionLimits(elements) => elements.is_empty(),
         }
     }
 
@@ -23,16 +28,22 @@ impl Set {
             Self::Ranges(_) => "set of ranges",
             Self::Pairs(_) => "set of address pairs",
             Self::Devices(_) => "set of devices",
+            Self::PacketRates(_) => "set of packet rates",
+            Self::ConnectionLimits(_) => "set of connection limits",
         }
     }
 
-    /// The elements that `other`, of the same kind, has not; none where there are no such.
+    /// The elements that `other`, of the same kind, has not, or has with another limit; none where there are no such.
     pub(crate) fn minus(&self, other: &Self) -> Option<Self> {
         let rest = match (self, other) {
             (Self::Addresses(here), Self::Addresses(there)) => Self::Addresses(here - there),
             (Self::Ranges(here), Self::Ranges(there)) => Self::Ranges(here - there),
             (Self::Pairs(here), Self::Pairs(there)) => Self::Pairs(here - there),
             (Self::Devices(here), Self::Devices(there)) => Self::Devices(here - there),
+            (Self::PacketRates(here), Self::PacketRates(there)) => Self::PacketRates(map_minus(here, there)),
+            (Self::ConnectionLimits(here), Self::ConnectionLimits(there)) => {
+                Self::ConnectionLimits(map_minus(here, there))
+            }
             _ => self.clone(),
         };
         (!rest.is_empty()).then_some(rest)
@@ -45,6 +56,8 @@ impl Set {
             (Self::Ranges(here), Self::Ranges(more)) => here.extend(more),
             (Self::Pairs(here), Self::Pairs(more)) => here.extend(more),
             (Self::Devices(here), Self::Devices(more)) => here.extend(more.iter().cloned()),
+            (Self::PacketRates(here), Self::PacketRates(more)) => here.extend(more),
+            (Self::ConnectionLimits(here), Self::ConnectionLimits(more)) => here.extend(more),
             _ => {}
         }
     }
@@ -56,6 +69,10 @@ impl Set {
             (Self::Ranges(here), Self::Ranges(fewer)) => remove_all(here, fewer),
             (Self::Pairs(here), Self::Pairs(fewer)) => remove_all(here, fewer),
             (Self::Devices(here), Self::Devices(fewer)) => remove_all(here, fewer),
+            (Self::PacketRates(here), Self::PacketRates(fewer)) => here.retain(|addr, _| !fewer.contains_key(addr)),
+            (Self::ConnectionLimits(here), Self::ConnectionLimits(fewer)) => {
+                here.retain(|addr, _| !fewer.contains_key(addr));
+            }
             _ => {}
         }
     }
@@ -66,4 +83,21 @@ fn remove_all<T: Ord>(here: &mut BTreeSet<T>, fewer: &BTreeSet<T>) {
     for element in fewer {
         here.remove(element);
     }
+}
+
+fn map_minus<K: Ord + Copy, V: PartialEq + Copy>(here: &BTreeMap<K, V>, there: &BTreeMap<K, V>) -> BTreeMap<K, V> {
+    here.iter().filter(|(key, value)| there.get(key) != Some(value)).map(|(key, value)| (*key, *value)).collect()
+}
+
+/// An address of `more` that is in `here`, whatever its limit.
+pub(super) fn shared<'a, V>(here: &BTreeMap<Ipv4Addr, V>, more: &'a BTreeMap<Ipv4Addr, V>) -> Option<&'a Ipv4Addr> {
+    more.keys().find(|addr| here.contains_key(addr))
+}
+
+/// An address of `fewer` that is not in `here` with the same limit.
+pub(super) fn lacking<'a, V: PartialEq>(
+    here: &BTreeMap<Ipv4Addr, V>,
+    fewer: &'a BTreeMap<Ipv4Addr, V>,
+) -> Option<&'a Ipv4Addr> {
+    fewer.iter().find(|(addr, limit)| here.get(addr) != Some(limit)).map(|(addr, _)| addr)
 }

@@ -108,7 +108,7 @@ fn what_the_kernel_would_refuse_is_refused_with_its_name() {
         (set_chain("x", chain([dnat(0)])), "chain x chooses a backend out of 0"),
         (
             set_chain("x", matching("none")),
-            "chain x looks up none, and there is no set of addresses or ranges of that name",
+            "chain x looks up none, and there is no set of addresses, ranges or limits of that name",
         ),
         (
             set_chain("svc-1", chain([Action::Jump("first".into())])),

@@ -146,7 +146,7 @@ impl RuleSet {
             return Ok(());
         };
         let expected = match fields.as_slice() {
-            [Field::SourceAddress | Field::DestinationAddress] => "set of addresses or ranges",
+            [Field::SourceAddress | Field::DestinationAddress] => "set of addresses, ranges or limits",
             [Field::SourceAddress | Field::DestinationAddress, Field::SourceAddress | Field::DestinationAddress] => {
                 "set of address pairs"
             }
@@ -154,7 +154,9 @@ impl RuleSet {
             _ => "set for these fields",
         };
         let fits = match self.sets.get(name) {
-            Some(Set::Addresses(_) | Set::Ranges(_)) => expected == "set of addresses or ranges",
+            Some(Set::Addresses(_) | Set::Ranges(_) | Set::PacketRates(_) | Set::ConnectionLimits(_)) => {
+                expected == "set of addresses, ranges or limits"
+            }
             Some(Set::Pairs(_)) => expected == "set of address pairs",
             Some(Set::Devices(_)) => expected == "set of devices",
             None => false,

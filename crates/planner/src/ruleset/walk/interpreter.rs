@@ -278,6 +278,7 @@ fn contains(set: Option<&Set>, addrs: &[Ipv4Addr]) -> bool {
         (Some(Set::Addresses(elements)), [addr]) => elements.contains(addr),
         (Some(Set::Ranges(ranges)), [addr]) => ranges.iter().any(|range| range.contains(addr)),
         (Some(Set::Pairs(pairs)), [first, second]) => pairs.contains(&(*first, *second)),
+        // One packet alone exceeds no limit.
         _ => false,
     }
 }

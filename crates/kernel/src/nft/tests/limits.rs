@@ -1,0 +1,177 @@
+//! Limits of pods' packets and connections, with real traffic.
+
+use std::{
+    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    time::{Duration, Instant},
+};
+
+use podnet_model::{
+    LinkName,
+    limits::{Limits, PacketRate, PodLimits},
+};
+use podnet_planner::{limits::rules, ruleset::diff};
+
+use super::super::*;
+use crate::{
+    netlink::RtSocket,
+    pod_interface::PodInterface,
+    sysctl,
+    testing::{TestNs, eventually, mac},
+};
+
+const TABLE: &str = "podnet-limits";
+const LIMITED: Ipv4Addr = Ipv4Addr::new(10, 233, 64, 1);
+const BURST: u32 = 50;
+const OTHER: Ipv4Addr = Ipv4Addr::new(10, 233, 64, 2);
+
+/// A node with a limited pod and another one.
+struct Lab {
+    node: TestNs,
+    limited: TestNs,
+    other: TestNs,
+    socket: NftSocket,
+}
+
+fn lab(tag: &str) -> Lab {
+    let node = TestNs::new(&format!("{tag}-node"));
+    sysctl::set(&node, "net.ipv4.ip_forward", "1").unwrap();
+    node.command("ip addr add 192.0.2.1/32 dev lo");
+    let mut route = RtSocket::open_in(&node).unwrap();
+    let pods = [(1, LIMITED), (2, OTHER)].map(|(number, addr)| {
+        let namespace = TestNs::new(&format!("{tag}-pod{number}"));
+        let interface = PodInterface {
+            netns: NetNs::clone(&namespace),
+            container_ifname: "eth0".into(),
+            host_ifname: LinkName::from(format!("pod{number}")),
+            addr: vec![addr.into()],
+            mtu: 1450,
+            pod_mac: mac(1, number),
+            host_mac: mac(2, number),
+        };
+        interface.create(&mut route).unwrap();
+        namespace
+    });
+    let [limited, other] = pods;
+    let socket = NftSocket::open_in(&node).unwrap();
+    Lab { node, limited, other, socket }
+}
+
+fn limits(packets: Option<u32>, connections: Option<u32>) -> Limits {
+    Limits { packets: packets.map(|rate| PacketRate { rate, burst: BURST }), connections, ..Limits::default() }
+}
+
+fn ingress(limits: Limits) -> PodLimits {
+    PodLimits { ingress: limits, ..PodLimits::default() }
+}
+
+fn egress(limits: Limits) -> PodLimits {
+    PodLimits { egress: limits, ..PodLimits::default() }
+}
+
+/// How many of ten packets a millisecond arrive within a second.
+fn arriving(from: &NetNs, to: &NetNs, addr: Ipv4Addr) -> usize {
+    let receiver = to.run(|| UdpSocket::bind((addr, 9))).unwrap().unwrap();
+    receiver.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let sender = from.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
+    let receiving = std::thread::spawn(move || (0..).take_while(|_| receiver.recv(&mut [0; 8]).is_ok()).count());
+    let end = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < end {
+        for _ in 0..10 {
+            let _ = sender.send_to(b"x", (addr, 9));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    receiving.join().unwrap()
+}
+
+#[test]
+fn packets_beyond_the_rate_are_lost_in_the_limited_direction_alone() {
+    let mut lab = lab("nft-packets");
+    for (limits, from, to, addr, back) in [
+        (ingress(limits(Some(200), None)), &lab.other, &lab.limited, LIMITED, OTHER),
+        (egress(limits(Some(200), None)), &lab.limited, &lab.other, OTHER, LIMITED),
+        (ingress(limits(Some(200), None)), &lab.node, &lab.limited, LIMITED, Ipv4Addr::new(192, 0, 2, 1)),
+    ] {
+        lab.socket.replace(TABLE, &rules::rules([(LIMITED, &limits)]).unwrap()).unwrap();
+        let arrived = arriving(from, to, addr);
+        // The burst makes up for a sender that is not served in time, which may also take a little more than its second.
+        assert!((190..=300).contains(&arrived), "{arrived} packets of {limits:?}");
+        let free = arriving(to, from, back);
+        assert!(free > 500, "{free} packets in the other direction of {limits:?}");
+    }
+    lab.socket.delete_table(TABLE).unwrap();
+    assert!(arriving(&lab.other, &lab.limited, LIMITED) > 500);
+}
+
+/// Connects with little patience: a refusal comes at once.
+fn connect(from: &NetNs, to: Ipv4Addr) -> std::io::Result<TcpStream> {
+    let to = SocketAddrV4::new(to, 80);
+    from.run(|| TcpStream::connect_timeout(&to.into(), Duration::from_secs(2))).unwrap()
+}
+
+#[test]
+fn connections_beyond_the_limit_are_refused_until_one_ends() {
+    let mut lab = lab("nft-connections");
+    let servers = [(&lab.limited, LIMITED), (&lab.other, OTHER)];
+    let _servers = servers.map(|(pod, addr)| pod.run(|| TcpListener::bind((addr, 80))).unwrap().unwrap());
+    for (limits, from, to) in [
+        (ingress(limits(None, Some(3))), &lab.other, LIMITED),
+        (egress(limits(None, Some(3))), &lab.limited, OTHER),
+        (ingress(limits(None, Some(3))), &lab.node, LIMITED),
+    ] {
+        lab.socket.replace(TABLE, &rules::rules([(LIMITED, &limits)]).unwrap()).unwrap();
+        let mut open: Vec<TcpStream> = (0..3).map(|_| connect(from, to).unwrap()).collect();
+        let refused = connect(from, to).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{limits:?}");
+        // A reset ends a connection on both sides at once.
+        rustix::net::sockopt::set_socket_linger(&open[0], Some(Duration::ZERO)).unwrap();
+        drop(open.remove(0));
+        eventually("a connection in place of the one that ended", || match connect(from, to) {
+            Ok(stream) => {
+                open.push(stream);
+                true
+            }
+            Err(_) => false,
+        });
+        assert!(connect(from, to).is_err(), "{limits:?}");
+        for stream in &open {
+            rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn limits_are_listed_in_words_and_changed_without_touching_those_of_others() {
+    let mut lab = lab("nft-limits");
+    let (one, other) = (ingress(limits(Some(200), Some(3))), egress(limits(Some(50), None)));
+    let before = rules::rules([(LIMITED, &one), (OTHER, &other)]).unwrap();
+    lab.socket.replace(TABLE, &before).unwrap();
+    let listing = lab.node.command("nft list ruleset");
+    for line in [
+        "elements = { 10.233.64.1 limit rate over 200/second",
+        "elements = { 10.233.64.1 ct count over 3 }",
+        "elements = { 10.233.64.2 limit rate over 50/second",
+        "ip saddr @packets-from drop comment \"more packets than the pod may have\"",
+        "ct state new ip daddr @connections-to jump refuse comment \"more connections than the pod may have\"",
+    ] {
+        assert!(listing.contains(line), "{line} is not in\n{listing}");
+    }
+    let state = |rules: &RuleSet| rules::state(rules).unwrap().to_string();
+    assert_eq!(lab.socket.element_count(TABLE, &state(&before)).unwrap(), 0);
+
+    // The connection is counted on while another pod's limit, and then its own pod's other limit, changes.
+    let _server = lab.limited.run(|| TcpListener::bind((LIMITED, 80))).unwrap().unwrap();
+    let _open: Vec<TcpStream> = (0..3).map(|_| connect(&lab.other, LIMITED).unwrap()).collect();
+    let changed = (ingress(limits(Some(300), Some(3))), egress(limits(Some(60), Some(9))));
+    let after = rules::rules([(LIMITED, &changed.0), (OTHER, &changed.1)]).unwrap();
+    lab.socket.apply(TABLE, &diff(&before, &after)).unwrap();
+    assert!(connect(&lab.other, LIMITED).is_err());
+    assert!(lab.socket.element_count(TABLE, &state(&before)).unwrap_err().is_missing());
+    assert_eq!(lab.socket.element_count(TABLE, &state(&after)).unwrap(), 0);
+    assert_eq!(lab.socket.element_count(TABLE, "packets-to").unwrap(), 1);
+    // Raised, it lets more in.
+    let raised = rules::rules([(LIMITED, &ingress(limits(None, Some(5))))]).unwrap();
+    lab.socket.apply(TABLE, &diff(&after, &raised)).unwrap();
+    connect(&lab.other, LIMITED).unwrap();
+    assert_eq!(lab.socket.element_count(TABLE, "packets-to").unwrap(), 0);
+}

@@ -1,0 +1,186 @@
+//! Limits of packets and connections, as rules: constant chains, and sets whose elements are the limited pods.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use podnet_model::limits::{Limits, PodLimits};
+
+use crate::ruleset::{Action, Chain, ChainKind, Field, Hook, HookPoint, Match, Rule, RuleName, RuleSet, Set};
+
+/// Before addresses are translated, after connections are known (`NF_IP_PRI_MANGLE`).
+const BEFORE_TRANSLATION: i32 = -150;
+/// Before other filters: what exceeds a limit need not bother them (`NF_IP_PRI_FILTER` less one).
+const BEFORE_FILTERS: i32 = -1;
+/// What the name of the set begins with that tells what is in force.
+const STATE: &str = "state-";
+
+/// The table for pods that are limited so, by their addresses; none where nobody is. IPv4 alone.
+///
+/// What comes from a pod is judged before routing and translation, so by what the pod sent. What goes to it is judged as it arrives
+/// there: forwarded, or sent by the node itself. Packets beyond the rate are lost as on a full link; connections beyond the limit are
+/// refused, so that their openers need not wait.
+///
+/// The table holds an empty set whose name is made of all limits. An agent that starts and finds it need change nothing, and so the
+/// connections that are open go on to be counted.
+#[must_use]
+pub fn rules<'a>(pods: impl IntoIterator<Item = (Ipv4Addr, &'a PodLimits)>) -> Option<RuleSet> {
+    let (mut from, mut to) = (Direction::default(), Direction::default());
+    for (addr, limits) in pods {
+        from.take(addr, &limits.egress);
+        to.take(addr, &limits.ingress);
+    }
+    if from.is_empty() && to.is_empty() {
+        return None;
+    }
+    let state = state_of(&(&from, &to));
+    let filter = |point, priority| Some(Hook { kind: ChainKind::Filter, point, priority });
+    let to_pods = || vec![rule([], Action::Jump("to-pods".into()), "limits of pods")];
+    let chains = [
+        ("from-pods", filter(HookPoint::Prerouting, BEFORE_TRANSLATION), exceeding(Field::SourceAddress, "from")),
+        ("forwarded", filter(HookPoint::Forward, BEFORE_FILTERS), to_pods()),
+        ("of-the-node", filter(HookPoint::Output, BEFORE_FILTERS), to_pods()),
+        ("to-pods", None, exceeding(Field::DestinationAddress, "to")),
+        ("refuse", None, vec![rule([], Action::Reject, "at once")]),
+    ];
+    let mut sets = BTreeMap::from([(state, Set::Addresses([].into()))]);
+    sets.extend(from.sets("from"));
+    sets.extend(to.sets("to"));
+    let chains = chains.into_iter().map(|(name, hook, rules)| (name.into(), Chain { hook, rules })).collect();
+    Some(RuleSet { chains, sets, ..RuleSet::default() })
+}
+
+/// The name of the set that is in the table exactly while these rules are.
+#[must_use]
+pub fn state(rules: &RuleSet) -> Option<&RuleName> {
+    rules.sets.keys().find(|name| name.starts_with(STATE))
+}
+
+/// Limits of one direction by pod.
+#[derive(Debug, Default)]
+struct Direction {
+    packets: BTreeMap<Ipv4Addr, podnet_model::limits::PacketRate>,
+    connections: BTreeMap<Ipv4Addr, u32>,
+}
+
+impl Direction {
+    fn take(&mut self, addr: Ipv4Addr, limits: &Limits) {
+        self.packets.extend(limits.packets.map(|rate| (addr, rate)));
+        self.connections.extend(limits.connections.map(|most| (addr, most)));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.packets.is_empty() && self.connections.is_empty()
+    }
+
+    fn sets(self, direction: &str) -> [(RuleName, Set); 2] {
+        [
+            (packets(direction), Set::PacketRates(self.packets)),
+            (connections(direction), Set::ConnectionLimits(self.connections)),
+        ]
+    }
+}
+
+fn packets(direction: &str) -> RuleName {
+    format!("packets-{direction}").into()
+}
+
+fn connections(direction: &str) -> RuleName {
+    format!("connections-{direction}").into()
+}
+
+fn exceeding(field: Field, direction: &str) -> Vec<Rule> {
+    let within = |set| Match::InSet { fields: vec![field], set };
+    vec![
+        rule([within(packets(direction))], Action::Drop, "more packets than the pod may have"),
+        rule(
+            [Match::ConnectionNew, within(connections(direction))],
+            // Not refused here: a refusal is two rules to the kernel, and each would count the connection.
+            Action::Jump("refuse".into()),
+            "more connections than the pod may have",
+        ),
+    ]
+}
+
+fn rule<const N: usize>(matches: [Match; N], action: Action, comment: &'static str) -> Rule {
+    Rule { matches: matches.into(), action, comment }
+}
+
+/// FNV-1a, which is the same in every version of podnet that has the same rules: what differs only costs a replacement.
+fn state_of(limits: &impl std::fmt::Debug) -> RuleName {
+    let hash = format!("{limits:?}")
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    format!("{STATE}{hash:016x}").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use podnet_model::{Protocol, limits::PacketRate};
+
+    use super::*;
+    use crate::ruleset::{
+        Edit, diff,
+        walk::{Direction, Host, Packet, Verdict, walk},
+    };
+
+    const POD: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+    const OTHER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+
+    fn limits(packets: Option<u32>, connections: Option<u32>) -> PodLimits {
+        let packets = packets.map(|rate| PacketRate { rate, burst: 5 });
+        PodLimits { ingress: Limits { packets, connections, ..Limits::default() }, ..PodLimits::default() }
+    }
+
+    #[test]
+    fn nobody_limited_needs_no_table_and_a_bandwidth_is_no_rule() {
+        assert_eq!(rules([]), None);
+        assert_eq!(rules([(POD, &PodLimits::default())]), None);
+    }
+
+    #[test]
+    fn the_rules_are_valid_and_constant_and_let_a_single_packet_pass() {
+        let (one, other) = (limits(Some(100), Some(3)), limits(None, Some(7)));
+        let few = rules([(POD, &one)]).unwrap();
+        let more = rules([(POD, &one), (OTHER, &other)]).unwrap();
+        assert_eq!(few.chains, more.chains);
+        more.validate().unwrap();
+        let packet = Packet::opening(OTHER, POD, Protocol::Tcp, 80);
+        assert_eq!(walk(&more, &packet, Direction::FromPod, &Host::new([])).verdict(), Some(Verdict::Accepted));
+    }
+
+    #[test]
+    fn a_changed_limit_changes_its_element_and_the_state_alone() {
+        let before = rules([(POD, &limits(Some(100), Some(3))), (OTHER, &limits(Some(5), None))]).unwrap();
+        let after = rules([(POD, &limits(Some(100), Some(4))), (OTHER, &limits(Some(5), None))]).unwrap();
+        assert_ne!(state(&before), state(&after));
+        let edits = diff(&before, &after);
+        let touched: Vec<String> = edits
+            .iter()
+            .map(|edit| match edit {
+                Edit::RemoveSet(name) => format!("-{}", &name[..5]),
+                Edit::AddSet(name, _) => format!("+{}", &name[..5]),
+                Edit::RemoveElements(name, set) => format!("-{name} {set:?}"),
+                Edit::AddElements(name, set) => format!("+{name} {set:?}"),
+                other => format!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(
+            touched,
+            [
+                "-state",
+                "+state",
+                "-connections-to ConnectionLimits({10.0.0.1: 3})",
+                "+connections-to ConnectionLimits({10.0.0.1: 4})"
+            ]
+        );
+        let mut changed = before;
+        changed.apply(&edits).unwrap();
+        assert_eq!(changed, after);
+    }
+
+    #[test]
+    fn the_state_depends_on_the_limits_and_not_on_their_order() {
+        let (one, other) = (limits(Some(100), None), limits(None, Some(7)));
+        assert_eq!(rules([(POD, &one), (OTHER, &other)]), rules([(OTHER, &other), (POD, &one)]));
+        assert_ne!(rules([(POD, &one)]), rules([(OTHER, &one)]));
+    }
+}
