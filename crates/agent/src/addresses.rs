@@ -223,13 +223,15 @@ impl Addresses {
     /// Everything on this node that holds an address.
     #[must_use]
     pub fn handles(&self) -> Vec<Handle> {
-        self.holders().into_iter().map(|holder| holder.handle).collect()
+        self.holders().into_iter().map(|(_, holder)| holder.handle).collect()
     }
 
-    /// Everything on this node that holds an address, and for whom.
+    /// Every address that something on this node holds, and for whom.
     #[must_use]
-    pub fn holders(&self) -> Vec<Holder> {
-        self.ipam().holders().filter(|(_, holder)| holder.node.is_none()).map(|(_, holder)| holder.clone()).collect()
+    pub fn holders(&self) -> Vec<(IpAddr, Holder)> {
+        let ipam = self.ipam();
+        let here = ipam.holders().filter(|(_, holder)| holder.node.is_none());
+        here.map(|(addr, holder)| (addr.0, holder.clone())).collect()
     }
 
     /// Waits until the journal takes nothing more; only a restart, which reads what is really there, helps then.

@@ -1,7 +1,7 @@
 //! CNI requests: a sandbox gets its address and interface, or loses them.
 //!
 //! - [`add`], [`remove`], [`check`]: what is done for one attachment
-//! - [`limit`]: how fast its traffic may be
+//! - [`limit`], [`limit_rules`]: how fast its traffic may be, how many packets and connections it may have
 //! - [`garbage`]: what is done for all of them
 //! - [`records`]: what was made for each, [`rules`]: what it may send and which ports lead to it
 
@@ -9,6 +9,7 @@ mod add;
 mod check;
 mod garbage;
 mod limit;
+mod limit_rules;
 mod records;
 mod remove;
 pub mod rules;
@@ -21,6 +22,7 @@ use std::{
 };
 
 pub use limit::{LimitError, Limited};
+use limit_rules::LimitRules;
 use podnet_kernel::{
     cni_wire::{Failure, Reply, Request, Verb, host_ifname},
     netlink::{NetlinkError, RtSocket},
@@ -53,6 +55,7 @@ pub struct Attachments {
     /// A runtime may give up an ADD and send DEL while the ADD still runs here: they take turns.
     turns: Arc<Turns<Handle>>,
     undertaker: Undertaker,
+    limit_rules: LimitRules,
 }
 
 /// A pod that got its address: the cluster is told later.
@@ -81,7 +84,8 @@ impl Attachments {
         let (sockets, turns) = (Mutex::default(), Arc::default());
         let records = Arc::new(Records::open(records));
         let undertaker = Undertaker::start(addresses.clone(), records.clone());
-        Self { addresses, pods, view, sockets, attached, tombstones, records, turns, undertaker }
+        let limit_rules = LimitRules::default();
+        Self { addresses, pods, view, sockets, attached, tombstones, records, turns, undertaker, limit_rules }
     }
 
     fn interface(&self, netns: NetNs, attachment: &Attachment, addr: IpAddr, pod_mac: Mac) -> PodInterface {

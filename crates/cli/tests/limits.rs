@@ -154,3 +154,52 @@ fn a_wrong_limit_keeps_the_pod_from_running_and_harms_nothing_else() {
     scenario.cluster.kubectl(&["delete", "pod", "limited", "wrong", "--now"]);
     scenario.await_shaping("nothing left", <[String]>::is_empty);
 }
+
+#[test]
+fn packets_and_connections_are_limited_live_and_go_with_the_pod() {
+    let scenario = Scenario::up();
+    let far = scenario.cluster.json(&["pod", "far"]);
+    let (addr, node) = (far["status"]["podIP"].as_str().unwrap(), far["spec"]["nodeName"].as_str().unwrap());
+    let tables = || {
+        let namespace = format!("podnet-{node}");
+        let output = Command::new("ip").args(["netns", "exec", &namespace, "nft", "list", "tables"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(!tables().contains("podnet-limits"));
+    // Ten a second and five at once: of 200 within 0.4 s no more than a tenth comes back.
+    let pings = || {
+        let report = scenario.cluster.exec(
+            "default",
+            "free",
+            &["sh", "-c", &format!("ping -q -i 0.002 -c 200 -W 1 {addr} || true")],
+        )?;
+        let received = report.split(',').nth(1).and_then(|part| part.split_whitespace().next()?.parse::<u32>().ok());
+        received.ok_or(report)
+    };
+    assert_eq!(pings(), Ok(200));
+    scenario.annotate("far", &["qos.projectcalico.org/ingressPacketRate=10"]);
+    eventually("packets are lost", SOON, || match pings()? {
+        received @ 1..=40 => Ok(received),
+        received => Err(format!("{received} of 200")),
+    });
+    // iperf3 needs two connections.
+    scenario.annotate(
+        "far",
+        &["qos.projectcalico.org/ingressPacketRate-", "qos.projectcalico.org/ingressMaxConnections=1"],
+    );
+    let iperf3 = || scenario.cluster.exec("default", "free", &["iperf3", "-t", "1", "-c", addr]);
+    eventually("the second connection is refused", SOON, || match iperf3() {
+        Err(output) if output.contains("refused") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert!(tables().contains("podnet-limits"));
+    scenario.annotate("far", &["qos.projectcalico.org/ingressMaxConnections=2"]);
+    eventually("two connections are enough", SOON, iperf3);
+    scenario.annotate("far", &["qos.projectcalico.org/ingressMaxConnections=0"]);
+    scenario.await_event("far", "the annotation qos.projectcalico.org/ingressMaxConnections is \"0\"");
+    scenario.cluster.kubectl(&["delete", "pod", "far", "--now"]);
+    eventually("the table goes with the last limited pod", SOON, || {
+        let tables = tables();
+        if tables.contains("podnet-limits") { Err(tables) } else { Ok(()) }
+    });
+}

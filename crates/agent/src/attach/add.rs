@@ -109,7 +109,7 @@ impl Attachments {
                 Failure::new(Failure::JOURNAL, format!("cannot keep the record of {}: {error}", attachment.handle))
             })
         });
-        made.and_then(|()| self.limit_new(attachment, &limits)).inspect_err(|_| {
+        made.and_then(|()| self.limit_new(attachment, interface.addr.first(), &limits)).inspect_err(|_| {
             self.unmake(attachment);
             let _ = self.records.remove(&attachment.handle);
         })

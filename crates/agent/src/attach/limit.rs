@@ -1,10 +1,11 @@
 //! Limits of pods' traffic: in force before the pod runs, changed with its annotations, mended where others broke them.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use podnet_kernel::{
     cni_wire::{Failure, Request, host_ifname},
     netlink::{NetlinkError, RtSocket},
+    nft::NftError,
     tc,
 };
 use podnet_model::{LinkName, Pod, PodKey, limits::PodLimits, limits::capability};
@@ -15,7 +16,7 @@ use podnet_planner::{
 use serde_json::Value;
 use tracing::{info, warn};
 
-use super::{Attachment, Attachments, add::Asker, chain};
+use super::{Attachment, Attachments, add::Asker, chain, limit_rules::counts};
 
 /// Why a pod's limits stay as they were.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,9 @@ pub enum LimitError {
         /// Why.
         source: NetlinkError,
     },
+    /// The rules could not be changed.
+    #[error("cannot limit the packets and connections of pods")]
+    Rules(#[from] NftError),
 }
 
 /// What became of a pod's changed limits.
@@ -59,6 +63,8 @@ pub(super) fn wished_limits(request: &Request, pod: Option<&Pod>) -> Result<PodL
 /// The limits of an attachment that is being made.
 pub(super) struct NewLimits {
     shaping: Shaping,
+    /// Its packets or connections are limited.
+    counted: bool,
     /// What is to be remembered: a value of the capability.
     pub(super) kept: Value,
 }
@@ -73,18 +79,54 @@ impl Attachments {
         };
         let kept = beyond_annotations(&annotated, &asker.given);
         let kept = if kept.is_empty() { Value::Null } else { capability::value(&kept) };
-        Ok(NewLimits { shaping: shaping(&effective(&annotated, &asker.given), self.pods.wanted_mtu()), kept })
+        let counted = counts(&annotated.ingress) || counts(&annotated.egress);
+        Ok(NewLimits { shaping: shaping(&effective(&annotated, &asker.given), self.pods.wanted_mtu()), counted, kept })
     }
 
     /// Puts limits of a new interface in force. Nothing is there yet: no need to look.
-    pub(super) fn limit_new(&self, attachment: &Attachment, limits: &NewLimits) -> Result<(), Failure> {
+    pub(super) fn limit_new(
+        &self,
+        attachment: &Attachment,
+        addr: Option<&IpAddr>,
+        limits: &NewLimits,
+    ) -> Result<(), Failure> {
         let host = &attachment.host_ifname;
         let steps = steps(&limits.shaping, &Found::default());
-        if steps.is_empty() {
-            return Ok(());
-        }
-        self.looking(host, |socket| tc::apply(socket, host, &steps))
+        let shaped = match steps.is_empty() {
+            true => Ok(()),
+            false => self.looking(host, |socket| tc::apply(socket, host, &steps)),
+        };
+        // The address may have been a limited pod's.
+        let stale = |addr: &IpAddr| matches!(addr, IpAddr::V4(addr) if self.limit_rules.mentions(*addr));
+        let counted = limits.counted || addr.is_some_and(stale);
+        shaped
+            .and_then(|()| if counted { self.set_rules() } else { Ok(()) })
             .map_err(|error| Failure::new(Failure::INTERFACE, chain(&error)))
+    }
+
+    /// Limits packets and connections as the annotations of all pods that are attached say now.
+    fn set_rules(&self) -> Result<(), LimitError> {
+        Ok(self.limit_rules.set(|known| {
+            let limited = self.addresses.holders().into_iter().filter_map(|(addr, holder)| {
+                let IpAddr::V4(addr) = addr else { return None };
+                let limits = match self.annotated(&holder.pod, &holder.uid) {
+                    Some(Ok(limits)) => limits,
+                    // Wrong, or of a pod that is about to go: those of before stay.
+                    Some(Err(_)) | None => known.get(&addr)?.clone(),
+                };
+                Some((addr, limits))
+            });
+            limited.collect()
+        })?)
+    }
+
+    /// Takes the limits of an address that is about to be free out of the rules.
+    pub(super) fn forget_rules(&self, addr: IpAddr) {
+        if let IpAddr::V4(addr) = addr
+            && let Err(error) = self.limit_rules.forget(addr)
+        {
+            warn!(%addr, error = &error as &dyn std::error::Error, "limits of a pod that is gone not removed; it is tried again");
+        }
     }
 
     /// Brings a pod's attachments to what its annotations say now.
@@ -93,12 +135,13 @@ impl Attachments {
     ///
     /// When the kernel refuses; the rounds try again.
     pub fn limit_again(&self, pod: &PodKey) -> Result<Limited, LimitError> {
-        for holder in self.addresses.holders().into_iter().filter(|holder| holder.pod == *pod) {
+        for (_, holder) in self.addresses.holders().into_iter().filter(|(_, holder)| holder.pod == *pod) {
             if let Some(Err(reason)) = self.annotated(pod, &holder.uid) {
                 return Ok(Limited::Refused { uid: holder.uid, reason });
             }
             self.reshape(&holder)?;
         }
+        self.set_rules()?;
         Ok(Limited::InForce)
     }
 
@@ -109,7 +152,8 @@ impl Attachments {
     ///
     /// When the kernel cannot be asked; what can be mended is.
     pub fn mend_limits(&self) -> Result<(), LimitError> {
-        let holders: Vec<(LinkName, Holder)> = self.addresses.holders().into_iter().filter_map(named).collect();
+        let holders: Vec<(LinkName, Holder)> =
+            self.addresses.holders().into_iter().filter_map(|(_, holder)| named(holder)).collect();
         let hosts: Vec<LinkName> = holders.iter().map(|(host, _)| host.clone()).collect();
         let observed = self.looking(&"all pods".into(), |socket| tc::observe(socket, &hosts))?;
         for (host, holder) in &holders {
@@ -124,13 +168,14 @@ impl Attachments {
             info!(device = %stray, "device for the traffic of a pod that is gone removed");
             self.looking(stray, |socket| tc::remove_stray(socket, stray))?;
         }
-        Ok(())
+        self.limit_rules.verify()?;
+        self.set_rules()
     }
 
     /// Whether an attachment's limits are as they should be, in words where not.
     pub(super) fn check_limits(&self, attachment: &Attachment) -> Result<Option<String>, LimitError> {
-        let holder = self.addresses.holders().into_iter().find(|holder| holder.handle == attachment.handle);
-        let Some(wanted) = holder.and_then(|holder| self.wanted(&holder)) else { return Ok(None) };
+        let holder = self.addresses.holders().into_iter().find(|(_, holder)| holder.handle == attachment.handle);
+        let Some(wanted) = holder.and_then(|(_, holder)| self.wanted(&holder)) else { return Ok(None) };
         let found = self.looking(&attachment.host_ifname, |socket| tc::find(socket, &attachment.host_ifname))?;
         let differs = found.is_some_and(|found| !steps(&wanted, &found).is_empty());
         Ok(differs.then(|| "its traffic is not limited as asked".to_owned()))

@@ -77,6 +77,9 @@ impl Attachments {
     /// What is found missing from now on is no damage, and the pod's ports of the node are free for the next one.
     fn leave(&self, attachment: &Attachment) {
         self.pods.leaving(&attachment.host_ifname);
+        if let Some(addr) = self.addresses.of(&attachment.handle) {
+            self.forget_rules(addr);
+        }
         if let Err(error) = self.pods.rules().remove(&attachment.handle) {
             let error = &error as &dyn std::error::Error;
             warn!(error, "rules of a pod not removed; they are with the next change");
