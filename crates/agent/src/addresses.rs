@@ -16,7 +16,7 @@ use podnet_client::blocks::{BlockError, Blocks, Claim};
 use podnet_model::{BlockCidr, Change, NodeName};
 use podnet_planner::ipam::{
     AllocationRequest, ClaimCandidate, Decision, Handle, Holder, IpamConfig, IpamError, JournalRecord, LoanCandidate,
-    Moment, NodeIpam,
+    Moment, NodeIpam, Wish,
 };
 use tokio::{sync::Notify, time::timeout};
 use tracing::{info, warn};
@@ -28,6 +28,8 @@ use crate::{
 
 /// How long a request may wait for a block, its own claim and others' before it: the API server is near, and the runtime waits.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a pod may wait for the address that it had before.
+const STICKY_PATIENCE: Duration = Duration::from_secs(3);
 /// For the question who holds an address that cannot be given.
 const HOLDER_PATIENCE: Duration = Duration::from_secs(3);
 /// Claims for one assignment. Each lost one means that another node was faster.
@@ -142,7 +144,7 @@ impl Addresses {
     /// Takes a change of pools, blocks and this node's labels in.
     pub fn learn(&self, change: &Change) {
         self.ipam().apply(change);
-        self.note_asked(change);
+        self.note_block(change);
     }
 
     /// Gives an address, durable when this returns. The same handle gets the same address again. It waits for the disk and, where a
@@ -152,7 +154,20 @@ impl Addresses {
     ///
     /// When there is none to give, or it cannot be remembered.
     pub fn assign(&self, request: &AllocationRequest<'_>) -> Result<Given, AssignError> {
-        self.assign_or_say(request).map_err(|error| self.naming_holder(error))
+        let kept = request.wish.sticky.as_ref().and_then(|_| self.ipam().sticky_address(&request.pod));
+        let Some(kept) = kept.filter(|_| request.wish.addrs.is_empty()) else {
+            return self.assign_by(request, Instant::now() + CLAIM_PATIENCE).map_err(|error| self.naming_holder(error));
+        };
+        match self.assign_by(request, Instant::now() + STICKY_PATIENCE) {
+            Err(error) if !matches!(error, AssignError::Journal(_)) => {
+                // Better another address than none: the node that has its block may be dead.
+                let error = &error as &dyn std::error::Error;
+                warn!(pod = %request.pod, %kept, error, "pod does not get the address that it had before, but another");
+                let wish = Wish { sticky: None, ..request.wish.clone() };
+                self.assign(&AllocationRequest { wish: &wish, ..request.clone() })
+            }
+            assigned => assigned,
+        }
     }
 
     /// Who has an address of another node's block only the API server knows; a pod's events are to say it.
@@ -165,9 +180,8 @@ impl Addresses {
         }
     }
 
-    fn assign_or_say(&self, request: &AllocationRequest<'_>) -> Result<Given, AssignError> {
-        // One deadline for all that this request waits for, so that a silent API server does not keep others from being served.
-        let deadline = Instant::now() + CLAIM_PATIENCE;
+    /// One deadline for all that this request waits for, so that a silent API server does not keep others from being served.
+    fn assign_by(&self, request: &AllocationRequest<'_>, deadline: Instant) -> Result<Given, AssignError> {
         for _ in 0..CLAIMS {
             match self.try_assign(request)? {
                 Outcome::Assigned(given) => return Ok(given),

@@ -29,7 +29,7 @@ use podnet_kernel::{
     netns::NetNs,
     pod_interface::{PodInterface, PodInterfaceError},
 };
-use podnet_model::{LinkName, Mac, PodKey};
+use podnet_model::{LinkName, Mac, PodKey, pod::StickyOwner};
 use podnet_planner::ipam::Handle;
 use records::{Record, Records};
 use tokio::sync::mpsc;
@@ -67,6 +67,8 @@ pub struct Attached {
     pub uid: Arc<str>,
     /// Its address.
     pub addr: IpAddr,
+    /// Whose pod it is, where the next pod of this name is to have the address again.
+    pub sticky: Option<StickyOwner>,
 }
 
 impl Attachments {

@@ -151,7 +151,13 @@ impl Housekeeping {
         while let Some(pod) = attached.recv().await {
             for attempt in 1..=PUBLISH_ATTEMPTS {
                 let addrs = [pod.addr];
-                let published = node::publish_pod_address(&self.client, &pod.pod, &pod.uid, &addrs);
+                let published = async {
+                    node::publish_pod_address(&self.client, &pod.pod, &pod.uid, &addrs).await?;
+                    match &pod.sticky {
+                        Some(owner) => node::publish_sticky_address(&self.client, &pod.pod, owner, pod.addr).await,
+                        None => Ok(()),
+                    }
+                };
                 let Err(error) = in_time(published).await else { break };
                 warn!(pod = %pod.pod, attempt, error = &*error as &dyn Error, "pod's address not published");
                 sleep(RETRY).await;

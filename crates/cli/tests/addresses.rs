@@ -101,6 +101,7 @@ fn nodes_borrow_from_each_other_and_blocks_of_nodes_that_are_gone_come_back() {
         }
     });
 
+    a_stateful_pod_keeps_its_address(&cluster);
     cluster.apply("apiVersion: crd.projectcalico.org/v1\nkind: IPAMConfig\nmetadata: {name: default}\nspec: {strictAffinity: true}");
     cluster.apply(&pod("borrower", "node3", &from_pool("small")));
     await_event(&cluster, "borrower", "from which strictAffinity forbids to borrow");
@@ -154,6 +155,22 @@ fn what_is_wrong_is_named_and_mended(cluster: &Cluster) {
         "pnpeer",
     ];
     assert!(Command::new("ip").args(in_node2).status().unwrap().success());
+    // A lie that changes how many addresses are free, and an object that is gone, are noticed by the agent itself.
+    cluster.kubectl(&[
+        "patch",
+        "ipamblock",
+        "10-77-0-0-30",
+        "--type=merge",
+        "-p",
+        r#"{"spec": {"allocations": [null, null, null, null]}}"#,
+    ]);
+    cluster.kubectl(&["delete", "ipamblock", "10-77-0-4-30"]);
+    eventually("the objects say again what is", SOON, || {
+        match [held(cluster, "10-77-0-0-30"), held(cluster, "10-77-0-4-30")] {
+            [1, 1] => Ok(()),
+            held => Err(format!("{held:?}")),
+        }
+    });
     let lie = r#"{"spec": {"allocations": [null, null, null, 0]}}"#;
     cluster.kubectl(&["patch", "ipamblock", "10-77-0-0-30", "--type=merge", "-p", lie]);
     let found = ipam(cluster, &["check"]).unwrap_err();
@@ -193,6 +210,31 @@ fn a_pool_is_split(cluster: &Cluster) {
     cluster.apply(&pod("late", "node2", &from_pool("small-1")));
     cluster.await_ready(&["late"], SOON);
     assert!(["10.77.0.5", "10.77.0.6", "10.77.0.7"].contains(&&*address(cluster, "late")));
+}
+
+/// The embedded API serves no StatefulSets; to the nodes its pods are pods that name it as their owner.
+fn a_stateful_pod_keeps_its_address(cluster: &Cluster) {
+    let db = |node: &str| {
+        let owner = "ownerReferences: [{apiVersion: apps/v1, kind: StatefulSet, name: db, uid: s}], annotations";
+        pod("db-0", node, "ipam.podnet.io/sticky: 'true'").replacen("annotations", owner, 1)
+    };
+    cluster.apply(&db("node1"));
+    cluster.await_ready(&["db-0"], SOON);
+    let before = address(cluster, "db-0");
+    eventually("the address is kept", SOON, || {
+        let kept = cluster.kubectl(&["get", "stickyaddresses"]);
+        if kept.contains("db-0") && kept.contains(&before) { Ok(()) } else { Err(kept) }
+    });
+    let owner = &cluster.json(&["stickyaddress", "db-0"])["metadata"]["ownerReferences"][0];
+    assert_eq!((&owner["kind"], &owner["name"], &owner["uid"]), (&"StatefulSet".into(), &"db".into(), &"s".into()));
+    cluster.kubectl(&["delete", "pod", "db-0"]);
+    // On another node it is borrowed from the one that it was on.
+    cluster.apply(&db("node2"));
+    cluster.await_ready(&["db-0"], SOON);
+    assert_eq!(address(cluster, "db-0"), before);
+    reaches(cluster, "a", "db-0");
+    cluster.kubectl(&["delete", "pod", "db-0"]);
+    cluster.kubectl(&["delete", "stickyaddress", "db-0"]);
 }
 
 /// ADD and DEL of a known pod, as a runtime sends them, while the API server does not answer.

@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
+    Api, Client, ResourceExt,
+    api::{Patch, PatchParams, PostParams},
 };
-use podnet_model::{NodeName, PodKey};
+use podnet_model::{NodeName, PodKey, crd::StickyAddress, pod::StickyOwner};
 use serde_json::json;
 use tokio::time::sleep;
 use tracing::info;
@@ -94,5 +94,28 @@ pub async fn publish_pod_address(
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+/// Keeps a pod's address for the next pod of its name.
+///
+/// # Errors
+///
+/// When the API server cannot be reached or refuses.
+pub async fn publish_sticky_address(
+    client: &Client,
+    pod: &PodKey,
+    owner: &StickyOwner,
+    addr: IpAddr,
+) -> Result<(), kube::Error> {
+    let api = Api::<StickyAddress>::namespaced(client.clone(), pod.namespace.as_str());
+    let mut object = StickyAddress::of(pod, owner, &addr.to_string());
+    match api.get_opt(&pod.name).await? {
+        Some(found) if found.spec == object.spec && found.owner_references() == object.owner_references() => Ok(()),
+        Some(found) => {
+            object.metadata.resource_version = found.metadata.resource_version;
+            api.replace(&pod.name, &PostParams::default(), &object).await.map(|_| ())
+        }
+        None => api.create(&PostParams::default(), &object).await.map(|_| ()),
     }
 }

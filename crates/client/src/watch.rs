@@ -32,7 +32,7 @@ use kube::{
 pub use pauses::Pauses;
 use podnet_model::{
     Change, NodeName,
-    crd::{FelixConfiguration, IPAMBlock, IPAMConfig, IPPool, IPReservation},
+    crd::{FelixConfiguration, IPAMBlock, IPAMConfig, IPPool, IPReservation, StickyAddress},
 };
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
@@ -68,7 +68,7 @@ pub struct Interest {
     pub pools: bool,
     /// IPAMBlocks.
     pub blocks: bool,
-    /// Namespaces, IPReservations and the IPAMConfig: who may draw from which pool.
+    /// Namespaces, IPReservations, StickyAddresses and the IPAMConfig: who may draw from which pool.
     pub ipam: bool,
     /// flannel's configuration and the FelixConfiguration: the way between nodes.
     pub ways: bool,
@@ -116,6 +116,7 @@ pub fn watch(client: Client, interest: Interest) -> mpsc::Receiver<Update> {
         watches.add::<Namespace>(all());
         watches.add::<IPReservation>(all());
         watches.add::<IPAMConfig>(all());
+        watches.add::<StickyAddress>(all());
     }
     if interest.ways {
         watches.add::<FelixConfiguration>(all().fields("metadata.name=default"));
@@ -281,6 +282,7 @@ impl Removal {
             Change::IpamSettings(_) => (8, "", "", None),
             Change::NetConf(namespace, _) => (9, namespace.as_str(), "", None),
             Change::Felix(_) => (10, "", "", None),
+            Change::Sticky(key, _) => (11, key.namespace.as_str(), &key.name, None),
         }
     }
 }

@@ -11,6 +11,7 @@ mod felix;
 mod lending;
 mod pool;
 mod reservation;
+mod sticky;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube_core::CustomResourceExt;
@@ -23,6 +24,7 @@ pub use felix::{FelixConfiguration, FelixConfigurationSpec};
 pub use lending::{Ask, LendingRequest, REQUESTS, requests, set_requests};
 pub use pool::{ALLOWED_USES, ASSIGNMENT_MODES, ENCAP_MODES, IPPool, IPPoolSpec, SPLIT_OF};
 pub use reservation::{IPAMConfig, IPAMConfigSpec, IPReservation, IPReservationSpec};
+pub use sticky::{STICKY, StickyAddress, StickyAddressSpec};
 
 /// The definitions of all these types, ready to be applied to an API server.
 #[must_use]
@@ -35,6 +37,7 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
         IPAMConfig::crd(),
         IPReservation::crd(),
         FelixConfiguration::crd(),
+        StickyAddress::crd(),
     ]
 }
 

@@ -40,6 +40,17 @@ pub struct AddressRequest {
     pub addrs_no_ipam: Vec<IpAddr>,
     /// `ipv4pools`: pools by name or CIDR, in order of preference.
     pub ipv4_pools: Vec<Arc<str>>,
+    /// `ipam.podnet.io/sticky`: the address that the pod of this name had before, for as long as this StatefulSet is there.
+    pub sticky: Option<StickyOwner>,
+}
+
+/// The StatefulSet that a pod is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StickyOwner {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its `metadata.uid`.
+    pub uid: Arc<str>,
 }
 
 /// Why a pod's annotations cannot be honoured.
@@ -60,6 +71,20 @@ pub enum InvalidRequest {
         first: &'static str,
         /// The other.
         second: &'static str,
+    },
+    /// The pod's name is not that of an earlier one.
+    #[error("the annotation {annotation} is for pods of a StatefulSet, whose names come back")]
+    NotSticky {
+        /// The annotation.
+        annotation: &'static str,
+    },
+    /// It is neither true nor false.
+    #[error("the annotation {annotation} is {value:?}; it must be \"true\" or \"false\"")]
+    Boolean {
+        /// The annotation.
+        annotation: &'static str,
+        /// Its value.
+        value: String,
     },
     /// It is no JSON list of strings.
     #[error("the annotation {annotation} is {value:?}; it must be a JSON list of strings: {reason}")]

@@ -23,6 +23,7 @@ mod journal;
 mod ledger;
 mod lending;
 mod occupancy;
+mod sticky;
 mod wish;
 
 use std::{
@@ -45,6 +46,7 @@ pub use occupancy::{Occupancy, OccupancyError};
 pub use wish::{PoolList, PoolSource, Wish};
 
 use ledger::Ledger;
+use sticky::Sticky;
 
 /// A moment of the wall clock, since freed addresses rest over restarts: milliseconds since 1970-01-01 UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,6 +86,8 @@ pub struct NodeIpam {
     pools: BTreeMap<PoolName, Pool>,
     /// By IPReservation: ranges that only pods get who ask for an address of them.
     reserved: BTreeMap<Arc<str>, Vec<Ipv4Net>>,
+    /// Addresses that pods of these names get again, and others only when they ask for them.
+    sticky: Sticky,
     settings: IpamSettings,
     /// All blocks of the cluster and their owners, as far as the API told; this node's own are always among them.
     known: BTreeMap<Ipv4Net, Known>,
@@ -118,6 +122,7 @@ impl NodeIpam {
             nodes: BTreeSet::new(),
             pools: BTreeMap::new(),
             reserved: BTreeMap::new(),
+            sticky: Sticky::default(),
             settings: IpamSettings::default(),
             known: BTreeMap::new(),
             leaving: BTreeSet::new(),
@@ -150,6 +155,7 @@ impl NodeIpam {
                     .insert(Arc::clone(name), reservation.ranges.iter().copied().filter_map(claims::v4).collect());
             }
             Change::Reservation(name, None) => drop(self.reserved.remove(name)),
+            Change::Sticky(pod, addr) => self.sticky.set(pod, *addr),
             Change::IpamSettings(settings) => self.settings = settings.unwrap_or_default(),
             Change::Block(..)
             | Change::Pod(..)
@@ -174,7 +180,8 @@ impl NodeIpam {
             self.ensure_unheld(addr)?;
             return Ok(self.assign(addr, request));
         }
-        if let Some(addr) = wanted(&request.wish.addrs)? {
+        let before = request.wish.sticky.as_ref().and_then(|_| self.sticky.of(&request.pod));
+        if let Some(addr) = wanted(&request.wish.addrs)?.or(before) {
             return match self.room_for(addr) {
                 Ok(Some(candidate)) => Ok(Decision::NeedBlock(candidate)),
                 Ok(None) => Ok(self.assign(addr, request)),

@@ -118,14 +118,20 @@ impl Addresses {
         Ok(Given { addr: IpAddr::V4(addr), anew: true })
     }
 
-    /// Notes that other nodes ask for addresses of an own block.
-    pub(super) fn note_asked(&self, change: &Change) {
-        if let Change::Block(cidr, Some(block)) = change
-            && block.is_asked
-            && block.owner.as_ref() == Some(&self.node)
-        {
+    /// Notes that other nodes ask for addresses of an own block; and that the block's object says other than the journal, or is gone,
+    /// so that it is written anew.
+    pub(super) fn note_block(&self, change: &Change) {
+        let Change::Block(cidr, block) = change else { return };
+        if block.as_ref().is_some_and(|block| block.owner.as_ref() != Some(&self.node)) {
+            return;
+        }
+        if block.as_ref().is_some_and(|block| block.is_asked) {
             self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(*cidr);
             self.ask.notify_one();
+        }
+        let free = self.ipam().occupancy_of(*cidr).map(|occupancy| occupancy.free.len());
+        if free.is_some_and(|free| block.as_ref().is_none_or(|block| block.free != free)) {
+            self.changed(Some(*cidr));
         }
     }
 

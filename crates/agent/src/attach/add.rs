@@ -51,10 +51,11 @@ impl Attachments {
         if self.pods.made(interface.host_end(), Some(request.netns_path.clone().into())) {
             self.fit_mtu();
         }
-        let Asker { pod, uid, in_cluster, .. } = asker;
+        let Asker { pod, uid, in_cluster, wish, .. } = asker;
         info!(%pod, %addr, interface = %attachment.host_ifname, elapsed_us = elapsed_us(started), "pod attached");
         // The annotation is for people and tools: where the queue is full it is left out rather than the pod kept waiting.
-        if in_cluster && self.attached.try_send(Attached { pod: pod.clone(), uid, addr }).is_err() {
+        if in_cluster && self.attached.try_send(Attached { pod: pod.clone(), uid, addr, sticky: wish.sticky }).is_err()
+        {
             warn!(%pod, "too many pods at once; the address of this one is not published");
         }
         Ok(result(request, &interface, addr, &wishes))

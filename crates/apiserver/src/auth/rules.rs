@@ -85,6 +85,7 @@ const WRITE: &[&str] = &["create", "update", "patch"];
 const CHANGE: &[&str] = &["update", "patch"];
 const ANY: &[&str] = &["*"];
 const CALICO: &str = "crd.projectcalico.org";
+const PODNET: &str = "ipam.podnet.io";
 
 #[rustfmt::skip]
 const RULES: &[Rule] = &[
@@ -95,7 +96,7 @@ const RULES: &[Rule] = &[
     Rule { who: Who::Group(NODES), verbs: READ, on: On::Any, resources: &[
         ("", "nodes"), ("", "pods"), ("", "services"), ("", "endpoints"), ("", "namespaces"),
         ("discovery.k8s.io", "endpointslices"), ("coordination.k8s.io", "leases"),
-        ("apiextensions.k8s.io", "customresourcedefinitions"), (CALICO, "*")] },
+        ("apiextensions.k8s.io", "customresourcedefinitions"), (CALICO, "*"), (PODNET, "*")] },
     Rule { who: Who::Group(NODES), verbs: &["get"], on: On::UsedByOwnPods, resources: &[
         ("", "secrets"), ("", "configmaps"), ("", "serviceaccounts")] },
     Rule { who: Who::Group(NODES), verbs: READ, on: On::NetConf, resources: &[("", "configmaps")] },
@@ -109,6 +110,8 @@ const RULES: &[Rule] = &[
     Rule { who: Who::Group(NODES), verbs: WRITE, resources: &[("coordination.k8s.io", "leases")], on: On::OwnLease },
     Rule { who: Who::Group(NODES), verbs: ANY, on: On::Any, resources: &[
         (CALICO, "ipamblocks"), (CALICO, "blockaffinities"), (CALICO, "ipamhandles")] },
+
+    Rule { who: Who::Group(NODES), verbs: WRITE, resources: &[(PODNET, "stickyaddresses")], on: On::Any },
 
     Rule { who: Who::Account("kube-system", "coredns"), verbs: READ, on: On::Any, resources: &[
         ("", "services"), ("", "endpoints"), ("", "namespaces"), ("", "pods"), ("", "nodes"),

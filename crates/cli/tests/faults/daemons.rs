@@ -112,8 +112,18 @@ fn killed_while_pods_start_and_stop(processes: &[&str]) {
         });
         await_all_available(&cluster);
     }
+    await_agreement(&cluster);
     cluster.apply(&many(0));
     await_held(&cluster, "everything of the pods is gone", &before);
+    await_agreement(&cluster);
+}
+
+/// Waits until the blocks' objects, the journals, the interfaces and the pods agree on every address.
+fn await_agreement(cluster: &Cluster) {
+    eventually("everything agrees", SOON, || {
+        let output = cluster.podnet(&["ipam", "check"]);
+        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stdout).into_owned()) }
+    });
 }
 
 /// The process ids of daemons, once all of them run: after several deaths in a row the supervisor waits before it starts one again.

@@ -10,7 +10,7 @@ use kube::Resource;
 use podnet_model::{
     self as model, BlockCidr, Change, PodKey, ServiceKey, SliceKey,
     convert::Invalid,
-    crd::{FelixConfiguration, IPAMBlock, IPAMConfig, IPPool, IPReservation},
+    crd::{FelixConfiguration, IPAMBlock, IPAMConfig, IPPool, IPReservation, StickyAddress},
 };
 use serde::de::DeserializeOwned;
 
@@ -142,5 +142,22 @@ impl Watched for ConfigMap {
 
     fn gone(&self) -> Option<Change> {
         Some(Change::NetConf(self.meta().namespace.as_deref()?.into(), None))
+    }
+}
+
+impl Watched for StickyAddress {
+    fn present(&self) -> Result<Change, Invalid> {
+        let key = self.key().unwrap_or_else(|| PodKey::new("", ""));
+        let addr = self.spec.address.parse().map_err(|_| Invalid::Value {
+            object: format!("StickyAddress {key}"),
+            field: "spec.address".to_owned(),
+            value: self.spec.address.clone(),
+            allowed: "an IPv4 address".to_owned(),
+        })?;
+        Ok(Change::Sticky(key, Some(addr)))
+    }
+
+    fn gone(&self) -> Option<Change> {
+        Some(Change::Sticky(self.key()?, None))
     }
 }

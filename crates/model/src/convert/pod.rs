@@ -7,9 +7,9 @@ use k8s_openapi::api::core::v1 as api;
 
 use super::{Invalid, Object};
 use crate::{
-    Pod, PodKey,
+    Pod, PodKey, crd,
     limits::{self, PodLimits},
-    pod::{AddressRequest, InvalidRequest},
+    pod::{AddressRequest, InvalidRequest, StickyOwner},
 };
 
 /// The annotation that asks for exactly these addresses: a JSON list.
@@ -56,7 +56,22 @@ fn request(object: &Object<'_>) -> Result<AddressRequest, InvalidRequest> {
     if !addrs.is_empty() && !addrs_no_ipam.is_empty() {
         return Err(InvalidRequest::Both { first: IP_ADDRS, second: IP_ADDRS_NO_IPAM });
     }
-    Ok(AddressRequest { addrs, addrs_no_ipam, ipv4_pools: pools(object)? })
+    Ok(AddressRequest { addrs, addrs_no_ipam, ipv4_pools: pools(object)?, sticky: sticky(object)? })
+}
+
+/// The StatefulSet that the pod is of, where it is to keep its address.
+fn sticky(object: &Object<'_>) -> Result<Option<StickyOwner>, InvalidRequest> {
+    match object.annotation(crd::STICKY).map(str::trim) {
+        None | Some("" | "false") => return Ok(None),
+        Some("true") => {}
+        Some(other) => {
+            return Err(InvalidRequest::Boolean { annotation: crd::STICKY, value: other.to_owned() });
+        }
+    }
+    let owners = object.meta.owner_references.as_deref().unwrap_or_default();
+    let set = owners.iter().find(|owner| owner.kind == "StatefulSet" && owner.api_version.starts_with("apps/"));
+    let set = set.ok_or(InvalidRequest::NotSticky { annotation: crd::STICKY })?;
+    Ok(Some(StickyOwner { name: Arc::from(&*set.name), uid: Arc::from(&*set.uid) }))
 }
 
 /// The addresses of an annotation, at most one of each family.

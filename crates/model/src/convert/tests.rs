@@ -101,6 +101,7 @@ fn a_pod_with_good_annotations_asks_for_what_they_say() {
         pod.request.unwrap(),
         AddressRequest {
             addrs_no_ipam: Vec::new(),
+            sticky: None,
             addrs: vec!["10.233.65.177".parse().unwrap()],
             ipv4_pools: vec!["my.ippool-1".into(), "10.200.0.0/24".into()],
         }
@@ -367,4 +368,22 @@ fn a_wrong_net_conf_json_is_refused_with_field_value_and_what_is_allowed() {
     assert!(
         net_conf("{").unwrap_err().starts_with(&format!(r#"{prefix} is "{{"; it must be flannel's configuration"#))
     );
+}
+
+#[test]
+fn an_address_is_kept_for_pods_of_a_stateful_set_only() {
+    let pod = |sticky: &str, kind: &str| {
+        let pod = serde_json::json!({
+            "metadata": {"name": "db-0", "namespace": "test", "uid": "u", "annotations": {crd::STICKY: sticky},
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": kind, "name": "db", "uid": "s"}]},
+        });
+        let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(pod).unwrap();
+        Pod::try_from(&pod).unwrap().request.map(|request| request.sticky.map(|owner| owner.name.to_string()))
+    };
+    assert_eq!(pod("true", "StatefulSet"), Ok(Some("db".to_owned())));
+    assert_eq!(pod("false", "StatefulSet"), Ok(None));
+    let error = pod("true", "ReplicaSet").unwrap_err().to_string();
+    assert_eq!(error, "the annotation ipam.podnet.io/sticky is for pods of a StatefulSet, whose names come back");
+    let error = pod("yes", "StatefulSet").unwrap_err().to_string();
+    assert_eq!(error, "the annotation ipam.podnet.io/sticky is \"yes\"; it must be \"true\" or \"false\"");
 }

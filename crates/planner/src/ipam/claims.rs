@@ -264,11 +264,12 @@ impl NodeIpam {
 
     /// Whether only pods that ask for this address get it.
     pub(super) fn is_reserved(&self, addr: Ipv4Addr) -> bool {
-        self.reserved.values().flatten().any(|range| range.contains(&addr))
+        self.reserved.values().flatten().any(|range| range.contains(&addr)) || self.sticky.touches(addr.into())
     }
 
     fn is_all_reserved(&self, block: Ipv4Net) -> bool {
-        let touched = self.reserved.values().flatten().any(|range| range.contains(&block) || block.contains(range));
+        let touched = self.reserved.values().flatten().any(|range| range.contains(&block) || block.contains(range))
+            || self.sticky.touches(block);
         touched && ledger::addresses(block).all(|addr| self.is_reserved(addr))
     }
 

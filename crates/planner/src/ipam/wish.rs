@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 use podnet_model::{
     Namespace, NamespaceScope,
     labels::Labels,
-    pod::{AddressRequest, InvalidRequest},
+    pod::{AddressRequest, InvalidRequest, StickyOwner},
 };
 
 /// What is asked of IPAM for one pod. Of the fields that are set the first counts.
@@ -17,6 +17,8 @@ pub struct Wish {
     pub addrs: Vec<IpAddr>,
     /// An address of the first of these pools that has one.
     pub pools: Option<PoolList>,
+    /// The address that a pod of this name had before, where there is one; for pods of this StatefulSet.
+    pub sticky: Option<StickyOwner>,
     /// The labels of the pod's namespace: without any of the above, an address of a pool that selects them.
     pub namespace_labels: Labels,
 }
@@ -66,9 +68,10 @@ impl Wish {
         conflist: &[Arc<str>],
     ) -> Result<Self, InvalidRequest> {
         let namespace_labels = namespace.map(|scope| Arc::clone(&scope.labels)).unwrap_or_default();
-        let wish = Self { namespace_labels, ..Self::default() };
+        let wish = Self { namespace_labels, sticky: pod.sticky.clone(), ..Self::default() };
         if !pod.addrs_no_ipam.is_empty() || !pod.addrs.is_empty() {
-            return Ok(Self { addrs_no_ipam: pod.addrs_no_ipam.clone(), addrs: pod.addrs.clone(), ..wish });
+            let (addrs_no_ipam, addrs) = (pod.addrs_no_ipam.clone(), pod.addrs.clone());
+            return Ok(Self { addrs_no_ipam, addrs, sticky: None, ..wish });
         }
         let list = |source, names: &[Arc<str>]| Some(PoolList { source, names: names.to_vec() });
         let pools = match namespace {

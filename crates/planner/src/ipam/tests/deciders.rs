@@ -87,3 +87,21 @@ fn a_node_has_no_more_blocks_than_the_limit() {
     limit(&mut ipam, 2);
     assert_eq!(any(&mut ipam, "e", START).unwrap(), "10.0.0.4");
 }
+
+#[test]
+fn a_sticky_address_is_for_the_pod_of_that_name_and_for_who_asks_for_it() {
+    let mut ipam = small();
+    ipam.apply(&Change::Sticky(PodKey::new("test", "db-0"), Some(Ipv4Addr::new(10, 0, 0, 1))));
+    let owner = podnet_model::pod::StickyOwner { name: "db".into(), uid: "s".into() };
+    let sticky = Wish { sticky: Some(owner), ..Wish::default() };
+    assert_eq!(any(&mut ipam, "a", START).unwrap(), "10.0.0.0");
+    assert_eq!(any(&mut ipam, "b", START).unwrap(), "10.0.0.2");
+    assert_eq!(assigned(&mut ipam, "db-1", &sticky, START).unwrap(), "10.0.0.3", "it had none before");
+    assert_eq!(assigned(&mut ipam, "db-0", &sticky, START).unwrap(), "10.0.0.1");
+    release(&mut ipam, "db-0", START).unwrap();
+    assert_eq!(any(&mut ipam, "c", later(120)).unwrap(), "10.0.0.4", "not even when it has rested");
+    assert_eq!(assigned(&mut ipam, "db-0", &sticky, later(120)).unwrap(), "10.0.0.1");
+    ipam.apply(&Change::Sticky(PodKey::new("test", "db-0"), None));
+    release(&mut ipam, "db-0", later(120)).unwrap();
+    assert_eq!(any(&mut ipam, "d", later(240)).unwrap(), "10.0.0.1");
+}
