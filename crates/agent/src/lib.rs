@@ -15,6 +15,7 @@ pub mod addresses;
 pub mod attach;
 pub mod conflist;
 pub mod dns;
+mod fault;
 pub mod health;
 pub mod housekeeping;
 pub mod journal;
@@ -161,6 +162,7 @@ fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> AgentErr
 ///
 /// When something that it cannot do without is missing; what may pass (an API server that is away) is waited for.
 pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
+    fault::heed(&config.state_dir);
     let client = match &config.kubeconfig {
         Some(path) => connect::from_kubeconfig(path).await?,
         None => connect::in_cluster()?,

@@ -23,7 +23,10 @@ use super::{
     Attached, Attachment, Attachments, chain, limit::wished_limits, missing_namespace, pod_mac, records::Record,
     rules::RulesError,
 };
-use crate::addresses::{AssignError, Given};
+use crate::{
+    addresses::{AssignError, Given},
+    fault,
+};
 
 /// How long the watch may lag behind the runtime's.
 const POD_PATIENCE: Duration = Duration::from_secs(5);
@@ -38,7 +41,9 @@ impl Attachments {
         let _ = fs::remove_file(self.tombstone(&attachment));
         let wishes = Wishes::parse(&request.config, &request.args)?;
         let asker = self.asker(request, &wishes)?;
+        fault::point("add-begun");
         let (addr, anew) = self.address(&attachment, &asker)?;
+        fault::point("add-assigned");
         let mac = wishes.mac.unwrap_or_else(|| pod_mac(addr));
         let interface = self.interface(netns, &attachment, addr, mac);
         if let Err(failure) = self.attach(request, &attachment, &interface, &wishes, &asker) {
@@ -51,6 +56,7 @@ impl Attachments {
         if self.pods.made(interface.host_end(), Some(request.netns_path.clone().into())) {
             self.fit_mtu();
         }
+        fault::point("add-done");
         let Asker { pod, uid, in_cluster, wish, .. } = asker;
         info!(%pod, %addr, interface = %attachment.host_ifname, elapsed_us = elapsed_us(started), "pod attached");
         // The annotation is for people and tools: where the queue is full it is left out rather than the pod kept waiting.
@@ -98,6 +104,7 @@ impl Attachments {
         let limits = self.new_limits(asker)?;
         let network = request.config["name"].as_str().unwrap_or_default().to_owned();
         self.make(interface, attachment)?;
+        fault::point("add-made");
         let record = Record {
             network,
             addr: interface.addr[0],
@@ -106,10 +113,12 @@ impl Attachments {
             bandwidth: limits.kept.clone(),
         };
         let made = self.open_ports(attachment, &record).and_then(|()| {
+            fault::point("add-ruled");
             self.records.put(&attachment.handle, record).map_err(|error| {
                 Failure::new(Failure::JOURNAL, format!("cannot keep the record of {}: {error}", attachment.handle))
             })
         });
+        fault::point("add-recorded");
         made.and_then(|()| self.limit_new(attachment, interface.addr.first(), &limits)).inspect_err(|_| {
             self.unmake(attachment);
             let _ = self.records.remove(&attachment.handle);

@@ -27,7 +27,7 @@ use podnet_planner::ipam::Handle;
 use tracing::{info, warn};
 
 use super::{Attachment, Attachments, chain, records::Records};
-use crate::{addresses::Addresses, turns::Turn};
+use crate::{addresses::Addresses, fault, turns::Turn};
 
 /// Removals that wait; a DEL beyond them waits itself.
 const BACKLOG: usize = 256;
@@ -40,13 +40,17 @@ impl Attachments {
     /// Begins to remove what is there of an attachment. When this returns, nothing reaches it, and its removal is certain.
     pub(super) fn detach(&self, attachment: Attachment) -> Result<(), Failure> {
         let turn = self.turns.take(attachment.handle.clone());
+        fault::point("del-begun");
         self.leave(&attachment);
+        fault::point("del-ruled");
         if let Some(addr) = self.addresses.of(&attachment.handle) {
             let cut_off = self.with_socket(&attachment.host_ifname, |socket| Ok(pod_interface::cut_off(socket, addr)));
             if let Ok(Err(error)) | Err(pod_interface::PodInterfaceError::Check { source: error, .. }) = cut_off {
                 warn!(%addr, error = &error as &dyn std::error::Error, "the route is removed with the interface only");
             }
+            fault::point("del-cut-off");
             if let Ok(tombstone) = self.leave_tombstone(&attachment) {
+                fault::point("del-certain");
                 self.undertaker.bury(Burial { attachment, tombstone, _turn: turn });
                 return Ok(());
             }
@@ -124,6 +128,7 @@ fn forget(addresses: &Addresses, records: &Records, attachment: &Attachment) -> 
     if let Err(error) = records.remove(&attachment.handle) {
         warn!(%error, %interface, "record of an attachment that is gone not removed");
     }
+    fault::point("burial-unrecorded");
     let freed = addresses
         .release(&attachment.handle)
         .map_err(|error| Failure::new(Failure::JOURNAL, format!("cannot free the address: {}", chain(&error))))?;
@@ -172,9 +177,13 @@ fn work(waiting: &Receiver<Burial>, addresses: &Addresses, records: &Records) {
             warn!(error, "pods' interfaces not removed; it is tried again");
             continue;
         }
+        fault::point("burial-removed");
         for Burial { attachment, tombstone, _turn } in burials {
             match forget(addresses, records, &attachment) {
-                Ok(()) => drop(fs::remove_file(tombstone)),
+                Ok(()) => {
+                    fault::point("burial-freed");
+                    let _ = fs::remove_file(tombstone);
+                }
                 Err(failure) => warn!(handle = %attachment.handle, failure.msg, "it is tried again"),
             }
         }

@@ -1,16 +1,18 @@
 //! The CNI plugin as runtimes execute it, with the agent of a running node.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod faults;
 mod ports;
 mod specification;
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
-use podnet_testnet::{Cluster, cni::Conflist};
+use podnet_testnet::cni::Conflist;
 use serde_json::Value;
 
 const PODNET: &str = env!("CARGO_BIN_EXE_podnet");
@@ -20,11 +22,15 @@ const SOON: Duration = Duration::from_secs(30);
 
 /// The configuration that the agent of `node1` wrote, as a runtime reads it.
 fn conflist(version: &str) -> Conflist {
-    let text = std::fs::read("/run/podnet/nodes/node1/net.d/10-podnet.conflist").unwrap();
+    conflist_of("node1", version)
+}
+
+fn conflist_of(node: &str, version: &str) -> Conflist {
+    let text = fs::read(format!("/run/podnet/nodes/{node}/net.d/10-podnet.conflist")).unwrap();
     let written: Value = serde_json::from_slice(&text).unwrap();
     let plugins = written["plugins"].as_array().unwrap().clone();
     let mut list = Conflist::new(Path::new(PODNET), version, written["name"].as_str().unwrap(), plugins);
-    list.node = Some(NODE.to_owned());
+    list.node = Some(format!("podnet-{node}"));
     list
 }
 
@@ -91,11 +97,27 @@ fn address(result: &Value) -> String {
     last.split('/').next().unwrap().to_owned()
 }
 
-/// What the node's agent holds for sandboxes of this test, by their ids.
-fn held(cluster: &Cluster, id: &str) -> Vec<String> {
-    let _ = cluster;
-    let mut held = Vec::new();
-    let journal = std::fs::read_to_string("/var/lib/podnet/nodes/node1/agent/addresses.journal").unwrap();
+/// What the agent of a node holds for a sandbox, once removals that DEL was answered for are done.
+fn held(id: &str) -> Vec<String> {
+    held_on("node1", id)
+}
+
+fn held_on(node: &str, id: &str) -> Vec<String> {
+    let deadline = std::time::Instant::now() + Duration::from_secs(5);
+    loop {
+        let held = held_now(node, id);
+        // A removal is under way for some tens of milliseconds; what is held for longer stays.
+        let under_way = fs::exists(format!("/var/lib/podnet/nodes/{node}/agent/tombstones/{id}@eth0")).unwrap();
+        if !under_way || std::time::Instant::now() > deadline {
+            return held;
+        }
+        std::thread::yield_now();
+    }
+}
+
+fn held_now(node: &str, id: &str) -> Vec<String> {
+    let state = format!("/var/lib/podnet/nodes/{node}/agent");
+    let journal = fs::read_to_string(format!("{state}/addresses.journal")).unwrap();
     let mut given = std::collections::BTreeSet::new();
     for line in journal.lines() {
         let fields: Vec<&str> = line.split(' ').collect();
@@ -105,8 +127,8 @@ fn held(cluster: &Cluster, id: &str) -> Vec<String> {
             _ => false,
         };
     }
-    held.extend(given.into_iter().map(|addr| format!("address {addr}")));
-    for entry in std::fs::read_dir("/var/lib/podnet/nodes/node1/agent/attachments").into_iter().flatten().flatten() {
+    let mut held: Vec<String> = given.into_iter().map(|addr| format!("address {addr}")).collect();
+    for entry in fs::read_dir(format!("{state}/attachments")).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.contains(&format!("{id}@")) {
             held.push(format!("record {name}"));

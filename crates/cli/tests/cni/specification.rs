@@ -7,18 +7,18 @@ use crate::{PODNET, SOON, Sandbox, address, conflist, held, on_node, plugin};
 
 #[test]
 fn the_plugin_does_what_the_specification_says() {
-    let cluster = Cluster::up(PODNET, &["--nodes", "1"]);
-    each_version_has_its_own_results(&cluster);
-    an_add_twice_or_of_a_taken_name_harms_nothing(&cluster);
+    let _cluster = Cluster::up(PODNET, &["--nodes", "1"]);
+    each_version_has_its_own_results();
+    an_add_twice_or_of_a_taken_name_harms_nothing();
     check_sees_damage_and_lets_later_plugins_change_what_they_may();
-    a_namespace_that_is_gone_is_deleted_all_the_same(&cluster);
-    garbage_is_collected_in_its_own_network(&cluster);
+    a_namespace_that_is_gone_is_deleted_all_the_same();
+    garbage_is_collected_in_its_own_network();
     the_runtime_chooses_address_mac_and_resolver();
-    what_is_wrong_is_refused(&cluster);
-    without_an_agent(&cluster);
+    what_is_wrong_is_refused();
+    without_an_agent();
 }
 
-fn each_version_has_its_own_results(cluster: &Cluster) {
+fn each_version_has_its_own_results() {
     for version in ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
         let (list, sandbox) = (conflist(version), Sandbox::new("version"));
         let result = list.add("version", &sandbox.path(), "eth0").done();
@@ -39,12 +39,12 @@ fn each_version_has_its_own_results(cluster: &Cluster) {
             _ => drop(list.check("version", &sandbox.path(), "eth0", &result).done()),
         }
         let _ = list.del("version", &sandbox.path(), "eth0", &result).done();
-        assert_eq!(held(cluster, "version"), [""; 0]);
+        assert_eq!(held("version"), [""; 0]);
         assert!(sandbox.try_run(&["ip", "link", "show", "eth0"]).is_err());
     }
 }
 
-fn an_add_twice_or_of_a_taken_name_harms_nothing(cluster: &Cluster) {
+fn an_add_twice_or_of_a_taken_name_harms_nothing() {
     let (list, sandbox) = (conflist("1.1.0"), Sandbox::new("twice"));
     let first = list.add("twice", &sandbox.path(), "eth0").done();
     let (code, message) = list.add("twice", &sandbox.path(), "eth0").refused();
@@ -53,7 +53,7 @@ fn an_add_twice_or_of_a_taken_name_harms_nothing(cluster: &Cluster) {
     // Another container that is given the same sandbox by mistake.
     let (_, message) = list.add("other", &sandbox.path(), "eth0").refused();
     assert!(message.contains("eth0 already"), "{message}");
-    assert_eq!(held(cluster, "other"), [""; 0]);
+    assert_eq!(held("other"), [""; 0]);
     on_node(&["ping", "-c1", "-W3", &address(&first)]);
     let _ = list.check("twice", &sandbox.path(), "eth0", &first).done();
 
@@ -71,7 +71,7 @@ fn an_add_twice_or_of_a_taken_name_harms_nothing(cluster: &Cluster) {
     for _ in 0..2 {
         let _ = list.del("twice", &again.path(), "eth0", &result).done();
     }
-    assert_eq!(held(cluster, "twice"), [""; 0]);
+    assert_eq!(held("twice"), [""; 0]);
     let _ = list.del("never-seen", "", "eth0", &Value::Null).done();
 }
 
@@ -109,19 +109,19 @@ fn check_sees_damage_and_lets_later_plugins_change_what_they_may() {
     let _ = list.del("check", &sandbox.path(), "eth0", &result).done();
 }
 
-fn a_namespace_that_is_gone_is_deleted_all_the_same(cluster: &Cluster) {
+fn a_namespace_that_is_gone_is_deleted_all_the_same() {
     let (list, sandbox) = (conflist("1.1.0"), Sandbox::new("gone"));
     let result = list.add("gone", &sandbox.path(), "eth0").done();
     let path = sandbox.path();
     drop(sandbox);
-    assert_eq!(held(cluster, "gone").len(), 2, "the address is kept until DEL");
+    assert_eq!(held("gone").len(), 2, "the address is kept until DEL");
     let (code, message) = list.check("gone", &path, "eth0", &result).refused();
     assert!(code == 4 && message.contains(&path), "{message}");
     let _ = list.del("gone", &path, "eth0", &result).done();
-    assert_eq!(held(cluster, "gone"), [""; 0]);
+    assert_eq!(held("gone"), [""; 0]);
 }
 
-fn garbage_is_collected_in_its_own_network(cluster: &Cluster) {
+fn garbage_is_collected_in_its_own_network() {
     let list = conflist("1.1.0");
     let mut other = list.clone();
     other.name = "other".to_owned();
@@ -142,13 +142,13 @@ fn garbage_is_collected_in_its_own_network(cluster: &Cluster) {
     assert!(valid.len() > 1, "the cluster's DNS runs");
     let valid: Vec<(&str, &str)> = valid.iter().map(|(id, ifname)| (id.as_str(), ifname.as_str())).collect();
     let _ = list.gc(&valid).done();
-    assert_eq!(held(cluster, &kept.name).len(), 2);
-    assert_eq!(held(cluster, &stray.name), [""; 0]);
-    assert_eq!(held(cluster, &others.name).len(), 2);
+    assert_eq!(held(&kept.name).len(), 2);
+    assert_eq!(held(&stray.name), [""; 0]);
+    assert_eq!(held(&others.name).len(), 2);
     assert!(stray.try_run(&["ip", "link", "show", "eth0"]).is_err());
     let _ = other.gc(&[]).done();
-    assert_eq!(held(cluster, &others.name), [""; 0]);
-    assert_eq!(held(cluster, &kept.name).len(), 2);
+    assert_eq!(held(&others.name), [""; 0]);
+    assert_eq!(held(&kept.name).len(), 2);
     for _ in 0..2 {
         let _ = list.del(&kept.name, &kept.path(), "eth0", &Value::Null).done();
     }
@@ -179,7 +179,7 @@ fn the_runtime_chooses_address_mac_and_resolver() {
     let _ = list.del("wishes", &sandbox.path(), "eth0", &result).done();
 }
 
-fn what_is_wrong_is_refused(cluster: &Cluster) {
+fn what_is_wrong_is_refused() {
     let (list, sandbox) = (conflist("1.1.0"), Sandbox::new("wrong"));
     let mut misspelt = list.clone();
     misspelt.plugins[0]["tombstone"] = json!("/x");
@@ -198,7 +198,7 @@ fn what_is_wrong_is_refused(cluster: &Cluster) {
     let mut args = list.clone();
     args.args = "COLOUR=red".to_owned();
     assert_eq!(args.add("wrong", &sandbox.path(), "eth0").refused().0, 4);
-    assert_eq!(held(cluster, "wrong"), [""; 0]);
+    assert_eq!(held("wrong"), [""; 0]);
     assert_eq!(sandbox.run(&["ip", "-o", "link"]).lines().count(), 1, "just lo");
     let gc = [("CNI_COMMAND", "GC")];
     let config = json!({"cniVersion": "1.1.0", "name": "podnet", "type": "podnet-cni", "socket": list.plugins[0]["socket"], "tombstones": list.plugins[0]["tombstones"]});
@@ -206,7 +206,7 @@ fn what_is_wrong_is_refused(cluster: &Cluster) {
 }
 
 /// The agent is stopped, and comes back.
-fn without_an_agent(cluster: &Cluster) {
+fn without_an_agent() {
     let (list, sandbox) = (conflist("1.1.0"), Sandbox::new("alone"));
     let _ = list.status().done();
     let result = list.add("alone", &sandbox.path(), "eth0").done();
@@ -221,7 +221,7 @@ fn without_an_agent(cluster: &Cluster) {
     let _ = list.del("alone", &sandbox.path(), "eth0", &result).done();
     assert!(sandbox.try_run(&["ip", "link", "show", "eth0"]).is_err(), "the plugin removes the interface by itself");
     std::fs::rename(&away, socket).unwrap();
-    eventually("the tombstone is buried", SOON, || match held(cluster, "alone") {
+    eventually("the tombstone is buried", SOON, || match held("alone") {
         left if left.is_empty() => Ok(()),
         left => Err(format!("{left:?}")),
     });
