@@ -81,6 +81,8 @@ pub struct AgentConfig {
     pub without_lost_nodes: bool,
     /// Services' addresses, so that unassigned ones are refused at once.
     pub service_cidr: Option<Ipv4Net>,
+    /// Where plugins that are made for flannel look for this node's part of the range.
+    pub subnet_file: PathBuf,
     /// Where health, metrics and configuration are served.
     pub health_address: SocketAddr,
 }
@@ -182,7 +184,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         let counts = counts.clone();
         move || counts.metrics()
     });
-    let ways = Arc::new(Ways::open(&config.keys())?);
+    let ways = Arc::new(Ways::open(&config.keys(), &config.subnet_file)?);
     let network =
         Network::start(&config, (finder, underlay), addresses.clone(), view.clone(), ways.clone(), counts, updates)?;
     tokio::pin!(shutdown);

@@ -9,19 +9,21 @@ use std::{
     collections::BTreeMap,
     convert::Infallible,
     error::Error,
-    path::Path,
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use kube::Client;
 use podnet_client::node::publish_annotations;
 use podnet_model::{NodeName, convert::WIREGUARD_PUBLIC_KEY, wireguard::KeyPair};
-use podnet_planner::overlay::Overlay;
+use podnet_planner::overlay::{FlannelWords, Overlay};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 pub use keyring::{Action, Keyring, KeyringError, LIFETIME, Wish};
 
@@ -37,16 +39,31 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Ways {
     keyring: Keyring,
     wish: watch::Sender<Wish>,
+    flannel: watch::Sender<Flannel>,
+    /// flannel's file (`subnet.env`).
+    subnet_file: PathBuf,
+}
+
+/// What flannel's nodes and programs are told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Flannel {
+    words: Option<FlannelWords>,
+    subnet_env: Option<String>,
 }
 
 impl Ways {
-    /// With the keys in that file; they are made where there are none.
+    /// With the keys in that file, which are made where there are none, and flannel's file at that place.
     ///
     /// # Errors
     ///
     /// When the file cannot be read or written.
-    pub fn open(keys: &Path) -> Result<Self, KeyringError> {
-        Ok(Self { keyring: Keyring::open(keys)?, wish: watch::Sender::new(Wish::default()) })
+    pub fn open(keys: &Path, subnet_file: &Path) -> Result<Self, KeyringError> {
+        Ok(Self {
+            keyring: Keyring::open(keys)?,
+            wish: watch::Sender::new(Wish::default()),
+            flannel: watch::Sender::new(Flannel::default()),
+            subnet_file: subnet_file.to_path_buf(),
+        })
     }
 
     /// The WireGuard keys that this node may be seen with.
@@ -59,10 +76,78 @@ impl Ways {
     pub fn learn(&self, overlay: &Overlay) {
         let wish = Wish { wanted: overlay.wants_wireguard(), shown: overlay.own_node().map(|node| node.wireguard_key) };
         self.wish.send_if_modified(|old| std::mem::replace(old, wish) != wish);
+        let flannel = Flannel { words: overlay.flannel_words(), subnet_env: overlay.subnet_env() };
+        self.flannel.send_if_modified(|old| {
+            let differs = *old != flannel;
+            *old = flannel;
+            differs
+        });
     }
 
-    /// Writes it to this node's object, whenever it differs.
+    /// Writes it to this node's object and to flannel's file, whenever it differs.
     pub async fn publish(&self, client: &Client, node: &NodeName) -> Infallible {
+        tokio::select! {
+            never = self.publish_key(client, node) => never,
+            never = self.publish_flannel(client, node) => never,
+        }
+    }
+
+    async fn publish_flannel(&self, client: &Client, node: &NodeName) -> Infallible {
+        let mut wanted = self.flannel.subscribe();
+        let (mut told, mut written) = (None, None);
+        loop {
+            let Flannel { words, subnet_env } = wanted.borrow_and_update().clone();
+            let mut done = Ok(());
+            if written != subnet_env {
+                done = tokio::task::block_in_place(|| self.write_subnet_file(subnet_env.as_deref()));
+                if done.is_ok() {
+                    written = subnet_env;
+                }
+            }
+            if let Some(words) = words.filter(|words| !words.shown || told.as_ref() != Some(&words.annotations)) {
+                let annotations = words.annotations.iter().map(|(key, value)| (*key, Some(value.clone()))).collect();
+                match in_time(publish_annotations(client, node, &annotations)).await {
+                    Ok(()) => told = Some(words.annotations),
+                    Err(error) => done = Err(error),
+                }
+            }
+            let pause = match done {
+                Ok(()) => ROUND,
+                Err(error) => {
+                    warn!(
+                        error = &*error as &dyn Error,
+                        "flannel's nodes and programs not told of this node; it is tried again"
+                    );
+                    sleep(RETRY).await;
+                    RETRY
+                }
+            };
+            let _ = timeout(pause, wanted.changed()).await;
+        }
+    }
+
+    /// Whole or not at all. What another flannel wrote is only ever replaced, and what podnet wrote goes with the configuration.
+    fn write_subnet_file(&self, content: Option<&str>) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let path = &self.subnet_file;
+        let Some(content) = content else {
+            return match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+                _ => Ok(()),
+            };
+        };
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        let new = path.with_extension("env.new");
+        fs::write(&new, content)?;
+        // Plugins of other users' making read it.
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o644))?;
+        fs::rename(&new, path)?;
+        info!(path = %path.display(), "flannel's file written");
+        Ok(())
+    }
+
+    async fn publish_key(&self, client: &Client, node: &NodeName) -> Infallible {
         let mut wishes = self.wish.subscribe();
         loop {
             let wish = *wishes.borrow_and_update();
@@ -84,9 +169,7 @@ impl Ways {
                     RETRY
                 }
             };
-            if timeout(pause, wishes.changed()).await.is_err() {
-                debug!("nothing new about the way to this node");
-            }
+            let _ = timeout(pause, wishes.changed()).await;
         }
     }
 

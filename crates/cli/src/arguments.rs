@@ -88,7 +88,7 @@ Examples:
     /// Run the node daemon: CNI, routes and Services of one node
     ///
     /// `podnet up` starts one for each of its nodes; on a real cluster it is the DaemonSet's container.
-    Agent(AgentOptions),
+    Agent(Box<AgentOptions>),
     /// Serve cluster DNS from a Corefile
     Dns(DnsOptions),
     /// Answer HTTP with the name of this pod: a backend to try Services with
@@ -260,6 +260,9 @@ pub(crate) struct AgentOptions {
     /// Services' addresses, so that unassigned ones are refused at once
     #[arg(long)]
     pub(crate) service_cidr: Option<Ipv4Net>,
+    /// Where plugins that are made for flannel look for this node's part of the range
+    #[arg(long, default_value = "/run/flannel/subnet.env")]
+    pub(crate) subnet_file: PathBuf,
     /// Health, metrics and configuration over HTTP
     #[arg(long, default_value = "127.0.0.1:9099")]
     pub(crate) health_address: SocketAddr,

@@ -86,6 +86,7 @@ pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
         no_nat_cidrs: options.non_masquerade_cidr,
         without_lost_nodes: options.drop_lost_nodes,
         service_cidr: options.service_cidr,
+        subnet_file: options.subnet_file,
         health_address: options.health_address,
     };
     run(async { Box::pin(podnet_agent::run(config, stopped()?)).await.doing(|| "the agent ended".into()) })

@@ -87,6 +87,10 @@ impl NodeLayout {
         self.run.join("agent.sock")
     }
 
+    pub(crate) fn subnet_file(&self) -> PathBuf {
+        self.run.join("flannel/subnet.env")
+    }
+
     pub(crate) fn conflists(&self) -> PathBuf {
         self.run.join("net.d")
     }

@@ -56,7 +56,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Supervisor => supervisor::run(),
         Command::Apiserver(options) => daemon::apiserver(options),
         Command::Node(options) => daemon::node(options),
-        Command::Agent(options) => daemon::agent(options),
+        Command::Agent(options) => daemon::agent(*options),
         Command::Dns(options) => daemon::dns(options),
         Command::Demoapp { arguments } => daemon::demoapp(arguments),
         Command::Pause { dir } => daemon::pause(&dir),

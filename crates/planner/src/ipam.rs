@@ -18,6 +18,7 @@ pub mod audit;
 mod claims;
 mod decision;
 mod error;
+mod flannel;
 mod handle;
 mod journal;
 mod ledger;
@@ -34,7 +35,9 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net};
-use podnet_model::{Block, BlockCidr, Change, IpamSettings, Loan, NodeName, PodAddr, Pool, PoolName, labels::Labels};
+use podnet_model::{
+    Block, BlockCidr, Change, IpamSettings, Loan, Namespace, NetConf, NodeName, PodAddr, Pool, PoolName, labels::Labels,
+};
 
 pub use decision::{AllocationRequest, Assignment, ClaimCandidate, Decision, Release};
 pub use error::IpamError;
@@ -89,6 +92,10 @@ pub struct NodeIpam {
     /// Addresses that pods of these names get again, and others only when they ask for them.
     sticky: Sticky,
     settings: IpamSettings,
+    /// flannel's configurations by namespace, this node's `spec.podCIDRs`, and the pool that comes of them.
+    net_confs: BTreeMap<Namespace, NetConf>,
+    pod_cidrs: Vec<IpNet>,
+    part: Option<PoolName>,
     /// All blocks of the cluster and their owners, as far as the API told; this node's own are always among them.
     known: BTreeMap<Ipv4Net, Known>,
     /// Blocks that were given up here and may still be in the API.
@@ -124,6 +131,9 @@ impl NodeIpam {
             reserved: BTreeMap::new(),
             sticky: Sticky::default(),
             settings: IpamSettings::default(),
+            net_confs: BTreeMap::new(),
+            pod_cidrs: Vec::new(),
+            part: None,
             known: BTreeMap::new(),
             leaving: BTreeSet::new(),
             ledger: Ledger::default(),
@@ -136,6 +146,8 @@ impl NodeIpam {
             Change::Node(name, node) => {
                 if *name == self.node {
                     self.labels = node.as_ref().map(|node| Arc::clone(&node.labels)).unwrap_or_default();
+                    self.pod_cidrs = node.as_ref().map(|node| node.pod_cidrs.clone()).unwrap_or_default();
+                    self.follow_flannel();
                 }
                 if node.is_some() {
                     self.nodes.insert(name.clone());
@@ -156,13 +168,19 @@ impl NodeIpam {
             }
             Change::Reservation(name, None) => drop(self.reserved.remove(name)),
             Change::Sticky(pod, addr) => self.sticky.set(pod, *addr),
+            Change::NetConf(namespace, conf) => {
+                match conf {
+                    Some(conf) => drop(self.net_confs.insert(namespace.clone(), *conf)),
+                    None => drop(self.net_confs.remove(namespace)),
+                }
+                self.follow_flannel();
+            }
             Change::IpamSettings(settings) => self.settings = settings.unwrap_or_default(),
             Change::Block(..)
             | Change::Pod(..)
             | Change::Service(..)
             | Change::Slice(..)
             | Change::Namespace(..)
-            | Change::NetConf(..)
             | Change::Felix(..) => {}
         }
     }

@@ -30,6 +30,7 @@
 
 mod damage;
 mod devices;
+mod flannel;
 mod problem;
 mod rules;
 mod state;
@@ -51,6 +52,7 @@ use podnet_model::{
 use crate::step::{RouteTarget, Step};
 
 pub use devices::Carrier;
+pub use flannel::FlannelWords;
 pub use problem::Problem;
 pub use state::{PeerEnd, State, diff};
 pub use vtep::vtep_mac;

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
 use podnet_kernel::{link, netlink::RtSocket, netns::NetNs};
@@ -52,12 +53,18 @@ pub(super) async fn gather(client: &Client, machines: &[Machine]) -> Result<Fact
     // Pods last: one that came meanwhile has its address in a journal that was read before, and is looked at again by `check`.
     let pods = list::<Pod>(client).await?;
     Ok(Facts {
-        pools: pools.iter().filter_map(|pool| pool.spec.cidr.parse().ok()).collect(),
+        pools: pools.iter().filter_map(|pool| pool.spec.cidr.parse().ok()).chain(parts(&nodes, &blocks)).collect(),
         blocks: blocks.iter().filter_map(published).collect(),
         nodes: nodes.iter().map(|node| NodeName::from(&node.name_any())).collect(),
         pods: pods.iter().filter_map(pod).collect(),
         local,
     })
+}
+
+/// Nodes' `spec.podCIDR`s that podnet gives addresses of, in flannel's mode: each is a block as a whole.
+fn parts<'a>(nodes: &'a [Node], blocks: &'a [IPAMBlock]) -> impl Iterator<Item = IpNet> + 'a {
+    let cidrs = nodes.iter().filter_map(|node| node.spec.as_ref()?.pod_cidr.as_ref());
+    cidrs.filter(|cidr| blocks.iter().any(|block| block.spec.cidr == **cidr)).filter_map(|cidr| cidr.parse().ok())
 }
 
 fn published(block: &IPAMBlock) -> Option<PublishedBlock> {

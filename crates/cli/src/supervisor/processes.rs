@@ -71,6 +71,7 @@ fn agent(cluster: &Cluster, place: &NodePlace) -> ProcessSpec {
     arguments.option("--state-dir", &files.agent_state().display());
     arguments.option("--socket", &files.socket().display());
     arguments.option("--cni-conf-dir", &files.conflists().display());
+    arguments.option("--subnet-file", &files.subnet_file().display());
     arguments.option("--underlay-device", &"eth0");
     arguments.option("--service-cidr", &cluster.service_cidr);
     arguments.spec()

@@ -137,7 +137,8 @@ impl NodeIpam {
             return list.names.iter().map(|name| self.named_pool(name, &list.source)).collect();
         }
         let selects = |pool: &&Pool| self.serves(pool) && pool.namespace_selector.matches(&wish.namespace_labels);
-        let serving = self.pools.values().filter(selects);
+        let part = self.pools.values().find(|pool| self.is_part(pool));
+        let serving = self.pools.values().filter(selects).filter(|pool| part.is_none_or(|part| part.name == pool.name));
         let pools: Vec<_> = serving.filter_map(|pool| Some((pool.clone(), v4(pool.cidr)?))).collect();
         if pools.is_empty() {
             let reason = |pool: &Pool| match (pool.cidr, pool.disabled) {

@@ -6,6 +6,7 @@ use super::*;
 
 mod deciders;
 mod durability;
+mod flannel;
 mod lending;
 
 const START: Moment = Moment(1_000_000);

@@ -52,16 +52,6 @@ impl Overlay {
         })
     }
 
-    /// The first address of the node's part of flannel's range, which flannel gives to its devices.
-    fn flannel_addr(&self) -> Option<Ipv4Addr> {
-        self.by_owner.get(&self.config.node)?.iter().filter(|cidr| self.leases.contains_key(cidr)).find_map(|cidr| {
-            match cidr.0.network() {
-                IpAddr::V4(addr) => Some(addr),
-                IpAddr::V6(_) => None,
-            }
-        })
-    }
-
     /// The tunnels that are wanted, while the node's own address is known and as far as the kernel can make them.
     pub(super) fn tunnels(&self) -> BTreeMap<LinkName, Tunnel> {
         let Some(local) = self.local() else { return BTreeMap::new() };

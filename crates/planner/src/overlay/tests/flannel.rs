@@ -109,3 +109,47 @@ fn parts_outside_flannels_range_are_nobodys() {
     overlay.apply(&with(part(3), |node| node.pod_cidrs = vec!["10.99.3.0/24".parse().unwrap()]));
     assert_eq!(overlay.desired().routes.len(), 2);
 }
+
+#[test]
+fn flannels_nodes_are_told_what_they_need_and_once_they_are_told_it_is_known() {
+    let mac = vtep_mac(&"node1".into());
+    for (backend, data, lease_mac) in [
+        (VXLAN, format!(r#"{{"VNI":1,"VtepMAC":"{mac}"}}"#), Some(mac)),
+        (Backend::HostGw, "null".to_owned(), None),
+        (Backend::Udp { port: 8285 }, "null".to_owned(), None),
+    ] {
+        let mut overlay = parts(backend);
+        let words = overlay.flannel_words().unwrap();
+        assert!(!words.shown);
+        let prefix = "flannel.alpha.coreos.com";
+        let expected = [
+            ("backend-data", data.as_str()),
+            ("backend-type", backend.name()),
+            ("kube-subnet-manager", "true"),
+            ("public-ip", "172.29.0.11"),
+        ];
+        let told: Vec<_> = words.annotations.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(told, expected.map(|(key, value)| format!("{prefix}/{key}={value}")));
+        overlay.apply(&flannels(part(1), backend.name(), lease_mac));
+        assert!(overlay.flannel_words().unwrap().shown);
+    }
+    assert_eq!(cluster(EncapMode::Always).flannel_words(), None);
+}
+
+#[test]
+fn with_wireguard_flannels_nodes_are_told_the_key_once_there_is_one() {
+    let mut overlay = parts(Backend::WireGuard { port: 51820 });
+    overlay.set_keys(vec![key(1)]);
+    assert_eq!(overlay.flannel_words(), None);
+    overlay.apply(&with(part(1), |node| node.wireguard_key = Some(key(1).public)));
+    let data = format!(r#"{{"PublicKey":"{}"}}"#, key(1).public);
+    assert_eq!(overlay.flannel_words().unwrap().annotations["flannel.alpha.coreos.com/backend-data"], data);
+}
+
+#[test]
+fn other_plugins_learn_the_nodes_part_and_the_mtu_from_flannels_file() {
+    let expected =
+        "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n";
+    assert_eq!(parts(VXLAN).subnet_env().as_deref(), Some(expected));
+    assert_eq!(after(&[part(2), conf(VXLAN)]).subnet_env(), None);
+}

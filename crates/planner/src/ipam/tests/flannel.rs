@@ -1,0 +1,48 @@
+//! flannel's mode.
+
+use podnet_model::{NetConf, flannel::Backend};
+
+use super::*;
+
+fn conf(network: &str) -> Change {
+    let network = network.parse().unwrap();
+    Change::NetConf("kube-flannel".into(), Some(NetConf { network, subnet_len: 24, backend: Backend::HostGw }))
+}
+
+fn node1(pod_cidrs: &[&str]) -> Change {
+    let pod_cidrs = pod_cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect();
+    let node = Node::new("node1".into(), NodeAddr("192.0.2.1".parse().unwrap()));
+    Change::Node("node1".into(), Some(Node { pod_cidrs, ..node }))
+}
+
+/// In either order.
+fn in_flannels_mode(pod_cidrs: &[&str]) -> [NodeIpam; 2] {
+    [[conf("10.244.0.0/16"), node1(pod_cidrs)], [node1(pod_cidrs), conf("10.244.0.0/16")]].map(|changes| {
+        let mut ipam = with_pools(&[pool("default", "10.244.0.0/16")]);
+        changes.iter().for_each(|change| ipam.apply(change));
+        ipam
+    })
+}
+
+#[test]
+fn pods_have_addresses_of_the_nodes_part_but_its_ends_and_of_no_other_pool() {
+    for mut ipam in in_flannels_mode(&["fd00::/64", "10.244.1.0/29"]) {
+        let names = ["a", "b", "c", "d", "e", "f"];
+        let given: Vec<_> = names.iter().map(|name| assigned(&mut ipam, name, &Wish::default(), START)).collect();
+        let addrs: Vec<_> = given.iter().flatten().map(String::as_str).collect();
+        assert_eq!(addrs, ["10.244.1.2", "10.244.1.3", "10.244.1.4", "10.244.1.5", "10.244.1.6"]);
+        assert!(given[5].is_err(), "the part is full, and nobody else's is touched");
+        assert_eq!(ipam.blocks().collect::<Vec<_>>(), [cidr("10.244.1.0/29")]);
+    }
+}
+
+#[test]
+fn without_the_configuration_or_a_part_in_its_range_pools_serve_as_ever() {
+    for mut ipam in in_flannels_mode(&["10.99.1.0/24"]) {
+        assert_eq!(assigned(&mut ipam, "a", &Wish::default(), START).unwrap(), "10.244.0.0");
+    }
+    for mut ipam in in_flannels_mode(&["10.244.1.0/24"]) {
+        ipam.apply(&Change::NetConf("kube-flannel".into(), None));
+        assert_eq!(assigned(&mut ipam, "a", &Wish::default(), START).unwrap(), "10.244.0.0");
+    }
+}
