@@ -110,6 +110,12 @@ fn flannels_configuration_and_nodes_are_taken_as_they_are() {
         cluster.exec("default", "on-node1", &["ping", "-c1", "-W1", "10.244.2.2"])
     });
     everything_passes(&cluster, "on-node1", "10.244.2.2");
+    must("podnet-node1", "ip link del podnet.udp");
+    eventually("the tunnel is mended", SOON, || {
+        cluster.exec("default", "on-node1", &["ping", "-c1", "-W1", "10.244.2.2"])
+    });
+    let checked = cluster.podnet(&["ipam", "check"]);
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
     configure(&cluster, r#"{"Type": "host-gw"}"#);
     await_route("node1", "10.244.2.0/24", "via 172.29.240.12 dev eth0");
     await_route("node2", "10.244.1.0/24", "via 172.29.240.11 dev eth0");
@@ -118,6 +124,14 @@ fn flannels_configuration_and_nodes_are_taken_as_they_are() {
         "host-gw" => Ok(()),
         other => Err(format!("{other:?}")),
     });
+    // A mistake harms nothing, and is told.
+    configure(&cluster, r#"{"Type": "aws-vpc"}"#);
+    let message = "data[net-conf.json].Backend.Type is \"aws-vpc\"; it must be vxlan, host-gw, ipip, wireguard, udp, alloc or none";
+    eventually("the mistake is told", SOON, || {
+        let log = fs::read_to_string("/run/podnet/log/node1-agent.log").map_err(|error| error.to_string())?;
+        if log.contains(message) { Ok(()) } else { Err("not in the log".to_owned()) }
+    });
+    everything_passes(&cluster, "on-node1", "10.244.2.2");
     drop(flannel);
 }
 

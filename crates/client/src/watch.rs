@@ -2,7 +2,8 @@
 //!
 //! One task for each kind lists and watches; it remembers the keys that it told of, so that what vanished while the API server was
 //! away is told as a removal after the next list. The receiver sees each object converted to its model type. An object that
-//! cannot be converted is quarantined: it is told as absent, logged once for each version, and everything else goes on.
+//! cannot be converted is quarantined: it is told as absent (a configuration of the whole network: not told at all), logged once for
+//! each version, and everything else goes on.
 
 mod kinds;
 mod pauses;
@@ -227,7 +228,7 @@ impl Follower {
         Ok(())
     }
 
-    async fn apply(&mut self, object: impl Watched) -> Result<Option<Removal>, Unwanted> {
+    async fn apply<K: Watched>(&mut self, object: K) -> Result<Option<Removal>, Unwanted> {
         let Some(gone) = object.gone().map(Removal) else {
             debug!(?object, "object without a usable name ignored");
             return Ok(None);
@@ -236,6 +237,12 @@ impl Follower {
             Ok(change) => {
                 self.told.insert(gone.clone());
                 self.send(Update::Change(change)).await?;
+            }
+            Err(error) if K::LAST_GOOD_COUNTS => {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "object ignored until it is mended; what it said before counts"
+                );
             }
             Err(error) => {
                 warn!(error = &error as &dyn std::error::Error, "object ignored until it is mended");

@@ -35,7 +35,7 @@ const EXECUTABLE: &str = "/test";
 /// Before the exit code, on the last line of the output.
 const EXIT_CODE: &str = "podnet-test-exit-code ";
 /// From power on until the tests' end. The machine ends itself then too, should whoever watches it be gone.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(240);
 const MEMORY_MB: u32 = 512;
 
 /// Runs, in the virtual machine, the ignored tests of the calling test executable whose names hold `word`, and prints what they

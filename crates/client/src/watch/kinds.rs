@@ -18,6 +18,9 @@ use serde::de::DeserializeOwned;
 pub(super) trait Watched:
     Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
 {
+    /// A wrong one of this kind leaves in force what it said before: without it the whole network would change.
+    const LAST_GOOD_COUNTS: bool = false;
+
     /// The object as a change.
     fn present(&self) -> Result<Change, Invalid>;
 
@@ -125,6 +128,8 @@ impl Watched for IPAMConfig {
 }
 
 impl Watched for FelixConfiguration {
+    const LAST_GOOD_COUNTS: bool = true;
+
     fn present(&self) -> Result<Change, Invalid> {
         model::Felix::try_from(self).map(|felix| Change::Felix(Some(felix)))
     }
@@ -135,6 +140,8 @@ impl Watched for FelixConfiguration {
 }
 
 impl Watched for ConfigMap {
+    const LAST_GOOD_COUNTS: bool = true;
+
     fn present(&self) -> Result<Change, Invalid> {
         let namespace = self.meta().namespace.as_deref().unwrap_or_default().into();
         model::NetConf::try_from(self).map(|conf| Change::NetConf(namespace, Some(conf)))
