@@ -184,3 +184,6 @@ impl Ways {
 async fn in_time(request: impl Future<Output = Result<(), kube::Error>>) -> Result<(), Box<dyn Error + Send + Sync>> {
     Ok(timeout(PATIENCE, request).await??)
 }
+
+#[cfg(test)]
+mod tests;
