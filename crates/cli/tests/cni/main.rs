@@ -3,6 +3,7 @@
 
 mod faults;
 mod ports;
+mod shortage;
 mod specification;
 
 use std::{
@@ -105,9 +106,10 @@ fn held(id: &str) -> Vec<String> {
 fn held_on(node: &str, id: &str) -> Vec<String> {
     let deadline = std::time::Instant::now() + Duration::from_secs(5);
     loop {
-        let held = held_now(node, id);
-        // A removal is under way for some tens of milliseconds; what is held for longer stays.
+        // A removal is under way for some tens of milliseconds; what is held for longer stays. It is looked at first: what was held
+        // before it ended says nothing.
         let under_way = fs::exists(format!("/var/lib/podnet/nodes/{node}/agent/tombstones/{id}@eth0")).unwrap();
+        let held = held_now(node, id);
         if !under_way || std::time::Instant::now() > deadline {
             return held;
         }

@@ -1,0 +1,119 @@
+//! What is used up or away: a pool's addresses, room under the journal, the API server.
+
+use std::{fs, io::Write, process::Command};
+
+use podnet_testnet::{Cluster, eventually};
+use serde_json::{Value, json};
+
+use crate::{PODNET, SOON, Sandbox, address, conflist, held, on_node, run, try_run};
+
+const STATE: &str = "/var/lib/podnet/nodes/node1/agent";
+
+#[test]
+fn what_is_used_up_is_told_and_harms_nothing() {
+    let cluster = Cluster::none(PODNET);
+    fs::create_dir_all(STATE).unwrap();
+    let mounted = Mounted::tmpfs(STATE);
+    let up = cluster.podnet(&["up", "--nodes", "1"]);
+    assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
+    a_pool_that_is_full(&cluster);
+    without_an_api_server(&cluster);
+    a_disk_that_is_full(&cluster);
+    // The directory can only be removed when nothing is mounted there.
+    drop(mounted);
+    drop(cluster);
+}
+
+fn a_pool_that_is_full(cluster: &Cluster) {
+    cluster.apply(
+        "apiVersion: crd.projectcalico.org/v1\nkind: IPPool\nmetadata: {name: tiny}\nspec: {cidr: 10.99.0.0/30, blockSize: 30, nodeSelector: '!all()'}",
+    );
+    let list = conflist("1.1.0").with(json!({"ipRanges": [[{"subnet": "10.99.0.0/30"}]]}));
+    let sandboxes: Vec<Sandbox> = (0..5).map(|number| Sandbox::new(&format!("tiny{number}"))).collect();
+    let mut results = Vec::new();
+    for (number, sandbox) in sandboxes.iter().enumerate().take(4) {
+        let id = format!("tiny{number}");
+        // The agent hears of the pool a moment after the API server has it.
+        let result = eventually("an address of the pool", SOON, || {
+            let answer = list.add(&id, &sandbox.path(), "eth0");
+            if answer.success { Ok(answer.value) } else { Err(answer.value.to_string()) }
+        });
+        assert!(address(&result).starts_with("10.99.0."), "{result:#}");
+        results.push((id, result));
+    }
+    let (code, message) = list.add("tiny4", &sandboxes[4].path(), "eth0").refused();
+    assert!(code == 100 && message.contains("tiny"), "{code} {message}");
+    assert_eq!(held("tiny4"), [""; 0]);
+    assert!(sandboxes[4].try_run(&["ip", "link", "show", "eth0"]).is_err());
+    for ((id, result), sandbox) in results.iter().zip(&sandboxes) {
+        on_node(&["ping", "-c1", "-W3", &address(result)]);
+        let _ = list.del(id, &sandbox.path(), "eth0", result).done();
+    }
+}
+
+fn without_an_api_server(cluster: &Cluster) {
+    let (list, sandbox) = (conflist("1.1.0"), Sandbox::new("noapi"));
+    let api = cluster.pid("apiserver").to_string();
+    run("kill", &["-STOP", &api]);
+    let added = list.add("noapi", &sandbox.path(), "eth0");
+    let pinged = try_run("ip", &["netns", "exec", crate::NODE, "ping", "-c1", "-W3", &address(&added.value)]);
+    let deleted = list.del("noapi", &sandbox.path(), "eth0", &added.value);
+    run("kill", &["-CONT", &api]);
+    let (result, _) = (added.done(), deleted.done());
+    assert!(pinged.is_ok(), "{result:#} {pinged:?}");
+    assert_eq!(held("noapi"), [""; 0]);
+}
+
+fn a_disk_that_is_full(cluster: &Cluster) {
+    let (list, sandbox) = (conflist("1.1.0"), Sandbox::new("full"));
+    let kept = Sandbox::new("kept");
+    let before = list.add("kept", &kept.path(), "eth0").done();
+    let fill = format!("{STATE}/fill");
+    let mut file = fs::File::create(&fill).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    drop(file);
+    // The journal's last page has room for some lines yet.
+    let refused = (0..200).find_map(|number| {
+        let id = format!("full{number}");
+        let answer = list.add(&id, &sandbox.path(), "eth0");
+        if answer.success {
+            let _ = list.del(&id, &sandbox.path(), "eth0", &answer.value);
+            return None;
+        }
+        Some((id, answer))
+    });
+    let (id, answer) = refused.expect("the disk is full");
+    let (code, message) = answer.refused();
+    assert!(code == 102 && message.contains("No space left on device"), "{code} {message}");
+    assert!(sandbox.try_run(&["ip", "link", "show", "eth0"]).is_err());
+    on_node(&["ping", "-c1", "-W3", &address(&before)]);
+    fs::remove_file(&fill).unwrap();
+    let result = eventually("there is room again", SOON, || {
+        let answer = list.add(&id, &sandbox.path(), "eth0");
+        if answer.success { Ok(answer.value) } else { Err(answer.value.to_string()) }
+    });
+    on_node(&["ping", "-c1", "-W3", &address(&result)]);
+    let _ = list.del(&id, &sandbox.path(), "eth0", &result).done();
+    let _ = list.del("kept", &kept.path(), "eth0", &before).done();
+    eventually("nothing is leaked", SOON, || {
+        let check = cluster.podnet(&["ipam", "check"]);
+        let said = String::from_utf8_lossy(&check.stdout).into_owned();
+        if check.status.success() { Ok(Value::Null) } else { Err(said) }
+    });
+}
+
+/// A small file system, unmounted with the value.
+struct Mounted(&'static str);
+
+impl Mounted {
+    fn tmpfs(on: &'static str) -> Self {
+        run("mount", &["-t", "tmpfs", "-o", "size=128k", "tmpfs", on]);
+        Self(on)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").args(["--lazy", self.0]).output();
+    }
+}
