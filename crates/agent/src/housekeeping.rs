@@ -8,15 +8,17 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
     time::Duration,
 };
 
 use ipnet::IpNet;
 use kube::Client;
 use podnet_client::{events, node};
+use podnet_kernel::{netlink::NetlinkError, tc::Watch};
 use podnet_model::{NodeName, PodKey};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tracing::{debug, warn};
@@ -40,6 +42,8 @@ const GATHER: Duration = Duration::from_millis(100);
 /// Before something is asked of an API server that just refused it.
 const RETRY: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Between two looks at the limits of pods, however much is changed.
+const LIMITS_PAUSE: Duration = Duration::from_millis(400);
 /// For one request to the API server.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// For the annotation of a pod's address, which serves people and tools only.
@@ -115,6 +119,7 @@ impl Housekeeping {
             never = self.reclaim() => match never {},
             never = self.rounds() => match never {},
             never = Box::pin(self.limit_pods()) => match never {},
+            never = self.mend_limits_at_once() => match never {},
             () = self.addresses.journal_broken() => Err(AgentError::Journal),
             error = network.ended() => Err(error.into()),
         }
@@ -170,6 +175,25 @@ impl Housekeeping {
     pub fn mend_limits(&self) {
         if let Err(error) = self.attachments.mend_limits() {
             warn!(error = &error as &dyn Error, "limits of pods not mended; it is tried again");
+        }
+    }
+
+    /// Looks at the limits when somebody changed something of their kind. It is heard of one's own work too, so not all the time.
+    async fn mend_limits_at_once(&self) -> Infallible {
+        let heard = Arc::new(Notify::new());
+        let told = heard.clone();
+        let listener = thread::Builder::new().name("limits".into()).spawn(move || {
+            let Err(error) = listen(&told);
+            warn!(error = &error as &dyn Error, "changes of limits are not heard of; they are looked at in rounds");
+        });
+        if let Err(error) = listener {
+            warn!(%error, "changes of limits are not heard of; they are looked at in rounds");
+        }
+        loop {
+            heard.notified().await;
+            sleep(GATHER).await;
+            tokio::task::block_in_place(|| self.mend_limits());
+            sleep(LIMITS_PAUSE).await;
         }
     }
 
@@ -247,6 +271,14 @@ impl Housekeeping {
                 Err(error) => warn!(error = &error as &dyn std::error::Error, "lent addresses not freed"),
             }
         }
+    }
+}
+
+fn listen(told: &Notify) -> Result<Infallible, NetlinkError> {
+    let mut watch = Watch::open()?;
+    loop {
+        watch.wait()?;
+        told.notify_one();
     }
 }
 

@@ -10,6 +10,8 @@ mod filter;
 
 use std::{collections::BTreeSet, io, net::IpAddr};
 
+pub(crate) use decode::route_family;
+
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use podnet_model::Mac;
 use rustix::event::{PollFd, PollFlags, poll};

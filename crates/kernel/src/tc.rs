@@ -9,6 +9,7 @@
 
 mod listing;
 mod request;
+mod watch;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ use listing::Qdiscs;
 use podnet_model::LinkName;
 use podnet_planner::limits::{Bucket, Found, Step, egress_device, served_by};
 use rustix::io::Errno;
+pub use watch::Watch;
 
 use crate::{
     link::{self, Link, LinkRef},

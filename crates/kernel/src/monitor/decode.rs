@@ -17,7 +17,7 @@ use crate::{
 const SETTINGS: std::ops::RangeInclusive<u16> = 80..=81;
 
 /// What a message of the route family tells; nothing where it is of no interest.
-pub(super) fn route_family(frame: &Frame) -> Option<Notice> {
+pub(crate) fn route_family(frame: &Frame) -> Option<Notice> {
     if SETTINGS.contains(&frame.kind) {
         return setting(&frame.payload);
     }

@@ -214,3 +214,27 @@ fn a_name_that_another_device_has_and_a_link_that_is_gone_are_errors() {
     let error = apply(&mut limited.socket, &"pnffffffffffff".into(), &egress).unwrap_err();
     assert!(error.is_missing(), "{error}");
 }
+
+#[test]
+fn damage_is_heard_of_at_once_and_other_links_are_not() {
+    let mut limited = pod("tc-watch");
+    let wanted = both(10_000_000);
+    limited.shape(&wanted);
+    for damage in [
+        format!("tc qdisc del dev {HOST} root"),
+        format!("tc filter del dev {HOST} ingress"),
+        format!("ip link set {EGRESS} down"),
+        format!("ip link del {EGRESS}"),
+    ] {
+        let mut watch = Watch::open_in(&limited.node).unwrap();
+        limited.node.command("ip link add other type bridge");
+        limited.node.command("ip link del other");
+        let (told, heard) = std::sync::mpsc::channel();
+        let waiting = std::thread::spawn(move || told.send(watch.wait().is_ok()));
+        assert!(heard.recv_timeout(Duration::from_millis(50)).is_err(), "nothing happened yet");
+        limited.node.command(&damage);
+        assert_eq!(heard.recv_timeout(Duration::from_secs(5)), Ok(true), "{damage}");
+        waiting.join().unwrap().unwrap();
+        limited.shape(&wanted);
+    }
+}
