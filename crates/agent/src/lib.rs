@@ -228,6 +228,8 @@ async fn serve(
     conflist::write(&config.cni_conf_dir, &config.socket, &config.tombstones())
         .map_err(file("write the CNI configuration into", &config.cni_conf_dir))?;
     health.ready();
+    // What the first lists needed is not needed again.
+    podnet_kernel::heap::give_back();
     info!(socket = %config.socket.display(), "ready");
     Box::pin(housekeeping.keep(network, to_publish)).await
 }

@@ -6,6 +6,7 @@
 mod cni;
 mod figures;
 mod memory;
+mod planning;
 mod pods;
 mod up;
 mod wire;
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// What can be asked for by name.
-const PARTS: [&str; 6] = ["up", "pods", "memory", "cni", "wire", "full-node"];
+const PARTS: [&str; 7] = ["planning", "up", "pods", "memory", "cni", "wire", "full-node"];
 
 fn main() -> ExitCode {
     let podnet = std::env::var("PODNET").unwrap_or_else(|_| "target/release/podnet".to_owned());
@@ -38,6 +39,11 @@ fn run(podnet: &str) -> Result<()> {
         return Err(format!("{unknown:?} is no part; the parts are {}", PARTS.join(", ")).into());
     }
     let wanted = |part: &str| only.is_empty() || only.iter().any(|one| one == part);
+    let planning = wanted("planning").then(|| planning::measure(podnet)).transpose()?;
+    show(planning.as_ref());
+    if only == ["planning"] {
+        return Ok(());
+    }
     let up = wanted("up").then(|| up::measure(podnet)).transpose()?;
     show(up.as_ref());
     let cluster = Cluster::up(podnet, &[]);
@@ -57,7 +63,10 @@ fn run(podnet: &str) -> Result<()> {
         return Ok(());
     }
     write("first-slice", &json!({"machine": machine(), "up": up, "pods": pods, "memory": memory}))?;
-    write("pod-network", &json!({"machine": machine(), "cni": cni, "wire": wire, "full_node": full_node}))
+    write(
+        "pod-network",
+        &json!({"machine": machine(), "cni": cni, "wire": wire, "full_node": full_node, "planning": planning}),
+    )
 }
 
 fn show(part: Option<&impl Display>) {

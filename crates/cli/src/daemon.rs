@@ -7,7 +7,7 @@ use podnet_agent::{
     dns::DnsOptions as DnsSettings,
     underlay::{Detection, UnderlaySettings, detection::expression},
 };
-use podnet_kernel::{cgroup::Cgroup, netns::NetNs};
+use podnet_kernel::{cgroup::Cgroup, heap, netns::NetNs};
 use podnet_runtime::{
     NodeConfig,
     demoapp::{self, DemoappOptions},
@@ -75,6 +75,7 @@ pub(crate) fn node(options: NodeOptions) -> Result<(), Failure> {
 pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
     keep_files_private();
     place(&options.placement)?;
+    heap::share_one();
     let underlay = underlay(&options)?;
     let config = AgentConfig {
         node: options.name.into(),

@@ -13,7 +13,7 @@ use kube::{
 };
 use podnet_model::{
     BlockCidr, NodeName, PodKey,
-    crd::{BlockAffinity, IPAMBlock, IPAMBlockSpec, block_name},
+    crd::{AllocationAttribute, BlockAffinity, IPAMBlock, IPAMBlockSpec, block_name},
 };
 use tracing::warn;
 
@@ -21,6 +21,8 @@ pub use loans::Answer;
 
 /// How often a publication that met a concurrent change is tried again at once.
 const CONFLICT_RETRIES: usize = 5;
+/// Blocks on one page of a list.
+const PAGE: u32 = 500;
 
 /// What came of a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,21 +90,30 @@ impl Blocks {
         Ok(Claim::Ours)
     }
 
-    /// All blocks, first those that the API server says are this node's.
+    /// The blocks that the API server says are this node's, and those of others in which this node has addresses. The cluster's blocks
+    /// are read page by page: all at once they would be a hundred megabytes in a large one.
     ///
     /// # Errors
     ///
     /// When the API server cannot be reached.
     pub async fn own_and_others(&self) -> Result<[Vec<(BlockCidr, IPAMBlockSpec)>; 2], kube::Error> {
-        let (own, others) =
-            self.blocks.list(&ListParams::default()).await?.items.into_iter().partition(|b| self.is_ours(b));
-        let named = |blocks: Vec<IPAMBlock>| {
-            blocks
-                .into_iter()
-                .filter_map(|block| Some((BlockCidr(block.spec.cidr.parse().ok()?), block.spec)))
-                .collect()
-        };
-        Ok([own, others].map(named))
+        let [mut own, mut others] = [Vec::new(), Vec::new()];
+        let mut page = ListParams::default().limit(PAGE);
+        loop {
+            let list = self.blocks.list(&page).await?;
+            for block in list.items {
+                let Ok(cidr) = block.spec.cidr.parse().map(BlockCidr) else { continue };
+                if self.is_ours(&block) {
+                    own.push((cidr, block.spec));
+                } else if self.is_borrower(&block.spec) {
+                    others.push((cidr, block.spec));
+                }
+            }
+            match list.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => page = page.continue_token(&token),
+                None => return Ok([own, others]),
+            }
+        }
     }
 
     /// Which pod the API server says has an address; none where nobody has it or it is no pod.
@@ -168,6 +179,13 @@ impl Blocks {
         }
         let affinity = format!("{}-{name}", self.node);
         absent_is_fine(self.affinities.delete(&affinity, &DeleteParams::default()).await.map(|_| ())).map_err(failed)
+    }
+
+    fn is_borrower(&self, spec: &IPAMBlockSpec) -> bool {
+        let node = |attribute: &AllocationAttribute| {
+            attribute.secondary.get("node").is_some_and(|node| node == self.node.as_str())
+        };
+        spec.attributes.iter().any(node)
     }
 
     fn is_ours(&self, block: &IPAMBlock) -> bool {

@@ -32,7 +32,7 @@ use kube::{
 };
 pub use pauses::Pauses;
 use podnet_model::{
-    Change, NodeName,
+    BlockCidr, Change, NodeName, PodKey, PoolName, ServiceKey, SliceKey,
     crd::{FelixConfiguration, IPAMBlock, IPAMConfig, IPPool, IPReservation, StickyAddress},
 };
 use tokio::sync::mpsc;
@@ -170,7 +170,7 @@ struct Unwanted;
 
 struct Follower {
     sender: mpsc::Sender<Update>,
-    /// What the receiver believes to be there, by the change that would remove it.
+    /// What the receiver believes to be there, by its key.
     told: BTreeSet<Removal>,
     /// How many kinds still wait for their first list; none once this one had its own.
     unsynced: Option<Arc<AtomicUsize>>,
@@ -210,7 +210,8 @@ impl Follower {
                 }
             }
             Event::InitDone => {
-                let vanished: Vec<_> = self.told.difference(listed).cloned().collect();
+                let listed = std::mem::take(listed);
+                let vanished: Vec<_> = self.told.difference(&listed).cloned().collect();
                 for removal in vanished {
                     self.remove(removal).await?;
                 }
@@ -221,7 +222,7 @@ impl Follower {
             }
             Event::Delete(object) => {
                 if let Some(change) = object.gone() {
-                    self.remove(Removal(change)).await?;
+                    self.remove(change.into()).await?;
                 }
             }
         }
@@ -229,7 +230,7 @@ impl Follower {
     }
 
     async fn apply<K: Watched>(&mut self, object: K) -> Result<Option<Removal>, Unwanted> {
-        let Some(gone) = object.gone().map(Removal) else {
+        let Some(gone) = object.gone().map(Removal::from) else {
             debug!(?object, "object without a usable name ignored");
             return Ok(None);
         };
@@ -254,7 +255,7 @@ impl Follower {
 
     async fn remove(&mut self, removal: Removal) -> Result<(), Unwanted> {
         if self.told.remove(&removal) {
-            self.send(Update::Change(removal.0)).await?;
+            self.send(Update::Change(removal.into())).await?;
         }
         Ok(())
     }
@@ -271,39 +272,58 @@ impl Follower {
     }
 }
 
-/// A change that removes an object: it is nothing but the object's kind and key, and so can be ordered by them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Removal(Change);
+/// An object that can be removed, by its kind and key. Much smaller than the change that removes it: there is one for each object of
+/// the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Removal {
+    Node(NodeName),
+    Pod(PodKey),
+    Service(ServiceKey),
+    Slice(SliceKey),
+    Pool(PoolName),
+    Block(BlockCidr),
+    Namespace(podnet_model::Namespace),
+    Reservation(Arc<str>),
+    IpamSettings,
+    NetConf(podnet_model::Namespace),
+    Felix,
+    Sticky(PodKey),
+}
 
-impl Removal {
-    fn key(&self) -> RemovalKey<'_> {
-        match &self.0 {
-            Change::Node(name, _) => (0, name.as_str(), "", None),
-            Change::Pod(key, _) => (1, key.namespace.as_str(), &key.name, None),
-            Change::Service(key, _) => (2, key.namespace.as_str(), &key.name, None),
-            Change::Slice(key, _) => (3, key.namespace.as_str(), &key.name, None),
-            Change::Pool(name, _) => (4, name.as_str(), "", None),
-            Change::Block(cidr, _) => (5, "", "", Some(cidr.0)),
-            Change::Namespace(name, _) => (6, name.as_str(), "", None),
-            Change::Reservation(name, _) => (7, name, "", None),
-            Change::IpamSettings(_) => (8, "", "", None),
-            Change::NetConf(namespace, _) => (9, namespace.as_str(), "", None),
-            Change::Felix(_) => (10, "", "", None),
-            Change::Sticky(key, _) => (11, key.namespace.as_str(), &key.name, None),
+impl From<Change> for Removal {
+    fn from(change: Change) -> Self {
+        match change {
+            Change::Node(name, _) => Self::Node(name),
+            Change::Pod(key, _) => Self::Pod(key),
+            Change::Service(key, _) => Self::Service(key),
+            Change::Slice(key, _) => Self::Slice(key),
+            Change::Pool(name, _) => Self::Pool(name),
+            Change::Block(cidr, _) => Self::Block(cidr),
+            Change::Namespace(name, _) => Self::Namespace(name),
+            Change::Reservation(name, _) => Self::Reservation(name),
+            Change::IpamSettings(_) => Self::IpamSettings,
+            Change::NetConf(namespace, _) => Self::NetConf(namespace),
+            Change::Felix(_) => Self::Felix,
+            Change::Sticky(key, _) => Self::Sticky(key),
         }
     }
 }
 
-type RemovalKey<'a> = (u8, &'a str, &'a str, Option<ipnet::IpNet>);
-
-impl PartialOrd for Removal {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Removal {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.key().cmp(&other.key())
+impl From<Removal> for Change {
+    fn from(removal: Removal) -> Self {
+        match removal {
+            Removal::Node(name) => Self::Node(name, None),
+            Removal::Pod(key) => Self::Pod(key, None),
+            Removal::Service(key) => Self::Service(key, None),
+            Removal::Slice(key) => Self::Slice(key, None),
+            Removal::Pool(name) => Self::Pool(name, None),
+            Removal::Block(cidr) => Self::Block(cidr, None),
+            Removal::Namespace(name) => Self::Namespace(name, None),
+            Removal::Reservation(name) => Self::Reservation(name, None),
+            Removal::IpamSettings => Self::IpamSettings(None),
+            Removal::NetConf(namespace) => Self::NetConf(namespace, None),
+            Removal::Felix => Self::Felix(None),
+            Removal::Sticky(key) => Self::Sticky(key, None),
+        }
     }
 }

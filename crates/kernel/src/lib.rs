@@ -15,6 +15,7 @@
 //! - [`datapath`], [`memory`]: the seam that agents work against, and the kernel that tests put there
 //! - [`monitor`]: what changes, told as it happens
 //! - [`carrier`]: the program behind the UDP tunnel
+//! - [`heap`]: memory that a process does not use
 //! - [`stale`]: connections whose own address is gone
 //! - [`sysctl`], [`cgroup`], [`process`]: settings of a namespace, groups of processes, and how a process is started in them
 //! - [`cni_wire`]: how `podnet-cni` and the agent talk
@@ -28,6 +29,7 @@ pub mod conntrack;
 pub mod datapath;
 pub mod executor;
 pub mod fdb;
+pub mod heap;
 pub mod link;
 pub mod memory;
 pub mod monitor;

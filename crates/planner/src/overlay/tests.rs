@@ -386,6 +386,23 @@ fn the_devices_follow_the_underlay_and_pods_have_room_for_what_any_pool_may_use(
 }
 
 #[test]
+fn one_node_that_moves_among_many_is_a_handful_of_steps() {
+    let mut overlay = overlay();
+    overlay.apply(&pool("default", "100.64.0.0/10", EncapMode::Always));
+    for number in 1..=500_u32 {
+        overlay.apply(&node(&format!("node{number}"), &format!("172.29.{}.{}", number / 200, number % 200 + 1)));
+    }
+    for number in 0..2000_u32 {
+        let first = std::net::Ipv4Addr::from(u32::from(std::net::Ipv4Addr::new(100, 64, 0, 0)) + number * 64);
+        overlay.apply(&block(&format!("{first}/26"), Some(&format!("node{}", number % 500 + 1))));
+    }
+    let steps = overlay.apply(&node("node7", "172.29.9.7"));
+    // Four routes, an FDB entry, and a neighbour that comes and one that goes.
+    assert_eq!(steps.len(), 4 + 1 + 2, "{steps:?}");
+    assert_eq!(overlay.apply(&node("node7", "172.29.9.7")), []);
+}
+
+#[test]
 fn a_device_that_was_changed_gets_all_its_entries_anew() {
     let overlay = cluster(EncapMode::Always);
     let mut observed = overlay.desired().clone();
