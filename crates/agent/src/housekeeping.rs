@@ -266,10 +266,7 @@ impl Housekeeping {
         loop {
             sleep(LOOK_FOR_THE_GONE).await;
             abandoned = self.addresses.reclaim(&abandoned).await;
-            match tokio::task::block_in_place(|| self.addresses.free_orphans(&orphans)) {
-                Ok(found) => orphans = found,
-                Err(error) => warn!(error = &error as &dyn std::error::Error, "lent addresses not freed"),
-            }
+            orphans = self.addresses.free_orphans(&orphans).await;
         }
     }
 }

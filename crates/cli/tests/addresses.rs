@@ -102,6 +102,7 @@ fn nodes_borrow_from_each_other_and_blocks_of_nodes_that_are_gone_come_back() {
     });
 
     a_stateful_pod_keeps_its_address(&cluster);
+    what_else_decides(&cluster);
     cluster.apply("apiVersion: crd.projectcalico.org/v1\nkind: IPAMConfig\nmetadata: {name: default}\nspec: {strictAffinity: true}");
     cluster.apply(&pod("borrower", "node3", &from_pool("small")));
     await_event(&cluster, "borrower", "from which strictAffinity forbids to borrow");
@@ -212,6 +213,31 @@ fn a_pool_is_split(cluster: &Cluster) {
     assert!(["10.77.0.5", "10.77.0.6", "10.77.0.7"].contains(&&*address(cluster, "late")));
 }
 
+/// The CNI configuration's pools, reservations, and addresses without IPAM.
+fn what_else_decides(cluster: &Cluster) {
+    cluster.apply("apiVersion: crd.projectcalico.org/v1\nkind: IPReservation\nmetadata: {name: kept}\nspec: {reservedCIDRs: [10.77.0.1]}");
+    let refused = cluster.try_apply(
+        "apiVersion: crd.projectcalico.org/v1\nkind: IPReservation\nmetadata: {name: wrong}\nspec: {reservedCIDRs: [10.77/8]}",
+    );
+    assert!(
+        refused.as_ref().is_err_and(|said| said.contains("spec.reservedCIDRs[0]") && said.contains("10.77/8")),
+        "{refused:?}"
+    );
+    let namespace = Namespace::make("podnet-pod-by-conflist");
+    let added = namespace.cni_with("ADD", |config| config["ipam"]["ipv4_pools"] = serde_json::json!(["small"]));
+    assert_eq!(address_of(&added.unwrap()), "10.77.0.2", ".0 is held, .1 reserved");
+    namespace.cni("DEL").unwrap();
+    let wrong =
+        namespace.cni_with("ADD", |config| config["ipam"]["ipv4_pools"] = serde_json::json!(["nowhere"])).unwrap_err();
+    assert!(wrong.contains("pool nowhere (ipam.ipv4_pools of the CNI configuration) does not exist"), "{wrong}");
+
+    cluster.apply(&pod("stranger", "node1", "cni.projectcalico.org/ipAddrsNoIpam: '[\"192.0.2.44\"]'"));
+    cluster.await_ready(&["stranger"], SOON);
+    assert_eq!(address(cluster, "stranger"), "192.0.2.44");
+    reaches(cluster, "a", "stranger");
+    cluster.kubectl(&["delete", "pod", "stranger"]);
+}
+
 /// The embedded API serves no StatefulSets; to the nodes its pods are pods that name it as their owner.
 fn a_stateful_pod_keeps_its_address(cluster: &Cluster) {
     let db = |node: &str| {
@@ -263,11 +289,17 @@ impl Namespace {
     }
 
     fn cni(&self, command: &str) -> Result<String, String> {
+        self.cni_with(command, |_| {})
+    }
+
+    /// With a network configuration that is the agent's but for what `change` does to it.
+    fn cni_with(&self, command: &str, change: impl FnOnce(&mut Value)) -> Result<String, String> {
         let conflist = std::fs::read_to_string("/run/podnet/nodes/node1/net.d/10-podnet.conflist").unwrap();
         let conflist: Value = serde_json::from_str(&conflist).unwrap();
         let mut config = conflist["plugins"][0].clone();
         config["name"] = conflist["name"].clone();
         config["cniVersion"] = conflist["cniVersion"].clone();
+        change(&mut config);
         let plugin = std::path::Path::new(PODNET).with_file_name("podnet-cni");
         let mut child = Command::new(plugin)
             .env_clear()

@@ -243,17 +243,20 @@ impl Addresses {
     }
 
     /// Frees what was lent to nodes that are gone. `suspects` and the answer are as for [`Addresses::reclaim`].
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be remembered.
-    pub fn free_orphans(&self, suspects: &BTreeSet<Handle>) -> Result<BTreeSet<Handle>, JournalError> {
+    pub async fn free_orphans(&self, suspects: &BTreeSet<Handle>) -> BTreeSet<Handle> {
         let orphans = self.ipam().orphaned_loans();
-        for (addr, handle) in orphans.iter().filter(|(_, handle)| suspects.contains(handle)) {
-            self.release(handle)?;
-            info!(%addr, "address that was lent to a node that is gone freed");
+        for (addr, handle, node) in orphans.iter().filter(|(_, handle, _)| suspects.contains(handle)) {
+            // A node whose object cannot be read is unknown here, and its pods run all the same.
+            let gone = matches!(timeout(PATIENCE, self.blocks.exists(node)).await, Ok(Ok(false)));
+            if !gone {
+                continue;
+            }
+            match tokio::task::block_in_place(|| self.release(handle)) {
+                Ok(_) => info!(%addr, %node, "address that was lent to a node that is gone freed"),
+                Err(error) => warn!(%addr, error = &error as &dyn std::error::Error, "lent address not freed"),
+            }
         }
-        Ok(orphans.into_iter().map(|(_, handle)| handle).collect())
+        orphans.into_iter().map(|(_, handle, _)| handle).collect()
     }
 }
 

@@ -122,7 +122,7 @@ impl Blocks {
         let name = block_name(cidr);
         let Some(block) = self.blocks.get_opt(&name).await.map_err(failed)? else { return Ok(false) };
         let Some(owner) = owner(&block) else { return Ok(false) };
-        if self.is_there(&owner).await.map_err(failed)? {
+        if self.exists(&owner).await.map_err(failed)? {
             return Ok(false);
         }
         // Whoever changes the object meanwhile has plans for it.
@@ -136,7 +136,11 @@ impl Blocks {
     }
 
     /// Whether the cluster has a node of this name, or pods of it.
-    async fn is_there(&self, node: &NodeName) -> Result<bool, kube::Error> {
+    ///
+    /// # Errors
+    ///
+    /// When the API server cannot be reached.
+    pub async fn exists(&self, node: &NodeName) -> Result<bool, kube::Error> {
         if Api::<Node>::all(self.client.clone()).get_opt(node.as_str()).await?.is_some() {
             return Ok(true);
         }

@@ -14,7 +14,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use podnet_model::{BlockCidr, Loan, NodeName, PodAddr, PodKey, Pool};
 
-use super::{AllocationRequest, Assignment, Decision, Handle, IpamError, JournalRecord, Moment, NodeIpam};
+use super::{AllocationRequest, Assignment, Decision, Handle, Holder, IpamError, JournalRecord, Moment, NodeIpam};
 
 /// A block of another node to borrow from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,12 +133,14 @@ impl NodeIpam {
         self.known.iter().map(|(cidr, known)| (cidr, &known.loans)).flat_map(of_block).collect()
     }
 
-    /// As the owner: loans of nodes that the cluster does not have any more.
+    /// As the owner: loans of nodes that are not known to be in the cluster. Sure they are gone only the API server knows.
     #[must_use]
-    pub fn orphaned_loans(&self) -> Vec<(Ipv4Addr, Handle)> {
-        let gone = |node: &NodeName| !self.nodes.contains(node);
-        let held = self.ledger.held.iter().filter(|(_, holder)| holder.node.as_ref().is_some_and(gone));
-        held.map(|(addr, holder)| (*addr, holder.handle.clone())).collect()
+    pub fn orphaned_loans(&self) -> Vec<(Ipv4Addr, Handle, NodeName)> {
+        let loan = |(addr, holder): (&Ipv4Addr, &Holder)| {
+            let node = holder.node.clone().filter(|node| !self.nodes.contains(node))?;
+            Some((*addr, holder.handle.clone(), node))
+        };
+        self.ledger.held.iter().filter_map(loan).collect()
     }
 
     /// A block of the pools to borrow any address from: of those with room the one with most.

@@ -232,18 +232,18 @@ fn handle_of(host: usize, handle: u8) -> Handle {
 fn events() -> impl Strategy<Value = (usize, Event)> {
     let handle = 0..6_u8;
     let owner = prop_oneof![4 => Just(Owner::Answers), 1 => Just(Owner::Silent), 1 => Just(Owner::Dies)];
-    let add = (handle.clone(), proptest::option::weighted(0.2, 0..8_u8), owner);
+    let add = (handle.clone(), proptest::option::weighted(0.4, 0..6_u8), owner);
     let event = prop_oneof![
         8 => add.prop_map(|(handle, fixed, owner)| Event::Add { handle, fixed, owner }),
-        4 => handle.clone().prop_map(|handle| Event::Del { handle }),
+        6 => handle.clone().prop_map(|handle| Event::Del { handle }),
         1 => Just(Event::Crash),
         1 => (handle.clone(), any::<Index>()).prop_map(|(handle, keep)| Event::CrashInAdd { handle, keep }),
         1 => handle.prop_map(|handle| Event::CrashInClaim { handle }),
         2 => proptest::bool::weighted(0.3).prop_map(|crash| Event::GiveBack { crash }),
-        2 => Just(Event::GiveLoansBack),
+        4 => Just(Event::GiveLoansBack),
         2 => proptest::bool::weighted(0.2).prop_map(|crash| Event::Serve { crash }),
         2 => Just(Event::Publish),
-        3 => (1..9_u8).prop_map(|count| Event::Watch { count }),
+        3 => (1..5_u8).prop_map(|count| Event::Watch { count }),
         1 => Just(Event::Compact),
         2 => (1..40_u8).prop_map(|seconds| Event::Wait { seconds }),
     ];

@@ -114,7 +114,7 @@ fn what_a_borrower_does_not_use_is_to_be_returned_and_what_a_gone_node_had_is_ta
     let (addr, _) = ipam.lend(cidr("10.0.0.0/30"), &asking("lent", None), START).unwrap();
     assert!(ipam.orphaned_loans().is_empty());
     ipam.apply(&Change::Node("node2".into(), None));
-    assert_eq!(ipam.orphaned_loans(), [(addr, Handle::new("lent", "eth0"))]);
+    assert_eq!(ipam.orphaned_loans(), [(addr, Handle::new("lent", "eth0"), "node2".into())]);
 }
 
 #[test]
