@@ -211,21 +211,34 @@ impl Addresses {
     ///
     /// When it cannot be remembered. It is freed in memory then, and the next call that writes tells the journal.
     pub fn release(&self, handle: &Handle) -> Result<Option<IpAddr>, JournalError> {
+        Ok(self.release_all(std::slice::from_ref(handle))?.into_iter().next().flatten())
+    }
+
+    /// As [`Addresses::release`] for many, with one wait for the disk.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn release_all(&self, handles: &[Handle]) -> Result<Vec<Option<IpAddr>>, JournalError> {
         let (position, released) = {
             let mut ipam = self.ipam();
-            let release = ipam.release(handle, now());
-            let records = release.as_ref().map_or(&[][..], |release| &release.records);
-            let position = self.append(records).inspect_err(|_| {
+            let at = now();
+            let released: Vec<_> = handles.iter().map(|handle| ipam.release(handle, at)).collect();
+            let records: Vec<_> = released.iter().flatten().flat_map(|release| release.records.clone()).collect();
+            let position = self.append(&records).inspect_err(|_| {
                 self.unsaved().extend(records.iter().map(JournalRecord::to_line));
             })?;
-            (position, release)
+            (position, released)
         };
         self.sync(position)?;
-        self.changed(released.as_ref().and_then(|release| release.block));
-        if released.as_ref().is_some_and(|release| release.block.is_none()) {
-            self.loan_freed.notify_one();
+        let blocks: BTreeSet<_> = released.iter().flatten().map(|release| release.block).collect();
+        for block in blocks {
+            self.changed(block);
+            if block.is_none() {
+                self.loan_freed.notify_one();
+            }
         }
-        Ok(released.map(|release| release.addr.0))
+        Ok(released.into_iter().map(|release| release.map(|release| release.addr.0)).collect())
     }
 
     /// The address that the handle holds.

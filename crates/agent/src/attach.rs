@@ -13,6 +13,7 @@ mod limit_rules;
 mod records;
 mod remove;
 pub mod rules;
+mod undertaker;
 
 use std::{
     net::IpAddr,
@@ -35,7 +36,7 @@ use records::{Record, Records};
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use self::remove::Undertaker;
+use self::undertaker::Undertaker;
 use crate::{addresses::Addresses, repair::PodEnds, socket::Serve, turns::Turns, view::View};
 
 /// The host side's address on every pod's link; each link has just two ends, so that it need not differ.

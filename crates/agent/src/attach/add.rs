@@ -30,6 +30,8 @@ use crate::{
 
 /// How long the watch may lag behind the runtime's.
 const POD_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the pod's earlier sandbox may take to give its address back.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Attachments {
     pub(super) fn add(&self, request: &Request, netns: Option<OwnedFd>) -> Result<Value, Failure> {
@@ -75,7 +77,16 @@ impl Attachments {
             uid: asker.uid.clone(),
             wish: &asker.wish,
         };
-        match self.addresses.assign(&asked) {
+        // The address that is wanted may be on its way out with the pod's earlier sandbox, or be the last one.
+        let wanted = !asker.wish.addrs.is_empty() || asker.wish.sticky.is_some();
+        if wanted {
+            self.undertaker.settle(SETTLE_PATIENCE);
+        }
+        let assigned = self.addresses.assign(&asked).or_else(|error| match error {
+            AssignError::Ipam(_) if self.undertaker.settle(SETTLE_PATIENCE) => self.addresses.assign(&asked),
+            error => Err(error),
+        });
+        match assigned {
             Ok(Given { addr, anew }) => Ok((addr, anew)),
             Err(error) => {
                 let code = match &error {

@@ -44,6 +44,8 @@ pub struct PodRules {
 struct State {
     attachments: Attachments,
     socket: NftSocket,
+    /// What is attached is known. Until then the table stays as an earlier agent left it: an empty one would cut all pods off.
+    installed: bool,
     /// The table in the kernel is as planned, as far as is known.
     in_force: bool,
 }
@@ -55,7 +57,8 @@ impl PodRules {
     ///
     /// When there is no socket for rules.
     pub fn open() -> Result<Self, NftError> {
-        let state = State { attachments: Attachments::default(), socket: NftSocket::open()?, in_force: false };
+        let (attachments, socket) = (Attachments::default(), NftSocket::open()?);
+        let state = State { attachments, socket, installed: false, in_force: false };
         Ok(Self { state: Mutex::new(state) })
     }
 
@@ -82,6 +85,7 @@ impl PodRules {
                 warn!(%handle, %error, "a port of an attachment is without effect");
             }
         }
+        state.installed = true;
         state.replace()
     }
 
@@ -115,13 +119,14 @@ impl PodRules {
         Ok(())
     }
 
-    /// Puts the whole table in force again.
+    /// Puts the whole table in force again, once what is attached is known.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
     pub fn restore(&self) -> Result<(), NftError> {
-        self.state().replace()
+        let mut state = self.state();
+        if state.installed { state.replace() } else { Ok(()) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -141,6 +146,9 @@ fn forget(ports: &BTreeSet<u16>) {
 impl State {
     /// Where the kernel's table is not what the edits expect, all of it is replaced: somebody else was there.
     fn edit(&mut self, edits: &[Edit]) -> Result<(), NftError> {
+        if !self.installed {
+            return Ok(());
+        }
         if self.in_force {
             if edits.is_empty() {
                 return Ok(());

@@ -86,8 +86,9 @@ fn senders(prefix: &'static str) -> Vec<Rule> {
 fn ports() -> Vec<Rule> {
     let map = || RuleName::from(HOST_PORTS);
     vec![
+        // An address that is not the node's is not led anywhere, whatever a pod's hostIP says: its traffic is others'.
         Rule {
-            matches: Vec::new(),
+            matches: vec![Match::DestinationLocal],
             action: Action::Dnat { map: map(), slots: 1 },
             comment: "ports of one of the node's addresses",
         },
