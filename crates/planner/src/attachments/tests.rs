@@ -35,6 +35,7 @@ fn packets_to_ports_of_the_node_reach_the_pod() {
         port(any, Sctp, 36412, 36412),
         port(NODE, Tcp, 81, 81),
         port(Ipv4Addr::LOCALHOST, Tcp, 82, 82),
+        port(OUTSIDE, Tcp, 83, 83),
     ];
     let mut attachments = Attachments::default();
     attachments.add(handle(1), attached(1, &ports)).unwrap();
@@ -55,6 +56,9 @@ fn packets_to_ports_of_the_node_reach_the_pod() {
         (OTHER, FromPod, NODE, Tcp, 8080, Some((80, false))),
         (POD, FromPod, NODE, Tcp, 8080, Some((80, true))),
         (OTHER, FromPod, OUTSIDE, Tcp, 8080, None),
+        // Nobody takes the traffic to an address that is not the node's by naming it.
+        (OTHER, FromPod, OUTSIDE, Tcp, 83, None),
+        (NODE, FromHost, OUTSIDE, Tcp, 83, None),
         (NODE, FromHost, NODE, Tcp, 8080, Some((80, false))),
         (Ipv4Addr::LOCALHOST, FromHost, Ipv4Addr::LOCALHOST, Tcp, 8080, Some((80, true))),
         (Ipv4Addr::LOCALHOST, FromHost, Ipv4Addr::LOCALHOST, Tcp, 82, Some((82, true))),
