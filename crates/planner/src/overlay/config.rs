@@ -1,0 +1,91 @@
+//! What an overlay is made with, and the numbers that belong to each way.
+
+use std::net::Ipv4Addr;
+
+use podnet_model::{LinkName, NodeName};
+
+/// Bytes that VXLAN adds to a packet inside IPv4: 20 IP, 8 UDP, 8 VXLAN, 14 inner Ethernet (RFC 7348 section 5).
+pub const VXLAN_OVERHEAD: u32 = 50;
+
+/// Bytes that IPIP adds: another IPv4 header (RFC 2003).
+pub const IPIP_OVERHEAD: u32 = 20;
+
+/// Bytes that WireGuard adds inside IPv4: 20 IP, 8 UDP, 16 header, 16 tag (the WireGuard paper, section 5.4.6).
+pub const WIREGUARD_OVERHEAD: u32 = 60;
+
+/// Bytes that UDP adds inside IPv4: 20 IP, 8 UDP.
+pub const UDP_OVERHEAD: u32 = 28;
+
+/// The mark of WireGuard's encrypted packets; a bit that neither Services nor Kubernetes' other components use.
+pub const WIREGUARD_MARK: u32 = 0x0020_0000;
+
+/// What a node's overlay is made with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OverlayConfig {
+    /// This node.
+    pub node: NodeName,
+    /// The device with the node's address on the underlay.
+    pub underlay_device: LinkName,
+    /// That device's MTU in bytes.
+    pub underlay_mtu: u32,
+    /// The node's own address there, where it is not the one that its peers know (they may reach it through NAT): the source of
+    /// encapsulated packets.
+    pub underlay_addr: Option<Ipv4Addr>,
+    /// The MTU of pods' interfaces; none lets it follow from the underlay and the encapsulation.
+    pub pod_mtu: Option<u32>,
+    /// The name of the VXLAN device.
+    pub vxlan_device: LinkName,
+    /// The name of the IPIP device.
+    pub ipip_device: LinkName,
+    /// The name of the WireGuard device.
+    pub wireguard_device: LinkName,
+    /// The name of the TUN device of the UDP tunnel.
+    pub udp_device: LinkName,
+    /// VXLAN network identifier, 24 bits.
+    pub vni: u32,
+    /// UDP port of VXLAN.
+    pub port: u16,
+    /// A node whose lease has expired counts as gone: its routes leave before its Node object does.
+    pub without_lost_nodes: bool,
+    /// Which tunnels the kernel can make.
+    pub support: Support,
+}
+
+/// Kinds of tunnels that this node's kernel can make; VXLAN it always can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Support {
+    /// IPIP: its module is there.
+    pub ipip: bool,
+    /// WireGuard: its module is there.
+    pub wireguard: bool,
+    /// TUN devices.
+    pub tun: bool,
+}
+
+impl Support {
+    /// All of them.
+    pub const ALL: Self = Self { ipip: true, wireguard: true, tun: true };
+}
+
+impl OverlayConfig {
+    /// The defaults: devices `podnet.vxlan`, `podnet.ipip`, `podnet.wg` and `podnet.udp`, VNI 4096 (as Calico has it, above the range of VLANs) and port 4789
+    /// (RFC 7348); the kernel can make every kind of tunnel.
+    #[must_use]
+    pub fn new(node: NodeName, underlay_device: LinkName, underlay_mtu: u32) -> Self {
+        Self {
+            node,
+            underlay_device,
+            underlay_mtu,
+            underlay_addr: None,
+            pod_mtu: None,
+            vxlan_device: "podnet.vxlan".into(),
+            ipip_device: "podnet.ipip".into(),
+            wireguard_device: "podnet.wg".into(),
+            udp_device: "podnet.udp".into(),
+            vni: 4096,
+            port: 4789,
+            without_lost_nodes: false,
+            support: Support::ALL,
+        }
+    }
+}
