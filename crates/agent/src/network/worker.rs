@@ -1,0 +1,270 @@
+//! The thread that does what changes ask for.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ipnet::IpNet;
+use podnet_client::watch::Update;
+use podnet_kernel::{
+    carrier::{CarrierError, RunningCarrier},
+    datapath::{Datapath, KernelDatapath},
+    executor::{Observed, StepFailed},
+    netlink::NetlinkError,
+    netns::NetNs,
+    nft::NftError,
+};
+use podnet_model::{Change, NodeName};
+use podnet_planner::{
+    overlay::{Overlay, State as OverlayState},
+    ruleset::Edit,
+    services::Services,
+    step::Step,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+};
+use tracing::{debug, error, info, warn};
+
+use super::{
+    State, TABLE,
+    events::{Event, Events},
+};
+use crate::{
+    addresses::Addresses,
+    repair::{MendError, PodEnds, Repair},
+    underlay::Finder,
+    view::View,
+    ways::Ways,
+};
+
+/// Changes that are planned together: a burst becomes one transaction.
+const BATCH: usize = 512;
+/// The pause after a refusal, doubling up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// What the thread has.
+pub(super) struct Worker {
+    pub(super) repair: Repair,
+    pub(super) finder: Finder,
+    pub(super) node: NodeName,
+    /// The node's `InternalIP`.
+    pub(super) internal: Option<IpAddr>,
+    pub(super) pods: Arc<PodEnds>,
+    pub(super) publish: watch::Sender<IpNet>,
+    pub(super) overlay: Overlay,
+    pub(super) services: Services,
+    pub(super) datapath: KernelDatapath,
+    pub(super) carrier: Option<RunningCarrier>,
+    pub(super) addresses: Arc<Addresses>,
+    pub(super) view: Arc<View>,
+    pub(super) ways: Arc<Ways>,
+    pub(super) told: watch::Sender<State>,
+}
+
+/// What a batch of changes comes to.
+#[derive(Default)]
+pub(super) struct Work {
+    pub(super) steps: Vec<Step>,
+    pub(super) edits: Vec<Edit>,
+    pub(super) synced: bool,
+    /// What is asked of the network changed, and not only who is there.
+    pub(super) asked: bool,
+}
+
+impl Worker {
+    pub(super) fn run(mut self, handle: &Handle, mut events: Events) {
+        let mut synced = false;
+        let mut pause = FIRST_PAUSE;
+        // After a refusal: when it is tried again. Until then changes are only taken in.
+        let mut again: Option<Instant> = None;
+        loop {
+            let deadline = again.or_else(|| self.repair.due().filter(|_| synced));
+            let first = match handle.block_on(events.next(deadline)) {
+                Event::Update(update) => Some(*update),
+                Event::Notices(notices) => {
+                    self.repair.hear(&notices, &self.overlay);
+                    None
+                }
+                Event::Time => None,
+                Event::End => return,
+            };
+            while let Ok(notices) = events.notices.try_recv() {
+                self.repair.hear(&notices, &self.overlay);
+            }
+            let work = self.plan(first, &mut events.updates);
+            synced |= work.synced;
+            if !synced || again.is_some_and(|again| Instant::now() < again) {
+                continue;
+            }
+            // The first time, and after a refusal, nothing is known of what is there.
+            let result = if work.synced || again.is_some() { self.converge() } else { self.apply(&work) };
+            let result = result.and_then(|()| self.mend()).and_then(|()| self.carry());
+            match result {
+                Ok(()) => {
+                    (pause, again) = (FIRST_PAUSE, None);
+                    self.tell(State::InForce);
+                }
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    error!(error, again_in_ms = pause.as_millis() as u64, "network not as wanted");
+                    again = Some(Instant::now() + pause);
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    self.tell(State::Failing);
+                }
+            }
+        }
+    }
+
+    fn plan(&mut self, first: Option<Update>, updates: &mut mpsc::Receiver<Update>) -> Work {
+        let mut work = Work::default();
+        let mut next = first;
+        for _ in 0..BATCH {
+            match next.take() {
+                Some(Update::Change(change)) => self.plan_change(&change, &mut work),
+                Some(Update::Synced) => work.synced = true,
+                None => break,
+            }
+            next = updates.try_recv().ok();
+        }
+        if let Some(update) = next {
+            // Taken from the queue beyond the batch: it belongs to this one then.
+            match update {
+                Update::Change(change) => self.plan_change(&change, &mut work),
+                Update::Synced => work.synced = true,
+            }
+        }
+        work
+    }
+
+    fn plan_change(&mut self, change: &Change, work: &mut Work) {
+        match change {
+            Change::Pool(..) | Change::NetConf(..) => self.repair.ranges_changed(),
+            Change::Node(name, Some(node)) if *name == self.node => {
+                let internal = node.internal.map(|internal| internal.0);
+                if std::mem::replace(&mut self.internal, internal) != internal && self.finder.needs_internal() {
+                    self.repair.suspect_underlay();
+                }
+            }
+            _ => {}
+        }
+        if matches!(change, Change::Node(..)) {
+            // The node may be seen with a key that was made since.
+            work.steps.extend(self.overlay.set_keys(self.ways.keys()));
+        }
+        work.asked |= matches!(change, Change::Pool(..) | Change::NetConf(..) | Change::Felix(..));
+        self.view.learn(change);
+        self.addresses.learn(change);
+        work.steps.extend(self.overlay.apply(change));
+        if matches!(change, Change::Node(..) | Change::NetConf(..) | Change::Felix(..)) {
+            self.ways.learn(&self.overlay);
+        }
+        work.edits.extend(self.services.apply(change).edits);
+    }
+
+    pub(super) fn apply(&mut self, work: &Work) -> Result<(), ApplyError> {
+        let started = Instant::now();
+        let applied = self.datapath.apply(&work.steps)?;
+        if !applied.remade.is_empty() {
+            // With the device went everything that stood on it.
+            return self.converge();
+        }
+        if work.asked {
+            self.tell_problems();
+        }
+        if !work.edits.is_empty() {
+            self.datapath.edit(TABLE, &work.edits)?;
+        }
+        if !work.steps.is_empty() || !work.edits.is_empty() {
+            debug!(steps = work.steps.len(), edits = work.edits.len(), elapsed = ?started.elapsed(), "network changed");
+        }
+        Ok(())
+    }
+
+    /// From whatever is there to what is wanted. Connections that are under way keep their translations: they live in connection
+    /// tracking and not in the rules.
+    fn converge(&mut self) -> Result<(), ApplyError> {
+        let started = Instant::now();
+        let steps = self.repairs()?;
+        if !self.datapath.apply(&steps)?.remade.is_empty() {
+            let again = self.repairs()?;
+            self.datapath.apply(&again)?;
+        }
+        self.datapath.replace(TABLE, &self.services.desired())?;
+        self.tell_problems();
+        info!(steps = steps.len(), elapsed_ms = started.elapsed().as_millis() as u64, "network in force");
+        Ok(())
+    }
+
+    /// Lets the UDP tunnel's program do what is planned, or none run.
+    fn carry(&mut self) -> Result<(), ApplyError> {
+        let Some(wanted) = self.overlay.carrier() else {
+            self.carrier = None;
+            return Ok(());
+        };
+        if !self.carrier.as_mut().is_some_and(|carrier| carrier.follow(&wanted)) {
+            // The old one has the device and the port until it is gone.
+            self.carrier = None;
+            let netns = NetNs::current().map_err(CarrierError::from)?;
+            self.carrier = Some(RunningCarrier::start(&netns, &wanted)?);
+            info!(device = %wanted.device, local = %wanted.local, port = wanted.port, "UDP tunnel runs");
+        }
+        Ok(())
+    }
+
+    /// Mends what others damaged, where something is suspected.
+    fn mend(&mut self) -> Result<(), ApplyError> {
+        if self.repair.underlay_suspected() {
+            self.look_at_underlay()?;
+        }
+        self.fit_pods()?;
+        if self.repair.due().is_some_and(|due| due <= Instant::now()) {
+            self.repair.mend(&mut self.datapath, &self.overlay, &self.services)?;
+        }
+        Ok(())
+    }
+
+    fn repairs(&mut self) -> Result<Vec<Step>, NetlinkError> {
+        let observed = self.datapath.observe(&self.overlay.config().vxlan_device)?;
+        Ok(self.overlay.repair(&overlay_state(observed)))
+    }
+
+    fn tell_problems(&self) {
+        for problem in self.overlay.problems() {
+            warn!(%problem, "a part of the network is not as asked for");
+        }
+    }
+
+    fn tell(&self, state: State) {
+        self.told.send_if_modified(|told| std::mem::replace(told, state) != state);
+    }
+}
+
+pub(crate) fn overlay_state(observed: Observed) -> OverlayState {
+    OverlayState {
+        vxlan: observed.vxlan,
+        tunnels: observed.tunnels,
+        peers: observed.peers,
+        routes: observed.routes.into_iter().map(|route| (route.dst, route.target)).collect(),
+        neighbours: observed.neighbours.into_iter().map(|entry| ((entry.device, entry.addr), entry.mac)).collect(),
+        fdb: observed.fdb.into_iter().map(|entry| ((entry.device, entry.mac), entry.remote)).collect(),
+    }
+}
+
+/// Why the network is not as wanted.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApplyError {
+    #[error("cannot read the routes")]
+    Observe(#[from] NetlinkError),
+    #[error("cannot change links and routes")]
+    Steps(#[from] StepFailed),
+    #[error("cannot change the rules")]
+    Rules(#[from] NftError),
+    #[error("cannot run the UDP tunnel")]
+    Carrier(#[from] CarrierError),
+    #[error("cannot mend what others damaged")]
+    Mend(#[from] MendError),
+}
