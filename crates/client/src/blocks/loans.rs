@@ -3,7 +3,7 @@
 //! See `podnet_model::crd::LendingRequest`: a request waits in an annotation of the block's object until the owner removes it, in the
 //! same update that says what it gave.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
@@ -12,7 +12,7 @@ use kube::{
 };
 use podnet_model::{
     BlockCidr, NodeName, PodKey,
-    crd::{IPAMBlockSpec, LendingRequest, block_name, requests, set_requests},
+    crd::{AllocationAttribute, Ask, IPAMBlock, IPAMBlockSpec, LendingRequest, block_name, requests, set_requests},
 };
 
 use super::{BlockError, Blocks, CONFLICT_RETRIES, absent_is_fine, owner};
@@ -112,7 +112,9 @@ impl Blocks {
         }
     }
 
-    /// Deletes the block of a node that the cluster does not have any more, once it has no pods there either. True where it did.
+    /// Deletes the block of a node that the cluster does not have any more, once it has no pods there either, and none of the nodes
+    /// that borrowed of it uses what it was lent: a block that is claimed anew would give those addresses a second time. True where
+    /// it did.
     ///
     /// # Errors
     ///
@@ -122,8 +124,10 @@ impl Blocks {
         let name = block_name(cidr);
         let Some(block) = self.blocks.get_opt(&name).await.map_err(failed)? else { return Ok(false) };
         let Some(owner) = owner(&block) else { return Ok(false) };
-        if self.exists(&owner).await.map_err(failed)? {
-            return Ok(false);
+        for node in std::iter::once(owner.clone()).chain(borrowers(&block, &owner)) {
+            if self.exists(&node).await.map_err(failed)? {
+                return Ok(false);
+            }
         }
         // Whoever changes the object meanwhile has plans for it.
         let unchanged = Preconditions { uid: block.uid(), resource_version: block.resource_version() };
@@ -175,6 +179,24 @@ impl Blocks {
     }
 }
 
+/// The other nodes that have addresses of a block, and did not ask to return them.
+fn borrowers(block: &IPAMBlock, owner: &NodeName) -> BTreeSet<NodeName> {
+    let returned = requests(block);
+    let is_returned = |node: &str, handle: Option<&str>| {
+        returned.iter().any(|request| {
+            matches!(request.ask, Ask::Return(_)) && request.node == node && Some(&*request.handle) == handle
+        })
+    };
+    let given = block.spec.allocations.iter().flatten();
+    let attributes = given.filter_map(|index| block.spec.attributes.get(usize::try_from(*index).ok()?));
+    let node = |attribute: &AllocationAttribute| {
+        let node = attribute.secondary.get("node")?;
+        let is_lent = node != owner.as_str() && !is_returned(node, attribute.handle_id.as_deref());
+        is_lent.then(|| NodeName::from(node))
+    };
+    attributes.filter_map(node).collect()
+}
+
 /// The address that a block's object says a request was answered with.
 fn lent(spec: &IPAMBlockSpec, request: &LendingRequest) -> Option<Ipv4Addr> {
     let block = spec.cidr.parse::<ipnet::Ipv4Net>().ok()?;
@@ -197,50 +219,4 @@ pub(super) fn holder(spec: &IPAMBlockSpec, addr: Ipv4Addr) -> Option<PodKey> {
 }
 
 #[cfg(test)]
-mod tests {
-    use podnet_model::crd::{AllocationAttribute, Ask, IPAMBlock};
-
-    use super::*;
-
-    fn request(handle: &str) -> LendingRequest {
-        let text = str::to_owned;
-        LendingRequest {
-            node: text("node2"),
-            handle: text(handle),
-            namespace: text("test"),
-            pod: text("p"),
-            uid: text("u"),
-            ask: Ask::Borrow(None),
-        }
-    }
-
-    #[test]
-    fn a_loan_is_found_by_its_handle_and_the_borrowers_node() {
-        let attribute = |handle: &str, node: &str| AllocationAttribute {
-            handle_id: Some(handle.to_owned()),
-            secondary: [("node", node), ("namespace", "test"), ("pod", "p")]
-                .map(|(k, v)| (k.to_owned(), v.to_owned()))
-                .into(),
-        };
-        let spec = IPAMBlockSpec {
-            cidr: "10.0.0.4/30".to_owned(),
-            allocations: vec![Some(1), None, Some(0), None],
-            attributes: vec![attribute("far/eth0", "node2"), attribute("own/eth0", "node1")],
-            ..IPAMBlockSpec::default()
-        };
-        assert_eq!(lent(&spec, &request("far/eth0")), Some(Ipv4Addr::new(10, 0, 0, 6)));
-        assert_eq!(lent(&spec, &request("own/eth0")), None, "the owner's pod has it");
-        assert_eq!(holder(&spec, Ipv4Addr::new(10, 0, 0, 4)), Some(PodKey::new("test", "p")));
-        assert_eq!(holder(&spec, Ipv4Addr::new(10, 0, 0, 5)), None);
-    }
-
-    #[test]
-    fn requests_stand_in_the_annotation_and_leave_it_when_they_are_answered() {
-        let mut block = IPAMBlock::new("b", IPAMBlockSpec::default());
-        let both = [request("a/eth0"), LendingRequest { ask: Ask::Return("10.0.0.6".to_owned()), ..request("b/eth0") }];
-        set_requests(&mut block, &both);
-        assert_eq!(requests(&block), both);
-        set_requests(&mut block, &[]);
-        assert!(requests(&block).is_empty() && block.annotations().is_empty());
-    }
-}
+mod tests;
