@@ -6,6 +6,7 @@
 
 mod interface;
 mod leases;
+mod lost;
 mod records;
 mod rules;
 
@@ -29,7 +30,7 @@ use podnet_model::{
 use podnet_planner::ipam::Handle;
 use serde_json::Value;
 
-use interface::{device, devices, mac, mtu};
+use interface::{device, mac, mtu};
 use leases::Leases;
 use records::{Record, Records};
 
@@ -115,11 +116,11 @@ impl Network {
     }
 
     /// An address of each set, or none at all.
-    fn lease(&self, handle: &Handle, wishes: &Wishes) -> Result<Vec<(IpAddr, Range)>, Failure> {
+    fn lease(&mut self, handle: &Handle, wishes: &Wishes) -> Result<Vec<(IpAddr, Range)>, Failure> {
         // What an ADD that was killed took.
         self.leases.free(handle).map_err(|error| journal("free the addresses of an earlier attempt", &error))?;
         let mut given = Vec::new();
-        for (place, set) in self.ipam.sets.iter().enumerate() {
+        for (place, set) in self.ipam.sets.clone().iter().enumerate() {
             match self.choose(place, set, wishes) {
                 Ok(found) => given.push(found),
                 Err(failure) => {
@@ -143,7 +144,7 @@ impl Network {
         }
     }
 
-    fn choose(&self, place: usize, set: &[Range], wishes: &Wishes) -> Result<(IpAddr, Range), Failure> {
+    fn choose(&mut self, place: usize, set: &[Range], wishes: &Wishes) -> Result<(IpAddr, Range), Failure> {
         let taken = self.leases.taken().map_err(|error| journal("list the addresses in use", &error))?;
         let last = self.leases.last(place);
         let choice = match choose(set, &wishes.addrs, last, |addr| taken.contains(&addr)) {
@@ -161,29 +162,10 @@ impl Network {
             Choice::Full => {
                 let ranges: Vec<String> = set.iter().map(|range| format!("{}–{}", range.first, range.last)).collect();
                 let what = format!("no address is free in {} of network {}", ranges.join(", "), self.name);
-                Err(Failure::new(Failure::NO_ADDRESS, what))
+                let others = self.not_known().map_err(|error| journal("list the addresses in use", &error))?;
+                Err(Failure::new(Failure::NO_ADDRESS, what + &others))
             }
         }
-    }
-
-    /// Forgets containers whose namespace went, and their interface with it, and that nobody called DEL for: their ports are free.
-    fn forget_lost(&mut self) -> Result<(), Failure> {
-        let present = devices().map_err(|error| journal("list the devices", &error))?;
-        let is_there = |handle: &Handle| {
-            handle.as_str().split_once('/').is_some_and(|(id, ifname)| present.contains(&device(id, ifname)))
-        };
-        self.records.keep(is_there).map_err(|error| journal("remove the record of a lost container", &error))
-    }
-
-    /// Frees what lost containers hold, also those of before the machine's restart; what is in use then.
-    fn reclaim(&self) -> std::io::Result<BTreeSet<IpAddr>> {
-        let present = devices()?;
-        for (addr, container_id, ifname) in self.leases.all()? {
-            if !present.contains(&device(&container_id, &ifname)) {
-                self.leases.release(addr)?;
-            }
-        }
-        self.leases.taken()
     }
 
     fn make(
@@ -263,7 +245,8 @@ impl Network {
     /// Frees what belongs to none of the attachments that the runtime still knows.
     fn collect_garbage(&mut self, request: &Request) -> Result<(), Failure> {
         let known = podnet_kernel::cni_wire::valid_attachments(&request.config)?;
-        let records = self.records.all().into_iter().filter(|(_, record)| record.network == self.name);
+        let records = self.records.all().into_iter().chain(self.records.lost());
+        let records = records.filter(|(_, record)| record.network == self.name);
         let mut held: BTreeSet<(String, String)> = records
             .filter_map(|(handle, _)| {
                 handle.as_str().split_once('/').map(|(id, name)| (id.to_owned(), name.to_owned()))

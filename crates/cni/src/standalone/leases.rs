@@ -7,6 +7,7 @@ use std::{
     io::{self, ErrorKind, Write},
     net::IpAddr,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use podnet_planner::ipam::Handle;
@@ -43,6 +44,11 @@ impl Leases {
 
     pub(super) fn taken(&self) -> io::Result<BTreeSet<IpAddr>> {
         Ok(self.all()?.into_iter().map(|(addr, ..)| addr).collect())
+    }
+
+    /// When an address was written down.
+    pub(super) fn written(&self, addr: IpAddr) -> io::Result<SystemTime> {
+        fs::metadata(self.directory.join(addr.to_string()))?.modified()
     }
 
     /// The address that was given last from the set at this place.

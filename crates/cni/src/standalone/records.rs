@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 /// Gone with the machine's restart, as what it tells of is.
 const DIRECTORY: &str = "/run/podnet-cni";
 const LOCK: &str = ".lock";
+/// How the names of records begin of which the container is lost. No container's id begins so.
+const LOST: &str = "~";
 
 /// One container's attachment as it was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +37,7 @@ pub(super) struct Record {
 pub(super) struct Records {
     directory: PathBuf,
     known: BTreeMap<Handle, Record>,
+    lost: BTreeMap<Handle, Record>,
     _lock: File,
 }
 
@@ -56,17 +59,18 @@ impl Records {
                 break file;
             }
         };
-        let mut known = BTreeMap::new();
+        let (mut known, mut lost) = (BTreeMap::new(), BTreeMap::new());
         for entry in fs::read_dir(&directory)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
+            let (records, name) = name.strip_prefix(LOST).map_or((&mut known, &*name), |name| (&mut lost, name));
             let Some((id, ifname)) = name.split_once('@').filter(|(id, _)| !id.starts_with('.')) else { continue };
             // One that is no record is of a write that was cut off.
             if let Ok(record) = serde_json::from_slice(&fs::read(entry.path())?) {
-                known.insert(Handle::new(id, ifname), record);
+                records.insert(Handle::new(id, ifname), record);
             }
         }
-        Ok(Self { directory, known, _lock: lock })
+        Ok(Self { directory, known, lost, _lock: lock })
     }
 
     pub(super) fn of(&self, handle: &Handle) -> Option<Record> {
@@ -77,9 +81,15 @@ impl Records {
         self.known.iter().map(|(handle, record)| (handle.clone(), record.clone())).collect()
     }
 
+    /// Those that were lost, and of which addresses may be held still.
+    pub(super) fn lost(&self) -> Vec<(Handle, Record)> {
+        self.lost.iter().map(|(handle, record)| (handle.clone(), record.clone())).collect()
+    }
+
     /// Written whole or not at all.
     pub(super) fn put(&mut self, handle: &Handle, record: Record) -> io::Result<()> {
-        let name = handle.as_str().replacen('/', "@", 1);
+        self.remove(handle)?;
+        let name = file_name(handle);
         let new = self.directory.join(format!(".{name}"));
         let written = fs::write(&new, serde_json::to_vec(&record)?);
         if let Err(error) = written.and_then(|()| fs::rename(&new, self.directory.join(&name))) {
@@ -91,25 +101,37 @@ impl Records {
     }
 
     pub(super) fn remove(&mut self, handle: &Handle) -> io::Result<()> {
-        self.known.remove(handle);
-        match fs::remove_file(self.directory.join(handle.as_str().replacen('/', "@", 1))) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
+        let name = file_name(handle);
+        for (records, name) in [(&mut self.known, name.clone()), (&mut self.lost, format!("{LOST}{name}"))] {
+            records.remove(handle);
+            match fs::remove_file(self.directory.join(name)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
         Ok(())
     }
 
-    /// Forgets those of which `is_there` is not true.
+    /// Sets those aside as lost of which `is_there` is not true.
     pub(super) fn keep(&mut self, is_there: impl Fn(&Handle) -> bool) -> io::Result<()> {
         let gone: Vec<Handle> = self.known.keys().filter(|handle| !is_there(handle)).cloned().collect();
-        gone.iter().try_for_each(|handle| self.remove(handle))
+        for handle in gone {
+            let name = file_name(&handle);
+            fs::rename(self.directory.join(&name), self.directory.join(format!("{LOST}{name}")))?;
+            self.lost.extend(self.known.remove_entry(&handle));
+        }
+        Ok(())
     }
+}
+
+fn file_name(handle: &Handle) -> String {
+    handle.as_str().replacen('/', "@", 1)
 }
 
 impl Drop for Records {
     /// Nothing is left of the last one, before the lock is free: whoever waits for it finds that it is no more, and makes another.
     fn drop(&mut self) {
-        if self.known.is_empty() {
+        if self.known.is_empty() && self.lost.is_empty() {
             let _ = fs::remove_file(self.directory.join(LOCK));
             let _ = fs::remove_dir(&self.directory);
         }

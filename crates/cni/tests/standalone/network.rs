@@ -83,8 +83,9 @@ fn what_goes_wrong_is_told_and_harms_nothing() {
     // Two addresses, besides the gateway.
     let list = machine
         .network(&json!({"subnet": "10.53.0.0/24", "rangeStart": "10.53.0.10", "rangeEnd": "10.53.0.11"}), &json!({}));
-    let sandboxes: Vec<Sandbox> = (0..3).map(|_| Sandbox::new("s")).collect();
-    let path = |place: usize| sandboxes[place].path();
+    let mut sandboxes: Vec<Sandbox> = (0..3).map(|_| Sandbox::new("s")).collect();
+    let paths: Vec<String> = sandboxes.iter().map(Sandbox::path).collect();
+    let path = |place: usize| paths[place].clone();
     let first = list.add("c0", &path(0), "eth0").done();
     let (code, message) = list.add("c0", &path(0), "eth0").refused();
     assert!(code == 101 && message.contains("already"), "{message}");
@@ -109,7 +110,7 @@ fn what_goes_wrong_is_told_and_harms_nothing() {
 
     // The namespace went with its container, and nobody called DEL: the address is found when it is needed.
     let gone = path(1);
-    drop(std::mem::replace(&mut { sandboxes }[1], Sandbox::new("new")));
+    drop(sandboxes.remove(1));
     let third = Sandbox::new("third");
     let result =
         podnet_testnet::eventually("the device goes with the namespace", std::time::Duration::from_secs(5), || {
@@ -125,4 +126,51 @@ fn what_goes_wrong_is_told_and_harms_nothing() {
     }
     assert_eq!(machine.traces(), [""; 0]);
     let _ = list.del("never-seen", "", "eth0", &Value::Null).done();
+}
+
+#[test]
+fn a_full_range_takes_addresses_only_from_containers_that_are_known_to_be_gone() {
+    let (machine, elsewhere) = (Machine::new("shared"), Machine::new("elsewhere"));
+    let ipam = json!({"subnet": "10.59.0.0/29", "dataDir": machine.data.path()});
+    let (list, neighbour) = (machine.network(&ipam, &json!({})), elsewhere.network(&ipam, &json!({})));
+    let sandboxes: Vec<Sandbox> = (0..3).map(|_| Sandbox::new("s")).collect();
+    let path = |place: usize| sandboxes[place].path();
+    // Of another namespace with the same directory, of another plugin, and of this machine's own: 2 to 6.
+    let _ = neighbour.add("remote", &path(0), "eth0").done();
+    let lease = |addr: &str| machine.data.path().join("local").join(addr);
+    for (addr, holder) in [("10.59.0.3", "bridged-a"), ("10.59.0.4", "bridged-b"), ("10.59.0.5", "of-old")] {
+        std::fs::write(lease(addr), format!("{holder}\r\neth0")).unwrap();
+    }
+    let _ = list.add("own", &path(1), "eth0").done();
+    let (code, message) = list.add("more", &path(2), "eth0").refused();
+    assert!(code == 100 && message.contains("; 4 of them are held by containers that were not attached"), "{message}");
+
+    // A machine's start leaves the addresses of before, and none of those who held them.
+    let before = std::time::UNIX_EPOCH - std::time::Duration::from_secs(86_400);
+    std::fs::File::options().write(true).open(lease("10.59.0.5")).unwrap().set_modified(before).unwrap();
+    let more = list.add("more", &path(2), "eth0").done();
+    assert_eq!(address(&more, '.'), "10.59.0.5");
+    sandboxes[0].run(&["ping", "-c1", "-W3", "10.59.0.1"]);
+
+    // The one whose device goes is lost, whichever network looks first.
+    machine.node.run(&["ip", "link", "del", &device(&machine, "10.59.0.6")]);
+    let mut other = machine.network(&json!({"subnet": "10.61.0.0/24"}), &json!({}));
+    other.name = "other".to_owned();
+    let third = Sandbox::new("third");
+    let result = other.add("third", &third.path(), "eth0").done();
+    let last = list.add("last", &third.path(), "eth1").done();
+    assert_eq!(address(&last, '.'), "10.59.0.6");
+    let _ = list.del("last", &third.path(), "eth1", &last).done();
+    let _ = other.del("third", &third.path(), "eth0", &result).done();
+    let _ = list.del("more", &path(2), "eth0", &more).done();
+    let _ = list.gc(&[("bridged-a", "eth0"), ("remote", "eth0")]).done();
+    let mut traces = machine.traces();
+    traces.sort();
+    assert_eq!(traces, ["address 10.59.0.2", "address 10.59.0.3"]);
+}
+
+/// The machine's device that leads to an address.
+fn device(machine: &Machine, addr: &str) -> String {
+    let route = machine.node.run(&["ip", "-o", "route", "get", addr]);
+    route.split_once(" dev ").and_then(|(_, rest)| rest.split(' ').next()).unwrap().to_owned()
 }
