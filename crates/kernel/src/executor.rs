@@ -24,7 +24,8 @@ pub struct Applied {
 /// Does the steps in order, many to a system call. Steps are idempotent, so the same list can be done again after a failure.
 ///
 /// # Errors
-/// The first step that failed. Those before it are done; some after it may be done.
+/// The first step that failed. Those before it are done; some after it may be done. Where it is a device that cannot be made, all others
+/// are done that do not stand on it; [`NetlinkError::InTheWay`] names another program's device that has what it needs.
 pub fn apply(socket: &mut RtSocket, steps: &[Step]) -> Result<Applied, StepFailed> {
     batch::Batch::new(socket, steps).run()
 }

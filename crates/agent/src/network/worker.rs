@@ -185,18 +185,25 @@ impl Worker {
     }
 
     /// From whatever is there to what is wanted. Connections that are under way keep their translations: they live in connection
-    /// tracking and not in the rules.
+    /// tracking and not in the rules. The rules are put in force also where a device or a route is refused.
     fn converge(&mut self) -> Result<(), ApplyError> {
         let started = Instant::now();
+        let linked = self.link();
+        self.datapath.replace(TABLE, &self.services.desired())?;
+        self.tell_problems();
+        let steps = linked?;
+        info!(steps, elapsed_ms = started.elapsed().as_millis() as u64, "network in force");
+        Ok(())
+    }
+
+    /// Devices and routes, from whatever is there to what is wanted; answers with the number of steps.
+    fn link(&mut self) -> Result<usize, ApplyError> {
         let steps = self.repairs()?;
         if !self.datapath.apply(&steps)?.remade.is_empty() {
             let again = self.repairs()?;
             self.datapath.apply(&again)?;
         }
-        self.datapath.replace(TABLE, &self.services.desired())?;
-        self.tell_problems();
-        info!(steps = steps.len(), elapsed_ms = started.elapsed().as_millis() as u64, "network in force");
-        Ok(())
+        Ok(steps.len())
     }
 
     /// Lets the UDP tunnel's program do what is planned, or none run.

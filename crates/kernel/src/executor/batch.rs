@@ -1,6 +1,6 @@
 //! Steps to requests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use podnet_model::LinkName;
 use podnet_planner::step::{FdbEntry, Neighbour, Peer, ROUTE_PROTOCOL, Route, RouteTarget, Step};
@@ -25,6 +25,9 @@ pub(super) struct Batch<'a> {
     /// Opened when it is needed.
     wireguard: Option<WireguardSocket>,
     applied: Applied,
+    /// Devices that could not be made, and the first failure.
+    unmade: BTreeSet<LinkName>,
+    failed: Option<StepFailed>,
 }
 
 impl<'a> Batch<'a> {
@@ -36,13 +39,27 @@ impl<'a> Batch<'a> {
             pending: Vec::new(),
             wireguard: None,
             applied: Applied::default(),
+            unmade: BTreeSet::new(),
+            failed: None,
         }
     }
 
+    /// A device that cannot be made keeps only what stands on it from being done.
     pub(super) fn run(mut self) -> Result<Applied, StepFailed> {
+        let done = self.run_steps();
+        match self.failed {
+            Some(failed) => Err(failed),
+            None => done.map(|()| self.applied),
+        }
+    }
+
+    fn run_steps(&mut self) -> Result<(), StepFailed> {
         let steps = self.steps;
         self.resolve().map_err(|source| failed(steps, 0, source))?;
         for (index, step) in steps.iter().enumerate() {
+            if device(step).is_some_and(|device| self.unmade.contains(device)) {
+                continue;
+            }
             self.enqueue(index, step).or_else(|source| {
                 // The steps before it come first, and so does their failure.
                 self.flush()?;
@@ -51,13 +68,13 @@ impl<'a> Batch<'a> {
             match step {
                 Step::SetVxlan(wanted) => {
                     self.flush()?;
-                    let set = vxlan::set(self.socket, wanted).map_err(|source| failed(steps, index, source))?;
-                    self.know(&wanted.name, &set);
+                    let set = vxlan::set(self.socket, wanted);
+                    self.know(index, &wanted.name, set);
                 }
                 Step::SetTunnel(wanted) => {
                     self.flush()?;
-                    let set = tunnel::set(self.socket, wanted).map_err(|source| failed(steps, index, source))?;
-                    self.know(wanted.name(), &set);
+                    let set = tunnel::set(self.socket, wanted);
+                    self.know(index, wanted.name(), set);
                 }
                 Step::SetPeer(peer) | Step::RemovePeer(peer) => {
                     self.flush()?;
@@ -66,8 +83,7 @@ impl<'a> Batch<'a> {
                 _ => {}
             }
         }
-        self.flush()?;
-        Ok(self.applied)
+        self.flush()
     }
 
     fn change_peer(&mut self, step: &Step, peer: &Peer) -> Result<(), NetlinkError> {
@@ -83,9 +99,17 @@ impl<'a> Batch<'a> {
         if is_removal { socket.remove_peer(peer) } else { socket.set_peer(peer) }
     }
 
-    fn know(&mut self, name: &LinkName, set: &Set) {
-        self.devices.insert(name.clone(), Some(set.index));
-        self.applied.remade.extend(set.remade.then(|| name.clone()));
+    fn know(&mut self, index: usize, name: &LinkName, set: Result<Set, NetlinkError>) {
+        match set {
+            Ok(set) => {
+                self.devices.insert(name.clone(), Some(set.index));
+                self.applied.remade.extend(set.remade.then(|| name.clone()));
+            }
+            Err(source) => {
+                self.unmade.insert(name.clone());
+                self.failed.get_or_insert_with(|| failed(self.steps, index, source));
+            }
+        }
     }
 
     /// Asks for all devices that the steps name, at once.

@@ -167,6 +167,34 @@ fn a_step_that_the_kernel_refuses_fails_by_its_index() {
 }
 
 #[test]
+fn a_device_that_another_program_left_is_named_and_hinders_only_what_stands_on_ours() {
+    let mut nodes = Nodes::new("exec-left");
+    nodes.namespaces[0].command("ip link add flannel.1 type vxlan id 4096 dstport 4789 local 192.0.2.1 nolearning");
+    let error = apply(&mut nodes.sockets[0], &towards(1, 2)).unwrap_err();
+    assert_eq!(
+        error.source.to_string(),
+        "cannot make device vxlan.podnet: device flannel.1 has VXLAN's UDP port 4789 and identifier 4096 already; if the program that \
+         made it is not used any more, remove it: ip link delete flannel.1"
+    );
+    let observed = observe(&mut nodes.sockets[0], &device()).unwrap();
+    let done: Vec<String> = observed.routes.iter().map(|route| route.dst.to_string()).collect();
+    assert_eq!(done, ["10.200.1.0/24", "10.233.1.0/26"], "what does not need the device");
+    nodes.namespaces[0].command("ip link show flannel.1");
+    nodes.namespaces[0].command("ip link delete flannel.1");
+    apply(&mut nodes.sockets[0], &towards(1, 2)).unwrap();
+    assert_eq!(observe(&mut nodes.sockets[0], &device()).unwrap().routes.len(), 3);
+}
+
+#[test]
+fn a_device_that_has_the_port_in_another_manner_is_named() {
+    let mut nodes = Nodes::new("exec-port");
+    nodes.namespaces[0].command("ip link add cilium_vxlan type vxlan external dstport 4789");
+    nodes.namespaces[0].command("ip link set cilium_vxlan up");
+    let error = apply(&mut nodes.sockets[0], &towards(1, 2)).unwrap_err().source.to_string();
+    assert!(error.contains("device cilium_vxlan has VXLAN's UDP port 4789"), "{error}");
+}
+
+#[test]
 fn hundreds_of_blocks_are_routed_in_a_few_system_calls() {
     let mut nodes = Nodes::new("exec-many");
     let socket = &mut nodes.sockets[0];

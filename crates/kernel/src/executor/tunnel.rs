@@ -101,9 +101,24 @@ fn set_udp(socket: &mut RtSocket, wanted: &UdpTunnel) -> Result<Set, NetlinkErro
 
 fn set_ipip(socket: &mut RtSocket, wanted: &Ipip) -> Result<Set, NetlinkError> {
     let is_it = |link: &Link| link.ipip_local == Some(wanted.local);
-    let (link, remade) = find_or_create(socket, &wanted.name, is_it, || link::request::ipip(wanted))?;
+    let made = find_or_create(socket, &wanted.name, is_it, || link::request::ipip(wanted));
+    let (link, remade) = made.map_err(|error| explained(socket, wanted, error))?;
     configure(socket, &link, wanted.mtu)?;
     Ok(Set { index: link.index, remade })
+}
+
+/// Names the device that has the same ends: that of another program, perhaps one that left it behind (flannel's `flannel.ipip`).
+fn explained(socket: &mut RtSocket, wanted: &Ipip, error: NetlinkError) -> NetlinkError {
+    let is_it = |link: &Link| link.name != wanted.name && link.ipip_local == Some(wanted.local);
+    let others = || link::list(socket).unwrap_or_default().into_iter();
+    match error.is_exists().then(others).and_then(|mut others| others.find(is_it)) {
+        Some(other) => NetlinkError::InTheWay {
+            operation: Operation::new("make device", &wanted.name),
+            device: other.name.to_string(),
+            what: format!("IPIP's local address {} without a remote one", wanted.local),
+        },
+        None => error,
+    }
 }
 
 /// The device of that name, made anew where it is another one, and whether it was.

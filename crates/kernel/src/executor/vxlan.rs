@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use podnet_model::LinkName;
 use podnet_planner::step::Vxlan;
+use rustix::io::Errno;
 
 use super::Set;
 use crate::{
@@ -21,8 +23,28 @@ pub(super) fn set(socket: &mut RtSocket, wanted: &Vxlan) -> Result<Set, NetlinkE
         }
         None => (create(socket, wanted)?, false),
     };
-    configure(socket, wanted, &link)?;
+    configure(socket, wanted, &link).map_err(|error| explained(socket, wanted, error))?;
     Ok(Set { index: link.index, remade })
+}
+
+/// Names the device that has the identifier and the port: that of another program, perhaps one that left it behind (flannel's `flannel.1`,
+/// Calico's `vxlan.calico`). The kernel refuses such a device when it is made, one that shares the port in another manner when it is set up.
+fn explained(socket: &mut RtSocket, wanted: &Vxlan, error: NetlinkError) -> NetlinkError {
+    if !matches!(error.errno(), Some(Errno::EXIST | Errno::ADDRINUSE)) {
+        return error;
+    }
+    let others = link::list(socket).unwrap_or_default().into_iter().filter(|link| link.name != wanted.name);
+    let of_port = |link: Link| link.vxlan.filter(|vxlan| vxlan.port == wanted.port).map(|vxlan| (link.name, vxlan.vni));
+    let mut others: Vec<(LinkName, u32)> = others.filter_map(of_port).collect();
+    others.sort_by_key(|(_, vni)| *vni != wanted.vni);
+    match others.into_iter().next() {
+        Some((device, vni)) => NetlinkError::InTheWay {
+            operation: Operation::new("make device", &wanted.name),
+            device: device.to_string(),
+            what: format!("VXLAN's UDP port {} and identifier {vni}", wanted.port),
+        },
+        None => error,
+    }
 }
 
 /// What the kernel does not change, or changes only for new traffic, in a device that is there.
@@ -32,7 +54,9 @@ fn parameters(wanted: &Vxlan) -> VxlanParameters {
 
 fn create(socket: &mut RtSocket, wanted: &Vxlan) -> Result<Link, NetlinkError> {
     let name = LinkRef::from(&wanted.name);
-    let replies = socket.exchange(&[link::request::vxlan(wanted), link::request::find(name)])?;
+    let replies = socket
+        .exchange(&[link::request::vxlan(wanted), link::request::find(name)])
+        .map_err(|error| explained(socket, wanted, error.into()))?;
     replies.into_iter().flatten().find_map(link::from_message).ok_or_else(|| NetlinkError::NoDevice {
         operation: Operation::new("configure device", name),
         device: wanted.name.to_string(),

@@ -51,6 +51,19 @@ pub enum NetlinkError {
         /// The device.
         device: String,
     },
+    /// Another device, which is not ours to remove, has what ours needs.
+    #[error(
+        "cannot {operation}: device {device} has {what} already; if the program that made it is not used any more, remove it: ip link \
+         delete {device}"
+    )]
+    InTheWay {
+        /// What was asked.
+        operation: Operation,
+        /// The device that is in the way.
+        device: String,
+        /// What both want.
+        what: String,
+    },
     /// The socket failed.
     #[error("cannot {action} a netlink socket")]
     Socket {
@@ -79,6 +92,7 @@ impl NetlinkError {
         match self {
             Self::Refused { errno, .. } => Some(*errno),
             Self::NoDevice { .. } => Some(Errno::NODEV),
+            Self::InTheWay { .. } => Some(Errno::EXIST),
             _ => None,
         }
     }
