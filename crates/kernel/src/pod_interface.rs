@@ -6,6 +6,7 @@
 
 mod check;
 pub mod host_end;
+mod ipv6;
 pub mod mtu;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -77,8 +78,9 @@ impl PodInterface {
         let created = self.create_pair(&mut pod, host.netns())?;
         let configured = pod
             .perform_all(&self.pod_requests(created.pod_index))
-            .and_then(|()| host.perform_all(&self.host_requests(created.host_index)))
             .map_err(NetlinkError::from)
+            .and_then(|()| ipv6::restrict(host, &self.host_ifname, self.addr.iter().any(IpAddr::is_ipv6)))
+            .and_then(|()| Ok(host.perform_all(&self.host_requests(created.host_index))?))
             // The pod's end came up before it had a carrier.
             .and_then(|()| link::settle(&pod, &self.container_ifname));
         match configured {

@@ -10,6 +10,8 @@ use crate::{
     testing::{TestNs, mac},
 };
 
+mod advertisements;
+
 struct Pods {
     node: TestNs,
     host: RtSocket,
