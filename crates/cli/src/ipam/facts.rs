@@ -11,7 +11,7 @@ use std::{
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
-use podnet_kernel::{link, netlink::RtSocket, netns::NetNs};
+use podnet_kernel::{cni_wire::host_ifname, link, netlink::RtSocket, netns::NetNs};
 use podnet_model::{
     BlockCidr, LinkName, NodeName, PodKey,
     crd::{IPAMBlock, IPPool},
@@ -93,15 +93,48 @@ fn pod(pod: &Pod) -> Option<PodFacts> {
 /// The journal and the interfaces of a node of this machine.
 pub(super) fn read(machine: &Machine) -> Result<LocalFacts, Failure> {
     let path = machine.state.join("addresses.journal");
-    let text = match fs::read(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        text => text.doing(|| format!("cannot read the address journal {}", path.display()))?,
+    let (text, is_there) = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match &machine.netns {
+            Some(_) => (Vec::new(), false),
+            // Read as empty it would make strays of all pods of a node whose agent keeps its journal elsewhere.
+            None => {
+                return Err(Failure::new(format!(
+                    "node {} has no address journal at {}",
+                    machine.node,
+                    path.display()
+                ))
+                .remedy("--state-dir DIR names the directory that the node's agent was given as its state"));
+            }
+        },
+        text => (text.doing(|| format!("cannot read the address journal {}", path.display()))?, true),
     };
     let text = String::from_utf8_lossy(&text);
     let mut ipam = NodeIpam::new(NodeName::from(&machine.node), IpamConfig::default());
     // A torn last line is one that the agent is writing just now.
     let damaged = ipam.replay(text.lines()).damaged.len();
-    Ok(LocalFacts { ipam, damaged, links: links(machine)? })
+    // Interfaces first: what is attached in between is recorded and not listed.
+    let links = links(machine)?;
+    let mut recorded = recorded(machine)?;
+    recorded.retain(|link| links.contains(link));
+    Ok(LocalFacts { ipam, damaged: is_there.then_some(damaged), links, recorded })
+}
+
+/// The interfaces that the agent's records of attachments name; one that was half written counts as well.
+fn recorded(machine: &Machine) -> Result<BTreeSet<LinkName>, Failure> {
+    let directory = machine.state.join("attachments");
+    let what = || format!("cannot list {}", directory.display());
+    let entries = match fs::read_dir(&directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        entries => entries.doing(what)?,
+    };
+    let mut links = BTreeSet::new();
+    for entry in entries {
+        let name = entry.doing(what)?.file_name();
+        if let Some((sandbox, interface)) = name.to_string_lossy().split_once('@') {
+            links.insert(host_ifname(sandbox.trim_start_matches('.'), interface));
+        }
+    }
+    Ok(links)
 }
 
 fn links(machine: &Machine) -> Result<BTreeSet<LinkName>, Failure> {
@@ -124,4 +157,29 @@ pub(super) fn with_socket<T>(machine: &Machine, work: impl FnOnce(&mut RtSocket)
 fn is_pod_link(name: &LinkName) -> bool {
     let digits = name.as_str().strip_prefix("pn").unwrap_or_default();
     digits.len() == 12 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_that_is_missing_where_a_node_was_named_is_an_error_that_says_what_to_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let machine = Machine { node: "n1".to_owned(), state: directory.path().into(), netns: None };
+        let failure = format!("{:?}", read(&machine).map(|_| ()).unwrap_err());
+        assert!(failure.contains("node n1 has no address journal at") && failure.contains("--state-dir"), "{failure}");
+    }
+
+    #[test]
+    fn interfaces_of_recorded_attachments_are_known_by_the_records_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let machine = Machine { node: "n1".to_owned(), state: directory.path().into(), netns: None };
+        assert!(recorded(&machine).unwrap().is_empty());
+        fs::create_dir(directory.path().join("attachments")).unwrap();
+        for name in ["abc@eth0", ".def@eth1", "other"] {
+            fs::write(directory.path().join("attachments").join(name), "").unwrap();
+        }
+        assert_eq!(recorded(&machine).unwrap(), [host_ifname("abc", "eth0"), host_ifname("def", "eth1")].into());
+    }
 }

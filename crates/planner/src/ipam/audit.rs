@@ -57,10 +57,12 @@ pub struct PodFacts {
 pub struct LocalFacts {
     /// The journal, replayed.
     pub ipam: NodeIpam,
-    /// Lines of the journal that cannot be read.
-    pub damaged: usize,
+    /// Lines of the journal that cannot be read; none where there is no journal.
+    pub damaged: Option<usize>,
     /// The host sides of pods' interfaces.
     pub links: BTreeSet<LinkName>,
+    /// Those of them that the agent's records of attachments name.
+    pub recorded: BTreeSet<LinkName>,
 }
 
 /// What is wrong.
@@ -258,8 +260,10 @@ impl Facts {
         link_of: &impl Fn(&Handle) -> LinkName,
         found: &mut Vec<Finding>,
     ) {
-        if local.damaged > 0 {
-            let text = format!("{} lines of the address journal of node {node} cannot be read", local.damaged);
+        let is_whole = local.damaged == Some(0);
+        if !is_whole {
+            let lines = |lines| format!("{lines} lines of the address journal of node {node} cannot be read");
+            let text = local.damaged.map_or_else(|| format!("node {node} has no address journal"), lines);
             found.push(finding(FindingKind::Damage, node, text, None));
         }
         let mut links = local.links.clone();
@@ -275,8 +279,13 @@ impl Facts {
             self.loan(node, addr.0, holder, found);
         }
         for link in links {
-            let text = format!("an interface on node {node} that belongs to no sandbox");
-            let repair = Some(Repair::RemoveLink { node: node.clone(), link: link.clone() });
+            // A running pod's interface is not removed because its line of the journal cannot be read, or another journal was.
+            let is_recorded = local.recorded.contains(&link);
+            let repair = Repair::RemoveLink { node: node.clone(), link: link.clone() };
+            let repair = Some(repair).filter(|_| is_whole && !is_recorded);
+            let unknown = "that the agent recorded, and whose address the journal does not know";
+            let why = if is_recorded { unknown } else { "that belongs to no sandbox" };
+            let text = format!("an interface on node {node} {why}");
             found.push(finding(FindingKind::Stray, link, text, repair));
         }
         for block in local.ipam.blocks().filter(|block| !self.blocks.iter().any(|other| other.cidr == *block)) {

@@ -23,7 +23,8 @@ fn local(node: &str, block: Option<&str>, records: &[JournalRecord], links: &[&s
     let lines: Vec<_> = claimed.iter().chain(records).map(JournalRecord::to_line).collect();
     let mut ipam = NodeIpam::new(node.into(), IpamConfig::default());
     ipam.replay(lines.iter().map(String::as_str));
-    LocalFacts { ipam, damaged: 0, links: links.iter().map(|link| LinkName::from(*link)).collect() }
+    let links = links.iter().map(|link| LinkName::from(*link)).collect();
+    LocalFacts { ipam, damaged: Some(0), links, recorded: BTreeSet::new() }
 }
 
 fn pod(name: &str, addr: u8) -> PodFacts {
@@ -81,6 +82,40 @@ fn an_interface_of_no_sandbox_is_a_stray() {
     let mut facts = healthy();
     facts.local.get_mut(&NodeName::from("node1")).unwrap().links.insert("pn-old".into());
     assert_eq!(found(&facts), ["stray pn-old: an interface on node node1 that belongs to no sandbox"]);
+    assert_eq!(removed(&facts), ["pn-old"]);
+}
+
+/// The interfaces that the repair would remove.
+fn removed(facts: &Facts) -> Vec<String> {
+    let removed = |finding: Finding| match finding.repair {
+        Some(Repair::RemoveLink { link, .. }) => Some(link.to_string()),
+        _ => None,
+    };
+    facts.findings(link_of).into_iter().filter_map(removed).collect()
+}
+
+#[test]
+fn no_interface_is_removed_when_the_journal_is_missing_or_damaged_or_the_agent_recorded_it() {
+    let facts = |damaged, recorded: &[&str]| {
+        let mut facts = healthy();
+        let local = facts.local.get_mut(&NodeName::from("node1")).unwrap();
+        local.links.extend(["pn-old", "pn-lost"].map(LinkName::from));
+        local.damaged = damaged;
+        local.recorded = recorded.iter().map(|link| LinkName::from(*link)).collect();
+        facts
+    };
+    assert_eq!(removed(&facts(Some(0), &["pn-old"])), ["pn-lost"]);
+    for (damaged, said) in [
+        (Some(1), "damage node1: 1 lines of the address journal of node node1 cannot be read"),
+        (None, "damage node1: node node1 has no address journal"),
+    ] {
+        let facts = facts(damaged, &["pn-old"]);
+        assert_eq!(removed(&facts), Vec::<String>::new());
+        let found = found(&facts);
+        assert_eq!(found.last().map(String::as_str), Some(said));
+        let recorded = "stray pn-old: an interface on node node1 that the agent recorded, and whose address the journal does not know";
+        assert!(found.iter().any(|one| one == recorded), "{found:?}");
+    }
 }
 
 #[test]
