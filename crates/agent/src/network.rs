@@ -98,6 +98,7 @@ impl Network {
             support,
             without_lost_nodes: config.without_lost_nodes,
             underlay_addr: v4(underlay.address),
+            underlay_subnet: Some(underlay.published),
             pod_mtu: config.underlay.pod_mtu,
             ..OverlayConfig::new(config.node.clone(), underlay.device.clone(), underlay.mtu)
         };

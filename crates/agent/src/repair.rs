@@ -47,6 +47,8 @@ pub struct Repair {
     counts: Arc<Counts>,
     limiter: Limiter,
     suspicion: Suspicion,
+    /// The underlay's device changed: the kernel may have taken the routes through it away, which it does not tell.
+    flushed: bool,
     /// What is damaged and has to wait, and for how long.
     held: Suspicion,
     held_until: Option<Instant>,
@@ -78,6 +80,7 @@ impl Repair {
             counts,
             limiter: Limiter::default(),
             suspicion: Suspicion::at_start(),
+            flushed: false,
             held: Suspicion::default(),
             held_until: None,
             devices: links.into_iter().map(|link| (link.index, link.name)).collect(),
@@ -90,11 +93,15 @@ impl Repair {
         Ok((repair, receiver))
     }
 
-    /// Takes notices in.
-    pub fn hear(&mut self, notices: &[Notice], overlay: &Overlay) {
+    /// Takes notices in. Answers whether one is about the underlay's device: what could not be done without it may be done now.
+    pub fn hear(&mut self, notices: &[Notice], overlay: &Overlay) -> bool {
+        let before = std::mem::take(&mut self.flushed);
         for notice in notices {
             self.judge(notice, overlay);
         }
+        let touched = self.flushed;
+        self.flushed |= before;
+        touched
     }
 
     /// The pools changed: other people's chains may have to let other ranges pass.
@@ -102,14 +109,19 @@ impl Repair {
         self.suspicion.passage(Instant::now());
     }
 
-    /// Whether the node's place on the underlay may have changed; asked once.
-    pub fn underlay_suspected(&mut self) -> bool {
-        let due = |since: Instant| since + GATHER <= Instant::now();
-        let suspected = self.suspicion.underlay.is_some_and(due);
-        if suspected {
-            self.suspicion.underlay = None;
+    /// Whether the node's place on the underlay may have changed, until it was [looked at](Repair::underlay_seen).
+    #[must_use]
+    pub fn underlay_suspected(&self) -> bool {
+        self.suspicion.underlay.is_some_and(|since| since + GATHER <= Instant::now())
+    }
+
+    /// The node's place was looked at and is the former one; `stands` says whether its device is up and has the address. While it
+    /// does not, routes through it cannot be set; they are looked at when it does again.
+    pub fn underlay_seen(&mut self, stands: bool) {
+        self.suspicion.underlay = None;
+        if stands && std::mem::take(&mut self.flushed) {
+            self.suspect_what_stands_on_underlay();
         }
-        suspected
     }
 
     /// Has the node's place looked at anew.
@@ -126,9 +138,16 @@ impl Repair {
     /// The node's place changed.
     pub fn set_underlay(&mut self, underlay: Underlay) {
         self.underlay = underlay;
+        self.suspicion.underlay = None;
+        self.flushed = false;
+        self.suspect_what_stands_on_underlay();
+    }
+
+    /// Routes through an address or a device go with it, and a device that is made anew has settings of its own.
+    fn suspect_what_stands_on_underlay(&mut self) {
         self.suspicion.settings.get_or_insert_with(Instant::now);
-        // Routes through the old address or device went with it.
         self.suspicion.overlay.get_or_insert_with(Instant::now);
+        self.suspicion.heard(|| format!("device {} of the underlay changed", self.underlay.device));
     }
 
     /// When [`Repair::mend`] is due; none where nothing is suspected.

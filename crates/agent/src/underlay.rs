@@ -149,6 +149,16 @@ fn resolved(name: &str) -> Option<IpAddr> {
 }
 
 impl Underlay {
+    /// Whether its device is there and up, and has the address.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel cannot be asked.
+    pub fn stands(&self, socket: &mut RtSocket) -> Result<bool, NetlinkError> {
+        let Some(link) = link::find(socket, self.device.as_str())?.filter(|link| link.is_up) else { return Ok(false) };
+        Ok(addr::list(socket, link.index)?.contains(&self.address))
+    }
+
     /// Makes the node forward, and accept what comes another way than the answer goes: a node's own connection to a pod comes in
     /// through VXLAN, and the answer leaves over the underlay.
     ///

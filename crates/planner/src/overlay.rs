@@ -164,11 +164,22 @@ impl Overlay {
     }
 
     /// The node's place on the underlay changed.
-    pub fn set_underlay(&mut self, device: LinkName, mtu: u32, addr: Option<Ipv4Addr>) -> Vec<Step> {
+    pub fn set_underlay(
+        &mut self,
+        device: LinkName,
+        mtu: u32,
+        addr: Option<Ipv4Addr>,
+        subnet: Option<IpNet>,
+    ) -> Vec<Step> {
+        let mut touched = Touched::default();
+        if subnet != self.config.underlay_subnet {
+            self.touch_all(&mut touched);
+        }
+        self.config.underlay_subnet = subnet;
         self.config.underlay_device = device;
         self.config.underlay_mtu = mtu;
         self.config.underlay_addr = addr;
-        self.replan(Touched::default())
+        self.replan(touched)
     }
 
     /// All that should be there.

@@ -82,28 +82,31 @@ impl Worker {
         // After a refusal: when it is tried again. Until then changes are only taken in.
         let mut again: Option<Instant> = None;
         loop {
+            let mut hastened = false;
             let deadline = again.or_else(|| self.repair.due().filter(|_| synced));
             let first = match handle.block_on(events.next(deadline)) {
                 Event::Update(update) => Some(*update),
                 Event::Notices(notices) => {
-                    self.repair.hear(&notices, &self.overlay);
+                    hastened |= self.repair.hear(&notices, &self.overlay);
                     None
                 }
                 Event::Time => None,
                 Event::End => return,
             };
             while let Ok(notices) = events.notices.try_recv() {
-                self.repair.hear(&notices, &self.overlay);
+                hastened |= self.repair.hear(&notices, &self.overlay);
             }
-            let work = self.plan(first, &mut events.updates);
+            if hastened {
+                again = again.map(|at| at.min(Instant::now() + FIRST_PAUSE));
+            }
+            let mut work = self.plan(first, &mut events.updates);
             synced |= work.synced;
             if !synced || again.is_some_and(|again| Instant::now() < again) {
                 continue;
             }
             // The first time, and after a refusal, nothing is known of what is there.
-            let result = if work.synced || again.is_some() { self.converge() } else { self.apply(&work) };
-            let result = result.and_then(|()| self.mend()).and_then(|()| self.carry());
-            match result {
+            let afresh = work.synced || again.is_some();
+            match self.work_off(&mut work, afresh) {
                 Ok(()) => {
                     (pause, again) = (FIRST_PAUSE, None);
                     self.tell(State::InForce);
@@ -117,6 +120,17 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Does the work, and what else is due. An obstacle in one part does not keep the others from being done; the first one is told.
+    /// The node's place comes first: the plan depends on it.
+    fn work_off(&mut self, work: &mut Work, afresh: bool) -> Result<(), ApplyError> {
+        let placed = if self.repair.underlay_suspected() { self.look_at_underlay(work) } else { Ok(()) };
+        let changed = if afresh { self.converge() } else { self.apply(work) };
+        let fitted = self.fit_pods();
+        let mended = self.mend();
+        let carried = self.carry();
+        placed.and(changed).and(fitted).and(mended).and(carried)
     }
 
     fn plan(&mut self, first: Option<Update>, updates: &mut mpsc::Receiver<Update>) -> Work {
@@ -165,7 +179,7 @@ impl Worker {
         work.edits.extend(self.services.apply(change).edits);
     }
 
-    pub(super) fn apply(&mut self, work: &Work) -> Result<(), ApplyError> {
+    fn apply(&mut self, work: &Work) -> Result<(), ApplyError> {
         let started = Instant::now();
         let applied = self.datapath.apply(&work.steps)?;
         if !applied.remade.is_empty() {
@@ -224,10 +238,6 @@ impl Worker {
 
     /// Mends what others damaged, where something is suspected.
     fn mend(&mut self) -> Result<(), ApplyError> {
-        if self.repair.underlay_suspected() {
-            self.look_at_underlay()?;
-        }
-        self.fit_pods()?;
         if self.repair.due().is_some_and(|due| due <= Instant::now()) {
             self.repair.mend(&mut self.datapath, &self.overlay, &self.services)?;
         }

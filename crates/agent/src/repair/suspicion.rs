@@ -74,7 +74,7 @@ impl Suspicion {
         self.passage.get_or_insert(now);
     }
 
-    fn heard(&mut self, what: impl FnOnce() -> String) {
+    pub(super) fn heard(&mut self, what: impl FnOnce() -> String) {
         if self.heard.len() < HEARD {
             self.heard.push(what());
         }
@@ -117,8 +117,10 @@ impl Repair {
             Notice::Link(link) => self.judge_link(link, overlay),
             Notice::LinkGone(link) => self.judge_gone(link, overlay),
             Notice::Address { device } => {
-                if self.devices.get(device).is_none_or(|name| !is_ours(name.as_str())) {
+                let name = self.devices.get(device);
+                if name.is_none_or(|name| !is_ours(name.as_str())) {
                     self.suspicion.underlay.get_or_insert_with(Instant::now);
+                    self.flushed |= name.is_none_or(|name| *name == self.underlay.device);
                 }
             }
             Notice::Route(route) => self.judge_route(route, overlay, false),
@@ -157,6 +159,7 @@ impl Repair {
         self.devices.insert(link.index, link.name.clone());
         if !is_ours(link.name.as_str()) {
             self.suspicion.underlay.get_or_insert_with(Instant::now);
+            self.flushed |= link.name == self.underlay.device;
         }
         if is_planned(overlay, &link.name) {
             let state = if link.is_up { "changed" } else { "is down" };
@@ -170,6 +173,7 @@ impl Repair {
         self.devices.remove(&link.index);
         if link.name == self.underlay.device {
             self.suspicion.underlay.get_or_insert_with(Instant::now);
+            self.flushed = true;
         }
         if is_planned(overlay, &link.name) {
             self.suspect_overlay(|| format!("device {} was deleted", link.name));

@@ -101,6 +101,54 @@ fn a_pool_changes_its_way_live_and_no_connection_is_lost() {
     }
     let mended = ["node1", "node2", "node3"].map(|node| Inside::node(node).counter("podnet_repairs_total"));
     assert_eq!(mended, [0, 0, 0], "podnet's own changes are no damage\n{}", cluster.logs());
+
+    patch(&cluster, r#"{"vxlanMode": "CrossSubnet"}"#);
+    await_route("node1", &near_block, "via 172.29.240.");
+    routes_come_back_with_the_underlay(&cluster, &near_block);
+    let reached = |what: &str, server: &str| {
+        eventually(what, Duration::from_secs(20), || client_ns.run(&format!("ping -c 1 -W 1 {server}")));
+    };
+    reached("traffic flows to a peer on the own subnet", &near);
+    a_node_moves_to_another_subnet(&cluster, &near_block, &block_of(&far));
+    reached("traffic flows to the node that moved", &near);
+}
+
+/// The kernel takes routes away with the device or the address that they stand on, and does not tell.
+fn routes_come_back_with_the_underlay(cluster: &Cluster, block: &str) {
+    let node = Inside::node("node1");
+    let route = format!("ip route show {block} proto 88 | grep 'via 172.29.240.'");
+    let link = "ip link set eth0 down && ip link set eth0 up";
+    let address = "ip addr del 172.29.240.11/24 dev eth0 && ip addr add 172.29.240.11/24 dev eth0";
+    let slowly = "ip link set eth0 down && sleep 0.3 && ip link set eth0 up";
+    for flap in [link, address, slowly] {
+        let before = node.counter("podnet_repairs_total");
+        node.must(flap);
+        eventually(&format!("{route} after {flap}"), Duration::from_secs(1), || node.run(&route));
+        node.must("ip route replace default via 172.29.240.1");
+        eventually("it is counted", Duration::from_secs(5), || match node.counter("podnet_repairs_total") {
+            after if after > before => Ok(()),
+            after => Err(format!("{after}\n{}", cluster.logs())),
+        });
+    }
+}
+
+/// Its old address, and the routes through it, are gone before the new one comes; its peers on the old subnet are gateways no more.
+fn a_node_moves_to_another_subnet(cluster: &Cluster, block: &str, neighbour: &str) {
+    let node = Inside::node("node3");
+    let old = node.must("ip -4 -o addr show eth0 | grep -o '172[0-9.]*/24'").trim().to_owned();
+    Inside("podnet-fabric".into()).must("ip link set node3 master pn1");
+    node.must(&format!(
+        "ip addr del {old} dev eth0; ip addr add 172.29.241.113/24 dev eth0; ip route add default via 172.29.241.1"
+    ));
+    eventually("the new address is published", Duration::from_secs(20), || {
+        let node = cluster.json(&["node", "node3"]);
+        match node["metadata"]["annotations"]["projectcalico.org/IPv4Address"].as_str() {
+            Some("172.29.241.113/24") => Ok(()),
+            other => Err(format!("{other:?}\n{}", cluster.logs())),
+        }
+    });
+    await_route("node1", block, "via 172.29.241.113 dev podnet.vxlan");
+    await_route("node3", neighbour, "via 172.29.241.");
 }
 
 fn sources_follow_nat_outgoing(cluster: &Cluster, client: &str) {

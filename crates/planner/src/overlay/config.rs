@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use ipnet::IpNet;
 use podnet_model::{LinkName, NodeName};
 
 /// Bytes that VXLAN adds to a packet inside IPv4: 20 IP, 8 UDP, 8 VXLAN, 14 inner Ethernet (RFC 7348 section 5).
@@ -31,6 +32,9 @@ pub struct OverlayConfig {
     /// The node's own address there, where it is not the one that its peers know (they may reach it through NAT): the source of
     /// encapsulated packets.
     pub underlay_addr: Option<Ipv4Addr>,
+    /// The subnet that it publishes, so that peers on it are known before the node's own object shows a change; none takes what
+    /// the object says.
+    pub underlay_subnet: Option<IpNet>,
     /// The MTU of pods' interfaces; none lets it follow from the underlay and the encapsulation.
     pub pod_mtu: Option<u32>,
     /// The name of the VXLAN device.
@@ -77,6 +81,7 @@ impl OverlayConfig {
             underlay_device,
             underlay_mtu,
             underlay_addr: None,
+            underlay_subnet: None,
             pod_mtu: None,
             vxlan_device: "podnet.vxlan".into(),
             ipip_device: "podnet.ipip".into(),

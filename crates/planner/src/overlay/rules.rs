@@ -71,7 +71,8 @@ impl Overlay {
             return Err(Problem::Loop { block: cidr, owner: owner.clone(), node });
         }
         let addr = self.outer(peer);
-        let same_subnet = own.subnet.map(|subnet| subnet.contains(&addr));
+        let subnet = self.config.underlay_subnet.or(own.subnet);
+        let same_subnet = subnet.map(|subnet| subnet.contains(&addr));
         let way = self.way(&rule, peer, same_subnet);
         match self.peer_problem(peer) {
             Some(Problem::SameMac { .. }) if way != Way::Vxlan => {}

@@ -61,7 +61,7 @@ impl Overlay {
         touched.blocks.extend(self.blocks_around(addr));
     }
 
-    fn touch_all(&self, touched: &mut Touched) {
+    pub(super) fn touch_all(&self, touched: &mut Touched) {
         touched.nodes.extend(self.nodes.keys().cloned());
         touched.blocks.extend(self.block_cidrs());
         touched.keys.extend(self.by_key.keys());
