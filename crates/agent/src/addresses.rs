@@ -13,7 +13,7 @@ use std::{
 
 use kube::Client;
 use podnet_client::blocks::{BlockError, Blocks, Claim};
-use podnet_model::{BlockCidr, Change, NodeName};
+use podnet_model::{BlockCidr, Change, NodeName, PodKey};
 use podnet_planner::ipam::{
     AllocationRequest, ClaimCandidate, Decision, Handle, Holder, IpamConfig, IpamError, JournalRecord, LoanCandidate,
     Moment, NodeIpam, Wish,
@@ -168,6 +168,12 @@ impl Addresses {
             }
             assigned => assigned,
         }
+    }
+
+    /// Whether the next pod of this name is to have `addr` again, where it is sticky.
+    #[must_use]
+    pub fn keeps(&self, pod: &PodKey, addr: IpAddr) -> bool {
+        self.ipam().keeps(pod, addr)
     }
 
     /// Who has an address of another node's block only the API server knows; a pod's events are to say it.

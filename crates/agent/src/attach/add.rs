@@ -62,8 +62,9 @@ impl Attachments {
         let Asker { pod, uid, in_cluster, wish, .. } = asker;
         info!(%pod, %addr, interface = %attachment.host_ifname, elapsed_us = elapsed_us(started), "pod attached");
         // The annotation is for people and tools: where the queue is full it is left out rather than the pod kept waiting.
-        if in_cluster && self.attached.try_send(Attached { pod: pod.clone(), uid, addr, sticky: wish.sticky }).is_err()
-        {
+        let is_asked_for = !wish.addrs.is_empty() || !wish.addrs_no_ipam.is_empty();
+        let sticky = wish.sticky.filter(|_| is_asked_for || self.addresses.keeps(&pod, addr));
+        if in_cluster && self.attached.try_send(Attached { pod: pod.clone(), uid, addr, sticky }).is_err() {
             warn!(%pod, "too many pods at once; the address of this one is not published");
         }
         Ok(result(request, &interface, addr, &wishes))

@@ -281,7 +281,7 @@ impl NodeIpam {
     }
 
     /// The smallest pool around a range; of equal ones the first by name.
-    fn pool_around(&self, range: Ipv4Net) -> Option<(&Pool, Ipv4Net)> {
+    pub(super) fn pool_around(&self, range: Ipv4Net) -> Option<(&Pool, Ipv4Net)> {
         let pools = self.pools.values().filter_map(|pool| Some((pool, v4(pool.cidr)?)));
         let around = pools.filter(|(_, cidr)| cidr.contains(&range));
         around.min_by_key(|(pool, cidr)| (u8::MAX - cidr.prefix_len(), &pool.name))

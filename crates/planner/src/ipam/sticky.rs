@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use ipnet::Ipv4Net;
@@ -45,5 +45,13 @@ impl NodeIpam {
     #[must_use]
     pub fn sticky_address(&self, pod: &PodKey) -> Option<Ipv4Addr> {
         self.sticky.of(pod)
+    }
+
+    /// Whether a pod that got `addr` is to have it again the next time. Where it had another before, that one could not be had just
+    /// now, and stays the one that it waits for, unless no pool has it any more.
+    #[must_use]
+    pub fn keeps(&self, pod: &PodKey, addr: IpAddr) -> bool {
+        let may_return = |kept| self.pool_around(Ipv4Net::from(kept)).is_some_and(|(pool, _)| !pool.disabled);
+        self.sticky.of(pod).is_none_or(|kept| addr == IpAddr::V4(kept) || !may_return(kept))
     }
 }

@@ -105,3 +105,18 @@ fn a_sticky_address_is_for_the_pod_of_that_name_and_for_who_asks_for_it() {
     release(&mut ipam, "db-0", later(120)).unwrap();
     assert_eq!(any(&mut ipam, "d", later(240)).unwrap(), "10.0.0.1");
 }
+
+#[test]
+fn an_address_that_a_pod_got_instead_of_its_own_is_kept_only_when_its_own_cannot_come_back() {
+    let mut ipam = with_pools(&[pool("a", "10.0.0.0/29"), pool("b", "10.0.1.0/29")]);
+    let pod = PodKey::new("test", "db-0");
+    let keeps = |ipam: &NodeIpam, addr: &str| ipam.keeps(&pod, addr.parse().unwrap());
+    assert!(keeps(&ipam, "10.0.1.1"), "it had none before");
+    ipam.apply(&Change::Sticky(pod.clone(), Some(Ipv4Addr::new(10, 0, 0, 1))));
+    assert!(keeps(&ipam, "10.0.0.1"));
+    assert!(!keeps(&ipam, "10.0.1.1"), "its own is held by somebody just now");
+    ipam.apply(&Change::Pool("a".into(), Some(Pool { disabled: true, ..pool("a", "10.0.0.0/29") })));
+    assert!(keeps(&ipam, "10.0.1.1"), "the pool gives nothing any more");
+    ipam.apply(&Change::Pool("a".into(), None));
+    assert!(keeps(&ipam, "10.0.1.1"), "no pool has it");
+}
