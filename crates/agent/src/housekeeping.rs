@@ -2,7 +2,7 @@
 //! what nobody needs.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     error::Error,
     fs, io,
@@ -262,7 +262,7 @@ impl Housekeeping {
 
     /// What looks as if its node were gone at two looks is taken back: a Node object may be replaced by a new one of the same name.
     async fn reclaim(&self) -> Infallible {
-        let (mut abandoned, mut orphans) = (BTreeSet::new(), BTreeSet::new());
+        let (mut abandoned, mut orphans) = (BTreeMap::new(), BTreeSet::new());
         loop {
             sleep(LOOK_FOR_THE_GONE).await;
             abandoned = self.addresses.reclaim(&abandoned).await;

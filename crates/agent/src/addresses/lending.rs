@@ -1,7 +1,7 @@
 //! Borrowing from other nodes' blocks, lending of own ones, and blocks of nodes that are gone.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     sync::{Arc, PoisonError},
     thread,
@@ -225,11 +225,14 @@ impl Addresses {
         }
     }
 
-    /// Takes back what nodes had that the cluster does not have any more. `suspects` are those that looked so before; the answer is
-    /// those that do now: an object that was just made anew gets the time of a round to be seen.
-    pub async fn reclaim(&self, suspects: &BTreeSet<BlockCidr>) -> BTreeSet<BlockCidr> {
-        let abandoned: BTreeSet<BlockCidr> = self.ipam().abandoned().into_iter().collect();
-        for cidr in abandoned.intersection(suspects) {
+    /// Takes back what nodes had that the cluster does not have any more. `suspects` are those that looked so before, and how many
+    /// looks had passed by then; the answer is those that do now: an object that was just made anew gets the time of a round to be
+    /// seen.
+    pub async fn reclaim(&self, suspects: &BTreeMap<BlockCidr, usize>) -> BTreeMap<BlockCidr, usize> {
+        let abandoned = self.ipam().abandoned();
+        let looks = |cidr: &BlockCidr| suspects.get(cidr).copied();
+        let ours = |cidr: &&BlockCidr| looks(cidr).is_some_and(|looks| self.ipam().reclaims(looks));
+        for cidr in abandoned.iter().filter(ours) {
             match timeout(PATIENCE, self.blocks.reclaim(*cidr)).await {
                 Ok(Ok(true)) => info!(%cidr, "block of a node that is gone reclaimed"),
                 Ok(Ok(false)) => {}
@@ -239,10 +242,10 @@ impl Addresses {
                 Err(_) => warn!(%cidr, "block not reclaimed: the API server is silent; it is tried again"),
             }
         }
-        abandoned
+        abandoned.into_iter().map(|cidr| (cidr, looks(&cidr).map_or(0, |looks| looks.wrapping_add(1)))).collect()
     }
 
-    /// Frees what was lent to nodes that are gone. `suspects` and the answer are as for [`Addresses::reclaim`].
+    /// Frees what was lent to nodes that are gone. `suspects` are those that looked so before, and the answer those that do now.
     pub async fn free_orphans(&self, suspects: &BTreeSet<Handle>) -> BTreeSet<Handle> {
         let orphans = self.ipam().orphaned_loans();
         for (addr, handle, node) in orphans.iter().filter(|(_, handle, _)| suspects.contains(handle)) {

@@ -53,16 +53,20 @@ impl NodeIpam {
         strays.filter(|cidr| cidr.prefix_len() >= LARGEST_BLOCK).map(|cidr| BlockCidr((*cidr).into()))
     }
 
-    /// Blocks of nodes that the cluster does not have, which this node should take away: of all nodes the first by name does it, as one
-    /// is enough. Sure they are gone only the API server knows.
+    /// Blocks of nodes that the cluster does not have. Sure they are gone only the API server knows; see [`NodeIpam::reclaims`].
     #[must_use]
     pub fn abandoned(&self) -> Vec<BlockCidr> {
-        if self.nodes.first() != Some(&self.node) {
-            return Vec::new();
-        }
         let gone = |known: &Known| known.owner.as_ref().is_some_and(|owner| !self.nodes.contains(owner));
         let blocks = self.known.iter().filter(|(_, known)| gone(known)).map(|(cidr, _)| BlockCidr((*cidr).into()));
         blocks.collect()
+    }
+
+    /// Whether this node should take away now what is abandoned since so many looks. One node is enough: the first by name has the
+    /// first turn, and as it may be down or without podnet, the next one has the next, and so on in circles.
+    #[must_use]
+    pub fn reclaims(&self, looks: usize) -> bool {
+        let place = self.nodes.iter().position(|node| *node == self.node);
+        place.is_some_and(|place| looks % self.nodes.len() == place)
     }
 
     /// Own blocks that can be given back: nobody holds an address, none rests, and either another own block of the pool has

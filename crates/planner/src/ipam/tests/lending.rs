@@ -139,12 +139,18 @@ fn a_node_lends_nothing_when_it_may_not_or_has_nothing() {
 }
 
 #[test]
-fn the_first_node_takes_away_the_blocks_of_those_that_are_gone() {
+fn the_nodes_take_turns_to_take_away_the_blocks_of_those_that_are_gone() {
     let mut ipam = beside_a_neighbour();
     assert!(ipam.abandoned().is_empty());
     ipam.apply(&Change::Node("node2".into(), None));
     assert_eq!(ipam.abandoned(), [cidr("10.0.0.4/30")]);
     let first = Node::new("a-node".into(), NodeAddr(Ipv4Addr::new(172, 16, 0, 9).into()));
     ipam.apply(&Change::Node(first.name.clone(), Some(first)));
-    assert!(ipam.abandoned().is_empty(), "that is the other's work");
+    assert_eq!(ipam.abandoned(), [cidr("10.0.0.4/30")], "the first may be down");
+    let turns: Vec<bool> = (0..4).map(|looks| ipam.reclaims(looks)).collect();
+    assert_eq!(turns, [false, true, false, true]);
+    ipam.apply(&Change::Node("a-node".into(), None));
+    assert!(ipam.reclaims(0) && ipam.reclaims(1), "alone it always has the turn");
+    ipam.apply(&Change::Node("node1".into(), None));
+    assert!(!ipam.reclaims(0), "its own object is not seen");
 }
