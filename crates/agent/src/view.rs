@@ -92,10 +92,10 @@ impl View {
     }
 
     /// The pod, awaited for at most `patience` where it is not known yet: the runtime may have heard of it a moment earlier. With a
-    /// `uid`, an earlier pod of the same name does not count.
+    /// `uid`, an earlier pod of the same name does not count; a static pod's is that of the kubelet or of its image in the API.
     #[must_use]
     pub fn pod(&self, key: &PodKey, uid: Option<&str>, patience: Duration) -> Option<Pod> {
-        let is_it = |pod: &&Pod| uid.is_none_or(|uid| *pod.uid == *uid);
+        let is_it = |pod: &&Pod| uid.is_none_or(|uid| *pod.uid == *uid || pod.static_uid.as_deref() == Some(uid));
         let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
         let (pods, _) = self
             .changed
@@ -114,5 +114,28 @@ impl View {
             .wait_timeout_while(namespaces, patience, |namespaces| !namespaces.contains_key(name))
             .unwrap_or_else(PoisonError::into_inner);
         namespaces.get(name).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1 as api;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_static_pod_is_known_by_the_uid_that_the_kubelet_calls_it_by() {
+        let mirror: api::Pod = serde_json::from_value(json!({"metadata": {
+            "name": "etcd-node1", "namespace": "kube-system", "uid": "of-the-mirror",
+            "annotations": {"kubernetes.io/config.mirror": "of-the-file"},
+        }}))
+        .unwrap();
+        let pod = Pod::try_from(&mirror).unwrap();
+        let (view, key) = (View::new("node1".into()), pod.key.clone());
+        view.learn(&Change::Pod(key.clone(), Some(pod)));
+        let is_known = |uid| view.pod(&key, uid, Duration::ZERO).is_some();
+        assert!(is_known(Some("of-the-file")) && is_known(Some("of-the-mirror")) && is_known(None));
+        assert!(!is_known(Some("of-an-earlier-file")));
     }
 }

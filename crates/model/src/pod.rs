@@ -15,6 +15,8 @@ pub struct Pod {
     pub key: PodKey,
     /// `metadata.uid`: tells a pod from an earlier one of the same name.
     pub uid: Arc<str>,
+    /// Of the API's image of a static pod: the uid that the kubelet, which alone knows that pod, calls it by.
+    pub static_uid: Option<Arc<str>>,
     /// The node that it was scheduled to.
     pub node: Option<NodeName>,
     /// `metadata.labels`.

@@ -65,6 +65,7 @@ fn pod(namespace: &str, name: &str, addrs: &[&str]) -> Change {
     let pod = Pod {
         key: key.clone(),
         uid: "u".into(),
+        static_uid: None,
         node: None,
         labels: std::sync::Arc::default(),
         host_network: false,

@@ -21,6 +21,9 @@ pub const IPV4_POOLS: &str = "cni.projectcalico.org/ipv4pools";
 /// The annotation that asks for exactly these addresses without IPAM: a JSON list.
 pub const IP_ADDRS_NO_IPAM: &str = "cni.projectcalico.org/ipAddrsNoIpam";
 
+/// On the mirror pod of a static pod, by the kubelet: the static pod's uid ("Well-Known Labels, Annotations and Taints").
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
 impl TryFrom<&api::Pod> for Pod {
     type Error = Invalid;
 
@@ -35,6 +38,7 @@ impl TryFrom<&api::Pod> for Pod {
         Ok(Self {
             key: PodKey::new(object.namespace()?, object.name()?),
             uid: Arc::from(uid),
+            static_uid: object.annotation(MIRROR).map(Arc::from),
             node: spec.and_then(|spec| spec.node_name.as_deref()).filter(|name| !name.is_empty()).map(Into::into),
             labels: Arc::new(pod.metadata.labels.clone().unwrap_or_default()),
             host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),

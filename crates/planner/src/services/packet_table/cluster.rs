@@ -216,6 +216,7 @@ fn pod(name: &str) -> Change {
     let pod = Pod {
         key: PodKey::new("default", name),
         uid: name.into(),
+        static_uid: None,
         node: node_of(name),
         labels: Labels::default(),
         host_network: false,

@@ -94,6 +94,7 @@ fn pod() -> impl Strategy<Value = Change> {
         let object = object.map(|(node, b, host_network, finished)| Pod {
             key: key.clone(),
             uid: "".into(),
+            static_uid: None,
             node: Some(node.into()),
             labels: Labels::default(),
             host_network,
