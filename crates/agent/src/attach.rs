@@ -97,6 +97,7 @@ impl Attachments {
             container_ifname: attachment.ifname.as_str().into(),
             host_ifname: attachment.host_ifname.clone(),
             addr: vec![addr],
+            routes: Vec::new(),
             mtu: self.pods.mtu(&attachment.host_ifname).unwrap_or_else(|| self.pods.wanted_mtu()),
             pod_mac,
             host_mac: HOST_MAC,

@@ -82,15 +82,6 @@ impl Network {
     fn add(&mut self, request: &Request, netns: NetNs) -> Result<Value, Failure> {
         let wishes = Wishes::parse(&request.config, &request.args)?;
         let mtu = mtu(&request.config)?;
-        let interface = |addrs: &[(IpAddr, Range)]| PodInterface {
-            netns,
-            container_ifname: request.ifname.as_str().into(),
-            host_ifname: device(&request.container_id, &request.ifname),
-            addr: addrs.iter().map(|(addr, _)| *addr).collect(),
-            mtu,
-            pod_mac: wishes.mac.unwrap_or_else(|| mac(addrs)),
-            host_mac: HOST_MAC,
-        };
         let handle = Handle::new(&request.container_id, &request.ifname);
         self.forget_lost()?;
         if self.records.of(&handle).is_some() {
@@ -99,10 +90,20 @@ impl Network {
             return Err(Failure::new(Failure::INTERFACE, what));
         }
         let addrs = self.lease(&handle, &wishes)?;
-        let interface = interface(&addrs);
+        let interface = PodInterface {
+            netns,
+            container_ifname: request.ifname.as_str().into(),
+            host_ifname: device(&request.container_id, &request.ifname),
+            addr: addrs.iter().map(|(addr, _)| *addr).collect(),
+            routes: interface::routes(&addrs, &self.ipam.routes),
+            mtu,
+            pod_mac: wishes.mac.unwrap_or_else(|| mac(&addrs)),
+            host_mac: HOST_MAC,
+        };
         let record = Record {
             network: self.name.clone(),
             addrs: interface.addr.clone(),
+            routes: interface.routes.clone(),
             mac: interface.pod_mac,
             ports: wishes.ports.clone(),
             masqueraded: masqueraded(&request.config, &addrs),
@@ -112,7 +113,7 @@ impl Network {
             let _ = self.leases.free(&handle);
             return Err(failure);
         }
-        Ok(interface::result(request, &interface, &addrs, &self.ipam.routes, &wishes))
+        Ok(interface::result(request, &interface, &addrs, &wishes))
     }
 
     /// An address of each set, or none at all.
@@ -224,6 +225,7 @@ impl Network {
             container_ifname: request.ifname.as_str().into(),
             host_ifname: device(&request.container_id, &request.ifname),
             addr: record.addrs.clone(),
+            routes: record.routes.clone(),
             mtu: mtu(&request.config)?,
             pod_mac: record.mac,
             host_mac: HOST_MAC,

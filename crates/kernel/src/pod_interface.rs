@@ -32,6 +32,9 @@ pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// The gateway of every pod for IPv6: link-local (RFC 4291, section 2.5.6).
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
+/// Where a sandbox's later interfaces have their metrics and tables, each by its index: after the kernel's own metric for IPv6 (1024).
+/// Also the priority of their rules, which is before that of the main table (32766).
+const BEHIND: u32 = 10_000;
 /// The group (`ip-link(8)`) of devices that are being removed. Its number is "pndd" and means nothing to anybody else.
 const DOOMED: u32 = 0x706e_6464;
 
@@ -46,6 +49,8 @@ pub struct PodInterface {
     pub host_ifname: LinkName,
     /// The pod's addresses, each a host prefix.
     pub addr: Vec<IpAddr>,
+    /// What the pod reaches through its gateway; none stands for everything, by each family that it has an address of.
+    pub routes: Vec<IpNet>,
     /// MTU in bytes.
     pub mtu: u32,
     /// Ethernet address of the pod's end.
@@ -76,9 +81,8 @@ impl PodInterface {
     fn create_parts(&self, host: &mut RtSocket) -> Result<Created, NetlinkError> {
         let mut pod = RtSocket::open_in(&self.netns)?;
         let created = self.create_pair(&mut pod, host.netns())?;
-        let configured = pod
-            .perform_all(&self.pod_requests(created.pod_index))
-            .map_err(NetlinkError::from)
+        let configured = self
+            .configure_pod(&mut pod, created.pod_index)
             .and_then(|()| ipv6::restrict(host, &self.host_ifname, self.addr.iter().any(IpAddr::is_ipv6)))
             .and_then(|()| Ok(host.perform_all(&self.host_requests(created.host_index))?))
             // The pod's end came up before it had a carrier.
@@ -117,26 +121,45 @@ impl PodInterface {
         })
     }
 
-    fn pod_requests(&self, index: u32) -> Vec<Request> {
+    /// A sandbox may have had an interface before this one, which keeps its routes: those of the later ones come behind.
+    fn configure_pod(&self, pod: &mut RtSocket, index: u32) -> Result<(), NetlinkError> {
+        match pod.perform_all(&self.pod_requests(index, route::add)) {
+            Err(error) if error.source.is_exists() => {
+                let mut requests = self.pod_requests(index, |route| route::set_behind(route, BEHIND + index));
+                requests.extend(self.own_table(index));
+                Ok(pod.perform_all(&requests)?)
+            }
+            done => Ok(done?),
+        }
+    }
+
+    fn pod_requests(&self, index: u32, make: impl Fn(&Route) -> Request) -> Vec<Request> {
         let mut requests = vec![link::request::set_up_quietly(LinkRef::Index(index))];
         requests.extend(self.addr.iter().map(|addr| addr::set(index, IpNet::from(*addr))));
         for gateway in self.gateways() {
-            requests.extend(self.pod_routes(index, gateway).iter().map(route::set));
+            requests.extend(self.pod_routes(index, gateway).iter().map(&make));
             requests.push(neigh::set(index, gateway, self.host_mac));
         }
         requests
     }
 
-    fn pod_routes(&self, index: u32, gateway: IpAddr) -> [Route; 2] {
-        let through = |dst, target| Route { dst, target, protocol: ROUTE_PROTOCOL, source: None };
-        let everywhere = match gateway {
-            IpAddr::V4(_) => IpNet::V4(ipnet::Ipv4Net::default()),
-            IpAddr::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
-        };
-        [
-            through(IpNet::from(gateway), Target::Device(index)),
-            through(everywhere, Target::Gateway { device: Some(index), via: gateway, onlink: true }),
-        ]
+    /// What has the address of an interface that is not the first leaves by it all the same: the node drops it anywhere else. Where the
+    /// interface goes its table empties, and is passed by.
+    fn own_table(&self, index: u32) -> Vec<Request> {
+        let table = BEHIND + index;
+        let routes =
+            self.gateways().into_iter().map(|via| route::set_in_table(&way(index, everywhere(via), via), table));
+        let rules = self.addr.iter().map(|addr| route::use_table_for(*addr, table, BEHIND));
+        routes.chain(rules).collect()
+    }
+
+    fn pod_routes(&self, index: u32, gateway: IpAddr) -> Vec<Route> {
+        let on_link =
+            Route { dst: IpNet::from(gateway), target: Target::Device(index), protocol: ROUTE_PROTOCOL, source: None };
+        let all = [everywhere(gateway)];
+        let wanted = if self.routes.is_empty() { &all[..] } else { &self.routes };
+        let wanted = wanted.iter().filter(|dst| dst.addr().is_ipv4() == gateway.is_ipv4());
+        std::iter::once(on_link).chain(wanted.map(|dst| way(index, *dst, gateway))).collect()
     }
 
     fn host_requests(&self, index: u32) -> Vec<Request> {
@@ -220,6 +243,19 @@ pub fn remove_from_pod(netns: &NetNs, container_ifname: &LinkName) -> Result<(),
     RtSocket::open_in(netns)
         .and_then(|mut pod| link::delete(&mut pod, container_ifname))
         .map_err(|source| PodInterfaceError::Remove { interface: container_ifname.clone(), source })
+}
+
+fn way(index: u32, dst: IpNet, gateway: IpAddr) -> Route {
+    let target = Target::Gateway { device: Some(index), via: gateway, onlink: true };
+    Route { dst, target, protocol: ROUTE_PROTOCOL, source: None }
+}
+
+/// All addresses of the family of this one.
+fn everywhere(addr: IpAddr) -> IpNet {
+    match addr {
+        IpAddr::V4(_) => IpNet::V4(ipnet::Ipv4Net::default()),
+        IpAddr::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
+    }
 }
 
 fn host_route(addr: IpAddr, index: u32) -> Route {

@@ -6,12 +6,13 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{
         RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
     },
+    rule::{RuleAction, RuleAttribute, RuleMessage},
 };
 use rustix::io::Errno;
 
@@ -89,6 +90,46 @@ pub fn list(socket: &mut RtSocket, protocol: u8) -> Result<Vec<Route>, NetlinkEr
 }
 
 pub(crate) fn set(route: &Route) -> Request {
+    making(route, message(route), NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+/// Makes a route where there is none to the destination.
+pub(crate) fn add(route: &Route) -> Request {
+    making(route, message(route), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// As [`set`], for a route that is taken where none with a lower metric leads to the destination.
+pub(crate) fn set_behind(route: &Route, metric: u32) -> Request {
+    let mut message = message(route);
+    message.attributes.push(RouteAttribute::Priority(metric));
+    making(route, message, NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+/// As [`set`], in another table than the main one.
+pub(crate) fn set_in_table(route: &Route, table: u32) -> Request {
+    let mut message = message(route);
+    message.header.table = RouteHeader::RT_TABLE_UNSPEC;
+    message.attributes.push(RouteAttribute::Table(table));
+    making(route, message, NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+/// Makes a table the first that is asked for the way of what has this source (`ip-rule(8)`).
+pub(crate) fn use_table_for(source: IpAddr, table: u32, priority: u32) -> Request {
+    let mut message = RuleMessage::default();
+    message.header.family = family(source);
+    message.header.src_len = IpNet::from(source).prefix_len();
+    message.header.action = RuleAction::ToTable;
+    message.attributes =
+        vec![RuleAttribute::Source(source), RuleAttribute::Table(table), RuleAttribute::Priority(priority)];
+    let operation = Operation::new("make rule for packets from", source);
+    Request::new(operation, RouteNetlinkMessage::NewRule(message), NLM_F_CREATE | NLM_F_EXCL).done_at(&[Errno::EXIST])
+}
+
+fn making(route: &Route, message: RouteMessage, flags: u16) -> Request {
+    Request::new(Operation::new("make route", route), RouteNetlinkMessage::NewRoute(message), flags)
+}
+
+fn message(route: &Route) -> RouteMessage {
     let mut message = naming(route.dst, route.protocol);
     message.header.kind = RouteType::Unicast;
     message.header.scope = RouteScope::Universe;
@@ -107,11 +148,7 @@ pub(crate) fn set(route: &Route) -> Request {
         Target::Blackhole => message.header.kind = RouteType::BlackHole,
     }
     message.attributes.extend(route.source.map(|source| RouteAttribute::PrefSource(RouteAddress::from(source))));
-    Request::new(
-        Operation::new("make route", route),
-        RouteNetlinkMessage::NewRoute(message),
-        NLM_F_CREATE | NLM_F_REPLACE,
-    )
+    message
 }
 
 pub(crate) fn removal(dst: IpNet, protocol: u8) -> Request {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use podnet_kernel::{
     addr,
     cni_wire::{Failure, Request, host_ifname},
@@ -85,19 +85,26 @@ pub(super) fn mtu(config: &Value) -> Result<u32, Failure> {
     }
 }
 
-pub(super) fn result(
-    request: &Request,
-    interface: &PodInterface,
-    addrs: &[(IpAddr, Range)],
-    routes: &[IpNet],
-    wishes: &Wishes,
-) -> Value {
+/// What the container reaches through the network: what is asked for, by the families that it has addresses of, and always the
+/// subnets of its addresses, as they are on no link of its own. Where nothing is asked for, all.
+pub(super) fn routes(addrs: &[(IpAddr, Range)], asked: &[IpNet]) -> Vec<IpNet> {
+    let is_v4 = |net: &IpNet| net.addr().is_ipv4();
+    let mut routes: Vec<IpNet> = asked.iter().map(IpNet::trunc).collect();
+    routes.retain(|net| addrs.iter().any(|(addr, _)| addr.is_ipv4() == is_v4(net)));
+    for (_, range) in addrs {
+        let all = if is_v4(&range.subnet) { IpNet::V4(Ipv4Net::default()) } else { IpNet::V6(Ipv6Net::default()) };
+        let wanted = if asked.is_empty() { all } else { range.subnet };
+        if !routes.iter().any(|net| net.contains(&wanted)) {
+            routes.push(wanted);
+        }
+    }
+    routes.sort();
+    routes.dedup();
+    routes
+}
+
+pub(super) fn result(request: &Request, interface: &PodInterface, addrs: &[(IpAddr, Range)], wishes: &Wishes) -> Value {
     let ip = |(addr, range): &(IpAddr, Range)| json!({"address": IpNet::from(*addr).to_string(), "gateway": range.gateway, "interface": 1});
-    let everywhere = || {
-        let v4 = || IpNet::V4(Ipv4Net::default());
-        addrs.iter().map(move |(addr, _)| if addr.is_ipv4() { v4() } else { IpNet::V6(ipnet::Ipv6Net::default()) })
-    };
-    let routes: Vec<IpNet> = if routes.is_empty() { everywhere().collect() } else { routes.to_vec() };
     let through = |dst: &IpNet| match dst {
         IpNet::V4(_) => json!({"dst": dst, "gw": GATEWAY_V4}),
         IpNet::V6(_) => json!({"dst": dst, "gw": GATEWAY_V6}),
@@ -108,7 +115,7 @@ pub(super) fn result(
             {"name": interface.container_ifname, "mac": interface.pod_mac.to_string(), "mtu": interface.mtu, "sandbox": request.netns_path},
         ],
         "ips": addrs.iter().map(ip).collect::<Vec<_>>(),
-        "routes": routes.iter().map(through).collect::<Vec<_>>(),
+        "routes": interface.routes.iter().map(through).collect::<Vec<_>>(),
         "dns": wishes.dns.to_json(),
     })
 }

@@ -10,7 +10,7 @@ use std::{
     path::PathBuf,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use podnet_kernel::netns::NetNs;
 use podnet_model::{Mac, cni::PortMapping};
 use podnet_planner::ipam::Handle;
@@ -27,6 +27,8 @@ const LOST: &str = "~";
 pub(super) struct Record {
     pub(super) network: String,
     pub(super) addrs: Vec<IpAddr>,
+    #[serde(default)]
+    pub(super) routes: Vec<IpNet>,
     pub(super) mac: Mac,
     pub(super) ports: Vec<PortMapping>,
     /// Subnets whose way out is translated.

@@ -174,3 +174,61 @@ fn device(machine: &Machine, addr: &str) -> String {
     let route = machine.node.run(&["ip", "-o", "route", "get", addr]);
     route.split_once(" dev ").and_then(|(_, rest)| rest.split(' ').next()).unwrap().to_owned()
 }
+
+#[test]
+fn a_second_network_takes_nothing_from_the_first() {
+    let machine = Machine::new("two");
+    let list = machine.network(&json!({"subnet": "10.64.0.0/24"}), &json!({}));
+    let mut second =
+        machine.network(&json!({"ranges": [[{"subnet": "10.65.0.0/24"}], [{"subnet": "fd65::/64"}]]}), &json!({}));
+    second.name = "second".to_owned();
+    let ports = |port: u16| json!({"portMappings": [{"hostPort": port, "containerPort": 80, "protocol": "tcp"}]});
+    let (list, second) = (list.with(ports(8080)), second.with(ports(8081)));
+    let sandbox = Sandbox::new("both");
+    let _server = sandbox.serve(80);
+    let reached = |port: u16| machine.outside.ask("203.0.113.1", port).is_ok();
+    let first = list.add("both", &sandbox.path(), "eth0").done();
+    for last in ["eth1", "eth0"] {
+        let result = second.add("both", &sandbox.path(), "eth1").done();
+        assert!(sandbox.run(&["ip", "route", "get", "203.0.113.2"]).contains("dev eth0"));
+        assert!(reached(8080) && reached(8081), "both are reached from outside: {}", sandbox.run(&["ip", "route"]));
+        for to in [address(&first, '.'), address(&result, '.'), address(&result, ':')] {
+            machine.node.run(&["ping", "-c1", "-W3", &to]);
+        }
+        let _ = list.check("both", &sandbox.path(), "eth0", &first).done();
+        let _ = second.check("both", &sandbox.path(), "eth1", &result).done();
+        if last == "eth1" {
+            let _ = second.del("both", &sandbox.path(), "eth1", &result).done();
+            assert!(reached(8080) && !reached(8081));
+            sandbox.run(&["ping", "-c1", "-W3", "203.0.113.2"]);
+        } else {
+            let _ = list.del("both", &sandbox.path(), "eth0", &first).done();
+            assert!(!reached(8080) && reached(8081));
+            sandbox.run(&["ping", "-c1", "-W3", "203.0.113.2"]);
+            let _ = second.del("both", &sandbox.path(), "eth1", &result).done();
+        }
+    }
+    assert_eq!(machine.traces(), [""; 0]);
+}
+
+#[test]
+fn the_routes_of_the_result_are_those_of_the_container() {
+    let machine = Machine::new("routes");
+    let routes = json!([{"dst": "203.0.113.0/24"}, {"dst": "10.0.0.0/16"}]);
+    let list = machine.network(&json!({"subnet": "10.66.0.0/24", "routes": routes}), &json!({}));
+    let sandbox = Sandbox::new("routed");
+    let result = list.add("routed", &sandbox.path(), "eth0").done();
+    let mut told: Vec<&str> = result["routes"].as_array().unwrap().iter().map(|r| r["dst"].as_str().unwrap()).collect();
+    told.sort_unstable();
+    let shown = sandbox.run(&["ip", "route", "show", "via", "169.254.1.1"]);
+    let mut made: Vec<&str> = shown.lines().filter_map(|line| line.split(' ').next()).collect();
+    made.sort_unstable();
+    assert_eq!((told.clone(), made), (told, vec!["10.0.0.0/16", "10.66.0.0/24", "203.0.113.0/24"]));
+    let _ = list.check("routed", &sandbox.path(), "eth0", &result).done();
+    sandbox.run(&["ping", "-c1", "-W3", "203.0.113.2"]);
+    sandbox.run(&["ip", "route", "del", "10.0.0.0/16"]);
+    let (code, message) = list.check("routed", &sandbox.path(), "eth0", &result).refused();
+    assert!(code == 101 && message.contains("no route to 10.0.0.0/16"), "{message}");
+    let _ = list.del("routed", &sandbox.path(), "eth0", &result).done();
+    assert_eq!(machine.traces(), [""; 0]);
+}

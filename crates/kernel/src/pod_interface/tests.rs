@@ -37,6 +37,7 @@ fn interface(namespace: &NetNs, number: u8) -> PodInterface {
         container_ifname: "eth0".into(),
         host_ifname: format!("pod{number}").into(),
         addr: vec![v4(number).into(), format!("fd00::{number}").parse().unwrap()],
+        routes: Vec::new(),
         mtu: 1450,
         pod_mac: mac(1, number),
         host_mac: mac(2, number),

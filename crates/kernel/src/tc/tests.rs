@@ -37,6 +37,7 @@ fn pod(tag: &str) -> Pod {
         container_ifname: "eth0".into(),
         host_ifname: HOST.into(),
         addr: vec![POD.into()],
+        routes: Vec::new(),
         mtu: MTU,
         pod_mac: mac(1, 1),
         host_mac: mac(2, 1),

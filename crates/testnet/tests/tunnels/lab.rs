@@ -188,6 +188,7 @@ impl LabNode {
             container_ifname: "eth0".into(),
             host_ifname: "pnpod".into(),
             addr: vec![pod_address],
+            routes: Vec::new(),
             mtu: 1500,
             pod_mac: Mac([2, 0, 0, 0, 1, low]),
             host_mac: Mac([2, 0, 0, 0, 2, low]),

@@ -56,6 +56,7 @@ fn node(tag: &str) -> Node {
                 container_ifname: "eth0".into(),
                 host_ifname: LinkName::from(format!("pn{number:012}")),
                 addr: vec![std::net::Ipv4Addr::new(10, 0, 0, number).into()],
+                routes: Vec::new(),
                 mtu: 1500,
                 pod_mac: mac(1, number),
                 host_mac: mac(2, number),

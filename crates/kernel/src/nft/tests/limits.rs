@@ -44,6 +44,7 @@ fn lab(tag: &str) -> Lab {
             container_ifname: "eth0".into(),
             host_ifname: LinkName::from(format!("pod{number}")),
             addr: vec![addr.into()],
+            routes: Vec::new(),
             mtu: 1450,
             pod_mac: mac(1, number),
             host_mac: mac(2, number),

@@ -38,6 +38,7 @@ fn cluster(tag: &str) -> Cluster {
             container_ifname: "eth0".into(),
             host_ifname: LinkName::from(format!("pod{number}")),
             addr: vec![Ipv4Addr::new(10, 0, 0, number).into()],
+            routes: Vec::new(),
             mtu: 1500,
             pod_mac: mac(1, number),
             host_mac: mac(2, number),
