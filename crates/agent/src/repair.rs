@@ -54,6 +54,8 @@ pub struct Repair {
     held_until: Option<Instant>,
     /// Names of devices by index: notices speak of indices.
     devices: HashMap<u32, LinkName>,
+    /// Notices were lost since those were listed.
+    devices_unknown: bool,
     /// Pods' devices whose loss was told.
     lost: BTreeSet<LinkName>,
     /// What the limiter's times count from.
@@ -84,6 +86,7 @@ impl Repair {
             held: Suspicion::default(),
             held_until: None,
             devices: links.into_iter().map(|link| (link.index, link.name)).collect(),
+            devices_unknown: false,
             lost: BTreeSet::new(),
             began: Instant::now(),
         };
@@ -173,3 +176,6 @@ fn listen(mut monitor: Monitor, sender: &mpsc::Sender<Vec<Notice>>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

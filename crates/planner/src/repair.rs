@@ -1,11 +1,16 @@
 //! What others did to podnet's objects, in words, and when it is mended: at once, unless somebody keeps undoing it.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use podnet_model::{LinkName, Mac, wireguard::PublicKey};
 
-use crate::step::Step;
+use crate::step::{RouteTarget, Step};
 
 /// One of podnet's objects in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,6 +115,31 @@ pub fn summary(damages: &[Damage]) -> String {
     match damages.len().saturating_sub(NAMED) {
         0 => named.join("; "),
         more => format!("{}; and {more} more", named.join("; ")),
+    }
+}
+
+/// These steps without those that are about one of the objects, and without those that stand on a device among them.
+#[must_use]
+pub fn without(mut steps: Vec<Step>, held: &BTreeSet<Object>) -> Vec<Step> {
+    let stands_on_held = |step: &Step| {
+        let device = device_under(step);
+        device.is_some_and(|device| held.contains(&Object::Device(device.clone())))
+    };
+    steps.retain(|step| !held.contains(&Object::of(step)) && !stands_on_held(step));
+    steps
+}
+
+/// The device that has to be there for what the step sets or removes.
+fn device_under(step: &Step) -> Option<&LinkName> {
+    match step {
+        Step::SetRoute(route) | Step::RemoveRoute(route) => match &route.target {
+            RouteTarget::Device(device) | RouteTarget::OnLink { device, .. } => Some(device),
+            RouteTarget::Via(_) | RouteTarget::Blackhole => None,
+        },
+        Step::SetNeighbour(entry) | Step::RemoveNeighbour(entry) => Some(&entry.device),
+        Step::SetFdb(entry) | Step::RemoveFdb(entry) => Some(&entry.device),
+        Step::SetPeer(peer) | Step::RemovePeer(peer) => Some(&peer.device),
+        Step::SetVxlan(_) | Step::SetTunnel(_) | Step::RemoveLink(_) => None,
     }
 }
 

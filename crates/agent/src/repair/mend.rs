@@ -1,28 +1,30 @@
 //! Looking at what is suspected, and mending what differs from the plan.
 
+mod host;
+
 use std::{collections::BTreeSet, time::Instant};
 
-use ipnet::{IpNet, Ipv4Net};
 use podnet_kernel::{
     datapath::{Datapath, KernelDatapath},
     executor::StepFailed,
+    link,
     netlink::NetlinkError,
     nft::NftError,
     pod_interface::{
         Difference,
         host_end::{self, Damaged},
     },
-    sysctl::{self, SysctlError},
+    sysctl::SysctlError,
 };
 use podnet_model::LinkName;
 use podnet_planner::{
     overlay::Overlay,
-    repair::{Admission, Damage, Object, summary},
+    repair::{Admission, Damage, Object, summary, without},
     services::Services,
 };
 use tracing::{debug, warn};
 
-use super::{Repair, Suspicion, settings};
+use super::{Repair, Suspicion};
 use crate::{
     attach::rules,
     network::{TABLE, overlay_state},
@@ -68,32 +70,10 @@ impl Repair {
             self.held_until = None;
             suspicion.join(std::mem::take(&mut self.held));
         }
-        let mut mended = Vec::new();
-        if let Some(since) = suspicion.overlay {
-            mended.extend(self.mend_overlay(datapath, overlay, since)?);
-        }
-        if let Some(since) = suspicion.pods {
-            mended.extend(self.mend_pods(datapath, since)?);
-        }
-        if let Some(since) = suspicion.rules {
-            mended.extend(self.mend_rules(datapath, services, since, suspicion.rules_touched)?);
-        }
-        if let Some(since) = suspicion.pod_rules {
-            mended.extend(self.mend_pod_rules(since, suspicion.rules_touched)?);
-        }
-        if let Some(since) = suspicion.settings {
-            mended.extend(self.mend_settings(overlay, &suspicion, since)?);
-        }
         self.suspicion.passage_seen = suspicion.passage_seen;
         self.suspicion.underlay = suspicion.underlay;
-        if let Some(since) = suspicion.passage {
-            self.suspicion.passage_seen = Some(now);
-            let passages = self.mend_passage(datapath, overlay, since)?;
-            if !passages.is_empty() && !suspicion.passage_by.is_empty() {
-                suspicion.heard.push(format!("{} changed other rules", suspicion.passage_by));
-            }
-            mended.extend(passages);
-        }
+        let mut mended = Vec::new();
+        let outcome = self.mend_parts(datapath, overlay, services, &mut suspicion, &mut mended);
         let first = [
             suspicion.overlay,
             suspicion.pods,
@@ -104,12 +84,74 @@ impl Repair {
         ];
         let elapsed = first.into_iter().flatten().min().map_or_else(Default::default, |since| since.elapsed());
         if mended.is_empty() {
-            debug!(heard = suspicion.heard.join("; "), ?elapsed, "looked at what is there; it is as planned");
-            return Ok(());
+            if outcome.is_ok() {
+                debug!(heard = suspicion.heard.join("; "), ?elapsed, "looked at what is there; it is as planned");
+            }
+            return outcome;
         }
         self.counts.repaired(&mended);
         let (what, heard) = (summary(&mended), suspicion.heard.join("; "));
         warn!(what, heard, elapsed_ms = elapsed.as_millis() as u64, "mended what somebody else damaged");
+        outcome
+    }
+
+    /// An obstacle in one part does not keep the others from being mended: that part stays suspected, and the first error is told.
+    fn mend_parts(
+        &mut self,
+        datapath: &mut KernelDatapath,
+        overlay: &Overlay,
+        services: &Services,
+        suspicion: &mut Suspicion,
+        mended: &mut Vec<Damage>,
+    ) -> Result<(), MendError> {
+        let mut failed = Suspicion::default();
+        let mut first = self.relist_devices(datapath);
+        let mut note = |since: Instant, done: Result<(), MendError>| {
+            let since = done.is_err().then_some(since);
+            let before = std::mem::replace(&mut first, Ok(()));
+            first = before.and(done);
+            since
+        };
+        if let Some(since) = suspicion.overlay {
+            failed.overlay = note(since, self.mend_overlay(datapath, overlay, since, mended));
+        }
+        if let Some(since) = suspicion.pods {
+            failed.pods = note(since, self.mend_pods(datapath, since, mended));
+        }
+        if let Some(since) = suspicion.rules {
+            failed.rules = note(since, self.mend_rules(datapath, services, since, suspicion.rules_touched, mended));
+        }
+        if let Some(since) = suspicion.pod_rules {
+            failed.pod_rules = note(since, self.mend_pod_rules(since, suspicion.rules_touched, mended));
+        }
+        failed.rules_touched = suspicion.rules_touched && (failed.rules.is_some() || failed.pod_rules.is_some());
+        if let Some(since) = suspicion.settings {
+            failed.settings = note(since, self.mend_settings(overlay, suspicion, since, mended));
+            if failed.settings.is_some() {
+                failed.settings_of.clone_from(&suspicion.settings_of);
+                failed.settings_of_all_pods = suspicion.settings_of_all_pods;
+            }
+        }
+        if let Some(since) = suspicion.passage {
+            self.suspicion.passage_seen = Some(Instant::now());
+            let before = mended.len();
+            failed.passage = note(since, self.mend_passage(datapath, overlay, since, mended));
+            failed.passage_by.clone_from(&suspicion.passage_by);
+            if mended.len() > before && !suspicion.passage_by.is_empty() {
+                suspicion.heard.push(format!("{} changed other rules", suspicion.passage_by));
+            }
+        }
+        self.suspicion.join(failed);
+        first
+    }
+
+    /// Where notices were lost, devices may have other names and indices than was heard.
+    fn relist_devices(&mut self, datapath: &mut KernelDatapath) -> Result<(), MendError> {
+        if self.devices_unknown {
+            let links = link::list(datapath.route_socket())?;
+            self.devices = links.into_iter().map(|link| (link.index, link.name)).collect();
+            self.devices_unknown = false;
+        }
         Ok(())
     }
 
@@ -135,30 +177,45 @@ impl Repair {
         datapath: &mut KernelDatapath,
         overlay: &Overlay,
         since: Instant,
-    ) -> Result<Vec<Damage>, MendError> {
+        mended: &mut Vec<Damage>,
+    ) -> Result<(), MendError> {
         let device = &overlay.config().vxlan_device;
         let observed = overlay_state(datapath.observe(device)?);
-        let (mended, held): (Vec<_>, Vec<_>) =
-            overlay.damages(&observed).into_iter().partition(|damage| self.admit(damage));
         let mut steps = overlay.repair(&observed);
-        if held.iter().any(|damage| matches!(damage.object, Object::Device(_))) {
-            // Nothing can stand on a device that has to wait.
-            steps.clear();
+        let (devices, others): (Vec<_>, Vec<_>) =
+            overlay.damages(&observed).into_iter().partition(|damage| matches!(damage.object, Object::Device(_)));
+        let mut held = BTreeSet::new();
+        let mut admitted = Vec::new();
+        for damages in [devices, others] {
+            // Nothing can stand on a device that has to wait: it is neither mended nor counted before that.
+            let possible: BTreeSet<Object> = steps.iter().map(Object::of).collect();
+            for damage in damages.into_iter().filter(|damage| possible.contains(&damage.object)) {
+                if self.admit(&damage) {
+                    admitted.push(damage);
+                } else {
+                    held.insert(damage.object);
+                }
+            }
+            steps = without(steps, &held);
         }
-        let held: BTreeSet<Object> = held.into_iter().map(|damage| damage.object).collect();
-        steps.retain(|step| !held.contains(&Object::of(step)));
         if !held.is_empty() {
             self.held.overlay = Some(since);
         }
         if !datapath.apply(&steps)?.remade.is_empty() {
             let observed = overlay_state(datapath.observe(device)?);
-            datapath.apply(&overlay.repair(&observed))?;
+            datapath.apply(&without(overlay.repair(&observed), &held))?;
         }
-        Ok(mended)
+        mended.extend(admitted);
+        Ok(())
     }
 
-    fn mend_pods(&mut self, datapath: &mut KernelDatapath, since: Instant) -> Result<Vec<Damage>, MendError> {
-        let mut mended = Vec::new();
+    fn mend_pods(
+        &mut self,
+        datapath: &mut KernelDatapath,
+        since: Instant,
+        mended: &mut Vec<Damage>,
+    ) -> Result<(), MendError> {
+        let mut first = Ok(());
         for damaged in host_end::damaged(datapath.route_socket(), &self.pods.all())? {
             let ifname = &damaged.end.ifname;
             // A DEL may have come between the look and now.
@@ -175,11 +232,14 @@ impl Repair {
                 self.held.pods = Some(since);
             }
             if !admitted.is_empty() {
-                damaged.mend(datapath.route_socket())?;
-                mended.extend(admitted);
+                match damaged.mend(datapath.route_socket()) {
+                    Ok(()) => mended.extend(admitted),
+                    // The other pods do not wait for this one.
+                    Err(error) => first = first.and(Err(error.into())),
+                }
             }
         }
-        Ok(mended)
+        first
     }
 
     /// With its device a pod lost its end too, which only the runtime can make anew.
@@ -195,92 +255,31 @@ impl Repair {
         services: &Services,
         since: Instant,
         touched: bool,
-    ) -> Result<Option<Damage>, MendError> {
+        mended: &mut Vec<Damage>,
+    ) -> Result<(), MendError> {
         let is_there = datapath.nft_socket().tables()?.iter().any(|table| table == TABLE);
         let damage = Damage::new(Object::Table(TABLE.into()), if is_there { "was changed" } else { "was deleted" });
         if !self.admit(&damage) {
             self.held.rules = Some(since);
             self.held.rules_touched = touched;
-            return Ok(None);
+            return Ok(());
         }
         datapath.replace(TABLE, &services.desired())?;
         // Where notices were lost it is put in place to be sure, and nothing is known to have been wrong.
-        Ok((touched || !is_there).then_some(damage))
+        mended.extend((touched || !is_there).then_some(damage));
+        Ok(())
     }
 
-    fn mend_pod_rules(&mut self, since: Instant, touched: bool) -> Result<Option<Damage>, MendError> {
+    fn mend_pod_rules(&mut self, since: Instant, touched: bool, mended: &mut Vec<Damage>) -> Result<(), MendError> {
         let damage = Damage::new(Object::Table(rules::TABLE.into()), "was changed");
         if !self.admit(&damage) {
             self.held.pod_rules = Some(since);
             self.held.rules_touched = touched;
-            return Ok(None);
+            return Ok(());
         }
         self.pods.rules().restore()?;
-        Ok(touched.then_some(damage))
-    }
-
-    fn mend_settings(
-        &mut self,
-        overlay: &Overlay,
-        suspicion: &Suspicion,
-        since: Instant,
-    ) -> Result<Vec<Damage>, MendError> {
-        let planned = overlay.desired();
-        let mut own: BTreeSet<LinkName> = planned.tunnels.keys().cloned().collect();
-        own.extend(planned.vxlan.as_ref().map(|vxlan| vxlan.name.clone()));
-        own.extend(suspicion.settings_of.iter().filter(|device| self.pods.contains(device)).cloned());
-        let own: Vec<LinkName> = own.into_iter().collect();
-        let mut mended = Vec::new();
-        for wrong in settings::wrong(&self.underlay.device, &own) {
-            let what = format!("was {} and not {}", wrong.found, wrong.wanted);
-            let damage = Damage::new(Object::Setting(wrong.key.replace('/', ".")), what);
-            if !self.admit(&damage) {
-                self.held.settings = Some(since);
-                self.held.settings_of.extend(suspicion.settings_of.iter().cloned());
-                continue;
-            }
-            if wrong.key.ends_with("/all/rp_filter") {
-                // Other devices go on being filtered as they were.
-                self.underlay.prepare()?;
-            } else {
-                sysctl::set_here(&wrong.key, wrong.wanted)?;
-            }
-            mended.push(damage);
-        }
-        Ok(mended)
-    }
-
-    fn mend_passage(
-        &mut self,
-        datapath: &mut KernelDatapath,
-        overlay: &Overlay,
-        since: Instant,
-    ) -> Result<Vec<Damage>, MendError> {
-        let ranges: BTreeSet<Ipv4Net> = overlay.pod_ranges().filter_map(v4).collect();
-        let ranges: Vec<Ipv4Net> = ranges.into_iter().collect();
-        let mut mended = Vec::new();
-        for chain in datapath.nft_socket().forward_chains(TABLE)? {
-            if chain.lets_pass(&ranges) {
-                continue;
-            }
-            let what = if chain.drops {
-                "drops what is forwarded and lacks the rules that let pods' packets pass"
-            } else {
-                "drops nothing any more and needs no rules of podnet's"
-            };
-            let damage = Damage::new(Object::Passage(chain.to_string()), what);
-            if !self.admit(&damage) {
-                self.held.passage = Some(since);
-                continue;
-            }
-            match datapath.nft_socket().let_pass(&chain, &ranges) {
-                Ok(()) => mended.push(damage),
-                // Changed again, or gone: its owner's notice comes.
-                Err(error) if error.is_missing() => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(mended)
+        mended.extend(touched.then_some(damage));
+        Ok(())
     }
 }
 
@@ -302,11 +301,4 @@ fn damages(damaged: &Damaged) -> Vec<Damage> {
         }
     };
     damaged.differences.iter().map(damage).collect()
-}
-
-fn v4(range: IpNet) -> Option<Ipv4Net> {
-    match range {
-        IpNet::V4(range) => Some(range),
-        IpNet::V6(_) => None,
-    }
 }

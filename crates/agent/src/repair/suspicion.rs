@@ -39,6 +39,7 @@ pub(super) struct Suspicion {
     /// Settings for the whole namespace, and of the devices named.
     pub(super) settings: Option<Instant>,
     pub(super) settings_of: BTreeSet<LinkName>,
+    pub(super) settings_of_all_pods: bool,
     /// Other people's chains.
     pub(super) passage: Option<Instant>,
     /// Who changed those last.
@@ -57,12 +58,13 @@ impl Suspicion {
     /// At its start an agent knows nothing of settings and other people's chains; the rest is looked at anyway.
     pub(super) fn at_start() -> Self {
         let now = Some(Instant::now());
-        Self { settings: now, passage: now, ..Self::default() }
+        Self { settings: now, settings_of_all_pods: true, passage: now, ..Self::default() }
     }
 
     fn everything(&mut self) {
         let now = Instant::now();
         self.underlay.get_or_insert(now);
+        self.settings_of_all_pods = true;
         let rules = [&mut self.rules, &mut self.pod_rules];
         for part in [&mut self.overlay, &mut self.pods, &mut self.settings, &mut self.passage].into_iter().chain(rules)
         {
@@ -102,6 +104,7 @@ impl Suspicion {
             self.passage_by = other.passage_by;
         }
         self.settings_of.extend(other.settings_of);
+        self.settings_of_all_pods |= other.settings_of_all_pods;
         self.rules_touched |= other.rules_touched;
     }
 }
@@ -112,6 +115,8 @@ impl Repair {
             Notice::Lost => {
                 self.counts.overrun();
                 self.suspicion.everything();
+                self.flushed = true;
+                self.devices_unknown = true;
                 self.suspicion.heard(|| "notices of the kernel's were lost".into());
             }
             Notice::Link(link) => self.judge_link(link, overlay),
@@ -156,7 +161,14 @@ impl Repair {
     }
 
     fn judge_link(&mut self, link: &Link, overlay: &Overlay) {
-        self.devices.insert(link.index, link.name.clone());
+        if let Some(before) = self.devices.insert(link.index, link.name.clone()).filter(|before| *before != link.name) {
+            let what = format!("device {before} was renamed to {}", link.name);
+            if is_planned(overlay, &before) {
+                self.suspect_overlay(|| what);
+            } else if self.pods.contains(&before) {
+                self.suspect_pods(|| what);
+            }
+        }
         if !is_ours(link.name.as_str()) {
             self.suspicion.underlay.get_or_insert_with(Instant::now);
             self.flushed |= link.name == self.underlay.device;

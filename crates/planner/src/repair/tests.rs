@@ -53,3 +53,28 @@ fn a_summary_names_some_and_counts_the_rest() {
 fn every_kind_is_listed() {
     assert!(Object::KINDS.contains(&route(1).kind()) && Object::KINDS.contains(&Object::Passage(String::new()).kind()));
 }
+
+#[test]
+fn while_a_device_waits_only_what_stands_on_it_waits_too() {
+    use crate::step::{FdbEntry, Neighbour, Route};
+    let device = LinkName::from("podnet.vxlan");
+    let mac = Mac([2, 0, 0, 0, 0, 1]);
+    let to = |last: u8, target: RouteTarget| {
+        Step::SetRoute(Route { dst: format!("10.0.0.{last}/32").parse().unwrap(), target })
+    };
+    let via: IpAddr = "192.0.2.2".parse().unwrap();
+    let on = |device: &str| RouteTarget::OnLink { device: device.into(), via };
+    let steps = vec![
+        Step::SetNeighbour(Neighbour { device: device.clone(), addr: via, mac }),
+        Step::SetFdb(FdbEntry { device: device.clone(), mac, remote: via }),
+        to(1, on("podnet.vxlan")),
+        to(2, on("podnet.wg")),
+        to(3, RouteTarget::Via(via)),
+        to(4, RouteTarget::Blackhole),
+        Step::RemoveLink(device.clone()),
+    ];
+    let held = |objects: &[Object]| objects.iter().cloned().collect::<BTreeSet<_>>();
+    assert_eq!(without(steps.clone(), &held(&[])), steps);
+    assert_eq!(without(steps.clone(), &held(&[Object::Device(device)])), steps[3..6]);
+    assert_eq!(without(steps.clone(), &held(&[route(3)])).len(), 6, "a contested route holds nothing else");
+}

@@ -1,0 +1,124 @@
+use ipnet::IpNet;
+use podnet_kernel::{netns::NetNs, sysctl};
+use podnet_model::{Block, BlockCidr, Change, EncapMode, Node, NodeAddr, Pool};
+use podnet_planner::{
+    overlay::OverlayConfig,
+    services::{MASQUERADE_MARK, Services, ServicesConfig},
+};
+
+use super::*;
+use crate::attach::rules::PodRules;
+
+/// Does something with a repair that listens in a namespace of its own, without a device of the underlay.
+fn in_namespace(tag: &str, work: impl FnOnce(&mut Repair, &mut KernelDatapath, &Services) + Send) {
+    let path = format!("/run/netns/podnet-test-{tag}-{}", std::process::id());
+    let netns = NetNs::create(&path).unwrap();
+    let done = netns.run(|| {
+        let mut datapath = KernelDatapath::open().unwrap();
+        let pods = Arc::new(PodEnds::new(PodRules::open().unwrap(), 1450));
+        let address: IpNet = "172.29.0.11/24".parse().unwrap();
+        let underlay = Underlay { device: "eth0".into(), address, published: address, mtu: 1500 };
+        let (mut repair, _notices) = Repair::start(&mut datapath, &underlay, pods, Arc::default()).unwrap();
+        let services = Services::new(ServicesConfig {
+            node: "node1".into(),
+            node_addrs: vec![NodeAddr(address.addr())],
+            pod_cidrs: Vec::new(),
+            no_nat_cidrs: Vec::new(),
+            service_cidr: "10.96.0.0/12".parse().unwrap(),
+            masquerade_mark: MASQUERADE_MARK,
+        });
+        work(&mut repair, &mut datapath, &services);
+    });
+    NetNs::remove(&path).unwrap();
+    done.unwrap();
+}
+
+fn overlay() -> Overlay {
+    Overlay::new(OverlayConfig::new("node1".into(), "eth0".into(), 1500))
+}
+
+/// Plans a route through a peer, which cannot be set where there is no underlay.
+fn overlay_with_plain_route() -> Overlay {
+    let mut overlay = overlay();
+    for (name, addr) in [("node1", "172.29.0.11"), ("node2", "172.29.0.12")] {
+        let node = Node::new(name.into(), NodeAddr(addr.parse().unwrap()));
+        overlay.apply(&Change::Node(name.into(), Some(node)));
+    }
+    let pool = Pool {
+        name: "pool".into(),
+        cidr: "10.233.64.0/18".parse().unwrap(),
+        block_size: 26,
+        vxlan: EncapMode::Never,
+        ipip: EncapMode::Never,
+        nat_outgoing: true,
+        disabled: false,
+        manual: false,
+        node_selector: Default::default(),
+        namespace_selector: Default::default(),
+    };
+    overlay.apply(&Change::Pool("pool".into(), Some(pool)));
+    let cidr = BlockCidr("10.233.64.64/26".parse().unwrap());
+    overlay.apply(&Change::Block(cidr, Some(Block::new(cidr, Some("node2".into())))));
+    overlay
+}
+
+#[test]
+fn an_obstacle_in_one_part_keeps_no_other_from_being_mended_and_is_not_forgotten() {
+    in_namespace("obstacle", |repair, datapath, services| {
+        let overlay = overlay_with_plain_route();
+        sysctl::set_here("net/ipv4/ip_forward", "0").unwrap();
+        repair.hear(&[Notice::Lost], &overlay);
+        repair.mend(datapath, &overlay, services).unwrap_err();
+        assert_eq!(sysctl::read_here("net/ipv4/ip_forward").unwrap(), "1");
+        let tables = datapath.nft_socket().tables().unwrap();
+        assert!(tables.iter().any(|there| there == "podnet"), "{tables:?}");
+        assert!(repair.suspicion.overlay.is_some(), "what could not be mended is tried again");
+        let Suspicion { settings, rules, pod_rules, passage, .. } = &repair.suspicion;
+        assert_eq!([settings, rules, pod_rules, passage], [&None; 4], "the rest is done");
+        assert!(
+            repair.counts.metrics().contains("podnet_repairs_total{object=\"route\"} 0"),
+            "what failed does not count"
+        );
+
+        link::create_bridge(datapath.route_socket(), "eth0").unwrap();
+        link::set_up(datapath.route_socket(), "eth0").unwrap();
+        let index = link::index_of(datapath.route_socket(), "eth0").unwrap();
+        podnet_kernel::addr::add(datapath.route_socket(), index, "172.29.0.11/24".parse().unwrap()).unwrap();
+        repair.mend(datapath, &overlay, services).unwrap();
+        assert!(repair.suspicion.overlay.is_none());
+        assert!(repair.counts.metrics().contains("podnet_repairs_total{object=\"route\"} 1"));
+    });
+}
+
+#[test]
+fn after_lost_notices_the_devices_are_known_again() {
+    in_namespace("lost", |repair, datapath, services| {
+        let overlay = overlay();
+        link::create_bridge(datapath.route_socket(), "br0").unwrap();
+        let index = link::index_of(datapath.route_socket(), "br0").unwrap();
+        assert!(!repair.devices.contains_key(&index), "it was not told");
+        repair.hear(&[Notice::Lost], &overlay);
+        assert!(repair.suspicion.settings_of_all_pods);
+        repair.mend(datapath, &overlay, services).unwrap();
+        assert_eq!(repair.devices.get(&index), Some(&"br0".into()));
+    });
+}
+
+#[test]
+fn routes_are_looked_at_when_the_underlay_stands_again_and_not_before() {
+    in_namespace("underlay", |repair, datapath, _| {
+        let overlay = overlay();
+        repair.suspicion = Suspicion::default();
+        link::create_bridge(datapath.route_socket(), "eth0").unwrap();
+        let down = link::find(datapath.route_socket(), "eth0").unwrap().unwrap();
+        assert!(repair.hear(&[Notice::Link(down)], &overlay), "it is about the underlay's device");
+        let stands = repair.underlay().stands(datapath.route_socket()).unwrap();
+        assert!(!stands, "it is down");
+        repair.underlay_seen(stands);
+        assert!(repair.suspicion.overlay.is_none());
+        repair.underlay_seen(true);
+        assert!(repair.suspicion.overlay.is_some());
+        let other = link::find(datapath.route_socket(), "lo").unwrap().unwrap();
+        assert!(!repair.hear(&[Notice::Link(other)], &overlay), "other devices carry no routes of podnet's");
+    });
+}
