@@ -275,6 +275,8 @@ fn what_is_cut_off_is_not_reached_though_its_interface_is_there() {
 #[test]
 fn both_ends_of_interfaces_in_use_change_their_mtu() {
     let mut pods = pods("mtu", 3);
+    // Pods are looked for in all namespaces with a name, other tests' among them, and theirs have the same indices.
+    pods.interfaces.iter_mut().for_each(|interface| interface.pod_mac.0[4] = 0x6d);
     for interface in &pods.interfaces {
         interface.create(&mut pods.host).unwrap();
     }
