@@ -110,7 +110,19 @@ fn what_others_damage_is_mended_within_a_second_and_counted_and_told() {
     for told in ["device podnet.vxlan is gone", "has MTU 1280 and not 1450", "nft (process", "iptables (process"] {
         assert!(log.contains(told), "no {told:?} in\n{log}");
     }
+    what_cannot_be_mended_hinders_nothing_else(&scene, &there);
     somebody_who_keeps_undoing_does_not_keep_the_agent_busy(&scene, block, &there);
+}
+
+/// A device of the VNI and the port of podnet's stands in the way of its own.
+fn what_cannot_be_mended_hinders_nothing_else(scene: &Scene, there: &str) {
+    let node = &scene.node;
+    node.must("ip link set podnet.vxlan name thief; nft flush ruleset; sysctl -qw net.ipv4.ip_forward=0");
+    let rest = "nft list table ip podnet && nft list table ip podnet-pods && sysctl -n net.ipv4.ip_forward | grep 1";
+    eventually("the rest is mended", Duration::from_secs(10), || node.run(rest));
+    node.must("ip link show thief && ! ip link show podnet.vxlan && ip link del thief");
+    eventually("the device is back", Duration::from_secs(20), || node.run(there));
+    eventually("traffic flows again", Duration::from_secs(10), || scene.flows());
 }
 
 fn somebody_who_keeps_undoing_does_not_keep_the_agent_busy(scene: &Scene, block: &str, there: &str) {
