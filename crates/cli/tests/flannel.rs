@@ -55,6 +55,13 @@ fn await_route(node: &str, range: &str, shown: &str) {
 }
 
 /// ICMP with fragments, TCP and UDP with fragments, from one pod to an address where `iperf3 -s` listens.
+fn await_log(node: &str, message: &str) {
+    eventually("it is told", SOON, || {
+        let log = fs::read_to_string(format!("/run/podnet/log/{node}-agent.log")).map_err(|error| error.to_string())?;
+        if log.contains(message) { Ok(()) } else { Err(format!("not in the log: {message}")) }
+    });
+}
+
 fn everything_passes(cluster: &Cluster, pod: &str, to: &str) {
     for line in [
         format!("ping -c 1 -W 5 {to}"),
@@ -100,7 +107,8 @@ fn flannels_configuration_and_nodes_are_taken_as_they_are() {
     must(FlannelNode::NETNS, "iperf3 -s -D");
     everything_passes(&cluster, "on-node2", FLANNEL.1);
 
-    // Other backends, live.
+    // Other backends, live. What nodes send themselves has their own address, whatever others they have.
+    must("podnet-node1", "ip addr add 203.0.113.5/32 dev lo");
     configure(&cluster, r#"{"Type": "udp"}"#);
     await_route("node1", "10.244.2.0/24", "dev podnet.udp");
     await_route("node2", "10.244.1.0/24", "dev podnet.udp");
@@ -110,6 +118,7 @@ fn flannels_configuration_and_nodes_are_taken_as_they_are() {
         cluster.exec("default", "on-node1", &["ping", "-c1", "-W1", "10.244.2.2"])
     });
     everything_passes(&cluster, "on-node1", "10.244.2.2");
+    must("podnet-node1", "ping -c 1 -W 5 10.244.2.2");
     must("podnet-node1", "ip link del podnet.udp");
     eventually("the tunnel is mended", SOON, || {
         cluster.exec("default", "on-node1", &["ping", "-c1", "-W1", "10.244.2.2"])
@@ -124,13 +133,21 @@ fn flannels_configuration_and_nodes_are_taken_as_they_are() {
         "host-gw" => Ok(()),
         other => Err(format!("{other:?}")),
     });
+    // A device that flannel left is named and not touched; what does not need it goes on.
+    must("podnet-node1", "ip link add flannel.1 type vxlan id 1 dstport 8472");
+    configure(&cluster, r#"{"Type": "vxlan"}"#);
+    await_log("node1", "remove it: ip link delete flannel.1");
+    cluster.kubectl(&["create", "service", "clusterip", "meanwhile", "--tcp=80", "--clusterip=10.233.0.77"]);
+    eventually("rules follow", SOON, || {
+        let rules = shell("podnet-node1", "nft list table ip podnet")?;
+        if rules.contains("10.233.0.77") { Ok(()) } else { Err("no rules".to_owned()) }
+    });
+    must("podnet-node1", "ip link delete flannel.1");
+    await_route("node1", "10.244.2.0/24", "dev podnet.vxlan");
     // A mistake harms nothing, and is told.
     configure(&cluster, r#"{"Type": "aws-vpc"}"#);
     let message = "data[net-conf.json].Backend.Type is \"aws-vpc\"; it must be vxlan, host-gw, ipip, wireguard, udp, alloc or none";
-    eventually("the mistake is told", SOON, || {
-        let log = fs::read_to_string("/run/podnet/log/node1-agent.log").map_err(|error| error.to_string())?;
-        if log.contains(message) { Ok(()) } else { Err("not in the log".to_owned()) }
-    });
+    await_log("node1", message);
     everything_passes(&cluster, "on-node1", "10.244.2.2");
     drop(flannel);
 }

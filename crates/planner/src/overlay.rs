@@ -175,6 +175,10 @@ impl Overlay {
         if subnet != self.config.underlay_subnet {
             self.touch_all(&mut touched);
         }
+        if addr != self.config.underlay_addr {
+            // It is the source of what goes through some devices.
+            touched.blocks.extend(self.block_cidrs());
+        }
         self.config.underlay_subnet = subnet;
         self.config.underlay_device = device;
         self.config.underlay_mtu = mtu;

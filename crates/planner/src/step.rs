@@ -159,6 +159,9 @@ pub enum RouteTarget {
         device: LinkName,
         /// The next hop.
         via: IpAddr,
+        /// The source of packets that this node itself sends there; none lets the kernel choose, which takes the first address of the node
+        /// where the device has none.
+        source: Option<IpAddr>,
     },
     /// Through a next hop that the routing table knows how to reach.
     Via(IpAddr),

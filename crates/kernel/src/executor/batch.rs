@@ -157,13 +157,17 @@ impl<'a> Batch<'a> {
         let operation = || Operation::new("make route", route.dst);
         let target = match &route.target {
             RouteTarget::Device(device) => Target::Device(self.device(device, operation)?),
-            RouteTarget::OnLink { device, via } => {
+            RouteTarget::OnLink { device, via, .. } => {
                 Target::Gateway { device: Some(self.device(device, operation)?), via: *via, onlink: true }
             }
             RouteTarget::Via(via) => Target::Gateway { device: None, via: *via, onlink: false },
             RouteTarget::Blackhole => Target::Blackhole,
         };
-        Ok(route::Route { dst: route.dst, target, protocol: ROUTE_PROTOCOL, source: None })
+        let source = match &route.target {
+            RouteTarget::OnLink { source, .. } => *source,
+            _ => None,
+        };
+        Ok(route::Route { dst: route.dst, target, protocol: ROUTE_PROTOCOL, source })
     }
 
     fn index(&self, device: &LinkName) -> Option<u32> {

@@ -82,7 +82,9 @@ fn planned(route: &route::Route, names: &BTreeMap<u32, &LinkName>) -> Option<Rou
     let name = |index: u32| names.get(&index).map(|name| (*name).clone());
     let target = match route.target {
         Target::Device(index) => RouteTarget::Device(name(index)?),
-        Target::Gateway { device: Some(index), via, onlink: true } => RouteTarget::OnLink { device: name(index)?, via },
+        Target::Gateway { device: Some(index), via, onlink: true } => {
+            RouteTarget::OnLink { device: name(index)?, via, source: route.source }
+        }
         Target::Gateway { via, .. } => RouteTarget::Via(via),
         Target::Blackhole => RouteTarget::Blackhole,
     };

@@ -62,7 +62,7 @@ fn towards(number: u8, other: u8) -> Vec<Step> {
         Step::SetVxlan(vxlan(number)),
         Step::SetFdb(FdbEntry { device: device.clone(), mac: mac(9, other), remote: underlay(other).into() }),
         Step::SetNeighbour(Neighbour { device: device.clone(), addr: via, mac: mac(9, other) }),
-        Step::SetRoute(Route { dst, target: RouteTarget::OnLink { device, via } }),
+        Step::SetRoute(Route { dst, target: RouteTarget::OnLink { device, via, source: None } }),
         Step::SetRoute(Route { dst: own, target: RouteTarget::Blackhole }),
         Step::SetRoute(Route {
             dst: format!("10.200.{number}.0/24").parse().unwrap(),
@@ -104,6 +104,25 @@ fn setting(observed: &Observed) -> std::collections::BTreeSet<String> {
     let neighbours = observed.neighbours.iter().cloned().map(Step::SetNeighbour);
     let fdb = observed.fdb.iter().cloned().map(Step::SetFdb);
     routes.chain(neighbours).chain(fdb).map(|step| format!("{step:?}")).collect()
+}
+
+#[test]
+fn what_a_node_sends_has_the_routes_source_and_not_its_first_address() {
+    let mut nodes = Nodes::new("exec-source");
+    nodes.namespaces[0].command("ip link set lo up");
+    nodes.namespaces[0].command("ip addr add 203.0.113.5/32 dev lo");
+    let socket = &mut nodes.sockets[0];
+    let vxlan = Vxlan { addr: None, ..vxlan(1) };
+    let target = |source| RouteTarget::OnLink { device: device(), via: underlay(2).into(), source };
+    let dst = "10.233.2.0/24".parse().unwrap();
+    let chosen = Route { dst, target: target(None) };
+    let given = Route { dst, target: target(Some(underlay(1).into())) };
+    apply(socket, &[Step::SetVxlan(vxlan), Step::SetRoute(chosen.clone())]).unwrap();
+    assert!(nodes.namespaces[0].command("ip route get 10.233.2.7").contains("src 203.0.113.5"));
+    assert_eq!(observe(socket, &device()).unwrap().routes, [chosen].into());
+    apply(socket, &[Step::SetRoute(given.clone())]).unwrap();
+    assert!(nodes.namespaces[0].command("ip route get 10.233.2.7").contains("src 192.0.2.1"));
+    assert_eq!(observe(socket, &device()).unwrap().routes, [given].into());
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn what_is_applied_is_observed_through_any_handle() {
         Step::SetVxlan(vxlan()),
         Step::SetFdb(entry.clone()),
         Step::SetNeighbour(neighbour.clone()),
-        route("10.1.0.0/24", RouteTarget::OnLink { device: device.clone(), via }),
+        route("10.1.0.0/24", RouteTarget::OnLink { device: device.clone(), via, source: None }),
     ];
     let mut handle = kernel.clone();
     kernel.apply(&steps).unwrap();
@@ -44,7 +44,7 @@ fn it_refuses_what_the_real_one_refuses() {
     let mut kernel = MemoryKernel::new();
     kernel.add_device(&"eth0".into(), ["192.0.2.0/24".parse().unwrap()]);
     let device = LinkName::from("vx0");
-    let on_link = RouteTarget::OnLink { device: device.clone(), via: "10.0.0.1".parse().unwrap() };
+    let on_link = RouteTarget::OnLink { device: device.clone(), via: "10.0.0.1".parse().unwrap(), source: None };
     let error = kernel.apply(&[route("10.1.0.0/24", on_link)]).unwrap_err();
     assert!(error.source.is_missing());
     let unreachable = RouteTarget::Via("198.51.100.1".parse().unwrap());

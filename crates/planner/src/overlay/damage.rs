@@ -88,7 +88,8 @@ fn compare<K: Ord, V: PartialEq>(
 fn describe(target: &RouteTarget) -> String {
     match target {
         RouteTarget::Device(device) => device.to_string(),
-        RouteTarget::OnLink { device, via } => format!("{via} on {device}"),
+        RouteTarget::OnLink { device, via, source: None } => format!("{via} on {device}"),
+        RouteTarget::OnLink { device, via, source: Some(source) } => format!("{via} on {device} from {source}"),
         RouteTarget::Via(via) => via.to_string(),
         RouteTarget::Blackhole => "nowhere".to_owned(),
     }

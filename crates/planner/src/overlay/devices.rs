@@ -116,7 +116,7 @@ impl Overlay {
         let (device, port) = (self.config.udp_device.clone(), self.udp_port()?);
         self.planned.tunnels.get(&device)?;
         let ranges = self.planned.routes.iter().filter_map(|(dst, target)| match (dst, target) {
-            (IpNet::V4(dst), RouteTarget::OnLink { device: at, via: IpAddr::V4(via) }) if *at == device => {
+            (IpNet::V4(dst), RouteTarget::OnLink { device: at, via: IpAddr::V4(via), .. }) if *at == device => {
                 Some((*dst, *via))
             }
             _ => None,

@@ -90,7 +90,12 @@ impl Overlay {
 
     fn target_by(&self, way: Way, via: IpAddr, same_subnet: Option<bool>) -> Result<Option<RouteTarget>, Obstacle> {
         let (config, support) = (&self.config, self.config.support);
-        let on_link = |device: &LinkName| Some(RouteTarget::OnLink { device: device.clone(), via });
+        let on_link = |device: &LinkName| Some(RouteTarget::OnLink { device: device.clone(), via, source: None });
+        // The peer takes what comes from this node's address and from its blocks, and nothing else.
+        let known = |device: &LinkName| {
+            let source = self.local().map(IpAddr::V4);
+            Some(RouteTarget::OnLink { device: device.clone(), via, source })
+        };
         match way {
             Way::Vxlan => Ok(on_link(&config.vxlan_device)),
             Way::Ipip if support.ipip => Ok(on_link(&config.ipip_device)),
@@ -98,8 +103,8 @@ impl Overlay {
             Way::Wireguard if !support.wireguard => Err(Obstacle::Unsupported("WireGuard")),
             // This node has not published its own yet.
             Way::Wireguard if self.own_key().is_none() => Ok(None),
-            Way::Wireguard => Ok(on_link(&config.wireguard_device)),
-            Way::Udp if support.tun => Ok(on_link(&config.udp_device)),
+            Way::Wireguard => Ok(known(&config.wireguard_device)),
+            Way::Udp if support.tun => Ok(known(&config.udp_device)),
             Way::Udp => Err(Obstacle::Unsupported("TUN devices")),
             Way::Plain if same_subnet == Some(false) => Err(Obstacle::OtherSubnet),
             Way::Plain => Ok(Some(RouteTarget::Via(via))),

@@ -104,7 +104,7 @@ fn route(overlay: &Overlay, dst: &str) -> Option<RouteTarget> {
 }
 
 fn on_link(via: &str) -> Option<RouteTarget> {
-    Some(RouteTarget::OnLink { device: "podnet.vxlan".into(), via: via.parse().unwrap() })
+    Some(RouteTarget::OnLink { device: "podnet.vxlan".into(), via: via.parse().unwrap(), source: None })
 }
 
 fn via(addr: &str) -> Option<RouteTarget> {
@@ -128,7 +128,8 @@ fn the_mode_of_the_pool_and_the_subnet_choose_the_way_to_a_peer() {
 
 #[test]
 fn ipip_pools_are_routed_through_the_ipip_device() {
-    let ipip = |via: &str| Some(RouteTarget::OnLink { device: "podnet.ipip".into(), via: via.parse().unwrap() });
+    let ipip =
+        |via: &str| Some(RouteTarget::OnLink { device: "podnet.ipip".into(), via: via.parse().unwrap(), source: None });
     for (mode, same, other) in [
         (EncapMode::Always, ipip("172.29.0.12"), ipip("172.29.1.13")),
         (EncapMode::CrossSubnet, via("172.29.0.12"), ipip("172.29.1.13")),

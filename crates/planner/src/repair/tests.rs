@@ -63,7 +63,7 @@ fn while_a_device_waits_only_what_stands_on_it_waits_too() {
         Step::SetRoute(Route { dst: format!("10.0.0.{last}/32").parse().unwrap(), target })
     };
     let via: IpAddr = "192.0.2.2".parse().unwrap();
-    let on = |device: &str| RouteTarget::OnLink { device: device.into(), via };
+    let on = |device: &str| RouteTarget::OnLink { device: device.into(), via, source: None };
     let steps = vec![
         Step::SetNeighbour(Neighbour { device: device.clone(), addr: via, mac }),
         Step::SetFdb(FdbEntry { device: device.clone(), mac, remote: via }),

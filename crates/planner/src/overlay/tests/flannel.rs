@@ -33,14 +33,19 @@ fn parts(backend: Backend) -> Overlay {
 
 #[test]
 fn each_backend_carries_nodes_parts_its_own_way() {
-    let on = |device: &str, via: &str| Some(RouteTarget::OnLink { device: device.into(), via: via.parse().unwrap() });
+    let on_link = |device: &str, via: &str, source: Option<&str>| {
+        let source = source.map(|source| source.parse().unwrap());
+        Some(RouteTarget::OnLink { device: device.into(), via: via.parse().unwrap(), source })
+    };
+    let on = |device: &str, via: &str| on_link(device, via, None);
+    let udp = |via: &str| on_link("podnet.udp", via, Some("172.29.0.11"));
     let (near, far) = ("172.29.0.12", "172.29.1.13");
     for (backend, to_near, to_far) in [
         (VXLAN, on("podnet.vxlan", near), on("podnet.vxlan", far)),
         (Backend::Vxlan { vni: 1, port: 8472, direct_routing: true }, via(near), on("podnet.vxlan", far)),
         (Backend::HostGw, via(near), None),
         (Backend::Ipip { direct_routing: false }, on("podnet.ipip", near), on("podnet.ipip", far)),
-        (Backend::Udp { port: 8285 }, on("podnet.udp", near), on("podnet.udp", far)),
+        (Backend::Udp { port: 8285 }, udp(near), udp(far)),
         (Backend::Alloc, None, None),
         // Nobody has a key yet, and plain packets are not what was asked for.
         (Backend::WireGuard { port: 51820 }, None, None),

@@ -1,7 +1,7 @@
 //! Encryption.
 
 use super::*;
-use crate::step::{Peer, Wireguard};
+use crate::step::{Peer, Route, Wireguard};
 
 fn felix() -> Change {
     Change::Felix(Some(Felix { wireguard: true, ..Felix::default() }))
@@ -27,7 +27,12 @@ fn node_number(number: u8) -> Change {
 }
 
 fn through_wireguard(via: &str) -> Option<RouteTarget> {
-    Some(RouteTarget::OnLink { device: "podnet.wg".into(), via: via.parse().unwrap() })
+    through_wireguard_from("172.29.0.11", via)
+}
+
+fn through_wireguard_from(source: &str, via: &str) -> Option<RouteTarget> {
+    let [source, via] = [source, via].map(|addr| addr.parse().unwrap());
+    Some(RouteTarget::OnLink { device: "podnet.wg".into(), via, source: Some(source) })
 }
 
 fn problems(overlay: &Overlay) -> Vec<String> {
@@ -42,6 +47,16 @@ fn with_wireguard_on_every_peer_with_a_key_is_reached_through_it_whatever_the_po
         assert_eq!(route(&overlay, "10.233.64.128/26"), through_wireguard("172.29.1.13"));
         assert_eq!(problems(&overlay), [""; 0]);
     }
+}
+
+#[test]
+fn what_the_node_itself_sends_through_wireguard_has_the_nodes_address_of_now() {
+    let mut overlay = encrypted(EncapMode::Always, &[1, 2]);
+    assert_eq!(route(&overlay, "10.233.64.64/26"), through_wireguard_from("172.29.0.11", "172.29.0.12"));
+    let steps = overlay.set_underlay("eth0".into(), 1500, Some("172.29.0.99".parse().unwrap()), None);
+    let target = through_wireguard_from("172.29.0.99", "172.29.0.12").unwrap();
+    let moved = Route { dst: "10.233.64.64/26".parse().unwrap(), target };
+    assert!(steps.contains(&Step::SetRoute(moved)), "{steps:?}");
 }
 
 #[test]
