@@ -1,5 +1,7 @@
 //! A node as its peers see it.
 
+use std::sync::Arc;
+
 use ipnet::IpNet;
 
 use crate::{NodeAddr, NodeName, flannel::Lease, labels::Labels, wireguard::PublicKey};
@@ -28,6 +30,8 @@ pub struct Node {
     pub wireguard_key: Option<PublicKey>,
     /// What it says of itself to flannel's nodes.
     pub lease: Option<Lease>,
+    /// What is wrong with its annotations beyond its address: they count as absent, and the node as there.
+    pub wrong: Option<Arc<str>>,
 }
 
 impl Node {
@@ -44,6 +48,7 @@ impl Node {
             pod_cidrs: Vec::new(),
             wireguard_key: None,
             lease: None,
+            wrong: None,
         }
     }
 }

@@ -223,7 +223,8 @@ impl Overlay {
     pub fn problems(&self) -> impl Iterator<Item = Problem> + '_ {
         let nodes = self.nodes.values().filter(|node| node.name != self.config.node);
         let peers = nodes.filter_map(|node| {
-            self.peer_problem(node).or_else(|| self.flannel_problem(node)).or_else(|| self.unencrypted(node))
+            let wrong = node.wrong.clone().map(|wrong| Problem::WrongAnnotation { node: node.name.clone(), wrong });
+            self.peer_problem(node).or(wrong).or_else(|| self.flannel_problem(node)).or_else(|| self.unencrypted(node))
         });
         self.own_problem().into_iter().chain(peers).chain(self.problems.values().cloned())
     }

@@ -52,7 +52,9 @@ impl TryFrom<&api::Node> for Node {
                 })
             })
             .transpose()?;
-        let lease = lease(&object)?;
+        // Nothing but encryption and flannel's nodes needs these: a wrong one must not take the node out of the network.
+        let (lease, wrong_lease) = lenient(lease(&object));
+        let (wireguard_key, wrong_key) = lenient(wireguard_key(&object, lease.as_ref().and_then(|(_, key)| *key)));
         let published = subnet.map(|subnet: IpNet| NodeAddr(subnet.addr()));
         let addr = published
             .or(internal)
@@ -60,14 +62,22 @@ impl TryFrom<&api::Node> for Node {
         Ok(Self {
             name: object.name()?.into(),
             pod_cidrs: pod_cidrs(&object, node)?,
-            wireguard_key: wireguard_key(&object, lease.as_ref().and_then(|(_, key)| *key))?,
+            wireguard_key,
             lease: lease.map(|(lease, _)| lease),
+            wrong: wrong_lease.or(wrong_key).map(|wrong| wrong.to_string().into()),
             labels: Arc::new(node.metadata.labels.clone().unwrap_or_default()),
             addr,
             internal,
             subnet,
             lost: is_lost(node),
         })
+    }
+}
+
+fn lenient<T>(said: Result<Option<T>, Invalid>) -> (Option<T>, Option<Invalid>) {
+    match said {
+        Ok(said) => (said, None),
+        Err(wrong) => (None, Some(wrong)),
     }
 }
 

@@ -307,7 +307,19 @@ fn a_wireguard_key_is_read_from_calicos_annotation_or_flannels() {
     let wrong = json!({"projectcalico.org/WireguardPublicKey": "x"});
     let message = "Node node1: metadata.annotations[projectcalico.org/WireguardPublicKey] is \"x\"; it must be a WireGuard \
                    key: 32 bytes in Base64";
-    assert_eq!(node(wrong, json!({})).unwrap_err(), message);
+    let node = node(wrong, json!({})).unwrap();
+    assert_eq!((node.wireguard_key, node.wrong.as_deref()), (None, Some(message)), "the node is there all the same");
+}
+
+#[test]
+fn a_node_with_wrong_words_for_flannels_nodes_is_there_without_them() {
+    let annotations = json!({
+        "flannel.alpha.coreos.com/backend-type": "vxlan", "flannel.alpha.coreos.com/public-ip": "172.29.0",
+        "projectcalico.org/WireguardPublicKey": KEY,
+    });
+    let node = node(annotations, json!({"podCIDR": "10.244.1.0/24"})).unwrap();
+    assert_eq!((node.lease, node.wireguard_key.unwrap().to_string().as_str()), (None, KEY));
+    assert!(node.wrong.unwrap().contains("public-ip] is \"172.29.0\"; it must be an IPv4 address"));
 }
 
 #[test]

@@ -78,6 +78,14 @@ pub enum Problem {
         /// The node.
         node: NodeName,
     },
+    /// A node says something of itself that is not understood; it counts as not said.
+    #[error("node {node}: {wrong}; what it says there is ignored until it is mended")]
+    WrongAnnotation {
+        /// The node.
+        node: NodeName,
+        /// What is wrong with it.
+        wrong: Arc<str>,
+    },
     /// Encryption is on, and the node has no key of its own.
     #[error("packets to node {node} are not encrypted: it has not published a WireGuard key of its own")]
     NotEncrypted {

@@ -180,5 +180,5 @@ fn remove_from<K: Ord, V: Ord>(index: &mut BTreeMap<K, BTreeSet<V>>, key: &K, me
 
 /// What of a node the plan depends on.
 fn place(node: &Node) -> impl PartialEq + '_ {
-    (node.addr, node.subnet, &node.pod_cidrs, node.wireguard_key, &node.lease)
+    (node.addr, node.subnet, &node.pod_cidrs, node.wireguard_key, &node.lease, &node.wrong)
 }

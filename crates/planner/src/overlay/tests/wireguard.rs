@@ -80,6 +80,15 @@ fn to_a_peer_without_a_key_packets_go_as_the_pool_says_and_that_is_told() {
 }
 
 #[test]
+fn a_node_that_says_something_wrong_has_its_routes_and_that_is_told() {
+    let mut overlay = cluster(EncapMode::Always);
+    overlay.apply(&with(node_number(2), |node| node.wrong = Some("its key is no key".into())));
+    assert_eq!(route(&overlay, "10.233.64.64/26"), on_link("172.29.0.12"));
+    let message = "node node2: its key is no key; what it says there is ignored until it is mended";
+    assert_eq!(problems(&overlay), [message]);
+}
+
+#[test]
 fn nothing_is_encrypted_before_the_own_node_shows_a_key_of_ours() {
     let mut overlay = encrypted(EncapMode::Always, &[2, 3]);
     assert!(overlay.wants_wireguard() && overlay.desired().tunnels.is_empty());
