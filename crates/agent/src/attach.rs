@@ -30,7 +30,7 @@ use podnet_kernel::{
     netns::NetNs,
     pod_interface::{PodInterface, PodInterfaceError},
 };
-use podnet_model::{LinkName, Mac, PodKey, pod::StickyOwner};
+use podnet_model::{LinkName, Mac, PodKey, errors::chain, pod::StickyOwner};
 use podnet_planner::ipam::Handle;
 use records::{Record, Records};
 use tokio::sync::mpsc;
@@ -201,12 +201,6 @@ fn missing_namespace(request: &Request) -> Failure {
         Failure::INVALID_ENVIRONMENT,
         format!("{verb} came without the sandbox's network namespace (CNI_NETNS)"),
     )
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(error.source(), |error| error.source())
-        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// A pod's Ethernet address is made of its IPv4 address: whoever reads a capture sees who it is.

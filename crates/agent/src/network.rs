@@ -36,8 +36,6 @@ use events::Events;
 use place::v4;
 use worker::Worker;
 
-pub(crate) use worker::overlay_state;
-
 /// The table that holds every rule of ours.
 pub const TABLE: &str = "podnet";
 /// ClusterIPs are refused when unassigned only where their range is known; this one holds no address at all.

@@ -2,6 +2,8 @@
 
 use std::{error::Error, fmt, process::ExitCode};
 
+use podnet_model::errors::chain;
+
 /// A failed command.
 pub(crate) struct Failure {
     what: String,
@@ -52,10 +54,8 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "podnet: {}", self.what)?;
-        let mut cause = self.cause.as_ref().map(|cause| &**cause as &dyn Error);
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
+        if let Some(cause) = &self.cause {
+            write!(f, ": {}", chain(&**cause))?;
         }
         for line in &self.detail {
             write!(f, "\n  | {line}")?;

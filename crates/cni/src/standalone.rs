@@ -26,6 +26,7 @@ use podnet_kernel::{
 use podnet_model::{
     Mac,
     cni::{Choice, LocalIpam, Range, Wishes, choose},
+    errors::chain,
 };
 use podnet_planner::ipam::Handle;
 use serde_json::Value;
@@ -273,12 +274,6 @@ fn masqueraded(config: &Value, addrs: &[(IpAddr, Range)]) -> Vec<Ipv4Net> {
 
 fn journal(what: &str, error: &std::io::Error) -> Failure {
     Failure::new(Failure::JOURNAL, format!("cannot {what}: {error}"))
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(error.source(), |error| error.source())
-        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// What is never translated: it leads to whoever listens on the link.

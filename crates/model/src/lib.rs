@@ -21,6 +21,7 @@ pub mod cni;
 pub mod convert;
 pub mod crd;
 pub mod endpoints;
+pub mod errors;
 pub mod felix;
 pub mod flannel;
 pub mod ipam;

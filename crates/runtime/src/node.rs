@@ -15,6 +15,7 @@ use kube::{
     Api, Client,
     runtime::{WatchStreamExt, watcher},
 };
+use podnet_model::errors::chain;
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
@@ -261,14 +262,4 @@ fn end(worker: watch::Sender<Desired>) {
     worker.send_modify(|desired| desired.gone = true);
     // The worker must see the message before the channel ends, which it does: a closed channel still shows its last value.
     drop(worker);
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    text
 }

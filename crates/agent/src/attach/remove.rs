@@ -35,8 +35,7 @@ impl Attachments {
         self.leave(&attachment);
         fault::point("del-ruled");
         if let Some(addr) = self.addresses.of(&attachment.handle) {
-            let cut_off = self.with_socket(&attachment.host_ifname, |socket| Ok(pod_interface::cut_off(socket, addr)));
-            if let Ok(Err(error)) | Err(pod_interface::PodInterfaceError::Check { source: error, .. }) = cut_off {
+            if let Err(error) = self.lending(|error| error, |socket| pod_interface::cut_off(socket, addr)) {
                 warn!(%addr, error = &error as &dyn std::error::Error, "the route is removed with the interface only");
             }
             fault::point("del-cut-off");
@@ -64,6 +63,7 @@ impl Attachments {
         if !tombstone.exists() {
             return Ok(());
         }
+        self.leave(&attachment);
         self.remove(&attachment)?;
         info!(container_id, ifname, "attachment that was deleted while the agent was down is buried");
         let _ = fs::remove_file(tombstone);
@@ -82,9 +82,8 @@ impl Attachments {
         }
     }
 
-    /// Removes the interface and frees the address, with the attachment's turn.
+    /// Removes the interface and frees the address of an attachment that left, with its turn.
     fn remove(&self, attachment: &Attachment) -> Result<(), Failure> {
-        self.leave(attachment);
         self.with_socket(&attachment.host_ifname, |socket| pod_interface::remove(socket, &attachment.host_ifname))
             .map_err(|error| {
                 Failure::new(

@@ -8,7 +8,7 @@ use std::{
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use podnet_kernel::{netlink::RtSocket, pod_interface};
@@ -60,9 +60,8 @@ impl Undertaker {
         if begun.done == begun.all {
             return false;
         }
-        let (goal, deadline) = (begun.all, Instant::now() + patience);
-        let left = deadline.saturating_duration_since(Instant::now());
-        drop(self.count.changed.wait_timeout_while(begun, left, |begun| begun.done < goal));
+        let goal = begun.all;
+        drop(self.count.changed.wait_timeout_while(begun, patience, |begun| begun.done < goal));
         true
     }
 }

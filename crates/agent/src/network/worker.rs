@@ -11,18 +11,13 @@ use podnet_client::watch::Update;
 use podnet_kernel::{
     carrier::{CarrierError, RunningCarrier},
     datapath::{Datapath, KernelDatapath},
-    executor::{Observed, StepFailed},
+    executor::StepFailed,
     netlink::NetlinkError,
     netns::NetNs,
     nft::NftError,
 };
 use podnet_model::{Change, NodeName};
-use podnet_planner::{
-    overlay::{Overlay, State as OverlayState},
-    ruleset::Edit,
-    services::Services,
-    step::Step,
-};
+use podnet_planner::{overlay::Overlay, ruleset::Edit, services::Services, step::Step};
 use tokio::{
     runtime::Handle,
     sync::{mpsc, watch},
@@ -246,7 +241,7 @@ impl Worker {
 
     fn repairs(&mut self) -> Result<Vec<Step>, NetlinkError> {
         let observed = self.datapath.observe(&self.overlay.config().vxlan_device)?;
-        Ok(self.overlay.repair(&overlay_state(observed)))
+        Ok(self.overlay.repair(&observed.into()))
     }
 
     fn tell_problems(&self) {
@@ -257,17 +252,6 @@ impl Worker {
 
     fn tell(&self, state: State) {
         self.told.send_if_modified(|told| std::mem::replace(told, state) != state);
-    }
-}
-
-pub(crate) fn overlay_state(observed: Observed) -> OverlayState {
-    OverlayState {
-        vxlan: observed.vxlan,
-        tunnels: observed.tunnels,
-        peers: observed.peers,
-        routes: observed.routes.into_iter().map(|route| (route.dst, route.target)).collect(),
-        neighbours: observed.neighbours.into_iter().map(|entry| ((entry.device, entry.addr), entry.mac)).collect(),
-        fdb: observed.fdb.into_iter().map(|entry| ((entry.device, entry.mac), entry.remote)).collect(),
     }
 }
 

@@ -18,18 +18,14 @@ use podnet_kernel::{
 };
 use podnet_model::LinkName;
 use podnet_planner::{
-    overlay::Overlay,
+    overlay::{self, Overlay},
     repair::{Admission, Damage, Object, summary, without},
     services::Services,
 };
 use tracing::{debug, warn};
 
 use super::{Repair, Suspicion};
-use crate::{
-    attach::rules,
-    network::{TABLE, overlay_state},
-    underlay::UnderlayError,
-};
+use crate::{attach::rules, network::TABLE, underlay::UnderlayError};
 
 /// Why something could not be mended. It is tried again as any failure to set the network up is.
 #[derive(Debug, thiserror::Error)]
@@ -180,7 +176,7 @@ impl Repair {
         mended: &mut Vec<Damage>,
     ) -> Result<(), MendError> {
         let device = &overlay.config().vxlan_device;
-        let observed = overlay_state(datapath.observe(device)?);
+        let observed = overlay::State::from(datapath.observe(device)?);
         let mut steps = overlay.repair(&observed);
         let (devices, others): (Vec<_>, Vec<_>) =
             overlay.damages(&observed).into_iter().partition(|damage| matches!(damage.object, Object::Device(_)));
@@ -202,7 +198,7 @@ impl Repair {
             self.held.overlay = Some(since);
         }
         if !datapath.apply(&steps)?.remade.is_empty() {
-            let observed = overlay_state(datapath.observe(device)?);
+            let observed = overlay::State::from(datapath.observe(device)?);
             datapath.apply(&without(overlay.repair(&observed), &held))?;
         }
         mended.extend(admitted);

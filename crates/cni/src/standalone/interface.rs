@@ -14,10 +14,9 @@ use podnet_kernel::{
 use podnet_model::{
     LinkName, Mac,
     cni::{Range, Wishes},
+    errors::chain,
 };
 use serde_json::{Value, json};
-
-use super::chain;
 
 /// How the names of devices begin that lead to containers; the agent's begin otherwise, as its rules know nothing of these.
 pub(super) const DEVICE_PREFIX: &str = "pc";

@@ -7,7 +7,10 @@ use std::{
 
 use podnet_model::{LinkName, wireguard::PublicKey};
 use podnet_planner::overlay::PeerEnd;
-use podnet_planner::step::{DEVICE_PREFIX, FdbEntry, Neighbour, ROUTE_PROTOCOL, Route, RouteTarget, Tunnel, Vxlan};
+use podnet_planner::{
+    overlay::State,
+    step::{DEVICE_PREFIX, FdbEntry, Neighbour, ROUTE_PROTOCOL, Route, RouteTarget, Tunnel, Vxlan},
+};
 
 use super::tunnel;
 use crate::{
@@ -33,6 +36,20 @@ pub struct Observed {
     pub fdb: BTreeSet<FdbEntry>,
     /// Peers of WireGuard devices among the tunnels, by device and key.
     pub peers: BTreeMap<(LinkName, PublicKey), PeerEnd>,
+}
+
+/// As the planner compares it with its plan.
+impl From<Observed> for State {
+    fn from(observed: Observed) -> Self {
+        Self {
+            vxlan: observed.vxlan,
+            tunnels: observed.tunnels,
+            peers: observed.peers,
+            routes: observed.routes.into_iter().map(|route| (route.dst, route.target)).collect(),
+            neighbours: observed.neighbours.into_iter().map(|entry| ((entry.device, entry.addr), entry.mac)).collect(),
+            fdb: observed.fdb.into_iter().map(|entry| ((entry.device, entry.mac), entry.remote)).collect(),
+        }
+    }
 }
 
 /// Looks at the socket's namespace; `vxlan` is the VXLAN device's name.

@@ -5,7 +5,7 @@ use std::{net::IpAddr, process::Command};
 use ipnet::IpNet;
 use podnet_kernel::{
     carrier::RunningCarrier,
-    executor::{self, Observed},
+    executor,
     link::{self, Veth, VethPeer},
     netlink::RtSocket,
     netns::NetNs,
@@ -17,7 +17,7 @@ use podnet_model::{
     wireguard::KeyPair,
 };
 use podnet_planner::{
-    overlay::{Overlay, OverlayConfig, State},
+    overlay::{Overlay, OverlayConfig},
     step::Step,
 };
 
@@ -133,7 +133,7 @@ impl Lab {
     pub(crate) fn repairs(&mut self) -> Vec<Step> {
         let repairs = self.nodes.iter_mut().map(|node| {
             let observed = executor::observe(&mut node.socket, &node.overlay.config().vxlan_device).unwrap();
-            node.overlay.repair(&state(observed))
+            node.overlay.repair(&observed.into())
         });
         repairs.flatten().collect()
     }
@@ -235,17 +235,6 @@ fn join(tag: &str, underlay: Underlay, nodes: &[Namespace; 2]) -> Option<Namespa
         }
     }
     router
-}
-
-fn state(observed: Observed) -> State {
-    State {
-        vxlan: observed.vxlan,
-        tunnels: observed.tunnels,
-        peers: observed.peers,
-        routes: observed.routes.into_iter().map(|route| (route.dst, route.target)).collect(),
-        neighbours: observed.neighbours.into_iter().map(|entry| ((entry.device, entry.addr), entry.mac)).collect(),
-        fdb: observed.fdb.into_iter().map(|entry| ((entry.device, entry.mac), entry.remote)).collect(),
-    }
 }
 
 /// A namespace that forwards and goes with the value.
