@@ -59,7 +59,7 @@ pub enum AssignError {
     #[error("the blocks of this node are used up, and the API server did not answer within {} s", CLAIM_PATIENCE.as_secs())]
     Silent,
     /// An address is to be borrowed, and the owner of the block says nothing.
-    #[error("node {owner} was asked for an address of its block {block}, and did not answer within {} s", CLAIM_PATIENCE.as_secs())]
+    #[error("node {owner} was asked for an address of its block {block}, and did not answer in time")]
     Unanswered {
         /// Whose block it is.
         owner: NodeName,
@@ -91,6 +91,8 @@ pub struct Addresses {
     ask: Notify,
     /// A loan is asked for and returned in turns: a return that overtook the next request would take an address away from a pod.
     lending: Arc<Turns<Handle>>,
+    /// One request of this node at a time is put to the owner of a block.
+    asking: Arc<Turns<BlockCidr>>,
     loan_freed: Notify,
     broken: Notify,
     runtime: tokio::runtime::Handle,
@@ -135,6 +137,7 @@ impl Addresses {
             asked: Mutex::default(),
             ask: Notify::new(),
             lending: Arc::default(),
+            asking: Arc::default(),
             loan_freed: Notify::new(),
             broken: Notify::new(),
             runtime: tokio::runtime::Handle::current(),
@@ -188,16 +191,23 @@ impl Addresses {
 
     /// One deadline for all that this request waits for, so that a silent API server does not keep others from being served.
     fn assign_by(&self, request: &AllocationRequest<'_>, deadline: Instant) -> Result<Given, AssignError> {
+        let mut unanswered = None;
         for _ in 0..CLAIMS {
-            match self.try_assign(request)? {
-                Outcome::Assigned(given) => return Ok(given),
-                Outcome::Borrow(from) => {
-                    if let Some(given) = self.borrow(request, &from, deadline)? {
-                        return Ok(given);
+            match self.try_assign(request) {
+                Ok(Outcome::Assigned(given)) => return Ok(given),
+                Ok(Outcome::Borrow(from)) => match self.borrow(request, &from, deadline) {
+                    Ok(Some(given)) => return Ok(given),
+                    Ok(None) => continue,
+                    // Another node may have an address, and is asked next.
+                    Err(error @ AssignError::Unanswered { .. }) if from.addr.is_none() && Instant::now() < deadline => {
+                        unanswered = Some(error);
+                        continue;
                     }
-                    continue;
-                }
-                Outcome::NeedBlock(_) => {}
+                    Err(error) => return Err(error),
+                },
+                Ok(Outcome::NeedBlock(_)) => {}
+                Err(error @ AssignError::Ipam(IpamError::Full { .. })) => return Err(unanswered.unwrap_or(error)),
+                Err(error) => return Err(error),
             }
             let Some(_turn) = self.claiming.take_until((), deadline) else { return Err(AssignError::Silent) };
             // Whoever had the turn before may have claimed a block with room for this one.

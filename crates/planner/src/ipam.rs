@@ -100,6 +100,8 @@ pub struct NodeIpam {
     known: BTreeMap<Ipv4Net, Known>,
     /// Blocks that were given up here and may still be in the API.
     leaving: BTreeSet<Ipv4Net>,
+    /// Nodes that did not answer when they were asked for an address, and when that was.
+    silent: BTreeMap<NodeName, Moment>,
     ledger: Ledger,
 }
 
@@ -136,6 +138,7 @@ impl NodeIpam {
             part: None,
             known: BTreeMap::new(),
             leaving: BTreeSet::new(),
+            silent: BTreeMap::new(),
             ledger: Ledger::default(),
         }
     }
@@ -222,7 +225,7 @@ impl NodeIpam {
         if let Some(addr) = pools.iter().find_map(|(_, range)| self.longest_rested_in(*range)) {
             return Ok(self.assign(addr, request));
         }
-        self.lender(&pools).map(Decision::Borrow).ok_or_else(|| self.full(&pools))
+        self.lender(&pools, now).map(Decision::Borrow).ok_or_else(|| self.full(&pools))
     }
 
     /// Frees the handle's address, if it has one; the address then rests.

@@ -23,6 +23,8 @@ use crate::journal::JournalError;
 
 /// Between two looks at whether the owner answered.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// For one owner to answer, where others could lend as well: it looks as soon as it hears of the request.
+const OWNER_PATIENCE: Duration = Duration::from_millis(2500);
 /// For one request to the API server.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -70,7 +72,11 @@ impl Addresses {
                 self.ipam().not_lent(from.block);
                 Ok(None)
             }
-            (None, _) => Err(unanswered()),
+            (None, _) => {
+                warn!(owner = %from.owner, block = %from.block, "a node that was asked for an address does not answer");
+                self.ipam().not_answered(&from.owner, now());
+                Err(unanswered())
+            }
         }
     }
 
@@ -82,13 +88,20 @@ impl Addresses {
         deadline: Instant,
     ) -> Result<Option<Answer>, AssignError> {
         let left = || deadline.saturating_duration_since(Instant::now());
+        // One request after the other changes the block's object, or this node's pods would run into each other.
+        let Some(turn) = self.asking.take_until(from.block, deadline) else { return Err(AssignError::Silent) };
         let ask = self.blocks.ask(from.block, asked);
-        match self.runtime.block_on(async { timeout(left(), ask).await }) {
+        let put = self.runtime.block_on(async { timeout(left(), ask).await });
+        drop(turn);
+        match put {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => return Ok(Some(Answer::Refused(None))),
             Ok(Err(error)) => return Err(error.into()),
             Err(_) => return Err(AssignError::Silent),
         }
+        let patience = from.addr.map_or(OWNER_PATIENCE, |_| left());
+        let deadline = deadline.min(Instant::now() + patience);
+        let left = || deadline.saturating_duration_since(Instant::now());
         while !left().is_zero() {
             let answer = self.blocks.answer(from.block, asked, from.addr);
             match self.runtime.block_on(async { timeout(left(), answer).await }) {

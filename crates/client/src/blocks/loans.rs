@@ -3,7 +3,12 @@
 //! See `podnet_model::crd::LendingRequest`: a request waits in an annotation of the block's object until the owner removes it, in the
 //! same update that says what it gave.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{
+    collections::BTreeSet,
+    hash::{BuildHasher, RandomState},
+    net::Ipv4Addr,
+    time::Duration,
+};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
@@ -15,7 +20,10 @@ use podnet_model::{
     crd::{AllocationAttribute, Ask, IPAMBlock, IPAMBlockSpec, LendingRequest, block_name, requests, set_requests},
 };
 
-use super::{BlockError, Blocks, CONFLICT_RETRIES, absent_is_fine, owner};
+use super::{BlockError, Blocks, absent_is_fine, owner};
+
+/// How often a request or an answer that met another one is tried again: many nodes may ask of one block at once.
+const ASK_RETRIES: usize = 12;
 
 /// What has become of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +102,7 @@ impl Blocks {
     ) -> Result<(), E> {
         let failed = |source| BlockError { action: "answer what is asked of", cidr, source: Box::new(source) };
         let name = block_name(cidr);
-        let mut attempts = 0..CONFLICT_RETRIES;
+        let mut attempts = 0..ASK_RETRIES;
         loop {
             let block = self.blocks.get_opt(&name).await.map_err(failed)?.filter(|block| self.is_ours(block));
             let Some(mut block) = block else { return Ok(()) };
@@ -106,7 +114,10 @@ impl Blocks {
             set_requests(&mut block, &[]);
             match self.blocks.replace(&name, &PostParams::default(), &block).await {
                 Ok(_) => return Ok(()),
-                Err(kube::Error::Api(status)) if status.is_conflict() && attempts.next().is_some() => {}
+                Err(kube::Error::Api(status)) if status.is_conflict() => match attempts.next() {
+                    Some(attempt) => pause(attempt).await,
+                    None => return Err(failed(kube::Error::Api(status)).into()),
+                },
                 Err(error) => return Err(failed(error).into()),
             }
         }
@@ -159,7 +170,7 @@ impl Blocks {
     ) -> Result<bool, BlockError> {
         let failed = |source| BlockError { action: "ask for an address of", cidr, source: Box::new(source) };
         let name = block_name(cidr);
-        let mut attempts = 0..CONFLICT_RETRIES;
+        let mut attempts = 0..ASK_RETRIES;
         loop {
             let Some(mut block) = self.blocks.get_opt(&name).await.map_err(failed)? else { return Ok(false) };
             if owner(&block).is_none_or(|owner| owner == self.node) {
@@ -172,11 +183,21 @@ impl Blocks {
             set_requests(&mut block, &waiting);
             match self.blocks.replace(&name, &PostParams::default(), &block).await {
                 Ok(_) => return Ok(true),
-                Err(kube::Error::Api(status)) if status.is_conflict() && attempts.next().is_some() => {}
+                Err(kube::Error::Api(status)) if status.is_conflict() => match attempts.next() {
+                    Some(attempt) => pause(attempt).await,
+                    None => return Err(failed(kube::Error::Api(status))),
+                },
                 Err(error) => return Err(failed(error)),
             }
         }
     }
+}
+
+/// Before an update that met another is tried again: longer each time, and not the same on all nodes, which would meet again.
+async fn pause(attempt: usize) {
+    let longest = 10 << attempt.min(5);
+    let chosen = RandomState::new().hash_one(attempt) % longest;
+    tokio::time::sleep(Duration::from_millis(1 + chosen)).await;
 }
 
 /// The other nodes that have addresses of a block, and did not ask to return them.

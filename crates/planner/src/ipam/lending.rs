@@ -9,12 +9,16 @@
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
+    time::Duration,
 };
 
 use ipnet::{IpNet, Ipv4Net};
 use podnet_model::{BlockCidr, Loan, NodeName, PodAddr, PodKey, Pool};
 
 use super::{AllocationRequest, Assignment, Decision, Handle, Holder, IpamError, JournalRecord, Moment, NodeIpam};
+
+/// How long a node that did not answer is not asked for any address: it may be down, and every pod would wait for it anew.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// A block of another node to borrow from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +124,12 @@ impl NodeIpam {
         }
     }
 
+    /// As the borrower: the node was asked for any address and did not answer. Others are asked for the next 30 s.
+    pub fn not_answered(&mut self, owner: &NodeName, now: Moment) {
+        self.silent.retain(|_, since| now.since(*since) < SILENCE);
+        self.silent.insert(owner.clone(), now);
+    }
+
     /// As the borrower: what the API says this node has of others' blocks and nobody here uses. Each is to be returned, unless the
     /// request that it is for is still under way.
     #[must_use]
@@ -144,7 +154,7 @@ impl NodeIpam {
     }
 
     /// A block of the pools to borrow any address from: of those with room the one with most.
-    pub(super) fn lender(&self, pools: &[(Pool, Ipv4Net)]) -> Option<LoanCandidate> {
+    pub(super) fn lender(&self, pools: &[(Pool, Ipv4Net)], now: Moment) -> Option<LoanCandidate> {
         if self.settings.strict_affinity {
             return None;
         }
@@ -152,6 +162,7 @@ impl NodeIpam {
         let others = self.known.iter().filter(|(cidr, known)| known.free > 0 && inside(cidr));
         let (cidr, owner) = others
             .filter_map(|(cidr, known)| Some((cidr, known.free, self.can_lend(*cidr)?)))
+            .filter(|(_, _, owner)| self.silent.get(owner).is_none_or(|since| now.since(*since) >= SILENCE))
             .max_by_key(|(cidr, free, _)| (*free, std::cmp::Reverse(**cidr)))
             .map(|(cidr, _, owner)| (*cidr, owner))?;
         Some(LoanCandidate { block: BlockCidr(cidr.into()), owner, addr: None })

@@ -51,6 +51,24 @@ fn a_node_whose_blocks_are_full_borrows_unless_that_is_forbidden() {
 }
 
 #[test]
+fn a_node_that_does_not_answer_is_passed_by_for_a_while_and_asked_for_what_only_it_has() {
+    let mut ipam = beside_a_neighbour();
+    ipam.not_answered(&"node2".into(), START);
+    assert!(matches!(ask(&mut ipam, "e", &Wish::default(), later(29)), Err(IpamError::Full { .. })));
+    assert!(matches!(ask(&mut ipam, "e", &exactly("10.0.0.6"), START), Ok(Decision::Borrow(_))));
+    assert!(matches!(ask(&mut ipam, "e", &Wish::default(), later(30)), Ok(Decision::Borrow(_))));
+    // Another node that has room is asked meanwhile, though it has less.
+    ipam.not_answered(&"node2".into(), later(30));
+    let addr = NodeAddr(Ipv4Addr::new(172, 16, 0, 3).into());
+    ipam.apply(&Change::Pool("more".into(), Some(pool("more", "10.0.1.0/30"))));
+    ipam.apply(&Change::Node("node3".into(), Some(Node::new("node3".into(), addr))));
+    let block = Block { free: 1, ..Block::new(cidr("10.0.1.0/30"), Some("node3".into())) };
+    ipam.apply(&Change::Block(block.cidr, Some(block)));
+    let Ok(Decision::Borrow(from)) = ask(&mut ipam, "e", &Wish::default(), later(31)) else { panic!("not borrowed") };
+    assert_eq!(from.owner.as_str(), "node3");
+}
+
+#[test]
 fn an_address_of_another_nodes_block_is_borrowed_from_a_node_that_exists() {
     let mut ipam = beside_a_neighbour();
     let wish = exactly("10.0.0.6");
