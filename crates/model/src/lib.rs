@@ -3,7 +3,7 @@
 //! API objects become these types once, at the edge ([`convert`]); everything above speaks them only. Inside, nothing is
 //! optional that cannot be absent, and roles are types: a [`NodeAddr`] cannot be passed where a [`PodAddr`] belongs.
 //!
-//! - [`names`], [`addr`], [`labels`]: the words
+//! - [`names`], [`addr`], [`family`], [`labels`]: the words
 //! - [`node`], [`pod`], [`service`], [`endpoints`], [`pool`], [`block`]: the objects that the planner reads
 //! - [`limits`], [`quantity`]: how a pod's traffic is limited, and the numbers that say so
 //! - [`flannel`], [`felix`], [`wireguard`]: what other configurations say about the way between nodes
@@ -22,6 +22,7 @@ pub mod convert;
 pub mod crd;
 pub mod endpoints;
 pub mod errors;
+pub mod family;
 pub mod felix;
 pub mod flannel;
 pub mod ipam;
@@ -40,6 +41,7 @@ pub use addr::{ClusterIp, Mac, NodeAddr, NodePort, PodAddr, Protocol, ServicePor
 pub use block::{Block, BlockCidr, Loan};
 pub use change::Change;
 pub use endpoints::{Endpoint, EndpointSlice};
+pub use family::{Dual, Family};
 pub use felix::Felix;
 pub use flannel::NetConf;
 pub use ipam::{IpamSettings, Reservation};
