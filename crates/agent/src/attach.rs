@@ -185,7 +185,7 @@ impl Attachment {
         podnet_planner::attachments::Attached {
             device: self.host_ifname.clone(),
             mac: record.mac,
-            addr: record.addr,
+            addrs: vec![record.addr],
             ports: record.ports.clone(),
         }
     }

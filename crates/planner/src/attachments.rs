@@ -36,8 +36,8 @@ pub struct Attached {
     pub device: LinkName,
     /// Its Ethernet address.
     pub mac: Mac,
-    /// Its address.
-    pub addr: IpAddr,
+    /// Its addresses, of either family. The rules are of IPv4 alone, and of the first address of that.
+    pub addrs: Vec<IpAddr>,
     /// Ports of the node that lead to it. Those of another address family than its own have no effect.
     pub ports: Vec<PortMapping>,
 }
@@ -175,20 +175,22 @@ fn sender(attached: &Attached) -> Set {
 
 /// Only where a port is mapped can it reach itself by the node's address.
 fn pair(attached: &Attached) -> Option<Set> {
-    match attached.addr {
-        IpAddr::V4(addr) if backends(attached).next().is_some() => Some(Set::Pairs(BTreeSet::from([(addr, addr)]))),
-        _ => None,
-    }
+    let addr = v4(attached).filter(|_| backends(attached).next().is_some())?;
+    Some(Set::Pairs(BTreeSet::from([(addr, addr)])))
 }
 
 fn backends(attached: &Attached) -> impl Iterator<Item = (BackendKey, BackendAddress)> {
-    let addr = match attached.addr {
-        IpAddr::V4(addr) => Some(addr),
-        IpAddr::V6(_) => None,
-    };
+    let addr = v4(attached);
     attached.ports.iter().filter_map(move |port| {
         let to = BackendAddress { addr: addr?, port: port.container_port };
         Some((BackendKey { frontend: frontend(port)?, slot: 0 }, to))
+    })
+}
+
+fn v4(attached: &Attached) -> Option<Ipv4Addr> {
+    attached.addrs.iter().find_map(|addr| match addr {
+        IpAddr::V4(addr) => Some(*addr),
+        IpAddr::V6(_) => None,
     })
 }
 

@@ -89,8 +89,8 @@ fn known(records: &Records, but: Option<&Handle>) -> Attachments {
 
 fn attached(handle: &Handle, record: &Record) -> Option<Attached> {
     let (id, ifname) = handle.as_str().split_once('/')?;
-    let addr = record.addrs.iter().find(|addr| addr.is_ipv4()).or(record.addrs.first())?;
-    Some(Attached { device: device(id, ifname), mac: record.mac, addr: *addr, ports: record.ports.clone() })
+    let (addrs, ports) = (record.addrs.clone(), record.ports.clone());
+    Some(Attached { device: device(id, ifname), mac: record.mac, addrs, ports })
 }
 
 /// The subnets whose way out is translated, none within another.

@@ -17,7 +17,7 @@ fn attached(number: u8, ports: &[PortMapping]) -> Attached {
     Attached {
         device: format!("pn{number:012x}").into(),
         mac: Mac([2, 0, 0, 0, 0, number]),
-        addr: Ipv4Addr::new(10, 0, 0, number).into(),
+        addrs: vec![Ipv4Addr::new(10, 0, 0, number).into()],
         ports: ports.to_vec(),
     }
 }
@@ -108,7 +108,7 @@ fn mappings_of_another_family_have_no_effect() {
     let mut attachments = Attachments::default();
     attachments.add(handle(1), attached(1, &[v6])).unwrap();
     let mut six = attached(2, &[port(NODE, Tcp, 80, 80)]);
-    six.addr = std::net::Ipv6Addr::LOCALHOST.into();
+    six.addrs = vec![std::net::Ipv6Addr::LOCALHOST.into()];
     attachments.add(handle(2), six).unwrap();
     assert!(attachments.desired().backend_maps[chains::HOST_PORTS].elements.is_empty());
     assert!(attachments.desired().sets[chains::PORT_PAIRS].is_empty());

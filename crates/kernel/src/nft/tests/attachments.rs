@@ -66,7 +66,7 @@ fn node(tag: &str) -> Node {
             let attached = Attached {
                 device: interface.host_ifname,
                 mac: interface.pod_mac,
-                addr: interface.addr[0],
+                addrs: interface.addr.clone(),
                 ports: if number == 1 { ports.clone() } else { Vec::new() },
             };
             attachments.add(Handle::new(&number.to_string(), "eth0"), attached).unwrap();
