@@ -33,7 +33,7 @@ use crate::{
     ways::Ways,
 };
 use events::Events;
-use place::v4;
+use place::{Unfitted, v4};
 use worker::Worker;
 
 /// The table that holds every rule of ours.
@@ -112,6 +112,7 @@ impl Network {
             internal: None,
             node: config.node.clone(),
             pods: pods.clone(),
+            unfitted: Unfitted::default(),
             publish,
             overlay,
             services: Services::new(ServicesConfig {

@@ -160,6 +160,15 @@ pub(crate) fn removal(dst: IpNet, protocol: u8) -> Request {
         .done_at(&[Errno::SRCH])
 }
 
+/// Removes just this route, and none that leads elsewhere. The source that it prefers need not be the same.
+pub(crate) fn removal_of(route: &Route) -> Request {
+    let mut message = message(&Route { source: None, ..*route });
+    message.header.scope = RouteScope::NoWhere;
+    message.header.flags = RouteFlags::empty();
+    Request::new(Operation::new("remove route", route), RouteNetlinkMessage::DelRoute(message), 0)
+        .done_at(&[Errno::SRCH])
+}
+
 fn naming(dst: IpNet, protocol: u8) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family(dst.addr());

@@ -78,7 +78,11 @@ impl Attachments {
     /// Gives the interfaces in use the MTU that they shall have.
     pub(super) fn fit_mtu(&self) {
         let mtu = self.pods.wanted_mtu();
-        if let Err(error) = self.lending(|error| error, |socket| self.pods.fit(socket, mtu)) {
+        let error = match self.lending(|error| error, |socket| self.pods.fit(socket, mtu)) {
+            Ok(fitted) => fitted.refused.into_iter().next().map(|(_, error)| error),
+            Err(error) => Some(error),
+        };
+        if let Some(error) = error {
             warn!(mtu, error = &error as &dyn std::error::Error, "pods' interfaces not given another MTU");
         }
     }

@@ -1,6 +1,9 @@
 //! The network follows the node's place on the underlay.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::{Duration, Instant},
+};
 
 use ipnet::IpNet;
 use podnet_kernel::{addr, stale};
@@ -51,14 +54,53 @@ impl Worker {
         Ok(())
     }
 
-    /// Gives pods' interfaces the MTU that follows from the underlay and the pools.
+    /// Gives pods' interfaces the MTU that follows from the underlay and the pools. Those that could not have it are tried again after
+    /// growing pauses; the rest of the network does not wait for them.
     pub(super) fn fit_pods(&mut self) -> Result<(), ApplyError> {
         let mtu = self.overlay.pod_mtu();
-        if mtu != self.pods.wanted_mtu() {
-            let changed = self.pods.fit(self.datapath.route_socket(), mtu)?;
-            info!(mtu, interfaces = changed, "pods' interfaces have another MTU");
+        let is_new = mtu != self.pods.wanted_mtu();
+        if !is_new && !self.unfitted.is_due() {
+            return Ok(());
         }
+        let fitted = self.pods.fit(self.datapath.route_socket(), mtu)?;
+        if is_new {
+            info!(mtu, interfaces = fitted.changed, "pods' interfaces have another MTU");
+        }
+        for device in fitted.lost.iter().filter(|_| is_new) {
+            warn!(%device, mtu, "the pod's namespace is not found by name: its interface keeps its MTU until it is");
+        }
+        for (device, error) in &fitted.refused {
+            let error = error as &dyn std::error::Error;
+            warn!(%device, mtu, error, "the pod's interface was not given another MTU; it is tried again");
+        }
+        if is_new {
+            self.unfitted = Unfitted::default();
+        }
+        self.unfitted.seen(fitted.lost.is_empty() && fitted.refused.is_empty());
         Ok(())
+    }
+}
+
+/// When pods' interfaces that have not the MTU that they should have are tried again.
+#[derive(Debug, Default)]
+pub(super) struct Unfitted(Option<(Instant, Duration)>);
+
+impl Unfitted {
+    const FIRST_PAUSE: Duration = Duration::from_millis(100);
+    const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+    /// The next time; none where all have it.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.0.map(|(at, _)| at)
+    }
+
+    fn is_due(&self) -> bool {
+        self.due().is_some_and(|at| at <= Instant::now())
+    }
+
+    fn seen(&mut self, all: bool) {
+        let pause = self.0.map_or(Self::FIRST_PAUSE, |(_, pause)| (pause * 2).min(Self::LONGEST_PAUSE));
+        self.0 = (!all).then(|| (Instant::now() + pause, pause));
     }
 }
 
@@ -66,5 +108,23 @@ pub(super) fn v4(address: IpNet) -> Option<Ipv4Addr> {
     match address.addr() {
         IpAddr::V4(addr) => Some(addr),
         IpAddr::V6(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_tried_again_after_growing_pauses_until_it_does() {
+        let mut unfitted = Unfitted::default();
+        assert!(unfitted.due().is_none());
+        for _ in 0..20 {
+            unfitted.seen(false);
+        }
+        assert!(!unfitted.is_due());
+        assert_eq!(unfitted.0.unwrap().1, Unfitted::LONGEST_PAUSE);
+        unfitted.seen(true);
+        assert!(unfitted.due().is_none());
     }
 }

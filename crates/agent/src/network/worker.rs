@@ -27,6 +27,7 @@ use tracing::{debug, error, info, warn};
 use super::{
     State, TABLE,
     events::{Event, Events},
+    place::Unfitted,
 };
 use crate::{
     addresses::Addresses,
@@ -49,6 +50,7 @@ pub(super) struct Worker {
     /// The node's `InternalIP`.
     pub(super) internal: Option<IpAddr>,
     pub(super) pods: Arc<PodEnds>,
+    pub(super) unfitted: Unfitted,
     pub(super) publish: watch::Sender<IpNet>,
     pub(super) overlay: Overlay,
     pub(super) services: Services,
@@ -78,7 +80,8 @@ impl Worker {
         let mut again: Option<Instant> = None;
         loop {
             let mut hastened = false;
-            let deadline = again.or_else(|| self.repair.due().filter(|_| synced));
+            let due = || self.repair.due().into_iter().chain(self.unfitted.due()).min().filter(|_| synced);
+            let deadline = again.or_else(due);
             let first = match handle.block_on(events.next(deadline)) {
                 Event::Update(update) => Some(*update),
                 Event::Notices(notices) => {
@@ -174,8 +177,9 @@ impl Worker {
         work.edits.extend(self.services.apply(change).edits);
     }
 
-    fn apply(&mut self, work: &Work) -> Result<(), ApplyError> {
+    fn apply(&mut self, work: &mut Work) -> Result<(), ApplyError> {
         let started = Instant::now();
+        work.steps = self.pods.without_theirs(std::mem::take(&mut work.steps));
         let applied = self.datapath.apply(&work.steps)?;
         if !applied.remade.is_empty() {
             // With the device went everything that stood on it.
@@ -241,7 +245,7 @@ impl Worker {
 
     fn repairs(&mut self) -> Result<Vec<Step>, NetlinkError> {
         let observed = self.datapath.observe(&self.overlay.config().vxlan_device)?;
-        Ok(self.overlay.repair(&observed.into()))
+        Ok(self.pods.without_theirs(self.overlay.repair(&observed.into())))
     }
 
     fn tell_problems(&self) {

@@ -177,7 +177,7 @@ impl Repair {
     ) -> Result<(), MendError> {
         let device = &overlay.config().vxlan_device;
         let observed = overlay::State::from(datapath.observe(device)?);
-        let mut steps = overlay.repair(&observed);
+        let mut steps = self.pods.without_theirs(overlay.repair(&observed));
         let (devices, others): (Vec<_>, Vec<_>) =
             overlay.damages(&observed).into_iter().partition(|damage| matches!(damage.object, Object::Device(_)));
         let mut held = BTreeSet::new();
@@ -199,7 +199,7 @@ impl Repair {
         }
         if !datapath.apply(&steps)?.remade.is_empty() {
             let observed = overlay::State::from(datapath.observe(device)?);
-            datapath.apply(&without(overlay.repair(&observed), &held))?;
+            datapath.apply(&without(self.pods.without_theirs(overlay.repair(&observed)), &held))?;
         }
         mended.extend(admitted);
         Ok(())

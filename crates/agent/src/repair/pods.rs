@@ -1,7 +1,7 @@
 //! The node's ends of the pods' interfaces that are in use.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::PathBuf,
     sync::{
@@ -18,7 +18,7 @@ use podnet_kernel::{
     },
 };
 use podnet_model::{LinkName, Mac};
-use tracing::warn;
+use podnet_planner::step::Step;
 
 use crate::attach::rules::PodRules;
 
@@ -29,6 +29,17 @@ pub struct PodEnds {
     rules: PodRules,
     /// The MTU of what is made from now on.
     mtu: AtomicU32,
+}
+
+/// What came of giving interfaces another MTU.
+#[derive(Debug, Default)]
+pub struct Fitted {
+    /// How many have it now.
+    pub changed: usize,
+    /// Their pod's namespace is not found by name.
+    pub lost: Vec<LinkName>,
+    /// The kernel refused.
+    pub refused: Vec<(LinkName, NetlinkError)>,
 }
 
 impl PodEnds {
@@ -59,13 +70,13 @@ impl PodEnds {
         !fits
     }
 
-    /// Gives all interfaces this MTU, and those that will be made. Answers how many were changed. One whose pod cannot be found keeps
-    /// the MTU that it has: two ends that differ would drop packets.
+    /// Gives all interfaces this MTU, and those that will be made. One whose pod cannot be found keeps the MTU that it has: two ends
+    /// that differ would drop packets.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses.
-    pub fn fit(&self, socket: &mut RtSocket, mtu: u32) -> Result<usize, NetlinkError> {
+    /// When the node's devices cannot be listed.
+    pub fn fit(&self, socket: &mut RtSocket, mtu: u32) -> Result<Fitted, NetlinkError> {
         let others: Vec<Interface> = {
             let ends = self.lock();
             self.mtu.store(mtu, Ordering::Release);
@@ -78,19 +89,21 @@ impl PodEnds {
             others.map(interface).collect()
         };
         if others.is_empty() {
-            return Ok(0);
+            return Ok(Fitted::default());
         }
-        let lost = mtu::change(socket, &others, mtu)?;
+        let unchanged = mtu::change(socket, &others, mtu)?;
+        let changed = others.iter().filter(|interface| !unchanged.contains(&interface.host_ifname)).count();
         let mut ends = self.lock();
-        for interface in others.iter().filter(|interface| !lost.contains(&interface.host_ifname)) {
+        for interface in others.iter().filter(|interface| !unchanged.contains(&interface.host_ifname)) {
             if let Some((end, _)) = ends.get_mut(&interface.host_ifname) {
                 end.mtu = mtu;
             }
         }
-        for device in &lost {
-            warn!(%device, mtu, "the pod's namespace is not found by name: its interface keeps its MTU");
-        }
-        Ok(others.len() - lost.len())
+        // What left meanwhile need not fit.
+        let mtu::Unchanged { mut lost, mut refused } = unchanged;
+        lost.retain(|device| ends.contains_key(device));
+        refused.retain(|(device, _)| ends.contains_key(device));
+        Ok(Fitted { changed, lost, refused })
     }
 
     /// An interface is about to be removed, or made anew.
@@ -123,6 +136,24 @@ impl PodEnds {
     /// Whether a pod in use has the address.
     pub(super) fn has_address(&self, addr: IpAddr) -> bool {
         self.lock().values().any(|(end, _)| end.addrs.contains(&addr))
+    }
+
+    /// Leaves out what would change the way to an address that a pod here has. A borrowed address that came back may be a pod's of this
+    /// node before the plan knows that it is not the borrower's any more.
+    pub(crate) fn without_theirs(&self, mut steps: Vec<Step>) -> Vec<Step> {
+        let ends = self.lock();
+        if ends.is_empty() {
+            return steps;
+        }
+        let held: BTreeSet<IpAddr> = ends.values().flat_map(|(end, _)| end.addrs.iter().copied()).collect();
+        drop(ends);
+        steps.retain(|step| match step {
+            Step::SetRoute(route) | Step::RemoveRoute(route) => {
+                route.dst.prefix_len() != route.dst.max_prefix_len() || !held.contains(&route.dst.addr())
+            }
+            _ => true,
+        });
+        steps
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<LinkName, (HostEnd, Option<PathBuf>)>> {

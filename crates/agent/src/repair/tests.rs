@@ -1,9 +1,10 @@
 use ipnet::IpNet;
-use podnet_kernel::{netns::NetNs, sysctl};
-use podnet_model::{Block, BlockCidr, Change, EncapMode, Node, NodeAddr, Pool};
+use podnet_kernel::{netns::NetNs, pod_interface::HostEnd, route, sysctl};
+use podnet_model::{Block, BlockCidr, Change, EncapMode, Loan, Mac, Node, NodeAddr, Pool};
 use podnet_planner::{
     overlay::OverlayConfig,
     services::{MASQUERADE_MARK, Services, ServicesConfig},
+    step::ROUTE_PROTOCOL,
 };
 
 use super::*;
@@ -120,5 +121,40 @@ fn routes_are_looked_at_when_the_underlay_stands_again_and_not_before() {
         assert!(repair.suspicion.overlay.is_some());
         let other = link::find(datapath.route_socket(), "lo").unwrap().unwrap();
         assert!(!repair.hear(&[Notice::Link(other)], &overlay), "other devices carry no routes of podnet's");
+    });
+}
+
+#[test]
+fn the_way_to_a_pod_here_stays_though_the_plan_says_that_its_address_is_lent() {
+    in_namespace("returned", |repair, datapath, services| {
+        let mut overlay = overlay_with_plain_route();
+        let cidr = BlockCidr("10.233.64.0/26".parse().unwrap());
+        let loan = Loan { addr: "10.233.64.5".parse().unwrap(), node: "node2".into(), handle: "c/eth0".into() };
+        let block = Block { loans: vec![loan], ..Block::new(cidr, Some("node1".into())) };
+        overlay.apply(&Change::Block(cidr, Some(block)));
+        let socket = datapath.route_socket();
+        for name in ["eth0", "pn1"] {
+            link::create_bridge(socket, name).unwrap();
+            link::set_up(socket, name).unwrap();
+        }
+        let underlay = link::index_of(socket, "eth0").unwrap();
+        podnet_kernel::addr::add(socket, underlay, "172.29.0.11/24".parse().unwrap()).unwrap();
+        let ifname = LinkName::from("pn1");
+        let dst: IpNet = "10.233.64.5/32".parse().unwrap();
+        let device = route::Target::Device(link::index_of(socket, "pn1").unwrap());
+        let way = route::Route { dst, target: device, protocol: ROUTE_PROTOCOL, source: None };
+        route::replace(socket, &way).unwrap();
+        let end =
+            HostEnd { ifname: ifname.clone(), addrs: vec![dst.addr()], pod_mac: Mac([2, 0, 0, 0, 0, 1]), mtu: 1500 };
+        repair.pods.made(end, None);
+        let mut way_after = |repair: &mut Repair| {
+            repair.hear(&[Notice::Lost], &overlay);
+            repair.mend(datapath, &overlay, services).unwrap();
+            let routes = route::list(datapath.route_socket(), ROUTE_PROTOCOL).unwrap();
+            routes.into_iter().find(|route| route.dst == dst).unwrap()
+        };
+        assert_eq!(way_after(repair), way);
+        repair.pods.leaving(&ifname);
+        assert!(matches!(way_after(repair).target, route::Target::Gateway { .. }));
     });
 }

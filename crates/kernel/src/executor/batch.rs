@@ -135,7 +135,12 @@ impl<'a> Batch<'a> {
                 Some(link::request::delete(LinkRef::from(name)))
             }
             Step::SetRoute(route) => Some(route::set(&self.kernel_route(route)?)),
-            Step::RemoveRoute(route) => Some(route::removal(route.dst, ROUTE_PROTOCOL)),
+            // By its target too: another one of ours to the same destination, as a pod's that got a returned address, stays.
+            Step::RemoveRoute(route) => match self.kernel_route(route) {
+                Ok(route) => Some(route::removal_of(&route)),
+                // It went with its device.
+                Err(_) => None,
+            },
             Step::SetNeighbour(Neighbour { device, addr, mac }) => {
                 Some(neigh::set(self.device(device, || Operation::new("make neighbour", addr))?, *addr, *mac))
             }
@@ -196,13 +201,13 @@ fn failed(steps: &[Step], index: usize, source: NetlinkError) -> StepFailed {
 /// The device whose index a step needs.
 fn device(step: &Step) -> Option<&LinkName> {
     match step {
-        Step::SetRoute(route) => match &route.target {
+        Step::SetRoute(route) | Step::RemoveRoute(route) => match &route.target {
             RouteTarget::Device(device) | RouteTarget::OnLink { device, .. } => Some(device),
             RouteTarget::Via(_) | RouteTarget::Blackhole => None,
         },
         Step::SetNeighbour(neighbour) | Step::RemoveNeighbour(neighbour) => Some(&neighbour.device),
         Step::SetFdb(entry) | Step::RemoveFdb(entry) => Some(&entry.device),
         Step::SetPeer(peer) | Step::RemovePeer(peer) => Some(&peer.device),
-        Step::SetVxlan(_) | Step::SetTunnel(_) | Step::RemoveLink(_) | Step::RemoveRoute(_) => None,
+        Step::SetVxlan(_) | Step::SetTunnel(_) | Step::RemoveLink(_) => None,
     }
 }

@@ -301,5 +301,5 @@ fn both_ends_of_interfaces_in_use_change_their_mtu() {
     // A pod that was taken out of the names is not found.
     NetNs::remove(&pods.namespaces[1].path).unwrap();
     let wanted = interfaces(&pods);
-    assert_eq!(mtu::change(&mut pods.host, &wanted, 1400).unwrap(), [LinkName::from("pod2")]);
+    assert_eq!(mtu::change(&mut pods.host, &wanted, 1400).unwrap().lost, [LinkName::from("pod2")]);
 }

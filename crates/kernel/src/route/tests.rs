@@ -64,6 +64,31 @@ fn a_route_to_the_same_destination_takes_the_others_place() {
 }
 
 #[test]
+fn the_removal_of_a_route_leaves_another_one_to_the_same_destination() {
+    let (_namespace, mut socket, index) = prepared("route-other");
+    for (mine, via) in [("10.1.0.7/32", "192.0.2.2"), ("2001:db8:1::7/128", "2001:db8::2")] {
+        let gateway = Target::Gateway { device: Some(index), via: via.parse().unwrap(), onlink: true };
+        let (mine, borrowers) = (route(mine, Target::Device(index)), route(mine, gateway));
+        replace(&mut socket, &mine).unwrap();
+        socket.perform(removal_of(&borrowers)).unwrap();
+        assert_eq!(list(&mut socket, OURS).unwrap(), std::slice::from_ref(&mine));
+        socket.perform(removal_of(&mine)).unwrap();
+        replace(
+            &mut socket,
+            &Route { source: Some("192.0.2.1".parse().unwrap()).filter(|_| via.contains('.')), ..borrowers },
+        )
+        .unwrap();
+        socket.perform(removal_of(&borrowers)).unwrap();
+        assert_eq!(list(&mut socket, OURS).unwrap(), []);
+    }
+    for blackhole in ["10.1.0.0/26", "2001:db8:1::/64"].map(|dst| route(dst, Target::Blackhole)) {
+        replace(&mut socket, &blackhole).unwrap();
+        socket.perform(removal_of(&blackhole)).unwrap();
+        assert_eq!(list(&mut socket, OURS).unwrap(), []);
+    }
+}
+
+#[test]
 fn a_next_hop_that_nobody_knows_is_refused_with_both_names() {
     let (_namespace, mut socket, _) = prepared("route-error");
     let via = "198.51.100.9".parse().unwrap();
