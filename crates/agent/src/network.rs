@@ -6,6 +6,7 @@
 
 mod events;
 mod place;
+mod problems;
 mod worker;
 
 use std::{sync::Arc, thread};
@@ -34,6 +35,7 @@ use crate::{
 };
 use events::Events;
 use place::{Unfitted, v4};
+use problems::Problems;
 use worker::Worker;
 
 /// The table that holds every rule of ours.
@@ -105,7 +107,7 @@ impl Network {
         let pods = Arc::new(PodEnds::new(PodRules::open()?, overlay.pod_mtu()));
         let (publish, published) = watch::channel(underlay.published);
         let (repair, notices) =
-            Repair::start(&mut datapath, &underlay, pods.clone(), counts).map_err(NftError::from)?;
+            Repair::start(&mut datapath, &underlay, pods.clone(), counts.clone()).map_err(NftError::from)?;
         let worker = Worker {
             repair,
             finder,
@@ -113,6 +115,8 @@ impl Network {
             node: config.node.clone(),
             pods: pods.clone(),
             unfitted: Unfitted::default(),
+            problems: Problems::default(),
+            counts,
             publish,
             overlay,
             services: Services::new(ServicesConfig {

@@ -22,16 +22,17 @@ use tokio::{
     runtime::Handle,
     sync::{mpsc, watch},
 };
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
 use super::{
     State, TABLE,
     events::{Event, Events},
     place::Unfitted,
+    problems::Problems,
 };
 use crate::{
     addresses::Addresses,
-    repair::{MendError, PodEnds, Repair},
+    repair::{Counts, MendError, PodEnds, Repair},
     underlay::Finder,
     view::View,
     ways::Ways,
@@ -51,6 +52,8 @@ pub(super) struct Worker {
     pub(super) internal: Option<IpAddr>,
     pub(super) pods: Arc<PodEnds>,
     pub(super) unfitted: Unfitted,
+    pub(super) problems: Problems,
+    pub(super) counts: Arc<Counts>,
     pub(super) publish: watch::Sender<IpNet>,
     pub(super) overlay: Overlay,
     pub(super) services: Services,
@@ -68,8 +71,6 @@ pub(super) struct Work {
     pub(super) steps: Vec<Step>,
     pub(super) edits: Vec<Edit>,
     pub(super) synced: bool,
-    /// What is asked of the network changed, and not only who is there.
-    pub(super) asked: bool,
 }
 
 impl Worker {
@@ -80,7 +81,15 @@ impl Worker {
         let mut again: Option<Instant> = None;
         loop {
             let mut hastened = false;
-            let due = || self.repair.due().into_iter().chain(self.unfitted.due()).min().filter(|_| synced);
+            let due = || {
+                self.repair
+                    .due()
+                    .into_iter()
+                    .chain(self.unfitted.due())
+                    .chain(self.problems.due())
+                    .min()
+                    .filter(|_| synced)
+            };
             let deadline = again.or_else(due);
             let first = match handle.block_on(events.next(deadline)) {
                 Event::Update(update) => Some(*update),
@@ -128,6 +137,7 @@ impl Worker {
         let fitted = self.fit_pods();
         let mended = self.mend();
         let carried = self.carry();
+        self.problems.look(&self.overlay, &self.counts);
         placed.and(changed).and(fitted).and(mended).and(carried)
     }
 
@@ -167,7 +177,9 @@ impl Worker {
             // The node may be seen with a key that was made since.
             work.steps.extend(self.overlay.set_keys(self.ways.keys()));
         }
-        work.asked |= matches!(change, Change::Pool(..) | Change::NetConf(..) | Change::Felix(..));
+        if !matches!(change, Change::Pod(..) | Change::Service(..) | Change::Slice(..) | Change::Namespace(..)) {
+            self.problems.suspect();
+        }
         self.view.learn(change);
         self.addresses.learn(change);
         work.steps.extend(self.overlay.apply(change));
@@ -185,9 +197,6 @@ impl Worker {
             // With the device went everything that stood on it.
             return self.converge();
         }
-        if work.asked {
-            self.tell_problems();
-        }
         if !work.edits.is_empty() {
             self.datapath.edit(TABLE, &work.edits)?;
         }
@@ -203,7 +212,7 @@ impl Worker {
         let started = Instant::now();
         let linked = self.link();
         self.datapath.replace(TABLE, &self.services.desired())?;
-        self.tell_problems();
+        self.problems.suspect();
         let steps = linked?;
         info!(steps, elapsed_ms = started.elapsed().as_millis() as u64, "network in force");
         Ok(())
@@ -246,12 +255,6 @@ impl Worker {
     fn repairs(&mut self) -> Result<Vec<Step>, NetlinkError> {
         let observed = self.datapath.observe(&self.overlay.config().vxlan_device)?;
         Ok(self.pods.without_theirs(self.overlay.repair(&observed.into())))
-    }
-
-    fn tell_problems(&self) {
-        for problem in self.overlay.problems() {
-            warn!(%problem, "a part of the network is not as asked for");
-        }
     }
 
     fn tell(&self, state: State) {

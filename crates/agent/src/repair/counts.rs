@@ -13,6 +13,7 @@ pub struct Counts {
     repaired: [AtomicU64; Object::KINDS.len()],
     held_back: AtomicU64,
     overruns: AtomicU64,
+    problems: AtomicU64,
 }
 
 impl Counts {
@@ -33,6 +34,11 @@ impl Counts {
         self.overruns.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// So much of the network cannot be planned now.
+    pub(crate) fn problems(&self, count: usize) {
+        self.problems.store(count as u64, Ordering::Relaxed);
+    }
+
     /// In the text format of Prometheus.
     #[must_use]
     pub fn metrics(&self) -> String {
@@ -46,16 +52,28 @@ impl Counts {
         for (kind, count) in Object::KINDS.iter().zip(&self.repaired) {
             let _ = writeln!(text, "podnet_repairs_total{{object=\"{kind}\"}} {}", count.load(Ordering::Relaxed));
         }
-        for (name, help, count) in [
-            ("podnet_repairs_held_back_total", "Repairs put off because somebody keeps undoing them.", &self.held_back),
+        for (name, kind, help, count) in [
+            (
+                "podnet_repairs_held_back_total",
+                "counter",
+                "Repairs put off because somebody keeps undoing them.",
+                &self.held_back,
+            ),
             (
                 "podnet_notices_overruns_total",
+                "counter",
                 "Times that notices of the kernel's were lost and all was looked at.",
                 &self.overruns,
             ),
+            (
+                "podnet_network_problems",
+                "gauge",
+                "Blocks and nodes that cannot be reached as asked for; the log names them.",
+                &self.problems,
+            ),
         ] {
-            let _ =
-                writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {}", count.load(Ordering::Relaxed));
+            let count = count.load(Ordering::Relaxed);
+            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {count}");
         }
         text
     }

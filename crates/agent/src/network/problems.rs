@@ -1,0 +1,92 @@
+//! What cannot be planned is told when it arises, and when it is over.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use podnet_planner::overlay::{Overlay, Problem};
+use tracing::{info, warn};
+
+use crate::repair::Counts;
+
+/// How long something may be wrong before it is told: a node that joins publishes its address and its key one after the other.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How many are told at once; of thousands of one cause these are enough to see it.
+const AT_ONCE: usize = 20;
+
+/// What was told.
+#[derive(Debug, Default)]
+pub(super) struct Problems {
+    told: BTreeSet<Problem>,
+    due: Option<Instant>,
+}
+
+impl Problems {
+    /// Something changed: there may be others now.
+    pub(super) fn suspect(&mut self) {
+        self.due.get_or_insert_with(|| Instant::now() + PATIENCE);
+    }
+
+    /// When they are to be looked at; none where nothing changed.
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Tells what changed since the last look, where a look is due.
+    pub(super) fn look(&mut self, overlay: &Overlay, counts: &Counts) {
+        if self.due.is_none_or(|due| due > Instant::now()) {
+            return;
+        }
+        self.due = None;
+        let found: BTreeSet<Problem> = overlay.problems().collect();
+        counts.problems(found.len());
+        let (new, over) = (found.difference(&self.told).count(), self.told.difference(&found).count());
+        for problem in found.difference(&self.told).take(AT_ONCE) {
+            warn!(%problem, "a part of the network is not as asked for");
+        }
+        if new > AT_ONCE {
+            warn!(more = new - AT_ONCE, "other parts of the network are not as asked for");
+        }
+        for problem in self.told.difference(&found).take(AT_ONCE) {
+            info!(%problem, "a part of the network is as asked for again");
+        }
+        if over > AT_ONCE {
+            info!(more = over - AT_ONCE, "other parts of the network are as asked for again");
+        }
+        self.told = found;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use podnet_model::{Block, BlockCidr, Change, Node, NodeAddr};
+    use podnet_planner::overlay::OverlayConfig;
+
+    use super::*;
+
+    #[test]
+    fn a_problem_that_arises_later_is_counted_after_a_while_and_no_more_when_it_is_over() {
+        let (mut problems, counts) = (Problems::default(), Counts::default());
+        let mut overlay = Overlay::new(OverlayConfig::new("node1".into(), "eth0".into(), 1500));
+        let node = Node::new("node1".into(), NodeAddr("172.29.0.11".parse().unwrap()));
+        overlay.apply(&Change::Node("node1".into(), Some(node)));
+        let cidr = BlockCidr("10.0.0.0/26".parse().unwrap());
+        let mut look = |overlay: &Overlay| {
+            problems.suspect();
+            problems.look(overlay, &counts);
+            assert_eq!(problems.told.len(), 0, "it has its time to pass");
+            problems.due = Some(Instant::now());
+            problems.look(overlay, &counts);
+            assert_eq!(problems.due(), None);
+            std::mem::take(&mut problems.told).len()
+        };
+        assert_eq!(look(&overlay), 0);
+        overlay.apply(&Change::Block(cidr, Some(Block::new(cidr, Some("node2".into())))));
+        assert_eq!(look(&overlay), 1);
+        assert!(counts.metrics().contains("\npodnet_network_problems 1\n"), "{}", counts.metrics());
+        overlay.apply(&Change::Block(cidr, None));
+        assert_eq!(look(&overlay), 0);
+        assert!(counts.metrics().contains("\npodnet_network_problems 0\n"));
+    }
+}
