@@ -106,7 +106,7 @@ impl Keyring {
             false => Action::Rest,
             true if is_next => Action::Promote,
             true if !is_in_use => Action::Publish(Some(pairs.in_use.public)),
-            true if age > LIFETIME => Action::Publish(Some(pairs.next.public)),
+            true if age > lifetime(&pairs.in_use.public) => Action::Publish(Some(pairs.next.public)),
             true => Action::Rest,
         }
     }
@@ -135,6 +135,12 @@ impl Pairs {
     fn fresh() -> io::Result<Self> {
         Ok(Self { in_use: pair()?, next: pair()?, since: SystemTime::now() })
     }
+}
+
+/// Nodes whose keys were made at one time, as when encryption is turned on, do not all change them at one time: every change is one of a
+/// Node object that all nodes see.
+fn lifetime(key: &PublicKey) -> Duration {
+    LIFETIME + LIFETIME / 4 * u32::from(key.0[0]) / 256
 }
 
 fn pair() -> io::Result<KeyPair> {
@@ -217,10 +223,18 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_one_age_do_not_end_at_one_time() {
+        let ends: std::collections::BTreeSet<Duration> =
+            (0..=255).map(|byte| lifetime(&PublicKey([byte; 32]))).collect();
+        assert_eq!(ends.len(), 256);
+        assert!(ends.iter().all(|end| (LIFETIME..LIFETIME * 5 / 4).contains(end)));
+    }
+
+    #[test]
     fn an_old_key_gives_way_to_the_next_in_steps_that_can_be_interrupted() {
         let directory = tempfile::tempdir().unwrap();
         let ring = keyring(&directory);
-        let later = SystemTime::now() + LIFETIME + Duration::from_secs(60);
+        let later = SystemTime::now() + 2 * LIFETIME;
         let [first, second] = [0, 1].map(|at| ring.pairs()[at].public);
         assert_eq!(ring.action(shows(Some(first)), later), Action::Publish(Some(second)));
         // Published, and the agent was killed: the next one finds it in the file.
