@@ -34,7 +34,7 @@ use crate::{
     ways::Ways,
 };
 use events::Events;
-use place::{Unfitted, v4};
+use place::Unfitted;
 use problems::Problems;
 use worker::Worker;
 
@@ -97,8 +97,7 @@ impl Network {
         let overlay = OverlayConfig {
             support,
             without_lost_nodes: config.without_lost_nodes,
-            underlay_addr: v4(underlay.address),
-            underlay_subnet: Some(underlay.published),
+            underlay: place::of(&underlay),
             pod_mtu: config.underlay.pod_mtu,
             ..OverlayConfig::new(config.node.clone(), underlay.device.clone(), underlay.mtu)
         };

@@ -7,8 +7,12 @@ mod vxlan;
 
 use podnet_model::LinkName;
 use podnet_planner::step::Step;
+use rustix::io::Errno;
 
-use crate::netlink::{NetlinkError, RtSocket};
+use crate::{
+    netlink::{NetlinkError, Operation, RtSocket},
+    sysctl,
+};
 
 pub use observe::{Observed, observe};
 pub use tunnel::support;
@@ -35,6 +39,15 @@ struct Set {
     index: u32,
     /// There was a device of the name that could not be changed to be so.
     remade: bool,
+}
+
+/// Lets a device that was made carry IPv6, whatever the namespace's default for new devices is.
+fn allow_ipv6(socket: &RtSocket, device: &LinkName) -> Result<(), NetlinkError> {
+    sysctl::allow_ipv6(socket.netns(), device.as_str()).map_err(|error| NetlinkError::Refused {
+        operation: Operation::new("allow IPv6 on device", device),
+        hint: Some(error.to_string()),
+        errno: Errno::ACCESS,
+    })
 }
 
 /// A step that was not done.

@@ -4,7 +4,10 @@ mod listing;
 pub(crate) mod request;
 mod settle;
 
-use std::{fmt, net::Ipv4Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use podnet_model::{LinkName, Mac};
 
@@ -50,7 +53,7 @@ pub struct VxlanParameters {
     /// UDP destination port.
     pub port: u16,
     /// Source of the outer packets; none where routing chooses it.
-    pub local: Option<Ipv4Addr>,
+    pub local: Option<IpAddr>,
     /// It learns where Ethernet addresses are from what it receives.
     pub learning: bool,
 }

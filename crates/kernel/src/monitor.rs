@@ -29,8 +29,10 @@ const LINK: u32 = 1;
 const NEIGHBOUR: u32 = 3;
 const IPV4_ADDRESS: u32 = 5;
 const IPV4_ROUTE: u32 = 7;
+const IPV6_ADDRESS: u32 = 9;
 const IPV6_ROUTE: u32 = 11;
 const IPV4_SETTINGS: u32 = 24;
+const IPV6_SETTINGS: u32 = 25;
 /// `NFNLGRP_NFTABLES`.
 const NF_TABLES: u32 = 7;
 /// As many notices as are handed over at once: a flood is taken in pieces.
@@ -43,7 +45,7 @@ pub enum Notice {
     Link(Link),
     /// A device is gone.
     LinkGone(Link),
-    /// A device got or lost an IPv4 address.
+    /// A device got or lost an address.
     Address {
         /// The device's index.
         device: u32,
@@ -70,7 +72,7 @@ pub enum Notice {
         /// Where a permanent entry leads; none where it is gone or no longer permanent.
         remote: Option<IpAddr>,
     },
-    /// A setting of IPv4 changed: forwarding or the reverse path filter.
+    /// A setting of IPv4 or IPv6 changed: forwarding or the reverse path filter.
     Setting {
         /// Of which device: its index; none where it is `all` or `default`.
         device: Option<u32>,
@@ -118,7 +120,8 @@ impl Monitor {
         let filter = |source| NetlinkError::Socket { action: "filter", source };
         let route = Connection::open(NETLINK_ROUTE)?;
         filter::drop_messages_of(route.descriptor(), &[routes.port()?]).map_err(filter)?;
-        for group in [LINK, NEIGHBOUR, IPV4_ADDRESS, IPV4_ROUTE, IPV6_ROUTE, IPV4_SETTINGS] {
+        for group in [LINK, NEIGHBOUR, IPV4_ADDRESS, IPV6_ADDRESS, IPV4_ROUTE, IPV6_ROUTE, IPV4_SETTINGS, IPV6_SETTINGS]
+        {
             route.join(group)?;
         }
         let nft = Connection::open(NETLINK_NETFILTER)?;

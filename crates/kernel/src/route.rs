@@ -11,6 +11,7 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{
         RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+        RouteVia,
     },
     rule::{RuleAction, RuleAttribute, RuleMessage},
 };
@@ -143,7 +144,11 @@ fn message(route: &Route) -> RouteMessage {
                 message.header.flags = RouteFlags::Onlink;
             }
             message.attributes.extend(device.map(RouteAttribute::Oif));
-            message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(via)));
+            message.attributes.push(match via {
+                // Of IPv4 through a next hop of IPv6 (RFC 8950).
+                IpAddr::V6(via) if route.dst.addr().is_ipv4() => RouteAttribute::Via(RouteVia::Inet6(via)),
+                via => RouteAttribute::Gateway(RouteAddress::from(via)),
+            });
         }
         Target::Blackhole => message.header.kind = RouteType::BlackHole,
     }
@@ -198,6 +203,7 @@ pub(crate) fn from_message(message: RouteNetlinkMessage) -> Option<Route> {
         match attribute {
             RouteAttribute::Destination(addr) => dst = ip(&addr)?,
             RouteAttribute::Gateway(addr) => via = ip(&addr),
+            RouteAttribute::Via(RouteVia::Inet6(addr)) => via = Some(addr.into()),
             RouteAttribute::PrefSource(addr) => source = ip(&addr),
             RouteAttribute::Oif(index) => device = Some(index),
             _ => {}

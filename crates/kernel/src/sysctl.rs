@@ -1,8 +1,14 @@
 //! Settings of a network namespace (`/proc/sys/net`, `sysctl(8)`).
 
-use std::{fs, io};
+use std::{fs, io, path::Path};
 
 use crate::netns::{NetNs, NetNsError};
+
+/// Whether the kernel has IPv6: it may be started without it, and has none of its settings then.
+#[must_use]
+pub fn has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6").exists()
+}
 
 /// Sets a value in a namespace. `key` is dotted (`net.ipv4.ip_forward`) or, where a device's name may hold a dot, slashed
 /// (`net/ipv4/conf/eth0.7/rp_filter`), as in `sysctl(8)`.
@@ -23,6 +29,19 @@ pub fn set_here(key: &str, value: &str) -> Result<(), SysctlError> {
         value: value.to_owned(),
         source,
     })
+}
+
+/// Lets a device of a namespace have IPv6, where the namespace's default or somebody else keeps new devices from it. Done also where the
+/// kernel has no IPv6, or the device none.
+///
+/// # Errors
+/// Where the namespace cannot be entered or the kernel does not take the value.
+pub fn allow_ipv6(netns: &NetNs, device: &str) -> Result<(), SysctlError> {
+    let key = format!("net/ipv6/conf/{device}/disable_ipv6");
+    netns.run(|| match read_here(&key) {
+        Ok(value) if value != "0" => set_here(&key, "0"),
+        _ => Ok(()),
+    })?
 }
 
 /// A namespace's value, without the line's end.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use ipnet::IpNet;
@@ -155,7 +155,7 @@ impl WireguardSocket {
         Ok(())
     }
 
-    /// A device and its peers. Those without an IPv4 endpoint, and ranges that are none, are not shown.
+    /// A device and its peers. Ranges that are none are not shown.
     ///
     /// # Errors
     /// Where there is no such device.
@@ -210,12 +210,21 @@ fn body(frame: &Frame) -> &[u8] {
     frame.payload.get(4..).unwrap_or_default()
 }
 
-/// `struct sockaddr_in`.
-fn socket_address(endpoint: SocketAddrV4) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes[..2].copy_from_slice(&family(IpAddr::V4(*endpoint.ip())).to_ne_bytes());
-    bytes[2..4].copy_from_slice(&endpoint.port().to_be_bytes());
-    bytes[4..8].copy_from_slice(&endpoint.ip().octets());
+/// `struct sockaddr_in`, or `struct sockaddr_in6` without flow and scope.
+fn socket_address(endpoint: SocketAddr) -> Vec<u8> {
+    let mut bytes = family(endpoint.ip()).to_ne_bytes().to_vec();
+    bytes.extend(endpoint.port().to_be_bytes());
+    match endpoint.ip() {
+        IpAddr::V4(addr) => {
+            bytes.extend(addr.octets());
+            bytes.extend([0; 8]);
+        }
+        IpAddr::V6(addr) => {
+            bytes.extend([0; 4]);
+            bytes.extend(addr.octets());
+            bytes.extend([0; 4]);
+        }
+    }
     bytes
 }
 
@@ -245,15 +254,19 @@ fn read_peer(value: &[u8], peers: &mut BTreeMap<PublicKey, PeerEnd>) {
     }
     let endpoint = attribute(value, peer::ENDPOINT).and_then(read_endpoint);
     // One that was told no address by us is another one.
-    let endpoint = endpoint.unwrap_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+    let endpoint = endpoint.unwrap_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0));
     peers.insert(key, PeerEnd { endpoint, ranges: ranges.collect::<BTreeSet<_>>() });
 }
 
-fn read_endpoint(bytes: &[u8]) -> Option<SocketAddrV4> {
+fn read_endpoint(bytes: &[u8]) -> Option<SocketAddr> {
     let is_ipv4 = u16_of(bytes.get(..2)?)? == family(Ipv4Addr::UNSPECIFIED.into());
     let port = u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?);
-    let addr: [u8; 4] = bytes.get(4..8)?.try_into().ok()?;
-    is_ipv4.then(|| SocketAddrV4::new(addr.into(), port))
+    let addr = if is_ipv4 {
+        IpAddr::from(<[u8; 4]>::try_from(bytes.get(4..8)?).ok()?)
+    } else {
+        IpAddr::from(<[u8; 16]>::try_from(bytes.get(8..24)?).ok()?)
+    };
+    Some(SocketAddr::new(addr, port))
 }
 
 fn read_range(value: &[u8]) -> Option<IpNet> {

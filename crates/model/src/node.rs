@@ -1,6 +1,9 @@
 //! A node as its peers see it.
 
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 
@@ -14,12 +17,18 @@ pub struct Node {
     /// `metadata.labels`, which pools' node selectors match.
     pub labels: Labels,
     /// Where its peers send packets for its pods: the address that the node published (`projectcalico.org/IPv4Address`), or else
-    /// its first `InternalIP`.
+    /// its first `InternalIP` of IPv4. That of a node without IPv4 is of IPv6.
     pub addr: NodeAddr,
-    /// The first `InternalIP` of `status.addresses`: where Kubernetes knows it.
+    /// The same by IPv6 (`projectcalico.org/IPv6Address`, or else the first `InternalIP` of IPv6), where it has one.
+    pub addr6: Option<NodeAddr>,
+    /// The first `InternalIP` of `status.addresses`, one of IPv4 before others: where Kubernetes knows it.
     pub internal: Option<NodeAddr>,
+    /// The first `InternalIP` of IPv6.
+    pub internal6: Option<NodeAddr>,
     /// The node's address with its prefix length, where the node published it (`projectcalico.org/IPv4Address`).
     pub subnet: Option<IpNet>,
+    /// The same by IPv6 (`projectcalico.org/IPv6Address`).
+    pub subnet6: Option<IpNet>,
     /// Its lease has expired: its condition `Ready` is `Unknown`, which the node lifecycle controller says of a node that it does not
     /// hear from.
     pub lost: bool,
@@ -42,13 +51,33 @@ impl Node {
             name,
             labels: Labels::default(),
             addr,
+            addr6: Some(addr).filter(|addr| addr.0.is_ipv6()),
             internal: None,
+            internal6: None,
             subnet: None,
+            subnet6: None,
             lost: false,
             pod_cidrs: Vec::new(),
             wireguard_key: None,
             lease: None,
             wrong: None,
+        }
+    }
+    /// Its address on the underlay by IPv4.
+    #[must_use]
+    pub const fn v4(&self) -> Option<Ipv4Addr> {
+        match self.addr.0 {
+            IpAddr::V4(addr) => Some(addr),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    /// Its address on the underlay by IPv6.
+    #[must_use]
+    pub const fn v6(&self) -> Option<Ipv6Addr> {
+        match self.addr6 {
+            Some(NodeAddr(IpAddr::V6(addr))) => Some(addr),
+            _ => None,
         }
     }
 }

@@ -17,6 +17,11 @@
 //! gives it the peer's [VTEP MAC](vtep_mac), and an FDB entry sends that MAC to the same address outside. An IPIP device without a
 //! remote end sends to the next hop by itself.
 //!
+//! Blocks of IPv6 take the same ways. Plain routes need IPv6 addresses of both nodes, and those are what says who is on our subnet.
+//! Encapsulated packets go by IPv4 as those of IPv4 blocks do, so that pods have IPv6 on an underlay without it: there is one VXLAN
+//! device, and the next hop inside is a [link-local address made of the peer's MAC](vtep_next_hop). Where this node has no IPv4
+//! address everything goes by IPv6, for blocks of both families. IPIP and the UDP tunnel carry IPv4 by IPv4 only.
+//!
 //! An address that another node borrowed has a route of its own to that node.
 //!
 //! With WireGuard on (FelixConfiguration), packets to every node that has published a key go through it, whatever the pool says; to a
@@ -41,25 +46,26 @@ mod vtep;
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
 };
 
 use ipnet::IpNet;
 use podnet_model::{
-    Block, BlockCidr, Change, Felix, LinkName, Mac, Namespace, NetConf, Node, NodeName, Pool, PoolName,
+    Block, BlockCidr, Change, Felix, Mac, Namespace, NetConf, Node, NodeName, Pool, PoolName,
     wireguard::{KeyPair, PublicKey},
 };
 
 use crate::step::{RouteTarget, Step};
 
 pub use config::{
-    IPIP_OVERHEAD, OverlayConfig, Support, UDP_OVERHEAD, VXLAN_OVERHEAD, WIREGUARD_MARK, WIREGUARD_OVERHEAD,
+    IPIP_OVERHEAD, IPV6_EXTRA, OverlayConfig, Place, Support, UDP_OVERHEAD, VXLAN_OVERHEAD, WIREGUARD_MARK,
+    WIREGUARD_OVERHEAD,
 };
 pub use devices::Carrier;
 pub use flannel::FlannelWords;
 pub use problem::Problem;
 pub use state::{PeerEnd, State, diff};
-pub use vtep::vtep_mac;
+pub use vtep::{vtep_mac, vtep_next_hop};
 
 /// The overlay of one node.
 #[derive(Clone, Debug)]
@@ -80,6 +86,8 @@ pub struct Overlay {
     felix: Felix,
     /// This node's keys.
     keys: Vec<KeyPair>,
+    /// Next hops inside VXLAN are made of MACs.
+    vtep_next_hops: bool,
     planned: State,
     problems: BTreeMap<BlockCidr, Problem>,
 }
@@ -112,6 +120,7 @@ impl Overlay {
             net_confs: BTreeMap::new(),
             felix: Felix::default(),
             keys: Vec::new(),
+            vtep_next_hops: false,
             planned: State::default(),
             problems: BTreeMap::new(),
         }
@@ -164,25 +173,13 @@ impl Overlay {
     }
 
     /// The node's place on the underlay changed.
-    pub fn set_underlay(
-        &mut self,
-        device: LinkName,
-        mtu: u32,
-        addr: Option<Ipv4Addr>,
-        subnet: Option<IpNet>,
-    ) -> Vec<Step> {
+    pub fn set_underlay(&mut self, place: Place) -> Vec<Step> {
         let mut touched = Touched::default();
-        if subnet != self.config.underlay_subnet {
+        let ends = |place: &Place| (place.addr, place.addr6, place.subnet, place.subnet6);
+        if ends(&place) != ends(&self.config.underlay) {
             self.touch_all(&mut touched);
         }
-        if addr != self.config.underlay_addr {
-            // It is the source of what goes through some devices.
-            touched.blocks.extend(self.block_cidrs());
-        }
-        self.config.underlay_subnet = subnet;
-        self.config.underlay_device = device;
-        self.config.underlay_mtu = mtu;
-        self.config.underlay_addr = addr;
+        self.config.underlay = place;
         self.replan(touched)
     }
 
@@ -232,7 +229,9 @@ impl Overlay {
     /// Plans the touched keys anew and answers with the difference.
     fn replan(&mut self, mut touched: Touched) -> Vec<Step> {
         let (vxlan, tunnels) = (self.vxlan(), self.tunnels());
-        if vxlan != self.planned.vxlan || tunnels != self.planned.tunnels {
+        let next_hops = self.wants_vtep_next_hops();
+        let next_hops_change = mem::replace(&mut self.vtep_next_hops, next_hops) != next_hops;
+        if vxlan != self.planned.vxlan || tunnels != self.planned.tunnels || next_hops_change {
             touched.nodes.extend(self.nodes.keys().cloned());
             touched.blocks.extend(self.block_cidrs());
             touched.keys.extend(self.by_key.keys());
@@ -242,10 +241,11 @@ impl Overlay {
         for name in &touched.nodes {
             touched.blocks.extend(self.by_owner.get(name).into_iter().flatten());
             let Some(node) = self.nodes.get(name) else { continue };
-            touched.addrs.insert(self.outer(node));
+            touched.addrs.extend(self.addrs_of(node));
             touched.macs.insert(self.mac_of(node));
             touched.keys.extend(node.wireguard_key);
         }
+        touched.addrs.extend(touched.macs.iter().map(|mac| IpAddr::from(vtep_next_hop(*mac))));
         // What goes to a peer is a part of the peer.
         let owners = touched.blocks.iter().filter_map(|cidr| self.owner(*cidr));
         touched.keys.extend(owners.filter_map(|owner| self.nodes.get(owner)?.wireguard_key));

@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use ipnet::IpNet;
@@ -54,11 +54,11 @@ pub struct Vxlan {
     pub vni: u32,
     /// UDP destination port.
     pub port: u16,
-    /// Source of the outer packets: this node's address on the underlay.
-    pub local: Ipv4Addr,
+    /// Source of the outer packets: this node's address on the underlay. Its family is that of all outer packets.
+    pub local: IpAddr,
     /// The device's own Ethernet address.
     pub mac: Mac,
-    /// The device's MTU: the underlay's less 50 bytes for IPv4 outside.
+    /// The device's MTU: the underlay's less 50 bytes for IPv4 outside, 70 for IPv6.
     pub mtu: u32,
     /// The device's own address, a host prefix, so that traffic of the node itself has a source that its peers can answer.
     pub addr: Option<Ipv4Addr>,
@@ -109,7 +109,7 @@ pub struct Wireguard {
     pub name: LinkName,
     /// The UDP port that it listens on and sends from.
     pub port: u16,
-    /// The device's MTU: the underlay's less 60 bytes for IPv4 outside.
+    /// The device's MTU: the underlay's less 60 bytes for IPv4 outside, 80 for IPv6.
     pub mtu: u32,
     /// The mark of its encrypted packets, so that rules can tell them from what they carry.
     pub mark: u32,
@@ -134,7 +134,7 @@ pub struct Peer {
     /// Its key, which names it.
     pub key: PublicKey,
     /// Where its encrypted packets go.
-    pub endpoint: SocketAddrV4,
+    pub endpoint: SocketAddr,
     /// What goes to it, and what its packets may come from.
     pub ranges: BTreeSet<IpNet>,
 }

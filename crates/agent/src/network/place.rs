@@ -1,13 +1,13 @@
 //! The network follows the node's place on the underlay.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
-use ipnet::IpNet;
 use podnet_kernel::{addr, stale};
 use podnet_model::NodeAddr;
+use podnet_planner::overlay::Place;
 use tracing::{info, warn};
 
 use super::worker::{ApplyError, Work, Worker};
@@ -39,7 +39,7 @@ impl Worker {
         let addrs = addr::list_all(self.datapath.route_socket())?;
         let (device, address, mtu) = (&found.device, found.address, found.mtu);
         info!(%device, %address, mtu, "the node's place on the underlay changed");
-        work.steps.extend(self.overlay.set_underlay(device.clone(), mtu, v4(address), Some(found.published)));
+        work.steps.extend(self.overlay.set_underlay(of(&found)));
         if moved {
             work.edits.extend(self.services.set_node_addrs(vec![NodeAddr(address.addr())]).edits);
         }
@@ -104,11 +104,13 @@ impl Unfitted {
     }
 }
 
-pub(super) fn v4(address: IpNet) -> Option<Ipv4Addr> {
-    match address.addr() {
+/// The place as the planner says it.
+pub(super) fn of(underlay: &Underlay) -> Place {
+    let addr = match underlay.address.addr() {
         IpAddr::V4(addr) => Some(addr),
         IpAddr::V6(_) => None,
-    }
+    };
+    Place { addr, subnet: Some(underlay.published), ..Place::on(underlay.device.clone(), underlay.mtu) }
 }
 
 #[cfg(test)]

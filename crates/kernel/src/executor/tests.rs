@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use podnet_planner::step::{FdbEntry, Neighbour, Route, RouteTarget, Vxlan};
 
@@ -45,7 +45,7 @@ fn vxlan(number: u8) -> Vxlan {
         name: "vxlan.podnet".into(),
         vni: 4096,
         port: 4789,
-        local: underlay(number),
+        local: underlay(number).into(),
         mac: mac(9, number),
         mtu: 1450,
         addr: Some(overlay(number)),
@@ -227,4 +227,54 @@ fn hundreds_of_blocks_are_routed_in_a_few_system_calls() {
     apply(socket, &steps).unwrap();
     println!("1000 routes in {:?}", start.elapsed());
     assert_eq!(observe(socket, &device()).unwrap().routes.len(), 1000);
+}
+
+/// What node `number` plans for node `other` where IPv6 is inside, outside, or both.
+fn towards_by_ipv6(number: u8, other: u8, outside: &str) -> Vec<Step> {
+    let device = LinkName::from("vxlan.podnet");
+    let at = |number: u8| -> IpAddr { format!("{outside}{number}").parse().unwrap() };
+    let via = podnet_planner::overlay::vtep_next_hop(mac(9, other)).into();
+    let range = |number: u8| format!("fd00:233::{number}:0/112").parse().unwrap();
+    let on_link = RouteTarget::OnLink { device: device.clone(), via, source: None };
+    let mtu = if at(1).is_ipv4() { 1450 } else { 1430 };
+    vec![
+        Step::SetVxlan(Vxlan { local: at(number), addr: None, mtu, ..vxlan(number) }),
+        Step::SetFdb(FdbEntry { device: device.clone(), mac: mac(9, other), remote: at(other) }),
+        Step::SetNeighbour(Neighbour { device, addr: via, mac: mac(9, other) }),
+        Step::SetRoute(Route { dst: range(other), target: on_link.clone() }),
+        Step::SetRoute(Route { dst: format!("10.233.{other}.0/24").parse().unwrap(), target: on_link }),
+        Step::SetRoute(Route { dst: range(number), target: RouteTarget::Blackhole }),
+    ]
+}
+
+#[test]
+fn vxlan_carries_ipv6_over_either_family_and_what_was_applied_is_observed() {
+    for (tag, outside) in [("exec-6in4", "192.0.2."), ("exec-6in6", "2001:db8::")] {
+        let mut nodes = Nodes::new(tag);
+        for (number, namespace) in (1..).zip(&nodes.namespaces) {
+            namespace.command(&format!("ip addr add 2001:db8::{number}/64 dev eth0 nodad"));
+            namespace.command("sysctl -qw net.ipv6.conf.all.forwarding=1 net.ipv6.conf.default.disable_ipv6=1");
+            // Where pods would be.
+            namespace.command("ip link set lo up");
+            namespace.command(&format!("ip addr add fd00:233::{number}:5/128 dev lo"));
+            namespace.command(&format!("ip addr add 10.233.{number}.5/32 dev lo"));
+        }
+        for (number, other) in [(1, 2), (2, 1)] {
+            let socket = &mut nodes.sockets[usize::from(number) - 1];
+            let steps = towards_by_ipv6(number, other, outside);
+            for _ in 0..2 {
+                assert_eq!(apply(socket, &steps).unwrap(), Applied::default());
+                let observed = observe(socket, &device()).unwrap();
+                assert_eq!(observed.vxlan.clone().map(Step::SetVxlan).as_ref(), steps.first());
+                assert_eq!(setting(&observed), steps[1..].iter().map(|step| format!("{step:?}")).collect());
+            }
+        }
+        nodes.namespaces[0].command("ping -c 1 -W 2 -I fd00:233::1:5 fd00:233::2:5");
+        nodes.namespaces[1].command("ping -c 1 -W 2 -I 10.233.2.5 10.233.1.5");
+        let removals: Vec<Step> = towards_by_ipv6(1, 2, outside).into_iter().rev().map(removal).collect();
+        for _ in 0..2 {
+            apply(&mut nodes.sockets[0], &removals).unwrap();
+            assert_eq!(observe(&mut nodes.sockets[0], &device()).unwrap(), Observed::default());
+        }
+    }
 }

@@ -9,11 +9,11 @@ use podnet_planner::{
 };
 use rustix::io::Errno;
 
-use super::Set;
+use super::{Set, allow_ipv6};
 use crate::{
     link::{self, Link, LinkRef},
     netlink::{NetlinkError, Operation, Request, RtSocket},
-    tun,
+    sysctl, tun,
     wireguard::{Shown, WireguardSocket},
 };
 
@@ -31,6 +31,7 @@ pub fn support(socket: &mut RtSocket) -> Result<Support, NetlinkError> {
         ipip: is_made(socket, link::request::ipip(&ipip))?,
         wireguard: is_made(socket, link::request::wireguard(&PROBE.into(), ipip.mtu))?,
         tun: tun::is_there(),
+        ipv6: sysctl::has_ipv6(),
     })
 }
 
@@ -155,6 +156,7 @@ fn configure(socket: &mut RtSocket, link: &Link, mtu: u32) -> Result<(), Netlink
         requests.push(link::request::set_mtu(index, mtu));
     }
     if !link.is_up {
+        allow_ipv6(socket, &link.name)?;
         // The pods' answers may come from here while their requests went elsewhere.
         requests.push(link::request::set_up_quietly(index));
     }

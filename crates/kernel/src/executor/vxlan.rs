@@ -7,7 +7,7 @@ use podnet_model::LinkName;
 use podnet_planner::step::Vxlan;
 use rustix::io::Errno;
 
-use super::Set;
+use super::{Set, allow_ipv6};
 use crate::{
     addr,
     link::{self, Link, LinkRef, VxlanParameters},
@@ -73,6 +73,7 @@ fn configure(socket: &mut RtSocket, wanted: &Vxlan, link: &Link) -> Result<(), N
         requests.push(link::request::set_mtu(index, wanted.mtu));
     }
     if !link.is_up {
+        allow_ipv6(socket, &wanted.name)?;
         // The pods' answers may come from here while their requests went elsewhere.
         requests.push(link::request::set_up_quietly(index));
     }

@@ -68,7 +68,8 @@ fn vxlan(parameters: Vec<InfoVxlan>) -> VxlanParameters {
         match parameter {
             InfoVxlan::Id(vni) => vxlan.vni = vni,
             InfoVxlan::Port(port) => vxlan.port = port,
-            InfoVxlan::Local(local) => vxlan.local = Some(local),
+            InfoVxlan::Local(local) => vxlan.local = Some(local.into()),
+            InfoVxlan::Local6(local) => vxlan.local = Some(local.into()),
             InfoVxlan::Learning(learning) => vxlan.learning = learning,
             _ => {}
         }

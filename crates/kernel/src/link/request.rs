@@ -1,8 +1,8 @@
 //! The requests that devices are made and changed by.
 
 use std::{
+    net::IpAddr,
     os::fd::{AsFd, AsRawFd},
-    path::Path,
 };
 
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL};
@@ -21,6 +21,7 @@ use super::{LinkRef, Veth};
 use crate::{
     netlink::{Operation, Request, attribute::Writer},
     netns::NetNs,
+    sysctl,
 };
 
 /// What is made must not be there.
@@ -73,7 +74,10 @@ pub(crate) fn vxlan(vxlan: &Vxlan) -> Request {
     let data = vec![
         InfoVxlan::Id(vxlan.vni),
         InfoVxlan::Port(vxlan.port),
-        InfoVxlan::Local(vxlan.local),
+        match vxlan.local {
+            IpAddr::V4(local) => InfoVxlan::Local(local),
+            IpAddr::V6(local) => InfoVxlan::Local6(local),
+        },
         InfoVxlan::Learning(false),
     ];
     message.attributes.extend([
@@ -120,8 +124,7 @@ pub(crate) fn set_up_quietly(link: LinkRef<'_>) -> Request {
     let mut message = naming(link);
     message.header.change_mask = LinkFlags::Up;
     message.header.flags = LinkFlags::Up;
-    let without_ipv6 = !Path::new("/proc/sys/net/ipv6").exists();
-    let settings = std::iter::once(no_reverse_path_filter()).chain((!without_ipv6).then(no_link_local));
+    let settings = std::iter::once(no_reverse_path_filter()).chain(sysctl::has_ipv6().then(no_link_local));
     message.attributes.push(LinkAttribute::AfSpecUnspec(settings.collect()));
     set("set up device", link, message)
 }

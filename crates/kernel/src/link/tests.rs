@@ -63,12 +63,15 @@ fn a_device_is_renamed_and_moved() {
 fn a_vxlan_device_shows_the_parameters_that_it_was_made_with() {
     let namespace = TestNs::new("vxlan");
     let mut socket = RtSocket::open_in(&namespace).unwrap();
-    let vxlan = vxlan("192.0.2.1");
-    create_vxlan(&mut socket, &vxlan).unwrap();
-    let found = find(&mut socket, "vx0").unwrap().unwrap();
-    assert_eq!((found.mac, found.mtu), (Some(vxlan.mac), 1450));
-    let local = Some(vxlan.local);
-    assert_eq!(found.vxlan, Some(VxlanParameters { vni: 4096, port: 4789, local, learning: false }));
+    for local in ["192.0.2.1", "2001:db8::1"] {
+        let vxlan = vxlan(local);
+        create_vxlan(&mut socket, &vxlan).unwrap();
+        let found = find(&mut socket, "vx0").unwrap().unwrap();
+        assert_eq!((found.mac, found.mtu), (Some(vxlan.mac), 1450));
+        let local = Some(vxlan.local);
+        assert_eq!(found.vxlan, Some(VxlanParameters { vni: 4096, port: 4789, local, learning: false }));
+        delete(&mut socket, "vx0").unwrap();
+    }
 }
 
 #[test]

@@ -7,8 +7,11 @@ use crate::testing::TestNs;
 fn listening(tag: &str) -> (TestNs, Own, Monitor) {
     let namespace = TestNs::new(tag);
     namespace.command("ip link add eth0 type veth peer name eth1");
-    namespace.command("ip link set eth1 up");
-    namespace.command("ip link set eth0 up");
+    for device in ["eth0", "eth1"] {
+        // Its own address would become usable, and be told, at any moment.
+        namespace.command(&format!("ip link set {device} addrgenmode none"));
+        namespace.command(&format!("ip link set {device} up"));
+    }
     namespace.command("ip addr add 192.0.2.1/24 dev eth0");
     let own = NftSocket::open_in(&namespace).unwrap();
     let routes = RtSocket::open_in(&namespace).unwrap();
@@ -91,6 +94,10 @@ fn devices_neighbours_and_settings_are_told() {
     until(&mut monitor, |notice| matches!(notice, Notice::Setting { device: None }));
     namespace.command("sysctl -qw net.ipv4.conf.eth0.rp_filter=2");
     until(&mut monitor, |notice| matches!(notice, Notice::Setting { device: Some(_) }));
+    namespace.command("sysctl -qw net.ipv6.conf.all.forwarding=1");
+    until(&mut monitor, |notice| matches!(notice, Notice::Setting { device: None }));
+    namespace.command("ip addr add 2001:db8::1/64 dev eth0 nodad");
+    until(&mut monitor, |notice| matches!(notice, Notice::Address { .. }));
     namespace.command("ip link del eth0");
     until(&mut monitor, |notice| matches!(notice, Notice::LinkGone(link) if link.name.as_str() == "eth0"));
 }

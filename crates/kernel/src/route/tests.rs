@@ -38,6 +38,9 @@ fn every_kind_of_route_is_listed_as_it_was_made_and_others_are_not() {
         route("2001:db8:1::/64", via("2001:db8::2", false)),
         route("2001:db8:2::7/128", Target::Device(index)),
         route("2001:db8:3::/64", Target::Blackhole),
+        route("2001:db8:4::/64", via("fe80::7", true)),
+        route("10.4.0.0/26", via("2001:db8::2", false)),
+        route("10.5.0.0/26", via("fe80::7", true)),
     ];
     routes[0].source = Some("192.0.2.1".parse().unwrap());
     for _ in 0..2 {
@@ -66,7 +69,8 @@ fn a_route_to_the_same_destination_takes_the_others_place() {
 #[test]
 fn the_removal_of_a_route_leaves_another_one_to_the_same_destination() {
     let (_namespace, mut socket, index) = prepared("route-other");
-    for (mine, via) in [("10.1.0.7/32", "192.0.2.2"), ("2001:db8:1::7/128", "2001:db8::2")] {
+    for (mine, via) in [("10.1.0.7/32", "192.0.2.2"), ("2001:db8:1::7/128", "2001:db8::2"), ("10.1.0.8/32", "fe80::7")]
+    {
         let gateway = Target::Gateway { device: Some(index), via: via.parse().unwrap(), onlink: true };
         let (mine, borrowers) = (route(mine, Target::Device(index)), route(mine, gateway));
         replace(&mut socket, &mine).unwrap();
@@ -85,6 +89,21 @@ fn the_removal_of_a_route_leaves_another_one_to_the_same_destination() {
         replace(&mut socket, &blackhole).unwrap();
         socket.perform(removal_of(&blackhole)).unwrap();
         assert_eq!(list(&mut socket, OURS).unwrap(), []);
+    }
+}
+
+#[test]
+fn a_route_of_ipv6_takes_the_others_place_whatever_kind_it_is_of() {
+    let (_namespace, mut socket, index) = prepared("route-replace6");
+    let gateway = |via: &str| Target::Gateway { device: Some(index), via: via.parse().unwrap(), onlink: true };
+    let kinds = [Target::Blackhole, gateway("fe80::7"), gateway("2001:db8::2"), Target::Device(index)];
+    for first in kinds {
+        for second in kinds {
+            for target in [first, second] {
+                replace(&mut socket, &route("2001:db8:1::/64", target)).unwrap();
+            }
+            assert_eq!(list(&mut socket, OURS).unwrap(), [route("2001:db8:1::/64", second)], "after {first:?}");
+        }
     }
 }
 

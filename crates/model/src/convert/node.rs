@@ -1,8 +1,8 @@
 //! Node.
 
-use std::sync::Arc;
+use std::{str::FromStr, sync::Arc};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use k8s_openapi::api::core::v1 as api;
 
 use serde::Deserialize;
@@ -12,6 +12,9 @@ use crate::{Mac, Node, NodeAddr, flannel::Lease, wireguard::PublicKey};
 
 /// The annotation by which a node publishes its address with its prefix length, for example `172.29.0.11/24`.
 pub const IPV4_ADDRESS: &str = "projectcalico.org/IPv4Address";
+
+/// The same for its address by IPv6, for example `fd00:172:29::11/64`.
+pub const IPV6_ADDRESS: &str = "projectcalico.org/IPv6Address";
 
 /// The annotation by which a node publishes its WireGuard key, as Calico's nodes do.
 pub const WIREGUARD_PUBLIC_KEY: &str = "projectcalico.org/WireguardPublicKey";
@@ -33,45 +36,57 @@ impl TryFrom<&api::Node> for Node {
 
     fn try_from(node: &api::Node) -> Result<Self, Invalid> {
         let object = Object::new("Node", &node.metadata);
-        let addresses = node.status.as_ref().and_then(|status| status.addresses.as_deref()).unwrap_or_default();
-        let internal = addresses.iter().find(|address| address.type_ == "InternalIP");
-        let internal = internal
-            .map(|internal| {
-                internal.address.parse::<NodeAddr>().map_err(|_| {
-                    let field = "status.addresses[type=InternalIP].address";
-                    object.value(field, &internal.address, "an IP address")
-                })
-            })
-            .transpose()?;
-        let subnet = object
-            .annotation(IPV4_ADDRESS)
-            .map(|text| {
-                text.parse().map_err(|_| {
-                    let allowed = "an IPv4 address with its prefix length, for example 172.29.0.11/24";
-                    object.value(format!("metadata.annotations[{IPV4_ADDRESS}]"), text, allowed)
-                })
-            })
-            .transpose()?;
+        let internals = internals(&object, node)?;
+        let internal_of = |v6: bool| internals.iter().copied().find(|addr| addr.0.is_ipv6() == v6);
+        let subnet = published::<Ipv4Net>(&object, IPV4_ADDRESS)?.map(IpNet::V4);
+        // The node is there by IPv4 whatever it says of IPv6.
+        let (subnet6, wrong_subnet6) = lenient(published::<Ipv6Net>(&object, IPV6_ADDRESS));
+        let subnet6 = subnet6.map(IpNet::V6);
         // Nothing but encryption and flannel's nodes needs these: a wrong one must not take the node out of the network.
         let (lease, wrong_lease) = lenient(lease(&object));
         let (wireguard_key, wrong_key) = lenient(wireguard_key(&object, lease.as_ref().and_then(|(_, key)| *key)));
-        let published = subnet.map(|subnet: IpNet| NodeAddr(subnet.addr()));
-        let addr = published
-            .or(internal)
+        let addr_of = |subnet: Option<IpNet>, v6| subnet.map(|net| NodeAddr(net.addr())).or_else(|| internal_of(v6));
+        let addr6 = addr_of(subnet6, true);
+        let addr = addr_of(subnet, false)
+            .or(addr6)
             .ok_or_else(|| object.missing("status.addresses[type=InternalIP]", "the node's address on the underlay"))?;
         Ok(Self {
             name: object.name()?.into(),
             pod_cidrs: pod_cidrs(&object, node)?,
             wireguard_key,
             lease: lease.map(|(lease, _)| lease),
-            wrong: wrong_lease.or(wrong_key).map(|wrong| wrong.to_string().into()),
+            wrong: wrong_lease.or(wrong_key).or(wrong_subnet6).map(|wrong| wrong.to_string().into()),
             labels: Arc::new(node.metadata.labels.clone().unwrap_or_default()),
             addr,
-            internal,
+            addr6,
+            internal: internal_of(false).or(internal_of(true)),
+            internal6: internal_of(true),
             subnet,
+            subnet6,
             lost: is_lost(node),
         })
     }
+}
+
+/// Every `InternalIP`, in order.
+fn internals(object: &Object<'_>, node: &api::Node) -> Result<Vec<NodeAddr>, Invalid> {
+    let addresses = node.status.as_ref().and_then(|status| status.addresses.as_deref()).unwrap_or_default();
+    let parse = |internal: &api::NodeAddress| {
+        let field = "status.addresses[type=InternalIP].address";
+        internal.address.parse().map_err(|_| object.value(field, &internal.address, "an IP address"))
+    };
+    addresses.iter().filter(|address| address.type_ == "InternalIP").map(parse).collect()
+}
+
+/// The node's address with its prefix length, in one of the annotations for it.
+fn published<T: FromStr>(object: &Object<'_>, annotation: &str) -> Result<Option<T>, Invalid> {
+    let allowed = match annotation {
+        IPV4_ADDRESS => "an IPv4 address with its prefix length, for example 172.29.0.11/24",
+        _ => "an IPv6 address with its prefix length, for example fd00:172:29::11/64",
+    };
+    let wrong = |text: &str| object.value(format!("metadata.annotations[{annotation}]"), text, allowed);
+    let text = object.annotation(annotation).filter(|text| !text.is_empty());
+    text.map(|text| text.parse().map_err(|_| wrong(text))).transpose()
 }
 
 fn lenient<T>(said: Result<Option<T>, Invalid>) -> (Option<T>, Option<Invalid>) {

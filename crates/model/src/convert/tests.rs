@@ -175,6 +175,30 @@ fn the_address_that_a_node_published_is_believed_before_the_one_that_kubernetes_
 }
 
 #[test]
+fn a_node_has_an_address_of_each_family_and_ipv4_comes_first() {
+    let node = |annotations: Value, addresses: &[&str]| {
+        let addresses: Vec<_> =
+            addresses.iter().map(|address| json!({"type": "InternalIP", "address": address})).collect();
+        let metadata = json!({"name": "node1", "annotations": annotations});
+        Node::try_from(&object::<core::Node>(json!({"metadata": metadata, "status": {"addresses": addresses}})))
+            .unwrap()
+    };
+    let addrs = |node: &Node| {
+        [Some(node.addr), node.addr6, node.internal, node.internal6].map(|addr| addr.map(|addr| addr.to_string()))
+    };
+    let some = |text: &str| Some(text.to_owned());
+    let dual = node(json!({"projectcalico.org/IPv6Address": "fd00::11/64"}), &["fd00::1", "192.0.2.1", "fd00::2"]);
+    assert_eq!(addrs(&dual), [some("192.0.2.1"), some("fd00::11"), some("192.0.2.1"), some("fd00::1")]);
+    assert_eq!((dual.subnet, dual.subnet6), (None, Some("fd00::11/64".parse().unwrap())));
+    let only = node(json!({}), &["fd00::1"]);
+    assert_eq!(addrs(&only), [some("fd00::1"), some("fd00::1"), some("fd00::1"), some("fd00::1")]);
+    assert_eq!((only.v4(), only.v6()), (None, Some("fd00::1".parse().unwrap())));
+    let wrong = node(json!({"projectcalico.org/IPv6Address": "192.0.2.9/24"}), &["192.0.2.1"]);
+    assert_eq!(addrs(&wrong), [some("192.0.2.1"), None, some("192.0.2.1"), None]);
+    assert!(wrong.wrong.unwrap().contains("projectcalico.org/IPv6Address"));
+}
+
+#[test]
 fn a_node_that_is_not_heard_from_is_lost() {
     for (status, lost) in [("True", false), ("False", false), ("Unknown", true)] {
         let node: core::Node = object(json!({

@@ -1,6 +1,6 @@
 //! What an overlay is made with, and the numbers that belong to each way.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use podnet_model::{LinkName, NodeName};
@@ -14,6 +14,9 @@ pub const IPIP_OVERHEAD: u32 = 20;
 /// Bytes that WireGuard adds inside IPv4: 20 IP, 8 UDP, 16 header, 16 tag (the WireGuard paper, section 5.4.6).
 pub const WIREGUARD_OVERHEAD: u32 = 60;
 
+/// Bytes by which an IPv6 header is longer than one of IPv4 (RFC 8200 section 3): what VXLAN and WireGuard add more inside IPv6.
+pub const IPV6_EXTRA: u32 = 20;
+
 /// Bytes that UDP adds inside IPv4: 20 IP, 8 UDP.
 pub const UDP_OVERHEAD: u32 = 28;
 
@@ -25,16 +28,8 @@ pub const WIREGUARD_MARK: u32 = 0x0020_0000;
 pub struct OverlayConfig {
     /// This node.
     pub node: NodeName,
-    /// The device with the node's address on the underlay.
-    pub underlay_device: LinkName,
-    /// That device's MTU in bytes.
-    pub underlay_mtu: u32,
-    /// The node's own address there, where it is not the one that its peers know (they may reach it through NAT): the source of
-    /// encapsulated packets.
-    pub underlay_addr: Option<Ipv4Addr>,
-    /// The subnet that it publishes, so that peers on it are known before the node's own object shows a change; none takes what
-    /// the object says.
-    pub underlay_subnet: Option<IpNet>,
+    /// The node's place on the underlay.
+    pub underlay: Place,
     /// The MTU of pods' interfaces; none lets it follow from the underlay and the encapsulation.
     pub pod_mtu: Option<u32>,
     /// The name of the VXLAN device.
@@ -55,6 +50,33 @@ pub struct OverlayConfig {
     pub support: Support,
 }
 
+/// A node's place on the underlay, as it sees that itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The device with the node's address.
+    pub device: LinkName,
+    /// That device's MTU in bytes.
+    pub mtu: u32,
+    /// The node's own address there, where it is not the one that its peers know (they may reach it through NAT): the source of
+    /// encapsulated packets.
+    pub addr: Option<Ipv4Addr>,
+    /// The same by IPv6.
+    pub addr6: Option<Ipv6Addr>,
+    /// The subnet that it publishes, so that peers on it are known before the node's own object shows a change; none takes what
+    /// the object says.
+    pub subnet: Option<IpNet>,
+    /// The same by IPv6.
+    pub subnet6: Option<IpNet>,
+}
+
+impl Place {
+    /// On a device with this MTU; the rest is as the node's own object says.
+    #[must_use]
+    pub const fn on(device: LinkName, mtu: u32) -> Self {
+        Self { device, mtu, addr: None, addr6: None, subnet: None, subnet6: None }
+    }
+}
+
 /// Kinds of tunnels that this node's kernel can make; VXLAN it always can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Support {
@@ -64,11 +86,13 @@ pub struct Support {
     pub wireguard: bool,
     /// TUN devices.
     pub tun: bool,
+    /// IPv6 at all: a kernel may be started without it.
+    pub ipv6: bool,
 }
 
 impl Support {
     /// All of them.
-    pub const ALL: Self = Self { ipip: true, wireguard: true, tun: true };
+    pub const ALL: Self = Self { ipip: true, wireguard: true, tun: true, ipv6: true };
 }
 
 impl OverlayConfig {
@@ -78,10 +102,7 @@ impl OverlayConfig {
     pub fn new(node: NodeName, underlay_device: LinkName, underlay_mtu: u32) -> Self {
         Self {
             node,
-            underlay_device,
-            underlay_mtu,
-            underlay_addr: None,
-            underlay_subnet: None,
+            underlay: Place::on(underlay_device, underlay_mtu),
             pod_mtu: None,
             vxlan_device: "podnet.vxlan".into(),
             ipip_device: "podnet.ipip".into(),

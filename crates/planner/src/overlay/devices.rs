@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use ipnet::{IpNet, Ipv4Net};
@@ -13,7 +13,8 @@ use podnet_model::{
 };
 
 use super::{
-    IPIP_OVERHEAD, Overlay, PeerEnd, UDP_OVERHEAD, VXLAN_OVERHEAD, WIREGUARD_MARK, WIREGUARD_OVERHEAD, vtep_mac,
+    IPIP_OVERHEAD, IPV6_EXTRA, Overlay, PeerEnd, UDP_OVERHEAD, VXLAN_OVERHEAD, WIREGUARD_MARK, WIREGUARD_OVERHEAD,
+    vtep::vtep_of, vtep_mac,
 };
 use crate::step::{Ipip, RouteTarget, Tunnel, UdpTunnel, Vxlan, Wireguard};
 
@@ -34,7 +35,7 @@ impl Overlay {
     /// The VXLAN device, while some pool wants VXLAN and the node's own address is known. Where flannel's configuration does, its
     /// identifier and port hold for all, and the device has flannel's address, by which flannel's nodes know whom to answer.
     pub(super) fn vxlan(&self) -> Option<Vxlan> {
-        let wanted = |pool: &Pool| pool.vxlan != EncapMode::Never && matches!(pool.cidr, IpNet::V4(_));
+        let wanted = |pool: &Pool| pool.vxlan != EncapMode::Never;
         let flannels = self.net_conf().and_then(|conf| match conf.backend {
             Backend::Vxlan { vni, port, .. } => Some((vni, port)),
             _ => None,
@@ -47,29 +48,29 @@ impl Overlay {
             port,
             local,
             mac: vtep_mac(&self.config.node),
-            mtu: self.mtu(VXLAN_OVERHEAD),
+            mtu: self.mtu(VXLAN_OVERHEAD + self.extra()),
             addr: flannels.and_then(|_| self.flannel_addr()),
         })
     }
 
     /// The tunnels that are wanted, while the node's own address is known and as far as the kernel can make them.
     pub(super) fn tunnels(&self) -> BTreeMap<LinkName, Tunnel> {
-        let Some(local) = self.local() else { return BTreeMap::new() };
-        let ipip = self
-            .wants_ipip()
-            .then(|| Tunnel::Ipip(Ipip { name: self.config.ipip_device.clone(), local, mtu: self.mtu(IPIP_OVERHEAD) }));
-        let wireguard = self.own_key().filter(|_| self.wants_wireguard()).map(|key| {
+        let local_v4 = self.local_v4();
+        let ipip = local_v4.filter(|_| self.wants_ipip()).map(|local| {
+            Tunnel::Ipip(Ipip { name: self.config.ipip_device.clone(), local, mtu: self.mtu(IPIP_OVERHEAD) })
+        });
+        let wireguard = self.own_key().filter(|_| self.wants_wireguard() && self.local().is_some()).map(|key| {
             Tunnel::Wireguard(Wireguard {
                 name: self.config.wireguard_device.clone(),
                 port: self.wireguard_port(),
-                mtu: self.mtu(WIREGUARD_OVERHEAD),
+                mtu: self.mtu(WIREGUARD_OVERHEAD + self.extra()),
                 mark: WIREGUARD_MARK,
                 key: key.private.clone(),
             })
         });
         let udp = self
             .udp_port()
-            .filter(|_| self.config.support.tun)
+            .filter(|_| self.config.support.tun && local_v4.is_some())
             .map(|_| Tunnel::Udp(UdpTunnel { name: self.config.udp_device.clone(), mtu: self.mtu(UDP_OVERHEAD) }));
         [ipip, wireguard, udp].into_iter().flatten().map(|tunnel| (tunnel.name().clone(), tunnel)).collect()
     }
@@ -79,13 +80,13 @@ impl Overlay {
     #[must_use]
     pub fn pod_mtu(&self) -> u32 {
         let conf = self.net_conf();
-        let v4 = || self.pools.values().filter(|pool| matches!(pool.cidr, IpNet::V4(_)));
         let flannels_vxlan = conf.is_some_and(|conf| matches!(conf.backend, Backend::Vxlan { .. }));
+        let with_vxlan = |pool: &Pool| pool.vxlan != EncapMode::Never;
         // Before the first pool is known, room for what most pools want.
         let unknown = conf.is_none() && self.pools.is_empty();
         let ways = [
-            (WIREGUARD_OVERHEAD, self.encrypts()),
-            (VXLAN_OVERHEAD, unknown || flannels_vxlan || v4().any(|pool| pool.vxlan != EncapMode::Never)),
+            (WIREGUARD_OVERHEAD + self.extra(), self.encrypts()),
+            (VXLAN_OVERHEAD + self.extra(), unknown || flannels_vxlan || self.pools.values().any(with_vxlan)),
             (UDP_OVERHEAD, self.udp_port().is_some()),
             (IPIP_OVERHEAD, self.wants_ipip()),
         ];
@@ -94,7 +95,14 @@ impl Overlay {
     }
 
     fn mtu(&self, overhead: u32) -> u32 {
-        self.config.underlay_mtu.saturating_sub(overhead)
+        self.config.underlay.mtu.saturating_sub(overhead)
+    }
+
+    /// How much more the outer headers take than those of IPv4.
+    fn extra(&self) -> u32 {
+        let place = &self.config.underlay;
+        let by_v6 = self.local().map_or(place.addr.is_none() && place.addr6.is_some(), |local| local.is_ipv6());
+        if by_v6 { IPV6_EXTRA } else { 0 }
     }
 
     fn wants_ipip(&self) -> bool {
@@ -121,7 +129,7 @@ impl Overlay {
             }
             _ => None,
         });
-        Some(Carrier { local: self.local()?, port, ranges: ranges.collect(), device })
+        Some(Carrier { local: self.local_v4()?, port, ranges: ranges.collect(), device })
     }
 
     /// Whether packets are to be encrypted, at least to some nodes.
@@ -147,18 +155,39 @@ impl Overlay {
         self.keys.iter().find(|pair| pair.public == shown)
     }
 
-    /// This node's address on the underlay.
-    pub(super) fn local(&self) -> Option<Ipv4Addr> {
-        match self.own_node()?.addr.0 {
-            IpAddr::V4(addr) => Some(self.config.underlay_addr.unwrap_or(addr)),
-            IpAddr::V6(_) => self.config.underlay_addr,
+    /// This node's address on the underlay, from which encapsulated packets come: by IPv4 where it has one.
+    pub(super) fn local(&self) -> Option<IpAddr> {
+        self.local_v4().map(IpAddr::V4).or_else(|| self.local_v6().map(IpAddr::V6))
+    }
+
+    pub(super) fn local_v4(&self) -> Option<Ipv4Addr> {
+        let own = self.own_node()?;
+        self.config.underlay.addr.or(own.v4())
+    }
+
+    pub(super) fn local_v6(&self) -> Option<Ipv6Addr> {
+        let own = self.own_node()?;
+        self.config.underlay.addr6.or(own.v6())
+    }
+
+    /// Where a node gets its encapsulated packets, by the family that this node's own go by.
+    pub(super) fn outer(&self, node: &Node) -> Option<IpAddr> {
+        match self.local()? {
+            IpAddr::V4(_) => self.v4_of(node).map(IpAddr::V4),
+            IpAddr::V6(_) => node.v6().map(IpAddr::V6),
         }
     }
 
-    /// Where a node gets its encapsulated packets: as it told flannel's nodes, where there are such.
-    pub(super) fn outer(&self, node: &Node) -> IpAddr {
+    /// A node's address by IPv4: as it told flannel's nodes, where there are such.
+    pub(super) fn v4_of(&self, node: &Node) -> Option<Ipv4Addr> {
         let lease = node.lease.as_ref().filter(|_| self.net_conf().is_some() && node.name != self.config.node);
-        lease.map_or(node.addr.0, |lease| lease.public_ip.into())
+        lease.map(|lease| lease.public_ip).or(node.v4())
+    }
+
+    /// All its addresses on the underlay.
+    pub(super) fn addrs_of(&self, node: &Node) -> impl Iterator<Item = IpAddr> + use<> {
+        let (v4, v6) = (self.v4_of(node).map(IpAddr::V4), node.v6().map(IpAddr::V6));
+        v4.into_iter().chain(v6)
     }
 
     /// The Ethernet address of a node's VXLAN device: as it told flannel's nodes, where there are such.
@@ -167,30 +196,45 @@ impl Overlay {
         lease.and_then(|lease| lease.vtep_mac).unwrap_or_else(|| vtep_mac(&node.name))
     }
 
-    /// The MAC that stands behind a peer's address.
-    pub(super) fn neighbour(&self, addr: IpAddr) -> Option<Mac> {
-        let holder = self.nodes.get(self.by_addr.get(&addr)?.first()?)?;
-        self.is_vtep(holder).then(|| self.mac_of(holder))
+    /// Whether next hops inside VXLAN have to be made of MACs: the peers' addresses outside cannot be those of IPv6 packets, or are
+    /// of IPv6 themselves.
+    pub(super) fn wants_vtep_next_hops(&self) -> bool {
+        let carries_v6 = self.pod_ranges().any(|range| matches!(range, IpNet::V6(_)));
+        self.config.support.ipv6 && (carries_v6 || self.local().is_some_and(|local| local.is_ipv6()))
+    }
+
+    /// The MAC that stands behind a next hop inside VXLAN.
+    pub(super) fn neighbour(&self, next_hop: IpAddr) -> Option<Mac> {
+        match next_hop {
+            IpAddr::V4(_) => {
+                let holder = self.nodes.get(self.by_addr.get(&next_hop)?.first()?)?;
+                (self.is_vtep(holder) && self.outer(holder) == Some(next_hop)).then(|| self.mac_of(holder))
+            }
+            IpAddr::V6(next_hop) => {
+                let mac = vtep_of(next_hop).filter(|_| self.vtep_next_hops)?;
+                self.remote(mac).map(|_| mac)
+            }
+        }
     }
 
     /// The address that frames to a peer's MAC are sent to.
     pub(super) fn remote(&self, mac: Mac) -> Option<IpAddr> {
         let holder = self.nodes.get(self.by_mac.get(&mac)?.first()?)?;
-        self.is_vtep(holder).then(|| self.outer(holder))
+        self.outer(holder).filter(|_| self.is_vtep(holder))
     }
 
-    /// Whether frames can be sent to this node: a peer, with an IPv4 address and a MAC that are its alone.
+    /// Whether frames can be sent to this node: a peer, with addresses and a MAC that are its alone.
     fn is_vtep(&self, node: &Node) -> bool {
-        node.name != self.config.node && self.peer_problem(node).is_none() && self.outer(node).is_ipv4()
+        node.name != self.config.node && self.peer_problem(node).is_none() && self.outer(node).is_some()
     }
 
-    /// The WireGuard peer of that key: it gets what is routed to it, and may send from there and from its own address.
+    /// The WireGuard peer of that key: it gets what is routed to it, and may send from there and from its own addresses.
     pub(super) fn peer(&self, key: PublicKey) -> Option<PeerEnd> {
         let holder = self.nodes.get(self.by_key.get(&key)?.first()?)?;
         if !self.is_wireguard_peer(holder) {
             return None;
         }
-        let IpAddr::V4(addr) = self.outer(holder) else { return None };
+        let addr = self.outer(holder)?;
         let device = &self.config.wireguard_device;
         let through_it =
             |target: &RouteTarget| matches!(target, RouteTarget::OnLink { device: at, .. } if at == device);
@@ -198,8 +242,8 @@ impl Overlay {
         let ranges = blocks
             .filter(|cidr| matches!(self.target(**cidr, &holder.name), Ok(Some(target)) if through_it(&target)))
             .map(|cidr| cidr.0)
-            .chain([IpNet::from(IpAddr::V4(addr))]);
-        Some(PeerEnd { endpoint: SocketAddrV4::new(addr, self.wireguard_port()), ranges: ranges.collect() })
+            .chain(self.addrs_of(holder).map(IpNet::from));
+        Some(PeerEnd { endpoint: SocketAddr::new(addr, self.wireguard_port()), ranges: ranges.collect() })
     }
 
     /// Whether packets to this node can be encrypted: it has a key of its own, and so have we.
@@ -207,6 +251,7 @@ impl Overlay {
         let first = |key: &PublicKey| self.by_key.get(key).and_then(|names| names.first()) == Some(&node.name);
         let has_key = node.wireguard_key.as_ref().is_some_and(first);
         let usable = !matches!(self.peer_problem(node), Some(super::Problem::SameAddress { .. }));
-        has_key && usable && node.name != self.config.node && self.wants_wireguard() && self.own_key().is_some()
+        let is_peer = node.name != self.config.node && self.outer(node).is_some();
+        has_key && usable && is_peer && self.wants_wireguard() && self.own_key().is_some()
     }
 }

@@ -23,7 +23,7 @@ impl Overlay {
     /// flannel's annotations of this node, while flannel's configuration is there. With WireGuard they wait for the key.
     #[must_use]
     pub fn flannel_words(&self) -> Option<FlannelWords> {
-        let (backend, local) = (self.net_conf()?.backend, self.local()?);
+        let (backend, local) = (self.net_conf()?.backend, self.local_v4()?);
         let mac = vtep_mac(&self.config.node);
         let (data, vtep_mac) = match backend {
             Backend::Vxlan { vni, .. } => (format!(r#"{{"VNI":{vni},"VtepMAC":"{mac}"}}"#), Some(mac)),
@@ -58,7 +58,7 @@ impl Overlay {
             "FLANNEL_NETWORK={}\nFLANNEL_SUBNET={first}/{}\nFLANNEL_MTU={}\nFLANNEL_IPMASQ=true\n",
             conf.network,
             part.prefix_len(),
-            self.config.underlay_mtu.saturating_sub(overhead)
+            self.config.underlay.mtu.saturating_sub(overhead)
         ))
     }
 

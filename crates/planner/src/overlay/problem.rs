@@ -95,15 +95,47 @@ pub enum Problem {
     /// Encryption is on, and this node's kernel cannot do it.
     #[error("this node's packets are not encrypted: its kernel does not have WireGuard")]
     NoWireguard,
-    /// IPv6 is not routed yet.
-    #[error("block {block} is of IPv6, which is not routed")]
-    Family {
+    /// This node's kernel has no IPv6.
+    #[error("block {block} gets no route: this node's kernel was started without IPv6")]
+    NoIpv6 {
         /// The block.
         block: BlockCidr,
     },
-    /// One end has no IPv4 address on the underlay.
-    #[error("block {block} of node {owner} gets no route: both nodes need an IPv4 address on the underlay")]
-    Underlay {
+    /// The pool asks for a tunnel that carries IPv4 by IPv4 only.
+    #[error(
+        "block {block} of node {owner} gets no route: pool {pool} asks for {what}, which carries IPv4 between IPv4 addresses only; \
+         set its ipipMode to Never and its vxlanMode to CrossSubnet or Always"
+    )]
+    OnlyV4 {
+        /// The block.
+        block: BlockCidr,
+        /// Its owner.
+        owner: NodeName,
+        /// The pool.
+        pool: PoolName,
+        /// The kind of tunnel.
+        what: &'static str,
+    },
+    /// The pool forbids encapsulation and one end has no address that could be a next hop.
+    #[error(
+        "block {block} of node {owner} gets no route: without encapsulation this node and that one need an {family} address on the \
+         underlay; give them one, or set vxlanMode of pool {pool} to CrossSubnet or Always"
+    )]
+    NoPlainHop {
+        /// The block.
+        block: BlockCidr,
+        /// Its owner.
+        owner: NodeName,
+        /// The pool.
+        pool: PoolName,
+        /// The families of addresses that would do.
+        family: &'static str,
+    },
+    /// One end has no address of the family that the other sends encapsulated packets by.
+    #[error(
+        "block {block} of node {owner} gets no route: this node and that one have no addresses of one family on the underlay"
+    )]
+    NoCommonFamily {
         /// The block.
         block: BlockCidr,
         /// Its owner.

@@ -7,7 +7,7 @@ use podnet_model::{
     BlockCidr, EncapMode, LinkName, Namespace, NetConf, Node, NodeAddr, NodeName, Pool, PoolName, flannel::Backend,
 };
 
-use super::{Overlay, Problem};
+use super::{Overlay, Problem, vtep_next_hop};
 use crate::step::RouteTarget;
 
 /// How packets are carried to a peer.
@@ -56,8 +56,8 @@ impl Rule {
 impl Overlay {
     /// Where packets to a block go; nowhere when the owner is not believed (see [`Self::peer_problem`]).
     pub(super) fn target(&self, cidr: BlockCidr, owner: &NodeName) -> Result<Option<RouteTarget>, Problem> {
-        if matches!(cidr.0, IpNet::V6(_)) {
-            return Err(Problem::Family { block: cidr });
+        if !is_v4(cidr) && !self.config.support.ipv6 {
+            return Err(Problem::NoIpv6 { block: cidr });
         }
         if *owner == self.config.node {
             // A block of one address is its pod's own route.
@@ -70,9 +70,8 @@ impl Overlay {
         if let Some(node) = self.node_inside(cidr) {
             return Err(Problem::Loop { block: cidr, owner: owner.clone(), node });
         }
-        let addr = self.outer(peer);
-        let subnet = self.config.underlay_subnet.or(own.subnet);
-        let same_subnet = subnet.map(|subnet| subnet.contains(&addr));
+        let plain = self.plain_hop(own, peer, cidr);
+        let same_subnet = plain.and_then(|(_, same_subnet)| same_subnet);
         let way = self.way(&rule, peer, same_subnet);
         match self.peer_problem(peer) {
             Some(Problem::SameMac { .. }) if way != Way::Vxlan => {}
@@ -82,33 +81,47 @@ impl Overlay {
         if rule.is_flannels && self.flannel_problem(peer).is_some() {
             return Ok(None);
         }
-        if !addr.is_ipv4() || (way != Way::Plain && self.local().is_none()) {
-            return Err(Problem::Underlay { block: cidr, owner: owner.clone() });
-        }
-        self.target_by(way, addr, same_subnet).map_err(|obstacle| obstacle.of(cidr, owner, &rule.name))
+        let target = match way {
+            Way::Plain => plain_target(plain),
+            Way::Foreign => Ok(None),
+            _ => self.tunnel_target(way, peer, cidr),
+        };
+        target.map_err(|obstacle| obstacle.of(cidr, owner, &rule.name))
     }
 
-    fn target_by(&self, way: Way, via: IpAddr, same_subnet: Option<bool>) -> Result<Option<RouteTarget>, Obstacle> {
+    /// The peer's address that a block's packets can be sent to as they are, and whether it is on our subnet, where that is known. What
+    /// is of IPv4 may have a next hop of IPv6 (RFC 8950), and not the other way round.
+    fn plain_hop(&self, own: &Node, peer: &Node, block: BlockCidr) -> Option<(IpAddr, Option<bool>)> {
+        let place = &self.config.underlay;
+        let by_v4 = self.local_v4().and(self.v4_of(peer)).map(|addr| (IpAddr::V4(addr), place.subnet.or(own.subnet)));
+        let by_v6 = self.local_v6().and(peer.v6()).map(|addr| (IpAddr::V6(addr), place.subnet6.or(own.subnet6)));
+        let (addr, subnet) = if is_v4(block) { by_v4.or(by_v6) } else { by_v6 }?;
+        Some((addr, subnet.map(|subnet| subnet.contains(&addr))))
+    }
+
+    fn tunnel_target(&self, way: Way, peer: &Node, block: BlockCidr) -> Result<Option<RouteTarget>, Obstacle> {
         let (config, support) = (&self.config, self.config.support);
-        let on_link = |device: &LinkName| Some(RouteTarget::OnLink { device: device.clone(), via, source: None });
-        // The peer takes what comes from this node's address and from its blocks, and nothing else.
-        let known = |device: &LinkName| {
-            let source = self.local().map(IpAddr::V4);
-            Some(RouteTarget::OnLink { device: device.clone(), via, source })
-        };
+        let outer = self.outer(peer).ok_or(Obstacle::NoCommonFamily)?;
+        let has_v6 = !is_v4(block) || outer.is_ipv6();
+        let via = if has_v6 { IpAddr::V6(vtep_next_hop(self.mac_of(peer))) } else { outer };
+        let on_link = |device: &LinkName, source| Some(RouteTarget::OnLink { device: device.clone(), via, source });
+        // The peer takes what comes from this node's addresses and from its blocks, and nothing else. The kernel refuses a source of IPv6
+        // that the node does not have, so that the object's word is not enough.
+        let local =
+            || if is_v4(block) { self.local_v4().map(IpAddr::V4) } else { config.underlay.addr6.map(IpAddr::V6) };
         match way {
-            Way::Vxlan => Ok(on_link(&config.vxlan_device)),
-            Way::Ipip if support.ipip => Ok(on_link(&config.ipip_device)),
+            Way::Vxlan => Ok(on_link(&config.vxlan_device, None)),
+            Way::Ipip if has_v6 => Err(Obstacle::OnlyV4("IPIP")),
+            Way::Ipip if support.ipip => Ok(on_link(&config.ipip_device, None)),
             Way::Ipip => Err(Obstacle::Unsupported("IPIP")),
             Way::Wireguard if !support.wireguard => Err(Obstacle::Unsupported("WireGuard")),
             // This node has not published its own yet.
             Way::Wireguard if self.own_key().is_none() => Ok(None),
-            Way::Wireguard => Ok(known(&config.wireguard_device)),
-            Way::Udp if support.tun => Ok(known(&config.udp_device)),
+            Way::Wireguard => Ok(on_link(&config.wireguard_device, local())),
+            Way::Udp if has_v6 => Err(Obstacle::OnlyV4("the UDP tunnel")),
+            Way::Udp if support.tun => Ok(on_link(&config.udp_device, local())),
             Way::Udp => Err(Obstacle::Unsupported("TUN devices")),
-            Way::Plain if same_subnet == Some(false) => Err(Obstacle::OtherSubnet),
-            Way::Plain => Ok(Some(RouteTarget::Via(via))),
-            Way::Foreign => Ok(None),
+            Way::Plain | Way::Foreign => Ok(None),
         }
     }
 
@@ -153,10 +166,11 @@ impl Overlay {
             let group = group?;
             if group.contains(&self.config.node) { Some(self.config.node.clone()) } else { group.first().cloned() }
         };
-        let (addr, mac) = (self.outer(peer), self.mac_of(peer));
-        let node = peer.name.clone();
-        if let Some(holder) = first(self.by_addr.get(&addr)).filter(|holder| *holder != node) {
-            return Some(Problem::SameAddress { node, addr: NodeAddr(addr), holder });
+        let (node, mac) = (peer.name.clone(), self.mac_of(peer));
+        for addr in self.addrs_of(peer) {
+            if let Some(holder) = first(self.by_addr.get(&addr)).filter(|holder| *holder != node) {
+                return Some(Problem::SameAddress { node, addr: NodeAddr(addr), holder });
+            }
         }
         let holder = first(self.by_mac.get(&mac)).filter(|holder| *holder != node)?;
         Some(Problem::SameMac { node, mac, holder })
@@ -198,9 +212,25 @@ impl Overlay {
     }
 }
 
+/// To a peer that packets are sent to as they are.
+fn plain_target(hop: Option<(IpAddr, Option<bool>)>) -> Result<Option<RouteTarget>, Obstacle> {
+    match hop {
+        None => Err(Obstacle::NoPlainHop),
+        Some((_, Some(false))) => Err(Obstacle::OtherSubnet),
+        Some((addr, _)) => Ok(Some(RouteTarget::Via(addr))),
+    }
+}
+
+const fn is_v4(block: BlockCidr) -> bool {
+    matches!(block.0, IpNet::V4(_))
+}
+
 /// Why a way cannot be taken.
 enum Obstacle {
     OtherSubnet,
+    NoPlainHop,
+    NoCommonFamily,
+    OnlyV4(&'static str),
     Unsupported(&'static str),
 }
 
@@ -209,6 +239,12 @@ impl Obstacle {
         let (owner, pool) = (owner.clone(), pool.clone());
         match self {
             Self::OtherSubnet => Problem::OtherSubnet { block, owner, pool },
+            Self::NoPlainHop => {
+                let family = if is_v4(block) { "IPv4 or IPv6" } else { "IPv6" };
+                Problem::NoPlainHop { block, owner, pool, family }
+            }
+            Self::NoCommonFamily => Problem::NoCommonFamily { block, owner },
+            Self::OnlyV4(what) => Problem::OnlyV4 { block, owner, pool, what },
             Self::Unsupported(what) => Problem::Unsupported { block, owner, pool, what },
         }
     }

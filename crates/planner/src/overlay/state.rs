@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
 };
 
 use ipnet::IpNet;
@@ -31,7 +31,7 @@ pub struct State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerEnd {
     /// Where its encrypted packets go.
-    pub endpoint: SocketAddrV4,
+    pub endpoint: SocketAddr,
     /// What goes to it, and what its packets may come from.
     pub ranges: BTreeSet<IpNet>,
 }

@@ -21,8 +21,10 @@ impl Overlay {
         // Whoever shares an address, a MAC or a key with it may win or lose it now: before the change and after it.
         if let Some(old) = self.nodes.remove(name) {
             self.touch_sharers(&old, touched);
-            let (addr, mac) = (self.outer(&old), self.mac_of(&old));
-            remove_from(&mut self.by_addr, &addr, name);
+            for addr in self.addrs_of(&old) {
+                remove_from(&mut self.by_addr, &addr, name);
+            }
+            let mac = self.mac_of(&old);
             remove_from(&mut self.by_mac, &mac, name);
             if let Some(key) = old.wireguard_key {
                 remove_from(&mut self.by_key, &key, name);
@@ -33,7 +35,9 @@ impl Overlay {
             }
         }
         if let Some(node) = node {
-            self.by_addr.entry(self.outer(node)).or_default().insert(name.clone());
+            for addr in self.addrs_of(node) {
+                self.by_addr.entry(addr).or_default().insert(name.clone());
+            }
             self.by_mac.entry(self.mac_of(node)).or_default().insert(name.clone());
             if let Some(key) = node.wireguard_key {
                 self.by_key.entry(key).or_default().insert(name.clone());
@@ -52,13 +56,16 @@ impl Overlay {
     }
 
     fn touch_sharers(&self, node: &Node, touched: &mut Touched) {
-        let (addr, mac, key) = (self.outer(node), self.mac_of(node), node.wireguard_key);
-        touched.addrs.insert(addr);
+        let (mac, key) = (self.mac_of(node), node.wireguard_key);
         touched.macs.insert(mac);
         touched.keys.extend(key);
-        let sharers = [self.by_addr.get(&addr), self.by_mac.get(&mac), key.and_then(|key| self.by_key.get(&key))];
+        let sharers = [self.by_mac.get(&mac), key.and_then(|key| self.by_key.get(&key))];
         touched.nodes.extend(sharers.into_iter().flatten().flatten().cloned());
-        touched.blocks.extend(self.blocks_around(addr));
+        for addr in self.addrs_of(node) {
+            touched.addrs.insert(addr);
+            touched.nodes.extend(self.by_addr.get(&addr).into_iter().flatten().cloned());
+            touched.blocks.extend(self.blocks_around(addr));
+        }
     }
 
     pub(super) fn touch_all(&self, touched: &mut Touched) {
@@ -180,5 +187,6 @@ fn remove_from<K: Ord, V: Ord>(index: &mut BTreeMap<K, BTreeSet<V>>, key: &K, me
 
 /// What of a node the plan depends on.
 fn place(node: &Node) -> impl PartialEq + '_ {
-    (node.addr, node.subnet, &node.pod_cidrs, node.wireguard_key, &node.lease, &node.wrong)
+    let addrs = (node.addr, node.addr6, node.subnet, node.subnet6);
+    (addrs, &node.pod_cidrs, node.wireguard_key, &node.lease, &node.wrong)
 }

@@ -1,9 +1,10 @@
+mod dual;
 mod flannel;
 mod sequences;
 mod wireguard;
 
 use ipnet::IpNet;
-use podnet_model::{EncapMode, Loan, NodeAddr, wireguard::PrivateKey};
+use podnet_model::{EncapMode, LinkName, Loan, NodeAddr, wireguard::PrivateKey};
 
 use super::*;
 use crate::step::{Ipip, Tunnel};
@@ -374,7 +375,8 @@ fn a_node_that_moved_knows_its_subnet_before_its_object_shows_it() {
     let mut overlay = cluster(EncapMode::CrossSubnet);
     let moved: IpAddr = "172.29.1.111".parse().unwrap();
     let IpAddr::V4(addr) = moved else { unreachable!() };
-    overlay.set_underlay("eth0".into(), 1500, Some(addr), Some(IpNet::new(moved, 24).unwrap()));
+    let subnet = IpNet::new(moved, 24).ok();
+    overlay.set_underlay(Place { addr: Some(addr), subnet, ..Place::on("eth0".into(), 1500) });
     assert_eq!(route(&overlay, "10.233.64.64/26"), on_link("172.29.0.12"), "no gateway on a subnet that was left");
     assert_eq!(route(&overlay, "10.233.64.128/26"), via("172.29.1.13"));
     let planned = overlay.desired().clone();
@@ -386,11 +388,12 @@ fn a_node_that_moved_knows_its_subnet_before_its_object_shows_it() {
 fn the_devices_follow_the_underlay_and_pods_have_room_for_what_any_pool_may_use() {
     let mut overlay = cluster(EncapMode::CrossSubnet);
     assert_eq!(overlay.pod_mtu(), 1450);
-    let steps = overlay.set_underlay("eth1".into(), 9000, Some("192.0.2.1".parse().unwrap()), None);
+    let place = Place { addr: Some("192.0.2.1".parse().unwrap()), ..Place::on("eth1".into(), 9000) };
+    let steps = overlay.set_underlay(place.clone());
     assert_eq!(kind(&steps[0]), "vxlan");
     let vxlan = overlay.desired().vxlan.clone().unwrap();
     assert_eq!((vxlan.mtu, vxlan.local.to_string().as_str(), overlay.pod_mtu()), (8950, "192.0.2.1", 8950));
-    assert_eq!(overlay.set_underlay("eth1".into(), 9000, Some("192.0.2.1".parse().unwrap()), None), []);
+    assert_eq!(overlay.set_underlay(place), []);
     overlay.apply(&pool("default", "10.233.64.0/18", EncapMode::Never));
     assert_eq!(overlay.pod_mtu(), 9000);
     overlay.apply(&ipip_pool("other", "10.5.0.0/16", EncapMode::CrossSubnet));

@@ -1,5 +1,7 @@
 //! The Ethernet address of a node's VXLAN device.
 
+use std::net::Ipv6Addr;
+
 use podnet_model::{Mac, NodeName};
 
 /// The VTEP MAC of a node: a function of its name, so that peers know it without being told and a restart cannot change it.
@@ -19,6 +21,21 @@ pub fn vtep_mac(node: &NodeName) -> Mac {
     Mac([(a & 0xfc) | 0x02, b, c, d, e, f])
 }
 
+/// The next hop inside VXLAN to the device with this MAC, where the underlay's addresses cannot be it: the link-local address that
+/// belongs to the MAC (RFC 4291, appendix A). The device need not have it: a permanent neighbour says where it is.
+#[must_use]
+pub fn vtep_next_hop(mac: Mac) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac.0;
+    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+}
+
+/// The MAC that such a next hop is made of.
+pub(super) fn vtep_of(next_hop: Ipv6Addr) -> Option<Mac> {
+    let [.., a, b, c, _, _, d, e, f] = next_hop.octets();
+    let mac = Mac([a ^ 2, b, c, d, e, f]);
+    (vtep_next_hop(mac) == next_hop).then_some(mac)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -30,6 +47,15 @@ mod tests {
         let macs: BTreeSet<_> = (0..5000).map(|number| vtep_mac(&format!("node{number}").into())).collect();
         assert_eq!(macs.len(), 5000);
         assert!(macs.iter().all(|mac| mac.0[0] & 0b11 == 0b10));
+    }
+
+    #[test]
+    fn the_next_hop_inside_tells_the_mac_that_it_is_of() {
+        let mac = vtep_mac(&"node1".into());
+        let next_hop = vtep_next_hop(mac);
+        assert_eq!(next_hop.to_string(), "fe80::801d:1fff:fe0d:a406");
+        assert_eq!(vtep_of(next_hop), Some(mac));
+        assert_eq!(["fe80::1", "fd00::801d:1fff:fe0d:a406"].map(|addr| vtep_of(addr.parse().unwrap())), [None; 2]);
     }
 
     #[test]

@@ -7,11 +7,18 @@ use super::*;
 
 /// A small world in which objects collide often: pools nest, nodes share addresses, blocks change hands.
 fn changes() -> impl Strategy<Value = Change> {
-    let nodes =
-        (1..5, 11..15, 0..3_usize, 0..4_u8, 0..6_u8, 0..4_u8).prop_map(|(name, addr, net, secret, part, said)| {
+    let nodes = (1..5, 11..15, 0..3_usize, 0..4_u8, 0..6_u8, 0..4_u8, 0..6_usize).prop_map(
+        |(name, addr, net, secret, part, said, six)| {
             // The last of these is in a block.
             let addr = format!("{}.{addr}", ["172.29.0", "172.29.1", "10.0.0"][net]);
             with(node(&format!("node{name}"), &addr), |node| {
+                // The last of these is in a block, and before it is a node without IPv4.
+                let addr6 = ["", "fd00::11", "fd00::12", "fd01::11", "fd00::11", "fd10::1"][six].parse().ok();
+                node.addr6 = addr6.map(NodeAddr);
+                node.subnet6 = addr6.and_then(|addr| IpNet::new(addr, 64).ok());
+                if let (4, Some(addr)) = (six, node.addr6) {
+                    (node.addr, node.subnet) = (addr, None);
+                }
                 node.wireguard_key = (secret > 0).then(|| key(secret).public);
                 node.pod_cidrs
                     .extend((part < 4).then(|| format!("10.0.{}.0/24", part / 2 + 1).parse::<IpNet>().unwrap()));
@@ -21,7 +28,8 @@ fn changes() -> impl Strategy<Value = Change> {
                     vtep_mac: (said == 1).then_some(Mac([2, 0, 0, 0, 0, secret])),
                 });
             })
-        });
+        },
+    );
     let backends = prop_oneof![
         Just(Backend::Vxlan { vni: 1, port: 8472, direct_routing: true }),
         Just(Backend::HostGw),
@@ -37,14 +45,15 @@ fn changes() -> impl Strategy<Value = Change> {
     });
     let felixes = any::<bool>().prop_map(|wireguard| Change::Felix(Some(Felix { wireguard, ..Felix::default() })));
     let modes = prop_oneof![Just(EncapMode::Always), Just(EncapMode::CrossSubnet), Just(EncapMode::Never)];
-    let pools = (0..3_usize, modes, any::<bool>()).prop_map(|(name, mode, is_ipip)| {
-        let cidrs = ["10.0.0.0/24", "10.0.0.0/25", "10.0.1.0/24"];
+    let pools = (0..5_usize, modes, any::<bool>()).prop_map(|(name, mode, is_ipip)| {
+        let cidrs = ["10.0.0.0/24", "10.0.0.0/25", "10.0.1.0/24", "fd10::/120", "fd10::/121"];
         (if is_ipip { ipip_pool } else { pool })(&format!("pool{name}"), cidrs[name], mode)
     });
-    let blocks = (0..8, 0..5).prop_map(|(index, owner)| {
+    let blocks = (0..12, 0..5).prop_map(|(index, owner)| {
         let owner = format!("node{owner}");
+        let v6 = || format!("fd10::{:x}/122", index % 4 * 64);
         block(
-            &format!("10.0.{}.{}/26", index / 4, index % 4 * 64),
+            &if index < 8 { format!("10.0.{}.{}/26", index / 4, index % 4 * 64) } else { v6() },
             Some(&owner).filter(|name| *name != "node0").map(String::as_str),
         )
     });
@@ -69,6 +78,7 @@ fn last_words(changes: &[Change]) -> Vec<Change> {
 fn keyed(changes: &[Change]) -> Overlay {
     let mut overlay = overlay();
     overlay.set_keys(vec![key(1), key(2)]);
+    overlay.config.underlay.addr6 = "fd00::11".parse().ok();
     for change in changes {
         overlay.apply(change);
     }

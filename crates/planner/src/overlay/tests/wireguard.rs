@@ -53,7 +53,8 @@ fn with_wireguard_on_every_peer_with_a_key_is_reached_through_it_whatever_the_po
 fn what_the_node_itself_sends_through_wireguard_has_the_nodes_address_of_now() {
     let mut overlay = encrypted(EncapMode::Always, &[1, 2]);
     assert_eq!(route(&overlay, "10.233.64.64/26"), through_wireguard_from("172.29.0.11", "172.29.0.12"));
-    let steps = overlay.set_underlay("eth0".into(), 1500, Some("172.29.0.99".parse().unwrap()), None);
+    let steps =
+        overlay.set_underlay(Place { addr: Some("172.29.0.99".parse().unwrap()), ..Place::on("eth0".into(), 1500) });
     let target = through_wireguard_from("172.29.0.99", "172.29.0.12").unwrap();
     let moved = Route { dst: "10.233.64.64/26".parse().unwrap(), target };
     assert!(steps.contains(&Step::SetRoute(moved)), "{steps:?}");
