@@ -29,7 +29,7 @@ use podnet_kernel::{
     cni_wire::{self, Failure, Reply, Request, Verb},
     netns::NetNs,
 };
-use podnet_model::cni::check_keys;
+use podnet_model::cni::{MODE_KEYS, Mode, check_keys};
 use serde_json::Value;
 
 /// Longest input that is read: far above any configuration, far below what would hurt.
@@ -156,7 +156,15 @@ fn check_network(verb: Verb, config: &Value) -> Result<(), Failure> {
         return Ok(());
     }
     let keys = config.as_object().ok_or_else(|| Failure::new(Failure::DECODING, "the configuration is no object"))?;
-    check_keys(keys, &OWN_KEYS)?;
+    check_keys(keys, &[&OWN_KEYS[..], &MODE_KEYS].concat())?;
+    let mode = Mode::parse(config)?;
+    if mode != Mode::Routed && !standalone::is_meant(config) {
+        let what = format!(
+            "key mode is {}; networks with an agent have mode veth, others of \"ipam\": {{\"type\": \"host-local\"}} also bridge and macvlan",
+            config["mode"]
+        );
+        return Err(Failure::new(Failure::INVALID_CONFIG, what));
+    }
     // "Must start with an alphanumeric character, optionally followed by … underscore, dot, hyphen" (section 1).
     let name = config.get("name").and_then(Value::as_str).unwrap_or_default();
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');

@@ -5,6 +5,7 @@
 //! the rules are a table of their own ([`rules`]).
 
 mod interface;
+mod joined;
 mod leases;
 mod lost;
 mod records;
@@ -21,17 +22,18 @@ use podnet_kernel::{
     cni_wire::{Failure, Request, Verb},
     netlink::RtSocket,
     netns::NetNs,
-    pod_interface::{self, PodInterface},
+    pod_interface,
 };
 use podnet_model::{
     Mac,
-    cni::{Choice, LocalIpam, Range, Wishes, choose},
+    cni::{Choice, LocalIpam, Mode, Range, Wishes, choose},
     errors::chain,
 };
 use podnet_planner::ipam::Handle;
 use serde_json::Value;
 
-use interface::{device, mac, mtu};
+use interface::device;
+use joined::{Asked, Joined};
 use leases::Leases;
 use records::{Record, Records};
 
@@ -50,7 +52,19 @@ pub(crate) fn serve(request: &Request, netns: Option<NetNs>) -> Result<Option<Va
         Verb::Del => Network::of(request)?.del(&request.container_id, &request.ifname).map(|()| None),
         Verb::Check => Network::of(request)?.check(request, required(netns)?).map(|()| None),
         Verb::Gc => Network::of(request)?.collect_garbage(request).map(|()| None),
-        Verb::Status => LocalIpam::parse(&request.config).map(|_| None).map_err(Into::into),
+        Verb::Status => status(&request.config).map(|()| None),
+    }
+}
+
+/// Whether an ADD can be served.
+fn status(config: &Value) -> Result<(), Failure> {
+    LocalIpam::parse(config)?;
+    match Mode::parse(config)? {
+        Mode::Macvlan(macvlan) => joined::master(&macvlan).map(drop).map_err(|failure| {
+            let what = format!("no container can be attached: {}", failure.msg);
+            Failure { code: Failure::NOT_AVAILABLE, msg: what, details: failure.details }
+        }),
+        Mode::Routed | Mode::Bridge(_) => Ok(()),
     }
 }
 
@@ -64,6 +78,7 @@ struct Network {
     ipam: LocalIpam,
     leases: Leases,
     records: Records,
+    is_bridged: bool,
 }
 
 impl Network {
@@ -77,12 +92,15 @@ impl Network {
         let records = Records::lock().map_err(failed("the records"))?;
         let data_dir = Path::new(ipam.data_dir.as_deref().unwrap_or(DATA_DIR)).join(&name);
         let leases = Leases::lock(&data_dir).map_err(failed("the addresses"))?;
-        Ok(Self { name, ipam, leases, records })
+        // A DEL is not refused for what an ADD was refused for.
+        let is_bridged = request.config["mode"] == "bridge";
+        Ok(Self { name, ipam, leases, records, is_bridged })
     }
 
     fn add(&mut self, request: &Request, netns: NetNs) -> Result<Value, Failure> {
         let wishes = Wishes::parse(&request.config, &request.args)?;
-        let mtu = mtu(&request.config)?;
+        let mode = Mode::parse(&request.config)?;
+        interface::mtu(&request.config)?;
         let handle = Handle::new(&request.container_id, &request.ifname);
         self.forget_lost()?;
         if self.records.of(&handle).is_some() {
@@ -91,30 +109,30 @@ impl Network {
             return Err(Failure::new(Failure::INTERFACE, what));
         }
         let addrs = self.lease(&handle, &wishes)?;
-        let interface = PodInterface {
-            netns,
-            container_ifname: request.ifname.as_str().into(),
-            host_ifname: device(&request.container_id, &request.ifname),
-            addr: addrs.iter().map(|(addr, _)| *addr).collect(),
-            routes: interface::routes(&addrs, &self.ipam.routes),
-            mtu,
-            pod_mac: wishes.mac.unwrap_or_else(|| mac(&addrs)),
-            host_mac: HOST_MAC,
+        let routes = self.ipam.routes.clone();
+        let asked = Asked { request, mode: &mode, addrs: &addrs, routes: &routes, wishes: &wishes };
+        self.join(&handle, &asked, netns).inspect_err(|_| {
+            let _ = self.leases.free(&handle);
+        })
+    }
+
+    fn join(&mut self, handle: &Handle, asked: &Asked<'_>, netns: NetNs) -> Result<Value, Failure> {
+        let (interface, segment) = Joined::asked(asked, netns)?;
+        let (mac, routes) = match &interface {
+            Joined::Routed(interface) => (interface.pod_mac, interface.routes.clone()),
+            Joined::Segment(interface) => (interface.mac.unwrap_or(HOST_MAC), Vec::new()),
         };
         let record = Record {
             network: self.name.clone(),
-            addrs: interface.addr.clone(),
-            routes: interface.routes.clone(),
-            mac: interface.pod_mac,
-            ports: wishes.ports.clone(),
-            masqueraded: masqueraded(&request.config, &addrs),
+            addrs: asked.addrs.iter().map(|(addr, _)| *addr).collect(),
+            routes,
+            mac,
+            ports: asked.wishes.ports.clone(),
+            masqueraded: masqueraded(&asked.request.config, asked.addrs),
+            segment,
         };
-        let made = self.make(&handle, &interface, &addrs, record);
-        if let Err(failure) = made {
-            let _ = self.leases.free(&handle);
-            return Err(failure);
-        }
-        Ok(interface::result(request, &interface, &addrs, &wishes))
+        self.make(handle, &interface, asked, record)?;
+        Ok(interface.result(asked))
     }
 
     /// An address of each set, or none at all.
@@ -170,38 +188,49 @@ impl Network {
         }
     }
 
-    fn make(
-        &mut self,
-        handle: &Handle,
-        interface: &PodInterface,
-        addrs: &[(IpAddr, Range)],
-        record: Record,
-    ) -> Result<(), Failure> {
+    fn make(&mut self, handle: &Handle, interface: &Joined, asked: &Asked<'_>, record: Record) -> Result<(), Failure> {
         let failed = |error: &dyn std::error::Error| {
             Failure::new(Failure::INTERFACE, format!("no interface for {handle}: {}", chain(error)))
         };
         let mut socket = RtSocket::open().map_err(|error| failed(&error))?;
-        let created = match interface.create(&mut socket) {
-            Err(error) if error.is_exists() => {
-                if interface.is_name_taken().map_err(|error| failed(&error))? {
-                    let name = &interface.container_ifname;
-                    let what = format!("no interface: the sandbox has an interface {name} already (CNI_IFNAME)");
-                    return Err(Failure::new(Failure::INTERFACE, what));
-                }
+        interface.prepare(&mut socket, asked)?;
+        if record.segment.as_ref().is_some_and(|segment| segment.link.is_there().is_some()) {
+            refuse_taken(interface, asked)?;
+            // DEL knows by the record alone what is in the container's namespace and nowhere on the node.
+            self.records.put(handle, record.clone()).map_err(|error| journal("write the record", &error))?;
+        }
+        let made = self.make_parts(handle, interface, asked, record, &mut socket);
+        made.inspect_err(|_| {
+            let _ = rules::remove(&self.records, handle, self.is_bridged);
+            let _ = interface.undo(&mut socket);
+            let _ = self.records.remove(handle);
+        })
+    }
+
+    fn make_parts(
+        &mut self,
+        handle: &Handle,
+        interface: &Joined,
+        asked: &Asked<'_>,
+        record: Record,
+        socket: &mut RtSocket,
+    ) -> Result<(), Failure> {
+        let created = match interface.create(socket) {
+            Err(error) if error.is_exists() && interface.is_on_node() => {
+                refuse_taken(interface, asked)?;
                 // Of an earlier life of the container, in another namespace.
-                pod_interface::remove(&mut socket, &interface.host_ifname).map_err(|error| failed(&error))?;
-                interface.create(&mut socket)
+                interface.undo(socket).and_then(|()| interface.create(socket))
             }
             created => created,
         };
-        let created = created.map_err(|error| failed(&error))?;
-        let made = interface::prepare(&mut socket, created.host_index, interface, addrs)
-            .and_then(|()| rules::add(&self.records, handle, interface, &record))
-            .and_then(|()| self.records.put(handle, record).map_err(|error| journal("write the record", &error)));
-        made.inspect_err(|_| {
-            let _ = rules::remove(&self.records, handle);
-            let _ = pod_interface::remove(&mut socket, &interface.host_ifname);
-        })
+        let host_index = created.map_err(|error| {
+            Failure::new(Failure::INTERFACE, format!("no interface for {handle}: {}", chain(&error)))
+        })?;
+        if let (Joined::Routed(routed), Some(index)) = (interface, host_index) {
+            interface::prepare(socket, index, routed, asked.addrs)?;
+        }
+        rules::add(&self.records, handle, &record)?;
+        self.records.put(handle, record).map_err(|error| journal("write the record", &error))
     }
 
     fn del(&mut self, container_id: &str, ifname: &str) -> Result<(), Failure> {
@@ -210,7 +239,10 @@ impl Network {
             .map_err(|error| chain(&error))
             .and_then(|mut socket| pod_interface::remove(&mut socket, &name).map_err(|error| chain(&error)))
             .map_err(|error| Failure::new(Failure::INTERFACE, format!("cannot remove interface {name}: {error}")))?;
-        rules::remove(&self.records, &handle)?;
+        if let Some(segment) = self.records.of(&handle).and_then(|record| record.segment) {
+            segment.link.remove(ifname)?;
+        }
+        rules::remove(&self.records, &handle, self.is_bridged)?;
         self.records.remove(&handle).map_err(|error| journal("remove the record", &error))?;
         self.leases.free(&handle).map_err(|error| journal("free the address", &error))
     }
@@ -221,16 +253,7 @@ impl Network {
             let what = format!("container {} is not attached as {} here", request.container_id, request.ifname);
             return Err(Failure::new(Failure::UNKNOWN_CONTAINER, what));
         };
-        let interface = PodInterface {
-            netns,
-            container_ifname: request.ifname.as_str().into(),
-            host_ifname: device(&request.container_id, &request.ifname),
-            addr: record.addrs.clone(),
-            routes: record.routes.clone(),
-            mtu: mtu(&request.config)?,
-            pod_mac: record.mac,
-            host_mac: HOST_MAC,
-        };
+        let interface = Joined::recorded(request, &record, netns)?;
         let broken = |what: String| Failure::new(Failure::INTERFACE, format!("{handle} is not as it was made: {what}"));
         let taken = self.leases.taken().map_err(|error| journal("list the addresses in use", &error))?;
         if let Some(addr) = record.addrs.iter().find(|addr| !taken.contains(addr)) {
@@ -241,7 +264,7 @@ impl Network {
             .and_then(|mut socket| interface.check(&mut socket).map_err(|error| broken(chain(&error))))?;
         match differences.is_empty() {
             true => Ok(()),
-            false => Err(broken(differences.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))),
+            false => Err(broken(differences.join("; "))),
         }
     }
 
@@ -260,6 +283,18 @@ impl Network {
         let strays = held.into_iter().filter(|attachment| !known.contains(attachment));
         let failures: Vec<Failure> = strays.filter_map(|(id, ifname)| self.del(&id, &ifname).err()).collect();
         failures.into_iter().next().map_or(Ok(()), Err)
+    }
+}
+
+fn refuse_taken(interface: &Joined, asked: &Asked<'_>) -> Result<(), Failure> {
+    let name = &asked.request.ifname;
+    match interface.is_name_taken() {
+        Ok(false) => Ok(()),
+        Ok(true) => {
+            let what = format!("no interface: the sandbox has an interface {name} already (CNI_IFNAME)");
+            Err(Failure::new(Failure::INTERFACE, what))
+        }
+        Err(error) => Err(Failure::new(Failure::INTERFACE, format!("no interface {name}: {}", chain(&error)))),
     }
 }
 

@@ -8,6 +8,7 @@
 //! - [`netlink`]: the request and acknowledgement core, batches, dumps, errors that name operation and operand
 //! - [`link`], [`addr`], [`route`], [`neigh`], [`fdb`]: the objects of rtnetlink
 //! - [`pod_interface`]: a pod's interface as one unit: made whole or not at all
+//! - [`segment`]: a container's interface on a bridge or beside others on one device
 //! - [`tc`]: how a pod's traffic is held back
 //! - [`executor`]: does the planner's steps and tells what is there
 //! - [`nft`]: renders the planner's rule set to nf_tables, one transaction each
@@ -40,6 +41,7 @@ pub mod nft;
 pub mod pod_interface;
 pub mod process;
 pub mod route;
+pub mod segment;
 pub mod stale;
 pub mod sysctl;
 pub mod tc;

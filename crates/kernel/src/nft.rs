@@ -10,6 +10,7 @@ mod listing;
 mod object;
 mod passage;
 mod rule;
+mod segment;
 mod transaction;
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
@@ -21,6 +22,7 @@ use crate::{
     netns::NetNs,
 };
 pub use passage::ForwardChain;
+pub use segment::Sender;
 use transaction::Transaction;
 
 /// A blocking socket of the netfilter family, in one namespace. All tables are of family `ip`.

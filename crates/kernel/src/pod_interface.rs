@@ -34,7 +34,7 @@ pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 /// Where a sandbox's later interfaces have their metrics and tables, each by its index: after the kernel's own metric for IPv6 (1024).
 /// Also the priority of their rules, which is before that of the main table (32766).
-const BEHIND: u32 = 10_000;
+pub(crate) const BEHIND: u32 = 10_000;
 /// The group (`ip-link(8)`) of devices that are being removed. Its number is "pndd" and means nothing to anybody else.
 const DOOMED: u32 = 0x706e_6464;
 

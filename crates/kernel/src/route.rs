@@ -90,6 +90,29 @@ pub fn list(socket: &mut RtSocket, protocol: u8) -> Result<Vec<Route>, NetlinkEr
     Ok(routes)
 }
 
+/// The index of the device that the main table's default route of IPv4 leads through; of IPv6, where there is none of IPv4.
+///
+/// # Errors
+/// Why the kernel refused.
+pub fn default_device(socket: &mut RtSocket) -> Result<Option<u32>, NetlinkError> {
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family;
+        let request = Request::new(Operation::new("list", "routes"), RouteNetlinkMessage::GetRoute(message), 0);
+        let found = socket.dump(&request)?;
+        let device = |route: Route| match route.target {
+            Target::Device(index) | Target::Gateway { device: Some(index), .. } => Some(index),
+            _ => None,
+        };
+        // The kernel lists the best of those to one destination first.
+        let default = found.into_iter().filter_map(from_message).find(|route| route.dst.prefix_len() == 0);
+        if let Some(index) = default.and_then(device) {
+            return Ok(Some(index));
+        }
+    }
+    Ok(None)
+}
+
 pub(crate) fn set(route: &Route) -> Request {
     making(route, message(route), NLM_F_CREATE | NLM_F_REPLACE)
 }

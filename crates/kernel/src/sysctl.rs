@@ -93,6 +93,17 @@ pub enum SysctlError {
     Namespace(#[from] NetNsError),
 }
 
+impl SysctlError {
+    /// There is no such setting.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Self::Set { source, .. } | Self::Read { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            Self::Namespace(_) => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

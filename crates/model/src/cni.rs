@@ -3,17 +3,20 @@
 //!
 //! - [`Wishes`]: what one attachment shall be like, from all the places where a runtime may say so
 //! - [`PortMapping`]: a port of the node that leads to the attachment
+//! - [`Mode`]: how the attachments of a network are joined
 //! - [`LocalIpam`]: ranges of addresses of this machine alone, as the `host-local` plugin has them
 //! - [`InvalidConfig`]: what is wrong with a configuration, with the specification's code
 
 mod error;
+mod mode;
 mod ports;
 mod ranges;
 mod wishes;
 
 pub use error::InvalidConfig;
+pub use mode::{Bridge, MODE_KEYS, Macvlan, MacvlanKind, Mode};
 pub use ports::PortMapping;
-pub use ranges::{Choice, LocalIpam, Range, choose};
+pub use ranges::{AskedRoute, Choice, LocalIpam, Range, choose};
 pub use wishes::{Dns, Wishes};
 
 use serde_json::{Map, Value};

@@ -58,6 +58,8 @@ pub struct Attachments {
     device_prefix: &'static str,
     /// Ranges whose way out is translated, and ranges where it does not lead out beside them.
     masqueraded: Option<(BTreeSet<Ipv4Net>, Ipv4Net)>,
+    /// Ranges whose attachments reach each other without this node.
+    segments: BTreeSet<Ipv4Net>,
     attached: BTreeMap<Handle, Attached>,
     ports: BTreeMap<FrontendKey, Handle>,
 }
@@ -72,13 +74,25 @@ impl Attachments {
     /// Nothing yet; the names of the devices begin with `prefix`.
     #[must_use]
     pub const fn of_devices(prefix: &'static str) -> Self {
-        Self { device_prefix: prefix, masqueraded: None, attached: BTreeMap::new(), ports: BTreeMap::new() }
+        Self {
+            device_prefix: prefix,
+            masqueraded: None,
+            segments: BTreeSet::new(),
+            attached: BTreeMap::new(),
+            ports: BTreeMap::new(),
+        }
     }
 
     /// What leaves these ranges, none of which lies in another, gets an address of the node as its source, unless it goes to one of
     /// them or to `exempt`. It counts for [`Attachments::desired`].
     pub fn masquerade(&mut self, ranges: BTreeSet<Ipv4Net>, exempt: Ipv4Net) {
         self.masqueraded = (!ranges.is_empty()).then_some((ranges, exempt));
+    }
+
+    /// These ranges, none of which lies in another, are shared Ethernet segments. Who asks for a port from there is answered past this
+    /// node's translation, unless this node asks in its place. It counts for [`Attachments::desired`].
+    pub fn on_segments(&mut self, ranges: BTreeSet<Ipv4Net>) {
+        self.segments = ranges;
     }
 
     /// Takes an attachment in, in the place of an earlier one of that handle, and tells what to change.
@@ -137,6 +151,9 @@ impl Attachments {
         let mut rules = chains::constant(self.device_prefix);
         if let Some((ranges, exempt)) = &self.masqueraded {
             chains::masquerade(&mut rules, ranges, *exempt);
+        }
+        if !self.segments.is_empty() {
+            chains::answer_segments(&mut rules, &self.segments);
         }
         for attached in self.attached.values() {
             for (name, set) in [(chains::SENDERS, Some(sender(attached))), (chains::PORT_PAIRS, pair(attached))] {

@@ -19,6 +19,7 @@ use super::{
     Network,
     interface::{device, devices},
     journal,
+    records::Record,
 };
 
 impl Network {
@@ -30,7 +31,10 @@ impl Network {
     }
 
     fn forget_without(&mut self, present: &BTreeSet<LinkName>) -> io::Result<()> {
-        let is_there = |handle: &Handle| {
+        let is_there = |handle: &Handle, record: &Record| {
+            if let Some(is_there) = record.segment.as_ref().and_then(|segment| segment.link.is_there()) {
+                return is_there;
+            }
             handle.as_str().split_once('/').is_some_and(|(id, ifname)| present.contains(&device(id, ifname)))
         };
         self.records.keep(is_there)
@@ -44,7 +48,8 @@ impl Network {
         let lost = self.records.lost().into_iter().filter(|(_, record)| record.network == self.name);
         let lost: BTreeSet<Handle> = lost.map(|(handle, _)| handle).collect();
         for (addr, container_id, ifname) in self.leases.all()? {
-            if present.contains(&device(&container_id, &ifname)) {
+            let known = self.records.of(&Handle::new(&container_id, &ifname)).is_some();
+            if known || present.contains(&device(&container_id, &ifname)) {
                 continue;
             }
             let is_older = match start {

@@ -16,6 +16,8 @@ use podnet_model::{Mac, cni::PortMapping};
 use podnet_planner::ipam::Handle;
 use serde::{Deserialize, Serialize};
 
+use super::joined::OnSegment;
+
 /// Gone with the machine's restart, as what it tells of is.
 const DIRECTORY: &str = "/run/podnet-cni";
 const LOCK: &str = ".lock";
@@ -33,6 +35,9 @@ pub(super) struct Record {
     pub(super) ports: Vec<PortMapping>,
     /// Subnets whose way out is translated.
     pub(super) masqueraded: Vec<Ipv4Net>,
+    /// How it is on a shared segment; none where it has a routed link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) segment: Option<OnSegment>,
 }
 
 /// The records of this namespace, locked as long as this lives.
@@ -115,8 +120,13 @@ impl Records {
     }
 
     /// Sets those aside as lost of which `is_there` is not true.
-    pub(super) fn keep(&mut self, is_there: impl Fn(&Handle) -> bool) -> io::Result<()> {
-        let gone: Vec<Handle> = self.known.keys().filter(|handle| !is_there(handle)).cloned().collect();
+    pub(super) fn keep(&mut self, is_there: impl Fn(&Handle, &Record) -> bool) -> io::Result<()> {
+        let gone: Vec<Handle> = self
+            .known
+            .iter()
+            .filter(|(handle, record)| !is_there(handle, record))
+            .map(|(handle, _)| handle.clone())
+            .collect();
         for handle in gone {
             let name = file_name(&handle);
             fs::rename(self.directory.join(&name), self.directory.join(format!("{LOST}{name}")))?;

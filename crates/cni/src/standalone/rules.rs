@@ -3,12 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use podnet_kernel::{
     cni_wire::Failure,
     conntrack,
-    nft::{NftError, NftSocket},
-    pod_interface::PodInterface,
+    nft::{NftError, NftSocket, Sender},
 };
 use podnet_model::Protocol;
 use podnet_planner::{
@@ -20,51 +19,65 @@ use podnet_planner::{
 use super::{
     MULTICAST, chain,
     interface::{DEVICE_PREFIX, device},
+    joined::SegmentLink,
     records::{Record, Records},
 };
 
 const TABLE: &str = "podnet-cni";
 
 /// Puts a container's rules in force.
-pub(super) fn add(
-    records: &Records,
-    handle: &Handle,
-    interface: &PodInterface,
-    record: &Record,
-) -> Result<(), Failure> {
+pub(super) fn add(records: &Records, handle: &Handle, record: &Record) -> Result<(), Failure> {
     let mut attachments = known(records, None);
-    let new = attached(handle, record).filter(|attached| attached.device == interface.host_ifname);
-    let Some(new) = new else { return Ok(()) };
+    let Some(new) = attached(handle, record) else { return Ok(()) };
     let udp = Attachments::udp_ports(&new);
     let edits = attachments
         .add(handle.clone(), new)
         .map_err(|error| Failure::new(Failure::INVALID_CONFIG, error.to_string()))?;
-    let mut all = records.all();
-    let before = ways_out(&all);
+    let mut all: Vec<_> = records.all().into_iter().filter(|(other, _)| other != handle).collect();
+    let before = ranges(&all);
     all.push((handle.clone(), record.clone()));
-    let after = ways_out(&all);
-    attachments.masquerade(after.clone(), MULTICAST);
-    apply(&attachments, &edits, before == after).map_err(failed)?;
+    let after = ranges(&all);
+    let same = before == after;
+    translate(&mut attachments, after);
+    apply(&attachments, &edits, same).map_err(failed)?;
+    if record.segment.is_some() {
+        check_segments(&all)?;
+    }
     forget(&udp);
     Ok(())
 }
 
 /// Takes a container's rules out of force.
-pub(super) fn remove(records: &Records, handle: &Handle) -> Result<(), Failure> {
+pub(super) fn remove(records: &Records, handle: &Handle, is_bridged: bool) -> Result<(), Failure> {
     let others: Vec<_> = records.all().into_iter().filter(|(other, _)| other != handle).collect();
-    let gone = records.of(handle).and_then(|record| attached(handle, &record));
-    if others.is_empty() {
+    let gone = records.of(handle);
+    if is_bridged || gone.as_ref().is_some_and(|record| record.segment.is_some()) {
+        check_segments(&others)?;
+    }
+    let gone = gone.and_then(|record| attached(handle, &record));
+    if !others.iter().any(|(handle, record)| attached(handle, record).is_some()) {
         NftSocket::open().and_then(|mut socket| socket.delete_table(TABLE)).map_err(failed)?;
     } else {
         let mut attachments = known(records, gone.is_none().then_some(handle));
-        let after = ways_out(&others);
-        let same = ways_out(&records.all()) == after;
-        attachments.masquerade(after, MULTICAST);
+        let after = ranges(&others);
+        let same = ranges(&records.all()) == after;
+        translate(&mut attachments, after);
         let edits = attachments.remove(handle);
         apply(&attachments, &edits, same).map_err(failed)?;
     }
     forget(&gone.as_ref().map(Attachments::udp_ports).unwrap_or_default());
     Ok(())
+}
+
+/// What the ports of bridges may send.
+fn check_segments(records: &[(Handle, Record)]) -> Result<(), Failure> {
+    let sender = |(handle, record): &(Handle, Record)| {
+        let SegmentLink::Bridge { checked: true, .. } = record.segment.as_ref()?.link else { return None };
+        let (id, ifname) = handle.as_str().split_once('/')?;
+        Some(Sender { port: device(id, ifname), mac: record.mac, addrs: record.addrs.clone() })
+    };
+    let senders: Vec<Sender> = records.iter().filter_map(sender).collect();
+    NftSocket::open().and_then(|mut socket| socket.check_segments(TABLE, DEVICE_PREFIX, &senders)).map_err(failed)
 }
 
 /// Edits the table; where it is not as the edits expect, or other ranges have to be translated, all of it is put in place.
@@ -88,16 +101,39 @@ fn known(records: &Records, but: Option<&Handle>) -> Attachments {
 }
 
 fn attached(handle: &Handle, record: &Record) -> Option<Attached> {
+    // What shares a device with the node sends past the node's rules.
+    if matches!(&record.segment, Some(segment) if matches!(segment.link, SegmentLink::Macvlan { .. })) {
+        return None;
+    }
     let (id, ifname) = handle.as_str().split_once('/')?;
     let (addrs, ports) = (record.addrs.clone(), record.ports.clone());
     Some(Attached { device: device(id, ifname), mac: record.mac, addrs, ports })
 }
 
-/// The subnets whose way out is translated, none within another.
-fn ways_out(records: &[(Handle, Record)]) -> BTreeSet<Ipv4Net> {
-    let all: BTreeSet<Ipv4Net> = records.iter().flat_map(|(_, record)| &record.masqueraded).copied().collect();
+/// Ranges that the table is about: the subnets whose way out is translated, and those that are shared segments.
+fn ranges(records: &[(Handle, Record)]) -> (BTreeSet<Ipv4Net>, BTreeSet<Ipv4Net>) {
+    let bridged = |record: &Record| match &record.segment {
+        Some(segment) if matches!(segment.link, SegmentLink::Bridge { .. }) => segment.addrs.clone(),
+        _ => Vec::new(),
+    };
+    let v4 = |net: IpNet| match net {
+        IpNet::V4(net) => Some(net.trunc()),
+        IpNet::V6(_) => None,
+    };
+    let ways_out = records.iter().flat_map(|(_, record)| &record.masqueraded).copied().collect();
+    let segments = records.iter().flat_map(|(_, record)| bridged(record)).filter_map(v4).collect();
+    (outermost(&ways_out), outermost(&segments))
+}
+
+/// Those that lie in no other.
+fn outermost(all: &BTreeSet<Ipv4Net>) -> BTreeSet<Ipv4Net> {
     let within = |net: &Ipv4Net| all.iter().any(|other| other != net && other.contains(net));
     all.iter().filter(|net| !within(net)).copied().collect()
+}
+
+fn translate(attachments: &mut Attachments, (ways_out, segments): (BTreeSet<Ipv4Net>, BTreeSet<Ipv4Net>)) {
+    attachments.masquerade(ways_out, MULTICAST);
+    attachments.on_segments(segments);
 }
 
 fn forget(ports: &BTreeSet<u16>) {

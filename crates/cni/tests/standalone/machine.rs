@@ -130,7 +130,7 @@ impl Machine {
             traces.push(format!("record {}", entry.file_name().to_string_lossy()));
         }
         let links = self.node.run(&["ip", "-o", "link"]);
-        traces.extend(links.lines().filter(|line| line.contains(": pc")).map(str::to_owned));
+        traces.extend(links.lines().filter(|line| line.contains(": pc") || line.contains(": pb")).map(str::to_owned));
         let tables = self.node.run(&["nft", "list", "tables"]);
         traces.extend(tables.lines().filter(|line| line.contains("podnet")).map(str::to_owned));
         traces

@@ -4,6 +4,7 @@
 mod chain;
 mod faults;
 mod machine;
+mod modes;
 mod network;
 mod runtimes;
 

@@ -28,6 +28,7 @@ pub(super) enum Base {
 /// `enum nft_meta_keys`.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum MetaKey {
+    Protocol = 1,
     Mark = 3,
     InputName = 6,
     NfProtocol = 15,

@@ -13,9 +13,18 @@ pub struct LocalIpam {
     /// From each of these sets an attachment gets one address, of the first range that has one.
     pub sets: Vec<Vec<Range>>,
     /// Destinations that are reached through the network; none means all.
-    pub routes: Vec<IpNet>,
+    pub routes: Vec<AskedRoute>,
     /// Where it is kept who has which address.
     pub data_dir: Option<String>,
+}
+
+/// A destination that is reached through the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AskedRoute {
+    /// The destination.
+    pub dst: IpNet,
+    /// The next hop; none stands for the range's gateway. Only on a shared segment can it be another.
+    pub via: Option<IpAddr>,
 }
 
 /// A range of addresses.
@@ -56,11 +65,7 @@ impl LocalIpam {
             return Err(wrong("ipam", ipam, "it needs a \"subnet\" or \"ranges\""));
         }
         let routes = ipam["routes"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let route = |route: &Value| {
-            let dst = route["dst"].as_str().and_then(|text| text.parse::<IpNet>().ok());
-            dst.ok_or_else(|| wrong("ipam.routes[].dst", &route["dst"], "a destination in CIDR notation"))
-        };
-        let routes = routes.iter().map(route).collect::<Result<_, _>>()?;
+        let routes = routes.iter().map(AskedRoute::parse).collect::<Result<_, _>>()?;
         let data_dir = match &ipam["dataDir"] {
             Value::Null => None,
             Value::String(path) if path.starts_with('/') => Some(path.clone()),
@@ -90,6 +95,23 @@ fn range_sets(value: &Value, at: &str) -> Result<Vec<Vec<Range>>, InvalidConfig>
         sets.push(ranges);
     }
     Ok(sets)
+}
+
+impl AskedRoute {
+    fn parse(route: &Value) -> Result<Self, InvalidConfig> {
+        let dst = route["dst"].as_str().and_then(|text| text.parse::<IpNet>().ok());
+        let dst = dst.ok_or_else(|| wrong("ipam.routes[].dst", &route["dst"], "a destination in CIDR notation"))?;
+        let via = match &route["gw"] {
+            Value::Null => None,
+            Value::String(text) if text.is_empty() => None,
+            other => {
+                let via = other.as_str().and_then(|text| text.parse::<IpAddr>().ok());
+                let via = via.filter(|via| via.is_ipv4() == dst.addr().is_ipv4());
+                Some(via.ok_or_else(|| wrong("ipam.routes[].gw", other, "an address of the destination's family"))?)
+            }
+        };
+        Ok(Self { dst, via })
+    }
 }
 
 impl Range {

@@ -14,6 +14,7 @@ use crate::ruleset::{
 pub(super) const SENDERS: &str = "senders";
 pub(super) const HOST_PORTS: &str = "host-ports";
 pub(super) const PORT_PAIRS: &str = "port-pairs";
+const ANSWERS: &str = "ports-answered";
 const LOOPBACK: &str = "loopback";
 const LOOPBACK_RANGE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
 
@@ -30,7 +31,7 @@ pub(super) fn constant(prefix: &'static str) -> RuleSet {
         ("senders-checked", base(ChainKind::Filter, HookPoint::Prerouting, RAW, senders(prefix))),
         ("ports-from-outside", base(ChainKind::Nat, HookPoint::Prerouting, AFTER_SERVICES, ports())),
         ("ports-from-here", base(ChainKind::Nat, HookPoint::Output, AFTER_SERVICES, ports())),
-        ("ports-answered", base(ChainKind::Nat, HookPoint::Postrouting, BEFORE_POOLS, answers())),
+        (ANSWERS, base(ChainKind::Nat, HookPoint::Postrouting, BEFORE_POOLS, answers())),
     ];
     RuleSet {
         chains: chains.into_iter().map(|(name, chain)| (RuleName::from(name), chain)).collect(),
@@ -63,6 +64,18 @@ pub(super) fn masquerade(rules: &mut RuleSet, ranges: &BTreeSet<Ipv4Net>, exempt
     let rule = Rule { matches, action: Action::Masquerade, comment: "containers' connections to elsewhere" };
     let hook = Hook { kind: ChainKind::Nat, point: HookPoint::Postrouting, priority: SOURCE_NAT };
     rules.chains.insert("way-out".into(), Chain { hook: Some(hook), rules: vec![rule] });
+}
+
+/// Adds the translation of connections from a shared segment to a port that leads back there.
+pub(super) fn answer_segments(rules: &mut RuleSet, ranges: &BTreeSet<Ipv4Net>) {
+    const SEGMENTS: &str = "segments";
+    rules.sets.insert(SEGMENTS.into(), Set::Ranges(ranges.clone()));
+    let within = |field| Match::InSet { fields: vec![field], set: SEGMENTS.into() };
+    let matches = vec![Match::DestinationTranslated, within(Field::SourceAddress), within(Field::DestinationAddress)];
+    let comment = "an attachment to its neighbour by a port of the node";
+    if let Some(chain) = rules.chains.get_mut(ANSWERS) {
+        chain.rules.push(Rule { matches, action: Action::Masquerade, comment });
+    }
 }
 
 /// What comes from an attachment must have its addresses. Where a port of the node's loopback leads to an attachment, its device

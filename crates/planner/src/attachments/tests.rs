@@ -131,3 +131,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn who_asks_a_neighbour_on_a_segment_by_a_port_of_the_node_is_answered_by_the_node() {
+    let mut attachments = Attachments::default();
+    attachments.add(handle(1), attached(1, &[port(Ipv4Addr::UNSPECIFIED, Tcp, 8080, 80)])).unwrap();
+    for (is_segment, masqueraded) in [(false, false), (true, true)] {
+        if is_segment {
+            attachments.on_segments(["10.0.0.0/24".parse().unwrap()].into());
+        }
+        let rules = attachments.desired();
+        rules.validate().unwrap();
+        for (src, dst, dport, found) in
+            [(OTHER, NODE, 8080, masqueraded), (OUTSIDE, NODE, 8080, false), (OTHER, POD, 80, false)]
+        {
+            let journey =
+                walk(&rules, &Packet::opening(src, dst, Tcp, dport), Direction::FromOutside, &Host::new([NODE]));
+            assert_eq!(journey.outcomes[0].masqueraded, found, "{src} to {dst}, a segment: {is_segment}");
+        }
+    }
+}
