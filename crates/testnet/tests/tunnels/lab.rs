@@ -1,6 +1,9 @@
 //! Two nodes in namespaces with a pod each, and between them what the planner says.
 
-use std::{net::IpAddr, process::Command};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    process::Command,
+};
 
 use ipnet::IpNet;
 use podnet_kernel::{
@@ -17,7 +20,7 @@ use podnet_model::{
     wireguard::KeyPair,
 };
 use podnet_planner::{
-    overlay::{Overlay, OverlayConfig},
+    overlay::{Overlay, OverlayConfig, Place},
     step::Step,
 };
 
@@ -32,21 +35,50 @@ pub(crate) enum Underlay {
     Routed,
 }
 
-impl Underlay {
-    fn address(self, number: usize) -> IpNet {
-        let text = match self {
-            Self::OneSubnet => format!("192.0.2.{number}/24"),
-            Self::Routed => format!("192.0.2.{}/25", [1, 129][number - 1]),
+/// Of which families the nodes' addresses are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outside {
+    V4,
+    Both,
+    V6,
+}
+
+impl Outside {
+    /// The nodes' addresses, and those of the router next to each.
+    fn addresses(self, underlay: Underlay, number: usize) -> Vec<(IpNet, IpAddr)> {
+        let v4 = match underlay {
+            Underlay::OneSubnet => (format!("192.0.2.{number}/24"), "192.0.2.254".to_owned()),
+            Underlay::Routed => {
+                (format!("192.0.2.{}/25", [1, 129][number - 1]), format!("192.0.2.{}", [126, 254][number - 1]))
+            }
         };
-        text.parse().unwrap()
+        let v6 = match underlay {
+            Underlay::OneSubnet => (format!("2001:db8::{number}/64"), "2001:db8::fe".to_owned()),
+            Underlay::Routed => (format!("2001:db8:{number}::{number}/64"), format!("2001:db8:{number}::fe")),
+        };
+        let chosen = match self {
+            Self::V4 => vec![v4],
+            Self::Both => vec![v4, v6],
+            Self::V6 => vec![v6],
+        };
+        chosen.iter().map(|(own, router)| (own.parse().unwrap(), router.parse().unwrap())).collect()
     }
 }
 
-/// The only pool, with all blocks.
+/// The pool with the blocks of IPv4.
 pub(crate) fn pool(vxlan: EncapMode, ipip: EncapMode) -> Change {
+    pool_of("default", "10.233.0.0/16", vxlan, ipip)
+}
+
+/// The pool with the blocks of IPv6.
+pub(crate) fn pool6(vxlan: EncapMode) -> Change {
+    pool_of("default6", "fd00:233::/48", vxlan, EncapMode::Never)
+}
+
+fn pool_of(name: &str, cidr: &str, vxlan: EncapMode, ipip: EncapMode) -> Change {
     let pool = Pool {
-        name: "default".into(),
-        cidr: "10.233.0.0/16".parse().unwrap(),
+        name: name.into(),
+        cidr: cidr.parse().unwrap(),
         block_size: 26,
         vxlan,
         ipip,
@@ -74,11 +106,13 @@ pub(crate) struct Lab {
     pub(crate) nodes: Vec<LabNode>,
     pub(crate) router: Option<Namespace>,
     underlay: Underlay,
+    outside: Outside,
 }
 
 pub(crate) struct LabNode {
     pub(crate) pod: Namespace,
     pub(crate) pod_address: IpAddr,
+    pub(crate) pod_address6: IpAddr,
     pub(crate) socket: RtSocket,
     pub(crate) overlay: Overlay,
     pub(crate) carrier: Option<RunningCarrier>,
@@ -88,13 +122,24 @@ pub(crate) struct LabNode {
 impl Lab {
     /// Nodes and pods, and in force what the pool wants.
     pub(crate) fn new(tag: &str, underlay: Underlay, pool: &Change) -> Self {
+        Self::with(tag, underlay, Outside::V4, 1500, &[pool])
+    }
+
+    /// The same with nodes' addresses of these families, and this MTU of pods: a node without an IPv6 address cannot tell a pod that a
+    /// packet was too big.
+    pub(crate) fn with(tag: &str, underlay: Underlay, outside: Outside, pod_mtu: u32, pools: &[&Change]) -> Self {
         let namespaces = [1, 2].map(|number| Namespace::new(&format!("{tag}-node{number}")));
-        let router = join(tag, underlay, &namespaces);
-        let nodes = (1..).zip(namespaces).map(|(number, namespace)| LabNode::new(tag, number, namespace));
-        let mut lab = Self { nodes: nodes.collect(), router, underlay };
-        let changes: Vec<Change> = (1..=2).flat_map(|number| objects(number, underlay)).collect();
+        let router = join(tag, underlay, outside, &namespaces);
+        let nodes = (1..).zip(namespaces).map(|(number, namespace)| {
+            let mut node = LabNode::new(tag, number, namespace, pod_mtu);
+            let addr6 = outside.addresses(underlay, number).into_iter().find_map(|(own, _)| v6(own));
+            node.overlay.set_underlay(Place { addr6, ..node.overlay.config().underlay.clone() });
+            node
+        });
+        let mut lab = Self { nodes: nodes.collect(), router, underlay, outside };
+        let changes: Vec<Change> = (1..=2).flat_map(|number| objects(number, underlay, outside)).collect();
         for node in 0..2 {
-            for change in changes.iter().chain([pool]) {
+            for change in changes.iter().chain(pools.iter().copied()) {
                 lab.apply(node, change);
             }
         }
@@ -123,7 +168,7 @@ impl Lab {
         let steps =
             self.nodes[number - 1].overlay.set_keys([0, 1].map(|index| pair(secret / 10 * 10 + index)).to_vec());
         assert_eq!(steps, []);
-        let [node, _] = objects(number, self.underlay);
+        let [node, ..] = objects(number, self.underlay, self.outside);
         let Change::Node(name, Some(node)) = node else { panic!("a node") };
         let node = Node { wireguard_key: Some(pair(secret).public), ..node };
         self.apply_everywhere(&Change::Node(name, Some(node)));
@@ -144,23 +189,42 @@ impl Lab {
         links.iter().map(|link| link.name.to_string()).filter(|name| name.starts_with("podnet.")).collect()
     }
 
-    /// ICMP, UDP, TCP and fragments of each pass between the pods, both ways; `mtu` is what fits unfragmented.
+    /// ICMP, UDP, TCP and fragments of each pass between the pods by IPv4, both ways; `mtu` is what fits unfragmented.
     pub(crate) fn everything_passes(&mut self, mtu: usize) {
+        self.passes(|node| node.pod_address, mtu, self.outside != Outside::V6);
+        self.connect().exchange();
+    }
+
+    /// The same by IPv6.
+    pub(crate) fn everything_passes_by_ipv6(&mut self, mtu: usize) {
+        self.passes(|node| node.pod_address6, mtu, self.outside != Outside::V4);
+        self.connect_by_ipv6().exchange();
+    }
+
+    /// `from_node` says whether the nodes have addresses of the family.
+    fn passes(&self, address: impl Fn(&LabNode) -> IpAddr, mtu: usize, from_node: bool) {
         let [first, second] = &self.nodes[..] else { panic!("two nodes") };
         for (from, to) in [(first, second), (second, first)] {
-            probes::ping(&from.pod, to.pod_address, &["-s", "56"]);
-            // The largest packet that is not cut into pieces: 20 bytes of IP and 8 of ICMP are around it.
-            probes::ping(&from.pod, to.pod_address, &["-M", "do", "-s", &(mtu - 28).to_string()]);
-            probes::ping(&from.pod, to.pod_address, &["-s", "4000"]);
-            probes::udp_echo(&from.pod, &to.pod, to.pod_address, &[100, mtu - 28, 4000, 20_000]);
-            probes::ping(&from.namespace, to.pod_address, &["-s", "56"]);
+            let target = address(to);
+            probes::ping(&from.pod, target, &["-s", "56"]);
+            // The largest packet that is not cut into pieces: the header of IP and 8 bytes of ICMP or UDP are around it.
+            let most = mtu - if target.is_ipv4() { 28 } else { 48 };
+            probes::ping(&from.pod, target, &["-M", "do", "-s", &most.to_string()]);
+            probes::ping(&from.pod, target, &["-s", "4000"]);
+            probes::udp_echo(&from.pod, &to.pod, target, &[100, most, 4000, 20_000]);
+            if from_node {
+                probes::ping(&from.namespace, target, &["-s", "56"]);
+            }
         }
-        self.connect().exchange();
     }
 
     /// A TCP connection from the first node's pod to the other's.
     pub(crate) fn connect(&self) -> Connection {
         Connection::open(&self.nodes[0].pod, &self.nodes[1].pod, self.nodes[1].pod_address)
+    }
+
+    pub(crate) fn connect_by_ipv6(&self) -> Connection {
+        Connection::open(&self.nodes[0].pod, &self.nodes[1].pod, self.nodes[1].pod_address6)
     }
 }
 
@@ -177,39 +241,57 @@ impl LabNode {
         }
     }
 
-    fn new(tag: &str, number: usize, namespace: Namespace) -> Self {
+    fn new(tag: &str, number: usize, namespace: Namespace, mtu: u32) -> Self {
         let name = format!("node{number}");
         let pod = Namespace::new(&format!("{tag}-pod{number}"));
         let mut socket = RtSocket::open_in(&namespace.netns).unwrap();
         let low = u8::try_from(number).unwrap();
         let pod_address: IpAddr = format!("10.233.{number}.5").parse().unwrap();
+        let pod_address6: IpAddr = format!("fd00:233::{number}:5").parse().unwrap();
         let interface = PodInterface {
             netns: pod.netns.clone(),
             container_ifname: "eth0".into(),
             host_ifname: "pnpod".into(),
-            addr: vec![pod_address],
+            addr: vec![pod_address, pod_address6],
             routes: Vec::new(),
-            mtu: 1500,
+            mtu,
             pod_mac: Mac([2, 0, 0, 0, 1, low]),
             host_mac: Mac([2, 0, 0, 0, 2, low]),
         };
         interface.create(&mut socket).unwrap();
         let overlay = Overlay::new(OverlayConfig::new(name.as_str().into(), "eth0".into(), 1500));
-        Self { pod, pod_address, socket, overlay, carrier: None, namespace }
+        Self { pod, pod_address, pod_address6, socket, overlay, carrier: None, namespace }
     }
 }
 
-fn objects(number: usize, underlay: Underlay) -> [Change; 2] {
-    let subnet = underlay.address(number);
+fn objects(number: usize, underlay: Underlay, outside: Outside) -> [Change; 3] {
+    let subnets = || outside.addresses(underlay, number).into_iter().map(|(own, _)| own);
     let name = format!("node{number}").as_str().into();
-    let node = Node { subnet: Some(subnet), ..Node::new(name, NodeAddr(subnet.addr())) };
-    let cidr = BlockCidr(format!("10.233.{number}.0/26").parse().unwrap());
-    let block = Block::new(cidr, Some(node.name.clone()));
-    [Change::Node(node.name.clone(), Some(node)), Change::Block(cidr, Some(block))]
+    let subnet6 = subnets().find(|own| v6(*own).is_some());
+    let node = Node {
+        subnet: subnets().find(|own| v6(*own).is_none()),
+        addr6: subnet6.map(|own| NodeAddr(own.addr())),
+        subnet6,
+        ..Node::new(name, NodeAddr(subnets().next().unwrap().addr()))
+    };
+    let block = |cidr: String| {
+        let cidr = BlockCidr(cidr.parse().unwrap());
+        Change::Block(cidr, Some(Block::new(cidr, Some(node.name.clone()))))
+    };
+    let blocks = [block(format!("10.233.{number}.0/26")), block(format!("fd00:233::{number}:0/122"))];
+    let [four, six] = blocks;
+    [Change::Node(node.name.clone(), Some(node)), four, six]
+}
+
+fn v6(own: IpNet) -> Option<Ipv6Addr> {
+    match own.addr() {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(addr) => Some(addr),
+    }
 }
 
 /// Joins the nodes' namespaces; the router's, where there is one.
-fn join(tag: &str, underlay: Underlay, nodes: &[Namespace; 2]) -> Option<Namespace> {
+fn join(tag: &str, underlay: Underlay, outside: Outside, nodes: &[Namespace; 2]) -> Option<Namespace> {
     let veth = |from: &Namespace, name: &str, to: &Namespace, peer: &str| {
         let mut socket = RtSocket::open_in(&from.netns).unwrap();
         let peer = VethPeer { name: peer, mac: None, netns: Some(&to.netns) };
@@ -223,15 +305,20 @@ fn join(tag: &str, underlay: Underlay, nodes: &[Namespace; 2]) -> Option<Namespa
                 let name = format!("eth{number}");
                 veth(node, "eth0", router, &name);
                 router.command(&format!("ip link set {name} up"));
-                router.command(&format!("ip addr add 192.0.2.{}/25 dev {name}", [126, 254][number - 1]));
+                for (own, gateway) in outside.addresses(underlay, number) {
+                    let gateway = IpNet::new(gateway, own.prefix_len()).unwrap();
+                    router.command(&format!("ip addr add {gateway} dev {name}"));
+                }
             }
         }
     }
     for (number, node) in (1..).zip(nodes) {
         node.command("ip link set eth0 up");
-        node.command(&format!("ip addr add {} dev eth0", underlay.address(number)));
-        if router.is_some() {
-            node.command(&format!("ip route add default via 192.0.2.{}", [126, 254][number - 1]));
+        for (own, gateway) in outside.addresses(underlay, number) {
+            node.command(&format!("ip addr add {own} dev eth0"));
+            if router.is_some() {
+                node.command(&format!("ip route add default via {gateway}"));
+            }
         }
     }
     router
@@ -251,6 +338,10 @@ impl Namespace {
         namespace.command("ip link set lo up");
         for (key, value) in [("ip_forward", "1"), ("conf.all.rp_filter", "0"), ("conf.default.rp_filter", "0")] {
             sysctl::set(&namespace.netns, &format!("net.ipv4.{key}"), value).unwrap();
+        }
+        // Addresses are in force at once, without duplicate address detection.
+        for (key, value) in [("all.forwarding", "1"), ("default.accept_dad", "0")] {
+            sysctl::set(&namespace.netns, &format!("net.ipv6.conf.{key}"), value).unwrap();
         }
         namespace
     }

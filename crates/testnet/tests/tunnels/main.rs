@@ -16,7 +16,7 @@ use podnet_planner::overlay::Support;
 use podnet_testnet::{vm, wait};
 
 use crate::{
-    lab::{Lab, Underlay, felix, net_conf, pool},
+    lab::{Lab, Outside, Underlay, felix, net_conf, pool, pool6},
     probes::Capture,
 };
 
@@ -27,6 +27,50 @@ fn vxlan_carries_everything_between_pods() {
         assert_eq!(lab.devices(), ["podnet.vxlan"]);
         lab.everything_passes(1450);
     }
+}
+
+#[test]
+fn vxlan_carries_ipv6_too_over_whatever_family_the_underlay_has() {
+    for (outside, underlay, mode, mtu) in [
+        (Outside::V4, Underlay::Routed, Always, 1450),
+        (Outside::Both, Underlay::Routed, CrossSubnet, 1450),
+        (Outside::V6, Underlay::OneSubnet, Always, 1430),
+        (Outside::V6, Underlay::Routed, CrossSubnet, 1430),
+    ] {
+        let mut lab = Lab::with("vxlan6", underlay, outside, mtu, &[&pool(mode, Never), &pool6(mode)]);
+        assert_eq!(lab.devices(), ["podnet.vxlan"], "{outside:?}");
+        for node in &lab.nodes {
+            assert_eq!(node.overlay.pod_mtu(), mtu, "{outside:?}");
+        }
+        lab.everything_passes_by_ipv6(mtu as usize);
+        lab.everything_passes(mtu as usize);
+        assert_eq!(lab.repairs(), [], "{outside:?}");
+    }
+}
+
+#[test]
+fn plain_routes_carry_ipv6_and_without_ipv4_on_the_underlay_ipv4_too() {
+    for outside in [Outside::Both, Outside::V6] {
+        let mut lab =
+            Lab::with("plain6", Underlay::OneSubnet, outside, 1500, &[&pool(CrossSubnet, Never), &pool6(Never)]);
+        lab.everything_passes_by_ipv6(1500);
+        lab.everything_passes(1500);
+        assert_eq!(lab.repairs(), [], "{outside:?}");
+    }
+}
+
+#[test]
+fn a_connection_by_ipv6_survives_a_change_of_mode_node_by_node() {
+    let mut lab = Lab::with("change6", Underlay::OneSubnet, Outside::Both, 1450, &[&pool6(Always)]);
+    let mut connection = lab.connect_by_ipv6();
+    connection.exchange();
+    for mode in [Never, CrossSubnet, Always] {
+        for node in 0..2 {
+            lab.apply(node, &pool6(mode));
+        }
+        connection.exchange();
+    }
+    assert_eq!(lab.devices(), ["podnet.vxlan"]);
 }
 
 #[test]
@@ -128,8 +172,8 @@ fn machine_a_connection_survives_a_change_of_mode_node_by_node() {
 }
 
 /// Encryption in force between two nodes on two subnets.
-fn encrypted(tag: &str) -> Lab {
-    let mut lab = Lab::new(tag, Underlay::Routed, &pool(Always, Never));
+fn encrypted(tag: &str, outside: Outside, mtu: u32) -> Lab {
+    let mut lab = Lab::with(tag, Underlay::Routed, outside, mtu, &[&pool(Always, Never), &pool6(Always)]);
     lab.publish_key(1, 10);
     lab.publish_key(2, 20);
     lab.apply_everywhere(&felix());
@@ -139,10 +183,21 @@ fn encrypted(tag: &str) -> Lab {
 #[test]
 #[ignore = "runs in the virtual machine"]
 fn machine_wireguard_carries_everything_between_pods() {
-    let mut lab = encrypted("wg");
+    let mut lab = encrypted("wg", Outside::V4, 1500);
     assert_eq!(lab.devices(), ["podnet.vxlan", "podnet.wg"]);
     lab.everything_passes(1440);
     assert_eq!(lab.repairs(), []);
+}
+
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn machine_wireguard_carries_ipv6_too_over_whatever_family_the_underlay_has() {
+    for (outside, mtu) in [(Outside::V4, 1440), (Outside::Both, 1440), (Outside::V6, 1420)] {
+        let mut lab = encrypted("wg6", outside, mtu);
+        lab.everything_passes_by_ipv6(mtu as usize);
+        lab.everything_passes(mtu as usize);
+        assert_eq!(lab.repairs(), [], "{outside:?}");
+    }
 }
 
 #[test]

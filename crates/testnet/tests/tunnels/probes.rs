@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     num::NonZeroU32,
     os::fd::OwnedFd,
     thread,
@@ -37,7 +37,8 @@ pub(crate) fn udp_echo(from: &Namespace, to: &Namespace, address: IpAddr, sizes:
 /// A datagram comes back as it was sent.
 pub(crate) fn udp_exchange(from: &Namespace, to: &Namespace, address: IpAddr, sent: &[u8]) {
     let server = to.netns.run(|| UdpSocket::bind((address, UDP_PORT))).unwrap().unwrap();
-    let client = from.netns.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
+    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let client = from.netns.run(|| UdpSocket::bind((any, 0))).unwrap().unwrap();
     for socket in [&server, &client] {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
     }
