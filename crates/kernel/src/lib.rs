@@ -14,6 +14,7 @@
 //! - [`nft`]: renders the planner's rule set to nf_tables, one transaction each
 //! - [`conntrack`]: connections that have to be forgotten
 //! - [`datapath`], [`memory`]: the seam that agents work against, and the kernel that tests put there
+//! - [`fastpath`]: the way past the stack for what the stack has let through
 //! - [`monitor`]: what changes, told as it happens
 //! - [`carrier`]: the program behind the UDP tunnel
 //! - [`heap`]: memory that a process does not use
@@ -29,6 +30,7 @@ pub mod cni_wire;
 pub mod conntrack;
 pub mod datapath;
 pub mod executor;
+pub mod fastpath;
 pub mod fdb;
 pub mod heap;
 pub mod link;

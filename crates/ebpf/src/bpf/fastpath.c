@@ -1,0 +1,341 @@
+// The way past the node's stack for what the stack has let through unchanged.
+//
+// Nothing is configured here and nothing is decided: a packet that comes in at an interface of ours is given a token and is left to
+// the stack (`probe`). Where the very same packet, with the same token, addresses and ports, is about to leave by another interface of
+// ours, the stack has accepted it, routed it and translated nothing: for LEASE from then on, packets of the same flow that came in by
+// the same interface with the same Ethernet addresses leave as that one did (`forward`). Then one of them has to prove it again, so
+// that connection tracking goes on to know the connection, and whatever the stack would do otherwise by now is done.
+//
+// What begins or ends a connection is always the stack's, as is everything that is not plain: fragments, options, a time to live that
+// ends here. A packet that is larger than any that has proved the flow proves it anew, so that the stack tells what is too large.
+
+#include "kernel.h"
+
+// Flows of IPv4 and of IPv6: each direction of a connection is one. The least recently used goes where there are more.
+#define FLOWS_V4 65536
+#define FLOWS_V6 16384
+// How long a proof holds, and how long an outstanding one is waited for: ns.
+#define LEASE 4000000000
+#define PATIENCE 100000000
+
+// What `counters` counts: packets led past the stack; packets sent to prove a flow; proofs that came through.
+enum { FORWARDED, PROBED, PROVEN, COUNTERS };
+
+struct flow_v4 {
+    __u32 from;
+    __be32 addrs[2];
+    __be16 ports[2];
+    __u32 protocol;
+};
+
+struct flow_v6 {
+    __u32 from;
+    __be32 addrs[8];
+    __be16 ports[2];
+    __u32 protocol;
+};
+
+union key {
+    struct flow_v4 v4;
+    struct flow_v6 v6;
+};
+
+struct flow {
+    // Until when the proof holds, in ns of `now`; 0: there is none.
+    __u64 until;
+    // When the last probe left.
+    __u64 probed;
+    // The node's permit (see `permits`) that the proof was given under, and that the last probe left under.
+    __u32 permit;
+    __u32 asked;
+    // The probe's sequence number (TCP) and token.
+    __u32 sequence;
+    __u16 token;
+    // The connection is at its end: no probe any more.
+    __u8 closed;
+    // What is sent goes to the pod behind the device `to`, and not out of it.
+    __u8 to_peer;
+    // The device by which it leaves, and the largest packet that did.
+    __u32 to;
+    __u32 largest;
+    // Ethernet addresses (receiver, sender) as they come and as they leave.
+    __u8 came[12];
+    __u8 leaves[12];
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, FLOWS_V4);
+    __type(key, struct flow_v4);
+    __type(value, struct flow);
+} flows_v4 SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, FLOWS_V6);
+    __type(key, struct flow_v6);
+    __type(value, struct flow);
+} flows_v6 SEC(".maps");
+
+// One number: another one ends all proofs. The agent counts it up when something changes that a proof rests upon.
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, __u32);
+} permits SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, COUNTERS);
+    __type(key, __u32);
+    __type(value, __u64);
+} counters SEC(".maps");
+
+// A packet as far as it matters here. `flags`: of TCP.
+struct packet {
+    union key key;
+    __u8 *data;
+    __u32 sequence;
+    __u32 largest;
+    __u8 flags;
+    __u8 is_v6;
+};
+
+static __always_inline void count(__u32 what)
+{
+    __u64 *counter = bpf_map_lookup_elem(&counters, &what);
+    if (counter)
+        *counter += 1;
+}
+
+// ns since the machine's start, as of the last tick.
+static __always_inline __u64 now(void)
+{
+    return bpf_ktime_get_coarse_ns();
+}
+
+static __always_inline __u32 permit(void)
+{
+    __u32 first = 0, *permit = bpf_map_lookup_elem(&permits, &first);
+    return permit ? *permit : 0;
+}
+
+static __always_inline struct flow *find(struct packet *packet)
+{
+    return packet->is_v6 ? bpf_map_lookup_elem(&flows_v6, &packet->key.v6)
+                         : bpf_map_lookup_elem(&flows_v4, &packet->key.v4);
+}
+
+static __always_inline void put(struct packet *packet, struct flow *flow)
+{
+    if (packet->is_v6)
+        bpf_map_update_elem(&flows_v6, &packet->key.v6, flow, BPF_ANY);
+    else
+        bpf_map_update_elem(&flows_v4, &packet->key.v4, flow, BPF_ANY);
+}
+
+// Reads ports, flags, and sizes; `protocol` and `header` (the length of the IP header) are known. Whether that is a plain packet.
+static __always_inline int read_ports(struct __sk_buff *skb, struct packet *packet, __u8 protocol, __be16 *ports, __u32 header)
+{
+    __u8 *start = packet->data + ETH_HLEN + header, *end = (void *)(long)skb->data_end;
+    __u32 own;
+    if (protocol == IPPROTO_TCP) {
+        struct tcphdr *tcp = (void *)start;
+        if ((__u8 *)(tcp + 1) > end)
+            return 0;
+        own = tcp->doff * 4;
+        packet->sequence = tcp->seq;
+        packet->flags = start[13];
+    } else if (protocol == IPPROTO_UDP) {
+        if (start + sizeof(struct udphdr) > end)
+            return 0;
+        own = sizeof(struct udphdr);
+        packet->sequence = 0;
+        packet->flags = 0;
+    } else {
+        return 0;
+    }
+    ports[0] = ((__be16 *)start)[0];
+    ports[1] = ((__be16 *)start)[1];
+    packet->largest = skb->gso_size ? header + own + skb->gso_size : skb->len - ETH_HLEN;
+    return 1;
+}
+
+static __always_inline int read_v4(struct __sk_buff *skb, struct packet *packet, __u32 from)
+{
+    struct iphdr *ip = (void *)(packet->data + ETH_HLEN);
+    if ((void *)(ip + 1) > (void *)(long)skb->data_end || *(__u8 *)ip != 0x45 || ip->ttl <= 1
+        || ip->frag_off & bpf_htons(0x3fff))
+        return 0;
+    packet->is_v6 = 0;
+    packet->key.v4 = (struct flow_v4){.from = from, .addrs = {ip->saddr, ip->daddr}, .protocol = ip->protocol};
+    return read_ports(skb, packet, ip->protocol, packet->key.v4.ports, sizeof(*ip));
+}
+
+static __always_inline int read_v6(struct __sk_buff *skb, struct packet *packet, __u32 from)
+{
+    struct ipv6hdr *ip = (void *)(packet->data + ETH_HLEN);
+    if ((void *)(ip + 1) > (void *)(long)skb->data_end || *(__u8 *)ip >> 4 != 6 || ip->hop_limit <= 1)
+        return 0;
+    packet->is_v6 = 1;
+    packet->key.v6 = (struct flow_v6){.from = from, .protocol = ip->nexthdr};
+    __builtin_memcpy(packet->key.v6.addrs, &ip->saddr, 32);
+    return read_ports(skb, packet, ip->nexthdr, packet->key.v6.ports, sizeof(*ip));
+}
+
+static __always_inline int read(struct __sk_buff *skb, struct packet *packet, __u32 from)
+{
+    packet->data = (void *)(long)skb->data;
+    if (packet->data + ETH_HLEN > (__u8 *)(long)skb->data_end || skb->vlan_present)
+        return 0;
+    if (skb->protocol == bpf_htons(ETH_P_IP))
+        return read_v4(skb, packet, from);
+    if (skb->protocol == bpf_htons(ETH_P_IPV6))
+        return read_v6(skb, packet, from);
+    return 0;
+}
+
+// The key of the other direction, which comes in by `from`.
+static __always_inline void turn(struct packet *packet, __u32 from)
+{
+    if (packet->is_v6) {
+        struct flow_v6 key = packet->key.v6;
+        packet->key.v6.from = from;
+        __builtin_memcpy(packet->key.v6.addrs, key.addrs + 4, 16);
+        __builtin_memcpy(packet->key.v6.addrs + 4, key.addrs, 16);
+        packet->key.v6.ports[0] = key.ports[1];
+        packet->key.v6.ports[1] = key.ports[0];
+    } else {
+        struct flow_v4 key = packet->key.v4;
+        packet->key.v4.from = from;
+        packet->key.v4.addrs[0] = key.addrs[1];
+        packet->key.v4.addrs[1] = key.addrs[0];
+        packet->key.v4.ports[0] = key.ports[1];
+        packet->key.v4.ports[1] = key.ports[0];
+    }
+}
+
+// The beginning or the end of a connection, seen by connection tracking: until all of it is, no packet passes it by.
+static __always_inline void turning_point(struct packet *packet, struct flow *flow)
+{
+    __u8 closed = !(packet->flags & TCP_SYN);
+    flow->until = 0;
+    flow->closed = closed;
+    if (!closed || !flow->to)
+        return;
+    turn(packet, flow->to);
+    flow = find(packet);
+    if (flow) {
+        flow->until = 0;
+        flow->closed = 1;
+    }
+}
+
+static __always_inline void probe(struct __sk_buff *skb, struct packet *packet, struct flow *known, __u64 now)
+{
+    struct flow fresh = {}, *flow = known ? known : &fresh;
+    __u16 token = bpf_get_prandom_u32() | 1;
+    flow->probed = now;
+    flow->asked = permit();
+    flow->sequence = packet->sequence;
+    __builtin_memcpy(flow->came, packet->data, 12);
+    flow->token = token;
+    if (!known)
+        put(packet, flow);
+    skb->tc_index = token;
+    count(PROBED);
+}
+
+static __always_inline int same_came(struct flow *flow, __u8 *data)
+{
+    __u32 *known = (__u32 *)flow->came, *came = (__u32 *)data;
+    return known[0] == came[0] && known[1] == came[1] && known[2] == came[2];
+}
+
+static __always_inline int is_proven(struct flow *flow, __u64 now)
+{
+    return flow->until > now && flow->permit == permit();
+}
+
+// The packet leaves as the one that proved its flow did. IPv4's checksum changes with the time to live (RFC 1624).
+static __always_inline int forward(struct __sk_buff *skb, struct packet *packet, struct flow *flow)
+{
+    __u32 to = flow->to, to_peer = flow->to_peer;
+    __builtin_memcpy(packet->data, flow->leaves, 12);
+    if (packet->is_v6) {
+        // The sum over the whole packet, where the device gave one, has to follow.
+        __u8 hops = packet->data[ETH_HLEN + 7] - 1;
+        bpf_skb_store_bytes(skb, ETH_HLEN + 7, &hops, 1, BPF_F_RECOMPUTE_CSUM);
+    } else {
+        struct iphdr *ip = (void *)(packet->data + ETH_HLEN);
+        __u32 check = (__u32)ip->check + bpf_htons(0x0100);
+        ip->check = check + (check >= 0xffff);
+        ip->ttl--;
+    }
+    count(FORWARDED);
+    return to_peer ? bpf_redirect_peer(to, 0) : bpf_redirect(to, 0);
+}
+
+SEC("classifier") int podnet_enter(struct __sk_buff *skb)
+{
+    struct packet packet;
+    skb->tc_index = 0;
+    if (!read(skb, &packet, skb->ifindex))
+        return TCX_NEXT;
+    struct flow *flow = find(&packet);
+    if (packet.flags & (TCP_SYN | TCP_FIN | TCP_RST)) {
+        if (flow)
+            turning_point(&packet, flow);
+        return TCX_NEXT;
+    }
+    __u64 time = now();
+    if (flow) {
+        if (is_proven(flow, time)) {
+            if (!same_came(flow, packet.data))
+                return TCX_NEXT;
+            if (packet.largest <= flow->largest)
+                return forward(skb, &packet, flow);
+        }
+        if (flow->closed || (flow->token && time < flow->probed + PATIENCE))
+            return TCX_NEXT;
+    }
+    probe(skb, &packet, flow, time);
+    return TCX_NEXT;
+}
+
+static __always_inline int leave(struct __sk_buff *skb, __u8 to_peer)
+{
+    struct packet packet;
+    if (!skb->tc_index || !read(skb, &packet, skb->ingress_ifindex))
+        return TCX_NEXT;
+    struct flow *known = find(&packet);
+    if (!known)
+        return TCX_NEXT;
+    // A whole new value takes its place, so that nobody reads a half of it.
+    struct flow flow = *known;
+    if (flow.token != skb->tc_index || flow.sequence != packet.sequence || flow.closed || flow.asked != permit())
+        return TCX_NEXT;
+    __u64 time = now();
+    if (!is_proven(&flow, time) || packet.largest > flow.largest)
+        flow.largest = packet.largest;
+    flow.until = time + LEASE;
+    flow.permit = flow.asked;
+    flow.token = 0;
+    flow.to = skb->ifindex;
+    flow.to_peer = to_peer;
+    __builtin_memcpy(flow.leaves, packet.data, 12);
+    put(&packet, &flow);
+    count(PROVEN);
+    return TCX_NEXT;
+}
+
+SEC("classifier") int podnet_to_pod(struct __sk_buff *skb)
+{
+    return leave(skb, 1);
+}
+
+SEC("classifier") int podnet_to_node(struct __sk_buff *skb)
+{
+    return leave(skb, 0);
+}

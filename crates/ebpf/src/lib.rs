@@ -1,0 +1,5 @@
+//! Programs that run in the kernel (eBPF), as compiled by `build.rs`, and what they and podnet agree on.
+//!
+//! Nothing is loaded here: that is `podnet-kernel`'s.
+
+pub mod fastpath;

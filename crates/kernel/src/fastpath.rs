@@ -1,0 +1,200 @@
+//! The way past the node's stack for packets of flows that the stack has let through unchanged (`podnet_ebpf::fastpath`).
+//!
+//! The programs are attached to devices and held by nothing else: they go on without the process that attached them, go with the
+//! device, and those of another process, or of another version, are replaced in one step. What they have learnt goes with them; every
+//! flow then proves itself again with its next packet, which passes the stack.
+
+mod attachment;
+
+use std::{
+    fmt, io,
+    os::fd::AsFd,
+    sync::{Mutex, PoisonError},
+};
+
+use aya::{
+    Ebpf, EbpfError,
+    maps::{Array, Map, MapData, MapError, PerCpuArray},
+    programs::{ProgramError, ProgramFd, SchedClassifier},
+};
+use podnet_ebpf::fastpath::{COUNTERS, Counter, ENTER, OBJECT, PERMITS, TO_NODE, TO_POD};
+use podnet_model::LinkName;
+
+use attachment::{Hook, Place};
+
+/// The setting of a namespace that the fast path needs at 1: connection tracking does not see most packets of a connection, and yet has
+/// to take its end for one, and not for a packet out of place.
+pub const CONNTRACK_LIBERAL: &str = "net.netfilter.nf_conntrack_tcp_be_liberal";
+
+/// What is behind a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// One pod: the device is the node's end of its link.
+    Pod,
+    /// Other nodes.
+    Nodes,
+}
+
+/// Packets, since the programs were loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// They were led past the stack.
+    pub forwarded: u64,
+    /// They were sent through the stack to prove a flow.
+    pub probed: u64,
+    /// Of those, the ones that came out unchanged.
+    pub proven: u64,
+}
+
+/// The programs, loaded.
+pub struct FastPath {
+    enter: ProgramFd,
+    to_pod: ProgramFd,
+    to_node: ProgramFd,
+    permits: Mutex<Array<MapData, u32>>,
+    counters: PerCpuArray<MapData, u64>,
+}
+
+impl fmt::Debug for FastPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FastPath").field("passed", &self.passed()).finish_non_exhaustive()
+    }
+}
+
+impl FastPath {
+    /// Loads the programs; nothing passes by them yet.
+    ///
+    /// # Errors
+    /// Where the kernel has no eBPF or refuses them, for lack of a permission or of a feature.
+    pub fn load() -> Result<Self, FastPathError> {
+        let mut ebpf = Ebpf::load(OBJECT)?;
+        let [enter, to_pod, to_node] = [ENTER, TO_POD, TO_NODE].map(|name| load(&mut ebpf, name));
+        let permits = Array::try_from(map(&mut ebpf, PERMITS)?)?;
+        let counters = PerCpuArray::try_from(map(&mut ebpf, COUNTERS)?)?;
+        Ok(Self { enter: enter?, to_pod: to_pod?, to_node: to_node?, permits: Mutex::new(permits), counters })
+    }
+
+    /// Puts the programs at a device of the calling thread's namespace, in place of those that another process left there. Whether
+    /// they were not there yet; where there is no such device, nothing is done.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn attach(&self, device: &LinkName, behind: Behind) -> Result<bool, FastPathError> {
+        let Some(place) = Place::find(device) else { return Ok(false) };
+        let leave = match behind {
+            Behind::Pod => &self.to_pod,
+            Behind::Nodes => &self.to_node,
+        };
+        // What proves flows comes first and what uses the proofs last.
+        let parts = [(Hook::Egress, leave), (Hook::Ingress, &self.enter)];
+        parts
+            .into_iter()
+            .try_fold(false, |anew, (hook, program)| Ok(place.put(hook, program.as_fd())? | anew))
+            .map_err(|source| FastPathError::Attach { device: device.clone(), source })
+    }
+
+    /// Ends all proofs: the next packet of every flow passes the stack. To be called whenever the stack would treat a connection in
+    /// another way from now on: a route, a pod that leaves, a limit, a rule.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn relearn(&self) -> Result<(), FastPathError> {
+        let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
+        let permit = permits.get(&0, 0)?;
+        Ok(permits.set(0, permit.wrapping_add(1), 0)?)
+    }
+
+    /// What passed so far.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn passed(&self) -> Result<Passed, FastPathError> {
+        let of = |counter: Counter| Ok::<_, MapError>(self.counters.get(&(counter as u32), 0)?.iter().sum());
+        Ok(Passed { forwarded: of(Counter::Forwarded)?, probed: of(Counter::Probed)?, proven: of(Counter::Proven)? })
+    }
+}
+
+/// Takes the programs away from a device of the calling thread's namespace, whoever put them there. Whether there were any.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn detach(device: &LinkName) -> Result<bool, FastPathError> {
+    let Some(place) = Place::find(device) else { return Ok(false) };
+    [Hook::Ingress, Hook::Egress]
+        .into_iter()
+        .try_fold(false, |any, hook| Ok(place.clear(hook)? | any))
+        .map_err(|source| FastPathError::Detach { device: device.clone(), source })
+}
+
+/// Whether the programs are at a device of the calling thread's namespace, whoever put them there.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn is_attached(device: &LinkName) -> Result<bool, FastPathError> {
+    let Some(place) = Place::find(device) else { return Ok(false) };
+    [Hook::Ingress, Hook::Egress]
+        .into_iter()
+        .try_fold(true, |all, hook| Ok(place.has(hook)? && all))
+        .map_err(|source| FastPathError::Look { device: device.clone(), source })
+}
+
+fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<ProgramFd, FastPathError> {
+    let missing = || FastPathError::Missing { name };
+    let program: &mut SchedClassifier = ebpf.program_mut(name).ok_or_else(missing)?.try_into()?;
+    program.load()?;
+    program.fd()?.try_clone().map_err(FastPathError::Descriptor)
+}
+
+fn map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, FastPathError> {
+    ebpf.take_map(name).ok_or(FastPathError::Missing { name })
+}
+
+/// Why packets pass the stack only.
+#[derive(Debug, thiserror::Error)]
+pub enum FastPathError {
+    /// The kernel did not take the programs' maps.
+    #[error("cannot load the programs of the fast path")]
+    Load(#[from] EbpfError),
+    /// The kernel did not take a program.
+    #[error("cannot load a program of the fast path")]
+    Program(#[from] ProgramError),
+    /// The process can have no descriptor more.
+    #[error("cannot keep a program of the fast path")]
+    Descriptor(#[source] io::Error),
+    /// A map cannot be read or written.
+    #[error("cannot use a map of the fast path")]
+    Map(#[from] MapError),
+    /// The compiled object is not what this program was built for.
+    #[error("the fast path has no {name}")]
+    Missing {
+        /// The program or map.
+        name: &'static str,
+    },
+    /// The programs cannot be put at a device.
+    #[error("cannot put the fast path at {device}")]
+    Attach {
+        /// The device.
+        device: LinkName,
+        /// Why.
+        source: io::Error,
+    },
+    /// The programs cannot be taken away from a device.
+    #[error("cannot take the fast path away from {device}")]
+    Detach {
+        /// The device.
+        device: LinkName,
+        /// Why.
+        source: io::Error,
+    },
+    /// It cannot be told which programs are at a device.
+    #[error("cannot tell whether the fast path is at {device}")]
+    Look {
+        /// The device.
+        device: LinkName,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+#[cfg(test)]
+mod tests;

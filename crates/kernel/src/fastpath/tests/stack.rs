@@ -1,0 +1,132 @@
+//! What is the stack's stays the stack's.
+
+use super::*;
+
+#[test]
+fn connections_that_are_translated_never_pass_by_the_stack() {
+    let lab = Lab::new("nat", 2);
+    let mut stream = tcp(&lab.pods[1], NODE, PORT);
+    let socket = udp(&lab.pods[1], NODE, PORT);
+    let passed = lab.forwarded(|| {
+        round_trips(&mut stream);
+        datagrams(&socket, 16);
+    });
+    assert_eq!(passed, 0);
+    assert!(lab.fast_path.passed().unwrap().probed > 0, "the programs saw it");
+}
+
+/// Both have the same addresses and ports on their way to the pod, so that the stack gives the later one another port.
+#[test]
+fn a_direct_and_a_translated_connection_of_one_port_do_not_mix() {
+    let lab = Lab::new("clash", 2);
+    for (port, direct_first) in [(5000, true), (5001, false)] {
+        let direct = || tcp_from(&lab.pods[1], port, v4(1), 80);
+        let translated = || tcp_from(&lab.pods[1], port, NODE, PORT);
+        let (mut direct, mut translated) = if direct_first {
+            let first = direct();
+            (first, translated())
+        } else {
+            let first = translated();
+            (direct(), first)
+        };
+        for _ in 0..3 {
+            round_trips(&mut direct);
+            assert_eq!(lab.forwarded(|| round_trips(&mut translated)), 0, "translated");
+        }
+    }
+    // The same by UDP, where a datagram shows less of what it belongs to.
+    for (port, direct_first) in [(6000, true), (6001, false)] {
+        let socket = lab.pods[1].run(|| UdpSocket::bind(("0.0.0.0", port))).unwrap().unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        for round in 0..ROUND_TRIPS {
+            let peers = [SocketAddr::from((v4(1), 80)), SocketAddr::from((NODE, PORT))];
+            let peer = peers[usize::from((round % 2 == 0) != direct_first)];
+            socket.send_to(&[round as u8], peer).unwrap();
+            let mut came = [0; 8];
+            let (length, from) = socket.recv_from(&mut came).unwrap();
+            assert_eq!((&came[..length], from), (&[round as u8][..], peer));
+        }
+    }
+}
+
+#[test]
+fn connection_tracking_sees_how_a_connection_begins_and_ends() {
+    let lab = Lab::new("ends", 2);
+    let mut stream = tcp(&lab.pods[0], v4(2), 80);
+    assert!(lab.forwarded(|| round_trips(&mut stream)) >= NEARLY_ALL);
+    assert!(lab.tracked().contains(" ESTABLISHED "), "{}", lab.tracked());
+    // Much more than a window of data that it does not see.
+    let mut buffer = vec![0; 4 << 20];
+    thread::scope(|scope| {
+        let mut sender = stream.try_clone().unwrap();
+        scope.spawn(move || sender.write_all(&vec![0; 4 << 20]).unwrap());
+        stream.read_exact(&mut buffer).unwrap();
+    });
+    drop(stream);
+    eventually("the entry is of a closed connection", || lab.tracked().contains(" TIME_WAIT "));
+}
+
+#[test]
+fn who_sends_as_another_is_dropped_as_ever() {
+    let lab = Lab::new("spoof", 3);
+    let server = lab.pods[1].run(|| UdpSocket::bind("10.0.0.2:4000")).unwrap().unwrap();
+    let sender = |pod: &TestNs| {
+        let socket = pod.run(|| UdpSocket::bind("10.0.0.1:4001")).unwrap().unwrap();
+        socket.connect("10.0.0.2:4000").unwrap();
+        socket
+    };
+    let honest = sender(&lab.pods[0]);
+    let passed = lab.forwarded(|| {
+        for _ in 0..20 {
+            honest.send(b"?").unwrap();
+            server.recv(&mut [0; 8]).unwrap();
+        }
+    });
+    assert!(passed > 10);
+    lab.pods[2].command("ip addr add 10.0.0.1/32 dev eth0");
+    let liar = sender(&lab.pods[2]);
+    for _ in 0..20 {
+        liar.send(b"!").unwrap();
+    }
+    silent(&server);
+    lab.pods[0].command("ip link set eth0 address 02:00:00:00:00:99");
+    for _ in 0..20 {
+        honest.send(b"!").unwrap();
+    }
+    silent(&server);
+}
+
+#[test]
+fn a_packet_whose_time_is_over_ends_at_the_node() {
+    let lab = Lab::new("hops", 2);
+    let socket = udp(&lab.pods[0], v4(2), 80);
+    socket.set_ttl(3).unwrap();
+    assert!(lab.forwarded(|| datagrams(&socket, 16)) >= NEARLY_ALL);
+    socket.set_ttl(1).unwrap();
+    let passed = lab.forwarded(|| {
+        socket.send(b"?").unwrap();
+        silent(&socket);
+    });
+    assert_eq!(passed, 0);
+}
+
+/// What the stack would do otherwise by now is done after `relearn`, and after a lease at the latest.
+#[test]
+fn a_way_that_is_closed_is_closed_for_established_flows_too() {
+    let lab = Lab::new("closed", 2);
+    let socket = udp(&lab.pods[0], v4(2), 80);
+    datagrams(&socket, 16);
+    let mut host = RtSocket::open_in(&lab.netns).unwrap();
+    pod_interface::cut_off(&mut host, v4(2)).unwrap();
+    let passed = lab.forwarded(|| socket.send(b"?").map(drop).unwrap());
+    assert!(passed >= 1, "the proof holds for a while");
+    socket.recv(&mut [0; 8]).unwrap();
+    lab.fast_path.relearn().unwrap();
+    let passed = lab.forwarded(|| {
+        for _ in 0..20 {
+            let _ = socket.send(b"?");
+        }
+    });
+    assert_eq!(passed, 0);
+    drop(host);
+}
