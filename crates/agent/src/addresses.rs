@@ -1,5 +1,6 @@
-//! Which address a sandbox gets: `planner::ipam` decides, the journal remembers, the API server arbitrates blocks.
+//! Which addresses a sandbox gets: `planner::ipam` decides, the journal remembers, the API server arbitrates blocks.
 
+mod assign;
 mod lending;
 mod publish;
 
@@ -8,32 +9,23 @@ use std::{
     net::IpAddr,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use kube::Client;
-use podnet_client::blocks::{BlockError, Blocks, Claim};
-use podnet_model::{BlockCidr, Change, NodeName, PodKey};
-use podnet_planner::ipam::{
-    AllocationRequest, ClaimCandidate, Decision, Handle, Holder, IpamConfig, IpamError, JournalRecord, LoanCandidate,
-    Moment, NodeIpam, Wish,
-};
-use tokio::{sync::Notify, time::timeout};
-use tracing::{info, warn};
+use podnet_client::blocks::Blocks;
+use podnet_model::{BlockCidr, Change, Family, NodeName, PodKey};
+use podnet_planner::ipam::{Handle, Holder, IpamConfig, JournalRecord, Moment, NodeIpam, Release};
+use tokio::sync::Notify;
+use tracing::warn;
+
+use assign::One;
+pub use assign::{AssignError, Given};
 
 use crate::{
     journal::{Journal, JournalError, Position},
     turns::Turns,
 };
-
-/// How long a request may wait for a block, its own claim and others' before it: the API server is near, and the runtime waits.
-const CLAIM_PATIENCE: Duration = Duration::from_secs(10);
-/// How long a pod may wait for the address that it had before.
-const STICKY_PATIENCE: Duration = Duration::from_secs(3);
-/// For the question who holds an address that cannot be given.
-const HOLDER_PATIENCE: Duration = Duration::from_secs(3);
-/// Claims for one assignment. Each lost one means that another node was faster.
-const CLAIMS: usize = 16;
 
 /// Why the addresses cannot be restored.
 #[derive(Debug, thiserror::Error)]
@@ -41,34 +33,6 @@ pub enum OpenError {
     /// The journal cannot be read.
     #[error(transparent)]
     Journal(#[from] JournalError),
-}
-
-/// Why there is no address.
-#[derive(Debug, thiserror::Error)]
-pub enum AssignError {
-    /// The rules say no.
-    #[error(transparent)]
-    Ipam(#[from] IpamError),
-    /// The journal cannot be written.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// A block is needed, and the API server cannot be asked for one.
-    #[error("the blocks of this node are used up and no further one can be claimed")]
-    Claim(#[from] BlockError),
-    /// A block is needed, and the API server does not answer.
-    #[error("the blocks of this node are used up, and the API server did not answer within {} s", CLAIM_PATIENCE.as_secs())]
-    Silent,
-    /// An address is to be borrowed, and the owner of the block says nothing.
-    #[error("node {owner} was asked for an address of its block {block}, and did not answer in time")]
-    Unanswered {
-        /// Whose block it is.
-        owner: NodeName,
-        /// The block.
-        block: BlockCidr,
-    },
-    /// Other nodes were faster, again and again.
-    #[error("other nodes claimed {CLAIMS} blocks in a row before this one could; try again")]
-    Outrun,
 }
 
 /// The addresses of this node.
@@ -96,15 +60,6 @@ pub struct Addresses {
     loan_freed: Notify,
     broken: Notify,
     runtime: tokio::runtime::Handle,
-}
-
-/// An address that was given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Given {
-    /// The address.
-    pub addr: IpAddr,
-    /// It was given by this call; otherwise the handle held it already.
-    pub anew: bool,
 }
 
 impl Addresses {
@@ -150,84 +105,25 @@ impl Addresses {
         self.note_block(change);
     }
 
-    /// Gives an address, durable when this returns. The same handle gets the same address again. It waits for the disk and, where a
-    /// block is needed, for the API server: not for async code.
-    ///
-    /// # Errors
-    ///
-    /// When there is none to give, or it cannot be remembered.
-    pub fn assign(&self, request: &AllocationRequest<'_>) -> Result<Given, AssignError> {
-        let kept = request.wish.sticky.as_ref().and_then(|_| self.ipam().sticky_address(&request.pod));
-        let Some(kept) = kept.filter(|_| request.wish.addrs.is_empty()) else {
-            return self.assign_by(request, Instant::now() + CLAIM_PATIENCE).map_err(|error| self.naming_holder(error));
-        };
-        match self.assign_by(request, Instant::now() + STICKY_PATIENCE) {
-            Err(error) if !matches!(error, AssignError::Journal(_)) => {
-                // Better another address than none: the node that has its block may be dead.
-                let error = &error as &dyn std::error::Error;
-                warn!(pod = %request.pod, %kept, error, "pod does not get the address that it had before, but another");
-                let wish = Wish { sticky: None, ..request.wish.clone() };
-                self.assign(&AllocationRequest { wish: &wish, ..request.clone() })
-            }
-            assigned => assigned,
-        }
-    }
-
     /// Whether the next pod of this name is to have `addr` again, where it is sticky.
     #[must_use]
     pub fn keeps(&self, pod: &PodKey, addr: IpAddr) -> bool {
         self.ipam().keeps(pod, addr)
     }
 
-    /// Who has an address of another node's block only the API server knows; a pod's events are to say it.
-    fn naming_holder(&self, error: AssignError) -> AssignError {
-        let AssignError::Ipam(IpamError::OwnedElsewhere { addr, block, .. }) = &error else { return error };
-        let found = self.blocks.holder(BlockCidr((*block).into()), *addr);
-        match self.runtime.block_on(async { timeout(HOLDER_PATIENCE, found).await }) {
-            Ok(Ok(Some(pod))) => AssignError::Ipam(IpamError::Held { addr: *addr, pod }),
-            _ => error,
-        }
+    /// The address of a family that the pod of this name had before.
+    #[must_use]
+    pub fn sticky(&self, pod: &PodKey, family: Family) -> Option<IpAddr> {
+        self.ipam().sticky_address(pod, family)
     }
 
-    /// One deadline for all that this request waits for, so that a silent API server does not keep others from being served.
-    fn assign_by(&self, request: &AllocationRequest<'_>, deadline: Instant) -> Result<Given, AssignError> {
-        let mut unanswered = None;
-        for _ in 0..CLAIMS {
-            match self.try_assign(request) {
-                Ok(Outcome::Assigned(given)) => return Ok(given),
-                Ok(Outcome::Borrow(from)) => match self.borrow(request, &from, deadline) {
-                    Ok(Some(given)) => return Ok(given),
-                    Ok(None) => continue,
-                    // Another node may have an address, and is asked next.
-                    Err(error @ AssignError::Unanswered { .. }) if from.addr.is_none() && Instant::now() < deadline => {
-                        unanswered = Some(error);
-                        continue;
-                    }
-                    Err(error) => return Err(error),
-                },
-                Ok(Outcome::NeedBlock(_)) => {}
-                Err(error @ AssignError::Ipam(IpamError::Full { .. })) => return Err(unanswered.unwrap_or(error)),
-                Err(error) => return Err(error),
-            }
-            let Some(_turn) = self.claiming.take_until((), deadline) else { return Err(AssignError::Silent) };
-            // Whoever had the turn before may have claimed a block with room for this one.
-            match self.try_assign(request)? {
-                Outcome::Assigned(given) => return Ok(given),
-                Outcome::NeedBlock(candidate) => self.claim(candidate.cidr, deadline)?,
-                // Asked without the turn: it may take long, and other requests may find room.
-                Outcome::Borrow(_) => {}
-            }
-        }
-        Err(AssignError::Outrun)
-    }
-
-    /// Frees what the handle holds, durable when this returns; none where it holds nothing.
+    /// Frees all that the handle holds, durable when this returns.
     ///
     /// # Errors
     ///
     /// When it cannot be remembered. It is freed in memory then, and the next call that writes tells the journal.
-    pub fn release(&self, handle: &Handle) -> Result<Option<IpAddr>, JournalError> {
-        Ok(self.release_all(std::slice::from_ref(handle))?.into_iter().next().flatten())
+    pub fn release(&self, handle: &Handle) -> Result<Vec<IpAddr>, JournalError> {
+        Ok(self.release_all(std::slice::from_ref(handle))?.pop().unwrap_or_default())
     }
 
     /// As [`Addresses::release`] for many, with one wait for the disk.
@@ -235,11 +131,34 @@ impl Addresses {
     /// # Errors
     ///
     /// As there.
-    pub fn release_all(&self, handles: &[Handle]) -> Result<Vec<Option<IpAddr>>, JournalError> {
+    pub fn release_all(&self, handles: &[Handle]) -> Result<Vec<Vec<IpAddr>>, JournalError> {
+        let free = |ipam: &mut NodeIpam, at| handles.iter().map(|handle| ipam.release(handle, at)).collect();
+        self.freeing(free)
+    }
+
+    /// Frees some of the addresses that the handle holds: those of an ADD that failed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Addresses::release`].
+    pub fn give_back(&self, handle: &Handle, addrs: &[IpAddr]) -> Result<(), JournalError> {
+        if addrs.is_empty() {
+            return Ok(());
+        }
+        let free = |ipam: &mut NodeIpam, at| {
+            let families = addrs.iter().map(Family::of);
+            vec![families.filter_map(|family| ipam.release_one(handle, family, at)).collect()]
+        };
+        self.freeing(free).map(|_| ())
+    }
+
+    fn freeing(
+        &self,
+        free: impl FnOnce(&mut NodeIpam, Moment) -> Vec<Vec<Release>>,
+    ) -> Result<Vec<Vec<IpAddr>>, JournalError> {
         let (position, released) = {
             let mut ipam = self.ipam();
-            let at = now();
-            let released: Vec<_> = handles.iter().map(|handle| ipam.release(handle, at)).collect();
+            let released = free(&mut ipam, now());
             let records: Vec<_> = released.iter().flatten().flat_map(|release| release.records.clone()).collect();
             let position = self.append(&records).inspect_err(|_| {
                 self.unsaved().extend(records.iter().map(JournalRecord::to_line));
@@ -254,19 +173,22 @@ impl Addresses {
                 self.loan_freed.notify_one();
             }
         }
-        Ok(released.into_iter().map(|release| release.map(|release| release.addr.0)).collect())
+        let addrs = |releases: Vec<Release>| releases.iter().map(|release| release.addr.0).collect();
+        Ok(released.into_iter().map(addrs).collect())
     }
 
-    /// The address that the handle holds.
+    /// The addresses that the handle holds, that of IPv4 first.
     #[must_use]
-    pub fn of(&self, handle: &Handle) -> Option<IpAddr> {
-        self.ipam().address_of(handle).map(|addr| addr.0)
+    pub fn of(&self, handle: &Handle) -> Vec<IpAddr> {
+        self.ipam().addresses_of(handle).into_iter().map(|addr| addr.0).collect()
     }
 
     /// Everything on this node that holds an address.
     #[must_use]
     pub fn handles(&self) -> Vec<Handle> {
-        self.holders().into_iter().map(|(_, holder)| holder.handle).collect()
+        // Once each, though it may hold two.
+        let handles: BTreeSet<Handle> = self.holders().into_iter().map(|(_, holder)| holder.handle).collect();
+        handles.into_iter().collect()
     }
 
     /// Every address that something on this node holds, and for whom.
@@ -280,54 +202,6 @@ impl Addresses {
     /// Waits until the journal takes nothing more; only a restart, which reads what is really there, helps then.
     pub async fn journal_broken(&self) {
         self.broken.notified().await;
-    }
-
-    fn try_assign(&self, request: &AllocationRequest<'_>) -> Result<Outcome, AssignError> {
-        let (position, assignment) = {
-            let mut ipam = self.ipam();
-            match ipam.allocate(request, now())? {
-                Decision::NeedBlock(candidate) => return Ok(Outcome::NeedBlock(candidate)),
-                Decision::Borrow(from) => return Ok(Outcome::Borrow(from)),
-                Decision::Assigned(assignment) => match self.append(&assignment.records) {
-                    Ok(position) => (position, assignment),
-                    Err(error) => {
-                        // Not written down, so never given: the memory must not hold what a restart would forget.
-                        if !assignment.records.is_empty() {
-                            ipam.release(&request.handle, now());
-                        }
-                        return Err(error.into());
-                    }
-                },
-            }
-        };
-        self.sync(position)?;
-        let anew = !assignment.records.is_empty();
-        if anew {
-            self.changed(assignment.block);
-        }
-        Ok(Outcome::Assigned(Given { addr: assignment.addr.0, anew }))
-    }
-
-    fn claim(&self, cidr: BlockCidr, deadline: Instant) -> Result<(), AssignError> {
-        let patience = deadline.saturating_duration_since(Instant::now());
-        let claim = self.blocks.claim(cidr, block_size(cidr));
-        let claim = self.runtime.block_on(async { timeout(patience, claim).await });
-        match claim.map_err(|_| AssignError::Silent)?? {
-            Claim::Ours => {
-                info!(%cidr, "block claimed");
-                let position = {
-                    let mut ipam = self.ipam();
-                    let records = ipam.block_claimed(cidr);
-                    self.append(&records)?
-                };
-                self.sync(position)?;
-            }
-            Claim::Theirs(owner) => {
-                info!(%cidr, ?owner, "block is another node's");
-                self.ipam().block_lost(cidr, owner);
-            }
-        }
-        Ok(())
     }
 
     /// Writes the records, after those that wait to be written. Call it under the lock of `ipam`, which orders them.
@@ -369,12 +243,6 @@ impl Addresses {
     fn unsaved(&self) -> MutexGuard<'_, Vec<String>> {
         self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-enum Outcome {
-    Assigned(Given),
-    NeedBlock(ClaimCandidate),
-    Borrow(LoanCandidate),
 }
 
 fn block_size(cidr: BlockCidr) -> u32 {

@@ -14,6 +14,7 @@ mod records;
 mod remove;
 pub mod rules;
 mod undertaker;
+mod wished;
 
 use std::{
     net::IpAddr,
@@ -59,17 +60,17 @@ pub struct Attachments {
     limit_rules: LimitRules,
 }
 
-/// A pod that got its address: the cluster is told later.
+/// A pod that got its addresses: the cluster is told later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
     /// The pod.
     pub pod: PodKey,
     /// Its uid.
     pub uid: Arc<str>,
-    /// Its address.
-    pub addr: IpAddr,
-    /// Whose pod it is, where the next pod of this name is to have the address again.
-    pub sticky: Option<StickyOwner>,
+    /// Its addresses, that of IPv4 first.
+    pub addrs: Vec<IpAddr>,
+    /// Whose pod it is, and which of its addresses the next pod of this name is to have again.
+    pub sticky: Option<(StickyOwner, Vec<IpAddr>)>,
 }
 
 impl Attachments {
@@ -91,12 +92,12 @@ impl Attachments {
         Self { addresses, pods, view, sockets, attached, tombstones, records, turns, undertaker, limit_rules }
     }
 
-    fn interface(&self, netns: NetNs, attachment: &Attachment, addr: IpAddr, pod_mac: Mac) -> PodInterface {
+    fn interface(&self, netns: NetNs, attachment: &Attachment, addr: Vec<IpAddr>, pod_mac: Mac) -> PodInterface {
         PodInterface {
             netns,
             container_ifname: attachment.ifname.as_str().into(),
             host_ifname: attachment.host_ifname.clone(),
-            addr: vec![addr],
+            addr,
             routes: Vec::new(),
             mtu: self.pods.mtu(&attachment.host_ifname).unwrap_or_else(|| self.pods.wanted_mtu()),
             pod_mac,
@@ -185,7 +186,7 @@ impl Attachment {
         podnet_planner::attachments::Attached {
             device: self.host_ifname.clone(),
             mac: record.mac,
-            addrs: vec![record.addr],
+            addrs: record.addrs.clone(),
             ports: record.ports.clone(),
         }
     }
@@ -203,11 +204,12 @@ fn missing_namespace(request: &Request) -> Failure {
     )
 }
 
-/// A pod's Ethernet address is made of its IPv4 address: whoever reads a capture sees who it is.
-fn pod_mac(addr: IpAddr) -> Mac {
-    let tail = match addr {
-        IpAddr::V4(addr) => addr.octets(),
-        IpAddr::V6(addr) => {
+/// A pod's Ethernet address is made of its first address, that of IPv4 where it has one: whoever reads a capture sees who it is.
+fn pod_mac(addrs: &[IpAddr]) -> Mac {
+    let tail = match addrs.first() {
+        None => [0; 4],
+        Some(IpAddr::V4(addr)) => addr.octets(),
+        Some(IpAddr::V6(addr)) => {
             let [.., a, b, c, d] = addr.octets();
             [a, b, c, d]
         }

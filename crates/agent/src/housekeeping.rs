@@ -155,11 +155,10 @@ impl Housekeeping {
     async fn publish_pods(&self, mut attached: mpsc::Receiver<Attached>) -> Infallible {
         while let Some(pod) = attached.recv().await {
             for attempt in 1..=PUBLISH_ATTEMPTS {
-                let addrs = [pod.addr];
                 let published = async {
-                    node::publish_pod_address(&self.client, &pod.pod, &pod.uid, &addrs).await?;
+                    node::publish_pod_address(&self.client, &pod.pod, &pod.uid, &pod.addrs).await?;
                     match &pod.sticky {
-                        Some(owner) => node::publish_sticky_address(&self.client, &pod.pod, owner, pod.addr).await,
+                        Some((owner, kept)) => node::publish_sticky_address(&self.client, &pod.pod, owner, kept).await,
                         None => Ok(()),
                     }
                 };

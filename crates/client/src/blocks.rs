@@ -5,7 +5,7 @@
 
 mod loans;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use kube::{
     Api, Client, ResourceExt,
@@ -121,7 +121,7 @@ impl Blocks {
     /// # Errors
     ///
     /// When the API server cannot be reached.
-    pub async fn holder(&self, cidr: BlockCidr, addr: Ipv4Addr) -> Result<Option<PodKey>, kube::Error> {
+    pub async fn holder(&self, cidr: BlockCidr, addr: IpAddr) -> Result<Option<PodKey>, kube::Error> {
         let block = self.blocks.get_opt(&block_name(cidr)).await?;
         Ok(block.and_then(|block| loans::holder(&block.spec, addr)))
     }

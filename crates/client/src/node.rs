@@ -69,7 +69,7 @@ pub async fn internal_ip(client: &Client, node: &NodeName) -> IpAddr {
     }
 }
 
-/// Publishes a pod's address in the annotations that Calico's tools read (`cni.projectcalico.org/podIP` and `podIPs`). The uid makes
+/// Publishes a pod's addresses in the annotations that Calico's tools read (`cni.projectcalico.org/podIP` and `podIPs`). The uid makes
 /// sure that it is still that pod.
 ///
 /// # Errors
@@ -97,7 +97,7 @@ pub async fn publish_pod_address(
     }
 }
 
-/// Keeps a pod's address for the next pod of its name.
+/// Keeps a pod's addresses for the next pod of its name.
 ///
 /// # Errors
 ///
@@ -106,10 +106,10 @@ pub async fn publish_sticky_address(
     client: &Client,
     pod: &PodKey,
     owner: &StickyOwner,
-    addr: IpAddr,
+    addrs: &[IpAddr],
 ) -> Result<(), kube::Error> {
     let api = Api::<StickyAddress>::namespaced(client.clone(), pod.namespace.as_str());
-    let mut object = StickyAddress::of(pod, owner, &addr.to_string());
+    let mut object = StickyAddress::of(pod, owner, addrs);
     match api.get_opt(&pod.name).await? {
         Some(found) if found.spec == object.spec && found.owner_references() == object.owner_references() => Ok(()),
         Some(found) => {

@@ -323,7 +323,7 @@ impl From<Removal> for Change {
             Removal::IpamSettings => Self::IpamSettings(None),
             Removal::NetConf(namespace) => Self::NetConf(namespace, None),
             Removal::Felix => Self::Felix(None),
-            Removal::Sticky(key) => Self::Sticky(key, None),
+            Removal::Sticky(key) => Self::Sticky(key, Vec::new()),
         }
     }
 }

@@ -1,16 +1,58 @@
 //! IPAM blocks: the unit in which nodes own addresses and routes are made.
 
-use std::{fmt, net::Ipv4Addr, sync::Arc};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::NodeName;
+use crate::{Family, NodeName};
 
 /// The range of a block, its identity in the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct BlockCidr(pub IpNet);
+
+impl BlockCidr {
+    /// How many addresses it has, all of which pods can have: they are host routes, so that the first and the last are as good as any
+    /// other.
+    #[must_use]
+    pub fn size(self) -> usize {
+        1_usize.checked_shl(u32::from(self.0.max_prefix_len() - self.0.prefix_len())).unwrap_or(usize::MAX)
+    }
+
+    /// The address at a place in it, from 0; none beyond its end.
+    #[must_use]
+    pub fn nth(self, offset: usize) -> Option<IpAddr> {
+        let addr = match self.0.network() {
+            IpAddr::V4(first) => Ipv4Addr::from(u32::from(first).checked_add(u32::try_from(offset).ok()?)?).into(),
+            IpAddr::V6(first) => Ipv6Addr::from(u128::from(first).checked_add(u128::try_from(offset).ok()?)?).into(),
+        };
+        self.0.contains(&addr).then_some(addr)
+    }
+
+    /// An address's place in it, from 0; none for one that is not of it.
+    #[must_use]
+    pub fn offset_of(self, addr: IpAddr) -> Option<usize> {
+        if !self.0.contains(&addr) {
+            return None;
+        }
+        match (self.0.network(), addr) {
+            (IpAddr::V4(first), IpAddr::V4(addr)) => usize::try_from(u32::from(addr) - u32::from(first)).ok(),
+            (IpAddr::V6(first), IpAddr::V6(addr)) => usize::try_from(u128::from(addr) - u128::from(first)).ok(),
+            _ => None,
+        }
+    }
+
+    /// Its family.
+    #[must_use]
+    pub const fn family(self) -> Family {
+        Family::of_net(&self.0)
+    }
+}
 
 impl fmt::Display for BlockCidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,9 +79,7 @@ impl Block {
     /// A block of which nothing is lent or asked, all of whose addresses are free.
     #[must_use]
     pub fn new(cidr: BlockCidr, owner: Option<NodeName>) -> Self {
-        let bits = u32::from(cidr.0.max_prefix_len() - cidr.0.prefix_len());
-        let free = 1_usize.checked_shl(bits).unwrap_or(usize::MAX);
-        Self { cidr, owner, free, loans: Vec::new(), is_asked: false }
+        Self { cidr, owner, free: cidr.size(), loans: Vec::new(), is_asked: false }
     }
 }
 
@@ -47,7 +87,7 @@ impl Block {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Loan {
     /// The address.
-    pub addr: Ipv4Addr,
+    pub addr: IpAddr,
     /// The node that the pod is on.
     pub node: NodeName,
     /// What the address is freed by.

@@ -1,6 +1,6 @@
 //! One change of the cluster's state.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use crate::{
     Block, BlockCidr, EndpointSlice, Felix, IpamSettings, Namespace, NamespaceScope, NetConf, Node, NodeName, Pod,
@@ -26,8 +26,8 @@ pub enum Change {
     Namespace(Namespace, Option<NamespaceScope>),
     /// An IPReservation, by its name.
     Reservation(Arc<str>, Option<Reservation>),
-    /// A StickyAddress: the address that a pod of this name gets again.
-    Sticky(PodKey, Option<Ipv4Addr>),
+    /// A StickyAddress: the addresses that a pod of this name gets again, at most one of each family.
+    Sticky(PodKey, Vec<IpAddr>),
     /// The IPAMConfig named `default`.
     IpamSettings(Option<IpamSettings>),
     /// The ConfigMap `kube-flannel-cfg` of a namespace.

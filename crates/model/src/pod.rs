@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use crate::{
-    NodeName, PodAddr, PodKey,
+    Dual, Family, NodeName, PodAddr, PodKey,
     labels::Labels,
     limits::{InvalidLimit, PodLimits},
 };
@@ -40,9 +40,9 @@ pub struct AddressRequest {
     pub addrs: Vec<IpAddr>,
     /// `ipAddrsNoIpam`: exactly these addresses, of no pool: somebody else keeps them apart.
     pub addrs_no_ipam: Vec<IpAddr>,
-    /// `ipv4pools`: pools by name or CIDR, in order of preference.
-    pub ipv4_pools: Vec<Arc<str>>,
-    /// `ipam.podnet.io/sticky`: the address that the pod of this name had before, for as long as this StatefulSet is there.
+    /// `ipv4pools` and `ipv6pools`: pools by name or CIDR, in order of preference.
+    pub pools: Dual<Vec<Arc<str>>>,
+    /// `ipam.podnet.io/sticky`: the addresses that the pod of this name had before, for as long as this StatefulSet is there.
     pub sticky: Option<StickyOwner>,
 }
 
@@ -63,8 +63,8 @@ pub enum InvalidRequest {
     TooMany {
         /// The annotation.
         annotation: &'static str,
-        /// `IPv4` or `IPv6`.
-        family: &'static str,
+        /// The family.
+        family: Family,
     },
     /// Two annotations that say the opposite.
     #[error("the annotations {first} and {second} cannot both be set")]
@@ -106,11 +106,13 @@ pub enum InvalidRequest {
         /// The entry.
         value: String,
     },
-    /// An entry is neither a pool's name nor an IPv4 range.
-    #[error("the annotation {annotation} lists {value:?}, which is neither the name of a pool nor an IPv4 range")]
+    /// An entry is neither a pool's name nor a range of the family.
+    #[error("the annotation {annotation} lists {value:?}, which is neither the name of a pool nor an {family} range")]
     Pool {
         /// The annotation.
         annotation: &'static str,
+        /// The family that the annotation is about.
+        family: Family,
         /// The entry.
         value: String,
     },

@@ -24,19 +24,22 @@ mod journal;
 mod ledger;
 mod lending;
 mod occupancy;
+mod places;
+mod pools;
 mod sticky;
 mod wish;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use podnet_model::{
-    Block, BlockCidr, Change, IpamSettings, Loan, Namespace, NetConf, NodeName, PodAddr, Pool, PoolName, labels::Labels,
+    Block, BlockCidr, Change, Family, IpamSettings, Loan, Namespace, NetConf, NodeName, PodAddr, Pool, PoolName,
+    labels::Labels,
 };
 
 pub use decision::{AllocationRequest, Assignment, ClaimCandidate, Decision, Release};
@@ -46,7 +49,7 @@ pub use journal::{Damage, JournalRecord, Replayed};
 pub use ledger::Holder;
 pub use lending::{LoanCandidate, LoanRequest};
 pub use occupancy::{Occupancy, OccupancyError};
-pub use wish::{PoolList, PoolSource, Wish};
+pub use wish::{NetworkWish, PoolList, PoolSource, Wish};
 
 use ledger::Ledger;
 use sticky::Sticky;
@@ -88,7 +91,7 @@ pub struct NodeIpam {
     nodes: BTreeSet<NodeName>,
     pools: BTreeMap<PoolName, Pool>,
     /// By IPReservation: ranges that only pods get who ask for an address of them.
-    reserved: BTreeMap<Arc<str>, Vec<Ipv4Net>>,
+    reserved: BTreeMap<Arc<str>, Vec<IpNet>>,
     /// Addresses that pods of these names get again, and others only when they ask for them.
     sticky: Sticky,
     settings: IpamSettings,
@@ -97,9 +100,9 @@ pub struct NodeIpam {
     pod_cidrs: Vec<IpNet>,
     part: Option<PoolName>,
     /// All blocks of the cluster and their owners, as far as the API told; this node's own are always among them.
-    known: BTreeMap<Ipv4Net, Known>,
+    known: BTreeMap<IpNet, Known>,
     /// Blocks that were given up here and may still be in the API.
-    leaving: BTreeSet<Ipv4Net>,
+    leaving: BTreeSet<IpNet>,
     /// Nodes that did not answer when they were asked for an address, and when that was.
     silent: BTreeMap<NodeName, Moment>,
     ledger: Ledger,
@@ -143,7 +146,7 @@ impl NodeIpam {
         }
     }
 
-    /// Takes over a change of a node, pool or block. IPv6 pools and blocks give no addresses yet.
+    /// Takes over a change of a node, pool or block.
     pub fn apply(&mut self, change: &Change) {
         match change {
             Change::Node(name, node) => {
@@ -160,17 +163,16 @@ impl NodeIpam {
             }
             Change::Pool(name, Some(pool)) => drop(self.pools.insert(name.clone(), pool.clone())),
             Change::Pool(name, None) => drop(self.pools.remove(name)),
-            Change::Block(BlockCidr(IpNet::V4(cidr)), block) => {
+            Change::Block(BlockCidr(cidr), block) => {
                 let known =
                     |block: &Block| Known { owner: block.owner.clone(), free: block.free, loans: block.loans.clone() };
                 self.take_block(*cidr, block.as_ref().map(known));
             }
             Change::Reservation(name, Some(reservation)) => {
-                self.reserved
-                    .insert(Arc::clone(name), reservation.ranges.iter().copied().filter_map(claims::v4).collect());
+                self.reserved.insert(Arc::clone(name), reservation.ranges.clone());
             }
             Change::Reservation(name, None) => drop(self.reserved.remove(name)),
-            Change::Sticky(pod, addr) => self.sticky.set(pod, *addr),
+            Change::Sticky(pod, addrs) => self.sticky.set(pod, addrs),
             Change::NetConf(namespace, conf) => {
                 match conf {
                     Some(conf) => drop(self.net_confs.insert(namespace.clone(), *conf)),
@@ -179,30 +181,31 @@ impl NodeIpam {
                 self.follow_flannel();
             }
             Change::IpamSettings(settings) => self.settings = settings.unwrap_or_default(),
-            Change::Block(..)
-            | Change::Pod(..)
-            | Change::Service(..)
-            | Change::Slice(..)
-            | Change::Namespace(..)
-            | Change::Felix(..) => {}
+            Change::Pod(..) | Change::Service(..) | Change::Slice(..) | Change::Namespace(..) | Change::Felix(..) => {}
         }
     }
 
-    /// Decides about a request. The same handle gets the same address, however often it asks.
+    /// Decides about a request for an address of a family, one of [`NodeIpam::families`]. The same handle gets the same address of it,
+    /// however often it asks.
     ///
     /// # Errors
     ///
     /// [`IpamError`] says why there is no address for this pod, in words for the pod's events.
-    pub fn allocate(&mut self, request: &AllocationRequest<'_>, now: Moment) -> Result<Decision, IpamError> {
-        if let Some(addr) = self.ledger.address_of(&request.handle) {
+    pub fn allocate(
+        &mut self,
+        request: &AllocationRequest<'_>,
+        family: Family,
+        now: Moment,
+    ) -> Result<Decision, IpamError> {
+        if let Some(addr) = self.ledger.address_of(&request.handle, family) {
             return Ok(Decision::Assigned(self.assignment(addr, Vec::new())));
         }
-        if let Some(addr) = wanted(&request.wish.addrs_no_ipam)? {
+        if let Some(addr) = wanted(&request.wish.addrs_no_ipam, family) {
             self.ensure_unheld(addr)?;
             return Ok(self.assign(addr, request));
         }
-        let before = request.wish.sticky.as_ref().and_then(|_| self.sticky.of(&request.pod));
-        if let Some(addr) = wanted(&request.wish.addrs)?.or(before) {
+        let before = request.wish.sticky.as_ref().and_then(|_| self.sticky.of(&request.pod, family));
+        if let Some(addr) = wanted(&request.wish.addrs, family).or(before) {
             return match self.room_for(addr) {
                 Ok(Some(candidate)) => Ok(Decision::NeedBlock(candidate)),
                 Ok(None) => Ok(self.assign(addr, request)),
@@ -213,47 +216,49 @@ impl NodeIpam {
                 Err(error) => Err(error),
             };
         }
-        let pools = self.pools_for(request.wish)?;
-        for (pool, range) in &pools {
-            if let Some(addr) = self.free_in(*range, now) {
+        let pools = self.pools_for(request.wish, family)?;
+        for pool in &pools {
+            if let Some(addr) = self.free_in(pool.cidr, now) {
                 return Ok(self.assign(addr, request));
             }
-            if let Some(cidr) = self.candidate(pool, *range) {
+            if let Some(cidr) = self.candidate(pool) {
                 return Ok(Decision::NeedBlock(ClaimCandidate { cidr, pool: pool.name.clone() }));
             }
         }
-        if let Some(addr) = pools.iter().find_map(|(_, range)| self.longest_rested_in(*range)) {
+        if let Some(addr) = pools.iter().find_map(|pool| self.longest_rested_in(pool.cidr)) {
             return Ok(self.assign(addr, request));
         }
         self.lender(&pools, now).map(Decision::Borrow).ok_or_else(|| self.full(&pools))
     }
 
-    /// Frees the handle's address, if it has one; the address then rests.
-    pub fn release(&mut self, handle: &Handle, now: Moment) -> Option<Release> {
-        let addr = self.ledger.address_of(handle)?;
-        let record = JournalRecord::Released { addr, handle: handle.clone(), at: now };
-        self.ledger.record(&record);
-        Some(Release { addr: PodAddr(addr.into()), block: self.block_of(addr), records: vec![record] })
+    /// Frees the handle's addresses, if it has any; they then rest.
+    pub fn release(&mut self, handle: &Handle, now: Moment) -> Vec<Release> {
+        Family::ALL.into_iter().filter_map(|family| self.release_one(handle, family, now)).collect()
     }
 
-    /// The address that a handle holds.
+    /// Frees the handle's address of one family, if it has one.
+    pub fn release_one(&mut self, handle: &Handle, family: Family, now: Moment) -> Option<Release> {
+        let addr = self.ledger.address_of(handle, family)?;
+        let record = JournalRecord::Released { addr, handle: handle.clone(), at: now };
+        self.ledger.record(&record);
+        Some(Release { addr: PodAddr(addr), block: self.block_of(addr), records: vec![record] })
+    }
+
+    /// The addresses that a handle holds, that of IPv4 first.
     #[must_use]
-    pub fn address_of(&self, handle: &Handle) -> Option<PodAddr> {
-        self.ledger.address_of(handle).map(|addr| PodAddr(addr.into()))
+    pub fn addresses_of(&self, handle: &Handle) -> Vec<PodAddr> {
+        self.ledger.addresses_of(handle).map(PodAddr).collect()
     }
 
     /// Who holds an address.
     #[must_use]
     pub fn holder(&self, addr: PodAddr) -> Option<&Holder> {
-        match addr.0 {
-            IpAddr::V4(addr) => self.ledger.held.get(&addr),
-            IpAddr::V6(_) => None,
-        }
+        self.ledger.held.get(&addr.0)
     }
 
     /// Everything that is held, in the order of addresses.
     pub fn holders(&self) -> impl Iterator<Item = (PodAddr, &Holder)> {
-        self.ledger.held.iter().map(|(addr, holder)| (PodAddr((*addr).into()), holder))
+        self.ledger.held.iter().map(|(addr, holder)| (PodAddr(*addr), holder))
     }
 
     /// Takes over the lines of a journal, oldest first, before anything else.
@@ -272,11 +277,11 @@ impl NodeIpam {
     }
 
     /// Who owns a block, as far as is known.
-    fn owner_of(&self, block: Ipv4Net) -> Option<&NodeName> {
+    fn owner_of(&self, block: IpNet) -> Option<&NodeName> {
         self.known.get(&block)?.owner.as_ref()
     }
 
-    fn assign(&mut self, addr: Ipv4Addr, request: &AllocationRequest<'_>) -> Decision {
+    fn assign(&mut self, addr: IpAddr, request: &AllocationRequest<'_>) -> Decision {
         let record = JournalRecord::Assigned {
             addr,
             handle: request.handle.clone(),
@@ -287,16 +292,16 @@ impl NodeIpam {
         Decision::Assigned(self.assignment(addr, vec![record]))
     }
 
-    fn assignment(&self, addr: Ipv4Addr, records: Vec<JournalRecord>) -> Assignment {
-        Assignment { addr: PodAddr(addr.into()), block: self.block_of(addr), records }
+    fn assignment(&self, addr: IpAddr, records: Vec<JournalRecord>) -> Assignment {
+        Assignment { addr: PodAddr(addr), block: self.block_of(addr), records }
     }
 
-    fn block_of(&self, addr: Ipv4Addr) -> Option<BlockCidr> {
-        self.ledger.block_of(addr).map(|cidr| BlockCidr(cidr.into()))
+    fn block_of(&self, addr: IpAddr) -> Option<BlockCidr> {
+        self.ledger.block_of(addr).map(BlockCidr)
     }
 
     /// An address of an own block in `range` that nobody holds and that has rested.
-    fn free_in(&self, range: Ipv4Net, now: Moment) -> Option<Ipv4Addr> {
+    fn free_in(&self, range: IpNet, now: Moment) -> Option<IpAddr> {
         let addrs = self.usable_blocks(range).flat_map(ledger::addresses);
         let mut free = addrs.filter(|addr| !self.ledger.held.contains_key(addr) && !self.is_reserved(*addr));
         free.find(|addr| match self.ledger.resting.get(addr) {
@@ -306,7 +311,7 @@ impl NodeIpam {
     }
 
     /// The address of an own block in `range` that has rested longest.
-    fn longest_rested_in(&self, range: Ipv4Net) -> Option<Ipv4Addr> {
+    fn longest_rested_in(&self, range: IpNet) -> Option<IpAddr> {
         let resting = self.usable_blocks(range).flat_map(|block| self.ledger.resting_in(block));
         resting
             .filter(|(addr, _)| !self.is_reserved(*addr))
@@ -315,22 +320,15 @@ impl NodeIpam {
     }
 
     /// Own blocks in `range`, but those that the API says are another's.
-    fn usable_blocks(&self, range: Ipv4Net) -> impl Iterator<Item = Ipv4Net> {
+    fn usable_blocks(&self, range: IpNet) -> impl Iterator<Item = IpNet> {
         let own = self.ledger.own.iter().filter(move |block| range.contains(*block));
         own.filter(|block| self.owner_of(**block) == Some(&self.node)).copied()
     }
 }
 
-/// The IPv4 address of those asked for.
-fn wanted(addrs: &[IpAddr]) -> Result<Option<Ipv4Addr>, IpamError> {
-    let mut wanted = None;
-    for addr in addrs {
-        match addr {
-            IpAddr::V4(addr) => wanted = Some(*addr),
-            IpAddr::V6(_) => return Err(IpamError::Family { addr: *addr }),
-        }
-    }
-    Ok(wanted)
+/// The address of a family among those asked for.
+fn wanted(addrs: &[IpAddr], family: Family) -> Option<IpAddr> {
+    addrs.iter().find(|addr| Family::of(addr) == family).copied()
 }
 
 #[cfg(test)]

@@ -2,23 +2,22 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     sync::{Arc, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
-use ipnet::IpNet;
 use podnet_client::blocks::{Answer, BlockError};
 use podnet_model::{
-    BlockCidr, Change, Loan, PodKey,
+    BlockCidr, Change, Family, Loan, PodKey,
     crd::{Ask, IPAMBlockSpec, LendingRequest},
 };
 use podnet_planner::ipam::{AllocationRequest, Handle, IpamError, LoanCandidate, LoanRequest};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::{Addresses, AssignError, Given, now};
+use super::{Addresses, AssignError, One, now};
 use crate::journal::JournalError;
 
 /// Between two looks at whether the owner answered.
@@ -44,7 +43,7 @@ impl Addresses {
         request: &AllocationRequest<'_>,
         from: &LoanCandidate,
         deadline: Instant,
-    ) -> Result<Option<Given>, AssignError> {
+    ) -> Result<Option<One>, AssignError> {
         let unanswered = || AssignError::Unanswered { owner: from.owner.clone(), block: from.block };
         let Some(_turn) = self.lending.take_until(request.handle.clone(), deadline) else { return Err(unanswered()) };
         let asked = LendingRequest {
@@ -65,8 +64,7 @@ impl Addresses {
             (Some(Answer::Lent(addr)), _) => self.keep_loan(addr, request).map(Some),
             (Some(Answer::Refused(Some(pod))), Some(addr)) => Err(IpamError::Held { addr, pod }.into()),
             (Some(_), Some(addr)) => {
-                let IpNet::V4(block) = from.block.0 else { return Err(unanswered()) };
-                Err(IpamError::OwnedElsewhere { addr, block, owner: from.owner.clone() }.into())
+                Err(IpamError::OwnedElsewhere { addr, block: from.block.0, owner: from.owner.clone() }.into())
             }
             (Some(_), None) => {
                 self.ipam().not_lent(from.block);
@@ -114,21 +112,20 @@ impl Addresses {
         Ok(None)
     }
 
-    fn keep_loan(&self, addr: Ipv4Addr, request: &AllocationRequest<'_>) -> Result<Given, AssignError> {
+    fn keep_loan(&self, addr: IpAddr, request: &AllocationRequest<'_>) -> Result<One, AssignError> {
         let position = {
             let mut ipam = self.ipam();
             let assignment = ipam.borrowed(addr, request);
             match self.append(&assignment.records) {
                 Ok(position) => position,
                 Err(error) => {
-                    ipam.release(&request.handle, now());
+                    ipam.release_one(&request.handle, Family::of(&addr), now());
                     return Err(error.into());
                 }
             }
         };
-        self.sync(position)?;
         info!(%addr, pod = %request.pod, "address borrowed");
-        Ok(Given { addr: IpAddr::V4(addr), anew: true })
+        Ok(One { addr, block: None, anew: true, position })
     }
 
     /// Notes that other nodes ask for addresses of an own block; and that the block's object says other than the journal, or is gone,
@@ -214,7 +211,7 @@ impl Addresses {
             // An ADD that is under way may be waiting for just this one.
             let handle = Handle::from(&*loan.handle);
             let Some(_turn) = self.lending.take_until(handle.clone(), Instant::now()) else { continue };
-            if self.of(&handle) == Some(IpAddr::V4(loan.addr)) {
+            if self.of(&handle).contains(&loan.addr) {
                 continue;
             }
             match timeout(PATIENCE, self.blocks.ask(cidr, &self.returning(&loan))).await {

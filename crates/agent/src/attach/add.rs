@@ -14,14 +14,18 @@ use podnet_kernel::{
     pod_interface::{self, GATEWAY_V4, GATEWAY_V6, PodInterface, PodInterfaceError},
     sysctl,
 };
-use podnet_model::{Pod, PodKey, cni::Wishes, limits::PodLimits};
-use podnet_planner::ipam::{AllocationRequest, PoolList, PoolSource, Wish};
+use podnet_model::{Family, Pod, PodKey, cni::Wishes, limits::PodLimits, pod::AddressRequest};
+use podnet_planner::ipam::{AllocationRequest, Wish};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::{
-    Attached, Attachment, Attachments, chain, limit::wished_limits, missing_namespace, pod_mac, records::Record,
+    Attached, Attachment, Attachments, chain,
+    limit::wished_limits,
+    missing_namespace, pod_mac,
+    records::Record,
     rules::RulesError,
+    wished::{network, wished},
 };
 use crate::{
     addresses::{AssignError, Given},
@@ -44,14 +48,14 @@ impl Attachments {
         let wishes = Wishes::parse(&request.config, &request.args)?;
         let asker = self.asker(request, &wishes)?;
         fault::point("add-begun");
-        let (addr, anew) = self.address(&attachment, &asker)?;
+        let Given { addrs, anew } = self.addresses_for(&attachment, &asker)?;
         fault::point("add-assigned");
-        let mac = wishes.mac.unwrap_or_else(|| pod_mac(addr));
-        let interface = self.interface(netns, &attachment, addr, mac);
+        let mac = wishes.mac.unwrap_or_else(|| pod_mac(&addrs));
+        let interface = self.interface(netns, &attachment, addrs.clone(), mac);
         if let Err(failure) = self.attach(request, &attachment, &interface, &wishes, &asker) {
             // What the attachment held before is still in use by the interface that is there.
-            if anew {
-                self.free(&attachment);
+            if let Err(error) = self.addresses.give_back(&attachment.handle, &anew) {
+                warn!(error = &error as &dyn std::error::Error, "address not freed; the runtime's DEL frees it");
             }
             return Err(Failure { msg: format!("{}: {}", asker.pod, failure.msg), ..failure });
         }
@@ -60,18 +64,26 @@ impl Attachments {
         }
         fault::point("add-done");
         let Asker { pod, uid, in_cluster, wish, .. } = asker;
-        info!(%pod, %addr, interface = %attachment.host_ifname, elapsed_us = elapsed_us(started), "pod attached");
+        info!(%pod, ?addrs, interface = %attachment.host_ifname, elapsed_us = elapsed_us(started), "pod attached");
         // The annotation is for people and tools: where the queue is full it is left out rather than the pod kept waiting.
         let is_asked_for = !wish.addrs.is_empty() || !wish.addrs_no_ipam.is_empty();
-        let sticky = wish.sticky.filter(|_| is_asked_for || self.addresses.keeps(&pod, addr));
-        if in_cluster && self.attached.try_send(Attached { pod: pod.clone(), uid, addr, sticky }).is_err() {
+        let sticky = wish.sticky.map(|owner| (owner, self.kept(&pod, &addrs, is_asked_for)));
+        if in_cluster && self.attached.try_send(Attached { pod: pod.clone(), uid, addrs, sticky }).is_err() {
             warn!(%pod, "too many pods at once; the address of this one is not published");
         }
-        Ok(result(request, &interface, addr, &wishes))
+        Ok(result(request, &interface, &wishes))
     }
 
-    /// The address, and whether it was given just now.
-    fn address(&self, attachment: &Attachment, asker: &Asker) -> Result<(IpAddr, bool), Failure> {
+    /// The addresses that the next pod of this name is to have: what it got, or what could not be had just now and is waited for.
+    fn kept(&self, pod: &PodKey, addrs: &[IpAddr], is_asked_for: bool) -> Vec<IpAddr> {
+        let keep = |addr: &IpAddr| match self.addresses.sticky(pod, Family::of(addr)) {
+            Some(before) if !is_asked_for && !self.addresses.keeps(pod, *addr) => before,
+            _ => *addr,
+        };
+        addrs.iter().map(keep).collect()
+    }
+
+    fn addresses_for(&self, attachment: &Attachment, asker: &Asker) -> Result<Given, Failure> {
         let asked = AllocationRequest {
             handle: attachment.handle.clone(),
             pod: asker.pod.clone(),
@@ -87,21 +99,18 @@ impl Attachments {
             AssignError::Ipam(_) if self.undertaker.settle(SETTLE_PATIENCE) => self.addresses.assign(&asked),
             error => Err(error),
         });
-        match assigned {
-            Ok(Given { addr, anew }) => Ok((addr, anew)),
-            Err(error) => {
-                let code = match &error {
-                    AssignError::Journal(_) => Failure::JOURNAL,
-                    // The API server comes back, and other nodes do not win for ever.
-                    AssignError::Claim(_)
-                    | AssignError::Silent
-                    | AssignError::Outrun
-                    | AssignError::Unanswered { .. } => Failure::TRY_AGAIN,
-                    AssignError::Ipam(_) => Failure::NO_ADDRESS,
-                };
-                Err(Failure::new(code, format!("no address for pod {}: {}", asker.pod, chain(&error))))
-            }
-        }
+        assigned.map_err(|error| {
+            let code = match &error {
+                AssignError::Journal(_) => Failure::JOURNAL,
+                // The API server comes back, and other nodes do not win for ever.
+                AssignError::Claim(_) | AssignError::Silent | AssignError::Outrun | AssignError::Unanswered { .. } => {
+                    Failure::TRY_AGAIN
+                }
+                AssignError::Ipam(_) => Failure::NO_ADDRESS,
+                AssignError::NoFamily => Failure::INVALID_CONFIG,
+            };
+            Failure::new(code, format!("no address for pod {}: {}", asker.pod, chain(&error)))
+        })
     }
 
     /// The interface and its record, or nothing of both.
@@ -119,7 +128,7 @@ impl Attachments {
         fault::point("add-made");
         let record = Record {
             network,
-            addr: interface.addr[0],
+            addrs: interface.addr.clone(),
             mac: interface.pod_mac,
             ports: wishes.ports.clone(),
             bandwidth: limits.kept.clone(),
@@ -204,7 +213,8 @@ impl Attachments {
             // A runtime without Kubernetes: the container stands for the pod.
             let (pod, uid) = (PodKey::new("", &request.container_id), Arc::from(""));
             let given = wished_limits(request, None)?;
-            return Ok(Asker { pod, uid, wish: wished(Wish::default(), wishes), given, in_cluster: false });
+            let wish = Wish::decide(&AddressRequest::default(), None, &network(&request.config)?).unwrap_or_default();
+            return Ok(Asker { pod, uid, wish: wished(wish, wishes)?, given, in_cluster: false });
         };
         let key = PodKey::new(namespace, name);
         let uid = argument("K8S_POD_UID");
@@ -214,7 +224,7 @@ impl Attachments {
             details: "It was deleted meanwhile, or the API server is away and the pod is too new to be known here."
                 .to_owned(),
         })?;
-        let wish = wished(self.wish(request, &pod)?, wishes);
+        let wish = wished(self.wish(request, &pod)?, wishes)?;
         let given = wished_limits(request, Some(&pod))?;
         Ok(Asker { pod: key, uid: pod.uid, wish, given, in_cluster: true })
     }
@@ -229,31 +239,9 @@ impl Attachments {
             details: "It was deleted meanwhile, or the API server is away.".to_owned(),
         })?;
         let asked = pod.request.as_ref().map_err(|error| wrong(error))?;
-        let pools = conflist_pools(&request.config).map_err(|value| {
-            wrong(&format!(
-                "ipam.ipv4_pools of the CNI configuration is {value}; it must be a list of names or IPv4 ranges"
-            ))
-        })?;
-        Wish::decide(asked, Some(&namespace), &pools)
+        Wish::decide(asked, Some(&namespace), &network(&request.config)?)
             .map_err(|error| wrong(&format!("namespace {}: {error}", pod.key.namespace)))
     }
-
-    fn free(&self, attachment: &Attachment) {
-        if let Err(error) = self.addresses.release(&attachment.handle) {
-            warn!(error = &error as &dyn std::error::Error, "address not freed; the runtime's DEL frees it");
-        }
-    }
-}
-
-/// The key `ipam.ipv4_pools`, as Calico's configuration has it; `Err` holds what is no list of texts.
-fn conflist_pools(config: &Value) -> Result<Vec<Arc<str>>, &Value> {
-    let pools = &config["ipam"]["ipv4_pools"];
-    let list = match pools {
-        Value::Null => return Ok(Vec::new()),
-        Value::Array(list) => list,
-        _ => return Err(pools),
-    };
-    list.iter().map(|entry| entry.as_str().filter(|name| !name.is_empty()).map(Arc::from).ok_or(pools)).collect()
 }
 
 /// For whom an ADD asks.
@@ -266,32 +254,19 @@ pub(super) struct Asker {
     pub(super) in_cluster: bool,
 }
 
-/// What annotations say counts before what the runtime says, and that before the configuration's own pools.
-fn wished(mut wish: Wish, wishes: &Wishes) -> Wish {
-    if !wish.addrs.is_empty() || !wish.addrs_no_ipam.is_empty() {
-        return wish;
-    }
-    let by_annotation = matches!(&wish.pools, Some(pools) if pools.source != PoolSource::Conflist);
-    let names: Vec<Arc<str>> = wishes.ranges.iter().map(|range| range.to_string().into()).collect();
-    if !names.is_empty() && !by_annotation {
-        wish.pools = Some(PoolList { source: PoolSource::Runtime, names });
-    }
-    wish.addrs.clone_from(&wishes.addrs);
-    wish
-}
-
-fn result(request: &Request, interface: &PodInterface, addr: IpAddr, wishes: &Wishes) -> Value {
-    let (everywhere, gateway) = match addr {
-        IpAddr::V4(_) => ("0.0.0.0/0", IpAddr::from(GATEWAY_V4)),
-        IpAddr::V6(_) => ("::/0", IpAddr::from(GATEWAY_V6)),
+fn result(request: &Request, interface: &PodInterface, wishes: &Wishes) -> Value {
+    let way = |addr: &IpAddr| match addr {
+        IpAddr::V4(_) => json!({"dst": "0.0.0.0/0", "gw": GATEWAY_V4}),
+        IpAddr::V6(_) => json!({"dst": "::/0", "gw": GATEWAY_V6}),
     };
+    let ip = |addr: &IpAddr| json!({"address": ipnet::IpNet::from(*addr).to_string(), "interface": 1});
     json!({
         "interfaces": [
             {"name": interface.host_ifname, "mac": interface.host_mac.to_string()},
             {"name": interface.container_ifname, "mac": interface.pod_mac.to_string(), "mtu": interface.mtu, "sandbox": request.netns_path},
         ],
-        "ips": [{"address": ipnet::IpNet::from(addr).to_string(), "interface": 1}],
-        "routes": [{"dst": everywhere, "gw": gateway}],
+        "ips": interface.addr.iter().map(ip).collect::<Vec<_>>(),
+        "routes": interface.addr.iter().map(way).collect::<Vec<_>>(),
         "dns": wishes.dns.to_json(),
     })
 }

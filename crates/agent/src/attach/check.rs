@@ -16,13 +16,14 @@ impl Attachments {
     pub(super) fn check(&self, request: &Request, netns: Option<OwnedFd>) -> Result<(), Failure> {
         let netns = NetNs::from_fd(netns.ok_or_else(|| missing_namespace(request))?);
         let attachment = Attachment::of(request);
-        let addr = self.addresses.of(&attachment.handle).ok_or_else(|| {
+        let addrs = self.addresses.of(&attachment.handle);
+        if addrs.is_empty() {
             let what = format!("container {} is not attached as {} here", request.container_id, request.ifname);
-            Failure::new(Failure::UNKNOWN_CONTAINER, what)
-        })?;
-        let mac = self.records.of(&attachment.handle).map_or_else(|| pod_mac(addr), |record| record.mac);
-        let mac = expected(request, addr)?.unwrap_or(mac);
-        let interface = self.interface(netns, &attachment, addr, mac);
+            return Err(Failure::new(Failure::UNKNOWN_CONTAINER, what));
+        }
+        let mac = self.records.of(&attachment.handle).map_or_else(|| pod_mac(&addrs), |record| record.mac);
+        let mac = expected(request, &addrs)?.unwrap_or(mac);
+        let interface = self.interface(netns, &attachment, addrs, mac);
         let differences =
             self.with_socket(&attachment.host_ifname, |socket| interface.check(socket)).map_err(|error| {
                 Failure::new(
@@ -46,7 +47,7 @@ impl Attachments {
 
 /// What the chain made of the interface in the end: plugins after podnet may have given it another Ethernet address, but not another
 /// address. "The runtime MUST supply prevResult" (specification, "CHECK").
-fn expected(request: &Request, addr: IpAddr) -> Result<Option<Mac>, Failure> {
+fn expected(request: &Request, addrs: &[IpAddr]) -> Result<Option<Mac>, Failure> {
     let Some(previous) = request.config.get("prevResult").filter(|previous| previous.is_object()) else {
         return Err(Failure::new(
             Failure::INVALID_CONFIG,
@@ -55,7 +56,8 @@ fn expected(request: &Request, addr: IpAddr) -> Result<Option<Mac>, Failure> {
     };
     let list = |key: &str| previous[key].as_array().map(Vec::as_slice).unwrap_or_default();
     let parsed = |ip: &Value| ip["address"].as_str()?.parse::<IpNet>().ok();
-    if !list("ips").iter().filter_map(parsed).any(|net| net.addr() == addr) {
+    let listed: Vec<IpAddr> = list("ips").iter().filter_map(parsed).map(|net| net.addr()).collect();
+    if let Some(addr) = addrs.iter().find(|addr| !listed.contains(addr)) {
         let what = format!("container {} holds {addr}, which prevResult does not list", request.container_id);
         return Err(Failure::new(Failure::INTERFACE, what));
     }

@@ -42,7 +42,7 @@ impl Attachments {
         self.pods.rules().install(held.iter().filter_map(|handle| self.attached(handle)))?;
         for handle in left {
             match self.addresses.release(&handle) {
-                Ok(addr) => info!(%handle, ?addr, "address of a sandbox that is gone freed"),
+                Ok(addrs) => info!(%handle, ?addrs, "addresses of a sandbox that is gone freed"),
                 Err(error) => warn!(%handle, error = &error as &dyn std::error::Error, "address not freed"),
             }
         }
@@ -57,10 +57,14 @@ impl Attachments {
     /// An attachment of an earlier life of the agent, as the rules know it. One of a version that kept no records has no ports.
     fn attached(&self, handle: &Handle) -> Option<(Handle, podnet_planner::attachments::Attached)> {
         let (container_id, ifname) = handle.as_str().split_once('/')?;
-        let addr = self.addresses.of(handle)?;
+        let addrs = self.addresses.of(handle);
+        if addrs.is_empty() {
+            return None;
+        }
+        let mac = pod_mac(&addrs);
         let network = || conflist::NETWORK.to_owned();
         let (ports, bandwidth) = (Vec::new(), Value::Null);
-        let bare = || Record { network: network(), addr, mac: pod_mac(addr), ports, bandwidth };
+        let bare = || Record { network: network(), addrs, mac, ports, bandwidth };
         let record = self.records.of(handle).unwrap_or_else(bare);
         Some((handle.clone(), Attachment::new(container_id, ifname).attached(&record)))
     }
@@ -68,11 +72,14 @@ impl Attachments {
     /// The node's end of an attachment of an earlier life of the agent.
     fn host_end(&self, handle: &Handle, present: &BTreeMap<LinkName, u32>) -> Option<HostEnd> {
         let (container_id, ifname) = handle.as_str().split_once('/')?;
-        let addr = self.addresses.of(handle)?;
-        let pod_mac = self.records.of(handle).map_or_else(|| pod_mac(addr), |record| record.mac);
+        let addrs = self.addresses.of(handle);
+        if addrs.is_empty() {
+            return None;
+        }
+        let pod_mac = self.records.of(handle).map_or_else(|| pod_mac(&addrs), |record| record.mac);
         let ifname = host_ifname(container_id, ifname);
         let mtu = *present.get(&ifname)?;
-        Some(HostEnd { ifname, addrs: vec![addr], pod_mac, mtu })
+        Some(HostEnd { ifname, addrs, pod_mac, mtu })
     }
 
     /// Gives the interfaces in use the MTU that they shall have.

@@ -184,7 +184,8 @@ impl Attachments {
     fn reshape(&self, holder: &Holder) -> Result<(), LimitError> {
         let _turn = self.turns.take(holder.handle.clone());
         // Detached since, or given anew to another life of the pod: not ours to touch then.
-        let (Some((host, holder)), true) = (named(holder.clone()), self.addresses.of(&holder.handle).is_some()) else {
+        let (Some((host, holder)), true) = (named(holder.clone()), !self.addresses.of(&holder.handle).is_empty())
+        else {
             return Ok(());
         };
         let Some(wanted) = self.wanted(&holder) else { return Ok(()) };

@@ -13,7 +13,7 @@ use std::{
 
 use podnet_model::{Mac, cni::PortMapping};
 use podnet_planner::ipam::Handle;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use tracing::warn;
 
@@ -22,8 +22,9 @@ use tracing::warn;
 pub(crate) struct Record {
     /// The network that the runtime attached it to (the configuration's `name`).
     pub(crate) network: String,
-    /// Its address.
-    pub(crate) addr: IpAddr,
+    /// Its addresses, that of IPv4 first.
+    #[serde(alias = "addr", deserialize_with = "one_or_more")]
+    pub(crate) addrs: Vec<IpAddr>,
     /// Its Ethernet address.
     pub(crate) mac: Mac,
     /// Ports of the node that lead to it.
@@ -32,6 +33,20 @@ pub(crate) struct Record {
     /// What the runtime asked for its traffic beyond its pod's annotations: a value of the capability `bandwidth`.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub(crate) bandwidth: Value,
+}
+
+/// Records of earlier versions have one address.
+fn one_or_more<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<IpAddr>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        One(IpAddr),
+        More(Vec<IpAddr>),
+    }
+    Ok(match Written::deserialize(value)? {
+        Written::One(addr) => vec![addr],
+        Written::More(addrs) => addrs,
+    })
 }
 
 /// The records of this node.
@@ -137,10 +152,9 @@ mod tests {
     use super::*;
 
     fn record(network: &str) -> Record {
-        let addr = "10.0.0.1".parse().unwrap();
         Record {
             network: network.to_owned(),
-            addr,
+            addrs: ["10.0.0.1", "fd00::1"].map(|addr| addr.parse().unwrap()).to_vec(),
             mac: Mac([2, 0, 0, 0, 0, 1]),
             ports: Vec::new(),
             bandwidth: Value::Null,
@@ -161,6 +175,16 @@ mod tests {
         again.remove(&a).unwrap();
         again.remove(&a).unwrap();
         assert_eq!(Records::open(path).all(), [(b, record("two"))]);
+    }
+
+    #[test]
+    fn a_record_of_an_earlier_version_has_one_address() {
+        let directory = tempfile::tempdir().unwrap();
+        let text = r#"{"network":"n","addr":"10.0.0.1","mac":[2,0,0,0,0,1]}"#;
+        fs::write(directory.path().join("old@eth0"), text).unwrap();
+        let known = Records::open(directory.path().to_path_buf()).all();
+        let old = Record { addrs: vec!["10.0.0.1".parse().unwrap()], ..record("n") };
+        assert_eq!(known, [(Handle::new("old", "eth0"), old)]);
     }
 
     #[test]

@@ -34,10 +34,13 @@ impl Attachments {
         fault::point("del-begun");
         self.leave(&attachment);
         fault::point("del-ruled");
-        if let Some(addr) = self.addresses.of(&attachment.handle) {
-            if let Err(error) = self.lending(|error| error, |socket| pod_interface::cut_off(socket, addr)) {
+        let addrs = self.addresses.of(&attachment.handle);
+        for addr in &addrs {
+            if let Err(error) = self.lending(|error| error, |socket| pod_interface::cut_off(socket, *addr)) {
                 warn!(%addr, error = &error as &dyn std::error::Error, "the route is removed with the interface only");
             }
+        }
+        if !addrs.is_empty() {
             fault::point("del-cut-off");
             if let Ok(tombstone) = self.leave_tombstone(&attachment) {
                 fault::point("del-certain");
@@ -73,7 +76,7 @@ impl Attachments {
     /// What is found missing from now on is no damage, and the pod's ports of the node are free for the next one.
     fn leave(&self, attachment: &Attachment) {
         self.pods.leaving(&attachment.host_ifname);
-        if let Some(addr) = self.addresses.of(&attachment.handle) {
+        for addr in self.addresses.of(&attachment.handle) {
             self.forget_rules(addr);
         }
         if let Err(error) = self.pods.rules().remove(&attachment.handle) {

@@ -137,8 +137,8 @@ pub(super) fn forget(
     fault::point("burial-unrecorded");
     let handles: Vec<Handle> = attachments.iter().map(|attachment| attachment.handle.clone()).collect();
     let freed = addresses.release_all(&handles)?;
-    for (attachment, addr) in attachments.iter().zip(freed).filter_map(|(one, addr)| Some((one, addr?))) {
-        info!(%addr, interface = %attachment.host_ifname, "pod detached");
+    for (attachment, addrs) in attachments.iter().zip(freed).filter(|(_, addrs)| !addrs.is_empty()) {
+        info!(?addrs, interface = %attachment.host_ifname, "pod detached");
     }
     Ok(())
 }

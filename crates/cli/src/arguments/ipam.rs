@@ -1,6 +1,6 @@
 //! The arguments of `podnet ipam`.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Subcommand, ValueHint};
 
@@ -52,7 +52,7 @@ pub(crate) struct ShowOptions {
     pub(crate) blocks: bool,
     /// Show who holds this address
     #[arg(long, value_name = "ADDRESS", conflicts_with = "pool")]
-    pub(crate) ip: Option<Ipv4Addr>,
+    pub(crate) ip: Option<IpAddr>,
     /// Show this pool alone, with its blocks
     #[arg(long, value_name = "NAME")]
     pub(crate) pool: Option<String>,
@@ -74,7 +74,7 @@ pub(crate) struct CheckOptions {
 #[derive(Debug, Args)]
 pub(crate) struct ReleaseOptions {
     /// The address
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: IpAddr,
     /// Also where the pod is still there: it loses its network
     #[arg(long)]
     pub(crate) force: bool,

@@ -1,6 +1,6 @@
 //! `podnet ipam release`.
 
-use std::{fs, net::IpAddr, time::Duration};
+use std::{fs, time::Duration};
 
 use kube::Client;
 use podnet_model::{NodeName, PodAddr};
@@ -18,13 +18,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 pub(super) async fn run(client: &Client, machines: &[Machine], options: &ReleaseOptions) -> Result<(), Failure> {
     let facts = facts::gather(client, machines).await?;
-    let addr = PodAddr(IpAddr::V4(options.address));
+    let addr = PodAddr(options.address);
     // The node that the pod is on has it among its own; a lender names the borrower.
     let own = facts.local.iter().find_map(|(node, local)| {
         let holder = local.ipam.holder(addr).filter(|holder| holder.node.is_none())?;
-        Some((node, holder))
+        Some((node, holder, local.ipam.addresses_of(&holder.handle)))
     });
-    let Some((node, holder)) = own else { return Err(nobody_here(&facts, addr)) };
+    let Some((node, holder, freed)) = own else { return Err(nobody_here(&facts, addr)) };
     let runs = facts.pods.iter().any(|pod| pod.key == holder.pod && pod.addrs.contains(&addr.0));
     if runs && !options.force {
         let failure = Failure::new(format!("pod {} on node {node} runs with {}", holder.pod, options.address));
@@ -34,14 +34,17 @@ pub(super) async fn run(client: &Client, machines: &[Machine], options: &Release
     let machine = machine.ok_or_else(|| Failure::new(format!("node {node} is not on this machine")))?;
     bury(machine, &holder.handle)?;
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    while facts::read(machine)?.ipam.address_of(&holder.handle).is_some() {
+    while !facts::read(machine)?.ipam.addresses_of(&holder.handle).is_empty() {
         if tokio::time::Instant::now() > deadline {
             let failure = Failure::new(format!("the agent of node {node} has not freed {} yet", options.address));
             return Err(failure.remedy("it does when it runs: podnet status"));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    println!("{} of pod {} on node {node} is free", options.address, holder.pod);
+    // An attachment is freed as a whole.
+    for addr in freed {
+        println!("{addr} of pod {} on node {node} is free", holder.pod);
+    }
     Ok(())
 }
 
@@ -59,8 +62,7 @@ pub(super) fn bury(machine: &Machine, handle: &Handle) -> Result<(), Failure> {
 fn nobody_here(facts: &Facts, addr: PodAddr) -> Failure {
     let block = facts.blocks.iter().find(|block| block.cidr.0.contains(&addr.0));
     let published = block.and_then(|block| Some((block, block.occupancy.as_ref().ok()?)));
-    let IpAddr::V4(v4) = addr.0 else { return Failure::new(format!("{addr} is no IPv4 address")) };
-    let Some((block, holder)) = published.and_then(|(block, held)| Some((block, held.held.get(&v4)?))) else {
+    let Some((block, holder)) = published.and_then(|(block, held)| Some((block, held.held.get(&addr.0)?))) else {
         return Failure::new(format!("nobody holds {addr}")).remedy("podnet ipam show --ip says what is known of it");
     };
     let node = holder.node.as_ref().or(block.owner.as_ref()).map_or("", NodeName::as_str);

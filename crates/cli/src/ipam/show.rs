@@ -1,6 +1,6 @@
 //! `podnet ipam show`.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use kube::{Client, ResourceExt};
@@ -129,13 +129,13 @@ fn owner(block: &IPAMBlock) -> Option<String> {
     Some(block.spec.affinity.as_deref()?.strip_prefix("host:")?.to_owned())
 }
 
-fn address(addr: Ipv4Addr, pools: &[IPPool], blocks: &[IPAMBlock], reservations: &[IPReservation]) -> AddressRow {
+fn address(addr: IpAddr, pools: &[IPPool], blocks: &[IPAMBlock], reservations: &[IPReservation]) -> AddressRow {
     let contains = |cidr: &str| {
-        let range = cidr.parse::<IpNet>().ok().or_else(|| cidr.parse::<std::net::IpAddr>().ok().map(IpNet::from));
-        range.is_some_and(|range| range.contains(&std::net::IpAddr::V4(addr)))
+        let range = cidr.parse::<IpNet>().ok().or_else(|| cidr.parse::<IpAddr>().ok().map(IpNet::from));
+        range.is_some_and(|range| range.contains(&addr))
     };
     let block = blocks.iter().find(|block| contains(&block.spec.cidr));
-    let attribute = block.and_then(|block| block.spec.attribute_of(addr.into()));
+    let attribute = block.and_then(|block| block.spec.attribute_of(addr));
     let text = |key: &str| attribute?.secondary.get(key).filter(|text| !text.is_empty()).cloned();
     let reserved = |reservation: &&IPReservation| reservation.spec.reserved_cidrs.iter().any(|range| contains(range));
     AddressRow {
@@ -159,9 +159,9 @@ fn print_pools(rows: &[PoolRow]) {
             row.pool.clone(),
             row.cidr.clone(),
             format!("{} of /{}", row.blocks, row.block_size),
-            row.size.to_string(),
+            count(row.size),
             format!("{} ({percent})", row.held),
-            free.to_string(),
+            count(free),
             if row.disabled { "disabled".to_owned() } else { String::new() },
         ]);
     }
@@ -176,6 +176,15 @@ fn print_pools(rows: &[PoolRow]) {
         blocks.add_row([&row.block, pool, node, &row.held.to_string(), &free.to_string(), &row.lent.to_string()]);
     }
     println!("\n{}", trimmed(&blocks));
+}
+
+/// A number that can be read: IPv6 pools have more addresses than anybody counts.
+fn count(number: u128) -> String {
+    match number.checked_ilog2() {
+        Some(bits) if bits >= 40 && number.is_power_of_two() => format!("2^{bits}"),
+        Some(bits) if bits >= 39 => format!("~2^{:.0}", (number as f64).log2()),
+        _ => number.to_string(),
+    }
 }
 
 fn print_address(row: &AddressRow) {
@@ -194,5 +203,17 @@ fn print_address(row: &AddressRow) {
     }
     if let Some(handle) = &row.handle {
         println!("handle    {handle}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_nobody_can_read_are_powers_of_two() {
+        for (number, text) in [(0, "0"), (16384, "16384"), (1 << 72, "2^72"), ((1 << 72) - 9, "~2^72")] {
+            assert_eq!(count(number), text);
+        }
     }
 }

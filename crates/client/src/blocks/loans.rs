@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeSet,
     hash::{BuildHasher, RandomState},
-    net::Ipv4Addr,
+    net::IpAddr,
     time::Duration,
 };
 
@@ -31,7 +31,7 @@ pub enum Answer {
     /// The owner has not looked yet.
     Waiting,
     /// The address is this node's to use.
-    Lent(Ipv4Addr),
+    Lent(IpAddr),
     /// The owner does not lend; of an address that was asked for, who has it.
     Refused(Option<PodKey>),
 }
@@ -76,7 +76,7 @@ impl Blocks {
         &self,
         cidr: BlockCidr,
         request: &LendingRequest,
-        wanted: Option<Ipv4Addr>,
+        wanted: Option<IpAddr>,
     ) -> Result<Answer, BlockError> {
         let failed = |source| BlockError { action: "read the answer about", cidr, source: Box::new(source) };
         let Some(block) = self.blocks.get_opt(&block_name(cidr)).await.map_err(failed)? else {
@@ -219,8 +219,8 @@ fn borrowers(block: &IPAMBlock, owner: &NodeName) -> BTreeSet<NodeName> {
 }
 
 /// The address that a block's object says a request was answered with.
-fn lent(spec: &IPAMBlockSpec, request: &LendingRequest) -> Option<Ipv4Addr> {
-    let block = spec.cidr.parse::<ipnet::Ipv4Net>().ok()?;
+fn lent(spec: &IPAMBlockSpec, request: &LendingRequest) -> Option<IpAddr> {
+    let block = BlockCidr(spec.cidr.parse().ok()?);
     let is_it = |slot: &Option<i64>| {
         let attribute = slot.and_then(|index| spec.attributes.get(usize::try_from(index).ok()?));
         attribute.is_some_and(|attribute| {
@@ -229,12 +229,12 @@ fn lent(spec: &IPAMBlockSpec, request: &LendingRequest) -> Option<Ipv4Addr> {
         })
     };
     let offset = spec.allocations.iter().position(is_it)?;
-    Some(Ipv4Addr::from(u32::from(block.network()).checked_add(u32::try_from(offset).ok()?)?))
+    block.nth(offset)
 }
 
 /// The pod that a block's object says has an address.
-pub(super) fn holder(spec: &IPAMBlockSpec, addr: Ipv4Addr) -> Option<PodKey> {
-    let attribute = spec.attribute_of(addr.into())?;
+pub(super) fn holder(spec: &IPAMBlockSpec, addr: IpAddr) -> Option<PodKey> {
+    let attribute = spec.attribute_of(addr)?;
     let text = |key: &str| attribute.secondary.get(key).filter(|text| !text.is_empty());
     Some(PodKey::new(text("namespace")?, text("pod")?))
 }

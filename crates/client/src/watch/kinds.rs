@@ -1,6 +1,6 @@
 //! The kinds that can be watched: how an object becomes a change, and what removes it.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, net::IpAddr};
 
 use k8s_openapi::api::{
     core::v1::{ConfigMap, Namespace, Node, Pod, Service},
@@ -155,16 +155,22 @@ impl Watched for ConfigMap {
 impl Watched for StickyAddress {
     fn present(&self) -> Result<Change, Invalid> {
         let key = self.key().unwrap_or_else(|| PodKey::new("", ""));
-        let addr = self.spec.address.parse().map_err(|_| Invalid::Value {
-            object: format!("StickyAddress {key}"),
-            field: "spec.address".to_owned(),
-            value: self.spec.address.clone(),
-            allowed: "an IPv4 address".to_owned(),
-        })?;
-        Ok(Change::Sticky(key, Some(addr)))
+        let parse = |field: &str, text: &str, allowed: &str| {
+            text.parse::<IpAddr>().map_err(|_| Invalid::Value {
+                object: format!("StickyAddress {key}"),
+                field: field.to_owned(),
+                value: text.to_owned(),
+                allowed: allowed.to_owned(),
+            })
+        };
+        let mut addrs = vec![parse("spec.address", &self.spec.address, "an IP address")?];
+        if let Some(text) = self.spec.address6.as_deref().filter(|text| !text.is_empty()) {
+            addrs.push(parse("spec.address6", text, "an IPv6 address")?);
+        }
+        Ok(Change::Sticky(key, addrs))
     }
 
     fn gone(&self) -> Option<Change> {
-        Some(Change::Sticky(self.key()?, None))
+        Some(Change::Sticky(self.key()?, Vec::new()))
     }
 }

@@ -1,8 +1,8 @@
 //! IPAMBlock.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::sync::Arc;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 use super::{Invalid, Object};
 use crate::{Block, BlockCidr, Loan, NodeName, crd};
@@ -29,7 +29,7 @@ impl TryFrom<&crd::IPAMBlock> for Block {
         Ok(Self {
             cidr: BlockCidr(cidr.trunc()),
             free: spec.allocations.iter().filter(|slot| slot.is_none()).count(),
-            loans: loans(cidr, owner.as_ref(), spec),
+            loans: loans(BlockCidr(cidr.trunc()), owner.as_ref(), spec),
             is_asked: !crd::requests(block).is_empty(),
             owner: owner.filter(|_| !spec.deleted),
         })
@@ -37,8 +37,7 @@ impl TryFrom<&crd::IPAMBlock> for Block {
 }
 
 /// Addresses whose attributes name another node than the block's owner, as Calico writes those that were borrowed.
-fn loans(cidr: IpNet, owner: Option<&NodeName>, spec: &crd::IPAMBlockSpec) -> Vec<Loan> {
-    let IpNet::V4(cidr) = cidr.trunc() else { return Vec::new() };
+fn loans(cidr: BlockCidr, owner: Option<&NodeName>, spec: &crd::IPAMBlockSpec) -> Vec<Loan> {
     let loan = |(offset, slot): (usize, &Option<i64>)| {
         let attribute = spec.attributes.get(usize::try_from((*slot)?).ok()?)?;
         let node = attribute.secondary.get("node").map(NodeName::from)?;
@@ -46,12 +45,7 @@ fn loans(cidr: IpNet, owner: Option<&NodeName>, spec: &crd::IPAMBlockSpec) -> Ve
             return None;
         }
         let handle = Arc::from(attribute.handle_id.as_deref().unwrap_or_default());
-        Some(Loan { addr: nth(cidr, offset)?, node, handle })
+        Some(Loan { addr: cidr.nth(offset)?, node, handle })
     };
     spec.allocations.iter().enumerate().filter_map(loan).collect()
-}
-
-fn nth(cidr: Ipv4Net, offset: usize) -> Option<Ipv4Addr> {
-    let addr = Ipv4Addr::from(u32::from(cidr.network()).checked_add(u32::try_from(offset).ok()?)?);
-    cidr.contains(&addr).then_some(addr)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1 as api;
 
 use super::{Invalid, Object, pod};
-use crate::NamespaceScope;
+use crate::{Dual, NamespaceScope};
 
 impl TryFrom<&api::Namespace> for NamespaceScope {
     type Error = Invalid;
@@ -15,7 +15,7 @@ impl TryFrom<&api::Namespace> for NamespaceScope {
         Ok(Self {
             name: object.name()?.into(),
             labels: Arc::new(namespace.metadata.labels.clone().unwrap_or_default()),
-            ipv4_pools: pod::pools(&object),
+            pools: Dual::from_fn(|family| pod::pools(&object, family)),
         })
     }
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1 as api;
 
 use super::{Invalid, Object};
 use crate::{
-    Pod, PodKey, crd,
+    Dual, Family, Pod, PodKey, crd,
     limits::{self, PodLimits},
     pod::{AddressRequest, InvalidRequest, StickyOwner},
 };
@@ -15,8 +15,11 @@ use crate::{
 /// The annotation that asks for exactly these addresses: a JSON list.
 pub const IP_ADDRS: &str = "cni.projectcalico.org/ipAddrs";
 
-/// The annotation that asks for pools, by name or CIDR: a JSON list.
+/// The annotation that asks for IPv4 pools, by name or CIDR: a JSON list.
 pub const IPV4_POOLS: &str = "cni.projectcalico.org/ipv4pools";
+
+/// The annotation that asks for IPv6 pools, by name or CIDR: a JSON list.
+pub const IPV6_POOLS: &str = "cni.projectcalico.org/ipv6pools";
 
 /// The annotation that asks for exactly these addresses without IPAM: a JSON list.
 pub const IP_ADDRS_NO_IPAM: &str = "cni.projectcalico.org/ipAddrsNoIpam";
@@ -60,7 +63,8 @@ fn request(object: &Object<'_>) -> Result<AddressRequest, InvalidRequest> {
     if !addrs.is_empty() && !addrs_no_ipam.is_empty() {
         return Err(InvalidRequest::Both { first: IP_ADDRS, second: IP_ADDRS_NO_IPAM });
     }
-    Ok(AddressRequest { addrs, addrs_no_ipam, ipv4_pools: pools(object)?, sticky: sticky(object)? })
+    let pools = Dual { v4: pools(object, Family::V4)?, v6: pools(object, Family::V6)? };
+    Ok(AddressRequest { addrs, addrs_no_ipam, pools, sticky: sticky(object)? })
 }
 
 /// The StatefulSet that the pod is of, where it is to keep its address.
@@ -82,17 +86,21 @@ fn sticky(object: &Object<'_>) -> Result<Option<StickyOwner>, InvalidRequest> {
 fn addresses(object: &Object<'_>, annotation: &'static str) -> Result<Vec<IpAddr>, InvalidRequest> {
     let texts = list(annotation, object.annotation(annotation))?;
     let addrs = texts.iter().map(|text| address(annotation, text)).collect::<Result<Vec<_>, _>>()?;
-    for (family, is) in [("IPv4", IpAddr::is_ipv4 as fn(&IpAddr) -> bool), ("IPv6", IpAddr::is_ipv6)] {
-        if addrs.iter().filter(|addr| is(addr)).count() > 1 {
+    for family in Family::ALL {
+        if addrs.iter().filter(|addr| Family::of(addr) == family).count() > 1 {
             return Err(InvalidRequest::TooMany { annotation, family });
         }
     }
     Ok(addrs)
 }
 
-/// The pools that a pod's or a namespace's annotation names.
-pub(super) fn pools(object: &Object<'_>) -> Result<Vec<Arc<str>>, InvalidRequest> {
-    list(IPV4_POOLS, object.annotation(IPV4_POOLS))?.into_iter().map(pool).collect()
+/// The pools of a family that a pod's or a namespace's annotation names.
+pub(super) fn pools(object: &Object<'_>, family: Family) -> Result<Vec<Arc<str>>, InvalidRequest> {
+    let annotation = match family {
+        Family::V4 => IPV4_POOLS,
+        Family::V6 => IPV6_POOLS,
+    };
+    list(annotation, object.annotation(annotation))?.into_iter().map(|text| pool(annotation, family, text)).collect()
 }
 
 /// The strings of a JSON list; none where the annotation is absent or empty.
@@ -111,11 +119,11 @@ fn address(annotation: &'static str, text: &str) -> Result<IpAddr, InvalidReques
     text.parse().map_err(|_| InvalidRequest::Address { annotation, value: text.to_owned() })
 }
 
-/// A pool's name, or a CIDR, which has to be an IPv4 one.
-fn pool(text: String) -> Result<Arc<str>, InvalidRequest> {
+/// A pool's name, or a CIDR, which has to be of the family.
+fn pool(annotation: &'static str, family: Family, text: String) -> Result<Arc<str>, InvalidRequest> {
     let is_right = match text.parse::<IpNet>() {
-        Ok(cidr) => matches!(cidr, IpNet::V4(_)),
+        Ok(cidr) => Family::of_net(&cidr) == family,
         Err(_) => !text.is_empty() && !text.contains('/'),
     };
-    if is_right { Ok(Arc::from(text)) } else { Err(InvalidRequest::Pool { annotation: IPV4_POOLS, value: text }) }
+    if is_right { Ok(Arc::from(text)) } else { Err(InvalidRequest::Pool { annotation, family, value: text }) }
 }

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::{
-    Block, EncapMode, EndpointSlice, NetConf, Node, Pod, PodKey, Pool, Protocol, Service, TargetPort, crd,
+    Block, Dual, EncapMode, EndpointSlice, NetConf, Node, Pod, PodKey, Pool, Protocol, Service, TargetPort, crd,
     flannel::Backend, pod::AddressRequest, service::ServiceKind,
 };
 
@@ -95,6 +95,7 @@ fn a_pod_with_good_annotations_asks_for_what_they_say() {
     let pod = pod(json!({
         "cni.projectcalico.org/ipAddrs": r#"["10.233.65.177"]"#,
         "cni.projectcalico.org/ipv4pools": r#"["my.ippool-1", "10.200.0.0/24"]"#,
+        "cni.projectcalico.org/ipv6pools": r#"["six", "fd00:10::/56"]"#,
     }));
     assert_eq!(pod.key, PodKey::new("test", "web"));
     assert_eq!(
@@ -103,7 +104,10 @@ fn a_pod_with_good_annotations_asks_for_what_they_say() {
             addrs_no_ipam: Vec::new(),
             sticky: None,
             addrs: vec!["10.233.65.177".parse().unwrap()],
-            ipv4_pools: vec!["my.ippool-1".into(), "10.200.0.0/24".into()],
+            pools: Dual {
+                v4: vec!["my.ippool-1".into(), "10.200.0.0/24".into()],
+                v6: vec!["six".into(), "fd00:10::/56".into()],
+            },
         }
     );
 }
@@ -131,6 +135,17 @@ fn a_pod_with_wrong_annotations_exists_and_says_what_is_wrong_with_them() {
             r#"["10.0.0.0/33"]"#,
             "the annotation cni.projectcalico.org/ipv4pools lists \"10.0.0.0/33\", which is neither the name of a pool nor an \
              IPv4 range",
+        ),
+        (
+            "ipv6pools",
+            r#"["10.0.0.0/24"]"#,
+            "the annotation cni.projectcalico.org/ipv6pools lists \"10.0.0.0/24\", which is neither the name of a pool nor an \
+             IPv6 range",
+        ),
+        (
+            "ipAddrs",
+            r#"["10.0.0.1", "fd00::1", "fd00::2"]"#,
+            "there cannot be more than one IPv6 address in the annotation cni.projectcalico.org/ipAddrs",
         ),
     ] {
         let mut annotations = serde_json::Map::new();

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -266,10 +266,12 @@ impl Facts {
             let text = local.damaged.map_or_else(|| format!("node {node} has no address journal"), lines);
             found.push(finding(FindingKind::Damage, node, text, None));
         }
-        let mut links = local.links.clone();
+        let mut strays = local.links.clone();
         for (addr, holder) in local.ipam.holders().filter(|(_, holder)| holder.node.is_none()) {
             let bury = Some(Repair::Bury { node: node.clone(), handle: holder.handle.clone() });
-            if !links.remove(&link_of(&holder.handle)) {
+            let link = link_of(&holder.handle);
+            strays.remove(&link);
+            if !local.links.contains(&link) {
                 let text = format!("node {node} gave it to pod {}, whose interface is not there", holder.pod);
                 found.push(finding(FindingKind::Leak, addr.0, text, bury));
             } else if self.is_gone(holder) {
@@ -278,7 +280,7 @@ impl Facts {
             }
             self.loan(node, addr.0, holder, found);
         }
-        for link in links {
+        for link in strays {
             // A running pod's interface is not removed because its line of the journal cannot be read, or another journal was.
             let is_recorded = local.recorded.contains(&link);
             let repair = Repair::RemoveLink { node: node.clone(), link: link.clone() };
@@ -322,7 +324,7 @@ fn beside_journal(
         found.push(finding(FindingKind::Stale, cidr, text, None));
         return;
     };
-    let addrs: BTreeSet<&Ipv4Addr> = published.held.keys().chain(held.held.keys()).collect();
+    let addrs: BTreeSet<&IpAddr> = published.held.keys().chain(held.held.keys()).collect();
     for addr in addrs {
         let name = |holder: Option<&Holder>| {
             holder.map_or_else(|| "nobody".to_owned(), |holder| format!("pod {}", holder.pod))

@@ -1,20 +1,25 @@
-//! Which pools a pod draws from, and which blocks the node claims and gives up.
+//! Which blocks the node claims and gives up.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use podnet_model::{BlockCidr, NodeName, Pool};
 
-use super::{ClaimCandidate, IpamError, JournalRecord, Known, Moment, NodeIpam, PoolSource, Wish, ledger};
+use super::{ClaimCandidate, IpamError, JournalRecord, Known, Moment, NodeIpam, ledger, places::Places};
 
-/// The prefix length of the largest block that a pool may ask for (Calico: 20 to 32).
-pub(super) const LARGEST_BLOCK: u8 = 20;
+/// Whether a range is no larger than the largest block that a pool may ask for (Calico: /20 to /32, and /116 to /128).
+pub(super) fn is_block(range: &IpNet) -> bool {
+    match range {
+        IpNet::V4(range) => range.prefix_len() >= 20,
+        IpNet::V6(range) => range.prefix_len() >= 116,
+    }
+}
 
 impl NodeIpam {
     /// The caller created the block's object, or found that the one there names this node as its owner. The records belong in
     /// the journal before an address is given.
     pub fn block_claimed(&mut self, block: BlockCidr) -> Vec<JournalRecord> {
-        let IpNet::V4(cidr) = block.0 else { return Vec::new() };
+        let cidr = block.0;
         self.leaving.remove(&cidr);
         self.known.entry(cidr).or_default().owner = Some(self.node.clone());
         if self.ledger.own.contains(&cidr) {
@@ -27,20 +32,18 @@ impl NodeIpam {
 
     /// The block's object was there already and names another owner, or none because it is being deleted.
     pub fn block_lost(&mut self, block: BlockCidr, owner: Option<NodeName>) {
-        if let IpNet::V4(cidr) = block.0 {
-            self.known.entry(cidr).or_default().owner = owner;
-        }
+        self.known.entry(block.0).or_default().owner = owner;
     }
 
     /// This node's blocks.
     pub fn blocks(&self) -> impl Iterator<Item = BlockCidr> {
-        self.ledger.own.iter().map(|cidr| BlockCidr((*cidr).into()))
+        self.ledger.own.iter().map(|cidr| BlockCidr(*cidr))
     }
 
     /// Blocks of this node that the API says are another's: they keep their pods and give no more addresses.
     pub fn disputed(&self) -> impl Iterator<Item = (BlockCidr, Option<&NodeName>)> {
         let owners = self.ledger.own.iter().filter_map(|cidr| Some((*cidr, self.known.get(cidr)?.owner.as_ref())));
-        owners.filter(|(_, owner)| *owner != Some(&self.node)).map(|(cidr, owner)| (BlockCidr(cidr.into()), owner))
+        owners.filter(|(_, owner)| *owner != Some(&self.node)).map(|(cidr, owner)| (BlockCidr(cidr), owner))
     }
 
     /// Blocks that the API says are this node's and the journal does not know: a crash came between the two. Nothing was given
@@ -50,14 +53,14 @@ impl NodeIpam {
         let ours =
             self.known.iter().filter(|(_, known)| known.owner.as_ref() == Some(&self.node)).map(|(cidr, _)| cidr);
         let strays = ours.filter(|cidr| !self.ledger.own.contains(cidr) && !self.leaving.contains(cidr));
-        strays.filter(|cidr| cidr.prefix_len() >= LARGEST_BLOCK).map(|cidr| BlockCidr((*cidr).into()))
+        strays.copied().filter(is_block).map(BlockCidr)
     }
 
     /// Blocks of nodes that the cluster does not have. Sure they are gone only the API server knows; see [`NodeIpam::reclaims`].
     #[must_use]
     pub fn abandoned(&self) -> Vec<BlockCidr> {
         let gone = |known: &Known| known.owner.as_ref().is_some_and(|owner| !self.nodes.contains(owner));
-        let blocks = self.known.iter().filter(|(_, known)| gone(known)).map(|(cidr, _)| BlockCidr((*cidr).into()));
+        let blocks = self.known.iter().filter(|(_, known)| gone(known)).map(|(cidr, _)| BlockCidr(*cidr));
         blocks.collect()
     }
 
@@ -75,14 +78,14 @@ impl NodeIpam {
     pub fn surplus_blocks(&self, now: Moment) -> Vec<BlockCidr> {
         let mut kept = self.ledger.own.clone();
         let mut surplus = Vec::new();
-        let ours = |block: &Ipv4Net| self.known.get(block).is_none_or(|known| known.owner.as_ref() == Some(&self.node));
+        let ours = |block: &IpNet| self.known.get(block).is_none_or(|known| known.owner.as_ref() == Some(&self.node));
         for block in self.ledger.own.iter().rev().filter(|block| ours(block) && self.is_idle(**block, now)) {
-            let pool = self.pool_around(*block).filter(|(pool, _)| self.serves(pool));
-            let has_room = |other: &Ipv4Net| other != block && self.has_room(*other);
-            let spare = pool.is_none_or(|(_, range)| kept.iter().any(|other| range.contains(other) && has_room(other)));
+            let pool = self.pool_around(*block).filter(|pool| self.serves(pool));
+            let has_room = |other: &IpNet| other != block && self.has_room(*other);
+            let spare = pool.is_none_or(|pool| kept.iter().any(|other| pool.cidr.contains(other) && has_room(other)));
             if spare {
                 kept.remove(block);
-                surplus.push(BlockCidr((*block).into()));
+                surplus.push(BlockCidr(*block));
             }
         }
         surplus
@@ -92,7 +95,7 @@ impl NodeIpam {
     /// block's object is deleted; once it is, say so with [`NodeIpam::block_deleted`]. Nothing is done for a block that is in
     /// use again or not this node's, and the answer is none.
     pub fn give_up(&mut self, block: BlockCidr, now: Moment) -> Option<Vec<JournalRecord>> {
-        let IpNet::V4(cidr) = block.0 else { return None };
+        let cidr = block.0;
         if !self.ledger.own.contains(&cidr) || !self.is_idle(cidr, now) {
             return None;
         }
@@ -104,18 +107,16 @@ impl NodeIpam {
 
     /// Blocks that were given up and whose object may still be there: to be deleted, also after an attempt that failed.
     pub fn leaving(&self) -> impl Iterator<Item = BlockCidr> {
-        self.leaving.iter().map(|cidr| BlockCidr((*cidr).into()))
+        self.leaving.iter().map(|cidr| BlockCidr(*cidr))
     }
 
     /// The object of a block that was given up is deleted.
     pub fn block_deleted(&mut self, block: BlockCidr) {
-        if let IpNet::V4(cidr) = block.0 {
-            self.take_block(cidr, None);
-        }
+        self.take_block(block.0, None);
     }
 
     /// What the API says of a block: not there, or there with its owner.
-    pub(super) fn take_block(&mut self, cidr: Ipv4Net, found: Option<Known>) {
+    pub(super) fn take_block(&mut self, cidr: IpNet, found: Option<Known>) {
         match found {
             Some(known) => {
                 if known.owner.as_ref().is_some_and(|owner| *owner != self.node) {
@@ -134,63 +135,18 @@ impl NodeIpam {
         }
     }
 
-    /// The pools for a wish, in order of preference: those it names, otherwise all that serve this node and select the pod's
-    /// namespace, by name.
-    pub(super) fn pools_for(&self, wish: &Wish) -> Result<Vec<(Pool, Ipv4Net)>, IpamError> {
-        if let Some(list) = &wish.pools {
-            return list.names.iter().map(|name| self.named_pool(name, &list.source)).collect();
-        }
-        let selects = |pool: &&Pool| self.serves(pool) && pool.namespace_selector.matches(&wish.namespace_labels);
-        let part = self.pools.values().find(|pool| self.is_part(pool));
-        let serving = self.pools.values().filter(selects).filter(|pool| part.is_none_or(|part| part.name == pool.name));
-        let pools: Vec<_> = serving.filter_map(|pool| Some((pool.clone(), v4(pool.cidr)?))).collect();
-        if pools.is_empty() {
-            let reason = |pool: &Pool| match (pool.cidr, pool.disabled) {
-                (IpNet::V6(_), _) => format!("{} is of IPv6", pool.name),
-                (_, true) => format!("{} is disabled", pool.name),
-                _ if pool.manual => format!("{} is for pods that name it", pool.name),
-                _ if self.serves(pool) => format!("{} selects namespaces {}", pool.name, pool.namespace_selector),
-                _ => format!("{} selects nodes {}", pool.name, pool.node_selector),
-            };
-            let reasons: Vec<_> = self.pools.values().map(reason).collect();
-            let reasons = if reasons.is_empty() { "there is none".to_owned() } else { reasons.join(", ") };
-            return Err(IpamError::NoPool { node: self.node.clone(), reasons });
-        }
-        Ok(pools)
-    }
-
-    /// A pool that a pod asks for by name or range. It need not select this node: who names a pool overrides the selection.
-    fn named_pool(&self, name: &str, source: &PoolSource) -> Result<(Pool, Ipv4Net), IpamError> {
-        let by_cidr = || self.pools.values().find(|pool| name.parse() == Ok(pool.cidr));
-        let pool = self.pools.get(&name.into()).or_else(by_cidr);
-        let pool = pool.ok_or_else(|| IpamError::UnknownPool {
-            name: name.to_owned(),
-            from: source.clone(),
-            pools: self.describe_pools(),
-        })?;
-        let range = v4(pool.cidr).ok_or_else(|| IpamError::WrongFamily {
-            pool: pool.name.clone(),
-            cidr: pool.cidr,
-            from: source.clone(),
-        })?;
-        if pool.disabled {
-            return Err(IpamError::DisabledPool { pool: pool.name.clone() });
-        }
-        Ok((pool.clone(), range))
-    }
-
     /// What it takes to give exactly this address: nothing, or a block to claim.
-    pub(super) fn room_for(&self, addr: Ipv4Addr) -> Result<Option<ClaimCandidate>, IpamError> {
-        let host = Ipv4Net::from(addr);
-        let (pool, _) =
+    pub(super) fn room_for(&self, addr: IpAddr) -> Result<Option<ClaimCandidate>, IpamError> {
+        let host = IpNet::from(addr);
+        let pool =
             self.pool_around(host).ok_or_else(|| IpamError::OutsidePools { addr, pools: self.describe_pools() })?;
         if pool.disabled {
             return Err(IpamError::DisabledPool { pool: pool.name.clone() });
         }
         self.ensure_unheld(addr)?;
-        let candidate = |block: Ipv4Net| ClaimCandidate { cidr: BlockCidr(block.into()), pool: pool.name.clone() };
+        let candidate = |block: IpNet| ClaimCandidate { cidr: BlockCidr(block), pool: pool.name.clone() };
         let Some(found) = self.overlapping(host) else {
-            let block = Ipv4Net::new(addr, pool.block_size).map_or(host, |block| block.trunc());
+            let block = IpNet::new(addr, pool.block_size).map_or(host, |block| block.trunc());
             return match self.overlapping(block) {
                 Some(other) => Err(IpamError::BlockInTheWay { addr, block, other }),
                 None if !self.may_claim() => Err(IpamError::BlockLimit { addr, block, own: self.own_or_stray() }),
@@ -212,46 +168,54 @@ impl NodeIpam {
     /// The nodes' places in the order of names spread them over the pool: of n nodes the i-th tries i, i + n, i + 2n, …, each
     /// the next one that is free. So nodes that start together do not race for the same block, and a small cluster
     /// uses the low end of the pool.
-    pub(super) fn candidate(&self, pool: &Pool, range: Ipv4Net) -> Option<BlockCidr> {
-        if let Some(stray) = self.strays().find(|stray| IpNet::V4(range).contains(&stray.0)) {
+    pub(super) fn candidate(&self, pool: &Pool) -> Option<BlockCidr> {
+        let range = pool.cidr;
+        if let Some(stray) = self.strays().find(|stray| range.contains(&stray.0)) {
             return Some(stray);
         }
         if !self.may_claim() {
             return None;
         }
-        let total = 1_u64.checked_shl(u32::from(pool.block_size.checked_sub(range.prefix_len())?))?;
+        let places = Places::of(range, pool.block_size)?;
         let others = self.nodes.iter().filter(|node| **node != self.node);
-        let (before, all) = others.fold((0, 1), |(before, all), node| (before + u64::from(*node < self.node), all + 1));
-        let own = self.ledger.own.iter().filter(|block| range.contains(*block)).count() as u64;
-        let start = (before + own * all) % total;
-        let block = |index: u64| {
-            let offset = u32::try_from(index << 32_u8.saturating_sub(pool.block_size)).ok()?;
-            Ipv4Net::new(Ipv4Addr::from(u32::from(range.network()).checked_add(offset)?), pool.block_size).ok()
-        };
-        let mut around = (start..total).chain(0..start).filter_map(block);
-        around
-            .find(|block| self.overlapping(*block).is_none() && !self.is_all_reserved(*block))
-            .map(|block| BlockCidr(block.into()))
+        let (before, all) =
+            others.fold((0, 1), |(before, all), node| (before + u128::from(*node < self.node), all + 1));
+        let own = self.ledger.own.iter().filter(|block| range.contains(*block)).count() as u128;
+        let start = (before + own * all) % places.total;
+        self.first_free(&places, start, places.total).or_else(|| self.first_free(&places, 0, start))
+    }
+
+    /// The first block at a place in `from..to` that nothing is in the way of. What is in the way is stepped over as a whole: an IPv6
+    /// pool has more blocks than anybody could look at.
+    fn first_free(&self, places: &Places, from: u128, to: u128) -> Option<BlockCidr> {
+        let mut place = from;
+        while place < to {
+            let block = places.block(place)?;
+            match self.overlapping(block).or_else(|| self.reserved_around(block)) {
+                Some(obstacle) => place = places.of_addr(obstacle.broadcast())?.max(place) + 1,
+                None if self.is_all_reserved(block) => place += 1,
+                None => return Some(BlockCidr(block)),
+            }
+        }
+        None
     }
 
     /// A known block that shares addresses with `block`.
-    fn overlapping(&self, block: Ipv4Net) -> Option<Ipv4Net> {
+    fn overlapping(&self, block: IpNet) -> Option<IpNet> {
         let prefixes = (0..=block.prefix_len()).rev();
-        let mut around =
-            prefixes.filter_map(|prefix| Ipv4Net::new(block.network(), prefix).ok()).map(|net| net.trunc());
+        let mut around = prefixes.filter_map(|prefix| IpNet::new(block.network(), prefix).ok()).map(|net| net.trunc());
         around.find(|around| self.known.contains_key(around)).or_else(|| {
-            let (inside, _) = self.known.range(block..=Ipv4Net::from(block.broadcast())).next()?;
+            let (inside, _) = self.known.range(block..=IpNet::from(block.broadcast())).next()?;
             Some(*inside)
         })
     }
 
-    /// Whether pods of this node get addresses of the pool without naming it.
-    fn serves(&self, pool: &Pool) -> bool {
-        !pool.disabled && !pool.manual && pool.node_selector.matches(&self.labels)
+    fn reserved_around(&self, block: IpNet) -> Option<IpNet> {
+        self.reserved.values().flatten().find(|range| range.contains(&block)).copied()
     }
 
     /// Nobody on this node has the address.
-    pub(super) fn ensure_unheld(&self, addr: Ipv4Addr) -> Result<(), IpamError> {
+    pub(super) fn ensure_unheld(&self, addr: IpAddr) -> Result<(), IpamError> {
         match self.ledger.held.get(&addr) {
             Some(holder) => Err(IpamError::Held { addr, pod: holder.pod.clone() }),
             None => Ok(()),
@@ -268,64 +232,41 @@ impl NodeIpam {
     }
 
     /// Whether only pods that ask for this address get it.
-    pub(super) fn is_reserved(&self, addr: Ipv4Addr) -> bool {
+    pub(super) fn is_reserved(&self, addr: IpAddr) -> bool {
         self.reserved.values().flatten().any(|range| range.contains(&addr)) || self.sticky.touches(addr.into())
     }
 
-    fn is_all_reserved(&self, block: Ipv4Net) -> bool {
+    fn is_all_reserved(&self, block: IpNet) -> bool {
         let touched = self.reserved.values().flatten().any(|range| range.contains(&block) || block.contains(range))
             || self.sticky.touches(block);
         touched && ledger::addresses(block).all(|addr| self.is_reserved(addr))
     }
 
     /// Whether a pod that asks for no address of its own can get one of this block.
-    fn has_room(&self, block: Ipv4Net) -> bool {
-        let taken = |addr: &Ipv4Addr| self.ledger.held.contains_key(addr) || self.is_reserved(*addr);
+    fn has_room(&self, block: IpNet) -> bool {
+        let taken = |addr: &IpAddr| self.ledger.held.contains_key(addr) || self.is_reserved(*addr);
         ledger::addresses(block).any(|addr| !taken(&addr))
     }
 
-    /// The smallest pool around a range; of equal ones the first by name.
-    pub(super) fn pool_around(&self, range: Ipv4Net) -> Option<(&Pool, Ipv4Net)> {
-        let pools = self.pools.values().filter_map(|pool| Some((pool, v4(pool.cidr)?)));
-        let around = pools.filter(|(_, cidr)| cidr.contains(&range));
-        around.min_by_key(|(pool, cidr)| (u8::MAX - cidr.prefix_len(), &pool.name))
-    }
-
     /// Nobody holds an address of the block and none rests.
-    fn is_idle(&self, block: Ipv4Net, now: Moment) -> bool {
-        let rested = |(_, since): (Ipv4Addr, Moment)| now.since(since) >= self.config.cool_down;
+    fn is_idle(&self, block: IpNet, now: Moment) -> bool {
+        let rested = |(_, since): (IpAddr, Moment)| now.since(since) >= self.config.cool_down;
         self.ledger.held_in(block).next().is_none() && self.ledger.resting_in(block).all(rested)
     }
 
-    pub(super) fn full(&self, pools: &[(Pool, Ipv4Net)]) -> IpamError {
-        let inside = |cidr: &Ipv4Net| pools.iter().any(|(_, range)| range.contains(cidr));
+    pub(super) fn full(&self, pools: &[Pool]) -> IpamError {
+        let inside = |cidr: &IpNet| pools.iter().any(|pool| pool.cidr.contains(cidr));
         let own: Vec<_> = self.ledger.own.iter().filter(|cidr| inside(cidr)).collect();
         let taken = self.known.keys().filter(|cidr| inside(cidr)).count();
         IpamError::Full {
-            pools: pools
-                .iter()
-                .map(|(pool, _)| format!("{} ({})", pool.name, pool.cidr))
-                .collect::<Vec<_>>()
-                .join(", "),
+            pools: pools.iter().map(|pool| format!("{} ({})", pool.name, pool.cidr)).collect::<Vec<_>>().join(", "),
             node: self.node.clone(),
             own: own.len(),
             held: own.iter().map(|cidr| self.ledger.held_in(**cidr).count()).sum(),
-            size: own.iter().map(|cidr| ledger::size(**cidr)).sum(),
+            size: own.iter().map(|cidr| BlockCidr(**cidr).size()).sum(),
             others: taken.saturating_sub(own.len()),
             strict: self.settings.strict_affinity,
             limit: self.settings.max_blocks_per_host.filter(|_| !self.may_claim()),
         }
-    }
-
-    fn describe_pools(&self) -> String {
-        let pools: Vec<_> = self.pools.values().map(|pool| format!("{} ({})", pool.name, pool.cidr)).collect();
-        if pools.is_empty() { "none".to_owned() } else { pools.join(", ") }
-    }
-}
-
-pub(super) fn v4(cidr: IpNet) -> Option<Ipv4Net> {
-    match cidr {
-        IpNet::V4(cidr) => Some(cidr.trunc()),
-        IpNet::V6(_) => None,
     }
 }

@@ -1,9 +1,9 @@
 //! Why a pod gets no address.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net};
-use podnet_model::{BlockCidr, NodeName, PodKey, PoolName};
+use ipnet::IpNet;
+use podnet_model::{BlockCidr, Family, NodeName, PodKey, PoolName};
 
 use super::PoolSource;
 
@@ -11,8 +11,10 @@ use super::PoolSource;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IpamError {
     /// No pool serves this node.
-    #[error("no pool gives addresses on node {node}: {reasons}")]
+    #[error("no {family} pool gives addresses on node {node}: {reasons}")]
     NoPool {
+        /// The family.
+        family: Family,
         /// This node.
         node: NodeName,
         /// For each pool, why not.
@@ -34,9 +36,11 @@ pub enum IpamError {
         /// The pool.
         pool: PoolName,
     },
-    /// The pool is not of IPv4.
-    #[error("pool {pool} ({cidr}, {from}) is of IPv6; an IPv4 pool is needed")]
+    /// The pool is not of the family.
+    #[error("pool {pool} ({cidr}, {from}) is no {family} pool, and one is needed")]
     WrongFamily {
+        /// The family.
+        family: Family,
         /// The pool.
         pool: PoolName,
         /// Its range.
@@ -44,17 +48,11 @@ pub enum IpamError {
         /// Who asked for it.
         from: PoolSource,
     },
-    /// IPv6 addresses are not given yet.
-    #[error("address {addr} is of IPv6, of which pods get none")]
-    Family {
-        /// The address asked for.
-        addr: IpAddr,
-    },
     /// The address is in no pool.
     #[error("address {addr} is in no pool; the pools are: {pools}")]
     OutsidePools {
         /// The address asked for.
-        addr: Ipv4Addr,
+        addr: IpAddr,
         /// The pools that there are.
         pools: String,
     },
@@ -62,7 +60,7 @@ pub enum IpamError {
     #[error("address {addr} is held by pod {pod}")]
     Held {
         /// The address asked for.
-        addr: Ipv4Addr,
+        addr: IpAddr,
         /// Who holds it.
         pod: PodKey,
     },
@@ -70,9 +68,9 @@ pub enum IpamError {
     #[error("address {addr} is in block {block}, which belongs to node {owner}: only pods on that node can have it")]
     OwnedElsewhere {
         /// The address asked for.
-        addr: Ipv4Addr,
+        addr: IpAddr,
         /// Its block.
-        block: Ipv4Net,
+        block: IpNet,
         /// The block's owner.
         owner: NodeName,
     },
@@ -92,19 +90,19 @@ pub enum IpamError {
     )]
     BlockInTheWay {
         /// The address asked for.
-        addr: Ipv4Addr,
+        addr: IpAddr,
         /// The block that it would be of.
-        block: Ipv4Net,
+        block: IpNet,
         /// The one in the way.
-        other: Ipv4Net,
+        other: IpNet,
     },
     /// The block around the address changes hands just now.
     #[error("address {addr} cannot be given yet: block {block} is being given up")]
     BlockLeaving {
         /// The address asked for.
-        addr: Ipv4Addr,
+        addr: IpAddr,
         /// Its block.
-        block: Ipv4Net,
+        block: IpNet,
     },
     /// The node has as many blocks as it may have.
     #[error(
@@ -112,9 +110,9 @@ pub enum IpamError {
     )]
     BlockLimit {
         /// The address asked for.
-        addr: Ipv4Addr,
+        addr: IpAddr,
         /// Its block.
-        block: Ipv4Net,
+        block: IpNet,
         /// How many the node has.
         own: usize,
     },

@@ -4,12 +4,12 @@
 //! other pools: so nothing is claimed that could be another node's part, whether podnet or flannel runs there. As flannel's bridge and
 //! devices have them, the first two addresses and the last are given to no pod.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use ipnet::{IpNet, Ipv4Net};
 use podnet_model::{Pool, PoolName};
 
-use super::{NodeIpam, claims::LARGEST_BLOCK};
+use super::{NodeIpam, claims::is_block};
 
 /// A part that is smaller has no address for pods.
 const SMALLEST_PART: u8 = 29;
@@ -23,14 +23,14 @@ impl NodeIpam {
         }
         let Some((pool, part)) = self.own_part() else { return };
         let ends = [part.network(), part.hosts().next().unwrap_or(part.network()), part.broadcast()];
-        self.reserved.insert(reservation(&pool.name), ends.map(Ipv4Net::from).to_vec());
+        self.reserved.insert(reservation(&pool.name), ends.map(|end| IpNet::from(IpAddr::from(end))).to_vec());
         self.part = Some(pool.name.clone());
         self.pools.insert(pool.name.clone(), pool);
     }
 
     fn own_part(&self) -> Option<(Pool, Ipv4Net)> {
         let (namespace, conf) = self.net_confs.first_key_value()?;
-        let fits = |part: &Ipv4Net| (LARGEST_BLOCK..=SMALLEST_PART).contains(&part.prefix_len());
+        let fits = |part: &Ipv4Net| is_block(&(*part).into()) && part.prefix_len() <= SMALLEST_PART;
         let inside = |cidr: &IpNet| match cidr {
             IpNet::V4(part) => Some(*part).filter(|part| conf.network.contains(part) && fits(part)),
             IpNet::V6(_) => None,

@@ -3,11 +3,12 @@
 //! ```text
 //! 5d0b9a3e claimed 10.233.64.0/26
 //! 90c1f3aa assigned 10.233.64.0 3f2a…/eth0 default/web-1 0b5c…
+//! 1be24c90 assigned fd00:10:244::1c0 3f2a…/eth0 default/web-1 0b5c…
 //! ```
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use podnet_model::{NodeName, PodKey};
 
 use super::{Handle, Moment};
@@ -18,17 +19,17 @@ pub enum JournalRecord {
     /// The node owns the block now.
     Claimed {
         /// The block.
-        block: Ipv4Net,
+        block: IpNet,
     },
     /// The node gave the block up.
     Unclaimed {
         /// The block.
-        block: Ipv4Net,
+        block: IpNet,
     },
     /// The handle holds the address.
     Assigned {
         /// The address.
-        addr: Ipv4Addr,
+        addr: IpAddr,
         /// What it is freed by.
         handle: Handle,
         /// The pod.
@@ -39,7 +40,7 @@ pub enum JournalRecord {
     /// The handle, which is another node's, holds the address.
     Lent {
         /// The address.
-        addr: Ipv4Addr,
+        addr: IpAddr,
         /// What it is freed by.
         handle: Handle,
         /// The pod.
@@ -52,7 +53,7 @@ pub enum JournalRecord {
     /// The address rests.
     Released {
         /// The address.
-        addr: Ipv4Addr,
+        addr: IpAddr,
         /// Who held it.
         handle: Handle,
         /// When it was freed.
@@ -110,7 +111,7 @@ impl JournalRecord {
     }
 }
 
-fn held(addr: Ipv4Addr, handle: &Handle, pod: &PodKey, uid: &str) -> String {
+fn held(addr: IpAddr, handle: &Handle, pod: &PodKey, uid: &str) -> String {
     let (namespace, name) = (escape(pod.namespace.as_str()), escape(&pod.name));
     format!("{addr} {} {namespace}/{name} {}", escape(handle.as_str()), escape(uid))
 }
@@ -196,6 +197,9 @@ fn crc32(bytes: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use ipnet::{Ipv4Net, Ipv6Net};
     use proptest::prelude::*;
 
     use super::*;
@@ -208,8 +212,16 @@ mod tests {
 
     fn records() -> impl Strategy<Value = JournalRecord> {
         let text = "[ -~\u{e9}\n]{0,12}";
-        let addr = any::<u32>().prop_map(Ipv4Addr::from);
-        let block = (any::<u32>(), 0..=32_u8).prop_map(|(addr, size)| Ipv4Net::new(addr.into(), size).unwrap().trunc());
+        let addr = prop_oneof![
+            any::<u32>().prop_map(|addr| IpAddr::V4(Ipv4Addr::from(addr))),
+            any::<u128>().prop_map(|addr| IpAddr::V6(Ipv6Addr::from(addr))),
+        ];
+        let block = prop_oneof![
+            (any::<u32>(), 0..=32_u8)
+                .prop_map(|(addr, size)| IpNet::V4(Ipv4Net::new(addr.into(), size).unwrap().trunc())),
+            (any::<u128>(), 0..=128_u8)
+                .prop_map(|(addr, size)| IpNet::V6(Ipv6Net::new(addr.into(), size).unwrap().trunc())),
+        ];
         let lent = (addr.clone(), text, "[a-z0-9-]{1,9}", "[a-z0-9.-]{1,9}", "[a-z0-9.-]{1,9}");
         let assigned = (addr.clone(), text, "[a-z0-9-]{1,9}", "[a-z0-9.-]{1,9}", text);
         prop_oneof![
@@ -249,6 +261,18 @@ mod tests {
             let line = record.to_line();
             let torn = &line[..length.min(line.len() - 1)];
             prop_assert_eq!(JournalRecord::from_line(torn), None);
+        }
+    }
+
+    /// Journals of nodes outlive versions of podnet.
+    #[test]
+    fn lines_are_written_and_read_as_they_ever_were() {
+        for line in [
+            "8deb3ce1 claimed 10.233.64.0/26",
+            "56869c8a assigned 10.233.64.0 3f2a/eth0 default/web-1 0b5c",
+            "63968871 released 10.233.64.0 3f2a/eth0 1000000",
+        ] {
+            assert_eq!(JournalRecord::from_line(line).map(|record| record.to_line()).as_deref(), Some(line));
         }
     }
 

@@ -2,12 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::IpAddr,
     sync::Arc,
 };
 
-use ipnet::{Ipv4AddrRange, Ipv4Net};
-use podnet_model::{NodeName, PodKey};
+use ipnet::{IpAddrRange, IpNet, Ipv4AddrRange, Ipv6AddrRange};
+use podnet_model::{Dual, Family, NodeName, PodKey};
 
 use super::{Handle, JournalRecord, Moment};
 
@@ -26,7 +26,7 @@ pub struct Holder {
 
 impl Holder {
     /// The record that it holds `addr`.
-    pub(super) fn record(&self, addr: Ipv4Addr) -> JournalRecord {
+    pub(super) fn record(&self, addr: IpAddr) -> JournalRecord {
         let (handle, pod, uid) = (self.handle.clone(), self.pod.clone(), Arc::clone(&self.uid));
         match self.node.clone() {
             Some(node) => JournalRecord::Lent { addr, handle, pod, uid, node },
@@ -47,10 +47,11 @@ pub(super) struct Rest {
 /// The sum of a journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ledger {
-    pub(super) own: BTreeSet<Ipv4Net>,
-    pub(super) held: BTreeMap<Ipv4Addr, Holder>,
-    pub(super) resting: BTreeMap<Ipv4Addr, Rest>,
-    by_handle: BTreeMap<Handle, Ipv4Addr>,
+    pub(super) own: BTreeSet<IpNet>,
+    pub(super) held: BTreeMap<IpAddr, Holder>,
+    pub(super) resting: BTreeMap<IpAddr, Rest>,
+    /// At most one address of each family.
+    by_handle: BTreeMap<Handle, Dual<Option<IpAddr>>>,
 }
 
 impl Ledger {
@@ -71,8 +72,8 @@ impl Ledger {
                 self.hold(*addr, Holder { handle: handle.clone(), pod, uid, node });
             }
             JournalRecord::Released { addr, handle, at } => {
-                if self.by_handle.get(handle) == Some(addr) {
-                    self.forget(handle);
+                if self.address_of(handle, Family::of(addr)) == Some(*addr) {
+                    self.forget(handle, Family::of(addr));
                 }
                 // A borrowed address goes back to its owner, where it rests.
                 if !self.held.contains_key(addr) && self.block_of(*addr).is_some() {
@@ -82,19 +83,26 @@ impl Ledger {
         }
     }
 
-    fn hold(&mut self, addr: Ipv4Addr, holder: Holder) {
-        self.forget(&holder.handle);
+    fn hold(&mut self, addr: IpAddr, holder: Holder) {
+        let family = Family::of(&addr);
+        self.forget(&holder.handle, family);
         self.resting.remove(&addr);
-        let handle = holder.handle.clone();
-        if let Some(before) = self.held.insert(addr, holder) {
-            self.by_handle.remove(&before.handle);
+        if let Some(before) = self.held.get(&addr).map(|before| before.handle.clone()) {
+            self.forget(&before, family);
         }
-        self.by_handle.insert(handle, addr);
+        let handle = holder.handle.clone();
+        self.held.insert(addr, holder);
+        self.by_handle.entry(handle).or_default()[family] = Some(addr);
     }
 
-    fn forget(&mut self, handle: &Handle) {
-        if let Some(addr) = self.by_handle.remove(handle) {
+    /// Nothing of the family is the handle's any more.
+    fn forget(&mut self, handle: &Handle, family: Family) {
+        let Some(of_handle) = self.by_handle.get_mut(handle) else { return };
+        if let Some(addr) = of_handle[family].take() {
             self.held.remove(&addr);
+        }
+        if *of_handle == Dual::default() {
+            self.by_handle.remove(handle);
         }
     }
 
@@ -109,31 +117,34 @@ impl Ledger {
         claimed.chain(released).chain(assigned).collect()
     }
 
-    pub(super) fn address_of(&self, handle: &Handle) -> Option<Ipv4Addr> {
-        self.by_handle.get(handle).copied()
+    pub(super) fn address_of(&self, handle: &Handle, family: Family) -> Option<IpAddr> {
+        self.by_handle.get(handle)?[family]
+    }
+
+    pub(super) fn addresses_of(&self, handle: &Handle) -> impl Iterator<Item = IpAddr> + use<> {
+        let of_handle = self.by_handle.get(handle).copied().unwrap_or_default();
+        of_handle.v4.into_iter().chain(of_handle.v6)
     }
 
     /// The own block around an address.
-    pub(super) fn block_of(&self, addr: Ipv4Addr) -> Option<Ipv4Net> {
+    pub(super) fn block_of(&self, addr: IpAddr) -> Option<IpNet> {
         // Own blocks never overlap, so that only the last one that begins at or before the address can hold it.
-        self.own.range(..=Ipv4Net::from(addr)).next_back().filter(|block| block.contains(&addr)).copied()
+        self.own.range(..=IpNet::from(addr)).next_back().filter(|block| block.contains(&addr)).copied()
     }
 
-    pub(super) fn held_in(&self, block: Ipv4Net) -> impl Iterator<Item = (Ipv4Addr, &Holder)> {
+    pub(super) fn held_in(&self, block: IpNet) -> impl Iterator<Item = (IpAddr, &Holder)> {
         self.held.range(block.network()..=block.broadcast()).map(|(addr, holder)| (*addr, holder))
     }
 
-    pub(super) fn resting_in(&self, block: Ipv4Net) -> impl Iterator<Item = (Ipv4Addr, Moment)> {
+    pub(super) fn resting_in(&self, block: IpNet) -> impl Iterator<Item = (IpAddr, Moment)> {
         self.resting.range(block.network()..=block.broadcast()).map(|(addr, rest)| (*addr, rest.since))
     }
 }
 
 /// Every address of a block: pods' addresses are host routes, so that the first and the last are as good as any other.
-pub(super) fn addresses(block: Ipv4Net) -> Ipv4AddrRange {
-    Ipv4AddrRange::new(block.network(), block.broadcast())
-}
-
-/// How many addresses a block has.
-pub(super) fn size(block: Ipv4Net) -> usize {
-    1_usize.checked_shl(u32::from(32 - block.prefix_len())).unwrap_or(usize::MAX)
+pub(super) fn addresses(block: IpNet) -> IpAddrRange {
+    match block {
+        IpNet::V4(block) => IpAddrRange::V4(Ipv4AddrRange::new(block.network(), block.broadcast())),
+        IpNet::V6(block) => IpAddrRange::V6(Ipv6AddrRange::new(block.network(), block.broadcast())),
+    }
 }

@@ -6,14 +6,10 @@
 //! the borrower asks to return what it does not use ([`NodeIpam::unused_loans`]), and the owner takes back what a node had that is
 //! gone ([`NodeIpam::orphaned_loans`]).
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use ipnet::{IpNet, Ipv4Net};
-use podnet_model::{BlockCidr, Loan, NodeName, PodAddr, PodKey, Pool};
+use ipnet::IpNet;
+use podnet_model::{BlockCidr, Family, Loan, NodeName, PodAddr, PodKey, Pool};
 
 use super::{AllocationRequest, Assignment, Decision, Handle, Holder, IpamError, JournalRecord, Moment, NodeIpam};
 
@@ -28,7 +24,7 @@ pub struct LoanCandidate {
     /// Its owner, who has to be asked.
     pub owner: NodeName,
     /// The address that is wanted; any where none.
-    pub addr: Option<Ipv4Addr>,
+    pub addr: Option<IpAddr>,
 }
 
 /// What another node asks of the owner of a block.
@@ -43,7 +39,7 @@ pub struct LoanRequest {
     /// The pod's `metadata.uid`.
     pub uid: Arc<str>,
     /// The address that is wanted; any where none.
-    pub addr: Option<Ipv4Addr>,
+    pub addr: Option<IpAddr>,
 }
 
 impl NodeIpam {
@@ -58,10 +54,10 @@ impl NodeIpam {
         block: BlockCidr,
         asked: &LoanRequest,
         now: Moment,
-    ) -> Result<(Ipv4Addr, Vec<JournalRecord>), IpamError> {
+    ) -> Result<(IpAddr, Vec<JournalRecord>), IpamError> {
         let refused = |why| IpamError::NotLent { block, node: self.node.clone(), why };
-        let IpNet::V4(cidr) = block.0 else { return Err(refused("it is no IPv4 block")) };
-        if let Some(addr) = self.ledger.address_of(&asked.handle) {
+        let cidr = block.0;
+        if let Some(addr) = self.ledger.address_of(&asked.handle, block.family()) {
             let is_wanted = cidr.contains(&addr) && asked.addr.is_none_or(|wanted| wanted == addr);
             // An earlier try of the same attachment got it; the borrower returns it when it finds that it does not use it.
             let other = || refused("the pod was lent another address, which is not returned yet");
@@ -96,30 +92,28 @@ impl NodeIpam {
 
     /// As the owner: a borrower does not need the address any more, or is gone itself. Nothing is done, and the answer is none, where
     /// the handle does not hold it as a loan.
-    pub fn take_back(&mut self, handle: &Handle, addr: Ipv4Addr, now: Moment) -> Option<Vec<JournalRecord>> {
+    pub fn take_back(&mut self, handle: &Handle, addr: IpAddr, now: Moment) -> Option<Vec<JournalRecord>> {
         let holder = self.ledger.held.get(&addr)?;
         if holder.handle != *handle || holder.node.is_none() {
             return None;
         }
-        self.release(handle, now).map(|release| release.records)
+        self.release_one(handle, Family::of(&addr), now).map(|release| release.records)
     }
 
     /// As the borrower: the owner lent `addr`. The records belong in the journal before the address is used.
-    pub fn borrowed(&mut self, addr: Ipv4Addr, request: &AllocationRequest<'_>) -> Assignment {
+    pub fn borrowed(&mut self, addr: IpAddr, request: &AllocationRequest<'_>) -> Assignment {
         match self.assign(addr, request) {
             Decision::Assigned(assignment) => assignment,
             // `assign` always assigns.
             Decision::NeedBlock(_) | Decision::Borrow(_) => {
-                Assignment { addr: PodAddr(IpAddr::V4(addr)), block: None, records: Vec::new() }
+                Assignment { addr: PodAddr(addr), block: None, records: Vec::new() }
             }
         }
     }
 
     /// As the borrower: the owner of the block has nothing to lend. It is not asked again before it says more.
     pub fn not_lent(&mut self, block: BlockCidr) {
-        if let IpNet::V4(cidr) = block.0
-            && let Some(known) = self.known.get_mut(&cidr)
-        {
+        if let Some(known) = self.known.get_mut(&block.0) {
             known.free = 0;
         }
     }
@@ -135,18 +129,19 @@ impl NodeIpam {
     #[must_use]
     pub fn unused_loans(&self) -> Vec<(BlockCidr, Loan)> {
         let ours = |loan: &&Loan| loan.node == self.node;
-        let unused = |loan: &&Loan| self.ledger.address_of(&Handle::from(&*loan.handle)) != Some(loan.addr);
-        let of_block = |(cidr, loans): (&Ipv4Net, &Vec<Loan>)| -> Vec<(BlockCidr, Loan)> {
+        let used_by = |loan: &Loan| self.ledger.address_of(&Handle::from(&*loan.handle), Family::of(&loan.addr));
+        let unused = |loan: &&Loan| used_by(loan) != Some(loan.addr);
+        let of_block = |(cidr, loans): (&IpNet, &Vec<Loan>)| -> Vec<(BlockCidr, Loan)> {
             let found = loans.iter().filter(ours).filter(unused);
-            found.map(|loan| (BlockCidr((*cidr).into()), loan.clone())).collect()
+            found.map(|loan| (BlockCidr(*cidr), loan.clone())).collect()
         };
         self.known.iter().map(|(cidr, known)| (cidr, &known.loans)).flat_map(of_block).collect()
     }
 
     /// As the owner: loans of nodes that are not known to be in the cluster. Sure they are gone only the API server knows.
     #[must_use]
-    pub fn orphaned_loans(&self) -> Vec<(Ipv4Addr, Handle, NodeName)> {
-        let loan = |(addr, holder): (&Ipv4Addr, &Holder)| {
+    pub fn orphaned_loans(&self) -> Vec<(IpAddr, Handle, NodeName)> {
+        let loan = |(addr, holder): (&IpAddr, &Holder)| {
             let node = holder.node.clone().filter(|node| !self.nodes.contains(node))?;
             Some((*addr, holder.handle.clone(), node))
         };
@@ -154,34 +149,34 @@ impl NodeIpam {
     }
 
     /// A block of the pools to borrow any address from: of those with room the one with most.
-    pub(super) fn lender(&self, pools: &[(Pool, Ipv4Net)], now: Moment) -> Option<LoanCandidate> {
+    pub(super) fn lender(&self, pools: &[Pool], now: Moment) -> Option<LoanCandidate> {
         if self.settings.strict_affinity {
             return None;
         }
-        let inside = |cidr: &Ipv4Net| pools.iter().any(|(_, range)| range.contains(cidr));
+        let inside = |cidr: &IpNet| pools.iter().any(|pool| pool.cidr.contains(cidr));
         let others = self.known.iter().filter(|(cidr, known)| known.free > 0 && inside(cidr));
         let (cidr, owner) = others
             .filter_map(|(cidr, known)| Some((cidr, known.free, self.can_lend(*cidr)?)))
             .filter(|(_, _, owner)| self.silent.get(owner).is_none_or(|since| now.since(*since) >= SILENCE))
             .max_by_key(|(cidr, free, _)| (*free, std::cmp::Reverse(**cidr)))
             .map(|(cidr, _, owner)| (*cidr, owner))?;
-        Some(LoanCandidate { block: BlockCidr(cidr.into()), owner, addr: None })
+        Some(LoanCandidate { block: BlockCidr(cidr), owner, addr: None })
     }
 
     /// Exactly this address of another node's block, where that can be asked for.
-    pub(super) fn lender_of(&self, addr: Ipv4Addr, block: Ipv4Net) -> Option<LoanCandidate> {
+    pub(super) fn lender_of(&self, addr: IpAddr, block: IpNet) -> Option<LoanCandidate> {
         let owner = self.can_lend(block).filter(|_| !self.settings.strict_affinity)?;
-        Some(LoanCandidate { block: BlockCidr(block.into()), owner, addr: Some(addr) })
+        Some(LoanCandidate { block: BlockCidr(block), owner, addr: Some(addr) })
     }
 
     /// The other node that may lend of this block: it has to exist, to be able to answer.
-    fn can_lend(&self, block: Ipv4Net) -> Option<NodeName> {
+    fn can_lend(&self, block: IpNet) -> Option<NodeName> {
         let owner = self.known.get(&block)?.owner.as_ref()?;
         (*owner != self.node && self.nodes.contains(owner) && is_lendable(block)).then(|| owner.clone())
     }
 }
 
 /// The route to a borrowed address is longer than its block's; of a block of one address there is none.
-fn is_lendable(block: Ipv4Net) -> bool {
+fn is_lendable(block: IpNet) -> bool {
     block.prefix_len() < block.max_prefix_len()
 }

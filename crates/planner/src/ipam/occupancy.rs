@@ -1,35 +1,31 @@
 //! What of a block is held, as the IPAMBlock object publishes it.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use podnet_model::{
-    BlockCidr, NodeName, PodKey,
+    BlockCidr, Family, NodeName, PodKey,
     crd::{AllocationAttribute, IPAMBlockSpec},
 };
 
-use super::{Handle, Holder, JournalRecord, NodeIpam, claims::LARGEST_BLOCK, ledger};
+use super::{Handle, Holder, JournalRecord, NodeIpam, claims::is_block, ledger};
 
 /// One block with its holders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Occupancy {
     /// The block.
-    pub block: Ipv4Net,
+    pub block: IpNet,
     /// Who holds which address.
-    pub held: BTreeMap<Ipv4Addr, Holder>,
+    pub held: BTreeMap<IpAddr, Holder>,
     /// Free addresses, those that were never given or have rested longest first.
-    pub free: Vec<Ipv4Addr>,
+    pub free: Vec<IpAddr>,
 }
 
 /// Why the specification of an IPAMBlock cannot be taken over.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OccupancyError {
-    /// The range is none, not of IPv4, or larger than a block can be.
-    #[error("spec.cidr is {value:?}; it must be an IPv4 range of prefix length 20 to 32")]
+    /// The range is none, or larger than a block can be.
+    #[error("spec.cidr is {value:?}; it must be an IPv4 range of prefix length 20 to 32, or an IPv6 one of 116 to 128")]
     Cidr {
         /// The value.
         value: String,
@@ -59,10 +55,7 @@ impl NodeIpam {
     /// What is held of one own block; none for a block that is not this node's.
     #[must_use]
     pub fn occupancy_of(&self, block: BlockCidr) -> Option<Occupancy> {
-        match block.0 {
-            IpNet::V4(cidr) if self.ledger.own.contains(&cidr) => Some(self.occupancy_in(cidr)),
-            _ => None,
-        }
+        self.ledger.own.contains(&block.0).then(|| self.occupancy_in(block.0))
     }
 
     /// Takes over a block that the API says is this node's, with its holders, where the journal was lost or damaged: addresses
@@ -70,9 +63,9 @@ impl NodeIpam {
     ///
     /// Not for a block whose journal is whole: the API may lag behind it.
     pub fn adopt(&mut self, occupancy: &Occupancy) -> Vec<JournalRecord> {
-        let mut records = self.block_claimed(BlockCidr(occupancy.block.into()));
+        let mut records = self.block_claimed(BlockCidr(occupancy.block));
         for (addr, holder) in &occupancy.held {
-            if self.ledger.held.contains_key(addr) || self.ledger.address_of(&holder.handle).is_some() {
+            if self.is_taken(*addr, &holder.handle) {
                 continue;
             }
             let record = holder.record(*addr);
@@ -88,7 +81,7 @@ impl NodeIpam {
         let mut records = Vec::new();
         for (addr, holder) in &occupancy.held {
             let is_ours = holder.node.as_ref() == Some(&self.node) && self.block_of(*addr).is_none();
-            if is_ours && !self.ledger.held.contains_key(addr) && self.ledger.address_of(&holder.handle).is_none() {
+            if is_ours && !self.is_taken(*addr, &holder.handle) {
                 let record = Holder { node: None, ..holder.clone() }.record(*addr);
                 self.ledger.record(&record);
                 records.push(record);
@@ -97,7 +90,12 @@ impl NodeIpam {
         records
     }
 
-    fn occupancy_in(&self, block: Ipv4Net) -> Occupancy {
+    /// Whether somebody has the address, or the handle another of its family.
+    fn is_taken(&self, addr: IpAddr, handle: &Handle) -> bool {
+        self.ledger.held.contains_key(&addr) || self.ledger.address_of(handle, Family::of(&addr)).is_some()
+    }
+
+    fn occupancy_in(&self, block: IpNet) -> Occupancy {
         let held: BTreeMap<_, _> = self.ledger.held_in(block).map(|(addr, holder)| (addr, holder.clone())).collect();
         let mut free: Vec<_> = ledger::addresses(block).filter(|addr| !held.contains_key(addr)).collect();
         free.sort_by_key(|addr| (self.ledger.resting.get(addr).map(|rest| rest.since), *addr));
@@ -110,19 +108,19 @@ impl Occupancy {
     /// affinity to `node`. Everything else stays; where something changed the sequence number is one more, and the answer true.
     pub fn publish(&self, node: &NodeName, spec: &mut IPAMBlockSpec) -> bool {
         let before = spec.clone();
-        let base = u32::from(self.block.network());
-        let offset = |addr: &Ipv4Addr| u32::from(*addr) - base;
+        let offset = |addr: &IpAddr| self.cidr().offset_of(*addr);
         spec.cidr = self.block.to_string();
         spec.affinity = Some(format!("host:{node}"));
-        spec.allocations = vec![None; ledger::size(self.block)];
+        spec.allocations = vec![None; self.cidr().size()];
         spec.attributes = Vec::with_capacity(self.held.len());
         for (index, (addr, holder)) in (0_i64..).zip(&self.held) {
-            if let Some(slot) = spec.allocations.get_mut(offset(addr) as usize) {
+            if let Some(slot) = offset(addr).and_then(|offset| spec.allocations.get_mut(offset)) {
                 *slot = Some(index);
             }
             spec.attributes.push(attribute(node, holder));
         }
-        spec.unallocated = self.free.iter().map(|addr| i64::from(offset(addr))).collect();
+        spec.unallocated =
+            self.free.iter().filter_map(offset).filter_map(|offset| i64::try_from(offset).ok()).collect();
         let changed = *spec != before;
         spec.sequence_number += u64::from(changed);
         changed
@@ -134,16 +132,16 @@ impl Occupancy {
     ///
     /// [`OccupancyError`] where the object contradicts itself.
     pub fn from_spec(spec: &IPAMBlockSpec) -> Result<Self, OccupancyError> {
-        let block = spec.cidr.parse::<Ipv4Net>().ok().filter(|block| block.prefix_len() >= LARGEST_BLOCK);
+        let block = spec.cidr.parse::<IpNet>().ok().filter(is_block);
         let block = block.ok_or_else(|| OccupancyError::Cidr { value: spec.cidr.clone() })?.trunc();
-        let size = ledger::size(block);
+        let size = BlockCidr(block).size();
         let mut held = BTreeMap::new();
         for (offset, index) in spec.allocations.iter().enumerate().filter_map(|(at, index)| Some((at, (*index)?))) {
             let attributes = spec.attributes.len();
             let wrong = || OccupancyError::Allocation { offset, index, attributes, size };
             let attribute =
                 usize::try_from(index).ok().and_then(|index| spec.attributes.get(index)).ok_or_else(wrong)?;
-            let addr = ledger::addresses(block).nth(offset).ok_or_else(wrong)?;
+            let addr = BlockCidr(block).nth(offset).ok_or_else(wrong)?;
             held.insert(addr, holder(addr, attribute, spec.affinity.as_deref()));
         }
         let free = ledger::addresses(block).filter(|addr| !held.contains_key(addr)).collect();
@@ -153,13 +151,13 @@ impl Occupancy {
     /// The block, as the model names it.
     #[must_use]
     pub fn cidr(&self) -> BlockCidr {
-        BlockCidr(self.block.into())
+        BlockCidr(self.block)
     }
 
     /// Whether somebody holds `addr`.
     #[must_use]
     pub fn holds(&self, addr: IpAddr) -> bool {
-        matches!(addr, IpAddr::V4(addr) if self.held.contains_key(&addr))
+        self.held.contains_key(&addr)
     }
 }
 
@@ -177,7 +175,7 @@ fn attribute(node: &NodeName, holder: &Holder) -> AllocationAttribute {
     }
 }
 
-fn holder(addr: Ipv4Addr, attribute: &AllocationAttribute, affinity: Option<&str>) -> Holder {
+fn holder(addr: IpAddr, attribute: &AllocationAttribute, affinity: Option<&str>) -> Holder {
     let text = |key: &str| attribute.secondary.get(key).map(String::as_str).unwrap_or_default();
     // Without a handle nothing can free it by name; the address itself keeps such handles apart.
     let handle = attribute.handle_id.as_deref().map_or_else(|| Handle::new("unknown", &addr.to_string()), Handle::from);

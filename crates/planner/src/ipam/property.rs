@@ -17,16 +17,16 @@ const RUNS: u32 = 900;
 /// What may happen to one of the nodes.
 #[derive(Clone, Debug)]
 enum Event {
-    /// A pod's ADD, of any address or of one of the pool's.
-    Add { handle: u8, fixed: Option<u8>, owner: Owner },
+    /// A pod's ADD of an address of each of these families, of any address or of one of the pool's.
+    Add { handle: u8, families: &'static [Family], fixed: Option<u8>, owner: Owner },
     /// A pod's DEL.
     Del { handle: u8 },
     /// `kill -9` and restart.
     Crash,
     /// As before, in the middle of writing the last record of an ADD.
-    CrashInAdd { handle: u8, keep: Index },
+    CrashInAdd { handle: u8, families: &'static [Family], keep: Index },
     /// As before, between claiming a block at the API and writing that down.
-    CrashInClaim { handle: u8 },
+    CrashInClaim { handle: u8, family: Family },
     /// Give all surplus blocks back; or crash before the API hears of it.
     GiveBack { crash: bool },
     /// Ask for the return of loans that nobody uses.
@@ -50,11 +50,12 @@ impl World {
         &mut self,
         host: usize,
         handle: u8,
+        family: Family,
         fixed: Option<u8>,
         owner: Owner,
         stop: bool,
     ) -> Option<Result<Assignment, IpamError>> {
-        let addrs = fixed.map(|addr| Ipv4Addr::new(10, 0, 0, addr).into()).into_iter().collect();
+        let addrs = fixed.map(|last| address(family, last)).into_iter().collect();
         let wish = Wish { addrs, ..Wish::default() };
         for _ in 0..20 {
             let asked = AllocationRequest {
@@ -63,7 +64,7 @@ impl World {
                 uid: Arc::from("u"),
                 wish: &wish,
             };
-            match self.hosts[host].ipam.allocate(&asked, self.now) {
+            match self.hosts[host].ipam.allocate(&asked, family, self.now) {
                 Ok(Decision::Assigned(assignment)) => return Some(Ok(assignment)),
                 Err(error) => return Some(Err(error)),
                 Ok(Decision::Borrow(from)) => return self.borrow(host, &asked, &from, owner).map(Ok),
@@ -81,40 +82,83 @@ impl World {
         panic!("node{host} claims without end");
     }
 
-    fn add(&mut self, host: usize, handle: u8, fixed: Option<u8>, owner: Owner) {
-        match self.decide(host, handle, fixed, owner, false) {
-            Some(Ok(assignment)) => {
-                self.write(host, &assignment.records);
-                if let Some(before) = self.given.insert((host, handle), assignment.addr) {
-                    assert_eq!(before, assignment.addr, "the same handle gets the same address");
-                } else if let Some(fixed) = fixed {
-                    assert_eq!(assignment.addr.0, Ipv4Addr::new(10, 0, 0, fixed));
+    /// An address of each family, or none at all: where one cannot be had, what was given for this ADD is freed.
+    fn add(&mut self, host: usize, handle: u8, families: &[Family], fixed: Option<u8>, owner: Owner) {
+        let mut anew = Vec::new();
+        for family in families {
+            match self.decide(host, handle, *family, fixed, owner, false) {
+                Some(Ok(assignment)) => {
+                    self.write(host, &assignment.records);
+                    if let Some(before) = self.given.get(&(host, handle, *family)) {
+                        assert_eq!(*before, assignment.addr, "the same handle gets the same address");
+                        continue;
+                    }
+                    if let Some(last) = fixed {
+                        assert_eq!(assignment.addr.0, address(*family, last));
+                    }
+                    anew.push((*family, assignment.addr));
+                }
+                failed => {
+                    if let Some(Err(IpamError::Full { .. })) = failed {
+                        self.assert_full(host, *family);
+                    }
+                    return anew.iter().for_each(|(family, _)| self.free(host, &handle_of(host, handle), *family));
                 }
             }
-            Some(Err(IpamError::Full { .. })) => self.assert_full(host),
-            _ => {}
         }
+        self.given.extend(anew.into_iter().map(|(family, addr)| ((host, handle, family), addr)));
     }
 
     /// With a current view, "full" is only said when no block is free and the own ones are held to the last address.
-    fn assert_full(&self, host: usize) {
+    fn assert_full(&self, host: usize, family: Family) {
         if !self.is_current() {
             return;
         }
-        assert_eq!(self.table.len(), 4 + 2, "every block is claimed");
-        let own = |addr: &PodAddr| {
-            let block = self.table.iter().find(|(cidr, _)| cidr.0.contains(&addr.0));
-            block.is_some_and(|(_, object)| object.owner == self.hosts[host].name)
-        };
-        let blocks = self.table.values().filter(|object| object.owner == self.hosts[host].name).count();
-        let held = self.hosts[host].ipam.holders().filter(|(addr, _)| own(addr)).count();
-        assert_eq!(held, blocks * 2, "every own address is held");
+        let all: Vec<_> = self.table.iter().filter(|(cidr, _)| cidr.family() == family).collect();
+        let places = if family == Family::V4 { 4 + 2 } else { 4 };
+        assert_eq!(all.len(), places, "every block is claimed");
+        let own: Vec<_> = all.iter().filter(|(_, object)| object.owner == self.hosts[host].name).collect();
+        let is_own = |addr: &PodAddr| own.iter().any(|(cidr, _)| cidr.0.contains(&addr.0));
+        let held = self.hosts[host].ipam.holders().filter(|(addr, _)| is_own(addr)).count();
+        assert_eq!(held, own.len() * 2, "every own address is held");
     }
 
     fn del(&mut self, host: usize, handle: u8) {
-        let release = self.hosts[host].ipam.release(&handle_of(host, handle), self.now);
-        self.write(host, &release.map(|release| release.records).unwrap_or_default());
-        self.given.remove(&(host, handle));
+        for release in self.hosts[host].ipam.release(&handle_of(host, handle), self.now) {
+            self.write(host, &release.records);
+        }
+        self.given.retain(|(at, of, _), _| (*at, *of) != (host, handle));
+    }
+
+    /// `kill -9` in the middle of writing the last record of an ADD; the restarted agent frees what has no interface.
+    fn crash_in_add(&mut self, host: usize, handle: u8, families: &[Family], keep: Index) {
+        for (place, family) in families.iter().enumerate() {
+            let decided = self.decide(host, handle, *family, None, Owner::Answers, false);
+            let Some(Ok(Assignment { records, .. })) = decided else { break };
+            match &records[..] {
+                [record] if place + 1 == families.len() => self.write_torn(host, record, |length| keep.index(length)),
+                records => self.write(host, records),
+            }
+        }
+        self.crash(host);
+        self.adopt_loans(host);
+        for family in Family::ALL {
+            if self.given.contains_key(&(host, handle, family)) {
+                continue;
+            }
+            self.free(host, &handle_of(host, handle), family);
+        }
+    }
+
+    fn crash_in_claim(&mut self, host: usize, handle: u8, family: Family) {
+        if let Some(decided) = self.decide(host, handle, family, None, Owner::Silent, true) {
+            // The ADD needed no claim: it was written and not answered, and the runtime's DEL follows.
+            self.write(host, &decided.map(|assignment| assignment.records).unwrap_or_default());
+            if !self.given.contains_key(&(host, handle, family)) {
+                self.free(host, &handle_of(host, handle), family);
+            }
+        }
+        self.crash(host);
     }
 
     fn give_back(&mut self, host: usize, crash: bool) {
@@ -130,28 +174,11 @@ impl World {
 
     fn happen(&mut self, host: usize, event: &Event) {
         match event {
-            Event::Add { handle, fixed, owner } => self.add(host, *handle, *fixed, *owner),
+            Event::Add { handle, families, fixed, owner } => self.add(host, *handle, families, *fixed, *owner),
             Event::Del { handle } => self.del(host, *handle),
             Event::Crash => self.crash(host),
-            Event::CrashInAdd { handle, keep } => {
-                if let Some(Ok(assignment)) = self.decide(host, *handle, None, Owner::Answers, false)
-                    && let [record] = &assignment.records[..]
-                {
-                    self.write_torn(host, record, |length| keep.index(length));
-                }
-                self.crash(host);
-                self.adopt_loans(host);
-            }
-            Event::CrashInClaim { handle } => {
-                if let Some(decided) = self.decide(host, *handle, None, Owner::Silent, true) {
-                    // The ADD needed no claim: it was written and not answered, and the runtime's DEL follows.
-                    self.write(host, &decided.map(|assignment| assignment.records).unwrap_or_default());
-                    if !self.given.contains_key(&(host, *handle)) {
-                        self.del(host, *handle);
-                    }
-                }
-                self.crash(host);
-            }
+            Event::CrashInAdd { handle, families, keep } => self.crash_in_add(host, *handle, families, *keep),
+            Event::CrashInClaim { handle, family } => self.crash_in_claim(host, *handle, *family),
             Event::GiveBack { crash } => self.give_back(host, *crash),
             Event::GiveLoansBack => self.give_loans_back(host),
             Event::Serve { crash } => self.serve(host, *crash),
@@ -166,7 +193,7 @@ impl World {
     /// What must hold at all times.
     fn check(&self) {
         let mut holders = BTreeMap::new();
-        for ((host, handle), addr) in &self.given {
+        for ((host, handle, _), addr) in &self.given {
             let other = holders.insert(*addr, (host, handle));
             assert_eq!(other, None, "{addr} was given twice");
             let block = self.table.iter().find(|(cidr, _)| cidr.0.contains(&addr.0));
@@ -180,8 +207,8 @@ impl World {
         for (index, host) in self.hosts.iter().enumerate() {
             let own = host.ipam.holders().filter(|(_, holder)| holder.node.is_none());
             let known: Vec<_> = own.map(|(addr, holder)| (addr, holder.handle.clone())).collect();
-            let told = self.given.iter().filter(|((at, _), _)| *at == index);
-            let mut told: Vec<_> = told.map(|((_, handle), addr)| (*addr, handle_of(index, *handle))).collect();
+            let told = self.given.iter().filter(|((at, ..), _)| *at == index);
+            let mut told: Vec<_> = told.map(|((_, handle, _), addr)| (*addr, handle_of(index, *handle))).collect();
             told.sort();
             assert_eq!(known, told, "the ledger of node{index} holds what was given, and nothing else");
         }
@@ -189,7 +216,7 @@ impl World {
 
     /// After every pod has gone and time has passed, nothing is held and each node keeps at most a block of each pool.
     fn end(mut self) {
-        for (host, handle) in self.given.keys().copied().collect::<Vec<_>>() {
+        for (host, handle, _) in self.given.keys().copied().collect::<Vec<_>>() {
             self.del(host, handle);
         }
         self.now.0 += 60_000;
@@ -225,6 +252,14 @@ impl World {
     }
 }
 
+/// An address of the pool `a` or `six`.
+fn address(family: Family, last: u8) -> IpAddr {
+    match family {
+        Family::V4 => [10, 0, 0, last].into(),
+        Family::V6 => [0xfd00, 0, 0, 0, 0, 0, 0, last.into()].into(),
+    }
+}
+
 fn handle_of(host: usize, handle: u8) -> Handle {
     Handle::new(&format!("sandbox{host}-{handle}"), "eth0")
 }
@@ -232,13 +267,16 @@ fn handle_of(host: usize, handle: u8) -> Handle {
 fn events() -> impl Strategy<Value = (usize, Event)> {
     let handle = 0..6_u8;
     let owner = prop_oneof![4 => Just(Owner::Answers), 1 => Just(Owner::Silent), 1 => Just(Owner::Dies)];
-    let add = (handle.clone(), proptest::option::weighted(0.4, 0..6_u8), owner);
+    let family = prop_oneof![Just(Family::V4), Just(Family::V6)];
+    let families = prop_oneof![3 => Just(&[Family::V4][..]), 1 => Just(&[Family::V6][..]), 3 => Just(&Family::ALL[..])];
+    let add = (handle.clone(), families.clone(), proptest::option::weighted(0.4, 0..6_u8), owner);
     let event = prop_oneof![
-        8 => add.prop_map(|(handle, fixed, owner)| Event::Add { handle, fixed, owner }),
+        8 => add.prop_map(|(handle, families, fixed, owner)| Event::Add { handle, families, fixed, owner }),
         6 => handle.clone().prop_map(|handle| Event::Del { handle }),
         1 => Just(Event::Crash),
-        1 => (handle.clone(), any::<Index>()).prop_map(|(handle, keep)| Event::CrashInAdd { handle, keep }),
-        1 => handle.prop_map(|handle| Event::CrashInClaim { handle }),
+        1 => (handle.clone(), families, any::<Index>())
+            .prop_map(|(handle, families, keep)| Event::CrashInAdd { handle, families, keep }),
+        1 => (handle, family).prop_map(|(handle, family)| Event::CrashInClaim { handle, family }),
         2 => proptest::bool::weighted(0.3).prop_map(|crash| Event::GiveBack { crash }),
         4 => Just(Event::GiveLoansBack),
         2 => proptest::bool::weighted(0.2).prop_map(|crash| Event::Serve { crash }),

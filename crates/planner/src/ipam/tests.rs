@@ -1,10 +1,11 @@
 use std::sync::Arc;
 
-use podnet_model::{Block, EncapMode, Node, NodeAddr, PodKey, crd};
+use podnet_model::{Block, Dual, EncapMode, Node, NodeAddr, PodKey, crd};
 
 use super::*;
 
 mod deciders;
+mod dual;
 mod durability;
 mod flannel;
 mod lending;
@@ -49,7 +50,9 @@ fn block_of_other(text: &str, owner: Option<&str>) -> Change {
 
 fn ask(ipam: &mut NodeIpam, handle: &str, wish: &Wish, now: Moment) -> Result<Decision, IpamError> {
     let pod = PodKey::new("test", handle);
-    ipam.allocate(&AllocationRequest { handle: Handle::new(handle, "eth0"), pod, uid: Arc::from("u"), wish }, now)
+    let family = wish.addrs.iter().chain(&wish.addrs_no_ipam).map(Family::of).next().unwrap_or(Family::V4);
+    let asked = AllocationRequest { handle: Handle::new(handle, "eth0"), pod, uid: Arc::from("u"), wish };
+    ipam.allocate(&asked, family, now)
 }
 
 /// Asks until there is an address, claiming what is asked for.
@@ -73,7 +76,8 @@ fn exactly(addr: &str) -> Wish {
 
 fn from_pools(names: &[&str]) -> Wish {
     let names = names.iter().map(|name| Arc::from(*name)).collect();
-    Wish { pools: Some(PoolList { source: PoolSource::Pod, names }), ..Wish::default() }
+    let list = PoolList { source: PoolSource::Pod(Family::V4), names };
+    Wish { pools: Dual { v4: Some(list), v6: None }, ..Wish::default() }
 }
 
 fn later(seconds: u64) -> Moment {
@@ -81,7 +85,7 @@ fn later(seconds: u64) -> Moment {
 }
 
 fn release(ipam: &mut NodeIpam, handle: &str, now: Moment) -> Option<Release> {
-    ipam.release(&Handle::new(handle, "eth0"), now)
+    ipam.release(&Handle::new(handle, "eth0"), now).pop()
 }
 
 #[test]
@@ -212,7 +216,7 @@ fn an_address_that_cannot_be_given_says_why() {
         ),
         ("10.0.0.9", "address 10.0.0.9 cannot be given yet: block 10.0.0.8/30 is being given up"),
         ("10.1.0.1", "pool old is disabled: it gives no new addresses to pods"),
-        ("fd00::1", "address fd00::1 is of IPv6, of which pods get none"),
+        ("fd00::1", "address fd00::1 is in no pool; the pools are: default (10.0.0.0/28), old (10.1.0.0/28)"),
     ] {
         assert_eq!(assigned(&mut ipam, "a", &exactly(addr), START).unwrap_err().to_string(), message);
     }
@@ -242,7 +246,7 @@ fn a_named_pool_need_not_select_the_node_but_must_be_enabled() {
     let mut ipam = with_pools(&[elsewhere, off]);
     assert_eq!(
         any(&mut ipam, "a", START).unwrap_err().to_string(),
-        "no pool gives addresses on node node1: elsewhere selects nodes zone == 'b', off is disabled"
+        "no IPv4 pool gives addresses on node node1: elsewhere selects nodes zone == 'b', off is disabled"
     );
     assert_eq!(assigned(&mut ipam, "a", &from_pools(&["elsewhere"]), START).unwrap(), "10.0.0.0");
     assert_eq!(

@@ -3,7 +3,7 @@
 use std::{fmt, net::IpAddr, sync::Arc};
 
 use podnet_model::{
-    Namespace, NamespaceScope,
+    Dual, Family, Namespace, NamespaceScope,
     labels::Labels,
     pod::{AddressRequest, InvalidRequest, StickyOwner},
 };
@@ -16,7 +16,10 @@ pub struct Wish {
     /// Exactly these addresses.
     pub addrs: Vec<IpAddr>,
     /// An address of the first of these pools that has one.
-    pub pools: Option<PoolList>,
+    pub pools: Dual<Option<PoolList>>,
+    /// Whether it is to have an address of the family, where the CNI configuration says so (`assign_ipv4`, `assign_ipv6`) and nothing
+    /// of the above.
+    pub assign: Dual<Option<bool>>,
     /// The address that a pod of this name had before, where there is one; for pods of this StatefulSet.
     pub sticky: Option<StickyOwner>,
     /// The labels of the pod's namespace: without any of the above, an address of a pool that selects them.
@@ -35,12 +38,12 @@ pub struct PoolList {
 /// Who names a pod's pools.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PoolSource {
-    /// The pod's annotation `ipv4pools`.
-    Pod,
+    /// The pod's annotation `ipv4pools` or `ipv6pools`.
+    Pod(Family),
     /// The annotation of its namespace.
-    Namespace(Namespace),
-    /// The key `ipam.ipv4_pools` of the CNI configuration.
-    Conflist,
+    Namespace(Namespace, Family),
+    /// The key `ipam.ipv4_pools` or `ipam.ipv6_pools` of the CNI configuration.
+    Conflist(Family),
     /// The runtime's `ipRanges`.
     Runtime,
 }
@@ -48,12 +51,31 @@ pub enum PoolSource {
 impl fmt::Display for PoolSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Pod => f.write_str("annotation cni.projectcalico.org/ipv4pools"),
-            Self::Namespace(name) => write!(f, "annotation cni.projectcalico.org/ipv4pools of namespace {name}"),
-            Self::Conflist => f.write_str("ipam.ipv4_pools of the CNI configuration"),
+            Self::Pod(family) => write!(f, "annotation cni.projectcalico.org/{}pools", key(*family)),
+            Self::Namespace(name, family) => {
+                write!(f, "annotation cni.projectcalico.org/{}pools of namespace {name}", key(*family))
+            }
+            Self::Conflist(family) => write!(f, "ipam.{}_pools of the CNI configuration", key(*family)),
             Self::Runtime => f.write_str("runtimeConfig.ipRanges of the CNI configuration"),
         }
     }
+}
+
+/// As Calico's keys and annotations spell a family.
+const fn key(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    }
+}
+
+/// What a CNI configuration says, as Calico's does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkWish {
+    /// `ipam.ipv4_pools`, `ipam.ipv6_pools`; none where empty.
+    pub pools: Dual<Vec<Arc<str>>>,
+    /// `ipam.assign_ipv4`, `ipam.assign_ipv6`.
+    pub assign: Dual<Option<bool>>,
 }
 
 impl Wish {
@@ -65,26 +87,41 @@ impl Wish {
     pub fn decide(
         pod: &AddressRequest,
         namespace: Option<&NamespaceScope>,
-        conflist: &[Arc<str>],
+        network: &NetworkWish,
     ) -> Result<Self, InvalidRequest> {
         let namespace_labels = namespace.map(|scope| Arc::clone(&scope.labels)).unwrap_or_default();
-        let wish = Self { namespace_labels, sticky: pod.sticky.clone(), ..Self::default() };
+        let wish = Self { namespace_labels, assign: network.assign, sticky: pod.sticky.clone(), ..Self::default() };
         if !pod.addrs_no_ipam.is_empty() || !pod.addrs.is_empty() {
             let (addrs_no_ipam, addrs) = (pod.addrs_no_ipam.clone(), pod.addrs.clone());
             return Ok(Self { addrs_no_ipam, addrs, sticky: None, ..wish });
         }
-        let list = |source, names: &[Arc<str>]| Some(PoolList { source, names: names.to_vec() });
-        let pools = match namespace {
-            _ if !pod.ipv4_pools.is_empty() => list(PoolSource::Pod, &pod.ipv4_pools),
-            Some(scope) if !scope.ipv4_pools.as_ref().map_err(Clone::clone)?.is_empty() => {
-                let names = scope.ipv4_pools.as_deref().unwrap_or_default();
-                list(PoolSource::Namespace(scope.name.clone()), names)
-            }
-            _ if !conflist.is_empty() => list(PoolSource::Conflist, conflist),
-            _ => None,
-        };
-        Ok(Self { pools, ..wish })
+        let pools = |family| pools(pod, namespace, network, family);
+        Ok(Self { pools: Dual { v4: pools(Family::V4)?, v6: pools(Family::V6)? }, ..wish })
     }
+}
+
+fn pools(
+    pod: &AddressRequest,
+    namespace: Option<&NamespaceScope>,
+    network: &NetworkWish,
+    family: Family,
+) -> Result<Option<PoolList>, InvalidRequest> {
+    let list = |source, names: &[Arc<str>]| Ok(Some(PoolList { source, names: names.to_vec() }));
+    if !pod.pools[family].is_empty() {
+        return list(PoolSource::Pod(family), &pod.pools[family]);
+    }
+    if let Some(scope) = namespace {
+        let names = scope.pools[family].as_ref().map_err(Clone::clone)?;
+        if !names.is_empty() {
+            return list(PoolSource::Namespace(scope.name.clone(), family), names);
+        }
+    }
+    let names = &network.pools[family];
+    // What is turned off needs no pools.
+    if names.is_empty() || network.assign[family] == Some(false) {
+        return Ok(None);
+    }
+    list(PoolSource::Conflist(family), names)
 }
 
 #[cfg(test)]
@@ -95,39 +132,45 @@ mod tests {
         list.iter().map(|name| Arc::from(*name)).collect()
     }
 
+    fn v4(list: &[&str]) -> Dual<Vec<Arc<str>>> {
+        Dual { v4: names(list), v6: Vec::new() }
+    }
+
     fn scope(pools: &[&str]) -> NamespaceScope {
-        NamespaceScope { name: "shop".into(), labels: Labels::default(), ipv4_pools: Ok(names(pools)) }
+        let pools = Dual { v4: Ok(names(pools)), v6: Ok(Vec::new()) };
+        NamespaceScope { name: "shop".into(), labels: Labels::default(), pools }
     }
 
     fn pools(wish: &Wish) -> Option<(String, String)> {
-        wish.pools.as_ref().map(|list| (list.source.to_string(), list.names.join(",")))
+        wish.pools.v4.as_ref().map(|list| (list.source.to_string(), list.names.join(",")))
     }
 
     #[test]
     fn addresses_count_before_pools_and_the_pod_before_its_namespace_before_the_configuration() {
-        let mut pod = AddressRequest { ipv4_pools: names(&["mine"]), ..AddressRequest::default() };
-        let (namespace, conflist) = (scope(&["ours"]), names(&["all"]));
-        let decide = |pod: &AddressRequest, scope: &NamespaceScope| Wish::decide(pod, Some(scope), &conflist).unwrap();
+        let mut pod = AddressRequest { pools: v4(&["mine"]), ..AddressRequest::default() };
+        let (namespace, network) = (scope(&["ours"]), NetworkWish { pools: v4(&["all"]), ..NetworkWish::default() });
+        let decide = |pod: &AddressRequest, scope: &NamespaceScope| Wish::decide(pod, Some(scope), &network).unwrap();
         let from = |source: &str, names: &str| Some((source.to_owned(), names.to_owned()));
 
         assert_eq!(pools(&decide(&pod, &namespace)), from("annotation cni.projectcalico.org/ipv4pools", "mine"));
-        pod.ipv4_pools.clear();
+        pod.pools.v4.clear();
         let of_namespace = "annotation cni.projectcalico.org/ipv4pools of namespace shop";
         assert_eq!(pools(&decide(&pod, &namespace)), from(of_namespace, "ours"));
         assert_eq!(pools(&decide(&pod, &scope(&[]))), from("ipam.ipv4_pools of the CNI configuration", "all"));
-        assert_eq!(Wish::decide(&pod, Some(&scope(&[])), &[]).unwrap().pools, None);
+        let nothing = NetworkWish::default();
+        assert_eq!(Wish::decide(&pod, Some(&scope(&[])), &nothing).unwrap().pools, Dual::default());
 
         pod.addrs = vec!["10.0.0.1".parse().unwrap()];
         let wish = decide(&pod, &namespace);
-        assert_eq!((wish.addrs.len(), wish.pools), (1, None));
+        assert_eq!((wish.addrs.len(), wish.pools), (1, Dual::default()));
     }
 
     #[test]
     fn a_wrong_annotation_of_the_namespace_hurts_only_pods_that_depend_on_it() {
-        let wrong = InvalidRequest::Pool { annotation: "a", value: "b/c".into() };
-        let namespace = NamespaceScope { ipv4_pools: Err(wrong.clone()), ..scope(&[]) };
-        let own = AddressRequest { ipv4_pools: names(&["mine"]), ..AddressRequest::default() };
-        assert!(Wish::decide(&own, Some(&namespace), &[]).is_ok());
-        assert_eq!(Wish::decide(&AddressRequest::default(), Some(&namespace), &[]), Err(wrong));
+        let wrong = InvalidRequest::Pool { annotation: "a", family: Family::V4, value: "b/c".into() };
+        let namespace = NamespaceScope { pools: Dual { v4: Err(wrong.clone()), v6: Ok(Vec::new()) }, ..scope(&[]) };
+        let own = AddressRequest { pools: v4(&["mine"]), ..AddressRequest::default() };
+        assert!(Wish::decide(&own, Some(&namespace), &NetworkWish::default()).is_ok());
+        assert_eq!(Wish::decide(&AddressRequest::default(), Some(&namespace), &NetworkWish::default()), Err(wrong));
     }
 }

@@ -92,7 +92,7 @@ impl Overlay {
     pub(super) fn take_block(&mut self, cidr: BlockCidr, block: Option<&Block>, touched: &mut Touched) {
         let lent_before = self.take_one_block(cidr, block, touched).map(|old| old.loans).unwrap_or_default();
         let lent = block.map(|block| block.loans.as_slice()).unwrap_or_default();
-        let host = |loan: &Loan| BlockCidr(IpNet::from(IpAddr::V4(loan.addr)));
+        let host = |loan: &Loan| BlockCidr(IpNet::from(loan.addr));
         for gone in lent_before.iter().filter(|before| !lent.iter().any(|loan| loan.addr == before.addr)) {
             self.take_one_block(host(gone), None, touched);
         }

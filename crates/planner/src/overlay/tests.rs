@@ -244,7 +244,7 @@ fn a_change_of_one_block_is_one_step() {
 fn a_borrowed_address_is_routed_to_the_node_that_borrowed_it() {
     let lent = |borrower: Option<&str>, owner: &str| {
         let cidr = BlockCidr("10.0.1.0/26".parse().unwrap());
-        let loan = |node: &str| Loan { addr: [10, 0, 1, 7].into(), node: node.into(), handle: "h".into() };
+        let loan = |node: &str| Loan { addr: "10.0.1.7".parse().unwrap(), node: node.into(), handle: "h".into() };
         let loans = borrower.map(loan).into_iter().collect();
         Change::Block(cidr, Some(Block { loans, ..Block::new(cidr, Some(owner.into())) }))
     };

@@ -32,10 +32,13 @@ fn a_loan_is_found_by_its_handle_and_the_borrowers_node() {
         attributes: vec![attribute("far/eth0", "node2"), attribute("own/eth0", "node1")],
         ..IPAMBlockSpec::default()
     };
-    assert_eq!(lent(&spec, &request("far/eth0")), Some(Ipv4Addr::new(10, 0, 0, 6)));
+    assert_eq!(lent(&spec, &request("far/eth0")), Some([10, 0, 0, 6].into()));
     assert_eq!(lent(&spec, &request("own/eth0")), None, "the owner's pod has it");
-    assert_eq!(holder(&spec, Ipv4Addr::new(10, 0, 0, 4)), Some(PodKey::new("test", "p")));
-    assert_eq!(holder(&spec, Ipv4Addr::new(10, 0, 0, 5)), None);
+    assert_eq!(holder(&spec, [10, 0, 0, 4].into()), Some(PodKey::new("test", "p")));
+    assert_eq!(holder(&spec, [10, 0, 0, 5].into()), None);
+    let six = IPAMBlockSpec { cidr: "fd00::4/126".to_owned(), ..spec };
+    assert_eq!(lent(&six, &request("far/eth0")), Some("fd00::6".parse().unwrap()));
+    assert_eq!(holder(&six, "fd00::4".parse().unwrap()), Some(PodKey::new("test", "p")));
 }
 
 #[test]

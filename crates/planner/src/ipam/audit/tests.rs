@@ -10,7 +10,7 @@ fn link_of(handle: &Handle) -> LinkName {
 }
 
 fn given(addr: u8, sandbox: &str, node: Option<&str>) -> JournalRecord {
-    let (addr, handle) = (Ipv4Addr::new(10, 0, 0, addr), Handle::new(sandbox, "eth0"));
+    let (addr, handle) = (IpAddr::from([10, 0, 0, addr]), Handle::new(sandbox, "eth0"));
     let (pod, uid) = (PodKey::new("test", sandbox), Arc::from(sandbox));
     match node {
         Some(node) => JournalRecord::Lent { addr, handle, pod, uid, node: node.into() },
@@ -28,7 +28,7 @@ fn local(node: &str, block: Option<&str>, records: &[JournalRecord], links: &[&s
 }
 
 fn pod(name: &str, addr: u8) -> PodFacts {
-    PodFacts { key: PodKey::new("test", name), uid: Arc::from(name), addrs: vec![Ipv4Addr::new(10, 0, 0, addr).into()] }
+    PodFacts { key: PodKey::new("test", name), uid: Arc::from(name), addrs: vec![[10, 0, 0, addr].into()] }
 }
 
 /// One node with one block, of which two pods have addresses; all is well.
@@ -52,6 +52,33 @@ fn found(facts: &Facts) -> Vec<String> {
 #[test]
 fn what_agrees_is_no_finding() {
     assert_eq!(found(&healthy()), Vec::<String>::new());
+}
+
+#[test]
+fn a_pod_with_an_address_of_each_family_is_one_interface() {
+    let mut facts = healthy();
+    let (addr, handle, pod) = ("fd00::5".parse().unwrap(), Handle::new("a", "eth0"), PodKey::new("test", "a"));
+    let six = JournalRecord::Assigned { addr, handle, pod, uid: Arc::from("a") };
+    let claimed = JournalRecord::Claimed { block: "fd00::4/126".parse().unwrap() };
+    let records = [given(0, "a", None), given(1, "b", None), claimed, six];
+    let local = local("node1", Some(BLOCK), &records, &["pn-a", "pn-b"]);
+    let occupancy = local.ipam.occupancy().last().unwrap();
+    let block = PublishedBlock { cidr: occupancy.cidr(), owner: Some("node1".into()), occupancy: Ok(occupancy) };
+    facts.pools.push("fd00::/120".parse().unwrap());
+    facts.blocks.push(block);
+    facts.pods[0].addrs.push(addr);
+    facts.local.insert("node1".into(), local);
+    assert_eq!(found(&facts), Vec::<String>::new());
+    facts.pods[1].addrs.push("fd00::6".parse().unwrap());
+    facts.local.get_mut(&NodeName::from("node1")).unwrap().links.remove(&LinkName::from("pn-a"));
+    assert_eq!(
+        found(&facts),
+        [
+            "unknown fd00::6: pod test/b runs with it, and nobody gave it: delete the pod",
+            "leak 10.0.0.0: node node1 gave it to pod test/a, whose interface is not there",
+            "leak fd00::5: node node1 gave it to pod test/a, whose interface is not there",
+        ]
+    );
 }
 
 #[test]
@@ -122,9 +149,9 @@ fn no_interface_is_removed_when_the_journal_is_missing_or_damaged_or_the_agent_r
 fn a_block_that_says_other_than_the_journal_is_stale_and_written_anew() {
     let mut facts = healthy();
     let occupancy = facts.blocks[0].occupancy.as_mut().unwrap();
-    occupancy.held.remove(&Ipv4Addr::new(10, 0, 0, 0));
-    let left = occupancy.held[&Ipv4Addr::new(10, 0, 0, 1)].clone();
-    occupancy.held.insert(Ipv4Addr::new(10, 0, 0, 3), left);
+    occupancy.held.remove(&IpAddr::from([10, 0, 0, 0]));
+    let left = occupancy.held[&IpAddr::from([10, 0, 0, 1])].clone();
+    occupancy.held.insert([10, 0, 0, 3].into(), left);
     assert_eq!(
         found(&facts),
         [

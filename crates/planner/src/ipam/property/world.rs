@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -24,7 +25,7 @@ pub(super) struct Host {
 pub(super) struct Object {
     pub(super) owner: NodeName,
     /// As last published: who holds what, and on which node.
-    published: BTreeMap<Ipv4Addr, (Handle, NodeName)>,
+    published: BTreeMap<IpAddr, (Handle, NodeName)>,
     asked: Vec<Asked>,
 }
 
@@ -32,7 +33,7 @@ pub(super) struct Object {
 #[derive(Clone)]
 enum Asked {
     Borrow(LoanRequest),
-    Return(Handle, Ipv4Addr),
+    Return(Handle, IpAddr),
 }
 
 pub(super) struct World {
@@ -40,7 +41,7 @@ pub(super) struct World {
     pub(super) pools: Vec<Pool>,
     pub(super) table: BTreeMap<BlockCidr, Object>,
     pub(super) hosts: Vec<Host>,
-    pub(super) given: BTreeMap<(usize, u8), PodAddr>,
+    pub(super) given: BTreeMap<(usize, u8, Family), PodAddr>,
 }
 
 /// How an ADD goes on when an address has to be borrowed.
@@ -56,10 +57,10 @@ pub(super) enum Owner {
 
 impl World {
     pub(super) fn new() -> Self {
-        let pool = |name: &str, cidr: &str| Pool {
+        let pool = |name: &str, cidr: &str, block_size: u8| Pool {
             name: name.into(),
             cidr: cidr.parse().unwrap(),
-            block_size: 31,
+            block_size,
             vxlan: EncapMode::Never,
             ipip: EncapMode::Never,
             nat_outgoing: false,
@@ -70,7 +71,7 @@ impl World {
         };
         let mut world = Self {
             now: Moment(0),
-            pools: vec![pool("a", "10.0.0.0/29"), pool("b", "10.0.1.0/30")],
+            pools: vec![pool("a", "10.0.0.0/29", 31), pool("b", "10.0.1.0/30", 31), pool("six", "fd00::/125", 127)],
             table: BTreeMap::new(),
             hosts: Vec::new(),
             given: BTreeMap::new(),
@@ -90,7 +91,7 @@ impl World {
         assert_eq!(replayed.damaged, []);
         for index in 0..NODES {
             let name = NodeName::from(&format!("node{index}"));
-            let addr = NodeAddr(Ipv4Addr::new(172, 16, 0, 1).into());
+            let addr = NodeAddr([172, 16, 0, 1].into());
             let node = Node::new(name.clone(), addr);
             ipam.apply(&Change::Node(name, Some(node)));
         }
@@ -243,6 +244,12 @@ impl World {
         Some(self.hosts[host].ipam.borrowed(*addr, request))
     }
 
+    /// Frees a handle's address of a family.
+    pub(super) fn free(&mut self, host: usize, handle: &Handle, family: Family) {
+        let release = self.hosts[host].ipam.release_one(handle, family, self.now);
+        self.write(host, &release.map(|release| release.records).unwrap_or_default());
+    }
+
     /// Asks the owners to take back what this node does not use.
     pub(super) fn give_loans_back(&mut self, host: usize) {
         for (cidr, loan) in self.hosts[host].ipam.unused_loans() {
@@ -255,7 +262,7 @@ impl World {
     /// At the start: what the API says of this node's loans is believed where the journal does not know it; nobody has an interface, so
     /// that the sweep frees all but those that `given` says are in use.
     pub(super) fn adopt_loans(&mut self, host: usize) {
-        let used: Vec<PodAddr> = self.given.iter().filter(|((at, _), _)| *at == host).map(|(_, addr)| *addr).collect();
+        let used: Vec<PodAddr> = self.given.iter().filter(|((at, ..), _)| *at == host).map(|(_, addr)| *addr).collect();
         for (_, loan) in self.hosts[host].ipam.unused_loans() {
             let holder = Holder {
                 handle: Handle::from(&*loan.handle),
@@ -264,15 +271,14 @@ impl World {
                 node: Some(loan.node.clone()),
             };
             let occupancy = Occupancy {
-                block: Ipv4Net::from(loan.addr),
+                block: IpNet::from(loan.addr),
                 held: [(loan.addr, holder.clone())].into(),
                 free: Vec::new(),
             };
             let records = self.hosts[host].ipam.adopt_loans(&occupancy);
             self.write(host, &records);
-            if !used.contains(&PodAddr(loan.addr.into())) && !records.is_empty() {
-                let freed = self.hosts[host].ipam.release(&holder.handle, self.now);
-                self.write(host, &freed.map(|release| release.records).unwrap_or_default());
+            if !used.contains(&PodAddr(loan.addr)) && !records.is_empty() {
+                self.free(host, &holder.handle, Family::of(&loan.addr));
             }
         }
     }

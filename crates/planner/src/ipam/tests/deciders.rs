@@ -24,7 +24,7 @@ fn a_manual_pool_gives_addresses_only_to_pods_that_name_it_or_an_address_of_it()
 
     let mut ipam = with_pools(&[Pool { manual: true, ..pool("a", "10.0.1.0/28") }]);
     let error = any(&mut ipam, "a", START).unwrap_err().to_string();
-    assert_eq!(error, "no pool gives addresses on node node1: a is for pods that name it");
+    assert_eq!(error, "no IPv4 pool gives addresses on node node1: a is for pods that name it");
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn a_pool_serves_the_namespaces_that_it_selects_and_whoever_names_it() {
 
     let mut ipam = with_pools(&[shop]);
     let error = assigned(&mut ipam, "a", &of("lab"), START).unwrap_err().to_string();
-    assert_eq!(error, "no pool gives addresses on node node1: a selects namespaces team == 'shop'");
+    assert_eq!(error, "no IPv4 pool gives addresses on node node1: a selects namespaces team == 'shop'");
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_node_has_no_more_blocks_than_the_limit() {
 #[test]
 fn a_sticky_address_is_for_the_pod_of_that_name_and_for_who_asks_for_it() {
     let mut ipam = small();
-    ipam.apply(&Change::Sticky(PodKey::new("test", "db-0"), Some(Ipv4Addr::new(10, 0, 0, 1))));
+    ipam.apply(&Change::Sticky(PodKey::new("test", "db-0"), vec!["10.0.0.1".parse().unwrap()]));
     let owner = podnet_model::pod::StickyOwner { name: "db".into(), uid: "s".into() };
     let sticky = Wish { sticky: Some(owner), ..Wish::default() };
     assert_eq!(any(&mut ipam, "a", START).unwrap(), "10.0.0.0");
@@ -101,7 +101,7 @@ fn a_sticky_address_is_for_the_pod_of_that_name_and_for_who_asks_for_it() {
     release(&mut ipam, "db-0", START).unwrap();
     assert_eq!(any(&mut ipam, "c", later(120)).unwrap(), "10.0.0.4", "not even when it has rested");
     assert_eq!(assigned(&mut ipam, "db-0", &sticky, later(120)).unwrap(), "10.0.0.1");
-    ipam.apply(&Change::Sticky(PodKey::new("test", "db-0"), None));
+    ipam.apply(&Change::Sticky(PodKey::new("test", "db-0"), Vec::new()));
     release(&mut ipam, "db-0", later(120)).unwrap();
     assert_eq!(any(&mut ipam, "d", later(240)).unwrap(), "10.0.0.1");
 }
@@ -112,7 +112,7 @@ fn an_address_that_a_pod_got_instead_of_its_own_is_kept_only_when_its_own_cannot
     let pod = PodKey::new("test", "db-0");
     let keeps = |ipam: &NodeIpam, addr: &str| ipam.keeps(&pod, addr.parse().unwrap());
     assert!(keeps(&ipam, "10.0.1.1"), "it had none before");
-    ipam.apply(&Change::Sticky(pod.clone(), Some(Ipv4Addr::new(10, 0, 0, 1))));
+    ipam.apply(&Change::Sticky(pod.clone(), vec!["10.0.0.1".parse().unwrap()]));
     assert!(keeps(&ipam, "10.0.0.1"));
     assert!(!keeps(&ipam, "10.0.1.1"), "its own is held by somebody just now");
     ipam.apply(&Change::Pool("a".into(), Some(Pool { disabled: true, ..pool("a", "10.0.0.0/29") })));

@@ -8,7 +8,7 @@ use super::*;
 fn beside_a_neighbour() -> NodeIpam {
     let mut ipam = with_pools(&[pool("default", "10.0.0.0/29")]);
     for (name, last) in [("node1", 1), ("node2", 2)] {
-        let addr = NodeAddr(Ipv4Addr::new(172, 16, 0, last).into());
+        let addr = NodeAddr(IpAddr::from([172, 16, 0, last]));
         let node = Node::new(name.into(), addr);
         ipam.apply(&Change::Node(name.into(), Some(node)));
     }
@@ -59,7 +59,7 @@ fn a_node_that_does_not_answer_is_passed_by_for_a_while_and_asked_for_what_only_
     assert!(matches!(ask(&mut ipam, "e", &Wish::default(), later(30)), Ok(Decision::Borrow(_))));
     // Another node that has room is asked meanwhile, though it has less.
     ipam.not_answered(&"node2".into(), later(30));
-    let addr = NodeAddr(Ipv4Addr::new(172, 16, 0, 3).into());
+    let addr = NodeAddr([172, 16, 0, 3].into());
     ipam.apply(&Change::Pool("more".into(), Some(pool("more", "10.0.1.0/30"))));
     ipam.apply(&Change::Node("node3".into(), Some(Node::new("node3".into(), addr))));
     let block = Block { free: 1, ..Block::new(cidr("10.0.1.0/30"), Some("node3".into())) };
@@ -73,7 +73,7 @@ fn an_address_of_another_nodes_block_is_borrowed_from_a_node_that_exists() {
     let mut ipam = beside_a_neighbour();
     let wish = exactly("10.0.0.6");
     let Decision::Borrow(from) = ask(&mut ipam, "e", &wish, START).unwrap() else { panic!("not borrowed") };
-    assert_eq!(from.addr, Some(Ipv4Addr::new(10, 0, 0, 6)));
+    assert_eq!(from.addr, Some([10, 0, 0, 6].into()));
     ipam.apply(&Change::Node("node2".into(), None));
     assert!(matches!(ask(&mut ipam, "e", &wish, START), Err(IpamError::OwnedElsewhere { .. })));
 }
@@ -84,7 +84,7 @@ fn a_loan_is_kept_by_both_over_restarts_and_rests_with_its_owner() {
     any(&mut owner, "own", START).unwrap();
     let block = cidr("10.0.0.0/30");
     let (addr, mut journal) = owner.lend(block, &asking("far", None), START).unwrap();
-    assert_eq!(addr, Ipv4Addr::new(10, 0, 0, 1));
+    assert_eq!(addr, IpAddr::from([10, 0, 0, 1]));
     assert_eq!(
         owner.lend(block, &asking("far", None), START).unwrap(),
         (addr, Vec::new()),
@@ -98,7 +98,7 @@ fn a_loan_is_kept_by_both_over_restarts_and_rests_with_its_owner() {
     let lines: Vec<_> = journal.iter().map(JournalRecord::to_line).collect();
     let mut restarted = small();
     restarted.replay(lines.iter().map(String::as_str));
-    assert_eq!(restarted.holder(PodAddr(addr.into())).unwrap().node, Some("node2".into()));
+    assert_eq!(restarted.holder(PodAddr(addr)).unwrap().node, Some("node2".into()));
     assert_eq!(restarted.snapshot(), journal);
 
     let handle = Handle::new("far", "eth0");
@@ -124,7 +124,7 @@ fn what_a_borrower_does_not_use_is_to_be_returned_and_what_a_gone_node_had_is_ta
     let wish = exactly("10.0.0.5");
     let pod = PodKey::new("test", "far");
     let request = AllocationRequest { handle: Handle::new("far", "eth0"), pod, uid: Arc::from("u"), wish: &wish };
-    let assignment = ipam.borrowed(Ipv4Addr::new(10, 0, 0, 5), &request);
+    let assignment = ipam.borrowed([10, 0, 0, 5].into(), &request);
     assert_eq!((assignment.block, assignment.records.len()), (None, 1));
     assert!(ipam.unused_loans().is_empty());
 
@@ -162,7 +162,7 @@ fn the_nodes_take_turns_to_take_away_the_blocks_of_those_that_are_gone() {
     assert!(ipam.abandoned().is_empty());
     ipam.apply(&Change::Node("node2".into(), None));
     assert_eq!(ipam.abandoned(), [cidr("10.0.0.4/30")]);
-    let first = Node::new("a-node".into(), NodeAddr(Ipv4Addr::new(172, 16, 0, 9).into()));
+    let first = Node::new("a-node".into(), NodeAddr([172, 16, 0, 9].into()));
     ipam.apply(&Change::Node(first.name.clone(), Some(first)));
     assert_eq!(ipam.abandoned(), [cidr("10.0.0.4/30")], "the first may be down");
     let turns: Vec<bool> = (0..4).map(|looks| ipam.reclaims(looks)).collect();
