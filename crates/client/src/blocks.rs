@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, ListParams, PostParams, Preconditions},
+    api::{DeleteParams, PostParams, Preconditions},
 };
 use podnet_model::{
     BlockCidr, NodeName, PodKey,
@@ -21,8 +21,6 @@ pub use loans::Answer;
 
 /// How often a publication that met a concurrent change is tried again at once.
 const CONFLICT_RETRIES: usize = 5;
-/// Blocks on one page of a list.
-const PAGE: u32 = 500;
 
 /// What came of a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,30 +88,25 @@ impl Blocks {
         Ok(Claim::Ours)
     }
 
-    /// The blocks that the API server says are this node's, and those of others in which this node has addresses. The cluster's blocks
-    /// are read page by page: all at once they would be a hundred megabytes in a large one.
+    /// Of these blocks, those that the API server says are this node's, and those of others in which this node has addresses.
     ///
     /// # Errors
     ///
     /// When the API server cannot be reached.
-    pub async fn own_and_others(&self) -> Result<[Vec<(BlockCidr, IPAMBlockSpec)>; 2], kube::Error> {
+    pub async fn own_and_others(
+        &self,
+        cidrs: impl IntoIterator<Item = BlockCidr>,
+    ) -> Result<[Vec<(BlockCidr, IPAMBlockSpec)>; 2], kube::Error> {
         let [mut own, mut others] = [Vec::new(), Vec::new()];
-        let mut page = ListParams::default().limit(PAGE);
-        loop {
-            let list = self.blocks.list(&page).await?;
-            for block in list.items {
-                let Ok(cidr) = block.spec.cidr.parse().map(BlockCidr) else { continue };
-                if self.is_ours(&block) {
-                    own.push((cidr, block.spec));
-                } else if self.is_borrower(&block.spec) {
-                    others.push((cidr, block.spec));
-                }
-            }
-            match list.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => page = page.continue_token(&token),
-                None => return Ok([own, others]),
+        for cidr in cidrs {
+            let Some(block) = self.blocks.get_opt(&block_name(cidr)).await? else { continue };
+            if self.is_ours(&block) {
+                own.push((cidr, block.spec));
+            } else if self.is_borrower(&block.spec) {
+                others.push((cidr, block.spec));
             }
         }
+        Ok([own, others])
     }
 
     /// Which pod the API server says has an address; none where nobody has it or it is no pod.

@@ -60,7 +60,9 @@ impl Addresses {
     ///
     /// When the API server cannot be asked.
     pub async fn adopt(&self) -> Result<(), kube::Error> {
-        let [own, others] = self.blocks.own_and_others().await?;
+        // Of thousands of blocks the watches told whose they are; what exactly each says is asked of these few.
+        let concerned = self.ipam().concerned();
+        let [own, others] = self.blocks.own_and_others(concerned).await?;
         for (cidr, spec) in own {
             if let Err(error) = self.adopt_block(cidr, &spec) {
                 warn!(%cidr, error = &error as &dyn std::error::Error, "block of this node not taken over");

@@ -56,6 +56,16 @@ impl NodeIpam {
         strays.copied().filter(is_block).map(BlockCidr)
     }
 
+    /// Blocks that the API says are this node's or lend it an address.
+    #[must_use]
+    pub fn concerned(&self) -> Vec<BlockCidr> {
+        let here = |known: &Known| {
+            known.owner.as_ref() == Some(&self.node) || known.loans.iter().any(|loan| loan.node == self.node)
+        };
+        let blocks = self.known.iter().filter(|(_, known)| here(known)).map(|(cidr, _)| BlockCidr((*cidr).into()));
+        blocks.collect()
+    }
+
     /// Blocks of nodes that the cluster does not have. Sure they are gone only the API server knows; see [`NodeIpam::reclaims`].
     #[must_use]
     pub fn abandoned(&self) -> Vec<BlockCidr> {
