@@ -2,6 +2,7 @@
 
 mod assign;
 mod lending;
+mod outlook;
 mod publish;
 
 use std::{

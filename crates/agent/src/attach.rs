@@ -13,6 +13,7 @@ mod limit_rules;
 mod records;
 mod remove;
 pub mod rules;
+mod status;
 mod undertaker;
 mod wished;
 
@@ -38,7 +39,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use self::undertaker::Undertaker;
-use crate::{addresses::Addresses, repair::PodEnds, socket::Serve, turns::Turns, view::View};
+use crate::{addresses::Addresses, network::Network, repair::PodEnds, socket::Serve, turns::Turns, view::View};
 
 /// The host side's address on every pod's link; each link has just two ends, so that it need not differ.
 const HOST_MAC: Mac = Mac([0xee, 0xee, 0xee, 0xee, 0xee, 0xee]);
@@ -58,6 +59,7 @@ pub struct Attachments {
     turns: Arc<Turns<Handle>>,
     undertaker: Undertaker,
     limit_rules: LimitRules,
+    network: Network,
 }
 
 /// A pod that got its addresses: the cluster is told later.
@@ -79,7 +81,7 @@ impl Attachments {
     #[must_use]
     pub fn new(
         addresses: Arc<Addresses>,
-        pods: Arc<PodEnds>,
+        network: Network,
         view: Arc<View>,
         attached: mpsc::Sender<Attached>,
         tombstones: PathBuf,
@@ -89,7 +91,8 @@ impl Attachments {
         let records = Arc::new(Records::open(records));
         let undertaker = Undertaker::start(addresses.clone(), records.clone());
         let limit_rules = LimitRules::default();
-        Self { addresses, pods, view, sockets, attached, tombstones, records, turns, undertaker, limit_rules }
+        let pods = network.pods();
+        Self { network, addresses, pods, view, sockets, attached, tombstones, records, turns, undertaker, limit_rules }
     }
 
     fn interface(&self, netns: NetNs, attachment: &Attachment, addr: Vec<IpAddr>, pod_mac: Mac) -> PodInterface {
@@ -150,8 +153,7 @@ impl Serve for Attachments {
             Verb::Del => self.del(request).map(|()| None),
             Verb::Check => self.check(request, netns).map(|()| None),
             Verb::Gc => self.collect_garbage(request).map(|()| None),
-            // The socket exists only while the agent is ready.
-            Verb::Status => Ok(None),
+            Verb::Status => self.status().map(|()| None),
         };
         match result {
             Ok(result) => Reply::Done(result),

@@ -37,6 +37,7 @@ pub fn write(directory: &Path, socket: &Path, tombstones: &Path) -> io::Result<P
                 "ipRanges": true,
                 "bandwidth": true,
                 "dns": true,
+                "aliases": true,
             },
         }],
     });

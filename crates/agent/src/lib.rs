@@ -210,7 +210,7 @@ async fn serve(
     let (attached, to_publish) = mpsc::channel(ATTACHED_BACKLOG);
     let attachments = Arc::new(Attachments::new(
         addresses.clone(),
-        network.pods(),
+        network.clone(),
         view.clone(),
         attached,
         config.tombstones(),

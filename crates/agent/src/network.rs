@@ -9,7 +9,11 @@ mod place;
 mod problems;
 mod worker;
 
-use std::{sync::Arc, thread};
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use ipnet::{IpNet, Ipv4Net};
 use podnet_client::watch::Update;
@@ -66,15 +70,23 @@ pub struct Network {
 }
 
 /// How far the network is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     /// The cluster's state is not complete yet.
     Learning,
     /// What the cluster wants is in force.
     InForce,
     /// The kernel refused something; it is tried again.
-    Failing,
+    Failing {
+        /// Since when nothing else was the case.
+        since: Instant,
+        /// The last refusal.
+        why: Arc<str>,
+    },
 }
+
+/// What lasts shorter is mended before anybody could act on it.
+const LASTING: Duration = Duration::from_secs(10);
 
 impl Network {
     /// Starts the thread.
@@ -159,6 +171,15 @@ impl Network {
     pub async fn in_force(&self) -> Result<(), NetworkError> {
         let mut state = self.state.clone();
         state.wait_for(|state| *state == State::InForce).await.map(|_| ()).map_err(|_| NetworkError::Ended)
+    }
+
+    /// Why pods' network may not be whole, where that is so for some time already.
+    #[must_use]
+    pub fn lasting_failure(&self) -> Option<Arc<str>> {
+        match &*self.state.borrow() {
+            State::Failing { since, why } if since.elapsed() >= LASTING => Some(why.clone()),
+            _ => None,
+        }
     }
 
     /// Waits until the thread ends.

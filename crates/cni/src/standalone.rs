@@ -128,6 +128,7 @@ impl Network {
             routes,
             mac,
             ports: asked.wishes.ports.clone(),
+            aliases: asked.wishes.aliases.clone(),
             masqueraded: masqueraded(&asked.request.config, asked.addrs),
             segment,
         };

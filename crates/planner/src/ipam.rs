@@ -244,6 +244,11 @@ impl NodeIpam {
         Some(Release { addr: PodAddr(addr), block: self.block_of(addr), records: vec![record] })
     }
 
+    /// The pools that there are.
+    pub fn pool_names(&self) -> impl Iterator<Item = &PoolName> {
+        self.pools.keys()
+    }
+
     /// The addresses that a handle holds, that of IPv4 first.
     #[must_use]
     pub fn addresses_of(&self, handle: &Handle) -> Vec<PodAddr> {

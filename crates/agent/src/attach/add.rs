@@ -131,6 +131,7 @@ impl Attachments {
             addrs: interface.addr.clone(),
             mac: interface.pod_mac,
             ports: wishes.ports.clone(),
+            aliases: wishes.aliases.clone(),
             bandwidth: limits.kept.clone(),
         };
         let made = self.open_ports(attachment, &record).and_then(|()| {

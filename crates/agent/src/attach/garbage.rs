@@ -63,8 +63,8 @@ impl Attachments {
         }
         let mac = pod_mac(&addrs);
         let network = || conflist::NETWORK.to_owned();
-        let (ports, bandwidth) = (Vec::new(), Value::Null);
-        let bare = || Record { network: network(), addrs, mac, ports, bandwidth };
+        let (ports, aliases, bandwidth) = (Vec::new(), Vec::new(), Value::Null);
+        let bare = || Record { network: network(), addrs, mac, ports, aliases, bandwidth };
         let record = self.records.of(handle).unwrap_or_else(bare);
         Some((handle.clone(), Attachment::new(container_id, ifname).attached(&record)))
     }

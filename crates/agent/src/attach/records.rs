@@ -30,6 +30,9 @@ pub(crate) struct Record {
     /// Ports of the node that lead to it.
     #[serde(default)]
     pub(crate) ports: Vec<PortMapping>,
+    /// Further names that the runtime gave it (the capability `aliases`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) aliases: Vec<String>,
     /// What the runtime asked for its traffic beyond its pod's annotations: a value of the capability `bandwidth`.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub(crate) bandwidth: Value,
@@ -157,6 +160,7 @@ mod tests {
             addrs: ["10.0.0.1", "fd00::1"].map(|addr| addr.parse().unwrap()).to_vec(),
             mac: Mac([2, 0, 0, 0, 0, 1]),
             ports: Vec::new(),
+            aliases: vec!["web".to_owned()],
             bandwidth: Value::Null,
         }
     }

@@ -16,7 +16,7 @@ use podnet_kernel::{
     netns::NetNs,
     nft::NftError,
 };
-use podnet_model::{Change, NodeName};
+use podnet_model::{Change, NodeName, errors::chain};
 use podnet_planner::{overlay::Overlay, ruleset::Edit, services::Services, step::Step};
 use tokio::{
     runtime::Handle,
@@ -121,9 +121,10 @@ impl Worker {
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
                     error!(error, again_in_ms = pause.as_millis() as u64, "network not as wanted");
+                    let why = chain(error).into();
                     again = Some(Instant::now() + pause);
                     pause = (pause * 2).min(LONGEST_PAUSE);
-                    self.tell(State::Failing);
+                    self.tell(State::Failing { since: Instant::now(), why });
                 }
             }
         }
@@ -258,7 +259,15 @@ impl Worker {
     }
 
     fn tell(&self, state: State) {
-        self.told.send_if_modified(|told| std::mem::replace(told, state) != state);
+        self.told.send_if_modified(|told| {
+            let state = match (&*told, state) {
+                (State::Failing { since, .. }, State::Failing { why, .. }) => State::Failing { since: *since, why },
+                (_, state) => state,
+            };
+            let is_new = *told != state;
+            *told = state;
+            is_new
+        });
     }
 }
 

@@ -18,7 +18,10 @@ fn what_is_used_up_is_told_and_harms_nothing() {
     assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
     a_pool_that_is_full(&cluster);
     without_an_api_server(&cluster);
+    no_pool_with_room(&cluster);
+    in_the_way();
     a_disk_that_is_full(&cluster);
+    out_of_the_way();
     // The directory can only be removed when nothing is mounted there.
     drop(mounted);
     drop(cluster);
@@ -49,6 +52,70 @@ fn a_pool_that_is_full(cluster: &Cluster) {
         on_node(&["ping", "-c1", "-W3", &address(result)]);
         let _ = list.del(id, &sandbox.path(), "eth0", result).done();
     }
+}
+
+/// Somebody's device has what podnet's needs: what is wrong for long is told by STATUS.
+fn in_the_way() {
+    on_node(&["ip", "link", "set", "podnet.vxlan", "name", "stranger"]);
+}
+
+fn out_of_the_way() {
+    let list = conflist("1.1.0");
+    let status = |wanted: Option<u64>| {
+        let answer = list.status();
+        let code = answer.value["code"].as_u64();
+        if code == wanted { Ok(answer) } else { Err(answer.value.to_string()) }
+    };
+    let (_, message) = eventually("the network is not whole", SOON, || status(Some(51))).refused();
+    assert!(message.contains("stranger"), "{message}");
+    on_node(&["ip", "link", "del", "stranger"]);
+    eventually("the network is whole", SOON, || status(None));
+}
+
+/// No pod can get an address: of the pools that serve this node one gives none, the other has none, or cannot be asked for one.
+fn no_pool_with_room(cluster: &Cluster) {
+    let (list, sandboxes) = (conflist("1.1.0"), [0, 1, 2, 3].map(|number| Sandbox::new(&format!("room{number}"))));
+    let status = |wanted: Option<u64>| {
+        let answer = list.status();
+        let code = answer.value["code"].as_u64();
+        if code == wanted { Ok(answer) } else { Err(answer.value.to_string()) }
+    };
+    let patch = |pool: &str, spec: &Value| {
+        let patch = json!({"spec": spec}).to_string();
+        cluster.kubectl(&["patch", "ippool", pool, "--type=merge", "-p", &patch]);
+    };
+    patch("tiny", &json!({"nodeSelector": "all()"}));
+    patch("default-ipv4-ippool", &json!({"disabled": true}));
+    let results: Vec<Value> = (0..)
+        .zip(&sandboxes)
+        .map(|(number, sandbox): (u32, _)| {
+            eventually("an address of the pool", SOON, || {
+                let answer = list.add(&format!("room{number}"), &sandbox.path(), "eth0");
+                if answer.success && address(&answer.value).starts_with("10.99.") {
+                    return Ok(answer.value);
+                }
+                let _ = list.del(&format!("room{number}"), &sandbox.path(), "eth0", &Value::Null);
+                Err(answer.value.to_string())
+            })
+        })
+        .collect();
+    let (_, message) = eventually("no address", SOON, || status(Some(50))).refused();
+    assert!(message.contains("no pod can get an address") && message.contains("tiny"), "{message}");
+    // A pool with room that this node has no block of yet.
+    cluster.apply("apiVersion: crd.projectcalico.org/v1\nkind: IPPool\nmetadata: {name: spare}\nspec: {cidr: 10.98.0.0/26, blockSize: 26}");
+    eventually("a block can be claimed", SOON, || status(None));
+    let api = cluster.pid("apiserver").to_string();
+    run("kill", &["-STOP", &api]);
+    let silent = list.status();
+    run("kill", &["-CONT", &api]);
+    let (code, message) = silent.refused();
+    assert!(code == 50 && message.contains("did not answer"), "{message}");
+    patch("default-ipv4-ippool", &json!({"disabled": false}));
+    cluster.kubectl(&["delete", "ippool", "spare"]);
+    for ((number, result), sandbox) in (0_u32..).zip(&results).zip(&sandboxes) {
+        let _ = list.del(&format!("room{number}"), &sandbox.path(), "eth0", result).done();
+    }
+    patch("tiny", &json!({"nodeSelector": "!all()"}));
 }
 
 fn without_an_api_server(cluster: &Cluster) {

@@ -33,6 +33,9 @@ pub(super) struct Record {
     pub(super) routes: Vec<IpNet>,
     pub(super) mac: Mac,
     pub(super) ports: Vec<PortMapping>,
+    /// Further names that the runtime gave it (the capability `aliases`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) aliases: Vec<String>,
     /// Subnets whose way out is translated.
     pub(super) masqueraded: Vec<Ipv4Net>,
     /// How it is on a shared segment; none where it has a routed link.

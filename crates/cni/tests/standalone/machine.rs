@@ -98,7 +98,7 @@ impl Machine {
     pub(crate) fn network(&self, ipam: &Value, more: &Value) -> Conflist {
         let mut config = json!({
             "type": "podnet-cni", "ipMasq": true,
-            "capabilities": {"portMappings": true, "ips": true, "mac": true, "ipRanges": true, "dns": true},
+            "capabilities": {"portMappings": true, "ips": true, "mac": true, "ipRanges": true, "dns": true, "aliases": true},
             "ipam": {"type": "host-local", "dataDir": self.data.path()},
         });
         for (key, value) in ipam.as_object().unwrap() {
@@ -115,6 +115,11 @@ impl Machine {
     fn records(&self) -> String {
         let inode = std::fs::metadata(self.node.path()).unwrap();
         format!("/run/podnet-cni/{}", std::os::unix::fs::MetadataExt::ino(&inode))
+    }
+
+    /// What is kept of an attachment.
+    pub(crate) fn record(&self, id: &str, ifname: &str) -> Value {
+        serde_json::from_slice(&std::fs::read(format!("{}/{id}@{ifname}", self.records())).unwrap()).unwrap()
     }
 
     /// What containers left on the machine: addresses, records, devices, rules.

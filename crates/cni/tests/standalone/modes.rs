@@ -21,8 +21,10 @@ fn containers_of_a_bridge_are_neighbours_and_the_machine_is_their_gateway() {
     let ranges = json!({"ranges": [[{"subnet": "10.70.0.0/24"}], [{"subnet": "fd70::/64"}]]});
     let list = machine.network(&ranges, &bridge());
     let (a, b) = (Sandbox::new("a"), Sandbox::new("b"));
-    let first = list.add("a", &a.path(), "eth0").done();
+    let names = json!({"aliases": {"local": ["web"], "elsewhere": ["db"]}});
+    let first = list.with(names).add("a", &a.path(), "eth0").done();
     let second = list.add("b", &b.path(), "eth0").done();
+    assert_eq!(machine.record("a", "eth0")["aliases"], json!(["web"]));
     assert_eq!(first["ips"][0], json!({"address": "10.70.0.2/24", "gateway": "10.70.0.1", "interface": 2}));
     assert_eq!(first["interfaces"][0]["name"], "cni0");
     assert_eq!(first["interfaces"][2]["name"], "eth0");

@@ -25,7 +25,7 @@ fn every_capability_is_read() {
         ],
         "ipRanges": [[{"subnet": "10.1.2.0/24"}], [{"subnet": "fd00::/64"}]],
         "dns": {"servers": ["10.0.0.53"], "searches": ["a.example"]},
-        "aliases": ["web"],
+        "aliases": ["web", "my_app.example", "web"],
     }))
     .unwrap();
     assert_eq!(wishes.addrs, ["10.1.2.3".parse::<std::net::IpAddr>().unwrap(), "fd00::5".parse().unwrap()]);
@@ -37,7 +37,7 @@ fn every_capability_is_read() {
     assert_eq!(wishes.ports, [tcp, udp], "sorted, and each once");
     assert_eq!(wishes.ranges, ["10.1.2.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()]);
     assert_eq!(wishes.dns.to_json(), json!({"nameservers": ["10.0.0.53"], "search": ["a.example"]}));
-    assert_eq!(wishes.aliases, ["web"]);
+    assert_eq!(wishes.aliases, ["my_app.example", "web"]);
 }
 
 #[test]
@@ -78,6 +78,9 @@ fn what_is_wrong_is_named_with_its_value_and_what_is_allowed() {
         (json!({"mac": "00:00:00:00:00:00"}), "unicast"),
         (json!({"ipRanges": [[{}]]}), "CIDR"),
         (json!({"dns": {"servers": [1]}}), "runtimeConfig.dns.servers"),
+        (json!({"aliases": ["two words"]}), "runtimeConfig.aliases is \"two words\""),
+        (json!({"aliases": [".x"]}), "1 to 63 letters"),
+        (json!({"aliases": "web"}), "runtimeConfig.aliases is \"web\"; a list"),
     ] {
         let error = of_runtime(&wrong).unwrap_err();
         assert!(error.to_string().contains(named), "{wrong}: {error}");
@@ -98,4 +101,13 @@ fn unknown_keys_and_arguments_are_refused_with_their_value() {
     assert_eq!((error.code(), error.to_string().contains("COLOUR=red")), (4, true));
     Wishes::parse(&json!({}), &args(&[("COLOUR", "red"), ("IgnoreUnknown", "true")])).unwrap();
     assert_eq!(Wishes::parse(&json!({}), &args(&[("IP", "x")])).unwrap_err().code(), 4);
+}
+
+#[test]
+fn aliases_by_network_are_those_of_this_network() {
+    let aliases = json!({"front": ["web"], "back": ["db", "4f1b"]});
+    let config = json!({"name": "back", "runtimeConfig": {"aliases": aliases}});
+    assert_eq!(Wishes::parse(&config, &args(&[])).unwrap().aliases, ["4f1b", "db"]);
+    let config = json!({"name": "other", "runtimeConfig": {"aliases": aliases}});
+    assert_eq!(Wishes::parse(&config, &args(&[])).unwrap().aliases, [""; 0]);
 }

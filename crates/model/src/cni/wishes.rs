@@ -26,7 +26,7 @@ pub struct Wishes {
     pub ranges: Vec<IpNet>,
     /// `dns`: what the result shall say, where the runtime or the network's own key says something.
     pub dns: Dns,
-    /// `aliases`: further names of the attachment.
+    /// `aliases`: further names of the attachment in this network, sorted, each once.
     pub aliases: Vec<String>,
 }
 
@@ -78,7 +78,7 @@ impl Wishes {
             ports: ports(&runtime["portMappings"])?,
             ranges: ranges(&runtime["ipRanges"])?,
             dns: Dns::parse(&config["dns"])?.overlaid(Dns::of_runtime(&runtime["dns"])?),
-            aliases: aliases(&runtime["aliases"])?,
+            aliases: aliases(&runtime["aliases"], config["name"].as_str().unwrap_or_default())?,
         })
     }
 }
@@ -188,16 +188,26 @@ fn ranges(value: &Value) -> Result<Vec<IpNet>, InvalidConfig> {
     Ok(all)
 }
 
-/// Lists, and, as podman has it, lists by network name.
-fn aliases(value: &Value) -> Result<Vec<String>, InvalidConfig> {
+/// A list, or, as podman has it, lists by the names of networks, of which this network's counts. Each is a name that a resolver could
+/// be asked for: labels of letters, digits, '-' and, as containers have them, '_'.
+fn aliases(value: &Value, network: &str) -> Result<Vec<String>, InvalidConfig> {
     const AT: &str = "runtimeConfig.aliases";
-    match value {
-        Value::Object(networks) => {
-            let lists: Result<Vec<_>, _> = networks.values().map(|names| texts(names, AT)).collect();
-            Ok(lists?.concat())
-        }
-        value => texts(value, AT),
+    const ALLOWED: &str =
+        "names of at most 253 characters; their parts, between dots, are of 1 to 63 letters, digits, '-' and '_'";
+    let own = match value {
+        Value::Object(networks) => networks.get(network).unwrap_or(&Value::Null),
+        value => value,
+    };
+    let mut aliases = texts(own, AT)?;
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+    };
+    if let Some(wrong) = aliases.iter().find(|name| name.len() > 253 || !name.split('.').all(is_label)) {
+        return Err(InvalidConfig::Value { key: AT.to_owned(), value: format!("{wrong:?}"), allowed: ALLOWED });
     }
+    aliases.sort();
+    aliases.dedup();
+    Ok(aliases)
 }
 
 fn addresses(value: &Value, at: &str) -> Result<Vec<IpAddr>, InvalidConfig> {
