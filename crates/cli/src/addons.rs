@@ -16,23 +16,32 @@ const COREDNS: &str = include_str!("../manifests/coredns.yaml");
 /// The name that Calico's installers give the first pool.
 const DEFAULT_POOL: &str = "default-ipv4-ippool";
 
+/// And the first of IPv6.
+const DEFAULT_POOL_V6: &str = "default-ipv6-ippool";
+
 /// What the agents need before a node can be ready.
 pub(crate) async fn install_network(client: &Client, cluster: &Cluster) -> Result<(), Failure> {
     for definition in crd::definitions() {
         install_definition(client, definition).await?;
     }
-    let pool = IPPool::new(
-        DEFAULT_POOL,
-        IPPoolSpec {
-            cidr: cluster.pod_cidr.to_string(),
-            block_size: Some(26),
-            vxlan_mode: Some("Always".to_owned()),
-            nat_outgoing: Some(true),
-            node_selector: Some("all()".to_owned()),
-            ..IPPoolSpec::default()
-        },
-    );
-    apply::create_if_missing_cluster(client, &pool).await.doing(|| format!("cannot create IPPool {DEFAULT_POOL}"))
+    create_pool(client, DEFAULT_POOL, cluster.pod_cidr.to_string(), 26).await?;
+    match cluster.pod_cidr_v6 {
+        Some(cidr) => create_pool(client, DEFAULT_POOL_V6, cidr.to_string(), 122).await,
+        None => Ok(()),
+    }
+}
+
+async fn create_pool(client: &Client, name: &str, cidr: String, block_size: i64) -> Result<(), Failure> {
+    let spec = IPPoolSpec {
+        cidr,
+        block_size: Some(block_size),
+        vxlan_mode: Some("Always".to_owned()),
+        nat_outgoing: Some(true),
+        node_selector: Some("all()".to_owned()),
+        ..IPPoolSpec::default()
+    };
+    let pool = IPPool::new(name, spec);
+    apply::create_if_missing_cluster(client, &pool).await.doing(|| format!("cannot create IPPool {name}"))
 }
 
 /// Cluster DNS, installed when every node is there, so that its replicas are spread over them.

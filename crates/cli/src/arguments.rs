@@ -2,12 +2,15 @@
 
 pub(crate) mod ipam;
 mod ranges;
+mod up;
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ipnet::Ipv4Net;
+
+pub(crate) use up::{IpFamily, UpOptions};
 
 /// The Kubernetes network in one program.
 ///
@@ -42,6 +45,7 @@ pub(crate) enum Command {
 Examples:
   podnet up                                   three nodes, one subnet
   podnet up --nodes 5 --subnets 2             five nodes on two subnets joined by a router
+  podnet up --ip-family dual                  pods with IPv4 and IPv6 addresses
   podnet up --datastore ~/lab.redb            keep the cluster's objects over `podnet down`
   podnet up                                   again: heals what is up, with the settings that it has
   eval \"$(podnet env)\"; kubectl get nodes     point kubectl at it")]
@@ -104,30 +108,6 @@ Examples:
         #[arg(long)]
         dir: PathBuf,
     },
-}
-
-/// What is left out is taken from the cluster that is there, so that plain `podnet up` heals whatever is up; without one the
-/// default holds.
-#[derive(Debug, Default, Args)]
-pub(crate) struct UpOptions {
-    /// How many nodes (1 to 100) [default: 3]
-    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=100))]
-    pub(crate) nodes: Option<u8>,
-    /// On how many subnets of the underlay the nodes lie (1 to 16); a router joins them [default: 1]
-    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=16))]
-    pub(crate) subnets: Option<u8>,
-    /// Where pods' addresses come from (the pool `default-ipv4-ippool`) [default: 10.233.64.0/18]
-    #[arg(long, value_name = "CIDR", value_parser = ranges::pods)]
-    pub(crate) pod_cidr: Option<Ipv4Net>,
-    /// Where Services' addresses come from [default: 10.233.0.0/18]
-    #[arg(long, value_name = "CIDR", value_parser = ranges::services)]
-    pub(crate) service_cidr: Option<Ipv4Net>,
-    /// Keep the cluster's objects in this file, over `podnet down` too
-    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
-    pub(crate) datastore: Option<PathBuf>,
-    /// How many seconds the cluster may take to become ready
-    #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub(crate) timeout: u64,
 }
 
 #[derive(Debug, Args)]
@@ -304,9 +284,15 @@ mod tests {
         let help = arguments.find_subcommand_mut("up").unwrap().render_long_help().to_string();
         // Lines are broken to the terminal's width.
         let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
-        let Command::Up(options) = Arguments::parse_from(["podnet", "up"]).command else { panic!("not up") };
-        let cluster = Cluster::from_options(&options, None).unwrap();
+        let up = |arguments: &[&str]| {
+            let line = ["podnet", "up"].iter().chain(arguments);
+            let Command::Up(options) = Arguments::parse_from(line).command else { panic!("not up") };
+            Cluster::from_options(&options, None).unwrap()
+        };
+        let (cluster, dual) = (up(&[]), up(&["--ip-family", "dual"]));
         let defaults = [
+            cluster.ip_family().to_string(),
+            dual.pod_cidr_v6.unwrap().to_string(),
             cluster.nodes.to_string(),
             cluster.subnets.to_string(),
             cluster.pod_cidr.to_string(),

@@ -12,10 +12,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    arguments::IpFamily,
     layout,
     report::{Doing, Failure, require_root},
 };
@@ -32,6 +33,9 @@ pub(crate) struct Cluster {
     pub(crate) nodes: u8,
     pub(crate) subnets: u8,
     pub(crate) pod_cidr: Ipv4Net,
+    /// Where pods' IPv6 addresses come from; none where they have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pod_cidr_v6: Option<Ipv6Net>,
     pub(crate) service_cidr: Ipv4Net,
     pub(crate) datastore: Option<PathBuf>,
     /// The binary that `up` was called with: the supervisor starts the processes from it.
@@ -68,6 +72,22 @@ impl Cluster {
     pub(crate) fn save(&self) -> Result<(), Failure> {
         let text = serde_json::to_vec_pretty(self).doing(|| "cannot write the settings down".into())?;
         write_private(&layout::cluster_file(), &text)
+    }
+
+    /// Which addresses pods have.
+    pub(crate) const fn ip_family(&self) -> IpFamily {
+        match self.pod_cidr_v6 {
+            Some(_) => IpFamily::Dual,
+            None => IpFamily::Ipv4,
+        }
+    }
+
+    /// The ranges of pods, for people.
+    pub(crate) fn pod_ranges(&self) -> String {
+        match self.pod_cidr_v6 {
+            Some(v6) => format!("{} and {v6}", self.pod_cidr),
+            None => self.pod_cidr.to_string(),
+        }
     }
 
     pub(crate) fn store(&self) -> PathBuf {
@@ -149,6 +169,7 @@ mod tests {
             nodes,
             subnets,
             pod_cidr: "10.233.64.0/18".parse().unwrap(),
+            pod_cidr_v6: None,
             service_cidr: "10.233.0.0/18".parse().unwrap(),
             datastore: None,
             binary: PathBuf::new(),

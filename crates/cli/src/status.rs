@@ -29,6 +29,8 @@ struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     api_error: Option<String>,
     pod_cidr: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_cidr_v6: Option<String>,
     service_cidr: String,
     kubeconfig: String,
 }
@@ -101,6 +103,7 @@ fn gather(cluster: &Cluster) -> Result<Status, Failure> {
         processes: names.map(process).collect(),
         api_error,
         pod_cidr: cluster.pod_cidr.to_string(),
+        pod_cidr_v6: cluster.pod_cidr_v6.map(|cidr| cidr.to_string()),
         service_cidr: cluster.service_cidr.to_string(),
         kubeconfig: layout::kubeconfig().display().to_string(),
     })
@@ -146,7 +149,8 @@ fn memory(pid: u32, field: &str) -> Option<u64> {
 }
 
 fn print_tables(status: &Status) {
-    println!("pods {}   services {}   kubeconfig {}\n", status.pod_cidr, status.service_cidr, status.kubeconfig);
+    let v6 = status.pod_cidr_v6.as_ref().map_or_else(String::new, |cidr| format!(" and {cidr}"));
+    println!("pods {}{v6}   services {}   kubeconfig {}\n", status.pod_cidr, status.service_cidr, status.kubeconfig);
     let mut nodes = table(&["NODE", "READY", "ADDRESS", "PODS", "RUNNING"]);
     for node in &status.nodes {
         let ready = if node.ready { "yes" } else { "no" };
@@ -197,6 +201,7 @@ mod tests {
             processes: [SUPERVISOR, "apiserver"].map(process).into(),
             api_error: None,
             pod_cidr: String::new(),
+            pod_cidr_v6: None,
             service_cidr: String::new(),
             kubeconfig: String::new(),
         }

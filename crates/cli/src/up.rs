@@ -132,7 +132,7 @@ fn summary(cluster: &Cluster, elapsed: Duration) -> String {
          podnet status                shows the processes; podnet down removes everything\n",
         nodes = cluster.nodes,
         seconds = elapsed.as_secs_f64(),
-        pods = cluster.pod_cidr,
+        pods = cluster.pod_ranges(),
         services = cluster.service_cidr,
         dns = cluster.dns_address(),
     )

@@ -1,14 +1,32 @@
 //! Ranges of addresses on the command line: what is wrong with one by itself. How they go together is looked at in `cluster`.
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 /// A pool is dealt to the nodes in blocks of this prefix length, so it holds at least one.
 const BLOCK: u8 = 26;
+/// The same for IPv6.
+const BLOCK6: u8 = 122;
 /// The tenth address is that of cluster DNS; a /28 is the smallest range that has one.
 const SERVICES: u8 = 28;
 
 pub(super) fn pods(text: &str) -> Result<Ipv4Net, String> {
     range(text, BLOCK, "a node's block of addresses is a /26")
+}
+
+pub(super) fn pods6(text: &str) -> Result<Ipv6Net, String> {
+    let range: Ipv6Net = text.parse().map_err(|_| "not an IPv6 range such as fd00:10:1::/56".to_owned())?;
+    if range != range.trunc() {
+        return Err(format!("bits are set behind the prefix; did you mean {}?", range.trunc()));
+    }
+    if range.prefix_len() > BLOCK6 {
+        return Err(format!("it must be a /{BLOCK6} or larger, because a node's block of addresses is a /{BLOCK6}"));
+    }
+    let address = range.network();
+    let is_global = (address.segments()[0] & 0xe000) == 0x2000;
+    if !(is_global || address.is_unique_local()) {
+        return Err("pods' addresses are global (2000::/3) or unique local (fc00::/7) ones".to_owned());
+    }
+    Ok(range)
 }
 
 pub(super) fn services(text: &str) -> Result<Ipv4Net, String> {
@@ -45,6 +63,10 @@ mod tests {
         for text in ["10.1.0.0/27", "127.0.0.0/8", "224.0.0.0/8", "0.0.0.0/0", "fd00::/64", "10.1.0.0"] {
             assert!(pods(text).is_err(), "{text}");
         }
+        for text in ["fd00::/123", "fe80::/64", "ff00::/8", "::/0", "::1/128", "10.1.0.0/16", "fd00::1/64"] {
+            assert!(pods6(text).is_err(), "{text}");
+        }
+        assert!(pods6("fd00:10::/122").is_ok() && pods6("2001:db8::/32").is_ok());
         assert!(services("10.1.0.0/28").is_ok() && services("10.1.0.0/29").is_err());
     }
 }

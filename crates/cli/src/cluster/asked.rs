@@ -2,15 +2,15 @@
 
 use std::{
     fmt::Display,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::Cluster;
 use crate::{
-    arguments::UpOptions,
+    arguments::{IpFamily, UpOptions},
     layout,
     report::{Doing, Failure},
 };
@@ -18,6 +18,7 @@ use crate::{
 const NODES: u8 = 3;
 const SUBNETS: u8 = 1;
 const POD_CIDR: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 233, 64, 0), 18);
+const POD_CIDR_V6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0x10, 0x233, 0, 0, 0, 0, 0), 56);
 const SERVICE_CIDR: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 233, 0, 0), 18);
 
 impl Cluster {
@@ -34,6 +35,7 @@ impl Cluster {
                 _ => options.subnets.unwrap_or(SUBNETS).min(nodes),
             },
             pod_cidr: options.pod_cidr.or(present.map(|cluster| cluster.pod_cidr)).unwrap_or(POD_CIDR),
+            pod_cidr_v6: pod_cidr_v6(options, present)?,
             service_cidr: options.service_cidr.or(present.map(|cluster| cluster.service_cidr)).unwrap_or(SERVICE_CIDR),
             datastore: datastore.or_else(|| present.and_then(|cluster| cluster.datastore.clone())),
             binary: std::env::current_exe().doing(|| "cannot find the podnet binary itself".into())?,
@@ -70,10 +72,27 @@ impl Cluster {
             difference("--nodes", &self.nodes, &asked.nodes),
             difference("--subnets", &self.subnets, &asked.subnets),
             difference("--pod-cidr", &self.pod_cidr, &asked.pod_cidr),
+            difference("--ip-family", &self.ip_family(), &asked.ip_family()),
+            self.pod_cidr_v6.zip(asked.pod_cidr_v6).and_then(|(is, asked)| difference("--pod-cidr-v6", &is, &asked)),
             difference("--service-cidr", &self.service_cidr, &asked.service_cidr),
             difference("--datastore", &self.store().display(), &asked.store().display()),
         ];
         settings.into_iter().flatten().collect()
+    }
+}
+
+/// Where pods' IPv6 addresses come from, where they have some.
+fn pod_cidr_v6(options: &UpOptions, present: Option<&Cluster>) -> Result<Option<Ipv6Net>, Failure> {
+    let present_family = present.map_or(IpFamily::Ipv4, Cluster::ip_family);
+    match options.ip_family.unwrap_or(present_family) {
+        IpFamily::Dual => {
+            let present = present.and_then(|cluster| cluster.pod_cidr_v6);
+            Ok(Some(options.pod_cidr_v6.or(present).unwrap_or(POD_CIDR_V6)))
+        }
+        IpFamily::Ipv4 if options.pod_cidr_v6.is_some() => {
+            Err(Failure::usage("--pod-cidr-v6 is for pods that have IPv6 addresses").remedy("add --ip-family dual"))
+        }
+        IpFamily::Ipv4 => Ok(None),
     }
 }
 
@@ -143,6 +162,29 @@ mod tests {
             assert!(message.contains(part), "{message}");
         }
         assert!(!message.contains("--subnets") && message.contains("podnet down"), "{message}");
+    }
+
+    #[test]
+    fn pods_have_ipv6_where_that_is_asked_for_and_then_they_keep_it() {
+        assert_eq!(settle(&UpOptions::default(), None).unwrap().pod_cidr_v6, None);
+        let dual = UpOptions { ip_family: Some(IpFamily::Dual), ..UpOptions::default() };
+        let present = settle(&dual, None).unwrap();
+        assert_eq!(present.pod_cidr_v6, Some(POD_CIDR_V6));
+        assert_eq!(present.pod_ranges(), "10.233.64.0/18 and fd00:10:233::/56");
+        assert_eq!(settle(&UpOptions::default(), Some(&present)).unwrap(), present);
+        let other = UpOptions { pod_cidr_v6: Some("fd00:1::/64".parse().unwrap()), ..UpOptions::default() };
+        assert!(settle(&other, None).unwrap_err().contains("--pod-cidr-v6 is for pods that have IPv6"));
+        let message = settle(&other, Some(&present)).unwrap_err();
+        assert!(message.contains("--pod-cidr-v6 is fd00:10:233::/56 there, asked for was fd00:1::/64"), "{message}");
+        let single = UpOptions { ip_family: Some(IpFamily::Ipv4), ..UpOptions::default() };
+        let message = settle(&single, Some(&present)).unwrap_err();
+        assert!(message.contains("--ip-family is dual there, asked for was ipv4"), "{message}");
+        let before = r#"{"nodes":1,"subnets":1,"pod_cidr":"10.0.0.0/16","service_cidr":"10.1.0.0/16","datastore":null,"binary":""}"#;
+        assert_eq!(
+            serde_json::from_str::<Cluster>(before).unwrap().pod_cidr_v6,
+            None,
+            "settings of an earlier version"
+        );
     }
 
     #[test]

@@ -1,0 +1,56 @@
+//! `podnet up`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum, ValueHint};
+use ipnet::{Ipv4Net, Ipv6Net};
+
+use super::ranges;
+
+/// What is left out is taken from the cluster that is there, so that plain `podnet up` heals whatever is up; without one the
+/// default holds.
+#[derive(Debug, Default, Args)]
+pub(crate) struct UpOptions {
+    /// How many nodes (1 to 100) [default: 3]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(crate) nodes: Option<u8>,
+    /// On how many subnets of the underlay the nodes lie (1 to 16); a router joins them [default: 1]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub(crate) subnets: Option<u8>,
+    /// Where pods' addresses come from (the pool `default-ipv4-ippool`) [default: 10.233.64.0/18]
+    #[arg(long, value_name = "CIDR", value_parser = ranges::pods)]
+    pub(crate) pod_cidr: Option<Ipv4Net>,
+    /// Whether pods have IPv6 addresses beside their IPv4 ones [default: ipv4]
+    #[arg(long, value_enum, value_name = "FAMILY")]
+    pub(crate) ip_family: Option<IpFamily>,
+    /// Where pods' IPv6 addresses come from (the pool `default-ipv6-ippool`), with --ip-family dual [default: fd00:10:233::/56]
+    #[arg(long, value_name = "CIDR", value_parser = ranges::pods6)]
+    pub(crate) pod_cidr_v6: Option<Ipv6Net>,
+    /// Where Services' addresses come from [default: 10.233.0.0/18]
+    #[arg(long, value_name = "CIDR", value_parser = ranges::services)]
+    pub(crate) service_cidr: Option<Ipv4Net>,
+    /// Keep the cluster's objects in this file, over `podnet down` too
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub(crate) datastore: Option<PathBuf>,
+    /// How many seconds the cluster may take to become ready
+    #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) timeout: u64,
+}
+
+/// Which addresses pods have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IpFamily {
+    /// IPv4 alone
+    Ipv4,
+    /// One of IPv4 and one of IPv6
+    Dual,
+}
+
+impl std::fmt::Display for IpFamily {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "ipv4",
+            Self::Dual => "dual",
+        })
+    }
+}
