@@ -7,6 +7,7 @@
 mod interface;
 mod joined;
 mod leases;
+mod limit;
 mod lost;
 mod records;
 mod rules;
@@ -101,6 +102,7 @@ impl Network {
         let wishes = Wishes::parse(&request.config, &request.args)?;
         let mode = Mode::parse(&request.config)?;
         interface::mtu(&request.config)?;
+        let limits = limit::wished(request)?;
         let handle = Handle::new(&request.container_id, &request.ifname);
         self.forget_lost()?;
         if self.records.of(&handle).is_some() {
@@ -110,7 +112,7 @@ impl Network {
         }
         let addrs = self.lease(&handle, &wishes)?;
         let routes = self.ipam.routes.clone();
-        let asked = Asked { request, mode: &mode, addrs: &addrs, routes: &routes, wishes: &wishes };
+        let asked = Asked { request, mode: &mode, addrs: &addrs, routes: &routes, wishes: &wishes, limits: &limits };
         self.join(&handle, &asked, netns).inspect_err(|_| {
             let _ = self.leases.free(&handle);
         })
@@ -217,7 +219,7 @@ impl Network {
         socket: &mut RtSocket,
     ) -> Result<(), Failure> {
         let created = match interface.create(socket) {
-            Err(error) if error.is_exists() && interface.is_on_node() => {
+            Err(error) if error.is_exists() && interface.link().is_some() => {
                 refuse_taken(interface, asked)?;
                 // Of an earlier life of the container, in another namespace.
                 interface.undo(socket).and_then(|()| interface.create(socket))
@@ -229,6 +231,9 @@ impl Network {
         })?;
         if let (Joined::Routed(routed), Some(index)) = (interface, host_index) {
             interface::prepare(socket, index, routed, asked.addrs)?;
+        }
+        if let Some((link, mtu)) = interface.link().filter(|_| !asked.limits.is_empty()) {
+            limit::set(socket, link, asked.limits, mtu)?;
         }
         rules::add(&self.records, handle, &record)?;
         self.records.put(handle, record).map_err(|error| journal("write the record", &error))
@@ -260,9 +265,13 @@ impl Network {
         if let Some(addr) = record.addrs.iter().find(|addr| !taken.contains(addr)) {
             return Err(broken(format!("its address {addr} is not written down")));
         }
-        let differences = RtSocket::open()
-            .map_err(|error| broken(chain(&error)))
-            .and_then(|mut socket| interface.check(&mut socket).map_err(|error| broken(chain(&error))))?;
+        let mut socket = RtSocket::open().map_err(|error| broken(chain(&error)))?;
+        let mut differences = interface.check(&mut socket).map_err(|error| broken(chain(&error)))?;
+        if let Some((link, mtu)) = interface.link()
+            && !limit::is_set(&mut socket, link, &limit::wished(request)?, mtu)?
+        {
+            differences.push(format!("the traffic of {link} is not limited as asked for"));
+        }
         match differences.is_empty() {
             true => Ok(()),
             false => Err(broken(differences.join("; "))),

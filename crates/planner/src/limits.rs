@@ -187,24 +187,27 @@ impl Bucket {
 }
 
 /// What the names of pods' links begin with, and those of the devices that their traffic is led through.
-const HOST_PREFIX: &str = "pn";
-const EGRESS_PREFIX: &str = "pb";
+/// How the names of links begin, those of the agent's and those of networks without one, and of the devices that serve them.
+const PREFIXES: [(&str, &str); 2] = [("pn", "pb"), ("pc", "pd")];
 
 /// The name of the device that a pod's traffic is led through, made of the name of the node's end of its link; none where that is no
 /// name of a pod's link.
 #[must_use]
 pub fn egress_device(host: &LinkName) -> Option<LinkName> {
-    let rest = host.as_str().strip_prefix(HOST_PREFIX)?;
-    Some(LinkName::from(format!("{EGRESS_PREFIX}{rest}")))
+    let named = |(link, device)| Some(LinkName::from(format!("{device}{}", host.as_str().strip_prefix(link)?)));
+    PREFIXES.into_iter().find_map(named)
 }
 
 /// The pod's link that a device of that name serves; none where it is no such name.
 #[must_use]
 pub fn served_by(egress: &LinkName) -> Option<LinkName> {
-    let rest = egress.as_str().strip_prefix(EGRESS_PREFIX)?;
-    // As `host_ifname` makes them: another program's device must not be taken for ours.
-    let ours = rest.len() == 12 && rest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    ours.then(|| LinkName::from(format!("{HOST_PREFIX}{rest}")))
+    let named = |(link, device)| {
+        let rest = egress.as_str().strip_prefix(device)?;
+        // As `host_ifname` makes them: another program's device must not be taken for ours.
+        let ours = rest.len() == 12 && rest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        ours.then(|| LinkName::from(format!("{link}{rest}")))
+    };
+    PREFIXES.into_iter().find_map(named)
 }
 
 #[cfg(test)]

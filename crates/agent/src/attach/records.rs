@@ -187,7 +187,7 @@ mod tests {
         let text = r#"{"network":"n","addr":"10.0.0.1","mac":[2,0,0,0,0,1]}"#;
         fs::write(directory.path().join("old@eth0"), text).unwrap();
         let known = Records::open(directory.path().to_path_buf()).all();
-        let old = Record { addrs: vec!["10.0.0.1".parse().unwrap()], ..record("n") };
+        let old = Record { addrs: vec!["10.0.0.1".parse().unwrap()], aliases: Vec::new(), ..record("n") };
         assert_eq!(known, [(Handle::new("old", "eth0"), old)]);
     }
 

@@ -17,6 +17,7 @@ use podnet_model::{
     LinkName, Mac,
     cni::{AskedRoute, Bridge, Macvlan, MacvlanKind, Mode, Range, Wishes},
     errors::chain,
+    limits::PodLimits,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -70,6 +71,7 @@ pub(super) struct Asked<'a> {
     pub(super) addrs: &'a [(IpAddr, Range)],
     pub(super) routes: &'a [AskedRoute],
     pub(super) wishes: &'a Wishes,
+    pub(super) limits: &'a PodLimits,
 }
 
 impl Joined {
@@ -179,11 +181,12 @@ impl Joined {
         }
     }
 
-    /// Whether a device of the node belongs to it.
-    pub(super) const fn is_on_node(&self) -> bool {
+    /// The node's end of its link, and the link's MTU; none where it has none on the node.
+    pub(super) const fn link(&self) -> Option<(&LinkName, u32)> {
         match self {
-            Self::Routed(_) => true,
-            Self::Segment(interface) => matches!(interface.segment, Segment::Bridge { .. }),
+            Self::Routed(interface) => Some((&interface.host_ifname, interface.mtu)),
+            Self::Segment(SegmentInterface { segment: Segment::Bridge { port, .. }, mtu, .. }) => Some((port, *mtu)),
+            Self::Segment(_) => None,
         }
     }
 

@@ -11,14 +11,14 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use podnet_kernel::cni_wire::Failure;
+use podnet_kernel::{cni_wire::Failure, netlink::RtSocket, tc};
 use podnet_model::LinkName;
 use podnet_planner::ipam::Handle;
 
 use super::{
     Network,
     interface::{device, devices},
-    journal,
+    journal, limit,
     records::Record,
 };
 
@@ -31,6 +31,12 @@ impl Network {
     }
 
     fn forget_without(&mut self, present: &BTreeSet<LinkName>) -> io::Result<()> {
+        let strays = limit::strays(present, |link| present.contains(link));
+        if !strays.is_empty() {
+            let removed = RtSocket::open()
+                .and_then(|mut socket| strays.iter().try_for_each(|stray| tc::remove_stray(&mut socket, stray)));
+            removed.map_err(io::Error::other)?;
+        }
         let is_there = |handle: &Handle, record: &Record| {
             if let Some(is_there) = record.segment.as_ref().and_then(|segment| segment.link.is_there()) {
                 return is_there;

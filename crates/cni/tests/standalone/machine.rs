@@ -42,14 +42,26 @@ impl Sandbox {
         let program = format!(
             "use IO::Socket::INET; $s=IO::Socket::INET->new(LocalPort=>{port},Listen=>9,ReuseAddr=>1) or die; $|=1; print qq(ready\\n); while($c=$s->accept){{print $c $c->peerhost; close $c}}"
         );
+        self.answering(&program)
+    }
+
+    fn answering(&self, program: &str) -> Server {
         let mut child = Command::new("ip")
-            .args(["netns", "exec", &self.name, "perl", "-e", &program])
+            .args(["netns", "exec", &self.name, "perl", "-e", program])
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
         let mut ready = [0; 6];
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
         Server(child)
+    }
+
+    /// Takes all that comes to the port, and closes when it is all there, until the test ends.
+    pub(crate) fn sink(&self, port: u16) -> Server {
+        let program = format!(
+            "use IO::Socket::INET; $s=IO::Socket::INET->new(LocalPort=>{port},Listen=>9,ReuseAddr=>1) or die; $|=1; print qq(ready\\n); while($c=$s->accept){{1 while sysread($c,$b,65536); close $c}}"
+        );
+        self.answering(&program)
     }
 
     /// The address that a server saw.
@@ -98,7 +110,7 @@ impl Machine {
     pub(crate) fn network(&self, ipam: &Value, more: &Value) -> Conflist {
         let mut config = json!({
             "type": "podnet-cni", "ipMasq": true,
-            "capabilities": {"portMappings": true, "ips": true, "mac": true, "ipRanges": true, "dns": true, "aliases": true},
+            "capabilities": {"portMappings": true, "ips": true, "mac": true, "ipRanges": true, "dns": true, "aliases": true, "bandwidth": true},
             "ipam": {"type": "host-local", "dataDir": self.data.path()},
         });
         for (key, value) in ipam.as_object().unwrap() {
@@ -135,7 +147,7 @@ impl Machine {
             traces.push(format!("record {}", entry.file_name().to_string_lossy()));
         }
         let links = self.node.run(&["ip", "-o", "link"]);
-        traces.extend(links.lines().filter(|line| line.contains(": pc") || line.contains(": pb")).map(str::to_owned));
+        traces.extend(links.lines().filter(|line| line.contains(": pc") || line.contains(": pd")).map(str::to_owned));
         let tables = self.node.run(&["nft", "list", "tables"]);
         traces.extend(tables.lines().filter(|line| line.contains("podnet")).map(str::to_owned));
         traces

@@ -3,6 +3,7 @@
 
 mod chain;
 mod faults;
+mod limits;
 mod machine;
 mod modes;
 mod network;

@@ -164,6 +164,14 @@ impl Macvlan {
             return Err(wrong(config, "ipMasq", cannot));
         }
         refuse_ports(config, cannot)?;
+        let bandwidth = &config["runtimeConfig"]["bandwidth"];
+        if bandwidth.as_object().is_some_and(|keys| keys.values().any(|value| value.as_u64() != Some(0))) {
+            return Err(InvalidConfig::Value {
+                key: "runtimeConfig.bandwidth".to_owned(),
+                value: bandwidth.to_string(),
+                allowed: "not in mode macvlan, where the node has no link to limit; mode bridge and veth have it",
+            });
+        }
         Ok(Self { master: device(config, "master")?, kind })
     }
 }
@@ -242,6 +250,10 @@ mod tests {
             (json!({"mode": "bridge", "runtimeConfig": ports}), "key runtimeConfig.portMappings is [{"),
             (json!({"mode": "macvlan", "ipMasq": true}), "key ipMasq is true; not in mode macvlan"),
             (json!({"mode": "macvlan", "runtimeConfig": ports}), "mode bridge and veth have it"),
+            (
+                json!({"mode": "macvlan", "runtimeConfig": {"bandwidth": {"ingressRate": 1000}}}),
+                "key runtimeConfig.bandwidth is {\"ingressRate\":1000}; not in mode macvlan",
+            ),
             (json!({"mode": "macvlan", "macvlanMode": "source"}), "bridge, private, vepa or passthru"),
         ] {
             let message = message(&config);

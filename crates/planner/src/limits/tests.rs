@@ -98,10 +98,11 @@ fn annotations_decide_and_the_runtime_fills_what_they_leave_open() {
 
 #[test]
 fn devices_know_their_links_and_others_are_not_taken_for_ours() {
-    let host = LinkName::from("pn0123456789ab");
-    let egress = egress_device(&host).unwrap();
-    assert_eq!(egress.as_str(), "pb0123456789ab");
-    assert_eq!(served_by(&egress), Some(host));
+    for (host, device) in [("pn0123456789ab", "pb0123456789ab"), ("pc0123456789ab", "pd0123456789ab")] {
+        let egress = egress_device(&host.into()).unwrap();
+        assert_eq!(egress.as_str(), device);
+        assert_eq!(served_by(&egress), Some(host.into()));
+    }
     assert_eq!(egress_device(&"eth0".into()), None);
     for name in ["pb0", "pbx123456789ab", "pn0123456789ab", "ifb0", "pb0123456789abc"] {
         assert_eq!(served_by(&name.into()), None, "{name}");
