@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use kube::Client;
 use podnet_client::{events, node};
 use podnet_kernel::{netlink::NetlinkError, tc::Watch};
-use podnet_model::{NodeName, PodKey};
+use podnet_model::{Dual, NodeName, PodKey};
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::{MissedTickBehavior, interval, sleep, timeout},
@@ -52,7 +52,7 @@ const PUBLISH_ATTEMPTS: u32 = 3;
 /// The housekeeper.
 pub struct Housekeeping {
     node: NodeName,
-    published: watch::Receiver<IpNet>,
+    published: watch::Receiver<Dual<Option<IpNet>>>,
     tombstones: PathBuf,
     client: Client,
     addresses: Arc<Addresses>,
@@ -66,7 +66,7 @@ impl Housekeeping {
     pub fn new(
         config: &AgentConfig,
         client: Client,
-        published: watch::Receiver<IpNet>,
+        published: watch::Receiver<Dual<Option<IpNet>>>,
         addresses: Arc<Addresses>,
         attachments: Arc<Attachments>,
         view: Arc<View>,
@@ -125,19 +125,27 @@ impl Housekeeping {
         }
     }
 
-    /// Publishes the node's address, and again whenever it changes, or the Node object is there without it (it may have been made
+    /// Publishes the node's addresses, and again whenever they change, or the Node object comes to show others (it may have been made
     /// anew).
     async fn publish_node(&self) -> Infallible {
-        let mut published = self.published.clone();
+        let (mut published, mut shown) = (self.published.clone(), self.view.published());
         loop {
-            let address = *published.borrow_and_update();
+            let addresses = *published.borrow_and_update();
+            shown.mark_unchanged();
             // The Node object may be registered only after the agent is up: on a real node kubelet waits for us.
-            while let Err(error) = in_time(node::publish_network(&self.client, &self.node, address)).await {
+            while let Err(error) = in_time(node::publish_network(&self.client, &self.node, addresses)).await {
                 debug!(error = &*error as &dyn Error, "node not published yet");
                 sleep(RETRY).await;
             }
+            let contradicted = async {
+                while shown.changed().await.is_ok() {
+                    if shown.borrow_and_update().is_some_and(|shown| shown != addresses) {
+                        return;
+                    }
+                }
+            };
             tokio::select! {
-                () = self.view.node_without_subnet() => {}
+                () = contradicted => {}
                 Ok(()) = published.changed() => {}
             }
         }

@@ -41,7 +41,7 @@ use podnet_client::{
     node,
     watch::{Interest, PodInterest, watch},
 };
-use podnet_model::NodeName;
+use podnet_model::{Dual, NodeName};
 use tokio::sync::mpsc;
 use tracing::info;
 
@@ -172,10 +172,12 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let health =
         Health::serve(&config).await.map_err(|source| AgentError::Health { address: config.health_address, source })?;
     let finder = tokio::task::block_in_place(|| Finder::new(config.underlay.clone()));
-    let internal = if finder.needs_internal() { Some(node::internal_ip(&client, &config.node).await) } else { None };
+    let internal =
+        if finder.needs_internal() { node::internal_ips(&client, &config.node).await } else { Dual::default() };
     let underlay = finder.find(internal)?;
     underlay.prepare()?;
-    info!(device = %underlay.device, address = %underlay.address, mtu = underlay.mtu, "underlay found");
+    let address6 = underlay.address6.map(tracing::field::display);
+    info!(device = %underlay.device, address = %underlay.address, address6, mtu = underlay.mtu, "underlay found");
     let addresses = Arc::new(Addresses::open(config.node.clone(), &config.journal(), client.clone())?);
     let view = Arc::new(View::new(config.node.clone()));
     let updates = watch(client.clone(), interest(&config.node));

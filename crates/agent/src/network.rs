@@ -18,7 +18,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use podnet_client::watch::Update;
 use podnet_kernel::{datapath::KernelDatapath, executor, nft::NftError};
-use podnet_model::NodeAddr;
+use podnet_model::{Dual, NodeAddr};
 use podnet_planner::{
     overlay::{Overlay, OverlayConfig},
     services::{MASQUERADE_MARK, Services, ServicesConfig},
@@ -65,7 +65,7 @@ pub enum NetworkError {
 #[derive(Clone, Debug)]
 pub struct Network {
     pods: Arc<PodEnds>,
-    published: watch::Receiver<IpNet>,
+    published: watch::Receiver<Dual<Option<IpNet>>>,
     state: watch::Receiver<State>,
 }
 
@@ -122,7 +122,7 @@ impl Network {
         let worker = Worker {
             repair,
             finder,
-            internal: None,
+            internal: Dual::default(),
             node: config.node.clone(),
             pods: pods.clone(),
             unfitted: Unfitted::default(),
@@ -143,6 +143,7 @@ impl Network {
             addresses,
             view,
             ways,
+            forwards_ipv6: false,
             told,
         };
         let handle = Handle::current();
@@ -151,9 +152,9 @@ impl Network {
         Ok(Self { pods, published, state })
     }
 
-    /// What peers shall know of this node's address, as it changes.
+    /// What peers shall know of this node's addresses, as they change.
     #[must_use]
-    pub fn published(&self) -> watch::Receiver<IpNet> {
+    pub fn published(&self) -> watch::Receiver<Dual<Option<IpNet>>> {
         self.published.clone()
     }
 

@@ -2,7 +2,7 @@
 
 pub mod detection;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs, UdpSocket};
 
 use ipnet::IpNet;
 use podnet_kernel::{
@@ -12,16 +12,18 @@ use podnet_kernel::{
     route::{self, Target},
     sysctl::{self, SysctlError},
 };
-use podnet_model::LinkName;
+use podnet_model::{Dual, Family, LinkName};
 
 pub use detection::Detection;
-use detection::{Candidate, Circumstances};
+use detection::{Candidate, Circumstances, on_device};
 
 /// What the configuration says about the underlay.
 #[derive(Clone, Debug, Default)]
 pub struct UnderlaySettings {
-    /// How the node's address is found.
+    /// How the node's address is found. A node that has none of IPv4 has one of IPv6.
     pub detection: Detection,
+    /// How its address by IPv6 is found; none takes the first on the device of the other one.
+    pub detection6: Option<Detection>,
     /// The address that peers shall use instead (they may reach the node through NAT): flannel's `--public-ip`.
     pub public_ip: Option<Ipv4Addr>,
     /// The MTU of pods' interfaces; none lets it follow from the underlay and the encapsulation.
@@ -33,10 +35,12 @@ pub struct UnderlaySettings {
 pub struct Underlay {
     /// The device.
     pub device: LinkName,
-    /// The node's address there, with its prefix length: who is inside shares the subnet.
+    /// The node's address there, with its prefix length: who is inside shares the subnet. That of a node without IPv4 is of IPv6.
     pub address: IpNet,
-    /// What peers are told: the address, or the public one, with which nobody shares a subnet.
-    pub published: IpNet,
+    /// Its address by IPv6, where it has one.
+    pub address6: Option<IpNet>,
+    /// What peers are told: the addresses, or the public one, with which nobody shares a subnet.
+    pub published: Dual<Option<IpNet>>,
     /// The device's MTU in bytes.
     pub mtu: u32,
 }
@@ -46,7 +50,7 @@ pub struct Underlay {
 pub struct Finder {
     settings: UnderlaySettings,
     /// What `can-reach` names, resolved once: later the name may depend on the very network that is looked for.
-    destination: Option<IpAddr>,
+    destination: Dual<Option<IpAddr>>,
 }
 
 /// Why the underlay cannot be used.
@@ -58,8 +62,8 @@ pub enum UnderlayError {
     /// The device is missing.
     #[error("there is no device {0}; name the one that leads to the other nodes with --underlay-device")]
     Missing(LinkName),
-    /// The device has no IPv4 address.
-    #[error("device {0} has no IPv4 address that other nodes could reach")]
+    /// The device has no address.
+    #[error("device {0} has no IPv4 or IPv6 address that other nodes could reach")]
     NoAddress(LinkName),
     /// No address fits the method.
     #[error("no device that is up has an address that {method} finds; there are {}", devices.join(", "))]
@@ -81,25 +85,29 @@ impl Finder {
     /// For these settings. Resolves the name that `can-reach` may have, which takes as long as it takes.
     #[must_use]
     pub fn new(settings: UnderlaySettings) -> Self {
-        let destination = match &settings.detection {
-            Detection::CanReach(name) => name.parse().ok().or_else(|| resolved(name)),
+        let by_v6 = settings.detection6.as_ref().unwrap_or(&settings.detection);
+        let methods = Dual { v4: &settings.detection, v6: by_v6 };
+        let destination = Dual::from_fn(|family| match methods[family] {
+            Detection::CanReach(name) => name.parse().ok().or_else(|| resolved(family, name)),
             _ => None,
-        };
+        });
         Self { settings, destination }
     }
 
-    /// Whether the node's `InternalIP` matters.
+    /// Whether the node's `InternalIP`s matter.
     #[must_use]
     pub const fn needs_internal(&self) -> bool {
-        matches!(self.settings.detection, Detection::KubernetesInternalIp)
+        let Self { settings: UnderlaySettings { detection, detection6, .. }, .. } = self;
+        matches!(detection, Detection::KubernetesInternalIp)
+            || matches!(detection6, Some(Detection::KubernetesInternalIp))
     }
 
-    /// Looks at the node's devices; `internal` is its `InternalIP`, where that is known.
+    /// Looks at the node's devices; `internal` are its `InternalIP`s, where those are known.
     ///
     /// # Errors
     ///
-    /// When there is no such device or it has no IPv4 address.
-    pub fn find(&self, internal: Option<IpAddr>) -> Result<Underlay, UnderlayError> {
+    /// When there is no such device or it has no address.
+    pub fn find(&self, internal: Dual<Option<IpAddr>>) -> Result<Underlay, UnderlayError> {
         let mut socket = RtSocket::open()?;
         let mut links = link::list(&mut socket)?;
         links.retain(|link| !is_ours(link.name.as_str()));
@@ -108,17 +116,28 @@ impl Finder {
             Detection::DefaultRoute => Some(default_device(&mut socket)?.name),
             _ => None,
         };
-        let addrs = addr::list_all(&mut socket)?;
+        let addrs = addr::list_lasting(&mut socket)?;
         let of = |index: u32| addrs.iter().filter(move |(device, _)| *device == index).map(|(_, addr)| *addr).collect();
         let candidate = |link: &Link| Candidate { name: link.name.clone(), is_up: link.is_up, addrs: of(link.index) };
         let candidates: Vec<Candidate> = links.iter().map(candidate).collect();
-        let towards = self.destination.and_then(source_towards);
-        let circumstances = Circumstances { default_device, towards, internal };
-        let (device, address) =
-            self.settings.detection.choose(&candidates, &circumstances).ok_or_else(|| self.nothing(&candidates))?;
+        let choose = |method: &Detection, family: Family| {
+            let towards = self.destination[family].and_then(source_towards);
+            let default_device = default_device.clone();
+            method.choose(family, &candidates, &Circumstances { default_device, towards, internal: internal[family] })
+        };
+        let by_v4 = choose(&self.settings.detection, Family::V4);
+        let by_v6 = match (&self.settings.detection6, &by_v4) {
+            (Some(method), _) => choose(method, Family::V6),
+            (None, Some((device, _))) => on_device(Family::V6, &candidates, device),
+            (None, None) => choose(&self.settings.detection, Family::V6),
+        };
+        let public = self.settings.public_ip.map(|public| IpNet::from(IpAddr::from(public)));
+        let address_of = |found: &Option<(LinkName, IpNet)>| found.as_ref().map(|(_, address)| *address);
+        let (own4, address6) = (address_of(&by_v4), address_of(&by_v6));
+        let published = Dual { v4: own4.map(|own| public.unwrap_or(own)), v6: address6 };
+        let (device, address) = by_v4.or(by_v6).ok_or_else(|| self.nothing(&candidates))?;
         let mtu = links.iter().find(|link| link.name == device).map_or(0, |link| link.mtu);
-        let published = self.settings.public_ip.map_or(address, |public| IpNet::from(IpAddr::from(public)));
-        Ok(Underlay { device, address, published, mtu })
+        Ok(Underlay { device, address, address6, published, mtu })
     }
 
     fn nothing(&self, candidates: &[Candidate]) -> UnderlayError {
@@ -138,14 +157,18 @@ impl Finder {
 /// The address of this node that packets there would have. Nothing is sent.
 fn source_towards(destination: IpAddr) -> Option<IpAddr> {
     const DISCARD: u16 = 9;
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    let any = match destination {
+        IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
     socket.connect((destination, DISCARD)).ok()?;
     Some(socket.local_addr().ok()?.ip())
 }
 
-fn resolved(name: &str) -> Option<IpAddr> {
-    let mut found = (name, 0).to_socket_addrs().ok()?;
-    found.find(SocketAddr::is_ipv4).map(|addr| addr.ip())
+fn resolved(family: Family, name: &str) -> Option<IpAddr> {
+    let found = (name, 0).to_socket_addrs().ok()?;
+    found.map(|addr| addr.ip()).find(|addr| Family::of(addr) == family)
 }
 
 impl Underlay {
@@ -157,6 +180,29 @@ impl Underlay {
     pub fn stands(&self, socket: &mut RtSocket) -> Result<bool, NetlinkError> {
         let Some(link) = link::find(socket, self.device.as_str())?.filter(|link| link.is_up) else { return Ok(false) };
         Ok(addr::list(socket, link.index)?.contains(&self.address))
+    }
+
+    /// Makes the node forward IPv6 too. Whoever forwards takes no router advertisements unless told to take them all the same
+    /// (`ip-sysctl`, `accept_ra` 2), and would lose the default route that it learnt so: devices that take them go on doing so.
+    ///
+    /// # Errors
+    ///
+    /// When a setting cannot be read or made.
+    pub fn forward_ipv6(&self) -> Result<(), UnderlayError> {
+        const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
+        if !sysctl::has_ipv6() || sysctl::read_here(FORWARDING)? != "0" {
+            return Ok(());
+        }
+        let mut socket = RtSocket::open()?;
+        let devices = link::list(&mut socket)?.into_iter().map(|link| link.name.to_string());
+        for device in devices.filter(|name| !is_ours(name)) {
+            let accepts = format!("net/ipv6/conf/{device}/accept_ra");
+            // A device without IPv6, or that is gone, has no such setting.
+            if sysctl::read_here(&accepts).is_ok_and(|value| value == "1") {
+                sysctl::set_here(&accepts, "2")?;
+            }
+        }
+        Ok(sysctl::set_here(FORWARDING, "1")?)
     }
 
     /// Makes the node forward, and accept what comes another way than the answer goes: a node's own connection to a pod comes in
@@ -195,7 +241,7 @@ pub(crate) fn is_ours(device: &str) -> bool {
 }
 
 fn default_device(socket: &mut RtSocket) -> Result<link::Link, UnderlayError> {
-    for protocol in [route::PROTOCOL_STATIC, PROTOCOL_BOOT, PROTOCOL_DHCP] {
+    for protocol in [route::PROTOCOL_STATIC, PROTOCOL_BOOT, PROTOCOL_DHCP, PROTOCOL_RA] {
         let routes = route::list(socket, protocol)?;
         let device = routes.iter().filter(|route| route.dst.prefix_len() == 0).find_map(|route| match route.target {
             Target::Gateway { device, .. } => device,
@@ -213,3 +259,5 @@ fn default_device(socket: &mut RtSocket) -> Result<link::Link, UnderlayError> {
 const PROTOCOL_BOOT: u8 = 3;
 /// `RTPROT_DHCP`.
 const PROTOCOL_DHCP: u8 = 16;
+/// `RTPROT_RA`: learnt from a router advertisement.
+const PROTOCOL_RA: u8 = 9;

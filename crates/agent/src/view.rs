@@ -6,8 +6,9 @@ use std::{
     time::Duration,
 };
 
-use podnet_model::{Change, Namespace, NamespaceScope, NodeName, Pod, PodKey, limits::PodLimits};
-use tokio::sync::Notify;
+use ipnet::IpNet;
+use podnet_model::{Change, Dual, Namespace, NamespaceScope, NodeName, Pod, PodKey, limits::PodLimits};
+use tokio::sync::{Notify, watch};
 
 /// This node, its pods and the namespaces, as last told by the watch.
 #[derive(Debug)]
@@ -17,7 +18,8 @@ pub struct View {
     namespaces: Mutex<HashMap<Namespace, NamespaceScope>>,
     changed: Condvar,
     namespaces_changed: Condvar,
-    without_subnet: Notify,
+    /// What this node's object shows of the node's addresses; none before there is one.
+    published: watch::Sender<Option<Dual<Option<IpNet>>>>,
     /// Pods whose limits changed, or are told for the first time.
     limits_changed: Mutex<BTreeSet<PodKey>>,
     limits_told: Notify,
@@ -33,7 +35,7 @@ impl View {
             namespaces: Mutex::default(),
             changed: Condvar::new(),
             namespaces_changed: Condvar::new(),
-            without_subnet: Notify::new(),
+            published: watch::Sender::new(None),
             limits_changed: Mutex::default(),
             limits_told: Notify::new(),
         }
@@ -62,8 +64,9 @@ impl View {
                 };
                 self.namespaces_changed.notify_all();
             }
-            Change::Node(name, Some(node)) if *name == self.node && node.subnet.is_none() => {
-                self.without_subnet.notify_one();
+            Change::Node(name, node) if *name == self.node => {
+                let shown = node.as_ref().map(|node| Dual { v4: node.subnet, v6: node.subnet6 });
+                self.published.send_if_modified(|known| std::mem::replace(known, shown) != shown);
             }
             _ => {}
         }
@@ -86,9 +89,10 @@ impl View {
         }
     }
 
-    /// Waits until this node's object is seen without the node's subnet.
-    pub async fn node_without_subnet(&self) {
-        self.without_subnet.notified().await;
+    /// What this node's object shows of the node's addresses, as it changes; none while there is none.
+    #[must_use]
+    pub fn published(&self) -> watch::Receiver<Option<Dual<Option<IpNet>>>> {
+        self.published.subscribe()
     }
 
     /// The pod, awaited for at most `patience` where it is not known yet: the runtime may have heard of it a moment earlier. With a

@@ -216,6 +216,9 @@ pub(crate) struct AgentOptions {
     /// cidr=CIDR[,…] or kubernetes-internal-ip
     #[arg(long, env = "IP_AUTODETECTION_METHOD", value_name = "METHOD", conflicts_with_all = ["iface", "iface_regex", "iface_can_reach"])]
     pub(crate) ip_autodetection_method: Option<String>,
+    /// How the node's address by IPv6 is found: as above, or none; without it the first on the device of the other address
+    #[arg(long, env = "IP6_AUTODETECTION_METHOD", value_name = "METHOD")]
+    pub(crate) ip6_autodetection_method: Option<String>,
     /// The device, or its address, that leads to the other nodes; of several the first that is there (as flannel's)
     #[arg(long, value_name = "NAME|ADDRESS", conflicts_with = "iface_can_reach")]
     pub(crate) iface: Vec<String>,

@@ -107,7 +107,9 @@ fn underlay(options: &AgentOptions) -> Result<UnderlaySettings, Failure> {
         }
         _ => Detection::DefaultRoute,
     };
-    Ok(UnderlaySettings { detection, public_ip: options.public_ip, pod_mtu: options.mtu })
+    let by_v6 = |text: &String| text.parse().doing(|| "cannot read --ip6-autodetection-method".into());
+    let detection6 = options.ip6_autodetection_method.as_ref().map(by_v6).transpose()?;
+    Ok(UnderlaySettings { detection, detection6, public_ip: options.public_ip, pod_mtu: options.mtu })
 }
 
 pub(crate) fn dns(options: DnsOptions) -> Result<(), Failure> {

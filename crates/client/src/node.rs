@@ -8,20 +8,30 @@ use kube::{
     Api, Client, ResourceExt,
     api::{Patch, PatchParams, PostParams},
 };
-use podnet_model::{NodeName, PodKey, crd::StickyAddress, pod::StickyOwner};
+use podnet_model::{
+    Dual, Family, NodeName, PodKey,
+    convert::{IPV4_ADDRESS, IPV6_ADDRESS},
+    crd::StickyAddress,
+    pod::StickyOwner,
+};
 use serde_json::json;
 use tokio::time::sleep;
 use tracing::info;
 
-/// Publishes the node's own address with its prefix length, by which peers know who shares a subnet with them, and that the
-/// network of the node is up (condition `NetworkUnavailable`, `node-status.md` of the Kubernetes documentation).
+/// Publishes the node's own address of each family with its prefix length, by which peers know who shares a subnet with them, and that
+/// the network of the node is up (condition `NetworkUnavailable`, `node-status.md` of the Kubernetes documentation).
 ///
 /// # Errors
 ///
 /// When the API server cannot be reached or the Node object does not exist yet.
-pub async fn publish_network(client: &Client, node: &NodeName, address: IpNet) -> Result<(), kube::Error> {
+pub async fn publish_network(
+    client: &Client,
+    node: &NodeName,
+    addresses: Dual<Option<IpNet>>,
+) -> Result<(), kube::Error> {
     let nodes = Api::<Node>::all(client.clone());
-    let annotations = json!({"metadata": {"annotations": {"projectcalico.org/IPv4Address": address.to_string()}}});
+    let [v4, v6] = [addresses.v4, addresses.v6].map(|address| address.map(|address| address.to_string()));
+    let annotations = json!({"metadata": {"annotations": {IPV4_ADDRESS: v4, IPV6_ADDRESS: v6}}});
     nodes.patch(node.as_str(), &PatchParams::default(), &Patch::Merge(annotations)).await?;
     let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     let condition = json!({"status": {"conditions": [{
@@ -47,8 +57,8 @@ pub async fn publish_annotations(
     nodes.patch(node.as_str(), &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ())
 }
 
-/// The node's first `InternalIP`, awaited for as long as it takes.
-pub async fn internal_ip(client: &Client, node: &NodeName) -> IpAddr {
+/// The node's first `InternalIP` of each family. One is awaited for as long as it takes.
+pub async fn internal_ips(client: &Client, node: &NodeName) -> Dual<Option<IpAddr>> {
     const PAUSE: Duration = Duration::from_millis(500);
     let nodes = Api::<Node>::all(client.clone());
     loop {
@@ -56,8 +66,9 @@ pub async fn internal_ip(client: &Client, node: &NodeName) -> IpAddr {
             Ok(object) => {
                 let addresses = object.status.and_then(|status| status.addresses).unwrap_or_default();
                 let internal = addresses.iter().filter(|address| address.type_ == "InternalIP");
-                if let Some(address) = internal.filter_map(|address| address.address.parse().ok()).next() {
-                    return address;
+                let internal: Vec<IpAddr> = internal.filter_map(|address| address.address.parse().ok()).collect();
+                if !internal.is_empty() {
+                    return Dual::from_fn(|family| internal.iter().find(|addr| Family::of(addr) == family).copied());
                 }
                 info!(%node, "the node has no InternalIP yet; it is waited for");
             }

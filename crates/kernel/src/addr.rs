@@ -45,14 +45,42 @@ pub fn list(socket: &mut RtSocket, link: u32) -> Result<Vec<IpNet>, NetlinkError
 /// # Errors
 /// Why the kernel refused.
 pub fn list_all(socket: &mut RtSocket) -> Result<Vec<(u32, IpNet)>, NetlinkError> {
+    list_those(socket, |_| true)
+}
+
+/// As [`list_all`], without those of IPv6 that do not last: made to be changed often (RFC 8981), deprecated, or not yet, or never to
+/// be, in force.
+///
+/// # Errors
+/// Why the kernel refused.
+pub fn list_lasting(socket: &mut RtSocket) -> Result<Vec<(u32, IpNet)>, NetlinkError> {
+    // What means temporary of IPv6 means secondary of IPv4.
+    let passing =
+        AddressFlags::Secondary | AddressFlags::Deprecated | AddressFlags::Tentative | AddressFlags::Dadfailed;
+    list_those(socket, |message| message.header.family != AddressFamily::Inet6 || !flags(message).intersects(passing))
+}
+
+fn list_those(
+    socket: &mut RtSocket,
+    wanted: impl Fn(&AddressMessage) -> bool,
+) -> Result<Vec<(u32, IpNet)>, NetlinkError> {
     let message = RouteNetlinkMessage::GetAddress(AddressMessage::default());
     let found = socket.dump(&Request::new(Operation::new("list", "addresses"), message, 0))?;
     let entry = |message: RouteNetlinkMessage| {
         let RouteNetlinkMessage::NewAddress(ref inner) = message else { return None };
         let link = inner.header.index;
-        address(message, link).map(|addr| (link, addr))
+        wanted(inner).then(|| address(message, link).map(|addr| (link, addr))).flatten()
     };
     Ok(found.into_iter().filter_map(entry).collect())
+}
+
+/// All flags: the header has room for eight of them only.
+fn flags(message: &AddressMessage) -> AddressFlags {
+    let all = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Flags(flags) => Some(*flags),
+        _ => None,
+    });
+    all.unwrap_or_else(AddressFlags::empty)
 }
 
 pub(crate) fn set(link: u32, addr: IpNet) -> Request {

@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::{NodeAddr, NodeName, flannel::Lease, labels::Labels, wireguard::PublicKey};
+use crate::{Dual, NodeAddr, NodeName, flannel::Lease, labels::Labels, wireguard::PublicKey};
 
 /// A node of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +63,13 @@ impl Node {
             wrong: None,
         }
     }
+    /// Its first `InternalIP` of each family.
+    #[must_use]
+    pub fn internals(&self) -> Dual<Option<IpAddr>> {
+        let v4 = self.internal.map(|internal| internal.0).filter(IpAddr::is_ipv4);
+        Dual { v4, v6: self.internal6.map(|internal| internal.0) }
+    }
+
     /// Its address on the underlay by IPv4.
     #[must_use]
     pub const fn v4(&self) -> Option<Ipv4Addr> {

@@ -216,6 +216,12 @@ impl Overlay {
         self.pools.values().map(|pool| pool.cidr).chain(flannels)
     }
 
+    /// Whether pods have IPv6 addresses, so that the node has to forward IPv6.
+    #[must_use]
+    pub fn carries_ipv6(&self) -> bool {
+        self.config.support.ipv6 && self.pod_ranges().any(|range| matches!(range, IpNet::V6(_)))
+    }
+
     /// What cannot be planned and why, each object once, in a fixed order.
     pub fn problems(&self) -> impl Iterator<Item = Problem> + '_ {
         let nodes = self.nodes.values().filter(|node| node.name != self.config.node);

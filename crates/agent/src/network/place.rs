@@ -6,7 +6,7 @@ use std::{
 };
 
 use podnet_kernel::{addr, stale};
-use podnet_model::NodeAddr;
+use podnet_model::{Dual, NodeAddr};
 use podnet_planner::overlay::Place;
 use tracing::{info, warn};
 
@@ -17,7 +17,12 @@ impl Worker {
     /// Looks at the node's place on the underlay and follows it where it changed. Where nothing fits any more the former place stands: an
     /// address that is being replaced is gone for a moment. What cannot be looked at stays suspected.
     pub(super) fn look_at_underlay(&mut self, work: &mut Work) -> Result<(), ApplyError> {
+        let had_v4 = self.repair.underlay().address.addr().is_ipv4();
         match self.finder.find(self.internal) {
+            Ok(found) if had_v4 && found.address.addr().is_ipv6() => {
+                let address = self.repair.underlay().address;
+                warn!(%address, "the node has no IPv4 address for the underlay any more; the former one stands");
+            }
             Ok(found) if found != *self.repair.underlay() => return self.follow(found, work),
             Ok(_) => {}
             Err(UnderlayError::Netlink(error)) => return Err(error.into()),
@@ -38,7 +43,8 @@ impl Worker {
         let moved = found.address.addr() != before;
         let addrs = addr::list_all(self.datapath.route_socket())?;
         let (device, address, mtu) = (&found.device, found.address, found.mtu);
-        info!(%device, %address, mtu, "the node's place on the underlay changed");
+        let address6 = found.address6.map(tracing::field::display);
+        info!(%device, %address, address6, mtu, "the node's place on the underlay changed");
         work.steps.extend(self.overlay.set_underlay(of(&found)));
         if moved {
             work.edits.extend(self.services.set_node_addrs(vec![NodeAddr(address.addr())]).edits);
@@ -110,7 +116,12 @@ pub(super) fn of(underlay: &Underlay) -> Place {
         IpAddr::V4(addr) => Some(addr),
         IpAddr::V6(_) => None,
     };
-    Place { addr, subnet: Some(underlay.published), ..Place::on(underlay.device.clone(), underlay.mtu) }
+    let addr6 = underlay.address6.and_then(|address| match address.addr() {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(addr) => Some(addr),
+    });
+    let Dual { v4: subnet, v6: subnet6 } = underlay.published;
+    Place { addr, addr6, subnet, subnet6, ..Place::on(underlay.device.clone(), underlay.mtu) }
 }
 
 #[cfg(test)]

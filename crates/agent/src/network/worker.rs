@@ -16,7 +16,7 @@ use podnet_kernel::{
     netns::NetNs,
     nft::NftError,
 };
-use podnet_model::{Change, NodeName, errors::chain};
+use podnet_model::{Change, Dual, NodeName, errors::chain};
 use podnet_planner::{overlay::Overlay, ruleset::Edit, services::Services, step::Step};
 use tokio::{
     runtime::Handle,
@@ -33,7 +33,7 @@ use super::{
 use crate::{
     addresses::Addresses,
     repair::{Counts, MendError, PodEnds, Repair},
-    underlay::Finder,
+    underlay::{Finder, UnderlayError},
     view::View,
     ways::Ways,
 };
@@ -48,13 +48,13 @@ pub(super) struct Worker {
     pub(super) repair: Repair,
     pub(super) finder: Finder,
     pub(super) node: NodeName,
-    /// The node's `InternalIP`.
-    pub(super) internal: Option<IpAddr>,
+    /// The node's `InternalIP`s.
+    pub(super) internal: Dual<Option<IpAddr>>,
     pub(super) pods: Arc<PodEnds>,
     pub(super) unfitted: Unfitted,
     pub(super) problems: Problems,
     pub(super) counts: Arc<Counts>,
-    pub(super) publish: watch::Sender<IpNet>,
+    pub(super) publish: watch::Sender<Dual<Option<IpNet>>>,
     pub(super) overlay: Overlay,
     pub(super) services: Services,
     pub(super) datapath: KernelDatapath,
@@ -62,6 +62,8 @@ pub(super) struct Worker {
     pub(super) addresses: Arc<Addresses>,
     pub(super) view: Arc<View>,
     pub(super) ways: Arc<Ways>,
+    /// The node was made to forward IPv6.
+    pub(super) forwards_ipv6: bool,
     pub(super) told: watch::Sender<State>,
 }
 
@@ -133,13 +135,23 @@ impl Worker {
     /// Does the work, and what else is due. An obstacle in one part does not keep the others from being done; the first one is told.
     /// The node's place comes first: the plan depends on it.
     fn work_off(&mut self, work: &mut Work, afresh: bool) -> Result<(), ApplyError> {
+        let forwarded = self.forward_ipv6();
         let placed = if self.repair.underlay_suspected() { self.look_at_underlay(work) } else { Ok(()) };
         let changed = if afresh { self.converge() } else { self.apply(work) };
         let fitted = self.fit_pods();
         let mended = self.mend();
         let carried = self.carry();
         self.problems.look(&self.overlay, &self.counts);
-        placed.and(changed).and(fitted).and(mended).and(carried)
+        forwarded.and(placed).and(changed).and(fitted).and(mended).and(carried)
+    }
+
+    /// Makes the node forward IPv6 once pods have it. When no pod has it any more it goes on: others may count on it.
+    fn forward_ipv6(&mut self) -> Result<(), ApplyError> {
+        if self.overlay.carries_ipv6() && !self.forwards_ipv6 {
+            self.repair.underlay().forward_ipv6()?;
+            self.forwards_ipv6 = true;
+        }
+        Ok(())
     }
 
     fn plan(&mut self, first: Option<Update>, updates: &mut mpsc::Receiver<Update>) -> Work {
@@ -167,7 +179,7 @@ impl Worker {
         match change {
             Change::Pool(..) | Change::NetConf(..) => self.repair.ranges_changed(),
             Change::Node(name, Some(node)) if *name == self.node => {
-                let internal = node.internal.map(|internal| internal.0);
+                let internal = node.internals();
                 if std::mem::replace(&mut self.internal, internal) != internal && self.finder.needs_internal() {
                     self.repair.suspect_underlay();
                 }
@@ -280,6 +292,8 @@ pub(super) enum ApplyError {
     Steps(#[from] StepFailed),
     #[error("cannot change the rules")]
     Rules(#[from] NftError),
+    #[error("cannot make the node forward IPv6")]
+    Forwarding(#[from] UnderlayError),
     #[error("cannot run the UDP tunnel")]
     Carrier(#[from] CarrierError),
     #[error("cannot mend what others damaged")]

@@ -1,7 +1,14 @@
 //! Settings of the kernel that the node's forwarding depends on.
 
+use std::collections::BTreeMap;
+
 use podnet_kernel::sysctl;
 use podnet_model::LinkName;
+
+/// The reverse path filter of all devices.
+pub(super) const FILTER: &str = "net/ipv4/conf/all/rp_filter";
+/// Whether the node forwards IPv6.
+pub(super) const FORWARDING6: &str = "net/ipv6/conf/all/forwarding";
 
 /// A setting that is not as it has to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,22 +18,30 @@ pub(super) struct Wrong {
     pub(super) wanted: &'static str,
 }
 
-/// What of the namespace's settings, and of those of these devices, is wrong. `own` are podnet's devices, `underlay` leads to the other
-/// nodes. A device that is gone has no settings.
-pub(super) fn wrong(underlay: &LinkName, own: &[LinkName]) -> Vec<Wrong> {
+/// What of the namespace's settings, and of those of these devices, is wrong. `own` are podnet's devices and whether they carry IPv6,
+/// `underlay` leads to the other nodes, `ipv6` is whether the node forwards it. A device that is gone has no settings.
+pub(super) fn wrong(underlay: &LinkName, own: &BTreeMap<LinkName, bool>, ipv6: bool) -> Vec<Wrong> {
     let mut wanted = vec![
         ("net/ipv4/ip_forward".to_owned(), "1"),
-        ("net/ipv4/conf/all/rp_filter".to_owned(), "0"),
+        (FILTER.to_owned(), "0"),
         (format!("net/ipv4/conf/{underlay}/forwarding"), "1"),
     ];
-    for device in own {
+    for (device, ipv6) in own {
         // See `kernel::link::request::set_up_quietly`: requests and answers may take different devices.
         wanted.push((format!("net/ipv4/conf/{device}/rp_filter"), "0"));
         wanted.push((format!("net/ipv4/conf/{device}/forwarding"), "1"));
+        wanted.extend(ipv6.then(|| (format!("net/ipv6/conf/{device}/disable_ipv6"), "0")));
     }
-    let wrong = |(key, wanted): (String, &'static str)| {
-        let found = sysctl::read_here(&key).ok()?;
-        (found != wanted).then_some(Wrong { key, found, wanted })
-    };
-    wanted.into_iter().filter_map(wrong).collect()
+    let mut wrong: Vec<Wrong> =
+        wanted.into_iter().filter_map(|(key, wanted)| differing(key, |found| found == wanted, wanted)).collect();
+    if ipv6 {
+        // 2 is forwarding too.
+        wrong.extend(differing(FORWARDING6.to_owned(), |found| found != "0", "1"));
+    }
+    wrong
+}
+
+fn differing(key: String, is_right: impl Fn(&str) -> bool, wanted: &'static str) -> Option<Wrong> {
+    let found = sysctl::read_here(&key).ok()?;
+    (!is_right(&found)).then_some(Wrong { key, found, wanted })
 }

@@ -204,15 +204,31 @@ impl Repair {
         // A pod's route is its host prefix.
         let of_pod = || is_host(route.dst) && self.pods.has_address(route.dst.addr());
         match (planned, gone) {
-            (true, true) if ours => self.suspect_overlay(|| format!("route {} was deleted", route.dst)),
+            (true, true) if ours => {
+                self.suspect_overlay(|| format!("route {} was deleted", route.dst));
+                self.suspect_settings_of(route);
+            }
             // What is planned and what is done may be apart for a moment; whether it is damage shows when it is looked at.
             (true, false) => self.suspect_overlay(|| what("set")),
-            (false, true) if ours && of_pod() => self.suspect_pods(|| format!("route {} was deleted", route.dst)),
+            (false, true) if ours && of_pod() => {
+                self.suspect_pods(|| format!("route {} was deleted", route.dst));
+                self.suspect_settings_of(route);
+            }
             (false, false) if !ours && of_pod() => self.suspect_pods(|| what("set")),
             (false, false) if ours && !matches!(route.target, Target::Device(_)) => {
                 self.suspect_overlay(|| what("made"));
             }
             _ => {}
+        }
+    }
+
+    /// A device of which IPv6 was switched off loses its routes of IPv6, and nothing else tells of it.
+    fn suspect_settings_of(&mut self, route: &Route) {
+        if let (IpNet::V6(_), Target::Device(device) | Target::Gateway { device: Some(device), .. }) =
+            (route.dst, route.target)
+        {
+            self.suspicion.settings.get_or_insert_with(Instant::now);
+            self.suspicion.settings_of.extend(self.devices.get(&device).cloned());
         }
     }
 

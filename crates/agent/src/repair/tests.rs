@@ -1,6 +1,6 @@
 use ipnet::IpNet;
 use podnet_kernel::{netns::NetNs, pod_interface::HostEnd, route, sysctl};
-use podnet_model::{Block, BlockCidr, Change, EncapMode, Loan, Mac, Node, NodeAddr, Pool};
+use podnet_model::{Block, BlockCidr, Change, Dual, EncapMode, Loan, Mac, Node, NodeAddr, Pool};
 use podnet_planner::{
     overlay::OverlayConfig,
     services::{MASQUERADE_MARK, Services, ServicesConfig},
@@ -18,7 +18,13 @@ fn in_namespace(tag: &str, work: impl FnOnce(&mut Repair, &mut KernelDatapath, &
         let mut datapath = KernelDatapath::open().unwrap();
         let pods = Arc::new(PodEnds::new(PodRules::open().unwrap(), 1450));
         let address: IpNet = "172.29.0.11/24".parse().unwrap();
-        let underlay = Underlay { device: "eth0".into(), address, published: address, mtu: 1500 };
+        let underlay = Underlay {
+            device: "eth0".into(),
+            address,
+            address6: None,
+            published: Dual { v4: Some(address), v6: None },
+            mtu: 1500,
+        };
         let (mut repair, _notices) = Repair::start(&mut datapath, &underlay, pods, Arc::default()).unwrap();
         let services = Services::new(ServicesConfig {
             node: "node1".into(),
@@ -38,16 +44,10 @@ fn overlay() -> Overlay {
     Overlay::new(OverlayConfig::new("node1".into(), "eth0".into(), 1500))
 }
 
-/// Plans a route through a peer, which cannot be set where there is no underlay.
-fn overlay_with_plain_route() -> Overlay {
-    let mut overlay = overlay();
-    for (name, addr) in [("node1", "172.29.0.11"), ("node2", "172.29.0.12")] {
-        let node = Node::new(name.into(), NodeAddr(addr.parse().unwrap()));
-        overlay.apply(&Change::Node(name.into(), Some(node)));
-    }
+fn pool(cidr: &str) -> Change {
     let pool = Pool {
         name: "pool".into(),
-        cidr: "10.233.64.0/18".parse().unwrap(),
+        cidr: cidr.parse().unwrap(),
         block_size: 26,
         vxlan: EncapMode::Never,
         ipip: EncapMode::Never,
@@ -57,7 +57,17 @@ fn overlay_with_plain_route() -> Overlay {
         node_selector: Default::default(),
         namespace_selector: Default::default(),
     };
-    overlay.apply(&Change::Pool("pool".into(), Some(pool)));
+    Change::Pool("pool".into(), Some(pool))
+}
+
+/// Plans a route through a peer, which cannot be set where there is no underlay.
+fn overlay_with_plain_route() -> Overlay {
+    let mut overlay = overlay();
+    for (name, addr) in [("node1", "172.29.0.11"), ("node2", "172.29.0.12")] {
+        let node = Node::new(name.into(), NodeAddr(addr.parse().unwrap()));
+        overlay.apply(&Change::Node(name.into(), Some(node)));
+    }
+    overlay.apply(&pool("10.233.64.0/18"));
     let cidr = BlockCidr("10.233.64.64/26".parse().unwrap());
     overlay.apply(&Change::Block(cidr, Some(Block::new(cidr, Some("node2".into())))));
     overlay
@@ -88,6 +98,29 @@ fn an_obstacle_in_one_part_keeps_no_other_from_being_mended_and_is_not_forgotten
         repair.mend(datapath, &overlay, services).unwrap();
         assert!(repair.suspicion.overlay.is_none());
         assert!(repair.counts.metrics().contains("podnet_repairs_total{object=\"route\"} 1"));
+    });
+}
+
+#[test]
+fn a_node_whose_pods_have_ipv6_forwards_it_and_keeps_the_default_route_that_a_router_advertised() {
+    in_namespace("forward6", |repair, datapath, services| {
+        link::create_bridge(datapath.route_socket(), "eth0").unwrap();
+        let read = |key: &str| sysctl::read_here(&format!("net/ipv6/conf/{key}")).unwrap();
+        sysctl::set_here("net/ipv6/conf/all/forwarding", "0").unwrap();
+        sysctl::set_here("net/ipv6/conf/eth0/accept_ra", "1").unwrap();
+        repair.hear(&[Notice::Lost], &overlay());
+        repair.mend(datapath, &overlay(), services).unwrap();
+        assert_eq!([read("all/forwarding"), read("eth0/accept_ra")], ["0", "1"], "no pod has IPv6");
+        let mut overlay = overlay();
+        overlay.apply(&pool("fd00:10:233::/48"));
+        repair.underlay().forward_ipv6().unwrap();
+        assert_eq!([read("all/forwarding"), read("eth0/accept_ra")], ["1", "2"]);
+        let before = repair.counts.metrics();
+        sysctl::set_here("net/ipv6/conf/all/forwarding", "0").unwrap();
+        repair.hear(&[Notice::Setting { device: None }], &overlay);
+        repair.mend(datapath, &overlay, services).unwrap();
+        assert_eq!([read("all/forwarding"), read("eth0/accept_ra")], ["1", "2"]);
+        assert_ne!(repair.counts.metrics(), before, "it is counted");
     });
 }
 

@@ -101,6 +101,11 @@ pub(super) enum Expression<'a> {
         mask: u32,
         flip: u32,
     },
+    /// The same for as many bytes as the mask has, at most 16.
+    Mask {
+        register: Register,
+        mask: Vec<u8>,
+    },
     Compare {
         register: Register,
         how: Comparison,
@@ -154,7 +159,7 @@ impl Expression<'_> {
             Self::Ct { .. } => "ct",
             Self::FibDestinationType { .. } | Self::FibSourceDevice { .. } => "fib",
             Self::Random { .. } => "numgen",
-            Self::Bitwise { .. } => "bitwise",
+            Self::Bitwise { .. } | Self::Mask { .. } => "bitwise",
             Self::Compare { .. } => "cmp",
             Self::InSet { .. } | Self::VerdictOf { .. } | Self::ValueOf { .. } => "lookup",
             Self::Verdict { .. } | Self::Constant { .. } => "immediate",
@@ -196,6 +201,12 @@ impl Expression<'_> {
                 numbers(writer, &[(1, register.number()), (2, register.number()), (3, 4)]);
                 data(writer, 4, &mask.to_ne_bytes());
                 data(writer, 5, &flip.to_ne_bytes());
+            }
+            Self::Mask { register, mask } => {
+                let length = u32::try_from(mask.len()).unwrap_or_default();
+                numbers(writer, &[(1, register.number()), (2, register.number()), (3, length)]);
+                data(writer, 4, mask);
+                data(writer, 5, &vec![0; mask.len()]);
             }
             Self::Compare { register, how, with } => {
                 numbers(writer, &[(1, register.number()), (2, *how as u32)]);

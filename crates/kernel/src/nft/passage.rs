@@ -4,9 +4,9 @@
 //! administrator's `iptables -P FORWARD DROP`) drops all the same. So rules of podnet's own stand at the head of such chains, one pair
 //! for each range of pods, known by their comments. Nothing else in those chains is touched.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netlink_packet_core::NLM_F_CREATE;
 
 use super::{
@@ -23,9 +23,8 @@ use crate::netlink::{
 
 /// How the comments of these rules begin.
 const MARK: &str = "podnet: ";
-/// Source and destination address in an IPv4 header.
-const SOURCE: u32 = 12;
-const DESTINATION: u32 = 16;
+/// `NFPROTO_IPV6`.
+const FAMILY_IP6: u8 = 10;
 const FIRST: Register = Register(0);
 
 /// A base chain of somebody else at the hook `forward`.
@@ -42,7 +41,11 @@ pub struct ForwardChain {
 
 impl fmt::Display for ForwardChain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let family = if self.family == FAMILY_INET { "inet" } else { "ip" };
+        let family = match self.family {
+            FAMILY_INET => "inet",
+            FAMILY_IP6 => "ip6",
+            _ => "ip",
+        };
         write!(f, "{family} {} {}", self.table, self.name)
     }
 }
@@ -50,26 +53,52 @@ impl fmt::Display for ForwardChain {
 impl ForwardChain {
     /// Whether podnet's rules in it are those that these ranges need: a pair for each where the chain drops, and none otherwise.
     #[must_use]
-    pub fn lets_pass(&self, ranges: &[Ipv4Net]) -> bool {
-        let wanted = wanted(ranges, self.drops);
+    pub fn lets_pass(&self, ranges: &[IpNet]) -> bool {
+        let wanted = self.wanted(ranges);
         self.passages.len() == wanted.len()
             && wanted.iter().all(|(comment, ..)| self.passages.iter().any(|(_, found)| found == comment))
+    }
+
+    /// The rules that are needed: comment, field and range.
+    fn wanted(&self, ranges: &[IpNet]) -> Vec<(String, Field, IpNet)> {
+        let sees = |range: &IpNet| self.family == FAMILY_INET || self.family == family_of(range);
+        let pair = |range: &IpNet| {
+            [
+                (format!("{MARK}from {range}"), Field::Source, *range),
+                (format!("{MARK}to {range}"), Field::Destination, *range),
+            ]
+        };
+        ranges.iter().filter(|range| self.drops && sees(range)).flat_map(pair).collect()
+    }
+}
+
+/// Where an address stands in a packet.
+#[derive(Clone, Copy, Debug)]
+enum Field {
+    Source,
+    Destination,
+}
+
+const fn family_of(range: &IpNet) -> u8 {
+    match range {
+        IpNet::V4(_) => FAMILY_IP,
+        IpNet::V6(_) => FAMILY_IP6,
     }
 }
 
 impl NftSocket {
-    /// The base chains at the hook `forward` of families `ip` and `inet`, less those of the table `own`.
+    /// The base chains at the hook `forward` of families `ip`, `ip6` and `inet`, less those of the table `own`.
     ///
     /// # Errors
     /// What the kernel refused.
     pub fn forward_chains(&mut self, own: &str) -> Result<Vec<ForwardChain>, NftError> {
         let mut chains = Vec::new();
-        for family in [FAMILY_IP, FAMILY_INET] {
+        for family in [FAMILY_IP, FAMILY_IP6, FAMILY_INET] {
             let operation = Operation::new("list", "chains");
             let found = listing::dump(&mut self.connection, family, Message::GetChain, &operation, |_| {})?;
             chains.extend(found.iter().filter_map(|message| forward_chain(family, message)));
         }
-        chains.retain(|chain| chain.family != FAMILY_IP || chain.table != own);
+        chains.retain(|chain| chain.family == FAMILY_INET || chain.table != own);
         for chain in &mut chains {
             let operation = Operation::new("list the rules of chain", &chain);
             let name = |writer: &mut Writer| {
@@ -86,7 +115,7 @@ impl NftSocket {
     ///
     /// # Errors
     /// What the kernel refused; the chain is then as it was.
-    pub fn let_pass(&mut self, chain: &ForwardChain, ranges: &[Ipv4Net]) -> Result<(), NftError> {
+    pub fn let_pass(&mut self, chain: &ForwardChain, ranges: &[IpNet]) -> Result<(), NftError> {
         const CHAIN: u16 = 2;
         const HANDLE: u16 = 3;
         const EXPRESSIONS: u16 = 4;
@@ -98,12 +127,12 @@ impl NftSocket {
                 writer.bytes(HANDLE, &handle.to_be_bytes());
             });
         }
-        for (comment, offset, range) in wanted(ranges, chain.drops) {
+        for (comment, field, range) in chain.wanted(ranges) {
             // Without NLM_F_APPEND it becomes the first rule.
             transaction.message(Message::NewRule, NLM_F_CREATE, format!("add rule to chain {chain}"), |writer| {
                 writer.text(CHAIN, &chain.name);
                 writer.nested(EXPRESSIONS, |writer| {
-                    expressions(chain.family, offset, range).iter().for_each(|expression| expression.write(writer));
+                    expressions(chain.family, field, range).iter().for_each(|expression| expression.write(writer));
                 });
                 writer.bytes(USERDATA, &object::comment(&comment));
             });
@@ -112,28 +141,36 @@ impl NftSocket {
     }
 }
 
-/// The rules that are needed: comment, field and range.
-fn wanted(ranges: &[Ipv4Net], drops: bool) -> Vec<(String, u32, Ipv4Net)> {
-    let pair = |range: &Ipv4Net| {
-        [(format!("{MARK}from {range}"), SOURCE, *range), (format!("{MARK}to {range}"), DESTINATION, *range)]
-    };
-    ranges.iter().filter(|_| drops).flat_map(pair).collect()
-}
-
-fn expressions<'a>(family: u8, offset: u32, range: Ipv4Net) -> Vec<Expression<'a>> {
+/// In a form that `iptables` understands too, which refuses to work on a table with rules that it cannot read.
+fn expressions<'a>(family: u8, field: Field, range: IpNet) -> Vec<Expression<'a>> {
     let equal = |with: &[u8]| Expression::Compare { register: FIRST, how: Comparison::Equal, with: with.to_vec() };
     let mut expressions = Vec::new();
     if family == FAMILY_INET {
-        expressions.extend([Expression::Meta { to: FIRST, key: MetaKey::NfProtocol }, equal(&[FAMILY_IP])]);
+        let nfproto = family_of(&range);
+        expressions.extend([Expression::Meta { to: FIRST, key: MetaKey::NfProtocol }, equal(&[nfproto])]);
     }
-    let mask = u32::from_ne_bytes(range.netmask().octets());
+    let offset = match (range, field) {
+        (IpNet::V4(_), Field::Source) => 12,
+        (IpNet::V4(_), Field::Destination) => 16,
+        (IpNet::V6(_), Field::Source) => 8,
+        (IpNet::V6(_), Field::Destination) => 24,
+    };
+    let (network, mask) = (octets(range.network()), octets(range.netmask()));
+    let length = u32::try_from(network.len()).unwrap_or_default();
     expressions.extend([
-        Expression::Payload { to: FIRST, base: Base::Network, offset, length: 4 },
-        Expression::Bitwise { register: FIRST, mask, flip: 0 },
-        equal(&range.network().octets()),
+        Expression::Payload { to: FIRST, base: Base::Network, offset, length },
+        Expression::Mask { register: FIRST, mask },
+        equal(&network),
         Expression::Verdict { code: ACCEPT, chain: None },
     ]);
     expressions
+}
+
+fn octets(addr: IpAddr) -> Vec<u8> {
+    match addr {
+        IpAddr::V4(addr) => addr.octets().to_vec(),
+        IpAddr::V6(addr) => addr.octets().to_vec(),
+    }
 }
 
 fn forward_chain(family: u8, message: &[u8]) -> Option<ForwardChain> {

@@ -199,8 +199,7 @@ impl Overlay {
     /// Whether next hops inside VXLAN have to be made of MACs: the peers' addresses outside cannot be those of IPv6 packets, or are
     /// of IPv6 themselves.
     pub(super) fn wants_vtep_next_hops(&self) -> bool {
-        let carries_v6 = self.pod_ranges().any(|range| matches!(range, IpNet::V6(_)));
-        self.config.support.ipv6 && (carries_v6 || self.local().is_some_and(|local| local.is_ipv6()))
+        self.carries_ipv6() || (self.config.support.ipv6 && self.local().is_some_and(|local| local.is_ipv6()))
     }
 
     /// The MAC that stands behind a next hop inside VXLAN.

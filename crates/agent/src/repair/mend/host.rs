@@ -1,8 +1,12 @@
 //! The node's settings and other people's chains: what is not podnet's own and has to let pods' packets pass.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Instant,
+};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use podnet_kernel::{datapath::KernelDatapath, sysctl};
 use podnet_model::LinkName;
 use podnet_planner::{
@@ -25,14 +29,13 @@ impl Repair {
         mended: &mut Vec<Damage>,
     ) -> Result<(), MendError> {
         let planned = overlay.desired();
-        let mut own: BTreeSet<LinkName> = planned.tunnels.keys().cloned().collect();
-        own.extend(planned.vxlan.as_ref().map(|vxlan| vxlan.name.clone()));
-        own.extend(suspicion.settings_of.iter().filter(|device| self.pods.contains(device)).cloned());
-        if suspicion.settings_of_all_pods {
-            own.extend(self.pods.all().into_iter().map(|end| end.ifname));
-        }
-        let own: Vec<LinkName> = own.into_iter().collect();
-        for wrong in settings::wrong(&self.underlay.device, &own) {
+        let ipv6 = overlay.carries_ipv6();
+        let tunnels = planned.tunnels.keys().chain(planned.vxlan.as_ref().map(|vxlan| &vxlan.name));
+        let mut own: BTreeMap<LinkName, bool> = tunnels.map(|name| (name.clone(), ipv6)).collect();
+        let is_asked = |ifname: &LinkName| suspicion.settings_of_all_pods || suspicion.settings_of.contains(ifname);
+        let pods = self.pods.all().into_iter().filter(|end| is_asked(&end.ifname));
+        own.extend(pods.map(|end| (end.ifname, end.addrs.iter().any(IpAddr::is_ipv6))));
+        for wrong in settings::wrong(&self.underlay.device, &own, ipv6) {
             let what = format!("was {} and not {}", wrong.found, wrong.wanted);
             let damage = Damage::new(Object::Setting(wrong.key.replace('/', ".")), what);
             if !self.admit(&damage) {
@@ -41,11 +44,11 @@ impl Repair {
                 self.held.settings_of_all_pods |= suspicion.settings_of_all_pods;
                 continue;
             }
-            if wrong.key.ends_with("/all/rp_filter") {
-                // Other devices go on being filtered as they were.
-                self.underlay.prepare()?;
-            } else {
-                sysctl::set_here(&wrong.key, wrong.wanted)?;
+            match wrong.key.as_str() {
+                // Other devices go on being filtered as they were, and taking router advertisements.
+                settings::FILTER => self.underlay.prepare()?,
+                settings::FORWARDING6 => self.underlay.forward_ipv6()?,
+                key => sysctl::set_here(key, wrong.wanted)?,
             }
             mended.push(damage);
         }
@@ -59,8 +62,8 @@ impl Repair {
         since: Instant,
         mended: &mut Vec<Damage>,
     ) -> Result<(), MendError> {
-        let ranges: BTreeSet<Ipv4Net> = overlay.pod_ranges().filter_map(v4).collect();
-        let ranges: Vec<Ipv4Net> = ranges.into_iter().collect();
+        let ranges: BTreeSet<IpNet> = overlay.pod_ranges().collect();
+        let ranges: Vec<IpNet> = ranges.into_iter().collect();
         for chain in datapath.nft_socket().forward_chains(TABLE)? {
             if chain.lets_pass(&ranges) {
                 continue;
@@ -83,12 +86,5 @@ impl Repair {
             }
         }
         Ok(())
-    }
-}
-
-fn v4(range: IpNet) -> Option<Ipv4Net> {
-    match range {
-        IpNet::V4(range) => Some(range),
-        IpNet::V6(_) => None,
     }
 }

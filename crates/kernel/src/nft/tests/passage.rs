@@ -1,15 +1,15 @@
 //! Pods' packets through other people's chains.
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::{nft::NftSocket, testing::TestNs};
 
-fn ranges() -> Vec<Ipv4Net> {
+fn ranges() -> Vec<IpNet> {
     vec!["10.233.64.0/18".parse().unwrap(), "10.5.0.0/16".parse().unwrap()]
 }
 
 /// Mends every chain, and tells how many were not as they should be.
-fn mend(socket: &mut NftSocket, ranges: &[Ipv4Net]) -> usize {
+fn mend(socket: &mut NftSocket, ranges: &[IpNet]) -> usize {
     let mut chains = socket.forward_chains("podnet").unwrap();
     chains.retain(|chain| !chain.lets_pass(ranges));
     chains.iter().for_each(|chain| socket.let_pass(chain, ranges).unwrap());
@@ -43,4 +43,32 @@ fn a_chain_with_policy_drop_lets_pods_pass_and_nothing_else() {
     namespace.command("iptables -P FORWARD ACCEPT");
     assert_eq!(mend(&mut socket, &ranges()[..1]), 1);
     assert!(!namespace.command("iptables -S FORWARD").contains("10.233"));
+}
+
+#[test]
+fn chains_of_ipv6_let_pods_pass_by_ipv6() {
+    let namespace = TestNs::new("passage6");
+    let mut socket = NftSocket::open_in(&namespace).unwrap();
+    let ranges = ["10.5.0.0/16", "fd00:10:233::/48", "2001:db8:0:40::/58"].map(|range| range.parse().unwrap());
+    namespace.command("ip6tables -A FORWARD -s 2001:db8::7 -j ACCEPT");
+    namespace.command("ip6tables -P FORWARD DROP");
+    namespace.command("iptables -P FORWARD DROP");
+    namespace.command("nft add table inet other");
+    namespace.command("nft add chain inet other forward { type filter hook forward priority 10 ; policy drop ; }");
+    assert_eq!(mend(&mut socket, &ranges), 3);
+    let rules = namespace.command("ip6tables -S FORWARD");
+    for rule in ["-s fd00:10:233::/48 -m comment", "-d 2001:db8:0:40::/58 -m comment", "-s 2001:db8::7/128 -j ACCEPT"] {
+        assert!(rules.contains(rule), "{rules}");
+    }
+    assert!(!rules.contains("10.5."), "{rules}");
+    assert!(!namespace.command("iptables -S FORWARD").contains("fd00"));
+    let rules = namespace.command("nft list chain inet other forward");
+    for rule in
+        ["ip daddr 10.5.0.0/16 accept", "ip6 daddr fd00:10:233::/48 accept", "ip6 saddr 2001:db8:0:40::/58 accept"]
+    {
+        assert!(rules.contains(rule), "{rules}");
+    }
+    assert_eq!(mend(&mut socket, &ranges), 0);
+    namespace.command("ip6tables -P FORWARD ACCEPT");
+    assert_eq!(mend(&mut socket, &ranges), 1);
 }
