@@ -62,7 +62,7 @@ impl NodeIpam {
         let here = |known: &Known| {
             known.owner.as_ref() == Some(&self.node) || known.loans.iter().any(|loan| loan.node == self.node)
         };
-        let blocks = self.known.iter().filter(|(_, known)| here(known)).map(|(cidr, _)| BlockCidr((*cidr).into()));
+        let blocks = self.known.iter().filter(|(_, known)| here(known)).map(|(cidr, _)| BlockCidr(*cidr));
         blocks.collect()
     }
 
