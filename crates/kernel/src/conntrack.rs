@@ -5,7 +5,7 @@
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_sys::protocols::NETLINK_NETFILTER;
-use podnet_model::Protocol;
+use podnet_model::{Family, Protocol};
 use rustix::io::Errno;
 
 use crate::netlink::{
@@ -16,8 +16,8 @@ use crate::netlink::{
 /// `NFNL_SUBSYS_CTNETLINK`, and its messages.
 const GET: u16 = 1 << 8 | 1;
 const DELETE: u16 = 1 << 8 | 2;
-/// `struct nfgenmsg` of IPv4.
-const HEAD: [u8; 4] = [2, 0, 0, 0];
+/// The length of `struct nfgenmsg`.
+const HEAD: usize = 4;
 // enum ctattr_type, ctattr_tuple, ctattr_l4proto, ctattr_filter
 const TUPLE_ORIGINAL: u16 = 1;
 const ID: u16 = 12;
@@ -29,20 +29,20 @@ const FILTER_ORIGINAL: u16 = 1;
 /// `CTA_FILTER_F_CTA_PROTO_NUM` and `…_DST_PORT` (`nf_internals.h`).
 const BY_PORT: u32 = 1 << 3 | 1 << 5;
 
-/// Forgets the IPv4 connections that were opened to a port of any address; how many these were.
+/// Forgets the connections of a family that were opened to a port of any address; how many these were.
 ///
 /// # Errors
 /// Where the kernel has no connection tracking, or refuses.
-pub fn forget(protocol: Protocol, port: u16) -> Result<usize, NetlinkError> {
+pub fn forget(family: Family, protocol: Protocol, port: u16) -> Result<usize, NetlinkError> {
     let mut connection = Connection::open(NETLINK_NETFILTER)?;
-    let found = list(&mut connection, protocol, port)?;
+    let found = list(&mut connection, family, protocol, port)?;
     let operation = Operation::new("forget a connection to", format_args!("port {port}/{protocol}"));
     let mut forgotten = 0;
     for entry in &found {
         let sequence = connection.reserve(1);
         let mut writer = Writer::default();
         writer.message(DELETE, NLM_F_REQUEST | NLM_F_ACK, sequence, |writer| {
-            writer.raw(&HEAD);
+            writer.raw(&head(family));
             writer.nested(TUPLE_ORIGINAL, |writer| writer.raw(&entry.tuple));
             writer.bytes(ID, &entry.id);
         });
@@ -57,6 +57,15 @@ pub fn forget(protocol: Protocol, port: u16) -> Result<usize, NetlinkError> {
     Ok(forgotten)
 }
 
+/// `struct nfgenmsg`, which names the family (`AF_INET`, `AF_INET6`).
+const fn head(family: Family) -> [u8; HEAD] {
+    let number = match family {
+        Family::V4 => 2,
+        Family::V6 => 10,
+    };
+    [number, 0, 0, 0]
+}
+
 /// What names an entry: the attributes of its first packet's direction, and its number.
 struct Entry {
     tuple: Vec<u8>,
@@ -64,11 +73,16 @@ struct Entry {
 }
 
 /// The kernel picks the entries out (since Linux 5.8); an older one lists all, and they are picked out here as well.
-fn list(connection: &mut Connection, protocol: Protocol, port: u16) -> Result<Vec<Entry>, NetlinkError> {
+fn list(
+    connection: &mut Connection,
+    family: Family,
+    protocol: Protocol,
+    port: u16,
+) -> Result<Vec<Entry>, NetlinkError> {
     let sequence = connection.reserve(1);
     let mut writer = Writer::default();
     writer.message(GET, NLM_F_REQUEST | NLM_F_DUMP, sequence, |writer| {
-        writer.raw(&HEAD);
+        writer.raw(&head(family));
         writer.nested(TUPLE_ORIGINAL, |writer| {
             writer.nested(TUPLE_PROTOCOL, |writer| {
                 writer.bytes(PROTOCOL_NUMBER, &[protocol.number()]);
@@ -88,7 +102,7 @@ fn list(connection: &mut Connection, protocol: Protocol, port: u16) -> Result<Ve
                     let operation = Operation::new("list connections to", format_args!("port {port}/{protocol}"));
                     return Err(NetlinkError::Refused { operation, hint, errno });
                 }
-                None => found.extend(entry(frame.payload.get(HEAD.len()..).unwrap_or_default(), protocol, port)),
+                None => found.extend(entry(frame.payload.get(HEAD..).unwrap_or_default(), protocol, port)),
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The kernel as an agent sees it: a thing that does steps and edits. The real one is here, one for tests is in [`memory`](crate::memory).
 
-use podnet_model::LinkName;
+use podnet_model::{Family, LinkName};
 use podnet_planner::{
     ruleset::{Edit, RuleSet},
     step::Step,
@@ -32,9 +32,9 @@ pub trait Datapath: Send {
     ///
     /// # Errors
     /// The edit that was refused.
-    fn edit(&mut self, table: &str, edits: &[Edit]) -> Result<(), NftError>;
+    fn edit(&mut self, family: Family, table: &str, edits: &[Edit]) -> Result<(), NftError>;
 
-    /// Makes the table hold exactly these rules, at once.
+    /// Makes the table of the rules' family hold exactly these rules, at once.
     ///
     /// # Errors
     /// The part that was refused; the table is then as it was.
@@ -44,7 +44,7 @@ pub trait Datapath: Send {
     ///
     /// # Errors
     /// What the kernel refused.
-    fn delete_table(&mut self, table: &str) -> Result<(), NftError>;
+    fn delete_table(&mut self, family: Family, table: &str) -> Result<(), NftError>;
 }
 
 /// The kernel of this machine, in one namespace.
@@ -100,15 +100,15 @@ impl Datapath for KernelDatapath {
         executor::observe(&mut self.route, vxlan)
     }
 
-    fn edit(&mut self, table: &str, edits: &[Edit]) -> Result<(), NftError> {
-        self.nft.apply(table, edits)
+    fn edit(&mut self, family: Family, table: &str, edits: &[Edit]) -> Result<(), NftError> {
+        self.nft.apply(family, table, edits)
     }
 
     fn replace(&mut self, table: &str, rules: &RuleSet) -> Result<(), NftError> {
         self.nft.replace(table, rules)
     }
 
-    fn delete_table(&mut self, table: &str) -> Result<(), NftError> {
-        self.nft.delete_table(table)
+    fn delete_table(&mut self, family: Family, table: &str) -> Result<(), NftError> {
+        self.nft.delete_table(family, table)
     }
 }

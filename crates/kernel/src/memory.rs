@@ -5,7 +5,7 @@ mod state;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
-use podnet_model::LinkName;
+use podnet_model::{Family, LinkName};
 use podnet_planner::{
     ruleset::{Edit, RuleSet},
     step::Step,
@@ -133,13 +133,13 @@ impl Datapath for MemoryKernel {
         Ok(self.lock().state.observe(vxlan))
     }
 
-    fn edit(&mut self, table: &str, edits: &[Edit]) -> Result<(), NftError> {
+    fn edit(&mut self, family: Family, table: &str, edits: &[Edit]) -> Result<(), NftError> {
         let mut inner = self.lock();
         inner.transaction(table)?;
         if edits.is_empty() {
             return Ok(());
         }
-        let Some(rules) = inner.state.tables.get_mut(table) else {
+        let Some(rules) = inner.state.tables.get_mut(&(family, table.to_owned())) else {
             return Err(refused(table, "begin", None, Errno::NOENT));
         };
         rules.apply(edits).map_err(|source| NftError::Unfit { table: table.to_owned(), source })
@@ -149,12 +149,12 @@ impl Datapath for MemoryKernel {
         let mut inner = self.lock();
         inner.transaction(table)?;
         rules.validate().map_err(|source| NftError::Unfit { table: table.to_owned(), source: source.into() })?;
-        inner.state.tables.insert(table.to_owned(), rules.clone());
+        inner.state.tables.insert((rules.family, table.to_owned()), rules.clone());
         Ok(())
     }
 
-    fn delete_table(&mut self, table: &str) -> Result<(), NftError> {
-        self.lock().state.tables.remove(table);
+    fn delete_table(&mut self, family: Family, table: &str) -> Result<(), NftError> {
+        self.lock().state.tables.remove(&(family, table.to_owned()));
         Ok(())
     }
 }

@@ -14,6 +14,7 @@ mod segment;
 mod transaction;
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
+use podnet_model::{Dual, Family};
 use podnet_planner::ruleset::{Edit, EditError, RuleSet};
 use rustix::io::Errno;
 
@@ -25,7 +26,7 @@ pub use passage::ForwardChain;
 pub use segment::Sender;
 use transaction::Transaction;
 
-/// A blocking socket of the netfilter family, in one namespace. All tables are of family `ip`.
+/// A blocking socket of the netfilter family, in one namespace. Tables are of family `ip` or `ip6`; of one name there may be one of each.
 #[derive(Debug)]
 pub struct NftSocket {
     connection: Connection,
@@ -56,12 +57,12 @@ impl NftSocket {
         self.connection.port()
     }
 
-    /// Makes the table hold exactly `rules`, whatever was in it.
+    /// Makes the table of the rules' family hold exactly `rules`, whatever was in it.
     ///
     /// # Errors
     /// Which part the kernel refused; the table is then as it was.
     pub fn replace(&mut self, table: &str, rules: &RuleSet) -> Result<(), NftError> {
-        let mut transaction = Transaction::new(table);
+        let mut transaction = Transaction::new(rules.family, table);
         transaction.make_table();
         transaction.remove_table();
         transaction.make_table();
@@ -73,24 +74,34 @@ impl NftSocket {
     ///
     /// # Errors
     /// Which edit the kernel refused; the table is then as it was.
-    pub fn apply(&mut self, table: &str, edits: &[Edit]) -> Result<(), NftError> {
+    pub fn apply(&mut self, family: Family, table: &str, edits: &[Edit]) -> Result<(), NftError> {
         if edits.is_empty() {
             return Ok(());
         }
-        let mut transaction = Transaction::new(table);
-        for (index, edit) in edits.iter().enumerate() {
-            transaction.begin_edit(index);
-            edit::render(&mut transaction, edit);
-        }
+        let mut transaction = Transaction::new(family, table);
+        render_edits(&mut transaction, family, edits);
         transaction.commit(&mut self.connection)
+    }
+
+    /// Does the edits of both families' tables of a name in one transaction.
+    ///
+    /// # Errors
+    /// Which edit the kernel refused; both tables are then as they were.
+    pub fn apply_dual(&mut self, table: &str, edits: &Dual<Vec<Edit>>) -> Result<(), NftError> {
+        let mut transaction = Transaction::new(Family::V4, table);
+        for family in Family::ALL {
+            transaction.turn_to(family);
+            render_edits(&mut transaction, family, &edits[family]);
+        }
+        if transaction.is_empty() { Ok(()) } else { transaction.commit(&mut self.connection) }
     }
 
     /// Removes a table with all that is in it. Done also where there is none.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn delete_table(&mut self, table: &str) -> Result<(), NftError> {
-        let mut transaction = Transaction::new(table);
+    pub fn delete_table(&mut self, family: Family, table: &str) -> Result<(), NftError> {
+        let mut transaction = Transaction::new(family, table);
         transaction.remove_table();
         match transaction.commit(&mut self.connection) {
             Err(error) if error.is_missing() => Ok(()),
@@ -98,20 +109,27 @@ impl NftSocket {
         }
     }
 
-    /// The names of the tables of family `ip`.
+    /// The names of the tables of a family.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn tables(&mut self) -> Result<Vec<String>, NftError> {
-        listing::tables(&mut self.connection)
+    pub fn tables(&mut self, family: Family) -> Result<Vec<String>, NftError> {
+        listing::tables(&mut self.connection, family)
     }
 
     /// How many elements a set or map has; a range counts once.
     ///
     /// # Errors
     /// What the kernel refused; [`NftError::is_missing`] where there is no such table, set or map.
-    pub fn element_count(&mut self, table: &str, set: &str) -> Result<usize, NftError> {
-        listing::element_count(&mut self.connection, table, set)
+    pub fn element_count(&mut self, family: Family, table: &str, set: &str) -> Result<usize, NftError> {
+        listing::element_count(&mut self.connection, family, table, set)
+    }
+}
+
+fn render_edits(transaction: &mut Transaction<'_>, family: Family, edits: &[Edit]) {
+    for (index, edit) in edits.iter().enumerate() {
+        transaction.begin_edit(index);
+        edit::render(transaction, family, edit);
     }
 }
 

@@ -1,29 +1,29 @@
 //! The rules about what is attached to this node: who may send what, and which ports of the node lead where.
 //!
-//! They are a table of their own, because they change with attachments and not with the cluster: an ADD puts its elements in force
-//! before it answers, and waits for nobody. As with Services, an attachment is elements of sets and maps, never a rule:
+//! They are tables of their own, one for each family of addresses, because they change with attachments and not with the cluster: an ADD
+//! puts its elements in force before it answers, and waits for nobody. As with Services, an attachment is elements of sets and maps,
+//! never a rule:
 //!
 //! ```text
-//! set senders      (device, Ethernet address)                of every attachment: what else comes in there is dropped
-//! map host-ports   (address, protocol, port, 0) → (address, port)    address 0.0.0.0: every address of the node
-//! set port-pairs   (attachment, attachment)                  of those with ports: connections to themselves are masqueraded
+//! set senders      (device, Ethernet address, source address)        of every attachment: what else comes in there is dropped
+//! set neighbours   (device, Ethernet address, link-local address)    IPv6: who may ask for neighbours and answer with it
+//! map host-ports   (address, protocol, port, 0) → (address, port)    unspecified address: every address of the node
+//! set port-pairs   (attachment, attachment)                          of those with ports: connections to themselves are masqueraded
 //! ```
-//!
-//! A sender's *address* needs no elements: the way back to it must lead through the device that it came in by.
 
 mod chains;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv6Addr},
 };
 
-use ipnet::Ipv4Net;
-use podnet_model::{LinkName, Mac, Protocol, cni::PortMapping};
+use ipnet::IpNet;
+use podnet_model::{Dual, Family, LinkName, Mac, Protocol, cni::PortMapping};
 
 use crate::{
     ipam::Handle,
-    ruleset::{BackendAddress, BackendKey, Edit, FrontendKey, RuleName, RuleSet, Set},
+    ruleset::{BackendAddress, BackendKey, Edit, FrontendKey, RuleName, RuleSet, Set, unspecified},
 };
 
 /// How the names of devices begin that lead to attachments.
@@ -36,9 +36,9 @@ pub struct Attached {
     pub device: LinkName,
     /// Its Ethernet address.
     pub mac: Mac,
-    /// Its addresses, of either family. The rules are of IPv4 alone, and of the first address of that.
+    /// Its addresses, of either family. It may send with all of them; ports lead to the first one of their family.
     pub addrs: Vec<IpAddr>,
-    /// Ports of the node that lead to it. Those of another address family than its own have no effect.
+    /// Ports of the node that lead to it. Those of a family that it has no address of have no effect.
     pub ports: Vec<PortMapping>,
 }
 
@@ -56,10 +56,10 @@ pub struct PortTaken {
 #[derive(Clone, Debug)]
 pub struct Attachments {
     device_prefix: &'static str,
-    /// Ranges whose way out is translated, and ranges where it does not lead out beside them.
-    masqueraded: Option<(BTreeSet<Ipv4Net>, Ipv4Net)>,
+    /// Ranges whose way out is translated.
+    masqueraded: BTreeSet<IpNet>,
     /// Ranges whose attachments reach each other without this node.
-    segments: BTreeSet<Ipv4Net>,
+    segments: BTreeSet<IpNet>,
     attached: BTreeMap<Handle, Attached>,
     ports: BTreeMap<FrontendKey, Handle>,
 }
@@ -76,7 +76,7 @@ impl Attachments {
     pub const fn of_devices(prefix: &'static str) -> Self {
         Self {
             device_prefix: prefix,
-            masqueraded: None,
+            masqueraded: BTreeSet::new(),
             segments: BTreeSet::new(),
             attached: BTreeMap::new(),
             ports: BTreeMap::new(),
@@ -84,59 +84,59 @@ impl Attachments {
     }
 
     /// What leaves these ranges, none of which lies in another, gets an address of the node as its source, unless it goes to one of
-    /// them or to `exempt`. It counts for [`Attachments::desired`].
-    pub fn masquerade(&mut self, ranges: BTreeSet<Ipv4Net>, exempt: Ipv4Net) {
-        self.masqueraded = (!ranges.is_empty()).then_some((ranges, exempt));
+    /// them or to a multicast group. It counts for [`Attachments::desired`].
+    pub fn masquerade(&mut self, ranges: BTreeSet<IpNet>) {
+        self.masqueraded = ranges;
     }
 
     /// These ranges, none of which lies in another, are shared Ethernet segments. Who asks for a port from there is answered past this
     /// node's translation, unless this node asks in its place. It counts for [`Attachments::desired`].
-    pub fn on_segments(&mut self, ranges: BTreeSet<Ipv4Net>) {
+    pub fn on_segments(&mut self, ranges: BTreeSet<IpNet>) {
         self.segments = ranges;
     }
 
-    /// Takes an attachment in, in the place of an earlier one of that handle, and tells what to change.
+    /// Takes an attachment in, in the place of an earlier one of that handle, and tells what to change in each family's table.
     ///
     /// # Errors
     ///
     /// When another one has one of its ports; then nothing changes.
-    pub fn add(&mut self, handle: Handle, attached: Attached) -> Result<Vec<Edit>, PortTaken> {
-        if let Some((port, holder)) = self.taken(&handle, &attached.ports) {
+    pub fn add(&mut self, handle: Handle, attached: Attached) -> Result<Dual<Vec<Edit>>, PortTaken> {
+        if let Some((port, holder)) = self.taken(&handle, &attached) {
             return Err(PortTaken { port, holder });
         }
         let mut edits = self.remove(&handle);
-        edits.push(Edit::AddElements(chains::SENDERS.into(), sender(&attached)));
-        if let Some(pair) = pair(&attached) {
-            edits.push(Edit::AddElements(chains::PORT_PAIRS.into(), pair));
-        }
-        let map = || RuleName::from(chains::HOST_PORTS);
-        for (key, to) in backends(&attached) {
-            edits.push(Edit::SetBackend { map: map(), key, to, replaces: false });
-            self.ports.insert(key.frontend, handle.clone());
+        for family in Family::ALL {
+            let edits = &mut edits[family];
+            edits.extend(elements(&attached, family).map(|(name, set)| Edit::AddElements(name.into(), set)));
+            for (key, to) in backends(&attached, family) {
+                edits.push(Edit::SetBackend { map: RuleName::from(chains::HOST_PORTS), key, to, replaces: false });
+                self.ports.insert(key.frontend, handle.clone());
+            }
         }
         self.attached.insert(handle, attached);
         Ok(edits)
     }
 
-    /// Forgets an attachment and tells what to change; nothing where there is none.
-    pub fn remove(&mut self, handle: &Handle) -> Vec<Edit> {
-        let Some(attached) = self.attached.remove(handle) else { return Vec::new() };
-        let mut edits = vec![Edit::RemoveElements(chains::SENDERS.into(), sender(&attached))];
-        if let Some(pair) = pair(&attached) {
-            edits.push(Edit::RemoveElements(chains::PORT_PAIRS.into(), pair));
-        }
-        for (key, _) in backends(&attached) {
-            edits.push(Edit::RemoveBackend { map: chains::HOST_PORTS.into(), key });
-            self.ports.remove(&key.frontend);
-        }
-        edits
+    /// Forgets an attachment and tells what to change in each family's table; nothing where there is none.
+    pub fn remove(&mut self, handle: &Handle) -> Dual<Vec<Edit>> {
+        let Some(attached) = self.attached.remove(handle) else { return Dual::default() };
+        Dual::from_fn(|family| {
+            let elements = elements(&attached, family).map(|(name, set)| Edit::RemoveElements(name.into(), set));
+            let mut edits: Vec<Edit> = elements.collect();
+            for (key, _) in backends(&attached, family) {
+                edits.push(Edit::RemoveBackend { map: chains::HOST_PORTS.into(), key });
+                self.ports.remove(&key.frontend);
+            }
+            edits
+        })
     }
 
     /// The node's ports of UDP that lead to an attachment: what connection tracking remembers of them is wrong when it comes or goes.
     #[must_use]
-    pub fn udp_ports(attached: &Attached) -> BTreeSet<u16> {
-        let udp = |(key, _): &(BackendKey, BackendAddress)| key.frontend.protocol == Protocol::Udp;
-        backends(attached).filter(udp).map(|(key, _)| key.frontend.port).collect()
+    pub fn udp_ports(attached: &Attached) -> BTreeSet<(Family, u16)> {
+        let of = |family| backends(attached, family).map(move |(key, _)| (family, key.frontend));
+        let udp = Family::ALL.into_iter().flat_map(of).filter(|(_, frontend)| frontend.protocol == Protocol::Udp);
+        udp.map(|(family, frontend)| (family, frontend.port)).collect()
     }
 
     /// The attachment of this handle.
@@ -145,38 +145,45 @@ impl Attachments {
         self.attached.get(handle)
     }
 
-    /// The whole table.
+    /// Whether there has to be a table of the family. That of IPv4 always: what has no address may not send. A device that leads to no
+    /// IPv6 address takes no IPv6 packets anyway, so where nothing has one no table need be.
     #[must_use]
-    pub fn desired(&self) -> RuleSet {
-        let mut rules = chains::constant(self.device_prefix);
-        if let Some((ranges, exempt)) = &self.masqueraded {
-            chains::masquerade(&mut rules, ranges, *exempt);
-        }
-        if !self.segments.is_empty() {
-            chains::answer_segments(&mut rules, &self.segments);
-        }
+    pub fn is_needed(&self, family: Family) -> bool {
+        let mut addrs = self.attached.values().flat_map(|attached| &attached.addrs);
+        family == Family::V4 || addrs.any(|addr| Family::of(addr) == family)
+    }
+
+    /// The whole table of a family.
+    #[must_use]
+    pub fn desired(&self, family: Family) -> RuleSet {
+        let mut rules = chains::constant(family, self.device_prefix);
+        chains::masquerade(&mut rules, &self.masqueraded);
+        chains::answer_segments(&mut rules, &self.segments);
         for attached in self.attached.values() {
-            for (name, set) in [(chains::SENDERS, Some(sender(attached))), (chains::PORT_PAIRS, pair(attached))] {
-                if let (Some(here), Some(more)) = (rules.sets.get_mut(name), set) {
+            for (name, more) in elements(attached, family) {
+                if let Some(here) = rules.sets.get_mut(name) {
                     here.extend(&more);
                 }
             }
             if let Some(map) = rules.backend_maps.get_mut(chains::HOST_PORTS) {
-                map.elements.extend(backends(attached));
+                map.elements.extend(backends(attached, family));
             }
         }
         rules
     }
 
     /// A port that another has, on the same address or where one of the two is for every address.
-    fn taken(&self, handle: &Handle, ports: &[PortMapping]) -> Option<(PortMapping, Handle)> {
-        ports.iter().find_map(|port| {
-            let wanted = frontend(port)?;
-            let everywhere = FrontendKey { addr: Ipv4Addr::UNSPECIFIED, ..wanted };
+    fn taken(&self, handle: &Handle, attached: &Attached) -> Option<(PortMapping, Handle)> {
+        attached.ports.iter().find_map(|port| {
+            let wanted = frontend(port);
+            let family = Family::of(&wanted.addr);
+            first(attached, family)?;
+            let everywhere = FrontendKey { addr: unspecified(family), ..wanted };
             let same = [wanted, everywhere].into_iter().find_map(|key| self.ports.get(&key).filter(|by| *by != handle));
             let anywhere = || {
                 let by_any = |(key, by): &(&FrontendKey, &Handle)| {
-                    key.protocol == wanted.protocol && key.port == wanted.port && *by != handle
+                    (Family::of(&key.addr), key.protocol, key.port) == (family, wanted.protocol, wanted.port)
+                        && *by != handle
                 };
                 self.ports.iter().find(by_any).map(|(_, by)| by)
             };
@@ -186,36 +193,44 @@ impl Attachments {
     }
 }
 
-fn sender(attached: &Attached) -> Set {
-    Set::Devices(BTreeSet::from([(attached.device.clone(), attached.mac)]))
+/// The elements of sets, by the sets' names; none of them is empty.
+fn elements(attached: &Attached, family: Family) -> impl Iterator<Item = (&'static str, Set)> {
+    let sender = |addr: IpAddr| (attached.device.clone(), attached.mac, addr);
+    let addrs = || attached.addrs.iter().copied().filter(move |addr| Family::of(addr) == family);
+    let neighbour = addrs().next().filter(|_| family == Family::V6).map(|_| sender(link_local(attached.mac).into()));
+    let pair = backends(attached, family).next().map(|(_, to)| (to.addr, to.addr));
+    [
+        (chains::SENDERS, Set::Senders(addrs().map(sender).collect())),
+        (chains::NEIGHBOURS, Set::Senders(neighbour.into_iter().collect())),
+        // Only where a port is mapped can it reach itself by the node's address.
+        (chains::PORT_PAIRS, Set::Pairs(pair.into_iter().collect())),
+    ]
+    .into_iter()
+    .filter(|(_, set)| !set.is_empty())
 }
 
-/// Only where a port is mapped can it reach itself by the node's address.
-fn pair(attached: &Attached) -> Option<Set> {
-    let addr = v4(attached).filter(|_| backends(attached).next().is_some())?;
-    Some(Set::Pairs(BTreeSet::from([(addr, addr)])))
-}
-
-fn backends(attached: &Attached) -> impl Iterator<Item = (BackendKey, BackendAddress)> {
-    let addr = v4(attached);
+fn backends(attached: &Attached, family: Family) -> impl Iterator<Item = (BackendKey, BackendAddress)> {
+    let addr = first(attached, family);
     attached.ports.iter().filter_map(move |port| {
+        let frontend = frontend(port);
         let to = BackendAddress { addr: addr?, port: port.container_port };
-        Some((BackendKey { frontend: frontend(port)?, slot: 0 }, to))
+        (Family::of(&frontend.addr) == family).then_some((BackendKey { frontend, slot: 0 }, to))
     })
 }
 
-fn v4(attached: &Attached) -> Option<Ipv4Addr> {
-    attached.addrs.iter().find_map(|addr| match addr {
-        IpAddr::V4(addr) => Some(*addr),
-        IpAddr::V6(_) => None,
-    })
+fn first(attached: &Attached, family: Family) -> Option<IpAddr> {
+    attached.addrs.iter().copied().find(|addr| Family::of(addr) == family)
 }
 
-fn frontend(port: &PortMapping) -> Option<FrontendKey> {
-    match port.host_ip {
-        IpAddr::V4(addr) => Some(FrontendKey { addr, protocol: port.protocol, port: port.host_port }),
-        IpAddr::V6(_) => None,
-    }
+const fn frontend(port: &PortMapping) -> FrontendKey {
+    FrontendKey { addr: port.host_ip, protocol: port.protocol, port: port.host_port }
+}
+
+/// The link-local address that the kernel makes of an Ethernet address (RFC 4291, appendix A).
+fn link_local(mac: Mac) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac.0;
+    let pair = u16::from_be_bytes;
+    Ipv6Addr::new(0xfe80, 0, 0, 0, pair([a ^ 2, b]), pair([c, 0xff]), pair([0xfe, d]), pair([e, f]))
 }
 
 #[cfg(test)]

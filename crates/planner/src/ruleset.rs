@@ -1,7 +1,7 @@
 //! The typed rule set: what nftables (and later iptables, IPVS and eBPF) render, and what a virtual packet walks.
 //!
-//! A [`RuleSet`] is one table: base chains, whose rules are few and constant, and maps and sets, whose elements are the Services
-//! and backends. A change of the cluster is a list of [`Edit`]s; applying them to the value and rendering them to the kernel in
+//! A [`RuleSet`] is one table of one family: base chains, whose rules are few and constant, and maps and sets, whose elements are the
+//! Services and backends. A change of the cluster is a list of [`Edit`]s; applying them to the value and rendering them to the kernel in
 //! one transaction keep the two equal.
 //!
 //! [`RuleSet::apply`] does edits all or none, [`RuleSet::validate`] tells what a kernel would refuse, [`diff()`] tells the edits
@@ -9,6 +9,7 @@
 
 mod apply;
 mod diff;
+mod edit;
 mod elements;
 mod validate;
 pub mod walk;
@@ -16,22 +17,26 @@ pub mod walk;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
-use podnet_model::{LinkName, Mac, Protocol, limits::PacketRate};
+use ipnet::IpNet;
+use podnet_model::{Family, LinkName, Mac, Protocol, limits::PacketRate};
 
 pub use apply::EditError;
 pub use diff::diff;
+pub use edit::Edit;
 pub use validate::InvalidRuleSet;
 
 /// A chain's, map's or set's name: at most 31 bytes are portable (`NFT_NAME_MAXLEN` of older kernels).
 pub type RuleName = Arc<str>;
 
-/// One nftables table of family `ip`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// One nftables table, of family `ip` or `ip6`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleSet {
+    /// Whose packets it sees: all addresses and ranges in it are of this family.
+    pub family: Family,
     /// Chains by name.
     pub chains: BTreeMap<RuleName, Chain>,
     /// Verdict maps: where a packet goes on.
@@ -40,6 +45,29 @@ pub struct RuleSet {
     pub backend_maps: BTreeMap<RuleName, BackendMap>,
     /// Sets.
     pub sets: BTreeMap<RuleName, Set>,
+}
+
+impl RuleSet {
+    /// A table with nothing in it.
+    #[must_use]
+    pub const fn empty(family: Family) -> Self {
+        Self {
+            family,
+            chains: BTreeMap::new(),
+            verdict_maps: BTreeMap::new(),
+            backend_maps: BTreeMap::new(),
+            sets: BTreeMap::new(),
+        }
+    }
+}
+
+/// The address that stands for every address of the host.
+#[must_use]
+pub const fn unspecified(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    }
 }
 
 /// A chain.
@@ -106,14 +134,15 @@ pub enum Match {
     DestinationTranslated,
     /// The destination is an address of this host (`fib daddr type local`).
     DestinationLocal,
-    /// The packet came in through a device whose name begins so (`iifname "…*"`).
-    InputDevice {
+    /// The packet came in through a device whose name does not begin so (`iifname != "…*"`).
+    OtherInputDevice {
         /// The first letters of the name.
         prefix: &'static str,
     },
-    /// The way back to the packet's source does not lead through the device that it came in by (`fib saddr . iif oif missing`): the
-    /// sender has not the address that it claims. For prerouting, input and forward.
-    SourceElsewhere,
+    /// The address is one of the loopback's: of 127.0.0.0/8, or ::1.
+    Loopback(Field),
+    /// A question for a neighbour's Ethernet address or the answer (ICMPv6 types 135 and 136, RFC 4861). IPv6 alone.
+    NeighbourDiscovery,
     /// The fields, concatenated, are an element of the set; of a set of limits, one whose limit this packet exceeds.
     InSet {
         /// What is looked up.
@@ -138,9 +167,9 @@ pub enum Match {
 /// A field of the packet that keys are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
-    /// `ip saddr`.
+    /// `ip saddr`, `ip6 saddr`.
     SourceAddress,
-    /// `ip daddr`.
+    /// `ip daddr`, `ip6 daddr`.
     DestinationAddress,
     /// `meta l4proto`.
     Protocol,
@@ -169,8 +198,8 @@ pub enum Action {
         /// How many backends there are, at least 1.
         slots: u32,
     },
-    /// As [`Action::Dnat`], but the key's address is 0.0.0.0 whatever the packet's is, and its slot is 0: for ports that are open
-    /// on every address of the host.
+    /// As [`Action::Dnat`], but the key's address is [`unspecified`] whatever the packet's is, and its slot is 0: for ports that are
+    /// open on every address of the host.
     DnatAnyAddress {
         /// The backend map.
         map: RuleName,
@@ -184,7 +213,7 @@ pub enum Action {
     Masquerade,
     /// Lose the packet, and tell nobody.
     Drop,
-    /// Refuse at once: TCP reset, otherwise ICMP port unreachable.
+    /// Refuse at once: TCP reset, otherwise ICMP (ICMPv6) port unreachable.
     Reject,
 }
 
@@ -192,7 +221,7 @@ pub enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FrontendKey {
     /// Destination address.
-    pub addr: Ipv4Addr,
+    pub addr: IpAddr,
     /// Transport protocol.
     pub protocol: Protocol,
     /// Destination port.
@@ -212,14 +241,14 @@ pub struct BackendKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackendAddress {
     /// Address.
-    pub addr: Ipv4Addr,
+    pub addr: IpAddr,
     /// Port.
     pub port: u16,
 }
 
 impl fmt::Display for FrontendKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}/{}", self.addr, self.port, self.protocol)
+        write!(f, "{}/{}", SocketAddr::from((self.addr, self.port)), self.protocol)
     }
 }
 
@@ -231,7 +260,7 @@ impl fmt::Display for BackendKey {
 
 impl fmt::Display for BackendAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.addr, self.port)
+        SocketAddr::from((self.addr, self.port)).fmt(f)
     }
 }
 
@@ -253,77 +282,22 @@ pub struct BackendMap {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Set {
     /// Single addresses.
-    Addresses(BTreeSet<Ipv4Addr>),
+    Addresses(BTreeSet<IpAddr>),
     /// Ranges, none inside another (`flags interval`).
-    Ranges(BTreeSet<ipnet::Ipv4Net>),
+    Ranges(BTreeSet<IpNet>),
     /// Pairs of source and destination address.
-    Pairs(BTreeSet<(Ipv4Addr, Ipv4Addr)>),
-    /// Devices, each with the Ethernet address that comes in through it.
-    Devices(BTreeSet<(LinkName, Mac)>),
+    Pairs(BTreeSet<(IpAddr, IpAddr)>),
+    /// Who sends: the device that it comes in by, its Ethernet address, its source address.
+    Senders(BTreeSet<Sender>),
     /// Addresses, each with how many packets of it may pass; what exceeds that is found.
-    PacketRates(BTreeMap<Ipv4Addr, PacketRate>),
+    PacketRates(BTreeMap<IpAddr, PacketRate>),
     /// Addresses, each with how many connections of it may be open at once; the packet that opens one more is found. To be asked once,
     /// and of packets that open connections only: each question counts.
-    ConnectionLimits(BTreeMap<Ipv4Addr, u32>),
+    ConnectionLimits(BTreeMap<IpAddr, u32>),
 }
 
-/// One change of a rule set. A list of edits is one transaction: all are in force, or none.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Edit {
-    /// Make the chain, or replace its rules.
-    SetChain(RuleName, Chain),
-    /// Remove a chain that nothing refers to any more.
-    RemoveChain(RuleName),
-    /// Make an empty verdict map.
-    AddVerdictMap(RuleName),
-    /// Make an empty backend map.
-    AddBackendMap(RuleName),
-    /// Make a set with the elements that it starts with.
-    AddSet(RuleName, Set),
-    /// Remove a map or set, with its elements, that no rule refers to any more (maps and sets share one name space, and the
-    /// kernel removes both by the same message).
-    RemoveSet(RuleName),
-    /// Point a frontend at a chain, replacing where it pointed.
-    SetVerdict {
-        /// The verdict map.
-        map: RuleName,
-        /// The frontend.
-        key: FrontendKey,
-        /// The chain.
-        chain: RuleName,
-        /// Where it pointed before: the kernel removes an element by key, but the renderer needs no read back.
-        replaces: bool,
-    },
-    /// Forget a frontend.
-    RemoveVerdict {
-        /// The verdict map.
-        map: RuleName,
-        /// The frontend.
-        key: FrontendKey,
-    },
-    /// Fill a slot, replacing what it held.
-    SetBackend {
-        /// The backend map.
-        map: RuleName,
-        /// The slot.
-        key: BackendKey,
-        /// The backend.
-        to: BackendAddress,
-        /// The slot was filled before.
-        replaces: bool,
-    },
-    /// Empty a slot.
-    RemoveBackend {
-        /// The backend map.
-        map: RuleName,
-        /// The slot.
-        key: BackendKey,
-    },
-    /// Add an element to a set; the set given holds just the new elements, of the kind of the named set.
-    AddElements(RuleName, Set),
-    /// Remove elements from a set.
-    RemoveElements(RuleName, Set),
-}
+/// A device, an Ethernet address and a source address that belong together.
+pub type Sender = (LinkName, Mac, IpAddr);
 
 #[cfg(test)]
 mod tests;

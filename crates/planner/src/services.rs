@@ -12,7 +12,7 @@
 //! - postrouting: marked connections, connections of a pod to itself through a Service, and pods' connections out of the cluster
 //!   (pools with `natOutgoing`) get an address of this node as their source.
 //!
-//! IPv6 addresses are not served: the table is of family `ip`.
+//! A value is of one family of addresses, and makes the table of that family: what is of the other one is nothing to it.
 
 mod chains;
 mod conflicts;
@@ -27,11 +27,11 @@ mod slots;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
 };
 
-use ipnet::Ipv4Net;
-use podnet_model::{Change, EndpointSlice, NetConf, NodeAddr, NodeName, PodKey, Service, ServiceKey, SliceKey};
+use ipnet::IpNet;
+use podnet_model::{Change, EndpointSlice, Family, NetConf, NodeAddr, NodeName, PodKey, Service, ServiceKey, SliceKey};
 
 use chains::Names;
 pub use conflicts::Conflict;
@@ -48,16 +48,18 @@ pub const MASQUERADE_MARK: u32 = 0x4000;
 /// What the planning depends on that no change of the cluster tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicesConfig {
+    /// The family of the addresses that are planned for.
+    pub family: Family,
     /// The node that is planned for.
     pub node: NodeName,
     /// Its addresses: where its NodePorts are.
     pub node_addrs: Vec<NodeAddr>,
     /// Where pods' addresses come from, beside the pools.
-    pub pod_cidrs: Vec<Ipv4Net>,
+    pub pod_cidrs: Vec<IpNet>,
     /// Destinations outside the pools to which pods keep their own address, in spite of `natOutgoing`.
-    pub no_nat_cidrs: Vec<Ipv4Net>,
-    /// Where ClusterIPs come from.
-    pub service_cidr: Ipv4Net,
+    pub no_nat_cidrs: Vec<IpNet>,
+    /// Where ClusterIPs come from; none where that is not known.
+    pub service_cidr: Option<IpNet>,
     /// The bits of the packet mark that ask for masquerading, [`MASQUERADE_MARK`] as a rule.
     pub masquerade_mark: u32,
 }
@@ -84,8 +86,8 @@ pub struct Services {
     contested: BTreeSet<FrontendKey>,
     /// The chains for masquerade or not, and number of backends, that were made so far.
     chains: BTreeSet<(bool, u32)>,
-    pods: HashMap<PodKey, BTreeSet<Ipv4Addr>>,
-    nodes: HashMap<NodeName, BTreeSet<Ipv4Addr>>,
+    pods: HashMap<PodKey, BTreeSet<IpAddr>>,
+    nodes: HashMap<NodeName, BTreeSet<IpAddr>>,
     cluster_ips: Counted,
     local_endpoints: Counted,
     local_pods: Counted,
@@ -99,18 +101,18 @@ struct Known {
     service: Option<Service>,
     slices: BTreeMap<SliceKey, EndpointSlice>,
     claims: BTreeMap<FrontendKey, Claim>,
-    cluster_ips: BTreeSet<Ipv4Addr>,
-    local_endpoints: BTreeSet<Ipv4Addr>,
+    cluster_ips: BTreeSet<IpAddr>,
+    local_endpoints: BTreeSet<IpAddr>,
 }
 
 impl Services {
     /// Of a cluster of which nothing is known yet.
     #[must_use]
     pub fn new(config: ServicesConfig) -> Self {
-        let ranges =
-            Ranges::new(config.pod_cidrs.iter().copied(), config.no_nat_cidrs.iter().copied(), config.service_cidr);
+        let excluded = config.no_nat_cidrs.iter().copied().chain(config.service_cidr);
+        let ranges = Ranges::new(config.family, &config.pod_cidrs, excluded);
         let mut node_addrs = Counted::default();
-        node_addrs.replace(&BTreeSet::new(), &v4_of(&config.node_addrs));
+        node_addrs.replace(&BTreeSet::new(), &of_family(config.family, &config.node_addrs));
         Self {
             config,
             names: Names::default(),
@@ -133,6 +135,12 @@ impl Services {
     #[must_use]
     pub fn initial(&self) -> RuleSet {
         Self::new(self.config.clone()).desired()
+    }
+
+    /// Whether there is anything to do: a pod's range or a frontend. Where there is not, no table need be.
+    #[must_use]
+    pub fn is_needed(&self) -> bool {
+        !self.ranges.is_empty() || !self.frontends.is_empty()
     }
 
     /// Takes a change in and tells what it does. Changes of different objects may come in any order, and again.
@@ -159,7 +167,8 @@ impl Services {
     /// The node's own addresses changed: its NodePorts move.
     pub fn set_node_addrs(&mut self, addrs: Vec<NodeAddr>) -> Plan {
         let mut plan = Plan::default();
-        let moved = self.node_addrs.replace(&v4_of(&self.config.node_addrs), &v4_of(&addrs));
+        let of = |addrs: &[NodeAddr]| of_family(self.config.family, addrs);
+        let moved = self.node_addrs.replace(&of(&self.config.node_addrs), &of(&addrs));
         moved.edit_addresses(&self.names.nodes, &mut plan);
         self.config.node_addrs = addrs;
         let keys: Vec<ServiceKey> = self.services.keys().cloned().collect();
@@ -170,7 +179,12 @@ impl Services {
     }
 
     fn apply_service(&mut self, key: &ServiceKey, service: Option<&Service>, plan: &mut Plan) {
+        let family = self.config.family;
+        let service = service.filter(|service| frontends::cluster_ips(service, family).next().is_some());
         if self.services.get(key).and_then(|known| known.service.as_ref()) == service {
+            return;
+        }
+        if service.is_none() && !self.services.contains_key(key) {
             return;
         }
         self.services.entry(key.clone()).or_default().service = service.cloned();
@@ -178,6 +192,8 @@ impl Services {
     }
 
     fn apply_slice(&mut self, key: &SliceKey, slice: Option<&EndpointSlice>, plan: &mut Plan) {
+        let own = |endpoint: &podnet_model::Endpoint| Family::of(&endpoint.addr.0) == self.config.family;
+        let slice = slice.filter(|slice| slice.endpoints.iter().any(own));
         let owner = slice.map(|slice| slice.service.clone());
         let before = match &owner {
             Some(owner) => self.slice_owners.insert(key.clone(), owner.clone()),
@@ -200,7 +216,8 @@ impl Services {
 
     fn apply_pod(&mut self, key: &PodKey, pod: Option<&podnet_model::Pod>, plan: &mut Plan) {
         let here = pod.filter(|pod| pod.node.as_ref() == Some(&self.config.node) && !pod.host_network && !pod.finished);
-        let addrs: BTreeSet<_> = here.into_iter().flat_map(|pod| &pod.addrs).filter_map(|addr| v4(addr.0)).collect();
+        let addrs = here.into_iter().flat_map(|pod| &pod.addrs).map(|addr| addr.0);
+        let addrs: BTreeSet<_> = addrs.filter(|addr| Family::of(addr) == self.config.family).collect();
         let before =
             if addrs.is_empty() { self.pods.remove(key) } else { self.pods.insert(key.clone(), addrs.clone()) };
         let moved = self.local_pods.replace(&before.unwrap_or_default(), &addrs);
@@ -209,7 +226,8 @@ impl Services {
 
     fn apply_node(&mut self, name: &NodeName, node: Option<&podnet_model::Node>, plan: &mut Plan) {
         let addrs = node.into_iter().flat_map(|node| [Some(node.addr), node.internal]).flatten();
-        let addrs: BTreeSet<_> = addrs.filter_map(|addr| v4(addr.0)).collect();
+        let addrs: BTreeSet<_> =
+            addrs.map(|addr| addr.0).filter(|addr| Family::of(addr) == self.config.family).collect();
         let before = match addrs.is_empty() {
             true => self.nodes.remove(name),
             false => self.nodes.insert(name.clone(), addrs.clone()),
@@ -219,16 +237,8 @@ impl Services {
     }
 }
 
-/// An address that the table can hold.
-const fn v4(addr: IpAddr) -> Option<Ipv4Addr> {
-    match addr {
-        IpAddr::V4(addr) => Some(addr),
-        IpAddr::V6(_) => None,
-    }
-}
-
-fn v4_of(addrs: &[NodeAddr]) -> BTreeSet<Ipv4Addr> {
-    addrs.iter().filter_map(|addr| v4(addr.0)).collect()
+fn of_family(family: Family, addrs: &[NodeAddr]) -> BTreeSet<IpAddr> {
+    addrs.iter().map(|addr| addr.0).filter(|addr| Family::of(addr) == family).collect()
 }
 
 #[cfg(test)]

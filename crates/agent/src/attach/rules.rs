@@ -12,7 +12,7 @@ use podnet_kernel::{
     netlink::NetlinkError,
     nft::{NftError, NftSocket},
 };
-use podnet_model::Protocol;
+use podnet_model::{Dual, Family, Protocol};
 use podnet_planner::{
     attachments::{Attached, Attachments, PortTaken},
     ipam::Handle,
@@ -20,7 +20,7 @@ use podnet_planner::{
 };
 use tracing::warn;
 
-/// The table.
+/// The tables, one for each family.
 pub const TABLE: &str = "podnet-pods";
 
 /// Why an attachment's rules are not in force.
@@ -46,8 +46,8 @@ struct State {
     socket: NftSocket,
     /// What is attached is known. Until then the table stays as an earlier agent left it: an empty one would cut all pods off.
     installed: bool,
-    /// The table in the kernel is as planned, as far as is known.
-    in_force: bool,
+    /// The tables in the kernel are as planned, as far as is known; one that is not needed is not there.
+    in_force: Dual<bool>,
 }
 
 impl PodRules {
@@ -58,7 +58,7 @@ impl PodRules {
     /// When there is no socket for rules.
     pub fn open() -> Result<Self, NftError> {
         let (attachments, socket) = (Attachments::default(), NftSocket::open()?);
-        let state = State { attachments, socket, installed: false, in_force: false };
+        let state = State { attachments, socket, installed: false, in_force: Dual::default() };
         Ok(Self { state: Mutex::new(state) })
     }
 
@@ -71,7 +71,7 @@ impl PodRules {
         self.state().socket.port()
     }
 
-    /// Replaces whatever is in the table by the rules of these attachments.
+    /// Replaces whatever is in the tables by the rules of these attachments.
     ///
     /// # Errors
     ///
@@ -119,7 +119,7 @@ impl PodRules {
         Ok(())
     }
 
-    /// Puts the whole table in force again, once what is attached is known.
+    /// Puts the whole tables in force again, once what is attached is known.
     ///
     /// # Errors
     ///
@@ -135,25 +135,23 @@ impl PodRules {
 }
 
 /// Clients that go on sending are led anew. Where that fails they are once they pause for 30 s.
-fn forget(ports: &BTreeSet<u16>) {
-    for port in ports {
-        if let Err(error) = conntrack::forget(Protocol::Udp, *port) {
+fn forget(ports: &BTreeSet<(Family, u16)>) {
+    for (family, port) in ports {
+        if let Err(error) = conntrack::forget(*family, Protocol::Udp, *port) {
             warn!(port, error = &error as &dyn std::error::Error, "earlier clients of a port may be led wrong");
         }
     }
 }
 
 impl State {
-    /// Where the kernel's table is not what the edits expect, all of it is replaced: somebody else was there.
-    fn edit(&mut self, edits: &[Edit]) -> Result<(), NftError> {
+    /// Where the kernel's tables are not what the edits expect, all of them are replaced: somebody else was there.
+    fn edit(&mut self, edits: &Dual<Vec<Edit>>) -> Result<(), NftError> {
         if !self.installed {
             return Ok(());
         }
-        if self.in_force {
-            if edits.is_empty() {
-                return Ok(());
-            }
-            match self.socket.apply(TABLE, edits) {
+        // A table that comes or goes is no edit.
+        if self.in_force == Dual::from_fn(|family| self.attachments.is_needed(family)) {
+            match self.socket.apply_dual(TABLE, edits) {
                 Ok(()) => return Ok(()),
                 Err(error) => warn!(error = &error as &dyn std::error::Error, "pods' rules are put in force afresh"),
             }
@@ -162,10 +160,14 @@ impl State {
     }
 
     fn replace(&mut self) -> Result<(), NftError> {
-        self.in_force = false;
-        let desired = self.attachments.desired();
-        self.socket.replace(TABLE, &desired)?;
-        self.in_force = true;
+        self.in_force = Dual::default();
+        for family in Family::ALL {
+            match self.attachments.is_needed(family) {
+                true => self.socket.replace(TABLE, &self.attachments.desired(family))?,
+                false => self.socket.delete_table(family, TABLE)?,
+            }
+        }
+        self.in_force = Dual::from_fn(|family| self.attachments.is_needed(family));
         Ok(())
     }
 }

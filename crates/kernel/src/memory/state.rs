@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
-use podnet_model::{LinkName, Mac, wireguard::PublicKey};
+use podnet_model::{Family, LinkName, Mac, wireguard::PublicKey};
 use podnet_planner::{
     overlay::PeerEnd,
     ruleset::RuleSet,
@@ -33,8 +33,8 @@ pub struct State {
     pub fdb: BTreeMap<(LinkName, Mac), IpAddr>,
     /// WireGuard peers by device and key.
     pub peers: BTreeMap<(LinkName, PublicKey), PeerEnd>,
-    /// Tables by name.
-    pub tables: BTreeMap<String, RuleSet>,
+    /// Tables by family and name.
+    pub tables: BTreeMap<(Family, String), RuleSet>,
 }
 
 impl State {

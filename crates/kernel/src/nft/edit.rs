@@ -1,5 +1,6 @@
 //! From an edit to messages.
 
+use podnet_model::Family;
 use podnet_planner::ruleset::Edit;
 
 use super::{
@@ -8,17 +9,17 @@ use super::{
     transaction::Transaction,
 };
 
-pub(super) fn render(transaction: &mut Transaction<'_>, edit: &Edit) {
+pub(super) fn render(transaction: &mut Transaction<'_>, family: Family, edit: &Edit) {
     match edit {
         Edit::SetChain(name, chain) => {
             object::make_chain(transaction, name, chain.hook);
             object::remove_rules(transaction, name);
-            object::add_rules(transaction, name, chain);
+            object::add_rules(transaction, family, name, chain);
         }
         Edit::RemoveChain(name) => object::remove_chain(transaction, name),
-        Edit::AddVerdictMap(name) => object::make_set(transaction, name, Kind::VerdictMap),
-        Edit::AddBackendMap(name) => object::make_set(transaction, name, Kind::BackendMap),
-        Edit::AddSet(name, set) => object::fill_new_set(transaction, name, set),
+        Edit::AddVerdictMap(name) => object::make_set(transaction, family, name, Kind::VerdictMap),
+        Edit::AddBackendMap(name) => object::make_set(transaction, family, name, Kind::BackendMap),
+        Edit::AddSet(name, set) => object::fill_new_set(transaction, family, name, set),
         Edit::RemoveSet(name) => object::remove_set(transaction, name),
         Edit::SetVerdict { map, key, chain, replaces } => {
             let what = format!("point {key} at chain {chain} in map {map}");

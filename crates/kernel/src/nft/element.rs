@@ -1,10 +1,11 @@
 //! Keys and values of sets and maps, and the messages that carry them.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use podnet_model::{LinkName, Mac, limits::PacketRate};
-use podnet_planner::ruleset::{BackendAddress, BackendKey, FrontendKey, Set};
+use podnet_model::limits::PacketRate;
+use podnet_planner::ruleset::{BackendAddress, BackendKey, FrontendKey, Sender, Set};
 
 use super::transaction::{Message, Transaction};
 use crate::netlink::attribute::Writer;
@@ -38,17 +39,33 @@ const LIST_LIMIT: usize = 48 << 10;
 /// A key: each field of a concatenation is padded to four bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
-    bytes: [u8; 24],
+    bytes: [u8; Self::LONGEST],
     length: usize,
 }
 
 impl Key {
-    fn new(fields: &[[u8; 4]]) -> Self {
-        let mut bytes = [0; 24];
-        for (place, field) in bytes.chunks_exact_mut(4).zip(fields) {
-            place.copy_from_slice(field);
+    /// A device, an Ethernet address and an IPv6 address.
+    const LONGEST: usize = 40;
+
+    const fn empty() -> Self {
+        Self { bytes: [0; Self::LONGEST], length: 0 }
+    }
+
+    /// With one more field of that many bytes, a multiple of four, filled up with zeros.
+    fn with(mut self, field: &[u8], room: usize) -> Self {
+        let taken = field.len().min(room);
+        if let Some(place) = self.bytes.get_mut(self.length..self.length + taken) {
+            place.copy_from_slice(&field[..taken]);
         }
-        Self { bytes, length: fields.len() * 4 }
+        self.length += room;
+        self
+    }
+
+    fn with_addr(self, addr: IpAddr) -> Self {
+        match addr {
+            IpAddr::V4(addr) => self.with(&addr.octets(), 4),
+            IpAddr::V6(addr) => self.with(&addr.octets(), 16),
+        }
     }
 
     fn as_bytes(&self) -> &[u8] {
@@ -56,40 +73,32 @@ impl Key {
     }
 }
 
-impl From<&(LinkName, Mac)> for Key {
-    fn from((device, mac): &(LinkName, Mac)) -> Self {
+impl From<&Sender> for Key {
+    fn from((device, mac, addr): &Sender) -> Self {
         /// `IFNAMSIZ`: the name is filled up with zeros, of which the last one always is.
         const NAME: usize = 16;
-        let mut bytes = [0; 24];
         let name = device.as_str().as_bytes();
-        let length = name.len().min(NAME - 1);
-        bytes[..length].copy_from_slice(&name[..length]);
-        bytes[NAME..NAME + 6].copy_from_slice(&mac.0);
-        Self { bytes, length: 24 }
+        Self::empty().with(&name[..name.len().min(NAME - 1)], NAME).with(&mac.0, 8).with_addr(*addr)
+    }
+}
+
+impl From<IpAddr> for Key {
+    fn from(addr: IpAddr) -> Self {
+        Self::empty().with_addr(addr)
     }
 }
 
 impl From<FrontendKey> for Key {
     fn from(key: FrontendKey) -> Self {
-        Self::new(&frontend(key))
+        Self::empty().with_addr(key.addr).with(&[key.protocol.number()], 4).with(&key.port.to_be_bytes(), 4)
     }
 }
 
 impl From<BackendKey> for Key {
     fn from(key: BackendKey) -> Self {
-        let [addr, protocol, port] = frontend(key.frontend);
         // The slot comes from `numgen`, which makes a number of this host's byte order.
-        Self::new(&[addr, protocol, port, key.slot.to_ne_bytes()])
+        Self::from(key.frontend).with(&key.slot.to_ne_bytes(), 4)
     }
-}
-
-fn frontend(key: FrontendKey) -> [[u8; 4]; 3] {
-    [key.addr.octets(), [key.protocol.number(), 0, 0, 0], padded(key.port)]
-}
-
-fn padded(port: u16) -> [u8; 4] {
-    let [high, low] = port.to_be_bytes();
-    [high, low, 0, 0]
 }
 
 /// What a map holds at a key.
@@ -158,8 +167,8 @@ impl Element<'_> {
             match self.value {
                 Some(Value::Goto(chain)) => writer.nested(DATA, |writer| verdict(writer, GOTO, Some(chain))),
                 Some(Value::Backend(to)) => {
-                    let bytes = [to.addr.octets(), padded(to.port)].concat();
-                    writer.nested(DATA, |writer| writer.bytes(DATA_VALUE, &bytes));
+                    let value = Key::from(to.addr).with(&to.port.to_be_bytes(), 4);
+                    writer.nested(DATA, |writer| writer.bytes(DATA_VALUE, value.as_bytes()));
                 }
                 Some(Value::Limit(limit)) => writer.nested(EXPRESSION, |writer| limit.write(writer)),
                 None => {}
@@ -186,19 +195,17 @@ pub(super) fn backend_element(key: BackendKey, to: BackendAddress) -> Element<'s
     Element { value: Some(Value::Backend(to)), ..Element::key(key) }
 }
 
-fn limit_element(addr: Ipv4Addr, limit: Limit) -> Element<'static> {
-    Element { value: Some(Value::Limit(limit)), ..Element::key(Key::new(&[addr.octets()])) }
+fn limit_element(addr: IpAddr, limit: Limit) -> Element<'static> {
+    Element { value: Some(Value::Limit(limit)), ..Element::key(addr) }
 }
 
 /// The elements of a set. A range is two: its first address, and the first after it, which has no place where the range ends with the
 /// address space.
 pub(super) fn set_elements(set: &Set) -> Vec<Element<'static>> {
     match set {
-        Set::Addresses(addresses) => addresses.iter().map(|addr| Element::key(Key::new(&[addr.octets()]))).collect(),
-        Set::Pairs(pairs) => {
-            pairs.iter().map(|(from, to)| Element::key(Key::new(&[from.octets(), to.octets()]))).collect()
-        }
-        Set::Devices(devices) => devices.iter().map(Element::key).collect(),
+        Set::Addresses(addresses) => addresses.iter().map(|addr| Element::key(*addr)).collect(),
+        Set::Pairs(pairs) => pairs.iter().map(|(from, to)| Element::key(Key::from(*from).with_addr(*to))).collect(),
+        Set::Senders(senders) => senders.iter().map(Element::key).collect(),
         Set::PacketRates(rates) => {
             rates.iter().map(|(addr, rate)| limit_element(*addr, Limit::Packets(*rate))).collect()
         }
@@ -208,13 +215,18 @@ pub(super) fn set_elements(set: &Set) -> Vec<Element<'static>> {
         Set::Ranges(ranges) => ranges
             .iter()
             .flat_map(|range| {
-                let first = Element::key(Key::new(&[range.network().octets()]));
-                let after = u32::from(range.broadcast()).checked_add(1);
-                let end = after
-                    .map(|after| Element { flags: INTERVAL_END, ..Element::key(Key::new(&[after.to_be_bytes()])) });
-                std::iter::once(first).chain(end)
+                let end = after(range).map(|after| Element { flags: INTERVAL_END, ..Element::key(after) });
+                std::iter::once(Element::key(range.network())).chain(end)
             })
             .collect(),
+    }
+}
+
+/// The first address after a range.
+fn after(range: &IpNet) -> Option<IpAddr> {
+    match range {
+        IpNet::V4(range) => range.broadcast().to_bits().checked_add(1).map(|after| Ipv4Addr::from_bits(after).into()),
+        IpNet::V6(range) => range.broadcast().to_bits().checked_add(1).map(|after| Ipv6Addr::from_bits(after).into()),
     }
 }
 

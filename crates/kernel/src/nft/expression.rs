@@ -1,6 +1,8 @@
 //! The expressions that rules are made of, and their registers.
 
-use super::element::verdict;
+use podnet_model::Family;
+
+use super::{element::verdict, transaction::protocol_family};
 use crate::netlink::attribute::Writer;
 
 /// A 32-bit register (`NFT_REG32_00` and following); concatenations lie in consecutive ones.
@@ -47,13 +49,15 @@ pub(super) enum CtKey {
 pub(super) enum Comparison {
     Equal = 0,
     NotEqual = 1,
+    AtMost = 3,
+    AtLeast = 5,
 }
 
 /// How a packet is refused (`enum nft_reject_types`).
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Rejection {
-    /// ICMP port unreachable.
-    PortUnreachable,
+    /// ICMP or ICMPv6 port unreachable.
+    PortUnreachable(Family),
     /// A TCP reset.
     TcpReset,
 }
@@ -82,13 +86,10 @@ pub(super) enum Expression<'a> {
     FibDestinationType {
         to: Register,
     },
-    /// The device that packets to the source address leave by, if it is the one that this packet came in by; otherwise 0.
-    FibSourceDevice {
-        to: Register,
-    },
     Constant {
         to: Register,
-        bytes: [u8; 4],
+        /// At most 16.
+        bytes: Vec<u8>,
     },
     /// A number below `modulus`, a new one for each packet that comes here.
     Random {
@@ -133,6 +134,7 @@ pub(super) enum Expression<'a> {
         chain: Option<&'a str>,
     },
     DestinationNat {
+        family: Family,
         addr: Register,
         port: Register,
     },
@@ -157,7 +159,7 @@ impl Expression<'_> {
             Self::Payload { .. } => "payload",
             Self::Meta { .. } | Self::SetMark { .. } => "meta",
             Self::Ct { .. } => "ct",
-            Self::FibDestinationType { .. } | Self::FibSourceDevice { .. } => "fib",
+            Self::FibDestinationType { .. } => "fib",
             Self::Random { .. } => "numgen",
             Self::Bitwise { .. } | Self::Mask { .. } => "bitwise",
             Self::Compare { .. } => "cmp",
@@ -182,12 +184,6 @@ impl Expression<'_> {
                 const RESULT_ADDRTYPE: u32 = 3;
                 const FLAG_DADDR: u32 = 2;
                 numbers(writer, &[(1, to.number()), (2, RESULT_ADDRTYPE), (3, FLAG_DADDR)]);
-            }
-            Self::FibSourceDevice { to } => {
-                const RESULT_OIF: u32 = 1;
-                const FLAG_SADDR: u32 = 1;
-                const FLAG_IIF: u32 = 8;
-                numbers(writer, &[(1, to.number()), (2, RESULT_OIF), (3, FLAG_SADDR | FLAG_IIF)]);
             }
             Self::Constant { to, bytes } => {
                 writer.be32(1, to.number());
@@ -235,19 +231,26 @@ impl Expression<'_> {
                 writer.be32(1, VERDICT);
                 writer.nested(2, |writer| verdict(writer, *code, *chain));
             }
-            Self::DestinationNat { addr, port } => {
+            Self::DestinationNat { family, addr, port } => {
                 const NFT_NAT_DNAT: u32 = 1;
-                const NFPROTO_IPV4: u32 = 2;
-                numbers(writer, &[(1, NFT_NAT_DNAT), (2, NFPROTO_IPV4), (3, addr.number()), (5, port.number())]);
+                numbers(
+                    writer,
+                    &[(1, NFT_NAT_DNAT), (2, protocol_family(*family).into()), (3, addr.number()), (5, port.number())],
+                );
             }
             Self::Masquerade => {
                 const NF_NAT_RANGE_PROTO_RANDOM_FULLY: u32 = 1 << 4;
                 writer.be32(1, NF_NAT_RANGE_PROTO_RANDOM_FULLY);
             }
-            Self::Reject(Rejection::PortUnreachable) => {
+            Self::Reject(Rejection::PortUnreachable(family)) => {
                 const ICMP_PORT_UNREACH: u8 = 3;
+                const ICMPV6_PORT_UNREACH: u8 = 4;
+                let code = match family {
+                    Family::V4 => ICMP_PORT_UNREACH,
+                    Family::V6 => ICMPV6_PORT_UNREACH,
+                };
                 writer.be32(1, 0);
-                writer.bytes(2, &[ICMP_PORT_UNREACH]);
+                writer.bytes(2, &[code]);
             }
             Self::Reject(Rejection::TcpReset) => writer.be32(1, 1),
             _ => {}

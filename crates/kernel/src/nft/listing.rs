@@ -1,11 +1,12 @@
 //! What the kernel holds.
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
+use podnet_model::Family;
 use rustix::io::Errno;
 
 use super::{
     NftError, element,
-    transaction::{FAMILY_IP, Message, head, ip_head},
+    transaction::{Message, head, protocol_family},
 };
 use crate::netlink::{
     Connection, NetlinkError, Operation,
@@ -17,14 +18,20 @@ const TABLE: u16 = 1;
 /// How often a listing is begun anew because a transaction came between.
 const ATTEMPTS: usize = 8;
 
-pub(super) fn tables(connection: &mut Connection) -> Result<Vec<String>, NftError> {
-    let messages = dump(connection, FAMILY_IP, Message::GetTable, &Operation::new("list", "tables"), |_| {})?;
+pub(super) fn tables(connection: &mut Connection, family: Family) -> Result<Vec<String>, NftError> {
+    let messages =
+        dump(connection, protocol_family(family), Message::GetTable, &Operation::new("list", "tables"), |_| {})?;
     Ok(messages.iter().filter_map(|message| attribute(message, TABLE)).map(text).collect())
 }
 
-pub(super) fn element_count(connection: &mut Connection, table: &str, set: &str) -> Result<usize, NftError> {
+pub(super) fn element_count(
+    connection: &mut Connection,
+    family: Family,
+    table: &str,
+    set: &str,
+) -> Result<usize, NftError> {
     let operation = Operation::new("list the elements of", format_args!("{set} in table {table}"));
-    let messages = dump(connection, FAMILY_IP, Message::GetElements, &operation, |writer| {
+    let messages = dump(connection, protocol_family(family), Message::GetElements, &operation, |writer| {
         writer.text(TABLE, table);
         element::name_set(writer, set);
     })?;
@@ -75,7 +82,7 @@ fn collect(connection: &mut Connection, sequence: u32) -> Result<Dump, NetlinkEr
             }
             interrupted |= frame.was_interrupted();
             match frame.acknowledgement() {
-                None => found.push(frame.payload.get(ip_head().len()..).unwrap_or_default().to_vec()),
+                None => found.push(frame.payload.get(head(0, 0).len()..).unwrap_or_default().to_vec()),
                 Some(Ok(())) if interrupted => return Ok(Dump::Interrupted),
                 Some(Ok(())) => return Ok(Dump::Complete(found)),
                 Some(Err((errno, hint))) => return Ok(Dump::Refused(errno, hint)),

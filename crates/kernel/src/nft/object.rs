@@ -1,7 +1,7 @@
 //! Chains, sets and maps, and a whole rule set in the order that the kernel needs.
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
-use podnet_model::limits::PacketRate;
+use podnet_model::{Family, limits::PacketRate};
 use podnet_planner::ruleset::{Chain, ChainKind, Hook, HookPoint, RuleSet, Set};
 
 use super::{
@@ -16,25 +16,25 @@ pub(super) fn render(transaction: &mut Transaction<'_>, rules: &RuleSet) {
         make_chain(transaction, name, chain.hook);
     }
     for (name, map) in &rules.verdict_maps {
-        make_set(transaction, name, Kind::VerdictMap);
+        make_set(transaction, rules.family, name, Kind::VerdictMap);
         let elements: Vec<_> = map.elements.iter().map(|(key, chain)| verdict_element(*key, chain)).collect();
         element::add(transaction, name, &elements, &format!("add elements to map {name}"));
     }
     for (name, map) in &rules.backend_maps {
-        make_set(transaction, name, Kind::BackendMap);
+        make_set(transaction, rules.family, name, Kind::BackendMap);
         let elements: Vec<_> = map.elements.iter().map(|(key, to)| backend_element(*key, *to)).collect();
         element::add(transaction, name, &elements, &format!("add elements to map {name}"));
     }
     for (name, set) in &rules.sets {
-        fill_new_set(transaction, name, set);
+        fill_new_set(transaction, rules.family, name, set);
     }
     for (name, chain) in &rules.chains {
-        add_rules(transaction, name, chain);
+        add_rules(transaction, rules.family, name, chain);
     }
 }
 
-pub(super) fn fill_new_set(transaction: &mut Transaction<'_>, name: &str, set: &Set) {
-    make_set(transaction, name, Kind::of(set));
+pub(super) fn fill_new_set(transaction: &mut Transaction<'_>, family: Family, name: &str, set: &Set) {
+    make_set(transaction, family, name, Kind::of(set));
     element::add(transaction, name, &set_elements(set), &format!("add elements to set {name}"));
 }
 
@@ -46,7 +46,7 @@ pub(super) enum Kind {
     Addresses,
     Ranges,
     Pairs,
-    Devices,
+    Senders,
     PacketRates,
     ConnectionLimits,
 }
@@ -57,20 +57,21 @@ impl Kind {
             Set::Addresses(_) => Self::Addresses,
             Set::Ranges(_) => Self::Ranges,
             Set::Pairs(_) => Self::Pairs,
-            Set::Devices(_) => Self::Devices,
+            Set::Senders(_) => Self::Senders,
             Set::PacketRates(_) => Self::PacketRates,
             Set::ConnectionLimits(_) => Self::ConnectionLimits,
         }
     }
 
     /// The fields of the key. The kernel does not care; `nft list` prints elements by it.
-    fn key(self) -> &'static [u32] {
+    fn key(self, family: Family) -> Vec<u32> {
+        let addr = addr_type(family);
         match self {
-            Self::VerdictMap => &[IPV4_ADDR, INET_PROTO, INET_SERVICE],
-            Self::BackendMap => &[IPV4_ADDR, INET_PROTO, INET_SERVICE, MARK],
-            Self::Addresses | Self::Ranges | Self::PacketRates | Self::ConnectionLimits => &[IPV4_ADDR],
-            Self::Pairs => &[IPV4_ADDR, IPV4_ADDR],
-            Self::Devices => &[INTERFACE_NAME, ETHER_ADDR],
+            Self::VerdictMap => vec![addr, INET_PROTO, INET_SERVICE],
+            Self::BackendMap => vec![addr, INET_PROTO, INET_SERVICE, MARK],
+            Self::Addresses | Self::Ranges | Self::PacketRates | Self::ConnectionLimits => vec![addr],
+            Self::Pairs => vec![addr, addr],
+            Self::Senders => vec![INTERFACE_NAME, ETHER_ADDR, addr],
         }
     }
 
@@ -87,6 +88,7 @@ impl Kind {
 
 // The types that `nft` knows (nftables, `include/datatype.h`); a concatenation's number has six bits for each.
 const IPV4_ADDR: u32 = 7;
+const IPV6_ADDR: u32 = 8;
 const ETHER_ADDR: u32 = 9;
 const INET_PROTO: u32 = 12;
 const INET_SERVICE: u32 = 13;
@@ -94,20 +96,32 @@ const MARK: u32 = 19;
 const INTERFACE_NAME: u32 = 41;
 const VERDICT: u32 = 0xffff_ff00;
 
+fn addr_type(family: Family) -> u32 {
+    match family {
+        Family::V4 => IPV4_ADDR,
+        Family::V6 => IPV6_ADDR,
+    }
+}
+
 fn concatenated(types: &[u32]) -> u32 {
     types.iter().fold(0, |all, one| all << 6 | one)
 }
 
 fn length(types: &[u32]) -> u32 {
     let bytes = |kind: &u32| match *kind {
-        INTERFACE_NAME => 16,
+        INTERFACE_NAME | IPV6_ADDR => 16,
         ETHER_ADDR => 8,
         _ => 4,
     };
     types.iter().map(bytes).sum()
 }
 
-pub(super) fn make_set(transaction: &mut Transaction<'_>, name: &str, kind: Kind) {
+/// The number of a concatenation, and how many bytes it takes.
+fn typed(types: &[u32]) -> (u32, u32) {
+    (concatenated(types), length(types))
+}
+
+pub(super) fn make_set(transaction: &mut Transaction<'_>, family: Family, name: &str, kind: Kind) {
     // enum nft_set_attributes, nft_set_flags
     const NAME: u16 = 2;
     const FLAGS: u16 = 3;
@@ -123,17 +137,18 @@ pub(super) fn make_set(transaction: &mut Transaction<'_>, name: &str, kind: Kind
     const EVALUATED: u32 = 0x20;
     let (flags, data) = match kind {
         Kind::VerdictMap => (MAP, Some((VERDICT, 4))),
-        Kind::BackendMap => (MAP, Some((concatenated(&[IPV4_ADDR, INET_SERVICE]), 8))),
+        Kind::BackendMap => (MAP, Some(typed(&[addr_type(family), INET_SERVICE]))),
         Kind::Ranges => (INTERVAL, None),
-        Kind::Addresses | Kind::Pairs | Kind::Devices => (0, None),
+        Kind::Addresses | Kind::Pairs | Kind::Senders => (0, None),
         Kind::PacketRates | Kind::ConnectionLimits => (EVALUATED, None),
     };
+    let (key_type, key_length) = typed(&kind.key(family));
     let id = transaction.next_set_id();
     transaction.message(Message::NewSet, NLM_F_CREATE | NLM_F_EXCL, format!("make set {name}"), |writer| {
         writer.text(NAME, name);
         writer.be32(FLAGS, flags);
-        writer.be32(KEY_TYPE, concatenated(kind.key()));
-        writer.be32(KEY_LEN, length(kind.key()));
+        writer.be32(KEY_TYPE, key_type);
+        writer.be32(KEY_LEN, key_length);
         if let Some((data_type, length)) = data {
             writer.be32(DATA_TYPE, data_type);
             writer.be32(DATA_LEN, length);
@@ -202,13 +217,13 @@ pub(super) fn remove_rules(transaction: &mut Transaction<'_>, chain: &str) {
         .message(Message::DelRule, 0, format!("remove the rules of chain {chain}"), |writer| writer.text(CHAIN, chain));
 }
 
-pub(super) fn add_rules(transaction: &mut Transaction<'_>, name: &str, chain: &Chain) {
+pub(super) fn add_rules(transaction: &mut Transaction<'_>, family: Family, name: &str, chain: &Chain) {
     // enum nft_rule_attributes
     const CHAIN: u16 = 2;
     const EXPRESSIONS: u16 = 4;
     const USERDATA: u16 = 7;
     for (index, rule) in chain.rules.iter().enumerate() {
-        for expressions in rule::expressions(rule) {
+        for expressions in rule::expressions(family, rule) {
             let what = format!("add rule {index} ({}) to chain {name}", rule.comment);
             transaction.message(Message::NewRule, NLM_F_CREATE | NLM_F_APPEND, what, |writer| {
                 writer.text(CHAIN, name);

@@ -1,6 +1,9 @@
 //! From a rule of the planner to expressions.
 
-use podnet_planner::ruleset::{Action, Field, Match, Rule};
+use std::net::IpAddr;
+
+use podnet_model::Family;
+use podnet_planner::ruleset::{Action, Field, Match, Rule, unspecified};
 
 use super::{
     element::{ACCEPT, DROP, JUMP},
@@ -12,16 +15,16 @@ const FIRST: Register = Register(0);
 const TCP: u8 = 6;
 
 /// What the rule looks like in the kernel: one rule, but for a rejection, which answers TCP in one way and the rest in another.
-pub(super) fn expressions(rule: &Rule) -> Vec<Vec<Expression<'_>>> {
-    let conditions: Vec<Expression<'_>> = rule.matches.iter().flat_map(condition).collect();
+pub(super) fn expressions(family: Family, rule: &Rule) -> Vec<Vec<Expression<'_>>> {
+    let conditions: Vec<Expression<'_>> = rule.matches.iter().flat_map(|found| condition(family, found)).collect();
     let actions = match &rule.action {
-        Action::Reject => vec![reject_tcp(), vec![Expression::Reject(Rejection::PortUnreachable)]],
-        action => vec![statement(action)],
+        Action::Reject => vec![reject_tcp(), vec![Expression::Reject(Rejection::PortUnreachable(family))]],
+        action => vec![statement(family, action)],
     };
     actions.into_iter().map(|action| conditions.iter().cloned().chain(action).collect()).collect()
 }
 
-fn condition(condition: &Match) -> Vec<Expression<'_>> {
+fn condition(family: Family, condition: &Match) -> Vec<Expression<'_>> {
     /// `NF_CT_STATE_BIT(IP_CT_NEW)`.
     const STATE_NEW: u32 = 8;
     /// `IPS_DST_NAT`.
@@ -32,12 +35,16 @@ fn condition(condition: &Match) -> Vec<Expression<'_>> {
         Match::ConnectionNew => any_bit(Expression::Ct { to: FIRST, key: CtKey::State }, STATE_NEW),
         Match::DestinationTranslated => any_bit(Expression::Ct { to: FIRST, key: CtKey::Status }, STATUS_DNAT),
         Match::DestinationLocal => vec![Expression::FibDestinationType { to: FIRST }, equal(&TYPE_LOCAL.to_ne_bytes())],
-        Match::InputDevice { prefix } => {
-            vec![Expression::Meta { to: FIRST, key: MetaKey::InputName }, equal(prefix.as_bytes())]
+        Match::OtherInputDevice { prefix } => {
+            vec![
+                Expression::Meta { to: FIRST, key: MetaKey::InputName },
+                compare(Comparison::NotEqual, prefix.as_bytes()),
+            ]
         }
-        Match::SourceElsewhere => vec![Expression::FibSourceDevice { to: FIRST }, equal(&[0; 4])],
-        Match::InSet { fields, set } => in_set(fields, set, false),
-        Match::NotInSet { fields, set } => in_set(fields, set, true),
+        Match::Loopback(field) => loopback(family, *field),
+        Match::NeighbourDiscovery => neighbour_discovery(),
+        Match::InSet { fields, set } => in_set(family, fields, set, false),
+        Match::NotInSet { fields, set } => in_set(family, fields, set, true),
         Match::Mark { bits } => vec![
             Expression::Meta { to: FIRST, key: MetaKey::Mark },
             Expression::Bitwise { register: FIRST, mask: *bits, flip: 0 },
@@ -47,40 +54,69 @@ fn condition(condition: &Match) -> Vec<Expression<'_>> {
 }
 
 fn any_bit(load: Expression<'_>, bits: u32) -> Vec<Expression<'_>> {
-    let none = Expression::Compare { register: FIRST, how: Comparison::NotEqual, with: vec![0; 4] };
-    vec![load, Expression::Bitwise { register: FIRST, mask: bits, flip: 0 }, none]
+    vec![load, Expression::Bitwise { register: FIRST, mask: bits, flip: 0 }, compare(Comparison::NotEqual, &[0; 4])]
 }
 
 fn equal(bytes: &[u8]) -> Expression<'static> {
-    Expression::Compare { register: FIRST, how: Comparison::Equal, with: bytes.to_vec() }
+    compare(Comparison::Equal, bytes)
 }
 
-fn in_set<'a>(fields: &[Field], set: &'a str, negated: bool) -> Vec<Expression<'a>> {
-    let mut expressions = load(fields);
+fn compare(how: Comparison, with: &[u8]) -> Expression<'static> {
+    Expression::Compare { register: FIRST, how, with: with.to_vec() }
+}
+
+/// Of IPv4 the first byte tells.
+fn loopback<'a>(family: Family, field: Field) -> Vec<Expression<'a>> {
+    let bytes = match family {
+        Family::V4 => vec![127],
+        Family::V6 => std::net::Ipv6Addr::LOCALHOST.octets().to_vec(),
+    };
+    let mut expressions = load(family, &[field]);
+    if let Some(Expression::Payload { length, .. }) = expressions.first_mut() {
+        *length = u32::try_from(bytes.len()).unwrap_or_default();
+    }
+    expressions.push(equal(&bytes));
+    expressions
+}
+
+/// Neighbour solicitation and advertisement (RFC 4861, sections 4.3 and 4.4).
+fn neighbour_discovery<'a>() -> Vec<Expression<'a>> {
+    const ICMPV6: u8 = 58;
+    vec![
+        Expression::Meta { to: FIRST, key: MetaKey::L4Protocol },
+        equal(&[ICMPV6]),
+        Expression::Payload { to: FIRST, base: Base::Transport, offset: 0, length: 1 },
+        compare(Comparison::AtLeast, &[135]),
+        compare(Comparison::AtMost, &[136]),
+    ]
+}
+
+fn in_set<'a>(family: Family, fields: &[Field], set: &'a str, negated: bool) -> Vec<Expression<'a>> {
+    let mut expressions = load(family, fields);
     expressions.push(Expression::InSet { key: FIRST, set, negated });
     expressions
 }
 
-fn statement(action: &Action) -> Vec<Expression<'_>> {
+fn statement(family: Family, action: &Action) -> Vec<Expression<'_>> {
     match action {
         Action::Accept => vec![Expression::Verdict { code: ACCEPT, chain: None }],
         Action::Jump(chain) => vec![Expression::Verdict { code: JUMP, chain: Some(chain) }],
         Action::Lookup(map) => {
-            let mut expressions = load(&FRONTEND);
+            let mut expressions = load(family, &FRONTEND);
             expressions.push(Expression::VerdictOf { key: FIRST, map });
             expressions
         }
         Action::Dnat { map, slots } => {
-            let mut expressions = load(&FRONTEND);
-            expressions.push(Expression::Random { to: Register(3), modulus: *slots });
-            expressions.extend(translation(map));
+            let mut expressions = load(family, &FRONTEND);
+            expressions.push(Expression::Random { to: slot(family), modulus: *slots });
+            expressions.extend(translation(family, map));
             expressions
         }
         Action::DnatAnyAddress { map } => {
-            let mut expressions = vec![Expression::Constant { to: FIRST, bytes: [0; 4] }];
-            expressions.extend(load_from(1, &FRONTEND[1..]));
-            expressions.push(Expression::Constant { to: Register(3), bytes: [0; 4] });
-            expressions.extend(translation(map));
+            let mut expressions = vec![Expression::Constant { to: FIRST, bytes: octets(unspecified(family)) }];
+            expressions.extend(load_from(family, words(family, FRONTEND[0]), &FRONTEND[1..]));
+            expressions.push(Expression::Constant { to: slot(family), bytes: vec![0; 4] });
+            expressions.extend(translation(family, map));
             expressions
         }
         Action::Drop => vec![Expression::Verdict { code: DROP, chain: None }],
@@ -97,9 +133,23 @@ fn statement(action: &Action) -> Vec<Expression<'_>> {
 /// What a frontend's key is made of.
 const FRONTEND: [Field; 3] = [Field::DestinationAddress, Field::Protocol, Field::DestinationPort];
 
-/// The slot lies behind the frontend's key; the backend's address and port take the key's place.
-fn translation(map: &str) -> [Expression<'_>; 2] {
-    [Expression::ValueOf { key: FIRST, map, to: FIRST }, Expression::DestinationNat { addr: FIRST, port: Register(1) }]
+/// The slot lies behind the frontend's key.
+fn slot(family: Family) -> Register {
+    Register(FRONTEND.iter().map(|field| words(family, *field)).sum())
+}
+
+/// The backend's address and port take the key's place.
+fn translation(family: Family, map: &str) -> [Expression<'_>; 2] {
+    let port = Register(words(family, Field::DestinationAddress));
+    [Expression::ValueOf { key: FIRST, map, to: FIRST }, Expression::DestinationNat { family, addr: FIRST, port }]
+}
+
+/// The bytes of an address as they lie in packets and registers.
+pub(super) fn octets(addr: IpAddr) -> Vec<u8> {
+    match addr {
+        IpAddr::V4(addr) => addr.octets().to_vec(),
+        IpAddr::V6(addr) => addr.octets().to_vec(),
+    }
 }
 
 fn reject_tcp() -> Vec<Expression<'static>> {
@@ -111,18 +161,23 @@ fn reject_tcp() -> Vec<Expression<'static>> {
 }
 
 /// Loads the fields into consecutive registers, as a concatenation lies.
-fn load<'a>(fields: &[Field]) -> Vec<Expression<'a>> {
-    load_from(0, fields)
+fn load<'a>(family: Family, fields: &[Field]) -> Vec<Expression<'a>> {
+    load_from(family, 0, fields)
 }
 
-fn load_from<'a>(first: u32, fields: &[Field]) -> Vec<Expression<'a>> {
+fn load_from<'a>(family: Family, first: u32, fields: &[Field]) -> Vec<Expression<'a>> {
+    // Where the addresses stand in the header, and how long they are (RFC 791, section 3.1; RFC 8200, section 3).
+    let (source, destination, length) = match family {
+        Family::V4 => (12, 16, 4),
+        Family::V6 => (8, 24, 16),
+    };
     let mut next = first;
     let load = |field: &Field| {
         let to = Register(next);
-        next += words(*field);
+        next += words(family, *field);
         match field {
-            Field::SourceAddress => Expression::Payload { to, base: Base::Network, offset: 12, length: 4 },
-            Field::DestinationAddress => Expression::Payload { to, base: Base::Network, offset: 16, length: 4 },
+            Field::SourceAddress => Expression::Payload { to, base: Base::Network, offset: source, length },
+            Field::DestinationAddress => Expression::Payload { to, base: Base::Network, offset: destination, length },
             Field::Protocol => Expression::Meta { to, key: MetaKey::L4Protocol },
             Field::DestinationPort => Expression::Payload { to, base: Base::Transport, offset: 2, length: 2 },
             Field::InputDevice => Expression::Meta { to, key: MetaKey::InputName },
@@ -133,8 +188,9 @@ fn load_from<'a>(first: u32, fields: &[Field]) -> Vec<Expression<'a>> {
 }
 
 /// How many registers of 32 bits a field takes.
-const fn words(field: Field) -> u32 {
+const fn words(family: Family, field: Field) -> u32 {
     match field {
+        Field::SourceAddress | Field::DestinationAddress => family.bits() as u32 / 32,
         // `IFNAMSIZ` bytes, filled up with zeros.
         Field::InputDevice => 4,
         Field::SourceMac => 2,

@@ -1,6 +1,7 @@
 //! One batch: what the kernel does as a whole or not at all.
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST};
+use podnet_model::Family;
 use rustix::io::Errno;
 
 use super::NftError;
@@ -11,8 +12,9 @@ const SUBSYSTEM: u16 = 10;
 /// `NFNL_MSG_BATCH_BEGIN` and its end.
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
-/// `NFPROTO_IPV4`: the family of every table of podnet's.
+/// `NFPROTO_IPV4`, and with `NFPROTO_IPV6` the families of podnet's tables.
 pub(super) const FAMILY_IP: u8 = 2;
+const FAMILY_IP6: u8 = 10;
 /// `NFPROTO_INET`.
 pub(super) const FAMILY_INET: u8 = 1;
 
@@ -49,12 +51,15 @@ pub(super) fn head(family: u8, resource: u16) -> [u8; 4] {
     [family, 0, high, low]
 }
 
-/// The head of a message about tables of family `ip`.
-pub(super) fn ip_head() -> [u8; 4] {
-    head(FAMILY_IP, 0)
+/// The number of a family of tables (`NFPROTO_…`).
+pub(super) const fn protocol_family(family: Family) -> u8 {
+    match family {
+        Family::V4 => FAMILY_IP,
+        Family::V6 => FAMILY_IP6,
+    }
 }
 
-/// A transaction on one table that is being written.
+/// A transaction on the tables of one name that is being written.
 pub(super) struct Transaction<'a> {
     family: u8,
     table: &'a str,
@@ -68,14 +73,15 @@ pub(super) struct Transaction<'a> {
 }
 
 struct Part {
+    family: u8,
     edit: Option<usize>,
     what: String,
 }
 
 impl<'a> Transaction<'a> {
-    /// On a table of family `ip`.
-    pub(super) fn new(table: &'a str) -> Self {
-        Self::in_family(FAMILY_IP, table)
+    /// On the table of a family.
+    pub(super) fn new(family: Family, table: &'a str) -> Self {
+        Self::in_family(protocol_family(family), table)
     }
 
     pub(super) fn in_family(family: u8, table: &'a str) -> Self {
@@ -84,9 +90,19 @@ impl<'a> Transaction<'a> {
         Self { family, table, writer, parts: Vec::new(), last: 0, edit: None, sets: 0 }
     }
 
+    /// What follows is about the table of that family.
+    pub(super) fn turn_to(&mut self, family: Family) {
+        self.family = protocol_family(family);
+    }
+
     /// What follows belongs to that edit.
     pub(super) fn begin_edit(&mut self, index: usize) {
         self.edit = Some(index);
+    }
+
+    /// Nothing was written to it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
     }
 
     /// A number for a set that is unique in the transaction (`NFTA_SET_ID`).
@@ -100,7 +116,7 @@ impl<'a> Transaction<'a> {
         /// Attribute 1 of every message of nf_tables names the table (`NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE` …).
         const TABLE: u16 = 1;
         let (family, table, edit) = (self.family, self.table, self.edit);
-        self.parts.push(Part { edit, what });
+        self.parts.push(Part { family, edit, what });
         self.last = self.writer.len();
         let sequence = u32::try_from(self.parts.len()).unwrap_or(u32::MAX);
         self.writer.message(message.kind(), NLM_F_REQUEST | flags, sequence, |writer| {
@@ -149,7 +165,12 @@ impl<'a> Transaction<'a> {
     fn refused(&self, place: usize, errno: Errno, hint: Option<String>) -> NftError {
         let part = place.checked_sub(1).and_then(|index| self.parts.get(index));
         let (edit, what) = part.map_or((None, "commit the changes"), |part| (part.edit, part.what.as_str()));
-        NftError::Refused { table: self.table.to_owned(), part: what.to_owned(), edit, hint, errno }
+        let family = match part.map_or(self.family, |part| part.family) {
+            FAMILY_IP => "ip ",
+            FAMILY_IP6 => "ip6 ",
+            _ => "",
+        };
+        NftError::Refused { table: format!("{family}{}", self.table), part: what.to_owned(), edit, hint, errno }
     }
 }
 

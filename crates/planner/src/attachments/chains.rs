@@ -2,21 +2,21 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use podnet_model::Family;
 
 use crate::ruleset::{
     Action, BackendMap, Chain, ChainKind, Field, Hook, HookPoint, Match, Rule, RuleName, RuleSet, Set,
 };
 
 pub(super) const SENDERS: &str = "senders";
+pub(super) const NEIGHBOURS: &str = "neighbours";
 pub(super) const HOST_PORTS: &str = "host-ports";
 pub(super) const PORT_PAIRS: &str = "port-pairs";
 const ANSWERS: &str = "ports-answered";
-const LOOPBACK: &str = "loopback";
-const LOOPBACK_RANGE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
 
 /// Before connection tracking (`NF_IP_PRI_RAW`): what is dropped here leaves no trace there.
 const RAW: i32 = -300;
@@ -25,36 +25,48 @@ const AFTER_SERVICES: i32 = -99;
 /// Just before the source translation of pools (100).
 const BEFORE_POOLS: i32 = 99;
 
-pub(super) fn constant(prefix: &'static str) -> RuleSet {
+pub(super) fn constant(family: Family, prefix: &'static str) -> RuleSet {
     let base = |kind, point, priority, rules| Chain { hook: Some(Hook { kind, point, priority }), rules };
+    let senders = match family {
+        Family::V4 => senders_v4(prefix),
+        Family::V6 => senders_v6(prefix),
+    };
     let chains: [(&str, Chain); 4] = [
-        ("senders-checked", base(ChainKind::Filter, HookPoint::Prerouting, RAW, senders(prefix))),
+        ("senders-checked", base(ChainKind::Filter, HookPoint::Prerouting, RAW, senders)),
         ("ports-from-outside", base(ChainKind::Nat, HookPoint::Prerouting, AFTER_SERVICES, ports())),
         ("ports-from-here", base(ChainKind::Nat, HookPoint::Output, AFTER_SERVICES, ports())),
         (ANSWERS, base(ChainKind::Nat, HookPoint::Postrouting, BEFORE_POOLS, answers())),
     ];
+    let mut sets = BTreeMap::from([
+        (RuleName::from(SENDERS), Set::Senders(BTreeSet::new())),
+        (PORT_PAIRS.into(), Set::Pairs(BTreeSet::new())),
+    ]);
+    if family == Family::V6 {
+        sets.insert(NEIGHBOURS.into(), Set::Senders(BTreeSet::new()));
+    }
     RuleSet {
         chains: chains.into_iter().map(|(name, chain)| (RuleName::from(name), chain)).collect(),
         backend_maps: BTreeMap::from([(HOST_PORTS.into(), BackendMap::default())]),
-        sets: BTreeMap::from([
-            (SENDERS.into(), Set::Devices(BTreeSet::new())),
-            (PORT_PAIRS.into(), Set::Pairs(BTreeSet::new())),
-            (LOOPBACK.into(), Set::Ranges(BTreeSet::from([LOOPBACK_RANGE]))),
-        ]),
-        ..RuleSet::default()
+        sets,
+        ..RuleSet::empty(family)
     }
 }
 
-/// Adds the translation of what leaves these ranges.
-pub(super) fn masquerade(rules: &mut RuleSet, ranges: &BTreeSet<Ipv4Net>, exempt: Ipv4Net) {
+/// Adds the translation of what leaves these ranges, of which those of the other family than the rules' are passed by.
+pub(super) fn masquerade(rules: &mut RuleSet, ranges: &BTreeSet<IpNet>) {
     /// `NF_IP_PRI_NAT_SRC`.
     const SOURCE_NAT: i32 = 100;
-    let mut inside = ranges.clone();
-    if !ranges.iter().any(|range| range.contains(&exempt)) {
+    let sources = of_family(ranges, rules.family);
+    if sources.is_empty() {
+        return;
+    }
+    let exempt = multicast(rules.family);
+    let mut inside = sources.clone();
+    if !sources.iter().any(|range| range.contains(&exempt)) {
         inside.retain(|range| !exempt.contains(range));
         inside.insert(exempt);
     }
-    for (name, set) in [("nat-sources", ranges.clone()), ("no-nat-destinations", inside)] {
+    for (name, set) in [("nat-sources", sources), ("no-nat-destinations", inside)] {
         rules.sets.insert(name.into(), Set::Ranges(set));
     }
     let matches = vec![
@@ -67,33 +79,73 @@ pub(super) fn masquerade(rules: &mut RuleSet, ranges: &BTreeSet<Ipv4Net>, exempt
 }
 
 /// Adds the translation of connections from a shared segment to a port that leads back there.
-pub(super) fn answer_segments(rules: &mut RuleSet, ranges: &BTreeSet<Ipv4Net>) {
+pub(super) fn answer_segments(rules: &mut RuleSet, ranges: &BTreeSet<IpNet>) {
     const SEGMENTS: &str = "segments";
-    rules.sets.insert(SEGMENTS.into(), Set::Ranges(ranges.clone()));
+    let ranges = of_family(ranges, rules.family);
+    let Some(chain) = rules.chains.get_mut(ANSWERS).filter(|_| !ranges.is_empty()) else { return };
     let within = |field| Match::InSet { fields: vec![field], set: SEGMENTS.into() };
     let matches = vec![Match::DestinationTranslated, within(Field::SourceAddress), within(Field::DestinationAddress)];
     let comment = "an attachment to its neighbour by a port of the node";
-    if let Some(chain) = rules.chains.get_mut(ANSWERS) {
-        chain.rules.push(Rule { matches, action: Action::Masquerade, comment });
+    chain.rules.push(Rule { matches, action: Action::Masquerade, comment });
+    rules.sets.insert(SEGMENTS.into(), Set::Ranges(ranges));
+}
+
+fn of_family(ranges: &BTreeSet<IpNet>, family: Family) -> BTreeSet<IpNet> {
+    ranges.iter().copied().filter(|range| Family::of_net(range) == family).collect()
+}
+
+/// What is never translated: it leads to whoever listens on the link.
+const fn multicast(family: Family) -> IpNet {
+    match family {
+        Family::V4 => IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4)),
+        Family::V6 => IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8)),
     }
 }
 
-/// What comes from an attachment must have its addresses. Where a port of the node's loopback leads to an attachment, its device
-/// takes packets for loopback addresses (`route_localnet`): only answers, which are translated back after this hook, may be such.
-fn senders(prefix: &'static str) -> Vec<Rule> {
-    let own = Match::NotInSet { fields: vec![Field::InputDevice, Field::SourceMac], set: SENDERS.into() };
-    let to_loopback = Match::InSet { fields: vec![Field::DestinationAddress], set: LOOPBACK.into() };
-    [
-        (own, "a pod sends with an Ethernet address that is not its own"),
-        (Match::SourceElsewhere, "a pod sends with an address that is not its own"),
-        (to_loopback, "a pod sends to the node's loopback"),
+/// What comes from an attachment must have its addresses. Every packet passes here, so there is one lookup and nothing is asked twice:
+/// what comes by other devices leaves at the first rule.
+///
+/// Where a port of the node's loopback leads to an attachment, its device takes packets for loopback addresses (`route_localnet`): only
+/// answers, which are translated back after this hook, may be such.
+fn senders_v4(prefix: &'static str) -> Vec<Rule> {
+    vec![
+        not_from_pods(prefix),
+        Rule {
+            matches: vec![Match::Loopback(Field::DestinationAddress)],
+            action: Action::Drop,
+            comment: "a pod sends to the node's loopback",
+        },
+        Rule {
+            matches: vec![Match::NotInSet { fields: SENDER.into(), set: SENDERS.into() }],
+            action: Action::Drop,
+            comment: "a pod sends with an address that is not its own",
+        },
     ]
-    .into_iter()
-    .map(|(condition, comment)| {
-        let matches = vec![Match::InputDevice { prefix }, condition];
-        Rule { matches, action: Action::Drop, comment }
-    })
-    .collect()
+}
+
+/// As for IPv4. The kernel itself drops what comes from elsewhere for ::1. With the link-local address that the kernel makes of its
+/// Ethernet address an attachment may ask for neighbours and answer, and nothing else: so no router advertisement and no redirection,
+/// which count from link-local addresses only (RFC 4861, sections 6.1.2 and 8.1), comes from it. It could fill the node's table of
+/// neighbours if it might ask with any link-local address.
+fn senders_v6(prefix: &'static str) -> Vec<Rule> {
+    let in_set = |set: &str| Match::InSet { fields: SENDER.into(), set: set.into() };
+    vec![
+        not_from_pods(prefix),
+        Rule { matches: vec![in_set(SENDERS)], action: Action::Accept, comment: "a pod sends with its own address" },
+        Rule {
+            matches: vec![Match::NeighbourDiscovery, in_set(NEIGHBOURS)],
+            action: Action::Accept,
+            comment: "a pod asks for its neighbour or answers it",
+        },
+        Rule { matches: Vec::new(), action: Action::Drop, comment: "a pod sends with an address that is not its own" },
+    ]
+}
+
+const SENDER: [Field; 3] = [Field::InputDevice, Field::SourceMac, Field::SourceAddress];
+
+fn not_from_pods(prefix: &'static str) -> Rule {
+    let matches = vec![Match::OtherInputDevice { prefix }];
+    Rule { matches, action: Action::Accept, comment: "not from a pod" }
 }
 
 fn ports() -> Vec<Rule> {
@@ -117,7 +169,7 @@ fn ports() -> Vec<Rule> {
 fn answers() -> Vec<Rule> {
     let to_itself =
         Match::InSet { fields: vec![Field::SourceAddress, Field::DestinationAddress], set: PORT_PAIRS.into() };
-    let from_loopback = Match::InSet { fields: vec![Field::SourceAddress], set: LOOPBACK.into() };
+    let from_loopback = Match::Loopback(Field::SourceAddress);
     [(to_itself, "a pod to itself by a port of the node"), (from_loopback, "the node's loopback to a pod")]
         .into_iter()
         .map(|(condition, comment)| {

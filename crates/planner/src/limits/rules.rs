@@ -1,8 +1,11 @@
 //! Limits of packets and connections, as rules: constant chains, and sets whose elements are the limited pods.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::IpAddr};
 
-use podnet_model::limits::{Limits, PodLimits};
+use podnet_model::{
+    Family,
+    limits::{Limits, PodLimits},
+};
 
 use crate::ruleset::{Action, Chain, ChainKind, Field, Hook, HookPoint, Match, Rule, RuleName, RuleSet, Set};
 
@@ -13,7 +16,9 @@ const BEFORE_FILTERS: i32 = -1;
 /// What the name of the set begins with that tells what is in force.
 const STATE: &str = "state-";
 
-/// The table for pods that are limited so, by their addresses; none where nobody is. IPv4 alone.
+/// The table of a family for pods that are limited so, by their addresses of that family; none where nobody is.
+///
+/// Each family has a table and so a count of its own: a pod with addresses of both may have as much by each, as Calico has it.
 ///
 /// What comes from a pod is judged before routing and translation, so by what the pod sent. What goes to it is judged as it arrives
 /// there: forwarded, or sent by the node itself. Packets beyond the rate are lost as on a full link; connections beyond the limit are
@@ -22,9 +27,9 @@ const STATE: &str = "state-";
 /// The table holds an empty set whose name is made of all limits. An agent that starts and finds it need change nothing, and so the
 /// connections that are open go on to be counted.
 #[must_use]
-pub fn rules<'a>(pods: impl IntoIterator<Item = (Ipv4Addr, &'a PodLimits)>) -> Option<RuleSet> {
+pub fn rules<'a>(family: Family, pods: impl IntoIterator<Item = (IpAddr, &'a PodLimits)>) -> Option<RuleSet> {
     let (mut from, mut to) = (Direction::default(), Direction::default());
-    for (addr, limits) in pods {
+    for (addr, limits) in pods.into_iter().filter(|(addr, _)| Family::of(addr) == family) {
         from.take(addr, &limits.egress);
         to.take(addr, &limits.ingress);
     }
@@ -45,7 +50,7 @@ pub fn rules<'a>(pods: impl IntoIterator<Item = (Ipv4Addr, &'a PodLimits)>) -> O
     sets.extend(from.sets("from"));
     sets.extend(to.sets("to"));
     let chains = chains.into_iter().map(|(name, hook, rules)| (name.into(), Chain { hook, rules })).collect();
-    Some(RuleSet { chains, sets, ..RuleSet::default() })
+    Some(RuleSet { chains, sets, ..RuleSet::empty(family) })
 }
 
 /// The name of the set that is in the table exactly while these rules are.
@@ -57,12 +62,12 @@ pub fn state(rules: &RuleSet) -> Option<&RuleName> {
 /// Limits of one direction by pod.
 #[derive(Debug, Default)]
 struct Direction {
-    packets: BTreeMap<Ipv4Addr, podnet_model::limits::PacketRate>,
-    connections: BTreeMap<Ipv4Addr, u32>,
+    packets: BTreeMap<IpAddr, podnet_model::limits::PacketRate>,
+    connections: BTreeMap<IpAddr, u32>,
 }
 
 impl Direction {
-    fn take(&mut self, addr: Ipv4Addr, limits: &Limits) {
+    fn take(&mut self, addr: IpAddr, limits: &Limits) {
         self.packets.extend(limits.packets.map(|rate| (addr, rate)));
         self.connections.extend(limits.connections.map(|most| (addr, most)));
     }
@@ -114,6 +119,8 @@ fn state_of(limits: &impl std::fmt::Debug) -> RuleName {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use podnet_model::{Protocol, limits::PacketRate};
 
     use super::*;
@@ -122,8 +129,9 @@ mod tests {
         walk::{Direction, Host, Packet, Verdict, walk},
     };
 
-    const POD: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-    const OTHER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+    const POD: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+    const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
+    const POD6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1));
 
     fn limits(packets: Option<u32>, connections: Option<u32>) -> PodLimits {
         let packets = packets.map(|rate| PacketRate { rate, burst: 5 });
@@ -132,25 +140,25 @@ mod tests {
 
     #[test]
     fn nobody_limited_needs_no_table_and_a_bandwidth_is_no_rule() {
-        assert_eq!(rules([]), None);
-        assert_eq!(rules([(POD, &PodLimits::default())]), None);
+        assert_eq!(rules(Family::V4, []), None);
+        assert_eq!(rules(Family::V4, [(POD, &PodLimits::default())]), None);
     }
 
     #[test]
     fn the_rules_are_valid_and_constant_and_let_a_single_packet_pass() {
         let (one, other) = (limits(Some(100), Some(3)), limits(None, Some(7)));
-        let few = rules([(POD, &one)]).unwrap();
-        let more = rules([(POD, &one), (OTHER, &other)]).unwrap();
+        let few = rules(Family::V4, [(POD, &one)]).unwrap();
+        let more = rules(Family::V4, [(POD, &one), (OTHER, &other)]).unwrap();
         assert_eq!(few.chains, more.chains);
         more.validate().unwrap();
         let packet = Packet::opening(OTHER, POD, Protocol::Tcp, 80);
-        assert_eq!(walk(&more, &packet, Direction::FromPod, &Host::new([])).verdict(), Some(Verdict::Accepted));
+        assert_eq!(walk(&more, &packet, Direction::FromPod, &Host::new([OTHER])).verdict(), Some(Verdict::Accepted));
     }
 
     #[test]
     fn a_changed_limit_changes_its_element_and_the_state_alone() {
-        let before = rules([(POD, &limits(Some(100), Some(3))), (OTHER, &limits(Some(5), None))]).unwrap();
-        let after = rules([(POD, &limits(Some(100), Some(4))), (OTHER, &limits(Some(5), None))]).unwrap();
+        let before = rules(Family::V4, [(POD, &limits(Some(100), Some(3))), (OTHER, &limits(Some(5), None))]).unwrap();
+        let after = rules(Family::V4, [(POD, &limits(Some(100), Some(4))), (OTHER, &limits(Some(5), None))]).unwrap();
         assert_ne!(state(&before), state(&after));
         let edits = diff(&before, &after);
         let touched: Vec<String> = edits
@@ -180,7 +188,22 @@ mod tests {
     #[test]
     fn the_state_depends_on_the_limits_and_not_on_their_order() {
         let (one, other) = (limits(Some(100), None), limits(None, Some(7)));
-        assert_eq!(rules([(POD, &one), (OTHER, &other)]), rules([(OTHER, &other), (POD, &one)]));
-        assert_ne!(rules([(POD, &one)]), rules([(OTHER, &one)]));
+        assert_eq!(
+            rules(Family::V4, [(POD, &one), (OTHER, &other)]),
+            rules(Family::V4, [(OTHER, &other), (POD, &one)])
+        );
+        assert_ne!(rules(Family::V4, [(POD, &one)]), rules(Family::V4, [(OTHER, &one)]));
+    }
+
+    #[test]
+    fn each_family_has_a_table_of_its_own_addresses() {
+        let limits = limits(Some(100), Some(3));
+        let pods = [(POD, &limits), (POD6, &limits)];
+        for (family, addr) in [(Family::V4, POD), (Family::V6, POD6)] {
+            let table = rules(family, pods).unwrap();
+            table.validate().unwrap();
+            assert_eq!(table.sets["connections-to"], Set::ConnectionLimits(BTreeMap::from([(addr, 3)])));
+        }
+        assert_eq!(rules(Family::V6, [(POD, &limits)]), None);
     }
 }

@@ -1,14 +1,12 @@
 //! Edits done to the value, all or none, as the kernel does a batch.
 
-use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
-
-use podnet_model::{LinkName, Mac};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use super::{
-    BackendAddress, BackendKey, BackendMap, Chain, Edit, FrontendKey, InvalidRuleSet, RuleName, RuleSet, Set,
+    BackendAddress, BackendKey, BackendMap, Chain, Edit, FrontendKey, InvalidRuleSet, RuleName, RuleSet, Sender, Set,
     VerdictMap,
     elements::{lacking, shared},
-    validate::{disjoint, name_fits},
+    validate::{disjoint, name_fits, of_family},
 };
 
 /// Why an edit was refused; the rule set is as it was before the first edit of the list.
@@ -101,6 +99,7 @@ impl RuleSet {
             }
             Edit::AddSet(name, set) => {
                 self.require_free(name)?;
+                of_family(self.family, name, set)?;
                 disjoint(name, set)?;
                 self.sets.insert(name.clone(), set.clone());
                 done.push(Before::Object(name.clone(), Object::None));
@@ -114,6 +113,7 @@ impl RuleSet {
                 Ok(())
             }
             Edit::SetBackend { map, key, to, replaces } => {
+                self.check_family(map, [key.frontend.addr, to.addr])?;
                 let elements = &mut self.backend_map(map)?.elements;
                 presence(map, key, elements.contains_key(key), *replaces)?;
                 done.push(Before::Backend(map.clone(), *key, elements.insert(*key, *to)));
@@ -169,6 +169,7 @@ impl RuleSet {
         replaces: bool,
         done: &mut Vec<Before>,
     ) -> Result<(), EditError> {
+        self.check_family(map, [key.addr])?;
         self.check_target(map, chain)?;
         let elements = &mut self.verdict_map(map)?.elements;
         presence(map, &key, elements.contains_key(&key), replaces)?;
@@ -177,11 +178,12 @@ impl RuleSet {
     }
 
     fn add_elements(&mut self, name: &RuleName, more: &Set, done: &mut Vec<Before>) -> Result<(), EditError> {
+        of_family(self.family, name, more)?;
         let set = self.set(name, more)?;
         match (&mut *set, more) {
             (Set::Addresses(here), Set::Addresses(more)) => absent(name, more.intersection(here).next())?,
             (Set::Pairs(here), Set::Pairs(more)) => absent(name, more.intersection(here).next().map(|p| Pair(*p)))?,
-            (Set::Devices(here), Set::Devices(more)) => absent(name, more.intersection(here).next().map(Device))?,
+            (Set::Senders(here), Set::Senders(more)) => absent(name, more.intersection(here).next().map(SenderText))?,
             (Set::PacketRates(here), Set::PacketRates(more)) => absent(name, shared(here, more))?,
             (Set::ConnectionLimits(here), Set::ConnectionLimits(more)) => absent(name, shared(here, more))?,
             (Set::Ranges(here), Set::Ranges(more)) => {
@@ -201,7 +203,7 @@ impl RuleSet {
         match (&mut *set, fewer) {
             (Set::Addresses(here), Set::Addresses(fewer)) => present(name, fewer.difference(here).next())?,
             (Set::Pairs(here), Set::Pairs(fewer)) => present(name, fewer.difference(here).next().map(|p| Pair(*p)))?,
-            (Set::Devices(here), Set::Devices(fewer)) => present(name, fewer.difference(here).next().map(Device))?,
+            (Set::Senders(here), Set::Senders(fewer)) => present(name, fewer.difference(here).next().map(SenderText))?,
             (Set::Ranges(here), Set::Ranges(fewer)) => present(name, fewer.difference(here).next())?,
             (Set::PacketRates(here), Set::PacketRates(fewer)) => present(name, lacking(here, fewer))?,
             (Set::ConnectionLimits(here), Set::ConnectionLimits(fewer)) => present(name, lacking(here, fewer))?,
@@ -295,7 +297,7 @@ enum Object {
 }
 
 /// A pair as it reads in an error.
-struct Pair((Ipv4Addr, Ipv4Addr));
+struct Pair((IpAddr, IpAddr));
 
 impl fmt::Display for Pair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -303,12 +305,12 @@ impl fmt::Display for Pair {
     }
 }
 
-/// A device with its Ethernet address as it reads in an error.
-struct Device<'a>(&'a (LinkName, Mac));
+/// A sender as it reads in an error.
+struct SenderText<'a>(&'a Sender);
 
-impl fmt::Display for Device<'_> {
+impl fmt::Display for SenderText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} . {}", self.0.0, self.0.1)
+        write!(f, "{} . {} . {}", self.0.0, self.0.1, self.0.2)
     }
 }
 

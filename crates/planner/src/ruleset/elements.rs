@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::IpAddr,
 };
 
 use super::Set;
@@ -15,7 +15,7 @@ impl Set {
             Self::Addresses(elements) => elements.is_empty(),
             Self::Ranges(elements) => elements.is_empty(),
             Self::Pairs(elements) => elements.is_empty(),
-            Self::Devices(elements) => elements.is_empty(),
+            Self::Senders(elements) => elements.is_empty(),
             Self::PacketRates(elements) => elements.is_empty(),
             Self::ConnectionLimits(elements) => elements.is_empty(),
         }
@@ -27,7 +27,7 @@ impl Set {
             Self::Addresses(_) => "set of addresses",
             Self::Ranges(_) => "set of ranges",
             Self::Pairs(_) => "set of address pairs",
-            Self::Devices(_) => "set of devices",
+            Self::Senders(_) => "set of senders",
             Self::PacketRates(_) => "set of packet rates",
             Self::ConnectionLimits(_) => "set of connection limits",
         }
@@ -39,7 +39,7 @@ impl Set {
             (Self::Addresses(here), Self::Addresses(there)) => Self::Addresses(here - there),
             (Self::Ranges(here), Self::Ranges(there)) => Self::Ranges(here - there),
             (Self::Pairs(here), Self::Pairs(there)) => Self::Pairs(here - there),
-            (Self::Devices(here), Self::Devices(there)) => Self::Devices(here - there),
+            (Self::Senders(here), Self::Senders(there)) => Self::Senders(here - there),
             (Self::PacketRates(here), Self::PacketRates(there)) => Self::PacketRates(map_minus(here, there)),
             (Self::ConnectionLimits(here), Self::ConnectionLimits(there)) => {
                 Self::ConnectionLimits(map_minus(here, there))
@@ -55,7 +55,7 @@ impl Set {
             (Self::Addresses(here), Self::Addresses(more)) => here.extend(more),
             (Self::Ranges(here), Self::Ranges(more)) => here.extend(more),
             (Self::Pairs(here), Self::Pairs(more)) => here.extend(more),
-            (Self::Devices(here), Self::Devices(more)) => here.extend(more.iter().cloned()),
+            (Self::Senders(here), Self::Senders(more)) => here.extend(more.iter().cloned()),
             (Self::PacketRates(here), Self::PacketRates(more)) => here.extend(more),
             (Self::ConnectionLimits(here), Self::ConnectionLimits(more)) => here.extend(more),
             _ => {}
@@ -68,7 +68,7 @@ impl Set {
             (Self::Addresses(here), Self::Addresses(fewer)) => remove_all(here, fewer),
             (Self::Ranges(here), Self::Ranges(fewer)) => remove_all(here, fewer),
             (Self::Pairs(here), Self::Pairs(fewer)) => remove_all(here, fewer),
-            (Self::Devices(here), Self::Devices(fewer)) => remove_all(here, fewer),
+            (Self::Senders(here), Self::Senders(fewer)) => remove_all(here, fewer),
             (Self::PacketRates(here), Self::PacketRates(fewer)) => here.retain(|addr, _| !fewer.contains_key(addr)),
             (Self::ConnectionLimits(here), Self::ConnectionLimits(fewer)) => {
                 here.retain(|addr, _| !fewer.contains_key(addr));
@@ -90,14 +90,14 @@ fn map_minus<K: Ord + Copy, V: PartialEq + Copy>(here: &BTreeMap<K, V>, there: &
 }
 
 /// An address of `more` that is in `here`, whatever its limit.
-pub(super) fn shared<'a, V>(here: &BTreeMap<Ipv4Addr, V>, more: &'a BTreeMap<Ipv4Addr, V>) -> Option<&'a Ipv4Addr> {
+pub(super) fn shared<'a, V>(here: &BTreeMap<IpAddr, V>, more: &'a BTreeMap<IpAddr, V>) -> Option<&'a IpAddr> {
     more.keys().find(|addr| here.contains_key(addr))
 }
 
 /// An address of `fewer` that is not in `here` with the same limit.
 pub(super) fn lacking<'a, V: PartialEq>(
-    here: &BTreeMap<Ipv4Addr, V>,
-    fewer: &'a BTreeMap<Ipv4Addr, V>,
-) -> Option<&'a Ipv4Addr> {
+    here: &BTreeMap<IpAddr, V>,
+    fewer: &'a BTreeMap<IpAddr, V>,
+) -> Option<&'a IpAddr> {
     fewer.iter().find(|(addr, limit)| here.get(addr) != Some(limit)).map(|(addr, _)| addr)
 }

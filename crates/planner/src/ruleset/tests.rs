@@ -5,9 +5,13 @@ use super::{
     *,
 };
 
-const HERE: Ipv4Addr = Ipv4Addr::new(172, 29, 0, 11);
-const FRONTEND: FrontendKey = FrontendKey { addr: Ipv4Addr::new(10, 96, 0, 1), protocol: Protocol::Tcp, port: 80 };
-const BACKEND: BackendAddress = BackendAddress { addr: Ipv4Addr::new(10, 128, 0, 1), port: 8080 };
+const HERE: IpAddr = v4(172, 29, 0, 11);
+const FRONTEND: FrontendKey = FrontendKey { addr: v4(10, 96, 0, 1), protocol: Protocol::Tcp, port: 80 };
+const BACKEND: BackendAddress = BackendAddress { addr: v4(10, 128, 0, 1), port: 8080 };
+
+const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+}
 
 fn rule(matches: Vec<Match>, action: Action) -> Rule {
     Rule { matches, action, comment: "test" }
@@ -34,7 +38,7 @@ fn set_backend(slot: u32, replaces: bool) -> Edit {
 }
 
 fn addresses(last: &[u8]) -> Set {
-    Set::Addresses(last.iter().map(|last| Ipv4Addr::new(10, 0, 0, *last)).collect())
+    Set::Addresses(last.iter().map(|last| v4(10, 0, 0, *last)).collect())
 }
 
 fn ranges(texts: &[&str]) -> Set {
@@ -47,7 +51,7 @@ fn dnat(slots: u32) -> Action {
 
 /// A frontend with one backend, reached through `prerouting` and `first`.
 fn example() -> RuleSet {
-    let mut rules = RuleSet::default();
+    let mut rules = RuleSet::empty(Family::V4);
     let edits = [
         Edit::AddVerdictMap("frontends".into()),
         Edit::AddBackendMap("backends".into()),
@@ -201,7 +205,9 @@ fn a_difference_can_remake_chains_and_sets_of_another_kind() {
     to.chains.insert("z".into(), chain([Action::Jump("svc-1".into())]));
     to.chains.insert("a".into(), chain([Action::Jump("z".into())]));
     to.validate().unwrap();
-    for (one, other) in [(&from, &to), (&to, &from), (&RuleSet::default(), &to), (&to, &RuleSet::default())] {
+    for (one, other) in
+        [(&from, &to), (&to, &from), (&RuleSet::empty(Family::V4), &to), (&to, &RuleSet::empty(Family::V4))]
+    {
         let mut rules = one.clone();
         rules.apply(&diff(one, other)).unwrap();
         assert_eq!(&rules, other);

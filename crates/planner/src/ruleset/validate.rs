@@ -1,8 +1,9 @@
 //! What must hold of a rule set: what a kernel would otherwise refuse, and what would make a packet's way undefined.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
+use podnet_model::Family;
 
 use super::{Action, Chain, ChainKind, Field, Hook, HookPoint, Match, RuleName, RuleSet, Set};
 
@@ -68,9 +69,19 @@ pub enum InvalidRuleSet {
         /// The set.
         set: RuleName,
         /// The wider range.
-        outer: Ipv4Net,
+        outer: IpNet,
         /// The narrower range.
-        inner: Ipv4Net,
+        inner: IpNet,
+    },
+    /// An element or a rule that is of the other family than the table.
+    #[error("{name} has {element}, and its table is of {family}")]
+    Family {
+        /// The map, set or chain.
+        name: RuleName,
+        /// The address or what else is of the other family.
+        element: String,
+        /// The table's.
+        family: Family,
     },
     /// A packet can meet an action at a hook where the kernel does not do it.
     #[error("chain {chain} does {action} and can be entered from base chain {base}, whose hook does not allow it")]
@@ -97,11 +108,16 @@ impl RuleSet {
             self.check_loop(name)?;
         }
         for (name, map) in &self.verdict_maps {
+            self.check_family(name, map.elements.keys().map(|key| key.addr))?;
             for chain in map.elements.values() {
                 self.check_target(name, chain)?;
             }
         }
+        for (name, map) in &self.backend_maps {
+            self.check_family(name, map.elements.iter().flat_map(|(key, to)| [key.frontend.addr, to.addr]))?;
+        }
         for (name, set) in &self.sets {
+            of_family(self.family, name, set)?;
             disjoint(name, set)?;
         }
         self.check_places()
@@ -141,7 +157,18 @@ impl RuleSet {
         Ok(())
     }
 
+    pub(super) fn check_family(
+        &self,
+        name: &RuleName,
+        addrs: impl IntoIterator<Item = IpAddr>,
+    ) -> Result<(), InvalidRuleSet> {
+        all_of(self.family, name, addrs.into_iter().map(|addr| (Family::of(&addr), addr)))
+    }
+
     fn check_match(&self, by: &RuleName, condition: &Match) -> Result<(), InvalidRuleSet> {
+        if matches!(condition, Match::NeighbourDiscovery) {
+            return all_of(self.family, by, [(Family::V6, "a rule on neighbour discovery")]);
+        }
         let (Match::InSet { fields, set: name } | Match::NotInSet { fields, set: name }) = condition else {
             return Ok(());
         };
@@ -150,7 +177,7 @@ impl RuleSet {
             [Field::SourceAddress | Field::DestinationAddress, Field::SourceAddress | Field::DestinationAddress] => {
                 "set of address pairs"
             }
-            [Field::InputDevice, Field::SourceMac] => "set of devices",
+            [Field::InputDevice, Field::SourceMac, Field::SourceAddress] => "set of senders",
             _ => "set for these fields",
         };
         let fits = match self.sets.get(name) {
@@ -158,7 +185,7 @@ impl RuleSet {
                 expected == "set of addresses, ranges or limits"
             }
             Some(Set::Pairs(_)) => expected == "set of address pairs",
-            Some(Set::Devices(_)) => expected == "set of devices",
+            Some(Set::Senders(_)) => expected == "set of senders",
             None => false,
         };
         if fits { Ok(()) } else { Err(unknown(name, expected, by)) }
@@ -270,10 +297,34 @@ pub(super) fn name_fits(name: &RuleName) -> Result<(), InvalidRuleSet> {
     if name.len() > NAME_MAX { Err(InvalidRuleSet::NameTooLong { name: name.clone() }) } else { Ok(()) }
 }
 
+/// Whether all addresses and ranges of the set are of the family.
+pub(super) fn of_family(family: Family, name: &RuleName, set: &Set) -> Result<(), InvalidRuleSet> {
+    let of = |addr: &IpAddr| (Family::of(addr), *addr);
+    match set {
+        Set::Addresses(addrs) => all_of(family, name, addrs.iter().map(of)),
+        Set::Ranges(ranges) => all_of(family, name, ranges.iter().map(|range| (Family::of_net(range), range))),
+        Set::Pairs(pairs) => all_of(family, name, pairs.iter().flat_map(|(from, to)| [of(from), of(to)])),
+        Set::Senders(senders) => all_of(family, name, senders.iter().map(|(.., addr)| of(addr))),
+        Set::PacketRates(rates) => all_of(family, name, rates.keys().map(of)),
+        Set::ConnectionLimits(limits) => all_of(family, name, limits.keys().map(of)),
+    }
+}
+
+fn all_of(
+    family: Family,
+    name: &RuleName,
+    elements: impl IntoIterator<Item = (Family, impl ToString)>,
+) -> Result<(), InvalidRuleSet> {
+    match elements.into_iter().find(|(of, _)| *of != family) {
+        None => Ok(()),
+        Some((_, element)) => Err(InvalidRuleSet::Family { name: name.clone(), element: element.to_string(), family }),
+    }
+}
+
 /// Whether no range lies in another. CIDRs are nested or disjoint and sort outer first, so neighbours tell.
 pub(super) fn disjoint(name: &RuleName, set: &Set) -> Result<(), InvalidRuleSet> {
     let Set::Ranges(ranges) = set else { return Ok(()) };
-    let mut outer: Option<&Ipv4Net> = None;
+    let mut outer: Option<&IpNet> = None;
     for range in ranges {
         if let Some(outer) = outer.filter(|outer| outer.contains(range)) {
             return Err(InvalidRuleSet::Overlap { set: name.clone(), outer: *outer, inner: *range });

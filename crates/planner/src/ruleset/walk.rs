@@ -7,10 +7,10 @@
 mod interpreter;
 mod journey;
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{collections::BTreeSet, net::IpAddr};
 
-use ipnet::Ipv4Net;
-use podnet_model::Protocol;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use podnet_model::{Family, Protocol};
 
 use interpreter::Traveller;
 pub use journey::{Element, Hop, Journey, Outcome, Verdict};
@@ -21,9 +21,9 @@ use super::{BackendAddress, HookPoint, RuleSet};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// Source address.
-    pub src: Ipv4Addr,
+    pub src: IpAddr,
     /// Destination address, before any translation.
-    pub dst: Ipv4Addr,
+    pub dst: IpAddr,
     /// Transport protocol.
     pub protocol: Protocol,
     /// Source port.
@@ -39,8 +39,8 @@ pub struct Packet {
 impl Packet {
     /// The first, unmarked packet of a connection, from a port of the ephemeral range.
     #[must_use]
-    pub const fn opening(src: Ipv4Addr, dst: Ipv4Addr, protocol: Protocol, dport: u16) -> Self {
-        Self { src, dst, protocol, sport: 40_000, dport, mark: 0, connection: Connection::New }
+    pub fn opening(src: impl Into<IpAddr>, dst: impl Into<IpAddr>, protocol: Protocol, dport: u16) -> Self {
+        Self { src: src.into(), dst: dst.into(), protocol, sport: 40_000, dport, mark: 0, connection: Connection::New }
     }
 }
 
@@ -83,28 +83,29 @@ pub enum Way {
 /// The host's routing table.
 pub trait Routing {
     /// Where packets to the address go.
-    fn route(&self, destination: Ipv4Addr) -> Way;
+    fn route(&self, destination: IpAddr) -> Way;
 }
 
 /// A host as far as a packet needs it: its own addresses, and where it has routes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
     /// The host's own addresses.
-    pub local_addresses: BTreeSet<Ipv4Addr>,
+    pub local_addresses: BTreeSet<IpAddr>,
     /// Destinations of its routes.
-    pub routes: Vec<Ipv4Net>,
+    pub routes: Vec<IpNet>,
 }
 
 impl Host {
-    /// A host with these addresses and a default route.
+    /// A host with these addresses and default routes.
     #[must_use]
-    pub fn new(local_addresses: impl IntoIterator<Item = Ipv4Addr>) -> Self {
-        Self { local_addresses: local_addresses.into_iter().collect(), routes: vec![Ipv4Net::default()] }
+    pub fn new(local_addresses: impl IntoIterator<Item = impl Into<IpAddr>>) -> Self {
+        let routes = vec![Ipv4Net::default().into(), Ipv6Net::default().into()];
+        Self { local_addresses: local_addresses.into_iter().map(Into::into).collect(), routes }
     }
 }
 
 impl Routing for Host {
-    fn route(&self, destination: Ipv4Addr) -> Way {
+    fn route(&self, destination: IpAddr) -> Way {
         if self.local_addresses.contains(&destination) || destination.is_loopback() {
             Way::Local
         } else if self.routes.iter().any(|route| route.contains(&destination)) {
@@ -189,6 +190,10 @@ fn through(
     routing: &dyn Routing,
     outcomes: &mut Vec<Outcome>,
 ) -> Vec<Traveller> {
+    // A table of the other family sees nothing of the packet.
+    if Family::of(&traveller.dst) != rules.family {
+        return vec![traveller];
+    }
     let at_hook = rules.chains.iter().filter_map(|(name, chain)| Some((chain.hook.filter(|h| h.point == hook)?, name)));
     let mut bases: Vec<_> = at_hook.collect();
     bases.sort_by_key(|(hook, name)| (hook.priority, (*name).clone()));

@@ -85,7 +85,7 @@ pub(super) fn constant(names: &Names, config: &ServicesConfig) -> RuleSet {
         chains: chains.into_iter().map(|(name, hook, rules)| (name.into(), Chain { hook, rules })).collect(),
         verdict_maps: [&names.frontends, &names.no_endpoints].map(|name| (name.clone(), VerdictMap::default())).into(),
         backend_maps: [(names.backends.clone(), BackendMap::default())].into(),
-        ..RuleSet::default()
+        ..RuleSet::empty(config.family)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::IpAddr,
 };
 
 use super::Plan;
@@ -10,18 +10,18 @@ use crate::ruleset::{Edit, RuleName, Set};
 
 /// Addresses, and how many objects have each.
 #[derive(Debug, Default)]
-pub(super) struct Counted(BTreeMap<Ipv4Addr, u32>);
+pub(super) struct Counted(BTreeMap<IpAddr, u32>);
 
 /// What a set gains and loses.
 #[derive(Debug, Default)]
 pub(super) struct Moved {
-    more: BTreeSet<Ipv4Addr>,
-    fewer: BTreeSet<Ipv4Addr>,
+    more: BTreeSet<IpAddr>,
+    fewer: BTreeSet<IpAddr>,
 }
 
 impl Counted {
     /// An object had some addresses and has others now.
-    pub(super) fn replace(&mut self, before: &BTreeSet<Ipv4Addr>, after: &BTreeSet<Ipv4Addr>) -> Moved {
+    pub(super) fn replace(&mut self, before: &BTreeSet<IpAddr>, after: &BTreeSet<IpAddr>) -> Moved {
         let mut moved = Moved::default();
         for addr in after.difference(before) {
             let count = self.0.entry(*addr).or_insert(0);
@@ -64,7 +64,7 @@ impl Moved {
         self.edit(set, |addrs| Set::Pairs(addrs.into_iter().map(|addr| (addr, addr)).collect()), plan);
     }
 
-    fn edit(self, set: &RuleName, elements: impl Fn(BTreeSet<Ipv4Addr>) -> Set, plan: &mut Plan) {
+    fn edit(self, set: &RuleName, elements: impl Fn(BTreeSet<IpAddr>) -> Set, plan: &mut Plan) {
         if !self.fewer.is_empty() {
             plan.edits.push(Edit::RemoveElements(set.clone(), elements(self.fewer)));
         }

@@ -2,12 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::IpAddr,
 };
 
-use podnet_model::{Endpoint, NodeName, PortName, Protocol};
+use podnet_model::{Endpoint, Family, NodeName, PortName, Protocol};
 
-use super::{Known, v4};
+use super::Known;
 use crate::ruleset::BackendAddress;
 
 /// What an endpoint is good for.
@@ -22,9 +22,9 @@ enum Condition {
 impl Known {
     /// The backends of the Service's port of this name and protocol: the ready endpoints, or where there is none, those that are
     /// ending and still serve (KEP-1669). An endpoint that several slices name is one, and as ready as the best of them says.
-    pub(super) fn backends(&self, name: &PortName, protocol: Protocol) -> BTreeSet<BackendAddress> {
+    pub(super) fn backends(&self, family: Family, name: &PortName, protocol: Protocol) -> BTreeSet<BackendAddress> {
         let mut found: BTreeMap<BackendAddress, Condition> = BTreeMap::new();
-        for (backend, _, condition) in self.candidates(name, protocol) {
+        for (backend, _, condition) in self.candidates(family, name, protocol) {
             let best = found.entry(backend).or_insert(condition);
             *best = condition.max(*best);
         }
@@ -33,22 +33,30 @@ impl Known {
     }
 
     /// The addresses, on this node, of all backends of all ports.
-    pub(super) fn backends_on(&self, node: &NodeName) -> BTreeSet<Ipv4Addr> {
+    pub(super) fn backends_on(&self, family: Family, node: &NodeName) -> BTreeSet<IpAddr> {
         let ports = self.service.iter().flat_map(|service| &service.ports);
-        ports.flat_map(|port| self.backends_of_port_on(&port.name, port.protocol, node)).collect()
+        ports.flat_map(|port| self.backends_of_port_on(family, &port.name, port.protocol, node)).collect()
     }
 
-    fn backends_of_port_on(&self, name: &PortName, protocol: Protocol, node: &NodeName) -> BTreeSet<Ipv4Addr> {
-        let here = self.candidates(name, protocol).filter(|(_, endpoint, _)| endpoint.node.as_ref() == Some(node));
-        let here: BTreeSet<_> = here.map(|(backend, ..)| backend).collect();
+    fn backends_of_port_on(
+        &self,
+        family: Family,
+        name: &PortName,
+        protocol: Protocol,
+        node: &NodeName,
+    ) -> BTreeSet<IpAddr> {
+        let all = self.candidates(family, name, protocol);
+        let here: BTreeSet<_> =
+            all.filter(|(_, endpoint, _)| endpoint.node.as_ref() == Some(node)).map(|(backend, ..)| backend).collect();
         if here.is_empty() {
             return BTreeSet::new();
         }
-        self.backends(name, protocol).intersection(&here).map(|backend| backend.addr).collect()
+        self.backends(family, name, protocol).intersection(&here).map(|backend| backend.addr).collect()
     }
 
     fn candidates(
         &self,
+        family: Family,
         name: &PortName,
         protocol: Protocol,
     ) -> impl Iterator<Item = (BackendAddress, &Endpoint, Condition)> {
@@ -56,9 +64,10 @@ impl Known {
         self.slices.values().flat_map(move |slice| {
             let ports = slice.ports.iter().filter(move |port| port.name == *name && port.protocol == protocol);
             ports.flat_map(move |port| {
-                slice.endpoints.iter().filter_map(move |endpoint| {
+                let endpoints = slice.endpoints.iter().filter(move |endpoint| Family::of(&endpoint.addr.0) == family);
+                endpoints.filter_map(move |endpoint| {
                     let condition = endpoint_condition(endpoint, all_count)?;
-                    Some((BackendAddress { addr: v4(endpoint.addr.0)?, port: port.port.0 }, endpoint, condition))
+                    Some((BackendAddress { addr: endpoint.addr.0, port: port.port.0 }, endpoint, condition))
                 })
             })
         })

@@ -1,10 +1,9 @@
 //! Which frontends a Service asks for.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::IpAddr};
 
-use podnet_model::{PortName, Protocol, Service, ServiceKey, service::ServiceKind};
+use podnet_model::{Family, PortName, Protocol, Service, ServiceKey, service::ServiceKind};
 
-use super::v4;
 use crate::ruleset::{BackendAddress, FrontendKey};
 
 /// A Service's wish for a frontend.
@@ -54,28 +53,28 @@ impl Made {
     }
 }
 
-/// The ClusterIPs of a Service; none where it has no virtual address.
-pub(super) fn cluster_ips(service: &Service) -> impl Iterator<Item = Ipv4Addr> {
+/// The ClusterIPs of a Service that are of the family; none where it has no virtual address.
+pub(super) fn cluster_ips(service: &Service, family: Family) -> impl Iterator<Item = IpAddr> {
     let ips = match &service.kind {
         ServiceKind::Virtual { cluster_ips } => cluster_ips.as_slice(),
         ServiceKind::Headless | ServiceKind::External { .. } => &[],
     };
-    ips.iter().filter_map(|ip| v4(ip.0))
+    ips.iter().map(|ip| ip.0).filter(move |ip| Family::of(ip) == family)
 }
 
 /// The frontends of a Service on a node with these addresses. Of two ports that ask for the same one, the first has it.
-pub(super) fn claims(service: &Service, node_addrs: &[Ipv4Addr]) -> BTreeMap<FrontendKey, Claim> {
+pub(super) fn claims(service: &Service, family: Family, node_addrs: &[IpAddr]) -> BTreeMap<FrontendKey, Claim> {
     let mut claims = BTreeMap::new();
     if !matches!(service.kind, ServiceKind::Virtual { .. }) {
         return claims;
     }
     for port in &service.ports {
-        let mut claim = |addr: Ipv4Addr, number: u16, node_port: bool| {
+        let mut claim = |addr: IpAddr, number: u16, node_port: bool| {
             let key = FrontendKey { addr, protocol: port.protocol, port: number };
             let claim = Claim { port: port.name.clone(), protocol: port.protocol, node_port };
             claims.entry(key).or_insert(claim);
         };
-        cluster_ips(service).for_each(|ip| claim(ip, port.port.0, false));
+        cluster_ips(service, family).for_each(|ip| claim(ip, port.port.0, false));
         if let Some(node_port) = port.node_port {
             node_addrs.iter().for_each(|addr| claim(*addr, node_port.0, true));
         }

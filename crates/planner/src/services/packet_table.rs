@@ -7,7 +7,7 @@
 mod cluster;
 mod table;
 
-use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use podnet_model::Protocol;
 
@@ -101,7 +101,7 @@ fn row(line: usize, text: &'static str) -> Option<Row> {
 }
 
 /// The source: `host` is the node itself, a pod is of this node unless it is said to come `@` another.
-fn source(node: &str, from: &str) -> Option<(Ipv4Addr, Direction)> {
+fn source(node: &str, from: &str) -> Option<(IpAddr, Direction)> {
     match from.strip_prefix('@') {
         Some(elsewhere) => Some((address(elsewhere)?, Direction::FromOutside)),
         None if from == "host" => Some((address(node)?, Direction::FromHost)),

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::{IpNet, Ipv4Net};
-use podnet_model::{Pool, PoolName};
+use ipnet::IpNet;
+use podnet_model::{Family, Pool, PoolName};
 
 use super::chains::Names;
 use crate::ruleset::{Edit, RuleName, Set};
@@ -11,10 +11,11 @@ use crate::ruleset::{Edit, RuleName, Set};
 /// The pools' ranges, and the sets made of them.
 #[derive(Debug)]
 pub(super) struct Ranges {
-    configured: Vec<Ipv4Net>,
+    family: Family,
+    configured: Vec<IpNet>,
     /// Where pods keep their address though it is outside: the range of ClusterIPs, and what the node's configuration names.
-    excluded: Vec<Ipv4Net>,
-    pools: BTreeMap<PoolName, (Ipv4Net, bool)>,
+    excluded: Vec<IpNet>,
+    pools: BTreeMap<PoolName, (IpNet, bool)>,
     sets: Sets,
 }
 
@@ -30,28 +31,29 @@ pub(super) struct Sets {
 }
 
 impl Ranges {
-    pub(super) fn new(
-        configured: impl IntoIterator<Item = Ipv4Net>,
-        excluded: impl IntoIterator<Item = Ipv4Net>,
-        service_cidr: Ipv4Net,
-    ) -> Self {
-        let configured: Vec<Ipv4Net> = configured.into_iter().map(|range| range.trunc()).collect();
-        let excluded: Vec<Ipv4Net> = excluded.into_iter().chain([service_cidr]).map(|range| range.trunc()).collect();
+    /// Those of one family; what is of the other one is passed by.
+    pub(super) fn new(family: Family, configured: &[IpNet], excluded: impl IntoIterator<Item = IpNet>) -> Self {
+        let own = |range: IpNet| (Family::of_net(&range) == family).then(|| range.trunc());
+        let configured: Vec<IpNet> = configured.iter().copied().filter_map(own).collect();
+        let excluded: Vec<IpNet> = excluded.into_iter().filter_map(own).collect();
         let pools = BTreeMap::new();
         let sets = Sets::new(&configured, &excluded, &pools);
-        Self { configured, excluded, pools, sets }
+        Self { family, configured, excluded, pools, sets }
     }
 
     pub(super) const fn sets(&self) -> &Sets {
         &self.sets
     }
 
+    /// Whether there is no pod's range.
+    pub(super) fn is_empty(&self) -> bool {
+        self.configured.is_empty() && self.pools.is_empty()
+    }
+
     /// A pool appeared, changed or vanished. A disabled pool counts, for its pods live on.
     pub(super) fn set_pool(&mut self, names: &Names, name: &PoolName, pool: Option<&Pool>) -> Vec<Edit> {
-        let known = pool.and_then(|pool| match pool.cidr {
-            IpNet::V4(cidr) => Some((cidr.trunc(), pool.nat_outgoing)),
-            IpNet::V6(_) => None,
-        });
+        let known = pool.filter(|pool| Family::of_net(&pool.cidr) == self.family);
+        let known = known.map(|pool| (pool.cidr.trunc(), pool.nat_outgoing));
         match known {
             Some(known) => self.pools.insert(name.clone(), known),
             None => self.pools.remove(name),
@@ -67,7 +69,7 @@ impl Ranges {
 }
 
 impl Sets {
-    fn new(configured: &[Ipv4Net], excluded: &[Ipv4Net], pools: &BTreeMap<PoolName, (Ipv4Net, bool)>) -> Self {
+    fn new(configured: &[IpNet], excluded: &[IpNet], pools: &BTreeMap<PoolName, (IpNet, bool)>) -> Self {
         let pods = || configured.iter().copied().chain(pools.values().map(|(cidr, _)| *cidr));
         Self {
             pods: widest(pods()),
@@ -78,9 +80,9 @@ impl Sets {
 }
 
 /// The ranges without those inside others: an interval set takes no overlap.
-fn widest(ranges: impl Iterator<Item = Ipv4Net>) -> Set {
-    let sorted: BTreeSet<Ipv4Net> = ranges.collect();
-    let mut widest: Vec<Ipv4Net> = Vec::new();
+fn widest(ranges: impl Iterator<Item = IpNet>) -> Set {
+    let sorted: BTreeSet<IpNet> = ranges.collect();
+    let mut widest: Vec<IpNet> = Vec::new();
     for range in sorted {
         // A range sorts behind those that it is inside of, and nothing that is outside of them sorts between.
         if !widest.last().is_some_and(|outer| outer.contains(&range)) {

@@ -1,14 +1,14 @@
 //! Replanning one Service: from what is known of it to edits.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use podnet_model::{Protocol, ServiceKey};
 
 use super::{
     Known, Plan, Services, chains,
     frontends::{self, Claim, Made},
+    of_family,
     slots::reslot,
-    v4_of,
 };
 use crate::ruleset::{BackendAddress, BackendKey, Edit, FrontendKey, RuleName, RuleSet, VerdictMap};
 
@@ -16,10 +16,12 @@ impl Services {
     /// Works out anew what a Service asks for, and settles the frontends that it claims or claimed.
     pub(super) fn replan(&mut self, key: &ServiceKey, plan: &mut Plan) {
         let Some(known) = self.services.get_mut(key) else { return };
-        let node_addrs: Vec<Ipv4Addr> = v4_of(&self.config.node_addrs).into_iter().collect();
-        let claims = known.service.as_ref().map(|service| frontends::claims(service, &node_addrs)).unwrap_or_default();
-        let cluster_ips = known.service.iter().flat_map(frontends::cluster_ips).collect();
-        let local = if claims.is_empty() { BTreeSet::new() } else { known.backends_on(&self.config.node) };
+        let family = self.config.family;
+        let node_addrs: Vec<IpAddr> = of_family(family, &self.config.node_addrs).into_iter().collect();
+        let claims = known.service.as_ref().map(|service| frontends::claims(service, family, &node_addrs));
+        let claims = claims.unwrap_or_default();
+        let cluster_ips = known.service.iter().flat_map(|service| frontends::cluster_ips(service, family)).collect();
+        let local = if claims.is_empty() { BTreeSet::new() } else { known.backends_on(family, &self.config.node) };
 
         let moved = self.cluster_ips.replace(&known.cluster_ips, &cluster_ips);
         moved.edit_addresses(&self.names.cluster_ips, plan);
@@ -60,12 +62,15 @@ impl Services {
 
     /// Brings the rules of one frontend to what the first of its claimants asks for.
     fn settle(&mut self, key: FrontendKey, plan: &mut Plan) {
+        let family = self.config.family;
         let Some(frontend) = self.frontends.get_mut(&key) else { return };
         let after = match frontend.claims.first_key_value() {
             None => Made::Nothing,
             Some((service, claim)) => {
-                let backends = self.services.get(service).map(|known| known.backends(&claim.port, claim.protocol));
-                let slots = reslot(frontend.made.slots(), &backends.unwrap_or_default());
+                let known = self.services.get(service);
+                let backends =
+                    known.map(|known| known.backends(family, &claim.port, claim.protocol)).unwrap_or_default();
+                let slots = reslot(frontend.made.slots(), &backends);
                 if slots.is_empty() { Made::Refused } else { Made::Translated { node_port: claim.node_port, slots } }
             }
         };

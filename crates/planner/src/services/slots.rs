@@ -28,17 +28,21 @@ pub(super) fn reslot(current: &[BackendAddress], wanted: &BTreeSet<BackendAddres
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::IpAddr;
 
     use super::*;
 
     fn backends(numbers: &[u8]) -> Vec<BackendAddress> {
-        numbers.iter().map(|n| BackendAddress { addr: Ipv4Addr::new(10, 0, 0, *n), port: 80 }).collect()
+        numbers.iter().map(|n| BackendAddress { addr: IpAddr::from([10, 0, 0, *n]), port: 80 }).collect()
     }
 
     fn after(current: &[u8], wanted: &[u8]) -> Vec<u8> {
         let slots = reslot(&backends(current), &backends(wanted).into_iter().collect());
-        slots.iter().map(|backend| backend.addr.octets()[3]).collect()
+        let number = |backend: &BackendAddress| match backend.addr {
+            IpAddr::V4(addr) => addr.octets()[3],
+            IpAddr::V6(_) => unreachable!(),
+        };
+        slots.iter().map(number).collect()
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod cost;
 mod sequences;
+mod six;
 
 use std::net::Ipv4Addr;
 

@@ -1,11 +1,11 @@
 //! Rules done to a packet, one chain after the other.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::{Connection, Element, Hop, Outcome, Packet, Routing, Verdict, Way};
 use crate::ruleset::{
     Action, BackendAddress, BackendKey, ChainKind, Field, FrontendKey, Hook, HookPoint, Match, Rule, RuleName, RuleSet,
-    Set,
+    Set, unspecified,
 };
 
 /// How deep jumps may be nested (`NFT_JUMP_STACK_SIZE`); the kernel drops what goes deeper.
@@ -18,7 +18,7 @@ const CHAINS_MAX: usize = 256;
 #[derive(Clone)]
 pub(super) struct Traveller {
     packet: Packet,
-    pub(super) dst: Ipv4Addr,
+    pub(super) dst: IpAddr,
     dport: u16,
     mark: u32,
     translated: bool,
@@ -141,8 +141,10 @@ impl Traveller {
                 Match::DestinationTranslated => self.translated,
                 Match::DestinationLocal => routing.route(self.dst) == Way::Local,
                 Match::Mark { bits } => self.mark & bits == *bits,
-                Match::InputDevice { .. } => self.from_pod,
-                Match::SourceElsewhere => false,
+                Match::OtherInputDevice { .. } => !self.from_pod,
+                Match::Loopback(field) => self.addresses(std::slice::from_ref(field)).iter().any(IpAddr::is_loopback),
+                // The protocols of a packet that is walked have ports.
+                Match::NeighbourDiscovery => false,
                 Match::InSet { fields, .. } if is_of_device(fields) => true,
                 Match::NotInSet { fields, .. } if is_of_device(fields) => false,
                 Match::NotInSet { fields, set } => !contains(rules.sets.get(set), &self.addresses(fields)),
@@ -160,7 +162,7 @@ impl Traveller {
         Some(found)
     }
 
-    fn addresses(&self, fields: &[Field]) -> Vec<Ipv4Addr> {
+    fn addresses(&self, fields: &[Field]) -> Vec<IpAddr> {
         let address = |field: &Field| match field {
             Field::SourceAddress => Some(self.packet.src),
             Field::DestinationAddress => Some(self.dst),
@@ -195,7 +197,7 @@ impl Traveller {
                 Done::Backends(keys.map(|key| Some((map.clone(), key, *elements.get(&key)?))).collect())
             }
             Action::DnatAnyAddress { map } => {
-                let frontend = FrontendKey { addr: Ipv4Addr::UNSPECIFIED, ..self.frontend() };
+                let frontend = FrontendKey { addr: unspecified(rules.family), ..self.frontend() };
                 let key = BackendKey { frontend, slot: 0 };
                 let to = rules.backend_maps.get(map)?.elements.get(&key)?;
                 Done::Backends(vec![Some((map.clone(), key, *to))])
@@ -273,7 +275,7 @@ fn is_of_device(fields: &[Field]) -> bool {
     fields.iter().any(|field| matches!(field, Field::InputDevice | Field::SourceMac))
 }
 
-fn contains(set: Option<&Set>, addrs: &[Ipv4Addr]) -> bool {
+fn contains(set: Option<&Set>, addrs: &[IpAddr]) -> bool {
     match (set, addrs) {
         (Some(Set::Addresses(elements)), [addr]) => elements.contains(addr),
         (Some(Set::Ranges(ranges)), [addr]) => ranges.iter().any(|range| range.contains(addr)),

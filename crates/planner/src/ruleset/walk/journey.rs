@@ -1,6 +1,6 @@
 //! What became of a packet, and by which rules.
 
-use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use crate::ruleset::{BackendAddress, BackendKey, FrontendKey, HookPoint, RuleName};
 
@@ -85,7 +85,7 @@ pub struct Hop {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Element {
     /// An address, alone or in a range, or a pair of addresses.
-    Member(RuleName, Vec<Ipv4Addr>),
+    Member(RuleName, Vec<IpAddr>),
     /// A frontend and the chain that it is in.
     Frontend(RuleName, FrontendKey, RuleName),
     /// A slot and the backend that is in it.

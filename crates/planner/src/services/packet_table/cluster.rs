@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use podnet_model::{
-    Change, ClusterIp, EncapMode, Endpoint, EndpointSlice, Node, NodeAddr, NodeName, NodePort, Pod, PodAddr, PodKey,
-    Pool, Protocol, Service, ServiceKey, ServicePort, SliceKey, TargetPort,
+    Change, ClusterIp, EncapMode, Endpoint, EndpointSlice, Family, Node, NodeAddr, NodeName, NodePort, Pod, PodAddr,
+    PodKey, Pool, Protocol, Service, ServiceKey, ServicePort, SliceKey, TargetPort,
     endpoints::EndpointPort,
     labels::{Labels, NodeSelector},
     limits::PodLimits,
@@ -70,21 +70,22 @@ pub const ADDRESSES: [(&str, Ipv4Addr); 37] = [
 
 /// The address of a name.
 #[must_use]
-pub fn address(name: &str) -> Option<Ipv4Addr> {
+pub fn address(name: &str) -> Option<IpAddr> {
     // A Service whose only ClusterIP is of IPv6 has no frontend here: its name stands for an address that nothing serves.
     let name = if name == "sixonly" { "unused" } else { name };
-    ADDRESSES.iter().find(|(known, _)| *known == name).map(|(_, addr)| *addr)
+    ADDRESSES.iter().find(|(known, _)| *known == name).map(|(_, addr)| IpAddr::V4(*addr))
 }
 
 /// What the node is told when it starts.
 #[must_use]
 pub fn config(node: &str) -> ServicesConfig {
     ServicesConfig {
+        family: Family::V4,
         no_nat_cidrs: vec!["198.51.100.128/25".parse().expect("a range")],
         node: NodeName::from(node),
-        node_addrs: vec![NodeAddr(IpAddr::V4(known(node)))],
+        node_addrs: vec![NodeAddr(known(node))],
         pod_cidrs: Vec::new(),
-        service_cidr: range(SERVICE_CIDR),
+        service_cidr: Some(range(SERVICE_CIDR)),
         masquerade_mark: MASQUERADE_MARK,
     }
 }
@@ -193,7 +194,7 @@ fn services_in_conflict() -> Vec<Change> {
 fn pool(name: &str, cidr: &str, nat_outgoing: bool) -> Change {
     let pool = Pool {
         name: name.into(),
-        cidr: IpNet::V4(range(cidr)),
+        cidr: range(cidr),
         block_size: 26,
         vxlan: EncapMode::Always,
         ipip: EncapMode::Never,
@@ -207,7 +208,7 @@ fn pool(name: &str, cidr: &str, nat_outgoing: bool) -> Change {
 }
 
 fn node(name: &str) -> Change {
-    let addr = NodeAddr(IpAddr::V4(known(name)));
+    let addr = NodeAddr(known(name));
     let node = Node::new(name.into(), addr);
     Change::Node(name.into(), Some(node))
 }
@@ -220,7 +221,7 @@ fn pod(name: &str) -> Change {
         node: node_of(name),
         labels: Labels::default(),
         host_network: false,
-        addrs: vec![PodAddr(IpAddr::V4(known(name)))],
+        addrs: vec![PodAddr(known(name))],
         finished: false,
         request: Ok(AddressRequest::default()),
         limits: Ok(PodLimits::default()),
@@ -242,7 +243,7 @@ fn service(name: &str, ports: &[Port]) -> Change {
 fn model_service(name: &str, ip_of: &str, ports: &[Port]) -> Service {
     Service {
         key: ServiceKey::new("default", name),
-        kind: ServiceKind::Virtual { cluster_ips: vec![ClusterIp(IpAddr::V4(known(ip_of)))] },
+        kind: ServiceKind::Virtual { cluster_ips: vec![ClusterIp(known(ip_of))] },
         ports: ports.to_vec(),
         publish_not_ready: false,
     }
@@ -281,7 +282,7 @@ fn slice(service: &str, number: &str, ports: &[(&str, Protocol, u16)], endpoints
 
 fn ready(name: &str) -> Endpoint {
     Endpoint {
-        addr: PodAddr(IpAddr::V4(known(name))),
+        addr: PodAddr(known(name)),
         ready: true,
         serving: true,
         terminating: false,
@@ -299,10 +300,10 @@ fn ending(name: &str) -> Endpoint {
     Endpoint { ready: false, terminating: true, ..ready(name) }
 }
 
-fn known(name: &str) -> Ipv4Addr {
-    address(name).unwrap_or(Ipv4Addr::UNSPECIFIED)
+fn known(name: &str) -> IpAddr {
+    address(name).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }
 
-fn range(cidr: &str) -> Ipv4Net {
-    cidr.parse().unwrap_or_default()
+fn range(cidr: &str) -> IpNet {
+    cidr.parse().expect("a range")
 }
