@@ -34,7 +34,7 @@ use std::{
     sync::Arc,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use kube::Client;
 use podnet_client::{
     connect::{self, ConnectError},
@@ -76,7 +76,7 @@ pub struct AgentConfig {
     /// How the node's place on the network between nodes is found.
     pub underlay: UnderlaySettings,
     /// Destinations outside the pools to which pods keep their own address, in spite of `natOutgoing`.
-    pub no_nat_cidrs: Vec<Ipv4Net>,
+    pub no_nat_cidrs: Vec<IpNet>,
     /// Routes to a node leave when its lease has expired, and not only with its Node object.
     pub without_lost_nodes: bool,
     /// Services' addresses, so that unassigned ones are refused at once.

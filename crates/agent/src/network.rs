@@ -7,6 +7,7 @@
 mod events;
 mod place;
 mod problems;
+pub(crate) mod rules;
 mod worker;
 
 use std::{
@@ -15,13 +16,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use podnet_client::watch::Update;
 use podnet_kernel::{datapath::KernelDatapath, executor, nft::NftError};
-use podnet_model::{Dual, NodeAddr};
+use podnet_model::{Dual, Family};
 use podnet_planner::{
     overlay::{Overlay, OverlayConfig},
-    services::{MASQUERADE_MARK, Services, ServicesConfig},
+    services::{MASQUERADE_MARK, ServicesConfig},
 };
 use tokio::{
     runtime::Handle,
@@ -40,12 +41,11 @@ use crate::{
 use events::Events;
 use place::Unfitted;
 use problems::Problems;
+use rules::ClusterRules;
 use worker::Worker;
 
-/// The table that holds every rule of ours.
+/// The tables, one for each family, that hold the cluster's rules.
 pub const TABLE: &str = "podnet";
-/// ClusterIPs are refused when unassigned only where their range is known; this one holds no address at all.
-const NO_RANGE: Ipv4Net = Ipv4Net::new_assert(std::net::Ipv4Addr::UNSPECIFIED, 32);
 
 /// Why the network cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -130,12 +130,13 @@ impl Network {
             counts,
             publish,
             overlay,
-            services: Services::new(ServicesConfig {
+            rules: ClusterRules::new(&ServicesConfig {
+                family: Family::V4,
                 node: config.node.clone(),
-                node_addrs: vec![NodeAddr(underlay.address.addr())],
+                node_addrs: place::addrs_of(&underlay),
                 pod_cidrs: Vec::new(),
                 no_nat_cidrs: config.no_nat_cidrs.clone(),
-                service_cidr: config.service_cidr.unwrap_or(NO_RANGE),
+                service_cidr: config.service_cidr.map(IpNet::V4),
                 masquerade_mark: MASQUERADE_MARK,
             }),
             datapath,

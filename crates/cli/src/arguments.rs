@@ -236,7 +236,7 @@ pub(crate) struct AgentOptions {
     pub(crate) mtu: Option<u32>,
     /// Pods keep their own address towards this range, in spite of their pool's natOutgoing (may be given several times)
     #[arg(long, value_name = "CIDR")]
-    pub(crate) non_masquerade_cidr: Vec<Ipv4Net>,
+    pub(crate) non_masquerade_cidr: Vec<ipnet::IpNet>,
     /// Remove the routes to a node when its lease has expired (its condition Ready is Unknown), and not only with its Node object
     #[arg(long)]
     pub(crate) drop_lost_nodes: bool,

@@ -12,13 +12,9 @@ mod lost;
 mod records;
 mod rules;
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr},
-    path::Path,
-};
+use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use podnet_kernel::{
     cni_wire::{Failure, Request, Verb},
     netlink::RtSocket,
@@ -309,17 +305,10 @@ fn refuse_taken(interface: &Joined, asked: &Asked<'_>) -> Result<(), Failure> {
 }
 
 /// The subnets whose way out is translated.
-fn masqueraded(config: &Value, addrs: &[(IpAddr, Range)]) -> Vec<Ipv4Net> {
-    let subnets = addrs.iter().filter_map(|(_, range)| match range.subnet {
-        IpNet::V4(subnet) => Some(subnet),
-        IpNet::V6(_) => None,
-    });
-    if config["ipMasq"] == true { subnets.collect() } else { Vec::new() }
+fn masqueraded(config: &Value, addrs: &[(IpAddr, Range)]) -> Vec<IpNet> {
+    if config["ipMasq"] == true { addrs.iter().map(|(_, range)| range.subnet).collect() } else { Vec::new() }
 }
 
 fn journal(what: &str, error: &std::io::Error) -> Failure {
     Failure::new(Failure::JOURNAL, format!("cannot {what}: {error}"))
 }
-
-/// What is never translated: it leads to whoever listens on the link.
-const MULTICAST: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4);

@@ -7,6 +7,7 @@
 mod check;
 pub mod host_end;
 mod ipv6;
+pub mod loopback;
 pub mod mtu;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -15,6 +15,7 @@ use netlink_packet_route::{
     },
     rule::{RuleAction, RuleAttribute, RuleMessage},
 };
+use podnet_planner::step::ROUTE_PROTOCOL;
 use rustix::io::Errno;
 
 use crate::{
@@ -127,6 +128,22 @@ pub(crate) fn set_behind(route: &Route, metric: u32) -> Request {
     let mut message = message(route);
     message.attributes.push(RouteAttribute::Priority(metric));
     making(route, message, NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+/// Makes the node take packets to ::1 that come in by the device, behind the node's own way there. Done also where it does already.
+pub(crate) fn to_loopback(device: u32) -> Request {
+    /// More than what the kernel gives to the node's own route, and for each device another: of one metric there is one such route.
+    const BEHIND: u32 = 10_000;
+    /// The table of the node's own addresses (`linux/rtnetlink.h`).
+    const RT_TABLE_LOCAL: u8 = 255;
+    let loopback = IpAddr::from(Ipv6Addr::LOCALHOST);
+    let mut message = naming(IpNet::from(loopback), ROUTE_PROTOCOL);
+    message.header.kind = RouteType::Local;
+    message.header.scope = RouteScope::Universe;
+    message.header.table = RT_TABLE_LOCAL;
+    message.attributes.extend([RouteAttribute::Oif(device), RouteAttribute::Priority(BEHIND + device)]);
+    let operation = Operation::new("make route through a pod's link to", loopback);
+    Request::new(operation, RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
 }
 
 /// As [`set`], in another table than the main one.

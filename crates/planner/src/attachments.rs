@@ -6,7 +6,6 @@
 //!
 //! ```text
 //! set senders      (device, Ethernet address, source address)        of every attachment: what else comes in there is dropped
-//! set neighbours   (device, Ethernet address, link-local address)    IPv6: who may ask for neighbours and answer with it
 //! map host-ports   (address, protocol, port, 0) → (address, port)    unspecified address: every address of the node
 //! set port-pairs   (attachment, attachment)                          of those with ports: connections to themselves are masqueraded
 //! ```
@@ -15,7 +14,7 @@ mod chains;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
 };
 
 use ipnet::IpNet;
@@ -40,6 +39,15 @@ pub struct Attached {
     pub addrs: Vec<IpAddr>,
     /// Ports of the node that lead to it. Those of a family that it has no address of have no effect.
     pub ports: Vec<PortMapping>,
+}
+
+impl Attached {
+    /// The families by which a port of the node's loopback leads to it.
+    pub fn on_loopback(&self) -> impl Iterator<Item = Family> {
+        let is_loopback = |addr: IpAddr| addr.is_unspecified() || addr.is_loopback();
+        let leads = move |family| backends(self, family).any(|(key, _)| is_loopback(key.frontend.addr));
+        Family::ALL.into_iter().filter(move |family| leads(*family))
+    }
 }
 
 /// A port of the node is another's already.
@@ -197,11 +205,9 @@ impl Attachments {
 fn elements(attached: &Attached, family: Family) -> impl Iterator<Item = (&'static str, Set)> {
     let sender = |addr: IpAddr| (attached.device.clone(), attached.mac, addr);
     let addrs = || attached.addrs.iter().copied().filter(move |addr| Family::of(addr) == family);
-    let neighbour = addrs().next().filter(|_| family == Family::V6).map(|_| sender(link_local(attached.mac).into()));
     let pair = backends(attached, family).next().map(|(_, to)| (to.addr, to.addr));
     [
         (chains::SENDERS, Set::Senders(addrs().map(sender).collect())),
-        (chains::NEIGHBOURS, Set::Senders(neighbour.into_iter().collect())),
         // Only where a port is mapped can it reach itself by the node's address.
         (chains::PORT_PAIRS, Set::Pairs(pair.into_iter().collect())),
     ]
@@ -224,13 +230,6 @@ fn first(attached: &Attached, family: Family) -> Option<IpAddr> {
 
 const fn frontend(port: &PortMapping) -> FrontendKey {
     FrontendKey { addr: port.host_ip, protocol: port.protocol, port: port.host_port }
-}
-
-/// The link-local address that the kernel makes of an Ethernet address (RFC 4291, appendix A).
-fn link_local(mac: Mac) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac.0;
-    let pair = u16::from_be_bytes;
-    Ipv6Addr::new(0xfe80, 0, 0, 0, pair([a ^ 2, b]), pair([c, 0xff]), pair([0xfe, d]), pair([e, f]))
 }
 
 #[cfg(test)]

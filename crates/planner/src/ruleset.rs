@@ -141,8 +141,6 @@ pub enum Match {
     },
     /// The address is one of the loopback's: of 127.0.0.0/8, or ::1.
     Loopback(Field),
-    /// A question for a neighbour's Ethernet address or the answer (ICMPv6 types 135 and 136, RFC 4861). IPv6 alone.
-    NeighbourDiscovery,
     /// The fields, concatenated, are an element of the set; of a set of limits, one whose limit this packet exceeds.
     InSet {
         /// What is looked up.

@@ -225,7 +225,8 @@ impl Services {
     }
 
     fn apply_node(&mut self, name: &NodeName, node: Option<&podnet_model::Node>, plan: &mut Plan) {
-        let addrs = node.into_iter().flat_map(|node| [Some(node.addr), node.internal]).flatten();
+        let addrs =
+            node.into_iter().flat_map(|node| [Some(node.addr), node.addr6, node.internal, node.internal6]).flatten();
         let addrs: BTreeSet<_> =
             addrs.map(|addr| addr.0).filter(|addr| Family::of(addr) == self.config.family).collect();
         let before = match addrs.is_empty() {

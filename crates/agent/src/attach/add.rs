@@ -11,8 +11,10 @@ use std::{
 use podnet_kernel::{
     cni_wire::{Failure, Request},
     netns::NetNs,
-    pod_interface::{self, GATEWAY_V4, GATEWAY_V6, PodInterface, PodInterfaceError},
-    sysctl,
+    pod_interface::{
+        self, GATEWAY_V4, GATEWAY_V6, PodInterface, PodInterfaceError,
+        loopback::{self, LoopbackError},
+    },
 };
 use podnet_model::{Family, Pod, PodKey, cni::Wishes, limits::PodLimits, pod::AddressRequest};
 use podnet_planner::ipam::{AllocationRequest, Wish};
@@ -149,15 +151,15 @@ impl Attachments {
 
     /// What the pod may send, and the node's ports that lead to it.
     fn open_ports(&self, attachment: &Attachment, record: &Record) -> Result<(), Failure> {
-        if record.ports.iter().any(|port| port.host_ip.is_unspecified() || port.host_ip.is_loopback()) {
-            // The node's own connections to its loopback address leave through this device, and their answers come in there; what
-            // else a pod might send to that address is dropped by the pods' rules.
-            let setting = format!("net.ipv4.conf.{}.route_localnet", attachment.host_ifname);
-            sysctl::set_here(&setting, "1").map_err(|error| {
-                Failure::new(Failure::INTERFACE, format!("no ports on the node's loopback: {}", chain(&error)))
-            })?;
+        let attached = attachment.attached(record);
+        for family in attached.on_loopback() {
+            // What else a pod might send to that address is dropped by the pods' rules.
+            self.lending(LoopbackError::from, |socket| loopback::answer(socket, &attachment.host_ifname, family))
+                .map_err(|error| {
+                    Failure::new(Failure::INTERFACE, format!("no ports on the node's loopback: {}", chain(&error)))
+                })?;
         }
-        self.pods.rules().add(&attachment.handle, attachment.attached(record)).map_err(|error| {
+        self.pods.rules().add(&attachment.handle, attached).map_err(|error| {
             let code = if matches!(error, RulesError::Taken(_)) { Failure::INVALID_CONFIG } else { Failure::INTERFACE };
             Failure::new(code, chain(&error))
         })

@@ -97,8 +97,7 @@ impl Attachments {
             false => self.looking(host, |socket| tc::apply(socket, host, &steps)),
         };
         // The address may have been a limited pod's.
-        let stale = |addr: &IpAddr| matches!(addr, IpAddr::V4(addr) if self.limit_rules.mentions(*addr));
-        let counted = limits.counted || addr.is_some_and(stale);
+        let counted = limits.counted || addr.is_some_and(|addr| self.limit_rules.mentions(*addr));
         shaped
             .and_then(|()| if counted { self.set_rules() } else { Ok(()) })
             .map_err(|error| Failure::new(Failure::INTERFACE, chain(&error)))
@@ -108,7 +107,6 @@ impl Attachments {
     fn set_rules(&self) -> Result<(), LimitError> {
         Ok(self.limit_rules.set(|known| {
             let limited = self.addresses.holders().into_iter().filter_map(|(addr, holder)| {
-                let IpAddr::V4(addr) = addr else { return None };
                 let limits = match self.annotated(&holder.pod, &holder.uid) {
                     Some(Ok(limits)) => limits,
                     // Wrong, or of a pod that is about to go: those of before stay.
@@ -122,9 +120,7 @@ impl Attachments {
 
     /// Takes the limits of an address that is about to be free out of the rules.
     pub(super) fn forget_rules(&self, addr: IpAddr) {
-        if let IpAddr::V4(addr) = addr
-            && let Err(error) = self.limit_rules.forget(addr)
-        {
+        if let Err(error) = self.limit_rules.forget(addr) {
             warn!(%addr, error = &error as &dyn std::error::Error, "limits of a pod that is gone not removed; it is tried again");
         }
     }

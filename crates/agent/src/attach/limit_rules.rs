@@ -1,23 +1,26 @@
-//! Limits of pods' packets and connections, put in force as one table of rules.
+//! Limits of pods' packets and connections, put in force as a table of rules for each family of addresses.
 
 use std::{
     collections::BTreeMap,
-    net::Ipv4Addr,
+    net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use podnet_kernel::nft::{NftError, NftSocket};
-use podnet_model::limits::{Limits, PodLimits};
+use podnet_model::{
+    Family,
+    limits::{Limits, PodLimits},
+};
 use podnet_planner::{
     limits::rules::{rules, state},
     ruleset::{RuleSet, Set, diff},
 };
 use tracing::{info, warn};
 
-/// The table. It is one of its own, so that a change of Services never touches what is counted here.
+/// The tables. They are tables of their own, so that a change of Services never touches what is counted here.
 const TABLE: &str = "podnet-limits";
 
-/// The table and what is known of it.
+/// The tables and what is known of them.
 #[derive(Default)]
 pub(super) struct LimitRules {
     state: Mutex<State>,
@@ -27,7 +30,7 @@ pub(super) struct LimitRules {
 struct State {
     socket: Option<NftSocket>,
     /// The limits that are in force; none where that has to be found out.
-    known: Option<BTreeMap<Ipv4Addr, PodLimits>>,
+    known: Option<BTreeMap<IpAddr, PodLimits>>,
 }
 
 impl LimitRules {
@@ -35,7 +38,7 @@ impl LimitRules {
     /// no other change comes between its answer and what is done.
     pub(super) fn set(
         &self,
-        wanted: impl FnOnce(&BTreeMap<Ipv4Addr, PodLimits>) -> BTreeMap<Ipv4Addr, PodLimits>,
+        wanted: impl FnOnce(&BTreeMap<IpAddr, PodLimits>) -> BTreeMap<IpAddr, PodLimits>,
     ) -> Result<(), NftError> {
         let mut state = self.lock();
         let mut wanted = wanted(state.known.as_ref().unwrap_or(&BTreeMap::new()));
@@ -43,13 +46,17 @@ impl LimitRules {
         if state.known.as_ref() == Some(&wanted) {
             return Ok(());
         }
-        let before = state.known.take().and_then(|known| table(&known));
-        state.asking(|socket| match (before, table(&wanted)) {
-            (Some(before), Some(rules)) => socket.apply(TABLE, &diff(&before, &rules)),
-            (None, Some(rules)) if is_there(socket, &rules)? => Ok(()),
-            (None, Some(rules)) => socket.replace(TABLE, &rules),
-            (_, None) => socket.delete_table(TABLE),
-        })?;
+        let known = state.known.take();
+        for family in Family::ALL {
+            let before = known.as_ref().and_then(|known| table(family, known));
+            state.asking(|socket| match (before, table(family, &wanted)) {
+                (Some(before), Some(rules)) => socket.apply(family, TABLE, &diff(&before, &rules)),
+                (None, Some(rules)) if is_there(socket, &rules)? => Ok(()),
+                (None, Some(rules)) => socket.replace(TABLE, &rules),
+                (None, None) if known.is_some() => Ok(()),
+                (_, None) => socket.delete_table(family, TABLE),
+            })?;
+        }
         if !wanted.is_empty() {
             info!(pods = wanted.len(), "limits of packets and connections in force");
         }
@@ -58,12 +65,12 @@ impl LimitRules {
     }
 
     /// Whether a pod of this address is limited.
-    pub(super) fn mentions(&self, addr: Ipv4Addr) -> bool {
+    pub(super) fn mentions(&self, addr: IpAddr) -> bool {
         self.lock().known.as_ref().is_none_or(|known| known.contains_key(&addr))
     }
 
     /// Takes an address out, where it is limited. Where it is not known what is in force, [`LimitRules::set`] finds out without it.
-    pub(super) fn forget(&self, addr: Ipv4Addr) -> Result<(), NftError> {
+    pub(super) fn forget(&self, addr: IpAddr) -> Result<(), NftError> {
         if self.lock().known.as_ref().is_none_or(|known| !known.contains_key(&addr)) {
             return Ok(());
         }
@@ -72,13 +79,15 @@ impl LimitRules {
         })
     }
 
-    /// Looks whether the table is still there as it was made. Where it is not, the next call of [`LimitRules::set`] makes it anew.
+    /// Looks whether the tables are still there as they were made. Where one is not, the next call of [`LimitRules::set`] makes it anew.
     pub(super) fn verify(&self) -> Result<(), NftError> {
         let mut state = self.lock();
-        let Some(rules) = state.known.as_ref().and_then(table) else { return Ok(()) };
-        if !state.asking(|socket| is_there(socket, &rules))? {
-            warn!(table = TABLE, "somebody changed the rules that limit pods; they are made anew");
-            state.known = None;
+        let Some(known) = &state.known else { return Ok(()) };
+        for rules in Family::ALL.map(|family| table(family, known)).into_iter().flatten() {
+            if !state.asking(|socket| is_there(socket, &rules))? {
+                warn!(table = TABLE, family = %rules.family, "somebody changed the rules that limit pods; they are made anew");
+                state.known = None;
+            }
         }
         Ok(())
     }
@@ -99,8 +108,8 @@ impl State {
     }
 }
 
-fn table(limits: &BTreeMap<Ipv4Addr, PodLimits>) -> Option<RuleSet> {
-    rules(limits.iter().map(|(addr, limits)| (*addr, limits)))
+fn table(family: Family, limits: &BTreeMap<IpAddr, PodLimits>) -> Option<RuleSet> {
+    rules(family, limits.iter().map(|(addr, limits)| (*addr, limits)))
 }
 
 /// A bandwidth is no rule.
@@ -119,7 +128,7 @@ fn is_there(socket: &mut NftSocket, rules: &RuleSet) -> Result<bool, NftError> {
         _ => (name, 0),
     });
     for (name, elements) in sets {
-        match socket.element_count(TABLE, name) {
+        match socket.element_count(rules.family, TABLE, name) {
             Ok(found) if found == elements => {}
             Ok(_) => return Ok(false),
             Err(error) if error.is_missing() => return Ok(false),

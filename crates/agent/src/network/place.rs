@@ -46,9 +46,8 @@ impl Worker {
         let address6 = found.address6.map(tracing::field::display);
         info!(%device, %address, address6, mtu, "the node's place on the underlay changed");
         work.steps.extend(self.overlay.set_underlay(of(&found)));
-        if moved {
-            work.edits.extend(self.services.set_node_addrs(vec![NodeAddr(address.addr())]).edits);
-        }
+        // Where they are the same it means nothing.
+        work.take(self.rules.set_node_addrs(&addrs_of(&found)));
         self.publish.send_if_modified(|published| std::mem::replace(published, found.published) != found.published);
         // The settings of the new device are looked at with the others.
         self.repair.set_underlay(found);
@@ -108,6 +107,11 @@ impl Unfitted {
         let pause = self.0.map_or(Self::FIRST_PAUSE, |(_, pause)| (pause * 2).min(Self::LONGEST_PAUSE));
         self.0 = (!all).then(|| (Instant::now() + pause, pause));
     }
+}
+
+/// The node's addresses: where its NodePorts are.
+pub(super) fn addrs_of(underlay: &Underlay) -> Vec<NodeAddr> {
+    std::iter::once(underlay.address).chain(underlay.address6).map(|address| NodeAddr(address.addr())).collect()
 }
 
 /// The place as the planner says it.

@@ -17,7 +17,7 @@ use podnet_kernel::{
     nft::NftError,
 };
 use podnet_model::{Change, Dual, NodeName, errors::chain};
-use podnet_planner::{overlay::Overlay, ruleset::Edit, services::Services, step::Step};
+use podnet_planner::{overlay::Overlay, ruleset::Edit, step::Step};
 use tokio::{
     runtime::Handle,
     sync::{mpsc, watch},
@@ -25,10 +25,11 @@ use tokio::{
 use tracing::{debug, error, info};
 
 use super::{
-    State, TABLE,
+    State,
     events::{Event, Events},
     place::Unfitted,
     problems::Problems,
+    rules::ClusterRules,
 };
 use crate::{
     addresses::Addresses,
@@ -56,7 +57,7 @@ pub(super) struct Worker {
     pub(super) counts: Arc<Counts>,
     pub(super) publish: watch::Sender<Dual<Option<IpNet>>>,
     pub(super) overlay: Overlay,
-    pub(super) services: Services,
+    pub(super) rules: ClusterRules,
     pub(super) datapath: KernelDatapath,
     pub(super) carrier: Option<RunningCarrier>,
     pub(super) addresses: Arc<Addresses>,
@@ -71,8 +72,15 @@ pub(super) struct Worker {
 #[derive(Default)]
 pub(super) struct Work {
     pub(super) steps: Vec<Step>,
-    pub(super) edits: Vec<Edit>,
+    pub(super) edits: Dual<Vec<Edit>>,
     pub(super) synced: bool,
+}
+
+impl Work {
+    pub(super) fn take(&mut self, edits: Dual<Vec<Edit>>) {
+        self.edits.v4.extend(edits.v4);
+        self.edits.v6.extend(edits.v6);
+    }
 }
 
 impl Worker {
@@ -199,7 +207,7 @@ impl Worker {
         if matches!(change, Change::Node(..) | Change::NetConf(..) | Change::Felix(..)) {
             self.ways.learn(&self.overlay);
         }
-        work.edits.extend(self.services.apply(change).edits);
+        work.take(self.rules.apply(change));
     }
 
     fn apply(&mut self, work: &mut Work) -> Result<(), ApplyError> {
@@ -210,11 +218,10 @@ impl Worker {
             // With the device went everything that stood on it.
             return self.converge();
         }
-        if !work.edits.is_empty() {
-            self.datapath.edit(TABLE, &work.edits)?;
-        }
-        if !work.steps.is_empty() || !work.edits.is_empty() {
-            debug!(steps = work.steps.len(), edits = work.edits.len(), elapsed = ?started.elapsed(), "network changed");
+        self.rules.edit(&mut self.datapath, &work.edits)?;
+        let edits = work.edits.v4.len() + work.edits.v6.len();
+        if !work.steps.is_empty() || edits > 0 {
+            debug!(steps = work.steps.len(), edits, elapsed = ?started.elapsed(), "network changed");
         }
         Ok(())
     }
@@ -224,7 +231,7 @@ impl Worker {
     fn converge(&mut self) -> Result<(), ApplyError> {
         let started = Instant::now();
         let linked = self.link();
-        self.datapath.replace(TABLE, &self.services.desired())?;
+        self.rules.put(&mut self.datapath)?;
         self.problems.suspect();
         let steps = linked?;
         info!(steps, elapsed_ms = started.elapsed().as_millis() as u64, "network in force");
@@ -260,7 +267,7 @@ impl Worker {
     /// Mends what others damaged, where something is suspected.
     fn mend(&mut self) -> Result<(), ApplyError> {
         if self.repair.due().is_some_and(|due| due <= Instant::now()) {
-            self.repair.mend(&mut self.datapath, &self.overlay, &self.services)?;
+            self.repair.mend(&mut self.datapath, &self.overlay, &mut self.rules)?;
         }
         Ok(())
     }

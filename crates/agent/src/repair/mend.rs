@@ -16,16 +16,19 @@ use podnet_kernel::{
     },
     sysctl::SysctlError,
 };
-use podnet_model::LinkName;
+use podnet_model::{Family, LinkName};
 use podnet_planner::{
     overlay::{self, Overlay},
     repair::{Admission, Damage, Object, summary, without},
-    services::Services,
 };
 use tracing::{debug, warn};
 
 use super::{Repair, Suspicion};
-use crate::{attach::rules, network::TABLE, underlay::UnderlayError};
+use crate::{
+    attach::rules::TABLE as POD_TABLE,
+    network::{TABLE, rules::ClusterRules},
+    underlay::UnderlayError,
+};
 
 /// Why something could not be mended. It is tried again as any failure to set the network up is.
 #[derive(Debug, thiserror::Error)]
@@ -53,11 +56,11 @@ impl Repair {
     /// # Errors
     ///
     /// What the kernel refused.
-    pub fn mend(
+    pub(crate) fn mend(
         &mut self,
         datapath: &mut KernelDatapath,
         overlay: &Overlay,
-        services: &Services,
+        rules: &mut ClusterRules,
     ) -> Result<(), MendError> {
         let now = Instant::now();
         self.limiter.forget_quiet(now.duration_since(self.began));
@@ -69,7 +72,7 @@ impl Repair {
         self.suspicion.passage_seen = suspicion.passage_seen;
         self.suspicion.underlay = suspicion.underlay;
         let mut mended = Vec::new();
-        let outcome = self.mend_parts(datapath, overlay, services, &mut suspicion, &mut mended);
+        let outcome = self.mend_parts(datapath, overlay, rules, &mut suspicion, &mut mended);
         let first = [
             suspicion.overlay,
             suspicion.pods,
@@ -96,7 +99,7 @@ impl Repair {
         &mut self,
         datapath: &mut KernelDatapath,
         overlay: &Overlay,
-        services: &Services,
+        rules: &mut ClusterRules,
         suspicion: &mut Suspicion,
         mended: &mut Vec<Damage>,
     ) -> Result<(), MendError> {
@@ -115,7 +118,7 @@ impl Repair {
             failed.pods = note(since, self.mend_pods(datapath, since, mended));
         }
         if let Some(since) = suspicion.rules {
-            failed.rules = note(since, self.mend_rules(datapath, services, since, suspicion.rules_touched, mended));
+            failed.rules = note(since, self.mend_rules(datapath, rules, since, suspicion.rules_touched, mended));
         }
         if let Some(since) = suspicion.pod_rules {
             failed.pod_rules = note(since, self.mend_pod_rules(since, suspicion.rules_touched, mended));
@@ -248,26 +251,29 @@ impl Repair {
     fn mend_rules(
         &mut self,
         datapath: &mut KernelDatapath,
-        services: &Services,
+        rules: &mut ClusterRules,
         since: Instant,
         touched: bool,
         mended: &mut Vec<Damage>,
     ) -> Result<(), MendError> {
-        let is_there = datapath.nft_socket().tables()?.iter().any(|table| table == TABLE);
+        let mut is_there = true;
+        for family in Family::ALL.into_iter().filter(|family| rules.is_needed(*family)) {
+            is_there &= datapath.nft_socket().tables(family)?.iter().any(|table| table == TABLE);
+        }
         let damage = Damage::new(Object::Table(TABLE.into()), if is_there { "was changed" } else { "was deleted" });
         if !self.admit(&damage) {
             self.held.rules = Some(since);
             self.held.rules_touched = touched;
             return Ok(());
         }
-        datapath.replace(TABLE, &services.desired())?;
+        rules.put(datapath)?;
         // Where notices were lost it is put in place to be sure, and nothing is known to have been wrong.
         mended.extend((touched || !is_there).then_some(damage));
         Ok(())
     }
 
     fn mend_pod_rules(&mut self, since: Instant, touched: bool, mended: &mut Vec<Damage>) -> Result<(), MendError> {
-        let damage = Damage::new(Object::Table(rules::TABLE.into()), "was changed");
+        let damage = Damage::new(Object::Table(POD_TABLE.into()), "was changed");
         if !self.admit(&damage) {
             self.held.pod_rules = Some(since);
             self.held.rules_touched = touched;

@@ -20,6 +20,7 @@ use crate::{attach::rules, network::TABLE, underlay::is_ours};
 
 /// `NFPROTO_IPV4`.
 const FAMILY_IP: u8 = 2;
+const FAMILY_IP6: u8 = 10;
 /// Other people's rules may change all the time: their chains are looked at this often at most.
 const PASSAGE_PAUSE: Duration = Duration::from_millis(200);
 /// As many causes are kept for the log.
@@ -237,18 +238,21 @@ impl Repair {
             Some(author) => format!("{} (process {})", author.name, author.pid),
             None => "somebody".to_owned(),
         };
-        if transaction.tables.contains(&(FAMILY_IP, TABLE.to_owned())) {
+        let touches =
+            |name: &str| [FAMILY_IP, FAMILY_IP6].iter().any(|of| transaction.tables.contains(&(*of, name.to_owned())));
+        if touches(TABLE) {
             self.suspicion.rules.get_or_insert_with(Instant::now);
             self.suspicion.rules_touched = true;
             self.suspicion.heard(|| format!("{} changed table {TABLE}", author()));
         }
-        if transaction.tables.contains(&(FAMILY_IP, rules::TABLE.to_owned())) {
+        if touches(rules::TABLE) {
             self.suspicion.pod_rules.get_or_insert_with(Instant::now);
             self.suspicion.rules_touched = true;
             self.suspicion.heard(|| format!("{} changed table {}", author(), rules::TABLE));
         }
         let ours = |table: &str| table == TABLE || table == rules::TABLE;
-        if transaction.tables.iter().any(|(family, table)| *family != FAMILY_IP || !ours(table)) {
+        let is_ip = |family: u8| [FAMILY_IP, FAMILY_IP6].contains(&family);
+        if transaction.tables.iter().any(|(family, table)| !is_ip(*family) || !ours(table)) {
             self.suspicion.passage(Instant::now());
             self.suspicion.passage_by = author();
         }

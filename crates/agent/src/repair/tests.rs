@@ -1,17 +1,17 @@
 use ipnet::IpNet;
 use podnet_kernel::{netns::NetNs, pod_interface::HostEnd, route, sysctl};
-use podnet_model::{Block, BlockCidr, Change, Dual, EncapMode, Loan, Mac, Node, NodeAddr, Pool};
+use podnet_model::{Block, BlockCidr, Change, Dual, EncapMode, Family, Loan, Mac, Node, NodeAddr, Pool};
 use podnet_planner::{
     overlay::OverlayConfig,
-    services::{MASQUERADE_MARK, Services, ServicesConfig},
+    services::{MASQUERADE_MARK, ServicesConfig},
     step::ROUTE_PROTOCOL,
 };
 
 use super::*;
-use crate::attach::rules::PodRules;
+use crate::{attach::rules::PodRules, network::rules::ClusterRules};
 
 /// Does something with a repair that listens in a namespace of its own, without a device of the underlay.
-fn in_namespace(tag: &str, work: impl FnOnce(&mut Repair, &mut KernelDatapath, &Services) + Send) {
+fn in_namespace(tag: &str, work: impl FnOnce(&mut Repair, &mut KernelDatapath, &mut ClusterRules) + Send) {
     let path = format!("/run/netns/podnet-test-{tag}-{}", std::process::id());
     let netns = NetNs::create(&path).unwrap();
     let done = netns.run(|| {
@@ -26,15 +26,16 @@ fn in_namespace(tag: &str, work: impl FnOnce(&mut Repair, &mut KernelDatapath, &
             mtu: 1500,
         };
         let (mut repair, _notices) = Repair::start(&mut datapath, &underlay, pods, Arc::default()).unwrap();
-        let services = Services::new(ServicesConfig {
+        let mut rules = ClusterRules::new(&ServicesConfig {
+            family: Family::V4,
             node: "node1".into(),
             node_addrs: vec![NodeAddr(address.addr())],
             pod_cidrs: Vec::new(),
             no_nat_cidrs: Vec::new(),
-            service_cidr: "10.96.0.0/12".parse().unwrap(),
+            service_cidr: Some("10.96.0.0/12".parse().unwrap()),
             masquerade_mark: MASQUERADE_MARK,
         });
-        work(&mut repair, &mut datapath, &services);
+        work(&mut repair, &mut datapath, &mut rules);
     });
     NetNs::remove(&path).unwrap();
     done.unwrap();
@@ -75,17 +76,17 @@ fn overlay_with_plain_route() -> Overlay {
 
 #[test]
 fn an_obstacle_in_one_part_keeps_no_other_from_being_mended_and_is_not_forgotten() {
-    in_namespace("obstacle", |repair, datapath, services| {
+    in_namespace("obstacle", |repair, datapath, rules| {
         let overlay = overlay_with_plain_route();
         sysctl::set_here("net/ipv4/ip_forward", "0").unwrap();
         repair.hear(&[Notice::Lost], &overlay);
-        repair.mend(datapath, &overlay, services).unwrap_err();
+        repair.mend(datapath, &overlay, rules).unwrap_err();
         assert_eq!(sysctl::read_here("net/ipv4/ip_forward").unwrap(), "1");
-        let tables = datapath.nft_socket().tables().unwrap();
+        let tables = datapath.nft_socket().tables(Family::V4).unwrap();
         assert!(tables.iter().any(|there| there == "podnet"), "{tables:?}");
         assert!(repair.suspicion.overlay.is_some(), "what could not be mended is tried again");
-        let Suspicion { settings, rules, pod_rules, passage, .. } = &repair.suspicion;
-        assert_eq!([settings, rules, pod_rules, passage], [&None; 4], "the rest is done");
+        let Suspicion { settings, rules: of_cluster, pod_rules, passage, .. } = &repair.suspicion;
+        assert_eq!([settings, of_cluster, pod_rules, passage], [&None; 4], "the rest is done");
         assert!(
             repair.counts.metrics().contains("podnet_repairs_total{object=\"route\"} 0"),
             "what failed does not count"
@@ -95,7 +96,7 @@ fn an_obstacle_in_one_part_keeps_no_other_from_being_mended_and_is_not_forgotten
         link::set_up(datapath.route_socket(), "eth0").unwrap();
         let index = link::index_of(datapath.route_socket(), "eth0").unwrap();
         podnet_kernel::addr::add(datapath.route_socket(), index, "172.29.0.11/24".parse().unwrap()).unwrap();
-        repair.mend(datapath, &overlay, services).unwrap();
+        repair.mend(datapath, &overlay, rules).unwrap();
         assert!(repair.suspicion.overlay.is_none());
         assert!(repair.counts.metrics().contains("podnet_repairs_total{object=\"route\"} 1"));
     });
@@ -103,13 +104,13 @@ fn an_obstacle_in_one_part_keeps_no_other_from_being_mended_and_is_not_forgotten
 
 #[test]
 fn a_node_whose_pods_have_ipv6_forwards_it_and_keeps_the_default_route_that_a_router_advertised() {
-    in_namespace("forward6", |repair, datapath, services| {
+    in_namespace("forward6", |repair, datapath, rules| {
         link::create_bridge(datapath.route_socket(), "eth0").unwrap();
         let read = |key: &str| sysctl::read_here(&format!("net/ipv6/conf/{key}")).unwrap();
         sysctl::set_here("net/ipv6/conf/all/forwarding", "0").unwrap();
         sysctl::set_here("net/ipv6/conf/eth0/accept_ra", "1").unwrap();
         repair.hear(&[Notice::Lost], &overlay());
-        repair.mend(datapath, &overlay(), services).unwrap();
+        repair.mend(datapath, &overlay(), rules).unwrap();
         assert_eq!([read("all/forwarding"), read("eth0/accept_ra")], ["0", "1"], "no pod has IPv6");
         let mut overlay = overlay();
         overlay.apply(&pool("fd00:10:233::/48"));
@@ -118,7 +119,7 @@ fn a_node_whose_pods_have_ipv6_forwards_it_and_keeps_the_default_route_that_a_ro
         let before = repair.counts.metrics();
         sysctl::set_here("net/ipv6/conf/all/forwarding", "0").unwrap();
         repair.hear(&[Notice::Setting { device: None }], &overlay);
-        repair.mend(datapath, &overlay, services).unwrap();
+        repair.mend(datapath, &overlay, rules).unwrap();
         assert_eq!([read("all/forwarding"), read("eth0/accept_ra")], ["1", "2"]);
         assert_ne!(repair.counts.metrics(), before, "it is counted");
     });
@@ -126,14 +127,14 @@ fn a_node_whose_pods_have_ipv6_forwards_it_and_keeps_the_default_route_that_a_ro
 
 #[test]
 fn after_lost_notices_the_devices_are_known_again() {
-    in_namespace("lost", |repair, datapath, services| {
+    in_namespace("lost", |repair, datapath, rules| {
         let overlay = overlay();
         link::create_bridge(datapath.route_socket(), "br0").unwrap();
         let index = link::index_of(datapath.route_socket(), "br0").unwrap();
         assert!(!repair.devices.contains_key(&index), "it was not told");
         repair.hear(&[Notice::Lost], &overlay);
         assert!(repair.suspicion.settings_of_all_pods);
-        repair.mend(datapath, &overlay, services).unwrap();
+        repair.mend(datapath, &overlay, rules).unwrap();
         assert_eq!(repair.devices.get(&index), Some(&"br0".into()));
     });
 }
@@ -159,7 +160,7 @@ fn routes_are_looked_at_when_the_underlay_stands_again_and_not_before() {
 
 #[test]
 fn the_way_to_a_pod_here_stays_though_the_plan_says_that_its_address_is_lent() {
-    in_namespace("returned", |repair, datapath, services| {
+    in_namespace("returned", |repair, datapath, rules| {
         let mut overlay = overlay_with_plain_route();
         let cidr = BlockCidr("10.233.64.0/26".parse().unwrap());
         let loan = Loan { addr: "10.233.64.5".parse().unwrap(), node: "node2".into(), handle: "c/eth0".into() };
@@ -183,7 +184,7 @@ fn the_way_to_a_pod_here_stays_though_the_plan_says_that_its_address_is_lent() {
         let mut way_after = |repair: &mut Repair| {
             // What the agent itself does is not heard of, so that nothing but the overlay is suspected.
             repair.suspicion = Suspicion { overlay: Some(Instant::now()), ..Suspicion::default() };
-            repair.mend(datapath, &overlay, services).unwrap();
+            repair.mend(datapath, &overlay, rules).unwrap();
             let routes = route::list(datapath.route_socket(), ROUTE_PROTOCOL).unwrap();
             routes.into_iter().find(|route| route.dst == dst).unwrap()
         };

@@ -8,11 +8,11 @@ use podnet_kernel::{
     cni_wire::{Failure, Request, host_ifname},
     link,
     netlink::RtSocket,
-    pod_interface::{GATEWAY_V4, GATEWAY_V6, PodInterface},
+    pod_interface::{GATEWAY_V4, GATEWAY_V6, PodInterface, loopback},
     sysctl,
 };
 use podnet_model::{
-    LinkName, Mac,
+    Family, LinkName, Mac,
     cni::{Range, Wishes},
     errors::chain,
 };
@@ -41,9 +41,12 @@ pub(super) fn prepare(
             Failure::new(Failure::INTERFACE, format!("no gateway {}: {}", range.gateway, chain(&error)))
         })?;
     }
-    settings.push(format!("net.ipv4.conf.{}.route_localnet", interface.host_ifname));
     for setting in settings {
         sysctl::set_here(&setting, "1").map_err(|error| Failure::new(Failure::INTERFACE, chain(&error)))?;
+    }
+    for (addr, _) in addrs {
+        loopback::answer(socket, &interface.host_ifname, Family::of(addr))
+            .map_err(|error| Failure::new(Failure::INTERFACE, chain(&error)))?;
     }
     Ok(())
 }

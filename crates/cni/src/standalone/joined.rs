@@ -8,14 +8,14 @@ use podnet_kernel::{
     link::{self, Link},
     netlink::RtSocket,
     netns::NetNs,
-    pod_interface::{self, PodInterface, PodInterfaceError},
+    pod_interface::{self, PodInterface, PodInterfaceError, loopback},
     route,
     segment::{Segment, SegmentInterface, bridge},
     sysctl,
 };
 use podnet_model::{
-    LinkName, Mac,
-    cni::{AskedRoute, Bridge, Macvlan, MacvlanKind, Mode, Range, Wishes},
+    Family, LinkName, Mac,
+    cni::{AskedRoute, Macvlan, MacvlanKind, Mode, Range, Wishes},
     errors::chain,
     limits::PodLimits,
 };
@@ -171,7 +171,13 @@ impl Joined {
             .collect();
         bridge::prepare(socket, &bridge.name, interface.mtu, &gateways, bridge.force_address)
             .map_err(|error| failed(&format!("prepare bridge {}", bridge.name), &error))?;
-        settings(bridge, &gateways, !asked.wishes.ports.is_empty())
+        forward(&gateways)?;
+        let families = asked.addrs.iter().map(|(addr, _)| Family::of(addr)).filter(|_| !asked.wishes.ports.is_empty());
+        for family in families {
+            loopback::answer(socket, &bridge.name, family)
+                .map_err(|error| Failure::new(Failure::INTERFACE, chain(&error)))?;
+        }
+        Ok(())
     }
 
     pub(super) fn create(&self, socket: &mut RtSocket) -> Result<Option<u32>, PodInterfaceError> {
@@ -250,14 +256,13 @@ fn of_node(name: &LinkName) -> Value {
     mac.map_or_else(|| json!({"name": name}), |mac| json!({"name": name, "mac": mac.to_string()}))
 }
 
-/// What the node needs to be the segment's gateway: forwarding and, for ports on its loopback, answers to that.
-fn settings(bridge: &Bridge, gateways: &[IpNet], has_ports: bool) -> Result<(), Failure> {
-    let forwarding = |gateway: &IpNet| match gateway {
+/// What the node needs to be the segment's gateway.
+fn forward(gateways: &[IpNet]) -> Result<(), Failure> {
+    let setting = |gateway: &IpNet| match gateway {
         IpNet::V4(_) => "net.ipv4.ip_forward".to_owned(),
         IpNet::V6(_) => "net.ipv6.conf.all.forwarding".to_owned(),
     };
-    let localnet = has_ports.then(|| format!("net/ipv4/conf/{}/route_localnet", bridge.name));
-    for setting in gateways.iter().map(forwarding).chain(localnet) {
+    for setting in gateways.iter().map(setting) {
         sysctl::set_here(&setting, "1").map_err(|error| Failure::new(Failure::INTERFACE, chain(&error)))?;
     }
     Ok(())

@@ -10,7 +10,7 @@ use std::{
     path::PathBuf,
 };
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use podnet_kernel::netns::NetNs;
 use podnet_model::{Mac, cni::PortMapping};
 use podnet_planner::ipam::Handle;
@@ -37,7 +37,7 @@ pub(super) struct Record {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) aliases: Vec<String>,
     /// Subnets whose way out is translated.
-    pub(super) masqueraded: Vec<Ipv4Net>,
+    pub(super) masqueraded: Vec<IpNet>,
     /// How it is on a shared segment; none where it has a routed link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) segment: Option<OnSegment>,

@@ -1,15 +1,15 @@
-//! The containers' rules: what they may send, ports of the machine, translation of their way out. A table of their own, made with the
-//! first container and gone with the last.
+//! The containers' rules: what they may send, ports of the machine, translation of their way out. A table of their own for each family of
+//! addresses, made with the first container that needs it and gone with the last.
 
 use std::collections::BTreeSet;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use podnet_kernel::{
     cni_wire::Failure,
     conntrack,
     nft::{NftError, NftSocket, Sender},
 };
-use podnet_model::Protocol;
+use podnet_model::{Dual, Family, Protocol};
 use podnet_planner::{
     attachments::{Attached, Attachments},
     ipam::Handle,
@@ -17,7 +17,7 @@ use podnet_planner::{
 };
 
 use super::{
-    MULTICAST, chain,
+    chain,
     interface::{DEVICE_PREFIX, device},
     joined::SegmentLink,
     records::{Record, Records},
@@ -29,6 +29,7 @@ const TABLE: &str = "podnet-cni";
 pub(super) fn add(records: &Records, handle: &Handle, record: &Record) -> Result<(), Failure> {
     let mut attachments = known(records, None);
     let Some(new) = attached(handle, record) else { return Ok(()) };
+    let tables = needed(&attachments);
     let udp = Attachments::udp_ports(&new);
     let edits = attachments
         .add(handle.clone(), new)
@@ -37,7 +38,7 @@ pub(super) fn add(records: &Records, handle: &Handle, record: &Record) -> Result
     let before = ranges(&all);
     all.push((handle.clone(), record.clone()));
     let after = ranges(&all);
-    let same = before == after;
+    let same = before == after && needed(&attachments) == tables;
     translate(&mut attachments, after);
     apply(&attachments, &edits, same).map_err(failed)?;
     if record.segment.is_some() {
@@ -56,13 +57,16 @@ pub(super) fn remove(records: &Records, handle: &Handle, is_bridged: bool) -> Re
     }
     let gone = gone.and_then(|record| attached(handle, &record));
     if !others.iter().any(|(handle, record)| attached(handle, record).is_some()) {
-        NftSocket::open().and_then(|mut socket| socket.delete_table(TABLE)).map_err(failed)?;
+        let mut socket = NftSocket::open().map_err(failed)?;
+        Family::ALL.into_iter().try_for_each(|family| socket.delete_table(family, TABLE)).map_err(failed)?;
     } else {
         let mut attachments = known(records, gone.is_none().then_some(handle));
         let after = ranges(&others);
         let same = ranges(&records.all()) == after;
+        let tables = needed(&attachments);
         translate(&mut attachments, after);
         let edits = attachments.remove(handle);
+        let same = same && needed(&attachments) == tables;
         apply(&attachments, &edits, same).map_err(failed)?;
     }
     forget(&gone.as_ref().map(Attachments::udp_ports).unwrap_or_default());
@@ -80,13 +84,25 @@ fn check_segments(records: &[(Handle, Record)]) -> Result<(), Failure> {
     NftSocket::open().and_then(|mut socket| socket.check_segments(TABLE, DEVICE_PREFIX, &senders)).map_err(failed)
 }
 
-/// Edits the table; where it is not as the edits expect, or other ranges have to be translated, all of it is put in place.
-fn apply(attachments: &Attachments, edits: &[Edit], same_ranges: bool) -> Result<(), NftError> {
+/// Edits the tables; where they are not as the edits expect, or another table is needed (`same` is false), or other ranges have to be
+/// translated, all of it is put in place.
+fn apply(attachments: &Attachments, edits: &Dual<Vec<Edit>>, same: bool) -> Result<(), NftError> {
     let mut socket = NftSocket::open()?;
-    if same_ranges && socket.apply(TABLE, edits).is_ok() {
+    if same && socket.apply_dual(TABLE, edits).is_ok() {
         return Ok(());
     }
-    socket.replace(TABLE, &attachments.desired())
+    for family in Family::ALL {
+        match attachments.is_needed(family) {
+            true => socket.replace(TABLE, &attachments.desired(family))?,
+            false => socket.delete_table(family, TABLE)?,
+        }
+    }
+    Ok(())
+}
+
+/// Which families have a table.
+fn needed(attachments: &Attachments) -> Dual<bool> {
+    Dual::from_fn(|family| attachments.is_needed(family))
 }
 
 fn known(records: &Records, but: Option<&Handle>) -> Attachments {
@@ -111,35 +127,31 @@ fn attached(handle: &Handle, record: &Record) -> Option<Attached> {
 }
 
 /// Ranges that the table is about: the subnets whose way out is translated, and those that are shared segments.
-fn ranges(records: &[(Handle, Record)]) -> (BTreeSet<Ipv4Net>, BTreeSet<Ipv4Net>) {
+fn ranges(records: &[(Handle, Record)]) -> (BTreeSet<IpNet>, BTreeSet<IpNet>) {
     let bridged = |record: &Record| match &record.segment {
         Some(segment) if matches!(segment.link, SegmentLink::Bridge { .. }) => segment.addrs.clone(),
         _ => Vec::new(),
     };
-    let v4 = |net: IpNet| match net {
-        IpNet::V4(net) => Some(net.trunc()),
-        IpNet::V6(_) => None,
-    };
     let ways_out = records.iter().flat_map(|(_, record)| &record.masqueraded).copied().collect();
-    let segments = records.iter().flat_map(|(_, record)| bridged(record)).filter_map(v4).collect();
+    let segments = records.iter().flat_map(|(_, record)| bridged(record)).map(|net| net.trunc()).collect();
     (outermost(&ways_out), outermost(&segments))
 }
 
 /// Those that lie in no other.
-fn outermost(all: &BTreeSet<Ipv4Net>) -> BTreeSet<Ipv4Net> {
-    let within = |net: &Ipv4Net| all.iter().any(|other| other != net && other.contains(net));
+fn outermost(all: &BTreeSet<IpNet>) -> BTreeSet<IpNet> {
+    let within = |net: &IpNet| all.iter().any(|other| other != net && other.contains(net));
     all.iter().filter(|net| !within(net)).copied().collect()
 }
 
-fn translate(attachments: &mut Attachments, (ways_out, segments): (BTreeSet<Ipv4Net>, BTreeSet<Ipv4Net>)) {
-    attachments.masquerade(ways_out, MULTICAST);
+fn translate(attachments: &mut Attachments, (ways_out, segments): (BTreeSet<IpNet>, BTreeSet<IpNet>)) {
+    attachments.masquerade(ways_out);
     attachments.on_segments(segments);
 }
 
-fn forget(ports: &BTreeSet<u16>) {
-    for port in ports {
+fn forget(ports: &BTreeSet<(Family, u16)>) {
+    for (family, port) in ports {
         // Where it fails, clients are led anew once they pause.
-        let _ = conntrack::forget(Protocol::Udp, *port);
+        let _ = conntrack::forget(*family, Protocol::Udp, *port);
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use podnet_model::{Protocol, cni::PortMapping};
+use podnet_model::{Family, Protocol, cni::PortMapping};
 use podnet_planner::{
     attachments::{Attached, Attachments},
     ipam::Handle,
@@ -68,7 +68,7 @@ impl Lab {
             };
             attachments.add(Handle::new(&number.to_string(), "eth0"), attached).unwrap();
         }
-        NftSocket::open_in(&netns).unwrap().replace("podnet-pods", &attachments.desired()).unwrap();
+        NftSocket::open_in(&netns).unwrap().replace("podnet-pods", &attachments.desired(Family::V4)).unwrap();
         let lab = Self { netns, pods, interfaces, fast_path: FastPath::load().unwrap() };
         for interface in &lab.interfaces {
             assert!(lab.attach(&lab.fast_path, interface), "it is there already");

@@ -84,17 +84,17 @@ fn a_transaction_that_fails_changes_nothing() {
     let rules = RuleSet {
         chains,
         verdict_maps: BTreeMap::from([("frontends".into(), Default::default())]),
-        ..RuleSet::default()
+        ..RuleSet::empty(Family::V4)
     };
     kernel.replace("podnet", &rules).unwrap();
     let point = |replaces| Edit::SetVerdict { map: "frontends".into(), key, chain: "svc-1".into(), replaces };
     kernel.fail_transaction(0);
-    assert!(kernel.edit("podnet", &[point(false)]).is_err());
-    assert!(kernel.edit("podnet", &[point(false), point(false)]).is_err(), "the element is there already");
-    assert_eq!(kernel.state().tables["podnet"], rules);
-    kernel.edit("podnet", &[point(false), point(true)]).unwrap();
-    assert!(kernel.edit("other", &[point(false)]).unwrap_err().is_missing());
-    kernel.delete_table("podnet").unwrap();
-    kernel.delete_table("podnet").unwrap();
+    assert!(kernel.edit(Family::V4, "podnet", &[point(false)]).is_err());
+    assert!(kernel.edit(Family::V4, "podnet", &[point(false), point(false)]).is_err(), "the element is there already");
+    assert_eq!(kernel.state().tables[&(Family::V4, "podnet".to_owned())], rules);
+    kernel.edit(Family::V4, "podnet", &[point(false), point(true)]).unwrap();
+    assert!(kernel.edit(Family::V4, "other", &[point(false)]).unwrap_err().is_missing());
+    kernel.delete_table(Family::V4, "podnet").unwrap();
+    kernel.delete_table(Family::V4, "podnet").unwrap();
     assert_eq!(kernel.state().tables.len(), 0);
 }

@@ -1,5 +1,7 @@
 use std::time::{Duration, Instant};
 
+use podnet_model::Family;
+
 use super::*;
 use crate::testing::TestNs;
 
@@ -118,8 +120,8 @@ fn fdb_entries_are_told() {
 #[test]
 fn a_transaction_of_others_is_told_with_its_author_and_ones_own_is_not() {
     let (namespace, mut own, mut monitor) = listening("monitor-rules");
-    own.rules.replace("mine", &podnet_planner::ruleset::RuleSet::default()).unwrap();
-    own.other.replace("other", &podnet_planner::ruleset::RuleSet::default()).unwrap();
+    own.rules.replace("mine", &podnet_planner::ruleset::RuleSet::empty(Family::V4)).unwrap();
+    own.other.replace("other", &podnet_planner::ruleset::RuleSet::empty(Family::V4)).unwrap();
     namespace.command("nft delete table ip mine");
     let told = until(&mut monitor, |notice| matches!(notice, Notice::Rules(_)));
     let Notice::Rules(transaction) = told else { unreachable!() };

@@ -49,8 +49,6 @@ pub(super) enum CtKey {
 pub(super) enum Comparison {
     Equal = 0,
     NotEqual = 1,
-    AtMost = 3,
-    AtLeast = 5,
 }
 
 /// How a packet is refused (`enum nft_reject_types`).

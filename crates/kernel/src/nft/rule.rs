@@ -42,7 +42,6 @@ fn condition(family: Family, condition: &Match) -> Vec<Expression<'_>> {
             ]
         }
         Match::Loopback(field) => loopback(family, *field),
-        Match::NeighbourDiscovery => neighbour_discovery(),
         Match::InSet { fields, set } => in_set(family, fields, set, false),
         Match::NotInSet { fields, set } => in_set(family, fields, set, true),
         Match::Mark { bits } => vec![
@@ -77,18 +76,6 @@ fn loopback<'a>(family: Family, field: Field) -> Vec<Expression<'a>> {
     }
     expressions.push(equal(&bytes));
     expressions
-}
-
-/// Neighbour solicitation and advertisement (RFC 4861, sections 4.3 and 4.4).
-fn neighbour_discovery<'a>() -> Vec<Expression<'a>> {
-    const ICMPV6: u8 = 58;
-    vec![
-        Expression::Meta { to: FIRST, key: MetaKey::L4Protocol },
-        equal(&[ICMPV6]),
-        Expression::Payload { to: FIRST, base: Base::Transport, offset: 0, length: 1 },
-        compare(Comparison::AtLeast, &[135]),
-        compare(Comparison::AtMost, &[136]),
-    ]
 }
 
 fn in_set<'a>(family: Family, fields: &[Field], set: &'a str, negated: bool) -> Vec<Expression<'a>> {

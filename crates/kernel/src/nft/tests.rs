@@ -8,20 +8,35 @@ mod tables;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use podnet_model::Protocol;
+use podnet_model::{Family, Protocol};
 use podnet_planner::ruleset::{
     Action, BackendAddress, BackendKey, Chain, ChainKind, Field, FrontendKey, Hook, HookPoint, Match, Rule, RuleName,
     RuleSet, Set,
 };
 
-pub(super) const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 pub(super) const MARK: u32 = 0x4000;
 
+/// The Service's address.
+pub(super) fn vip(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::new(10, 96, 0, 10).into(),
+        Family::V6 => Ipv6Addr::new(0xfd96, 0, 0, 0, 0, 0, 0, 10).into(),
+    }
+}
+
+/// The address of the pod with that number.
+pub(super) fn pod_addr(family: Family, number: u8) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::new(10, 0, 0, number).into(),
+        Family::V6 => Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, number.into()).into(),
+    }
+}
+
 pub(super) fn frontend(port: u16) -> FrontendKey {
-    FrontendKey { addr: VIP, protocol: Protocol::Tcp, port }
+    FrontendKey { addr: vip(Family::V4), protocol: Protocol::Tcp, port }
 }
 
 pub(super) fn slot(frontend: FrontendKey, slot: u32) -> BackendKey {
@@ -42,8 +57,13 @@ pub(super) fn service_chain(slots: u32) -> (RuleName, Chain) {
     (format!("svc-{slots}").into(), Chain { hook: None, rules: vec![rule(Vec::new(), dnat, "to a backend")] })
 }
 
-/// A table of every kind of thing: what a node's looks like, with one Service at port 80 and one without backends at port 81.
 pub(super) fn rules(backends: &[BackendAddress]) -> RuleSet {
+    rules_of(Family::V4, backends)
+}
+
+/// A table of every kind of thing: what a node's looks like, with one Service at port 80 and one without backends at port 81.
+pub(super) fn rules_of(family: Family, backends: &[BackendAddress]) -> RuleSet {
+    let frontend = |port| FrontendKey { addr: vip(family), ..frontend(port) };
     let to_service = |comment| vec![rule(Vec::new(), Action::Lookup("frontends".into()), comment)];
     let refuse =
         vec![rule(vec![Match::ConnectionNew], Action::Lookup("no-endpoints".into()), "Services without endpoints")];
@@ -64,12 +84,13 @@ pub(super) fn rules(backends: &[BackendAddress]) -> RuleSet {
     let frontends = BTreeMap::from([(frontend(80), target)]);
     let refused = BTreeMap::from([(frontend(81), RuleName::from("reject"))]);
     RuleSet {
+        family,
         chains,
         verdict_maps: [("frontends".into(), frontends), ("no-endpoints".into(), refused)]
             .map(|(name, elements)| (name, podnet_planner::ruleset::VerdictMap { elements }))
             .into(),
         backend_maps: [("backends".into(), podnet_planner::ruleset::BackendMap { elements: slots.collect() })].into(),
-        sets: sets(),
+        sets: sets(family),
     }
 }
 
@@ -95,11 +116,16 @@ fn masquerading() -> Vec<Rule> {
     ]
 }
 
-fn sets() -> BTreeMap<RuleName, Set> {
-    let ranges = ["10.233.0.0/18", "10.233.64.0/18", "224.0.0.0/3"].map(|range| range.parse().unwrap());
+fn sets(family: Family) -> BTreeMap<RuleName, Set> {
+    let (ranges, node) = match family {
+        Family::V4 => (["10.233.0.0/18", "10.233.64.0/18", "224.0.0.0/3"], "192.0.2.77"),
+        Family::V6 => (["fd02::/64", "fd02:0:0:1::/64", "fe00::/7"], "2001:db8::77"),
+    };
+    let ranges = ranges.map(|range| range.parse().unwrap());
+    let pair = (pod_addr(family, 1), pod_addr(family, 1));
     BTreeMap::from([
-        ("local-pairs".into(), Set::Pairs(BTreeSet::from([(Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 1))]))),
-        ("node-addresses".into(), Set::Addresses(BTreeSet::from([Ipv4Addr::new(192, 0, 2, 77)]))),
+        ("local-pairs".into(), Set::Pairs(BTreeSet::from([pair]))),
+        ("node-addresses".into(), Set::Addresses(BTreeSet::from([node.parse().unwrap()]))),
         ("pod-ranges".into(), Set::Ranges(BTreeSet::from(ranges))),
     ])
 }

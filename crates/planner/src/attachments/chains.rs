@@ -13,7 +13,6 @@ use crate::ruleset::{
 };
 
 pub(super) const SENDERS: &str = "senders";
-pub(super) const NEIGHBOURS: &str = "neighbours";
 pub(super) const HOST_PORTS: &str = "host-ports";
 pub(super) const PORT_PAIRS: &str = "port-pairs";
 const ANSWERS: &str = "ports-answered";
@@ -27,23 +26,16 @@ const BEFORE_POOLS: i32 = 99;
 
 pub(super) fn constant(family: Family, prefix: &'static str) -> RuleSet {
     let base = |kind, point, priority, rules| Chain { hook: Some(Hook { kind, point, priority }), rules };
-    let senders = match family {
-        Family::V4 => senders_v4(prefix),
-        Family::V6 => senders_v6(prefix),
-    };
     let chains: [(&str, Chain); 4] = [
-        ("senders-checked", base(ChainKind::Filter, HookPoint::Prerouting, RAW, senders)),
+        ("senders-checked", base(ChainKind::Filter, HookPoint::Prerouting, RAW, senders(family, prefix))),
         ("ports-from-outside", base(ChainKind::Nat, HookPoint::Prerouting, AFTER_SERVICES, ports())),
         ("ports-from-here", base(ChainKind::Nat, HookPoint::Output, AFTER_SERVICES, ports())),
         (ANSWERS, base(ChainKind::Nat, HookPoint::Postrouting, BEFORE_POOLS, answers())),
     ];
-    let mut sets = BTreeMap::from([
+    let sets = BTreeMap::from([
         (RuleName::from(SENDERS), Set::Senders(BTreeSet::new())),
         (PORT_PAIRS.into(), Set::Pairs(BTreeSet::new())),
     ]);
-    if family == Family::V6 {
-        sets.insert(NEIGHBOURS.into(), Set::Senders(BTreeSet::new()));
-    }
     RuleSet {
         chains: chains.into_iter().map(|(name, chain)| (RuleName::from(name), chain)).collect(),
         backend_maps: BTreeMap::from([(HOST_PORTS.into(), BackendMap::default())]),
@@ -106,46 +98,28 @@ const fn multicast(family: Family) -> IpNet {
 /// what comes by other devices leaves at the first rule.
 ///
 /// Where a port of the node's loopback leads to an attachment, its device takes packets for loopback addresses (`route_localnet`): only
-/// answers, which are translated back after this hook, may be such.
-fn senders_v4(prefix: &'static str) -> Vec<Rule> {
-    vec![
-        not_from_pods(prefix),
-        Rule {
-            matches: vec![Match::Loopback(Field::DestinationAddress)],
-            action: Action::Drop,
-            comment: "a pod sends to the node's loopback",
-        },
-        Rule {
-            matches: vec![Match::NotInSet { fields: SENDER.into(), set: SENDERS.into() }],
-            action: Action::Drop,
-            comment: "a pod sends with an address that is not its own",
-        },
-    ]
-}
-
-/// As for IPv4. The kernel itself drops what comes from elsewhere for ::1. With the link-local address that the kernel makes of its
-/// Ethernet address an attachment may ask for neighbours and answer, and nothing else: so no router advertisement and no redirection,
-/// which count from link-local addresses only (RFC 4861, sections 6.1.2 and 8.1), comes from it. It could fill the node's table of
-/// neighbours if it might ask with any link-local address.
-fn senders_v6(prefix: &'static str) -> Vec<Rule> {
-    let in_set = |set: &str| Match::InSet { fields: SENDER.into(), set: set.into() };
-    vec![
-        not_from_pods(prefix),
-        Rule { matches: vec![in_set(SENDERS)], action: Action::Accept, comment: "a pod sends with its own address" },
-        Rule {
-            matches: vec![Match::NeighbourDiscovery, in_set(NEIGHBOURS)],
-            action: Action::Accept,
-            comment: "a pod asks for its neighbour or answers it",
-        },
-        Rule { matches: Vec::new(), action: Action::Drop, comment: "a pod sends with an address that is not its own" },
-    ]
-}
-
-const SENDER: [Field; 3] = [Field::InputDevice, Field::SourceMac, Field::SourceAddress];
-
-fn not_from_pods(prefix: &'static str) -> Rule {
-    let matches = vec![Match::OtherInputDevice { prefix }];
-    Rule { matches, action: Action::Accept, comment: "not from a pod" }
+/// answers, which are translated back after this hook, may be such. Of IPv6 the kernel itself takes none from a device.
+///
+/// Pods have no link-local addresses and need none, as both ends know their neighbour for good. So router advertisements and
+/// redirections, which count from link-local addresses only (RFC 4861, sections 6.1.2 and 8.1), do not pass either.
+fn senders(family: Family, prefix: &'static str) -> Vec<Rule> {
+    let others =
+        Rule { matches: vec![Match::OtherInputDevice { prefix }], action: Action::Accept, comment: "not from a pod" };
+    let to_loopback = Rule {
+        matches: vec![Match::Loopback(Field::DestinationAddress)],
+        action: Action::Drop,
+        comment: "a pod sends to the node's loopback",
+    };
+    let sender = vec![Field::InputDevice, Field::SourceMac, Field::SourceAddress];
+    let not_its_own = Rule {
+        matches: vec![Match::NotInSet { fields: sender, set: SENDERS.into() }],
+        action: Action::Drop,
+        comment: "a pod sends with an address that is not its own",
+    };
+    match family {
+        Family::V4 => vec![others, to_loopback, not_its_own],
+        Family::V6 => vec![others, not_its_own],
+    }
 }
 
 fn ports() -> Vec<Rule> {

@@ -1,3 +1,5 @@
+use std::net::Ipv6Addr;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -139,11 +141,10 @@ fn mappings_of_a_family_that_the_pod_has_no_address_of_have_no_effect_and_take_n
 }
 
 #[test]
-fn a_pod_sends_with_its_addresses_and_asks_for_neighbours_with_the_link_local_one_of_its_ethernet_address() {
+fn a_pod_sends_with_all_its_addresses_and_needs_the_tables_of_their_families() {
     let mut attachments = Attachments::default();
     assert_eq!(Family::ALL.map(|family| attachments.is_needed(family)), [true, false]);
     let mut both = attached(7, &[]);
-    both.mac = Mac([0x0a, 0x58, 10, 0, 0, 7]);
     both.addrs.push("fd00::77".parse().unwrap());
     attachments.add(handle(7), both.clone()).unwrap();
     assert_eq!(Family::ALL.map(|family| attachments.is_needed(family)), [true, true]);
@@ -151,7 +152,6 @@ fn a_pod_sends_with_its_addresses_and_asks_for_neighbours_with_the_link_local_on
     let [v4, v6] = Family::ALL.map(|family| attachments.desired(family));
     assert_eq!(v4.sets[chains::SENDERS], Set::Senders([sender("10.0.0.7")].into()));
     assert_eq!(v6.sets[chains::SENDERS], Set::Senders([sender("fd00::7"), sender("fd00::77")].into()));
-    assert_eq!(v6.sets[chains::NEIGHBOURS], Set::Senders([sender("fe80::858:aff:fe00:7")].into()));
     let mut one = both;
     one.addrs.retain(IpAddr::is_ipv4);
     attachments.add(handle(7), one).unwrap();

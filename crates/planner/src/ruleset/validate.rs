@@ -73,12 +73,12 @@ pub enum InvalidRuleSet {
         /// The narrower range.
         inner: IpNet,
     },
-    /// An element or a rule that is of the other family than the table.
+    /// An element that is of the other family than the table.
     #[error("{name} has {element}, and its table is of {family}")]
     Family {
-        /// The map, set or chain.
+        /// The map or set.
         name: RuleName,
-        /// The address or what else is of the other family.
+        /// The address or range of the other family.
         element: String,
         /// The table's.
         family: Family,
@@ -166,9 +166,6 @@ impl RuleSet {
     }
 
     fn check_match(&self, by: &RuleName, condition: &Match) -> Result<(), InvalidRuleSet> {
-        if matches!(condition, Match::NeighbourDiscovery) {
-            return all_of(self.family, by, [(Family::V6, "a rule on neighbour discovery")]);
-        }
         let (Match::InSet { fields, set: name } | Match::NotInSet { fields, set: name }) = condition else {
             return Ok(());
         };

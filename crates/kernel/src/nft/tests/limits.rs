@@ -1,17 +1,20 @@
 //! Limits of pods' packets and connections, with real traffic.
 
 use std::{
-    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::{Duration, Instant},
 };
 
 use podnet_model::{
-    LinkName,
+    Family, LinkName,
     limits::{Limits, PacketRate, PodLimits},
 };
-use podnet_planner::{limits::rules, ruleset::diff};
+use podnet_planner::{
+    limits::rules,
+    ruleset::{diff, unspecified},
+};
 
-use super::super::*;
+use super::{super::*, pod_addr};
 use crate::{
     netlink::RtSocket,
     pod_interface::PodInterface,
@@ -20,9 +23,15 @@ use crate::{
 };
 
 const TABLE: &str = "podnet-limits";
-const LIMITED: Ipv4Addr = Ipv4Addr::new(10, 233, 64, 1);
 const BURST: u32 = 50;
-const OTHER: Ipv4Addr = Ipv4Addr::new(10, 233, 64, 2);
+
+fn limited(family: Family) -> IpAddr {
+    pod_addr(family, 1)
+}
+
+fn other(family: Family) -> IpAddr {
+    pod_addr(family, 2)
+}
 
 /// A node with a limited pod and another one.
 struct Lab {
@@ -34,16 +43,19 @@ struct Lab {
 
 fn lab(tag: &str) -> Lab {
     let node = TestNs::new(&format!("{tag}-node"));
-    sysctl::set(&node, "net.ipv4.ip_forward", "1").unwrap();
+    for setting in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
+        sysctl::set(&node, setting, "1").unwrap();
+    }
     node.command("ip addr add 192.0.2.1/32 dev lo");
+    node.command("ip addr add 2001:db8::1/128 dev lo");
     let mut route = RtSocket::open_in(&node).unwrap();
-    let pods = [(1, LIMITED), (2, OTHER)].map(|(number, addr)| {
+    let pods = [1, 2].map(|number| {
         let namespace = TestNs::new(&format!("{tag}-pod{number}"));
         let interface = PodInterface {
             netns: NetNs::clone(&namespace),
             container_ifname: "eth0".into(),
             host_ifname: LinkName::from(format!("pod{number}")),
-            addr: vec![addr.into()],
+            addr: Family::ALL.map(|family| pod_addr(family, number)).into(),
             routes: Vec::new(),
             mtu: 1450,
             pod_mac: mac(1, number),
@@ -70,10 +82,10 @@ fn egress(limits: Limits) -> PodLimits {
 }
 
 /// How many of ten packets a millisecond arrive within a second.
-fn arriving(from: &NetNs, to: &NetNs, addr: Ipv4Addr) -> usize {
+fn arriving(from: &NetNs, to: &NetNs, addr: IpAddr) -> usize {
     let receiver = to.run(|| UdpSocket::bind((addr, 9))).unwrap().unwrap();
     receiver.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-    let sender = from.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
+    let sender = from.run(|| UdpSocket::bind((unspecified(Family::of(&addr)), 0))).unwrap().unwrap();
     let receiving = std::thread::spawn(move || (0..).take_while(|_| receiver.recv(&mut [0; 8]).is_ok()).count());
     let end = Instant::now() + Duration::from_secs(1);
     while Instant::now() < end {
@@ -88,39 +100,50 @@ fn arriving(from: &NetNs, to: &NetNs, addr: Ipv4Addr) -> usize {
 #[test]
 fn packets_beyond_the_rate_are_lost_in_the_limited_direction_alone() {
     let mut lab = lab("nft-packets");
-    for (limits, from, to, addr, back) in [
-        (ingress(limits(Some(200), None)), &lab.other, &lab.limited, LIMITED, OTHER),
-        (egress(limits(Some(200), None)), &lab.limited, &lab.other, OTHER, LIMITED),
-        (ingress(limits(Some(200), None)), &lab.node, &lab.limited, LIMITED, Ipv4Addr::new(192, 0, 2, 1)),
+    let node = "192.0.2.1".parse().unwrap();
+    let [v4, v6] = Family::ALL;
+    let few = || limits(Some(200), None);
+    for (limits, from, to, family, back) in [
+        (ingress(few()), &lab.other, &lab.limited, v4, other(v4)),
+        (egress(few()), &lab.limited, &lab.other, v4, limited(v4)),
+        (ingress(few()), &lab.node, &lab.limited, v4, node),
+        (ingress(few()), &lab.other, &lab.limited, v6, other(v6)),
     ] {
-        lab.socket.replace(TABLE, &rules::rules([(LIMITED, &limits)]).unwrap()).unwrap();
+        let addr = if std::ptr::eq(to, &raw const lab.limited) { limited(family) } else { other(family) };
+        lab.socket.replace(TABLE, &rules::rules(family, [(limited(family), &limits)]).unwrap()).unwrap();
         let arrived = arriving(from, to, addr);
         // The burst makes up for a sender that is not served in time, which may also take a little more than its second.
         assert!((190..=300).contains(&arrived), "{arrived} packets of {limits:?}");
         let free = arriving(to, from, back);
         assert!(free > 500, "{free} packets in the other direction of {limits:?}");
     }
-    lab.socket.delete_table(TABLE).unwrap();
-    assert!(arriving(&lab.other, &lab.limited, LIMITED) > 500);
+    for family in Family::ALL {
+        lab.socket.delete_table(family, TABLE).unwrap();
+    }
+    assert!(arriving(&lab.other, &lab.limited, limited(v6)) > 500);
 }
 
 /// Connects with little patience: a refusal comes at once.
-fn connect(from: &NetNs, to: Ipv4Addr) -> std::io::Result<TcpStream> {
-    let to = SocketAddrV4::new(to, 80);
-    from.run(|| TcpStream::connect_timeout(&to.into(), Duration::from_secs(2))).unwrap()
+fn connect(from: &NetNs, to: IpAddr) -> std::io::Result<TcpStream> {
+    let to = SocketAddr::new(to, 80);
+    from.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(2))).unwrap()
 }
 
 #[test]
 fn connections_beyond_the_limit_are_refused_until_one_ends() {
     let mut lab = lab("nft-connections");
-    let servers = [(&lab.limited, LIMITED), (&lab.other, OTHER)];
-    let _servers = servers.map(|(pod, addr)| pod.run(|| TcpListener::bind((addr, 80))).unwrap().unwrap());
-    for (limits, from, to) in [
-        (ingress(limits(None, Some(3))), &lab.other, LIMITED),
-        (egress(limits(None, Some(3))), &lab.limited, OTHER),
-        (ingress(limits(None, Some(3))), &lab.node, LIMITED),
-    ] {
-        lab.socket.replace(TABLE, &rules::rules([(LIMITED, &limits)]).unwrap()).unwrap();
+    let servers = [&lab.limited, &lab.other];
+    let _servers = servers.map(|pod| pod.run(|| TcpListener::bind("[::]:80")).unwrap().unwrap());
+    let few = || limits(None, Some(3));
+    let each = Family::ALL.into_iter().flat_map(|family| {
+        [
+            (family, ingress(few()), &lab.other, limited(family)),
+            (family, egress(few()), &lab.limited, other(family)),
+            (family, ingress(few()), &lab.node, limited(family)),
+        ]
+    });
+    for (family, limits, from, to) in each {
+        lab.socket.replace(TABLE, &rules::rules(family, [(limited(family), &limits)]).unwrap()).unwrap();
         let mut open: Vec<TcpStream> = (0..3).map(|_| connect(from, to).unwrap()).collect();
         let refused = connect(from, to).unwrap_err();
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{limits:?}");
@@ -145,34 +168,42 @@ fn connections_beyond_the_limit_are_refused_until_one_ends() {
 fn limits_are_listed_in_words_and_changed_without_touching_those_of_others() {
     let mut lab = lab("nft-limits");
     let (one, other) = (ingress(limits(Some(200), Some(3))), egress(limits(Some(50), None)));
-    let before = rules::rules([(LIMITED, &one), (OTHER, &other)]).unwrap();
+    let [v4, v6] = Family::ALL;
+    let of = |family, limits: [&PodLimits; 2]| {
+        rules::rules(family, [(limited(family), limits[0]), (pod_addr(family, 2), limits[1])]).unwrap()
+    };
+    let before = of(v4, [&one, &other]);
     lab.socket.replace(TABLE, &before).unwrap();
+    lab.socket.replace(TABLE, &of(v6, [&one, &other])).unwrap();
     let listing = lab.node.command("nft list ruleset");
     for line in [
-        "elements = { 10.233.64.1 limit rate over 200/second",
-        "elements = { 10.233.64.1 ct count over 3 }",
-        "elements = { 10.233.64.2 limit rate over 50/second",
+        "elements = { 10.0.0.1 limit rate over 200/second",
+        "elements = { 10.0.0.1 ct count over 3 }",
+        "elements = { 10.0.0.2 limit rate over 50/second",
+        "elements = { fd00::1 limit rate over 200/second",
+        "elements = { fd00::1 ct count over 3 }",
+        "ip6 saddr @packets-from drop comment \"more packets than the pod may have\"",
         "ip saddr @packets-from drop comment \"more packets than the pod may have\"",
         "ct state new ip daddr @connections-to jump refuse comment \"more connections than the pod may have\"",
     ] {
         assert!(listing.contains(line), "{line} is not in\n{listing}");
     }
     let state = |rules: &RuleSet| rules::state(rules).unwrap().to_string();
-    assert_eq!(lab.socket.element_count(TABLE, &state(&before)).unwrap(), 0);
+    assert_eq!(lab.socket.element_count(v4, TABLE, &state(&before)).unwrap(), 0);
 
     // The connection is counted on while another pod's limit, and then its own pod's other limit, changes.
-    let _server = lab.limited.run(|| TcpListener::bind((LIMITED, 80))).unwrap().unwrap();
-    let _open: Vec<TcpStream> = (0..3).map(|_| connect(&lab.other, LIMITED).unwrap()).collect();
+    let _server = lab.limited.run(|| TcpListener::bind((limited(v4), 80))).unwrap().unwrap();
+    let _open: Vec<TcpStream> = (0..3).map(|_| connect(&lab.other, limited(v4)).unwrap()).collect();
     let changed = (ingress(limits(Some(300), Some(3))), egress(limits(Some(60), Some(9))));
-    let after = rules::rules([(LIMITED, &changed.0), (OTHER, &changed.1)]).unwrap();
-    lab.socket.apply(TABLE, &diff(&before, &after)).unwrap();
-    assert!(connect(&lab.other, LIMITED).is_err());
-    assert!(lab.socket.element_count(TABLE, &state(&before)).unwrap_err().is_missing());
-    assert_eq!(lab.socket.element_count(TABLE, &state(&after)).unwrap(), 0);
-    assert_eq!(lab.socket.element_count(TABLE, "packets-to").unwrap(), 1);
+    let after = of(v4, [&changed.0, &changed.1]);
+    lab.socket.apply(v4, TABLE, &diff(&before, &after)).unwrap();
+    assert!(connect(&lab.other, limited(v4)).is_err());
+    assert!(lab.socket.element_count(v4, TABLE, &state(&before)).unwrap_err().is_missing());
+    assert_eq!(lab.socket.element_count(v4, TABLE, &state(&after)).unwrap(), 0);
+    assert_eq!(lab.socket.element_count(v4, TABLE, "packets-to").unwrap(), 1);
     // Raised, it lets more in.
-    let raised = rules::rules([(LIMITED, &ingress(limits(None, Some(5))))]).unwrap();
-    lab.socket.apply(TABLE, &diff(&after, &raised)).unwrap();
-    connect(&lab.other, LIMITED).unwrap();
-    assert_eq!(lab.socket.element_count(TABLE, "packets-to").unwrap(), 0);
+    let raised = rules::rules(v4, [(limited(v4), &ingress(limits(None, Some(5))))]).unwrap();
+    lab.socket.apply(v4, TABLE, &diff(&after, &raised)).unwrap();
+    connect(&lab.other, limited(v4)).unwrap();
+    assert_eq!(lab.socket.element_count(v4, TABLE, "packets-to").unwrap(), 0);
 }

@@ -143,8 +143,6 @@ impl Traveller {
                 Match::Mark { bits } => self.mark & bits == *bits,
                 Match::OtherInputDevice { .. } => !self.from_pod,
                 Match::Loopback(field) => self.addresses(std::slice::from_ref(field)).iter().any(IpAddr::is_loopback),
-                // The protocols of a packet that is walked have ports.
-                Match::NeighbourDiscovery => false,
                 Match::InSet { fields, .. } if is_of_device(fields) => true,
                 Match::NotInSet { fields, .. } if is_of_device(fields) => false,
                 Match::NotInSet { fields, set } => !contains(rules.sets.get(set), &self.addresses(fields)),
