@@ -3,6 +3,7 @@
 //! - [`network`]: the cluster's changes become this node's links, routes and rules
 //! - [`repair`]: what others damage is heard of and mended
 //! - [`attach`]: CNI requests become pod interfaces; [`socket`] takes them in
+//! - [`fastpath`]: what may pass by the stack
 //! - [`addresses`]: which address a sandbox gets, kept in the [`journal`], published to the API
 //! - [`housekeeping`]: tombstones, publications, empty blocks
 //! - [`ways`]: what this node tells the others about the way to it
@@ -15,6 +16,7 @@ pub mod addresses;
 pub mod attach;
 pub mod conflist;
 pub mod dns;
+pub mod fastpath;
 mod fault;
 pub mod health;
 pub mod housekeeping;
@@ -83,6 +85,8 @@ pub struct AgentConfig {
     pub service_cidr: Option<Ipv4Net>,
     /// Where plugins that are made for flannel look for this node's part of the range.
     pub subnet_file: PathBuf,
+    /// Packets between pods may pass by the stack.
+    pub fast_path: bool,
     /// Where health, metrics and configuration are served.
     pub health_address: SocketAddr,
 }
@@ -209,6 +213,10 @@ async fn serve(
     health: &Health,
 ) -> Result<(), AgentError> {
     network.in_force().await?;
+    health.add_metrics({
+        let pods = network.pods();
+        move || pods.fast_path().metrics()
+    });
     let (attached, to_publish) = mpsc::channel(ATTACHED_BACKLOG);
     let attachments = Arc::new(Attachments::new(
         addresses.clone(),

@@ -33,6 +33,7 @@ use crate::{
     AgentConfig,
     addresses::Addresses,
     attach::rules::PodRules,
+    fastpath::FastPath,
     repair::{Counts, PodEnds, Repair},
     underlay::{Finder, Underlay},
     view::View,
@@ -115,7 +116,7 @@ impl Network {
         };
         let mut overlay = Overlay::new(overlay);
         overlay.set_keys(ways.keys());
-        let pods = Arc::new(PodEnds::new(PodRules::open()?, overlay.pod_mtu()));
+        let pods = Arc::new(PodEnds::new(PodRules::open()?, FastPath::open(config.fast_path), overlay.pod_mtu()));
         let (publish, published) = watch::channel(underlay.published);
         let (repair, notices) =
             Repair::start(&mut datapath, &underlay, pods.clone(), counts.clone()).map_err(NftError::from)?;

@@ -246,6 +246,9 @@ pub(crate) struct AgentOptions {
     /// Where plugins that are made for flannel look for this node's part of the range
     #[arg(long, default_value = "/run/flannel/subnet.env")]
     pub(crate) subnet_file: PathBuf,
+    /// Every packet between pods passes the node's network stack, and none is led past it by eBPF
+    #[arg(long, env = "PODNET_NO_FAST_PATH")]
+    pub(crate) no_fast_path: bool,
     /// Health, metrics and configuration over HTTP
     #[arg(long, default_value = "127.0.0.1:9099")]
     pub(crate) health_address: SocketAddr,

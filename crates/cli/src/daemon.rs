@@ -88,6 +88,7 @@ pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
         without_lost_nodes: options.drop_lost_nodes,
         service_cidr: options.service_cidr,
         subnet_file: options.subnet_file,
+        fast_path: !options.no_fast_path,
         health_address: options.health_address,
     };
     run(async { Box::pin(podnet_agent::run(config, stopped()?)).await.doing(|| "the agent ended".into()) })

@@ -81,16 +81,31 @@ impl FastPath {
     /// What the kernel refused.
     pub fn attach(&self, device: &LinkName, behind: Behind) -> Result<bool, FastPathError> {
         let Some(place) = Place::find(device) else { return Ok(false) };
+        self.parts(behind)
+            .into_iter()
+            .try_fold(false, |anew, (hook, program)| Ok(place.put(hook, program.as_fd())? | anew))
+            .map_err(|source| FastPathError::Attach { device: device.clone(), source })
+    }
+
+    /// Whether these very programs are at a device of the calling thread's namespace, and not those of another process.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn is_at(&self, device: &LinkName, behind: Behind) -> Result<bool, FastPathError> {
+        let Some(place) = Place::find(device) else { return Ok(false) };
+        self.parts(behind)
+            .into_iter()
+            .try_fold(true, |all, (hook, program)| Ok(place.has(hook, program.as_fd())? && all))
+            .map_err(|source| FastPathError::Look { device: device.clone(), source })
+    }
+
+    /// What proves flows comes first and what uses the proofs last.
+    const fn parts(&self, behind: Behind) -> [(Hook, &ProgramFd); 2] {
         let leave = match behind {
             Behind::Pod => &self.to_pod,
             Behind::Nodes => &self.to_node,
         };
-        // What proves flows comes first and what uses the proofs last.
-        let parts = [(Hook::Egress, leave), (Hook::Ingress, &self.enter)];
-        parts
-            .into_iter()
-            .try_fold(false, |anew, (hook, program)| Ok(place.put(hook, program.as_fd())? | anew))
-            .map_err(|source| FastPathError::Attach { device: device.clone(), source })
+        [(Hook::Egress, leave), (Hook::Ingress, &self.enter)]
     }
 
     /// Ends all proofs: the next packet of every flow passes the stack. To be called whenever the stack would treat a connection in
@@ -126,7 +141,7 @@ pub fn detach(device: &LinkName) -> Result<bool, FastPathError> {
         .map_err(|source| FastPathError::Detach { device: device.clone(), source })
 }
 
-/// Whether the programs are at a device of the calling thread's namespace, whoever put them there.
+/// Whether there are such programs at a device of the calling thread's namespace, whoever put them there.
 ///
 /// # Errors
 /// What the kernel refused.
@@ -134,7 +149,7 @@ pub fn is_attached(device: &LinkName) -> Result<bool, FastPathError> {
     let Some(place) = Place::find(device) else { return Ok(false) };
     [Hook::Ingress, Hook::Egress]
         .into_iter()
-        .try_fold(true, |all, hook| Ok(place.has(hook)? && all))
+        .try_fold(false, |any, hook| Ok(place.has_any(hook)? || any))
         .map_err(|source| FastPathError::Look { device: device.clone(), source })
 }
 

@@ -4,6 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use podnet_kernel::{
     cni_wire::{Failure, Request, host_ifname},
+    fastpath::Behind,
     netlink::{NetlinkError, RtSocket},
     nft::NftError,
     tc,
@@ -67,6 +68,13 @@ pub(super) struct NewLimits {
     counted: bool,
     /// What is to be remembered: a value of the capability.
     pub(super) kept: Value,
+}
+
+impl NewLimits {
+    /// Nothing is limited.
+    pub(super) fn are_none(&self) -> bool {
+        !self.counted && shapes_nothing(&self.shaping)
+    }
 }
 
 impl Attachments {
@@ -154,7 +162,8 @@ impl Attachments {
         let observed = self.looking(&"all pods".into(), |socket| tc::observe(socket, &hosts))?;
         for (host, holder) in &holders {
             let (Some(found), Some(wanted)) = (observed.links.get(host), self.wanted(holder)) else { continue };
-            if !steps(&wanted, found).is_empty()
+            let differs = self.pods.fast_path().differs(host, Behind::Pod, self.may_pass(holder, &wanted));
+            if (differs || !steps(&wanted, found).is_empty())
                 && let Err(error) = self.reshape(holder)
             {
                 warn!(pod = %holder.pod, error = %chain(&error), "limits not mended; it is tried again");
@@ -185,6 +194,10 @@ impl Attachments {
             return Ok(());
         };
         let Some(wanted) = self.wanted(&holder) else { return Ok(()) };
+        let may_pass = self.may_pass(&holder, &wanted);
+        if !may_pass {
+            self.pods.fast_path().follow(&host, Behind::Pod, false);
+        }
         let done = self.looking(&host, |socket| {
             let Some(found) = tc::find(socket, &host)? else { return Ok(Vec::new()) };
             let steps = steps(&wanted, &found);
@@ -192,6 +205,9 @@ impl Attachments {
         })?;
         if !done.is_empty() {
             info!(pod = %holder.pod, interface = %host, ?done, "limits of a pod's traffic changed");
+        }
+        if may_pass {
+            self.pods.fast_path().follow(&host, Behind::Pod, true);
         }
         Ok(())
     }
@@ -209,6 +225,14 @@ impl Attachments {
         Some(shaping(&effective(&annotated, &given), self.pods.wanted_mtu()))
     }
 
+    /// Whether an attachment's packets may pass by the stack, which is where they are held back and counted.
+    fn may_pass(&self, holder: &Holder, shaping: &Shaping) -> bool {
+        let annotated = Some(&holder.pod).filter(|pod| !pod.namespace.as_str().is_empty());
+        let annotated = annotated.and_then(|pod| self.annotated(pod, &holder.uid)).and_then(Result::ok);
+        let counted = annotated.is_some_and(|limits| counts(&limits.ingress) || counts(&limits.egress));
+        !counted && shapes_nothing(shaping)
+    }
+
     /// The pod's own limits, or what is wrong with them; none where the pod is not known.
     fn annotated(&self, pod: &PodKey, uid: &str) -> Option<Result<PodLimits, String>> {
         let uid = Some(uid).filter(|uid| !uid.is_empty());
@@ -223,6 +247,10 @@ impl Attachments {
     ) -> Result<T, LimitError> {
         self.lending(|error| error, work).map_err(|source| LimitError::Kernel { interface: interface.clone(), source })
     }
+}
+
+fn shapes_nothing(shaping: &Shaping) -> bool {
+    steps(shaping, &Found::default()).is_empty()
 }
 
 fn named(holder: Holder) -> Option<(LinkName, Holder)> {

@@ -40,6 +40,8 @@ impl Attachments {
                 warn!(%addr, error = &error as &dyn std::error::Error, "the route is removed with the interface only");
             }
         }
+        // What is established goes the closed way until then.
+        self.pods.fast_path().relearn();
         if !addrs.is_empty() {
             fault::point("del-cut-off");
             if let Ok(tombstone) = self.leave_tombstone(&attachment) {

@@ -12,6 +12,7 @@ use podnet_kernel::{
     carrier::{CarrierError, RunningCarrier},
     datapath::{Datapath, KernelDatapath},
     executor::StepFailed,
+    fastpath::Behind,
     netlink::NetlinkError,
     netns::NetNs,
     nft::NftError,
@@ -143,12 +144,16 @@ impl Worker {
     /// Does the work, and what else is due. An obstacle in one part does not keep the others from being done; the first one is told.
     /// The node's place comes first: the plan depends on it.
     fn work_off(&mut self, work: &mut Work, afresh: bool) -> Result<(), ApplyError> {
+        let mends = self.repair.due().is_some_and(|due| due <= Instant::now());
         let forwarded = self.forward_ipv6();
         let placed = if self.repair.underlay_suspected() { self.look_at_underlay(work) } else { Ok(()) };
         let changed = if afresh { self.converge() } else { self.apply(work) };
         let fitted = self.fit_pods();
         let mended = self.mend();
         let carried = self.carry();
+        if afresh || mends || !work.steps.is_empty() {
+            self.lead_past();
+        }
         self.problems.look(&self.overlay, &self.counts);
         forwarded.and(placed).and(changed).and(fitted).and(mended).and(carried)
     }
@@ -246,6 +251,13 @@ impl Worker {
             self.datapath.apply(&again)?;
         }
         Ok(steps.len())
+    }
+
+    /// Packets may leave by other ways than those that established flows know, and the tunnel may be another device.
+    fn lead_past(&self) {
+        let fast_path = self.pods.fast_path();
+        fast_path.follow(&self.overlay.config().vxlan_device, Behind::Nodes, true);
+        fast_path.relearn();
     }
 
     /// Lets the UDP tunnel's program do what is planned, or none run.

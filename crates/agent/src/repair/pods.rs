@@ -20,13 +20,14 @@ use podnet_kernel::{
 use podnet_model::{LinkName, Mac};
 use podnet_planner::step::Step;
 
-use crate::attach::rules::PodRules;
+use crate::{attach::rules::PodRules, fastpath::FastPath};
 
 /// What ADD made and DEL has not begun to remove: what is between the two has to be whole.
 #[derive(Debug)]
 pub struct PodEnds {
     ends: Mutex<BTreeMap<LinkName, (HostEnd, Option<PathBuf>)>>,
     rules: PodRules,
+    fast_path: FastPath,
     /// The MTU of what is made from now on.
     mtu: AtomicU32,
 }
@@ -45,14 +46,20 @@ pub struct Fitted {
 impl PodEnds {
     /// None yet, with these rules; they will have this MTU.
     #[must_use]
-    pub const fn new(rules: PodRules, mtu: u32) -> Self {
-        Self { ends: Mutex::new(BTreeMap::new()), rules, mtu: AtomicU32::new(mtu) }
+    pub const fn new(rules: PodRules, fast_path: FastPath, mtu: u32) -> Self {
+        Self { ends: Mutex::new(BTreeMap::new()), rules, fast_path, mtu: AtomicU32::new(mtu) }
     }
 
     /// The rules about what comes in by them.
     #[must_use]
     pub const fn rules(&self) -> &PodRules {
         &self.rules
+    }
+
+    /// What of their packets passes by the stack.
+    #[must_use]
+    pub const fn fast_path(&self) -> &FastPath {
+        &self.fast_path
     }
 
     /// The MTU that interfaces shall have.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use podnet_kernel::sysctl;
+use podnet_kernel::{fastpath::CONNTRACK_LIBERAL, sysctl};
 use podnet_model::LinkName;
 
 /// The reverse path filter of all devices.
@@ -19,13 +19,17 @@ pub(super) struct Wrong {
 }
 
 /// What of the namespace's settings, and of those of these devices, is wrong. `own` are podnet's devices and whether they carry IPv6,
-/// `underlay` leads to the other nodes, `ipv6` is whether the node forwards it. A device that is gone has no settings.
-pub(super) fn wrong(underlay: &LinkName, own: &BTreeMap<LinkName, bool>, ipv6: bool) -> Vec<Wrong> {
+/// `underlay` leads to the other nodes, `ipv6` is whether the node forwards it, `liberal` whether connection tracking
+/// sees parts of connections only. A device that is gone has no settings.
+pub(super) fn wrong(underlay: &LinkName, own: &BTreeMap<LinkName, bool>, ipv6: bool, liberal: bool) -> Vec<Wrong> {
     let mut wanted = vec![
         ("net/ipv4/ip_forward".to_owned(), "1"),
         (FILTER.to_owned(), "0"),
         (format!("net/ipv4/conf/{underlay}/forwarding"), "1"),
     ];
+    if liberal {
+        wanted.push((CONNTRACK_LIBERAL.replace('.', "/"), "1"));
+    }
     for (device, ipv6) in own {
         // See `kernel::link::request::set_up_quietly`: requests and answers may take different devices.
         wanted.push((format!("net/ipv4/conf/{device}/rp_filter"), "0"));

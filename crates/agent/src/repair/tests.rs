@@ -8,7 +8,7 @@ use podnet_planner::{
 };
 
 use super::*;
-use crate::{attach::rules::PodRules, network::rules::ClusterRules};
+use crate::{attach::rules::PodRules, fastpath::FastPath, network::rules::ClusterRules};
 
 /// Does something with a repair that listens in a namespace of its own, without a device of the underlay.
 fn in_namespace(tag: &str, work: impl FnOnce(&mut Repair, &mut KernelDatapath, &mut ClusterRules) + Send) {
@@ -16,7 +16,7 @@ fn in_namespace(tag: &str, work: impl FnOnce(&mut Repair, &mut KernelDatapath, &
     let netns = NetNs::create(&path).unwrap();
     let done = netns.run(|| {
         let mut datapath = KernelDatapath::open().unwrap();
-        let pods = Arc::new(PodEnds::new(PodRules::open().unwrap(), 1450));
+        let pods = Arc::new(PodEnds::new(PodRules::open().unwrap(), FastPath::default(), 1450));
         let address: IpNet = "172.29.0.11/24".parse().unwrap();
         let underlay = Underlay {
             device: "eth0".into(),

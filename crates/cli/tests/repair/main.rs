@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod damage;
+mod fastpath;
 mod inside;
 mod modes;
 mod underlay;

@@ -71,8 +71,14 @@ impl Place {
         Ok(!found.is_empty())
     }
 
-    /// Whether there is something of ours.
-    pub(super) fn has(self, hook: Hook) -> io::Result<bool> {
+    /// Whether this very program is at the hook.
+    pub(super) fn has(self, hook: Hook, program: BorrowedFd<'_>) -> io::Result<bool> {
+        let own = info(program)?.id;
+        Ok(self.programs(hook)?.contains(&own))
+    }
+
+    /// Whether there is something of ours, or of another process of podnet's.
+    pub(super) fn has_any(self, hook: Hook) -> io::Result<bool> {
         Ok(!self.ours(hook)?.is_empty())
     }
 

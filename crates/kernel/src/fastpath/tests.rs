@@ -245,9 +245,14 @@ fn programs_are_taken_away_put_back_and_replaced_under_a_connection() {
     assert_eq!(lab.forwarded(|| round_trips(&mut stream)), 0, "one end without them");
     assert!(lab.attach(&lab.fast_path, &lab.interfaces[0]) && !lab.attach(&lab.fast_path, &lab.interfaces[0]));
     assert!(is_there(&lab.interfaces[0]));
+    let is_at = |programs: &FastPath| {
+        lab.netns.run(|| programs.is_at(&lab.interfaces[0].host_ifname, Behind::Pod)).unwrap().unwrap()
+    };
+    assert!(is_at(&lab.fast_path));
     // An outstanding probe of before is waited for, but not for ever.
     eventually("put back", || lab.forwarded(|| round_trips(&mut stream)) >= NEARLY_ALL);
     let newer = FastPath::load().unwrap();
+    assert!(!is_at(&newer));
     for interface in &lab.interfaces {
         assert!(lab.attach(&newer, interface), "another process's are replaced");
         for hook in [Hook::Ingress, Hook::Egress] {

@@ -35,7 +35,7 @@ impl Repair {
         let is_asked = |ifname: &LinkName| suspicion.settings_of_all_pods || suspicion.settings_of.contains(ifname);
         let pods = self.pods.all().into_iter().filter(|end| is_asked(&end.ifname));
         own.extend(pods.map(|end| (end.ifname, end.addrs.iter().any(IpAddr::is_ipv6))));
-        for wrong in settings::wrong(&self.underlay.device, &own, ipv6) {
+        for wrong in settings::wrong(&self.underlay.device, &own, ipv6, self.pods.fast_path().is_on()) {
             let what = format!("was {} and not {}", wrong.found, wrong.wanted);
             let damage = Damage::new(Object::Setting(wrong.key.replace('/', ".")), what);
             if !self.admit(&damage) {

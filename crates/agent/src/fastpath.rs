@@ -1,0 +1,165 @@
+//! The way past the stack, for all that may take it: pods without limits, and the device that leads to other nodes.
+//!
+//! Whoever has a reason why a pod's packets have to pass the stack (limits, one day a policy) tells it to [`FastPath::follow`]; whoever
+//! changes what the stack does with packets ends the flows' proofs by [`FastPath::relearn`]. Without eBPF all pass the stack.
+
+use std::{
+    error::Error,
+    fmt::Write as _,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use podnet_kernel::{
+    fastpath::{self, Behind, CONNTRACK_LIBERAL, FastPath as Programs, FastPathError},
+    sysctl,
+};
+use podnet_model::LinkName;
+use tracing::{debug, info, warn};
+
+/// The programs, where they are wanted and the kernel has them.
+#[derive(Debug, Default)]
+pub struct FastPath {
+    programs: Option<Programs>,
+    /// That the kernel refuses was told.
+    told: AtomicBool,
+}
+
+impl FastPath {
+    /// Loads the programs, where they are wanted. Why there are none is in the log, once.
+    #[must_use]
+    pub fn open(wanted: bool) -> Self {
+        if !wanted {
+            info!("no fast path, as asked: all packets pass the stack");
+            return Self::default();
+        }
+        let programs = match Programs::load() {
+            Ok(programs) => programs,
+            Err(error) => {
+                warn!(error = &error as &dyn Error, "no fast path: all packets pass the stack");
+                return Self::default();
+            }
+        };
+        if let Err(error) = sysctl::set_here(CONNTRACK_LIBERAL, "1") {
+            warn!(
+                error = &error as &dyn Error,
+                "no fast path: connection tracking would take ends of connections for strays"
+            );
+            return Self::default();
+        }
+        Self { programs: Some(programs), told: AtomicBool::new(false) }
+    }
+
+    /// Whether there is one.
+    #[must_use]
+    pub const fn is_on(&self) -> bool {
+        self.programs.is_some()
+    }
+
+    /// Lets what comes in by a device, and what leaves by it, pass by the stack or not. What passed by it until now proves itself again.
+    pub fn follow(&self, device: &LinkName, behind: Behind, may_pass: bool) {
+        let done = match &self.programs {
+            Some(programs) if may_pass => programs.attach(device, behind).map(|anew| {
+                if anew {
+                    debug!(%device, "fast path");
+                }
+            }),
+            _ => fastpath::detach(device).map(|was_there| {
+                if was_there {
+                    debug!(%device, "no fast path");
+                    self.relearn();
+                }
+            }),
+        };
+        // Where there is no fast path there is nothing to tell: nobody can have put one there.
+        if let (Err(error), true) = (done, self.is_on()) {
+            self.tell(&error);
+        }
+    }
+
+    /// Whether a device is not as [`FastPath::follow`] would leave it.
+    #[must_use]
+    pub fn differs(&self, device: &LinkName, behind: Behind, may_pass: bool) -> bool {
+        // Where the kernel does not know such hooks, nothing can be there.
+        match &self.programs {
+            Some(programs) if may_pass => programs.is_at(device, behind).is_ok_and(|there| !there),
+            _ => fastpath::is_attached(device).unwrap_or(false),
+        }
+    }
+
+    /// The stack treats packets in another way from now on: the next packet of every flow passes it.
+    pub fn relearn(&self) {
+        if let Some(Err(error)) = self.programs.as_ref().map(Programs::relearn) {
+            self.tell(&error);
+        }
+    }
+
+    fn tell(&self, error: &FastPathError) {
+        if !self.told.swap(true, Ordering::Relaxed) {
+            warn!(error = error as &dyn Error, "packets pass the stack; told once");
+        }
+    }
+
+    /// In the text format of Prometheus.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        let mut text = String::new();
+        let Some(Ok(passed)) = self.programs.as_ref().map(Programs::passed) else { return text };
+        for (name, help, count) in [
+            ("podnet_fastpath_packets_total", "Packets between pods that were led past the stack.", passed.forwarded),
+            ("podnet_fastpath_probes_total", "Packets sent through the stack to prove a flow.", passed.probed),
+            ("podnet_fastpath_proofs_total", "Of those, the ones that came out unchanged.", passed.proven),
+        ] {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {count}");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use podnet_kernel::netns::NetNs;
+
+    use super::*;
+
+    #[test]
+    fn it_is_there_where_it_is_wanted_and_an_agent_without_it_takes_it_away() {
+        let path = format!("/run/netns/podnet-test-fastpath-{}", std::process::id());
+        let netns = NetNs::create(&path).unwrap();
+        let device = LinkName::from("pn0");
+        let done = netns.run(|| {
+            sysctl::set_here(CONNTRACK_LIBERAL, "0").unwrap();
+            let made = Command::new("ip").args(["link", "add", "pn0", "type", "veth", "peer", "name", "pn1"]).status();
+            assert!(made.unwrap().success());
+            let fast_path = FastPath::open(true);
+            assert_eq!(sysctl::read_here(CONNTRACK_LIBERAL).unwrap(), "1");
+            assert!(
+                fast_path.is_on()
+                    && fast_path.differs(&device, Behind::Pod, true)
+                    && !fast_path.differs(&device, Behind::Pod, false)
+            );
+            fast_path.follow(&device, Behind::Pod, true);
+            assert!(!fast_path.differs(&device, Behind::Pod, true) && fast_path.differs(&device, Behind::Pod, false));
+            assert!(fast_path.metrics().contains("\npodnet_fastpath_packets_total 0\n"), "{}", fast_path.metrics());
+            drop(fast_path);
+            let next = FastPath::open(true);
+            assert!(next.differs(&device, Behind::Pod, true), "those of an earlier agent count for another one");
+            next.follow(&device, Behind::Pod, true);
+            assert!(!next.differs(&device, Behind::Pod, true));
+            drop(next);
+            // And one of a node that shall have none.
+            let none = FastPath::open(false);
+            assert!(!none.is_on() && none.differs(&device, Behind::Pod, true) && none.metrics().is_empty());
+            none.follow(&device, Behind::Pod, true);
+            assert!(!none.differs(&device, Behind::Pod, true));
+            // What is not there needs nothing.
+            let gone = LinkName::from("pn9");
+            none.follow(&gone, Behind::Pod, true);
+            assert!(!none.differs(&gone, Behind::Pod, true));
+        });
+        NetNs::remove(&path).unwrap();
+        done.unwrap();
+    }
+}
