@@ -150,4 +150,17 @@ fn mistakes_in_pools(cluster: &Cluster) {
             cluster.try_kubectl(&["patch", "ippool", "america-ippool", "--type=merge", "-p", &patch]).unwrap_err();
         assert!(parts.iter().all(|part| refused.contains(part)), "{refused}");
     }
+    // Pods have addresses of it; of another, which says as little as it may, nobody has.
+    let refused = cluster.try_kubectl(&["delete", "ippool", "america-ippool"]).unwrap_err();
+    let parts = ["Conflict", "of this pool", "in use (america-node/", r#""disabled":true"#];
+    assert!(parts.iter().all(|part| refused.contains(part)), "{refused}");
+    cluster.apply(&pool("brief", "{cidr: 10.9.0.0/24}"));
+    let spec = &cluster.json(&["ippool", "brief"])["spec"];
+    let wanted = serde_json::json!({
+        "allowedUses": ["Workload", "Tunnel"], "assignmentMode": "Automatic", "blockSize": 26, "cidr": "10.9.0.0/24",
+        "disableBGPExport": false, "disabled": false, "ipipMode": "Never", "natOutgoing": false, "nodeSelector": "all()",
+        "vxlanMode": "Never",
+    });
+    assert_eq!(*spec, wanted);
+    cluster.kubectl(&["delete", "ippool", "brief"]);
 }

@@ -1,5 +1,7 @@
 //! Between request and store: types, unknown fields, defaults, validation; by admission for built-in kinds, by schema for custom ones.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::metadata::{counts_generations, finalizers, is_deleting};
@@ -8,6 +10,7 @@ use crate::admission::{self, FieldError, pools};
 use crate::crd;
 use crate::errors::ApiError;
 use crate::registry::{CustomKind, Resource, View};
+use crate::store::Object;
 
 /// The group by which admission knows a stored object: Events are stored as core ones.
 fn stored_group(resource: &Resource) -> &str {
@@ -44,6 +47,9 @@ impl Api {
             }
             Some(custom) => custom.schema.fill_defaults(object),
             None => admission::default_object(group, &resource.kind, object),
+        }
+        if is_pool(resource) {
+            pools::complete(object);
         }
         if resource.is("", "namespaces") {
             begin_namespace(object);
@@ -102,6 +108,9 @@ impl Api {
             Some(custom) => custom.schema.fill_defaults(object),
             None => admission::default_object(group, kind, object),
         }
+        if is_pool(resource) {
+            pools::complete(object);
+        }
         if is_definition(resource) {
             crd::complete(object);
         }
@@ -136,10 +145,26 @@ impl Api {
         if resource.group != pools::GROUP {
             return Vec::new();
         }
-        let all = |plural: &str| self.store().list(&format!("{plural}.{}", pools::GROUP), None).objects;
+        let all = |plural: &str| self.all_of_ipam(plural);
         let others = if is_pool(resource) { [all("ippools"), all("ipamblocks")] } else { [Vec::new(), Vec::new()] };
         let [pools, blocks] = others.each_ref().map(|objects| objects.iter().map(|object| &object.value).collect());
         pools::faults(&resource.kind, object, old, &pools::Others { pools, blocks })
+    }
+
+    fn all_of_ipam(&self, plural: &str) -> Vec<Arc<Object>> {
+        self.store().list(&format!("{plural}.{}", pools::GROUP), None).objects
+    }
+
+    /// Refuses what would take its range away from pods: an address that no pool has is routed to nobody and given to anybody.
+    pub(super) fn admit_delete(&self, at: &Place<'_>, object: &Value) -> Result<(), ApiError> {
+        if !is_pool(at.resource) {
+            return Ok(());
+        }
+        let all =
+            [self.all_of_ipam("ippools"), self.all_of_ipam("ipamblocks"), self.store().list("pods", None).objects];
+        let [pools, blocks, pods] = all.each_ref().map(|all| all.iter().map(|object| &object.value).collect());
+        let use_of_it = pools::in_use(object, &pools::Others { pools, blocks }, &pods);
+        use_of_it.map_or(Ok(()), |why| Err(ApiError::conflict(at.resource, at.name, &why)))
     }
 
     fn establish(&self, definition: &mut Value) {

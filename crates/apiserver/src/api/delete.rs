@@ -45,6 +45,7 @@ impl Api {
         for _ in 0..ATTEMPTS {
             let current = self.existing(at)?;
             check_preconditions(at, &current, options)?;
+            self.admit_delete(at, &current.value)?;
             match self.delete_once(at, &current, options).await {
                 Err(Replace::Changed) => {}
                 Err(Replace::Refused(error)) => return Err(error),

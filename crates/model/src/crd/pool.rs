@@ -43,8 +43,10 @@ pub const SPLIT_OF: &str = "ipam.podnet.io/split-of";
     )
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = validations()))]
 pub struct IPPoolSpec {
     /// The range, for example 10.233.64.0/18. It cannot change.
+    #[schemars(schema_with = "range")]
     pub cidr: String,
     /// When packets to another node's block are encapsulated in VXLAN; Never where not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,15 +58,15 @@ pub struct IPPoolSpec {
     pub ipip_mode: Option<String>,
     /// Packets of this pool's pods to addresses outside all pools leave with the node's address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "boolean")]
+    #[schemars(schema_with = "off")]
     pub nat_outgoing: Option<bool>,
     /// No new addresses are given from this pool; those given stay valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "boolean")]
+    #[schemars(schema_with = "off")]
     pub disabled: Option<bool>,
     /// Routes to this pool are not exported over BGP.
     #[serde(default, rename = "disableBGPExport", skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "boolean")]
+    #[schemars(schema_with = "off")]
     pub disable_bgp_export: Option<bool>,
     /// Prefix length of the blocks that nodes take: 20–32 for IPv4 (26 where not given), 116–128 for IPv6 (122).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -72,7 +74,7 @@ pub struct IPPoolSpec {
     pub block_size: Option<i64>,
     /// Which nodes give addresses from this pool, for example all() or zone == 'a'; all() where not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "text")]
+    #[schemars(schema_with = "all_nodes")]
     pub node_selector: Option<String>,
     /// Which namespaces' pods get addresses from this pool; all() where not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -88,24 +90,60 @@ pub struct IPPoolSpec {
     pub assignment_mode: Option<String>,
 }
 
+/// What an API server of Kubernetes checks by itself, so that it needs no webhook (CEL); [`convert`](crate::convert) says the same.
+fn validations() -> serde_json::Value {
+    serde_json::json!([
+        {
+            "rule": "self.cidr == oldSelf.cidr",
+            "fieldPath": ".cidr",
+            "message": "field is immutable: make another pool, disable this one, and delete it when its pods are gone",
+        },
+        {
+            "rule": "!has(self.blockSize) || (self.cidr.contains(':') ? self.blockSize >= 116 && self.blockSize <= 128 : self.blockSize >= 20 && self.blockSize <= 32)",
+            "fieldPath": ".blockSize",
+            "message": "must be 20 to 32 for IPv4, 116 to 128 for IPv6",
+        },
+        {
+            "rule": "!has(self.blockSize) || !self.cidr.contains('/') || self.blockSize >= int(self.cidr.split('/')[1])",
+            "fieldPath": ".blockSize",
+            "message": "a block is no larger than its pool: not less than the prefix length of cidr",
+        },
+        {
+            "rule": "!has(self.vxlanMode) || !has(self.ipipMode) || self.vxlanMode == 'Never' || self.ipipMode == 'Never'",
+            "fieldPath": ".vxlanMode",
+            "message": "must be Never where ipipMode is not Never",
+        },
+    ])
+}
+
+/// An API server estimates what a rule costs by the longest text, and does not take one that is too costly.
+fn range(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "maxLength": 64})
+}
+
 fn encap_mode(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "enum": ENCAP_MODES})
+    json_schema!({"type": "string", "enum": ENCAP_MODES, "default": "Never"})
 }
 
 fn assignment_mode(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "enum": ASSIGNMENT_MODES})
+    json_schema!({"type": "string", "enum": ASSIGNMENT_MODES, "default": "Automatic"})
 }
 
 fn uses(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "array", "items": {"type": "string", "enum": ALLOWED_USES}})
+    let each = json_schema!({"type": "string", "enum": ALLOWED_USES});
+    json_schema!({"type": "array", "items": each, "maxItems": 10, "default": ["Workload", "Tunnel"]})
 }
 
 fn block_size(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "minimum": 20, "maximum": 128})
 }
 
-fn boolean(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "boolean"})
+fn off(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "boolean", "default": false})
+}
+
+fn all_nodes(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "default": "all()"})
 }
 
 fn text(_: &mut SchemaGenerator) -> Schema {

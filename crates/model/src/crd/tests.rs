@@ -63,6 +63,39 @@ fn the_schema_of_a_pool_lists_the_modes_that_are_allowed() {
 }
 
 #[test]
+fn the_schema_of_a_pool_says_what_counts_where_nothing_is_said_and_what_an_api_server_can_check() {
+    let schema = schema_of(&IPPool::crd());
+    let spec = &schema["properties"]["spec"];
+    let minimal: IPPool = serde_json::from_value(json!({
+        "apiVersion": "crd.projectcalico.org/v1", "kind": "IPPool", "metadata": {"name": "a"}, "spec": {"cidr": "10.0.0.0/16"},
+    }))
+    .unwrap();
+    let mut explicit = serde_json::to_value(&minimal).unwrap();
+    for (name, property) in spec["properties"].as_object().unwrap() {
+        if let Some(default) = property.get("default") {
+            explicit["spec"][name] = default.clone();
+        }
+    }
+    let explicit: IPPool = serde_json::from_value(explicit).unwrap();
+    assert_eq!(crate::Pool::try_from(&explicit), crate::Pool::try_from(&minimal), "what is filled in changes nothing");
+    for field in [
+        "vxlanMode",
+        "ipipMode",
+        "natOutgoing",
+        "disabled",
+        "disableBGPExport",
+        "nodeSelector",
+        "allowedUses",
+        "assignmentMode",
+    ] {
+        assert!(!spec["properties"][field]["default"].is_null(), "{field}");
+    }
+    let rules = spec["x-kubernetes-validations"].as_array().unwrap();
+    let fields: Vec<&str> = rules.iter().map(|rule| rule["fieldPath"].as_str().unwrap()).collect();
+    assert_eq!(fields, [".cidr", ".blockSize", ".blockSize", ".vxlanMode"]);
+}
+
+#[test]
 fn kubectl_shows_a_pool_with_its_range_and_modes() {
     let definition = IPPool::crd();
     let columns = definition.spec.versions[0].additional_printer_columns.as_ref().unwrap();
