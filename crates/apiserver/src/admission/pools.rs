@@ -10,7 +10,7 @@ use std::{
 
 use ipnet::IpNet;
 use podnet_model::{
-    IpamSettings, Pool, Reservation,
+    EncapMode, IpamSettings, Pool, Reservation,
     convert::Invalid,
     crd::{AllocationAttribute, IPAMBlockSpec, IPAMConfig, IPPool, IPReservation, SPLIT_OF},
 };
@@ -138,6 +138,11 @@ fn fault<M>(judged: Option<Result<M, Invalid>>) -> Option<Invalid> {
 
 fn pool_faults(pool: &Pool, object: &Value, old: Option<&Value>, others: &Others<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
+    // Neither Calico's nodes nor podnet's have such a tunnel.
+    if pool.cidr.addr().is_ipv6() && pool.ipip != EncapMode::Never {
+        let why = "must be Never for an IPv6 pool: IPIP carries IPv4 alone; vxlanMode carries both";
+        errors.push(FieldError::invalid("spec.ipipMode", format!("{:?}", pool.ipip), why.to_owned()));
+    }
     match old.and_then(|old| judged::<IPPool, Pool>(old)?.ok()) {
         Some(old) => errors.extend(change(&old, pool, others)),
         None => errors.extend(overlap(pool, object, others)),
@@ -244,6 +249,10 @@ mod tests {
             (
                 json!({"cidr": "fd00::/64", "blockSize": 26}),
                 "spec.blockSize: Invalid value: 26: must be 116 to 128 for a pool fd00::/64",
+            ),
+            (
+                json!({"cidr": "fd00::/64", "ipipMode": "Always"}),
+                r#"spec.ipipMode: Invalid value: "Always": must be Never for an IPv6 pool: IPIP carries IPv4 alone"#,
             ),
             (
                 json!({"cidr": "10.0.0.0/24", "vxlanMode": "Always", "ipipMode": "CrossSubnet"}),
