@@ -144,7 +144,7 @@ impl Attachments {
             })
         });
         fault::point("add-recorded");
-        made.and_then(|()| self.limit_new(attachment, interface.addr.first(), &limits)).inspect_err(|_| {
+        made.and_then(|()| self.limit_new(attachment, &interface.addr, &limits)).inspect_err(|_| {
             self.unmake(attachment);
             let _ = self.records.remove(&attachment.handle);
         })?;

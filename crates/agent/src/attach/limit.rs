@@ -95,7 +95,7 @@ impl Attachments {
     pub(super) fn limit_new(
         &self,
         attachment: &Attachment,
-        addr: Option<&IpAddr>,
+        addrs: &[IpAddr],
         limits: &NewLimits,
     ) -> Result<(), Failure> {
         let host = &attachment.host_ifname;
@@ -104,8 +104,8 @@ impl Attachments {
             true => Ok(()),
             false => self.looking(host, |socket| tc::apply(socket, host, &steps)),
         };
-        // The address may have been a limited pod's.
-        let counted = limits.counted || addr.is_some_and(|addr| self.limit_rules.mentions(*addr));
+        // An address may have been a limited pod's.
+        let counted = limits.counted || addrs.iter().any(|addr| self.limit_rules.mentions(*addr));
         shaped
             .and_then(|()| if counted { self.set_rules() } else { Ok(()) })
             .map_err(|error| Failure::new(Failure::INTERFACE, chain(&error)))

@@ -40,7 +40,7 @@ impl Sandbox {
     /// Answers each connection to the port with the address that it came from, until the test ends.
     pub(crate) fn serve(&self, port: u16) -> Server {
         let program = format!(
-            "use IO::Socket::INET; $s=IO::Socket::INET->new(LocalPort=>{port},Listen=>9,ReuseAddr=>1) or die; $|=1; print qq(ready\\n); while($c=$s->accept){{print $c $c->peerhost; close $c}}"
+            "use IO::Socket::IP; $s=IO::Socket::IP->new(LocalHost=>q(::),V6Only=>0,GetAddrInfoFlags=>0,LocalPort=>{port},Listen=>9,ReuseAddr=>1) or die; $|=1; print qq(ready\\n); while($c=$s->accept){{$h=$c->peerhost; $h=~s/^::ffff://; print $c $h; close $c}}"
         );
         self.answering(&program)
     }
@@ -66,7 +66,7 @@ impl Sandbox {
 
     /// The address that a server saw.
     pub(crate) fn ask(&self, address: &str, port: u16) -> Result<String, String> {
-        let program = "use IO::Socket::INET; $s=IO::Socket::INET->new(PeerAddr=>$ARGV[0],PeerPort=>$ARGV[1],Timeout=>2) or die $@; print <$s>";
+        let program = "use IO::Socket::IP; $s=IO::Socket::IP->new(PeerHost=>$ARGV[0],GetAddrInfoFlags=>0,PeerPort=>$ARGV[1],Timeout=>2) or die $@; print <$s>";
         self.try_run(&["perl", "-e", program, address, &port.to_string()])
     }
 }
@@ -87,7 +87,8 @@ impl Drop for Server {
     }
 }
 
-/// The machine, `203.0.113.1`, and everything else, `203.0.113.2`, which knows no way to the containers.
+/// The machine, `203.0.113.1` and `2001:db8::1`, and everything else, `203.0.113.2` and `2001:db8::2`, which knows no way to the
+/// containers.
 pub(crate) struct Machine {
     pub(crate) node: Sandbox,
     pub(crate) outside: Sandbox,
@@ -98,11 +99,13 @@ impl Machine {
     pub(crate) fn new(tag: &str) -> Self {
         let (node, outside) = (Sandbox::new(tag), Sandbox::new(&format!("{tag}-out")));
         node.run(&["ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", &outside.name]);
-        for (side, address) in [(&node, "203.0.113.1/24"), (&outside, "203.0.113.2/24")] {
-            side.run(&["ip", "addr", "add", address, "dev", "eth0"]);
+        for (side, number) in [(&node, 1), (&outside, 2)] {
+            side.run(&["ip", "addr", "add", &format!("203.0.113.{number}/24"), "dev", "eth0"]);
+            side.run(&["ip", "addr", "add", &format!("2001:db8::{number}/64"), "dev", "eth0", "nodad"]);
             side.run(&["ip", "link", "set", "eth0", "up"]);
         }
         node.run(&["ip", "route", "add", "default", "via", "203.0.113.2"]);
+        node.run(&["ip", "route", "add", "default", "via", "2001:db8::2"]);
         Self { node, outside, data: tempfile::tempdir().unwrap() }
     }
 

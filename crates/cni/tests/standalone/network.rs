@@ -7,8 +7,7 @@ use crate::{Machine, Sandbox, machine::address};
 #[test]
 fn containers_reach_each_other_the_machine_and_the_rest() {
     let machine = Machine::new("reach");
-    let ranges =
-        json!({"ranges": [[{"subnet": "10.50.0.0/24"}], [{"subnet": "fd50::/64"}]], "routes": [{"dst": "0.0.0.0/0"}]});
+    let ranges = json!({"ranges": [[{"subnet": "10.50.0.0/24"}], [{"subnet": "fd50::/64"}]], "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]});
     let list = machine.network(&ranges, &json!({}));
     let (a, b) = (Sandbox::new("a"), Sandbox::new("b"));
     let first = list.add("a", &a.path(), "eth0").done();
@@ -23,6 +22,8 @@ fn containers_reach_each_other_the_machine_and_the_rest() {
     let (_outside, _inside) = (machine.outside.serve(80), b.serve(80));
     assert_eq!(a.ask("203.0.113.2", 80).unwrap(), "203.0.113.1");
     assert_eq!(a.ask(&address(&second, '.'), 80).unwrap(), "10.50.0.2");
+    assert_eq!(a.ask("2001:db8::2", 80).unwrap(), "2001:db8::1");
+    assert_eq!(a.ask(&address(&second, ':'), 80).unwrap(), "fd50::2");
     for (id, sandbox, result) in [("a", &a, &first), ("b", &b, &second)] {
         let _ = list.del(id, &sandbox.path(), "eth0", result).done();
     }
@@ -66,14 +67,57 @@ fn ports_of_the_machine_lead_to_the_container() {
 }
 
 #[test]
+fn ports_of_the_machine_lead_to_the_container_by_ipv6() {
+    let machine = Machine::new("ports6");
+    let list =
+        machine.network(&json!({"ranges": [[{"subnet": "10.55.0.0/24"}], [{"subnet": "fd55::/64"}]]}), &json!({}));
+    let ports = json!({"portMappings": [
+        {"hostPort": 8080, "containerPort": 80},
+        {"hostPort": 8081, "containerPort": 80, "hostIP": "::1"},
+        {"hostPort": 8082, "containerPort": 80, "hostIP": "0.0.0.0"},
+        {"hostPort": 8083, "containerPort": 80, "hostIP": "::"},
+    ]});
+    let (web, other) = (Sandbox::new("web6"), Sandbox::new("other6"));
+    let result = list.with(ports).add("web", &web.path(), "eth0").done();
+    let second = list.add("other", &other.path(), "eth0").done();
+    let _server = web.serve(80);
+    assert_eq!(machine.outside.ask("2001:db8::1", 8080).unwrap(), "2001:db8::2");
+    assert_eq!(machine.outside.ask("203.0.113.1", 8080).unwrap(), "203.0.113.2");
+    assert_eq!(other.ask("2001:db8::1", 8080).unwrap(), address(&second, ':'));
+    assert_eq!(other.ask("fd55::1", 8080).unwrap(), address(&second, ':'));
+    for (port, by_v4, by_v6) in [(8080, true, true), (8081, false, true), (8082, true, false), (8083, false, true)] {
+        assert_eq!(machine.node.ask("::1", port).is_ok(), by_v6, "::1 port {port}");
+        assert_eq!(machine.node.ask("127.0.0.1", port).is_ok(), by_v4, "127.0.0.1 port {port}");
+    }
+    web.ask("2001:db8::1", 8080).unwrap();
+    assert!(machine.outside.ask("2001:db8::1", 8081).is_err());
+    let _ = list.del("web", &web.path(), "eth0", &result).done();
+    assert!(machine.outside.ask("2001:db8::1", 8080).is_err());
+    let _ = list.del("other", &other.path(), "eth0", &second).done();
+    assert_eq!(machine.traces(), [""; 0]);
+}
+
+#[test]
 fn a_container_does_not_send_as_another() {
     let machine = Machine::new("spoof");
-    let list = machine.network(&json!({"subnet": "10.52.0.0/24"}), &json!({}));
-    let (a, b) = (Sandbox::new("a"), Sandbox::new("b"));
-    let _ = list.add("a", &a.path(), "eth0").done();
-    let _ = list.add("b", &b.path(), "eth0").done();
+    let v4 = machine.network(&json!({"subnet": "10.52.0.0/24"}), &json!({}));
+    let (a, b, c) = (Sandbox::new("a"), Sandbox::new("b"), Sandbox::new("c"));
+    let _ = v4.add("a", &a.path(), "eth0").done();
+    let _ = v4.add("b", &b.path(), "eth0").done();
     a.run(&["ip", "addr", "add", "10.52.0.3/32", "dev", "eth0"]);
     assert!(a.try_run(&["ping", "-c1", "-W1", "-I", "10.52.0.3", "203.0.113.1"]).is_err());
+    a.run(&["ping", "-c1", "-W3", "-I", "10.52.0.2", "203.0.113.1"]);
+    // No table for what nothing has.
+    let has_table = || machine.node.run(&["nft", "list", "tables"]).contains("table ip6 podnet-cni");
+    assert!(!has_table());
+    let v6 = machine.network(&json!({"subnet": "fd52::/64"}), &json!({"name": "six"}));
+    let third = v6.add("c", &c.path(), "eth0").done();
+    assert!(has_table());
+    c.run(&["ip", "addr", "add", "fd52::77/128", "dev", "eth0", "nodad"]);
+    assert!(c.try_run(&["ping", "-c1", "-W1", "-I", "fd52::77", "2001:db8::1"]).is_err());
+    c.run(&["ping", "-c1", "-W3", "-I", &address(&third, ':'), "2001:db8::1"]);
+    let _ = v6.del("c", &c.path(), "eth0", &third).done();
+    assert!(!has_table());
     a.run(&["ping", "-c1", "-W3", "-I", "10.52.0.2", "203.0.113.1"]);
 }
 

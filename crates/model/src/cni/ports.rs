@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use crate::Protocol;
 /// A port of the node that leads to a port of the attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PortMapping {
-    /// The node's address that the port is on; the unspecified address means every address of the node.
+    /// The node's address that the port is on; an unspecified address means every address of the node that is of its family.
     pub host_ip: IpAddr,
     /// Transport protocol.
     pub protocol: Protocol,
@@ -25,12 +25,12 @@ pub struct PortMapping {
 }
 
 impl PortMapping {
-    /// Reads one entry of `portMappings`.
+    /// Reads one entry of `portMappings`. One without `hostIP` is a mapping for each family of addresses.
     ///
     /// # Errors
     ///
     /// The first key whose value cannot be; `at` is where the entry stands.
-    pub(super) fn parse(entry: &Value, at: &str) -> Result<Self, InvalidConfig> {
+    pub(super) fn parse(entry: &Value, at: &str) -> Result<Vec<Self>, InvalidConfig> {
         let wrong = |key: &str, allowed| InvalidConfig::Value {
             key: format!("{at}.{key}"),
             value: entry.get(key).map_or_else(|| "missing".to_owned(), Value::to_string),
@@ -47,13 +47,15 @@ impl PortMapping {
             Some(Some(name)) if name == "sctp" => Protocol::Sctp,
             Some(_) => return Err(wrong("protocol", "allowed are tcp, udp and sctp")),
         };
-        let host_ip = match entry.get("hostIP").map(Value::as_str) {
-            None | Some(Some("")) => Ipv4Addr::UNSPECIFIED.into(),
-            Some(text) => text
-                .and_then(|text| text.parse().ok())
-                .ok_or_else(|| wrong("hostIP", "an IP address of the node, or nothing for all of them"))?,
+        let host_ips = match entry.get("hostIP").map(Value::as_str) {
+            None | Some(Some("")) => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+            Some(text) => {
+                let parsed = text.and_then(|text| text.parse().ok());
+                vec![parsed.ok_or_else(|| wrong("hostIP", "an IP address of the node, or nothing for all of them"))?]
+            }
         };
-        Ok(Self { host_ip, protocol, host_port: port("hostPort")?, container_port: port("containerPort")? })
+        let (host_port, container_port) = (port("hostPort")?, port("containerPort")?);
+        Ok(host_ips.into_iter().map(|host_ip| Self { host_ip, protocol, host_port, container_port }).collect())
     }
 }
 

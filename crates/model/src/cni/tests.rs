@@ -34,7 +34,8 @@ fn every_capability_is_read() {
     let tcp = PortMapping { host_ip: anywhere, protocol: Protocol::Tcp, host_port: 8080, container_port: 80 };
     let local = std::net::Ipv4Addr::LOCALHOST.into();
     let udp = PortMapping { host_ip: local, protocol: Protocol::Udp, host_port: 53, container_port: 5353 };
-    assert_eq!(wishes.ports, [tcp, udp], "sorted, and each once");
+    let tcp6 = PortMapping { host_ip: std::net::Ipv6Addr::UNSPECIFIED.into(), ..tcp };
+    assert_eq!(wishes.ports, [tcp, udp, tcp6], "sorted, and each once");
     assert_eq!(wishes.ranges, ["10.1.2.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()]);
     assert_eq!(wishes.dns.to_json(), json!({"nameservers": ["10.0.0.53"], "search": ["a.example"]}));
     assert_eq!(wishes.aliases, ["my_app.example", "web"]);

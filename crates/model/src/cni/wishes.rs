@@ -155,10 +155,10 @@ fn check_arguments(args: &BTreeMap<String, String>) -> Result<(), InvalidConfig>
 
 fn ports(value: &Value) -> Result<Vec<PortMapping>, InvalidConfig> {
     const AT: &str = "runtimeConfig.portMappings";
-    let mut ports = (0..)
-        .zip(list(value, AT)?)
-        .map(|(index, entry): (usize, _)| PortMapping::parse(entry, &format!("{AT}[{index}]")))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut ports = Vec::new();
+    for (index, entry) in list(value, AT)?.iter().enumerate() {
+        ports.extend(PortMapping::parse(entry, &format!("{AT}[{index}]"))?);
+    }
     ports.sort_unstable();
     ports.dedup();
     let frontend = |port: &PortMapping| (port.host_ip, port.protocol, port.host_port);
