@@ -179,10 +179,16 @@ impl PodInterface {
         v4.into_iter().chain(v6).collect()
     }
 
-    /// What of it is in the node's namespace.
+    /// What of it is in the node's namespace, of a pod that does not answer to the node's loopback.
     #[must_use]
     pub fn host_end(&self) -> HostEnd {
-        HostEnd { ifname: self.host_ifname.clone(), addrs: self.addr.clone(), pod_mac: self.pod_mac, mtu: self.mtu }
+        HostEnd {
+            ifname: self.host_ifname.clone(),
+            addrs: self.addr.clone(),
+            pod_mac: self.pod_mac,
+            mtu: self.mtu,
+            answers_loopback6: false,
+        }
     }
 
     /// Routes, neighbours and the other end go with the device.

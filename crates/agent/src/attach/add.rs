@@ -13,7 +13,7 @@ use podnet_kernel::{
     fastpath::Behind,
     netns::NetNs,
     pod_interface::{
-        self, GATEWAY_V4, GATEWAY_V6, PodInterface, PodInterfaceError,
+        self, GATEWAY_V4, GATEWAY_V6, HostEnd, PodInterface, PodInterfaceError,
         loopback::{self, LoopbackError},
     },
 };
@@ -62,7 +62,10 @@ impl Attachments {
             }
             return Err(Failure { msg: format!("{}: {}", asker.pod, failure.msg), ..failure });
         }
-        if self.pods.made(interface.host_end(), Some(request.netns_path.clone().into())) {
+        let answers = |record: Record| attachment.attached(&record).on_loopback().any(|family| family == Family::V6);
+        let answers_loopback6 = self.records.of(&attachment.handle).is_some_and(answers);
+        let end = HostEnd { answers_loopback6, ..interface.host_end() };
+        if self.pods.made(end, Some(request.netns_path.clone().into())) {
             self.fit_mtu();
         }
         fault::point("add-done");

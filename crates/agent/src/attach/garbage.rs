@@ -9,7 +9,7 @@ use podnet_kernel::{
     nft::NftError,
     pod_interface::HostEnd,
 };
-use podnet_model::LinkName;
+use podnet_model::{Family, LinkName};
 use podnet_planner::ipam::Handle;
 use serde_json::Value;
 use tracing::{info, warn};
@@ -76,10 +76,14 @@ impl Attachments {
         if addrs.is_empty() {
             return None;
         }
-        let pod_mac = self.records.of(handle).map_or_else(|| pod_mac(&addrs), |record| record.mac);
+        let record = self.records.of(handle);
+        let pod_mac = record.as_ref().map_or_else(|| pod_mac(&addrs), |record| record.mac);
+        let attachment = Attachment::new(container_id, ifname);
+        let answers = |record| attachment.attached(record).on_loopback().any(|family| family == Family::V6);
+        let answers_loopback6 = record.as_ref().is_some_and(answers);
         let ifname = host_ifname(container_id, ifname);
         let mtu = *present.get(&ifname)?;
-        Some(HostEnd { ifname, addrs, pod_mac, mtu })
+        Some(HostEnd { ifname, addrs, pod_mac, mtu, answers_loopback6 })
     }
 
     /// Gives the interfaces in use the MTU that they shall have.

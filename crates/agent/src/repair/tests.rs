@@ -178,8 +178,13 @@ fn the_way_to_a_pod_here_stays_though_the_plan_says_that_its_address_is_lent() {
         let device = route::Target::Device(link::index_of(socket, "pn1").unwrap());
         let way = route::Route { dst, target: device, protocol: ROUTE_PROTOCOL, source: None };
         route::replace(socket, &way).unwrap();
-        let end =
-            HostEnd { ifname: ifname.clone(), addrs: vec![dst.addr()], pod_mac: Mac([2, 0, 0, 0, 0, 1]), mtu: 1500 };
+        let end = HostEnd {
+            ifname: ifname.clone(),
+            addrs: vec![dst.addr()],
+            pod_mac: Mac([2, 0, 0, 0, 0, 1]),
+            mtu: 1500,
+            answers_loopback6: false,
+        };
         repair.pods.made(end, None);
         let mut way_after = |repair: &mut Repair| {
             // What the agent itself does is not heard of, so that nothing but the overlay is suspected.

@@ -24,6 +24,8 @@ pub struct HostEnd {
     pub pod_mac: Mac,
     /// MTU in bytes.
     pub mtu: u32,
+    /// The pod answers to the node's loopback by IPv6 (see [`loopback`](super::loopback)).
+    pub answers_loopback6: bool,
 }
 
 impl HostEnd {
@@ -39,6 +41,9 @@ impl HostEnd {
         for addr in &self.addrs {
             requests.push(route::set(&host_route(*addr, found.index)));
             requests.push(neigh::set(found.index, *addr, self.pod_mac));
+        }
+        if self.answers_loopback6 {
+            requests.push(route::to_loopback(found.index));
         }
         requests
     }

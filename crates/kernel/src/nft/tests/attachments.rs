@@ -17,7 +17,7 @@ use podnet_planner::{
 use super::{super::*, pod_addr};
 use crate::{
     netlink::RtSocket,
-    pod_interface::{PodInterface, loopback},
+    pod_interface::{HostEnd, PodInterface, host_end::damaged, loopback},
     sysctl,
     testing::{TestNs, eventually, mac},
 };
@@ -164,6 +164,27 @@ fn ports_of_the_node_lead_to_the_pod_from_everywhere() {
         assert!(tcp(second, at, 5353).is_err(), "the port is of UDP alone");
         assert!(tcp(second, at, 80).is_err(), "the node has no such port");
     }
+}
+
+/// With its device set down a pod loses what leads to it by IPv6. Mending brings that back, answers to ::1 among it.
+#[test]
+fn a_mended_pod_answers_to_the_nodes_loopback_again() {
+    let node = node("mended");
+    let mut socket = RtSocket::open_in(&node.netns).unwrap();
+    let end = HostEnd {
+        ifname: "pn000000000001".into(),
+        addrs: Family::ALL.map(|family| pod_addr(family, 1)).into(),
+        pod_mac: mac(1, 1),
+        mtu: 1500,
+        answers_loopback6: true,
+    };
+    node.netns.command("ip link set pn000000000001 down");
+    node.netns.command("ip link set pn000000000001 up");
+    assert!(tcp(&node.netns, localhost(Family::V6), 8080).is_err());
+    for damaged in damaged(&mut socket, &[end]).unwrap() {
+        damaged.mend(&mut socket).unwrap();
+    }
+    eventually("the pod answers", || Family::ALL.iter().all(|of| tcp(&node.netns, localhost(*of), 8080).is_ok()));
 }
 
 /// A client of UDP that goes on from the same port is led to the pod that has the node's port now.
