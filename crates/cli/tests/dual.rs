@@ -4,7 +4,7 @@
 #[path = "shared/sandbox.rs"]
 mod sandbox;
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use podnet_testnet::{Cluster, eventually};
 use sandbox::Namespace;
@@ -237,6 +237,12 @@ fn both_outlive_the_agent(cluster: &Cluster) {
 fn both_are_released_together(cluster: &Cluster) {
     let namespace = Namespace::make("podnet-pod-dual-kept");
     let added: Value = serde_json::from_str(&namespace.cni("ADD").unwrap()).unwrap();
+    let check = || namespace.cni_with("CHECK", |config| config["prevResult"] = added.clone());
+    check().unwrap();
+    let away = ["netns", "exec", "podnet-pod-dual-kept", "ip", "-6", "route", "del", "default"];
+    assert!(Command::new("ip").args(away).status().unwrap().success());
+    let damaged = check().unwrap_err();
+    assert!(damaged.contains("no route to ::/0"), "{damaged}");
     let addr = |index: usize| {
         let text = added["ips"][index]["address"].as_str().unwrap();
         text.split('/').next().unwrap().to_owned()

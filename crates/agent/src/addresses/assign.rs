@@ -12,7 +12,10 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::{Addresses, block_size, now};
-use crate::journal::{JournalError, Position};
+use crate::{
+    fault,
+    journal::{JournalError, Position},
+};
 
 /// How long a request may wait for a block, its own claim and others' before it: the API server is near, and the runtime waits.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(10);
@@ -87,6 +90,7 @@ impl Addresses {
         let mut all: Vec<One> = Vec::new();
         let assigned = families.into_iter().try_for_each(|family| {
             all.push(self.assign_one(request, family, deadline)?);
+            fault::point("add-assigned-one");
             Ok(())
         });
         let anew: Vec<IpAddr> = all.iter().filter(|one| one.anew).map(|one| one.addr).collect();

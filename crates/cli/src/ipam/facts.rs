@@ -63,7 +63,8 @@ pub(super) async fn gather(client: &Client, machines: &[Machine]) -> Result<Fact
 
 /// Nodes' `spec.podCIDR`s that podnet gives addresses of, in flannel's mode: each is a block as a whole.
 fn parts<'a>(nodes: &'a [Node], blocks: &'a [IPAMBlock]) -> impl Iterator<Item = IpNet> + 'a {
-    let cidrs = nodes.iter().filter_map(|node| node.spec.as_ref()?.pod_cidr.as_ref());
+    let spec = |node: &'a Node| node.spec.iter().flat_map(|spec| spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr));
+    let cidrs = nodes.iter().flat_map(spec);
     cidrs.filter(|cidr| blocks.iter().any(|block| block.spec.cidr == **cidr)).filter_map(|cidr| cidr.parse().ok())
 }
 

@@ -91,11 +91,14 @@ fn on_node(command: &[&str]) -> String {
     run("ip", &[&["netns", "exec", NODE], command].concat())
 }
 
-/// The address of the first interface of a result that is in the sandbox.
+/// The last address of a result.
 fn address(result: &Value) -> String {
+    addresses(result).pop().unwrap()
+}
+
+fn addresses(result: &Value) -> Vec<String> {
     let ips = result["ips"].as_array().unwrap();
-    let last = ips.last().unwrap()["address"].as_str().unwrap();
-    last.split('/').next().unwrap().to_owned()
+    ips.iter().map(|ip| ip["address"].as_str().unwrap().split('/').next().unwrap().to_owned()).collect()
 }
 
 /// What the agent of a node holds for a sandbox, once removals that DEL was answered for are done.
