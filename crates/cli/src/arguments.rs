@@ -176,9 +176,9 @@ pub(crate) struct NodeOptions {
     /// The node's name
     #[arg(long)]
     pub(crate) name: String,
-    /// The node's address on the underlay
-    #[arg(long)]
-    pub(crate) address: std::net::IpAddr,
+    /// The node's address on the underlay; the second time that of the other family
+    #[arg(long, required = true)]
+    pub(crate) address: Vec<std::net::IpAddr>,
     /// The node's identity
     #[arg(long)]
     pub(crate) kubeconfig: PathBuf,

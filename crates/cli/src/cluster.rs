@@ -1,6 +1,7 @@
 //! What was asked of `podnet up`, written down so that every later command agrees on it; and what follows from it.
 
 mod asked;
+mod six;
 
 pub(crate) use asked::overlap;
 

@@ -50,8 +50,14 @@ pub(crate) fn node(options: NodeOptions) -> Result<(), Failure> {
     let labels = options.labels.iter().map(|label| parse_label(label)).collect::<Result<_, _>>()?;
     let cgroup = Cgroup::v2(Path::new(layout::CGROUP).join(&options.name))
         .doing(|| "cannot find the cgroup v2 hierarchy".into())?;
+    let (node_address, other_address) = match options.address[..] {
+        [address] => (address, None),
+        [address, other] if address.is_ipv4() != other.is_ipv4() => (address, Some(other)),
+        _ => return Err(Failure::usage("--address is given once, or once for each family")),
+    };
     let config = NodeConfig {
-        node_address: options.address,
+        node_address,
+        other_address,
         kubeconfig: options.kubeconfig,
         state_dir: files.runtime_state(),
         run_dir: files.run.clone(),

@@ -7,7 +7,7 @@ mod ranges;
 
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use podnet_kernel::{
     addr,
     link::{self, Veth, VethPeer},
@@ -37,12 +37,23 @@ const MTU: u32 = 1500;
 pub(crate) fn ensure(cluster: &Cluster) -> Result<(), Failure> {
     let fabric = ensure_namespace("fabric")?;
     let mut switch = open(&fabric, "the fabric")?;
-    sysctl::set(&fabric, "net/ipv4/ip_forward", "1").doing(|| "cannot make the fabric a router".into())?;
+    let forward = |key: &str| sysctl::set(&fabric, key, "1").doing(|| "cannot make the fabric a router".into());
+    forward("net/ipv4/ip_forward")?;
+    if cluster.pod_cidr_v6.is_some() {
+        if !sysctl::has_ipv6() {
+            let failure =
+                Failure::new("pods cannot have IPv6 addresses: this machine's kernel was started without IPv6");
+            return Err(failure.remedy("start podnet without --ip-family dual"));
+        }
+        forward("net/ipv6/conf/all/forwarding")?;
+    }
     for index in 0..usize::from(cluster.subnets) {
         ensure_bridge(&mut switch, index, cluster)
             .doing(|| format!("cannot make the switch of subnet {}", index + 1))?;
     }
-    ensure_host(&fabric, &mut switch, cluster).doing(|| "cannot connect this machine to the underlay".into())?;
+    ensure_host_link(&fabric).doing(|| "cannot connect this machine to the underlay".into())?;
+    allow_ipv6_on_host(cluster)?;
+    ensure_host(&mut switch, cluster).doing(|| "cannot connect this machine to the underlay".into())?;
     for place in cluster.places() {
         ensure_node(&mut switch, cluster, &place)?;
     }
@@ -84,42 +95,58 @@ fn ensure_bridge(switch: &mut RtSocket, index: usize, cluster: &Cluster) -> Resu
     if link::find(switch, &name)?.is_none() {
         link::create_bridge(switch, &name)?;
     }
-    ensure_address(switch, &name, cluster.router(index), cluster.subnet(index))?;
-    link::set_up(switch, &name)
+    link::set_up(switch, &name)?;
+    ensure_addresses(switch, &name, cluster, cluster.router(index))
 }
 
 fn bridge(index: usize) -> String {
     format!("pn{index}")
 }
 
-fn ensure_address(
+/// Of each family that the underlay has. The device is up, or may have lost its IPv6 addresses when it went down.
+fn ensure_addresses(
     socket: &mut RtSocket,
     device: &str,
+    cluster: &Cluster,
     address: std::net::Ipv4Addr,
-    subnet: Ipv4Net,
 ) -> Result<(), NetlinkError> {
     let index = link::index_of(socket, device)?;
-    let address = IpNet::V4(Ipv4Net::new_assert(address, subnet.prefix_len()));
-    if addr::list(socket, index)?.contains(&address) {
-        return Ok(());
-    }
-    addr::add(socket, index, address)
+    let there = addr::list(socket, index)?;
+    let wanted = cluster.addresses(address).into_iter().map(|addr| match addr {
+        IpAddr::V4(addr) => IpNet::V4(Ipv4Net::new_assert(addr, 24)),
+        IpAddr::V6(addr) => IpNet::V6(Ipv6Net::new_assert(addr, 64)),
+    });
+    wanted.filter(|address| !there.contains(address)).try_for_each(|address| addr::add(socket, index, address))
 }
 
-/// The host lies on the first subnet and reaches the others through the fabric's router.
-fn ensure_host(fabric: &NetNs, switch: &mut RtSocket, cluster: &Cluster) -> Result<(), NetlinkError> {
+fn ensure_host_link(fabric: &NetNs) -> Result<(), NetlinkError> {
     let mut host = RtSocket::open()?;
     if link::find(&mut host, HOST_LINK)?.is_none() {
         let peer = VethPeer { name: HOST_PORT, mac: None, netns: Some(fabric) };
         link::create_veth(&mut host, &Veth { name: HOST_LINK, mac: None, peer, mtu: MTU })?;
     }
+    Ok(())
+}
+
+/// The host lies on the first subnet and reaches the others through the fabric's router.
+fn ensure_host(switch: &mut RtSocket, cluster: &Cluster) -> Result<(), NetlinkError> {
+    let mut host = RtSocket::open()?;
     plug(switch, HOST_PORT, 0)?;
-    ensure_address(&mut host, HOST_LINK, cluster.host_address(), cluster.subnet(0))?;
     link::set_up(&mut host, HOST_LINK)?;
-    for index in 1..usize::from(cluster.subnets) {
-        route::replace(&mut host, &through(cluster.subnet(index), cluster.router(0)))?;
+    ensure_addresses(&mut host, HOST_LINK, cluster, cluster.host_address())?;
+    for range in (1..usize::from(cluster.subnets)).flat_map(|index| cluster.ranges(index)) {
+        through(&mut host, range, cluster, 0)?;
     }
     Ok(())
+}
+
+/// A machine may keep new devices from IPv6.
+fn allow_ipv6_on_host(cluster: &Cluster) -> Result<(), Failure> {
+    if cluster.pod_cidr_v6.is_none() {
+        return Ok(());
+    }
+    let what = || format!("cannot let {HOST_LINK} have IPv6");
+    sysctl::allow_ipv6(&NetNs::current().doing(what)?, HOST_LINK).doing(what)
 }
 
 fn plug(switch: &mut RtSocket, port: &str, subnet: usize) -> Result<(), NetlinkError> {
@@ -127,14 +154,25 @@ fn plug(switch: &mut RtSocket, port: &str, subnet: usize) -> Result<(), NetlinkE
     link::set_up(switch, port)
 }
 
-fn through(dst: Ipv4Net, via: std::net::Ipv4Addr) -> Route {
-    let target = Target::Gateway { device: None, via: IpAddr::V4(via), onlink: false };
-    Route { dst: IpNet::V4(dst), target, protocol: PROTOCOL_STATIC, source: None }
+/// A route through the router on a subnet, by its address of the same family.
+fn through(socket: &mut RtSocket, dst: IpNet, cluster: &Cluster, subnet: usize) -> Result<(), NetlinkError> {
+    let routers = cluster.addresses(cluster.router(subnet)).into_iter();
+    routers.filter(|router| router.is_ipv4() == dst.addr().is_ipv4()).try_for_each(|via| {
+        let target = Target::Gateway { device: None, via, onlink: false };
+        route::replace(socket, &Route { dst, target, protocol: PROTOCOL_STATIC, source: None })
+    })
 }
 
 fn ensure_node(switch: &mut RtSocket, cluster: &Cluster, place: &NodePlace) -> Result<(), Failure> {
     let namespace = ensure_namespace(&place.name)?;
     let mut node = open(&namespace, &place.name)?;
+    if cluster.pod_cidr_v6.is_some() {
+        // Otherwise the device would lose its IPv6 address whenever it is set down. It may be about to be made: that has the default.
+        for device in ["default", "all"] {
+            let key = format!("net/ipv6/conf/{device}/keep_addr_on_down");
+            sysctl::set(&namespace, &key, "1").doing(|| format!("cannot prepare {} for IPv6", place.name))?;
+        }
+    }
     connect_node(switch, &mut node, &namespace, cluster, place)
         .doing(|| format!("cannot connect {} to the underlay", place.name))
 }
@@ -151,8 +189,8 @@ fn connect_node(
         link::create_veth(switch, &Veth { name: &place.name, mac: None, peer, mtu: MTU })?;
     }
     plug(switch, &place.name, place.subnet)?;
-    ensure_address(node, NODE_DEVICE, place.address, cluster.subnet(place.subnet))?;
     link::set_up(node, NODE_DEVICE)?;
-    let everything = Ipv4Net::default();
-    route::replace(node, &through(everything, cluster.router(place.subnet)))
+    ensure_addresses(node, NODE_DEVICE, cluster, place.address)?;
+    let everything = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
+    everything.into_iter().try_for_each(|dst| through(node, dst, cluster, place.subnet))
 }

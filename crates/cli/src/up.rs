@@ -119,8 +119,10 @@ fn say(line: &str) {
 }
 
 fn underlay(cluster: &Cluster) -> String {
-    let subnets: Vec<String> =
-        (0..usize::from(cluster.subnets)).map(|index| cluster.subnet(index).to_string()).collect();
+    let subnets: Vec<String> = (0..usize::from(cluster.subnets))
+        .flat_map(|index| cluster.ranges(index))
+        .map(|range| range.to_string())
+        .collect();
     subnets.join(", ")
 }
 

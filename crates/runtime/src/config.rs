@@ -9,6 +9,8 @@ pub struct NodeConfig {
     pub node_name: String,
     /// The node's address on the underlay; the streaming server listens there.
     pub node_address: IpAddr,
+    /// Its address of the other family, where it has one.
+    pub other_address: Option<IpAddr>,
     /// The node's identity (`system:node:<name>`).
     pub kubeconfig: PathBuf,
     /// One directory for each sandbox; survives restarts.

@@ -117,7 +117,7 @@ pub async fn run(config: NodeConfig, shutdown: impl Future<Output = ()>) -> Resu
             cluster_domain: config.cluster_domain.clone(),
             node_resolv_conf: fs::read_to_string(&config.resolv_conf).unwrap_or_default(),
         },
-        node_addresses: vec![config.node_address],
+        node_addresses: std::iter::once(config.node_address).chain(config.other_address).collect(),
         state_dir: config.state_dir.clone(),
         cgroup_root: config.cgroup_root.clone(),
         netns_dir: NETNS_DIR.into(),

@@ -110,7 +110,8 @@ fn merge_keyed(
     path: &str,
 ) -> Result<(), PatchError> {
     let is_replace = |element: &Value| element.get(PATCH).and_then(Value::as_str) == Some("replace");
-    if patch.iter().any(is_replace) {
+    let replaces = patch.iter().any(is_replace);
+    if replaces {
         list.clear();
     }
     for (i, element) in patch.iter().enumerate() {
@@ -129,7 +130,8 @@ fn merge_keyed(
             list.retain(|known| known.get(key) != Some(id));
             continue;
         }
-        let slot = position(list, element, key, id);
+        // A list that is given as a whole may hold several of one key: a node has an internal address of each family.
+        let slot = if replaces { None } else { position(list, element, key, id) };
         if let Some(Value::Object(known)) = slot.and_then(|slot| list.get_mut(slot)) {
             merge_object(known, element, schema, &at)?;
         } else {

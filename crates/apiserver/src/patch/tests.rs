@@ -103,6 +103,18 @@ fn other_lists_are_replaced_and_objects_are_merged() {
 }
 
 #[test]
+fn a_list_that_is_replaced_may_hold_several_of_one_key() {
+    let addresses = |list: &[&str]| -> Vec<Value> {
+        list.iter().map(|address| json!({"type": "InternalIP", "address": address})).collect()
+    };
+    let current = json!({"status": {"addresses": addresses(&["192.0.2.9"])}});
+    let mut patch = addresses(&["192.0.2.1", "fd00::1"]);
+    patch.push(json!({"$patch": "replace"}));
+    let patched = strategic("Node", current, json!({"status": {"addresses": patch}}));
+    assert_eq!(patched, json!({"status": {"addresses": addresses(&["192.0.2.1", "fd00::1"])}}));
+}
+
+#[test]
 fn taints_are_replaced_as_clients_send_them_whole() {
     let current = json!({"spec":{"taints":[{"key":"a","effect":"NoSchedule"},{"key":"b","effect":"NoExecute"}]}});
     let patch = json!({"spec":{"taints":[{"key":"b","effect":"NoExecute"}]}});

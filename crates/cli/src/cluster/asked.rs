@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::Cluster;
 use crate::{
@@ -52,11 +52,14 @@ impl Cluster {
 
     /// The ranges of pods, Services and the underlay are routed side by side on every node.
     fn refuse_overlaps(&self) -> Result<(), Failure> {
-        let underlay = (0..usize::from(self.subnets)).map(|index| ("the underlay's range", self.subnet(index)));
-        let ranges: Vec<(&str, Ipv4Net)> = [("--pod-cidr", self.pod_cidr), ("--service-cidr", self.service_cidr)]
-            .into_iter()
-            .chain(underlay)
-            .collect();
+        let subnets = (0..usize::from(self.subnets)).flat_map(|index| self.ranges(index));
+        let pods6 = self.pod_cidr_v6.map(|range| ("--pod-cidr-v6", IpNet::V6(range)));
+        let ranges: Vec<(&str, IpNet)> =
+            [("--pod-cidr", IpNet::V4(self.pod_cidr)), ("--service-cidr", IpNet::V4(self.service_cidr))]
+                .into_iter()
+                .chain(pods6)
+                .chain(subnets.map(|range| ("the underlay's range", range)))
+                .collect();
         for (index, (name, range)) in ranges.iter().enumerate() {
             if let Some((other, taken)) = ranges[..index].iter().find(|(_, taken)| overlap(range, taken)) {
                 return Err(Failure::usage(format!("{other} {taken} and {name} {range} overlap"))
@@ -101,7 +104,7 @@ fn difference(option: &str, present: &impl Display, asked: &impl Display) -> Opt
     (present != asked).then(|| format!("{option} is {present} there, asked for was {asked}"))
 }
 
-pub(crate) fn overlap(one: &Ipv4Net, other: &Ipv4Net) -> bool {
+pub(crate) fn overlap(one: &IpNet, other: &IpNet) -> bool {
     one.contains(other) || other.contains(one)
 }
 
@@ -198,6 +201,16 @@ mod tests {
         assert!(settle(&with("172.16.0.0/12", "10.96.0.0/12"), None).unwrap_err().contains("underlay's range"));
         assert!(settle(&with("10.1.0.0/16", "172.29.240.0/28"), None).unwrap_err().contains("underlay's range"));
         assert!(settle(&with("10.1.0.0/16", "10.2.0.0/16"), None).is_ok());
+        let pods6 = |cidr: &str| UpOptions {
+            ip_family: Some(IpFamily::Dual),
+            pod_cidr_v6: Some(cidr.parse().unwrap()),
+            ..UpOptions::default()
+        };
+        let message = settle(&pods6("fd00:172:29::/48"), None).unwrap_err();
+        assert!(
+            message.contains("--pod-cidr-v6 fd00:172:29::/48 and the underlay's range fd00:172:29:240::/64"),
+            "{message}"
+        );
     }
 
     #[test]

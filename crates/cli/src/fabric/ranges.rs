@@ -1,8 +1,11 @@
 //! Are the underlay's addresses free on this machine?
 
-use std::{fs, net::Ipv4Addr};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use podnet_kernel::{addr, link, netlink::RtSocket};
 
 use super::HOST_LINK;
@@ -13,31 +16,36 @@ use crate::{
 
 /// The main table, whoever made its routes (`proc_pid_net(5)`).
 const ROUTES: &str = "/proc/self/net/route";
+/// The same of IPv6, with those of all tables.
+const ROUTES6: &str = "/proc/self/net/ipv6_route";
 
 /// A host that reaches something else at these addresses would lose it, or we would.
 pub(crate) fn refuse_taken(cluster: &Cluster) -> Result<(), Failure> {
-    let underlay: Vec<Ipv4Net> = (0..usize::from(cluster.subnets)).map(|index| cluster.subnet(index)).collect();
+    let underlay: Vec<IpNet> = (0..usize::from(cluster.subnets)).flat_map(|index| cluster.ranges(index)).collect();
     refuse_addresses(&underlay)?;
     let table = fs::read_to_string(ROUTES).doing(|| format!("cannot read {ROUTES}"))?;
-    match table.lines().filter_map(HostRoute::parse).find_map(|route| Some((route.clash(&underlay)?, route))) {
+    // A kernel without IPv6 has no such file.
+    let table6 = fs::read_to_string(ROUTES6).unwrap_or_default();
+    let mut routes = table.lines().filter_map(HostRoute::parse).chain(table6.lines().filter_map(HostRoute::parse_ipv6));
+    match routes.find_map(|route| Some((route.clash(&underlay)?, route))) {
         None => Ok(()),
         Some((range, HostRoute { dst, via, device })) => {
             let via = if via.is_unspecified() { String::new() } else { format!(" via {via}") };
+            let ip = if dst.addr().is_ipv4() { "ip" } else { "ip -6" };
             Err(in_use(range, &format!("there is a route to {dst}{via} on {device}"))
-                .remedy(format!("remove it while podnet runs: ip route del {dst}{via} dev {device}")))
+                .remedy(format!("remove it while podnet runs: {ip} route del {dst}{via} dev {device}")))
         }
     }
 }
 
-fn refuse_addresses(underlay: &[Ipv4Net]) -> Result<(), Failure> {
+fn refuse_addresses(underlay: &[IpNet]) -> Result<(), Failure> {
     let mut host = RtSocket::open().doing(|| "cannot ask the kernel for its addresses".into())?;
     for link in link::list(&mut host).doing(|| "cannot ask the kernel for its links".into())? {
         if link.name.to_string() == HOST_LINK {
             continue;
         }
         for taken in addr::list(&mut host, link.index).doing(|| "cannot ask the kernel for its addresses".into())? {
-            let IpNet::V4(network) = taken.trunc() else { continue };
-            if let Some(range) = underlay.iter().find(|range| overlap(range, &network)) {
+            if let Some(range) = underlay.iter().find(|range| overlap(range, &taken.trunc())) {
                 return Err(in_use(*range, &format!("{} has {taken}", link.name))
                     .remedy(format!("take {taken} away from {} while podnet runs", link.name)));
             }
@@ -46,15 +54,15 @@ fn refuse_addresses(underlay: &[Ipv4Net]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn in_use(range: Ipv4Net, by: &str) -> Failure {
+fn in_use(range: IpNet, by: &str) -> Failure {
     Failure::new(format!("the underlay's range {range} is in use on this machine: {by}"))
 }
 
 #[derive(Debug, PartialEq, Eq)]
 struct HostRoute {
-    dst: Ipv4Net,
+    dst: IpNet,
     /// Unspecified for a network that lies on the device itself.
-    via: Ipv4Addr,
+    via: IpAddr,
     device: String,
 }
 
@@ -68,17 +76,27 @@ impl HostRoute {
             Some(Ipv4Addr::from(number.to_ne_bytes()))
         };
         let dst = Ipv4Net::with_netmask(address(1)?, address(7)?).ok()?;
-        Some(Self { dst, via: address(2)?, device: fields.first()?.to_string() })
+        Some(Self { dst: dst.into(), via: address(2)?.into(), device: fields.first()?.to_string() })
+    }
+
+    /// A line of the other table: destination, its length, source, its length, next hop, four numbers, device; all in hexadecimal. The
+    /// machine's own addresses are routes of `lo`, and are looked at as addresses.
+    fn parse_ipv6(line: &str) -> Option<Self> {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let address = |index: usize| u128::from_str_radix(fields.get(index)?, 16).ok().map(|bits| Ipv6Addr::from(bits));
+        let dst = Ipv6Net::new(address(0)?, u8::from_str_radix(fields.get(1)?, 16).ok()?).ok()?;
+        let device = fields.get(9).filter(|device| **device != "lo")?.to_string();
+        Some(Self { dst: dst.into(), via: address(4)?.into(), device })
     }
 
     /// The range that this route would take, or that would take it. A wider route through a gateway (the default route, a VPN's) does
     /// no harm: ours are longer prefixes, and the rest of it goes on working.
-    fn clash(&self, underlay: &[Ipv4Net]) -> Option<Ipv4Net> {
+    fn clash(&self, underlay: &[IpNet]) -> Option<IpNet> {
         if self.device == HOST_LINK {
             return None;
         }
-        let wider = |range: &Ipv4Net| self.dst != *range && self.dst.contains(range);
-        let harmless = |range: &Ipv4Net| wider(range) && (!self.via.is_unspecified() || self.dst.prefix_len() <= 1);
+        let wider = |range: &IpNet| self.dst != *range && self.dst.contains(range);
+        let harmless = |range: &IpNet| wider(range) && (!self.via.is_unspecified() || self.dst.prefix_len() <= 1);
         underlay.iter().copied().find(|range| overlap(range, &self.dst) && !harmless(range))
     }
 }
@@ -89,7 +107,27 @@ mod tests {
 
     fn clash(line: &str) -> bool {
         let range = Ipv4Net::new_assert(Ipv4Addr::new(172, 29, 240, 0), 24);
-        HostRoute::parse(line).expect("a route").clash(&[range]).is_some()
+        HostRoute::parse(line).expect("a route").clash(&[range.into()]).is_some()
+    }
+
+    #[test]
+    fn routes_of_ipv6_clash_likewise() {
+        let zeros = "0".repeat(32);
+        let line = |dst: &str, length: u8, via: &str, device: &str| {
+            format!("{dst} {length:02x} {zeros} 00 {via} 00000400 00000000 00000000 00000003 {device}")
+        };
+        let range: IpNet = "fd00:172:29:240::/64".parse().expect("a range");
+        let clash = |dst: &str, length: u8, via: &str, device: &str| {
+            HostRoute::parse_ipv6(&line(dst, length, via, device)).is_some_and(|route| route.clash(&[range]).is_some())
+        };
+        let ours = "fd000172002902400000000000000000";
+        let router = "fe800000000000000000000000000001";
+        assert!(clash(ours, 64, &zeros, "eth0"));
+        assert!(clash("fd000172002900000000000000000000", 48, &zeros, "docker0"));
+        assert!(!clash(&zeros, 0, router, "eth0"), "the default route");
+        assert!(!clash("fd000172002900000000000000000000", 48, router, "eth0"), "a wider one through a router");
+        assert!(!clash(ours, 64, &zeros, "pn-host"));
+        assert!(!clash("fd000172002902400000000000000254", 128, &zeros, "lo"), "the machine's own address");
     }
 
     #[test]

@@ -55,7 +55,9 @@ fn node(cluster: &Cluster, place: &NodePlace) -> ProcessSpec {
     let mut arguments = Line::new("node", &place.name);
     arguments.option("--netns", &layout::netns(&place.name).display());
     arguments.option("--name", &place.name);
-    arguments.option("--address", &place.address);
+    for address in cluster.addresses(place.address) {
+        arguments.option("--address", &address);
+    }
     arguments.option("--kubeconfig", &NodeLayout::new(&place.name).kubeconfig().display());
     arguments.option("--cluster-dns", &cluster.dns_address());
     arguments.option("--label", &format!("podnet.io/subnet=subnet{}", place.subnet + 1));

@@ -247,8 +247,12 @@ impl Registration {
         let changed = self.since.filter(|(known, _)| *known == ready).map_or(now, |(_, at)| at);
         self.since = Some((ready, changed));
         let status = status::status(&self.config, network, now, changed);
-        let patch = json!({ "status": status });
-        // Strategic, so that conditions of others (the network's own, for one) stay.
+        let mut patch = json!({ "status": status });
+        // Strategic, so that conditions of others (the network's own, for one) stay. Addresses are merged by their type, of which a node
+        // of two families has two of one: the list has to be replaced as a whole, as kubelets do.
+        if let Some(addresses) = patch["status"]["addresses"].as_array_mut() {
+            addresses.push(json!({ "$patch": "replace" }));
+        }
         let name = &self.config.node_name;
         match ask(self.nodes.patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch))).await {
             Ok(node) => self.told = Some((status, node.metadata.resource_version)),

@@ -41,10 +41,13 @@ pub(super) fn status(config: &NodeConfig, network: &NetworkState, now: Timestamp
         ("pods".to_owned(), Quantity(config.max_pods.to_string())),
     ]);
     NodeStatus {
-        addresses: Some(vec![
-            address("InternalIP", config.node_address.to_string()),
-            address("Hostname", config.node_name.clone()),
-        ]),
+        addresses: Some(
+            std::iter::once(config.node_address)
+                .chain(config.other_address)
+                .map(|internal| address("InternalIP", internal.to_string()))
+                .chain([address("Hostname", config.node_name.clone())])
+                .collect(),
+        ),
         capacity: Some(resources.clone()),
         allocatable: Some(resources),
         conditions: Some(conditions(network, now, changed)),

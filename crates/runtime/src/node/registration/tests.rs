@@ -188,6 +188,7 @@ fn config() -> NodeConfig {
     NodeConfig {
         node_name: "node1".into(),
         node_address: "172.29.0.11".parse().unwrap(),
+        other_address: None,
         kubeconfig: path(),
         state_dir: path(),
         run_dir: path(),
@@ -234,6 +235,16 @@ async fn a_node_whose_object_was_deleted_registers_again() {
     node.server.delete();
     eventually("it is ready again", || node.server.is_ready()).await;
     assert_ne!(node.server.node().unwrap().metadata.uid, before);
+}
+
+#[test]
+fn a_node_tells_its_address_of_each_family_the_first_first() {
+    let now = Timestamp::UNIX_EPOCH;
+    let config = NodeConfig { other_address: "fd00:172:29::11".parse().ok(), ..config() };
+    let status = status::status(&config, &NetworkState::NotReady("none".into()), now, now);
+    let told: Vec<String> =
+        status.addresses.unwrap().into_iter().map(|at| format!("{} {}", at.type_, at.address)).collect();
+    assert_eq!(told[..2], ["InternalIP 172.29.0.11", "InternalIP fd00:172:29::11"]);
 }
 
 #[test]
