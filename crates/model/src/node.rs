@@ -16,10 +16,10 @@ pub struct Node {
     pub name: NodeName,
     /// `metadata.labels`, which pools' node selectors match.
     pub labels: Labels,
-    /// Where its peers send packets for its pods: the address that the node published (`projectcalico.org/IPv4Address`), or else
-    /// its first `InternalIP` of IPv4. That of a node without IPv4 is of IPv6.
+    /// Where its peers send packets for its pods: the address that the node published (`projectcalico.org/IPv4Address`), or, of a
+    /// node that published none of either family, its first `InternalIP` of IPv4. That of a node without IPv4 is of IPv6.
     pub addr: NodeAddr,
-    /// The same by IPv6 (`projectcalico.org/IPv6Address`, or else the first `InternalIP` of IPv6), where it has one.
+    /// The same by IPv6 (`projectcalico.org/IPv6Address`, or the first `InternalIP` of IPv6), where it has one.
     pub addr6: Option<NodeAddr>,
     /// The first `InternalIP` of `status.addresses`, one of IPv4 before others: where Kubernetes knows it.
     pub internal: Option<NodeAddr>,

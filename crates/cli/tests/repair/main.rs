@@ -5,6 +5,7 @@ mod damage;
 mod fastpath;
 mod inside;
 mod modes;
+mod six;
 mod underlay;
 
 use std::time::Duration;

@@ -45,7 +45,11 @@ impl TryFrom<&api::Node> for Node {
         // Nothing but encryption and flannel's nodes needs these: a wrong one must not take the node out of the network.
         let (lease, wrong_lease) = lenient(lease(&object));
         let (wireguard_key, wrong_key) = lenient(wireguard_key(&object, lease.as_ref().and_then(|(_, key)| *key)));
-        let addr_of = |subnet: Option<IpNet>, v6| subnet.map(|net| NodeAddr(net.addr())).or_else(|| internal_of(v6));
+        // A node that says where it is says all: it has no address of the family that it leaves out.
+        let is_silent = subnet.is_none() && subnet6.is_none();
+        let addr_of = |subnet: Option<IpNet>, v6| {
+            subnet.map(|net| NodeAddr(net.addr())).or_else(|| internal_of(v6).filter(|_| is_silent))
+        };
         let addr6 = addr_of(subnet6, true);
         let addr = addr_of(subnet, false)
             .or(addr6)

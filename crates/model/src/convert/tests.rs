@@ -202,9 +202,14 @@ fn a_node_has_an_address_of_each_family_and_ipv4_comes_first() {
         [Some(node.addr), node.addr6, node.internal, node.internal6].map(|addr| addr.map(|addr| addr.to_string()))
     };
     let some = |text: &str| Some(text.to_owned());
-    let dual = node(json!({"projectcalico.org/IPv6Address": "fd00::11/64"}), &["fd00::1", "192.0.2.1", "fd00::2"]);
-    assert_eq!(addrs(&dual), [some("192.0.2.1"), some("fd00::11"), some("192.0.2.1"), some("fd00::1")]);
-    assert_eq!((dual.subnet, dual.subnet6), (None, Some("fd00::11/64".parse().unwrap())));
+    let silent = node(json!({}), &["fd00::1", "192.0.2.1", "fd00::2"]);
+    assert_eq!(addrs(&silent), [some("192.0.2.1"), some("fd00::1"), some("192.0.2.1"), some("fd00::1")]);
+    let (v4, v6) = ("projectcalico.org/IPv4Address", "projectcalico.org/IPv6Address");
+    let dual = node(json!({v4: "192.0.2.11/24", v6: "fd00::11/64"}), &["fd00::1", "192.0.2.1"]);
+    assert_eq!(addrs(&dual), [some("192.0.2.11"), some("fd00::11"), some("192.0.2.1"), some("fd00::1")]);
+    assert_eq!(dual.subnet6, Some("fd00::11/64".parse().unwrap()));
+    let without = node(json!({v4: "192.0.2.11/24"}), &["fd00::1", "192.0.2.1"]);
+    assert_eq!(addrs(&without), [some("192.0.2.11"), None, some("192.0.2.1"), some("fd00::1")]);
     let only = node(json!({}), &["fd00::1"]);
     assert_eq!(addrs(&only), [some("fd00::1"), some("fd00::1"), some("fd00::1"), some("fd00::1")]);
     assert_eq!((only.v4(), only.v6()), (None, Some("fd00::1".parse().unwrap())));

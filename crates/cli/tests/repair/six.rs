@@ -1,0 +1,131 @@
+//! The same by IPv6: pods of both families on an underlay of both.
+
+use std::time::{Duration, Instant};
+
+use podnet_testnet::{Cluster, eventually};
+use serde_json::Value;
+
+use crate::{
+    PODNET, SOON,
+    inside::{Inside, pod},
+};
+
+/// What damage has to be mended within.
+const MENDED: Duration = Duration::from_secs(1);
+const LATER: Duration = Duration::from_secs(20);
+
+/// The pod's IPv6 address, and its namespace.
+fn six(cluster: &Cluster, name: &str) -> (String, Inside) {
+    let pod = cluster.json(&["pod", name]);
+    let ips: Vec<&str> =
+        pod["status"]["podIPs"].as_array().unwrap().iter().map(|ip| ip["ip"].as_str().unwrap()).collect();
+    let v6 = ips.iter().find(|ip| ip.contains(':')).unwrap_or_else(|| panic!("{name} has {ips:?}"));
+    ((*v6).to_owned(), Inside::pod(ips[0]))
+}
+
+fn annotation(cluster: &Cluster, node: &str) -> Value {
+    cluster.json(&["node", node])["metadata"]["annotations"]["projectcalico.org/IPv6Address"].clone()
+}
+
+#[test]
+fn pods_reach_each_other_by_ipv6_and_what_they_need_for_it_is_kept_whole() {
+    let cluster = Cluster::up(PODNET, &["--ip-family", "dual", "--nodes", "3", "--subnets", "2"]);
+    // Nodes go to subnets in turns: node1 and node3 share one.
+    cluster.apply(
+        &[("client", "node1"), ("far", "node2"), ("near", "node3")].map(|(name, node)| pod(name, node)).concat(),
+    );
+    cluster.await_ready(&["--all"], SOON);
+    let (own, client) = six(&cluster, "client");
+    let [far, near] = ["far", "near"].map(|name| six(&cluster, name).0);
+    let node = Inside::node("node1");
+    let flows = || {
+        for (server, size) in [(&near, 56), (&far, 56), (&far, 1450 - 48), (&near, 4000)] {
+            client.run(&format!("ping -c 1 -W 1 -s {size} {server}"))?;
+        }
+        client.run(&format!("curl -s -m 2 'http://[{near}]/'")).map(drop)
+    };
+    eventually("traffic flows at first", SOON, flows);
+    nodes_tell_both_addresses(&cluster);
+
+    let damage = |damage: &str, whole: &str| {
+        let before = node.counter("podnet_repairs_total");
+        node.must(damage);
+        let began = Instant::now();
+        while let Err(error) = node.run(whole) {
+            assert!(began.elapsed() < MENDED, "not mended within {MENDED:?} after {damage}: {error}");
+        }
+        eventually(&format!("traffic flows after {damage}"), LATER, flows);
+        eventually(&format!("{damage} is counted"), LATER, || match node.counter("podnet_repairs_total") {
+            after if after > before => Ok(()),
+            after => Err(format!("{before} repairs before, {after} after")),
+        });
+    };
+    assert_eq!(node.counter("podnet_repairs_total"), 0, "nothing was damaged so far: {}", cluster.logs());
+    let route = node.must("ip -6 route show proto 88 | grep onlink | head -1");
+    let mut words = route.split_whitespace();
+    let (block, next_hop) = (words.next().unwrap(), words.nth(1).unwrap());
+    let there = format!("ip -6 route show {block} | grep onlink");
+    let ours = format!("ip -6 route show {own} | grep pn");
+    damage(&format!("ip -6 route del {block}"), &there);
+    damage("ip -6 route flush proto 88", &format!("{there} && {ours}"));
+    damage(
+        &format!("ip -6 neigh del {next_hop} dev podnet.vxlan"),
+        &format!("ip -6 neigh show dev podnet.vxlan | grep {next_hop}"),
+    );
+    damage("ip link del podnet.vxlan", &there);
+    damage("sysctl -qw net.ipv6.conf.all.forwarding=0", "sysctl -n net.ipv6.conf.all.forwarding | grep 1");
+    damage("sysctl -qw net.ipv6.conf.podnet/vxlan.disable_ipv6=1", &there);
+    damage("ip6tables -P FORWARD DROP", "ip6tables -S FORWARD | grep 'podnet: to fd00:10:233::/56'");
+    node.must("ip6tables -P FORWARD ACCEPT");
+
+    ways_follow_the_pool_and_the_nodes_address(&cluster, &node, &near, &flows);
+}
+
+fn nodes_tell_both_addresses(cluster: &Cluster) {
+    let node3 = cluster.json(&["node", "node3"]);
+    let addresses = node3["status"]["addresses"].as_array().unwrap().iter();
+    let internal =
+        addresses.filter(|address| address["type"] == "InternalIP").map(|address| address["address"].clone());
+    assert_eq!(internal.collect::<Vec<_>>(), ["172.29.240.12", "fd00:172:29:240::12"]);
+    assert_eq!(annotation(cluster, "node3"), "fd00:172:29:240::12/64");
+}
+
+/// On one subnet through the peer itself, wherever that moves to; and back into VXLAN.
+fn ways_follow_the_pool_and_the_nodes_address(
+    cluster: &Cluster,
+    node: &Inside,
+    near: &str,
+    flows: &impl Fn() -> Result<(), String>,
+) {
+    let mode = |mode: &str| {
+        let patch = format!("{{\"spec\": {{\"vxlanMode\": \"{mode}\"}}}}");
+        let _ = cluster.kubectl(&["patch", "ippool", "default-ipv6-ippool", "--type=merge", "-p", &patch]);
+    };
+    let leads = |shown: &str| {
+        eventually(&format!("the way to {near} is {shown}"), LATER, || {
+            let route = node.run(&format!("ip -6 route get {near}"))?;
+            if route.contains(shown) { Ok(()) } else { Err(route) }
+        });
+    };
+    mode("CrossSubnet");
+    leads("via fd00:172:29:240::12 dev eth0");
+    eventually("traffic flows without VXLAN", LATER, flows);
+    let near_node = Inside::node("node3");
+    for (old, new) in [("12", "112"), ("112", "12")] {
+        let addr = |last: &str| format!("fd00:172:29:240::{last}/64 dev eth0");
+        near_node.must(&format!("ip -6 addr add {} nodad && ip -6 addr del {}", addr(new), addr(old)));
+        leads(&format!("via fd00:172:29:240::{new} dev eth0"));
+        assert_eq!(annotation(cluster, "node3"), format!("fd00:172:29:240::{new}/64"));
+        eventually("traffic flows to the node's new address", LATER, flows);
+    }
+    // Without an IPv6 address there is no next hop: the way is inside VXLAN, over IPv4.
+    near_node.must("ip -6 addr del fd00:172:29:240::12/64 dev eth0");
+    leads("dev podnet.vxlan");
+    eventually("traffic flows to a node without IPv6", LATER, flows);
+    assert_eq!(annotation(cluster, "node3"), Value::Null);
+    near_node.must("ip -6 addr add fd00:172:29:240::12/64 dev eth0 nodad");
+    leads("via fd00:172:29:240::12 dev eth0");
+    mode("Always");
+    leads("dev podnet.vxlan");
+    eventually("traffic flows through VXLAN again", LATER, flows);
+}
