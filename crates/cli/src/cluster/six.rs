@@ -34,7 +34,7 @@ impl Cluster {
 fn same_digits(addr: Ipv4Addr) -> Ipv6Addr {
     let [a, b, c, d] = addr.octets().map(|octet| {
         let octet = u16::from(octet);
-        (octet / 100) << 8 | (octet / 10 % 10) << 4 | octet % 10
+        ((octet / 100) << 8) | ((octet / 10 % 10) << 4) | (octet % 10)
     });
     Ipv6Addr::new(0xfd00, a, b, c, 0, 0, 0, d)
 }

@@ -83,7 +83,7 @@ impl HostRoute {
     /// machine's own addresses are routes of `lo`, and are looked at as addresses.
     fn parse_ipv6(line: &str) -> Option<Self> {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        let address = |index: usize| u128::from_str_radix(fields.get(index)?, 16).ok().map(|bits| Ipv6Addr::from(bits));
+        let address = |index: usize| u128::from_str_radix(fields.get(index)?, 16).ok().map(Ipv6Addr::from);
         let dst = Ipv6Net::new(address(0)?, u8::from_str_radix(fields.get(1)?, 16).ok()?).ok()?;
         let device = fields.get(9).filter(|device| **device != "lo")?.to_string();
         Some(Self { dst: dst.into(), via: address(4)?.into(), device })
