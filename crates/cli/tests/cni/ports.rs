@@ -7,9 +7,9 @@ use podnet_testnet::{Cluster, eventually};
 use crate::{NODE, PODNET, SOON, kill, on_node, try_run};
 
 /// Answers each datagram with the address that it came from.
-const UDP_SERVER: &str = "use IO::Socket::INET; $s=IO::Socket::INET->new(LocalPort=>5353,Proto=>q(udp)) or die; while($s->recv($b,9)){$s->send($s->peerhost)}";
+const UDP_SERVER: &str = "use IO::Socket::IP; $s=IO::Socket::IP->new(LocalHost=>q(::),LocalPort=>5353,V6Only=>0,Proto=>q(udp)) or die; while($s->recv($b,9)){$h=$s->peerhost; $h=~s/^::ffff://; $s->send($h)}";
 /// Sends a datagram to `$ARGV[0]` from a port that stays the same, and prints the answer.
-const UDP_CLIENT: &str = "use IO::Socket::INET; $s=IO::Socket::INET->new(PeerAddr=>$ARGV[0],LocalPort=>4000,Proto=>q(udp)) or die; $s->send(q(?)); $SIG{ALRM}=sub{exit 1}; alarm 1; defined $s->recv($b,99) or exit 2; print $b";
+const UDP_CLIENT: &str = "use IO::Socket::IP; $s=IO::Socket::IP->new(PeerAddr=>$ARGV[0],LocalPort=>4000,Proto=>q(udp)) or die; $s->send(q(?)); $SIG{ALRM}=sub{exit 1}; alarm 1; defined $s->recv($b,99) or exit 2; print $b";
 
 fn server() -> String {
     format!(
@@ -23,7 +23,7 @@ spec:
   containers:
     - name: web
       image: podnet.local/demoapp
-      ports: [{{containerPort: 80, hostPort: 8080}}, {{containerPort: 80, hostPort: 8081, hostIP: 127.0.0.1}}]
+      ports: [{{containerPort: 80, hostPort: 8080}}, {{containerPort: 80, hostPort: 8081, hostIP: 127.0.0.1}}, {{containerPort: 80, hostPort: 8081, hostIP: "::1"}}]
     - name: udp
       image: podnet.local/tools
       command: [perl, -e, '{UDP_SERVER}']
@@ -40,18 +40,44 @@ fn client(name: &str, node: &str) -> String {
 
 #[test]
 fn host_ports_lead_to_the_pod_and_nobody_sends_as_another() {
-    let cluster = Cluster::up(PODNET, &["--nodes", "2"]);
+    let cluster = Cluster::up(PODNET, &["--nodes", "2", "--ip-family", "dual"]);
     cluster.apply(&server());
     cluster.apply(&client("near", "node1"));
     cluster.apply(&client("far", "node2"));
     cluster.await_ready(&["server", "near", "far"], SOON);
-    let node = cluster.json(&["node", "node1"])["status"]["addresses"][0]["address"].as_str().unwrap().to_owned();
-
-    every_way_in_works(&cluster, &node);
-    they_outlive_the_agent(&cluster, &node);
+    let nodes = BOTH.map(|six| node_address(&cluster, "node1", six));
+    for node in &nodes {
+        every_way_in_works(&cluster, node);
+    }
+    they_outlive_the_agent(&cluster, &nodes);
     a_port_is_one_pods(&cluster);
-    a_new_pod_takes_the_port_over(&cluster, &node);
-    spoofed_packets_do_not_arrive(&cluster);
+    a_new_pod_takes_the_port_over(&cluster, &nodes);
+    BOTH.iter().for_each(|six| spoofed_packets_do_not_arrive(&cluster, *six));
+}
+
+/// Whether what is asked for is of IPv6.
+const BOTH: [bool; 2] = [false, true];
+
+fn is_six(address: &str) -> bool {
+    address.contains(':')
+}
+
+/// As it stands in a URL, before a port.
+fn bracketed(address: &str) -> String {
+    if is_six(address) { format!("[{address}]") } else { address.to_owned() }
+}
+
+fn node_address(cluster: &Cluster, node: &str, six: bool) -> String {
+    let status = &cluster.json(&["node", node])["status"]["addresses"];
+    let of_type = status.as_array().unwrap().iter().filter(|address| address["type"] == "InternalIP");
+    let mut addresses = of_type.filter_map(|address| address["address"].as_str());
+    addresses.find(|address| is_six(address) == six).unwrap_or_else(|| panic!("{node}: {status}")).to_owned()
+}
+
+fn pod_address(cluster: &Cluster, pod: &str, six: bool) -> String {
+    let status = &cluster.json(&["pod", pod])["status"]["podIPs"];
+    let mut addresses = status.as_array().unwrap().iter().filter_map(|ip| ip["ip"].as_str());
+    addresses.find(|address| is_six(address) == six).unwrap_or_else(|| panic!("{pod}: {status}")).to_owned()
 }
 
 fn http(cluster: &Cluster, pod: &str, url: &str) -> Result<String, String> {
@@ -64,46 +90,51 @@ fn udp(cluster: &Cluster, pod: &str, to: &str) -> Result<String, String> {
 }
 
 fn every_way_in_works(cluster: &Cluster, node: &str) {
+    let (six, node) = (is_six(node), bracketed(node));
     let (tcp, datagrams) = (format!("http://{node}:8080/hostname"), format!("{node}:53535"));
     for pod in ["near", "far", "server"] {
         let answer = http(cluster, pod, &tcp).unwrap_or_else(|error| panic!("{pod}: {error}\n{}", cluster.logs()));
         assert!(answer.contains("server"), "{pod}: {answer}");
     }
     for pod in ["near", "far"] {
-        let own = cluster.json(&["pod", pod])["status"]["podIP"].as_str().unwrap().to_owned();
+        let own = pod_address(cluster, pod, six);
         assert_eq!(udp(cluster, pod, &datagrams).as_deref(), Ok(own.as_str()), "{pod} keeps its address");
     }
     assert!(cluster.exec("default", "server", &["perl", "-e", UDP_CLIENT, &datagrams]).is_ok(), "the pod to itself");
     // From the machine that the nodes stand on, and from the node itself by its address and by loopback.
     try_run("curl", &["-sS", "--max-time", "3", &tcp]).unwrap();
     on_node(&["curl", "-sS", "--max-time", "3", &tcp]);
+    let loopback = if six { "[::1]" } else { "127.0.0.1" };
     for port in [8080, 8081] {
-        on_node(&["curl", "-sS", "--max-time", "3", &format!("http://127.0.0.1:{port}/hostname")]);
+        on_node(&["curl", "-sS", "--max-time", "3", &format!("http://{loopback}:{port}/hostname")]);
     }
-    on_node(&["perl", "-e", UDP_CLIENT, "127.0.0.1:53535"]);
+    on_node(&["perl", "-e", UDP_CLIENT, &format!("{loopback}:53535")]);
     // The port on loopback is on no other address.
     assert!(http(cluster, "near", &format!("http://{node}:8081")).is_err());
     assert!(http(cluster, "near", &format!("http://{node}:53535")).is_err(), "of UDP alone");
     // The other node has no such port.
-    let other = cluster.json(&["node", "node2"])["status"]["addresses"][0]["address"].as_str().unwrap().to_owned();
+    let other = bracketed(&node_address(cluster, "node2", six));
     assert!(http(cluster, "near", &format!("http://{other}:8080")).is_err());
 }
 
-fn they_outlive_the_agent(cluster: &Cluster, node: &str) {
-    let url = format!("http://{node}:8080/hostname");
+fn they_outlive_the_agent(cluster: &Cluster, nodes: &[String; 2]) {
+    let urls = nodes.each_ref().map(|node| format!("http://{}:8080/hostname", bracketed(node)));
+    let served = |pod: &str| urls.iter().try_for_each(|url| http(cluster, pod, url).map(drop));
     let agent = cluster.pid("node1-agent");
     kill(agent);
-    http(cluster, "far", &url).unwrap();
+    served("far").unwrap();
     eventually("another agent serves", SOON, || {
         let output = cluster.podnet(&["status"]);
         if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stdout).into_owned()) }
     });
-    http(cluster, "far", &url).unwrap();
+    served("far").unwrap();
     // What somebody else takes away comes back.
-    on_node(&["nft", "flush", "table", "ip", "podnet-pods"]);
-    eventually("the rules are mended", SOON, || http(cluster, "far", &url));
-    on_node(&["nft", "delete", "table", "ip", "podnet-pods"]);
-    eventually("the table is mended", SOON, || http(cluster, "near", &url));
+    for family in ["ip", "ip6"] {
+        on_node(&["nft", "flush", "table", family, "podnet-pods"]);
+        eventually("the rules are mended", SOON, || served("far"));
+        on_node(&["nft", "delete", "table", family, "podnet-pods"]);
+        eventually("the table is mended", SOON, || served("near"));
+    }
 }
 
 /// Where a pod is put on a node by name, no scheduler keeps ports apart: the plugin does, and says whose it is.
@@ -118,47 +149,50 @@ fn a_port_is_one_pods(cluster: &Cluster) {
 }
 
 /// A client that goes on sending from the same port reaches the pod that has the port now, and not the one that had it.
-fn a_new_pod_takes_the_port_over(cluster: &Cluster, node: &str) {
-    let datagrams = format!("{node}:53535");
-    udp(cluster, "far", &datagrams).unwrap();
+fn a_new_pod_takes_the_port_over(cluster: &Cluster, nodes: &[String; 2]) {
+    let datagrams = nodes.each_ref().map(|node| format!("{}:53535", bracketed(node)));
+    let answers = || datagrams.iter().map(|to| udp(cluster, "far", to)).collect::<Result<Vec<_>, _>>();
+    let silent = || datagrams.iter().all(|to| udp(cluster, "far", to).is_err());
+    answers().unwrap();
     cluster.kubectl(&["delete", "pod", "server", "--wait=true"]);
     // The object goes before the sandbox does.
-    eventually("the port is closed", SOON, || match udp(cluster, "far", &datagrams) {
-        Ok(answer) => Err(answer),
-        Err(_) => Ok(()),
-    });
-    assert!(http(cluster, "far", &format!("http://{node}:8080")).is_err());
+    eventually("the port is closed", SOON, || if silent() { Ok(()) } else { Err("it answers") });
+    for node in nodes {
+        assert!(http(cluster, "far", &format!("http://{}:8080", bracketed(node))).is_err());
+    }
     // Its packets now find no translation, which connection tracking remembers.
-    assert!(udp(cluster, "far", &datagrams).is_err());
+    assert!(silent());
     cluster.apply(&server());
     cluster.await_ready(&["server"], SOON);
-    eventually("the new pod answers", Duration::from_secs(5), || udp(cluster, "far", &datagrams));
+    eventually("the new pod answers", Duration::from_secs(5), answers);
 }
 
-fn spoofed_packets_do_not_arrive(cluster: &Cluster) {
-    let pod = |name: &str| cluster.json(&["pod", name])["status"]["podIP"].as_str().unwrap().to_owned();
+fn spoofed_packets_do_not_arrive(cluster: &Cluster, six: bool) {
+    let (family, length) = if six { ("ip6", 128) } else { ("ip", 32) };
+    let pod = |name: &str| pod_address(cluster, name, six);
     let (server, far) = (pod("server"), pod("far"));
     let sandbox = eventually("the sandbox of the pod", SOON, || {
         let names = std::fs::read_dir("/run/netns").unwrap().flatten().map(|entry| entry.file_name());
         let has = |name: &String| {
-            let shown = try_run("ip", &["netns", "exec", name, "ip", "-o", "-4", "addr", "show", "eth0"]);
+            let shown = try_run("ip", &["netns", "exec", name, "ip", "-o", "addr", "show", "eth0"]);
             shown.is_ok_and(|shown| shown.contains(&pod("near")))
         };
         names.map(|name| name.to_string_lossy().into_owned()).find(has).ok_or("none has its address")
     });
     // The pod's own tools may not do this; whoever broke out of it to root in its namespace may.
     let inside = |command: &[&str]| try_run("ip", &[&["netns", "exec", sandbox.as_str()], command].concat()).unwrap();
-    inside(&["ip", "addr", "add", &format!("{far}/32"), "dev", "eth0"]);
+    inside(&["ip", "addr", "add", &format!("{far}/{length}"), "dev", "eth0"]);
     let dropped = || {
-        let counters = try_run("ip", &["netns", "exec", NODE, "nft", "list", "table", "ip", "podnet-pods"]).unwrap();
+        let counters = try_run("ip", &["netns", "exec", NODE, "nft", "list", "table", family, "podnet-pods"]).unwrap();
         assert!(counters.contains("not its own"), "{counters}");
     };
     dropped();
     let ask = |from: &str| {
-        let arguments = ["netns", "exec", &sandbox, "curl", "-sS", "--max-time", "1", "--interface", from, &server];
+        let arguments =
+            ["netns", "exec", &sandbox, "curl", "-sS", "--max-time", "1", "--interface", from, &bracketed(&server)];
         try_run("ip", &arguments)
     };
     assert!(ask(&pod("near")).is_ok());
     assert!(ask(&far).is_err());
-    inside(&["ip", "addr", "del", &format!("{far}/32"), "dev", "eth0"]);
+    inside(&["ip", "addr", "del", &format!("{far}/{length}"), "dev", "eth0"]);
 }
