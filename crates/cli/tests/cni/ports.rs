@@ -1,6 +1,6 @@
 //! Ports of the node that lead to pods, and senders that claim to be others, in a cluster.
 
-use std::time::Duration;
+use std::{net::UdpSocket, time::Duration};
 
 use podnet_testnet::{Cluster, eventually};
 
@@ -49,6 +49,7 @@ fn host_ports_lead_to_the_pod_and_nobody_sends_as_another() {
     for node in &nodes {
         every_way_in_works(&cluster, node);
     }
+    nodes.iter().for_each(|node| the_way_out_is_translated(&cluster, node));
     they_outlive_the_agent(&cluster, &nodes);
     a_port_is_one_pods(&cluster);
     a_new_pod_takes_the_port_over(&cluster, &nodes);
@@ -115,6 +116,17 @@ fn every_way_in_works(cluster: &Cluster, node: &str) {
     // The other node has no such port.
     let other = bracketed(&node_address(cluster, "node2", six));
     assert!(http(cluster, "near", &format!("http://{other}:8080")).is_err());
+}
+
+/// The machine that the nodes stand on is outside of the cluster: who asks it has the node's address.
+fn the_way_out_is_translated(cluster: &Cluster, node: &str) {
+    let outside = if is_six(node) { "fd00:172:29:240::254" } else { "172.29.240.254" };
+    let socket = UdpSocket::bind((outside, 0)).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    let say = format!("echo x > /dev/udp/{outside}/{}", socket.local_addr().unwrap().port());
+    cluster.exec("default", "near", &["bash", "-c", &say]).unwrap();
+    let (_, from) = socket.recv_from(&mut [0; 8]).unwrap();
+    assert_eq!(from.ip().to_string(), node);
 }
 
 fn they_outlive_the_agent(cluster: &Cluster, nodes: &[String; 2]) {
