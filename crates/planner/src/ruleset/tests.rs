@@ -97,6 +97,9 @@ fn a_refused_edit_undoes_all_edits_of_its_list() {
 #[test]
 fn what_the_kernel_would_refuse_is_refused_with_its_name() {
     let backend_key = BackendKey { frontend: FRONTEND, slot: 7 };
+    let six = || Set::Addresses(["fd00::1".parse().unwrap()].into());
+    let key = BackendKey { frontend: FRONTEND, slot: 1 };
+    let to = BackendAddress { addr: "fd00::1".parse().unwrap(), port: 80 };
     let in_set = |set: &str| Match::InSet { fields: vec![Field::SourceAddress], set: set.into() };
     let matching = |set: &str| Chain { hook: None, rules: vec![rule(vec![in_set(set)], Action::Accept)] };
     let cases = [
@@ -149,6 +152,12 @@ fn what_the_kernel_would_refuse_is_refused_with_its_name() {
             Edit::RemoveElements("some".into(), addresses(&[3])),
             "cannot replace or remove 10.0.0.3 of some: it is not there",
         ),
+        (Edit::AddElements("some".into(), six()), "some has fd00::1, and its table is of IPv4"),
+        (Edit::AddSet("x".into(), ranges(&["fd00::/64"])), "x has fd00::/64, and its table is of IPv4"),
+        (
+            Edit::SetBackend { map: "backends".into(), key, to, replaces: false },
+            "backends has fd00::1, and its table is of IPv4",
+        ),
         (set_verdict("nowhere", true), "frontends goes to chain nowhere, which is not there"),
         (set_verdict("svc-1", false), "cannot add 10.96.0.1:80/TCP to frontends: it is there already"),
         (set_backend(0, false), "cannot add 10.96.0.1:80/TCP slot 0 to backends: it is there already"),
@@ -176,6 +185,25 @@ fn what_the_kernel_would_refuse_is_refused_with_its_name() {
         );
         assert_eq!(rules, before);
     }
+}
+
+#[test]
+fn a_table_of_one_family_holds_and_sees_nothing_of_the_other() {
+    let mut rules = example();
+    rules.family = Family::V6;
+    let error = rules.validate().unwrap_err();
+    assert_eq!(error.to_string(), "frontends has 10.96.0.1, and its table is of IPv6");
+    let mut rules = example();
+    let sender: Sender = ("pn0".into(), Mac([2, 0, 0, 0, 0, 1]), "fd00::1".parse().unwrap());
+    rules.sets.insert("who".into(), Set::Senders([sender].into()));
+    assert!(matches!(rules.validate(), Err(InvalidRuleSet::Family { name, .. }) if &*name == "who"));
+
+    let mut rules = example();
+    rules.chains.insert("b".into(), base(ChainKind::Filter, HookPoint::Forward, 0, [Action::Drop]));
+    let six =
+        Packet::opening("fd00::9".parse::<IpAddr>().unwrap(), "fd00::1".parse::<IpAddr>().unwrap(), Protocol::Tcp, 80);
+    let verdict = |packet: &Packet| walk(&rules, packet, Direction::FromPod, &Host::new([HERE])).verdict();
+    assert_eq!((verdict(&opening()), verdict(&six)), (Some(Verdict::Dropped), Some(Verdict::Accepted)));
 }
 
 #[test]
