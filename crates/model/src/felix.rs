@@ -3,7 +3,7 @@
 /// The settings of the FelixConfiguration `default` that podnet knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Felix {
-    /// `spec.wireguardEnabled`: pods' packets to nodes that have published a key are encrypted, whatever their pool says.
+    /// `spec.wireguardEnabled` or `spec.wireguardEnabledV6`: pods' packets to nodes that have published a key are encrypted, whatever their pool says.
     pub wireguard: bool,
     /// `spec.wireguardListeningPort`.
     pub wireguard_port: u16,

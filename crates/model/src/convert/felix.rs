@@ -17,7 +17,7 @@ impl TryFrom<&crd::FelixConfiguration> for Felix {
                 .ok_or_else(|| object.value("spec.wireguardListeningPort", &port, allowed))
         });
         Ok(Self {
-            wireguard: felix.spec.wireguard_enabled.unwrap_or(false),
+            wireguard: felix.spec.wireguard_enabled == Some(true) || felix.spec.wireguard_enabled_v6 == Some(true),
             wireguard_port: port.transpose()?.unwrap_or(default.wireguard_port),
         })
     }

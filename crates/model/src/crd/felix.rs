@@ -31,6 +31,10 @@ pub struct FelixConfigurationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "boolean")]
     pub wireguard_enabled: Option<bool>,
+    /// The same: one tunnel carries both families, so that either setting encrypts both.
+    #[serde(default, rename = "wireguardEnabledV6", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "boolean")]
+    pub wireguard_enabled_v6: Option<bool>,
     /// The UDP port that nodes listen on for WireGuard; 51820 where not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "port")]

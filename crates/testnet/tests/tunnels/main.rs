@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod lab;
+mod namespace;
 mod probes;
 
 use std::{net::UdpSocket, sync::atomic::Ordering, time::Duration};

@@ -14,7 +14,7 @@ use rustix::net::{
     sockopt::{Timeout, set_socket_timeout},
 };
 
-use crate::lab::Namespace;
+use crate::namespace::Namespace;
 
 /// On a loaded machine, and in an emulated one, an answer takes its time.
 const PATIENCE: Duration = Duration::from_secs(20);
