@@ -117,7 +117,13 @@ impl Finder {
             _ => None,
         };
         let addrs = addr::list_lasting(&mut socket)?;
-        let of = |index: u32| addrs.iter().filter(move |(device, _)| *device == index).map(|(_, addr)| *addr).collect();
+        let of = |index: u32| {
+            let on_it = addrs.iter().filter(|(device, _)| *device == index).map(|(_, addr)| *addr);
+            // The kernel lists the newest of IPv6 first; a node shall not move because somebody gives it another address.
+            let (mut of_device, v6): (Vec<IpNet>, Vec<IpNet>) = on_it.partition(|addr| addr.addr().is_ipv4());
+            of_device.extend(v6.into_iter().rev());
+            of_device
+        };
         let candidate = |link: &Link| Candidate { name: link.name.clone(), is_up: link.is_up, addrs: of(link.index) };
         let candidates: Vec<Candidate> = links.iter().map(candidate).collect();
         let choose = |method: &Detection, family: Family| {
@@ -261,3 +267,6 @@ const PROTOCOL_BOOT: u8 = 3;
 const PROTOCOL_DHCP: u8 = 16;
 /// `RTPROT_RA`: learnt from a router advertisement.
 const PROTOCOL_RA: u8 = 9;
+
+#[cfg(test)]
+mod tests;

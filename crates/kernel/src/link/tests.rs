@@ -111,3 +111,23 @@ fn vxlan(local: &str) -> Vxlan {
     let local = local.parse().unwrap();
     Vxlan { name: "vx0".into(), vni: 4096, port: 4789, local, mac: mac(1, 1), mtu: 1450, addr: None }
 }
+
+#[test]
+fn addresses_of_ipv6_that_do_not_last_are_passed_over() {
+    let namespace = TestNs::new("lasting");
+    let mut socket = RtSocket::open_in(&namespace).unwrap();
+    create_bridge(&mut socket, "br0").unwrap();
+    namespace.command("ip link set br0 addrgenmode none up");
+    namespace.command("ip addr add 192.0.2.1/24 dev br0");
+    // It means temporary of IPv6.
+    namespace.command("ip addr add 192.0.2.2/24 dev br0");
+    namespace.command("ip addr add 2001:db8::1/64 dev br0 nodad");
+    namespace.command("ip addr add 2001:db8::2/64 dev br0 nodad valid_lft 1000 preferred_lft 0");
+    // The bridge has no port that is up: whether somebody has the address is not known yet.
+    namespace.command("ip addr add 2001:db8::3/64 dev br0");
+    let br0 = index_of(&mut socket, "br0").unwrap();
+    let found = crate::addr::list_lasting(&mut socket).unwrap();
+    let on_br0: Vec<String> =
+        found.iter().filter(|(device, _)| *device == br0).map(|(_, addr)| addr.to_string()).collect();
+    assert_eq!(on_br0, ["192.0.2.1/24", "192.0.2.2/24", "2001:db8::1/64"]);
+}
