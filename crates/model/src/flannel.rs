@@ -15,6 +15,8 @@ pub struct NetConf {
     pub subnet_len: u8,
     /// `Backend`.
     pub backend: Backend,
+    /// `EnableIPv6`: pods shall have IPv6 too.
+    pub ipv6: bool,
 }
 
 impl NetConf {

@@ -229,7 +229,7 @@ impl Overlay {
             let wrong = node.wrong.clone().map(|wrong| Problem::WrongAnnotation { node: node.name.clone(), wrong });
             self.peer_problem(node).or(wrong).or_else(|| self.flannel_problem(node)).or_else(|| self.unencrypted(node))
         });
-        self.own_problem().into_iter().chain(peers).chain(self.problems.values().cloned())
+        self.own_problems().chain(peers).chain(self.problems.values().cloned())
     }
 
     /// Plans the touched keys anew and answers with the difference.

@@ -107,7 +107,8 @@ async fn the_next_key_is_in_use_once_the_node_shows_it() {
 async fn flannels_nodes_and_plugins_are_told_while_its_configuration_is_there() {
     let (directory, ways, mut overlay, asked) = start();
     let file = directory.path().join("flannel/subnet.env");
-    let conf = NetConf { network: "10.244.0.0/16".parse().unwrap(), subnet_len: 24, backend: Backend::HostGw };
+    let conf =
+        NetConf { network: "10.244.0.0/16".parse().unwrap(), subnet_len: 24, backend: Backend::HostGw, ipv6: false };
     overlay.apply(&Change::NetConf("kube-flannel".into(), Some(conf)));
     ways.learn(&overlay);
     assert_eq!(asked.next().await["flannel.alpha.coreos.com/backend-type"], "host-gw");

@@ -22,6 +22,8 @@ struct Document {
     subnet_len: u8,
     #[serde(rename = "Backend", default)]
     backend: Settings,
+    #[serde(rename = "EnableIPv6", default)]
+    ipv6: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -59,6 +61,7 @@ impl TryFrom<&ConfigMap> for NetConf {
             network: network.trunc(),
             subnet_len: subnet_len(&object, network.prefix_len(), document.subnet_len)?,
             backend: backend(&object, &document.backend)?,
+            ipv6: document.ipv6,
         })
     }
 }

@@ -95,6 +95,12 @@ pub enum Problem {
     /// Encryption is on, and this node's kernel cannot do it.
     #[error("this node's packets are not encrypted: its kernel does not have WireGuard")]
     NoWireguard,
+    /// flannel's configuration asks for IPv6.
+    #[error(
+        "kube-flannel-cfg asks for IPv6 (EnableIPv6), of which only the IPv4 part is done; an IPPool of IPv6 beside it gives pods IPv6 \
+         addresses"
+    )]
+    FlannelsIpv6,
     /// This node's kernel has no IPv6.
     #[error("block {block} gets no route: this node's kernel was started without IPv6")]
     NoIpv6 {

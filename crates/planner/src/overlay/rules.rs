@@ -206,9 +206,13 @@ impl Overlay {
         is.then(|| Problem::NotEncrypted { node: peer.name.clone() })
     }
 
-    /// Encryption is on, and this node cannot do it.
-    pub(super) fn own_problem(&self) -> Option<Problem> {
-        (self.encrypts() && !self.config.support.wireguard).then_some(Problem::NoWireguard)
+    /// What is asked for as a whole and cannot be done: encryption, where the kernel lacks it, and what flannel's configuration says of
+    /// IPv6.
+    pub(super) fn own_problems(&self) -> impl Iterator<Item = Problem> + use<> {
+        let unencrypted = self.encrypts() && !self.config.support.wireguard;
+        let flannels = self.net_conf().is_some_and(|conf| conf.ipv6);
+        let problems = [(unencrypted, Problem::NoWireguard), (flannels, Problem::FlannelsIpv6)];
+        problems.into_iter().filter(|(is, _)| *is).map(|(_, problem)| problem)
     }
 }
 

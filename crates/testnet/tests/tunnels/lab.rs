@@ -91,7 +91,7 @@ fn pool_of(name: &str, cidr: &str, vxlan: EncapMode, ipip: EncapMode) -> Change 
 
 /// flannel's configuration for the same range, and no pool.
 pub(crate) fn net_conf(backend: Backend) -> Change {
-    let conf = NetConf { network: "10.233.0.0/16".parse().unwrap(), subnet_len: 24, backend };
+    let conf = NetConf { network: "10.233.0.0/16".parse().unwrap(), subnet_len: 24, backend, ipv6: false };
     Change::NetConf("kube-flannel".into(), Some(conf))
 }
 

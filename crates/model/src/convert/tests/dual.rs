@@ -46,3 +46,11 @@ fn either_setting_of_wireguard_encrypts_both_families() {
     }
     assert!(!felix(json!({})));
 }
+
+#[test]
+fn flannels_wish_for_ipv6_is_known() {
+    for (keys, ipv6) in [("", false), (r#", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/64""#, true)] {
+        let conf = net_conf(&format!(r#"{{"Network": "10.244.0.0/16", "Backend": {{"Type": "vxlan"}}{keys}}}"#));
+        assert_eq!(conf.unwrap().ipv6, ipv6, "{keys}");
+    }
+}

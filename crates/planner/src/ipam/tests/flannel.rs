@@ -6,7 +6,10 @@ use super::*;
 
 fn conf(network: &str) -> Change {
     let network = network.parse().unwrap();
-    Change::NetConf("kube-flannel".into(), Some(NetConf { network, subnet_len: 24, backend: Backend::HostGw }))
+    Change::NetConf(
+        "kube-flannel".into(),
+        Some(NetConf { network, subnet_len: 24, backend: Backend::HostGw, ipv6: false }),
+    )
 }
 
 fn node1(pod_cidrs: &[&str]) -> Change {

@@ -7,7 +7,7 @@ use super::*;
 const VXLAN: Backend = Backend::Vxlan { vni: 1, port: 8472, direct_routing: false };
 
 fn conf(backend: Backend) -> Change {
-    let conf = NetConf { network: "10.244.0.0/16".parse().unwrap(), subnet_len: 24, backend };
+    let conf = NetConf { network: "10.244.0.0/16".parse().unwrap(), subnet_len: 24, backend, ipv6: false };
     Change::NetConf("kube-flannel".into(), Some(conf))
 }
 
@@ -157,4 +157,19 @@ fn other_plugins_learn_the_nodes_part_and_the_mtu_from_flannels_file() {
         "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n";
     assert_eq!(parts(VXLAN).subnet_env().as_deref(), Some(expected));
     assert_eq!(after(&[part(2), conf(VXLAN)]).subnet_env(), None);
+}
+
+#[test]
+fn that_flannels_ipv6_is_not_done_is_told_and_ipv4_works() {
+    let mut overlay = parts(VXLAN);
+    let Change::NetConf(namespace, Some(with_ipv4)) = conf(VXLAN) else { panic!("a configuration") };
+    assert_eq!(overlay.apply(&Change::NetConf(namespace, Some(NetConf { ipv6: true, ..with_ipv4 }))), []);
+    let message = "kube-flannel-cfg asks for IPv6 (EnableIPv6), of which only the IPv4 part is done; an IPPool of IPv6 beside it gives \
+                   pods IPv6 addresses";
+    assert_eq!(overlay.problems().map(|problem| problem.to_string()).collect::<Vec<_>>(), [message]);
+    // Blocks of such a pool take the pool's way, beside flannel's parts.
+    overlay.apply(&pool("six", "fd00:10:233::/64", EncapMode::Always));
+    overlay.apply(&block("fd00:10:233::40/122", Some("node2")));
+    let next_hop = vtep_next_hop(vtep_mac(&"node2".into())).to_string();
+    assert_eq!(route(&overlay, "fd00:10:233::40/122"), on_link(&next_hop));
 }

@@ -41,7 +41,7 @@ fn changes() -> impl Strategy<Value = Change> {
     let confs = (0..2, backends, 0..2_usize).prop_map(|(namespace, backend, network)| {
         let network = ["10.0.0.0/16", "10.0.2.0/24"][network].parse().unwrap();
         let namespace = format!("ns{namespace}").as_str().into();
-        Change::NetConf(namespace, Some(NetConf { network, subnet_len: 24, backend }))
+        Change::NetConf(namespace, Some(NetConf { network, subnet_len: 24, backend, ipv6: false }))
     });
     let felixes = any::<bool>().prop_map(|wireguard| Change::Felix(Some(Felix { wireguard, ..Felix::default() })));
     let modes = prop_oneof![Just(EncapMode::Always), Just(EncapMode::CrossSubnet), Just(EncapMode::Never)];
