@@ -81,9 +81,10 @@ impl PodInterface {
 
     fn create_parts(&self, host: &mut RtSocket) -> Result<Created, NetlinkError> {
         let mut pod = RtSocket::open_in(&self.netns)?;
-        let created = self.create_pair(&mut pod, host.netns())?;
-        let configured = self
-            .configure_pod(&mut pod, created.pod_index)
+        let (created, is_off) = self.create_pair(&mut pod, host.netns())?;
+        let on = if is_off { ipv6::turn_on(&self.netns, &self.container_ifname) } else { Ok(()) };
+        let configured = on
+            .and_then(|()| self.configure_pod(&mut pod, created.pod_index))
             .and_then(|()| ipv6::restrict(host, &self.host_ifname, self.addr.iter().any(IpAddr::is_ipv6)))
             .and_then(|()| Ok(host.perform_all(&self.host_requests(created.host_index))?))
             // The pod's end came up before it had a carrier.
@@ -108,15 +109,16 @@ impl PodInterface {
             .map_err(|source| PodInterfaceError::Check { interface: self.host_ifname.clone(), source })
     }
 
-    /// One request makes both ends in their namespaces; the question after it tells both indices.
-    fn create_pair(&self, pod: &mut RtSocket, host: &NetNs) -> Result<Created, NetlinkError> {
+    /// One request makes both ends in their namespaces; the question after it tells both indices, and whether IPv6 has to be turned on.
+    fn create_pair(&self, pod: &mut RtSocket, host: &NetNs) -> Result<(Created, bool), NetlinkError> {
         let peer = VethPeer { name: self.host_ifname.as_str(), mac: Some(self.host_mac), netns: Some(host) };
         let name = self.container_ifname.as_str();
         let veth = Veth { name, mac: Some(self.pod_mac), peer, mtu: self.mtu };
         let replies = pod.exchange(&[link::request::veth(&veth), link::request::find(LinkRef::Name(name))])?;
+        let is_off = self.addr.iter().any(IpAddr::is_ipv6) && replies.iter().flatten().any(ipv6::is_off);
         let made = replies.into_iter().flatten().find_map(link::from_message);
         let indices = made.and_then(|made| Some(Created { pod_index: made.index, host_index: made.peer? }));
-        indices.ok_or_else(|| {
+        indices.map(|created| (created, is_off)).ok_or_else(|| {
             // Made, and gone again: somebody else works on the same namespace.
             NetlinkError::NoDevice { operation: Operation::new("configure device", name), device: name.to_owned() }
         })

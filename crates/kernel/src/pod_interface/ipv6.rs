@@ -1,23 +1,52 @@
-//! What the node takes from its end of a pod's interface by IPv6.
+//! What the node takes from its end of a pod's interface by IPv6, and sandboxes in which IPv6 is turned off.
 
 use std::{fs, io};
 
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{AfSpecInet6, AfSpecUnspec, LinkAttribute},
+};
 use podnet_model::LinkName;
 use rustix::io::Errno;
 
-use crate::netlink::{NetlinkError, Operation, RtSocket};
+use crate::{
+    netlink::{NetlinkError, Operation, RtSocket},
+    netns::NetNs,
+};
 
 /// Makes the node deaf to router advertisements of a pod, by which it could become the node's default router (CVE-2020-13597), and
 /// to all of IPv6 where the pod has no IPv6 address. Settings of a device are files and no messages, so this is no part of a batch; it
 /// comes before the device is up. A kernel without IPv6 has no such files.
 pub(super) fn restrict(host: &RtSocket, device: &LinkName, has_addr: bool) -> Result<(), NetlinkError> {
-    let here = crate::netns::NetNs::current()?.inode()? == host.netns().inode()?;
+    let here = NetNs::current()?.inode()? == host.netns().inode()?;
     let done = if here { settings(device, has_addr) } else { host.netns().run(|| settings(device, has_addr))? };
-    done.map_err(|error| NetlinkError::Refused {
-        operation: Operation::new("keep the node from the IPv6 of device", device),
-        hint: None,
-        errno: Errno::from_io_error(&error).unwrap_or(Errno::IO),
-    })
+    done.map_err(|error| refused("keep the node from the IPv6 of device", device, &error))
+}
+
+/// Whether IPv6 is turned off on the device that a message shows. Some runtimes turn it off in all sandboxes (Docker, without IPv6 of its
+/// own), and the kernel gives no such device an IPv6 address.
+pub(super) fn is_off(message: &RouteNetlinkMessage) -> bool {
+    let RouteNetlinkMessage::NewLink(link) = message else { return false };
+    let families = link.attributes.iter().filter_map(|attribute| match attribute {
+        LinkAttribute::AfSpecUnspec(families) => Some(families),
+        _ => None,
+    });
+    let settings = families.flatten().filter_map(|family| match family {
+        AfSpecUnspec::Inet6(settings) => Some(settings),
+        _ => None,
+    });
+    settings.flatten().any(|setting| matches!(setting, AfSpecInet6::DevConf(conf) if conf.disable_ipv6 != 0))
+}
+
+/// Turns IPv6 on on one device of a sandbox: whoever gave it an IPv6 address wants that.
+pub(super) fn turn_on(pod: &NetNs, device: &LinkName) -> Result<(), NetlinkError> {
+    pod.run(|| fs::write(format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6"), "0"))?
+        .map_err(|error| refused("turn IPv6 on on device", device, &error))
+}
+
+fn refused(what: &'static str, device: &LinkName, error: &io::Error) -> NetlinkError {
+    let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
+    NetlinkError::Refused { operation: Operation::new(what, device), hint: None, errno }
 }
 
 fn settings(device: &LinkName, has_addr: bool) -> io::Result<()> {

@@ -83,6 +83,24 @@ fn nobody_asks_for_an_address_and_the_node_filters_no_reverse_path() {
 }
 
 #[test]
+fn a_sandbox_in_which_a_runtime_turned_ipv6_off_gets_its_address_all_the_same() {
+    let mut pods = pods("off", 2);
+    for setting in ["all", "default"] {
+        sysctl::set(&pods.namespaces[0], &format!("net.ipv6.conf.{setting}.disable_ipv6"), "1").unwrap();
+    }
+    for interface in &pods.interfaces {
+        interface.create(&mut pods.host).unwrap();
+        assert_eq!(interface.check(&mut pods.host).unwrap(), []);
+    }
+    pods.namespaces[0].command("ping -c 1 -W 2 fd00::2");
+    // Where no IPv6 address is wanted it stays off.
+    let four = PodInterface { addr: vec![v4(9).into()], ..interface(&pods.namespaces[0], 9) };
+    let four = PodInterface { container_ifname: "eth9".into(), ..four };
+    four.create(&mut pods.host).unwrap();
+    assert_eq!(sysctl::read(&pods.namespaces[0], "net.ipv6.conf.eth9.disable_ipv6").unwrap(), "1");
+}
+
+#[test]
 fn a_failure_in_the_middle_leaves_nothing() {
     let mut pods = pods("undo", 1);
     // The pod's side succeeds, and the node's second address is refused.
