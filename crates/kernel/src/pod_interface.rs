@@ -139,6 +139,7 @@ impl PodInterface {
     fn pod_requests(&self, index: u32, make: impl Fn(&Route) -> Request) -> Vec<Request> {
         let mut requests = vec![link::request::set_up_quietly(LinkRef::Index(index))];
         requests.extend(self.addr.iter().map(|addr| addr::set(index, IpNet::from(*addr))));
+        requests.extend(self.addr.iter().filter(|addr| addr.is_ipv6()).map(|addr| route::to_own(*addr, index)));
         for gateway in self.gateways() {
             requests.extend(self.pod_routes(index, gateway).iter().map(&make));
             requests.push(neigh::set(index, gateway, self.host_mac));

@@ -134,15 +134,27 @@ pub(crate) fn set_behind(route: &Route, metric: u32) -> Request {
 pub(crate) fn to_loopback(device: u32) -> Request {
     /// More than what the kernel gives to the node's own route, and for each device another: of one metric there is one such route.
     const BEHIND: u32 = 10_000;
-    /// The table of the node's own addresses (`linux/rtnetlink.h`).
-    const RT_TABLE_LOCAL: u8 = 255;
     let loopback = IpAddr::from(Ipv6Addr::LOCALHOST);
-    let mut message = naming(IpNet::from(loopback), ROUTE_PROTOCOL);
+    let operation = Operation::new("make route through a pod's link to", loopback);
+    local(loopback, device, BEHIND + device, operation)
+}
+
+/// Makes the namespace take packets to an address that the device has, at once. The kernel does that for an IPv6 address by itself, but
+/// from a work queue, and what comes before it is dropped (`addrconf_dad_work`); its own route has a lower metric then.
+pub(crate) fn to_own(addr: IpAddr, device: u32) -> Request {
+    /// As routes of IPv6 have it that say none (`IP6_RT_PRIO_USER`).
+    const METRIC: u32 = 1024;
+    local(addr, device, METRIC, Operation::new("make route for packets to", addr))
+}
+
+fn local(addr: IpAddr, device: u32, metric: u32, operation: Operation) -> Request {
+    /// The table of own addresses (`linux/rtnetlink.h`).
+    const RT_TABLE_LOCAL: u8 = 255;
+    let mut message = naming(IpNet::from(addr), ROUTE_PROTOCOL);
     message.header.kind = RouteType::Local;
     message.header.scope = RouteScope::Universe;
     message.header.table = RT_TABLE_LOCAL;
-    message.attributes.extend([RouteAttribute::Oif(device), RouteAttribute::Priority(BEHIND + device)]);
-    let operation = Operation::new("make route through a pod's link to", loopback);
+    message.attributes.extend([RouteAttribute::Oif(device), RouteAttribute::Priority(metric)]);
     Request::new(operation, RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
 }
 

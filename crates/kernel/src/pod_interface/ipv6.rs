@@ -38,9 +38,11 @@ pub(super) fn is_off(message: &RouteNetlinkMessage) -> bool {
     settings.flatten().any(|setting| matches!(setting, AfSpecInet6::DevConf(conf) if conf.disable_ipv6 != 0))
 }
 
-/// Turns IPv6 on on one device of a sandbox: whoever gave it an IPv6 address wants that.
+/// Turns IPv6 on on one device of a sandbox, and on its loopback, by which it reaches itself: whoever gave it an IPv6 address wants
+/// that.
 pub(super) fn turn_on(pod: &NetNs, device: &LinkName) -> Result<(), NetlinkError> {
-    pod.run(|| fs::write(format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6"), "0"))?
+    let on = |device: &str| fs::write(format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6"), "0");
+    pod.run(|| on(device.as_str()).and_then(|()| on("lo")))?
         .map_err(|error| refused("turn IPv6 on on device", device, &error))
 }
 

@@ -1,6 +1,6 @@
 use std::{
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
     time::{Duration, Instant},
 };
 
@@ -82,6 +82,23 @@ fn nobody_asks_for_an_address_and_the_node_filters_no_reverse_path() {
     assert!(neighbours.lines().all(|line| line.trim_end().ends_with("PERMANENT")), "{neighbours}");
 }
 
+/// Whatever of its making the kernel left for later.
+#[test]
+fn the_first_packet_to_a_pod_arrives_by_ipv6_too() {
+    let mut pods = pods("first6", 12);
+    pods.node.command("ip -6 addr add fd00::ff/128 dev lo nodad");
+    let node = pods.node.run(|| UdpSocket::bind("[fd00::ff]:0")).unwrap().unwrap();
+    for (number, interface) in (1..).zip(&pods.interfaces) {
+        interface.create(&mut pods.host).unwrap();
+        let own = SocketAddr::new(format!("fd00::{number}").parse().unwrap(), 9);
+        let pod = interface.netns.run(|| UdpSocket::bind(own)).unwrap().unwrap();
+        node.send_to(b"first", own).unwrap();
+        pod.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let received = pod.recv(&mut [0; 16]);
+        assert_eq!(received.ok(), Some(5), "the first packet to pod {number}");
+    }
+}
+
 #[test]
 fn a_sandbox_in_which_a_runtime_turned_ipv6_off_gets_its_address_all_the_same() {
     let mut pods = pods("off", 2);
@@ -93,6 +110,7 @@ fn a_sandbox_in_which_a_runtime_turned_ipv6_off_gets_its_address_all_the_same() 
         assert_eq!(interface.check(&mut pods.host).unwrap(), []);
     }
     pods.namespaces[0].command("ping -c 1 -W 2 fd00::2");
+    pods.namespaces[0].command("ping -c 1 -W 2 fd00::1");
     // Where no IPv6 address is wanted it stays off.
     let four = PodInterface { addr: vec![v4(9).into()], ..interface(&pods.namespaces[0], 9) };
     let four = PodInterface { container_ifname: "eth9".into(), ..four };
