@@ -83,6 +83,7 @@ fn pods_have_an_address_of_each_family_and_both_work() {
     everybody_is_told_of_both(&cluster);
     reaches(&cluster, "plain", "near");
     reaches(&cluster, "plain", "far");
+    nodes_reach_pods(&cluster);
     pods_and_their_configuration_decide(&cluster);
     a_pod_gets_both_or_none(&cluster);
     a_stateful_pod_keeps_both(&cluster);
@@ -112,6 +113,19 @@ fn everybody_is_told_of_both(cluster: &Cluster) {
     }
     let who = ipam(cluster, &["show", "--ip", v6]).unwrap();
     assert!(who.contains("pod default/plain on node node1"), "{who}");
+}
+
+fn nodes_reach_pods(cluster: &Cluster) {
+    for (node, pod) in [("node1", "plain"), ("node2", "plain"), ("node1", "far")] {
+        for addr in addresses(cluster, pod) {
+            let netns = format!("podnet-{node}");
+            let ping = ["netns", "exec", &netns, "ping", "-c1", "-W3", &addr];
+            assert!(
+                Command::new("ip").args(ping).output().unwrap().status.success(),
+                "{node} does not reach {pod} at {addr}"
+            );
+        }
+    }
 }
 
 fn pods_and_their_configuration_decide(cluster: &Cluster) {
