@@ -77,6 +77,9 @@ fn pods_reach_each_other_by_ipv6_and_what_they_need_for_it_is_kept_whole() {
     damage("ip link del podnet.vxlan", &there);
     damage("sysctl -qw net.ipv6.conf.all.forwarding=0", "sysctl -n net.ipv6.conf.all.forwarding | grep 1");
     damage("sysctl -qw net.ipv6.conf.podnet/vxlan.disable_ipv6=1", &there);
+    let device = node.must(&format!("ip -6 -o route show {own}"));
+    let device = device.split_whitespace().skip_while(|word| *word != "dev").nth(1).unwrap();
+    damage(&format!("sysctl -qw net.ipv6.conf.{device}.disable_ipv6=1"), &ours);
     damage("ip6tables -P FORWARD DROP", "ip6tables -S FORWARD | grep 'podnet: to fd00:10:233::/56'");
     node.must("ip6tables -P FORWARD ACCEPT");
 
@@ -120,6 +123,11 @@ fn ways_follow_the_pool_and_the_nodes_address(
         assert_eq!(annotation(cluster, "node3"), format!("fd00:172:29:240::{new}/64"));
         eventually("traffic flows to the node's new address", LATER, flows);
     }
+    // The kernel takes routes through a device that is down away, and does not tell.
+    node.must("ip link set eth0 down && ip link set eth0 up");
+    node.must("ip route add default via 172.29.240.1 && ip -6 route add default via fd00:172:29:240::1");
+    leads("via fd00:172:29:240::12 dev eth0");
+    eventually("traffic flows after the underlay was down", LATER, flows);
     // Without an IPv6 address there is no next hop: the way is inside VXLAN, over IPv4.
     near_node.must("ip -6 addr del fd00:172:29:240::12/64 dev eth0");
     leads("dev podnet.vxlan");
