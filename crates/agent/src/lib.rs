@@ -40,6 +40,7 @@ use ipnet::{IpNet, Ipv4Net};
 use kube::Client;
 use podnet_client::{
     connect::{self, ConnectError},
+    events::Complaints,
     node,
     watch::{Interest, PodInterest, watch},
 };
@@ -184,15 +185,23 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     info!(device = %underlay.device, address = %underlay.address, address6, mtu = underlay.mtu, "underlay found");
     let addresses = Arc::new(Addresses::open(config.node.clone(), &config.journal(), client.clone())?);
     let view = Arc::new(View::new(config.node.clone()));
-    let updates = watch(client.clone(), interest(&config.node));
+    let complaints = Complaints::new(client.clone(), config.node.clone());
+    let updates = watch(client.clone(), interest(&config, complaints.clone()));
     let counts = Arc::new(Counts::default());
     health.add_metrics({
         let counts = counts.clone();
         move || counts.metrics()
     });
     let ways = Arc::new(Ways::open(&config.keys(), &config.subnet_file)?);
-    let network =
-        Network::start(&config, (finder, underlay), addresses.clone(), view.clone(), ways.clone(), counts, updates)?;
+    let network = Network::start(
+        &config,
+        (finder, underlay),
+        addresses.clone(),
+        view.clone(),
+        ways.clone(),
+        (counts, complaints),
+        updates,
+    )?;
     tokio::pin!(shutdown);
     tokio::select! {
         result = serve(&config, client.clone(), addresses, view, network, &health) => result?,
@@ -244,10 +253,12 @@ async fn serve(
     Box::pin(housekeeping.keep(network, to_publish)).await
 }
 
-fn interest(node: &NodeName) -> Interest {
+fn interest(config: &AgentConfig, complaints: Complaints) -> Interest {
     Interest {
+        complaints: Some(complaints),
+        last_good: Some(config.state_dir.join("last-good")),
         nodes: true,
-        pods: PodInterest::OnNode(node.clone()),
+        pods: PodInterest::OnNode(config.node.clone()),
         services: true,
         slices: true,
         pools: true,

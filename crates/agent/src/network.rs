@@ -5,6 +5,7 @@
 //! there is worked out afresh and done, after growing pauses: the network depends on the present state only.
 
 mod events;
+mod legacy;
 mod place;
 mod problems;
 pub(crate) mod rules;
@@ -17,7 +18,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use podnet_client::watch::Update;
+use podnet_client::{events::Complaints, watch::Update};
 use podnet_kernel::{datapath::KernelDatapath, executor, nft::NftError};
 use podnet_model::{Dual, Family};
 use podnet_planner::{
@@ -40,6 +41,7 @@ use crate::{
     ways::Ways,
 };
 use events::Events;
+use legacy::LegacyWatch;
 use place::Unfitted;
 use problems::Problems;
 use rules::ClusterRules;
@@ -101,7 +103,7 @@ impl Network {
         addresses: Arc<Addresses>,
         view: Arc<View>,
         ways: Arc<Ways>,
-        counts: Arc<Counts>,
+        (counts, complaints): (Arc<Counts>, Complaints),
         updates: mpsc::Receiver<Update>,
     ) -> Result<Self, NetworkError> {
         let (told, state) = watch::channel(State::Learning);
@@ -128,6 +130,7 @@ impl Network {
             pods: pods.clone(),
             unfitted: Unfitted::default(),
             problems: Problems::default(),
+            legacy: LegacyWatch::new(complaints, config.node.clone()),
             counts,
             publish,
             overlay,

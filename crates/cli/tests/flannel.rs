@@ -149,7 +149,40 @@ fn flannels_configuration_and_nodes_are_taken_as_they_are() {
     let message = "data[net-conf.json].Backend.Type is \"aws-vpc\"; it must be vxlan, host-gw, ipip, wireguard, udp, alloc or none";
     await_log("node1", message);
     everything_passes(&cluster, "on-node1", "10.244.2.2");
+    let told = cluster.kubectl(&["events", "-n", "kube-flannel", "--for", &format!("configmap/{CONF}")]);
+    assert!(told.contains(message) && told.contains("what it said before counts"), "{told}");
+    assert_eq!(told.matches(message).count(), 1, "all nodes see the same: {told}");
+    // Nor does it harm an agent that starts beside it.
+    let began = std::time::SystemTime::now();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(cluster.pid("node1-agent")).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+    let journal = "/run/podnet/nodes/node1/net.d/10-podnet.conflist";
+    eventually("the agent is ready again", SOON, || match fs::metadata(journal).and_then(|file| file.modified()) {
+        Ok(written) if written > began => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    await_route("node1", "10.244.2.0/24", "dev podnet.vxlan");
+    everything_passes(&cluster, "on-node1", "10.244.2.2");
+    what_iptables_legacy_drops_is_told(&cluster);
     drop(flannel);
+}
+
+fn what_iptables_legacy_drops_is_told(cluster: &Cluster) {
+    must("podnet-node2", "iptables-legacy -P FORWARD DROP");
+    let remedy = eventually("it is told", SOON, || {
+        let told = cluster.json(&["events", "--field-selector", "involvedObject.name=node2,reason=ForwardDropped"]);
+        let message = told["items"][0]["message"].as_str().unwrap_or_default();
+        match message.split_once("Let them pass: ") {
+            Some((_, remedy)) if remedy.contains("-s 10.244.0.0/16") => Ok(remedy.to_owned()),
+            _ => Err(told.to_string()),
+        }
+    });
+    must("podnet-node2", &remedy);
+    await_log("node2", "iptables-legacy lets pods' packets pass again");
+    must("podnet-node2", "iptables-legacy -F FORWARD; iptables-legacy -P FORWARD ACCEPT");
 }
 
 /// A node as flannel makes it with VXLAN: kernel objects of `flanneld`, and annotations.

@@ -1,12 +1,127 @@
 //! Events: what people see in `kubectl describe`.
 
+use std::{fmt, time::Duration};
+
 use k8s_openapi::api::core::v1::Event;
-use kube::{Api, Client, api::PostParams};
+use kube::{Api, Client, Resource, ResourceExt, api::PostParams};
 use podnet_model::{NodeName, PodKey};
 use serde_json::json;
+use tokio::{runtime::Handle, time::timeout};
+use tracing::debug;
 
 /// Who tells.
 const COMPONENT: &str = "podnet-agent";
+
+/// An API server that does not answer by then has no time for events.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where a part of the agent tells what is wrong with an object of the API, without waiting for it.
+#[derive(Clone)]
+pub struct Complaints {
+    client: Client,
+    node: NodeName,
+    runtime: Handle,
+}
+
+impl fmt::Debug for Complaints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Complaints").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+/// The object that is complained of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    api_version: String,
+    kind: String,
+    namespace: Option<String>,
+    name: String,
+    uid: String,
+    /// Its version, where it is the object that is wrong and not what it stands for.
+    version: Option<String>,
+}
+
+impl About {
+    /// This object, as it is now.
+    #[must_use]
+    pub fn object<K: Resource<DynamicType = ()>>(object: &K) -> Self {
+        Self {
+            api_version: K::api_version(&()).into_owned(),
+            kind: K::kind(&()).into_owned(),
+            namespace: object.namespace(),
+            name: object.name_any(),
+            uid: object.uid().unwrap_or_default(),
+            version: object.resource_version(),
+        }
+    }
+
+    /// A node. Its uid in events is its name, as the kubelet's are.
+    #[must_use]
+    pub fn node(name: &NodeName) -> Self {
+        Self {
+            api_version: "v1".to_owned(),
+            kind: "Node".to_owned(),
+            namespace: None,
+            name: name.to_string(),
+            uid: name.to_string(),
+            version: None,
+        }
+    }
+}
+
+impl Complaints {
+    /// Of this node's agent. To be made where tokio runs.
+    #[must_use]
+    pub fn new(client: Client, node: NodeName) -> Self {
+        Self { client, node, runtime: Handle::current() }
+    }
+
+    /// Tells it once for each version of an object, whichever node is the first: all nodes see the same. `reason` is one word in
+    /// camel case.
+    pub fn tell(&self, about: About, reason: &'static str, message: String) {
+        let this = self.clone();
+        self.runtime.spawn(async move {
+            let told = timeout(PATIENCE, this.write(&about, reason, &message)).await;
+            match told {
+                Ok(Ok(())) => {}
+                Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => {}
+                other => debug!(object = %about.name, ?other, "event not written"),
+            }
+        });
+    }
+
+    async fn write(&self, about: &About, reason: &str, message: &str) -> Result<(), kube::Error> {
+        let now = chrono::Utc::now();
+        // The same for all who tell the same.
+        let said = match &about.version {
+            Some(version) => hash(&[&about.uid, version, message]),
+            None => now.timestamp_micros().unsigned_abs(),
+        };
+        // Events of objects that are in no namespace are where the kubelet puts those of its node.
+        let namespace = about.namespace.as_deref().unwrap_or("default");
+        let time = now.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+        let event: Event = serde_json::from_value(json!({
+            "metadata": {"name": format!("{}.{said:x}", about.name), "namespace": namespace},
+            "involvedObject": {
+                "apiVersion": about.api_version, "kind": about.kind, "name": about.name, "namespace": about.namespace,
+                "uid": about.uid, "resourceVersion": about.version,
+            },
+            "type": "Warning", "reason": reason, "message": message, "count": 1,
+            "source": {"component": COMPONENT, "host": self.node.as_str()},
+            "reportingComponent": COMPONENT, "reportingInstance": self.node.as_str(),
+            "firstTimestamp": time, "lastTimestamp": time,
+        }))
+        .map_err(kube::Error::SerdeError)?;
+        Api::<Event>::namespaced(self.client.clone(), namespace).create(&PostParams::default(), &event).await?;
+        Ok(())
+    }
+}
+
+/// FNV-1a: fixed for all time, unlike the standard library's hasher, as nodes of different versions are to agree.
+fn hash(texts: &[&str]) -> u64 {
+    let bytes = texts.iter().flat_map(|text| text.bytes().chain([0]));
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
 
 /// Tells what is wrong with a pod, which is given by its name and its uid. `reason` is one word in camel case.
 ///

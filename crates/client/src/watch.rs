@@ -2,14 +2,16 @@
 //!
 //! One task for each kind lists and watches; it remembers the keys that it told of, so that what vanished while the API server was
 //! away is told as a removal after the next list. The receiver sees each object converted to its model type. An object that
-//! cannot be converted is quarantined: it is told as absent (a configuration of the whole network: not told at all), logged once for
-//! each version, and everything else goes on.
+//! cannot be converted is quarantined: it is told as absent (of a configuration of the whole network, what it said before counts, also
+//! after a restart), logged and told by an event once for each version, and everything else goes on.
 
+mod good;
 mod kinds;
 mod pauses;
 
 use std::{
     collections::BTreeSet,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -17,6 +19,7 @@ use std::{
 };
 
 use futures::{StreamExt, TryStreamExt};
+use good::LastGood;
 use k8s_openapi::api::{
     core::v1::{ConfigMap, Namespace, Node, Pod, Service},
     discovery::v1::EndpointSlice,
@@ -33,10 +36,14 @@ use kube::{
 pub use pauses::Pauses;
 use podnet_model::{
     BlockCidr, Change, NodeName, PodKey, PoolName, ServiceKey, SliceKey,
+    convert::Invalid,
     crd::{FelixConfiguration, IPAMBlock, IPAMConfig, IPPool, IPReservation, StickyAddress},
+    errors::chain,
 };
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
+
+use crate::events::{About, Complaints};
 
 /// How many changes may wait for the receiver before the watches pause.
 const BACKLOG: usize = 4096;
@@ -73,6 +80,10 @@ pub struct Interest {
     pub ipam: bool,
     /// flannel's configuration and the FelixConfiguration: the way between nodes.
     pub ways: bool,
+    /// Where it is told what is wrong with an object; none keeps it to the log.
+    pub complaints: Option<Complaints>,
+    /// Where configurations of the whole network are kept as they were when they were last right.
+    pub last_good: Option<PathBuf>,
 }
 
 /// Which pods to watch.
@@ -91,7 +102,8 @@ pub enum PodInterest {
 #[must_use]
 pub fn watch(client: Client, interest: Interest) -> mpsc::Receiver<Update> {
     let (sender, receiver) = mpsc::channel(BACKLOG);
-    let mut watches = Watches { client, sender, started: Vec::new() };
+    let good = interest.last_good.map(|directory| Arc::new(LastGood::new(directory)));
+    let mut watches = Watches { client, sender, complaints: interest.complaints, good, started: Vec::new() };
     let all = watcher::Config::default;
     if interest.nodes {
         watches.add::<Node>(all());
@@ -134,6 +146,8 @@ type Start = Box<dyn FnOnce(Arc<AtomicUsize>) + Send>;
 struct Watches {
     client: Client,
     sender: mpsc::Sender<Update>,
+    complaints: Option<Complaints>,
+    good: Option<Arc<LastGood>>,
     started: Vec<Start>,
 }
 
@@ -151,9 +165,10 @@ impl Watches {
     }
 
     fn follow<K: Watched>(&mut self, api: Api<K>, config: watcher::Config) {
-        let sender = self.sender.clone();
+        let (sender, complaints, good) = (self.sender.clone(), self.complaints.clone(), self.good.clone());
         self.started.push(Box::new(move |unsynced| {
-            tokio::spawn(Follower { sender, told: BTreeSet::new(), unsynced: Some(unsynced) }.follow(api, config));
+            let unsynced = Some(unsynced);
+            tokio::spawn(Follower { sender, complaints, good, told: BTreeSet::new(), unsynced }.follow(api, config));
         }));
     }
 
@@ -170,6 +185,8 @@ struct Unwanted;
 
 struct Follower {
     sender: mpsc::Sender<Update>,
+    complaints: Option<Complaints>,
+    good: Option<Arc<LastGood>>,
     /// What the receiver believes to be there, by its key.
     told: BTreeSet<Removal>,
     /// How many kinds still wait for their first list; none once this one had its own.
@@ -236,21 +253,33 @@ impl Follower {
         };
         match object.present() {
             Ok(change) => {
+                if let Some(good) = self.good.as_ref().filter(|_| K::LAST_GOOD_COUNTS) {
+                    good.keep(&object);
+                }
                 self.told.insert(gone.clone());
                 self.send(Update::Change(change)).await?;
             }
             Err(error) if K::LAST_GOOD_COUNTS => {
-                warn!(
-                    error = &error as &dyn std::error::Error,
-                    "object ignored until it is mended; what it said before counts"
-                );
+                self.complain(&object, &error, "object ignored until it is mended; what it said before counts");
+                let before = self.good.as_ref().filter(|_| !self.told.contains(&gone));
+                if let Some(change) = before.and_then(|good| good.of(&object)?.present().ok()) {
+                    self.told.insert(gone.clone());
+                    self.send(Update::Change(change)).await?;
+                }
             }
             Err(error) => {
-                warn!(error = &error as &dyn std::error::Error, "object ignored until it is mended");
+                self.complain(&object, &error, "object ignored until it is mended");
                 self.remove(gone.clone()).await?;
             }
         }
         Ok(Some(gone))
+    }
+
+    fn complain<K: Watched>(&self, object: &K, error: &Invalid, so: &'static str) {
+        warn!(error = error as &dyn std::error::Error, "{so}");
+        if let Some(complaints) = self.complaints.as_ref().filter(|_| !K::MAY_BE_UNFINISHED) {
+            complaints.tell(About::object(object), "Invalid", format!("{}; {so}", chain(error)));
+        }
     }
 
     async fn remove(&mut self, removal: Removal) -> Result<(), Unwanted> {

@@ -12,6 +12,7 @@
 //! - [`tc`]: how a pod's traffic is held back
 //! - [`executor`]: does the planner's steps and tells what is there
 //! - [`nft`]: renders the planner's rule set to nf_tables, one transaction each
+//! - [`legacy`]: what `iptables-legacy` forwards
 //! - [`conntrack`]: connections that have to be forgotten
 //! - [`datapath`], [`memory`]: the seam that agents work against, and the kernel that tests put there
 //! - [`fastpath`]: the way past the stack for what the stack has let through
@@ -33,6 +34,7 @@ pub mod executor;
 pub mod fastpath;
 pub mod fdb;
 pub mod heap;
+pub mod legacy;
 pub mod link;
 pub mod memory;
 pub mod monitor;

@@ -28,6 +28,7 @@ use tracing::{debug, error, info};
 use super::{
     State,
     events::{Event, Events},
+    legacy::LegacyWatch,
     place::Unfitted,
     problems::Problems,
     rules::ClusterRules,
@@ -55,6 +56,7 @@ pub(super) struct Worker {
     pub(super) pods: Arc<PodEnds>,
     pub(super) unfitted: Unfitted,
     pub(super) problems: Problems,
+    pub(super) legacy: LegacyWatch,
     pub(super) counts: Arc<Counts>,
     pub(super) publish: watch::Sender<Dual<Option<IpNet>>>,
     pub(super) overlay: Overlay,
@@ -98,6 +100,7 @@ impl Worker {
                     .into_iter()
                     .chain(self.unfitted.due())
                     .chain(self.problems.due())
+                    .chain([self.legacy.due()])
                     .min()
                     .filter(|_| synced)
             };
@@ -155,6 +158,7 @@ impl Worker {
             self.lead_past();
         }
         self.problems.look(&self.overlay, &self.counts);
+        self.legacy.look(&self.overlay);
         forwarded.and(placed).and(changed).and(fitted).and(mended).and(carried)
     }
 

@@ -12,14 +12,16 @@ use podnet_model::{
     convert::Invalid,
     crd::{FelixConfiguration, IPAMBlock, IPAMConfig, IPPool, IPReservation, StickyAddress},
 };
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 
 /// An API object that has a model type.
 pub(super) trait Watched:
-    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+    Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static
 {
     /// A wrong one of this kind leaves in force what it said before: without it the whole network would change.
     const LAST_GOOD_COUNTS: bool = false;
+    /// One of this kind is made in several steps by programs, and means no mistake of anybody's.
+    const MAY_BE_UNFINISHED: bool = false;
 
     /// The object as a change.
     fn present(&self) -> Result<Change, Invalid>;
@@ -37,6 +39,8 @@ fn key<K>(object: &impl Resource, new: fn(&str, &str) -> K) -> Option<K> {
 }
 
 impl Watched for Node {
+    const MAY_BE_UNFINISHED: bool = true;
+
     fn present(&self) -> Result<Change, Invalid> {
         model::Node::try_from(self).map(|node| Change::Node(node.name.clone(), Some(node)))
     }
