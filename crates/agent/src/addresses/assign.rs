@@ -21,6 +21,8 @@ use crate::{
 const CLAIM_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a pod may wait for the address that it had before.
 const STICKY_PATIENCE: Duration = Duration::from_secs(3);
+/// Between questions whether an address is free by now that is about to be: each costs writes to the API.
+const RETURN_PAUSE: Duration = Duration::from_millis(200);
 /// For the question who holds an address that cannot be given.
 const HOLDER_PATIENCE: Duration = Duration::from_secs(3);
 /// Claims for one assignment. Each lost one means that another node was faster.
@@ -117,7 +119,16 @@ impl Addresses {
         let Some(kept) = kept.filter(|_| request.wish.addrs.is_empty()) else {
             return self.assign_by(request, family, deadline).map_err(|error| self.naming_holder(error));
         };
-        match self.assign_by(request, family, Instant::now() + STICKY_PATIENCE) {
+        let until = Instant::now() + STICKY_PATIENCE;
+        let mut assigned = self.assign_by(request, family, until);
+        // The pod's earlier life, on another node, is on its way out: its address is about to be free.
+        while matches!(&assigned, Err(AssignError::Ipam(IpamError::Held { pod, .. })) if *pod == request.pod)
+            && Instant::now() + RETURN_PAUSE < until
+        {
+            std::thread::sleep(RETURN_PAUSE);
+            assigned = self.assign_by(request, family, until);
+        }
+        match assigned {
             Err(error) if !matches!(error, AssignError::Journal(_)) => {
                 // Better another address than none: the node that has its block may be dead.
                 let error = &error as &dyn std::error::Error;
