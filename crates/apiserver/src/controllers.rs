@@ -5,6 +5,7 @@
 //! on their number: what is written follows from what is there. The deciding is pure code in the modules below each controller.
 //!
 //! - [`deployment`] → [`replicaset`] → pods → [`scheduler`] → nodes
+//! - [`statefulset`] → pods, by number
 //! - [`endpoints`]: which pods a Service leads to
 //! - [`node_lifecycle`]: nodes that fall silent or vanish, and their pods
 //! - [`service_accounts`]: what a namespace has from the start; [`namespaces`]: how it ends
@@ -29,6 +30,7 @@ mod recorder;
 mod replicaset;
 mod scheduler;
 mod service_accounts;
+mod statefulset;
 mod worker;
 
 use std::{future::Future, pin::pin, sync::Arc, time::Duration};
@@ -80,6 +82,7 @@ async fn start(client: &Client, config: ControllersConfig, tasks: &mut JoinSet<(
 
     let deployments = deployment::Deployments::new(client.clone(), &caches, &recorder);
     let replica_sets = replicaset::ReplicaSets::new(client.clone(), &caches, &recorder);
+    let stateful_sets = statefulset::StatefulSets::new(client.clone(), &caches, &recorder);
     let scheduler = scheduler::Scheduler::new(client.clone(), &caches, &recorder);
     let endpoints = endpoints::ServiceEndpoints::new(client.clone(), &caches);
     let nodes = node_lifecycle::NodeLifecycle::new(client.clone(), &caches, &recorder, config.node_grace);
@@ -91,6 +94,7 @@ async fn start(client: &Client, config: ControllersConfig, tasks: &mut JoinSet<(
 
     tasks.spawn(deployments.run());
     tasks.spawn(replica_sets.run());
+    tasks.spawn(stateful_sets.run());
     tasks.spawn(scheduler.run());
     tasks.spawn(endpoints.run());
     tasks.spawn(nodes.run());

@@ -241,29 +241,72 @@ fn what_else_decides(cluster: &Cluster) {
     cluster.kubectl(&["delete", "pod", "stranger"]);
 }
 
-/// The embedded API serves no StatefulSets; to the nodes its pods are pods that name it as their owner.
+/// Pods of a StatefulSet are themselves again after they were deleted, moved or scaled away: by name and, where they are sticky, by
+/// address.
 fn a_stateful_pod_keeps_its_address(cluster: &Cluster) {
-    let db = |node: &str| {
-        let owner = "ownerReferences: [{apiVersion: apps/v1, kind: StatefulSet, name: db, uid: s}], annotations";
-        pod("db-0", node, "ipam.podnet.io/sticky: 'true'").replacen("annotations", owner, 1)
-    };
-    cluster.apply(&db("node1"));
-    cluster.await_ready(&["db-0"], SOON);
-    let before = address(cluster, "db-0");
-    eventually("the address is kept", SOON, || {
+    let claims = "volumeClaimTemplates: [{metadata: {name: data}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}]";
+    cluster.apply(&format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: db}}\nspec: {{clusterIP: None, selector: {{app: db}}, ports: [{{port: 80}}]}}\n---\n\
+         apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {{name: db}}\nspec:\n  serviceName: db\n  replicas: 2\n  {claims}\n  \
+         selector: {{matchLabels: {{app: db}}}}\n  template:\n    metadata: {{labels: {{app: db}}, annotations: {{ipam.podnet.io/sticky: 'true'}}}}\n    \
+         spec: {{nodeSelector: {{kubernetes.io/hostname: node1}}, terminationGracePeriodSeconds: 0, containers: [{{name: d, image: podnet.local/demoapp, volumeMounts: [{{name: data, mountPath: /data}}]}}]}}"
+    ));
+    rolled_out(cluster);
+    let pods = ["db-0", "db-1"];
+    let before = pods.map(|pod| address(cluster, pod));
+    eventually("the addresses are kept", SOON, || {
         let kept = cluster.kubectl(&["get", "stickyaddresses"]);
-        if kept.contains("db-0") && kept.contains(&before) { Ok(()) } else { Err(kept) }
+        if before.iter().all(|addr| kept.contains(addr)) { Ok(()) } else { Err(kept) }
     });
+    let uid = |kind: &str, name: &str| cluster.json(&[kind, name])["metadata"]["uid"].clone();
     let owner = &cluster.json(&["stickyaddress", "db-0"])["metadata"]["ownerReferences"][0];
-    assert_eq!((&owner["kind"], &owner["name"], &owner["uid"]), (&"StatefulSet".into(), &"db".into(), &"s".into()));
+    assert_eq!(
+        (&owner["kind"], &owner["name"], &owner["uid"]),
+        (&"StatefulSet".into(), &"db".into(), &uid("statefulset", "db"))
+    );
+    assert_eq!(cluster.json(&["pod", "db-1"])["spec"]["hostname"], "db-1");
+    eventually("each has a name", SOON, || {
+        let found = cluster.exec("default", "db-1", &["getent", "hosts", "db-0.db.default.svc.cluster.local"])?;
+        if found.contains(&before[0]) { Ok(()) } else { Err(found) }
+    });
+    cluster.exec("default", "db-0", &["sh", "-c", "echo kept > /data/file"]).unwrap();
+
+    let first = uid("pod", "db-0");
     cluster.kubectl(&["delete", "pod", "db-0"]);
-    // On another node it is borrowed from the one that it was on.
-    cluster.apply(&db("node2"));
-    cluster.await_ready(&["db-0"], SOON);
-    assert_eq!(address(cluster, "db-0"), before);
-    reaches(cluster, "a", "db-0");
-    cluster.kubectl(&["delete", "pod", "db-0"]);
-    cluster.kubectl(&["delete", "stickyaddress", "db-0"]);
+    eventually("it is made anew", SOON, || {
+        match cluster.try_kubectl(&["get", "pod", "db-0", "-o", "jsonpath={.metadata.uid}"]) {
+            Ok(uid) if first != uid.trim() => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    rolled_out(cluster);
+    assert_eq!(address(cluster, "db-0"), before[0]);
+    assert_eq!(cluster.exec("default", "db-0", &["cat", "/data/file"]).unwrap().trim(), "kept");
+
+    // To another node, one after the other: there their addresses are borrowed.
+    let node2 = r#"{"spec":{"template":{"spec":{"nodeSelector":{"kubernetes.io/hostname":"node2"}}}}}"#;
+    cluster.kubectl(&["patch", "statefulset", "db", "-p", node2]);
+    rolled_out(cluster);
+    for (pod, addr) in pods.iter().zip(&before) {
+        assert_eq!(cluster.json(&["pod", pod])["spec"]["nodeName"], "node2");
+        assert_eq!(address(cluster, pod), *addr);
+        reaches(cluster, "a", pod);
+    }
+    cluster.kubectl(&["scale", "statefulset", "db", "--replicas=1"]);
+    cluster.kubectl(&["wait", "--for=delete", "pod/db-1", "--timeout=30s"]);
+    cluster.kubectl(&["scale", "statefulset", "db", "--replicas=2"]);
+    rolled_out(cluster);
+    assert_eq!(address(cluster, "db-1"), before[1]);
+    assert_eq!(cluster.kubectl(&["get", "controllerrevisions", "-o", "name"]).lines().count(), 2);
+    cluster.kubectl(&["delete", "service,statefulset", "db"]);
+    eventually("all of it goes with the set", SOON, || {
+        let left = cluster.kubectl(&["get", "pods,stickyaddresses,controllerrevisions", "-o", "name"]);
+        if left.contains("/db-") { Err(left) } else { Ok(()) }
+    });
+}
+
+fn rolled_out(cluster: &Cluster) {
+    cluster.kubectl(&["rollout", "status", "statefulset", "db", "--timeout=60s"]);
 }
 
 /// ADD and DEL of a known pod, as a runtime sends them, while the API server does not answer.

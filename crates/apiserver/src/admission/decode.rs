@@ -66,6 +66,7 @@ fn dispatch<L: Look>(group: &str, kind: &str, look: &L, object: &Value) -> Optio
         ("apps", "Deployment") => look.look::<apps::Deployment>(object),
         ("apps", "ReplicaSet") => look.look::<apps::ReplicaSet>(object),
         ("apps", "StatefulSet") => look.look::<apps::StatefulSet>(object),
+        ("apps", "ControllerRevision") => look.look::<apps::ControllerRevision>(object),
         ("apps", "DaemonSet") => look.look::<apps::DaemonSet>(object),
         ("batch", "Job") => look.look::<batch::Job>(object),
         ("batch", "CronJob") => look.look::<batch::CronJob>(object),

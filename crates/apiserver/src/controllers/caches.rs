@@ -3,7 +3,7 @@
 use std::{fmt::Debug, sync::Arc};
 
 use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
+    apps::v1::{Deployment, ReplicaSet, StatefulSet},
     coordination::v1::Lease,
     core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount},
     discovery::v1::EndpointSlice,
@@ -21,6 +21,8 @@ pub(crate) struct Caches {
     pub(crate) deployments: Arc<Cache<Deployment>>,
     /// ReplicaSets.
     pub(crate) replica_sets: Arc<Cache<ReplicaSet>>,
+    /// StatefulSets.
+    pub(crate) stateful_sets: Arc<Cache<StatefulSet>>,
     /// Pods.
     pub(crate) pods: Arc<Cache<Pod>>,
     /// Services.
@@ -48,6 +50,7 @@ impl Caches {
         let everything = watcher::Config::default;
         follow(&self.deployments, client, everything(), tasks);
         follow(&self.replica_sets, client, everything(), tasks);
+        follow(&self.stateful_sets, client, everything(), tasks);
         follow(&self.pods, client, everything(), tasks);
         follow(&self.services, client, everything(), tasks);
         follow(&self.slices, client, everything(), tasks);
@@ -60,6 +63,7 @@ impl Caches {
         tokio::join!(
             self.deployments.synced(),
             self.replica_sets.synced(),
+            self.stateful_sets.synced(),
             self.pods.synced(),
             self.services.synced(),
             self.slices.synced(),

@@ -58,6 +58,8 @@ const ROWS: &[Row] = &[
     Row { gvk: ("events.k8s.io", "v1", "Event"), names: ("events", "event"), short: &["ev"], view: View::EventsV1, ..ROW },
     Row { gvk: ("apps", "v1", "Deployment"), names: ("deployments", "deployment"), short: &["deploy"], categories: ALL, subresources: &[STATUS, SCALE], ..ROW },
     Row { gvk: ("apps", "v1", "ReplicaSet"), names: ("replicasets", "replicaset"), short: &["rs"], categories: ALL, subresources: &[STATUS, SCALE], ..ROW },
+    Row { gvk: ("apps", "v1", "StatefulSet"), names: ("statefulsets", "statefulset"), short: &["sts"], categories: ALL, subresources: &[STATUS, SCALE], ..ROW },
+    Row { gvk: ("apps", "v1", "ControllerRevision"), names: ("controllerrevisions", "controllerrevision"), ..ROW },
     Row { gvk: ("discovery.k8s.io", "v1", "EndpointSlice"), names: ("endpointslices", "endpointslice"), ..ROW },
     Row { gvk: ("coordination.k8s.io", "v1", "Lease"), names: ("leases", "lease"), ..ROW },
     Row { gvk: ("apiextensions.k8s.io", "v1", "CustomResourceDefinition"), names: ("customresourcedefinitions", "customresourcedefinition"),

@@ -23,7 +23,7 @@ pub(super) fn validate(kind: &str, object: &Value, errors: &mut Vec<FieldError>)
         return;
     }
     metadata::validate_template(&template["metadata"], "spec.template.metadata", errors);
-    pod::validate_spec(&template["spec"], "spec.template.spec", errors);
+    pod::validate_spec(&with_claims(spec), "spec.template.spec", errors);
     one_of("spec.template.spec.restartPolicy", &template["spec"]["restartPolicy"], &["Always"], errors);
     if !template["spec"]["activeDeadlineSeconds"].is_null() {
         let field = "spec.template.spec.activeDeadlineSeconds";
@@ -37,6 +37,19 @@ pub(super) fn validate(kind: &str, object: &Value, errors: &mut Vec<FieldError>)
         }
         _ => {}
     }
+}
+
+/// The template's spec with the volumes that its containers find by their claims.
+fn with_claims(spec: &Value) -> Value {
+    let mut pod = spec["template"]["spec"].clone();
+    for claim in list(&spec["volumeClaimTemplates"]) {
+        let volume = serde_json::json!({"name": claim["metadata"]["name"], "emptyDir": {}});
+        match &mut pod["volumes"] {
+            Value::Array(volumes) => volumes.push(volume),
+            volumes => *volumes = Value::from(vec![volume]),
+        }
+    }
+    pod
 }
 
 /// Checks a Job: its pods end.
