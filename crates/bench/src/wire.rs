@@ -20,8 +20,9 @@ use serde::Serialize;
 
 use crate::Result;
 
-const ROUNDS: usize = 5;
-const SPAN: Duration = Duration::from_secs(2);
+// Many short rounds, in turns: what else the machine does then meets both sides alike.
+const ROUNDS: usize = 31;
+const SPAN: Duration = Duration::from_millis(400);
 const CHUNK: usize = 128 << 10;
 const PODS: [(&str, &str); 3] = [("wire-a", "node1"), ("wire-b", "node1"), ("wire-c", "node2")];
 
