@@ -45,7 +45,7 @@ pub enum Notice {
     Link(Link),
     /// A device is gone.
     LinkGone(Link),
-    /// A device got or lost an address.
+    /// A device got or lost an address, link-local ones of IPv6 aside.
     Address {
         /// The device's index.
         device: u32,

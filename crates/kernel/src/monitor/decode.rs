@@ -1,7 +1,10 @@
 //! From the kernel's messages to notices.
 
 use netlink_packet_core::ParseableParametrized;
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressHeader, AddressScope},
+};
 
 use super::{Author, Notice, Transaction};
 use crate::{
@@ -27,7 +30,10 @@ pub(crate) fn route_family(frame: &Frame) -> Option<Notice> {
             link::from_message(RouteNetlinkMessage::NewLink(message)).map(Notice::LinkGone)
         }
         RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message) => {
-            Some(Notice::Address { device: message.header.index })
+            let AddressHeader { family, scope, index, .. } = message.header;
+            // Every container's device comes with a link-local address of IPv6, by which no node is reached.
+            let is_of_link = family == AddressFamily::Inet6 && scope == AddressScope::Link;
+            (!is_of_link).then_some(Notice::Address { device: index })
         }
         message @ RouteNetlinkMessage::NewRoute(_) => route::from_message(message).map(Notice::Route),
         RouteNetlinkMessage::DelRoute(message) => {

@@ -105,6 +105,21 @@ fn devices_neighbours_and_settings_are_told() {
 }
 
 #[test]
+fn link_local_addresses_of_ipv6_are_not_told() {
+    let (namespace, _own, mut monitor) = listening("monitor-link-local");
+    namespace.command("ip addr add fe80::7/64 dev eth0 nodad");
+    namespace.command("ip addr del fe80::7/64 dev eth0");
+    namespace.command("ip link set eth0 mtu 1400");
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let mut seen = Vec::new();
+    while !seen.iter().any(|notice| matches!(notice, Notice::Link(link) if link.mtu == 1400)) {
+        assert!(Instant::now() < deadline, "{seen:?}");
+        seen.extend(monitor.pending().unwrap());
+    }
+    assert!(!seen.iter().any(|notice| matches!(notice, Notice::Address { .. })), "{seen:?}");
+}
+
+#[test]
 fn fdb_entries_are_told() {
     let (namespace, _own, mut monitor) = listening("monitor-fdb");
     namespace.command("ip link add vx0 type vxlan id 7 dstport 4789 local 192.0.2.1 nolearning");
