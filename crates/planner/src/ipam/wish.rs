@@ -166,6 +166,22 @@ mod tests {
     }
 
     #[test]
+    fn each_family_is_decided_by_itself() {
+        let mut namespace = scope(&[]);
+        namespace.pools.v6 = Ok(names(&["ours"]));
+        let pod = AddressRequest { pools: v4(&["mine"]), ..AddressRequest::default() };
+        let all = Dual { v4: names(&["four"]), v6: names(&["six"]) };
+        let network = NetworkWish { pools: all, assign: Dual { v4: None, v6: Some(false) } };
+        let decide = |namespace: &NamespaceScope| Wish::decide(&pod, Some(namespace), &network).unwrap();
+        let sources = |wish: &Wish| Dual::from_fn(|family| wish.pools[family].as_ref().map(|list| list.source.clone()));
+        let of_namespace = PoolSource::Namespace("shop".into(), Family::V6);
+        let wish = decide(&namespace);
+        assert_eq!(sources(&wish), Dual { v4: Some(PoolSource::Pod(Family::V4)), v6: Some(of_namespace.clone()) });
+        assert_eq!(of_namespace.to_string(), "annotation cni.projectcalico.org/ipv6pools of namespace shop");
+        assert_eq!(sources(&decide(&scope(&[]))).v6, None, "pools of a family that is turned off are none");
+    }
+
+    #[test]
     fn a_wrong_annotation_of_the_namespace_hurts_only_pods_that_depend_on_it() {
         let wrong = InvalidRequest::Pool { annotation: "a", family: Family::V4, value: "b/c".into() };
         let namespace = NamespaceScope { pools: Dual { v4: Err(wrong.clone()), v6: Ok(Vec::new()) }, ..scope(&[]) };
