@@ -173,9 +173,23 @@ impl Overlay {
     /// Where a node gets its encapsulated packets, by the family that this node's own go by.
     pub(super) fn outer(&self, node: &Node) -> Option<IpAddr> {
         match self.local()? {
-            IpAddr::V4(_) => self.v4_of(node).map(IpAddr::V4),
-            IpAddr::V6(_) => node.v6().map(IpAddr::V6),
+            IpAddr::V4(_) => self.v4_to(node).map(IpAddr::V4),
+            IpAddr::V6(_) => self.v6_to(node).map(IpAddr::V6),
         }
+    }
+
+    /// A node's address by IPv4, where it is believed to be its own.
+    pub(super) fn v4_to(&self, node: &Node) -> Option<Ipv4Addr> {
+        self.v4_of(node).filter(|addr| self.is_its_own(node, IpAddr::V4(*addr)))
+    }
+
+    /// The same of IPv6.
+    pub(super) fn v6_to(&self, node: &Node) -> Option<Ipv6Addr> {
+        node.v6().filter(|addr| self.is_its_own(node, IpAddr::V6(*addr)))
+    }
+
+    fn is_its_own(&self, node: &Node, addr: IpAddr) -> bool {
+        self.believed(self.by_addr.get(&addr)).is_none_or(|holder| *holder == node.name)
     }
 
     /// A node's address by IPv4: as it told flannel's nodes, where there are such.
@@ -222,9 +236,9 @@ impl Overlay {
         self.outer(holder).filter(|_| self.is_vtep(holder))
     }
 
-    /// Whether frames can be sent to this node: a peer, with addresses and a MAC that are its alone.
+    /// Whether frames can be sent to this node: a peer, with an address outside and a MAC that are its alone.
     fn is_vtep(&self, node: &Node) -> bool {
-        node.name != self.config.node && self.peer_problem(node).is_none() && self.outer(node).is_some()
+        node.name != self.config.node && self.same_mac(node).is_none() && self.outer(node).is_some()
     }
 
     /// The WireGuard peer of that key: it gets what is routed to it, and may send from there and from its own addresses.
@@ -241,7 +255,7 @@ impl Overlay {
         let ranges = blocks
             .filter(|cidr| matches!(self.target(**cidr, &holder.name), Ok(Some(target)) if through_it(&target)))
             .map(|cidr| cidr.0)
-            .chain(self.addrs_of(holder).map(IpNet::from));
+            .chain(self.addrs_of(holder).filter(|addr| self.is_its_own(holder, *addr)).map(IpNet::from));
         Some(PeerEnd { endpoint: SocketAddr::new(addr, self.wireguard_port()), ranges: ranges.collect() })
     }
 
@@ -249,8 +263,7 @@ impl Overlay {
     pub(super) fn is_wireguard_peer(&self, node: &Node) -> bool {
         let first = |key: &PublicKey| self.by_key.get(key).and_then(|names| names.first()) == Some(&node.name);
         let has_key = node.wireguard_key.as_ref().is_some_and(first);
-        let usable = !matches!(self.peer_problem(node), Some(super::Problem::SameAddress { .. }));
         let is_peer = node.name != self.config.node && self.outer(node).is_some();
-        has_key && usable && is_peer && self.wants_wireguard() && self.own_key().is_some()
+        has_key && is_peer && self.wants_wireguard() && self.own_key().is_some()
     }
 }

@@ -148,7 +148,9 @@ pub enum Problem {
         owner: NodeName,
     },
     /// Two nodes claim one address.
-    #[error("node {node} has the address {addr} of node {holder}: its blocks get no routes")]
+    #[error(
+        "node {node} has the address {addr} of node {holder}: nothing is sent to it there, and blocks that need it get no routes"
+    )]
     SameAddress {
         /// The node that is not believed.
         node: NodeName,

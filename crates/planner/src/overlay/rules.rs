@@ -54,7 +54,8 @@ impl Rule {
 }
 
 impl Overlay {
-    /// Where packets to a block go; nowhere when the owner is not believed (see [`Self::peer_problem`]).
+    /// Where packets to a block go; nowhere when the owner is not believed to have the address or the MAC that the way
+    /// needs (see [`Self::peer_problem`]).
     pub(super) fn target(&self, cidr: BlockCidr, owner: &NodeName) -> Result<Option<RouteTarget>, Problem> {
         if !is_v4(cidr) && !self.config.support.ipv6 {
             return Err(Problem::NoIpv6 { block: cidr });
@@ -73,10 +74,8 @@ impl Overlay {
         let plain = self.plain_hop(own, peer, cidr);
         let same_subnet = plain.and_then(|(_, same_subnet)| same_subnet);
         let way = self.way(&rule, peer, same_subnet);
-        match self.peer_problem(peer) {
-            Some(Problem::SameMac { .. }) if way != Way::Vxlan => {}
-            Some(_) => return Ok(None),
-            None => {}
+        if way == Way::Vxlan && self.same_mac(peer).is_some() {
+            return Ok(None);
         }
         if rule.is_flannels && self.flannel_problem(peer).is_some() {
             return Ok(None);
@@ -86,15 +85,19 @@ impl Overlay {
             Way::Foreign => Ok(None),
             _ => self.tunnel_target(way, peer, cidr),
         };
-        target.map_err(|obstacle| obstacle.of(cidr, owner, &rule.name))
+        match target {
+            // That is told of the peer, and not of each of its blocks.
+            Err(Obstacle::NoPlainHop | Obstacle::NoCommonFamily) if self.same_address(peer).is_some() => Ok(None),
+            target => target.map_err(|obstacle| obstacle.of(cidr, owner, &rule.name)),
+        }
     }
 
     /// The peer's address that a block's packets can be sent to as they are, and whether it is on our subnet, where that is known. What
     /// is of IPv4 may have a next hop of IPv6 (RFC 8950), and not the other way round.
     fn plain_hop(&self, own: &Node, peer: &Node, block: BlockCidr) -> Option<(IpAddr, Option<bool>)> {
         let place = &self.config.underlay;
-        let by_v4 = self.local_v4().and(self.v4_of(peer)).map(|addr| (IpAddr::V4(addr), place.subnet.or(own.subnet)));
-        let by_v6 = self.local_v6().and(peer.v6()).map(|addr| (IpAddr::V6(addr), place.subnet6.or(own.subnet6)));
+        let by_v4 = self.local_v4().and(self.v4_to(peer)).map(|addr| (IpAddr::V4(addr), place.subnet.or(own.subnet)));
+        let by_v6 = self.local_v6().and(self.v6_to(peer)).map(|addr| (IpAddr::V6(addr), place.subnet6.or(own.subnet6)));
         let (addr, subnet) = if is_v4(block) { by_v4.or(by_v6) } else { by_v6 }?;
         Some((addr, subnet.map(|subnet| subnet.contains(&addr))))
     }
@@ -160,20 +163,29 @@ impl Overlay {
         self.by_addr.range(range).flat_map(|(_, names)| names.first()).next().cloned()
     }
 
-    /// What is wrong with a peer: of several with one address or one MAC the first by name is believed, and this node before all.
+    /// What is wrong with a peer: of several with one address or one MAC the first by name is believed, and this node before all. An
+    /// address that a peer is not believed to have costs the ways that need it, and no others.
     pub(super) fn peer_problem(&self, peer: &Node) -> Option<Problem> {
-        let first = |group: Option<&BTreeSet<NodeName>>| {
-            let group = group?;
-            if group.contains(&self.config.node) { Some(self.config.node.clone()) } else { group.first().cloned() }
-        };
-        let (node, mac) = (peer.name.clone(), self.mac_of(peer));
-        for addr in self.addrs_of(peer) {
-            if let Some(holder) = first(self.by_addr.get(&addr)).filter(|holder| *holder != node) {
-                return Some(Problem::SameAddress { node, addr: NodeAddr(addr), holder });
-            }
-        }
-        let holder = first(self.by_mac.get(&mac)).filter(|holder| *holder != node)?;
-        Some(Problem::SameMac { node, mac, holder })
+        self.same_address(peer).or_else(|| self.same_mac(peer))
+    }
+
+    fn same_address(&self, peer: &Node) -> Option<Problem> {
+        self.addrs_of(peer).find_map(|addr| {
+            let holder = self.believed(self.by_addr.get(&addr)).filter(|holder| **holder != peer.name)?.clone();
+            Some(Problem::SameAddress { node: peer.name.clone(), addr: NodeAddr(addr), holder })
+        })
+    }
+
+    pub(super) fn same_mac(&self, peer: &Node) -> Option<Problem> {
+        let mac = self.mac_of(peer);
+        let holder = self.believed(self.by_mac.get(&mac)).filter(|holder| **holder != peer.name)?.clone();
+        Some(Problem::SameMac { node: peer.name.clone(), mac, holder })
+    }
+
+    /// Who of several is believed to have what only one can have.
+    pub(super) fn believed<'a>(&self, group: Option<&'a BTreeSet<NodeName>>) -> Option<&'a NodeName> {
+        let group = group?;
+        group.get(&self.config.node).or_else(|| group.first())
     }
 
     /// What is wrong with a peer as one of flannel's nodes.

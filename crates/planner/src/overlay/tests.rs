@@ -314,7 +314,8 @@ fn of_two_nodes_with_one_address_the_first_by_name_is_believed() {
     let mut overlay = cluster(EncapMode::Always);
     overlay.apply(&node("node0", "172.29.0.12"));
     assert_eq!(route(&overlay, "10.233.64.64/26"), None);
-    let problem = "node node2 has the address 172.29.0.12 of node node0: its blocks get no routes";
+    let problem = "node node2 has the address 172.29.0.12 of node node0: nothing is sent to it there, and blocks that need it get \
+                   no routes";
     assert!(overlay.problems().any(|found| found.to_string() == problem));
     overlay.apply(&gone(&node("node0", "172.29.0.12")));
     assert_eq!(overlay.desired(), cluster(EncapMode::Always).desired());

@@ -229,13 +229,38 @@ fn an_address_of_ipv6_belongs_to_one_node_and_into_no_block() {
     let take =
         |number, addr: &str| with(dual(number, 0, "both"), |node| node.addr6 = Some(NodeAddr(addr.parse().unwrap())));
     overlay.apply(&take(2, "fd00:29:0:1::13"));
-    assert_eq!(route(&overlay, BLOCKS[1].1), None);
-    let message = "node node3 has the address fd00:29:0:1::13 of node node2: its blocks get no routes";
-    assert!(told(&overlay).iter().any(|told| told == message));
+    let message = "node node3 has the address fd00:29:0:1::13 of node node2: nothing is sent to it there, and blocks that need it \
+                   get no routes";
+    assert_eq!(told(&overlay), [message]);
+    // Encapsulated packets go to the address that is its alone.
+    assert_eq!(
+        [BLOCKS[1].0, BLOCKS[1].1].map(|block| route(&overlay, block)),
+        [on_link("172.29.1.13"), on_link(&behind("node3"))]
+    );
+    overlay.apply(&pool_with("six", BLOCKS[3].1, EncapMode::Never, EncapMode::Never));
+    assert_eq!(route(&overlay, BLOCKS[1].1), None, "as it is, nothing can be sent to it");
+    assert!(!told(&overlay).iter().any(|told| told.contains(BLOCKS[1].1)), "told of the node alone");
+    assert_eq!(route(&overlay, BLOCKS[1].0), on_link("172.29.1.13"));
+    overlay.apply(&pool_with("six", BLOCKS[3].1, EncapMode::Always, EncapMode::Never));
     overlay.apply(&take(2, "fd00:10:233::41"));
     assert_eq!(route(&overlay, BLOCKS[0].1), None);
     assert!(told(&overlay)[0].ends_with("it holds the address of node node2 on the underlay"));
     assert_eq!(route(&overlay, BLOCKS[1].1), on_link(&behind("node3")));
+}
+
+#[test]
+fn a_wireguard_peer_may_not_send_from_an_address_that_it_is_not_believed_to_have() {
+    let mut overlay = encrypted("both");
+    overlay.apply(&with(dual(3, 1, "both"), |node| {
+        node.wireguard_key = Some(key(3).public);
+        node.addr6 = Some(NodeAddr("fd00:29::12".parse().unwrap()));
+    }));
+    let ranges = |number| {
+        let end = &overlay.desired().peers[&("podnet.wg".into(), key(number).public)];
+        end.ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(ranges(2), "10.233.64.64/26 172.29.0.12/32 fd00:10:233::40/122 fd00:29::12/128");
+    assert_eq!(ranges(3), "10.233.64.128/26 172.29.1.13/32 fd00:10:233::80/122");
 }
 
 #[test]
