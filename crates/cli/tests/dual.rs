@@ -201,29 +201,33 @@ fn a_pod_gets_both_or_none(cluster: &Cluster) {
     cluster.kubectl(&["delete", "pod", "t1", "t2"]);
 }
 
-/// The embedded API serves no StatefulSets; to the nodes its pods are pods that name it as their owner.
 fn a_stateful_pod_keeps_both(cluster: &Cluster) {
-    let db = |node: &str| {
-        let owner = "ownerReferences: [{apiVersion: apps/v1, kind: StatefulSet, name: db, uid: s}], annotations";
-        pod("db-0", node, "ipam.podnet.io/sticky: 'true'").replacen("annotations", owner, 1)
-    };
-    cluster.apply(&db("node1"));
-    cluster.await_ready(&["db-0"], SOON);
+    let rolled_out = || cluster.kubectl(&["rollout", "status", "statefulset", "db", "--timeout=60s"]);
+    cluster.apply(
+        "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: db}\nspec:\n  serviceName: db\n  replicas: 1\n  \
+         selector: {matchLabels: {app: db}}\n  template:\n    metadata: {labels: {app: db}, annotations: {ipam.podnet.io/sticky: 'true'}}\n    \
+         spec: {nodeSelector: {kubernetes.io/hostname: node1}, terminationGracePeriodSeconds: 0, containers: [{name: d, image: podnet.local/demoapp}]}",
+    );
+    rolled_out();
     let before = addresses(cluster, "db-0");
     assert_eq!(before.len(), 2);
     eventually("both are kept", SOON, || {
         let kept = cluster.try_kubectl(&["get", "stickyaddress", "db-0", "-o", "json"])?;
         if before.iter().all(|addr| kept.contains(addr)) { Ok(()) } else { Err(kept) }
     });
-    cluster.kubectl(&["delete", "pod", "db-0"]);
     // On another node both are borrowed from the one that it was on.
-    cluster.apply(&db("node2"));
-    cluster.await_ready(&["db-0"], SOON);
+    let node2 = r#"{"spec":{"template":{"spec":{"nodeSelector":{"kubernetes.io/hostname":"node2"}}}}}"#;
+    cluster.kubectl(&["patch", "statefulset", "db", "-p", node2]);
+    rolled_out();
+    assert_eq!(cluster.json(&["pod", "db-0"])["spec"]["nodeName"], "node2");
     assert_eq!(addresses(cluster, "db-0"), before);
     reaches(cluster, "plain", "db-0");
     reaches(cluster, "far", "db-0");
-    cluster.kubectl(&["delete", "pod", "db-0"]);
-    cluster.kubectl(&["delete", "stickyaddress", "db-0"]);
+    cluster.kubectl(&["delete", "statefulset", "db"]);
+    eventually("all of it goes with the set", SOON, || {
+        let left = cluster.kubectl(&["get", "pods,stickyaddresses", "-o", "name"]);
+        if left.contains("/db-") { Err(left) } else { Ok(()) }
+    });
 }
 
 fn both_outlive_the_agent(cluster: &Cluster) {
