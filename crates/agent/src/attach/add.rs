@@ -10,7 +10,6 @@ use std::{
 
 use podnet_kernel::{
     cni_wire::{Failure, Request},
-    fastpath::Behind,
     netns::NetNs,
     pod_interface::{
         self, GATEWAY_V4, GATEWAY_V6, HostEnd, PodInterface, PodInterfaceError,
@@ -150,11 +149,7 @@ impl Attachments {
         made.and_then(|()| self.limit_new(attachment, &interface.addr, &limits)).inspect_err(|_| {
             self.unmake(attachment);
             let _ = self.records.remove(&attachment.handle);
-        })?;
-        if limits.are_none() {
-            self.pods.fast_path().follow(&attachment.host_ifname, Behind::Pod, true);
-        }
-        Ok(())
+        })
     }
 
     /// What the pod may send, and the node's ports that lead to it.

@@ -70,13 +70,6 @@ pub(super) struct NewLimits {
     pub(super) kept: Value,
 }
 
-impl NewLimits {
-    /// Nothing is limited.
-    pub(super) fn are_none(&self) -> bool {
-        !self.counted && shapes_nothing(&self.shaping)
-    }
-}
-
 impl Attachments {
     /// The limits of a new attachment. Asked for when its address is recorded: a change of its pod's annotations that comes later
     /// finds the attachment and waits for its turn.
@@ -149,7 +142,9 @@ impl Attachments {
         Ok(Limited::InForce)
     }
 
-    /// Brings all attachments to what they should be, and removes what serves none any more. It looks at all at once and then works
+    /// Brings all attachments to what they should be, and removes what serves none any more. New ones come to the fast path here and not
+    /// at ADD: the kernel takes tens of milliseconds to put the first program at a device (it waits until no processor uses what was
+    /// there before), and until then their packets pass the stack. It looks at all at once and then works
     /// only where something differs.
     ///
     /// # Errors
