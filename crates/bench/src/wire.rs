@@ -23,6 +23,8 @@ use crate::Result;
 // Many short rounds, in turns: what else the machine does then meets both sides alike.
 const ROUNDS: usize = 31;
 const SPAN: Duration = Duration::from_millis(400);
+/// New pods come to the fast path in the agents' rounds, which are 10 s apart.
+const SETTLING: Duration = Duration::from_secs(12);
 const CHUNK: usize = 128 << 10;
 const PODS: [(&str, &str); 3] = [("wire-a", "node1"), ("wire-b", "node1"), ("wire-c", "node2")];
 
@@ -59,6 +61,7 @@ struct End {
 pub(crate) fn measure(cluster: &Cluster) -> Result<Wire> {
     let pods: Vec<End> = PODS.iter().map(|(name, node)| pod(cluster, name, node)).collect::<Result<_>>()?;
     let bench = HandMade::make()?;
+    thread::sleep(SETTLING);
     let same_node = compare((&pods[0], &pods[1]), (&bench.bare[0], &bench.bare[1]))?;
     let across_nodes = compare((&pods[0], &pods[2]), (&bench.behind[0], &bench.behind[1]))?;
     Ok(Wire { same_node, across_nodes })
