@@ -58,7 +58,7 @@ use podnet_model::{
 use crate::step::{RouteTarget, Step};
 
 pub use config::{
-    IPIP_OVERHEAD, IPV6_EXTRA, OverlayConfig, Place, Support, UDP_OVERHEAD, VXLAN_OVERHEAD, WIREGUARD_MARK,
+    IPIP_OVERHEAD, IPV6_EXTRA, OverlayConfig, Place, Support, UDP_OVERHEAD, VXLAN_OVERHEAD, VXLAN_PORT, WIREGUARD_MARK,
     WIREGUARD_OVERHEAD,
 };
 pub use devices::Carrier;

@@ -155,6 +155,8 @@ pub enum Match {
         /// The set.
         set: RuleName,
     },
+    /// The packet is of this transport protocol (`meta l4proto`, a number of IANA's).
+    Protocol(u8),
     /// All bits of the packet mark that `bits` names are set.
     Mark {
         /// The bits.
@@ -285,6 +287,8 @@ pub enum Set {
     Ranges(BTreeSet<IpNet>),
     /// Pairs of source and destination address.
     Pairs(BTreeSet<(IpAddr, IpAddr)>),
+    /// Destination ports; to be asked of packets that have ports.
+    Ports(BTreeSet<u16>),
     /// Who sends: the device that it comes in by, its Ethernet address, its source address.
     Senders(BTreeSet<Sender>),
     /// Addresses, each with how many packets of it may pass; what exceeds that is found.

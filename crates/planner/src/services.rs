@@ -9,6 +9,7 @@
 //! - prerouting and output: a frontend's connection is translated to one of its backends, each as likely as the others;
 //! - input, forward and output: what is addressed to a frontend without backends, or to a ClusterIP at a port that it has not,
 //!   is refused at once;
+//! - input and forward: what a pod sends to a port of the nodes' tunnels is dropped (`services/tunnels.rs`);
 //! - postrouting: marked connections, connections of a pod to itself through a Service, and pods' connections out of the cluster
 //!   (pools with `natOutgoing`) get an address of this node as their source.
 //!
@@ -24,6 +25,7 @@ pub mod packet_table;
 mod ranges;
 mod settle;
 mod slots;
+mod tunnels;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -38,6 +40,7 @@ pub use conflicts::Conflict;
 use counted::Counted;
 use frontends::{Claim, Frontend};
 use ranges::Ranges;
+use tunnels::Tunnels;
 
 use crate::ruleset::{BackendAddress, Edit, FrontendKey, RuleSet};
 
@@ -93,6 +96,7 @@ pub struct Services {
     local_pods: Counted,
     node_addrs: Counted,
     ranges: Ranges,
+    tunnels: Tunnels,
 }
 
 /// What is known of a Service, by its own key and by its slices'.
@@ -128,6 +132,7 @@ impl Services {
             local_pods: Counted::default(),
             node_addrs,
             ranges,
+            tunnels: Tunnels::default(),
         }
     }
 
@@ -161,6 +166,7 @@ impl Services {
             }
             _ => {}
         }
+        plan.edits.extend(self.tunnels.take(&self.names, change));
         plan
     }
 

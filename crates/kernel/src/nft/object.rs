@@ -46,6 +46,7 @@ pub(super) enum Kind {
     Addresses,
     Ranges,
     Pairs,
+    Ports,
     Senders,
     PacketRates,
     ConnectionLimits,
@@ -57,6 +58,7 @@ impl Kind {
             Set::Addresses(_) => Self::Addresses,
             Set::Ranges(_) => Self::Ranges,
             Set::Pairs(_) => Self::Pairs,
+            Set::Ports(_) => Self::Ports,
             Set::Senders(_) => Self::Senders,
             Set::PacketRates(_) => Self::PacketRates,
             Set::ConnectionLimits(_) => Self::ConnectionLimits,
@@ -71,6 +73,7 @@ impl Kind {
             Self::BackendMap => vec![addr, INET_PROTO, INET_SERVICE, MARK],
             Self::Addresses | Self::Ranges | Self::PacketRates | Self::ConnectionLimits => vec![addr],
             Self::Pairs => vec![addr, addr],
+            Self::Ports => vec![INET_SERVICE],
             Self::Senders => vec![INTERFACE_NAME, ETHER_ADDR, addr],
         }
     }
@@ -139,7 +142,7 @@ pub(super) fn make_set(transaction: &mut Transaction<'_>, family: Family, name: 
         Kind::VerdictMap => (MAP, Some((VERDICT, 4))),
         Kind::BackendMap => (MAP, Some(typed(&[addr_type(family), INET_SERVICE]))),
         Kind::Ranges => (INTERVAL, None),
-        Kind::Addresses | Kind::Pairs | Kind::Senders => (0, None),
+        Kind::Addresses | Kind::Pairs | Kind::Ports | Kind::Senders => (0, None),
         Kind::PacketRates | Kind::ConnectionLimits => (EVALUATED, None),
     };
     let (key_type, key_length) = typed(&kind.key(family));

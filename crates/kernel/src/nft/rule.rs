@@ -44,6 +44,9 @@ fn condition(family: Family, condition: &Match) -> Vec<Expression<'_>> {
         Match::Loopback(field) => loopback(family, *field),
         Match::InSet { fields, set } => in_set(family, fields, set, false),
         Match::NotInSet { fields, set } => in_set(family, fields, set, true),
+        Match::Protocol(number) => {
+            vec![Expression::Meta { to: FIRST, key: MetaKey::L4Protocol }, equal(&[*number])]
+        }
         Match::Mark { bits } => vec![
             Expression::Meta { to: FIRST, key: MetaKey::Mark },
             Expression::Bitwise { register: FIRST, mask: *bits, flip: 0 },

@@ -5,6 +5,7 @@ mod limits;
 mod packets;
 mod passage;
 mod tables;
+mod tunnels;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -20,6 +20,9 @@ pub const IPV6_EXTRA: u32 = 20;
 /// Bytes that UDP adds inside IPv4: 20 IP, 8 UDP.
 pub const UDP_OVERHEAD: u32 = 28;
 
+/// UDP port of VXLAN where nothing else is configured (RFC 7348).
+pub const VXLAN_PORT: u16 = 4789;
+
 /// The mark of WireGuard's encrypted packets; a bit that neither Services nor Kubernetes' other components use.
 pub const WIREGUARD_MARK: u32 = 0x0020_0000;
 
@@ -109,7 +112,7 @@ impl OverlayConfig {
             wireguard_device: "podnet.wg".into(),
             udp_device: "podnet.udp".into(),
             vni: 4096,
-            port: 4789,
+            port: VXLAN_PORT,
             without_lost_nodes: false,
             support: Support::ALL,
         }

@@ -183,6 +183,7 @@ impl RuleSet {
         match (&mut *set, more) {
             (Set::Addresses(here), Set::Addresses(more)) => absent(name, more.intersection(here).next())?,
             (Set::Pairs(here), Set::Pairs(more)) => absent(name, more.intersection(here).next().map(|p| Pair(*p)))?,
+            (Set::Ports(here), Set::Ports(more)) => absent(name, more.intersection(here).next())?,
             (Set::Senders(here), Set::Senders(more)) => absent(name, more.intersection(here).next().map(SenderText))?,
             (Set::PacketRates(here), Set::PacketRates(more)) => absent(name, shared(here, more))?,
             (Set::ConnectionLimits(here), Set::ConnectionLimits(more)) => absent(name, shared(here, more))?,
@@ -203,6 +204,7 @@ impl RuleSet {
         match (&mut *set, fewer) {
             (Set::Addresses(here), Set::Addresses(fewer)) => present(name, fewer.difference(here).next())?,
             (Set::Pairs(here), Set::Pairs(fewer)) => present(name, fewer.difference(here).next().map(|p| Pair(*p)))?,
+            (Set::Ports(here), Set::Ports(fewer)) => present(name, fewer.difference(here).next())?,
             (Set::Senders(here), Set::Senders(fewer)) => present(name, fewer.difference(here).next().map(SenderText))?,
             (Set::Ranges(here), Set::Ranges(fewer)) => present(name, fewer.difference(here).next())?,
             (Set::PacketRates(here), Set::PacketRates(fewer)) => present(name, lacking(here, fewer))?,

@@ -174,6 +174,7 @@ impl RuleSet {
             [Field::SourceAddress | Field::DestinationAddress, Field::SourceAddress | Field::DestinationAddress] => {
                 "set of address pairs"
             }
+            [Field::DestinationPort] => "set of ports",
             [Field::InputDevice, Field::SourceMac, Field::SourceAddress] => "set of senders",
             _ => "set for these fields",
         };
@@ -182,6 +183,7 @@ impl RuleSet {
                 expected == "set of addresses, ranges or limits"
             }
             Some(Set::Pairs(_)) => expected == "set of address pairs",
+            Some(Set::Ports(_)) => expected == "set of ports",
             Some(Set::Senders(_)) => expected == "set of senders",
             None => false,
         };
@@ -301,6 +303,7 @@ pub(super) fn of_family(family: Family, name: &RuleName, set: &Set) -> Result<()
         Set::Addresses(addrs) => all_of(family, name, addrs.iter().map(of)),
         Set::Ranges(ranges) => all_of(family, name, ranges.iter().map(|range| (Family::of_net(range), range))),
         Set::Pairs(pairs) => all_of(family, name, pairs.iter().flat_map(|(from, to)| [of(from), of(to)])),
+        Set::Ports(_) => Ok(()),
         Set::Senders(senders) => all_of(family, name, senders.iter().map(|(.., addr)| of(addr))),
         Set::PacketRates(rates) => all_of(family, name, rates.keys().map(of)),
         Set::ConnectionLimits(limits) => all_of(family, name, limits.keys().map(of)),

@@ -1,5 +1,7 @@
 //! The rules, which are few and constant: everything that differs between clusters is an element.
 
+use podnet_model::{Family, Protocol};
+
 use super::ServicesConfig;
 use crate::ruleset::{
     Action, BackendMap, Chain, ChainKind, Field, Hook, HookPoint, Match, Rule, RuleName, RuleSet, VerdictMap,
@@ -35,6 +37,10 @@ pub(super) struct Names {
     pub(super) nat_sources: RuleName,
     /// Set: ranges where that way does not lead out.
     pub(super) no_nat_destinations: RuleName,
+    /// Set: UDP ports of tunnels.
+    pub(super) tunnels: RuleName,
+    /// Set: those of them that believe whoever sends.
+    pub(super) open_tunnels: RuleName,
     /// Chain: first packets to frontends.
     services: RuleName,
     /// Chain: what no frontend took.
@@ -56,6 +62,8 @@ impl Default for Names {
             pods: "pods".into(),
             nat_sources: "nat-sources".into(),
             no_nat_destinations: "no-nat-destinations".into(),
+            tunnels: "tunnels".into(),
+            open_tunnels: "open-tunnels".into(),
             services: "services".into(),
             unserved: "unserved".into(),
             reject: "reject".into(),
@@ -70,11 +78,15 @@ pub(super) fn constant(names: &Names, config: &ServicesConfig) -> RuleSet {
     let source_nat = Hook { kind: ChainKind::Nat, point: HookPoint::Postrouting, priority: SOURCE_NAT };
     let to_services = || vec![rule([], Action::Jump(names.services.clone()), "Services")];
     let to_unserved = || vec![rule([Match::ConnectionNew], Action::Jump(names.unserved.clone()), "no backend took it")];
+    let after = |mut rules: Vec<Rule>| {
+        rules.extend(to_unserved());
+        rules
+    };
     let chains = [
         ("prerouting", Some(nat(HookPoint::Prerouting)), to_services()),
         ("output", Some(nat(HookPoint::Output)), to_services()),
-        ("filter-input", Some(filter(HookPoint::Input)), to_unserved()),
-        ("filter-forward", Some(filter(HookPoint::Forward)), to_unserved()),
+        ("filter-input", Some(filter(HookPoint::Input)), after(tunnels_here(names, config.family))),
+        ("filter-forward", Some(filter(HookPoint::Forward)), after(tunnels_elsewhere(names, config.family))),
         ("filter-output", Some(filter(HookPoint::Output)), to_unserved()),
         ("postrouting", Some(source_nat), postrouting(names, config.masquerade_mark)),
         (&names.services, None, services(names, config.masquerade_mark)),
@@ -132,6 +144,44 @@ fn postrouting(names: &Names, mark: u32) -> Vec<Rule> {
             "pods' connections out of the cluster",
         ),
     ]
+}
+
+/// What a pod sends to this node's tunnels. Whoever may send there puts packets of any source into the cluster: a tunnel believes
+/// what it carries. It stands behind translation, so that no Service leads around it; other nodes' pods come here with their own
+/// addresses, as the way from pods to nodes is not translated. Nodes whose addresses lie in a pods' range are nodes all the same.
+fn tunnels_here(names: &Names, family: Family) -> Vec<Rule> {
+    let from_pod = || [not_in([Field::SourceAddress], &names.nodes), within([Field::SourceAddress], &names.pods)];
+    into_tunnels(&names.tunnels, family, || from_pod().into())
+}
+
+/// What a pod sends to tunnels that may be another node's. Nodes have addresses that nobody knows of, and from there packets come
+/// translated, as the nodes' own: so what is no pod may be a node. WireGuard knows its peers itself, and pods may have tunnels of
+/// their own to elsewhere.
+fn tunnels_elsewhere(names: &Names, family: Family) -> Vec<Rule> {
+    let out = || {
+        vec![
+            not_in([Field::SourceAddress], &names.nodes),
+            within([Field::SourceAddress], &names.pods),
+            not_in([Field::DestinationAddress], &names.pods),
+        ]
+    };
+    into_tunnels(&names.open_tunnels, family, out)
+}
+
+/// Drops packets to these UDP ports, and those of IPIP, that meet the conditions.
+fn into_tunnels(ports: &RuleName, family: Family, conditions: impl Fn() -> Vec<Match>) -> Vec<Rule> {
+    /// `IPPROTO_IPIP`: IPv4 alone has such tunnels.
+    const IPIP: u8 = 4;
+    let drop = |kind: Vec<Match>, comment| {
+        let matches = kind.into_iter().chain(conditions()).collect();
+        Rule { matches, action: Action::Drop, comment }
+    };
+    let udp = vec![Match::Protocol(Protocol::Udp.number()), within([Field::DestinationPort], ports)];
+    let mut rules = vec![drop(udp, "a pod sends into a tunnel")];
+    if family == Family::V4 {
+        rules.push(drop(vec![Match::Protocol(IPIP)], "a pod sends an encapsulated packet"));
+    }
+    rules
 }
 
 /// The name of the chain that chooses among so many backends.

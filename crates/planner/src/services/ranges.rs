@@ -92,7 +92,7 @@ fn widest(ranges: impl Iterator<Item = IpNet>) -> Set {
     Set::Ranges(widest.into_iter().collect())
 }
 
-fn edit(name: &RuleName, before: &Set, after: &Set, edits: &mut Vec<Edit>) {
+pub(super) fn edit(name: &RuleName, before: &Set, after: &Set, edits: &mut Vec<Edit>) {
     edits.extend(before.minus(after).map(|fewer| Edit::RemoveElements(name.clone(), fewer)));
     edits.extend(after.minus(before).map(|more| Edit::AddElements(name.clone(), more)));
 }

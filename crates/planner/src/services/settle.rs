@@ -148,12 +148,15 @@ impl Services {
         }
         rules.verdict_maps.extend([(self.names.frontends.clone(), served), (self.names.no_endpoints.clone(), refused)]);
         let ranges = self.ranges.sets();
+        let tunnels = self.tunnels.sets();
         rules.sets.extend([
             (self.names.cluster_ips.clone(), self.cluster_ips.addresses()),
             (self.names.local_pairs.clone(), self.local_endpoints.pairs()),
             (self.names.local_pods.clone(), self.local_pods.addresses()),
             (self.names.nodes.clone(), self.node_addrs.addresses()),
             (self.names.pods.clone(), ranges.pods.clone()),
+            (self.names.tunnels.clone(), tunnels.all),
+            (self.names.open_tunnels.clone(), tunnels.open),
             (self.names.nat_sources.clone(), ranges.nat_sources.clone()),
             (self.names.no_nat_destinations.clone(), ranges.no_nat_destinations.clone()),
         ]);

@@ -3,6 +3,7 @@
 mod cost;
 mod sequences;
 mod six;
+mod tunnels;
 
 use std::net::Ipv4Addr;
 

@@ -140,11 +140,18 @@ impl Traveller {
                 Match::ConnectionNew => self.packet.connection == Connection::New,
                 Match::DestinationTranslated => self.translated,
                 Match::DestinationLocal => routing.route(self.dst) == Way::Local,
+                Match::Protocol(number) => self.packet.protocol.number() == *number,
                 Match::Mark { bits } => self.mark & bits == *bits,
                 Match::OtherInputDevice { .. } => !self.from_pod,
                 Match::Loopback(field) => self.addresses(std::slice::from_ref(field)).iter().any(IpAddr::is_loopback),
                 Match::InSet { fields, .. } if is_of_device(fields) => true,
                 Match::NotInSet { fields, .. } if is_of_device(fields) => false,
+                Match::InSet { fields, set } if **fields == [Field::DestinationPort] => {
+                    self.is_to_port_of(rules.sets.get(set))
+                }
+                Match::NotInSet { fields, set } if **fields == [Field::DestinationPort] => {
+                    !self.is_to_port_of(rules.sets.get(set))
+                }
                 Match::NotInSet { fields, set } => !contains(rules.sets.get(set), &self.addresses(fields)),
                 Match::InSet { fields, set } => {
                     let addrs = self.addresses(fields);
@@ -158,6 +165,10 @@ impl Traveller {
             }
         }
         Some(found)
+    }
+
+    fn is_to_port_of(&self, set: Option<&Set>) -> bool {
+        matches!(set, Some(Set::Ports(ports)) if ports.contains(&self.dport))
     }
 
     fn addresses(&self, fields: &[Field]) -> Vec<IpAddr> {

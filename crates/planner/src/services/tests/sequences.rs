@@ -7,8 +7,8 @@ use std::{
 
 use ipnet::Ipv4Net;
 use podnet_model::{
-    Change, ClusterIp, EncapMode, Endpoint, EndpointSlice, Node, NodeAddr, NodePort, Pod, PodAddr, PodKey, Pool,
-    Protocol, Service, ServiceKey, ServicePort, SliceKey, TargetPort,
+    Change, ClusterIp, EncapMode, Endpoint, EndpointSlice, Felix, NetConf, Node, NodeAddr, NodePort, Pod, PodAddr,
+    PodKey, Pool, Protocol, Service, ServiceKey, ServicePort, SliceKey, TargetPort,
     endpoints::EndpointPort,
     labels::{Labels, NodeSelector},
     limits::PodLimits,
@@ -116,13 +116,14 @@ fn node() -> impl Strategy<Value = Change> {
 
 fn pool() -> impl Strategy<Value = Change> {
     let cidr = select(vec!["10.128.0.0/16", "10.128.0.0/17", "10.129.0.0/16", "10.128.128.0/17", "10.0.0.0/8"]);
-    (0u8..3, option::of((cidr, any::<bool>()))).prop_map(|(number, object)| {
+    let vxlan = select(vec![EncapMode::Always, EncapMode::Never]);
+    (0u8..3, option::of((cidr, any::<bool>(), vxlan))).prop_map(|(number, object)| {
         let name = format!("pool{number}");
-        let object = object.map(|(cidr, nat_outgoing)| Pool {
+        let object = object.map(|(cidr, nat_outgoing, vxlan)| Pool {
             name: (&name).into(),
             cidr: cidr.parse::<Ipv4Net>().unwrap().into(),
             block_size: 26,
-            vxlan: EncapMode::Always,
+            vxlan,
             ipip: EncapMode::Never,
             nat_outgoing,
             disabled: false,
@@ -134,8 +135,19 @@ fn pool() -> impl Strategy<Value = Change> {
     })
 }
 
+fn tunnel() -> impl Strategy<Value = Change> {
+    let conf = (0u8..2, option::of(1u16..3)).prop_map(|(number, port)| {
+        let network = "10.130.0.0/16".parse().unwrap();
+        let backend = |port| podnet_model::flannel::Backend::Udp { port };
+        let conf = |port| NetConf { network, subnet_len: 24, backend: backend(port), ipv6: false };
+        Change::NetConf(format!("n{number}").as_str().into(), port.map(conf))
+    });
+    let felix = (any::<bool>(), 1u16..3).prop_map(|(wireguard, wireguard_port)| Felix { wireguard, wireguard_port });
+    prop_oneof![conf, option::of(felix).prop_map(Change::Felix)]
+}
+
 fn changes() -> impl Strategy<Value = Vec<Change>> {
-    vec(prop_oneof![4 => service(), 6 => slice(), 1 => pod(), 1 => node(), 1 => pool()], 0..40)
+    vec(prop_oneof![4 => service(), 6 => slice(), 1 => pod(), 1 => node(), 1 => pool(), 1 => tunnel()], 0..40)
 }
 
 /// The last word on each object.
