@@ -99,18 +99,28 @@ fn a_container_on_a_bridge_does_not_send_as_another() {
     let (a, b) = (Sandbox::new("a"), Sandbox::new("b"));
     let first = list.with(ports(8080)).add("a", &a.path(), "eth0").done();
     let second = list.add("b", &b.path(), "eth0").done();
+    let gateway = machine.node.run(&["cat", "/sys/class/net/cni0/address"]);
+    // It is not believed when it says by ND that it is the gateway, by one that knows the gateway already, be that behind an option of IPv6.
+    b.run(&["ping", "-c1", "-W3", "fd72::1"]);
+    let knows = || b.run(&["ip", "neigh", "show", "fd72::1"]);
+    assert!(knows().contains(gateway.trim()));
+    for options in ["", "setsockopt $s, 41, 59, pack(q(C8), 0, 0, 1, 4, 0, 0, 0, 0) or die $!;"] {
+        advertise(&a, "fd72::1", "fd72::3", options);
+        // What was sent before has been heard.
+        a.run(&["ping", "-c1", "-W3", "fd72::3"]);
+        assert!(knows().contains(gateway.trim()), "{options}: {}", knows());
+    }
     a.run(&["ip", "addr", "add", "10.72.0.9/24", "dev", "eth0"]);
     a.run(&["ip", "addr", "add", "fd72::9/64", "dev", "eth0", "nodad"]);
     for (from, to) in [("10.72.0.9", "10.72.0.3"), ("10.72.0.9", "10.72.0.1"), ("fd72::9", "fd72::3")] {
         assert!(a.try_run(&["ping", "-c1", "-W1", "-I", from, to]).is_err(), "{from} to {to}");
     }
-    // Nor is it heard when it says by ARP that it is the gateway.
+    // Nor is it heard when it says that by ARP.
     a.run(&["ip", "addr", "add", "10.72.0.1/32", "dev", "eth0"]);
     let _ = a.try_run(&["ip", "link", "set", "eth0", "down"]);
     a.run(&["ip", "link", "set", "eth0", "up"]);
     b.run(&["ip", "neigh", "flush", "all"]);
     b.run(&["ping", "-c1", "-W3", "10.72.0.1"]);
-    let gateway = machine.node.run(&["cat", "/sys/class/net/cni0/address"]);
     assert!(b.run(&["ip", "neigh", "show", "10.72.0.1"]).contains(gateway.trim()));
     // The machine takes packets for its loopback by the bridge, as a port leads there: nobody else may send such.
     a.run(&["ip", "addr", "del", "10.72.0.1/32", "dev", "eth0"]);
@@ -138,6 +148,18 @@ fn a_container_on_a_bridge_does_not_send_as_another() {
     free.run(&["ping", "-c1", "-W3", "-I", "10.72.0.99", "10.72.0.1"]);
     let _ = list.gc(&[]).done();
     assert_eq!(machine.traces(), [""; 0]);
+}
+
+/// Tells a neighbour, unasked, that the address is at another Ethernet address now (RFC 4861, section 4.4, with the flag override).
+fn advertise(from: &Sandbox, address: &str, to: &str, options: &str) {
+    let program = format!(
+        "use Socket qw(:DEFAULT :addrinfo inet_pton pack_sockaddr_in6 AF_INET6); \
+         socket($s, AF_INET6, SOCK_RAW, 58) or die $!; \
+         setsockopt $s, 41, 16, pack(q(i), 255) or die $!; {options} \
+         $m = pack(q(CCnN), 136, 0, 0, 0x20000000) . inet_pton(AF_INET6, q({address})) . pack(q(CCC6), 2, 1, 2, 0, 0, 0, 0, 0x66); \
+         send($s, $m, 0, pack_sockaddr_in6(0, inet_pton(AF_INET6, q({to})))) or die $!;"
+    );
+    from.run(&["perl", "-e", &program]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! set senders4   (port, Ethernet address, IPv4 address)   of every container: other IPv4 and ARP from a port is dropped
-//! set senders6   (port, Ethernet address, IPv6 address)   the same for IPv6
+//! set senders6   (port, Ethernet address, IPv6 address)   the same for IPv6 and for what neighbours are told by it
 //! set senders    (port, Ethernet address)                 the same for everything else
 //! ```
 
@@ -156,9 +156,9 @@ fn rules(prefix: &str) -> Vec<(&'static str, Vec<Expression<'static>>)> {
     const FIRST: Register = Register(0);
     let address = |offset, length| Some(Expression::Payload { to: Register(6), base: Base::Network, offset, length });
     let protocol = |with: [u8; 2]| [Expression::Meta { to: FIRST, key: MetaKey::Protocol }, compare(&with)];
-    let unknown = |of: Option<[u8; 2]>, set, address: Option<Expression<'static>>| {
+    let unknown = |kind: Vec<Expression<'static>>, set, address: Option<Expression<'static>>| {
         let mut rule = vec![Expression::Meta { to: FIRST, key: MetaKey::InputName }, compare(prefix.as_bytes())];
-        rule.extend(of.into_iter().flat_map(protocol));
+        rule.extend(kind);
         rule.push(Expression::Meta { to: FIRST, key: MetaKey::InputName });
         rule.push(Expression::Payload { to: Register(4), base: Base::Link, offset: 6, length: 6 });
         rule.extend(address);
@@ -171,15 +171,47 @@ fn rules(prefix: &str) -> Vec<(&'static str, Vec<Expression<'static>>)> {
     to_loopback.push(Expression::Payload { to: FIRST, base: Base::Network, offset: 16, length: 1 });
     to_loopback.extend([compare(&[127]), Expression::Verdict { code: DROP, chain: None }]);
     vec![
-        ("a container sends IPv4 with addresses that are not its own", unknown(Some(IPV4), "senders4", address(12, 4))),
+        (
+            "a container sends IPv4 with addresses that are not its own",
+            unknown(protocol(IPV4).into(), "senders4", address(12, 4)),
+        ),
         // The sender's address stands behind 8 bytes of head and its Ethernet address (RFC 826).
         (
             "a container says by ARP that it has an address that is not its own",
-            unknown(Some(ARP), "senders4", address(14, 4)),
+            unknown(protocol(ARP).into(), "senders4", address(14, 4)),
         ),
-        ("a container sends IPv6 with addresses that are not its own", unknown(Some(IPV6), "senders6", address(8, 16))),
-        ("a container sends with an Ethernet address that is not its own", unknown(None, "senders", None)),
+        (
+            "a container sends IPv6 with addresses that are not its own",
+            unknown(protocol(IPV6).into(), "senders6", address(8, 16)),
+        ),
+        // Neighbours believe the target inside, whoever the sender is (RFC 4861, section 4.4). The transport's header is found behind
+        // whatever options come before it.
+        (
+            "a container says by ND that it has an address that is not its own",
+            unknown(
+                advertisement(),
+                "senders6",
+                Some(Expression::Payload { to: Register(6), base: Base::Transport, offset: 8, length: 16 }),
+            ),
+        ),
+        ("a container sends with an Ethernet address that is not its own", unknown(Vec::new(), "senders", None)),
         ("somebody on a bridge sends to the node's loopback", to_loopback),
+    ]
+}
+
+/// A neighbour advertisement.
+fn advertisement() -> Vec<Expression<'static>> {
+    /// `IPPROTO_ICMPV6`, and the type of the message.
+    const ICMPV6: u8 = 58;
+    const ADVERTISEMENT: u8 = 136;
+    let to = Register(0);
+    vec![
+        Expression::Meta { to, key: MetaKey::Protocol },
+        compare(&IPV6),
+        Expression::Meta { to, key: MetaKey::L4Protocol },
+        compare(&[ICMPV6]),
+        Expression::Payload { to, base: Base::Transport, offset: 0, length: 1 },
+        compare(&[ADVERTISEMENT]),
     ]
 }
 
