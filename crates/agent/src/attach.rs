@@ -100,9 +100,9 @@ impl Attachments {
             netns,
             container_ifname: attachment.ifname.as_str().into(),
             host_ifname: attachment.host_ifname.clone(),
+            mtu: self.pods.mtu(&attachment.host_ifname).unwrap_or_else(|| self.pods.wanted_mtu_of(&addr)),
             addr,
             routes: Vec::new(),
-            mtu: self.pods.mtu(&attachment.host_ifname).unwrap_or_else(|| self.pods.wanted_mtu()),
             pod_mac,
             host_mac: HOST_MAC,
         }

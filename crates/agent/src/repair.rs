@@ -107,9 +107,12 @@ impl Repair {
         touched
     }
 
-    /// The pools changed: other people's chains may have to let other ranges pass.
+    /// The pools changed: other people's chains may have to let other ranges pass, and settings count that did not, where a range is the
+    /// first of IPv6.
     pub fn ranges_changed(&mut self) {
-        self.suspicion.passage(Instant::now());
+        let now = Instant::now();
+        self.suspicion.passage(now);
+        self.suspicion.settings.get_or_insert(now);
     }
 
     /// Whether the node's place on the underlay may have changed, until it was [looked at](Repair::underlay_seen).

@@ -6,7 +6,7 @@
 
 mod check;
 pub mod host_end;
-mod ipv6;
+pub(crate) mod ipv6;
 pub mod loopback;
 pub mod mtu;
 

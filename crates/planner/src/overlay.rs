@@ -58,8 +58,8 @@ use podnet_model::{
 use crate::step::{RouteTarget, Step};
 
 pub use config::{
-    IPIP_OVERHEAD, IPV6_EXTRA, OverlayConfig, Place, Support, UDP_OVERHEAD, VXLAN_OVERHEAD, VXLAN_PORT, WIREGUARD_MARK,
-    WIREGUARD_OVERHEAD,
+    IPIP_OVERHEAD, IPV6_EXTRA, IPV6_LEAST_MTU, OverlayConfig, Place, Support, UDP_OVERHEAD, VXLAN_OVERHEAD, VXLAN_PORT,
+    WIREGUARD_MARK, WIREGUARD_OVERHEAD,
 };
 pub use devices::Carrier;
 pub use flannel::FlannelWords;
@@ -88,6 +88,8 @@ pub struct Overlay {
     keys: Vec<KeyPair>,
     /// Next hops inside VXLAN are made of MACs.
     vtep_next_hops: bool,
+    /// Packets have room enough for IPv6.
+    has_room: bool,
     planned: State,
     problems: BTreeMap<BlockCidr, Problem>,
 }
@@ -121,6 +123,7 @@ impl Overlay {
             felix: Felix::default(),
             keys: Vec::new(),
             vtep_next_hops: false,
+            has_room: true,
             planned: State::default(),
             problems: BTreeMap::new(),
         }
@@ -219,7 +222,11 @@ impl Overlay {
     /// Whether pods have IPv6 addresses, so that the node has to forward IPv6.
     #[must_use]
     pub fn carries_ipv6(&self) -> bool {
-        self.config.support.ipv6 && self.pod_ranges().any(|range| matches!(range, IpNet::V6(_)))
+        self.config.support.ipv6 && self.has_ranges_of_ipv6()
+    }
+
+    fn has_ranges_of_ipv6(&self) -> bool {
+        self.pod_ranges().any(|range| matches!(range, IpNet::V6(_)))
     }
 
     /// What cannot be planned and why, each object once, in a fixed order.
@@ -235,9 +242,11 @@ impl Overlay {
     /// Plans the touched keys anew and answers with the difference.
     fn replan(&mut self, mut touched: Touched) -> Vec<Step> {
         let (vxlan, tunnels) = (self.vxlan(), self.tunnels());
+        let has_room = self.room_for_ipv6() >= IPV6_LEAST_MTU;
+        let room_changes = mem::replace(&mut self.has_room, has_room) != has_room;
         let next_hops = self.wants_vtep_next_hops();
         let next_hops_change = mem::replace(&mut self.vtep_next_hops, next_hops) != next_hops;
-        if vxlan != self.planned.vxlan || tunnels != self.planned.tunnels || next_hops_change {
+        if vxlan != self.planned.vxlan || tunnels != self.planned.tunnels || next_hops_change || room_changes {
             touched.nodes.extend(self.nodes.keys().cloned());
             touched.blocks.extend(self.block_cidrs());
             touched.keys.extend(self.by_key.keys());

@@ -18,7 +18,7 @@ use podnet_kernel::{
     },
 };
 use podnet_model::{LinkName, Mac};
-use podnet_planner::step::Step;
+use podnet_planner::{overlay::IPV6_LEAST_MTU, step::Step};
 
 use crate::{attach::rules::PodRules, fastpath::FastPath};
 
@@ -68,11 +68,18 @@ impl PodEnds {
         self.mtu.load(Ordering::Acquire)
     }
 
+    /// The MTU that an interface with these addresses shall have: IPv6 cannot do with less than 1280, and a pod would lose its address
+    /// for good. Where the tunnels have less, its larger packets of IPv4 are answered with what fits.
+    #[must_use]
+    pub fn wanted_mtu_of(&self, addrs: &[IpAddr]) -> u32 {
+        mtu_of(addrs, self.wanted_mtu())
+    }
+
     /// An interface is made; `netns` is the name of the pod's namespace, where it is known. Answers whether its MTU was changed
     /// meanwhile, so that it has to be [fitted](PodEnds::fit).
     pub fn made(&self, end: HostEnd, netns: Option<PathBuf>) -> bool {
         let mut ends = self.lock();
-        let fits = end.mtu == self.wanted_mtu();
+        let fits = end.mtu == self.wanted_mtu_of(&end.addrs);
         ends.insert(end.ifname.clone(), (end, netns));
         !fits
     }
@@ -84,21 +91,34 @@ impl PodEnds {
     ///
     /// When the node's devices cannot be listed.
     pub fn fit(&self, socket: &mut RtSocket, mtu: u32) -> Result<Fitted, NetlinkError> {
-        let others: Vec<Interface> = {
+        let mut others: BTreeMap<u32, Vec<Interface>> = BTreeMap::new();
+        {
             let ends = self.lock();
             self.mtu.store(mtu, Ordering::Release);
-            let others = ends.values().filter(|(end, _)| end.mtu != mtu);
-            let interface = |(end, netns): &(HostEnd, Option<PathBuf>)| Interface {
-                host_ifname: end.ifname.clone(),
-                pod_mac: end.pod_mac,
-                netns: netns.clone(),
-            };
-            others.map(interface).collect()
-        };
-        if others.is_empty() {
-            return Ok(Fitted::default());
+            for (end, netns) in ends.values().filter(|(end, _)| end.mtu != mtu_of(&end.addrs, mtu)) {
+                others.entry(mtu_of(&end.addrs, mtu)).or_default().push(Interface {
+                    host_ifname: end.ifname.clone(),
+                    pod_mac: end.pod_mac,
+                    has_ipv6: end.addrs.iter().any(IpAddr::is_ipv6),
+                    netns: netns.clone(),
+                });
+            }
         }
-        let unchanged = mtu::change(socket, &others, mtu)?;
+        let mut fitted = Fitted::default();
+        for (mtu, others) in others {
+            self.fit_to(socket, mtu, &others, &mut fitted)?;
+        }
+        Ok(fitted)
+    }
+
+    fn fit_to(
+        &self,
+        socket: &mut RtSocket,
+        mtu: u32,
+        others: &[Interface],
+        fitted: &mut Fitted,
+    ) -> Result<(), NetlinkError> {
+        let unchanged = mtu::change(socket, others, mtu)?;
         let changed = others.iter().filter(|interface| !unchanged.contains(&interface.host_ifname)).count();
         let mut ends = self.lock();
         for interface in others.iter().filter(|interface| !unchanged.contains(&interface.host_ifname)) {
@@ -110,7 +130,10 @@ impl PodEnds {
         let mtu::Unchanged { mut lost, mut refused } = unchanged;
         lost.retain(|device| ends.contains_key(device));
         refused.retain(|(device, _)| ends.contains_key(device));
-        Ok(Fitted { changed, lost, refused })
+        fitted.changed += changed;
+        fitted.lost.extend(lost);
+        fitted.refused.extend(refused);
+        Ok(())
     }
 
     /// An interface is about to be removed, or made anew.
@@ -167,4 +190,8 @@ impl PodEnds {
         // Nothing panics half-way through a change.
         self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn mtu_of(addrs: &[IpAddr], mtu: u32) -> u32 {
+    if addrs.iter().any(IpAddr::is_ipv6) { mtu.max(IPV6_LEAST_MTU) } else { mtu }
 }

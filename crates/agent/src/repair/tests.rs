@@ -46,11 +46,20 @@ fn overlay() -> Overlay {
 }
 
 fn pool(cidr: &str) -> Change {
+    pool_with(cidr, EncapMode::Never)
+}
+
+fn named(name: &str, change: Change) -> Change {
+    let Change::Pool(_, Some(pool)) = change else { return change };
+    Change::Pool(name.into(), Some(Pool { name: name.into(), ..pool }))
+}
+
+fn pool_with(cidr: &str, vxlan: EncapMode) -> Change {
     let pool = Pool {
         name: "pool".into(),
         cidr: cidr.parse().unwrap(),
         block_size: 26,
-        vxlan: EncapMode::Never,
+        vxlan,
         ipip: EncapMode::Never,
         nat_outgoing: true,
         disabled: false,
@@ -122,6 +131,56 @@ fn a_node_whose_pods_have_ipv6_forwards_it_and_keeps_the_default_route_that_a_ro
         repair.mend(datapath, &overlay, rules).unwrap();
         assert_eq!([read("all/forwarding"), read("eth0/accept_ra")], ["1", "2"]);
         assert_ne!(repair.counts.metrics(), before, "it is counted");
+    });
+}
+
+#[test]
+fn once_pods_have_ipv6_tunnels_that_were_there_before_carry_it() {
+    in_namespace("tunnels6", |repair, datapath, rules| {
+        let mut overlay = overlay_with_plain_route();
+        overlay.apply(&pool_with("10.233.64.0/18", EncapMode::Always));
+        link::create_bridge(datapath.route_socket(), "podnet.vxlan").unwrap();
+        let setting = "net/ipv6/conf/podnet.vxlan/disable_ipv6";
+        sysctl::set_here(setting, "1").unwrap();
+        repair.suspicion = Suspicion::default();
+        overlay.apply(&named("six", pool("fd00:10:233::/48")));
+        repair.ranges_changed();
+        repair.mend(datapath, &overlay, rules).unwrap();
+        assert_eq!(sysctl::read_here(setting).unwrap(), "0");
+    });
+}
+
+#[test]
+fn the_node_has_the_ipv6_of_pods_ends_that_their_pods_have_and_hears_no_routers_there() {
+    in_namespace("ends6", |repair, datapath, rules| {
+        let of_pod = |name: &str, addrs: &[&str], mtu| HostEnd {
+            ifname: name.into(),
+            addrs: addrs.iter().map(|addr| addr.parse().unwrap()).collect(),
+            pod_mac: Mac([2, 0, 0, 0, 0, 1]),
+            mtu,
+            answers_loopback6: false,
+        };
+        let both = ["10.233.64.6", "fd00:10:233::6"];
+        let pods = repair.pods.clone();
+        for (name, addrs) in [("pn4", &both[..1]), ("pn6", &both[..])] {
+            link::create_bridge(datapath.route_socket(), name).unwrap();
+            let wrong = if addrs.len() == 1 { "0" } else { "1" };
+            sysctl::set_here(&format!("net/ipv6/conf/{name}/disable_ipv6"), wrong).unwrap();
+            sysctl::set_here(&format!("net/ipv6/conf/{name}/accept_ra"), "1").unwrap();
+            assert!(!pods.made(of_pod(name, addrs, 1450), None));
+        }
+        repair.suspicion =
+            Suspicion { settings: Some(Instant::now()), settings_of_all_pods: true, ..Suspicion::default() };
+        repair.mend(datapath, &overlay(), rules).unwrap();
+        let read = |name: &str| {
+            ["disable_ipv6", "accept_ra"].map(|of| sysctl::read_here(&format!("net/ipv6/conf/{name}/{of}")).unwrap())
+        };
+        assert_eq!([read("pn4"), read("pn6")], [["1", "0"], ["0", "0"]]);
+        // Below 1280 bytes the pod would lose its address.
+        pods.fit(datapath.route_socket(), 1200).unwrap();
+        let wanted = [&both[..1], &both[..]].map(|addrs| pods.wanted_mtu_of(&of_pod("pn", addrs, 0).addrs));
+        assert_eq!(wanted, [1200, 1280]);
+        assert_eq!([1200, 1280].map(|mtu| pods.made(of_pod("pn6", &both, mtu), None)), [true, false]);
     });
 }
 

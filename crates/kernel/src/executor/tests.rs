@@ -271,6 +271,12 @@ fn vxlan_carries_ipv6_over_either_family_and_what_was_applied_is_observed() {
         }
         nodes.namespaces[0].command("ping -c 1 -W 2 -I fd00:233::1:5 fd00:233::2:5");
         nodes.namespaces[1].command("ping -c 1 -W 2 -I 10.233.2.5 10.233.1.5");
+        // Below 1280 bytes the kernel takes IPv6 away, and forgets that it was let.
+        nodes.namespaces[0].command(&format!("ip link set {} mtu 1200", device()));
+        apply(&mut nodes.sockets[0], &towards_by_ipv6(1, 2, outside)).unwrap();
+        nodes.namespaces[0].command("ping -c 1 -W 2 -I fd00:233::1:5 fd00:233::2:5");
+        let shown = nodes.namespaces[0].command(&format!("ip -6 addr show dev {}", device()));
+        assert_eq!(shown, "", "it needs no address of its own");
         let removals: Vec<Step> = towards_by_ipv6(1, 2, outside).into_iter().rev().map(removal).collect();
         for _ in 0..2 {
             apply(&mut nodes.sockets[0], &removals).unwrap();

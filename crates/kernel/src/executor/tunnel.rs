@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use podnet_model::{LinkName, wireguard::PublicKey};
 use podnet_planner::{
-    overlay::{PeerEnd, Support},
+    overlay::{IPV6_LEAST_MTU, PeerEnd, Support},
     step::{Ipip, Tunnel, UdpTunnel, Wireguard},
 };
 use rustix::io::Errno;
@@ -13,6 +13,7 @@ use super::{Set, allow_ipv6};
 use crate::{
     link::{self, Link, LinkRef},
     netlink::{NetlinkError, Operation, Request, RtSocket},
+    pod_interface::ipv6,
     sysctl, tun,
     wireguard::{Shown, WireguardSocket},
 };
@@ -152,6 +153,10 @@ fn made(socket: &mut RtSocket, name: &LinkName) -> Result<Link, NetlinkError> {
 fn configure(socket: &mut RtSocket, link: &Link, mtu: u32) -> Result<(), NetlinkError> {
     let index = LinkRef::Index(link.index);
     let mut requests = Vec::new();
+    if link.is_up && link.mtu < IPV6_LEAST_MTU {
+        link::set_mtu(socket, link.index, mtu)?;
+        ipv6::renew(socket, &link.name, (link.mtu, mtu), true)?;
+    }
     if link.mtu != mtu {
         requests.push(link::request::set_mtu(index, mtu));
     }

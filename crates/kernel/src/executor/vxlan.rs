@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use podnet_model::LinkName;
-use podnet_planner::step::Vxlan;
+use podnet_planner::{overlay::IPV6_LEAST_MTU, step::Vxlan};
 use rustix::io::Errno;
 
 use super::{Set, allow_ipv6};
@@ -12,6 +12,7 @@ use crate::{
     addr,
     link::{self, Link, LinkRef, VxlanParameters},
     netlink::{NetlinkError, Operation, Request, RtSocket},
+    pod_interface::ipv6,
 };
 
 pub(super) fn set(socket: &mut RtSocket, wanted: &Vxlan) -> Result<Set, NetlinkError> {
@@ -66,6 +67,10 @@ fn create(socket: &mut RtSocket, wanted: &Vxlan) -> Result<Link, NetlinkError> {
 fn configure(socket: &mut RtSocket, wanted: &Vxlan, link: &Link) -> Result<(), NetlinkError> {
     let index = LinkRef::Index(link.index);
     let mut requests: Vec<Request> = Vec::new();
+    if link.is_up && link.mtu < IPV6_LEAST_MTU {
+        link::set_mtu(socket, link.index, wanted.mtu)?;
+        ipv6::renew(socket, &wanted.name, (link.mtu, wanted.mtu), true)?;
+    }
     if link.mac != Some(wanted.mac) {
         requests.push(link::request::set_mac(index, wanted.mac));
     }

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use podnet_model::{LinkName, Mac};
-use podnet_planner::step::ROUTE_PROTOCOL;
+use podnet_planner::{overlay::IPV6_LEAST_MTU, step::ROUTE_PROTOCOL};
 
-use super::{Difference, host_route};
+use super::{Difference, host_route, ipv6};
 use crate::{
     link::{self, Link, LinkRef},
     neigh,
@@ -121,6 +121,15 @@ impl Damaged {
     /// What the kernel refused.
     pub fn mend(&self, socket: &mut RtSocket) -> Result<(), NetlinkError> {
         let Some(link) = &self.link else { return Ok(()) };
+        if link.mtu < IPV6_LEAST_MTU {
+            let has_ipv6 = self.end.addrs.iter().any(IpAddr::is_ipv6);
+            let widened = link::set_mtu(socket, link.index, self.end.mtu)
+                .and_then(|()| ipv6::renew(socket, &link.name, (link.mtu, self.end.mtu), has_ipv6));
+            match widened {
+                Err(error) if error.is_missing() => return Ok(()),
+                widened => widened?,
+            }
+        }
         match socket.perform_all(&self.end.requests(link)) {
             Ok(()) => Ok(()),
             Err(BatchError { source, .. }) if source.is_missing() => Ok(()),

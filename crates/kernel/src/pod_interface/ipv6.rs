@@ -7,11 +7,14 @@ use netlink_packet_route::{
     link::{AfSpecInet6, AfSpecUnspec, LinkAttribute},
 };
 use podnet_model::LinkName;
+use podnet_planner::overlay::IPV6_LEAST_MTU;
 use rustix::io::Errno;
 
 use crate::{
+    link,
     netlink::{NetlinkError, Operation, RtSocket},
     netns::NetNs,
+    sysctl,
 };
 
 /// Makes the node deaf to router advertisements of a pod, by which it could become the node's default router (CVE-2020-13597), and
@@ -21,6 +24,27 @@ pub(super) fn restrict(host: &RtSocket, device: &LinkName, has_addr: bool) -> Re
     let here = NetNs::current()?.inode()? == host.netns().inode()?;
     let done = if here { settings(device, has_addr) } else { host.netns().run(|| settings(device, has_addr))? };
     done.map_err(|error| refused("keep the node from the IPv6 of device", device, &error))
+}
+
+/// To be called when a device in use has another MTU than it had. Below 1280 bytes the kernel takes IPv6 away from it with all settings,
+/// and above makes it anew by the namespace's defaults, with a link-local address: what was made by [`restrict`] is made again. Routes
+/// and neighbours of IPv6 are gone then.
+pub(crate) fn renew(
+    host: &mut RtSocket,
+    device: &LinkName,
+    (before, now): (u32, u32),
+    has_addr: bool,
+) -> Result<(), NetlinkError> {
+    if before >= IPV6_LEAST_MTU || now < IPV6_LEAST_MTU || !sysctl::has_ipv6() {
+        return Ok(());
+    }
+    link::set_without_link_local(host, device)?;
+    restrict(host, device, false)?;
+    if !has_addr {
+        return Ok(());
+    }
+    let on = || fs::write(format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6"), "0");
+    host.netns().run(on)?.map_err(|error| refused("turn IPv6 on on device", device, &error))
 }
 
 /// Whether IPv6 is turned off on the device that a message shows. Some runtimes turn it off in all sandboxes (Docker, without IPv6 of its

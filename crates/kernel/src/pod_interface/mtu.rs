@@ -7,6 +7,7 @@ use std::{
 
 use podnet_model::{LinkName, Mac};
 
+use super::ipv6;
 use crate::{
     link::{self, Link},
     netlink::{NetlinkError, RtSocket},
@@ -23,6 +24,8 @@ pub struct Interface {
     pub host_ifname: LinkName,
     /// Ethernet address of the pod's end.
     pub pod_mac: Mac,
+    /// The pod has an IPv6 address.
+    pub has_ipv6: bool,
     /// The pod's namespace, where its name is known; otherwise it is searched among those that have names.
     pub netns: Option<PathBuf>,
 }
@@ -93,7 +96,7 @@ fn change_inside(
     for end in link::list(&mut pod).unwrap_or_default() {
         let (Some(peer), Some(mac)) = (end.peer, end.mac) else { continue };
         let Some((host_end, interface)) = pending.remove(&(end.index, peer, mac)) else { continue };
-        if let Err(error) = change_pair((&mut pod, &end), (&mut *host, host_end), mtu) {
+        if let Err(error) = change_pair((&mut pod, &end), (&mut *host, host_end), mtu, interface.has_ipv6) {
             refused.push((interface.host_ifname.clone(), error));
         }
     }
@@ -104,12 +107,14 @@ fn change_pair(
     (pod, pod_end): (&mut RtSocket, &Link),
     (host, host_end): (&mut RtSocket, &Link),
     mtu: u32,
+    has_ipv6: bool,
 ) -> Result<(), NetlinkError> {
     if pod_end.mtu > mtu {
         link::set_mtu(pod, pod_end.index, mtu)?;
     }
     if host_end.mtu != mtu {
         link::set_mtu(host, host_end.index, mtu)?;
+        ipv6::renew(host, &host_end.name, (host_end.mtu, mtu), has_ipv6)?;
     }
     if pod_end.mtu < mtu {
         link::set_mtu(pod, pod_end.index, mtu)?;

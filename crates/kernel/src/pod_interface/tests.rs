@@ -259,6 +259,8 @@ fn what_others_do_to_the_nodes_end_is_found_and_mended() {
         "ip route del 10.233.64.1/32",
         "ip neigh del 10.233.64.1 dev pod1",
         "ip link set pod1 mtu 1280",
+        // Less than IPv6 can do with, so that it is gone.
+        "ip link set pod1 mtu 1200",
         "ip link set pod1 down",
         "ip -6 route flush dev pod1",
         "ip neigh flush all nud permanent",
@@ -320,6 +322,7 @@ fn both_ends_of_interfaces_in_use_change_their_mtu() {
         let interface = |(interface, namespace): (&PodInterface, &TestNs)| mtu::Interface {
             host_ifname: interface.host_ifname.clone(),
             pod_mac: interface.pod_mac,
+            has_ipv6: true,
             // One is told, the others are found.
             netns: (interface.host_ifname.as_str() == "pod1").then(|| namespace.path.clone()),
         };
@@ -334,8 +337,32 @@ fn both_ends_of_interfaces_in_use_change_their_mtu() {
         }
         pods.namespaces[0].command("ping -c 1 -W 2 10.233.64.3");
     }
-    // A pod that was taken out of the names is not found.
-    NetNs::remove(&pods.namespaces[1].path).unwrap();
-    let wanted = interfaces(&pods);
-    assert_eq!(mtu::change(&mut pods.host, &wanted, 1400).unwrap().lost, [LinkName::from("pod2")]);
+    // The kernel takes IPv6 away from a device below 1280 bytes, and makes it anew above, open to all.
+    pods.interfaces.truncate(1);
+    pods.interfaces[0].addr.truncate(1);
+    remove(&mut pods.host, &"pod1".into()).unwrap();
+    pods.interfaces[0].create(&mut pods.host).unwrap();
+    for mtu in [1200, 1500] {
+        let wanted: Vec<_> =
+            interfaces(&pods).into_iter().map(|pod| mtu::Interface { has_ipv6: false, ..pod }).collect();
+        assert!(mtu::change(&mut pods.host, &wanted, mtu).unwrap().is_empty());
+    }
+    let settings = ["disable_ipv6", "accept_ra"].map(|name| format!("net.ipv6.conf.pod1.{name}"));
+    assert_eq!(settings.map(|key| sysctl::read(&pods.node, &key).unwrap()), ["1", "0"], "the pod has no IPv6 address");
+    assert_eq!(pods.node.command("ip -6 addr show dev pod1"), "");
+}
+
+#[test]
+fn a_pod_that_is_in_no_named_namespace_is_not_found() {
+    let mut pods = pods("mtu-lost", 1);
+    pods.interfaces[0].pod_mac.0[4] = 0x6e;
+    pods.interfaces[0].create(&mut pods.host).unwrap();
+    let wanted = [mtu::Interface {
+        host_ifname: "pod1".into(),
+        pod_mac: pods.interfaces[0].pod_mac,
+        has_ipv6: true,
+        netns: None,
+    }];
+    NetNs::remove(&pods.namespaces[0].path).unwrap();
+    assert_eq!(mtu::change(&mut pods.host, &wanted, 1400).unwrap().lost, [LinkName::from("pod1")]);
 }

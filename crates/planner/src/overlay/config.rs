@@ -17,6 +17,9 @@ pub const WIREGUARD_OVERHEAD: u32 = 60;
 /// Bytes by which an IPv6 header is longer than one of IPv4 (RFC 8200 section 3): what VXLAN and WireGuard add more inside IPv6.
 pub const IPV6_EXTRA: u32 = 20;
 
+/// The least MTU of IPv6 (RFC 8200 section 5): of a device with less Linux takes IPv6 away as a whole.
+pub const IPV6_LEAST_MTU: u32 = 1280;
+
 /// Bytes that UDP adds inside IPv4: 20 IP, 8 UDP.
 pub const UDP_OVERHEAD: u32 = 28;
 

@@ -94,6 +94,13 @@ impl Overlay {
         self.config.pod_mtu.unwrap_or_else(|| self.mtu(most.unwrap_or_default()))
     }
 
+    /// The MTU of the narrowest of pods' interfaces and of the devices that carry IPv6.
+    pub(super) fn room_for_ipv6(&self) -> u32 {
+        let vxlan = self.vxlan().map(|vxlan| vxlan.mtu);
+        let wireguard = self.encrypts().then(|| self.mtu(WIREGUARD_OVERHEAD + self.extra()));
+        vxlan.into_iter().chain(wireguard).fold(self.pod_mtu(), u32::min)
+    }
+
     fn mtu(&self, overhead: u32) -> u32 {
         self.config.underlay.mtu.saturating_sub(overhead)
     }
@@ -213,7 +220,8 @@ impl Overlay {
     /// Whether next hops inside VXLAN have to be made of MACs: the peers' addresses outside cannot be those of IPv6 packets, or are
     /// of IPv6 themselves.
     pub(super) fn wants_vtep_next_hops(&self) -> bool {
-        self.carries_ipv6() || (self.config.support.ipv6 && self.local().is_some_and(|local| local.is_ipv6()))
+        let by_v6 = || self.config.support.ipv6 && self.local().is_some_and(|local| local.is_ipv6());
+        self.has_room && (self.carries_ipv6() || by_v6())
     }
 
     /// The MAC that stands behind a next hop inside VXLAN.

@@ -101,6 +101,15 @@ pub enum Problem {
          addresses"
     )]
     FlannelsIpv6,
+    /// Packets are too small for IPv6.
+    #[error(
+        "no routes of IPv6 to other nodes, nor tunnels by IPv6: packets have room for {mtu} bytes here, and IPv6 needs 1280; raise the MTU \
+         of the underlay's device (or the --mtu of the agent), or disable the IPPools of IPv6"
+    )]
+    SmallMtu {
+        /// The room in bytes.
+        mtu: u32,
+    },
     /// This node's kernel has no IPv6.
     #[error("block {block} gets no route: this node's kernel was started without IPv6")]
     NoIpv6 {

@@ -64,6 +64,9 @@ impl Overlay {
             // A block of one address is its pod's own route.
             return Ok((cidr.0.prefix_len() < cidr.0.max_prefix_len()).then_some(RouteTarget::Blackhole));
         }
+        if !is_v4(cidr) && !self.has_room {
+            return Ok(None);
+        }
         let rule = self.rule(cidr).ok_or_else(|| Problem::NoPool { block: cidr, owner: owner.clone() })?;
         let unknown = |node: &NodeName| Problem::UnknownNode { block: cidr, node: node.clone() };
         let peer = self.nodes.get(owner).ok_or_else(|| unknown(owner))?;
@@ -106,6 +109,9 @@ impl Overlay {
         let (config, support) = (&self.config, self.config.support);
         let outer = self.outer(peer).ok_or(Obstacle::NoCommonFamily)?;
         let has_v6 = !is_v4(block) || outer.is_ipv6();
+        if has_v6 && !self.has_room {
+            return Ok(None);
+        }
         let via = if has_v6 { IpAddr::V6(vtep_next_hop(self.mac_of(peer))) } else { outer };
         let on_link = |device: &LinkName, source| Some(RouteTarget::OnLink { device: device.clone(), via, source });
         // The peer takes what comes from this node's addresses and from its blocks, and nothing else. The kernel refuses a source of IPv6
@@ -218,12 +224,15 @@ impl Overlay {
         is.then(|| Problem::NotEncrypted { node: peer.name.clone() })
     }
 
-    /// What is asked for as a whole and cannot be done: encryption, where the kernel lacks it, and what flannel's configuration says of
-    /// IPv6.
+    /// What is asked for as a whole and cannot be done: encryption, where the kernel lacks it, what flannel's configuration says of
+    /// IPv6, and IPv6 where packets have no room for it.
     pub(super) fn own_problems(&self) -> impl Iterator<Item = Problem> + use<> {
         let unencrypted = self.encrypts() && !self.config.support.wireguard;
         let flannels = self.net_conf().is_some_and(|conf| conf.ipv6);
-        let problems = [(unencrypted, Problem::NoWireguard), (flannels, Problem::FlannelsIpv6)];
+        let by_v6 = self.local().is_some_and(|local| local.is_ipv6());
+        let small = !self.has_room && self.config.support.ipv6 && (self.has_ranges_of_ipv6() || by_v6);
+        let narrow = Problem::SmallMtu { mtu: self.room_for_ipv6() };
+        let problems = [(unencrypted, Problem::NoWireguard), (flannels, Problem::FlannelsIpv6), (small, narrow)];
         problems.into_iter().filter(|(is, _)| *is).map(|(_, problem)| problem)
     }
 }

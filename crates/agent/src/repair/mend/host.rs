@@ -17,7 +17,10 @@ use podnet_planner::{
 use super::MendError;
 use crate::{
     network::TABLE,
-    repair::{Repair, Suspicion, settings},
+    repair::{
+        Repair, Suspicion,
+        settings::{self, Ipv6},
+    },
 };
 
 impl Repair {
@@ -31,10 +34,12 @@ impl Repair {
         let planned = overlay.desired();
         let ipv6 = overlay.carries_ipv6();
         let tunnels = planned.tunnels.keys().chain(planned.vxlan.as_ref().map(|vxlan| &vxlan.name));
-        let mut own: BTreeMap<LinkName, bool> = tunnels.map(|name| (name.clone(), ipv6)).collect();
+        let of_tunnels = Ipv6 { is_there: ipv6.then_some(true), is_pods: false };
+        let of_pod = |addrs: &[IpAddr]| Ipv6 { is_there: Some(addrs.iter().any(IpAddr::is_ipv6)), is_pods: true };
+        let mut own: BTreeMap<LinkName, Ipv6> = tunnels.map(|name| (name.clone(), of_tunnels)).collect();
         let is_asked = |ifname: &LinkName| suspicion.settings_of_all_pods || suspicion.settings_of.contains(ifname);
         let pods = self.pods.all().into_iter().filter(|end| is_asked(&end.ifname));
-        own.extend(pods.map(|end| (end.ifname, end.addrs.iter().any(IpAddr::is_ipv6))));
+        own.extend(pods.map(|end| (end.ifname, of_pod(&end.addrs))));
         for wrong in settings::wrong(&self.underlay.device, &own, ipv6, self.pods.fast_path().is_on()) {
             let what = format!("was {} and not {}", wrong.found, wrong.wanted);
             let damage = Damage::new(Object::Setting(wrong.key.replace('/', ".")), what);

@@ -168,6 +168,39 @@ fn a_kernel_without_ipv6_is_told_of_and_has_the_routes_of_ipv4() {
 }
 
 #[test]
+fn an_underlay_too_small_for_ipv6_carries_ipv4_and_says_so() {
+    let message = "no routes of IPv6 to other nodes, nor tunnels by IPv6: packets have room for 1230 bytes here, and IPv6 needs 1280; \
+                   raise the MTU of the underlay's device (or the --mtu of the agent), or disable the IPPools of IPv6";
+    let always = vxlan_mode(EncapMode::Always);
+    let wide = of("both", always, always);
+    let mut overlay = wide.clone();
+    let steps = overlay.set_underlay(Place::on("eth0".into(), 1280));
+    assert!(!steps.iter().any(|step| matches!(step, Step::SetNeighbour(neighbour) if neighbour.addr.is_ipv6())));
+    assert_eq!(
+        BLOCKS.map(|(v4, v6)| (route(&overlay, v4).is_some(), route(&overlay, v6).is_some()))[..3],
+        [(true, false), (true, false), (true, true)]
+    );
+    assert!(!overlay.desired().neighbours.keys().any(|(_, addr)| addr.is_ipv6()));
+    assert_eq!(told(&overlay), [message]);
+    overlay.set_underlay(Place::on("eth0".into(), 1500));
+    assert_eq!((overlay.desired(), told(&overlay).len()), (wide.desired(), 0));
+
+    // By IPv6 outside too, where even IPv4 needs next hops of IPv6.
+    let mut overlay = of("v6", always, always);
+    overlay.set_underlay(Place::on("eth0".into(), 1300));
+    assert_eq!(BLOCKS[..2].iter().filter_map(|(v4, v6)| route(&overlay, v4).or(route(&overlay, v6))).count(), 0);
+    assert!(overlay.desired().neighbours.is_empty() && told(&overlay)[0].contains("1230 bytes"));
+
+    // Pods' own interfaces count where no tunnel does.
+    let never = vxlan_mode(EncapMode::Never);
+    let mut overlay = of("both", never, never);
+    overlay.set_underlay(Place::on("eth0".into(), 1200));
+    assert_eq!((route(&overlay, BLOCKS[0].0), route(&overlay, BLOCKS[0].1)), (via("172.29.0.12"), None));
+    overlay.set_underlay(Place::on("eth0".into(), 1280));
+    assert_eq!(route(&overlay, BLOCKS[0].1), via("fd00:29::12"));
+}
+
+#[test]
 fn ipip_carries_no_ipv6_and_the_problem_says_what_to_set() {
     let ipip = (EncapMode::Never, EncapMode::Always);
     let overlay = of("both", ipip, ipip);
