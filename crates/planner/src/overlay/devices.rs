@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net};
 use podnet_model::{
-    EncapMode, LinkName, Mac, Node, Pool,
+    EncapMode, Family, LinkName, Mac, Node, Pool,
     flannel::Backend,
     wireguard::{KeyPair, PublicKey},
 };
@@ -177,12 +177,23 @@ impl Overlay {
         self.config.underlay.addr6.or(own.v6())
     }
 
-    /// Where a node gets its encapsulated packets, by the family that this node's own go by.
+    /// Where a node gets its encapsulated packets, where its own go by the family of this node's: its devices know no other.
     pub(super) fn outer(&self, node: &Node) -> Option<IpAddr> {
-        match self.local()? {
-            IpAddr::V4(_) => self.v4_to(node).map(IpAddr::V4),
-            IpAddr::V6(_) => self.v6_to(node).map(IpAddr::V6),
+        match self.outside(node)? {
+            Family::V4 => self.v4_to(node).map(IpAddr::V4),
+            Family::V6 => self.v6_to(node).map(IpAddr::V6),
         }
+    }
+
+    /// The family of encapsulated packets of this node and that one; none where they have not the same.
+    pub(super) fn outside(&self, node: &Node) -> Option<Family> {
+        let own = Family::of(&self.local()?);
+        (own == self.family_outside(node)).then_some(own)
+    }
+
+    /// The family by which a node sends and takes encapsulated packets: IPv4 where it has an address of it.
+    pub(super) fn family_outside(&self, node: &Node) -> Family {
+        if self.v4_of(node).is_some() { Family::V4 } else { Family::V6 }
     }
 
     /// A node's address by IPv4, where it is believed to be its own.
@@ -267,11 +278,16 @@ impl Overlay {
         Some(PeerEnd { endpoint: SocketAddr::new(addr, self.wireguard_port()), ranges: ranges.collect() })
     }
 
-    /// Whether packets to this node can be encrypted: it has a key of its own, and so have we.
+    /// Whether packets to this node are encrypted: see [`Self::has_common_key`], and there is an address to send them to.
     pub(super) fn is_wireguard_peer(&self, node: &Node) -> bool {
+        self.has_common_key(node) && self.outer(node).is_some()
+    }
+
+    /// Whether packets to this node are to be encrypted: it has a key of its own, and so have we. Where they cannot be sent so, they are
+    /// not sent in the clear.
+    pub(super) fn has_common_key(&self, node: &Node) -> bool {
         let first = |key: &PublicKey| self.by_key.get(key).and_then(|names| names.first()) == Some(&node.name);
         let has_key = node.wireguard_key.as_ref().is_some_and(first);
-        let is_peer = node.name != self.config.node && self.outer(node).is_some();
-        has_key && is_peer && self.wants_wireguard() && self.own_key().is_some()
+        has_key && node.name != self.config.node && self.wants_wireguard() && self.own_key().is_some()
     }
 }

@@ -146,15 +146,20 @@ pub enum Problem {
         /// The families of addresses that would do.
         family: &'static str,
     },
-    /// One end has no address of the family that the other sends encapsulated packets by.
+    /// The tunnels of one end go by another family than those of the other.
     #[error(
-        "block {block} of node {owner} gets no route: this node and that one have no addresses of one family on the underlay"
+        "block {block} of node {owner} gets no route: that node's tunnels go by {theirs}, and this node's by the other family; give \
+         {lacks} an IPv4 address on the underlay, or set vxlanMode and ipipMode of the pool to Never where both have addresses of one family"
     )]
     NoCommonFamily {
         /// The block.
         block: BlockCidr,
         /// Its owner.
         owner: NodeName,
+        /// The family of its tunnels.
+        theirs: &'static str,
+        /// Who has no IPv4 address.
+        lacks: &'static str,
     },
     /// Two nodes claim one address.
     #[error(

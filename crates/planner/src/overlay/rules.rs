@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use podnet_model::{
-    BlockCidr, EncapMode, LinkName, Namespace, NetConf, Node, NodeAddr, NodeName, Pool, PoolName, flannel::Backend,
+    BlockCidr, EncapMode, Family, LinkName, Namespace, NetConf, Node, NodeAddr, NodeName, Pool, PoolName,
+    flannel::Backend,
 };
 
 use super::{Overlay, Problem, vtep_next_hop};
@@ -90,7 +91,9 @@ impl Overlay {
         };
         match target {
             // That is told of the peer, and not of each of its blocks.
-            Err(Obstacle::NoPlainHop | Obstacle::NoCommonFamily) if self.same_address(peer).is_some() => Ok(None),
+            Err(Obstacle::NoPlainHop | Obstacle::NoCommonFamily { .. }) if self.same_address(peer).is_some() => {
+                Ok(None)
+            }
             target => target.map_err(|obstacle| obstacle.of(cidr, owner, &rule.name)),
         }
     }
@@ -107,7 +110,7 @@ impl Overlay {
 
     fn tunnel_target(&self, way: Way, peer: &Node, block: BlockCidr) -> Result<Option<RouteTarget>, Obstacle> {
         let (config, support) = (&self.config, self.config.support);
-        let outer = self.outer(peer).ok_or(Obstacle::NoCommonFamily)?;
+        let outer = self.outer(peer).ok_or_else(|| Obstacle::NoCommonFamily { theirs: self.family_outside(peer) })?;
         let has_v6 = !is_v4(block) || outer.is_ipv6();
         if has_v6 && !self.has_room {
             return Ok(None);
@@ -139,7 +142,7 @@ impl Overlay {
         if let Some(way) = rule.way {
             return way;
         }
-        if self.felix.wireguard && self.is_wireguard_peer(peer) {
+        if self.felix.wireguard && self.has_common_key(peer) {
             return Way::Wireguard;
         }
         let wanted = |mode: EncapMode| match mode {
@@ -254,7 +257,10 @@ const fn is_v4(block: BlockCidr) -> bool {
 enum Obstacle {
     OtherSubnet,
     NoPlainHop,
-    NoCommonFamily,
+    /// The family of the peer's tunnels.
+    NoCommonFamily {
+        theirs: Family,
+    },
     OnlyV4(&'static str),
     Unsupported(&'static str),
 }
@@ -268,7 +274,12 @@ impl Obstacle {
                 let family = if is_v4(block) { "IPv4 or IPv6" } else { "IPv6" };
                 Problem::NoPlainHop { block, owner, pool, family }
             }
-            Self::NoCommonFamily => Problem::NoCommonFamily { block, owner },
+            Self::NoCommonFamily { theirs: Family::V4 } => {
+                Problem::NoCommonFamily { block, owner, theirs: "IPv4", lacks: "this node" }
+            }
+            Self::NoCommonFamily { theirs: Family::V6 } => {
+                Problem::NoCommonFamily { block, owner, theirs: "IPv6 for want of an IPv4 address", lacks: "that one" }
+            }
             Self::OnlyV4(what) => Problem::OnlyV4 { block, owner, pool, what },
             Self::Unsupported(what) => Problem::Unsupported { block, owner, pool, what },
         }

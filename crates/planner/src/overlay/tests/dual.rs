@@ -135,15 +135,50 @@ fn without_ipv4_on_the_underlay_both_families_go_by_ipv6() {
 }
 
 #[test]
-fn nodes_without_a_family_in_common_are_told_of() {
-    let mut overlay = of("both", vxlan_mode(EncapMode::Always), vxlan_mode(EncapMode::Always));
+fn nodes_whose_tunnels_go_by_other_families_are_told_of_on_both_sides() {
+    let always = vxlan_mode(EncapMode::Always);
+    let told_of = |overlay: &Overlay| {
+        assert_eq!([BLOCKS[0].0, BLOCKS[0].1].map(|block| route(overlay, block)), [None, None], "nobody would hear it");
+        assert!(!overlay.desired().fdb.contains_key(&("podnet.vxlan".into(), vtep_mac(&"node2".into()))));
+        told(overlay)[0].clone()
+    };
+    let mut overlay = of("both", always, always);
     overlay.apply(&dual(2, 0, "v6"));
-    assert_eq!([BLOCKS[0].0, BLOCKS[0].1].map(|block| route(&overlay, block)), [None, None]);
-    let message = "block 10.233.64.64/26 of node node2 gets no route: this node and that one have no addresses of one family on \
-                   the underlay";
-    assert_eq!(told(&overlay)[0], message);
+    let message = |theirs: &str, lacks: &str| {
+        format!(
+            "block 10.233.64.64/26 of node node2 gets no route: that node's tunnels go by {theirs}, and this node's by the other \
+             family; give {lacks} an IPv4 address on the underlay, or set vxlanMode and ipipMode of the pool to Never where both have \
+             addresses of one family"
+        )
+    };
+    assert_eq!(told_of(&overlay), message("IPv6 for want of an IPv4 address", "that one"));
     overlay.apply(&dual(2, 0, "both"));
     assert_eq!(told(&overlay), [""; 0]);
+    // This node is the one without IPv4: the other one's device takes no packets by IPv6.
+    for theirs in ["both", "v4"] {
+        let mut overlay = of("v6", always, always);
+        overlay.apply(&dual(2, 0, theirs));
+        assert_eq!(told_of(&overlay), message("IPv4", "this node"), "{theirs}");
+        overlay.apply(&dual(1, 0, "both"));
+        assert_eq!(route(&overlay, BLOCKS[0].1), on_link(&behind("node2")));
+    }
+    // As they are, packets go by what both have.
+    let never = vxlan_mode(EncapMode::Never);
+    let mut overlay = of("v6", never, never);
+    overlay.apply(&dual(2, 0, "both"));
+    assert_eq!(
+        [BLOCKS[0].0, BLOCKS[0].1].map(|block| route(&overlay, block)),
+        [via("fd00:29::12"), via("fd00:29::12")]
+    );
+}
+
+#[test]
+fn what_cannot_be_encrypted_between_two_families_is_not_sent_in_the_clear() {
+    let mut overlay = encrypted("v6");
+    overlay.apply(&with(dual(2, 0, "both"), |node| node.wireguard_key = Some(key(2).public)));
+    assert_eq!([BLOCKS[0].0, BLOCKS[0].1].map(|block| route(&overlay, block)), [None, None]);
+    assert!(told(&overlay)[0].contains("that node's tunnels go by IPv4"));
+    assert!(!overlay.desired().peers.contains_key(&("podnet.wg".into(), key(2).public)));
 }
 
 #[test]
