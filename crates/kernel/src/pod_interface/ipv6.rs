@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Makes the node deaf to router advertisements of a pod, by which it could become the node's default router (CVE-2020-13597), and
-/// to all of IPv6 where the pod has no IPv6 address. Settings of a device are files and no messages, so this is no part of a batch; it
+/// to all of IPv6 where the pod has no IPv6 address; where it has one, the device has IPv6 whatever is usual here. Settings of a device are files and no messages, so this is no part of a batch; it
 /// comes before the device is up. A kernel without IPv6 has no such files.
 pub(super) fn restrict(host: &RtSocket, device: &LinkName, has_addr: bool) -> Result<(), NetlinkError> {
     let here = NetNs::current()?.inode()? == host.netns().inode()?;
@@ -81,5 +81,6 @@ fn settings(device: &LinkName, has_addr: bool) -> io::Result<()> {
         _ => Ok(()),
     };
     set("accept_ra", "0")?;
-    if has_addr { Ok(()) } else { set("disable_ipv6", "1") }
+    // The namespace's default may be that new devices have none (hardened nodes): they would refuse the pod's route.
+    set("disable_ipv6", if has_addr { "0" } else { "1" })
 }
