@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use podnet_model::{BlockCidr, NodeName, Pool};
+use podnet_model::{BlockCidr, Family, NodeName, Pool};
 
 use super::{ClaimCandidate, IpamError, JournalRecord, Known, Moment, NodeIpam, ledger, places::Places};
 
@@ -159,7 +159,9 @@ impl NodeIpam {
             let block = IpNet::new(addr, pool.block_size).map_or(host, |block| block.trunc());
             return match self.overlapping(block) {
                 Some(other) => Err(IpamError::BlockInTheWay { addr, block, other }),
-                None if !self.may_claim() => Err(IpamError::BlockLimit { addr, block, own: self.own_or_stray() }),
+                None if !self.may_claim(Family::of(&addr)) => {
+                    Err(IpamError::BlockLimit { addr, block, own: self.own_or_stray(Family::of(&addr)) })
+                }
                 None => Ok(Some(candidate(block))),
             };
         };
@@ -183,7 +185,7 @@ impl NodeIpam {
         if let Some(stray) = self.strays().find(|stray| range.contains(&stray.0)) {
             return Some(stray);
         }
-        if !self.may_claim() {
+        if !self.may_claim(Family::of_net(&range)) {
             return None;
         }
         let places = Places::of(range, pool.block_size)?;
@@ -232,13 +234,14 @@ impl NodeIpam {
         }
     }
 
-    /// Whether this node may have one more block. Strays count: they are this node's already.
-    fn may_claim(&self) -> bool {
-        self.settings.max_blocks_per_host.is_none_or(|most| self.own_or_stray() < most)
+    /// Whether this node may have one more block of a family; the limit is for each, as Calico's is. Strays count: they are this
+    /// node's already.
+    fn may_claim(&self, family: Family) -> bool {
+        self.settings.max_blocks_per_host.is_none_or(|most| self.own_or_stray(family) < most)
     }
 
-    fn own_or_stray(&self) -> usize {
-        self.ledger.own.len() + self.strays().count()
+    fn own_or_stray(&self, family: Family) -> usize {
+        self.blocks().chain(self.strays()).filter(|block| block.family() == family).count()
     }
 
     /// Whether only pods that ask for this address get it.
@@ -267,6 +270,7 @@ impl NodeIpam {
     pub(super) fn full(&self, pools: &[Pool]) -> IpamError {
         let inside = |cidr: &IpNet| pools.iter().any(|pool| pool.cidr.contains(cidr));
         let own: Vec<_> = self.ledger.own.iter().filter(|cidr| inside(cidr)).collect();
+        let is_limited = pools.first().is_some_and(|pool| !self.may_claim(Family::of_net(&pool.cidr)));
         let taken = self.known.keys().filter(|cidr| inside(cidr)).count();
         IpamError::Full {
             pools: pools.iter().map(|pool| format!("{} ({})", pool.name, pool.cidr)).collect::<Vec<_>>().join(", "),
@@ -276,7 +280,7 @@ impl NodeIpam {
             size: own.iter().map(|cidr| BlockCidr(**cidr).size()).sum(),
             others: taken.saturating_sub(own.len()),
             strict: self.settings.strict_affinity,
-            limit: self.settings.max_blocks_per_host.filter(|_| !self.may_claim()),
+            limit: self.settings.max_blocks_per_host.filter(|_| is_limited),
         }
     }
 }

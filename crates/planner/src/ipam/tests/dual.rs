@@ -1,6 +1,6 @@
 //! Addresses of both families.
 
-use podnet_model::{PodKey, Reservation};
+use podnet_model::{IpamSettings, PodKey, Reservation};
 
 use super::*;
 
@@ -157,4 +157,19 @@ fn an_ipv6_address_is_lent_to_a_handle_that_was_lent_an_ipv4_one() {
     assert_eq!(lent.map(|addr| addr.to_string()), ["10.0.0.1", "fd00:10:244::1"]);
     assert_eq!(owner.take_back(&asked.handle, lent[1], START).unwrap().len(), 1);
     assert_eq!(owner.addresses_of(&asked.handle), [PodAddr(lent[0])]);
+}
+
+#[test]
+fn the_limit_of_blocks_is_for_each_family() {
+    let mut ipam = dual();
+    ipam.apply(&Change::IpamSettings(Some(IpamSettings { strict_affinity: true, max_blocks_per_host: Some(1) })));
+    assert_eq!(any(&mut ipam, "a", START).unwrap(), "10.0.0.0");
+    assert_eq!(six(&mut ipam, "a").unwrap(), "fd00:10:244::");
+    for pod in ["b", "c", "d"] {
+        any(&mut ipam, pod, START).unwrap();
+    }
+    let error = any(&mut ipam, "e", START).unwrap_err().to_string();
+    assert!(error.ends_with("it may have no further one (maxBlocksPerHost of the IPAMConfig is 1)"), "{error}");
+    let error = assigned(&mut ipam, "e", &exactly("fd00:10:244:1::"), START).unwrap_err().to_string();
+    assert!(error.contains("has 1 blocks already"), "{error}");
 }
