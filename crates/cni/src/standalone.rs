@@ -8,6 +8,7 @@ mod interface;
 mod joined;
 mod leases;
 mod limit;
+mod loopback;
 mod lost;
 mod records;
 mod rules;
@@ -130,7 +131,7 @@ impl Network {
             masqueraded: masqueraded(&asked.request.config, asked.addrs),
             segment,
         };
-        self.make(handle, &interface, asked, record)?;
+        self.make(handle, &interface, asked, &record)?;
         Ok(interface.result(asked))
     }
 
@@ -187,7 +188,7 @@ impl Network {
         }
     }
 
-    fn make(&mut self, handle: &Handle, interface: &Joined, asked: &Asked<'_>, record: Record) -> Result<(), Failure> {
+    fn make(&mut self, handle: &Handle, interface: &Joined, asked: &Asked<'_>, record: &Record) -> Result<(), Failure> {
         let failed = |error: &dyn std::error::Error| {
             Failure::new(Failure::INTERFACE, format!("no interface for {handle}: {}", chain(error)))
         };
@@ -200,6 +201,7 @@ impl Network {
         }
         let made = self.make_parts(handle, interface, asked, record, &mut socket);
         made.inspect_err(|_| {
+            let _ = loopback::close(&mut socket, &self.records, handle, record);
             let _ = rules::remove(&self.records, handle, self.is_bridged);
             let _ = interface.undo(&mut socket);
             let _ = self.records.remove(handle);
@@ -211,9 +213,15 @@ impl Network {
         handle: &Handle,
         interface: &Joined,
         asked: &Asked<'_>,
-        record: Record,
+        record: &Record,
         socket: &mut RtSocket,
     ) -> Result<(), Failure> {
+        // On a segment an interface announces itself as soon as it is there: whoever checks senders has to know it by then.
+        let is_known = record.segment.is_some();
+        if is_known {
+            rules::add(&self.records, handle, record)?;
+            loopback::open(socket, record)?;
+        }
         let created = match interface.create(socket) {
             Err(error) if error.is_exists() && interface.link().is_some() => {
                 refuse_taken(interface, asked)?;
@@ -231,8 +239,10 @@ impl Network {
         if let Some((link, mtu)) = interface.link().filter(|_| !asked.limits.is_empty()) {
             limit::set(socket, link, asked.limits, mtu)?;
         }
-        rules::add(&self.records, handle, &record)?;
-        self.records.put(handle, record).map_err(|error| journal("write the record", &error))
+        if !is_known {
+            rules::add(&self.records, handle, record)?;
+        }
+        self.records.put(handle, record.clone()).map_err(|error| journal("write the record", &error))
     }
 
     fn del(&mut self, container_id: &str, ifname: &str) -> Result<(), Failure> {
@@ -243,6 +253,10 @@ impl Network {
             .map_err(|error| Failure::new(Failure::INTERFACE, format!("cannot remove interface {name}: {error}")))?;
         if let Some(segment) = self.records.of(&handle).and_then(|record| record.segment) {
             segment.link.remove(ifname)?;
+        }
+        if let Some(record) = self.records.of(&handle) {
+            let mut socket = RtSocket::open().map_err(|error| Failure::new(Failure::INTERFACE, chain(&error)))?;
+            loopback::close(&mut socket, &self.records, &handle, &record)?;
         }
         rules::remove(&self.records, &handle, self.is_bridged)?;
         self.records.remove(&handle).map_err(|error| journal("remove the record", &error))?;

@@ -139,6 +139,8 @@ pub enum Match {
         /// The first letters of the name.
         prefix: &'static str,
     },
+    /// The packet came in, and not by the loopback (`iifname != "lo"`).
+    FromElsewhere,
     /// The address is one of the loopback's: of 127.0.0.0/8, or ::1.
     Loopback(Field),
     /// The fields, concatenated, are an element of the set; of a set of limits, one whose limit this packet exceeds.

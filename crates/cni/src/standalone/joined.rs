@@ -8,13 +8,13 @@ use podnet_kernel::{
     link::{self, Link},
     netlink::RtSocket,
     netns::NetNs,
-    pod_interface::{self, PodInterface, PodInterfaceError, loopback},
+    pod_interface::{self, PodInterface, PodInterfaceError},
     route,
     segment::{Segment, SegmentInterface, bridge},
     sysctl,
 };
 use podnet_model::{
-    Family, LinkName, Mac,
+    LinkName, Mac,
     cni::{AskedRoute, Macvlan, MacvlanKind, Mode, Range, Wishes},
     errors::chain,
     limits::PodLimits,
@@ -171,13 +171,7 @@ impl Joined {
             .collect();
         bridge::prepare(socket, &bridge.name, interface.mtu, &gateways, bridge.force_address)
             .map_err(|error| failed(&format!("prepare bridge {}", bridge.name), &error))?;
-        forward(&gateways)?;
-        let families = asked.addrs.iter().map(|(addr, _)| Family::of(addr)).filter(|_| !asked.wishes.ports.is_empty());
-        for family in families {
-            loopback::answer(socket, &bridge.name, family)
-                .map_err(|error| Failure::new(Failure::INTERFACE, chain(&error)))?;
-        }
-        Ok(())
+        forward(&gateways)
     }
 
     pub(super) fn create(&self, socket: &mut RtSocket) -> Result<Option<u32>, PodInterfaceError> {

@@ -55,6 +55,8 @@ pub(super) fn remove(records: &Records, handle: &Handle, is_bridged: bool) -> Re
     if is_bridged || gone.as_ref().is_some_and(|record| record.segment.is_some()) {
         check_segments(&others)?;
     }
+    // An ADD that was killed left rules and no record: whatever there is of it goes with the whole.
+    let is_known = gone.is_some();
     let gone = gone.and_then(|record| attached(handle, &record));
     if !others.iter().any(|(handle, record)| attached(handle, record).is_some()) {
         let mut socket = NftSocket::open().map_err(failed)?;
@@ -66,7 +68,7 @@ pub(super) fn remove(records: &Records, handle: &Handle, is_bridged: bool) -> Re
         let tables = needed(&attachments);
         translate(&mut attachments, after);
         let edits = attachments.remove(handle);
-        let same = same && needed(&attachments) == tables;
+        let same = same && is_known && needed(&attachments) == tables;
         apply(&attachments, &edits, same).map_err(failed)?;
     }
     forget(&gone.as_ref().map(Attachments::udp_ports).unwrap_or_default());

@@ -146,6 +146,52 @@ fn a_container_on_a_bridge_does_not_send_as_another() {
     let _ = list.add("free", &free.path(), "eth0").done();
     free.run(&["ip", "addr", "add", "10.72.0.99/24", "dev", "eth0"]);
     free.run(&["ping", "-c1", "-W3", "-I", "10.72.0.99", "10.72.0.1"]);
+    // The machine's loopback is nobody's all the same, when the bridge takes packets for it because of a port.
+    let web = Sandbox::new("web");
+    let result = list.with(ports(8080)).add("web", &web.path(), "eth0").done();
+    let _answering = (web.serve(80), machine.node.serve(7070));
+    assert!(machine.node.ask("127.0.0.1", 8080).is_ok());
+    let local = || machine.node.run(&["cat", "/proc/sys/net/ipv4/conf/cni0/route_localnet"]);
+    assert_eq!(local().trim(), "1");
+    let reached = || {
+        free.run(&["ip", "route", "replace", "127.0.0.2/32", "via", "10.72.0.1"]);
+        free.run(&["sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet"]);
+        let _ = free.try_run(&["ip", "addr", "del", "127.0.0.1/8", "dev", "lo"]);
+        free.ask("127.0.0.2", 7070).is_ok()
+    };
+    assert!(!reached());
+    // It is the rules that keep it away.
+    machine.node.run(&["nft", "delete table ip podnet-cni"]);
+    assert!(reached());
+    let _ = list.del("web", &web.path(), "eth0", &result).done();
+    assert_eq!(local().trim(), "0");
+    let _ = list.gc(&[]).done();
+    assert_eq!(machine.traces(), [""; 0]);
+}
+
+/// The address's new place has to be said when the rules let it be said, and as there are others on the bridge there are rules.
+#[test]
+fn who_gets_an_address_on_a_bridge_that_another_had_is_known_at_once() {
+    let machine = Machine::new("br-said");
+    let list = machine.network(&json!({"subnet": "10.76.0.0/24"}), &bridge());
+    let wishes = |number: u8| json!({"mac": format!("02:00:00:00:76:0{number}"), "ips": ["10.76.0.9"]});
+    let [before, after, neighbour] = ["before", "after", "neighbour"].map(Sandbox::new);
+    let _ = list.add("neighbour", &neighbour.path(), "eth0").done();
+    let first = list.with(wishes(1)).add("before", &before.path(), "eth0").done();
+    let knows = |who: &Sandbox, number| {
+        who.run(&["ip", "neigh", "show", "10.76.0.9"]).contains(&format!("02:00:00:00:76:0{number}"))
+    };
+    for who in [&machine.node, &neighbour] {
+        who.run(&["ping", "-c1", "-W3", "10.76.0.9"]);
+        assert!(knows(who, 1));
+    }
+    let _ = list.del("before", &before.path(), "eth0", &first).done();
+    let _ = list.with(wishes(2)).add("after", &after.path(), "eth0").done();
+    for who in [&machine.node, &neighbour] {
+        eventually("the new Ethernet address is known without asking", Duration::from_secs(5), || {
+            if knows(who, 2) { Ok(()) } else { Err(who.run(&["ip", "neigh"])) }
+        });
+    }
     let _ = list.gc(&[]).done();
     assert_eq!(machine.traces(), [""; 0]);
 }

@@ -41,6 +41,10 @@ fn condition(family: Family, condition: &Match) -> Vec<Expression<'_>> {
                 compare(Comparison::NotEqual, prefix.as_bytes()),
             ]
         }
+        // The name to its end, so that none that begins so is meant.
+        Match::FromElsewhere => {
+            vec![Expression::Meta { to: FIRST, key: MetaKey::InputName }, compare(Comparison::NotEqual, b"lo\0")]
+        }
         Match::Loopback(field) => loopback(family, *field),
         Match::InSet { fields, set } => in_set(family, fields, set, false),
         Match::NotInSet { fields, set } => in_set(family, fields, set, true),

@@ -34,12 +34,7 @@ pub enum LoopbackError {
 pub fn answer(host: &mut RtSocket, device: &LinkName, family: Family) -> Result<(), LoopbackError> {
     match family {
         Family::V4 => {
-            let setting = format!("net/ipv4/conf/{device}/route_localnet");
-            let here = NetNs::current().and_then(|here| Ok(here.inode()? == host.netns().inode()?));
-            match here {
-                Ok(true) => sysctl::set_here(&setting, "1")?,
-                _ => sysctl::set(host.netns(), &setting, "1")?,
-            }
+            set(host, device, "1")?;
         }
         Family::V6 => {
             let found = link::find(host, device)?.ok_or_else(|| NetlinkError::NoDevice {
@@ -50,4 +45,25 @@ pub fn answer(host: &mut RtSocket, device: &LinkName, family: Family) -> Result<
         }
     }
     Ok(())
+}
+
+/// Makes the node take no more packets for its IPv4 loopback that come by this device; one that is gone takes none. The route to ::1 stays:
+/// nothing that comes from elsewhere can use it.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn close(host: &mut RtSocket, device: &LinkName) -> Result<(), LoopbackError> {
+    match link::find(host, device)? {
+        Some(_) => Ok(set(host, device, "0")?),
+        None => Ok(()),
+    }
+}
+
+fn set(host: &RtSocket, device: &LinkName, value: &str) -> Result<(), SysctlError> {
+    let setting = format!("net/ipv4/conf/{device}/route_localnet");
+    let here = NetNs::current().and_then(|here| Ok(here.inode()? == host.netns().inode()?));
+    match here {
+        Ok(true) => sysctl::set_here(&setting, value),
+        _ => sysctl::set(host.netns(), &setting, value),
+    }
 }

@@ -15,6 +15,7 @@ use crate::ruleset::{
 pub(super) const SENDERS: &str = "senders";
 pub(super) const HOST_PORTS: &str = "host-ports";
 pub(super) const PORT_PAIRS: &str = "port-pairs";
+const CHECK: &str = "senders-checked";
 const ANSWERS: &str = "ports-answered";
 
 /// Before connection tracking (`NF_IP_PRI_RAW`): what is dropped here leaves no trace there.
@@ -27,7 +28,7 @@ const BEFORE_POOLS: i32 = 99;
 pub(super) fn constant(family: Family, prefix: &'static str) -> RuleSet {
     let base = |kind, point, priority, rules| Chain { hook: Some(Hook { kind, point, priority }), rules };
     let chains: [(&str, Chain); 4] = [
-        ("senders-checked", base(ChainKind::Filter, HookPoint::Prerouting, RAW, senders(family, prefix))),
+        (CHECK, base(ChainKind::Filter, HookPoint::Prerouting, RAW, senders(family, prefix))),
         ("ports-from-outside", base(ChainKind::Nat, HookPoint::Prerouting, AFTER_SERVICES, ports())),
         ("ports-from-here", base(ChainKind::Nat, HookPoint::Output, AFTER_SERVICES, ports())),
         (ANSWERS, base(ChainKind::Nat, HookPoint::Postrouting, BEFORE_POOLS, answers())),
@@ -70,7 +71,8 @@ pub(super) fn masquerade(rules: &mut RuleSet, ranges: &BTreeSet<IpNet>) {
     rules.chains.insert("way-out".into(), Chain { hook: Some(hook), rules: vec![rule] });
 }
 
-/// Adds the translation of connections from a shared segment to a port that leads back there.
+/// Adds what a shared segment needs: the translation of connections from there to a port that leads back there; and, as a port of the
+/// node's loopback makes the segment's device take packets for it, that nobody sends such, whether senders are checked or not.
 pub(super) fn answer_segments(rules: &mut RuleSet, ranges: &BTreeSet<IpNet>) {
     const SEGMENTS: &str = "segments";
     let ranges = of_family(ranges, rules.family);
@@ -80,6 +82,11 @@ pub(super) fn answer_segments(rules: &mut RuleSet, ranges: &BTreeSet<IpNet>) {
     let comment = "an attachment to its neighbour by a port of the node";
     chain.rules.push(Rule { matches, action: Action::Masquerade, comment });
     rules.sets.insert(SEGMENTS.into(), Set::Ranges(ranges));
+    if let Some(check) = rules.chains.get_mut(CHECK).filter(|_| rules.family == Family::V4) {
+        let matches = vec![Match::FromElsewhere, Match::Loopback(Field::DestinationAddress)];
+        let comment = "somebody sends to the node's loopback";
+        check.rules.insert(0, Rule { matches, action: Action::Drop, comment });
+    }
 }
 
 fn of_family(ranges: &BTreeSet<IpNet>, family: Family) -> BTreeSet<IpNet> {

@@ -217,6 +217,14 @@ fn who_asks_a_neighbour_on_a_segment_by_a_port_of_the_node_is_answered_by_the_no
                 let journey = walk(&rules, &packet, Direction::FromOutside, &Host::new([at("node")]));
                 assert_eq!(journey.outcomes[0].masqueraded, found, "{src} to {dst}, a segment: {is_segment}");
             }
+            // Whoever comes by a segment, not by a device of its own, does not reach the node's loopback.
+            let to_loopback = Packet::opening(at("other"), at("loopback"), Tcp, 22);
+            let reached = |direction| {
+                walk(&rules, &to_loopback, direction, &Host::new([at("node")])).verdict() == Some(Verdict::Accepted)
+            };
+            assert!(reached(Direction::FromHost));
+            // Of IPv6 the kernel takes no such packets.
+            assert_eq!(reached(Direction::FromOutside), !is_segment || family == Family::V6);
         }
     }
 }

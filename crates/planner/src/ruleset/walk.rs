@@ -121,7 +121,7 @@ impl Routing for Host {
 /// The sender is taken to be honest: its addresses are its own. The rules should be valid: where they refer to what is not there it counts as empty, and a packet that loops is dropped.
 #[must_use]
 pub fn walk(rules: &RuleSet, packet: &Packet, direction: Direction, routing: &dyn Routing) -> Journey {
-    let start = Traveller::new(packet, direction == Direction::FromPod);
+    let start = Traveller::new(packet, direction);
     let outcomes = match direction {
         Direction::FromHost => from_host(rules, start, routing),
         Direction::FromPod | Direction::FromOutside => arriving(rules, start, routing),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Connection, Element, Hop, Outcome, Packet, Routing, Verdict, Way};
+use super::{Connection, Direction, Element, Hop, Outcome, Packet, Routing, Verdict, Way};
 use crate::ruleset::{
     Action, BackendAddress, BackendKey, ChainKind, Field, FrontendKey, Hook, HookPoint, Match, Rule, RuleName, RuleSet,
     Set, unspecified,
@@ -24,8 +24,8 @@ pub(super) struct Traveller {
     translated: bool,
     masqueraded: bool,
     one_in: u32,
-    /// It came in through a pod's device; then it is taken to be that pod's own, with the pod's addresses.
-    from_pod: bool,
+    /// What came in through a pod's device is taken to be that pod's own, with the pod's addresses.
+    direction: Direction,
     steps: Vec<Hop>,
 }
 
@@ -58,7 +58,7 @@ enum Done {
 type Slot = Option<(RuleName, BackendKey, BackendAddress)>;
 
 impl Traveller {
-    pub(super) const fn new(packet: &Packet, from_pod: bool) -> Self {
+    pub(super) const fn new(packet: &Packet, direction: Direction) -> Self {
         Self {
             packet: *packet,
             dst: packet.dst,
@@ -67,7 +67,7 @@ impl Traveller {
             translated: false,
             masqueraded: false,
             one_in: 1,
-            from_pod,
+            direction,
             steps: Vec::new(),
         }
     }
@@ -142,7 +142,8 @@ impl Traveller {
                 Match::DestinationLocal => routing.route(self.dst) == Way::Local,
                 Match::Protocol(number) => self.packet.protocol.number() == *number,
                 Match::Mark { bits } => self.mark & bits == *bits,
-                Match::OtherInputDevice { .. } => !self.from_pod,
+                Match::OtherInputDevice { .. } => self.direction != Direction::FromPod,
+                Match::FromElsewhere => self.direction != Direction::FromHost,
                 Match::Loopback(field) => self.addresses(std::slice::from_ref(field)).iter().any(IpAddr::is_loopback),
                 Match::InSet { fields, .. } if is_of_device(fields) => true,
                 Match::NotInSet { fields, .. } if is_of_device(fields) => false,
