@@ -52,6 +52,8 @@ pub enum Segment {
         port: LinkName,
         /// The port gets back what it sent, where that is for itself.
         hairpin: bool,
+        /// Rules drop what comes from the port with other addresses than the interface shall have.
+        checked: bool,
     },
     /// By a device of its own on top of one of the node's.
     Macvlan {
@@ -98,7 +100,7 @@ impl SegmentInterface {
             operation: Operation::new("configure device", &self.container_ifname),
             device: self.container_ifname.to_string(),
         })?;
-        if let Segment::Bridge { bridge, port, hairpin } = &self.segment {
+        if let Segment::Bridge { bridge, port, hairpin, .. } = &self.segment {
             let bridge = link::index_of(host, bridge.as_str())?;
             host.perform_all(&request::join(port, bridge, *hairpin))?;
         }

@@ -98,9 +98,9 @@ impl Joined {
                 // Where br_netfilter shows bridged frames to the translation of ports, a container reaches itself by its port this way.
                 let hairpin = bridge.hairpin || !asked.wishes.ports.is_empty();
                 let port = device(&request.container_id, &request.ifname);
-                let link =
-                    SegmentLink::Bridge { bridge: bridge.name.clone(), hairpin, checked: bridge.senders_checked };
-                let segment = Segment::Bridge { bridge: bridge.name.clone(), port, hairpin };
+                let checked = bridge.senders_checked;
+                let link = SegmentLink::Bridge { bridge: bridge.name.clone(), hairpin, checked };
+                let segment = Segment::Bridge { bridge: bridge.name.clone(), port, hairpin, checked };
                 (segment, link, interface::mtu(&request.config)?, mac_of())
             }
             Mode::Macvlan(macvlan) => {
@@ -140,8 +140,9 @@ impl Joined {
             }));
         };
         let (segment, mtu) = match &on_segment.link {
-            SegmentLink::Bridge { bridge, hairpin, .. } => {
-                let segment = Segment::Bridge { bridge: bridge.clone(), port, hairpin: *hairpin };
+            SegmentLink::Bridge { bridge, hairpin, checked } => {
+                let (hairpin, checked) = (*hairpin, *checked);
+                let segment = Segment::Bridge { bridge: bridge.clone(), port, hairpin, checked };
                 (segment, interface::mtu(&request.config)?)
             }
             SegmentLink::Macvlan { master, kind, .. } => {

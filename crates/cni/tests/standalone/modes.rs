@@ -134,6 +134,13 @@ fn a_container_on_a_bridge_does_not_send_as_another() {
 
     b.run(&["ip", "link", "set", "eth0", "address", "02:00:00:00:00:99"]);
     assert!(b.try_run(&["ping", "-c1", "-W1", "10.72.0.1"]).is_err());
+    // Who looks for the reason finds it.
+    let (_, message) = list.check("b", &b.path(), "eth0", &second).refused();
+    let said = "has Ethernet address 02:00:00:00:00:99, and not ";
+    assert!(message.contains(said) && message.contains("dropped, as macspoofchk is true"), "{message}");
+    let table = machine.node.run(&["nft", "list", "table", "bridge", "podnet-cni"]);
+    let counted = |line: &str| line.contains("not its own") && line.contains("counter") && !line.contains("packets 0 ");
+    assert!(table.lines().any(|line| line.contains(" drop ") && counted(line)), "{table}");
     let _ = list.gc(&[]).done();
     assert_eq!(machine.traces(), [""; 0]);
     drop((first, second));

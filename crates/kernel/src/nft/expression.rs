@@ -137,6 +137,8 @@ pub(super) enum Expression<'a> {
         port: Register,
     },
     Masquerade,
+    /// Counts the packets that come here.
+    Counter,
     Reject(Rejection),
 }
 
@@ -165,6 +167,7 @@ impl Expression<'_> {
             Self::Verdict { .. } | Self::Constant { .. } => "immediate",
             Self::DestinationNat { .. } => "nat",
             Self::Masquerade => "masq",
+            Self::Counter => "counter",
             Self::Reject(_) => "reject",
         }
     }

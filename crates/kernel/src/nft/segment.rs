@@ -163,13 +163,14 @@ fn rules(prefix: &str) -> Vec<(&'static str, Vec<Expression<'static>>)> {
         rule.push(Expression::Payload { to: Register(4), base: Base::Link, offset: 6, length: 6 });
         rule.extend(address);
         rule.push(Expression::InSet { key: FIRST, set, negated: true });
-        rule.push(Expression::Verdict { code: DROP, chain: None });
+        rule.extend(dropped());
         rule
     };
     // To 127.0.0.0/8: the first byte of the destination.
     let mut to_loopback = protocol(IPV4).to_vec();
     to_loopback.push(Expression::Payload { to: FIRST, base: Base::Network, offset: 16, length: 1 });
-    to_loopback.extend([compare(&[127]), Expression::Verdict { code: DROP, chain: None }]);
+    to_loopback.push(compare(&[127]));
+    to_loopback.extend(dropped());
     vec![
         (
             "a container sends IPv4 with addresses that are not its own",
@@ -197,6 +198,11 @@ fn rules(prefix: &str) -> Vec<(&'static str, Vec<Expression<'static>>)> {
         ("a container sends with an Ethernet address that is not its own", unknown(Vec::new(), "senders", None)),
         ("somebody on a bridge sends to the node's loopback", to_loopback),
     ]
+}
+
+/// Nobody is told of what is dropped, so it is counted: `nft list table bridge …` shows it.
+const fn dropped() -> [Expression<'static>; 2] {
+    [Expression::Counter, Expression::Verdict { code: DROP, chain: None }]
 }
 
 /// A neighbour advertisement.

@@ -25,7 +25,9 @@ pub(super) fn differences(interface: &SegmentInterface, host: &mut RtSocket) -> 
     if let (Some(wanted), Some(found)) = (interface.mac, own.mac)
         && wanted != found
     {
-        differences.push(format!("device {name} has Ethernet address {found}"));
+        let dropped = matches!(interface.segment, Segment::Bridge { checked: true, .. });
+        let effect = if dropped { ": what it sends is dropped, as macspoofchk is true" } else { "" };
+        differences.push(format!("device {name} has Ethernet address {found}, and not {wanted}{effect}"));
     }
     let addresses = addr::list(&mut pod, own.index)?;
     let missing = interface.addrs.iter().filter(|addr| !addresses.contains(addr));

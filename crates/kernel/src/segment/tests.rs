@@ -10,7 +10,12 @@ fn on_bridge(netns: &NetNs, number: u8) -> SegmentInterface {
         routes: vec![("0.0.0.0/0".parse().unwrap(), "10.9.0.1".parse().unwrap())],
         mtu: 1400,
         mac: Some(mac(1, number)),
-        segment: Segment::Bridge { bridge: "cni0".into(), port: format!("port{number}").into(), hairpin: true },
+        segment: Segment::Bridge {
+            bridge: "cni0".into(),
+            port: format!("port{number}").into(),
+            hairpin: true,
+            checked: false,
+        },
     }
 }
 

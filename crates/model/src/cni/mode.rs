@@ -1,7 +1,9 @@
 //! How containers of a network are joined: by a routed link each, or on a shared Ethernet segment.
 //!
-//! The keys of a segment are those of the `bridge` and `macvlan` plugins, with their meaning and their defaults; only the key that
-//! chooses between them (`mode`) is podnet's, so macvlan's own `mode` is `macvlanMode` here.
+//! The keys of a segment are those of the `bridge` and `macvlan` plugins, with their meaning and their defaults, but for two: the one
+//! that chooses between them (`mode`) is podnet's, so macvlan's own `mode` is `macvlanMode` here; and `macspoofchk` is true where it is
+//! not given, and is about addresses of IP, ARP and ND as well as of Ethernet. Who has addresses in a container that the network did not
+//! give it (VRRP, machines or bridges within, DHCP, a chained plugin that changes them) says `"macspoofchk": false`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -53,7 +55,7 @@ pub struct Bridge {
     pub force_address: bool,
     /// A port gets back what it sent, where that is for itself.
     pub hairpin: bool,
-    /// What a container sends must have its addresses.
+    /// What a container sends must have its addresses (`macspoofchk`).
     pub senders_checked: bool,
 }
 
@@ -133,6 +135,7 @@ impl Bridge {
             is_default_gateway,
             force_address: flag("forceAddress", false)?,
             hairpin: flag("hairpinMode", false)?,
+            // Otherwise than with the plugin `bridge`, as pods of an agent are checked too.
             senders_checked: flag("macspoofchk", true)?,
         };
         if bridge.is_gateway {
