@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs, UdpSocket};
 use ipnet::IpNet;
 use podnet_kernel::{
     addr,
+    forwarding::{self, ForwardingError, PROTOCOL_RA},
     link::{self, Link},
     netlink::{NetlinkError, RtSocket},
     route::{self, Target},
@@ -79,6 +80,9 @@ pub enum UnderlayError {
     /// A kernel setting cannot be made.
     #[error("cannot prepare the node for routing")]
     Sysctl(#[from] SysctlError),
+    /// The node cannot be made to forward IPv6.
+    #[error("cannot prepare the node for routing IPv6")]
+    Forwarding(#[from] ForwardingError),
 }
 
 impl Finder {
@@ -188,27 +192,13 @@ impl Underlay {
         Ok(addr::list(socket, link.index)?.contains(&self.address))
     }
 
-    /// Makes the node forward IPv6 too. Whoever forwards takes no router advertisements unless told to take them all the same
-    /// (`ip-sysctl`, `accept_ra` 2), and would lose the default route that it learnt so: devices that take them go on doing so.
+    /// Makes the node forward IPv6 too, and go on listening to its routers.
     ///
     /// # Errors
     ///
     /// When a setting cannot be read or made.
     pub fn forward_ipv6(&self) -> Result<(), UnderlayError> {
-        const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
-        if !sysctl::has_ipv6() || sysctl::read_here(FORWARDING)? != "0" {
-            return Ok(());
-        }
-        let mut socket = RtSocket::open()?;
-        let devices = link::list(&mut socket)?.into_iter().map(|link| link.name.to_string());
-        for device in devices.filter(|name| !is_ours(name)) {
-            let accepts = format!("net/ipv6/conf/{device}/accept_ra");
-            // A device without IPv6, or that is gone, has no such setting.
-            if sysctl::read_here(&accepts).is_ok_and(|value| value == "1") {
-                sysctl::set_here(&accepts, "2")?;
-            }
-        }
-        Ok(sysctl::set_here(FORWARDING, "1")?)
+        Ok(forwarding::forward_ipv6(&mut RtSocket::open()?, Some(&self.device))?)
     }
 
     /// Makes the node forward, and accept what comes another way than the answer goes: a node's own connection to a pod comes in
@@ -265,8 +255,6 @@ fn default_device(socket: &mut RtSocket) -> Result<link::Link, UnderlayError> {
 const PROTOCOL_BOOT: u8 = 3;
 /// `RTPROT_DHCP`.
 const PROTOCOL_DHCP: u8 = 16;
-/// `RTPROT_RA`: learnt from a router advertisement.
-const PROTOCOL_RA: u8 = 9;
 
 #[cfg(test)]
 mod tests;

@@ -60,6 +60,14 @@ pub fn list_lasting(socket: &mut RtSocket) -> Result<Vec<(u32, IpNet)>, NetlinkE
     list_those(socket, |message| message.header.family != AddressFamily::Inet6 || !flags(message).intersects(passing))
 }
 
+/// Those with such flags.
+pub(crate) fn list_flagged(
+    socket: &mut RtSocket,
+    wanted: impl Fn(AddressFlags) -> bool,
+) -> Result<Vec<(u32, IpNet)>, NetlinkError> {
+    list_those(socket, |message| wanted(flags(message)))
+}
+
 fn list_those(
     socket: &mut RtSocket,
     wanted: impl Fn(&AddressMessage) -> bool,

@@ -18,6 +18,7 @@
 //! - [`fastpath`]: the way past the stack for what the stack has let through
 //! - [`monitor`]: what changes, told as it happens
 //! - [`carrier`]: the program behind the UDP tunnel
+//! - [`forwarding`]: the node forwards IPv6 and goes on listening to its routers
 //! - [`heap`]: memory that a process does not use
 //! - [`stale`]: connections whose own address is gone
 //! - [`sysctl`], [`cgroup`], [`process`]: settings of a namespace, groups of processes, and how a process is started in them
@@ -33,6 +34,7 @@ pub mod datapath;
 pub mod executor;
 pub mod fastpath;
 pub mod fdb;
+pub mod forwarding;
 pub mod heap;
 pub mod legacy;
 pub mod link;

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use podnet_kernel::{fastpath::CONNTRACK_LIBERAL, sysctl};
+use podnet_kernel::{
+    fastpath::CONNTRACK_LIBERAL,
+    forwarding::{FORWARDING6, accept_ra},
+    sysctl,
+};
 use podnet_model::LinkName;
 
 /// The reverse path filter of all devices.
 pub(super) const FILTER: &str = "net/ipv4/conf/all/rp_filter";
-/// Whether the node forwards IPv6.
-pub(super) const FORWARDING6: &str = "net/ipv6/conf/all/forwarding";
 
 /// A setting that is not as it has to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +53,8 @@ pub(super) fn wrong(underlay: &LinkName, own: &BTreeMap<LinkName, Ipv6>, ipv6: b
     let mut wrong: Vec<Wrong> =
         wanted.into_iter().filter_map(|(key, wanted)| differing(key, |found| found == wanted, wanted)).collect();
     if ipv6 {
+        // A device that was made anew hears no router any more where the node forwards; 0 is somebody's will.
+        wrong.extend(differing(accept_ra(underlay.as_str()), |found| found != "1", "2"));
         // 2 is forwarding too.
         wrong.extend(differing(FORWARDING6.to_owned(), |found| found != "0", "1"));
     }

@@ -131,6 +131,15 @@ fn a_node_whose_pods_have_ipv6_forwards_it_and_keeps_the_default_route_that_a_ro
         repair.mend(datapath, &overlay, rules).unwrap();
         assert_eq!([read("all/forwarding"), read("eth0/accept_ra")], ["1", "2"]);
         assert_ne!(repair.counts.metrics(), before, "it is counted");
+        // The device is made anew, as by a driver that is loaded again, while the node forwards.
+        link::delete(datapath.route_socket(), "eth0").unwrap();
+        sysctl::set_here("net/ipv6/conf/default/accept_ra", "1").unwrap();
+        link::create_bridge(datapath.route_socket(), "eth0").unwrap();
+        assert_eq!(read("eth0/accept_ra"), "1");
+        repair.underlay_seen(true);
+        repair.set_underlay(repair.underlay().clone());
+        repair.mend(datapath, &overlay, rules).unwrap();
+        assert_eq!([read("all/forwarding"), read("eth0/accept_ra")], ["1", "2"]);
     });
 }
 

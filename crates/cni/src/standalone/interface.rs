@@ -6,6 +6,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use podnet_kernel::{
     addr,
     cni_wire::{Failure, Request, host_ifname},
+    forwarding::{ForwardingError, forward_ipv6},
     link,
     netlink::RtSocket,
     pod_interface::{GATEWAY_V4, GATEWAY_V6, PodInterface, loopback},
@@ -31,22 +32,27 @@ pub(super) fn prepare(
     interface: &PodInterface,
     addrs: &[(IpAddr, Range)],
 ) -> Result<(), Failure> {
-    let mut settings = Vec::new();
-    for (addr, range) in addrs {
-        settings.push(match addr {
-            IpAddr::V4(_) => "net.ipv4.ip_forward".to_owned(),
-            IpAddr::V6(_) => "net.ipv6.conf.all.forwarding".to_owned(),
-        });
+    for (_, range) in addrs {
         addr::add(socket, host_index, IpNet::from(range.gateway)).map_err(|error| {
             Failure::new(Failure::INTERFACE, format!("no gateway {}: {}", range.gateway, chain(&error)))
         })?;
     }
-    for setting in settings {
-        sysctl::set_here(&setting, "1").map_err(|error| Failure::new(Failure::INTERFACE, chain(&error)))?;
-    }
+    forward(socket, addrs.iter().map(|(addr, _)| Family::of(addr)))?;
     for (addr, _) in addrs {
         loopback::answer(socket, &interface.host_ifname, Family::of(addr))
             .map_err(|error| Failure::new(Failure::INTERFACE, chain(&error)))?;
+    }
+    Ok(())
+}
+
+/// Makes the machine forward what is of these families. What it knows from router advertisements it keeps.
+pub(super) fn forward(socket: &mut RtSocket, families: impl Iterator<Item = Family>) -> Result<(), Failure> {
+    for family in families {
+        let done = match family {
+            Family::V4 => sysctl::set_here("net.ipv4.ip_forward", "1").map_err(ForwardingError::from),
+            Family::V6 => forward_ipv6(socket, None),
+        };
+        done.map_err(|error| Failure::new(Failure::INTERFACE, chain(&error)))?;
     }
     Ok(())
 }

@@ -11,10 +11,9 @@ use podnet_kernel::{
     pod_interface::{self, PodInterface, PodInterfaceError},
     route,
     segment::{Segment, SegmentInterface, bridge},
-    sysctl,
 };
 use podnet_model::{
-    LinkName, Mac,
+    Family, LinkName, Mac,
     cni::{AskedRoute, Macvlan, MacvlanKind, Mode, Range, Wishes},
     errors::chain,
     limits::PodLimits,
@@ -172,7 +171,7 @@ impl Joined {
             .collect();
         bridge::prepare(socket, &bridge.name, interface.mtu, &gateways, bridge.force_address)
             .map_err(|error| failed(&format!("prepare bridge {}", bridge.name), &error))?;
-        forward(&gateways)
+        interface::forward(socket, gateways.iter().map(Family::of_net))
     }
 
     pub(super) fn create(&self, socket: &mut RtSocket) -> Result<Option<u32>, PodInterfaceError> {
@@ -249,18 +248,6 @@ impl Joined {
 fn of_node(name: &LinkName) -> Value {
     let mac: Option<Mac> = find(name).ok().flatten().and_then(|link| link.mac);
     mac.map_or_else(|| json!({"name": name}), |mac| json!({"name": name, "mac": mac.to_string()}))
-}
-
-/// What the node needs to be the segment's gateway.
-fn forward(gateways: &[IpNet]) -> Result<(), Failure> {
-    let setting = |gateway: &IpNet| match gateway {
-        IpNet::V4(_) => "net.ipv4.ip_forward".to_owned(),
-        IpNet::V6(_) => "net.ipv6.conf.all.forwarding".to_owned(),
-    };
-    for setting in gateways.iter().map(setting) {
-        sysctl::set_here(&setting, "1").map_err(|error| Failure::new(Failure::INTERFACE, chain(&error)))?;
-    }
-    Ok(())
 }
 
 /// What the container reaches beyond its segment: what is asked for, by the families that it has addresses of, through the next hop that

@@ -105,8 +105,16 @@ impl Machine {
             side.run(&["ip", "link", "set", "eth0", "up"]);
         }
         node.run(&["ip", "route", "add", "default", "via", "203.0.113.2"]);
-        node.run(&["ip", "route", "add", "default", "via", "2001:db8::2"]);
+        // As one that heard it from a router.
+        node.run(&["sysctl", "-qw", "net.ipv6.conf.eth0.accept_ra=1", "net.ipv6.conf.all.forwarding=0"]);
+        node.run(&["ip", "route", "add", "default", "via", "2001:db8::2", "proto", "ra"]);
         Self { node, outside, data: tempfile::tempdir().unwrap() }
+    }
+
+    /// Whether it forwards IPv6, and hears its router all the same.
+    pub(crate) fn routes_and_hears_its_router(&self) -> bool {
+        let read = |key: &str| self.node.run(&["sysctl", "-n", key]).trim().to_owned();
+        [read("net.ipv6.conf.all.forwarding"), read("net.ipv6.conf.eth0.accept_ra")] == ["1", "2"]
     }
 
     /// The machine's network, with these keys of `ipam`, and those of the plugin.

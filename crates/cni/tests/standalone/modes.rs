@@ -33,6 +33,7 @@ fn containers_of_a_bridge_are_neighbours_and_the_machine_is_their_gateway() {
     for to in [&address(&second, '.'), "10.70.0.1", "203.0.113.1", "203.0.113.2", &address(&second, ':'), "fd70::1"] {
         a.run(&["ping", "-c1", "-W3", to]);
     }
+    assert!(machine.routes_and_hears_its_router());
     // Neighbours by themselves: no route of the machine is between them.
     assert!(!a.run(&["ip", "route", "get", "10.70.0.3"]).contains("via"));
     machine.node.run(&["ping", "-c1", "-W3", "10.70.0.2"]);

@@ -18,6 +18,7 @@ fn containers_reach_each_other_the_machine_and_the_rest() {
     for to in [&address(&second, '.'), "10.50.0.1", "203.0.113.1", "203.0.113.2", &address(&second, ':'), "fd50::1"] {
         a.run(&["ping", "-c1", "-W3", to]);
     }
+    assert!(machine.routes_and_hears_its_router());
     // Who is outside sees the machine; who is inside sees the container.
     let (_outside, _inside) = (machine.outside.serve(80), b.serve(80));
     assert_eq!(a.ask("203.0.113.2", 80).unwrap(), "203.0.113.1");

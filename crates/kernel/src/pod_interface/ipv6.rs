@@ -40,11 +40,7 @@ pub(crate) fn renew(
     }
     link::set_without_link_local(host, device)?;
     restrict(host, device, false)?;
-    if !has_addr {
-        return Ok(());
-    }
-    let on = || fs::write(format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6"), "0");
-    host.netns().run(on)?.map_err(|error| refused("turn IPv6 on on device", device, &error))
+    if has_addr { restrict(host, device, true) } else { Ok(()) }
 }
 
 /// Whether IPv6 is turned off on the device that a message shows. Some runtimes turn it off in all sandboxes (Docker, without IPv6 of its

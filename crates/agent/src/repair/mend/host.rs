@@ -7,7 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use podnet_kernel::{datapath::KernelDatapath, sysctl};
+use podnet_kernel::{datapath::KernelDatapath, forwarding::FORWARDING6, sysctl};
 use podnet_model::LinkName;
 use podnet_planner::{
     overlay::Overlay,
@@ -52,7 +52,7 @@ impl Repair {
             match wrong.key.as_str() {
                 // Other devices go on being filtered as they were, and taking router advertisements.
                 settings::FILTER => self.underlay.prepare()?,
-                settings::FORWARDING6 => self.underlay.forward_ipv6()?,
+                FORWARDING6 => self.underlay.forward_ipv6()?,
                 key => sysctl::set_here(key, wrong.wanted)?,
             }
             mended.push(damage);
