@@ -11,6 +11,7 @@ use std::{
 
 use podnet_kernel::{
     fastpath::{self, Behind, CONNTRACK_LIBERAL, FastPath as Programs, FastPathError},
+    netlink::RtSocket,
     sysctl,
 };
 use podnet_model::LinkName;
@@ -56,33 +57,42 @@ impl FastPath {
     }
 
     /// Lets what comes in by a device, and what leaves by it, pass by the stack or not. What passed by it until now proves itself again.
-    pub fn follow(&self, device: &LinkName, behind: Behind, may_pass: bool) {
-        let done = match &self.programs {
-            Some(programs) if may_pass => programs.attach(device, behind).map(|anew| {
-                if anew {
-                    debug!(%device, "fast path");
-                }
-            }),
-            _ => fastpath::detach(device).map(|was_there| {
-                if was_there {
+    ///
+    /// # Errors
+    /// Where packets that shall pass the stack may go on to pass by it. That those which may do not is told, once, and no error.
+    pub fn follow(
+        &self,
+        socket: &mut RtSocket,
+        device: &LinkName,
+        behind: Behind,
+        may_pass: bool,
+    ) -> Result<(), FastPathError> {
+        match &self.programs {
+            Some(programs) if may_pass => match programs.attach(socket, device, behind) {
+                Ok(true) => debug!(%device, "fast path"),
+                Ok(false) => {}
+                Err(error) => self.tell(&error),
+            },
+            _ => {
+                let gone = fastpath::detach(socket, device);
+                // One of two may be gone; what is proven passes without it.
+                if !matches!(gone, Ok(false)) {
                     debug!(%device, "no fast path");
                     self.relearn();
                 }
-            }),
-        };
-        // Where there is no fast path there is nothing to tell: nobody can have put one there.
-        if let (Err(error), true) = (done, self.is_on()) {
-            self.tell(&error);
+                gone?;
+            }
         }
+        Ok(())
     }
 
     /// Whether a device is not as [`FastPath::follow`] would leave it.
     #[must_use]
-    pub fn differs(&self, device: &LinkName, behind: Behind, may_pass: bool) -> bool {
-        // Where the kernel does not know such hooks, nothing can be there.
+    pub fn differs(&self, socket: &mut RtSocket, device: &LinkName, behind: Behind, may_pass: bool) -> bool {
         match &self.programs {
-            Some(programs) if may_pass => programs.is_at(device, behind).is_ok_and(|there| !there),
-            _ => fastpath::is_attached(device).unwrap_or(false),
+            Some(programs) if may_pass => programs.is_at(socket, device, behind).is_ok_and(|there| !there),
+            // Where it cannot be told, taking away says why.
+            _ => fastpath::is_attached(socket, device).unwrap_or(true),
         }
     }
 
@@ -133,31 +143,38 @@ mod tests {
             sysctl::set_here(CONNTRACK_LIBERAL, "0").unwrap();
             let made = Command::new("ip").args(["link", "add", "pn0", "type", "veth", "peer", "name", "pn1"]).status();
             assert!(made.unwrap().success());
+            let socket = &mut RtSocket::open().unwrap();
             let fast_path = FastPath::open(true);
             assert_eq!(sysctl::read_here(CONNTRACK_LIBERAL).unwrap(), "1");
             assert!(
                 fast_path.is_on()
-                    && fast_path.differs(&device, Behind::Pod, true)
-                    && !fast_path.differs(&device, Behind::Pod, false)
+                    && fast_path.differs(socket, &device, Behind::Pod, true)
+                    && !fast_path.differs(socket, &device, Behind::Pod, false)
             );
-            fast_path.follow(&device, Behind::Pod, true);
-            assert!(!fast_path.differs(&device, Behind::Pod, true) && fast_path.differs(&device, Behind::Pod, false));
+            fast_path.follow(socket, &device, Behind::Pod, true).unwrap();
+            assert!(
+                !fast_path.differs(socket, &device, Behind::Pod, true)
+                    && fast_path.differs(socket, &device, Behind::Pod, false)
+            );
             assert!(fast_path.metrics().contains("\npodnet_fastpath_packets_total 0\n"), "{}", fast_path.metrics());
             drop(fast_path);
             let next = FastPath::open(true);
-            assert!(next.differs(&device, Behind::Pod, true), "those of an earlier agent count for another one");
-            next.follow(&device, Behind::Pod, true);
-            assert!(!next.differs(&device, Behind::Pod, true));
+            assert!(
+                next.differs(socket, &device, Behind::Pod, true),
+                "those of an earlier agent count for another one"
+            );
+            next.follow(socket, &device, Behind::Pod, true).unwrap();
+            assert!(!next.differs(socket, &device, Behind::Pod, true));
             drop(next);
             // And one of a node that shall have none.
             let none = FastPath::open(false);
-            assert!(!none.is_on() && none.differs(&device, Behind::Pod, true) && none.metrics().is_empty());
-            none.follow(&device, Behind::Pod, true);
-            assert!(!none.differs(&device, Behind::Pod, true));
+            assert!(!none.is_on() && none.differs(socket, &device, Behind::Pod, true) && none.metrics().is_empty());
+            none.follow(socket, &device, Behind::Pod, true).unwrap();
+            assert!(!none.differs(socket, &device, Behind::Pod, true));
             // What is not there needs nothing.
             let gone = LinkName::from("pn9");
-            none.follow(&gone, Behind::Pod, true);
-            assert!(!none.differs(&gone, Behind::Pod, true));
+            none.follow(socket, &gone, Behind::Pod, true).unwrap();
+            assert!(!none.differs(socket, &gone, Behind::Pod, true));
         });
         NetNs::remove(&path).unwrap();
         done.unwrap();

@@ -1,10 +1,8 @@
 //! The way past the node's stack for packets of flows that the stack has let through unchanged (`podnet_ebpf::fastpath`).
 //!
-//! The programs are attached to devices and held by nothing else: they go on without the process that attached them, go with the
-//! device, and those of another process, or of another version, are replaced in one step. What they have learnt goes with them; every
+//! The programs are filters of devices and held by nothing else: they go on without the process that put them there, go with the
+//! device, and those of another process, or of another version, are replaced, each in one step. What they have learnt goes with them; every
 //! flow then proves itself again with its next packet, which passes the stack.
-
-mod attachment;
 
 use std::{
     fmt, io,
@@ -15,12 +13,17 @@ use std::{
 use aya::{
     Ebpf, EbpfError,
     maps::{Array, Map, MapData, MapError, PerCpuArray},
-    programs::{ProgramError, ProgramFd, SchedClassifier},
+    programs::{ProgramError, SchedClassifier},
 };
 use podnet_ebpf::fastpath::{COUNTERS, Counter, ENTER, OBJECT, PERMITS, TO_NODE, TO_POD};
 use podnet_model::LinkName;
+use rustix::io::Errno;
 
-use attachment::{Hook, Place};
+use crate::{
+    link,
+    netlink::{NetlinkError, RtSocket},
+    tc::program::{self, Found, Hook, Program},
+};
 
 /// The setting of a namespace that the fast path needs at 1: connection tracking does not see most packets of a connection, and yet has
 /// to take its end for one, and not for a packet out of place.
@@ -48,9 +51,9 @@ pub struct Passed {
 
 /// The programs, loaded.
 pub struct FastPath {
-    enter: ProgramFd,
-    to_pod: ProgramFd,
-    to_node: ProgramFd,
+    enter: Program,
+    to_pod: Program,
+    to_node: Program,
     permits: Mutex<Array<MapData, u32>>,
     counters: PerCpuArray<MapData, u64>,
 }
@@ -74,33 +77,31 @@ impl FastPath {
         Ok(Self { enter: enter?, to_pod: to_pod?, to_node: to_node?, permits: Mutex::new(permits), counters })
     }
 
-    /// Puts the programs at a device of the calling thread's namespace, in place of those that another process left there. Whether
-    /// they were not there yet; where there is no such device, nothing is done.
+    /// Puts the programs at a device of the socket's namespace, in place of those that another process left there. Whether they were
+    /// not there yet; where there is no such device, nothing is done.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn attach(&self, device: &LinkName, behind: Behind) -> Result<bool, FastPathError> {
-        let Some(place) = Place::find(device) else { return Ok(false) };
-        self.parts(behind)
-            .into_iter()
-            .try_fold(false, |anew, (hook, program)| Ok(place.put(hook, program.as_fd())? | anew))
-            .map_err(|source| FastPathError::Attach { device: device.clone(), source })
+    pub fn attach(&self, socket: &mut RtSocket, device: &LinkName, behind: Behind) -> Result<bool, FastPathError> {
+        let work = |socket: &mut RtSocket, place| program::put(socket, place, &self.parts(behind));
+        at(socket, device, work).map_err(|source| FastPathError::Attach { device: device.clone(), source })
     }
 
-    /// Whether these very programs are at a device of the calling thread's namespace, and not those of another process.
+    /// Whether these very programs are at a device of the socket's namespace, and not those of another process.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn is_at(&self, device: &LinkName, behind: Behind) -> Result<bool, FastPathError> {
-        let Some(place) = Place::find(device) else { return Ok(false) };
-        self.parts(behind)
-            .into_iter()
-            .try_fold(true, |all, (hook, program)| Ok(place.has(hook, program.as_fd())? && all))
-            .map_err(|source| FastPathError::Look { device: device.clone(), source })
+    pub fn is_at(&self, socket: &mut RtSocket, device: &LinkName, behind: Behind) -> Result<bool, FastPathError> {
+        let work = |socket: &mut RtSocket, place: (u32, &LinkName)| {
+            self.parts(behind).into_iter().try_fold(true, |all, (hook, program)| {
+                Ok(program::at(socket, place, hook)?.iter().any(|found| found.id == program.id) && all)
+            })
+        };
+        at(socket, device, work).map_err(|source| FastPathError::Look { device: device.clone(), source })
     }
 
     /// What proves flows comes first and what uses the proofs last.
-    const fn parts(&self, behind: Behind) -> [(Hook, &ProgramFd); 2] {
+    const fn parts(&self, behind: Behind) -> [(Hook, &Program); 2] {
         let leave = match behind {
             Behind::Pod => &self.to_pod,
             Behind::Nodes => &self.to_node,
@@ -129,35 +130,60 @@ impl FastPath {
     }
 }
 
-/// Takes the programs away from a device of the calling thread's namespace, whoever put them there. Whether there were any.
+/// Takes the programs away from a device of the socket's namespace, whoever put them there. Whether there were any.
 ///
 /// # Errors
 /// What the kernel refused.
-pub fn detach(device: &LinkName) -> Result<bool, FastPathError> {
-    let Some(place) = Place::find(device) else { return Ok(false) };
-    [Hook::Ingress, Hook::Egress]
-        .into_iter()
-        .try_fold(false, |any, hook| Ok(place.clear(hook)? | any))
-        .map_err(|source| FastPathError::Detach { device: device.clone(), source })
+pub fn detach(socket: &mut RtSocket, device: &LinkName) -> Result<bool, FastPathError> {
+    let work = |socket: &mut RtSocket, place| {
+        let mut any = false;
+        for hook in Hook::ALL {
+            if program::at(socket, place, hook)?.iter().any(is_ours) {
+                program::clear(socket, place, hook)?;
+                any = true;
+            }
+        }
+        Ok(any)
+    };
+    at(socket, device, work).map_err(|source| FastPathError::Detach { device: device.clone(), source })
 }
 
-/// Whether there are such programs at a device of the calling thread's namespace, whoever put them there.
+/// Whether there are such programs at a device of the socket's namespace, whoever put them there.
 ///
 /// # Errors
 /// What the kernel refused.
-pub fn is_attached(device: &LinkName) -> Result<bool, FastPathError> {
-    let Some(place) = Place::find(device) else { return Ok(false) };
-    [Hook::Ingress, Hook::Egress]
-        .into_iter()
-        .try_fold(false, |any, hook| Ok(place.has_any(hook)? || any))
-        .map_err(|source| FastPathError::Look { device: device.clone(), source })
+pub fn is_attached(socket: &mut RtSocket, device: &LinkName) -> Result<bool, FastPathError> {
+    let work = |socket: &mut RtSocket, place| {
+        Hook::ALL
+            .into_iter()
+            .try_fold(false, |any, hook| Ok(program::at(socket, place, hook)?.iter().any(is_ours) || any))
+    };
+    at(socket, device, work).map_err(|source| FastPathError::Look { device: device.clone(), source })
 }
 
-fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<ProgramFd, FastPathError> {
+fn is_ours(found: &Found) -> bool {
+    [ENTER, TO_POD, TO_NODE].iter().any(|name| found.name.as_deref() == Some(name))
+}
+
+/// Works at a device; at one that is not there, or goes meanwhile, there is nothing.
+fn at<'a>(
+    socket: &mut RtSocket,
+    device: &'a LinkName,
+    work: impl FnOnce(&mut RtSocket, (u32, &'a LinkName)) -> Result<bool, NetlinkError>,
+) -> Result<bool, NetlinkError> {
+    let Some(found) = link::find(socket, device)? else { return Ok(false) };
+    match work(socket, (found.index, device)) {
+        Err(error) if error.errno() == Some(Errno::NODEV) => Ok(false),
+        done => done,
+    }
+}
+
+fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<Program, FastPathError> {
     let missing = || FastPathError::Missing { name };
     let program: &mut SchedClassifier = ebpf.program_mut(name).ok_or_else(missing)?.try_into()?;
     program.load()?;
-    program.fd()?.try_clone().map_err(FastPathError::Descriptor)
+    let descriptor = program.fd()?.as_fd().try_clone_to_owned().map_err(FastPathError::Descriptor)?;
+    Ok(Program { name, id: program.info()?.id(), descriptor })
 }
 
 fn map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, FastPathError> {
@@ -191,7 +217,7 @@ pub enum FastPathError {
         /// The device.
         device: LinkName,
         /// Why.
-        source: io::Error,
+        source: NetlinkError,
     },
     /// The programs cannot be taken away from a device.
     #[error("cannot take the fast path away from {device}")]
@@ -199,7 +225,7 @@ pub enum FastPathError {
         /// The device.
         device: LinkName,
         /// Why.
-        source: io::Error,
+        source: NetlinkError,
     },
     /// It cannot be told which programs are at a device.
     #[error("cannot tell whether the fast path is at {device}")]
@@ -207,7 +233,7 @@ pub enum FastPathError {
         /// The device.
         device: LinkName,
         /// Why.
-        source: io::Error,
+        source: NetlinkError,
     },
 }
 

@@ -8,6 +8,7 @@
 //! What is made carries podnet's numbers ([`HANDLE`], [`PRIORITY`]), by which it is told from what others put on the same link.
 
 mod listing;
+pub(crate) mod program;
 mod request;
 mod watch;
 

@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use podnet_kernel::{
     cni_wire::{Failure, Request, host_ifname},
-    fastpath::Behind,
+    fastpath::{Behind, FastPathError},
     netlink::{NetlinkError, RtSocket},
     nft::NftError,
     tc,
@@ -29,6 +29,14 @@ pub enum LimitError {
         interface: LinkName,
         /// Why.
         source: NetlinkError,
+    },
+    /// Its packets pass by what limits them.
+    #[error("cannot lead the traffic of {interface} through its limits")]
+    FastPath {
+        /// The node's end of the pod's link.
+        interface: LinkName,
+        /// Why.
+        source: Box<FastPathError>,
     },
     /// The rules could not be changed.
     #[error("cannot limit the packets and connections of pods")]
@@ -99,9 +107,20 @@ impl Attachments {
         };
         // An address may have been a limited pod's.
         let counted = limits.counted || addrs.iter().any(|addr| self.limit_rules.mentions(*addr));
+        let may_pass = !limits.counted && shapes_nothing(&limits.shaping);
         shaped
             .and_then(|()| if counted { self.set_rules() } else { Ok(()) })
+            .and_then(|()| if may_pass { self.follow(host, true) } else { Ok(()) })
             .map_err(|error| Failure::new(Failure::INTERFACE, chain(&error)))
+    }
+
+    /// Lets the packets of an interface pass by the stack or not.
+    fn follow(&self, host: &LinkName, may_pass: bool) -> Result<(), LimitError> {
+        self.looking(host, |socket| {
+            // An error of this one leaves the socket as it was.
+            Ok(self.pods.fast_path().follow(socket, host, Behind::Pod, may_pass))
+        })?
+        .map_err(|source| LimitError::FastPath { interface: host.clone(), source: Box::new(source) })
     }
 
     /// Limits packets and connections as the annotations of all pods that are attached say now.
@@ -142,9 +161,7 @@ impl Attachments {
         Ok(Limited::InForce)
     }
 
-    /// Brings all attachments to what they should be, and removes what serves none any more. New ones come to the fast path here and not
-    /// at ADD: the kernel takes tens of milliseconds to put the first program at a device (it waits until no processor uses what was
-    /// there before), and until then their packets pass the stack. It looks at all at once and then works
+    /// Brings all attachments to what they should be, and removes what serves none any more. It looks at all at once and then works
     /// only where something differs.
     ///
     /// # Errors
@@ -157,7 +174,9 @@ impl Attachments {
         let observed = self.looking(&"all pods".into(), |socket| tc::observe(socket, &hosts))?;
         for (host, holder) in &holders {
             let (Some(found), Some(wanted)) = (observed.links.get(host), self.wanted(holder)) else { continue };
-            let differs = self.pods.fast_path().differs(host, Behind::Pod, self.may_pass(holder, &wanted));
+            let may_pass = self.may_pass(holder, &wanted);
+            let differs =
+                self.looking(host, |socket| Ok(self.pods.fast_path().differs(socket, host, Behind::Pod, may_pass)))?;
             if (differs || !steps(&wanted, found).is_empty())
                 && let Err(error) = self.reshape(holder)
             {
@@ -175,9 +194,13 @@ impl Attachments {
     /// Whether an attachment's limits are as they should be, in words where not.
     pub(super) fn check_limits(&self, attachment: &Attachment) -> Result<Option<String>, LimitError> {
         let holder = self.addresses.holders().into_iter().find(|(_, holder)| holder.handle == attachment.handle);
-        let Some(wanted) = holder.and_then(|(_, holder)| self.wanted(&holder)) else { return Ok(None) };
-        let found = self.looking(&attachment.host_ifname, |socket| tc::find(socket, &attachment.host_ifname))?;
-        let differs = found.is_some_and(|found| !steps(&wanted, &found).is_empty());
+        let Some((_, holder)) = holder else { return Ok(None) };
+        let Some(wanted) = self.wanted(&holder) else { return Ok(None) };
+        let host = &attachment.host_ifname;
+        let passes_by = !self.may_pass(&holder, &wanted)
+            && self.looking(host, |socket| Ok(self.pods.fast_path().differs(socket, host, Behind::Pod, false)))?;
+        let found = self.looking(host, |socket| tc::find(socket, host))?;
+        let differs = passes_by || found.is_some_and(|found| !steps(&wanted, &found).is_empty());
         Ok(differs.then(|| "its traffic is not limited as asked".to_owned()))
     }
 
@@ -191,7 +214,7 @@ impl Attachments {
         let Some(wanted) = self.wanted(&holder) else { return Ok(()) };
         let may_pass = self.may_pass(&holder, &wanted);
         if !may_pass {
-            self.pods.fast_path().follow(&host, Behind::Pod, false);
+            self.follow(&host, false)?;
         }
         let done = self.looking(&host, |socket| {
             let Some(found) = tc::find(socket, &host)? else { return Ok(Vec::new()) };
@@ -201,10 +224,7 @@ impl Attachments {
         if !done.is_empty() {
             info!(pod = %holder.pod, interface = %host, ?done, "limits of a pod's traffic changed");
         }
-        if may_pass {
-            self.pods.fast_path().follow(&host, Behind::Pod, true);
-        }
-        Ok(())
+        if may_pass { self.follow(&host, true) } else { Ok(()) }
     }
 
     /// How an attachment's traffic should be shaped; none where that cannot be known, and so nothing is to be changed: its pod is

@@ -23,7 +23,7 @@ use tokio::{
     runtime::Handle,
     sync::{mpsc, watch},
 };
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use super::{
     State,
@@ -258,9 +258,12 @@ impl Worker {
     }
 
     /// Packets may leave by other ways than those that established flows know, and the tunnel may be another device.
-    fn lead_past(&self) {
+    fn lead_past(&mut self) {
         let fast_path = self.pods.fast_path();
-        fast_path.follow(&self.overlay.config().vxlan_device, Behind::Nodes, true);
+        let device = &self.overlay.config().vxlan_device;
+        if let Err(error) = fast_path.follow(self.datapath.route_socket(), device, Behind::Nodes, true) {
+            warn!(error = &error as &dyn std::error::Error, "the fast path of an earlier agent is not taken away");
+        }
         fast_path.relearn();
     }
 

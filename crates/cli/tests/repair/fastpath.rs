@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use podnet_kernel::{fastpath, netns::NetNs};
+use podnet_kernel::{fastpath, netlink::RtSocket, netns::NetNs};
 use podnet_testnet::{Cluster, eventually};
 
 use crate::{
@@ -113,7 +113,7 @@ fn connections_between_pods_pass_by_the_stack_but_for_limited_pods_and_survive_t
     let node = NetNs::open("/run/netns/podnet-node1").unwrap();
     let device = Inside::node("node1").must(&format!("ip -o route get {}", address(&scene.cluster, "here")));
     let device = device.split_whitespace().skip_while(|word| *word != "dev").nth(1).unwrap().to_owned();
-    assert!(node.run(|| fastpath::detach(&device.as_str().into())).unwrap().unwrap());
+    assert!(fastpath::detach(&mut RtSocket::open_in(&node).unwrap(), &device.as_str().into()).unwrap());
     round_trips(&mut near);
     scene.await_passing("put back", "node1", &mut near, true);
 

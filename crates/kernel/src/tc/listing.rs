@@ -50,7 +50,7 @@ pub(super) fn diversions(
     let ours = filters.iter().filter_map(filter).filter(|filter| filter.header.info >> 16 == u32::from(PRIORITY));
     // A u32 filter is told as its table, its hash tables and its entries: only those have a selector.
     let entries = ours.filter_map(|filter| {
-        let options = u32_options(filter)?;
+        let options = options(filter)?;
         options
             .iter()
             .any(|option| matches!(option, TcOption::U32(TcFilterU32Option::Selector(_))))
@@ -73,7 +73,7 @@ fn qdisc(message: RouteNetlinkMessage) -> Option<TcMessage> {
     }
 }
 
-fn filter(message: &RouteNetlinkMessage) -> Option<&TcMessage> {
+pub(super) fn filter(message: &RouteNetlinkMessage) -> Option<&TcMessage> {
     match message {
         RouteNetlinkMessage::NewTrafficFilter(message) => Some(message),
         _ => None,
@@ -87,7 +87,7 @@ fn kind(message: &TcMessage) -> Option<&str> {
     })
 }
 
-fn u32_options(message: &TcMessage) -> Option<&[TcOption]> {
+pub(super) fn options(message: &TcMessage) -> Option<&[TcOption]> {
     message.attributes.iter().find_map(|attribute| match attribute {
         TcAttribute::Options(options) => Some(options.as_slice()),
         _ => None,
@@ -107,7 +107,7 @@ fn redirected_to(option: &TcOption) -> Option<u32> {
 
 /// The reverse of `request::token_bucket`; the kernel tells bursts as times, in its ticks of 64 ns.
 fn read_bucket(message: &TcMessage) -> Option<Bucket> {
-    let options = u32_options(message)?;
+    let options = options(message)?;
     let TcOption::Other(all) = options.first()? else { return None };
     let mut bytes = vec![0; all.value_len()];
     all.emit_value(&mut bytes);

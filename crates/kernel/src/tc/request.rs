@@ -90,9 +90,13 @@ pub(super) fn list_filters(index: u32, parent: TcHandle, device: &LinkName) -> R
 
 const OUR_QDISC: TcHandle = TcHandle { major: HANDLE, minor: 0 };
 /// Priority and protocol of our filters; the latter is in network byte order.
-const OUR_FILTERS: u32 = (PRIORITY as u32) << 16 | ANY_PROTOCOL.to_be() as u32;
+const OUR_FILTERS: u32 = filters_of(PRIORITY);
 
-fn hook(index: u32) -> TcMessage {
+pub(super) const fn filters_of(priority: u16) -> u32 {
+    (priority as u32) << 16 | ANY_PROTOCOL.to_be() as u32
+}
+
+pub(super) fn hook(index: u32) -> TcMessage {
     qdisc(index, TcHandle::CLSACT, TcHandle { major: u16::MAX, minor: 0 }, "clsact")
 }
 
@@ -103,7 +107,7 @@ fn qdisc(index: u32, parent: TcHandle, handle: TcHandle, kind: &str) -> TcMessag
     message
 }
 
-fn filters(index: u32, parent: TcHandle) -> TcMessage {
+pub(super) fn filters(index: u32, parent: TcHandle) -> TcMessage {
     let mut message = TcMessage::with_index(signed(index));
     message.header.parent = parent;
     message
@@ -114,7 +118,7 @@ fn signed(index: u32) -> i32 {
     i32::try_from(index).unwrap_or(i32::MAX)
 }
 
-fn options(body: impl FnOnce(&mut Writer)) -> TcAttribute {
+pub(super) fn options(body: impl FnOnce(&mut Writer)) -> TcAttribute {
     let mut writer = Writer::default();
     body(&mut writer);
     TcAttribute::Other(DefaultNla::new(OPTIONS | NESTED, writer.into_bytes()))

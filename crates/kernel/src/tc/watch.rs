@@ -6,6 +6,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use podnet_planner::limits::served_by;
 use rustix::event::{PollFd, PollFlags, poll};
 
+use super::program;
 use crate::{
     monitor::{Notice, route_family},
     netlink::{Connection, Frame, NetlinkError, News},
@@ -16,6 +17,8 @@ use crate::{
 const LINK: u32 = 1;
 const TRAFFIC_CONTROL: u32 = 4;
 /// `RTM_NEWQDISC` to `RTM_DELTFILTER`, with the classes between.
+const NEW_QDISC: u16 = 36;
+const NEW_FILTER: u16 = 44;
 const MESSAGES: std::ops::RangeInclusive<u16> = 36..=45;
 
 /// Listens in one namespace. What is heard is a suspicion and no more: one's own work is heard of too.
@@ -44,7 +47,7 @@ impl Watch {
         netns.run(Self::open)?
     }
 
-    /// Waits until a qdisc, a filter or a device that pods' traffic is led through changes.
+    /// Waits until a qdisc, a filter or a device that pods' traffic is led through changes; that new pods get theirs is none.
     ///
     /// # Errors
     /// Where the socket fails.
@@ -77,12 +80,26 @@ impl Watch {
 }
 
 fn concerns(frame: &Frame) -> bool {
+    if is_of_new_pods(frame) {
+        return false;
+    }
     if MESSAGES.contains(&frame.kind) {
         return true;
     }
     match route_family(frame) {
         Some(Notice::LinkGone(link)) => served_by(&link.name).is_some(),
         Some(Notice::Link(link)) => !link.is_up && served_by(&link.name).is_some(),
+        _ => false,
+    }
+}
+
+/// A hook, or a program of ours, is put at a device: with each new pod. What matters is that it goes.
+fn is_of_new_pods(frame: &Frame) -> bool {
+    // struct tcmsg: family, padding, device, handle, parent, info.
+    let number = |at: usize| Some(u32::from_ne_bytes(frame.payload.get(at..at + 4)?.try_into().ok()?));
+    match frame.kind {
+        NEW_QDISC => number(8).is_some_and(|handle| handle >> 16 == u32::from(u16::MAX)),
+        NEW_FILTER => number(16).is_some_and(|info| info >> 16 == u32::from(program::PRIORITY)),
         _ => false,
     }
 }

@@ -31,12 +31,9 @@ fn node(this: u8, other: u8, underlay: &TestNs) -> Node {
     netns.command(&format!("bridge fdb append 0e:00:00:00:00:0{other} dev podnet.vxlan dst 192.0.2.{other}"));
     echo(&pod);
     let fast_path = FastPath::load().unwrap();
-    netns
-        .run(|| {
-            assert!(fast_path.attach(&interface.host_ifname, Behind::Pod).unwrap());
-            assert!(fast_path.attach(&"podnet.vxlan".into(), Behind::Nodes).unwrap());
-        })
-        .unwrap();
+    let mut socket = RtSocket::open_in(&netns).unwrap();
+    assert!(fast_path.attach(&mut socket, &interface.host_ifname, Behind::Pod).unwrap());
+    assert!(fast_path.attach(&mut socket, &"podnet.vxlan".into(), Behind::Nodes).unwrap());
     Node { _netns: netns, pod, fast_path }
 }
 
