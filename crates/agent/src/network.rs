@@ -42,7 +42,7 @@ use crate::{
 };
 use events::Events;
 use legacy::LegacyWatch;
-use place::Unfitted;
+use place::{Missed, Unfitted};
 use problems::Problems;
 use rules::ClusterRules;
 use worker::Worker;
@@ -129,6 +129,7 @@ impl Network {
             node: config.node.clone(),
             pods: pods.clone(),
             unfitted: Unfitted::default(),
+            missed: Missed::default(),
             problems: Problems::default(),
             legacy: LegacyWatch::new(complaints, config.node.clone()),
             counts,

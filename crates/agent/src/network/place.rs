@@ -18,7 +18,8 @@ impl Worker {
     /// address that is being replaced is gone for a moment. What cannot be looked at stays suspected.
     pub(super) fn look_at_underlay(&mut self, work: &mut Work) -> Result<(), ApplyError> {
         let had_v4 = self.repair.underlay().address.addr().is_ipv4();
-        match self.finder.find(self.internal) {
+        let found = self.finder.find(self.internal);
+        match found.map(|found| self.missed.bear(self.repair.underlay(), found, Instant::now())) {
             Ok(found) if had_v4 && found.address.addr().is_ipv6() => {
                 let address = self.repair.underlay().address;
                 warn!(%address, "the node has no IPv4 address for the underlay any more; the former one stands");
@@ -86,6 +87,45 @@ impl Worker {
     }
 }
 
+/// Since when the node misses its address by IPv6. A device that is set down and up keeps its addresses of IPv4, and those of IPv6 come
+/// back after some seconds (duplicate address detection, the router's advertisement): peers need not change their ways for that.
+#[derive(Debug, Default)]
+pub(super) struct Missed(Option<Instant>);
+
+impl Missed {
+    /// Shorter than what counts as a lasting failure of the network.
+    const PATIENCE: Duration = Duration::from_secs(8);
+
+    /// When it is missed too long; none while it is there.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.0.map(|since| since + Self::PATIENCE)
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        self.due().is_some_and(|at| at <= Instant::now())
+    }
+
+    /// What was found, with the former address by IPv6 where its device has none for a short time.
+    fn bear(&mut self, former: &Underlay, found: Underlay, now: Instant) -> Underlay {
+        let misses = former.address6.is_some() && found.address6.is_none() && found.device == former.device;
+        if !misses {
+            self.0 = None;
+            return found;
+        }
+        let is_new = self.0.is_none();
+        let since = *self.0.get_or_insert(now);
+        if now.duration_since(since) >= Self::PATIENCE {
+            self.0 = None;
+            return found;
+        }
+        if is_new {
+            let address6 = former.address6.map(tracing::field::display);
+            warn!(address6, "the node has no IPv6 address any more; the former one stands for some seconds");
+        }
+        Underlay { address6: former.address6, published: Dual { v6: former.published.v6, ..found.published }, ..found }
+    }
+}
+
 /// When pods' interfaces that have not the MTU that they should have are tried again.
 #[derive(Debug, Default)]
 pub(super) struct Unfitted(Option<(Instant, Duration)>);
@@ -131,6 +171,40 @@ pub(super) fn of(underlay: &Underlay) -> Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_of_ipv6_that_is_gone_for_a_moment_is_not_withdrawn() {
+        let net = |text: &str| text.parse::<ipnet::IpNet>().ok();
+        let of = |device: &str, v4: &str, v6: &str| Underlay {
+            device: device.into(),
+            address: net(v4).unwrap(),
+            address6: net(v6),
+            published: Dual { v4: net(v4), v6: net(v6) },
+            mtu: 1500,
+        };
+        let whole = of("eth0", "192.0.2.11/24", "2001:db8::11/64");
+        let without = of("eth0", "192.0.2.11/24", "");
+        let began = Instant::now();
+        let mut missed = Missed::default();
+        assert_eq!(missed.bear(&whole, without.clone(), began), whole);
+        assert!(missed.due().is_some_and(|due| due > began) && !missed.is_due());
+        // The rest is followed all the same.
+        let moved = missed.bear(&whole, of("eth0", "192.0.2.12/24", ""), began);
+        assert_eq!(moved, of("eth0", "192.0.2.12/24", "2001:db8::11/64"));
+        // It came back, and goes again: that is another time.
+        assert_eq!(missed.bear(&whole, whole.clone(), began), whole);
+        assert_eq!(missed.due(), None);
+        let later = began + Missed::PATIENCE;
+        assert_eq!(missed.bear(&whole, without.clone(), later), whole);
+        assert_eq!(missed.bear(&whole, without.clone(), later + Missed::PATIENCE), without, "it does not come back");
+        assert_eq!(missed.due(), None);
+        // Another address, or another device, is no loss.
+        let other = of("eth0", "192.0.2.11/24", "2001:db8::12/64");
+        assert_eq!(missed.bear(&whole, other.clone(), began), other);
+        let elsewhere = of("eth1", "192.0.2.11/24", "");
+        assert_eq!(missed.bear(&whole, elsewhere.clone(), began), elsewhere);
+        assert_eq!(missed.bear(&without, without.clone(), began), without);
+    }
 
     #[test]
     fn what_does_not_fit_is_tried_again_after_growing_pauses_until_it_does() {

@@ -29,7 +29,7 @@ use super::{
     State,
     events::{Event, Events},
     legacy::LegacyWatch,
-    place::Unfitted,
+    place::{Missed, Unfitted},
     problems::Problems,
     rules::ClusterRules,
 };
@@ -55,6 +55,7 @@ pub(super) struct Worker {
     pub(super) internal: Dual<Option<IpAddr>>,
     pub(super) pods: Arc<PodEnds>,
     pub(super) unfitted: Unfitted,
+    pub(super) missed: Missed,
     pub(super) problems: Problems,
     pub(super) legacy: LegacyWatch,
     pub(super) counts: Arc<Counts>,
@@ -99,6 +100,7 @@ impl Worker {
                     .due()
                     .into_iter()
                     .chain(self.unfitted.due())
+                    .chain(self.missed.due())
                     .chain(self.problems.due())
                     .chain([self.legacy.due()])
                     .min()
@@ -149,7 +151,8 @@ impl Worker {
     fn work_off(&mut self, work: &mut Work, afresh: bool) -> Result<(), ApplyError> {
         let mends = self.repair.due().is_some_and(|due| due <= Instant::now());
         let forwarded = self.forward_ipv6();
-        let placed = if self.repair.underlay_suspected() { self.look_at_underlay(work) } else { Ok(()) };
+        let suspected = self.repair.underlay_suspected() || self.missed.is_due();
+        let placed = if suspected { self.look_at_underlay(work) } else { Ok(()) };
         let changed = if afresh { self.converge() } else { self.apply(work) };
         let fitted = self.fit_pods();
         let mended = self.mend();
