@@ -17,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
 use podnet_kernel::{
     datapath::KernelDatapath,
     link,
@@ -54,6 +55,8 @@ pub struct Repair {
     held_until: Option<Instant>,
     /// Names of devices by index: notices speak of indices.
     devices: HashMap<u32, LinkName>,
+    /// What was told last of addresses of others' devices: their flags, by device and address.
+    addresses: HashMap<(u32, IpNet), u32>,
     /// Notices were lost since those were listed.
     devices_unknown: bool,
     /// Pods' devices whose loss was told.
@@ -86,6 +89,7 @@ impl Repair {
             held: Suspicion::default(),
             held_until: None,
             devices: links.into_iter().map(|link| (link.index, link.name)).collect(),
+            addresses: HashMap::new(),
             devices_unknown: false,
             lost: BTreeSet::new(),
             began: Instant::now(),

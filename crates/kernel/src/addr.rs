@@ -83,7 +83,7 @@ fn list_those(
 }
 
 /// All flags: the header has room for eight of them only.
-fn flags(message: &AddressMessage) -> AddressFlags {
+pub(crate) fn flags(message: &AddressMessage) -> AddressFlags {
     let all = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Flags(flags) => Some(*flags),
         _ => None,
@@ -123,7 +123,7 @@ pub(crate) fn family(addr: IpAddr) -> AddressFamily {
 }
 
 /// `IFA_LOCAL` is the device's own address; IPv6 has it as `IFA_ADDRESS` only.
-fn address(message: RouteNetlinkMessage, link: u32) -> Option<IpNet> {
+pub(crate) fn address(message: RouteNetlinkMessage, link: u32) -> Option<IpNet> {
     let RouteNetlinkMessage::NewAddress(message) = message else { return None };
     if message.header.index != link {
         return None;

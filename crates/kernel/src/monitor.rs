@@ -12,6 +12,7 @@ use std::{collections::BTreeSet, io, net::IpAddr};
 
 pub(crate) use decode::route_family;
 
+use ipnet::IpNet;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use podnet_model::Mac;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -46,9 +47,14 @@ pub enum Notice {
     /// A device is gone.
     LinkGone(Link),
     /// A device got or lost an address, link-local ones of IPv6 aside.
+    /// The kernel tells of one that is there again and again, at each router advertisement that lengthens its life.
     Address {
         /// The device's index.
         device: u32,
+        /// The address with its prefix length.
+        addr: IpNet,
+        /// Its flags (`IFA_F_*`); none where it is gone.
+        flags: Option<u32>,
     },
     /// A route of the main table was made or replaced.
     Route(Route),

@@ -118,13 +118,21 @@ impl Repair {
                 self.suspicion.everything();
                 self.flushed = true;
                 self.devices_unknown = true;
+                self.addresses.clear();
                 self.suspicion.heard(|| "notices of the kernel's were lost".into());
             }
             Notice::Link(link) => self.judge_link(link, overlay),
             Notice::LinkGone(link) => self.judge_gone(link, overlay),
-            Notice::Address { device } => {
+            Notice::Address { device, addr, flags } => {
                 let name = self.devices.get(device);
-                if name.is_none_or(|name| !is_ours(name.as_str())) {
+                let is_theirs = name.is_none_or(|name| !is_ours(name.as_str()));
+                let before = match flags {
+                    Some(flags) if is_theirs => self.addresses.insert((*device, *addr), *flags),
+                    _ => self.addresses.remove(&(*device, *addr)),
+                };
+                // A router's advertisement tells of an address again that is as it was.
+                let is_news = flags.is_none() || before != *flags;
+                if is_theirs && is_news {
                     self.suspicion.underlay.get_or_insert_with(Instant::now);
                     self.flushed |= name.is_none_or(|name| *name == self.underlay.device);
                 }
@@ -184,6 +192,7 @@ impl Repair {
 
     fn judge_gone(&mut self, link: &Link, overlay: &Overlay) {
         self.devices.remove(&link.index);
+        self.addresses.retain(|(device, _), _| *device != link.index);
         if link.name == self.underlay.device {
             self.suspicion.underlay.get_or_insert_with(Instant::now);
             self.flushed = true;

@@ -227,6 +227,28 @@ fn routes_are_looked_at_when_the_underlay_stands_again_and_not_before() {
 }
 
 #[test]
+fn an_address_that_is_told_again_as_it_was_is_no_reason_to_look() {
+    in_namespace("advertised", |repair, datapath, _| {
+        let overlay = overlay();
+        link::create_bridge(datapath.route_socket(), "eth0").unwrap();
+        let link = link::find(datapath.route_socket(), "eth0").unwrap().unwrap();
+        repair.hear(&[Notice::Link(link.clone())], &overlay);
+        let told = |flags| Notice::Address { device: link.index, addr: "2001:db8::5/64".parse().unwrap(), flags };
+        let mut looks = |notice: Notice| {
+            repair.suspicion = Suspicion::default();
+            let touched = repair.hear(&[notice], &overlay);
+            assert_eq!(repair.underlay_suspected() || repair.suspicion.underlay.is_some(), touched);
+            touched
+        };
+        const TENTATIVE: u32 = 0x40;
+        let notices = [told(Some(TENTATIVE)), told(Some(0)), told(Some(0)), told(None), told(Some(0)), told(Some(0))];
+        assert_eq!(notices.map(&mut looks), [true, true, false, true, true, false]);
+        assert_eq!([Notice::Lost, told(Some(0))].map(&mut looks), [true, true], "who knows what was lost");
+        assert_eq!([Notice::LinkGone(link.clone()), told(Some(0))].map(&mut looks), [true, true]);
+    });
+}
+
+#[test]
 fn the_way_to_a_pod_here_stays_though_the_plan_says_that_its_address_is_lent() {
     in_namespace("returned", |repair, datapath, rules| {
         let mut overlay = overlay_with_plain_route();

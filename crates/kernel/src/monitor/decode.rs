@@ -3,12 +3,12 @@
 use netlink_packet_core::ParseableParametrized;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressHeader, AddressScope},
+    address::{AddressHeader, AddressMessage, AddressScope},
 };
 
 use super::{Author, Notice, Transaction};
 use crate::{
-    fdb, link, neigh,
+    addr, fdb, link, neigh,
     netlink::{
         Frame,
         attribute::{attribute, text},
@@ -29,12 +29,8 @@ pub(crate) fn route_family(frame: &Frame) -> Option<Notice> {
         RouteNetlinkMessage::DelLink(message) => {
             link::from_message(RouteNetlinkMessage::NewLink(message)).map(Notice::LinkGone)
         }
-        RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message) => {
-            let AddressHeader { family, scope, index, .. } = message.header;
-            // Every container's device comes with a link-local address of IPv6, by which no node is reached.
-            let is_of_link = family == AddressFamily::Inet6 && scope == AddressScope::Link;
-            (!is_of_link).then_some(Notice::Address { device: index })
-        }
+        RouteNetlinkMessage::NewAddress(message) => address(message, true),
+        RouteNetlinkMessage::DelAddress(message) => address(message, false),
         message @ RouteNetlinkMessage::NewRoute(_) => route::from_message(message).map(Notice::Route),
         RouteNetlinkMessage::DelRoute(message) => {
             route::from_message(RouteNetlinkMessage::NewRoute(message)).map(Notice::RouteGone)
@@ -43,6 +39,16 @@ pub(crate) fn route_family(frame: &Frame) -> Option<Notice> {
         RouteNetlinkMessage::DelNeighbour(message) => neighbour(message, false),
         _ => None,
     }
+}
+
+fn address(message: AddressMessage, there: bool) -> Option<Notice> {
+    let AddressHeader { family, scope, index: device, .. } = message.header;
+    // Every container's device comes with a link-local address of IPv6, by which no node is reached.
+    if family == AddressFamily::Inet6 && scope == AddressScope::Link {
+        return None;
+    }
+    let flags = there.then(|| addr::flags(&message).bits());
+    Some(Notice::Address { device, addr: addr::address(RouteNetlinkMessage::NewAddress(message), device)?, flags })
 }
 
 fn neighbour(message: netlink_packet_route::neighbour::NeighbourMessage, there: bool) -> Option<Notice> {

@@ -99,7 +99,13 @@ fn devices_neighbours_and_settings_are_told() {
     namespace.command("sysctl -qw net.ipv6.conf.all.forwarding=1");
     until(&mut monitor, |notice| matches!(notice, Notice::Setting { device: None }));
     namespace.command("ip addr add 2001:db8::1/64 dev eth0 nodad");
-    until(&mut monitor, |notice| matches!(notice, Notice::Address { .. }));
+    let told = |there: bool| {
+        let wanted: ipnet::IpNet = "2001:db8::1/64".parse().unwrap();
+        move |notice: &Notice| matches!(notice, Notice::Address { addr, flags, .. } if *addr == wanted && flags.is_some() == there)
+    };
+    until(&mut monitor, told(true));
+    namespace.command("ip addr del 2001:db8::1/64 dev eth0");
+    until(&mut monitor, told(false));
     namespace.command("ip link del eth0");
     until(&mut monitor, |notice| matches!(notice, Notice::LinkGone(link) if link.name.as_str() == "eth0"));
 }
