@@ -7,15 +7,29 @@ use std::{
     error::Error,
     fmt::Write as _,
     sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
 
 use podnet_kernel::{
-    fastpath::{self, Behind, CONNTRACK_LIBERAL, FastPath as Programs, FastPathError},
+    conntrack,
+    fastpath::{self, Behind, FastPath as Programs, FastPathError},
     netlink::RtSocket,
     sysctl,
 };
 use podnet_model::LinkName;
 use tracing::{debug, info, warn};
+
+/// How long packets pass by the stack after an agent was last seen: longer than a restart or an upgrade takes.
+const LIFE: Duration = Duration::from_secs(300);
+
+/// Lets connection tracking, which is about to see few packets, take connections for what they are.
+fn settle() -> Result<(), Box<dyn Error>> {
+    conntrack::load()?;
+    for setting in fastpath::settings_to_change()? {
+        sysctl::set_here(setting.key, &setting.wanted)?;
+    }
+    Ok(())
+}
 
 /// The programs, where they are wanted and the kernel has them.
 #[derive(Debug, Default)]
@@ -40,14 +54,23 @@ impl FastPath {
                 return Self::default();
             }
         };
-        if let Err(error) = sysctl::set_here(CONNTRACK_LIBERAL, "1") {
+        if let Err(error) = settle() {
             warn!(
-                error = &error as &dyn Error,
-                "no fast path: connection tracking would take ends of connections for strays"
+                error = &*error,
+                "no fast path: connection tracking would forget connections and take their ends for strays"
             );
             return Self::default();
         }
-        Self { programs: Some(programs), told: AtomicBool::new(false) }
+        let fast_path = Self { programs: Some(programs), told: AtomicBool::new(false) };
+        fast_path.live();
+        fast_path
+    }
+
+    /// There is an agent: to be called again and again, as packets pass by the stack for [`LIFE`] from then on.
+    pub fn live(&self) {
+        if let Some(Err(error)) = self.programs.as_ref().map(|programs| programs.live_for(LIFE)) {
+            self.tell(&error);
+        }
     }
 
     /// Whether there is one.
@@ -130,7 +153,7 @@ impl FastPath {
 mod tests {
     use std::process::Command;
 
-    use podnet_kernel::netns::NetNs;
+    use podnet_kernel::{fastpath::CONNTRACK_LIBERAL, netns::NetNs};
 
     use super::*;
 

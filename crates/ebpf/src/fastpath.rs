@@ -16,7 +16,7 @@ pub const TO_POD: &str = "podnet_to_pod";
 /// At the egress of a device that leads to other nodes: takes the proofs.
 pub const TO_NODE: &str = "podnet_to_node";
 
-/// The map of one number ([`u32`]), which is counted up when proofs are to end.
+/// The map of two numbers ([`u64`]): the first is counted up when proofs are to end; until the second, in ns of `CLOCK_MONOTONIC`, proofs count.
 pub const PERMITS: &str = "permits";
 /// The map of counters ([`u64`] for each processor), by [`Counter`].
 pub const COUNTERS: &str = "counters";

@@ -57,6 +57,14 @@ pub fn forget(family: Family, protocol: Protocol, port: u16) -> Result<usize, Ne
     Ok(forgotten)
 }
 
+/// Makes sure that there is connection tracking: where it is a module, the first question loads it.
+///
+/// # Errors
+/// Where the kernel has none, or refuses.
+pub fn load() -> Result<(), NetlinkError> {
+    list(&mut Connection::open(NETLINK_NETFILTER)?, Family::V4, Protocol::Udp, 0).map(drop)
+}
+
 /// `struct nfgenmsg`, which names the family (`AF_INET`, `AF_INET6`).
 const fn head(family: Family) -> [u8; HEAD] {
     let number = match family {

@@ -8,6 +8,7 @@ use std::{
     fmt, io,
     os::fd::AsFd,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use aya::{
@@ -22,12 +23,47 @@ use rustix::io::Errno;
 use crate::{
     link,
     netlink::{NetlinkError, RtSocket},
+    sysctl::{self, SysctlError},
     tc::program::{self, Found, Hook, Program},
 };
 
 /// The setting of a namespace that the fast path needs at 1: connection tracking does not see most packets of a connection, and yet has
 /// to take its end for one, and not for a packet out of place.
 pub const CONNTRACK_LIBERAL: &str = "net.netfilter.nf_conntrack_tcp_be_liberal";
+/// How long connection tracking keeps an idle connection, in seconds.
+const ESTABLISHED: &str = "net.netfilter.nf_conntrack_tcp_timeout_established";
+/// The same where it did not see that data was acknowledged, or that it was but after some attempts: it sees few acknowledgements.
+const UNSEEN: [&str; 2] =
+    ["net.netfilter.nf_conntrack_tcp_timeout_unacknowledged", "net.netfilter.nf_conntrack_tcp_timeout_max_retrans"];
+
+/// A setting of the calling thread's namespace that the fast path needs otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name.
+    pub key: &'static str,
+    /// What it is.
+    pub found: String,
+    /// What it has to be.
+    pub wanted: String,
+}
+
+/// The settings that have to be changed for the fast path: connection tracking, which sees few of a connection's packets, has to take
+/// its end for one, and to keep it as long as others.
+///
+/// # Errors
+/// Where a setting cannot be read: without connection tracking there is none.
+pub fn settings_to_change() -> Result<Vec<Setting>, SysctlError> {
+    let liberal = Setting { key: CONNTRACK_LIBERAL, found: sysctl::read_here(CONNTRACK_LIBERAL)?, wanted: "1".into() };
+    let mut settings = vec![liberal];
+    let wanted = sysctl::read_here(ESTABLISHED)?;
+    for key in UNSEEN {
+        settings.push(Setting { key, found: sysctl::read_here(key)?, wanted: wanted.clone() });
+    }
+    let seconds = |text: &str| text.parse::<u64>().unwrap_or_default();
+    // Longer than that is never used.
+    settings.retain(|setting| seconds(&setting.found) < seconds(&setting.wanted));
+    Ok(settings)
+}
 
 /// What is behind a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +90,7 @@ pub struct FastPath {
     enter: Program,
     to_pod: Program,
     to_node: Program,
-    permits: Mutex<Array<MapData, u32>>,
+    permits: Mutex<Array<MapData, [u64; 2]>>,
     counters: PerCpuArray<MapData, u64>,
 }
 
@@ -116,8 +152,22 @@ impl FastPath {
     /// What the kernel refused.
     pub fn relearn(&self) -> Result<(), FastPathError> {
         let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
-        let permit = permits.get(&0, 0)?;
-        Ok(permits.set(0, permit.wrapping_add(1), 0)?)
+        let [number, alive] = permits.get(&0, 0)?;
+        Ok(permits.set(0, [number.wrapping_add(1), alive], 0)?)
+    }
+
+    /// Lets packets pass by the stack for this long from now on; they do not before the first time. Programs that nobody cares for any
+    /// more must not lead packets past what others put there since.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn live_for(&self, time: Duration) -> Result<(), FastPathError> {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let now = Duration::try_from(now).unwrap_or_default();
+        let until = u64::try_from((now + time).as_nanos()).unwrap_or(u64::MAX);
+        let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
+        let [number, _] = permits.get(&0, 0)?;
+        Ok(permits.set(0, [number, until], 0)?)
     }
 
     /// What passed so far.

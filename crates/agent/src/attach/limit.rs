@@ -168,6 +168,7 @@ impl Attachments {
     ///
     /// When the kernel cannot be asked; what can be mended is.
     pub fn mend_limits(&self) -> Result<(), LimitError> {
+        self.pods.fast_path().live();
         let holders: Vec<(LinkName, Holder)> =
             self.addresses.holders().into_iter().filter_map(|(_, holder)| named(holder)).collect();
         let hosts: Vec<LinkName> = holders.iter().map(|(host, _)| host.clone()).collect();

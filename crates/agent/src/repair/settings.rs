@@ -1,9 +1,9 @@
 //! Settings of the kernel that the node's forwarding depends on.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use podnet_kernel::{
-    fastpath::CONNTRACK_LIBERAL,
+    fastpath,
     forwarding::{FORWARDING6, accept_ra},
     sysctl,
 };
@@ -17,7 +17,7 @@ pub(super) const FILTER: &str = "net/ipv4/conf/all/rp_filter";
 pub(super) struct Wrong {
     pub(super) key: String,
     pub(super) found: String,
-    pub(super) wanted: &'static str,
+    pub(super) wanted: Cow<'static, str>,
 }
 
 /// What a device of podnet's has of IPv6.
@@ -38,9 +38,6 @@ pub(super) fn wrong(underlay: &LinkName, own: &BTreeMap<LinkName, Ipv6>, ipv6: b
         (FILTER.to_owned(), "0"),
         (format!("net/ipv4/conf/{underlay}/forwarding"), "1"),
     ];
-    if liberal {
-        wanted.push((CONNTRACK_LIBERAL.replace('.', "/"), "1"));
-    }
     for (device, ipv6) in own {
         let of_ipv6 = |setting: &str| format!("net/ipv6/conf/{device}/{setting}");
         // See `kernel::link::request::set_up_quietly`: requests and answers may take different devices.
@@ -52,6 +49,14 @@ pub(super) fn wrong(underlay: &LinkName, own: &BTreeMap<LinkName, Ipv6>, ipv6: b
     }
     let mut wrong: Vec<Wrong> =
         wanted.into_iter().filter_map(|(key, wanted)| differing(key, |found| found == wanted, wanted)).collect();
+    if liberal {
+        let settings = fastpath::settings_to_change().unwrap_or_default();
+        wrong.extend(settings.into_iter().map(|setting| Wrong {
+            key: setting.key.replace('.', "/"),
+            found: setting.found,
+            wanted: setting.wanted.into(),
+        }));
+    }
     if ipv6 {
         // A device that was made anew hears no router any more where the node forwards; 0 is somebody's will.
         wrong.extend(differing(accept_ra(underlay.as_str()), |found| found != "1", "2"));
@@ -63,5 +68,5 @@ pub(super) fn wrong(underlay: &LinkName, own: &BTreeMap<LinkName, Ipv6>, ipv6: b
 
 fn differing(key: String, is_right: impl Fn(&str) -> bool, wanted: &'static str) -> Option<Wrong> {
     let found = sysctl::read_here(&key).ok()?;
-    (!is_right(&found)).then_some(Wrong { key, found, wanted })
+    (!is_right(&found)).then_some(Wrong { key, found, wanted: wanted.into() })
 }

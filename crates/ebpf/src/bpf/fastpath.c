@@ -2,7 +2,7 @@
 //
 // Nothing is configured here and nothing is decided: a packet that comes in at an interface of ours is given a token and is left to
 // the stack (`probe`). Where the very same packet, with the same token, addresses and ports, is about to leave by another interface of
-// ours, the stack has accepted it, routed it and translated nothing: for LEASE from then on, packets of the same flow that came in by
+// ours, the stack has accepted it, routed it, and changed nothing but its time to live: for LEASE from then on, packets of the same flow that came in by
 // the same interface with the same Ethernet addresses leave as that one did (`forward`). Then one of them has to prove it again, so
 // that connection tracking goes on to know the connection, and whatever the stack would do otherwise by now is done.
 //
@@ -48,9 +48,11 @@ struct flow {
     // The node's permit (see `permits`) that the proof was given under, and that the last probe left under.
     __u32 permit;
     __u32 asked;
-    // The probe's sequence number (TCP) and token.
+    // The probe's sequence number (TCP), token, class (see `packet`) and time to live.
     __u32 sequence;
+    __be32 class;
     __u16 token;
+    __u8 hops;
     // The connection is at its end: no probe any more.
     __u8 closed;
     // What is sent goes to the pod behind the device `to`, and not out of it.
@@ -77,12 +79,19 @@ struct {
     __type(value, struct flow);
 } flows_v6 SEC(".maps");
 
-// One number: another one ends all proofs. The agent counts it up when something changes that a proof rests upon.
+// What the agent says. Another number ends all proofs: it counts it up when something changes that a proof rests upon. And `alive` is until
+// when proofs count at all, in ns of `now`: it is put off as long as there is an agent, so that nothing passes by what others do when
+// none is there any more.
+struct permit {
+    __u64 number;
+    __u64 alive;
+};
+
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(max_entries, 1);
     __type(key, __u32);
-    __type(value, __u32);
+    __type(value, struct permit);
 } permits SEC(".maps");
 
 struct {
@@ -92,11 +101,13 @@ struct {
     __type(value, __u64);
 } counters SEC(".maps");
 
-// A packet as far as it matters here. `flags`: of TCP.
+// A packet as far as it matters here. `flags`: of TCP. `class`: the type of service, of IPv6 with the flow label. `hops`: the time to live.
 struct packet {
     union key key;
     __u8 *data;
     __u32 sequence;
+    __be32 class;
+    __u8 hops;
     __u32 largest;
     __u8 flags;
     __u8 is_v6;
@@ -115,10 +126,16 @@ static __always_inline __u64 now(void)
     return bpf_ktime_get_coarse_ns();
 }
 
-static __always_inline __u32 permit(void)
+static __always_inline struct permit *permit(void)
 {
-    __u32 first = 0, *permit = bpf_map_lookup_elem(&permits, &first);
-    return permit ? *permit : 0;
+    __u32 first = 0;
+    return bpf_map_lookup_elem(&permits, &first);
+}
+
+static __always_inline __u32 permit_number(void)
+{
+    struct permit *given = permit();
+    return given ? given->number : 0;
 }
 
 static __always_inline struct flow *find(struct packet *packet)
@@ -169,6 +186,8 @@ static __always_inline int read_v4(struct __sk_buff *skb, struct packet *packet,
         || ip->frag_off & bpf_htons(0x3fff))
         return 0;
     packet->is_v6 = 0;
+    packet->class = ip->tos;
+    packet->hops = ip->ttl;
     packet->key.v4 = (struct flow_v4){.from = from, .addrs = {ip->saddr, ip->daddr}, .protocol = ip->protocol};
     return read_ports(skb, packet, ip->protocol, packet->key.v4.ports, sizeof(*ip));
 }
@@ -179,6 +198,8 @@ static __always_inline int read_v6(struct __sk_buff *skb, struct packet *packet,
     if ((void *)(ip + 1) > (void *)(long)skb->data_end || *(__u8 *)ip >> 4 != 6 || ip->hop_limit <= 1)
         return 0;
     packet->is_v6 = 1;
+    packet->class = *(__be32 *)ip;
+    packet->hops = ip->hop_limit;
     packet->key.v6 = (struct flow_v6){.from = from, .protocol = ip->nexthdr};
     __builtin_memcpy(packet->key.v6.addrs, &ip->saddr, 32);
     return read_ports(skb, packet, ip->nexthdr, packet->key.v6.ports, sizeof(*ip));
@@ -237,8 +258,10 @@ static __always_inline void probe(struct __sk_buff *skb, struct packet *packet, 
     struct flow fresh = {}, *flow = known ? known : &fresh;
     __u16 token = bpf_get_prandom_u32() | 1;
     flow->probed = now;
-    flow->asked = permit();
+    flow->asked = permit_number();
     flow->sequence = packet->sequence;
+    flow->class = packet->class;
+    flow->hops = packet->hops;
     __builtin_memcpy(flow->came, packet->data, 12);
     flow->token = token;
     if (!known)
@@ -255,7 +278,8 @@ static __always_inline int same_came(struct flow *flow, __u8 *data)
 
 static __always_inline int is_proven(struct flow *flow, __u64 now)
 {
-    return flow->until > now && flow->permit == permit();
+    struct permit *given = permit();
+    return given && flow->until > now && flow->permit == (__u32)given->number && given->alive > now;
 }
 
 // The packet leaves as the one that proved its flow did. IPv4's checksum changes with the time to live (RFC 1624).
@@ -282,40 +306,43 @@ SEC("classifier") int podnet_enter(struct __sk_buff *skb)
     struct packet packet;
     skb->tc_index = 0;
     if (!read(skb, &packet, skb->ifindex))
-        return TCX_NEXT;
+        return TC_ACT_UNSPEC;
     struct flow *flow = find(&packet);
     if (packet.flags & (TCP_SYN | TCP_FIN | TCP_RST)) {
         if (flow)
             turning_point(&packet, flow);
-        return TCX_NEXT;
+        return TC_ACT_UNSPEC;
     }
     __u64 time = now();
     if (flow) {
         if (is_proven(flow, time)) {
             if (!same_came(flow, packet.data))
-                return TCX_NEXT;
+                return TC_ACT_UNSPEC;
             if (packet.largest <= flow->largest)
                 return forward(skb, &packet, flow);
         }
         if (flow->closed || (flow->token && time < flow->probed + PATIENCE))
-            return TCX_NEXT;
+            return TC_ACT_UNSPEC;
     }
     probe(skb, &packet, flow, time);
-    return TCX_NEXT;
+    return TC_ACT_UNSPEC;
 }
 
 static __always_inline int leave(struct __sk_buff *skb, __u8 to_peer)
 {
     struct packet packet;
     if (!skb->tc_index || !read(skb, &packet, skb->ingress_ifindex))
-        return TCX_NEXT;
+        return TC_ACT_UNSPEC;
     struct flow *known = find(&packet);
     if (!known)
-        return TCX_NEXT;
+        return TC_ACT_UNSPEC;
     // A whole new value takes its place, so that nobody reads a half of it.
     struct flow flow = *known;
-    if (flow.token != skb->tc_index || flow.sequence != packet.sequence || flow.closed || flow.asked != permit())
-        return TCX_NEXT;
+    if (flow.token != skb->tc_index || flow.sequence != packet.sequence || flow.closed || flow.asked != permit_number())
+        return TC_ACT_UNSPEC;
+    // What else than the time to live the stack changes it has to change in every packet.
+    if (flow.class != packet.class || flow.hops != (__u8)(packet.hops + 1))
+        return TC_ACT_UNSPEC;
     __u64 time = now();
     if (!is_proven(&flow, time) || packet.largest > flow.largest)
         flow.largest = packet.largest;
@@ -327,7 +354,7 @@ static __always_inline int leave(struct __sk_buff *skb, __u8 to_peer)
     __builtin_memcpy(flow.leaves, packet.data, 12);
     put(&packet, &flow);
     count(PROVEN);
-    return TCX_NEXT;
+    return TC_ACT_UNSPEC;
 }
 
 SEC("classifier") int podnet_to_pod(struct __sk_buff *skb)

@@ -9,8 +9,8 @@
 #include <linux/tcp.h>
 #include <linux/udp.h>
 
-// A verdict of `tcx`, which older headers lack: the next program, and then the stack.
-#define TCX_NEXT -1
+// A verdict: the next filter, and then the stack (linux/pkt_cls.h).
+#define TC_ACT_UNSPEC -1
 
 #define SEC(name) __attribute__((section(name), used))
 #undef __always_inline

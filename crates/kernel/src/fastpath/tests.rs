@@ -31,6 +31,7 @@ mod stack;
 const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// Of the node; it leads to port 80 of the first pod.
 const PORT: u16 = 8080;
+const MINUTE: Duration = Duration::from_secs(60);
 const ROUND_TRIPS: u64 = 50;
 
 /// A node with pods, each of which echoes what comes to port 80.
@@ -69,8 +70,12 @@ impl Lab {
             };
             attachments.add(Handle::new(&number.to_string(), "eth0"), attached).unwrap();
         }
-        NftSocket::open_in(&netns).unwrap().replace("podnet-pods", &attachments.desired(Family::V4)).unwrap();
+        let mut rules = NftSocket::open_in(&netns).unwrap();
+        for family in [Family::V4, Family::V6] {
+            rules.replace("podnet-pods", &attachments.desired(family)).unwrap();
+        }
         let lab = Self { netns, pods, interfaces, fast_path: FastPath::load().unwrap() };
+        lab.fast_path.live_for(MINUTE).unwrap();
         for interface in &lab.interfaces {
             assert!(lab.attach(&lab.fast_path, interface), "it is there already");
         }
@@ -100,10 +105,16 @@ impl Lab {
 }
 
 fn prepare(node: &TestNs) {
-    for (key, value) in [("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1"), (CONNTRACK_LIBERAL, "1")]
-    {
+    for (key, value) in [("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1")] {
         sysctl::set(node, key, value).unwrap();
     }
+    node.run(|| {
+        for setting in settings_to_change().unwrap() {
+            sysctl::set_here(setting.key, &setting.wanted).unwrap();
+        }
+        assert_eq!(settings_to_change().unwrap(), []);
+    })
+    .unwrap();
 }
 
 fn interface(pod: &NetNs, number: u8) -> PodInterface {
@@ -256,6 +267,7 @@ fn programs_are_taken_away_put_back_and_replaced_under_a_connection() {
     // An outstanding probe of before is waited for, but not for ever.
     eventually("put back", || lab.forwarded(|| round_trips(&mut stream)) >= NEARLY_ALL);
     let newer = FastPath::load().unwrap();
+    newer.live_for(MINUTE).unwrap();
     assert!(!is_at(&newer));
     for interface in &lab.interfaces {
         assert!(lab.attach(&newer, interface), "another process's are replaced");

@@ -8,7 +8,11 @@ mod probes;
 
 use std::{net::UdpSocket, sync::atomic::Ordering, time::Duration};
 
-use podnet_kernel::{executor, netlink::RtSocket};
+use podnet_kernel::{
+    executor,
+    fastpath::{self, Behind, FastPath},
+    netlink::RtSocket,
+};
 use podnet_model::{
     EncapMode::{Always, CrossSubnet, Never},
     flannel::Backend,
@@ -18,6 +22,7 @@ use podnet_testnet::{vm, wait};
 
 use crate::{
     lab::{Lab, Outside, Underlay, felix, net_conf, pool, pool6},
+    namespace::Namespace,
     probes::Capture,
 };
 
@@ -136,13 +141,30 @@ fn with_alloc_somebody_else_carries_the_packets() {
 
 #[test]
 fn ipip_and_wireguard_work_in_the_virtual_machine() {
-    vm::run_tests("machine_", &["ipip", "wireguard", "tun", "veth", "vxlan"]);
+    vm::run_tests(
+        "machine_",
+        &["ipip", "wireguard", "tun", "veth", "vxlan", "sch_ingress", "cls_bpf", "nf_conntrack_netlink"],
+    );
 }
 
 #[test]
 #[ignore = "runs in the virtual machine"]
 fn machine_has_every_kind_of_tunnel() {
     assert_eq!(executor::support(&mut RtSocket::open().unwrap()).unwrap(), Support::ALL);
+}
+
+/// Its kernel is older than the newer hooks (`tcx`, Linux 6.6).
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn machine_takes_the_programs_of_the_fast_path() {
+    let namespace = Namespace::new("fastpath");
+    namespace.command("ip link add pn0 type veth peer name pn1");
+    namespace.netns.run(|| fastpath::settings_to_change().unwrap()).unwrap();
+    let mut socket = RtSocket::open_in(&namespace.netns).unwrap();
+    let programs = FastPath::load().unwrap();
+    assert!(programs.attach(&mut socket, &"pn0".into(), Behind::Pod).unwrap());
+    assert!(programs.is_at(&mut socket, &"pn0".into(), Behind::Pod).unwrap());
+    assert!(fastpath::detach(&mut socket, &"pn0".into()).unwrap());
 }
 
 #[test]

@@ -53,7 +53,7 @@ impl Repair {
                 // Other devices go on being filtered as they were, and taking router advertisements.
                 settings::FILTER => self.underlay.prepare()?,
                 FORWARDING6 => self.underlay.forward_ipv6()?,
-                key => sysctl::set_here(key, wrong.wanted)?,
+                key => sysctl::set_here(key, &wrong.wanted)?,
             }
             mended.push(damage);
         }

@@ -31,6 +31,7 @@ fn node(this: u8, other: u8, underlay: &TestNs) -> Node {
     netns.command(&format!("bridge fdb append 0e:00:00:00:00:0{other} dev podnet.vxlan dst 192.0.2.{other}"));
     echo(&pod);
     let fast_path = FastPath::load().unwrap();
+    fast_path.live_for(MINUTE).unwrap();
     let mut socket = RtSocket::open_in(&netns).unwrap();
     assert!(fast_path.attach(&mut socket, &interface.host_ifname, Behind::Pod).unwrap());
     assert!(fast_path.attach(&mut socket, &"podnet.vxlan".into(), Behind::Nodes).unwrap());

@@ -55,6 +55,9 @@ fn connection_tracking_sees_how_a_connection_begins_and_ends() {
     let mut stream = tcp(&lab.pods[0], v4(2), 80);
     assert!(lab.forwarded(|| round_trips(&mut stream)) >= NEARLY_ALL);
     assert!(lab.tracked().contains(" ESTABLISHED "), "{}", lab.tracked());
+    // It is kept as long as others though no acknowledgement is seen: protocol, its number, the seconds left.
+    let seconds: u32 = lab.tracked().split(" tcp ").nth(1).unwrap().split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(seconds > 100_000, "{}", lab.tracked());
     // Much more than a window of data that it does not see.
     let mut buffer = vec![0; 4 << 20];
     thread::scope(|scope| {
@@ -129,4 +132,56 @@ fn a_way_that_is_closed_is_closed_for_established_flows_too() {
     });
     assert_eq!(passed, 0);
     drop(host);
+}
+
+#[test]
+fn what_the_stack_changes_in_packets_it_changes_in_all() {
+    let lab = Lab::new("marks", 2);
+    let socket = udp(&lab.pods[0], v4(2), 80);
+    let socket6 = udp(&lab.pods[0], v6(2), 80);
+    lab.netns.command("nft add table inet marks");
+    lab.netns.command("nft add chain inet marks post { type filter hook postrouting priority 0 ; }");
+    lab.netns.command("nft add rule inet marks post ip dscp set ef");
+    lab.netns.command("nft add rule inet marks post ip6 dscp set ef");
+    assert_eq!(lab.forwarded(|| (datagrams(&socket, 16), datagrams(&socket6, 16)).1), 0);
+    assert!(lab.fast_path.passed().unwrap().probed > 0);
+    lab.netns.command("nft delete table inet marks");
+    eventually("unmarked", || lab.forwarded(|| datagrams(&socket, 16)) >= NEARLY_ALL);
+}
+
+#[test]
+fn without_an_agent_all_pass_the_stack_after_a_while() {
+    let lab = Lab::new("orphans", 2);
+    let mut stream = tcp(&lab.pods[0], v4(2), 80);
+    assert!(lab.forwarded(|| round_trips(&mut stream)) >= NEARLY_ALL);
+    lab.fast_path.live_for(Duration::ZERO).unwrap();
+    // The programs' clock is that of the last tick.
+    eventually("nothing passes", || lab.forwarded(|| round_trips(&mut stream)) == 0);
+    lab.fast_path.live_for(MINUTE).unwrap();
+    eventually("it passes again", || lab.forwarded(|| round_trips(&mut stream)) >= NEARLY_ALL);
+}
+
+#[test]
+fn who_sends_as_another_by_ipv6_is_dropped_as_ever() {
+    let lab = Lab::new("spoof6", 3);
+    let server = lab.pods[1].run(|| UdpSocket::bind("[fd00::2]:4000")).unwrap().unwrap();
+    let sender = |pod: &TestNs| {
+        let socket = pod.run(|| UdpSocket::bind("[fd00::1]:4001")).unwrap().unwrap();
+        socket.connect("[fd00::2]:4000").unwrap();
+        socket
+    };
+    let honest = sender(&lab.pods[0]);
+    let passed = lab.forwarded(|| {
+        for _ in 0..20 {
+            honest.send(b"?").unwrap();
+            server.recv(&mut [0; 8]).unwrap();
+        }
+    });
+    assert!(passed > 10);
+    lab.pods[2].command("ip -6 addr add fd00::1/128 dev eth0 nodad");
+    let liar = sender(&lab.pods[2]);
+    for _ in 0..20 {
+        liar.send(b"!").unwrap();
+    }
+    silent(&server);
 }
