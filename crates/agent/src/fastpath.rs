@@ -37,6 +37,8 @@ pub struct FastPath {
     programs: Option<Programs>,
     /// That the kernel refuses was told.
     told: AtomicBool,
+    /// The kernel can have no programs at devices.
+    lacking: AtomicBool,
 }
 
 impl FastPath {
@@ -61,7 +63,7 @@ impl FastPath {
             );
             return Self::default();
         }
-        let fast_path = Self { programs: Some(programs), told: AtomicBool::new(false) };
+        let fast_path = Self { programs: Some(programs), ..Self::default() };
         fast_path.live();
         fast_path
     }
@@ -75,8 +77,8 @@ impl FastPath {
 
     /// Whether there is one.
     #[must_use]
-    pub const fn is_on(&self) -> bool {
-        self.programs.is_some()
+    pub fn is_on(&self) -> bool {
+        self.programs.is_some() && !self.lacking.load(Ordering::Relaxed)
     }
 
     /// Lets what comes in by a device, and what leaves by it, pass by the stack or not. What passed by it until now proves itself again.
@@ -127,6 +129,15 @@ impl FastPath {
     }
 
     fn tell(&self, error: &FastPathError) {
+        if error.is_lacking() {
+            if !self.lacking.swap(true, Ordering::Relaxed) {
+                warn!(
+                    error = error as &dyn Error,
+                    "no fast path: this kernel lacks clsact or cls_bpf (CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_BPF); all packets pass the stack"
+                );
+            }
+            return;
+        }
         if !self.told.swap(true, Ordering::Relaxed) {
             warn!(error = error as &dyn Error, "packets pass the stack; told once");
         }
@@ -136,7 +147,8 @@ impl FastPath {
     #[must_use]
     pub fn metrics(&self) -> String {
         let mut text = String::new();
-        let Some(Ok(passed)) = self.programs.as_ref().map(Programs::passed) else { return text };
+        let programs = self.programs.as_ref().filter(|_| self.is_on());
+        let Some(Ok(passed)) = programs.map(Programs::passed) else { return text };
         for (name, help, count) in [
             ("podnet_fastpath_packets_total", "Packets between pods that were led past the stack.", passed.forwarded),
             ("podnet_fastpath_probes_total", "Packets sent through the stack to prove a flow.", passed.probed),
@@ -175,6 +187,16 @@ mod tests {
                     && !fast_path.differs(socket, &device, Behind::Pod, false)
             );
             fast_path.follow(socket, &device, Behind::Pod, true).unwrap();
+            // What limits a pod must not be taken for being in force where its packets go on to pass by.
+            std::thread::scope(|scope| {
+                let refused = scope.spawn(|| {
+                    let mut sets = rustix::thread::capabilities(None).unwrap();
+                    sets.effective.remove(rustix::thread::CapabilitySet::NET_ADMIN);
+                    rustix::thread::set_capabilities(None, sets).unwrap();
+                    fast_path.follow(&mut RtSocket::open().unwrap(), &device, Behind::Pod, false).unwrap_err();
+                });
+                refused.join().unwrap();
+            });
             assert!(
                 !fast_path.differs(socket, &device, Behind::Pod, true)
                     && fast_path.differs(socket, &device, Behind::Pod, false)

@@ -240,6 +240,15 @@ fn map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, FastPathError> {
     ebpf.take_map(name).ok_or(FastPathError::Missing { name })
 }
 
+impl FastPathError {
+    /// The kernel has no `clsact` or no filters that are programs: it will refuse at every device.
+    #[must_use]
+    pub fn is_lacking(&self) -> bool {
+        // Of a device that is gone it is ENODEV.
+        matches!(self, Self::Attach { source, .. } if matches!(source.errno(), Some(Errno::NOENT | Errno::OPNOTSUPP)))
+    }
+}
+
 /// Why packets pass the stack only.
 #[derive(Debug, thiserror::Error)]
 pub enum FastPathError {

@@ -62,3 +62,24 @@ fn what_others_have_at_the_hooks_stays() {
     assert!(!programs.attach(&mut socket, &"pn9".into(), Behind::Pod).unwrap());
     assert!(!detach(&mut socket, &"pn9".into()).unwrap());
 }
+
+/// Whoever is about to limit a pod must not take a failure for done.
+#[test]
+fn what_cannot_be_taken_away_or_put_there_is_an_error() {
+    let (_netns, mut socket, devices) = devices("refused", 2);
+    let programs = FastPath::load().unwrap();
+    assert!(programs.attach(&mut socket, &devices[0], Behind::Pod).unwrap());
+    thread::scope(|scope| {
+        let refused = scope.spawn(|| {
+            let mut sets = rustix::thread::capabilities(None).unwrap();
+            sets.effective.remove(rustix::thread::CapabilitySet::NET_ADMIN);
+            rustix::thread::set_capabilities(None, sets).unwrap();
+            let away = detach(&mut socket, &devices[0]).unwrap_err();
+            assert!(matches!(away, FastPathError::Detach { .. }) && !away.is_lacking(), "{away:?}");
+            assert!(is_attached(&mut socket, &devices[0]).unwrap());
+            let put = programs.attach(&mut socket, &devices[1], Behind::Pod).unwrap_err();
+            assert!(matches!(put, FastPathError::Attach { .. }) && !put.is_lacking(), "{put:?}");
+        });
+        refused.join().unwrap();
+    });
+}
