@@ -107,7 +107,8 @@ impl Attachments {
         };
         // An address may have been a limited pod's.
         let counted = limits.counted || addrs.iter().any(|addr| self.limit_rules.mentions(*addr));
-        let may_pass = !limits.counted && shapes_nothing(&limits.shaping);
+        // Nothing can be at a new interface that would have to be taken away.
+        let may_pass = self.pods.fast_path().is_on() && !limits.counted && shapes_nothing(&limits.shaping);
         shaped
             .and_then(|()| if counted { self.set_rules() } else { Ok(()) })
             .and_then(|()| if may_pass { self.follow(host, true) } else { Ok(()) })
