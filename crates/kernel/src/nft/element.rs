@@ -205,7 +205,7 @@ pub(super) fn set_elements(set: &Set) -> Vec<Element<'static>> {
     match set {
         Set::Addresses(addresses) => addresses.iter().map(|addr| Element::key(*addr)).collect(),
         Set::Pairs(pairs) => pairs.iter().map(|(from, to)| Element::key(Key::from(*from).with_addr(*to))).collect(),
-        Set::Ports(ports) => ports.iter().map(|port| Element::key(Key::empty().with(&port.to_be_bytes(), 4))).collect(),
+        Set::Ports(ports) => ports.iter().map(|port| Element::key(Key::empty().with(&port.to_be_bytes(), 2))).collect(),
         Set::Senders(senders) => senders.iter().map(Element::key).collect(),
         Set::PacketRates(rates) => {
             rates.iter().map(|(addr, rate)| limit_element(*addr, Limit::Packets(*rate))).collect()

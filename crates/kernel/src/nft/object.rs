@@ -110,7 +110,11 @@ fn concatenated(types: &[u32]) -> u32 {
     types.iter().fold(0, |all, one| all << 6 | one)
 }
 
+/// In a concatenation each part begins at a word; a type alone has just its own size, which `nft` insists on.
 fn length(types: &[u32]) -> u32 {
+    if *types == [INET_SERVICE] {
+        return 2;
+    }
     let bytes = |kind: &u32| match *kind {
         INTERFACE_NAME | IPV6_ADDR => 16,
         ETHER_ADDR => 8,

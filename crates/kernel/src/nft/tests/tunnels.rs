@@ -169,3 +169,15 @@ fn a_pod_sends_into_no_tunnel_of_a_node() {
         }
     }
 }
+
+#[test]
+fn nft_lists_the_ports_of_tunnels() {
+    let namespace = TestNs::new("tunnels-list");
+    let mut socket = NftSocket::open_in(&namespace).unwrap();
+    for family in Family::ALL {
+        socket.replace(TABLE, &rules(family)).unwrap();
+    }
+    for listing in [namespace.command("nft list ruleset"), namespace.command("nft -j list ruleset")] {
+        assert!(listing.contains("inet_service") && listing.contains("4789"), "{listing}");
+    }
+}
