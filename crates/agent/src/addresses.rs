@@ -137,7 +137,7 @@ impl Addresses {
         self.freeing(free)
     }
 
-    /// Frees some of the addresses that the handle holds: those of an ADD that failed.
+    /// Frees some of the addresses that the handle holds: those of an ADD that failed, which no runtime was told. They need not rest.
     ///
     /// # Errors
     ///
@@ -146,9 +146,9 @@ impl Addresses {
         if addrs.is_empty() {
             return Ok(());
         }
-        let free = |ipam: &mut NodeIpam, at| {
+        let free = |ipam: &mut NodeIpam, _| {
             let families = addrs.iter().map(Family::of);
-            vec![families.filter_map(|family| ipam.release_one(handle, family, at)).collect()]
+            vec![families.filter_map(|family| ipam.take_untold(handle, family)).collect()]
         };
         self.freeing(free).map(|_| ())
     }

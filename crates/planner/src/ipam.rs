@@ -244,6 +244,12 @@ impl NodeIpam {
         Some(Release { addr: PodAddr(addr), block: self.block_of(addr), records: vec![record] })
     }
 
+    /// Takes back the handle's address of one family that nobody was told: nobody knows of it, so it need not rest. Otherwise each retry of
+    /// a pod that cannot have all of its addresses would lay one to rest, and soon claim further blocks.
+    pub fn take_untold(&mut self, handle: &Handle, family: Family) -> Option<Release> {
+        self.release_one(handle, family, Moment(0))
+    }
+
     /// The pools that there are.
     pub fn pool_names(&self) -> impl Iterator<Item = &PoolName> {
         self.pools.keys()

@@ -88,6 +88,8 @@ impl Addresses {
         if families.is_empty() {
             return Err(AssignError::NoFamily);
         }
+        // A wrong word about one family is no reason to give, or borrow, an address of the other at each retry.
+        families.iter().try_for_each(|family| self.ipam().foresee(request, *family))?;
         let deadline = Instant::now() + CLAIM_PATIENCE;
         let mut all: Vec<One> = Vec::new();
         let assigned = families.into_iter().try_for_each(|family| {
@@ -203,7 +205,7 @@ impl Addresses {
             Err(error) => {
                 // Not written down, so never given: the memory must not hold what a restart would forget.
                 if anew {
-                    ipam.release_one(&request.handle, family, now());
+                    ipam.take_untold(&request.handle, family);
                 }
                 Err(error.into())
             }

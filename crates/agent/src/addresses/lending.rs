@@ -119,7 +119,7 @@ impl Addresses {
             match self.append(&assignment.records) {
                 Ok(position) => position,
                 Err(error) => {
-                    ipam.release_one(&request.handle, Family::of(&addr), now());
+                    ipam.take_untold(&request.handle, Family::of(&addr));
                     return Err(error.into());
                 }
             }

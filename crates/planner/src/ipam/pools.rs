@@ -5,9 +5,24 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use podnet_model::{Family, Pool};
 
-use super::{IpamError, NodeIpam, PoolSource, Wish};
+use super::{AllocationRequest, IpamError, NodeIpam, PoolSource, Wish, wanted};
 
 impl NodeIpam {
+    /// Whether the wish has an error that no block or loan can mend, for each family before an address of any is given.
+    ///
+    /// # Errors
+    ///
+    /// Why a pool that it names, or any, gives no address.
+    pub fn foresee(&self, request: &AllocationRequest<'_>, family: Family) -> Result<(), IpamError> {
+        let wish = request.wish;
+        let is_exact = [&wish.addrs_no_ipam, &wish.addrs].iter().any(|addrs| wanted(addrs, family).is_some());
+        let is_kept = wish.sticky.is_some() && self.sticky.of(&request.pod, family).is_some();
+        if is_exact || is_kept || self.ledger.address_of(&request.handle, family).is_some() {
+            return Ok(());
+        }
+        self.pools_for(wish, family).map(drop)
+    }
+
     /// The pools of a family for a wish, in order of preference: those it names, otherwise all that serve this node and select the pod's
     /// namespace, by name.
     pub(super) fn pools_for(&self, wish: &Wish, family: Family) -> Result<Vec<Pool>, IpamError> {

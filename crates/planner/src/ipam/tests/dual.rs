@@ -173,3 +173,34 @@ fn the_limit_of_blocks_is_for_each_family() {
     let error = assigned(&mut ipam, "e", &exactly("fd00:10:244:1::"), START).unwrap_err().to_string();
     assert!(error.contains("has 1 blocks already"), "{error}");
 }
+
+#[test]
+fn an_address_that_nobody_was_told_does_not_rest() {
+    let mut ipam = dual();
+    let list = PoolList { source: PoolSource::Pod(Family::V6), names: vec!["sixx".into()] };
+    let wish = Wish { pools: Dual { v4: None, v6: Some(list) }, ..Wish::default() };
+    for retry in 0..20 {
+        let name = format!("try{retry}");
+        let handle = Handle::new(&name, "eth0");
+        assert_eq!(given(&mut ipam, &name, &wish, Family::V4).unwrap(), "10.0.0.0");
+        given(&mut ipam, &name, &wish, Family::V6).unwrap_err();
+        let lines: Vec<_> = ipam.take_untold(&handle, Family::V4).unwrap().records;
+        // Neither after a restart.
+        let mut restarted = dual();
+        let before = ipam.snapshot();
+        restarted.replay(
+            before.iter().chain(&lines).map(JournalRecord::to_line).collect::<Vec<_>>().iter().map(String::as_str),
+        );
+        assert_eq!(any(&mut restarted, "next", START).unwrap(), "10.0.0.0");
+    }
+    assert_eq!(ipam.blocks().count(), 1);
+    // What is wrong for one family is known before the other one has an address.
+    let asked = AllocationRequest {
+        handle: Handle::new("a", "eth0"),
+        pod: PodKey::new("test", "a"),
+        uid: Arc::from("u"),
+        wish: &wish,
+    };
+    assert_eq!(ipam.foresee(&asked, Family::V4), Ok(()));
+    assert!(matches!(ipam.foresee(&asked, Family::V6), Err(IpamError::UnknownPool { .. })));
+}
