@@ -59,7 +59,6 @@ pub struct Attachments {
     turns: Arc<Turns<Handle>>,
     undertaker: Undertaker,
     limit_rules: LimitRules,
-    network: Network,
 }
 
 /// A pod that got its addresses: the cluster is told later.
@@ -81,7 +80,7 @@ impl Attachments {
     #[must_use]
     pub fn new(
         addresses: Arc<Addresses>,
-        network: Network,
+        network: &Network,
         view: Arc<View>,
         attached: mpsc::Sender<Attached>,
         tombstones: PathBuf,
@@ -92,7 +91,7 @@ impl Attachments {
         let undertaker = Undertaker::start(addresses.clone(), records.clone());
         let limit_rules = LimitRules::default();
         let pods = network.pods();
-        Self { network, addresses, pods, view, sockets, attached, tombstones, records, turns, undertaker, limit_rules }
+        Self { addresses, pods, view, sockets, attached, tombstones, records, turns, undertaker, limit_rules }
     }
 
     fn interface(&self, netns: NetNs, attachment: &Attachment, addr: Vec<IpAddr>, pod_mac: Mac) -> PodInterface {
@@ -153,7 +152,7 @@ impl Serve for Attachments {
             Verb::Del => self.del(request).map(|()| None),
             Verb::Check => self.check(request, netns).map(|()| None),
             Verb::Gc => self.collect_garbage(request).map(|()| None),
-            Verb::Status => self.status().map(|()| None),
+            Verb::Status => self.status(request).map(|()| None),
         };
         match result {
             Ok(result) => Reply::Done(result),

@@ -229,7 +229,7 @@ async fn serve(
     let (attached, to_publish) = mpsc::channel(ATTACHED_BACKLOG);
     let attachments = Arc::new(Attachments::new(
         addresses.clone(),
-        network.clone(),
+        &network,
         view.clone(),
         attached,
         config.tombstones(),

@@ -5,17 +5,14 @@
 //! there is worked out afresh and done, after growing pauses: the network depends on the present state only.
 
 mod events;
+mod failures;
 mod legacy;
 mod place;
 mod problems;
 pub(crate) mod rules;
 mod worker;
 
-use std::{
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, thread};
 
 use ipnet::IpNet;
 use podnet_client::{events::Complaints, watch::Update};
@@ -41,6 +38,7 @@ use crate::{
     ways::Ways,
 };
 use events::Events;
+use failures::Failures;
 use legacy::LegacyWatch;
 use place::{Missed, Unfitted};
 use problems::Problems;
@@ -73,23 +71,15 @@ pub struct Network {
 }
 
 /// How far the network is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// The cluster's state is not complete yet.
     Learning,
     /// What the cluster wants is in force.
     InForce,
     /// The kernel refused something; it is tried again.
-    Failing {
-        /// Since when nothing else was the case.
-        since: Instant,
-        /// The last refusal.
-        why: Arc<str>,
-    },
+    Failing,
 }
-
-/// What lasts shorter is mended before anybody could act on it.
-const LASTING: Duration = Duration::from_secs(10);
 
 impl Network {
     /// Starts the thread.
@@ -131,6 +121,7 @@ impl Network {
             unfitted: Unfitted::default(),
             missed: Missed::default(),
             problems: Problems::default(),
+            failures: Failures::new(complaints.clone(), config.node.clone()),
             legacy: LegacyWatch::new(complaints, config.node.clone()),
             counts,
             publish,
@@ -178,15 +169,6 @@ impl Network {
     pub async fn in_force(&self) -> Result<(), NetworkError> {
         let mut state = self.state.clone();
         state.wait_for(|state| *state == State::InForce).await.map(|_| ()).map_err(|_| NetworkError::Ended)
-    }
-
-    /// Why pods' network may not be whole, where that is so for some time already.
-    #[must_use]
-    pub fn lasting_failure(&self) -> Option<Arc<str>> {
-        match &*self.state.borrow() {
-            State::Failing { since, why } if since.elapsed() >= LASTING => Some(why.clone()),
-            _ => None,
-        }
     }
 
     /// Waits until the thread ends.

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, ListParams, PostParams, Preconditions},
+    api::{DeleteParams, PostParams, Preconditions},
 };
 use podnet_model::{
     BlockCidr, NodeName, PodKey,
@@ -58,11 +58,6 @@ impl Blocks {
     #[must_use]
     pub fn new(client: Client, node: NodeName) -> Self {
         Self { node, blocks: Api::all(client.clone()), affinities: Api::all(client.clone()), client }
-    }
-
-    /// Whether the API server answers questions about blocks.
-    pub async fn is_reached(&self) -> bool {
-        self.blocks.list_metadata(&ListParams::default().limit(1)).await.is_ok()
     }
 
     /// Claims a block of `size` addresses.

@@ -97,8 +97,6 @@ impl Failure {
     pub const TRY_AGAIN: u32 = 11;
     /// STATUS: the plugin cannot serve ADD requests.
     pub const NOT_AVAILABLE: u32 = 50;
-    /// STATUS: the plugin cannot serve ADD requests, and those that are attached may not reach everything.
-    pub const LIMITED: u32 = 51;
     /// No address can be given.
     pub const NO_ADDRESS: u32 = 100;
     /// The interface cannot be made, or is not as it should be.

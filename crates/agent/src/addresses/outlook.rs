@@ -1,27 +1,23 @@
 //! Whether the next pod would get an address, for those who ask before there is one.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use podnet_model::{Dual, Family, Namespace, PodKey};
-use podnet_planner::ipam::{AllocationRequest, Decision, Handle, IpamError, NodeIpam, PoolList, PoolSource, Wish};
-use tokio::time::timeout;
+use podnet_planner::ipam::{AllocationRequest, Handle, IpamError, NodeIpam, PoolList, PoolSource, Wish};
 
-use super::{Addresses, AssignError, now};
-
-/// A runtime asks for the status again and again, and waits for it.
-const PATIENCE: Duration = Duration::from_secs(2);
+use super::{Addresses, now};
 
 impl Addresses {
-    /// Tries on a copy what a pod without wishes would get, and then what it would get from each pool: while one has an address, or can
-    /// have one from the API server, there is one for some pod. Nothing is given, and nothing is claimed.
+    /// Tries on a copy what a pod without wishes would get, and then what it would get from each pool: while one has an address, or a
+    /// block that could be claimed, there is one for some pod. Nothing is given, and nothing is claimed; the API server is not asked.
     ///
     /// # Errors
     ///
     /// Why no pod can get an address.
-    pub fn outlook(&self) -> Result<(), AssignError> {
+    pub fn outlook(&self) -> Result<(), IpamError> {
         let ipam = self.ipam().clone();
         let refusal = match try_out(&ipam, &Wish::default()) {
-            Ok(decision) => return self.is_possible(&decision),
+            Ok(_) => return Ok(()),
             Err(refusal) => refusal,
         };
         if !matches!(refusal, IpamError::Full { .. } | IpamError::NoPool { .. }) {
@@ -31,38 +27,28 @@ impl Addresses {
         for (pool, of) in pools.iter().flat_map(|pool| Family::ALL.map(|family| (pool, family))) {
             let list = || PoolList { source: PoolSource::Runtime, names: vec![pool.clone()] };
             let wish = Wish { pools: Dual::from_fn(|family| (family == of).then(list)), ..Wish::default() };
-            if let Ok(decision) = try_out(&ipam, &wish) {
-                return self.is_possible(&decision);
+            if try_out(&ipam, &wish).is_ok() {
+                return Ok(());
             }
         }
-        Err(refusal.into())
+        Err(refusal)
     }
 
-    /// What no journal of this node can give needs the API server.
-    fn is_possible(&self, decision: &Decision) -> Result<(), AssignError> {
-        if matches!(decision, Decision::Assigned(_)) {
-            return Ok(());
-        }
-        let answer = self.blocks.is_reached();
-        match self.runtime.block_on(async { timeout(PATIENCE, answer).await }) {
-            Ok(true) => Ok(()),
-            Ok(false) | Err(_) => Err(AssignError::Silent),
-        }
+    /// Whether the journal takes nothing more, so that no address can be given.
+    #[must_use]
+    pub fn is_journal_broken(&self) -> bool {
+        self.journal.is_broken()
     }
 }
 
-/// Of the addresses of both families that a pod gets, the one that is the hardest to get.
-fn try_out(ipam: &NodeIpam, wish: &Wish) -> Result<Decision, IpamError> {
+/// Whether a pod would get an address of each family that it is to have.
+fn try_out(ipam: &NodeIpam, wish: &Wish) -> Result<(), IpamError> {
     let pod = PodKey { namespace: Namespace::from("default"), name: "status".into() };
     // No container's id begins so.
     let request = AllocationRequest { handle: Handle::new(".status", "eth0"), pod, uid: "".into(), wish };
-    let mut hardest = None;
     let mut ipam = ipam.clone();
-    for family in ipam.families(wish) {
-        let decision = ipam.allocate(&request, family, now())?;
-        if !matches!(hardest, Some(Decision::NeedBlock(_) | Decision::Borrow(_))) {
-            hardest = Some(decision);
-        }
-    }
-    hardest.map_or_else(|| ipam.allocate(&request, Family::V4, now()), Ok)
+    let families = ipam.families(wish);
+    // Where there is no family to give, IPv4 says why.
+    let families = if families.is_empty() { vec![Family::V4] } else { families };
+    families.into_iter().try_for_each(|family| ipam.allocate(&request, family, now()).map(drop))
 }

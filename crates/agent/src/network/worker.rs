@@ -28,6 +28,7 @@ use tracing::{debug, error, info, warn};
 use super::{
     State,
     events::{Event, Events},
+    failures::Failures,
     legacy::LegacyWatch,
     place::{Missed, Unfitted},
     problems::Problems,
@@ -57,6 +58,7 @@ pub(super) struct Worker {
     pub(super) unfitted: Unfitted,
     pub(super) missed: Missed,
     pub(super) problems: Problems,
+    pub(super) failures: Failures,
     pub(super) legacy: LegacyWatch,
     pub(super) counts: Arc<Counts>,
     pub(super) publish: watch::Sender<Dual<Option<IpNet>>>,
@@ -132,15 +134,16 @@ impl Worker {
             match self.work_off(&mut work, afresh) {
                 Ok(()) => {
                     (pause, again) = (FIRST_PAUSE, None);
+                    self.failures.over(&self.counts);
                     self.tell(State::InForce);
                 }
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
                     error!(error, again_in_ms = pause.as_millis() as u64, "network not as wanted");
-                    let why = chain(error).into();
+                    self.failures.refused(&chain(error), &self.counts);
                     again = Some(Instant::now() + pause);
                     pause = (pause * 2).min(LONGEST_PAUSE);
-                    self.tell(State::Failing { since: Instant::now(), why });
+                    self.tell(State::Failing);
                 }
             }
         }
@@ -300,15 +303,7 @@ impl Worker {
     }
 
     fn tell(&self, state: State) {
-        self.told.send_if_modified(|told| {
-            let state = match (&*told, state) {
-                (State::Failing { since, .. }, State::Failing { why, .. }) => State::Failing { since: *since, why },
-                (_, state) => state,
-            };
-            let is_new = *told != state;
-            *told = state;
-            is_new
-        });
+        self.told.send_if_modified(|told| std::mem::replace(told, state) != state);
     }
 }
 

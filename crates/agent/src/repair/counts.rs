@@ -14,6 +14,7 @@ pub struct Counts {
     held_back: AtomicU64,
     overruns: AtomicU64,
     problems: AtomicU64,
+    failing: AtomicU64,
 }
 
 impl Counts {
@@ -37,6 +38,11 @@ impl Counts {
     /// So much of the network cannot be planned now.
     pub(crate) fn problems(&self, count: usize) {
         self.problems.store(count as u64, Ordering::Relaxed);
+    }
+
+    /// Whether the kernel refuses a part of the network now.
+    pub(crate) fn failing(&self, is_so: bool) {
+        self.failing.store(is_so.into(), Ordering::Relaxed);
     }
 
     /// In the text format of Prometheus.
@@ -70,6 +76,12 @@ impl Counts {
                 "gauge",
                 "Blocks and nodes that cannot be reached as asked for; the log names them.",
                 &self.problems,
+            ),
+            (
+                "podnet_network_failing",
+                "gauge",
+                "1 while the kernel refuses a part of the node's network, which is tried again; the log says why.",
+                &self.failing,
             ),
         ] {
             let count = count.load(Ordering::Relaxed);

@@ -5,11 +5,16 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::{cni::Cni, pod::NetworkState};
+use crate::{
+    cni::{Cni, CniError},
+    pod::NetworkState,
+};
 
-/// Until the network is ready a look costs one directory listing.
+/// Until there is a network a look costs one directory listing.
 const EAGER: Duration = Duration::from_millis(200);
-/// After that it costs an execution of each plugin.
+/// After that it costs an execution of each plugin, which may say that it cannot serve yet.
+const UNSERVED: Duration = Duration::from_secs(1);
+/// A network that serves is asked less often.
 const STEADY: Duration = Duration::from_secs(30);
 
 /// Tells about the network until nobody listens.
@@ -30,7 +35,7 @@ pub(super) async fn watch(cni: Cni, state: watch::Sender<NetworkState>) {
                     }
                     news
                 });
-                EAGER
+                if matches!(error, CniError::Conflist(_)) { EAGER } else { UNSERVED }
             }
         };
         tokio::time::sleep(wait).await;
