@@ -4,13 +4,16 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File, OpenOptions},
-    io::{self, ErrorKind, Write},
+    io::{self, ErrorKind},
     net::IpAddr,
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
 use podnet_planner::ipam::Handle;
+
+/// A lease that is being written.
+const NEW: &str = "new-lease";
 
 /// The addresses of a network, locked as long as this lives.
 pub(super) struct Leases {
@@ -56,16 +59,22 @@ impl Leases {
         fs::read_to_string(self.last_file(set)).ok()?.trim().parse().ok()
     }
 
-    /// Writes an address down. A full disk is an error, and leaves no file that would keep the address for ever.
+    /// Writes an address down, whole or not at all: a file without a holder would keep the address for ever, be it that the disk is full
+    /// or the plugin killed.
     pub(super) fn take(&self, addr: IpAddr, handle: &Handle, set: usize) -> io::Result<()> {
         let path = self.directory.join(addr.to_string());
         let (id, ifname) = handle.as_str().split_once('/').unwrap_or_default();
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        let written = file.write_all(format!("{id}\r\n{ifname}").as_bytes());
-        let written = written.and_then(|()| fs::write(self.last_file(set), addr.to_string()));
-        written.inspect_err(|_| {
-            let _ = fs::remove_file(&path);
-        })
+        let new = self.directory.join(NEW);
+        let written = fs::write(&new, format!("{id}\r\n{ifname}"))
+            // Refused where there is one, as a rename would not be.
+            .and_then(|()| fs::hard_link(&new, &path))
+            .and_then(|()| {
+                fs::write(self.last_file(set), addr.to_string()).inspect_err(|_| {
+                    let _ = fs::remove_file(&path);
+                })
+            });
+        let _ = fs::remove_file(&new);
+        written
     }
 
     pub(super) fn release(&self, addr: IpAddr) -> io::Result<()> {
@@ -87,5 +96,27 @@ impl Leases {
 
     fn last_file(&self, set: usize) -> PathBuf {
         self.directory.join(format!("last_reserved_ip.{set}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_plugin_left_is_nobodys_lease_and_a_taken_address_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path();
+        let leases = Leases::lock(directory).unwrap();
+        fs::write(directory.join(NEW), "").unwrap();
+        assert!(leases.taken().unwrap().is_empty());
+        let addr = "10.0.0.2".parse().unwrap();
+        let [first, second] = ["a", "b"].map(|id| Handle::new(id, "eth0"));
+        leases.take(addr, &first, 0).unwrap();
+        assert_eq!(leases.take(addr, &second, 0).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(leases.all().unwrap(), [(addr, "a".to_owned(), "eth0".to_owned())]);
+        assert!(!directory.join(NEW).exists());
+        leases.free(&first).unwrap();
+        leases.take(addr, &second, 0).unwrap();
     }
 }

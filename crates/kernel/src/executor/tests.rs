@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     link::{self, Veth, VethPeer},
     sysctl,
-    testing::{TestNs, mac},
+    testing::{TestNs, eventually, mac},
 };
 
 const UNDERLAY: &str = "192.0.2";
@@ -258,6 +258,10 @@ fn vxlan_carries_ipv6_over_either_family_and_what_was_applied_is_observed() {
             namespace.command("ip link set lo up");
             namespace.command(&format!("ip addr add fd00:233::{number}:5/128 dev lo"));
             namespace.command(&format!("ip addr add 10.233.{number}.5/32 dev lo"));
+            eventually("the kernel has come to the addresses, from a work queue of its own", || {
+                let local = namespace.command("ip -6 route show table local");
+                local.contains(&format!("2001:db8::{number} ")) && local.contains(&format!("fd00:233::{number}:5 "))
+            });
         }
         for (number, other) in [(1, 2), (2, 1)] {
             let socket = &mut nodes.sockets[usize::from(number) - 1];
