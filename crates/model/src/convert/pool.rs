@@ -53,7 +53,27 @@ fn cidr(object: &Object<'_>, text: &str) -> Result<IpNet, Invalid> {
         let allowed = format!("a range whose address is its first: {}", cidr.trunc());
         return Err(object.value("spec.cidr", text, allowed));
     }
+    if let Some((other, what)) = UNUSABLE.iter().find(|(other, _)| meets(&cidr, other)) {
+        return Err(object.value("spec.cidr", text, format!("a range that shares no address with {other} ({what})")));
+    }
     Ok(cidr)
+}
+
+/// Addresses that no pod can have (RFC 6890; RFC 4291, section 2.5.5.2). Pods' gateways are link-local.
+const UNUSABLE: [(&str, &str); 9] = [
+    ("0.0.0.0/8", "this network"),
+    ("127.0.0.0/8", "loopback"),
+    ("169.254.0.0/16", "link-local"),
+    ("224.0.0.0/4", "multicast"),
+    ("255.255.255.255/32", "broadcast"),
+    ("::/127", "unspecified and loopback"),
+    ("::ffff:0:0/96", "IPv4 in IPv6"),
+    ("fe80::/10", "link-local"),
+    ("ff00::/8", "multicast"),
+];
+
+fn meets(cidr: &IpNet, other: &str) -> bool {
+    other.parse::<IpNet>().is_ok_and(|other| cidr.contains(&other) || other.contains(cidr))
 }
 
 fn mode(object: &Object<'_>, field: &str, text: Option<&str>) -> Result<EncapMode, Invalid> {

@@ -57,6 +57,18 @@ fn a_wrong_pool_is_refused_with_object_field_value_and_what_is_allowed() {
             r#"IPPool default: spec.cidr is "10.0.0.0"; it must be a range, for example 10.233.64.0/18"#,
         ),
         (
+            json!({"cidr": "fe80::/64"}),
+            r#"IPPool default: spec.cidr is "fe80::/64"; it must be a range that shares no address with fe80::/10 (link-local)"#,
+        ),
+        (
+            json!({"cidr": "169.254.1.0/26"}),
+            r#"IPPool default: spec.cidr is "169.254.1.0/26"; it must be a range that shares no address with 169.254.0.0/16 (link-local)"#,
+        ),
+        (
+            json!({"cidr": "::/0"}),
+            r#"IPPool default: spec.cidr is "::/0"; it must be a range that shares no address with ::/127 (unspecified and loopback)"#,
+        ),
+        (
             json!({"cidr": "10.0.0.1/24"}),
             r#"IPPool default: spec.cidr is "10.0.0.1/24"; it must be a range whose address is its first: 10.0.0.0/24"#,
         ),
