@@ -1,10 +1,13 @@
 //! `podnet ipam release`.
 
-use std::{fs, time::Duration};
+use std::{fs, net::IpAddr, time::Duration};
 
 use kube::Client;
-use podnet_model::{NodeName, PodAddr};
-use podnet_planner::ipam::{Handle, audit::Facts};
+use podnet_model::{NodeName, PodAddr, PodKey};
+use podnet_planner::ipam::{
+    Handle,
+    audit::{Facts, PodFacts},
+};
 
 use super::{Machine, facts};
 use crate::{
@@ -25,9 +28,8 @@ pub(super) async fn run(client: &Client, machines: &[Machine], options: &Release
         Some((node, holder, local.ipam.addresses_of(&holder.handle)))
     });
     let Some((node, holder, freed)) = own else { return Err(nobody_here(&facts, addr)) };
-    let runs = facts.pods.iter().any(|pod| pod.key == holder.pod && pod.addrs.contains(&addr.0));
-    if runs && !options.force {
-        let failure = Failure::new(format!("pod {} on node {node} runs with {}", holder.pod, options.address));
+    if let Some(addr) = runs_with(&facts.pods, &holder.pod, &freed).filter(|_| !options.force) {
+        let failure = Failure::new(format!("pod {} on node {node} runs with {addr}", holder.pod));
         return Err(failure.remedy("delete the pod; or, to take its network away, use --force"));
     }
     let machine = machines.iter().find(|machine| machine.node == node.as_str());
@@ -46,6 +48,13 @@ pub(super) async fn run(client: &Client, machines: &[Machine], options: &Release
         println!("{addr} of pod {} on node {node} is free", holder.pod);
     }
     Ok(())
+}
+
+/// An address of the attachment that the pod runs with. The attachment is freed as a whole, and the pod may show another of its addresses
+/// than the one that was named, as where a runtime tells those of one family alone.
+fn runs_with(pods: &[PodFacts], key: &PodKey, freed: &[PodAddr]) -> Option<IpAddr> {
+    let mut addrs = pods.iter().filter(|pod| pod.key == *key).flat_map(|pod| &pod.addrs);
+    addrs.find(|addr| freed.contains(&PodAddr(**addr))).copied()
 }
 
 /// Leaves word for the agent that the attachment is deleted, as a plugin does that found no agent: it removes the interface and frees
@@ -75,4 +84,20 @@ fn nobody_here(facts: &Facts, addr: PodAddr) -> Failure {
     }
     Failure::new(format!("pod {} holds {addr} on node {node}, whose journal is not on this machine", holder.pod))
         .remedy(format!("run it there: podnet ipam --node {node} release {addr}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_runs_also_where_it_shows_another_address_of_its_attachment_than_the_one_named() {
+        let [four, six, other] = ["10.0.0.1", "fd00::5", "10.0.0.2"].map(|addr| addr.parse::<IpAddr>().unwrap());
+        let (key, freed) = (PodKey::new("default", "web"), [PodAddr(four), PodAddr(six)]);
+        let shows = |addrs: &[IpAddr]| vec![PodFacts { key: key.clone(), uid: "u".into(), addrs: addrs.to_vec() }];
+        assert_eq!(runs_with(&shows(&[four]), &key, &freed), Some(four));
+        assert_eq!(runs_with(&shows(&[other]), &key, &freed), None, "it was made anew and has another attachment");
+        assert_eq!(runs_with(&shows(&[]), &key, &freed), None);
+        assert_eq!(runs_with(&shows(&[four]), &PodKey::new("default", "db"), &freed), None);
+    }
 }
