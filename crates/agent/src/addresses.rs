@@ -15,6 +15,7 @@ use std::{
 
 use kube::Client;
 use podnet_client::blocks::Blocks;
+use podnet_kernel::sysctl;
 use podnet_model::{BlockCidr, Change, Family, NodeName, PodKey};
 use podnet_planner::ipam::{Handle, Holder, IpamConfig, JournalRecord, Moment, NodeIpam, Release};
 use tokio::sync::Notify;
@@ -71,7 +72,8 @@ impl Addresses {
     /// When the journal cannot be read.
     pub fn open(node: NodeName, path: &Path, client: Client) -> Result<Self, OpenError> {
         let (journal, lines) = Journal::open(path)?;
-        let mut ipam = NodeIpam::new(node.clone(), IpamConfig::default());
+        let config = IpamConfig { ipv6: sysctl::has_ipv6(), ..IpamConfig::default() };
+        let mut ipam = NodeIpam::new(node.clone(), config);
         let replayed = ipam.replay(lines.iter().map(String::as_str));
         // A torn end was a record that nobody was answered on; only what is missing in the middle matters.
         let damaged = !replayed.damaged.is_empty();

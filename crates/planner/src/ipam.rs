@@ -72,11 +72,13 @@ pub struct IpamConfig {
     /// How long a freed address rests before another pod gets it, unless there is no other: 30 s, in which peers' connections to
     /// the pod that had it, and names that still resolve to it, have had time to fail.
     pub cool_down: Duration,
+    /// The node's kernel has IPv6. Without it pods get IPv6 addresses only where somebody asks for one, and then fail for it.
+    pub ipv6: bool,
 }
 
 impl Default for IpamConfig {
     fn default() -> Self {
-        Self { cool_down: Duration::from_secs(30) }
+        Self { cool_down: Duration::from_secs(30), ipv6: true }
     }
 }
 

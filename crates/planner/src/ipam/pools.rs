@@ -75,7 +75,8 @@ impl NodeIpam {
     }
 
     /// Of which families a pod gets an address. Addresses that are asked for are all that it gets. Otherwise it gets one of IPv4, unless
-    /// that is turned off or there are IPv6 pools only; and one of IPv6 where somebody asks for it or a pool serves it.
+    /// that is turned off or there are IPv6 pools only; and one of IPv6 where somebody asks for it, or a pool serves it and
+    /// the node has IPv6.
     #[must_use]
     pub fn families(&self, wish: &Wish) -> Vec<Family> {
         let asked: Vec<IpAddr> = wish.addrs.iter().chain(&wish.addrs_no_ipam).copied().collect();
@@ -88,7 +89,7 @@ impl NodeIpam {
             }
             wish.assign[family].unwrap_or_else(|| match family {
                 Family::V4 => !self.is_of_ipv6_alone(wish),
-                Family::V6 => self.serving_pools(wish, family).next().is_some(),
+                Family::V6 => self.config.ipv6 && self.serving_pools(wish, family).next().is_some(),
             })
         };
         Family::ALL.into_iter().filter(|family| wants(*family)).collect()

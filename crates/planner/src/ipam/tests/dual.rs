@@ -102,6 +102,12 @@ fn a_pod_gets_ipv6_where_a_pool_serves_it_or_somebody_asks_for_it() {
     assert_eq!(families(&both, &ask(Dual { v4: Some(false), v6: None })), [V6]);
     assert_eq!(families(&both, &exactly("10.0.0.1")), [V4], "what is asked for is all");
     assert_eq!(families(&both, &exactly("fd00::1")), [V6]);
+
+    // A kernel without IPv6 would refuse the address, and the pod would have none at all.
+    let mut without = with_pools(&both);
+    without.config.ipv6 = false;
+    assert_eq!(without.families(&any), [V4]);
+    assert_eq!(without.families(&named("six")), [V4, V6], "who asks for it is told");
 }
 
 #[test]
