@@ -13,6 +13,8 @@ use crate::Result;
 
 pub(super) const NODES: usize = 5_000;
 pub(super) const BLOCKS: usize = 20_000;
+/// Where pods' addresses begin.
+const FIRST_POD: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 0);
 /// Addresses in a block.
 const SIZE: usize = 64;
 /// How many of them are given.
@@ -153,9 +155,22 @@ fn node(number: usize, address: IpAddr) -> Value {
     })
 }
 
+/// What the API says where there is no such object.
+fn not_found() -> Value {
+    json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404, "message": "no such object"})
+}
+
+/// The block of this name, as [`block`] makes it.
+fn block_named(name: &str) -> Option<Value> {
+    let range = name.strip_suffix("-26")?.replace('-', ".");
+    let offset = u32::from(range.parse::<Ipv4Addr>().ok()?).checked_sub(FIRST_POD.into())?;
+    let number = offset as usize / SIZE;
+    (number < BLOCKS).then(|| block(number))
+}
+
 /// Four blocks for each node, each with some addresses given.
 fn block(number: usize) -> Value {
-    let first = u32::from(Ipv4Addr::new(100, 64, 0, 0)) + (number * SIZE) as u32;
+    let first = u32::from(FIRST_POD) + (number * SIZE) as u32;
     let cidr = format!("{}/26", Ipv4Addr::from(first));
     let allocations: Vec<Value> = (0..SIZE).map(|at| if at < GIVEN { json!(at) } else { Value::Null }).collect();
     let attributes: Vec<Value> = (0..GIVEN)
@@ -205,10 +220,20 @@ fn answer(connection: TcpStream, texts: &Texts, node_watches: &Mutex<Vec<TcpStre
             std::io::copy(&mut reader, &mut std::io::sink())?;
             return Ok(());
         }
-        // What is written is accepted, and what is looked for by name is the first node, of which nothing is read.
-        let own = node(0, address(0)).to_string();
-        let body = if method == "GET" { texts.of(path, query) } else { &own };
-        write!(writer, "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len())?;
+        let single = match path.split_once("/ipamblocks/") {
+            Some((_, name)) => Some(block_named(name).unwrap_or_else(not_found)),
+            // What is written is accepted; of the answer nothing is read.
+            None => (method != "GET").then(|| node(0, address(0))),
+        };
+        let status =
+            if single.as_ref().is_some_and(|object| object["kind"] == "Status") { "404 Not Found" } else { "200 OK" };
+        let single = single.map(|object| object.to_string());
+        let body = single.as_deref().unwrap_or_else(|| texts.of(path, query));
+        write!(
+            writer,
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        )?;
         writer.write_all(body.as_bytes())?;
     }
 }
