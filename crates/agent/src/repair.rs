@@ -165,6 +165,11 @@ impl Repair {
     pub fn due(&self) -> Option<Instant> {
         self.suspicion.due().into_iter().chain(self.held_until).min()
     }
+
+    /// Whether it is due now.
+    pub(crate) fn is_due(&self) -> bool {
+        self.due().is_some_and(|due| due <= Instant::now())
+    }
 }
 
 fn listen(mut monitor: Monitor, sender: &mpsc::Sender<Vec<Notice>>) {

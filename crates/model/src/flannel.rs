@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, sync::Arc};
 
 use ipnet::Ipv4Net;
 
-use crate::{EncapMode, Mac, Namespace, Pool, PoolName, labels::NodeSelector};
+use crate::{EncapMode, Mac, Namespace, Pool, PoolName};
 
 /// What `net-conf.json` in the ConfigMap `kube-flannel-cfg` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,18 +36,8 @@ impl NetConf {
             Backend::Ipip { direct_routing } => ipip = mode(direct_routing),
             Backend::HostGw | Backend::WireGuard { .. } | Backend::Udp { .. } | Backend::Alloc => {}
         }
-        Pool {
-            name: Self::pool_name(namespace),
-            cidr: self.network.into(),
-            block_size: self.subnet_len,
-            vxlan,
-            ipip,
-            nat_outgoing: true,
-            disabled: false,
-            manual: false,
-            node_selector: NodeSelector::default(),
-            namespace_selector: NodeSelector::default(),
-        }
+        let pool = Pool::new(Self::pool_name(namespace), self.network.into());
+        Pool { block_size: self.subnet_len, vxlan, ipip, nat_outgoing: true, ..pool }
     }
 }
 

@@ -30,6 +30,25 @@ pub struct Pool {
     pub namespace_selector: NodeSelector,
 }
 
+impl Pool {
+    /// As an IPPool that says its range alone: plain routes, untranslated, for every node and namespace, blocks of 64 addresses.
+    #[must_use]
+    pub fn new(name: PoolName, cidr: IpNet) -> Self {
+        Self {
+            name,
+            cidr,
+            block_size: if matches!(cidr, IpNet::V4(_)) { 26 } else { 122 },
+            vxlan: EncapMode::Never,
+            ipip: EncapMode::Never,
+            nat_outgoing: false,
+            disabled: false,
+            manual: false,
+            node_selector: NodeSelector::all(),
+            namespace_selector: NodeSelector::all(),
+        }
+    }
+}
+
 /// When packets to another node's block are encapsulated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EncapMode {

@@ -78,6 +78,13 @@ pub(super) struct NewLimits {
     pub(super) kept: Value,
 }
 
+/// How an attachment's traffic should be treated.
+struct Wanted {
+    shaping: Shaping,
+    /// Its packets may pass by the stack, which is where they are held back and counted.
+    may_pass: bool,
+}
+
 impl Attachments {
     /// The limits of a new attachment. Asked for when its address is recorded: a change of its pod's annotations that comes later
     /// finds the attachment and waits for its turn.
@@ -176,10 +183,10 @@ impl Attachments {
         let observed = self.looking(&"all pods".into(), |socket| tc::observe(socket, &hosts))?;
         for (host, holder) in &holders {
             let (Some(found), Some(wanted)) = (observed.links.get(host), self.wanted(holder)) else { continue };
-            let may_pass = self.may_pass(holder, &wanted);
-            let differs =
-                self.looking(host, |socket| Ok(self.pods.fast_path().differs(socket, host, Behind::Pod, may_pass)))?;
-            if (differs || !steps(&wanted, found).is_empty())
+            let differs = self.looking(host, |socket| {
+                Ok(self.pods.fast_path().differs(socket, host, Behind::Pod, wanted.may_pass))
+            })?;
+            if (differs || !steps(&wanted.shaping, found).is_empty())
                 && let Err(error) = self.reshape(holder)
             {
                 warn!(pod = %holder.pod, error = %chain(&error), "limits not mended; it is tried again");
@@ -199,10 +206,10 @@ impl Attachments {
         let Some((_, holder)) = holder else { return Ok(None) };
         let Some(wanted) = self.wanted(&holder) else { return Ok(None) };
         let host = &attachment.host_ifname;
-        let passes_by = !self.may_pass(&holder, &wanted)
+        let passes_by = !wanted.may_pass
             && self.looking(host, |socket| Ok(self.pods.fast_path().differs(socket, host, Behind::Pod, false)))?;
         let found = self.looking(host, |socket| tc::find(socket, host))?;
-        let differs = passes_by || found.is_some_and(|found| !steps(&wanted, &found).is_empty());
+        let differs = passes_by || found.is_some_and(|found| !steps(&wanted.shaping, &found).is_empty());
         Ok(differs.then(|| "its traffic is not limited as asked".to_owned()))
     }
 
@@ -214,24 +221,23 @@ impl Attachments {
             return Ok(());
         };
         let Some(wanted) = self.wanted(&holder) else { return Ok(()) };
-        let may_pass = self.may_pass(&holder, &wanted);
-        if !may_pass {
+        if !wanted.may_pass {
             self.follow(&host, false)?;
         }
         let done = self.looking(&host, |socket| {
             let Some(found) = tc::find(socket, &host)? else { return Ok(Vec::new()) };
-            let steps = steps(&wanted, &found);
+            let steps = steps(&wanted.shaping, &found);
             tc::apply(socket, &host, &steps).map(|()| steps)
         })?;
         if !done.is_empty() {
             info!(pod = %holder.pod, interface = %host, ?done, "limits of a pod's traffic changed");
         }
-        if may_pass { self.follow(&host, true) } else { Ok(()) }
+        if wanted.may_pass { self.follow(&host, true) } else { Ok(()) }
     }
 
-    /// How an attachment's traffic should be shaped; none where that cannot be known, and so nothing is to be changed: its pod is
+    /// How an attachment's traffic should be treated; none where that cannot be known, and so nothing is to be changed: its pod is
     /// unknown, or an annotation is wrong.
-    fn wanted(&self, holder: &Holder) -> Option<Shaping> {
+    fn wanted(&self, holder: &Holder) -> Option<Wanted> {
         let kept = self.records.of(&holder.handle).map(|record| record.bandwidth).unwrap_or_default();
         // It was refused at ADD where it was wrong.
         let given = capability::limits(&kept).unwrap_or_default();
@@ -239,15 +245,9 @@ impl Attachments {
             "" => PodLimits::default(),
             _ => self.annotated(&holder.pod, &holder.uid)?.ok()?,
         };
-        Some(shaping(&effective(&annotated, &given), self.pods.wanted_mtu()))
-    }
-
-    /// Whether an attachment's packets may pass by the stack, which is where they are held back and counted.
-    fn may_pass(&self, holder: &Holder, shaping: &Shaping) -> bool {
-        let annotated = Some(&holder.pod).filter(|pod| !pod.namespace.as_str().is_empty());
-        let annotated = annotated.and_then(|pod| self.annotated(pod, &holder.uid)).and_then(Result::ok);
-        let counted = annotated.is_some_and(|limits| counts(&limits.ingress) || counts(&limits.egress));
-        !counted && shapes_nothing(shaping)
+        let shaping = shaping(&effective(&annotated, &given), self.pods.wanted_mtu());
+        let counted = counts(&annotated.ingress) || counts(&annotated.egress);
+        Some(Wanted { may_pass: !counted && shapes_nothing(&shaping), shaping })
     }
 
     /// The pod's own limits, or what is wrong with them; none where the pod is not known.

@@ -41,20 +41,26 @@ impl Problems {
         self.due = None;
         let found: BTreeSet<Problem> = overlay.problems().collect();
         counts.problems(found.len());
-        let (new, over) = (found.difference(&self.told).count(), self.told.difference(&found).count());
-        for problem in found.difference(&self.told).take(AT_ONCE) {
-            warn!(%problem, "a part of the network is not as asked for");
-        }
-        if new > AT_ONCE {
-            warn!(more = new - AT_ONCE, "other parts of the network are not as asked for");
-        }
-        for problem in self.told.difference(&found).take(AT_ONCE) {
-            info!(%problem, "a part of the network is as asked for again");
-        }
-        if over > AT_ONCE {
-            info!(more = over - AT_ONCE, "other parts of the network are as asked for again");
-        }
+        tell(
+            found.difference(&self.told),
+            |problem| warn!(%problem, "a part of the network is not as asked for"),
+            |more| warn!(more, "other parts of the network are not as asked for"),
+        );
+        tell(
+            self.told.difference(&found),
+            |problem| info!(%problem, "a part of the network is as asked for again"),
+            |more| info!(more, "other parts of the network are as asked for again"),
+        );
         self.told = found;
+    }
+}
+
+/// Tells the first ones, and how many more there are.
+fn tell<'a>(mut problems: impl Iterator<Item = &'a Problem>, one: impl Fn(&Problem), others: impl Fn(usize)) {
+    problems.by_ref().take(AT_ONCE).for_each(one);
+    match problems.count() {
+        0 => {}
+        more => others(more),
     }
 }
 

@@ -79,7 +79,7 @@ impl ClusterRules {
 #[cfg(test)]
 mod tests {
     use podnet_kernel::memory::MemoryKernel;
-    use podnet_model::{EncapMode, Pool};
+    use podnet_model::Pool;
     use podnet_planner::services::MASQUERADE_MARK;
 
     use super::*;
@@ -97,18 +97,7 @@ mod tests {
     }
 
     fn pool(name: &str, cidr: Option<&str>) -> Change {
-        let pool = cidr.map(|cidr| Pool {
-            name: name.into(),
-            cidr: cidr.parse().unwrap(),
-            block_size: 26,
-            vxlan: EncapMode::Never,
-            ipip: EncapMode::Never,
-            nat_outgoing: true,
-            disabled: false,
-            manual: false,
-            node_selector: Default::default(),
-            namespace_selector: Default::default(),
-        });
+        let pool = cidr.map(|cidr| Pool { nat_outgoing: true, ..Pool::new(name.into(), cidr.parse().unwrap()) });
         Change::Pool(name.into(), pool)
     }
 

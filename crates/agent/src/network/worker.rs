@@ -152,7 +152,7 @@ impl Worker {
     /// Does the work, and what else is due. An obstacle in one part does not keep the others from being done; the first one is told.
     /// The node's place comes first: the plan depends on it.
     fn work_off(&mut self, work: &mut Work, afresh: bool) -> Result<(), ApplyError> {
-        let mends = self.repair.due().is_some_and(|due| due <= Instant::now());
+        let mends = self.repair.is_due();
         let forwarded = self.forward_ipv6();
         let suspected = self.repair.underlay_suspected() || self.missed.is_due();
         let placed = if suspected { self.look_at_underlay(work) } else { Ok(()) };
@@ -291,7 +291,7 @@ impl Worker {
 
     /// Mends what others damaged, where something is suspected.
     fn mend(&mut self) -> Result<(), ApplyError> {
-        if self.repair.due().is_some_and(|due| due <= Instant::now()) {
+        if self.repair.is_due() {
             self.repair.mend(&mut self.datapath, &self.overlay, &mut self.rules)?;
         }
         Ok(())

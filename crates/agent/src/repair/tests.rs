@@ -55,18 +55,7 @@ fn named(name: &str, change: Change) -> Change {
 }
 
 fn pool_with(cidr: &str, vxlan: EncapMode) -> Change {
-    let pool = Pool {
-        name: "pool".into(),
-        cidr: cidr.parse().unwrap(),
-        block_size: 26,
-        vxlan,
-        ipip: EncapMode::Never,
-        nat_outgoing: true,
-        disabled: false,
-        manual: false,
-        node_selector: Default::default(),
-        namespace_selector: Default::default(),
-    };
+    let pool = Pool { vxlan, nat_outgoing: true, ..Pool::new("pool".into(), cidr.parse().unwrap()) };
     Change::Pool("pool".into(), Some(pool))
 }
 

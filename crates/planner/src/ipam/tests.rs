@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use podnet_model::{Block, Dual, EncapMode, Node, NodeAddr, PodKey, crd};
+use podnet_model::{Block, Dual, Node, NodeAddr, PodKey, crd};
 
 use super::*;
 
@@ -13,18 +13,7 @@ mod lending;
 const START: Moment = Moment(1_000_000);
 
 fn pool(name: &str, cidr: &str) -> Pool {
-    Pool {
-        name: name.into(),
-        cidr: cidr.parse().unwrap(),
-        block_size: 30,
-        vxlan: EncapMode::Always,
-        ipip: EncapMode::Never,
-        nat_outgoing: true,
-        disabled: false,
-        manual: false,
-        node_selector: Default::default(),
-        namespace_selector: Default::default(),
-    }
+    Pool { block_size: 30, ..Pool::new(name.into(), cidr.parse().unwrap()) }
 }
 
 fn with_pools(pools: &[Pool]) -> NodeIpam {

@@ -44,18 +44,7 @@ fn ipip_pool(name: &str, cidr: &str, ipip: EncapMode) -> Change {
 }
 
 fn pool_with(name: &str, cidr: &str, vxlan: EncapMode, ipip: EncapMode) -> Change {
-    let pool = Pool {
-        name: name.into(),
-        cidr: cidr.parse().unwrap(),
-        block_size: 26,
-        vxlan,
-        ipip,
-        nat_outgoing: true,
-        disabled: false,
-        manual: false,
-        node_selector: Default::default(),
-        namespace_selector: Default::default(),
-    };
+    let pool = Pool { vxlan, ipip, nat_outgoing: true, ..Pool::new(name.into(), cidr.parse().unwrap()) };
     Change::Pool(name.into(), Some(pool))
 }
 

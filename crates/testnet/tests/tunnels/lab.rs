@@ -74,18 +74,7 @@ pub(crate) fn pool6(vxlan: EncapMode) -> Change {
 }
 
 fn pool_of(name: &str, cidr: &str, vxlan: EncapMode, ipip: EncapMode) -> Change {
-    let pool = Pool {
-        name: name.into(),
-        cidr: cidr.parse().unwrap(),
-        block_size: 26,
-        vxlan,
-        ipip,
-        nat_outgoing: false,
-        disabled: false,
-        manual: false,
-        node_selector: Default::default(),
-        namespace_selector: Default::default(),
-    };
+    let pool = Pool { vxlan, ipip, ..Pool::new(name.into(), cidr.parse().unwrap()) };
     Change::Pool(pool.name.clone(), Some(pool))
 }
 

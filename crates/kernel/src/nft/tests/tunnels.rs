@@ -2,7 +2,7 @@
 
 use std::{net::UdpSocket, time::Duration};
 
-use podnet_model::{Change, EncapMode, LinkName, NodeAddr, Pool, labels::NodeSelector};
+use podnet_model::{Change, EncapMode, LinkName, NodeAddr, Pool};
 use podnet_planner::services::{MASQUERADE_MARK, Services, ServicesConfig};
 use rustix::net::{AddressFamily, SendFlags, SocketType, recvfrom, sendto, sockopt};
 
@@ -41,18 +41,8 @@ fn rules(family: Family) -> RuleSet {
         service_cidr: None,
         masquerade_mark: MASQUERADE_MARK,
     });
-    let pool = Pool {
-        name: "pods".into(),
-        cidr: range.parse().unwrap(),
-        block_size: 26,
-        vxlan: EncapMode::Always,
-        ipip: EncapMode::Never,
-        nat_outgoing: true,
-        disabled: false,
-        manual: false,
-        node_selector: NodeSelector::all(),
-        namespace_selector: NodeSelector::all(),
-    };
+    let pool = Pool::new("pods".into(), range.parse().unwrap());
+    let pool = Pool { vxlan: EncapMode::Always, nat_outgoing: true, ..pool };
     let _ = services.apply(&Change::Pool("pods".into(), Some(pool)));
     services.desired()
 }

@@ -5,12 +5,11 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use ipnet::Ipv4Net;
 use podnet_model::{
     Change, ClusterIp, EncapMode, Endpoint, EndpointSlice, Felix, NetConf, Node, NodeAddr, NodePort, Pod, PodAddr,
     PodKey, Pool, Protocol, Service, ServiceKey, ServicePort, SliceKey, TargetPort,
     endpoints::EndpointPort,
-    labels::{Labels, NodeSelector},
+    labels::Labels,
     limits::PodLimits,
     pod::AddressRequest,
     service::{Port, ServiceKind},
@@ -120,16 +119,9 @@ fn pool() -> impl Strategy<Value = Change> {
     (0u8..3, option::of((cidr, any::<bool>(), vxlan))).prop_map(|(number, object)| {
         let name = format!("pool{number}");
         let object = object.map(|(cidr, nat_outgoing, vxlan)| Pool {
-            name: (&name).into(),
-            cidr: cidr.parse::<Ipv4Net>().unwrap().into(),
-            block_size: 26,
             vxlan,
-            ipip: EncapMode::Never,
             nat_outgoing,
-            disabled: false,
-            manual: false,
-            node_selector: NodeSelector::all(),
-            namespace_selector: Default::default(),
+            ..Pool::new((&name).into(), cidr.parse().unwrap())
         });
         Change::Pool(name.into(), object)
     })
