@@ -25,6 +25,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         advertise: address,
         server_names: Vec::new(),
         service_cidr: "10.233.0.0/18".parse()?,
+        service_cidr_v6: None,
         node_port_range: 30000..=32767,
         cluster_domain: "cluster.local".to_owned(),
     };

@@ -91,7 +91,8 @@ impl Api {
     pub async fn start(config: &Config, pki: &Pki, stopping: CancellationToken) -> Result<Self, StartError> {
         let path = config.store_path.clone();
         let store = tokio::task::spawn_blocking(move || Store::open(&path)).await??;
-        let services = ServiceAllocator::new(IpNet::V4(config.service_cidr), config.node_port_range.clone());
+        let networks = [Some(IpNet::V4(config.service_cidr)), config.service_cidr_v6.map(IpNet::V6)];
+        let services = ServiceAllocator::new(networks.into_iter().flatten(), config.node_port_range.clone());
         for service in store.list("services", None).objects {
             services.restore(&service.value);
         }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 /// Settings of the embedded API server. Nothing in here is read again after the start.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub struct Config {
     pub server_names: Vec<String>,
     /// ClusterIPs come from here; the first address is that of the `kubernetes` Service.
     pub service_cidr: Ipv4Net,
+    /// IPv6 ClusterIPs of Services that ask for one; none where the cluster has no IPv6.
+    pub service_cidr_v6: Option<Ipv6Net>,
     /// Node ports are allocated from here (Kubernetes' default: 30000–32767).
     pub node_port_range: RangeInclusive<u16>,
     /// The cluster's DNS domain, for the names of the `kubernetes` Service in the serving certificate.

@@ -167,6 +167,9 @@ pub(crate) struct ApiserverOptions {
     /// Where Services' addresses come from
     #[arg(long)]
     pub(crate) service_cidr: Ipv4Net,
+    /// Where Services' IPv6 addresses come from
+    #[arg(long)]
+    pub(crate) service_cidr_v6: Option<ipnet::Ipv6Net>,
 }
 
 #[derive(Debug, Args)]
@@ -299,6 +302,7 @@ mod tests {
         let defaults = [
             cluster.ip_family().to_string(),
             dual.pod_cidr_v6.unwrap().to_string(),
+            dual.service_cidr_v6.unwrap().to_string(),
             cluster.nodes.to_string(),
             cluster.subnets.to_string(),
             cluster.pod_cidr.to_string(),

@@ -38,6 +38,9 @@ pub(crate) struct Cluster {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pod_cidr_v6: Option<Ipv6Net>,
     pub(crate) service_cidr: Ipv4Net,
+    /// Where Services' IPv6 addresses come from; none where pods have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) service_cidr_v6: Option<Ipv6Net>,
     pub(crate) datastore: Option<PathBuf>,
     /// The binary that `up` was called with: the supervisor starts the processes from it.
     pub(crate) binary: PathBuf,
@@ -88,6 +91,14 @@ impl Cluster {
         match self.pod_cidr_v6 {
             Some(v6) => format!("{} and {v6}", self.pod_cidr),
             None => self.pod_cidr.to_string(),
+        }
+    }
+
+    /// The ranges of Services, for people.
+    pub(crate) fn service_ranges(&self) -> String {
+        match self.service_cidr_v6 {
+            Some(v6) => format!("{} and {v6}", self.service_cidr),
+            None => self.service_cidr.to_string(),
         }
     }
 
@@ -172,6 +183,7 @@ mod tests {
             pod_cidr: "10.233.64.0/18".parse().unwrap(),
             pod_cidr_v6: None,
             service_cidr: "10.233.0.0/18".parse().unwrap(),
+            service_cidr_v6: None,
             datastore: None,
             binary: PathBuf::new(),
         }

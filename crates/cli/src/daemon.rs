@@ -37,6 +37,7 @@ pub(crate) fn apiserver(options: ApiserverOptions) -> Result<(), Failure> {
         advertise: options.advertise,
         server_names: Vec::new(),
         service_cidr: options.service_cidr,
+        service_cidr_v6: options.service_cidr_v6,
         node_port_range: NODE_PORTS,
         cluster_domain: CLUSTER_DOMAIN.to_owned(),
     };

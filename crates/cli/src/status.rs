@@ -32,6 +32,8 @@ struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     pod_cidr_v6: Option<String>,
     service_cidr: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service_cidr_v6: Option<String>,
     kubeconfig: String,
 }
 
@@ -105,6 +107,7 @@ fn gather(cluster: &Cluster) -> Result<Status, Failure> {
         pod_cidr: cluster.pod_cidr.to_string(),
         pod_cidr_v6: cluster.pod_cidr_v6.map(|cidr| cidr.to_string()),
         service_cidr: cluster.service_cidr.to_string(),
+        service_cidr_v6: cluster.service_cidr_v6.map(|cidr| cidr.to_string()),
         kubeconfig: layout::kubeconfig().display().to_string(),
     })
 }
@@ -149,8 +152,12 @@ fn memory(pid: u32, field: &str) -> Option<u64> {
 }
 
 fn print_tables(status: &Status) {
-    let v6 = status.pod_cidr_v6.as_ref().map_or_else(String::new, |cidr| format!(" and {cidr}"));
-    println!("pods {}{v6}   services {}   kubeconfig {}\n", status.pod_cidr, status.service_cidr, status.kubeconfig);
+    let and = |cidr: &Option<String>| cidr.as_ref().map_or_else(String::new, |cidr| format!(" and {cidr}"));
+    let (pods6, services6) = (and(&status.pod_cidr_v6), and(&status.service_cidr_v6));
+    println!(
+        "pods {}{pods6}   services {}{services6}   kubeconfig {}\n",
+        status.pod_cidr, status.service_cidr, status.kubeconfig
+    );
     let mut nodes = table(&["NODE", "READY", "ADDRESS", "PODS", "RUNNING"]);
     for node in &status.nodes {
         let ready = if node.ready { "yes" } else { "no" };
@@ -203,6 +210,7 @@ mod tests {
             pod_cidr: String::new(),
             pod_cidr_v6: None,
             service_cidr: String::new(),
+            service_cidr_v6: None,
             kubeconfig: String::new(),
         }
     }

@@ -135,7 +135,7 @@ fn summary(cluster: &Cluster, elapsed: Duration) -> String {
         nodes = cluster.nodes,
         seconds = elapsed.as_secs_f64(),
         pods = cluster.pod_ranges(),
-        services = cluster.service_cidr,
+        services = cluster.service_ranges(),
         dns = cluster.dns_address(),
     )
 }

@@ -5,8 +5,16 @@
 //! at their beginning for addresses and ports that Services ask for by themselves (Kubernetes documentation, "Service ClusterIP
 //! allocation"); the band is given away last.
 
+//!
+//! What a change drops becomes free only when the change is stored ([`ServiceAllocator::settle`]), so that nobody else can have it
+//! while it may still be needed.
+
+mod addresses;
+mod families;
+mod holdings;
+mod inherit;
+mod ports;
 mod ranges;
-mod request;
 
 use std::{
     ops::RangeInclusive,
@@ -17,9 +25,11 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::FieldError;
+use holdings::Holdings;
+pub(super) use holdings::{is_external, needs_health_check};
+pub(super) use inherit::inherit;
+use ports::Ports;
 use ranges::Ranges;
-use request::Holdings;
-pub(super) use request::inherit;
 
 /// Gives Services their cluster addresses and node ports. Everything it knows it learns from the Services themselves.
 #[derive(Debug)]
@@ -28,34 +38,39 @@ pub struct ServiceAllocator {
 }
 
 impl ServiceAllocator {
-    /// An allocator of which nothing is taken yet.
-    pub fn new(service_cidr: IpNet, node_ports: RangeInclusive<u16>) -> Self {
-        Self { ranges: Mutex::new(Ranges::new(service_cidr, node_ports)) }
+    /// An allocator of which nothing is taken yet. The first network is that which Services get an address from without asking;
+    /// there may be another one of the other family.
+    pub fn new(networks: impl IntoIterator<Item = IpNet>, node_ports: RangeInclusive<u16>) -> Self {
+        Self { ranges: Mutex::new(Ranges::new(networks, node_ports)) }
     }
 
-    /// Fills a Service's `clusterIP`, `clusterIPs`, `ipFamilies`, `ipFamilyPolicy` and `nodePort`s, and takes what it fills.
+    /// Fills a Service's `clusterIP`, `clusterIPs`, `ipFamilies`, `ipFamilyPolicy`, `nodePort`s and `healthCheckNodePort`, and takes
+    /// what it fills.
     ///
-    /// With `old`, the Service as it was: what it had and still needs it keeps, what it no longer needs (another type, a port
-    /// less) becomes free. When storing the Service fails afterwards, call it again the other way round (the old object with
-    /// the new one as `old`), or [`Self::release`] for a new Service. For a dry run do the same at once.
+    /// With `old`, the Service as it was: what it had and still needs it keeps. Whoever calls this says afterwards, by
+    /// [`Self::settle`], which of the two was stored; for a Service that is not stored at all, [`Self::release`].
     ///
     /// # Errors
-    /// The fields that ask for what is not there; nothing is taken and nothing becomes free then.
+    /// The fields that ask for what is not there; nothing is taken then.
     pub fn assign(&self, service: &mut Value, old: Option<&Value>) -> Result<(), Vec<FieldError>> {
         if let (Some(old), Some(service)) = (old, service.as_object_mut()) {
             inherit(old, service);
         }
         let held = old.map(Holdings::of).unwrap_or_default();
         let mut ranges = self.lock();
-        let wanted = request::fill(service, &ranges, &held)?;
-        ranges.give_back(&held);
+        let wanted = fill(service, old, &ranges, &held)?;
         ranges.take(&wanted);
         Ok(())
     }
 
-    /// Frees what a Service has: it was deleted.
+    /// Of two states of one Service one is stored now and the other is not: frees what only that one had.
+    pub fn settle(&self, stored: &Value, dropped: &Value) {
+        self.lock().give_back(&Holdings::of(dropped), &Holdings::of(stored));
+    }
+
+    /// Frees what a Service has: it was deleted, or never stored.
     pub fn release(&self, service: &Value) {
-        self.lock().give_back(&Holdings::of(service));
+        self.lock().give_back(&Holdings::of(service), &Holdings::default());
     }
 
     /// Takes what a stored Service has: the server starts. New addresses then follow the highest one, whatever the order in which
@@ -68,6 +83,34 @@ impl ServiceAllocator {
         // Each change of the ranges is complete before anything can panic.
         self.ranges.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Completes a Service from what is free or its own already; says what it then has.
+fn fill(
+    service: &mut Value,
+    old: Option<&Value>,
+    ranges: &Ranges,
+    held: &Holdings,
+) -> Result<Holdings, Vec<FieldError>> {
+    let Some(spec) = service.get_mut("spec") else { return Ok(Holdings::default()) };
+    let mut errors = Vec::new();
+    if holdings::needs_address(spec) {
+        families::fill_families(spec, old, ranges, &mut errors);
+        if errors.is_empty() {
+            families::fill_addresses(spec, ranges, held, &mut errors);
+        }
+    }
+    let mut ports = Ports::new(ranges, held);
+    if holdings::takes_node_ports(spec) {
+        ports.check(spec, &mut errors);
+        if errors.is_empty() && holdings::wants_node_ports(spec) {
+            ports.fill(spec, &mut errors);
+        }
+        if errors.is_empty() {
+            ports.fill_health_check(spec, &mut errors);
+        }
+    }
+    if errors.is_empty() { Ok(Holdings::of(service)) } else { Err(errors) }
 }
 
 #[cfg(test)]

@@ -102,24 +102,35 @@ impl Api {
             return Err(Replace::Refused(ApiError::modified(resource, at.name)));
         }
         let warnings = self.admit_update(at, part, &current.value, &mut object, options)?;
-        if options.dry_run {
-            return Ok(Saved::draft(object, warnings));
-        }
         if may_go(&object) {
+            if options.dry_run {
+                return Ok(Saved::draft(object, warnings));
+            }
             let stored = self.remove(at, Some(current.revision)).await?;
             return Ok(Saved::stored(stored, warnings));
         }
         let reallocated = self.reallocate(resource, part, &current.value, &mut object)?;
+        if options.dry_run {
+            if reallocated {
+                self.services().settle(&current.value, &object);
+            }
+            return Ok(Saved::draft(object, warnings));
+        }
         if object == current.value {
             return Ok(Saved::stored(Arc::clone(current), warnings));
         }
         let taken = reallocated.then(|| object.clone());
         let write = Write::Update { key: at.key(), value: object, expected: Some(current.revision) };
         match self.store().write(write).await {
-            Ok(stored) => Ok(Saved::stored(stored, warnings)),
+            Ok(stored) => {
+                if reallocated {
+                    self.services().settle(&stored.value, &current.value);
+                }
+                Ok(Saved::stored(stored, warnings))
+            }
             Err(error) => {
                 if let Some(taken) = taken {
-                    self.take_back(&current.value, &taken);
+                    self.services().settle(&current.value, &taken);
                 }
                 Err(Replace::of(at, error))
             }
@@ -143,14 +154,6 @@ impl Api {
         let assigned = self.services().assign(object, Some(old));
         assigned.map_err(|errors| ApiError::invalid(&resource.group, &resource.kind, &name, &errors))?;
         Ok(true)
-    }
-
-    fn take_back(&self, old: &Value, taken: &Value) {
-        let mut old = old.clone();
-        if self.services().assign(&mut old, Some(taken)).is_err() {
-            // Somebody else got an address that was free for a moment; the allocator knows what is stored after a restart.
-            tracing::warn!(service = %old["metadata"]["name"], "service keeps an address that was given away meanwhile");
-        }
     }
 }
 

@@ -31,6 +31,7 @@ pub(crate) fn config(directory: &Path) -> Config {
         advertise: "172.29.0.254:6443".parse().unwrap(),
         server_names: Vec::new(),
         service_cidr: "10.233.0.0/18".parse().unwrap(),
+        service_cidr_v6: None,
         node_port_range: 30000..=32767,
         cluster_domain: "cluster.local".to_owned(),
     }

@@ -8,23 +8,33 @@ const BLOCK: u8 = 26;
 const BLOCK6: u8 = 122;
 /// The tenth address is that of cluster DNS; a /28 is the smallest range that has one.
 const SERVICES: u8 = 28;
+/// As small as a range of IPv6 may be; larger than the other one needs.
+const SERVICES6: u8 = 124;
 
 pub(super) fn pods(text: &str) -> Result<Ipv4Net, String> {
     range(text, BLOCK, "a node's block of addresses is a /26")
 }
 
 pub(super) fn pods6(text: &str) -> Result<Ipv6Net, String> {
+    range6(text, BLOCK6, "a node's block of addresses is a /122")
+}
+
+pub(super) fn services6(text: &str) -> Result<Ipv6Net, String> {
+    range6(text, SERVICES6, "Services want more addresses than that")
+}
+
+fn range6(text: &str, longest: u8, why: &str) -> Result<Ipv6Net, String> {
     let range: Ipv6Net = text.parse().map_err(|_| "not an IPv6 range such as fd00:10:1::/56".to_owned())?;
     if range != range.trunc() {
         return Err(format!("bits are set behind the prefix; did you mean {}?", range.trunc()));
     }
-    if range.prefix_len() > BLOCK6 {
-        return Err(format!("it must be a /{BLOCK6} or larger, because a node's block of addresses is a /{BLOCK6}"));
+    if range.prefix_len() > longest {
+        return Err(format!("it must be a /{longest} or larger, because {why}"));
     }
     let address = range.network();
     let is_global = (address.segments()[0] & 0xe000) == 0x2000;
     if !(is_global || address.is_unique_local()) {
-        return Err("pods' addresses are global (2000::/3) or unique local (fc00::/7) ones".to_owned());
+        return Err("addresses of pods and Services are global (2000::/3) or unique local (fc00::/7) ones".to_owned());
     }
     Ok(range)
 }

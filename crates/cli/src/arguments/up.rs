@@ -20,7 +20,7 @@ pub(crate) struct UpOptions {
     /// Where pods' addresses come from (the pool `default-ipv4-ippool`) [default: 10.233.64.0/18]
     #[arg(long, value_name = "CIDR", value_parser = ranges::pods)]
     pub(crate) pod_cidr: Option<Ipv4Net>,
-    /// Whether pods have IPv6 addresses beside their IPv4 ones [default: ipv4]
+    /// Whether pods, and Services that ask for it, have IPv6 addresses beside their IPv4 ones [default: ipv4]
     #[arg(long, value_enum, value_name = "FAMILY")]
     pub(crate) ip_family: Option<IpFamily>,
     /// Where pods' IPv6 addresses come from (the pool `default-ipv6-ippool`), with --ip-family dual [default: fd00:10:233::/56]
@@ -29,6 +29,9 @@ pub(crate) struct UpOptions {
     /// Where Services' addresses come from [default: 10.233.0.0/18]
     #[arg(long, value_name = "CIDR", value_parser = ranges::services)]
     pub(crate) service_cidr: Option<Ipv4Net>,
+    /// Where Services' IPv6 addresses come from, with --ip-family dual [default: fd00:10:96::/108]
+    #[arg(long, value_name = "CIDR", value_parser = ranges::services6)]
+    pub(crate) service_cidr_v6: Option<Ipv6Net>,
     /// Keep the cluster's objects in this file, over `podnet down` too
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub(crate) datastore: Option<PathBuf>,

@@ -19,6 +19,7 @@ const NODES: u8 = 3;
 const SUBNETS: u8 = 1;
 const POD_CIDR: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 233, 64, 0), 18);
 const POD_CIDR_V6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0x10, 0x233, 0, 0, 0, 0, 0), 56);
+const SERVICE_CIDR_V6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0), 108);
 const SERVICE_CIDR: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 233, 0, 0), 18);
 
 impl Cluster {
@@ -28,6 +29,7 @@ impl Cluster {
     pub(crate) fn from_options(options: &UpOptions, present: Option<&Self>) -> Result<Self, Failure> {
         let nodes = options.nodes.or(present.map(|cluster| cluster.nodes)).unwrap_or(NODES);
         let datastore = options.datastore.as_deref().map(outside_our_directories).transpose()?;
+        let ranges_v6 = ranges_v6(options, present)?;
         let cluster = Self {
             nodes,
             subnets: match present {
@@ -35,8 +37,9 @@ impl Cluster {
                 _ => options.subnets.unwrap_or(SUBNETS).min(nodes),
             },
             pod_cidr: options.pod_cidr.or(present.map(|cluster| cluster.pod_cidr)).unwrap_or(POD_CIDR),
-            pod_cidr_v6: pod_cidr_v6(options, present)?,
+            pod_cidr_v6: ranges_v6.map(|(pods, _)| pods),
             service_cidr: options.service_cidr.or(present.map(|cluster| cluster.service_cidr)).unwrap_or(SERVICE_CIDR),
+            service_cidr_v6: ranges_v6.map(|(_, services)| services),
             datastore: datastore.or_else(|| present.and_then(|cluster| cluster.datastore.clone())),
             binary: std::env::current_exe().doing(|| "cannot find the podnet binary itself".into())?,
         };
@@ -54,10 +57,12 @@ impl Cluster {
     fn refuse_overlaps(&self) -> Result<(), Failure> {
         let subnets = (0..usize::from(self.subnets)).flat_map(|index| self.ranges(index));
         let pods6 = self.pod_cidr_v6.map(|range| ("--pod-cidr-v6", IpNet::V6(range)));
+        let services6 = self.service_cidr_v6.map(|range| ("--service-cidr-v6", IpNet::V6(range)));
         let ranges: Vec<(&str, IpNet)> =
             [("--pod-cidr", IpNet::V4(self.pod_cidr)), ("--service-cidr", IpNet::V4(self.service_cidr))]
                 .into_iter()
                 .chain(pods6)
+                .chain(services6)
                 .chain(subnets.map(|range| ("the underlay's range", range)))
                 .collect();
         for (index, (name, range)) in ranges.iter().enumerate() {
@@ -78,22 +83,33 @@ impl Cluster {
             difference("--ip-family", &self.ip_family(), &asked.ip_family()),
             self.pod_cidr_v6.zip(asked.pod_cidr_v6).and_then(|(is, asked)| difference("--pod-cidr-v6", &is, &asked)),
             difference("--service-cidr", &self.service_cidr, &asked.service_cidr),
+            self.service_cidr_v6
+                .zip(asked.service_cidr_v6)
+                .and_then(|(is, asked)| difference("--service-cidr-v6", &is, &asked)),
             difference("--datastore", &self.store().display(), &asked.store().display()),
         ];
         settings.into_iter().flatten().collect()
     }
 }
 
-/// Where pods' IPv6 addresses come from, where they have some.
-fn pod_cidr_v6(options: &UpOptions, present: Option<&Cluster>) -> Result<Option<Ipv6Net>, Failure> {
+/// Where pods' and Services' IPv6 addresses come from, where they have some.
+fn ranges_v6(options: &UpOptions, present: Option<&Cluster>) -> Result<Option<(Ipv6Net, Ipv6Net)>, Failure> {
     let present_family = present.map_or(IpFamily::Ipv4, Cluster::ip_family);
     match options.ip_family.unwrap_or(present_family) {
         IpFamily::Dual => {
-            let present = present.and_then(|cluster| cluster.pod_cidr_v6);
-            Ok(Some(options.pod_cidr_v6.or(present).unwrap_or(POD_CIDR_V6)))
+            let pods = present.and_then(|cluster| cluster.pod_cidr_v6);
+            let services = present.and_then(|cluster| cluster.service_cidr_v6);
+            Ok(Some((
+                options.pod_cidr_v6.or(pods).unwrap_or(POD_CIDR_V6),
+                options.service_cidr_v6.or(services).unwrap_or(SERVICE_CIDR_V6),
+            )))
         }
         IpFamily::Ipv4 if options.pod_cidr_v6.is_some() => {
             Err(Failure::usage("--pod-cidr-v6 is for pods that have IPv6 addresses").remedy("add --ip-family dual"))
+        }
+        IpFamily::Ipv4 if options.service_cidr_v6.is_some() => {
+            Err(Failure::usage("--service-cidr-v6 is for clusters whose pods have IPv6 addresses")
+                .remedy("add --ip-family dual"))
         }
         IpFamily::Ipv4 => Ok(None),
     }

@@ -48,6 +48,9 @@ fn apiserver(cluster: &Cluster) -> ProcessSpec {
     arguments.option("--listen", &underlay);
     arguments.option("--advertise", &underlay);
     arguments.option("--service-cidr", &cluster.service_cidr);
+    if let Some(range) = cluster.service_cidr_v6 {
+        arguments.option("--service-cidr-v6", &range);
+    }
     arguments.spec()
 }
 

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 
 fn allocator() -> ServiceAllocator {
-    ServiceAllocator::new("10.233.0.0/18".parse().unwrap(), 30000..=32767)
+    ServiceAllocator::new(["10.233.0.0/18".parse().unwrap()], 30000..=32767)
 }
 
 fn service(spec: Value) -> Value {
@@ -53,7 +53,7 @@ fn a_freed_address_is_not_given_again_at_once() {
 
 #[test]
 fn a_small_network_is_used_up_to_the_last_address_and_again_from_the_start() {
-    let allocator = ServiceAllocator::new("10.0.0.0/29".parse().unwrap(), 30000..=30010);
+    let allocator = ServiceAllocator::new(["10.0.0.0/29".parse().unwrap()], 30000..=30010);
     let mut services: Vec<Value> = (0..6).map(|_| plain()).collect();
     let given: Vec<String> = services.iter_mut().map(|service| address(&allocator, service)).collect();
     assert_eq!(given, ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"]);
@@ -169,6 +169,7 @@ fn a_change_of_type_frees_what_the_new_type_has_not() {
     let mut patched = old.clone();
     patched["spec"]["type"] = json!("ClusterIP");
     allocator.assign(&mut patched, Some(&old)).unwrap();
+    allocator.settle(&patched, &old);
     assert_eq!(patched["spec"]["ports"][0].get("nodePort"), None);
     assert_eq!(patched["spec"]["clusterIP"], old["spec"]["clusterIP"]);
     allocator.assign(&mut node_port(30080), None).unwrap();
@@ -176,6 +177,7 @@ fn a_change_of_type_frees_what_the_new_type_has_not() {
     let mut external = patched.clone();
     external["spec"]["type"] = json!("ExternalName");
     allocator.assign(&mut external, Some(&patched)).unwrap();
+    allocator.settle(&external, &patched);
     assert_eq!(external["spec"].get("clusterIP"), None);
     let mut other = plain();
     other["spec"]["clusterIP"] = patched["spec"]["clusterIP"].clone();
@@ -195,16 +197,24 @@ fn a_refused_service_takes_nothing() {
 }
 
 #[test]
-fn a_change_that_could_not_be_stored_is_taken_back_the_other_way_round() {
+fn what_a_change_drops_is_free_when_it_is_stored_and_what_it_adds_when_it_is_not() {
     let allocator = allocator();
     let mut old = node_port(30080);
     allocator.assign(&mut old, None).unwrap();
     let mut new = old.clone();
     new["spec"]["ports"][0]["nodePort"] = json!(30090);
     allocator.assign(&mut new, Some(&old)).unwrap();
-    allocator.assign(&mut old.clone(), Some(&new)).unwrap();
+    for under_way in [30080, 30090] {
+        assert!(refusal(&allocator, node_port(under_way), None).contains("already allocated"));
+    }
+    allocator.settle(&old, &new);
     assert!(refusal(&allocator, node_port(30080), None).contains("already allocated"));
-    allocator.assign(&mut node_port(30090), None).unwrap();
+    let mut other = node_port(30090);
+    allocator.assign(&mut other, None).unwrap();
+    allocator.release(&other);
+    allocator.assign(&mut new, Some(&old)).unwrap();
+    allocator.settle(&new, &old);
+    allocator.assign(&mut node_port(30080), None).unwrap();
 }
 
 #[test]
@@ -223,7 +233,7 @@ fn stored_services_are_known_after_a_restart() {
 }
 
 #[test]
-fn this_cluster_has_one_address_family() {
+fn a_cluster_of_one_family_refuses_the_other() {
     let allocator = allocator();
     let dual =
         service(json!({"type": "ClusterIP", "ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv4", "IPv6"]}));
@@ -245,3 +255,50 @@ fn both_spellings_of_the_address_have_to_agree() {
     let mut plural = service(json!({"type": "ClusterIP", "clusterIPs": ["10.233.0.6"]}));
     assert_eq!(address(&allocator, &mut plural), "10.233.0.6");
 }
+
+#[test]
+fn the_health_check_of_a_local_load_balancer_has_a_node_port() {
+    let allocator = allocator();
+    let local = |health: Value| {
+        service(json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": health,
+            "ports": [{"port": 80, "protocol": "TCP"}]}))
+    };
+    let mut given = local(Value::Null);
+    allocator.assign(&mut given, None).unwrap();
+    assert_eq!(given["spec"]["healthCheckNodePort"], 30087);
+    let taken = "spec.healthCheckNodePort: Invalid value: 30087: provided port is already allocated";
+    assert_eq!(refusal(&allocator, local(json!(30087)), None), taken);
+    assert!(refusal(&allocator, node_port(30087), None).contains("already allocated"));
+    allocator.assign(&mut local(json!(30099)), None).unwrap();
+
+    let mut changed = given.clone();
+    changed["spec"]["healthCheckNodePort"] = Value::Null;
+    allocator.assign(&mut changed, Some(&given)).unwrap();
+    assert_eq!(changed["spec"]["healthCheckNodePort"], 30087, "a client that leaves it out keeps it");
+    let mut cluster = given.clone();
+    cluster["spec"]["externalTrafficPolicy"] = json!("Cluster");
+    allocator.assign(&mut cluster, Some(&given)).unwrap();
+    assert_eq!(cluster["spec"].get("healthCheckNodePort"), None);
+    allocator.settle(&cluster, &given);
+    allocator.assign(&mut node_port(30087), None).unwrap();
+}
+
+#[test]
+fn what_belongs_to_a_load_balancer_goes_with_it() {
+    let allocator = allocator();
+    let mut old = service(
+        json!({"type": "LoadBalancer", "loadBalancerClass": "example.com/x", "allocateLoadBalancerNodePorts": true,
+        "externalTrafficPolicy": "Cluster", "ports": [{"port": 80, "protocol": "TCP"}]}),
+    );
+    allocator.assign(&mut old, None).unwrap();
+    let mut plain = old.clone();
+    plain["spec"]["type"] = json!("ClusterIP");
+    plain["status"] = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}});
+    allocator.assign(&mut plain, Some(&old)).unwrap();
+    for field in ["loadBalancerClass", "allocateLoadBalancerNodePorts", "externalTrafficPolicy"] {
+        assert_eq!(plain["spec"].get(field), None, "{field}");
+    }
+    assert_eq!(plain["status"], json!({"loadBalancer": {}}));
+}
+
+mod dual;

@@ -10,6 +10,13 @@ const AFFINITY_SECONDS: i32 = 10_800;
 pub(super) fn default_service(service: &mut Object) {
     if let Some(status) = object_at(service, "status") {
         set_default(status, "loadBalancer", json!({}));
+        if let Some(balancer) = object_at(status, "loadBalancer") {
+            for ingress in each(balancer, "ingress") {
+                if ingress.get("ip").is_some_and(|ip| !text(ip).is_empty()) {
+                    set_default_text(ingress, "ipMode", "VIP");
+                }
+            }
+        }
     }
     let Some(spec) = object_at(service, "spec") else { return };
     set_default_text(spec, "type", "ClusterIP");

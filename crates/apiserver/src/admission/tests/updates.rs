@@ -69,6 +69,53 @@ fn a_services_address_stays_while_it_has_one() {
 }
 
 #[test]
+fn of_two_families_the_second_one_goes_with_the_policy() {
+    let dual = |addresses: Value, policy: &str| {
+        let families = if addresses[1].is_null() { json!(["IPv4"]) } else { json!(["IPv4", "IPv6"]) };
+        let service = with(with(service(), "/spec/clusterIPs", addresses), "/spec/ipFamilies", families);
+        with(service, "/spec/ipFamilyPolicy", json!(policy))
+    };
+    let old = || dual(json!(["10.0.0.1", "fd00::1"]), "RequireDualStack");
+    let single = json!(["10.0.0.1"]);
+    assert_eq!(change_refusals("", "Service", old(), dual(single.clone(), "SingleStack")), Vec::<String>::new());
+    assert_eq!(change_refusals("", "Service", dual(single.clone(), "SingleStack"), old()), Vec::<String>::new());
+    assert_eq!(
+        change_refusals("", "Service", old(), dual(single, "RequireDualStack")),
+        [
+            "spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": must be set to 'SingleStack' when releasing the secondary \
+             clusterIP",
+            "spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": must be set to 'SingleStack' when releasing the secondary \
+             ipFamily",
+        ]
+    );
+    assert_eq!(
+        change_refusals("", "Service", old(), dual(json!(["10.0.0.1", "fd00::2"]), "RequireDualStack")),
+        ["spec.clusterIPs[1]: Invalid value: []string{\"10.0.0.1\", \"fd00::2\"}: may not change once set"]
+    );
+}
+
+#[test]
+fn a_load_balancer_stays_with_its_class_and_its_health_check() {
+    let balanced = |class: Value, health: Value| {
+        let service = with(with(service(), "/spec/type", json!("LoadBalancer")), "/spec/loadBalancerClass", class);
+        with(with(service, "/spec/externalTrafficPolicy", json!("Local")), "/spec/healthCheckNodePort", health)
+    };
+    let old = || balanced(json!("a/x"), json!(30001));
+    assert_eq!(change_refusals("", "Service", old(), old()), Vec::<String>::new());
+    assert_eq!(
+        change_refusals("", "Service", old(), balanced(Value::Null, json!(30001))),
+        ["spec.loadBalancerClass: Invalid value: null: may not change once set"]
+    );
+    assert_eq!(
+        change_refusals("", "Service", old(), balanced(json!("a/x"), json!(30002))),
+        ["spec.healthCheckNodePort: Forbidden: field is immutable"]
+    );
+    let plain = with(old(), "/spec/externalTrafficPolicy", json!("Cluster"));
+    let plain = with(plain, "/spec/healthCheckNodePort", Value::Null);
+    assert_eq!(change_refusals("", "Service", old(), plain), Vec::<String>::new());
+}
+
+#[test]
 fn immutable_data_stays() {
     let map = |value: &str| json!({"metadata": {"name": "m"}, "immutable": true, "data": {"a": value}});
     assert_eq!(
