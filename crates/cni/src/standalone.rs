@@ -23,7 +23,7 @@ use podnet_kernel::{
     pod_interface,
 };
 use podnet_model::{
-    Mac,
+    LinkName, Mac,
     cni::{Choice, LocalIpam, Mode, Range, Wishes, choose},
     errors::chain,
 };
@@ -47,7 +47,11 @@ pub(crate) fn is_meant(config: &Value) -> bool {
 pub(crate) fn serve(request: &Request, netns: Option<NetNs>) -> Result<Option<Value>, Failure> {
     match request.verb {
         Verb::Add => Network::of(request)?.add(request, required(netns)?).map(Some),
-        Verb::Del => Network::of(request)?.del(&request.container_id, &request.ifname).map(|()| None),
+        Verb::Del => {
+            // The kernel takes its time, and whoever waits for the lock need not wait for that too.
+            remove_device(&device(&request.container_id, &request.ifname))?;
+            Network::of(request)?.del(&request.container_id, &request.ifname).map(|()| None)
+        }
         Verb::Check => Network::of(request)?.check(request, required(netns)?).map(|()| None),
         Verb::Gc => Network::of(request)?.collect_garbage(request).map(|()| None),
         Verb::Status => status(&request.config).map(|()| None),
@@ -246,11 +250,9 @@ impl Network {
     }
 
     fn del(&mut self, container_id: &str, ifname: &str) -> Result<(), Failure> {
-        let (handle, name) = (Handle::new(container_id, ifname), device(container_id, ifname));
-        RtSocket::open()
-            .map_err(|error| chain(&error))
-            .and_then(|mut socket| pod_interface::remove(&mut socket, &name).map_err(|error| chain(&error)))
-            .map_err(|error| Failure::new(Failure::INTERFACE, format!("cannot remove interface {name}: {error}")))?;
+        let handle = Handle::new(container_id, ifname);
+        // Another ADD of it may have come in between.
+        remove_device(&device(container_id, ifname))?;
         if let Some(segment) = self.records.of(&handle).and_then(|record| record.segment) {
             segment.link.remove(ifname)?;
         }
@@ -304,6 +306,14 @@ impl Network {
         let failures: Vec<Failure> = strays.filter_map(|(id, ifname)| self.del(&id, &ifname).err()).collect();
         failures.into_iter().next().map_or(Ok(()), Err)
     }
+}
+
+/// Removes the node's end of a container's link, and with it the other one. Done also where there is none.
+fn remove_device(name: &LinkName) -> Result<(), Failure> {
+    RtSocket::open()
+        .map_err(|error| chain(&error))
+        .and_then(|mut socket| pod_interface::remove(&mut socket, name).map_err(|error| chain(&error)))
+        .map_err(|error| Failure::new(Failure::INTERFACE, format!("cannot remove interface {name}: {error}")))
 }
 
 fn refuse_taken(interface: &Joined, asked: &Asked<'_>) -> Result<(), Failure> {

@@ -3,17 +3,20 @@
 //!
 //! - [`Wishes`]: what one attachment shall be like, from all the places where a runtime may say so
 //! - [`PortMapping`]: a port of the node that leads to the attachment
+//! - [`hosts_file`]: the names of attachments
 //! - [`Mode`]: how the attachments of a network are joined
 //! - [`LocalIpam`]: ranges of addresses of this machine alone, as the `host-local` plugin has them
 //! - [`InvalidConfig`]: what is wrong with a configuration, with the specification's code
 
 mod error;
+mod hosts;
 mod mode;
 mod ports;
 mod ranges;
 mod wishes;
 
 pub use error::InvalidConfig;
+pub use hosts::hosts_file;
 pub use mode::{Bridge, MODE_KEYS, Macvlan, MacvlanKind, Mode};
 pub use ports::PortMapping;
 pub use ranges::{AskedRoute, Choice, LocalIpam, Range, choose};

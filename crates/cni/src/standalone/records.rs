@@ -2,7 +2,7 @@
 //! the plugin works in.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind},
     net::IpAddr,
@@ -12,7 +12,10 @@ use std::{
 
 use ipnet::IpNet;
 use podnet_kernel::netns::NetNs;
-use podnet_model::{Mac, cni::PortMapping};
+use podnet_model::{
+    Mac,
+    cni::{PortMapping, hosts_file},
+};
 use podnet_planner::ipam::Handle;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +26,8 @@ const DIRECTORY: &str = "/run/podnet-cni";
 const LOCK: &str = ".lock";
 /// How the names of records begin of which the container is lost. No container's id begins so.
 const LOST: &str = "~";
+/// How the names of files begin that tell the names of a network's containers. A record's name has an `@`, a network's has none.
+const HOSTS: &str = "hosts.";
 
 /// One container's attachment as it was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +38,7 @@ pub(super) struct Record {
     pub(super) routes: Vec<IpNet>,
     pub(super) mac: Mac,
     pub(super) ports: Vec<PortMapping>,
-    /// Further names that the runtime gave it (the capability `aliases`).
+    /// Further names that the runtime gave it (the capability `aliases`); they stand in the network's file of names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) aliases: Vec<String>,
     /// Subnets whose way out is translated.
@@ -106,20 +111,46 @@ impl Records {
             let _ = fs::remove_file(&new);
             return Err(error);
         }
+        let (network, is_named) = (record.network.clone(), !record.aliases.is_empty());
         self.known.insert(handle.clone(), record);
-        Ok(())
+        if !is_named {
+            return Ok(());
+        }
+        self.tell_names(&network).inspect_err(|_| {
+            let _ = self.remove(handle);
+        })
     }
 
     pub(super) fn remove(&mut self, handle: &Handle) -> io::Result<()> {
         let name = file_name(handle);
+        let mut named = BTreeSet::new();
         for (records, name) in [(&mut self.known, name.clone()), (&mut self.lost, format!("{LOST}{name}"))] {
-            records.remove(handle);
+            let gone = records.remove(handle).filter(|record| !record.aliases.is_empty());
+            named.extend(gone.map(|record| record.network));
             match fs::remove_file(self.directory.join(name)) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
-        Ok(())
+        named.iter().try_for_each(|network| self.tell_names(network))
+    }
+
+    /// Writes the names of a network's containers, for whoever resolves them (the plugin `hosts` of a Corefile, say); no file where
+    /// nobody has a name.
+    fn tell_names(&self, network: &str) -> io::Result<()> {
+        let path = self.directory.join(format!("{HOSTS}{network}"));
+        let of_network = self.known.values().filter(|record| record.network == network);
+        let text = hosts_file(of_network.map(|record| (&record.addrs[..], &record.aliases[..])));
+        let Some(text) = text else {
+            return match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            };
+        };
+        let new = self.directory.join(format!(".{HOSTS}{network}"));
+        fs::write(&new, text).and_then(|()| fs::rename(&new, &path)).inspect_err(|_| {
+            let _ = fs::remove_file(&new);
+        })
     }
 
     /// Sets those aside as lost of which `is_there` is not true.
@@ -134,6 +165,9 @@ impl Records {
             let name = file_name(&handle);
             fs::rename(self.directory.join(&name), self.directory.join(format!("{LOST}{name}")))?;
             self.lost.extend(self.known.remove_entry(&handle));
+            if let Some(record) = self.lost.get(&handle).filter(|record| !record.aliases.is_empty()) {
+                self.tell_names(&record.network)?;
+            }
         }
         Ok(())
     }

@@ -135,7 +135,7 @@ impl Machine {
         list
     }
 
-    fn records(&self) -> String {
+    pub(crate) fn records(&self) -> String {
         let inode = std::fs::metadata(self.node.path()).unwrap();
         format!("/run/podnet-cni/{}", std::os::unix::fs::MetadataExt::ino(&inode))
     }
@@ -143,6 +143,12 @@ impl Machine {
     /// What is kept of an attachment.
     pub(crate) fn record(&self, id: &str, ifname: &str) -> Value {
         serde_json::from_slice(&std::fs::read(format!("{}/{id}@{ifname}", self.records())).unwrap()).unwrap()
+    }
+
+    /// The names of a network's containers, without comments; none where there is no such file.
+    pub(crate) fn names(&self, network: &str) -> Option<String> {
+        let text = std::fs::read_to_string(format!("{}/hosts.{network}", self.records())).ok()?;
+        Some(text.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect())
     }
 
     /// What containers left on the machine: addresses, records, devices, rules.

@@ -6,6 +6,7 @@ mod faults;
 mod limits;
 mod machine;
 mod modes;
+mod names;
 mod network;
 mod runtimes;
 
