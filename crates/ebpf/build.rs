@@ -6,7 +6,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-const PROGRAMS: [&str; 1] = ["fastpath"];
+const PROGRAMS: [&str; 2] = ["fastpath", "sockets"];
 
 fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=src/bpf");

@@ -2,4 +2,7 @@
 //!
 //! Nothing is loaded here: that is `podnet-kernel`'s.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod fastpath;
+pub mod sockets;

@@ -16,6 +16,7 @@
 //! - [`conntrack`]: connections that have to be forgotten
 //! - [`datapath`], [`memory`]: the seam that agents work against, and the kernel that tests put there
 //! - [`fastpath`]: the way past the stack for what the stack has let through
+//! - [`sockets`]: Services at the socket
 //! - [`monitor`]: what changes, told as it happens
 //! - [`carrier`]: the program behind the UDP tunnel
 //! - [`forwarding`]: the node forwards IPv6 and goes on listening to its routers
@@ -48,6 +49,7 @@ pub mod pod_interface;
 pub mod process;
 pub mod route;
 pub mod segment;
+pub mod sockets;
 pub mod stale;
 pub mod sysctl;
 pub mod tc;

@@ -18,6 +18,7 @@
 mod chains;
 mod conflicts;
 mod counted;
+pub mod ebpf;
 mod endpoints;
 mod frontends;
 #[cfg(any(test, feature = "packet-table"))]

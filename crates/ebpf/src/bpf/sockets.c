@@ -1,0 +1,435 @@
+// Services at the socket: a connection to a frontend is opened to one of its backends, so no packet of it is ever translated.
+//
+// The programs are at a cgroup and see the addresses that its processes connect to, send to, receive from and ask for. What is written
+// in `frontends` and `backends` is decided by podnet (`podnet_ebpf::sockets`); what is not in there is left alone, and so is every
+// protocol but TCP and UDP.
+//
+// A frontend's backends are the slots 0 to `count` of one list. Who writes fills new slots before the frontend counts them, and empties
+// slots after it does not count them any more: so a slot that is missing has been taken away meanwhile, and the frontend is read again.
+//
+// What a socket speaks with is kept at the socket itself and ends with it.
+
+#include "kernel.h"
+
+// How many Services one socket of UDP can speak with at a time, without being connected, and be told the right senders of.
+#define TALKS 16
+// How often a frontend is read again because a slot was missing.
+#define ATTEMPTS 4
+// Of clients that stay with their backend (sessionAffinity). The least recently used goes where there are more.
+#define CLIENTS 32768
+#define SECOND 1000000000ULL
+
+#define ECONNREFUSED 111
+
+// An address, port and protocol. One of IPv4 as IPv6 writes it (::ffff:a.b.c.d). All but the protocol in network order.
+struct place {
+    __be32 addr[4];
+    __be16 port;
+    __u16 protocol;
+};
+
+struct frontend {
+    // Its backends: slots of that list.
+    __u32 list;
+    __u32 count;
+    // Where there are none: the error that connecting to it gives.
+    __u32 refusal;
+    // For how many seconds a client stays with its backend, of all frontends of the group; 0: it does not.
+    __u32 affinity;
+    __u32 group;
+};
+
+struct slot {
+    __u32 list;
+    __u32 number;
+};
+
+// Who uses a Service: all sockets of a namespace are one client.
+struct client {
+    __u64 netns;
+    __u32 group;
+    __u32 unused;
+};
+
+// A backend that was chosen, and where it stood in the list.
+struct choice {
+    struct place backend;
+    __u32 slot;
+};
+
+struct stay {
+    struct choice choice;
+    // When it was last used, in ns of `now`.
+    __u64 used;
+};
+
+// What a socket wanted to speak with, and what it speaks with.
+struct talk {
+    struct place frontend;
+    struct choice choice;
+};
+
+struct talks {
+    struct talk all[TALKS];
+    __u32 next;
+};
+
+// The namespace of the node itself: only there the loopback's addresses are the node's.
+struct settings {
+    __u64 node;
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 16384);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, struct place);
+    __type(value, struct frontend);
+} frontends SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 65536);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, struct slot);
+    __type(value, struct place);
+} backends SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, CLIENTS);
+    __type(key, struct client);
+    __type(value, struct stay);
+} stays SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_SK_STORAGE);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, int);
+    __type(value, struct talk);
+} connected SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_SK_STORAGE);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, int);
+    __type(value, struct talks);
+} spoken SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct settings);
+} settings SEC(".maps");
+
+static __always_inline int same(const struct place *one, const struct place *other)
+{
+    return one->addr[3] == other->addr[3] && one->port == other->port && one->protocol == other->protocol &&
+           one->addr[0] == other->addr[0] && one->addr[1] == other->addr[1] && one->addr[2] == other->addr[2];
+}
+
+static __always_inline int is_v4(const struct place *place)
+{
+    return place->addr[0] == 0 && place->addr[1] == 0 && place->addr[2] == bpf_htonl(0xffff);
+}
+
+static __always_inline struct place v4(struct bpf_sock_addr *ctx)
+{
+    struct place place = {.addr = {0, 0, bpf_htonl(0xffff), ctx->user_ip4}, .port = ctx->user_port, .protocol = ctx->protocol};
+    return place;
+}
+
+static __always_inline struct place v6(struct bpf_sock_addr *ctx)
+{
+    struct place place = {.addr = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]},
+                          .port = ctx->user_port,
+                          .protocol = ctx->protocol};
+    return place;
+}
+
+static __always_inline void set_v4(struct bpf_sock_addr *ctx, const struct place *to)
+{
+    ctx->user_ip4 = to->addr[3];
+    ctx->user_port = to->port;
+}
+
+static __always_inline void set_v6(struct bpf_sock_addr *ctx, const struct place *to)
+{
+    ctx->user_ip6[0] = to->addr[0];
+    ctx->user_ip6[1] = to->addr[1];
+    ctx->user_ip6[2] = to->addr[2];
+    ctx->user_ip6[3] = to->addr[3];
+    ctx->user_port = to->port;
+}
+
+// The loopback's frontends are those of 127.0.0.1 and of ::1, for whoever is in the node's own namespace. Whether `to` can be a frontend.
+static __always_inline int is_ours(struct bpf_sock_addr *ctx, struct place *to)
+{
+    if (to->protocol != IPPROTO_TCP && to->protocol != IPPROTO_UDP)
+        return 0;
+    int here = is_v4(to) && (to->addr[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+    int here_v6 = to->addr[0] == 0 && to->addr[1] == 0 && to->addr[2] == 0 && to->addr[3] == bpf_htonl(1);
+    if (!here && !here_v6)
+        return 1;
+    __u32 first = 0;
+    struct settings *known = bpf_map_lookup_elem(&settings, &first);
+    if (!known || known->node != bpf_get_netns_cookie(ctx))
+        return 0;
+    if (here)
+        to->addr[3] = bpf_htonl(0x7f000001);
+    return 1;
+}
+
+// What is sought in a list.
+struct search {
+    __u32 list;
+    __u32 found;
+    struct choice choice;
+};
+
+static long compare(__u32 number, struct search *search)
+{
+    struct slot slot = {search->list, number};
+    struct place *backend = bpf_map_lookup_elem(&backends, &slot);
+    if (!backend || !same(backend, &search->choice.backend))
+        return 0;
+    search->choice.slot = number;
+    search->found = 1;
+    return 1;
+}
+
+// Whether the frontend still has the backend that was chosen. As a rule it stands where it stood; the others are looked at where it does not.
+static __always_inline int has(const struct frontend *frontend, struct choice *choice)
+{
+    struct slot slot = {frontend->list, choice->slot};
+    if (choice->slot < frontend->count) {
+        struct place *backend = bpf_map_lookup_elem(&backends, &slot);
+        if (backend && same(backend, &choice->backend))
+            return 1;
+    }
+    struct search search = {.list = frontend->list, .choice = *choice};
+    bpf_loop(frontend->count, compare, &search, 0);
+    if (search.found)
+        choice->slot = search.choice.slot;
+    return search.found;
+}
+
+// A backend by chance: 0, or why there is none.
+static __always_inline int choose(const struct place *to, const struct frontend *frontend, struct choice *choice)
+{
+    for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
+        if (!frontend)
+            return ECONNREFUSED;
+        __u32 count = frontend->count;
+        if (!count)
+            return frontend->refusal;
+        struct slot slot = {frontend->list, bpf_get_prandom_u32() % count};
+        struct place *backend = bpf_map_lookup_elem(&backends, &slot);
+        if (backend) {
+            choice->backend = *backend;
+            choice->slot = slot.number;
+            return 0;
+        }
+        frontend = bpf_map_lookup_elem(&frontends, to);
+    }
+    return ECONNREFUSED;
+}
+
+// As `choose`; a client of a Service with sessionAffinity gets the backend that it had last time.
+static __always_inline int find(struct bpf_sock_addr *ctx, const struct place *to, const struct frontend *frontend,
+                                struct choice *choice)
+{
+    if (!frontend->affinity || !frontend->count)
+        return choose(to, frontend, choice);
+    struct client client = {bpf_get_netns_cookie(ctx), frontend->group, 0};
+    __u64 now = bpf_ktime_get_coarse_ns();
+    struct stay *former = bpf_map_lookup_elem(&stays, &client);
+    if (former && now - former->used < frontend->affinity * SECOND) {
+        *choice = former->choice;
+        if (has(frontend, choice)) {
+            former->used = now;
+            return 0;
+        }
+    }
+    int refusal = choose(to, frontend, choice);
+    if (refusal)
+        return refusal;
+    struct stay stay = {.choice = *choice, .used = now};
+    bpf_map_update_elem(&stays, &client, &stay, BPF_ANY);
+    return 0;
+}
+
+static __always_inline int refuse(int error)
+{
+    bpf_set_retval(-error);
+    return 0;
+}
+
+// Whether the connection is let through, `to` then being where it goes.
+static __always_inline int connect(struct bpf_sock_addr *ctx, struct place *to)
+{
+    if (!is_ours(ctx, to))
+        return 1;
+    struct frontend *frontend = bpf_map_lookup_elem(&frontends, to);
+    if (!frontend) {
+        // A socket of UDP can be connected again.
+        if (to->protocol == IPPROTO_UDP && ctx->sk)
+            bpf_sk_storage_delete(&connected, ctx->sk);
+        return 1;
+    }
+    struct talk talk = {.frontend = *to};
+    int refusal = find(ctx, to, frontend, &talk.choice);
+    if (refusal)
+        return refuse(refusal);
+    if (ctx->sk) {
+        struct talk *kept = bpf_sk_storage_get(&connected, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+        if (kept)
+            *kept = talk;
+    }
+    *to = talk.choice.backend;
+    return 2;
+}
+
+SEC("cgroup/connect4")
+int podnet_connect4(struct bpf_sock_addr *ctx)
+{
+    struct place to = v4(ctx);
+    int verdict = connect(ctx, &to);
+    if (verdict == 2)
+        set_v4(ctx, &to);
+    return verdict != 0;
+}
+
+SEC("cgroup/connect6")
+int podnet_connect6(struct bpf_sock_addr *ctx)
+{
+    struct place to = v6(ctx);
+    int verdict = connect(ctx, &to);
+    if (verdict == 2)
+        set_v6(ctx, &to);
+    return verdict != 0;
+}
+
+// The backend that the socket sends this frontend's datagrams to as long as it is one: a conversation is not torn apart.
+static __always_inline int send(struct bpf_sock_addr *ctx, struct place *to)
+{
+    if (!is_ours(ctx, to))
+        return 1;
+    struct frontend *frontend = bpf_map_lookup_elem(&frontends, to);
+    if (!frontend || !ctx->sk)
+        return 1;
+    struct talks *talks = bpf_sk_storage_get(&spoken, ctx->sk, 0, frontend->count ? BPF_SK_STORAGE_GET_F_CREATE : 0);
+    struct talk *talk = 0;
+    if (talks)
+        for (int number = 0; number < TALKS; number++)
+            if (same(&talks->all[number].frontend, to)) {
+                talk = &talks->all[number];
+                break;
+            }
+    struct choice choice = {};
+    if (talk) {
+        choice = talk->choice;
+        if (has(frontend, &choice)) {
+            *to = choice.backend;
+            return 2;
+        }
+    }
+    int refusal = find(ctx, to, frontend, &choice);
+    if (refusal)
+        return refuse(refusal);
+    if (talks) {
+        if (!talk)
+            talk = &talks->all[talks->next++ % TALKS];
+        talk->frontend = *to;
+        talk->choice = choice;
+    }
+    *to = choice.backend;
+    return 2;
+}
+
+SEC("cgroup/sendmsg4")
+int podnet_sendmsg4(struct bpf_sock_addr *ctx)
+{
+    struct place to = v4(ctx);
+    int verdict = send(ctx, &to);
+    if (verdict == 2)
+        set_v4(ctx, &to);
+    return verdict != 0;
+}
+
+SEC("cgroup/sendmsg6")
+int podnet_sendmsg6(struct bpf_sock_addr *ctx)
+{
+    struct place to = v6(ctx);
+    int verdict = send(ctx, &to);
+    if (verdict == 2)
+        set_v6(ctx, &to);
+    return verdict != 0;
+}
+
+// Whether `from` is a backend that the socket is connected to; it is then the frontend.
+static __always_inline int is_peer(struct bpf_sock_addr *ctx, struct place *from)
+{
+    if (!ctx->sk)
+        return 0;
+    struct talk *talk = bpf_sk_storage_get(&connected, ctx->sk, 0, 0);
+    if (!talk || !same(&talk->choice.backend, from))
+        return 0;
+    *from = talk->frontend;
+    return 1;
+}
+
+// Whether `from` is a backend that the socket speaks with; it is then the frontend.
+static __always_inline int is_known(struct bpf_sock_addr *ctx, struct place *from)
+{
+    if (is_peer(ctx, from))
+        return 1;
+    if (!ctx->sk)
+        return 0;
+    struct talks *talks = bpf_sk_storage_get(&spoken, ctx->sk, 0, 0);
+    if (!talks)
+        return 0;
+    for (int number = 0; number < TALKS; number++)
+        if (same(&talks->all[number].choice.backend, from)) {
+            *from = talks->all[number].frontend;
+            return 1;
+        }
+    return 0;
+}
+
+SEC("cgroup/recvmsg4")
+int podnet_recvmsg4(struct bpf_sock_addr *ctx)
+{
+    struct place from = v4(ctx);
+    if (is_known(ctx, &from))
+        set_v4(ctx, &from);
+    return 1;
+}
+
+SEC("cgroup/recvmsg6")
+int podnet_recvmsg6(struct bpf_sock_addr *ctx)
+{
+    struct place from = v6(ctx);
+    if (is_known(ctx, &from))
+        set_v6(ctx, &from);
+    return 1;
+}
+
+SEC("cgroup/getpeername4")
+int podnet_peer4(struct bpf_sock_addr *ctx)
+{
+    struct place peer = v4(ctx);
+    if (is_peer(ctx, &peer))
+        set_v4(ctx, &peer);
+    return 1;
+}
+
+SEC("cgroup/getpeername6")
+int podnet_peer6(struct bpf_sock_addr *ctx)
+{
+    struct place peer = v6(ctx);
+    if (is_peer(ctx, &peer))
+        set_v6(ctx, &peer);
+    return 1;
+}

@@ -1,0 +1,354 @@
+//! What of `bpf(2)` the loader has no words for: whole batches of a map's elements, and programs that are at a cgroup without anybody
+//! who holds them (`linux/bpf.h`).
+
+use std::{
+    ffi::CString,
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::io::Errno;
+
+// enum bpf_cmd
+const OBJ_PIN: i32 = 6;
+const PROG_ATTACH: i32 = 8;
+const PROG_DETACH: i32 = 9;
+const PROG_GET_FD_BY_ID: i32 = 13;
+const MAP_GET_FD_BY_ID: i32 = 14;
+const OBJ_GET_INFO_BY_FD: i32 = 15;
+const PROG_QUERY: i32 = 16;
+const MAP_LOOKUP_BATCH: i32 = 24;
+const MAP_UPDATE_BATCH: i32 = 26;
+const MAP_DELETE_BATCH: i32 = 27;
+/// `BPF_F_ALLOW_MULTI`: beside the programs of others.
+const ALLOW_MULTI: u32 = 2;
+/// `BPF_F_REPLACE`: in one step, at the same place among others.
+const REPLACE: u32 = 4;
+/// How many programs may be at one place of one cgroup (`BPF_CGROUP_MAX_PROGS`).
+const MOST_PROGRAMS: usize = 64;
+
+#[repr(C)]
+#[derive(Default)]
+struct Attach {
+    target: u32,
+    program: u32,
+    hook: u32,
+    flags: u32,
+    replaced: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct Query {
+    target: u32,
+    hook: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    ids: u64,
+    count: u32,
+    padding: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ById {
+    id: u32,
+    next: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct Info {
+    descriptor: u32,
+    length: u32,
+    info: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct Object {
+    path: u64,
+    descriptor: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct Batch {
+    from: u64,
+    to: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+/// The head of `struct bpf_prog_info`.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramInfo {
+    kind: u32,
+    id: u32,
+    tag: [u8; 8],
+    jited: u32,
+    translated: u32,
+    jited_at: u64,
+    translated_at: u64,
+    loaded: u64,
+    user: u32,
+    map_count: u32,
+    maps: u64,
+    name: [u8; 16],
+}
+
+/// The head of `struct bpf_map_info`.
+#[repr(C)]
+#[derive(Default)]
+struct RawMapInfo {
+    kind: u32,
+    id: u32,
+    key_size: u32,
+    value_size: u32,
+    capacity: u32,
+    flags: u32,
+    name: [u8; 16],
+}
+
+/// What a map is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct MapInfo {
+    pub(super) name: String,
+    pub(super) id: u32,
+    pub(super) kind: u32,
+    pub(super) key_size: u32,
+    pub(super) value_size: u32,
+    pub(super) capacity: u32,
+}
+
+/// A program that is at a cgroup.
+#[derive(Debug)]
+pub(super) struct Attached {
+    pub(super) id: u32,
+    pub(super) name: String,
+    pub(super) maps: Vec<u32>,
+    pub(super) descriptor: OwnedFd,
+}
+
+/// The programs that are at a cgroup itself, and not at those that it is in. One that goes meanwhile is left out.
+pub(super) fn attached(cgroup: BorrowedFd<'_>, hook: u32) -> io::Result<Vec<Attached>> {
+    let mut ids = [0_u32; MOST_PROGRAMS];
+    let mut query = Query {
+        target: number(cgroup),
+        hook,
+        ids: address(ids.as_mut_ptr()),
+        count: MOST_PROGRAMS as u32,
+        ..Query::default()
+    };
+    call(PROG_QUERY, &mut query)?;
+    let mut found = Vec::new();
+    for id in ids.iter().take(query.count as usize) {
+        let mut by_id = ById { id: *id, ..ById::default() };
+        let descriptor = match call(PROG_GET_FD_BY_ID, &mut by_id) {
+            Ok(descriptor) => descriptor_of(descriptor),
+            Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => continue,
+            Err(error) => return Err(error),
+        };
+        let (name, maps) = program_info(descriptor.as_fd())?;
+        found.push(Attached { id: *id, name, maps, descriptor });
+    }
+    Ok(found)
+}
+
+fn program_info(program: BorrowedFd<'_>) -> io::Result<(String, Vec<u32>)> {
+    let mut maps = [0_u32; 64];
+    let mut found =
+        ProgramInfo { map_count: maps.len() as u32, maps: address(maps.as_mut_ptr()), ..Default::default() };
+    info(program, &mut found)?;
+    Ok((text(&found.name), maps.iter().take(found.map_count as usize).copied().collect()))
+}
+
+/// The numbers of a program's maps.
+pub(super) fn maps_of(program: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    program_info(program).map(|(_, maps)| maps)
+}
+
+/// A map by its number.
+pub(super) fn map(id: u32) -> io::Result<OwnedFd> {
+    call(MAP_GET_FD_BY_ID, &mut ById { id, ..ById::default() }).map(descriptor_of)
+}
+
+pub(super) fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
+    let mut found = RawMapInfo::default();
+    info(map, &mut found)?;
+    Ok(MapInfo {
+        name: text(&found.name),
+        id: found.id,
+        kind: found.kind,
+        key_size: found.key_size,
+        value_size: found.value_size,
+        capacity: found.capacity,
+    })
+}
+
+/// Puts a program at a cgroup, in place of another one that is there.
+pub(super) fn attach(
+    cgroup: BorrowedFd<'_>,
+    hook: u32,
+    program: BorrowedFd<'_>,
+    replaced: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    let mut request =
+        Attach { target: number(cgroup), program: number(program), hook, flags: ALLOW_MULTI, ..Attach::default() };
+    if let Some(replaced) = replaced {
+        request.flags |= REPLACE;
+        request.replaced = number(replaced);
+    }
+    call(PROG_ATTACH, &mut request).map(drop)
+}
+
+pub(super) fn detach(cgroup: BorrowedFd<'_>, hook: u32, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut request = Attach { target: number(cgroup), program: number(program), hook, ..Attach::default() };
+    match call(PROG_DETACH, &mut request) {
+        // Somebody else was faster.
+        Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(()),
+        done => done.map(drop),
+    }
+}
+
+/// Gives an object a name in a file system of its kind.
+pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_encoded_bytes())?;
+    let mut request = Object { path: address(path.as_ptr()), descriptor: number(object), flags: 0 };
+    call(OBJ_PIN, &mut request).map(drop)
+}
+
+/// Makes or changes elements, in order.
+pub(super) fn update<const K: usize, const V: usize>(
+    map: BorrowedFd<'_>,
+    elements: &[([u8; K], [u8; V])],
+) -> io::Result<()> {
+    if elements.is_empty() {
+        return Ok(());
+    }
+    let mut keys: Vec<u8> = elements.iter().flat_map(|(key, _)| key).copied().collect();
+    let mut values: Vec<u8> = elements.iter().flat_map(|(_, value)| value).copied().collect();
+    let mut batch = Batch {
+        keys: address(keys.as_mut_ptr()),
+        values: address(values.as_mut_ptr()),
+        count: elements.len() as u32,
+        map: number(map),
+        ..Batch::default()
+    };
+    call(MAP_UPDATE_BATCH, &mut batch).map(drop)
+}
+
+/// Removes elements; those that are not there are no obstacle.
+pub(super) fn delete<const K: usize>(map: BorrowedFd<'_>, keys: &[[u8; K]]) -> io::Result<()> {
+    let mut left = keys;
+    while !left.is_empty() {
+        let mut bytes: Vec<u8> = left.concat();
+        let mut batch =
+            Batch { keys: address(bytes.as_mut_ptr()), count: left.len() as u32, map: number(map), ..Batch::default() };
+        match call(MAP_DELETE_BATCH, &mut batch) {
+            Ok(_) => return Ok(()),
+            // The count is of those before the one that is missing.
+            Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {
+                left = left.get(batch.count as usize + 1..).unwrap_or_default();
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// All elements of a hash map that nobody else writes.
+pub(super) fn elements<const K: usize, const V: usize>(map: BorrowedFd<'_>) -> io::Result<Vec<([u8; K], [u8; V])>> {
+    let mut found = Vec::new();
+    let mut room = 4096;
+    let mut cursor: Option<u32> = None;
+    loop {
+        let (mut keys, mut values) = (vec![[0_u8; K]; room], vec![[0_u8; V]; room]);
+        let (mut from, mut to) = (cursor.unwrap_or_default(), 0_u32);
+        let mut batch = Batch {
+            from: cursor.map_or(0, |_| address(&raw mut from)),
+            to: address(&raw mut to),
+            keys: address(keys.as_mut_ptr()),
+            values: address(values.as_mut_ptr()),
+            count: room as u32,
+            map: number(map),
+            ..Batch::default()
+        };
+        let done = match call(MAP_LOOKUP_BATCH, &mut batch) {
+            Ok(_) => false,
+            Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => true,
+            // One bucket of the map has more than that.
+            Err(error) if error.raw_os_error() == Some(Errno::NOSPC.raw_os_error()) => {
+                room *= 2;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let count = (batch.count as usize).min(room);
+        found.extend(keys.into_iter().zip(values).take(count));
+        if done {
+            return Ok(found);
+        }
+        cursor = Some(to);
+    }
+}
+
+/// The cookie of the calling thread's network namespace (Linux 5.14).
+pub(super) fn netns_cookie() -> io::Result<u64> {
+    /// `SO_NETNS_COOKIE`
+    const NETNS_COOKIE: i32 = 71;
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
+    let (mut cookie, mut length) = (0_u64, 8 as libc::socklen_t);
+    // SAFETY: the value and its length are ours, and the length is the value's.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, NETNS_COOKIE, (&raw mut cookie).cast(), &raw mut length)
+    };
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+fn info<T>(of: BorrowedFd<'_>, into: &mut T) -> io::Result<()> {
+    let mut request =
+        Info { descriptor: number(of), length: size_of::<T>() as u32, info: address(std::ptr::from_mut(into)) };
+    call(OBJ_GET_INFO_BY_FD, &mut request).map(drop)
+}
+
+/// The kernel takes a longer structure than ours for one whose rest is zero.
+fn call<T>(command: i32, attributes: &mut T) -> io::Result<i32> {
+    loop {
+        // SAFETY: the structure is the command's, of the length that is told, and what it points to lives as long as the callers' frames.
+        let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) };
+        if let Ok(result @ 0..) = i32::try_from(result) {
+            return Ok(result);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+fn descriptor_of(number: i32) -> OwnedFd {
+    // SAFETY: the kernel has just opened it for us.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+fn number(of: BorrowedFd<'_>) -> u32 {
+    // What is open has a number that is not negative.
+    of.as_raw_fd().unsigned_abs()
+}
+
+fn address<T>(of: *const T) -> u64 {
+    of.expose_provenance() as u64
+}
+
+fn text(name: &[u8; 16]) -> String {
+    name.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect()
+}

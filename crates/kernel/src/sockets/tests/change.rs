@@ -1,0 +1,166 @@
+//! What happens while backends come and go, and while one agent takes over from another.
+
+use super::*;
+
+#[test]
+fn udp_chooses_again_when_its_backend_is_gone_and_not_when_it_only_moved() {
+    let lab = Lab::new("again");
+    lab.serve(FRONTEND, 1, &[1, 2, 3, 4]);
+    let socket = lab.udp(OWN);
+    let to = SocketAddr::from((FRONTEND, 80));
+    let first = asked(&socket, to).unwrap().0;
+    let mut order = vec![1, 2, 3, 4];
+    for _ in 0..4 {
+        order.rotate_left(1);
+        lab.serve(FRONTEND, 1, &order);
+        assert_eq!(asked(&socket, to).unwrap(), (first, to));
+    }
+    order.retain(|number| *number != first);
+    lab.serve(FRONTEND, 1, &order);
+    let (second, from) = asked(&socket, to).unwrap();
+    assert!(second != first && from == to);
+    lab.refuse(FRONTEND, Serves::Nobody);
+    assert_eq!(asked(&socket, to).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+/// Backends are taken away and put back in the order that [`Edits`] prescribe, as fast as can be.
+#[test]
+fn no_connection_fails_or_comes_to_a_backend_that_is_gone_while_others_change() {
+    let lab = Lab::new("load");
+    let to = SocketAddr::from((FRONTEND, 80));
+    lab.serve(FRONTEND, 1, &[1, 2, 3, 4]);
+    let (over, backend) = (AtomicBool::new(false), |number| Target {
+        at: BackendAddress { addr: v4(number), port: PORT },
+        protocol: Protocol::Udp,
+    });
+    let entry = |count| Entry { list: 2, serves: Serves::Backends(count), affinity: None };
+    let (slot, key) = (|number| Slot { list: 2, number }, key(FRONTEND, Protocol::Udp));
+    let mut asks = 0;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                // From four to one and back: the last slot's backend goes where one was taken away.
+                for count in (1..4).rev() {
+                    let fill = vec![(slot(0), backend(count as u8 + 1))];
+                    let edits =
+                        Edits { fill, point: vec![(key, entry(count))], forget: Vec::new(), empty: vec![slot(count)] };
+                    lab.sockets.apply(&edits).unwrap();
+                }
+                for count in 2..=4 {
+                    let fill = vec![(slot(count - 1), backend(count as u8))];
+                    lab.sockets.apply(&Edits { fill, point: vec![(key, entry(count))], ..Edits::default() }).unwrap();
+                }
+            }
+        });
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(2) {
+            let socket = lab.udp(OWN);
+            let result = asked(&socket, to);
+            if result.is_err() {
+                over.store(true, Ordering::Relaxed);
+            }
+            assert_eq!(result.unwrap().1, to);
+            asks += 1;
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert!(asks > 100, "{asks} in 2 s");
+}
+
+#[test]
+fn another_agent_goes_on_with_what_sockets_and_clients_have() {
+    let lab = Lab::new("takeover");
+    let to = SocketAddr::from((FRONTEND, 80));
+    let affinity = Some(Affinity { seconds: 3600, group: 7 });
+    let all = [1, 2, 3, 4];
+    lab.set(FRONTEND, Protocol::Tcp, 1, &all, affinity);
+    lab.set(FRONTEND, Protocol::Udp, 2, &all, None);
+    let (stayed, connection) = (lab.connect(to), lab.tcp(to).unwrap());
+    let socket = lab.udp(OWN);
+    let spoken = asked(&socket, to).unwrap();
+    let next = Sockets::open(&lab.group.0, Sizes::LEAST).unwrap();
+    assert_eq!(next.tables().unwrap(), lab.sockets.tables().unwrap());
+    assert_eq!(next.tables().unwrap().backends.len(), 8);
+    // Both together: nothing is attached in between.
+    assert_eq!(lab.connect(to), stayed);
+    assert_eq!(next.attach().unwrap(), PROGRAMS.len());
+    assert_eq!(next.attach().unwrap(), 0);
+    assert_eq!(lab.sockets.attach().unwrap(), PROGRAMS.len(), "each takes the other's place");
+    assert_eq!(next.attach().unwrap(), PROGRAMS.len());
+    let Lab { netns, group, sockets } = lab;
+    drop(sockets);
+    let lab = Lab { netns, group, sockets: next };
+    assert_eq!(lab.connect(to), stayed);
+    assert_eq!(connection.peer_addr().unwrap(), to);
+    assert_eq!(asked(&socket, to).unwrap(), spoken);
+    // The programs go on although nobody holds them.
+    let Lab { netns, group, sockets } = lab;
+    drop(sockets);
+    assert_eq!(told(netns.run(|| TcpStream::connect(to)).unwrap().unwrap()), stayed);
+    assert!(detach(&group.0, false).unwrap() && !detach(&group.0, false).unwrap());
+    assert!(netns.run(|| TcpStream::connect(to)).unwrap().is_err());
+    assert_eq!(connection.peer_addr().unwrap(), to, "what was opened goes on to see the frontend");
+    assert!(detach(&group.0, true).unwrap() && !detach(&group.0, true).unwrap());
+    assert_ne!(connection.peer_addr().unwrap(), to);
+}
+
+#[test]
+fn tables_grow_without_a_moment_without_them() {
+    let lab = Lab::new("grow");
+    let to = SocketAddr::from((FRONTEND, 80));
+    lab.set(FRONTEND, Protocol::Tcp, 1, &[1, 2], None);
+    let connection = lab.tcp(to).unwrap();
+    let sizes = Sizes::for_twice(20_000, 70_000);
+    assert!(sizes.hold(40_000, 140_000) && !Sizes::LEAST.hold(20_000, 0));
+    let larger = Sockets::open(&lab.group.0, sizes).unwrap();
+    assert_eq!(larger.sizes(), sizes);
+    assert_eq!(larger.tables().unwrap(), Tables::default());
+    let Lab { netns, group, .. } = lab;
+    let lab = Lab { netns, group, sockets: larger };
+    lab.set(FRONTEND, Protocol::Tcp, 1, &[3, 4], None);
+    let former = (0..20).map(|_| lab.connect(to)).max();
+    assert!(former <= Some(2), "not in force yet");
+    lab.sockets.attach().unwrap();
+    assert!(lab.connect(to) >= 3);
+    assert_eq!(connection.peer_addr().unwrap(), to);
+    // A smaller one is content with the larger.
+    assert_eq!(Sockets::open(&lab.group.0, Sizes::LEAST).unwrap().sizes(), sizes);
+}
+
+#[test]
+fn ten_thousand_services_are_there_at_once_and_one_endpoint_changes_in_no_time() {
+    let lab = Lab::new("size");
+    let sockets = Sockets::open(&lab.group.0, Sizes::for_twice(10_000, 100_000)).unwrap();
+    let mut edits = Edits::default();
+    for service in 0..10_000_u32 {
+        let addr = Ipv4Addr::from(0x0a60_0000 + service).into();
+        let serves = Serves::Backends(10);
+        edits.point.push((key(addr, Protocol::Tcp), Entry { list: service, serves, affinity: None }));
+        for number in 0..10 {
+            let at = BackendAddress { addr: Ipv4Addr::from(0x0a01_0000 + service * 10 + number).into(), port: 80 };
+            edits.fill.push((Slot { list: service, number }, Target { at, protocol: Protocol::Tcp }));
+        }
+    }
+    let began = Instant::now();
+    sockets.apply(&edits).unwrap();
+    let first = began.elapsed();
+    let began = Instant::now();
+    let tables = sockets.tables().unwrap();
+    let read = began.elapsed();
+    assert_eq!((tables.frontends.len(), tables.backends.len()), (10_000, 100_000));
+    let one = Edits { fill: vec![edits.fill[5]], point: vec![edits.point[3]], ..Edits::default() };
+    let began = Instant::now();
+    (0..100).for_each(|_| sockets.apply(&one).unwrap());
+    let change = began.elapsed() / 100;
+    println!("10,000 Services: written in {first:?}, read in {read:?}; one endpoint: {change:?}");
+    assert!(first < Duration::from_secs(1) && change < Duration::from_millis(1), "{first:?} {change:?}");
+    // What is not there is no obstacle to removing.
+    let missing = Slot { list: 90_000, number: 0 };
+    let mut empty: Vec<Slot> = tables.backends.into_keys().collect();
+    empty.insert(50_000, missing);
+    empty.push(missing);
+    let forget = tables.frontends.into_keys().collect();
+    sockets.apply(&Edits { forget, empty, ..Edits::default() }).unwrap();
+    assert_eq!(sockets.tables().unwrap(), Tables::default());
+    eventually("the lab's own are not touched", || lab.sockets.tables().unwrap() == Tables::default());
+}
