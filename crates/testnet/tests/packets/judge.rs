@@ -1,0 +1,206 @@
+//! Sends each row of the table as real packets and judges what becomes of them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::{self, Write},
+    net::SocketAddr,
+    thread,
+    time::Duration,
+};
+
+use podnet_model::Family;
+use podnet_planner::{
+    ruleset::{BackendAddress, walk::Direction},
+    services::{
+        Services, ServicesConfig,
+        packet_table::{self, Fate, NODES, Row},
+    },
+};
+
+use crate::{
+    lab::{Lab, Place},
+    listeners::{Listeners, Port, Sight},
+    modes::Mode,
+    probes::{self, Datagram, Outcome},
+};
+
+/// On a loaded machine, and in an emulated one, an answer takes its time. Only rows that fail wait for so long.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// What is refused at once is refused before TCP tries again, which is after 1 s.
+const AT_ONCE: Duration = Duration::from_millis(900);
+/// A slow answer may be the machine's fault, but not each time.
+const TRIES_TO_BE_QUICK: u32 = 5;
+
+/// A row that does not hold.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// Its line in the table.
+    pub(crate) line: usize,
+    /// What was expected and what was seen.
+    report: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.report)
+    }
+}
+
+/// The rows that do not hold.
+pub(crate) fn failures(lab: &Lab, mode: &dyn Mode, rows: &[Row]) -> Vec<Failure> {
+    let _listeners = Listeners::start(lab, &ports(rows.iter().chain(&packet_table::rows())));
+    let mut failures = Vec::new();
+    for node in NODES {
+        let own: Vec<&Row> = rows.iter().filter(|row| row.node == node).collect();
+        if own.is_empty() {
+            continue;
+        }
+        lab.lead_through(node);
+        let in_force = mode.put(&lab.places[node].namespace.netns, &services(node));
+        failures.extend(together(lab, mode, &own));
+        drop(in_force);
+    }
+    failures
+}
+
+/// What a node's agent knows of the table's cluster.
+fn services(node: &str) -> Vec<Services> {
+    let of = |family| {
+        let mut services = Services::new(ServicesConfig { family, ..packet_table::config(node) });
+        packet_table::changes().iter().for_each(|change| drop(services.apply(change)));
+        services
+    };
+    Family::ALL.map(of).into()
+}
+
+/// Everything that a packet could be addressed to, before and after translation.
+fn ports<'a>(rows: impl Iterator<Item = &'a Row>) -> BTreeSet<Port> {
+    let of = |row: &Row| {
+        let mut ports = vec![row.packet.dport];
+        if let Fate::Arrives(arrivals) = &row.fate {
+            ports.extend(arrivals.keys().map(|at| at.port));
+        }
+        let protocol = row.packet.protocol;
+        ports.into_iter().map(move |port| (protocol, port)).collect::<Vec<_>>()
+    };
+    rows.flat_map(of).collect()
+}
+
+/// All rows of a node at once: each has a thread at its sender's place.
+fn together(lab: &Lab, mode: &dyn Mode, rows: &[&Row]) -> Vec<Failure> {
+    thread::scope(|scope| {
+        let running: Vec<_> = rows.iter().map(|row| scope.spawn(|| Trial::new(lab, row).run(mode))).collect();
+        running.into_iter().filter_map(|trial| trial.join().expect("a trial panics on nothing")).collect()
+    })
+}
+
+/// A row under way.
+struct Trial<'a> {
+    lab: &'a Lab,
+    row: &'a Row,
+    sender: &'a Place,
+    seen: BTreeMap<String, u32>,
+    sent: u32,
+}
+
+impl<'a> Trial<'a> {
+    fn new(lab: &'a Lab, row: &'a Row) -> Self {
+        let (_, sender) = lab.place_of(row.packet.src).unwrap_or_else(|| panic!("{row}: nobody has the source"));
+        Self { lab, row, sender, seen: BTreeMap::new(), sent: 0 }
+    }
+
+    /// What failed.
+    fn run(mut self, mode: &dyn Mode) -> Option<Failure> {
+        self.sender.namespace.netns.enter_current_thread().unwrap();
+        mode.enter(self.row.direction);
+        let held = match &self.row.fate {
+            Fate::Arrives(arrivals) => self.arrives(mode, arrivals),
+            Fate::Rejected => self.is_rejected(),
+        };
+        (!held).then(|| Failure { line: self.row.line, report: self.report(mode) })
+    }
+
+    /// Sends until every backend was met, and for a while in any case, in case that there are others.
+    fn arrives(&mut self, mode: &dyn Mode, arrivals: &BTreeMap<BackendAddress, bool>) -> bool {
+        let mut met = BTreeSet::new();
+        let ways = u32::try_from(arrivals.len()).expect("few backends");
+        // That a backend is not met although it should be, or one that should not be, has a chance of one in a million million, and
+        // of one in a million: `n·(1-1/n)^k`.
+        let (least, most) = (20 * ways, 35 * ways);
+        while self.sent < least || (met.len() < arrivals.len() && self.sent < most) {
+            let Outcome::Arrived(sight) = self.send(PATIENCE) else { return false };
+            let at = backend(sight.at);
+            let Some(masqueraded) = arrivals.get(&at) else { return false };
+            if !self.source_is_right(mode, sight, *masqueraded) {
+                return false;
+            }
+            met.insert(at);
+        }
+        met.len() == arrivals.len()
+    }
+
+    /// A masqueraded packet has an address of the node as its source. What the node itself sends has so in any case.
+    fn source_is_right(&self, mode: &dyn Mode, sight: Sight, masqueraded: bool) -> bool {
+        let row = self.row;
+        let from_node = self.lab.places[row.node].addrs.contains(&sight.source.ip());
+        let own = sight.source.ip() == row.packet.src;
+        match (row.direction, masqueraded) {
+            (Direction::FromHost, _) => from_node,
+            (_, true) => from_node || (own && mode.spares_masquerading(row, &sight)),
+            (_, false) => own,
+        }
+    }
+
+    fn is_rejected(&mut self) -> bool {
+        (0..TRIES_TO_BE_QUICK).any(|_| matches!(self.send(PATIENCE), Outcome::Refused(after) if after < AT_ONCE))
+            && self.seen.len() == 1
+    }
+
+    fn send(&mut self, patience: Duration) -> Outcome {
+        let packet = &self.row.packet;
+        // Who is not connected hears of no refusal.
+        let connected = self.row.fate == Fate::Rejected || self.sent.is_multiple_of(2);
+        let how = if connected { Datagram::Connected } else { Datagram::Unconnected };
+        let outcome = probes::send(packet.protocol, SocketAddr::new(packet.dst, packet.dport), how, patience);
+        self.sent += 1;
+        let words = match &outcome {
+            Outcome::Arrived(sight) => {
+                format!("{} from {}", self.at(backend(sight.at)), self.lab.name_of(sight.source.ip()))
+            }
+            Outcome::Refused(after) if *after < AT_ONCE => "refused at once".to_owned(),
+            Outcome::Refused(_) => "refused, but late".to_owned(),
+            Outcome::Nothing => "no answer".to_owned(),
+            Outcome::Wrong(what) => what.clone(),
+        };
+        *self.seen.entry(words).or_default() += 1;
+        outcome
+    }
+
+    fn report(&self, mode: &dyn Mode) -> String {
+        let Row { line, node, packet, direction, fate } = self.row;
+        let (from, to) =
+            (self.lab.name_of(packet.src), self.at(BackendAddress { addr: packet.dst, port: packet.dport }));
+        let mut report =
+            format!("{}: line {line}: {node} {from} ({direction:?}) to {to}/{}", mode.name(), packet.protocol);
+        let expected = match fate {
+            Fate::Rejected => "refused at once".to_owned(),
+            Fate::Arrives(arrivals) => {
+                let arrival = |(at, masqueraded): (&BackendAddress, &bool)| {
+                    self.at(*at) + if *masqueraded { " from the node" } else { " from the sender" }
+                };
+                arrivals.iter().map(arrival).collect::<Vec<_>>().join(", ")
+            }
+        };
+        let _ = write!(report, "\n    expected: {expected}\n    seen:     ");
+        let seen = self.seen.iter().map(|(what, times)| format!("{what} ({times} times)"));
+        report + &seen.collect::<Vec<_>>().join(", ")
+    }
+
+    fn at(&self, at: BackendAddress) -> String {
+        format!("{}:{}", self.lab.name_of(at.addr), at.port)
+    }
+}
+
+fn backend(at: SocketAddr) -> BackendAddress {
+    BackendAddress { addr: at.ip(), port: at.port() }
+}

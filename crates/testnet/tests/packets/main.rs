@@ -1,0 +1,33 @@
+//! The packet table of Services with real packets: its cluster is made of namespaces, each row is sent through it, and what arrives
+//! where, from which source, or is refused, is what the table says; in each mode.
+#![allow(clippy::unwrap_used)]
+
+mod judge;
+mod lab;
+mod listeners;
+mod modes;
+#[path = "../tunnels/namespace.rs"]
+mod namespace;
+mod probes;
+mod sctp;
+mod self_test;
+
+use podnet_planner::services::packet_table;
+
+use crate::{
+    lab::Lab,
+    modes::{Mode, Nftables},
+};
+
+#[test]
+fn every_row_of_the_packet_table_holds_with_nftables() {
+    holds(&Nftables::default());
+}
+
+fn holds(mode: &dyn Mode) {
+    let lab = Lab::new(&format!("table-{}", mode.name()));
+    let rows = packet_table::rows();
+    let failures = judge::failures(&lab, mode, &rows);
+    let (failed, told) = (failures.len(), failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+    assert!(failures.is_empty(), "{failed} of {} rows fail:\n{told}", rows.len());
+}

@@ -1,0 +1,45 @@
+//! The modes that the table is held against.
+
+mod nftables;
+
+use std::any::Any;
+
+use podnet_kernel::netns::NetNs;
+use podnet_planner::{
+    ruleset::walk::Direction,
+    services::{Services, packet_table::Row},
+};
+
+use crate::listeners::Sight;
+pub(crate) use nftables::Nftables;
+
+/// A way to do what [`Services`] want.
+pub(crate) trait Mode: Sync {
+    /// Its name.
+    fn name(&self) -> &'static str;
+
+    /// Puts in force on a node what its Services, those of each family, want. It is in force until the answer is dropped.
+    fn put(&self, node: &NetNs, services: &[Services]) -> Box<dyn Any>;
+
+    /// Called on the thread that will send such packets, in its namespace, before it makes a socket: what works at sockets has its
+    /// clients in a group of their own, and only those on the node under test.
+    fn enter(&self, _direction: Direction) {}
+
+    /// Whether an answer finds its way in this mode without that the packet is masqueraded, although the table says so.
+    fn spares_masquerading(&self, _row: &Row, _sight: &Sight) -> bool {
+        false
+    }
+}
+
+/// No mode at all.
+pub(crate) struct Nothing;
+
+impl Mode for Nothing {
+    fn name(&self) -> &'static str {
+        "nothing"
+    }
+
+    fn put(&self, _node: &NetNs, _services: &[Services]) -> Box<dyn Any> {
+        Box::new(())
+    }
+}

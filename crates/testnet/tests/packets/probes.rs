@@ -1,0 +1,129 @@
+//! First packets, and what becomes of them.
+
+use std::{
+    io::{self, ErrorKind, Read},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
+    os::fd::OwnedFd,
+    sync::atomic::{AtomicU16, Ordering},
+    time::{Duration, Instant},
+};
+
+use podnet_model::Protocol;
+use rustix::net::{
+    AddressFamily, SocketFlags, SocketType, socket_with,
+    sockopt::{Timeout, set_socket_reuseaddr, set_socket_timeout},
+};
+
+use crate::{listeners::Sight, sctp};
+
+/// What became of a first packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It was answered by a listener, and the answer came from where the packet was sent to.
+    Arrived(Sight),
+    /// It was refused after that time.
+    Refused(Duration),
+    /// Nothing was heard of it.
+    Nothing,
+    /// Something that should not be.
+    Wrong(String),
+}
+
+/// How a datagram is sent. Modes that work at the socket see them differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Datagram {
+    /// Through a socket that is connected to where it goes; such a one alone is told of a refusal.
+    Connected,
+    /// Through one that is not.
+    Unconnected,
+}
+
+/// Sends a first packet from the calling thread's namespace, always from another port, and waits so long for what becomes of it.
+pub(crate) fn send(protocol: Protocol, to: SocketAddr, how: Datagram, patience: Duration) -> Outcome {
+    let start = Instant::now();
+    let sight = match protocol {
+        Protocol::Tcp => tcp(to, patience),
+        Protocol::Udp => udp(to, how, patience),
+        Protocol::Sctp => sctp::open(next_port(), to, start + patience),
+    };
+    match sight {
+        Ok(sight) => Outcome::Arrived(sight),
+        Err(error) => match error.kind() {
+            ErrorKind::ConnectionRefused => Outcome::Refused(start.elapsed()),
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => Outcome::Nothing,
+            _ => Outcome::Wrong(error.to_string()),
+        },
+    }
+}
+
+/// Connection tracking remembers a source port for minutes: none is used twice before all were.
+fn next_port() -> u16 {
+    /// Above the NodePorts, below those that the kernel gives away for a masqueraded connection when its own port is taken.
+    const FIRST: u16 = 33_000;
+    const LAST: u16 = 60_999;
+    static NEXT: AtomicU16 = AtomicU16::new(FIRST);
+    let next = |port| Some(if port == LAST { FIRST } else { port + 1 });
+    NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).expect("there is always a next one")
+}
+
+fn tcp(to: SocketAddr, patience: Duration) -> io::Result<Sight> {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket: OwnedFd = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_socket_timeout(&socket, Timeout::Send, Some(patience))?;
+    set_socket_reuseaddr(&socket, true)?;
+    rustix::net::bind(&socket, &SocketAddr::new(unspecified(to.ip()), next_port()))?;
+    match rustix::net::connect(&socket, &to) {
+        // The time is up.
+        Err(rustix::io::Errno::INPROGRESS) => return Err(ErrorKind::TimedOut.into()),
+        outcome => outcome?,
+    }
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(patience))?;
+    let mut answer = Vec::new();
+    // A connection that was made and fails then is no refusal.
+    stream.read_to_end(&mut answer).map_err(|error| io::Error::other(format!("connected, then: {error}")))?;
+    if stream.peer_addr()? != to {
+        return Err(io::Error::other(format!("connected to {to}, but the peer is {}", stream.peer_addr()?)));
+    }
+    parse(&answer)
+}
+
+fn udp(to: SocketAddr, how: Datagram, patience: Duration) -> io::Result<Sight> {
+    let socket = UdpSocket::bind((unspecified(to.ip()), next_port()))?;
+    socket.set_read_timeout(Some(patience))?;
+    let mut buffer = [0; 512];
+    let length = match how {
+        Datagram::Connected => {
+            socket.connect(to)?;
+            unless_dropped_here(socket.send(b"first"))?;
+            socket.recv(&mut buffer)?
+        }
+        Datagram::Unconnected => {
+            unless_dropped_here(socket.send_to(b"first", to))?;
+            let (length, from) = socket.recv_from(&mut buffer)?;
+            if from != to {
+                return Err(io::Error::other(format!("sent to {to}, but {from} answers")));
+            }
+            length
+        }
+    };
+    parse(&buffer[..length])
+}
+
+/// What netfilter drops at the output hook is told to the sender as "not permitted". Whether it was refused (and the refusal waits at
+/// the socket) or only dropped is not known by that.
+pub(crate) fn unless_dropped_here(sent: io::Result<usize>) -> io::Result<()> {
+    match sent {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
+        sent => sent.map(drop),
+    }
+}
+
+fn parse(answer: &[u8]) -> io::Result<Sight> {
+    Sight::parse(answer)
+        .ok_or_else(|| io::Error::other(format!("an answer of no listener: {}", String::from_utf8_lossy(answer))))
+}
+
+fn unspecified(of: IpAddr) -> IpAddr {
+    if of.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
+}

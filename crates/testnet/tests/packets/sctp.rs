@@ -1,0 +1,130 @@
+//! SCTP without sockets of SCTP, which few kernels have at hand: the first packets of an association (RFC 9260), through raw sockets.
+//!
+//! A client sends INIT, and what hears it answers with INIT ACK, which holds in a parameter what it saw. Connection tracking sees the
+//! beginning of an association, with check sums that are right.
+
+use std::{
+    io::{self, ErrorKind},
+    net::{IpAddr, SocketAddr, UdpSocket},
+    time::Instant,
+};
+
+use rustix::net::{AddressFamily, RawProtocol, SocketFlags, SocketType, socket_with};
+
+use crate::{listeners::Sight, probes::unless_dropped_here};
+
+const INIT: u8 = 1;
+const INIT_ACK: u8 = 2;
+/// Common header, chunk header, and the fixed part of INIT and INIT ACK.
+const FIXED: usize = 12 + 4 + 16;
+/// A parameter that whoever does not know it skips (RFC 9260, section 3.2.1).
+const SIGHT: u16 = 0xbfff;
+
+/// Hears the packets of SCTP that come to an address.
+pub(crate) fn listener(addr: IpAddr) -> io::Result<UdpSocket> {
+    let socket = raw(addr)?;
+    rustix::net::bind(&socket, &SocketAddr::new(addr, 0))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Answers an INIT; anything else is nothing to a listener.
+pub(crate) fn answer(socket: &UdpSocket, addr: IpAddr, source: IpAddr, packet: &[u8]) -> io::Result<()> {
+    let Some((source_port, port, tag, _)) = parse(payload(addr, packet), INIT) else { return Ok(()) };
+    let sight = Sight { at: SocketAddr::new(addr, port), source: SocketAddr::new(source, source_port) };
+    let answer = packet_of(INIT_ACK, port, source_port, tag, sight.to_text().as_bytes());
+    socket.send_to(&answer, (source, 0)).map(drop)
+}
+
+/// Sends INIT from a port and waits until `deadline` for who answers.
+///
+/// # Errors
+/// Of the kind [`ErrorKind::ConnectionRefused`] where ICMP says so, [`ErrorKind::TimedOut`] where nobody says anything.
+pub(crate) fn open(from_port: u16, to: SocketAddr, deadline: Instant) -> io::Result<Sight> {
+    let socket = raw(to.ip())?;
+    socket.connect((to.ip(), 0))?;
+    unless_dropped_here(socket.send(&packet_of(INIT, from_port, to.port(), 0, &[])))?;
+    let mut buffer = [0; 2048];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        socket.set_read_timeout(Some(left))?;
+        let length = match socket.recv(&mut buffer) {
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => continue,
+            received => received?,
+        };
+        // The socket gets all that comes from there, for whatever port.
+        let parsed = parse(payload(to.ip(), &buffer[..length]), INIT_ACK);
+        let Some((port, own_port, _, rest)) = parsed else { continue };
+        if (port, own_port) == (to.port(), from_port) {
+            return sight(rest).ok_or_else(|| io::Error::other("an INIT ACK that says nothing"));
+        }
+    }
+}
+
+fn raw(of: IpAddr) -> io::Result<UdpSocket> {
+    /// `IPPROTO_SCTP`.
+    const SCTP: RawProtocol = RawProtocol::new(132).expect("not zero");
+    let family = if of.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let protocol = rustix::net::Protocol::from_raw(SCTP);
+    let socket = socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, Some(protocol))?;
+    // It is none of UDP, but what can be done with it is the same.
+    Ok(socket.into())
+}
+
+/// Raw sockets of IPv4 give the header too.
+fn payload(of: IpAddr, packet: &[u8]) -> &[u8] {
+    let header = if of.is_ipv4() { packet.first().map_or(0, |byte| usize::from(byte & 0xf) * 4) } else { 0 };
+    packet.get(header..).unwrap_or_default()
+}
+
+/// Source port, destination port, initiate tag and parameters of a packet whose chunk is of that type.
+fn parse(packet: &[u8], kind: u8) -> Option<(u16, u16, u32, &[u8])> {
+    let number = |at: usize| Some(u16::from_be_bytes(packet.get(at..at + 2)?.try_into().ok()?));
+    let tag = u32::from_be_bytes(packet.get(16..20)?.try_into().ok()?);
+    let parameters = packet.get(FIXED..)?;
+    (packet.get(12)? == &kind).then_some((number(0)?, number(2)?, tag, parameters))
+}
+
+fn sight(parameters: &[u8]) -> Option<Sight> {
+    let (kind, length) = (parameters.get(..2)?, parameters.get(2..4)?);
+    let length = usize::from(u16::from_be_bytes(length.try_into().ok()?));
+    (kind == SIGHT.to_be_bytes()).then(|| Sight::parse(parameters.get(4..length)?))?
+}
+
+/// `peer_tag` is what the receiver knows the association by: none in an INIT.
+fn packet_of(kind: u8, source_port: u16, port: u16, peer_tag: u32, text: &[u8]) -> Vec<u8> {
+    /// Own tag, receive window, streams out and in, first sequence number.
+    const FIXED_PART: [u8; 16] = [0, 0, 0, 7, 0, 0, 0xff, 0xff, 0, 1, 0, 1, 0, 0, 0, 1];
+    let parameter = if text.is_empty() { 0 } else { 4 + text.len() };
+    let length = |value: usize| u16::try_from(value).expect("a short packet").to_be_bytes();
+    let mut packet = [source_port.to_be_bytes(), port.to_be_bytes()].concat();
+    packet.extend(peer_tag.to_be_bytes());
+    packet.extend([0; 4]);
+    packet.extend([kind, 0]);
+    packet.extend(length(4 + FIXED_PART.len() + parameter));
+    packet.extend(FIXED_PART);
+    if !text.is_empty() {
+        packet.extend(SIGHT.to_be_bytes());
+        packet.extend(length(parameter));
+        packet.extend(text);
+    }
+    packet.resize(packet.len().next_multiple_of(4), 0);
+    let sum = crc32c(&packet).to_le_bytes();
+    packet[8..12].copy_from_slice(&sum);
+    packet
+}
+
+/// CRC32c (RFC 9260, appendix A), bit by bit: packets are few and short.
+fn crc32c(bytes: &[u8]) -> u32 {
+    const POLYNOMIAL: u32 = 0x82f6_3b78;
+    let shift = |sum: u32, _| if sum & 1 == 1 { sum >> 1 ^ POLYNOMIAL } else { sum >> 1 };
+    !bytes.iter().fold(u32::MAX, |sum, byte| (0..8).fold(sum ^ u32::from(*byte), shift))
+}
+
+#[test]
+fn the_check_sum_is_the_one_of_the_rfc() {
+    assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+}

@@ -1,0 +1,107 @@
+//! That the harness sees what is wrong: rows that say something else, rules that do something else, and no rules at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use podnet_planner::{
+    ruleset::{BackendAddress, RuleSet, walk::Direction},
+    services::packet_table::{self, Fate, NODES, Row},
+};
+
+use crate::{
+    judge,
+    lab::Lab,
+    modes::{Mode, Nftables, Nothing},
+};
+
+/// What a row is made to say instead; none where the change would be none.
+type Change = fn(&Row) -> Option<Fate>;
+
+#[test]
+fn a_row_that_says_something_else_fails() {
+    let lab = Lab::new("table-changed");
+    let changes: [(&str, Change); 4] = [
+        ("other sources", |row| {
+            // What the node itself sends has an address of the node as its source in any case.
+            let arrivals = arrivals(row).filter(|_| row.direction != Direction::FromHost)?;
+            Some(Fate::Arrives(arrivals.into_iter().map(|(at, masqueraded)| (at, !masqueraded)).collect()))
+        }),
+        ("a backend less", |row| {
+            let mut arrivals = arrivals(row)?;
+            arrivals.pop_first();
+            (!arrivals.is_empty()).then_some(Fate::Arrives(arrivals))
+        }),
+        ("a backend more", |row| {
+            let mut arrivals = arrivals(row)?;
+            arrivals.insert(BackendAddress { addr: packet_table::address("client1")?, port: 1 }, false);
+            Some(Fate::Arrives(arrivals))
+        }),
+        ("refused or not", |row| match &row.fate {
+            Fate::Arrives(_) => Some(Fate::Rejected),
+            Fate::Rejected => {
+                let to = BackendAddress { addr: row.packet.dst, port: row.packet.dport };
+                Some(Fate::Arrives(BTreeMap::from([(to, false)])))
+            }
+        }),
+    ];
+    for (what, change) in changes {
+        let changed = |row: Row| Some(Row { fate: change(&row)?, ..row });
+        let rows: Vec<Row> = packet_table::rows().into_iter().filter_map(changed).collect();
+        assert!(rows.len() > 10, "{what}: {} rows", rows.len());
+        assert_eq!(failing(&lab, &Nftables::default(), &rows), lines(&rows), "{what}");
+    }
+}
+
+#[test]
+fn without_rules_and_with_wrong_ones_the_rows_fail_that_need_them() {
+    let lab = Lab::new("table-broken");
+    let rows = packet_table::rows();
+    let needing = |need: &dyn Fn(&Row) -> bool| {
+        let rows: Vec<Row> = rows.iter().filter(|row| need(row)).cloned().collect();
+        lines(&rows)
+    };
+    let untouched = |row: &Row| {
+        let to = BackendAddress { addr: row.packet.dst, port: row.packet.dport };
+        row.fate == Fate::Arrives(BTreeMap::from([(to, false)]))
+    };
+    assert_eq!(failing(&lab, &Nothing, &rows), needing(&|row| !untouched(row)));
+
+    let no_masquerading: fn(&mut RuleSet) = |rules| {
+        rules.chains.get_mut("postrouting").expect("there is one").rules.clear();
+    };
+    let masqueraded = |row: &Row| {
+        row.direction != Direction::FromHost && arrivals(row).is_some_and(|arrivals| arrivals.values().any(|m| *m))
+    };
+    let mode = Nftables { damage: Some(no_masquerading) };
+    // A pod that meets itself, or its own node, would wait for an answer for long.
+    let others = |row: &Row| {
+        let meets = |arrivals: BTreeMap<BackendAddress, bool>| arrivals.keys().any(|at| at.addr == row.packet.src);
+        let is_node = NODES.iter().any(|node| packet_table::address(node) == Some(row.packet.src));
+        !is_node && !arrivals(row).is_some_and(meets)
+    };
+    let rows_of_others: Vec<Row> = rows.iter().filter(|row| others(row)).cloned().collect();
+    assert_eq!(failing(&lab, &mode, &rows_of_others), needing(&|row| masqueraded(row) && others(row)));
+
+    let a_slot_less: fn(&mut RuleSet) = |rules| {
+        let web = packet_table::address("web");
+        let backends = &mut rules.backend_maps.get_mut("backends").expect("there is one").elements;
+        backends.retain(|key, _| Some(key.frontend.addr) != web || key.frontend.port != 443 || key.slot != 1);
+    };
+    let to_web = |row: &Row| Some(row.packet.dst) == packet_table::address("web") && row.packet.dport == 443;
+    let mode = Nftables { damage: Some(a_slot_less) };
+    assert_eq!(failing(&lab, &mode, &rows), needing(&to_web));
+}
+
+fn failing(lab: &Lab, mode: &dyn Mode, rows: &[Row]) -> BTreeSet<usize> {
+    judge::failures(lab, mode, rows).into_iter().map(|failure| failure.line).collect()
+}
+
+fn lines(rows: &[Row]) -> BTreeSet<usize> {
+    rows.iter().map(|row| row.line).collect()
+}
+
+fn arrivals(row: &Row) -> Option<BTreeMap<BackendAddress, bool>> {
+    match &row.fate {
+        Fate::Arrives(arrivals) => Some(arrivals.clone()),
+        Fate::Rejected => None,
+    }
+}
