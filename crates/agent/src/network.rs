@@ -120,7 +120,7 @@ impl Network {
             pods: pods.clone(),
             unfitted: Unfitted::default(),
             missed: Missed::default(),
-            problems: Problems::default(),
+            problems: Problems::new(complaints.clone(), config.node.clone()),
             failures: Failures::new(complaints.clone(), config.node.clone()),
             legacy: LegacyWatch::new(complaints, config.node.clone()),
             counts,

@@ -105,7 +105,7 @@ impl Ways {
                 }
             }
             if let Some(words) = words.filter(|words| !words.shown || told.as_ref() != Some(&words.annotations)) {
-                let annotations = words.annotations.iter().map(|(key, value)| (*key, Some(value.clone()))).collect();
+                let annotations = words.annotations.clone();
                 match in_time(publish_annotations(client, node, &annotations)).await {
                     Ok(()) => told = Some(words.annotations),
                     Err(error) => done = Err(error),

@@ -22,11 +22,11 @@ pub trait Datapath: Send {
     /// The first step that failed.
     fn apply(&mut self, steps: &[Step]) -> Result<Applied, StepFailed>;
 
-    /// What of podnet's is there (see [`executor::observe`]); `vxlan` is the VXLAN device's name.
+    /// What of podnet's is there (see [`executor::observe`]); `vxlans` are the VXLAN devices' names.
     ///
     /// # Errors
     /// Where the kernel cannot be asked.
-    fn observe(&mut self, vxlan: &LinkName) -> Result<Observed, NetlinkError>;
+    fn observe(&mut self, vxlans: &[&LinkName]) -> Result<Observed, NetlinkError>;
 
     /// Does the edits to a table, all or none.
     ///
@@ -96,8 +96,8 @@ impl Datapath for KernelDatapath {
         executor::apply(&mut self.route, steps)
     }
 
-    fn observe(&mut self, vxlan: &LinkName) -> Result<Observed, NetlinkError> {
-        executor::observe(&mut self.route, vxlan)
+    fn observe(&mut self, vxlans: &[&LinkName]) -> Result<Observed, NetlinkError> {
+        executor::observe(&mut self.route, vxlans)
     }
 
     fn edit(&mut self, family: Family, table: &str, edits: &[Edit]) -> Result<(), NftError> {

@@ -129,8 +129,8 @@ impl Datapath for MemoryKernel {
         Ok(applied)
     }
 
-    fn observe(&mut self, vxlan: &LinkName) -> Result<Observed, NetlinkError> {
-        Ok(self.lock().state.observe(vxlan))
+    fn observe(&mut self, vxlans: &[&LinkName]) -> Result<Observed, NetlinkError> {
+        Ok(self.lock().state.observe(vxlans))
     }
 
     fn edit(&mut self, family: Family, table: &str, edits: &[Edit]) -> Result<(), NftError> {

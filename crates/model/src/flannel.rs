@@ -1,34 +1,47 @@
 //! flannel's configuration and what its nodes tell each other.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
-use crate::{EncapMode, Mac, Namespace, Pool, PoolName};
+use crate::{Dual, EncapMode, Family, Mac, Namespace, Pool, PoolName};
 
 /// What `net-conf.json` in the ConfigMap `kube-flannel-cfg` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetConf {
-    /// `Network`: the range of all pods.
-    pub network: Ipv4Net,
-    /// `SubnetLen`: prefix length of a node's part; 24 where not given.
+    /// The range of all pods: `Network`, and `IPv6Network` where `EnableIPv6` says so.
+    pub networks: Dual<Option<IpNet>>,
+    /// `SubnetLen`: prefix length of a node's part of IPv4; 24 where not given.
     pub subnet_len: u8,
     /// `Backend`.
     pub backend: Backend,
-    /// `EnableIPv6`: pods shall have IPv6 too.
-    pub ipv6: bool,
 }
 
 impl NetConf {
-    /// The name that its range goes by among pools; no IPPool can have it.
+    /// Prefix length of the blocks that a node makes of its part of IPv6 (flannel's are of /64, of which nobody could keep account): that
+    /// of IPPools.
+    const BLOCK_LEN_V6: u8 = 122;
+
+    /// The name that its range of a family goes by among pools; no IPPool can have it.
     #[must_use]
-    pub fn pool_name(namespace: &Namespace) -> PoolName {
-        format!("{namespace}/kube-flannel-cfg").into()
+    pub fn pool_name(namespace: &Namespace, family: Family) -> PoolName {
+        match family {
+            Family::V4 => format!("{namespace}/kube-flannel-cfg").into(),
+            Family::V6 => format!("{namespace}/kube-flannel-cfg/IPv6").into(),
+        }
     }
 
-    /// Its range as a pool. As with flannel, what leaves the range leaves with the node's address.
+    /// Its ranges.
+    pub fn ranges(&self) -> impl Iterator<Item = IpNet> + use<> {
+        self.networks.v4.into_iter().chain(self.networks.v6)
+    }
+
+    /// Its range of a family as a pool. As with flannel, what leaves the range leaves with the node's address.
     #[must_use]
-    pub fn pool(&self, namespace: &Namespace) -> Pool {
+    pub fn pool(&self, namespace: &Namespace, family: Family) -> Option<Pool> {
         let mode = |direct: bool| if direct { EncapMode::CrossSubnet } else { EncapMode::Always };
         let (mut vxlan, mut ipip) = (EncapMode::Never, EncapMode::Never);
         match self.backend {
@@ -36,8 +49,12 @@ impl NetConf {
             Backend::Ipip { direct_routing } => ipip = mode(direct_routing),
             Backend::HostGw | Backend::WireGuard { .. } | Backend::Udp { .. } | Backend::Alloc => {}
         }
-        let pool = Pool::new(Self::pool_name(namespace), self.network.into());
-        Pool { block_size: self.subnet_len, vxlan, ipip, nat_outgoing: true, ..pool }
+        let block_size = match family {
+            Family::V4 => self.subnet_len,
+            Family::V6 => Self::BLOCK_LEN_V6,
+        };
+        let pool = |cidr| Pool::new(Self::pool_name(namespace, family), cidr);
+        self.networks[family].map(|cidr| Pool { block_size, vxlan, ipip, nat_outgoing: true, ..pool(cidr) })
     }
 }
 
@@ -95,7 +112,9 @@ pub struct Lease {
     /// `backend-type`.
     pub backend: Arc<str>,
     /// `public-ip`: its peers send encapsulated packets there.
-    pub public_ip: Ipv4Addr,
-    /// `VtepMAC` of `backend-data`: the Ethernet address of its VXLAN device.
-    pub vtep_mac: Option<Mac>,
+    pub public_ip: Option<Ipv4Addr>,
+    /// `public-ipv6`: those that carry IPv6.
+    pub public_ipv6: Option<Ipv6Addr>,
+    /// `VtepMAC` of `backend-data` and `backend-v6-data`: the Ethernet addresses of its VXLAN devices.
+    pub vtep_macs: Dual<Option<Mac>>,
 }

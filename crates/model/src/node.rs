@@ -39,6 +39,8 @@ pub struct Node {
     pub wireguard_key: Option<PublicKey>,
     /// What it says of itself to flannel's nodes.
     pub lease: Option<Lease>,
+    /// What it shall say there instead of its own addresses (`public-ip-overwrite`, `public-ipv6-overwrite`).
+    pub overwrites: Dual<Option<IpAddr>>,
     /// What is wrong with its annotations beyond its address: they count as absent, and the node as there.
     pub wrong: Option<Arc<str>>,
 }
@@ -60,6 +62,7 @@ impl Node {
             pod_cidrs: Vec::new(),
             wireguard_key: None,
             lease: None,
+            overwrites: Dual::default(),
             wrong: None,
         }
     }

@@ -38,7 +38,7 @@ use std::{
 
 use ipnet::IpNet;
 use podnet_model::{
-    Block, BlockCidr, Change, Family, IpamSettings, Loan, Namespace, NetConf, NodeName, PodAddr, Pool, PoolName,
+    Block, BlockCidr, Change, Dual, Family, IpamSettings, Loan, Namespace, NetConf, NodeName, PodAddr, Pool, PoolName,
     labels::Labels,
 };
 
@@ -97,10 +97,10 @@ pub struct NodeIpam {
     /// Addresses that pods of these names get again, and others only when they ask for them.
     sticky: Sticky,
     settings: IpamSettings,
-    /// flannel's configurations by namespace, this node's `spec.podCIDRs`, and the pool that comes of them.
+    /// flannel's configurations by namespace, this node's `spec.podCIDRs`, and the pools that come of them.
     net_confs: BTreeMap<Namespace, NetConf>,
     pod_cidrs: Vec<IpNet>,
-    part: Option<PoolName>,
+    parts: Dual<Option<PoolName>>,
     /// All blocks of the cluster and their owners, as far as the API told; this node's own are always among them.
     known: BTreeMap<IpNet, Known>,
     /// Blocks that were given up here and may still be in the API.
@@ -140,7 +140,7 @@ impl NodeIpam {
             settings: IpamSettings::default(),
             net_confs: BTreeMap::new(),
             pod_cidrs: Vec::new(),
-            part: None,
+            parts: Dual::default(),
             known: BTreeMap::new(),
             leaving: BTreeSet::new(),
             silent: BTreeMap::new(),

@@ -18,9 +18,10 @@
 //! remote end sends to the next hop by itself.
 //!
 //! Blocks of IPv6 take the same ways. Plain routes need IPv6 addresses of both nodes, and those are what says who is on our subnet.
-//! Encapsulated packets go by IPv4 as those of IPv4 blocks do, so that pods have IPv6 on an underlay without it: there is one VXLAN
-//! device, and the next hop inside is a [link-local address made of the peer's MAC](vtep_next_hop). Where this node has no IPv4
-//! address everything goes by IPv6, for blocks of both families. IPIP and the UDP tunnel carry IPv4 by IPv4 only.
+//! Encapsulated packets go by IPv4 as those of IPv4 blocks do, so that pods have IPv6 on an underlay without it; to a peer that has not
+//! got IPv4, or where this node has not, both families go by IPv6. A VXLAN device is of one family outside: there are two where both are
+//! needed. The next hop inside is a [link-local address made of the peer's MAC](vtep_next_hop) where a family meets another one.
+//! IPIP and the UDP tunnel carry IPv4 by IPv4 only.
 //!
 //! An address that another node borrowed has a route of its own to that node.
 //!
@@ -29,7 +30,8 @@
 //! node's own object shows, so that peers and device change keys by the same event. Encrypted packets go to addresses on the
 //! underlay; a block that holds such an address gets no route at all, so that no tunnel's packets can enter a tunnel.
 //!
-//! `net-conf.json` is a pool like the others: its range, its backend for it, and nodes' `spec.podCIDR`s in it for blocks.
+//! `net-conf.json` is a pool like the others, or one for each family: its range, its backend for it, and nodes' `spec.podCIDR`s in it for
+//! blocks. flannel's nodes have a VXLAN device for each family, and send what is of IPv6 by IPv6.
 //!
 //! What is planned depends on the objects alone, never on the order in which they came. Each change replans its own keys.
 
@@ -51,7 +53,7 @@ use std::{
 
 use ipnet::IpNet;
 use podnet_model::{
-    Block, BlockCidr, Change, Felix, Mac, Namespace, NetConf, Node, NodeName, Pool, PoolName,
+    Block, BlockCidr, Change, Family, Felix, LinkName, Mac, Namespace, NetConf, Node, NodeName, Pool, PoolName,
     wireguard::{KeyPair, PublicKey},
 };
 
@@ -79,6 +81,8 @@ pub struct Overlay {
     by_owner: BTreeMap<NodeName, BTreeSet<BlockCidr>>,
     by_addr: BTreeMap<IpAddr, BTreeSet<NodeName>>,
     by_mac: BTreeMap<Mac, BTreeSet<NodeName>>,
+    /// Other nodes that have an address of IPv6 and none of IPv4.
+    of_ipv6_alone: BTreeSet<NodeName>,
     by_key: BTreeMap<PublicKey, BTreeSet<NodeName>>,
     /// What nodes' `spec.podCIDRs` are, within the range of [`Self::net_conf`].
     leases: BTreeMap<BlockCidr, BTreeSet<NodeName>>,
@@ -86,7 +90,7 @@ pub struct Overlay {
     felix: Felix,
     /// This node's keys.
     keys: Vec<KeyPair>,
-    /// Next hops inside VXLAN are made of MACs.
+    /// Next hops inside VXLAN are made of MACs, also where the outer packets are of IPv4.
     vtep_next_hops: bool,
     /// Packets have room enough for IPv6.
     has_room: bool,
@@ -117,6 +121,7 @@ impl Overlay {
             by_owner: BTreeMap::new(),
             by_addr: BTreeMap::new(),
             by_mac: BTreeMap::new(),
+            of_ipv6_alone: BTreeSet::new(),
             by_key: BTreeMap::new(),
             leases: BTreeMap::new(),
             net_confs: BTreeMap::new(),
@@ -203,19 +208,19 @@ impl Overlay {
 
     /// What of the things found is the overlay's to decide about.
     fn ours(&self, observed: &State) -> State {
-        let device = &self.config.vxlan_device;
+        let is_one = |name: &LinkName| self.config.vxlan_names().contains(&name);
         let mut ours = observed.clone();
-        ours.vxlan = ours.vxlan.filter(|vxlan| vxlan.name == *device);
+        ours.vxlans.retain(|name, _| is_one(name));
         ours.routes.retain(|_, target| !matches!(target, RouteTarget::Device(_)));
-        ours.neighbours.retain(|(at, _), _| at == device);
-        ours.fdb.retain(|(at, _), _| at == device);
+        ours.neighbours.retain(|(at, _), _| is_one(at));
+        ours.fdb.retain(|(at, _), _| is_one(at));
         ours.peers.retain(|(at, _), _| *at == self.config.wireguard_device);
         ours
     }
 
     /// The ranges of the pools: where pods are.
     pub fn pod_ranges(&self) -> impl Iterator<Item = IpNet> + '_ {
-        let flannels = self.net_confs.values().map(|conf| IpNet::V4(conf.network));
+        let flannels = self.net_confs.values().flat_map(NetConf::ranges);
         self.pools.values().map(|pool| pool.cidr).chain(flannels)
     }
 
@@ -241,12 +246,12 @@ impl Overlay {
 
     /// Plans the touched keys anew and answers with the difference.
     fn replan(&mut self, mut touched: Touched) -> Vec<Step> {
-        let (vxlan, tunnels) = (self.vxlan(), self.tunnels());
+        let (vxlans, tunnels) = (self.vxlans(), self.tunnels());
         let has_room = self.room_for_ipv6() >= IPV6_LEAST_MTU;
         let room_changes = mem::replace(&mut self.has_room, has_room) != has_room;
         let next_hops = self.wants_vtep_next_hops();
         let next_hops_change = mem::replace(&mut self.vtep_next_hops, next_hops) != next_hops;
-        if vxlan != self.planned.vxlan || tunnels != self.planned.tunnels || next_hops_change || room_changes {
+        if vxlans != self.planned.vxlans || tunnels != self.planned.tunnels || next_hops_change || room_changes {
             touched.nodes.extend(self.nodes.keys().cloned());
             touched.blocks.extend(self.block_cidrs());
             touched.keys.extend(self.by_key.keys());
@@ -257,28 +262,32 @@ impl Overlay {
             touched.blocks.extend(self.by_owner.get(name).into_iter().flatten());
             let Some(node) = self.nodes.get(name) else { continue };
             touched.addrs.extend(self.addrs_of(node));
-            touched.macs.insert(self.mac_of(node));
+            touched.macs.extend(self.macs_of(node));
             touched.keys.extend(node.wireguard_key);
         }
         touched.addrs.extend(touched.macs.iter().map(|mac| IpAddr::from(vtep_next_hop(*mac))));
         // What goes to a peer is a part of the peer.
         let owners = touched.blocks.iter().filter_map(|cidr| self.owner(*cidr));
         touched.keys.extend(owners.filter_map(|owner| self.nodes.get(owner)?.wireguard_key));
-        let (vxlan_before, tunnels_before) = (self.planned.vxlan.take(), mem::take(&mut self.planned.tunnels));
-        let mut before = State { vxlan: vxlan_before, tunnels: tunnels_before, ..State::default() };
-        let mut after = State { vxlan, tunnels, ..State::default() };
-        let device = &self.config.vxlan_device;
-        for addr in touched.addrs {
-            let key = (device.clone(), addr);
-            move_entry(&mut self.planned.neighbours, &mut before.neighbours, &key);
-            let mac = after.vxlan.as_ref().and_then(|_| self.neighbour(addr));
-            after.neighbours.extend(mac.map(|mac| (key, mac)));
-        }
-        for mac in touched.macs {
-            let key = (device.clone(), mac);
-            move_entry(&mut self.planned.fdb, &mut before.fdb, &key);
-            let remote = after.vxlan.as_ref().and_then(|_| self.remote(mac));
-            after.fdb.extend(remote.map(|remote| (key, remote)));
+        let (vxlans_before, tunnels_before) =
+            (mem::take(&mut self.planned.vxlans), mem::take(&mut self.planned.tunnels));
+        let mut before = State { vxlans: vxlans_before, tunnels: tunnels_before, ..State::default() };
+        let mut after = State { vxlans, tunnels, ..State::default() };
+        for outside in Family::ALL {
+            let device = &self.config.vxlan_devices[outside];
+            let is_there = after.vxlans.contains_key(device);
+            for addr in &touched.addrs {
+                let key = (device.clone(), *addr);
+                move_entry(&mut self.planned.neighbours, &mut before.neighbours, &key);
+                let mac = is_there.then(|| self.neighbour(outside, *addr)).flatten();
+                after.neighbours.extend(mac.map(|mac| (key, mac)));
+            }
+            for mac in &touched.macs {
+                let key = (device.clone(), *mac);
+                move_entry(&mut self.planned.fdb, &mut before.fdb, &key);
+                let remote = is_there.then(|| self.remote(outside, *mac)).flatten();
+                after.fdb.extend(remote.map(|remote| (key, remote)));
+            }
         }
         for cidr in touched.blocks {
             move_entry(&mut self.planned.routes, &mut before.routes, &cidr.0);
@@ -302,7 +311,7 @@ impl Overlay {
             after.peers.extend(end.map(|end| (key, end)));
         }
         let steps = diff(&after, &before);
-        self.planned.vxlan = after.vxlan;
+        self.planned.vxlans = after.vxlans;
         self.planned.tunnels = after.tunnels;
         self.planned.neighbours.extend(after.neighbours);
         self.planned.fdb.extend(after.fdb);

@@ -162,8 +162,11 @@ impl Services {
                 plan.edits.extend(edits);
             }
             Change::NetConf(namespace, conf) => {
-                let pool = conf.map(|conf| conf.pool(namespace));
-                plan.edits.extend(self.ranges.set_pool(&self.names, &NetConf::pool_name(namespace), pool.as_ref()));
+                for family in Family::ALL {
+                    let pool = conf.and_then(|conf| conf.pool(namespace, family));
+                    let name = NetConf::pool_name(namespace, family);
+                    plan.edits.extend(self.ranges.set_pool(&self.names, &name, pool.as_ref()));
+                }
             }
             _ => {}
         }

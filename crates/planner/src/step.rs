@@ -60,8 +60,8 @@ pub struct Vxlan {
     pub mac: Mac,
     /// The device's MTU: the underlay's less 50 bytes for IPv4 outside, 70 for IPv6.
     pub mtu: u32,
-    /// The device's own address, a host prefix, so that traffic of the node itself has a source that its peers can answer.
-    pub addr: Option<Ipv4Addr>,
+    /// The device's own addresses, host prefixes, so that traffic of the node itself has a source that its peers can answer.
+    pub addrs: BTreeSet<IpAddr>,
 }
 
 /// What the names of podnet's own devices between nodes begin with, by which it tells them from others'.

@@ -1,10 +1,12 @@
-//! What cannot be planned is told when it arises, and when it is over.
+//! What cannot be planned is told when it arises, and when it is over; by an event on the node too where somebody has to change a node.
 
 use std::{
     collections::BTreeSet,
     time::{Duration, Instant},
 };
 
+use podnet_client::events::{About, Complaints};
+use podnet_model::NodeName;
 use podnet_planner::overlay::{Overlay, Problem};
 use tracing::{info, warn};
 
@@ -20,9 +22,15 @@ const AT_ONCE: usize = 20;
 pub(super) struct Problems {
     told: BTreeSet<Problem>,
     due: Option<Instant>,
+    /// Where events are told, and about whom.
+    events: Option<(Complaints, NodeName)>,
 }
 
 impl Problems {
+    pub(super) fn new(complaints: Complaints, node: NodeName) -> Self {
+        Self { events: Some((complaints, node)), ..Self::default() }
+    }
+
     /// Something changed: there may be others now.
     pub(super) fn suspect(&mut self) {
         self.due.get_or_insert_with(|| Instant::now() + PATIENCE);
@@ -51,6 +59,9 @@ impl Problems {
             |problem| info!(%problem, "a part of the network is as asked for again"),
             |more| info!(more, "other parts of the network are as asked for again"),
         );
+        if let (Some((complaints, node)), Some(message)) = (&self.events, complaint(found.difference(&self.told))) {
+            complaints.tell(About::node(node), "NetworkIncomplete", message);
+        }
         self.told = found;
     }
 }
@@ -64,12 +75,38 @@ fn tell<'a>(mut problems: impl Iterator<Item = &'a Problem>, one: impl Fn(&Probl
     }
 }
 
+/// Of those that belong into an event the first, and how many there are beside it.
+fn complaint<'a>(new: impl Iterator<Item = &'a Problem>) -> Option<String> {
+    let mut new = new.filter(|problem| problem.is_of_nodes());
+    let first = new.next()?;
+    Some(match new.count() {
+        0 => first.to_string(),
+        others => format!("{first} (and {others} more like it, in the agent's log)"),
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use podnet_model::{Block, BlockCidr, Change, Node, NodeAddr};
+    use podnet_model::{Block, BlockCidr, Change, Family, Node, NodeAddr};
     use podnet_planner::overlay::OverlayConfig;
 
     use super::*;
+
+    #[test]
+    fn nodes_without_a_common_family_are_told_of_in_one_event() {
+        let block = |cidr: &str| BlockCidr(cidr.parse().unwrap());
+        let apart = |cidr: &str| Problem::NoCommonFamily {
+            block: block(cidr),
+            owner: "node2".into(),
+            theirs: Family::V6,
+            ours: Family::V4,
+        };
+        let passing = Problem::UnknownNode { block: block("10.0.2.0/26"), node: "node3".into() };
+        assert_eq!(complaint([&passing].into_iter()), None);
+        let told = complaint([&passing, &apart("10.0.0.0/26"), &apart("10.0.1.0/26")].into_iter()).unwrap();
+        assert!(told.starts_with("block 10.0.0.0/26 of node node2 gets no route: that node has only an IPv6 address"));
+        assert!(told.ends_with("(and 1 more like it, in the agent's log)"), "{told}");
+    }
 
     #[test]
     fn a_problem_that_arises_later_is_counted_after_a_while_and_no_more_when_it_is_over() {

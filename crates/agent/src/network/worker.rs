@@ -266,9 +266,10 @@ impl Worker {
     /// Packets may leave by other ways than those that established flows know, and the tunnel may be another device.
     fn lead_past(&mut self) {
         let fast_path = self.pods.fast_path();
-        let device = &self.overlay.config().vxlan_device;
-        if let Err(error) = fast_path.follow(self.datapath.route_socket(), device, Behind::Nodes, true) {
-            warn!(error = &error as &dyn std::error::Error, "the fast path of an earlier agent is not taken away");
+        for device in self.overlay.config().vxlan_names() {
+            if let Err(error) = fast_path.follow(self.datapath.route_socket(), device, Behind::Nodes, true) {
+                warn!(error = &error as &dyn std::error::Error, "the fast path of an earlier agent is not taken away");
+            }
         }
         fast_path.relearn();
     }
@@ -298,7 +299,7 @@ impl Worker {
     }
 
     fn repairs(&mut self) -> Result<Vec<Step>, NetlinkError> {
-        let observed = self.datapath.observe(&self.overlay.config().vxlan_device)?;
+        let observed = self.datapath.observe(&self.overlay.config().vxlan_names())?;
         Ok(self.pods.without_theirs(self.overlay.repair(&observed.into())))
     }
 

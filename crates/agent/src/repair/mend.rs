@@ -178,14 +178,14 @@ impl Repair {
         since: Instant,
         mended: &mut Vec<Damage>,
     ) -> Result<(), MendError> {
-        let device = &overlay.config().vxlan_device;
-        let observed = overlay::State::from(datapath.observe(device)?);
+        let devices = overlay.config().vxlan_names();
+        let observed = overlay::State::from(datapath.observe(&devices)?);
         let mut steps = self.pods.without_theirs(overlay.repair(&observed));
-        let (devices, others): (Vec<_>, Vec<_>) =
+        let (of_devices, others): (Vec<_>, Vec<_>) =
             overlay.damages(&observed).into_iter().partition(|damage| matches!(damage.object, Object::Device(_)));
         let mut held = BTreeSet::new();
         let mut admitted = Vec::new();
-        for damages in [devices, others] {
+        for damages in [of_devices, others] {
             // Nothing can stand on a device that has to wait: it is neither mended nor counted before that.
             let possible: BTreeSet<Object> = steps.iter().map(Object::of).collect();
             for damage in damages.into_iter().filter(|damage| possible.contains(&damage.object)) {
@@ -201,7 +201,7 @@ impl Repair {
             self.held.overlay = Some(since);
         }
         if !datapath.apply(&steps)?.remade.is_empty() {
-            let observed = overlay::State::from(datapath.observe(device)?);
+            let observed = overlay::State::from(datapath.observe(&devices)?);
             datapath.apply(&without(self.pods.without_theirs(overlay.repair(&observed)), &held))?;
         }
         mended.extend(admitted);

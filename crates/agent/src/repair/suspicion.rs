@@ -279,7 +279,7 @@ impl Repair {
 }
 
 fn is_planned(overlay: &Overlay, device: &LinkName) -> bool {
-    overlay.config().vxlan_device == *device || overlay.desired().tunnels.contains_key(device)
+    overlay.config().vxlan_names().contains(&device) || overlay.desired().tunnels.contains_key(device)
 }
 
 fn is_host(dst: IpNet) -> bool {

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use kube::client::Body;
-use podnet_model::{Change, Felix, NetConf, Node, NodeAddr, flannel::Backend};
+use podnet_model::{Change, Dual, Felix, NetConf, Node, NodeAddr, flannel::Backend};
 use podnet_planner::overlay::OverlayConfig;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -107,8 +107,11 @@ async fn the_next_key_is_in_use_once_the_node_shows_it() {
 async fn flannels_nodes_and_plugins_are_told_while_its_configuration_is_there() {
     let (directory, ways, mut overlay, asked) = start();
     let file = directory.path().join("flannel/subnet.env");
-    let conf =
-        NetConf { network: "10.244.0.0/16".parse().unwrap(), subnet_len: 24, backend: Backend::HostGw, ipv6: false };
+    let conf = NetConf {
+        networks: Dual { v4: "10.244.0.0/16".parse().ok(), v6: None },
+        subnet_len: 24,
+        backend: Backend::HostGw,
+    };
     overlay.apply(&Change::NetConf("kube-flannel".into(), Some(conf)));
     ways.learn(&overlay);
     assert_eq!(asked.next().await["flannel.alpha.coreos.com/backend-type"], "host-gw");

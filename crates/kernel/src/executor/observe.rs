@@ -12,7 +12,7 @@ use podnet_planner::{
     step::{DEVICE_PREFIX, FdbEntry, Neighbour, ROUTE_PROTOCOL, Route, RouteTarget, Tunnel, Vxlan},
 };
 
-use super::tunnel;
+use super::{tunnel, vxlan::is_planned};
 use crate::{
     addr, fdb,
     link::{self, Link},
@@ -24,15 +24,15 @@ use crate::{
 /// What a node's namespace holds that is podnet's, as the planner says it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// The VXLAN device, where there is one of the name that was asked for.
-    pub vxlan: Option<Vxlan>,
+    /// VXLAN devices of the names that were asked for.
+    pub vxlans: BTreeMap<LinkName, Vxlan>,
     /// Tunnels whose names begin with [`DEVICE_PREFIX`], by name.
     pub tunnels: BTreeMap<LinkName, Tunnel>,
     /// Routes of protocol [`ROUTE_PROTOCOL`]: those to other nodes and those to this node's pods.
     pub routes: BTreeSet<Route>,
-    /// Permanent neighbours on the VXLAN device.
+    /// Permanent neighbours on the VXLAN devices.
     pub neighbours: BTreeSet<Neighbour>,
-    /// Permanent FDB entries of the VXLAN device.
+    /// Permanent FDB entries of the VXLAN devices.
     pub fdb: BTreeSet<FdbEntry>,
     /// Peers of WireGuard devices among the tunnels, by device and key.
     pub peers: BTreeMap<(LinkName, PublicKey), PeerEnd>,
@@ -42,7 +42,7 @@ pub struct Observed {
 impl From<Observed> for State {
     fn from(observed: Observed) -> Self {
         Self {
-            vxlan: observed.vxlan,
+            vxlans: observed.vxlans,
             tunnels: observed.tunnels,
             peers: observed.peers,
             routes: observed.routes.into_iter().map(|route| (route.dst, route.target)).collect(),
@@ -52,11 +52,11 @@ impl From<Observed> for State {
     }
 }
 
-/// Looks at the socket's namespace; `vxlan` is the VXLAN device's name.
+/// Looks at the socket's namespace; `vxlans` are the VXLAN devices' names.
 ///
 /// # Errors
 /// Where the kernel cannot be asked.
-pub fn observe(socket: &mut RtSocket, vxlan: &LinkName) -> Result<Observed, NetlinkError> {
+pub fn observe(socket: &mut RtSocket, vxlans: &[&LinkName]) -> Result<Observed, NetlinkError> {
     let links = link::list(socket)?;
     let names: BTreeMap<u32, &LinkName> = links.iter().map(|link| (link.index, &link.name)).collect();
     let routes = route::list(socket, ROUTE_PROTOCOL)?;
@@ -67,7 +67,7 @@ pub fn observe(socket: &mut RtSocket, vxlan: &LinkName) -> Result<Observed, Netl
         observed.tunnels.insert(link.name.clone(), tunnel);
         observed.peers.extend(peers.into_iter().map(|(key, end)| ((link.name.clone(), key), end)));
     }
-    if let Some(link) = links.iter().find(|link| link.name == *vxlan) {
+    for link in links.iter().filter(|link| vxlans.contains(&&link.name)) {
         observe_vxlan(socket, link, &mut observed)?;
     }
     Ok(observed)
@@ -75,11 +75,11 @@ pub fn observe(socket: &mut RtSocket, vxlan: &LinkName) -> Result<Observed, Netl
 
 fn observe_vxlan(socket: &mut RtSocket, link: &Link, observed: &mut Observed) -> Result<(), NetlinkError> {
     let device = || link.name.clone();
-    observed.vxlan = vxlan(socket, link)?;
+    observed.vxlans.extend(vxlan(socket, link)?.map(|vxlan| (device(), vxlan)));
     let neighbours = neigh::list(socket, link.index)?;
-    observed.neighbours = neighbours.into_iter().map(|(addr, mac)| Neighbour { device: device(), addr, mac }).collect();
+    observed.neighbours.extend(neighbours.into_iter().map(|(addr, mac)| Neighbour { device: device(), addr, mac }));
     let entries = fdb::list(socket, link.index)?;
-    observed.fdb = entries.into_iter().map(|(mac, remote)| FdbEntry { device: device(), mac, remote }).collect();
+    observed.fdb.extend(entries.into_iter().map(|(mac, remote)| FdbEntry { device: device(), mac, remote }));
     Ok(())
 }
 
@@ -87,12 +87,10 @@ fn observe_vxlan(socket: &mut RtSocket, link: &Link, observed: &mut Observed) ->
 fn vxlan(socket: &mut RtSocket, link: &Link) -> Result<Option<Vxlan>, NetlinkError> {
     let Some(parameters) = link.vxlan.filter(|parameters| !parameters.learning) else { return Ok(None) };
     let (Some(local), Some(mac)) = (parameters.local, link.mac) else { return Ok(None) };
-    let addr = addr::list(socket, link.index)?.into_iter().find_map(|addr| match addr.addr() {
-        IpAddr::V4(addr) => Some(addr),
-        IpAddr::V6(_) => None,
-    });
+    let addrs = addr::list(socket, link.index)?.into_iter().map(|addr| addr.addr()).filter(|addr| is_planned(*addr));
+    let addrs: BTreeSet<IpAddr> = addrs.collect();
     let (vni, port) = (parameters.vni, parameters.port);
-    Ok(link.is_up.then(|| Vxlan { name: link.name.clone(), vni, port, local, mac, mtu: link.mtu, addr }))
+    Ok(link.is_up.then(|| Vxlan { name: link.name.clone(), vni, port, local, mac, mtu: link.mtu, addrs }))
 }
 
 fn planned(route: &route::Route, names: &BTreeMap<u32, &LinkName>) -> Option<Route> {

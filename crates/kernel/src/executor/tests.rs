@@ -48,7 +48,7 @@ fn vxlan(number: u8) -> Vxlan {
         local: underlay(number).into(),
         mac: mac(9, number),
         mtu: 1450,
-        addr: Some(overlay(number)),
+        addrs: [overlay(number).into()].into(),
     }
 }
 
@@ -92,8 +92,8 @@ fn what_was_applied_is_what_is_observed_and_applying_it_again_changes_nothing() 
     let steps = towards(1, 2);
     for _ in 0..2 {
         assert_eq!(apply(socket, &steps).unwrap(), Applied::default());
-        let observed = observe(socket, &device()).unwrap();
-        assert_eq!(observed.vxlan, Some(vxlan(1)));
+        let observed = observe(socket, &[&device()]).unwrap();
+        assert_eq!(observed.vxlans.clone().into_values().next(), Some(vxlan(1)));
         assert_eq!(setting(&observed), steps[1..].iter().map(|step| format!("{step:?}")).collect());
     }
 }
@@ -112,17 +112,17 @@ fn what_a_node_sends_has_the_routes_source_and_not_its_first_address() {
     nodes.namespaces[0].command("ip link set lo up");
     nodes.namespaces[0].command("ip addr add 203.0.113.5/32 dev lo");
     let socket = &mut nodes.sockets[0];
-    let vxlan = Vxlan { addr: None, ..vxlan(1) };
+    let vxlan = Vxlan { addrs: Default::default(), ..vxlan(1) };
     let target = |source| RouteTarget::OnLink { device: device(), via: underlay(2).into(), source };
     let dst = "10.233.2.0/24".parse().unwrap();
     let chosen = Route { dst, target: target(None) };
     let given = Route { dst, target: target(Some(underlay(1).into())) };
     apply(socket, &[Step::SetVxlan(vxlan), Step::SetRoute(chosen.clone())]).unwrap();
     assert!(nodes.namespaces[0].command("ip route get 10.233.2.7").contains("src 203.0.113.5"));
-    assert_eq!(observe(socket, &device()).unwrap().routes, [chosen].into());
+    assert_eq!(observe(socket, &[&device()]).unwrap().routes, [chosen].into());
     apply(socket, &[Step::SetRoute(given.clone())]).unwrap();
     assert!(nodes.namespaces[0].command("ip route get 10.233.2.7").contains("src 192.0.2.1"));
-    assert_eq!(observe(socket, &device()).unwrap().routes, [given].into());
+    assert_eq!(observe(socket, &[&device()]).unwrap().routes, [given].into());
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn removing_undoes_setting_and_can_be_done_twice() {
     let removals: Vec<Step> = steps.into_iter().rev().map(removal).collect();
     for _ in 0..2 {
         apply(socket, &removals).unwrap();
-        assert_eq!(observe(socket, &device()).unwrap(), Observed::default());
+        assert_eq!(observe(socket, &[&device()]).unwrap(), Observed::default());
     }
 }
 
@@ -153,14 +153,17 @@ fn a_device_is_changed_where_the_kernel_can_and_made_anew_where_it_cannot() {
     let mut nodes = Nodes::new("exec-change");
     let socket = &mut nodes.sockets[0];
     apply(socket, &towards(1, 2)).unwrap();
-    let changed = Vxlan { mac: mac(9, 7), mtu: 1400, addr: Some(overlay(7)), ..vxlan(1) };
+    let changed = Vxlan { mac: mac(9, 7), mtu: 1400, addrs: [overlay(7).into()].into(), ..vxlan(1) };
     assert_eq!(apply(socket, &[Step::SetVxlan(changed.clone())]).unwrap().remade, []);
-    let observed = observe(socket, &device()).unwrap();
-    assert_eq!((observed.vxlan, observed.fdb.len()), (Some(changed.clone()), 1));
+    let observed = observe(socket, &[&device()]).unwrap();
+    assert_eq!((observed.vxlans.clone().into_values().next(), observed.fdb.len()), (Some(changed.clone()), 1));
     let other = Vxlan { vni: 5000, ..changed };
     assert_eq!(apply(socket, &[Step::SetVxlan(other.clone())]).unwrap().remade, [device()]);
-    let observed = observe(socket, &device()).unwrap();
-    assert_eq!((observed.vxlan, observed.fdb.len(), observed.neighbours.len()), (Some(other), 0, 0));
+    let observed = observe(socket, &[&device()]).unwrap();
+    assert_eq!(
+        (observed.vxlans.clone().into_values().next(), observed.fdb.len(), observed.neighbours.len()),
+        (Some(other), 0, 0)
+    );
 }
 
 #[test]
@@ -172,7 +175,7 @@ fn a_step_on_a_device_that_is_not_there_fails_by_its_index_and_those_before_it_a
     let error = apply(socket, &[Step::SetRoute(blackhole.clone()), Step::SetRoute(lost.clone())]).unwrap_err();
     assert_eq!((error.index, *error.step), (1, Step::SetRoute(lost)));
     assert_eq!(error.source.to_string(), "cannot make route 10.6.0.0/16: there is no device nowhere");
-    assert_eq!(observe(socket, &device()).unwrap().routes.into_iter().collect::<Vec<_>>(), [blackhole]);
+    assert_eq!(observe(socket, &[&device()]).unwrap().routes.into_iter().collect::<Vec<_>>(), [blackhole]);
 }
 
 #[test]
@@ -195,13 +198,13 @@ fn a_device_that_another_program_left_is_named_and_hinders_only_what_stands_on_o
         "cannot make device vxlan.podnet: device flannel.1 has VXLAN's UDP port 4789 and identifier 4096 already; if the program that \
          made it is not used any more, remove it: ip link delete flannel.1"
     );
-    let observed = observe(&mut nodes.sockets[0], &device()).unwrap();
+    let observed = observe(&mut nodes.sockets[0], &[&device()]).unwrap();
     let done: Vec<String> = observed.routes.iter().map(|route| route.dst.to_string()).collect();
     assert_eq!(done, ["10.200.1.0/24", "10.233.1.0/26"], "what does not need the device");
     nodes.namespaces[0].command("ip link show flannel.1");
     nodes.namespaces[0].command("ip link delete flannel.1");
     apply(&mut nodes.sockets[0], &towards(1, 2)).unwrap();
-    assert_eq!(observe(&mut nodes.sockets[0], &device()).unwrap().routes.len(), 3);
+    assert_eq!(observe(&mut nodes.sockets[0], &[&device()]).unwrap().routes.len(), 3);
 }
 
 #[test]
@@ -226,7 +229,7 @@ fn hundreds_of_blocks_are_routed_in_a_few_system_calls() {
     let start = std::time::Instant::now();
     apply(socket, &steps).unwrap();
     println!("1000 routes in {:?}", start.elapsed());
-    assert_eq!(observe(socket, &device()).unwrap().routes.len(), 1000);
+    assert_eq!(observe(socket, &[&device()]).unwrap().routes.len(), 1000);
 }
 
 /// What node `number` plans for node `other` where IPv6 is inside, outside, or both.
@@ -238,7 +241,7 @@ fn towards_by_ipv6(number: u8, other: u8, outside: &str) -> Vec<Step> {
     let on_link = RouteTarget::OnLink { device: device.clone(), via, source: None };
     let mtu = if at(1).is_ipv4() { 1450 } else { 1430 };
     vec![
-        Step::SetVxlan(Vxlan { local: at(number), addr: None, mtu, ..vxlan(number) }),
+        Step::SetVxlan(Vxlan { local: at(number), addrs: Default::default(), mtu, ..vxlan(number) }),
         Step::SetFdb(FdbEntry { device: device.clone(), mac: mac(9, other), remote: at(other) }),
         Step::SetNeighbour(Neighbour { device, addr: via, mac: mac(9, other) }),
         Step::SetRoute(Route { dst: range(other), target: on_link.clone() }),
@@ -268,8 +271,8 @@ fn vxlan_carries_ipv6_over_either_family_and_what_was_applied_is_observed() {
             let steps = towards_by_ipv6(number, other, outside);
             for _ in 0..2 {
                 assert_eq!(apply(socket, &steps).unwrap(), Applied::default());
-                let observed = observe(socket, &device()).unwrap();
-                assert_eq!(observed.vxlan.clone().map(Step::SetVxlan).as_ref(), steps.first());
+                let observed = observe(socket, &[&device()]).unwrap();
+                assert_eq!(observed.vxlans.values().next().cloned().map(Step::SetVxlan).as_ref(), steps.first());
                 assert_eq!(setting(&observed), steps[1..].iter().map(|step| format!("{step:?}")).collect());
             }
         }
@@ -284,7 +287,7 @@ fn vxlan_carries_ipv6_over_either_family_and_what_was_applied_is_observed() {
         let removals: Vec<Step> = towards_by_ipv6(1, 2, outside).into_iter().rev().map(removal).collect();
         for _ in 0..2 {
             apply(&mut nodes.sockets[0], &removals).unwrap();
-            assert_eq!(observe(&mut nodes.sockets[0], &device()).unwrap(), Observed::default());
+            assert_eq!(observe(&mut nodes.sockets[0], &[&device()]).unwrap(), Observed::default());
         }
     }
 }

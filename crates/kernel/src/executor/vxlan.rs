@@ -35,7 +35,11 @@ fn explained(socket: &mut RtSocket, wanted: &Vxlan, error: NetlinkError) -> Netl
         return error;
     }
     let others = link::list(socket).unwrap_or_default().into_iter().filter(|link| link.name != wanted.name);
-    let of_port = |link: Link| link.vxlan.filter(|vxlan| vxlan.port == wanted.port).map(|vxlan| (link.name, vxlan.vni));
+    let shares = |vxlan: &VxlanParameters| {
+        let family = vxlan.local.map(|local| local.is_ipv6()).unwrap_or_default();
+        vxlan.port == wanted.port && family == wanted.local.is_ipv6()
+    };
+    let of_port = |link: Link| link.vxlan.filter(shares).map(|vxlan| (link.name, vxlan.vni));
     let mut others: Vec<(LinkName, u32)> = others.filter_map(of_port).collect();
     others.sort_by_key(|(_, vni)| *vni != wanted.vni);
     match others.into_iter().next() {
@@ -82,10 +86,19 @@ fn configure(socket: &mut RtSocket, wanted: &Vxlan, link: &Link) -> Result<(), N
         // The pods' answers may come from here while their requests went elsewhere.
         requests.push(link::request::set_up_quietly(index));
     }
-    let wanted_addr = wanted.addr.map(|addr| IpNet::from(IpAddr::from(addr)));
-    let found: Vec<IpNet> = addr::list(socket, link.index)?.into_iter().filter(|addr| addr.addr().is_ipv4()).collect();
+    let wanted_addrs: Vec<IpNet> = wanted.addrs.iter().copied().map(IpNet::from).collect();
+    let found: Vec<IpNet> =
+        addr::list(socket, link.index)?.into_iter().filter(|addr| is_planned(addr.addr())).collect();
     requests
-        .extend(found.iter().filter(|addr| Some(**addr) != wanted_addr).map(|addr| addr::removal(link.index, *addr)));
-    requests.extend(wanted_addr.filter(|addr| !found.contains(addr)).map(|addr| addr::set(link.index, addr)));
+        .extend(found.iter().filter(|addr| !wanted_addrs.contains(addr)).map(|addr| addr::removal(link.index, *addr)));
+    requests.extend(wanted_addrs.iter().filter(|addr| !found.contains(addr)).map(|addr| addr::set(link.index, *addr)));
     Ok(socket.perform_all(&requests)?)
+}
+
+/// Whether an address of a device is the planner's to decide about: those of a link are the kernel's.
+pub(super) fn is_planned(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(_) => true,
+        IpAddr::V6(addr) => !addr.is_unicast_link_local(),
+    }
 }

@@ -109,7 +109,7 @@ fn addresses_neighbours_and_fdb_entries_are_set_listed_and_removed_twice() {
 
 fn vxlan(local: &str) -> Vxlan {
     let local = local.parse().unwrap();
-    Vxlan { name: "vx0".into(), vni: 4096, port: 4789, local, mac: mac(1, 1), mtu: 1450, addr: None }
+    Vxlan { name: "vx0".into(), vni: 4096, port: 4789, local, mac: mac(1, 1), mtu: 1450, addrs: Default::default() }
 }
 
 #[test]

@@ -84,12 +84,9 @@ impl State {
         if remade {
             self.remove_device(&wanted.name);
         }
-        // One identifier and port belong to one device of a namespace.
-        if self
-            .vxlans
-            .values()
-            .any(|other| other.name != wanted.name && (other.vni, other.port) == (wanted.vni, wanted.port))
-        {
+        // Of a family one identifier and port belong to one device of a namespace.
+        let needs = |vxlan: &Vxlan| (vxlan.vni, vxlan.port, vxlan.local.is_ipv6());
+        if self.vxlans.values().any(|other| other.name != wanted.name && needs(other) == needs(wanted)) {
             return Err(refused(Operation::new("make VXLAN device", &wanted.name), Errno::EXIST));
         }
         self.vxlans.insert(wanted.name.clone(), wanted.clone());
@@ -171,12 +168,17 @@ impl State {
         Err(NetlinkError::NoDevice { operation: operation(), device: device.to_string() })
     }
 
-    pub(super) fn observe(&self, vxlan: &LinkName) -> Observed {
+    pub(super) fn observe(&self, vxlans: &[&LinkName]) -> Observed {
         let routes = self.routes.iter().map(|(dst, target)| Route { dst: *dst, target: target.clone() });
-        let neighbours = self.neighbours.iter().filter(|((device, _), _)| device == vxlan);
-        let fdb = self.fdb.iter().filter(|((device, _), _)| device == vxlan);
+        let neighbours = self.neighbours.iter().filter(|((device, _), _)| vxlans.contains(&device));
+        let fdb = self.fdb.iter().filter(|((device, _), _)| vxlans.contains(&device));
         Observed {
-            vxlan: self.vxlans.get(vxlan).cloned(),
+            vxlans: self
+                .vxlans
+                .iter()
+                .filter(|(name, _)| vxlans.contains(name))
+                .map(|(name, vxlan)| (name.clone(), vxlan.clone()))
+                .collect(),
             tunnels: self.tunnels.clone(),
             peers: self.peers.clone(),
             routes: routes.collect(),

@@ -10,7 +10,7 @@ use crate::testing::mac;
 
 fn vxlan() -> Vxlan {
     let local = "192.0.2.1".parse().unwrap();
-    Vxlan { name: "vx0".into(), vni: 1, port: 4789, local, mac: mac(1, 1), mtu: 1450, addr: None }
+    Vxlan { name: "vx0".into(), vni: 1, port: 4789, local, mac: mac(1, 1), mtu: 1450, addrs: Default::default() }
 }
 
 fn route(dst: &str, target: RouteTarget) -> Step {
@@ -32,11 +32,11 @@ fn what_is_applied_is_observed_through_any_handle() {
     ];
     let mut handle = kernel.clone();
     kernel.apply(&steps).unwrap();
-    let observed = handle.observe(&device).unwrap();
-    assert_eq!((observed.vxlan, observed.routes.len()), (Some(vxlan()), 1));
+    let observed = handle.observe(&[&device]).unwrap();
+    assert_eq!((observed.vxlans.clone().into_values().next(), observed.routes.len()), (Some(vxlan()), 1));
     assert_eq!((observed.fdb, observed.neighbours), ([entry].into(), [neighbour].into()));
     handle.apply(&[Step::RemoveLink(device.clone())]).unwrap();
-    assert_eq!(kernel.observe(&device).unwrap(), Observed::default());
+    assert_eq!(kernel.observe(&[&device]).unwrap(), Observed::default());
 }
 
 #[test]

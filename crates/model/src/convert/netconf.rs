@@ -1,11 +1,13 @@
 //! `net-conf.json` of the ConfigMap `kube-flannel-cfg`.
 
-use ipnet::Ipv4Net;
+use std::str::FromStr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde::Deserialize;
 
 use super::{Invalid, Object};
-use crate::{NetConf, flannel::Backend, wireguard};
+use crate::{Dual, NetConf, flannel::Backend, wireguard};
 
 const KEY: &str = "data[net-conf.json]";
 /// The kernel's own port of VXLAN, which flannel leaves as it is.
@@ -18,12 +20,20 @@ const SUBNET_LEN: u8 = 24;
 struct Document {
     #[serde(rename = "Network")]
     network: Option<String>,
+    #[serde(rename = "EnableIPv4", default = "on")]
+    ipv4: bool,
     #[serde(rename = "SubnetLen", default)]
     subnet_len: u8,
     #[serde(rename = "Backend", default)]
     backend: Settings,
     #[serde(rename = "EnableIPv6", default)]
     ipv6: bool,
+    #[serde(rename = "IPv6Network")]
+    ipv6_network: Option<String>,
+}
+
+const fn on() -> bool {
+    true
 }
 
 #[derive(Default, Deserialize)]
@@ -53,17 +63,33 @@ impl TryFrom<&ConfigMap> for NetConf {
         let text = text.ok_or_else(|| object.missing(KEY, "flannel's configuration in JSON"))?;
         let document: Document = serde_json::from_str(text)
             .map_err(|error| object.value(KEY, text.trim(), format!("flannel's configuration in JSON: {error}")))?;
-        let network = document.network.unwrap_or_default();
-        let network: Ipv4Net = network.parse().map_err(|_| {
-            object.value(format!("{KEY}.Network"), &network, "an IPv4 range, for example 10.244.0.0/16")
-        })?;
+        if !document.ipv4 && !document.ipv6 {
+            return Err(object.value(format!("{KEY}.EnableIPv4"), "false", "true where EnableIPv6 is not"));
+        }
+        let Document { network, ipv6_network, subnet_len: asked, .. } = &document;
+        let v4 = document.ipv4.then(|| network_of::<Ipv4Net>(&object, "Network", network)).transpose()?;
+        let v6 = document.ipv6.then(|| network_of::<Ipv6Net>(&object, "IPv6Network", ipv6_network)).transpose()?;
         Ok(Self {
-            network: network.trunc(),
-            subnet_len: subnet_len(&object, network.prefix_len(), document.subnet_len)?,
+            networks: Dual { v4, v6 },
+            subnet_len: v4.map_or(Ok(SUBNET_LEN), |network| subnet_len(&object, network.prefix_len(), *asked))?,
             backend: backend(&object, &document.backend)?,
-            ipv6: document.ipv6,
         })
     }
+}
+
+/// The range in a field for one family.
+fn network_of<T: FromStr + Into<IpNet>>(
+    object: &Object<'_>,
+    key: &str,
+    text: &Option<String>,
+) -> Result<IpNet, Invalid> {
+    let text = text.as_deref().unwrap_or_default();
+    let allowed = match key {
+        "Network" => "an IPv4 range, for example 10.244.0.0/16",
+        _ => "an IPv6 range where EnableIPv6 is true, for example fd00:10:244::/56",
+    };
+    let network = text.parse::<T>().map_err(|_| object.value(format!("{KEY}.{key}"), text, allowed))?;
+    Ok(network.into().trunc())
 }
 
 /// flannel gives /24s of large networks, and halves of smaller ones.

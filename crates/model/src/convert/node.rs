@@ -1,6 +1,10 @@
 //! Node.
 
-use std::{str::FromStr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+    sync::Arc,
+};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use k8s_openapi::api::core::v1 as api;
@@ -8,7 +12,7 @@ use k8s_openapi::api::core::v1 as api;
 use serde::Deserialize;
 
 use super::{Invalid, Object};
-use crate::{Mac, Node, NodeAddr, flannel::Lease, wireguard::PublicKey};
+use crate::{Dual, Mac, Node, NodeAddr, flannel::Lease, wireguard::PublicKey};
 
 /// The annotation by which a node publishes its address with its prefix length, for example `172.29.0.11/24`.
 pub const IPV4_ADDRESS: &str = "projectcalico.org/IPv4Address";
@@ -25,8 +29,16 @@ pub mod flannel_annotation {
     pub const BACKEND_TYPE: &str = "flannel.alpha.coreos.com/backend-type";
     /// What peers need to know beside the address, in JSON.
     pub const BACKEND_DATA: &str = "flannel.alpha.coreos.com/backend-data";
+    /// The same for packets of IPv6.
+    pub const BACKEND_V6_DATA: &str = "flannel.alpha.coreos.com/backend-v6-data";
     /// Where peers send encapsulated packets.
     pub const PUBLIC_IP: &str = "flannel.alpha.coreos.com/public-ip";
+    /// The same for packets of IPv6.
+    pub const PUBLIC_IPV6: &str = "flannel.alpha.coreos.com/public-ipv6";
+    /// By it somebody says what the node shall say in [`PUBLIC_IP`].
+    pub const PUBLIC_IP_OVERWRITE: &str = "flannel.alpha.coreos.com/public-ip-overwrite";
+    /// The same for [`PUBLIC_IPV6`].
+    pub const PUBLIC_IPV6_OVERWRITE: &str = "flannel.alpha.coreos.com/public-ipv6-overwrite";
     /// `true`: the node's part of the range is its `spec.podCIDR`.
     pub const SUBNET_MANAGER: &str = "flannel.alpha.coreos.com/kube-subnet-manager";
 }
@@ -44,6 +56,7 @@ impl TryFrom<&api::Node> for Node {
         let subnet6 = subnet6.map(IpNet::V6);
         // Nothing but encryption and flannel's nodes needs these: a wrong one must not take the node out of the network.
         let (lease, wrong_lease) = lenient(lease(&object));
+        let (overwrites, wrong_overwrite) = lenient(overwrites(&object).map(Some));
         let (wireguard_key, wrong_key) = lenient(wireguard_key(&object, lease.as_ref().and_then(|(_, key)| *key)));
         // A node that says where it is says all: it has no address of the family that it leaves out.
         let is_silent = subnet.is_none() && subnet6.is_none();
@@ -59,7 +72,12 @@ impl TryFrom<&api::Node> for Node {
             pod_cidrs: pod_cidrs(&object, node)?,
             wireguard_key,
             lease: lease.map(|(lease, _)| lease),
-            wrong: wrong_lease.or(wrong_key).or(wrong_subnet6).map(|wrong| wrong.to_string().into()),
+            overwrites: overwrites.unwrap_or_default(),
+            wrong: wrong_lease
+                .or(wrong_overwrite)
+                .or(wrong_key)
+                .or(wrong_subnet6)
+                .map(|wrong| wrong.to_string().into()),
             labels: Arc::new(node.metadata.labels.clone().unwrap_or_default()),
             addr,
             addr6,
@@ -135,20 +153,38 @@ struct BackendData {
 
 /// What the node says of itself to flannel's nodes, and its WireGuard key among that.
 fn lease(object: &Object<'_>) -> Result<Option<(Lease, Option<PublicKey>)>, Invalid> {
-    use flannel_annotation::{BACKEND_DATA, BACKEND_TYPE, PUBLIC_IP};
-    let (Some(backend), Some(public_ip)) = (object.annotation(BACKEND_TYPE), object.annotation(PUBLIC_IP)) else {
+    use flannel_annotation::{BACKEND_DATA, BACKEND_TYPE, BACKEND_V6_DATA, PUBLIC_IP, PUBLIC_IPV6};
+    let public_ip = addr_in::<Ipv4Addr>(object, PUBLIC_IP, "an IPv4 address")?;
+    let public_ipv6 = addr_in::<Ipv6Addr>(object, PUBLIC_IPV6, "an IPv6 address")?;
+    let Some(backend) = object.annotation(BACKEND_TYPE).filter(|_| public_ip.is_some() || public_ipv6.is_some()) else {
         return Ok(None);
     };
-    let wrong = |key: &str, value: &str, allowed: &str| {
-        object.value(format!("metadata.annotations[{key}]"), value, allowed.to_owned())
-    };
-    let text = object.annotation(BACKEND_DATA).unwrap_or("null");
-    let in_data = |allowed: &str| wrong(BACKEND_DATA, text, allowed);
-    let data: Option<BackendData> = serde_json::from_str(text).map_err(|_| in_data("JSON, as flannel writes it"))?;
+    let (v4, key) = backend_data(object, BACKEND_DATA)?;
+    let (v6, _) = backend_data(object, BACKEND_V6_DATA)?;
+    Ok(Some((Lease { backend: backend.into(), public_ip, public_ipv6, vtep_macs: Dual { v4, v6 } }, key)))
+}
+
+/// The VXLAN device's MAC and the WireGuard key in one of the annotations for such.
+fn backend_data(object: &Object<'_>, annotation: &str) -> Result<(Option<Mac>, Option<PublicKey>), Invalid> {
+    let text = object.annotation(annotation).unwrap_or("null");
+    let wrong = |allowed: &str| object.value(format!("metadata.annotations[{annotation}]"), text, allowed.to_owned());
+    let data: Option<BackendData> = serde_json::from_str(text).map_err(|_| wrong("JSON, as flannel writes it"))?;
     let data = data.unwrap_or_default();
     let mac =
-        data.vtep_mac.map(|mac| mac.parse::<Mac>().map_err(|_| in_data("JSON with a VtepMAC like 02:00:00:00:00:01")));
-    let key = data.public_key.map(|key| key.parse().map_err(|_| in_data("JSON with a PublicKey: 32 bytes in Base64")));
-    let public_ip = public_ip.parse().map_err(|_| wrong(PUBLIC_IP, public_ip, "an IPv4 address"))?;
-    Ok(Some((Lease { backend: backend.into(), public_ip, vtep_mac: mac.transpose()? }, key.transpose()?)))
+        data.vtep_mac.map(|mac| mac.parse::<Mac>().map_err(|_| wrong("JSON with a VtepMAC like 02:00:00:00:00:01")));
+    let key = data.public_key.map(|key| key.parse().map_err(|_| wrong("JSON with a PublicKey: 32 bytes in Base64")));
+    Ok((mac.transpose()?, key.transpose()?))
+}
+
+fn overwrites(object: &Object<'_>) -> Result<Dual<Option<IpAddr>>, Invalid> {
+    use flannel_annotation::{PUBLIC_IP_OVERWRITE, PUBLIC_IPV6_OVERWRITE};
+    let v4 = addr_in::<Ipv4Addr>(object, PUBLIC_IP_OVERWRITE, "an IPv4 address")?.map(IpAddr::from);
+    let v6 = addr_in::<Ipv6Addr>(object, PUBLIC_IPV6_OVERWRITE, "an IPv6 address")?.map(IpAddr::from);
+    Ok(Dual { v4, v6 })
+}
+
+fn addr_in<T: FromStr>(object: &Object<'_>, annotation: &str, allowed: &str) -> Result<Option<T>, Invalid> {
+    let text = object.annotation(annotation).filter(|text| !text.is_empty());
+    let wrong = |text: &str| object.value(format!("metadata.annotations[{annotation}]"), text, allowed.to_owned());
+    text.map(|text| text.parse().map_err(|_| wrong(text))).transpose()
 }

@@ -319,8 +319,9 @@ fn a_flannel_node_says_what_its_peers_need() {
     });
     let node = node(annotations, json!({"podCIDR": "10.244.1.0/24"})).unwrap();
     let lease = node.lease.unwrap();
-    assert_eq!((&*lease.backend, lease.public_ip.to_string().as_str()), ("vxlan", "172.29.0.99"));
-    assert_eq!(lease.vtep_mac.unwrap().to_string(), "8e:66:a0:11:22:33");
+    assert_eq!((&*lease.backend, lease.public_ip.unwrap().to_string().as_str()), ("vxlan", "172.29.0.99"));
+    assert_eq!(lease.vtep_macs.v4.unwrap().to_string(), "8e:66:a0:11:22:33");
+    assert_eq!((lease.public_ipv6, lease.vtep_macs.v6), (None, None));
     assert_eq!(node.pod_cidrs, ["10.244.1.0/24".parse().unwrap()]);
 }
 
@@ -357,7 +358,7 @@ fn a_host_gw_node_has_null_as_its_data() {
         "flannel.alpha.coreos.com/backend-type": "host-gw", "flannel.alpha.coreos.com/public-ip": "172.29.0.11",
         "flannel.alpha.coreos.com/backend-data": "null",
     });
-    assert_eq!(node(annotations, json!({})).unwrap().lease.unwrap().vtep_mac, None);
+    assert_eq!(node(annotations, json!({})).unwrap().lease.unwrap().vtep_macs, Dual::default());
 }
 
 fn net_conf(document: &str) -> Result<NetConf, String> {
@@ -383,7 +384,7 @@ fn net_conf_json_is_read_with_flannels_defaults() {
         ("{}", Backend::Udp { port: 8285 }),
     ] {
         let conf = net_conf(&format!(r#"{{"Network": "10.244.0.0/16", "Backend": {backend}}}"#)).unwrap();
-        assert_eq!((conf.network.to_string().as_str(), conf.subnet_len), ("10.244.0.0/16", 24));
+        assert_eq!((conf.networks.v4.unwrap().to_string().as_str(), conf.subnet_len), ("10.244.0.0/16", 24));
         assert_eq!(conf.backend, expected, "{backend}");
     }
     assert_eq!(net_conf(r#"{"Network": "10.244.0.0/25"}"#).unwrap().subnet_len, 26);
@@ -394,6 +395,15 @@ fn a_wrong_net_conf_json_is_refused_with_field_value_and_what_is_allowed() {
     let prefix = "ConfigMap kube-flannel/kube-flannel-cfg: data[net-conf.json]";
     for (document, message) in [
         (r#"{"Network": "pods"}"#, r#".Network is "pods"; it must be an IPv4 range, for example 10.244.0.0/16"#),
+        (
+            r#"{"Network": "10.0.0.0/16", "EnableIPv6": true}"#,
+            r#".IPv6Network is ""; it must be an IPv6 range where EnableIPv6 is true, for example fd00:10:244::/56"#,
+        ),
+        (
+            r#"{"Network": "10.0.0.0/16", "EnableIPv6": true, "IPv6Network": "10.1.0.0/16"}"#,
+            r#".IPv6Network is "10.1.0.0/16"; it must be an IPv6 range where EnableIPv6 is true, for example fd00:10:244::/56"#,
+        ),
+        (r#"{"EnableIPv4": false}"#, r#".EnableIPv4 is "false"; it must be true where EnableIPv6 is not"#),
         (r#"{"Network": "10.0.0.0/16", "SubnetLen": 8}"#, r#".SubnetLen is "8"; it must be 16 to 30 for a /16"#),
         (
             r#"{"Network": "10.0.0.0/16", "Backend": {"Type": "aws-vpc"}}"#,

@@ -1,48 +1,58 @@
 //! flannel's mode: the node's pods have addresses of its `spec.podCIDR`.
 //!
-//! With flannel's configuration in the cluster, the part of its range that this node has is a pool of a single block, before all
-//! other pools: so nothing is claimed that could be another node's part, whether podnet or flannel runs there. As flannel's bridge and
-//! devices have them, the first two addresses and the last are given to no pod.
+//! With flannel's configuration in the cluster, the part of its range that this node has is a pool, of a family before all other
+//! pools: so nothing is claimed that could be another node's part, whether podnet or flannel runs there. A part of IPv4 is a single block;
+//! a part of IPv6 is too large to be one, and the node takes blocks of it as of any pool. As flannel's bridge and devices have them, the
+//! first two addresses, and of IPv4 the last, are given to no pod.
 
 use std::{net::IpAddr, sync::Arc};
 
-use ipnet::{IpNet, Ipv4Net};
-use podnet_model::{Pool, PoolName};
+use ipnet::IpNet;
+use podnet_model::{Family, Pool, PoolName};
 
 use super::{NodeIpam, claims::is_block};
 
-/// A part that is smaller has no address for pods.
-const SMALLEST_PART: u8 = 29;
-
 impl NodeIpam {
-    /// Puts the part of now in the place of that of before.
+    /// Puts the parts of now in the place of those of before.
     pub(super) fn follow_flannel(&mut self) {
-        if let Some(name) = self.part.take() {
-            self.pools.remove(&name);
-            self.reserved.remove(&reservation(&name));
+        for family in Family::ALL {
+            if let Some(name) = self.parts[family].take() {
+                self.pools.remove(&name);
+                self.reserved.remove(&reservation(&name));
+            }
+            let Some(pool) = self.own_part(family) else { continue };
+            let part = pool.cidr;
+            let first = part.hosts().find(|addr| *addr != part.network()).unwrap_or(part.network());
+            let last = Some(part.broadcast()).filter(|_| family == Family::V4);
+            let ends: Vec<IpAddr> = [part.network(), first].into_iter().chain(last).collect();
+            self.reserved.insert(reservation(&pool.name), ends.into_iter().map(IpNet::from).collect());
+            self.parts[family] = Some(pool.name.clone());
+            self.pools.insert(pool.name.clone(), pool);
         }
-        let Some((pool, part)) = self.own_part() else { return };
-        let ends = [part.network(), part.hosts().next().unwrap_or(part.network()), part.broadcast()];
-        self.reserved.insert(reservation(&pool.name), ends.map(|end| IpNet::from(IpAddr::from(end))).to_vec());
-        self.part = Some(pool.name.clone());
-        self.pools.insert(pool.name.clone(), pool);
     }
 
-    fn own_part(&self) -> Option<(Pool, Ipv4Net)> {
+    fn own_part(&self, family: Family) -> Option<Pool> {
         let (namespace, conf) = self.net_confs.first_key_value()?;
-        let fits = |part: &Ipv4Net| is_block(&(*part).into()) && part.prefix_len() <= SMALLEST_PART;
-        let inside = |cidr: &IpNet| match cidr {
-            IpNet::V4(part) => Some(*part).filter(|part| conf.network.contains(part) && fits(part)),
-            IpNet::V6(_) => None,
+        let of_network = conf.pool(namespace, family)?;
+        let part = self.pod_cidrs.iter().find(|part| of_network.cidr.contains(*part) && has_room(part))?;
+        let block_size = match part {
+            IpNet::V4(part) => part.prefix_len(),
+            IpNet::V6(part) => part.prefix_len().max(of_network.block_size),
         };
-        let part = self.pod_cidrs.iter().find_map(inside)?;
-        let of_network = conf.pool(namespace);
-        Some((Pool { cidr: part.into(), block_size: part.prefix_len(), ..of_network }, part))
+        Some(Pool { cidr: *part, block_size, ..of_network })
     }
 
     /// Whether a pool is this node's part of flannel's range.
     pub(super) fn is_part(&self, pool: &Pool) -> bool {
-        self.part.as_ref() == Some(&pool.name)
+        self.parts[Family::of_net(&pool.cidr)].as_ref() == Some(&pool.name)
+    }
+}
+
+/// Whether a part can be kept account of, and has addresses for pods.
+fn has_room(part: &IpNet) -> bool {
+    match part {
+        IpNet::V4(part) => is_block(&(*part).into()) && part.prefix_len() <= 29,
+        IpNet::V6(part) => part.prefix_len() <= 125,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use podnet_model::{LinkName, NodeName};
+use podnet_model::{Dual, LinkName, NodeName};
 
 /// Bytes that VXLAN adds to a packet inside IPv4: 20 IP, 8 UDP, 8 VXLAN, 14 inner Ethernet (RFC 7348 section 5).
 pub const VXLAN_OVERHEAD: u32 = 50;
@@ -38,8 +38,8 @@ pub struct OverlayConfig {
     pub underlay: Place,
     /// The MTU of pods' interfaces; none lets it follow from the underlay and the encapsulation.
     pub pod_mtu: Option<u32>,
-    /// The name of the VXLAN device.
-    pub vxlan_device: LinkName,
+    /// The names of the VXLAN devices, by the family of their outer packets.
+    pub vxlan_devices: Dual<LinkName>,
     /// The name of the IPIP device.
     pub ipip_device: LinkName,
     /// The name of the WireGuard device.
@@ -102,7 +102,7 @@ impl Support {
 }
 
 impl OverlayConfig {
-    /// The defaults: devices `podnet.vxlan`, `podnet.ipip`, `podnet.wg` and `podnet.udp`, VNI 4096 (as Calico has it, above the range of VLANs) and port 4789
+    /// The defaults: devices `podnet.vxlan`, `podnet.vxlan6`, `podnet.ipip`, `podnet.wg` and `podnet.udp`, VNI 4096 (as Calico has it, above the range of VLANs) and port 4789
     /// (RFC 7348); the kernel can make every kind of tunnel.
     #[must_use]
     pub fn new(node: NodeName, underlay_device: LinkName, underlay_mtu: u32) -> Self {
@@ -110,7 +110,7 @@ impl OverlayConfig {
             node,
             underlay: Place::on(underlay_device, underlay_mtu),
             pod_mtu: None,
-            vxlan_device: "podnet.vxlan".into(),
+            vxlan_devices: Dual { v4: "podnet.vxlan".into(), v6: "podnet.vxlan6".into() },
             ipip_device: "podnet.ipip".into(),
             wireguard_device: "podnet.wg".into(),
             udp_device: "podnet.udp".into(),
@@ -119,5 +119,11 @@ impl OverlayConfig {
             without_lost_nodes: false,
             support: Support::ALL,
         }
+    }
+
+    /// The names of the VXLAN devices.
+    #[must_use]
+    pub const fn vxlan_names(&self) -> [&LinkName; 2] {
+        [&self.vxlan_devices.v4, &self.vxlan_devices.v6]
     }
 }

@@ -16,8 +16,9 @@ impl Overlay {
     pub fn damages(&self, observed: &State) -> Vec<Damage> {
         let (planned, found) = (&self.planned, self.ours(observed));
         let mut damages = Vec::new();
-        if planned.vxlan != found.vxlan {
-            damages.extend(vxlan(planned.vxlan.as_ref(), found.vxlan.as_ref()));
+        for name in self.config.vxlan_names() {
+            let (planned, found) = (planned.vxlans.get(name), found.vxlans.get(name));
+            damages.extend(if planned == found { None } else { vxlan(planned, found) });
         }
         let tunnel = |name: &LinkName| Object::Device(name.clone());
         compare(&planned.tunnels, &found.tunnels, tunnel, |tunnel| format!("{tunnel:?}"), &mut damages);
@@ -56,7 +57,7 @@ fn vxlan(planned: Option<&Vxlan>, found: Option<&Vxlan>) -> Option<Damage> {
             differ("local address", &planned.local, &found.local);
             differ("MAC", &planned.mac, &found.mac);
             differ("MTU", &planned.mtu, &found.mtu);
-            differ("address", &planned.addr, &found.addr);
+            differ("addresses", &planned.addrs, &found.addrs);
             differences.join(", ")
         }
         (None, None) => return None,

@@ -1,14 +1,14 @@
 //! The devices of this node, and what its peers are on them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use ipnet::{IpNet, Ipv4Net};
 use podnet_model::{
     EncapMode, Family, LinkName, Mac, Node, Pool,
-    flannel::Backend,
+    flannel::{Backend, Lease},
     wireguard::{KeyPair, PublicKey},
 };
 
@@ -32,25 +32,44 @@ pub struct Carrier {
 }
 
 impl Overlay {
-    /// The VXLAN device, while some pool wants VXLAN and the node's own address is known. Where flannel's configuration does, its
-    /// identifier and port hold for all, and the device has flannel's address, by which flannel's nodes know whom to answer.
-    pub(super) fn vxlan(&self) -> Option<Vxlan> {
+    /// The VXLAN devices by the families outside, while some pool wants VXLAN and the node's own address is known. Where flannel's
+    /// configuration does, its identifier and port hold for all, and the devices have flannel's addresses, by which flannel's nodes know
+    /// whom to answer.
+    pub(super) fn vxlans(&self) -> BTreeMap<LinkName, Vxlan> {
         let wanted = |pool: &Pool| pool.vxlan != EncapMode::Never;
         let flannels = self.net_conf().and_then(|conf| match conf.backend {
             Backend::Vxlan { vni, port, .. } => Some((vni, port)),
             _ => None,
         });
-        let local = self.local().filter(|_| flannels.is_some() || self.pools.values().any(wanted))?;
+        if flannels.is_none() && !self.pools.values().any(wanted) {
+            return BTreeMap::new();
+        }
         let (vni, port) = flannels.unwrap_or((self.config.vni, self.config.port));
-        Some(Vxlan {
-            name: self.config.vxlan_device.clone(),
-            vni,
-            port,
-            local,
-            mac: vtep_mac(&self.config.node),
-            mtu: self.mtu(VXLAN_OVERHEAD + self.extra()),
-            addr: flannels.and_then(|_| self.flannel_addr()),
-        })
+        let device = |outside: Family| {
+            let local = match outside {
+                Family::V4 => self.local_v4().map(IpAddr::V4),
+                Family::V6 => self.local_v6().filter(|_| self.tunnels_by_v6()).map(IpAddr::V6),
+            }?;
+            let name = self.config.vxlan_devices[outside].clone();
+            let mtu = self.mtu(VXLAN_OVERHEAD + if outside == Family::V6 { IPV6_EXTRA } else { 0 });
+            let addrs = flannels.and_then(|_| self.flannel_addr(outside)).into_iter().collect();
+            Some((name.clone(), Vxlan { name, vni, port, local, mac: vtep_mac(&self.config.node), mtu, addrs }))
+        };
+        Family::ALL.into_iter().filter_map(device).collect()
+    }
+
+    /// Whether tunnels go by IPv6 outside, all or some: where this node or another one has no IPv4, and where flannel's nodes count on it.
+    fn tunnels_by_v6(&self) -> bool {
+        let (v4, v6) = match self.own_node() {
+            Some(_) => (self.local_v4().is_some(), self.local_v6().is_some()),
+            None => (self.config.underlay.addr.is_some(), self.config.underlay.addr6.is_some()),
+        };
+        v6 && (!v4 || !self.of_ipv6_alone.is_empty() || self.has_flannels_vxlan_v6())
+    }
+
+    /// Whether flannel's nodes have VXLAN devices for IPv6.
+    fn has_flannels_vxlan_v6(&self) -> bool {
+        self.net_conf().is_some_and(|conf| conf.networks.v6.is_some() && matches!(conf.backend, Backend::Vxlan { .. }))
     }
 
     /// The tunnels that are wanted, while the node's own address is known and as far as the kernel can make them.
@@ -59,7 +78,7 @@ impl Overlay {
         let ipip = local_v4.filter(|_| self.wants_ipip()).map(|local| {
             Tunnel::Ipip(Ipip { name: self.config.ipip_device.clone(), local, mtu: self.mtu(IPIP_OVERHEAD) })
         });
-        let wireguard = self.own_key().filter(|_| self.wants_wireguard() && self.local().is_some()).map(|key| {
+        let wireguard = self.own_key().filter(|_| self.wants_wireguard() && self.has_local()).map(|key| {
             Tunnel::Wireguard(Wireguard {
                 name: self.config.wireguard_device.clone(),
                 port: self.wireguard_port(),
@@ -96,20 +115,18 @@ impl Overlay {
 
     /// The MTU of the narrowest of pods' interfaces and of the devices that carry IPv6.
     pub(super) fn room_for_ipv6(&self) -> u32 {
-        let vxlan = self.vxlan().map(|vxlan| vxlan.mtu);
+        let vxlans = self.vxlans().into_values().map(|vxlan| vxlan.mtu);
         let wireguard = self.encrypts().then(|| self.mtu(WIREGUARD_OVERHEAD + self.extra()));
-        vxlan.into_iter().chain(wireguard).fold(self.pod_mtu(), u32::min)
+        vxlans.chain(wireguard).fold(self.pod_mtu(), u32::min)
     }
 
     fn mtu(&self, overhead: u32) -> u32 {
         self.config.underlay.mtu.saturating_sub(overhead)
     }
 
-    /// How much more the outer headers take than those of IPv4.
+    /// How much more the outer headers may take than those of IPv4.
     fn extra(&self) -> u32 {
-        let place = &self.config.underlay;
-        let by_v6 = self.local().map_or(place.addr.is_none() && place.addr6.is_some(), |local| local.is_ipv6());
-        if by_v6 { IPV6_EXTRA } else { 0 }
+        if self.tunnels_by_v6() { IPV6_EXTRA } else { 0 }
     }
 
     fn wants_ipip(&self) -> bool {
@@ -162,9 +179,9 @@ impl Overlay {
         self.keys.iter().find(|pair| pair.public == shown)
     }
 
-    /// This node's address on the underlay, from which encapsulated packets come: by IPv4 where it has one.
-    pub(super) fn local(&self) -> Option<IpAddr> {
-        self.local_v4().map(IpAddr::V4).or_else(|| self.local_v6().map(IpAddr::V6))
+    /// Whether this node has an address on the underlay.
+    fn has_local(&self) -> bool {
+        self.local_v4().is_some() || self.local_v6().is_some()
     }
 
     pub(super) fn local_v4(&self) -> Option<Ipv4Addr> {
@@ -177,23 +194,30 @@ impl Overlay {
         self.config.underlay.addr6.or(own.v6())
     }
 
-    /// Where a node gets its encapsulated packets, where its own go by the family of this node's: its devices know no other.
+    /// Where a node gets its encapsulated packets.
     pub(super) fn outer(&self, node: &Node) -> Option<IpAddr> {
-        match self.outside(node)? {
+        self.addr_to(node, self.outside(node)?)
+    }
+
+    /// The family of encapsulated packets between this node and that one: IPv4 where both have an address of it; none where they have no
+    /// family in common.
+    pub(super) fn outside(&self, node: &Node) -> Option<Family> {
+        let v4 = self.local_v4().is_some() && self.v4_of(node).is_some();
+        let v6 = self.local_v6().is_some() && self.v6_of(node).is_some();
+        if v4 { Some(Family::V4) } else { v6.then_some(Family::V6) }
+    }
+
+    /// The family of which a node has an address, of one that has but one.
+    pub(super) fn only_family(&self, node: &Node) -> Family {
+        if self.v4_of(node).is_some() { Family::V4 } else { Family::V6 }
+    }
+
+    /// A node's address by a family, where it is believed to be its own.
+    pub(super) fn addr_to(&self, node: &Node, family: Family) -> Option<IpAddr> {
+        match family {
             Family::V4 => self.v4_to(node).map(IpAddr::V4),
             Family::V6 => self.v6_to(node).map(IpAddr::V6),
         }
-    }
-
-    /// The family of encapsulated packets of this node and that one; none where they have not the same.
-    pub(super) fn outside(&self, node: &Node) -> Option<Family> {
-        let own = Family::of(&self.local()?);
-        (own == self.family_outside(node)).then_some(own)
-    }
-
-    /// The family by which a node sends and takes encapsulated packets: IPv4 where it has an address of it.
-    pub(super) fn family_outside(&self, node: &Node) -> Family {
-        if self.v4_of(node).is_some() { Family::V4 } else { Family::V6 }
     }
 
     /// A node's address by IPv4, where it is believed to be its own.
@@ -203,7 +227,7 @@ impl Overlay {
 
     /// The same of IPv6.
     pub(super) fn v6_to(&self, node: &Node) -> Option<Ipv6Addr> {
-        node.v6().filter(|addr| self.is_its_own(node, IpAddr::V6(*addr)))
+        self.v6_of(node).filter(|addr| self.is_its_own(node, IpAddr::V6(*addr)))
     }
 
     fn is_its_own(&self, node: &Node, addr: IpAddr) -> bool {
@@ -212,52 +236,74 @@ impl Overlay {
 
     /// A node's address by IPv4: as it told flannel's nodes, where there are such.
     pub(super) fn v4_of(&self, node: &Node) -> Option<Ipv4Addr> {
-        let lease = node.lease.as_ref().filter(|_| self.net_conf().is_some() && node.name != self.config.node);
-        lease.map(|lease| lease.public_ip).or(node.v4())
+        self.lease_of(node).and_then(|lease| lease.public_ip).or(node.v4())
+    }
+
+    /// The same by IPv6.
+    pub(super) fn v6_of(&self, node: &Node) -> Option<Ipv6Addr> {
+        self.lease_of(node).and_then(|lease| lease.public_ipv6).or(node.v6())
+    }
+
+    /// What a peer told flannel's nodes, where there are such.
+    fn lease_of<'a>(&self, node: &'a Node) -> Option<&'a Lease> {
+        node.lease.as_ref().filter(|_| self.net_conf().is_some() && node.name != self.config.node)
     }
 
     /// All its addresses on the underlay.
     pub(super) fn addrs_of(&self, node: &Node) -> impl Iterator<Item = IpAddr> + use<> {
-        let (v4, v6) = (self.v4_of(node).map(IpAddr::V4), node.v6().map(IpAddr::V6));
+        let (v4, v6) = (self.v4_of(node).map(IpAddr::V4), self.v6_of(node).map(IpAddr::V6));
         v4.into_iter().chain(v6)
     }
 
-    /// The Ethernet address of a node's VXLAN device: as it told flannel's nodes, where there are such.
-    pub(super) fn mac_of(&self, node: &Node) -> Mac {
-        let lease = node.lease.as_ref().filter(|_| self.net_conf().is_some() && node.name != self.config.node);
-        lease.and_then(|lease| lease.vtep_mac).unwrap_or_else(|| vtep_mac(&node.name))
+    /// The Ethernet address of a node's VXLAN device of a family outside: as it told flannel's nodes, where there are such.
+    pub(super) fn mac_of(&self, node: &Node, outside: Family) -> Mac {
+        self.lease_of(node).and_then(|lease| lease.vtep_macs[outside]).unwrap_or_else(|| vtep_mac(&node.name))
     }
 
-    /// Whether next hops inside VXLAN have to be made of MACs: the peers' addresses outside cannot be those of IPv6 packets, or are
-    /// of IPv6 themselves.
+    /// Those of both its devices.
+    pub(super) fn macs_of(&self, node: &Node) -> BTreeSet<Mac> {
+        Family::ALL.into_iter().map(|outside| self.mac_of(node, outside)).collect()
+    }
+
+    /// Whether next hops inside VXLAN by IPv4 have to be made of MACs: the peers' addresses outside cannot be those of IPv6 packets. What
+    /// is of flannel's range goes by IPv6.
     pub(super) fn wants_vtep_next_hops(&self) -> bool {
-        let by_v6 = || self.config.support.ipv6 && self.local().is_some_and(|local| local.is_ipv6());
-        self.has_room && (self.carries_ipv6() || by_v6())
+        let is_v6 = |pool: &Pool| matches!(pool.cidr, IpNet::V6(_));
+        self.has_room && self.config.support.ipv6 && self.pools.values().any(is_v6)
     }
 
-    /// The MAC that stands behind a next hop inside VXLAN.
-    pub(super) fn neighbour(&self, next_hop: IpAddr) -> Option<Mac> {
+    /// The MAC that stands behind a next hop inside VXLAN of a family outside.
+    pub(super) fn neighbour(&self, outside: Family, next_hop: IpAddr) -> Option<Mac> {
         match next_hop {
+            IpAddr::V4(_) if outside == Family::V6 => None,
             IpAddr::V4(_) => {
                 let holder = self.nodes.get(self.by_addr.get(&next_hop)?.first()?)?;
-                (self.is_vtep(holder) && self.outer(holder) == Some(next_hop)).then(|| self.mac_of(holder))
+                let leads_there = self.vtep(holder, outside) == Some(next_hop);
+                leads_there.then(|| self.mac_of(holder, outside))
             }
             IpAddr::V6(next_hop) => {
-                let mac = vtep_of(next_hop).filter(|_| self.vtep_next_hops)?;
-                self.remote(mac).map(|_| mac)
+                let wanted = match outside {
+                    Family::V4 => self.vtep_next_hops,
+                    Family::V6 => self.has_room && self.config.support.ipv6,
+                };
+                let mac = vtep_of(next_hop).filter(|_| wanted)?;
+                self.remote(outside, mac).map(|_| mac)
             }
         }
     }
 
-    /// The address that frames to a peer's MAC are sent to.
-    pub(super) fn remote(&self, mac: Mac) -> Option<IpAddr> {
+    /// The address that frames to a peer's MAC are sent to, by a family outside.
+    pub(super) fn remote(&self, outside: Family, mac: Mac) -> Option<IpAddr> {
         let holder = self.nodes.get(self.by_mac.get(&mac)?.first()?)?;
-        self.outer(holder).filter(|_| self.is_vtep(holder))
+        self.vtep(holder, outside).filter(|_| self.mac_of(holder, outside) == mac)
     }
 
-    /// Whether frames can be sent to this node: a peer, with an address outside and a MAC that are its alone.
-    fn is_vtep(&self, node: &Node) -> bool {
-        node.name != self.config.node && self.same_mac(node).is_none() && self.outer(node).is_some()
+    /// Where frames can be sent to this node by a family outside: a peer, with an address outside and MACs that are its alone.
+    fn vtep(&self, node: &Node, outside: Family) -> Option<IpAddr> {
+        let is_peer = node.name != self.config.node && self.same_mac(node).is_none();
+        let both_by_v6 = || self.has_flannels_vxlan_v6() && self.local_v6().is_some();
+        let is_so = self.outside(node) == Some(outside) || (outside == Family::V6 && both_by_v6());
+        self.addr_to(node, outside).filter(|_| is_peer && is_so)
     }
 
     /// The WireGuard peer of that key: it gets what is routed to it, and may send from there and from its own addresses.

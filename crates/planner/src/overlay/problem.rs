@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use podnet_model::{BlockCidr, Mac, NodeAddr, NodeName, PoolName};
+use podnet_model::{BlockCidr, Family, Mac, NodeAddr, NodeName, PoolName};
 
 /// Why a block or a node has no route. Everything else is planned all the same.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
@@ -95,12 +95,26 @@ pub enum Problem {
     /// Encryption is on, and this node's kernel cannot do it.
     #[error("this node's packets are not encrypted: its kernel does not have WireGuard")]
     NoWireguard,
-    /// flannel's configuration asks for IPv6.
+    /// flannel's configuration asks for IPv6 and for a backend without it.
     #[error(
-        "kube-flannel-cfg asks for IPv6 (EnableIPv6), of which only the IPv4 part is done; an IPPool of IPv6 beside it gives pods IPv6 \
-         addresses"
+        "kube-flannel-cfg asks for IPv6 (EnableIPv6), which its backend {backend} does not carry: pods reach others by IPv6 on their own \
+         node only; the backends vxlan, host-gw and wireguard carry both families"
     )]
-    FlannelsIpv6,
+    FlannelsIpv6 {
+        /// The backend's type.
+        backend: &'static str,
+    },
+    /// flannel's VXLAN carries IPv6 by IPv6.
+    #[error(
+        "block {block} of node {owner} gets no route: flannel's nodes carry IPv6 between IPv6 addresses, and this node or that one has none \
+         on the underlay"
+    )]
+    FlannelsNeedV6 {
+        /// The block.
+        block: BlockCidr,
+        /// Its owner.
+        owner: NodeName,
+    },
     /// Packets are too small for IPv6.
     #[error(
         "no routes of IPv6 to other nodes, nor tunnels by IPv6: packets have room for {mtu} bytes here, and IPv6 needs 1280; raise the MTU \
@@ -146,20 +160,20 @@ pub enum Problem {
         /// The families of addresses that would do.
         family: &'static str,
     },
-    /// The tunnels of one end go by another family than those of the other.
+    /// A tunnel is between two addresses of one family, and the two nodes have no such.
     #[error(
-        "block {block} of node {owner} gets no route: that node's tunnels go by {theirs}, and this node's by the other family; give \
-         {lacks} an IPv4 address on the underlay, or set vxlanMode and ipipMode of the pool to Never where both have addresses of one family"
+        "block {block} of node {owner} gets no route: that node has only an {theirs} address on the underlay, and this one only an {ours} \
+         address; give one of them an address of the other family"
     )]
     NoCommonFamily {
         /// The block.
         block: BlockCidr,
         /// Its owner.
         owner: NodeName,
-        /// The family of its tunnels.
-        theirs: &'static str,
-        /// Who has no IPv4 address.
-        lacks: &'static str,
+        /// The family of its address.
+        theirs: Family,
+        /// The family of this node's.
+        ours: Family,
     },
     /// Two nodes claim one address.
     #[error(
@@ -188,6 +202,12 @@ pub enum Problem {
 }
 
 impl Problem {
+    /// Whether it lasts until somebody changes this node or another one, so that it belongs where people look.
+    #[must_use]
+    pub const fn is_of_nodes(&self) -> bool {
+        matches!(self, Self::NoCommonFamily { .. } | Self::FlannelsNeedV6 { .. } | Self::SmallMtu { .. })
+    }
+
     /// Whether the node that has the block is not there, while `own`, this node, is.
     pub(super) fn is_owner_gone(&self, own: &NodeName) -> bool {
         matches!(self, Self::UnknownNode { node, .. } if node != own)

@@ -4,8 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use podnet_model::{
-    BlockCidr, EncapMode, Family, LinkName, Namespace, NetConf, Node, NodeAddr, NodeName, Pool, PoolName,
-    flannel::Backend,
+    BlockCidr, EncapMode, Family, LinkName, NetConf, Node, NodeAddr, NodeName, Pool, PoolName, flannel::Backend,
 };
 
 use super::{Overlay, Problem, vtep_next_hop};
@@ -43,14 +42,14 @@ impl From<&Pool> for Rule {
 }
 
 impl Rule {
-    fn of_flannel(namespace: &Namespace, conf: &NetConf) -> Self {
+    fn of_flannel(pool: &Pool, conf: &NetConf) -> Self {
         let way = match conf.backend {
             Backend::Vxlan { .. } | Backend::Ipip { .. } | Backend::HostGw => None,
             Backend::WireGuard { .. } => Some(Way::Wireguard),
             Backend::Udp { .. } => Some(Way::Udp),
             Backend::Alloc => Some(Way::Foreign),
         };
-        Self { way, is_flannels: true, ..Self::from(&conf.pool(namespace)) }
+        Self { way, is_flannels: true, ..Self::from(pool) }
     }
 }
 
@@ -87,11 +86,15 @@ impl Overlay {
         let target = match way {
             Way::Plain => plain_target(plain),
             Way::Foreign => Ok(None),
-            _ => self.tunnel_target(way, peer, cidr),
+            _ => self.tunnel_target(way, rule.is_flannels, peer, cidr),
         };
         match target {
-            // That is told of the peer, and not of each of its blocks.
-            Err(Obstacle::NoPlainHop | Obstacle::NoCommonFamily { .. }) if self.same_address(peer).is_some() => {
+            // That is told once, and not of each block.
+            Err(Obstacle::OnlyV4(_)) if rule.is_flannels => Ok(None),
+            // As is what is wrong with the peer.
+            Err(Obstacle::NoPlainHop | Obstacle::NoCommonFamily { .. } | Obstacle::FlannelsNeedV6)
+                if self.same_address(peer).is_some() =>
+            {
                 Ok(None)
             }
             target => target.map_err(|obstacle| obstacle.of(cidr, owner, &rule.name)),
@@ -108,21 +111,36 @@ impl Overlay {
         Some((addr, subnet.map(|subnet| subnet.contains(&addr))))
     }
 
-    fn tunnel_target(&self, way: Way, peer: &Node, block: BlockCidr) -> Result<Option<RouteTarget>, Obstacle> {
+    fn tunnel_target(
+        &self,
+        way: Way,
+        is_flannels: bool,
+        peer: &Node,
+        block: BlockCidr,
+    ) -> Result<Option<RouteTarget>, Obstacle> {
         let (config, support) = (&self.config, self.config.support);
-        let outer = self.outer(peer).ok_or_else(|| Obstacle::NoCommonFamily { theirs: self.family_outside(peer) })?;
+        // flannel's nodes have a device for each family, and listen for IPv6 on that of IPv6 alone.
+        let by_v6 = is_flannels && way == Way::Vxlan && !is_v4(block);
+        let outside = if by_v6 { Some(Family::V6) } else { self.outside(peer) };
+        let outer = outside.and_then(|outside| Some((outside, self.addr_to(peer, outside)?)));
+        let (outside, outer) = match outer {
+            _ if by_v6 && self.local_v6().is_none() => return Err(Obstacle::FlannelsNeedV6),
+            None if by_v6 => return Err(Obstacle::FlannelsNeedV6),
+            None => return Err(Obstacle::NoCommonFamily { theirs: self.only_family(peer) }),
+            Some(outer) => outer,
+        };
         let has_v6 = !is_v4(block) || outer.is_ipv6();
         if has_v6 && !self.has_room {
             return Ok(None);
         }
-        let via = if has_v6 { IpAddr::V6(vtep_next_hop(self.mac_of(peer))) } else { outer };
+        let via = if has_v6 { IpAddr::V6(vtep_next_hop(self.mac_of(peer, outside))) } else { outer };
         let on_link = |device: &LinkName, source| Some(RouteTarget::OnLink { device: device.clone(), via, source });
         // The peer takes what comes from this node's addresses and from its blocks, and nothing else. The kernel refuses a source of IPv6
         // that the node does not have, so that the object's word is not enough.
         let local =
             || if is_v4(block) { self.local_v4().map(IpAddr::V4) } else { config.underlay.addr6.map(IpAddr::V6) };
         match way {
-            Way::Vxlan => Ok(on_link(&config.vxlan_device, None)),
+            Way::Vxlan => Ok(on_link(&config.vxlan_devices[outside], None)),
             Way::Ipip if has_v6 => Err(Obstacle::OnlyV4("IPIP")),
             Way::Ipip if support.ipip => Ok(on_link(&config.ipip_device, None)),
             Way::Ipip => Err(Obstacle::Unsupported("IPIP")),
@@ -161,9 +179,12 @@ impl Overlay {
     fn rule(&self, block: BlockCidr) -> Option<Rule> {
         let around = self.pools.values().filter(|pool| pool.cidr.contains(&block.0));
         let pool = around.min_by_key(|pool| (u8::MAX - pool.cidr.prefix_len(), &pool.name));
-        let conf = self.net_confs.first_key_value().filter(|(_, conf)| IpNet::V4(conf.network).contains(&block.0));
-        let conf = conf.filter(|(_, conf)| pool.is_none_or(|pool| pool.cidr.prefix_len() < conf.network.prefix_len()));
-        conf.map(|(namespace, conf)| Rule::of_flannel(namespace, conf)).or_else(|| pool.map(Rule::from))
+        let flannels = self.net_confs.first_key_value().and_then(|(namespace, conf)| {
+            let own = conf.pool(namespace, block.family()).filter(|own| own.cidr.contains(&block.0))?;
+            let decides = pool.is_none_or(|pool| pool.cidr.prefix_len() < own.cidr.prefix_len());
+            decides.then(|| Rule::of_flannel(&own, conf))
+        });
+        flannels.or_else(|| pool.map(Rule::from))
     }
 
     /// A node whose address on the underlay is in the range: what is sent to it there would be sent around for ever.
@@ -186,9 +207,10 @@ impl Overlay {
     }
 
     pub(super) fn same_mac(&self, peer: &Node) -> Option<Problem> {
-        let mac = self.mac_of(peer);
-        let holder = self.believed(self.by_mac.get(&mac)).filter(|holder| **holder != peer.name)?.clone();
-        Some(Problem::SameMac { node: peer.name.clone(), mac, holder })
+        self.macs_of(peer).into_iter().find_map(|mac| {
+            let holder = self.believed(self.by_mac.get(&mac)).filter(|holder| **holder != peer.name)?.clone();
+            Some(Problem::SameMac { node: peer.name.clone(), mac, holder })
+        })
     }
 
     /// Who of several is believed to have what only one can have.
@@ -231,11 +253,13 @@ impl Overlay {
     /// IPv6, and IPv6 where packets have no room for it.
     pub(super) fn own_problems(&self) -> impl Iterator<Item = Problem> + use<> {
         let unencrypted = self.encrypts() && !self.config.support.wireguard;
-        let flannels = self.net_conf().is_some_and(|conf| conf.ipv6);
-        let by_v6 = self.local().is_some_and(|local| local.is_ipv6());
+        let backend = self.net_conf().filter(|conf| conf.networks.v6.is_some()).map(|conf| conf.backend);
+        let only_v4 = backend.filter(|backend| matches!(backend, Backend::Udp { .. } | Backend::Ipip { .. }));
+        let flannels = Problem::FlannelsIpv6 { backend: only_v4.map_or("", |backend| backend.name()) };
+        let by_v6 = self.local_v4().is_none() && self.local_v6().is_some();
         let small = !self.has_room && self.config.support.ipv6 && (self.has_ranges_of_ipv6() || by_v6);
         let narrow = Problem::SmallMtu { mtu: self.room_for_ipv6() };
-        let problems = [(unencrypted, Problem::NoWireguard), (flannels, Problem::FlannelsIpv6), (small, narrow)];
+        let problems = [(unencrypted, Problem::NoWireguard), (only_v4.is_some(), flannels), (small, narrow)];
         problems.into_iter().filter(|(is, _)| *is).map(|(_, problem)| problem)
     }
 }
@@ -257,10 +281,11 @@ const fn is_v4(block: BlockCidr) -> bool {
 enum Obstacle {
     OtherSubnet,
     NoPlainHop,
-    /// The family of the peer's tunnels.
+    /// The only family of the peer's addresses.
     NoCommonFamily {
         theirs: Family,
     },
+    FlannelsNeedV6,
     OnlyV4(&'static str),
     Unsupported(&'static str),
 }
@@ -274,12 +299,11 @@ impl Obstacle {
                 let family = if is_v4(block) { "IPv4 or IPv6" } else { "IPv6" };
                 Problem::NoPlainHop { block, owner, pool, family }
             }
-            Self::NoCommonFamily { theirs: Family::V4 } => {
-                Problem::NoCommonFamily { block, owner, theirs: "IPv4", lacks: "this node" }
+            Self::NoCommonFamily { theirs } => {
+                let ours = if theirs == Family::V4 { Family::V6 } else { Family::V4 };
+                Problem::NoCommonFamily { block, owner, theirs, ours }
             }
-            Self::NoCommonFamily { theirs: Family::V6 } => {
-                Problem::NoCommonFamily { block, owner, theirs: "IPv6 for want of an IPv4 address", lacks: "that one" }
-            }
+            Self::FlannelsNeedV6 => Problem::FlannelsNeedV6 { block, owner },
             Self::OnlyV4(what) => Problem::OnlyV4 { block, owner, pool, what },
             Self::Unsupported(what) => Problem::Unsupported { block, owner, pool, what },
         }

@@ -13,8 +13,8 @@ use crate::step::{FdbEntry, Neighbour, Peer, Route, RouteTarget, Step, Tunnel, V
 /// Devices, routes, neighbours and FDB entries of one node, each by its key in the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    /// The VXLAN device.
-    pub vxlan: Option<Vxlan>,
+    /// VXLAN devices by name.
+    pub vxlans: BTreeMap<LinkName, Vxlan>,
     /// Tunnels by name.
     pub tunnels: BTreeMap<LinkName, Tunnel>,
     /// Routes by destination.
@@ -42,9 +42,9 @@ impl State {
     pub fn apply(&mut self, step: &Step) {
         match step.clone() {
             Step::SetVxlan(vxlan) => {
-                if self.vxlan.as_ref() != Some(&vxlan) {
+                if self.vxlans.get(&vxlan.name) != Some(&vxlan) {
                     self.remove_link(&vxlan.name);
-                    self.vxlan = Some(vxlan);
+                    self.vxlans.insert(vxlan.name.clone(), vxlan);
                 }
             }
             Step::SetTunnel(tunnel) => {
@@ -76,7 +76,7 @@ impl State {
     }
 
     fn remove_link(&mut self, name: &LinkName) {
-        self.vxlan = self.vxlan.take().filter(|vxlan| vxlan.name != *name);
+        self.vxlans.remove(name);
         self.tunnels.remove(name);
         self.routes.retain(|_, target| device_of(target) != Some(name));
         self.neighbours.retain(|(device, _), _| device != name);
@@ -97,7 +97,7 @@ pub fn diff(desired: &State, observed: &State) -> Vec<Step> {
         there.apply(&step);
         steps.push(step);
     }
-    let doomed = doomed(desired, observed);
+    let doomed = doomed(desired, &there);
     for (key, remote) in missing(&desired.fdb, &there.fdb) {
         steps.push(Step::SetFdb(fdb(key, *remote)));
     }
@@ -129,18 +129,23 @@ pub fn diff(desired: &State, observed: &State) -> Vec<Step> {
     steps
 }
 
-/// The steps that make devices or change them.
+/// The steps that make devices or change them. A VXLAN device that is no longer wanted and has what a new one needs goes first: of a family
+/// one identifier and port belong to one device.
 fn devices(desired: &State, observed: &State) -> Vec<Step> {
-    let vxlan = desired.vxlan.iter().filter(|vxlan| observed.vxlan.as_ref() != Some(vxlan));
+    let needs = |vxlan: &Vxlan| (vxlan.vni, vxlan.port, vxlan.local.is_ipv6());
+    let new = || missing(&desired.vxlans, &observed.vxlans).map(|(_, vxlan)| vxlan);
+    let old = surplus(&observed.vxlans, &desired.vxlans);
+    let in_the_way = old.filter(|(_, old)| new().any(|new| needs(new) == needs(old)));
+    let removals = in_the_way.map(|(name, _)| Step::RemoveLink(name.clone()));
+    let vxlans = new().map(|vxlan| Step::SetVxlan(vxlan.clone()));
     let tunnels = missing(&desired.tunnels, &observed.tunnels).map(|(_, tunnel)| Step::SetTunnel(tunnel.clone()));
-    vxlan.map(|vxlan| Step::SetVxlan(vxlan.clone())).chain(tunnels).collect()
+    removals.chain(vxlans).chain(tunnels).collect()
 }
 
 /// Devices that are no longer wanted.
 fn doomed<'a>(desired: &'a State, observed: &'a State) -> Vec<&'a LinkName> {
-    let vxlan = observed.vxlan.iter().map(|old| &old.name);
-    let vxlan = vxlan.filter(|old| desired.vxlan.as_ref().is_none_or(|new| new.name != **old));
-    vxlan.chain(surplus(&observed.tunnels, &desired.tunnels).map(|(name, _)| name)).collect()
+    let vxlans = surplus(&observed.vxlans, &desired.vxlans).map(|(name, _)| name);
+    vxlans.chain(surplus(&observed.tunnels, &desired.tunnels).map(|(name, _)| name)).collect()
 }
 
 /// Entries of `desired` that `there` lacks or has otherwise.

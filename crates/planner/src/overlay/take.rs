@@ -24,8 +24,10 @@ impl Overlay {
             for addr in self.addrs_of(&old) {
                 remove_from(&mut self.by_addr, &addr, name);
             }
-            let mac = self.mac_of(&old);
-            remove_from(&mut self.by_mac, &mac, name);
+            for mac in self.macs_of(&old) {
+                remove_from(&mut self.by_mac, &mac, name);
+            }
+            self.of_ipv6_alone.remove(name);
             if let Some(key) = old.wireguard_key {
                 remove_from(&mut self.by_key, &key, name);
             }
@@ -38,7 +40,12 @@ impl Overlay {
             for addr in self.addrs_of(node) {
                 self.by_addr.entry(addr).or_default().insert(name.clone());
             }
-            self.by_mac.entry(self.mac_of(node)).or_default().insert(name.clone());
+            for mac in self.macs_of(node) {
+                self.by_mac.entry(mac).or_default().insert(name.clone());
+            }
+            if *name != self.config.node && self.v4_of(node).is_none() && self.v6_of(node).is_some() {
+                self.of_ipv6_alone.insert(name.clone());
+            }
             if let Some(key) = node.wireguard_key {
                 self.by_key.entry(key).or_default().insert(name.clone());
             }
@@ -56,11 +63,13 @@ impl Overlay {
     }
 
     fn touch_sharers(&self, node: &Node, touched: &mut Touched) {
-        let (mac, key) = (self.mac_of(node), node.wireguard_key);
-        touched.macs.insert(mac);
+        let key = node.wireguard_key;
         touched.keys.extend(key);
-        let sharers = [self.by_mac.get(&mac), key.and_then(|key| self.by_key.get(&key))];
-        touched.nodes.extend(sharers.into_iter().flatten().flatten().cloned());
+        touched.nodes.extend(key.and_then(|key| self.by_key.get(&key)).into_iter().flatten().cloned());
+        for mac in self.macs_of(node) {
+            touched.macs.insert(mac);
+            touched.nodes.extend(self.by_mac.get(&mac).into_iter().flatten().cloned());
+        }
         for addr in self.addrs_of(node) {
             touched.addrs.insert(addr);
             touched.nodes.extend(self.by_addr.get(&addr).into_iter().flatten().cloned());
@@ -164,8 +173,8 @@ impl Overlay {
     /// The parts of flannel's range that are a node's.
     fn leases_of(&self, node: &Node) -> Vec<BlockCidr> {
         let Some(conf) = self.net_conf() else { return Vec::new() };
-        let network = IpNet::V4(conf.network);
-        node.pod_cidrs.iter().filter(|cidr| network.contains(*cidr)).map(|cidr| BlockCidr(*cidr)).collect()
+        let inside = |cidr: &&IpNet| conf.ranges().any(|range| range.contains(*cidr));
+        node.pod_cidrs.iter().filter(inside).map(|cidr| BlockCidr(*cidr)).collect()
     }
 
     /// The blocks that hold an address.
@@ -188,5 +197,5 @@ fn remove_from<K: Ord, V: Ord>(index: &mut BTreeMap<K, BTreeSet<V>>, key: &K, me
 /// What of a node the plan depends on.
 fn place(node: &Node) -> impl PartialEq + '_ {
     let addrs = (node.addr, node.addr6, node.subnet, node.subnet6);
-    (addrs, &node.pod_cidrs, node.wireguard_key, &node.lease, &node.wrong)
+    (addrs, &node.pod_cidrs, node.wireguard_key, &node.lease, node.overwrites, &node.wrong)
 }

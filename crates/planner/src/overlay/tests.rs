@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use podnet_model::{EncapMode, LinkName, Loan, NodeAddr, wireguard::PrivateKey};
 
 use super::*;
-use crate::step::{Ipip, Tunnel};
+use crate::step::{Ipip, Tunnel, Vxlan};
 
 fn overlay() -> Overlay {
     Overlay::new(OverlayConfig::new("node1".into(), "eth0".into(), 1500))
@@ -89,12 +89,27 @@ fn cluster_with(pool: Change) -> Overlay {
     ])
 }
 
+/// The device by IPv4 outside.
+fn vxlan(state: &State) -> Option<Vxlan> {
+    state.vxlans.get(&LinkName::from("podnet.vxlan")).cloned()
+}
+
+/// The one by IPv6.
+fn vxlan6(state: &State) -> Option<Vxlan> {
+    state.vxlans.get(&LinkName::from("podnet.vxlan6")).cloned()
+}
+
 fn route(overlay: &Overlay, dst: &str) -> Option<RouteTarget> {
     overlay.desired().routes.get(&dst.parse::<IpNet>().unwrap()).cloned()
 }
 
 fn on_link(via: &str) -> Option<RouteTarget> {
     Some(RouteTarget::OnLink { device: "podnet.vxlan".into(), via: via.parse().unwrap(), source: None })
+}
+
+/// The same by IPv6 outside.
+fn on_link6(via: &str) -> Option<RouteTarget> {
+    Some(RouteTarget::OnLink { device: "podnet.vxlan6".into(), via: via.parse().unwrap(), source: None })
 }
 
 fn via(addr: &str) -> Option<RouteTarget> {
@@ -112,7 +127,7 @@ fn the_mode_of_the_pool_and_the_subnet_choose_the_way_to_a_peer() {
         assert_eq!(route(&overlay, "10.233.64.64/26"), same, "{mode:?}");
         assert_eq!(route(&overlay, "10.233.64.128/26"), other, "{mode:?}");
         assert_eq!(route(&overlay, "10.233.64.0/26"), Some(RouteTarget::Blackhole), "{mode:?}");
-        assert_eq!(overlay.desired().vxlan.is_some(), mode != EncapMode::Never);
+        assert_eq!(!overlay.desired().vxlans.is_empty(), mode != EncapMode::Never);
     }
 }
 
@@ -130,7 +145,7 @@ fn ipip_pools_are_routed_through_the_ipip_device() {
         let state = overlay.desired();
         let wanted = Ipip { name: "podnet.ipip".into(), local: "172.29.0.11".parse().unwrap(), mtu: 1480 };
         assert_eq!(state.tunnels.values().collect::<Vec<_>>(), [&Tunnel::Ipip(wanted)], "{mode:?}");
-        assert!(state.vxlan.is_none() && state.neighbours.is_empty() && state.fdb.is_empty(), "{mode:?}");
+        assert!(state.vxlans.is_empty() && state.neighbours.is_empty() && state.fdb.is_empty(), "{mode:?}");
     }
 }
 
@@ -179,8 +194,8 @@ fn what_the_underlay_cannot_route_is_reported_and_says_what_to_do() {
 #[test]
 fn every_peer_has_a_neighbour_and_an_fdb_entry_on_the_device() {
     let state = cluster(EncapMode::Always).desired().clone();
-    let vxlan = state.vxlan.unwrap();
-    assert_eq!((vxlan.local.to_string().as_str(), vxlan.mtu, vxlan.addr), ("172.29.0.11", 1450, None));
+    let vxlan = vxlan(&state).unwrap();
+    assert_eq!((vxlan.local.to_string().as_str(), vxlan.mtu, vxlan.addrs.len()), ("172.29.0.11", 1450, 0));
     for (name, addr) in [("node2", "172.29.0.12"), ("node3", "172.29.1.13")] {
         let (addr, mac) = (addr.parse::<IpAddr>().unwrap(), vtep_mac(&name.into()));
         assert_eq!(state.neighbours[&(vxlan.name.clone(), addr)], mac);
@@ -341,7 +356,7 @@ fn damage_is_told_object_by_object() {
     let mut observed = overlay.desired().clone();
     observed.routes.insert("10.233.64.5/32".parse().unwrap(), RouteTarget::Device("pn1234".into()));
     assert_eq!(overlay.damages(&observed), []);
-    observed.vxlan.as_mut().unwrap().mtu = 1300;
+    observed.vxlans.values_mut().next().unwrap().mtu = 1300;
     observed.routes.remove(&"10.233.64.64/26".parse::<IpNet>().unwrap());
     observed.routes.insert("10.233.64.128/26".parse().unwrap(), RouteTarget::Via("172.29.0.1".parse().unwrap()));
     observed.routes.insert("10.233.99.0/26".parse().unwrap(), RouteTarget::Blackhole);
@@ -355,7 +370,7 @@ fn damage_is_told_object_by_object() {
             "route 10.233.99.0/26 is there and should not be",
         ]
     );
-    observed.vxlan = None;
+    observed.vxlans.clear();
     observed.fdb.clear();
     assert_eq!(overlay.damages(&observed).len(), 1 + 3 + 2);
 }
@@ -381,7 +396,7 @@ fn the_devices_follow_the_underlay_and_pods_have_room_for_what_any_pool_may_use(
     let place = Place { addr: Some("192.0.2.1".parse().unwrap()), ..Place::on("eth1".into(), 9000) };
     let steps = overlay.set_underlay(place.clone());
     assert_eq!(kind(&steps[0]), "vxlan");
-    let vxlan = overlay.desired().vxlan.clone().unwrap();
+    let vxlan = vxlan(overlay.desired()).unwrap();
     assert_eq!((vxlan.mtu, vxlan.local.to_string().as_str(), overlay.pod_mtu()), (8950, "192.0.2.1", 8950));
     assert_eq!(overlay.set_underlay(place), []);
     overlay.apply(&pool("default", "10.233.64.0/18", EncapMode::Never));
@@ -413,6 +428,6 @@ fn one_node_that_moves_among_many_is_a_handful_of_steps() {
 fn a_device_that_was_changed_gets_all_its_entries_anew() {
     let overlay = cluster(EncapMode::Always);
     let mut observed = overlay.desired().clone();
-    observed.vxlan.as_mut().unwrap().port = 8472;
+    observed.vxlans.values_mut().next().unwrap().port = 8472;
     assert_eq!(overlay.repair(&observed).len(), 1 + 2 + 2 + 2);
 }

@@ -11,7 +11,7 @@ use podnet_kernel::{
     pod_interface::PodInterface,
 };
 use podnet_model::{
-    Block, BlockCidr, Change, EncapMode, Felix, Mac, NetConf, Node, NodeAddr, Pool, flannel::Backend,
+    Block, BlockCidr, Change, Dual, EncapMode, Felix, Mac, NetConf, Node, NodeAddr, Pool, flannel::Backend,
     wireguard::KeyPair,
 };
 use podnet_planner::{
@@ -39,6 +39,8 @@ pub(crate) enum Outside {
     V4,
     Both,
     V6,
+    /// Both the first node's, and of IPv6 alone the second one's.
+    Mixed,
 }
 
 impl Outside {
@@ -57,7 +59,8 @@ impl Outside {
         let chosen = match self {
             Self::V4 => vec![v4],
             Self::Both => vec![v4, v6],
-            Self::V6 => vec![v6],
+            Self::Mixed if number == 1 => vec![v4, v6],
+            Self::V6 | Self::Mixed => vec![v6],
         };
         chosen.iter().map(|(own, router)| (own.parse().unwrap(), router.parse().unwrap())).collect()
     }
@@ -80,7 +83,8 @@ fn pool_of(name: &str, cidr: &str, vxlan: EncapMode, ipip: EncapMode) -> Change 
 
 /// flannel's configuration for the same range, and no pool.
 pub(crate) fn net_conf(backend: Backend) -> Change {
-    let conf = NetConf { network: "10.233.0.0/16".parse().unwrap(), subnet_len: 24, backend, ipv6: false };
+    let networks = Dual { v4: "10.233.0.0/16".parse().ok(), v6: None };
+    let conf = NetConf { networks, subnet_len: 24, backend };
     Change::NetConf("kube-flannel".into(), Some(conf))
 }
 
@@ -164,7 +168,7 @@ impl Lab {
     /// What the nodes would change in what is there.
     pub(crate) fn repairs(&mut self) -> Vec<Step> {
         let repairs = self.nodes.iter_mut().map(|node| {
-            let observed = executor::observe(&mut node.socket, &node.overlay.config().vxlan_device).unwrap();
+            let observed = executor::observe(&mut node.socket, &node.overlay.config().vxlan_names()).unwrap();
             node.overlay.repair(&observed.into())
         });
         repairs.flatten().collect()
@@ -178,7 +182,7 @@ impl Lab {
 
     /// ICMP, UDP, TCP and fragments of each pass between the pods by IPv4, both ways; `mtu` is what fits unfragmented.
     pub(crate) fn everything_passes(&mut self, mtu: usize) {
-        self.passes(|node| node.pod_address, mtu, self.outside != Outside::V6);
+        self.passes(|node| node.pod_address, mtu, matches!(self.outside, Outside::V4 | Outside::Both));
         self.connect().exchange();
     }
 

@@ -44,7 +44,8 @@ fn vxlan_carries_ipv6_too_over_whatever_family_the_underlay_has() {
         (Outside::V6, Underlay::Routed, CrossSubnet, 1430),
     ] {
         let mut lab = Lab::with("vxlan6", underlay, outside, mtu, &[&pool(mode, Never), &pool6(mode)]);
-        assert_eq!(lab.devices(), ["podnet.vxlan"], "{outside:?}");
+        let device = if outside == Outside::V6 { "podnet.vxlan6" } else { "podnet.vxlan" };
+        assert_eq!(lab.devices(), [device], "{outside:?}");
         for node in &lab.nodes {
             assert_eq!(node.overlay.pod_mtu(), mtu, "{outside:?}");
         }
@@ -52,6 +53,16 @@ fn vxlan_carries_ipv6_too_over_whatever_family_the_underlay_has() {
         lab.everything_passes(mtu as usize);
         assert_eq!(lab.repairs(), [], "{outside:?}");
     }
+}
+
+#[test]
+fn a_node_of_both_families_and_one_of_ipv6_alone_reach_each_others_pods_by_both() {
+    let mut lab =
+        Lab::with("mixed", Underlay::Routed, Outside::Mixed, 1430, &[&pool(Always, Never), &pool6(CrossSubnet)]);
+    assert_eq!(lab.devices(), ["podnet.vxlan", "podnet.vxlan6"]);
+    lab.everything_passes_by_ipv6(1430);
+    lab.everything_passes(1430);
+    assert_eq!(lab.repairs(), []);
 }
 
 #[test]

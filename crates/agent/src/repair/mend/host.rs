@@ -33,7 +33,7 @@ impl Repair {
     ) -> Result<(), MendError> {
         let planned = overlay.desired();
         let ipv6 = overlay.carries_ipv6();
-        let tunnels = planned.tunnels.keys().chain(planned.vxlan.as_ref().map(|vxlan| &vxlan.name));
+        let tunnels = planned.tunnels.keys().chain(planned.vxlans.keys());
         let of_tunnels = Ipv6 { is_there: ipv6.then_some(true), is_pods: false };
         let of_pod = |addrs: &[IpAddr]| Ipv6 { is_there: Some(addrs.iter().any(IpAddr::is_ipv6)), is_pods: true };
         let mut own: BTreeMap<LinkName, Ipv6> = tunnels.map(|name| (name.clone(), of_tunnels)).collect();

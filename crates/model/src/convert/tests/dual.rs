@@ -48,9 +48,34 @@ fn either_setting_of_wireguard_encrypts_both_families() {
 }
 
 #[test]
-fn flannels_wish_for_ipv6_is_known() {
-    for (keys, ipv6) in [("", false), (r#", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/64""#, true)] {
-        let conf = net_conf(&format!(r#"{{"Network": "10.244.0.0/16", "Backend": {{"Type": "vxlan"}}{keys}}}"#));
-        assert_eq!(conf.unwrap().ipv6, ipv6, "{keys}");
-    }
+fn flannels_ranges_are_those_of_the_families_that_are_enabled() {
+    let (v4, v6) = (r#""Network": "10.244.0.0/16""#, r#""IPv6Network": "fd00:10:244::1/56""#);
+    let ranges = |keys: &str| {
+        let conf = net_conf(&format!(r#"{{{keys}, "Backend": {{"Type": "vxlan"}}}}"#)).unwrap();
+        conf.ranges().map(|range| range.to_string()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(ranges(v4), "10.244.0.0/16");
+    assert_eq!(ranges(&format!("{v4}, {v6}")), "10.244.0.0/16", "it is not enabled");
+    assert_eq!(ranges(&format!(r#"{v4}, {v6}, "EnableIPv6": true"#)), "10.244.0.0/16 fd00:10:244::/56");
+    assert_eq!(ranges(&format!(r#"{v6}, "EnableIPv4": false, "EnableIPv6": true"#)), "fd00:10:244::/56");
+}
+
+#[test]
+fn what_a_node_says_of_ipv6_to_flannels_nodes_is_read() {
+    let said = json!({
+        "flannel.alpha.coreos.com/backend-type": "vxlan",
+        "flannel.alpha.coreos.com/backend-v6-data": r#"{"VNI":1,"VtepMAC":"8e:66:a0:00:00:06"}"#,
+        "flannel.alpha.coreos.com/public-ipv6": "fd00::99",
+        "flannel.alpha.coreos.com/public-ipv6-overwrite": "fd00::77",
+    });
+    let found = node(said.clone(), json!({})).unwrap();
+    let lease = found.lease.unwrap();
+    assert_eq!((lease.public_ip, lease.public_ipv6), (None, "fd00::99".parse().ok()));
+    assert_eq!(lease.vtep_macs, Dual { v4: None, v6: Some(crate::Mac([0x8e, 0x66, 0xa0, 0, 0, 6])) });
+    assert_eq!(found.overwrites, Dual { v4: None, v6: "fd00::77".parse().ok() });
+    let mut wrong = said;
+    wrong["flannel.alpha.coreos.com/public-ipv6"] = json!("192.0.2.1");
+    let found = node(wrong, json!({})).unwrap();
+    let message = r#"public-ipv6] is "192.0.2.1"; it must be an IPv6 address"#;
+    assert!(found.lease.is_none() && found.wrong.as_deref().is_some_and(|wrong| wrong.contains(message)));
 }

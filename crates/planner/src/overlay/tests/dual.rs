@@ -83,7 +83,7 @@ fn with_addresses_of_both_families_each_block_has_the_way_that_its_pool_says() {
 fn one_device_over_ipv4_carries_both_and_a_peer_has_a_next_hop_for_each() {
     let overlay = of("both", vxlan_mode(EncapMode::Always), vxlan_mode(EncapMode::CrossSubnet));
     let state = overlay.desired();
-    let device = state.vxlan.clone().unwrap();
+    let device = vxlan(state).unwrap();
     assert_eq!((device.local.to_string().as_str(), device.mtu, overlay.pod_mtu()), ("172.29.0.11", 1450, 1450));
     let mac = vtep_mac(&"node2".into());
     assert_eq!(state.fdb[&(device.name.clone(), mac)].to_string(), "172.29.0.12");
@@ -119,10 +119,10 @@ fn pods_have_ipv6_on_an_underlay_that_has_only_ipv4() {
 #[test]
 fn without_ipv4_on_the_underlay_both_families_go_by_ipv6() {
     let overlay = of("v6", vxlan_mode(EncapMode::Always), vxlan_mode(EncapMode::Always));
-    let device = overlay.desired().vxlan.clone().unwrap();
+    let device = vxlan6(overlay.desired()).unwrap();
     assert_eq!((device.local.to_string().as_str(), device.mtu, overlay.pod_mtu()), ("fd00:29::11", 1430, 1430));
     for block in [BLOCKS[1].0, BLOCKS[1].1] {
-        assert_eq!(route(&overlay, block), on_link(&behind("node3")));
+        assert_eq!(route(&overlay, block), on_link6(&behind("node3")));
     }
     let state = overlay.desired();
     assert_eq!(state.fdb[&(device.name, vtep_mac(&"node3".into()))].to_string(), "fd00:29:0:1::13");
@@ -131,36 +131,64 @@ fn without_ipv4_on_the_underlay_both_families_go_by_ipv6() {
     let overlay = of("v6", vxlan_mode(EncapMode::CrossSubnet), vxlan_mode(EncapMode::Never));
     assert_eq!(route(&overlay, BLOCKS[0].0), via("fd00:29::12"));
     assert_eq!(route(&overlay, BLOCKS[0].1), via("fd00:29::12"));
-    assert_eq!(route(&overlay, BLOCKS[1].0), on_link(&behind("node3")));
+    assert_eq!(route(&overlay, BLOCKS[1].0), on_link6(&behind("node3")));
 }
 
 #[test]
-fn nodes_whose_tunnels_go_by_other_families_are_told_of_on_both_sides() {
+fn a_node_without_ipv4_and_one_of_both_families_reach_each_other_by_ipv6() {
     let always = vxlan_mode(EncapMode::Always);
-    let told_of = |overlay: &Overlay| {
-        assert_eq!([BLOCKS[0].0, BLOCKS[0].1].map(|block| route(overlay, block)), [None, None], "nobody would hear it");
-        assert!(!overlay.desired().fdb.contains_key(&("podnet.vxlan".into(), vtep_mac(&"node2".into()))));
-        told(overlay)[0].clone()
-    };
-    let mut overlay = of("both", always, always);
-    overlay.apply(&dual(2, 0, "v6"));
-    let message = |theirs: &str, lacks: &str| {
-        format!(
-            "block 10.233.64.64/26 of node node2 gets no route: that node's tunnels go by {theirs}, and this node's by the other \
-             family; give {lacks} an IPv4 address on the underlay, or set vxlanMode and ipipMode of the pool to Never where both have \
-             addresses of one family"
-        )
-    };
-    assert_eq!(told_of(&overlay), message("IPv6 for want of an IPv4 address", "that one"));
-    overlay.apply(&dual(2, 0, "both"));
+    let mac = vtep_mac(&"node2".into());
+    let both = of("both", always, always);
+    let mut overlay = both.clone();
+    let steps = overlay.apply(&dual(2, 0, "v6"));
+    assert_eq!(kind(&steps[0]), "vxlan");
+    let state = overlay.desired();
+    let (four, six) = (vxlan(state).unwrap(), vxlan6(state).unwrap());
+    assert_eq!((four.local.to_string().as_str(), four.mtu), ("172.29.0.11", 1450));
+    assert_eq!((six.local.to_string().as_str(), six.mtu, six.mac, six.vni), ("fd00:29::11", 1430, four.mac, four.vni));
+    assert_eq!(overlay.pod_mtu(), 1430, "pods have room for either");
+    for block in [BLOCKS[0].0, BLOCKS[0].1] {
+        assert_eq!(route(&overlay, block), on_link6(&behind("node2")));
+    }
+    assert_eq!(route(&overlay, BLOCKS[1].0), on_link("172.29.1.13"), "others go as ever");
+    let at = |device: &str, mac| state.fdb.get(&(device.into(), mac)).map(ToString::to_string);
+    assert_eq!((at("podnet.vxlan", mac), at("podnet.vxlan6", mac).as_deref()), (None, Some("fd00:29::12")));
+    assert_eq!(at("podnet.vxlan6", vtep_mac(&"node3".into())), None);
     assert_eq!(told(&overlay), [""; 0]);
-    // This node is the one without IPv4: the other one's device takes no packets by IPv6.
-    for theirs in ["both", "v4"] {
-        let mut overlay = of("v6", always, always);
+    // The other side sees it alike: what comes by IPv6 is heard there.
+    let mut theirs = of("v6", always, always);
+    theirs.apply(&dual(2, 0, "both"));
+    assert_eq!(route(&theirs, BLOCKS[0].0), on_link6(&behind("node2")));
+    assert!(vxlan(theirs.desired()).is_none() && told(&theirs).is_empty());
+    // With the last such node the device goes.
+    let steps = overlay.apply(&dual(2, 0, "both"));
+    assert_eq!(kind(steps.last().unwrap()), "no link");
+    assert_eq!(overlay.desired(), both.desired());
+}
+
+#[test]
+fn where_two_nodes_have_no_family_in_common_there_is_no_tunnel_and_both_say_so() {
+    let always = vxlan_mode(EncapMode::Always);
+    for (ours, theirs, message) in [
+        ("v4", "v6", "has only an IPv6 address on the underlay, and this one only an IPv4 address"),
+        ("v6", "v4", "has only an IPv4 address on the underlay, and this one only an IPv6 address"),
+    ] {
+        let mut overlay = of(ours, always, always);
         overlay.apply(&dual(2, 0, theirs));
-        assert_eq!(told_of(&overlay), message("IPv4", "this node"), "{theirs}");
+        assert_eq!(
+            [BLOCKS[0].0, BLOCKS[0].1].map(|block| route(&overlay, block)),
+            [None, None],
+            "nobody would hear it"
+        );
+        assert!(!overlay.desired().fdb.keys().any(|(_, mac)| *mac == vtep_mac(&"node2".into())));
+        let told = told(&overlay);
+        assert_eq!(told.len(), 2);
+        assert!(told.iter().all(|told| told.contains(message) && told.contains("of the other family")), "{told:?}");
         overlay.apply(&dual(1, 0, "both"));
-        assert_eq!(route(&overlay, BLOCKS[0].1), on_link(&behind("node2")));
+        assert!(
+            matches!(route(&overlay, BLOCKS[0].1), Some(RouteTarget::OnLink { .. })),
+            "one of them with both is enough"
+        );
     }
     // As they are, packets go by what both have.
     let never = vxlan_mode(EncapMode::Never);
@@ -173,12 +201,42 @@ fn nodes_whose_tunnels_go_by_other_families_are_told_of_on_both_sides() {
 }
 
 #[test]
+fn a_node_that_gets_an_ipv4_address_takes_it_for_its_tunnels() {
+    let always = vxlan_mode(EncapMode::Always);
+    let mut overlay = of("v6", always, always);
+    overlay.apply(&dual(2, 0, "both"));
+    let mut there = overlay.desired().clone();
+    let steps = overlay.apply(&dual(1, 0, "both"));
+    steps.iter().for_each(|step| there.apply(step));
+    assert_eq!(there, *overlay.desired());
+    assert_eq!(
+        [route(&overlay, BLOCKS[0].0), route(&overlay, BLOCKS[1].0)],
+        [on_link("172.29.0.12"), on_link6(&behind("node3"))]
+    );
+}
+
+#[test]
+fn a_device_of_the_other_name_that_has_what_a_new_one_needs_goes_first() {
+    let overlay = of("v6", vxlan_mode(EncapMode::Always), vxlan_mode(EncapMode::Always));
+    let mut observed = State::default();
+    let old = vxlan6(overlay.desired()).unwrap();
+    observed.vxlans.insert("podnet.vxlan".into(), Vxlan { name: "podnet.vxlan".into(), ..old });
+    let kinds: Vec<_> = overlay.repair(&observed).iter().map(kind).collect();
+    assert_eq!((kinds[0], kinds[1]), ("no link", "vxlan"));
+    assert_eq!(kinds.iter().filter(|kind| **kind == "no link").count(), 1);
+}
+
+#[test]
 fn what_cannot_be_encrypted_between_two_families_is_not_sent_in_the_clear() {
     let mut overlay = encrypted("v6");
-    overlay.apply(&with(dual(2, 0, "both"), |node| node.wireguard_key = Some(key(2).public)));
+    overlay.apply(&with(dual(2, 0, "v4"), |node| node.wireguard_key = Some(key(2).public)));
     assert_eq!([BLOCKS[0].0, BLOCKS[0].1].map(|block| route(&overlay, block)), [None, None]);
-    assert!(told(&overlay)[0].contains("that node's tunnels go by IPv4"));
+    assert!(told(&overlay)[0].contains("has only an IPv4 address"));
     assert!(!overlay.desired().peers.contains_key(&("podnet.wg".into(), key(2).public)));
+    // One that has both is sent to by IPv6.
+    overlay.apply(&with(dual(2, 0, "both"), |node| node.wireguard_key = Some(key(2).public)));
+    let end = &overlay.desired().peers[&("podnet.wg".into(), key(2).public)];
+    assert_eq!(end.endpoint.to_string(), "[fd00:29::12]:51820");
 }
 
 #[test]

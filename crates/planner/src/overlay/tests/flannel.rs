@@ -1,14 +1,21 @@
 //! flannel's configuration, and its nodes as peers.
 
-use podnet_model::flannel::{Backend, Lease};
+use podnet_model::{
+    Dual,
+    flannel::{Backend, Lease},
+};
 
 use super::*;
 
 const VXLAN: Backend = Backend::Vxlan { vni: 1, port: 8472, direct_routing: false };
 
 fn conf(backend: Backend) -> Change {
-    let conf = NetConf { network: "10.244.0.0/16".parse().unwrap(), subnet_len: 24, backend, ipv6: false };
-    Change::NetConf("kube-flannel".into(), Some(conf))
+    conf_of(backend, "10.244.0.0/16", "")
+}
+
+fn conf_of(backend: Backend, v4: &str, v6: &str) -> Change {
+    let networks = Dual { v4: v4.parse().ok(), v6: v6.parse().ok() };
+    Change::NetConf("kube-flannel".into(), Some(NetConf { networks, subnet_len: 24, backend }))
 }
 
 fn part(number: u8) -> Change {
@@ -22,7 +29,8 @@ fn part(number: u8) -> Change {
 fn flannels(change: Change, backend: &str, mac: Option<Mac>) -> Change {
     with(change, |node| {
         let IpAddr::V4(public_ip) = node.addr.0 else { panic!("IPv4") };
-        node.lease = Some(Lease { backend: backend.into(), public_ip, vtep_mac: mac });
+        let vtep_macs = Dual { v4: mac, v6: None };
+        node.lease = Some(Lease { backend: backend.into(), public_ip: Some(public_ip), public_ipv6: None, vtep_macs });
     })
 }
 
@@ -59,8 +67,8 @@ fn each_backend_carries_nodes_parts_its_own_way() {
 
 #[test]
 fn the_device_is_flannels_in_identifier_port_and_address() {
-    let device = parts(VXLAN).desired().vxlan.clone().unwrap();
-    assert_eq!((device.vni, device.port, device.addr), (1, 8472, Some("10.244.1.0".parse().unwrap())));
+    let device = vxlan(parts(VXLAN).desired()).unwrap();
+    assert_eq!((device.vni, device.port, device.addrs), (1, 8472, ["10.244.1.0".parse().unwrap()].into()));
 }
 
 #[test]
@@ -133,7 +141,7 @@ fn flannels_nodes_are_told_what_they_need_and_once_they_are_told_it_is_known() {
             ("kube-subnet-manager", "true"),
             ("public-ip", "172.29.0.11"),
         ];
-        let told: Vec<_> = words.annotations.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let told = said(&words);
         assert_eq!(told, expected.map(|(key, value)| format!("{prefix}/{key}={value}")));
         overlay.apply(&flannels(part(1), backend.name(), lease_mac));
         assert!(overlay.flannel_words().unwrap().shown);
@@ -148,7 +156,7 @@ fn with_wireguard_flannels_nodes_are_told_the_key_once_there_is_one() {
     assert_eq!(overlay.flannel_words(), None);
     overlay.apply(&with(part(1), |node| node.wireguard_key = Some(key(1).public)));
     let data = format!(r#"{{"PublicKey":"{}"}}"#, key(1).public);
-    assert_eq!(overlay.flannel_words().unwrap().annotations["flannel.alpha.coreos.com/backend-data"], data);
+    assert_eq!(overlay.flannel_words().unwrap().annotations["flannel.alpha.coreos.com/backend-data"], Some(data));
 }
 
 #[test]
@@ -159,15 +167,139 @@ fn other_plugins_learn_the_nodes_part_and_the_mtu_from_flannels_file() {
     assert_eq!(after(&[part(2), conf(VXLAN)]).subnet_env(), None);
 }
 
+fn said(words: &FlannelWords) -> Vec<String> {
+    words.annotations.iter().filter_map(|(key, value)| Some(format!("{key}={}", value.as_ref()?))).collect()
+}
+
+/// A node with addresses and parts of both families.
+fn both(number: u8) -> Change {
+    with(part(number), |node| {
+        let subnet = if number == 3 { 1 } else { 0 };
+        let addr: IpAddr = format!("fd00:29:0:{subnet}::1{number}").parse().unwrap();
+        (node.addr6, node.subnet6) = (Some(NodeAddr(addr)), IpNet::new(addr, 64).ok());
+        node.pod_cidrs.push(format!("fd00:10:244:{number}::/64").parse().unwrap());
+    })
+}
+
+/// Three such nodes, with flannel's configuration for both families.
+fn in_both(backend: Backend) -> Overlay {
+    after(&[both(1), both(2), both(3), conf_of(backend, "10.244.0.0/16", "fd00:10:244::/56")])
+}
+
+const PART6: [&str; 4] = ["", "fd00:10:244:1::/64", "fd00:10:244:2::/64", "fd00:10:244:3::/64"];
+
 #[test]
-fn that_flannels_ipv6_is_not_done_is_told_and_ipv4_works() {
-    let mut overlay = parts(VXLAN);
-    let Change::NetConf(namespace, Some(with_ipv4)) = conf(VXLAN) else { panic!("a configuration") };
-    assert_eq!(overlay.apply(&Change::NetConf(namespace, Some(NetConf { ipv6: true, ..with_ipv4 }))), []);
-    let message = "kube-flannel-cfg asks for IPv6 (EnableIPv6), of which only the IPv4 part is done; an IPPool of IPv6 beside it gives \
-                   pods IPv6 addresses";
+fn each_family_has_its_own_device_as_with_flannel() {
+    let overlay = in_both(VXLAN);
+    let state = overlay.desired();
+    let (four, six) = (vxlan(state).unwrap(), vxlan6(state).unwrap());
+    assert_eq!((four.local.to_string().as_str(), four.mtu), ("172.29.0.11", 1450));
+    assert_eq!((six.local.to_string().as_str(), six.vni, six.port, six.mtu), ("fd00:29::11", 1, 8472, 1430));
+    let addr = |text: &str| std::collections::BTreeSet::from([text.parse::<IpAddr>().unwrap()]);
+    assert_eq!((four.addrs, six.addrs), (addr("10.244.1.0"), addr("fd00:10:244:1::")));
+    let behind = |name: &str| vtep_next_hop(vtep_mac(&name.into())).to_string();
+    assert_eq!(route(&overlay, "10.244.2.0/24"), on_link("172.29.0.12"));
+    assert_eq!(route(&overlay, PART6[1]), Some(RouteTarget::Blackhole));
+    assert_eq!(
+        [2, 3].map(|number| route(&overlay, PART6[number])),
+        ["node2", "node3"].map(|name| on_link6(&behind(name)))
+    );
+    let mac = vtep_mac(&"node2".into());
+    let remotes = ["podnet.vxlan", "podnet.vxlan6"].map(|device| state.fdb[&(device.into(), mac)].to_string());
+    assert_eq!(remotes, ["172.29.0.12", "fd00:29::12"]);
+    assert!(!state.neighbours.keys().any(|(device, addr)| *device == "podnet.vxlan".into() && addr.is_ipv6()));
+    assert_eq!(overlay.problems().count(), 0);
+    let direct = in_both(Backend::Vxlan { vni: 1, port: 8472, direct_routing: true });
+    assert_eq!([2, 3].map(|number| route(&direct, PART6[number])), [via("fd00:29::12"), on_link6(&behind("node3"))]);
+    let gateways = in_both(Backend::HostGw);
+    assert_eq!([2, 3].map(|number| route(&gateways, PART6[number])), [via("fd00:29::12"), None]);
+}
+
+#[test]
+fn a_node_of_flannels_is_reached_by_ipv6_where_it_says() {
+    let mut overlay = in_both(VXLAN);
+    let (mac4, mac6) = (Mac([0x8e, 0, 0, 0, 0, 4]), Mac([0x8e, 0, 0, 0, 0, 6]));
+    overlay.apply(&with(flannels(part(2), "vxlan", Some(mac4)), |node| {
+        node.pod_cidrs.push(PART6[2].parse().unwrap());
+        let lease = node.lease.as_mut().unwrap();
+        lease.public_ipv6 = "fd00:29::99".parse().ok();
+        lease.vtep_macs.v6 = Some(mac6);
+    }));
+    let state = overlay.desired();
+    let next_hop = vtep_next_hop(mac6);
+    assert_eq!(route(&overlay, PART6[2]), on_link6(&next_hop.to_string()));
+    assert_eq!(state.neighbours[&("podnet.vxlan6".into(), next_hop.into())], mac6);
+    assert_eq!(state.fdb[&("podnet.vxlan6".into(), mac6)].to_string(), "fd00:29::99");
+    assert_eq!(state.fdb[&("podnet.vxlan".into(), mac4)].to_string(), "172.29.0.12");
+    assert!(
+        !state.fdb.contains_key(&("podnet.vxlan".into(), mac6))
+            && !state.fdb.contains_key(&("podnet.vxlan6".into(), mac4))
+    );
+    // Without an address to send to there is no way, and that is told.
+    overlay.apply(&with(part(2), |node| node.pod_cidrs.push(PART6[2].parse().unwrap())));
+    assert_eq!(route(&overlay, PART6[2]), None);
+    let told = overlay.problems().map(|problem| problem.to_string()).collect::<Vec<_>>();
+    assert_eq!(
+        told,
+        [
+            "block fd00:10:244:2::/64 of node node2 gets no route: flannel's nodes carry IPv6 between IPv6 addresses, and \
+                       this node or that one has none on the underlay"
+        ]
+    );
+}
+
+#[test]
+fn flannels_nodes_and_programs_are_told_of_ipv6() {
+    let mut overlay = in_both(VXLAN);
+    let words = overlay.flannel_words().unwrap();
+    let mac = vtep_mac(&"node1".into());
+    let prefix = "flannel.alpha.coreos.com";
+    let data = format!(r#"{{"VNI":1,"VtepMAC":"{mac}"}}"#);
+    let expected = [
+        ("backend-data", data.as_str()),
+        ("backend-type", "vxlan"),
+        ("backend-v6-data", &data),
+        ("kube-subnet-manager", "true"),
+        ("public-ip", "172.29.0.11"),
+        ("public-ipv6", "fd00:29::11"),
+    ];
+    assert_eq!(said(&words), expected.map(|(key, value)| format!("{prefix}/{key}={value}")));
+    assert_eq!(
+        overlay.subnet_env().unwrap(),
+        "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_IPV6_NETWORK=fd00:10:244::/56\n\
+         FLANNEL_IPV6_SUBNET=fd00:10:244:1::1/64\nFLANNEL_MTU=1430\nFLANNEL_IPMASQ=true\n"
+    );
+    // What somebody wrote over the addresses is what peers are told.
+    overlay.apply(&with(both(1), |node| {
+        node.overwrites = Dual { v4: "203.0.113.1".parse().ok(), v6: "2001:db8::1".parse().ok() };
+        let vtep_macs = Dual { v4: Some(mac), v6: Some(mac) };
+        let (public_ip, public_ipv6) = ("203.0.113.1".parse().ok(), "2001:db8::1".parse().ok());
+        node.lease = Some(Lease { backend: "vxlan".into(), public_ip, public_ipv6, vtep_macs });
+    }));
+    let words = overlay.flannel_words().unwrap();
+    assert!(words.shown && said(&words).contains(&format!("{prefix}/public-ipv6=2001:db8::1")));
+    // IPv6 is turned off: what was told is taken back.
+    overlay.apply(&conf(VXLAN));
+    let words = overlay.flannel_words().unwrap();
+    assert!(!words.shown && words.annotations[&*format!("{prefix}/public-ipv6")].is_none());
+    // And IPv4 is.
+    overlay.apply(&conf_of(VXLAN, "", "fd00:10:244::/56"));
+    assert!(overlay.subnet_env().unwrap().starts_with("FLANNEL_IPV6_NETWORK="));
+    assert_eq!(overlay.flannel_words().unwrap().annotations[&*format!("{prefix}/public-ip")], None);
+}
+
+#[test]
+fn a_backend_that_carries_ipv4_alone_is_told_once_and_ipv4_works() {
+    let overlay = in_both(Backend::Udp { port: 8285 });
+    assert!(route(&overlay, "10.244.2.0/24").is_some() && route(&overlay, PART6[2]).is_none());
+    let message = "kube-flannel-cfg asks for IPv6 (EnableIPv6), which its backend udp does not carry: pods reach others by IPv6 on their own \
+                   node only; the backends vxlan, host-gw and wireguard carry both families";
     assert_eq!(overlay.problems().map(|problem| problem.to_string()).collect::<Vec<_>>(), [message]);
-    // Blocks of such a pool take the pool's way, beside flannel's parts.
+}
+
+#[test]
+fn blocks_of_an_ippool_of_ipv6_beside_flannels_range_take_the_pools_way() {
+    let mut overlay = parts(VXLAN);
     overlay.apply(&pool("six", "fd00:10:233::/64", EncapMode::Always));
     overlay.apply(&block("fd00:10:233::40/122", Some("node2")));
     let next_hop = vtep_next_hop(vtep_mac(&"node2".into())).to_string();

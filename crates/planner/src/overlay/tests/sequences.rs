@@ -1,6 +1,9 @@
 //! Every order of changes leads to the same plan, and every plan to the state that it says.
 
-use podnet_model::flannel::{Backend, Lease};
+use podnet_model::{
+    Dual,
+    flannel::{Backend, Lease},
+};
 use proptest::{collection, prelude::*, sample::Index};
 
 use super::*;
@@ -22,10 +25,15 @@ fn changes() -> impl Strategy<Value = Change> {
                 node.wireguard_key = (secret > 0).then(|| key(secret).public);
                 node.pod_cidrs
                     .extend((part < 4).then(|| format!("10.0.{}.0/24", part / 2 + 1).parse::<IpNet>().unwrap()));
+                node.pod_cidrs.extend((part % 2 == 0).then(|| format!("fd10::{part}00/120").parse::<IpNet>().unwrap()));
                 node.lease = (said > 0).then(|| Lease {
                     backend: ["vxlan", "wireguard", "host-gw"][usize::from(said) - 1].into(),
-                    public_ip: "172.29.0.15".parse().unwrap(),
-                    vtep_mac: (said == 1).then_some(Mac([2, 0, 0, 0, 0, secret])),
+                    public_ip: "172.29.0.15".parse().ok().filter(|_| six != 3),
+                    public_ipv6: "fd00::15".parse().ok().filter(|_| six > 2),
+                    vtep_macs: Dual {
+                        v4: (said == 1).then_some(Mac([2, 0, 0, 0, 0, secret])),
+                        v6: (said == 1).then_some(Mac([2, 0, 0, 0, 6, secret / 2])),
+                    },
                 });
             })
         },
@@ -38,10 +46,11 @@ fn changes() -> impl Strategy<Value = Change> {
         Just(Backend::Udp { port: 8285 }),
         Just(Backend::Alloc),
     ];
-    let confs = (0..2, backends, 0..2_usize).prop_map(|(namespace, backend, network)| {
-        let network = ["10.0.0.0/16", "10.0.2.0/24"][network].parse().unwrap();
+    let confs = (0..2, backends, 0..3_usize, 0..2_usize).prop_map(|(namespace, backend, network, six)| {
+        let v4 = ["10.0.0.0/16", "10.0.2.0/24", ""][network].parse().ok();
+        let v6 = ["fd10::/64", ""][six].parse().ok();
         let namespace = format!("ns{namespace}").as_str().into();
-        Change::NetConf(namespace, Some(NetConf { network, subnet_len: 24, backend, ipv6: false }))
+        Change::NetConf(namespace, Some(NetConf { networks: Dual { v4, v6 }, subnet_len: 24, backend }))
     });
     let felixes = any::<bool>().prop_map(|wireguard| Change::Felix(Some(Felix { wireguard, ..Felix::default() })));
     let modes = prop_oneof![Just(EncapMode::Always), Just(EncapMode::CrossSubnet), Just(EncapMode::Never)];

@@ -129,9 +129,9 @@ fn pool() -> impl Strategy<Value = Change> {
 
 fn tunnel() -> impl Strategy<Value = Change> {
     let conf = (0u8..2, option::of(1u16..3)).prop_map(|(number, port)| {
-        let network = "10.130.0.0/16".parse().unwrap();
+        let networks = podnet_model::Dual { v4: "10.130.0.0/16".parse().ok(), v6: None };
         let backend = |port| podnet_model::flannel::Backend::Udp { port };
-        let conf = |port| NetConf { network, subnet_len: 24, backend: backend(port), ipv6: false };
+        let conf = |port| NetConf { networks, subnet_len: 24, backend: backend(port) };
         Change::NetConf(format!("n{number}").as_str().into(), port.map(conf))
     });
     let felix = (any::<bool>(), 1u16..3).prop_map(|(wireguard, wireguard_port)| Felix { wireguard, wireguard_port });

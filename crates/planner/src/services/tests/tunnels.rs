@@ -8,8 +8,8 @@ use crate::ruleset::{Match, Set};
 const WIREGUARD: u16 = 51_820;
 
 fn net_conf(backend: Backend) -> Change {
-    let network = packet_table::POD_CIDR.parse().unwrap();
-    Change::NetConf("kube-flannel".into(), Some(NetConf { network, subnet_len: 24, backend, ipv6: false }))
+    let networks = podnet_model::Dual { v4: packet_table::POD_CIDR.parse().ok(), v6: None };
+    Change::NetConf("kube-flannel".into(), Some(NetConf { networks, subnet_len: 24, backend }))
 }
 
 fn felix(wireguard: bool) -> Change {
