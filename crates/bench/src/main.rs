@@ -5,9 +5,12 @@
 
 mod cni;
 mod figures;
+mod lab;
 mod memory;
 mod planning;
 mod pods;
+mod programming;
+mod stand_in;
 mod up;
 mod wire;
 
@@ -20,7 +23,10 @@ use serde_json::{Value, json};
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// What can be asked for by name.
-const PARTS: [&str; 7] = ["planning", "up", "pods", "memory", "cni", "wire", "full-node"];
+const PARTS: [&str; 8] = ["planning", "programming", "up", "pods", "memory", "cni", "wire", "full-node"];
+
+/// Of these, what needs no cluster.
+const WITHOUT_CLUSTER: [&str; 2] = ["planning", "programming"];
 
 fn main() -> ExitCode {
     let podnet = std::env::var("PODNET").unwrap_or_else(|_| "target/release/podnet".to_owned());
@@ -41,7 +47,9 @@ fn run(podnet: &str) -> Result<()> {
     let wanted = |part: &str| only.is_empty() || only.iter().any(|one| one == part);
     let planning = wanted("planning").then(|| planning::measure(podnet)).transpose()?;
     show(planning.as_ref());
-    if only == ["planning"] {
+    let programming = wanted("programming").then(|| programming::measure(podnet)).transpose()?;
+    show(programming.as_ref());
+    if !only.is_empty() && only.iter().all(|part| WITHOUT_CLUSTER.contains(&part.as_str())) {
         return Ok(());
     }
     let up = wanted("up").then(|| up::measure(podnet)).transpose()?;
@@ -66,7 +74,8 @@ fn run(podnet: &str) -> Result<()> {
     write(
         "pod-network",
         &json!({"machine": machine(), "cni": cni, "wire": wire, "full_node": full_node, "planning": planning}),
-    )
+    )?;
+    write("services", &json!({"machine": machine(), "programming": programming}))
 }
 
 fn show(part: Option<&impl Display>) {

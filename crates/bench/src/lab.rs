@@ -1,0 +1,145 @@
+//! One agent, the real one, in a namespace of its own, before an API server that is nothing but its answers.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use podnet_kernel::{
+    addr,
+    link::{self, Veth, VethPeer},
+    monitor::Monitor,
+    netlink::RtSocket,
+    netns::NetNs,
+    nft::NftSocket,
+};
+
+use crate::{
+    Result,
+    stand_in::{Answers, StandIn, cluster},
+};
+
+const NETNS: &str = "/run/netns/podnet-bench";
+/// Whose agent it is.
+const OWN: usize = 0;
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// An agent that runs. All of it goes with the value.
+pub(crate) struct Lab {
+    pub(crate) place: Place,
+    pub(crate) api: StandIn,
+    agent: Running,
+    /// From its start until it is ready: what it was told is in the kernel.
+    pub(crate) first_sync: Duration,
+}
+
+impl Lab {
+    /// Starts the agent and waits until it is ready.
+    pub(crate) fn start(podnet: &str, place: Place, answers: Answers) -> Result<Self> {
+        let api = place.netns.run(move || StandIn::serve(answers))??;
+        fs::write(place.path("kubeconfig"), api.kubeconfig())?;
+        let started = Instant::now();
+        let agent = place.agent(podnet)?;
+        let conflist = place.path("net.d/10-podnet.conflist");
+        let deadline = started + PATIENCE;
+        while !conflist.exists() {
+            if Instant::now() > deadline {
+                return Err(format!("the agent is not ready within {} s", PATIENCE.as_secs()).into());
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(Self { first_sync: started.elapsed(), place, api, agent })
+    }
+
+    /// Tells what the kernel does from now on.
+    pub(crate) fn monitor(&self) -> Result<Monitor> {
+        let route = RtSocket::open_in(&self.place.netns)?;
+        Ok(Monitor::open_in(&self.place.netns, &route, &NftSocket::open_in(&self.place.netns)?, &[])?)
+    }
+
+    /// What the agent's log says that putting the network in force took, in seconds.
+    pub(crate) fn apply_s(&self) -> Result<f64> {
+        let log = fs::read_to_string(self.place.path("log"))?;
+        let line = log.lines().find(|line| line.contains("network in force"));
+        let figure = line.and_then(|line| line.split("elapsed_ms=").nth(1)?.split_whitespace().next());
+        let ms: f64 = figure.ok_or("the agent does not say how long it took")?.parse()?;
+        Ok(ms / 1e3)
+    }
+
+    /// The most memory of its own that the agent had so far (resident, less what is shared), in MiB.
+    pub(crate) fn peak_mib(&self) -> Result<f64> {
+        Ok(self.mib("VmHWM")? - self.mib("RssFile")?)
+    }
+
+    /// The memory of its own that it has now, in MiB.
+    pub(crate) fn memory_mib(&self) -> Result<f64> {
+        Ok(self.mib("VmRSS")? - self.mib("RssFile")?)
+    }
+
+    /// A figure of `/proc/<pid>/status`.
+    fn mib(&self, key: &str) -> Result<f64> {
+        let status = fs::read_to_string(Path::new("/proc").join(self.agent.0.id().to_string()).join("status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        let kib: f64 = line.and_then(|line| line.split_whitespace().next()).ok_or("no such figure")?.parse()?;
+        Ok(kib / 1024.0)
+    }
+}
+
+/// The agent's namespace and directory; both go with the value.
+pub(crate) struct Place {
+    pub(crate) netns: NetNs,
+    directory: PathBuf,
+}
+
+impl Place {
+    pub(crate) fn new() -> Result<Self> {
+        NetNs::remove(NETNS)?;
+        let netns = NetNs::create(NETNS)?;
+        let directory = std::env::temp_dir().join(format!("podnet-bench-{}", std::process::id()));
+        fs::create_dir_all(&directory)?;
+        let place = Self { netns, directory };
+        let mut socket = RtSocket::open_in(&place.netns)?;
+        let peer = VethPeer { name: "eth1", mac: None, netns: None };
+        link::create_veth(&mut socket, &Veth { name: "eth0", mac: None, peer, mtu: 1500 })?;
+        for name in ["eth1", "eth0"] {
+            link::set_up(&mut socket, name)?;
+        }
+        let device = link::index_of(&mut socket, "eth0")?;
+        addr::add(&mut socket, device, format!("{}/8", cluster::address(OWN)).parse()?)?;
+        Ok(place)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    fn agent(&self, podnet: &str) -> Result<Running> {
+        let log = fs::File::create(self.path("log"))?;
+        let mut agent = Command::new(podnet);
+        agent.args(["agent", "--netns", NETNS, "--underlay-device", "eth0", "--name", &cluster::name(OWN)]);
+        agent.arg("--kubeconfig").arg(self.path("kubeconfig")).arg("--state-dir").arg(self.path("state"));
+        agent.arg("--socket").arg(self.path("agent.sock")).arg("--cni-conf-dir").arg(self.path("net.d"));
+        agent.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        Ok(Running(agent.spawn()?))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.directory);
+        let _ = NetNs::remove(NETNS);
+    }
+}
+
+/// A process that ends with the value.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

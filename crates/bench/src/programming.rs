@@ -1,0 +1,265 @@
+//! One agent among many Services: how long until their rules are in the kernel, until the kernel follows one changed endpoint, and what
+//! the first packet of a connection pays for their number.
+//!
+//! All Services but one have ten endpoints, none of which exists: nobody connects to them. That one leads to a server in a namespace
+//! behind the node, and a client in another connects to it by turns through its ClusterIP and directly.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use podnet_kernel::{
+    monitor::{Monitor, Notice},
+    netns::NetNs,
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{
+    Result,
+    figures::Times,
+    lab::{Lab, Place},
+    stand_in::{Answers, cluster},
+};
+
+/// How many Services, from few to many. The first is what the others' first packets are compared with.
+const COUNTS: [usize; 5] = [10, 1_000, 10_000, 30_000, 50_000];
+const ENDPOINTS: usize = 10;
+const CHANGES: usize = 100;
+const CONNECTIONS: usize = 1_500;
+const PORT: u16 = 8080;
+/// The two ends, in the node's own block.
+const ENDS: [(&str, Ipv4Addr); 2] =
+    [("client", Ipv4Addr::new(100, 64, 0, 50)), ("server", Ipv4Addr::new(100, 64, 0, 51))];
+
+#[derive(Serialize)]
+pub(crate) struct Programming(Vec<Among>);
+
+/// Among so many Services.
+#[derive(Serialize)]
+struct Among {
+    services: usize,
+    endpoints: usize,
+    /// From the agent's start until every rule is in the kernel and it is ready, in seconds.
+    first_sync_s: f64,
+    /// Of that, the time that applying everything to the kernel took, in seconds, as the agent says.
+    apply_s: f64,
+    /// From the watch event of a changed slice until the kernel tells of the changed rules.
+    one_endpoint: Times,
+    /// Memory of the agent's own (resident, less what is shared), at its most and at the end, in MiB.
+    peak_mib: f64,
+    memory_mib: f64,
+    /// Time of a connect through the ClusterIP, and directly: medians in microseconds.
+    connect_us: f64,
+    direct_us: f64,
+    /// The first by the second.
+    connect_ratio: f64,
+}
+
+pub(crate) fn measure(podnet: &str) -> Result<Programming> {
+    COUNTS.into_iter().map(|services| among(podnet, services)).collect::<Result<_>>().map(Programming)
+}
+
+fn among(podnet: &str, services: usize) -> Result<Among> {
+    let place = Place::new()?;
+    let _ends = Ends::make()?;
+    let list = |object: fn(usize) -> Value| (0..services).map(object).collect::<Vec<_>>();
+    let answers = Answers::new(cluster::single)
+        .list("nodes", "v1", "NodeList", &[cluster::node(0, cluster::address(0))])
+        .list("ipamblocks", "crd.projectcalico.org/v1", "IPAMBlockList", &[cluster::block(0)])
+        .list("ippools", "crd.projectcalico.org/v1", "IPPoolList", &[cluster::pool()])
+        .list("services", "v1", "ServiceList", &list(service))
+        .list("endpointslices", "discovery.k8s.io/v1", "EndpointSliceList", &list(|number| slice(number, 0)));
+    let lab = Lab::start(podnet, place, answers)?;
+    let peak_mib = lab.peak_mib()?;
+    let mut monitor = lab.monitor()?;
+    let change = |at: usize| one_endpoint(&lab, &mut monitor, 1 + at % (services - 1), 1 + at / (services - 1));
+    let times = (0..CHANGES).map(change).collect::<Result<_>>()?;
+    let (connect_us, direct_us) = connects()?;
+    Ok(Among {
+        services,
+        endpoints: services * ENDPOINTS,
+        first_sync_s: lab.first_sync.as_secs_f64(),
+        apply_s: lab.apply_s()?,
+        one_endpoint: Times::of(times),
+        peak_mib,
+        memory_mib: lab.memory_mib()?,
+        connect_us,
+        direct_us,
+        connect_ratio: connect_us / direct_us,
+    })
+}
+
+/// Gives a Service another endpoint in the place of one, and waits until the kernel tells that the rules changed.
+fn one_endpoint(lab: &Lab, monitor: &mut Monitor, service: usize, generation: usize) -> Result<Duration> {
+    let is_it = |notice: &Notice| match notice {
+        Notice::Rules(transaction) => transaction.tables.iter().any(|(_, table)| table.starts_with("podnet")),
+        _ => false,
+    };
+    let changed = slice(service, generation);
+    let started = Instant::now();
+    lab.api.change("endpointslices", &changed)?;
+    // Where it never comes, whoever waits for the benchmark sees it stand.
+    while !monitor.wait()?.iter().any(is_it) {}
+    Ok(started.elapsed())
+}
+
+/// ClusterIPs lie in 172.16.0.0/12.
+fn cluster_ip(number: usize) -> Ipv4Addr {
+    (u32::from(Ipv4Addr::new(172, 16, 0, 1)) + number as u32).into()
+}
+
+fn service(number: usize) -> Value {
+    let ip = cluster_ip(number);
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "name": format!("service-{number:05}"), "namespace": "default", "resourceVersion": "1",
+            "uid": format!("00000000-0000-0000-0002-{number:012}"), "creationTimestamp": "2026-01-01T00:00:00Z",
+            "labels": {"app": format!("application-{number}")},
+        },
+        "spec": {
+            "type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
+            "internalTrafficPolicy": "Cluster", "sessionAffinity": "None", "selector": {"app": format!("application-{number}")},
+            "ports": [{"name": "http", "protocol": "TCP", "port": 80, "targetPort": PORT}],
+        },
+        "status": {"loadBalancer": {}},
+    })
+}
+
+/// The slice of a Service, as the endpoints controller writes it; each generation has another last endpoint.
+fn slice(number: usize, generation: usize) -> Value {
+    let name = format!("service-{number:05}");
+    let addr = |at: usize| -> IpAddr {
+        if number == 0 {
+            return ENDS[1].1.into();
+        }
+        let at = if at + 1 == ENDPOINTS { at + generation } else { at };
+        let first = u32::from(Ipv4Addr::new(100, 64, 0, 0)) + 1_000;
+        Ipv4Addr::from(first + (number * (ENDPOINTS + CHANGES) + at) as u32 % 4_000_000).into()
+    };
+    let endpoint = |at: usize| {
+        json!({
+            "addresses": [addr(at)], "conditions": {"ready": true, "serving": true, "terminating": false},
+            "nodeName": cluster::name(1 + (number + at) % 100), "zone": format!("zone-{}", at % 3),
+            "targetRef": {"kind": "Pod", "namespace": "default", "name": format!("application-{number}-{at}"),
+                          "uid": format!("00000000-0000-{at:04}-0003-{number:012}")},
+        })
+    };
+    let endpoints: Vec<Value> = (0..if number == 0 { 1 } else { ENDPOINTS }).map(endpoint).collect();
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {
+            "name": format!("{name}-x7k2p"), "namespace": "default", "resourceVersion": (2 + generation).to_string(),
+            "uid": format!("00000000-0000-0000-0004-{number:012}"), "generation": 1 + generation,
+            "labels": {"app": format!("application-{number}"), "kubernetes.io/service-name": name,
+                       "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"},
+            "annotations": {"endpoints.kubernetes.io/last-change-trigger-time": "2026-01-01T00:00:00Z"},
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Service", "name": name, "controller": true, "blockOwnerDeletion": true,
+                                 "uid": format!("00000000-0000-0000-0002-{number:012}")}],
+        },
+        "endpoints": endpoints, "ports": [{"name": "http", "protocol": "TCP", "port": PORT}],
+    })
+}
+
+/// Connects by turns through the ClusterIP and directly; the medians in microseconds.
+fn connects() -> Result<(f64, f64)> {
+    let [client, server] = [NetNs::open(path(ENDS[0].0))?, NetNs::open(path(ENDS[1].0))?];
+    let listener = server.run(|| TcpListener::bind((ENDS[1].1, PORT)))??;
+    let serving = thread::spawn(move || listener.incoming().take(2 * CONNECTIONS).for_each(drop));
+    let measured = client.run(|| -> std::io::Result<_> {
+        let [mut through, mut direct] = [Vec::new(), Vec::new()];
+        for _ in 0..CONNECTIONS {
+            for (to, times) in [((cluster_ip(0), 80), &mut through), ((ENDS[1].1, PORT), &mut direct)] {
+                let started = Instant::now();
+                let stream = TcpStream::connect_timeout(&SocketAddr::from(to), Duration::from_secs(5))?;
+                times.push(started.elapsed());
+                drop(stream);
+            }
+        }
+        Ok((median_us(through), median_us(direct)))
+    })??;
+    serving.join().map_err(|_| "the server panicked")?;
+    Ok(measured)
+}
+
+fn median_us(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    times[times.len() / 2].as_secs_f64() * 1e6
+}
+
+/// The client's and the server's namespace, behind the node as its pods are. They go with this value.
+struct Ends;
+
+impl Ends {
+    fn make() -> Result<Self> {
+        let ends = Self;
+        for (name, addr) in ENDS {
+            NetNs::create(path(name))?;
+            for line in [
+                format!("-n podnet-bench link add {name} type veth peer name eth0 netns podnet-bench-{name}"),
+                format!("-n podnet-bench link set {name} up"),
+                format!("-n podnet-bench addr add 169.254.1.1/32 dev {name}"),
+                format!("-n podnet-bench route add {addr} dev {name}"),
+                format!("-n podnet-bench-{name} addr add {addr}/32 dev eth0"),
+                format!("-n podnet-bench-{name} link set eth0 up"),
+                format!("-n podnet-bench-{name} route add 169.254.1.1 dev eth0"),
+                format!("-n podnet-bench-{name} route add default via 169.254.1.1"),
+            ] {
+                let output = Command::new("ip").args(line.split_ascii_whitespace()).output()?;
+                if !output.status.success() {
+                    return Err(format!("ip {line}: {}", String::from_utf8_lossy(&output.stderr)).into());
+                }
+            }
+        }
+        Ok(ends)
+    }
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        for (name, _) in ENDS {
+            if let Err(error) = NetNs::remove(path(name)) {
+                eprintln!("bench: {error}");
+            }
+        }
+    }
+}
+
+fn path(name: &str) -> String {
+    format!("/run/netns/podnet-bench-{name}")
+}
+
+impl fmt::Display for Programming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "agent among Services of {ENDPOINTS} endpoints each")?;
+        let few = self.0.first().map_or(1.0, |among| among.connect_ratio);
+        for (at, among) in self.0.iter().enumerate() {
+            if at > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{among}   beside the fewest: {:.2}", among.connect_ratio / few)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Among {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { services, first_sync_s, apply_s, one_endpoint, peak_mib, memory_mib, .. } = self;
+        writeln!(
+            f,
+            "{services:6}  first sync {first_sync_s:.2} s, of that {apply_s:.2} s in the kernel; memory {memory_mib:.1} MiB, at its most {peak_mib:.1} MiB"
+        )?;
+        writeln!(f, "        one endpoint changes, until the kernel follows  {one_endpoint}")?;
+        write!(
+            f,
+            "        connect {:.1} µs, directly {:.1} µs: {:.2}",
+            self.connect_us, self.direct_us, self.connect_ratio
+        )
+    }
+}
