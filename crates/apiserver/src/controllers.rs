@@ -20,6 +20,7 @@ mod endpoints;
 mod garbage;
 mod key;
 mod kinds;
+mod label_index;
 mod namespaces;
 mod naming;
 mod node_lifecycle;

@@ -5,3 +5,4 @@ mod prepare;
 mod updates;
 mod validate;
 mod validate_data;
+mod validate_services;

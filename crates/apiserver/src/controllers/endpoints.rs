@@ -1,21 +1,32 @@
 //! EndpointSlices of Services: which addresses and ports a Service leads to; and the older Endpoints objects with the same content.
 
 mod collect;
+mod family;
+mod hints;
 mod legacy;
+mod lookup;
 mod mirror;
+mod pace;
 mod slices;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
-use k8s_openapi::api::{
-    core::v1::{Endpoints, Pod},
-    discovery::v1::EndpointSlice,
+use collect::Group;
+use family::Family;
+use k8s_openapi::{
+    api::{
+        core::v1::{Endpoints, Node, Pod, Service},
+        discovery::v1::EndpointSlice,
+    },
+    jiff::Timestamp,
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, PostParams, Preconditions},
 };
-use slices::{Edit, Family};
+use lookup::Lookup;
+use pace::Pace;
+use slices::{Edit, Kin};
 use tracing::{debug, info};
 
 use super::{
@@ -37,16 +48,24 @@ const API_SERVICE: (&str, &str) = ("default", "kubernetes");
 pub(crate) struct ServiceEndpoints {
     client: Client,
     caches: Arc<Caches>,
+    lookup: Arc<Lookup>,
     queue: Queue<Key>,
+    pace: Pace,
 }
 
 impl ServiceEndpoints {
     /// Listens to the caches from now on.
     pub(crate) fn new(client: Client, caches: &Arc<Caches>) -> Arc<Self> {
-        let controller = Arc::new(Self { client, caches: Arc::clone(caches), queue: Queue::default() });
+        let controller = Arc::new(Self {
+            client,
+            caches: Arc::clone(caches),
+            lookup: Lookup::new(caches),
+            queue: Queue::default(),
+            pace: Pace::default(),
+        });
         let listener = Arc::clone(&controller);
         caches.services.listen(move |change| {
-            change.states().for_each(|service| listener.queue.add(Key::of(&service.metadata)));
+            change.states().for_each(|service| listener.changed(Key::of(&service.metadata)));
         });
         let listener = Arc::clone(&controller);
         caches.endpoints.listen(move |change| {
@@ -62,12 +81,19 @@ impl ServiceEndpoints {
         });
         let listener = Arc::clone(&controller);
         caches.pods.listen(move |change| listener.pod_changed(change));
+        let listener = Arc::clone(&controller);
+        caches.nodes.listen(move |change| listener.node_changed(change));
         controller
     }
 
     /// Works for ever.
     pub(crate) async fn run(self: Arc<Self>) {
         work("endpoints", &self.queue, |key| Box::pin(self.reconcile(key))).await;
+    }
+
+    fn changed(&self, key: Key) {
+        self.pace.changed(&key, Timestamp::now());
+        self.queue.add(key);
     }
 
     fn pod_changed(&self, change: &Change<'_, Pod>) {
@@ -77,11 +103,20 @@ impl ServiceEndpoints {
             return;
         }
         for pod in change.states() {
-            for service in self.caches.services.namespace(&pod.namespace().unwrap_or_default()) {
-                if collect::selects(&service, pod) {
-                    self.queue.add(Key::of(&service.metadata));
-                }
-            }
+            self.lookup.services_of(pod).iter().for_each(|service| self.changed(Key::of(&service.metadata)));
+        }
+    }
+
+    /// A node's zone is part of every endpoint on it. It changes so seldom that all Services are looked at.
+    fn node_changed(&self, change: &Change<'_, Node>) {
+        let zones: Vec<_> = change.states().map(|node| lookup::zone(node)).collect();
+        let (first, last) = (zones.first().cloned().flatten(), zones.last().cloned().flatten());
+        let same = match change {
+            Change::Set { old: Some(_), .. } => first == last,
+            _ => last.is_none(),
+        };
+        if !same {
+            self.caches.services.all().iter().for_each(|service| self.changed(Key::of(&service.metadata)));
         }
     }
 
@@ -89,43 +124,53 @@ impl ServiceEndpoints {
         if (key.namespace.as_str(), key.name.as_str()) == API_SERVICE {
             return Ok(Outcome::Done);
         }
-        let endpoints = self.caches.endpoints.find(&key);
-        let Some(service) = self.caches.services.find(&key).filter(|found| found.metadata.deletion_timestamp.is_none())
-        else {
-            self.clean_up(&key, endpoints.as_deref()).await?;
-            return Ok(Outcome::Done);
-        };
-        if collect::is_external_name(&service) {
-            return Ok(Outcome::Done);
+        if let Some(wait) = self.pace.wait(&key, Instant::now()) {
+            return Ok(Outcome::After(wait));
         }
-        if collect::has_selector(&service) {
-            let pods = self.caches.pods.namespace(&key.namespace);
-            let groups = collect::collect(&service, &pods);
-            let family = Family::of_service(&service);
-            self.apply(&key, slices::edits(&family, &groups, &self.slices_of(&key))).await?;
-            self.write_legacy(&key, legacy::endpoints(&service, &groups), endpoints.as_deref()).await?;
-        } else if let Some(endpoints) = endpoints.filter(|endpoints| mirror::is_mirrored(endpoints)) {
-            let family = Family::of_endpoints(&endpoints);
-            self.apply(&key, slices::edits(&family, &mirror::groups(&endpoints), &self.slices_of(&key))).await?;
-        } else {
-            self.apply(&key, slices::removal(&self.slices_of(&key))).await?;
+        let trigger = self.pace.take_trigger(&key);
+        let written = self.write(&key, trigger).await;
+        if let (Err(_), Some(trigger)) = (&written, trigger) {
+            self.pace.changed(&key, trigger);
         }
-        Ok(Outcome::Done)
+        written.map(|()| Outcome::Done)
     }
 
-    /// The slices that this controller wrote for the Service.
-    fn slices_of(&self, key: &Key) -> Vec<Arc<EndpointSlice>> {
-        let mut slices = self.caches.slices.namespace(&key.namespace);
-        slices.retain(|slice| {
-            is_ours(slice)
-                && slice.metadata.deletion_timestamp.is_none()
-                && slice.labels().get(SERVICE_NAME).is_some_and(|service| *service == key.name)
-        });
-        slices
+    async fn write(&self, key: &Key, trigger: Option<Timestamp>) -> Result<(), Failure> {
+        let endpoints = self.caches.endpoints.find(key);
+        let Some(service) = self.caches.services.find(key).filter(|found| found.metadata.deletion_timestamp.is_none())
+        else {
+            return self.clean_up(key, endpoints.as_deref()).await;
+        };
+        if collect::is_external_name(&service) {
+            return Ok(());
+        }
+        let slices = self.lookup.slices_of(key);
+        if collect::has_selector(&service) {
+            let families = self.families_of(&service);
+            let count: usize = families.iter().flat_map(|(_, groups)| groups).map(|group| group.endpoints.len()).sum();
+            self.apply(key, slices::edits(&Kin::of_service(&service), &families, &slices), trigger).await?;
+            let first = families.first().map(|(_, groups)| &groups[..]).unwrap_or_default();
+            self.write_legacy(key, legacy::endpoints(&service, first), endpoints.as_deref()).await?;
+            self.pace.looked(key, count, Instant::now());
+        } else if let Some(endpoints) = endpoints.filter(|endpoints| mirror::is_mirrored(endpoints)) {
+            let families = Family::BOTH.map(|family| (family, mirror::groups(&endpoints, family)));
+            self.apply(key, slices::edits(&Kin::of_endpoints(&endpoints), &families, &slices), trigger).await?;
+        } else {
+            self.apply(key, slices::removal(&slices), trigger).await?;
+        }
+        Ok(())
+    }
+
+    /// The endpoints of each of a Service's families.
+    fn families_of(&self, service: &Service) -> Vec<(Family, Vec<Group>)> {
+        let pods = self.lookup.pods_of(service);
+        let zone_of = |node: &str| self.lookup.zone_of(node);
+        let families = Family::of_service(service).into_iter();
+        families.map(|family| (family, collect::collect(service, &pods, family, zone_of))).collect()
     }
 
     async fn clean_up(&self, key: &Key, endpoints: Option<&Endpoints>) -> Result<(), Failure> {
-        self.apply(key, slices::removal(&self.slices_of(key))).await?;
+        self.apply(key, slices::removal(&self.lookup.slices_of(key)), None).await?;
         if let Some(endpoints) = endpoints.filter(|endpoints| legacy::is_ours(endpoints)) {
             let api = Api::<Endpoints>::namespaced(self.client.clone(), &key.namespace);
             let deleted = api.delete(&key.name, &only(endpoints)).await;
@@ -134,17 +179,20 @@ impl ServiceEndpoints {
         Ok(())
     }
 
-    async fn apply(&self, key: &Key, edits: Vec<Edit>) -> Result<(), Failure> {
+    /// Writes the edits; `trigger` says since when they are due, for those who measure how long it took until nodes followed.
+    async fn apply(&self, key: &Key, edits: Vec<Edit>, trigger: Option<Timestamp>) -> Result<(), Failure> {
         let api = Api::<EndpointSlice>::namespaced(self.client.clone(), &key.namespace);
         for edit in edits {
             match edit {
-                Edit::Create(slice) => {
+                Edit::Create(mut slice) => {
+                    slices::set_trigger(&mut slice, trigger);
                     let name = slice.name_any();
                     let created = api.create(&PostParams::default(), &slice).await;
                     created.during(|| format!("creating endpointslice {}/{name}", key.namespace))?;
                     info!(service = %key, slice = %name, "endpointslice created");
                 }
-                Edit::Update(slice) => {
+                Edit::Update(mut slice) => {
+                    slices::set_trigger(&mut slice, trigger);
                     let name = slice.name_any();
                     let written = api.replace(&name, &PostParams::default(), &slice).await;
                     written.during(|| format!("updating endpointslice {}/{name}", key.namespace))?;

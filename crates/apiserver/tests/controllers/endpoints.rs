@@ -1,10 +1,10 @@
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{Endpoints, Service},
+    core::v1::{Endpoints, Node, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::{
-    ResourceExt,
+    Api, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::json;
@@ -68,4 +68,43 @@ async fn endpoints_written_by_hand_are_mirrored_and_the_api_s_own_are_left_alone
     cluster.wait("its end", || async { slices(&cluster, "db").await.is_empty().then_some(()) }).await;
     let own: Vec<_> = slices(&cluster, "kubernetes").await.iter().map(ResourceExt::name_any).collect();
     assert_eq!(own, ["kubernetes"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_of_two_families_has_slices_of_both_and_hints_follow_the_label_of_a_node() {
+    let cluster = Fixture::with_nodes(1).await;
+    cluster.create::<Deployment>(deployment("web", 2, "v1")).await;
+    let service: Service = cluster
+        .create(json!({
+            "metadata": { "name": "web" },
+            "spec": { "selector": { "app": "web" }, "ports": [{ "port": 80 }], "ipFamilyPolicy": "PreferDualStack",
+                      "trafficDistribution": "PreferSameZone" },
+        }))
+        .await;
+    assert_eq!(service.spec.unwrap().cluster_ips.unwrap(), ["10.233.1.1", "fd00:10:96::101"]);
+    cluster.wait("two addresses", || async { (ready_addresses(&cluster, "web").await == 2).then_some(()) }).await;
+    let mut types: Vec<_> = slices(&cluster, "web").await.into_iter().map(|slice| slice.address_type).collect();
+    types.sort();
+    assert_eq!(types, ["IPv4", "IPv6"]);
+
+    let zones = |wanted: Option<&'static str>| {
+        let cluster = &cluster;
+        move || async move {
+            let slices = slices(cluster, "web").await;
+            let endpoints: Vec<_> = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten()).collect();
+            let said = |endpoint: &&k8s_openapi::api::discovery::v1::Endpoint| {
+                let zones = endpoint.hints.as_ref().and_then(|hints| hints.for_zones.as_ref());
+                (endpoint.zone.clone(), zones.map(|zones| zones[0].name.clone()))
+            };
+            let wanted = (wanted.map(str::to_owned), wanted.map(str::to_owned));
+            (endpoints.len() == 2 && endpoints.iter().all(|endpoint| said(endpoint) == wanted)).then_some(())
+        }
+    };
+    cluster.wait("no zone", zones(None)).await;
+    for zone in ["a", "b"] {
+        let label = Patch::Merge(json!({ "metadata": { "labels": { "topology.kubernetes.io/zone": zone } } }));
+        let nodes = Api::<Node>::all(cluster.client.clone());
+        nodes.patch("node1", &PatchParams::default(), &label).await.unwrap();
+        cluster.wait("hints of the zone", zones(Some(zone))).await;
+    }
 }

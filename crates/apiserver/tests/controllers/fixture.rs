@@ -53,7 +53,7 @@ impl Fixture {
             advertise: "172.29.0.254:6443".parse().unwrap(),
             server_names: Vec::new(),
             service_cidr: "10.233.0.0/18".parse().unwrap(),
-            service_cidr_v6: None,
+            service_cidr_v6: Some("fd00:10:96::/108".parse().unwrap()),
             node_port_range: 30000..=32767,
             cluster_domain: "cluster.local".to_owned(),
         };

@@ -1,6 +1,6 @@
 //! The endpoints of a Service: its pods, and the ports that each of them gives to the Service's.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use k8s_openapi::{
     api::{
@@ -11,6 +11,10 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 
+use super::{
+    family::Family,
+    hints::{Distribution, hints},
+};
 use crate::controllers::pods;
 
 /// Endpoints that share their ports.
@@ -50,7 +54,7 @@ pub(super) fn says_the_same(old: &Pod, new: &Pod) -> bool {
     let facts = |pod: &Pod| {
         let spec = pod.spec.as_ref();
         (
-            address(pod),
+            addresses(pod).collect::<Vec<_>>(),
             pods::is_ready(pod),
             pods::is_finished(pod),
             pods::is_terminating(pod),
@@ -61,14 +65,24 @@ pub(super) fn says_the_same(old: &Pod, new: &Pod) -> bool {
     old.metadata.labels == new.metadata.labels && facts(old) == facts(new)
 }
 
-/// The groups of endpoints, ordered by their ports. Pods without an address and finished pods are none.
-pub(super) fn collect(service: &Service, all: &[Arc<Pod>]) -> Vec<Group> {
+/// The groups of endpoints of a family, ordered by their ports. Pods without an address of it and finished pods are none.
+/// `zone_of` knows the zones of nodes.
+pub(super) fn collect(
+    service: &Service,
+    all: &[Arc<Pod>],
+    family: Family,
+    zone_of: impl Fn(&str) -> Option<String>,
+) -> Vec<Group> {
+    let distribution = Distribution::of(service);
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     for pod in all.iter().filter(|pod| selects(service, pod) && !pods::is_finished(pod)) {
-        let Some(address) = address(pod) else { continue };
+        let Some(address) = addresses(pod).find(|address| family.has(*address)) else { continue };
         let ports = ports(service, pod);
         let group = groups.entry(port_key(&ports)).or_insert_with(|| Group { ports, endpoints: Vec::new() });
-        group.endpoints.push(endpoint(service, pod, address));
+        let mut endpoint = endpoint(service, pod, address);
+        endpoint.zone = endpoint.node_name.as_deref().and_then(&zone_of);
+        endpoint.hints = distribution.and_then(|distribution| hints(distribution, &endpoint));
+        group.endpoints.push(endpoint);
     }
     let mut groups: Vec<_> = groups.into_values().collect();
     groups.iter_mut().for_each(Group::sort);
@@ -79,7 +93,7 @@ impl Group {
     /// Orders the endpoints by address.
     pub(super) fn sort(&mut self) {
         self.endpoints.sort_by_cached_key(|endpoint| {
-            endpoint.addresses.first().and_then(|address| address.parse::<Ipv4Addr>().ok())
+            endpoint.addresses.first().and_then(|address| address.parse::<IpAddr>().ok())
         });
     }
 }
@@ -98,14 +112,15 @@ pub(super) fn port_key(ports: &[EndpointPort]) -> String {
     keys.join(",")
 }
 
-/// The pod's IPv4 address: the only family that the cluster has.
-fn address(pod: &Pod) -> Option<Ipv4Addr> {
-    let status = pod.status.as_ref()?;
-    let listed = status.pod_ips.iter().flatten().map(|one| one.ip.as_str());
-    listed.chain(status.pod_ip.as_deref()).find_map(|address| address.parse().ok())
+/// The pod's addresses: at most one of each family, as CNI gives them.
+fn addresses(pod: &Pod) -> impl Iterator<Item = IpAddr> {
+    let status = pod.status.iter();
+    let listed = status
+        .flat_map(|status| status.pod_ips.iter().flatten().map(|one| one.ip.as_str()).chain(status.pod_ip.as_deref()));
+    listed.filter_map(|address| address.parse().ok())
 }
 
-fn endpoint(service: &Service, pod: &Pod, address: Ipv4Addr) -> Endpoint {
+fn endpoint(service: &Service, pod: &Pod, address: IpAddr) -> Endpoint {
     let spec = service.spec.as_ref();
     let (serving, terminating) = (pods::is_ready(pod), pods::is_terminating(pod));
     let unready_too = spec.is_some_and(|spec| spec.publish_not_ready_addresses == Some(true));

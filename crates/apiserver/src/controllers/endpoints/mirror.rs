@@ -1,6 +1,6 @@
 //! Endpoints that somebody wrote by hand for a Service that chooses no pods: their slices are copies.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use k8s_openapi::api::{
     core::v1::{EndpointAddress, Endpoints},
@@ -10,6 +10,7 @@ use kube::ResourceExt;
 
 use super::{
     collect::{Group, port_key},
+    family::Family,
     legacy,
 };
 
@@ -25,8 +26,8 @@ pub(super) fn is_mirrored(endpoints: &Endpoints) -> bool {
         && endpoints.labels().get(SKIP).is_none_or(|skip| skip != "true")
 }
 
-/// The groups of endpoints that the object lists. Addresses of another family than IPv4 are left out.
-pub(super) fn groups(endpoints: &Endpoints) -> Vec<Group> {
+/// The groups of endpoints of a family that the object lists; none where it lists none.
+pub(super) fn groups(endpoints: &Endpoints, family: Family) -> Vec<Group> {
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     for subset in endpoints.subsets.iter().flatten() {
         let ports: Vec<_> = subset
@@ -40,18 +41,21 @@ pub(super) fn groups(endpoints: &Endpoints) -> Vec<Group> {
                 app_protocol: port.app_protocol.clone(),
             })
             .collect();
-        let group = groups.entry(port_key(&ports)).or_insert_with(|| Group { ports, endpoints: Vec::new() });
-        let ready = subset.addresses.iter().flatten().map(|address| endpoint(address, true));
-        let unready = subset.not_ready_addresses.iter().flatten().map(|address| endpoint(address, false));
-        group.endpoints.extend(ready.chain(unready).flatten().take(CAPACITY));
+        let ready = subset.addresses.iter().flatten().map(|address| endpoint(address, true, family));
+        let unready = subset.not_ready_addresses.iter().flatten().map(|address| endpoint(address, false, family));
+        let endpoints: Vec<_> = ready.chain(unready).flatten().take(CAPACITY).collect();
+        if !endpoints.is_empty() {
+            let group = groups.entry(port_key(&ports)).or_insert_with(|| Group { ports, endpoints: Vec::new() });
+            group.endpoints.extend(endpoints);
+        }
     }
     let mut groups: Vec<_> = groups.into_values().collect();
     groups.iter_mut().for_each(Group::sort);
     groups
 }
 
-fn endpoint(address: &EndpointAddress, ready: bool) -> Option<Endpoint> {
-    let ip: Ipv4Addr = address.ip.parse().ok()?;
+fn endpoint(address: &EndpointAddress, ready: bool, family: Family) -> Option<Endpoint> {
+    let ip: IpAddr = address.ip.parse().ok().filter(|ip| family.has(*ip))?;
     Some(Endpoint {
         addresses: vec![ip.to_string()],
         conditions: Some(EndpointConditions { ready: Some(ready), serving: Some(ready), terminating: Some(false) }),

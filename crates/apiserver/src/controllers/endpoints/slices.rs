@@ -12,12 +12,14 @@ use k8s_openapi::{
         discovery::v1::{Endpoint, EndpointSlice},
     },
     apimachinery::pkg::apis::meta::v1::OwnerReference,
+    jiff::Timestamp,
 };
 use kube::{ResourceExt, api::ObjectMeta};
 
 use super::{
     MANAGED_BY, SERVICE_NAME,
     collect::{self, Group, port_key},
+    family::Family,
 };
 use crate::controllers::{naming, ownership};
 
@@ -25,12 +27,14 @@ use crate::controllers::{naming, ownership};
 pub(super) const FOR_PODS: &str = "endpointslice-controller.k8s.io";
 /// Who writes the slices that copy Endpoints.
 pub(super) const FOR_MIRRORS: &str = "endpointslicemirroring-controller.k8s.io";
+/// When the change came that a slice shows.
+const TRIGGER: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 /// The most endpoints in one slice: Kubernetes' default.
 const CAPACITY: usize = 100;
 
 /// The slices of one Service: what they have in common.
 #[derive(Clone, Debug)]
-pub(super) struct Family {
+pub(super) struct Kin {
     namespace: Option<String>,
     service: String,
     labels: BTreeMap<String, String>,
@@ -48,7 +52,7 @@ pub(super) enum Edit {
     Delete(Arc<EndpointSlice>),
 }
 
-impl Family {
+impl Kin {
     /// The slices that lead to a Service's pods.
     pub(super) fn of_service(service: &Service) -> Self {
         let mut labels = service.labels().clone();
@@ -71,10 +75,14 @@ impl Family {
         Self { namespace: metadata.namespace.clone(), service, labels, owner }
     }
 
+    fn is_for_pods(&self) -> bool {
+        self.labels.get(MANAGED_BY).is_some_and(|by| by == FOR_PODS)
+    }
+
     /// The slice with that number. Its name follows from what it is for, so that a slice that the cache does not show yet is a
     /// conflict when it is made again, and not a second one.
-    fn slice(&self, group: &str, number: usize) -> EndpointSlice {
-        let content = [self.owner.uid.as_bytes(), group.as_bytes(), &number.to_be_bytes()];
+    fn slice(&self, family: Family, group: &str, number: usize) -> EndpointSlice {
+        let content = [self.owner.uid.as_bytes(), family.name().as_bytes(), group.as_bytes(), &number.to_be_bytes()];
         EndpointSlice {
             metadata: ObjectMeta {
                 name: Some(naming::derived(&format!("{}-", self.service), &content)),
@@ -83,19 +91,30 @@ impl Family {
                 owner_references: Some(vec![self.owner.clone()]),
                 ..ObjectMeta::default()
             },
-            address_type: "IPv4".to_owned(),
+            address_type: family.name().to_owned(),
             ..EndpointSlice::default()
         }
     }
 }
 
-/// What makes the slices say what the groups say.
-pub(super) fn edits(family: &Family, groups: &[Group], existing: &[Arc<EndpointSlice>]) -> Vec<Edit> {
+/// What makes the slices say what the groups of each family say. Slices of other families go.
+pub(super) fn edits(kin: &Kin, families: &[(Family, Vec<Group>)], existing: &[Arc<EndpointSlice>]) -> Vec<Edit> {
+    let is_of = |slice: &EndpointSlice, family: Family| slice.address_type == family.name();
+    let (wanted, unwanted): (Vec<_>, Vec<_>) =
+        existing.iter().cloned().partition(|slice| families.iter().any(|(family, _)| is_of(slice, *family)));
+    let mut edits = Vec::new();
+    for (family, groups) in families {
+        let existing: Vec<_> = wanted.iter().filter(|slice| is_of(slice, *family)).cloned().collect();
+        edits.extend(edits_of_family(kin, *family, groups, existing));
+    }
+    edits.extend(removal(&unwanted));
+    edits
+}
+
+fn edits_of_family(kin: &Kin, family: Family, groups: &[Group], usable: Vec<Arc<EndpointSlice>>) -> Vec<Edit> {
     let nothing = [Group { ports: Vec::new(), endpoints: Vec::new() }];
-    // A Service without any endpoint has one slice that says so.
-    let groups = if groups.is_empty() { &nothing[..] } else { groups };
-    let (usable, mut unusable): (Vec<_>, Vec<_>) =
-        existing.iter().cloned().partition(|slice| slice.address_type == "IPv4");
+    // A Service without any endpoint has one slice that says so; a copy of Endpoints has none.
+    let groups = if groups.is_empty() && kin.is_for_pods() { &nothing[..] } else { groups };
     let mut by_ports: BTreeMap<String, Vec<Arc<EndpointSlice>>> = BTreeMap::new();
     for slice in usable {
         by_ports.entry(port_key(slice.ports.as_deref().unwrap_or_default())).or_default().push(slice);
@@ -103,10 +122,10 @@ pub(super) fn edits(family: &Family, groups: &[Group], existing: &[Arc<EndpointS
     let mut edits = Vec::new();
     for group in groups {
         let own = by_ports.remove(&port_key(&group.ports)).unwrap_or_default();
-        edits.extend(place(family, group, &own));
+        edits.extend(place(kin, family, group, &own));
     }
-    unusable.extend(by_ports.into_values().flatten());
-    edits.extend(removal(&unusable));
+    let unused: Vec<_> = by_ports.into_values().flatten().collect();
+    edits.extend(removal(&unused));
     edits
 }
 
@@ -132,7 +151,7 @@ impl Draft {
     }
 }
 
-fn place(family: &Family, group: &Group, own: &[Arc<EndpointSlice>]) -> Vec<Edit> {
+fn place(kin: &Kin, family: Family, group: &Group, own: &[Arc<EndpointSlice>]) -> Vec<Edit> {
     let mut wanted: HashMap<String, Endpoint> =
         group.endpoints.iter().map(|endpoint| (identity(endpoint), endpoint.clone())).collect();
     let mut drafts: Vec<_> = own
@@ -144,12 +163,17 @@ fn place(family: &Family, group: &Group, own: &[Arc<EndpointSlice>]) -> Vec<Edit
         })
         .collect();
     let new = group.endpoints.iter().filter(|endpoint| wanted.contains_key(&identity(endpoint))).cloned();
-    fill(&mut drafts, new.collect(), family, group);
-    finish(drafts, family, group)
+    fill(&mut drafts, new.collect(), group, |key, number| kin.slice(family, key, number));
+    finish(drafts, kin, group)
 }
 
 /// Puts new endpoints where a write is due anyway, then where there is room, then into new slices.
-fn fill(drafts: &mut Vec<Draft>, mut new: Vec<Endpoint>, family: &Family, group: &Group) {
+fn fill(
+    drafts: &mut Vec<Draft>,
+    mut new: Vec<Endpoint>,
+    group: &Group,
+    another: impl Fn(&str, usize) -> EndpointSlice,
+) {
     for changed in [true, false] {
         let mut open: Vec<_> = drafts.iter_mut().filter(|draft| draft.is_changed() == changed).collect();
         open.sort_by_key(|draft| draft.room());
@@ -161,7 +185,7 @@ fn fill(drafts: &mut Vec<Draft>, mut new: Vec<Endpoint>, family: &Family, group:
     let key = port_key(&group.ports);
     let mut number = 0;
     while !new.is_empty() || drafts.is_empty() {
-        let slice = family.slice(&key, number);
+        let slice = another(&key, number);
         number += 1;
         if drafts.iter().any(|draft| draft.slice.metadata.name == slice.metadata.name) {
             continue;
@@ -171,7 +195,7 @@ fn fill(drafts: &mut Vec<Draft>, mut new: Vec<Endpoint>, family: &Family, group:
     }
 }
 
-fn finish(mut drafts: Vec<Draft>, family: &Family, group: &Group) -> Vec<Edit> {
+fn finish(mut drafts: Vec<Draft>, kin: &Kin, group: &Group) -> Vec<Edit> {
     // Emptied slices go, all but one when there is nothing else.
     let keep = usize::from(drafts.iter().all(|draft| draft.endpoints.is_empty()));
     let mut edits = Vec::new();
@@ -186,8 +210,8 @@ fn finish(mut drafts: Vec<Draft>, family: &Family, group: &Group) -> Vec<Edit> {
         let mut slice = draft.slice;
         slice.endpoints = Some(draft.endpoints);
         slice.ports = Some(group.ports.clone());
-        slice.metadata.labels = Some(family.labels.clone());
-        slice.metadata.owner_references = Some(vec![family.owner.clone()]);
+        slice.metadata.labels = Some(kin.labels.clone());
+        slice.metadata.owner_references = Some(vec![kin.owner.clone()]);
         match draft.before {
             None => edits.push(Edit::Create(Box::new(slice))),
             Some(before) if !says_the_same(&before, &slice) => edits.push(Edit::Update(Box::new(slice))),
@@ -195,6 +219,16 @@ fn finish(mut drafts: Vec<Draft>, family: &Family, group: &Group) -> Vec<Edit> {
         }
     }
     edits
+}
+
+/// Says since when a slice should have this content (`endpoints.kubernetes.io/last-change-trigger-time`, Kubernetes' well-known
+/// annotations); unknown where it is not known.
+pub(super) fn set_trigger(slice: &mut EndpointSlice, trigger: Option<Timestamp>) {
+    let annotations = slice.metadata.annotations.get_or_insert_default();
+    match trigger {
+        Some(trigger) => annotations.insert(TRIGGER.to_owned(), format!("{trigger:.3}")),
+        None => annotations.remove(TRIGGER),
+    };
 }
 
 fn says_the_same(before: &EndpointSlice, after: &EndpointSlice) -> bool {

@@ -4,7 +4,21 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::controllers::endpoints::{collect::collect, legacy, mirror};
+use crate::controllers::endpoints::{collect, legacy, mirror};
+
+/// The endpoints of IPv4; the zone of node n1 is z1, others have none.
+fn collect(service: &Service, pods: &[Arc<Pod>]) -> Vec<Group> {
+    collect::collect(service, pods, Family::V4, zone_of)
+}
+
+fn zone_of(node: &str) -> Option<String> {
+    (node == "n1").then(|| "z1".to_owned())
+}
+
+fn mirrored(endpoints: &Endpoints) -> Vec<Edit> {
+    let families = Family::BOTH.map(|family| (family, mirror::groups(endpoints, family)));
+    edits(&Kin::of_endpoints(endpoints), &families, &[])
+}
 
 fn service(spec: Value) -> Service {
     serde_json::from_value(json!({
@@ -53,7 +67,9 @@ fn apply(existing: &[Arc<EndpointSlice>], edits: &[Edit]) -> Vec<Arc<EndpointSli
 }
 
 fn plan(service: &Service, pods: &[Arc<Pod>], existing: &[Arc<EndpointSlice>]) -> Vec<Edit> {
-    edits(&Family::of_service(service), &collect(service, pods), existing)
+    let families = Family::of_service(service).into_iter();
+    let families: Vec<_> = families.map(|family| (family, collect::collect(service, pods, family, zone_of))).collect();
+    edits(&Kin::of_service(service), &families, existing)
 }
 
 fn counts(slices: &[Arc<EndpointSlice>]) -> Vec<usize> {
@@ -192,10 +208,83 @@ fn endpoints_written_by_hand_are_copied() {
     }))
     .unwrap();
     assert!(mirror::is_mirrored(&endpoints));
-    let slices = apply(&[], &edits(&Family::of_endpoints(&endpoints), &mirror::groups(&endpoints), &[]));
+    let slices = apply(&[], &mirrored(&endpoints));
     let [slice] = &slices[..] else { panic!("{slices:?}") };
     assert_eq!(slice.labels()[MANAGED_BY], FOR_MIRRORS);
     let ready: Vec<_> =
         slice.endpoints.iter().flatten().map(|endpoint| endpoint.conditions.as_ref().unwrap().ready.unwrap()).collect();
     assert_eq!(ready, [true, false]);
+}
+
+#[test]
+fn endpoints_of_two_families_are_copied_to_slices_of_both() {
+    let endpoints: Endpoints = serde_json::from_value(json!({
+        "metadata": { "name": "web", "namespace": "shop", "uid": "ep" },
+        "subsets": [{ "addresses": [{ "ip": "192.0.2.7" }, { "ip": "2001:db8::7" }], "ports": [{ "port": 5432 }] }],
+    }))
+    .unwrap();
+    let slices = apply(&[], &mirrored(&endpoints));
+    let shown: Vec<_> = slices
+        .iter()
+        .map(|slice| (slice.address_type.as_str(), slice.endpoints.as_ref().unwrap()[0].addresses[0].as_str()))
+        .collect();
+    assert_eq!(shown, [("IPv4", "192.0.2.7"), ("IPv6", "2001:db8::7")]);
+    let none: Endpoints = serde_json::from_value(json!({ "metadata": { "name": "web", "uid": "ep" } })).unwrap();
+    assert!(mirrored(&none).is_empty());
+}
+
+fn dual(families: Value) -> Service {
+    service(json!({
+        "clusterIP": "10.233.0.7", "ipFamilies": families, "selector": { "app": "web" }, "ports": [{ "port": 80 }],
+    }))
+}
+
+#[test]
+fn a_service_of_two_families_has_slices_of_each_and_gives_up_those_of_one_that_it_loses() {
+    let both = pod(1, |pod| pod["status"]["podIPs"] = json!([{ "ip": "10.233.64.1" }, { "ip": "fd00::1" }]));
+    let pods = [both, pod(2, |_| ())];
+    let slices = apply(&[], &plan(&dual(json!(["IPv6", "IPv4"])), &pods, &[]));
+    let shown = |slices: &[Arc<EndpointSlice>]| -> Vec<(String, usize)> {
+        slices.iter().map(|slice| (slice.address_type.clone(), slice.endpoints.as_ref().unwrap().len())).collect()
+    };
+    assert_eq!(shown(&slices), [("IPv6".to_owned(), 1), ("IPv4".to_owned(), 2)]);
+    assert_eq!(slices[0].endpoints.as_ref().unwrap()[0].addresses, ["fd00::1"]);
+    assert!(plan(&dual(json!(["IPv6", "IPv4"])), &pods, &slices).is_empty(), "nothing changed");
+    let single = apply(&slices, &plan(&dual(json!(["IPv4"])), &pods, &slices));
+    assert_eq!(shown(&single), [("IPv4".to_owned(), 2)]);
+}
+
+#[test]
+fn endpoints_say_where_they_are_and_for_whom_they_are_meant() {
+    let elsewhere = pod(2, |pod| pod["spec"]["nodeName"] = json!("n2"));
+    let unready = pod(3, |pod| pod["status"]["conditions"] = json!([]));
+    let pods = [pod(1, |_| ()), elsewhere, unready];
+    let hints = |distribution: Value| -> Vec<Value> {
+        let mut service = web();
+        service.spec.as_mut().unwrap().traffic_distribution = serde_json::from_value(distribution).unwrap();
+        let groups = collect(&service, &pods);
+        assert_eq!(groups[0].endpoints[0].zone.as_deref(), Some("z1"));
+        groups[0].endpoints.iter().map(|endpoint| serde_json::to_value(&endpoint.hints).unwrap()).collect()
+    };
+    let zone = json!({ "forZones": [{ "name": "z1" }] });
+    assert_eq!(hints(Value::Null), [Value::Null, Value::Null, Value::Null]);
+    assert_eq!(hints(json!("PreferSameZone")), [zone.clone(), Value::Null, Value::Null]);
+    assert_eq!(hints(json!("PreferClose")), [zone, Value::Null, Value::Null]);
+    assert_eq!(
+        hints(json!("PreferSameNode")),
+        [
+            json!({ "forNodes": [{ "name": "n1" }], "forZones": [{ "name": "z1" }] }),
+            json!({ "forNodes": [{ "name": "n2" }] }),
+            Value::Null,
+        ]
+    );
+}
+
+#[test]
+fn a_slice_says_since_when_it_is_due() {
+    let mut slice = EndpointSlice::default();
+    set_trigger(&mut slice, Some("2026-01-01T00:00:00.1234Z".parse().unwrap()));
+    assert_eq!(slice.annotations()[TRIGGER], "2026-01-01T00:00:00.123Z");
+    set_trigger(&mut slice, None);
+    assert!(slice.annotations().is_empty());
 }
