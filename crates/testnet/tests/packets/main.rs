@@ -2,6 +2,7 @@
 //! where, from which source, or is refused, is what the table says; in each mode.
 #![allow(clippy::unwrap_used)]
 
+mod churn;
 mod judge;
 mod lab;
 mod listeners;
@@ -13,6 +14,7 @@ mod sctp;
 mod self_test;
 
 use podnet_planner::services::packet_table;
+use podnet_testnet::vm;
 
 use crate::{
     lab::Lab,
@@ -30,4 +32,28 @@ fn holds(mode: &dyn Mode) {
     let failures = judge::failures(&lab, mode, &rows);
     let (failed, told) = (failures.len(), failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
     assert!(failures.is_empty(), "{failed} of {} rows fail:\n{told}", rows.len());
+}
+
+#[test]
+fn every_row_holds_on_the_kernel_of_the_virtual_machine() {
+    // What nf_tables loads by itself where programs are there to load it with.
+    let modules = [
+        "veth",
+        "nft_chain_nat",
+        "nft_ct",
+        "nft_fib_ipv4",
+        "nft_fib_ipv6",
+        "nft_masq",
+        "nft_nat",
+        "nft_numgen",
+        "nft_reject_ipv4",
+        "nft_reject_ipv6",
+    ];
+    vm::run_tests("machine_", &modules);
+}
+
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn machine_nftables() {
+    holds(&Nftables::default());
 }

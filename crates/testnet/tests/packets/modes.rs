@@ -1,6 +1,6 @@
 //! The modes that the table is held against.
 
-mod nftables;
+pub(crate) mod nftables;
 
 use std::any::Any;
 

@@ -1,12 +1,17 @@
 //! Mode `nftables`.
 
-use std::any::Any;
+use std::{any::Any, collections::BTreeSet};
 
 use podnet_kernel::{netns::NetNs, nft::NftSocket};
 use podnet_model::Family;
-use podnet_planner::{ruleset::RuleSet, services::Services};
+use podnet_planner::{
+    ruleset::RuleSet,
+    services::{Plan, Services},
+};
+use serde_json::Value;
 
 use super::Mode;
+use crate::namespace::Namespace;
 
 const TABLE: &str = "podnet";
 
@@ -52,4 +57,41 @@ impl Drop for InForce {
             self.socket.delete_table(family, TABLE).unwrap();
         }
     }
+}
+
+/// Puts in force what Services want, whatever was there.
+pub(crate) fn replace(socket: &mut NftSocket, services: &Services) {
+    socket.replace(TABLE, &services.desired()).unwrap();
+}
+
+/// Puts a change in force.
+pub(crate) fn follow(socket: &mut NftSocket, family: Family, plan: &Plan) {
+    socket.apply(family, TABLE, &plan.edits).unwrap_or_else(|error| panic!("{error}: {:?}", plan.edits));
+}
+
+/// Everything that Services want, but which slot a backend has.
+pub(crate) fn without_slots(services: &Services) -> BTreeSet<String> {
+    let rules = services.desired();
+    let verdicts =
+        rules.verdict_maps.iter().flat_map(|(name, map)| map.elements.iter().map(move |e| format!("{name}: {e:?}")));
+    let backends = rules.backend_maps.iter().flat_map(|(name, map)| {
+        map.elements.iter().map(move |(key, to)| format!("{name}: {:?} to {to:?}", key.frontend))
+    });
+    let sets = rules.sets.iter().map(|(name, set)| format!("{name}: {set:?}"));
+    verdicts.chain(backends).chain(sets).collect()
+}
+
+/// What the kernel holds, as `nft` tells it: the elements of sets and maps, and the chains that lead anywhere, each by itself.
+pub(crate) fn contents(node: &Namespace) -> BTreeSet<String> {
+    let listing: Value = serde_json::from_str(&node.command(&format!("nft -j list table ip {TABLE}"))).unwrap();
+    let mut contents = BTreeSet::new();
+    for object in listing["nftables"].as_array().expect("a list of objects") {
+        let Some((kind, fields)) = object.as_object().and_then(|object| object.iter().next()) else { continue };
+        if !["map", "set"].contains(&kind.as_str()) {
+            continue;
+        }
+        let elements = fields["elem"].as_array().into_iter().flatten();
+        contents.extend(elements.map(|element| format!("{kind} {}: {element}", fields["name"])));
+    }
+    contents
 }

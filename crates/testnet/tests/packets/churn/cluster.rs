@@ -1,0 +1,125 @@
+//! Services whose endpoints change.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
+
+use podnet_model::{
+    Change, ClusterIp, Endpoint, EndpointSlice, PodAddr, Protocol, Service, ServiceKey, ServicePort, SliceKey,
+    TargetPort,
+    endpoints::EndpointPort,
+    service::{Port, ServiceKind},
+};
+use podnet_planner::services::{ServicesConfig, packet_table};
+
+/// How many Services there are.
+pub(super) const SERVICES: u32 = 1_000;
+/// How many endpoints a Service has at first.
+const ENDPOINTS: u32 = 10;
+/// How many addresses the endpoints of one Service come from.
+const CANDIDATES: u32 = 16;
+/// Every so many-th Service loses all its endpoints now and then.
+const FICKLE: u32 = 10;
+/// Where clients are.
+pub(super) const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 250, 0, 1);
+/// Where endpoints are.
+pub(super) const BACKENDS: &str = "10.128.0.0/14";
+const FIRST_BACKEND: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 0);
+const FIRST_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 233, 0, 0);
+/// The port of Services and of endpoints.
+pub(super) const PORT: u16 = 80;
+pub(super) const TARGET_PORT: u16 = 8080;
+
+/// The endpoints that Services have at the moment.
+pub(super) struct Cluster {
+    /// Ready ones, by Service.
+    pub(super) ready: BTreeMap<u32, BTreeSet<Ipv4Addr>>,
+    random: Random,
+}
+
+impl Cluster {
+    pub(super) fn new() -> Self {
+        let all = |service| (service, (0..ENDPOINTS).map(|number| backend(service, number)).collect());
+        Self { ready: (0..SERVICES).map(all).collect(), random: Random(0x9e37_79b9_7f4a_7c15) }
+    }
+
+    /// All objects as they are.
+    pub(super) fn all(&self) -> Vec<Change> {
+        (0..SERVICES).flat_map(|number| [service(number), self.slice(number)]).collect()
+    }
+
+    /// Changes an endpoint of a Service.
+    pub(super) fn change(&mut self) -> (u32, Change) {
+        let service = self.random.below(SERVICES);
+        let candidate = backend(service, self.random.below(CANDIDATES));
+        let all_go = service.is_multiple_of(FICKLE) && self.random.below(3) == 0;
+        let ready = self.ready.entry(service).or_default();
+        if all_go && !ready.is_empty() {
+            ready.clear();
+        } else if !ready.remove(&candidate) || ready.is_empty() {
+            ready.insert(candidate);
+        }
+        (service, self.slice(service))
+    }
+
+    fn slice(&self, service: u32) -> Change {
+        let key = SliceKey::new("default", &format!("s{service}-1"));
+        let slice = EndpointSlice {
+            key: key.clone(),
+            service: ServiceKey::new("default", &format!("s{service}")),
+            ports: vec![EndpointPort { name: "".into(), protocol: Protocol::Tcp, port: TargetPort(TARGET_PORT) }],
+            endpoints: self.ready[&service].iter().map(|addr| endpoint(*addr)).collect(),
+        };
+        Change::Slice(key, Some(slice))
+    }
+}
+
+pub(super) fn config() -> ServicesConfig {
+    let pods = [format!("{CLIENT}/32"), BACKENDS.to_owned()];
+    let pod_cidrs = pods.iter().map(|range| range.parse().unwrap()).collect();
+    ServicesConfig { pod_cidrs, ..packet_table::config("node1") }
+}
+
+/// The address of a Service.
+pub(super) fn cluster_ip(service: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(FIRST_SERVICE.to_bits() + 1 + service)
+}
+
+/// An address of one Service alone.
+fn backend(service: u32, number: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(FIRST_BACKEND.to_bits() + 1 + service * CANDIDATES + number)
+}
+
+fn service(number: u32) -> Change {
+    let key = ServiceKey::new("default", &format!("s{number}"));
+    let port = Port { name: "".into(), protocol: Protocol::Tcp, port: ServicePort(PORT), node_port: None };
+    let kind = ServiceKind::Virtual { cluster_ips: vec![ClusterIp(IpAddr::V4(cluster_ip(number)))] };
+    Change::Service(key.clone(), Some(Service { key, kind, ports: vec![port], publish_not_ready: false }))
+}
+
+fn endpoint(addr: Ipv4Addr) -> Endpoint {
+    Endpoint {
+        addr: PodAddr(IpAddr::V4(addr)),
+        ready: true,
+        serving: true,
+        terminating: false,
+        hostname: None,
+        node: Some("node2".into()),
+        pod: None,
+    }
+}
+
+/// xorshift64*: the same each time, for a failure that can be had again.
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    /// Below `bound`.
+    pub(super) fn below(&mut self, bound: u32) -> u32 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let high = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
+        u32::try_from((high * u64::from(bound)) >> 32).expect("below 2^32")
+    }
+}

@@ -1,0 +1,140 @@
+//! Clients that connect all the time.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use podnet_kernel::{netlink::RtSocket, pod_interface::PodInterface, sysctl};
+use podnet_model::Mac;
+
+use super::cluster::{BACKENDS, CLIENT, PORT, Random, SERVICES, TARGET_PORT, cluster_ip};
+use crate::namespace::Namespace;
+
+const CLIENTS: u64 = 4;
+/// Between two connections of a client.
+const PAUSE: Duration = Duration::from_micros(500);
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The node, and two pods.
+pub(super) struct Network {
+    pub(super) node: Namespace,
+    client: Namespace,
+    backends: Namespace,
+}
+
+impl Network {
+    pub(super) fn new() -> Self {
+        let [node, client, backends] =
+            ["node", "client", "backends"].map(|name| Namespace::new(&format!("churn-{name}")));
+        let mut socket = RtSocket::open_in(&node.netns).unwrap();
+        let gateway = Ipv4Addr::new(10, 250, 0, 2);
+        for (number, pod, addr) in [(1, &client, CLIENT), (2, &backends, gateway)] {
+            let interface = PodInterface {
+                netns: pod.netns.clone(),
+                container_ifname: "eth0".into(),
+                host_ifname: format!("pod{number}").as_str().into(),
+                addr: vec![IpAddr::V4(addr)],
+                routes: Vec::new(),
+                mtu: 1500,
+                pod_mac: Mac([2, 0, 0, 2, 1, number]),
+                host_mac: Mac([2, 0, 0, 2, 2, number]),
+            };
+            interface.create(&mut socket).unwrap();
+        }
+        node.command("ip addr add 192.0.2.1/32 dev lo");
+        node.command(&format!("ip route add {BACKENDS} via {gateway} dev pod2 onlink"));
+        // Services' addresses lead nowhere: the route is only there so that what is not translated gets as far as to be refused.
+        node.command("ip route add 10.233.0.0/18 dev pod1");
+        backends.command(&format!("ip route add local {BACKENDS} dev lo"));
+        // Connections that have ended are forgotten at once: the table has room for those of some minutes only.
+        for state in ["time_wait", "close", "close_wait", "last_ack", "fin_wait"] {
+            sysctl::set(&node.netns, &format!("net.netfilter.nf_conntrack_tcp_timeout_{state}"), "1").unwrap();
+        }
+        Self { node, client, backends }
+    }
+}
+
+/// A connection that was tried.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) service: u32,
+    pub(super) begun: Instant,
+    pub(super) ended: Instant,
+    pub(super) end: End,
+}
+
+#[derive(Debug)]
+pub(super) enum End {
+    /// By this backend.
+    Answered(Ipv4Addr),
+    Refused,
+    Failed(String),
+}
+
+/// Clients at work.
+pub(super) struct Load {
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<Vec<Connection>>>,
+}
+
+impl Load {
+    pub(super) fn start(network: &Network) -> Self {
+        let listener = network.backends.netns.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, TARGET_PORT)));
+        let listener = listener.unwrap().unwrap();
+        // Ends with the test's process.
+        thread::spawn(move || listener.incoming().flatten().for_each(answer));
+        let stop = Arc::new(AtomicBool::new(false));
+        let clients = (1..=CLIENTS).map(|number| {
+            let (netns, stop) = (network.client.netns.clone(), Arc::clone(&stop));
+            thread::spawn(move || {
+                netns.enter_current_thread().unwrap();
+                let mut random = Random(number);
+                let mut connections = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    connections.push(connect(random.below(SERVICES)));
+                    thread::sleep(PAUSE);
+                }
+                connections
+            })
+        });
+        Self { clients: clients.collect(), stop }
+    }
+
+    /// All connections that were tried.
+    pub(super) fn stop(self) -> Vec<Connection> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    }
+}
+
+/// Tells who was reached.
+fn answer(mut stream: TcpStream) {
+    if let Ok(SocketAddr::V4(own)) = stream.local_addr() {
+        // A client that is gone needs no answer.
+        let _ = stream.write_all(&own.ip().octets());
+    }
+}
+
+fn connect(service: u32) -> Connection {
+    let begun = Instant::now();
+    let ask = || {
+        let mut stream = TcpStream::connect_timeout(&(cluster_ip(service), PORT).into(), PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut answer = [0; 4];
+        stream.read_exact(&mut answer)?;
+        Ok::<_, std::io::Error>(answer.into())
+    };
+    let end = match ask() {
+        Ok(backend) => End::Answered(backend),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => End::Refused,
+        Err(error) => End::Failed(error.to_string()),
+    };
+    Connection { service, begun, ended: Instant::now(), end }
+}
