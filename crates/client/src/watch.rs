@@ -5,9 +5,12 @@
 //! cannot be converted is quarantined: it is told as absent (of a configuration of the whole network, what it said before counts, also
 //! after a restart), logged and told by an event once for each version, and everything else goes on.
 
+mod file;
 mod good;
 mod kinds;
 mod pauses;
+mod quarantine;
+mod removal;
 
 use std::{
     collections::BTreeSet,
@@ -18,6 +21,7 @@ use std::{
     },
 };
 
+use file::FileWatch;
 use futures::{StreamExt, TryStreamExt};
 use good::LastGood;
 use k8s_openapi::api::{
@@ -35,11 +39,14 @@ use kube::{
 };
 pub use pauses::Pauses;
 use podnet_model::{
-    BlockCidr, Change, NodeName, PodKey, PoolName, ServiceKey, SliceKey,
+    Change, NodeName,
     convert::Invalid,
     crd::{FelixConfiguration, IPAMBlock, IPAMConfig, IPPool, IPReservation, StickyAddress},
     errors::chain,
 };
+use quarantine::Cell;
+pub use quarantine::Quarantine;
+use removal::Removal;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
@@ -50,6 +57,9 @@ const BACKLOG: usize = 4096;
 
 /// Where flannel's manifests put its configuration, of now and of before 2022.
 const NET_CONF_NAMESPACES: [&str; 2] = ["kube-flannel", "kube-system"];
+
+/// The ConfigMap of kube-proxy's configuration: its namespace and name.
+pub const PROXY_CONFIG_MAP: (&str, &str) = ("kube-system", "kube-proxy");
 
 /// What the receiver learns.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,10 +90,26 @@ pub struct Interest {
     pub ipam: bool,
     /// flannel's configuration and the FelixConfiguration: the way between nodes.
     pub ways: bool,
+    /// How Services are served.
+    pub proxy: ProxySource,
+    /// Where it is counted how many objects are wrong.
+    pub quarantine: Quarantine,
     /// Where it is told what is wrong with an object; none keeps it to the log.
     pub complaints: Option<Complaints>,
     /// Where configurations of the whole network are kept as they were when they were last right.
     pub last_good: Option<PathBuf>,
+}
+
+/// Where the KubeProxyConfiguration comes from.
+#[derive(Clone, Debug, Default)]
+pub enum ProxySource {
+    /// It does not matter.
+    #[default]
+    None,
+    /// The ConfigMap `kube-proxy` in `kube-system`, where it is there.
+    ConfigMap,
+    /// A file of this node's.
+    File(NodeName, PathBuf),
 }
 
 /// Which pods to watch.
@@ -102,8 +128,11 @@ pub enum PodInterest {
 #[must_use]
 pub fn watch(client: Client, interest: Interest) -> mpsc::Receiver<Update> {
     let (sender, receiver) = mpsc::channel(BACKLOG);
+    let kept = interest.last_good.as_ref().map(|directory| directory.join("proxy-config"));
     let good = interest.last_good.map(|directory| Arc::new(LastGood::new(directory)));
-    let mut watches = Watches { client, sender, complaints: interest.complaints, good, started: Vec::new() };
+    let quarantine = interest.quarantine;
+    let mut watches =
+        Watches { client, sender, complaints: interest.complaints, good, quarantine, started: Vec::new() };
     let all = watcher::Config::default;
     if interest.nodes {
         watches.add::<Node>(all());
@@ -137,6 +166,13 @@ pub fn watch(client: Client, interest: Interest) -> mpsc::Receiver<Update> {
             watches.add_in::<ConfigMap>(namespace, all().fields("metadata.name=kube-flannel-cfg"));
         }
     }
+    match interest.proxy {
+        ProxySource::None => {}
+        ProxySource::ConfigMap => {
+            watches.add_in::<ConfigMap>(PROXY_CONFIG_MAP.0, all().fields("metadata.name=kube-proxy"));
+        }
+        ProxySource::File(node, path) => watches.add_file(FileWatch { path, kept, node }),
+    }
     watches.start();
     receiver
 }
@@ -148,6 +184,7 @@ struct Watches {
     sender: mpsc::Sender<Update>,
     complaints: Option<Complaints>,
     good: Option<Arc<LastGood>>,
+    quarantine: Quarantine,
     started: Vec<Start>,
 }
 
@@ -165,11 +202,23 @@ impl Watches {
     }
 
     fn follow<K: Watched>(&mut self, api: Api<K>, config: watcher::Config) {
-        let (sender, complaints, good) = (self.sender.clone(), self.complaints.clone(), self.good.clone());
+        let follower = self.follower(K::kind(&()).into_owned());
         self.started.push(Box::new(move |unsynced| {
-            let unsynced = Some(unsynced);
-            tokio::spawn(Follower { sender, complaints, good, told: BTreeSet::new(), unsynced }.follow(api, config));
+            tokio::spawn(follower(unsynced).follow(api, config));
         }));
+    }
+
+    fn add_file(&mut self, watch: FileWatch) {
+        let follower = self.follower("File".to_owned());
+        self.started.push(Box::new(move |unsynced| {
+            tokio::spawn(watch.follow(follower(unsynced)));
+        }));
+    }
+
+    fn follower(&self, kind: String) -> impl FnOnce(Arc<AtomicUsize>) -> Follower + Send + 'static {
+        let (sender, complaints, good) = (self.sender.clone(), self.complaints.clone(), self.good.clone());
+        let cell = Cell::new(kind, self.quarantine.clone());
+        move |unsynced| Follower { sender, complaints, good, told: BTreeSet::new(), unsynced: Some(unsynced), cell }
     }
 
     fn start(self) {
@@ -191,6 +240,7 @@ struct Follower {
     told: BTreeSet<Removal>,
     /// How many kinds still wait for their first list; none once this one had its own.
     unsynced: Option<Arc<AtomicUsize>>,
+    cell: Cell,
 }
 
 impl Follower {
@@ -228,6 +278,7 @@ impl Follower {
             }
             Event::InitDone => {
                 let listed = std::mem::take(listed);
+                self.cell.listed(&listed);
                 let vanished: Vec<_> = self.told.difference(&listed).cloned().collect();
                 for removal in vanished {
                     self.remove(removal).await?;
@@ -239,7 +290,9 @@ impl Follower {
             }
             Event::Delete(object) => {
                 if let Some(change) = object.gone() {
-                    self.remove(change.into()).await?;
+                    let gone = change.into();
+                    self.cell.seen(&gone, true);
+                    self.remove(gone).await?;
                 }
             }
         }
@@ -251,7 +304,9 @@ impl Follower {
             debug!(?object, "object without a usable name ignored");
             return Ok(None);
         };
-        match object.present() {
+        let present = object.present();
+        self.cell.seen(&gone, present.is_ok() || K::MAY_BE_UNFINISHED);
+        match present {
             Ok(change) => {
                 if let Some(good) = self.good.as_ref().filter(|_| K::LAST_GOOD_COUNTS) {
                     good.keep(&object);
@@ -298,61 +353,5 @@ impl Follower {
 
     async fn send(&self, update: Update) -> Result<(), Unwanted> {
         self.sender.send(update).await.map_err(|_| Unwanted)
-    }
-}
-
-/// An object that can be removed, by its kind and key. Much smaller than the change that removes it: there is one for each object of
-/// the cluster.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Removal {
-    Node(NodeName),
-    Pod(PodKey),
-    Service(ServiceKey),
-    Slice(SliceKey),
-    Pool(PoolName),
-    Block(BlockCidr),
-    Namespace(podnet_model::Namespace),
-    Reservation(Arc<str>),
-    IpamSettings,
-    NetConf(podnet_model::Namespace),
-    Felix,
-    Sticky(PodKey),
-}
-
-impl From<Change> for Removal {
-    fn from(change: Change) -> Self {
-        match change {
-            Change::Node(name, _) => Self::Node(name),
-            Change::Pod(key, _) => Self::Pod(key),
-            Change::Service(key, _) => Self::Service(key),
-            Change::Slice(key, _) => Self::Slice(key),
-            Change::Pool(name, _) => Self::Pool(name),
-            Change::Block(cidr, _) => Self::Block(cidr),
-            Change::Namespace(name, _) => Self::Namespace(name),
-            Change::Reservation(name, _) => Self::Reservation(name),
-            Change::IpamSettings(_) => Self::IpamSettings,
-            Change::NetConf(namespace, _) => Self::NetConf(namespace),
-            Change::Felix(_) => Self::Felix,
-            Change::Sticky(key, _) => Self::Sticky(key),
-        }
-    }
-}
-
-impl From<Removal> for Change {
-    fn from(removal: Removal) -> Self {
-        match removal {
-            Removal::Node(name) => Self::Node(name, None),
-            Removal::Pod(key) => Self::Pod(key, None),
-            Removal::Service(key) => Self::Service(key, None),
-            Removal::Slice(key) => Self::Slice(key, None),
-            Removal::Pool(name) => Self::Pool(name, None),
-            Removal::Block(cidr) => Self::Block(cidr, None),
-            Removal::Namespace(name) => Self::Namespace(name, None),
-            Removal::Reservation(name) => Self::Reservation(name, None),
-            Removal::IpamSettings => Self::IpamSettings(None),
-            Removal::NetConf(namespace) => Self::NetConf(namespace, None),
-            Removal::Felix => Self::Felix(None),
-            Removal::Sticky(key) => Self::Sticky(key, Vec::new()),
-        }
     }
 }

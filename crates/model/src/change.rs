@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use crate::{
     Block, BlockCidr, EndpointSlice, Felix, IpamSettings, Namespace, NamespaceScope, NetConf, Node, NodeName, Pod,
-    PodKey, Pool, PoolName, Reservation, Service, ServiceKey, SliceKey,
+    PodKey, Pool, PoolName, ProxyConfig, Reservation, Service, ServiceKey, SliceKey,
 };
 
 /// An object that appeared or changed (`Some`) or vanished (`None`), by its key.
@@ -34,4 +34,6 @@ pub enum Change {
     NetConf(Namespace, Option<NetConf>),
     /// The FelixConfiguration `default`.
     Felix(Option<Felix>),
+    /// The KubeProxyConfiguration of the cluster, or this node's own.
+    Proxy(Option<Arc<ProxyConfig>>),
 }

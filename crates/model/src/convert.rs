@@ -14,6 +14,7 @@ mod netconf;
 mod node;
 mod pod;
 mod pool;
+mod proxy;
 mod service;
 
 use std::fmt;

@@ -7,6 +7,7 @@
 //! - [`node`], [`pod`], [`service`], [`endpoints`], [`pool`], [`block`]: the objects that the planner reads
 //! - [`limits`], [`quantity`]: how a pod's traffic is limited, and the numbers that say so
 //! - [`flannel`], [`felix`], [`wireguard`]: what other configurations say about the way between nodes
+//! - [`proxy`]: how Services are served, as kube-proxy's configuration says it
 //! - [`change`]: one change of the cluster's state, what a watch delivers
 //! - [`cni`]: what a container runtime asks of a plugin
 //! - [`crd`]: the `crd.projectcalico.org/v1` types as the API spells them
@@ -33,6 +34,7 @@ pub mod namespace;
 pub mod node;
 pub mod pod;
 pub mod pool;
+pub mod proxy;
 pub mod quantity;
 pub mod service;
 pub mod wireguard;
@@ -50,4 +52,5 @@ pub use namespace::NamespaceScope;
 pub use node::Node;
 pub use pod::Pod;
 pub use pool::{EncapMode, Pool};
+pub use proxy::ProxyConfig;
 pub use service::Service;

@@ -66,7 +66,7 @@ enum On {
     OwnPods,
     /// What the pods bound to the node that asks use.
     UsedByOwnPods,
-    /// flannel's configuration, by its name.
+    /// flannel's and kube-proxy's configuration, by their names.
     NetConf,
     /// The lease of the node that asks; at creation the name is not in the path.
     OwnLease,
@@ -166,7 +166,10 @@ impl On {
             Self::OwnNode => own == Some(name),
             Self::OwnPods => own.is_some() && facts.node_of_pod(namespace, name).as_deref() == own,
             Self::UsedByOwnPods => own.is_some_and(|node| facts.node_uses(node, namespace, resource, name)),
-            Self::NetConf => matches!(namespace, "kube-flannel" | "kube-system") && name == "kube-flannel-cfg",
+            Self::NetConf => {
+                matches!(namespace, "kube-flannel" | "kube-system") && name == "kube-flannel-cfg"
+                    || (namespace, name) == ("kube-system", "kube-proxy")
+            }
             Self::OwnLease => {
                 let unnamed = attempt.verb == "create" && name.is_empty();
                 namespace == "kube-node-lease" && (unnamed || own == Some(name))

@@ -1,6 +1,6 @@
 //! The kinds that can be watched: how an object becomes a change, and what removes it.
 
-use std::{fmt::Debug, net::IpAddr};
+use std::{fmt::Debug, net::IpAddr, sync::Arc};
 
 use k8s_openapi::api::{
     core::v1::{ConfigMap, Namespace, Node, Pod, Service},
@@ -13,6 +13,8 @@ use podnet_model::{
     crd::{FelixConfiguration, IPAMBlock, IPAMConfig, IPPool, IPReservation, StickyAddress},
 };
 use serde::{Serialize, de::DeserializeOwned};
+
+use super::PROXY_CONFIG_MAP;
 
 /// An API object that has a model type.
 pub(super) trait Watched:
@@ -143,17 +145,28 @@ impl Watched for FelixConfiguration {
     }
 }
 
+/// Two of them say something: flannel's and kube-proxy's configuration.
 impl Watched for ConfigMap {
     const LAST_GOOD_COUNTS: bool = true;
 
     fn present(&self) -> Result<Change, Invalid> {
+        if is_proxy_config(self) {
+            return model::ProxyConfig::try_from(self).map(|config| Change::Proxy(Some(Arc::new(config))));
+        }
         let namespace = self.meta().namespace.as_deref().unwrap_or_default().into();
         model::NetConf::try_from(self).map(|conf| Change::NetConf(namespace, Some(conf)))
     }
 
     fn gone(&self) -> Option<Change> {
+        if is_proxy_config(self) {
+            return Some(Change::Proxy(None));
+        }
         Some(Change::NetConf(self.meta().namespace.as_deref()?.into(), None))
     }
+}
+
+fn is_proxy_config(map: &ConfigMap) -> bool {
+    (map.meta().namespace.as_deref(), name(map)) == (Some(PROXY_CONFIG_MAP.0), Some(PROXY_CONFIG_MAP.1))
 }
 
 impl Watched for StickyAddress {

@@ -53,13 +53,14 @@ fn a_node_reads_only_the_secrets_configmaps_and_accounts_that_its_pods_use() {
 }
 
 #[test]
-fn a_node_may_watch_flannels_configuration_by_its_name_alone() {
+fn a_node_may_watch_the_networks_configurations_by_their_names_alone() {
     let may = |namespace, name| {
         let attempt = Attempt { verb: "watch", resource: "configmaps", namespace, name, ..Attempt::default() };
         allows(&node(), &attempt, &Small)
     };
     assert!(may("kube-flannel", "kube-flannel-cfg") && may("kube-system", "kube-flannel-cfg"));
     assert!(!may("default", "kube-flannel-cfg") && !may("", "kube-flannel-cfg"));
+    assert!(may("kube-system", "kube-proxy") && !may("default", "kube-proxy") && !may("kube-flannel", "kube-proxy"));
     assert!(!may("kube-flannel", "another") && !may("kube-flannel", ""));
 }
 

@@ -1,0 +1,64 @@
+//! What can vanish.
+
+use std::sync::Arc;
+
+use podnet_model::{BlockCidr, Change, NodeName, PodKey, PoolName, ServiceKey, SliceKey};
+
+/// An object that can be removed, by its kind and key. Much smaller than the change that removes it: there is one for each object of
+/// the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Removal {
+    Node(NodeName),
+    Pod(PodKey),
+    Service(ServiceKey),
+    Slice(SliceKey),
+    Pool(PoolName),
+    Block(BlockCidr),
+    Namespace(podnet_model::Namespace),
+    Reservation(Arc<str>),
+    IpamSettings,
+    NetConf(podnet_model::Namespace),
+    Felix,
+    Proxy,
+    Sticky(PodKey),
+}
+
+impl From<Change> for Removal {
+    fn from(change: Change) -> Self {
+        match change {
+            Change::Node(name, _) => Self::Node(name),
+            Change::Pod(key, _) => Self::Pod(key),
+            Change::Service(key, _) => Self::Service(key),
+            Change::Slice(key, _) => Self::Slice(key),
+            Change::Pool(name, _) => Self::Pool(name),
+            Change::Block(cidr, _) => Self::Block(cidr),
+            Change::Namespace(name, _) => Self::Namespace(name),
+            Change::Reservation(name, _) => Self::Reservation(name),
+            Change::IpamSettings(_) => Self::IpamSettings,
+            Change::NetConf(namespace, _) => Self::NetConf(namespace),
+            Change::Felix(_) => Self::Felix,
+            Change::Proxy(_) => Self::Proxy,
+            Change::Sticky(key, _) => Self::Sticky(key),
+        }
+    }
+}
+
+impl From<Removal> for Change {
+    fn from(removal: Removal) -> Self {
+        match removal {
+            Removal::Node(name) => Self::Node(name, None),
+            Removal::Pod(key) => Self::Pod(key, None),
+            Removal::Service(key) => Self::Service(key, None),
+            Removal::Slice(key) => Self::Slice(key, None),
+            Removal::Pool(name) => Self::Pool(name, None),
+            Removal::Block(cidr) => Self::Block(cidr, None),
+            Removal::Namespace(name) => Self::Namespace(name, None),
+            Removal::Reservation(name) => Self::Reservation(name, None),
+            Removal::IpamSettings => Self::IpamSettings(None),
+            Removal::NetConf(namespace) => Self::NetConf(namespace, None),
+            Removal::Felix => Self::Felix(None),
+            Removal::Proxy => Self::Proxy(None),
+            Removal::Sticky(key) => Self::Sticky(key, Vec::new()),
+        }
+    }
+}
