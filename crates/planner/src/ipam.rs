@@ -183,7 +183,12 @@ impl NodeIpam {
                 self.follow_flannel();
             }
             Change::IpamSettings(settings) => self.settings = settings.unwrap_or_default(),
-            Change::Pod(..) | Change::Service(..) | Change::Slice(..) | Change::Namespace(..) | Change::Felix(..) => {}
+            Change::Pod(..)
+            | Change::Service(..)
+            | Change::Slice(..)
+            | Change::Namespace(..)
+            | Change::Felix(..)
+            | Change::Proxy(..) => {}
         }
     }
 
