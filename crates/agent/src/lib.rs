@@ -42,7 +42,7 @@ use podnet_client::{
     connect::{self, ConnectError},
     events::Complaints,
     node,
-    watch::{Interest, PodInterest, watch},
+    watch::{Interest, PodInterest, ProxySource, Quarantine, watch},
 };
 use podnet_model::{Dual, NodeName};
 use tokio::sync::mpsc;
@@ -186,7 +186,12 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let addresses = Arc::new(Addresses::open(config.node.clone(), &config.journal(), client.clone())?);
     let view = Arc::new(View::new(config.node.clone()));
     let complaints = Complaints::new(client.clone(), config.node.clone());
-    let updates = watch(client.clone(), interest(&config, complaints.clone()));
+    let quarantine = Quarantine::default();
+    health.add_metrics({
+        let quarantine = quarantine.clone();
+        move || quarantine.metrics()
+    });
+    let updates = watch(client.clone(), interest(&config, complaints.clone(), quarantine));
     let counts = Arc::new(Counts::default());
     health.add_metrics({
         let counts = counts.clone();
@@ -253,8 +258,10 @@ async fn serve(
     Box::pin(housekeeping.keep(network, to_publish)).await
 }
 
-fn interest(config: &AgentConfig, complaints: Complaints) -> Interest {
+fn interest(config: &AgentConfig, complaints: Complaints, quarantine: Quarantine) -> Interest {
     Interest {
+        proxy: ProxySource::None,
+        quarantine,
         complaints: Some(complaints),
         last_good: Some(config.state_dir.join("last-good")),
         nodes: true,
