@@ -23,7 +23,8 @@ pub struct Program {
 }
 
 /// All programs. Those that tell come first, so that nothing is chosen that cannot be told.
-pub const PROGRAMS: [Program; 8] = [
+pub const PROGRAMS: [Program; 9] = [
+    Program { name: "podnet_release", hook: 34, chooses: false },
     Program { name: "podnet_recvmsg4", hook: 19, chooses: false },
     Program { name: "podnet_recvmsg6", hook: 20, chooses: false },
     Program { name: "podnet_peer4", hook: 29, chooses: false },
@@ -44,6 +45,8 @@ pub const STAYS: &str = "stays";
 pub const CONNECTED: &str = "connected";
 /// What a socket of UDP speaks with otherwise: kept at the socket.
 pub const SPOKEN: &str = "spoken";
+/// The map of sockets of UDP that are connected through frontends, by their cookies ([`u64`]); the value is that of [`CONNECTED`].
+pub const CONNECTED_UDP: &str = "connected_udp";
 /// The map of one number ([`u64`]): the cookie of the node's own namespace.
 pub const SETTINGS: &str = "settings";
 
@@ -174,6 +177,10 @@ mod tests {
     #[test]
     fn the_kernel_keeps_the_names_whole() {
         assert!(PROGRAMS.iter().all(|program| program.name.len() <= 15));
-        assert!([FRONTENDS, BACKENDS, STAYS, CONNECTED, SPOKEN, SETTINGS].iter().all(|name| name.len() <= 15));
+        assert!(
+            [FRONTENDS, BACKENDS, STAYS, CONNECTED, SPOKEN, CONNECTED_UDP, SETTINGS]
+                .iter()
+                .all(|name| name.len() <= 15)
+        );
     }
 }

@@ -7,6 +7,7 @@
 //! What the kernel needs: Linux 5.18, cgroups of version 2.
 
 mod call;
+mod connections;
 mod load;
 
 use std::{
@@ -25,7 +26,13 @@ use podnet_planner::{
 };
 use rustix::io::Errno;
 
-use crate::cgroup::Cgroup;
+pub use connections::{Connections, Opened};
+
+use crate::{
+    cgroup::{Cgroup, CgroupError},
+    netlink::NetlinkError,
+    netns::NetNsError,
+};
 
 /// For how many frontends and backends there is room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +76,9 @@ struct Maps {
     sizes: Sizes,
     frontends: OwnedFd,
     backends: OwnedFd,
+    connected: OwnedFd,
+    connected_id: u32,
+    connected_udp: OwnedFd,
     settings: OwnedFd,
 }
 
@@ -76,7 +86,7 @@ struct Maps {
 #[derive(Debug)]
 pub struct Sockets {
     cgroup: File,
-    path: PathBuf,
+    path: Cgroup,
     programs: Vec<Program>,
     maps: Maps,
 }
@@ -95,7 +105,7 @@ impl Sockets {
         let (programs, maps) = load::load(directory.as_fd(), sizes)?;
         let cookie = call::netns_cookie().map_err(SocketsError::Cookie)?;
         call::update(maps.settings.as_fd(), &[([0; 4], cookie.to_ne_bytes())]).map_err(SocketsError::Settings)?;
-        Ok(Self { cgroup: directory, path: cgroup.path().to_path_buf(), programs, maps })
+        Ok(Self { cgroup: directory, path: cgroup.clone(), programs, maps })
     }
 
     /// For how much there is room.
@@ -109,7 +119,7 @@ impl Sockets {
     /// # Errors
     /// What the kernel refused.
     pub fn attach(&self) -> Result<usize, SocketsError> {
-        let failed = |source| SocketsError::Attach { path: self.path.clone(), source };
+        let failed = |source| SocketsError::Attach { path: self.path.path().to_path_buf(), source };
         let mut put = 0;
         for program in &self.programs {
             let hook = program.which.hook;
@@ -145,6 +155,15 @@ impl Sockets {
         call::delete(frontends, &forgotten).map_err(refused("remove frontends"))?;
         let emptied: Vec<_> = edits.empty.iter().map(|slot| slot_bytes(*slot)).collect();
         call::delete(backends, &emptied).map_err(refused("empty slots of backends"))
+    }
+
+    /// The connections that are opened through frontends.
+    ///
+    /// # Errors
+    /// Where the process can have no descriptor more.
+    pub fn connections(&self) -> Result<Connections, SocketsError> {
+        let (tcp, udp) = (self.maps.connected.try_clone()?, self.maps.connected_udp.try_clone()?);
+        Ok(Connections::new(self.path.clone(), (tcp, self.maps.connected_id), udp))
     }
 
     /// What the programs know, whoever told them.
@@ -267,6 +286,15 @@ pub enum SocketsError {
     /// It cannot be told which programs are at the cgroup.
     #[error("cannot tell which programs for sockets are there")]
     Look(#[source] io::Error),
+    /// The processes of the cgroup cannot be listed.
+    #[error("cannot list the processes whose connections are opened through Services")]
+    Processes(#[source] CgroupError),
+    /// A namespace cannot be entered.
+    #[error("cannot look at the connections of a namespace")]
+    Namespace(#[source] NetNsError),
+    /// Connections cannot be listed or ended.
+    #[error("cannot list or end connections that were opened through Services")]
+    Connections(#[source] NetlinkError),
     /// The settings cannot be written.
     #[error("cannot tell the programs for sockets which namespace is the node's")]
     Settings(#[source] io::Error),

@@ -17,6 +17,8 @@
 #define ATTEMPTS 4
 // Of clients that stay with their backend (sessionAffinity). The least recently used goes where there are more.
 #define CLIENTS 32768
+// Of connected sockets of UDP that are found when their backend goes.
+#define CONNECTED_UDP 65536
 #define SECOND 1000000000ULL
 
 #define ECONNREFUSED 111
@@ -115,6 +117,16 @@ struct {
     __type(key, int);
     __type(value, struct talks);
 } spoken SEC(".maps");
+
+// Sockets of UDP that are connected, by their cookies. The kernel shows what it keeps at sockets of TCP to whoever lists them, and not what
+// it keeps at those of UDP.
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, CONNECTED_UDP);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, __u64);
+    __type(value, struct talk);
+} connected_udp SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -274,8 +286,10 @@ static __always_inline int connect(struct bpf_sock_addr *ctx, struct place *to)
     struct frontend *frontend = bpf_map_lookup_elem(&frontends, to);
     if (!frontend) {
         // A socket of UDP can be connected again.
-        if (to->protocol == IPPROTO_UDP && ctx->sk)
-            bpf_sk_storage_delete(&connected, ctx->sk);
+        if (to->protocol == IPPROTO_UDP && ctx->sk && !bpf_sk_storage_delete(&connected, ctx->sk)) {
+            __u64 cookie = bpf_get_socket_cookie(ctx);
+            bpf_map_delete_elem(&connected_udp, &cookie);
+        }
         return 1;
     }
     struct talk talk = {.frontend = *to};
@@ -286,6 +300,10 @@ static __always_inline int connect(struct bpf_sock_addr *ctx, struct place *to)
         struct talk *kept = bpf_sk_storage_get(&connected, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
         if (kept)
             *kept = talk;
+        if (to->protocol == IPPROTO_UDP) {
+            __u64 cookie = bpf_get_socket_cookie(ctx);
+            bpf_map_update_elem(&connected_udp, &cookie, &talk, BPF_ANY);
+        }
     }
     *to = talk.choice.backend;
     return 2;
@@ -431,5 +449,15 @@ int podnet_peer6(struct bpf_sock_addr *ctx)
     struct place peer = v6(ctx);
     if (is_peer(ctx, &peer))
         set_v6(ctx, &peer);
+    return 1;
+}
+
+SEC("cgroup/sock_release")
+int podnet_release(struct bpf_sock *ctx)
+{
+    if (ctx->protocol == IPPROTO_UDP) {
+        __u64 cookie = bpf_get_socket_cookie(ctx);
+        bpf_map_delete_elem(&connected_udp, &cookie);
+    }
     return 1;
 }

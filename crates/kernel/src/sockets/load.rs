@@ -5,8 +5,8 @@ use std::{
     path::PathBuf,
 };
 
-use aya::{EbpfLoader, programs::CgroupSockAddr};
-use podnet_ebpf::sockets::{BACKENDS, CONNECTED, FRONTENDS, OBJECT, PROGRAMS, SETTINGS, SPOKEN, STAYS};
+use aya::{EbpfLoader, programs::Program as Loaded};
+use podnet_ebpf::sockets::{BACKENDS, CONNECTED, CONNECTED_UDP, FRONTENDS, OBJECT, PROGRAMS, SETTINGS, SPOKEN, STAYS};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use super::{
@@ -21,12 +21,13 @@ const LRU_HASH: u32 = 9;
 const SK_STORAGE: u32 = 24;
 
 /// What a map that is there has to be like to be gone on with: name, kind, length of keys and values. Another version's is not.
-const SHAPES: [(&str, u32, u32, u32); 6] = [
+const SHAPES: [(&str, u32, u32, u32); 7] = [
     (FRONTENDS, HASH, 20, 20),
     (BACKENDS, HASH, 8, 20),
     (STAYS, LRU_HASH, 16, 32),
     (CONNECTED, SK_STORAGE, 4, 44),
     (SPOKEN, SK_STORAGE, 4, 44 * 16 + 4),
+    (CONNECTED_UDP, HASH, 8, 44),
     (SETTINGS, ARRAY, 4, 8),
 ];
 
@@ -46,8 +47,12 @@ pub(super) fn load(cgroup: BorrowedFd<'_>, sizes: Sizes) -> Result<(Vec<Program>
     let mut programs = Vec::new();
     for program in PROGRAMS {
         let missing = || SocketsError::Missing { name: program.name };
-        let loaded: &mut CgroupSockAddr = ebpf.program_mut(program.name).ok_or_else(missing)?.try_into()?;
-        loaded.load()?;
+        let loaded = ebpf.program_mut(program.name).ok_or_else(missing)?;
+        match loaded {
+            Loaded::CgroupSockAddr(loaded) => loaded.load()?,
+            Loaded::CgroupSock(loaded) => loaded.load()?,
+            _ => return Err(missing()),
+        }
         let descriptor = loaded.fd()?.as_fd().try_clone_to_owned()?;
         programs.push(Program { which: program, id: loaded.info()?.id(), descriptor });
     }
@@ -64,8 +69,9 @@ pub(super) fn load(cgroup: BorrowedFd<'_>, sizes: Sizes) -> Result<(Vec<Program>
     };
     let ((frontends_info, frontends), (backends_info, backends)) = (take(FRONTENDS)?, take(BACKENDS)?);
     let sizes = Sizes { frontends: frontends_info.capacity, backends: backends_info.capacity };
-    let settings = take(SETTINGS)?.1;
-    Ok((programs, Maps { sizes, frontends, backends, settings }))
+    let ((connected_info, connected), (_, settings)) = (take(CONNECTED)?, take(SETTINGS)?);
+    let (connected_id, connected_udp) = (connected_info.id, take(CONNECTED_UDP)?.1);
+    Ok((programs, Maps { sizes, frontends, backends, connected, connected_id, connected_udp, settings }))
 }
 
 /// The maps of our programs that are at the cgroup.

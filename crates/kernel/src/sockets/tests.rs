@@ -17,6 +17,7 @@ use crate::testing::{TestNs, eventually};
 
 mod change;
 mod choice;
+mod ending;
 
 /// A node whose pods are one namespace: backends at addresses of its loopback device, each of which tells its number.
 struct Lab {

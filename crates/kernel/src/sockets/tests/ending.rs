@@ -1,0 +1,70 @@
+//! Connections to backends that are gone.
+
+use super::*;
+
+fn is_aborted(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::CONNABORTED.raw_os_error())
+}
+
+#[test]
+fn connections_through_a_frontend_are_known_and_ended_one_by_one() {
+    let lab = Lab::new("ending");
+    lab.serve(FRONTEND, 1, &[1]);
+    lab.serve(FRONTEND6, 3, &[2]);
+    let mapped = match FRONTEND {
+        IpAddr::V4(addr) => IpAddr::V6(addr.to_ipv6_mapped()),
+        IpAddr::V6(_) => unreachable!("it is one of IPv4"),
+    };
+    // Some are the child's: of a process that is in the cgroup and in the namespace.
+    let mut inside = process::Command::new("sleep");
+    inside.arg("60");
+    let mut inside = lab.netns.run(move || inside.spawn()).unwrap().unwrap();
+    let connections = lab.sockets.connections().unwrap();
+    assert_eq!(connections.list().unwrap().len(), 0);
+
+    let mut streams = [FRONTEND, FRONTEND6, mapped].map(|to| lab.tcp((to, 80)).unwrap());
+    let mut direct = lab.tcp((v4(1), PORT)).unwrap();
+    let udp = lab.udp(OWN);
+    udp.connect((FRONTEND, 80)).unwrap();
+    let unconnected = lab.udp(OWN);
+    asked(&unconnected, (FRONTEND, 80)).unwrap();
+    for stream in streams.iter_mut().chain([&mut direct]) {
+        stream.read_exact(&mut [0]).unwrap();
+        stream.set_nonblocking(true).unwrap();
+    }
+    let began = Instant::now();
+    let listed = connections.list().unwrap();
+    println!("{} connections listed in {:?}", listed.len(), began.elapsed());
+    let of = |key: FrontendKey, backend: IpAddr| {
+        let is =
+            |opened: &&Opened| opened.frontend == key && opened.backend == BackendAddress { addr: backend, port: PORT };
+        listed.iter().filter(is).cloned().collect::<Vec<_>>()
+    };
+    let (v4s, v6s) = (of(key(FRONTEND, Protocol::Tcp), v4(1)), of(key(FRONTEND6, Protocol::Tcp), v6(2)));
+    let udps = of(key(FRONTEND, Protocol::Udp), v4(1));
+    assert_eq!((v4s.len(), v6s.len(), udps.len(), listed.len()), (2, 1, 1, 4));
+
+    let mut still = |place: usize| streams[place].read(&mut [0]).unwrap_err();
+    assert_eq!(connections.end(&v6s).unwrap(), 1);
+    assert!(is_aborted(&still(1)));
+    assert!([0, 2].iter().all(|place| still(*place).kind() == ErrorKind::WouldBlock));
+    assert_eq!(connections.end(&v4s).unwrap(), 2);
+    assert!([0, 2].iter().all(|place| is_aborted(&still(*place))));
+    assert_eq!(connections.end(&udps).unwrap(), 1);
+    assert!(is_aborted(&udp.recv(&mut [0]).unwrap_err()));
+    // Those that went are no obstacle, and what was not opened through a frontend is not touched.
+    assert_eq!(connections.end(&listed).unwrap(), 0);
+    assert_eq!(direct.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    assert!(asked(&unconnected, (FRONTEND, 80)).is_ok());
+    assert_eq!(connections.list().unwrap().len(), 0);
+    // A socket of UDP that is closed, or connected elsewhere, is not kept in mind.
+    let kept = || call::elements::<8, 44>(lab.sockets.maps.connected_udp.as_fd()).unwrap().len();
+    drop(udp);
+    assert_eq!(kept(), 0);
+    unconnected.connect((FRONTEND, 80)).unwrap();
+    assert_eq!(kept(), 1);
+    unconnected.connect((v4(1), PORT)).unwrap();
+    assert_eq!(kept(), 0);
+    inside.kill().unwrap();
+    inside.wait().unwrap();
+}
