@@ -1,5 +1,5 @@
 //! Endpoints come and go while clients connect: every connection goes to a backend that its Service has at that time, and in the end
-//! the kernel holds what a fresh start would make.
+//! the kernel holds what a fresh start would make. Connections that were made before go on, whatever becomes of their backends.
 //!
 //! One namespace is the node, one a pod that connects, one is all backends at once: it has every address of their range and answers
 //! with the one that it was reached at. So a backend that is gone answers as well, and is found out by it.
@@ -20,12 +20,14 @@ use podnet_planner::services::Services;
 use crate::modes::nftables;
 use cluster::{Cluster, SERVICES};
 use history::History;
-use load::{End, Load, Network};
+use load::{End, Load, Met, Network};
 
 /// How many changes a second there are.
 const RATE: u32 = 500;
 /// How many seconds it goes on; as many as `$PODNET_TEST_CHURN_SECONDS` says where it says any.
 const SECONDS: u32 = 4;
+/// After so many changes everything is put in force anew, as when an agent starts again.
+const REPLACED_EVERY: u32 = 700;
 const SECONDS_VARIABLE: &str = "PODNET_TEST_CHURN_SECONDS";
 
 #[test]
@@ -54,9 +56,12 @@ fn connections_go_where_their_service_has_a_backend_however_often_endpoints_chan
         nftables::follow(&mut socket, Family::V4, &plan);
         latencies.push(before.elapsed());
         history.changed(service, before, Instant::now(), &cluster);
+        if number % REPLACED_EVERY == 0 {
+            nftables::replace(&mut socket, &services);
+        }
     }
     let took = start.elapsed();
-    let connections = load.stop();
+    let Met { connections, talks } = load.stop();
     latencies.sort_unstable();
     let at = |percent: usize| latencies[(latencies.len() - 1) * percent / 100];
     let rate = f64::from(seconds * RATE) / took.as_secs_f64();
@@ -67,6 +72,8 @@ fn connections_go_where_their_service_has_a_backend_however_often_endpoints_chan
     assert!(count > 1000, "{count} connections are not enough to see anything");
     let wrong: Vec<String> = connections.iter().filter_map(|connection| history.judge(connection)).collect();
     assert!(wrong.is_empty(), "{} of {count} connections:\n{}", wrong.len(), wrong[..wrong.len().min(10)].join("\n"));
+    let ended: Vec<&String> = talks.iter().filter_map(|talk| talk.as_ref().err()).collect();
+    assert!(ended.is_empty(), "{ended:?}");
     is_as_after_a_fresh_start(&network, &mut socket, &services, &cluster);
 }
 

@@ -30,6 +30,10 @@ const FIRST_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 233, 0, 0);
 /// The port of Services and of endpoints.
 pub(super) const PORT: u16 = 80;
 pub(super) const TARGET_PORT: u16 = 8080;
+/// The first so many Services have another port too, for connections that last.
+pub(super) const TALKING: u32 = 20;
+pub(super) const TALK_PORT: u16 = 81;
+pub(super) const TARGET_TALK_PORT: u16 = 8081;
 
 /// The endpoints that Services have at the moment.
 pub(super) struct Cluster {
@@ -68,7 +72,13 @@ impl Cluster {
         let slice = EndpointSlice {
             key: key.clone(),
             service: ServiceKey::new("default", &format!("s{service}")),
-            ports: vec![EndpointPort { name: "".into(), protocol: Protocol::Tcp, port: TargetPort(TARGET_PORT) }],
+            ports: ports(service)
+                .map(|(name, _, target)| EndpointPort {
+                    name: name.into(),
+                    protocol: Protocol::Tcp,
+                    port: TargetPort(target),
+                })
+                .collect(),
             endpoints: self.ready[&service].iter().map(|addr| endpoint(*addr)).collect(),
         };
         Change::Slice(key, Some(slice))
@@ -91,11 +101,23 @@ fn backend(service: u32, number: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(FIRST_BACKEND.to_bits() + 1 + service * CANDIDATES + number)
 }
 
+/// The name, the Service's and the endpoints' number of each port.
+fn ports(service: u32) -> impl Iterator<Item = (&'static str, u16, u16)> {
+    let talk = (service < TALKING).then_some(("talk", TALK_PORT, TARGET_TALK_PORT));
+    [("web", PORT, TARGET_PORT)].into_iter().chain(talk)
+}
+
 fn service(number: u32) -> Change {
     let key = ServiceKey::new("default", &format!("s{number}"));
-    let port = Port { name: "".into(), protocol: Protocol::Tcp, port: ServicePort(PORT), node_port: None };
+    let port = |(name, port, _): (&str, u16, u16)| Port {
+        name: name.into(),
+        protocol: Protocol::Tcp,
+        port: ServicePort(port),
+        node_port: None,
+    };
+    let ports = ports(number).map(port).collect();
     let kind = ServiceKind::Virtual { cluster_ips: vec![ClusterIp(IpAddr::V4(cluster_ip(number)))] };
-    Change::Service(key.clone(), Some(Service { key, kind, ports: vec![port], publish_not_ready: false }))
+    Change::Service(key.clone(), Some(Service { key, kind, ports, publish_not_ready: false }))
 }
 
 fn endpoint(addr: Ipv4Addr) -> Endpoint {

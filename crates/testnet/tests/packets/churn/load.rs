@@ -14,7 +14,9 @@ use std::{
 use podnet_kernel::{netlink::RtSocket, pod_interface::PodInterface, sysctl};
 use podnet_model::Mac;
 
-use super::cluster::{BACKENDS, CLIENT, PORT, Random, SERVICES, TARGET_PORT, cluster_ip};
+use super::cluster::{
+    BACKENDS, CLIENT, PORT, Random, SERVICES, TALK_PORT, TALKING, TARGET_PORT, TARGET_TALK_PORT, cluster_ip,
+};
 use crate::namespace::Namespace;
 
 const CLIENTS: u64 = 4;
@@ -82,15 +84,24 @@ pub(super) enum End {
 pub(super) struct Load {
     stop: Arc<AtomicBool>,
     clients: Vec<JoinHandle<Vec<Connection>>>,
+    talks: Vec<JoinHandle<Result<u32, String>>>,
+}
+
+/// What clients met.
+pub(super) struct Met {
+    /// All connections that were tried.
+    pub(super) connections: Vec<Connection>,
+    /// How many questions each lasting connection had answered, or how it ended.
+    pub(super) talks: Vec<Result<u32, String>>,
 }
 
 impl Load {
+    /// Returns when all lasting connections are made.
     pub(super) fn start(network: &Network) -> Self {
-        let listener = network.backends.netns.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, TARGET_PORT)));
-        let listener = listener.unwrap().unwrap();
-        // Ends with the test's process.
-        thread::spawn(move || listener.incoming().flatten().for_each(answer));
+        serve(network, TARGET_PORT, answer);
+        serve(network, TARGET_TALK_PORT, |stream| drop(thread::spawn(move || echo(&stream))));
         let stop = Arc::new(AtomicBool::new(false));
+        let talks: Vec<_> = (0..TALKING).map(|service| talk(network, service, &stop)).collect();
         let clients = (1..=CLIENTS).map(|number| {
             let (netns, stop) = (network.client.netns.clone(), Arc::clone(&stop));
             thread::spawn(move || {
@@ -104,14 +115,50 @@ impl Load {
                 connections
             })
         });
-        Self { clients: clients.collect(), stop }
+        Self { clients: clients.collect(), talks, stop }
     }
 
-    /// All connections that were tried.
-    pub(super) fn stop(self) -> Vec<Connection> {
+    pub(super) fn stop(self) -> Met {
         self.stop.store(true, Ordering::Relaxed);
-        self.clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+        let connections = self.clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
+        Met { connections, talks: self.talks.into_iter().map(|talk| talk.join().unwrap()).collect() }
     }
+}
+
+/// Until the end of the test's process.
+fn serve(network: &Network, port: u16, answer: impl Fn(TcpStream) + Send + 'static) {
+    let listener = network.backends.netns.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)));
+    let listener = listener.unwrap().unwrap();
+    thread::spawn(move || listener.incoming().flatten().for_each(answer));
+}
+
+/// Says back what it hears.
+fn echo(mut stream: &TcpStream) {
+    let mut said = [0; 4];
+    while stream.read_exact(&mut said).is_ok() && stream.write_all(&said).is_ok() {}
+}
+
+/// A connection that lasts, whatever becomes of its backend.
+fn talk(network: &Network, service: u32, stop: &Arc<AtomicBool>) -> JoinHandle<Result<u32, String>> {
+    let to = (cluster_ip(service), TALK_PORT).into();
+    let stream = network.client.netns.run(|| TcpStream::connect_timeout(&to, PATIENCE)).unwrap();
+    let (mut stream, stop) = (stream.unwrap(), Arc::clone(stop));
+    let mut ask = move |number: u32| {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(&number.to_be_bytes())?;
+        let mut answer = [0; 4];
+        stream.read_exact(&mut answer)?;
+        if u32::from_be_bytes(answer) == number { Ok(()) } else { Err(std::io::Error::other("another answer")) }
+    };
+    thread::spawn(move || {
+        let mut number = 0;
+        while !stop.load(Ordering::Relaxed) {
+            number += 1;
+            ask(number).map_err(|error| format!("Service {service}: question {number}: {error}"))?;
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(number)
+    })
 }
 
 /// Tells who was reached.
