@@ -13,6 +13,7 @@
 //! - [`executor`]: does the planner's steps and tells what is there
 //! - [`nft`]: renders the planner's rule set to nf_tables, one transaction each
 //! - [`legacy`]: what `iptables-legacy` forwards
+//! - [`capabilities`]: in which modes this kernel can serve Services
 //! - [`conntrack`]: connections that have to be forgotten
 //! - [`datapath`], [`memory`]: the seam that agents work against, and the kernel that tests put there
 //! - [`fastpath`]: the way past the stack for what the stack has let through
@@ -27,6 +28,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod addr;
+pub mod capabilities;
 pub mod carrier;
 pub mod cgroup;
 pub mod cni_wire;

@@ -111,6 +111,20 @@ impl NetNs {
         on_thread("enter a network namespace", || self.enter_current_thread().map(|()| work())).and_then(|done| done)
     }
 
+    /// Runs `work` in a new namespace without a name, on a thread of its own. Nothing of it stays.
+    ///
+    /// # Errors
+    /// Where no namespace can be made. A panic of `work` goes on in the caller.
+    pub fn with_scratch<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, NetNsError> {
+        on_thread("try something in a new network namespace", || {
+            // SAFETY: as in [`NetNs::create`].
+            unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
+                .map_err(|source| failed("make a network namespace from", Path::new(OWN), source))?;
+            Ok(work())
+        })
+        .and_then(|done| done)
+    }
+
     /// Moves the calling thread into the namespace, for good.
     ///
     /// # Errors

@@ -5,6 +5,8 @@
 //! backends and answers with [`ruleset`] edits. [`ipam`] decides addresses, [`limits`] how a
 //! pod's traffic is held back, [`attachments`] what a pod may send and which ports of the node lead to it. Nothing here has a clock, a socket or a file.
 //!
+//! [`proxy`] chooses the mode that Services are served in.
+//!
 //! [`repair`] says what others damaged, and when it is mended.
 //!
 //! [`ruleset`] is the one truth about Service and policy rules: it is rendered for the kernel and walked by virtual packets.
@@ -15,6 +17,7 @@ pub mod attachments;
 pub mod ipam;
 pub mod limits;
 pub mod overlay;
+pub mod proxy;
 pub mod repair;
 pub mod ruleset;
 pub mod services;

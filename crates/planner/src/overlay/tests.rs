@@ -60,6 +60,7 @@ fn gone(change: &Change) -> Change {
         Change::Block(cidr, _) => Change::Block(*cidr, None),
         Change::NetConf(namespace, _) => Change::NetConf(namespace.clone(), None),
         Change::Felix(_) => Change::Felix(None),
+        Change::Proxy(_) => Change::Proxy(None),
         other => other.clone(),
     }
 }

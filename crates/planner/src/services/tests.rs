@@ -93,6 +93,7 @@ fn when_all_objects_vanish_no_element_is_left() {
         Change::IpamSettings(_) => Change::IpamSettings(None),
         Change::NetConf(key, _) => Change::NetConf(key, None),
         Change::Felix(_) => Change::Felix(None),
+        Change::Proxy(_) => Change::Proxy(None),
         Change::Sticky(key, _) => Change::Sticky(key, Vec::new()),
     };
     let there_and_back: Vec<Change> = changes.iter().cloned().chain(changes.iter().map(vanish)).collect();

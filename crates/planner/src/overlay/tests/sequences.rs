@@ -78,6 +78,7 @@ fn last_words(changes: &[Change]) -> Vec<Change> {
         Change::Block(cidr, _) => format!("block {cidr}"),
         Change::NetConf(namespace, _) => format!("net-conf {namespace}"),
         Change::Felix(_) => "felix".into(),
+        Change::Proxy(_) => "proxy".into(),
         other => format!("{other:?}"),
     };
     let last: BTreeMap<_, _> = changes.iter().map(|change| (key(change), change.clone())).collect();

@@ -156,6 +156,7 @@ fn squashed(changes: &[Change]) -> Vec<Change> {
         Change::IpamSettings(_) => "settings".to_owned(),
         Change::NetConf(key, _) => format!("net-conf {key}"),
         Change::Felix(_) => "felix".into(),
+        Change::Proxy(_) => "proxy".into(),
         Change::Sticky(key, _) => format!("sticky {key}"),
     };
     let last: BTreeMap<String, Change> = changes.iter().map(|change| (name(change), change.clone())).collect();

@@ -1,0 +1,181 @@
+//! What of the ways to serve Services this kernel can do. It is tried, in a network namespace that is gone afterwards with all that was made
+//! in it; configuration files of kernels say little about modules that are missing or forbidden.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    net::{IpAddr, Ipv4Addr},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
+
+use aya::{programs::ProgramType, sys::is_program_supported};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
+use netlink_sys::protocols::NETLINK_GENERIC;
+use podnet_model::{Family, Protocol, errors::chain, proxy::Mode};
+use podnet_planner::{
+    proxy::Capabilities,
+    ruleset::{
+        Action, BackendAddress, BackendKey, BackendMap, Chain, ChainKind, FrontendKey, Hook, HookPoint, Rule, RuleSet,
+    },
+};
+
+use crate::{
+    cgroup::Cgroup,
+    netlink::{Connection, Frame, NetlinkError, Operation, attribute::Writer},
+    netns::NetNs,
+    nft::{NftError, NftSocket},
+};
+
+/// Types of the running kernel.
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// Tries everything.
+#[must_use]
+pub fn probe() -> Capabilities {
+    let nftables = nftables();
+    let ebpf = nftables.clone().map_err(|lack| format!("what comes from outside needs nftables: {lack}")).and(ebpf());
+    let tried = [(Mode::Nftables, nftables), (Mode::Ebpf, ebpf), (Mode::Iptables, iptables()), (Mode::Ipvs, ipvs())];
+    let lacks: BTreeMap<Mode, String> =
+        tried.into_iter().filter_map(|(mode, tried)| Some((mode, tried.err()?))).collect();
+    Capabilities { lacks }
+}
+
+/// Translation to a random one of several backends, and masquerading.
+fn nftables() -> Result<(), String> {
+    let tried = NetNs::with_scratch(|| NftSocket::open()?.replace("podnet-probe", &translation()));
+    match tried {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(lack_of_nftables(&error)),
+        Err(error) => Err(chain(&error)),
+    }
+}
+
+fn lack_of_nftables(error: &NftError) -> String {
+    format!(
+        "nf_tables with nat, numgen and masq (CONFIG_NF_TABLES_INET, NFT_NAT, NFT_NUMGEN, NFT_MASQ): {}",
+        chain(error)
+    )
+}
+
+fn translation() -> RuleSet {
+    let rule = |action| Rule { matches: Vec::new(), action, comment: "tried" };
+    let chain = |point, priority, action| {
+        let hook = Some(Hook { kind: ChainKind::Nat, point, priority });
+        Chain { hook, rules: vec![rule(action)] }
+    };
+    let addr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let frontend = FrontendKey { addr, protocol: Protocol::Tcp, port: 1 };
+    let elements = [0, 1].map(|slot| (BackendKey { frontend, slot }, BackendAddress { addr, port: 2 })).into();
+    RuleSet {
+        chains: [
+            (
+                "prerouting".into(),
+                chain(HookPoint::Prerouting, -100, Action::Dnat { map: "backends".into(), slots: 2 }),
+            ),
+            ("postrouting".into(), chain(HookPoint::Postrouting, 100, Action::Masquerade)),
+        ]
+        .into(),
+        backend_maps: [("backends".into(), BackendMap { elements })].into(),
+        ..RuleSet::empty(Family::V4)
+    }
+}
+
+/// Programs at connect(2), and types of the kernel to relocate them by.
+fn ebpf() -> Result<(), String> {
+    match is_program_supported(ProgramType::CgroupSockAddr) {
+        Ok(true) => {}
+        Ok(false) => return Err("no eBPF programs at connect(2) (CONFIG_CGROUP_BPF)".to_owned()),
+        Err(error) => return Err(format!("eBPF programs at connect(2) (CONFIG_CGROUP_BPF): {}", chain(&error))),
+    }
+    if !Path::new(BTF).exists() {
+        return Err(format!("no {BTF} (CONFIG_DEBUG_INFO_BTF)"));
+    }
+    Cgroup::v2("").map(drop).map_err(|error| chain(&error))
+}
+
+/// The tools that write tables.
+fn iptables() -> Result<(), String> {
+    let directories: Vec<_> = env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
+    let is_there = |name: &str| {
+        let executable =
+            |path: &Path| path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
+        directories.iter().any(|directory| executable(&directory.join(name)))
+    };
+    let variants = ["", "-nft", "-legacy"];
+    let has = |tool: &str| variants.iter().any(|variant| is_there(&format!("iptables{variant}-{tool}")));
+    match ["restore", "save"].into_iter().find(|tool| !has(tool)) {
+        Some(tool) => Err(format!("no iptables-{tool} in PATH")),
+        None => Ok(()),
+    }
+}
+
+/// The family of virtual servers; the kernel loads its module when it is asked for.
+fn ipvs() -> Result<(), String> {
+    let asked = NetNs::with_scratch(|| generic_family("IPVS"));
+    let lack = |error: &dyn std::error::Error| format!("virtual servers (CONFIG_IP_VS): {}", chain(error));
+    asked.map_err(|error| lack(&error))?.map_err(|error| lack(&error))
+}
+
+/// Asks for a family of generic netlink (`linux/genetlink.h`).
+fn generic_family(name: &'static str) -> Result<(), NetlinkError> {
+    /// `GENL_ID_CTRL`, `CTRL_CMD_GETFAMILY`, `CTRL_ATTR_FAMILY_NAME`.
+    const CONTROL: u16 = 16;
+    const GET_FAMILY: u8 = 3;
+    const FAMILY_NAME: u16 = 2;
+    let mut connection = Connection::open(NETLINK_GENERIC)?;
+    let sequence = connection.reserve(1);
+    let mut writer = Writer::default();
+    writer.message(CONTROL, NLM_F_REQUEST | NLM_F_ACK, sequence, |writer| {
+        writer.raw(&[GET_FAMILY, 1, 0, 0]);
+        writer.text(FAMILY_NAME, name);
+    });
+    connection.send(&writer.into_bytes())?;
+    loop {
+        let frames = connection.receive()?;
+        let answers = frames.iter().filter(|frame| frame.sequence == sequence);
+        if let Some(answer) = { answers }.find_map(Frame::acknowledgement) {
+            let operation = Operation::new("find netlink family", name);
+            return answer.map_err(|(errno, hint)| NetlinkError::Refused { operation, hint, errno });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestNs;
+
+    #[test]
+    fn what_this_machine_has_is_found_and_nothing_is_left_behind() {
+        let namespace = TestNs::new("capable");
+        let look = || ["nft list tables", "ip link"].map(|line| namespace.command(line));
+        let before = look();
+        let found = namespace.run(probe).unwrap();
+        assert_eq!(look(), before);
+        let has = |mode| !found.lacks.contains_key(&mode);
+        assert!(has(Mode::Nftables) && has(Mode::Ebpf) && has(Mode::Userspace) && has(Mode::Iptables), "{found:?}");
+    }
+
+    #[test]
+    fn a_family_that_is_not_there_is_lacking_and_one_that_is_is_not() {
+        generic_family("nlctrl").unwrap();
+        let error = generic_family("podnet-no-such").unwrap_err();
+        assert!(error.is_missing(), "{error}");
+    }
+
+    /// Whoever may not is told so, and the agent goes on.
+    #[test]
+    fn without_the_right_to_it_everything_is_lacking() {
+        let lacks = std::thread::scope(|scope| {
+            let probed = scope.spawn(|| {
+                let mut sets = rustix::thread::capabilities(None).unwrap();
+                sets.effective = rustix::thread::CapabilitySet::empty();
+                rustix::thread::set_capabilities(None, sets).unwrap();
+                nftables().and(ipvs()).unwrap_err()
+            });
+            probed.join().unwrap()
+        });
+        assert!(lacks.contains("namespace"), "{lacks}");
+    }
+}
