@@ -12,6 +12,7 @@
 //! - [`tc`]: how a pod's traffic is held back
 //! - [`executor`]: does the planner's steps and tells what is there
 //! - [`nft`]: renders the planner's rule set to nf_tables, one transaction each
+//! - [`iptables`]: the planner's rules for iptables
 //! - [`legacy`]: what `iptables-legacy` forwards
 //! - [`capabilities`]: in which modes this kernel can serve Services
 //! - [`conntrack`]: connections that have to be forgotten
@@ -39,6 +40,7 @@ pub mod fastpath;
 pub mod fdb;
 pub mod forwarding;
 pub mod heap;
+pub mod iptables;
 pub mod legacy;
 pub mod link;
 pub mod memory;

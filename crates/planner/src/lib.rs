@@ -9,12 +9,15 @@
 //!
 //! [`repair`] says what others damaged, and when it is mended.
 //!
+//! [`iptables`] is the vocabulary of iptables: its rules, and the text that makes them.
+//!
 //! [`ruleset`] is the one truth about Service and policy rules: it is rendered for the kernel and walked by virtual packets.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod attachments;
 pub mod ipam;
+pub mod iptables;
 pub mod limits;
 pub mod overlay;
 pub mod proxy;

@@ -1,0 +1,138 @@
+//! Rules of iptables, by the one program that all of its variants and versions understand: `iptables-restore`.
+//!
+//! This is the one place where podnet runs a command. What netlink and `setsockopt` would need is different for the two variants, for
+//! each extension of iptables, and not stable.
+//!
+//! - Only chains that are named in a [`Rewrite`] are written (`--noflush`); a table's part of it is done as a whole or not at all.
+//! - Others who write wait for us and we for them (`-w`), as far as they use the same lock; the kernel takes a table of the legacy variant
+//!   only from who has seen its last state.
+//! - [`Iptables::put`] reads what is there first, and does no more than what is needed: nothing, where nothing is.
+
+mod command;
+mod fingerprint;
+mod variant;
+
+use std::{
+    collections::{HashMap, hash_map::DefaultHasher},
+    hash::{Hash, Hasher},
+};
+
+use podnet_model::Family;
+use podnet_planner::iptables::{ChainKey, Rewrite, Rules, Saved, difference, removal};
+
+pub use command::IptablesError;
+use command::{Program, run};
+pub use fingerprint::Fingerprint;
+pub use variant::Variant;
+
+use crate::netns::NetNs;
+
+/// How long `iptables-restore` waits for the lock, in seconds.
+const LOCK_WAIT: &str = "5";
+
+/// The rules of one family in a namespace.
+#[derive(Debug)]
+pub struct Iptables {
+    netns: NetNs,
+    family: Family,
+    variant: Variant,
+    restore: Program,
+    save: Program,
+    /// Chains that are right although they are told in other words than ours: their words' digest.
+    known: HashMap<ChainKey, u64>,
+}
+
+impl Iptables {
+    /// Those of the variant. Nothing is changed or asked yet.
+    ///
+    /// # Errors
+    /// Where the programs are not there.
+    pub fn new(netns: NetNs, family: Family, variant: Variant) -> Result<Self, IptablesError> {
+        let restore = variant.program(family, "restore")?;
+        let save = variant.program(family, "save")?;
+        Ok(Self { netns, family, variant, restore, save, known: HashMap::new() })
+    }
+
+    /// Which variant it is.
+    #[must_use]
+    pub const fn variant(&self) -> Variant {
+        self.variant
+    }
+
+    /// What is there, everybody's.
+    ///
+    /// # Errors
+    /// Where `iptables-save` fails.
+    pub fn saved(&self) -> Result<Saved, IptablesError> {
+        run(&self.netns, &self.save, &[], "").map(|text| Saved::parse(&text))
+    }
+
+    /// Does a rewrite. The filter table is written before the nat table.
+    ///
+    /// # Errors
+    /// The line that was refused. Its table, and the one after it, are as they were.
+    pub fn rewrite(&mut self, rewrite: &Rewrite) -> Result<(), IptablesError> {
+        let text = rewrite.text();
+        if text.is_empty() {
+            return Ok(());
+        }
+        for key in rewrite.chains.keys().chain(&rewrite.gone) {
+            self.known.remove(key);
+        }
+        run(&self.netns, &self.restore, &["-w", LOCK_WAIT, "--noflush", "--counters"], &text).map(drop)
+    }
+
+    /// Makes what is there what is wanted, and tells what was done for it. Other people's chains are not touched.
+    ///
+    /// # Errors
+    /// Where it cannot be asked, or the line that was refused.
+    pub fn put(&mut self, wanted: &Rules) -> Result<Rewrite, IptablesError> {
+        let missing = self.difference(wanted, &self.saved()?);
+        if missing.is_empty() {
+            return Ok(missing);
+        }
+        self.rewrite(&missing)?;
+        // What is still not told in our words is right all the same: it was written a moment ago.
+        let saved = self.saved()?;
+        for key in self.difference(wanted, &saved).chains.into_keys().filter(|key| missing.chains.contains_key(key)) {
+            if let Some(words) = saved.chains.get(&key) {
+                self.known.insert(key, digest(words));
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Takes away all of podnet's chains and what leads there, and nothing else.
+    ///
+    /// # Errors
+    /// Where it cannot be asked, or the line that was refused.
+    pub fn remove(&mut self) -> Result<(), IptablesError> {
+        let rewrite = removal(&self.saved()?);
+        self.rewrite(&rewrite)
+    }
+
+    /// What the tables look like from afar, at next to no cost; none where that cannot be told. Tables of the legacy variant tell nobody
+    /// when they are changed: two fingerprints that differ do. Those of nf_tables are heard of by a [`Monitor`](crate::monitor::Monitor).
+    ///
+    /// # Errors
+    /// Where the kernel cannot be asked.
+    pub fn fingerprint(&self) -> Result<Option<Fingerprint>, IptablesError> {
+        match self.variant {
+            Variant::Nft => Ok(None),
+            Variant::Legacy => Ok(self.netns.run(|| Fingerprint::take(self.family))??),
+        }
+    }
+
+    fn difference(&self, wanted: &Rules, saved: &Saved) -> Rewrite {
+        difference(wanted, saved, |key, words| self.known.get(key).is_some_and(|known| *known == digest(words)))
+    }
+}
+
+fn digest(words: &[String]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    words.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests;

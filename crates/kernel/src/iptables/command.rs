@@ -1,0 +1,143 @@
+//! A program that is run, and what it says when it refuses.
+
+use std::{
+    env, fs, io,
+    io::Write as _,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use crate::netns::{NetNs, NetNsError};
+
+/// Where Debian has them, and where a daemon does not always look.
+const ELSEWHERE: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"];
+
+/// An installed program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Program(PathBuf);
+
+impl Program {
+    /// By its name, in `PATH` and where such programs are.
+    pub(super) fn find(name: &str) -> Option<Self> {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let places = env::split_paths(&path).chain(ELSEWHERE.map(PathBuf::from));
+        places.map(|place| place.join(name)).find(|file| is_executable(file)).map(Self)
+    }
+
+    /// What it says of its version; nothing where it cannot be run.
+    pub(super) fn version(&self) -> String {
+        let output = Command::new(&self.0).arg("--version").stdin(Stdio::null()).output();
+        output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+    }
+}
+
+fn is_executable(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// Runs a program in a namespace, and returns what it printed.
+pub(super) fn run(netns: &NetNs, program: &Program, arguments: &[&str], input: &str) -> Result<String, IptablesError> {
+    let name = || program.0.display().to_string();
+    let output = netns.run(|| spoken(program, arguments, input))?;
+    let output = output.map_err(|source| IptablesError::Start { program: name(), source })?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    // `RESOURCE_PROBLEM`: the lock, or a table that somebody else has just changed.
+    if output.status.code() == Some(4) {
+        return Err(IptablesError::Busy { program: name(), said });
+    }
+    let refused = refused_line(&said).and_then(|number| Some((number, input.lines().nth(number.checked_sub(1)?)?)));
+    let line = refused.map(|(number, line)| format!(" at line {number}, `{line}`")).unwrap_or_default();
+    let said = match said.is_empty() {
+        true => output.status.to_string(),
+        false => said,
+    };
+    Err(IptablesError::Refused { program: name(), line, said })
+}
+
+/// Gives the input and takes the output side by side: either may be larger than a pipe holds.
+fn spoken(program: &Program, arguments: &[&str], input: &str) -> io::Result<Output> {
+    let mut child = Command::new(&program.0)
+        .args(arguments)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let pipe = child.stdin.take();
+    std::thread::scope(|scope| {
+        // A program that ends early tells why by itself.
+        scope.spawn(move || pipe.map(|mut pipe| pipe.write_all(input.as_bytes())));
+        child.wait_with_output()
+    })
+}
+
+/// The number in `line 5 failed` or `Error occurred at line: 5`.
+fn refused_line(said: &str) -> Option<usize> {
+    let number = said.split("line").filter_map(|rest| {
+        let rest = rest.trim_start_matches([':', ' ']);
+        let digits = rest.find(|letter: char| !letter.is_ascii_digit()).map_or(rest, |end| &rest[..end]);
+        digits.parse().ok()
+    });
+    number.last()
+}
+
+/// Why rules could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum IptablesError {
+    /// It is not installed.
+    #[error("there is no program {program}: install iptables, or choose another mode")]
+    Missing {
+        /// Its name.
+        program: String,
+    },
+    /// It cannot be run.
+    #[error("cannot run {program}")]
+    Start {
+        /// The file.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Somebody else is at it; another attempt may do.
+    #[error("{program} had to wait for somebody else for too long: {said}")]
+    Busy {
+        /// The file.
+        program: String,
+        /// What it said.
+        said: String,
+    },
+    /// It refused.
+    #[error("{program} refused the rules{line}: {said}")]
+    Refused {
+        /// The file.
+        program: String,
+        /// The line that it refused, where it says so.
+        line: String,
+        /// What it said.
+        said: String,
+    },
+    /// The namespace cannot be entered.
+    #[error(transparent)]
+    NetNs(#[from] NetNsError),
+    /// The kernel does not tell of a table.
+    #[error("cannot ask the kernel about the tables of iptables")]
+    Ask(#[from] io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refused_line_is_found_in_both_variants_words() {
+        assert_eq!(refused_line("iptables-restore: line 12 failed"), Some(12));
+        assert_eq!(refused_line("iptables-nft-restore: line 7 failed: No such file or directory."), Some(7));
+        let long = "iptables-restore v1.8.9 (legacy): unknown option \"--x\"\nError occurred at line: 5\nTry `-h'";
+        assert_eq!(refused_line(long), Some(5));
+        assert_eq!(refused_line("online help"), None);
+    }
+}

@@ -1,0 +1,117 @@
+//! Two implementations of iptables can be on one host, and see nothing of each other: rules belong where the others' are.
+
+use std::fmt;
+
+use podnet_model::Family;
+
+use super::{
+    IptablesError,
+    command::{Program, run},
+};
+use crate::netns::NetNs;
+
+/// An implementation of iptables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// By the kernel's `ip_tables`.
+    Legacy,
+    /// By nf_tables.
+    Nft,
+}
+
+/// What a kubelet leaves in the table `mangle` of the variant that the host uses: the first for that very purpose (since Kubernetes 1.24).
+const HINTS: [&str; 2] = [":KUBE-IPTABLES-HINT ", ":KUBE-KUBELET-CANARY "];
+
+impl Variant {
+    /// The one that the host uses: where a kubelet left its hint; where there are more rules; else that of nf_tables. Asking makes no
+    /// table.
+    ///
+    /// # Errors
+    /// Where neither is installed, or a namespace cannot be entered.
+    pub fn of_host(netns: &NetNs) -> Result<Self, IptablesError> {
+        let installed = |variant: &Self| variant.program(Family::V4, "restore").is_ok();
+        let both = [Self::Nft, Self::Legacy];
+        let present: Vec<Self> = both.into_iter().filter(installed).collect();
+        match present[..] {
+            // The error says what was looked for.
+            [] => Self::Nft.program(Family::V4, "restore").map(|_| Self::Nft),
+            [only] => Ok(only),
+            _ => Ok(Self::judge(&Self::Nft.told(netns)?, &Self::Legacy.told(netns)?)),
+        }
+    }
+
+    /// By what the two tell of both families.
+    fn judge(nft: &str, legacy: &str) -> Self {
+        for hint in HINTS {
+            match (nft.contains(hint), legacy.contains(hint)) {
+                (true, _) => return Self::Nft,
+                (false, true) => return Self::Legacy,
+                _ => {}
+            }
+        }
+        let rules = |told: &str| told.lines().filter(|line| line.starts_with("-A ")).count();
+        if rules(legacy) > rules(nft) { Self::Legacy } else { Self::Nft }
+    }
+
+    fn told(self, netns: &NetNs) -> Result<String, IptablesError> {
+        let mut told = String::new();
+        for family in Family::ALL {
+            // A host may lack a family, or the variant's programs for it: then there are no rules of it.
+            if let Ok(save) = self.program(family, "save") {
+                match run(netns, &save, &[], "") {
+                    Ok(text) => told.push_str(&text),
+                    Err(IptablesError::Refused { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(told)
+    }
+
+    /// The program for `restore` or `save`: by the name that says which variant it is, or else by the plain name, where that is of this
+    /// variant.
+    pub(super) fn program(self, family: Family, task: &'static str) -> Result<Program, IptablesError> {
+        let base = match family {
+            Family::V4 => "iptables",
+            Family::V6 => "ip6tables",
+        };
+        let exact = format!("{base}-{self}-{task}");
+        let plain =
+            || Program::find(&format!("{base}-{task}")).filter(|program| program.version().contains(self.mark()));
+        Program::find(&exact).or_else(plain).ok_or(IptablesError::Missing { program: exact })
+    }
+
+    /// How a program's version says which variant it is.
+    const fn mark(self) -> &'static str {
+        match self {
+            Self::Legacy => "(legacy)",
+            Self::Nft => "(nf_tables)",
+        }
+    }
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Legacy => "legacy",
+            Self::Nft => "nft",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kubelets_hint_decides_before_the_number_of_rules() {
+        let many = "-A A -j B\n-A A -j C\n";
+        assert_eq!(Variant::judge("", ""), Variant::Nft);
+        assert_eq!(Variant::judge("", many), Variant::Legacy);
+        assert_eq!(Variant::judge(many, many), Variant::Nft);
+        assert_eq!(Variant::judge(":KUBE-IPTABLES-HINT - [0:0]\n", many), Variant::Nft);
+        assert_eq!(Variant::judge(many, ":KUBE-KUBELET-CANARY - [0:0]\n"), Variant::Legacy);
+        let canary = ":KUBE-KUBELET-CANARY - [0:0]\n";
+        assert_eq!(Variant::judge(canary, &format!("{canary}:KUBE-IPTABLES-HINT - [0:0]\n")), Variant::Legacy);
+    }
+}
