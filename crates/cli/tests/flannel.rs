@@ -1,4 +1,4 @@
-//! flannel's configuration taken as it is, and a node of flannel's own, made by hand, in one network with podnet's nodes.
+//! flannel's configuration taken as it is, and a node of flannel's own, made by hand, in one network with podnet's nodes; in both families.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::{fs, process::Command, time::Duration};
@@ -11,6 +11,8 @@ const CONF: &str = "kube-flannel-cfg";
 const PREFIX: &str = "flannel.alpha.coreos.com";
 /// The node of flannel's: its address on the underlay, a pod's, and its VXLAN device's MAC.
 const FLANNEL: (&str, &str, &str) = ("172.29.240.200", "10.244.9.5", "8e:66:a0:00:00:09");
+/// The same by IPv6.
+const FLANNEL6: (&str, &str, &str) = ("fd00:172:29:240::200", "fd00:10:244:9::5", "8e:66:a0:00:06:09");
 
 fn shell(netns: &str, line: &str) -> Result<String, String> {
     let output = Command::new("ip").args(["netns", "exec", netns, "sh", "-c", line]).output().unwrap();
@@ -23,18 +25,20 @@ fn must(netns: &str, line: &str) -> String {
 }
 
 fn configure(cluster: &Cluster, backend: &str) {
-    let conf = format!(r#"{{"Network": "10.244.0.0/16", "Backend": {backend}}}"#);
+    let six = r#""EnableIPv6": true, "IPv6Network": "fd00:10:244::/56""#;
+    let conf = format!(r#"{{"Network": "10.244.0.0/16", {six}, "Backend": {backend}}}"#);
     let map = serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": CONF, "namespace": "kube-flannel"}, "data": {"net-conf.json": conf}});
     cluster.apply(&map.to_string());
 }
 
-/// A cluster in which every node has a part of flannel's range, and flannel's configuration.
+/// A cluster in which every node has parts of flannel's ranges, and flannel's configuration.
 fn cluster(backend: &str) -> Cluster {
-    let cluster = Cluster::up(PODNET, &["--nodes", "2"]);
+    let cluster = Cluster::up(PODNET, &["--nodes", "2", "--ip-family", "dual"]);
     for number in [1, 2] {
         let part = format!("10.244.{number}.0/24");
-        let patch = format!(r#"{{"spec": {{"podCIDR": "{part}", "podCIDRs": ["{part}"]}}}}"#);
+        let part6 = format!("fd00:10:244:{number}::/64");
+        let patch = format!(r#"{{"spec": {{"podCIDR": "{part}", "podCIDRs": ["{part}", "{part6}"]}}}}"#);
         cluster.kubectl(&["patch", "node", &format!("node{number}"), "-p", &patch]);
     }
     cluster.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: kube-flannel}\n");
@@ -49,7 +53,8 @@ fn annotation(cluster: &Cluster, node: &str, key: &str) -> String {
 
 fn await_route(node: &str, range: &str, shown: &str) {
     eventually(&format!("{range} {shown} on {node}"), SOON, || {
-        let route = shell(&format!("podnet-{node}"), &format!("ip route show {range}"))?;
+        let family = if range.contains(':') { "-6" } else { "-4" };
+        let route = shell(&format!("podnet-{node}"), &format!("ip {family} route show {range}"))?;
         if route.contains(shown) { Ok(()) } else { Err(route) }
     });
 }
@@ -85,10 +90,12 @@ fn flannels_configuration_and_nodes_are_taken_as_they_are() {
             }
         });
         assert_eq!(annotation(&cluster, node, "public-ip"), format!("172.29.240.1{number}"));
+        assert_eq!(annotation(&cluster, node, "public-ipv6"), format!("fd00:172:29:240::1{number}"));
         assert_eq!(annotation(&cluster, node, "kube-subnet-manager"), "true");
     }
     let file = fs::read_to_string("/run/podnet/nodes/node1/flannel/subnet.env").unwrap();
-    assert!(file.contains("FLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\n"), "{file}");
+    let six = "FLANNEL_IPV6_NETWORK=fd00:10:244::/56\nFLANNEL_IPV6_SUBNET=fd00:10:244:1::1/64\n";
+    assert!(file.contains(&format!("FLANNEL_SUBNET=10.244.1.1/24\n{six}FLANNEL_MTU=1430\n")), "{file}");
 
     let pods = ["node1", "node2"].map(|node| {
         format!(
@@ -97,15 +104,24 @@ fn flannels_configuration_and_nodes_are_taken_as_they_are() {
     });
     cluster.apply(&pods.concat());
     cluster.await_ready(&["--all"], SOON);
-    let address = |pod: &str| cluster.kubectl(&["get", "pod", pod, "-o", "jsonpath={.status.podIP}"]);
-    assert_eq!([address("on-node1"), address("on-node2")], ["10.244.1.2", "10.244.2.2"]);
+    let address = |pod: &str| cluster.kubectl(&["get", "pod", pod, "-o", "jsonpath={.status.podIPs[*].ip}"]);
+    let both = ["10.244.1.2 fd00:10:244:1::2", "10.244.2.2 fd00:10:244:2::2"];
+    assert_eq!([address("on-node1"), address("on-node2")], both);
     everything_passes(&cluster, "on-node1", "10.244.2.2");
+    await_route("node1", "fd00:10:244:2::/64", "dev podnet.vxlan6");
+    everything_passes(&cluster, "on-node1", "fd00:10:244:2::2");
+    must("podnet-node1", "ping -c 1 -W 5 fd00:10:244:2::2");
 
     let flannel = FlannelNode::join(&cluster);
     await_route("node1", "10.244.9.0/24", "via 172.29.240.200 dev podnet.vxlan");
     must(FlannelNode::NETNS, &format!("ping -c 1 -W 5 -I {} 10.244.1.2", FLANNEL.1));
+    await_route("node1", "fd00:10:244:9::/64", "dev podnet.vxlan6");
+    must(FlannelNode::NETNS, &format!("ping -c 1 -W 5 -I {} fd00:10:244:1::2", FLANNEL6.1));
     must(FlannelNode::NETNS, "iperf3 -s -D");
     everything_passes(&cluster, "on-node2", FLANNEL.1);
+    everything_passes(&cluster, "on-node2", FLANNEL6.1);
+    // What the node itself sends has an address of its part, by which flannel's nodes know whom to answer.
+    must("podnet-node2", &format!("ping -c 1 -W 5 {}", FLANNEL6.1));
 
     // Other backends, live. What nodes send themselves has their own address, whatever others they have.
     must("podnet-node1", "ip addr add 203.0.113.5/32 dev lo");
@@ -128,7 +144,10 @@ fn flannels_configuration_and_nodes_are_taken_as_they_are() {
     configure(&cluster, r#"{"Type": "host-gw"}"#);
     await_route("node1", "10.244.2.0/24", "via 172.29.240.12 dev eth0");
     await_route("node2", "10.244.1.0/24", "via 172.29.240.11 dev eth0");
+    await_route("node1", "fd00:10:244:2::/64", "via fd00:172:29:240::12 dev eth0");
+    await_route("node2", "fd00:10:244:1::/64", "via fd00:172:29:240::11 dev eth0");
     everything_passes(&cluster, "on-node1", "10.244.2.2");
+    everything_passes(&cluster, "on-node1", "fd00:10:244:2::2");
     eventually("flannel's nodes are told", SOON, || match annotation(&cluster, "node1", "backend-type").as_str() {
         "host-gw" => Ok(()),
         other => Err(format!("{other:?}")),
@@ -166,6 +185,8 @@ fn flannels_configuration_and_nodes_are_taken_as_they_are() {
     });
     await_route("node1", "10.244.2.0/24", "dev podnet.vxlan");
     everything_passes(&cluster, "on-node1", "10.244.2.2");
+    await_route("node1", "fd00:10:244:2::/64", "dev podnet.vxlan6");
+    everything_passes(&cluster, "on-node1", "fd00:10:244:2::2");
     what_iptables_legacy_drops_is_told(&cluster);
     drop(flannel);
 }
@@ -197,6 +218,7 @@ impl FlannelNode {
             assert!(done.status.success(), "{line}: {}", String::from_utf8_lossy(&done.stderr));
         };
         let (address, pod, mac) = FLANNEL;
+        let (address6, pod6, mac6) = FLANNEL6;
         let _ = Command::new("ip").args(["netns", "del", Self::NETNS]).output();
         run(&format!("ip netns add {}", Self::NETNS));
         let node = Self {};
@@ -212,6 +234,13 @@ impl FlannelNode {
             ),
             "ip addr add 10.244.9.0/32 dev flannel.1".to_owned(),
             "ip link set flannel.1 up".to_owned(),
+            format!("ip addr add {address6}/64 dev eth0 nodad"),
+            format!("ip addr add {pod6}/128 dev lo"),
+            format!(
+                "ip link add flannel-v6.1 address {mac6} mtu 1430 type vxlan id 1 local {address6} dstport 8472 nolearning"
+            ),
+            "ip addr add fd00:10:244:9::/128 dev flannel-v6.1".to_owned(),
+            "ip link set flannel-v6.1 up".to_owned(),
         ] {
             must(Self::NETNS, &line);
         }
@@ -225,9 +254,15 @@ impl FlannelNode {
                 Self::NETNS,
                 &format!("ip route add 10.244.{number}.0/24 via 10.244.{number}.0 dev flannel.1 onlink src {pod}"),
             );
+            let data: serde_json::Value = serde_json::from_str(&annotation(cluster, peer, "backend-v6-data")).unwrap();
+            let (mac, at) = (data["VtepMAC"].as_str().unwrap(), annotation(cluster, peer, "public-ipv6"));
+            let part = format!("fd00:10:244:{number}::");
+            must(Self::NETNS, &format!("ip neigh replace {part} lladdr {mac} dev flannel-v6.1 nud permanent"));
+            must(Self::NETNS, &format!("bridge fdb append {mac} dev flannel-v6.1 dst {at} self permanent"));
+            must(Self::NETNS, &format!("ip route add {part}/64 via {part} dev flannel-v6.1 onlink src {pod6}"));
         }
         cluster.apply(&format!(
-            "apiVersion: v1\nkind: Node\nmetadata:\n  name: flannel9\n  annotations:\n    {PREFIX}/backend-type: vxlan\n    {PREFIX}/backend-data: '{{\"VNI\":1,\"VtepMAC\":\"{mac}\"}}'\n    {PREFIX}/public-ip: {address}\n    {PREFIX}/kube-subnet-manager: \"true\"\nspec: {{podCIDR: 10.244.9.0/24, podCIDRs: [10.244.9.0/24]}}\n"
+            "apiVersion: v1\nkind: Node\nmetadata:\n  name: flannel9\n  annotations:\n    {PREFIX}/backend-type: vxlan\n    {PREFIX}/backend-data: '{{\"VNI\":1,\"VtepMAC\":\"{mac}\"}}'\n    {PREFIX}/public-ip: {address}\n    {PREFIX}/backend-v6-data: '{{\"VNI\":1,\"VtepMAC\":\"{mac6}\"}}'\n    {PREFIX}/public-ipv6: '{address6}'\n    {PREFIX}/kube-subnet-manager: \"true\"\nspec: {{podCIDR: 10.244.9.0/24, podCIDRs: [10.244.9.0/24, 'fd00:10:244:9::/64']}}\n"
         ));
         let status = format!(r#"{{"status": {{"addresses": [{{"type": "InternalIP", "address": "{address}"}}]}}}}"#);
         cluster.kubectl(&["patch", "node", "flannel9", "--subresource=status", "--type=merge", "-p", &status]);

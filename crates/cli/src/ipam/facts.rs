@@ -61,11 +61,15 @@ pub(super) async fn gather(client: &Client, machines: &[Machine]) -> Result<Fact
     })
 }
 
-/// Nodes' `spec.podCIDR`s that podnet gives addresses of, in flannel's mode: each is a block as a whole.
+/// Nodes' `spec.podCIDR`s that podnet gives addresses of, in flannel's mode: of IPv4 each is a block as a whole, of IPv6 there are blocks in it.
 fn parts<'a>(nodes: &'a [Node], blocks: &'a [IPAMBlock]) -> impl Iterator<Item = IpNet> + 'a {
     let spec = |node: &'a Node| node.spec.iter().flat_map(|spec| spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr));
-    let cidrs = nodes.iter().flat_map(spec);
-    cidrs.filter(|cidr| blocks.iter().any(|block| block.spec.cidr == **cidr)).filter_map(|cidr| cidr.parse().ok())
+    let cidrs = nodes.iter().flat_map(spec).filter_map(|cidr| cidr.parse::<IpNet>().ok());
+    let is_of = |block: &IPAMBlock, part: &IpNet| {
+        let block = block.spec.cidr.parse::<IpNet>().ok();
+        block.is_some_and(|block| block == *part || (block.addr().is_ipv6() && part.contains(&block)))
+    };
+    cidrs.filter(move |part| blocks.iter().any(|block| is_of(block, part)))
 }
 
 fn published(block: &IPAMBlock) -> Option<PublishedBlock> {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     PODNET, SOON,
-    inside::{Inside, pod},
+    inside::{Inside, address, pod},
 };
 
 /// What damage has to be mended within.
@@ -84,6 +84,43 @@ fn pods_reach_each_other_by_ipv6_and_what_they_need_for_it_is_kept_whole() {
     node.must("ip6tables -P FORWARD ACCEPT");
 
     ways_follow_the_pool_and_the_nodes_address(&cluster, &node, &near, &flows);
+    a_node_that_starts_without_ipv4_is_reached_and_takes_it_when_it_comes(&cluster, &node, &flows);
+}
+
+/// The agent of a node starts before DHCP has given the node its IPv4 address: tunnels go by IPv6, on both sides, until it has.
+fn a_node_that_starts_without_ipv4_is_reached_and_takes_it_when_it_comes(
+    cluster: &Cluster,
+    node: &Inside,
+    flows: &impl Fn() -> Result<(), String>,
+) {
+    let (near_node, near4) = (Inside::node("node3"), address(cluster, "near"));
+    let client = Inside::pod(&address(cluster, "client"));
+    let both = || flows().and_then(|()| client.run(&format!("ping -c 1 -W 1 -s 4000 {near4}")).map(drop));
+    let ipv4 = || cluster.json(&["node", "node3"])["metadata"]["annotations"]["projectcalico.org/IPv4Address"].clone();
+    let leads = |shown: &str| {
+        eventually(&format!("the way to {near4} is {shown}"), LATER, || {
+            let route = node.run(&format!("ip route get {near4}"))?;
+            if route.contains(shown) { Ok(()) } else { Err(route) }
+        });
+    };
+    leads("dev podnet.vxlan ");
+    // The API server is reached by the address all the same.
+    near_node.must("ip addr add 172.29.240.12/32 dev lo && ip addr del 172.29.240.12/24 dev eth0");
+    near_node.must("ip route replace 172.29.240.0/24 dev eth0 src 172.29.240.12");
+    near_node.must("ip route replace default via 172.29.240.1");
+    let agent = rustix::process::Pid::from_raw(cluster.pid("node3-agent")).unwrap();
+    rustix::process::kill_process(agent, rustix::process::Signal::KILL).unwrap();
+    leads("dev podnet.vxlan6 ");
+    assert_eq!(ipv4(), Value::Null);
+    eventually("traffic flows by IPv6 outside", LATER, both);
+    near_node.must("ip addr add 172.29.240.12/24 dev eth0 && ip addr del 172.29.240.12/32 dev lo");
+    leads("dev podnet.vxlan ");
+    assert_eq!(ipv4(), "172.29.240.12/24");
+    eventually("traffic flows by IPv4 outside again", LATER, both);
+    eventually("the device that nobody needs is gone", LATER, || match node.run("ip link show podnet.vxlan6") {
+        Err(_) => Ok(()),
+        Ok(there) => Err(there),
+    });
 }
 
 fn nodes_tell_both_addresses(cluster: &Cluster) {

@@ -189,7 +189,8 @@ impl NodeIpam {
             return None;
         }
         let places = Places::of(range, pool.block_size)?;
-        let others = self.nodes.iter().filter(|node| **node != self.node);
+        // In its own part of flannel's range there is nobody else.
+        let others = self.nodes.iter().filter(|node| **node != self.node && !self.is_part(pool));
         let (before, all) =
             others.fold((0, 1), |(before, all), node| (before + u128::from(*node < self.node), all + 1));
         let own = self.ledger.own.iter().filter(|block| range.contains(*block)).count() as u128;

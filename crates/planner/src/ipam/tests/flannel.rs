@@ -56,6 +56,8 @@ fn pods_have_ipv6_of_the_nodes_part_too_in_blocks_that_are_kept_account_of() {
     let mut ipam = with_pools(&[pool("six", "fd00:10:233::/64")]);
     ipam.apply(&conf_of("10.244.0.0/16", "fd00:10:244::/56"));
     ipam.apply(&node1(&["10.244.1.0/24", "fd00:10:244:1::/64"]));
+    // Others do not spread over a part.
+    ipam.apply(&Change::Node("node0".into(), Some(Node::new("node0".into(), NodeAddr("192.0.2.2".parse().unwrap())))));
     assert_eq!(ipam.families(&Wish::default()), Family::ALL);
     let wish = Wish::default();
     let mut six = |name: &str| {
