@@ -108,16 +108,15 @@ impl Addresses {
         self.note_block(change);
     }
 
-    /// Whether the next pod of this name is to have `addr` again, where it is sticky.
-    #[must_use]
-    pub fn keeps(&self, pod: &PodKey, addr: IpAddr) -> bool {
-        self.ipam().keeps(pod, addr)
+    /// How many bytes IPv6 packets have room for on this node (see [`NodeIpam::set_room_for_ipv6`]).
+    pub fn set_room_for_ipv6(&self, mtu: u32) {
+        self.ipam().set_room_for_ipv6(mtu);
     }
 
-    /// The address of a family that the pod of this name had before.
+    /// What the next pod of this name is to have, where its addresses are sticky (see [`NodeIpam::kept`]).
     #[must_use]
-    pub fn sticky(&self, pod: &PodKey, family: Family) -> Option<IpAddr> {
-        self.ipam().sticky_address(pod, family)
+    pub fn kept(&self, pod: &PodKey, got: &[IpAddr], is_asked_for: bool) -> Vec<IpAddr> {
+        self.ipam().kept(pod, got, is_asked_for)
     }
 
     /// Frees all that the handle holds, durable when this returns.

@@ -108,6 +108,8 @@ pub struct NodeIpam {
     /// Nodes that did not answer when they were asked for an address, and when that was.
     silent: BTreeMap<NodeName, Moment>,
     ledger: Ledger,
+    /// Bytes that IPv6 packets have room for on this node.
+    room_for_ipv6: u32,
 }
 
 /// What the API says of a block.
@@ -145,6 +147,7 @@ impl NodeIpam {
             leaving: BTreeSet::new(),
             silent: BTreeMap::new(),
             ledger: Ledger::default(),
+            room_for_ipv6: u32::MAX,
         }
     }
 

@@ -72,20 +72,11 @@ impl Attachments {
         info!(%pod, ?addrs, interface = %attachment.host_ifname, elapsed_us = elapsed_us(started), "pod attached");
         // The annotation is for people and tools: where the queue is full it is left out rather than the pod kept waiting.
         let is_asked_for = !wish.addrs.is_empty() || !wish.addrs_no_ipam.is_empty();
-        let sticky = wish.sticky.map(|owner| (owner, self.kept(&pod, &addrs, is_asked_for)));
+        let sticky = wish.sticky.map(|owner| (owner, self.addresses.kept(&pod, &addrs, is_asked_for)));
         if in_cluster && self.attached.try_send(Attached { pod: pod.clone(), uid, addrs, sticky }).is_err() {
             warn!(%pod, "too many pods at once; the address of this one is not published");
         }
         Ok(result(request, &interface, &wishes))
-    }
-
-    /// The addresses that the next pod of this name is to have: what it got, or what could not be had just now and is waited for.
-    fn kept(&self, pod: &PodKey, addrs: &[IpAddr], is_asked_for: bool) -> Vec<IpAddr> {
-        let keep = |addr: &IpAddr| match self.addresses.sticky(pod, Family::of(addr)) {
-            Some(before) if !is_asked_for && !self.addresses.keeps(pod, *addr) => before,
-            _ => *addr,
-        };
-        addrs.iter().map(keep).collect()
     }
 
     fn addresses_for(&self, attachment: &Attachment, asker: &Asker) -> Result<Given, Failure> {

@@ -156,6 +156,7 @@ impl Worker {
         let forwarded = self.forward_ipv6();
         let suspected = self.repair.underlay_suspected() || self.missed.is_due();
         let placed = if suspected { self.look_at_underlay(work) } else { Ok(()) };
+        self.addresses.set_room_for_ipv6(self.overlay.room_for_ipv6());
         let changed = if afresh { self.converge() } else { self.apply(work) };
         let fitted = self.fit_pods();
         let mended = self.mend();

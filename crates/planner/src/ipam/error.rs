@@ -20,6 +20,19 @@ pub enum IpamError {
         /// For each pool, why not.
         reasons: String,
     },
+    /// IPv6 cannot work on the node.
+    #[error(
+        "no IPv6 address is given on node {node} (pools of IPv6: {pools}): packets have room for {mtu} bytes there, and IPv6 needs 1280; raise \
+         the MTU of the underlay's device (or the --mtu of the agent), or let the pod have IPv4 alone"
+    )]
+    SmallMtu {
+        /// This node.
+        node: NodeName,
+        /// The room in bytes.
+        mtu: u32,
+        /// The pools that would have addresses.
+        pools: String,
+    },
     /// A pool that the pod names does not exist.
     #[error("pool {name} ({from}) does not exist; the pools are: {pools}")]
     UnknownPool {

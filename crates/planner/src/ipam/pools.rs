@@ -6,8 +6,20 @@ use ipnet::IpNet;
 use podnet_model::{Family, Pool};
 
 use super::{AllocationRequest, IpamError, NodeIpam, PoolSource, Wish, wanted};
+use crate::overlay::IPV6_LEAST_MTU;
 
 impl NodeIpam {
+    /// How many bytes IPv6 packets have room for on this node, in pods' interfaces and between nodes. Where that is less than IPv6 needs
+    /// ([`IPV6_LEAST_MTU`]), pods get IPv6 addresses only where somebody asks for one, and then fail for it: with an address by which it
+    /// reaches nobody a pod would be worse off than without.
+    pub fn set_room_for_ipv6(&mut self, mtu: u32) {
+        self.room_for_ipv6 = mtu;
+    }
+
+    const fn has_room_for_ipv6(&self) -> bool {
+        self.room_for_ipv6 >= IPV6_LEAST_MTU
+    }
+
     /// Whether the wish has an error that no block or loan can mend, for each family before an address of any is given.
     ///
     /// # Errors
@@ -15,9 +27,17 @@ impl NodeIpam {
     /// Why a pool that it names, or any, gives no address.
     pub fn foresee(&self, request: &AllocationRequest<'_>, family: Family) -> Result<(), IpamError> {
         let wish = request.wish;
+        if self.ledger.address_of(&request.handle, family).is_some() {
+            return Ok(());
+        }
+        if family == Family::V6 && !self.has_room_for_ipv6() {
+            let pools: Vec<_> = self.pools_of(family).map(|pool| pool.name.as_str()).collect();
+            let pools = if pools.is_empty() { "none".to_owned() } else { pools.join(", ") };
+            return Err(IpamError::SmallMtu { node: self.node.clone(), mtu: self.room_for_ipv6, pools });
+        }
         let is_exact = [&wish.addrs_no_ipam, &wish.addrs].iter().any(|addrs| wanted(addrs, family).is_some());
         let is_kept = wish.sticky.is_some() && self.sticky.of(&request.pod, family).is_some();
-        if is_exact || is_kept || self.ledger.address_of(&request.handle, family).is_some() {
+        if is_exact || is_kept {
             return Ok(());
         }
         self.pools_for(wish, family).map(drop)
@@ -76,7 +96,7 @@ impl NodeIpam {
 
     /// Of which families a pod gets an address. Addresses that are asked for are all that it gets. Otherwise it gets one of IPv4, unless
     /// that is turned off or there are IPv6 pools only; and one of IPv6 where somebody asks for it, or a pool serves it and
-    /// the node has IPv6.
+    /// the node has IPv6, and room for its packets.
     #[must_use]
     pub fn families(&self, wish: &Wish) -> Vec<Family> {
         let asked: Vec<IpAddr> = wish.addrs.iter().chain(&wish.addrs_no_ipam).copied().collect();
@@ -89,6 +109,8 @@ impl NodeIpam {
             }
             wish.assign[family].unwrap_or_else(|| match family {
                 Family::V4 => !self.is_of_ipv6_alone(wish),
+                // Where there is nothing else to have, the error says what is wrong with it.
+                Family::V6 if !self.has_room_for_ipv6() => self.config.ipv6 && self.is_of_ipv6_alone(wish),
                 Family::V6 => self.config.ipv6 && self.serving_pools(wish, family).next().is_some(),
             })
         };

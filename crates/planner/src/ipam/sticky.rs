@@ -48,11 +48,17 @@ impl NodeIpam {
         self.sticky.of(pod, family)
     }
 
-    /// Whether a pod that got `addr` is to have it again the next time. Where it had another before, that one could not be had just
-    /// now, and stays the one that it waits for, unless no pool has it any more.
+    /// What the next pod of this name is to have, of a pod that got these addresses. Where it had another before, that one could not be had
+    /// just now, and stays the one that it waits for, unless no pool has it any more; so does one of a family that it got none of, this
+    /// time. Addresses that were asked for take the place of those before.
     #[must_use]
-    pub fn keeps(&self, pod: &PodKey, addr: IpAddr) -> bool {
-        let may_return = |kept| self.pool_around(IpNet::from(kept)).is_some_and(|pool| !pool.disabled);
-        self.sticky.of(pod, Family::of(&addr)).is_none_or(|kept| addr == kept || !may_return(kept))
+    pub fn kept(&self, pod: &PodKey, got: &[IpAddr], is_asked_for: bool) -> Vec<IpAddr> {
+        let may_return = |kept: &IpAddr| self.pool_around(IpNet::from(*kept)).is_some_and(|pool| !pool.disabled);
+        let of = |family: Family| {
+            let got = got.iter().find(|addr| Family::of(addr) == family).copied();
+            let before = || self.sticky.of(pod, family).filter(may_return);
+            got.filter(|_| is_asked_for).or_else(before).or(got)
+        };
+        Family::ALL.into_iter().filter_map(of).collect()
     }
 }

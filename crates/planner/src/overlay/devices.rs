@@ -114,7 +114,8 @@ impl Overlay {
     }
 
     /// The MTU of the narrowest of pods' interfaces and of the devices that carry IPv6.
-    pub(super) fn room_for_ipv6(&self) -> u32 {
+    #[must_use]
+    pub fn room_for_ipv6(&self) -> u32 {
         let vxlans = self.vxlans().into_values().map(|vxlan| vxlan.mtu);
         let wireguard = self.encrypts().then(|| self.mtu(WIREGUARD_OVERHEAD + self.extra()));
         vxlans.chain(wireguard).fold(self.pod_mtu(), u32::min)

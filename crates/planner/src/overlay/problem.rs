@@ -117,12 +117,15 @@ pub enum Problem {
     },
     /// Packets are too small for IPv6.
     #[error(
-        "no routes of IPv6 to other nodes, nor tunnels by IPv6: packets have room for {mtu} bytes here, and IPv6 needs 1280; raise the MTU \
-         of the underlay's device (or the --mtu of the agent), or disable the IPPools of IPv6"
+        "IPv6 does not work on this node: packets have room for {mtu} bytes here, and IPv6 needs 1280; there are no routes of IPv6 to other \
+         nodes nor tunnels by IPv6, and new pods get no IPv6 addresses (pools of IPv6: {pools}); raise the MTU of the underlay's device (or \
+         the --mtu of the agent), or disable these pools"
     )]
     SmallMtu {
         /// The room in bytes.
         mtu: u32,
+        /// The pools that new pods get nothing of.
+        pools: Arc<str>,
     },
     /// This node's kernel has no IPv6.
     #[error("block {block} gets no route: this node's kernel was started without IPv6")]

@@ -249,6 +249,13 @@ impl Overlay {
         is.then(|| Problem::NotEncrypted { node: peer.name.clone() })
     }
 
+    fn pools_of_ipv6(&self) -> String {
+        let flannels = self.net_confs.iter().filter_map(|(namespace, conf)| conf.pool(namespace, Family::V6));
+        let pools = self.pools.values().filter(|pool| matches!(pool.cidr, IpNet::V6(_)) && !pool.disabled);
+        let names: Vec<String> = pools.cloned().chain(flannels).map(|pool| pool.name.to_string()).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    }
+
     /// What is asked for as a whole and cannot be done: encryption, where the kernel lacks it, what flannel's configuration says of
     /// IPv6, and IPv6 where packets have no room for it.
     pub(super) fn own_problems(&self) -> impl Iterator<Item = Problem> + use<> {
@@ -258,7 +265,7 @@ impl Overlay {
         let flannels = Problem::FlannelsIpv6 { backend: only_v4.map_or("", |backend| backend.name()) };
         let by_v6 = self.local_v4().is_none() && self.local_v6().is_some();
         let small = !self.has_room && self.config.support.ipv6 && (self.has_ranges_of_ipv6() || by_v6);
-        let narrow = Problem::SmallMtu { mtu: self.room_for_ipv6() };
+        let narrow = Problem::SmallMtu { mtu: self.room_for_ipv6(), pools: self.pools_of_ipv6().into() };
         let problems = [(unencrypted, Problem::NoWireguard), (only_v4.is_some(), flannels), (small, narrow)];
         problems.into_iter().filter(|(is, _)| *is).map(|(_, problem)| problem)
     }

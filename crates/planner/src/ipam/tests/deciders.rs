@@ -110,7 +110,11 @@ fn a_sticky_address_is_for_the_pod_of_that_name_and_for_who_asks_for_it() {
 fn an_address_that_a_pod_got_instead_of_its_own_is_kept_only_when_its_own_cannot_come_back() {
     let mut ipam = with_pools(&[pool("a", "10.0.0.0/29"), pool("b", "10.0.1.0/29")]);
     let pod = PodKey::new("test", "db-0");
-    let keeps = |ipam: &NodeIpam, addr: &str| ipam.keeps(&pod, addr.parse().unwrap());
+    let keeps = |ipam: &NodeIpam, addr: &str| {
+        let addr = addr.parse().unwrap();
+        assert_eq!(ipam.kept(&pod, &[addr], true), [addr], "what was asked for");
+        ipam.kept(&pod, &[addr], false) == [addr]
+    };
     assert!(keeps(&ipam, "10.0.1.1"), "it had none before");
     ipam.apply(&Change::Sticky(pod.clone(), vec!["10.0.0.1".parse().unwrap()]));
     assert!(keeps(&ipam, "10.0.0.1"));

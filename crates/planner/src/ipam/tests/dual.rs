@@ -144,7 +144,13 @@ fn exact_sticky_and_reserved_addresses_are_of_both_families() {
         assert_eq!(fresh.sticky_address(&db, family), Some(addr));
         assert_eq!(given(&mut fresh, "db-0", &wish, family).unwrap(), addr.to_string());
     }
-    assert!(!fresh.keeps(&db, "fd00:10:244:8000::9".parse().unwrap()));
+    let other = "fd00:10:244:8000::9".parse().unwrap();
+    assert_eq!(fresh.kept(&db, &[kept[0], other], false), kept);
+    // A life with one family costs nothing of the other one, but where no pool has it.
+    assert_eq!([0, 1].map(|one| fresh.kept(&db, &kept[one..=one], false)), [kept, kept]);
+    assert_eq!(fresh.kept(&db, &kept[..1], true), kept);
+    fresh.apply(&Change::Pool("six".into(), None));
+    assert_eq!(fresh.kept(&db, &kept[..1], false), kept[..1]);
 }
 
 #[test]
@@ -178,6 +184,37 @@ fn the_limit_of_blocks_is_for_each_family() {
     assert!(error.ends_with("it may have no further one (maxBlocksPerHost of the IPAMConfig is 1)"), "{error}");
     let error = assigned(&mut ipam, "e", &exactly("fd00:10:244:1::"), START).unwrap_err().to_string();
     assert!(error.contains("has 1 blocks already"), "{error}");
+}
+
+#[test]
+fn where_packets_have_no_room_for_ipv6_pods_have_ipv4_alone_or_are_told_why_not() {
+    let mut ipam = dual();
+    let six_named = PoolList { source: PoolSource::Pod(Family::V6), names: vec!["six".into()] };
+    let named = Wish { pools: Dual { v4: None, v6: Some(six_named) }, ..Wish::default() };
+    let handle = Handle::new("a", "eth0");
+    let asked =
+        |wish| AllocationRequest { handle: handle.clone(), pod: PodKey::new("test", "a"), uid: Arc::from("u"), wish };
+    ipam.set_room_for_ipv6(1280);
+    assert_eq!(ipam.families(&Wish::default()), Family::ALL);
+    ipam.set_room_for_ipv6(1230);
+    assert_eq!(ipam.families(&Wish::default()), [Family::V4]);
+    let (exact, nothing) = (exactly("fd00:10:244::7"), Wish::default());
+    for wish in [&named, &exact] {
+        assert!(ipam.families(wish).contains(&Family::V6));
+        let error = ipam.foresee(&asked(wish), Family::V6).unwrap_err().to_string();
+        let expected = "no IPv6 address is given on node node1 (pools of IPv6: six): packets have room for 1230 bytes there, and IPv6 needs \
+                        1280; raise the MTU of the underlay's device (or the --mtu of the agent), or let the pod have IPv4 alone";
+        assert_eq!(error, expected);
+    }
+    // With pools of IPv6 only there is nothing else to have: that is an error too, and no pod without addresses.
+    ipam.apply(&Change::Pool("four".into(), None));
+    assert_eq!(ipam.families(&Wish::default()), [Family::V6]);
+    ipam.foresee(&asked(&nothing), Family::V6).unwrap_err();
+    // Who has an address has it.
+    ipam.set_room_for_ipv6(1450);
+    six(&mut ipam, "a").unwrap();
+    ipam.set_room_for_ipv6(1230);
+    ipam.foresee(&asked(&nothing), Family::V6).unwrap();
 }
 
 #[test]

@@ -262,8 +262,9 @@ fn a_kernel_without_ipv6_is_told_of_and_has_the_routes_of_ipv4() {
 
 #[test]
 fn an_underlay_too_small_for_ipv6_carries_ipv4_and_says_so() {
-    let message = "no routes of IPv6 to other nodes, nor tunnels by IPv6: packets have room for 1230 bytes here, and IPv6 needs 1280; \
-                   raise the MTU of the underlay's device (or the --mtu of the agent), or disable the IPPools of IPv6";
+    let message = "IPv6 does not work on this node: packets have room for 1230 bytes here, and IPv6 needs 1280; there are no routes of \
+                   IPv6 to other nodes nor tunnels by IPv6, and new pods get no IPv6 addresses (pools of IPv6: six); raise the MTU of the \
+                   underlay's device (or the --mtu of the agent), or disable these pools";
     let always = vxlan_mode(EncapMode::Always);
     let wide = of("both", always, always);
     let mut overlay = wide.clone();
