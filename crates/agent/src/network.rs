@@ -19,8 +19,9 @@ use podnet_client::{events::Complaints, watch::Update};
 use podnet_kernel::{datapath::KernelDatapath, executor, nft::NftError};
 use podnet_model::{Dual, Family};
 use podnet_planner::{
+    border::BorderConfig,
     overlay::{Overlay, OverlayConfig},
-    services::{MASQUERADE_MARK, ServicesConfig},
+    services::{MASQUERADE_MARK, NodePortAddresses, ServicesConfig},
 };
 use tokio::{
     runtime::Handle,
@@ -44,9 +45,6 @@ use place::{Missed, Unfitted};
 use problems::Problems;
 use rules::ClusterRules;
 use worker::Worker;
-
-/// The tables, one for each family, that hold the cluster's rules.
-pub const TABLE: &str = "podnet";
 
 /// Why the network cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -126,15 +124,7 @@ impl Network {
             counts,
             publish,
             overlay,
-            rules: ClusterRules::new(&ServicesConfig {
-                family: Family::V4,
-                node: config.node.clone(),
-                node_addrs: place::addrs_of(&underlay),
-                pod_cidrs: Vec::new(),
-                no_nat_cidrs: config.no_nat_cidrs.clone(),
-                service_cidr: config.service_cidr.map(IpNet::V4),
-                masquerade_mark: MASQUERADE_MARK,
-            }),
+            rules: rules_of(config, &underlay),
             datapath,
             carrier: None,
             addresses,
@@ -177,4 +167,19 @@ impl Network {
         while state.changed().await.is_ok() {}
         NetworkError::Ended
     }
+}
+
+fn rules_of(config: &AgentConfig, underlay: &Underlay) -> ClusterRules {
+    let node_addrs = place::addrs_of(underlay);
+    let services = ServicesConfig {
+        family: Family::V4,
+        node: config.node.clone(),
+        node_addrs: node_addrs.clone(),
+        node_port_addresses: NodePortAddresses::Primary,
+        pod_cidrs: Vec::new(),
+        masquerade_mark: MASQUERADE_MARK,
+    };
+    let service_cidrs = config.service_cidr.map(IpNet::V4);
+    let no_nat_cidrs = config.no_nat_cidrs.iter().copied().chain(service_cidrs).collect();
+    ClusterRules::new(&services, &BorderConfig { family: Family::V4, node_addrs, pod_cidrs: Vec::new(), no_nat_cidrs })
 }

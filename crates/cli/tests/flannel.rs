@@ -158,7 +158,7 @@ fn flannels_configuration_and_nodes_are_taken_as_they_are() {
     await_log("node1", "remove it: ip link delete flannel.1");
     cluster.kubectl(&["create", "service", "clusterip", "meanwhile", "--tcp=80", "--clusterip=10.233.0.77"]);
     eventually("rules follow", SOON, || {
-        let rules = shell("podnet-node1", "nft list table ip podnet")?;
+        let rules = shell("podnet-node1", "nft list table ip podnet-services")?;
         if rules.contains("10.233.0.77") { Ok(()) } else { Err("no rules".to_owned()) }
     });
     must("podnet-node1", "ip link delete flannel.1");

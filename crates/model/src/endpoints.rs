@@ -15,6 +15,9 @@ pub struct EndpointSlice {
     pub ports: Vec<EndpointPort>,
     /// The endpoints.
     pub endpoints: Vec<Endpoint>,
+    /// A Service of this slice is not for nodes to proxy: the label `service.kubernetes.io/headless`, or
+    /// `service.kubernetes.io/service-proxy-name`.
+    pub unproxied: bool,
 }
 
 /// A port of a slice.
@@ -45,4 +48,32 @@ pub struct Endpoint {
     pub node: Option<NodeName>,
     /// `targetRef`, where it is a pod.
     pub pod: Option<PodKey>,
+    /// `hints`: for whom it is meant.
+    pub hints: Hints,
+}
+
+impl Endpoint {
+    /// One that is ready, and of which no more is known.
+    #[must_use]
+    pub fn new(addr: PodAddr) -> Self {
+        Self {
+            addr,
+            ready: true,
+            serving: true,
+            terminating: false,
+            hostname: None,
+            node: None,
+            pod: None,
+            hints: Hints::default(),
+        }
+    }
+}
+
+/// For whom an endpoint is meant, as the controller of EndpointSlices deals them out; empty where it says nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// `forZones[].name`.
+    pub zones: Vec<Arc<str>>,
+    /// `forNodes[].name`.
+    pub nodes: Vec<NodeName>,
 }

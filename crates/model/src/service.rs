@@ -1,6 +1,8 @@
 //! A Service as the planner and the DNS read it.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
 
 use crate::{ClusterIp, NodePort, PortName, Protocol, ServiceKey, ServicePort};
 
@@ -15,6 +17,66 @@ pub struct Service {
     pub ports: Vec<Port>,
     /// `spec.publishNotReadyAddresses`: endpoints count as ready always.
     pub publish_not_ready: bool,
+    /// `spec.externalIPs`: addresses that somebody leads to the nodes.
+    pub external_ips: Vec<IpAddr>,
+    /// What a load balancer gave it; none but for type `LoadBalancer`.
+    pub ingress: Vec<Ingress>,
+    /// `spec.loadBalancerSourceRanges`: who may come by an address of the load balancer; everybody where there is none.
+    pub source_ranges: Vec<IpNet>,
+    /// `spec.sessionAffinity: ClientIP`, with its timeout in seconds.
+    pub affinity: Option<u32>,
+    /// `spec.internalTrafficPolicy`.
+    pub internal_policy: TrafficPolicy,
+    /// `spec.externalTrafficPolicy`; of types `NodePort` and `LoadBalancer`, and where there are external addresses.
+    pub external_policy: TrafficPolicy,
+    /// `spec.healthCheckNodePort`: where each node says how many endpoints it has, for a load balancer that asks.
+    pub health_check: Option<NodePort>,
+    /// `spec.trafficDistribution`, which EndpointSlices' hints follow.
+    pub traffic_distribution: Option<Arc<str>>,
+    /// The label `service.kubernetes.io/service-proxy-name`: another program proxies it.
+    pub proxy: Option<Arc<str>>,
+}
+
+impl Service {
+    /// One that asks for nothing special.
+    #[must_use]
+    pub fn new(key: ServiceKey, kind: ServiceKind, ports: Vec<Port>) -> Self {
+        Self {
+            key,
+            kind,
+            ports,
+            publish_not_ready: false,
+            external_ips: Vec::new(),
+            ingress: Vec::new(),
+            source_ranges: Vec::new(),
+            affinity: None,
+            internal_policy: TrafficPolicy::Cluster,
+            external_policy: TrafficPolicy::Cluster,
+            health_check: None,
+            traffic_distribution: None,
+            proxy: None,
+        }
+    }
+}
+
+/// Which endpoints take part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TrafficPolicy {
+    /// All.
+    #[default]
+    Cluster,
+    /// Those of the node that the connection comes to.
+    Local,
+}
+
+/// An address of a load balancer (`status.loadBalancer.ingress[]`; one that is a name is nothing to a node).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ingress {
+    /// `ip`.
+    pub addr: IpAddr,
+    /// `ipMode` is `Proxy`: what comes to the nodes is addressed to them and not to this address, and what they send there has to go
+    /// through the load balancer.
+    pub is_proxy: bool,
 }
 
 /// How a Service is reached.

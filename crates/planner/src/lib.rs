@@ -2,7 +2,7 @@
 //!
 //! A [`change`](podnet_model::Change) goes to each planner, which replans its own key and answers with the difference:
 //! [`overlay`] plans links, routes, neighbours and FDB entries and answers with [`step`]s; [`services`] plans frontends and
-//! backends and answers with [`ruleset`] edits. [`ipam`] decides addresses, [`limits`] how a
+//! backends, which are rendered to [`ruleset`] edits; [`border`] plans what pods may send out of the cluster. [`ipam`] decides addresses, [`limits`] how a
 //! pod's traffic is held back, [`attachments`] what a pod may send and which ports of the node lead to it. Nothing here has a clock, a socket or a file.
 //!
 //! [`proxy`] chooses the mode that Services are served in.
@@ -16,6 +16,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod attachments;
+pub mod border;
+mod counted;
 pub mod ipam;
 pub mod iptables;
 pub mod limits;

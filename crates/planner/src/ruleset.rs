@@ -45,6 +45,9 @@ pub struct RuleSet {
     pub backend_maps: BTreeMap<RuleName, BackendMap>,
     /// Sets.
     pub sets: BTreeMap<RuleName, Set>,
+    /// Maps that the rules fill themselves: from (source address, destination address, protocol, destination port) to the backend that this
+    /// client of this frontend had last. What is in them is no part of the value.
+    pub memories: BTreeSet<RuleName>,
 }
 
 impl RuleSet {
@@ -57,6 +60,7 @@ impl RuleSet {
             verdict_maps: BTreeMap::new(),
             backend_maps: BTreeMap::new(),
             sets: BTreeMap::new(),
+            memories: BTreeSet::new(),
         }
     }
 }
@@ -159,6 +163,8 @@ pub enum Match {
     },
     /// The packet is of this transport protocol (`meta l4proto`, a number of IANA's).
     Protocol(u8),
+    /// It asks for an echo (ICMP or ICMPv6).
+    EchoRequest,
     /// All bits of the packet mark that `bits` names are set.
     Mark {
         /// The bits.
@@ -200,6 +206,29 @@ pub enum Action {
         /// How many backends there are, at least 1.
         slots: u32,
     },
+    /// As [`Action::Dnat`], and the memory holds the choice for so many seconds; falls through where it is full.
+    DnatRemembered {
+        /// The backend map.
+        map: RuleName,
+        /// How many backends there are, at least 1.
+        slots: u32,
+        /// The memory.
+        memory: RuleName,
+        /// For how long.
+        seconds: u32,
+    },
+    /// Translate the destination to what the memory holds for this client of this frontend, if that is still one of its backends, and hold
+    /// it for so many seconds from now on; fall through otherwise.
+    DnatAgain {
+        /// The memory.
+        memory: RuleName,
+        /// The set of frontends and their backends.
+        served: RuleName,
+        /// For how long.
+        seconds: u32,
+    },
+    /// Translate the destination to this address; the port stays, where there is one.
+    DnatTo(IpAddr),
     /// As [`Action::Dnat`], but the key's address is [`unspecified`] whatever the packet's is, and its slot is 0: for ports that are
     /// open on every address of the host.
     DnatAnyAddress {
@@ -217,6 +246,18 @@ pub enum Action {
     Drop,
     /// Refuse at once: TCP reset, otherwise ICMP (ICMPv6) port unreachable.
     Reject,
+}
+
+pub(crate) fn rule<const N: usize>(matches: [Match; N], action: Action, comment: &'static str) -> Rule {
+    Rule { matches: matches.into(), action, comment }
+}
+
+pub(crate) fn within<const N: usize>(fields: [Field; N], set: &RuleName) -> Match {
+    Match::InSet { fields: fields.into(), set: set.clone() }
+}
+
+pub(crate) fn not_in<const N: usize>(fields: [Field; N], set: &RuleName) -> Match {
+    Match::NotInSet { fields: fields.into(), set: set.clone() }
 }
 
 /// What a frontend's key is: an address, protocol and port that clients connect to.
@@ -291,6 +332,10 @@ pub enum Set {
     Pairs(BTreeSet<(IpAddr, IpAddr)>),
     /// Destination ports; to be asked of packets that have ports.
     Ports(BTreeSet<u16>),
+    /// Frontends, each with each of its backends.
+    Served(BTreeSet<(FrontendKey, BackendAddress)>),
+    /// Frontends, each with the ranges of those who may come to it, none inside another.
+    Sources(BTreeSet<(FrontendKey, IpNet)>),
     /// Who sends: the device that it comes in by, its Ethernet address, its source address.
     Senders(BTreeSet<Sender>),
     /// Addresses, each with how many packets of it may pass; what exceeds that is found.

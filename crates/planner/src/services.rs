@@ -1,53 +1,58 @@
-//! Services as rules: frontends and backends are elements, and a change of the cluster is a handful of edits.
+//! Services on one node: what is done for each frontend, and how that is rendered.
 //!
-//! [`Services`] keeps what it knows of each Service and what it made of each frontend. A change replans its own Service alone
-//! and answers with the difference, so it costs the same among ten Services and among ten thousand. The result depends on the
-//! cluster's present state only, but for two things that no packet can tell: which slot a backend stands in, and `svc-N` chains
-//! that nothing uses at the moment.
+//! [`Services`] keeps what it knows of each Service and what is done for each frontend, a [`Serving`]. A change replans its own Service alone
+//! and answers with the difference, a [`Plan`], so it costs the same among ten Services and among ten thousand. The result depends on the
+//! cluster's present state only, but for what no packet can tell: which slot a backend stands in.
 //!
-//! What is done, by hook (`services/chains.rs` has the rules):
-//! - prerouting and output: a frontend's connection is translated to one of its backends, each as likely as the others;
-//! - input, forward and output: what is addressed to a frontend without backends, or to a ClusterIP at a port that it has not,
-//!   is refused at once;
-//! - input and forward: what a pod sends to a port of the nodes' tunnels is dropped (`services/tunnels.rs`);
-//! - postrouting: marked connections, connections of a pod to itself through a Service, and pods' connections out of the cluster
-//!   (pools with `natOutgoing`) get an address of this node as their source.
+//! There is one renderer for each mode, a pure function from plans to what that mode writes: [`nftables`] makes a table's edits.
 //!
-//! A value is of one family of addresses, and makes the table of that family: what is of the other one is nothing to it.
+//! A value is of one family of addresses: what is of the other one is nothing to it.
 
-mod chains;
+mod claims;
 mod conflicts;
-mod counted;
 pub mod ebpf;
 mod endpoints;
-mod frontends;
+mod health;
+pub mod nftables;
 #[cfg(any(test, feature = "packet-table"))]
 pub mod packet_table;
-mod ranges;
+mod serving;
 mod settle;
 mod slots;
-mod tunnels;
+mod zones;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     net::IpAddr,
 };
 
 use ipnet::IpNet;
-use podnet_model::{Change, EndpointSlice, Family, NetConf, NodeAddr, NodeName, PodKey, Service, ServiceKey, SliceKey};
+use podnet_model::{
+    Change, EndpointSlice, Family, NetConf, Node, NodeAddr, NodeName, Pod, PodKey, Pool, PoolName, Protocol, Service,
+    ServiceKey, SliceKey,
+};
 
-use chains::Names;
 pub use conflicts::Conflict;
-use counted::Counted;
-use frontends::{Claim, Frontend};
-use ranges::Ranges;
-use tunnels::Tunnels;
+pub use health::HealthCheck;
+pub use serving::{Backend, Backends, FrontendChange, FrontendKind, Moved, Plan, Serving, Vanished};
 
-use crate::ruleset::{BackendAddress, Edit, FrontendKey, RuleSet};
+use claims::{Claim, Frontend};
+use endpoints::KnownSlice;
+use settle::Draft;
+use zones::Zones;
+
+use crate::{
+    border::{Ranges, of_family},
+    counted::Counted,
+    ruleset::{FrontendKey, Set},
+};
 
 /// The bit of the packet mark that asks for masquerading: the same as kube-proxy's (`masqueradeBit` 14), so that what avoids
 /// that bit today avoids ours.
 pub const MASQUERADE_MARK: u32 = 0x4000;
+
+/// The label of a node's zone.
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// What the planning depends on that no change of the cluster tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,200 +61,241 @@ pub struct ServicesConfig {
     pub family: Family,
     /// The node that is planned for.
     pub node: NodeName,
-    /// Its addresses: where its NodePorts are.
+    /// Its addresses, the one first by which other nodes know it.
     pub node_addrs: Vec<NodeAddr>,
+    /// At which of them NodePorts are.
+    pub node_port_addresses: NodePortAddresses,
     /// Where pods' addresses come from, beside the pools.
     pub pod_cidrs: Vec<IpNet>,
-    /// Destinations outside the pools to which pods keep their own address, in spite of `natOutgoing`.
-    pub no_nat_cidrs: Vec<IpNet>,
-    /// Where ClusterIPs come from; none where that is not known.
-    pub service_cidr: Option<IpNet>,
     /// The bits of the packet mark that ask for masquerading, [`MASQUERADE_MARK`] as a rule.
     pub masquerade_mark: u32,
 }
 
-/// What a change does to this node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// The edits, in order: one transaction.
-    pub edits: Vec<Edit>,
-    /// UDP backends that a frontend lost. Connection tracking would go on sending their clients there as long as these send, so
-    /// its entries have to be deleted once the edits are in force.
-    pub vanished: Vec<(FrontendKey, BackendAddress)>,
+impl ServicesConfig {
+    /// The node's first address of the family.
+    #[must_use]
+    pub fn primary(&self) -> Option<IpAddr> {
+        self.node_addrs.iter().map(|addr| addr.0).find(|addr| Family::of(addr) == self.family)
+    }
+
+    /// Where NodePorts are.
+    fn node_port_addrs(&self) -> Vec<IpAddr> {
+        match &self.node_port_addresses {
+            NodePortAddresses::Primary => self.primary().into_iter().collect(),
+            NodePortAddresses::Ranges(ranges) => {
+                let all = of_family(self.family, &self.node_addrs).into_iter();
+                all.filter(|addr| ranges.iter().any(|range| range.contains(addr))).collect()
+            }
+        }
+    }
 }
 
-/// The rules of Services on one node.
+/// At which addresses of a node NodePorts are (`nodePortAddresses` of kube-proxy's configuration).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum NodePortAddresses {
+    /// The one of each family by which other nodes know it (`primary`).
+    #[default]
+    Primary,
+    /// All that are in one of these ranges.
+    Ranges(Vec<IpNet>),
+}
+
+/// What this node does for Services.
 #[derive(Debug)]
 pub struct Services {
     config: ServicesConfig,
-    names: Names,
+    /// See [`ServicesConfig::node_port_addrs`].
+    node_port_addrs: Vec<IpAddr>,
     services: HashMap<ServiceKey, Known>,
     slice_owners: HashMap<SliceKey, ServiceKey>,
     frontends: HashMap<FrontendKey, Frontend>,
     /// Frontends that more than one Service claims.
     contested: BTreeSet<FrontendKey>,
-    /// The chains for masquerade or not, and number of backends, that were made so far.
-    chains: BTreeSet<(bool, u32)>,
+    /// Services with a port for health checks.
+    health_checked: BTreeSet<ServiceKey>,
     pods: HashMap<PodKey, BTreeSet<IpAddr>>,
-    nodes: HashMap<NodeName, BTreeSet<IpAddr>>,
     cluster_ips: Counted,
-    local_endpoints: Counted,
+    local_backends: Counted,
     local_pods: Counted,
-    node_addrs: Counted,
     ranges: Ranges,
-    tunnels: Tunnels,
+    zones: Zones,
 }
 
 /// What is known of a Service, by its own key and by its slices'.
 #[derive(Debug, Default)]
 struct Known {
     service: Option<Service>,
-    slices: BTreeMap<SliceKey, EndpointSlice>,
-    claims: BTreeMap<FrontendKey, Claim>,
-    cluster_ips: BTreeSet<IpAddr>,
-    local_endpoints: BTreeSet<IpAddr>,
+    /// Sorted by key.
+    slices: Vec<(SliceKey, KnownSlice)>,
+    /// Sorted by frontend.
+    claims: Vec<(FrontendKey, Claim)>,
+    local_backends: BTreeSet<IpAddr>,
 }
 
 impl Services {
     /// Of a cluster of which nothing is known yet.
     #[must_use]
     pub fn new(config: ServicesConfig) -> Self {
-        let excluded = config.no_nat_cidrs.iter().copied().chain(config.service_cidr);
-        let ranges = Ranges::new(config.family, &config.pod_cidrs, excluded);
-        let mut node_addrs = Counted::default();
-        node_addrs.replace(&BTreeSet::new(), &of_family(config.family, &config.node_addrs));
+        let ranges = Ranges::new(config.family, &config.pod_cidrs, []);
         Self {
+            node_port_addrs: config.node_port_addrs(),
             config,
-            names: Names::default(),
             services: HashMap::new(),
             slice_owners: HashMap::new(),
             frontends: HashMap::new(),
             contested: BTreeSet::new(),
-            chains: BTreeSet::new(),
+            health_checked: BTreeSet::new(),
             pods: HashMap::new(),
-            nodes: HashMap::new(),
             cluster_ips: Counted::default(),
-            local_endpoints: Counted::default(),
+            local_backends: Counted::default(),
             local_pods: Counted::default(),
-            node_addrs,
             ranges,
-            tunnels: Tunnels::default(),
+            zones: Zones::default(),
         }
     }
 
-    /// The rules before any change: what the edits of the first [`Services::apply`] expect to be there.
+    /// What it was made for.
     #[must_use]
-    pub fn initial(&self) -> RuleSet {
-        Self::new(self.config.clone()).desired()
+    pub const fn config(&self) -> &ServicesConfig {
+        &self.config
     }
 
-    /// Whether there is anything to do: a pod's range or a frontend. Where there is not, no table need be.
+    /// Whether there is any frontend.
     #[must_use]
     pub fn is_needed(&self) -> bool {
-        !self.ranges.is_empty() || !self.frontends.is_empty()
+        !self.frontends.is_empty()
+    }
+
+    /// Every frontend, and what is done for it, in no order.
+    pub fn frontends(&self) -> impl Iterator<Item = (&FrontendKey, &Serving)> {
+        self.frontends.iter().filter_map(|(key, frontend)| Some((key, &**frontend.serving.as_ref()?)))
+    }
+
+    /// What is done for a frontend.
+    #[must_use]
+    pub fn serving(&self, key: &FrontendKey) -> Option<&Serving> {
+        self.frontends.get(key)?.serving.as_deref()
+    }
+
+    /// The ClusterIPs of all Services.
+    pub fn cluster_ips(&self) -> impl Iterator<Item = IpAddr> {
+        self.cluster_ips.iter()
+    }
+
+    /// Whether a UDP connection that was opened to a frontend leads where it must not lead any more.
+    #[must_use]
+    pub fn leads_astray(&self, (frontend, to): &Vanished) -> bool {
+        let serving = self.serving(frontend).filter(|_| frontend.protocol == Protocol::Udp);
+        serving.is_some_and(|serving| serving.backends().all(|backend| backend.at != *to))
     }
 
     /// Takes a change in and tells what it does. Changes of different objects may come in any order, and again.
     pub fn apply(&mut self, change: &Change) -> Plan {
-        let mut plan = Plan::default();
+        let mut draft = Draft::default();
         match change {
-            Change::Service(key, service) => self.apply_service(key, service.as_ref(), &mut plan),
-            Change::Slice(key, slice) => self.apply_slice(key, slice.as_ref(), &mut plan),
-            Change::Pod(key, pod) => self.apply_pod(key, pod.as_ref(), &mut plan),
-            Change::Node(name, node) => self.apply_node(name, node.as_ref(), &mut plan),
-            Change::Pool(name, pool) => {
-                let edits = self.ranges.set_pool(&self.names, name, pool.as_ref());
-                plan.edits.extend(edits);
-            }
+            Change::Service(key, service) => self.apply_service(key, service.as_ref(), &mut draft),
+            Change::Slice(key, slice) => self.apply_slice(key, slice.as_ref(), &mut draft),
+            Change::Pod(key, pod) => self.apply_pod(key, pod.as_ref(), &mut draft.plan),
+            Change::Node(name, node) if *name == self.config.node => self.apply_own_node(node.as_ref(), &mut draft),
+            Change::Pool(name, pool) => self.apply_pool(name, pool.as_ref(), &mut draft.plan),
             Change::NetConf(namespace, conf) => {
-                for family in Family::ALL {
-                    let pool = conf.and_then(|conf| conf.pool(namespace, family));
-                    let name = NetConf::pool_name(namespace, family);
-                    plan.edits.extend(self.ranges.set_pool(&self.names, &name, pool.as_ref()));
-                }
+                let pool = conf.and_then(|conf| conf.pool(namespace, self.config.family));
+                let name = NetConf::pool_name(namespace, self.config.family);
+                self.apply_pool(&name, pool.as_ref(), &mut draft.plan);
             }
             _ => {}
         }
-        plan.edits.extend(self.tunnels.take(&self.names, change));
-        plan
+        draft.done()
     }
 
     /// The node's own addresses changed: its NodePorts move.
     pub fn set_node_addrs(&mut self, addrs: Vec<NodeAddr>) -> Plan {
-        let mut plan = Plan::default();
-        let of = |addrs: &[NodeAddr]| of_family(self.config.family, addrs);
-        let moved = self.node_addrs.replace(&of(&self.config.node_addrs), &of(&addrs));
-        moved.edit_addresses(&self.names.nodes, &mut plan);
+        let mut draft = Draft::default();
         self.config.node_addrs = addrs;
-        let keys: Vec<ServiceKey> = self.services.keys().cloned().collect();
-        for key in keys {
-            self.replan(&key, &mut plan);
+        let node_port_addrs = self.config.node_port_addrs();
+        if std::mem::replace(&mut self.node_port_addrs, node_port_addrs) != self.node_port_addrs {
+            self.replan_all(&mut draft);
         }
-        plan
+        draft.done()
     }
 
-    fn apply_service(&mut self, key: &ServiceKey, service: Option<&Service>, plan: &mut Plan) {
+    fn apply_service(&mut self, key: &ServiceKey, service: Option<&Service>, draft: &mut Draft) {
         let family = self.config.family;
-        let service = service.filter(|service| frontends::cluster_ips(service, family).next().is_some());
+        let is_ours =
+            |service: &&Service| service.proxy.is_none() && claims::cluster_ips(service, family).next().is_some();
+        let service = service.filter(is_ours);
         if self.services.get(key).and_then(|known| known.service.as_ref()) == service {
             return;
         }
-        if service.is_none() && !self.services.contains_key(key) {
-            return;
+        match service.and_then(|service| service.health_check) {
+            Some(_) => drop(self.health_checked.insert(key.clone())),
+            None => drop(self.health_checked.remove(key)),
         }
         self.services.entry(key.clone()).or_default().service = service.cloned();
-        self.replan(key, plan);
+        self.replan(key, draft);
     }
 
-    fn apply_slice(&mut self, key: &SliceKey, slice: Option<&EndpointSlice>, plan: &mut Plan) {
-        let own = |endpoint: &podnet_model::Endpoint| Family::of(&endpoint.addr.0) == self.config.family;
-        let slice = slice.filter(|slice| slice.endpoints.iter().any(own));
-        let owner = slice.map(|slice| slice.service.clone());
-        let before = match &owner {
-            Some(owner) => self.slice_owners.insert(key.clone(), owner.clone()),
+    fn apply_slice(&mut self, key: &SliceKey, slice: Option<&EndpointSlice>, draft: &mut Draft) {
+        let (family, node) = (self.config.family, &self.config.node);
+        let known = slice
+            .and_then(|slice| Some((slice.service.clone(), KnownSlice::new(slice, family, node, &mut self.zones)?)));
+        let before = match &known {
+            Some((owner, _)) => self.slice_owners.insert(key.clone(), owner.clone()),
             None => self.slice_owners.remove(key),
         };
-        if let Some(before) = before.filter(|before| Some(before) != owner.as_ref()) {
+        let owner = known.as_ref().map(|(owner, _)| owner);
+        if let Some(before) = before.filter(|before| Some(before) != owner) {
             if let Some(known) = self.services.get_mut(&before) {
-                known.slices.remove(key);
+                known.slices.retain(|(slice, _)| slice != key);
             }
-            self.replan(&before, plan);
+            self.replan(&before, draft);
         }
-        if let (Some(owner), Some(slice)) = (owner, slice) {
-            let slices = &mut self.services.entry(owner.clone()).or_default().slices;
-            if slices.get(key) != Some(slice) {
-                slices.insert(key.clone(), slice.clone());
-                self.replan(&owner, plan);
-            }
+        if let Some((owner, slice)) = known
+            && self.services.entry(owner.clone()).or_default().put(key, slice)
+        {
+            self.replan(&owner, draft);
         }
     }
 
-    fn apply_pod(&mut self, key: &PodKey, pod: Option<&podnet_model::Pod>, plan: &mut Plan) {
+    fn apply_pod(&mut self, key: &PodKey, pod: Option<&Pod>, plan: &mut Plan) {
         let here = pod.filter(|pod| pod.node.as_ref() == Some(&self.config.node) && !pod.host_network && !pod.finished);
         let addrs = here.into_iter().flat_map(|pod| &pod.addrs).map(|addr| addr.0);
         let addrs: BTreeSet<_> = addrs.filter(|addr| Family::of(addr) == self.config.family).collect();
         let before =
             if addrs.is_empty() { self.pods.remove(key) } else { self.pods.insert(key.clone(), addrs.clone()) };
-        let moved = self.local_pods.replace(&before.unwrap_or_default(), &addrs);
-        moved.edit_addresses(&self.names.local_pods, plan);
+        plan.local_pods.then(self.local_pods.replace(&before.unwrap_or_default(), &addrs));
     }
 
-    fn apply_node(&mut self, name: &NodeName, node: Option<&podnet_model::Node>, plan: &mut Plan) {
-        let addrs =
-            node.into_iter().flat_map(|node| [Some(node.addr), node.addr6, node.internal, node.internal6]).flatten();
-        let addrs: BTreeSet<_> =
-            addrs.map(|addr| addr.0).filter(|addr| Family::of(addr) == self.config.family).collect();
-        let before = match addrs.is_empty() {
-            true => self.nodes.remove(name),
-            false => self.nodes.insert(name.clone(), addrs.clone()),
-        };
-        let moved = self.node_addrs.replace(&before.unwrap_or_default(), &addrs);
-        moved.edit_addresses(&self.names.nodes, plan);
+    /// Only its zone counts here.
+    fn apply_own_node(&mut self, node: Option<&Node>, draft: &mut Draft) {
+        let zone = node.and_then(|node| node.labels.get(ZONE)).map(String::as_str);
+        if self.zones.set_own(zone) {
+            self.replan_all(draft);
+        }
+    }
+
+    fn apply_pool(&mut self, name: &PoolName, pool: Option<&Pool>, plan: &mut Plan) {
+        let moved = self.ranges.set_pool(name, pool);
+        if let (Set::Ranges(before), Set::Ranges(after)) = (&moved.before.pods, &moved.after.pods) {
+            plan.pods_more = after - before;
+            plan.pods_fewer = before - after;
+        }
     }
 }
 
-fn of_family(family: Family, addrs: &[NodeAddr]) -> BTreeSet<IpAddr> {
-    addrs.iter().map(|addr| addr.0).filter(|addr| Family::of(addr) == family).collect()
+impl Known {
+    /// Takes a slice in; whether that is anything new.
+    fn put(&mut self, key: &SliceKey, slice: KnownSlice) -> bool {
+        match self.slices.binary_search_by(|(other, _)| other.cmp(key)) {
+            Ok(place) if self.slices.get(place).is_some_and(|(_, known)| *known == slice) => return false,
+            Ok(place) => self.slices[place].1 = slice,
+            Err(place) => {
+                self.slices.reserve_exact(1);
+                self.slices.insert(place, (key.clone(), slice));
+            }
+        }
+        true
+    }
 }
 
 #[cfg(test)]

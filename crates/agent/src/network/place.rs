@@ -48,7 +48,7 @@ impl Worker {
         info!(%device, %address, address6, mtu, "the node's place on the underlay changed");
         work.steps.extend(self.overlay.set_underlay(of(&found)));
         // Where they are the same it means nothing.
-        work.take(self.rules.set_node_addrs(&addrs_of(&found)));
+        self.rules.set_node_addrs(&addrs_of(&found));
         self.publish.send_if_modified(|published| std::mem::replace(published, found.published) != found.published);
         // The settings of the new device are looked at with the others.
         self.repair.set_underlay(found);

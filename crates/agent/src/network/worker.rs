@@ -18,7 +18,7 @@ use podnet_kernel::{
     nft::NftError,
 };
 use podnet_model::{Change, Dual, NodeName, errors::chain};
-use podnet_planner::{overlay::Overlay, ruleset::Edit, step::Step};
+use podnet_planner::{overlay::Overlay, step::Step};
 use tokio::{
     runtime::Handle,
     sync::{mpsc, watch},
@@ -78,15 +78,7 @@ pub(super) struct Worker {
 #[derive(Default)]
 pub(super) struct Work {
     pub(super) steps: Vec<Step>,
-    pub(super) edits: Dual<Vec<Edit>>,
     pub(super) synced: bool,
-}
-
-impl Work {
-    pub(super) fn take(&mut self, edits: Dual<Vec<Edit>>) {
-        self.edits.v4.extend(edits.v4);
-        self.edits.v6.extend(edits.v6);
-    }
 }
 
 impl Worker {
@@ -161,6 +153,9 @@ impl Worker {
         let fitted = self.fit_pods();
         let mended = self.mend();
         let carried = self.carry();
+        if changed.is_ok() {
+            self.forget_vanished();
+        }
         if afresh || mends || !work.steps.is_empty() {
             self.lead_past();
         }
@@ -223,7 +218,7 @@ impl Worker {
         if matches!(change, Change::Node(..) | Change::NetConf(..) | Change::Felix(..)) {
             self.ways.learn(&self.overlay);
         }
-        work.take(self.rules.apply(change));
+        self.rules.learn(change);
     }
 
     fn apply(&mut self, work: &mut Work) -> Result<(), ApplyError> {
@@ -234,8 +229,7 @@ impl Worker {
             // With the device went everything that stood on it.
             return self.converge();
         }
-        self.rules.edit(&mut self.datapath, &work.edits)?;
-        let edits = work.edits.v4.len() + work.edits.v6.len();
+        let edits = self.rules.edit(&mut self.datapath)?;
         if !work.steps.is_empty() || edits > 0 {
             debug!(steps = work.steps.len(), edits, elapsed = ?started.elapsed(), "network changed");
         }
@@ -252,6 +246,18 @@ impl Worker {
         let steps = linked?;
         info!(steps, elapsed_ms = started.elapsed().as_millis() as u64, "network in force");
         Ok(())
+    }
+
+    /// What is left of this is found with the next change that makes a backend vanish, and at the next start.
+    fn forget_vanished(&mut self) {
+        match self.rules.forget_vanished() {
+            Ok(0) => {}
+            Ok(forgotten) => debug!(forgotten, "UDP connections to backends that are gone are forgotten"),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                warn!(error, "UDP connections may go on to backends that are gone");
+            }
+        }
     }
 
     /// Devices and routes, from whatever is there to what is wanted; answers with the number of steps.

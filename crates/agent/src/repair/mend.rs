@@ -26,7 +26,7 @@ use tracing::{debug, warn};
 use super::{Repair, Suspicion};
 use crate::{
     attach::rules::TABLE as POD_TABLE,
-    network::{TABLE, rules::ClusterRules},
+    network::rules::{ClusterRules, TABLES},
     underlay::UnderlayError,
 };
 
@@ -256,11 +256,14 @@ impl Repair {
         touched: bool,
         mended: &mut Vec<Damage>,
     ) -> Result<(), MendError> {
-        let mut is_there = true;
-        for family in Family::ALL.into_iter().filter(|family| rules.is_needed(*family)) {
-            is_there &= datapath.nft_socket().tables(family)?.iter().any(|table| table == TABLE);
+        let mut missing = None;
+        for family in Family::ALL {
+            let there = datapath.nft_socket().tables(family)?;
+            let needed = TABLES.into_iter().filter(|table| rules.is_needed(family, table));
+            missing = missing.or({ needed }.find(|table| !there.iter().any(|there| there == table)));
         }
-        let damage = Damage::new(Object::Table(TABLE.into()), if is_there { "was changed" } else { "was deleted" });
+        let what = if missing.is_none() { "was changed" } else { "was deleted" };
+        let damage = Damage::new(Object::Table(missing.unwrap_or(TABLES[0]).into()), what);
         if !self.admit(&damage) {
             self.held.rules = Some(since);
             self.held.rules_touched = touched;
@@ -268,7 +271,7 @@ impl Repair {
         }
         rules.put(datapath)?;
         // Where notices were lost it is put in place to be sure, and nothing is known to have been wrong.
-        mended.extend((touched || !is_there).then_some(damage));
+        mended.extend((touched || missing.is_some()).then_some(damage));
         Ok(())
     }
 

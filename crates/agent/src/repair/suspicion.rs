@@ -16,7 +16,7 @@ use podnet_model::LinkName;
 use podnet_planner::{overlay::Overlay, step::ROUTE_PROTOCOL};
 
 use super::{GATHER, Repair};
-use crate::{attach::rules, network::TABLE, underlay::is_ours};
+use crate::{attach::rules, network::rules::TABLES, underlay::is_ours};
 
 /// `NFPROTO_IPV4`.
 const FAMILY_IP: u8 = 2;
@@ -249,17 +249,17 @@ impl Repair {
         };
         let touches =
             |name: &str| [FAMILY_IP, FAMILY_IP6].iter().any(|of| transaction.tables.contains(&(*of, name.to_owned())));
-        if touches(TABLE) {
+        for table in TABLES.into_iter().filter(|table| touches(table)) {
             self.suspicion.rules.get_or_insert_with(Instant::now);
             self.suspicion.rules_touched = true;
-            self.suspicion.heard(|| format!("{} changed table {TABLE}", author()));
+            self.suspicion.heard(|| format!("{} changed table {table}", author()));
         }
         if touches(rules::TABLE) {
             self.suspicion.pod_rules.get_or_insert_with(Instant::now);
             self.suspicion.rules_touched = true;
             self.suspicion.heard(|| format!("{} changed table {}", author(), rules::TABLE));
         }
-        let ours = |table: &str| table == TABLE || table == rules::TABLE;
+        let ours = |table: &str| TABLES.contains(&table) || table == rules::TABLE;
         let is_ip = |family: u8| [FAMILY_IP, FAMILY_IP6].contains(&family);
         if transaction.tables.iter().any(|(family, table)| !is_ip(*family) || !ours(table)) {
             self.suspicion.passage(Instant::now());

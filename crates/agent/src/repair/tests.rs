@@ -2,6 +2,7 @@ use ipnet::IpNet;
 use podnet_kernel::{netns::NetNs, pod_interface::HostEnd, route, sysctl};
 use podnet_model::{Block, BlockCidr, Change, Dual, EncapMode, Family, Loan, Mac, Node, NodeAddr, Pool};
 use podnet_planner::{
+    border::BorderConfig,
     overlay::OverlayConfig,
     services::{MASQUERADE_MARK, ServicesConfig},
     step::ROUTE_PROTOCOL,
@@ -26,15 +27,18 @@ fn in_namespace(tag: &str, work: impl FnOnce(&mut Repair, &mut KernelDatapath, &
             mtu: 1500,
         };
         let (mut repair, _notices) = Repair::start(&mut datapath, &underlay, pods, Arc::default()).unwrap();
-        let mut rules = ClusterRules::new(&ServicesConfig {
+        let node_addrs = vec![NodeAddr(address.addr())];
+        let services = ServicesConfig {
             family: Family::V4,
             node: "node1".into(),
-            node_addrs: vec![NodeAddr(address.addr())],
+            node_addrs: node_addrs.clone(),
+            node_port_addresses: Default::default(),
             pod_cidrs: Vec::new(),
-            no_nat_cidrs: Vec::new(),
-            service_cidr: Some("10.96.0.0/12".parse().unwrap()),
             masquerade_mark: MASQUERADE_MARK,
-        });
+        };
+        let no_nat_cidrs = vec!["10.96.0.0/12".parse().unwrap()];
+        let border = BorderConfig { family: Family::V4, node_addrs, pod_cidrs: Vec::new(), no_nat_cidrs };
+        let mut rules = ClusterRules::new(&services, &border);
         work(&mut repair, &mut datapath, &mut rules);
     });
     NetNs::remove(&path).unwrap();

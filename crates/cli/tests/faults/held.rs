@@ -111,12 +111,14 @@ fn on_node(node: &str) -> Vec<(String, usize)> {
         ("cgroups".to_owned(), cgroups(node)),
         ("sandbox directories".to_owned(), entries(&format!("/var/lib/podnet/nodes/{node}/runtime"))),
     ];
-    let rules: Value = serde_json::from_str(&inside(node, &["nft", "-j", "list", "table", "ip", "podnet"])).unwrap();
-    for object in rules["nftables"].as_array().unwrap() {
-        for kind in ["map", "set"] {
-            if let Some(set) = object.get(kind) {
-                let elements = set.get("elem").and_then(Value::as_array).map_or(0, Vec::len);
-                counts.push((format!("{kind} {}", set["name"].as_str().unwrap()), elements));
+    for table in ["podnet", "podnet-services"] {
+        let rules: Value = serde_json::from_str(&inside(node, &["nft", "-j", "list", "table", "ip", table])).unwrap();
+        for object in rules["nftables"].as_array().unwrap() {
+            for kind in ["map", "set"] {
+                if let Some(set) = object.get(kind) {
+                    let elements = set.get("elem").and_then(Value::as_array).map_or(0, Vec::len);
+                    counts.push((format!("{kind} {} of {table}", set["name"].as_str().unwrap()), elements));
+                }
             }
         }
     }

@@ -100,11 +100,13 @@ fn what_others_damage_is_mended_within_a_second_and_counted_and_told() {
         "sysctl -qw net/ipv4/conf/podnet.vxlan/rp_filter=1",
         "sysctl -n net/ipv4/conf/podnet.vxlan/rp_filter | grep 0",
     );
-    scene.damage("nft delete table ip podnet", "nft list map ip podnet frontends");
-    scene.damage("nft flush chain ip podnet services", "nft list chain ip podnet services | grep frontends");
+    scene.damage("nft delete table ip podnet-services", "nft list map ip podnet-services frontends");
+    scene.damage("nft delete table ip podnet", "nft list set ip podnet nat-sources | grep elements");
+    let services = "nft list chain ip podnet-services services | grep frontends";
+    scene.damage("nft flush chain ip podnet-services services", services);
     scene.damage("iptables -P FORWARD DROP", "iptables -S FORWARD | grep podnet");
     scene.damage("iptables -F FORWARD", "iptables -S FORWARD | grep podnet");
-    scene.damage("nft flush ruleset", "nft list map ip podnet frontends");
+    scene.damage("nft flush ruleset", "nft list map ip podnet-services frontends && nft list table ip podnet");
 
     let log = String::from_utf8(cluster.podnet(&["logs", "node1-agent", "--tail", "1000"]).stdout).unwrap();
     for told in ["device podnet.vxlan is gone", "has MTU 1280 and not 1450", "nft (process", "iptables (process"] {
@@ -118,7 +120,8 @@ fn what_others_damage_is_mended_within_a_second_and_counted_and_told() {
 fn what_cannot_be_mended_hinders_nothing_else(scene: &Scene, there: &str) {
     let node = &scene.node;
     node.must("ip link set podnet.vxlan name thief; nft flush ruleset; sysctl -qw net.ipv4.ip_forward=0");
-    let rest = "nft list table ip podnet && nft list table ip podnet-pods && sysctl -n net.ipv4.ip_forward | grep 1";
+    let rest =
+        "nft list table ip podnet-services && nft list table ip podnet-pods && sysctl -n net.ipv4.ip_forward | grep 1";
     eventually("the rest is mended", Duration::from_secs(10), || node.run(rest));
     node.must("ip link show thief && ! ip link show podnet.vxlan && ip link del thief");
     eventually("the device is back", Duration::from_secs(20), || node.run(there));
@@ -132,6 +135,6 @@ fn somebody_who_keeps_undoing_does_not_keep_the_agent_busy(scene: &Scene, block:
     assert!(repairs < 30, "{repairs} repairs of one route in a moment");
     assert!(scene.node.counter("podnet_repairs_held_back_total") > 0);
     // Another object does not wait.
-    scene.damage("nft delete table ip podnet", "nft list map ip podnet frontends");
+    scene.damage("nft delete table ip podnet", "nft list set ip podnet nat-sources | grep elements");
     eventually("the contested route is back in the end", Duration::from_secs(15), || scene.node.run(there));
 }

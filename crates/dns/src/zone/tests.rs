@@ -29,7 +29,7 @@ pub(crate) fn port(name: &str, protocol: Protocol, number: u16) -> Port {
 
 pub(crate) fn service(namespace: &str, name: &str, kind: ServiceKind, ports: Vec<Port>) -> Change {
     let key = ServiceKey::new(namespace, name);
-    Change::Service(key.clone(), Some(Service { key, kind, ports, publish_not_ready: false }))
+    Change::Service(key.clone(), Some(Service::new(key, kind, ports)))
 }
 
 pub(crate) fn frontend(addrs: &[&str]) -> ServiceKind {
@@ -38,13 +38,11 @@ pub(crate) fn frontend(addrs: &[&str]) -> ServiceKind {
 
 pub(crate) fn endpoint(addr: &str, ready: bool, hostname: Option<&str>) -> Endpoint {
     Endpoint {
-        addr: PodAddr(addr.parse().unwrap()),
         ready,
         serving: ready,
-        terminating: false,
         hostname: hostname.map(Into::into),
-        node: None,
         pod: Some(PodKey::new("web", &format!("pod-{}", addr.replace(['.', ':'], "x")))),
+        ..Endpoint::new(PodAddr(addr.parse().unwrap()))
     }
 }
 
@@ -56,7 +54,13 @@ pub(crate) fn slice(namespace: &str, service: &str, ports: &[(&str, u16)], endpo
         port: TargetPort(*port),
     };
     let service = ServiceKey::new(namespace, service);
-    let slice = EndpointSlice { key: key.clone(), service, ports: ports.iter().map(port).collect(), endpoints };
+    let slice = EndpointSlice {
+        key: key.clone(),
+        service,
+        ports: ports.iter().map(port).collect(),
+        endpoints,
+        unproxied: false,
+    };
     Change::Slice(key, Some(slice))
 }
 

@@ -19,6 +19,7 @@ pub(super) fn render(transaction: &mut Transaction<'_>, family: Family, edit: &E
         Edit::RemoveChain(name) => object::remove_chain(transaction, name),
         Edit::AddVerdictMap(name) => object::make_set(transaction, family, name, Kind::VerdictMap),
         Edit::AddBackendMap(name) => object::make_set(transaction, family, name, Kind::BackendMap),
+        Edit::AddMemory(name) => object::make_set(transaction, family, name, Kind::Memory),
         Edit::AddSet(name, set) => object::fill_new_set(transaction, family, name, set),
         Edit::RemoveSet(name) => object::remove_set(transaction, name),
         Edit::SetVerdict { map, key, chain, replaces } => {

@@ -17,6 +17,7 @@ const LIST_ELEMENT: u16 = 1;
 const KEY: u16 = 1;
 const DATA: u16 = 2;
 const FLAGS: u16 = 3;
+const KEY_END: u16 = 10;
 const EXPRESSION: u16 = 7;
 const DATA_VALUE: u16 = 1;
 const DATA_VERDICT: u16 = 2;
@@ -44,8 +45,8 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// A device, an Ethernet address and an IPv6 address.
-    const LONGEST: usize = 40;
+    /// A frontend and a backend of IPv6.
+    const LONGEST: usize = 44;
 
     const fn empty() -> Self {
         Self { bytes: [0; Self::LONGEST], length: 0 }
@@ -66,6 +67,12 @@ impl Key {
             IpAddr::V4(addr) => self.with(&addr.octets(), 4),
             IpAddr::V6(addr) => self.with(&addr.octets(), 16),
         }
+    }
+
+    /// With that address in place of the one that it ends with.
+    fn ending_with(mut self, addr: IpAddr) -> Self {
+        self.length -= if addr.is_ipv4() { 4 } else { 16 };
+        self.with_addr(addr)
     }
 
     fn as_bytes(&self) -> &[u8] {
@@ -98,6 +105,12 @@ impl From<BackendKey> for Key {
     fn from(key: BackendKey) -> Self {
         // The slot comes from `numgen`, which makes a number of this host's byte order.
         Self::from(key.frontend).with(&key.slot.to_ne_bytes(), 4)
+    }
+}
+
+impl From<(FrontendKey, BackendAddress)> for Key {
+    fn from((frontend, to): (FrontendKey, BackendAddress)) -> Self {
+        Self::from(frontend).with_addr(to.addr).with(&to.port.to_be_bytes(), 4)
     }
 }
 
@@ -149,13 +162,15 @@ impl Limit {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Element<'a> {
     pub(super) key: Key,
+    /// Where the element is a range of concatenations: the last address of the key's last field.
+    pub(super) last: Option<IpAddr>,
     pub(super) value: Option<Value<'a>>,
     pub(super) flags: u32,
 }
 
 impl Element<'_> {
     pub(super) fn key(key: impl Into<Key>) -> Self {
-        Self { key: key.into(), value: None, flags: 0 }
+        Self { key: key.into(), last: None, value: None, flags: 0 }
     }
 
     fn write(&self, writer: &mut Writer) {
@@ -164,6 +179,9 @@ impl Element<'_> {
                 writer.be32(FLAGS, self.flags);
             }
             writer.nested(KEY, |writer| writer.bytes(DATA_VALUE, self.key.as_bytes()));
+            if let Some(last) = self.last {
+                writer.nested(KEY_END, |writer| writer.bytes(DATA_VALUE, self.key.ending_with(last).as_bytes()));
+            }
             match self.value {
                 Some(Value::Goto(chain)) => writer.nested(DATA, |writer| verdict(writer, GOTO, Some(chain))),
                 Some(Value::Backend(to)) => {
@@ -206,6 +224,14 @@ pub(super) fn set_elements(set: &Set) -> Vec<Element<'static>> {
         Set::Addresses(addresses) => addresses.iter().map(|addr| Element::key(*addr)).collect(),
         Set::Pairs(pairs) => pairs.iter().map(|(from, to)| Element::key(Key::from(*from).with_addr(*to))).collect(),
         Set::Ports(ports) => ports.iter().map(|port| Element::key(Key::empty().with(&port.to_be_bytes(), 2))).collect(),
+        Set::Served(served) => served.iter().map(|pair| Element::key(*pair)).collect(),
+        Set::Sources(sources) => sources
+            .iter()
+            .map(|(frontend, range)| Element {
+                last: Some(range.broadcast()),
+                ..Element::key(Key::from(*frontend).with_addr(range.network()))
+            })
+            .collect(),
         Set::Senders(senders) => senders.iter().map(Element::key).collect(),
         Set::PacketRates(rates) => {
             rates.iter().map(|(addr, rate)| limit_element(*addr, Limit::Packets(*rate))).collect()

@@ -131,10 +131,22 @@ pub(super) enum Expression<'a> {
         code: i32,
         chain: Option<&'a str>,
     },
+    /// Makes, or renews, the memory's element of the key; a rule ends where it is full. What the element holds stays where there is one.
+    Remember {
+        memory: &'a str,
+        key: Register,
+        value: Register,
+        seconds: u32,
+    },
+    /// Removes the memory's element of the key.
+    Forget {
+        memory: &'a str,
+        key: Register,
+    },
     DestinationNat {
         family: Family,
         addr: Register,
-        port: Register,
+        port: Option<Register>,
     },
     Masquerade,
     /// Counts the packets that come here.
@@ -165,6 +177,7 @@ impl Expression<'_> {
             Self::Compare { .. } => "cmp",
             Self::InSet { .. } | Self::VerdictOf { .. } | Self::ValueOf { .. } => "lookup",
             Self::Verdict { .. } | Self::Constant { .. } => "immediate",
+            Self::Remember { .. } | Self::Forget { .. } => "dynset",
             Self::DestinationNat { .. } => "nat",
             Self::Masquerade => "masq",
             Self::Counter => "counter",
@@ -234,10 +247,20 @@ impl Expression<'_> {
             }
             Self::DestinationNat { family, addr, port } => {
                 const NFT_NAT_DNAT: u32 = 1;
-                numbers(
-                    writer,
-                    &[(1, NFT_NAT_DNAT), (2, protocol_family(*family).into()), (3, addr.number()), (5, port.number())],
-                );
+                numbers(writer, &[(1, NFT_NAT_DNAT), (2, protocol_family(*family).into()), (3, addr.number())]);
+                port.iter().for_each(|port| writer.be32(5, port.number()));
+            }
+            // enum nft_dynset_attributes
+            Self::Remember { memory, key, value, seconds } => {
+                const NFT_DYNSET_OP_UPDATE: u32 = 1;
+                writer.text(1, memory);
+                numbers(writer, &[(3, NFT_DYNSET_OP_UPDATE), (4, key.number()), (5, value.number())]);
+                writer.bytes(6, &(u64::from(*seconds) * 1000).to_be_bytes());
+            }
+            Self::Forget { memory, key } => {
+                const NFT_DYNSET_OP_DELETE: u32 = 2;
+                writer.text(1, memory);
+                numbers(writer, &[(3, NFT_DYNSET_OP_DELETE), (4, key.number())]);
             }
             Self::Masquerade => {
                 const NF_NAT_RANGE_PROTO_RANDOM_FULLY: u32 = 1 << 4;

@@ -9,6 +9,7 @@ use super::{
     rule,
     transaction::{Message, Transaction},
 };
+use crate::netlink::attribute::Writer;
 
 /// Everything: chains first, as elements refer to them; then sets and maps, as rules refer to them; then rules.
 pub(super) fn render(transaction: &mut Transaction<'_>, rules: &RuleSet) {
@@ -24,6 +25,9 @@ pub(super) fn render(transaction: &mut Transaction<'_>, rules: &RuleSet) {
         make_set(transaction, rules.family, name, Kind::BackendMap);
         let elements: Vec<_> = map.elements.iter().map(|(key, to)| backend_element(*key, *to)).collect();
         element::add(transaction, name, &elements, &format!("add elements to map {name}"));
+    }
+    for name in &rules.memories {
+        make_set(transaction, rules.family, name, Kind::Memory);
     }
     for (name, set) in &rules.sets {
         fill_new_set(transaction, rules.family, name, set);
@@ -43,6 +47,9 @@ pub(super) fn fill_new_set(transaction: &mut Transaction<'_>, family: Family, na
 pub(super) enum Kind {
     VerdictMap,
     BackendMap,
+    Memory,
+    Served,
+    Sources,
     Addresses,
     Ranges,
     Pairs,
@@ -59,6 +66,8 @@ impl Kind {
             Set::Ranges(_) => Self::Ranges,
             Set::Pairs(_) => Self::Pairs,
             Set::Ports(_) => Self::Ports,
+            Set::Served(_) => Self::Served,
+            Set::Sources(_) => Self::Sources,
             Set::Senders(_) => Self::Senders,
             Set::PacketRates(_) => Self::PacketRates,
             Set::ConnectionLimits(_) => Self::ConnectionLimits,
@@ -72,6 +81,9 @@ impl Kind {
             Self::VerdictMap => vec![addr, INET_PROTO, INET_SERVICE],
             Self::BackendMap => vec![addr, INET_PROTO, INET_SERVICE, MARK],
             Self::Addresses | Self::Ranges | Self::PacketRates | Self::ConnectionLimits => vec![addr],
+            Self::Memory => vec![addr, addr, INET_PROTO, INET_SERVICE],
+            Self::Served => vec![addr, INET_PROTO, INET_SERVICE, addr, INET_SERVICE],
+            Self::Sources => vec![addr, INET_PROTO, INET_SERVICE, addr],
             Self::Pairs => vec![addr, addr],
             Self::Ports => vec![INET_SERVICE],
             Self::Senders => vec![INTERFACE_NAME, ETHER_ADDR, addr],
@@ -142,11 +154,18 @@ pub(super) fn make_set(transaction: &mut Transaction<'_>, family: Family, name: 
     const MAP: u32 = 8;
     /// Elements are evaluated: the kernel takes a hash table that collects what has ended.
     const EVALUATED: u32 = 0x20;
+    /// Elements end by themselves.
+    const TIMEOUT: u32 = 0x10;
+    /// Ranges of concatenations.
+    const CONCATENATED: u32 = 0x80;
+    let backend = || Some(typed(&[addr_type(family), INET_SERVICE]));
     let (flags, data) = match kind {
         Kind::VerdictMap => (MAP, Some((VERDICT, 4))),
-        Kind::BackendMap => (MAP, Some(typed(&[addr_type(family), INET_SERVICE]))),
+        Kind::BackendMap => (MAP, backend()),
+        Kind::Memory => (MAP | TIMEOUT | EVALUATED, backend()),
         Kind::Ranges => (INTERVAL, None),
-        Kind::Addresses | Kind::Pairs | Kind::Ports | Kind::Senders => (0, None),
+        Kind::Sources => (INTERVAL | CONCATENATED, None),
+        Kind::Addresses | Kind::Served | Kind::Pairs | Kind::Ports | Kind::Senders => (0, None),
         Kind::PacketRates | Kind::ConnectionLimits => (EVALUATED, None),
     };
     let (key_type, key_length) = typed(&kind.key(family));
@@ -161,10 +180,45 @@ pub(super) fn make_set(transaction: &mut Transaction<'_>, family: Family, name: 
             writer.be32(DATA_LEN, length);
         }
         writer.be32(ID, id);
+        describe(writer, kind, family);
         if let Some(limit) = kind.limit() {
             writer.nested(EXPRESSION, |writer| limit.write(writer));
         }
     });
+}
+
+/// What the kernel has to know of a set beyond its key's length: of a memory how much it may hold, and of ranges of concatenations which
+/// bytes of the key count.
+fn describe(writer: &mut Writer, kind: Kind, family: Family) {
+    // enum nft_set_attributes, nft_set_desc_attributes, nft_set_field_attributes
+    const DESCRIPTION: u16 = 9;
+    const SIZE: u16 = 1;
+    const FIELDS: u16 = 2;
+    const FIELD: u16 = 1;
+    const FIELD_LENGTH: u16 = 1;
+    /// The kernel makes room for as many at once: 4 MiB.
+    const CLIENTS: u32 = 1 << 18;
+    match kind {
+        Kind::Memory => writer.nested(DESCRIPTION, |writer| writer.be32(SIZE, CLIENTS)),
+        Kind::Sources => writer.nested(DESCRIPTION, |writer| {
+            writer.nested(FIELDS, |writer| {
+                for kind in kind.key(family) {
+                    writer.nested(FIELD, |writer| writer.be32(FIELD_LENGTH, bytes(kind)));
+                }
+            });
+        }),
+        _ => {}
+    }
+}
+
+/// How many bytes of a type count.
+const fn bytes(kind: u32) -> u32 {
+    match kind {
+        INET_PROTO => 1,
+        INET_SERVICE => 2,
+        IPV6_ADDR => 16,
+        _ => 4,
+    }
 }
 
 pub(super) fn remove_set(transaction: &mut Transaction<'_>, name: &str) {

@@ -87,18 +87,18 @@ const fn family_of(range: &IpNet) -> u8 {
 }
 
 impl NftSocket {
-    /// The base chains at the hook `forward` of families `ip`, `ip6` and `inet`, less those of the table `own`.
+    /// The base chains at the hook `forward` of families `ip`, `ip6` and `inet`, less those of the tables `own`.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn forward_chains(&mut self, own: &str) -> Result<Vec<ForwardChain>, NftError> {
+    pub fn forward_chains(&mut self, own: &[&str]) -> Result<Vec<ForwardChain>, NftError> {
         let mut chains = Vec::new();
         for family in [FAMILY_IP, FAMILY_IP6, FAMILY_INET] {
             let operation = Operation::new("list", "chains");
             let found = listing::dump(&mut self.connection, family, Message::GetChain, &operation, |_| {})?;
             chains.extend(found.iter().filter_map(|message| forward_chain(family, message)));
         }
-        chains.retain(|chain| chain.family == FAMILY_INET || chain.table != own);
+        chains.retain(|chain| chain.family == FAMILY_INET || !own.contains(&chain.table.as_str()));
         for chain in &mut chains {
             let operation = Operation::new("list the rules of chain", &chain);
             let name = |writer: &mut Writer| {

@@ -51,6 +51,7 @@ fn condition(family: Family, condition: &Match) -> Vec<Expression<'_>> {
         Match::Protocol(number) => {
             vec![Expression::Meta { to: FIRST, key: MetaKey::L4Protocol }, equal(&[*number])]
         }
+        Match::EchoRequest => echo_request(family),
         Match::Mark { bits } => vec![
             Expression::Meta { to: FIRST, key: MetaKey::Mark },
             Expression::Bitwise { register: FIRST, mask: *bits, flip: 0 },
@@ -85,6 +86,20 @@ fn loopback<'a>(family: Family, field: Field) -> Vec<Expression<'a>> {
     expressions
 }
 
+/// The type of the message (RFC 792; RFC 4443, section 4.1).
+fn echo_request<'a>(family: Family) -> Vec<Expression<'a>> {
+    let (protocol, message) = match family {
+        Family::V4 => (1, 8),
+        Family::V6 => (58, 128),
+    };
+    vec![
+        Expression::Meta { to: FIRST, key: MetaKey::L4Protocol },
+        equal(&[protocol]),
+        Expression::Payload { to: FIRST, base: Base::Transport, offset: 0, length: 1 },
+        equal(&[message]),
+    ]
+}
+
 fn in_set<'a>(family: Family, fields: &[Field], set: &'a str, negated: bool) -> Vec<Expression<'a>> {
     let mut expressions = load(family, fields);
     expressions.push(Expression::InSet { key: FIRST, set, negated });
@@ -106,6 +121,12 @@ fn statement(family: Family, action: &Action) -> Vec<Expression<'_>> {
             expressions.extend(translation(family, map));
             expressions
         }
+        Action::DnatRemembered { map, slots, memory, seconds } => remembered(family, map, *slots, memory, *seconds),
+        Action::DnatAgain { memory, served, seconds } => again(family, memory, served, *seconds),
+        Action::DnatTo(addr) => vec![
+            Expression::Constant { to: FIRST, bytes: octets(*addr) },
+            Expression::DestinationNat { family, addr: FIRST, port: None },
+        ],
         Action::DnatAnyAddress { map } => {
             let mut expressions = vec![Expression::Constant { to: FIRST, bytes: octets(unspecified(family)) }];
             expressions.extend(load_from(family, words(family, FRONTEND[0]), &FRONTEND[1..]));
@@ -134,8 +155,67 @@ fn slot(family: Family) -> Register {
 
 /// The backend's address and port take the key's place.
 fn translation(family: Family, map: &str) -> [Expression<'_>; 2] {
-    let port = Register(words(family, Field::DestinationAddress));
+    let port = Some(Register(words(family, Field::DestinationAddress)));
     [Expression::ValueOf { key: FIRST, map, to: FIRST }, Expression::DestinationNat { family, addr: FIRST, port }]
+}
+
+/// Where things lie while a client's backend is looked for: the memory's key is the client and the frontend, behind it comes the backend,
+/// and frontend and backend together are the key of what is served.
+struct Places {
+    client: Register,
+    frontend: Register,
+    backend: Register,
+    backend_port: Register,
+}
+
+impl Places {
+    fn of(family: Family) -> Self {
+        let addr = words(family, Field::SourceAddress);
+        let backend = addr + FRONTEND.iter().map(|field| words(family, *field)).sum::<u32>();
+        Self {
+            client: FIRST,
+            frontend: Register(addr),
+            backend: Register(backend),
+            backend_port: Register(backend + addr),
+        }
+    }
+
+    fn load<'a>(&self, family: Family) -> Vec<Expression<'a>> {
+        let mut expressions = load(family, &[Field::SourceAddress]);
+        expressions.extend(load_from(family, self.frontend.0, &FRONTEND));
+        expressions
+    }
+
+    fn translation<'a>(&self, family: Family) -> Expression<'a> {
+        Expression::DestinationNat { family, addr: self.backend, port: Some(self.backend_port) }
+    }
+}
+
+/// The backend that the memory holds, if it is still one of the frontend's.
+fn again<'a>(family: Family, memory: &'a str, served: &'a str, seconds: u32) -> Vec<Expression<'a>> {
+    let places = Places::of(family);
+    let mut expressions = places.load(family);
+    expressions.extend([
+        Expression::ValueOf { key: places.client, map: memory, to: places.backend },
+        Expression::InSet { key: places.frontend, set: served, negated: false },
+        Expression::Remember { memory, key: places.client, value: places.backend, seconds },
+        places.translation(family),
+    ]);
+    expressions
+}
+
+/// One of the backends, which the memory holds from now on in place of another, of which this frontend has none any more.
+fn remembered<'a>(family: Family, map: &'a str, slots: u32, memory: &'a str, seconds: u32) -> Vec<Expression<'a>> {
+    let places = Places::of(family);
+    let mut expressions = places.load(family);
+    expressions.extend([
+        Expression::Forget { memory, key: places.client },
+        Expression::Random { to: places.backend, modulus: slots },
+        Expression::ValueOf { key: places.frontend, map, to: places.backend },
+        Expression::Remember { memory, key: places.client, value: places.backend, seconds },
+        places.translation(family),
+    ]);
+    expressions
 }
 
 /// The bytes of an address as they lie in packets and registers.

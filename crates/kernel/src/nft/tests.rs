@@ -92,6 +92,7 @@ pub(super) fn rules_of(family: Family, backends: &[BackendAddress]) -> RuleSet {
             .into(),
         backend_maps: [("backends".into(), podnet_planner::ruleset::BackendMap { elements: slots.collect() })].into(),
         sets: sets(family),
+        ..RuleSet::empty(family)
     }
 }
 

@@ -4,11 +4,16 @@ use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1 as api;
 
-use super::{Invalid, Object};
-use crate::{Endpoint, EndpointSlice, PodAddr, PodKey, ServiceKey, SliceKey, TargetPort, endpoints::EndpointPort};
+use super::{Invalid, Object, service::PROXY_NAME};
+use crate::{
+    Endpoint, EndpointSlice, PodAddr, PodKey, ServiceKey, SliceKey, TargetPort,
+    endpoints::{EndpointPort, Hints},
+};
 
 /// The label by which a slice belongs to a Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The label of slices of a headless Service.
+const HEADLESS: &str = "service.kubernetes.io/headless";
 
 impl TryFrom<&api::EndpointSlice> for EndpointSlice {
     type Error = Invalid;
@@ -19,11 +24,14 @@ impl TryFrom<&api::EndpointSlice> for EndpointSlice {
         let service = object.label(SERVICE_NAME).filter(|name| !name.is_empty()).ok_or_else(|| {
             object.missing(format!("metadata.labels[{SERVICE_NAME}]"), "the name of the Service that it belongs to")
         })?;
-        if !matches!(slice.address_type.as_str(), "IPv4" | "IPv6") {
-            return Err(object.value("addressType", &slice.address_type, "IPv4 or IPv6"));
-        }
+        let endpoints = match slice.address_type.as_str() {
+            "IPv4" | "IPv6" => slice.endpoints.as_deref().unwrap_or_default(),
+            // Names are for nobody who proxies; the slice is right all the same.
+            "FQDN" => &[],
+            other => return Err(object.value("addressType", other, "IPv4, IPv6 or FQDN")),
+        };
         let ports = slice.ports.as_deref().unwrap_or_default().iter().enumerate();
-        let endpoints = slice.endpoints.as_deref().unwrap_or_default().iter().enumerate();
+        let endpoints = endpoints.iter().enumerate();
         Ok(Self {
             key: SliceKey::new(namespace, object.name()?),
             service: ServiceKey::new(namespace, service),
@@ -31,8 +39,9 @@ impl TryFrom<&api::EndpointSlice> for EndpointSlice {
                 .filter_map(|(index, port)| self::port(&object, index, port).transpose())
                 .collect::<Result<_, _>>()?,
             endpoints: endpoints
-                .map(|(index, endpoint)| self::endpoint(&object, index, endpoint))
+                .map(|(index, endpoint)| self::endpoint(&object, index, &slice.address_type, endpoint))
                 .collect::<Result<_, _>>()?,
+            unproxied: object.label(HEADLESS).is_some() || object.label(PROXY_NAME).is_some(),
         })
     }
 }
@@ -47,10 +56,21 @@ fn port(object: &Object<'_>, index: usize, port: &api::EndpointPort) -> Result<O
     }))
 }
 
-fn endpoint(object: &Object<'_>, index: usize, endpoint: &api::Endpoint) -> Result<Endpoint, Invalid> {
+fn endpoint(
+    object: &Object<'_>,
+    index: usize,
+    address_type: &str,
+    endpoint: &api::Endpoint,
+) -> Result<Endpoint, Invalid> {
     let field = || format!("endpoints[{index}].addresses[0]");
-    let text = endpoint.addresses.first().ok_or_else(|| object.missing(field(), "an IP address"))?;
-    let addr: PodAddr = text.parse().map_err(|_| object.value(field(), text, "an IP address"))?;
+    let allowed = if address_type == "IPv4" {
+        "an IPv4 address, as addressType says"
+    } else {
+        "an IPv6 address, as addressType says"
+    };
+    let text = endpoint.addresses.first().ok_or_else(|| object.missing(field(), allowed))?;
+    let addr = text.parse().ok().filter(|addr: &PodAddr| addr.0.is_ipv4() == (address_type == "IPv4"));
+    let addr = addr.ok_or_else(|| object.value(field(), text, allowed))?;
     let conditions = endpoint.conditions.as_ref();
     let ready = conditions.and_then(|conditions| conditions.ready).unwrap_or(true);
     let target = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
@@ -65,5 +85,12 @@ fn endpoint(object: &Object<'_>, index: usize, endpoint: &api::Endpoint) -> Resu
             let namespace = target.namespace.as_deref().or(object.meta.namespace.as_deref())?;
             Some(PodKey::new(namespace, target.name.as_deref()?))
         }),
+        hints: endpoint.hints.as_ref().map(hints).unwrap_or_default(),
     })
+}
+
+fn hints(hints: &api::EndpointHints) -> Hints {
+    let zones = hints.for_zones.iter().flatten().map(|zone| zone.name.as_str().into());
+    let nodes = hints.for_nodes.iter().flatten().map(|node| node.name.as_str().into());
+    Hints { zones: zones.collect(), nodes: nodes.collect() }
 }

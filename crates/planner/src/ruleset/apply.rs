@@ -1,12 +1,18 @@
 //! Edits done to the value, all or none, as the kernel does a batch.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
 
 use super::{
     BackendAddress, BackendKey, BackendMap, Chain, Edit, FrontendKey, InvalidRuleSet, RuleName, RuleSet, Sender, Set,
     VerdictMap,
     elements::{lacking, shared},
-    validate::{disjoint, name_fits, of_family},
+    validate::{disjoint, name_fits, of_family, ranges_of},
 };
 
 /// Why an edit was refused; the rule set is as it was before the first edit of the list.
@@ -97,6 +103,12 @@ impl RuleSet {
                 done.push(Before::Object(name.clone(), Object::None));
                 Ok(())
             }
+            Edit::AddMemory(name) => {
+                self.require_free(name)?;
+                self.memories.insert(name.clone());
+                done.push(Before::Object(name.clone(), Object::None));
+                Ok(())
+            }
             Edit::AddSet(name, set) => {
                 self.require_free(name)?;
                 of_family(self.family, name, set)?;
@@ -184,6 +196,15 @@ impl RuleSet {
             (Set::Addresses(here), Set::Addresses(more)) => absent(name, more.intersection(here).next())?,
             (Set::Pairs(here), Set::Pairs(more)) => absent(name, more.intersection(here).next().map(|p| Pair(*p)))?,
             (Set::Ports(here), Set::Ports(more)) => absent(name, more.intersection(here).next())?,
+            (Set::Served(here), Set::Served(more)) => absent(name, more.intersection(here).next().map(Of))?,
+            (Set::Sources(here), Set::Sources(more)) => {
+                absent(name, more.intersection(here).next().map(Of))?;
+                let frontends: BTreeSet<FrontendKey> = more.iter().map(|(frontend, _)| *frontend).collect();
+                for frontend in frontends {
+                    let of = |set: &BTreeSet<(FrontendKey, IpNet)>| ranges_of(set, frontend);
+                    disjoint(name, &Set::Ranges(&of(here) | &of(more)))?;
+                }
+            }
             (Set::Senders(here), Set::Senders(more)) => absent(name, more.intersection(here).next().map(SenderText))?,
             (Set::PacketRates(here), Set::PacketRates(more)) => absent(name, shared(here, more))?,
             (Set::ConnectionLimits(here), Set::ConnectionLimits(more)) => absent(name, shared(here, more))?,
@@ -205,6 +226,8 @@ impl RuleSet {
             (Set::Addresses(here), Set::Addresses(fewer)) => present(name, fewer.difference(here).next())?,
             (Set::Pairs(here), Set::Pairs(fewer)) => present(name, fewer.difference(here).next().map(|p| Pair(*p)))?,
             (Set::Ports(here), Set::Ports(fewer)) => present(name, fewer.difference(here).next())?,
+            (Set::Served(here), Set::Served(fewer)) => present(name, fewer.difference(here).next().map(Of))?,
+            (Set::Sources(here), Set::Sources(fewer)) => present(name, fewer.difference(here).next().map(Of))?,
             (Set::Senders(here), Set::Senders(fewer)) => present(name, fewer.difference(here).next().map(SenderText))?,
             (Set::Ranges(here), Set::Ranges(fewer)) => present(name, fewer.difference(here).next())?,
             (Set::PacketRates(here), Set::PacketRates(fewer)) => present(name, lacking(here, fewer))?,
@@ -220,7 +243,8 @@ impl RuleSet {
         name_fits(name)?;
         let taken = self.verdict_maps.contains_key(name)
             || self.backend_maps.contains_key(name)
-            || self.sets.contains_key(name);
+            || self.sets.contains_key(name)
+            || self.memories.contains(name);
         if taken { Err(InvalidRuleSet::NameTaken { name: name.clone() }) } else { Ok(()) }
     }
 
@@ -243,6 +267,8 @@ impl RuleSet {
             Object::Verdicts(map)
         } else if let Some(map) = self.backend_maps.remove(name) {
             Object::Backends(map)
+        } else if self.memories.remove(name) {
+            Object::Memory
         } else {
             self.sets.remove(name).map_or(Object::None, Object::Set)
         }
@@ -255,6 +281,7 @@ impl RuleSet {
             Before::Object(name, Object::None) => drop(self.take_object(&name)),
             Before::Object(name, Object::Verdicts(map)) => drop(self.verdict_maps.insert(name, map)),
             Before::Object(name, Object::Backends(map)) => drop(self.backend_maps.insert(name, map)),
+            Before::Object(name, Object::Memory) => drop(self.memories.insert(name)),
             Before::Object(name, Object::Set(set)) => drop(self.sets.insert(name, set)),
             Before::Verdict(map, key, old) => {
                 if let Some(map) = self.verdict_maps.get_mut(&map) {
@@ -295,6 +322,7 @@ enum Object {
     None,
     Verdicts(VerdictMap),
     Backends(BackendMap),
+    Memory,
     Set(Set),
 }
 
@@ -302,6 +330,15 @@ enum Object {
 struct Pair((IpAddr, IpAddr));
 
 impl fmt::Display for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} . {}", self.0.0, self.0.1)
+    }
+}
+
+/// A frontend and what belongs to it as they read in an error.
+struct Of<'a, T>(&'a (FrontendKey, T));
+
+impl<T: fmt::Display> fmt::Display for Of<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} . {}", self.0.0, self.0.1)
     }

@@ -93,6 +93,7 @@ impl<'a> Difference<'a> {
         let new = |name: &&RuleName| kind(self.from, name) != kind(self.to, name);
         edits.extend(self.to.verdict_maps.keys().filter(new).cloned().map(Edit::AddVerdictMap));
         edits.extend(self.to.backend_maps.keys().filter(new).cloned().map(Edit::AddBackendMap));
+        edits.extend(self.to.memories.iter().filter(new).cloned().map(Edit::AddMemory));
         let sets = self.to.sets.iter().filter(|(name, _)| new(name));
         edits.extend(sets.map(|(name, set)| Edit::AddSet(name.clone(), set.clone())));
     }
@@ -169,7 +170,7 @@ fn set_backends(map: &RuleName, old: &BackendMap, new: &BackendMap, edits: &mut 
 }
 
 fn object_names(rules: &RuleSet) -> impl Iterator<Item = &RuleName> {
-    rules.verdict_maps.keys().chain(rules.backend_maps.keys()).chain(rules.sets.keys())
+    rules.verdict_maps.keys().chain(rules.backend_maps.keys()).chain(rules.sets.keys()).chain(&rules.memories)
 }
 
 fn kind(rules: &RuleSet, name: &RuleName) -> Option<&'static str> {
@@ -177,6 +178,8 @@ fn kind(rules: &RuleSet, name: &RuleName) -> Option<&'static str> {
         Some("verdict map")
     } else if rules.backend_maps.contains_key(name) {
         Some("backend map")
+    } else if rules.memories.contains(name) {
+        Some("memory")
     } else {
         rules.sets.get(name).map(Set::kind)
     }

@@ -13,6 +13,8 @@ pub enum Edit {
     AddVerdictMap(RuleName),
     /// Make an empty backend map.
     AddBackendMap(RuleName),
+    /// Make an empty memory; it is removed as a set is.
+    AddMemory(RuleName),
     /// Make a set with the elements that it starts with.
     AddSet(RuleName, Set),
     /// Remove a map or set, with its elements, that no rule refers to any more (maps and sets share one name space, and the

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use podnet_model::Family;
 
-use super::{Action, Chain, ChainKind, Field, Hook, HookPoint, Match, RuleName, RuleSet, Set};
+use super::{Action, Chain, ChainKind, Field, FrontendKey, Hook, HookPoint, Match, RuleName, RuleSet, Set};
 
 /// The longest name of a chain, map or set, in bytes.
 const NAME_MAX: usize = 31;
@@ -125,7 +125,8 @@ impl RuleSet {
 
     fn check_names(&self) -> Result<(), InvalidRuleSet> {
         let mut objects = BTreeSet::new();
-        for name in self.verdict_maps.keys().chain(self.backend_maps.keys()).chain(self.sets.keys()) {
+        let maps = self.verdict_maps.keys().chain(self.backend_maps.keys()).chain(&self.memories);
+        for name in maps.chain(self.sets.keys()) {
             name_fits(name)?;
             if !objects.insert(name) {
                 return Err(InvalidRuleSet::NameTaken { name: name.clone() });
@@ -150,7 +151,21 @@ impl RuleSet {
                 Action::Dnat { map, .. } | Action::DnatAnyAddress { map } if !self.backend_maps.contains_key(map) => {
                     return Err(unknown(map, "backend map", name));
                 }
-                Action::Dnat { slots: 0, .. } => return Err(InvalidRuleSet::NoSlots { chain: name.clone() }),
+                Action::DnatRemembered { map, .. } if !self.backend_maps.contains_key(map) => {
+                    return Err(unknown(map, "backend map", name));
+                }
+                Action::DnatRemembered { memory, .. } | Action::DnatAgain { memory, .. }
+                    if !self.memories.contains(memory) =>
+                {
+                    return Err(unknown(memory, "memory", name));
+                }
+                Action::DnatAgain { served, .. } if !matches!(self.sets.get(served), Some(Set::Served(_))) => {
+                    return Err(unknown(served, "set of frontends and backends", name));
+                }
+                Action::DnatTo(addr) => self.check_family(name, [*addr])?,
+                Action::Dnat { slots: 0, .. } | Action::DnatRemembered { slots: 0, .. } => {
+                    return Err(InvalidRuleSet::NoSlots { chain: name.clone() });
+                }
                 _ => {}
             }
         }
@@ -176,6 +191,9 @@ impl RuleSet {
             }
             [Field::DestinationPort] => "set of ports",
             [Field::InputDevice, Field::SourceMac, Field::SourceAddress] => "set of senders",
+            [Field::DestinationAddress, Field::Protocol, Field::DestinationPort, Field::SourceAddress] => {
+                "set of frontends and sources"
+            }
             _ => "set for these fields",
         };
         let fits = match self.sets.get(name) {
@@ -185,6 +203,8 @@ impl RuleSet {
             Some(Set::Pairs(_)) => expected == "set of address pairs",
             Some(Set::Ports(_)) => expected == "set of ports",
             Some(Set::Senders(_)) => expected == "set of senders",
+            Some(Set::Sources(_)) => expected == "set of frontends and sources",
+            Some(Set::Served(_)) => false,
             None => false,
         };
         if fits { Ok(()) } else { Err(unknown(name, expected, by)) }
@@ -265,6 +285,8 @@ impl Chain {
         self.rules.iter().any(|rule| {
             let in_action = match &rule.action {
                 Action::Lookup(map) | Action::Dnat { map, .. } | Action::DnatAnyAddress { map } => asked(map),
+                Action::DnatRemembered { map, memory, .. } => asked(map) || asked(memory),
+                Action::DnatAgain { memory, served, .. } => asked(memory) || asked(served),
                 _ => false,
             };
             in_action
@@ -280,7 +302,11 @@ impl Chain {
 /// `nft_reject_validate` of the kernel).
 fn misplaced(action: &Action, hook: Hook) -> Option<&'static str> {
     let (allowed, name) = match action {
-        Action::Dnat { .. } | Action::DnatAnyAddress { .. } => (
+        Action::Dnat { .. }
+        | Action::DnatAnyAddress { .. }
+        | Action::DnatRemembered { .. }
+        | Action::DnatAgain { .. }
+        | Action::DnatTo(_) => (
             hook.kind == ChainKind::Nat && matches!(hook.point, HookPoint::Prerouting | HookPoint::Output),
             "destination translation",
         ),
@@ -304,6 +330,11 @@ pub(super) fn of_family(family: Family, name: &RuleName, set: &Set) -> Result<()
         Set::Ranges(ranges) => all_of(family, name, ranges.iter().map(|range| (Family::of_net(range), range))),
         Set::Pairs(pairs) => all_of(family, name, pairs.iter().flat_map(|(from, to)| [of(from), of(to)])),
         Set::Ports(_) => Ok(()),
+        Set::Served(served) => all_of(family, name, served.iter().flat_map(|(of_, to)| [of(&of_.addr), of(&to.addr)])),
+        Set::Sources(sources) => {
+            all_of(family, name, sources.iter().map(|(frontend, _)| of(&frontend.addr)))?;
+            all_of(family, name, sources.iter().map(|(_, range)| (Family::of_net(range), range)))
+        }
         Set::Senders(senders) => all_of(family, name, senders.iter().map(|(.., addr)| of(addr))),
         Set::PacketRates(rates) => all_of(family, name, rates.keys().map(of)),
         Set::ConnectionLimits(limits) => all_of(family, name, limits.keys().map(of)),
@@ -323,6 +354,10 @@ fn all_of(
 
 /// Whether no range lies in another. CIDRs are nested or disjoint and sort outer first, so neighbours tell.
 pub(super) fn disjoint(name: &RuleName, set: &Set) -> Result<(), InvalidRuleSet> {
+    if let Set::Sources(sources) = set {
+        let frontends: BTreeSet<FrontendKey> = sources.iter().map(|(frontend, _)| *frontend).collect();
+        return frontends.into_iter().try_for_each(|one| disjoint(name, &Set::Ranges(ranges_of(sources, one))));
+    }
     let Set::Ranges(ranges) = set else { return Ok(()) };
     let mut outer: Option<&IpNet> = None;
     for range in ranges {
@@ -332,6 +367,13 @@ pub(super) fn disjoint(name: &RuleName, set: &Set) -> Result<(), InvalidRuleSet>
         outer = Some(range);
     }
     Ok(())
+}
+
+/// The ranges that belong to a frontend.
+pub(super) fn ranges_of(sources: &BTreeSet<(FrontendKey, IpNet)>, frontend: FrontendKey) -> BTreeSet<IpNet> {
+    let first: IpNet = if frontend.addr.is_ipv4() { Ipv4Net::default().into() } else { Ipv6Net::default().into() };
+    let own = sources.range((frontend, first)..).take_while(|(one, _)| *one == frontend);
+    own.map(|(_, range)| *range).collect()
 }
 
 fn unknown(name: &RuleName, expected: &'static str, by: &RuleName) -> InvalidRuleSet {

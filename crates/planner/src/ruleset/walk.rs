@@ -15,7 +15,7 @@ use podnet_model::{Family, Protocol};
 use interpreter::Traveller;
 pub use journey::{Element, Hop, Journey, Outcome, Verdict};
 
-use super::{BackendAddress, HookPoint, RuleSet};
+use super::{BackendAddress, Chain, HookPoint, RuleSet};
 
 /// A packet of the direction in which its connection was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +34,33 @@ pub struct Packet {
     pub mark: u32,
     /// What connection tracking knows of its connection.
     pub connection: Connection,
+    /// It asks for an echo (ICMP, ICMPv6): protocol and ports mean nothing.
+    pub is_echo: bool,
+    /// The backend that the memory holds for this client of this frontend.
+    pub remembered: Option<BackendAddress>,
 }
 
 impl Packet {
     /// The first, unmarked packet of a connection, from a port of the ephemeral range.
     #[must_use]
     pub fn opening(src: impl Into<IpAddr>, dst: impl Into<IpAddr>, protocol: Protocol, dport: u16) -> Self {
-        Self { src: src.into(), dst: dst.into(), protocol, sport: 40_000, dport, mark: 0, connection: Connection::New }
+        Self {
+            src: src.into(),
+            dst: dst.into(),
+            protocol,
+            sport: 40_000,
+            dport,
+            mark: 0,
+            connection: Connection::New,
+            is_echo: false,
+            remembered: None,
+        }
+    }
+
+    /// The first echo request of a ping.
+    #[must_use]
+    pub fn ping(src: impl Into<IpAddr>, dst: impl Into<IpAddr>) -> Self {
+        Self { is_echo: true, sport: 0, ..Self::opening(src, dst, Protocol::Udp, 0) }
     }
 }
 
@@ -121,18 +141,24 @@ impl Routing for Host {
 /// The sender is taken to be honest: its addresses are its own. The rules should be valid: where they refer to what is not there it counts as empty, and a packet that loops is dropped.
 #[must_use]
 pub fn walk(rules: &RuleSet, packet: &Packet, direction: Direction, routing: &dyn Routing) -> Journey {
+    walk_tables(&[rules], packet, direction, routing)
+}
+
+/// As [`walk`], through several tables: at each hook the chains of all, by priority.
+#[must_use]
+pub fn walk_tables(tables: &[&RuleSet], packet: &Packet, direction: Direction, routing: &dyn Routing) -> Journey {
     let start = Traveller::new(packet, direction);
     let outcomes = match direction {
-        Direction::FromHost => from_host(rules, start, routing),
-        Direction::FromPod | Direction::FromOutside => arriving(rules, start, routing),
+        Direction::FromHost => from_host(tables, start, routing),
+        Direction::FromPod | Direction::FromOutside => arriving(tables, start, routing),
     };
     Journey { outcomes }
 }
 
 /// The way of what comes in: prerouting, routing by the translated destination, then input or forward and postrouting.
-fn arriving(rules: &RuleSet, start: Traveller, routing: &dyn Routing) -> Vec<Outcome> {
+fn arriving(tables: &[&RuleSet], start: Traveller, routing: &dyn Routing) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
-    for traveller in through(rules, HookPoint::Prerouting, start, routing, &mut outcomes) {
+    for traveller in through(tables, HookPoint::Prerouting, start, routing, &mut outcomes) {
         let rest: &[HookPoint] = match routing.route(traveller.dst) {
             Way::Local => &[HookPoint::Input],
             Way::Forward => &[HookPoint::Forward, HookPoint::Postrouting],
@@ -141,19 +167,19 @@ fn arriving(rules: &RuleSet, start: Traveller, routing: &dyn Routing) -> Vec<Out
                 continue;
             }
         };
-        finish(rules, rest, traveller, routing, &mut outcomes);
+        finish(tables, rest, traveller, routing, &mut outcomes);
     }
     outcomes
 }
 
 /// The way of what the host sends: it is routed before and after translation; what goes to the host itself leaves through the
 /// loopback device and comes in again.
-fn from_host(rules: &RuleSet, start: Traveller, routing: &dyn Routing) -> Vec<Outcome> {
+fn from_host(tables: &[&RuleSet], start: Traveller, routing: &dyn Routing) -> Vec<Outcome> {
     if routing.route(start.dst) == Way::Unreachable {
         return vec![start.ends(Verdict::Unreachable)];
     }
     let mut outcomes = Vec::new();
-    for traveller in through(rules, HookPoint::Output, start, routing, &mut outcomes) {
+    for traveller in through(tables, HookPoint::Output, start, routing, &mut outcomes) {
         let rest: &[HookPoint] = match routing.route(traveller.dst) {
             Way::Local => &[HookPoint::Postrouting, HookPoint::Prerouting, HookPoint::Input],
             Way::Forward => &[HookPoint::Postrouting],
@@ -162,13 +188,13 @@ fn from_host(rules: &RuleSet, start: Traveller, routing: &dyn Routing) -> Vec<Ou
                 continue;
             }
         };
-        finish(rules, rest, traveller, routing, &mut outcomes);
+        finish(tables, rest, traveller, routing, &mut outcomes);
     }
     outcomes
 }
 
 fn finish(
-    rules: &RuleSet,
+    tables: &[&RuleSet],
     hooks: &[HookPoint],
     traveller: Traveller,
     routing: &dyn Routing,
@@ -176,7 +202,7 @@ fn finish(
 ) {
     let mut travellers = vec![traveller];
     for hook in hooks {
-        travellers = travellers.into_iter().flat_map(|one| through(rules, *hook, one, routing, outcomes)).collect();
+        travellers = travellers.into_iter().flat_map(|one| through(tables, *hook, one, routing, outcomes)).collect();
     }
     outcomes.extend(travellers.into_iter().map(|traveller| traveller.ends(Verdict::Accepted)));
 }
@@ -184,22 +210,27 @@ fn finish(
 /// Sends a traveller through all base chains of a hook, by priority. Those that pass it are the answer; the others have met
 /// their outcome.
 fn through(
-    rules: &RuleSet,
+    tables: &[&RuleSet],
     hook: HookPoint,
     traveller: Traveller,
     routing: &dyn Routing,
     outcomes: &mut Vec<Outcome>,
 ) -> Vec<Traveller> {
     // A table of the other family sees nothing of the packet.
-    if Family::of(&traveller.dst) != rules.family {
+    let family = Family::of(&traveller.dst);
+    let tables = || tables.iter().filter(|table| table.family == family);
+    if tables().next().is_none() {
         return vec![traveller];
     }
-    let at_hook = rules.chains.iter().filter_map(|(name, chain)| Some((chain.hook.filter(|h| h.point == hook)?, name)));
-    let mut bases: Vec<_> = at_hook.collect();
-    bases.sort_by_key(|(hook, name)| (hook.priority, (*name).clone()));
+    let mut bases = Vec::new();
+    for table in tables() {
+        let at_hook = |chain: &Chain| chain.hook.filter(|found| found.point == hook);
+        bases.extend(table.chains.iter().filter_map(|(name, chain)| Some((at_hook(chain)?, name, table))));
+    }
+    bases.sort_by_key(|(hook, ..)| hook.priority);
 
     let mut travellers = vec![traveller.arrives(hook)];
-    for (hook, base) in bases {
+    for (hook, base, rules) in bases {
         let mut passed = Vec::new();
         for traveller in travellers {
             for (traveller, end) in traveller.enter(rules, base, hook, routing) {

@@ -5,13 +5,13 @@ use podnet_model::ServiceKey;
 use super::Services;
 use crate::ruleset::FrontendKey;
 
-/// A frontend that several Services ask for. The API server gives each ClusterIP and NodePort once, so this is a fault or a
-/// moment's overlap; one of them has it, the same on every node and after every restart.
+/// A frontend that several Services ask for. The API server gives each ClusterIP and NodePort once, so of these it is a fault or a
+/// moment's overlap; external addresses are anybody's to ask for. One of them has it, the same on every node and after every restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
     /// The frontend.
     pub frontend: FrontendKey,
-    /// The Service that has it: the first by namespace and name.
+    /// The Service that has it: the first by the sort of the address ([`FrontendKind`](super::FrontendKind)), namespace and name.
     pub winner: ServiceKey,
     /// Those that go without.
     pub losers: Vec<ServiceKey>,
@@ -22,7 +22,7 @@ impl Services {
     #[must_use]
     pub fn conflicts(&self) -> Vec<Conflict> {
         let conflict = |key: &FrontendKey| {
-            let mut claimants = self.frontends.get(key)?.claims.keys().cloned();
+            let mut claimants = self.frontends.get(key)?.claims.iter().map(|(service, _)| service.clone());
             Some(Conflict { frontend: *key, winner: claimants.next()?, losers: claimants.collect() })
         };
         self.contested.iter().filter_map(conflict).collect()

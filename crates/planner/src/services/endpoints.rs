@@ -1,85 +1,206 @@
 //! Which endpoints are a Service port's backends.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+use std::{collections::BTreeMap, net::IpAddr};
+
+use podnet_model::{
+    Endpoint, EndpointSlice, Family, NodeName, PortName, Protocol, endpoints::EndpointPort, service::TrafficPolicy,
 };
 
-use podnet_model::{Endpoint, Family, NodeName, PortName, Protocol};
-
-use super::Known;
+use super::{
+    Known,
+    serving::Backend,
+    zones::{ZoneList, Zones},
+};
 use crate::ruleset::BackendAddress;
 
+/// What is kept of a slice: what counts on this node, and in little room.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct KnownSlice {
+    ports: Box<[EndpointPort]>,
+    endpoints: Box<[KnownEndpoint]>,
+}
+
+/// What is kept of an endpoint.
+#[derive(Debug, PartialEq, Eq)]
+struct KnownEndpoint {
+    addr: IpAddr,
+    /// None where it is good for nothing, unless the Service says that all count.
+    state: Option<State>,
+    local: bool,
+    terminating: bool,
+    node_hint: Hint,
+    zones: Option<ZoneList>,
+}
+
 /// What an endpoint is good for.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Condition {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum State {
     /// It ends, and answers still: for when there is no other.
     LastResort,
     /// It is ready.
     Ready,
 }
 
+/// What an endpoint says about the nodes that it is meant for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hint {
+    None,
+    Here,
+    Elsewhere,
+}
+
+impl KnownSlice {
+    /// The endpoints of the family; none where there is none.
+    pub(super) fn new(slice: &EndpointSlice, family: Family, node: &NodeName, zones: &mut Zones) -> Option<Self> {
+        let own = slice.endpoints.iter().filter(|endpoint| Family::of(&endpoint.addr.0) == family);
+        let endpoints: Box<[_]> = own.map(|endpoint| KnownEndpoint::new(endpoint, node, zones)).collect();
+        let ports = slice.ports.iter().cloned().collect();
+        (!endpoints.is_empty() && !slice.unproxied).then_some(Self { ports, endpoints })
+    }
+}
+
+impl KnownEndpoint {
+    fn new(endpoint: &Endpoint, node: &NodeName, zones: &mut Zones) -> Self {
+        let state = match endpoint {
+            Endpoint { ready: true, .. } => Some(State::Ready),
+            Endpoint { serving: true, terminating: true, .. } => Some(State::LastResort),
+            _ => None,
+        };
+        let node_hint = match endpoint.hints.nodes.as_slice() {
+            [] => Hint::None,
+            nodes if nodes.contains(node) => Hint::Here,
+            _ => Hint::Elsewhere,
+        };
+        Self {
+            addr: endpoint.addr.0,
+            state,
+            local: endpoint.node.as_ref() == Some(node),
+            terminating: endpoint.terminating,
+            node_hint,
+            zones: zones.list(&endpoint.hints.zones),
+        }
+    }
+}
+
+/// The backends of a port under each policy, sorted.
+#[derive(Debug, Default)]
+pub(super) struct Chosen {
+    all: Vec<Backend>,
+    local: Vec<Backend>,
+    /// Somebody serves, be it elsewhere.
+    any: bool,
+}
+
+impl Chosen {
+    pub(super) fn of(&self, policy: TrafficPolicy) -> &[Backend] {
+        match policy {
+            TrafficPolicy::Cluster => &self.all,
+            TrafficPolicy::Local => &self.local,
+        }
+    }
+
+    pub(super) const fn anybody_serves(&self) -> bool {
+        self.any
+    }
+
+    /// The addresses of backends on this node, under whatever policy.
+    pub(super) fn on_this_node(&self) -> impl Iterator<Item = IpAddr> {
+        self.all.iter().chain(&self.local).filter(|backend| backend.local).map(|backend| backend.at.addr)
+    }
+}
+
+/// A candidate: an endpoint that is good for something.
+#[derive(Clone, Copy)]
+struct Candidate {
+    state: State,
+    backend: Backend,
+    node_hint: Hint,
+    zones: Option<ZoneList>,
+}
+
 impl Known {
-    /// The backends of the Service's port of this name and protocol: the ready endpoints, or where there is none, those that are
-    /// ending and still serve (KEP-1669). An endpoint that several slices name is one, and as ready as the best of them says.
-    pub(super) fn backends(&self, family: Family, name: &PortName, protocol: Protocol) -> BTreeSet<BackendAddress> {
-        let mut found: BTreeMap<BackendAddress, Condition> = BTreeMap::new();
-        for (backend, _, condition) in self.candidates(family, name, protocol) {
-            let best = found.entry(backend).or_insert(condition);
-            *best = condition.max(*best);
+    /// The backends of the Service's port of this name and protocol. Under policy `Cluster` these are the ready endpoints that are meant for
+    /// this node by their hints, or where there is none, those that are ending and still serve (KEP-1669). Under `Local` the same among those
+    /// of this node, whatever their hints say. An endpoint that several slices name is one, and as ready as the best of them says.
+    pub(super) fn choose(&self, name: &PortName, protocol: Protocol, zones: &Zones) -> Chosen {
+        let mut found: BTreeMap<BackendAddress, Candidate> = BTreeMap::new();
+        for candidate in self.candidates(name, protocol) {
+            let best = found.entry(candidate.backend.at).or_insert(candidate);
+            if candidate.state > best.state {
+                *best = candidate;
+            }
         }
-        let best = found.values().max().copied();
-        found.into_iter().filter(|(_, condition)| Some(*condition) == best).map(|(backend, _)| backend).collect()
-    }
-
-    /// The addresses, on this node, of all backends of all ports.
-    pub(super) fn backends_on(&self, family: Family, node: &NodeName) -> BTreeSet<IpAddr> {
-        let ports = self.service.iter().flat_map(|service| &service.ports);
-        ports.flat_map(|port| self.backends_of_port_on(family, &port.name, port.protocol, node)).collect()
-    }
-
-    fn backends_of_port_on(
-        &self,
-        family: Family,
-        name: &PortName,
-        protocol: Protocol,
-        node: &NodeName,
-    ) -> BTreeSet<IpAddr> {
-        let all = self.candidates(family, name, protocol);
-        let here: BTreeSet<_> =
-            all.filter(|(_, endpoint, _)| endpoint.node.as_ref() == Some(node)).map(|(backend, ..)| backend).collect();
-        if here.is_empty() {
-            return BTreeSet::new();
+        let found: Vec<Candidate> = found.into_values().collect();
+        let topology = Topology::of(&found, zones);
+        let pick = |fits: &dyn Fn(&Candidate) -> bool| -> Vec<Backend> {
+            found.iter().filter(|candidate| fits(candidate)).map(|candidate| candidate.backend).collect()
+        };
+        let is_ready = |candidate: &Candidate| candidate.state == State::Ready;
+        let all = pick(&|candidate| is_ready(candidate) && topology.admits(candidate, zones));
+        let local = pick(&|candidate| is_ready(candidate) && candidate.backend.local);
+        Chosen {
+            all: if all.is_empty() { pick(&|candidate| !is_ready(candidate)) } else { all },
+            local: match local.is_empty() {
+                true => pick(&|candidate| !is_ready(candidate) && candidate.backend.local),
+                false => local,
+            },
+            any: !found.is_empty(),
         }
-        self.backends(family, name, protocol).intersection(&here).map(|backend| backend.addr).collect()
     }
 
-    fn candidates(
-        &self,
-        family: Family,
-        name: &PortName,
-        protocol: Protocol,
-    ) -> impl Iterator<Item = (BackendAddress, &Endpoint, Condition)> {
+    /// The addresses of ready endpoints on this node.
+    pub(super) fn local_ready(&self) -> impl Iterator<Item = IpAddr> {
         let all_count = self.service.as_ref().is_some_and(|service| service.publish_not_ready);
-        self.slices.values().flat_map(move |slice| {
+        let endpoints = self.slices.iter().flat_map(|(_, slice)| &slice.endpoints);
+        let ready = endpoints.filter(move |one| one.local && (all_count || one.state == Some(State::Ready)));
+        ready.map(|endpoint| endpoint.addr)
+    }
+
+    fn candidates(&self, name: &PortName, protocol: Protocol) -> impl Iterator<Item = Candidate> {
+        let all_count = self.service.as_ref().is_some_and(|service| service.publish_not_ready);
+        self.slices.iter().flat_map(move |(_, slice)| {
             let ports = slice.ports.iter().filter(move |port| port.name == *name && port.protocol == protocol);
             ports.flat_map(move |port| {
-                let endpoints = slice.endpoints.iter().filter(move |endpoint| Family::of(&endpoint.addr.0) == family);
-                endpoints.filter_map(move |endpoint| {
-                    let condition = endpoint_condition(endpoint, all_count)?;
-                    Some((BackendAddress { addr: endpoint.addr.0, port: port.port.0 }, endpoint, condition))
+                slice.endpoints.iter().filter_map(move |endpoint| {
+                    let state = if all_count { State::Ready } else { endpoint.state? };
+                    let at = BackendAddress { addr: endpoint.addr, port: port.port.0 };
+                    let backend = Backend { at, local: endpoint.local, terminating: endpoint.terminating };
+                    Some(Candidate { state, backend, node_hint: endpoint.node_hint, zones: endpoint.zones })
                 })
             })
         })
     }
 }
 
-const fn endpoint_condition(endpoint: &Endpoint, all_count: bool) -> Option<Condition> {
-    if endpoint.ready || all_count {
-        Some(Condition::Ready)
-    } else if endpoint.serving && endpoint.terminating {
-        Some(Condition::LastResort)
-    } else {
-        None
+/// Which hints count.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Topology {
+    SameNode,
+    SameZone,
+    Everywhere,
+}
+
+impl Topology {
+    /// Hints count only where every ready endpoint has them and one of them is meant for here: else one of them is as good as another.
+    fn of(found: &[Candidate], zones: &Zones) -> Self {
+        let mut ready = found.iter().filter(|candidate| candidate.state == State::Ready);
+        let all = |fits: &dyn Fn(&Candidate) -> bool| ready.clone().all(fits);
+        let all_name_nodes = all(&|candidate| candidate.node_hint != Hint::None);
+        let all_name_zones = all(&|candidate| candidate.zones.is_some());
+        if all_name_nodes && ready.clone().any(|candidate| candidate.node_hint == Hint::Here) {
+            Self::SameNode
+        } else if all_name_zones && ready.any(|candidate| zones.has_own(candidate.zones)) {
+            Self::SameZone
+        } else {
+            Self::Everywhere
+        }
+    }
+
+    fn admits(self, candidate: &Candidate, zones: &Zones) -> bool {
+        match self {
+            Self::SameNode => candidate.node_hint == Hint::Here,
+            Self::SameZone => zones.has_own(candidate.zones),
+            Self::Everywhere => true,
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! make the same nodes and pods and send each row through a kernel.
 
 mod cluster;
+mod node;
 mod table;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
@@ -12,6 +13,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 use podnet_model::Protocol;
 
 pub use cluster::{ADDRESSES, NODES, POD_CIDR, SERVICE_CIDR, address, changes, config};
+pub use node::{Edits, NodeRules};
 use table::TABLE;
 
 use crate::ruleset::{

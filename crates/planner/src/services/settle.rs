@@ -1,166 +1,209 @@
-//! Replanning one Service: from what is known of it to edits.
+//! Replanning one Service: from what is known of it to what is done for its frontends.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
-use podnet_model::{Protocol, ServiceKey};
+use podnet_model::{PortName, Protocol, Service, ServiceKey, service::TrafficPolicy};
 
 use super::{
-    Known, Plan, Services, chains,
-    frontends::{self, Claim, Made},
-    of_family,
+    Backends, FrontendChange, FrontendKind, Known, Plan, Services, Serving,
+    claims::{self, Claim},
+    endpoints::Chosen,
+    serving::Backend,
     slots::reslot,
 };
-use crate::ruleset::{BackendAddress, BackendKey, Edit, FrontendKey, RuleName, RuleSet, VerdictMap};
+use crate::{
+    border::outermost,
+    ruleset::{BackendAddress, FrontendKey},
+};
+
+/// A plan in the making: a frontend that is settled twice is one change.
+#[derive(Default)]
+pub(super) struct Draft {
+    pub(super) plan: Plan,
+    places: HashMap<FrontendKey, usize>,
+}
+
+impl Draft {
+    pub(super) fn done(mut self) -> Plan {
+        self.plan.frontends.retain(|change| change.before != change.after);
+        for change in &self.plan.frontends {
+            vanished(change, &mut self.plan.vanished);
+        }
+        self.plan
+    }
+
+    fn note(&mut self, key: FrontendKey, before: Option<Arc<Serving>>, after: Option<Arc<Serving>>) {
+        let place = *self.places.entry(key).or_insert(self.plan.frontends.len());
+        match self.plan.frontends.get_mut(place) {
+            Some(change) => change.after = after,
+            None => self.plan.frontends.push(FrontendChange { key, before, after }),
+        }
+    }
+}
+
+/// The backends of a Service's ports, each worked out once.
+type Ports = BTreeMap<(PortName, Protocol), Chosen>;
 
 impl Services {
+    pub(super) fn replan_all(&mut self, draft: &mut Draft) {
+        let keys: Vec<ServiceKey> = self.services.keys().cloned().collect();
+        for key in keys {
+            self.replan(&key, draft);
+        }
+    }
+
     /// Works out anew what a Service asks for, and settles the frontends that it claims or claimed.
-    pub(super) fn replan(&mut self, key: &ServiceKey, plan: &mut Plan) {
+    pub(super) fn replan(&mut self, key: &ServiceKey, draft: &mut Draft) {
         let Some(known) = self.services.get_mut(key) else { return };
         let family = self.config.family;
-        let node_addrs: Vec<IpAddr> = of_family(family, &self.config.node_addrs).into_iter().collect();
-        let claims = known.service.as_ref().map(|service| frontends::claims(service, family, &node_addrs));
-        let claims = claims.unwrap_or_default();
-        let cluster_ips = known.service.iter().flat_map(|service| frontends::cluster_ips(service, family)).collect();
-        let local = if claims.is_empty() { BTreeSet::new() } else { known.backends_on(family, &self.config.node) };
-
-        let moved = self.cluster_ips.replace(&known.cluster_ips, &cluster_ips);
-        moved.edit_addresses(&self.names.cluster_ips, plan);
-        let moved = self.local_endpoints.replace(&known.local_endpoints, &local);
-        moved.edit_pairs(&self.names.local_pairs, plan);
-        known.cluster_ips = cluster_ips;
-        known.local_endpoints = local;
+        let asks = |service: &Service| claims::claims(service, family, &self.node_port_addrs);
+        let claims = known.service.as_ref().map(asks).unwrap_or_default();
+        let mut ports = Ports::new();
+        for (_, claim) in &claims {
+            let port = (claim.port.clone(), claim.protocol);
+            ports.entry(port).or_insert_with(|| known.choose(&claim.port, claim.protocol, &self.zones));
+        }
+        let local = ports.values().flat_map(Chosen::on_this_node).collect();
+        draft.plan.local_backends.then(self.local_backends.replace(&known.local_backends, &local));
+        known.local_backends = local;
 
         let before = std::mem::replace(&mut known.claims, claims.clone());
-        for frontend in before.keys().filter(|frontend| !claims.contains_key(frontend)) {
-            self.claim(*frontend, key, None);
-        }
-        let mut affected: BTreeSet<FrontendKey> = before.into_keys().collect();
-        for (frontend, claim) in claims {
-            affected.insert(frontend);
-            self.claim(frontend, key, Some(claim));
-        }
-        for frontend in affected {
-            self.settle(frontend, plan);
-        }
+        let cluster_ips = |claims: &[(FrontendKey, Claim)]| -> BTreeSet<_> {
+            let of_cluster = claims.iter().filter(|(_, claim)| claim.kind == FrontendKind::ClusterIp);
+            of_cluster.map(|(frontend, _)| frontend.addr).collect()
+        };
+        draft.plan.cluster_ips.then(self.cluster_ips.replace(&cluster_ips(&before), &cluster_ips(&claims)));
+        self.claim_all(key, before, claims, |services, frontend| services.settle(frontend, key, &ports, draft));
         if self.services.get(key).is_some_and(Known::is_nothing) {
             self.services.remove(key);
         }
     }
 
-    fn claim(&mut self, frontend: FrontendKey, service: &ServiceKey, claim: Option<Claim>) {
-        let claims = &mut self.frontends.entry(frontend).or_default().claims;
-        match claim {
-            Some(claim) => claims.insert(service.clone(), claim),
-            None => claims.remove(service),
-        };
-        if claims.len() > 1 {
-            self.contested.insert(frontend);
-        } else {
-            self.contested.remove(&frontend);
+    /// Registers what a Service claims now in place of what it claimed, then settles all of it.
+    fn claim_all(
+        &mut self,
+        key: &ServiceKey,
+        before: Vec<(FrontendKey, Claim)>,
+        claims: Vec<(FrontendKey, Claim)>,
+        mut settle: impl FnMut(&mut Self, FrontendKey),
+    ) {
+        let mut affected: BTreeSet<FrontendKey> = claims.iter().map(|(frontend, _)| *frontend).collect();
+        for (frontend, _) in before {
+            if affected.insert(frontend) {
+                self.claim(frontend, key, None);
+            }
+        }
+        for (frontend, claim) in claims {
+            self.claim(frontend, key, Some(claim));
+        }
+        for frontend in affected {
+            settle(self, frontend);
         }
     }
 
-    /// Brings the rules of one frontend to what the first of its claimants asks for.
-    fn settle(&mut self, key: FrontendKey, plan: &mut Plan) {
-        let family = self.config.family;
+    fn claim(&mut self, key: FrontendKey, service: &ServiceKey, claim: Option<Claim>) {
+        let frontend = self.frontends.entry(key).or_default();
+        frontend.claim(service, claim);
+        if frontend.claims.len() > 1 {
+            self.contested.insert(key);
+        } else {
+            self.contested.remove(&key);
+        }
+    }
+
+    /// Brings a frontend to what the first of its claimants asks for; `ports` are those of the Service `own`.
+    fn settle(&mut self, key: FrontendKey, own: &ServiceKey, ports: &Ports, draft: &mut Draft) {
         let Some(frontend) = self.frontends.get_mut(&key) else { return };
-        let after = match frontend.claims.first_key_value() {
-            None => Made::Nothing,
-            Some((service, claim)) => {
-                let known = self.services.get(service);
-                let backends =
-                    known.map(|known| known.backends(family, &claim.port, claim.protocol)).unwrap_or_default();
-                let slots = reslot(frontend.made.slots(), &backends);
-                if slots.is_empty() { Made::Refused } else { Made::Translated { node_port: claim.node_port, slots } }
-            }
+        let before = frontend.serving.clone();
+        let after = frontend.claims.first().and_then(|(name, claim)| {
+            let known = self.services.get(name)?;
+            let service = known.service.as_ref()?;
+            let port = (claim.port.clone(), claim.protocol);
+            let elsewhere;
+            let chosen = match ports.get(&port).filter(|_| name == own) {
+                Some(chosen) => chosen,
+                None => {
+                    elsewhere = known.choose(&claim.port, claim.protocol, &self.zones);
+                    &elsewhere
+                }
+            };
+            Some(serve(key, service, claim, chosen, before.as_deref()))
+        });
+        let after = match (after, &before) {
+            // What is equal is kept: it may be shared.
+            (Some(after), Some(before)) if after == **before => Some(before.clone()),
+            (after, _) => after.map(Arc::new),
         };
-        let before = std::mem::replace(&mut frontend.made, after.clone());
-        if after == Made::Nothing {
+        frontend.serving.clone_from(&after);
+        if frontend.claims.is_empty() {
             self.frontends.remove(&key);
         }
-        if before != after {
-            self.edit_frontend(key, &before, &after, plan);
-        }
+        draft.note(key, before, after);
     }
+}
 
-    fn edit_frontend(&mut self, key: FrontendKey, before: &Made, after: &Made, plan: &mut Plan) {
-        self.edit_slots(key, before.slots(), after.slots(), plan);
-        let chain = self.chain(before, plan);
-        let next = self.chain(after, plan);
-        let frontends = self.names.frontends.clone();
-        point(&frontends, key, chain.as_ref(), next.as_ref(), plan);
-        let refusal = |made: &Made| (*made == Made::Refused).then(|| self.names.reject.clone());
-        point(&self.names.no_endpoints, key, refusal(before).as_ref(), refusal(after).as_ref(), plan);
-
-        if key.protocol == Protocol::Udp {
-            let stays: BTreeSet<_> = after.slots().iter().collect();
-            let gone = before.slots().iter().filter(|backend| !stays.contains(backend));
-            plan.vanished.extend(gone.map(|backend| (key, *backend)));
-        }
+/// What is done for a frontend that a Service has.
+fn serve(key: FrontendKey, service: &Service, claim: &Claim, chosen: &Chosen, before: Option<&Serving>) -> Serving {
+    let (inside_policy, outside_policy) = claims::policies(service, claim.kind);
+    let inside = backends(inside_policy, chosen, before.map(|before| &before.inside));
+    let outside = if chosen.of(inside_policy) == chosen.of(outside_policy) {
+        inside.clone()
+    } else {
+        backends(outside_policy, chosen, before.map(|before| &before.outside))
+    };
+    let is_load_balancer = claim.kind == FrontendKind::LoadBalancer;
+    Serving {
+        service: service.key.clone(),
+        port: claim.port.clone(),
+        kind: claim.kind,
+        inside,
+        outside,
+        keeps_source: claim.kind != FrontendKind::ClusterIp && outside_policy == TrafficPolicy::Local,
+        affinity: service.affinity,
+        sources: if is_load_balancer { sources(key, service) } else { None },
     }
+}
 
-    fn edit_slots(&self, frontend: FrontendKey, before: &[BackendAddress], after: &[BackendAddress], plan: &mut Plan) {
-        let map = &self.names.backends;
-        for slot in 0..before.len().max(after.len()) {
-            let key = BackendKey { frontend, slot: number(slot) };
-            match (before.get(slot), after.get(slot)) {
-                (old, Some(to)) if old != Some(to) => {
-                    plan.edits.push(Edit::SetBackend { map: map.clone(), key, to: *to, replaces: old.is_some() });
-                }
-                (Some(_), None) => plan.edits.push(Edit::RemoveBackend { map: map.clone(), key }),
-                _ => {}
-            }
-        }
+fn backends(policy: TrafficPolicy, chosen: &Chosen, before: Option<&Backends>) -> Backends {
+    let wanted = chosen.of(policy);
+    if !wanted.is_empty() {
+        let slots = reslot(before.map_or(&[], Backends::slots), wanted);
+        return match before {
+            Some(Backends::Of(before)) if *before == slots => Backends::Of(before.clone()),
+            _ => Backends::Of(slots),
+        };
     }
+    if chosen.anybody_serves() { Backends::Drop } else { Backends::Reject }
+}
 
-    /// The chain that a frontend goes to, made where it is the first of its kind.
-    fn chain(&mut self, made: &Made, plan: &mut Plan) -> Option<RuleName> {
-        let Made::Translated { node_port, slots } = made else { return None };
-        let slots = number(slots.len());
-        let name = chains::backend_chain_name(*node_port, slots);
-        if self.chains.insert((*node_port, slots)) {
-            let chain = chains::backend_chain(&self.names, *node_port, slots, self.config.masquerade_mark);
-            plan.edits.push(Edit::SetChain(name.clone(), chain));
-        }
-        Some(name)
+/// Who may come. Where only ranges of the other family are named, nobody of this one may; kube-proxy lets everybody, which is not what
+/// such a list says.
+fn sources(key: FrontendKey, service: &Service) -> Option<Arc<BTreeSet<ipnet::IpNet>>> {
+    if service.source_ranges.is_empty() {
+        return None;
     }
+    let own = service.source_ranges.iter().copied().filter(|range| range.addr().is_ipv4() == key.addr.is_ipv4());
+    let ranges = outermost(own);
+    let everybody = ranges.iter().any(|range| range.prefix_len() == 0);
+    (!everybody).then(|| Arc::new(ranges))
+}
 
-    /// The rules as they have to be, from nothing: what a restart compares with what it finds.
-    #[must_use]
-    pub fn desired(&self) -> RuleSet {
-        let mut rules = chains::constant(&self.names, &self.config);
-        for (node_port, slots) in &self.chains {
-            let chain = chains::backend_chain(&self.names, *node_port, *slots, self.config.masquerade_mark);
-            rules.chains.insert(chains::backend_chain_name(*node_port, *slots), chain);
-        }
-        let (mut served, mut refused) = (VerdictMap::default(), VerdictMap::default());
-        let backends = rules.backend_maps.entry(self.names.backends.clone()).or_default();
-        for (key, frontend) in &self.frontends {
-            match &frontend.made {
-                Made::Nothing => {}
-                Made::Refused => drop(refused.elements.insert(*key, self.names.reject.clone())),
-                Made::Translated { node_port, slots } => {
-                    served.elements.insert(*key, chains::backend_chain_name(*node_port, number(slots.len())));
-                    let keys = (0..).map(|slot| BackendKey { frontend: *key, slot });
-                    backends.elements.extend(keys.zip(slots.iter().copied()));
-                }
-            }
-        }
-        rules.verdict_maps.extend([(self.names.frontends.clone(), served), (self.names.no_endpoints.clone(), refused)]);
-        let ranges = self.ranges.sets();
-        let tunnels = self.tunnels.sets();
-        rules.sets.extend([
-            (self.names.cluster_ips.clone(), self.cluster_ips.addresses()),
-            (self.names.local_pairs.clone(), self.local_endpoints.pairs()),
-            (self.names.local_pods.clone(), self.local_pods.addresses()),
-            (self.names.nodes.clone(), self.node_addrs.addresses()),
-            (self.names.pods.clone(), ranges.pods.clone()),
-            (self.names.tunnels.clone(), tunnels.all),
-            (self.names.open_tunnels.clone(), tunnels.open),
-            (self.names.nat_sources.clone(), ranges.nat_sources.clone()),
-            (self.names.no_nat_destinations.clone(), ranges.no_nat_destinations.clone()),
-        ]);
-        rules
+/// What connections of UDP must not lead to any more. Where backends come to a frontend that had none, packets to it may have gone to the
+/// address itself before.
+fn vanished(change: &FrontendChange, vanished: &mut Vec<(FrontendKey, BackendAddress)>) {
+    if change.key.protocol != Protocol::Udp {
+        return;
+    }
+    let all = |serving: &Option<Arc<Serving>>| -> BTreeSet<BackendAddress> {
+        serving.iter().flat_map(|serving| serving.backends()).map(|backend: &Backend| backend.at).collect()
+    };
+    let (before, after) = (all(&change.before), all(&change.after));
+    vanished.extend(before.difference(&after).map(|gone| (change.key, *gone)));
+    if before.is_empty() && !after.is_empty() {
+        vanished.push((change.key, BackendAddress { addr: change.key.addr, port: change.key.port }));
     }
 }
 
@@ -168,21 +211,4 @@ impl Known {
     fn is_nothing(&self) -> bool {
         self.service.is_none() && self.slices.is_empty()
     }
-}
-
-/// Points a frontend from one chain to another in a verdict map.
-fn point(map: &RuleName, key: FrontendKey, from: Option<&RuleName>, to: Option<&RuleName>, plan: &mut Plan) {
-    match (from, to) {
-        (from, Some(chain)) if from != Some(chain) => {
-            let replaces = from.is_some();
-            plan.edits.push(Edit::SetVerdict { map: map.clone(), key, chain: chain.clone(), replaces });
-        }
-        (Some(_), None) => plan.edits.push(Edit::RemoveVerdict { map: map.clone(), key }),
-        _ => {}
-    }
-}
-
-/// A slot's number; memory ends before the numbers do.
-fn number(slot: usize) -> u32 {
-    u32::try_from(slot).unwrap_or(u32::MAX)
 }

@@ -1,17 +1,19 @@
 //! Backends in numbered slots: a random choice needs them to be 0 to N-1 without a gap.
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use crate::ruleset::BackendAddress;
+use super::serving::Backend;
 
-/// The slots when exactly the wanted backends are to fill them. Who stays keeps its slot; who comes takes the slot of one who
-/// goes, or a new one at the end; a gap that remains is filled by the last. So one backend more or less renumbers at most one.
-pub(super) fn reslot(current: &[BackendAddress], wanted: &BTreeSet<BackendAddress>) -> Vec<BackendAddress> {
-    let here: BTreeSet<_> = current.iter().collect();
-    let mut newcomers = wanted.iter().filter(|backend| !here.contains(backend)).copied();
-    let mut slots: Vec<Option<BackendAddress>> = current
+/// The slots when exactly the wanted backends, which are sorted, are to fill them. Who stays keeps its slot; who comes takes the slot of one
+/// who goes, or a new one at the end; a gap that remains is filled by the last. So one backend more or less renumbers at most one.
+pub(super) fn reslot(current: &[Backend], wanted: &[Backend]) -> Arc<[Backend]> {
+    let mut here: Vec<_> = current.iter().map(|backend| backend.at).collect();
+    here.sort_unstable();
+    let mut newcomers = wanted.iter().filter(|backend| here.binary_search(&backend.at).is_err()).copied();
+    let still = |backend: &Backend| wanted.binary_search_by_key(&backend.at, |wanted| wanted.at).ok();
+    let mut slots: Vec<Option<Backend>> = current
         .iter()
-        .map(|backend| if wanted.contains(backend) { Some(*backend) } else { newcomers.next() })
+        .map(|backend| still(backend).and_then(|place| wanted.get(place).copied()).or_else(|| newcomers.next()))
         .collect();
     slots.extend(newcomers.map(Some));
 
@@ -31,14 +33,16 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
+    use crate::ruleset::BackendAddress;
 
-    fn backends(numbers: &[u8]) -> Vec<BackendAddress> {
-        numbers.iter().map(|n| BackendAddress { addr: IpAddr::from([10, 0, 0, *n]), port: 80 }).collect()
+    fn backends(numbers: &[u8]) -> Vec<Backend> {
+        let at = |n: &u8| BackendAddress { addr: IpAddr::from([10, 0, 0, *n]), port: 80 };
+        numbers.iter().map(|n| Backend { at: at(n), local: false, terminating: false }).collect()
     }
 
     fn after(current: &[u8], wanted: &[u8]) -> Vec<u8> {
-        let slots = reslot(&backends(current), &backends(wanted).into_iter().collect());
-        let number = |backend: &BackendAddress| match backend.addr {
+        let slots = reslot(&backends(current), &backends(wanted));
+        let number = |backend: &Backend| match backend.at.addr {
             IpAddr::V4(addr) => addr.octets()[3],
             IpAddr::V6(_) => unreachable!(),
         };

@@ -10,25 +10,48 @@ use std::net::Ipv4Addr;
 use podnet_model::{Change, Protocol, ServiceKey, SliceKey};
 
 use super::{
-    Conflict, Plan, Services,
-    packet_table::{self, Fate},
+    Conflict, Plan,
+    packet_table::{self, Edits, Fate, NodeRules},
 };
 use crate::ruleset::{
-    BackendAddress, Edit, FrontendKey, RuleSet, diff,
-    walk::{Connection, Direction, Host, Packet, Verdict, walk},
+    BackendAddress, Edit, EditError, FrontendKey, RuleSet, diff,
+    walk::{Connection, Direction, Host, Journey, Packet, Verdict, walk_tables},
 };
 
+/// A node's tables: that of Services, and that of the border.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Tables([RuleSet; 2]);
+
+impl Tables {
+    fn apply(&mut self, (services, border): &Edits) -> Result<(), EditError> {
+        self.0[0].apply(services)?;
+        self.0[1].apply(border)
+    }
+
+    fn walk(&self, packet: &Packet, direction: Direction, host: &Host) -> Journey {
+        walk_tables(&[&self.0[0], &self.0[1]], packet, direction, host)
+    }
+
+    fn validate(&self) {
+        self.0.iter().for_each(|table| table.validate().unwrap());
+    }
+}
+
 /// The rules that a node ends up with, by edits.
-fn rules_after(services: &mut Services, changes: &[Change]) -> RuleSet {
-    let mut rules = services.initial();
+fn rules_after(node: &mut NodeRules, changes: &[Change]) -> Tables {
+    let mut rules = Tables(node.desired());
     for change in changes {
-        rules.apply(&services.apply(change).edits).unwrap();
+        rules.apply(&node.apply(change).1).unwrap();
     }
     rules
 }
 
-fn cluster_rules(node: &str) -> RuleSet {
-    rules_after(&mut Services::new(packet_table::config(node)), &packet_table::changes())
+fn on(name: &str) -> NodeRules {
+    NodeRules::new(packet_table::config(name))
+}
+
+fn cluster_rules(name: &str) -> Tables {
+    rules_after(&mut on(name), &packet_table::changes())
 }
 
 fn host(node: &str) -> Host {
@@ -46,7 +69,7 @@ fn every_packet_of_the_table_meets_its_fate() {
     for node in packet_table::NODES {
         let rules = cluster_rules(node);
         for row in rows.iter().filter(|row| row.node == node) {
-            let journey = walk(&rules, &row.packet, row.direction, &host(node));
+            let journey = rules.walk(&row.packet, row.direction, &host(node));
             let fate = Fate::of(&journey);
             assert_eq!(fate.as_ref(), Some(&row.fate), "{row}\n{journey:#?}");
         }
@@ -57,10 +80,10 @@ fn every_packet_of_the_table_meets_its_fate() {
 fn the_order_of_the_changes_does_not_matter_to_any_packet() {
     let mut changes = packet_table::changes();
     changes.reverse();
-    let rules = rules_after(&mut Services::new(packet_table::config("node1")), &changes);
+    let rules = rules_after(&mut on("node1"), &changes);
     for row in packet_table::rows().iter().filter(|row| row.node == "node1") {
         assert_eq!(
-            Fate::of(&walk(&rules, &row.packet, row.direction, &host("node1"))).as_ref(),
+            Fate::of(&rules.walk(&row.packet, row.direction, &host("node1"))).as_ref(),
             Some(&row.fate),
             "{row}"
         );
@@ -70,16 +93,16 @@ fn the_order_of_the_changes_does_not_matter_to_any_packet() {
 #[test]
 fn what_the_edits_make_is_valid_and_is_what_a_restart_wants() {
     for node in packet_table::NODES {
-        let mut services = Services::new(packet_table::config(node));
+        let mut services = on(node);
         let rules = rules_after(&mut services, &packet_table::changes());
-        assert_eq!(rules.validate(), Ok(()));
-        assert_eq!(rules, services.desired());
+        rules.validate();
+        assert_eq!(rules.0, services.desired());
     }
 }
 
 #[test]
 fn when_all_objects_vanish_no_element_is_left() {
-    let mut services = Services::new(packet_table::config("node1"));
+    let mut services = on("node1");
     let changes = packet_table::changes();
     let vanish = |change: &Change| match change.clone() {
         Change::Node(key, _) => Change::Node(key, None),
@@ -98,20 +121,28 @@ fn when_all_objects_vanish_no_element_is_left() {
     };
     let there_and_back: Vec<Change> = changes.iter().cloned().chain(changes.iter().map(vanish)).collect();
     let mut rules = rules_after(&mut services, &there_and_back);
-    rules.chains.retain(|name, _| services.initial().chains.contains_key(name));
-    assert_eq!(rules, services.initial());
+    let initial = on("node1").desired();
+    rules.0[0].chains.retain(|name, _| initial[0].chains.contains_key(name));
+    rules.0[0].memories.clear();
+    assert_eq!(rules.0, initial);
+    let services = &services.services;
     assert!(services.services.is_empty() && services.frontends.is_empty() && services.slice_owners.is_empty());
+    assert!(services.health_checked.is_empty() && services.contested.is_empty());
 }
 
 #[test]
 fn there_are_no_chains_or_rules_per_service() {
     let rules = cluster_rules("node1");
-    let mut names: Vec<&str> = rules.chains.keys().map(|name| &**name).collect();
+    let mut names: Vec<&str> = rules.0[0].chains.keys().map(|name| &**name).collect();
     names.sort_unstable();
     let expected = [
+        "drop",
         "filter-forward",
         "filter-input",
         "filter-output",
+        "guard",
+        "guard-output",
+        "guard-prerouting",
         "masq-1",
         "masq-2",
         "output",
@@ -129,27 +160,27 @@ fn there_are_no_chains_or_rules_per_service() {
 
 #[test]
 fn conflicts_name_the_first_service_as_the_winner_and_end_with_it() {
-    let mut services = Services::new(packet_table::config("node1"));
+    let mut services = on("node1");
     let mut rules = rules_after(&mut services, &packet_table::changes());
     let (first, second) = (ServiceKey::new("default", "rival-a"), ServiceKey::new("default", "rival-b"));
     let conflict = |frontend| Conflict { frontend, winner: first.clone(), losers: vec![second.clone()] };
     let contested = [key("shared", Protocol::Tcp, 80), key("node1", Protocol::Tcp, 30099)];
-    assert_eq!(services.conflicts(), contested.map(conflict));
+    assert_eq!(services.services.conflicts(), contested.map(conflict));
 
-    rules.apply(&services.apply(&Change::Service(first, None)).edits).unwrap();
-    assert_eq!(services.conflicts(), []);
+    rules.apply(&services.apply(&Change::Service(first, None)).1).unwrap();
+    assert_eq!(services.services.conflicts(), []);
     let packet = Packet::opening(Ipv4Addr::new(10, 233, 64, 1), contested[0].addr, Protocol::Tcp, 80);
-    let journey = walk(&rules, &packet, Direction::FromPod, &host("node1"));
+    let journey = rules.walk(&packet, Direction::FromPod, &host("node1"));
     let second_one = BackendAddress { addr: packet_table::address("web2").unwrap(), port: 8080 };
     assert_eq!(journey.destinations(), [(second_one, 1.0)]);
 }
 
 #[test]
 fn udp_backends_that_vanish_are_told_and_tcp_backends_are_not() {
-    let mut services = Services::new(packet_table::config("node1"));
+    let mut services = on("node1");
     rules_after(&mut services, &packet_table::changes());
-    let vanished = |services: &mut Services, slice: &str| {
-        services.apply(&Change::Slice(SliceKey::new("default", slice), None)).vanished
+    let vanished = |services: &mut NodeRules, slice: &str| {
+        services.apply(&Change::Slice(SliceKey::new("default", slice), None)).0.vanished
     };
     let backend = |name: &str, port| BackendAddress { addr: packet_table::address(name).unwrap(), port };
     assert_eq!(
@@ -166,32 +197,32 @@ fn udp_backends_that_vanish_are_told_and_tcp_backends_are_not() {
 
 #[test]
 fn what_is_there_already_makes_no_edit() {
-    let mut services = Services::new(packet_table::config("node1"));
+    let mut services = on("node1");
     let changes = packet_table::changes();
     rules_after(&mut services, &changes);
     for change in &changes {
-        assert_eq!(services.apply(change), Plan::default(), "{change:?}");
+        assert_eq!(services.apply(change), (Plan::default(), Edits::default()), "{change:?}");
     }
 }
 
 #[test]
 fn established_connections_go_on_to_their_backend_after_it_left_the_service() {
-    let mut services = Services::new(packet_table::config("node1"));
+    let mut services = on("node1");
     let mut rules = rules_after(&mut services, &packet_table::changes());
-    rules.apply(&services.apply(&Change::Slice(SliceKey::new("default", "web-1"), None)).edits).unwrap();
+    rules.apply(&services.apply(&Change::Slice(SliceKey::new("default", "web-1"), None)).1).unwrap();
     let backend = BackendAddress { addr: packet_table::address("web2").unwrap(), port: 8080 };
     let opening =
         Packet::opening(Ipv4Addr::new(10, 233, 64, 1), packet_table::address("web").unwrap(), Protocol::Tcp, 80);
     let later =
         Packet { connection: Connection::Established { destination: Some(backend), masqueraded: false }, ..opening };
-    assert_eq!(walk(&rules, &opening, Direction::FromPod, &host("node1")).verdict(), Some(Verdict::Rejected));
-    let journey = walk(&rules, &later, Direction::FromPod, &host("node1"));
+    assert_eq!(rules.walk(&opening, Direction::FromPod, &host("node1")).verdict(), Some(Verdict::Rejected));
+    let journey = rules.walk(&later, Direction::FromPod, &host("node1"));
     assert_eq!((journey.verdict(), journey.destinations()), (Some(Verdict::Accepted), vec![(backend, 1.0)]));
 }
 
 #[test]
 fn a_slice_that_changes_its_service_takes_its_endpoints_along() {
-    let mut services = Services::new(packet_table::config("node1"));
+    let mut services = on("node1");
     let mut rules = rules_after(&mut services, &packet_table::changes());
     let found = packet_table::changes().into_iter().find_map(|change| match change {
         Change::Slice(key, Some(slice)) if &*key.name == "alone-1" => Some((key, slice)),
@@ -199,28 +230,28 @@ fn a_slice_that_changes_its_service_takes_its_endpoints_along() {
     });
     let (key, mut slice) = found.unwrap();
     slice.service = ServiceKey::new("default", "starting");
-    rules.apply(&services.apply(&Change::Slice(key, Some(slice))).edits).unwrap();
-    assert_eq!(rules, services.desired());
+    rules.apply(&services.apply(&Change::Slice(key, Some(slice))).1).unwrap();
+    assert_eq!(rules.0, services.desired());
     let verdict = |name: &str| {
         let packet =
             Packet::opening(Ipv4Addr::new(10, 233, 64, 1), packet_table::address(name).unwrap(), Protocol::Tcp, 80);
-        walk(&rules, &packet, Direction::FromPod, &host("node1")).verdict()
+        rules.walk(&packet, Direction::FromPod, &host("node1")).verdict()
     };
     assert_eq!((verdict("alone"), verdict("starting")), (Some(Verdict::Rejected), Some(Verdict::Accepted)));
 }
 
 #[test]
 fn a_restart_touches_only_what_differs_from_what_it_finds() {
-    let mut before = Services::new(packet_table::config("node1"));
+    let mut before = on("node1");
     let mut found = rules_after(&mut before, &packet_table::changes());
-    let mut after = Services::new(packet_table::config("node1"));
+    let mut after = on("node1");
     rules_after(&mut after, &packet_table::changes());
-    assert_eq!(diff(&found, &after.desired()), []);
+    assert_eq!(diff(&found.0[0], &after.desired()[0]), []);
 
     after.apply(&Change::Slice(SliceKey::new("default", "alone-1"), None));
-    let edits = diff(&found, &after.desired());
+    let edits = diff(&found.0[0], &after.desired()[0]);
     assert!(edits.iter().all(|edit| !matches!(edit, Edit::SetChain(..))), "{edits:?}");
     assert_eq!(edits.len(), 4, "{edits:?}");
-    found.apply(&edits).unwrap();
-    assert_eq!(found, after.desired());
+    found.0[0].apply(&edits).unwrap();
+    assert_eq!(found.0, after.desired());
 }

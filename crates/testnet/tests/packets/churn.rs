@@ -15,7 +15,7 @@ use std::{
 
 use podnet_kernel::nft::NftSocket;
 use podnet_model::Family;
-use podnet_planner::services::Services;
+use podnet_planner::services::packet_table::NodeRules;
 
 use crate::modes::nftables;
 use cluster::{Cluster, SERVICES};
@@ -35,7 +35,7 @@ fn connections_go_where_their_service_has_a_backend_however_often_endpoints_chan
     let seconds = env::var(SECONDS_VARIABLE).map_or(SECONDS, |seconds| seconds.parse().expect("a number of seconds"));
     let network = Network::new();
     let mut socket = NftSocket::open_in(&network.node.netns).unwrap();
-    let mut services = Services::new(cluster::config());
+    let mut services = NodeRules::new(cluster::config());
     let mut cluster = Cluster::new();
     cluster.all().iter().for_each(|change| drop(services.apply(change)));
     let started = Instant::now();
@@ -52,8 +52,8 @@ fn connections_go_where_their_service_has_a_backend_however_often_endpoints_chan
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         let (service, change) = cluster.change();
         let before = Instant::now();
-        let plan = services.apply(&change);
-        nftables::follow(&mut socket, Family::V4, &plan);
+        let (_, edits) = services.apply(&change);
+        nftables::follow(&mut socket, Family::V4, &edits);
         latencies.push(before.elapsed());
         history.changed(service, before, Instant::now(), &cluster);
         if number % REPLACED_EVERY == 0 {
@@ -78,8 +78,8 @@ fn connections_go_where_their_service_has_a_backend_however_often_endpoints_chan
 }
 
 /// Nothing is left of what went, and nothing is missing.
-fn is_as_after_a_fresh_start(network: &Network, socket: &mut NftSocket, services: &Services, cluster: &Cluster) {
-    let mut fresh = Services::new(cluster::config());
+fn is_as_after_a_fresh_start(network: &Network, socket: &mut NftSocket, services: &NodeRules, cluster: &Cluster) {
+    let mut fresh = NodeRules::new(cluster::config());
     cluster.all().iter().for_each(|change| drop(fresh.apply(change)));
     // Which slot a backend has depends on what was before; that it has one does not.
     assert_eq!(nftables::without_slots(services), nftables::without_slots(&fresh));

@@ -11,10 +11,7 @@ use std::{
 use podnet_model::Family;
 use podnet_planner::{
     ruleset::{BackendAddress, walk::Direction},
-    services::{
-        Services, ServicesConfig,
-        packet_table::{self, Fate, NODES, Row},
-    },
+    services::packet_table::{self, Fate, NODES, NodeRules, Row},
 };
 
 use crate::{
@@ -56,7 +53,7 @@ pub(crate) fn failures(lab: &Lab, mode: &dyn Mode, rows: &[Row]) -> Vec<Failure>
             continue;
         }
         lab.lead_through(node);
-        let in_force = mode.put(&lab.places[node].namespace.netns, &services(node));
+        let in_force = mode.put(&lab.places[node].namespace.netns, &rules(node));
         failures.extend(together(lab, mode, &own));
         drop(in_force);
     }
@@ -64,11 +61,13 @@ pub(crate) fn failures(lab: &Lab, mode: &dyn Mode, rows: &[Row]) -> Vec<Failure>
 }
 
 /// What a node's agent knows of the table's cluster.
-fn services(node: &str) -> Vec<Services> {
+fn rules(node: &str) -> Vec<NodeRules> {
     let of = |family| {
-        let mut services = Services::new(ServicesConfig { family, ..packet_table::config(node) });
-        packet_table::changes().iter().for_each(|change| drop(services.apply(change)));
-        services
+        let (mut services, mut border) = packet_table::config(node);
+        (services.family, border.family) = (family, family);
+        let mut rules = NodeRules::new((services, border));
+        packet_table::changes().iter().for_each(|change| drop(rules.apply(change)));
+        rules
     };
     Family::ALL.map(of).into()
 }

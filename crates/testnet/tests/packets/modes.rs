@@ -7,19 +7,19 @@ use std::any::Any;
 use podnet_kernel::netns::NetNs;
 use podnet_planner::{
     ruleset::walk::Direction,
-    services::{Services, packet_table::Row},
+    services::packet_table::{NodeRules, Row},
 };
 
 use crate::listeners::Sight;
 pub(crate) use nftables::Nftables;
 
-/// A way to do what [`Services`] want.
+/// A way to do what [`NodeRules`] want.
 pub(crate) trait Mode: Sync {
     /// Its name.
     fn name(&self) -> &'static str;
 
-    /// Puts in force on a node what its Services, those of each family, want. It is in force until the answer is dropped.
-    fn put(&self, node: &NetNs, services: &[Services]) -> Box<dyn Any>;
+    /// Puts in force on a node what its rules, those of each family, want. It is in force until the answer is dropped.
+    fn put(&self, node: &NetNs, rules: &[NodeRules]) -> Box<dyn Any>;
 
     /// Called on the thread that will send such packets, in its namespace, before it makes a socket: what works at sockets has its
     /// clients in a group of their own, and only those on the node under test.
@@ -39,7 +39,7 @@ impl Mode for Nothing {
         "nothing"
     }
 
-    fn put(&self, _node: &NetNs, _services: &[Services]) -> Box<dyn Any> {
+    fn put(&self, _node: &NetNs, _rules: &[NodeRules]) -> Box<dyn Any> {
         Box::new(())
     }
 }

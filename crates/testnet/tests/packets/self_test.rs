@@ -83,8 +83,9 @@ fn without_rules_and_with_wrong_ones_the_rows_fail_that_need_them() {
 
     let a_slot_less: fn(&mut RuleSet) = |rules| {
         let web = packet_table::address("web");
-        let backends = &mut rules.backend_maps.get_mut("backends").expect("there is one").elements;
-        backends.retain(|key, _| Some(key.frontend.addr) != web || key.frontend.port != 443 || key.slot != 1);
+        for map in rules.backend_maps.values_mut() {
+            map.elements.retain(|key, _| Some(key.frontend.addr) != web || key.frontend.port != 443 || key.slot != 1);
+        }
     };
     let to_web = |row: &Row| Some(row.packet.dst) == packet_table::address("web") && row.packet.dport == 443;
     let mode = Nftables { damage: Some(a_slot_less) };

@@ -16,7 +16,7 @@ use podnet_planner::{
 
 use super::MendError;
 use crate::{
-    network::TABLE,
+    network::rules::TABLES,
     repair::{
         Repair, Suspicion,
         settings::{self, Ipv6},
@@ -69,7 +69,7 @@ impl Repair {
     ) -> Result<(), MendError> {
         let ranges: BTreeSet<IpNet> = overlay.pod_ranges().collect();
         let ranges: Vec<IpNet> = ranges.into_iter().collect();
-        for chain in datapath.nft_socket().forward_chains(TABLE)? {
+        for chain in datapath.nft_socket().forward_chains(&TABLES)? {
             if chain.lets_pass(&ranges) {
                 continue;
             }

@@ -10,7 +10,7 @@ fn ranges() -> Vec<IpNet> {
 
 /// Mends every chain, and tells how many were not as they should be.
 fn mend(socket: &mut NftSocket, ranges: &[IpNet]) -> usize {
-    let mut chains = socket.forward_chains("podnet").unwrap();
+    let mut chains = socket.forward_chains(&["podnet"]).unwrap();
     chains.retain(|chain| !chain.lets_pass(ranges));
     chains.iter().for_each(|chain| socket.let_pass(chain, ranges).unwrap());
     chains.len()

@@ -3,7 +3,7 @@
 use std::{net::UdpSocket, time::Duration};
 
 use podnet_model::{Change, EncapMode, LinkName, NodeAddr, Pool};
-use podnet_planner::services::{MASQUERADE_MARK, Services, ServicesConfig};
+use podnet_planner::border::{Border, BorderConfig};
 use rustix::net::{AddressFamily, SendFlags, SocketType, recvfrom, sendto, sockopt};
 
 use super::{super::*, *};
@@ -32,19 +32,16 @@ fn rules(family: Family) -> RuleSet {
         Family::V4 => "10.0.0.0/24",
         Family::V6 => "fd00::/64",
     };
-    let mut services = Services::new(ServicesConfig {
+    let mut border = Border::new(BorderConfig {
         family,
-        node: "one".into(),
         node_addrs: vec![NodeAddr(node_addr(family, 1)), NodeAddr(node_addr(family, 2))],
         pod_cidrs: Vec::new(),
         no_nat_cidrs: Vec::new(),
-        service_cidr: None,
-        masquerade_mark: MASQUERADE_MARK,
     });
     let pool = Pool::new("pods".into(), range.parse().unwrap());
     let pool = Pool { vxlan: EncapMode::Always, nat_outgoing: true, ..pool };
-    let _ = services.apply(&Change::Pool("pods".into(), Some(pool)));
-    services.desired()
+    let _ = border.apply(&Change::Pool("pods".into(), Some(pool)));
+    border.desired()
 }
 
 /// Two nodes on one wire; the first has a pod. Of the second, the third address is one that nobody knows of, and the pods' range has

@@ -50,6 +50,8 @@ enum Done {
     Jump(RuleName),
     /// Into a chain, not to come back to this one.
     Goto(RuleName),
+    /// To this destination.
+    To(BackendAddress),
     /// Any of these backends, each as likely as the others; those that the map does not have go on to the next rule.
     Backends(Vec<Slot>),
 }
@@ -128,8 +130,10 @@ impl Traveller {
         (self.dst, self.dport, self.translated) = (to.addr, to.port, true);
     }
 
-    fn frontend(&self) -> FrontendKey {
-        FrontendKey { addr: self.dst, protocol: self.packet.protocol, port: self.dport }
+    /// None where the packet has no ports.
+    fn frontend(&self) -> Option<FrontendKey> {
+        let key = FrontendKey { addr: self.dst, protocol: self.packet.protocol, port: self.dport };
+        (!self.packet.is_echo).then_some(key)
     }
 
     /// The elements that the rule's conditions found, or none where one of them does not hold.
@@ -140,11 +144,16 @@ impl Traveller {
                 Match::ConnectionNew => self.packet.connection == Connection::New,
                 Match::DestinationTranslated => self.translated,
                 Match::DestinationLocal => routing.route(self.dst) == Way::Local,
-                Match::Protocol(number) => self.packet.protocol.number() == *number,
+                Match::EchoRequest => self.packet.is_echo,
+                Match::Protocol(number) => !self.packet.is_echo && self.packet.protocol.number() == *number,
                 Match::Mark { bits } => self.mark & bits == *bits,
                 Match::OtherInputDevice { .. } => self.direction != Direction::FromPod,
                 Match::FromElsewhere => self.direction != Direction::FromHost,
                 Match::Loopback(field) => self.addresses(std::slice::from_ref(field)).iter().any(IpAddr::is_loopback),
+                Match::InSet { fields, set } if fields.contains(&Field::Protocol) => self.may_come(rules.sets.get(set)),
+                Match::NotInSet { fields, set } if fields.contains(&Field::Protocol) => {
+                    !self.may_come(rules.sets.get(set))
+                }
                 Match::InSet { fields, .. } if is_of_device(fields) => true,
                 Match::NotInSet { fields, .. } if is_of_device(fields) => false,
                 Match::InSet { fields, set } if **fields == [Field::DestinationPort] => {
@@ -169,7 +178,21 @@ impl Traveller {
     }
 
     fn is_to_port_of(&self, set: Option<&Set>) -> bool {
-        matches!(set, Some(Set::Ports(ports)) if ports.contains(&self.dport))
+        !self.packet.is_echo && matches!(set, Some(Set::Ports(ports)) if ports.contains(&self.dport))
+    }
+
+    /// Whether its source is one of those that may come to its frontend.
+    fn may_come(&self, set: Option<&Set>) -> bool {
+        let (Some(Set::Sources(sources)), Some(frontend)) = (set, self.frontend()) else { return false };
+        sources.iter().any(|(one, range)| *one == frontend && range.contains(&self.packet.src))
+    }
+
+    /// The backends in the slots of a map, each as likely as the others.
+    fn slots(&self, rules: &RuleSet, map: &RuleName, slots: u32) -> Option<Done> {
+        let elements = &rules.backend_maps.get(map)?.elements;
+        let frontend = self.frontend()?;
+        let keys = (0..slots).map(|slot| BackendKey { frontend, slot });
+        Some(Done::Backends(keys.map(|key| Some((map.clone(), key, *elements.get(&key)?))).collect()))
     }
 
     fn addresses(&self, fields: &[Field]) -> Vec<IpAddr> {
@@ -196,18 +219,25 @@ impl Traveller {
                 Done::End(None)
             }
             Action::Lookup(map) => {
-                let key = self.frontend();
+                let key = self.frontend()?;
                 let chain = rules.verdict_maps.get(map)?.elements.get(&key)?;
                 found.push(Element::Frontend(map.clone(), key, chain.clone()));
                 Done::Goto(chain.clone())
             }
-            Action::Dnat { map, slots } => {
-                let elements = &rules.backend_maps.get(map)?.elements;
-                let keys = (0..*slots).map(|slot| BackendKey { frontend: self.frontend(), slot });
-                Done::Backends(keys.map(|key| Some((map.clone(), key, *elements.get(&key)?))).collect())
+            Action::Dnat { map, slots } | Action::DnatRemembered { map, slots, .. } => {
+                return self.slots(rules, map, *slots);
             }
+            Action::DnatAgain { served, .. } => {
+                let (frontend, to) = (self.frontend()?, self.packet.remembered?);
+                let still = matches!(rules.sets.get(served)?, Set::Served(served) if served.contains(&(frontend, to)));
+                if !still {
+                    return None;
+                }
+                Done::To(to)
+            }
+            Action::DnatTo(addr) => Done::To(BackendAddress { addr: *addr, port: self.dport }),
             Action::DnatAnyAddress { map } => {
-                let frontend = FrontendKey { addr: unspecified(rules.family), ..self.frontend() };
+                let frontend = FrontendKey { addr: unspecified(rules.family), ..self.frontend()? };
                 let key = BackendKey { frontend, slot: 0 };
                 let to = rules.backend_maps.get(map)?.elements.get(&key)?;
                 Done::Backends(vec![Some((map.clone(), key, *to))])
@@ -245,6 +275,11 @@ impl Position {
                 self.noting(hop).go(chain, open, ended);
             }
             Done::Goto(chain) => self.noting(hop).go(chain, open, ended),
+            Done::To(to) => {
+                let mut position = self.noting(hop);
+                position.traveller.translate(to);
+                ended.push((position.traveller, None));
+            }
             Done::Backends(slots) => self.fan_out(&hop, &slots, open, ended),
         }
     }

@@ -13,7 +13,10 @@ use podnet_model::{
     service::{Port, ServiceKind},
 };
 
-use crate::services::{MASQUERADE_MARK, ServicesConfig};
+use crate::{
+    border::BorderConfig,
+    services::{MASQUERADE_MARK, NodePortAddresses, ServicesConfig},
+};
 
 /// The nodes.
 pub const NODES: [&str; 3] = ["node1", "node2", "node3"];
@@ -78,16 +81,18 @@ pub fn address(name: &str) -> Option<IpAddr> {
 
 /// What the node is told when it starts.
 #[must_use]
-pub fn config(node: &str) -> ServicesConfig {
-    ServicesConfig {
+pub fn config(node: &str) -> (ServicesConfig, BorderConfig) {
+    let node_addrs = vec![NodeAddr(known(node))];
+    let services = ServicesConfig {
         family: Family::V4,
-        no_nat_cidrs: vec!["198.51.100.128/25".parse().expect("a range")],
         node: NodeName::from(node),
-        node_addrs: vec![NodeAddr(known(node))],
+        node_addrs: node_addrs.clone(),
+        node_port_addresses: NodePortAddresses::Primary,
         pod_cidrs: Vec::new(),
-        service_cidr: Some(range(SERVICE_CIDR)),
         masquerade_mark: MASQUERADE_MARK,
-    }
+    };
+    let no_nat_cidrs = vec![range("198.51.100.128/25"), range(SERVICE_CIDR)];
+    (services, BorderConfig { family: Family::V4, node_addrs, pod_cidrs: Vec::new(), no_nat_cidrs })
 }
 
 /// The objects of the cluster.
@@ -241,12 +246,8 @@ fn service(name: &str, ports: &[Port]) -> Change {
 }
 
 fn model_service(name: &str, ip_of: &str, ports: &[Port]) -> Service {
-    Service {
-        key: ServiceKey::new("default", name),
-        kind: ServiceKind::Virtual { cluster_ips: vec![ClusterIp(known(ip_of))] },
-        ports: ports.to_vec(),
-        publish_not_ready: false,
-    }
+    let kind = ServiceKind::Virtual { cluster_ips: vec![ClusterIp(known(ip_of))] };
+    Service::new(ServiceKey::new("default", name), kind, ports.to_vec())
 }
 
 fn tcp(name: &str, number: u16) -> Port {
@@ -276,19 +277,16 @@ fn slice(service: &str, number: &str, ports: &[(&str, Protocol, u16)], endpoints
         service: ServiceKey::new("default", service),
         ports: ports.iter().map(port).collect(),
         endpoints: endpoints.to_vec(),
+        unproxied: false,
     };
     Change::Slice(slice.key.clone(), Some(slice))
 }
 
 fn ready(name: &str) -> Endpoint {
     Endpoint {
-        addr: PodAddr(known(name)),
-        ready: true,
-        serving: true,
-        terminating: false,
-        hostname: None,
         node: node_of(name),
         pod: node_of(name).map(|_| PodKey::new("default", name)),
+        ..Endpoint::new(PodAddr(known(name)))
     }
 }
 

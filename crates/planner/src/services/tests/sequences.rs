@@ -8,18 +8,19 @@ use std::{
 use podnet_model::{
     Change, ClusterIp, EncapMode, Endpoint, EndpointSlice, Felix, NetConf, Node, NodeAddr, NodePort, Pod, PodAddr,
     PodKey, Pool, Protocol, Service, ServiceKey, ServicePort, SliceKey, TargetPort,
-    endpoints::EndpointPort,
+    endpoints::{EndpointPort, Hints},
     labels::Labels,
     limits::PodLimits,
     pod::AddressRequest,
-    service::{Port, ServiceKind},
+    service::{Ingress, Port, ServiceKind, TrafficPolicy},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
-use super::packet_table;
+use super::{Tables, on, packet_table};
 use crate::{
-    ruleset::{BackendAddress, FrontendKey, RuleSet, diff},
-    services::Services,
+    border::BorderConfig,
+    ruleset::{BackendAddress, FrontendKey, RuleName, diff},
+    services::{Backend, FrontendChange, Plan, ServicesConfig, packet_table::NodeRules},
 };
 
 fn ip(a: u8, b: u8) -> IpAddr {
@@ -46,26 +47,72 @@ fn service() -> impl Strategy<Value = Change> {
         1 => Just(ServiceKind::Headless),
         1 => Just(ServiceKind::External { name: "example.org".into() }),
     ];
-    (0u8..4, option::weighted(0.8, (kind, ports(), any::<bool>()))).prop_map(|(number, object)| {
+    (0u8..4, option::weighted(0.8, (kind, ports(), special()))).prop_map(|(number, object)| {
         let key = ServiceKey::new("default", &format!("s{number}"));
-        let object =
-            object.map(|(kind, ports, publish_not_ready)| Service { key: key.clone(), kind, ports, publish_not_ready });
+        let object = object
+            .map(|(kind, ports, special)| Service { ports, ..special.of(Service::new(key.clone(), kind, Vec::new())) });
         Change::Service(key, object)
+    })
+}
+
+/// What Services ask for beside the usual.
+#[derive(Clone, Debug)]
+struct Special {
+    publish_not_ready: bool,
+    external: Option<u8>,
+    ingress: Option<(u8, bool)>,
+    ranges: Vec<&'static str>,
+    affinity: Option<u32>,
+    local: (bool, bool),
+    health_check: Option<u16>,
+    proxy: bool,
+}
+
+impl Special {
+    fn of(self, service: Service) -> Service {
+        let policy = |local| if local { TrafficPolicy::Local } else { TrafficPolicy::Cluster };
+        Service {
+            publish_not_ready: self.publish_not_ready,
+            external_ips: self.external.map(|b| ip(97, b)).into_iter().collect(),
+            ingress: self.ingress.map(|(b, is_proxy)| Ingress { addr: ip(97, b), is_proxy }).into_iter().collect(),
+            source_ranges: self.ranges.iter().map(|range| range.parse().unwrap()).collect(),
+            affinity: self.affinity,
+            internal_policy: policy(self.local.0),
+            external_policy: policy(self.local.1),
+            health_check: self.health_check.map(NodePort),
+            proxy: self.proxy.then(|| "other".into()),
+            ..service
+        }
+    }
+}
+
+fn special() -> impl Strategy<Value = Special> {
+    let ranges = vec(select(vec!["10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/0", "192.0.2.0/24", "fd00::/8"]), 0..3);
+    let addrs = (option::weighted(0.3, 0u8..3), option::weighted(0.3, (0u8..3, prop::bool::weighted(0.2))), ranges);
+    let affinity = option::weighted(0.3, select(vec![10, 10_800]));
+    let more = (any::<(bool, bool)>(), option::weighted(0.3, 32_000u16..32_003), prop::bool::weighted(0.1));
+    (any::<bool>(), addrs, affinity, more).prop_map(|(publish_not_ready, addrs, affinity, more)| Special {
+        publish_not_ready,
+        external: addrs.0,
+        ingress: addrs.1,
+        ranges: addrs.2,
+        affinity,
+        local: more.0,
+        health_check: more.1,
+        proxy: more.2,
     })
 }
 
 fn endpoint() -> impl Strategy<Value = Endpoint> {
     let node = select(vec!["node1", "node2"]);
-    (0u8..8, any::<bool>(), any::<bool>(), any::<bool>(), node).prop_map(|(b, ready, serving, terminating, node)| {
-        Endpoint {
-            addr: PodAddr(ip(128, b)),
-            ready,
-            serving,
-            terminating,
-            hostname: None,
-            node: Some(node.into()),
-            pod: None,
-        }
+    let hints = (option::weighted(0.5, select(vec!["a", "b"])), option::weighted(0.3, select(vec!["node1", "node2"])));
+    (0u8..8, any::<(bool, bool, bool)>(), hints, node).prop_map(|(b, (ready, serving, terminating), hints, node)| {
+        let hints = Hints {
+            zones: hints.0.into_iter().map(Into::into).collect(),
+            nodes: hints.1.into_iter().map(Into::into).collect(),
+        };
+        let node = Some(node.into());
+        Endpoint { ready, serving, terminating, node, hints, ..Endpoint::new(PodAddr(ip(128, b))) }
     })
 }
 
@@ -81,6 +128,7 @@ fn slice() -> impl Strategy<Value = Change> {
             service: ServiceKey::new("default", &format!("s{service}")),
             ports,
             endpoints,
+            unproxied: number == 5,
         });
         Change::Slice(key, object)
     })
@@ -107,9 +155,13 @@ fn pod() -> impl Strategy<Value = Change> {
 }
 
 fn node() -> impl Strategy<Value = Change> {
-    (select(vec!["node1", "node2", "node3"]), option::of(0u8..3)).prop_map(|(name, addr)| {
-        let object = |b| Node::new(name.into(), NodeAddr(ip(0, b)));
-        Change::Node(name.into(), addr.map(object))
+    let object = option::of((0u8..3, select(vec!["a", "b"])));
+    (select(vec!["node1", "node2", "node3"]), object).prop_map(|(name, object)| {
+        let object = object.map(|(b, zone)| {
+            let labels = [("topology.kubernetes.io/zone".to_owned(), zone.to_owned())].into();
+            Node { labels: Labels::new(labels), ..Node::new(name.into(), NodeAddr(ip(0, b))) }
+        });
+        Change::Node(name.into(), object)
     })
 }
 
@@ -164,35 +216,53 @@ fn squashed(changes: &[Change]) -> Vec<Change> {
 }
 
 /// Takes the changes in, and checks after each that the edits lead to what is wanted.
-fn follow(changes: &[Change]) -> (Services, RuleSet) {
-    let mut services = Services::new(packet_table::config("node1"));
-    let mut rules = services.initial();
+fn follow(changes: &[Change]) -> (NodeRules, Tables) {
+    let mut services = on("node1");
+    let mut rules = Tables(services.desired());
     for change in changes {
-        let plan = services.apply(change);
-        rules.apply(&plan.edits).unwrap_or_else(|error| panic!("{error} after {change:?}"));
-        assert_eq!(rules, services.desired(), "after {change:?}");
-        assert_eq!(rules.validate(), Ok(()));
+        let (plan, edits) = services.apply(change);
+        rules.apply(&edits).unwrap_or_else(|error| panic!("{error} after {change:?}"));
+        assert_eq!(rules.0, services.desired(), "after {change:?}");
+        rules.validate();
+        check_plan(&services, &plan);
     }
     (services, rules)
 }
 
-/// A rule set as packets see it: backends without the order of their slots, and only the chains that are used.
-type Seen = (RuleSet, BTreeMap<FrontendKey, BTreeSet<BackendAddress>>);
+/// A plan tells each frontend once and nothing that stays, and slots stay as far as they can.
+fn check_plan(node: &NodeRules, plan: &Plan) {
+    let mut told = BTreeSet::new();
+    for FrontendChange { key, before, after } in &plan.frontends {
+        assert!(told.insert(*key), "{key} twice");
+        assert_ne!(before, after, "{key}");
+        assert_eq!(node.services.serving(key), after.as_deref(), "{key}");
+        let (Some(before), Some(after)) = (before, after) else { continue };
+        let (before, after) = (before.inside.slots(), after.inside.slots());
+        let stays = |backend: &&Backend| after.iter().any(|after| after.at == backend.at);
+        let moved = before.iter().zip(after).filter(|(before, after)| before.at != after.at);
+        let moved = moved.filter(|(before, _)| stays(before)).count();
+        let gone = before.len() - before.iter().filter(stays).count();
+        assert!(moved <= gone, "{moved} backends of {key} moved for {gone} that went");
+    }
+}
 
-fn as_seen(mut rules: RuleSet) -> Seen {
-    let mut backends: BTreeMap<FrontendKey, BTreeSet<BackendAddress>> = BTreeMap::new();
-    for map in rules.backend_maps.values_mut() {
+/// Rules as packets see them: backends without the order of their slots, and only the chains that are used.
+type Seen = (Tables, BTreeMap<(RuleName, FrontendKey), BTreeSet<BackendAddress>>);
+
+fn as_seen(mut tables: Tables) -> Seen {
+    let mut backends: BTreeMap<(RuleName, FrontendKey), BTreeSet<BackendAddress>> = BTreeMap::new();
+    let rules = &mut tables.0[0];
+    for (name, map) in &mut rules.backend_maps {
         for (key, backend) in std::mem::take(&mut map.elements) {
-            assert!(
-                backends.entry(key.frontend).or_default().insert(backend),
-                "{backend} stands twice at {}",
-                key.frontend
-            );
+            let place = (name.clone(), key.frontend);
+            assert!(backends.entry(place).or_default().insert(backend), "{backend} stands twice at {}", key.frontend);
         }
     }
+    rules.memories.clear();
     let used: BTreeSet<_> = rules.verdict_maps.values().flat_map(|map| map.elements.values().cloned()).collect();
-    rules.chains.retain(|name, _| used.contains(name) || !(name.starts_with("svc-") || name.starts_with("masq-")));
-    (rules, backends)
+    let is_choice = |name: &str| ["svc-", "masq-", "outside-"].iter().any(|kind| name.starts_with(kind));
+    rules.chains.retain(|name, _| used.contains(name) || !is_choice(name));
+    (tables, backends)
 }
 
 proptest! {
@@ -208,7 +278,8 @@ proptest! {
         for other in [present, reversed, repeated] {
             let (others, rules) = follow(&other);
             prop_assert_eq!(&as_seen(rules), &seen);
-            prop_assert_eq!(others.conflicts(), services.conflicts());
+            prop_assert_eq!(others.services.conflicts(), services.services.conflicts());
+            prop_assert_eq!(others.services.health_checks(), services.services.health_checks());
         }
     }
 
@@ -216,18 +287,22 @@ proptest! {
     fn a_node_that_moves_has_the_rules_of_one_that_was_there_from_the_start(changes in changes()) {
         let (mut services, mut rules) = follow(&changes);
         let addrs = vec![NodeAddr(ip(0, 77)), NodeAddr(ip(0, 78))];
-        rules.apply(&services.set_node_addrs(addrs.clone()).edits).unwrap();
-        prop_assert_eq!(&rules, &services.desired());
-        let mut fresh = Services::new(crate::services::ServicesConfig { node_addrs: addrs, ..packet_table::config("node1") });
+        rules.apply(&services.set_node_addrs(&addrs)).unwrap();
+        prop_assert_eq!(&rules.0, &services.desired());
+        let (config, border) = packet_table::config("node1");
+        let config = ServicesConfig { node_addrs: addrs.clone(), ..config };
+        let mut fresh = NodeRules::new((config, BorderConfig { node_addrs: addrs, ..border }));
         changes.iter().for_each(|change| drop(fresh.apply(change)));
-        prop_assert_eq!(as_seen(fresh.desired()), as_seen(rules));
+        prop_assert_eq!(as_seen(Tables(fresh.desired())), as_seen(rules));
     }
 
     #[test]
     fn the_difference_of_two_rule_sets_leads_from_one_to_the_other(before in changes(), after in changes()) {
         let (_, mut rules) = follow(&before);
         let (_, wanted) = follow(&after);
-        rules.apply(&diff(&rules.clone(), &wanted)).unwrap();
+        for (rules, wanted) in rules.0.iter_mut().zip(&wanted.0) {
+            rules.apply(&diff(&rules.clone(), wanted)).unwrap();
+        }
         prop_assert_eq!(rules, wanted);
     }
 }

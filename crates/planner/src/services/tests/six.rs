@@ -5,16 +5,14 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnet::{IpNet, Ipv6Net};
 use podnet_model::{Change, ClusterIp, Family, NodeAddr, PodAddr, Protocol, service::ServiceKind};
 
-use super::{
-    super::{Services, ServicesConfig},
-    host, packet_table, rules_after,
-};
+use super::{super::ServicesConfig, Tables, host, packet_table, rules_after};
 use crate::{
+    border::BorderConfig,
     ruleset::{
-        BackendAddress, RuleSet, Set,
-        walk::{Direction, Host, Packet, walk},
+        BackendAddress, Set,
+        walk::{Direction, Host, Packet},
     },
-    services::packet_table::Fate,
+    services::packet_table::{Fate, NodeRules},
 };
 
 /// The IPv6 address that stands for one of IPv4; one of IPv6 stays what it is.
@@ -32,15 +30,12 @@ fn range_six(range: IpNet) -> IpNet {
     }
 }
 
-fn config(node: &str) -> ServicesConfig {
-    let config = packet_table::config(node);
-    ServicesConfig {
-        family: Family::V6,
-        node_addrs: config.node_addrs.iter().map(|addr| NodeAddr(six(addr.0))).collect(),
-        no_nat_cidrs: config.no_nat_cidrs.iter().copied().map(range_six).collect(),
-        service_cidr: config.service_cidr.map(range_six),
-        ..config
-    }
+fn config(node: &str) -> (ServicesConfig, BorderConfig) {
+    let (services, border) = packet_table::config(node);
+    let node_addrs: Vec<_> = services.node_addrs.iter().map(|addr| NodeAddr(six(addr.0))).collect();
+    let no_nat_cidrs = border.no_nat_cidrs.iter().copied().map(range_six).collect();
+    let services = ServicesConfig { family: Family::V6, node_addrs: node_addrs.clone(), ..services };
+    (services, BorderConfig { family: Family::V6, node_addrs, no_nat_cidrs, ..border })
 }
 
 fn change_six(mut change: Change) -> Change {
@@ -61,9 +56,9 @@ fn change_six(mut change: Change) -> Change {
     change
 }
 
-fn rules_six(node: &str) -> RuleSet {
+fn rules_six(node: &str) -> Tables {
     let changes: Vec<Change> = packet_table::changes().into_iter().map(change_six).collect();
-    rules_after(&mut Services::new(config(node)), &changes)
+    rules_after(&mut NodeRules::new(config(node)), &changes)
 }
 
 fn fate_six(fate: Fate) -> Fate {
@@ -81,12 +76,12 @@ fn fate_six(fate: Fate) -> Fate {
 fn every_packet_of_the_table_meets_its_fate_in_ipv6_too() {
     for node in packet_table::NODES {
         let rules = rules_six(node);
-        rules.validate().unwrap();
+        rules.validate();
         let local = host(node).local_addresses.into_iter().map(six);
         let host = Host::new(local);
         for row in packet_table::rows().into_iter().filter(|row| row.node == node) {
             let packet = Packet { src: six(row.packet.src), dst: six(row.packet.dst), ..row.packet };
-            let fate = Fate::of(&walk(&rules, &packet, row.direction, &host));
+            let fate = Fate::of(&rules.walk(&packet, row.direction, &host));
             assert_eq!(fate, Some(fate_six(row.fate.clone())), "{row}");
         }
     }
@@ -95,29 +90,29 @@ fn every_packet_of_the_table_meets_its_fate_in_ipv6_too() {
 /// The way that a cluster has whose Services are of IPv4 and whose pods have both: pods' way out is translated, and that is all.
 #[test]
 fn what_is_of_the_other_family_is_nothing_to_a_table() {
-    let mut services = Services::new(config("node1"));
+    let mut services = NodeRules::new(config("node1"));
     let is_of_both = |change: &Change| matches!(change, Change::Service(key, _) if &*key.name == "sixonly");
     let changes: Vec<Change> = packet_table::changes().into_iter().filter(|change| !is_of_both(change)).collect();
     let rules = rules_after(&mut services, &changes);
-    let mut nothing = services.initial();
+    let mut nothing = NodeRules::new(config("node1")).desired();
     // A tunnel's port is that of packets of either family.
     for set in ["tunnels", "open-tunnels"] {
-        nothing.sets.insert(set.into(), Set::Ports([4789].into()));
+        nothing[1].sets.insert(set.into(), Set::Ports([4789].into()));
     }
-    assert_eq!(rules, nothing);
-    assert!(!services.is_needed());
+    assert_eq!(rules.0, nothing);
+    assert!(!services.services.is_needed() && !services.border.is_needed());
 
     let pools = packet_table::changes().into_iter().filter(|change| matches!(change, Change::Pool(..)));
     let pools: Vec<Change> = pools.map(change_six).collect();
     let mut rules = rules;
     for change in &pools {
-        rules.apply(&services.apply(change).edits).unwrap();
+        rules.apply(&services.apply(change).1).unwrap();
     }
-    assert!(services.is_needed());
+    assert!(services.border.is_needed());
     let address = |name| six(packet_table::address(name).unwrap());
     let masqueraded = |dst| {
         let packet = Packet::opening(address("client1"), address(dst), Protocol::Udp, 7);
-        walk(&rules, &packet, Direction::FromPod, &Host::new([address("node1")])).masqueraded()
+        rules.walk(&packet, Direction::FromPod, &Host::new([address("node1")])).masqueraded()
     };
     assert!(masqueraded("visitor"));
     assert!(!masqueraded("web2"), "another pod");

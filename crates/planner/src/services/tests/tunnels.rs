@@ -17,11 +17,11 @@ fn felix(wireguard: bool) -> Change {
 }
 
 /// Whether a datagram passes, and whether TCP to the same port does.
-fn pass(rules: &RuleSet, direction: Direction, (src, dst, port): (&str, &str, u16)) -> [bool; 2] {
+fn pass(rules: &Tables, direction: Direction, (src, dst, port): (&str, &str, u16)) -> [bool; 2] {
     let at = |name| packet_table::address(name).unwrap();
     [Protocol::Udp, Protocol::Tcp].map(|protocol| {
         let packet = Packet::opening(at(src), at(dst), protocol, port);
-        walk(rules, &packet, direction, &host("node1")).verdict() == Some(Verdict::Accepted)
+        rules.walk(&packet, direction, &host("node1")).verdict() == Some(Verdict::Accepted)
     })
 }
 
@@ -30,7 +30,7 @@ fn what_a_pod_sends_to_a_tunnel_is_dropped_wherever_a_node_may_have_it() {
     use Direction::{FromHost, FromOutside, FromPod};
     let mut changes = packet_table::changes();
     changes.extend([net_conf(Backend::Udp { port: 8285 }), felix(true)]);
-    let rules = rules_after(&mut Services::new(packet_table::config("node1")), &changes);
+    let rules = rules_after(&mut on("node1"), &changes);
     for (direction, src, dst, port, passes) in [
         (FromPod, "client1", "node1", 8285, false),
         (FromPod, "client1", "node2", 8285, false),
@@ -63,7 +63,7 @@ fn a_node_with_an_address_in_a_range_of_pods_is_a_node() {
     };
     node.addr.0 = packet_table::address("client3").unwrap();
     changes.extend([Change::Node(name, Some(node)), net_conf(Backend::Udp { port: 8285 })]);
-    let rules = rules_after(&mut Services::new(packet_table::config("node1")), &changes);
+    let rules = rules_after(&mut on("node1"), &changes);
     assert_eq!(pass(&rules, Direction::FromOutside, ("client3", "node1", 8285)), [true, true]);
     assert_eq!(pass(&rules, Direction::FromOutside, ("client2", "node1", 8285)), [false, true]);
 }
@@ -71,8 +71,8 @@ fn a_node_with_an_address_in_a_range_of_pods_is_a_node() {
 /// The ports are those of the tunnels that the cluster has, and no others.
 #[test]
 fn a_port_is_a_tunnels_while_there_is_the_tunnel() {
-    let mut services = Services::new(packet_table::config("node1"));
-    let mut rules = services.initial();
+    let mut services = on("node1");
+    let mut rules = services.desired()[1].clone();
     let pool = |vxlan| {
         let mut pools = packet_table::changes().into_iter();
         let mut pool = pools.rfind(|change| matches!(change, Change::Pool(..))).unwrap();
@@ -94,8 +94,8 @@ fn a_port_is_a_tunnels_while_there_is_the_tunnel() {
         (net_conf(Backend::HostGw), &[4789], &[4789]),
         (pool(Never), &[], &[]),
     ] {
-        rules.apply(&services.apply(&change).edits).unwrap();
-        assert_eq!(rules, services.desired());
+        rules.apply(&services.apply(&change).1.1).unwrap();
+        assert_eq!(rules, services.desired()[1]);
         let ports = |ports: &[u16]| Set::Ports(ports.iter().copied().collect());
         assert_eq!((&rules.sets["tunnels"], &rules.sets["open-tunnels"]), (&ports(all), &ports(open)), "{change:?}");
     }

@@ -11,7 +11,10 @@ use podnet_model::{
     endpoints::EndpointPort,
     service::{Port, ServiceKind},
 };
-use podnet_planner::services::{ServicesConfig, packet_table};
+use podnet_planner::{
+    border::BorderConfig,
+    services::{ServicesConfig, packet_table},
+};
 
 /// How many Services there are.
 pub(super) const SERVICES: u32 = 1_000;
@@ -80,15 +83,17 @@ impl Cluster {
                 })
                 .collect(),
             endpoints: self.ready[&service].iter().map(|addr| endpoint(*addr)).collect(),
+            unproxied: false,
         };
         Change::Slice(key, Some(slice))
     }
 }
 
-pub(super) fn config() -> ServicesConfig {
+pub(super) fn config() -> (ServicesConfig, BorderConfig) {
     let pods = [format!("{CLIENT}/32"), BACKENDS.to_owned()];
-    let pod_cidrs = pods.iter().map(|range| range.parse().unwrap()).collect();
-    ServicesConfig { pod_cidrs, ..packet_table::config("node1") }
+    let pod_cidrs: Vec<_> = pods.iter().map(|range| range.parse().unwrap()).collect();
+    let (services, border) = packet_table::config("node1");
+    (ServicesConfig { pod_cidrs: pod_cidrs.clone(), ..services }, BorderConfig { pod_cidrs, ..border })
 }
 
 /// The address of a Service.
@@ -117,19 +122,11 @@ fn service(number: u32) -> Change {
     };
     let ports = ports(number).map(port).collect();
     let kind = ServiceKind::Virtual { cluster_ips: vec![ClusterIp(IpAddr::V4(cluster_ip(number)))] };
-    Change::Service(key.clone(), Some(Service { key, kind, ports, publish_not_ready: false }))
+    Change::Service(key.clone(), Some(Service::new(key, kind, ports)))
 }
 
 fn endpoint(addr: Ipv4Addr) -> Endpoint {
-    Endpoint {
-        addr: PodAddr(IpAddr::V4(addr)),
-        ready: true,
-        serving: true,
-        terminating: false,
-        hostname: None,
-        node: Some("node2".into()),
-        pod: None,
-    }
+    Endpoint { node: Some("node2".into()), ..Endpoint::new(PodAddr(IpAddr::V4(addr))) }
 }
 
 /// xorshift64*: the same each time, for a failure that can be had again.

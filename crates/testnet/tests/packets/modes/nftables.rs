@@ -5,20 +5,25 @@ use std::{any::Any, collections::BTreeSet};
 use podnet_kernel::{netns::NetNs, nft::NftSocket};
 use podnet_model::Family;
 use podnet_planner::{
+    border,
     ruleset::RuleSet,
-    services::{Plan, Services},
+    services::{
+        nftables::TABLE,
+        packet_table::{Edits, NodeRules},
+    },
 };
 use serde_json::Value;
 
 use super::Mode;
 use crate::namespace::Namespace;
 
-const TABLE: &str = "podnet";
+/// The tables, in the order of [`NodeRules::desired`].
+const TABLES: [&str; 2] = [TABLE, border::TABLE];
 
-/// The rules of Services, as [`Services::desired`] tells them.
+/// The rules, as [`NodeRules::desired`] tells them.
 #[derive(Default)]
 pub(crate) struct Nftables {
-    /// What a test does to the rules before they are put in force.
+    /// What a test does to each table before they are put in force.
     pub(crate) damage: Option<fn(&mut RuleSet)>,
 }
 
@@ -32,20 +37,20 @@ impl Mode for Nftables {
         "nftables"
     }
 
-    fn put(&self, node: &NetNs, services: &[Services]) -> Box<dyn Any> {
-        let mut rules: Vec<_> = services.iter().map(Services::desired).collect();
+    fn put(&self, node: &NetNs, rules: &[NodeRules]) -> Box<dyn Any> {
+        let mut rules: Vec<_> = rules.iter().map(NodeRules::desired).collect();
         if let Some(damage) = self.damage {
-            rules.iter_mut().for_each(damage);
+            rules.iter_mut().flatten().for_each(damage);
         }
         Box::new(InForce::new(node, &rules))
     }
 }
 
 impl InForce {
-    fn new(node: &NetNs, rules: &[RuleSet]) -> Self {
+    fn new(node: &NetNs, rules: &[[RuleSet; 2]]) -> Self {
         let mut socket = NftSocket::open_in(node).unwrap();
         for rules in rules {
-            socket.replace(TABLE, rules).unwrap();
+            put(&mut socket, rules);
         }
         Self { socket }
     }
@@ -53,25 +58,33 @@ impl InForce {
 
 impl Drop for InForce {
     fn drop(&mut self) {
-        for family in Family::ALL {
-            self.socket.delete_table(family, TABLE).unwrap();
+        for (family, table) in Family::ALL.into_iter().flat_map(|family| TABLES.map(|table| (family, table))) {
+            self.socket.delete_table(family, table).unwrap();
         }
     }
 }
 
-/// Puts in force what Services want, whatever was there.
-pub(crate) fn replace(socket: &mut NftSocket, services: &Services) {
-    socket.replace(TABLE, &services.desired()).unwrap();
+fn put(socket: &mut NftSocket, rules: &[RuleSet; 2]) {
+    for (table, rules) in TABLES.iter().zip(rules) {
+        socket.replace(table, rules).unwrap();
+    }
+}
+
+/// Puts in force what is wanted, whatever was there.
+pub(crate) fn replace(socket: &mut NftSocket, rules: &NodeRules) {
+    put(socket, &rules.desired());
 }
 
 /// Puts a change in force.
-pub(crate) fn follow(socket: &mut NftSocket, family: Family, plan: &Plan) {
-    socket.apply(family, TABLE, &plan.edits).unwrap_or_else(|error| panic!("{error}: {:?}", plan.edits));
+pub(crate) fn follow(socket: &mut NftSocket, family: Family, (services, border): &Edits) {
+    for (table, edits) in TABLES.iter().zip([services, border]) {
+        socket.apply(family, table, edits).unwrap_or_else(|error| panic!("{error}: {edits:?}"));
+    }
 }
 
 /// Everything that Services want, but which slot a backend has.
-pub(crate) fn without_slots(services: &Services) -> BTreeSet<String> {
-    let rules = services.desired();
+pub(crate) fn without_slots(rules: &NodeRules) -> BTreeSet<String> {
+    let [rules, _] = rules.desired();
     let verdicts =
         rules.verdict_maps.iter().flat_map(|(name, map)| map.elements.iter().map(move |e| format!("{name}: {e:?}")));
     let backends = rules.backend_maps.iter().flat_map(|(name, map)| {
