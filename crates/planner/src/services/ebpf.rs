@@ -2,11 +2,18 @@
 //!
 //! A frontend has a list of its own, whose first slots are its backends. [`Edits`] are done in order: slots are filled before a frontend
 //! counts them and emptied after it does not any more, so that whoever connects meanwhile finds the old backends or the new ones.
+//!
+//! The programs serve what is connected from inside: [`Serving::inside`]. What they cannot judge is left to the rules, to which every
+//! packet comes that they let through unchanged: who may come to a load balancer's address, SCTP, the ports that a ClusterIP has not.
+
+mod numbers;
 
 use std::collections::{BTreeMap, HashMap};
 
 use podnet_model::Protocol;
 
+use self::numbers::Numbers;
+use super::{Backends, FrontendChange, Services, Serving};
 use crate::ruleset::{BackendAddress, FrontendKey};
 
 /// A place in a list of backends.
@@ -79,3 +86,162 @@ pub struct Edits {
     /// Slots to empty.
     pub empty: Vec<Slot>,
 }
+
+impl Edits {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.fill.len() + self.point.len() + self.forget.len() + self.empty.len()
+    }
+
+    /// There are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Tables {
+    /// What has to be done where these tables are wanted and those others are there.
+    #[must_use]
+    pub fn edits_from(&self, there: &Self) -> Edits {
+        Edits {
+            fill: lacking(self.backends.iter(), |slot| there.backends.get(slot)),
+            point: lacking(self.frontends.iter(), |key| there.frontends.get(key)),
+            forget: there.frontends.keys().filter(|key| !self.frontends.contains_key(key)).copied().collect(),
+            empty: there.backends.keys().filter(|slot| !self.backends.contains_key(slot)).copied().collect(),
+        }
+    }
+}
+
+fn lacking<'a, K: Copy + 'a, V: Copy + PartialEq + 'a>(
+    wanted: impl Iterator<Item = (&'a K, &'a V)>,
+    there: impl Fn(&K) -> Option<&'a V>,
+) -> Vec<(K, V)> {
+    wanted.filter(|(key, value)| there(key) != Some(value)).map(|(key, value)| (*key, *value)).collect()
+}
+
+/// Renders what is done for frontends, and remembers which list is whose. One value is for both families.
+#[derive(Debug, Default)]
+pub struct Ebpf {
+    numbers: Numbers,
+    backends: usize,
+}
+
+impl Ebpf {
+    /// How many frontends and backends there are by what was rendered so far.
+    #[must_use]
+    pub fn count(&self) -> (usize, usize) {
+        (self.numbers.lists(), self.backends)
+    }
+
+    /// What changes, for frontends of which each is named once. It is to be done before the next edits are asked for.
+    pub fn edits<'a>(&mut self, changes: impl IntoIterator<Item = &'a FrontendChange>) -> Edits {
+        let mut edits = Edits::default();
+        let mut over = Vec::new();
+        for change in changes {
+            let of = |serving: &'a Option<std::sync::Arc<Serving>>| {
+                serving.as_deref().filter(|one| is_ours(&change.key, one))
+            };
+            let (before, after) = (of(&change.before), of(&change.after));
+            let former = before.map(|before| self.entry(&change.key, before));
+            let (slots, next) = (slots(before), slots(after));
+            match after {
+                Some(after) => {
+                    let entry = self.entry(&change.key, after);
+                    fill(&change.key, entry.list, slots, next, &mut edits);
+                    if former != Some(entry) {
+                        edits.point.push((change.key, entry));
+                    }
+                }
+                None if former.is_some() => edits.forget.push(change.key),
+                None => continue,
+            }
+            if let Some(former) = former {
+                let fewer = (next.len()..slots.len()).map(|number| Slot { list: former.list, number: number as u32 });
+                edits.empty.extend(fewer);
+            }
+            self.backends = self.backends + next.len() - slots.len();
+            over.push((change.key, before, after));
+        }
+        // What is free now may be another's with the next edits.
+        over.into_iter().for_each(|(key, before, after)| self.numbers.leave(&key, before, after));
+        edits
+    }
+
+    /// All that the programs have to know, where this is there: the numbers that stand there are kept. It is to be put in force as a whole
+    /// before edits are asked for.
+    pub fn desired<'a>(
+        &mut self,
+        servings: impl IntoIterator<Item = (&'a FrontendKey, &'a Serving)>,
+        there: &Tables,
+    ) -> Tables {
+        let servings: Vec<_> = servings.into_iter().filter(|(key, serving)| is_ours(key, serving)).collect();
+        self.numbers = Numbers::from(there, &servings);
+        let mut tables = Tables::default();
+        for (key, serving) in servings {
+            let entry = self.entry(key, serving);
+            let all = (0..).zip(slots(Some(serving)));
+            tables
+                .backends
+                .extend(all.map(|(number, backend)| (Slot { list: entry.list, number }, target(key, backend.at))));
+            tables.frontends.insert(*key, entry);
+        }
+        self.numbers.close_gaps();
+        self.backends = tables.backends.len();
+        tables
+    }
+
+    fn entry(&mut self, key: &FrontendKey, serving: &Serving) -> Entry {
+        let serves = match &serving.inside {
+            Backends::Of(slots) => Serves::Backends(u32::try_from(slots.len()).unwrap_or(u32::MAX)),
+            Backends::Reject => Serves::Nobody,
+            Backends::Drop => Serves::NobodyHere,
+        };
+        let affinity = serving
+            .affinity
+            .filter(|seconds| *seconds > 0)
+            .map(|seconds| Affinity { seconds, group: self.numbers.group(key, serving) });
+        Entry { list: self.numbers.list(key), serves, affinity }
+    }
+}
+
+impl Services {
+    /// Whether a connection that was opened to a frontend's backend from inside has nobody at its other end any more: of TCP where no slice
+    /// of the Service names the backend in whatever condition, so that one that ends may end in peace; of UDP where the frontend would choose
+    /// another one.
+    #[must_use]
+    pub fn has_lost(&self, frontend: &FrontendKey, backend: BackendAddress) -> bool {
+        let serving = self.serving(frontend);
+        if frontend.protocol == Protocol::Udp {
+            return serving.is_none_or(|serving| serving.inside.slots().iter().all(|slot| slot.at != backend));
+        }
+        // Of a Service that is gone nothing is known.
+        let known = serving.and_then(|serving| Some((serving, self.services.get(&serving.service)?)));
+        known.is_some_and(|(serving, known)| !known.names(&serving.port, frontend.protocol, backend))
+    }
+}
+
+fn fill(key: &FrontendKey, list: u32, before: &[super::Backend], after: &[super::Backend], edits: &mut Edits) {
+    for (number, backend) in after.iter().enumerate() {
+        if before.get(number).map(|before| before.at) != Some(backend.at) {
+            edits.fill.push((Slot { list, number: number as u32 }, target(key, backend.at)));
+        }
+    }
+}
+
+fn slots(serving: Option<&Serving>) -> &[super::Backend] {
+    serving.map_or(&[], |serving| serving.inside.slots())
+}
+
+fn target(key: &FrontendKey, at: BackendAddress) -> Target {
+    Target { at, protocol: key.protocol }
+}
+
+/// What the programs can serve.
+fn is_ours(key: &FrontendKey, serving: &Serving) -> bool {
+    key.protocol != Protocol::Sctp && serving.sources.is_none()
+}
+
+#[cfg(test)]
+mod tests;

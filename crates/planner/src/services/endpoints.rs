@@ -156,6 +156,15 @@ impl Known {
         ready.map(|endpoint| endpoint.addr)
     }
 
+    /// Whether a slice names a backend of the port, in whatever condition.
+    pub(super) fn names(&self, name: &PortName, protocol: Protocol, at: BackendAddress) -> bool {
+        self.slices.iter().any(|(_, slice)| {
+            let is_port =
+                |port: &EndpointPort| port.name == *name && port.protocol == protocol && port.port.0 == at.port;
+            slice.endpoints.iter().any(|endpoint| endpoint.addr == at.addr) && slice.ports.iter().any(is_port)
+        })
+    }
+
     fn candidates(&self, name: &PortName, protocol: Protocol) -> impl Iterator<Item = Candidate> {
         let all_count = self.service.as_ref().is_some_and(|service| service.publish_not_ready);
         self.slices.iter().flat_map(move |(_, slice)| {
