@@ -1,6 +1,7 @@
 //! The node daemon: wiring and loops only. What is decided is decided in `planner`, what is done is done in `kernel`.
 //!
 //! - [`network`]: the cluster's changes become this node's links, routes and rules
+//! - [`proxy`]: how Services are served, and what kube-proxy would tell of it
 //! - [`repair`]: what others damage is heard of and mended
 //! - [`attach`]: CNI requests become pod interfaces; [`socket`] takes them in
 //! - [`fastpath`]: what may pass by the stack
@@ -22,6 +23,7 @@ pub mod health;
 pub mod housekeeping;
 pub mod journal;
 pub mod network;
+pub mod proxy;
 pub mod repair;
 pub mod socket;
 pub mod turns;

@@ -3,8 +3,9 @@
 use std::{fmt, time::Duration};
 
 use k8s_openapi::api::core::v1::Event;
-use kube::{Api, Client, Resource, ResourceExt, api::PostParams};
-use podnet_model::{NodeName, PodKey};
+use kube::{Api, Client, Resource, ResourceExt, api::PostParams, core::NamespaceResourceScope};
+use podnet_model::{Namespace, NodeName, PodKey};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::{runtime::Handle, time::timeout};
 use tracing::debug;
@@ -86,6 +87,21 @@ impl Complaints {
                 Ok(Ok(())) => {}
                 Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => {}
                 other => debug!(object = %about.name, ?other, "event not written"),
+            }
+        });
+    }
+
+    /// As [`Complaints::tell`], of an object that is known by its name.
+    pub fn tell_of<K>(&self, namespace: &Namespace, name: &str, reason: &'static str, message: String)
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + fmt::Debug + DeserializeOwned + Send + 'static,
+    {
+        let (this, name) = (self.clone(), name.to_owned());
+        let objects = Api::<K>::namespaced(self.client.clone(), namespace.as_str());
+        self.runtime.spawn(async move {
+            match timeout(PATIENCE, objects.get_opt(&name)).await {
+                Ok(Ok(Some(object))) => this.tell(About::object(&object), reason, message),
+                other => debug!(%name, ?other, "event not written"),
             }
         });
     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::jiff::Timestamp;
+
 use crate::{NodeName, PodAddr, PodKey, PortName, Protocol, ServiceKey, SliceKey, TargetPort};
 
 /// One EndpointSlice (`discovery.k8s.io/v1`) of IPv4 or IPv6 addresses.
@@ -15,6 +17,8 @@ pub struct EndpointSlice {
     pub ports: Vec<EndpointPort>,
     /// The endpoints.
     pub endpoints: Vec<Endpoint>,
+    /// When the change was made that this version of the slice tells (`endpoints.kubernetes.io/last-change-trigger-time`).
+    pub triggered: Option<Timestamp>,
     /// A Service of this slice is not for nodes to proxy: the label `service.kubernetes.io/headless`, or
     /// `service.kubernetes.io/service-proxy-name`.
     pub unproxied: bool,

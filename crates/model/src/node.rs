@@ -32,6 +32,8 @@ pub struct Node {
     /// Its lease has expired: its condition `Ready` is `Unknown`, which the node lifecycle controller says of a node that it does not
     /// hear from.
     pub lost: bool,
+    /// It is being deleted, or about to be (taint `ToBeDeletedByClusterAutoscaler`): load balancers shall use others.
+    pub leaving: bool,
     /// `spec.podCIDRs`: the node's part of the pods' range, where the cluster gives such.
     pub pod_cidrs: Vec<IpNet>,
     /// The key that packets to it are encrypted with, where the node published one (`projectcalico.org/WireguardPublicKey`, or
@@ -59,6 +61,7 @@ impl Node {
             subnet: None,
             subnet6: None,
             lost: false,
+            leaving: false,
             pod_cidrs: Vec::new(),
             wireguard_key: None,
             lease: None,

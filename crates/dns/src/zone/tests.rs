@@ -59,6 +59,7 @@ pub(crate) fn slice(namespace: &str, service: &str, ports: &[(&str, u16)], endpo
         service,
         ports: ports.iter().map(port).collect(),
         endpoints,
+        triggered: None,
         unproxied: false,
     };
     Change::Slice(key, Some(slice))

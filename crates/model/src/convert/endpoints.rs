@@ -15,6 +15,9 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// The label of slices of a headless Service.
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
+/// The annotation with the time of the change that a slice tells.
+const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
 impl TryFrom<&api::EndpointSlice> for EndpointSlice {
     type Error = Invalid;
 
@@ -41,6 +44,8 @@ impl TryFrom<&api::EndpointSlice> for EndpointSlice {
             endpoints: endpoints
                 .map(|(index, endpoint)| self::endpoint(&object, index, &slice.address_type, endpoint))
                 .collect::<Result<_, _>>()?,
+            // It says how long programming takes, and nothing else depends on it.
+            triggered: object.annotation(TRIGGER_TIME).and_then(|time| time.parse().ok()),
             unproxied: object.label(HEADLESS).is_some() || object.label(PROXY_NAME).is_some(),
         })
     }

@@ -86,6 +86,7 @@ impl TryFrom<&api::Node> for Node {
             subnet,
             subnet6,
             lost: is_lost(node),
+            leaving: is_leaving(node),
         })
     }
 }
@@ -121,6 +122,13 @@ fn lenient<T>(said: Result<Option<T>, Invalid>) -> (Option<T>, Option<Invalid>) 
 fn is_lost(node: &api::Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "Unknown")
+}
+
+/// As kube-proxy tells a node that load balancers shall not use any more.
+fn is_leaving(node: &api::Node) -> bool {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    node.metadata.deletion_timestamp.is_some()
+        || taints.iter().any(|taint| taint.key == "ToBeDeletedByClusterAutoscaler")
 }
 
 fn pod_cidrs(object: &Object<'_>, node: &api::Node) -> Result<Vec<IpNet>, Invalid> {

@@ -438,3 +438,34 @@ fn an_address_is_kept_for_pods_of_a_stateful_set_only() {
     let error = pod("yes", "StatefulSet").unwrap_err().to_string();
     assert_eq!(error, "the annotation ipam.podnet.io/sticky is \"yes\"; it must be \"true\" or \"false\"");
 }
+
+#[test]
+fn a_node_that_is_being_deleted_or_about_to_be_is_leaving() {
+    let leaving = |metadata: Value, taints: Value| {
+        let node: core::Node = object(json!({
+            "metadata": metadata, "spec": {"taints": taints},
+            "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"}]},
+        }));
+        Node::try_from(&node).unwrap().leaving
+    };
+    let taint = |key: &str| json!([{"key": key, "effect": "NoSchedule"}]);
+    assert!(!leaving(json!({"name": "node1"}), taint("node.kubernetes.io/unschedulable")));
+    assert!(leaving(json!({"name": "node1"}), taint("ToBeDeletedByClusterAutoscaler")));
+    assert!(leaving(json!({"name": "node1", "deletionTimestamp": "2026-01-01T00:00:00Z"}), json!([])));
+}
+
+#[test]
+fn a_slice_tells_when_its_change_was_made() {
+    let triggered = |time: Value| {
+        let slice: discovery::EndpointSlice = object(json!({
+            "metadata": {
+                "name": "web-1", "namespace": "test", "labels": {"kubernetes.io/service-name": "web"},
+                "annotations": {"endpoints.kubernetes.io/last-change-trigger-time": time},
+            },
+            "addressType": "IPv4", "endpoints": [],
+        }));
+        EndpointSlice::try_from(&slice).unwrap().triggered.map(|time| time.to_string())
+    };
+    assert_eq!(triggered(json!("2026-11-21T14:00:00.5Z")), Some("2026-11-21T14:00:00.5Z".to_owned()));
+    assert_eq!(triggered(json!("lately")), None);
+}

@@ -277,6 +277,7 @@ fn slice(service: &str, number: &str, ports: &[(&str, Protocol, u16)], endpoints
         service: ServiceKey::new("default", service),
         ports: ports.iter().map(port).collect(),
         endpoints: endpoints.to_vec(),
+        triggered: None,
         unproxied: false,
     };
     Change::Slice(slice.key.clone(), Some(slice))

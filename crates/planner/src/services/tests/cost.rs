@@ -33,6 +33,7 @@ fn slice(service: u32, endpoints: impl IntoIterator<Item = u32>) -> Change {
         service: ServiceKey::new("default", &format!("s{service}")),
         ports: vec![EndpointPort { name: "".into(), protocol: Protocol::Tcp, port: TargetPort(8080) }],
         endpoints: endpoints.into_iter().map(endpoint).collect(),
+        triggered: None,
         unproxied: false,
     };
     Change::Slice(key, Some(slice))

@@ -128,6 +128,7 @@ fn slice() -> impl Strategy<Value = Change> {
             service: ServiceKey::new("default", &format!("s{service}")),
             ports,
             endpoints,
+            triggered: None,
             unproxied: number == 5,
         });
         Change::Slice(key, object)

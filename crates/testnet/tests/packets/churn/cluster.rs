@@ -83,6 +83,7 @@ impl Cluster {
                 })
                 .collect(),
             endpoints: self.ready[&service].iter().map(|addr| endpoint(*addr)).collect(),
+            triggered: None,
             unproxied: false,
         };
         Change::Slice(key, Some(slice))

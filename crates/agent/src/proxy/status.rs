@@ -1,0 +1,159 @@
+//! What kube-proxy serves of itself: `/healthz` and `/livez` at `healthzBindAddress`, `/proxyMode` and `/metrics` at `metricsBindAddress`.
+
+use std::{
+    fmt::Write as _,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    http::{HeaderName, StatusCode, header},
+    routing::get,
+};
+use podnet_model::proxy::Mode;
+use tokio::{sync::watch, time::sleep};
+use tracing::{info, warn};
+
+use super::{
+    ports,
+    programming::{Moment, Programming},
+};
+
+/// Between attempts at a port that somebody else has.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Where the servers are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// `healthzBindAddress`.
+    pub healthz: SocketAddr,
+    /// `metricsBindAddress`.
+    pub metrics: SocketAddr,
+}
+
+/// What they answer with.
+pub struct Status {
+    /// Of `/healthz` and `/livez`.
+    pub programming: Arc<Programming>,
+    /// Of `/proxyMode`; none while no mode is in force.
+    pub mode: watch::Receiver<Option<Mode>>,
+    /// Of `/metrics`.
+    pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// How `/healthz` and `/livez` answered.
+    pub answers: Arc<Answers>,
+}
+
+/// How often it was answered that all is well, and that it is not.
+#[derive(Debug, Default)]
+pub struct Answers {
+    healthz: [AtomicU64; 2],
+    livez: [AtomicU64; 2],
+}
+
+impl Answers {
+    /// In the text format of Prometheus, under kube-proxy's names.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        let mut text = String::new();
+        for (path, counts) in [("healthz", &self.healthz), ("livez", &self.livez)] {
+            let name = format!("kubeproxy_proxy_{path}_total");
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "# HELP {name} Answers of /{path}, by code.\n# TYPE {name} counter");
+            for (code, count) in [200, 503].into_iter().zip(counts) {
+                let _ = writeln!(text, "{name}{{code=\"{code}\"}} {}", count.load(Ordering::Relaxed));
+            }
+        }
+        text
+    }
+}
+
+/// Serves both ports for good, each where it is to be as that changes.
+pub async fn serve(status: Arc<Status>, places: watch::Receiver<Places>) {
+    let healthz = at(places.clone(), |places| places.healthz, "health of Services", health(status.clone()));
+    let metrics = at(places, |places| places.metrics, "metrics of Services", facts(status));
+    tokio::join!(healthz, metrics);
+}
+
+async fn at(
+    mut places: watch::Receiver<Places>,
+    which: impl Fn(&Places) -> SocketAddr,
+    purpose: &'static str,
+    router: Router,
+) {
+    let mut told = false;
+    loop {
+        let address = which(&places.borrow_and_update());
+        let moved = async { places.wait_for(|places| which(places) != address).await.is_ok() };
+        tokio::select! {
+            true = moved => info!(%address, purpose, "port given up for another one"),
+            Err(error) = ports::serve(address, router.clone()) => {
+                if !std::mem::replace(&mut told, true) {
+                    warn!(%address, purpose, %error, "port cannot be had; it is tried again");
+                }
+                sleep(PAUSE).await;
+                continue;
+            }
+            // Nobody says any more where it is to be.
+            else => return,
+        }
+        told = false;
+    }
+}
+
+fn health(status: Arc<Status>) -> Router {
+    let livez = status.clone();
+    Router::new()
+        .route("/healthz", get(move || async move { healthz(&status, Moment::now()) }))
+        .route("/livez", get(move || async move { self::livez(&livez, Moment::now()) }))
+}
+
+type Answer = (StatusCode, [(HeaderName, &'static str); 3], String);
+
+/// A load balancer shall send no new connections to a node that leaves.
+fn healthz(status: &Status, now: Moment) -> Answer {
+    let health = status.programming.health(now);
+    let (last, eligible) = (health.last_updated.unwrap_or_default(), health.eligible);
+    let body = format!(r#"{{"lastUpdated": "{last}","currentTime": "{}", "nodeEligible": {eligible}}}"#, now.wall);
+    answer(health.healthy && eligible, body, &status.answers.healthz)
+}
+
+/// A node that leaves is alive.
+fn livez(status: &Status, now: Moment) -> Answer {
+    let health = status.programming.health(now);
+    let last = health.last_updated.unwrap_or_default();
+    let body = format!(r#"{{"lastUpdated": "{last}","currentTime": "{}"}}"#, now.wall);
+    answer(health.healthy, body, &status.answers.livez)
+}
+
+fn answer(well: bool, body: String, counts: &[AtomicU64; 2]) -> Answer {
+    counts[usize::from(!well)].fetch_add(1, Ordering::Relaxed);
+    let code = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, headers(), body)
+}
+
+/// Those who ask again and again do not hold a connection in between.
+pub(super) const fn headers() -> [(HeaderName, &'static str); 3] {
+    [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CONNECTION, "close"),
+    ]
+}
+
+fn facts(status: Arc<Status>) -> Router {
+    let metrics = status.clone();
+    let mode = move || status.mode.borrow().map_or("", Mode::name);
+    let content = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    Router::new()
+        .route("/proxyMode", get(move || async move { mode() }))
+        .route("/healthz", get(|| async { "ok" }))
+        .route("/metrics", get(move || async move { (content, (metrics.metrics)()) }))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+};
+
+use podnet_model::{Change, ServiceKey};
+use serde_json::Value;
+
+use super::*;
+use crate::proxy::programming::Round;
+
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+async fn ask(address: SocketAddr, path: &str) -> Result<(u16, String), std::io::Error> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    tokio::task::spawn_blocking(move || {
+        let mut stream = TcpStream::connect(address)?;
+        stream.write_all(request.as_bytes())?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let (head, body) = text.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::InvalidData)?;
+        Ok((head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_default(), body.to_owned()))
+    })
+    .await
+    .unwrap()
+}
+
+/// Until the port is served.
+async fn asked(address: SocketAddr, path: &str) -> (u16, String) {
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        match ask(address, path).await {
+            Ok(answer) => return answer,
+            Err(error) if std::time::Instant::now() > until => panic!("{address}{path}: {error}"),
+            Err(_) => sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+fn status(programming: &Arc<Programming>, mode: watch::Receiver<Option<Mode>>) -> Arc<Status> {
+    let answers = Arc::new(Answers::default());
+    let metrics = {
+        let answers = answers.clone();
+        Box::new(move || answers.metrics())
+    };
+    Arc::new(Status { programming: programming.clone(), mode, metrics, answers })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ports_tell_what_kube_proxy_tells_and_move_when_they_are_told_to() {
+    let programming = Arc::new(Programming::new(Moment::now()));
+    let (mode, seen) = watch::channel(None);
+    let first = Places { healthz: free(), metrics: free() };
+    let (places, places_seen) = watch::channel(first);
+    let server = tokio::spawn(serve(status(&programming, seen), places_seen));
+    let json = |(code, body): (u16, String)| (code, serde_json::from_str::<Value>(&body).unwrap());
+    let (code, body) = json(asked(first.healthz, "/healthz").await);
+    assert_eq!((code, &body["nodeEligible"], body["currentTime"].is_string()), (200, &Value::Bool(true), true));
+    programming.set_leaving(true);
+    let (code, body) = json(asked(first.healthz, "/healthz").await);
+    assert_eq!((code, &body["nodeEligible"]), (503, &Value::Bool(false)));
+    assert_eq!(json(asked(first.healthz, "/livez").await).0, 200, "it lives all the same");
+    assert_eq!(asked(first.metrics, "/proxyMode").await, (200, String::new()));
+    mode.send_replace(Some(Mode::Nftables));
+    assert_eq!(asked(first.metrics, "/proxyMode").await, (200, "nftables".to_owned()));
+    let (_, text) = asked(first.metrics, "/metrics").await;
+    assert!(text.contains("\nkubeproxy_proxy_healthz_total{code=\"503\"} 1\n"), "{text}");
+    // One port moves to where somebody else still is; the other stays.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let second = Places { healthz: taken.local_addr().unwrap(), ..first };
+    places.send_replace(second);
+    assert_eq!(asked(first.metrics, "/proxyMode").await.0, 200);
+    drop(taken);
+    assert_eq!(asked(second.healthz, "/livez").await.0, 200);
+    assert!(ask(first.healthz, "/livez").await.is_err());
+    server.abort();
+}
+
+#[test]
+fn programming_that_hangs_is_neither_healthy_nor_alive() {
+    let start = Moment::now();
+    let programming = Arc::new(Programming::new(start));
+    let status = status(&programming, watch::channel(None).1);
+    programming.done(Round::Full, Duration::ZERO, start);
+    programming.queued(&Change::Service(ServiceKey::new("a", "b"), None), start);
+    let late = Moment { at: start.at + Duration::from_secs(60), ..start };
+    for (code, body) in [healthz(&status, late), livez(&status, late)].map(|(code, _, body)| (code, body)) {
+        assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(body["lastUpdated"], start.wall.to_string());
+    }
+    assert_eq!(healthz(&status, start).0, StatusCode::OK);
+}
+
+/// Connections that say nothing, more than are served at once, end after their time; here it is enough that others wait meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_says_nothing_keeps_few_others_away() {
+    let address = free();
+    let server = tokio::spawn(ports::serve(address, Router::new().route("/", get(|| async { "ok" }))));
+    asked(address, "/").await;
+    let silent: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(address).unwrap()).collect();
+    assert_eq!(asked(address, "/").await.1, "ok");
+    drop(silent);
+    server.abort();
+}
