@@ -94,7 +94,12 @@ impl Complaints {
     /// As [`Complaints::tell`], of an object that is known by its name.
     pub fn tell_of<K>(&self, namespace: &Namespace, name: &str, reason: &'static str, message: String)
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + fmt::Debug + DeserializeOwned + Send + 'static,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + fmt::Debug
+            + DeserializeOwned
+            + Send
+            + 'static,
     {
         let (this, name) = (self.clone(), name.to_owned());
         let objects = Api::<K>::namespaced(self.client.clone(), namespace.as_str());

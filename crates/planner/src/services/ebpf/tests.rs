@@ -242,6 +242,7 @@ fn a_connection_has_lost_its_backend_when_nobody_names_it_any_more() {
             service: service.clone(),
             ports: ports.to_vec(),
             endpoints: vec![endpoint],
+            triggered: None,
             unproxied: false,
         };
         Change::Slice(slice.clone(), Some(slice_object))
