@@ -19,6 +19,7 @@ use std::{
 
 pub use difference::{difference, removal};
 pub use names::{endpoint_chain, is_ours, port_chain};
+pub(crate) use names::{nth_port_chain, port_text};
 pub use rule::{Match, Rule, Target, Transport};
 pub use saved::Saved;
 

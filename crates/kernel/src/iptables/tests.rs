@@ -64,6 +64,7 @@ fn rules(family: Family) -> Rules {
     let endpoint = Rule::new(Target::Dnat(at)).of(tcp).when(Match::Remember { list: sep.clone(), family });
     let filter = vec![
         Rule::new(Target::Reject(family)).to_frontend(&key, "a/b:c has no endpoints"),
+        Rule::new(Target::Reset).to_frontend(&key, "a/b:c has no endpoints"),
         Rule::new(Target::Drop).when(Match::Untranslated),
         Rule::new(Target::Accept).because("x y").when(Match::ConnectionKnown),
         Rule::new(Target::Accept).when(Match::Mark { bits: 0x4000, set: true }),

@@ -9,7 +9,7 @@ use super::ChainName;
 use crate::ruleset::BackendAddress;
 
 /// Chains with the name of what they are for.
-const FIXED: [&str; 14] = [
+const FIXED: [&str; 15] = [
     "KUBE-SERVICES",
     "KUBE-NODEPORTS",
     "KUBE-EXTERNAL-SERVICES",
@@ -23,6 +23,7 @@ const FIXED: [&str; 14] = [
     "KUBE-INSIDE",
     "KUBE-PING",
     "KUBE-CLUSTER-IPS",
+    "KUBE-REJECT",
     "KUBE-PROXY-CANARY",
 ];
 
@@ -44,6 +45,20 @@ pub(crate) fn port_text(service: &ServiceKey, port: &PortName) -> String {
 #[must_use]
 pub fn port_chain(prefix: &str, service: &ServiceKey, port: &PortName, protocol: Protocol) -> ChainName {
     named(prefix, &[&port_text(service, port), small(protocol)])
+}
+
+/// As [`port_chain`], for a port that has several chains of the kind: from the second on, which one it is goes into the digest.
+pub(crate) fn nth_port_chain(
+    prefix: &str,
+    service: &ServiceKey,
+    port: &PortName,
+    protocol: Protocol,
+    number: usize,
+) -> ChainName {
+    match number {
+        0 => port_chain(prefix, service, port, protocol),
+        number => named(prefix, &[&port_text(service, port), small(protocol), &format!("#{number}")]),
+    }
 }
 
 /// The name of the chain of one endpoint of a Service's port.

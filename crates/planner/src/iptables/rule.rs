@@ -89,6 +89,9 @@ pub enum Target {
     Drop,
     /// It is refused: ICMP port unreachable, or that of ICMPv6.
     Reject(Family),
+    /// A TCP connection is refused by a reset. The kernel sends one client a second no more than one ICMP message as a rule, but as many
+    /// resets as are needed.
+    Reset,
     /// Set these bits of the packet mark and go on.
     SetMark(u32),
     /// Turn these bits of the packet mark over and go on.
@@ -246,6 +249,7 @@ impl fmt::Display for Target {
             Self::Drop => f.write_str("-j DROP"),
             Self::Reject(Family::V4) => f.write_str("-j REJECT --reject-with icmp-port-unreachable"),
             Self::Reject(Family::V6) => f.write_str("-j REJECT --reject-with icmp6-port-unreachable"),
+            Self::Reset => f.write_str("-j REJECT --reject-with tcp-reset"),
             Self::SetMark(bits) => write!(f, "-j MARK --set-xmark {bits:#x}/{bits:#x}"),
             Self::FlipMark(bits) => write!(f, "-j MARK --set-xmark {bits:#x}/0x0"),
             Self::Dnat(to) => write!(f, "-j DNAT --to-destination {}", SocketAddr::from((to.addr, to.port))),

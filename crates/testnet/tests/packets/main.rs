@@ -13,17 +13,28 @@ mod probes;
 mod sctp;
 mod self_test;
 
+use podnet_kernel::iptables::Variant;
 use podnet_planner::services::packet_table;
 use podnet_testnet::vm;
 
 use crate::{
     lab::Lab,
-    modes::{Mode, Nftables},
+    modes::{IptablesMode, Mode, Nftables},
 };
 
 #[test]
 fn every_row_of_the_packet_table_holds_with_nftables() {
     holds(&Nftables::default());
+}
+
+#[test]
+fn every_row_of_the_packet_table_holds_with_iptables_legacy() {
+    holds(&IptablesMode { variant: Variant::Legacy });
+}
+
+#[test]
+fn every_row_of_the_packet_table_holds_with_iptables_nft() {
+    holds(&IptablesMode { variant: Variant::Nft });
 }
 
 fn holds(mode: &dyn Mode) {

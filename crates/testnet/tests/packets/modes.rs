@@ -1,5 +1,6 @@
 //! The modes that the table is held against.
 
+mod iptables;
 pub(crate) mod nftables;
 
 use std::any::Any;
@@ -11,6 +12,7 @@ use podnet_planner::{
 };
 
 use crate::listeners::Sight;
+pub(crate) use iptables::IptablesMode;
 pub(crate) use nftables::Nftables;
 
 /// A way to do what [`NodeRules`] want.

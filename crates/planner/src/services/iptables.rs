@@ -1,0 +1,195 @@
+//! Services as rules of iptables, in the chains that kube-proxy has: `iptables -t nat -L KUBE-SERVICES` reads as people expect.
+//!
+//! - `KUBE-SERVICES` and `KUBE-NODEPORTS` (nat) have a rule for each frontend. It leads to `KUBE-SVC-…`, which chooses among all backends,
+//!   or to `KUBE-SVL-…`, which chooses among those of this node; for addresses of others than ClusterIPs by way of `KUBE-EXT-…`, which
+//!   knows who comes from where, and of `KUBE-FW-…`, where only some sources may come. Each backend has a chain `KUBE-SEP-…`.
+//! - The same in the filter table, and `KUBE-EXTERNAL-SERVICES`, have a rule for each frontend that nobody serves; `KUBE-PROXY-FIREWALL`
+//!   one for each with sources.
+//! - `KUBE-MARK-MASQ` marks what `KUBE-POSTROUTING` masquerades.
+//!
+//! Chains that kube-proxy has not: `KUBE-LOCAL-PODS` and `KUBE-INSIDE` lead this node's pods past a policy `Local`, `KUBE-MARK-NOT-LOCAL`
+//! marks all but those pods, `KUBE-MARK-NOT-PODS` all but pods where these are in several ranges, `KUBE-PING` answers pings of
+//! ClusterIPs, and `KUBE-CLUSTER-IPS` refuses ports that they have not, by `KUBE-REJECT`.
+//!
+//! A change writes the chains of its own Service, and one that all share only where a frontend comes, goes, or is or is not served.
+
+mod port;
+mod shared;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use podnet_model::{Family, NodePort, PortName, Protocol, ServiceKey};
+
+use super::{Plan, Services, Serving};
+use crate::{
+    iptables::{ChainKey, Rewrite, Rules},
+    ruleset::{FrontendKey, Set},
+};
+use port::Layout;
+
+/// A Service's port: whose chains bear one name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Port {
+    service: ServiceKey,
+    name: PortName,
+    protocol: Protocol,
+}
+
+type Frontends = BTreeMap<FrontendKey, Arc<Serving>>;
+
+/// The rendering of one [`Services`] value, whose plans it is given from when it was made on.
+#[derive(Debug)]
+pub struct Iptables {
+    ports: BTreeMap<Port, Frontends>,
+    /// What else the chains were made of that no plan tells of.
+    echo: Option<IpAddr>,
+    health_checks: BTreeMap<NodePort, ServiceKey>,
+}
+
+/// What the rules of every port depend on.
+#[derive(Clone, Copy)]
+struct Context<'a> {
+    family: Family,
+    /// Where pods are.
+    pods: &'a BTreeSet<IpNet>,
+}
+
+impl Iptables {
+    /// Of what is planned so far.
+    #[must_use]
+    pub fn new(services: &Services) -> Self {
+        let mut ports = BTreeMap::<Port, Frontends>::new();
+        for (key, frontend) in &services.frontends {
+            if let Some(serving) = &frontend.serving {
+                ports.entry(Port::of(key, serving)).or_default().insert(*key, serving.clone());
+            }
+        }
+        Self { ports, echo: services.config.primary(), health_checks: checks(services) }
+    }
+
+    /// All rules as they have to be.
+    #[must_use]
+    pub fn desired(&self, services: &Services) -> Rules {
+        let mut chains = self.shared(services, |_| true);
+        let context = Context::of(services);
+        chains.extend(self.ports.iter().flat_map(|(port, frontends)| Layout::new(port, frontends).chains(context)));
+        Rules { chains, hooks: shared::hooks() }
+    }
+
+    /// What a plan means: the chains that it changes, each as it has to be.
+    pub fn rewrite(&mut self, services: &Services, plan: &Plan) -> Rewrite {
+        if !plan.pods_more.is_empty() || !plan.pods_fewer.is_empty() {
+            return self.rewrite_all(services, plan);
+        }
+        let context = Context::of(services);
+        let affected = affected(plan);
+        let before = self.render(&affected, context);
+        self.take(plan);
+        let after = self.render(&affected, context);
+
+        let mut touched = shared::touched(plan);
+        touched.extend(before.shared.symmetric_difference(&after.shared).map(|(chain, _)| chain.clone()));
+        let echo = services.config.primary();
+        if std::mem::replace(&mut self.echo, echo) != echo {
+            touched.insert(shared::ping());
+        }
+        let health_checks = checks(services);
+        if self.health_checks != health_checks {
+            self.health_checks = health_checks;
+            touched.insert(shared::health_checks());
+        }
+        let mut rewrite = Rewrite {
+            gone: before.chains.keys().filter(|key| !after.chains.contains_key(key)).cloned().collect(),
+            ..Rewrite::default()
+        };
+        rewrite.chains =
+            after.chains.into_iter().filter(|(key, rules)| before.chains.get(key) != Some(rules)).collect();
+        rewrite.chains.extend(self.shared(services, |chain| touched.contains(chain)));
+        rewrite
+    }
+
+    /// What the rules of every ClusterIP depend on changed.
+    fn rewrite_all(&mut self, services: &Services, plan: &Plan) -> Rewrite {
+        let affected = affected(plan);
+        let before = self.render(&affected, Context::of(services));
+        self.take(plan);
+        self.echo = services.config.primary();
+        self.health_checks = checks(services);
+        let chains = self.desired(services).chains;
+        let gone = before.chains.into_keys().filter(|key| !chains.contains_key(key)).collect();
+        Rewrite { chains, gone, ..Rewrite::default() }
+    }
+
+    fn take(&mut self, plan: &Plan) {
+        for change in &plan.frontends {
+            if let Some(before) = &change.before
+                && let Some(frontends) = self.ports.get_mut(&Port::of(&change.key, before))
+            {
+                frontends.remove(&change.key);
+            }
+            if let Some(after) = &change.after {
+                let port = Port::of(&change.key, after);
+                self.ports.entry(port).or_default().insert(change.key, after.clone());
+            }
+        }
+        let emptied = |port: &Port| self.ports.get(port).is_some_and(Frontends::is_empty);
+        let emptied: Vec<Port> = affected(plan).into_iter().filter(emptied).collect();
+        for port in emptied {
+            self.ports.remove(&port);
+        }
+    }
+
+    fn render(&self, ports: &BTreeSet<Port>, context: Context<'_>) -> Rendered {
+        let mut rendered = Rendered::default();
+        for (port, frontends) in ports.iter().filter_map(|port| self.ports.get_key_value(port)) {
+            let layout = Layout::new(port, frontends);
+            rendered.shared.extend(layout.shared(context).map(|(chain, rule)| (chain, rule.to_string())));
+            rendered.chains.extend(layout.chains(context));
+        }
+        rendered
+    }
+}
+
+/// What some ports have: chains of their own, and rules in those of all.
+#[derive(Default)]
+struct Rendered {
+    chains: BTreeMap<ChainKey, Vec<crate::iptables::Rule>>,
+    shared: BTreeSet<(ChainKey, String)>,
+}
+
+impl Port {
+    fn of(key: &FrontendKey, serving: &Serving) -> Self {
+        Self { service: serving.service.clone(), name: serving.port.clone(), protocol: key.protocol }
+    }
+}
+
+impl<'a> Context<'a> {
+    fn of(services: &'a Services) -> Self {
+        static NOTHING: BTreeSet<IpNet> = BTreeSet::new();
+        let pods = match &services.ranges.sets().pods {
+            Set::Ranges(ranges) => ranges,
+            _ => &NOTHING,
+        };
+        Self { family: services.config.family, pods }
+    }
+}
+
+fn affected(plan: &Plan) -> BTreeSet<Port> {
+    let servings = |change: &super::FrontendChange| {
+        let of = |serving: &Arc<Serving>| Port::of(&change.key, serving);
+        [change.before.as_ref().map(of), change.after.as_ref().map(of)]
+    };
+    plan.frontends.iter().flat_map(servings).flatten().collect()
+}
+
+fn checks(services: &Services) -> BTreeMap<NodePort, ServiceKey> {
+    services.health_checks().into_iter().map(|(port, check)| (port, check.service)).collect()
+}
+
+#[cfg(test)]
+mod tests;

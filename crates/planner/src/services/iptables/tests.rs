@@ -1,0 +1,145 @@
+//! The chains as people know them, and that following changes ends where a fresh start does. What they do to packets is tried in a kernel.
+
+use podnet_model::Change;
+
+use super::{
+    super::packet_table::{self, NODES},
+    *,
+};
+use crate::iptables::{Saved, Table, difference, is_ours};
+
+fn follow(rules: &mut Rules, rewrite: Rewrite) {
+    for key in &rewrite.gone {
+        assert!(!rewrite.chains.contains_key(key), "{key} goes and is written");
+        assert!(rules.chains.remove(key).is_some(), "{key} goes and was not there");
+    }
+    rules.chains.extend(rewrite.chains);
+}
+
+fn vanished(change: &Change) -> Option<Change> {
+    Some(match change {
+        Change::Node(key, _) => Change::Node(key.clone(), None),
+        Change::Pod(key, _) => Change::Pod(key.clone(), None),
+        Change::Service(key, _) => Change::Service(key.clone(), None),
+        Change::Slice(key, _) => Change::Slice(key.clone(), None),
+        Change::Pool(key, _) => Change::Pool(key.clone(), None),
+        _ => return None,
+    })
+}
+
+#[test]
+fn following_every_change_ends_where_a_fresh_start_does() {
+    for node in NODES {
+        let mut services = Services::new(packet_table::config(node).0);
+        let mut iptables = Iptables::new(&services);
+        let mut rules = iptables.desired(&services);
+        let nothing = rules.clone();
+        let changes = packet_table::changes();
+        let back: Vec<_> = changes.iter().filter_map(vanished).collect();
+        for change in changes.iter().chain(&back) {
+            let plan = services.apply(change);
+            let rewrite = iptables.rewrite(&services, &plan);
+            assert!(!plan.is_empty() || rewrite.is_empty(), "{change:?}");
+            follow(&mut rules, rewrite);
+            let fresh = Iptables::new(&services).desired(&services);
+            assert_eq!(rules, fresh, "after {change:?}");
+            assert_eq!(iptables.desired(&services), fresh);
+        }
+        assert_eq!(rules, nothing);
+    }
+}
+
+fn rules_of(node: &str) -> Rules {
+    rules_after(node, packet_table::changes())
+}
+
+fn rules_after(node: &str, changes: impl IntoIterator<Item = Change>) -> Rules {
+    let mut services = Services::new(packet_table::config(node).0);
+    changes.into_iter().for_each(|change| drop(services.apply(&change)));
+    Iptables::new(&services).desired(&services)
+}
+
+#[test]
+fn every_chain_is_ours_and_leads_to_chains_that_are_there() {
+    for node in NODES {
+        let rules = rules_of(node);
+        let hooked = rules.hooks.iter().map(|hook| (hook.at.table, &hook.rule));
+        let all = rules.chains.iter().flat_map(|(key, rules)| rules.iter().map(|rule| (key.table, rule)));
+        for (table, rule) in all.chain(hooked) {
+            let Some(to) = rule.leads_to() else { continue };
+            assert!(rules.chains.contains_key(&ChainKey::new(table, to.clone())), "{rule} of table {table}");
+        }
+        assert!(rules.chains.keys().all(|key| is_ours(&key.name) && key.name.len() <= 28));
+    }
+}
+
+/// What `iptables-save` would say of them.
+fn text(rules: &Rules, table: Table, name: &str) -> Vec<String> {
+    rules.chains[&ChainKey::new(table, name)].iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_service_reads_as_people_expect() {
+    // Where pods are in one range alone, as with kube-proxy.
+    let changes = packet_table::changes().into_iter().filter(|change| !matches!(change, Change::Pool(..)));
+    let pods: IpNet = packet_table::POD_CIDR.parse().unwrap();
+    let pool = podnet_model::Pool::new("pods".into(), pods);
+    let rules = rules_after("node1", changes.chain([Change::Pool("pods".into(), Some(pool))]));
+    let services = text(&rules, Table::Nat, "KUBE-SERVICES");
+    let kubernetes = services.iter().find(|rule| rule.contains("default/kubernetes:https")).unwrap();
+    let chain = "KUBE-SVC-NPX46M4PTMTKRN6Y";
+    let ip = packet_table::address("kubernetes").unwrap();
+    let control = packet_table::address("control").unwrap();
+    let head =
+        format!(r#"-d {ip}/32 -p tcp -m comment --comment "default/kubernetes:https cluster IP" -m tcp --dport 443"#);
+    assert_eq!(*kubernetes, format!("{head} -j {chain}"));
+    let [mark, to] = &text(&rules, Table::Nat, chain)[..] else { panic!("{services:?}") };
+    assert_eq!(*mark, format!("! -s {pods} {head} -j KUBE-MARK-MASQ"));
+    let sep = to.rsplit(' ').next().unwrap();
+    assert_eq!(*to, format!(r#"-m comment --comment "default/kubernetes:https -> {control}:6443" -j {sep}"#));
+    assert_eq!(
+        text(&rules, Table::Nat, sep),
+        [
+            format!(r#"-s {control}/32 -m comment --comment "default/kubernetes:https" -j KUBE-MARK-MASQ"#),
+            format!(
+                r#"-p tcp -m comment --comment "default/kubernetes:https" -j DNAT --to-destination {control}:6443"#
+            ),
+        ]
+    );
+    let last = services.last().unwrap();
+    assert!(last.ends_with("-j KUBE-NODEPORTS") && last.contains("must be the last rule"), "{last}");
+}
+
+#[test]
+fn one_changed_endpoint_writes_the_chains_of_its_service_alone() {
+    let mut services = Services::new(packet_table::config("node1").0);
+    let changes = packet_table::changes();
+    changes.iter().for_each(|change| drop(services.apply(change)));
+    let mut iptables = Iptables::new(&services);
+    let fewer = changes.iter().find_map(|change| match change {
+        Change::Slice(key, Some(slice)) if slice.endpoints.len() == 3 => {
+            let mut slice = slice.clone();
+            slice.endpoints.pop();
+            Some(Change::Slice(key.clone(), Some(slice)))
+        }
+        _ => None,
+    });
+    let plan = services.apply(&fewer.unwrap());
+    let rewrite = iptables.rewrite(&services, &plan);
+    assert!(!rewrite.chains.is_empty() && !rewrite.gone.is_empty());
+    assert!(rewrite.chains.keys().all(|key| key.name.starts_with("KUBE-SVC-")), "{}", rewrite.text());
+    assert!(rewrite.gone.iter().all(|key| key.name.starts_with("KUBE-SEP-")), "{}", rewrite.text());
+}
+
+/// What is written is what is compared with what is there: read back, nothing is left to do.
+#[test]
+fn the_text_of_all_rules_reads_back_as_the_rules() {
+    let rules = rules_of("node2");
+    let text = difference(&rules, &Saved::default(), |_, _| false).text();
+    let saved = text.lines().map(|line| match line.strip_prefix("-I ").and_then(|rest| rest.split_once(" 1 ")) {
+        Some((chain, rule)) => format!("-A {chain} {rule}\n"),
+        None => format!("{line}\n"),
+    });
+    let saved = Saved::parse(&saved.collect::<String>());
+    assert_eq!(difference(&rules, &saved, |_, _| false), Rewrite::default());
+}
