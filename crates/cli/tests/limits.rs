@@ -92,8 +92,19 @@ fn pod(name: &str, node: &str, annotations: &str) -> String {
     )
 }
 
-fn within(rate: f64, asked: f64, of: f64) -> bool {
-    (rate / asked - 1.0).abs() <= of
+/// Whether a limit lets through what it should, as `measure` finds in megabits per second. More is wrong at once. Less may be the machine's
+/// doing, that had something else to do than to fill the bucket: the best of three counts.
+fn assert_limit(what: &str, asked: f64, of: f64, measure: impl Fn() -> f64) {
+    let mut rates = Vec::new();
+    while rates.len() < 3 {
+        let rate = measure();
+        assert!(rate <= asked * (1.0 + of), "{what}: {rate} Mbit/s, and not {asked}");
+        if rate >= asked * (1.0 - of) {
+            return;
+        }
+        rates.push(rate);
+    }
+    panic!("{what}: {rates:?} Mbit/s, and not {asked}");
 }
 
 /// `tc` prints rates with the header of each frame counted in: 1450 bytes become 1464.
@@ -106,12 +117,10 @@ fn has_buckets(shaping: &[String], rate: &str, count: usize) -> bool {
 fn limits_hold_in_both_directions_change_live_and_go_with_the_pod() {
     let scenario = Scenario::up();
     for (what, back) in [("from the pod", false), ("to the pod", true)] {
-        let rate = scenario.rate("limited", back, 6);
-        assert!(within(rate, 10.0, 0.05), "{what}: {rate} Mbit/s");
+        assert_limit(what, 10.0, 0.05, || scenario.rate("limited", back, 6));
     }
     // A bucket is of the link and not of an address; here a short look has to do.
-    let rate = scenario.rate_to(&scenario.far()[1], "limited", false, 4);
-    assert!(within(rate, 10.0, 0.1), "by IPv6: {rate} Mbit/s");
+    assert_limit("by IPv6", 10.0, 0.1, || scenario.rate_to(&scenario.far()[1], "limited", false, 4));
     let rate = scenario.rate("free", false, 1);
     assert!(rate > 100.0, "free: {rate} Mbit/s");
 
@@ -120,8 +129,7 @@ fn limits_hold_in_both_directions_change_live_and_go_with_the_pod() {
     scenario.await_shaping("the changed limits", |shaping| {
         has_buckets(shaping, "40386Kbit", 1) && shaping.iter().filter(|line| line.starts_with("qdisc tbf")).count() == 1
     });
-    let rate = scenario.rate("limited", false, 4);
-    assert!(within(rate, 40.0, 0.06), "{rate} Mbit/s");
+    assert_limit("after the change", 40.0, 0.06, || scenario.rate("limited", false, 4));
     scenario.annotate("limited", &[&format!("{EGRESS}=10Q")]);
     scenario.await_event("limited", "the annotation kubernetes.io/egress-bandwidth is \"10Q\"");
     assert!(has_buckets(&scenario.shaping(), "40386Kbit", 1));
