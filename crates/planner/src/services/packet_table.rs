@@ -1,4 +1,5 @@
-//! A table of packets and what must become of them: `node, from, to ⇒ fate`.
+//! A table of packets and what must become of them: `node, from, to ⇒ fate`. Every row holds of IPv4 and, with other addresses, of
+//! IPv6 ([`six`](mod@six)).
 //!
 //! The cluster that the packets are sent through is in [`cluster`](mod@cluster): [`changes`] makes it, [`config`] is a node of
 //! it. [`rows`] reads the table. The tests here send each row through [`walk`](crate::ruleset::walk); a test with namespaces can
@@ -6,6 +7,8 @@
 
 mod cluster;
 mod node;
+mod policies;
+pub mod six;
 mod table;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
@@ -34,6 +37,8 @@ pub struct Row {
     pub packet: Packet,
     /// What must become of it.
     pub fate: Fate,
+    /// Of the backends that it may arrive at, all connections of this source come to the same one.
+    pub sticks: bool,
 }
 
 /// What becomes of a packet.
@@ -43,6 +48,10 @@ pub enum Fate {
     Arrives(BTreeMap<BackendAddress, bool>),
     /// It is refused at once.
     Rejected,
+    /// Nothing is heard of it.
+    Dropped,
+    /// The echo that it asks for comes, from the address that was asked.
+    Answered,
 }
 
 /// The rows of the table.
@@ -64,6 +73,8 @@ impl Fate {
     pub fn of(journey: &Journey) -> Option<Self> {
         match journey.verdict()? {
             Verdict::Rejected => Some(Self::Rejected),
+            Verdict::Dropped => Some(Self::Dropped),
+            Verdict::Accepted if journey.outcomes.iter().all(|outcome| outcome.answers) => Some(Self::Answered),
             Verdict::Accepted => {
                 let arrivals: BTreeMap<_, _> =
                     journey.outcomes.iter().map(|o| (o.destination, o.masqueraded)).collect();
@@ -72,24 +83,31 @@ impl Fate {
                     journey.outcomes.len() == arrivals.len() && journey.outcomes.iter().all(|o| o.one_in == ways);
                 equal.then_some(Self::Arrives(arrivals))
             }
-            Verdict::Unreachable | Verdict::Dropped => None,
+            Verdict::Unreachable => None,
         }
     }
 }
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Packet { src, dst, protocol, dport, .. } = self.packet;
-        write!(f, "row {} on {}: {src} to {dst}:{dport}/{protocol}", self.line, self.node)
+        let Packet { src, dst, protocol, dport, is_echo, .. } = self.packet;
+        write!(f, "row {} on {}: {src} to ", self.line, self.node)?;
+        if is_echo { write!(f, "{dst}/ping") } else { write!(f, "{dst}:{dport}/{protocol}") }
     }
 }
 
-/// Reads `node from to[:port][/protocol] ⇒ fate`.
+/// Reads `node from to[:port][/protocol] ⇒ fate [sticky]`.
 fn row(line: usize, text: &'static str) -> Option<Row> {
     let (packet, fate) = text.split_once('⇒')?;
     let mut words = packet.split_whitespace();
     let (node, from, to) = (words.next()?, words.next()?, words.next()?);
     let (to, protocol) = to.split_once('/').unwrap_or((to, "tcp"));
+    let (src, direction) = source(node, from)?;
+    if protocol == "ping" {
+        let packet = Packet::ping(src, address(to)?);
+        let to = BackendAddress { addr: packet.dst, port: 0 };
+        return Some(Row { line, node, direction, packet, fate: self::fate(fate.trim(), to)?, sticks: false });
+    }
     let protocol = match protocol {
         "tcp" => Protocol::Tcp,
         "udp" => Protocol::Udp,
@@ -97,9 +115,9 @@ fn row(line: usize, text: &'static str) -> Option<Row> {
         _ => return None,
     };
     let to = backend(to)?;
-    let (src, direction) = source(node, from)?;
     let packet = Packet::opening(src, to.addr, protocol, to.port);
-    Some(Row { line, node, direction, packet, fate: self::fate(fate.trim(), to)? })
+    let (fate, sticks) = fate.trim().strip_suffix(" sticky").map_or((fate.trim(), false), |fate| (fate, true));
+    Some(Row { line, node, direction, packet, fate: self::fate(fate, to)?, sticks })
 }
 
 /// The source: `host` is the node itself, a pod is of this node unless it is said to come `@` another.
@@ -111,10 +129,13 @@ fn source(node: &str, from: &str) -> Option<(IpAddr, Direction)> {
     }
 }
 
-/// Reads `rejected`, `direct`, or backends; `!` behind a backend or `direct` is masquerading.
+/// Reads `rejected`, `dropped`, `answered`, `direct`, or backends; `!` behind a backend or `direct` is masquerading.
 fn fate(text: &str, to: BackendAddress) -> Option<Fate> {
-    if text == "rejected" {
-        return Some(Fate::Rejected);
+    match text {
+        "rejected" => return Some(Fate::Rejected),
+        "dropped" => return Some(Fate::Dropped),
+        "answered" => return Some(Fate::Answered),
+        _ => {}
     }
     let arrival = |word: &str| {
         let (word, masqueraded) = word.strip_suffix('!').map_or((word, false), |word| (word, true));

@@ -11,7 +11,7 @@ use podnet_model::{Change, Protocol, ServiceKey, SliceKey};
 
 use super::{
     Conflict, Plan,
-    packet_table::{self, Edits, Fate, NodeRules},
+    packet_table::{self, Edits, Fate, NodeRules, Row},
 };
 use crate::ruleset::{
     BackendAddress, Edit, EditError, FrontendKey, RuleSet, diff,
@@ -65,15 +65,29 @@ fn key(name: &str, protocol: Protocol, port: u16) -> FrontendKey {
 #[test]
 fn every_packet_of_the_table_meets_its_fate() {
     let rows = packet_table::rows();
-    assert!(rows.len() >= 80, "{} rows", rows.len());
+    assert!(rows.len() >= 250, "{} rows", rows.len());
     for node in packet_table::NODES {
         let rules = cluster_rules(node);
         for row in rows.iter().filter(|row| row.node == node) {
-            let journey = rules.walk(&row.packet, row.direction, &host(node));
-            let fate = Fate::of(&journey);
-            assert_eq!(fate.as_ref(), Some(&row.fate), "{row}\n{journey:#?}");
+            holds(&rules, row, &host(node));
         }
     }
+}
+
+/// Whether the packet meets its fate; where it sticks, also the next one, wherever the first one came.
+fn holds(rules: &Tables, row: &Row, host: &Host) {
+    let journey = rules.walk(&row.packet, row.direction, host);
+    assert_eq!(Fate::of(&journey).as_ref(), Some(&row.fate), "{row}\n{journey:#?}");
+    let Fate::Arrives(arrivals) = &row.fate else { return };
+    for (at, masqueraded) in arrivals {
+        let next = rules.walk(&Packet { remembered: Some(*at), ..row.packet }, row.direction, host);
+        let one = [(*at, *masqueraded)].into();
+        let expected = if row.sticks { Fate::Arrives(one) } else { row.fate.clone() };
+        assert_eq!(Fate::of(&next), Some(expected), "{row}, the second time\n{next:#?}");
+    }
+    let nobody = BackendAddress { addr: row.packet.src, port: 1 };
+    let after_one_that_is_gone = rules.walk(&Packet { remembered: Some(nobody), ..row.packet }, row.direction, host);
+    assert_eq!(Fate::of(&after_one_that_is_gone).as_ref(), Some(&row.fate), "{row}, with a backend that is gone");
 }
 
 #[test]
@@ -145,7 +159,13 @@ fn there_are_no_chains_or_rules_per_service() {
         "guard-prerouting",
         "masq-1",
         "masq-2",
+        "masq-3",
+        "masq-3-10800s",
+        "masq-3-600s",
         "output",
+        "outside-1",
+        "outside-2",
+        "outside-2-600s",
         "postrouting",
         "prerouting",
         "reject",
@@ -153,6 +173,8 @@ fn there_are_no_chains_or_rules_per_service() {
         "svc-1",
         "svc-2",
         "svc-3",
+        "svc-3-10800s",
+        "svc-3-600s",
         "unserved",
     ];
     assert_eq!(names, expected);
@@ -165,10 +187,15 @@ fn conflicts_name_the_first_service_as_the_winner_and_end_with_it() {
     let (first, second) = (ServiceKey::new("default", "rival-a"), ServiceKey::new("default", "rival-b"));
     let conflict = |frontend| Conflict { frontend, winner: first.clone(), losers: vec![second.clone()] };
     let contested = [key("shared", Protocol::Tcp, 80), key("node1", Protocol::Tcp, 30099)];
-    assert_eq!(services.services.conflicts(), contested.map(conflict));
+    // A ClusterIP is its Service's, whatever the names.
+    let of = |name| ServiceKey::new("default", name);
+    let stolen = key("web", Protocol::Tcp, 80);
+    let theft = Conflict { frontend: stolen, winner: of("web"), losers: vec![of("thief")] };
+    let expected: Vec<Conflict> = [theft.clone()].into_iter().chain(contested.map(conflict)).collect();
+    assert_eq!(services.services.conflicts(), expected);
 
     rules.apply(&services.apply(&Change::Service(first, None)).1).unwrap();
-    assert_eq!(services.services.conflicts(), []);
+    assert_eq!(services.services.conflicts(), [theft]);
     let packet = Packet::opening(Ipv4Addr::new(10, 233, 64, 1), contested[0].addr, Protocol::Tcp, 80);
     let journey = rules.walk(&packet, Direction::FromPod, &host("node1"));
     let second_one = BackendAddress { addr: packet_table::address("web2").unwrap(), port: 8080 };
@@ -254,4 +281,90 @@ fn a_restart_touches_only_what_differs_from_what_it_finds() {
     assert_eq!(edits.len(), 4, "{edits:?}");
     found.0[0].apply(&edits).unwrap();
     assert_eq!(found.0, after.desired());
+}
+
+#[test]
+fn health_checks_count_the_ready_endpoints_of_this_node() {
+    let checks = |node: &str| {
+        let mut rules = on(node);
+        rules_after(&mut rules, &packet_table::changes());
+        rules.services.health_checks()
+    };
+    let at = |names: &[&str]| names.iter().map(|name| packet_table::address(name).unwrap()).collect();
+    let check = |service: &str, local: &[&str]| (ServiceKey::new("default", service), at(local));
+    for (node, local, ending) in
+        [("node1", &["web1", "shop1"][..], &[][..]), ("node2", &[], &["web2"]), ("node3", &["web3"], &[])]
+    {
+        let found = checks(node).into_iter().map(|(port, check)| (port.0, (check.service, check.local)));
+        let expected =
+            [(31054, check("local", local)), (31058, check("extnone", &[])), (31059, check("localterm", ending))];
+        assert_eq!(found.collect::<Vec<_>>(), expected, "{node}");
+    }
+}
+
+#[test]
+fn a_node_that_changes_its_zone_has_the_backends_of_the_new_one() {
+    let mut services = on("node1");
+    let mut rules = rules_after(&mut services, &packet_table::changes());
+    let to_zonal = Packet::opening(
+        packet_table::address("client1").unwrap(),
+        packet_table::address("zonal").unwrap(),
+        Protocol::Tcp,
+        80,
+    );
+    let names = |rules: &Tables| -> Vec<_> {
+        let found = rules.walk(&to_zonal, Direction::FromPod, &host("node1")).destinations();
+        found.into_iter().map(|(at, _)| at.addr).collect()
+    };
+    let address = |name: &str| packet_table::address(name).unwrap();
+    assert_eq!(names(&rules), [address("web1")]);
+    let node = |zone: Option<&str>| {
+        let zone = zone.map(|zone| ("topology.kubernetes.io/zone".to_owned(), zone.to_owned()));
+        let node = podnet_model::Node::new("node1".into(), podnet_model::NodeAddr(address("node1")));
+        Change::Node(
+            "node1".into(),
+            Some(podnet_model::Node {
+                labels: zone.into_iter().collect::<std::collections::BTreeMap<_, _>>().into(),
+                ..node
+            }),
+        )
+    };
+    for (zone, expected) in
+        [(Some("b"), &["web2", "web3"][..]), (None, &["web1", "web2", "web3"]), (Some("a"), &["web1"])]
+    {
+        rules.apply(&services.apply(&node(zone)).1).unwrap();
+        assert_eq!(rules.0, services.desired());
+        let mut expected: Vec<_> = expected.iter().map(|name| address(name)).collect();
+        expected.sort_unstable();
+        assert_eq!(names(&rules), expected, "{zone:?}");
+    }
+}
+
+/// What UDP connections are there is known to the kernel alone: what was before is not asked.
+#[test]
+fn udp_connections_lead_astray_that_go_elsewhere_than_to_a_backend() {
+    let mut services = on("node1");
+    rules_after(&mut services, &packet_table::changes());
+    let at = |name: &str, port| BackendAddress { addr: packet_table::address(name).unwrap(), port };
+    let dns = key("dns", Protocol::Udp, 53);
+    for (frontend, to, astray) in [
+        (dns, at("dns1", 5353), false),
+        (dns, at("dns1", 5354), true),
+        (dns, at("web1", 5353), true),
+        (key("node1", Protocol::Udp, 30514), at("node1", 30514), true),
+        (key("node1", Protocol::Udp, 30514), at("log2", 514), false),
+        (key("empty", Protocol::Udp, 53), at("dns1", 53), true),
+        (key("node1", Protocol::Udp, 9), at("node1", 9), false),
+        (key("web", Protocol::Tcp, 80), at("node1", 80), false),
+    ] {
+        assert_eq!(services.services.leads_astray(&(frontend, to)), astray, "{frontend} to {to}");
+    }
+    // A Service that comes takes over what went to the node itself.
+    services.apply(&Change::Slice(SliceKey::new("default", "log-1"), None));
+    let log = packet_table::changes()
+        .into_iter()
+        .find(|change| matches!(change, Change::Slice(key, _) if &*key.name == "log-1"));
+    let (plan, _) = services.apply(&log.unwrap());
+    let itself = |name: &str, port| (key(name, Protocol::Udp, port), at(name, port));
+    assert_eq!(plan.vanished, [itself("log", 514), itself("node1", 30514)]);
 }

@@ -92,6 +92,7 @@ impl Traveller {
             destination: BackendAddress { addr: self.dst, port: self.dport },
             translated: self.translated,
             masqueraded: self.masqueraded,
+            answers: self.packet.is_echo,
             mark: self.mark,
             one_in: self.one_in,
             steps: self.steps,

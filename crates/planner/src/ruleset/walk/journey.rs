@@ -47,6 +47,8 @@ pub struct Outcome {
     pub translated: bool,
     /// Its source becomes an address of this host.
     pub masqueraded: bool,
+    /// It asks for an echo.
+    pub answers: bool,
     /// Its mark in the end.
     pub mark: u32,
     /// It goes this way once in so many times.

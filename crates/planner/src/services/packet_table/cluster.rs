@@ -13,6 +13,7 @@ use podnet_model::{
     service::{Port, ServiceKind},
 };
 
+use super::policies;
 use crate::{
     border::BorderConfig,
     services::{MASQUERADE_MARK, NodePortAddresses, ServicesConfig},
@@ -31,7 +32,7 @@ const PLAIN_CIDR: &str = "10.240.0.0/24";
 pub const SERVICE_CIDR: &str = "10.233.0.0/18";
 
 /// All names of the table: nodes, pods (the digit at the end is the node's), Services, and hosts outside of the cluster.
-pub const ADDRESSES: [(&str, Ipv4Addr); 37] = [
+pub const ADDRESSES: [(&str, Ipv4Addr); 70] = [
     ("node1", Ipv4Addr::new(172, 29, 0, 11)),
     ("node2", Ipv4Addr::new(172, 29, 0, 12)),
     ("node3", Ipv4Addr::new(172, 29, 1, 13)),
@@ -68,6 +69,39 @@ pub const ADDRESSES: [(&str, Ipv4Addr); 37] = [
     ("named", Ipv4Addr::new(10, 233, 0, 46)),
     ("twice", Ipv4Addr::new(10, 233, 0, 47)),
     ("shared", Ipv4Addr::new(10, 233, 0, 48)),
+    ("ext", Ipv4Addr::new(10, 233, 0, 50)),
+    ("ext-ip", Ipv4Addr::new(192, 0, 2, 50)),
+    ("ext-ip2", Ipv4Addr::new(192, 0, 2, 51)),
+    ("lb", Ipv4Addr::new(10, 233, 0, 51)),
+    ("lb-ip", Ipv4Addr::new(203, 0, 113, 51)),
+    ("lbproxy", Ipv4Addr::new(10, 233, 0, 52)),
+    ("lbproxy-ip", Ipv4Addr::new(203, 0, 113, 52)),
+    ("lbranges", Ipv4Addr::new(10, 233, 0, 53)),
+    ("lbranges-ip", Ipv4Addr::new(203, 0, 113, 53)),
+    ("lbranges-ip2", Ipv4Addr::new(203, 0, 113, 63)),
+    ("local", Ipv4Addr::new(10, 233, 0, 54)),
+    ("local-ip", Ipv4Addr::new(203, 0, 113, 54)),
+    ("inlocal", Ipv4Addr::new(10, 233, 0, 55)),
+    ("innone", Ipv4Addr::new(10, 233, 0, 56)),
+    ("interm", Ipv4Addr::new(10, 233, 0, 57)),
+    ("extnone", Ipv4Addr::new(10, 233, 0, 58)),
+    ("extnone-ip", Ipv4Addr::new(203, 0, 113, 58)),
+    ("localterm", Ipv4Addr::new(10, 233, 0, 59)),
+    ("localterm-ip", Ipv4Addr::new(203, 0, 113, 59)),
+    ("zonal", Ipv4Addr::new(10, 233, 0, 60)),
+    ("halfzonal", Ipv4Addr::new(10, 233, 0, 61)),
+    ("elsezone", Ipv4Addr::new(10, 233, 0, 62)),
+    ("samenode", Ipv4Addr::new(10, 233, 0, 63)),
+    ("nodezone", Ipv4Addr::new(10, 233, 0, 64)),
+    ("sticky", Ipv4Addr::new(10, 233, 0, 70)),
+    ("sticky-ip", Ipv4Addr::new(192, 0, 2, 70)),
+    ("stickylocal", Ipv4Addr::new(10, 233, 0, 71)),
+    ("others", Ipv4Addr::new(10, 233, 0, 72)),
+    ("unlisted", Ipv4Addr::new(10, 233, 0, 73)),
+    ("thief", Ipv4Addr::new(10, 233, 0, 74)),
+    ("resolver", Ipv4Addr::new(10, 233, 0, 75)),
+    ("resolver-ip", Ipv4Addr::new(203, 0, 113, 75)),
+    ("mobile", Ipv4Addr::new(10, 233, 0, 76)),
     ("unused", Ipv4Addr::new(10, 233, 63, 250)),
 ];
 
@@ -107,6 +141,7 @@ pub fn changes() -> Vec<Change> {
     changes.extend(services_with_named_ports());
     changes.extend(services_without_virtual_address());
     changes.extend(services_in_conflict());
+    changes.extend(policies::changes());
     changes
 }
 
@@ -212,9 +247,11 @@ fn pool(name: &str, cidr: &str, nat_outgoing: bool) -> Change {
     Change::Pool(name.into(), Some(pool))
 }
 
+/// The first one is in zone a, the others in zone b.
 fn node(name: &str) -> Change {
-    let addr = NodeAddr(known(name));
-    let node = Node::new(name.into(), addr);
+    let zone = if name == "node1" { "a" } else { "b" };
+    let labels = [("topology.kubernetes.io/zone".to_owned(), zone.to_owned())].into();
+    let node = Node { labels: Labels::new(labels), ..Node::new(name.into(), NodeAddr(known(name))) };
     Change::Node(name.into(), Some(node))
 }
 
@@ -245,28 +282,28 @@ fn service(name: &str, ports: &[Port]) -> Change {
     Change::Service(service.key.clone(), Some(service))
 }
 
-fn model_service(name: &str, ip_of: &str, ports: &[Port]) -> Service {
+pub(super) fn model_service(name: &str, ip_of: &str, ports: &[Port]) -> Service {
     let kind = ServiceKind::Virtual { cluster_ips: vec![ClusterIp(known(ip_of))] };
     Service::new(ServiceKey::new("default", name), kind, ports.to_vec())
 }
 
-fn tcp(name: &str, number: u16) -> Port {
+pub(super) fn tcp(name: &str, number: u16) -> Port {
     port(name, Protocol::Tcp, number)
 }
 
-fn udp(name: &str, number: u16) -> Port {
+pub(super) fn udp(name: &str, number: u16) -> Port {
     port(name, Protocol::Udp, number)
 }
 
-fn port(name: &str, protocol: Protocol, number: u16) -> Port {
+pub(super) fn port(name: &str, protocol: Protocol, number: u16) -> Port {
     Port { name: name.into(), protocol, port: ServicePort(number), node_port: None }
 }
 
-fn at_nodes(port: Port, number: u16) -> Port {
+pub(super) fn at_nodes(port: Port, number: u16) -> Port {
     Port { node_port: Some(NodePort(number)), ..port }
 }
 
-fn slice(service: &str, number: &str, ports: &[(&str, Protocol, u16)], endpoints: &[Endpoint]) -> Change {
+pub(super) fn slice(service: &str, number: &str, ports: &[(&str, Protocol, u16)], endpoints: &[Endpoint]) -> Change {
     let port = |(name, protocol, port): &(&str, Protocol, u16)| EndpointPort {
         name: (*name).into(),
         protocol: *protocol,
@@ -283,7 +320,7 @@ fn slice(service: &str, number: &str, ports: &[(&str, Protocol, u16)], endpoints
     Change::Slice(slice.key.clone(), Some(slice))
 }
 
-fn ready(name: &str) -> Endpoint {
+pub(super) fn ready(name: &str) -> Endpoint {
     Endpoint {
         node: node_of(name),
         pod: node_of(name).map(|_| PodKey::new("default", name)),
@@ -291,18 +328,18 @@ fn ready(name: &str) -> Endpoint {
     }
 }
 
-fn starting(name: &str) -> Endpoint {
+pub(super) fn starting(name: &str) -> Endpoint {
     Endpoint { ready: false, serving: false, ..ready(name) }
 }
 
-fn ending(name: &str) -> Endpoint {
+pub(super) fn ending(name: &str) -> Endpoint {
     Endpoint { ready: false, terminating: true, ..ready(name) }
 }
 
-fn known(name: &str) -> IpAddr {
+pub(super) fn known(name: &str) -> IpAddr {
     address(name).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }
 
-fn range(cidr: &str) -> IpNet {
+pub(super) fn range(cidr: &str) -> IpNet {
     cidr.parse().expect("a range")
 }

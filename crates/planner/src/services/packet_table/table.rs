@@ -2,7 +2,8 @@
 
 /// A line is `node from to:port/protocol ⇒ fate`. The protocol is TCP where none is given. Names are those of
 /// [`ADDRESSES`](super::ADDRESSES); a source behind `@` arrives from outside of the node, `host` is the node itself. The fate is
-/// `rejected`, `direct` (not translated), or the backends, all of which are equally likely; `!` says masqueraded.
+/// `rejected`, `dropped`, `answered` (a ping), `direct` (not translated), or the backends, all of which are equally likely; `!` says
+/// masqueraded, and `sticky` at the end that whoever comes again comes to the same one.
 pub(super) const TABLE: &str = "
 # A pod to a ClusterIP: any of the backends, wherever they are; the source stays.
 node1 client1  web:80            ⇒ web1:8080 web2:8080 web3:8080
@@ -143,4 +144,206 @@ node3 client3  node1:10250       ⇒ direct
 node1 host     visitor:443       ⇒ direct
 node1 @client2 visitor:443       ⇒ direct!
 node1 client1  unused:80         ⇒ direct
+
+# External addresses, as those of load balancers: any backend, masqueraded but for pods of this node.
+node1 client1  ext-ip:8088       ⇒ web1:8080 web2:8080
+node1 client1  ext-ip2:8088      ⇒ web1:8080 web2:8080
+node1 web1     ext-ip:8088       ⇒ web1:8080! web2:8080
+node2 client2  ext-ip:8088       ⇒ web1:8080 web2:8080
+node3 client3  ext-ip:8088       ⇒ web1:8080 web2:8080
+node1 host     ext-ip:8088       ⇒ web1:8080! web2:8080!
+node3 host     ext-ip2:8088      ⇒ web1:8080! web2:8080!
+node1 @visitor ext-ip:8088       ⇒ web1:8080! web2:8080!
+node3 @visitor ext-ip2:8088      ⇒ web1:8080! web2:8080!
+node2 @partner ext-ip:8088       ⇒ web1:8080! web2:8080!
+node1 @client2 ext-ip:8088       ⇒ web1:8080! web2:8080!
+node1 @node2   ext-ip:8088       ⇒ web1:8080! web2:8080!
+node1 client1  ext-ip:3868/sctp  ⇒ web1:3868 web2:3868
+node2 @visitor ext-ip:3868/sctp  ⇒ web1:3868! web2:3868!
+node1 client1  ext-ip:8089       ⇒ direct!
+node1 @visitor ext-ip:8089       ⇒ direct
+node1 client1  ext-ip:8088/udp   ⇒ direct!
+node1 client1  ext:8088          ⇒ web1:8080 web2:8080
+node1 @visitor ext:8088          ⇒ web1:8080! web2:8080!
+node2 @visitor node2:8088        ⇒ web1:8080! web2:8080!
+node1 client1  node2:8088        ⇒ web1:8080 web2:8080
+node2 host     node2:8088        ⇒ web1:8080! web2:8080!
+node1 @visitor node1:8088        ⇒ direct
+node1 client1  lb-ip:80          ⇒ web1:8080 web2:8080 web3:8080
+node1 web1     lb-ip:80          ⇒ web1:8080! web2:8080 web3:8080
+node2 client2  lb-ip:80          ⇒ web1:8080 web2:8080 web3:8080
+node1 host     lb-ip:80          ⇒ web1:8080! web2:8080! web3:8080!
+node1 @visitor lb-ip:80          ⇒ web1:8080! web2:8080! web3:8080!
+node2 @visitor lb-ip:80          ⇒ web1:8080! web2:8080! web3:8080!
+node3 @partner lb-ip:80          ⇒ web1:8080! web2:8080! web3:8080!
+node3 @client1 lb-ip:80          ⇒ web1:8080! web2:8080! web3:8080!
+node1 @visitor lb-ip:443         ⇒ direct
+node1 client1  lb:80             ⇒ web1:8080 web2:8080 web3:8080
+node2 @visitor node2:30051       ⇒ web1:8080! web2:8080! web3:8080!
+node1 client1  resolver-ip:53/udp ⇒ dns1:5353 dns2:5353
+node1 dns1     resolver-ip:53/udp ⇒ dns1:5353! dns2:5353
+node1 client1  resolver-ip:53    ⇒ dns1:5353 dns2:5353
+node2 @visitor resolver-ip:53/udp ⇒ dns1:5353! dns2:5353!
+node3 @visitor resolver-ip:53    ⇒ dns1:5353! dns2:5353!
+node3 host     resolver-ip:53/udp ⇒ dns1:5353! dns2:5353!
+node3 @visitor node3:30075/udp   ⇒ dns1:5353! dns2:5353!
+node1 @visitor node1:30076/sctp  ⇒ web1:3868! web3:3868!
+node2 client2  node2:30076/sctp  ⇒ web1:3868 web3:3868
+node3 host     node3:30076/sctp  ⇒ web1:3868! web3:3868!
+node1 client1  mobile:3868/sctp  ⇒ web1:3868 web3:3868
+
+# A load balancer that passes on to NodePorts itself (ipMode Proxy) is not led around.
+node1 client1  lbproxy-ip:80     ⇒ direct!
+node1 @visitor lbproxy-ip:80     ⇒ direct
+node1 host     lbproxy-ip:80     ⇒ direct
+node1 client1  lbproxy:80        ⇒ web1:8080 web2:8080
+node1 @visitor node1:30052       ⇒ web1:8080! web2:8080!
+
+# Addresses of a load balancer for some sources only; its other frontends are for all.
+node1 @visitor lbranges-ip:80    ⇒ web1:8080! web2:8080!
+node2 @visitor lbranges-ip2:80   ⇒ web1:8080! web2:8080!
+node1 client1  lbranges-ip:80    ⇒ web1:8080 web2:8080
+node1 web1     lbranges-ip:80    ⇒ web1:8080! web2:8080
+node2 @client1 lbranges-ip:80    ⇒ web1:8080! web2:8080!
+node1 @partner lbranges-ip:80    ⇒ dropped
+node2 @partner lbranges-ip2:80   ⇒ dropped
+node2 client2  lbranges-ip:80    ⇒ dropped
+node3 client3  lbranges-ip2:80   ⇒ dropped
+node1 @client2 lbranges-ip:80    ⇒ dropped
+node1 host     lbranges-ip:80    ⇒ dropped
+node1 @node2   lbranges-ip:80    ⇒ dropped
+node1 @partner lbranges-ip:81    ⇒ direct
+node1 @partner node1:30053       ⇒ web1:8080! web2:8080!
+node2 client2  lbranges:80       ⇒ web1:8080 web2:8080
+node2 host     lbranges:80       ⇒ web1:8080! web2:8080!
+
+# externalTrafficPolicy Local: who comes from outside comes to this node's endpoints and keeps its address.
+node1 @visitor node1:30054       ⇒ web1:8080 shop1:8080
+node1 @visitor local-ip:80       ⇒ web1:8080 shop1:8080
+node1 @partner local-ip:80       ⇒ web1:8080 shop1:8080
+node3 @visitor node3:30054       ⇒ web3:8080
+node3 @visitor local-ip:80       ⇒ web3:8080
+node3 @control local-ip:80       ⇒ web3:8080
+node2 @visitor node2:30054       ⇒ dropped
+node2 @visitor local-ip:80       ⇒ dropped
+node2 @client1 local-ip:80       ⇒ dropped
+node1 @client2 node1:30054       ⇒ web1:8080 shop1:8080
+node1 @node2   node1:30054       ⇒ web1:8080 shop1:8080
+node3 @web1    local-ip:80       ⇒ web3:8080
+# The node and its pods come to all of them.
+node1 client1  node1:30054       ⇒ web1:8080 shop1:8080 web3:8080
+node1 client1  local-ip:80       ⇒ web1:8080 shop1:8080 web3:8080
+node1 web1     local-ip:80       ⇒ web1:8080! shop1:8080 web3:8080
+node1 shop1    node1:30054       ⇒ web1:8080 shop1:8080! web3:8080
+node2 client2  local-ip:80       ⇒ web1:8080 shop1:8080 web3:8080
+node2 client2  node2:30054       ⇒ web1:8080 shop1:8080 web3:8080
+node3 web3     local-ip:80       ⇒ web1:8080 shop1:8080 web3:8080!
+node1 host     local-ip:80       ⇒ web1:8080! shop1:8080! web3:8080!
+node2 host     local-ip:80       ⇒ web1:8080! shop1:8080! web3:8080!
+node2 host     node2:30054       ⇒ web1:8080! shop1:8080! web3:8080!
+node2 client2  local:80          ⇒ web1:8080 shop1:8080 web3:8080
+node2 @visitor local:80          ⇒ web1:8080! shop1:8080! web3:8080!
+# Where nobody serves it at all it is refused.
+node1 @visitor extnone-ip:80     ⇒ rejected
+node2 @visitor extnone-ip:80     ⇒ rejected
+node1 @visitor node1:30058       ⇒ rejected
+node3 client3  extnone-ip:80     ⇒ rejected
+node2 host     node2:30058       ⇒ rejected
+node1 client1  extnone:80        ⇒ rejected
+# An endpoint that ends serves where its node has no other.
+node1 @visitor localterm-ip:80   ⇒ web1:8080
+node1 @visitor node1:30059       ⇒ web1:8080
+node2 @visitor localterm-ip:80   ⇒ web2:8080
+node3 @visitor localterm-ip:80   ⇒ dropped
+node3 @visitor node3:30059       ⇒ dropped
+node1 client1  localterm-ip:80   ⇒ web2:8080
+node1 web1     node1:30059       ⇒ web2:8080
+node3 client3  node3:30059       ⇒ web2:8080
+node1 host     localterm-ip:80   ⇒ web2:8080!
+node1 client1  localterm:80      ⇒ web2:8080
+
+# internalTrafficPolicy Local: a ClusterIP comes to this node's endpoints, from wherever.
+node1 client1  inlocal:80        ⇒ web1:8080
+node1 web1     inlocal:80        ⇒ web1:8080!
+node2 client2  inlocal:80        ⇒ web2:8080
+node3 client3  inlocal:80        ⇒ dropped
+node3 host     inlocal:80        ⇒ dropped
+node3 @visitor inlocal:80        ⇒ dropped
+node1 host     inlocal:80        ⇒ web1:8080!
+node1 @visitor inlocal:80        ⇒ web1:8080!
+node2 @control inlocal:80        ⇒ web2:8080!
+node1 @client2 inlocal:80        ⇒ web1:8080
+node1 @visitor node1:30055       ⇒ web1:8080! web2:8080!
+node3 client3  node3:30055       ⇒ web1:8080 web2:8080
+node3 @visitor node3:30055       ⇒ web1:8080! web2:8080!
+node1 client1  innone:80         ⇒ rejected
+node3 client3  innone:80         ⇒ rejected
+node2 host     innone:80         ⇒ rejected
+node1 client1  interm:80         ⇒ web1:8080
+node1 host     interm:80         ⇒ web1:8080!
+node2 client2  interm:80         ⇒ web2:8080
+node3 client3  interm:80         ⇒ dropped
+
+# Hints: endpoints for the node or its zone, where every one has them and one is for here; else any.
+node1 client1  zonal:80          ⇒ web1:8080
+node1 host     zonal:80          ⇒ web1:8080!
+node2 client2  zonal:80          ⇒ web2:8080 web3:8080
+node3 client3  zonal:80          ⇒ web2:8080 web3:8080
+node3 web3     zonal:80          ⇒ web2:8080 web3:8080!
+node2 @visitor zonal:80          ⇒ web2:8080! web3:8080!
+node1 client1  halfzonal:80      ⇒ web1:8080 web2:8080
+node2 client2  halfzonal:80      ⇒ web1:8080 web2:8080
+node1 client1  elsezone:80       ⇒ web1:8080 web2:8080
+node3 client3  elsezone:80       ⇒ web1:8080 web2:8080
+node1 client1  samenode:80       ⇒ web1:8080
+node2 client2  samenode:80       ⇒ web2:8080
+node2 host     samenode:80       ⇒ web2:8080!
+node3 client3  samenode:80       ⇒ web1:8080 web2:8080
+node1 client1  nodezone:80       ⇒ web1:8080
+node2 client2  nodezone:80       ⇒ web2:8080
+node3 client3  nodezone:80       ⇒ web2:8080 shop2:8080
+
+# sessionAffinity: a client stays with the backend that it came to first.
+node1 client1  sticky:80         ⇒ web1:8080 web2:8080 web3:8080 sticky
+node1 web1     sticky:80         ⇒ web1:8080! web2:8080 web3:8080 sticky
+node2 client2  sticky:80         ⇒ web1:8080 web2:8080 web3:8080 sticky
+node1 host     sticky:80         ⇒ web1:8080! web2:8080! web3:8080! sticky
+node3 @visitor sticky:80         ⇒ web1:8080! web2:8080! web3:8080! sticky
+node1 client1  sticky:53/udp     ⇒ web1:5353 web2:5353 web3:5353 sticky
+node3 host     sticky:53/udp     ⇒ web1:5353! web2:5353! web3:5353! sticky
+node1 @visitor node1:30070       ⇒ web1:8080! web2:8080! web3:8080! sticky
+node2 @partner node2:30070       ⇒ web1:8080! web2:8080! web3:8080! sticky
+node2 client2  node2:30070       ⇒ web1:8080 web2:8080 web3:8080 sticky
+node3 host     node3:30070       ⇒ web1:8080! web2:8080! web3:8080! sticky
+node2 @visitor node2:30072/udp   ⇒ web1:5353! web2:5353! web3:5353! sticky
+node1 @visitor sticky-ip:80      ⇒ web1:8080! web2:8080! web3:8080! sticky
+node3 client3  sticky-ip:80      ⇒ web1:8080 web2:8080 web3:8080 sticky
+node1 @visitor node1:30071       ⇒ web1:8080 shop1:8080 sticky
+node1 @partner node1:30071       ⇒ web1:8080 shop1:8080 sticky
+node1 client1  node1:30071       ⇒ web1:8080 shop1:8080 web3:8080 sticky
+node3 @visitor node3:30071       ⇒ web3:8080 sticky
+node2 @visitor node2:30071       ⇒ dropped
+node2 client2  stickylocal:80    ⇒ web1:8080 shop1:8080 web3:8080 sticky
+
+# What another program proxies is nothing to this one; slices that are not to be proxied are no endpoints.
+node1 client1  others:80         ⇒ direct
+node1 host     others:80         ⇒ direct
+node1 @visitor node1:30077       ⇒ direct
+node1 client1  unlisted:80       ⇒ rejected
+node1 client1  thief:80          ⇒ shop1:8080
+node2 @visitor thief:80          ⇒ shop1:8080!
+
+# A ClusterIP answers pings, whoever asks, and whether it has endpoints or not.
+node1 client1  web/ping          ⇒ answered
+node2 web2     web/ping          ⇒ answered
+node3 client3  kubernetes/ping   ⇒ answered
+node1 host     web/ping          ⇒ answered
+node3 host     dns/ping          ⇒ answered
+node1 @visitor web/ping          ⇒ answered
+node2 @node1   shop/ping         ⇒ answered
+node1 @client2 web/ping          ⇒ answered
+node1 client1  empty/ping        ⇒ answered
+node1 plain1   inlocal/ping      ⇒ answered
+node1 client1  web2/ping         ⇒ answered
+node1 @visitor node1/ping        ⇒ answered
 ";
