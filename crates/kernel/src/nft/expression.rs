@@ -138,10 +138,11 @@ pub(super) enum Expression<'a> {
         value: Register,
         seconds: u32,
     },
-    /// Removes the memory's element of the key.
+    /// Removes the memory's element of the key; the kernel wants a value named that it does not look at.
     Forget {
         memory: &'a str,
         key: Register,
+        value: Register,
     },
     DestinationNat {
         family: Family,
@@ -257,10 +258,10 @@ impl Expression<'_> {
                 numbers(writer, &[(3, NFT_DYNSET_OP_UPDATE), (4, key.number()), (5, value.number())]);
                 writer.bytes(6, &(u64::from(*seconds) * 1000).to_be_bytes());
             }
-            Self::Forget { memory, key } => {
+            Self::Forget { memory, key, value } => {
                 const NFT_DYNSET_OP_DELETE: u32 = 2;
                 writer.text(1, memory);
-                numbers(writer, &[(3, NFT_DYNSET_OP_DELETE), (4, key.number())]);
+                numbers(writer, &[(3, NFT_DYNSET_OP_DELETE), (4, key.number()), (5, value.number())]);
             }
             Self::Masquerade => {
                 const NF_NAT_RANGE_PROTO_RANDOM_FULLY: u32 = 1 << 4;

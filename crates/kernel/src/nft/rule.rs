@@ -209,9 +209,9 @@ fn remembered<'a>(family: Family, map: &'a str, slots: u32, memory: &'a str, sec
     let places = Places::of(family);
     let mut expressions = places.load(family);
     expressions.extend([
-        Expression::Forget { memory, key: places.client },
         Expression::Random { to: places.backend, modulus: slots },
         Expression::ValueOf { key: places.frontend, map, to: places.backend },
+        Expression::Forget { memory, key: places.client, value: places.backend },
         Expression::Remember { memory, key: places.client, value: places.backend, seconds },
         places.translation(family),
     ]);

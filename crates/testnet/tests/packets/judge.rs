@@ -8,10 +8,9 @@ use std::{
     time::Duration,
 };
 
-use podnet_model::Family;
 use podnet_planner::{
     ruleset::{BackendAddress, walk::Direction},
-    services::packet_table::{self, Fate, NODES, NodeRules, Row},
+    services::packet_table::{self, Fate, NODES, NodeRules, Row, six},
 };
 
 use crate::{
@@ -25,6 +24,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(15);
 /// What is refused at once is refused before TCP tries again, which is after 1 s.
 const AT_ONCE: Duration = Duration::from_millis(900);
+/// What was not answered by then is dropped: longer would cost time only, as an answer that comes is seen far earlier.
+const SILENCE: Duration = Duration::from_millis(400);
 /// A slow answer may be the machine's fault, but not each time.
 const TRIES_TO_BE_QUICK: u32 = 5;
 
@@ -62,14 +63,12 @@ pub(crate) fn failures(lab: &Lab, mode: &dyn Mode, rows: &[Row]) -> Vec<Failure>
 
 /// What a node's agent knows of the table's cluster.
 fn rules(node: &str) -> Vec<NodeRules> {
-    let of = |family| {
-        let (mut services, mut border) = packet_table::config(node);
-        (services.family, border.family) = (family, family);
-        let mut rules = NodeRules::new((services, border));
-        packet_table::changes().iter().for_each(|change| drop(rules.apply(change)));
+    let of = |config, changes: Vec<_>| {
+        let mut rules = NodeRules::new(config);
+        changes.iter().for_each(|change| drop(rules.apply(change)));
         rules
     };
-    Family::ALL.map(of).into()
+    vec![of(packet_table::config(node), packet_table::changes()), of(six::config(node), six::changes())]
 }
 
 /// Everything that a packet could be addressed to, before and after translation.
@@ -82,7 +81,7 @@ fn ports<'a>(rows: impl Iterator<Item = &'a Row>) -> BTreeSet<Port> {
         let protocol = row.packet.protocol;
         ports.into_iter().map(move |port| (protocol, port)).collect::<Vec<_>>()
     };
-    rows.flat_map(of).collect()
+    rows.filter(|row| !row.packet.is_echo).flat_map(of).collect()
 }
 
 /// All rows of a node at once: each has a thread at its sender's place.
@@ -115,6 +114,8 @@ impl<'a> Trial<'a> {
         let held = match &self.row.fate {
             Fate::Arrives(arrivals) => self.arrives(mode, arrivals),
             Fate::Rejected => self.is_rejected(),
+            Fate::Dropped => self.is_dropped(),
+            Fate::Answered => matches!(self.send(PATIENCE), Outcome::Answered),
         };
         (!held).then(|| Failure { line: self.row.line, report: self.report(mode) })
     }
@@ -122,11 +123,13 @@ impl<'a> Trial<'a> {
     /// Sends until every backend was met, and for a while in any case, in case that there are others.
     fn arrives(&mut self, mode: &dyn Mode, arrivals: &BTreeMap<BackendAddress, bool>) -> bool {
         let mut met = BTreeSet::new();
-        let ways = u32::try_from(arrivals.len()).expect("few backends");
+        // Whoever stays with a backend meets no other, however often it comes.
+        let all = if self.row.sticks { 1 } else { arrivals.len() };
+        let ways = u32::try_from(all).expect("few backends");
         // That a backend is not met although it should be, or one that should not be, has a chance of one in a million million, and
         // of one in a million: `n·(1-1/n)^k`.
         let (least, most) = (20 * ways, 35 * ways);
-        while self.sent < least || (met.len() < arrivals.len() && self.sent < most) {
+        while self.sent < least || (met.len() < all && self.sent < most) {
             let Outcome::Arrived(sight) = self.send(PATIENCE) else { return false };
             let at = backend(sight.at);
             let Some(masqueraded) = arrivals.get(&at) else { return false };
@@ -135,7 +138,7 @@ impl<'a> Trial<'a> {
             }
             met.insert(at);
         }
-        met.len() == arrivals.len()
+        met.len() == all
     }
 
     /// A masqueraded packet has an address of the node as its source. What the node itself sends has so in any case.
@@ -155,17 +158,28 @@ impl<'a> Trial<'a> {
             && self.seen.len() == 1
     }
 
+    /// Once by a socket that is connected, once by one that is not.
+    fn is_dropped(&mut self) -> bool {
+        (0..2).all(|_| self.send(SILENCE) == Outcome::Nothing)
+    }
+
     fn send(&mut self, patience: Duration) -> Outcome {
         let packet = &self.row.packet;
         // Who is not connected hears of no refusal.
         let connected = self.row.fate == Fate::Rejected || self.sent.is_multiple_of(2);
         let how = if connected { Datagram::Connected } else { Datagram::Unconnected };
-        let outcome = probes::send(packet.protocol, SocketAddr::new(packet.dst, packet.dport), how, patience);
+        let to = SocketAddr::new(packet.dst, packet.dport);
+        let outcome = if packet.is_echo {
+            probes::ping(packet.dst, patience)
+        } else {
+            probes::send(packet.protocol, to, how, patience)
+        };
         self.sent += 1;
         let words = match &outcome {
             Outcome::Arrived(sight) => {
                 format!("{} from {}", self.at(backend(sight.at)), self.lab.name_of(sight.source.ip()))
             }
+            Outcome::Answered => "answered".to_owned(),
             Outcome::Refused(after) if *after < AT_ONCE => "refused at once".to_owned(),
             Outcome::Refused(_) => "refused, but late".to_owned(),
             Outcome::Nothing => "no answer".to_owned(),
@@ -176,18 +190,21 @@ impl<'a> Trial<'a> {
     }
 
     fn report(&self, mode: &dyn Mode) -> String {
-        let Row { line, node, packet, direction, fate } = self.row;
+        let Row { line, node, packet, direction, fate, sticks } = self.row;
         let (from, to) =
             (self.lab.name_of(packet.src), self.at(BackendAddress { addr: packet.dst, port: packet.dport }));
         let mut report =
             format!("{}: line {line}: {node} {from} ({direction:?}) to {to}/{}", mode.name(), packet.protocol);
         let expected = match fate {
             Fate::Rejected => "refused at once".to_owned(),
+            Fate::Dropped => "no answer".to_owned(),
+            Fate::Answered => "answered".to_owned(),
             Fate::Arrives(arrivals) => {
                 let arrival = |(at, masqueraded): (&BackendAddress, &bool)| {
                     self.at(*at) + if *masqueraded { " from the node" } else { " from the sender" }
                 };
-                arrivals.iter().map(arrival).collect::<Vec<_>>().join(", ")
+                let always = if *sticks { "always the same of " } else { "" };
+                always.to_owned() + &arrivals.iter().map(arrival).collect::<Vec<_>>().join(", ")
             }
         };
         let _ = write!(report, "\n    expected: {expected}\n    seen:     ");

@@ -15,9 +15,9 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use podnet_kernel::netlink::RtSocket;
+use podnet_kernel::{netlink::RtSocket, sysctl};
 use podnet_model::{Change, Family};
-use podnet_planner::services::packet_table::{self, ADDRESSES, NODES};
+use podnet_planner::services::packet_table::{self, ADDRESSES, NODES, six};
 
 use crate::namespace::Namespace;
 
@@ -59,6 +59,11 @@ impl Lab {
         let unclaimed: Vec<IpAddr> = unclaimed(&places);
         wires::route_by(&mut socket, BEYOND, &places[BEYOND], &unclaimed);
         let beyond = places.get_mut(BEYOND).expect("made above");
+        // What should have been answered before and was not is not answered here; and that host listens at addresses that it is only led
+        // to.
+        for setting in ["net.ipv4.icmp_echo_ignore_all", "net.ipv6.icmp.echo_ignore_all", "net.ipv6.ip_nonlocal_bind"] {
+            sysctl::set(&beyond.namespace.netns, setting, "1").unwrap();
+        }
         wires::batch(
             &beyond.namespace,
             unclaimed.iter().map(|addr| (Family::of(addr), format!("route add local {addr} dev lo"))),
@@ -90,7 +95,7 @@ impl Lab {
 
     /// An address as the table names it.
     pub(crate) fn name_of(&self, addr: IpAddr) -> String {
-        let known = ADDRESSES.iter().find(|(_, known)| IpAddr::V4(*known) == addr);
+        let known = ADDRESSES.iter().find(|(_, known)| both(*known).contains(&addr));
         known.map_or_else(|| addr.to_string(), |(name, _)| (*name).to_owned())
     }
 }
@@ -100,14 +105,11 @@ fn places(tag: &str) -> BTreeMap<String, Place> {
     let place = |name: &str, addrs: Vec<IpAddr>, node| {
         (name.to_owned(), Place { namespace: namespace(tag, name), addrs, node })
     };
-    let hosts =
-        NODES.iter().chain(&OUTSIDE).map(|name| place(name, packet_table::address(name).into_iter().collect(), None));
+    let both = |name: &str| [packet_table::address(name), six::address(name)].into_iter().flatten().collect();
+    let hosts = NODES.iter().chain(&OUTSIDE).map(|name| place(name, both(name), None));
     let beyond = [Ipv4Addr::new(203, 0, 113, 1).into(), Ipv6Addr::new(0x2001, 0xdb8, 0xbeef, 0, 0, 0, 0, 1).into()];
     let pods = packet_table::changes().into_iter().filter_map(|change| match change {
-        Change::Pod(key, Some(pod)) => {
-            let addrs = pod.addrs.iter().map(|addr| addr.0).collect();
-            Some(place(&key.name, addrs, pod.node.map(|node| node.to_string())))
-        }
+        Change::Pod(key, Some(pod)) => Some(place(&key.name, both(&key.name), pod.node.map(|node| node.to_string()))),
         _ => None,
     });
     hosts.chain([place(BEYOND, beyond.into(), None)]).chain(pods).collect()
@@ -115,7 +117,12 @@ fn places(tag: &str) -> BTreeMap<String, Place> {
 
 fn unclaimed(places: &BTreeMap<String, Place>) -> Vec<IpAddr> {
     let claimed = |addr: &IpAddr| places.values().any(|place| place.addrs.contains(addr));
-    ADDRESSES.iter().map(|(_, addr)| IpAddr::V4(*addr)).filter(|addr| !claimed(addr)).collect()
+    ADDRESSES.iter().flat_map(|(_, addr)| both(*addr)).filter(|addr| !claimed(addr)).collect()
+}
+
+/// An address and what stands for it in IPv6.
+fn both(addr: Ipv4Addr) -> [IpAddr; 2] {
+    [addr.into(), six::six(addr.into())]
 }
 
 fn namespace(tag: &str, name: &str) -> Namespace {

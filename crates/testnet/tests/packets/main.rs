@@ -14,7 +14,7 @@ mod sctp;
 mod self_test;
 
 use podnet_kernel::iptables::Variant;
-use podnet_planner::services::packet_table;
+use podnet_planner::services::packet_table::{self, six};
 use podnet_testnet::vm;
 
 use crate::{
@@ -39,7 +39,7 @@ fn every_row_of_the_packet_table_holds_with_iptables_nft() {
 
 fn holds(mode: &dyn Mode) {
     let lab = Lab::new(&format!("table-{}", mode.name()));
-    let rows = packet_table::rows();
+    let rows: Vec<_> = packet_table::rows().into_iter().chain(six::rows()).collect();
     let failures = judge::failures(&lab, mode, &rows);
     let (failed, told) = (failures.len(), failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
     assert!(failures.is_empty(), "{failed} of {} rows fail:\n{told}", rows.len());

@@ -10,7 +10,7 @@ use std::{
 
 use podnet_model::Protocol;
 use rustix::net::{
-    AddressFamily, SocketFlags, SocketType, socket_with,
+    AddressFamily, RawProtocol, SocketFlags, SocketType, socket_with,
     sockopt::{Timeout, set_socket_reuseaddr, set_socket_timeout},
 };
 
@@ -21,6 +21,8 @@ use crate::{listeners::Sight, sctp};
 pub(crate) enum Outcome {
     /// It was answered by a listener, and the answer came from where the packet was sent to.
     Arrived(Sight),
+    /// The echo came from where it was asked for.
+    Answered,
     /// It was refused after that time.
     Refused(Duration),
     /// Nothing was heard of it.
@@ -53,6 +55,57 @@ pub(crate) fn send(protocol: Protocol, to: SocketAddr, how: Datagram, patience: 
             ErrorKind::TimedOut | ErrorKind::WouldBlock => Outcome::Nothing,
             _ => Outcome::Wrong(error.to_string()),
         },
+    }
+}
+
+/// Asks for an echo from the calling thread's namespace, and waits so long for it.
+pub(crate) fn ping(to: IpAddr, patience: Duration) -> Outcome {
+    let start = Instant::now();
+    match echo(to, start + patience) {
+        Ok(()) => Outcome::Answered,
+        Err(error) => match error.kind() {
+            ErrorKind::ConnectionRefused => Outcome::Refused(start.elapsed()),
+            ErrorKind::TimedOut => Outcome::Nothing,
+            _ => Outcome::Wrong(error.to_string()),
+        },
+    }
+}
+
+/// ICMP (RFC 792) and ICMPv6 (RFC 4443), of which the kernel makes the check sum itself.
+fn echo(to: IpAddr, deadline: Instant) -> io::Result<()> {
+    const ICMP: u32 = 1;
+    const ICMPV6: u32 = 58;
+    let (family, protocol, request, reply) = match to {
+        IpAddr::V4(_) => (AddressFamily::INET, ICMP, 8, 0),
+        IpAddr::V6(_) => (AddressFamily::INET6, ICMPV6, 128, 129),
+    };
+    let protocol = RawProtocol::new(protocol).map(rustix::net::Protocol::from_raw);
+    let socket = UdpSocket::from(socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?);
+    socket.connect((to, 0))?;
+    let identifier = next_port().to_be_bytes();
+    let mut packet = [request, 0, 0, 0, identifier[0], identifier[1], 0, 1];
+    let sum = |packet: &[u8]| {
+        let words = packet.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum::<u32>();
+        !u16::try_from(words % 0xffff).expect("below 2^16")
+    };
+    let sum = sum(&packet).to_be_bytes();
+    packet[2..4].copy_from_slice(&sum);
+    unless_dropped_here(socket.send(&packet))?;
+    let mut buffer = [0; 256];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        socket.set_read_timeout(Some(left))?;
+        let length = match socket.recv(&mut buffer) {
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => continue,
+            received => received?,
+        };
+        let message = sctp::payload(to, &buffer[..length]);
+        if message.first() == Some(&reply) && message.get(4..6) == Some(&identifier) {
+            return Ok(());
+        }
     }
 }
 

@@ -75,7 +75,7 @@ fn raw(of: IpAddr) -> io::Result<UdpSocket> {
 }
 
 /// Raw sockets of IPv4 give the header too.
-fn payload(of: IpAddr, packet: &[u8]) -> &[u8] {
+pub(crate) fn payload(of: IpAddr, packet: &[u8]) -> &[u8] {
     let header = if of.is_ipv4() { packet.first().map_or(0, |byte| usize::from(byte & 0xf) * 4) } else { 0 };
     packet.get(header..).unwrap_or_default()
 }
