@@ -13,6 +13,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use ipnet::IpNet;
 use kube::Client;
 use podnet_client::blocks::Blocks;
 use podnet_kernel::sysctl;
@@ -183,6 +184,12 @@ impl Addresses {
     #[must_use]
     pub fn of(&self, handle: &Handle) -> Vec<IpAddr> {
         self.ipam().addresses_of(handle).into_iter().map(|addr| addr.0).collect()
+    }
+
+    /// The range of this node that an address is of, and the address that the node has in it, where it has one.
+    #[must_use]
+    pub fn own_range_of(&self, addr: IpAddr) -> Option<(IpNet, Option<IpAddr>)> {
+        self.ipam().own_range_of(addr)
     }
 
     /// Everything on this node that holds an address.

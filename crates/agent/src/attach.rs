@@ -1,11 +1,12 @@
 //! CNI requests: a sandbox gets its address and interface, or loses them.
 //!
-//! - [`add`], [`remove`], [`check`]: what is done for one attachment
+//! - [`add`], [`remove`], [`check`]: what is done for one attachment; [`bridged`]: where it is on a bridge
 //! - [`limit`], [`limit_rules`]: how fast its traffic may be, how many packets and connections it may have
 //! - [`garbage`]: what is done for all of them
 //! - [`records`]: what was made for each, [`rules`]: what it may send and which ports lead to it
 
 mod add;
+mod bridged;
 mod check;
 mod garbage;
 mod limit;
@@ -30,7 +31,7 @@ use podnet_kernel::{
     cni_wire::{Failure, Reply, Request, Verb, host_ifname},
     netlink::{NetlinkError, RtSocket},
     netns::NetNs,
-    pod_interface::{PodInterface, PodInterfaceError},
+    pod_interface::{OnBridge, PodInterface, PodInterfaceError},
 };
 use podnet_model::{LinkName, Mac, PodKey, errors::chain, pod::StickyOwner};
 use podnet_planner::ipam::Handle;
@@ -42,7 +43,7 @@ use self::undertaker::Undertaker;
 use crate::{addresses::Addresses, network::Network, repair::PodEnds, socket::Serve, turns::Turns, view::View};
 
 /// The host side's address on every pod's link; each link has just two ends, so that it need not differ.
-const HOST_MAC: Mac = Mac([0xee, 0xee, 0xee, 0xee, 0xee, 0xee]);
+pub(crate) const HOST_MAC: Mac = Mac([0xee, 0xee, 0xee, 0xee, 0xee, 0xee]);
 /// Sockets kept for later requests.
 const SPARE_SOCKETS: usize = 8;
 
@@ -94,7 +95,13 @@ impl Attachments {
         Self { addresses, pods, view, sockets, attached, tombstones, records, turns, undertaker, limit_rules }
     }
 
-    fn interface(&self, netns: NetNs, attachment: &Attachment, addr: Vec<IpAddr>, pod_mac: Mac) -> PodInterface {
+    fn interface(
+        &self,
+        netns: NetNs,
+        attachment: &Attachment,
+        (addr, pod_mac): (Vec<IpAddr>, Mac),
+        bridge: Option<OnBridge>,
+    ) -> PodInterface {
         PodInterface {
             netns,
             container_ifname: attachment.ifname.as_str().into(),
@@ -104,6 +111,7 @@ impl Attachments {
             routes: Vec::new(),
             pod_mac,
             host_mac: HOST_MAC,
+            bridge,
         }
     }
 
@@ -189,6 +197,7 @@ impl Attachment {
             mac: record.mac,
             addrs: record.addrs.clone(),
             ports: record.ports.clone(),
+            segment: record.bridge.as_ref().map(|on| on.segments.clone()),
         }
     }
 

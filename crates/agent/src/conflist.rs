@@ -16,13 +16,23 @@ pub const FILE_NAME: &str = "10-podnet.conflist";
 /// The network's name.
 pub const NETWORK: &str = "podnet";
 
+/// How pods are joined to the node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PodLink {
+    /// Each by a link of its own, to which the node routes.
+    #[default]
+    Veth,
+    /// All on a bridge of the node, `cni0`.
+    Bridge,
+}
+
 /// Writes the conflist, whole or not at all. The plugin finds the agent by the paths that stand in it.
 ///
 /// # Errors
 ///
 /// When the directory or the file cannot be written.
-pub fn write(directory: &Path, socket: &Path, tombstones: &Path) -> io::Result<PathBuf> {
-    let conflist = json!({
+pub fn write(directory: &Path, socket: &Path, tombstones: &Path, link: PodLink) -> io::Result<PathBuf> {
+    let mut conflist = json!({
         "cniVersion": "1.1.0",
         "name": NETWORK,
         "plugins": [{
@@ -41,6 +51,14 @@ pub fn write(directory: &Path, socket: &Path, tombstones: &Path) -> io::Result<P
             },
         }],
     });
+    if link == PodLink::Bridge {
+        // As flannel's delegate has it, whose users know these keys.
+        let plugin = &mut conflist["plugins"][0];
+        plugin["mode"] = "bridge".into();
+        plugin["bridge"] = "cni0".into();
+        plugin["hairpinMode"] = true.into();
+        plugin["isDefaultGateway"] = true.into();
+    }
     fs::create_dir_all(directory)?;
     let path = directory.join(FILE_NAME);
     // Runtimes take every file that ends in .conf, .conflist or .json: the half-written one must not.

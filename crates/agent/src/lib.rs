@@ -53,6 +53,7 @@ use tracing::info;
 use crate::{
     addresses::Addresses,
     attach::Attachments,
+    conflist::PodLink,
     health::Health,
     housekeeping::Housekeeping,
     network::Network,
@@ -88,6 +89,8 @@ pub struct AgentConfig {
     pub service_cidr: Option<Ipv4Net>,
     /// Where plugins that are made for flannel look for this node's part of the range.
     pub subnet_file: PathBuf,
+    /// How the conflist says that pods are joined to the node.
+    pub pod_link: PodLink,
     /// Packets between pods may pass by the stack.
     pub fast_path: bool,
     /// Where health, metrics and configuration are served.
@@ -251,7 +254,7 @@ async fn serve(
         Ok::<_, AgentError>(())
     })?;
     socket::listen(&config.socket, attachments).map_err(file("serve the CNI socket", &config.socket))?;
-    conflist::write(&config.cni_conf_dir, &config.socket, &config.tombstones())
+    conflist::write(&config.cni_conf_dir, &config.socket, &config.tombstones(), config.pod_link)
         .map_err(file("write the CNI configuration into", &config.cni_conf_dir))?;
     health.ready();
     // What the first lists needed is not needed again.

@@ -10,7 +10,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ipnet::Ipv4Net;
 
-pub(crate) use up::{IpFamily, UpOptions};
+pub(crate) use up::{IpFamily, PodLink, UpOptions};
 
 /// The Kubernetes network in one program.
 ///
@@ -249,6 +249,9 @@ pub(crate) struct AgentOptions {
     /// Where plugins that are made for flannel look for this node's part of the range
     #[arg(long, default_value = "/run/flannel/subnet.env")]
     pub(crate) subnet_file: PathBuf,
+    /// How pods are joined to the node: each by a link of its own, or all on a bridge (cni0), where they are neighbours by Ethernet
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) pod_link: PodLink,
     /// Every packet between pods passes the node's network stack, and none is led past it by eBPF
     #[arg(long, env = "PODNET_NO_FAST_PATH")]
     pub(crate) no_fast_path: bool,
@@ -307,6 +310,7 @@ mod tests {
             cluster.subnets.to_string(),
             cluster.pod_cidr.to_string(),
             cluster.service_cidr.to_string(),
+            cluster.pod_link.to_string(),
         ];
         for default in defaults {
             assert!(help.contains(&format!("[default: {default}]")), "{default} in {help}");

@@ -17,7 +17,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    arguments::IpFamily,
+    arguments::{IpFamily, PodLink},
     layout,
     report::{Doing, Failure, require_root},
 };
@@ -41,6 +41,9 @@ pub(crate) struct Cluster {
     /// Where Services' IPv6 addresses come from; none where pods have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) service_cidr_v6: Option<Ipv6Net>,
+    /// How pods are joined to their node.
+    #[serde(default)]
+    pub(crate) pod_link: PodLink,
     pub(crate) datastore: Option<PathBuf>,
     /// The binary that `up` was called with: the supervisor starts the processes from it.
     pub(crate) binary: PathBuf,
@@ -184,6 +187,7 @@ mod tests {
             pod_cidr_v6: None,
             service_cidr: "10.233.0.0/18".parse().unwrap(),
             service_cidr_v6: None,
+            pod_link: PodLink::Veth,
             datastore: None,
             binary: PathBuf::new(),
         }

@@ -15,7 +15,7 @@ use podnet_runtime::{
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    arguments::{AgentOptions, ApiserverOptions, DnsOptions, NodeOptions, Placement},
+    arguments::{AgentOptions, ApiserverOptions, DnsOptions, NodeOptions, Placement, PodLink},
     layout::{self, NodeLayout},
     report::{Doing, Failure},
 };
@@ -95,6 +95,10 @@ pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
         without_lost_nodes: options.drop_lost_nodes,
         service_cidr: options.service_cidr,
         subnet_file: options.subnet_file,
+        pod_link: match options.pod_link {
+            PodLink::Veth => podnet_agent::conflist::PodLink::Veth,
+            PodLink::Bridge => podnet_agent::conflist::PodLink::Bridge,
+        },
         fast_path: !options.no_fast_path,
         health_address: options.health_address,
     };

@@ -26,7 +26,7 @@ pub(crate) fn run(options: &IpamOptions) -> Result<(), Failure> {
         let client = connect(options).await?;
         let machines = machines(options)?;
         match &options.action {
-            IpamAction::Show(options) => show::run(&client, options).await,
+            IpamAction::Show(options) => show::run(&client, &machines, options).await,
             IpamAction::Check(options) => check::run(&client, &machines, options).await,
             IpamAction::Release(options) => release::run(&client, &machines, options).await,
             IpamAction::Split(options) => split::run(&client, options).await,

@@ -157,13 +157,9 @@ fn check_network(verb: Verb, config: &Value) -> Result<(), Failure> {
     }
     let keys = config.as_object().ok_or_else(|| Failure::new(Failure::DECODING, "the configuration is no object"))?;
     check_keys(keys, &[&OWN_KEYS[..], &MODE_KEYS].concat())?;
-    let mode = Mode::parse(config)?;
-    if mode != Mode::Routed && !standalone::is_meant(config) {
-        let what = format!(
-            "key mode is {}; networks with an agent have mode veth, others of \"ipam\": {{\"type\": \"host-local\"}} also bridge and macvlan",
-            config["mode"]
-        );
-        return Err(Failure::new(Failure::INVALID_CONFIG, what));
+    match standalone::is_meant(config) {
+        true => drop(Mode::parse(config)?),
+        false => drop(Mode::parse_with_agent(config)?),
     }
     // "Must start with an alphanumeric character, optionally followed by … underscore, dot, hyphen" (section 1).
     let name = config.get("name").and_then(Value::as_str).unwrap_or_default();

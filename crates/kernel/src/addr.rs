@@ -92,9 +92,13 @@ pub(crate) fn flags(message: &AddressMessage) -> AddressFlags {
 }
 
 pub(crate) fn set(link: u32, addr: IpNet) -> Request {
+    set_as(link, addr, AddressScope::Universe, AddressFlags::Nodad)
+}
+
+pub(crate) fn set_as(link: u32, addr: IpNet, scope: AddressScope, flags: AddressFlags) -> Request {
     let mut message = naming(link, addr);
-    message.header.scope = AddressScope::Universe;
-    message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+    message.header.scope = scope;
+    message.attributes.push(AddressAttribute::Flags(flags));
     let operation = Operation::new("add address", format_args!("{addr} to device number {link}"));
     Request::new(operation, RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
 }

@@ -4,6 +4,7 @@
 //! has: a permanent neighbour entry says that the node's end of the pair is behind it. The node has a route and a permanent neighbour
 //! entry for the pod. So neither side ever asks (ARP, ND), and no proxy has to answer.
 
+pub mod bridge;
 mod check;
 pub mod host_end;
 pub(crate) mod ipv6;
@@ -23,8 +24,10 @@ use crate::{
     netlink::{NetlinkError, Operation, Request, RtSocket},
     netns::NetNs,
     route::{self, Route, Target},
+    segment::request::{announce, join},
 };
 
+pub use bridge::{NodeBridge, OnBridge, PodBridgeError};
 pub use check::Difference;
 pub use host_end::HostEnd;
 
@@ -56,8 +59,10 @@ pub struct PodInterface {
     pub mtu: u32,
     /// Ethernet address of the pod's end.
     pub pod_mac: Mac,
-    /// Ethernet address of the node's end.
+    /// Ethernet address of what the pod's gateway is behind: the node's end, or the bridge that it is a port of.
     pub host_mac: Mac,
+    /// The bridge that the node's end is a port of; none where the node routes by it.
+    pub bridge: Option<OnBridge>,
 }
 
 /// The interface that was made.
@@ -81,21 +86,28 @@ impl PodInterface {
 
     fn create_parts(&self, host: &mut RtSocket) -> Result<Created, NetlinkError> {
         let mut pod = RtSocket::open_in(&self.netns)?;
+        let bridge = self.bridge.as_ref().map(|on| link::index_of(host, on.bridge.as_str())).transpose()?;
         let (created, is_off) = self.create_pair(&mut pod, host.netns())?;
         let on = if is_off { ipv6::turn_on(&self.netns, &self.container_ifname) } else { Ok(()) };
-        let configured = on
-            .and_then(|()| self.configure_pod(&mut pod, created.pod_index))
-            .and_then(|()| ipv6::restrict(host, &self.host_ifname, self.addr.iter().any(IpAddr::is_ipv6)))
-            .and_then(|()| Ok(host.perform_all(&self.host_requests(created.host_index))?))
-            // The pod's end came up before it had a carrier.
-            .and_then(|()| link::settle(&pod, &self.container_ifname));
+        let configured = on.and_then(|()| match bridge {
+            None => self.configure_routed(&mut pod, host, created),
+            Some(bridge) => self.configure_port(&mut pod, host, created, bridge),
+        });
         match configured {
             Ok(()) => Ok(created),
             Err(error) => {
-                self.undo(&mut pod, created);
+                self.undo(&mut pod, host, created, bridge);
                 Err(error)
             }
         }
+    }
+
+    fn configure_routed(&self, pod: &mut RtSocket, host: &mut RtSocket, at: Created) -> Result<(), NetlinkError> {
+        self.configure_pod(pod, at.pod_index)?;
+        ipv6::restrict(host, &self.host_ifname, self.addr.iter().any(IpAddr::is_ipv6))?;
+        host.perform_all(&self.host_requests(at.host_index, None))?;
+        // The pod's end came up before it had a carrier.
+        link::settle(pod, &self.container_ifname)
     }
 
     /// Whether the pod has a device with the name of the pod's end.
@@ -111,7 +123,9 @@ impl PodInterface {
 
     /// One request makes both ends in their namespaces; the question after it tells both indices, and whether IPv6 has to be turned on.
     fn create_pair(&self, pod: &mut RtSocket, host: &NetNs) -> Result<(Created, bool), NetlinkError> {
-        let peer = VethPeer { name: self.host_ifname.as_str(), mac: Some(self.host_mac), netns: Some(host) };
+        // The ports of a bridge have addresses of their own.
+        let mac = Some(self.host_mac).filter(|_| self.bridge.is_none());
+        let peer = VethPeer { name: self.host_ifname.as_str(), mac, netns: Some(host) };
         let name = self.container_ifname.as_str();
         let veth = Veth { name, mac: Some(self.pod_mac), peer, mtu: self.mtu };
         let replies = pod.exchange(&[link::request::veth(&veth), link::request::find(LinkRef::Name(name))])?;
@@ -137,8 +151,14 @@ impl PodInterface {
     }
 
     fn pod_requests(&self, index: u32, make: impl Fn(&Route) -> Request) -> Vec<Request> {
-        let mut requests = vec![link::request::set_up_quietly(LinkRef::Index(index))];
-        requests.extend(self.addr.iter().map(|addr| addr::set(index, IpNet::from(*addr))));
+        let name = LinkRef::Index(index);
+        let mut requests: Vec<Request> =
+            self.addr.iter().map(|addr| addr::set(index, self.with_prefix(*addr))).collect();
+        match self.bridge {
+            None => requests.insert(0, link::request::set_up_quietly(name)),
+            // Addresses come before the device is up, so that it can announce them.
+            Some(_) => requests.extend([announce(name), link::request::set_up_quietly(name)]),
+        }
         requests.extend(self.addr.iter().filter(|addr| addr.is_ipv6()).map(|addr| route::to_own(*addr, index)));
         for gateway in self.gateways() {
             requests.extend(self.pod_routes(index, gateway).iter().map(&make));
@@ -166,17 +186,24 @@ impl PodInterface {
         std::iter::once(on_link).chain(wanted.map(|dst| way(index, *dst, gateway))).collect()
     }
 
-    fn host_requests(&self, index: u32) -> Vec<Request> {
-        let mut requests = vec![link::request::set_up_quietly(LinkRef::Index(index))];
+    fn host_requests(&self, index: u32, bridge: Option<u32>) -> Vec<Request> {
+        let mut requests = match (&self.bridge, bridge) {
+            (Some(on), Some(bridge)) => join(&self.host_ifname, bridge, on.hairpin).to_vec(),
+            _ => vec![link::request::set_up_quietly(LinkRef::Index(index))],
+        };
+        let through = bridge.unwrap_or(index);
         for addr in &self.addr {
-            requests.push(route::set(&host_route(*addr, index)));
-            requests.push(neigh::set(index, *addr, self.pod_mac));
+            requests.push(route::set(&host_route(*addr, through)));
+            requests.push(neigh::set(through, *addr, self.pod_mac));
         }
         requests
     }
 
     /// One gateway for each family that the pod has addresses of.
     fn gateways(&self) -> Vec<IpAddr> {
+        if let Some(on) = &self.bridge {
+            return on.gateways.iter().map(IpNet::addr).collect();
+        }
         let v4 = self.addr.iter().any(IpAddr::is_ipv4).then_some(GATEWAY_V4.into());
         let v6 = self.addr.iter().any(IpAddr::is_ipv6).then_some(GATEWAY_V6.into());
         v4.into_iter().chain(v6).collect()
@@ -191,11 +218,17 @@ impl PodInterface {
             pod_mac: self.pod_mac,
             mtu: self.mtu,
             answers_loopback6: false,
+            bridge: self.bridge.clone(),
         }
     }
 
-    /// Routes, neighbours and the other end go with the device.
-    fn undo(&self, pod: &mut RtSocket, created: Created) {
+    /// Routes, neighbours and the other end go with the device, but for those of a bridge.
+    fn undo(&self, pod: &mut RtSocket, host: &mut RtSocket, created: Created, bridge: Option<u32>) {
+        for addr in self.addr.iter().filter(|_| bridge.is_some()) {
+            if let Err(error) = cut_off(host, *addr, self.bridge.as_ref().map(|on| &on.bridge)) {
+                tracing::warn!(interface = %self.host_ifname, %addr, %error, "the way to a half-made pod interface could not be removed");
+            }
+        }
         if let Err(error) = link::delete(pod, created.pod_index) {
             tracing::warn!(interface = %self.host_ifname, %error, "a half-made pod interface could not be removed");
         }
@@ -237,12 +270,15 @@ pub fn remove_all(host: &mut RtSocket, host_ifnames: &[LinkName]) -> Result<(), 
     })
 }
 
-/// Closes the node's way to a pod's address, ahead of the interface's removal, which takes the kernel its time.
+/// Closes the node's way to a pod's address, ahead of the interface's removal, which takes the kernel its time; and does not take away
+/// what is on the bridge, where the pod is on one.
 ///
 /// # Errors
 /// What the kernel refused; a way that is not there is none.
-pub fn cut_off(host: &mut RtSocket, addr: IpAddr) -> Result<(), NetlinkError> {
-    route::delete(host, IpNet::from(addr), ROUTE_PROTOCOL)
+pub fn cut_off(host: &mut RtSocket, addr: IpAddr, bridge: Option<&LinkName>) -> Result<(), NetlinkError> {
+    route::delete(host, IpNet::from(addr), ROUTE_PROTOCOL)?;
+    let bridge = bridge.map(|bridge| link::find(host, bridge)).transpose()?.flatten();
+    bridge.map_or(Ok(()), |bridge| neigh::delete(host, bridge.index, addr))
 }
 
 /// Removes a pod's interface by the pod's end. Done also where there is none.

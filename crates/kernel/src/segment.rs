@@ -5,7 +5,7 @@
 
 pub mod bridge;
 mod check;
-mod request;
+pub(crate) mod request;
 
 use std::net::IpAddr;
 

@@ -39,6 +39,9 @@ pub struct Attached {
     pub addrs: Vec<IpAddr>,
     /// Ports of the node that lead to it. Those of a family that it has no address of have no effect.
     pub ports: Vec<PortMapping>,
+    /// Where its device is a port of a bridge, the ranges in which others are its neighbours there. What it sends comes in by the bridge,
+    /// and is checked where it enters that.
+    pub segment: Option<Vec<IpNet>>,
 }
 
 impl Attached {
@@ -161,12 +164,26 @@ impl Attachments {
         family == Family::V4 || addrs.any(|addr| Family::of(addr) == family)
     }
 
+    /// Those that are ports of bridges.
+    pub fn on_bridges(&self) -> impl Iterator<Item = &Attached> {
+        self.attached.values().filter(|attached| attached.segment.is_some())
+    }
+
+    /// Ranges that are shared segments, none of which lies in another. Where they change, the whole tables do.
+    #[must_use]
+    pub fn all_segments(&self) -> BTreeSet<IpNet> {
+        let of_attached = self.on_bridges().flat_map(|attached| attached.segment.iter().flatten());
+        let all: BTreeSet<IpNet> = self.segments.iter().chain(of_attached).copied().collect();
+        let within = |net: &IpNet| all.iter().any(|other| other != net && other.contains(net));
+        all.iter().filter(|net| !within(net)).copied().collect()
+    }
+
     /// The whole table of a family.
     #[must_use]
     pub fn desired(&self, family: Family) -> RuleSet {
         let mut rules = chains::constant(family, self.device_prefix);
         chains::masquerade(&mut rules, &self.masqueraded);
-        chains::answer_segments(&mut rules, &self.segments);
+        chains::answer_segments(&mut rules, &self.all_segments());
         for attached in self.attached.values() {
             for (name, more) in elements(attached, family) {
                 if let Some(here) = rules.sets.get_mut(name) {
@@ -207,7 +224,7 @@ fn elements(attached: &Attached, family: Family) -> impl Iterator<Item = (&'stat
     let addrs = || attached.addrs.iter().copied().filter(move |addr| Family::of(addr) == family);
     let pair = backends(attached, family).next().map(|(_, to)| (to.addr, to.addr));
     [
-        (chains::SENDERS, Set::Senders(addrs().map(sender).collect())),
+        (chains::SENDERS, Set::Senders(addrs().filter(|_| attached.segment.is_none()).map(sender).collect())),
         // Only where a port is mapped can it reach itself by the node's address.
         (chains::PORT_PAIRS, Set::Pairs(pair.into_iter().collect())),
     ]

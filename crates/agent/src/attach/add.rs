@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
 use podnet_kernel::{
     cni_wire::{Failure, Request},
     netns::NetNs,
@@ -16,7 +17,12 @@ use podnet_kernel::{
         loopback::{self, LoopbackError},
     },
 };
-use podnet_model::{Family, Pod, PodKey, cni::Wishes, limits::PodLimits, pod::AddressRequest};
+use podnet_model::{
+    Family, Pod, PodKey,
+    cni::{Mode, Wishes},
+    limits::PodLimits,
+    pod::AddressRequest,
+};
 use podnet_planner::ipam::{AllocationRequest, Wish};
 use serde_json::{Value, json};
 use tracing::{info, warn};
@@ -48,12 +54,14 @@ impl Attachments {
         // An earlier life of the same attachment was deleted while the agent was down: this one must not be.
         let _ = fs::remove_file(self.tombstone(&attachment));
         let wishes = Wishes::parse(&request.config, &request.args)?;
+        let bridge = Mode::parse_with_agent(&request.config)?;
         let asker = self.asker(request, &wishes)?;
         fault::point("add-begun");
         let Given { addrs, anew } = self.addresses_for(&attachment, &asker)?;
         fault::point("add-assigned");
         let mac = wishes.mac.unwrap_or_else(|| pod_mac(&addrs));
-        let interface = self.interface(netns, &attachment, addrs.clone(), mac);
+        let on_bridge = bridge.map(|bridge| self.on_bridge(&bridge, &addrs));
+        let interface = self.interface(netns, &attachment, (addrs.clone(), mac), on_bridge);
         if let Err(failure) = self.attach(request, &attachment, &interface, &wishes, &asker) {
             // What the attachment held before is still in use by the interface that is there.
             if let Err(error) = self.addresses.give_back(&attachment.handle, &anew) {
@@ -118,10 +126,9 @@ impl Attachments {
         wishes: &Wishes,
         asker: &Asker,
     ) -> Result<(), Failure> {
-        let limits = self.new_limits(asker)?;
+        let mut limits = self.new_limits(asker)?;
+        limits.passes_stack = interface.bridge.is_some();
         let network = request.config["name"].as_str().unwrap_or_default().to_owned();
-        self.make(interface, attachment)?;
-        fault::point("add-made");
         let record = Record {
             network,
             addrs: interface.addr.clone(),
@@ -129,8 +136,21 @@ impl Attachments {
             ports: wishes.ports.clone(),
             aliases: wishes.aliases.clone(),
             bandwidth: limits.kept.clone(),
+            bridge: interface.bridge.clone(),
         };
-        let made = self.open_ports(attachment, &record).and_then(|()| {
+        if let Some(on) = &interface.bridge {
+            self.prepare_bridge(on, &interface.addr)?;
+            // On a bridge it tells its neighbours of itself as soon as it is there: whoever checks senders has to know it by then.
+            self.open_ports(attachment, &record)?;
+        }
+        self.make(interface, attachment).inspect_err(|_| {
+            if interface.bridge.is_some() {
+                self.close_ports(attachment);
+            }
+        })?;
+        fault::point("add-made");
+        let opened = if interface.bridge.is_some() { Ok(()) } else { self.open_ports(attachment, &record) };
+        let made = opened.and_then(|()| {
             fault::point("add-ruled");
             self.records.put(&attachment.handle, record).map_err(|error| {
                 Failure::new(Failure::JOURNAL, format!("cannot keep the record of {}: {error}", attachment.handle))
@@ -138,7 +158,7 @@ impl Attachments {
         });
         fault::point("add-recorded");
         made.and_then(|()| self.limit_new(attachment, &interface.addr, &limits)).inspect_err(|_| {
-            self.unmake(attachment);
+            self.unmake(attachment, interface);
             let _ = self.records.remove(&attachment.handle);
         })
     }
@@ -146,12 +166,12 @@ impl Attachments {
     /// What the pod may send, and the node's ports that lead to it.
     fn open_ports(&self, attachment: &Attachment, record: &Record) -> Result<(), Failure> {
         let attached = attachment.attached(record);
+        let device = record.bridge.as_ref().map_or(&attachment.host_ifname, |on| &on.bridge);
         for family in attached.on_loopback() {
             // What else a pod might send to that address is dropped by the pods' rules.
-            self.lending(LoopbackError::from, |socket| loopback::answer(socket, &attachment.host_ifname, family))
-                .map_err(|error| {
-                    Failure::new(Failure::INTERFACE, format!("no ports on the node's loopback: {}", chain(&error)))
-                })?;
+            self.lending(LoopbackError::from, |socket| loopback::answer(socket, device, family)).map_err(|error| {
+                Failure::new(Failure::INTERFACE, format!("no ports on the node's loopback: {}", chain(&error)))
+            })?;
         }
         self.pods.rules().add(&attachment.handle, attached).map_err(|error| {
             let code = if matches!(error, RulesError::Taken(_)) { Failure::INVALID_CONFIG } else { Failure::INTERFACE };
@@ -190,12 +210,19 @@ impl Attachments {
         again.map(|_| ()).map_err(failed)
     }
 
-    fn unmake(&self, attachment: &Attachment) {
+    fn close_ports(&self, attachment: &Attachment) {
         if let Err(error) = self.pods.rules().remove(&attachment.handle) {
             warn!(
                 error = &error as &dyn std::error::Error,
                 "rules of a pod not removed; they are with the next change"
             );
+        }
+    }
+
+    fn unmake(&self, attachment: &Attachment, interface: &PodInterface) {
+        self.close_ports(attachment);
+        if interface.bridge.is_some() {
+            self.cut_off(attachment, &interface.addr);
         }
         let name = &attachment.host_ifname;
         if let Err(error) = self.with_socket(name, |socket| pod_interface::remove(socket, name)) {
@@ -252,16 +279,31 @@ pub(super) struct Asker {
 }
 
 fn result(request: &Request, interface: &PodInterface, wishes: &Wishes) -> Value {
-    let way = |addr: &IpAddr| match addr {
-        IpAddr::V4(_) => json!({"dst": "0.0.0.0/0", "gw": GATEWAY_V4}),
-        IpAddr::V6(_) => json!({"dst": "::/0", "gw": GATEWAY_V6}),
+    let gateways: Vec<IpAddr> = match &interface.bridge {
+        Some(on) => on.gateways.iter().map(IpNet::addr).collect(),
+        None => vec![GATEWAY_V4.into(), GATEWAY_V6.into()],
     };
-    let ip = |addr: &IpAddr| json!({"address": ipnet::IpNet::from(*addr).to_string(), "interface": 1});
+    let gateway = |addr: &IpAddr| gateways.iter().find(|gateway| gateway.is_ipv4() == addr.is_ipv4());
+    let way = |addr: &IpAddr| match addr {
+        IpAddr::V4(_) => json!({"dst": "0.0.0.0/0", "gw": gateway(addr)}),
+        IpAddr::V6(_) => json!({"dst": "::/0", "gw": gateway(addr)}),
+    };
+    let mut interfaces = vec![json!({"name": interface.host_ifname})];
+    match &interface.bridge {
+        Some(on) => interfaces.insert(0, json!({"name": on.bridge, "mac": interface.host_mac.to_string()})),
+        None => interfaces[0]["mac"] = json!(interface.host_mac.to_string()),
+    }
+    let place = interfaces.len();
+    interfaces.push(json!({
+        "name": interface.container_ifname, "mac": interface.pod_mac.to_string(),
+        "mtu": interface.mtu, "sandbox": request.netns_path,
+    }));
+    let ip = |addr: &IpAddr| match &interface.bridge {
+        Some(_) => json!({"address": interface.with_prefix(*addr), "gateway": gateway(addr), "interface": place}),
+        None => json!({"address": IpNet::from(*addr).to_string(), "interface": place}),
+    };
     json!({
-        "interfaces": [
-            {"name": interface.host_ifname, "mac": interface.host_mac.to_string()},
-            {"name": interface.container_ifname, "mac": interface.pod_mac.to_string(), "mtu": interface.mtu, "sandbox": request.netns_path},
-        ],
+        "interfaces": interfaces,
         "ips": interface.addr.iter().map(ip).collect::<Vec<_>>(),
         "routes": interface.addr.iter().map(way).collect::<Vec<_>>(),
         "dns": wishes.dns.to_json(),

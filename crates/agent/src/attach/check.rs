@@ -21,9 +21,11 @@ impl Attachments {
             let what = format!("container {} is not attached as {} here", request.container_id, request.ifname);
             return Err(Failure::new(Failure::UNKNOWN_CONTAINER, what));
         }
-        let mac = self.records.of(&attachment.handle).map_or_else(|| pod_mac(&addrs), |record| record.mac);
+        let record = self.records.of(&attachment.handle);
+        let mac = record.as_ref().map_or_else(|| pod_mac(&addrs), |record| record.mac);
         let mac = expected(request, &addrs)?.unwrap_or(mac);
-        let interface = self.interface(netns, &attachment, addrs, mac);
+        let bridge = record.and_then(|record| record.bridge);
+        let interface = self.interface(netns, &attachment, (addrs, mac), bridge);
         let differences =
             self.with_socket(&attachment.host_ifname, |socket| interface.check(socket)).map_err(|error| {
                 Failure::new(

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use podnet_kernel::{
     cni_wire::{Failure, Request, host_ifname, valid_attachments},
     link,
-    netlink::RtSocket,
+    netlink::{NetlinkError, RtSocket},
     nft::NftError,
-    pod_interface::HostEnd,
+    pod_interface::{HostEnd, host_end},
 };
 use podnet_model::{Family, LinkName};
 use podnet_planner::ipam::Handle;
@@ -37,10 +37,15 @@ impl Attachments {
         for end in held.iter().filter_map(|handle| self.host_end(handle, &present)) {
             self.pods.made(end, None);
         }
+        self.rejoin_bridges(&mut socket)?;
         // What the agent's earlier life made may have another MTU.
         self.fit_mtu();
         self.pods.rules().install(held.iter().filter_map(|handle| self.attached(handle)))?;
         for handle in left {
+            // What is on a bridge does not go with the device.
+            if let Some((container_id, ifname)) = handle.as_str().split_once('/') {
+                self.cut_off(&Attachment::new(container_id, ifname), &self.addresses.of(&handle));
+            }
             match self.addresses.release(&handle) {
                 Ok(addrs) => info!(%handle, ?addrs, "addresses of a sandbox that is gone freed"),
                 Err(error) => warn!(%handle, error = &error as &dyn std::error::Error, "address not freed"),
@@ -49,6 +54,19 @@ impl Attachments {
         for (handle, _) in self.records.all().into_iter().filter(|(handle, _)| gone(handle).is_some()) {
             if let Err(error) = self.records.remove(&handle) {
                 warn!(%handle, %error, "record of a sandbox that is gone not removed");
+            }
+        }
+        Ok(())
+    }
+
+    /// What happened to bridges while no agent was there to see it.
+    fn rejoin_bridges(&self, socket: &mut RtSocket) -> Result<(), NetlinkError> {
+        self.pods.mend_bridges(socket);
+        let on_bridges: Vec<HostEnd> = self.pods.all().into_iter().filter(|end| end.bridge.is_some()).collect();
+        for damaged in host_end::damaged(socket, &on_bridges)? {
+            if let Err(error) = damaged.mend(socket) {
+                let error = &error as &dyn std::error::Error;
+                warn!(interface = %damaged.end.ifname, error, "a pod did not get back to its bridge");
             }
         }
         Ok(())
@@ -64,7 +82,7 @@ impl Attachments {
         let mac = pod_mac(&addrs);
         let network = || conflist::NETWORK.to_owned();
         let (ports, aliases, bandwidth) = (Vec::new(), Vec::new(), Value::Null);
-        let bare = || Record { network: network(), addrs, mac, ports, aliases, bandwidth };
+        let bare = || Record { network: network(), addrs, mac, ports, aliases, bandwidth, bridge: None };
         let record = self.records.of(handle).unwrap_or_else(bare);
         Some((handle.clone(), Attachment::new(container_id, ifname).attached(&record)))
     }
@@ -81,9 +99,10 @@ impl Attachments {
         let attachment = Attachment::new(container_id, ifname);
         let answers = |record| attachment.attached(record).on_loopback().any(|family| family == Family::V6);
         let answers_loopback6 = record.as_ref().is_some_and(answers);
+        let bridge = record.and_then(|record| record.bridge);
         let ifname = host_ifname(container_id, ifname);
         let mtu = *present.get(&ifname)?;
-        Some(HostEnd { ifname, addrs, pod_mac, mtu, answers_loopback6 })
+        Some(HostEnd { ifname, addrs, pod_mac, mtu, answers_loopback6, bridge })
     }
 
     /// Gives the interfaces in use the MTU that they shall have.

@@ -74,6 +74,8 @@ pub(super) struct NewLimits {
     shaping: Shaping,
     /// Its packets or connections are limited.
     counted: bool,
+    /// Its packets have to pass the stack, whatever its limits: it is on a bridge, which the fast path knows nothing of.
+    pub(super) passes_stack: bool,
     /// What is to be remembered: a value of the capability.
     pub(super) kept: Value,
 }
@@ -96,7 +98,8 @@ impl Attachments {
         let kept = beyond_annotations(&annotated, &asker.given);
         let kept = if kept.is_empty() { Value::Null } else { capability::value(&kept) };
         let counted = counts(&annotated.ingress) || counts(&annotated.egress);
-        Ok(NewLimits { shaping: shaping(&effective(&annotated, &asker.given), self.pods.wanted_mtu()), counted, kept })
+        let shaping = shaping(&effective(&annotated, &asker.given), self.pods.wanted_mtu());
+        Ok(NewLimits { shaping, counted, passes_stack: false, kept })
     }
 
     /// Puts limits of a new interface in force. Nothing is there yet: no need to look.
@@ -115,7 +118,8 @@ impl Attachments {
         // An address may have been a limited pod's.
         let counted = limits.counted || addrs.iter().any(|addr| self.limit_rules.mentions(*addr));
         // Nothing can be at a new interface that would have to be taken away.
-        let may_pass = self.pods.fast_path().is_on() && !limits.counted && shapes_nothing(&limits.shaping);
+        let may_pass =
+            self.pods.fast_path().is_on() && !limits.passes_stack && !limits.counted && shapes_nothing(&limits.shaping);
         shaped
             .and_then(|()| if counted { self.set_rules() } else { Ok(()) })
             .and_then(|()| if may_pass { self.follow(host, true) } else { Ok(()) })
@@ -247,7 +251,8 @@ impl Attachments {
         };
         let shaping = shaping(&effective(&annotated, &given), self.pods.wanted_mtu());
         let counted = counts(&annotated.ingress) || counts(&annotated.egress);
-        Some(Wanted { may_pass: !counted && shapes_nothing(&shaping), shaping })
+        let is_on_bridge = self.records.of(&holder.handle).is_some_and(|record| record.bridge.is_some());
+        Some(Wanted { may_pass: !is_on_bridge && !counted && shapes_nothing(&shaping), shaping })
     }
 
     /// The pod's own limits, or what is wrong with them; none where the pod is not known.

@@ -4,14 +4,18 @@
 //! power failure makes of it does not matter, since that took the interface as well.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use podnet_model::{Mac, cni::PortMapping};
+use podnet_kernel::pod_interface::OnBridge;
+use podnet_model::{
+    Mac,
+    cni::{PortMapping, hosts_file},
+};
 use podnet_planner::ipam::Handle;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -30,12 +34,15 @@ pub(crate) struct Record {
     /// Ports of the node that lead to it.
     #[serde(default)]
     pub(crate) ports: Vec<PortMapping>,
-    /// Further names that the runtime gave it (the capability `aliases`).
+    /// Further names that the runtime gave it (the capability `aliases`); they stand in the network's file of names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) aliases: Vec<String>,
     /// What the runtime asked for its traffic beyond its pod's annotations: a value of the capability `bandwidth`.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub(crate) bandwidth: Value,
+    /// How it is on a bridge of the node; none where it has a routed link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bridge: Option<OnBridge>,
 }
 
 /// Records of earlier versions have one address.
@@ -56,6 +63,8 @@ fn one_or_more<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<IpAddr>, D::Er
 #[derive(Debug)]
 pub(crate) struct Records {
     directory: PathBuf,
+    /// A hosts(5) file for each network in which somebody has names, under the network's name.
+    hosts: PathBuf,
     known: Mutex<BTreeMap<Handle, Record>>,
 }
 
@@ -66,7 +75,43 @@ impl Records {
             warn!(%error, path = %directory.display(), "records of attachments not read");
             BTreeMap::new()
         });
-        Self { directory, known: Mutex::new(known) }
+        let hosts = directory.with_file_name("hosts");
+        let records = Self { directory, hosts, known: Mutex::new(known) };
+        records.tell_all_names();
+        records
+    }
+
+    /// Files that an earlier agent left, and what it could not write.
+    fn tell_all_names(&self) {
+        let known = self.known();
+        let left = fs::read_dir(&self.hosts).into_iter().flatten().flatten();
+        let mut networks: BTreeSet<String> =
+            left.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        networks
+            .extend(known.values().filter(|record| !record.aliases.is_empty()).map(|record| record.network.clone()));
+        for network in networks {
+            if let Err(error) = self.tell_names(&known, &network) {
+                warn!(%error, network, "names of attachments not written");
+            }
+        }
+    }
+
+    /// Writes the names of a network's attachments, for whoever resolves them; no file where nobody has a name.
+    fn tell_names(&self, known: &BTreeMap<Handle, Record>, network: &str) -> io::Result<()> {
+        let path = self.hosts.join(network);
+        let of_network = known.values().filter(|record| record.network == network);
+        let text = hosts_file(of_network.map(|record| (&record.addrs[..], &record.aliases[..])));
+        let Some(text) = text else {
+            return match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            };
+        };
+        fs::create_dir_all(&self.hosts)?;
+        let new = self.hosts.join(format!(".{network}"));
+        fs::write(&new, text).and_then(|()| fs::rename(&new, &path)).inspect_err(|_| {
+            let _ = fs::remove_file(&new);
+        })
     }
 
     /// Remembers an attachment.
@@ -88,8 +133,10 @@ impl Records {
             let _ = fs::remove_file(&new);
             return Err(error);
         }
-        self.known().insert(handle.clone(), record);
-        Ok(())
+        let mut known = self.known();
+        let (network, is_named) = (record.network.clone(), !record.aliases.is_empty());
+        let before = known.insert(handle.clone(), record).filter(|before| !before.aliases.is_empty());
+        if is_named || before.is_some() { self.tell_names(&known, &network) } else { Ok(()) }
     }
 
     /// Forgets an attachment.
@@ -98,9 +145,14 @@ impl Records {
     ///
     /// When the file cannot be removed; the attachment is forgotten all the same.
     pub(crate) fn remove(&self, handle: &Handle) -> io::Result<()> {
-        if self.known().remove(handle).is_none() {
-            return Ok(());
+        let mut known = self.known();
+        let Some(gone) = known.remove(handle) else { return Ok(()) };
+        if !gone.aliases.is_empty()
+            && let Err(error) = self.tell_names(&known, &gone.network)
+        {
+            warn!(%error, network = gone.network, "a name of an attachment that is gone stays");
         }
+        drop(known);
         match fs::remove_file(self.path(handle)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -162,6 +214,7 @@ mod tests {
             ports: Vec::new(),
             aliases: vec!["web".to_owned()],
             bandwidth: Value::Null,
+            bridge: None,
         }
     }
 
@@ -179,6 +232,30 @@ mod tests {
         again.remove(&a).unwrap();
         again.remove(&a).unwrap();
         assert_eq!(Records::open(path).all(), [(b, record("two"))]);
+    }
+
+    #[test]
+    fn names_stand_in_a_file_of_their_network_as_long_as_somebody_has_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("attachments");
+        let names = || fs::read_to_string(directory.path().join("hosts/net")).ok();
+        let records = Records::open(path.clone());
+        let (a, b) = (Handle::new("a", "eth0"), Handle::new("b", "eth0"));
+        let nameless = Record { aliases: Vec::new(), ..record("net") };
+        records.put(&b, nameless.clone()).unwrap();
+        assert_eq!(names(), None);
+        records.put(&a, record("net")).unwrap();
+        assert!(names().unwrap().ends_with("\n10.0.0.1 web\nfd00::1 web\n"));
+        // What an agent that died in between did not write, or left, is put right.
+        fs::remove_file(directory.path().join("hosts/net")).unwrap();
+        fs::write(directory.path().join("hosts/gone"), "10.0.0.9 old\n").unwrap();
+        let records = Records::open(path);
+        assert!(names().is_some() && !directory.path().join("hosts/gone").exists());
+        records.put(&a, nameless).unwrap();
+        assert_eq!(names(), None);
+        records.put(&a, record("net")).unwrap();
+        records.remove(&a).unwrap();
+        assert_eq!(names(), None);
     }
 
     #[test]

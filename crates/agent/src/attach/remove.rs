@@ -35,11 +35,7 @@ impl Attachments {
         self.leave(&attachment);
         fault::point("del-ruled");
         let addrs = self.addresses.of(&attachment.handle);
-        for addr in &addrs {
-            if let Err(error) = self.lending(|error| error, |socket| pod_interface::cut_off(socket, *addr)) {
-                warn!(%addr, error = &error as &dyn std::error::Error, "the route is removed with the interface only");
-            }
-        }
+        self.cut_off(&attachment, &addrs);
         // What is established goes the closed way until then.
         self.pods.fast_path().relearn();
         if !addrs.is_empty() {
@@ -69,6 +65,7 @@ impl Attachments {
             return Ok(());
         }
         self.leave(&attachment);
+        self.cut_off(&attachment, &self.addresses.of(&attachment.handle));
         self.remove(&attachment)?;
         info!(container_id, ifname, "attachment that was deleted while the agent was down is buried");
         let _ = fs::remove_file(tombstone);

@@ -7,14 +7,15 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use ipnet::IpNet;
 use podnet_kernel::{
     conntrack,
     netlink::NetlinkError,
-    nft::{NftError, NftSocket},
+    nft::{NftError, NftSocket, Sender},
 };
 use podnet_model::{Dual, Family, Protocol};
 use podnet_planner::{
-    attachments::{Attached, Attachments, PortTaken},
+    attachments::{Attached, Attachments, DEVICE_PREFIX, PortTaken},
     ipam::Handle,
     ruleset::Edit,
 };
@@ -48,6 +49,8 @@ struct State {
     installed: bool,
     /// The tables in the kernel are as planned, as far as is known; one that is not needed is not there.
     in_force: Dual<bool>,
+    /// There may be a table about bridges.
+    checks_bridges: bool,
 }
 
 impl PodRules {
@@ -58,7 +61,7 @@ impl PodRules {
     /// When there is no socket for rules.
     pub fn open() -> Result<Self, NftError> {
         let (attachments, socket) = (Attachments::default(), NftSocket::open()?);
-        let state = State { attachments, socket, installed: false, in_force: Dual::default() };
+        let state = State { attachments, socket, installed: false, in_force: Dual::default(), checks_bridges: false };
         Ok(Self { state: Mutex::new(state) })
     }
 
@@ -97,8 +100,10 @@ impl PodRules {
     pub fn add(&self, handle: &Handle, attached: Attached) -> Result<(), RulesError> {
         let mut state = self.state();
         let udp = Attachments::udp_ports(&attached);
+        let (segments, on_bridge) = (state.attachments.all_segments(), attached.segment.is_some());
         let edits = state.attachments.add(handle.clone(), attached)?;
-        state.edit(&edits).inspect_err(|_| drop(state.attachments.remove(handle)))?;
+        let changed = state.change(&edits, &segments, on_bridge);
+        changed.inspect_err(|_| drop(state.attachments.remove(handle)))?;
         drop(state);
         forget(&udp);
         Ok(())
@@ -112,8 +117,10 @@ impl PodRules {
     pub fn remove(&self, handle: &Handle) -> Result<(), NftError> {
         let mut state = self.state();
         let udp = state.attachments.of(handle).map(Attachments::udp_ports).unwrap_or_default();
+        let on_bridge = state.attachments.of(handle).is_some_and(|attached| attached.segment.is_some());
+        let segments = state.attachments.all_segments();
         let edits = state.attachments.remove(handle);
-        state.edit(&edits)?;
+        state.change(&edits, &segments, on_bridge)?;
         drop(state);
         forget(&udp);
         Ok(())
@@ -144,6 +151,28 @@ fn forget(ports: &BTreeSet<(Family, u16)>) {
 }
 
 impl State {
+    /// Puts a change in force of something that is on a bridge or not; `before` are the segments as they were.
+    fn change(&mut self, edits: &Dual<Vec<Edit>>, before: &BTreeSet<IpNet>, on_bridge: bool) -> Result<(), NftError> {
+        if self.installed && *before != self.attachments.all_segments() {
+            return self.replace();
+        }
+        self.edit(edits)?;
+        if self.installed && on_bridge { self.check_bridges() } else { Ok(()) }
+    }
+
+    /// What the ports of bridges may send.
+    fn check_bridges(&mut self) -> Result<(), NftError> {
+        let senders = self.attachments.on_bridges().map(|attached| Sender {
+            port: attached.device.clone(),
+            mac: attached.mac,
+            addrs: attached.addrs.clone(),
+        });
+        let senders: Vec<Sender> = senders.collect();
+        self.socket.check_segments(TABLE, DEVICE_PREFIX, &senders)?;
+        self.checks_bridges = !senders.is_empty();
+        Ok(())
+    }
+
     /// Where the kernel's tables are not what the edits expect, all of them are replaced: somebody else was there.
     fn edit(&mut self, edits: &Dual<Vec<Edit>>) -> Result<(), NftError> {
         if !self.installed {
@@ -168,6 +197,11 @@ impl State {
             }
         }
         self.in_force = Dual::from_fn(|family| self.attachments.is_needed(family));
-        Ok(())
+        // A kernel that has no rules for bridges is not asked for any where none are needed.
+        if self.checks_bridges || self.attachments.on_bridges().next().is_some() {
+            self.check_bridges()
+        } else {
+            Ok(())
+        }
     }
 }

@@ -214,7 +214,7 @@ impl Repair {
         since: Instant,
         mended: &mut Vec<Damage>,
     ) -> Result<(), MendError> {
-        let mut first = Ok(());
+        let mut first = self.mend_bridges(datapath, since, mended);
         for damaged in host_end::damaged(datapath.route_socket(), &self.pods.all())? {
             let ifname = &damaged.end.ifname;
             // A DEL may have come between the look and now.
@@ -239,6 +239,30 @@ impl Repair {
             }
         }
         first
+    }
+
+    /// Pods' ports and ways are looked at after the bridges that they are on.
+    fn mend_bridges(
+        &mut self,
+        datapath: &mut KernelDatapath,
+        since: Instant,
+        mended: &mut Vec<Damage>,
+    ) -> Result<(), MendError> {
+        let mut is_damaged = false;
+        for bridge in self.pods.bridges().into_values() {
+            let differences = bridge.differences(datapath.route_socket())?;
+            let damages = differences.iter().map(|difference| damage(&bridge.name, bridge.mtu, difference));
+            let (admitted, held): (Vec<_>, Vec<_>) = damages.partition(|damage| self.admit(damage));
+            if !held.is_empty() {
+                self.held.pods = Some(since);
+            }
+            is_damaged |= !admitted.is_empty();
+            mended.extend(admitted);
+        }
+        if is_damaged {
+            self.pods.mend_bridges(datapath.route_socket());
+        }
+        Ok(())
     }
 
     /// With its device a pod lost its end too, which only the runtime can make anew.
@@ -289,21 +313,21 @@ impl Repair {
 }
 
 fn damages(damaged: &Damaged) -> Vec<Damage> {
-    let damage = |difference: &Difference| {
-        let ifname = &damaged.end.ifname;
-        match difference {
-            Difference::NoRoute { dst, .. } => {
-                Damage::new(Object::Route(*dst), format!("does not go through {ifname} any more"))
-            }
-            Difference::NoNeighbour { addr, .. } => {
-                Damage::new(Object::Neighbour(ifname.clone(), *addr), "was removed or replaced")
-            }
-            Difference::Down(_) => Damage::new(Object::Device(ifname.clone()), "was set down"),
-            Difference::Mtu { found, .. } => {
-                Damage::new(Object::Device(ifname.clone()), format!("had MTU {found} and not {}", damaged.end.mtu))
-            }
-            other => Damage::new(Object::Device(ifname.clone()), format!("is not as it was made: {other}")),
+    damaged.differences.iter().map(|difference| damage(&damaged.end.ifname, damaged.end.mtu, difference)).collect()
+}
+
+fn damage(ifname: &LinkName, mtu: u32, difference: &Difference) -> Damage {
+    match difference {
+        Difference::NoRoute { dst, .. } => {
+            Damage::new(Object::Route(*dst), format!("does not go through {ifname} any more"))
         }
-    };
-    damaged.differences.iter().map(damage).collect()
+        Difference::NoNeighbour { addr, .. } => {
+            Damage::new(Object::Neighbour(ifname.clone(), *addr), "was removed or replaced")
+        }
+        Difference::Down(_) => Damage::new(Object::Device(ifname.clone()), "was set down"),
+        Difference::Mtu { found, .. } => {
+            Damage::new(Object::Device(ifname.clone()), format!("had MTU {found} and not {mtu}"))
+        }
+        other => Damage::new(Object::Device(ifname.clone()), format!("is not as it was made: {other}")),
+    }
 }

@@ -13,14 +13,18 @@ use std::{
 use podnet_kernel::{
     netlink::{NetlinkError, RtSocket},
     pod_interface::{
-        HostEnd,
+        HostEnd, NodeBridge, OnBridge, PodBridgeError,
         mtu::{self, Interface},
     },
 };
 use podnet_model::{LinkName, Mac};
 use podnet_planner::{overlay::IPV6_LEAST_MTU, step::Step};
+use tracing::warn;
 
-use crate::{attach::rules::PodRules, fastpath::FastPath};
+use crate::{
+    attach::{HOST_MAC, rules::PodRules},
+    fastpath::FastPath,
+};
 
 /// What ADD made and DEL has not begun to remove: what is between the two has to be whole.
 #[derive(Debug)]
@@ -30,6 +34,8 @@ pub struct PodEnds {
     fast_path: FastPath,
     /// The MTU of what is made from now on.
     mtu: AtomicU32,
+    /// Bridges are made and changed by one at a time.
+    preparing: Mutex<()>,
 }
 
 /// What came of giving interfaces another MTU.
@@ -47,7 +53,13 @@ impl PodEnds {
     /// None yet, with these rules; they will have this MTU.
     #[must_use]
     pub const fn new(rules: PodRules, fast_path: FastPath, mtu: u32) -> Self {
-        Self { ends: Mutex::new(BTreeMap::new()), rules, fast_path, mtu: AtomicU32::new(mtu) }
+        Self {
+            ends: Mutex::new(BTreeMap::new()),
+            rules,
+            fast_path,
+            mtu: AtomicU32::new(mtu),
+            preparing: Mutex::new(()),
+        }
     }
 
     /// The rules about what comes in by them.
@@ -99,16 +111,15 @@ impl PodEnds {
                 others.entry(mtu_of(&end.addrs, mtu)).or_default().push(Interface {
                     host_ifname: end.ifname.clone(),
                     pod_mac: end.pod_mac,
-                    has_ipv6: end.addrs.iter().any(IpAddr::is_ipv6),
+                    has_ipv6: end.bridge.is_none() && end.addrs.iter().any(IpAddr::is_ipv6),
                     netns: netns.clone(),
                 });
             }
         }
         let mut fitted = Fitted::default();
-        for (mtu, others) in others {
-            self.fit_to(socket, mtu, &others, &mut fitted)?;
-        }
-        Ok(fitted)
+        let fit = others.into_iter().try_for_each(|(mtu, others)| self.fit_to(socket, mtu, &others, &mut fitted));
+        self.mend_bridges(socket);
+        fit.map(|()| fitted)
     }
 
     fn fit_to(
@@ -136,6 +147,68 @@ impl PodEnds {
         Ok(())
     }
 
+    /// Makes the bridge as the pods on it, and one with these addresses that is about to be, need it.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refused; where no pod is on it yet, also a bridge of somebody else's.
+    pub fn prepare_bridge(&self, socket: &mut RtSocket, on: &OnBridge, addrs: &[IpAddr]) -> Result<(), PodBridgeError> {
+        let _turn = self.preparing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.bridges().remove(&on.bridge);
+        let is_ours = before.is_some();
+        let mut bridge = before.unwrap_or_else(|| self.no_pods_on(&on.bridge));
+        self.take_in(&mut bridge, on, addrs);
+        bridge.prepare(socket, is_ours)
+    }
+
+    /// The bridges that pods are on, as they should be.
+    #[must_use]
+    pub fn bridges(&self) -> BTreeMap<LinkName, NodeBridge> {
+        let mut bridges = BTreeMap::new();
+        for (end, _) in self.lock().values() {
+            let Some(on) = &end.bridge else { continue };
+            let bridge = bridges.entry(on.bridge.clone()).or_insert_with(|| self.no_pods_on(&on.bridge));
+            self.take_in(bridge, on, &end.addrs);
+        }
+        bridges
+    }
+
+    fn no_pods_on(&self, name: &LinkName) -> NodeBridge {
+        let (mac, mtu) = (HOST_MAC, self.wanted_mtu());
+        NodeBridge { name: name.clone(), mac, mtu, gateways: Vec::new(), has_ipv6: false }
+    }
+
+    fn take_in(&self, bridge: &mut NodeBridge, on: &OnBridge, addrs: &[IpAddr]) {
+        for gateway in &on.gateways {
+            if !bridge.gateways.contains(gateway) {
+                bridge.gateways.push(*gateway);
+            }
+        }
+        bridge.has_ipv6 |= addrs.iter().any(IpAddr::is_ipv6);
+        bridge.mtu = bridge.mtu.max(self.wanted_mtu_of(addrs));
+    }
+
+    /// Makes all bridges what they should be.
+    pub fn mend_bridges(&self, socket: &mut RtSocket) {
+        let _turn = self.preparing.lock().unwrap_or_else(PoisonError::into_inner);
+        for bridge in self.bridges().values() {
+            if let Err(error) = bridge.prepare(socket, true) {
+                warn!(bridge = %bridge.name, error = &error as &dyn std::error::Error, "a bridge of pods is not as it should be");
+            }
+        }
+    }
+
+    /// Whether pods are on this bridge.
+    #[must_use]
+    pub fn is_bridge(&self, name: &LinkName) -> bool {
+        self.lock().values().any(|(end, _)| end.bridge.as_ref().is_some_and(|on| on.bridge == *name))
+    }
+
+    /// The bridge that a pod's device should be a port of.
+    pub(super) fn bridge_of(&self, ifname: &LinkName) -> Option<LinkName> {
+        Some(self.lock().get(ifname)?.0.bridge.as_ref()?.bridge.clone())
+    }
+
     /// An interface is about to be removed, or made anew.
     pub fn leaving(&self, ifname: &LinkName) {
         self.lock().remove(ifname);
@@ -160,7 +233,10 @@ impl PodEnds {
 
     /// The Ethernet address that should be behind an address on the device.
     pub(super) fn mac(&self, ifname: &LinkName, addr: IpAddr) -> Option<Mac> {
-        self.lock().get(ifname).filter(|(end, _)| end.addrs.contains(&addr)).map(|(end, _)| end.pod_mac)
+        let ends = self.lock();
+        let by_bridge = |end: &HostEnd| end.bridge.as_ref().is_some_and(|on| on.bridge == *ifname);
+        let behind = |(end, _): &&(HostEnd, _)| end.addrs.contains(&addr) && (end.ifname == *ifname || by_bridge(end));
+        ends.values().find(behind).map(|(end, _)| end.pod_mac)
     }
 
     /// Whether a pod in use has the address.

@@ -5,6 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 use podnet_kernel::{
     fastpath,
     forwarding::{FORWARDING6, accept_ra},
+    pod_interface::bridge,
     sysctl,
 };
 use podnet_model::LinkName;
@@ -64,6 +65,12 @@ pub(super) fn wrong(underlay: &LinkName, own: &BTreeMap<LinkName, Ipv6>, ipv6: b
         wrong.extend(differing(FORWARDING6.to_owned(), |found| found != "0", "1"));
     }
     wrong
+}
+
+/// What of the settings of a bridge of pods is wrong.
+pub(super) fn wrong_of_bridge(bridge: &LinkName) -> Vec<Wrong> {
+    let wanted = bridge::settings(bridge).into_iter();
+    wanted.filter_map(|(key, wanted)| differing(key, |found| found == wanted, wanted)).collect()
 }
 
 fn differing(key: String, is_right: impl Fn(&str) -> bool, wanted: &'static str) -> Option<Wrong> {

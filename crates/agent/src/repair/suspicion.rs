@@ -21,6 +21,8 @@ use crate::{attach::rules, network::rules::TABLES, underlay::is_ours};
 /// `NFPROTO_IPV4`.
 const FAMILY_IP: u8 = 2;
 const FAMILY_IP6: u8 = 10;
+/// `NFPROTO_BRIDGE`.
+const FAMILY_BRIDGE: u8 = 7;
 /// Other people's rules may change all the time: their chains are looked at this often at most.
 const PASSAGE_PAUSE: Duration = Duration::from_millis(200);
 /// As many causes are kept for the log.
@@ -124,17 +126,23 @@ impl Repair {
             Notice::Link(link) => self.judge_link(link, overlay),
             Notice::LinkGone(link) => self.judge_gone(link, overlay),
             Notice::Address { device, addr, flags } => {
-                let name = self.devices.get(device);
-                let is_theirs = name.is_none_or(|name| !is_ours(name.as_str()));
+                let name = self.devices.get(device).cloned();
+                let is_theirs = name.as_ref().is_none_or(|name| !is_ours(name.as_str()));
                 let before = match flags {
                     Some(flags) if is_theirs => self.addresses.insert((*device, *addr), *flags),
                     _ => self.addresses.remove(&(*device, *addr)),
                 };
                 // A router's advertisement tells of an address again that is as it was.
                 let is_news = flags.is_none() || before != *flags;
+                if flags.is_none()
+                    && let Some(bridge) = name.as_ref().filter(|name| self.pods.is_bridge(name))
+                {
+                    let what = format!("address {addr} was taken from {bridge}");
+                    self.suspect_pods(|| what);
+                }
                 if is_theirs && is_news {
                     self.suspicion.underlay.get_or_insert_with(Instant::now);
-                    self.flushed |= name.is_none_or(|name| *name == self.underlay.device);
+                    self.flushed |= name.is_none_or(|name| name == self.underlay.device);
                 }
             }
             Notice::Route(route) => self.judge_route(route, overlay, false),
@@ -185,9 +193,17 @@ impl Repair {
         if is_planned(overlay, &link.name) {
             let state = if link.is_up { "changed" } else { "is down" };
             self.suspect_overlay(|| format!("device {} {state}", link.name));
-        } else if self.pods.mtu(&link.name).is_some_and(|mtu| !link.is_up || link.mtu != mtu) {
+        } else if self.pods.mtu(&link.name).is_some_and(|mtu| !link.is_up || link.mtu != mtu)
+            || self.has_left_its_bridge(link)
+            || self.pods.is_bridge(&link.name)
+        {
             self.suspect_pods(|| format!("device {} changed", link.name));
         }
+    }
+
+    fn has_left_its_bridge(&self, link: &Link) -> bool {
+        let master = || link.master.and_then(|master| self.devices.get(&master));
+        self.pods.bridge_of(&link.name).is_some_and(|bridge| master() != Some(&bridge))
     }
 
     fn judge_gone(&mut self, link: &Link, overlay: &Overlay) {
@@ -199,7 +215,7 @@ impl Repair {
         }
         if is_planned(overlay, &link.name) {
             self.suspect_overlay(|| format!("device {} was deleted", link.name));
-        } else if self.pods.contains(&link.name) {
+        } else if self.pods.contains(&link.name) || self.pods.is_bridge(&link.name) {
             self.suspect_pods(|| format!("device {} was deleted", link.name));
         }
     }
@@ -254,7 +270,7 @@ impl Repair {
             self.suspicion.rules_touched = true;
             self.suspicion.heard(|| format!("{} changed table {table}", author()));
         }
-        if touches(rules::TABLE) {
+        if touches(rules::TABLE) || transaction.tables.contains(&(FAMILY_BRIDGE, rules::TABLE.to_owned())) {
             self.suspicion.pod_rules.get_or_insert_with(Instant::now);
             self.suspicion.rules_touched = true;
             self.suspicion.heard(|| format!("{} changed table {}", author(), rules::TABLE));

@@ -161,6 +161,7 @@ fn the_node_has_the_ipv6_of_pods_ends_that_their_pods_have_and_hears_no_routers_
             pod_mac: Mac([2, 0, 0, 0, 0, 1]),
             mtu,
             answers_loopback6: false,
+            bridge: None,
         };
         let both = ["10.233.64.6", "fd00:10:233::6"];
         let pods = repair.pods.clone();
@@ -267,6 +268,7 @@ fn the_way_to_a_pod_here_stays_though_the_plan_says_that_its_address_is_lent() {
             pod_mac: Mac([2, 0, 0, 0, 0, 1]),
             mtu: 1500,
             answers_loopback6: false,
+            bridge: None,
         };
         repair.pods.made(end, None);
         let mut way_after = |repair: &mut Repair| {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, ValueHint};
 use ipnet::{Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
 
 use super::ranges;
 
@@ -26,6 +27,9 @@ pub(crate) struct UpOptions {
     /// Where pods' IPv6 addresses come from (the pool `default-ipv6-ippool`), with --ip-family dual [default: fd00:10:233::/56]
     #[arg(long, value_name = "CIDR", value_parser = ranges::pods6)]
     pub(crate) pod_cidr_v6: Option<Ipv6Net>,
+    /// How pods are joined to their node: each by a link of its own, or all on a bridge of the node [default: veth]
+    #[arg(long, value_enum, value_name = "LINK")]
+    pub(crate) pod_link: Option<PodLink>,
     /// Where Services' addresses come from [default: 10.233.0.0/18]
     #[arg(long, value_name = "CIDR", value_parser = ranges::services)]
     pub(crate) service_cidr: Option<Ipv4Net>,
@@ -54,6 +58,26 @@ impl std::fmt::Display for IpFamily {
         f.write_str(match self {
             Self::Ipv4 => "ipv4",
             Self::Dual => "dual",
+        })
+    }
+}
+
+/// How pods are joined to their node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum PodLink {
+    /// Each by a link of its own, to which the node routes
+    #[default]
+    Veth,
+    /// All on the bridge cni0, where they are neighbours by Ethernet
+    Bridge,
+}
+
+impl std::fmt::Display for PodLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Veth => "veth",
+            Self::Bridge => "bridge",
         })
     }
 }

@@ -40,6 +40,7 @@ impl Cluster {
             pod_cidr_v6: ranges_v6.map(|(pods, _)| pods),
             service_cidr: options.service_cidr.or(present.map(|cluster| cluster.service_cidr)).unwrap_or(SERVICE_CIDR),
             service_cidr_v6: ranges_v6.map(|(_, services)| services),
+            pod_link: options.pod_link.or(present.map(|cluster| cluster.pod_link)).unwrap_or_default(),
             datastore: datastore.or_else(|| present.and_then(|cluster| cluster.datastore.clone())),
             binary: std::env::current_exe().doing(|| "cannot find the podnet binary itself".into())?,
         };
@@ -86,6 +87,7 @@ impl Cluster {
             self.service_cidr_v6
                 .zip(asked.service_cidr_v6)
                 .and_then(|(is, asked)| difference("--service-cidr-v6", &is, &asked)),
+            difference("--pod-link", &self.pod_link, &asked.pod_link),
             difference("--datastore", &self.store().display(), &asked.store().display()),
         ];
         settings.into_iter().flatten().collect()

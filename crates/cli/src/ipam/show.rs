@@ -1,13 +1,14 @@
 //! `podnet ipam show`.
 
-use std::net::IpAddr;
+use std::{fs, net::IpAddr};
 
 use ipnet::IpNet;
 use kube::{Client, ResourceExt};
 use podnet_model::crd::{IPAMBlock, IPPool, IPReservation};
 use serde::Serialize;
+use serde_json::Value;
 
-use super::facts::list;
+use super::{Machine, facts::list};
 use crate::{
     arguments::{Output, ipam::ShowOptions},
     report::{Doing, Failure},
@@ -53,13 +54,17 @@ struct AddressRow {
     /// The node that the pod is on.
     node: Option<String>,
     handle: Option<String>,
+    /// Names that the runtime gave it, where its node is on this machine.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    names: Vec<String>,
 }
 
-pub(super) async fn run(client: &Client, options: &ShowOptions) -> Result<(), Failure> {
+pub(super) async fn run(client: &Client, machines: &[Machine], options: &ShowOptions) -> Result<(), Failure> {
     let pools = list::<IPPool>(client).await?;
     let blocks = list::<IPAMBlock>(client).await?;
     if let Some(addr) = options.ip {
-        let row = address(addr, &pools, &blocks, &list::<IPReservation>(client).await?);
+        let mut row = address(addr, &pools, &blocks, &list::<IPReservation>(client).await?);
+        row.names = row.handle.as_deref().map(|handle| names(machines, handle)).unwrap_or_default();
         return print(options.output, &row, || print_address(&row));
     }
     let with_blocks = options.blocks || options.pool.is_some();
@@ -147,7 +152,21 @@ fn address(addr: IpAddr, pools: &[IPPool], blocks: &[IPAMBlock], reservations: &
         pod: text("pod").map(|pod| format!("{}/{pod}", text("namespace").unwrap_or_default())),
         node: text("node"),
         handle: attribute.and_then(|attribute| attribute.handle_id.clone()),
+        names: Vec::new(),
     }
+}
+
+/// The names that a runtime gave an attachment (the CNI capability aliases), from the record that its agent keeps.
+fn names(machines: &[Machine], handle: &str) -> Vec<String> {
+    let file = handle.replacen('/', "@", 1);
+    // It comes from the API, and is to be no path that leads elsewhere.
+    if file.contains('/') {
+        return Vec::new();
+    }
+    let record = |machine: &Machine| fs::read(machine.state.join("attachments").join(&file)).ok();
+    let record = machines.iter().find_map(record).and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+    let names = record.as_ref().and_then(|record| record["aliases"].as_array());
+    names.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 fn print_pools(rows: &[PoolRow]) {
@@ -203,6 +222,9 @@ fn print_address(row: &AddressRow) {
     }
     if let Some(handle) = &row.handle {
         println!("handle    {handle}");
+    }
+    if !row.names.is_empty() {
+        println!("names     {}", row.names.join(" "));
     }
 }
 

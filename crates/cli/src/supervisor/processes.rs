@@ -78,6 +78,7 @@ fn agent(cluster: &Cluster, place: &NodePlace) -> ProcessSpec {
     arguments.option("--cni-conf-dir", &files.conflists().display());
     arguments.option("--subnet-file", &files.subnet_file().display());
     arguments.option("--underlay-device", &"eth0");
+    arguments.option("--pod-link", &cluster.pod_link);
     arguments.option("--service-cidr", &cluster.service_cidr);
     arguments.spec()
 }

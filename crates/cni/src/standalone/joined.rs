@@ -90,6 +90,7 @@ impl Joined {
                     mtu: interface::mtu(&request.config)?,
                     pod_mac: mac_of(),
                     host_mac: HOST_MAC,
+                    bridge: None,
                 };
                 return Ok((Self::Routed(interface), None));
             }
@@ -136,6 +137,7 @@ impl Joined {
                 mtu: interface::mtu(&request.config)?,
                 pod_mac: record.mac,
                 host_mac: HOST_MAC,
+                bridge: None,
             }));
         };
         let (segment, mtu) = match &on_segment.link {

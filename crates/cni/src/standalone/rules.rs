@@ -125,7 +125,8 @@ fn attached(handle: &Handle, record: &Record) -> Option<Attached> {
     }
     let (id, ifname) = handle.as_str().split_once('/')?;
     let (addrs, ports) = (record.addrs.clone(), record.ports.clone());
-    Some(Attached { device: device(id, ifname), mac: record.mac, addrs, ports })
+    // The ranges of all are told at once (`translate`).
+    Some(Attached { device: device(id, ifname), mac: record.mac, addrs, ports, segment: None })
 }
 
 /// Ranges that the table is about: the subnets whose way out is translated, and those that are shared segments.

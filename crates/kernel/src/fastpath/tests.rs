@@ -67,6 +67,7 @@ impl Lab {
                 mac: interface.pod_mac,
                 addrs: interface.addr.clone(),
                 ports: if number == 0 { vec![port(Protocol::Tcp), port(Protocol::Udp)] } else { Vec::new() },
+                segment: None,
             };
             attachments.add(Handle::new(&number.to_string(), "eth0"), attached).unwrap();
         }
@@ -127,6 +128,7 @@ fn interface(pod: &NetNs, number: u8) -> PodInterface {
         mtu: 1450,
         pod_mac: mac(1, number),
         host_mac: mac(2, number),
+        bridge: None,
     }
 }
 

@@ -69,6 +69,18 @@ pub(crate) fn bridge(name: &str) -> Request {
     Request::new(Operation::new("make bridge", name), RouteNetlinkMessage::NewLink(message), NEW)
 }
 
+/// As [`bridge`], with an Ethernet address and an MTU that do not follow its ports'.
+pub(crate) fn bridge_with(name: &str, mac: Mac, mtu: u32) -> Request {
+    let mut message = naming(LinkRef::Name(name));
+    let data = vec![InfoBridge::StpState(BridgeStpState::Disabled)];
+    message.attributes.extend([
+        LinkAttribute::Mtu(mtu),
+        LinkAttribute::Address(mac.0.to_vec()),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(InfoData::Bridge(data))]),
+    ]);
+    Request::new(Operation::new("make bridge", name), RouteNetlinkMessage::NewLink(message), NEW)
+}
+
 pub(crate) fn vxlan(vxlan: &Vxlan) -> Request {
     let mut message = naming(LinkRef::from(&vxlan.name));
     let data = vec![

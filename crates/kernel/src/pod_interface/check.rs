@@ -38,6 +38,20 @@ pub enum Difference {
     },
     /// The two devices are not the ends of one pair.
     NotAPair,
+    /// The device is no port of this bridge.
+    NoPort {
+        /// The device.
+        device: LinkName,
+        /// The bridge.
+        bridge: LinkName,
+    },
+    /// The bridge has not the gateway's address.
+    NoGateway {
+        /// The bridge.
+        device: LinkName,
+        /// The address.
+        addr: IpNet,
+    },
     /// The pod has not this address.
     NoAddress(IpAddr),
     /// This route is missing or goes elsewhere.
@@ -65,6 +79,8 @@ impl fmt::Display for Difference {
             Self::MacOf { device, found: Some(mac) } => write!(f, "device {device} has Ethernet address {mac}"),
             Self::MacOf { device, found: None } => write!(f, "device {device} has no Ethernet address"),
             Self::NotAPair => f.write_str("the two devices are not one pair"),
+            Self::NoPort { device, bridge } => write!(f, "device {device} is no port of bridge {bridge}"),
+            Self::NoGateway { device, addr } => write!(f, "bridge {device} has not address {addr}"),
             Self::NoAddress(addr) => write!(f, "the pod has not address {addr}"),
             Self::NoRoute { device, dst } => write!(f, "no route to {dst} goes through {device}"),
             Self::NoNeighbour { device, addr } => write!(f, "{addr} is no permanent neighbour on {device}"),
@@ -79,8 +95,9 @@ pub(super) fn differences(interface: &PodInterface, host: &mut RtSocket) -> Resu
     let mut differences = Vec::new();
     // A plugin that is chained after podnet, or the pod itself, may lower what its end sends at once.
     let least = pod_end.as_ref().map_or(interface.mtu, |end| end.mtu.min(interface.mtu));
-    compare(pod_end.as_ref(), &interface.container_ifname, interface.pod_mac, least, &mut differences);
-    compare(host_end.as_ref(), &interface.host_ifname, interface.host_mac, interface.mtu, &mut differences);
+    let host_mac = Some(interface.host_mac).filter(|_| interface.bridge.is_none());
+    compare(pod_end.as_ref(), &interface.container_ifname, Some(interface.pod_mac), least, &mut differences);
+    compare(host_end.as_ref(), &interface.host_ifname, host_mac, interface.mtu, &mut differences);
     let (Some(pod_end), Some(host_end)) = (pod_end, host_end) else { return Ok(differences) };
     if pod_end.peer != Some(host_end.index) || host_end.peer != Some(pod_end.index) {
         differences.push(Difference::NotAPair);
@@ -90,7 +107,7 @@ pub(super) fn differences(interface: &PodInterface, host: &mut RtSocket) -> Resu
     Ok(differences)
 }
 
-fn compare(found: Option<&Link>, name: &LinkName, mac: Mac, mtu: u32, differences: &mut Vec<Difference>) {
+fn compare(found: Option<&Link>, name: &LinkName, mac: Option<Mac>, mtu: u32, differences: &mut Vec<Difference>) {
     let device = name.clone();
     let Some(found) = found else { return differences.push(Difference::NoDevice(device)) };
     if !found.is_up {
@@ -99,7 +116,7 @@ fn compare(found: Option<&Link>, name: &LinkName, mac: Mac, mtu: u32, difference
     if found.mtu != mtu {
         differences.push(Difference::Mtu { device: device.clone(), found: found.mtu });
     }
-    if found.mac != Some(mac) {
+    if mac.is_some() && found.mac != mac {
         differences.push(Difference::MacOf { device, found: found.mac });
     }
 }
@@ -111,7 +128,7 @@ fn check_pod(
     differences: &mut Vec<Difference>,
 ) -> Result<(), NetlinkError> {
     let addresses = addr::list(pod, end.index)?;
-    let missing = interface.addr.iter().filter(|addr| !addresses.contains(&IpNet::from(**addr)));
+    let missing = interface.addr.iter().filter(|addr| !addresses.contains(&interface.with_prefix(**addr)));
     differences.extend(missing.map(|addr| Difference::NoAddress(*addr)));
     let gateways = interface.gateways();
     let routes: Vec<Route> = gateways.iter().flat_map(|gateway| interface.pod_routes(end.index, *gateway)).collect();
@@ -125,6 +142,19 @@ fn check_host(
     end: &Link,
     differences: &mut Vec<Difference>,
 ) -> Result<(), NetlinkError> {
+    let bridge = match &interface.bridge {
+        None => None,
+        Some(on) => {
+            let found = link::find(host, &on.bridge)?.filter(|bridge| end.master == Some(bridge.index));
+            if found.is_none() {
+                let (device, bridge) = (end.name.clone(), on.bridge.clone());
+                differences.push(Difference::NoPort { device, bridge });
+                return Ok(());
+            }
+            found
+        }
+    };
+    let end = bridge.as_ref().unwrap_or(end);
     let routes: Vec<Route> = interface.addr.iter().map(|addr| host_route(*addr, end.index)).collect();
     let neighbours: Vec<_> = interface.addr.iter().map(|addr| (*addr, interface.pod_mac)).collect();
     check_paths(host, end, &routes, &neighbours, differences)

@@ -11,6 +11,7 @@ use crate::{
 };
 
 mod advertisements;
+mod bridged;
 mod off;
 
 struct Pods {
@@ -42,6 +43,7 @@ fn interface(namespace: &NetNs, number: u8) -> PodInterface {
         mtu: 1450,
         pod_mac: mac(1, number),
         host_mac: mac(2, number),
+        bridge: None,
     }
 }
 
@@ -282,8 +284,8 @@ fn what_is_cut_off_is_not_reached_though_its_interface_is_there() {
     for interface in &pods.interfaces {
         interface.create(&mut pods.host).unwrap();
     }
-    cut_off(&mut pods.host, v4(2).into()).unwrap();
-    cut_off(&mut pods.host, v4(2).into()).unwrap();
+    cut_off(&mut pods.host, v4(2).into(), None).unwrap();
+    cut_off(&mut pods.host, v4(2).into(), None).unwrap();
     let server = SocketAddrV4::new(v4(2), 8080);
     let _listener = pods.namespaces[1].run(|| TcpListener::bind(server)).unwrap().unwrap();
     let refused = pods.namespaces[0].run(|| TcpStream::connect(server)).unwrap().unwrap_err();

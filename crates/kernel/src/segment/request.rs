@@ -43,7 +43,7 @@ pub(super) fn macvlan(interface: &SegmentInterface, master: u32, kind: MacvlanKi
 }
 
 /// Makes a device a port of a bridge, and sets it up.
-pub(super) fn join(port: &LinkName, bridge: u32, hairpin: bool) -> [Request; 3] {
+pub(crate) fn join(port: &LinkName, bridge: u32, hairpin: bool) -> [Request; 3] {
     let name = LinkRef::from(port);
     let mut message = LinkMessage::default();
     message.attributes = vec![
@@ -59,7 +59,7 @@ pub(super) fn join(port: &LinkName, bridge: u32, hairpin: bool) -> [Request; 3] 
 }
 
 /// Makes a device tell its neighbours its addresses when it comes up (`arp_notify`): whoever had one of them before is forgotten.
-pub(super) fn announce(link: LinkRef<'_>) -> Request {
+pub(crate) fn announce(link: LinkRef<'_>) -> Request {
     // As in `link::request::no_reverse_path_filter`.
     const IFLA_INET_CONF: u16 = 1;
     const NESTED: u16 = 1 << 15;

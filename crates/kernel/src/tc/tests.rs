@@ -41,6 +41,7 @@ fn pod(tag: &str) -> Pod {
         mtu: MTU,
         pod_mac: mac(1, 1),
         host_mac: mac(2, 1),
+        bridge: None,
     };
     interface.create(&mut socket).unwrap();
     Pod { node, pod, socket, host: HOST.into() }

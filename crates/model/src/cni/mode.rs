@@ -120,6 +120,46 @@ impl Mode {
     }
 }
 
+impl Mode {
+    /// The bridge that an agent shall make pods ports of; none where it routes to each.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Mode::parse`], and what only a network without an agent has.
+    pub fn parse_with_agent(config: &Value) -> Result<Option<Bridge>, InvalidConfig> {
+        let mut completed = config.clone();
+        if completed["mode"] == "bridge" && completed["isGateway"].is_null() {
+            completed["isGateway"] = Value::Bool(true);
+        }
+        let bridge = match Self::parse(&completed)? {
+            Self::Routed => return Ok(None),
+            Self::Bridge(bridge) => bridge,
+            Self::Macvlan(_) => return Err(wrong(config, "mode", NO_MACVLAN)),
+        };
+        if !bridge.is_gateway {
+            return Err(wrong(config, "isGateway", "true, as the node is the gateway of an agent's pods"));
+        }
+        if !bridge.senders_checked {
+            return Err(wrong(config, "macspoofchk", "true, as an agent's pods are always checked"));
+        }
+        if bridge.force_address {
+            return Err(wrong(
+                config,
+                "forceAddress",
+                "false, as an agent gives the bridge its addresses and takes none",
+            ));
+        }
+        if bridge.name.as_str().starts_with("pn") || bridge.name.as_str().starts_with("podnet") {
+            return Err(wrong(config, "bridge", "a name that does not begin with pn or podnet, as the agent's own do"));
+        }
+        Ok(Some(bridge))
+    }
+}
+
+/// The node's rules see nothing of what goes through a shared device: no Service, port, limit or check of senders would hold.
+const NO_MACVLAN: &str = "veth or bridge, as pods of an agent have Services, limits and policies, and macvlan leads past the node that \
+    has them; a network without an agent has it: another conflist, with \"ipam\": {\"type\": \"host-local\"} and without \"socket\"";
+
 impl Bridge {
     fn parse(config: &Value) -> Result<Self, InvalidConfig> {
         let flag = |key: &str, default: bool| match &config[key] {
@@ -235,6 +275,25 @@ mod tests {
         let passthru = json!({"mode": "macvlan", "master": "eth1", "macvlanMode": "passthru"});
         let wanted = Macvlan { master: Some("eth1".into()), kind: MacvlanKind::Passthru };
         assert_eq!(Mode::parse(&passthru), Ok(Mode::Macvlan(wanted)));
+    }
+
+    #[test]
+    fn an_agent_serves_bridges_whose_gateway_is_the_node_and_no_macvlan() {
+        let parse = |config: &Value| Mode::parse_with_agent(config);
+        assert_eq!(parse(&json!({"mode": "veth"})), Ok(None));
+        let ports = json!({"portMappings": [{"hostPort": 80, "containerPort": 80}]});
+        let bridge = parse(&json!({"mode": "bridge", "hairpinMode": true, "runtimeConfig": ports})).unwrap().unwrap();
+        assert!(bridge.is_gateway && bridge.hairpin && bridge.name.as_str() == "cni0");
+        for (config, said) in [
+            (json!({"mode": "macvlan"}), "key mode is \"macvlan\"; veth or bridge, as pods of an agent have Services"),
+            (json!({"mode": "bridge", "isGateway": false}), "key isGateway is false; true"),
+            (json!({"mode": "bridge", "macspoofchk": false}), "key macspoofchk is false; true"),
+            (json!({"mode": "bridge", "forceAddress": true}), "key forceAddress is true; false"),
+            (json!({"mode": "bridge", "bridge": "pn0"}), "key bridge is \"pn0\"; a name that does not begin with pn"),
+        ] {
+            let message = parse(&config).unwrap_err().to_string();
+            assert!(message.contains(said), "{config}: {message}");
+        }
     }
 
     #[test]

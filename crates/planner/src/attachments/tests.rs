@@ -32,6 +32,7 @@ fn attached(number: u8, ports: &[PortMapping]) -> Attached {
         mac: Mac([2, 0, 0, 0, 0, number]),
         addrs: vec![IpAddr::from([10, 0, 0, number]), v6.into()],
         ports: ports.to_vec(),
+        segment: None,
     }
 }
 
@@ -227,4 +228,25 @@ fn who_asks_a_neighbour_on_a_segment_by_a_port_of_the_node_is_answered_by_the_no
             assert_eq!(reached(Direction::FromOutside), !is_segment || family == Family::V6);
         }
     }
+}
+
+#[test]
+fn what_is_on_a_bridge_is_checked_there_and_answers_its_neighbours_by_the_node() {
+    let mut attachments = Attachments::default();
+    let mut on = |number, segments: &[&str]| {
+        let segment = Some(segments.iter().map(|net| net.parse().unwrap()).collect());
+        attachments.add(handle(number), Attached { segment, ..attached(number, &[]) }).unwrap();
+    };
+    on(1, &["10.0.0.0/26", "fd00::/64"]);
+    on(2, &["10.0.0.0/26"]);
+    on(3, &["10.0.0.0/24"]);
+    attachments.add(handle(4), attached(4, &[])).unwrap();
+    assert_eq!(attachments.on_bridges().count(), 3);
+    let segments: Vec<String> = attachments.all_segments().iter().map(ToString::to_string).collect();
+    assert_eq!(segments, ["10.0.0.0/24", "fd00::/64"]);
+    let v4 = attachments.desired(Family::V4);
+    v4.validate().unwrap();
+    assert!(matches!(&v4.sets[chains::SENDERS], Set::Senders(senders) if senders.len() == 1));
+    let answers = |rules: &RuleSet| rules.chains["ports-answered"].rules.len();
+    assert_eq!(answers(&v4), answers(&Attachments::default().desired(Family::V4)) + 1);
 }

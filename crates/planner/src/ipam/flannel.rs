@@ -42,6 +42,17 @@ impl NodeIpam {
         Some(Pool { cidr: *part, block_size, ..of_network })
     }
 
+    /// The range that is this node's and that an address is of, and the address that the node has in it: the first of its part of
+    /// flannel's range; in a block of another pool it has none.
+    #[must_use]
+    pub fn own_range_of(&self, addr: IpAddr) -> Option<(IpNet, Option<IpAddr>)> {
+        let part = self.parts[Family::of(&addr)].as_ref().and_then(|name| self.pools.get(name)).map(|pool| pool.cidr);
+        if let Some(part) = part.filter(|part| part.contains(&addr)) {
+            return Some((part, part.hosts().find(|addr| *addr != part.network())));
+        }
+        self.blocks().find(|block| block.0.contains(&addr)).map(|block| (block.0, None))
+    }
+
     /// Whether a pool is this node's part of flannel's range.
     pub(super) fn is_part(&self, pool: &Pool) -> bool {
         self.parts[Family::of_net(&pool.cidr)].as_ref() == Some(&pool.name)

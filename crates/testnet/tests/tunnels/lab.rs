@@ -248,6 +248,7 @@ impl LabNode {
             mtu,
             pod_mac: Mac([2, 0, 0, 0, 1, low]),
             host_mac: Mac([2, 0, 0, 0, 2, low]),
+            bridge: None,
         };
         interface.create(&mut socket).unwrap();
         let overlay = Overlay::new(OverlayConfig::new(name.as_str().into(), "eth0".into(), 1500));

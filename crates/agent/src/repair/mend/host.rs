@@ -38,9 +38,15 @@ impl Repair {
         let of_pod = |addrs: &[IpAddr]| Ipv6 { is_there: Some(addrs.iter().any(IpAddr::is_ipv6)), is_pods: true };
         let mut own: BTreeMap<LinkName, Ipv6> = tunnels.map(|name| (name.clone(), of_tunnels)).collect();
         let is_asked = |ifname: &LinkName| suspicion.settings_of_all_pods || suspicion.settings_of.contains(ifname);
-        let pods = self.pods.all().into_iter().filter(|end| is_asked(&end.ifname));
+        // The port of a bridge has no settings that matter; the bridge has.
+        let pods = self.pods.all().into_iter().filter(|end| end.bridge.is_none() && is_asked(&end.ifname));
         own.extend(pods.map(|end| (end.ifname, of_pod(&end.addrs))));
-        for wrong in settings::wrong(&self.underlay.device, &own, ipv6, self.pods.fast_path().is_on()) {
+        let bridges = self.pods.bridges();
+        let of_bridge = |has_ipv6| Ipv6 { is_there: Some(has_ipv6), is_pods: true };
+        own.extend(bridges.iter().map(|(name, bridge)| (name.clone(), of_bridge(bridge.has_ipv6))));
+        let mut wrongs = settings::wrong(&self.underlay.device, &own, ipv6, self.pods.fast_path().is_on());
+        wrongs.extend(bridges.keys().flat_map(settings::wrong_of_bridge));
+        for wrong in wrongs {
             let what = format!("was {} and not {}", wrong.found, wrong.wanted);
             let damage = Damage::new(Object::Setting(wrong.key.replace('/', ".")), what);
             if !self.admit(&damage) {

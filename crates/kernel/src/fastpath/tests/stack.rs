@@ -136,7 +136,7 @@ fn a_way_that_is_closed_is_closed_for_established_flows_too() {
     let socket = udp(&lab.pods[0], v4(2), 80);
     datagrams(&socket, 16);
     let mut host = RtSocket::open_in(&lab.netns).unwrap();
-    pod_interface::cut_off(&mut host, v4(2)).unwrap();
+    pod_interface::cut_off(&mut host, v4(2), None).unwrap();
     let passed = lab.forwarded(|| socket.send(b"?").map(drop).unwrap());
     assert!(passed >= 1, "the proof holds for a while");
     socket.recv(&mut [0; 8]).unwrap();

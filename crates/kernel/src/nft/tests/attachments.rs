@@ -78,6 +78,7 @@ fn node(tag: &str) -> Node {
                 mtu: 1500,
                 pod_mac: mac(1, number),
                 host_mac: mac(2, number),
+                bridge: None,
             };
             interface.create(&mut host).unwrap();
             for family in Family::ALL {
@@ -88,6 +89,7 @@ fn node(tag: &str) -> Node {
                 mac: interface.pod_mac,
                 addrs: interface.addr.clone(),
                 ports: if number == 1 { ports.clone() } else { Vec::new() },
+                segment: None,
             };
             attachments.add(Handle::new(&number.to_string(), "eth0"), attached).unwrap();
             answer(&pod);
@@ -177,6 +179,7 @@ fn a_mended_pod_answers_to_the_nodes_loopback_again() {
         pod_mac: mac(1, 1),
         mtu: 1500,
         answers_loopback6: true,
+        bridge: None,
     };
     node.netns.command("ip link set pn000000000001 down");
     node.netns.command("ip link set pn000000000001 up");

@@ -60,6 +60,7 @@ fn lab(tag: &str) -> Lab {
             mtu: 1450,
             pod_mac: mac(1, number),
             host_mac: mac(2, number),
+            bridge: None,
         };
         interface.create(&mut route).unwrap();
         namespace

@@ -45,6 +45,7 @@ fn cluster(tag: &str, family: Family) -> Cluster {
             mtu: 1500,
             pod_mac: mac(1, number),
             host_mac: mac(2, number),
+            bridge: None,
         };
         interface.create(&mut host).unwrap();
         namespace

@@ -83,6 +83,7 @@ fn nodes(tag: &str) -> Nodes {
         mtu: 1500,
         pod_mac: mac(1, 1),
         host_mac: mac(2, 1),
+        bridge: None,
     };
     interface.create(&mut RtSocket::open_in(&nodes[0]).unwrap()).unwrap();
     Nodes { nodes, pod }

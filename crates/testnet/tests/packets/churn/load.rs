@@ -47,6 +47,7 @@ impl Network {
                 mtu: 1500,
                 pod_mac: Mac([2, 0, 0, 2, 1, number]),
                 host_mac: Mac([2, 0, 0, 2, 2, number]),
+                bridge: None,
             };
             interface.create(&mut socket).unwrap();
         }

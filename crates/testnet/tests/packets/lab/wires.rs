@@ -59,6 +59,7 @@ pub(super) fn to_node(node: &Place, name: &str, pod: &Place, number: u8) {
         mtu: MTU,
         pod_mac: mac(3, number),
         host_mac: mac(4, number),
+        bridge: None,
     };
     interface.create(&mut RtSocket::open_in(&node.namespace.netns).unwrap()).unwrap();
 }
