@@ -58,6 +58,20 @@ impl Health {
         self.0.sources.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(source));
     }
 
+    /// The metrics of all parts.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        let mut text = String::new();
+        let ready = u8::from(self.0.ready.load(Ordering::Acquire));
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "# HELP podnet_agent_ready Whether the agent serves CNI requests.");
+        let _ = writeln!(text, "# TYPE podnet_agent_ready gauge\npodnet_agent_ready {ready}");
+        for source in self.0.sources.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            text.push_str(&source());
+        }
+        text
+    }
+
     /// From now on the agent serves ADDs.
     pub fn ready(&self) {
         self.0.ready.store(true, Ordering::Release);
@@ -73,13 +87,5 @@ async fn readyz(State(health): State<Health>) -> (StatusCode, &'static str) {
 }
 
 async fn metrics(State(health): State<Health>) -> String {
-    let mut text = String::new();
-    let ready = u8::from(health.0.ready.load(Ordering::Acquire));
-    // Writing to a String cannot fail.
-    let _ = writeln!(text, "# HELP podnet_agent_ready Whether the agent serves CNI requests.");
-    let _ = writeln!(text, "# TYPE podnet_agent_ready gauge\npodnet_agent_ready {ready}");
-    for source in health.0.sources.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-        text.push_str(&source());
-    }
-    text
+    health.metrics()
 }

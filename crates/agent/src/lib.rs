@@ -57,6 +57,7 @@ use crate::{
     health::Health,
     housekeeping::Housekeeping,
     network::Network,
+    proxy::Told,
     repair::Counts,
     underlay::{Finder, UnderlaySettings},
     view::View,
@@ -95,6 +96,8 @@ pub struct AgentConfig {
     pub fast_path: bool,
     /// Where health, metrics and configuration are served.
     pub health_address: SocketAddr,
+    /// kube-proxy's configuration of this node alone; without it the ConfigMap `kube-proxy` counts.
+    pub proxy_config: Option<PathBuf>,
 }
 
 impl AgentConfig {
@@ -203,13 +206,15 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         move || counts.metrics()
     });
     let ways = Arc::new(Ways::open(&config.keys(), &config.subnet_file)?);
+    let told = Told::new();
+    told.serve(&health, complaints.clone());
     let network = Network::start(
         &config,
         (finder, underlay),
         addresses.clone(),
         view.clone(),
         ways.clone(),
-        (counts, complaints),
+        (counts, complaints, told),
         updates,
     )?;
     tokio::pin!(shutdown);
@@ -265,7 +270,10 @@ async fn serve(
 
 fn interest(config: &AgentConfig, complaints: Complaints, quarantine: Quarantine) -> Interest {
     Interest {
-        proxy: ProxySource::None,
+        proxy: match &config.proxy_config {
+            Some(path) => ProxySource::File(config.node.clone(), path.clone()),
+            None => ProxySource::ConfigMap,
+        },
         quarantine,
         complaints: Some(complaints),
         last_good: Some(config.state_dir.join("last-good")),

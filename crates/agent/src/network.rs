@@ -9,6 +9,7 @@ mod failures;
 mod legacy;
 mod place;
 mod problems;
+mod proxy;
 pub(crate) mod rules;
 mod worker;
 
@@ -16,7 +17,7 @@ use std::{sync::Arc, thread};
 
 use ipnet::IpNet;
 use podnet_client::{events::Complaints, watch::Update};
-use podnet_kernel::{datapath::KernelDatapath, executor, nft::NftError};
+use podnet_kernel::{capabilities, datapath::KernelDatapath, executor, nft::NftError};
 use podnet_model::{Dual, Family};
 use podnet_planner::{
     border::BorderConfig,
@@ -33,6 +34,7 @@ use crate::{
     addresses::Addresses,
     attach::rules::PodRules,
     fastpath::FastPath,
+    proxy::{Configured, Told},
     repair::{Counts, PodEnds, Repair},
     underlay::{Finder, Underlay},
     view::View,
@@ -91,7 +93,7 @@ impl Network {
         addresses: Arc<Addresses>,
         view: Arc<View>,
         ways: Arc<Ways>,
-        (counts, complaints): (Arc<Counts>, Complaints),
+        (counts, complaints, told_of_services): (Arc<Counts>, Complaints, Told),
         updates: mpsc::Receiver<Update>,
     ) -> Result<Self, NetworkError> {
         let (told, state) = watch::channel(State::Learning);
@@ -110,7 +112,11 @@ impl Network {
         let (publish, published) = watch::channel(underlay.published);
         let (repair, notices) =
             Repair::start(&mut datapath, &underlay, pods.clone(), counts.clone()).map_err(NftError::from)?;
+        let by_file = config.proxy_config.is_some();
+        let has = capabilities::probe();
+        let proxy = Configured::new(config.node.clone(), by_file, has, told_of_services, complaints.clone());
         let worker = Worker {
+            proxy,
             repair,
             finder,
             internal: Dual::default(),
@@ -178,6 +184,7 @@ fn rules_of(config: &AgentConfig, underlay: &Underlay) -> ClusterRules {
         node_port_addresses: NodePortAddresses::Primary,
         pod_cidrs: Vec::new(),
         masquerade_mark: MASQUERADE_MARK,
+        masquerade_all: false,
     };
     let service_cidrs = config.service_cidr.map(IpNet::V4);
     let no_nat_cidrs = config.no_nat_cidrs.iter().copied().chain(service_cidrs).collect();

@@ -2,12 +2,20 @@
 //!
 //! - [`programming`]: what of the cluster's changes is in force, and since when; [`histogram`] counts how long it took
 //! - [`ports`]: bounded HTTP servers; [`status`]: `/healthz`, `/livez`, `/proxyMode` and `/metrics`
+//! - [`configured`]: the configuration, the mode that follows from it, [`conntrack`]'s settings
+//! - `mode`: the seam behind which each mode puts its rules in force
+//! - [`told`]: what the network's thread tells those who are asked
 //! - [`checks`]: the ports at which load balancers ask whether a Service has endpoints here (`spec.healthCheckNodePort`)
 
 pub mod checks;
+pub mod configured;
+mod conntrack;
 mod histogram;
+pub(crate) mod mode;
 mod ports;
 pub mod programming;
 pub mod status;
+pub mod told;
 
-pub use programming::Programming;
+pub use configured::Configured;
+pub use told::Told;

@@ -119,6 +119,11 @@ impl Repair {
         self.suspicion.settings.get_or_insert(now);
     }
 
+    /// Settings of the kernel were changed on which others depend.
+    pub fn settings_changed(&mut self) {
+        self.suspicion.settings.get_or_insert_with(Instant::now);
+    }
+
     /// Whether the node's place on the underlay may have changed, until it was [looked at](Repair::underlay_seen).
     #[must_use]
     pub fn underlay_suspected(&self) -> bool {

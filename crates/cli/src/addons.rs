@@ -13,6 +13,8 @@ use crate::{
 
 /// Every object of cluster DNS; `DNS_ADDRESS` stands for the Service's address.
 const COREDNS: &str = include_str!("../manifests/coredns.yaml");
+/// The ConfigMap by which Services are configured, with the defaults; `CLUSTER_CIDR` stands for pods' ranges.
+const KUBE_PROXY: &str = include_str!("../manifests/kube-proxy.yaml");
 /// The name that Calico's installers give the first pool.
 const DEFAULT_POOL: &str = "default-ipv4-ippool";
 
@@ -23,6 +25,9 @@ const DEFAULT_POOL_V6: &str = "default-ipv6-ippool";
 pub(crate) async fn install_network(client: &Client, cluster: &Cluster) -> Result<(), Failure> {
     for definition in crd::definitions() {
         install_definition(client, definition).await?;
+    }
+    for object in objects(&proxy_config(cluster))? {
+        apply::create_dynamic(client, object).await.doing(|| "cannot create ConfigMap kube-proxy".into())?;
     }
     create_pool(client, DEFAULT_POOL, cluster.pod_cidr.to_string(), 26).await?;
     match cluster.pod_cidr_v6 {
@@ -59,11 +64,37 @@ async fn install_definition(client: &Client, definition: CustomResourceDefinitio
 }
 
 fn manifest(cluster: &Cluster) -> Result<Vec<kube::core::DynamicObject>, Failure> {
-    let text = COREDNS.replace("DNS_ADDRESS", &cluster.dns_address().to_string());
-    serde_norway::Deserializer::from_str(&text)
+    objects(&COREDNS.replace("DNS_ADDRESS", &cluster.dns_address().to_string()))
+}
+
+fn proxy_config(cluster: &Cluster) -> String {
+    let six = cluster.pod_cidr_v6.map(|cidr| format!(",{cidr}")).unwrap_or_default();
+    KUBE_PROXY.replace("CLUSTER_CIDR", &format!("{}{six}", cluster.pod_cidr))
+}
+
+fn objects(manifest: &str) -> Result<Vec<kube::core::DynamicObject>, Failure> {
+    serde_norway::Deserializer::from_str(manifest)
         .map(|document| {
-            kube::core::DynamicObject::deserialize(document)
-                .doing(|| "the built-in manifest of cluster DNS is damaged".into())
+            kube::core::DynamicObject::deserialize(document).doing(|| "a built-in manifest is damaged".into())
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use podnet_model::ProxyConfig;
+
+    use super::*;
+
+    #[test]
+    fn the_configuration_of_services_is_valid_and_says_the_defaults() {
+        let [map] = &objects(&KUBE_PROXY.replace("CLUSTER_CIDR", "10.244.0.0/16,fd00::/56")).unwrap()[..] else {
+            panic!("one object")
+        };
+        let config = ProxyConfig::parse(map.data["data"]["config.conf"].as_str().unwrap()).unwrap();
+        assert_eq!(config.unused(), []);
+        let defaults = ProxyConfig { cluster_cidrs: config.cluster_cidrs, ..ProxyConfig::default() };
+        assert!(config.cluster_cidrs.v4.is_some() && config.cluster_cidrs.v6.is_some());
+        assert_eq!(config, defaults);
+    }
 }

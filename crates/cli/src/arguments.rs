@@ -258,6 +258,9 @@ pub(crate) struct AgentOptions {
     /// Health, metrics and configuration over HTTP
     #[arg(long, default_value = "127.0.0.1:9099")]
     pub(crate) health_address: SocketAddr,
+    /// A KubeProxyConfiguration for this node; without it that of the ConfigMap kube-proxy in kube-system counts
+    #[arg(long, value_name = "FILE")]
+    pub(crate) proxy_config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

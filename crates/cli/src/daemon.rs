@@ -101,6 +101,7 @@ pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
         },
         fast_path: !options.no_fast_path,
         health_address: options.health_address,
+        proxy_config: options.proxy_config,
     };
     run(async { Box::pin(podnet_agent::run(config, stopped()?)).await.doing(|| "the agent ended".into()) })
 }

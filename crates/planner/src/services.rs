@@ -70,6 +70,8 @@ pub struct ServicesConfig {
     pub pod_cidrs: Vec<IpNet>,
     /// The bits of the packet mark that ask for masquerading, [`MASQUERADE_MARK`] as a rule.
     pub masquerade_mark: u32,
+    /// All that goes to a ClusterIP is masqueraded (`masqueradeAll`), pods' connections too.
+    pub masquerade_all: bool,
 }
 
 impl ServicesConfig {
@@ -172,6 +174,16 @@ impl Services {
         self.frontends.iter().filter_map(|(key, frontend)| Some((key, &**frontend.serving.as_ref()?)))
     }
 
+    /// All frontends as if they were new: what a renderer needs to know that comes later.
+    #[must_use]
+    pub fn whole(&self) -> Plan {
+        let new = |(key, frontend): (&FrontendKey, &Frontend)| {
+            let after = Some(frontend.serving.clone()?);
+            Some(FrontendChange { key: *key, before: None, after })
+        };
+        Plan { frontends: self.frontends.iter().filter_map(new).collect(), ..Plan::default() }
+    }
+
     /// What is done for a frontend.
     #[must_use]
     pub fn serving(&self, key: &FrontendKey) -> Option<&Serving> {
@@ -218,6 +230,25 @@ impl Services {
             self.replan_all(&mut draft);
         }
         draft.done()
+    }
+
+    /// The settings of kube-proxy's configuration changed: where NodePorts are, and how is masqueraded. The latter stand in rules and in no
+    /// element: where they change, whoever renders has to begin anew.
+    pub fn configure(
+        &mut self,
+        node_port_addresses: NodePortAddresses,
+        masquerade_mark: u32,
+        masquerade_all: bool,
+    ) -> Plan {
+        let addrs = std::mem::take(&mut self.config.node_addrs);
+        self.config = ServicesConfig { node_port_addresses, masquerade_mark, masquerade_all, ..self.config.clone() };
+        self.set_node_addrs(addrs)
+    }
+
+    /// Where NodePorts are.
+    #[must_use]
+    pub fn node_port_addrs(&self) -> &[IpAddr] {
+        &self.node_port_addrs
     }
 
     fn apply_service(&mut self, key: &ServiceKey, service: Option<&Service>, draft: &mut Draft) {

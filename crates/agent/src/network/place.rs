@@ -32,6 +32,7 @@ impl Worker {
                 warn!(error, "the node's place on the underlay is not found; the former one stands");
             }
         }
+        self.tell_addrs()?;
         let stands = self.repair.underlay().clone().stands(self.datapath.route_socket())?;
         self.repair.underlay_seen(stands);
         Ok(())
@@ -47,11 +48,11 @@ impl Worker {
         let address6 = found.address6.map(tracing::field::display);
         info!(%device, %address, address6, mtu, "the node's place on the underlay changed");
         work.steps.extend(self.overlay.set_underlay(of(&found)));
-        // Where they are the same it means nothing.
-        self.rules.set_node_addrs(&addrs_of(&found));
         self.publish.send_if_modified(|published| std::mem::replace(published, found.published) != found.published);
         // The settings of the new device are looked at with the others.
         self.repair.set_underlay(found);
+        self.tell_addrs()?;
+        work.services = true;
         if moved && !addrs.iter().any(|(_, net)| net.addr() == before) {
             // The watches would go on waiting for what cannot come.
             let ended = stale::end_connections_from(before);

@@ -1,57 +1,84 @@
-//! The cluster's rules in force: for each family of addresses that is needed a table of Services, and one of the cluster's border.
+//! The cluster's rules in force: for each family of addresses that is needed those of Services, in one of several modes, and a table of the
+//! cluster's border.
 
-use std::collections::HashSet;
-
-use podnet_kernel::{conntrack, datapath::Datapath, netlink::NetlinkError, nft::NftError};
-use podnet_model::{Change, Dual, Family, NodeAddr};
-use podnet_planner::{
-    border::{self, Border, BorderConfig},
-    ruleset::{Edit, RuleSet},
-    services::{
-        Plan, Services, ServicesConfig, Vanished,
-        nftables::{self, Nftables},
-    },
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::SocketAddr,
 };
 
-/// The names of the tables.
+use ipnet::IpNet;
+use podnet_kernel::{conntrack, datapath::Datapath, netlink::NetlinkError, nft::NftError};
+use podnet_model::{Change, Dual, Family, NodeAddr, Pool, PoolName, proxy::Mode};
+use podnet_planner::{
+    border::{self, Border, BorderConfig},
+    ruleset::Edit,
+    services::{NodePortAddresses, Plan, Services, ServicesConfig, Vanished, nftables},
+};
+use tracing::warn;
+
+use crate::proxy::{
+    checks::{Check, Checks},
+    mode::{self, RulesError, ServiceRules},
+};
+
+/// The names of the tables of nf_tables.
 pub(crate) const TABLES: [&str; 2] = [nftables::TABLE, border::TABLE];
 
 /// What is planned, what of it is still to be done, and what is known to be in force.
 #[derive(Debug)]
 pub(crate) struct ClusterRules {
     families: Dual<OfFamily>,
+    mode: Mode,
+    /// What other modes may have left.
+    left: Vec<Box<dyn ServiceRules>>,
     /// UDP connections to forget once what is planned is in force.
     vanished: Vec<Vanished>,
     /// Tables were made as a whole: nothing is known of what led astray before.
     all_suspected: bool,
 }
 
+/// What kube-proxy's configuration says of rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RuleSettings {
+    /// `nodePortAddresses`.
+    pub(crate) node_port_addresses: NodePortAddresses,
+    /// `clusterCIDR`.
+    pub(crate) cluster_cidrs: Dual<Option<IpNet>>,
+    /// The bit of `masqueradeBit`.
+    pub(crate) masquerade_mark: u32,
+    /// `masqueradeAll`.
+    pub(crate) masquerade_all: bool,
+}
+
 /// The rules of one family.
 #[derive(Debug)]
 struct OfFamily {
     services: Services,
-    nftables: Nftables,
+    rules: Box<dyn ServiceRules>,
     border: Border,
-    /// By table, in the order of [`TABLES`].
-    edits: [Vec<Edit>; 2],
-    in_force: [bool; 2],
+    border_edits: Vec<Edit>,
+    border_in_force: bool,
 }
 
 impl ClusterRules {
-    /// Of a cluster of which nothing is known yet. The families that the configurations name do not matter: of each setting counts what is
-    /// of a table's family.
+    /// Of a cluster of which nothing is known yet, in the mode `nftables`. The families that the configurations name do not matter: of each
+    /// setting counts what is of a table's family.
     pub(crate) fn new(services: &ServicesConfig, border: &BorderConfig) -> Self {
+        let mode = Mode::Nftables;
+        let mut left = Vec::new();
         let of = |family| {
             let services = Services::new(ServicesConfig { family, ..services.clone() });
+            left.extend(mode::others(mode, &services));
             OfFamily {
-                nftables: Nftables::new(&services),
+                rules: mode::rules(mode, &services),
                 services,
                 border: Border::new(BorderConfig { family, ..border.clone() }),
-                edits: Default::default(),
-                in_force: [false; 2],
+                border_edits: Vec::new(),
+                border_in_force: false,
             }
         };
-        Self { families: Dual::from_fn(of), vanished: Vec::new(), all_suspected: false }
+        let families = Dual::from_fn(of);
+        Self { families, mode, left, vanished: Vec::new(), all_suspected: false }
     }
 
     /// Takes a change in: what it means is to be done.
@@ -64,14 +91,86 @@ impl ClusterRules {
         }
     }
 
-    /// As [`ClusterRules::learn`], for the addresses of the node itself.
-    pub(super) fn set_node_addrs(&mut self, addrs: &[NodeAddr]) {
+    /// As [`ClusterRules::learn`], for the addresses of the node itself: `all` of them, where NodePorts may be, and those on the underlay.
+    pub(super) fn set_node_addrs(&mut self, all: &[NodeAddr], underlay: &[NodeAddr]) {
         for family in Family::ALL {
             let own = &mut self.families[family];
-            let plan = own.services.set_node_addrs(addrs.to_vec());
-            let edits = own.border.set_node_addrs(addrs.to_vec());
+            let plan = own.services.set_node_addrs(all.to_vec());
+            let edits = own.border.set_node_addrs(underlay.to_vec());
             own.take(plan, edits, &mut self.vanished);
         }
+    }
+
+    /// As [`ClusterRules::learn`], for what kube-proxy's configuration says.
+    pub(super) fn configure(&mut self, settings: &RuleSettings) {
+        for family in Family::ALL {
+            let own = &mut self.families[family];
+            let before = own.services.config();
+            let masquerades = (before.masquerade_mark, before.masquerade_all);
+            let (mark, all) = (settings.masquerade_mark, settings.masquerade_all);
+            let plan = own.services.configure(settings.node_port_addresses.clone(), mark, all);
+            own.take(plan, Vec::new(), &mut self.vanished);
+            if masquerades != (mark, all) {
+                own.rules.begin_anew();
+            }
+            // A range of pods as a pool's is, but nobody draws from it. No pool can have the name.
+            let name = PoolName::from(format!("kube-proxy/clusterCIDR/{family}"));
+            let pool = settings.cluster_cidrs[family].map(|range| Pool::new(name.clone(), range));
+            self.learn(&Change::Pool(name, pool));
+        }
+    }
+
+    /// The mode that Services are served in.
+    pub(super) const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Changes the mode: the rules of the new one are in force before those of the old one go. Connections that are under way keep their
+    /// translations, which live in connection tracking.
+    ///
+    /// # Errors
+    ///
+    /// When the new rules are refused; then nothing has changed.
+    pub(super) fn switch(&mut self, mode: Mode, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
+        if !mode::have_same_rules(self.mode, mode) {
+            let rules = Dual::from_fn(|family| mode::rules(mode, &self.families[family].services));
+            self.replace(rules, datapath)?;
+        }
+        self.mode = mode;
+        Ok(())
+    }
+
+    fn replace(
+        &mut self,
+        mut rules: Dual<Box<dyn ServiceRules>>,
+        datapath: &mut dyn Datapath,
+    ) -> Result<(), RulesError> {
+        for family in Family::ALL {
+            if let Err(error) = rules[family].put(&self.families[family].services, datapath) {
+                // Those of the other family may be in force.
+                self.left.extend([rules.v4, rules.v6]);
+                self.clear(datapath);
+                return Err(error);
+            }
+        }
+        let Dual { v4, v6 } = rules;
+        for (family, new) in [(Family::V4, v4), (Family::V6, v6)] {
+            self.left.push(std::mem::replace(&mut self.families[family].rules, new));
+        }
+        self.clear(datapath);
+        Ok(())
+    }
+
+    /// Takes away what other modes left. What stays is tried again when all is put in force.
+    fn clear(&mut self, datapath: &mut dyn Datapath) {
+        self.left.retain_mut(|rules| match rules.take_away(datapath) {
+            Ok(()) => false,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                warn!(error, "rules of another mode cannot be taken away; it is tried again");
+                true
+            }
+        });
     }
 
     /// Does what is to be done, and tells in how many edits. A table that was not needed until now is made as a whole, and one that is not
@@ -80,46 +179,53 @@ impl ClusterRules {
     /// # Errors
     ///
     /// When the kernel refuses; what is in force of that table is as it was, and the next time it is made as a whole.
-    pub(super) fn edit(&mut self, datapath: &mut dyn Datapath) -> Result<usize, NftError> {
+    pub(super) fn edit(&mut self, datapath: &mut dyn Datapath) -> Result<usize, RulesError> {
         let mut done = 0;
         for family in Family::ALL {
             let own = &mut self.families[family];
-            for (index, table) in TABLES.into_iter().enumerate() {
-                let edits = std::mem::take(&mut own.edits[index]);
-                if own.in_force[index] && own.is_needed(family, index) {
-                    own.in_force[index] = false;
-                    datapath.edit(family, table, &edits)?;
-                    own.in_force[index] = true;
-                    done += edits.len();
-                } else if own.in_force[index] != own.is_needed(family, index) {
-                    own.put(datapath, family, index)?;
-                }
-            }
+            done += own.rules.edit(&own.services, datapath)?;
+            done += own.edit_border(datapath, family)?;
         }
         Ok(done)
     }
 
-    /// Puts the tables in force, whatever there is.
+    /// Puts the rules in force, whatever there is.
     ///
     /// # Errors
     ///
     /// When the kernel refuses; what is in force of that table is as it was.
-    pub(crate) fn put(&mut self, datapath: &mut dyn Datapath) -> Result<(), NftError> {
+    pub(crate) fn put(&mut self, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
         self.all_suspected = true;
         for family in Family::ALL {
-            for index in 0..TABLES.len() {
-                self.families[family].put(datapath, family, index)?;
-            }
+            let own = &mut self.families[family];
+            own.rules.put(&own.services, datapath)?;
+            own.put_border(datapath, family)?;
         }
+        self.clear(datapath);
         Ok(())
     }
 
-    /// Whether there has to be a table of the family: those of IPv4 always, those of IPv6 where the cluster has any of it.
+    /// Whether there has to be a table of nf_tables of the family.
     pub(crate) fn is_needed(&self, family: Family, table: &str) -> bool {
-        TABLES
-            .iter()
-            .position(|name| *name == table)
-            .is_some_and(|index| self.families[family].is_needed(family, index))
+        let own = &self.families[family];
+        match table {
+            border::TABLE => own.border_is_needed(family),
+            table => own.rules.table(&own.services) == Some(table),
+        }
+    }
+
+    /// Where load balancers ask for Services, and what they are told.
+    pub(super) fn health_checks(&self) -> Checks {
+        let mut checks = BTreeMap::new();
+        for family in Family::ALL {
+            let services = &self.families[family].services;
+            for (port, asked) in services.health_checks() {
+                let check = Check { service: asked.service, local: asked.local.len() };
+                let at = services.node_port_addrs().iter().map(|addr| (SocketAddr::new(*addr, port.0), check.clone()));
+                checks.extend(at);
+            }
+        }
+        checks
     }
 
     /// Makes connection tracking forget the UDP connections that lead where nothing leads any more, now that the rules are in force: what
@@ -150,105 +256,48 @@ impl ClusterRules {
 
 impl OfFamily {
     fn take(&mut self, plan: Plan, border: Vec<Edit>, vanished: &mut Vec<Vanished>) {
-        let services = self.nftables.edits(&self.services, &plan);
+        self.rules.learn(&self.services, &plan);
         // What is not in force will be made as a whole.
-        if self.in_force[0] {
-            self.edits[0].extend(services);
+        if self.rules.in_force() {
             vanished.extend(plan.vanished);
         }
-        if self.in_force[1] {
-            self.edits[1].extend(border);
+        if self.border_in_force {
+            self.border_edits.extend(border);
         }
     }
 
-    fn is_needed(&self, family: Family, table: usize) -> bool {
-        let has_any = if table == 0 { self.services.is_needed() } else { self.border.is_needed() };
-        family == Family::V4 || has_any
+    /// That of IPv4 always, that of IPv6 where the cluster has any of it.
+    fn border_is_needed(&self, family: Family) -> bool {
+        family == Family::V4 || self.border.is_needed()
     }
 
-    fn desired(&self, table: usize) -> RuleSet {
-        if table == 0 { self.nftables.desired(&self.services) } else { self.border.desired() }
+    fn edit_border(&mut self, datapath: &mut dyn Datapath, family: Family) -> Result<usize, NftError> {
+        let edits = std::mem::take(&mut self.border_edits);
+        if self.border_in_force && self.border_is_needed(family) {
+            self.border_in_force = false;
+            datapath.edit(family, border::TABLE, &edits)?;
+            self.border_in_force = true;
+            return Ok(edits.len());
+        }
+        if self.border_in_force != self.border_is_needed(family) {
+            self.put_border(datapath, family)?;
+        }
+        Ok(0)
     }
 
-    fn put(&mut self, datapath: &mut dyn Datapath, family: Family, table: usize) -> Result<(), NftError> {
-        let needed = self.is_needed(family, table);
-        self.edits[table] = Vec::new();
-        self.in_force[table] = false;
+    fn put_border(&mut self, datapath: &mut dyn Datapath, family: Family) -> Result<(), NftError> {
+        let needed = self.border_is_needed(family);
+        self.border_edits = Vec::new();
+        self.border_in_force = false;
         if needed {
-            datapath.replace(TABLES[table], &self.desired(table))?;
+            datapath.replace(border::TABLE, &self.border.desired())?;
         } else {
-            datapath.delete_table(family, TABLES[table])?;
+            datapath.delete_table(family, border::TABLE)?;
         }
-        self.in_force[table] = needed;
+        self.border_in_force = needed;
         Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use podnet_kernel::memory::MemoryKernel;
-    use podnet_model::{
-        ClusterIp, Pool, Protocol, Service, ServiceKey, ServicePort,
-        service::{Port, ServiceKind},
-    };
-    use podnet_planner::services::MASQUERADE_MARK;
-
-    use super::*;
-
-    fn rules() -> ClusterRules {
-        let services = ServicesConfig {
-            family: Family::V4,
-            node: "node1".into(),
-            node_addrs: Vec::new(),
-            node_port_addresses: Default::default(),
-            pod_cidrs: Vec::new(),
-            masquerade_mark: MASQUERADE_MARK,
-        };
-        let no_nat_cidrs = ["192.0.2.0/24", "2001:db8::/32", "10.96.0.0/12"].map(|range| range.parse().unwrap()).into();
-        let border = BorderConfig { family: Family::V4, node_addrs: Vec::new(), pod_cidrs: Vec::new(), no_nat_cidrs };
-        ClusterRules::new(&services, &border)
-    }
-
-    fn pool(name: &str, cidr: Option<&str>) -> Change {
-        let pool = cidr.map(|cidr| Pool { nat_outgoing: true, ..Pool::new(name.into(), cidr.parse().unwrap()) });
-        Change::Pool(name.into(), pool)
-    }
-
-    fn service(ip: Option<&str>) -> Change {
-        let key = ServiceKey::new("default", "web");
-        let port = Port { name: "".into(), protocol: Protocol::Tcp, port: ServicePort(80), node_port: None };
-        let kind = |ip: &str| ServiceKind::Virtual { cluster_ips: vec![ClusterIp(ip.parse().unwrap())] };
-        Change::Service(key.clone(), ip.map(|ip| Service::new(key, kind(ip), vec![port])))
-    }
-
-    /// Whatever comes and goes, the tables in the kernel are those that an agent would make that starts now.
-    #[test]
-    fn there_are_tables_of_ipv6_while_the_cluster_has_anything_of_it() {
-        let kernel = MemoryKernel::new();
-        let mut tables_in_force = rules();
-        tables_in_force.put(&mut kernel.clone()).unwrap();
-        let mut cluster = Vec::new();
-        for (change, tables) in [
-            (pool("four", Some("10.0.0.0/16")), 2),
-            (pool("six", Some("fd00::/64")), 3),
-            (pool("more", Some("fd01::/64")), 3),
-            (service(Some("fd96::1")), 4),
-            (pool("four", None), 4),
-            (pool("six", None), 4),
-            (pool("more", None), 3),
-            (service(Some("10.96.0.1")), 2),
-            (pool("six", Some("fd00::/64")), 3),
-            (service(None), 3),
-        ] {
-            tables_in_force.learn(&change);
-            tables_in_force.edit(&mut kernel.clone()).unwrap();
-            cluster.push(change);
-            let afresh = MemoryKernel::new();
-            let mut other = rules();
-            cluster.iter().for_each(|change| other.learn(change));
-            other.put(&mut afresh.clone()).unwrap();
-            assert_eq!(kernel.state().tables.len(), tables);
-            assert_eq!(kernel.state().tables, afresh.state().tables);
-        }
-    }
-}
+mod tests;

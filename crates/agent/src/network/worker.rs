@@ -15,7 +15,6 @@ use podnet_kernel::{
     fastpath::Behind,
     netlink::NetlinkError,
     netns::NetNs,
-    nft::NftError,
 };
 use podnet_model::{Change, Dual, NodeName, errors::chain};
 use podnet_planner::{overlay::Overlay, step::Step};
@@ -36,6 +35,7 @@ use super::{
 };
 use crate::{
     addresses::Addresses,
+    proxy::{Configured, mode::RulesError, programming::Moment},
     repair::{Counts, MendError, PodEnds, Repair},
     underlay::{Finder, UnderlayError},
     view::View,
@@ -64,6 +64,7 @@ pub(super) struct Worker {
     pub(super) publish: watch::Sender<Dual<Option<IpNet>>>,
     pub(super) overlay: Overlay,
     pub(super) rules: ClusterRules,
+    pub(super) proxy: Configured,
     pub(super) datapath: KernelDatapath,
     pub(super) carrier: Option<RunningCarrier>,
     pub(super) addresses: Arc<Addresses>,
@@ -79,6 +80,10 @@ pub(super) struct Worker {
 pub(super) struct Work {
     pub(super) steps: Vec<Step>,
     pub(super) synced: bool,
+    /// Something of Services changed.
+    pub(super) services: bool,
+    /// kube-proxy's configuration changed.
+    pub(super) proxy: bool,
 }
 
 impl Worker {
@@ -149,7 +154,16 @@ impl Worker {
         let suspected = self.repair.underlay_suspected() || self.missed.is_due();
         let placed = if suspected { self.look_at_underlay(work) } else { Ok(()) };
         self.addresses.set_room_for_ipv6(self.overlay.room_for_ipv6());
+        let configured = if afresh || work.proxy { self.configure() } else { Ok(()) };
+        let started = Instant::now();
         let changed = if afresh { self.converge() } else { self.apply(work) };
+        self.programmed(changed.is_ok(), afresh, started.elapsed());
+        if afresh || work.proxy {
+            self.serve();
+        }
+        if afresh || work.proxy || work.services {
+            self.tell_checks();
+        }
         let fitted = self.fit_pods();
         let mended = self.mend();
         let carried = self.carry();
@@ -161,7 +175,7 @@ impl Worker {
         }
         self.problems.look(&self.overlay, &self.counts);
         self.legacy.look(&self.overlay);
-        forwarded.and(placed).and(changed).and(fitted).and(mended).and(carried)
+        forwarded.and(placed).and(configured).and(changed).and(fitted).and(mended).and(carried)
     }
 
     /// Makes the node forward IPv6 once pods have it. When no pod has it any more it goes on: others may count on it.
@@ -197,7 +211,13 @@ impl Worker {
     fn plan_change(&mut self, change: &Change, work: &mut Work) {
         match change {
             Change::Pool(..) | Change::NetConf(..) => self.repair.ranges_changed(),
+            Change::Service(..) | Change::Slice(..) => work.services = true,
+            Change::Proxy(config) => {
+                self.proxy.take(config.clone());
+                work.proxy = true;
+            }
             Change::Node(name, Some(node)) if *name == self.node => {
+                self.proxy.told().programming.set_leaving(node.leaving);
                 let internal = node.internals();
                 if std::mem::replace(&mut self.internal, internal) != internal && self.finder.needs_internal() {
                     self.repair.suspect_underlay();
@@ -218,6 +238,7 @@ impl Worker {
         if matches!(change, Change::Node(..) | Change::NetConf(..) | Change::Felix(..)) {
             self.ways.learn(&self.overlay);
         }
+        self.proxy.told().programming.queued(change, Moment::now());
         self.rules.learn(change);
     }
 
@@ -323,7 +344,7 @@ pub(super) enum ApplyError {
     #[error("cannot change links and routes")]
     Steps(#[from] StepFailed),
     #[error("cannot change the rules")]
-    Rules(#[from] NftError),
+    Rules(#[from] RulesError),
     #[error("cannot make the node forward IPv6")]
     Forwarding(#[from] UnderlayError),
     #[error("cannot run the UDP tunnel")]

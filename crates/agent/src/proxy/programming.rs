@@ -130,9 +130,12 @@ impl Programming {
         self.state().eligible = !leaving;
     }
 
-    /// All that came in is in force; the round took so long.
+    /// All that came in is in force; the round took so long. A part of the rules is written for what came in alone.
     pub fn done(&self, round: Round, took: Duration, now: Moment) {
         let mut state = self.state();
+        if round == Round::Partial && state.pending_since.is_none() {
+            return;
+        }
         let of = match round {
             Round::Full => &mut state.full,
             Round::Partial => &mut state.partial,
@@ -147,14 +150,6 @@ impl Programming {
         state.endpoints.pending = 0;
         state.pending_since = None;
         state.last_updated = Some(now.wall);
-    }
-
-    /// Nothing had to be done for what came in.
-    pub fn idle(&self) {
-        let mut state = self.state();
-        state.services.pending = 0;
-        state.endpoints.pending = 0;
-        state.pending_since = None;
     }
 
     /// The kernel refused.

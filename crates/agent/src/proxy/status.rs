@@ -73,22 +73,25 @@ impl Answers {
 }
 
 /// Serves both ports for good, each where it is to be as that changes.
-pub async fn serve(status: Arc<Status>, places: watch::Receiver<Places>) {
+pub async fn serve(status: Arc<Status>, places: watch::Receiver<Option<Places>>) {
     let healthz = at(places.clone(), |places| places.healthz, "health of Services", health(status.clone()));
     let metrics = at(places, |places| places.metrics, "metrics of Services", facts(status));
     tokio::join!(healthz, metrics);
 }
 
 async fn at(
-    mut places: watch::Receiver<Places>,
+    mut places: watch::Receiver<Option<Places>>,
     which: impl Fn(&Places) -> SocketAddr,
     purpose: &'static str,
     router: Router,
 ) {
     let mut told = false;
     loop {
-        let address = which(&places.borrow_and_update());
-        let moved = async { places.wait_for(|places| which(places) != address).await.is_ok() };
+        let known = places.wait_for(Option::is_some).await.ok().and_then(|places| places.as_ref().map(&which));
+        // Nobody says any more where it is to be.
+        let Some(address) = known else { return };
+        let elsewhere = |places: &Option<Places>| places.as_ref().map(&which) != Some(address);
+        let moved = async { places.wait_for(elsewhere).await.is_ok() };
         tokio::select! {
             true = moved => info!(%address, purpose, "port given up for another one"),
             Err(error) = ports::serve(address, router.clone()) => {
@@ -98,7 +101,6 @@ async fn at(
                 sleep(PAUSE).await;
                 continue;
             }
-            // Nobody says any more where it is to be.
             else => return,
         }
         told = false;

@@ -27,6 +27,7 @@ use super::{Repair, Suspicion};
 use crate::{
     attach::rules::TABLE as POD_TABLE,
     network::rules::{ClusterRules, TABLES},
+    proxy::mode::RulesError,
     underlay::UnderlayError,
 };
 
@@ -41,7 +42,10 @@ pub enum MendError {
     Steps(#[from] StepFailed),
     /// The rules cannot be set.
     #[error("cannot change the rules")]
-    Rules(#[from] NftError),
+    Rules(#[from] RulesError),
+    /// nf_tables cannot be asked.
+    #[error("cannot look at the rules")]
+    Nftables(#[from] NftError),
     /// A setting cannot be made.
     #[error("cannot change a setting")]
     Setting(#[from] SysctlError),

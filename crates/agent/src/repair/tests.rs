@@ -35,6 +35,7 @@ fn in_namespace(tag: &str, work: impl FnOnce(&mut Repair, &mut KernelDatapath, &
             node_port_addresses: Default::default(),
             pod_cidrs: Vec::new(),
             masquerade_mark: MASQUERADE_MARK,
+            masquerade_all: false,
         };
         let no_nat_cidrs = vec!["10.96.0.0/12".parse().unwrap()];
         let border = BorderConfig { family: Family::V4, node_addrs, pod_cidrs: Vec::new(), no_nat_cidrs };

@@ -53,7 +53,7 @@ async fn the_ports_tell_what_kube_proxy_tells_and_move_when_they_are_told_to() {
     let programming = Arc::new(Programming::new(Moment::now()));
     let (mode, seen) = watch::channel(None);
     let first = Places { healthz: free(), metrics: free() };
-    let (places, places_seen) = watch::channel(first);
+    let (places, places_seen) = watch::channel(Some(first));
     let server = tokio::spawn(serve(status(&programming, seen), places_seen));
     let json = |(code, body): (u16, String)| (code, serde_json::from_str::<Value>(&body).unwrap());
     let (code, body) = json(asked(first.healthz, "/healthz").await);
@@ -70,7 +70,7 @@ async fn the_ports_tell_what_kube_proxy_tells_and_move_when_they_are_told_to() {
     // One port moves to where somebody else still is; the other stays.
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let second = Places { healthz: taken.local_addr().unwrap(), ..first };
-    places.send_replace(second);
+    places.send_replace(Some(second));
     assert_eq!(asked(first.metrics, "/proxyMode").await.0, 200);
     drop(taken);
     assert_eq!(asked(second.healthz, "/livez").await.0, 200);

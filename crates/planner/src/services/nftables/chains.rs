@@ -146,7 +146,10 @@ pub(super) fn services(names: &Names, config: &ServicesConfig, echo: Option<IpAd
     let ping = |to| rule([Match::EchoRequest, to_cluster_ip()], Action::DnatTo(to), "pings of ClusterIPs");
     let mut rules: Vec<Rule> = echo.map(ping).into_iter().collect();
     rules.extend([
-        rule([to_cluster_ip(), outsider], mark, "to a ClusterIP from outside the pods: masquerade"),
+        match config.masquerade_all {
+            true => rule([to_cluster_ip()], mark, "to a ClusterIP: masquerade"),
+            false => rule([to_cluster_ip(), outsider], mark, "to a ClusterIP from outside the pods: masquerade"),
+        },
         rule([], Action::Lookup(names.frontends.clone()), "frontends with backends"),
     ]);
     Chain { hook: None, rules }

@@ -124,6 +124,7 @@ pub fn config(node: &str) -> (ServicesConfig, BorderConfig) {
         node_port_addresses: NodePortAddresses::Primary,
         pod_cidrs: Vec::new(),
         masquerade_mark: MASQUERADE_MARK,
+        masquerade_all: false,
     };
     let no_nat_cidrs = vec![range("198.51.100.128/25"), range(SERVICE_CIDR)];
     (services, BorderConfig { family: Family::V4, node_addrs, pod_cidrs: Vec::new(), no_nat_cidrs })

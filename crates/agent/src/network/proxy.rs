@@ -1,0 +1,82 @@
+//! kube-proxy's configuration, and what is told of Services, in the network's thread.
+
+use std::{error::Error as _, time::Duration};
+
+use podnet_kernel::addr;
+use podnet_model::{NodeAddr, errors::chain};
+use podnet_planner::services::NodePortAddresses;
+
+use super::{
+    place::addrs_of,
+    worker::{ApplyError, Worker},
+};
+use crate::proxy::programming::{Moment, Round};
+
+impl Worker {
+    /// Takes what the configuration says into the plan and the kernel's settings. It is in force with the rules.
+    pub(super) fn configure(&mut self) -> Result<(), ApplyError> {
+        let mode = self.proxy.wanted().map_or(self.rules.mode(), |choice| choice.mode);
+        self.rules.configure(&self.proxy.rules(mode));
+        if self.proxy.settle() {
+            self.repair.settings_changed();
+        }
+        self.tell_addrs()
+    }
+
+    /// Tells the rules which addresses the node has. Others than those on the underlay count only where the configuration names ranges.
+    pub(super) fn tell_addrs(&mut self) -> Result<(), ApplyError> {
+        let underlay = addrs_of(self.repair.underlay());
+        let mut all = underlay.clone();
+        if matches!(self.proxy.node_port_addresses(), NodePortAddresses::Ranges(_)) {
+            let listed = addr::list_lasting(self.datapath.route_socket())?.into_iter().map(|(_, net)| net.addr());
+            // What comes from the loopback cannot be answered by a pod, and addresses of one link are nobody's destination.
+            let is_usable = |addr: &std::net::IpAddr| match addr {
+                std::net::IpAddr::V4(addr) => !addr.is_loopback() && !addr.is_link_local(),
+                std::net::IpAddr::V6(addr) => !addr.is_loopback() && !addr.is_unicast_link_local(),
+            };
+            for addr in listed.filter(is_usable).map(NodeAddr) {
+                if !all.contains(&addr) {
+                    all.push(addr);
+                }
+            }
+        }
+        self.rules.set_node_addrs(&all, &underlay);
+        Ok(())
+    }
+
+    /// Serves Services in the mode that is asked for, where that can be had. What is in force stays where it cannot.
+    pub(super) fn serve(&mut self) {
+        let Some(choice) = self.proxy.wanted().cloned() else {
+            return self.proxy.in_force(self.rules.mode(), "another one cannot be had");
+        };
+        match self.rules.switch(choice.mode, &mut self.datapath) {
+            Ok(()) => self.proxy.in_force(choice.mode, &choice.why),
+            Err(error) => {
+                let why = error.source().map_or_else(|| error.to_string(), |_| chain(&error));
+                self.proxy.refuse(&format!("mode is {:?}, which is refused: {why}", choice.mode.name()));
+                self.rules.configure(&self.proxy.rules(self.rules.mode()));
+            }
+        }
+    }
+
+    /// What came in is in force, or was refused.
+    pub(super) fn programmed(&self, done: bool, afresh: bool, took: Duration) {
+        let programming = &self.proxy.told().programming;
+        let round = if afresh { Round::Full } else { Round::Partial };
+        if done {
+            programming.done(round, took, Moment::now());
+        } else {
+            programming.refused();
+        }
+    }
+
+    /// Load balancers may ask for other Services, or hear another answer.
+    pub(super) fn tell_checks(&self) {
+        let checks = self.rules.health_checks();
+        self.proxy.told().checks.send_if_modified(|known| {
+            let is_new = *known != checks;
+            *known = checks;
+            is_new
+        });
+    }
+}

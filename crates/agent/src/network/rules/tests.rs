@@ -1,0 +1,179 @@
+use podnet_kernel::memory::MemoryKernel;
+use podnet_model::{
+    ClusterIp, Pool, Protocol, Service, ServiceKey, ServicePort,
+    service::{Port, ServiceKind},
+};
+use podnet_planner::services::MASQUERADE_MARK;
+
+use super::*;
+
+fn rules() -> ClusterRules {
+    let services = ServicesConfig {
+        family: Family::V4,
+        node: "node1".into(),
+        node_addrs: Vec::new(),
+        node_port_addresses: Default::default(),
+        pod_cidrs: Vec::new(),
+        masquerade_mark: MASQUERADE_MARK,
+        masquerade_all: false,
+    };
+    let no_nat_cidrs = ["192.0.2.0/24", "2001:db8::/32", "10.96.0.0/12"].map(|range| range.parse().unwrap()).into();
+    let border = BorderConfig { family: Family::V4, node_addrs: Vec::new(), pod_cidrs: Vec::new(), no_nat_cidrs };
+    ClusterRules::new(&services, &border)
+}
+
+fn pool(name: &str, cidr: Option<&str>) -> Change {
+    let pool = cidr.map(|cidr| Pool { nat_outgoing: true, ..Pool::new(name.into(), cidr.parse().unwrap()) });
+    Change::Pool(name.into(), pool)
+}
+
+fn service(ip: Option<&str>) -> Change {
+    let key = ServiceKey::new("default", "web");
+    let port = Port { name: "".into(), protocol: Protocol::Tcp, port: ServicePort(80), node_port: None };
+    let kind = |ip: &str| ServiceKind::Virtual { cluster_ips: vec![ClusterIp(ip.parse().unwrap())] };
+    Change::Service(key.clone(), ip.map(|ip| Service::new(key, kind(ip), vec![port])))
+}
+
+/// Whatever comes and goes, the tables in the kernel are those that an agent would make that starts now.
+#[test]
+fn there_are_tables_of_ipv6_while_the_cluster_has_anything_of_it() {
+    let kernel = MemoryKernel::new();
+    let mut tables_in_force = rules();
+    tables_in_force.put(&mut kernel.clone()).unwrap();
+    let mut cluster = Vec::new();
+    for (change, tables) in [
+        (pool("four", Some("10.0.0.0/16")), 2),
+        (pool("six", Some("fd00::/64")), 3),
+        (pool("more", Some("fd01::/64")), 3),
+        (service(Some("fd96::1")), 4),
+        (pool("four", None), 4),
+        (pool("six", None), 4),
+        (pool("more", None), 3),
+        (service(Some("10.96.0.1")), 2),
+        (pool("six", Some("fd00::/64")), 3),
+        (service(None), 3),
+    ] {
+        tables_in_force.learn(&change);
+        tables_in_force.edit(&mut kernel.clone()).unwrap();
+        cluster.push(change);
+        let afresh = MemoryKernel::new();
+        let mut other = rules();
+        cluster.iter().for_each(|change| other.learn(change));
+        other.put(&mut afresh.clone()).unwrap();
+        assert_eq!(kernel.state().tables.len(), tables);
+        assert_eq!(kernel.state().tables, afresh.state().tables);
+    }
+}
+
+/// Rules that stand beside others in a list of what is done, and may be refused.
+#[derive(Debug)]
+struct Fake {
+    refuses: bool,
+    done: std::sync::Arc<std::sync::Mutex<Vec<String>>>,
+    kernel: MemoryKernel,
+}
+
+impl Fake {
+    fn note(&self, what: &str) {
+        let tables = self.kernel.state().tables.keys().filter(|(_, table)| table == nftables::TABLE).count();
+        self.done.lock().unwrap().push(format!("{what} beside {tables}"));
+    }
+}
+
+impl ServiceRules for Fake {
+    fn learn(&mut self, _: &Services, _: &Plan) {}
+
+    fn edit(&mut self, _: &Services, _: &mut dyn Datapath) -> Result<usize, RulesError> {
+        Ok(0)
+    }
+
+    fn put(&mut self, services: &Services, _: &mut dyn Datapath) -> Result<(), RulesError> {
+        self.note("put");
+        if self.refuses && services.config().family == Family::V6 {
+            return Err(RulesError::Other("no such mode".into()));
+        }
+        Ok(())
+    }
+
+    fn take_away(&mut self, _: &mut dyn Datapath) -> Result<(), RulesError> {
+        self.note("gone");
+        Ok(())
+    }
+
+    fn in_force(&self) -> bool {
+        true
+    }
+
+    fn begin_anew(&mut self) {}
+
+    fn table(&self, _: &Services) -> Option<&'static str> {
+        None
+    }
+}
+
+#[test]
+fn another_mode_is_in_force_before_the_old_one_goes_and_a_refused_one_leaves_it() {
+    let kernel = MemoryKernel::new();
+    let mut rules = rules();
+    rules.learn(&service(Some("10.96.0.1")));
+    rules.put(&mut kernel.clone()).unwrap();
+    let before = kernel.state().tables.clone();
+    let done = std::sync::Arc::default();
+    let fakes = |refuses| {
+        Dual::from_fn(|_| -> Box<dyn ServiceRules> {
+            Box::new(Fake { refuses, done: std::sync::Arc::clone(&done), kernel: kernel.clone() })
+        })
+    };
+    let taken = || std::mem::take(&mut *done.lock().unwrap());
+    rules.replace(fakes(true), &mut kernel.clone()).unwrap_err();
+    assert_eq!(taken(), ["put beside 1", "put beside 1", "gone beside 1", "gone beside 1"]);
+    assert_eq!(kernel.state().tables, before);
+    assert!(rules.is_needed(Family::V4, nftables::TABLE));
+    rules.replace(fakes(false), &mut kernel.clone()).unwrap();
+    assert_eq!(taken(), ["put beside 1", "put beside 1"]);
+    assert!(!rules.is_needed(Family::V4, nftables::TABLE));
+    assert_eq!(kernel.state().tables.len(), 1, "the border stays");
+    // And back, while the cluster has gone on.
+    rules.learn(&service(Some("10.96.0.2")));
+    let back = Dual::from_fn(|family| mode::rules(Mode::Nftables, &rules.families[family].services));
+    rules.replace(back, &mut kernel.clone()).unwrap();
+    assert_eq!(taken(), ["gone beside 1", "gone beside 1"]);
+    let afresh = MemoryKernel::new();
+    let mut other = super::tests::rules();
+    other.learn(&service(Some("10.96.0.2")));
+    other.put(&mut afresh.clone()).unwrap();
+    assert_eq!(kernel.state().tables, afresh.state().tables);
+}
+
+#[test]
+fn what_the_configuration_says_is_in_force_as_if_it_had_been_from_the_first() {
+    let kernel = MemoryKernel::new();
+    let mut rules = rules();
+    rules.learn(&service(Some("10.96.0.1")));
+    rules.put(&mut kernel.clone()).unwrap();
+    let defaults = kernel.state().tables.clone();
+    let settings = |mark, all, cidr: Option<&str>| RuleSettings {
+        node_port_addresses: NodePortAddresses::Primary,
+        cluster_cidrs: Dual { v4: cidr.map(|cidr| cidr.parse().unwrap()), v6: None },
+        masquerade_mark: mark,
+        masquerade_all: all,
+    };
+    for wanted in [
+        settings(0x8000, false, None),
+        settings(0x8000, true, None),
+        settings(MASQUERADE_MARK, false, Some("10.1.0.0/16")),
+    ] {
+        rules.configure(&wanted);
+        rules.edit(&mut kernel.clone()).unwrap();
+        let afresh = MemoryKernel::new();
+        let mut other = super::tests::rules();
+        other.configure(&wanted);
+        other.learn(&service(Some("10.96.0.1")));
+        other.put(&mut afresh.clone()).unwrap();
+        assert_eq!(kernel.state().tables, afresh.state().tables);
+        assert_ne!(kernel.state().tables, defaults);
+    }
+    rules.configure(&settings(MASQUERADE_MARK, false, None));
+    rules.edit(&mut kernel.clone()).unwrap();
+    assert_eq!(kernel.state().tables, defaults);
+}

@@ -1,0 +1,198 @@
+//! kube-proxy's configuration as it is in force, and what of it cannot be.
+
+use std::{
+    collections::BTreeSet,
+    error::Error,
+    sync::{Arc, atomic::Ordering},
+};
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use podnet_client::{
+    events::{About, Complaints},
+    watch::PROXY_CONFIG_MAP,
+};
+use podnet_kernel::conntrack as tracking;
+use podnet_model::{NodeName, ProxyConfig, errors::chain, proxy::Mode};
+use podnet_planner::{
+    proxy::{Capabilities, Choice, choose},
+    services::NodePortAddresses,
+};
+use tracing::{info, warn};
+
+use super::{conntrack, status::Places, told::Told};
+use crate::network::rules::RuleSettings;
+
+/// What this podnet has.
+pub const BUILT: [Mode; 1] = [Mode::Nftables];
+
+/// The present configuration and what was told of it.
+#[derive(Debug)]
+pub struct Configured {
+    node: NodeName,
+    /// It comes from a file of the node's, and not from the ConfigMap.
+    by_file: bool,
+    config: Arc<ProxyConfig>,
+    has: Capabilities,
+    told: Told,
+    complaints: Complaints,
+    /// The mode to be in, where it can be had.
+    wanted: Option<Choice>,
+    /// The settings of the kernel are to be looked at.
+    unsettled: bool,
+    /// Fields of which it was told that they cannot apply, or not here.
+    named: BTreeSet<String>,
+    /// The refusal that was told.
+    refusal: Option<String>,
+}
+
+impl Configured {
+    /// With kube-proxy's defaults.
+    #[must_use]
+    pub fn new(node: NodeName, by_file: bool, has: Capabilities, told: Told, complaints: Complaints) -> Self {
+        let mut new = Self {
+            node,
+            by_file,
+            config: Arc::default(),
+            has,
+            told,
+            complaints,
+            wanted: None,
+            unsettled: true,
+            named: BTreeSet::new(),
+            refusal: None,
+        };
+        new.take(None);
+        new
+    }
+
+    /// Takes another configuration; none means the defaults.
+    pub fn take(&mut self, config: Option<Arc<ProxyConfig>>) {
+        self.config = config.unwrap_or_default();
+        self.unsettled = true;
+        for unused in self.config.unused() {
+            if self.named.insert(unused.field.clone()) {
+                warn!(%unused, "a field of kube-proxy's configuration has no effect");
+                self.tell("NoEffect", format!("{}: {unused}", self.place()));
+            }
+        }
+        self.wanted = self.choice();
+    }
+
+    /// The mode to be in; none where what is in force stays.
+    #[must_use]
+    pub const fn wanted(&self) -> Option<&Choice> {
+        self.wanted.as_ref()
+    }
+
+    /// What it says.
+    #[must_use]
+    pub fn config(&self) -> &ProxyConfig {
+        &self.config
+    }
+
+    /// What those who are asked are told.
+    #[must_use]
+    pub const fn told(&self) -> &Told {
+        &self.told
+    }
+
+    fn choice(&mut self) -> Option<Choice> {
+        match choose(self.config.mode, &BUILT, &self.has) {
+            Ok(choice) => {
+                self.refusal = None;
+                self.told.refused.store(false, Ordering::Relaxed);
+                Some(choice)
+            }
+            Err(refusal) => {
+                self.refuse(&refusal.to_string());
+                None
+            }
+        }
+    }
+
+    /// The mode cannot be had; it is not tried again before the configuration changes.
+    pub fn refuse(&mut self, why: &str) {
+        self.wanted = None;
+        self.told.refused.store(true, Ordering::Relaxed);
+        if self.refusal.as_deref() != Some(why) {
+            let stays = self.told.mode.borrow().map_or("no mode is", Mode::name);
+            let message = format!("{}: {why}; {stays} stays in force on node {}", self.place(), self.node);
+            warn!("{message}");
+            self.tell("ModeRefused", message);
+            self.refusal = Some(why.to_owned());
+        }
+    }
+
+    /// The mode is in force.
+    pub fn in_force(&self, mode: Mode, why: &str) {
+        if self.told.mode.send_replace(Some(mode)) != Some(mode) {
+            info!(%mode, why, "Services are served");
+        }
+    }
+
+    /// Tells where it is told, and sets connection tracking's settings, where these are new. Answers whether any setting changed. What
+    /// cannot be set is told once and no error: Services are served without it.
+    pub fn settle(&mut self) -> bool {
+        if !std::mem::take(&mut self.unsettled) {
+            return false;
+        }
+        let places = Places { healthz: self.config.healthz, metrics: self.config.metrics };
+        self.told.places.send_if_modified(|known| known.replace(places) != Some(places));
+        let mode = self.told.mode.borrow().unwrap_or(Mode::Nftables);
+        self.told.programming.set_sync_period(self.config.rules(mode).sync_period);
+        if let Err(error) = tracking::load() {
+            warn!(error = &error as &dyn Error, "connection tracking is as it is: the kernel cannot be asked for it");
+            return false;
+        }
+        let cores =
+            std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX));
+        let mut changed = false;
+        for setting in conntrack::settings(&self.config.conntrack, cores) {
+            match conntrack::set(&setting) {
+                Ok(is_new) => changed |= is_new,
+                Err(error) => {
+                    if self.named.insert(setting.field.to_owned()) {
+                        let (field, why) = (setting.field, chain(&error));
+                        warn!(field, why, "a field of kube-proxy's configuration has no effect on this node");
+                    }
+                }
+            }
+        }
+        changed
+    }
+
+    /// What the rules of a mode are told.
+    #[must_use]
+    pub(crate) fn rules(&self, mode: Mode) -> RuleSettings {
+        let rules = self.config.rules(mode);
+        RuleSettings {
+            node_port_addresses: self.node_port_addresses(),
+            cluster_cidrs: self.config.cluster_cidrs,
+            masquerade_mark: rules.masquerade_mark(),
+            masquerade_all: rules.masquerade_all,
+        }
+    }
+
+    /// Where NodePorts are to be. With none of podnet's modes so far are they on all addresses where nothing is said.
+    #[must_use]
+    pub fn node_port_addresses(&self) -> NodePortAddresses {
+        use podnet_model::proxy::NodePortAddresses as Said;
+        match &self.config.node_port_addresses {
+            Said::Unsaid | Said::Primary => NodePortAddresses::Primary,
+            Said::Within(ranges) => NodePortAddresses::Ranges(ranges.clone()),
+        }
+    }
+
+    fn place(&self) -> &'static str {
+        if self.by_file { "--proxy-config" } else { "config.conf" }
+    }
+
+    fn tell(&self, reason: &'static str, message: String) {
+        if self.by_file {
+            self.complaints.tell(About::node(&self.node), reason, message);
+        } else {
+            let (namespace, name) = PROXY_CONFIG_MAP;
+            self.complaints.tell_of::<ConfigMap>(&namespace.into(), name, reason, message);
+        }
+    }
+}

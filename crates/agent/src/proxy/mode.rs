@@ -1,0 +1,161 @@
+//! Services' rules in one mode and of one family: the seam between what is planned and how it is put in force.
+//!
+//! Another mode of rules is another implementation of [`ServiceRules`], made in [`rules`] and named in [`BUILT`](super::configured::BUILT).
+
+use std::{error::Error, fmt};
+
+use podnet_kernel::{datapath::Datapath, nft::NftError};
+use podnet_model::{Family, proxy::Mode};
+use podnet_planner::{
+    ruleset::Edit,
+    services::{
+        Plan, Services,
+        nftables::{self, Nftables},
+    },
+};
+
+use super::configured::BUILT;
+
+/// The rules of Services. `services` is what is planned, always the same value.
+pub(crate) trait ServiceRules: fmt::Debug + Send {
+    /// Takes a plan in, which `services` has taken in: what it means is to be done.
+    fn learn(&mut self, services: &Services, plan: &Plan);
+
+    /// Does what is to be done since the last time, and tells in how many edits; everything where nothing is known of what is there.
+    ///
+    /// # Errors
+    ///
+    /// When it is refused; what was in force is, and the next time everything is put in force.
+    fn edit(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<usize, RulesError>;
+
+    /// Puts everything in force, whatever there is.
+    ///
+    /// # Errors
+    ///
+    /// As [`ServiceRules::edit`].
+    fn put(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<(), RulesError>;
+
+    /// Takes away all that the mode makes, also what another agent made. Done also where there is nothing.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be taken away.
+    fn take_away(&mut self, datapath: &mut dyn Datapath) -> Result<(), RulesError>;
+
+    /// Whether what is planned is in force but for what [`ServiceRules::edit`] will do.
+    fn in_force(&self) -> bool;
+
+    /// The settings changed that stand in all rules: the next time everything is put in force.
+    fn begin_anew(&mut self);
+
+    /// The table of nf_tables that has to be there, where there has to be one.
+    fn table(&self, services: &Services) -> Option<&'static str>;
+}
+
+/// Why rules are not in force.
+#[derive(Debug, thiserror::Error)]
+pub enum RulesError {
+    /// nf_tables refused.
+    #[error(transparent)]
+    Nftables(#[from] NftError),
+    /// What another mode writes with refused.
+    #[error(transparent)]
+    Other(Box<dyn Error + Send + Sync>),
+}
+
+/// The rules of a mode. Where others than pods and the node come from, `ebpf` has the rules of `nftables`.
+pub(crate) fn rules(mode: Mode, services: &Services) -> Box<dyn ServiceRules> {
+    match mode {
+        Mode::Ebpf | Mode::Nftables | Mode::Iptables | Mode::Ipvs | Mode::Userspace => Box::new(Table::new(services)),
+    }
+}
+
+/// Whether two modes have the same rules.
+pub(crate) const fn have_same_rules(one: Mode, other: Mode) -> bool {
+    matches!((one, other), (Mode::Ebpf | Mode::Nftables, Mode::Ebpf | Mode::Nftables)) || one as u8 == other as u8
+}
+
+/// The rules of all modes but this one's: what an earlier agent may have left.
+pub(crate) fn others(mode: Mode, services: &Services) -> impl Iterator<Item = Box<dyn ServiceRules>> {
+    BUILT.into_iter().filter(move |other| !have_same_rules(mode, *other)).map(|other| rules(other, services))
+}
+
+/// A table of nf_tables. That of IPv4 is there always, that of IPv6 where the cluster has Services of it.
+#[derive(Debug)]
+struct Table {
+    family: Family,
+    nftables: Nftables,
+    edits: Vec<Edit>,
+    in_force: bool,
+    /// It is not known whether there is none.
+    may_be_there: bool,
+}
+
+impl Table {
+    fn new(services: &Services) -> Self {
+        let mut nftables = Nftables::new(services);
+        // It takes plans from the first on.
+        nftables.edits(services, &services.whole());
+        Self { family: services.config().family, nftables, edits: Vec::new(), in_force: false, may_be_there: true }
+    }
+
+    fn is_needed(&self, services: &Services) -> bool {
+        self.family == Family::V4 || services.is_needed()
+    }
+}
+
+impl ServiceRules for Table {
+    fn learn(&mut self, services: &Services, plan: &Plan) {
+        let edits = self.nftables.edits(services, plan);
+        // What is not in force will be made as a whole.
+        if self.in_force {
+            self.edits.extend(edits);
+        }
+    }
+
+    fn edit(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<usize, RulesError> {
+        if !self.in_force || !self.is_needed(services) {
+            if self.is_needed(services) || self.may_be_there {
+                self.put(services, datapath)?;
+            }
+            return Ok(0);
+        }
+        let edits = std::mem::take(&mut self.edits);
+        self.in_force = false;
+        datapath.edit(self.family, nftables::TABLE, &edits)?;
+        self.in_force = true;
+        Ok(edits.len())
+    }
+
+    fn put(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
+        self.edits = Vec::new();
+        self.in_force = false;
+        if self.is_needed(services) {
+            datapath.replace(nftables::TABLE, &self.nftables.desired(services))?;
+            self.in_force = true;
+            self.may_be_there = true;
+            return Ok(());
+        }
+        self.take_away(datapath)
+    }
+
+    fn take_away(&mut self, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
+        self.in_force = false;
+        datapath.delete_table(self.family, nftables::TABLE)?;
+        self.may_be_there = false;
+        Ok(())
+    }
+
+    fn in_force(&self) -> bool {
+        self.in_force
+    }
+
+    fn begin_anew(&mut self) {
+        self.edits = Vec::new();
+        self.in_force = false;
+    }
+
+    fn table(&self, services: &Services) -> Option<&'static str> {
+        self.is_needed(services).then_some(nftables::TABLE)
+    }
+}

@@ -1,0 +1,88 @@
+//! What the network's thread tells those who are asked how Services are served.
+
+use std::{
+    fmt::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use podnet_client::events::Complaints;
+use podnet_model::proxy::Mode;
+use tokio::sync::watch;
+
+use super::{
+    checks::{self, Checks},
+    programming::{Moment, Programming},
+    status::{self, Answers, Places, Status},
+};
+use crate::health::Health;
+
+/// The teller's side.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// Changes on their way into force.
+    pub programming: Arc<Programming>,
+    /// The mode in force.
+    pub mode: watch::Sender<Option<Mode>>,
+    /// Where it is told; nowhere while that is not known.
+    pub places: watch::Sender<Option<Places>>,
+    /// The ports of load balancers' health checks.
+    pub checks: watch::Sender<Checks>,
+    /// The configuration asks for a mode that cannot be.
+    pub refused: Arc<AtomicBool>,
+}
+
+impl Told {
+    /// Of an agent that begins now; nobody is served.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            programming: Arc::new(Programming::new(Moment::now())),
+            mode: watch::Sender::new(None),
+            places: watch::Sender::new(None),
+            checks: watch::Sender::default(),
+            refused: Arc::default(),
+        }
+    }
+
+    /// Serves whoever asks, on tasks of their own, and adds the metrics to the agent's.
+    pub fn serve(&self, health: &Health, complaints: Complaints) {
+        let answers = Arc::new(Answers::default());
+        health.add_metrics({
+            let (answers, told) = (answers.clone(), self.clone());
+            move || told.metrics() + &told.programming.metrics() + &answers.metrics()
+        });
+        let all = health.clone();
+        let status = Status {
+            programming: self.programming.clone(),
+            mode: self.mode.subscribe(),
+            metrics: Box::new(move || all.metrics()),
+            answers,
+        };
+        tokio::spawn(status::serve(Arc::new(status), self.places.subscribe()));
+        tokio::spawn(checks::serve(self.checks.subscribe(), self.programming.clone(), Some(complaints)));
+    }
+
+    /// In the text format of Prometheus.
+    fn metrics(&self) -> String {
+        let (name, refused) = ("podnet_proxy_mode", "podnet_proxy_mode_refused");
+        let mut text = format!("# HELP {name} 1 for the mode that Services are served in.\n# TYPE {name} gauge\n");
+        for mode in Mode::ALL {
+            let is_it = u8::from(*self.mode.borrow() == Some(mode));
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{name}{{mode=\"{mode}\"}} {is_it}");
+        }
+        let is_so = u8::from(self.refused.load(Ordering::Relaxed));
+        let help = "1 while the configuration asks for a mode that cannot be had; the one before stays.";
+        let _ = writeln!(text, "# HELP {refused} {help}\n# TYPE {refused} gauge\n{refused} {is_so}");
+        text
+    }
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self::new()
+    }
+}
