@@ -40,6 +40,11 @@ pub trait Datapath: Send {
     /// The part that was refused; the table is then as it was.
     fn replace(&mut self, table: &str, rules: &RuleSet) -> Result<(), NftError>;
 
+    /// The namespace that it is of; none where it is of no kernel.
+    fn netns(&self) -> Option<NetNs> {
+        None
+    }
+
     /// Removes a table. Done also where there is none.
     ///
     /// # Errors
@@ -98,6 +103,10 @@ impl Datapath for KernelDatapath {
 
     fn observe(&mut self, vxlans: &[&LinkName]) -> Result<Observed, NetlinkError> {
         executor::observe(&mut self.route, vxlans)
+    }
+
+    fn netns(&self) -> Option<NetNs> {
+        Some(self.route.netns().clone())
     }
 
     fn edit(&mut self, family: Family, table: &str, edits: &[Edit]) -> Result<(), NftError> {

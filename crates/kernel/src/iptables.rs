@@ -13,7 +13,7 @@ mod fingerprint;
 mod variant;
 
 use std::{
-    collections::{HashMap, hash_map::DefaultHasher},
+    collections::{HashMap, VecDeque, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
 };
 
@@ -21,14 +21,16 @@ use podnet_model::Family;
 use podnet_planner::iptables::{ChainKey, Rewrite, Rules, Saved, difference, removal};
 
 pub use command::IptablesError;
-use command::{Program, run};
+use command::{Program, run, run_as};
 pub use fingerprint::Fingerprint;
 pub use variant::Variant;
 
-use crate::netns::NetNs;
+use crate::{monitor::Transaction, netns::NetNs};
 
 /// How long `iptables-restore` waits for the lock, in seconds.
 const LOCK_WAIT: &str = "5";
+/// As many processes are remembered: what they did is told within a moment, and numbers of processes come again.
+const WRITERS: usize = 8;
 
 /// The rules of one family in a namespace.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub struct Iptables {
     variant: Variant,
     restore: Program,
     save: Program,
+    /// The processes that wrote last.
+    writers: VecDeque<u32>,
     /// Chains that are right although they are told in other words than ours: their words' digest.
     known: HashMap<ChainKey, u64>,
 }
@@ -50,7 +54,7 @@ impl Iptables {
     pub fn new(netns: NetNs, family: Family, variant: Variant) -> Result<Self, IptablesError> {
         let restore = variant.program(family, "restore")?;
         let save = variant.program(family, "save")?;
-        Ok(Self { netns, family, variant, restore, save, known: HashMap::new() })
+        Ok(Self { netns, family, variant, restore, save, writers: VecDeque::new(), known: HashMap::new() })
     }
 
     /// Which variant it is.
@@ -79,7 +83,18 @@ impl Iptables {
         for key in rewrite.chains.keys().chain(&rewrite.gone) {
             self.known.remove(key);
         }
-        run(&self.netns, &self.restore, &["-w", LOCK_WAIT, "--noflush", "--counters"], &text).map(drop)
+        let arguments = ["-w", LOCK_WAIT, "--noflush", "--counters"];
+        let (writer, done) = run_as(&self.netns, &self.restore, &arguments, &text)?;
+        self.writers.truncate(WRITERS - 1);
+        self.writers.push_front(writer);
+        done.map(drop)
+    }
+
+    /// Whether a change of which the kernel tells is of this value's making. In another process namespace than the machine's it is not
+    /// recognised.
+    #[must_use]
+    pub fn is_own(&self, transaction: &Transaction) -> bool {
+        transaction.author.as_ref().is_some_and(|author| self.writers.contains(&author.pid))
     }
 
     /// Makes what is there what is wanted, and tells what was done for it. Other people's chains are not touched.
@@ -102,13 +117,16 @@ impl Iptables {
         Ok(missing)
     }
 
-    /// Takes away all of podnet's chains and what leads there, and nothing else.
+    /// Takes away all of podnet's chains and what leads there, and nothing else; nothing where the chains are kube-proxy's.
     ///
     /// # Errors
     /// Where it cannot be asked, or the line that was refused.
     pub fn remove(&mut self) -> Result<(), IptablesError> {
-        let rewrite = removal(&self.saved()?);
-        self.rewrite(&rewrite)
+        let saved = self.saved()?;
+        if !saved.is_of_podnet() {
+            return Ok(());
+        }
+        self.rewrite(&removal(&saved))
     }
 
     /// What the tables look like from afar, at next to no cost; none where that cannot be told. Tables of the legacy variant tell nobody

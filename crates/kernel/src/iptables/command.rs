@@ -38,9 +38,24 @@ fn is_executable(file: &Path) -> bool {
 
 /// Runs a program in a namespace, and returns what it printed.
 pub(super) fn run(netns: &NetNs, program: &Program, arguments: &[&str], input: &str) -> Result<String, IptablesError> {
-    let name = || program.0.display().to_string();
+    run_as(netns, program, arguments, input)?.1
+}
+
+/// As [`run`]; tells which process it was as well.
+pub(super) fn run_as(
+    netns: &NetNs,
+    program: &Program,
+    arguments: &[&str],
+    input: &str,
+) -> Result<(u32, Result<String, IptablesError>), IptablesError> {
     let output = netns.run(|| spoken(program, arguments, input))?;
-    let output = output.map_err(|source| IptablesError::Start { program: name(), source })?;
+    let start = |source| IptablesError::Start { program: program.0.display().to_string(), source };
+    let (process, output) = output.map_err(start)?;
+    Ok((process, judged(program, input, &output)))
+}
+
+fn judged(program: &Program, input: &str, output: &Output) -> Result<String, IptablesError> {
+    let name = || program.0.display().to_string();
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
@@ -59,7 +74,7 @@ pub(super) fn run(netns: &NetNs, program: &Program, arguments: &[&str], input: &
 }
 
 /// Gives the input and takes the output side by side: either may be larger than a pipe holds.
-fn spoken(program: &Program, arguments: &[&str], input: &str) -> io::Result<Output> {
+fn spoken(program: &Program, arguments: &[&str], input: &str) -> io::Result<(u32, Output)> {
     let mut child = Command::new(&program.0)
         .args(arguments)
         .env("LC_ALL", "C")
@@ -71,7 +86,8 @@ fn spoken(program: &Program, arguments: &[&str], input: &str) -> io::Result<Outp
     std::thread::scope(|scope| {
         // A program that ends early tells why by itself.
         scope.spawn(move || pipe.map(|mut pipe| pipe.write_all(input.as_bytes())));
-        child.wait_with_output()
+        let process = child.id();
+        child.wait_with_output().map(|output| (process, output))
     })
 }
 

@@ -7,7 +7,12 @@ use podnet_planner::{
 };
 
 use super::*;
-use crate::testing::TestNs;
+use crate::{
+    monitor::{Monitor, Notice},
+    netlink::RtSocket,
+    nft::NftSocket,
+    testing::TestNs,
+};
 
 fn each(tag: &str, test: impl Fn(&TestNs, &mut Iptables, Family)) {
     for variant in [Variant::Legacy, Variant::Nft] {
@@ -74,6 +79,7 @@ fn rules(family: Family) -> Rules {
         chains: [
             chain(Table::Nat, &services, all.into()),
             chain(Table::Nat, &mark, Vec::new()),
+            chain(Table::Nat, &"KUBE-PING".into(), Vec::new()),
             chain(Table::Nat, &svc(), service_rules),
             chain(Table::Nat, &sep, vec![endpoint]),
             chain(Table::Nat, &"KUBE-POSTROUTING".into(), vec![Rule::new(Target::Masquerade)]),
@@ -115,6 +121,12 @@ fn a_change_writes_its_chains_alone_and_removal_leaves_other_peoples_rules() {
         {
             ns.command(&format!("{tool} {line}"));
         }
+        // As kube-proxy has it.
+        ns.command(&format!("{tool} -N KUBE-FORWARD"));
+        let kube_proxys = iptables.saved().unwrap();
+        iptables.remove().unwrap();
+        assert_eq!(iptables.saved().unwrap(), kube_proxys);
+        ns.command(&format!("{tool} -X KUBE-FORWARD"));
         let before = iptables.saved().unwrap();
         let mut wanted = rules(family);
         iptables.put(&wanted).unwrap();
@@ -171,4 +183,23 @@ fn rules_go_where_the_kubelets_hint_is() {
         ns.command(&format!("{} -t mangle -N KUBE-IPTABLES-HINT", program(variant, Family::V6, "")));
         assert_eq!(Variant::of_host(&ns).unwrap(), variant);
     }
+}
+
+#[test]
+fn what_nf_tables_tells_of_is_known_to_be_ones_own_or_somebody_elses() {
+    let ns = TestNs::new("ipt-own");
+    let mut iptables = Iptables::new(ns.clone(), Family::V4, Variant::Nft).unwrap();
+    let (route, nft) = (RtSocket::open_in(&ns).unwrap(), NftSocket::open_in(&ns).unwrap());
+    let mut monitor = Monitor::open_in(&ns, &route, &nft, &[]).unwrap();
+    let mut told = || {
+        let notices = monitor.wait().unwrap();
+        let rules = |notice| if let Notice::Rules(transaction) = notice { Some(transaction) } else { None };
+        notices.into_iter().filter_map(rules).collect::<Vec<_>>()
+    };
+    iptables.put(&rules(Family::V4)).unwrap();
+    let own = told();
+    assert!(!own.is_empty() && own.iter().all(|transaction| iptables.is_own(transaction)), "{own:?}");
+    ns.command("iptables-nft -t nat -F KUBE-POSTROUTING");
+    let others = told();
+    assert!(!others.is_empty() && !others.iter().any(|transaction| iptables.is_own(transaction)), "{others:?}");
 }

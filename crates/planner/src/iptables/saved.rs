@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ChainKey, Table};
 
+/// Chains that podnet always has, and kube-proxy never, one in each table.
+const MARKS: [(Table, &str); 2] = [(Table::Nat, "KUBE-PING"), (Table::Filter, "KUBE-CLUSTER-IPS")];
+
 /// The chains that are there, everybody's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Saved {
@@ -35,6 +38,12 @@ impl Saved {
             }
         }
         Self { chains }
+    }
+
+    /// Whether podnet's chains are there, and not kube-proxy's, which have the same names but for some.
+    #[must_use]
+    pub fn is_of_podnet(&self) -> bool {
+        MARKS.iter().any(|(table, name)| self.chains.contains_key(&ChainKey::new(*table, *name)))
     }
 
     /// The chains that some rule outside of podnet's own leads to. What the kernel's own chains have for podnet is no such rule.

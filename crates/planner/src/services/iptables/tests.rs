@@ -36,11 +36,15 @@ fn following_every_change_ends_where_a_fresh_start_does() {
         let nothing = rules.clone();
         let changes = packet_table::changes();
         let back: Vec<_> = changes.iter().filter_map(vanished).collect();
-        for change in changes.iter().chain(&back) {
+        for (index, change) in changes.iter().chain(&back).enumerate() {
             let plan = services.apply(change);
             let rewrite = iptables.rewrite(&services, &plan);
             assert!(!plan.is_empty() || rewrite.is_empty(), "{change:?}");
             follow(&mut rules, rewrite);
+            // One node shows each step; the others where they are now and then.
+            if node != NODES[0] && index % 16 > 0 {
+                continue;
+            }
             let fresh = Iptables::new(&services).desired(&services);
             assert_eq!(rules, fresh, "after {change:?}");
             assert_eq!(iptables.desired(&services), fresh);
