@@ -155,9 +155,9 @@ impl PodInterface {
         let mut requests: Vec<Request> =
             self.addr.iter().map(|addr| addr::set(index, self.with_prefix(*addr))).collect();
         match self.bridge {
-            None => requests.insert(0, link::request::set_up_quietly(name)),
+            None => requests.insert(0, link::request::set_up_quietly(name, self.mtu)),
             // Addresses come before the device is up, so that it can announce them.
-            Some(_) => requests.extend([announce(name), link::request::set_up_quietly(name)]),
+            Some(_) => requests.extend([announce(name), link::request::set_up_quietly(name, self.mtu)]),
         }
         requests.extend(self.addr.iter().filter(|addr| addr.is_ipv6()).map(|addr| route::to_own(*addr, index)));
         for gateway in self.gateways() {
@@ -188,8 +188,8 @@ impl PodInterface {
 
     fn host_requests(&self, index: u32, bridge: Option<u32>) -> Vec<Request> {
         let mut requests = match (&self.bridge, bridge) {
-            (Some(on), Some(bridge)) => join(&self.host_ifname, bridge, on.hairpin).to_vec(),
-            _ => vec![link::request::set_up_quietly(LinkRef::Index(index))],
+            (Some(on), Some(bridge)) => join(&self.host_ifname, bridge, on.hairpin, self.mtu).to_vec(),
+            _ => vec![link::request::set_up_quietly(LinkRef::Index(index), self.mtu)],
         };
         let through = bridge.unwrap_or(index);
         for addr in &self.addr {

@@ -102,7 +102,7 @@ impl SegmentInterface {
         })?;
         if let Segment::Bridge { bridge, port, hairpin, .. } = &self.segment {
             let bridge = link::index_of(host, bridge.as_str())?;
-            host.perform_all(&request::join(port, bridge, *hairpin))?;
+            host.perform_all(&request::join(port, bridge, *hairpin, self.mtu))?;
         }
         pod.perform_all(&self.setting_up(made.index))?;
         match pod.perform_all(&self.ways(made.index, route::add)) {
@@ -130,7 +130,7 @@ impl SegmentInterface {
         requests.push(request::announce(name));
         requests.push(match self.segment {
             // Its link-local address would be nobody's whom the check of senders knows.
-            Segment::Bridge { .. } => link::request::set_up_quietly(name),
+            Segment::Bridge { .. } => link::request::set_up_quietly(name, self.mtu),
             Segment::Macvlan { .. } => link::request::set_state(name, true),
         });
         requests

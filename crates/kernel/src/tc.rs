@@ -59,7 +59,8 @@ fn set_egress(socket: &mut RtSocket, index: u32, host: &LinkName, bucket: &Bucke
     let name = LinkRef::from(&device);
     let replies = socket.exchange(&[
         request::make_ifb(&device),
-        link::request::set_up_quietly(name),
+        // What the kernel gives it: packets of any size pass.
+        link::request::set_up_quietly(name, 1500),
         link::request::find(name),
     ])?;
     let made = replies.into_iter().flatten().find_map(link::from_message);

@@ -163,7 +163,7 @@ fn configure(socket: &mut RtSocket, link: &Link, mtu: u32) -> Result<(), Netlink
     if !link.is_up {
         allow_ipv6(socket, &link.name)?;
         // The pods' answers may come from here while their requests went elsewhere.
-        requests.push(link::request::set_up_quietly(index));
+        requests.push(link::request::set_up_quietly(index, mtu));
     }
     Ok(socket.perform_all(&requests)?)
 }

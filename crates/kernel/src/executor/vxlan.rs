@@ -84,7 +84,7 @@ fn configure(socket: &mut RtSocket, wanted: &Vxlan, link: &Link) -> Result<(), N
     if !link.is_up {
         allow_ipv6(socket, &wanted.name)?;
         // The pods' answers may come from here while their requests went elsewhere.
-        requests.push(link::request::set_up_quietly(index));
+        requests.push(link::request::set_up_quietly(index, wanted.mtu));
     }
     let wanted_addrs: Vec<IpNet> = wanted.addrs.iter().copied().map(IpNet::from).collect();
     let found: Vec<IpNet> =

@@ -14,7 +14,10 @@ use netlink_packet_route::{
     },
 };
 use podnet_model::{LinkName, Mac};
-use podnet_planner::step::{Ipip, Vxlan};
+use podnet_planner::{
+    overlay::IPV6_LEAST_MTU,
+    step::{Ipip, Vxlan},
+};
 use rustix::io::Errno;
 
 use super::{LinkRef, Veth};
@@ -131,12 +134,14 @@ pub(crate) fn set_state(link: LinkRef<'_>, up: bool) -> Request {
 
 /// What a pod interface's end needs besides being up, in the same message: no IPv6 link-local address of its own (so no router
 /// solicitations, no duplicate address detection), and no reverse path filter, as requests and answers may take different devices.
-/// A kernel that was started without IPv6 refuses its settings.
-pub(crate) fn set_up_quietly(link: LinkRef<'_>) -> Request {
+/// A kernel that was started without IPv6 refuses its settings, and every kernel does for a device whose MTU is below that of IPv6: it has
+/// none of it.
+pub(crate) fn set_up_quietly(link: LinkRef<'_>, mtu: u32) -> Request {
     let mut message = naming(link);
     message.header.change_mask = LinkFlags::Up;
     message.header.flags = LinkFlags::Up;
-    let settings = std::iter::once(no_reverse_path_filter()).chain(sysctl::has_ipv6().then(no_link_local));
+    let settings = std::iter::once(no_reverse_path_filter())
+        .chain((mtu >= IPV6_LEAST_MTU && sysctl::has_ipv6()).then(no_link_local));
     message.attributes.push(LinkAttribute::AfSpecUnspec(settings.collect()));
     set("set up device", link, message)
 }

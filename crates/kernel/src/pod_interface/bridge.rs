@@ -81,7 +81,7 @@ impl NodeBridge {
             ipv6::restrict(host, &self.name, true)?;
         }
         if !found.is_up {
-            host.perform(link::request::set_up_quietly(LinkRef::Index(found.index)))?;
+            host.perform(link::request::set_up_quietly(LinkRef::Index(found.index), self.mtu))?;
         }
         Ok(())
     }

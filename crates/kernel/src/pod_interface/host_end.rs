@@ -40,10 +40,10 @@ impl HostEnd {
             requests.push(link::request::set_mtu(index, self.mtu));
         }
         if !found.is_up {
-            requests.push(link::request::set_up_quietly(index));
+            requests.push(link::request::set_up_quietly(index, self.mtu));
         }
         if let Some(on) = self.bridge.as_ref().filter(|_| found.master != Some(through)) {
-            requests.extend(join(&self.ifname, through, on.hairpin));
+            requests.extend(join(&self.ifname, through, on.hairpin, self.mtu));
         }
         for addr in &self.addrs {
             requests.push(route::set(&host_route(*addr, through)));

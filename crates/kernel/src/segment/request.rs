@@ -43,7 +43,7 @@ pub(super) fn macvlan(interface: &SegmentInterface, master: u32, kind: MacvlanKi
 }
 
 /// Makes a device a port of a bridge, and sets it up.
-pub(crate) fn join(port: &LinkName, bridge: u32, hairpin: bool) -> [Request; 3] {
+pub(crate) fn join(port: &LinkName, bridge: u32, hairpin: bool, mtu: u32) -> [Request; 3] {
     let name = LinkRef::from(port);
     let mut message = LinkMessage::default();
     message.attributes = vec![
@@ -55,7 +55,7 @@ pub(crate) fn join(port: &LinkName, bridge: u32, hairpin: bool) -> [Request; 3] 
     ];
     // Unlike other changes, those of a port are heeded in this message alone (`rtnl_newlink`).
     let hairpin = Request::new(Operation::new("set hairpin of port", port), RouteNetlinkMessage::NewLink(message), 0);
-    [request::set_master(name, bridge), hairpin, request::set_up_quietly(name)]
+    [request::set_master(name, bridge), hairpin, request::set_up_quietly(name, mtu)]
 }
 
 /// Makes a device tell its neighbours its addresses when it comes up (`arp_notify`): whoever had one of them before is forgotten.

@@ -33,3 +33,15 @@ fn a_node_on_which_new_devices_have_no_ipv6_gives_it_to_those_of_pods_that_have_
     let disabled = |device| sysctl::read(&pods.node, &format!("net.ipv6.conf.{device}.disable_ipv6")).unwrap();
     assert_eq!(["pod1", "pod2"].map(disabled), ["0", "1"]);
 }
+
+#[test]
+fn pods_of_ipv4_are_attached_where_packets_have_no_room_for_ipv6() {
+    let mut pods = pods("narrow", 2);
+    for interface in &mut pods.interfaces {
+        interface.addr.retain(IpAddr::is_ipv4);
+        interface.mtu = 1230;
+        interface.create(&mut pods.host).unwrap();
+        assert_eq!(interface.check(&mut pods.host).unwrap(), []);
+    }
+    pods.namespaces[0].command(&format!("ping -c 1 -W 2 -M do -s 1202 {}", pods.interfaces[1].addr[0]));
+}
