@@ -7,6 +7,7 @@
 //! - [`deployment`] → [`replicaset`] → pods → [`scheduler`] → nodes
 //! - [`statefulset`] → pods, by number
 //! - [`endpoints`]: which pods a Service leads to
+//! - [`load_balancer`]: addresses for Services of that type
 //! - [`node_lifecycle`]: nodes that fall silent or vanish, and their pods
 //! - [`service_accounts`]: what a namespace has from the start; [`namespaces`]: how it ends
 //! - [`garbage`]: what has lost its owner
@@ -21,6 +22,7 @@ mod garbage;
 mod key;
 mod kinds;
 mod label_index;
+mod load_balancer;
 mod namespaces;
 mod naming;
 mod node_lifecycle;
@@ -86,6 +88,7 @@ async fn start(client: &Client, config: ControllersConfig, tasks: &mut JoinSet<(
     let stateful_sets = statefulset::StatefulSets::new(client.clone(), &caches, &recorder);
     let scheduler = scheduler::Scheduler::new(client.clone(), &caches, &recorder);
     let endpoints = endpoints::ServiceEndpoints::new(client.clone(), &caches);
+    let balancers = load_balancer::LoadBalancers::new(client.clone(), &caches, &recorder);
     let nodes = node_lifecycle::NodeLifecycle::new(client.clone(), &caches, &recorder, config.node_grace);
     let contents = service_accounts::NamespaceContents::new(client.clone(), &caches, config.ca_pem);
     let ends = namespaces::NamespaceEnds::new(client.clone(), &caches);
@@ -98,6 +101,7 @@ async fn start(client: &Client, config: ControllersConfig, tasks: &mut JoinSet<(
     tasks.spawn(stateful_sets.run());
     tasks.spawn(scheduler.run());
     tasks.spawn(endpoints.run());
+    tasks.spawn(balancers.run());
     tasks.spawn(nodes.run());
     tasks.spawn(contents.run());
     tasks.spawn(ends.run());

@@ -5,6 +5,7 @@ mod controllers {
     mod collection;
     mod endpoints;
     mod fixture;
+    mod load_balancers;
     mod namespaces;
     mod nodes;
     mod workloads;

@@ -5,6 +5,7 @@
 //! pod exists for Services and policies all the same, and what is wrong waits in [`Pod::request`](crate::Pod::request) until
 //! somebody asks for its address.
 
+mod balancer;
 mod block;
 mod endpoints;
 mod felix;

@@ -6,6 +6,7 @@
 
 #![allow(clippy::duplicated_attributes, reason = "printer columns repeat their types")]
 
+mod balancer;
 mod block;
 mod felix;
 mod lending;
@@ -16,6 +17,7 @@ mod sticky;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube_core::CustomResourceExt;
 
+pub use balancer::{IPAddressPool, IPAddressPoolSpec, L2Advertisement, L2AdvertisementSpec, ServiceAllocation};
 pub use block::{
     AllocationAttribute, BlockAffinity, BlockAffinitySpec, IPAMBlock, IPAMBlockSpec, IPAMHandle, IPAMHandleSpec,
     block_name,
@@ -39,6 +41,12 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
         FelixConfiguration::crd(),
         StickyAddress::crd(),
     ]
+}
+
+/// The definitions of what load balancers' addresses come from (`metallb.io/v1beta1`).
+#[must_use]
+pub fn balancer_definitions() -> Vec<CustomResourceDefinition> {
+    vec![IPAddressPool::crd(), L2Advertisement::crd()]
 }
 
 #[cfg(test)]

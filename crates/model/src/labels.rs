@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
+mod kubernetes;
 mod parse;
 
 /// An object's `metadata.labels`.

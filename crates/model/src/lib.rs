@@ -5,6 +5,7 @@
 //!
 //! - [`names`], [`addr`], [`family`], [`labels`]: the words
 //! - [`node`], [`pod`], [`service`], [`endpoints`], [`pool`], [`block`]: the objects that the planner reads
+//! - [`balancer`]: where load balancers' addresses come from
 //! - [`limits`], [`quantity`]: how a pod's traffic is limited, and the numbers that say so
 //! - [`flannel`], [`felix`], [`wireguard`]: what other configurations say about the way between nodes
 //! - [`proxy`]: how Services are served, as kube-proxy's configuration says it
@@ -16,6 +17,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod addr;
+pub mod balancer;
 pub mod block;
 pub mod change;
 pub mod cni;

@@ -7,6 +7,8 @@
 //!
 //! [`proxy`] chooses the mode that Services are served in.
 //!
+//! [`loadbalancer`] decides which Service has which address outside the cluster, and who announces it.
+//!
 //! [`repair`] says what others damaged, and when it is mended.
 //!
 //! [`iptables`] is the vocabulary of iptables: its rules, and the text that makes them.
@@ -21,6 +23,7 @@ mod counted;
 pub mod ipam;
 pub mod iptables;
 pub mod limits;
+pub mod loadbalancer;
 pub mod overlay;
 pub mod proxy;
 pub mod repair;

@@ -149,3 +149,14 @@ fn a_pool_of_calico_with_every_field_reads_and_writes_back_unchanged() {
     let pool: IPPool = serde_json::from_value(text.clone()).unwrap();
     assert_eq!(serde_json::to_value(&pool).unwrap(), text);
 }
+
+#[test]
+fn the_definitions_of_load_balancers_addresses_are_structural_and_named_as_metallb_names_them() {
+    let names = balancer_definitions().into_iter().map(|definition| {
+        assert_eq!(definition.spec.scope, "Namespaced");
+        assert_eq!(definition.spec.versions[0].name, "v1beta1");
+        assert_structural(&definition.spec.names.kind, &schema_of(&definition));
+        definition.metadata.name.unwrap()
+    });
+    assert_eq!(names.collect::<Vec<_>>(), ["ipaddresspools.metallb.io", "l2advertisements.metallb.io"]);
+}
