@@ -3,7 +3,9 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Client;
 use podnet_client::apply;
-use podnet_model::crd::{self, IPPool, IPPoolSpec};
+use podnet_model::crd::{
+    self, IPAddressPool, IPAddressPoolSpec, IPPool, IPPoolSpec, L2Advertisement, L2AdvertisementSpec,
+};
 use serde::Deserialize;
 
 use crate::{
@@ -21,6 +23,11 @@ const DEFAULT_POOL: &str = "default-ipv4-ippool";
 /// And the first of IPv6.
 const DEFAULT_POOL_V6: &str = "default-ipv6-ippool";
 
+/// The pool of load balancers' addresses, and what announces it.
+const LB_POOL: &str = "default";
+/// The namespace that it lies in.
+const SYSTEM: &str = "kube-system";
+
 /// What the agents need before a node can be ready.
 pub(crate) async fn install_network(client: &Client, cluster: &Cluster) -> Result<(), Failure> {
     for definition in crd::definitions() {
@@ -34,6 +41,21 @@ pub(crate) async fn install_network(client: &Client, cluster: &Cluster) -> Resul
         Some(cidr) => create_pool(client, DEFAULT_POOL_V6, cidr.to_string(), 122).await,
         None => Ok(()),
     }
+}
+
+/// Where load balancers' addresses come from, and that nodes announce them. The API server defines these kinds itself, a moment after
+/// it answers; until then this fails.
+pub(crate) async fn install_balancer_pool(client: &Client, cluster: &Cluster) -> Result<(), Failure> {
+    let addresses = cluster.lb_ranges();
+    if addresses.is_empty() {
+        return Ok(());
+    }
+    let pool = IPAddressPool::new(LB_POOL, IPAddressPoolSpec { addresses, ..IPAddressPoolSpec::default() });
+    let spec = L2AdvertisementSpec { ip_address_pools: vec![LB_POOL.to_owned()], ..L2AdvertisementSpec::default() };
+    let advertisement = L2Advertisement::new(LB_POOL, spec);
+    apply::create_if_missing(client, SYSTEM, &pool).await.doing(|| format!("cannot create IPAddressPool {LB_POOL}"))?;
+    let announced = apply::create_if_missing(client, SYSTEM, &advertisement).await;
+    announced.doing(|| format!("cannot create L2Advertisement {LB_POOL}"))
 }
 
 async fn create_pool(client: &Client, name: &str, cidr: String, block_size: i64) -> Result<(), Failure> {

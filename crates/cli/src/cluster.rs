@@ -1,9 +1,11 @@
 //! What was asked of `podnet up`, written down so that every later command agrees on it; and what follows from it.
 
 mod asked;
+mod balancer;
 mod six;
 
 pub(crate) use asked::overlap;
+pub(crate) use balancer::LbPool;
 
 use std::{
     fs,
@@ -44,6 +46,9 @@ pub(crate) struct Cluster {
     /// How pods are joined to their node.
     #[serde(default)]
     pub(crate) pod_link: PodLink,
+    /// Where load balancers' addresses come from.
+    #[serde(default)]
+    pub(crate) lb_pool: LbPool,
     pub(crate) datastore: Option<PathBuf>,
     /// The binary that `up` was called with: the supervisor starts the processes from it.
     pub(crate) binary: PathBuf,
@@ -188,6 +193,7 @@ mod tests {
             service_cidr: "10.233.0.0/18".parse().unwrap(),
             service_cidr_v6: None,
             pod_link: PodLink::Veth,
+            lb_pool: LbPool::default(),
             datastore: None,
             binary: PathBuf::new(),
         }
@@ -204,6 +210,15 @@ mod tests {
     fn a_hundred_nodes_stay_clear_of_router_and_host() {
         let one = cluster(100, 1);
         assert!(one.places().iter().all(|place| place.address != one.router(0) && place.address != one.host_address()));
+    }
+
+    #[test]
+    fn load_balancers_have_addresses_that_no_node_has() {
+        let mut many = cluster(100, 1);
+        assert_eq!(many.lb_ranges(), ["172.29.240.200-172.29.240.250"]);
+        assert!(many.places().iter().all(|place| place.address.octets()[3] < 200));
+        many.pod_cidr_v6 = Some("fd00:10:233::/56".parse().unwrap());
+        assert_eq!(many.lb_ranges()[1], "fd00:172:29:240::200-fd00:172:29:240::250");
     }
 
     #[test]

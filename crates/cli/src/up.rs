@@ -94,6 +94,7 @@ async fn await_cluster(
     progress.done("cluster objects", "CRDs, default pool");
     waiting::nodes(&client, cluster, stale, deadline).await?;
     progress.done("nodes Ready", &cluster.nodes.to_string());
+    deadline.until("load balancers' pool", async || addons::install_balancer_pool(&client, cluster).await).await?;
     deadline.until("cluster DNS", async || addons::install_dns(&client, cluster).await).await?;
     waiting::dns(cluster, deadline).await?;
     progress.done("cluster DNS answers", &cluster.dns_address().to_string());

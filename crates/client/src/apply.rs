@@ -6,7 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::{
     Api, Client, Resource,
     api::PostParams,
-    core::{DynamicObject, GroupVersionKind},
+    core::{DynamicObject, GroupVersionKind, NamespaceResourceScope},
     discovery,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -32,6 +32,19 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
 {
     existing_is_fine(Api::<K>::all(client.clone()).create(&PostParams::default(), object).await.map(|_| ()))
+}
+
+/// Creates a namespaced object; one of that name that is there already stays as it is.
+///
+/// # Errors
+///
+/// When the API server cannot be reached or refuses; where its kind is not defined, with "not found".
+pub async fn create_if_missing<K>(client: &Client, namespace: &str, object: &K) -> Result<(), ApplyError>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
+{
+    let api = Api::<K>::namespaced(client.clone(), namespace);
+    existing_is_fine(api.create(&PostParams::default(), object).await.map(|_| ()))
 }
 
 /// Creates an object of any kind; one of that name that is there already stays as it is.

@@ -7,6 +7,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use super::ranges;
+use crate::cluster::LbPool;
 
 /// What is left out is taken from the cluster that is there, so that plain `podnet up` heals whatever is up; without one the
 /// default holds.
@@ -36,6 +37,10 @@ pub(crate) struct UpOptions {
     /// Where Services' IPv6 addresses come from, with --ip-family dual [default: fd00:10:96::/108]
     #[arg(long, value_name = "CIDR", value_parser = ranges::services6)]
     pub(crate) service_cidr_v6: Option<Ipv6Net>,
+    /// Where addresses of Services of type LoadBalancer come from: ranges such as 192.0.2.0/28 or 192.0.2.10-192.0.2.20 with commas
+    /// between them, or none [default: .200 to .250 of the first subnet, which this machine reaches]
+    #[arg(long, value_name = "RANGES|none", value_parser = LbPool::parse)]
+    pub(crate) lb_pool: Option<LbPool>,
     /// Keep the cluster's objects in this file, over `podnet down` too
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub(crate) datastore: Option<PathBuf>,

@@ -41,6 +41,11 @@ impl Cluster {
             service_cidr: options.service_cidr.or(present.map(|cluster| cluster.service_cidr)).unwrap_or(SERVICE_CIDR),
             service_cidr_v6: ranges_v6.map(|(_, services)| services),
             pod_link: options.pod_link.or(present.map(|cluster| cluster.pod_link)).unwrap_or_default(),
+            lb_pool: options
+                .lb_pool
+                .clone()
+                .or_else(|| present.map(|cluster| cluster.lb_pool.clone()))
+                .unwrap_or_default(),
             datastore: datastore.or_else(|| present.and_then(|cluster| cluster.datastore.clone())),
             binary: std::env::current_exe().doing(|| "cannot find the podnet binary itself".into())?,
         };
@@ -88,6 +93,7 @@ impl Cluster {
                 .zip(asked.service_cidr_v6)
                 .and_then(|(is, asked)| difference("--service-cidr-v6", &is, &asked)),
             difference("--pod-link", &self.pod_link, &asked.pod_link),
+            difference("--lb-pool", &self.lb_pool, &asked.lb_pool),
             difference("--datastore", &self.store().display(), &asked.store().display()),
         ];
         settings.into_iter().flatten().collect()
