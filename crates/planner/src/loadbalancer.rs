@@ -3,7 +3,9 @@
 //! Everything that is known follows from pools and Services: nothing is stored beside the Services' status. A Service keeps what it
 //! has as long as it may; sharing, requests and pools mean what they mean in MetalLB.
 
+pub mod announcer;
 mod free;
+pub mod posts;
 mod refusal;
 
 use std::{

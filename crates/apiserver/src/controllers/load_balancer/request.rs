@@ -85,6 +85,7 @@ fn annotation<'s>(service: &'s Service, name: &str) -> Option<&'s str> {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value, reason = "json!(…) as an argument reads best by value")]
 mod tests {
     use serde_json::{Value, json};
 

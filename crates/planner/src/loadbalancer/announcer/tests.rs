@@ -1,0 +1,171 @@
+use podnet_model::{
+    Endpoint, NodeAddr, PodAddr,
+    service::{Ingress, Port, ServiceKind},
+};
+
+use super::*;
+
+const VIP: &str = "172.29.240.200";
+
+fn node(name: &str, subnet: &str) -> Change {
+    let subnet: IpNet = subnet.parse().unwrap();
+    let node = Node { subnet: Some(subnet), ..Node::new(name.into(), NodeAddr(subnet.addr())) };
+    Change::Node(name.into(), Some(node))
+}
+
+fn service(name: &str, addr: &str, external_policy: TrafficPolicy) -> Change {
+    let key = ServiceKey::new("shop", name);
+    let ingress = vec![Ingress { addr: addr.parse().unwrap(), is_proxy: false }];
+    let service = Service::new(key.clone(), ServiceKind::Headless, Vec::<Port>::new());
+    Change::Service(key, Some(Service { ingress, external_policy, ..service }))
+}
+
+fn slice(service: &str, nodes: &[(&str, bool)]) -> Change {
+    let key = SliceKey::new("shop", service);
+    let endpoint = |(node, ready): &(&str, bool)| Endpoint {
+        ready: *ready,
+        node: Some((*node).into()),
+        ..Endpoint::new(PodAddr("10.0.0.1".parse().unwrap()))
+    };
+    let slice = EndpointSlice {
+        key: key.clone(),
+        service: ServiceKey::new("shop", service),
+        ports: Vec::new(),
+        endpoints: nodes.iter().map(endpoint).collect(),
+        unproxied: false,
+    };
+    Change::Slice(key, Some(slice))
+}
+
+fn everywhere() -> Advertisement {
+    Advertisement {
+        pools: BTreeSet::new(),
+        pool_selectors: Vec::new(),
+        node_selectors: Vec::new(),
+        interfaces: BTreeSet::new(),
+    }
+}
+
+fn pool() -> AddressPool {
+    AddressPool {
+        name: "default".into(),
+        labels: Labels::default(),
+        spans: vec!["172.29.240.200-172.29.240.250".parse().unwrap(), "192.0.2.0/24".parse().unwrap()],
+        auto_assign: true,
+        avoid_buggy: false,
+        reserved: None,
+    }
+}
+
+/// Nodes 1 to 4 on one subnet and node 5 on another.
+fn cluster() -> Announcer {
+    let mut announcer = Announcer::default();
+    for number in 1..=4 {
+        announcer.apply(&node(&format!("node{number}"), &format!("172.29.240.1{number}/24")));
+    }
+    announcer.apply(&node("node5", "172.29.241.11/24"));
+    announcer.set_pools(vec![pool()], vec![everywhere()]);
+    announcer
+}
+
+/// The nodes with a part in announcing an address, in order.
+fn ranking(announcer: &Announcer, addr: &str) -> Vec<String> {
+    let addr: IpAddr = addr.parse().unwrap();
+    let rank =
+        |name: &NodeName| announcer.duties(name).into_iter().find(|duty| duty.addr == addr).map(|duty| duty.rank);
+    let mut ranked: Vec<_> = announcer.nodes.keys().filter_map(|name| Some((rank(name)?, name.to_string()))).collect();
+    ranked.sort();
+    assert!(ranked.iter().enumerate().all(|(place, (rank, _))| place == *rank), "{ranked:?}");
+    ranked.into_iter().map(|(_, name)| name).collect()
+}
+
+#[test]
+fn nodes_on_the_addresss_own_subnet_announce_it_and_any_node_another_one() {
+    let mut announcer = cluster();
+    assert!(announcer.apply(&service("web", VIP, TrafficPolicy::Cluster)));
+    assert!(!announcer.apply(&service("web", VIP, TrafficPolicy::Cluster)), "nothing changed");
+    let mut names = ranking(&announcer, VIP);
+    names.sort();
+    assert_eq!(names, ["node1", "node2", "node3", "node4"]);
+    announcer.apply(&service("web", "192.0.2.7", TrafficPolicy::Cluster));
+    assert_eq!(ranking(&announcer, "192.0.2.7").len(), 5);
+    assert!(ranking(&announcer, VIP).is_empty());
+}
+
+#[test]
+fn lost_and_excluded_nodes_take_no_part_and_the_others_keep_their_order() {
+    let mut announcer = cluster();
+    announcer.apply(&service("web", VIP, TrafficPolicy::Cluster));
+    let before = ranking(&announcer, VIP);
+    let addr = NodeAddr("172.29.240.11".parse().unwrap());
+    let first = Node { lost: true, ..Node::new((&*before[0]).into(), addr) };
+    assert!(announcer.apply(&Change::Node(first.name.clone(), Some(first))));
+    assert_eq!(ranking(&announcer, VIP), before[1..]);
+    let labels = Labels::new([(EXCLUDED.to_owned(), String::new())].into());
+    let second = Node { labels, ..Node::new((&*before[1]).into(), addr) };
+    announcer.apply(&Change::Node(second.name.clone(), Some(second)));
+    assert_eq!(ranking(&announcer, VIP), before[2..]);
+}
+
+#[test]
+fn only_what_is_advertised_is_announced_by_who_is_selected() {
+    let mut announcer = cluster();
+    announcer.apply(&service("web", VIP, TrafficPolicy::Cluster));
+    assert!(announcer.set_pools(vec![pool()], Vec::new()));
+    assert!(ranking(&announcer, VIP).is_empty());
+    let other = Advertisement { pools: ["other".to_owned()].into(), ..everywhere() };
+    announcer.set_pools(vec![pool()], vec![other]);
+    assert!(ranking(&announcer, VIP).is_empty());
+    let one = Advertisement {
+        pools: ["default".to_owned()].into(),
+        node_selectors: vec!["zone == 'a'".parse().unwrap()],
+        interfaces: ["eth1".to_owned()].into(),
+        ..everywhere()
+    };
+    announcer.set_pools(vec![pool()], vec![one]);
+    let labels = Labels::new([("zone".to_owned(), "a".to_owned())].into());
+    let subnet = Some("172.29.240.13/24".parse().unwrap());
+    let node3 = Node { labels, subnet, ..Node::new("node3".into(), NodeAddr("172.29.240.13".parse().unwrap())) };
+    announcer.apply(&Change::Node("node3".into(), Some(node3)));
+    assert_eq!(ranking(&announcer, VIP), ["node3"]);
+    assert_eq!(announcer.duties(&"node3".into())[0].interfaces, ["eth1".into()].into());
+}
+
+#[test]
+fn a_local_service_is_announced_where_it_has_ready_endpoints() {
+    let mut announcer = cluster();
+    announcer.apply(&slice("web", &[("node2", true), ("node4", false), ("node5", true)]));
+    announcer.apply(&service("web", VIP, TrafficPolicy::Local));
+    assert_eq!(ranking(&announcer, VIP), ["node2"]);
+    assert!(announcer.apply(&slice("web", &[("node3", true)])));
+    assert_eq!(ranking(&announcer, VIP), ["node3"]);
+    assert!(announcer.apply(&slice("web", &[])));
+    assert!(ranking(&announcer, VIP).is_empty());
+    assert!(!announcer.apply(&slice("other", &[("node1", true)])), "nobody asks where its endpoints are");
+}
+
+#[test]
+fn addresses_are_spread_and_few_move() {
+    let mut announcer = cluster();
+    let addresses: Vec<String> = (1..=200).map(|last| format!("192.0.2.{last}")).collect();
+    for addr in &addresses {
+        announcer.apply(&service(addr, addr, TrafficPolicy::Cluster));
+    }
+    let firsts = |announcer: &Announcer| -> BTreeMap<IpAddr, NodeName> {
+        let with_name = |name: &NodeName| -> Vec<(Duty, NodeName)> {
+            announcer.duties(name).into_iter().map(|duty| (duty, name.clone())).collect()
+        };
+        let all = announcer.nodes.keys().flat_map(with_name);
+        all.filter(|(duty, _)| duty.rank == 0).map(|(duty, name)| (duty.addr, name)).collect()
+    };
+    let before = firsts(&announcer);
+    for number in 1..=5 {
+        let name = format!("node{number}");
+        let count = before.values().filter(|first| first.as_str() == name).count();
+        assert!((20..=60).contains(&count), "{name} announces {count} of 200");
+    }
+    announcer.apply(&Change::Node("node3".into(), None));
+    let after = firsts(&announcer);
+    let moved = before.iter().filter(|(addr, first)| after[*addr] != **first).count();
+    assert_eq!(moved, before.values().filter(|first| first.as_str() == "node3").count());
+}
