@@ -1,0 +1,160 @@
+//! kube-proxy's configuration, edited as people edit it, and what kube-proxy would tell of itself.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::{process::Command, time::Duration};
+
+use podnet_testnet::{Cluster, eventually};
+use serde_json::{Value, json};
+
+const PODNET: &str = env!("CARGO_BIN_EXE_podnet");
+const SOON: Duration = Duration::from_secs(60);
+const NODE1: &str = "172.29.240.11";
+/// An address of node1's that no Node object knows.
+const OTHER: &str = "192.0.2.7";
+
+fn on_node1(arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new("ip").args(["netns", "exec", "podnet-node1"]).args(arguments).output().unwrap();
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    if output.status.success() { Ok(text) } else { Err(text) }
+}
+
+/// The answer with its code at the end.
+fn curl(url: &str) -> Result<String, String> {
+    on_node1(&["curl", "-sS", "--max-time", "3", "-w", " %{http_code}", url])
+}
+
+fn await_answer(what: &str, url: &str, fits: impl Fn(&Result<String, String>) -> bool) -> String {
+    let mut answer = String::new();
+    eventually(what, SOON, || {
+        let asked = curl(url);
+        let fit = fits(&asked);
+        answer = asked.clone().unwrap_or_default();
+        if fit { Ok(()) } else { Err(format!("{asked:?}")) }
+    });
+    answer
+}
+
+/// Replaces the configuration by one with these fields.
+fn configure(cluster: &Cluster, fields: &str) {
+    let head = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
+    let patch = json!({"data": {"config.conf": format!("{head}{fields}\n")}}).to_string();
+    cluster.kubectl(&["-n", "kube-system", "patch", "configmap", "kube-proxy", "--type=merge", "-p", &patch]);
+}
+
+fn await_event(cluster: &Cluster, says: &str) {
+    eventually("an event tells it", SOON, || {
+        let said = cluster.kubectl(&["-n", "kube-system", "describe", "configmap", "kube-proxy"]);
+        if said.contains(says) { Ok(()) } else { Err(said) }
+    });
+}
+
+fn mode() -> String {
+    curl("http://127.0.0.1:10249/proxyMode").unwrap_or_else(|error| error)
+}
+
+#[test]
+fn the_configmap_is_applied_live_and_a_mistake_changes_nothing() {
+    let cluster = Cluster::up(PODNET, &["--nodes", "2"]);
+    cluster.apply_file("examples/web.yaml");
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "outside", "namespace": "demo"},
+        "spec": {
+            "type": "LoadBalancer", "externalTrafficPolicy": "Local", "selector": {"app": "web"},
+            "ports": [{"port": 80, "targetPort": "http"}],
+        },
+    });
+    cluster.apply(&service.to_string());
+    cluster.await_ready(&["-n", "demo", "--all"], SOON);
+    what_is_told(&cluster);
+    mistakes(&cluster);
+    node_ports(&cluster);
+    health_of_a_service(&cluster);
+    a_node_that_leaves(&cluster);
+}
+
+fn what_is_told(cluster: &Cluster) {
+    assert_eq!(mode(), "nftables 200", "{}", cluster.logs());
+    for path in ["healthz", "livez"] {
+        let answer = curl(&format!("http://{NODE1}:10256/{path}")).unwrap();
+        let body: Value = serde_json::from_str(answer.strip_suffix(" 200").unwrap()).unwrap();
+        assert!(body["lastUpdated"].is_string(), "{body}");
+    }
+    let metrics = curl("http://127.0.0.1:10249/metrics").unwrap();
+    let of = |name: &str| {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse::<f64>().unwrap()
+    };
+    assert!(of("kubeproxy_sync_proxy_rules_service_changes_total") >= 2.0);
+    assert!(of("kubeproxy_sync_proxy_rules_endpoint_changes_total") >= 2.0);
+    assert!(of("kubeproxy_sync_proxy_rules_last_timestamp_seconds") > 1e9);
+    assert!(of("kubeproxy_network_programming_duration_seconds_count") >= 1.0, "{metrics}");
+    assert!((of("podnet_proxy_mode{mode=\"nftables\"}") - 1.0).abs() < 0.1);
+}
+
+fn mistakes(cluster: &Cluster) {
+    configure(cluster, "nodePortAddresses: [192.0.2.0/33]");
+    await_event(cluster, "nodePortAddresses[0] is \"192.0.2.0/33\"; it must be a range");
+    configure(cluster, "ipvs: {schedular: rr}");
+    await_event(cluster, "ipvs.schedular is \"rr\"; it must be left out");
+    // This machine's kernel has no virtual servers.
+    configure(cluster, "mode: ipvs");
+    await_event(cluster, "mode is \"ipvs\", which this");
+    configure(cluster, "mode: nftables\nfeatureGates: {AllAlpha: true}");
+    await_event(cluster, "featureGates.AllAlpha: podnet has no feature gates");
+    assert_eq!(mode(), "nftables 200");
+    cluster.exec("demo", "client", &["curl", "-sS", "--max-time", "5", "http://web"]).unwrap();
+}
+
+fn node_ports(cluster: &Cluster) {
+    on_node1(&["ip", "address", "add", &format!("{OTHER}/32"), "dev", "eth0"]).unwrap();
+    let (at_node, at_other) = (format!("http://{NODE1}:30080/hostname"), format!("http://{OTHER}:30080/hostname"));
+    let (serves, refuses) = (
+        |asked: &Result<String, String>| asked.as_ref().is_ok_and(|answer| answer.ends_with(" 200")),
+        |asked: &Result<String, String>| {
+            asked.as_ref().is_err_and(|error| error.contains("Couldn't connect") || error.contains("Failed to connect"))
+        },
+    );
+    await_answer("the node's own address serves", &at_node, serves);
+    assert!(refuses(&curl(&at_other)), "{:?}", curl(&at_other));
+    configure(cluster, "nodePortAddresses: [192.0.2.0/24]");
+    await_answer("the other address serves", &at_other, serves);
+    await_answer("the node's own does not any more", &at_node, refuses);
+    configure(cluster, "nodePortAddresses: [primary]");
+    await_answer("the node's own address serves again", &at_node, serves);
+    await_answer("the other does not", &at_other, refuses);
+}
+
+fn health_of_a_service(cluster: &Cluster) {
+    let service = cluster.json(&["-n", "demo", "service", "outside"]);
+    let port = service["spec"]["healthCheckNodePort"].as_u64().unwrap();
+    let pods = cluster.json(&["-n", "demo", "pods", "-l", "app=web"]);
+    let pods = pods["items"].as_array().unwrap();
+    let here = pods.iter().filter(|pod| pod["spec"]["nodeName"] == "node1").count();
+    let code = if here > 0 { 200 } else { 503 };
+    let url = format!("http://{NODE1}:{port}/");
+    let says = |local: usize, code: u16| {
+        move |asked: &Result<String, String>| {
+            asked.as_ref().is_ok_and(|answer| {
+                answer.contains(&format!("\"localEndpoints\":{local},")) && answer.ends_with(&format!(" {code}"))
+            })
+        }
+    };
+    let answer = await_answer("the health check counts the node's endpoints", &url, says(here, code));
+    assert!(answer.contains("\"name\":\"outside\"") && answer.contains("\"namespace\":\"demo\""), "{answer}");
+    cluster.kubectl(&["-n", "demo", "scale", "deployment", "web", "--replicas=0"]);
+    await_answer("the health check counts none", &url, says(0, 503));
+}
+
+fn a_node_that_leaves(cluster: &Cluster) {
+    configure(cluster, "healthzBindAddress: 0.0.0.0:10356");
+    let url = |path: &str| format!("http://{NODE1}:10356/{path}");
+    await_answer("health is told elsewhere", &url("healthz"), |asked| {
+        asked.as_ref().is_ok_and(|answer| answer.ends_with(" 200"))
+    });
+    cluster.kubectl(&["taint", "node", "node1", "ToBeDeletedByClusterAutoscaler=now:NoSchedule"]);
+    let answer = await_answer("load balancers are sent away", &url("healthz"), |asked| {
+        asked.as_ref().is_ok_and(|answer| answer.ends_with(" 503"))
+    });
+    assert!(answer.contains("\"nodeEligible\": false"), "{answer}");
+    assert!(curl(&url("livez")).unwrap().ends_with(" 200"));
+}
