@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod churn;
+mod group;
 mod judge;
 mod lab;
 mod listeners;
@@ -13,13 +14,19 @@ mod probes;
 mod sctp;
 mod self_test;
 
+use std::process::Command;
+
 use podnet_kernel::iptables::Variant;
-use podnet_planner::services::packet_table::{self, six};
+use podnet_model::Protocol;
+use podnet_planner::{
+    ruleset::walk::Direction,
+    services::packet_table::{self, Row, six},
+};
 use podnet_testnet::vm;
 
 use crate::{
     lab::Lab,
-    modes::{IptablesMode, Mode, Nftables},
+    modes::{Ebpf, IptablesMode, Mode, Nftables},
 };
 
 #[test]
@@ -37,12 +44,16 @@ fn every_row_of_the_packet_table_holds_with_iptables_nft() {
     holds(&IptablesMode { variant: Variant::Nft });
 }
 
-fn holds(mode: &dyn Mode) {
-    let lab = Lab::new(&format!("table-{}", mode.name()));
-    let rows: Vec<_> = packet_table::rows().into_iter().chain(six::rows()).collect();
-    let failures = judge::failures(&lab, mode, &rows);
-    let (failed, told) = (failures.len(), failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
-    assert!(failures.is_empty(), "{failed} of {} rows fail:\n{told}", rows.len());
+#[test]
+fn every_row_of_the_packet_table_holds_with_ebpf() {
+    holds(&Ebpf::new());
+}
+
+#[test]
+fn with_ebpf_what_pods_and_nodes_send_needs_no_translation_of_packets() {
+    let at_sockets = |row: &Row| row.direction != Direction::FromOutside && row.packet.protocol != Protocol::Sctp;
+    let rows: Vec<Row> = rows().into_iter().filter(at_sockets).collect();
+    hold(&Ebpf::alone(), &rows);
 }
 
 #[test]
@@ -67,4 +78,28 @@ fn every_row_holds_on_the_kernel_of_the_virtual_machine() {
 #[ignore = "runs in the virtual machine"]
 fn machine_nftables() {
     holds(&Nftables::default());
+}
+
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn machine_ebpf() {
+    let mounted = Command::new("mount").args(["-t", "cgroup2", "none", "/sys/fs/cgroup"]).status().unwrap();
+    assert!(mounted.success());
+    holds(&Ebpf::new());
+}
+
+fn holds(mode: &dyn Mode) {
+    hold(mode, &rows());
+}
+
+/// Those of both families.
+fn rows() -> Vec<Row> {
+    packet_table::rows().into_iter().chain(six::rows()).collect()
+}
+
+fn hold(mode: &dyn Mode, rows: &[Row]) {
+    let lab = Lab::new(&format!("table-{}", mode.name()));
+    let failures = judge::failures(&lab, mode, rows);
+    let (failed, told) = (failures.len(), failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+    assert!(failures.is_empty(), "{failed} of {} rows fail:\n{told}", rows.len());
 }

@@ -1,5 +1,6 @@
 //! The modes that the table is held against.
 
+mod ebpf;
 mod iptables;
 pub(crate) mod nftables;
 
@@ -12,6 +13,7 @@ use podnet_planner::{
 };
 
 use crate::listeners::Sight;
+pub(crate) use ebpf::Ebpf;
 pub(crate) use iptables::IptablesMode;
 pub(crate) use nftables::Nftables;
 
