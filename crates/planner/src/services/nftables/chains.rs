@@ -236,7 +236,16 @@ impl Choice {
             rules.push(rule([], remembered, "one of the backends, from now on"));
         }
         // With affinity, for when the memory is full.
-        rules.push(rule([], Action::Dnat { map, slots }, "one of the backends"));
+        rules.push(rule([], Action::Dnat { map: map.clone(), slots }, "one of the backends"));
+        if slots > 1 {
+            // A packet that got here by what was before a change, and looks for a slot that is not there after it: each look is at what
+            // is there at its own time. The first slot is there before and after.
+            rules.push(rule(
+                [],
+                Action::Dnat { map, slots: 1 },
+                "the first, where a change took the one that was meant",
+            ));
+        }
         Chain { hook: None, rules }
     }
 }

@@ -18,6 +18,8 @@ use podnet_planner::{
 
 /// How many Services there are.
 pub(super) const SERVICES: u32 = 1_000;
+/// As many as this of them have half of the changes, and half of the connections: so that both meet.
+const BUSY: u32 = 6;
 /// How many endpoints a Service has at first.
 const ENDPOINTS: u32 = 10;
 /// How many addresses the endpoints of one Service come from.
@@ -58,7 +60,7 @@ impl Cluster {
 
     /// Changes an endpoint of a Service.
     pub(super) fn change(&mut self) -> (u32, Change) {
-        let service = self.random.below(SERVICES);
+        let service = self.random.service();
         let candidate = backend(service, self.random.below(CANDIDATES));
         let all_go = service.is_multiple_of(FICKLE) && self.random.below(3) == 0;
         let ready = self.ready.entry(service).or_default();
@@ -134,6 +136,12 @@ fn endpoint(addr: Ipv4Addr) -> Endpoint {
 pub(super) struct Random(pub(super) u64);
 
 impl Random {
+    /// A Service.
+    pub(super) fn service(&mut self) -> u32 {
+        let among = if self.below(2) == 0 { BUSY } else { SERVICES };
+        self.below(among)
+    }
+
     /// Below `bound`.
     pub(super) fn below(&mut self, bound: u32) -> u32 {
         self.0 ^= self.0 >> 12;

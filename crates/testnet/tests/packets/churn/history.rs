@@ -42,11 +42,10 @@ impl History {
     /// What is wrong with a connection: it met nothing that was in force at any time while it was made. This is stricter than what is
     /// asked for: a second after a backend is gone.
     pub(super) fn judge(&self, connection: &Connection) -> Option<String> {
-        let of_the_time = |state: &&State| {
-            state.from.is_none_or(|from| from <= connection.ended)
-                && state.until.is_none_or(|until| until >= connection.begun)
-        };
-        let mut states = self.states[&connection.service].iter().filter(of_the_time);
+        let states = &self.states[&connection.service];
+        let first = states.partition_point(|state| state.until.is_some_and(|until| until < connection.begun));
+        let of_the_time = |state: &&State| state.from.is_none_or(|from| from <= connection.ended);
+        let mut states = states[first..].iter().take_while(of_the_time);
         let right = match &connection.end {
             End::Answered(backend) => states.any(|state| state.ready.contains(backend)),
             End::Refused => states.any(|state| state.ready.is_empty()),

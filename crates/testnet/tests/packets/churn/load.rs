@@ -14,9 +14,7 @@ use std::{
 use podnet_kernel::{netlink::RtSocket, pod_interface::PodInterface, sysctl};
 use podnet_model::Mac;
 
-use super::cluster::{
-    BACKENDS, CLIENT, PORT, Random, SERVICES, TALK_PORT, TALKING, TARGET_PORT, TARGET_TALK_PORT, cluster_ip,
-};
+use super::cluster::{BACKENDS, CLIENT, PORT, Random, TALK_PORT, TALKING, TARGET_PORT, TARGET_TALK_PORT, cluster_ip};
 use crate::namespace::Namespace;
 
 const CLIENTS: u64 = 4;
@@ -110,7 +108,7 @@ impl Load {
                 let mut random = Random(number);
                 let mut connections = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
-                    connections.push(connect(random.below(SERVICES)));
+                    connections.push(connect(random.service()));
                     thread::sleep(PAUSE);
                 }
                 connections
