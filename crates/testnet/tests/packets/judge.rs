@@ -114,7 +114,7 @@ impl<'a> Trial<'a> {
         let held = match &self.row.fate {
             Fate::Arrives(arrivals) => self.arrives(mode, arrivals),
             Fate::Rejected => self.is_rejected(),
-            Fate::Dropped => self.is_dropped(),
+            Fate::Dropped => self.is_dropped(mode),
             Fate::Answered => matches!(self.send(PATIENCE), Outcome::Answered),
         };
         (!held).then(|| Failure { line: self.row.line, report: self.report(mode) })
@@ -159,8 +159,13 @@ impl<'a> Trial<'a> {
     }
 
     /// Once by a socket that is connected, once by one that is not.
-    fn is_dropped(&mut self) -> bool {
-        (0..2).all(|_| self.send(SILENCE) == Outcome::Nothing)
+    fn is_dropped(&mut self, mode: &dyn Mode) -> bool {
+        let is_told = mode.tells_what_it_drops() && self.row.direction != Direction::FromOutside;
+        (0..2).all(|_| match self.send(SILENCE) {
+            Outcome::Nothing => true,
+            Outcome::Unreachable => is_told,
+            _ => false,
+        })
     }
 
     fn send(&mut self, patience: Duration) -> Outcome {
@@ -182,6 +187,7 @@ impl<'a> Trial<'a> {
             Outcome::Answered => "answered".to_owned(),
             Outcome::Refused(after) if *after < AT_ONCE => "refused at once".to_owned(),
             Outcome::Refused(_) => "refused, but late".to_owned(),
+            Outcome::Unreachable => "unreachable".to_owned(),
             Outcome::Nothing => "no answer".to_owned(),
             Outcome::Wrong(what) => what.clone(),
         };

@@ -29,6 +29,11 @@ pub(crate) trait Mode: Sync {
     /// clients in a group of their own, and only those on the node under test.
     fn enter(&self, _direction: Direction) {}
 
+    /// Whether whoever is dropped on the node under test is told at once that there is no way, instead of having to wait.
+    fn tells_what_it_drops(&self) -> bool {
+        false
+    }
+
     /// Whether an answer finds its way in this mode without that the packet is masqueraded, although the table says so.
     fn spares_masquerading(&self, _row: &Row, _sight: &Sight) -> bool {
         false

@@ -25,6 +25,8 @@ pub(crate) enum Outcome {
     Answered,
     /// It was refused after that time.
     Refused(Duration),
+    /// The sender was told that there is no way.
+    Unreachable,
     /// Nothing was heard of it.
     Nothing,
     /// Something that should not be.
@@ -52,6 +54,7 @@ pub(crate) fn send(protocol: Protocol, to: SocketAddr, how: Datagram, patience: 
         Ok(sight) => Outcome::Arrived(sight),
         Err(error) => match error.kind() {
             ErrorKind::ConnectionRefused => Outcome::Refused(start.elapsed()),
+            ErrorKind::HostUnreachable => Outcome::Unreachable,
             ErrorKind::TimedOut | ErrorKind::WouldBlock => Outcome::Nothing,
             _ => Outcome::Wrong(error.to_string()),
         },

@@ -29,7 +29,8 @@ impl Ebpf {
         Self { group: Group::new(), rules: Nftables::default() }
     }
 
-    /// Without rules that translate: what comes to a backend does so by the programs.
+    /// Without rules that translate: what comes to a backend does so by the programs. Not for what these leave to the rules
+    /// (`planner::services::ebpf`).
     pub(crate) fn alone() -> Self {
         let no_translation = |rules: &mut RuleSet| {
             for hook in ["prerouting", "output"] {
@@ -63,6 +64,10 @@ impl Mode for Ebpf {
         if direction != Direction::FromOutside {
             self.group.enter();
         }
+    }
+
+    fn tells_what_it_drops(&self) -> bool {
+        true
     }
 
     /// A pod that is sent to itself is so before anything leaves it.
