@@ -44,8 +44,14 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The rows that do not hold.
-pub(crate) fn failures(lab: &Lab, mode: &dyn Mode, rows: &[Row]) -> Vec<Failure> {
+/// How often a packet is sent for each of the backends that it may come to, so that one to which it must not come is met: of two, the
+/// wrong one is missed once in a million times.
+pub(crate) const OFTEN: u32 = 20;
+/// Where each packet takes long, and what may come is seen elsewhere.
+pub(crate) const SELDOM: u32 = 4;
+
+/// The rows that do not hold, where each packet is sent so often for each of its backends.
+pub(crate) fn failures(lab: &Lab, mode: &dyn Mode, rows: &[Row], often: u32) -> Vec<Failure> {
     let _listeners = Listeners::start(lab, &ports(rows.iter().chain(&packet_table::rows())));
     let mut failures = Vec::new();
     for node in NODES {
@@ -55,7 +61,7 @@ pub(crate) fn failures(lab: &Lab, mode: &dyn Mode, rows: &[Row]) -> Vec<Failure>
         }
         lab.lead_through(node);
         let in_force = mode.put(&lab.places[node].namespace.netns, &rules(node));
-        failures.extend(together(lab, mode, &own));
+        failures.extend(together(lab, mode, &own, often));
         drop(in_force);
     }
     failures
@@ -85,9 +91,9 @@ fn ports<'a>(rows: impl Iterator<Item = &'a Row>) -> BTreeSet<Port> {
 }
 
 /// All rows of a node at once: each has a thread at its sender's place.
-fn together(lab: &Lab, mode: &dyn Mode, rows: &[&Row]) -> Vec<Failure> {
+fn together(lab: &Lab, mode: &dyn Mode, rows: &[&Row], often: u32) -> Vec<Failure> {
     thread::scope(|scope| {
-        let running: Vec<_> = rows.iter().map(|row| scope.spawn(|| Trial::new(lab, row).run(mode))).collect();
+        let running: Vec<_> = rows.iter().map(|row| scope.spawn(|| Trial::new(lab, row).run(mode, often))).collect();
         running.into_iter().filter_map(|trial| trial.join().expect("a trial panics on nothing")).collect()
     })
 }
@@ -108,11 +114,11 @@ impl<'a> Trial<'a> {
     }
 
     /// What failed.
-    fn run(mut self, mode: &dyn Mode) -> Option<Failure> {
+    fn run(mut self, mode: &dyn Mode, often: u32) -> Option<Failure> {
         self.sender.namespace.netns.enter_current_thread().unwrap();
         mode.enter(self.row.direction);
         let held = match &self.row.fate {
-            Fate::Arrives(arrivals) => self.arrives(mode, arrivals),
+            Fate::Arrives(arrivals) => self.arrives(mode, arrivals, often),
             Fate::Rejected => self.is_rejected(),
             Fate::Dropped => self.is_dropped(mode),
             Fate::Answered => matches!(self.send(PATIENCE), Outcome::Answered),
@@ -121,14 +127,13 @@ impl<'a> Trial<'a> {
     }
 
     /// Sends until every backend was met, and for a while in any case, in case that there are others.
-    fn arrives(&mut self, mode: &dyn Mode, arrivals: &BTreeMap<BackendAddress, bool>) -> bool {
+    fn arrives(&mut self, mode: &dyn Mode, arrivals: &BTreeMap<BackendAddress, bool>, often: u32) -> bool {
         let mut met = BTreeSet::new();
         // Whoever stays with a backend meets no other, however often it comes.
         let all = if self.row.sticks { 1 } else { arrivals.len() };
         let ways = u32::try_from(all).expect("few backends");
-        // That a backend is not met although it should be, or one that should not be, has a chance of one in a million million, and
-        // of one in a million: `n·(1-1/n)^k`.
-        let (least, most) = (20 * ways, 35 * ways);
+        // That one of them is not met by chance happens once in a million million times: `n·(1-1/n)^k`.
+        let (least, most) = (often * ways, 35 * ways);
         while self.sent < least || (met.len() < all && self.sent < most) {
             let Outcome::Arrived(sight) = self.send(PATIENCE) else { return false };
             let at = backend(sight.at);

@@ -15,7 +15,11 @@ use std::{
 };
 
 use podnet_model::Protocol;
-use rustix::{buffer::spare_capacity, event::epoll};
+use rustix::{
+    buffer::spare_capacity,
+    event::epoll,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 
 use crate::{
     lab::{Lab, Place},
@@ -51,6 +55,7 @@ pub(crate) struct Sight {
 impl Listeners {
     /// Listens at these ports of all places.
     pub(crate) fn start(lab: &Lab, ports: &BTreeSet<Port>) -> Self {
+        allow_many_files();
         let open = |place: &Place| place.namespace.netns.run(|| open(&place.addrs, ports)).unwrap();
         let listeners: Vec<Listener> = lab.places.values().flat_map(open).collect();
         let (stop, stopped) = UnixStream::pair().unwrap();
@@ -76,6 +81,16 @@ impl Sight {
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let (at, source) = str::from_utf8(text).ok()?.split_once(' ')?;
         Some(Self { at: at.parse().ok()?, source: source.parse().ok()? })
+    }
+}
+
+/// There are some thousands of listeners; 1,024 files are what a process may have open where nobody says otherwise.
+fn allow_many_files() {
+    const MANY: Option<u64> = Some(20_000);
+    if setrlimit(Resource::Nofile, Rlimit { current: MANY, maximum: MANY }).is_err() {
+        // Who may not have more than others allow takes all that they allow.
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
     }
 }
 

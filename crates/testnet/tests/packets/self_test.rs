@@ -8,7 +8,7 @@ use podnet_planner::{
 };
 
 use crate::{
-    judge,
+    judge::{self, OFTEN},
     lab::{BEYOND, Lab},
     modes::{Mode, Nftables, Nothing},
 };
@@ -99,7 +99,7 @@ fn without_rules_and_with_wrong_ones_the_rows_fail_that_need_them() {
 }
 
 fn failing(lab: &Lab, mode: &dyn Mode, rows: &[Row]) -> BTreeSet<usize> {
-    judge::failures(lab, mode, rows).into_iter().map(|failure| failure.line).collect()
+    judge::failures(lab, mode, rows, OFTEN).into_iter().map(|failure| failure.line).collect()
 }
 
 fn lines(rows: &[Row]) -> BTreeSet<usize> {
