@@ -94,6 +94,9 @@ pub struct AgentConfig {
     pub pod_link: PodLink,
     /// Packets between pods may pass by the stack.
     pub fast_path: bool,
+    /// The cgroup (v2) whose processes' connections come to Services at the socket, in mode `ebpf`, by its path from the hierarchy's root: that of
+    /// the pods, or, empty, of the whole machine.
+    pub sockets_cgroup: PathBuf,
     /// Where health, metrics and configuration are served.
     pub health_address: SocketAddr,
     /// kube-proxy's configuration of this node alone; without it the ConfigMap `kube-proxy` counts.

@@ -11,6 +11,7 @@ mod place;
 mod problems;
 mod proxy;
 pub(crate) mod rules;
+mod sockets;
 mod worker;
 
 use std::{sync::Arc, thread};
@@ -46,6 +47,7 @@ use legacy::LegacyWatch;
 use place::{Missed, Unfitted};
 use problems::Problems;
 use rules::ClusterRules;
+use sockets::SocketsPlace;
 use worker::Worker;
 
 /// Why the network cannot be set up.
@@ -131,6 +133,7 @@ impl Network {
             publish,
             overlay,
             rules: rules_of(config, &underlay),
+            sockets: SocketsPlace::new(config.sockets_cgroup.clone()),
             datapath,
             carrier: None,
             addresses,

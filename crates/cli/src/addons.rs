@@ -91,7 +91,11 @@ fn manifest(cluster: &Cluster) -> Result<Vec<kube::core::DynamicObject>, Failure
 
 fn proxy_config(cluster: &Cluster) -> String {
     let six = cluster.pod_cidr_v6.map(|cidr| format!(",{cidr}")).unwrap_or_default();
-    KUBE_PROXY.replace("CLUSTER_CIDR", &format!("{}{six}", cluster.pod_cidr))
+    let config = KUBE_PROXY.replace("CLUSTER_CIDR", &format!("{}{six}", cluster.pod_cidr));
+    match cluster.proxy_mode {
+        Some(mode) => config.replace("mode: \"\"", &format!("mode: \"{mode}\"")),
+        None => config,
+    }
 }
 
 fn objects(manifest: &str) -> Result<Vec<kube::core::DynamicObject>, Failure> {

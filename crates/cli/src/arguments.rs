@@ -10,7 +10,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ipnet::Ipv4Net;
 
-pub(crate) use up::{IpFamily, PodLink, UpOptions};
+pub(crate) use up::{IpFamily, PodLink, ProxyMode, UpOptions};
 
 /// The Kubernetes network in one program.
 ///
@@ -255,6 +255,10 @@ pub(crate) struct AgentOptions {
     /// Every packet between pods passes the node's network stack, and none is led past it by eBPF
     #[arg(long, env = "PODNET_NO_FAST_PATH")]
     pub(crate) no_fast_path: bool,
+    /// The cgroup (v2), by its path in the hierarchy, whose processes' connections come to Services at the socket in mode ebpf; without it that
+    /// of the whole machine
+    #[arg(long, value_name = "PATH", default_value = "")]
+    pub(crate) sockets_cgroup: PathBuf,
     /// Health, metrics and configuration over HTTP
     #[arg(long, default_value = "127.0.0.1:9099")]
     pub(crate) health_address: SocketAddr,

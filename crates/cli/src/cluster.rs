@@ -19,7 +19,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    arguments::{IpFamily, PodLink},
+    arguments::{IpFamily, PodLink, ProxyMode},
     layout,
     report::{Doing, Failure, require_root},
 };
@@ -49,6 +49,9 @@ pub(crate) struct Cluster {
     /// Where load balancers' addresses come from.
     #[serde(default)]
     pub(crate) lb_pool: LbPool,
+    /// The mode of Services that the cluster began with, where one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) proxy_mode: Option<ProxyMode>,
     pub(crate) datastore: Option<PathBuf>,
     /// The binary that `up` was called with: the supervisor starts the processes from it.
     pub(crate) binary: PathBuf,
@@ -194,6 +197,7 @@ mod tests {
             service_cidr_v6: None,
             pod_link: PodLink::Veth,
             lb_pool: LbPool::default(),
+            proxy_mode: None,
             datastore: None,
             binary: PathBuf::new(),
         }

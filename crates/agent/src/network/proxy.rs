@@ -49,7 +49,9 @@ impl Worker {
         let Some(choice) = self.proxy.wanted().cloned() else {
             return self.proxy.in_force(self.rules.mode(), "another one cannot be had");
         };
-        match self.rules.switch(choice.mode, &mut self.datapath) {
+        let ready = self.sockets.prepare(choice.mode);
+        let switched = ready.and_then(|()| self.rules.switch(choice.mode, &mut self.datapath));
+        match switched.and_then(|()| self.sockets.follow(choice.mode, &mut self.rules)) {
             Ok(()) => self.proxy.in_force(choice.mode, &choice.why),
             Err(error) => {
                 let why = error.source().map_or_else(|| error.to_string(), |_| chain(&error));

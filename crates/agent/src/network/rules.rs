@@ -11,8 +11,8 @@ use podnet_kernel::{conntrack, datapath::Datapath, netlink::NetlinkError, nft::N
 use podnet_model::{Change, Dual, Family, NodeAddr, Pool, PoolName, proxy::Mode};
 use podnet_planner::{
     border::{self, Border, BorderConfig},
-    ruleset::Edit,
-    services::{NodePortAddresses, Plan, Services, ServicesConfig, Vanished, nftables},
+    ruleset::{BackendAddress, Edit, FrontendKey},
+    services::{FrontendChange, NodePortAddresses, Plan, Services, ServicesConfig, Serving, Vanished, nftables},
 };
 use tracing::warn;
 
@@ -31,6 +31,8 @@ pub(crate) struct ClusterRules {
     mode: Mode,
     /// What other modes may have left.
     left: Vec<Box<dyn ServiceRules>>,
+    /// What changed since somebody asked; none where nobody does.
+    changed: Option<Vec<FrontendChange>>,
     /// UDP connections to forget once what is planned is in force.
     vanished: Vec<Vanished>,
     /// Tables were made as a whole: nothing is known of what led astray before.
@@ -78,7 +80,7 @@ impl ClusterRules {
             }
         };
         let families = Dual::from_fn(of);
-        Self { families, mode, left, vanished: Vec::new(), all_suspected: false }
+        Self { families, mode, left, changed: None, vanished: Vec::new(), all_suspected: false }
     }
 
     /// Takes a change in: what it means is to be done.
@@ -87,7 +89,7 @@ impl ClusterRules {
             let own = &mut self.families[family];
             let plan = own.services.apply(change);
             let edits = own.border.apply(change);
-            own.take(plan, edits, &mut self.vanished);
+            own.take(plan, edits, &mut self.changed, &mut self.vanished);
         }
     }
 
@@ -97,7 +99,7 @@ impl ClusterRules {
             let own = &mut self.families[family];
             let plan = own.services.set_node_addrs(all.to_vec());
             let edits = own.border.set_node_addrs(underlay.to_vec());
-            own.take(plan, edits, &mut self.vanished);
+            own.take(plan, edits, &mut self.changed, &mut self.vanished);
         }
     }
 
@@ -109,7 +111,7 @@ impl ClusterRules {
             let masquerades = (before.masquerade_mark, before.masquerade_all);
             let (mark, all) = (settings.masquerade_mark, settings.masquerade_all);
             let plan = own.services.configure(settings.node_port_addresses.clone(), mark, all);
-            own.take(plan, Vec::new(), &mut self.vanished);
+            own.take(plan, Vec::new(), &mut self.changed, &mut self.vanished);
             if masquerades != (mark, all) {
                 own.rules.begin_anew();
             }
@@ -228,6 +230,26 @@ impl ClusterRules {
         checks
     }
 
+    /// All frontends, and what is done for each.
+    pub(super) fn servings(&self) -> impl Iterator<Item = (&FrontendKey, &Serving)> {
+        Family::ALL.into_iter().flat_map(|family| self.families[family].services.frontends())
+    }
+
+    /// From now on what changes is kept for [`ClusterRules::changed`], or nothing is any more.
+    pub(super) fn follow(&mut self, keep: bool) {
+        self.changed = keep.then(Vec::new);
+    }
+
+    /// What changed since the last time, in order; a frontend may be there several times.
+    pub(super) fn changed(&mut self) -> Vec<FrontendChange> {
+        self.changed.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// See [`Services::has_lost`].
+    pub(super) fn has_lost(&self, frontend: &FrontendKey, backend: BackendAddress) -> bool {
+        self.families[Family::of(&frontend.addr)].services.has_lost(frontend, backend)
+    }
+
     /// Makes connection tracking forget the UDP connections that lead where nothing leads any more, now that the rules are in force: what
     /// vanished since the last time, or, where nothing is known of what was before, all that lead elsewhere than they have to.
     ///
@@ -255,8 +277,17 @@ impl ClusterRules {
 }
 
 impl OfFamily {
-    fn take(&mut self, plan: Plan, border: Vec<Edit>, vanished: &mut Vec<Vanished>) {
+    fn take(
+        &mut self,
+        plan: Plan,
+        border: Vec<Edit>,
+        changed: &mut Option<Vec<FrontendChange>>,
+        vanished: &mut Vec<Vanished>,
+    ) {
         self.rules.learn(&self.services, &plan);
+        if let Some(changed) = changed {
+            changed.extend(plan.frontends);
+        }
         // What is not in force will be made as a whole.
         if self.rules.in_force() {
             vanished.extend(plan.vanished);

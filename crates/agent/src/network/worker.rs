@@ -15,6 +15,7 @@ use podnet_kernel::{
     fastpath::Behind,
     netlink::NetlinkError,
     netns::NetNs,
+    sockets::SocketsError,
 };
 use podnet_model::{Change, Dual, NodeName, errors::chain};
 use podnet_planner::{overlay::Overlay, step::Step};
@@ -32,6 +33,7 @@ use super::{
     place::{Missed, Unfitted},
     problems::Problems,
     rules::ClusterRules,
+    sockets::SocketsPlace,
 };
 use crate::{
     addresses::Addresses,
@@ -64,6 +66,8 @@ pub(super) struct Worker {
     pub(super) publish: watch::Sender<Dual<Option<IpNet>>>,
     pub(super) overlay: Overlay,
     pub(super) rules: ClusterRules,
+    /// Services at the sockets, in mode `ebpf`.
+    pub(super) sockets: SocketsPlace,
     pub(super) proxy: Configured,
     pub(super) datapath: KernelDatapath,
     pub(super) carrier: Option<RunningCarrier>,
@@ -102,6 +106,7 @@ impl Worker {
                     .chain(self.missed.due())
                     .chain(self.problems.due())
                     .chain([self.legacy.due()])
+                    .chain(self.sockets.due())
                     .min()
                     .filter(|_| synced)
             };
@@ -173,9 +178,10 @@ impl Worker {
         if afresh || mends || !work.steps.is_empty() {
             self.lead_past();
         }
+        let seen = self.sockets.look(&mut self.rules).map_err(ApplyError::Sockets);
         self.problems.look(&self.overlay, &self.counts);
         self.legacy.look(&self.overlay);
-        forwarded.and(placed).and(configured).and(changed).and(fitted).and(mended).and(carried)
+        forwarded.and(placed).and(configured).and(changed).and(fitted).and(mended).and(carried).and(seen)
     }
 
     /// Makes the node forward IPv6 once pods have it. When no pod has it any more it goes on: others may count on it.
@@ -240,6 +246,7 @@ impl Worker {
         }
         self.proxy.told().programming.queued(change, Moment::now());
         self.rules.learn(change);
+        self.sockets.heard(change);
     }
 
     fn apply(&mut self, work: &mut Work) -> Result<(), ApplyError> {
@@ -250,7 +257,9 @@ impl Worker {
             // With the device went everything that stood on it.
             return self.converge();
         }
-        let edits = self.rules.edit(&mut self.datapath)?;
+        let ruled = self.rules.edit(&mut self.datapath);
+        let at_sockets = self.sockets.edit(&mut self.rules);
+        let edits = ruled? + at_sockets?;
         if !work.steps.is_empty() || edits > 0 {
             debug!(steps = work.steps.len(), edits, elapsed = ?started.elapsed(), "network changed");
         }
@@ -262,7 +271,10 @@ impl Worker {
     fn converge(&mut self) -> Result<(), ApplyError> {
         let started = Instant::now();
         let linked = self.link();
-        self.rules.put(&mut self.datapath)?;
+        let ruled = self.rules.put(&mut self.datapath);
+        let at_sockets = self.sockets.put(&mut self.rules);
+        ruled?;
+        at_sockets?;
         self.problems.suspect();
         let steps = linked?;
         info!(steps, elapsed_ms = started.elapsed().as_millis() as u64, "network in force");
@@ -349,6 +361,8 @@ pub(super) enum ApplyError {
     Forwarding(#[from] UnderlayError),
     #[error("cannot run the UDP tunnel")]
     Carrier(#[from] CarrierError),
+    #[error("cannot put Services at the sockets")]
+    Sockets(#[from] SocketsError),
     #[error("cannot mend what others damaged")]
     Mend(#[from] MendError),
 }

@@ -23,7 +23,7 @@ use super::{conntrack, status::Places, told::Told};
 use crate::network::rules::RuleSettings;
 
 /// What this podnet has.
-pub const BUILT: [Mode; 1] = [Mode::Nftables];
+pub const BUILT: [Mode; 2] = [Mode::Nftables, Mode::Ebpf];
 
 /// The present configuration and what was told of it.
 #[derive(Debug)]

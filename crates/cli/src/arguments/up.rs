@@ -41,12 +41,35 @@ pub(crate) struct UpOptions {
     /// between them, or none [default: .200 to .250 of the first subnet, which this machine reaches]
     #[arg(long, value_name = "RANGES|none", value_parser = LbPool::parse)]
     pub(crate) lb_pool: Option<LbPool>,
+    /// How connections to Services come to their backends, to begin with; ConfigMap kube-proxy of kube-system has it afterwards
+    /// [default: the best that the nodes have]
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub(crate) proxy_mode: Option<ProxyMode>,
     /// Keep the cluster's objects in this file, over `podnet down` too
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub(crate) datastore: Option<PathBuf>,
     /// How many seconds the cluster may take to become ready
     #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) timeout: u64,
+}
+
+/// How connections to Services come to their backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ProxyMode {
+    /// Those of pods at the socket, when they are opened; those from outside by rules
+    Ebpf,
+    /// By rules, which translate packets
+    Nftables,
+}
+
+impl std::fmt::Display for ProxyMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Ebpf => "ebpf",
+            Self::Nftables => "nftables",
+        })
+    }
 }
 
 /// Which addresses pods have.

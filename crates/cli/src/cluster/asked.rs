@@ -46,6 +46,7 @@ impl Cluster {
                 .clone()
                 .or_else(|| present.map(|cluster| cluster.lb_pool.clone()))
                 .unwrap_or_default(),
+            proxy_mode: options.proxy_mode.or(present.and_then(|cluster| cluster.proxy_mode)),
             datastore: datastore.or_else(|| present.and_then(|cluster| cluster.datastore.clone())),
             binary: std::env::current_exe().doing(|| "cannot find the podnet binary itself".into())?,
         };
@@ -94,6 +95,7 @@ impl Cluster {
                 .and_then(|(is, asked)| difference("--service-cidr-v6", &is, &asked)),
             difference("--pod-link", &self.pod_link, &asked.pod_link),
             difference("--lb-pool", &self.lb_pool, &asked.lb_pool),
+            self.proxy_mode.zip(asked.proxy_mode).and_then(|(is, asked)| difference("--proxy-mode", &is, &asked)),
             difference("--datastore", &self.store().display(), &asked.store().display()),
         ];
         settings.into_iter().flatten().collect()

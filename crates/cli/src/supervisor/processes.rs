@@ -80,6 +80,7 @@ fn agent(cluster: &Cluster, place: &NodePlace) -> ProcessSpec {
     arguments.option("--underlay-device", &"eth0");
     arguments.option("--pod-link", &cluster.pod_link);
     arguments.option("--service-cidr", &cluster.service_cidr);
+    arguments.option("--sockets-cgroup", &Path::new(layout::CGROUP).join(&place.name).display());
     arguments.spec()
 }
 

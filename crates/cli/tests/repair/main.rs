@@ -6,6 +6,7 @@ mod fastpath;
 mod inside;
 mod modes;
 mod six;
+mod sockets;
 mod underlay;
 
 use std::time::Duration;

@@ -1,0 +1,281 @@
+//! Services at the sockets of this node's pods: mode `ebpf`.
+//!
+//! The programs choose the backend of what is connected from inside. The rules stay as they are: what comes from outside needs them, and so does
+//! what the programs leave alone. So nothing is without its Service while programs are loaded, replaced or missing.
+
+mod lost;
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use podnet_kernel::{
+    cgroup::Cgroup,
+    sockets::{self, Sizes, Sockets, SocketsError},
+};
+use podnet_model::{Change, proxy::Mode};
+use podnet_planner::{
+    ruleset::FrontendKey,
+    services::{FrontendChange, ebpf::Ebpf},
+};
+use tracing::{debug, info, warn};
+
+use super::rules::ClusterRules;
+use crate::proxy::mode::RulesError;
+use lost::LostConnections;
+
+/// How often it is looked whether the programs are there.
+const LOOK: Duration = Duration::from_secs(2);
+/// Every how many of those times everything that the programs know is compared.
+const COMPARE: u32 = 30;
+
+/// Where the programs are in mode `ebpf`, and are not in others.
+#[derive(Debug)]
+pub(super) struct SocketsPlace {
+    cgroup: PathBuf,
+    at: Option<AtSockets>,
+    /// An earlier agent may have left some.
+    suspected: bool,
+}
+
+impl SocketsPlace {
+    /// For the processes of the cgroup of this path. Nothing is done yet, and what an earlier agent left is as it is.
+    pub(super) const fn new(cgroup: PathBuf) -> Self {
+        Self { cgroup, at: None, suspected: true }
+    }
+
+    /// Makes sure that the mode can be had.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel cannot have the programs that it needs.
+    pub(super) fn prepare(&mut self, mode: Mode) -> Result<(), RulesError> {
+        if mode == Mode::Ebpf && self.at.is_none() {
+            let cgroup = Cgroup::v2(&self.cgroup).map_err(refused)?;
+            self.at = Some(AtSockets::open(cgroup).map_err(refused)?);
+        }
+        Ok(())
+    }
+
+    /// Puts the programs in force or takes them away, as the mode asks that Services are served in.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses them; then they are taken away.
+    pub(super) fn follow(&mut self, mode: Mode, rules: &mut ClusterRules) -> Result<(), RulesError> {
+        let wanted = self.at.as_mut().filter(|_| mode == Mode::Ebpf);
+        if let Some(Err(error)) = wanted.filter(|at| !at.in_force).map(|at| at.put(rules)) {
+            self.leave(rules);
+            return Err(refused(error));
+        }
+        if mode != Mode::Ebpf && (self.at.is_some() || self.suspected) {
+            self.leave(rules);
+        }
+        self.suspected = false;
+        Ok(())
+    }
+
+    fn leave(&mut self, rules: &mut ClusterRules) {
+        self.at = None;
+        rules.follow(false);
+        match Cgroup::v2(&self.cgroup) {
+            Ok(cgroup) => AtSockets::take_away(&cgroup),
+            // Where there are none there are no programs at them.
+            Err(error) => debug!(%error, "no cgroups"),
+        }
+    }
+
+    /// See [`AtSockets::put`].
+    pub(super) fn put(&mut self, rules: &mut ClusterRules) -> Result<(), SocketsError> {
+        self.at.as_mut().map_or(Ok(()), |at| at.put(rules))
+    }
+
+    /// See [`AtSockets::edit`].
+    pub(super) fn edit(&mut self, rules: &mut ClusterRules) -> Result<usize, SocketsError> {
+        self.at.as_mut().map_or(Ok(0), |at| at.edit(rules))
+    }
+
+    /// A change was taken in: where endpoints changed, connections may have lost theirs.
+    pub(super) fn heard(&mut self, change: &Change) {
+        if let Some(at) = self.at.as_mut().filter(|_| matches!(change, Change::Service(..) | Change::Slice(..))) {
+            at.lost.suspect();
+        }
+    }
+
+    /// When [`SocketsPlace::look`] is due.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.at.as_ref().map(AtSockets::due)
+    }
+
+    /// Mends what others damaged, and ends connections that have lost their backend, where that is due.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; the next time everything is compared.
+    pub(super) fn look(&mut self, rules: &mut ClusterRules) -> Result<(), SocketsError> {
+        let Some(at) = self.at.as_mut().filter(|at| at.due() <= Instant::now()) else { return Ok(()) };
+        if let Some(what) = at.look(rules)? {
+            warn!(what, "mended: damaged by somebody else");
+        }
+        Ok(())
+    }
+}
+
+fn refused(error: impl std::error::Error + Send + Sync + 'static) -> RulesError {
+    RulesError::Other(Box::new(error))
+}
+
+/// The programs at the sockets, and what of the plan they know.
+#[derive(Debug)]
+struct AtSockets {
+    cgroup: Cgroup,
+    programs: Option<Sockets>,
+    ebpf: Ebpf,
+    in_force: bool,
+    lost: LostConnections,
+    next_look: Instant,
+    looks: u32,
+}
+
+impl AtSockets {
+    /// For the processes of this cgroup. Nothing is in force yet.
+    ///
+    /// # Errors
+    ///
+    /// When this kernel cannot have the programs.
+    fn open(cgroup: Cgroup) -> Result<Self, SocketsError> {
+        let programs = Sockets::open(&cgroup, Sizes::LEAST)?;
+        let lost = LostConnections::start(programs.connections()?)?;
+        let (ebpf, next_look) = (Ebpf::default(), Instant::now());
+        Ok(Self { cgroup, programs: Some(programs), ebpf, in_force: false, lost, next_look, looks: 0 })
+    }
+
+    /// Takes away what an agent in this mode left.
+    fn take_away(cgroup: &Cgroup) {
+        match sockets::detach(cgroup, false) {
+            Ok(true) => info!("Services are not at the sockets any more, but in the rules alone"),
+            Ok(false) => {}
+            // Where there are no such programs there is nothing to take away.
+            Err(error) => debug!(error = &error as &dyn std::error::Error, "no programs for sockets to take away"),
+        }
+    }
+
+    /// Puts everything in force, whatever there is.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    fn put(&mut self, rules: &mut ClusterRules) -> Result<(), SocketsError> {
+        let started = Instant::now();
+        self.in_force = false;
+        rules.follow(true);
+        let (frontends, backends) = rules.servings().fold((0, 0), |(frontends, backends), (_, serving)| {
+            (frontends + 1, backends + serving.inside.slots().len())
+        });
+        let edits = self.bring(rules, (frontends, backends))?;
+        self.in_force = true;
+        self.lost.suspect();
+        debug!(frontends, backends, edits, elapsed = ?started.elapsed(), "Services are at the sockets");
+        Ok(())
+    }
+
+    /// Compares, does what differs, and sees to it that the programs are there. Answers with the number of edits.
+    fn bring(&mut self, rules: &ClusterRules, (frontends, backends): (usize, usize)) -> Result<usize, SocketsError> {
+        loop {
+            let programs = match self.programs.take().filter(|programs| programs.sizes().hold(frontends, backends)) {
+                Some(programs) => programs,
+                None => Sockets::open(&self.cgroup, Sizes::for_twice(frontends, backends))?,
+            };
+            let there = programs.tables()?;
+            let desired = self.ebpf.desired(rules.servings(), &there);
+            let edits = desired.edits_from(&there);
+            let most = (there.frontends.len() + edits.point.len(), there.backends.len() + edits.fill.len());
+            // What is there too much takes room until it is gone.
+            if !programs.sizes().hold(most.0, most.1)
+                && programs.sizes().hold(desired.frontends.len(), desired.backends.len())
+            {
+                self.programs = Some(Sockets::open(&self.cgroup, Sizes::for_twice(most.0, most.1))?);
+                continue;
+            }
+            programs.apply(&edits)?;
+            programs.attach()?;
+            self.programs = Some(programs);
+            return Ok(edits.len());
+        }
+    }
+
+    /// Does what changed since the last time. Answers with the number of edits.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; the next time everything is compared.
+    fn edit(&mut self, rules: &mut ClusterRules) -> Result<usize, SocketsError> {
+        let changes = settled(rules.changed());
+        let Some(programs) = self.programs.as_ref().filter(|_| self.in_force) else {
+            self.put(rules)?;
+            return Ok(0);
+        };
+        if changes.is_empty() {
+            return Ok(0);
+        }
+        let edits = self.ebpf.edits(changes.values());
+        let (frontends, backends) = self.ebpf.count();
+        if !programs.sizes().hold(frontends + edits.forget.len(), backends + edits.empty.len()) {
+            self.put(rules)?;
+            return Ok(edits.len());
+        }
+        self.in_force = false;
+        programs.apply(&edits)?;
+        self.in_force = true;
+        Ok(edits.len())
+    }
+
+    /// When [`AtSockets::look`] is due.
+    fn due(&self) -> Instant {
+        self.lost.due().map_or(self.next_look, |due| due.min(self.next_look))
+    }
+
+    /// Mends what others damaged, and ends connections that have lost their backend. Answers what was mended, in words.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; the next time everything is compared.
+    fn look(&mut self, rules: &mut ClusterRules) -> Result<Option<String>, SocketsError> {
+        self.lost.look(rules);
+        if self.next_look > Instant::now() || !self.in_force {
+            return Ok(None);
+        }
+        self.next_look = Instant::now() + LOOK;
+        self.looks += 1;
+        let Some(programs) = &self.programs else { return Ok(None) };
+        let put = programs.attach()?;
+        if put > 0 {
+            return Ok(Some(format!("{put} programs for sockets were taken away")));
+        }
+        if !self.looks.is_multiple_of(COMPARE) {
+            return Ok(None);
+        }
+        let count = self.ebpf.count();
+        self.in_force = false;
+        let edits = self.bring(rules, count)?;
+        self.in_force = true;
+        Ok((edits > 0).then(|| format!("{edits} elements of the programs for sockets were changed")))
+    }
+}
+
+/// Of a frontend that changed several times, what was first and what is last.
+fn settled(changes: Vec<FrontendChange>) -> HashMap<FrontendKey, FrontendChange> {
+    let mut settled = HashMap::with_capacity(changes.len());
+    for change in changes {
+        match settled.entry(change.key) {
+            Entry::Vacant(new) => drop(new.insert(change)),
+            Entry::Occupied(mut known) => known.get_mut().after = change.after,
+        }
+    }
+    settled
+}
+
+#[cfg(test)]
+mod tests;
