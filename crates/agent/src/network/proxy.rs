@@ -3,7 +3,7 @@
 use std::{error::Error as _, time::Duration};
 
 use podnet_kernel::addr;
-use podnet_model::{NodeAddr, errors::chain};
+use podnet_model::{NodeAddr, errors::chain, proxy::Mode};
 use podnet_planner::services::NodePortAddresses;
 
 use super::{
@@ -15,7 +15,7 @@ use crate::proxy::programming::{Moment, Round};
 impl Worker {
     /// Takes what the configuration says into the plan and the kernel's settings. It is in force with the rules.
     pub(super) fn configure(&mut self) -> Result<(), ApplyError> {
-        let mode = self.proxy.wanted().map_or(self.rules.mode(), |choice| choice.mode);
+        let mode = self.mode_to_be();
         self.rules.configure(&self.proxy.rules(mode));
         if self.proxy.settle() {
             self.repair.settings_changed();
@@ -23,11 +23,15 @@ impl Worker {
         self.tell_addrs()
     }
 
+    fn mode_to_be(&self) -> Mode {
+        self.proxy.wanted().map_or(self.rules.mode(), |choice| choice.mode)
+    }
+
     /// Tells the rules which addresses the node has. Others than those on the underlay count only where the configuration names ranges.
     pub(super) fn tell_addrs(&mut self) -> Result<(), ApplyError> {
         let underlay = addrs_of(self.repair.underlay());
         let mut all = underlay.clone();
-        if matches!(self.proxy.node_port_addresses(), NodePortAddresses::Ranges(_)) {
+        if matches!(self.proxy.node_port_addresses(self.mode_to_be()), NodePortAddresses::Ranges(_)) {
             let listed = addr::list_lasting(self.datapath.route_socket())?.into_iter().map(|(_, net)| net.addr());
             // What comes from the loopback cannot be answered by a pod, and addresses of one link are nobody's destination.
             let is_usable = |addr: &std::net::IpAddr| match addr {

@@ -174,7 +174,7 @@ mod tests {
             wanted.send_replace([(address, check)].into());
         };
         set(2);
-        // Somebody has the port: it is had once they leave.
+        // Somebody may have the port still when it is tried first.
         drop(taken);
         let text = await_answer(address, "HTTP/1.1 200").await;
         let (head, body) = text.split_once("\r\n\r\n").unwrap();

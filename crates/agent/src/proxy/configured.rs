@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+use ipnet::{Ipv4Net, Ipv6Net};
 use k8s_openapi::api::core::v1::ConfigMap;
 use podnet_client::{
     events::{About, Complaints},
@@ -166,18 +167,21 @@ impl Configured {
     pub(crate) fn rules(&self, mode: Mode) -> RuleSettings {
         let rules = self.config.rules(mode);
         RuleSettings {
-            node_port_addresses: self.node_port_addresses(),
+            node_port_addresses: self.node_port_addresses(mode),
             cluster_cidrs: self.config.cluster_cidrs,
             masquerade_mark: rules.masquerade_mark(),
             masquerade_all: rules.masquerade_all,
         }
     }
 
-    /// Where NodePorts are to be. With none of podnet's modes so far are they on all addresses where nothing is said.
+    /// Where NodePorts are to be. Where nothing is said the modes differ as kube-proxy's do.
     #[must_use]
-    pub fn node_port_addresses(&self) -> NodePortAddresses {
+    pub(crate) fn node_port_addresses(&self, mode: Mode) -> NodePortAddresses {
         use podnet_model::proxy::NodePortAddresses as Said;
         match &self.config.node_port_addresses {
+            Said::Unsaid if matches!(mode, Mode::Iptables | Mode::Ipvs) => {
+                NodePortAddresses::Ranges(vec![Ipv4Net::default().into(), Ipv6Net::default().into()])
+            }
             Said::Unsaid | Said::Primary => NodePortAddresses::Primary,
             Said::Within(ranges) => NodePortAddresses::Ranges(ranges.clone()),
         }

@@ -177,3 +177,69 @@ fn what_the_configuration_says_is_in_force_as_if_it_had_been_from_the_first() {
     rules.edit(&mut kernel.clone()).unwrap();
     assert_eq!(kernel.state().tables, defaults);
 }
+
+/// Says something through a connection, and hears it again.
+fn echoes(mut client: &std::net::TcpStream, mut server: &std::net::TcpStream) {
+    use std::io::{Read, Write};
+    let mut heard = [0; 4];
+    client.write_all(b"ping").unwrap();
+    server.read_exact(&mut heard).unwrap();
+    server.write_all(b"pong").unwrap();
+    client.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"pong");
+}
+
+/// A connection through a ClusterIP lives in connection tracking, and not in the rules of any mode.
+#[test]
+fn a_connection_outlives_the_rules_that_it_was_made_by() {
+    use std::{
+        net::{TcpListener, TcpStream},
+        process::Command,
+        time::Duration,
+    };
+
+    use podnet_kernel::{datapath::KernelDatapath, netns::NetNs};
+    use podnet_model::{EndpointSlice, SliceKey};
+
+    let path = format!("/run/netns/podnet-test-modes-{}", std::process::id());
+    let netns = NetNs::create(&path).unwrap();
+    let done = netns.run(|| {
+        for line in ["address add 192.0.2.1/32 dev lo", "route add 10.96.0.0/16 dev lo src 192.0.2.1"] {
+            assert!(Command::new("ip").args(line.split(' ')).status().unwrap().success());
+        }
+        let listener = TcpListener::bind("192.0.2.1:0").unwrap();
+        let slice = serde_json::json!({
+            "metadata": {"name": "web-1", "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv4",
+            "ports": [{"name": "", "protocol": "TCP", "port": listener.local_addr().unwrap().port()}],
+            "endpoints": [{"addresses": ["192.0.2.1"], "conditions": {"ready": true}}],
+        });
+        let slice: k8s_openapi::api::discovery::v1::EndpointSlice = serde_json::from_value(slice).unwrap();
+        let slice = EndpointSlice::try_from(&slice).unwrap();
+        let mut datapath = KernelDatapath::open().unwrap();
+        let mut rules = rules();
+        rules.learn(&service(Some("10.96.0.1")));
+        rules.learn(&Change::Slice(SliceKey::new("default", "web-1"), Some(slice)));
+        rules.put(&mut datapath).unwrap();
+        let connect = || {
+            let to = "10.96.0.1:80".parse().unwrap();
+            TcpStream::connect_timeout(&to, Duration::from_millis(500))
+                .map(|client| (client, listener.accept().unwrap().0))
+        };
+        let (client, server) = connect().unwrap();
+        echoes(&client, &server);
+        let fake = |_| -> Box<dyn ServiceRules> {
+            Box::new(Fake { refuses: false, done: std::sync::Arc::default(), kernel: MemoryKernel::new() })
+        };
+        rules.replace(Dual::from_fn(fake), &mut datapath).unwrap();
+        assert!(connect().is_err(), "the mode that was put in force serves nobody");
+        echoes(&client, &server);
+        let back = Dual::from_fn(|family| mode::rules(Mode::Nftables, &rules.families[family].services));
+        rules.replace(back, &mut datapath).unwrap();
+        let (other, other_server) = connect().unwrap();
+        echoes(&other, &other_server);
+        echoes(&client, &server);
+    });
+    NetNs::remove(&path).unwrap();
+    done.unwrap();
+}
