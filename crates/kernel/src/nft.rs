@@ -9,13 +9,14 @@ mod expression;
 mod listing;
 mod object;
 mod passage;
+mod replace;
 mod rule;
 mod segment;
 mod transaction;
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use podnet_model::{Dual, Family};
-use podnet_planner::ruleset::{Edit, EditError, RuleSet};
+use podnet_planner::ruleset::{Edit, EditError};
 use rustix::io::Errno;
 
 use crate::{
@@ -55,19 +56,6 @@ impl NftSocket {
     /// Where the socket cannot be asked.
     pub fn port(&self) -> Result<u32, NetlinkError> {
         self.connection.port()
-    }
-
-    /// Makes the table of the rules' family hold exactly `rules`, whatever was in it.
-    ///
-    /// # Errors
-    /// Which part the kernel refused; the table is then as it was.
-    pub fn replace(&mut self, table: &str, rules: &RuleSet) -> Result<(), NftError> {
-        let mut transaction = Transaction::new(rules.family, table);
-        transaction.make_table();
-        transaction.remove_table();
-        transaction.make_table();
-        object::render(&mut transaction, rules);
-        transaction.commit(&mut self.connection)
     }
 
     /// Does the edits to a table that is there.

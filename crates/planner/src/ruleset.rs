@@ -45,8 +45,8 @@ pub struct RuleSet {
     pub backend_maps: BTreeMap<RuleName, BackendMap>,
     /// Sets.
     pub sets: BTreeMap<RuleName, Set>,
-    /// Maps that the rules fill themselves: from (source address, destination address, protocol, destination port) to the backend that this
-    /// client of this frontend had last. What is in them is no part of the value.
+    /// Maps that the rules fill themselves: from (source address, destination address, protocol, destination port) to the number of the
+    /// backend that this client of this frontend had last. What is in them is no part of the value.
     pub memories: BTreeSet<RuleName>,
 }
 
@@ -206,10 +206,13 @@ pub enum Action {
         /// How many backends there are, at least 1.
         slots: u32,
     },
-    /// As [`Action::Dnat`], and the memory holds the choice for so many seconds; falls through where it is full.
+    /// Translate the destination to the backend whose number is at (destination address, protocol, destination port, random slot below
+    /// `slots`), and hold that number in the memory for so many seconds; fall through where it is full.
     DnatRemembered {
-        /// The backend map.
-        map: RuleName,
+        /// The numbers of backends, by slot.
+        numbers: RuleName,
+        /// The backend map whose slots are those numbers.
+        numbered: RuleName,
         /// How many backends there are, at least 1.
         slots: u32,
         /// The memory.
@@ -222,8 +225,8 @@ pub enum Action {
     DnatAgain {
         /// The memory.
         memory: RuleName,
-        /// The set of frontends and their backends.
-        served: RuleName,
+        /// The backend map whose slots are the numbers of backends.
+        numbered: RuleName,
         /// For how long.
         seconds: u32,
     },
@@ -332,8 +335,8 @@ pub enum Set {
     Pairs(BTreeSet<(IpAddr, IpAddr)>),
     /// Destination ports; to be asked of packets that have ports.
     Ports(BTreeSet<u16>),
-    /// Frontends, each with each of its backends.
-    Served(BTreeSet<(FrontendKey, BackendAddress)>),
+    /// Slots of frontends, each with the number of the backend that is in it, which stays wherever the backend stands.
+    Numbers(BTreeMap<BackendKey, u32>),
     /// Frontends, each with the ranges of those who may come to it, none inside another.
     Sources(BTreeSet<(FrontendKey, IpNet)>),
     /// Who sends: the device that it comes in by, its Ethernet address, its source address.

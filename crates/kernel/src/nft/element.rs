@@ -45,8 +45,8 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// A frontend and a backend of IPv6.
-    const LONGEST: usize = 44;
+    /// A device, an Ethernet address and an IPv6 address; a frontend and a source of IPv6.
+    const LONGEST: usize = 40;
 
     const fn empty() -> Self {
         Self { bytes: [0; Self::LONGEST], length: 0 }
@@ -108,17 +108,12 @@ impl From<BackendKey> for Key {
     }
 }
 
-impl From<(FrontendKey, BackendAddress)> for Key {
-    fn from((frontend, to): (FrontendKey, BackendAddress)) -> Self {
-        Self::from(frontend).with_addr(to.addr).with(&to.port.to_be_bytes(), 4)
-    }
-}
-
 /// What a map holds at a key.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Value<'a> {
     Goto(&'a str),
     Backend(BackendAddress),
+    Number(u32),
     Limit(Limit),
 }
 
@@ -188,6 +183,10 @@ impl Element<'_> {
                     let value = Key::from(to.addr).with(&to.port.to_be_bytes(), 4);
                     writer.nested(DATA, |writer| writer.bytes(DATA_VALUE, value.as_bytes()));
                 }
+                // As registers have it.
+                Some(Value::Number(number)) => {
+                    writer.nested(DATA, |writer| writer.bytes(DATA_VALUE, &number.to_ne_bytes()));
+                }
                 Some(Value::Limit(limit)) => writer.nested(EXPRESSION, |writer| limit.write(writer)),
                 None => {}
             }
@@ -224,7 +223,10 @@ pub(super) fn set_elements(set: &Set) -> Vec<Element<'static>> {
         Set::Addresses(addresses) => addresses.iter().map(|addr| Element::key(*addr)).collect(),
         Set::Pairs(pairs) => pairs.iter().map(|(from, to)| Element::key(Key::from(*from).with_addr(*to))).collect(),
         Set::Ports(ports) => ports.iter().map(|port| Element::key(Key::empty().with(&port.to_be_bytes(), 2))).collect(),
-        Set::Served(served) => served.iter().map(|pair| Element::key(*pair)).collect(),
+        Set::Numbers(numbers) => numbers
+            .iter()
+            .map(|(key, number)| Element { value: Some(Value::Number(*number)), ..Element::key(*key) })
+            .collect(),
         Set::Sources(sources) => sources
             .iter()
             .map(|(frontend, range)| Element {

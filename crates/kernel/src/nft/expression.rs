@@ -31,6 +31,7 @@ pub(super) enum Base {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum MetaKey {
     Protocol = 1,
+    Priority = 2,
     Mark = 3,
     InputName = 6,
     NfProtocol = 15,
@@ -74,6 +75,9 @@ pub(super) enum Expression<'a> {
         key: MetaKey,
     },
     SetMark {
+        from: Register,
+    },
+    SetPriority {
         from: Register,
     },
     Ct {
@@ -170,7 +174,7 @@ impl Expression<'_> {
     fn name(&self) -> &'static str {
         match self {
             Self::Payload { .. } => "payload",
-            Self::Meta { .. } | Self::SetMark { .. } => "meta",
+            Self::Meta { .. } | Self::SetMark { .. } | Self::SetPriority { .. } => "meta",
             Self::Ct { .. } => "ct",
             Self::FibDestinationType { .. } => "fib",
             Self::Random { .. } => "numgen",
@@ -194,6 +198,7 @@ impl Expression<'_> {
             }
             Self::Meta { to, key } => numbers(writer, &[(1, to.number()), (2, *key as u32)]),
             Self::SetMark { from } => numbers(writer, &[(2, MetaKey::Mark as u32), (3, from.number())]),
+            Self::SetPriority { from } => numbers(writer, &[(2, MetaKey::Priority as u32), (3, from.number())]),
             Self::Ct { to, key } => numbers(writer, &[(1, to.number()), (2, *key as u32)]),
             Self::FibDestinationType { to } => {
                 const RESULT_ADDRTYPE: u32 = 3;

@@ -1,5 +1,7 @@
 //! Chains, sets and maps, and a whole rule set in the order that the kernel needs.
 
+use std::collections::BTreeSet;
+
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 use podnet_model::{Family, limits::PacketRate};
 use podnet_planner::ruleset::{Chain, ChainKind, Hook, HookPoint, RuleSet, Set};
@@ -12,7 +14,8 @@ use super::{
 use crate::netlink::attribute::Writer;
 
 /// Everything: chains first, as elements refer to them; then sets and maps, as rules refer to them; then rules.
-pub(super) fn render(transaction: &mut Transaction<'_>, rules: &RuleSet) {
+/// Memories that are `there` stay.
+pub(super) fn render(transaction: &mut Transaction<'_>, rules: &RuleSet, there: &BTreeSet<&str>) {
     for (name, chain) in &rules.chains {
         make_chain(transaction, name, chain.hook);
     }
@@ -26,7 +29,7 @@ pub(super) fn render(transaction: &mut Transaction<'_>, rules: &RuleSet) {
         let elements: Vec<_> = map.elements.iter().map(|(key, to)| backend_element(*key, *to)).collect();
         element::add(transaction, name, &elements, &format!("add elements to map {name}"));
     }
-    for name in &rules.memories {
+    for name in rules.memories.iter().filter(|name| !there.contains(&***name)) {
         make_set(transaction, rules.family, name, Kind::Memory);
     }
     for (name, set) in &rules.sets {
@@ -48,7 +51,7 @@ pub(super) enum Kind {
     VerdictMap,
     BackendMap,
     Memory,
-    Served,
+    Numbers,
     Sources,
     Addresses,
     Ranges,
@@ -66,7 +69,7 @@ impl Kind {
             Set::Ranges(_) => Self::Ranges,
             Set::Pairs(_) => Self::Pairs,
             Set::Ports(_) => Self::Ports,
-            Set::Served(_) => Self::Served,
+            Set::Numbers(_) => Self::Numbers,
             Set::Sources(_) => Self::Sources,
             Set::Senders(_) => Self::Senders,
             Set::PacketRates(_) => Self::PacketRates,
@@ -82,12 +85,42 @@ impl Kind {
             Self::BackendMap => vec![addr, INET_PROTO, INET_SERVICE, MARK],
             Self::Addresses | Self::Ranges | Self::PacketRates | Self::ConnectionLimits => vec![addr],
             Self::Memory => vec![addr, addr, INET_PROTO, INET_SERVICE],
-            Self::Served => vec![addr, INET_PROTO, INET_SERVICE, addr, INET_SERVICE],
+            Self::Numbers => vec![addr, INET_PROTO, INET_SERVICE, MARK],
             Self::Sources => vec![addr, INET_PROTO, INET_SERVICE, addr],
             Self::Pairs => vec![addr, addr],
             Self::Ports => vec![INET_SERVICE],
             Self::Senders => vec![INTERFACE_NAME, ETHER_ADDR, addr],
         }
+    }
+
+    /// Its flags (`enum nft_set_flags`), and the number and size of what it maps to.
+    fn flags_and_data(self, family: Family) -> (u32, Option<(u32, u32)>) {
+        const INTERVAL: u32 = 4;
+        const MAP: u32 = 8;
+        /// Elements end by themselves.
+        const TIMEOUT: u32 = 0x10;
+        /// Elements are evaluated: the kernel takes a hash table that collects what has ended.
+        const EVALUATED: u32 = 0x20;
+        /// Ranges of concatenations.
+        const CONCATENATED: u32 = 0x80;
+        let backend = || Some(typed(&[addr_type(family), INET_SERVICE]));
+        let number = Some((MARK, 4));
+        match self {
+            Self::VerdictMap => (MAP, Some((VERDICT, 4))),
+            Self::BackendMap => (MAP, backend()),
+            Self::Numbers => (MAP, number),
+            Self::Memory => (MAP | TIMEOUT | EVALUATED, number),
+            Self::Ranges => (INTERVAL, None),
+            Self::Sources => (INTERVAL | CONCATENATED, None),
+            Self::Addresses | Self::Pairs | Self::Ports | Self::Senders => (0, None),
+            Self::PacketRates | Self::ConnectionLimits => (EVALUATED, None),
+        }
+    }
+
+    /// Its flags and the sizes of key and data.
+    pub(super) fn shape(self, family: Family) -> [u32; 3] {
+        let (flags, data) = self.flags_and_data(family);
+        [flags, typed(&self.key(family)).1, data.map_or(0, |(_, length)| length)]
     }
 
     /// What an element does that names no limit of its own. There is none: the kernel takes limits of elements only in a set that
@@ -141,7 +174,7 @@ fn typed(types: &[u32]) -> (u32, u32) {
 }
 
 pub(super) fn make_set(transaction: &mut Transaction<'_>, family: Family, name: &str, kind: Kind) {
-    // enum nft_set_attributes, nft_set_flags
+    // enum nft_set_attributes
     const NAME: u16 = 2;
     const FLAGS: u16 = 3;
     const KEY_TYPE: u16 = 4;
@@ -150,24 +183,7 @@ pub(super) fn make_set(transaction: &mut Transaction<'_>, family: Family, name: 
     const DATA_LEN: u16 = 7;
     const ID: u16 = 10;
     const EXPRESSION: u16 = 17;
-    const INTERVAL: u32 = 4;
-    const MAP: u32 = 8;
-    /// Elements are evaluated: the kernel takes a hash table that collects what has ended.
-    const EVALUATED: u32 = 0x20;
-    /// Elements end by themselves.
-    const TIMEOUT: u32 = 0x10;
-    /// Ranges of concatenations.
-    const CONCATENATED: u32 = 0x80;
-    let backend = || Some(typed(&[addr_type(family), INET_SERVICE]));
-    let (flags, data) = match kind {
-        Kind::VerdictMap => (MAP, Some((VERDICT, 4))),
-        Kind::BackendMap => (MAP, backend()),
-        Kind::Memory => (MAP | TIMEOUT | EVALUATED, backend()),
-        Kind::Ranges => (INTERVAL, None),
-        Kind::Sources => (INTERVAL | CONCATENATED, None),
-        Kind::Addresses | Kind::Served | Kind::Pairs | Kind::Ports | Kind::Senders => (0, None),
-        Kind::PacketRates | Kind::ConnectionLimits => (EVALUATED, None),
-    };
+    let (flags, data) = kind.flags_and_data(family);
     let (key_type, key_length) = typed(&kind.key(family));
     let id = transaction.next_set_id();
     transaction.message(Message::NewSet, NLM_F_CREATE | NLM_F_EXCL, format!("make set {name}"), |writer| {

@@ -121,8 +121,10 @@ fn statement(family: Family, action: &Action) -> Vec<Expression<'_>> {
             expressions.extend(translation(family, map));
             expressions
         }
-        Action::DnatRemembered { map, slots, memory, seconds } => remembered(family, map, *slots, memory, *seconds),
-        Action::DnatAgain { memory, served, seconds } => again(family, memory, served, *seconds),
+        Action::DnatRemembered { numbers, numbered, slots, memory, seconds } => {
+            remembered(family, (numbers, *slots), numbered, (memory, *seconds))
+        }
+        Action::DnatAgain { memory, numbered, seconds } => again(family, numbered, (memory, *seconds)),
         Action::DnatTo(addr) => vec![
             Expression::Constant { to: FIRST, bytes: octets(*addr) },
             Expression::DestinationNat { family, addr: FIRST, port: None },
@@ -159,25 +161,18 @@ fn translation(family: Family, map: &str) -> [Expression<'_>; 2] {
     [Expression::ValueOf { key: FIRST, map, to: FIRST }, Expression::DestinationNat { family, addr: FIRST, port }]
 }
 
-/// Where things lie while a client's backend is looked for: the memory's key is the client and the frontend, behind it comes the backend,
-/// and frontend and backend together are the key of what is served.
+/// Where things lie while a client's backend is looked for: the memory's key is the client and the frontend; frontend and what follows, a
+/// slot or a number, are the key of a backend.
 struct Places {
     client: Register,
     frontend: Register,
-    backend: Register,
-    backend_port: Register,
+    number: Register,
 }
 
 impl Places {
     fn of(family: Family) -> Self {
         let addr = words(family, Field::SourceAddress);
-        let backend = addr + FRONTEND.iter().map(|field| words(family, *field)).sum::<u32>();
-        Self {
-            client: FIRST,
-            frontend: Register(addr),
-            backend: Register(backend),
-            backend_port: Register(backend + addr),
-        }
+        Self { client: FIRST, frontend: Register(addr), number: Register(addr + slot(family).0) }
     }
 
     fn load<'a>(&self, family: Family) -> Vec<Expression<'a>> {
@@ -186,35 +181,55 @@ impl Places {
         expressions
     }
 
-    fn translation<'a>(&self, family: Family) -> Expression<'a> {
-        Expression::DestinationNat { family, addr: self.backend, port: Some(self.backend_port) }
+    /// A number goes from a map to a key by way of the packet's priority, for `nft` cannot read a rule in which it stays in a register (it
+    /// ends with an assertion). What priority the first packet of a connection had before is lost; the stack gives what it forwards a new
+    /// one.
+    fn by_priority<'a>(&self) -> [Expression<'a>; 2] {
+        [Expression::SetPriority { from: self.number }, Expression::Meta { to: self.number, key: MetaKey::Priority }]
+    }
+
+    /// Translates to the backend of the number, and leaves the packet the priority of every other one.
+    fn translation<'a>(&self, family: Family, numbered: &'a str) -> [Expression<'a>; 4] {
+        let port = Some(Register(words(family, Field::DestinationAddress)));
+        [
+            Expression::ValueOf { key: self.frontend, map: numbered, to: FIRST },
+            Expression::Constant { to: self.number, bytes: vec![0; 4] },
+            Expression::SetPriority { from: self.number },
+            Expression::DestinationNat { family, addr: FIRST, port },
+        ]
     }
 }
 
-/// The backend that the memory holds, if it is still one of the frontend's.
-fn again<'a>(family: Family, memory: &'a str, served: &'a str, seconds: u32) -> Vec<Expression<'a>> {
+/// The backend whose number the memory holds, if the frontend still has it.
+fn again<'a>(family: Family, numbered: &'a str, (memory, seconds): (&'a str, u32)) -> Vec<Expression<'a>> {
     let places = Places::of(family);
     let mut expressions = places.load(family);
-    expressions.extend([
-        Expression::ValueOf { key: places.client, map: memory, to: places.backend },
-        Expression::InSet { key: places.frontend, set: served, negated: false },
-        Expression::Remember { memory, key: places.client, value: places.backend, seconds },
-        places.translation(family),
-    ]);
+    expressions.push(Expression::ValueOf { key: places.client, map: memory, to: places.number });
+    expressions.extend(places.by_priority());
+    expressions.push(Expression::Remember { memory, key: places.client, value: places.number, seconds });
+    expressions.extend(places.translation(family, numbered));
     expressions
 }
 
-/// One of the backends, which the memory holds from now on in place of another, of which this frontend has none any more.
-fn remembered<'a>(family: Family, map: &'a str, slots: u32, memory: &'a str, seconds: u32) -> Vec<Expression<'a>> {
+/// One of the backends, whose number the memory holds from now on in place of another, which this frontend has not any more.
+fn remembered<'a>(
+    family: Family,
+    (numbers, slots): (&'a str, u32),
+    numbered: &'a str,
+    (memory, seconds): (&'a str, u32),
+) -> Vec<Expression<'a>> {
     let places = Places::of(family);
     let mut expressions = places.load(family);
     expressions.extend([
-        Expression::Random { to: places.backend, modulus: slots },
-        Expression::ValueOf { key: places.frontend, map, to: places.backend },
-        Expression::Forget { memory, key: places.client, value: places.backend },
-        Expression::Remember { memory, key: places.client, value: places.backend, seconds },
-        places.translation(family),
+        Expression::Random { to: places.number, modulus: slots },
+        Expression::ValueOf { key: places.frontend, map: numbers, to: places.number },
     ]);
+    expressions.extend(places.by_priority());
+    expressions.extend([
+        Expression::Forget { memory, key: places.client, value: places.number },
+        Expression::Remember { memory, key: places.client, value: places.number, seconds },
+    ]);
+    expressions.extend(places.translation(family, numbered));
     expressions
 }
 

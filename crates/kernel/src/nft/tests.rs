@@ -4,6 +4,7 @@ mod attachments;
 mod limits;
 mod packets;
 mod passage;
+mod services;
 mod tables;
 mod tunnels;
 

@@ -32,6 +32,7 @@ pub(super) enum Message {
     GetRule = 7,
     DelRule = 8,
     NewSet = 9,
+    GetSet = 10,
     DelSet = 11,
     NewElements = 12,
     GetElements = 13,

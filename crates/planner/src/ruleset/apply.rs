@@ -196,7 +196,7 @@ impl RuleSet {
             (Set::Addresses(here), Set::Addresses(more)) => absent(name, more.intersection(here).next())?,
             (Set::Pairs(here), Set::Pairs(more)) => absent(name, more.intersection(here).next().map(|p| Pair(*p)))?,
             (Set::Ports(here), Set::Ports(more)) => absent(name, more.intersection(here).next())?,
-            (Set::Served(here), Set::Served(more)) => absent(name, more.intersection(here).next().map(Of))?,
+            (Set::Numbers(here), Set::Numbers(more)) => absent(name, shared(here, more))?,
             (Set::Sources(here), Set::Sources(more)) => {
                 absent(name, more.intersection(here).next().map(Of))?;
                 let frontends: BTreeSet<FrontendKey> = more.iter().map(|(frontend, _)| *frontend).collect();
@@ -226,7 +226,7 @@ impl RuleSet {
             (Set::Addresses(here), Set::Addresses(fewer)) => present(name, fewer.difference(here).next())?,
             (Set::Pairs(here), Set::Pairs(fewer)) => present(name, fewer.difference(here).next().map(|p| Pair(*p)))?,
             (Set::Ports(here), Set::Ports(fewer)) => present(name, fewer.difference(here).next())?,
-            (Set::Served(here), Set::Served(fewer)) => present(name, fewer.difference(here).next().map(Of))?,
+            (Set::Numbers(here), Set::Numbers(fewer)) => present(name, lacking(here, fewer))?,
             (Set::Sources(here), Set::Sources(fewer)) => present(name, fewer.difference(here).next().map(Of))?,
             (Set::Senders(here), Set::Senders(fewer)) => present(name, fewer.difference(here).next().map(SenderText))?,
             (Set::Ranges(here), Set::Ranges(fewer)) => present(name, fewer.difference(here).next())?,

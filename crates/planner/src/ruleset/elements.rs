@@ -1,9 +1,6 @@
 //! What can be done with the elements of a set, whatever its kind.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Set;
 
@@ -16,7 +13,7 @@ impl Set {
             Self::Ranges(elements) => elements.is_empty(),
             Self::Pairs(elements) => elements.is_empty(),
             Self::Ports(elements) => elements.is_empty(),
-            Self::Served(elements) => elements.is_empty(),
+            Self::Numbers(elements) => elements.is_empty(),
             Self::Sources(elements) => elements.is_empty(),
             Self::Senders(elements) => elements.is_empty(),
             Self::PacketRates(elements) => elements.is_empty(),
@@ -31,7 +28,7 @@ impl Set {
             Self::Ranges(_) => "set of ranges",
             Self::Pairs(_) => "set of address pairs",
             Self::Ports(_) => "set of ports",
-            Self::Served(_) => "set of frontends and backends",
+            Self::Numbers(_) => "map of numbers",
             Self::Sources(_) => "set of frontends and sources",
             Self::Senders(_) => "set of senders",
             Self::PacketRates(_) => "set of packet rates",
@@ -46,7 +43,7 @@ impl Set {
             (Self::Ranges(here), Self::Ranges(there)) => Self::Ranges(here - there),
             (Self::Pairs(here), Self::Pairs(there)) => Self::Pairs(here - there),
             (Self::Ports(here), Self::Ports(there)) => Self::Ports(here - there),
-            (Self::Served(here), Self::Served(there)) => Self::Served(here - there),
+            (Self::Numbers(here), Self::Numbers(there)) => Self::Numbers(map_minus(here, there)),
             (Self::Sources(here), Self::Sources(there)) => Self::Sources(here - there),
             (Self::Senders(here), Self::Senders(there)) => Self::Senders(here - there),
             (Self::PacketRates(here), Self::PacketRates(there)) => Self::PacketRates(map_minus(here, there)),
@@ -65,7 +62,7 @@ impl Set {
             (Self::Ranges(here), Self::Ranges(more)) => here.extend(more),
             (Self::Pairs(here), Self::Pairs(more)) => here.extend(more),
             (Self::Ports(here), Self::Ports(more)) => here.extend(more),
-            (Self::Served(here), Self::Served(more)) => here.extend(more),
+            (Self::Numbers(here), Self::Numbers(more)) => here.extend(more),
             (Self::Sources(here), Self::Sources(more)) => here.extend(more),
             (Self::Senders(here), Self::Senders(more)) => here.extend(more.iter().cloned()),
             (Self::PacketRates(here), Self::PacketRates(more)) => here.extend(more),
@@ -81,7 +78,11 @@ impl Set {
             (Self::Ranges(here), Self::Ranges(fewer)) => remove_all(here, fewer),
             (Self::Pairs(here), Self::Pairs(fewer)) => remove_all(here, fewer),
             (Self::Ports(here), Self::Ports(fewer)) => remove_all(here, fewer),
-            (Self::Served(here), Self::Served(fewer)) => remove_all(here, fewer),
+            (Self::Numbers(here), Self::Numbers(fewer)) => {
+                for key in fewer.keys() {
+                    here.remove(key);
+                }
+            }
             (Self::Sources(here), Self::Sources(fewer)) => remove_all(here, fewer),
             (Self::Senders(here), Self::Senders(fewer)) => remove_all(here, fewer),
             (Self::PacketRates(here), Self::PacketRates(fewer)) => here.retain(|addr, _| !fewer.contains_key(addr)),
@@ -104,15 +105,12 @@ fn map_minus<K: Ord + Copy, V: PartialEq + Copy>(here: &BTreeMap<K, V>, there: &
     here.iter().filter(|(key, value)| there.get(key) != Some(value)).map(|(key, value)| (*key, *value)).collect()
 }
 
-/// An address of `more` that is in `here`, whatever its limit.
-pub(super) fn shared<'a, V>(here: &BTreeMap<IpAddr, V>, more: &'a BTreeMap<IpAddr, V>) -> Option<&'a IpAddr> {
+/// A key of `more` that is in `here`, whatever its value.
+pub(super) fn shared<'a, K: Ord, V>(here: &BTreeMap<K, V>, more: &'a BTreeMap<K, V>) -> Option<&'a K> {
     more.keys().find(|addr| here.contains_key(addr))
 }
 
-/// An address of `fewer` that is not in `here` with the same limit.
-pub(super) fn lacking<'a, V: PartialEq>(
-    here: &BTreeMap<IpAddr, V>,
-    fewer: &'a BTreeMap<IpAddr, V>,
-) -> Option<&'a IpAddr> {
+/// A key of `fewer` that is not in `here` with the same value.
+pub(super) fn lacking<'a, K: Ord, V: PartialEq>(here: &BTreeMap<K, V>, fewer: &'a BTreeMap<K, V>) -> Option<&'a K> {
     fewer.iter().find(|(addr, limit)| here.get(addr) != Some(limit)).map(|(addr, _)| addr)
 }

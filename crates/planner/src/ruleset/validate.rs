@@ -151,16 +151,18 @@ impl RuleSet {
                 Action::Dnat { map, .. } | Action::DnatAnyAddress { map } if !self.backend_maps.contains_key(map) => {
                     return Err(unknown(map, "backend map", name));
                 }
-                Action::DnatRemembered { map, .. } if !self.backend_maps.contains_key(map) => {
-                    return Err(unknown(map, "backend map", name));
+                Action::DnatRemembered { numbered, .. } | Action::DnatAgain { numbered, .. }
+                    if !self.backend_maps.contains_key(numbered) =>
+                {
+                    return Err(unknown(numbered, "backend map", name));
                 }
                 Action::DnatRemembered { memory, .. } | Action::DnatAgain { memory, .. }
                     if !self.memories.contains(memory) =>
                 {
                     return Err(unknown(memory, "memory", name));
                 }
-                Action::DnatAgain { served, .. } if !matches!(self.sets.get(served), Some(Set::Served(_))) => {
-                    return Err(unknown(served, "set of frontends and backends", name));
+                Action::DnatRemembered { numbers, .. } if !matches!(self.sets.get(numbers), Some(Set::Numbers(_))) => {
+                    return Err(unknown(numbers, "map of numbers", name));
                 }
                 Action::DnatTo(addr) => self.check_family(name, [*addr])?,
                 Action::Dnat { slots: 0, .. } | Action::DnatRemembered { slots: 0, .. } => {
@@ -204,7 +206,7 @@ impl RuleSet {
             Some(Set::Ports(_)) => expected == "set of ports",
             Some(Set::Senders(_)) => expected == "set of senders",
             Some(Set::Sources(_)) => expected == "set of frontends and sources",
-            Some(Set::Served(_)) => false,
+            Some(Set::Numbers(_)) => false,
             None => false,
         };
         if fits { Ok(()) } else { Err(unknown(name, expected, by)) }
@@ -285,8 +287,10 @@ impl Chain {
         self.rules.iter().any(|rule| {
             let in_action = match &rule.action {
                 Action::Lookup(map) | Action::Dnat { map, .. } | Action::DnatAnyAddress { map } => asked(map),
-                Action::DnatRemembered { map, memory, .. } => asked(map) || asked(memory),
-                Action::DnatAgain { memory, served, .. } => asked(memory) || asked(served),
+                Action::DnatRemembered { numbers, numbered, memory, .. } => {
+                    asked(numbers) || asked(numbered) || asked(memory)
+                }
+                Action::DnatAgain { memory, numbered, .. } => asked(memory) || asked(numbered),
                 _ => false,
             };
             in_action
@@ -330,7 +334,7 @@ pub(super) fn of_family(family: Family, name: &RuleName, set: &Set) -> Result<()
         Set::Ranges(ranges) => all_of(family, name, ranges.iter().map(|range| (Family::of_net(range), range))),
         Set::Pairs(pairs) => all_of(family, name, pairs.iter().flat_map(|(from, to)| [of(from), of(to)])),
         Set::Ports(_) => Ok(()),
-        Set::Served(served) => all_of(family, name, served.iter().flat_map(|(of_, to)| [of(&of_.addr), of(&to.addr)])),
+        Set::Numbers(numbers) => all_of(family, name, numbers.keys().map(|key| of(&key.frontend.addr))),
         Set::Sources(sources) => {
             all_of(family, name, sources.iter().map(|(frontend, _)| of(&frontend.addr)))?;
             all_of(family, name, sources.iter().map(|(_, range)| (Family::of_net(range), range)))

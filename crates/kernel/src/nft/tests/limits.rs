@@ -11,7 +11,7 @@ use podnet_model::{
 };
 use podnet_planner::{
     limits::rules,
-    ruleset::{diff, unspecified},
+    ruleset::{RuleSet, diff, unspecified},
 };
 
 use super::{super::*, pod_addr};

@@ -189,11 +189,14 @@ impl Traveller {
     }
 
     /// The backends in the slots of a map, each as likely as the others.
-    fn slots(&self, rules: &RuleSet, map: &RuleName, slots: u32) -> Option<Done> {
+    fn slots(&self, rules: &RuleSet, map: &RuleName, slots: impl Iterator<Item = Option<u32>>) -> Option<Done> {
         let elements = &rules.backend_maps.get(map)?.elements;
         let frontend = self.frontend()?;
-        let keys = (0..slots).map(|slot| BackendKey { frontend, slot });
-        Some(Done::Backends(keys.map(|key| Some((map.clone(), key, *elements.get(&key)?))).collect()))
+        let found = |slot: Option<u32>| {
+            let key = BackendKey { frontend, slot: slot? };
+            Some((map.clone(), key, *elements.get(&key)?))
+        };
+        Some(Done::Backends(slots.map(found).collect()))
     }
 
     fn addresses(&self, fields: &[Field]) -> Vec<IpAddr> {
@@ -225,16 +228,19 @@ impl Traveller {
                 found.push(Element::Frontend(map.clone(), key, chain.clone()));
                 Done::Goto(chain.clone())
             }
-            Action::Dnat { map, slots } | Action::DnatRemembered { map, slots, .. } => {
-                return self.slots(rules, map, *slots);
+            Action::Dnat { map, slots } => return self.slots(rules, map, (0..*slots).map(Some)),
+            Action::DnatRemembered { numbers, numbered, slots, .. } => {
+                let Set::Numbers(numbers) = rules.sets.get(numbers)? else { return None };
+                let frontend = self.frontend()?;
+                let number = |slot| numbers.get(&BackendKey { frontend, slot }).copied();
+                return self.slots(rules, numbered, (0..*slots).map(number));
             }
-            Action::DnatAgain { served, .. } => {
+            Action::DnatAgain { numbered, .. } => {
                 let (frontend, to) = (self.frontend()?, self.packet.remembered?);
-                let still = matches!(rules.sets.get(served)?, Set::Served(served) if served.contains(&(frontend, to)));
-                if !still {
-                    return None;
-                }
-                Done::To(to)
+                let elements = &rules.backend_maps.get(numbered)?.elements;
+                let own =
+                    elements.range(BackendKey { frontend, slot: 0 }..).take_while(|(key, _)| key.frontend == frontend);
+                Done::To(*{ own }.find(|(_, at)| **at == to)?.1)
             }
             Action::DnatTo(addr) => Done::To(BackendAddress { addr: *addr, port: self.dport }),
             Action::DnatAnyAddress { map } => {

@@ -36,10 +36,10 @@ pub(super) struct Names {
     pub(super) sources: RuleName,
     /// Memory: which backend a client had.
     pub(super) affinity: RuleName,
-    /// Set: frontends with affinity, each with each of its backends.
-    pub(super) affinity_backends: RuleName,
-    /// Set: the same for who comes from outside.
-    pub(super) affinity_outside: RuleName,
+    /// Numbers of the backends of frontends with affinity, by slot, and those backends by number.
+    pub(super) affinity_inside: (RuleName, RuleName),
+    /// The same for who comes from outside.
+    pub(super) affinity_outside: (RuleName, RuleName),
     /// Set: ClusterIPs.
     pub(super) cluster_ips: RuleName,
     /// Set: backends on this node, each paired with itself.
@@ -71,8 +71,8 @@ impl Default for Names {
             guarded: "guarded".into(),
             sources: "sources".into(),
             affinity: "affinity".into(),
-            affinity_backends: "affinity-backends".into(),
-            affinity_outside: "affinity-outside".into(),
+            affinity_inside: ("numbers".into(), "numbered-backends".into()),
+            affinity_outside: ("outside-numbers".into(), "outside-numbered-backends".into()),
             cluster_ips: "cluster-ips".into(),
             local_pairs: "local-pairs".into(),
             local_pods: "local-pods".into(),
@@ -116,13 +116,13 @@ pub(super) fn constant(names: &Names, config: &ServicesConfig, echo: Option<IpAd
         verdict_maps: [&names.frontends, &names.outside_frontends, &names.no_endpoints, &names.guarded]
             .map(|name| (name.clone(), VerdictMap::default()))
             .into(),
-        backend_maps: [&names.backends, &names.outside_backends]
+        backend_maps: [&names.backends, &names.outside_backends, &names.affinity_inside.1, &names.affinity_outside.1]
             .map(|name| (name.clone(), BackendMap::default()))
             .into(),
         sets: [
             (names.sources.clone(), Set::Sources(Default::default())),
-            (names.affinity_backends.clone(), Set::Served(Default::default())),
-            (names.affinity_outside.clone(), Set::Served(Default::default())),
+            (names.affinity_inside.0.clone(), Set::Numbers(Default::default())),
+            (names.affinity_outside.0.clone(), Set::Numbers(Default::default())),
         ]
         .into(),
         ..RuleSet::empty(config.family)
@@ -223,15 +223,15 @@ impl Choice {
             let elsewhere = not_in([Field::SourceAddress], &names.local_pods);
             rules.push(rule([elsewhere], Action::SetMark { bits: mark }, "to the node from elsewhere: masquerade"));
         }
-        let (map, served) = match self.outside {
-            false => (names.backends.clone(), names.affinity_backends.clone()),
+        let (map, (numbers, numbered)) = match self.outside {
+            false => (names.backends.clone(), names.affinity_inside.clone()),
             true => (names.outside_backends.clone(), names.affinity_outside.clone()),
         };
         let slots = self.slots;
         if let Some(seconds) = self.affinity {
             let memory = || names.affinity.clone();
-            let again = Action::DnatAgain { memory: memory(), served, seconds };
-            let remembered = Action::DnatRemembered { map: map.clone(), slots, memory: memory(), seconds };
+            let again = Action::DnatAgain { memory: memory(), numbered: numbered.clone(), seconds };
+            let remembered = Action::DnatRemembered { numbers, numbered, slots, memory: memory(), seconds };
             rules.push(rule([], again, "the backend that the client had"));
             rules.push(rule([], remembered, "one of the backends, from now on"));
         }

@@ -1,6 +1,10 @@
 //! What a frontend is in maps and sets.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 
@@ -8,7 +12,7 @@ use super::{
     super::{Backend, Backends, FrontendKind, Serving},
     chains::{Choice, Names},
 };
-use crate::ruleset::{BackendKey, Edit, FrontendKey, RuleName, RuleSet, Set};
+use crate::ruleset::{BackendAddress, BackendKey, Edit, FrontendKey, RuleName, RuleSet, Set};
 
 /// The elements of one frontend.
 #[derive(Clone, Debug)]
@@ -80,6 +84,9 @@ impl<'a> Elements<'a> {
         for ((map, before), (_, after)) in self.slots(names).into_iter().zip(after.slots(names)) {
             edit_slots(map, self.key, before, after, edits);
         }
+        for ((map, before), (_, after)) in self.numbered(names).into_iter().zip(after.numbered(names)) {
+            edit_numbered(map, self.key, &before, &after, edits);
+        }
         for ((map, before), (_, after)) in self.verdicts(names).into_iter().zip(after.verdicts(names)) {
             point(map, self.key, before, after, edits);
         }
@@ -95,6 +102,11 @@ impl<'a> Elements<'a> {
             let keys = (0..).map(|slot| BackendKey { frontend: self.key, slot });
             let elements = &mut rules.backend_maps.entry(map.clone()).or_default().elements;
             elements.extend(keys.zip(slots.iter().map(|backend| backend.at)));
+        }
+        for (map, numbered) in self.numbered(names) {
+            let elements = &mut rules.backend_maps.entry(map.clone()).or_default().elements;
+            let key = |number| BackendKey { frontend: self.key, slot: number };
+            elements.extend(numbered.into_iter().map(|(number, at)| (key(number), at)));
         }
         for (map, chain) in self.verdicts(names) {
             let Some(chain) = chain else { continue };
@@ -133,17 +145,64 @@ impl<'a> Elements<'a> {
         ]
     }
 
+    /// The backends whose slots a client may stay with: none without affinity.
+    fn stayed_with(&self, side: Side<'a>) -> &'a [Backend] {
+        if self.affinity { side.slots() } else { &[] }
+    }
+
+    /// The backends by number. Of two with the same number the first by address has it, and stands for the other one too.
+    fn numbered<'n>(&self, names: &'n Names) -> [(&'n RuleName, BTreeMap<u32, BackendAddress>); 2] {
+        let numbered = |side| {
+            let mut numbered = BTreeMap::new();
+            for backend in self.stayed_with(side) {
+                let at = numbered.entry(number_of(backend.at)).or_insert(backend.at);
+                *at = backend.at.min(*at);
+            }
+            numbered
+        };
+        [(&names.affinity_inside.1, numbered(self.inside)), (&names.affinity_outside.1, numbered(self.outside))]
+    }
+
     fn sets<'n>(&self, names: &'n Names) -> [(&'n RuleName, Set); 3] {
-        let served = |side: Side<'_>| {
-            let slots = if self.affinity { side.slots() } else { &[] };
-            Set::Served(slots.iter().map(|backend| (self.key, backend.at)).collect())
+        let numbers = |side| {
+            let keys = (0..).map(|slot| BackendKey { frontend: self.key, slot });
+            Set::Numbers(keys.zip(self.stayed_with(side).iter().map(|backend| number_of(backend.at))).collect())
         };
         let sources = self.sources.into_iter().flat_map(|ranges| ranges.iter());
         [
-            (&names.affinity_backends, served(self.inside)),
-            (&names.affinity_outside, served(self.outside)),
+            (&names.affinity_inside.0, numbers(self.inside)),
+            (&names.affinity_outside.0, numbers(self.outside)),
             (&names.sources, Set::Sources(sources.map(|range| (self.key, *range)).collect())),
         ]
+    }
+}
+
+/// A backend's number, by which clients' backends are remembered: the same after a restart, and rarely another's (FNV-1a).
+fn number_of(at: BackendAddress) -> u32 {
+    const BASIS: u32 = 0x811c_9dc5;
+    const PRIME: u32 = 0x0100_0193;
+    let addr = match at.addr {
+        IpAddr::V4(addr) => addr.to_ipv6_mapped(),
+        IpAddr::V6(addr) => addr,
+    };
+    let bytes = addr.octets().into_iter().chain(at.port.to_be_bytes());
+    bytes.fold(BASIS, |number, byte| (number ^ u32::from(byte)).wrapping_mul(PRIME))
+}
+
+fn edit_numbered(
+    map: &RuleName,
+    frontend: FrontendKey,
+    before: &BTreeMap<u32, BackendAddress>,
+    after: &BTreeMap<u32, BackendAddress>,
+    edits: &mut Vec<Edit>,
+) {
+    let key = |number: &u32| BackendKey { frontend, slot: *number };
+    for number in before.keys().filter(|number| !after.contains_key(number)) {
+        edits.push(Edit::RemoveBackend { map: map.clone(), key: key(number) });
+    }
+    for (number, to) in after.iter().filter(|(number, to)| before.get(number) != Some(to)) {
+        let replaces = before.contains_key(number);
+        edits.push(Edit::SetBackend { map: map.clone(), key: key(number), to: *to, replaces });
     }
 }
 

@@ -19,7 +19,7 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use super::{Tables, on, packet_table};
 use crate::{
     border::BorderConfig,
-    ruleset::{BackendAddress, FrontendKey, RuleName, diff},
+    ruleset::{BackendAddress, FrontendKey, RuleName, Set, diff},
     services::{Backend, FrontendChange, Plan, ServicesConfig, packet_table::NodeRules},
 };
 
@@ -257,6 +257,11 @@ fn as_seen(mut tables: Tables) -> Seen {
         for (key, backend) in std::mem::take(&mut map.elements) {
             let place = (name.clone(), key.frontend);
             assert!(backends.entry(place).or_default().insert(backend), "{backend} stands twice at {}", key.frontend);
+        }
+    }
+    for set in rules.sets.values_mut() {
+        if let Set::Numbers(numbers) = set {
+            numbers.clear();
         }
     }
     rules.memories.clear();
