@@ -60,6 +60,7 @@ impl Node {
             node_port_addresses: Default::default(),
             pod_cidrs: Vec::new(),
             masquerade_mark: MASQUERADE_MARK,
+            masquerade_all: false,
         });
         let socket = NftSocket::open_in(&namespace).unwrap();
         let nftables = Nftables::new(&services);

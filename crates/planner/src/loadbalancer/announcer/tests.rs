@@ -33,6 +33,7 @@ fn slice(service: &str, nodes: &[(&str, bool)]) -> Change {
         ports: Vec::new(),
         endpoints: nodes.iter().map(endpoint).collect(),
         unproxied: false,
+        triggered: None,
     };
     Change::Slice(key, Some(slice))
 }
