@@ -15,7 +15,7 @@ use podnet_kernel::{netlink::RtSocket, pod_interface::PodInterface, sysctl};
 use podnet_model::Mac;
 
 use super::cluster::{BACKENDS, CLIENT, PORT, Random, TALK_PORT, TALKING, TARGET_PORT, TARGET_TALK_PORT, cluster_ip};
-use crate::namespace::Namespace;
+use crate::{group::Group, namespace::Namespace};
 
 const CLIENTS: u64 = 4;
 /// Between two connections of a client.
@@ -30,9 +30,9 @@ pub(super) struct Network {
 }
 
 impl Network {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(tag: &str) -> Self {
         let [node, client, backends] =
-            ["node", "client", "backends"].map(|name| Namespace::new(&format!("churn-{name}")));
+            ["node", "client", "backends"].map(|name| Namespace::new(&format!("churn-{tag}-{name}")));
         let mut socket = RtSocket::open_in(&node.netns).unwrap();
         let gateway = Ipv4Addr::new(10, 250, 0, 2);
         for (number, pod, addr) in [(1, &client, CLIENT), (2, &backends, gateway)] {
@@ -96,15 +96,16 @@ pub(super) struct Met {
 
 impl Load {
     /// Returns when all lasting connections are made.
-    pub(super) fn start(network: &Network) -> Self {
+    pub(super) fn start(network: &Network, group: Option<&Arc<Group>>) -> Self {
         serve(network, TARGET_PORT, answer);
         serve(network, TARGET_TALK_PORT, |stream| drop(thread::spawn(move || echo(&stream))));
         let stop = Arc::new(AtomicBool::new(false));
-        let talks: Vec<_> = (0..TALKING).map(|service| talk(network, service, &stop)).collect();
+        let talks: Vec<_> = (0..TALKING).map(|service| talk(network, service, group, &stop)).collect();
         let clients = (1..=CLIENTS).map(|number| {
-            let (netns, stop) = (network.client.netns.clone(), Arc::clone(&stop));
+            let (netns, stop, group) = (network.client.netns.clone(), Arc::clone(&stop), group.cloned());
             thread::spawn(move || {
                 netns.enter_current_thread().unwrap();
+                enter(group.as_ref());
                 let mut random = Random(number);
                 let mut connections = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
@@ -138,9 +139,18 @@ fn echo(mut stream: &TcpStream) {
 }
 
 /// A connection that lasts, whatever becomes of its backend.
-fn talk(network: &Network, service: u32, stop: &Arc<AtomicBool>) -> JoinHandle<Result<u32, String>> {
+fn talk(
+    network: &Network,
+    service: u32,
+    group: Option<&Arc<Group>>,
+    stop: &Arc<AtomicBool>,
+) -> JoinHandle<Result<u32, String>> {
     let to = (cluster_ip(service), TALK_PORT).into();
-    let stream = network.client.netns.run(|| TcpStream::connect_timeout(&to, PATIENCE)).unwrap();
+    let open = || {
+        enter(group);
+        TcpStream::connect_timeout(&to, PATIENCE)
+    };
+    let stream = network.client.netns.run(open).unwrap();
     let (mut stream, stop) = (stream.unwrap(), Arc::clone(stop));
     let mut ask = move |number: u32| {
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -165,6 +175,13 @@ fn answer(mut stream: TcpStream) {
     if let Ok(SocketAddr::V4(own)) = stream.local_addr() {
         // A client that is gone needs no answer.
         let _ = stream.write_all(&own.ip().octets());
+    }
+}
+
+/// Moves the calling thread to where clients are seen, if anything is done at their sockets.
+fn enter(group: Option<&Arc<Group>>) {
+    if let Some(group) = group {
+        group.enter();
     }
 }
 
