@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -13,6 +13,7 @@ use std::{
 
 use podnet_kernel::{netlink::RtSocket, pod_interface::PodInterface, sysctl};
 use podnet_model::Mac;
+use podnet_testnet::eventually;
 
 use super::cluster::{BACKENDS, CLIENT, PORT, Random, TALK_PORT, TALKING, TARGET_PORT, TARGET_TALK_PORT, cluster_ip};
 use crate::{group::Group, namespace::Namespace};
@@ -82,6 +83,7 @@ pub(super) enum End {
 /// Clients at work.
 pub(super) struct Load {
     stop: Arc<AtomicBool>,
+    made: Arc<AtomicUsize>,
     clients: Vec<JoinHandle<Vec<Connection>>>,
     talks: Vec<JoinHandle<Result<u32, String>>>,
 }
@@ -100,9 +102,11 @@ impl Load {
         serve(network, TARGET_PORT, answer);
         serve(network, TARGET_TALK_PORT, |stream| drop(thread::spawn(move || echo(&stream))));
         let stop = Arc::new(AtomicBool::new(false));
+        let made = Arc::new(AtomicUsize::new(0));
         let talks: Vec<_> = (0..TALKING).map(|service| talk(network, service, group, &stop)).collect();
         let clients = (1..=CLIENTS).map(|number| {
-            let (netns, stop, group) = (network.client.netns.clone(), Arc::clone(&stop), group.cloned());
+            let (netns, group) = (network.client.netns.clone(), group.cloned());
+            let (stop, made) = (Arc::clone(&stop), Arc::clone(&made));
             thread::spawn(move || {
                 netns.enter_current_thread().unwrap();
                 enter(group.as_ref());
@@ -110,12 +114,23 @@ impl Load {
                 let mut connections = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
                     connections.push(connect(random.service()));
+                    made.fetch_add(1, Ordering::Relaxed);
                     thread::sleep(PAUSE);
                 }
                 connections
             })
         });
-        Self { clients: clients.collect(), talks, stop }
+        Self { clients: clients.collect(), talks, stop, made }
+    }
+
+    /// Until so many more connections were tried.
+    pub(super) fn wait_for(&self, more: usize) {
+        let before = self.made.load(Ordering::Relaxed);
+        let count = || match self.made.load(Ordering::Relaxed) - before {
+            made if made >= more => Ok(()),
+            made => Err(format!("{made} of {more}")),
+        };
+        eventually("connections", Duration::from_secs(60), count);
     }
 
     pub(super) fn stop(self) -> Met {
