@@ -14,6 +14,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod addresses;
+pub mod announce;
 pub mod attach;
 pub mod conflist;
 pub mod dns;
@@ -46,7 +47,7 @@ use podnet_client::{
     node,
     watch::{Interest, PodInterest, ProxySource, Quarantine, watch},
 };
-use podnet_model::{Dual, NodeName};
+use podnet_model::{Dual, LinkName, NodeName};
 use tokio::sync::mpsc;
 use tracing::info;
 
@@ -211,6 +212,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let ways = Arc::new(Ways::open(&config.keys(), &config.subnet_file)?);
     let told = Told::new();
     told.serve(&health, complaints.clone());
+    let device = underlay.device.clone();
     let network = Network::start(
         &config,
         (finder, underlay),
@@ -222,7 +224,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     )?;
     tokio::pin!(shutdown);
     tokio::select! {
-        result = serve(&config, client.clone(), addresses, view, network, &health) => result?,
+        result = serve(&config, client.clone(), addresses, (view, device), network, &health) => result?,
         never = ways.publish(&client, &config.node) => match never {},
         () = &mut shutdown => {}
     }
@@ -235,11 +237,12 @@ async fn serve(
     config: &AgentConfig,
     client: Client,
     addresses: Arc<Addresses>,
-    view: Arc<View>,
+    (view, underlay_device): (Arc<View>, LinkName),
     network: Network,
     health: &Health,
 ) -> Result<(), AgentError> {
     network.in_force().await?;
+    announce::start(view.announcements(), &client, underlay_device);
     health.add_metrics({
         let pods = network.pods();
         move || pods.fast_path().metrics()

@@ -2,13 +2,15 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Condvar, Mutex, PoisonError},
+    sync::{Arc, Condvar, Mutex, PoisonError},
     time::Duration,
 };
 
 use ipnet::IpNet;
 use podnet_model::{Change, Dual, Namespace, NamespaceScope, NodeName, Pod, PodKey, limits::PodLimits};
 use tokio::sync::{Notify, watch};
+
+use crate::announce::Announcements;
 
 /// This node, its pods and the namespaces, as last told by the watch.
 #[derive(Debug)]
@@ -23,6 +25,7 @@ pub struct View {
     /// Pods whose limits changed, or are told for the first time.
     limits_changed: Mutex<BTreeSet<PodKey>>,
     limits_told: Notify,
+    announcements: Arc<Announcements>,
 }
 
 impl View {
@@ -30,6 +33,7 @@ impl View {
     #[must_use]
     pub fn new(node: NodeName) -> Self {
         Self {
+            announcements: Arc::new(Announcements::new(node.clone())),
             node,
             pods: Mutex::default(),
             namespaces: Mutex::default(),
@@ -43,6 +47,7 @@ impl View {
 
     /// Takes a change in.
     pub fn learn(&self, change: &Change) {
+        self.announcements.learn(change);
         match change {
             Change::Pod(key, pod) => {
                 let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
@@ -76,6 +81,12 @@ impl View {
         let unlimited = Ok(PodLimits::default());
         // A pod that is gone is detached, which its limits go with.
         now.is_some_and(|now| before.map_or(&unlimited, |before| &before.limits) != &now.limits)
+    }
+
+    /// What is known of load balancers' addresses.
+    #[must_use]
+    pub fn announcements(&self) -> &Arc<Announcements> {
+        &self.announcements
     }
 
     /// Waits until limits of pods change, and tells whose.

@@ -19,6 +19,7 @@
 //! - [`datapath`], [`memory`]: the seam that agents work against, and the kernel that tests put there
 //! - [`fastpath`]: the way past the stack for what the stack has let through
 //! - [`sockets`]: Services at the socket
+//! - [`arp`]: answering for addresses that the node does not have itself
 //! - [`monitor`]: what changes, told as it happens
 //! - [`carrier`]: the program behind the UDP tunnel
 //! - [`forwarding`]: the node forwards IPv6 and goes on listening to its routers
@@ -29,6 +30,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod addr;
+pub mod arp;
 pub mod capabilities;
 pub mod carrier;
 pub mod cgroup;

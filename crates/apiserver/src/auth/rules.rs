@@ -86,6 +86,7 @@ const CHANGE: &[&str] = &["update", "patch"];
 const ANY: &[&str] = &["*"];
 const CALICO: &str = "crd.projectcalico.org";
 const PODNET: &str = "ipam.podnet.io";
+const METALLB: &str = "metallb.io";
 
 #[rustfmt::skip]
 const RULES: &[Rule] = &[
@@ -96,7 +97,7 @@ const RULES: &[Rule] = &[
     Rule { who: Who::Group(NODES), verbs: READ, on: On::Any, resources: &[
         ("", "nodes"), ("", "pods"), ("", "services"), ("", "endpoints"), ("", "namespaces"),
         ("discovery.k8s.io", "endpointslices"), ("coordination.k8s.io", "leases"),
-        ("apiextensions.k8s.io", "customresourcedefinitions"), (CALICO, "*"), (PODNET, "*")] },
+        ("apiextensions.k8s.io", "customresourcedefinitions"), (CALICO, "*"), (PODNET, "*"), (METALLB, "*")] },
     Rule { who: Who::Group(NODES), verbs: &["get"], on: On::UsedByOwnPods, resources: &[
         ("", "secrets"), ("", "configmaps"), ("", "serviceaccounts")] },
     Rule { who: Who::Group(NODES), verbs: READ, on: On::NetConf, resources: &[("", "configmaps")] },

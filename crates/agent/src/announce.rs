@@ -1,0 +1,90 @@
+//! Announces the addresses of load balancers that fall to this node, on the underlay (IPv4: ARP).
+//!
+//! Who announces what is worked out in [`podnet_planner::loadbalancer`]; here is a thread that hears and speaks, and what it is told by
+//! the cluster. Packets to such an address are translated by the node's Services like any others; the address is on no device.
+
+mod pools;
+mod speaker;
+
+use std::{
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+use kube::Client;
+use podnet_model::{
+    Change, LinkName, NodeName,
+    balancer::{AddressPool, Advertisement},
+};
+use podnet_planner::loadbalancer::announcer::{Announcer, Duty};
+use tracing::error;
+
+/// What the cluster says about load balancers' addresses.
+#[derive(Debug)]
+pub struct Announcements {
+    node: NodeName,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    announcer: Announcer,
+    /// Counts what may have changed duties.
+    version: u64,
+}
+
+impl Announcements {
+    /// For this node; nothing is known yet.
+    #[must_use]
+    pub fn new(node: NodeName) -> Self {
+        Self { node, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// Takes a change in.
+    pub fn learn(&self, change: &Change) {
+        let mut state = self.lock();
+        if state.announcer.apply(change) {
+            self.tell(&mut state);
+        }
+    }
+
+    fn set_pools(&self, pools: Vec<AddressPool>, advertisements: Vec<Advertisement>) {
+        let mut state = self.lock();
+        if state.announcer.set_pools(pools, advertisements) {
+            self.tell(&mut state);
+        }
+    }
+
+    fn tell(&self, state: &mut State) {
+        state.version += 1;
+        self.changed.notify_all();
+    }
+
+    /// The node's duties where they may be others than at that version.
+    fn duties_since(&self, version: u64) -> Option<(u64, Vec<Duty>)> {
+        let state = self.lock();
+        (state.version != version).then(|| (state.version, state.announcer.duties(&self.node)))
+    }
+
+    /// Waits until duties may be others than at that version.
+    fn wait(&self, version: u64) {
+        let state = self.lock();
+        drop(self.changed.wait_while(state, |state| state.version == version));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A change that panicked half-way leaves an old state of one object behind, which the next change of it replaces.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Begins to announce, once the rules that serve the addresses are in force. The device is that of the underlay.
+pub fn start(announcements: &Arc<Announcements>, client: &Client, device: LinkName) {
+    tokio::spawn(pools::follow(client.clone(), announcements.clone()));
+    let announcements = announcements.clone();
+    let speaking = move || speaker::Speaker::new(announcements, device).run();
+    if let Err(error) = thread::Builder::new().name("announce".into()).spawn(speaking) {
+        error!(error = &error as &dyn std::error::Error, "load balancers' addresses are not announced from this node");
+    }
+}
