@@ -83,7 +83,7 @@ impl Announcements {
 pub fn start(announcements: &Arc<Announcements>, client: &Client, device: LinkName) {
     tokio::spawn(pools::follow(client.clone(), announcements.clone()));
     let announcements = announcements.clone();
-    let speaking = move || speaker::Speaker::new(announcements, device).run();
+    let speaking = move || speaker::Speaker::new(announcements, &device).run();
     if let Err(error) = thread::Builder::new().name("announce".into()).spawn(speaking) {
         error!(error = &error as &dyn std::error::Error, "load balancers' addresses are not announced from this node");
     }

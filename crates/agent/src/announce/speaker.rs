@@ -40,7 +40,7 @@ pub(super) struct Speaker {
 }
 
 impl Speaker {
-    pub(super) fn new(announcements: Arc<Announcements>, underlay: LinkName) -> Self {
+    pub(super) fn new(announcements: Arc<Announcements>, underlay: &LinkName) -> Self {
         Self {
             announcements,
             underlay: Arc::from(underlay.as_str()),

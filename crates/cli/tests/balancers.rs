@@ -1,0 +1,122 @@
+//! Services of type LoadBalancer: this machine, which is no node, reaches them without more set-up, and goes on to when the node that
+//! answers for the address falls silent.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use podnet_testnet::{Cluster, eventually};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+const PODNET: &str = env!("CARGO_BIN_EXE_podnet");
+const SOON: Duration = Duration::from_secs(60);
+
+/// What this machine hears there, from which address it seems to come and who served it.
+fn fetch(addr: &str) -> Result<String, String> {
+    let output = Command::new("curl").args(["-sS", "--max-time", "3", &format!("http://{addr}/")]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() { Ok(text) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+}
+
+/// The Ethernet address that this machine knows of an address on the underlay.
+fn neighbour(addr: &str) -> String {
+    let output = Command::new("ip").args(["neigh", "show", addr, "dev", "pn-host"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.split_whitespace().skip_while(|word| *word != "lladdr").nth(1).unwrap_or_default().to_owned()
+}
+
+/// The node with that Ethernet address.
+fn node_of(mac: &str) -> Option<String> {
+    let nodes = ["node1", "node2", "node3"].into_iter();
+    let of = |node: &&str| {
+        let namespace = format!("podnet-{node}");
+        let path = "/sys/class/net/eth0/address";
+        let output = Command::new("ip").args(["netns", "exec", &namespace, "cat", path]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).trim() == mac
+    };
+    nodes.clone().find(of).map(str::to_owned)
+}
+
+fn address(cluster: &Cluster, service: &str) -> Result<String, String> {
+    let service = cluster.json(&["-n", "web", "service", service]);
+    let ingress = &service["status"]["loadBalancer"]["ingress"][0];
+    assert!(ingress.is_null() || ingress["ipMode"] == "VIP", "{ingress}");
+    ingress["ip"].as_str().map(str::to_owned).ok_or_else(|| "no address".to_owned())
+}
+
+fn eventually_address(cluster: &Cluster, service: &str, wanted: &str) {
+    eventually(&format!("{service} at {wanted}"), SOON, || match address(cluster, service)? {
+        addr if addr == wanted => Ok(()),
+        addr => Err(addr),
+    });
+}
+
+#[test]
+fn a_load_balancer_answers_this_machine_moves_within_2_seconds_and_gives_its_address_back() {
+    let cluster = Cluster::up(PODNET, &[]);
+    cluster.apply_file("crates/cli/tests/manifests/04-services.yaml");
+    eventually_address(&cluster, "web-lb", "172.29.240.200");
+    let addr = "172.29.240.200";
+    eventually("an answer", SOON, || fetch(addr).map(drop));
+    let listed = cluster.kubectl(&["-n", "web", "get", "service", "web-lb"]);
+    assert!(listed.contains(addr) && !listed.contains("<pending>"), "{listed}");
+
+    moves_when_the_agent_falls_silent(&cluster, addr);
+    stays_with_the_endpoints_where_it_is_local(&cluster, addr);
+
+    cluster.kubectl(&["-n", "web", "expose", "deployment", "web", "--name=second", "--port=80", "--type=LoadBalancer"]);
+    eventually_address(&cluster, "second", "172.29.240.201");
+    cluster.kubectl(&["-n", "web", "delete", "service", "web-lb"]);
+    cluster.kubectl(&["-n", "web", "annotate", "service", "second", "metallb.io/loadBalancerIPs=172.29.240.200"]);
+    eventually_address(&cluster, "second", addr);
+    eventually("an answer of the other Service", SOON, || fetch(addr).map(drop));
+}
+
+fn moves_when_the_agent_falls_silent(cluster: &Cluster, addr: &str) {
+    let before = neighbour(addr);
+    let node = node_of(&before).unwrap_or_else(|| panic!("{before:?} is no node's"));
+    let agent = Pid::from_raw(cluster.pid(&format!("{node}-agent"))).unwrap();
+    kill_process(agent, Signal::STOP).unwrap();
+    let silent = Instant::now();
+    eventually("another node's Ethernet address", SOON, || match neighbour(addr) {
+        now if now == before => Err(now),
+        now => node_of(&now).map(drop).ok_or(now),
+    });
+    let after = silent.elapsed();
+    kill_process(agent, Signal::CONT).unwrap();
+    fetch(addr).unwrap();
+    assert!(after < Duration::from_secs(2), "it took {after:?}");
+    eventually("the first node again", SOON, || match neighbour(addr) {
+        now if now == before => Ok(()),
+        now => Err(now),
+    });
+    fetch(addr).unwrap();
+}
+
+/// With `externalTrafficPolicy: Local` the node that answers is the pod's own, and the pod sees who asks.
+fn stays_with_the_endpoints_where_it_is_local(cluster: &Cluster, addr: &str) {
+    cluster.kubectl(&["-n", "web", "scale", "deployment", "web", "--replicas=1"]);
+    cluster.kubectl(&[
+        "-n",
+        "web",
+        "patch",
+        "service",
+        "web-lb",
+        "-p",
+        r#"{"spec":{"externalTrafficPolicy":"Local"}}"#,
+    ]);
+    eventually("the pod's own node, and this machine's address", SOON, || {
+        let pods = cluster.json(&["-n", "web", "pods", "-l", "app=web"]);
+        let nodes: Vec<&str> =
+            pods["items"].as_array().unwrap().iter().filter_map(|pod| pod["spec"]["nodeName"].as_str()).collect();
+        let page = fetch(addr)?;
+        let node = node_of(&neighbour(addr)).unwrap_or_default();
+        let own = page.contains("ClientIP: 172.29.240.254,");
+        if nodes == [node.as_str()] && own { Ok(()) } else { Err(format!("{nodes:?} {node} {page}")) }
+    });
+    let service: Value = cluster.json(&["-n", "web", "service", "web-lb"]);
+    assert!(service["spec"]["healthCheckNodePort"].as_u64().is_some_and(|port| port >= 30000), "{service}");
+}
