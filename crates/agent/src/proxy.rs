@@ -11,6 +11,7 @@ pub mod checks;
 pub mod configured;
 mod conntrack;
 mod histogram;
+mod iptables;
 pub(crate) mod mode;
 mod ports;
 pub mod programming;

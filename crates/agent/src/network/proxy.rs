@@ -2,7 +2,7 @@
 
 use std::{error::Error as _, time::Duration};
 
-use podnet_kernel::addr;
+use podnet_kernel::{addr, monitor::Notice};
 use podnet_model::{NodeAddr, errors::chain, proxy::Mode};
 use podnet_planner::services::NodePortAddresses;
 
@@ -13,6 +13,12 @@ use super::{
 use crate::proxy::programming::{Moment, Round};
 
 impl Worker {
+    /// Takes in what the kernel tells; whether that is a reason not to wait with what was refused.
+    pub(super) fn hear(&mut self, notices: &[Notice]) -> bool {
+        self.rules.hear(notices);
+        self.repair.hear(notices, &self.overlay)
+    }
+
     /// Takes what the configuration says into the plan and the kernel's settings. It is in force with the rules.
     pub(super) fn configure(&mut self) -> Result<(), ApplyError> {
         let mode = self.mode_to_be();

@@ -4,10 +4,11 @@
 use std::{
     collections::{BTreeMap, HashSet},
     net::SocketAddr,
+    time::Instant,
 };
 
 use ipnet::IpNet;
-use podnet_kernel::{conntrack, datapath::Datapath, netlink::NetlinkError, nft::NftError};
+use podnet_kernel::{conntrack, datapath::Datapath, monitor::Notice, netlink::NetlinkError, nft::NftError};
 use podnet_model::{Change, Dual, Family, NodeAddr, Pool, PoolName, proxy::Mode};
 use podnet_planner::{
     border::{self, Border, BorderConfig},
@@ -136,6 +137,8 @@ impl ClusterRules {
     pub(super) fn switch(&mut self, mode: Mode, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
         if !mode::have_same_rules(self.mode, mode) {
             let rules = Dual::from_fn(|family| mode::rules(mode, &self.families[family].services));
+            // What may be left of this very mode goes before it is there again.
+            self.clear(datapath);
             self.replace(rules, datapath)?;
         }
         self.mode = mode;
@@ -214,6 +217,35 @@ impl ClusterRules {
             border::TABLE => own.border_is_needed(family),
             table => own.rules.table(&own.services) == Some(table),
         }
+    }
+
+    /// Somebody changed tables of nf_tables.
+    pub(super) fn hear(&mut self, notices: &[Notice]) {
+        for notice in notices {
+            if let Notice::Rules(transaction) = notice {
+                Family::ALL.into_iter().for_each(|family| self.families[family].rules.hear(transaction));
+            }
+        }
+    }
+
+    /// When [`ClusterRules::look`] is due.
+    pub(super) fn due(&self) -> Option<Instant> {
+        Family::ALL.into_iter().filter_map(|family| self.families[family].rules.due()).min()
+    }
+
+    /// Mends Services' rules that others damaged, where these are in no table of podnet's own.
+    ///
+    /// # Errors
+    ///
+    /// When the rules are refused; the next time all are put in force.
+    pub(super) fn look(&mut self, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
+        for family in Family::ALL {
+            let own = &mut self.families[family];
+            if let Some(what) = own.rules.look(&own.services, datapath)? {
+                warn!(what, "mended what somebody else damaged");
+            }
+        }
+        Ok(())
     }
 
     /// Where load balancers ask for Services, and what they are told.

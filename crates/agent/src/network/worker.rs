@@ -107,6 +107,7 @@ impl Worker {
                     .chain(self.problems.due())
                     .chain([self.legacy.due()])
                     .chain(self.sockets.due())
+                    .chain(self.rules.due())
                     .min()
                     .filter(|_| synced)
             };
@@ -114,14 +115,14 @@ impl Worker {
             let first = match handle.block_on(events.next(deadline)) {
                 Event::Update(update) => Some(*update),
                 Event::Notices(notices) => {
-                    hastened |= self.repair.hear(&notices, &self.overlay);
+                    hastened |= self.hear(&notices);
                     None
                 }
                 Event::Time => None,
                 Event::End => return,
             };
             while let Ok(notices) = events.notices.try_recv() {
-                hastened |= self.repair.hear(&notices, &self.overlay);
+                hastened |= self.hear(&notices);
             }
             if hastened {
                 again = again.map(|at| at.min(Instant::now() + FIRST_PAUSE));
@@ -171,6 +172,7 @@ impl Worker {
         }
         let fitted = self.fit_pods();
         let mended = self.mend();
+        let looked = self.rules.look(&mut self.datapath);
         let carried = self.carry();
         if changed.is_ok() {
             self.forget_vanished();
@@ -181,7 +183,15 @@ impl Worker {
         let seen = self.sockets.look(&mut self.rules).map_err(ApplyError::Sockets);
         self.problems.look(&self.overlay, &self.counts);
         self.legacy.look(&self.overlay);
-        forwarded.and(placed).and(configured).and(changed).and(fitted).and(mended).and(carried).and(seen)
+        forwarded
+            .and(placed)
+            .and(configured)
+            .and(changed)
+            .and(fitted)
+            .and(mended)
+            .and(looked.map_err(ApplyError::from))
+            .and(carried)
+            .and(seen)
     }
 
     /// Makes the node forward IPv6 once pods have it. When no pod has it any more it goes on: others may count on it.

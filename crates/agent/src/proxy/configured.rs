@@ -24,7 +24,7 @@ use super::{conntrack, status::Places, told::Told};
 use crate::network::rules::RuleSettings;
 
 /// What this podnet has.
-pub const BUILT: [Mode; 2] = [Mode::Nftables, Mode::Ebpf];
+pub const BUILT: [Mode; 3] = [Mode::Nftables, Mode::Ebpf, Mode::Iptables];
 
 /// The present configuration and what was told of it.
 #[derive(Debug)]

@@ -2,9 +2,9 @@
 //!
 //! Another mode of rules is another implementation of [`ServiceRules`], made in [`rules`] and named in [`BUILT`](super::configured::BUILT).
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, time::Instant};
 
-use podnet_kernel::{datapath::Datapath, nft::NftError};
+use podnet_kernel::{datapath::Datapath, monitor::Transaction, nft::NftError};
 use podnet_model::{Family, proxy::Mode};
 use podnet_planner::{
     ruleset::Edit,
@@ -14,7 +14,7 @@ use podnet_planner::{
     },
 };
 
-use super::configured::BUILT;
+use super::{configured::BUILT, iptables::InIptables};
 
 /// The rules of Services. `services` is what is planned, always the same value.
 pub(crate) trait ServiceRules: fmt::Debug + Send {
@@ -50,6 +50,23 @@ pub(crate) trait ServiceRules: fmt::Debug + Send {
 
     /// The table of nf_tables that has to be there, where there has to be one.
     fn table(&self, services: &Services) -> Option<&'static str>;
+
+    /// Somebody changed tables of nf_tables: what is damaged is found at the next [`ServiceRules::look`].
+    fn hear(&mut self, _transaction: &Transaction) {}
+
+    /// When it is looked whether the rules are as they were made, where that is not done by [`ServiceRules::table`].
+    fn due(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Mends what others damaged, where that is due. Answers what was mended, in words.
+    ///
+    /// # Errors
+    ///
+    /// As [`ServiceRules::edit`].
+    fn look(&mut self, _services: &Services, _datapath: &mut dyn Datapath) -> Result<Option<String>, RulesError> {
+        Ok(None)
+    }
 }
 
 /// Why rules are not in force.
@@ -66,7 +83,8 @@ pub enum RulesError {
 /// The rules of a mode. Where others than pods and the node come from, `ebpf` has the rules of `nftables`.
 pub(crate) fn rules(mode: Mode, services: &Services) -> Box<dyn ServiceRules> {
     match mode {
-        Mode::Ebpf | Mode::Nftables | Mode::Iptables | Mode::Ipvs | Mode::Userspace => Box::new(Table::new(services)),
+        Mode::Iptables => Box::new(InIptables::new(services)),
+        Mode::Ebpf | Mode::Nftables | Mode::Ipvs | Mode::Userspace => Box::new(Table::new(services)),
     }
 }
 

@@ -57,6 +57,8 @@ struct Context<'a> {
     family: Family,
     /// Where pods are.
     pods: &'a BTreeSet<IpNet>,
+    /// Pods are masqueraded on their way to a ClusterIP too.
+    masquerade_all: bool,
 }
 
 impl Iptables {
@@ -175,7 +177,8 @@ impl<'a> Context<'a> {
             Set::Ranges(ranges) => ranges,
             _ => &NOTHING,
         };
-        Self { family: services.config.family, pods }
+        let config = &services.config;
+        Self { family: config.family, pods, masquerade_all: config.masquerade_all }
     }
 }
 

@@ -148,7 +148,7 @@ impl<'a> Layout<'a> {
         let leading = self.frontends.iter().filter(|placed| placed.serving.kind == FrontendKind::ClusterIp);
         for placed in leading.filter(|placed| placed.chain.as_ref() == Some(&list.chain)) {
             let comment = format!("{} cluster IP", self.text);
-            rules.push(shared::mark_not_pods(context.pods).to_frontend(&placed.key, comment));
+            rules.push(shared::mark_not_pods(context).to_frontend(&placed.key, comment));
         }
         let says =
             |backend: &BackendAddress| format!("{} -> {}", self.text, SocketAddr::from((backend.addr, backend.port)));

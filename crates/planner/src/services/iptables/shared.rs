@@ -75,8 +75,11 @@ pub(super) fn local_pods() -> ChainName {
 }
 
 /// Marks all but pods, wherever they are.
-pub(super) fn mark_not_pods(pods: &BTreeSet<IpNet>) -> Rule {
-    let mut ranges = pods.iter();
+pub(super) fn mark_not_pods(context: Context<'_>) -> Rule {
+    if context.masquerade_all {
+        return Rule::jump(&mark());
+    }
+    let mut ranges = context.pods.iter();
     match (ranges.next(), ranges.next()) {
         (None, _) => Rule::jump(&mark()),
         (Some(only), None) => Rule::jump(&mark()).not_from(*only),

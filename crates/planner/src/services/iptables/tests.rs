@@ -115,6 +115,17 @@ fn a_service_reads_as_people_expect() {
 }
 
 #[test]
+fn where_all_is_masqueraded_pods_are_too() {
+    let (mut config, _) = packet_table::config("node1");
+    config.masquerade_all = true;
+    let mut services = Services::new(config);
+    packet_table::changes().iter().for_each(|change| drop(services.apply(change)));
+    let rules = Iptables::new(&services).desired(&services);
+    let chain = text(&rules, Table::Nat, "KUBE-SVC-NPX46M4PTMTKRN6Y");
+    assert!(chain[0].starts_with("-d ") && chain[0].ends_with("-j KUBE-MARK-MASQ"), "{chain:?}");
+}
+
+#[test]
 fn one_changed_endpoint_writes_the_chains_of_its_service_alone() {
     let mut services = Services::new(packet_table::config("node1").0);
     let changes = packet_table::changes();

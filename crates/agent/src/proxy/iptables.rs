@@ -1,0 +1,224 @@
+//! Services' rules as chains of iptables.
+//!
+//! The chains of nf_tables' variant tell when they are changed; those of the legacy variant are looked at from afar twice a second. Both are
+//! read as a whole now and then, and where something is suspected.
+
+use std::time::{Duration, Instant};
+
+use podnet_kernel::{
+    datapath::Datapath,
+    iptables::{Fingerprint, Iptables, IptablesError, Variant},
+    monitor::Transaction,
+    netns::NetNs,
+};
+use podnet_model::Family;
+use podnet_planner::{
+    iptables::{Rewrite, Table},
+    services::{Plan, Services, iptables::Iptables as Chains},
+};
+use tracing::{debug, info};
+
+use super::mode::{RulesError, ServiceRules};
+
+/// How often the tables are looked at from afar, and how often at most as a whole.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long it is waited for what else somebody changes.
+const GATHER: Duration = Duration::from_millis(50);
+/// How often all is compared though nothing is suspected: rules may have been exchanged for others just as long.
+const COMPARE: Duration = Duration::from_secs(60);
+
+/// The chains of one family.
+#[derive(Debug)]
+pub(super) struct InIptables {
+    family: Family,
+    chains: Chains,
+    /// The programs, once it is known which variant the host uses.
+    tables: Option<Iptables>,
+    /// What is to be done since the last time.
+    rewrite: Rewrite,
+    in_force: bool,
+    /// It is not known whether there are none.
+    may_be_there: bool,
+    /// What the tables looked like when they were right.
+    seen: Option<Fingerprint>,
+    suspected: bool,
+    next_look: Instant,
+    next_compare: Instant,
+}
+
+impl InIptables {
+    pub(super) fn new(services: &Services) -> Self {
+        let now = Instant::now();
+        Self {
+            family: services.config().family,
+            chains: Chains::new(services),
+            tables: None,
+            rewrite: Rewrite::default(),
+            in_force: false,
+            may_be_there: true,
+            seen: None,
+            suspected: false,
+            next_look: now,
+            next_compare: now,
+        }
+    }
+
+    /// Those of IPv4 are there always, those of IPv6 where the cluster has Services of it.
+    fn is_needed(&self, services: &Services) -> bool {
+        self.family == Family::V4 || services.is_needed()
+    }
+
+    /// Chooses the variant that the host uses. What an earlier agent made in the other one goes.
+    fn open(&self, netns: &NetNs) -> Result<Iptables, IptablesError> {
+        let variant = Variant::of_host(netns)?;
+        let other = match variant {
+            Variant::Legacy => Variant::Nft,
+            Variant::Nft => Variant::Legacy,
+        };
+        remove(netns, self.family, other)?;
+        info!(%variant, family = ?self.family, "rules of Services are in iptables");
+        Iptables::new(netns.clone(), self.family, variant)
+    }
+
+    /// Brings all there is to what is wanted.
+    fn compare(&mut self, services: &Services, netns: &NetNs) -> Result<Rewrite, IptablesError> {
+        self.rewrite = Rewrite::default();
+        self.in_force = false;
+        let mut tables = match self.tables.take() {
+            Some(tables) => tables,
+            None => self.open(netns)?,
+        };
+        self.may_be_there = true;
+        let done = tables.put(&self.chains.desired(services))?;
+        self.seen = tables.fingerprint()?;
+        self.tables = Some(tables);
+        self.in_force = true;
+        self.suspected = false;
+        self.next_compare = Instant::now() + COMPARE;
+        Ok(done)
+    }
+}
+
+impl ServiceRules for InIptables {
+    fn learn(&mut self, services: &Services, plan: &Plan) {
+        let rewrite = self.chains.rewrite(services, plan);
+        // What is not in force will be made as a whole.
+        if self.in_force {
+            self.rewrite.then(rewrite);
+        }
+    }
+
+    fn edit(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<usize, RulesError> {
+        if !self.in_force || !self.is_needed(services) {
+            if self.is_needed(services) || self.may_be_there {
+                self.put(services, datapath)?;
+            }
+            return Ok(0);
+        }
+        let rewrite = std::mem::take(&mut self.rewrite);
+        let Some(tables) = self.tables.as_mut().filter(|_| !rewrite.is_empty()) else { return Ok(0) };
+        self.in_force = false;
+        let untouched = tables.fingerprint()? == self.seen;
+        tables.rewrite(&rewrite)?;
+        // Somebody else's change just before would be taken for ours.
+        self.suspected |= !untouched;
+        self.seen = tables.fingerprint()?;
+        self.in_force = true;
+        Ok(rewrite.chains.len() + rewrite.gone.len())
+    }
+
+    fn put(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
+        if !self.is_needed(services) {
+            return self.take_away(datapath);
+        }
+        if let Some(netns) = datapath.netns() {
+            let done = self.compare(services, &netns)?;
+            debug!(chains = done.chains.len(), gone = done.gone.len(), "rules of iptables compared");
+        }
+        Ok(())
+    }
+
+    fn take_away(&mut self, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
+        self.in_force = false;
+        self.rewrite = Rewrite::default();
+        if let Some(netns) = datapath.netns() {
+            for variant in [Variant::Nft, Variant::Legacy] {
+                remove(&netns, self.family, variant)?;
+            }
+        }
+        self.may_be_there = false;
+        Ok(())
+    }
+
+    fn in_force(&self) -> bool {
+        self.in_force
+    }
+
+    fn begin_anew(&mut self) {
+        self.rewrite = Rewrite::default();
+        self.in_force = false;
+    }
+
+    fn table(&self, _services: &Services) -> Option<&'static str> {
+        None
+    }
+
+    fn hear(&mut self, transaction: &Transaction) {
+        let own = self.tables.as_ref().is_some_and(|tables| tables.is_own(transaction));
+        let family = match self.family {
+            Family::V4 => 2,
+            Family::V6 => 10,
+        };
+        let touches = |table: Table| transaction.tables.contains(&(family, table.name().to_owned()));
+        if !self.suspected && !own && Table::ALL.into_iter().any(touches) {
+            self.suspected = true;
+            // What somebody does in several steps is looked at once.
+            self.next_look = self.next_look.max(Instant::now() + GATHER);
+        }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let often = self.suspected || self.tables.as_ref().is_some_and(|tables| tables.variant() == Variant::Legacy);
+        self.in_force.then_some(if often { self.next_look } else { self.next_compare })
+    }
+
+    fn look(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<Option<String>, RulesError> {
+        let now = Instant::now();
+        if !self.in_force || now < self.next_look {
+            return Ok(None);
+        }
+        self.next_look = now + LOOK;
+        let Some(tables) = &self.tables else { return Ok(None) };
+        let changed = tables.fingerprint()? != self.seen;
+        if !(changed || self.suspected || now >= self.next_compare) {
+            return Ok(None);
+        }
+        let Some(netns) = datapath.netns() else { return Ok(None) };
+        let done = self.compare(services, &netns)?;
+        let chains: Vec<_> = done.chains.keys().chain(&done.gone).map(ToString::to_string).collect();
+        let hooks: Vec<_> = done.hooks.iter().map(|hook| format!("the way from {}", hook.at)).collect();
+        let all: Vec<_> = hooks.into_iter().chain(chains).collect();
+        Ok((!done.is_empty()).then(|| match &all[..] {
+            [] => "rules that lead into chains of Services once more".to_owned(),
+            [only] => only.clone(),
+            [first, rest @ ..] => format!("{first} and {} more of iptables", rest.len()),
+        }))
+    }
+}
+
+/// Takes away what podnet has in a variant; nothing where that is not installed, or where there is nothing of podnet's.
+fn remove(netns: &NetNs, family: Family, variant: Variant) -> Result<(), IptablesError> {
+    match Iptables::new(netns.clone(), family, variant) {
+        Err(IptablesError::Missing { .. }) => Ok(()),
+        tables => tables?.remove(),
+    }
+}
+
+impl From<IptablesError> for RulesError {
+    fn from(error: IptablesError) -> Self {
+        Self::Other(Box::new(error))
+    }
+}
+
+#[cfg(test)]
+mod tests;
