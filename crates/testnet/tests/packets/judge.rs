@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use podnet_model::Protocol;
 use podnet_planner::{
     ruleset::{BackendAddress, walk::Direction},
     services::packet_table::{self, Fate, NODES, NodeRules, Row, six},
@@ -128,14 +129,22 @@ impl<'a> Trial<'a> {
 
     /// Sends until every backend was met, and for a while in any case, in case that there are others.
     fn arrives(&mut self, mode: &dyn Mode, arrivals: &BTreeMap<BackendAddress, bool>, often: u32) -> bool {
-        let mut met = BTreeSet::new();
+        let (mut met, mut lost) = (BTreeSet::new(), false);
         // Whoever stays with a backend meets no other, however often it comes.
         let all = if self.row.sticks { 1 } else { arrivals.len() };
         let ways = u32::try_from(all).expect("few backends");
         // That one of them is not met by chance happens once in a million million times: `n·(1-1/n)^k`.
         let (least, most) = (often * ways, 35 * ways);
         while self.sent < least || (met.len() < all && self.sent < most) {
-            let Outcome::Arrived(sight) = self.send(PATIENCE) else { return false };
+            let sight = match self.send(PATIENCE) {
+                Outcome::Arrived(sight) => sight,
+                // A loaded machine may lose a datagram; TCP sends again by itself.
+                Outcome::Nothing if !lost && self.row.packet.protocol != Protocol::Tcp => {
+                    lost = true;
+                    continue;
+                }
+                _ => return false,
+            };
             let at = backend(sight.at);
             let Some(masqueraded) = arrivals.get(&at) else { return false };
             if !self.source_is_right(mode, sight, *masqueraded) {
@@ -159,8 +168,14 @@ impl<'a> Trial<'a> {
     }
 
     fn is_rejected(&mut self) -> bool {
-        (0..TRIES_TO_BE_QUICK).any(|_| matches!(self.send(PATIENCE), Outcome::Refused(after) if after < AT_ONCE))
-            && self.seen.len() == 1
+        for _ in 0..TRIES_TO_BE_QUICK {
+            match self.send(PATIENCE) {
+                Outcome::Refused(after) if after < AT_ONCE => return true,
+                Outcome::Refused(_) => {}
+                _ => return false,
+            }
+        }
+        false
     }
 
     /// Once by a socket that is connected, once by one that is not.

@@ -70,6 +70,10 @@ impl Lab {
         );
         beyond.addrs = unclaimed;
         for (table, node) in (101..).zip(NODES) {
+            // Refusals by ICMP are limited to some at once (`icmp(7)`), and many rows are refused at once.
+            for (setting, value) in [("net.ipv4.icmp_ratemask", "0"), ("net.ipv6.icmp.ratelimit", "0")] {
+                sysctl::set(&places[node].namespace.netns, setting, value).unwrap();
+            }
             wires::default_route(&router, table, node, &places[node].addrs);
             wires::default_route(&places[node].namespace, wires::OUT, "eth0", &wires::GATEWAYS);
         }
