@@ -1,8 +1,9 @@
 //! kube-proxy's configuration, edited as people edit it, and what kube-proxy would tell of itself.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::{process::Command, time::Duration};
+use std::{net::TcpListener, process::Command, time::Duration};
 
+use podnet_kernel::netns::NetNs;
 use podnet_testnet::{Cluster, eventually};
 use serde_json::{Value, json};
 
@@ -125,6 +126,7 @@ fn node_ports(cluster: &Cluster) {
 }
 
 fn health_of_a_service(cluster: &Cluster) {
+    a_port_that_is_taken(cluster);
     let service = cluster.json(&["-n", "demo", "service", "outside"]);
     let port = service["spec"]["healthCheckNodePort"].as_u64().unwrap();
     let pods = cluster.json(&["-n", "demo", "pods", "-l", "app=web"]);
@@ -143,6 +145,29 @@ fn health_of_a_service(cluster: &Cluster) {
     assert!(answer.contains("\"name\":\"outside\"") && answer.contains("\"namespace\":\"demo\""), "{answer}");
     cluster.kubectl(&["-n", "demo", "scale", "deployment", "web", "--replicas=0"]);
     await_answer("the health check counts none", &url, says(0, 503));
+}
+
+/// Somebody of node1's has the port that a Service is given.
+fn a_port_that_is_taken(cluster: &Cluster) {
+    let node1 = NetNs::open("/run/netns/podnet-node1").unwrap();
+    let taken = node1.run(|| TcpListener::bind((NODE1, 32100))).unwrap().unwrap();
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "late", "namespace": "demo"},
+        "spec": {
+            "type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 32100,
+            "selector": {"app": "nobody"}, "ports": [{"port": 80}],
+        },
+    });
+    cluster.apply(&service.to_string());
+    eventually("an event tells that the port is taken", SOON, || {
+        let said = cluster.kubectl(&["-n", "demo", "describe", "service", "late"]);
+        let fits = said.contains("HealthCheckPort") && said.contains("172.29.240.11:32100 (Address already in use");
+        if fits { Ok(()) } else { Err(said) }
+    });
+    drop(taken);
+    await_answer("the port is had once it is free", &format!("http://{NODE1}:32100/"), |asked| {
+        asked.as_ref().is_ok_and(|answer| answer.contains("\"name\":\"late\"") && answer.ends_with(" 503"))
+    });
 }
 
 fn a_node_that_leaves(cluster: &Cluster) {

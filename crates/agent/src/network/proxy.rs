@@ -1,16 +1,20 @@
 //! kube-proxy's configuration, and what is told of Services, in the network's thread.
 
-use std::{error::Error as _, time::Duration};
+use std::{error::Error, time::Duration};
 
 use podnet_kernel::{addr, monitor::Notice};
 use podnet_model::{NodeAddr, errors::chain, proxy::Mode};
 use podnet_planner::services::NodePortAddresses;
+use tracing::warn;
 
 use super::{
     place::addrs_of,
     worker::{ApplyError, Worker},
 };
-use crate::proxy::programming::{Moment, Round};
+use crate::proxy::{
+    mode::RulesError,
+    programming::{Moment, Round},
+};
 
 impl Worker {
     /// Takes in what the kernel tells; whether that is a reason not to wait with what was refused.
@@ -59,16 +63,27 @@ impl Worker {
         let Some(choice) = self.proxy.wanted().cloned() else {
             return self.proxy.in_force(self.rules.mode(), "another one cannot be had");
         };
-        let ready = self.sockets.prepare(choice.mode);
-        let switched = ready.and_then(|()| self.rules.switch(choice.mode, &mut self.datapath));
-        match switched.and_then(|()| self.sockets.follow(choice.mode, &mut self.rules)) {
+        let before = self.rules.mode();
+        match self.change_mode(choice.mode) {
             Ok(()) => self.proxy.in_force(choice.mode, &choice.why),
             Err(error) => {
-                let why = error.source().map_or_else(|| error.to_string(), |_| chain(&error));
-                self.proxy.refuse(&format!("mode is {:?}, which is refused: {why}", choice.mode.name()));
+                self.proxy.refuse(&format!("mode is {:?}, which is refused: {}", choice.mode.name(), chain(&error)));
+                // Programs at the sockets may be refused when the rules have changed already.
+                if self.rules.mode() != before
+                    && let Err(error) = self.change_mode(before)
+                {
+                    let (mode, error) = (before, &error as &dyn Error);
+                    warn!(%mode, error, "the mode before cannot be had back; Services are served by rules alone");
+                }
                 self.rules.configure(&self.proxy.rules(self.rules.mode()));
             }
         }
+    }
+
+    fn change_mode(&mut self, mode: Mode) -> Result<(), RulesError> {
+        self.sockets.prepare(mode)?;
+        self.rules.switch(mode, &mut self.datapath)?;
+        self.sockets.follow(mode, &mut self.rules)
     }
 
     /// What came in is in force, or was refused.
