@@ -368,3 +368,16 @@ fn udp_connections_lead_astray_that_go_elsewhere_than_to_a_backend() {
     let itself = |name: &str, port| (key(name, Protocol::Udp, port), at(name, port));
     assert_eq!(plan.vanished, [itself("log", 514), itself("node1", 30514)]);
 }
+
+/// Its address comes with its status, and until then its device says whose packet it is.
+#[test]
+fn a_pod_that_is_not_known_by_its_address_yet_is_no_outsider() {
+    let unknown = |change: &Change| matches!(change, Change::Pod(key, _) if &*key.name == "client2");
+    let changes: Vec<Change> = packet_table::changes().into_iter().filter(|change| !unknown(change)).collect();
+    let rules = rules_after(&mut on("node2"), &changes);
+    let address = |name: &str| packet_table::address(name).unwrap();
+    let packet = Packet::opening(address("client2"), address("local-ip"), Protocol::Tcp, 80);
+    let verdict = |direction| rules.walk(&packet, direction, &host("node2")).verdict();
+    assert_eq!(verdict(Direction::FromPod), Some(Verdict::Accepted));
+    assert_eq!(verdict(Direction::FromOutside), Some(Verdict::Dropped));
+}

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::super::ServicesConfig;
+use crate::attachments::DEVICE_PREFIX;
 use crate::ruleset::{
     Action, BackendMap, Chain, ChainKind, Field, Hook, HookPoint, Match, Rule, RuleName, RuleSet, Set, VerdictMap,
     not_in, rule, within,
@@ -131,10 +132,16 @@ pub(super) fn constant(names: &Names, config: &ServicesConfig, echo: Option<IpAd
     rules
 }
 
-/// First packets from neither this node nor its pods, to frontends that are another thing to them.
+/// First packets from neither this node nor its pods, to frontends that are another thing to them. A pod that has just begun may not be
+/// known by its address yet, but its device tells; pods at a bridge are known by their addresses alone.
 fn from_outside(names: &Names) -> Rule {
+    let by_another_device = Match::OtherInputDevice { prefix: DEVICE_PREFIX };
     let outside = not_in([Field::SourceAddress], &names.local_pods);
-    rule([outside], Action::Lookup(names.outside_frontends.clone()), "from outside, to frontends of this node alone")
+    rule(
+        [by_another_device, outside],
+        Action::Lookup(names.outside_frontends.clone()),
+        "from outside, to frontends of this node alone",
+    )
 }
 
 /// First packets on their way to a frontend. Whoever is no pod reaches a backend on another node by another way than its answers
