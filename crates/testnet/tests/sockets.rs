@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
+    io::{self, Read},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     process::Command,
 };
@@ -19,7 +20,7 @@ use podnet_testnet::vm;
 
 #[test]
 fn services_are_at_the_sockets_of_the_virtual_machines_kernel() {
-    vm::run_tests("inside_", &[]);
+    vm::run_tests("inside_", &["tcp_diag", "udp_diag"]);
 }
 
 #[test]
@@ -46,8 +47,17 @@ fn inside_services_are_at_the_sockets() {
             sockets.apply(&edits).unwrap();
         }
         let frontend = SocketAddr::from((frontend, 80));
-        let stream = TcpStream::connect(frontend).unwrap();
+        let mut stream = TcpStream::connect(frontend).unwrap();
         assert_eq!(stream.peer_addr().unwrap(), frontend);
+        let connected = UdpSocket::bind((own, 0)).unwrap();
+        connected.connect(frontend).unwrap();
+        // Both are known, and are ended.
+        let connections = sockets.connections().unwrap();
+        let listed = connections.list().unwrap();
+        assert!(listed.len() == 2 && listed.iter().all(|opened| opened.backend == at), "{listed:?}");
+        assert_eq!(connections.end(&listed).unwrap(), 2);
+        let aborted = |error: io::Error| error.kind() == io::ErrorKind::ConnectionAborted;
+        assert!(aborted(stream.read(&mut [0]).unwrap_err()) && aborted(connected.recv(&mut [0]).unwrap_err()));
         let client = UdpSocket::bind((own, 0)).unwrap();
         client.send_to(&[1], frontend).unwrap();
         let (_, from) = udp.recv_from(&mut [0]).unwrap();
@@ -58,7 +68,7 @@ fn inside_services_are_at_the_sockets() {
     let entry = Entry { list: 20, serves: Serves::Nobody, affinity: None };
     sockets.apply(&Edits { point: vec![(refused, entry)], ..Edits::default() }).unwrap();
     let error = TcpStream::connect((refused.addr, refused.port)).unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     // Another agent goes on with what is there.
     let next = Sockets::open(&cgroup, Sizes::LEAST).unwrap();
     assert_eq!(next.tables().unwrap(), sockets.tables().unwrap());

@@ -31,7 +31,8 @@ enum Ask {
 pub(super) struct LostConnections {
     ask: Sender<Ask>,
     listed: Receiver<Vec<Opened>>,
-    asked: Option<Instant>,
+    /// It was asked, and the answer is fetched then.
+    fetch: Option<Instant>,
     /// It is asked then.
     next: Option<Instant>,
     /// Not before.
@@ -46,7 +47,7 @@ impl LostConnections {
         let (tell, listed) = channel();
         thread::Builder::new().name("connections".into()).spawn(move || work(&connections, &asked, &tell))?;
         let now = Instant::now();
-        Ok(Self { ask, listed, asked: None, next: Some(now), not_before: now, again: true })
+        Ok(Self { ask, listed, fetch: None, next: Some(now), not_before: now, again: true })
     }
 
     pub(super) fn suspect(&mut self) {
@@ -56,26 +57,25 @@ impl LostConnections {
     }
 
     pub(super) fn due(&self) -> Option<Instant> {
-        match self.asked {
-            // The answer is fetched.
-            Some(asked) => Some(Instant::now().max(asked) + ANSWER),
-            None => self.next,
-        }
+        self.fetch.or(self.next)
     }
 
     pub(super) fn look(&mut self, rules: &ClusterRules) {
-        if self.asked.is_some() {
-            let Ok(mut listed) = self.listed.try_recv() else { return };
-            self.asked = None;
+        let now = Instant::now();
+        if self.fetch.is_some_and(|fetch| fetch <= now) {
+            let Ok(mut listed) = self.listed.try_recv() else {
+                self.fetch = Some(now + ANSWER);
+                return;
+            };
+            self.fetch = None;
             listed.retain(|opened| rules.has_lost(&opened.frontend, opened.backend));
             if !listed.is_empty() {
                 // The thread ends with this value.
                 let _ = self.ask.send(Ask::End(listed));
             }
         }
-        let now = Instant::now();
-        if self.next.is_some_and(|next| next <= now) && self.ask.send(Ask::List).is_ok() {
-            self.asked = Some(now);
+        if self.fetch.is_none() && self.next.is_some_and(|next| next <= now) && self.ask.send(Ask::List).is_ok() {
+            self.fetch = Some(now + ANSWER);
             self.not_before = now + PAUSE;
             let again = std::mem::take(&mut self.again);
             self.next = Some(now + if again { PAUSE * 2 } else { ROUND });
