@@ -1,6 +1,9 @@
 //! kube-proxy's configuration, and what is told of Services, in the network's thread.
 
-use std::{error::Error, time::Duration};
+use std::{
+    error::Error,
+    time::{Duration, Instant},
+};
 
 use podnet_kernel::{addr, monitor::Notice};
 use podnet_model::{NodeAddr, errors::chain, proxy::Mode};
@@ -65,9 +68,10 @@ impl Worker {
         };
         let before = self.rules.mode();
         match self.change_mode(choice.mode) {
-            Ok(()) => self.proxy.in_force(choice.mode, &choice.why),
+            Ok(()) => self.proxy.had(choice.mode, &choice.why),
             Err(error) => {
-                self.proxy.refuse(&format!("mode is {:?}, which is refused: {}", choice.mode.name(), chain(&error)));
+                let why = format!("mode is {:?}, which is refused: {}", choice.mode.name(), chain(&error));
+                self.proxy.put_off(&why, Instant::now());
                 // Programs at the sockets may be refused when the rules have changed already.
                 if self.rules.mode() != before
                     && let Err(error) = self.change_mode(before)

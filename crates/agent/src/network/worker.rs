@@ -105,6 +105,7 @@ impl Worker {
                     .chain(self.unfitted.due())
                     .chain(self.missed.due())
                     .chain(self.problems.due())
+                    .chain(self.proxy.due())
                     .chain([self.legacy.due()])
                     .chain(self.sockets.due())
                     .chain(self.rules.due())
@@ -156,6 +157,7 @@ impl Worker {
     /// The node's place comes first: the plan depends on it.
     fn work_off(&mut self, work: &mut Work, afresh: bool) -> Result<(), ApplyError> {
         let mends = self.repair.is_due();
+        work.proxy |= self.proxy.tries_again(Instant::now());
         let forwarded = self.forward_ipv6();
         let suspected = self.repair.underlay_suspected() || self.missed.is_due();
         let placed = if suspected { self.look_at_underlay(work) } else { Ok(()) };

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     error::Error,
     sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
 };
 
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -23,6 +24,9 @@ use tracing::{info, warn};
 use super::{conntrack, status::Places, told::Told};
 use crate::network::rules::RuleSettings;
 
+/// Until a mode that was refused is tried again.
+const PAUSE: Duration = Duration::from_secs(30);
+
 /// What this podnet has.
 pub const BUILT: [Mode; 3] = [Mode::Nftables, Mode::Ebpf, Mode::Iptables];
 
@@ -38,6 +42,8 @@ pub struct Configured {
     complaints: Complaints,
     /// The mode to be in, where it can be had.
     wanted: Option<Choice>,
+    /// One that was refused, and when it is tried again.
+    refused: Option<(Choice, Instant)>,
     /// The settings of the kernel are to be looked at.
     unsettled: bool,
     /// Fields of which it was told that they cannot apply, or not here.
@@ -58,6 +64,7 @@ impl Configured {
             told,
             complaints,
             wanted: None,
+            refused: None,
             unsettled: true,
             named: BTreeSet::new(),
             refusal: None,
@@ -76,7 +83,22 @@ impl Configured {
                 self.tell("NoEffect", format!("{}: {unused}", self.place()));
             }
         }
+        self.refused = None;
         self.wanted = self.choice();
+    }
+
+    /// When a mode that was refused is to be tried again.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.refused.as_ref().map(|(_, at)| *at)
+    }
+
+    /// Whether one is to be tried again now.
+    pub fn tries_again(&mut self, now: Instant) -> bool {
+        let due = self.refused.take_if(|(_, at)| *at <= now).map(|(choice, _)| choice);
+        let is_so = due.is_some();
+        self.wanted = due.or_else(|| self.wanted.take());
+        is_so
     }
 
     /// The mode to be in; none where what is in force stays.
@@ -111,9 +133,13 @@ impl Configured {
         }
     }
 
-    /// The mode cannot be had; it is not tried again before the configuration changes.
-    pub fn refuse(&mut self, why: &str) {
-        self.wanted = None;
+    /// The mode that is wanted was refused. What refuses it may pass, so it is tried again after a while.
+    pub fn put_off(&mut self, why: &str, now: Instant) {
+        self.refused = self.wanted.take().map(|choice| (choice, now + PAUSE));
+        self.refuse(why);
+    }
+
+    fn refuse(&mut self, why: &str) {
         self.told.refused.store(true, Ordering::Relaxed);
         if self.refusal.as_deref() != Some(why) {
             let stays = self.told.mode.borrow().map_or("no mode is", Mode::name);
@@ -124,7 +150,14 @@ impl Configured {
         }
     }
 
-    /// The mode is in force.
+    /// The mode that was wanted is in force.
+    pub fn had(&mut self, mode: Mode, why: &str) {
+        self.refusal = None;
+        self.told.refused.store(false, Ordering::Relaxed);
+        self.in_force(mode, why);
+    }
+
+    /// The mode is in force, whether it was wanted or not.
     pub fn in_force(&self, mode: Mode, why: &str) {
         if self.told.mode.send_replace(Some(mode)) != Some(mode) {
             info!(%mode, why, "Services are served");
@@ -198,5 +231,66 @@ impl Configured {
             let (namespace, name) = PROXY_CONFIG_MAP;
             self.complaints.tell_of::<ConfigMap>(&namespace.into(), name, reason, message);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::{Client, client::Body};
+
+    use super::*;
+
+    fn configured() -> Configured {
+        let service = tower::service_fn(|_: http::Request<Body>| async {
+            Err::<http::Response<Body>, _>(std::io::Error::other("nobody is there"))
+        });
+        let complaints = Complaints::new(Client::new(service, "default"), "node1".into());
+        Configured::new("node1".into(), false, Capabilities::default(), Told::new(), complaints)
+    }
+
+    fn config(fields: &str) -> Option<Arc<ProxyConfig>> {
+        let head = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
+        Some(Arc::new(ProxyConfig::parse(&format!("{head}{fields}")).unwrap()))
+    }
+
+    fn wanted(configured: &Configured) -> Option<Mode> {
+        configured.wanted().map(|choice| choice.mode)
+    }
+
+    #[tokio::test]
+    async fn a_mode_that_was_refused_is_tried_again_after_a_while_unless_the_configuration_changes() {
+        let mut configured = configured();
+        let refused = |configured: &Configured| configured.told().refused.load(Ordering::Relaxed);
+        assert_eq!((wanted(&configured), configured.due()), (Some(Mode::Nftables), None));
+        configured.had(Mode::Nftables, "");
+        configured.take(config("mode: ebpf"));
+        assert_eq!(wanted(&configured), Some(Mode::Ebpf));
+        let now = Instant::now();
+        configured.put_off("no such thing", now);
+        assert_eq!((wanted(&configured), configured.due()), (None, Some(now + PAUSE)));
+        assert!(refused(&configured) && *configured.told().mode.borrow() == Some(Mode::Nftables));
+        assert!(!configured.tries_again(now));
+        assert!(configured.tries_again(now + PAUSE));
+        assert_eq!((wanted(&configured), configured.due()), (Some(Mode::Ebpf), None));
+        configured.put_off("no such thing", now);
+        configured.take(config("mode: nftables"));
+        assert_eq!((wanted(&configured), configured.due()), (Some(Mode::Nftables), None));
+        assert!(!refused(&configured));
+    }
+
+    #[tokio::test]
+    async fn a_mode_that_cannot_be_chosen_leaves_the_one_in_force_and_the_rest_counts() {
+        let mut configured = configured();
+        configured.had(Mode::Nftables, "");
+        configured.take(config("mode: ipvs\nnftables: {masqueradeAll: true}\nnodePortAddresses: [192.0.2.0/24]"));
+        assert_eq!((wanted(&configured), configured.due()), (None, None));
+        assert!(configured.told().refused.load(Ordering::Relaxed));
+        let rules = configured.rules(Mode::Nftables);
+        assert!(rules.masquerade_all);
+        assert_eq!(rules.node_port_addresses, NodePortAddresses::Ranges(vec!["192.0.2.0/24".parse().unwrap()]));
+        configured.take(None);
+        assert_eq!(configured.rules(Mode::Nftables).node_port_addresses, NodePortAddresses::Primary);
+        assert!(matches!(configured.rules(Mode::Iptables).node_port_addresses, NodePortAddresses::Ranges(_)));
+        assert!(!configured.told().refused.load(Ordering::Relaxed));
     }
 }
