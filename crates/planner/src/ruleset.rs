@@ -27,6 +27,7 @@ use podnet_model::{Family, LinkName, Mac, Protocol, limits::PacketRate};
 pub use apply::EditError;
 pub use diff::diff;
 pub use edit::Edit;
+pub(crate) use elements::{not_in, rule, within};
 pub use validate::InvalidRuleSet;
 
 /// A chain's, map's or set's name: at most 31 bytes are portable (`NFT_NAME_MAXLEN` of older kernels).
@@ -249,18 +250,6 @@ pub enum Action {
     Drop,
     /// Refuse at once: TCP reset, otherwise ICMP (ICMPv6) port unreachable.
     Reject,
-}
-
-pub(crate) fn rule<const N: usize>(matches: [Match; N], action: Action, comment: &'static str) -> Rule {
-    Rule { matches: matches.into(), action, comment }
-}
-
-pub(crate) fn within<const N: usize>(fields: [Field; N], set: &RuleName) -> Match {
-    Match::InSet { fields: fields.into(), set: set.clone() }
-}
-
-pub(crate) fn not_in<const N: usize>(fields: [Field; N], set: &RuleName) -> Match {
-    Match::NotInSet { fields: fields.into(), set: set.clone() }
 }
 
 /// What a frontend's key is: an address, protocol and port that clients connect to.

@@ -1,18 +1,21 @@
 //! Edits done to the value, all or none, as the kernel does a batch.
 
+mod words;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::IpAddr,
 };
 
 use ipnet::IpNet;
 
+use words::{Of, Pair, SenderText};
+
 use super::{
-    BackendAddress, BackendKey, BackendMap, Chain, Edit, FrontendKey, InvalidRuleSet, RuleName, RuleSet, Sender, Set,
+    BackendAddress, BackendKey, BackendMap, Chain, Edit, FrontendKey, InvalidRuleSet, RuleName, RuleSet, Set,
     VerdictMap,
-    elements::{lacking, shared},
-    validate::{disjoint, name_fits, of_family, ranges_of},
+    elements::{disjoint, lacking, of_family, ranges_of, shared},
+    validate::name_fits,
 };
 
 /// Why an edit was refused; the rule set is as it was before the first edit of the list.
@@ -324,33 +327,6 @@ enum Object {
     Backends(BackendMap),
     Memory,
     Set(Set),
-}
-
-/// A pair as it reads in an error.
-struct Pair((IpAddr, IpAddr));
-
-impl fmt::Display for Pair {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} . {}", self.0.0, self.0.1)
-    }
-}
-
-/// A frontend and what belongs to it as they read in an error.
-struct Of<'a, T>(&'a (FrontendKey, T));
-
-impl<T: fmt::Display> fmt::Display for Of<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} . {}", self.0.0, self.0.1)
-    }
-}
-
-/// A sender as it reads in an error.
-struct SenderText<'a>(&'a Sender);
-
-impl fmt::Display for SenderText<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} . {} . {}", self.0.0, self.0.1, self.0.2)
-    }
 }
 
 fn put_back<K: Ord, V>(elements: &mut BTreeMap<K, V>, key: K, old: Option<V>) {

@@ -1,8 +1,14 @@
-//! What can be done with the elements of a set, whatever its kind.
+//! What can be done with the elements of a set, whatever its kind; and conditions and rules made of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
-use super::Set;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use podnet_model::Family;
+
+use super::{Action, Field, FrontendKey, InvalidRuleSet, Match, Rule, RuleName, Set};
 
 impl Set {
     /// Whether it has no elements.
@@ -94,6 +100,19 @@ impl Set {
     }
 }
 
+/// A rule of these conditions.
+pub(crate) fn rule<const N: usize>(matches: [Match; N], action: Action, comment: &'static str) -> Rule {
+    Rule { matches: matches.into(), action, comment }
+}
+
+pub(crate) fn within<const N: usize>(fields: [Field; N], set: &RuleName) -> Match {
+    Match::InSet { fields: fields.into(), set: set.clone() }
+}
+
+pub(crate) fn not_in<const N: usize>(fields: [Field; N], set: &RuleName) -> Match {
+    Match::NotInSet { fields: fields.into(), set: set.clone() }
+}
+
 /// Costs as much as what is removed, however much there is.
 fn remove_all<T: Ord>(here: &mut BTreeSet<T>, fewer: &BTreeSet<T>) {
     for element in fewer {
@@ -113,4 +132,58 @@ pub(super) fn shared<'a, K: Ord, V>(here: &BTreeMap<K, V>, more: &'a BTreeMap<K,
 /// A key of `fewer` that is not in `here` with the same value.
 pub(super) fn lacking<'a, K: Ord, V: PartialEq>(here: &BTreeMap<K, V>, fewer: &'a BTreeMap<K, V>) -> Option<&'a K> {
     fewer.iter().find(|(addr, limit)| here.get(addr) != Some(limit)).map(|(addr, _)| addr)
+}
+
+/// Whether all addresses and ranges of the set are of the family.
+pub(super) fn of_family(family: Family, name: &RuleName, set: &Set) -> Result<(), InvalidRuleSet> {
+    let of = |addr: &IpAddr| (Family::of(addr), *addr);
+    match set {
+        Set::Addresses(addrs) => all_of(family, name, addrs.iter().map(of)),
+        Set::Ranges(ranges) => all_of(family, name, ranges.iter().map(|range| (Family::of_net(range), range))),
+        Set::Pairs(pairs) => all_of(family, name, pairs.iter().flat_map(|(from, to)| [of(from), of(to)])),
+        Set::Ports(_) => Ok(()),
+        Set::Numbers(numbers) => all_of(family, name, numbers.keys().map(|key| of(&key.frontend.addr))),
+        Set::Sources(sources) => {
+            all_of(family, name, sources.iter().map(|(frontend, _)| of(&frontend.addr)))?;
+            all_of(family, name, sources.iter().map(|(_, range)| (Family::of_net(range), range)))
+        }
+        Set::Senders(senders) => all_of(family, name, senders.iter().map(|(.., addr)| of(addr))),
+        Set::PacketRates(rates) => all_of(family, name, rates.keys().map(of)),
+        Set::ConnectionLimits(limits) => all_of(family, name, limits.keys().map(of)),
+    }
+}
+
+pub(super) fn all_of(
+    family: Family,
+    name: &RuleName,
+    elements: impl IntoIterator<Item = (Family, impl ToString)>,
+) -> Result<(), InvalidRuleSet> {
+    match elements.into_iter().find(|(of, _)| *of != family) {
+        None => Ok(()),
+        Some((_, element)) => Err(InvalidRuleSet::Family { name: name.clone(), element: element.to_string(), family }),
+    }
+}
+
+/// Whether no range lies in another. CIDRs are nested or disjoint and sort outer first, so neighbours tell.
+pub(super) fn disjoint(name: &RuleName, set: &Set) -> Result<(), InvalidRuleSet> {
+    if let Set::Sources(sources) = set {
+        let frontends: BTreeSet<FrontendKey> = sources.iter().map(|(frontend, _)| *frontend).collect();
+        return frontends.into_iter().try_for_each(|one| disjoint(name, &Set::Ranges(ranges_of(sources, one))));
+    }
+    let Set::Ranges(ranges) = set else { return Ok(()) };
+    let mut outer: Option<&IpNet> = None;
+    for range in ranges {
+        if let Some(outer) = outer.filter(|outer| outer.contains(range)) {
+            return Err(InvalidRuleSet::Overlap { set: name.clone(), outer: *outer, inner: *range });
+        }
+        outer = Some(range);
+    }
+    Ok(())
+}
+
+/// The ranges that belong to a frontend.
+pub(super) fn ranges_of(sources: &BTreeSet<(FrontendKey, IpNet)>, frontend: FrontendKey) -> BTreeSet<IpNet> {
+    let first: IpNet = if frontend.addr.is_ipv4() { Ipv4Net::default().into() } else { Ipv6Net::default().into() };
+    let own = sources.range((frontend, first)..).take_while(|(one, _)| *one == frontend);
+    own.map(|(_, range)| *range).collect()
 }

@@ -2,10 +2,13 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use podnet_model::Family;
 
-use super::{Action, Chain, ChainKind, Field, FrontendKey, Hook, HookPoint, Match, RuleName, RuleSet, Set};
+use super::{
+    Action, Chain, ChainKind, Field, Hook, HookPoint, Match, RuleName, RuleSet, Set,
+    elements::{all_of, disjoint, of_family},
+};
 
 /// The longest name of a chain, map or set, in bytes.
 const NAME_MAX: usize = 31;
@@ -324,60 +327,6 @@ fn misplaced(action: &Action, hook: Hook) -> Option<&'static str> {
 /// Whether the kernel takes the name.
 pub(super) fn name_fits(name: &RuleName) -> Result<(), InvalidRuleSet> {
     if name.len() > NAME_MAX { Err(InvalidRuleSet::NameTooLong { name: name.clone() }) } else { Ok(()) }
-}
-
-/// Whether all addresses and ranges of the set are of the family.
-pub(super) fn of_family(family: Family, name: &RuleName, set: &Set) -> Result<(), InvalidRuleSet> {
-    let of = |addr: &IpAddr| (Family::of(addr), *addr);
-    match set {
-        Set::Addresses(addrs) => all_of(family, name, addrs.iter().map(of)),
-        Set::Ranges(ranges) => all_of(family, name, ranges.iter().map(|range| (Family::of_net(range), range))),
-        Set::Pairs(pairs) => all_of(family, name, pairs.iter().flat_map(|(from, to)| [of(from), of(to)])),
-        Set::Ports(_) => Ok(()),
-        Set::Numbers(numbers) => all_of(family, name, numbers.keys().map(|key| of(&key.frontend.addr))),
-        Set::Sources(sources) => {
-            all_of(family, name, sources.iter().map(|(frontend, _)| of(&frontend.addr)))?;
-            all_of(family, name, sources.iter().map(|(_, range)| (Family::of_net(range), range)))
-        }
-        Set::Senders(senders) => all_of(family, name, senders.iter().map(|(.., addr)| of(addr))),
-        Set::PacketRates(rates) => all_of(family, name, rates.keys().map(of)),
-        Set::ConnectionLimits(limits) => all_of(family, name, limits.keys().map(of)),
-    }
-}
-
-fn all_of(
-    family: Family,
-    name: &RuleName,
-    elements: impl IntoIterator<Item = (Family, impl ToString)>,
-) -> Result<(), InvalidRuleSet> {
-    match elements.into_iter().find(|(of, _)| *of != family) {
-        None => Ok(()),
-        Some((_, element)) => Err(InvalidRuleSet::Family { name: name.clone(), element: element.to_string(), family }),
-    }
-}
-
-/// Whether no range lies in another. CIDRs are nested or disjoint and sort outer first, so neighbours tell.
-pub(super) fn disjoint(name: &RuleName, set: &Set) -> Result<(), InvalidRuleSet> {
-    if let Set::Sources(sources) = set {
-        let frontends: BTreeSet<FrontendKey> = sources.iter().map(|(frontend, _)| *frontend).collect();
-        return frontends.into_iter().try_for_each(|one| disjoint(name, &Set::Ranges(ranges_of(sources, one))));
-    }
-    let Set::Ranges(ranges) = set else { return Ok(()) };
-    let mut outer: Option<&IpNet> = None;
-    for range in ranges {
-        if let Some(outer) = outer.filter(|outer| outer.contains(range)) {
-            return Err(InvalidRuleSet::Overlap { set: name.clone(), outer: *outer, inner: *range });
-        }
-        outer = Some(range);
-    }
-    Ok(())
-}
-
-/// The ranges that belong to a frontend.
-pub(super) fn ranges_of(sources: &BTreeSet<(FrontendKey, IpNet)>, frontend: FrontendKey) -> BTreeSet<IpNet> {
-    let first: IpNet = if frontend.addr.is_ipv4() { Ipv4Net::default().into() } else { Ipv6Net::default().into() };
-    let own = sources.range((frontend, first)..).take_while(|(one, _)| *one == frontend);
-    own.map(|(_, range)| *range).collect()
 }
 
 fn unknown(name: &RuleName, expected: &'static str, by: &RuleName) -> InvalidRuleSet {

@@ -3,10 +3,12 @@
 use std::net::IpAddr;
 
 use super::super::ServicesConfig;
-use crate::attachments::DEVICE_PREFIX;
-use crate::ruleset::{
-    Action, BackendMap, Chain, ChainKind, Field, Hook, HookPoint, Match, Rule, RuleName, RuleSet, Set, VerdictMap,
-    not_in, rule, within,
+use crate::{
+    attachments::DEVICE_PREFIX,
+    ruleset::{
+        Action, BackendMap, Chain, ChainKind, Field, Hook, HookPoint, Match, Rule, RuleName, RuleSet, Set, VerdictMap,
+        not_in, rule, within,
+    },
 };
 
 /// Before destination NAT, and after connection tracking.

@@ -1,0 +1,108 @@
+//! What Services say beyond ports: policies, zones, health checks, connections of UDP.
+
+use podnet_model::{Change, Protocol, ServiceKey, SliceKey};
+
+use super::{Tables, host, key, on, packet_table, rules_after};
+use crate::ruleset::{
+    BackendAddress,
+    walk::{Direction, Packet, Verdict},
+};
+
+#[test]
+fn health_checks_count_the_ready_endpoints_of_this_node() {
+    let checks = |node: &str| {
+        let mut rules = on(node);
+        rules_after(&mut rules, &packet_table::changes());
+        rules.services.health_checks()
+    };
+    let at = |names: &[&str]| names.iter().map(|name| packet_table::address(name).unwrap()).collect();
+    let check = |service: &str, local: &[&str]| (ServiceKey::new("default", service), at(local));
+    for (node, local, ending) in
+        [("node1", &["web1", "shop1"][..], &[][..]), ("node2", &[], &["web2"]), ("node3", &["web3"], &[])]
+    {
+        let found = checks(node).into_iter().map(|(port, check)| (port.0, (check.service, check.local)));
+        let expected =
+            [(31054, check("local", local)), (31058, check("extnone", &[])), (31059, check("localterm", ending))];
+        assert_eq!(found.collect::<Vec<_>>(), expected, "{node}");
+    }
+}
+
+#[test]
+fn a_node_that_changes_its_zone_has_the_backends_of_the_new_one() {
+    let mut services = on("node1");
+    let mut rules = rules_after(&mut services, &packet_table::changes());
+    let to_zonal = Packet::opening(
+        packet_table::address("client1").unwrap(),
+        packet_table::address("zonal").unwrap(),
+        Protocol::Tcp,
+        80,
+    );
+    let names = |rules: &Tables| -> Vec<_> {
+        let found = rules.walk(&to_zonal, Direction::FromPod, &host("node1")).destinations();
+        found.into_iter().map(|(at, _)| at.addr).collect()
+    };
+    let address = |name: &str| packet_table::address(name).unwrap();
+    assert_eq!(names(&rules), [address("web1")]);
+    let node = |zone: Option<&str>| {
+        let zone = zone.map(|zone| ("topology.kubernetes.io/zone".to_owned(), zone.to_owned()));
+        let node = podnet_model::Node::new("node1".into(), podnet_model::NodeAddr(address("node1")));
+        Change::Node(
+            "node1".into(),
+            Some(podnet_model::Node {
+                labels: zone.into_iter().collect::<std::collections::BTreeMap<_, _>>().into(),
+                ..node
+            }),
+        )
+    };
+    for (zone, expected) in
+        [(Some("b"), &["web2", "web3"][..]), (None, &["web1", "web2", "web3"]), (Some("a"), &["web1"])]
+    {
+        rules.apply(&services.apply(&node(zone)).1).unwrap();
+        assert_eq!(rules.0, services.desired());
+        let mut expected: Vec<_> = expected.iter().map(|name| address(name)).collect();
+        expected.sort_unstable();
+        assert_eq!(names(&rules), expected, "{zone:?}");
+    }
+}
+
+/// What UDP connections are there is known to the kernel alone: what was before is not asked.
+#[test]
+fn udp_connections_lead_astray_that_go_elsewhere_than_to_a_backend() {
+    let mut services = on("node1");
+    rules_after(&mut services, &packet_table::changes());
+    let at = |name: &str, port| BackendAddress { addr: packet_table::address(name).unwrap(), port };
+    let dns = key("dns", Protocol::Udp, 53);
+    for (frontend, to, astray) in [
+        (dns, at("dns1", 5353), false),
+        (dns, at("dns1", 5354), true),
+        (dns, at("web1", 5353), true),
+        (key("node1", Protocol::Udp, 30514), at("node1", 30514), true),
+        (key("node1", Protocol::Udp, 30514), at("log2", 514), false),
+        (key("empty", Protocol::Udp, 53), at("dns1", 53), true),
+        (key("node1", Protocol::Udp, 9), at("node1", 9), false),
+        (key("web", Protocol::Tcp, 80), at("node1", 80), false),
+    ] {
+        assert_eq!(services.services.leads_astray(&(frontend, to)), astray, "{frontend} to {to}");
+    }
+    // A Service that comes takes over what went to the node itself.
+    services.apply(&Change::Slice(SliceKey::new("default", "log-1"), None));
+    let log = packet_table::changes()
+        .into_iter()
+        .find(|change| matches!(change, Change::Slice(key, _) if &*key.name == "log-1"));
+    let (plan, _) = services.apply(&log.unwrap());
+    let itself = |name: &str, port| (key(name, Protocol::Udp, port), at(name, port));
+    assert_eq!(plan.vanished, [itself("log", 514), itself("node1", 30514)]);
+}
+
+/// Its address comes with its status, and until then its device says whose packet it is.
+#[test]
+fn a_pod_that_is_not_known_by_its_address_yet_is_no_outsider() {
+    let unknown = |change: &Change| matches!(change, Change::Pod(key, _) if &*key.name == "client2");
+    let changes: Vec<Change> = packet_table::changes().into_iter().filter(|change| !unknown(change)).collect();
+    let rules = rules_after(&mut on("node2"), &changes);
+    let address = |name: &str| packet_table::address(name).unwrap();
+    let packet = Packet::opening(address("client2"), address("local-ip"), Protocol::Tcp, 80);
+    let verdict = |direction| rules.walk(&packet, direction, &host("node2")).verdict();
+    assert_eq!(verdict(Direction::FromPod), Some(Verdict::Accepted));
+    assert_eq!(verdict(Direction::FromOutside), Some(Verdict::Dropped));
+}
