@@ -1,0 +1,194 @@
+//! Services in mode `iptables`, asked for by the ConfigMap `kube-proxy`, with real kubectl.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use podnet_testnet::{Cluster, eventually};
+
+const PODNET: &str = env!("CARGO_BIN_EXE_podnet");
+const SOON: Duration = Duration::from_secs(60);
+
+#[test]
+fn services_are_in_iptables_while_the_configuration_says_so() {
+    let cluster = Cluster::up(PODNET, &["--nodes", "2"]);
+    for (name, node) in [("client", "node1"), ("web1", "node1"), ("web2", "node2")] {
+        cluster.apply(&pod(name, node));
+    }
+    cluster.apply(SERVICES);
+    cluster.await_ready(&["client", "web1", "web2"], SOON);
+    let service = cluster.json(&["service", "web"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
+    served(&cluster, &service);
+    let mut lasting = Lasting::begin(&cluster);
+
+    set_mode(&cluster, "iptables");
+    chains_are_as_people_expect(&service);
+    served(&cluster, &service);
+    damage_is_mended();
+    follows_endpoints(&cluster);
+    outlives_the_agent(&cluster, &service);
+    lasting.goes_on(&cluster);
+
+    set_mode(&cluster, "nftables");
+    served(&cluster, &service);
+    lasting.goes_on(&cluster);
+    for tool in ["iptables-nft-save", "ip6tables-nft-save", "iptables-legacy-save"] {
+        let left = on_node("node1", &[tool]);
+        assert!(!left.contains("KUBE-"), "{left}");
+    }
+}
+
+fn pod(name: &str, node: &str) -> String {
+    let app = name.trim_end_matches(char::is_numeric);
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {app}, name: {name}}}}}\nspec:\n  nodeName: {node}\n  \
+         terminationGracePeriodSeconds: 0\n  containers:\n  - {{name: t, image: podnet.local/tools, command: [sleep, infinity]}}\n  \
+         - {{name: web, image: podnet.local/demoapp}}"
+    )
+}
+
+const SERVICES: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {type: NodePort, selector: {app: web}, \
+                        ports: [{name: http, port: 80, nodePort: 30080}]}\n---\napiVersion: v1\nkind: Service\nmetadata: \
+                        {name: lasting}\nspec: {selector: {name: web2}, ports: [{port: 5201}]}";
+
+fn on_node(node: &str, command: &[&str]) -> String {
+    let output = Command::new("ip").args(["netns", "exec", &format!("podnet-{node}")]).args(command).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn chain(table: &str, name: &str) -> String {
+    let output = Command::new("ip")
+        .args(["netns", "exec", "podnet-node1", "iptables-nft", "-t", table, "-S", name])
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Asks for a mode as `kubectl edit` does, and waits until both nodes say that it is theirs.
+fn set_mode(cluster: &Cluster, mode: &str) {
+    let config = format!("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: {mode}\n");
+    let patch = serde_json::json!({"data": {"config.conf": config}}).to_string();
+    cluster.kubectl(&["-n", "kube-system", "patch", "configmap", "kube-proxy", "--type=merge", "-p", &patch]);
+    for node in ["node1", "node2"] {
+        eventually(&format!("{node} is in mode {mode}"), SOON, || {
+            let ask = ["netns", "exec", &format!("podnet-{node}"), "curl", "-s", "http://127.0.0.1:10249/proxyMode"];
+            let output = Command::new("ip").args(ask).output().unwrap();
+            let told = String::from_utf8_lossy(&output.stdout).into_owned();
+            if told.trim() == mode { Ok(()) } else { Err(format!("{told}\n{}", cluster.logs())) }
+        });
+    }
+}
+
+/// From a pod by the ClusterIP, which answers pings too, and from the node and from the other one by the NodePort; a port that it does not
+/// have is refused at once.
+fn served(cluster: &Cluster, service: &str) {
+    let from_client = |command: &[&str]| cluster.exec("default", "client", command);
+    let curl = |url: &str| from_client(&["curl", "-sS", "--max-time", "3", url]);
+    let mut seen = std::collections::BTreeSet::new();
+    eventually("both backends answer", SOON, || {
+        seen.insert(curl(&format!("http://{service}/hostname"))?.trim().to_owned());
+        if seen.len() == 2 { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
+    from_client(&["ping", "-c1", "-W2", service]).unwrap();
+    let refused = curl(&format!("http://{service}:81")).unwrap_err();
+    // curl says so of what is refused; what takes too long is 28.
+    assert!(refused.contains("curl: (7)"), "{refused}");
+    let node = cluster.json(&["node", "node1"])["status"]["addresses"][0]["address"].as_str().unwrap().to_owned();
+    for from in ["node1", "node2"] {
+        on_node(from, &["curl", "-sS", "--max-time", "3", &format!("http://{node}:30080/hostname")]);
+    }
+}
+
+fn chains_are_as_people_expect(service: &str) {
+    let services = chain("nat", "KUBE-SERVICES");
+    let expected =
+        format!(r#"-A KUBE-SERVICES -d {service}/32 -p tcp -m comment --comment "default/web:http cluster IP" -m tcp"#);
+    assert!(services.contains(&expected), "{services}");
+    assert!(
+        services.contains(r#""default/kubernetes:https cluster IP""#) && services.contains("KUBE-SVC-NPX46M4PTMTKRN6Y")
+    );
+    assert!(chain("nat", "KUBE-NODEPORTS").contains(r#""default/web:http" -m tcp --dport 30080 -j KUBE-EXT-"#));
+    let tables = on_node("node1", &["nft", "list", "tables"]);
+    assert!(!tables.contains("podnet-services") && tables.contains("table ip podnet"), "{tables}");
+}
+
+/// Within a second.
+fn damage_is_mended() {
+    let right = chain("nat", "KUBE-SERVICES");
+    let hooks = chain("nat", "PREROUTING");
+    on_node("node1", &["iptables-nft", "-t", "nat", "-D", "PREROUTING", "1"]);
+    on_node("node1", &["iptables-nft", "-t", "nat", "-F", "KUBE-SERVICES"]);
+    let damaged = Instant::now();
+    eventually("the chains are mended", SOON, || {
+        let (services, now) = (chain("nat", "KUBE-SERVICES"), chain("nat", "PREROUTING"));
+        if services == right && now == hooks { Ok(()) } else { Err(format!("{services}\n{now}")) }
+    });
+    assert!(damaged.elapsed() < Duration::from_secs(3), "mended after {:?}", damaged.elapsed());
+}
+
+fn follows_endpoints(cluster: &Cluster) {
+    let endpoints = || on_node("node1", &["iptables-nft-save", "-t", "nat"]).matches("default/web:http -> ").count();
+    assert_eq!(endpoints(), 2);
+    cluster.kubectl(&["label", "pod", "web2", "app-", "--overwrite"]);
+    eventually(
+        "one backend is left",
+        SOON,
+        || if endpoints() == 1 { Ok(()) } else { Err(chain("nat", "KUBE-SERVICES")) },
+    );
+    cluster.kubectl(&["label", "pod", "web2", "app=web"]);
+    eventually("both are back", SOON, || if endpoints() == 2 { Ok(()) } else { Err(chain("nat", "KUBE-SERVICES")) });
+}
+
+fn outlives_the_agent(cluster: &Cluster, service: &str) {
+    let before = chain("nat", "KUBE-SERVICES");
+    let agent = cluster.pid("node1-agent").to_string();
+    assert!(Command::new("kill").args(["-9", &agent]).status().unwrap().success());
+    served(cluster, service);
+    set_mode(cluster, "iptables");
+    eventually("the chains are the same", SOON, || {
+        let now = chain("nat", "KUBE-SERVICES");
+        if now == before { Ok(()) } else { Err(now) }
+    });
+}
+
+/// Connections through a Service, on which something is under way all the time.
+struct Lasting {
+    seen: usize,
+}
+
+impl Lasting {
+    fn begin(cluster: &Cluster) -> Self {
+        cluster.exec("default", "web2", &["iperf3", "-s", "-D"]).unwrap();
+        let ip = cluster.json(&["service", "lasting"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
+        let mut lasting = Self { seen: 0 };
+        eventually("the connections are there", SOON, || {
+            let client = format!("iperf3 -c {ip} -t 600 -i 0.5 -b 2M --forceflush > /tmp/out 2>&1 &");
+            cluster.exec("default", "client", &["sh", "-c", &client])?;
+            lasting.carries(cluster, Duration::from_secs(5))
+        });
+        lasting
+    }
+
+    fn goes_on(&mut self, cluster: &Cluster) {
+        self.carries(cluster, SOON).unwrap();
+    }
+
+    /// Something came through since the last time.
+    fn carries(&mut self, cluster: &Cluster, patience: Duration) -> Result<(), String> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let out = cluster.exec("default", "client", &["cat", "/tmp/out"])?;
+            let carried = out.lines().filter(|line| line.contains("KBytes") || line.contains("MBytes")).count();
+            if carried >= self.seen + 3 {
+                self.seen = carried;
+                return Ok(());
+            }
+            if Instant::now() > deadline || out.contains("error") {
+                return Err(format!("{out}\n{}", cluster.logs()));
+            }
+        }
+    }
+}
