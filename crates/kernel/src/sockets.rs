@@ -103,7 +103,7 @@ impl Sockets {
         std::fs::create_dir_all(cgroup.path()).map_err(failed)?;
         let directory = File::open(cgroup.path()).map_err(failed)?;
         let (programs, maps) = load::load(directory.as_fd(), sizes)?;
-        let cookie = call::netns_cookie().map_err(SocketsError::Cookie)?;
+        let cookie = load::netns_cookie().map_err(SocketsError::Cookie)?;
         call::update(maps.settings.as_fd(), &[([0; 4], cookie.to_ne_bytes())]).map_err(SocketsError::Settings)?;
         Ok(Self { cgroup: directory, path: cgroup.clone(), programs, maps })
     }

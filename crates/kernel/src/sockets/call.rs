@@ -301,19 +301,6 @@ pub(super) fn elements<const K: usize, const V: usize>(map: BorrowedFd<'_>) -> i
     }
 }
 
-/// The cookie of the calling thread's network namespace (Linux 5.14).
-pub(super) fn netns_cookie() -> io::Result<u64> {
-    /// `SO_NETNS_COOKIE`
-    const NETNS_COOKIE: i32 = 71;
-    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
-    let (mut cookie, mut length) = (0_u64, 8 as libc::socklen_t);
-    // SAFETY: the value and its length are ours, and the length is the value's.
-    let result = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, NETNS_COOKIE, (&raw mut cookie).cast(), &raw mut length)
-    };
-    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
-}
-
 fn info<T>(of: BorrowedFd<'_>, into: &mut T) -> io::Result<()> {
     let mut request =
         Info { descriptor: number(of), length: size_of::<T>() as u32, info: address(std::ptr::from_mut(into)) };

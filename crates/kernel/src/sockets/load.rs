@@ -1,6 +1,7 @@
 //! Loading: new programs over the maps of those that are there.
 
 use std::{
+    io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::PathBuf,
 };
@@ -105,6 +106,19 @@ fn to_keep(cgroup: BorrowedFd<'_>, sizes: Sizes) -> Result<Vec<(MapInfo, OwnedFd
 
 fn fits(info: &MapInfo) -> bool {
     SHAPES.contains(&(info.name.as_str(), info.kind, info.key_size, info.value_size))
+}
+
+/// The cookie of the calling thread's network namespace (Linux 5.14).
+pub(super) fn netns_cookie() -> io::Result<u64> {
+    /// `SO_NETNS_COOKIE`
+    const NETNS_COOKIE: i32 = 71;
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
+    let (mut cookie, mut length) = (0_u64, 8 as libc::socklen_t);
+    // SAFETY: the value and its length are ours, and the length is the value's.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, NETNS_COOKIE, (&raw mut cookie).cast(), &raw mut length)
+    };
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
 /// A file system for names of maps that nobody else sees, and that goes with the value: the loader takes maps by name only.
