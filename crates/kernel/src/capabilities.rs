@@ -3,9 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    env,
     net::{IpAddr, Ipv4Addr},
-    os::unix::fs::PermissionsExt,
     path::Path,
 };
 
@@ -22,6 +20,7 @@ use podnet_planner::{
 
 use crate::{
     cgroup::Cgroup,
+    iptables::Variant,
     netlink::{Connection, Frame, NetlinkError, Operation, attribute::Writer},
     netns::NetNs,
     nft::{NftError, NftSocket},
@@ -96,16 +95,9 @@ fn ebpf() -> Result<(), String> {
 
 /// The tools that write tables.
 fn iptables() -> Result<(), String> {
-    let directories: Vec<_> = env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
-    let is_there = |name: &str| {
-        let executable =
-            |path: &Path| path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
-        directories.iter().any(|directory| executable(&directory.join(name)))
-    };
-    let variants = ["", "-nft", "-legacy"];
-    let has = |tool: &str| variants.iter().any(|variant| is_there(&format!("iptables{variant}-{tool}")));
-    match ["restore", "save"].into_iter().find(|tool| !has(tool)) {
-        Some(tool) => Err(format!("no iptables-{tool} in PATH")),
+    let has = |task| [Variant::Nft, Variant::Legacy].into_iter().any(|variant| variant.is_installed(task));
+    match ["restore", "save"].into_iter().find(|task| !has(task)) {
+        Some(task) => Err(format!("no iptables-{task} is installed")),
         None => Ok(()),
     }
 }

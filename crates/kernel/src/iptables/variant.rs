@@ -29,15 +29,19 @@ impl Variant {
     /// # Errors
     /// Where neither is installed, or a namespace cannot be entered.
     pub fn of_host(netns: &NetNs) -> Result<Self, IptablesError> {
-        let installed = |variant: &Self| variant.program(Family::V4, "restore").is_ok();
         let both = [Self::Nft, Self::Legacy];
-        let present: Vec<Self> = both.into_iter().filter(installed).collect();
+        let present: Vec<Self> = both.into_iter().filter(|variant| variant.is_installed("restore")).collect();
         match present[..] {
             // The error says what was looked for.
             [] => Self::Nft.program(Family::V4, "restore").map(|_| Self::Nft),
             [only] => Ok(only),
             _ => Ok(Self::judge(&Self::Nft.told(netns)?, &Self::Legacy.told(netns)?)),
         }
+    }
+
+    /// Whether there is its program for `restore` or `save`, of IPv4.
+    pub(crate) fn is_installed(self, task: &'static str) -> bool {
+        self.program(Family::V4, task).is_ok()
     }
 
     /// By what the two tell of both families.
