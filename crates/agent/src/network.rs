@@ -10,6 +10,7 @@ mod legacy;
 mod place;
 mod problems;
 mod proxy;
+mod refused;
 pub(crate) mod rules;
 mod sockets;
 mod worker;

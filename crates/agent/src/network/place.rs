@@ -10,7 +10,10 @@ use podnet_model::{Dual, NodeAddr};
 use podnet_planner::overlay::Place;
 use tracing::{info, warn};
 
-use super::worker::{ApplyError, Work, Worker};
+use super::{
+    refused::ApplyError,
+    worker::{Work, Worker},
+};
 use crate::underlay::{Underlay, UnderlayError};
 
 impl Worker {

@@ -10,10 +10,7 @@ use podnet_model::{NodeAddr, errors::chain, proxy::Mode};
 use podnet_planner::services::NodePortAddresses;
 use tracing::warn;
 
-use super::{
-    place::addrs_of,
-    worker::{ApplyError, Worker},
-};
+use super::{place::addrs_of, refused::ApplyError, worker::Worker};
 use crate::proxy::{
     mode::RulesError,
     programming::{Moment, Round},

@@ -1,6 +1,8 @@
 //! The cluster's rules in force: for each family of addresses that is needed those of Services, in one of several modes, and a table of the
 //! cluster's border.
 
+mod family;
+
 use std::{
     collections::{BTreeMap, HashSet},
     net::SocketAddr,
@@ -8,14 +10,16 @@ use std::{
 };
 
 use ipnet::IpNet;
-use podnet_kernel::{conntrack, datapath::Datapath, monitor::Notice, netlink::NetlinkError, nft::NftError};
+use podnet_kernel::{conntrack, datapath::Datapath, monitor::Notice, netlink::NetlinkError};
 use podnet_model::{Change, Dual, Family, NodeAddr, Pool, PoolName, proxy::Mode};
 use podnet_planner::{
     border::{self, Border, BorderConfig},
-    ruleset::{BackendAddress, Edit, FrontendKey},
-    services::{FrontendChange, NodePortAddresses, Plan, Services, ServicesConfig, Serving, Vanished, nftables},
+    ruleset::{BackendAddress, FrontendKey},
+    services::{FrontendChange, NodePortAddresses, Services, ServicesConfig, Serving, Vanished, nftables},
 };
 use tracing::warn;
+
+use family::OfFamily;
 
 use crate::proxy::{
     checks::{Check, Checks},
@@ -51,16 +55,6 @@ pub(crate) struct RuleSettings {
     pub(crate) masquerade_mark: u32,
     /// `masqueradeAll`.
     pub(crate) masquerade_all: bool,
-}
-
-/// The rules of one family.
-#[derive(Debug)]
-struct OfFamily {
-    services: Services,
-    rules: Box<dyn ServiceRules>,
-    border: Border,
-    border_edits: Vec<Edit>,
-    border_in_force: bool,
 }
 
 impl ClusterRules {
@@ -305,60 +299,6 @@ impl ClusterRules {
         self.vanished.clear();
         self.all_suspected = false;
         Ok(forgotten)
-    }
-}
-
-impl OfFamily {
-    fn take(
-        &mut self,
-        plan: Plan,
-        border: Vec<Edit>,
-        changed: &mut Option<Vec<FrontendChange>>,
-        vanished: &mut Vec<Vanished>,
-    ) {
-        self.rules.learn(&self.services, &plan);
-        if let Some(changed) = changed {
-            changed.extend(plan.frontends);
-        }
-        // What is not in force will be made as a whole.
-        if self.rules.in_force() {
-            vanished.extend(plan.vanished);
-        }
-        if self.border_in_force {
-            self.border_edits.extend(border);
-        }
-    }
-
-    /// That of IPv4 always, that of IPv6 where the cluster has any of it.
-    fn border_is_needed(&self, family: Family) -> bool {
-        family == Family::V4 || self.border.is_needed()
-    }
-
-    fn edit_border(&mut self, datapath: &mut dyn Datapath, family: Family) -> Result<usize, NftError> {
-        let edits = std::mem::take(&mut self.border_edits);
-        if self.border_in_force && self.border_is_needed(family) {
-            self.border_in_force = false;
-            datapath.edit(family, border::TABLE, &edits)?;
-            self.border_in_force = true;
-            return Ok(edits.len());
-        }
-        if self.border_in_force != self.border_is_needed(family) {
-            self.put_border(datapath, family)?;
-        }
-        Ok(0)
-    }
-
-    fn put_border(&mut self, datapath: &mut dyn Datapath, family: Family) -> Result<(), NftError> {
-        let needed = self.border_is_needed(family);
-        self.border_edits = Vec::new();
-        self.border_in_force = false;
-        if needed {
-            datapath.replace(border::TABLE, &self.border.desired())?;
-        } else {
-            datapath.delete_table(family, border::TABLE)?;
-        }
-        self.border_in_force = needed;
-        Ok(())
     }
 }
 

@@ -11,11 +11,9 @@ use podnet_client::watch::Update;
 use podnet_kernel::{
     carrier::{CarrierError, RunningCarrier},
     datapath::{Datapath, KernelDatapath},
-    executor::StepFailed,
     fastpath::Behind,
     netlink::NetlinkError,
     netns::NetNs,
-    sockets::SocketsError,
 };
 use podnet_model::{Change, Dual, NodeName, errors::chain};
 use podnet_planner::{overlay::Overlay, step::Step};
@@ -32,14 +30,15 @@ use super::{
     legacy::LegacyWatch,
     place::{Missed, Unfitted},
     problems::Problems,
+    refused::ApplyError,
     rules::ClusterRules,
     sockets::SocketsPlace,
 };
 use crate::{
     addresses::Addresses,
-    proxy::{Configured, mode::RulesError, programming::Moment},
-    repair::{Counts, MendError, PodEnds, Repair},
-    underlay::{Finder, UnderlayError},
+    proxy::{Configured, programming::Moment},
+    repair::{Counts, PodEnds, Repair},
+    underlay::Finder,
     view::View,
     ways::Ways,
 };
@@ -358,23 +357,4 @@ impl Worker {
     fn tell(&self, state: State) {
         self.told.send_if_modified(|told| std::mem::replace(told, state) != state);
     }
-}
-
-/// Why the network is not as wanted.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ApplyError {
-    #[error("cannot read the routes")]
-    Observe(#[from] NetlinkError),
-    #[error("cannot change links and routes")]
-    Steps(#[from] StepFailed),
-    #[error("cannot change the rules")]
-    Rules(#[from] RulesError),
-    #[error("cannot make the node forward IPv6")]
-    Forwarding(#[from] UnderlayError),
-    #[error("cannot run the UDP tunnel")]
-    Carrier(#[from] CarrierError),
-    #[error("cannot put Services at the sockets")]
-    Sockets(#[from] SocketsError),
-    #[error("cannot mend what others damaged")]
-    Mend(#[from] MendError),
 }

@@ -3,7 +3,7 @@ use podnet_model::{
     ClusterIp, Pool, Protocol, Service, ServiceKey, ServicePort,
     service::{Port, ServiceKind},
 };
-use podnet_planner::services::MASQUERADE_MARK;
+use podnet_planner::services::{MASQUERADE_MARK, Plan};
 
 use super::*;
 

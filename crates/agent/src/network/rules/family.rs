@@ -1,0 +1,75 @@
+//! The rules of one family of addresses: those of Services, by the seam of their mode, and the table of the border.
+
+use podnet_kernel::{datapath::Datapath, nft::NftError};
+use podnet_model::Family;
+use podnet_planner::{
+    border::{self, Border},
+    ruleset::Edit,
+    services::{FrontendChange, Plan, Services, Vanished},
+};
+
+use crate::proxy::mode::ServiceRules;
+
+/// The rules of one family.
+#[derive(Debug)]
+pub(super) struct OfFamily {
+    pub(super) services: Services,
+    pub(super) rules: Box<dyn ServiceRules>,
+    pub(super) border: Border,
+    pub(super) border_edits: Vec<Edit>,
+    pub(super) border_in_force: bool,
+}
+
+impl OfFamily {
+    pub(super) fn take(
+        &mut self,
+        plan: Plan,
+        border: Vec<Edit>,
+        changed: &mut Option<Vec<FrontendChange>>,
+        vanished: &mut Vec<Vanished>,
+    ) {
+        self.rules.learn(&self.services, &plan);
+        if let Some(changed) = changed {
+            changed.extend(plan.frontends);
+        }
+        // What is not in force will be made as a whole.
+        if self.rules.in_force() {
+            vanished.extend(plan.vanished);
+        }
+        if self.border_in_force {
+            self.border_edits.extend(border);
+        }
+    }
+
+    /// That of IPv4 always, that of IPv6 where the cluster has any of it.
+    pub(super) fn border_is_needed(&self, family: Family) -> bool {
+        family == Family::V4 || self.border.is_needed()
+    }
+
+    pub(super) fn edit_border(&mut self, datapath: &mut dyn Datapath, family: Family) -> Result<usize, NftError> {
+        let edits = std::mem::take(&mut self.border_edits);
+        if self.border_in_force && self.border_is_needed(family) {
+            self.border_in_force = false;
+            datapath.edit(family, border::TABLE, &edits)?;
+            self.border_in_force = true;
+            return Ok(edits.len());
+        }
+        if self.border_in_force != self.border_is_needed(family) {
+            self.put_border(datapath, family)?;
+        }
+        Ok(0)
+    }
+
+    pub(super) fn put_border(&mut self, datapath: &mut dyn Datapath, family: Family) -> Result<(), NftError> {
+        let needed = self.border_is_needed(family);
+        self.border_edits = Vec::new();
+        self.border_in_force = false;
+        if needed {
+            datapath.replace(border::TABLE, &self.border.desired())?;
+        } else {
+            datapath.delete_table(family, border::TABLE)?;
+        }
+        self.border_in_force = needed;
+        Ok(())
+    }
+}
