@@ -213,12 +213,10 @@ impl ClusterRules {
         }
     }
 
-    /// Somebody changed tables of nf_tables.
+    /// Takes in what the kernel tells.
     pub(super) fn hear(&mut self, notices: &[Notice]) {
-        for notice in notices {
-            if let Notice::Rules(transaction) = notice {
-                Family::ALL.into_iter().for_each(|family| self.families[family].rules.hear(transaction));
-            }
+        for family in Family::ALL {
+            notices.iter().for_each(|notice| self.families[family].rules.hear(notice));
         }
     }
 

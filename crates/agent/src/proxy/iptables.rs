@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use podnet_kernel::{
     datapath::Datapath,
     iptables::{Fingerprint, Iptables, IptablesError, Variant},
-    monitor::Transaction,
+    monitor::{Notice, Transaction},
     netns::NetNs,
 };
 use podnet_model::Family;
@@ -26,6 +26,9 @@ const LOOK: Duration = Duration::from_millis(500);
 const GATHER: Duration = Duration::from_millis(50);
 /// How often all is compared though nothing is suspected: rules may have been exchanged for others just as long.
 const COMPARE: Duration = Duration::from_secs(60);
+/// Where that takes long, so many times as long goes by before the next time: a thousand Services with ten endpoints each take
+/// `iptables-nft-save` two seconds.
+const REST: u32 = 100;
 
 /// The chains of one family.
 #[derive(Debug)]
@@ -82,6 +85,7 @@ impl InIptables {
 
     /// Brings all there is to what is wanted.
     fn compare(&mut self, services: &Services, netns: &NetNs) -> Result<Rewrite, IptablesError> {
+        let started = Instant::now();
         self.rewrite = Rewrite::default();
         self.in_force = false;
         let mut tables = match self.tables.take() {
@@ -94,8 +98,20 @@ impl InIptables {
         self.tables = Some(tables);
         self.in_force = true;
         self.suspected = false;
-        self.next_compare = Instant::now() + COMPARE;
+        self.next_compare = Instant::now() + COMPARE.max(started.elapsed() * REST);
         Ok(done)
+    }
+}
+
+impl InIptables {
+    /// Whether somebody else changed something in these tables.
+    fn is_touched(&self, transaction: &Transaction) -> bool {
+        /// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
+        const FAMILIES: [u8; 2] = [2, 10];
+        let family = FAMILIES[usize::from(self.family == Family::V6)];
+        let touches = |table: Table| transaction.tables.contains(&(family, table.name().to_owned()));
+        let own = self.tables.as_ref().is_some_and(|tables| tables.is_own(transaction));
+        !own && Table::ALL.into_iter().any(touches)
     }
 }
 
@@ -163,14 +179,13 @@ impl ServiceRules for InIptables {
         None
     }
 
-    fn hear(&mut self, transaction: &Transaction) {
-        let own = self.tables.as_ref().is_some_and(|tables| tables.is_own(transaction));
-        let family = match self.family {
-            Family::V4 => 2,
-            Family::V6 => 10,
+    fn hear(&mut self, notice: &Notice) {
+        let touched = match notice {
+            Notice::Rules(transaction) => self.is_touched(transaction),
+            Notice::Lost => true,
+            _ => false,
         };
-        let touches = |table: Table| transaction.tables.contains(&(family, table.name().to_owned()));
-        if !self.suspected && !own && Table::ALL.into_iter().any(touches) {
+        if touched && !self.suspected {
             self.suspected = true;
             // What somebody does in several steps is looked at once.
             self.next_look = self.next_look.max(Instant::now() + GATHER);

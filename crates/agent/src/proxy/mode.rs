@@ -4,7 +4,7 @@
 
 use std::{error::Error, fmt, time::Instant};
 
-use podnet_kernel::{datapath::Datapath, monitor::Transaction, nft::NftError};
+use podnet_kernel::{datapath::Datapath, monitor::Notice, nft::NftError};
 use podnet_model::{Family, proxy::Mode};
 use podnet_planner::{
     ruleset::Edit,
@@ -51,8 +51,8 @@ pub(crate) trait ServiceRules: fmt::Debug + Send {
     /// The table of nf_tables that has to be there, where there has to be one.
     fn table(&self, services: &Services) -> Option<&'static str>;
 
-    /// Somebody changed tables of nf_tables: what is damaged is found at the next [`ServiceRules::look`].
-    fn hear(&mut self, _transaction: &Transaction) {}
+    /// The kernel tells of a change: what it damaged is found at the next [`ServiceRules::look`].
+    fn hear(&mut self, _notice: &Notice) {}
 
     /// When it is looked whether the rules are as they were made, where that is not done by [`ServiceRules::table`].
     fn due(&self) -> Option<Instant> {
