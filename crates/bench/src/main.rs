@@ -10,7 +10,9 @@ mod memory;
 mod planning;
 mod pods;
 mod programming;
+mod services;
 mod stand_in;
+mod traffic;
 mod up;
 mod wire;
 
@@ -23,7 +25,7 @@ use serde_json::{Value, json};
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// What can be asked for by name.
-const PARTS: [&str; 8] = ["planning", "programming", "up", "pods", "memory", "cni", "wire", "full-node"];
+const PARTS: [&str; 9] = ["planning", "programming", "up", "pods", "memory", "cni", "wire", "services", "full-node"];
 
 /// Of these, what needs no cluster.
 const WITHOUT_CLUSTER: [&str; 2] = ["planning", "programming"];
@@ -41,6 +43,9 @@ fn main() -> ExitCode {
 
 fn run(podnet: &str) -> Result<()> {
     let only: Vec<String> = std::env::args().skip(1).collect();
+    if only.first().is_some_and(|first| first == services::CLIENT) {
+        return services::client(&only[1..]);
+    }
     if let Some(unknown) = only.iter().find(|part| !PARTS.contains(&part.as_str())) {
         return Err(format!("{unknown:?} is no part; the parts are {}", PARTS.join(", ")).into());
     }
@@ -63,6 +68,8 @@ fn run(podnet: &str) -> Result<()> {
     show(cni.as_ref());
     let wire = wanted("wire").then(|| wire::measure(&cluster)).transpose()?;
     show(wire.as_ref());
+    let services = wanted("services").then(|| services::measure(&cluster)).transpose()?;
+    show(services.as_ref());
     let full_node = wanted("full-node").then(pods::fill_node).transpose()?;
     show(full_node.as_ref());
     drop(cluster);
@@ -75,7 +82,7 @@ fn run(podnet: &str) -> Result<()> {
         "pod-network",
         &json!({"machine": machine(), "cni": cni, "wire": wire, "full_node": full_node, "planning": planning}),
     )?;
-    write("services", &json!({"machine": machine(), "programming": programming}))
+    write("services", &json!({"machine": machine(), "programming": programming, "through": services}))
 }
 
 fn show(part: Option<&impl Display>) {

@@ -4,28 +4,21 @@
 //! code. Same node: two pods of one node beside two bare namespaces on a veth pair. Across nodes: two pods of two nodes beside two
 //! namespaces behind a VXLAN that is made by hand, on an underlay of the same form (a bridge in a namespace of its own).
 
-use std::{
-    fmt, fs,
-    io::{ErrorKind, Read, Write},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
-    process::Command,
-    sync::mpsc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fmt, fs, process::Command, thread, time::Duration};
 
 use podnet_kernel::netns::NetNs;
 use podnet_testnet::Cluster;
 use serde::Serialize;
 
-use crate::Result;
+use crate::{
+    Result,
+    traffic::{End, SPAN, ask, between, drain, echo, median, pod, send},
+};
 
 // Many short rounds, in turns: what else the machine does then meets both sides alike.
 const ROUNDS: usize = 31;
-const SPAN: Duration = Duration::from_millis(400);
 /// New pods come to the fast path in the agents' rounds, which are 10 s apart.
 const SETTLING: Duration = Duration::from_secs(12);
-const CHUNK: usize = 128 << 10;
 const PODS: [(&str, &str); 3] = [("wire-a", "node1"), ("wire-b", "node1"), ("wire-c", "node2")];
 
 /// One pair of ends: what goes through, and how fast an answer comes.
@@ -52,12 +45,6 @@ pub(crate) struct Wire {
     across_nodes: Compared,
 }
 
-/// Where one end is.
-struct End {
-    netns: NetNs,
-    addr: IpAddr,
-}
-
 pub(crate) fn measure(cluster: &Cluster) -> Result<Wire> {
     let pods: Vec<End> = PODS.iter().map(|(name, node)| pod(cluster, name, node)).collect::<Result<_>>()?;
     let bench = HandMade::make()?;
@@ -65,20 +52,6 @@ pub(crate) fn measure(cluster: &Cluster) -> Result<Wire> {
     let same_node = compare((&pods[0], &pods[1]), (&bench.bare[0], &bench.bare[1]))?;
     let across_nodes = compare((&pods[0], &pods[2]), (&bench.behind[0], &bench.behind[1]))?;
     Ok(Wire { same_node, across_nodes })
-}
-
-fn pod(cluster: &Cluster, name: &str, node: &str) -> Result<End> {
-    cluster.apply(&format!(
-        r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"{name}"}},"spec":{{"nodeName":"{node}","containers":[
-           {{"name":"tools","image":"podnet.local/tools","command":["sleep","infinity"]}}]}}}}"#
-    ));
-    cluster.await_ready(&[name], Duration::from_secs(30));
-    let pod = cluster.json(&["pod", name]);
-    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-    let cgroup = format!("/sys/fs/cgroup/unified/podnet/{node}/{}/cgroup.procs", text(&pod["metadata"]["uid"]));
-    let pids = fs::read_to_string(&cgroup).map_err(|error| format!("{cgroup}: {error}"))?;
-    let pid = pids.lines().next().ok_or("no process in the pod")?.parse()?;
-    Ok(End { netns: NetNs::of_process(pid)?, addr: text(&pod["status"]["podIP"]).parse()? })
 }
 
 fn compare(ours: (&End, &End), peer: (&End, &End)) -> Result<Compared> {
@@ -109,81 +82,12 @@ fn typical(rounds: &[Figures]) -> Figures {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    (values[values.len() / 2] * 1000.0).round() / 1000.0
-}
-
 fn figures(client: &End, server: &End) -> Result<Figures> {
     let gbit_s = between(client, server, drain, send)?;
     let mut waits = between(client, server, echo, ask)?;
     waits.sort_unstable();
     let latency_us = waits.get(waits.len() / 2).map_or(0.0, |wait| wait.as_secs_f64() * 1e6);
     Ok(Figures { gbit_s, requests_s: waits.len() as f64 / SPAN.as_secs_f64(), latency_us })
-}
-
-/// Connects two ends and answers what the client's side says.
-fn between<T: Send>(
-    client: &End,
-    server: &End,
-    serve: fn(TcpStream) -> std::io::Result<()>,
-    use_it: fn(TcpStream) -> std::io::Result<T>,
-) -> Result<T> {
-    let (ready, listening) = mpsc::channel();
-    let addr = server.addr;
-    thread::scope(|scope| {
-        let serving = scope.spawn(move || {
-            server.netns.run(move || -> std::io::Result<()> {
-                let listener = TcpListener::bind((addr, 0))?;
-                let _ = ready.send(listener.local_addr()?);
-                serve(listener.accept()?.0)
-            })
-        });
-        let to: SocketAddr = listening.recv_timeout(Duration::from_secs(5))?;
-        let used =
-            client.netns.run(move || TcpStream::connect_timeout(&to, Duration::from_secs(5)).and_then(use_it))??;
-        serving.join().map_err(|_| "the receiver panicked")???;
-        Ok(used)
-    })
-}
-
-fn send(mut stream: TcpStream) -> std::io::Result<f64> {
-    let (chunk, started, mut sent) = (vec![0; CHUNK], Instant::now(), 0_u64);
-    while started.elapsed() < SPAN {
-        stream.write_all(&chunk)?;
-        sent += CHUNK as u64;
-    }
-    Ok(sent as f64 * 8.0 / 1e9 / started.elapsed().as_secs_f64())
-}
-
-fn drain(mut stream: TcpStream) -> std::io::Result<()> {
-    let mut chunk = vec![0; CHUNK];
-    while stream.read(&mut chunk)? > 0 {}
-    Ok(())
-}
-
-fn ask(mut stream: TcpStream) -> std::io::Result<Vec<Duration>> {
-    stream.set_nodelay(true)?;
-    let (started, mut waits, mut byte) = (Instant::now(), Vec::new(), [1]);
-    while started.elapsed() < SPAN {
-        let asked = Instant::now();
-        stream.write_all(&byte)?;
-        stream.read_exact(&mut byte)?;
-        waits.push(asked.elapsed());
-    }
-    Ok(waits)
-}
-
-fn echo(mut stream: TcpStream) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut byte = [0];
-    loop {
-        match stream.read_exact(&mut byte) {
-            Ok(()) => stream.write_all(&byte)?,
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 /// The peers: two bare namespaces on a veth pair, and two behind a VXLAN. They go with this value.
@@ -224,7 +128,7 @@ impl HandMade {
             fs_in(&format!("node{this}"), "/proc/sys/net/ipv4/ip_forward")?;
         }
         let end = |name: &str, addr: &str| -> Result<End> {
-            Ok(End { netns: NetNs::open(path(name))?, addr: addr.parse()? })
+            Ok(End { netns: NetNs::open(path(name))?, addr: addr.parse()?, process: None })
         };
         Ok(Self {
             bare: [end("bare0", "10.99.0.1")?, end("bare1", "10.99.0.2")?],

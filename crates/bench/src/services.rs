@@ -1,0 +1,201 @@
+//! What traffic through a ClusterIP costs beside the same traffic straight to the pod behind it.
+//!
+//! The client is a process of its own in the client pod's namespaces and control group, as a program of that pod is: modes that decide
+//! at the socket know pods by that. The server is a thread in the server pod's namespace. Both ways are measured in turns.
+
+use std::{
+    fmt, fs,
+    io::{Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    os::unix::process::CommandExt,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use podnet_kernel::netns::NetNs;
+use podnet_testnet::Cluster;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Result,
+    traffic::{End, SPAN, ask, drain, echo, median, pod, send},
+};
+
+const ROUNDS: usize = 21;
+/// New pods come to the fast path in the agents' rounds, which are 10 s apart.
+const SETTLING: Duration = Duration::from_secs(12);
+const PODS: [(&str, &str); 3] = [("svc-client", "node1"), ("svc-near", "node1"), ("svc-far", "node2")];
+/// What the servers' ports do, and the Service's ports.
+const STREAM: u16 = 9001;
+const ANSWER: u16 = 9002;
+const CLOSE: u16 = 9003;
+
+/// What goes through one way.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Figures {
+    gbit_s: f64,
+    /// Requests on one connection.
+    requests_s: f64,
+    /// Connections that are opened for one request and closed.
+    connections_s: f64,
+    /// The 99th percentile of such a connection, in microseconds.
+    connection_p99_us: f64,
+}
+
+/// Medians of the Service's way beside the direct one.
+#[derive(Serialize)]
+struct Compared {
+    service: Figures,
+    direct: Figures,
+    /// Medians of the rounds' own ratios, Service by direct.
+    ratios: Figures,
+}
+
+#[derive(Serialize)]
+pub(crate) struct ThroughServices {
+    same_node: Compared,
+    across_nodes: Compared,
+}
+
+pub(crate) fn measure(cluster: &Cluster) -> Result<ThroughServices> {
+    let pods: Vec<End> = PODS.iter().map(|(name, node)| pod(cluster, name, node)).collect::<Result<_>>()?;
+    let services = [service(cluster, PODS[1].0)?, service(cluster, PODS[2].0)?];
+    pods[1..].iter().try_for_each(serve)?;
+    thread::sleep(SETTLING);
+    let same_node = compare(&pods[0], pods[1].addr, services[0])?;
+    let across_nodes = compare(&pods[0], pods[2].addr, services[1])?;
+    Ok(ThroughServices { same_node, across_nodes })
+}
+
+/// A Service with one pod behind it; answers with its ClusterIP.
+fn service(cluster: &Cluster, name: &str) -> Result<IpAddr> {
+    let ports = [STREAM, ANSWER, CLOSE].map(|port| format!(r#"{{"name":"p{port}","port":{port}}}"#)).join(",");
+    cluster.apply(&format!(
+        r#"{{"apiVersion":"v1","kind":"Service","metadata":{{"name":"{name}"}},"spec":{{"selector":{{"bench":"{name}"}},"ports":[{ports}]}}}}"#
+    ));
+    Ok(cluster.json(&["service", name])["spec"]["clusterIP"].as_str().unwrap_or_default().parse()?)
+}
+
+type Serve = fn(TcpStream) -> std::io::Result<()>;
+
+/// Serves until the program ends.
+fn serve(end: &End) -> Result<()> {
+    let ports: [(u16, Serve); 3] = [(STREAM, drain), (ANSWER, echo), (CLOSE, answer_once)];
+    for (port, with) in ports {
+        let addr = end.addr;
+        let listener = end.netns.run(move || TcpListener::bind((addr, port)))??;
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                // One client asks at a time, but a former one may still end.
+                if port == CLOSE { drop(with(stream)) } else { drop(thread::spawn(move || with(stream))) }
+            }
+        });
+    }
+    Ok(())
+}
+
+fn answer_once(mut stream: TcpStream) -> std::io::Result<()> {
+    let mut byte = [0];
+    stream.read_exact(&mut byte)?;
+    stream.write_all(&byte)?;
+    // Until the client has closed: the side that closes first has to remember the connection.
+    stream.read(&mut byte).map(drop)
+}
+
+fn compare(client: &End, direct: IpAddr, service: IpAddr) -> Result<Compared> {
+    let [mut through, mut beside] = [Vec::new(), Vec::new()];
+    // The first round warms both up.
+    for round in 0..=ROUNDS {
+        let pair = (ask_client(client, service)?, ask_client(client, direct)?);
+        if round > 0 {
+            through.push(pair.0);
+            beside.push(pair.1);
+        }
+    }
+    let pairs: Vec<(&Figures, &Figures)> = through.iter().zip(&beside).collect();
+    let ratio = |of: fn(&Figures) -> f64| median(pairs.iter().map(|(a, b)| of(a) / of(b)).collect());
+    let typical = |rounds: &[Figures]| each(|of| median(rounds.iter().map(of).collect()));
+    Ok(Compared { ratios: each(ratio), service: typical(&through), direct: typical(&beside) })
+}
+
+fn each(value: impl Fn(fn(&Figures) -> f64) -> f64) -> Figures {
+    Figures {
+        gbit_s: value(|figures| figures.gbit_s),
+        requests_s: value(|figures| figures.requests_s),
+        connections_s: value(|figures| figures.connections_s),
+        connection_p99_us: value(|figures| figures.connection_p99_us),
+    }
+}
+
+/// One round, by a process in the client's pod.
+fn ask_client(client: &End, server: IpAddr) -> Result<Figures> {
+    let pid = client.process.ok_or("the client is no pod")?;
+    let mut command = Command::new("/proc/self/exe");
+    command.args([CLIENT, &pid.to_string(), &server.to_string()]).process_group(0);
+    let output = command.stderr(std::process::Stdio::inherit()).output()?;
+    if !output.status.success() {
+        return Err(format!("the client: {}", output.status).into());
+    }
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// The first argument of a client: its pod's process and the server's address follow.
+pub(crate) const CLIENT: &str = "as-client-of";
+
+/// What a client does.
+pub(crate) fn client(args: &[String]) -> Result<()> {
+    let [pid, server] = args else { return Err("a client takes a process and an address".into()) };
+    let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let cgroup = cgroup.lines().find_map(|line| line.strip_prefix("0::")).ok_or("the pod is in no cgroup")?;
+    fs::write(format!("/sys/fs/cgroup/unified{cgroup}/cgroup.procs"), std::process::id().to_string())?;
+    let server: IpAddr = server.parse()?;
+    let figures = NetNs::of_process(pid.parse()?)?.run(move || -> std::io::Result<_> {
+        let to = |port| TcpStream::connect_timeout(&SocketAddr::from((server, port)), Duration::from_secs(5));
+        let gbit_s = send(to(STREAM)?)?;
+        let requests_s = ask(to(ANSWER)?)?.len() as f64 / SPAN.as_secs_f64();
+        let mut times = connect_ask_close(|| to(CLOSE))?;
+        times.sort_unstable();
+        let p99 = times.get(times.len() * 99 / 100).map_or(0.0, |time| time.as_secs_f64() * 1e6);
+        let connections_s = times.len() as f64 / SPAN.as_secs_f64();
+        Ok(Figures { gbit_s, requests_s, connections_s, connection_p99_us: p99 })
+    })??;
+    println!("{}", serde_json::to_string(&figures)?);
+    Ok(())
+}
+
+fn connect_ask_close(connect: impl Fn() -> std::io::Result<TcpStream>) -> std::io::Result<Vec<Duration>> {
+    let (started, mut times, mut byte) = (Instant::now(), Vec::new(), [1]);
+    while started.elapsed() < SPAN {
+        let began = Instant::now();
+        let mut stream = connect()?;
+        stream.write_all(&byte)?;
+        stream.read_exact(&mut byte)?;
+        // Closed by a reset: of so many connections neither side nor connection tracking could remember each for a minute.
+        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
+        drop(stream);
+        times.push(began.elapsed());
+    }
+    Ok(times)
+}
+
+impl fmt::Display for ThroughServices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "through a ClusterIP, same node           {}", self.same_node.service)?;
+        writeln!(f, "directly                                {}", self.same_node.direct)?;
+        writeln!(f, "ratio, median of rounds                 {}", self.same_node.ratios)?;
+        writeln!(f, "through a ClusterIP, another node       {}", self.across_nodes.service)?;
+        writeln!(f, "directly                                {}", self.across_nodes.direct)?;
+        write!(f, "ratio, median of rounds                 {}", self.across_nodes.ratios)
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { gbit_s, requests_s, connections_s, connection_p99_us } = self;
+        write!(
+            f,
+            "{gbit_s:9.2} Gbit/s {requests_s:9.2} requests/s {connections_s:9.2} connections/s, p99 {connection_p99_us:8.2} µs"
+        )
+    }
+}
