@@ -1,4 +1,4 @@
-//! What traffic through a ClusterIP costs beside the same traffic straight to the pod behind it.
+//! What traffic through a ClusterIP costs in each mode of Services, beside the same traffic straight to the pod behind it.
 //!
 //! The client is a process of its own in the client pod's namespaces and control group, as a program of that pod is: modes that decide
 //! at the socket know pods by that. The server is a thread in the server pod's namespace. Both ways are measured in turns.
@@ -16,13 +16,16 @@ use std::{
 use podnet_kernel::netns::NetNs;
 use podnet_testnet::Cluster;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::{
     Result,
     traffic::{End, SPAN, ask, drain, echo, median, pod, send},
 };
 
-const ROUNDS: usize = 21;
+const ROUNDS: usize = 15;
+const MODES: [&str; 3] = ["nftables", "ebpf", "iptables"];
+const PATIENCE: Duration = Duration::from_secs(30);
 /// New pods come to the fast path in the agents' rounds, which are 10 s apart.
 const SETTLING: Duration = Duration::from_secs(12);
 const PODS: [(&str, &str); 3] = [("svc-client", "node1"), ("svc-near", "node1"), ("svc-far", "node2")];
@@ -53,7 +56,11 @@ struct Compared {
 }
 
 #[derive(Serialize)]
-pub(crate) struct ThroughServices {
+pub(crate) struct ThroughServices(Vec<InMode>);
+
+#[derive(Serialize)]
+struct InMode {
+    mode: &'static str,
     same_node: Compared,
     across_nodes: Compared,
 }
@@ -63,9 +70,32 @@ pub(crate) fn measure(cluster: &Cluster) -> Result<ThroughServices> {
     let services = [service(cluster, PODS[1].0)?, service(cluster, PODS[2].0)?];
     pods[1..].iter().try_for_each(serve)?;
     thread::sleep(SETTLING);
-    let same_node = compare(&pods[0], pods[1].addr, services[0])?;
-    let across_nodes = compare(&pods[0], pods[2].addr, services[1])?;
-    Ok(ThroughServices { same_node, across_nodes })
+    let in_mode = |mode: &'static str| -> Result<InMode> {
+        choose(cluster, mode)?;
+        let same_node = compare(&pods[0], pods[1].addr, services[0])?;
+        let across_nodes = compare(&pods[0], pods[2].addr, services[1])?;
+        Ok(InMode { mode, same_node, across_nodes })
+    };
+    MODES.into_iter().map(in_mode).collect::<Result<_>>().map(ThroughServices)
+}
+
+/// Has Services served in this mode, as a user would, and waits until the client's node says so.
+fn choose(cluster: &Cluster, mode: &str) -> Result<()> {
+    let text = format!("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: {mode}\n");
+    let patch = json!({"data": {"config.conf": text}}).to_string();
+    cluster.kubectl(&["-n", "kube-system", "patch", "configmap", "kube-proxy", "--type=merge", "-p", &patch]);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let asked = ["netns", "exec", "podnet-node1", "curl", "-sS", "http://127.0.0.1:10249/proxyMode"];
+        let output = Command::new("ip").args(asked).output()?;
+        if output.stdout == mode.as_bytes() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(format!("mode {mode} is not in force: {}", String::from_utf8_lossy(&output.stdout)).into());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// A Service with one pod behind it; answers with its ClusterIP.
@@ -181,12 +211,17 @@ fn connect_ask_close(connect: impl Fn() -> std::io::Result<TcpStream>) -> std::i
 
 impl fmt::Display for ThroughServices {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "through a ClusterIP, same node           {}", self.same_node.service)?;
-        writeln!(f, "directly                                {}", self.same_node.direct)?;
-        writeln!(f, "ratio, median of rounds                 {}", self.same_node.ratios)?;
-        writeln!(f, "through a ClusterIP, another node       {}", self.across_nodes.service)?;
-        writeln!(f, "directly                                {}", self.across_nodes.direct)?;
-        write!(f, "ratio, median of rounds                 {}", self.across_nodes.ratios)
+        for (at, InMode { mode, same_node, across_nodes }) in self.0.iter().enumerate() {
+            let before = if at > 0 { "\n" } else { "" };
+            writeln!(f, "{before}mode {mode}")?;
+            writeln!(f, "  through a ClusterIP, same node      {}", same_node.service)?;
+            writeln!(f, "  directly                            {}", same_node.direct)?;
+            writeln!(f, "  ratio, median of rounds             {}", same_node.ratios)?;
+            writeln!(f, "  through a ClusterIP, another node   {}", across_nodes.service)?;
+            writeln!(f, "  directly                            {}", across_nodes.direct)?;
+            write!(f, "  ratio, median of rounds             {}", across_nodes.ratios)?;
+        }
+        Ok(())
     }
 }
 
