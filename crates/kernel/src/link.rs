@@ -43,6 +43,8 @@ pub struct Link {
     pub vxlan: Option<VxlanParameters>,
     /// The local end of an IPIP device that has no remote one.
     pub ipip_local: Option<Ipv4Addr>,
+    /// A bridge that learns where Ethernet addresses are also from frames to itself alone, which nobody checks.
+    pub learns_link_local: bool,
 }
 
 /// What makes two VXLAN devices different devices (RFC 7348).
@@ -167,6 +169,14 @@ pub fn create_veth(socket: &mut RtSocket, veth: &Veth<'_>) -> Result<(), Netlink
 /// Why the kernel refused; [`NetlinkError::is_exists`] where the name is taken.
 pub fn create_bridge(socket: &mut RtSocket, name: &str) -> Result<(), NetlinkError> {
     socket.perform(request::bridge(name))
+}
+
+/// Makes a bridge that is there learn nothing from frames to itself alone (IEEE 802.1D, "reserved addresses"): no rule sees them.
+///
+/// # Errors
+/// Why the kernel refused; [`NetlinkError::is_missing`] where there is no such device.
+pub fn learn_from_no_link_local<'a>(socket: &mut RtSocket, link: impl Into<LinkRef<'a>>) -> Result<(), NetlinkError> {
+    socket.perform(request::learn_from_no_link_local(link.into()))
 }
 
 /// Makes a VXLAN device without learning; it is down at first.

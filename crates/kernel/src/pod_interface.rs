@@ -183,7 +183,9 @@ impl PodInterface {
         let all = [everywhere(gateway)];
         let wanted = if self.routes.is_empty() { &all[..] } else { &self.routes };
         let wanted = wanted.iter().filter(|dst| dst.addr().is_ipv4() == gateway.is_ipv4());
-        std::iter::once(on_link).chain(wanted.map(|dst| way(index, *dst, gateway))).collect()
+        let neighbours = self.bridge.iter().flat_map(|on| on.ways_to_neighbours(index));
+        let neighbours = neighbours.filter(|way| way.dst.addr().is_ipv4() == gateway.is_ipv4());
+        std::iter::once(on_link).chain(neighbours).chain(wanted.map(|dst| way(index, *dst, gateway))).collect()
     }
 
     fn host_requests(&self, index: u32, bridge: Option<u32>) -> Vec<Request> {

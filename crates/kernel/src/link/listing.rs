@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{InfoData, InfoIpTunnel, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo},
+    link::{
+        BridgeBooleanOptionFlags, InfoBridge, InfoData, InfoIpTunnel, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
+    },
 };
 use podnet_model::Mac;
 
@@ -24,6 +26,7 @@ pub(crate) fn link(message: RouteNetlinkMessage) -> Option<Link> {
         peer: None,
         vxlan: None,
         ipip_local: None,
+        learns_link_local: false,
     };
     for attribute in message.attributes {
         match attribute {
@@ -43,11 +46,20 @@ fn read_info(info: LinkInfo, link: &mut Link) {
     match info {
         LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
         LinkInfo::Data(InfoData::Vxlan(parameters)) => link.vxlan = Some(vxlan(parameters)),
+        LinkInfo::Data(InfoData::Bridge(parameters)) => link.learns_link_local = learns_link_local(&parameters),
         LinkInfo::Data(InfoData::IpTunnel(parameters)) => {
             link.ipip_local = Some(ipip_local(&parameters)).filter(|_| link.kind.as_deref() == Some("ipip")).flatten();
         }
         _ => {}
     }
+}
+
+/// A kernel that does not say so cannot do otherwise.
+fn learns_link_local(parameters: &[InfoBridge]) -> bool {
+    let flag = BridgeBooleanOptionFlags::NoLinkLocalLearn;
+    parameters
+        .iter()
+        .any(|parameter| matches!(parameter, InfoBridge::MultiBoolOpt(options) if options.mask.contains(flag) && !options.value.contains(flag)))
 }
 
 /// The local end of a tunnel without a remote one.

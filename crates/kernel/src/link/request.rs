@@ -9,8 +9,9 @@ use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{
-        AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoData, InfoIpTunnel,
-        InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+        AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeBooleanOptionFlags, BridgeBooleanOptions, BridgeStpState,
+        In6AddrGenMode, InfoBridge, InfoData, InfoIpTunnel, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags,
+        LinkInfo, LinkMessage,
     },
 };
 use podnet_model::{LinkName, Mac};
@@ -65,23 +66,41 @@ fn end(name: &str, mac: Option<Mac>, mtu: u32) -> Vec<LinkAttribute> {
 
 pub(crate) fn bridge(name: &str) -> Request {
     let mut message = naming(LinkRef::Name(name));
-    let data = vec![InfoBridge::StpState(BridgeStpState::Disabled)];
     message
         .attributes
-        .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(InfoData::Bridge(data))]));
+        .push(of_bridge(vec![InfoBridge::StpState(BridgeStpState::Disabled), learns_from_no_link_local()]));
     Request::new(Operation::new("make bridge", name), RouteNetlinkMessage::NewLink(message), NEW)
 }
 
 /// As [`bridge`], with an Ethernet address and an MTU that do not follow its ports'.
 pub(crate) fn bridge_with(name: &str, mac: Mac, mtu: u32) -> Request {
     let mut message = naming(LinkRef::Name(name));
-    let data = vec![InfoBridge::StpState(BridgeStpState::Disabled)];
     message.attributes.extend([
         LinkAttribute::Mtu(mtu),
         LinkAttribute::Address(mac.0.to_vec()),
-        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(InfoData::Bridge(data))]),
+        of_bridge(vec![InfoBridge::StpState(BridgeStpState::Disabled), learns_from_no_link_local()]),
     ]);
     Request::new(Operation::new("make bridge", name), RouteNetlinkMessage::NewLink(message), NEW)
+}
+
+/// A bridge that is there, made to learn nothing from what is sent to itself alone (01:80:c2:00:00:0x, IEEE 802.1D).
+pub(crate) fn learn_from_no_link_local(link: LinkRef<'_>) -> Request {
+    let mut message = naming(link);
+    message.attributes.push(of_bridge(vec![learns_from_no_link_local()]));
+    // What a device of a kind has is changed by the request that makes one.
+    let operation = Operation::new("keep from learning by link-local frames bridge", link);
+    Request::new(operation, RouteNetlinkMessage::NewLink(message), 0)
+}
+
+fn of_bridge(data: Vec<InfoBridge>) -> LinkAttribute {
+    LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(InfoData::Bridge(data))])
+}
+
+/// Frames to the bridge itself pass no hook, so nobody checks their sender: what it learnt from them would lead a neighbour's packets
+/// to whoever claims its Ethernet address. A kernel before 5.0 does not know of it, and passes it by.
+fn learns_from_no_link_local() -> InfoBridge {
+    let flag = BridgeBooleanOptionFlags::NoLinkLocalLearn;
+    InfoBridge::MultiBoolOpt(BridgeBooleanOptions { value: flag, mask: flag })
 }
 
 pub(crate) fn vxlan(vxlan: &Vxlan) -> Request {

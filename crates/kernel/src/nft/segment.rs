@@ -29,6 +29,8 @@ const CHAIN: &str = "senders-checked";
 const IPV4: [u8; 2] = [0x08, 0x00];
 const ARP: [u8; 2] = [0x08, 0x06];
 const IPV6: [u8; 2] = [0x86, 0xdd];
+/// A VLAN's tag, of either kind (IEEE 802.1Q).
+const TAGS: [[u8; 2]; 2] = [[0x81, 0x00], [0x88, 0xa8]];
 /// `IFNAMSIZ`.
 const NAME: usize = 16;
 
@@ -171,7 +173,14 @@ fn rules(prefix: &str) -> Vec<(&'static str, Vec<Expression<'static>>)> {
     to_loopback.push(Expression::Payload { to: FIRST, base: Base::Network, offset: 16, length: 1 });
     to_loopback.push(compare(&[127]));
     to_loopback.extend(dropped());
-    vec![
+    // The kernel took one tag off. Receivers take the next one off too, so what is behind it would pass all that is asked below.
+    let tagged = TAGS.map(|tag| {
+        let mut rule = vec![Expression::Meta { to: FIRST, key: MetaKey::InputName }, compare(prefix.as_bytes())];
+        rule.extend(protocol(tag));
+        rule.extend(dropped());
+        ("a container sends with two tags of VLANs", rule)
+    });
+    let untagged = vec![
         (
             "a container sends IPv4 with addresses that are not its own",
             unknown(protocol(IPV4).into(), "senders4", address(12, 4)),
@@ -197,7 +206,8 @@ fn rules(prefix: &str) -> Vec<(&'static str, Vec<Expression<'static>>)> {
         ),
         ("a container sends with an Ethernet address that is not its own", unknown(Vec::new(), "senders", None)),
         ("somebody on a bridge sends to the node's loopback", to_loopback),
-    ]
+    ];
+    tagged.into_iter().chain(untagged).collect()
 }
 
 /// Nobody is told of what is dropped, so it is counted: `nft list table bridge …` shows it.

@@ -4,19 +4,22 @@
 //! each of them for good, as by a link of its own: it has a route and a permanent neighbour for each address, by the bridge. So
 //! addresses of any block, and borrowed ones, are reached, and nothing of a pod's stands on what it says of itself.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressFlags, AddressScope};
 use podnet_model::{LinkName, Mac};
+use podnet_planner::{overlay::IPV6_LEAST_MTU, step::ROUTE_PROTOCOL};
 use serde::{Deserialize, Serialize};
 
 use super::{Created, Difference, PodInterface, ipv6};
 use crate::{
     addr,
     link::{self, Link, LinkRef},
+    neigh,
     netlink::{NetlinkError, RtSocket},
     netns::NetNs,
+    route::{self, Route, Target},
     sysctl::{self, SysctlError},
 };
 
@@ -77,7 +80,13 @@ impl NodeBridge {
         for wanted in self.addresses().filter(|wanted| !there.contains(wanted)) {
             host.perform(request(found.index, wanted))?;
         }
-        if self.has_ipv6 {
+        if found.learns_link_local {
+            link::learn_from_no_link_local(host, found.index)?;
+        }
+        if !found.is_up {
+            // Being up is the last of it: what is down may have been begun, and not finished.
+            self.finish(host)?;
+        } else if self.has_ipv6 {
             ipv6::restrict(host, &self.name, true)?;
         }
         if !found.is_up {
@@ -88,10 +97,19 @@ impl NodeBridge {
 
     fn make(&self, host: &mut RtSocket) -> Result<Link, PodBridgeError> {
         host.perform(link::request::bridge_with(self.name.as_str(), self.mac, self.mtu))?;
-        link::set_without_link_local(host, &self.name).or_else(|error| match sysctl::has_ipv6() {
-            true => Err(error),
-            false => Ok(()),
-        })?;
+        let made = link::find(host, &self.name)?;
+        made.ok_or_else(|| {
+            let operation = crate::netlink::Operation::new("set up bridge", &self.name);
+            NetlinkError::NoDevice { operation, device: self.name.to_string() }.into()
+        })
+    }
+
+    /// What a bridge has to have before it is up. The kernel refuses settings of IPv6 where it has none, and where the MTU is too
+    /// small for it: there the bridge has none of it, and gets it with a larger MTU.
+    fn finish(&self, host: &mut RtSocket) -> Result<(), PodBridgeError> {
+        if self.mtu >= IPV6_LEAST_MTU && sysctl::has_ipv6() {
+            link::set_without_link_local(host, &self.name)?;
+        }
         ipv6::restrict(host, &self.name, self.has_ipv6)?;
         let here = NetNs::current().and_then(|here| here.inode()).ok() == host.netns().inode().ok();
         for (key, value) in settings(&self.name) {
@@ -101,11 +119,7 @@ impl NodeBridge {
                 sysctl::set(host.netns(), &key, value)?;
             }
         }
-        let made = link::find(host, &self.name)?;
-        made.ok_or_else(|| {
-            let operation = crate::netlink::Operation::new("set up bridge", &self.name);
-            NetlinkError::NoDevice { operation, device: self.name.to_string() }.into()
-        })
+        Ok(())
     }
 
     /// What is not as it should be; [`NodeBridge::prepare`] mends it.
@@ -124,6 +138,9 @@ impl NodeBridge {
         }
         if found.mac != Some(self.mac) {
             differences.push(Difference::MacOf { device: device(), found: found.mac });
+        }
+        if found.learns_link_local {
+            differences.push(Difference::LearnsUnchecked(device()));
         }
         let there = addr::list(host, found.index)?;
         let missing = self.addresses().filter(|wanted| !there.contains(wanted));
@@ -157,13 +174,59 @@ impl PodInterface {
         self.bridge.as_ref().map_or(Ok(()), |on| link::settle(host, &on.bridge))
     }
 
-    /// An address as the pod has it: a host's alone, or one of a segment's.
+    /// An address as the pod has it: a host's alone, or one of a segment's that is a subnet as others have it, whose first and last
+    /// address nobody has. In a block somebody has those too, and the kernel would take the last one for that of all.
     #[must_use]
     pub fn with_prefix(&self, addr: IpAddr) -> IpNet {
-        let segments = self.bridge.iter().flat_map(|on| &on.segments);
-        let segment = segments.filter(|segment| segment.contains(&addr)).map(IpNet::prefix_len).min();
-        segment.and_then(|length| IpNet::new(addr, length).ok()).unwrap_or_else(|| IpNet::from(addr))
+        let subnet = self.bridge.iter().flat_map(OnBridge::subnets).find(|subnet| subnet.contains(&addr));
+        subnet.and_then(|subnet| IpNet::new(addr, subnet.prefix_len()).ok()).unwrap_or_else(|| IpNet::from(addr))
     }
+}
+
+impl OnBridge {
+    /// Segments in which the node has the gateway's address.
+    fn subnets(&self) -> impl Iterator<Item = &IpNet> {
+        self.segments.iter().filter(|segment| self.gateways.iter().any(|gateway| gateway.trunc() == **segment))
+    }
+
+    /// The ways to neighbours, but for those that come with the pod's address.
+    pub(super) fn ways_to_neighbours(&self, index: u32) -> impl Iterator<Item = Route> {
+        let others = self.segments.iter().filter(|segment| !self.subnets().any(|subnet| subnet == *segment));
+        others.map(move |dst| Route {
+            dst: *dst,
+            target: Target::Device(index),
+            protocol: ROUTE_PROTOCOL,
+            source: None,
+        })
+    }
+}
+
+/// Removes the ways to addresses that no pod has by bridges with this Ethernet address: they do not go with a pod's device, so what was
+/// cut off between two steps leaves them. Answers with those addresses. Nobody may make a pod's interface meanwhile.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn remove_strays(host: &mut RtSocket, mac: Mac, held: &BTreeSet<IpAddr>) -> Result<BTreeSet<IpAddr>, NetlinkError> {
+    let ours = |link: &Link| link.kind.as_deref() == Some("bridge") && link.mac == Some(mac);
+    let bridges: BTreeSet<u32> = link::list(host)?.into_iter().filter(ours).map(|link| link.index).collect();
+    let mut strays = BTreeSet::new();
+    if bridges.is_empty() {
+        return Ok(strays);
+    }
+    for route in route::list(host, ROUTE_PROTOCOL)? {
+        let by_bridge = matches!(route.target, Target::Device(index) if bridges.contains(&index));
+        if by_bridge && is_host(&route.dst) && !held.contains(&route.dst.addr()) {
+            route::delete(host, route.dst, ROUTE_PROTOCOL)?;
+            strays.insert(route.dst.addr());
+        }
+    }
+    for (index, addr, _) in neigh::list_all(host)? {
+        if bridges.contains(&index) && !held.contains(&addr) {
+            neigh::delete(host, index, addr)?;
+            strays.insert(addr);
+        }
+    }
+    Ok(strays)
 }
 
 /// What the node's end of the segment needs, as keys and values: no redirections, as a pod of another block is not on this one's link

@@ -52,6 +52,8 @@ pub enum Difference {
         /// The address.
         addr: IpNet,
     },
+    /// The bridge learns from frames that nobody checks.
+    LearnsUnchecked(LinkName),
     /// The pod has not this address.
     NoAddress(IpAddr),
     /// This route is missing or goes elsewhere.
@@ -81,6 +83,7 @@ impl fmt::Display for Difference {
             Self::NotAPair => f.write_str("the two devices are not one pair"),
             Self::NoPort { device, bridge } => write!(f, "device {device} is no port of bridge {bridge}"),
             Self::NoGateway { device, addr } => write!(f, "bridge {device} has not address {addr}"),
+            Self::LearnsUnchecked(device) => write!(f, "bridge {device} learns from frames to itself"),
             Self::NoAddress(addr) => write!(f, "the pod has not address {addr}"),
             Self::NoRoute { device, dst } => write!(f, "no route to {dst} goes through {device}"),
             Self::NoNeighbour { device, addr } => write!(f, "{addr} is no permanent neighbour on {device}"),

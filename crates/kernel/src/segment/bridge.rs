@@ -10,8 +10,8 @@ use crate::{
     sysctl::{self, SysctlError},
 };
 
-/// Makes the bridge where there is none, gives it these addresses, and sets it up. One that is there keeps all else that it has; it is
-/// not removed with the last container, as others may have made something of it.
+/// Makes the bridge where there is none, gives it these addresses, and sets it up. One that is there keeps all else that it has, but
+/// learns no more from what no rule sees ([`link::learn_from_no_link_local`]); it is not removed with the last container, as others may have made something of it.
 ///
 /// # Errors
 /// What the kernel refused, a device of another kind that has the name, an address in the way.
@@ -29,6 +29,9 @@ pub fn prepare(
     if found.kind.as_deref() != Some("bridge") {
         let kind = found.kind.unwrap_or_else(|| "physical".to_owned());
         return Err(BridgeError::Kind { name: name.clone(), kind });
+    }
+    if found.learns_link_local {
+        link::learn_from_no_link_local(socket, found.index)?;
     }
     let there = addr::list(socket, found.index)?;
     for wanted in addrs.iter().filter(|wanted| !there.contains(wanted)) {

@@ -45,6 +45,19 @@ fn who_gets_an_address_that_another_had_is_known_at_once() {
 }
 
 #[test]
+fn a_bridge_learns_nothing_from_what_no_rule_sees_also_one_that_was_there() {
+    let node = TestNs::new("seg-learn");
+    let mut host = RtSocket::open_in(&node).unwrap();
+    node.command("ip link add old type bridge");
+    assert!(link::find(&mut host, "old").unwrap().unwrap().learns_link_local);
+    for name in ["old", "new"] {
+        bridge::prepare(&mut host, &name.into(), 1400, &[], false).unwrap();
+        assert!(!link::find(&mut host, name).unwrap().unwrap().learns_link_local);
+        assert!(node.command(&format!("ip -d link show dev {name}")).contains("no_linklocal_learn 1"));
+    }
+}
+
+#[test]
 fn what_cannot_be_made_leaves_nothing() {
     let (node, pod) = (TestNs::new("seg-undo"), TestNs::new("seg-undo-pod"));
     let mut host = RtSocket::open_in(&node).unwrap();
