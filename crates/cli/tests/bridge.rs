@@ -230,10 +230,22 @@ fn a_runtime_may_ask_for_it(cluster: &Cluster) {
     };
     assert_eq!(names(&result)[0], "cni0");
     let address = result["ips"][0]["address"].as_str().unwrap().to_owned();
-    assert!(address.ends_with("/26") && result["ips"][0]["gateway"] == "169.254.1.1", "{result:#}");
+    // In a block no address is one of all.
+    assert!(address.ends_with("/32") && result["ips"][0]["gateway"] == "169.254.1.1", "{result:#}");
     let _ = list.check("bridged", &path, "eth0", &result).done();
     let bare = address.split('/').next().unwrap();
     ping(cluster, "a", bare).unwrap();
+    // Once more, by this link and by the other: refused, and what runs runs on.
+    let mut routed = conflist();
+    for key in ["mode", "bridge", "hairpinMode", "isDefaultGateway"] {
+        routed.plugins[0].as_object_mut().unwrap().remove(key);
+    }
+    for again in [&list, &routed] {
+        let (_, message) = again.add("bridged", &path, "eth0").refused();
+        assert!(message.contains("has an interface eth0 already"), "{message}");
+        ping(cluster, "a", bare).unwrap();
+    }
+    nobody_has_anothers_ethernet_address(cluster, sandbox, &list);
     nobody_sends_as_another(cluster, sandbox);
     let shown = cluster.podnet(&["ipam", "show", "--ip", bare]);
     let shown = String::from_utf8(shown.stdout).unwrap();
@@ -246,10 +258,6 @@ fn a_runtime_may_ask_for_it(cluster: &Cluster) {
     assert!(ping(cluster, "a", bare).is_err());
     assert!(!Path::new("/var/lib/podnet/nodes/node1/agent/hosts/podnet").exists());
 
-    let mut routed = conflist();
-    for key in ["mode", "bridge", "hairpinMode", "isDefaultGateway"] {
-        routed.plugins[0].as_object_mut().unwrap().remove(key);
-    }
     let result = routed.add("routed", &path, "eth0").done();
     assert!(names(&result)[0].starts_with("pn"));
     ping(cluster, "a", result["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap()).unwrap();
@@ -258,6 +266,17 @@ fn a_runtime_may_ask_for_it(cluster: &Cluster) {
     let (code, message) = routed.add("shared", &path, "eth0").refused();
     assert!(code == 7 && message.contains("macvlan leads past the node"), "{message}");
     let _ = Command::new("ip").args(["netns", "del", sandbox]).output();
+}
+
+fn nobody_has_anothers_ethernet_address(cluster: &Cluster, sandbox: &str, list: &Conflist) {
+    let link = in_pod(cluster, "a", &["cat", "/sys/class/net/eth0/address"]);
+    for (mac, of) in
+        [(link.trim(), " on bridge cni0 already"), ("ee:ee:ee:ee:ee:ee", "that of the node on bridge cni0")]
+    {
+        let (code, message) =
+            list.with(json!({"mac": mac})).add("same", &format!("/run/netns/{sandbox}"), "eth1").refused();
+        assert!(code == 7 && message.contains(of) && message.contains(mac), "{message}");
+    }
 }
 
 /// As flannel's users know it: the node's part of the range is the bridge's, whose address is its first.

@@ -28,7 +28,9 @@ use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::{
-    Attached, Attachment, Attachments, chain,
+    Attached, Attachment, Attachments,
+    bridged::bridged_mac,
+    chain,
     limit::wished_limits,
     missing_namespace, pod_mac,
     records::Record,
@@ -43,7 +45,7 @@ use crate::{
 /// How long the watch may lag behind the runtime's.
 const POD_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the pod's earlier sandbox may take to give its address back.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Attachments {
     pub(super) fn add(&self, request: &Request, netns: Option<OwnedFd>) -> Result<Value, Failure> {
@@ -59,7 +61,8 @@ impl Attachments {
         fault::point("add-begun");
         let Given { addrs, anew } = self.addresses_for(&attachment, &asker)?;
         fault::point("add-assigned");
-        let mac = wishes.mac.unwrap_or_else(|| pod_mac(&addrs));
+        let own_mac = || if bridge.is_some() { bridged_mac(&addrs) } else { pod_mac(&addrs) };
+        let mac = wishes.mac.unwrap_or_else(own_mac);
         let on_bridge = bridge.map(|bridge| self.on_bridge(&bridge, &addrs));
         let interface = self.interface(netns, &attachment, (addrs.clone(), mac), on_bridge);
         if let Err(failure) = self.attach(request, &attachment, &interface, &wishes, &asker) {
@@ -139,6 +142,11 @@ impl Attachments {
             bridge: interface.bridge.clone(),
         };
         if let Some(on) = &interface.bridge {
+            // Whatever runs there keeps its rules, which are its handle's.
+            if interface.is_name_taken().map_err(|error| no_interface(&error))? {
+                return Err(name_taken(interface));
+            }
+            self.is_only_one(attachment, on, interface.pod_mac)?;
             self.prepare_bridge(on, &interface.addr)?;
             // On a bridge it tells its neighbours of itself as soon as it is there: whoever checks senders has to know it by then.
             self.open_ports(attachment, &record)?;
@@ -182,23 +190,15 @@ impl Attachments {
     /// Makes the interface. Where its name is taken in the sandbox, nothing that is there changes ("If an interface of the requested
     /// name already exists in the container, the CNI plugin MUST return with an error", specification, "ADD").
     fn make(&self, interface: &PodInterface, attachment: &Attachment) -> Result<(), Failure> {
-        let failed =
-            |error: PodInterfaceError| Failure::new(Failure::INTERFACE, format!("no interface: {}", chain(&error)));
         let host_ifname = &attachment.host_ifname;
         let first = self.with_socket(host_ifname, |socket| interface.create(socket));
         let taken = match first {
             Ok(_) => return Ok(()),
-            Err(error) if error.is_exists() => interface.is_name_taken().map_err(failed)?,
-            Err(error) => return Err(failed(error)),
+            Err(error) if error.is_exists() => interface.is_name_taken().map_err(|error| no_interface(&error))?,
+            Err(error) => return Err(no_interface(&error)),
         };
         if taken {
-            let name = &interface.container_ifname;
-            return Err(Failure {
-                code: Failure::INTERFACE,
-                msg: format!("no interface: the sandbox has an interface {name} already (CNI_IFNAME)"),
-                details: "The sandbox is attached already, or another plugin made the interface; DEL removes what podnet made."
-                    .to_owned(),
-            });
+            return Err(name_taken(interface));
         }
         // The node's end is of an earlier life of the attachment, whose sandbox is another one by now.
         warn!(interface = %host_ifname, "an interface that an earlier attachment left is removed");
@@ -207,7 +207,7 @@ impl Attachments {
             pod_interface::remove(socket, host_ifname)?;
             interface.create(socket)
         });
-        again.map(|_| ()).map_err(failed)
+        again.map(|_| ()).map_err(|error| no_interface(&error))
     }
 
     fn close_ports(&self, attachment: &Attachment) {
@@ -221,8 +221,9 @@ impl Attachments {
 
     fn unmake(&self, attachment: &Attachment, interface: &PodInterface) {
         self.close_ports(attachment);
-        if interface.bridge.is_some() {
-            self.cut_off(attachment, &interface.addr);
+        if let Some(on) = &interface.bridge {
+            // There may be no record that tells of it.
+            self.cut_off(Some(&on.bridge), &interface.addr);
         }
         let name = &attachment.host_ifname;
         if let Err(error) = self.with_socket(name, |socket| pod_interface::remove(socket, name)) {
@@ -276,6 +277,19 @@ pub(super) struct Asker {
     /// What the runtime asks for its traffic.
     pub(super) given: PodLimits,
     pub(super) in_cluster: bool,
+}
+
+fn no_interface(error: &PodInterfaceError) -> Failure {
+    Failure::new(Failure::INTERFACE, format!("no interface: {}", chain(error)))
+}
+
+fn name_taken(interface: &PodInterface) -> Failure {
+    Failure {
+        code: Failure::INTERFACE,
+        msg: format!("no interface: the sandbox has an interface {} already (CNI_IFNAME)", interface.container_ifname),
+        details: "The sandbox is attached already, or another plugin made the interface; DEL removes what podnet made."
+            .to_owned(),
+    }
 }
 
 fn result(request: &Request, interface: &PodInterface, wishes: &Wishes) -> Value {

@@ -1,20 +1,23 @@
 //! What belongs to no sandbox any more is found and freed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use podnet_kernel::{
     cni_wire::{Failure, Request, host_ifname, valid_attachments},
-    link,
+    link::{self, Link},
     netlink::{NetlinkError, RtSocket},
     nft::NftError,
-    pod_interface::{HostEnd, host_end},
+    pod_interface::{HostEnd, bridge, host_end},
 };
 use podnet_model::{Family, LinkName};
 use podnet_planner::ipam::Handle;
 use serde_json::Value;
 use tracing::{info, warn};
 
-use super::{Attachment, Attachments, pod_mac, records::Record};
+use super::{Attachment, Attachments, HOST_MAC, pod_mac, records::Record};
 use crate::conflist;
 
 impl Attachments {
@@ -26,8 +29,8 @@ impl Attachments {
     /// When the interfaces cannot be listed, or the pods' rules not be put in force.
     pub fn sweep(&self) -> Result<(), NftError> {
         let mut socket = RtSocket::open()?;
-        let present: BTreeMap<LinkName, u32> =
-            link::list(&mut socket)?.into_iter().map(|link| (link.name, link.mtu)).collect();
+        let present: BTreeMap<LinkName, Link> =
+            link::list(&mut socket)?.into_iter().map(|link| (link.name.clone(), link)).collect();
         let gone = |handle: &Handle| {
             let (container_id, ifname) = handle.as_str().split_once('/')?;
             (!present.contains_key(&host_ifname(container_id, ifname))).then_some(())
@@ -38,13 +41,20 @@ impl Attachments {
             self.pods.made(end, None);
         }
         self.rejoin_bridges(&mut socket)?;
+        let ends = self.pods.all();
+        let held_here: BTreeSet<IpAddr> = ends.iter().flat_map(|end| end.addrs.iter().copied()).collect();
+        let strays = bridge::remove_strays(&mut socket, HOST_MAC, &held_here)?;
+        if !strays.is_empty() {
+            info!(?strays, "ways on bridges to pods that are gone removed");
+        }
         // What the agent's earlier life made may have another MTU.
         self.fit_mtu();
         self.pods.rules().install(held.iter().filter_map(|handle| self.attached(handle)))?;
         for handle in left {
             // What is on a bridge does not go with the device.
             if let Some((container_id, ifname)) = handle.as_str().split_once('/') {
-                self.cut_off(&Attachment::new(container_id, ifname), &self.addresses.of(&handle));
+                let bridge = self.bridge_of(&Attachment::new(container_id, ifname));
+                self.cut_off(bridge.as_ref(), &self.addresses.of(&handle));
             }
             match self.addresses.release(&handle) {
                 Ok(addrs) => info!(%handle, ?addrs, "addresses of a sandbox that is gone freed"),
@@ -88,7 +98,7 @@ impl Attachments {
     }
 
     /// The node's end of an attachment of an earlier life of the agent.
-    fn host_end(&self, handle: &Handle, present: &BTreeMap<LinkName, u32>) -> Option<HostEnd> {
+    fn host_end(&self, handle: &Handle, present: &BTreeMap<LinkName, Link>) -> Option<HostEnd> {
         let (container_id, ifname) = handle.as_str().split_once('/')?;
         let addrs = self.addresses.of(handle);
         if addrs.is_empty() {
@@ -101,7 +111,12 @@ impl Attachments {
         let answers_loopback6 = record.as_ref().is_some_and(answers);
         let bridge = record.and_then(|record| record.bridge);
         let ifname = host_ifname(container_id, ifname);
-        let mtu = *present.get(&ifname)?;
+        let link = present.get(&ifname)?;
+        // A port without a record is of an ADD that was cut off, and that the runtime undoes: nothing leads through it.
+        if bridge.is_none() && link.master.is_some() {
+            return None;
+        }
+        let mtu = link.mtu;
         Some(HostEnd { ifname, addrs, pod_mac, mtu, answers_loopback6, bridge })
     }
 

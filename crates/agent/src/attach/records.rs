@@ -13,7 +13,7 @@ use std::{
 
 use podnet_kernel::pod_interface::OnBridge;
 use podnet_model::{
-    Mac,
+    LinkName, Mac,
     cni::{PortMapping, hosts_file},
 };
 use podnet_planner::ipam::Handle;
@@ -112,6 +112,16 @@ impl Records {
         fs::write(&new, text).and_then(|()| fs::rename(&new, &path)).inspect_err(|_| {
             let _ = fs::remove_file(&new);
         })
+    }
+
+    /// Another attachment than this one that is on the bridge with that Ethernet address.
+    pub(crate) fn holder_of(&self, bridge: &LinkName, mac: Mac, but: &Handle) -> Option<Handle> {
+        let is_there =
+            |record: &Record| record.mac == mac && record.bridge.as_ref().is_some_and(|on| on.bridge == *bridge);
+        self.known()
+            .iter()
+            .find(|(handle, record)| *handle != but && is_there(record))
+            .map(|(handle, _)| handle.clone())
     }
 
     /// Remembers an attachment.

@@ -35,7 +35,7 @@ impl Attachments {
         self.leave(&attachment);
         fault::point("del-ruled");
         let addrs = self.addresses.of(&attachment.handle);
-        self.cut_off(&attachment, &addrs);
+        self.cut_off(self.bridge_of(&attachment).as_ref(), &addrs);
         // What is established goes the closed way until then.
         self.pods.fast_path().relearn();
         if !addrs.is_empty() {
@@ -65,7 +65,7 @@ impl Attachments {
             return Ok(());
         }
         self.leave(&attachment);
-        self.cut_off(&attachment, &self.addresses.of(&attachment.handle));
+        self.cut_off(self.bridge_of(&attachment).as_ref(), &self.addresses.of(&attachment.handle));
         self.remove(&attachment)?;
         info!(container_id, ifname, "attachment that was deleted while the agent was down is buried");
         let _ = fs::remove_file(tombstone);

@@ -103,7 +103,7 @@ impl PodRules {
         let (segments, on_bridge) = (state.attachments.all_segments(), attached.segment.is_some());
         let edits = state.attachments.add(handle.clone(), attached)?;
         let changed = state.change(&edits, &segments, on_bridge);
-        changed.inspect_err(|_| drop(state.attachments.remove(handle)))?;
+        changed.inspect_err(|_| state.take_back(handle))?;
         drop(state);
         forget(&udp);
         Ok(())
@@ -158,6 +158,15 @@ impl State {
         }
         self.edit(edits)?;
         if self.installed && on_bridge { self.check_bridges() } else { Ok(()) }
+    }
+
+    /// Forgets what could not be put in force whole. A part of it may be: a port of the node would lead to whoever gets its address next.
+    fn take_back(&mut self, handle: &Handle) {
+        drop(self.attachments.remove(handle));
+        if let Err(error) = if self.installed { self.replace() } else { Ok(()) } {
+            let error = &error as &dyn std::error::Error;
+            warn!(%handle, error, "pods' rules are not as they were before an attachment that failed; the next change tries again");
+        }
     }
 
     /// What the ports of bridges may send.

@@ -2,7 +2,7 @@
 
 mod host;
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{collections::BTreeSet, net::IpAddr, time::Instant};
 
 use podnet_kernel::{
     datapath::{Datapath, KernelDatapath},
@@ -11,7 +11,7 @@ use podnet_kernel::{
     netlink::NetlinkError,
     nft::NftError,
     pod_interface::{
-        Difference,
+        self, Difference, HostEnd,
         host_end::{self, Damaged},
     },
     sysctl::SysctlError,
@@ -235,7 +235,13 @@ impl Repair {
                 self.held.pods = Some(since);
             }
             if !admitted.is_empty() {
-                match damaged.mend(datapath.route_socket()) {
+                let done = damaged.mend(datapath.route_socket());
+                if !self.pods.contains(ifname) {
+                    // A DEL came in between, and what is on a bridge does not go with the device.
+                    first = first.and(close_again(datapath, &damaged.end));
+                    continue;
+                }
+                match done {
                     Ok(()) => mended.extend(admitted),
                     // The other pods do not wait for this one.
                     Err(error) => first = first.and(Err(error.into())),
@@ -314,6 +320,12 @@ impl Repair {
         mended.extend(touched.then_some(damage));
         Ok(())
     }
+}
+
+fn close_again(datapath: &mut KernelDatapath, end: &HostEnd) -> Result<(), MendError> {
+    let Some(on) = &end.bridge else { return Ok(()) };
+    let cut = |addr: &IpAddr| pod_interface::cut_off(datapath.route_socket(), *addr, Some(&on.bridge));
+    Ok(end.addrs.iter().try_for_each(cut)?)
 }
 
 fn damages(damaged: &Damaged) -> Vec<Damage> {
