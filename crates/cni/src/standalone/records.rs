@@ -121,18 +121,19 @@ impl Records {
         })
     }
 
+    /// The record is the last to go: where this is cut off or fails, whoever removes it again finds its names too.
     pub(super) fn remove(&mut self, handle: &Handle) -> io::Result<()> {
         let name = file_name(handle);
-        let mut named = BTreeSet::new();
-        for (records, name) in [(&mut self.known, name.clone()), (&mut self.lost, format!("{LOST}{name}"))] {
-            let gone = records.remove(handle).filter(|record| !record.aliases.is_empty());
-            named.extend(gone.map(|record| record.network));
+        let gone = [self.known.remove(handle), self.lost.remove(handle)].into_iter().flatten();
+        let named = gone.filter(|record| !record.aliases.is_empty()).map(|record| record.network);
+        named.collect::<BTreeSet<_>>().iter().try_for_each(|network| self.tell_names(network))?;
+        for name in [name.clone(), format!("{LOST}{name}")] {
             match fs::remove_file(self.directory.join(name)) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
-        named.iter().try_for_each(|network| self.tell_names(network))
+        Ok(())
     }
 
     /// Writes the names of a network's containers, for whoever resolves them (the plugin `hosts` of a Corefile, say); no file where

@@ -21,6 +21,14 @@ fn names_of_containers_stand_in_a_file_of_their_network_until_they_go() {
     let third = list.add("c", &c.path(), "eth0").done();
     assert_eq!(machine.names("local").unwrap(), "10.77.0.2 web www\n10.77.0.3 web\n");
     assert_eq!(machine.names("elsewhere"), None);
+    // A DEL that cannot change the file is not the last one.
+    let file = format!("{}/hosts.local", machine.records());
+    let aside = format!("{file}.aside");
+    std::fs::rename(&file, &aside).unwrap();
+    std::fs::create_dir_all(format!("{file}/in-the-way")).unwrap();
+    let _ = list.del("a", &a.path(), "eth0", &first).refused();
+    std::fs::remove_dir_all(&file).unwrap();
+    std::fs::rename(&aside, &file).unwrap();
     let _ = list.del("a", &a.path(), "eth0", &first).done();
     assert_eq!(machine.names("local").unwrap(), "10.77.0.3 web\n");
     let _ = list.gc(&[("c", "eth0")]).done();
