@@ -85,6 +85,29 @@ fn pods_reach_each_other_by_ipv6_and_what_they_need_for_it_is_kept_whole() {
 
     ways_follow_the_pool_and_the_nodes_address(&cluster, &node, &near, &flows);
     a_node_that_starts_without_ipv4_is_reached_and_takes_it_when_it_comes(&cluster, &node, &flows);
+    where_ipv6_has_no_room_pods_have_ipv4_and_the_node_says_why(&cluster);
+}
+
+fn kill(cluster: &Cluster, process: &str) {
+    let process = rustix::process::Pid::from_raw(cluster.pid(process)).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
+}
+
+fn where_ipv6_has_no_room_pods_have_ipv4_and_the_node_says_why(cluster: &Cluster) {
+    Inside::node("node2").must("ip link set eth0 mtu 1300");
+    // What is larger does not arrive any more: connections to the API server that are open would hang.
+    ["node2", "node2-agent"].into_iter().for_each(|process| kill(cluster, process));
+    eventually("it is told", LATER, || {
+        let field = "involvedObject.name=node2,reason=NetworkIncomplete";
+        let told = cluster.json(&["events", "--field-selector", field])["items"][0]["message"].clone();
+        let said = |part: &str| told.as_str().is_some_and(|told| told.contains(part));
+        let all = ["room for 1250 bytes", "pools of IPv6: default-ipv6-ippool", "raise the MTU"].into_iter().all(said);
+        if all { Ok(()) } else { Err(told.to_string()) }
+    });
+    cluster.apply(&pod("narrow", "node2"));
+    cluster.await_ready(&["narrow"], SOON);
+    let ips = cluster.json(&["pod", "narrow"])["status"]["podIPs"].clone();
+    assert_eq!(ips.as_array().map(Vec::len), Some(1), "{ips}");
 }
 
 /// The agent of a node starts before DHCP has given the node its IPv4 address: tunnels go by IPv6, on both sides, until it has.
@@ -108,8 +131,7 @@ fn a_node_that_starts_without_ipv4_is_reached_and_takes_it_when_it_comes(
     near_node.must("ip addr add 172.29.240.12/32 dev lo && ip addr del 172.29.240.12/24 dev eth0");
     near_node.must("ip route replace 172.29.240.0/24 dev eth0 src 172.29.240.12");
     near_node.must("ip route replace default via 172.29.240.1");
-    let agent = rustix::process::Pid::from_raw(cluster.pid("node3-agent")).unwrap();
-    rustix::process::kill_process(agent, rustix::process::Signal::KILL).unwrap();
+    kill(cluster, "node3-agent");
     leads("dev podnet.vxlan6 ");
     assert_eq!(ipv4(), Value::Null);
     eventually("traffic flows by IPv6 outside", LATER, both);
