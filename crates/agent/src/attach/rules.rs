@@ -214,3 +214,66 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        process::{Command, Stdio},
+        time::{Duration, Instant},
+    };
+
+    use podnet_kernel::netns::NetNs;
+    use podnet_model::{Mac, cni::PortMapping};
+
+    use super::*;
+
+    fn listed(family: &str) -> String {
+        let output = Command::new("nft").args(["list", "table", family, TABLE]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn in_namespace(work: impl FnOnce() + Send) {
+        let path = format!("/run/netns/podnet-test-pod-rules-{}", std::process::id());
+        let done = NetNs::create(&path).unwrap().run(work);
+        NetNs::remove(&path).unwrap();
+        done.unwrap();
+    }
+
+    /// Somebody has the table about bridges for himself, so that it cannot be made.
+    #[test]
+    fn what_cannot_be_put_in_force_whole_leaves_no_port_open() {
+        in_namespace(|| {
+            let rules = PodRules::open().unwrap();
+            rules.install([]).unwrap();
+            let mut owner = Command::new("nft").arg("-i").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+            let text = format!("add table bridge {TABLE} {{ flags owner; }}\n");
+            owner.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while listed("bridge").is_empty() {
+                assert!(Instant::now() < deadline, "nft makes no table");
+                std::thread::yield_now();
+            }
+            let attached = Attached {
+                device: "pn1".into(),
+                mac: Mac([2, 0, 0, 0, 0, 1]),
+                addrs: vec!["10.9.0.1".parse().unwrap()],
+                ports: vec![PortMapping {
+                    host_port: 8099,
+                    container_port: 80,
+                    protocol: Protocol::Tcp,
+                    host_ip: "0.0.0.0".parse().unwrap(),
+                }],
+                segment: Some(Vec::new()),
+            };
+            let handle = Handle::new("a", "eth0");
+            rules.add(&handle, attached.clone()).unwrap_err();
+            assert!(!listed("ip").is_empty() && !listed("ip").contains("8099"), "{}", listed("ip"));
+            // What it owns goes with it.
+            drop(owner.stdin.take());
+            owner.wait().unwrap();
+            rules.add(&handle, attached).unwrap();
+            assert!(listed("ip").contains("8099") && listed("bridge").contains("pn1"), "{}", listed("bridge"));
+        });
+    }
+}
