@@ -49,17 +49,19 @@ pub(crate) fn with_many(before: &Counts, per_node: &BTreeMap<String, usize>) -> 
             "neighbours",
             "cgroups",
             "sandbox directories",
-            "set local-pods",
-            "set local-pairs",
+            "set local-pods of podnet-services",
+            "set local-pairs of podnet-services",
         ];
         once_each.into_iter().for_each(|what| add(format!("{node} {what}"), here));
-        add(format!("{node} map backends"), all);
-        add(format!("{node} map frontends"), 1);
+        add(format!("{node} map backends of podnet-services"), all);
+        add(format!("{node} map frontends of podnet-services"), 1);
     }
     for what in ["namespaces", "pause processes", "addresses given in IPAMBlocks"] {
         add(what.to_owned(), all);
     }
-    nodes().iter().for_each(|node| *expected.get_mut(&format!("{node} map no-endpoints")).unwrap() -= 1);
+    nodes()
+        .iter()
+        .for_each(|node| *expected.get_mut(&format!("{node} map no-endpoints of podnet-services")).unwrap() -= 1);
     expected
 }
 

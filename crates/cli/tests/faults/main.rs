@@ -74,9 +74,9 @@ fn at_rest(arguments: &[&str]) -> (Cluster, held::Counts) {
         let counts = held::count(&cluster);
         let nodes = held::nodes();
         let pods: usize = nodes.iter().map(|node| counts[&format!("{node} veths")]).sum();
-        let refuses = |node: &String| counts[&format!("{node} map no-endpoints")] == 1;
+        let refuses = |node: &String| counts[&format!("{node} map no-endpoints of podnet-services")] == 1;
         // Two pods of the cluster DNS, each with three endpoints, and the API server.
-        let knows = |node: &String| counts[&format!("{node} map backends")] == 7;
+        let knows = |node: &String| counts[&format!("{node} map backends of podnet-services")] == 7;
         match pods == 2 && counts["addresses given in IPAMBlocks"] == 2 && nodes.iter().all(|n| refuses(n) && knows(n))
         {
             true => Ok(counts),

@@ -153,8 +153,10 @@ fn a_node_moves_to_another_subnet(cluster: &Cluster, block: &str, neighbour: &st
 
 fn sources_follow_nat_outgoing(cluster: &Cluster, client: &str) {
     let node = Inside::node("node1");
-    let rules = node.must("nft list chain ip podnet postrouting");
-    assert!(rules.matches("masquerade fully-random").count() >= 2, "{rules}");
+    for table in ["podnet", "podnet-services"] {
+        let rules = node.must(&format!("nft list chain ip {table} postrouting"));
+        assert!(rules.contains("masquerade fully-random"), "{rules}");
+    }
     assert!(node.must("ip route show type blackhole proto 88").contains(&block_of(client)));
 
     let socket = UdpSocket::bind((HOST, 0)).unwrap();
