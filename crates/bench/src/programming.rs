@@ -199,6 +199,8 @@ impl Ends {
     fn make() -> Result<Self> {
         let ends = Self;
         for (name, addr) in ENDS {
+            // Who was killed left it.
+            NetNs::remove(path(name))?;
             NetNs::create(path(name))?;
             for line in [
                 format!("-n podnet-bench link add {name} type veth peer name eth0 netns podnet-bench-{name}"),

@@ -118,6 +118,8 @@ impl HandMade {
 
     fn make_parts() -> Result<Self> {
         for name in NAMESPACES {
+            // Who was killed left it.
+            NetNs::remove(path(name))?;
             NetNs::create(path(name))?;
         }
         SCRIPT.lines().filter(|line| !line.is_empty()).try_for_each(ip)?;

@@ -257,8 +257,8 @@ pub(crate) struct AgentOptions {
     pub(crate) no_fast_path: bool,
     /// The cgroup (v2), by its path in the hierarchy, whose processes' connections come to Services at the socket in mode ebpf; without it that
     /// of the whole machine
-    #[arg(long, value_name = "PATH", default_value = "")]
-    pub(crate) sockets_cgroup: PathBuf,
+    #[arg(long, value_name = "PATH")]
+    pub(crate) sockets_cgroup: Option<PathBuf>,
     /// Health, metrics and configuration over HTTP
     #[arg(long, default_value = "127.0.0.1:9099")]
     pub(crate) health_address: SocketAddr,
@@ -333,5 +333,12 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn an_agent_needs_no_more_than_the_api_servers_address() {
+        let line = ["podnet", "agent", "--kubeconfig", "k", "--name", "node1"];
+        let Command::Agent(options) = Arguments::parse_from(line).command else { panic!("not an agent") };
+        assert_eq!(options.sockets_cgroup, None);
     }
 }

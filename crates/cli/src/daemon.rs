@@ -100,7 +100,7 @@ pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
             PodLink::Bridge => podnet_agent::conflist::PodLink::Bridge,
         },
         fast_path: !options.no_fast_path,
-        sockets_cgroup: options.sockets_cgroup,
+        sockets_cgroup: options.sockets_cgroup.unwrap_or_default(),
         health_address: options.health_address,
         proxy_config: options.proxy_config,
     };
