@@ -22,8 +22,8 @@ pub(super) struct Numbers {
     free_groups: Vec<u32>,
     next_list: u32,
     next_group: u32,
-    /// The frontends that have a group.
-    grouped: HashSet<FrontendKey>,
+    /// The members of groups. A frontend that moves is one of both until it has left the former.
+    grouped: HashSet<(FrontendKey, u32)>,
 }
 
 impl Numbers {
@@ -76,7 +76,7 @@ impl Numbers {
     pub(super) fn group(&mut self, key: &FrontendKey, serving: &Serving) -> u32 {
         let group = self.groups.entry(port(key, serving));
         let (group, members) = group.or_insert_with(|| (take(&mut self.free_groups, &mut self.next_group), 0));
-        if self.grouped.insert(*key) {
+        if self.grouped.insert((*key, *group)) {
             *members += 1;
         }
         *group
@@ -94,14 +94,10 @@ impl Numbers {
         };
         let (before, after) = (group(before), group(after));
         let Some(left) = before.filter(|before| after.as_ref() != Some(before)) else { return };
-        if after.is_none() {
-            self.grouped.remove(key);
-        } else if let Some((_, members)) = after.and_then(|after| self.groups.get_mut(&after)) {
-            // It moved from one group to another, and was counted where it was first.
-            *members += 1;
-        }
-        if let Some((group, members)) = self.groups.get_mut(&left) {
-            *members = members.saturating_sub(1);
+        if let Some((group, members)) = self.groups.get_mut(&left)
+            && self.grouped.remove(&(*key, *group))
+        {
+            *members -= 1;
             if *members == 0 {
                 self.free_groups.push(*group);
                 self.groups.remove(&left);
