@@ -183,11 +183,13 @@ fn spoofed_packets_do_not_arrive(cluster: &Cluster, six: bool) {
     let (family, length) = if six { ("ip6", 128) } else { ("ip", 32) };
     let pod = |name: &str| pod_address(cluster, name, six);
     let (server, far) = (pod("server"), pod("far"));
+    // With the length behind it: 10.244.0.6 begins 10.244.0.64 as well.
+    let near = format!(" {}/{length} ", pod("near"));
     let sandbox = eventually("the sandbox of the pod", SOON, || {
         let names = std::fs::read_dir("/run/netns").unwrap().flatten().map(|entry| entry.file_name());
         let has = |name: &String| {
             let shown = try_run("ip", &["netns", "exec", name, "ip", "-o", "addr", "show", "eth0"]);
-            shown.is_ok_and(|shown| shown.contains(&pod("near")))
+            shown.is_ok_and(|shown| shown.contains(&near))
         };
         names.map(|name| name.to_string_lossy().into_owned()).find(has).ok_or("none has its address")
     });
