@@ -24,7 +24,7 @@ use podnet_model::{Dual, Family};
 use podnet_planner::{
     border::BorderConfig,
     overlay::{Overlay, OverlayConfig},
-    services::{MASQUERADE_MARK, NodePortAddresses, ServicesConfig},
+    services::ServicesConfig,
 };
 use tokio::{
     runtime::Handle,
@@ -181,15 +181,7 @@ impl Network {
 
 fn rules_of(config: &AgentConfig, underlay: &Underlay) -> ClusterRules {
     let node_addrs = place::addrs_of(underlay);
-    let services = ServicesConfig {
-        family: Family::V4,
-        node: config.node.clone(),
-        node_addrs: node_addrs.clone(),
-        node_port_addresses: NodePortAddresses::Primary,
-        pod_cidrs: Vec::new(),
-        masquerade_mark: MASQUERADE_MARK,
-        masquerade_all: false,
-    };
+    let services = ServicesConfig::new(Family::V4, config.node.clone(), node_addrs.clone());
     let service_cidrs = config.service_cidr.map(IpNet::V4);
     let no_nat_cidrs = config.no_nat_cidrs.iter().copied().chain(service_cidrs).collect();
     ClusterRules::new(&services, &BorderConfig { family: Family::V4, node_addrs, pod_cidrs: Vec::new(), no_nat_cidrs })

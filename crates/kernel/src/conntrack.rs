@@ -12,7 +12,7 @@ use podnet_planner::ruleset::{BackendAddress, FrontendKey};
 use rustix::io::Errno;
 
 use crate::netlink::{
-    Connection, Frame, NetlinkError, Operation,
+    Connection, NetlinkError, Operation,
     attribute::{Writer, attribute},
 };
 
@@ -78,7 +78,7 @@ fn delete(
             writer.bytes(ID, &entry.id);
         });
         connection.send(&writer.into_bytes())?;
-        match acknowledged(connection, sequence)? {
+        match connection.acknowledged(sequence)? {
             Ok(()) => forgotten += 1,
             // It ended by itself meanwhile.
             Err((Errno::NOENT, _)) => {}
@@ -184,17 +184,4 @@ fn entry(attributes: &[u8], protocol: Protocol, port: Option<u16>) -> Option<Ent
         && port.is_none_or(|port| self::port(upper, DESTINATION_PORT) == Some(port));
     let back = attribute(attributes, TUPLE_REPLY).unwrap_or_default().to_vec();
     fits.then(|| Some(Entry { tuple: tuple.to_vec(), id: attribute(attributes, ID)?.to_vec(), back }))?
-}
-
-fn acknowledged(
-    connection: &mut Connection,
-    sequence: u32,
-) -> Result<Result<(), (Errno, Option<String>)>, NetlinkError> {
-    loop {
-        let frames = connection.receive()?;
-        let answers = frames.iter().filter(|frame| frame.sequence == sequence);
-        if let Some(answer) = { answers }.find_map(Frame::acknowledgement) {
-            return Ok(answer);
-        }
-    }
 }

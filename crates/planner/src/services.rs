@@ -75,6 +75,20 @@ pub struct ServicesConfig {
 }
 
 impl ServicesConfig {
+    /// As kube-proxy's configuration is where it says nothing.
+    #[must_use]
+    pub const fn new(family: Family, node: NodeName, node_addrs: Vec<NodeAddr>) -> Self {
+        Self {
+            family,
+            node,
+            node_addrs,
+            node_port_addresses: NodePortAddresses::Primary,
+            pod_cidrs: Vec::new(),
+            masquerade_mark: MASQUERADE_MARK,
+            masquerade_all: false,
+        }
+    }
+
     /// The node's first address of the family.
     #[must_use]
     pub fn primary(&self) -> Option<IpAddr> {

@@ -1,12 +1,7 @@
 use ipnet::IpNet;
 use podnet_kernel::{netns::NetNs, pod_interface::HostEnd, route, sysctl};
 use podnet_model::{Block, BlockCidr, Change, Dual, EncapMode, Family, Loan, Mac, Node, NodeAddr, Pool};
-use podnet_planner::{
-    border::BorderConfig,
-    overlay::OverlayConfig,
-    services::{MASQUERADE_MARK, ServicesConfig},
-    step::ROUTE_PROTOCOL,
-};
+use podnet_planner::{border::BorderConfig, overlay::OverlayConfig, services::ServicesConfig, step::ROUTE_PROTOCOL};
 
 use super::*;
 use crate::{attach::rules::PodRules, fastpath::FastPath, network::rules::ClusterRules};
@@ -28,15 +23,7 @@ fn in_namespace(tag: &str, work: impl FnOnce(&mut Repair, &mut KernelDatapath, &
         };
         let (mut repair, _notices) = Repair::start(&mut datapath, &underlay, pods, Arc::default()).unwrap();
         let node_addrs = vec![NodeAddr(address.addr())];
-        let services = ServicesConfig {
-            family: Family::V4,
-            node: "node1".into(),
-            node_addrs: node_addrs.clone(),
-            node_port_addresses: Default::default(),
-            pod_cidrs: Vec::new(),
-            masquerade_mark: MASQUERADE_MARK,
-            masquerade_all: false,
-        };
+        let services = ServicesConfig::new(Family::V4, "node1".into(), node_addrs.clone());
         let no_nat_cidrs = vec!["10.96.0.0/12".parse().unwrap()];
         let border = BorderConfig { family: Family::V4, node_addrs, pod_cidrs: Vec::new(), no_nat_cidrs };
         let mut rules = ClusterRules::new(&services, &border);

@@ -122,6 +122,17 @@ impl Connection {
         self.receive_with(RecvFlags::TRUNC).map_err(|source| NetlinkError::Socket { action: "receive from", source })
     }
 
+    /// Waits for the kernel's answer to the request of this sequence number; what else comes meanwhile is nobody's.
+    pub(crate) fn acknowledged(&mut self, sequence: u32) -> Result<Acknowledgement, NetlinkError> {
+        loop {
+            let frames = self.receive()?;
+            let answers = frames.iter().filter(|frame| frame.sequence == sequence);
+            if let Some(answer) = { answers }.find_map(Frame::acknowledgement) {
+                return Ok(answer);
+            }
+        }
+    }
+
     /// A datagram that is there already; none where all were read. Where the kernel had to drop some for want of room (`ENOBUFS`),
     /// those that it kept are still read: they are the older ones.
     pub(crate) fn receive_pending(&mut self) -> Result<Option<Vec<Frame>>, NetlinkError> {

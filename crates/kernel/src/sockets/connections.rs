@@ -222,7 +222,7 @@ fn end_here(connections: &[&Opened]) -> Result<usize, NetlinkError> {
             writer.raw(&opened.id);
         });
         socket.send(&writer.into_bytes())?;
-        match acknowledged(&mut socket, sequence)? {
+        match socket.acknowledged(sequence)? {
             Ok(()) => ended += 1,
             // It ended by itself meanwhile, or is connected to something else.
             Err((Errno::NOENT | Errno::STALE, _)) => {}
@@ -233,17 +233,4 @@ fn end_here(connections: &[&Opened]) -> Result<usize, NetlinkError> {
         }
     }
     Ok(ended)
-}
-
-fn acknowledged(
-    connection: &mut Connection,
-    sequence: u32,
-) -> Result<Result<(), (Errno, Option<String>)>, NetlinkError> {
-    loop {
-        let frames = connection.receive()?;
-        let answers = frames.iter().filter(|frame| frame.sequence == sequence);
-        if let Some(answer) = { answers }.find_map(Frame::acknowledgement) {
-            return Ok(answer);
-        }
-    }
 }

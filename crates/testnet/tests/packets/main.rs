@@ -11,6 +11,7 @@ mod modes;
 #[path = "../tunnels/namespace.rs"]
 mod namespace;
 mod probes;
+mod raw;
 mod sctp;
 mod self_test;
 

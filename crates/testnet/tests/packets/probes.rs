@@ -14,7 +14,7 @@ use rustix::net::{
     sockopt::{Timeout, set_socket_reuseaddr, set_socket_timeout},
 };
 
-use crate::{listeners::Sight, sctp};
+use crate::{listeners::Sight, raw, sctp};
 
 /// What became of a first packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,14 +76,13 @@ pub(crate) fn ping(to: IpAddr, patience: Duration) -> Outcome {
 
 /// ICMP (RFC 792) and ICMPv6 (RFC 4443), of which the kernel makes the check sum itself.
 fn echo(to: IpAddr, deadline: Instant) -> io::Result<()> {
-    const ICMP: u32 = 1;
-    const ICMPV6: u32 = 58;
-    let (family, protocol, request, reply) = match to {
-        IpAddr::V4(_) => (AddressFamily::INET, ICMP, 8, 0),
-        IpAddr::V6(_) => (AddressFamily::INET6, ICMPV6, 128, 129),
+    const ICMP: RawProtocol = RawProtocol::new(1).expect("not zero");
+    const ICMPV6: RawProtocol = RawProtocol::new(58).expect("not zero");
+    let (protocol, request, reply) = match to {
+        IpAddr::V4(_) => (ICMP, 8, 0),
+        IpAddr::V6(_) => (ICMPV6, 128, 129),
     };
-    let protocol = RawProtocol::new(protocol).map(rustix::net::Protocol::from_raw);
-    let socket = UdpSocket::from(socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?);
+    let socket = raw::socket(to, protocol)?;
     socket.connect((to, 0))?;
     let identifier = next_port().to_be_bytes();
     let mut packet = [request, 0, 0, 0, identifier[0], identifier[1], 0, 1];
@@ -94,22 +93,9 @@ fn echo(to: IpAddr, deadline: Instant) -> io::Result<()> {
     let sum = sum(&packet).to_be_bytes();
     packet[2..4].copy_from_slice(&sum);
     unless_dropped_here(socket.send(&packet))?;
-    let mut buffer = [0; 256];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        socket.set_read_timeout(Some(left))?;
-        let length = match socket.recv(&mut buffer) {
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => continue,
-            received => received?,
-        };
-        let message = sctp::payload(to, &buffer[..length]);
-        if message.first() == Some(&reply) && message.get(4..6) == Some(&identifier) {
-            return Ok(());
-        }
-    }
+    raw::await_packet(&socket, to, deadline, |message| {
+        (message.first() == Some(&reply) && message.get(4..6) == Some(&identifier)).then_some(())
+    })
 }
 
 /// Connection tracking remembers a source port for minutes: none is used twice before all were.

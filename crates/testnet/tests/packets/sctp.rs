@@ -4,15 +4,17 @@
 //! beginning of an association, with check sums that are right.
 
 use std::{
-    io::{self, ErrorKind},
+    io,
     net::{IpAddr, SocketAddr, UdpSocket},
     time::Instant,
 };
 
-use rustix::net::{AddressFamily, RawProtocol, SocketFlags, SocketType, socket_with};
+use rustix::net::RawProtocol;
 
-use crate::{listeners::Sight, probes::unless_dropped_here};
+use crate::{listeners::Sight, probes::unless_dropped_here, raw};
 
+/// `IPPROTO_SCTP`.
+const SCTP: RawProtocol = RawProtocol::new(132).expect("not zero");
 const INIT: u8 = 1;
 const INIT_ACK: u8 = 2;
 /// Common header, chunk header, and the fixed part of INIT and INIT ACK.
@@ -22,7 +24,7 @@ const SIGHT: u16 = 0xbfff;
 
 /// Hears the packets of SCTP that come to an address.
 pub(crate) fn listener(addr: IpAddr) -> io::Result<UdpSocket> {
-    let socket = raw(addr)?;
+    let socket = raw::socket(addr, SCTP)?;
     rustix::net::bind(&socket, &SocketAddr::new(addr, 0))?;
     socket.set_nonblocking(true)?;
     Ok(socket)
@@ -30,7 +32,7 @@ pub(crate) fn listener(addr: IpAddr) -> io::Result<UdpSocket> {
 
 /// Answers an INIT; anything else is nothing to a listener.
 pub(crate) fn answer(socket: &UdpSocket, addr: IpAddr, source: IpAddr, packet: &[u8]) -> io::Result<()> {
-    let Some((source_port, port, tag, _)) = parse(payload(addr, packet), INIT) else { return Ok(()) };
+    let Some((source_port, port, tag, _)) = parse(raw::payload(addr, packet), INIT) else { return Ok(()) };
     let sight = Sight { at: SocketAddr::new(addr, port), source: SocketAddr::new(source, source_port) };
     let answer = packet_of(INIT_ACK, port, source_port, tag, sight.to_text().as_bytes());
     socket.send_to(&answer, (source, 0)).map(drop)
@@ -41,43 +43,15 @@ pub(crate) fn answer(socket: &UdpSocket, addr: IpAddr, source: IpAddr, packet: &
 /// # Errors
 /// Of the kind [`ErrorKind::ConnectionRefused`] where ICMP says so, [`ErrorKind::TimedOut`] where nobody says anything.
 pub(crate) fn open(from_port: u16, to: SocketAddr, deadline: Instant) -> io::Result<Sight> {
-    let socket = raw(to.ip())?;
+    let socket = raw::socket(to.ip(), SCTP)?;
     socket.connect((to.ip(), 0))?;
     unless_dropped_here(socket.send(&packet_of(INIT, from_port, to.port(), 0, &[])))?;
-    let mut buffer = [0; 2048];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        socket.set_read_timeout(Some(left))?;
-        let length = match socket.recv(&mut buffer) {
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => continue,
-            received => received?,
-        };
-        // The socket gets all that comes from there, for whatever port.
-        let parsed = parse(payload(to.ip(), &buffer[..length]), INIT_ACK);
-        let Some((port, own_port, _, rest)) = parsed else { continue };
-        if (port, own_port) == (to.port(), from_port) {
-            return sight(rest).ok_or_else(|| io::Error::other("an INIT ACK that says nothing"));
-        }
-    }
-}
-
-fn raw(of: IpAddr) -> io::Result<UdpSocket> {
-    /// `IPPROTO_SCTP`.
-    const SCTP: RawProtocol = RawProtocol::new(132).expect("not zero");
-    let family = if of.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let protocol = rustix::net::Protocol::from_raw(SCTP);
-    let socket = socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, Some(protocol))?;
-    // It is none of UDP, but what can be done with it is the same.
-    Ok(socket.into())
-}
-
-/// Raw sockets of IPv4 give the header too.
-pub(crate) fn payload(of: IpAddr, packet: &[u8]) -> &[u8] {
-    let header = if of.is_ipv4() { packet.first().map_or(0, |byte| usize::from(byte & 0xf) * 4) } else { 0 };
-    packet.get(header..).unwrap_or_default()
+    // The socket gets all that comes from there, for whatever port.
+    let answer = raw::await_packet(&socket, to.ip(), deadline, |packet| {
+        let (port, own_port, _, rest) = parse(packet, INIT_ACK)?;
+        ((port, own_port) == (to.port(), from_port)).then(|| sight(rest))
+    })?;
+    answer.ok_or_else(|| io::Error::other("an INIT ACK that says nothing"))
 }
 
 /// Source port, destination port, initiate tag and parameters of a packet whose chunk is of that type.

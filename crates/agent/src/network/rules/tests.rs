@@ -8,15 +8,7 @@ use podnet_planner::services::{MASQUERADE_MARK, Plan};
 use super::*;
 
 fn rules() -> ClusterRules {
-    let services = ServicesConfig {
-        family: Family::V4,
-        node: "node1".into(),
-        node_addrs: Vec::new(),
-        node_port_addresses: Default::default(),
-        pod_cidrs: Vec::new(),
-        masquerade_mark: MASQUERADE_MARK,
-        masquerade_all: false,
-    };
+    let services = ServicesConfig::new(Family::V4, "node1".into(), Vec::new());
     let no_nat_cidrs = ["192.0.2.0/24", "2001:db8::/32", "10.96.0.0/12"].map(|range| range.parse().unwrap()).into();
     let border = BorderConfig { family: Family::V4, node_addrs: Vec::new(), pod_cidrs: Vec::new(), no_nat_cidrs };
     ClusterRules::new(&services, &border)

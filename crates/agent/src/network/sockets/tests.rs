@@ -12,7 +12,7 @@ use podnet_model::{
 use podnet_planner::{
     border::BorderConfig,
     services::{
-        MASQUERADE_MARK, ServicesConfig,
+        ServicesConfig,
         ebpf::{Edits, Tables},
     },
 };
@@ -35,15 +35,7 @@ impl Drop for Group {
 }
 
 fn rules() -> ClusterRules {
-    let services = ServicesConfig {
-        family: Family::V4,
-        node: "node1".into(),
-        node_addrs: Vec::new(),
-        node_port_addresses: Default::default(),
-        pod_cidrs: Vec::new(),
-        masquerade_mark: MASQUERADE_MARK,
-        masquerade_all: false,
-    };
+    let services = ServicesConfig::new(Family::V4, "node1".into(), Vec::new());
     let border =
         BorderConfig { family: Family::V4, node_addrs: Vec::new(), pod_cidrs: Vec::new(), no_nat_cidrs: Vec::new() };
     ClusterRules::new(&services, &border)

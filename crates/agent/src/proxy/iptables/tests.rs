@@ -7,7 +7,7 @@ use podnet_model::{
     Change, ClusterIp, Protocol, Service, ServiceKey, ServicePort,
     service::{Port, ServiceKind},
 };
-use podnet_planner::services::{MASQUERADE_MARK, ServicesConfig};
+use podnet_planner::services::ServicesConfig;
 
 use super::*;
 
@@ -26,15 +26,7 @@ impl Scene {
         NetNs::remove(&path).unwrap();
         let netns = NetNs::create(&path).unwrap();
         let datapath = KernelDatapath::open_in(&netns).unwrap();
-        let services = Services::new(ServicesConfig {
-            family: Family::V4,
-            node: "node1".into(),
-            node_addrs: Vec::new(),
-            node_port_addresses: Default::default(),
-            pod_cidrs: Vec::new(),
-            masquerade_mark: MASQUERADE_MARK,
-            masquerade_all: false,
-        });
+        let services = Services::new(ServicesConfig::new(Family::V4, "node1".into(), Vec::new()));
         let rules = InIptables::new(&services);
         let scene = Self { path, netns, datapath, services, rules };
         scene.command(&format!("iptables-{variant} -t mangle -N KUBE-IPTABLES-HINT"));

@@ -14,10 +14,7 @@ use podnet_model::{
 };
 
 use super::policies;
-use crate::{
-    border::BorderConfig,
-    services::{MASQUERADE_MARK, NodePortAddresses, ServicesConfig},
-};
+use crate::{border::BorderConfig, services::ServicesConfig};
 
 /// The nodes.
 pub const NODES: [&str; 3] = ["node1", "node2", "node3"];
@@ -117,15 +114,7 @@ pub fn address(name: &str) -> Option<IpAddr> {
 #[must_use]
 pub fn config(node: &str) -> (ServicesConfig, BorderConfig) {
     let node_addrs = vec![NodeAddr(known(node))];
-    let services = ServicesConfig {
-        family: Family::V4,
-        node: NodeName::from(node),
-        node_addrs: node_addrs.clone(),
-        node_port_addresses: NodePortAddresses::Primary,
-        pod_cidrs: Vec::new(),
-        masquerade_mark: MASQUERADE_MARK,
-        masquerade_all: false,
-    };
+    let services = ServicesConfig::new(Family::V4, NodeName::from(node), node_addrs.clone());
     let no_nat_cidrs = vec![range("198.51.100.128/25"), range(SERVICE_CIDR)];
     (services, BorderConfig { family: Family::V4, node_addrs, pod_cidrs: Vec::new(), no_nat_cidrs })
 }
