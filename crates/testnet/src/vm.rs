@@ -30,6 +30,8 @@ const KERNEL_DIRECTORY: &str = "target/test-kernel";
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 /// What tests may run inside.
 const PROGRAMS: [&str; 6] = ["sh", "mount", "insmod", "ip", "ping", "sleep"];
+/// Where Debian has the extensions of iptables, which its programs load by their names as rules need them.
+const IPTABLES_EXTENSIONS: &str = "/usr/lib/x86_64-linux-gnu/xtables";
 /// The test executable's name inside.
 const EXECUTABLE: &str = "/test";
 /// Before the exit code, on the last line of the output.
@@ -45,9 +47,18 @@ const MEMORY_MB: u32 = 512;
 ///
 /// When one fails, none is run, they do not end in time, or there is no virtual machine.
 pub fn run_tests(word: &str, modules: &[&str]) {
+    run_tests_with(word, modules, &[]);
+}
+
+/// As [`run_tests`], with more programs of this machine inside; one whose name holds `iptables` or `ip6tables` has its extensions.
+///
+/// # Panics
+///
+/// As [`run_tests`], and where a program is not there.
+pub fn run_tests_with(word: &str, modules: &[&str], programs: &[&str]) {
     let executable = env::current_exe().expect("a test executable knows its path");
     let arguments = [word, "--ignored", "--test-threads=1", "--nocapture"];
-    let (output, code) = run(&executable, &arguments, modules);
+    let (output, code) = run_with(&executable, &arguments, modules, programs);
     println!("{output}");
     assert_eq!(code, 0, "the tests in the virtual machine failed");
     assert!(!output.contains("running 0 tests"), "no ignored test's name holds {word}");
@@ -60,10 +71,14 @@ pub fn run_tests(word: &str, modules: &[&str]) {
 /// When it does not end in time or there is no virtual machine.
 #[must_use]
 pub fn run(executable: &Path, arguments: &[&str], modules: &[&str]) -> (String, i32) {
+    run_with(executable, arguments, modules, &[])
+}
+
+fn run_with(executable: &Path, arguments: &[&str], modules: &[&str], programs: &[&str]) -> (String, i32) {
     let kernel = Kernel::find();
     let scratch = Scratch::new();
     let initrd = scratch.path.join("initrd");
-    fs::write(&initrd, initial_files(executable, arguments, &kernel, modules))
+    fs::write(&initrd, initial_files(executable, arguments, &kernel, modules, programs))
         .expect("the scratch directory is writable");
     let (console, result) = (scratch.path.join("console"), scratch.path.join("result"));
     let mut machine = Machine::boot(&kernel.image, &initrd, &console, &result);
@@ -106,14 +121,26 @@ impl Kernel {
     }
 }
 
-/// A compressed `cpio` archive with everything that the machine has.
-fn initial_files(executable: &Path, arguments: &[&str], kernel: &Kernel, modules: &[&str]) -> Vec<u8> {
+/// A `cpio` archive with everything that the machine has.
+fn initial_files(
+    executable: &Path,
+    arguments: &[&str],
+    kernel: &Kernel,
+    modules: &[&str],
+    programs: &[&str],
+) -> Vec<u8> {
     let mut archive = Archive::default();
     for directory in ["/dev", "/proc", "/sys", "/run", "/tmp", "/var", "/root"] {
         archive.directory(directory);
     }
-    for program in PROGRAMS {
+    for program in PROGRAMS.iter().chain(programs) {
         archive.program(&format!("/bin/{program}"), &find_program(program));
+    }
+    if programs.iter().any(|program| program.contains("iptables") || program.contains("ip6tables")) {
+        for file in fs::read_dir(IPTABLES_EXTENSIONS).expect("iptables has extensions").flatten() {
+            // What they need themselves the program brings along.
+            archive.copy(&file.path().display().to_string(), &file.path());
+        }
     }
     archive.program(EXECUTABLE, executable);
     let mut insert = String::new();

@@ -11,6 +11,12 @@ fn the_virtual_machine_runs_tests_on_its_own_kernel() {
 }
 
 #[test]
+fn programs_of_this_machine_work_inside_with_what_they_load() {
+    let modules = ["iptable_nat", "xt_conntrack", "xt_set", "ip_set_bitmap_port", "ip_vs_rr"];
+    vm::run_tests_with("tools_", &modules, &["iptables-legacy-restore", "iptables-legacy-save", "ipset", "ipvsadm"]);
+}
+
+#[test]
 fn a_failure_inside_is_a_failure_outside_with_its_output() {
     let executable = env::current_exe().unwrap();
     let (output, code) = vm::run(&executable, &["fails_inside", "--ignored"], &[]);
@@ -26,6 +32,24 @@ fn inside_devices_can_be_made_that_need_modules() {
         let arguments = ["link", "add", "name"].into_iter().chain(device.split(' '));
         let made = Command::new("ip").args(arguments).output().unwrap();
         assert!(made.status.success(), "{device}: {}", String::from_utf8_lossy(&made.stderr));
+    }
+}
+
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn tools_set_rules_sets_and_virtual_servers() {
+    let script = "set -e; ipset create ports bitmap:port range 0-65535
+        iptables-legacy-restore -w 5 --noflush <<END
+*nat
+-A PREROUTING -m conntrack --ctstate NEW -m set --match-set ports dst -j RETURN
+COMMIT
+END
+        iptables-legacy-save -t nat; ipvsadm -A -t 192.0.2.1:80 -s rr; ipvsadm -Ln";
+    let done = Command::new("sh").args(["-c", script]).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let told = String::from_utf8(done.stdout).unwrap();
+    for part in ["-m set --match-set ports dst -j RETURN", "TCP  192.0.2.1:80 rr"] {
+        assert!(told.contains(part), "{part} is not in:\n{told}");
     }
 }
 

@@ -42,7 +42,8 @@ impl Archive {
         }
     }
 
-    fn copy(&mut self, path: &str, source: &Path) {
+    /// A file of this machine, which may be executed.
+    pub(super) fn copy(&mut self, path: &str, source: &Path) {
         let content = fs::read(source).unwrap_or_else(|error| panic!("cannot read {}: {error}", source.display()));
         self.file(path, 0o755, &content);
     }
