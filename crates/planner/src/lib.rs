@@ -13,6 +13,8 @@
 //!
 //! [`iptables`] is the vocabulary of iptables: its rules, and the text that makes them.
 //!
+//! [`ipvs`] is the vocabulary of the kernel's virtual servers.
+//!
 //! [`ruleset`] is the one truth about Service and policy rules: it is rendered for the kernel and walked by virtual packets.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -22,6 +24,7 @@ pub mod border;
 mod counted;
 pub mod ipam;
 pub mod iptables;
+pub mod ipvs;
 pub mod limits;
 pub mod loadbalancer;
 pub mod overlay;
