@@ -8,8 +8,6 @@ use std::{
 };
 
 use aya::{programs::ProgramType, sys::is_program_supported};
-use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
-use netlink_sys::protocols::NETLINK_GENERIC;
 use podnet_model::{Family, Protocol, errors::chain, proxy::Mode};
 use podnet_planner::{
     proxy::Capabilities,
@@ -21,7 +19,7 @@ use podnet_planner::{
 use crate::{
     cgroup::Cgroup,
     iptables::Variant,
-    netlink::{Connection, Frame, NetlinkError, Operation, attribute::Writer},
+    netlink::generic::GenericSocket,
     netns::NetNs,
     nft::{NftError, NftSocket},
 };
@@ -104,33 +102,9 @@ fn iptables() -> Result<(), String> {
 
 /// The family of virtual servers; the kernel loads its module when it is asked for.
 fn ipvs() -> Result<(), String> {
-    let asked = NetNs::with_scratch(|| generic_family("IPVS"));
+    let asked = NetNs::with_scratch(|| GenericSocket::open("IPVS").map(drop));
     let lack = |error: &dyn std::error::Error| format!("virtual servers (CONFIG_IP_VS): {}", chain(error));
     asked.map_err(|error| lack(&error))?.map_err(|error| lack(&error))
-}
-
-/// Asks for a family of generic netlink (`linux/genetlink.h`).
-fn generic_family(name: &'static str) -> Result<(), NetlinkError> {
-    /// `GENL_ID_CTRL`, `CTRL_CMD_GETFAMILY`, `CTRL_ATTR_FAMILY_NAME`.
-    const CONTROL: u16 = 16;
-    const GET_FAMILY: u8 = 3;
-    const FAMILY_NAME: u16 = 2;
-    let mut connection = Connection::open(NETLINK_GENERIC)?;
-    let sequence = connection.reserve(1);
-    let mut writer = Writer::default();
-    writer.message(CONTROL, NLM_F_REQUEST | NLM_F_ACK, sequence, |writer| {
-        writer.raw(&[GET_FAMILY, 1, 0, 0]);
-        writer.text(FAMILY_NAME, name);
-    });
-    connection.send(&writer.into_bytes())?;
-    loop {
-        let frames = connection.receive()?;
-        let answers = frames.iter().filter(|frame| frame.sequence == sequence);
-        if let Some(answer) = { answers }.find_map(Frame::acknowledgement) {
-            let operation = Operation::new("find netlink family", name);
-            return answer.map_err(|(errno, hint)| NetlinkError::Refused { operation, hint, errno });
-        }
-    }
 }
 
 #[cfg(test)]
@@ -151,8 +125,8 @@ mod tests {
 
     #[test]
     fn a_family_that_is_not_there_is_lacking_and_one_that_is_is_not() {
-        generic_family("nlctrl").unwrap();
-        let error = generic_family("podnet-no-such").unwrap_err();
+        GenericSocket::open("nlctrl").unwrap();
+        let error = GenericSocket::open("podnet-no-such").unwrap_err();
         assert!(error.is_missing(), "{error}");
     }
 

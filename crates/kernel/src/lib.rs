@@ -13,6 +13,7 @@
 //! - [`executor`]: does the planner's steps and tells what is there
 //! - [`nft`]: renders the planner's rule set to nf_tables, one transaction each
 //! - [`iptables`]: the planner's rules for iptables
+//! - [`ipset`]: sets that rules of iptables ask
 //! - [`legacy`]: what `iptables-legacy` forwards
 //! - [`capabilities`]: in which modes this kernel can serve Services
 //! - [`conntrack`]: connections that have to be forgotten
@@ -42,6 +43,7 @@ pub mod fastpath;
 pub mod fdb;
 pub mod forwarding;
 pub mod heap;
+pub mod ipset;
 pub mod iptables;
 pub mod legacy;
 pub mod link;

@@ -6,8 +6,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
-use netlink_sys::protocols::NETLINK_GENERIC;
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use podnet_model::{
     LinkName,
     wireguard::{PrivateKey, PublicKey},
@@ -16,25 +15,18 @@ use podnet_planner::{
     overlay::PeerEnd,
     step::{Peer, Wireguard},
 };
-use rustix::io::Errno;
 
 use crate::{
     netlink::{
-        Connection, Frame, NetlinkError, Operation,
+        NetlinkError, Operation,
         attribute::{Writer, attribute, attributes},
+        generic::{GenericSocket, body},
     },
     netns::NetNs,
 };
 
-/// The family that tells the others' numbers, its request for one, and the attributes of both.
-const CONTROL: u16 = 16;
-const GET_FAMILY: u8 = 3;
-const FAMILY_ID: u16 = 1;
-const FAMILY_NAME: u16 = 2;
-
 const GET_DEVICE: u8 = 0;
 const SET_DEVICE: u8 = 1;
-const VERSION: u8 = 1;
 
 /// `enum wgdevice_attribute`.
 mod device {
@@ -66,8 +58,7 @@ mod range {
 /// A socket for the WireGuard devices of one namespace.
 #[derive(Debug)]
 pub(crate) struct WireguardSocket {
-    connection: Connection,
-    family: u16,
+    socket: GenericSocket,
 }
 
 /// A device as the kernel shows it, and its peers.
@@ -85,13 +76,8 @@ impl WireguardSocket {
     /// # Errors
     /// Where the namespace cannot be entered, or the kernel has no WireGuard.
     pub(crate) fn open_in(netns: &NetNs) -> Result<Self, NetlinkError> {
-        let connection = netns.run(|| Connection::open(NETLINK_GENERIC))??;
-        let mut socket = Self { connection, family: CONTROL };
-        let operation = Operation::new("find", "the kernel's WireGuard");
-        let replies = socket.ask(&operation, NLM_F_ACK, GET_FAMILY, |writer| writer.text(FAMILY_NAME, "wireguard"))?;
-        let number = replies.iter().find_map(|frame| attribute(body(frame), FAMILY_ID)).and_then(u16_of);
-        socket.family = number.ok_or(NetlinkError::Refused { operation, hint: None, errno: Errno::NOENT })?;
-        Ok(socket)
+        let socket = netns.run(|| GenericSocket::open("wireguard"))??;
+        Ok(Self { socket })
     }
 
     /// Sets key, port and mark of a device that is there.
@@ -100,7 +86,7 @@ impl WireguardSocket {
     /// Why the kernel refused.
     pub(crate) fn set_device(&mut self, wanted: &Wireguard) -> Result<(), NetlinkError> {
         let operation = Operation::new("configure WireGuard device", &wanted.name);
-        self.ask(&operation, NLM_F_ACK, SET_DEVICE, |writer| {
+        self.socket.ask(&operation, NLM_F_ACK, SET_DEVICE, |writer| {
             writer.text(device::NAME, wanted.name.as_str());
             writer.bytes(device::PRIVATE_KEY, &wanted.key.0);
             writer.bytes(device::LISTEN_PORT, &wanted.port.to_ne_bytes());
@@ -142,7 +128,7 @@ impl WireguardSocket {
         flags: u32,
         rest: impl FnOnce(&mut Writer),
     ) -> Result<(), NetlinkError> {
-        self.ask(operation, NLM_F_ACK, SET_DEVICE, |writer| {
+        self.socket.ask(operation, NLM_F_ACK, SET_DEVICE, |writer| {
             writer.text(device::NAME, wanted.device.as_str());
             writer.nested(device::PEERS, |writer| {
                 writer.nested(0, |writer| {
@@ -161,7 +147,8 @@ impl WireguardSocket {
     /// Where there is no such device.
     pub(crate) fn show(&mut self, name: &LinkName) -> Result<Shown, NetlinkError> {
         let operation = Operation::new("look at WireGuard device", name);
-        let frames = self.ask(&operation, NLM_F_DUMP, GET_DEVICE, |writer| writer.text(device::NAME, name.as_str()))?;
+        let frames =
+            self.socket.ask(&operation, NLM_F_DUMP, GET_DEVICE, |writer| writer.text(device::NAME, name.as_str()))?;
         let mut shown = Shown::default();
         for (kind, value) in frames.iter().flat_map(|frame| attributes(body(frame))) {
             match kind {
@@ -174,40 +161,6 @@ impl WireguardSocket {
         }
         Ok(shown)
     }
-
-    /// Sends one request and collects the answers until its acknowledgement, or the dump's end.
-    fn ask(
-        &mut self,
-        operation: &Operation,
-        flags: u16,
-        command: u8,
-        body: impl FnOnce(&mut Writer),
-    ) -> Result<Vec<Frame>, NetlinkError> {
-        let sequence = self.connection.reserve(1);
-        let mut writer = Writer::default();
-        writer.message(self.family, NLM_F_REQUEST | flags, sequence, |writer| {
-            writer.raw(&[command, VERSION, 0, 0]);
-            body(writer);
-        });
-        self.connection.send(&writer.into_bytes())?;
-        let mut found = Vec::new();
-        loop {
-            for frame in self.connection.receive()?.into_iter().filter(|frame| frame.sequence == sequence) {
-                match frame.acknowledgement() {
-                    None => found.push(frame),
-                    Some(Ok(())) => return Ok(found),
-                    Some(Err((errno, hint))) => {
-                        return Err(NetlinkError::Refused { operation: operation.clone(), hint, errno });
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// What follows the family's own header of four bytes.
-fn body(frame: &Frame) -> &[u8] {
-    frame.payload.get(4..).unwrap_or_default()
 }
 
 /// `struct sockaddr_in`, or `struct sockaddr_in6` without flow and scope.

@@ -5,7 +5,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
-use netlink_packet_core::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR};
+use netlink_packet_core::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR};
 use netlink_sys::{Socket, SocketAddr};
 use rustix::{
     io::Errno,
@@ -16,8 +16,8 @@ use rustix::{
 };
 
 use super::{
-    NetlinkError,
-    attribute::{attribute, text},
+    NetlinkError, Operation,
+    attribute::{Writer, attribute, text},
 };
 
 /// Dumps come in datagrams of at most 32 KiB on every kernel so far (`NLMSG_GOODSIZE`, `max_recvmsg_len`); twice that is room to spare.
@@ -54,6 +54,32 @@ pub(crate) enum News {
     Frames(Vec<Frame>),
     /// More than the buffer had room for: some are lost.
     Lost,
+}
+
+/// That the kernel did not do a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// Which error: a number as others, below 4096, or one of the family's own.
+    pub(crate) code: i32,
+    /// The kernel's own words, where it has some.
+    pub(crate) hint: Option<String>,
+}
+
+impl Refusal {
+    /// The error of that operation.
+    pub(crate) fn of(self, operation: &Operation) -> NetlinkError {
+        let (errno, hint) = self.number();
+        NetlinkError::Refused { operation: operation.clone(), hint, errno }
+    }
+
+    /// The error number and the words about it. A number of the family's own is none that anybody else knows: it is told in words.
+    pub(crate) fn number(self) -> (Errno, Option<String>) {
+        const LAST: i32 = 4095;
+        if self.code <= LAST {
+            return (Errno::from_raw_os_error(self.code), self.hint);
+        }
+        (Errno::PROTO, self.hint.or(Some(format!("error {} of its own", self.code))))
+    }
 }
 
 /// What an acknowledgement says.
@@ -129,6 +155,31 @@ impl Connection {
             let answers = frames.iter().filter(|frame| frame.sequence == sequence);
             if let Some(answer) = { answers }.find_map(Frame::acknowledgement) {
                 return Ok(answer);
+            }
+        }
+    }
+
+    /// Sends one request and collects what the kernel answers until its acknowledgement, or the dump's end. `flags` beyond
+    /// `NLM_F_REQUEST` have to ask for one of both.
+    pub(crate) fn ask(
+        &mut self,
+        operation: &Operation,
+        kind: u16,
+        flags: u16,
+        body: impl FnOnce(&mut Writer),
+    ) -> Result<Vec<Frame>, NetlinkError> {
+        let sequence = self.reserve(1);
+        let mut writer = Writer::default();
+        writer.message(kind, NLM_F_REQUEST | flags, sequence, body);
+        self.send(&writer.into_bytes())?;
+        let mut found = Vec::new();
+        loop {
+            for frame in self.receive()?.into_iter().filter(|frame| frame.sequence == sequence) {
+                match frame.said() {
+                    None => found.push(frame),
+                    Some(Ok(())) => return Ok(found),
+                    Some(Err(refusal)) => return Err(refusal.of(operation)),
+                }
             }
         }
     }
@@ -214,6 +265,11 @@ fn frame(bytes: &[u8]) -> Option<(Frame, usize)> {
 impl Frame {
     /// The acknowledgement that this is, of a request or of a whole dump.
     pub(crate) fn acknowledgement(&self) -> Option<Acknowledgement> {
+        Some(self.said()?.map_err(Refusal::number))
+    }
+
+    /// As [`Frame::acknowledgement`], with refusals as the kernel numbers them.
+    pub(crate) fn said(&self) -> Option<Result<(), Refusal>> {
         let is_error = self.kind == NLMSG_ERROR;
         if !is_error && self.kind != NLMSG_DONE {
             return None;
@@ -222,8 +278,7 @@ impl Frame {
         if code >= 0 {
             return Some(Ok(()));
         }
-        let errno = Errno::from_raw_os_error(code.saturating_neg());
-        Some(Err((errno, self.hint(is_error))))
+        Some(Err(Refusal { code: code.saturating_neg(), hint: self.hint(is_error) }))
     }
 
     /// What the kernel dumped changed meanwhile: something may be missing or be there twice.
