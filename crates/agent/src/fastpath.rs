@@ -152,7 +152,7 @@ impl FastPath {
         for (name, help, count) in [
             ("podnet_fastpath_packets_total", "Packets between pods that were led past the stack.", passed.forwarded),
             ("podnet_fastpath_probes_total", "Packets sent through the stack to prove a flow.", passed.probed),
-            ("podnet_fastpath_proofs_total", "Of those, the ones that came out unchanged.", passed.proven),
+            ("podnet_fastpath_proofs_total", "Of those, the ones that came out.", passed.proven),
         ] {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {count}");

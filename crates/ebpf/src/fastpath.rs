@@ -28,6 +28,6 @@ pub enum Counter {
     Forwarded,
     /// Packets that were sent through the stack to prove a flow.
     Probed,
-    /// Of those, the ones that came out unchanged.
+    /// Of those, the ones that came out.
     Proven,
 }

@@ -1,4 +1,4 @@
-//! The way past the node's stack for packets of flows that the stack has let through unchanged (`podnet_ebpf::fastpath`).
+//! The way past the node's stack for packets of flows that the stack has let through (`podnet_ebpf::fastpath`).
 //!
 //! The programs are filters of devices and held by nothing else: they go on without the process that put them there, go with the
 //! device, and those of another process, or of another version, are replaced, each in one step. What they have learnt goes with them; every
@@ -81,7 +81,7 @@ pub struct Passed {
     pub forwarded: u64,
     /// They were sent through the stack to prove a flow.
     pub probed: u64,
-    /// Of those, the ones that came out unchanged.
+    /// Of those, the ones that came out.
     pub proven: u64,
 }
 

@@ -295,13 +295,15 @@ impl Worker {
     /// What is left of this is found with the next change that makes a backend vanish, and at the next start.
     fn forget_vanished(&mut self) {
         match self.rules.forget_vanished() {
-            Ok(0) => {}
+            Ok(0) => return,
             Ok(forgotten) => debug!(forgotten, "UDP connections to backends that are gone are forgotten"),
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 warn!(error, "UDP connections may go on to backends that are gone");
             }
         }
+        // What passes by the stack goes on as it was translated.
+        self.pods.fast_path().relearn();
     }
 
     /// Devices and routes, from whatever is there to what is wanted; answers with the number of steps.

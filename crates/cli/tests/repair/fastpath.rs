@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     process::Command,
     thread,
     time::Duration,
@@ -67,6 +67,44 @@ impl Scene {
         node.counter(PASSED) - before
     }
 
+    /// Without waiting until what was proved has to be proved again, which takes up to 4 s.
+    fn datagrams_follow_their_service(&self) {
+        let service =
+            "apiVersion: v1\nkind: Service\nmetadata: {name: turns}\nspec: {ports: [{port: 7001, protocol: UDP}]}\n";
+        self.cluster.apply(service);
+        for pod in ["here", "far"] {
+            let socket = self.inside(pod).run(|| UdpSocket::bind("0.0.0.0:7001")).unwrap().unwrap();
+            thread::spawn(move || {
+                let mut buffer = [0; 16];
+                while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+                    let _ = socket.send_to(pod.as_bytes(), from);
+                }
+            });
+        }
+        let addr = self.cluster.json(&["service", "turns"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
+        let client = self.inside("near").run(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
+        client.connect(format!("{addr}:7001")).unwrap();
+        client.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let answer = || {
+            let mut buffer = [0; 16];
+            client.send(b"?").unwrap();
+            client.recv(&mut buffer).ok().map(|length| String::from_utf8_lossy(&buffer[..length]).into_owned())
+        };
+        for (turn, pod) in ["here", "far", "here", "far"].into_iter().enumerate() {
+            let slice = format!(
+                "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: turns, labels: {{kubernetes.io/service-name: turns}}}}\naddressType: IPv4\nports: [{{port: 7001, protocol: UDP}}]\nendpoints: [{{addresses: [{}]}}]\n",
+                address(&self.cluster, pod)
+            );
+            self.cluster.apply(&slice);
+            let patience = if turn == 0 { SOON } else { Duration::from_secs(2) };
+            eventually(&format!("{pod} answers"), patience, || match answer() {
+                Some(who) if who == pod => Ok(()),
+                other => Err(format!("{other:?}")),
+            });
+            assert!((0..100).all(|_| answer().is_none_or(|who| who == pod)), "and nobody else does");
+        }
+    }
+
     fn await_passing(&self, what: &str, node: &str, stream: &mut TcpStream, passes: bool) {
         eventually(what, SOON, || match self.passed(node, stream) {
             passed if passes == (passed > ROUND_TRIPS) => Ok(()),
@@ -97,7 +135,8 @@ fn connections_between_pods_pass_by_the_stack_but_for_limited_pods_and_survive_t
     let service = scene.cluster.json(&["service", "there"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
     drop(across);
     let mut translated = scene.connect("far", Some(&service));
-    assert!(scene.passed("node1", &mut translated) < ROUND_TRIPS, "connections of Services are translated");
+    scene.await_passing("translated as the stack does it", "node1", &mut translated, true);
+    scene.datagrams_follow_their_service();
 
     // A limit that comes counts all packets of the pod, and one that goes lets them pass again.
     let annotate = |value: &str| {

@@ -1,10 +1,13 @@
-// The way past the node's stack for what the stack has let through unchanged.
+// The way past the node's stack for what the stack has let through.
 //
 // Nothing is configured here and nothing is decided: a packet that comes in at an interface of ours is given a token and is left to
-// the stack (`probe`). Where the very same packet, with the same token, addresses and ports, is about to leave by another interface of
-// ours, the stack has accepted it, routed it, and changed nothing but its time to live: for LEASE from then on, packets of the same flow that came in by
+// the stack (`probe`). Where the very same packet is about to leave by another interface of ours, the stack has accepted it, routed it,
+// and changed nothing but its time to live and, where it translated it, addresses and ports: for LEASE from then on, packets of the same flow that came in by
 // the same interface with the same Ethernet addresses leave as that one did (`forward`). Then one of them has to prove it again, so
 // that connection tracking goes on to know the connection, and whatever the stack would do otherwise by now is done.
+//
+// What was translated is known again by `asked`, since none of its addresses need be what they were: how connection tracking
+// translates a connection does not change while it lives, and when it begins or ends is seen here.
 //
 // What begins or ends a connection is always the stack's, as is everything that is not plain: fragments, options, a time to live that
 // ends here. A packet that is larger than any that has proved the flow proves it anew, so that the stack tells what is too large.
@@ -17,6 +20,8 @@
 // How long a proof holds, and how long an outstanding one is waited for: ns.
 #define LEASE 4000000000
 #define PATIENCE 100000000
+// How many probes may be in the stack at a time, of each processor: it works on 64 packets together.
+#define ASKED 256
 
 // What `counters` counts: packets led past the stack; packets sent to prove a flow; proofs that came through.
 enum { FORWARDED, PROBED, PROVEN, COUNTERS };
@@ -43,13 +48,13 @@ union key {
 struct flow {
     // Until when the proof holds, in ns of `now`; 0: there is none.
     __u64 until;
-    // When the last probe left.
+    // When the last probe entered the stack.
     __u64 probed;
     // The node's permit (see `permits`) that the proof was given under, and that the last probe left under.
     __u32 permit;
     __u32 asked;
-    // The probe's sequence number (TCP), token, class (see `packet`) and time to live.
-    __u32 sequence;
+    // The probe's identity, class (see `packet`), token and time to live.
+    __u32 identity;
     __be32 class;
     __u16 token;
     __u8 hops;
@@ -57,12 +62,24 @@ struct flow {
     __u8 closed;
     // What is sent goes to the pod behind the device `to`, and not out of it.
     __u8 to_peer;
+    // It leaves with the addresses and ports of `leaves_as`.
+    __u8 translated;
     // The device by which it leaves, and the largest packet that did.
     __u32 to;
     __u32 largest;
     // Ethernet addresses (receiver, sender) as they come and as they leave.
     __u8 came[12];
     __u8 leaves[12];
+    // By how much these addresses differ from those it came with, as a checksum counts it (RFC 1071).
+    __u32 difference;
+    union key leaves_as;
+};
+
+// A probe that is in the stack.
+struct asked {
+    union key key;
+    __u16 token;
+    __u8 is_v6;
 };
 
 struct {
@@ -78,6 +95,14 @@ struct {
     __type(key, struct flow_v6);
     __type(value, struct flow);
 } flows_v6 SEC(".maps");
+
+// By the token's last digits. A probe enters and leaves the stack on one processor.
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, ASKED);
+    __type(key, __u32);
+    __type(value, struct asked);
+} probes SEC(".maps");
 
 // What the agent says. Another number ends all proofs: it counts it up when something changes that a proof rests upon. And `alive` is until
 // when proofs count at all, in ns of `now`: it is put off as long as there is an agent, so that nothing passes by what others do when
@@ -101,11 +126,11 @@ struct {
     __type(value, __u64);
 } counters SEC(".maps");
 
-// A packet as far as it matters here. `flags`: of TCP. `class`: the type of service, of IPv6 with the flow label. `hops`: the time to live.
+// A packet as far as it matters here. `identity`: what tells it from others of its flow and is never translated. `flags`: of TCP. `class`: the type of service, of IPv6 with the flow label. `hops`: the time to live.
 struct packet {
     union key key;
     __u8 *data;
-    __u32 sequence;
+    __u32 identity;
     __be32 class;
     __u8 hops;
     __u32 largest;
@@ -162,13 +187,13 @@ static __always_inline int read_ports(struct __sk_buff *skb, struct packet *pack
         if ((__u8 *)(tcp + 1) > end)
             return 0;
         own = tcp->doff * 4;
-        packet->sequence = tcp->seq;
+        packet->identity = tcp->seq;
         packet->flags = start[13];
     } else if (protocol == IPPROTO_UDP) {
         if (start + sizeof(struct udphdr) > end)
             return 0;
         own = sizeof(struct udphdr);
-        packet->sequence = 0;
+        packet->identity = (packet->identity << 16) + ((struct udphdr *)start)->len;
         packet->flags = 0;
     } else {
         return 0;
@@ -188,6 +213,7 @@ static __always_inline int read_v4(struct __sk_buff *skb, struct packet *packet,
     packet->is_v6 = 0;
     packet->class = ip->tos;
     packet->hops = ip->ttl;
+    packet->identity = ip->id;
     packet->key.v4 = (struct flow_v4){.from = from, .addrs = {ip->saddr, ip->daddr}, .protocol = ip->protocol};
     return read_ports(skb, packet, ip->protocol, packet->key.v4.ports, sizeof(*ip));
 }
@@ -200,6 +226,7 @@ static __always_inline int read_v6(struct __sk_buff *skb, struct packet *packet,
     packet->is_v6 = 1;
     packet->class = *(__be32 *)ip;
     packet->hops = ip->hop_limit;
+    packet->identity = 0;
     packet->key.v6 = (struct flow_v6){.from = from, .protocol = ip->nexthdr};
     __builtin_memcpy(packet->key.v6.addrs, &ip->saddr, 32);
     return read_ports(skb, packet, ip->nexthdr, packet->key.v6.ports, sizeof(*ip));
@@ -245,6 +272,8 @@ static __always_inline void turning_point(struct packet *packet, struct flow *fl
     flow->closed = closed;
     if (!closed || !flow->to)
         return;
+    if (flow->translated)
+        packet->key = flow->leaves_as;
     turn(packet, flow->to);
     flow = find(packet);
     if (flow) {
@@ -259,13 +288,17 @@ static __always_inline void probe(struct __sk_buff *skb, struct packet *packet, 
     __u16 token = bpf_get_prandom_u32() | 1;
     flow->probed = now;
     flow->asked = permit_number();
-    flow->sequence = packet->sequence;
+    flow->identity = packet->identity;
     flow->class = packet->class;
     flow->hops = packet->hops;
     __builtin_memcpy(flow->came, packet->data, 12);
     flow->token = token;
     if (!known)
         put(packet, flow);
+    __u32 slot = token % ASKED;
+    struct asked *asked = bpf_map_lookup_elem(&probes, &slot);
+    if (asked)
+        *asked = (struct asked){.key = packet->key, .token = token, .is_v6 = packet->is_v6};
     skb->tc_index = token;
     count(PROBED);
 }
@@ -282,19 +315,72 @@ static __always_inline int is_proven(struct flow *flow, __u64 now)
     return given && flow->until > now && flow->permit == (__u32)given->number && given->alive > now;
 }
 
-// The packet leaves as the one that proved its flow did. IPv4's checksum changes with the time to live (RFC 1624).
+static __always_inline __u16 fold(__u64 sum)
+{
+    sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+    sum = (sum & 0xffff) + (sum >> 16);
+    return (sum & 0xffff) + (sum >> 16);
+}
+
+// Where the ports and the checksum over the payload are, from the packet's beginning.
+static __always_inline __u32 ports_at(struct packet *packet)
+{
+    return ETH_HLEN + (packet->is_v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
+}
+
+static __always_inline __be32 joined(__be16 *ports)
+{
+    return ports[0] | (__u32)ports[1] << 16;
+}
+
+// The sum over ports and payload, which counts the addresses, too. The kernel knows how much of it the device is still to add. Whether the packet
+// can be read again where it is now.
+static __always_inline int translate_sum(struct __sk_buff *skb, struct packet *packet, struct flow *flow)
+{
+    __u32 tcp = packet->is_v6 ? packet->key.v6.protocol == IPPROTO_TCP : packet->key.v4.protocol == IPPROTO_TCP;
+    __u32 at = ports_at(packet) + (tcp ? __builtin_offsetof(struct tcphdr, check) : __builtin_offsetof(struct udphdr, check));
+    __u64 flags = tcp ? 0 : BPF_F_MARK_MANGLED_0;
+    __be32 came = joined(packet->is_v6 ? packet->key.v6.ports : packet->key.v4.ports);
+    __be32 leaves = joined(packet->is_v6 ? flow->leaves_as.v6.ports : flow->leaves_as.v4.ports);
+    if (bpf_l4_csum_replace(skb, at, 0, flow->difference, flags | BPF_F_PSEUDO_HDR))
+        return 0;
+    if (came != leaves && bpf_l4_csum_replace(skb, at, came, leaves, flags | sizeof(came)))
+        return 0;
+    packet->data = (void *)(long)skb->data;
+    return packet->data + ports_at(packet) + sizeof(leaves) <= (__u8 *)(long)skb->data_end;
+}
+
+// The packet leaves as the one that proved its flow did.
 static __always_inline int forward(struct __sk_buff *skb, struct packet *packet, struct flow *flow)
 {
     __u32 to = flow->to, to_peer = flow->to_peer;
-    __builtin_memcpy(packet->data, flow->leaves, 12);
+    if (flow->translated && !translate_sum(skb, packet, flow))
+        return TC_ACT_SHOT;
+    __u8 *data = packet->data;
     if (packet->is_v6) {
+        if (data + ETH_HLEN + sizeof(struct ipv6hdr) + sizeof(__be32) > (__u8 *)(long)skb->data_end)
+            return TC_ACT_SHOT;
+        __builtin_memcpy(data, flow->leaves, 12);
+        if (flow->translated)
+            __builtin_memcpy(data + ETH_HLEN + sizeof(struct ipv6hdr), flow->leaves_as.v6.ports, 4);
+        __u8 hops = data[ETH_HLEN + 7] - 1;
         // The sum over the whole packet, where the device gave one, has to follow.
-        __u8 hops = packet->data[ETH_HLEN + 7] - 1;
         bpf_skb_store_bytes(skb, ETH_HLEN + 7, &hops, 1, BPF_F_RECOMPUTE_CSUM);
+        if (flow->translated)
+            bpf_skb_store_bytes(skb, ETH_HLEN + 8, flow->leaves_as.v6.addrs, 32, BPF_F_RECOMPUTE_CSUM);
     } else {
-        struct iphdr *ip = (void *)(packet->data + ETH_HLEN);
-        __u32 check = (__u32)ip->check + bpf_htons(0x0100);
-        ip->check = check + (check >= 0xffff);
+        struct iphdr *ip = (void *)(data + ETH_HLEN);
+        if (data + ETH_HLEN + sizeof(*ip) + sizeof(__be32) > (__u8 *)(long)skb->data_end)
+            return TC_ACT_SHOT;
+        __builtin_memcpy(data, flow->leaves, 12);
+        // The header's checksum follows addresses and time to live (RFC 1624).
+        __u64 sum = (__u16)~ip->check + (__u64)(__u16)~bpf_htons(0x0100);
+        if (flow->translated) {
+            sum += flow->difference;
+            __builtin_memcpy(&ip->saddr, flow->leaves_as.v4.addrs, 8);
+            __builtin_memcpy(ip + 1, flow->leaves_as.v4.ports, 4);
+        }
+        ip->check = ~fold(sum);
         ip->ttl--;
     }
     count(FORWARDED);
@@ -318,8 +404,10 @@ SEC("classifier") int podnet_enter(struct __sk_buff *skb)
         if (is_proven(flow, time)) {
             if (!same_came(flow, packet.data))
                 return TC_ACT_UNSPEC;
-            if (packet.largest <= flow->largest)
-                return forward(skb, &packet, flow);
+            struct flow way = *flow;
+            // A value that is replaced may at once be another flow's.
+            if (packet.largest <= way.largest && find(&packet) == flow)
+                return forward(skb, &packet, &way);
         }
         if (flow->closed || (flow->token && time < flow->probed + PATIENCE))
             return TC_ACT_UNSPEC;
@@ -328,19 +416,42 @@ SEC("classifier") int podnet_enter(struct __sk_buff *skb)
     return TC_ACT_UNSPEC;
 }
 
+// The flow that a packet which leaves has proved, if any; `came` is to be how it came, and is how it leaves until then.
+static __always_inline struct flow *asked_by(struct packet *packet, struct packet *came, __u16 token, int *translated)
+{
+    struct flow *flow = find(came);
+    *translated = 0;
+    if (flow && flow->token == token)
+        return flow;
+    *translated = 1;
+    __u32 slot = token % ASKED;
+    struct asked *asked = bpf_map_lookup_elem(&probes, &slot);
+    if (!asked || asked->token != token || asked->is_v6 != packet->is_v6)
+        return 0;
+    came->key = asked->key;
+    // Only what comes in by one device and is of one protocol can be the same packet.
+    if (packet->is_v6 ? came->key.v6.from != packet->key.v6.from || came->key.v6.protocol != packet->key.v6.protocol
+                      : came->key.v4.from != packet->key.v4.from || came->key.v4.protocol != packet->key.v4.protocol)
+        return 0;
+    flow = find(came);
+    return flow && flow->token == token ? flow : 0;
+}
+
 static __always_inline int leave(struct __sk_buff *skb, __u8 to_peer)
 {
     struct packet packet;
+    int translated;
     if (!skb->tc_index || !read(skb, &packet, skb->ingress_ifindex))
         return TC_ACT_UNSPEC;
-    struct flow *known = find(&packet);
+    struct packet came = packet;
+    struct flow *known = asked_by(&packet, &came, skb->tc_index, &translated);
     if (!known)
         return TC_ACT_UNSPEC;
     // A whole new value takes its place, so that nobody reads a half of it.
     struct flow flow = *known;
-    if (flow.token != skb->tc_index || flow.sequence != packet.sequence || flow.closed || flow.asked != permit_number())
+    if (flow.token != skb->tc_index || flow.identity != packet.identity || flow.closed || flow.asked != permit_number())
         return TC_ACT_UNSPEC;
-    // What else than the time to live the stack changes it has to change in every packet.
+    // What else the stack changes it has to change in every packet.
     if (flow.class != packet.class || flow.hops != (__u8)(packet.hops + 1))
         return TC_ACT_UNSPEC;
     __u64 time = now();
@@ -352,7 +463,11 @@ static __always_inline int leave(struct __sk_buff *skb, __u8 to_peer)
     flow.to = skb->ifindex;
     flow.to_peer = to_peer;
     __builtin_memcpy(flow.leaves, packet.data, 12);
-    put(&packet, &flow);
+    flow.translated = translated;
+    flow.leaves_as = packet.key;
+    flow.difference = packet.is_v6 ? bpf_csum_diff(came.key.v6.addrs, 32, packet.key.v6.addrs, 32, 0)
+                                   : bpf_csum_diff(came.key.v4.addrs, 8, packet.key.v4.addrs, 8, 0);
+    put(&came, &flow);
     count(PROVEN);
     return TC_ACT_UNSPEC;
 }

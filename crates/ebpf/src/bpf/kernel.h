@@ -11,6 +11,8 @@
 
 // A verdict: the next filter, and then the stack (linux/pkt_cls.h).
 #define TC_ACT_UNSPEC -1
+// A verdict: the packet is dropped.
+#define TC_ACT_SHOT 2
 
 #define SEC(name) __attribute__((section(name), used))
 #undef __always_inline
@@ -43,6 +45,8 @@ static long (*bpf_sk_storage_delete)(void *map, void *sk) = (void *)BPF_FUNC_sk_
 static long (*bpf_set_retval)(int value) = (void *)BPF_FUNC_set_retval;
 static long (*bpf_loop)(__u32 count, void *callback, void *context, __u64 flags) = (void *)BPF_FUNC_loop;
 static long (*bpf_skb_store_bytes)(struct __sk_buff *skb, __u32 offset, const void *from, __u32 len, __u64 flags) = (void *)BPF_FUNC_skb_store_bytes;
+static long (*bpf_l4_csum_replace)(struct __sk_buff *skb, __u32 offset, __u64 from, __u64 to, __u64 flags) = (void *)BPF_FUNC_l4_csum_replace;
+static long (*bpf_csum_diff)(__be32 *from, __u32 from_size, __be32 *to, __u32 to_size, __u32 seed) = (void *)BPF_FUNC_csum_diff;
 static long (*bpf_redirect)(__u32 ifindex, __u64 flags) = (void *)BPF_FUNC_redirect;
 static long (*bpf_redirect_peer)(__u32 ifindex, __u64 flags) = (void *)BPF_FUNC_redirect_peer;
 

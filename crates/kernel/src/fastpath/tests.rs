@@ -29,6 +29,7 @@ mod places;
 mod stack;
 
 const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const NODE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 /// Of the node; it leads to port 80 of the first pod.
 const PORT: u16 = 8080;
 const MINUTE: Duration = Duration::from_secs(60);
@@ -48,6 +49,7 @@ impl Lab {
         let netns = TestNs::new(&format!("fp-{tag}-node"));
         prepare(&netns);
         netns.command("ip addr add 192.0.2.1/32 dev lo");
+        netns.command("ip addr add 2001:db8::1/128 dev lo");
         let mut host = RtSocket::open_in(&netns).unwrap();
         let pods: Vec<TestNs> = (1..=count).map(|number| TestNs::new(&format!("fp-{tag}-pod{number}"))).collect();
         let interfaces: Vec<PodInterface> =
@@ -56,17 +58,15 @@ impl Lab {
         for (number, (interface, pod)) in interfaces.iter().zip(&pods).enumerate() {
             interface.create(&mut host).unwrap();
             echo(pod);
-            let port = |protocol| PortMapping {
-                host_ip: Ipv4Addr::UNSPECIFIED.into(),
-                protocol,
-                host_port: PORT,
-                container_port: 80,
-            };
+            let port = |host_ip, protocol| PortMapping { host_ip, protocol, host_port: PORT, container_port: 80 };
+            let ports = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
+                .into_iter()
+                .flat_map(|any| [port(any, Protocol::Tcp), port(any, Protocol::Udp)]);
             let attached = Attached {
                 device: interface.host_ifname.clone(),
                 mac: interface.pod_mac,
                 addrs: interface.addr.clone(),
-                ports: if number == 0 { vec![port(Protocol::Tcp), port(Protocol::Udp)] } else { Vec::new() },
+                ports: if number == 0 { ports.collect() } else { Vec::new() },
                 segment: None,
             };
             attachments.add(Handle::new(&number.to_string(), "eth0"), attached).unwrap();
@@ -98,10 +98,11 @@ impl Lab {
         self.fast_path.passed().unwrap().forwarded - before
     }
 
-    /// What connection tracking says of the connections to port 80, as `/proc/net/nf_conntrack` has it.
-    fn tracked(&self) -> String {
+    /// What connection tracking says of the connections that were opened to a port, as `/proc/net/nf_conntrack` has it.
+    fn tracked(&self, port: u16) -> String {
         let all = self.netns.run(|| std::fs::read_to_string("/proc/thread-self/net/nf_conntrack")).unwrap().unwrap();
-        all.lines().filter(|line| line.contains("dport=80 ")).collect::<Vec<_>>().join("\n")
+        let port = format!("dport={port} ");
+        all.lines().filter(|line| line.contains(&port)).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -224,6 +225,18 @@ fn silent(socket: &UdpSocket) {
     assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
 }
 
+/// 8 MiB that come back as they are, in large packets.
+fn bulk(stream: &mut TcpStream) {
+    let sent: Vec<u8> = (0..8 << 20_u32).map(|place: u32| (place % 251) as u8).collect();
+    let mut sender = stream.try_clone().unwrap();
+    let mut came = vec![0; sent.len()];
+    thread::scope(|scope| {
+        scope.spawn(|| sender.write_all(&sent).unwrap());
+        stream.read_exact(&mut came).unwrap();
+    });
+    assert!(came == sent, "8 MiB came back changed");
+}
+
 /// Both directions, but for the few packets that begin and prove the flow.
 const NEARLY_ALL: u64 = 2 * ROUND_TRIPS - 10;
 
@@ -233,16 +246,7 @@ fn an_established_connection_passes_by_the_stack_unharmed() {
     for to in [v4(2), v6(2)] {
         let mut stream = tcp(&lab.pods[0], to, 80);
         assert!(lab.forwarded(|| round_trips(&mut stream)) >= NEARLY_ALL, "TCP to {to}");
-        let sent: Vec<u8> = (0..8 << 20_u32).map(|place: u32| (place % 251) as u8).collect();
-        let passed = lab.forwarded(|| {
-            let mut sender = stream.try_clone().unwrap();
-            let mut came = vec![0; sent.len()];
-            thread::scope(|scope| {
-                scope.spawn(|| sender.write_all(&sent).unwrap());
-                stream.read_exact(&mut came).unwrap();
-            });
-            assert!(came == sent, "8 MiB came back changed from {to}");
-        });
+        let passed = lab.forwarded(|| bulk(&mut stream));
         assert!(passed > 100, "only {passed} packets of a transfer to {to}");
         let socket = udp(&lab.pods[0], to, 80);
         assert!(lab.forwarded(|| datagrams(&socket, 16)) >= NEARLY_ALL, "UDP to {to}");
