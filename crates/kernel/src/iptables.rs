@@ -122,8 +122,20 @@ impl Iptables {
     /// # Errors
     /// Where it cannot be asked, or the line that was refused.
     pub fn remove(&mut self) -> Result<(), IptablesError> {
+        self.remove_where(Saved::is_of_podnet)
+    }
+
+    /// As [`Iptables::remove`], for the chains of the mode `ipvs`; nothing where they are those of another mode.
+    ///
+    /// # Errors
+    /// As [`Iptables::remove`].
+    pub fn remove_ipvs(&mut self) -> Result<(), IptablesError> {
+        self.remove_where(Saved::is_of_podnet_in_ipvs)
+    }
+
+    fn remove_where(&mut self, are_there: fn(&Saved) -> bool) -> Result<(), IptablesError> {
         let saved = self.saved()?;
-        if !saved.is_of_podnet() {
+        if !are_there(&saved) {
             return Ok(());
         }
         self.rewrite(&removal(&saved))

@@ -20,7 +20,7 @@ use std::{
 pub use difference::{difference, removal};
 pub use names::{endpoint_chain, is_ours, port_chain};
 pub(crate) use names::{nth_port_chain, port_text};
-pub use rule::{Match, Rule, Target, Transport};
+pub use rule::{Match, Rule, Side, Target, Transport};
 pub use saved::Saved;
 
 /// A chain's name: at most 28 bytes (`XT_EXTENSION_MAXNAMELEN` less the terminator).
@@ -33,11 +33,13 @@ pub enum Table {
     Filter,
     /// What is translated.
     Nat,
+    /// How packets are marked.
+    Mangle,
 }
 
 impl Table {
-    /// Both, in the order in which they are written.
-    pub const ALL: [Self; 2] = [Self::Filter, Self::Nat];
+    /// All, in the order in which they are written.
+    pub const ALL: [Self; 3] = [Self::Filter, Self::Nat, Self::Mangle];
 
     /// Its name on the command line.
     #[must_use]
@@ -45,6 +47,7 @@ impl Table {
         match self {
             Self::Filter => "filter",
             Self::Nat => "nat",
+            Self::Mangle => "mangle",
         }
     }
 }

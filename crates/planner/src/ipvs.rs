@@ -21,6 +21,10 @@ use crate::ruleset::{BackendAddress, FrontendKey};
 /// The device that has the addresses of virtual servers: a dummy. It is kube-proxy's name, which other programs know and leave alone.
 pub const DEVICE: &str = "kube-ipvs0";
 
+/// How the names end of the sets in which podnet notes its own virtual servers: what is in there is noted before it is made, and struck out
+/// after it is gone.
+pub const NOTES: &str = "-VIRTUAL-SERVERS";
+
 /// All that there is of one family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {

@@ -4,7 +4,7 @@
 //! and answers with the difference, a [`Plan`], so it costs the same among ten Services and among ten thousand. The result depends on the
 //! cluster's present state only, but for what no packet can tell: which slot a backend stands in.
 //!
-//! There is one renderer for each mode, a pure function from plans to what that mode writes: [`nftables`] makes a table's edits, [`iptables`] chains.
+//! There is one renderer for each mode, a pure function from plans to what that mode writes: [`nftables`] makes a table's edits, [`iptables`] chains, [`ipvs`] virtual servers.
 //!
 //! A value is of one family of addresses: what is of the other one is nothing to it.
 
@@ -14,6 +14,7 @@ pub mod ebpf;
 mod endpoints;
 mod health;
 pub mod iptables;
+pub mod ipvs;
 pub mod nftables;
 #[cfg(any(test, feature = "packet-table"))]
 pub mod packet_table;

@@ -9,7 +9,7 @@ use super::ChainName;
 use crate::ruleset::BackendAddress;
 
 /// Chains with the name of what they are for.
-const FIXED: [&str; 15] = [
+const FIXED: [&str; 22] = [
     "KUBE-SERVICES",
     "KUBE-NODEPORTS",
     "KUBE-EXTERNAL-SERVICES",
@@ -25,6 +25,13 @@ const FIXED: [&str; 15] = [
     "KUBE-CLUSTER-IPS",
     "KUBE-REJECT",
     "KUBE-PROXY-CANARY",
+    "KUBE-LOAD-BALANCER",
+    "KUBE-NODE-PORT",
+    "KUBE-IPVS-FILTER",
+    "KUBE-IPVS-OUT-FILTER",
+    "KUBE-SOURCE-RANGES-FIREWALL",
+    "KUBE-ATTRACT",
+    "KUBE-FROM-INSIDE",
 ];
 
 /// Chains of one port of one Service, or of one endpoint of it: these letters and 16 of base 32.

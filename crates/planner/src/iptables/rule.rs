@@ -9,7 +9,10 @@ use ipnet::IpNet;
 use podnet_model::{Family, Protocol};
 
 use super::ChainName;
-use crate::ruleset::{BackendAddress, FrontendKey};
+use crate::{
+    ipvs::SetName,
+    ruleset::{BackendAddress, FrontendKey},
+};
 
 /// A rule: what a packet has to be, and what is done with it then.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,8 +73,32 @@ pub enum Match {
     ConnectionNew,
     /// A packet of a connection that is known, or of one that has to do with such a one.
     ConnectionKnown,
+    /// A packet that has to do with a connection that is known: an error that somebody on its way tells.
+    ConnectionRelated,
     /// The connection's destination was not translated.
     Untranslated,
+    /// Something of the packet is in this set of ipset, or where `within` is false it is not.
+    InSet {
+        /// The set.
+        set: SetName,
+        /// What of the packet.
+        of: Side,
+        /// Whether it has to be in there.
+        within: bool,
+    },
+}
+
+/// What of a packet is looked for in a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The source address.
+    Source,
+    /// The destination's address, or where the set is of ports alone the destination's port.
+    Destination,
+    /// The destination's address and port.
+    DestinationPort,
+    /// The destination's address and port, and the source address.
+    DestinationPortSource,
 }
 
 /// What is done.
@@ -96,6 +123,9 @@ pub enum Target {
     SetMark(u32),
     /// Turn these bits of the packet mark over and go on.
     FlipMark(u32),
+    /// Set the packet mark to that of the element that the destination's address and port are in this set of ipset, and go on; only in the
+    /// table mangle.
+    MapMark(SetName),
     /// Translate the destination.
     Dnat(BackendAddress),
     /// Translate the destination's address alone.
@@ -180,6 +210,17 @@ impl Rule {
     }
 }
 
+impl Side {
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Source => "src",
+            Self::Destination => "dst",
+            Self::DestinationPort => "dst,dst",
+            Self::DestinationPortSource => "dst,dst,src",
+        }
+    }
+}
+
 /// As `iptables-save` prints it, from behind the chain's name on.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -234,6 +275,10 @@ impl fmt::Display for Match {
             Self::SourceLocal => f.write_str("-m addrtype --src-type LOCAL"),
             Self::ConnectionNew => f.write_str("-m conntrack --ctstate NEW"),
             Self::ConnectionKnown => f.write_str("-m conntrack --ctstate RELATED,ESTABLISHED"),
+            Self::ConnectionRelated => f.write_str("-m conntrack --ctstate RELATED"),
+            Self::InSet { set, of, within } => {
+                write!(f, "-m set {}--match-set {set} {}", if *within { "" } else { "! " }, of.words())
+            }
             Self::Untranslated => f.write_str("-m conntrack ! --ctstate DNAT"),
         }
     }
@@ -252,6 +297,7 @@ impl fmt::Display for Target {
             Self::Reset => f.write_str("-j REJECT --reject-with tcp-reset"),
             Self::SetMark(bits) => write!(f, "-j MARK --set-xmark {bits:#x}/{bits:#x}"),
             Self::FlipMark(bits) => write!(f, "-j MARK --set-xmark {bits:#x}/0x0"),
+            Self::MapMark(set) => write!(f, "-j SET --map-set {set} {} --map-mark", Side::DestinationPort.words()),
             Self::Dnat(to) => write!(f, "-j DNAT --to-destination {}", SocketAddr::from((to.addr, to.port))),
             Self::DnatAddress(to) => write!(f, "-j DNAT --to-destination {to}"),
             Self::Masquerade => f.write_str("-j MASQUERADE --random-fully"),

@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ChainKey, Table};
 
-/// Chains that podnet always has, and kube-proxy never, one in each table.
+/// Chains that podnet always has in the mode `iptables`, and kube-proxy never, one in each table.
 const MARKS: [(Table, &str); 2] = [(Table::Nat, "KUBE-PING"), (Table::Filter, "KUBE-CLUSTER-IPS")];
+
+/// A chain that podnet always has in the mode `ipvs`, and kube-proxy never.
+const MARK_OF_IPVS: (Table, &str) = (Table::Mangle, "KUBE-ATTRACT");
 
 /// The chains that are there, everybody's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,6 +47,13 @@ impl Saved {
     #[must_use]
     pub fn is_of_podnet(&self) -> bool {
         MARKS.iter().any(|(table, name)| self.chains.contains_key(&ChainKey::new(*table, *name)))
+    }
+
+    /// Whether podnet's chains of the mode `ipvs` are there.
+    #[must_use]
+    pub fn is_of_podnet_in_ipvs(&self) -> bool {
+        let (table, name) = MARK_OF_IPVS;
+        self.chains.contains_key(&ChainKey::new(table, name))
     }
 
     /// The chains that some rule outside of podnet's own leads to. What the kernel's own chains have for podnet is no such rule.

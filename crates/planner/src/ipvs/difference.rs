@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Edit, Server, ServerKey, Set, SetName, State};
+use super::{Edit, NOTES, Server, ServerKey, Set, SetName, State};
 
 /// The edits that make what is there what is wanted: servers can do their work before packets come to them, and go when none do any more.
 ///
@@ -16,13 +16,14 @@ pub fn difference(wanted: &State, there: &State) -> Vec<Edit> {
         }
     }
     make_sets(wanted, there, &mut edits);
+    add_elements(wanted, there, is_of_notes, &mut edits);
     for (key, server) in &wanted.servers {
         make_server(*key, server, there.servers.get(key), &mut edits);
     }
-    add_elements(wanted, there, &mut edits);
+    add_elements(wanted, there, |name| !is_of_notes(name), &mut edits);
     edits.extend(wanted.addrs.difference(&there.addrs).map(|addr| Edit::AddAddress(*addr)));
     edits.extend(there.addrs.difference(&wanted.addrs).map(|addr| Edit::RemoveAddress(*addr)));
-    remove_elements(wanted, there, &mut edits);
+    remove_elements(wanted, there, |name| !is_of_notes(name), &mut edits);
     for (key, server) in &there.servers {
         match wanted.servers.get(key) {
             None => edits.push(Edit::RemoveServer(*key)),
@@ -32,8 +33,13 @@ pub fn difference(wanted: &State, there: &State) -> Vec<Edit> {
             }
         }
     }
+    remove_elements(wanted, there, is_of_notes, &mut edits);
     edits.extend(there.sets.keys().filter(|name| !wanted.sets.contains_key(*name)).cloned().map(Edit::DestroySet));
     edits
+}
+
+fn is_of_notes(name: &SetName) -> bool {
+    name.ends_with(NOTES)
 }
 
 /// What is there of a set, where it is one of the kind that is wanted.
@@ -63,8 +69,8 @@ fn make_server(key: ServerKey, wanted: &Server, there: Option<&Server>, edits: &
     }
 }
 
-fn add_elements(wanted: &State, there: &State, edits: &mut Vec<Edit>) {
-    for (name, set) in &wanted.sets {
+fn add_elements(wanted: &State, there: &State, of: fn(&SetName) -> bool, edits: &mut Vec<Edit>) {
+    for (name, set) in wanted.sets.iter().filter(|(name, _)| of(name)) {
         let before = same(there, name, set).map(|set| &set.elements);
         let is_there = |element, mark| before.is_some_and(|before| before.get(element) == Some(mark));
         let new = set.elements.iter().filter(|(element, mark)| !is_there(*element, *mark));
@@ -72,9 +78,9 @@ fn add_elements(wanted: &State, there: &State, edits: &mut Vec<Edit>) {
     }
 }
 
-fn remove_elements(wanted: &State, there: &State, edits: &mut Vec<Edit>) {
+fn remove_elements(wanted: &State, there: &State, of: fn(&SetName) -> bool, edits: &mut Vec<Edit>) {
     let nothing = BTreeMap::new();
-    for (name, set) in &wanted.sets {
+    for (name, set) in wanted.sets.iter().filter(|(name, _)| of(name)) {
         let before = same(there, name, set).map_or(&nothing, |set| &set.elements);
         let gone = before.keys().filter(|element| !set.elements.contains_key(element));
         edits.extend(gone.map(|element| Edit::RemoveElement(name.clone(), *element)));

@@ -14,7 +14,7 @@
 //! A change writes the chains of its own Service, and one that all share only where a frontend comes, goes, or is or is not served.
 
 mod port;
-mod shared;
+pub(super) mod shared;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -222,31 +222,37 @@ impl Iptables {
 
 /// The chains that are the same whatever there is.
 fn constant(bits: u32, family: Family) -> BTreeMap<ChainKey, Vec<Rule>> {
-    let forwarding = "kubernetes forwarding rules";
     [
         (nat(mark()), vec![Rule::new(Target::SetMark(bits))]),
-        (
-            reject(),
-            vec![Rule::new(Target::Reset).of(Transport::Ports(Protocol::Tcp)), Rule::new(Target::Reject(family))],
-        ),
-        (
-            nat("KUBE-POSTROUTING"),
-            vec![
-                Rule::new(Target::Return).when(Match::Mark { bits, set: false }),
-                // The mark is off before the packet is encapsulated, or the outer packet would inherit it.
-                Rule::new(Target::FlipMark(bits)),
-                Rule::new(Target::Masquerade).because("kubernetes service traffic requiring SNAT"),
-            ],
-        ),
-        (
-            filter("KUBE-FORWARD"),
-            vec![
-                Rule::new(Target::Accept).because(forwarding).when(Match::Mark { bits, set: true }),
-                Rule::new(Target::Accept).because("kubernetes forwarding conntrack rule").when(Match::ConnectionKnown),
-            ],
-        ),
+        (reject(), refusals(family)),
+        (nat("KUBE-POSTROUTING"), postrouting(bits)),
+        (filter("KUBE-FORWARD"), forward(bits)),
     ]
     .into()
+}
+
+/// How what comes here is refused.
+pub(in crate::services) fn refusals(family: Family) -> Vec<Rule> {
+    vec![Rule::new(Target::Reset).of(Transport::Ports(Protocol::Tcp)), Rule::new(Target::Reject(family))]
+}
+
+/// What is marked is masqueraded.
+pub(in crate::services) fn postrouting(bits: u32) -> Vec<Rule> {
+    vec![
+        Rule::new(Target::Return).when(Match::Mark { bits, set: false }),
+        // The mark is off before the packet is encapsulated, or the outer packet would inherit it.
+        Rule::new(Target::FlipMark(bits)),
+        Rule::new(Target::Masquerade).because("kubernetes service traffic requiring SNAT"),
+    ]
+}
+
+/// Services' connections pass, also where a host forwards nothing else.
+pub(in crate::services) fn forward(bits: u32) -> Vec<Rule> {
+    let marked = Rule::new(Target::Accept).because("kubernetes forwarding rules");
+    vec![
+        marked.when(Match::Mark { bits, set: true }),
+        Rule::new(Target::Accept).because("kubernetes forwarding conntrack rule").when(Match::ConnectionKnown),
+    ]
 }
 
 /// The chains that have rules of ports.

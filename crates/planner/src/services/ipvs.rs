@@ -1,0 +1,265 @@
+//! Services as virtual servers of the kernel (IPVS), with kube-proxy's sets and chains: `ipvsadm -Ln`, `ipset list` and
+//! `iptables -t nat -L KUBE-SERVICES` read as people expect.
+//!
+//! - Each frontend has a virtual server. ClusterIPs are addresses of the device `kube-ipvs0`, so that packets to them come to this node
+//!   and pings of them are answered. Addresses of load balancers and external ones are not, since their other ports are nothing of a
+//!   Service's: packets to their frontends are marked, and the mark is routed to this node ([`attraction`](Ipvs::attraction)).
+//! - A virtual server is the same for everybody. Where a policy `Local` gives this node and its pods other backends than it gives others,
+//!   these have a virtual server of a packet mark, which the kernel asks first (set `KUBE-INSIDE`, `ipvs/marks.rs`).
+//! - Everything that differs between clusters is an element of a set ([`sets`]); the chains ([`rules`](Ipvs::rules)) are constant but for the
+//!   addresses with NodePorts. They mark what is masqueraded, refuse and drop.
+//!
+//! A change of the cluster is a list of [`Edit`]s as long as the change.
+
+mod marks;
+mod parts;
+mod rules;
+mod sets;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use podnet_model::{Family, Protocol};
+
+use super::{Plan, Services};
+use crate::{
+    ipvs::{Edit, Element, Scheduler, Scheduling, Server, ServerKey, Set, SetName, State, difference},
+    ruleset,
+};
+use marks::Marks;
+use parts::Parts;
+use sets::Sets;
+pub use sets::names;
+
+/// The rendering of one [`Services`] value, whose plans it is given from when it was made on.
+#[derive(Debug)]
+pub struct Ipvs {
+    scheduling: Scheduling,
+    sets: Sets,
+    marks: Marks,
+    /// How many frontends want each element: a port is at several addresses, and a backend serves several frontends.
+    wanted: BTreeMap<(SetName, Element), u32>,
+    state: State,
+}
+
+impl Ipvs {
+    /// Of what is planned so far, with the scheduler of the configuration.
+    #[must_use]
+    pub fn new(services: &Services, scheduler: Scheduler) -> Self {
+        let config = services.config();
+        let sets = Sets::of(config.family);
+        let state = State { sets: sets.empty(), ..State::default() };
+        let marks = Marks::new(config.masquerade_mark);
+        let mut ipvs = Self { scheduling: scheduling(scheduler), sets, marks, wanted: BTreeMap::new(), state };
+        let (mut after, mut before) = (State::default(), State::default());
+        ipvs.take_frontends(&services.whole(), &mut before, &mut after);
+        for addr in services.cluster_ips() {
+            ipvs.take_cluster_ip(addr, true);
+        }
+        ipvs.take_others(services);
+        ipvs
+    }
+
+    /// All that there has to be.
+    #[must_use]
+    pub const fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The bits of a packet's mark that say that it is for a virtual server of this node though its address is none of the node's.
+    #[must_use]
+    pub const fn attraction(&self) -> u32 {
+        self.marks.attraction()
+    }
+
+    /// Whether connections to a virtual server are known from their begin to their end, and so may end in peace where a real server goes.
+    #[must_use]
+    pub fn has_connections(&self, key: &ServerKey) -> bool {
+        let frontend = match key {
+            ServerKey::Address(key) => Some(key),
+            ServerKey::Mark(mark) => self.marks.frontend(*mark),
+        };
+        frontend.is_some_and(|frontend| frontend.protocol != Protocol::Udp)
+    }
+
+    /// What a plan means, in order.
+    pub fn edits(&mut self, services: &Services, plan: &Plan) -> Vec<Edit> {
+        let (mut before, mut after) = (State::default(), State::default());
+        self.take_frontends(plan, &mut before, &mut after);
+        for (addrs, is_there) in [(&plan.cluster_ips.fewer, false), (&plan.cluster_ips.more, true)] {
+            for addr in addrs {
+                self.note_cluster_ip(*addr, &mut before);
+                self.take_cluster_ip(*addr, is_there);
+                self.note_cluster_ip(*addr, &mut after);
+            }
+        }
+        for name in self.sets.others() {
+            note_set(&self.state, &name, &mut before);
+        }
+        self.take_others(services);
+        for name in self.sets.others() {
+            note_set(&self.state, &name, &mut after);
+        }
+        align(&mut before, &after);
+        difference(&after, &before)
+    }
+
+    /// Takes the frontends of a plan in; notes of what it touches how it was and how it is.
+    fn take_frontends(&mut self, plan: &Plan, before: &mut State, after: &mut State) {
+        let mut touched = BTreeSet::new();
+        for change in &plan.frontends {
+            let marks = &mut self.marks;
+            let was = change.before.as_ref().map(|one| Parts::of(&change.key, one, &self.sets, self.scheduling, marks));
+            let is = change.after.as_ref().map(|one| Parts::of(&change.key, one, &self.sets, self.scheduling, marks));
+            if is.as_ref().is_none_or(|is| is.inside.is_none()) {
+                self.marks.forget(&change.key);
+            }
+            let keys: BTreeSet<ServerKey> = [&was, &is].into_iter().flatten().flat_map(Parts::servers).collect();
+            for key in &keys {
+                note_server(&self.state, *key, before);
+                self.state.servers.remove(key);
+            }
+            for (name, element, mark) in is.iter().flat_map(|parts| &parts.elements) {
+                self.note_first(name, *element, &mut touched, before);
+                self.want(name, *element, *mark);
+            }
+            for (name, element, _) in was.iter().flat_map(|parts| &parts.elements) {
+                self.note_first(name, *element, &mut touched, before);
+                self.want_no_more(name, *element);
+            }
+            self.state.servers.extend(is.into_iter().flat_map(Parts::into_servers));
+            keys.iter().for_each(|key| note_server(&self.state, *key, after));
+        }
+        for (name, element) in touched {
+            note_element(&self.state, &name, element, after);
+        }
+    }
+
+    fn note_first(
+        &self,
+        name: &SetName,
+        element: Element,
+        touched: &mut BTreeSet<(SetName, Element)>,
+        before: &mut State,
+    ) {
+        if touched.insert((name.clone(), element)) {
+            note_element(&self.state, name, element, before);
+        }
+    }
+
+    fn want(&mut self, name: &SetName, element: Element, mark: Option<u32>) {
+        *self.wanted.entry((name.clone(), element)).or_insert(0) += 1;
+        if let Some(set) = self.state.sets.get_mut(name) {
+            set.elements.insert(element, mark);
+        }
+    }
+
+    fn want_no_more(&mut self, name: &SetName, element: Element) {
+        let key = (name.clone(), element);
+        let Some(count) = self.wanted.get_mut(&key) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.wanted.remove(&key);
+            if let Some(set) = self.state.sets.get_mut(name) {
+                set.elements.remove(&element);
+            }
+        }
+    }
+
+    fn note_cluster_ip(&self, addr: IpAddr, to: &mut State) {
+        note_element(&self.state, &self.sets.ips, Element::Address(addr), to);
+        to.addrs.extend(self.state.addrs.get(&addr));
+    }
+
+    fn take_cluster_ip(&mut self, addr: IpAddr, is_there: bool) {
+        let Some(set) = self.state.sets.get_mut(&self.sets.ips) else { return };
+        if is_there {
+            set.elements.insert(Element::Address(addr), None);
+            self.state.addrs.insert(addr);
+        } else {
+            set.elements.remove(&Element::Address(addr));
+            self.state.addrs.remove(&addr);
+        }
+    }
+
+    /// The sets that are small, or change seldom.
+    fn take_others(&mut self, services: &Services) {
+        let pods = match &services.ranges.sets().pods {
+            ruleset::Set::Ranges(ranges) => ranges.iter().flat_map(|range| sets::halves(*range)).collect(),
+            _ => BTreeSet::new(),
+        };
+        let local = services.local_pods.iter().map(Element::Address);
+        let checks = services.health_checks().into_keys().map(|port| Element::PortAlone(port.0));
+        let elements: [(_, Vec<Element>); 3] = [
+            (&self.sets.pods, pods.into_iter().map(Element::Range).collect()),
+            (&self.sets.local_pods, local.collect()),
+            (&self.sets.health_checks, checks.collect()),
+        ];
+        for (name, elements) in elements {
+            if let Some(set) = self.state.sets.get_mut(name) {
+                set.elements = elements.into_iter().map(|element| (element, None)).collect();
+            }
+        }
+    }
+}
+
+/// Where a server is not reached by its own weight, another one is: one that drains has the weight 0.
+const fn scheduling(scheduler: Scheduler) -> Scheduling {
+    let fallback = matches!(scheduler, Scheduler::SourceHash | Scheduler::Maglev);
+    Scheduling { scheduler, fallback, port: false, persistence: None }
+}
+
+fn note_server(state: &State, key: ServerKey, to: &mut State) {
+    if let (Some(server), false) = (state.servers.get(&key), to.servers.contains_key(&key)) {
+        to.servers.insert(key, server.clone());
+    }
+}
+
+fn note_element(state: &State, name: &SetName, element: Element, to: &mut State) {
+    let Some(set) = state.sets.get(name) else { return };
+    let noted = to.sets.entry(name.clone()).or_insert_with(|| Set::new(set.kind));
+    noted.elements.extend(set.elements.get_key_value(&element));
+}
+
+fn note_set(state: &State, name: &SetName, to: &mut State) {
+    to.sets.extend(state.sets.get_key_value(name).map(|(name, set)| (name.clone(), set.clone())));
+}
+
+/// A set is named in both, or nothing of it is touched.
+fn align(before: &mut State, after: &State) {
+    for (name, set) in &after.sets {
+        before.sets.entry(name.clone()).or_insert_with(|| Set::new(set.kind));
+    }
+}
+
+impl From<(Scheduling, &super::Backends)> for Server {
+    fn from((scheduling, backends): (Scheduling, &super::Backends)) -> Self {
+        Self { scheduling, reals: backends.slots().iter().map(|backend| (backend.at, 1)).collect() }
+    }
+}
+
+/// What an agent finds, less what is not podnet's: virtual servers that no set of podnet's names, and those with an address that `is_excluded`.
+/// What is wanted is podnet's, whoever made it.
+#[must_use]
+pub fn own(mut there: State, wanted: &State, family: Family, is_excluded: impl Fn(&IpAddr) -> bool) -> State {
+    let sets = Sets::of(family);
+    let named = |name: &SetName| there.sets.get(name).map(|set| set.elements.clone()).unwrap_or_default();
+    let (servers, inside) = (named(&sets.servers), named(&sets.inside));
+    let marks: BTreeSet<u32> = inside.values().copied().flatten().collect();
+    there.servers.retain(|key, _| {
+        let is_named = match key {
+            ServerKey::Address(key) => {
+                servers.contains_key(&Element::Port(key.addr, key.protocol, key.port)) && !is_excluded(&key.addr)
+            }
+            ServerKey::Mark(mark) => marks.contains(mark),
+        };
+        is_named || wanted.servers.contains_key(key)
+    });
+    there.addrs.retain(|addr| wanted.addrs.contains(addr) || !is_excluded(addr));
+    there
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! What one frontend needs.
+
+use super::{
+    super::{Backends, FrontendKind, Serving},
+    marks::Marks,
+    sets::{PROTOCOLS, Sets, halves},
+};
+use crate::{
+    ipvs::{Element, Scheduler, Scheduling, Server, ServerKey, SetName},
+    ruleset::FrontendKey,
+};
+
+/// The virtual servers and elements of one frontend.
+pub(super) struct Parts {
+    key: FrontendKey,
+    /// The virtual server of the address: what everybody comes to who is not told apart.
+    server: Server,
+    /// That of this node and its pods, with its mark, where they are.
+    pub(super) inside: Option<(u32, Server)>,
+    /// Each with the set that it is in.
+    pub(super) elements: Vec<(SetName, Element, Option<u32>)>,
+}
+
+impl Parts {
+    pub(super) fn of(
+        key: &FrontendKey,
+        serving: &Serving,
+        sets: &Sets,
+        scheduling: Scheduling,
+        marks: &mut Marks,
+    ) -> Self {
+        let persistence = serving.affinity.filter(|seconds| *seconds > 0);
+        let server = Server::from((Scheduling { persistence, ..scheduling }, &serving.outside));
+        // Not only while they differ: a virtual server that goes leaves its connections without one.
+        let is_told_apart = serving.kind != FrontendKind::ClusterIp && serving.keeps_source;
+        let inside = is_told_apart.then(|| {
+            // With persistence the kernel does not translate the port where it is a mark that leads here: so it is the address's hash.
+            let hashed = Scheduling { scheduler: Scheduler::Maglev, fallback: true, port: false, persistence: None };
+            let scheduling = if persistence.is_some() { hashed } else { scheduling };
+            (marks.of(key), Server::from((scheduling, &serving.inside)))
+        });
+        let mut parts = Self { key: *key, server, inside, elements: Vec::new() };
+        parts.add_addresses(serving, sets);
+        parts.add_verdicts(serving, sets);
+        for backend in serving.backends().filter(|backend| backend.local) {
+            let at = backend.at;
+            parts.add(&sets.loop_back, Element::PortFrom(at.addr, key.protocol, at.port, at.addr));
+        }
+        parts
+    }
+
+    /// The virtual servers' keys.
+    pub(super) fn servers(&self) -> impl Iterator<Item = ServerKey> {
+        let inside = self.inside.as_ref().map(|(mark, _)| ServerKey::Mark(*mark));
+        [ServerKey::Address(self.key)].into_iter().chain(inside)
+    }
+
+    /// The virtual servers.
+    pub(super) fn into_servers(self) -> impl Iterator<Item = (ServerKey, Server)> {
+        let inside = self.inside.map(|(mark, server)| (ServerKey::Mark(mark), server));
+        [(ServerKey::Address(self.key), self.server)].into_iter().chain(inside)
+    }
+
+    fn add(&mut self, set: &SetName, element: Element) {
+        self.elements.push((set.clone(), element, None));
+    }
+
+    fn itself(&self) -> Element {
+        Element::Port(self.key.addr, self.key.protocol, self.key.port)
+    }
+
+    /// What sort of address it is at, and who is masqueraded.
+    fn add_addresses(&mut self, serving: &Serving, sets: &Sets) {
+        let itself = self.itself();
+        self.add(&sets.servers, itself);
+        let (all, element) = match serving.kind {
+            FrontendKind::ClusterIp => return self.add(&sets.cluster_ip, itself),
+            FrontendKind::ExternalIp => (&sets.external, itself),
+            FrontendKind::LoadBalancer => (&sets.load_balancer, itself),
+            FrontendKind::NodePort => {
+                let of_protocol = PROTOCOLS.into_iter().zip(&sets.node_ports);
+                let Some((_, all)) = of_protocol.into_iter().find(|(protocol, _)| *protocol == self.key.protocol)
+                else {
+                    return;
+                };
+                let by_port = self.key.protocol != podnet_model::Protocol::Sctp;
+                (all, if by_port { Element::PortAlone(self.key.port) } else { itself })
+            }
+        };
+        if serving.kind != FrontendKind::NodePort {
+            self.add(&sets.elsewhere, Element::Address(self.key.addr));
+        }
+        let [every, local] = all;
+        self.add(every, element);
+        if serving.keeps_source {
+            self.add(local, element);
+        }
+        if let Some(mark) = self.inside.as_ref().map(|(mark, _)| *mark) {
+            self.elements.push((sets.inside.clone(), itself, Some(mark)));
+        }
+    }
+
+    /// Who is not served.
+    fn add_verdicts(&mut self, serving: &Serving, sets: &Sets) {
+        let itself = self.itself();
+        match (&serving.inside, &serving.outside) {
+            (Backends::Reject, _) => self.add(&sets.rejected, itself),
+            (Backends::Drop, _) => self.add(&sets.dropped, itself),
+            (Backends::Of(_), Backends::Drop | Backends::Reject) => self.add(&sets.dropped_outside, itself),
+            (Backends::Of(_), Backends::Of(_)) => {}
+        }
+        if let Some(sources) = &serving.sources {
+            self.add(&sets.guarded, itself);
+            let FrontendKey { addr, protocol, port } = self.key;
+            for range in sources.iter().flat_map(|range| halves(*range)) {
+                self.add(&sets.sources, Element::PortFromRange(addr, protocol, port, range));
+            }
+        }
+    }
+}

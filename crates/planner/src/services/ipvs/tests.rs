@@ -1,0 +1,180 @@
+//! That following changes ends where a fresh start does, and what stands where. What it does to packets is tried in a kernel.
+
+use podnet_model::Change;
+
+use super::{
+    super::packet_table::{self, NODES, six},
+    *,
+};
+use crate::{
+    iptables::{Saved, Table, difference as rewrite, is_ours},
+    ruleset::FrontendKey,
+};
+
+fn vanished(change: &Change) -> Option<Change> {
+    Some(match change {
+        Change::Node(key, _) => Change::Node(key.clone(), None),
+        Change::Pod(key, _) => Change::Pod(key.clone(), None),
+        Change::Service(key, _) => Change::Service(key.clone(), None),
+        Change::Slice(key, _) => Change::Slice(key.clone(), None),
+        Change::Pool(key, _) => Change::Pool(key.clone(), None),
+        _ => return None,
+    })
+}
+
+fn fresh(services: &Services) -> State {
+    Ipvs::new(services, Scheduler::RoundRobin).state().clone()
+}
+
+#[test]
+fn following_every_change_ends_where_a_fresh_start_does() {
+    for node in NODES {
+        let mut services = Services::new(packet_table::config(node).0);
+        let mut ipvs = Ipvs::new(&services, Scheduler::RoundRobin);
+        let nothing = ipvs.state().clone();
+        let mut state = nothing.clone();
+        let changes = packet_table::changes();
+        let back: Vec<_> = changes.iter().filter_map(vanished).collect();
+        for (index, change) in changes.iter().chain(&back).enumerate() {
+            let plan = services.apply(change);
+            let edits = ipvs.edits(&services, &plan);
+            assert!(!plan.is_empty() || edits.is_empty(), "{change:?}: {edits:?}");
+            edits.iter().for_each(|edit| state.apply(edit));
+            assert_eq!(state, *ipvs.state(), "after {change:?} by {edits:?}");
+            if node == NODES[0] || index % 16 == 0 {
+                assert_eq!(state, fresh(&services), "after {change:?}");
+            }
+        }
+        assert_eq!(state, nothing);
+        assert!(ipvs.wanted.is_empty());
+    }
+}
+
+fn of(node: &str, config: fn(&str) -> (super::super::ServicesConfig, crate::border::BorderConfig)) -> (Services, Ipvs) {
+    let mut services = Services::new(config(node).0);
+    packet_table::changes().iter().for_each(|change| drop(services.apply(change)));
+    let ipvs = Ipvs::new(&services, Scheduler::RoundRobin);
+    (services, ipvs)
+}
+
+fn key(name: &str, port: u16) -> FrontendKey {
+    FrontendKey { addr: packet_table::address(name).unwrap(), protocol: Protocol::Tcp, port }
+}
+
+fn reals(server: &Server) -> Vec<String> {
+    server.reals.keys().map(|real| format!("{}:{}", name_of(real.addr), real.port)).collect()
+}
+
+fn name_of(addr: IpAddr) -> &'static str {
+    packet_table::ADDRESSES.iter().find(|(_, known)| IpAddr::V4(*known) == addr).map_or("?", |(name, _)| *name)
+}
+
+#[test]
+fn a_policy_local_has_a_virtual_server_for_each_side() {
+    let (_, ipvs) = of("node3", packet_table::config);
+    let frontend = key("local-ip", 80);
+    let state = ipvs.state();
+    assert_eq!(reals(&state.servers[&ServerKey::Address(frontend)]), ["web3:8080"]);
+    let element = Element::Port(frontend.addr, Protocol::Tcp, 80);
+    let mark = state.sets["KUBE-INSIDE"].elements[&element].unwrap();
+    assert_eq!(reals(&state.servers[&ServerKey::Mark(mark)]), ["web1:8080", "shop1:8080", "web3:8080"]);
+    assert!(state.sets["KUBE-LOAD-BALANCER"].elements.contains_key(&element));
+    assert!(state.sets["KUBE-LOAD-BALANCER-LOCAL"].elements.contains_key(&element));
+    assert!(!state.addrs.contains(&frontend.addr));
+    let marks = state.servers.keys().filter(|key| matches!(key, ServerKey::Mark(_))).count();
+    assert_eq!(state.sets["KUBE-INSIDE"].elements.len(), marks);
+}
+
+#[test]
+fn affinity_is_persistence_but_for_marks_whose_ports_the_kernel_would_not_translate() {
+    let (_, ipvs) = of("node1", packet_table::config);
+    let persistent = |port| ipvs.state().servers[&ServerKey::Address(key("node1", port))].scheduling.persistence;
+    assert!(persistent(30070).is_some() && persistent(30071).is_some() && persistent(30080).is_none());
+    let marks = ipvs.state().servers.iter().filter(|(key, _)| matches!(key, ServerKey::Mark(_)));
+    let schedulers: BTreeSet<_> =
+        marks.map(|(_, server)| (server.scheduling.scheduler, server.scheduling.persistence)).collect();
+    assert_eq!(schedulers, [(Scheduler::RoundRobin, None), (Scheduler::Maglev, None)].into());
+}
+
+#[test]
+fn every_name_fits_and_every_rule_asks_for_sets_that_are_there() {
+    for (config, names) in
+        [(packet_table::config as fn(&str) -> _, names(Family::V4)), (six::config as fn(&str) -> _, names(Family::V6))]
+    {
+        let (services, ipvs) = of("node1", config);
+        assert!(names.iter().all(|name| name.len() <= 31));
+        assert_eq!(ipvs.state().sets.keys().cloned().collect::<Vec<_>>(), names);
+        let rules = ipvs.rules(&services);
+        let all = rules.chains.iter().flat_map(|(key, rules)| rules.iter().map(|rule| (key.table, rule)));
+        for (table, rule) in all.chain(rules.hooks.iter().map(|hook| (hook.at.table, &hook.rule))) {
+            if let Some(to) = rule.leads_to() {
+                assert!(rules.chains.contains_key(&crate::iptables::ChainKey::new(table, to.clone())), "{rule}");
+            }
+            let text = rule.to_string();
+            let mut words = text.split(' ');
+            while words.any(|word| matches!(word, "--match-set" | "--map-set")) {
+                let name = words.next().unwrap();
+                assert!(ipvs.state().sets.contains_key(name), "{text}");
+            }
+        }
+        assert!(rules.chains.keys().all(|key| is_ours(&key.name) && key.name.len() <= 28));
+    }
+}
+
+#[test]
+fn the_text_of_all_rules_reads_back_as_the_rules_and_is_known_as_podnets() {
+    let (services, ipvs) = of("node1", packet_table::config);
+    let rules = ipvs.rules(&services);
+    let text = rewrite(&rules, &Saved::default(), |_, _| false).text();
+    let saved = text.lines().map(|line| match line.strip_prefix("-I ").and_then(|rest| rest.split_once(" 1 ")) {
+        Some((chain, rule)) => format!("-A {chain} {rule}\n"),
+        None => format!("{line}\n"),
+    });
+    let saved = Saved::parse(&saved.collect::<String>());
+    assert_eq!(rewrite(&rules, &saved, |_, _| false), crate::iptables::Rewrite::default());
+    assert!(saved.is_of_podnet_in_ipvs() && !saved.is_of_podnet());
+    let of = |table, name| &saved.chains[&crate::iptables::ChainKey::new(table, name)];
+    assert_eq!(
+        of(Table::Nat, "KUBE-SERVICES")[0],
+        "-m set ! --match-set KUBE-PODS src -m comment --comment \"Kubernetes service cluster ip + port for masquerade purpose\" \
+         -m set --match-set KUBE-CLUSTER-IP dst,dst -j KUBE-MARK-MASQ"
+    );
+}
+
+#[test]
+fn what_others_made_is_left_alone() {
+    let (_, ipvs) = of("node1", packet_table::config);
+    let wanted = ipvs.state();
+    let mut there = wanted.clone();
+    let server = there.servers[&ServerKey::Address(key("web", 80))].clone();
+    let (foreign, left) = (key("visitor", 80), key("partner", 80));
+    for key in [foreign, left] {
+        there.servers.insert(ServerKey::Address(key), server.clone());
+    }
+    there.servers.insert(ServerKey::Mark(1), server);
+    let note = Element::Port(left.addr, left.protocol, left.port);
+    there.sets.get_mut("KUBE-VIRTUAL-SERVERS").unwrap().elements.insert(note, None);
+    let gone = |there: &State| {
+        let edits = difference(wanted, there);
+        edits.into_iter().filter(|edit| matches!(edit, Edit::RemoveServer(_))).collect::<Vec<_>>()
+    };
+    let mine = own(there.clone(), wanted, Family::V4, |_| false);
+    assert_eq!(gone(&mine), [Edit::RemoveServer(ServerKey::Address(left))]);
+    let mine = own(there, wanted, Family::V4, |addr| *addr == left.addr);
+    assert_eq!(gone(&mine), []);
+}
+
+#[test]
+fn one_changed_endpoint_is_a_handful_of_edits() {
+    let (mut services, mut ipvs) = of("node1", packet_table::config);
+    let fewer = packet_table::changes().into_iter().find_map(|change| match change {
+        Change::Slice(key, Some(mut slice)) if slice.endpoints.len() == 3 => {
+            slice.endpoints.pop();
+            Some(Change::Slice(key, Some(slice)))
+        }
+        _ => None,
+    });
+    let plan = services.apply(&fewer.unwrap());
+    let edits = ipvs.edits(&services, &plan);
+    assert!(!edits.is_empty() && edits.iter().all(|edit| matches!(edit, Edit::RemoveReal(..))), "{edits:?}");
+}
