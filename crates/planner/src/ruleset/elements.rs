@@ -11,20 +11,26 @@ use podnet_model::Family;
 use super::{Action, Field, FrontendKey, InvalidRuleSet, Match, Rule, RuleName, Set};
 
 impl Set {
+    /// How many elements it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Addresses(elements) => elements.len(),
+            Self::Ranges(elements) => elements.len(),
+            Self::Pairs(elements) => elements.len(),
+            Self::Ports(elements) => elements.len(),
+            Self::Numbers(elements) => elements.len(),
+            Self::Sources(elements) => elements.len(),
+            Self::Senders(elements) => elements.len(),
+            Self::PacketRates(elements) => elements.len(),
+            Self::ConnectionLimits(elements) => elements.len(),
+        }
+    }
+
     /// Whether it has no elements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        match self {
-            Self::Addresses(elements) => elements.is_empty(),
-            Self::Ranges(elements) => elements.is_empty(),
-            Self::Pairs(elements) => elements.is_empty(),
-            Self::Ports(elements) => elements.is_empty(),
-            Self::Numbers(elements) => elements.is_empty(),
-            Self::Sources(elements) => elements.is_empty(),
-            Self::Senders(elements) => elements.is_empty(),
-            Self::PacketRates(elements) => elements.is_empty(),
-            Self::ConnectionLimits(elements) => elements.is_empty(),
-        }
+        self.len() == 0
     }
 
     /// The kind in words.

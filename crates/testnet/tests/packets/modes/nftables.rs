@@ -1,17 +1,18 @@
 //! Mode `nftables`.
 
-use std::{any::Any, collections::BTreeSet};
+use std::{any::Any, collections::BTreeSet, time::Duration};
 
 use podnet_kernel::{netns::NetNs, nft::NftSocket};
 use podnet_model::Family;
 use podnet_planner::{
     border,
-    ruleset::RuleSet,
+    ruleset::{RuleSet, Set},
     services::{
         nftables::TABLE,
         packet_table::{Edits, NodeRules},
     },
 };
+use podnet_testnet::eventually;
 use serde_json::Value;
 
 use super::Mode;
@@ -94,8 +95,21 @@ pub(crate) fn without_slots(rules: &NodeRules) -> BTreeSet<String> {
     verdicts.chain(backends).chain(sets).collect()
 }
 
-/// What the kernel holds, as `nft` tells it: the elements of sets and maps, and the chains that lead anywhere, each by itself.
-pub(crate) fn contents(node: &Namespace) -> BTreeSet<String> {
+/// What the kernel holds, as `nft` tells it: the elements of sets and maps, each by itself, of which there have to be as many as the rules want.
+/// While the kernel moves a large map to more room, which it does at its leisure after it grew, a listing leaves out some of its elements
+/// (each part of it is counted from the beginning); so it is read until it is whole.
+pub(crate) fn contents(node: &Namespace, rules: &NodeRules) -> BTreeSet<String> {
+    let [wanted, _] = rules.desired();
+    let verdicts = wanted.verdict_maps.values().map(|map| map.elements.len());
+    let backends = wanted.backend_maps.values().map(|map| map.elements.len());
+    let count: usize = verdicts.chain(backends).chain(wanted.sets.values().map(Set::len)).sum();
+    eventually("a listing of all elements", Duration::from_secs(30), || {
+        let contents = listing(node);
+        if contents.len() == count { Ok(contents) } else { Err(format!("{} of {count}", contents.len())) }
+    })
+}
+
+fn listing(node: &Namespace) -> BTreeSet<String> {
     let listing: Value = serde_json::from_str(&node.command(&format!("nft -j list table ip {TABLE}"))).unwrap();
     let mut contents = BTreeSet::new();
     for object in listing["nftables"].as_array().expect("a list of objects") {
