@@ -15,7 +15,7 @@ use podnet_model::{Change, Dual, Family, NodeAddr, Pool, PoolName, proxy::Mode};
 use podnet_planner::{
     border::{self, Border, BorderConfig},
     ruleset::{BackendAddress, FrontendKey},
-    services::{FrontendChange, NodePortAddresses, Services, ServicesConfig, Serving, Vanished, nftables},
+    services::{FrontendChange, NodePortAddresses, Services, ServicesConfig, Serving, Vanished, ebpf::Fate, nftables},
 };
 use tracing::warn;
 
@@ -269,9 +269,9 @@ impl ClusterRules {
         self.changed.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// See [`Services::has_lost`].
-    pub(super) fn has_lost(&self, frontend: &FrontendKey, backend: BackendAddress) -> bool {
-        self.families[Family::of(&frontend.addr)].services.has_lost(frontend, backend)
+    /// See [`Services::fate`].
+    pub(super) fn fate(&self, frontend: &FrontendKey, backend: BackendAddress) -> Fate {
+        self.families[Family::of(&frontend.addr)].services.fate(frontend, backend)
     }
 
     /// Makes connection tracking forget the UDP connections that lead where nothing leads any more, now that the rules are in force: what

@@ -36,6 +36,8 @@ const COMPARE: u32 = 30;
 pub(super) struct SocketsPlace {
     cgroup: PathBuf,
     at: Option<AtSockets>,
+    /// In another mode: the connections that were opened in this one, as long as there are any.
+    left: Option<LostConnections>,
     /// An earlier agent may have left some.
     suspected: bool,
 }
@@ -43,7 +45,7 @@ pub(super) struct SocketsPlace {
 impl SocketsPlace {
     /// For the processes of the cgroup of this path. Nothing is done yet, and what an earlier agent left is as it is.
     pub(super) const fn new(cgroup: PathBuf) -> Self {
-        Self { cgroup, at: None, suspected: true }
+        Self { cgroup, at: None, left: None, suspected: true }
     }
 
     /// Makes sure that the mode can be had.
@@ -55,6 +57,7 @@ impl SocketsPlace {
         if mode == Mode::Ebpf && self.at.is_none() {
             let cgroup = Cgroup::v2(&self.cgroup).map_err(refused)?;
             self.at = Some(AtSockets::open(cgroup).map_err(refused)?);
+            self.left = None;
         }
         Ok(())
     }
@@ -81,7 +84,17 @@ impl SocketsPlace {
         self.at = None;
         rules.follow(false);
         match Cgroup::v2(&self.cgroup) {
-            Ok(cgroup) => AtSockets::take_away(&cgroup),
+            Ok(cgroup) => {
+                AtSockets::take_away(&cgroup);
+                // Neither a rule nor connection tracking knows of these: nobody else leads them away from a backend that goes.
+                self.left = LostConnections::left(&cgroup).unwrap_or_else(|error| {
+                    warn!(
+                        error = &error as &dyn std::error::Error,
+                        "connections opened before the mode changed are not looked after"
+                    );
+                    None
+                });
+            }
             // Where there are none there are no programs at them.
             Err(error) => debug!(%error, "no cgroups"),
         }
@@ -99,14 +112,16 @@ impl SocketsPlace {
 
     /// A change was taken in: where endpoints changed, connections may have lost theirs.
     pub(super) fn heard(&mut self, change: &Change) {
-        if let Some(at) = self.at.as_mut().filter(|_| matches!(change, Change::Service(..) | Change::Slice(..))) {
-            at.lost.suspect();
+        if matches!(change, Change::Service(..) | Change::Slice(..)) {
+            let lost = self.at.iter_mut().map(|at| &mut at.lost).chain(&mut self.left);
+            lost.for_each(LostConnections::suspect);
         }
     }
 
     /// When [`SocketsPlace::look`] is due.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.at.as_ref().map(AtSockets::due)
+        let left = self.left.as_ref().and_then(LostConnections::due);
+        self.at.as_ref().map(AtSockets::due).into_iter().chain(left).min()
     }
 
     /// Mends what others damaged, and ends connections that have lost their backend, where that is due.
@@ -115,6 +130,10 @@ impl SocketsPlace {
     ///
     /// When the kernel refuses; the next time everything is compared.
     pub(super) fn look(&mut self, rules: &mut ClusterRules) -> Result<(), SocketsError> {
+        if let Some(left) = &mut self.left {
+            left.look(rules);
+            self.left.take_if(|left| left.are_over());
+        }
         let Some(at) = self.at.as_mut().filter(|at| at.due() <= Instant::now()) else { return Ok(()) };
         if let Some(what) = at.look(rules)? {
             warn!(what, "mended: damaged by somebody else");
@@ -186,7 +205,7 @@ impl AtSockets {
         loop {
             let programs = match self.programs.take().filter(|programs| programs.sizes().hold(frontends, backends)) {
                 Some(programs) => programs,
-                None => Sockets::open(&self.cgroup, Sizes::for_twice(frontends, backends))?,
+                None => self.open_larger(frontends, backends)?,
             };
             let there = programs.tables()?;
             let desired = self.ebpf.desired(rules.servings(), &there);
@@ -196,7 +215,7 @@ impl AtSockets {
             if !programs.sizes().hold(most.0, most.1)
                 && programs.sizes().hold(desired.frontends.len(), desired.backends.len())
             {
-                self.programs = Some(Sockets::open(&self.cgroup, Sizes::for_twice(most.0, most.1))?);
+                self.programs = Some(self.open_larger(most.0, most.1)?);
                 continue;
             }
             programs.apply(&edits)?;
@@ -204,6 +223,13 @@ impl AtSockets {
             self.programs = Some(programs);
             return Ok(edits.len());
         }
+    }
+
+    /// Other programs, for so much. Where none were in force yet they know of no connection of the former ones, nor those of theirs.
+    fn open_larger(&mut self, frontends: usize, backends: usize) -> Result<Sockets, SocketsError> {
+        let programs = Sockets::open(&self.cgroup, Sizes::for_twice(frontends, backends))?;
+        self.lost = LostConnections::start(programs.connections()?)?;
+        Ok(programs)
     }
 
     /// Does what changed since the last time. Answers with the number of edits.

@@ -7,14 +7,18 @@
 // A frontend's backends are the slots 0 to `count` of one list. Who writes fills new slots before the frontend counts them, and empties
 // slots after it does not count them any more: so a slot that is missing has been taken away meanwhile, and the frontend is read again.
 //
+// What a map gives up the kernel (from 6.1 on) uses for another element at once, whoever reads it. So what is read is copied, and it counts
+// only where the map has the same a moment later. A frontend is looked at once more last of all: as long as it has a list, the list's slots
+// are its own.
+//
 // What a socket speaks with is kept at the socket itself and ends with it.
 
 #include "kernel.h"
 
 // How many Services one socket of UDP can speak with at a time, without being connected, and be told the right senders of.
 #define TALKS 16
-// How often a frontend is read again because a slot was missing.
-#define ATTEMPTS 4
+// How often a frontend is read because it or a slot was changed meanwhile.
+#define ATTEMPTS 8
 // Of clients that stay with their backend (sessionAffinity). The least recently used goes where there are more.
 #define CLIENTS 32768
 // Of connected sockets of UDP that are found when their backend goes.
@@ -22,6 +26,8 @@
 #define SECOND 1000000000ULL
 
 #define ECONNREFUSED 111
+// Instead of an error: there is no such frontend.
+#define NO_FRONTEND -1
 
 // An address, port and protocol. One of IPv4 as IPv6 writes it (::ffff:a.b.c.d). All but the protocol in network order.
 struct place {
@@ -227,49 +233,78 @@ static __always_inline int has(const struct frontend *frontend, struct choice *c
     return search.found;
 }
 
-// A backend by chance: 0, or why there is none.
-static __always_inline int choose(const struct place *to, const struct frontend *frontend, struct choice *choice)
+// Whether the frontend is what was read of it.
+static __always_inline int is_still(const struct place *to, const struct frontend *read)
 {
-    for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
-        if (!frontend)
-            return ECONNREFUSED;
-        __u32 count = frontend->count;
-        if (!count)
-            return frontend->refusal;
-        struct slot slot = {frontend->list, bpf_get_prandom_u32() % count};
-        struct place *backend = bpf_map_lookup_elem(&backends, &slot);
-        if (backend) {
-            choice->backend = *backend;
-            choice->slot = slot.number;
-            return 0;
-        }
-        frontend = bpf_map_lookup_elem(&frontends, to);
-    }
-    return ECONNREFUSED;
+    struct frontend *now = bpf_map_lookup_elem(&frontends, to);
+    return now && now->list == read->list && now->count == read->count && now->refusal == read->refusal &&
+           now->affinity == read->affinity && now->group == read->group;
 }
 
-// As `choose`; a client of a Service with sessionAffinity gets the backend that it had last time.
-static __always_inline int find(struct bpf_sock_addr *ctx, const struct place *to, const struct frontend *frontend,
+// A backend by chance. Whether its slot was there, and is what was read.
+static __always_inline int draw(const struct frontend *frontend, struct choice *choice)
+{
+    struct slot slot = {frontend->list, bpf_get_prandom_u32() % frontend->count};
+    struct place *backend = bpf_map_lookup_elem(&backends, &slot);
+    if (!backend)
+        return 0;
+    choice->backend = *backend;
+    choice->slot = slot.number;
+    backend = bpf_map_lookup_elem(&backends, &slot);
+    return backend && same(backend, &choice->backend);
+}
+
+// The backend that the client had last time, where it is not too long ago. Another processor may have written a time that is to come for this one.
+static __always_inline int stays_with(const struct client *client, const struct frontend *frontend, __u64 now,
+                                      struct choice *choice)
+{
+    struct stay *former = bpf_map_lookup_elem(&stays, client);
+    if (!former || (__s64)(now - former->used) >= (__s64)(frontend->affinity * SECOND))
+        return 0;
+    *choice = former->choice;
+    if (!has(frontend, choice))
+        return 0;
+    former->used = now;
+    return 1;
+}
+
+// One of the frontend's backends: the former one as long as it is one, the one that the client stays with (sessionAffinity), or one by chance.
+// 0, or why there is none.
+static __always_inline int find(struct bpf_sock_addr *ctx, const struct place *to, const struct choice *former,
                                 struct choice *choice)
 {
-    if (!frontend->affinity || !frontend->count)
-        return choose(to, frontend, choice);
-    struct client client = {bpf_get_netns_cookie(ctx), frontend->group, 0};
-    __u64 now = bpf_ktime_get_coarse_ns();
-    struct stay *former = bpf_map_lookup_elem(&stays, &client);
-    if (former && now - former->used < frontend->affinity * SECOND) {
-        *choice = former->choice;
-        if (has(frontend, choice)) {
-            former->used = now;
-            return 0;
+    for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
+        struct frontend *found = bpf_map_lookup_elem(&frontends, to);
+        if (!found)
+            return NO_FRONTEND;
+        struct frontend frontend = *found;
+        if (!frontend.count) {
+            if (is_still(to, &frontend))
+                return frontend.refusal;
+            continue;
         }
+        if (former) {
+            *choice = *former;
+            if (has(&frontend, choice))
+                return 0;
+        }
+        struct client client = {0, frontend.group, 0};
+        __u64 now = 0;
+        int stays_there = 0;
+        if (frontend.affinity) {
+            client.netns = bpf_get_netns_cookie(ctx);
+            now = bpf_ktime_get_coarse_ns();
+            stays_there = stays_with(&client, &frontend, now, choice);
+        }
+        if ((!stays_there && !draw(&frontend, choice)) || !is_still(to, &frontend))
+            continue;
+        if (frontend.affinity && !stays_there) {
+            struct stay stay = {.choice = *choice, .used = now};
+            bpf_map_update_elem(&stays, &client, &stay, BPF_ANY);
+        }
+        return 0;
     }
-    int refusal = choose(to, frontend, choice);
-    if (refusal)
-        return refusal;
-    struct stay stay = {.choice = *choice, .used = now};
-    bpf_map_update_elem(&stays, &client, &stay, BPF_ANY);
-    return 0;
+    return ECONNREFUSED;
 }
 
 static __always_inline int refuse(int error)
@@ -283,8 +318,9 @@ static __always_inline int connect(struct bpf_sock_addr *ctx, struct place *to)
 {
     if (!is_ours(ctx, to))
         return 1;
-    struct frontend *frontend = bpf_map_lookup_elem(&frontends, to);
-    if (!frontend) {
+    struct talk talk = {.frontend = *to};
+    int refusal = find(ctx, to, 0, &talk.choice);
+    if (refusal == NO_FRONTEND) {
         // A socket of UDP can be connected again.
         if (to->protocol == IPPROTO_UDP && ctx->sk && !bpf_sk_storage_delete(&connected, ctx->sk)) {
             __u64 cookie = bpf_get_socket_cookie(ctx);
@@ -292,8 +328,6 @@ static __always_inline int connect(struct bpf_sock_addr *ctx, struct place *to)
         }
         return 1;
     }
-    struct talk talk = {.frontend = *to};
-    int refusal = find(ctx, to, frontend, &talk.choice);
     if (refusal)
         return refuse(refusal);
     if (ctx->sk) {
@@ -329,13 +363,29 @@ int podnet_connect6(struct bpf_sock_addr *ctx)
     return verdict != 0;
 }
 
+// A backend that is spoken to at its own address answers as itself, and not as the frontend that the socket spoke with before.
+static __always_inline void forget_talks(struct bpf_sock_addr *ctx, const struct place *to)
+{
+    struct bpf_sock *sk = ctx->sk;
+    struct talks *talks = sk ? bpf_sk_storage_get(&spoken, sk, 0, 0) : 0;
+    if (!talks)
+        return;
+    for (int number = 0; number < TALKS; number++)
+        if (same(&talks->all[number].choice.backend, to))
+            talks->all[number] = (struct talk){};
+}
+
 // The backend that the socket sends this frontend's datagrams to as long as it is one: a conversation is not torn apart.
 static __always_inline int send(struct bpf_sock_addr *ctx, struct place *to)
 {
     if (!is_ours(ctx, to))
         return 1;
     struct frontend *frontend = bpf_map_lookup_elem(&frontends, to);
-    if (!frontend || !ctx->sk)
+    if (!frontend) {
+        forget_talks(ctx, to);
+        return 1;
+    }
+    if (!ctx->sk)
         return 1;
     struct talks *talks = bpf_sk_storage_get(&spoken, ctx->sk, 0, frontend->count ? BPF_SK_STORAGE_GET_F_CREATE : 0);
     struct talk *talk = 0;
@@ -346,14 +396,9 @@ static __always_inline int send(struct bpf_sock_addr *ctx, struct place *to)
                 break;
             }
     struct choice choice = {};
-    if (talk) {
-        choice = talk->choice;
-        if (has(frontend, &choice)) {
-            *to = choice.backend;
-            return 2;
-        }
-    }
-    int refusal = find(ctx, to, frontend, &choice);
+    int refusal = find(ctx, to, talk ? &talk->choice : 0, &choice);
+    if (refusal == NO_FRONTEND)
+        return 1;
     if (refusal)
         return refuse(refusal);
     if (talks) {

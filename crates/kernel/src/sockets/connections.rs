@@ -5,6 +5,8 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fs::File,
+    io,
     net::{IpAddr, Ipv6Addr},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     sync::Arc,
@@ -17,7 +19,7 @@ use podnet_model::Protocol;
 use podnet_planner::ruleset::{BackendAddress, FrontendKey};
 use rustix::io::Errno;
 
-use super::{SocketsError, call, protocol_of, refused};
+use super::{SocketsError, call, load, protocol_of, refused};
 use crate::{
     cgroup::Cgroup,
     netlink::{
@@ -41,6 +43,8 @@ const KEPT_VALUE: u16 = 3;
 const ID: usize = 48;
 const ID_AT: usize = 4;
 const HEAD: usize = 72;
+/// `idiag_inode` in it: 0 where no process has the socket any more.
+const INODE: std::ops::Range<usize> = 68..72;
 /// The socket's cookie in its identity.
 const COOKIE: std::ops::Range<usize> = 40..48;
 /// The length of what the programs write of a connection.
@@ -52,7 +56,7 @@ const STATES: u32 = 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 1
 const FAMILIES: [u8; 2] = [2, 10];
 
 /// A connection that was opened through a frontend.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Opened {
     /// What the process connected to.
     pub frontend: FrontendKey,
@@ -80,7 +84,22 @@ impl Connections {
         Self { cgroup, tcp: Arc::new(tcp), tcp_id, udp: Arc::new(udp) }
     }
 
-    /// All of them.
+    /// Those that are left when no program chooses backends any more: as the programs know them that tell sockets what they speak with. None
+    /// where there are no such programs at the cgroup.
+    ///
+    /// # Errors
+    /// Where it cannot be told which programs are there. A cgroup that is not there has none.
+    pub fn left(cgroup: &Cgroup) -> Result<Option<Self>, SocketsError> {
+        let directory = match File::open(cgroup.path()) {
+            Ok(directory) => directory,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(SocketsError::Cgroup { path: cgroup.path().to_path_buf(), source: error }),
+        };
+        Ok(load::connected(directory.as_fd())?.map(|(tcp, udp)| Self::new(cgroup.clone(), tcp, udp)))
+    }
+
+    /// All of them that a process has. A socket of TCP that nobody has any more ends by the kernel's own timers, or, where older kernels are
+    /// told to end it, never.
     ///
     /// # Errors
     /// Where the kernel cannot be asked. A process that ends meanwhile, or its namespace, is no error.
@@ -98,19 +117,24 @@ impl Connections {
     /// How many were still there.
     ///
     /// # Errors
-    /// What the kernel refused: it may lack the feature (`CONFIG_INET_DIAG_DESTROY`).
+    /// What the kernel refused first, the others being ended: it may lack the feature (`CONFIG_INET_DIAG_DESTROY`).
     pub fn end(&self, connections: &[Opened]) -> Result<usize, SocketsError> {
-        let mut ended = 0;
+        let (mut ended, mut failed) = (0, None);
         let namespaces = self.namespaces()?;
         for (number, netns) in &namespaces {
             let here: Vec<&Opened> = connections.iter().filter(|opened| opened.netns == *number).collect();
             if here.is_empty() {
                 continue;
             }
-            let done = netns.run(|| end_here(&here)).map_err(SocketsError::Namespace)?;
-            ended += done.map_err(SocketsError::Connections)?;
+            let done = netns.run(|| end_here(&here)).map_err(SocketsError::Namespace);
+            match done.and_then(|done| done.map_err(SocketsError::Connections)) {
+                Ok(here) => ended += here,
+                Err(error) => {
+                    failed.get_or_insert(error);
+                }
+            }
         }
-        Ok(ended)
+        failed.map_or(Ok(ended), Err)
     }
 
     fn namespaces(&self) -> Result<BTreeMap<u64, NetNs>, SocketsError> {
@@ -142,6 +166,9 @@ impl Connections {
 
     /// What the programs keep at the socket.
     fn kept(&self, frame: &Frame) -> Option<[u8; TALK]> {
+        if frame.payload.get(INODE)? == [0; 4] {
+            return None;
+        }
         let kept = attribute(frame.payload.get(HEAD..)?, KEPT)?;
         let is_ours = |kept: &&[u8]| attribute(kept, KEPT_IN) == Some(&self.tcp_id.to_ne_bytes());
         let value = attribute(attributes(kept).map(|(_, kept)| kept).find(is_ours)?, KEPT_VALUE)?;
@@ -213,7 +240,7 @@ fn head(family: u8, protocol: Protocol) -> [u8; 8] {
 
 fn end_here(connections: &[&Opened]) -> Result<usize, NetlinkError> {
     let mut socket = Connection::open(NETLINK_SOCK_DIAG)?;
-    let mut ended = 0;
+    let (mut ended, mut refused) = (0, None);
     for opened in connections {
         let sequence = socket.reserve(1);
         let mut writer = Writer::default();
@@ -228,9 +255,10 @@ fn end_here(connections: &[&Opened]) -> Result<usize, NetlinkError> {
             Err((Errno::NOENT | Errno::STALE, _)) => {}
             Err((errno, hint)) => {
                 let operation = Operation::new("end a connection through", opened.frontend);
-                return Err(NetlinkError::Refused { operation, hint, errno });
+                // The others may be ended all the same.
+                refused.get_or_insert(NetlinkError::Refused { operation, hint, errno });
             }
         }
     }
-    Ok(ended)
+    refused.map_or(Ok(ended), Err)
 }

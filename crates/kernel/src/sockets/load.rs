@@ -104,6 +104,22 @@ fn to_keep(cgroup: BorrowedFd<'_>, sizes: Sizes) -> Result<Vec<(MapInfo, OwnedFd
     Ok(found)
 }
 
+/// A map and its number.
+type Known = (OwnedFd, u32);
+
+/// Where the programs at the cgroup keep what sockets of TCP and of UDP are connected to. None where there are none.
+pub(super) fn connected(cgroup: BorrowedFd<'_>) -> Result<Option<(Known, OwnedFd)>, SocketsError> {
+    let (mut tcp, mut udp) = (None, None);
+    for (info, map) in to_keep(cgroup, Sizes { frontends: 0, backends: 0 })? {
+        match info.name.as_str() {
+            CONNECTED => tcp = Some((map, info.id)),
+            CONNECTED_UDP => udp = Some(map),
+            _ => {}
+        }
+    }
+    Ok(tcp.zip(udp))
+}
+
 fn fits(info: &MapInfo) -> bool {
     SHAPES.contains(&(info.name.as_str(), info.kind, info.key_size, info.value_size))
 }

@@ -49,6 +49,7 @@ const BACKENDS: u8 = 4;
 const PORT: u16 = 8080;
 const FRONTEND: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
 const FRONTEND6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 1));
+const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 2));
 /// Of the clients.
 const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 100));
 

@@ -206,19 +206,39 @@ impl Ebpf {
     }
 }
 
+/// What is known of a connection's other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Somebody is there, or nothing says otherwise.
+    Served,
+    /// Nobody is named, but neither is any other: a Service that was just made has no endpoints until its controller has written them.
+    Unsure,
+    /// Nobody is there any more.
+    Lost,
+}
+
 impl Services {
     /// Whether a connection that was opened to a frontend's backend from inside has nobody at its other end any more: of TCP where no slice
     /// of the Service names the backend in whatever condition, so that one that ends may end in peace; of UDP where the frontend would choose
     /// another one.
     #[must_use]
-    pub fn has_lost(&self, frontend: &FrontendKey, backend: BackendAddress) -> bool {
+    pub fn fate(&self, frontend: &FrontendKey, backend: BackendAddress) -> Fate {
         let serving = self.serving(frontend);
-        if frontend.protocol == Protocol::Udp {
-            return serving.is_none_or(|serving| serving.inside.slots().iter().all(|slot| slot.at != backend));
-        }
-        // Of a Service that is gone nothing is known.
         let known = serving.and_then(|serving| Some((serving, self.services.get(&serving.service)?)));
-        known.is_some_and(|(serving, known)| !known.names(&serving.port, frontend.protocol, backend))
+        let Some((serving, known)) = known else {
+            // Of a Service that is gone nothing is known; a connection of TCP goes on with whoever is there.
+            return if frontend.protocol == Protocol::Udp { Fate::Unsure } else { Fate::Served };
+        };
+        let slots = serving.inside.slots();
+        let (is_served, is_nobody_known) = match frontend.protocol {
+            Protocol::Udp => (slots.iter().any(|slot| slot.at == backend), slots.is_empty()),
+            protocol => (known.names(protocol, backend), known.slices.is_empty()),
+        };
+        match (is_served, is_nobody_known) {
+            (true, _) => Fate::Served,
+            (false, true) => Fate::Unsure,
+            (false, false) => Fate::Lost,
+        }
     }
 }
 

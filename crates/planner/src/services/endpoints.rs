@@ -156,11 +156,11 @@ impl Known {
         ready.map(|endpoint| endpoint.addr)
     }
 
-    /// Whether a slice names a backend of the port, in whatever condition.
-    pub(super) fn names(&self, name: &PortName, protocol: Protocol, at: BackendAddress) -> bool {
+    /// Whether a slice names the backend, in whatever condition. The port's name does not count: where it changes, slices have the former one
+    /// until their controller has written them.
+    pub(super) fn names(&self, protocol: Protocol, at: BackendAddress) -> bool {
         self.slices.iter().any(|(_, slice)| {
-            let is_port =
-                |port: &EndpointPort| port.name == *name && port.protocol == protocol && port.port.0 == at.port;
+            let is_port = |port: &EndpointPort| port.protocol == protocol && port.port.0 == at.port;
             slice.endpoints.iter().any(|endpoint| endpoint.addr == at.addr) && slice.ports.iter().any(is_port)
         })
     }

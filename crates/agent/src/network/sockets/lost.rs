@@ -4,13 +4,18 @@
 //! is decided by the plan.
 
 use std::{
-    io,
+    collections::HashMap,
+    io, mem,
     sync::mpsc::{Receiver, Sender, channel},
     thread,
     time::{Duration, Instant},
 };
 
-use podnet_kernel::sockets::{Connections, Opened, SocketsError};
+use podnet_kernel::{
+    cgroup::Cgroup,
+    sockets::{Connections, Opened, SocketsError},
+};
+use podnet_planner::services::ebpf::Fate;
 use tracing::{debug, warn};
 
 use crate::network::rules::ClusterRules;
@@ -21,6 +26,10 @@ const PAUSE: Duration = Duration::from_millis(500);
 const ANSWER: Duration = Duration::from_millis(10);
 /// Without a suspicion it is asked as often.
 const ROUND: Duration = Duration::from_secs(30);
+/// For how long a connection goes on of whose Service no endpoint is known. A controller writes a new Service's endpoints within a second or two.
+const DOUBT: Duration = Duration::from_secs(3);
+/// After so many lists in a row without a connection there is none, where no more can be opened: one may have been about to be.
+const NONE: u32 = 2;
 
 enum Ask {
     List,
@@ -30,7 +39,8 @@ enum Ask {
 #[derive(Debug)]
 pub(super) struct LostConnections {
     ask: Sender<Ask>,
-    listed: Receiver<Vec<Opened>>,
+    /// None where that failed.
+    listed: Receiver<Option<Vec<Opened>>>,
     /// It was asked, and the answer is fetched then.
     fetch: Option<Instant>,
     /// It is asked then.
@@ -39,15 +49,25 @@ pub(super) struct LostConnections {
     not_before: Instant,
     /// It is asked once more afterwards: a connection may have been about to be opened.
     again: bool,
+    /// Connections of which nobody knows whether somebody is at their other end, and since when.
+    doubtful: HashMap<Opened, Instant>,
+    /// How many lists in a row named none.
+    none: u32,
 }
 
 impl LostConnections {
+    /// Of those that were opened before the mode was another.
+    pub(super) fn left(cgroup: &Cgroup) -> Result<Option<Self>, SocketsError> {
+        Ok(Connections::left(cgroup)?.map(Self::start).transpose()?)
+    }
+
     pub(super) fn start(connections: Connections) -> Result<Self, io::Error> {
         let (ask, asked) = channel();
         let (tell, listed) = channel();
         thread::Builder::new().name("connections".into()).spawn(move || work(&connections, &asked, &tell))?;
         let now = Instant::now();
-        Ok(Self { ask, listed, fetch: None, next: Some(now), not_before: now, again: true })
+        let (doubtful, none) = (HashMap::new(), 0);
+        Ok(Self { ask, listed, fetch: None, next: Some(now), not_before: now, again: true, doubtful, none })
     }
 
     pub(super) fn suspect(&mut self) {
@@ -60,18 +80,21 @@ impl LostConnections {
         self.fetch.or(self.next)
     }
 
+    /// There are none, where no more can be opened.
+    pub(super) const fn are_over(&self) -> bool {
+        self.none >= NONE
+    }
+
     pub(super) fn look(&mut self, rules: &ClusterRules) {
         let now = Instant::now();
         if self.fetch.is_some_and(|fetch| fetch <= now) {
-            let Ok(mut listed) = self.listed.try_recv() else {
+            let Ok(listed) = self.listed.try_recv() else {
                 self.fetch = Some(now + ANSWER);
                 return;
             };
             self.fetch = None;
-            listed.retain(|opened| rules.has_lost(&opened.frontend, opened.backend));
-            if !listed.is_empty() {
-                // The thread ends with this value.
-                let _ = self.ask.send(Ask::End(listed));
+            if let Some(listed) = listed {
+                self.judge(listed, rules, now);
             }
         }
         if self.fetch.is_none() && self.next.is_some_and(|next| next <= now) && self.ask.send(Ask::List).is_ok() {
@@ -81,29 +104,57 @@ impl LostConnections {
             self.next = Some(now + if again { PAUSE * 2 } else { ROUND });
         }
     }
-}
 
-fn work(connections: &Connections, asked: &Receiver<Ask>, tell: &Sender<Vec<Opened>>) {
-    for ask in asked {
-        let done = match ask {
-            Ask::List => connections.list().map(|listed| tell.send(listed).is_ok()),
-            Ask::End(lost) => connections.end(&lost).map(|ended| {
-                if ended > 0 {
-                    debug!(ended, "connections to backends that are gone are ended");
+    fn judge(&mut self, listed: Vec<Opened>, rules: &ClusterRules, now: Instant) {
+        self.none = if listed.is_empty() { self.none.saturating_add(1) } else { 0 };
+        let before = mem::take(&mut self.doubtful);
+        let mut lost = Vec::new();
+        for opened in listed {
+            match rules.fate(&opened.frontend, opened.backend) {
+                Fate::Served => {}
+                Fate::Lost => lost.push(opened),
+                Fate::Unsure => {
+                    let since = before.get(&opened).copied().unwrap_or(now);
+                    if now.duration_since(since) < DOUBT {
+                        self.doubtful.insert(opened, since);
+                    } else {
+                        lost.push(opened);
+                    }
                 }
-                true
-            }),
-        };
-        match done {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(error) => told_failure(&error, tell),
+            }
+        }
+        if let Some(since) = self.doubtful.values().min() {
+            let due = *since + DOUBT;
+            self.next = Some(self.next.map_or(due, |next| next.min(due)));
+        }
+        if !lost.is_empty() {
+            // The thread ends with this value.
+            let _ = self.ask.send(Ask::End(lost));
         }
     }
 }
 
-fn told_failure(error: &SocketsError, tell: &Sender<Vec<Opened>>) {
-    warn!(error = error as &dyn std::error::Error, "connections to backends that are gone are not ended");
-    // Whoever waits for the list is not to wait for ever.
-    let _ = tell.send(Vec::new());
+fn work(connections: &Connections, asked: &Receiver<Ask>, tell: &Sender<Option<Vec<Opened>>>) {
+    for ask in asked {
+        match ask {
+            // Whoever waits for the list is told of a failure too: he is not to wait for ever.
+            Ask::List => {
+                if tell.send(succeeded(connections.list())).is_err() {
+                    return;
+                }
+            }
+            Ask::End(lost) => {
+                if let Some(ended @ 1..) = succeeded(connections.end(&lost)) {
+                    debug!(ended, "connections to backends that are gone are ended");
+                }
+            }
+        }
+    }
+}
+
+fn succeeded<T>(done: Result<T, SocketsError>) -> Option<T> {
+    let failed = |error: &SocketsError| {
+        warn!(error = error as &dyn std::error::Error, "connections to backends that are gone are not ended");
+    };
+    done.inspect_err(failed).ok()
 }

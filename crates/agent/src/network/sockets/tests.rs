@@ -1,8 +1,6 @@
 //! With the real programs, at a cgroup without processes.
 
-use std::{io::Read, process::Command};
-
-use podnet_kernel::{memory::MemoryKernel, netns::NetNs, sockets::Sizes};
+use podnet_kernel::{memory::MemoryKernel, sockets::Sizes};
 use podnet_model::{
     Change, ClusterIp, Endpoint, EndpointSlice, Family, PodAddr, Protocol, Service, ServiceKey, ServicePort, SliceKey,
     TargetPort,
@@ -18,6 +16,8 @@ use podnet_planner::{
 };
 
 use super::*;
+
+mod lost;
 
 /// A cgroup that goes with the value, and the programs with it.
 struct Group(Cgroup);
@@ -148,56 +148,4 @@ fn programs_that_were_taken_away_and_elements_that_were_changed_are_put_back() {
     let told: Vec<String> = (0..COMPARE).filter_map(|_| look(&mut at, &mut rules)).collect();
     assert_eq!(told, ["1 elements of the programs for sockets were changed"]);
     assert_eq!(differs(&group, &rules), 0);
-}
-
-/// A connection of a process in the cgroup to a backend that nobody names any more is ended within a second or so.
-#[test]
-fn a_connection_whose_backend_is_gone_is_ended_soon() {
-    let group = Group::new("lost");
-    group.0.create().unwrap();
-    // Of this process, which is in the group for that time.
-    let root = Cgroup::v2("").unwrap();
-    let netns = NetNs::create(format!("/run/netns/podnet-test-lost-{}", std::process::id())).unwrap();
-    netns.run(|| Command::new("ip").args(["link", "set", "lo", "up"]).status()).unwrap().unwrap();
-    let listener = netns.run(|| std::net::TcpListener::bind("127.0.0.1:8080")).unwrap().unwrap();
-    let mut at = AtSockets::open(group.0.clone()).unwrap();
-    let mut rules = rules();
-    rules.learn(&service(1, true));
-    let slice_of = |addrs: &[[u8; 4]]| {
-        let Change::Slice(key, Some(slice)) = slice(1, 0) else { panic!("a slice") };
-        let endpoints = addrs.iter().map(|addr| Endpoint::new(PodAddr((*addr).into()))).collect();
-        Change::Slice(key, Some(EndpointSlice { endpoints, ..slice }))
-    };
-    rules.learn(&slice_of(&[[127, 0, 0, 1]]));
-    at.put(&mut rules).unwrap();
-    group.0.add_self().unwrap();
-    let inside = netns.run(|| Command::new("sleep").arg("60").spawn()).unwrap();
-    let stream = netns.run(|| std::net::TcpStream::connect("10.96.0.1:80")).unwrap();
-    root.add_self().unwrap();
-    let (mut inside, mut stream) = (inside.unwrap(), stream.unwrap());
-    let _held = listener.accept().unwrap();
-    stream.set_nonblocking(true).unwrap();
-    let mut waits = |at: &mut AtSockets, rules: &mut ClusterRules, patience: Duration| {
-        let began = Instant::now();
-        while began.elapsed() < patience {
-            std::thread::sleep(at.due().saturating_duration_since(Instant::now()).min(Duration::from_millis(20)));
-            at.look(rules).unwrap();
-            match stream.read(&mut [0]) {
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                ended => return Err(format!("{ended:?} after {:?}", began.elapsed())),
-            }
-        }
-        Ok(())
-    };
-    at.lost.suspect();
-    assert_eq!(waits(&mut at, &mut rules, Duration::from_millis(1500)), Ok(()), "its backend is there");
-    rules.learn(&slice_of(&[[127, 0, 0, 2]]));
-    at.edit(&mut rules).unwrap();
-    at.lost.suspect();
-    let ended = waits(&mut at, &mut rules, Duration::from_secs(20)).unwrap_err();
-    println!("{ended}");
-    assert!(ended.contains("ConnectionAborted"), "{ended}");
-    inside.kill().unwrap();
-    inside.wait().unwrap();
-    NetNs::remove(format!("/run/netns/podnet-test-lost-{}", std::process::id())).unwrap();
 }

@@ -78,6 +78,23 @@ fn mapped_as(own: IpAddr, addr: IpAddr) -> IpAddr {
 }
 
 #[test]
+fn a_backend_that_is_spoken_to_at_its_own_address_is_heard_as_itself() {
+    let lab = Lab::new("direct");
+    lab.serve(FRONTEND, 1, &[2]);
+    lab.serve(FRONTEND6, 3, &[2]);
+    let any6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    for (own, to, direct) in [(OWN, FRONTEND, v4(2)), (any6, FRONTEND6, v6(2)), (any6, mapped(FRONTEND), mapped(v4(2)))]
+    {
+        let (to, direct) = (SocketAddr::from((to, 80)), SocketAddr::from((direct, PORT)));
+        let socket = lab.udp(own);
+        for _ in 0..2 {
+            assert_eq!(asked(&socket, to).unwrap(), (2, to));
+            assert_eq!(asked(&socket, direct).unwrap(), (2, direct));
+        }
+    }
+}
+
+#[test]
 fn one_socket_of_udp_speaks_with_many_services() {
     let lab = Lab::new("many");
     let frontends: Vec<IpAddr> = (1..=16).map(|number| Ipv4Addr::new(10, 96, 1, number).into()).collect();

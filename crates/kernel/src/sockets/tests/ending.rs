@@ -1,5 +1,7 @@
 //! Connections to backends that are gone.
 
+use std::io::Write;
+
 use super::*;
 
 fn is_aborted(error: &io::Error) -> bool {
@@ -57,6 +59,12 @@ fn connections_through_a_frontend_are_known_and_ended_one_by_one() {
     assert_eq!(direct.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
     assert!(asked(&unconnected, (FRONTEND, 80)).is_ok());
     assert_eq!(connections.list().unwrap().len(), 0);
+    // Those that stay when no backend is chosen any more are known to whoever asks for them then.
+    let lasting = lab.tcp((FRONTEND, 80)).unwrap();
+    assert!(detach(&lab.group.0, false).unwrap());
+    assert_eq!(Connections::left(&lab.group.0).unwrap().unwrap().list().unwrap().len(), 1);
+    lab.sockets.attach().unwrap();
+    drop(lasting);
     // A socket of UDP that is closed, or connected elsewhere, is not kept in mind.
     let kept = || call::elements::<8, 44>(lab.sockets.maps.connected_udp.as_fd()).unwrap().len();
     drop(udp);
@@ -65,6 +73,32 @@ fn connections_through_a_frontend_are_known_and_ended_one_by_one() {
     assert_eq!(kept(), 1);
     unconnected.connect((v4(1), PORT)).unwrap();
     assert_eq!(kept(), 0);
+    assert!(detach(&lab.group.0, true).unwrap());
+    assert!(Connections::left(&lab.group.0).unwrap().is_none());
+    inside.kill().unwrap();
+    inside.wait().unwrap();
+}
+
+/// The kernel goes on to send what the process left behind. Told to end such a socket, older kernels keep it for ever.
+#[test]
+fn a_connection_that_no_process_has_any_more_is_left_to_the_kernel() {
+    let lab = Lab::new("orphan");
+    let silent = v4(BACKENDS + 1);
+    lab.netns.command(&format!("ip addr add {silent}/32 dev lo"));
+    let _listener = lab.netns.run(|| TcpListener::bind((silent, PORT))).unwrap().unwrap();
+    lab.serve(FRONTEND, 1, &[BACKENDS + 1]);
+    let mut inside = process::Command::new("sleep");
+    inside.arg("60");
+    let mut inside = lab.netns.run(move || inside.spawn()).unwrap().unwrap();
+    let connections = lab.sockets.connections().unwrap();
+    let mut stream = lab.tcp((FRONTEND, 80)).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    // Nobody reads, so its end cannot be sent.
+    while stream.write(&[0; 65_536]).is_ok_and(|sent| sent > 0) {}
+    assert_eq!(connections.list().unwrap().len(), 1);
+    drop(stream);
+    assert!(lab.netns.command("ss -tnH state fin-wait-1").contains(&silent.to_string()), "it is not there any more");
+    assert_eq!(connections.list().unwrap().len(), 0);
     inside.kill().unwrap();
     inside.wait().unwrap();
 }

@@ -249,23 +249,32 @@ fn a_connection_has_lost_its_backend_when_nobody_names_it_any_more() {
     };
     let mut services = Services::new(ServicesConfig { family: Family::V4, ..packet_table::config("node1").0 });
     let at = BackendAddress { addr: pod, port: 8080 };
-    let lost = |services: &Services| {
-        [Protocol::Tcp, Protocol::Udp]
-            .map(|protocol| services.has_lost(&FrontendKey { addr: ip, protocol, port: 80 }, at))
+    let fates = |services: &Services| {
+        [Protocol::Tcp, Protocol::Udp].map(|protocol| services.fate(&FrontendKey { addr: ip, protocol, port: 80 }, at))
     };
-    services.apply(&Change::Service(service.clone(), Some(object)));
-    assert_eq!(lost(&services), [true, true]);
+    let put = |services: &mut Services, object: &Service| {
+        services.apply(&Change::Service(service.clone(), Some(object.clone())));
+    };
+    put(&mut services, &object);
+    assert_eq!(fates(&services), [Fate::Unsure; 2], "its endpoints may not be written yet");
     services.apply(&slice_of(&|_| {}));
-    assert_eq!(lost(&services), [false, false]);
+    assert_eq!(fates(&services), [Fate::Served; 2]);
     // It is the last one: its clients are served until its end.
     services.apply(&slice_of(&|endpoint| (endpoint.ready, endpoint.terminating) = (false, true)));
-    assert_eq!(lost(&services), [false, false]);
+    assert_eq!(fates(&services), [Fate::Served; 2]);
     services
         .apply(&slice_of(&|endpoint| (endpoint.ready, endpoint.serving, endpoint.terminating) = (false, false, true)));
-    assert_eq!(lost(&services), [false, true]);
+    assert_eq!(fates(&services), [Fate::Served, Fate::Unsure]);
+    services.apply(&slice_of(&|endpoint| endpoint.addr = PodAddr([10, 233, 64, 10].into())));
+    assert_eq!(fates(&services), [Fate::Lost; 2]);
     services.apply(&Change::Slice(slice.clone(), None));
-    assert_eq!(lost(&services), [true, true]);
+    assert_eq!(fates(&services), [Fate::Unsure; 2], "there is nobody whom its clients could come to");
+    // The port gets another name, and the slices have the former one for a while.
     services.apply(&slice_of(&|_| {}));
-    services.apply(&Change::Service(service, None));
-    assert_eq!(lost(&services), [false, true], "of a Service that is gone nothing is known");
+    let mut renamed = object;
+    renamed.ports[0].name = "other".into();
+    put(&mut services, &renamed);
+    assert_eq!(fates(&services), [Fate::Served; 2]);
+    services.apply(&Change::Service(service.clone(), None));
+    assert_eq!(fates(&services), [Fate::Served, Fate::Unsure], "of a Service that is gone nothing is known");
 }
