@@ -76,3 +76,20 @@ async fn a_load_balancer_waits_for_an_address_gets_it_and_gives_it_back() {
     cluster.api::<Service>("default").patch("three", &PatchParams::default(), &dual).await.unwrap();
     until_it_has(&cluster, "three", &["192.0.2.128 VIP", "2001:db8:: VIP"]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_on_its_way_out_keeps_its_address_until_it_is_gone() {
+    let cluster = Fixture::with_nodes(0).await;
+    create_pool(&cluster, "only", json!(["192.0.2.1/32"])).await;
+    let metadata = json!({ "name": "one", "finalizers": ["example.com/wait"] });
+    let spec = json!({ "type": "LoadBalancer", "ports": [{ "port": 80 }] });
+    cluster.create::<Service>(json!({ "metadata": metadata, "spec": spec })).await;
+    until_it_has(&cluster, "one", &["192.0.2.1 VIP"]).await;
+    cluster.api::<Service>("default").delete("one", &DeleteParams::default()).await.unwrap();
+
+    balanced(&cluster, "two").await;
+    until_event(&cluster, "two", "AllocationFailed", "no available IPs").await;
+    let without = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+    cluster.api::<Service>("default").patch("one", &PatchParams::default(), &without).await.unwrap();
+    until_it_has(&cluster, "two", &["192.0.2.1 VIP"]).await;
+}

@@ -12,13 +12,12 @@ const CLASS: &str = "podnet.io/load-balancer";
 /// The annotations' prefixes: MetalLB's, and that of before 0.13.
 const PREFIXES: [&str; 2] = ["metallb.io", "metallb.universe.tf"];
 
-/// Whether the Service has its address from here: it is a load balancer's, and of no other class.
+/// Whether the Service has its address from here: it is a load balancer's, and of no other class. One on its way out keeps it until
+/// it is gone: nodes serve it until then.
 pub(super) fn is_ours(service: &Service) -> bool {
     let Some(spec) = &service.spec else { return false };
     let class = spec.load_balancer_class.as_deref();
-    spec.type_.as_deref() == Some("LoadBalancer")
-        && class.is_none_or(|class| class == CLASS)
-        && service.metadata.deletion_timestamp.is_none()
+    spec.type_.as_deref() == Some("LoadBalancer") && class.is_none_or(|class| class == CLASS)
 }
 
 /// The addresses that the Service's status says.
@@ -125,6 +124,13 @@ mod tests {
         };
         assert_eq!(error("x", Value::Null), "\"x\", which it asks for, is no IP address");
         assert!(error("192.0.2.1", json!("192.0.2.1")).starts_with("it has both"));
+    }
+
+    #[test]
+    fn a_service_on_its_way_out_has_its_address_from_here_still() {
+        let metadata = json!({ "name": "a", "namespace": "b", "deletionTimestamp": "2026-01-01T00:00:00Z" });
+        let object = json!({ "metadata": metadata, "spec": { "type": "LoadBalancer" } });
+        assert!(is_ours(&serde_json::from_value(object).unwrap()));
     }
 
     #[test]
