@@ -21,6 +21,7 @@ use crate::store::{Key, Object, OpenError, Store, WriteError};
 mod accounts;
 mod admit;
 mod bootstrap;
+mod claims;
 mod client;
 mod create;
 mod definitions;

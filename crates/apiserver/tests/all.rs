@@ -9,6 +9,7 @@ mod all {
     mod hostile;
     mod identities;
     mod kubectl;
+    mod services;
     mod speed;
     mod streaming;
     mod verbs;

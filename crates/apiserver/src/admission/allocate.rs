@@ -37,6 +37,11 @@ pub struct ServiceAllocator {
     ranges: Mutex<Ranges>,
 }
 
+/// What was free and was taken for a Service. What that had already is not among it, unless somebody freed it in between: the Service was
+/// changed by another one, and what has become of this one will not be stored.
+#[derive(Debug)]
+pub struct Taken(Holdings);
+
 impl ServiceAllocator {
     /// An allocator of which nothing is taken yet. The first network is that which Services get an address from without asking;
     /// there may be another one of the other family.
@@ -47,28 +52,32 @@ impl ServiceAllocator {
     /// Fills a Service's `clusterIP`, `clusterIPs`, `ipFamilies`, `ipFamilyPolicy`, `nodePort`s and `healthCheckNodePort`, and takes
     /// what it fills.
     ///
-    /// With `old`, the Service as it was: what it had and still needs it keeps. Whoever calls this says afterwards, by
-    /// [`Self::settle`], which of the two was stored; for a Service that is not stored at all, [`Self::release`].
+    /// With `old`, the Service as it was: what it had and still needs it keeps. Whoever calls this says afterwards that it was
+    /// stored ([`Self::settle`]) or not ([`Self::give_back`], with what this answers).
     ///
     /// # Errors
     /// The fields that ask for what is not there; nothing is taken then.
-    pub fn assign(&self, service: &mut Value, old: Option<&Value>) -> Result<(), Vec<FieldError>> {
+    pub fn assign(&self, service: &mut Value, old: Option<&Value>) -> Result<Taken, Vec<FieldError>> {
         if let (Some(old), Some(service)) = (old, service.as_object_mut()) {
             inherit(old, service);
         }
         let held = old.map(Holdings::of).unwrap_or_default();
         let mut ranges = self.lock();
         let wanted = fill(service, old, &ranges, &held)?;
-        ranges.take(&wanted);
-        Ok(())
+        Ok(Taken(ranges.take(&wanted)))
     }
 
-    /// Of two states of one Service one is stored now and the other is not: frees what only that one had.
-    pub fn settle(&self, stored: &Value, dropped: &Value) {
-        self.lock().give_back(&Holdings::of(dropped), &Holdings::of(stored));
+    /// A changed Service is stored now: frees what only the former one had.
+    pub fn settle(&self, stored: &Value, former: &Value) {
+        self.lock().give_back(&Holdings::of(former), &Holdings::of(stored));
     }
 
-    /// Frees what a Service has: it was deleted, or never stored.
+    /// Frees what was taken for a Service that was not stored.
+    pub fn give_back(&self, taken: &Taken) {
+        self.lock().give_back(&taken.0, &Holdings::default());
+    }
+
+    /// Frees what a Service has: it was deleted.
     pub fn release(&self, service: &Value) {
         self.lock().give_back(&Holdings::of(service), &Holdings::default());
     }

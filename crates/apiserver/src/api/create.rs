@@ -3,8 +3,10 @@
 use serde_json::Value;
 
 use super::admit::{is_pool, is_service};
+use super::claims::Claim;
 use super::metadata::{begin, check_type};
 use super::{Api, Place, Saved, WriteOptions, now, stored_spelling};
+use crate::admission::allocate::Taken;
 use crate::errors::ApiError;
 use crate::registry::Resource;
 use crate::store::{Write, WriteError};
@@ -56,19 +58,14 @@ impl Api {
         if self.store().object(&resource.storage, namespace, &name).is_some() {
             return Err(at.refused(WriteError::Exists));
         }
-        self.allocate(&at, &mut object)?;
+        let taken = self.allocate(&at, &mut object)?;
         if options.dry_run {
-            self.deallocate(resource, &object);
+            taken.iter().for_each(|taken| self.services().give_back(taken));
             return Ok(Saved::draft(object, warnings));
         }
-        let allocated = is_service(resource).then(|| object.clone());
-        match self.store().write(Write::Create { key: at.key(), value: object }).await {
-            Ok(stored) => Ok(Saved::stored(stored, warnings)),
-            Err(error) => {
-                allocated.iter().for_each(|service| self.deallocate(resource, service));
-                Err(at.refused(error))
-            }
-        }
+        let write = Write::Create { key: at.key(), value: object };
+        let written = self.write(write, taken.map_or(Claim::Nothing, Claim::Created)).await;
+        Ok(Saved::stored(written.map_err(|error| at.refused(error))?, warnings))
     }
 
     /// A new object needs a namespace that exists and is not on its way out.
@@ -96,18 +93,12 @@ impl Api {
         Err(error)
     }
 
-    fn allocate(&self, at: &Place<'_>, object: &mut Value) -> Result<(), ApiError> {
+    fn allocate(&self, at: &Place<'_>, object: &mut Value) -> Result<Option<Taken>, ApiError> {
         if !is_service(at.resource) {
-            return Ok(());
+            return Ok(None);
         }
         let assigned = self.services().assign(object, None);
-        assigned.map_err(|errors| ApiError::invalid(&at.resource.group, &at.resource.kind, at.name, &errors))
-    }
-
-    /// Gives back what a Service that is gone had been given.
-    pub(super) fn deallocate(&self, resource: &Resource, object: &Value) {
-        if is_service(resource) {
-            self.services().release(object);
-        }
+        let refused = |errors: Vec<_>| ApiError::invalid(&at.resource.group, &at.resource.kind, at.name, &errors);
+        assigned.map(Some).map_err(refused)
     }
 }

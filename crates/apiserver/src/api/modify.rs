@@ -5,9 +5,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::admit::is_service;
+use super::claims::Claim;
 use super::metadata::{check_type, keep_identity, may_go};
 use super::{Api, Place, Saved, WriteOptions, stored_spelling};
 use crate::admission::FieldError;
+use crate::admission::allocate::Taken;
 use crate::errors::ApiError;
 use crate::patch::{self, PatchError, PatchFault, PatchKind};
 use crate::registry::{Resource, to_view};
@@ -109,51 +111,41 @@ impl Api {
             let stored = self.remove(at, Some(current.revision)).await?;
             return Ok(Saved::stored(stored, warnings));
         }
-        let reallocated = self.reallocate(resource, part, &current.value, &mut object)?;
-        if options.dry_run {
-            if reallocated {
-                self.services().settle(&current.value, &object);
-            }
-            return Ok(Saved::draft(object, warnings));
+        let taken = self.reallocate(resource, part, &current.value, &mut object)?;
+        if options.dry_run || object == current.value {
+            taken.iter().for_each(|taken| self.services().give_back(taken));
+            return Ok(match options.dry_run {
+                true => Saved::draft(object, warnings),
+                false => Saved::stored(Arc::clone(current), warnings),
+            });
         }
-        if object == current.value {
-            return Ok(Saved::stored(Arc::clone(current), warnings));
-        }
-        let taken = reallocated.then(|| object.clone());
         let write = Write::Update { key: at.key(), value: object, expected: Some(current.revision) };
-        match self.store().write(write).await {
-            Ok(stored) => {
-                if reallocated {
-                    self.services().settle(&stored.value, &current.value);
-                }
-                Ok(Saved::stored(stored, warnings))
-            }
-            Err(error) => {
-                if let Some(taken) = taken {
-                    self.services().settle(&current.value, &taken);
-                }
-                Err(Replace::of(at, error))
-            }
-        }
+        let written = self.write(write, Claim::of_change(taken, current)).await;
+        Ok(Saved::stored(written.map_err(|error| Replace::of(at, error))?, warnings))
     }
 
     /// Removes an object from the store for good.
     pub(super) async fn remove(&self, at: &Place<'_>, expected: Option<u64>) -> Result<Arc<Object>, Replace> {
         let write = Write::Delete { key: at.key(), expected };
-        let stored = self.store().write(write).await.map_err(|error| Replace::of(at, error))?;
-        self.deallocate(at.resource, &stored.value);
-        Ok(stored)
+        let claim = if is_service(at.resource) { Claim::Deleted } else { Claim::Nothing };
+        self.write(write, claim).await.map_err(|error| Replace::of(at, error))
     }
 
-    /// Gives a changed Service the addresses and ports that it needs now.
-    fn reallocate(&self, resource: &Resource, part: Part, old: &Value, object: &mut Value) -> Result<bool, ApiError> {
+    /// Gives a changed Service the addresses and ports that it needs now. Answers what is taken for it since; none where the change
+    /// is about something else.
+    fn reallocate(
+        &self,
+        resource: &Resource,
+        part: Part,
+        old: &Value,
+        object: &mut Value,
+    ) -> Result<Option<Taken>, ApiError> {
         if !is_service(resource) || part != Part::Main {
-            return Ok(false);
+            return Ok(None);
         }
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let assigned = self.services().assign(object, Some(old));
-        assigned.map_err(|errors| ApiError::invalid(&resource.group, &resource.kind, &name, &errors))?;
-        Ok(true)
+        assigned.map(Some).map_err(|errors| ApiError::invalid(&resource.group, &resource.kind, &name, &errors))
     }
 }
 

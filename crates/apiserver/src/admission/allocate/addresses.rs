@@ -48,13 +48,15 @@ impl AddressRange {
             .find(|address| !self.taken.contains(address))
     }
 
-    /// Takes an address; one of another network changes nothing.
-    pub(super) fn take(&mut self, address: IpAddr) {
-        let Some(offset) = offset(&self.cidr, address) else { return };
+    /// Takes an address; one of another network changes nothing. Answers whether it was free.
+    pub(super) fn take(&mut self, address: IpAddr) -> bool {
+        let Some(offset) = offset(&self.cidr, address) else { return false };
         let size = usable(&self.cidr);
-        if self.taken.insert(address) && offset > band(size) && offset <= size {
+        let was_free = self.taken.insert(address);
+        if was_free && offset > band(size) && offset <= size {
             self.last = offset;
         }
+        was_free
     }
 
     /// As [`Self::take`], for what was given before the server started: the order is continued after the highest.

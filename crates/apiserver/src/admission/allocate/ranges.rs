@@ -63,16 +63,24 @@ impl Ranges {
         after.chain(before).chain(reserved).find(|port| is_free(*port))
     }
 
-    pub(super) fn take(&mut self, holdings: &Holdings) {
+    /// Takes these; answers those of them that were free.
+    pub(super) fn take(&mut self, holdings: &Holdings) -> Holdings {
+        let mut taken = Holdings::default();
         for address in &holdings.addresses {
-            self.addresses.iter_mut().for_each(|range| range.take(*address));
+            if self.addresses.iter_mut().any(|range| range.take(*address)) {
+                taken.addresses.insert(*address);
+            }
         }
         for port in &holdings.ports {
             let first = self.node_ports.start().saturating_add(port_band(&self.node_ports));
-            if self.ports.insert(*port) && (first..=*self.node_ports.end()).contains(&port.number) {
-                self.last_port = port.number;
+            if self.ports.insert(*port) {
+                taken.ports.insert(*port);
+                if (first..=*self.node_ports.end()).contains(&port.number) {
+                    self.last_port = port.number;
+                }
             }
         }
+        taken
     }
 
     /// As [`Self::take`], for what was given before the server started: the order is continued after the highest.

@@ -203,11 +203,11 @@ fn what_a_change_drops_is_free_when_it_is_stored_and_what_it_adds_when_it_is_not
     allocator.assign(&mut old, None).unwrap();
     let mut new = old.clone();
     new["spec"]["ports"][0]["nodePort"] = json!(30090);
-    allocator.assign(&mut new, Some(&old)).unwrap();
+    let taken = allocator.assign(&mut new, Some(&old)).unwrap();
     for under_way in [30080, 30090] {
         assert!(refusal(&allocator, node_port(under_way), None).contains("already allocated"));
     }
-    allocator.settle(&old, &new);
+    allocator.give_back(&taken);
     assert!(refusal(&allocator, node_port(30080), None).contains("already allocated"));
     let mut other = node_port(30090);
     allocator.assign(&mut other, None).unwrap();
@@ -215,6 +215,29 @@ fn what_a_change_drops_is_free_when_it_is_stored_and_what_it_adds_when_it_is_not
     allocator.assign(&mut new, Some(&old)).unwrap();
     allocator.settle(&new, &old);
     allocator.assign(&mut node_port(30080), None).unwrap();
+}
+
+#[test]
+fn what_a_change_that_came_too_late_took_is_free_again() {
+    let allocator = allocator();
+    let mut old = node_port(30080);
+    allocator.assign(&mut old, None).unwrap();
+    let mut plain = old.clone();
+    plain["spec"]["type"] = json!("ClusterIP");
+    allocator.assign(&mut plain, Some(&old)).unwrap();
+    allocator.settle(&plain, &old);
+
+    let taken = allocator.assign(&mut old.clone(), Some(&old)).unwrap();
+    assert!(refusal(&allocator, node_port(30080), None).contains("already allocated"), "it may be stored still");
+    allocator.give_back(&taken);
+    allocator.assign(&mut node_port(30080), None).unwrap();
+    let mut same = service(json!({"type": "ClusterIP"}));
+    same["spec"]["clusterIP"] = old["spec"]["clusterIP"].clone();
+    assert!(refusal(&allocator, same, None).contains("already allocated"), "the Service has its address still");
+
+    let taken = allocator.assign(&mut old.clone(), Some(&old)).unwrap();
+    allocator.give_back(&taken);
+    assert!(refusal(&allocator, node_port(30080), None).contains("already allocated"), "it is another one's by now");
 }
 
 #[test]
