@@ -35,6 +35,9 @@ const COMPARE: u32 = 30;
 #[derive(Debug)]
 pub(super) struct SocketsPlace {
     cgroup: PathBuf,
+    /// Programs for which the mode is about to be taken. The rules may refuse it still.
+    ready: Option<AtSockets>,
+    /// In mode `ebpf`.
     at: Option<AtSockets>,
     /// In another mode: the connections that were opened in this one, as long as there are any.
     left: Option<LostConnections>,
@@ -45,19 +48,19 @@ pub(super) struct SocketsPlace {
 impl SocketsPlace {
     /// For the processes of the cgroup of this path. Nothing is done yet, and what an earlier agent left is as it is.
     pub(super) const fn new(cgroup: PathBuf) -> Self {
-        Self { cgroup, at: None, left: None, suspected: true }
+        Self { cgroup, ready: None, at: None, left: None, suspected: true }
     }
 
-    /// Makes sure that the mode can be had.
+    /// Makes sure that the mode can be had. Nothing is in force before [`SocketsPlace::follow`].
     ///
     /// # Errors
     ///
     /// When the kernel cannot have the programs that it needs.
     pub(super) fn prepare(&mut self, mode: Mode) -> Result<(), RulesError> {
+        let known = self.ready.take();
         if mode == Mode::Ebpf && self.at.is_none() {
-            let cgroup = Cgroup::v2(&self.cgroup).map_err(refused)?;
-            self.at = Some(AtSockets::open(cgroup).map_err(refused)?);
-            self.left = None;
+            let open = || AtSockets::open(Cgroup::v2(&self.cgroup).map_err(refused)?).map_err(refused);
+            self.ready = Some(known.map_or_else(open, Ok)?);
         }
         Ok(())
     }
@@ -68,12 +71,15 @@ impl SocketsPlace {
     ///
     /// When the kernel refuses them; then they are taken away.
     pub(super) fn follow(&mut self, mode: Mode, rules: &mut ClusterRules) -> Result<(), RulesError> {
-        let wanted = self.at.as_mut().filter(|_| mode == Mode::Ebpf);
-        if let Some(Err(error)) = wanted.filter(|at| !at.in_force).map(|at| at.put(rules)) {
-            self.leave(rules);
-            return Err(refused(error));
-        }
-        if mode != Mode::Ebpf && (self.at.is_some() || self.suspected) {
+        let ready = self.ready.take();
+        if mode == Mode::Ebpf {
+            self.at = self.at.take().or(ready);
+            if let Some(Err(error)) = self.at.as_mut().filter(|at| !at.in_force).map(|at| at.put(rules)) {
+                self.leave(rules);
+                return Err(refused(error));
+            }
+            self.left = None;
+        } else if self.at.is_some() || self.suspected {
             self.leave(rules);
         }
         self.suspected = false;
@@ -121,7 +127,7 @@ impl SocketsPlace {
     /// When [`SocketsPlace::look`] is due.
     pub(super) fn due(&self) -> Option<Instant> {
         let left = self.left.as_ref().and_then(LostConnections::due);
-        self.at.as_ref().map(AtSockets::due).into_iter().chain(left).min()
+        self.at.as_ref().and_then(AtSockets::due).into_iter().chain(left).min()
     }
 
     /// Mends what others damaged, and ends connections that have lost their backend, where that is due.
@@ -134,7 +140,9 @@ impl SocketsPlace {
             left.look(rules);
             self.left.take_if(|left| left.are_over());
         }
-        let Some(at) = self.at.as_mut().filter(|at| at.due() <= Instant::now()) else { return Ok(()) };
+        let Some(at) = self.at.as_mut().filter(|at| at.due().is_some_and(|due| due <= Instant::now())) else {
+            return Ok(());
+        };
         if let Some(what) = at.look(rules)? {
             warn!(what, "mended: damaged by somebody else");
         }
@@ -258,9 +266,10 @@ impl AtSockets {
         Ok(edits.len())
     }
 
-    /// When [`AtSockets::look`] is due.
-    fn due(&self) -> Instant {
-        self.lost.due().map_or(self.next_look, |due| due.min(self.next_look))
+    /// When [`AtSockets::look`] is due. What is not in force has to be put in force first.
+    fn due(&self) -> Option<Instant> {
+        let look = self.in_force.then_some(self.next_look);
+        self.lost.due().into_iter().chain(look).min()
     }
 
     /// Mends what others damaged, and ends connections that have lost their backend. Answers what was mended, in words.

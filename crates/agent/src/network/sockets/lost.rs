@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     io, mem,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::mpsc::{Receiver, Sender, TryRecvError, channel},
     thread,
     time::{Duration, Instant},
 };
@@ -88,17 +88,15 @@ impl LostConnections {
     pub(super) fn look(&mut self, rules: &ClusterRules) {
         let now = Instant::now();
         if self.fetch.is_some_and(|fetch| fetch <= now) {
-            let Ok(listed) = self.listed.try_recv() else {
-                self.fetch = Some(now + ANSWER);
-                return;
-            };
-            self.fetch = None;
-            if let Some(listed) = listed {
+            let listed = self.listed.try_recv();
+            self.fetch = matches!(listed, Err(TryRecvError::Empty)).then_some(now + ANSWER);
+            if let Ok(Some(listed)) = listed {
                 self.judge(listed, rules, now);
             }
         }
-        if self.fetch.is_none() && self.next.is_some_and(|next| next <= now) && self.ask.send(Ask::List).is_ok() {
-            self.fetch = Some(now + ANSWER);
+        if self.fetch.is_none() && self.next.is_some_and(|next| next <= now) {
+            // Where the thread is gone nothing is waited for, and it is not asked without a pause.
+            self.fetch = self.ask.send(Ask::List).is_ok().then_some(now + ANSWER);
             self.not_before = now + PAUSE;
             let again = std::mem::take(&mut self.again);
             self.next = Some(now + if again { PAUSE * 2 } else { ROUND });

@@ -149,3 +149,40 @@ fn programs_that_were_taken_away_and_elements_that_were_changed_are_put_back() {
     assert_eq!(told, ["1 elements of the programs for sockets were changed"]);
     assert_eq!(differs(&group, &rules), 0);
 }
+
+#[test]
+fn nothing_is_at_the_sockets_before_the_mode_is_taken() {
+    let group = Group::new("refused");
+    let mut rules = rules();
+    rules.learn(&service(1, true));
+    let mut place = SocketsPlace::new(group.0.path().to_path_buf());
+    for _ in 0..2 {
+        place.prepare(Mode::Ebpf).unwrap();
+        // The rules were refused, and changes come in.
+        let change = slice(1, 3);
+        rules.learn(&change);
+        place.heard(&change);
+        assert_eq!(place.edit(&mut rules).unwrap(), 0);
+        place.put(&mut rules).unwrap();
+        place.look(&mut rules).unwrap();
+        assert!(place.due().is_none() && !sockets::detach(&group.0, false).unwrap());
+    }
+    place.follow(Mode::Ebpf, &mut rules).unwrap();
+    assert!(place.due().is_some());
+    assert_eq!(differs(&group, &rules), 0);
+    assert!(sockets::detach(&group.0, false).unwrap());
+}
+
+#[test]
+fn what_is_not_in_force_is_not_looked_at_without_a_pause() {
+    let group = Group::new("pause");
+    let mut rules = rules();
+    let mut at = AtSockets::open(group.0.clone()).unwrap();
+    at.put(&mut rules).unwrap();
+    at.in_force = false;
+    let began = Instant::now();
+    while at.due().is_some_and(|due| due <= Instant::now()) {
+        at.look(&mut rules).unwrap();
+        assert!(began.elapsed() < Duration::from_secs(20), "it is due for ever");
+    }
+}
