@@ -2,10 +2,12 @@
 //!
 //! One thread takes changes, asks the planners what they mean here, and does it. It is a thread and not a task because all that it
 //! does is planning and system calls, in order. When the kernel refuses something, the difference between what is wanted and what is
-//! there is worked out afresh and done, after growing pauses: the network depends on the present state only.
+//! there is worked out afresh and done, after growing pauses: the network depends on the present state only. Meanwhile what is not refused
+//! goes on to follow what changes.
 
 mod events;
 mod failures;
+mod force;
 mod legacy;
 mod place;
 mod problems;
@@ -44,6 +46,7 @@ use crate::{
 };
 use events::Events;
 use failures::Failures;
+use force::Refused;
 use legacy::LegacyWatch;
 use place::{Missed, Unfitted};
 use problems::Problems;
@@ -142,6 +145,7 @@ impl Network {
             ways,
             forwards_ipv6: false,
             told,
+            refused: Refused::default(),
         };
         let handle = Handle::current();
         let thread = thread::Builder::new().name("network".into());

@@ -53,6 +53,8 @@ pub struct Repair {
     /// What is damaged and has to wait, and for how long.
     held: Suspicion,
     held_until: Option<Instant>,
+    /// What was refused, until it is tried again.
+    refused: Suspicion,
     /// Names of devices by index: notices speak of indices.
     devices: HashMap<u32, LinkName>,
     /// What was told last of addresses of others' devices: their flags, by device and address.
@@ -88,6 +90,7 @@ impl Repair {
             flushed: false,
             held: Suspicion::default(),
             held_until: None,
+            refused: Suspicion::default(),
             devices: links.into_iter().map(|link| (link.index, link.name)).collect(),
             addresses: HashMap::new(),
             devices_unknown: false,
@@ -142,6 +145,16 @@ impl Repair {
     /// Has the node's place looked at anew.
     pub fn suspect_underlay(&mut self) {
         self.suspicion.underlay.get_or_insert_with(Instant::now);
+    }
+
+    /// The node's place could not be looked at: that has to wait.
+    pub(crate) fn put_underlay_off(&mut self) {
+        self.refused.underlay = self.refused.underlay.or(self.suspicion.underlay.take());
+    }
+
+    /// What was refused is suspected again.
+    pub(crate) fn try_again(&mut self) {
+        self.suspicion.join(std::mem::take(&mut self.refused));
     }
 
     /// The node's place as it is now.

@@ -42,7 +42,7 @@ const SOURCE_PORT: u16 = 2;
 /// Where the kernel has no connection tracking, or refuses.
 pub fn forget(family: Family, protocol: Protocol, port: u16) -> Result<usize, NetlinkError> {
     let mut connection = Connection::open(NETLINK_NETFILTER)?;
-    let found = list(&mut connection, family, protocol, Some(port))?;
+    let found = list(&mut connection, family, protocol, Some(port), |_| true)?;
     delete(&mut connection, family, &found, &format_args!("port {port}/{protocol}"))
 }
 
@@ -56,11 +56,12 @@ pub fn forget_astray(
     mut astray: impl FnMut(FrontendKey, BackendAddress) -> bool,
 ) -> Result<usize, NetlinkError> {
     let mut connection = Connection::open(NETLINK_NETFILTER)?;
-    let mut found = list(&mut connection, family, Protocol::Udp, None)?;
-    found.retain(|entry| entry.opened_to().zip(entry.answered_by()).is_some_and(|(to, by)| astray(to, by)));
+    let is_astray = |entry: &Entry| entry.opened_to().zip(entry.answered_by()).is_some_and(|(to, by)| astray(to, by));
+    let found = list(&mut connection, family, Protocol::Udp, None, is_astray)?;
     delete(&mut connection, family, &found, &"a backend that is gone")
 }
 
+/// One that the kernel does not let go does not keep the others: the first refusal is told.
 fn delete(
     connection: &mut Connection,
     family: Family,
@@ -68,7 +69,7 @@ fn delete(
     what: &dyn std::fmt::Display,
 ) -> Result<usize, NetlinkError> {
     let operation = Operation::new("forget a connection to", what);
-    let mut forgotten = 0;
+    let (mut forgotten, mut refusal) = (0, None);
     for entry in found {
         let sequence = connection.reserve(1);
         let mut writer = Writer::default();
@@ -82,10 +83,13 @@ fn delete(
             Ok(()) => forgotten += 1,
             // It ended by itself meanwhile.
             Err((Errno::NOENT, _)) => {}
-            Err((errno, hint)) => return Err(NetlinkError::Refused { operation, hint, errno }),
+            Err(refused) => refusal = refusal.or(Some(refused)),
         }
     }
-    Ok(forgotten)
+    match refusal {
+        Some((errno, hint)) => Err(NetlinkError::Refused { operation, hint, errno }),
+        None => Ok(forgotten),
+    }
 }
 
 /// Makes sure that there is connection tracking: where it is a module, the first question loads it.
@@ -93,7 +97,7 @@ fn delete(
 /// # Errors
 /// Where the kernel has none, or refuses.
 pub fn load() -> Result<(), NetlinkError> {
-    list(&mut Connection::open(NETLINK_NETFILTER)?, Family::V4, Protocol::Udp, Some(0)).map(drop)
+    list(&mut Connection::open(NETLINK_NETFILTER)?, Family::V4, Protocol::Udp, Some(0), |_| false).map(drop)
 }
 
 /// `struct nfgenmsg`, which names the family (`AF_INET`, `AF_INET6`).
@@ -139,12 +143,14 @@ fn port(attributes: &[u8], kind: u16) -> Option<u16> {
     attribute(attributes, kind)?.try_into().ok().map(u16::from_be_bytes)
 }
 
-/// The kernel picks the entries out (since Linux 5.8); an older one lists all, and they are picked out here as well.
+/// The kernel picks the entries out (since Linux 5.8); an older one lists all, and they are picked out here as well. A node may have
+/// hundreds of thousands: only those that are `wanted` are kept.
 fn list(
     connection: &mut Connection,
     family: Family,
     protocol: Protocol,
     port: Option<u16>,
+    mut wanted: impl FnMut(&Entry) -> bool,
 ) -> Result<Vec<Entry>, NetlinkError> {
     let sequence = connection.reserve(1);
     let mut writer = Writer::default();
@@ -171,7 +177,10 @@ fn list(
                     let operation = Operation::new("list connections to", format_args!("{port}{protocol}"));
                     return Err(NetlinkError::Refused { operation, hint, errno });
                 }
-                None => found.extend(entry(frame.payload.get(HEAD..).unwrap_or_default(), protocol, port)),
+                None => {
+                    let entry = entry(frame.payload.get(HEAD..).unwrap_or_default(), protocol, port);
+                    found.extend(entry.filter(&mut wanted));
+                }
             }
         }
     }

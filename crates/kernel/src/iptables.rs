@@ -13,7 +13,7 @@ mod fingerprint;
 mod variant;
 
 use std::{
-    collections::{HashMap, VecDeque, hash_map::DefaultHasher},
+    collections::{BTreeSet, HashMap, VecDeque, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
 };
 
@@ -42,8 +42,8 @@ pub struct Iptables {
     save: Program,
     /// The processes that wrote last.
     writers: VecDeque<u32>,
-    /// Chains that are right although they are told in other words than ours: their words' digest.
-    known: HashMap<ChainKey, u64>,
+    /// Chains, and rules of the kernel's own chains, that are right although they are told in other words than ours: their words' digests.
+    known: HashMap<ChainKey, BTreeSet<u64>>,
 }
 
 impl Iptables {
@@ -109,12 +109,22 @@ impl Iptables {
         self.rewrite(&missing)?;
         // What is still not told in our words is right all the same: it was written a moment ago.
         let saved = self.saved()?;
-        for key in self.difference(wanted, &saved).chains.into_keys().filter(|key| missing.chains.contains_key(key)) {
+        let other_words = self.difference(wanted, &saved);
+        for key in other_words.chains.into_keys().filter(|key| missing.chains.contains_key(key)) {
             if let Some(words) = saved.chains.get(&key) {
-                self.known.insert(key, digest(words));
+                self.know(key, words);
+            }
+        }
+        for hook in other_words.hooks.iter().filter(|hook| missing.hooks.contains(hook)) {
+            if let Some((at, words)) = other_words.unhooked.iter().find(|(at, words)| hook.is_like(at, words)) {
+                self.know(at.clone(), std::slice::from_ref(words));
             }
         }
         Ok(missing)
+    }
+
+    fn know(&mut self, key: ChainKey, words: &[String]) {
+        self.known.entry(key).or_default().insert(digest(words));
     }
 
     /// Takes away all of podnet's chains and what leads there, and nothing else; nothing where the chains are kube-proxy's.
@@ -154,7 +164,7 @@ impl Iptables {
     }
 
     fn difference(&self, wanted: &Rules, saved: &Saved) -> Rewrite {
-        difference(wanted, saved, |key, words| self.known.get(key).is_some_and(|known| *known == digest(words)))
+        difference(wanted, saved, |key, words| self.known.get(key).is_some_and(|known| known.contains(&digest(words))))
     }
 }
 

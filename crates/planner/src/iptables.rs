@@ -90,6 +90,14 @@ pub struct Hook {
     pub rule: Rule,
 }
 
+impl Hook {
+    /// Whether a rule, in the words of `iptables-save`, leads from there to there too. Its conditions may be others.
+    #[must_use]
+    pub fn is_like(&self, at: &ChainKey, rule: &str) -> bool {
+        self.at == *at && saved::leads_to(rule) == self.rule.leads_to().map(|chain| &**chain)
+    }
+}
+
 /// All that podnet has in iptables, in one family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {

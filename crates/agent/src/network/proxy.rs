@@ -1,20 +1,14 @@
 //! kube-proxy's configuration, and what is told of Services, in the network's thread.
 
-use std::{
-    error::Error,
-    time::{Duration, Instant},
-};
+use std::{error::Error, time::Instant};
 
 use podnet_kernel::{addr, monitor::Notice};
 use podnet_model::{NodeAddr, errors::chain, proxy::Mode};
 use podnet_planner::services::NodePortAddresses;
 use tracing::warn;
 
-use super::{place::addrs_of, refused::ApplyError, worker::Worker};
-use crate::proxy::{
-    mode::RulesError,
-    programming::{Moment, Round},
-};
+use super::{place::addrs_of, refused::ApplyError, rules::Tries, worker::Worker};
+use crate::proxy::mode::RulesError;
 
 impl Worker {
     /// Takes in what the kernel tells; whether that is a reason not to wait with what was refused.
@@ -23,25 +17,29 @@ impl Worker {
         self.repair.hear(notices, &self.overlay)
     }
 
-    /// Takes what the configuration says into the plan and the kernel's settings. It is in force with the rules.
+    /// Takes what the configuration says into the plan and the kernel's settings, for the mode in force. It is in force with the rules.
     pub(super) fn configure(&mut self) -> Result<(), ApplyError> {
-        let mode = self.mode_to_be();
-        self.rules.configure(&self.proxy.rules(mode));
         if self.proxy.settle() {
             self.repair.settings_changed();
         }
-        self.tell_addrs()
+        self.plan_for(self.rules.mode())
     }
 
-    fn mode_to_be(&self) -> Mode {
-        self.proxy.wanted().map_or(self.rules.mode(), |choice| choice.mode)
+    /// Plans with what the configuration says of rules in a mode.
+    fn plan_for(&mut self, mode: Mode) -> Result<(), ApplyError> {
+        self.rules.configure(&self.proxy.rules(mode));
+        self.tell_addrs_for(mode)
     }
 
     /// Tells the rules which addresses the node has. Others than those on the underlay count only where the configuration names ranges.
     pub(super) fn tell_addrs(&mut self) -> Result<(), ApplyError> {
+        self.tell_addrs_for(self.rules.mode())
+    }
+
+    fn tell_addrs_for(&mut self, mode: Mode) -> Result<(), ApplyError> {
         let underlay = addrs_of(self.repair.underlay());
         let mut all = underlay.clone();
-        if matches!(self.proxy.node_port_addresses(self.mode_to_be()), NodePortAddresses::Ranges(_)) {
+        if matches!(self.proxy.node_port_addresses(mode), NodePortAddresses::Ranges(_)) {
             let listed = addr::list_lasting(self.datapath.route_socket())?.into_iter().map(|(_, net)| net.addr());
             // What comes from the loopback cannot be answered by a pod, and addresses of one link are nobody's destination.
             let is_usable = |addr: &std::net::IpAddr| match addr {
@@ -59,43 +57,40 @@ impl Worker {
     }
 
     /// Serves Services in the mode that is asked for, where that can be had. What is in force stays where it cannot.
-    pub(super) fn serve(&mut self) {
+    pub(super) fn serve(&mut self) -> Result<(), ApplyError> {
         let Some(choice) = self.proxy.wanted().cloned() else {
-            return self.proxy.in_force(self.rules.mode(), "another one cannot be had");
+            self.proxy.in_force(self.rules.mode(), "another one cannot be had");
+            return Ok(());
         };
         let before = self.rules.mode();
-        match self.change_mode(choice.mode) {
-            Ok(()) => self.proxy.had(choice.mode, &choice.why),
-            Err(error) => {
-                let why = format!("mode is {:?}, which is refused: {}", choice.mode.name(), chain(&error));
-                self.proxy.put_off(&why, Instant::now());
-                // Programs at the sockets may be refused when the rules have changed already.
-                if self.rules.mode() != before
-                    && let Err(error) = self.change_mode(before)
-                {
-                    let (mode, error) = (before, &error as &dyn Error);
-                    warn!(%mode, error, "the mode before cannot be had back; Services are served by rules alone");
-                }
-                self.rules.configure(&self.proxy.rules(self.rules.mode()));
-            }
+        let Err(error) = self.change_mode(choice.mode) else {
+            self.proxy.had(choice.mode, &choice.why);
+            return Ok(());
+        };
+        let why = format!("mode is {:?}, which is refused: {}", choice.mode.name(), chain(&error));
+        self.proxy.put_off(&why, Instant::now());
+        // Programs at the sockets may be refused when the rules have changed already.
+        if self.rules.mode() != before
+            && let Err(error) = self.change_mode(before)
+        {
+            let (mode, error) = (before, &error as &dyn Error);
+            warn!(%mode, error, "the mode before cannot be had back; Services are served by rules alone");
         }
+        // What is in force was to be changed for the other mode.
+        self.plan_for(self.rules.mode())?;
+        self.rules.edit(Tries::All, &mut self.datapath)?;
+        Ok(())
     }
 
     fn change_mode(&mut self, mode: Mode) -> Result<(), RulesError> {
         self.sockets.prepare(mode)?;
-        self.rules.switch(mode, &mut self.datapath)?;
-        self.sockets.follow(mode, &mut self.rules)
-    }
-
-    /// What came in is in force, or was refused.
-    pub(super) fn programmed(&self, done: bool, afresh: bool, took: Duration) {
-        let programming = &self.proxy.told().programming;
-        let round = if afresh { Round::Full } else { Round::Partial };
-        if done {
-            programming.done(round, took, Moment::now());
-        } else {
-            programming.refused();
+        if mode != self.rules.mode() {
+            self.plan_for(mode).map_err(|error| RulesError::Other(error.into()))?;
+            self.rules.switch(mode, &mut self.datapath)?;
+            // Two modes may have the same rules and other settings.
+            self.rules.edit(Tries::All, &mut self.datapath)?;
         }
+        self.sockets.follow(mode, &mut self.rules)
     }
 
     /// Load balancers may ask for other Services, or hear another answer.

@@ -2,6 +2,8 @@
 //! cluster's border.
 
 mod family;
+mod forget;
+mod left;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -10,16 +12,19 @@ use std::{
 };
 
 use ipnet::IpNet;
-use podnet_kernel::{conntrack, datapath::Datapath, monitor::Notice, netlink::NetlinkError};
+use podnet_kernel::{datapath::Datapath, monitor::Notice};
 use podnet_model::{Change, Dual, Family, NodeAddr, Pool, PoolName, proxy::Mode};
 use podnet_planner::{
     border::{self, Border, BorderConfig},
-    ruleset::{BackendAddress, FrontendKey},
-    services::{FrontendChange, NodePortAddresses, Services, ServicesConfig, Serving, Vanished, ebpf::Fate, nftables},
+    ruleset::{BackendAddress, Edit, FrontendKey},
+    services::{
+        FrontendChange, NodePortAddresses, Plan, Services, ServicesConfig, Serving, Vanished, ebpf::Fate, nftables,
+    },
 };
 use tracing::warn;
 
 use family::OfFamily;
+use left::Left;
 
 use crate::proxy::{
     checks::{Check, Checks},
@@ -29,19 +34,32 @@ use crate::proxy::{
 /// The names of the tables of nf_tables.
 pub(crate) const TABLES: [&str; 2] = [nftables::TABLE, border::TABLE];
 
+/// As many connections to forget are kept by name; where there are more, all are looked at.
+const VANISHED: usize = 1 << 16;
+
 /// What is planned, what of it is still to be done, and what is known to be in force.
 #[derive(Debug)]
 pub(crate) struct ClusterRules {
     families: Dual<OfFamily>,
     mode: Mode,
     /// What other modes may have left.
-    left: Vec<Box<dyn ServiceRules>>,
+    left: Left,
     /// What changed since somebody asked; none where nobody does.
     changed: Option<Vec<FrontendChange>>,
     /// UDP connections to forget once what is planned is in force.
-    vanished: Vec<Vanished>,
-    /// Tables were made as a whole: nothing is known of what led astray before.
-    all_suspected: bool,
+    vanished: Dual<HashSet<Vanished>>,
+    /// Rules were made as a whole: nothing is known of what led astray before.
+    all_suspected: Dual<bool>,
+    /// Connection tracking is not gone through before that.
+    next_forget: Instant,
+}
+
+/// What is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tries {
+    All,
+    /// What was refused the last time has to wait.
+    ButRefused,
 }
 
 /// What kube-proxy's configuration says of rules.
@@ -62,20 +80,29 @@ impl ClusterRules {
     /// setting counts what is of a table's family.
     pub(crate) fn new(services: &ServicesConfig, border: &BorderConfig) -> Self {
         let mode = Mode::Nftables;
-        let mut left = Vec::new();
+        let mut left = Left::default();
         let of = |family| {
             let services = Services::new(ServicesConfig { family, ..services.clone() });
-            left.extend(mode::others(mode, &services));
+            mode::others(mode, &services).for_each(|(of, rules)| left.add(of, rules));
             OfFamily {
                 rules: mode::rules(mode, &services),
                 services,
                 border: Border::new(BorderConfig { family, ..border.clone() }),
                 border_edits: Vec::new(),
                 border_in_force: false,
+                refused: false,
             }
         };
         let families = Dual::from_fn(of);
-        Self { families, mode, left, changed: None, vanished: Vec::new(), all_suspected: false }
+        Self {
+            families,
+            mode,
+            left,
+            changed: None,
+            vanished: Dual::default(),
+            all_suspected: Dual::default(),
+            next_forget: Instant::now(),
+        }
     }
 
     /// Takes a change in: what it means is to be done.
@@ -84,8 +111,17 @@ impl ClusterRules {
             let own = &mut self.families[family];
             let plan = own.services.apply(change);
             let edits = own.border.apply(change);
-            own.take(plan, edits, &mut self.changed, &mut self.vanished);
+            self.take(family, plan, edits);
         }
+    }
+
+    fn take(&mut self, family: Family, plan: Plan, edits: Vec<Edit>) {
+        if self.vanished[family].len() < VANISHED {
+            self.vanished[family].extend(plan.vanished.iter().copied());
+        } else if !plan.vanished.is_empty() {
+            self.all_suspected[family] = true;
+        }
+        self.families[family].take(plan, edits, &mut self.changed);
     }
 
     /// As [`ClusterRules::learn`], for the addresses of the node itself: `all` of them, where NodePorts may be, and those on the underlay.
@@ -94,7 +130,7 @@ impl ClusterRules {
             let own = &mut self.families[family];
             let plan = own.services.set_node_addrs(all.to_vec());
             let edits = own.border.set_node_addrs(underlay.to_vec());
-            own.take(plan, edits, &mut self.changed, &mut self.vanished);
+            self.take(family, plan, edits);
         }
     }
 
@@ -106,9 +142,9 @@ impl ClusterRules {
             let masquerades = (before.masquerade_mark, before.masquerade_all);
             let (mark, all) = (settings.masquerade_mark, settings.masquerade_all);
             let plan = own.services.configure(settings.node_port_addresses.clone(), mark, all);
-            own.take(plan, Vec::new(), &mut self.changed, &mut self.vanished);
+            self.take(family, plan, Vec::new());
             if masquerades != (mark, all) {
-                own.rules.begin_anew();
+                self.families[family].rules.begin_anew();
             }
             // A range of pods as a pool's is, but nobody draws from it. No pool can have the name.
             let name = PoolName::from(format!("kube-proxy/clusterCIDR/{family}"));
@@ -132,8 +168,8 @@ impl ClusterRules {
         if !mode::have_same_rules(self.mode, mode) {
             let rules = Dual::from_fn(|family| mode::rules(mode, &self.families[family].services));
             // What may be left of this very mode goes before it is there again.
-            self.clear(datapath);
-            self.replace(rules, datapath)?;
+            self.left.clear(datapath);
+            self.replace(mode, rules, datapath)?;
         }
         self.mode = mode;
         Ok(())
@@ -141,35 +177,28 @@ impl ClusterRules {
 
     fn replace(
         &mut self,
+        mode: Mode,
         mut rules: Dual<Box<dyn ServiceRules>>,
         datapath: &mut dyn Datapath,
     ) -> Result<(), RulesError> {
         for family in Family::ALL {
             if let Err(error) = rules[family].put(&self.families[family].services, datapath) {
                 // Those of the other family may be in force.
-                self.left.extend([rules.v4, rules.v6]);
-                self.clear(datapath);
+                self.left.add(mode, rules.v4);
+                self.left.add(mode, rules.v6);
+                self.left.clear(datapath);
                 return Err(error);
             }
         }
+        // Where some of this mode could not be taken away, they are in force again, and have to stay.
+        self.left.keep(mode);
         let Dual { v4, v6 } = rules;
         for (family, new) in [(Family::V4, v4), (Family::V6, v6)] {
-            self.left.push(std::mem::replace(&mut self.families[family].rules, new));
+            self.left.add(self.mode, std::mem::replace(&mut self.families[family].rules, new));
+            self.families[family].refused = false;
         }
-        self.clear(datapath);
+        self.left.clear(datapath);
         Ok(())
-    }
-
-    /// Takes away what other modes left. What stays is tried again when all is put in force.
-    fn clear(&mut self, datapath: &mut dyn Datapath) {
-        self.left.retain_mut(|rules| match rules.take_away(datapath) {
-            Ok(()) => false,
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                warn!(error, "rules of another mode cannot be taken away; it is tried again");
-                true
-            }
-        });
     }
 
     /// Does what is to be done, and tells in how many edits. A table that was not needed until now is made as a whole, and one that is not
@@ -177,31 +206,47 @@ impl ClusterRules {
     ///
     /// # Errors
     ///
-    /// When the kernel refuses; what is in force of that table is as it was, and the next time it is made as a whole.
-    pub(super) fn edit(&mut self, datapath: &mut dyn Datapath) -> Result<usize, RulesError> {
-        let mut done = 0;
+    /// The first refusal; the other tables are in force all the same. What is in force of that table is as it was, and the next time it is
+    /// made as a whole.
+    pub(super) fn edit(&mut self, tries: Tries, datapath: &mut dyn Datapath) -> Result<usize, RulesError> {
+        let (mut edits, mut first) = (0, Ok(()));
         for family in Family::ALL {
             let own = &mut self.families[family];
-            done += own.rules.edit(&own.services, datapath)?;
-            done += own.edit_border(datapath, family)?;
+            if own.refused && tries == Tries::ButRefused {
+                continue;
+            }
+            let was_in_force = own.rules.in_force();
+            let done = own.edit(datapath, family);
+            self.all_suspected[family] |= !was_in_force && own.rules.in_force();
+            match done {
+                Ok(done) => edits += done,
+                Err(error) => first = first.and(Err(error)),
+            }
         }
-        Ok(done)
+        first.map(|()| edits)
     }
 
     /// Puts the rules in force, whatever there is.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses; what is in force of that table is as it was.
+    /// The first refusal; the other tables are in force all the same. What is in force of that table is as it was.
     pub(crate) fn put(&mut self, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
-        self.all_suspected = true;
+        let mut first = Ok(());
         for family in Family::ALL {
-            let own = &mut self.families[family];
-            own.rules.put(&own.services, datapath)?;
-            own.put_border(datapath, family)?;
+            self.all_suspected[family] = true;
+            first = first.and(self.families[family].put(datapath, family));
         }
-        self.clear(datapath);
-        Ok(())
+        // While the rules are not in force, those of another mode serve whom they serve.
+        if first.is_ok() {
+            self.left.clear(datapath);
+        }
+        first
+    }
+
+    /// Whether something is not in force because it was refused the last time.
+    pub(super) fn is_refused(&self) -> bool {
+        Family::ALL.into_iter().any(|family| self.families[family].refused)
     }
 
     /// Whether there has to be a table of nf_tables of the family.
@@ -222,22 +267,35 @@ impl ClusterRules {
 
     /// When [`ClusterRules::look`] is due.
     pub(super) fn due(&self) -> Option<Instant> {
-        Family::ALL.into_iter().filter_map(|family| self.families[family].rules.due()).min()
+        let forgets = Family::ALL.into_iter().any(|family| self.forgets(family)).then_some(self.next_forget);
+        let of_modes = Family::ALL.into_iter().filter_map(|family| self.families[family].rules.due());
+        let left = self.left.due().filter(|_| !self.is_refused());
+        of_modes.chain(left).chain(forgets).min()
     }
 
-    /// Mends Services' rules that others damaged, where these are in no table of podnet's own.
+    /// Mends Services' rules that others damaged, where these are in no table of podnet's own, and tries again to take away what other modes
+    /// left.
     ///
     /// # Errors
     ///
-    /// When the rules are refused; the next time all are put in force.
+    /// The first refusal; the next time all rules of that family are put in force.
     pub(super) fn look(&mut self, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
+        let mut first = Ok(());
         for family in Family::ALL {
             let own = &mut self.families[family];
-            if let Some(what) = own.rules.look(&own.services, datapath)? {
-                warn!(what, "mended what somebody else damaged");
+            match own.rules.look(&own.services, datapath) {
+                Ok(None) => {}
+                Ok(Some(what)) => warn!(what, "mended what somebody else damaged"),
+                Err(error) => {
+                    own.refused = true;
+                    first = first.and(Err(error));
+                }
             }
         }
-        Ok(())
+        if !self.is_refused() {
+            self.left.look(datapath);
+        }
+        first
     }
 
     /// Where load balancers ask for Services, and what they are told.
@@ -272,31 +330,6 @@ impl ClusterRules {
     /// See [`Services::fate`].
     pub(super) fn fate(&self, frontend: &FrontendKey, backend: BackendAddress) -> Fate {
         self.families[Family::of(&frontend.addr)].services.fate(frontend, backend)
-    }
-
-    /// Makes connection tracking forget the UDP connections that lead where nothing leads any more, now that the rules are in force: what
-    /// vanished since the last time, or, where nothing is known of what was before, all that lead elsewhere than they have to.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel cannot be asked; it is tried again with the next change.
-    pub(super) fn forget_vanished(&mut self) -> Result<usize, NetlinkError> {
-        let vanished: HashSet<Vanished> = self.vanished.iter().copied().collect();
-        let mut forgotten = 0;
-        for family in Family::ALL {
-            let services = &self.families[family].services;
-            if self.all_suspected && services.is_needed() {
-                forgotten += conntrack::forget_astray(family, |to, by| services.leads_astray(&(to, by)))?;
-            } else if vanished.iter().any(|(to, _)| Family::of(&to.addr) == family) {
-                // What vanished may have come back since.
-                let is_astray = |one: &Vanished| services.serving(&one.0).is_none() || services.leads_astray(one);
-                forgotten +=
-                    conntrack::forget_astray(family, |to, by| vanished.contains(&(to, by)) && is_astray(&(to, by)))?;
-            }
-        }
-        self.vanished.clear();
-        self.all_suspected = false;
-        Ok(forgotten)
     }
 }
 

@@ -8,25 +8,20 @@ use std::{
 
 use ipnet::IpNet;
 use podnet_client::watch::Update;
-use podnet_kernel::{
-    carrier::{CarrierError, RunningCarrier},
-    datapath::{Datapath, KernelDatapath},
-    fastpath::Behind,
-    netlink::NetlinkError,
-    netns::NetNs,
-};
+use podnet_kernel::{carrier::RunningCarrier, datapath::KernelDatapath};
 use podnet_model::{Change, Dual, NodeName, errors::chain};
 use podnet_planner::{overlay::Overlay, step::Step};
 use tokio::{
     runtime::Handle,
     sync::{mpsc, watch},
 };
-use tracing::{debug, error, info, warn};
+use tracing::error;
 
 use super::{
     State,
     events::{Event, Events},
     failures::Failures,
+    force::{Extent, Refused},
     legacy::LegacyWatch,
     place::{Missed, Unfitted},
     problems::Problems,
@@ -76,6 +71,7 @@ pub(super) struct Worker {
     /// The node was made to forward IPv6.
     pub(super) forwards_ipv6: bool,
     pub(super) told: watch::Sender<State>,
+    pub(super) refused: Refused,
 }
 
 /// What a batch of changes comes to.
@@ -93,25 +89,12 @@ impl Worker {
     pub(super) fn run(mut self, handle: &Handle, mut events: Events) {
         let mut synced = false;
         let mut pause = FIRST_PAUSE;
-        // After a refusal: when it is tried again. Until then changes are only taken in.
+        // After a refusal: when it is tried again. What has nothing to do with it goes on.
         let mut again: Option<Instant> = None;
         loop {
             let mut hastened = false;
-            let due = || {
-                self.repair
-                    .due()
-                    .into_iter()
-                    .chain(self.unfitted.due())
-                    .chain(self.missed.due())
-                    .chain(self.problems.due())
-                    .chain(self.proxy.due())
-                    .chain([self.legacy.due()])
-                    .chain(self.sockets.due())
-                    .chain(self.rules.due())
-                    .min()
-                    .filter(|_| synced)
-            };
-            let deadline = again.or_else(due);
+            let due = self.due(again.is_some()).filter(|_| synced);
+            let deadline = again.into_iter().chain(due).min();
             let first = match handle.block_on(events.next(deadline)) {
                 Event::Update(update) => Some(*update),
                 Event::Notices(notices) => {
@@ -129,16 +112,25 @@ impl Worker {
             }
             let mut work = self.plan(first, &mut events.updates);
             synced |= work.synced;
-            if !synced || again.is_some_and(|again| Instant::now() < again) {
+            if !synced {
                 continue;
             }
-            // The first time, and after a refusal, nothing is known of what is there.
-            let afresh = work.synced || again.is_some();
-            match self.work_off(&mut work, afresh) {
+            let extent = match again {
+                _ if work.synced => Extent::Everything,
+                Some(again) if Instant::now() < again => Extent::Others,
+                Some(_) => Extent::Again,
+                None => Extent::Changes,
+            };
+            match self.work_off(&mut work, extent) {
+                Ok(()) if extent == Extent::Others => {}
                 Ok(()) => {
                     (pause, again) = (FIRST_PAUSE, None);
                     self.failures.over(&self.counts);
                     self.tell(State::InForce);
+                }
+                Err(error) if extent == Extent::Others => {
+                    let error = &error as &dyn std::error::Error;
+                    error!(error, "network not as wanted");
                 }
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
@@ -152,47 +144,67 @@ impl Worker {
         }
     }
 
+    /// When something is due that is not told. What is part of what was refused is not due while that has to wait.
+    fn due(&self, waits: bool) -> Option<Instant> {
+        let of_others = [self.repair.due(), self.problems.due(), self.proxy.due(), self.rules.due()];
+        let unless_waiting = [self.unfitted.due(), self.missed.due()].into_iter().filter(|_| !waits);
+        let sockets = self.sockets.due().filter(|_| !waits || !self.refused.sockets);
+        let all = of_others.into_iter().chain(unless_waiting).chain([Some(self.legacy.due()), sockets]);
+        all.flatten().min()
+    }
+
     /// Does the work, and what else is due. An obstacle in one part does not keep the others from being done; the first one is told.
     /// The node's place comes first: the plan depends on it.
-    fn work_off(&mut self, work: &mut Work, afresh: bool) -> Result<(), ApplyError> {
+    fn work_off(&mut self, work: &mut Work, extent: Extent) -> Result<(), ApplyError> {
+        let (afresh, tries_all) = (extent.is_afresh(), extent.tries_all());
+        if afresh {
+            self.repair.try_again();
+        }
         let mends = self.repair.is_due();
         work.proxy |= self.proxy.tries_again(Instant::now());
-        let forwarded = self.forward_ipv6();
-        let suspected = self.repair.underlay_suspected() || self.missed.is_due();
+        let forwarded = if tries_all { self.forward_ipv6() } else { Ok(()) };
+        let suspected = self.repair.underlay_suspected() || tries_all && self.missed.is_due();
         let placed = if suspected { self.look_at_underlay(work) } else { Ok(()) };
+        if placed.is_err() {
+            self.repair.put_underlay_off();
+        }
         self.addresses.set_room_for_ipv6(self.overlay.room_for_ipv6());
         let configured = if afresh || work.proxy { self.configure() } else { Ok(()) };
-        let started = Instant::now();
-        let changed = if afresh { self.converge() } else { self.apply(work) };
-        self.programmed(changed.is_ok(), afresh, started.elapsed());
-        if afresh || work.proxy {
-            self.serve();
-        }
+        let changed = self.put_in_force(work, extent);
+        let served = if afresh || work.proxy { self.serve() } else { Ok(()) };
         if afresh || work.proxy || work.services {
             self.tell_checks();
         }
-        let fitted = self.fit_pods();
+        let fitted = if tries_all { self.fit_pods() } else { Ok(()) };
         let mended = self.mend();
-        let looked = self.rules.look(&mut self.datapath);
-        let carried = self.carry();
-        if changed.is_ok() {
-            self.forget_vanished();
-        }
+        let looked = self.rules.look(&mut self.datapath).map_err(ApplyError::from);
+        let carried = if tries_all { self.carry() } else { Ok(()) };
+        self.forget_vanished();
         if afresh || mends || !work.steps.is_empty() {
             self.lead_past();
         }
-        let seen = self.sockets.look(&mut self.rules).map_err(ApplyError::Sockets);
+        let seen = self.look_at_sockets(extent);
         self.problems.look(&self.overlay, &self.counts);
         self.legacy.look(&self.overlay);
         forwarded
             .and(placed)
             .and(configured)
             .and(changed)
+            .and(served)
             .and(fitted)
             .and(mended)
-            .and(looked.map_err(ApplyError::from))
+            .and(looked)
             .and(carried)
             .and(seen)
+    }
+
+    fn look_at_sockets(&mut self, extent: Extent) -> Result<(), ApplyError> {
+        if self.refused.sockets && !extent.tries_all() {
+            return Ok(());
+        }
+        let seen = self.sockets.look(&mut self.rules);
+        self.refused.sockets |= seen.is_err();
+        Ok(seen?)
     }
 
     /// Makes the node forward IPv6 once pods have it. When no pod has it any more it goes on: others may count on it.
@@ -260,100 +272,12 @@ impl Worker {
         self.sockets.heard(change);
     }
 
-    fn apply(&mut self, work: &mut Work) -> Result<(), ApplyError> {
-        let started = Instant::now();
-        work.steps = self.pods.without_theirs(std::mem::take(&mut work.steps));
-        let applied = self.datapath.apply(&work.steps)?;
-        if !applied.remade.is_empty() {
-            // With the device went everything that stood on it.
-            return self.converge();
-        }
-        let ruled = self.rules.edit(&mut self.datapath);
-        let at_sockets = self.sockets.edit(&mut self.rules);
-        let edits = ruled? + at_sockets?;
-        if !work.steps.is_empty() || edits > 0 {
-            debug!(steps = work.steps.len(), edits, elapsed = ?started.elapsed(), "network changed");
-        }
-        Ok(())
-    }
-
-    /// From whatever is there to what is wanted. Connections that are under way keep their translations: they live in connection
-    /// tracking and not in the rules. The rules are put in force also where a device or a route is refused.
-    fn converge(&mut self) -> Result<(), ApplyError> {
-        let started = Instant::now();
-        let linked = self.link();
-        let ruled = self.rules.put(&mut self.datapath);
-        let at_sockets = self.sockets.put(&mut self.rules);
-        ruled?;
-        at_sockets?;
-        self.problems.suspect();
-        let steps = linked?;
-        info!(steps, elapsed_ms = started.elapsed().as_millis() as u64, "network in force");
-        Ok(())
-    }
-
-    /// What is left of this is found with the next change that makes a backend vanish, and at the next start.
-    fn forget_vanished(&mut self) {
-        match self.rules.forget_vanished() {
-            Ok(0) => return,
-            Ok(forgotten) => debug!(forgotten, "UDP connections to backends that are gone are forgotten"),
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                warn!(error, "UDP connections may go on to backends that are gone");
-            }
-        }
-        // What passes by the stack goes on as it was translated.
-        self.pods.fast_path().relearn();
-    }
-
-    /// Devices and routes, from whatever is there to what is wanted; answers with the number of steps.
-    fn link(&mut self) -> Result<usize, ApplyError> {
-        let steps = self.repairs()?;
-        if !self.datapath.apply(&steps)?.remade.is_empty() {
-            let again = self.repairs()?;
-            self.datapath.apply(&again)?;
-        }
-        Ok(steps.len())
-    }
-
-    /// Packets may leave by other ways than those that established flows know, and the tunnel may be another device.
-    fn lead_past(&mut self) {
-        let fast_path = self.pods.fast_path();
-        for device in self.overlay.config().vxlan_names() {
-            if let Err(error) = fast_path.follow(self.datapath.route_socket(), device, Behind::Nodes, true) {
-                warn!(error = &error as &dyn std::error::Error, "the fast path of an earlier agent is not taken away");
-            }
-        }
-        fast_path.relearn();
-    }
-
-    /// Lets the UDP tunnel's program do what is planned, or none run.
-    fn carry(&mut self) -> Result<(), ApplyError> {
-        let Some(wanted) = self.overlay.carrier() else {
-            self.carrier = None;
-            return Ok(());
-        };
-        if !self.carrier.as_mut().is_some_and(|carrier| carrier.follow(&wanted)) {
-            // The old one has the device and the port until it is gone.
-            self.carrier = None;
-            let netns = NetNs::current().map_err(CarrierError::from)?;
-            self.carrier = Some(RunningCarrier::start(&netns, &wanted)?);
-            info!(device = %wanted.device, local = %wanted.local, port = wanted.port, "UDP tunnel runs");
-        }
-        Ok(())
-    }
-
     /// Mends what others damaged, where something is suspected.
     fn mend(&mut self) -> Result<(), ApplyError> {
         if self.repair.is_due() {
             self.repair.mend(&mut self.datapath, &self.overlay, &mut self.rules)?;
         }
         Ok(())
-    }
-
-    fn repairs(&mut self) -> Result<Vec<Step>, NetlinkError> {
-        let observed = self.datapath.observe(&self.overlay.config().vxlan_names())?;
-        Ok(self.pods.without_theirs(self.overlay.repair(&observed.into())))
     }
 
     fn tell(&self, state: State) {

@@ -29,6 +29,8 @@ const COMPARE: Duration = Duration::from_secs(60);
 /// Where that takes long, so many times as long goes by before the next time: a thousand Services with ten endpoints each take
 /// `iptables-nft-save` two seconds.
 const REST: u32 = 100;
+/// And so many times as long where somebody changes the tables all the time.
+const REST_OF_SUSPICION: u32 = 10;
 
 /// The chains of one family.
 #[derive(Debug)]
@@ -209,7 +211,9 @@ impl ServiceRules for InIptables {
             return Ok(None);
         }
         let Some(netns) = datapath.netns() else { return Ok(None) };
+        let started = Instant::now();
         let done = self.compare(services, &netns)?;
+        self.next_look = rested(Instant::now(), started.elapsed());
         let chains: Vec<_> = done.chains.keys().chain(&done.gone).map(ToString::to_string).collect();
         let hooks: Vec<_> = done.hooks.iter().map(|hook| format!("the way from {}", hook.at)).collect();
         let all: Vec<_> = hooks.into_iter().chain(chains).collect();
@@ -219,6 +223,11 @@ impl ServiceRules for InIptables {
             [first, rest @ ..] => format!("{first} and {} more of iptables", rest.len()),
         }))
     }
+}
+
+/// When the tables may be looked at again after a comparison that took so long: the thread that does it has more to do.
+fn rested(now: Instant, took: Duration) -> Instant {
+    now + LOOK.max(took * REST_OF_SUSPICION)
 }
 
 /// Takes away what podnet has in a variant; nothing where that is not installed, or where there is nothing of podnet's.

@@ -94,8 +94,8 @@ pub(crate) const fn have_same_rules(one: Mode, other: Mode) -> bool {
 }
 
 /// The rules of all modes but this one's: what an earlier agent may have left.
-pub(crate) fn others(mode: Mode, services: &Services) -> impl Iterator<Item = Box<dyn ServiceRules>> {
-    BUILT.into_iter().filter(move |other| !have_same_rules(mode, *other)).map(|other| rules(other, services))
+pub(crate) fn others(mode: Mode, services: &Services) -> impl Iterator<Item = (Mode, Box<dyn ServiceRules>)> {
+    BUILT.into_iter().filter(move |other| !have_same_rules(mode, *other)).map(|other| (other, rules(other, services)))
 }
 
 /// A table of nf_tables. That of IPv4 is there always, that of IPv6 where the cluster has Services of it.

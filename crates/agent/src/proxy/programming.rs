@@ -157,12 +157,12 @@ impl Programming {
         self.state().failures += 1;
     }
 
-    /// How it is now. While the cluster's state is not complete yet nothing is late.
+    /// How it is now. While the cluster's state is not complete yet, which is before anything was tried, nothing is late.
     #[must_use]
     pub fn health(&self, now: Moment) -> Health {
         let state = self.state();
         let late = state.pending_since.is_some_and(|since| now.at.duration_since(since.at) >= state.patience);
-        let healthy = !late || state.last_updated.is_none();
+        let healthy = !late || (state.last_updated.is_none() && state.failures == 0);
         let last_updated = if healthy { Some(now.wall) } else { state.last_updated };
         Health { healthy, eligible: state.eligible, last_updated }
     }
@@ -264,6 +264,19 @@ mod tests {
         programming.set_leaving(true);
         let health = programming.health(after(start, 1000));
         assert!(health.healthy && !health.eligible);
+    }
+
+    #[test]
+    fn a_node_whose_rules_never_came_into_force_is_not_healthy_until_they_do() {
+        let start = Moment::now();
+        let programming = Programming::new(start);
+        let healthy = |seconds| programming.health(after(start, seconds)).healthy;
+        programming.queued(&Change::Service(ServiceKey::new("test", "web"), None), start);
+        programming.refused();
+        assert!(healthy(59) && !healthy(60));
+        assert_eq!(programming.health(after(start, 60)).last_updated, None);
+        programming.done(Round::Full, Duration::from_millis(5), after(start, 70));
+        assert!(healthy(1000));
     }
 
     #[test]

@@ -98,7 +98,8 @@ impl Repair {
         outcome
     }
 
-    /// An obstacle in one part does not keep the others from being mended: that part stays suspected, and the first error is told.
+    /// An obstacle in one part does not keep the others from being mended: that part waits until it is tried again, and the first error is
+    /// told.
     fn mend_parts(
         &mut self,
         datapath: &mut KernelDatapath,
@@ -144,7 +145,7 @@ impl Repair {
                 suspicion.heard.push(format!("{} changed other rules", suspicion.passage_by));
             }
         }
-        self.suspicion.join(failed);
+        self.refused.join(failed);
         first
     }
 

@@ -103,6 +103,7 @@ impl Suspicion {
         earlier(&mut self.pod_rules, other.pod_rules);
         earlier(&mut self.settings, other.settings);
         earlier(&mut self.passage, other.passage);
+        earlier(&mut self.underlay, other.underlay);
         if self.passage_by.is_empty() {
             self.passage_by = other.passage_by;
         }

@@ -74,7 +74,10 @@ fn an_obstacle_in_one_part_keeps_no_other_from_being_mended_and_is_not_forgotten
         assert_eq!(sysctl::read_here("net/ipv4/ip_forward").unwrap(), "1");
         let tables = datapath.nft_socket().tables(Family::V4).unwrap();
         assert!(tables.iter().any(|there| there == "podnet"), "{tables:?}");
-        assert!(repair.suspicion.overlay.is_some(), "what could not be mended is tried again");
+        repair.underlay_seen(false);
+        assert_eq!(repair.due(), None, "what could not be mended waits");
+        repair.try_again();
+        assert!(repair.suspicion.overlay.is_some(), "and is tried again then");
         let Suspicion { settings, rules: of_cluster, pod_rules, passage, .. } = &repair.suspicion;
         assert_eq!([settings, of_cluster, pod_rules, passage], [&None; 4], "the rest is done");
         assert!(

@@ -102,6 +102,7 @@ fn a_pool_changes_its_way_live_and_no_connection_is_lost() {
     let mended = ["node1", "node2", "node3"].map(|node| Inside::node(node).counter("podnet_repairs_total"));
     assert_eq!(mended, [0, 0, 0], "podnet's own changes are no damage\n{}", cluster.logs());
 
+    services_follow_while_a_device_is_refused(&cluster);
     patch(&cluster, r#"{"vxlanMode": "CrossSubnet"}"#);
     await_route("node1", &near_block, "via 172.29.240.");
     routes_come_back_with_the_underlay(&cluster, &near_block);
@@ -111,6 +112,38 @@ fn a_pool_changes_its_way_live_and_no_connection_is_lost() {
     reached("traffic flows to a peer on the own subnet", &near);
     a_node_moves_to_another_subnet(&cluster, &near_block, &block_of(&far));
     reached("traffic flows to the node that moved", &near);
+}
+
+/// Another program has the tunnel's port, and keeps it: that is no reason for Services to be late, or not to be mended.
+fn services_follow_while_a_device_is_refused(cluster: &Cluster) {
+    let node = Inside::node("node1");
+    patch(cluster, r#"{"vxlanMode": "Never"}"#);
+    let other = "ip link add other type vxlan id 4096 dstport 4789 local 172.29.240.11 nolearning";
+    eventually("the port is free", Duration::from_secs(10), || node.run(other));
+    patch(cluster, r#"{"vxlanMode": "Always"}"#);
+    let failing = || node.counter("podnet_network_failing");
+    eventually(
+        "the device is refused",
+        Duration::from_secs(10),
+        || if failing() == 1 { Ok(()) } else { Err("not yet") },
+    );
+    // The device is tried after growing pauses, up to 10 s. What waited for it would wait longer each time.
+    for last in 1..=12 {
+        let ip = format!("10.233.60.{last}");
+        cluster.apply(&format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: meanwhile-{last}}}\nspec: {{clusterIP: {ip}, ports: [{{port: 80}}]}}\n"
+        ));
+        let found = format!("nft list table ip podnet-services | grep -w {ip}");
+        eventually(&format!("{ip} is served"), Duration::from_secs(5), || node.run(&found));
+        if last > 10 {
+            node.must("nft delete table ip podnet-services");
+            eventually(&format!("{ip} is served again"), Duration::from_secs(5), || node.run(&found));
+        }
+    }
+    assert_eq!(failing(), 1);
+    node.must("ip link del other");
+    let over = || if failing() == 0 { Ok(()) } else { Err(cluster.logs()) };
+    eventually("the network is as wanted again", Duration::from_secs(15), over);
 }
 
 /// The kernel takes routes away with the device or the address that they stand on, and does not tell.

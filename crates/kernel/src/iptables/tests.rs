@@ -158,6 +158,11 @@ fn what_others_damaged_is_mended_and_nothing_else_is_written() {
         assert_eq!((mended.chains.len(), mended.hooks.len()), (1, 1));
         assert_eq!(iptables.saved().unwrap(), right);
         assert_eq!(iptables.fingerprint().unwrap(), fingerprint);
+        // A rule that leads to the same chain for a few packets alone.
+        ns.command(&format!("{tool} -R FORWARD 1 -i lo -j KUBE-SERVICES"));
+        let mended = iptables.put(&wanted).unwrap();
+        assert_eq!((mended.chains.len(), mended.hooks.len(), mended.unhooked.len()), (0, 1, 1));
+        assert_eq!(iptables.saved().unwrap(), right);
     });
 }
 

@@ -6,8 +6,8 @@ use super::{
 };
 
 /// What makes of the rules that are there those that ought to be: chains that are right are left alone, those that are podnet's and not
-/// wanted go, and what leads into podnet's chains stands once. `known` tells of a chain that is not told word for word whether it is
-/// known to be right: another version of iptables may say the same in other words.
+/// wanted go, and what leads into podnet's chains stands once. `known` tells of a chain that is not told word for word, or of one rule of
+/// the kernel's own chains, whether it is known to be right: another version of iptables may say the same in other words.
 #[must_use]
 pub fn difference(wanted: &Rules, saved: &Saved, known: impl Fn(&ChainKey, &[String]) -> bool) -> Rewrite {
     let mut rewrite = Rewrite::default();
@@ -19,16 +19,14 @@ pub fn difference(wanted: &Rules, saved: &Saved, known: impl Fn(&ChainKey, &[Str
         }
     }
     drop_chains(saved, |key| !wanted.chains.contains_key(key), &mut rewrite);
-    rewrite.unhooked = strays(saved, &wanted.hooks);
-    let missing = |hook: &&Hook| !there(saved, hook);
-    rewrite.hooks = wanted.hooks.iter().filter(missing).cloned().collect();
+    (rewrite.unhooked, rewrite.hooks) = hooks(saved, &wanted.hooks, known);
     rewrite
 }
 
 /// What takes all of podnet's away and nothing else. Chains that others lead to stay, as they are.
 #[must_use]
 pub fn removal(saved: &Saved) -> Rewrite {
-    let mut rewrite = Rewrite { unhooked: strays(saved, &[]), ..Rewrite::default() };
+    let mut rewrite = Rewrite { unhooked: hooks(saved, &[], |_, _| false).0, ..Rewrite::default() };
     drop_chains(saved, |_| true, &mut rewrite);
     rewrite
 }
@@ -39,26 +37,27 @@ fn drop_chains(saved: &Saved, unwanted: impl Fn(&ChainKey) -> bool, rewrite: &mu
     rewrite.gone = gone.cloned().collect();
 }
 
-/// Rules of the kernel's own chains that lead into podnet's and are not wanted there, or stand there once more.
-fn strays(saved: &Saved, hooks: &[Hook]) -> Vec<(ChainKey, String)> {
+/// Rules of the kernel's own chains that lead into podnet's and are not wanted there, or stand there once more; and what is wanted and not
+/// there.
+fn hooks(
+    saved: &Saved,
+    wanted: &[Hook],
+    known: impl Fn(&ChainKey, &[String]) -> bool,
+) -> (Vec<(ChainKey, String)>, Vec<Hook>) {
     let mut strays = Vec::new();
+    let mut missing: Vec<_> = wanted.iter().map(|hook| (hook, hook.rule.to_string())).collect();
     for (key, rules) in saved.chains.iter().filter(|(key, _)| is_built_in(&key.name)) {
-        let mut wanted: Vec<_> =
-            hooks.iter().filter(|hook| hook.at == *key).filter_map(|hook| hook.rule.leads_to()).collect();
-        for rule in rules {
-            let Some(to) = leads_to(rule).filter(|to| is_ours(to)) else { continue };
-            match wanted.iter().position(|chain| chain.as_ref() == to) {
-                Some(place) => drop(wanted.swap_remove(place)),
+        for rule in rules.iter().filter(|rule| leads_to(rule).is_some_and(is_ours)) {
+            let is_it = |(hook, words): &(&Hook, String)| {
+                hook.is_like(key, rule) && (words == rule || known(key, std::slice::from_ref(rule)))
+            };
+            match missing.iter().position(is_it) {
+                Some(place) => drop(missing.remove(place)),
                 None => strays.push((key.clone(), rule.clone())),
             }
         }
     }
-    strays
-}
-
-fn there(saved: &Saved, hook: &Hook) -> bool {
-    let to = hook.rule.leads_to().map(|chain| &**chain);
-    saved.chains.get(&hook.at).is_some_and(|rules| rules.iter().any(|rule| leads_to(rule) == to))
+    (strays, missing.into_iter().map(|(hook, _)| hook.clone()).collect())
 }
 
 fn is_told(rules: &[super::Rule], there: &[String]) -> bool {

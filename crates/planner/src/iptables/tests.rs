@@ -79,6 +79,22 @@ fn a_chain_that_differs_is_written_whole_unless_it_is_known_to_be_right() {
 }
 
 #[test]
+fn what_leads_into_a_chain_under_another_condition_is_replaced_unless_it_is_known_to_be_right() {
+    let wanted = r#"-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES"#;
+    let narrowed = wanted.replace("-m comment", "-s 192.0.2.1/32 -m comment");
+    let saved = Saved::parse(&format!("*nat\n{narrowed}\n"));
+    let hooks = |known: bool| {
+        let rewrite = difference(&rules(), &saved, |_, _| known);
+        (rewrite.unhooked.len(), rewrite.hooks.into_iter().map(|hook| hook.at.name.to_string()).collect::<Vec<_>>())
+    };
+    assert_eq!(hooks(false), (1, vec!["PREROUTING".to_owned(), "OUTPUT".to_owned()]));
+    assert_eq!(hooks(true), (0, vec!["OUTPUT".to_owned()]));
+    let text = difference(&rules(), &saved, |_, _| false).text();
+    let place = |start: &str| text.find(start).unwrap();
+    assert!(place("-D PREROUTING -s 192.0.2.1/32") < place("-I PREROUTING 1"), "{text}");
+}
+
+#[test]
 fn removal_takes_all_of_ours_and_keeps_what_others_use() {
     let rewrite = removal(&Saved::parse(SAVED));
     let gone: Vec<_> = rewrite.gone.iter().map(|key| &*key.name).collect();

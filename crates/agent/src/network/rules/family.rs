@@ -5,10 +5,10 @@ use podnet_model::Family;
 use podnet_planner::{
     border::{self, Border},
     ruleset::Edit,
-    services::{FrontendChange, Plan, Services, Vanished},
+    services::{FrontendChange, Plan, Services},
 };
 
-use crate::proxy::mode::ServiceRules;
+use crate::proxy::mode::{RulesError, ServiceRules};
 
 /// The rules of one family.
 #[derive(Debug)]
@@ -18,27 +18,36 @@ pub(super) struct OfFamily {
     pub(super) border: Border,
     pub(super) border_edits: Vec<Edit>,
     pub(super) border_in_force: bool,
+    /// Something was refused the last time that it was tried.
+    pub(super) refused: bool,
 }
 
 impl OfFamily {
-    pub(super) fn take(
-        &mut self,
-        plan: Plan,
-        border: Vec<Edit>,
-        changed: &mut Option<Vec<FrontendChange>>,
-        vanished: &mut Vec<Vanished>,
-    ) {
+    pub(super) fn take(&mut self, plan: Plan, border: Vec<Edit>, changed: &mut Option<Vec<FrontendChange>>) {
         self.rules.learn(&self.services, &plan);
         if let Some(changed) = changed {
             changed.extend(plan.frontends);
         }
         // What is not in force will be made as a whole.
-        if self.rules.in_force() {
-            vanished.extend(plan.vanished);
-        }
         if self.border_in_force {
             self.border_edits.extend(border);
         }
+    }
+
+    /// Does what is to be done: what is refused of the one does not keep the other from being in force.
+    pub(super) fn edit(&mut self, datapath: &mut dyn Datapath, family: Family) -> Result<usize, RulesError> {
+        let ruled = self.rules.edit(&self.services, datapath);
+        let bordered = self.edit_border(datapath, family);
+        self.refused = ruled.is_err() || bordered.is_err();
+        Ok(ruled? + bordered?)
+    }
+
+    /// As [`OfFamily::edit`], for everything, whatever there is.
+    pub(super) fn put(&mut self, datapath: &mut dyn Datapath, family: Family) -> Result<(), RulesError> {
+        let ruled = self.rules.put(&self.services, datapath);
+        let bordered = self.put_border(datapath, family);
+        self.refused = ruled.is_err() || bordered.is_err();
+        ruled.and(bordered.map_err(RulesError::from))
     }
 
     /// That of IPv4 always, that of IPv6 where the cluster has any of it.
@@ -46,7 +55,7 @@ impl OfFamily {
         family == Family::V4 || self.border.is_needed()
     }
 
-    pub(super) fn edit_border(&mut self, datapath: &mut dyn Datapath, family: Family) -> Result<usize, NftError> {
+    fn edit_border(&mut self, datapath: &mut dyn Datapath, family: Family) -> Result<usize, NftError> {
         let edits = std::mem::take(&mut self.border_edits);
         if self.border_in_force && self.border_is_needed(family) {
             self.border_in_force = false;
@@ -60,7 +69,7 @@ impl OfFamily {
         Ok(0)
     }
 
-    pub(super) fn put_border(&mut self, datapath: &mut dyn Datapath, family: Family) -> Result<(), NftError> {
+    fn put_border(&mut self, datapath: &mut dyn Datapath, family: Family) -> Result<(), NftError> {
         let needed = self.border_is_needed(family);
         self.border_edits = Vec::new();
         self.border_in_force = false;

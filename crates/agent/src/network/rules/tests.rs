@@ -7,6 +7,8 @@ use podnet_planner::services::{MASQUERADE_MARK, Plan};
 
 use super::*;
 
+mod refused;
+
 fn rules() -> ClusterRules {
     let services = ServicesConfig::new(Family::V4, "node1".into(), Vec::new());
     let no_nat_cidrs = ["192.0.2.0/24", "2001:db8::/32", "10.96.0.0/12"].map(|range| range.parse().unwrap()).into();
@@ -46,7 +48,7 @@ fn there_are_tables_of_ipv6_while_the_cluster_has_anything_of_it() {
         (service(None), 3),
     ] {
         tables_in_force.learn(&change);
-        tables_in_force.edit(&mut kernel.clone()).unwrap();
+        tables_in_force.edit(Tries::All, &mut kernel.clone()).unwrap();
         cluster.push(change);
         let afresh = MemoryKernel::new();
         let mut other = rules();
@@ -61,6 +63,8 @@ fn there_are_tables_of_ipv6_while_the_cluster_has_anything_of_it() {
 #[derive(Debug)]
 struct Fake {
     refuses: bool,
+    /// So many times they cannot be taken away.
+    stays: usize,
     done: std::sync::Arc<std::sync::Mutex<Vec<String>>>,
     kernel: MemoryKernel,
 }
@@ -89,6 +93,10 @@ impl ServiceRules for Fake {
 
     fn take_away(&mut self, _: &mut dyn Datapath) -> Result<(), RulesError> {
         self.note("gone");
+        if let Some(stays) = self.stays.checked_sub(1) {
+            self.stays = stays;
+            return Err(RulesError::Other("somebody has the lock".into()));
+        }
         Ok(())
     }
 
@@ -113,22 +121,22 @@ fn another_mode_is_in_force_before_the_old_one_goes_and_a_refused_one_leaves_it(
     let done = std::sync::Arc::default();
     let fakes = |refuses| {
         Dual::from_fn(|_| -> Box<dyn ServiceRules> {
-            Box::new(Fake { refuses, done: std::sync::Arc::clone(&done), kernel: kernel.clone() })
+            Box::new(Fake { refuses, stays: 0, done: std::sync::Arc::clone(&done), kernel: kernel.clone() })
         })
     };
     let taken = || std::mem::take(&mut *done.lock().unwrap());
-    rules.replace(fakes(true), &mut kernel.clone()).unwrap_err();
+    rules.replace(Mode::Iptables, fakes(true), &mut kernel.clone()).unwrap_err();
     assert_eq!(taken(), ["put beside 1", "put beside 1", "gone beside 1", "gone beside 1"]);
     assert_eq!(kernel.state().tables, before);
     assert!(rules.is_needed(Family::V4, nftables::TABLE));
-    rules.replace(fakes(false), &mut kernel.clone()).unwrap();
+    rules.replace(Mode::Iptables, fakes(false), &mut kernel.clone()).unwrap();
     assert_eq!(taken(), ["put beside 1", "put beside 1"]);
     assert!(!rules.is_needed(Family::V4, nftables::TABLE));
     assert_eq!(kernel.state().tables.len(), 1, "the border stays");
     // And back, while the cluster has gone on.
     rules.learn(&service(Some("10.96.0.2")));
     let back = Dual::from_fn(|family| mode::rules(Mode::Nftables, &rules.families[family].services));
-    rules.replace(back, &mut kernel.clone()).unwrap();
+    rules.replace(Mode::Nftables, back, &mut kernel.clone()).unwrap();
     assert_eq!(taken(), ["gone beside 1", "gone beside 1"]);
     let afresh = MemoryKernel::new();
     let mut other = super::tests::rules();
@@ -156,7 +164,7 @@ fn what_the_configuration_says_is_in_force_as_if_it_had_been_from_the_first() {
         settings(MASQUERADE_MARK, false, Some("10.1.0.0/16")),
     ] {
         rules.configure(&wanted);
-        rules.edit(&mut kernel.clone()).unwrap();
+        rules.edit(Tries::All, &mut kernel.clone()).unwrap();
         let afresh = MemoryKernel::new();
         let mut other = super::tests::rules();
         other.configure(&wanted);
@@ -166,8 +174,21 @@ fn what_the_configuration_says_is_in_force_as_if_it_had_been_from_the_first() {
         assert_ne!(kernel.state().tables, defaults);
     }
     rules.configure(&settings(MASQUERADE_MARK, false, None));
-    rules.edit(&mut kernel.clone()).unwrap();
+    rules.edit(Tries::All, &mut kernel.clone()).unwrap();
     assert_eq!(kernel.state().tables, defaults);
+}
+
+#[test]
+fn connections_from_before_the_first_service_of_a_family_are_looked_at() {
+    let kernel = MemoryKernel::new();
+    let mut rules = rules();
+    rules.put(&mut kernel.clone()).unwrap();
+    rules.all_suspected = Dual::default();
+    rules.learn(&service(Some("fd96::1")));
+    assert_eq!(rules.due(), None);
+    rules.edit(Tries::All, &mut kernel.clone()).unwrap();
+    assert_eq!(rules.all_suspected, Dual { v4: false, v6: true });
+    assert!(rules.due().is_some());
 }
 
 /// Says something through a connection, and hears it again.
@@ -221,13 +242,13 @@ fn a_connection_outlives_the_rules_that_it_was_made_by() {
         let (client, server) = connect().unwrap();
         echoes(&client, &server);
         let fake = |_| -> Box<dyn ServiceRules> {
-            Box::new(Fake { refuses: false, done: std::sync::Arc::default(), kernel: MemoryKernel::new() })
+            Box::new(Fake { refuses: false, stays: 0, done: std::sync::Arc::default(), kernel: MemoryKernel::new() })
         };
-        rules.replace(Dual::from_fn(fake), &mut datapath).unwrap();
+        rules.replace(Mode::Iptables, Dual::from_fn(fake), &mut datapath).unwrap();
         assert!(connect().is_err(), "the mode that was put in force serves nobody");
         echoes(&client, &server);
         let back = Dual::from_fn(|family| mode::rules(Mode::Nftables, &rules.families[family].services));
-        rules.replace(back, &mut datapath).unwrap();
+        rules.replace(Mode::Nftables, back, &mut datapath).unwrap();
         let (other, other_server) = connect().unwrap();
         echoes(&other, &other_server);
         echoes(&client, &server);

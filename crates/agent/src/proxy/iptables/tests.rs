@@ -114,6 +114,19 @@ fn what_others_damage_is_seen_and_mended_once() {
 }
 
 #[test]
+fn who_writes_without_end_does_not_take_all_of_the_threads_time() {
+    let now = Instant::now();
+    assert_eq!(rested(now, Duration::from_millis(10)), now + LOOK);
+    assert_eq!(rested(now, Duration::from_secs(2)), now + Duration::from_secs(20));
+    let mut scene = Scene::new(Variant::Nft);
+    scene.edit();
+    scene.rules.hear(&Notice::Lost);
+    assert_eq!(scene.look(), None);
+    scene.rules.hear(&Notice::Lost);
+    assert!(scene.rules.due().unwrap() >= now + LOOK);
+}
+
+#[test]
 fn what_an_earlier_agent_made_in_the_other_variant_goes() {
     let mut scene = Scene::new(Variant::Nft);
     let chains = Chains::new(&scene.services).desired(&scene.services);

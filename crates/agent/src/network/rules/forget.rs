@@ -1,0 +1,57 @@
+//! Connections that lead where nothing leads any more.
+
+use std::time::{Duration, Instant};
+
+use podnet_kernel::{conntrack, netlink::NetlinkError};
+use podnet_model::Family;
+use podnet_planner::services::Vanished;
+
+use super::ClusterRules;
+
+/// Connection tracking is gone through so often at most, and so long after it refused that.
+const FORGET: Duration = Duration::from_millis(200);
+const FORGET_AGAIN: Duration = Duration::from_secs(10);
+
+impl ClusterRules {
+    /// Makes connection tracking forget the UDP connections that lead where nothing leads any more, now that the rules are in force: what
+    /// vanished since the last time, and, where nothing is known of what was before, all that lead elsewhere than they have to. What
+    /// follows closely is forgotten together.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel cannot be asked, or refuses; it is tried again after a while.
+    pub(in crate::network) fn forget_vanished(&mut self) -> Result<usize, NetlinkError> {
+        let now = Instant::now();
+        if now < self.next_forget {
+            return Ok(0);
+        }
+        let families: Vec<_> = Family::ALL.into_iter().filter(|family| self.forgets(*family)).collect();
+        let (mut forgotten, mut first) = (0, Ok(()));
+        for &family in &families {
+            let (services, vanished) = (&self.families[family].services, &self.vanished[family]);
+            let all = self.all_suspected[family];
+            // What vanished may have come back since.
+            let is_gone = |one: &Vanished| vanished.contains(one) && services.serving(&one.0).is_none();
+            let is_astray = |one: &Vanished| (all || vanished.contains(one)) && services.leads_astray(one);
+            match conntrack::forget_astray(family, |to, by| is_gone(&(to, by)) || is_astray(&(to, by))) {
+                Ok(some) => {
+                    forgotten += some;
+                    self.vanished[family].clear();
+                    self.all_suspected[family] = false;
+                }
+                Err(error) => first = first.and(Err(error)),
+            }
+        }
+        if !families.is_empty() {
+            self.next_forget = Instant::now() + if first.is_ok() { FORGET } else { FORGET_AGAIN };
+        }
+        first.map(|()| forgotten)
+    }
+
+    /// Whether there may be something to forget of a family, the rules of which are in force.
+    pub(super) fn forgets(&self, family: Family) -> bool {
+        let own = &self.families[family];
+        let suspected = self.all_suspected[family] && own.services.is_needed();
+        !own.refused && (suspected || !self.vanished[family].is_empty())
+    }
+}

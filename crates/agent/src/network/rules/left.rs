@@ -1,0 +1,71 @@
+//! Rules of other modes that are still to be taken away.
+
+use std::time::{Duration, Instant};
+
+use podnet_kernel::datapath::Datapath;
+use podnet_model::proxy::Mode;
+use tracing::{info, warn};
+
+use crate::proxy::mode::{ServiceRules, have_same_rules};
+
+/// The pause after a refusal, doubling up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// What other modes may have left. As long as it stays it leads to the endpoints of that time.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    rules: Vec<(Mode, Box<dyn ServiceRules>)>,
+    /// When that which could not be taken away is tried again, and how long that was put off.
+    again: Option<(Instant, Duration)>,
+}
+
+impl Left {
+    /// Those of this mode are to go.
+    pub(super) fn add(&mut self, mode: Mode, rules: Box<dyn ServiceRules>) {
+        self.rules.push((mode, rules));
+    }
+
+    /// The rules of this mode are wanted once more.
+    pub(super) fn keep(&mut self, mode: Mode) {
+        self.rules.retain(|(left, _)| !have_same_rules(*left, mode));
+    }
+
+    /// Takes all away. What stays is tried again after growing pauses.
+    pub(super) fn clear(&mut self, datapath: &mut dyn Datapath) {
+        self.rules.retain_mut(|(mode, rules)| match rules.take_away(datapath) {
+            Ok(()) => false,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                warn!(%mode, error, "rules of another mode cannot be taken away; it is tried again");
+                true
+            }
+        });
+        let pause = self.again.map_or(FIRST_PAUSE, |(_, pause)| (pause * 2).min(LONGEST_PAUSE));
+        let before = self.again.take();
+        if !self.rules.is_empty() {
+            self.again = Some((Instant::now() + pause, pause));
+        } else if before.is_some() {
+            info!("rules of another mode are gone");
+        }
+    }
+
+    /// When [`Left::look`] is due; none where nothing is left.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let untried = || (!self.rules.is_empty()).then(Instant::now);
+        self.again.map(|(at, _)| at).or_else(untried)
+    }
+
+    /// Tries again what could not be taken away, where that is due.
+    pub(super) fn look(&mut self, datapath: &mut dyn Datapath) {
+        if self.due().is_some_and(|due| due <= Instant::now()) {
+            self.clear(datapath);
+        }
+    }
+
+    /// As if that long went by.
+    #[cfg(test)]
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.again = self.again.map(|(at, pause)| (at.checked_sub(time).unwrap_or(at), pause));
+    }
+}
