@@ -20,6 +20,8 @@
 //! - [`datapath`], [`memory`]: the seam that agents work against, and the kernel that tests put there
 //! - [`fastpath`]: the way past the stack for what the stack has let through
 //! - [`sockets`]: Services at the socket
+//! - [`apart`]: a namespace beside the node's, for what listens at addresses of Services
+//! - [`socket_filter`], [`datagrams`]: who is let into a socket, and many datagrams with one system call
 //! - [`arp`]: answering for addresses that the node does not have itself
 //! - [`monitor`]: what changes, told as it happens
 //! - [`carrier`]: the program behind the UDP tunnel
@@ -31,12 +33,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod addr;
+pub mod apart;
 pub mod arp;
 pub mod capabilities;
 pub mod carrier;
 pub mod cgroup;
 pub mod cni_wire;
 pub mod conntrack;
+pub mod datagrams;
 pub mod datapath;
 pub mod executor;
 pub mod fastpath;
@@ -57,6 +61,7 @@ pub mod pod_interface;
 pub mod process;
 pub mod route;
 pub mod segment;
+pub mod socket_filter;
 pub mod sockets;
 pub mod stale;
 pub mod sysctl;

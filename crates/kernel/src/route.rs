@@ -1,5 +1,7 @@
 //! Routes of the main table (`RTM_*ROUTE`).
 
+mod rule;
+
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -13,10 +15,11 @@ use netlink_packet_route::{
         RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
         RouteVia,
     },
-    rule::{RuleAction, RuleAttribute, RuleMessage},
 };
 use podnet_planner::step::ROUTE_PROTOCOL;
 use rustix::io::Errno;
+
+pub(crate) use rule::{rules_to, use_table_for, use_table_for_port, use_table_no_more};
 
 use crate::{
     addr::family,
@@ -139,23 +142,37 @@ pub(crate) fn to_loopback(device: u32) -> Request {
     local(loopback, device, BEHIND + device, operation)
 }
 
+/// As routes of IPv6 have it that say none (`IP6_RT_PRIO_USER`).
+const OWN_METRIC: u32 = 1024;
+
 /// Makes the namespace take packets to an address that the device has, at once. The kernel does that for an IPv6 address by itself, but
 /// from a work queue, and what comes before it is dropped (`addrconf_dad_work`); its own route has a lower metric then.
 pub(crate) fn to_own(addr: IpAddr, device: u32) -> Request {
-    /// As routes of IPv6 have it that say none (`IP6_RT_PRIO_USER`).
-    const METRIC: u32 = 1024;
-    local(addr, device, METRIC, Operation::new("make route for packets to", addr))
+    local(addr, device, OWN_METRIC, Operation::new("make route for packets to", addr))
+}
+
+/// Undoes [`to_own`].
+pub(crate) fn not_to_own(addr: IpAddr, device: u32) -> Request {
+    let message = local_message(addr, device, OWN_METRIC);
+    let operation = Operation::new("remove route for packets to", addr);
+    Request::new(operation, RouteNetlinkMessage::DelRoute(message), 0).done_at(&[Errno::SRCH])
 }
 
 fn local(addr: IpAddr, device: u32, metric: u32, operation: Operation) -> Request {
+    let message = local_message(addr, device, metric);
+    Request::new(operation, RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+fn local_message(addr: IpAddr, device: u32, metric: u32) -> RouteMessage {
     /// The table of own addresses (`linux/rtnetlink.h`).
     const RT_TABLE_LOCAL: u8 = 255;
     let mut message = naming(IpNet::from(addr), ROUTE_PROTOCOL);
     message.header.kind = RouteType::Local;
-    message.header.scope = RouteScope::Universe;
+    // IPv6 has no scopes.
+    message.header.scope = if addr.is_ipv4() { RouteScope::Host } else { RouteScope::Universe };
     message.header.table = RT_TABLE_LOCAL;
     message.attributes.extend([RouteAttribute::Oif(device), RouteAttribute::Priority(metric)]);
-    Request::new(operation, RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+    message
 }
 
 /// As [`set`], in another table than the main one.
@@ -164,18 +181,6 @@ pub(crate) fn set_in_table(route: &Route, table: u32) -> Request {
     message.header.table = RouteHeader::RT_TABLE_UNSPEC;
     message.attributes.push(RouteAttribute::Table(table));
     making(route, message, NLM_F_CREATE | NLM_F_REPLACE)
-}
-
-/// Makes a table the first that is asked for the way of what has this source (`ip-rule(8)`).
-pub(crate) fn use_table_for(source: IpAddr, table: u32, priority: u32) -> Request {
-    let mut message = RuleMessage::default();
-    message.header.family = family(source);
-    message.header.src_len = IpNet::from(source).prefix_len();
-    message.header.action = RuleAction::ToTable;
-    message.attributes =
-        vec![RuleAttribute::Source(source), RuleAttribute::Table(table), RuleAttribute::Priority(priority)];
-    let operation = Operation::new("make rule for packets from", source);
-    Request::new(operation, RouteNetlinkMessage::NewRule(message), NLM_F_CREATE | NLM_F_EXCL).done_at(&[Errno::EXIST])
 }
 
 fn making(route: &Route, message: RouteMessage, flags: u16) -> Request {

@@ -21,6 +21,7 @@ pub mod packet_table;
 mod serving;
 mod settle;
 mod slots;
+pub mod userspace;
 mod zones;
 
 use std::{

@@ -1,0 +1,83 @@
+//! Rules that say which table is asked for a way (`RTM_*RULE`, `ip-rule(8)`).
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::{
+    AddressFamily, IpProtocol, RouteNetlinkMessage,
+    rule::{RuleAction, RuleAttribute, RuleMessage, RulePortRange},
+};
+use podnet_model::{Family, Protocol};
+use rustix::io::Errno;
+
+use crate::{
+    addr::family,
+    netlink::{NetlinkError, Operation, Request, RtSocket},
+};
+
+/// Before the main table (32766), behind the node's own addresses (0).
+const PORTS: u32 = 28_782;
+
+/// Makes a table the first that is asked for the way of what has this source (`ip-rule(8)`).
+pub(crate) fn use_table_for(source: IpAddr, table: u32, priority: u32) -> Request {
+    let mut message = RuleMessage::default();
+    message.header.family = family(source);
+    message.header.src_len = IpNet::from(source).prefix_len();
+    message.header.action = RuleAction::ToTable;
+    message.attributes =
+        vec![RuleAttribute::Source(source), RuleAttribute::Table(table), RuleAttribute::Priority(priority)];
+    let operation = Operation::new("make rule for packets from", source);
+    Request::new(operation, RouteNetlinkMessage::NewRule(message), NLM_F_CREATE | NLM_F_EXCL).done_at(&[Errno::EXIST])
+}
+
+/// Makes a table be asked before the main one for the way to a port of an address. Done also where it is already.
+pub(crate) fn use_table_for_port(addr: IpAddr, protocol: Protocol, port: u16, table: u32) -> Request {
+    let operation = Operation::new("make rule for packets to", format_args!("{addr} port {port} of {protocol}"));
+    let message = RouteNetlinkMessage::NewRule(of_port(addr, protocol, port, table));
+    Request::new(operation, message, NLM_F_CREATE | NLM_F_EXCL).done_at(&[Errno::EXIST])
+}
+
+/// Undoes [`use_table_for_port`]. Done also where there is no such rule.
+pub(crate) fn use_table_no_more(addr: IpAddr, protocol: Protocol, port: u16, table: u32) -> Request {
+    let operation = Operation::new("remove rule for packets to", format_args!("{addr} port {port} of {protocol}"));
+    removal(operation, of_port(addr, protocol, port, table))
+}
+
+/// What removes all rules of a family that say to ask a table for ports.
+///
+/// # Errors
+/// Where the kernel cannot be asked.
+pub(crate) fn rules_to(socket: &mut RtSocket, family: Family, table: u32) -> Result<Vec<Request>, NetlinkError> {
+    let mut message = RuleMessage::default();
+    message.header.family = if family == Family::V4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let request = Request::new(Operation::new("list", "rules of routing"), RouteNetlinkMessage::GetRule(message), 0);
+    let found = socket.dump(&request)?.into_iter().filter_map(|message| match message {
+        RouteNetlinkMessage::NewRule(rule) => Some(rule),
+        _ => None,
+    });
+    let is_ours = |rule: &RuleMessage| {
+        let says = |attribute| rule.attributes.contains(&attribute);
+        says(RuleAttribute::Table(table)) && says(RuleAttribute::Priority(PORTS))
+    };
+    Ok(found.filter(is_ours).map(|rule| removal(Operation::new("remove rule to table", table), rule)).collect())
+}
+
+fn of_port(addr: IpAddr, protocol: Protocol, port: u16, table: u32) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = family(addr);
+    message.header.dst_len = IpNet::from(addr).prefix_len();
+    message.header.action = RuleAction::ToTable;
+    message.attributes = vec![
+        RuleAttribute::Destination(addr),
+        RuleAttribute::IpProtocol(IpProtocol::from(i32::from(protocol.number()))),
+        RuleAttribute::DestinationPortRange(RulePortRange { start: port, end: port }),
+        RuleAttribute::Table(table),
+        RuleAttribute::Priority(PORTS),
+    ];
+    message
+}
+
+fn removal(operation: Operation, message: RuleMessage) -> Request {
+    Request::new(operation, RouteNetlinkMessage::DelRule(message), 0).done_at(&[Errno::NOENT])
+}
