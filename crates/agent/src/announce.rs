@@ -30,6 +30,8 @@ pub struct Announcements {
 #[derive(Debug, Default)]
 struct State {
     announcer: Announcer,
+    /// The device of the underlay; none: not told yet.
+    underlay: Option<LinkName>,
     /// Counts what may have changed duties.
     version: u64,
 }
@@ -56,15 +58,28 @@ impl Announcements {
         }
     }
 
+    /// The underlay is on this device from now on.
+    pub fn set_underlay(&self, device: &LinkName) {
+        let mut state = self.lock();
+        if state.underlay.as_ref() != Some(device) {
+            state.underlay = Some(device.clone());
+            self.tell(&mut state);
+        }
+    }
+
     fn tell(&self, state: &mut State) {
         state.version += 1;
         self.changed.notify_all();
     }
 
-    /// The node's duties where they may be others than at that version.
-    fn duties_since(&self, version: u64) -> Option<(u64, Vec<Duty>)> {
+    /// The node's duties, where they or the underlay's device may be others than at that version.
+    fn news_since(&self, version: u64) -> Option<News> {
         let state = self.lock();
-        (state.version != version).then(|| (state.version, state.announcer.duties(&self.node)))
+        let news = || {
+            let duties = state.announcer.duties(&self.node);
+            News { version: state.version, duties, underlay: state.underlay.clone() }
+        };
+        (state.version != version).then(news)
     }
 
     /// Waits until duties may be others than at that version.
@@ -79,11 +94,19 @@ impl Announcements {
     }
 }
 
-/// Begins to announce, once the rules that serve the addresses are in force. The device is that of the underlay.
-pub fn start(announcements: &Arc<Announcements>, client: &Client, device: LinkName) {
+/// What a node announces, and where.
+#[derive(Debug)]
+struct News {
+    version: u64,
+    duties: Vec<Duty>,
+    underlay: Option<LinkName>,
+}
+
+/// Begins to announce, once the rules that serve the addresses are in force.
+pub fn start(announcements: &Arc<Announcements>, client: &Client) {
     tokio::spawn(pools::follow(client.clone(), announcements.clone()));
     let announcements = announcements.clone();
-    let speaking = move || speaker::Speaker::new(announcements, &device).run();
+    let speaking = move || speaker::Speaker::new(announcements).run();
     if let Err(error) = thread::Builder::new().name("announce".into()).spawn(speaking) {
         error!(error = &error as &dyn std::error::Error, "load balancers' addresses are not announced from this node");
     }

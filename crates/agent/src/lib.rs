@@ -47,7 +47,7 @@ use podnet_client::{
     node,
     watch::{Interest, PodInterest, ProxySource, Quarantine, watch},
 };
-use podnet_model::{Dual, LinkName, NodeName};
+use podnet_model::{Dual, NodeName};
 use tokio::sync::mpsc;
 use tracing::info;
 
@@ -212,7 +212,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let ways = Arc::new(Ways::open(&config.keys(), &config.subnet_file)?);
     let told = Told::new();
     told.serve(&health, complaints.clone());
-    let device = underlay.device.clone();
+    view.announcements().set_underlay(&underlay.device);
     let network = Network::start(
         &config,
         (finder, underlay),
@@ -224,7 +224,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     )?;
     tokio::pin!(shutdown);
     tokio::select! {
-        result = serve(&config, client.clone(), addresses, (view, device), network, &health) => result?,
+        result = serve(&config, client.clone(), addresses, view, network, &health) => result?,
         never = ways.publish(&client, &config.node) => match never {},
         () = &mut shutdown => {}
     }
@@ -237,12 +237,12 @@ async fn serve(
     config: &AgentConfig,
     client: Client,
     addresses: Arc<Addresses>,
-    (view, underlay_device): (Arc<View>, LinkName),
+    view: Arc<View>,
     network: Network,
     health: &Health,
 ) -> Result<(), AgentError> {
     network.in_force().await?;
-    announce::start(view.announcements(), &client, underlay_device);
+    announce::start(view.announcements(), &client);
     health.add_metrics({
         let pods = network.pods();
         move || pods.fast_path().metrics()

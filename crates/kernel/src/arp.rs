@@ -66,8 +66,7 @@ impl ArpSocket {
     pub fn open(device: &str) -> Result<Self, NetlinkError> {
         let operation = || Operation::new("listen to ARP on", device);
         let refused = |errno| NetlinkError::Refused { operation: operation(), hint: None, errno };
-        let found = link::find(&mut RtSocket::open()?, device)?;
-        let (index, mac) = found.and_then(|link| Some((link.index, link.mac?))).ok_or_else(|| refused(Errno::NODEV))?;
+        let (index, mac) = identity(device)?.ok_or_else(|| refused(Errno::NODEV))?;
         let socket = packet_socket(index)
             .map_err(|error| refused(error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)))?;
         Ok(Self { socket, mac, index })
@@ -77,6 +76,20 @@ impl ArpSocket {
     #[must_use]
     pub const fn index(&self) -> u32 {
         self.index
+    }
+
+    /// Whether the device of that name is still the one that the socket was opened on, with the same Ethernet address.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be asked.
+    pub fn is_current(&self, device: &str) -> Result<bool, NetlinkError> {
+        Ok(identity(device)? == Some((self.index, self.mac)))
+    }
+
+    /// The device's Ethernet address when the socket was opened.
+    #[must_use]
+    pub const fn mac(&self) -> Mac {
+        self.mac
     }
 
     /// The next thing that was said; none where there is nothing more for now. What this node says itself is left out.
@@ -143,6 +156,12 @@ impl AsFd for ArpSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// A device's index and Ethernet address; none where there is no such device, or it has none.
+fn identity(device: &str) -> Result<Option<(u32, Mac)>, NetlinkError> {
+    let found = link::find(&mut RtSocket::open()?, device)?;
+    Ok(found.and_then(|link| Some((link.index, link.mac?))))
 }
 
 /// A socket for whole frames of ARP on a device (`packet(7)`).
@@ -259,6 +278,22 @@ mod tests {
             assert_eq!(claimed, Heard::Claims { addr: VIP, by: first.mac });
         }
         assert!(one.run(|| ArpSocket::open("eth9")).unwrap().is_err());
+    }
+
+    #[test]
+    fn a_device_with_another_address_or_of_another_name_is_another_one() {
+        let (one, _other) = pair("arr");
+        let socket = one.run(|| ArpSocket::open("eth0")).unwrap().unwrap();
+        let is_current = || one.run(|| socket.is_current("eth0").unwrap()).unwrap();
+        assert!(is_current());
+        one.command("ip link set eth0 address 02:00:00:00:00:42");
+        assert!(!is_current());
+        let socket = one.run(|| ArpSocket::open("eth0")).unwrap().unwrap();
+        let is_current = || one.run(|| socket.is_current("eth0").unwrap()).unwrap();
+        assert!(is_current());
+        one.command("ip link set eth0 down");
+        one.command("ip link set eth0 name eth1");
+        assert!(!is_current());
     }
 
     #[test]

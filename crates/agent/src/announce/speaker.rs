@@ -8,7 +8,6 @@ use std::{
 };
 
 use podnet_kernel::arp::{ArpSocket, Heard};
-use podnet_model::LinkName;
 use podnet_planner::loadbalancer::{
     announcer::Duty,
     posts::{Act, Posts},
@@ -16,7 +15,7 @@ use podnet_planner::loadbalancer::{
 use rustix::event::{PollFd, PollFlags, poll};
 use tracing::{debug, info, warn};
 
-use super::Announcements;
+use super::{Announcements, News};
 
 /// How long a change of duties may wait at most while something is announced.
 const LOOK: Duration = Duration::from_millis(100);
@@ -26,7 +25,8 @@ const RETRY: Duration = Duration::from_millis(500);
 /// Speaks on each device.
 pub(super) struct Speaker {
     announcements: Arc<Announcements>,
-    underlay: Arc<str>,
+    /// The device of the underlay; none: not known yet.
+    underlay: Option<Arc<str>>,
     /// Of which state of the cluster the duties are.
     version: u64,
     posts: Posts,
@@ -37,19 +37,22 @@ pub(super) struct Speaker {
     sockets: BTreeMap<Arc<str>, ArpSocket>,
     /// Devices that could not be had, and when to try again.
     missing: BTreeMap<Arc<str>, Instant>,
+    /// When the devices were last compared with those that the sockets are on.
+    compared: Instant,
 }
 
 impl Speaker {
-    pub(super) fn new(announcements: Arc<Announcements>, underlay: &LinkName) -> Self {
+    pub(super) fn new(announcements: Arc<Announcements>) -> Self {
         Self {
             announcements,
-            underlay: Arc::from(underlay.as_str()),
+            underlay: None,
             version: 0,
             posts: Posts::default(),
             told: BTreeSet::new(),
             devices: BTreeMap::new(),
             sockets: BTreeMap::new(),
             missing: BTreeMap::new(),
+            compared: Instant::now(),
         }
     }
 
@@ -60,6 +63,7 @@ impl Speaker {
                 self.announcements.wait(self.version);
             }
             self.take_duties();
+            self.close_sockets();
             self.open_sockets();
             for act in self.posts.act(Instant::now()) {
                 self.send(act);
@@ -80,18 +84,36 @@ impl Speaker {
     }
 
     fn take_duties(&mut self) {
-        let Some((version, duties)) = self.announcements.duties_since(self.version) else { return };
+        let Some(News { version, duties, underlay }) = self.announcements.news_since(self.version) else { return };
         self.version = version;
+        self.underlay = underlay.map(|device| Arc::from(device.as_str()));
         // Those of IPv6 are nobody's yet.
         let duties: Vec<Duty> = duties.into_iter().filter(|duty| duty.addr.is_ipv4()).collect();
         self.posts.assign(&duties, Instant::now());
         let own = |duty: &Duty| match duty.interfaces.is_empty() {
-            true => BTreeSet::from([self.underlay.clone()]),
+            true => self.underlay.iter().cloned().collect(),
             false => duty.interfaces.clone(),
         };
         self.devices = duties.iter().filter_map(|duty| Some((v4(duty.addr)?, own(duty)))).collect();
         let wanted: BTreeSet<&Arc<str>> = self.devices.values().flatten().collect();
         self.sockets.retain(|device, _| wanted.contains(device));
+    }
+
+    /// Closes the sockets on devices that are other ones by now, or have another Ethernet address.
+    fn close_sockets(&mut self) {
+        let now = Instant::now();
+        if now.saturating_duration_since(self.compared) < RETRY {
+            return;
+        }
+        self.compared = now;
+        self.sockets.retain(|device, socket| {
+            // Where the kernel does not answer nothing is known to be wrong.
+            let stays = socket.is_current(device).unwrap_or(true);
+            if !stays {
+                info!(%device, "the device is another one, or has another address: load balancers' addresses are announced anew");
+            }
+            stays
+        });
     }
 
     fn open_sockets(&mut self) {
@@ -105,6 +127,9 @@ impl Speaker {
             match ArpSocket::open(&device) {
                 Ok(socket) => {
                     self.missing.remove(&device);
+                    // What was said while there was none was said to nobody.
+                    let there = self.devices.iter().filter(|(_, devices)| devices.contains(&device));
+                    there.for_each(|(addr, _)| self.posts.tell_again((*addr).into(), now));
                     self.sockets.insert(device, socket);
                 }
                 Err(error) => {
@@ -154,7 +179,7 @@ impl Speaker {
                         }
                     }
                     Ok(Some(Heard::Claims { addr, by })) => {
-                        if self.posts.heard(addr.into(), Instant::now()) {
+                        if self.posts.heard(addr.into(), by < socket.mac(), Instant::now()) {
                             info!(%addr, %by, "another node announces the load balancer's address");
                         }
                     }

@@ -52,6 +52,7 @@ impl Worker {
         info!(%device, %address, address6, mtu, "the node's place on the underlay changed");
         work.steps.extend(self.overlay.set_underlay(of(&found)));
         self.publish.send_if_modified(|published| std::mem::replace(published, found.published) != found.published);
+        self.view.announcements().set_underlay(&found.device);
         // The settings of the new device are looked at with the others.
         self.repair.set_underlay(found);
         self.tell_addrs()?;

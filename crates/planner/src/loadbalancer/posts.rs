@@ -3,7 +3,12 @@
 //! The standby nodes ask on the network itself, every 0.4 s, who has the address. That is what clients ask, so it tells what counts: a
 //! node that is dead, cut off or without its agent does not answer, whatever the API server believes of it, and all goes on while
 //! the API server is away. A standby node that hears nobody for long enough announces the address itself, the second one later
-//! than the first one; whoever stands in withdraws as soon as it hears another one.
+//! than the first one; whoever stands in says so again and again, so that the first one, when it is back, hears it and tells
+//! everybody that it is itself; and withdraws as soon as it hears another one.
+//!
+//! Two nodes may both take themselves for the first one: one of them has lost the API server. Neither would withdraw. Who hears another one
+//! go on, though it had told it, yields where the other's Ethernet address is lower. It waits as a standby node does then, and tries
+//! anew now and then: the other one may know better by then, and withdraws at once.
 
 use std::{
     collections::BTreeMap,
@@ -24,6 +29,15 @@ const STANDBY: usize = 2;
 /// When, after it begins to announce, a node tells everybody: several times, since nobody acknowledges it.
 const CLAIMS: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3)];
+
+/// How long two nodes that take themselves for the first one both go on: one that only stands in has heard the other one by then.
+const DISPUTE: Duration = Duration::from_secs(2);
+/// After which silence another one that is heard is heard for the first time. The gaps in a dispute are those of [`CLAIMS`].
+const PEACE: Duration = Duration::from_secs(3);
+/// How often the first node tells everybody anew while it hears another one, at most.
+const AGAIN: Duration = Duration::from_millis(800);
+/// How long a first node that has yielded leaves it at that.
+const YIELDS: Duration = Duration::from_secs(30);
 
 /// Something to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +63,12 @@ struct Post {
     claims: usize,
     /// When another node was heard, or since when this one listens.
     heard: Instant,
-    /// When to ask next.
+    /// When to ask next, or to say again that this one stands in.
     ask: Instant,
+    /// Since when another one goes on though this one is the first.
+    disputed: Option<Instant>,
+    /// Until when it is left to the other one all the same.
+    yields: Option<Instant>,
 }
 
 impl Posts {
@@ -62,35 +80,50 @@ impl Posts {
             .retain(|addr, post| ranks.get(addr).is_some_and(|rank| *rank <= STANDBY || post.announced.is_some()));
         for (addr, rank) in ranks {
             if rank <= STANDBY {
-                let new = Post { rank, announced: None, claims: 0, heard: now, ask: now };
-                self.posts.entry(addr).or_insert(new);
+                self.posts.entry(addr).or_insert_with(|| Post::new(rank, now));
             }
             let Some(post) = self.posts.get_mut(&addr) else { continue };
-            if post.rank != rank {
-                (post.rank, post.heard) = (rank, now);
+            // Who was heard, and when, is what counts, whatever the rank: ranks may change again and again.
+            let is_new = post.rank != rank;
+            post.rank = rank;
+            if is_new {
+                (post.disputed, post.yields) = (None, None);
             }
-            if rank == 0 && post.announced.is_none() {
+            if rank == 0 && (post.announced.is_none() && post.yields.is_none() || is_new) {
                 post.announce(now);
             }
         }
     }
 
-    /// Another node said that it has the address. Answers whether it is not announced from here any more.
-    pub fn heard(&mut self, addr: IpAddr, now: Instant) -> bool {
+    /// Another node said that it has the address; `comes_before` where its Ethernet address is lower than this one's. Answers whether
+    /// the address is not announced from here any more.
+    pub fn heard(&mut self, addr: IpAddr, comes_before: bool, now: Instant) -> bool {
         let Some(post) = self.posts.get_mut(&addr) else { return false };
-        post.heard = now;
+        let silence = now.saturating_duration_since(std::mem::replace(&mut post.heard, now));
         match (post.rank, post.announced) {
             (0, Some(since)) => {
                 // It stood in, or does not know yet; it withdraws when it hears this one.
-                if post.claims >= CLAIMS.len() && now.duration_since(since) > PATIENCE {
+                let told = post.disputed.filter(|_| silence < PEACE);
+                let disputed = *post.disputed.insert(told.unwrap_or(now));
+                let goes_on = now.saturating_duration_since(disputed) >= DISPUTE;
+                if goes_on && comes_before {
+                    (post.announced, post.yields) = (None, Some(now + YIELDS));
+                } else if now.saturating_duration_since(since) >= AGAIN {
                     post.announce(now);
                 }
-                false
+                post.announced.is_none()
             }
             (_, announced) => {
                 post.announced = None;
                 announced.is_some()
             }
+        }
+    }
+
+    /// What is announced from here is told to everybody anew: they may not have heard it.
+    pub fn tell_again(&mut self, addr: IpAddr, now: Instant) {
+        if let Some(post) = self.posts.get_mut(&addr).filter(|post| post.announced.is_some()) {
+            post.announce(now);
         }
     }
 
@@ -109,14 +142,14 @@ impl Posts {
     pub fn act(&mut self, now: Instant) -> Vec<Act> {
         let mut acts = Vec::new();
         for (addr, post) in &mut self.posts {
-            if post.rank > 0 {
-                if post.announced.is_none() && now >= post.heard + post.patience() {
-                    post.announce(now);
-                }
-                if now >= post.ask {
-                    post.ask = now + ASK;
-                    acts.push(Act::Ask(*addr));
-                }
+            if post.takes_over().is_some_and(|at| at <= now) {
+                // What was disputed was so with a node that is silent now.
+                post.disputed = post.disputed.filter(|_| now < post.heard + post.patience());
+                post.announce(now);
+            }
+            if post.speaks().is_some_and(|at| at <= now) {
+                post.ask = now + ASK;
+                acts.push(if post.announced.is_some() { Act::Claim(*addr) } else { Act::Ask(*addr) });
             }
             while post.next_claim().is_some_and(|at| at <= now) {
                 post.claims += 1;
@@ -129,22 +162,35 @@ impl Posts {
     /// When there is something to do next; none: not before something changes.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
-        let due = |post: &Post| {
-            let takes_over = (post.rank > 0 && post.announced.is_none()).then(|| post.heard + post.patience());
-            let asks = (post.rank > 0).then_some(post.ask);
-            takes_over.into_iter().chain(asks).chain(post.next_claim()).min()
-        };
+        let due = |post: &Post| [post.takes_over(), post.speaks(), post.next_claim()].into_iter().flatten().min();
         self.posts.values().filter_map(due).min()
     }
 }
 
 impl Post {
-    fn announce(&mut self, now: Instant) {
-        (self.announced, self.claims) = (Some(now), 0);
+    fn new(rank: usize, now: Instant) -> Self {
+        Self { rank, announced: None, claims: 0, heard: now, ask: now, disputed: None, yields: None }
     }
 
+    fn announce(&mut self, now: Instant) {
+        (self.announced, self.claims, self.yields, self.ask) = (Some(now), 0, None, now);
+    }
+
+    /// When to announce what another one announced so far; none where it is announced from here.
+    fn takes_over(&self) -> Option<Instant> {
+        let silent = self.heard + self.patience();
+        self.announced.is_none().then(|| self.yields.map_or(silent, |until| until.min(silent)))
+    }
+
+    /// When to ask, or to say that this one stands in; none for the first node, which is not asked to.
+    fn speaks(&self) -> Option<Instant> {
+        (self.rank > 0 || self.announced.is_none()).then_some(self.ask)
+    }
+
+    /// When the first node tells everybody next.
     fn next_claim(&self) -> Option<Instant> {
-        Some(self.announced? + *CLAIMS.get(self.claims)?)
+        let after = CLAIMS.get(self.claims).filter(|_| self.rank == 0)?;
+        Some(self.announced? + *after)
     }
 
     fn patience(&self) -> Duration {
@@ -153,87 +199,4 @@ impl Post {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    const ADDR: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
-
-    fn duty(rank: usize) -> [Duty; 1] {
-        [Duty { addr: ADDR, rank, interfaces: BTreeSet::new() }]
-    }
-
-    fn millis(count: u64) -> Duration {
-        Duration::from_millis(count)
-    }
-
-    #[test]
-    fn the_first_node_announces_at_once_and_tells_it_several_times() {
-        let (mut posts, start) = (Posts::default(), Instant::now());
-        posts.assign(&duty(0), start);
-        assert!(posts.announces(ADDR));
-        for (at, count) in [(0, 1), (0, 0), (300, 1), (3000, 2), (60_000, 0)] {
-            assert_eq!(posts.act(start + millis(at)), vec![Act::Claim(ADDR); count], "{at} ms");
-        }
-        assert_eq!(posts.due(), None);
-        posts.assign(&[], start);
-        assert!(!posts.announces(ADDR));
-    }
-
-    #[test]
-    fn a_standby_node_asks_and_stands_in_when_nobody_answers_until_it_hears_another() {
-        let (mut posts, start) = (Posts::default(), Instant::now());
-        posts.assign(&duty(1), start);
-        for at in (0..4000).step_by(400) {
-            assert_eq!(posts.act(start + millis(at)), [Act::Ask(ADDR)], "{at} ms");
-            assert!(!posts.heard(ADDR, start + millis(at)));
-        }
-        assert!(!posts.announces(ADDR));
-        posts.act(start + millis(4700));
-        assert!(!posts.announces(ADDR), "two answers may be lost");
-        assert!(posts.act(start + millis(4800)).contains(&Act::Claim(ADDR)) && posts.announces(ADDR));
-        assert!(posts.heard(ADDR, start + millis(9000)) && !posts.announces(ADDR));
-    }
-
-    #[test]
-    fn of_two_standby_nodes_the_second_waits_longer_but_not_2_seconds() {
-        let start = Instant::now();
-        let stands_in_after = |rank: usize| {
-            let mut posts = Posts::default();
-            posts.assign(&duty(rank), start);
-            (0..30).map(|step| millis(step * 100)).find(|after| {
-                posts.act(start + *after);
-                posts.announces(ADDR)
-            })
-        };
-        assert_eq!(
-            [stands_in_after(1), stands_in_after(2), stands_in_after(3)],
-            [Some(millis(1200)), Some(millis(1900)), None]
-        );
-    }
-
-    #[test]
-    fn who_is_not_first_any_more_goes_on_until_the_first_is_heard_and_who_may_not_stops_at_once() {
-        let (mut posts, start) = (Posts::default(), Instant::now());
-        posts.assign(&duty(0), start);
-        posts.assign(&duty(7), start + millis(10));
-        assert!(posts.announces(ADDR));
-        assert!(posts.heard(ADDR, start + millis(20)) && !posts.announces(ADDR));
-        posts.assign(&duty(0), start + millis(30));
-        assert!(posts.announces(ADDR));
-        posts.assign(&[], start + millis(40));
-        assert!(!posts.announces(ADDR));
-    }
-
-    #[test]
-    fn the_first_node_stays_when_it_hears_another_and_says_so_again() {
-        let (mut posts, start) = (Posts::default(), Instant::now());
-        posts.assign(&duty(0), start);
-        posts.act(start + millis(5000));
-        assert!(!posts.heard(ADDR, start + millis(6000)) && posts.announces(ADDR));
-        assert_eq!(posts.act(start + millis(6000)), [Act::Claim(ADDR)]);
-        posts.heard(ADDR, start + millis(6001));
-        assert!(posts.act(start + millis(6001)).is_empty(), "not for each time that it hears another");
-    }
-}
+mod tests;
