@@ -111,3 +111,6 @@ pub fn start(announcements: &Arc<Announcements>, client: &Client) {
         error!(error = &error as &dyn std::error::Error, "load balancers' addresses are not announced from this node");
     }
 }
+
+#[cfg(test)]
+mod tests;
