@@ -14,6 +14,7 @@
 //! - [`nft`]: renders the planner's rule set to nf_tables, one transaction each
 //! - [`iptables`]: the planner's rules for iptables
 //! - [`ipset`]: sets that rules of iptables ask
+//! - [`ipvs`]: the kernel's virtual servers
 //! - [`legacy`]: what `iptables-legacy` forwards
 //! - [`capabilities`]: in which modes this kernel can serve Services
 //! - [`conntrack`]: connections that have to be forgotten
@@ -49,6 +50,7 @@ pub mod forwarding;
 pub mod heap;
 pub mod ipset;
 pub mod iptables;
+pub mod ipvs;
 pub mod legacy;
 pub mod link;
 pub mod memory;

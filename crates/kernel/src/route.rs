@@ -1,5 +1,6 @@
 //! Routes of the main table (`RTM_*ROUTE`).
 
+pub mod attraction;
 mod rule;
 
 use std::{

@@ -134,6 +134,13 @@ pub(crate) fn ipip(ipip: &Ipip) -> Request {
     Request::new(Operation::new("make IPIP device", &ipip.name), RouteNetlinkMessage::NewLink(message), NEW)
 }
 
+/// A device that sends nothing (`dummy`): it is there for its addresses.
+pub(crate) fn dummy(name: &str) -> Request {
+    let mut message = naming(LinkRef::Name(name));
+    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Dummy)]));
+    Request::new(Operation::new("make dummy device", name), RouteNetlinkMessage::NewLink(message), NEW)
+}
+
 /// A WireGuard device; its key and peers are set through another family.
 pub(crate) fn wireguard(name: &LinkName, mtu: u32) -> Request {
     let mut message = naming(LinkRef::from(name));

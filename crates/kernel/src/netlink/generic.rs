@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use super::{
     Connection, Frame, NetlinkError, Operation,
     attribute::{Writer, attribute},
+    batch::{self, Refused},
 };
 
 /// `GENL_ID_CTRL`: the family that tells the others' numbers, its request for one, and the attributes of both.
@@ -53,6 +54,26 @@ impl GenericSocket {
         self.connection.ask(operation, self.family, flags, |writer| {
             writer.raw(&[command, VERSION, 0, 0]);
             body(writer);
+        })
+    }
+
+    /// Sends `count` requests, each written by `write` into the writer; its answer is the command. All are tried; those that were
+    /// refused are returned.
+    ///
+    /// # Errors
+    /// Where the socket fails.
+    pub(crate) fn send_all(
+        &mut self,
+        count: usize,
+        command: impl Fn(usize) -> u8,
+        write: impl Fn(usize, &mut Writer),
+    ) -> Result<Vec<Refused>, NetlinkError> {
+        let family = self.family;
+        batch::send_all(&mut self.connection, count, |index, message| {
+            message.write(family, 0, |writer| {
+                writer.raw(&[command(index), VERSION, 0, 0]);
+                write(index, writer);
+            });
         })
     }
 }

@@ -1,0 +1,240 @@
+//! The kernel's virtual servers (IPVS), the device that has their addresses, and the sets that go with them, over netlink.
+//!
+//! Nothing here is a transaction: edits are done one after the other, in the order in which they are given.
+
+mod device;
+mod message;
+mod settings;
+
+use std::collections::BTreeMap;
+
+use netlink_packet_core::NLM_F_DUMP;
+use podnet_model::Family;
+use podnet_planner::{
+    ipvs::{Edit, Scheduling, Server, ServerKey, SetName, State},
+    ruleset::BackendAddress,
+};
+use rustix::io::Errno;
+
+use crate::{
+    ipset::{IpsetError, IpsetSocket},
+    netlink::{
+        NetlinkError, Operation, RtSocket,
+        batch::Refused,
+        generic::{GenericSocket, body},
+    },
+    netns::NetNs,
+    sysctl::SysctlError,
+};
+use message::{Real, command, read_real, read_server, write_server};
+pub use settings::{Settings, configure};
+
+/// The netlink family of virtual servers.
+const FAMILY: &str = "IPVS";
+
+/// Virtual servers of one family in one namespace, with what goes with them.
+#[derive(Debug)]
+pub struct Ipvs {
+    family: Family,
+    servers: GenericSocket,
+    sets: IpsetSocket,
+    links: RtSocket,
+}
+
+impl Ipvs {
+    /// Opens sockets in a namespace; they stay there, whoever uses them. Nothing is changed.
+    ///
+    /// # Errors
+    /// Where the kernel has no virtual servers, or the process may not.
+    pub fn open(netns: &NetNs, family: Family) -> Result<Self, IpvsError> {
+        let servers = netns.run(|| GenericSocket::open(FAMILY))??;
+        Ok(Self { family, servers, sets: IpsetSocket::open_in(netns, family)?, links: RtSocket::open_in(netns)? })
+    }
+
+    /// All virtual servers of the family, everybody's, the addresses of the device, and those of the named sets that are there.
+    ///
+    /// What podnet cannot say of a server is told as something that it does not want, so that a difference sets it right: a persistence of
+    /// 0 s, the weight [`u32::MAX`].
+    ///
+    /// # Errors
+    /// What the kernel refused, and where a set is of a kind that podnet does not make.
+    pub fn read(&mut self, sets: &[SetName]) -> Result<State, IpvsError> {
+        let mut servers = BTreeMap::new();
+        for (key, scheduling) in self.list()? {
+            let reals = self.reals(&key)?.into_iter().map(|real| (real.at, real.weight));
+            servers.insert(key, Server { scheduling, reals: reals.collect() });
+        }
+        let addrs = device::addresses(&mut self.links, self.family)?;
+        Ok(State { servers, addrs, sets: self.sets.read(sets)? })
+    }
+
+    /// Does edits in order. Neighbours of one sort go out together, and all of them are tried; those behind are not done once one was
+    /// refused. What is to be made and is there is changed; what is to go and is not is no error.
+    ///
+    /// # Errors
+    /// The first that was refused.
+    pub fn apply(&mut self, edits: &[Edit]) -> Result<(), IpvsError> {
+        for run in edits.chunk_by(|one, next| Sort::of(one) == Sort::of(next)) {
+            match run.first().map(Sort::of) {
+                Some(Sort::Sets) => self.sets.apply(run)?,
+                Some(Sort::Servers) => self.apply_to_servers(run)?,
+                Some(Sort::Addresses) => device::apply(&mut self.links, self.family, run)?,
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// How many connections each real server of these virtual servers has; those that have ended count while they are remembered. A
+    /// virtual server that is not there has none.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn connections(&mut self, of: &[ServerKey]) -> Result<BTreeMap<(ServerKey, BackendAddress), u64>, IpvsError> {
+        let mut found = BTreeMap::new();
+        for key in of {
+            found.extend(self.reals(key)?.into_iter().map(|real| ((*key, real.at), real.connections)));
+        }
+        Ok(found)
+    }
+
+    /// Removes the device where it has no address of either family.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn remove_device(&mut self) -> Result<(), IpvsError> {
+        device::remove(&mut self.links)
+    }
+
+    fn list(&mut self) -> Result<Vec<(ServerKey, Scheduling)>, IpvsError> {
+        let operation = Operation::new("list", "virtual servers");
+        let frames = self.servers.ask(&operation, NLM_F_DUMP, command::GET_SERVER, |_| {})?;
+        Ok(frames.iter().filter_map(|frame| read_server(body(frame), self.family)).collect())
+    }
+
+    fn reals(&mut self, key: &ServerKey) -> Result<Vec<Real>, IpvsError> {
+        let (operation, family) = (Operation::new("list the real servers of", key), self.family);
+        let frames = self.servers.ask(&operation, NLM_F_DUMP, command::GET_REAL, |writer| {
+            write_server(writer, family, key, None);
+        })?;
+        Ok(frames.iter().filter_map(|frame| read_real(body(frame), family)).collect())
+    }
+
+    fn apply_to_servers(&mut self, edits: &[Edit]) -> Result<(), IpvsError> {
+        let all: Vec<&Edit> = edits.iter().collect();
+        let refused = self.send(&all, making)?;
+        let (there, refused): (Vec<_>, Vec<_>) =
+            refused.into_iter().partition(|refused| is_there(all[refused.index], refused));
+        fail_at_first(&all, refused)?;
+        let there: Vec<&Edit> = there.into_iter().map(|refused| all[refused.index]).collect();
+        let refused = self.send(&there, changing)?;
+        fail_at_first(&there, refused)
+    }
+
+    fn send(&mut self, edits: &[&Edit], command: fn(&Edit) -> u8) -> Result<Vec<Refused>, NetlinkError> {
+        let family = self.family;
+        let write = |index: usize, writer: &mut _| message::edit(writer, family, edits[index]);
+        self.servers.send_all(edits.len(), |index| command(edits[index]), write)
+    }
+}
+
+/// What an edit is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    Sets,
+    Servers,
+    Addresses,
+}
+
+impl Sort {
+    const fn of(edit: &Edit) -> Self {
+        match edit {
+            Edit::MakeSet(..) | Edit::AddElement(..) | Edit::RemoveElement(..) | Edit::DestroySet(_) => Self::Sets,
+            Edit::AddAddress(_) | Edit::RemoveAddress(_) => Self::Addresses,
+            _ => Self::Servers,
+        }
+    }
+}
+
+/// The command for an edit of servers.
+const fn making(edit: &Edit) -> u8 {
+    match edit {
+        Edit::AddServer(..) => command::NEW_SERVER,
+        Edit::RemoveServer(_) => command::DEL_SERVER,
+        Edit::AddReal(..) => command::NEW_REAL,
+        Edit::RemoveReal(..) => command::DEL_REAL,
+        _ => changing(edit),
+    }
+}
+
+/// The command that makes what is there what is to be made.
+const fn changing(edit: &Edit) -> u8 {
+    match edit {
+        Edit::AddServer(..) | Edit::ChangeServer(..) => command::SET_SERVER,
+        _ => command::SET_REAL,
+    }
+}
+
+/// What is to be made is there already.
+fn is_there(edit: &Edit, refused: &Refused) -> bool {
+    matches!(edit, Edit::AddServer(..) | Edit::AddReal(..)) && refused.refusal.code == Errno::EXIST.raw_os_error()
+}
+
+fn fail_at_first(edits: &[&Edit], refused: Vec<Refused>) -> Result<(), IpvsError> {
+    let serious = refused.into_iter().find(|refused| !is_gone(edits[refused.index], refused));
+    serious.map_or(Ok(()), |refused| Err(explain(edits[refused.index], refused)))
+}
+
+/// What is to go is gone: the kernel says `ESRCH` where there is no such virtual server, `ENOENT` where it has no such real server.
+fn is_gone(edit: &Edit, refused: &Refused) -> bool {
+    let missing = [Errno::SRCH, Errno::NOENT].map(Errno::raw_os_error);
+    matches!(edit, Edit::RemoveServer(_) | Edit::RemoveReal(..)) && missing.contains(&refused.refusal.code)
+}
+
+fn explain(edit: &Edit, refused: Refused) -> IpvsError {
+    let real = |real: &BackendAddress, key| format!("{}:{} of {key}", real.addr, real.port);
+    let operation = match edit {
+        Edit::AddServer(key, _) => Operation::new("make", key),
+        Edit::ChangeServer(key, _) => Operation::new("change", key),
+        Edit::RemoveServer(key) => Operation::new("remove", key),
+        Edit::AddReal(key, at, _) => Operation::new("add real server", real(at, key)),
+        Edit::Weigh(key, at, weight) => Operation::new("weigh", format_args!("{weight} real server {}", real(at, key))),
+        Edit::RemoveReal(key, at) => Operation::new("remove real server", real(at, key)),
+        _ => Operation::new("do", "an edit that is none of virtual servers"),
+    };
+    match edit {
+        Edit::AddServer(_, scheduling) | Edit::ChangeServer(_, scheduling)
+            if refused.refusal.code == Errno::NOENT.raw_os_error() =>
+        {
+            let hint = Some(format!("it has no scheduler {0}, module ip_vs_{0}", scheduling.scheduler));
+            NetlinkError::Refused { operation, hint, errno: Errno::NOENT }.into()
+        }
+        _ => refused.refusal.of(&operation).into(),
+    }
+}
+
+/// Why virtual servers, and what goes with them, could not be changed or looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum IpvsError {
+    /// The kernel refused, or a socket failed.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// A set could not be changed or looked at.
+    #[error(transparent)]
+    Set(#[from] IpsetError),
+    /// A setting could not be set.
+    #[error(transparent)]
+    Setting(#[from] SysctlError),
+    /// The namespace cannot be entered.
+    #[error(transparent)]
+    Namespace(#[from] crate::netns::NetNsError),
+    /// Another device has the name of the one for the addresses of virtual servers.
+    #[error(
+        "device {} is a {kind}; it must be a dummy, for the addresses of virtual servers",
+        podnet_planner::ipvs::DEVICE
+    )]
+    Device {
+        /// What it is.
+        kind: String,
+    },
+}

@@ -1,0 +1,84 @@
+//! The device that has the addresses of virtual servers. It is down and sends nothing: an address of any device is the node's.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use ipnet::IpNet;
+use podnet_model::Family;
+use podnet_planner::ipvs::{DEVICE, Edit};
+
+use super::IpvsError;
+use crate::{
+    addr,
+    link::{self, Link, request},
+    netlink::{BatchError, NetlinkError, RtSocket},
+    sysctl,
+};
+
+/// Its type, as the kernel calls it.
+const KIND: &str = "dummy";
+
+/// The addresses of a family that it has, by themselves.
+pub(super) fn addresses(socket: &mut RtSocket, family: Family) -> Result<BTreeSet<IpAddr>, IpvsError> {
+    let Some(device) = find(socket)? else { return Ok(BTreeSet::new()) };
+    let found = addr::list(socket, device.index)?;
+    // Were it up it would have a link-local address of the kernel's making, with a range.
+    let own = |net: &IpNet| Family::of_net(net) == family && net.prefix_len() == net.max_prefix_len();
+    Ok(found.into_iter().filter(own).map(|net| net.addr()).collect())
+}
+
+/// Does edits of addresses, in order; all are tried. Others are passed over. The device is made for the first address.
+pub(super) fn apply(socket: &mut RtSocket, family: Family, edits: &[Edit]) -> Result<(), IpvsError> {
+    let adds = edits.iter().any(|edit| matches!(edit, Edit::AddAddress(_)));
+    let index = match find(socket)? {
+        Some(device) => device.index,
+        None if adds => make(socket)?,
+        None => return Ok(()),
+    };
+    if adds && family == Family::V6 {
+        sysctl::allow_ipv6(socket.netns(), DEVICE)?;
+    }
+    let request = |edit: &Edit| match edit {
+        Edit::AddAddress(addr) => Some(addr::set(index, IpNet::from(*addr))),
+        Edit::RemoveAddress(addr) => Some(addr::removal(index, IpNet::from(*addr))),
+        _ => None,
+    };
+    let requests: Vec<_> = edits.iter().filter_map(request).collect();
+    Ok(socket.perform_all(&requests).map_err(NetlinkError::from)?)
+}
+
+/// Removes it where it has no address of either family.
+pub(super) fn remove(socket: &mut RtSocket) -> Result<(), IpvsError> {
+    for family in Family::ALL {
+        if !addresses(socket, family)?.is_empty() {
+            return Ok(());
+        }
+    }
+    match find(socket)? {
+        Some(device) => Ok(link::delete(socket, device.index)?),
+        None => Ok(()),
+    }
+}
+
+fn make(socket: &mut RtSocket) -> Result<u32, IpvsError> {
+    match socket.perform(request::dummy(DEVICE)) {
+        // The socket of the other family was faster.
+        Err(error) if error.is_exists() => {}
+        made => made?,
+    }
+    Ok(link::index_of(socket, DEVICE)?)
+}
+
+fn find(socket: &mut RtSocket) -> Result<Option<Link>, IpvsError> {
+    match link::find(socket, DEVICE)? {
+        Some(found) if found.kind.as_deref() != Some(KIND) => {
+            Err(IpvsError::Device { kind: found.kind.unwrap_or_else(|| "device of the host".to_owned()) })
+        }
+        found => Ok(found),
+    }
+}
+
+impl From<BatchError> for IpvsError {
+    fn from(error: BatchError) -> Self {
+        Self::Netlink(error.source)
+    }
+}
