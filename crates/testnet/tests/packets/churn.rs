@@ -135,9 +135,9 @@ impl Follower for InTables<'_> {
     }
 
     fn is_exact(&mut self, rules: &NodeRules) {
-        let there = nftables::contents(self.node);
+        let there = nftables::contents(self.node, rules);
         self.replace(rules);
-        assert_eq!(there, nftables::contents(self.node), "by edits, and by a replacement of all");
+        assert_eq!(there, nftables::contents(self.node, rules), "by edits, and by a replacement of all");
         assert!(there.len() > SERVICES as usize, "{} elements", there.len());
     }
 }
