@@ -10,6 +10,7 @@ use std::{
 use aya::{programs::ProgramType, sys::is_program_supported};
 use podnet_model::{Family, Protocol, errors::chain, proxy::Mode};
 use podnet_planner::{
+    ipvs::{Edit, Scheduler, Scheduling, ServerKey, SetKind, SetType},
     proxy::Capabilities,
     ruleset::{
         Action, BackendAddress, BackendKey, BackendMap, Chain, ChainKind, FrontendKey, Hook, HookPoint, Rule, RuleSet,
@@ -19,7 +20,7 @@ use podnet_planner::{
 use crate::{
     cgroup::Cgroup,
     iptables::Variant,
-    netlink::generic::GenericSocket,
+    ipvs::Ipvs,
     netns::NetNs,
     nft::{NftError, NftSocket},
 };
@@ -100,17 +101,44 @@ fn iptables() -> Result<(), String> {
     }
 }
 
-/// The family of virtual servers; the kernel loads its module when it is asked for.
+/// Virtual servers, the device of their addresses, and sets for the rules of iptables that go with them. The kernel loads its modules when
+/// they are asked for.
 fn ipvs() -> Result<(), String> {
-    let asked = NetNs::with_scratch(|| GenericSocket::open("IPVS").map(drop));
-    let lack = |error: &dyn std::error::Error| format!("virtual servers (CONFIG_IP_VS): {}", chain(error));
-    asked.map_err(|error| lack(&error))?.map_err(|error| lack(&error))
+    iptables()?;
+    let tried = NetNs::with_scratch(|| Ipvs::open(&NetNs::current()?, Family::V4)?.apply(&with_virtual_servers()));
+    let lack = |error: &dyn std::error::Error| {
+        format!(
+            "virtual servers, sets, dummy devices (CONFIG_IP_VS, IP_VS_RR, IP_SET and its types, DUMMY): {}",
+            chain(error)
+        )
+    };
+    tried.map_err(|error| lack(&error))?.map_err(|error| lack(&error))
+}
+
+/// One of everything that the mode makes.
+fn with_virtual_servers() -> Vec<Edit> {
+    let addr = IpAddr::from([192, 0, 2, 1]);
+    let types = [
+        SetType::Address,
+        SetType::Range,
+        SetType::Port,
+        SetType::PortFrom,
+        SetType::PortFromRange,
+        SetType::PortAlone,
+    ];
+    let set = |of: SetType| Edit::MakeSet(of.name().into(), SetKind { of, marks: of == SetType::Port });
+    let server = ServerKey::Address(FrontendKey { addr, protocol: Protocol::Tcp, port: 1 });
+    let scheduling = Scheduling { scheduler: Scheduler::RoundRobin, fallback: false, port: false, persistence: None };
+    let real = BackendAddress { addr, port: 2 };
+    // A namespace without any address takes no real server.
+    let servers = [Edit::AddAddress(addr), Edit::AddServer(server, scheduling), Edit::AddReal(server, real, 1)];
+    types.into_iter().map(set).chain(servers).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::TestNs;
+    use crate::{netlink::generic::GenericSocket, testing::TestNs};
 
     #[test]
     fn what_this_machine_has_is_found_and_nothing_is_left_behind() {

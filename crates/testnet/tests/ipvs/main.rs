@@ -12,10 +12,11 @@ use std::{
 };
 
 use podnet_kernel::{
+    capabilities,
     ipvs::{self, Ipvs, Settings},
     sysctl,
 };
-use podnet_model::{Family, Protocol};
+use podnet_model::{Family, Protocol, proxy::Mode};
 use podnet_planner::{
     ipvs::{DEVICE, Edit, Scheduler, Server, ServerKey, State, difference},
     ruleset::{BackendAddress, FrontendKey},
@@ -28,7 +29,7 @@ use crate::{
 };
 
 /// All schedulers but one, so that one is missing.
-const MODULES: [&str; 17] = [
+const MODULES: [&str; 20] = [
     "ip_vs_rr",
     "ip_vs_wrr",
     "ip_vs_lc",
@@ -40,7 +41,10 @@ const MODULES: [&str; 17] = [
     "ip_vs_nq",
     "ip_vs_mh",
     "ip_vs_fo",
+    "ip_set_hash_ip",
+    "ip_set_hash_net",
     "ip_set_hash_ipport",
+    "ip_set_hash_ipportnet",
     "ip_set_hash_ipportip",
     "ip_set_bitmap_port",
     "dummy",
@@ -50,7 +54,8 @@ const MODULES: [&str; 17] = [
 
 #[test]
 fn virtual_servers_are_those_that_are_wanted_on_the_kernel_of_the_virtual_machine() {
-    vm::run_tests_with("machine_", &MODULES, &["ipvsadm", "ipset"]);
+    let programs = ["ipvsadm", "ipset", "iptables-legacy-restore", "iptables-legacy-save"];
+    vm::run_tests_with("machine_", &MODULES, &programs);
 }
 
 fn open(place: &Namespace, family: Family) -> Ipvs {
@@ -232,6 +237,17 @@ fn machine_a_refusal_is_named() {
     assert_eq!(there.servers[&other].reals, [(real, 1)].into());
     let error = ipvs.apply(&[Edit::Weigh(other, BackendAddress { port: 1, ..real }, 5)]).unwrap_err();
     assert!(error.to_string().contains("cannot weigh 5 real server 10.1.0.1:1 of virtual server"), "{error}");
+}
+
+/// What the mode needs is all there, and the trial leaves nothing.
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn machine_has_what_the_mode_needs() {
+    let place = Namespace::new("probe");
+    let found = place.netns.run(capabilities::probe).unwrap();
+    assert_eq!(found.lacks.get(&Mode::Ipvs), None, "{found:?}");
+    assert_eq!(place.command("ipvsadm -Sn") + &place.command("ipset save"), "");
+    assert!(!place.command("ip link").contains(DEVICE));
 }
 
 /// What drains keeps its connections, which are counted, and gets no new ones.
