@@ -6,11 +6,15 @@ use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
+    address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope, CacheInfo},
 };
+use podnet_planner::ipvs::DEVICE;
 use rustix::io::Errno;
 
-use crate::netlink::{NetlinkError, Operation, Request, RtSocket};
+use crate::{
+    link,
+    netlink::{NetlinkError, Operation, Request, RtSocket},
+};
 
 /// Gives a device an address, in force at once (no duplicate address detection). Done also where it has it.
 ///
@@ -49,7 +53,7 @@ pub fn list_all(socket: &mut RtSocket) -> Result<Vec<(u32, IpNet)>, NetlinkError
 }
 
 /// As [`list_all`], without those of IPv6 that do not last: made to be changed often (RFC 8981), deprecated, or not yet, or never to
-/// be, in force.
+/// be, in force; and without those that a node has for the sake of virtual servers, podnet's or kube-proxy's: nobody reaches the node there.
 ///
 /// # Errors
 /// Why the kernel refused.
@@ -57,7 +61,11 @@ pub fn list_lasting(socket: &mut RtSocket) -> Result<Vec<(u32, IpNet)>, NetlinkE
     // What means temporary of IPv6 means secondary of IPv4.
     let passing =
         AddressFlags::Secondary | AddressFlags::Deprecated | AddressFlags::Tentative | AddressFlags::Dadfailed;
-    list_those(socket, |message| message.header.family != AddressFamily::Inet6 || !flags(message).intersects(passing))
+    let of_servers = link::find(socket, DEVICE)?.map(|device| device.index);
+    list_those(socket, |message| {
+        let is_passing = message.header.family == AddressFamily::Inet6 && flags(message).intersects(passing);
+        !is_passing && Some(message.header.index) != of_servers
+    })
 }
 
 /// Those with such flags.
@@ -95,10 +103,28 @@ pub(crate) fn set(link: u32, addr: IpNet) -> Request {
     set_as(link, addr, AddressScope::Universe, AddressFlags::Nodad)
 }
 
+/// As [`set`], of an address by itself that is no packet's source unless it is asked for: to masquerade what leaves by a device without an
+/// address the kernel takes one of another device, of whatever scope but that of the host (IPv4), or any that is not deprecated (IPv6).
+pub(crate) fn set_as_no_source(link: u32, addr: IpAddr) -> Request {
+    let mut request = naming(link, IpNet::from(addr));
+    request.header.scope = AddressScope::Host;
+    request.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+    if addr.is_ipv6() {
+        let mut deprecated = CacheInfo::default();
+        deprecated.ifa_valid = u32::MAX;
+        request.attributes.push(AddressAttribute::CacheInfo(deprecated));
+    }
+    adding(link, IpNet::from(addr), request)
+}
+
 pub(crate) fn set_as(link: u32, addr: IpNet, scope: AddressScope, flags: AddressFlags) -> Request {
     let mut message = naming(link, addr);
     message.header.scope = scope;
     message.attributes.push(AddressAttribute::Flags(flags));
+    adding(link, addr, message)
+}
+
+fn adding(link: u32, addr: IpNet, message: AddressMessage) -> Request {
     let operation = Operation::new("add address", format_args!("{addr} to device number {link}"));
     Request::new(operation, RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
 }

@@ -1,4 +1,5 @@
-//! The device that has the addresses of virtual servers. It is down and sends nothing: an address of any device is the node's.
+//! The device that has the addresses of virtual servers. It is down and sends nothing: an address of any device is the node's. None of them is
+//! ever the source of what is masqueraded.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -38,7 +39,7 @@ pub(super) fn apply(socket: &mut RtSocket, family: Family, edits: &[Edit]) -> Re
         sysctl::allow_ipv6(socket.netns(), DEVICE)?;
     }
     let request = |edit: &Edit| match edit {
-        Edit::AddAddress(addr) => Some(addr::set(index, IpNet::from(*addr))),
+        Edit::AddAddress(addr) => Some(addr::set_as_no_source(index, *addr)),
         Edit::RemoveAddress(addr) => Some(addr::removal(index, IpNet::from(*addr))),
         _ => None,
     };

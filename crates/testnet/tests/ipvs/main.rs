@@ -12,8 +12,9 @@ use std::{
 };
 
 use podnet_kernel::{
-    capabilities,
+    addr as addresses, capabilities,
     ipvs::{self, Ipvs, Settings},
+    netlink::RtSocket,
     sysctl,
 };
 use podnet_model::{Family, Protocol, proxy::Mode};
@@ -169,6 +170,12 @@ fn machine_addresses_answer_at_once_on_a_device_that_is_down() {
             place.netns.run(|| TcpListener::bind((*addr, 80))).unwrap().unwrap();
         }
         place.command(&format!("ping -c 1 -W 5 {}", addrs[2]));
+        let shown = place.command(&format!("ip addr show to {}", addrs[0]));
+        let (scope, life) = if family == Family::V4 { ("host", "forever") } else { ("global nodad deprecated", "0sec") };
+        assert!(shown.contains(&format!("scope {scope} ")), "{shown}");
+        assert!(shown.contains(&format!("valid_lft forever preferred_lft {life}")), "{shown}");
+        let lasting = addresses::list_lasting(&mut RtSocket::open_in(&place.netns).unwrap()).unwrap();
+        assert!(lasting.iter().all(|(_, net)| !addrs.contains(&net.addr())), "they are not the node's: {lasting:?}");
         ipvs.remove_device().unwrap();
     }
     let shown = place.command("ip link show kube-ipvs0");
