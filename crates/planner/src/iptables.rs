@@ -127,20 +127,6 @@ impl Rewrite {
         *self == Self::default()
     }
 
-    /// Adds what comes after this.
-    pub fn then(&mut self, next: Self) {
-        for key in next.chains.keys() {
-            self.gone.remove(key);
-        }
-        for key in &next.gone {
-            self.chains.remove(key);
-        }
-        self.chains.extend(next.chains);
-        self.gone.extend(next.gone);
-        self.hooks.extend(next.hooks);
-        self.unhooked.extend(next.unhooked);
-    }
-
     /// What `iptables-restore --noflush` reads; nothing where there is nothing to do.
     #[must_use]
     pub fn text(&self) -> String {

@@ -39,8 +39,6 @@ pub(super) struct InIptables {
     chains: Chains,
     /// The programs, once it is known which variant the host uses.
     tables: Option<Iptables>,
-    /// What is to be done since the last time.
-    rewrite: Rewrite,
     in_force: bool,
     /// It is not known whether there are none.
     may_be_there: bool,
@@ -58,7 +56,6 @@ impl InIptables {
             family: services.config().family,
             chains: Chains::new(services),
             tables: None,
-            rewrite: Rewrite::default(),
             in_force: false,
             may_be_there: true,
             seen: None,
@@ -88,14 +85,13 @@ impl InIptables {
     /// Brings all there is to what is wanted.
     fn compare(&mut self, services: &Services, netns: &NetNs) -> Result<Rewrite, IptablesError> {
         let started = Instant::now();
-        self.rewrite = Rewrite::default();
         self.in_force = false;
         let mut tables = match self.tables.take() {
             Some(tables) => tables,
             None => self.open(netns)?,
         };
         self.may_be_there = true;
-        let done = tables.put(&self.chains.desired(services))?;
+        let done = tables.put(&self.chains.whole(services))?;
         self.seen = tables.fingerprint()?;
         self.tables = Some(tables);
         self.in_force = true;
@@ -118,12 +114,8 @@ impl InIptables {
 }
 
 impl ServiceRules for InIptables {
-    fn learn(&mut self, services: &Services, plan: &Plan) {
-        let rewrite = self.chains.rewrite(services, plan);
-        // What is not in force will be made as a whole.
-        if self.in_force {
-            self.rewrite.then(rewrite);
-        }
+    fn learn(&mut self, _services: &Services, plan: &Plan) {
+        self.chains.note(plan);
     }
 
     fn edit(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<usize, RulesError> {
@@ -133,7 +125,7 @@ impl ServiceRules for InIptables {
             }
             return Ok(0);
         }
-        let rewrite = std::mem::take(&mut self.rewrite);
+        let rewrite = self.chains.rewrite(services);
         let Some(tables) = self.tables.as_mut().filter(|_| !rewrite.is_empty()) else { return Ok(0) };
         self.in_force = false;
         let untouched = tables.fingerprint()? == self.seen;
@@ -158,7 +150,6 @@ impl ServiceRules for InIptables {
 
     fn take_away(&mut self, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
         self.in_force = false;
-        self.rewrite = Rewrite::default();
         if let Some(netns) = datapath.netns() {
             for variant in [Variant::Nft, Variant::Legacy] {
                 remove(&netns, self.family, variant)?;
@@ -173,7 +164,6 @@ impl ServiceRules for InIptables {
     }
 
     fn begin_anew(&mut self) {
-        self.rewrite = Rewrite::default();
         self.in_force = false;
     }
 

@@ -104,19 +104,6 @@ fn removal_takes_all_of_ours_and_keeps_what_others_use() {
 }
 
 #[test]
-fn a_rewrite_after_another_has_the_last_word() {
-    let chain = key(Table::Nat, "KUBE-SVC-NPX46M4PTMTKRN6Y");
-    let made = Rewrite { chains: [(chain.clone(), Vec::new())].into(), ..Rewrite::default() };
-    let gone = Rewrite { gone: [chain].into(), ..Rewrite::default() };
-    let both = |mut first: Rewrite, then: &Rewrite| {
-        first.then(then.clone());
-        first
-    };
-    assert_eq!(both(made.clone(), &gone), gone);
-    assert_eq!(both(gone, &made), made);
-}
-
-#[test]
 fn the_chance_is_told_as_the_kernel_tells_it() {
     for (number, text) in [(2, "0.50000000000"), (3, "0.33333333349"), (7, "0.14285714272")] {
         assert_eq!(Match::OneIn(number).to_string(), format!("-m statistic --mode random --probability {text}"));

@@ -11,7 +11,8 @@
 //! marks all but those pods, `KUBE-MARK-NOT-PODS` all but pods where these are in several ranges, `KUBE-PING` answers pings of
 //! ClusterIPs, and `KUBE-CLUSTER-IPS` refuses ports that they have not, by `KUBE-REJECT`.
 //!
-//! A change writes the chains of its own Service, and one that all share only where a frontend comes, goes, or is or is not served.
+//! Changes write the chains of their own Services, and one that all share only where a frontend comes, goes, or is or is not served: once,
+//! however many changes are written together.
 
 mod port;
 pub(super) mod shared;
@@ -46,9 +47,21 @@ type Frontends = BTreeMap<FrontendKey, Arc<Serving>>;
 #[derive(Debug)]
 pub struct Iptables {
     ports: BTreeMap<Port, Frontends>,
+    noted: Noted,
     /// What else the chains were made of that no plan tells of.
     echo: Option<IpAddr>,
     health_checks: BTreeMap<NodePort, ServiceKey>,
+}
+
+/// What plans changed since the chains were rendered last.
+#[derive(Debug, Default)]
+struct Noted {
+    /// What was there of the ports that changed.
+    before: BTreeMap<Port, Frontends>,
+    /// The shared chains that changed by something else than a frontend.
+    touched: BTreeSet<ChainKey>,
+    /// What the rules of every ClusterIP depend on changed.
+    all: bool,
 }
 
 /// What the rules of every port depend on.
@@ -71,7 +84,16 @@ impl Iptables {
                 ports.entry(Port::of(key, serving)).or_default().insert(*key, serving.clone());
             }
         }
-        Self { ports, echo: services.config.primary(), health_checks: checks(services) }
+        let (echo, health_checks) = (services.config.primary(), checks(services));
+        Self { ports, noted: Noted::default(), echo, health_checks }
+    }
+
+    /// All rules as they have to be. Whoever puts these in force has nothing left to [rewrite](Iptables::rewrite).
+    pub fn whole(&mut self, services: &Services) -> Rules {
+        self.noted = Noted::default();
+        self.echo = services.config.primary();
+        self.health_checks = checks(services);
+        self.desired(services)
     }
 
     /// All rules as they have to be.
@@ -83,18 +105,31 @@ impl Iptables {
         Rules { chains, hooks: shared::hooks() }
     }
 
-    /// What a plan means: the chains that it changes, each as it has to be.
-    pub fn rewrite(&mut self, services: &Services, plan: &Plan) -> Rewrite {
-        if !plan.pods_more.is_empty() || !plan.pods_fewer.is_empty() {
-            return self.rewrite_all(services, plan);
+    /// Takes a plan in. What it means is told by the next [`Iptables::rewrite`], with all that comes until then.
+    pub fn note(&mut self, plan: &Plan) {
+        for port in affected(plan) {
+            let before = self.ports.get(&port);
+            self.noted.before.entry(port).or_insert_with(|| before.cloned().unwrap_or_default());
         }
-        let context = Context::of(services);
-        let affected = affected(plan);
-        let before = self.render(&affected, context);
+        self.noted.touched.extend(shared::touched(plan));
+        self.noted.all |= !plan.pods_more.is_empty() || !plan.pods_fewer.is_empty();
         self.take(plan);
-        let after = self.render(&affected, context);
+    }
 
-        let mut touched = shared::touched(plan);
+    /// What the plans since the last time mean: the chains that they change, each as it has to be. `services` has taken them in.
+    pub fn rewrite(&mut self, services: &Services) -> Rewrite {
+        let mut noted = std::mem::take(&mut self.noted);
+        let context = Context::of(services);
+        let before = render(&noted.before, context);
+        if noted.all {
+            let chains = self.whole(services).chains;
+            let gone = before.chains.into_keys().filter(|key| !chains.contains_key(key)).collect();
+            return Rewrite { chains, gone, ..Rewrite::default() };
+        }
+        let after = noted.before.keys().filter_map(|port| self.ports.get_key_value(port));
+        let after = render(after, context);
+
+        let touched = &mut noted.touched;
         touched.extend(before.shared.symmetric_difference(&after.shared).map(|(chain, _)| chain.clone()));
         let echo = services.config.primary();
         if std::mem::replace(&mut self.echo, echo) != echo {
@@ -115,18 +150,6 @@ impl Iptables {
         rewrite
     }
 
-    /// What the rules of every ClusterIP depend on changed.
-    fn rewrite_all(&mut self, services: &Services, plan: &Plan) -> Rewrite {
-        let affected = affected(plan);
-        let before = self.render(&affected, Context::of(services));
-        self.take(plan);
-        self.echo = services.config.primary();
-        self.health_checks = checks(services);
-        let chains = self.desired(services).chains;
-        let gone = before.chains.into_keys().filter(|key| !chains.contains_key(key)).collect();
-        Rewrite { chains, gone, ..Rewrite::default() }
-    }
-
     fn take(&mut self, plan: &Plan) {
         for change in &plan.frontends {
             if let Some(before) = &change.before
@@ -145,16 +168,6 @@ impl Iptables {
             self.ports.remove(&port);
         }
     }
-
-    fn render(&self, ports: &BTreeSet<Port>, context: Context<'_>) -> Rendered {
-        let mut rendered = Rendered::default();
-        for (port, frontends) in ports.iter().filter_map(|port| self.ports.get_key_value(port)) {
-            let layout = Layout::new(port, frontends);
-            rendered.shared.extend(layout.shared(context).map(|(chain, rule)| (chain, rule.to_string())));
-            rendered.chains.extend(layout.chains(context));
-        }
-        rendered
-    }
 }
 
 /// What some ports have: chains of their own, and rules in those of all.
@@ -162,6 +175,16 @@ impl Iptables {
 struct Rendered {
     chains: BTreeMap<ChainKey, Vec<crate::iptables::Rule>>,
     shared: BTreeSet<(ChainKey, String)>,
+}
+
+fn render<'a>(ports: impl IntoIterator<Item = (&'a Port, &'a Frontends)>, context: Context<'_>) -> Rendered {
+    let mut rendered = Rendered::default();
+    for (port, frontends) in ports {
+        let layout = Layout::new(port, frontends);
+        rendered.shared.extend(layout.shared(context).map(|(chain, rule)| (chain, rule.to_string())));
+        rendered.chains.extend(layout.chains(context));
+    }
+    rendered
 }
 
 impl Port {

@@ -39,10 +39,10 @@ impl Scene {
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// The chains of the variant, and whether each is podnet's is for the caller to see.
+    /// The chains of the variant but for the hint, and whether each is podnet's is for the caller to see.
     fn saved(&self, variant: Variant) -> String {
         let saved = Iptables::new(self.netns.clone(), Family::V4, variant).unwrap().saved().unwrap();
-        format!("{saved:?}")
+        format!("{saved:?}").replace("KUBE-IPTABLES-HINT", "")
     }
 
     fn learn(&mut self, name: &str, ip: Option<&str>) {

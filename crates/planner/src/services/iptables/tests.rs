@@ -38,7 +38,8 @@ fn following_every_change_ends_where_a_fresh_start_does() {
         let back: Vec<_> = changes.iter().filter_map(vanished).collect();
         for (index, change) in changes.iter().chain(&back).enumerate() {
             let plan = services.apply(change);
-            let rewrite = iptables.rewrite(&services, &plan);
+            iptables.note(&plan);
+            let rewrite = iptables.rewrite(&services);
             assert!(!plan.is_empty() || rewrite.is_empty(), "{change:?}");
             follow(&mut rules, rewrite);
             // One node shows each step; the others where they are now and then.
@@ -50,6 +51,27 @@ fn following_every_change_ends_where_a_fresh_start_does() {
             assert_eq!(iptables.desired(&services), fresh);
         }
         assert_eq!(rules, nothing);
+    }
+}
+
+#[test]
+fn changes_that_are_written_together_end_where_they_do_one_by_one() {
+    for together in [2, 7, 50, usize::MAX] {
+        let mut services = Services::new(packet_table::config(NODES[0]).0);
+        let mut iptables = Iptables::new(&services);
+        let mut rules = iptables.desired(&services);
+        let nothing = rules.clone();
+        let changes = packet_table::changes();
+        let back: Vec<_> = changes.iter().filter_map(vanished).collect();
+        // What comes and goes meanwhile is not written.
+        let all: Vec<_> = changes.iter().chain(&back).chain(&changes).collect();
+        for some in all.chunks(together) {
+            some.iter().for_each(|change| iptables.note(&services.apply(change)));
+            follow(&mut rules, iptables.rewrite(&services));
+            assert!(iptables.rewrite(&services).is_empty());
+            assert_eq!(rules, Iptables::new(&services).desired(&services));
+        }
+        assert_ne!(rules, nothing);
     }
 }
 
@@ -140,7 +162,8 @@ fn one_changed_endpoint_writes_the_chains_of_its_service_alone() {
         _ => None,
     });
     let plan = services.apply(&fewer.unwrap());
-    let rewrite = iptables.rewrite(&services, &plan);
+    iptables.note(&plan);
+    let rewrite = iptables.rewrite(&services);
     assert!(!rewrite.chains.is_empty() && !rewrite.gone.is_empty());
     assert!(rewrite.chains.keys().all(|key| key.name.starts_with("KUBE-SVC-")), "{}", rewrite.text());
     assert!(rewrite.gone.iter().all(|key| key.name.starts_with("KUBE-SEP-")), "{}", rewrite.text());
