@@ -18,7 +18,7 @@ use k8s_openapi::api::core::v1::Service;
 use podnet_client::events::Complaints;
 use podnet_model::ServiceKey;
 use tokio::{sync::watch, task::AbortHandle, time::sleep};
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{
     ports,
@@ -110,9 +110,6 @@ impl Port {
                 told = Some(check.service);
             }
             sleep(PAUSE).await;
-            if told.is_some() {
-                info!(address = %self.address, "health check port is tried again");
-            }
         }
     }
 

@@ -69,6 +69,9 @@ struct Changes {
     total: u64,
 }
 
+/// The delays of so many changes are counted at most that came into force together, so that nothing grows while the kernel refuses.
+const TRIGGERED: usize = 1 << 14;
+
 /// How it is with programming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health {
@@ -120,8 +123,9 @@ impl Programming {
         state.last_queued = Some(now.wall);
         state.pending_since.get_or_insert(now);
         if let Change::Slice(_, Some(slice)) = change {
-            let began = state.began;
-            state.triggered.extend(slice.triggered.filter(|time| *time >= began));
+            let counts = |time: &Timestamp| *time >= state.began && state.triggered.len() < TRIGGERED;
+            let triggered = slice.triggered.filter(counts);
+            state.triggered.extend(triggered);
         }
     }
 
@@ -277,6 +281,18 @@ mod tests {
         assert_eq!(programming.health(after(start, 60)).last_updated, None);
         programming.done(Round::Full, Duration::from_millis(5), after(start, 70));
         assert!(healthy(1000));
+    }
+
+    #[test]
+    fn what_waits_for_ever_takes_no_more_room() {
+        let start = Moment::now();
+        let programming = Programming::new(start);
+        let change = slice(after(start, 1).wall);
+        for _ in 0..20_000 {
+            programming.queued(&change, after(start, 1));
+        }
+        assert_eq!(programming.state().triggered.len(), TRIGGERED);
+        assert!(programming.metrics().contains("endpoint_changes_pending 20000"));
     }
 
     #[test]

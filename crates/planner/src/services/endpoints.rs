@@ -111,11 +111,11 @@ impl Chosen {
 
 /// A candidate: an endpoint that is good for something.
 #[derive(Clone, Copy)]
-struct Candidate {
+struct Candidate<'a> {
     state: State,
     backend: Backend,
     node_hint: Hint,
-    zones: Option<ZoneList>,
+    zones: Option<&'a ZoneList>,
 }
 
 impl Known {
@@ -132,7 +132,7 @@ impl Known {
         }
         let found: Vec<Candidate> = found.into_values().collect();
         let topology = Topology::of(&found, zones);
-        let pick = |fits: &dyn Fn(&Candidate) -> bool| -> Vec<Backend> {
+        let pick = |fits: &dyn Fn(&Candidate<'_>) -> bool| -> Vec<Backend> {
             found.iter().filter(|candidate| fits(candidate)).map(|candidate| candidate.backend).collect()
         };
         let is_ready = |candidate: &Candidate| candidate.state == State::Ready;
@@ -165,7 +165,7 @@ impl Known {
         })
     }
 
-    fn candidates(&self, name: &PortName, protocol: Protocol) -> impl Iterator<Item = Candidate> {
+    fn candidates(&self, name: &PortName, protocol: Protocol) -> impl Iterator<Item = Candidate<'_>> {
         let all_count = self.service.as_ref().is_some_and(|service| service.publish_not_ready);
         self.slices.iter().flat_map(move |(_, slice)| {
             let ports = slice.ports.iter().filter(move |port| port.name == *name && port.protocol == protocol);
@@ -174,7 +174,7 @@ impl Known {
                     let state = if all_count { State::Ready } else { endpoint.state? };
                     let at = BackendAddress { addr: endpoint.addr, port: port.port.0 };
                     let backend = Backend { at, local: endpoint.local, terminating: endpoint.terminating };
-                    Some(Candidate { state, backend, node_hint: endpoint.node_hint, zones: endpoint.zones })
+                    Some(Candidate { state, backend, node_hint: endpoint.node_hint, zones: endpoint.zones.as_ref() })
                 })
             })
         })
@@ -191,9 +191,9 @@ enum Topology {
 
 impl Topology {
     /// Hints count only where every ready endpoint has them and one of them is meant for here: else one of them is as good as another.
-    fn of(found: &[Candidate], zones: &Zones) -> Self {
+    fn of(found: &[Candidate<'_>], zones: &Zones) -> Self {
         let mut ready = found.iter().filter(|candidate| candidate.state == State::Ready);
-        let all = |fits: &dyn Fn(&Candidate) -> bool| ready.clone().all(fits);
+        let all = |fits: &dyn Fn(&Candidate<'_>) -> bool| ready.clone().all(fits);
         let all_name_nodes = all(&|candidate| candidate.node_hint != Hint::None);
         let all_name_zones = all(&|candidate| candidate.zones.is_some());
         if all_name_nodes && ready.clone().any(|candidate| candidate.node_hint == Hint::Here) {
@@ -205,7 +205,7 @@ impl Topology {
         }
     }
 
-    fn admits(self, candidate: &Candidate, zones: &Zones) -> bool {
+    fn admits(self, candidate: &Candidate<'_>, zones: &Zones) -> bool {
         match self {
             Self::SameNode => candidate.node_hint == Hint::Here,
             Self::SameZone => zones.has_own(candidate.zones),

@@ -14,7 +14,7 @@
 mod chains;
 mod elements;
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use chains::{Choice, Names};
 use elements::Elements;
@@ -25,12 +25,18 @@ use crate::ruleset::{Edit, RuleSet, Set};
 /// The table's name, in either family.
 pub const TABLE: &str = "podnet-services";
 
+/// So many chains that nothing uses stay, for when they are needed again.
+const UNUSED: usize = 32;
+
 /// The rendering of one [`Services`] value, whose plans it is given from the first on. Beside that value it knows which chains were made:
-/// those that nothing uses at the moment stay.
+/// some that nothing uses at the moment stay.
 #[derive(Debug, Default)]
 pub struct Nftables {
     names: Names,
-    choices: BTreeSet<Choice>,
+    /// The chains of frontends, and how many go to each.
+    choices: BTreeMap<Choice, usize>,
+    /// There is, or was, a frontend with affinity.
+    remembers: bool,
     /// Which address answers pings.
     echo: Option<IpAddr>,
 }
@@ -65,11 +71,37 @@ impl Nftables {
             let before = Elements::of(change.key, change.before.as_deref());
             let after = Elements::of(change.key, change.after.as_deref());
             for choice in after.choices() {
-                make_chain(&self.names, &mut self.choices, services, choice, &mut edits);
+                self.count(choice, services, &mut edits);
+            }
+            for choice in before.choices() {
+                self.choices.entry(choice).and_modify(|uses| *uses = uses.saturating_sub(1));
             }
             before.edit(&after, &self.names, &mut edits);
         }
+        self.remove_unused(&mut edits);
         edits
+    }
+
+    /// Counts a frontend that goes to a chain, and makes the chain where it is the first of its kind.
+    fn count(&mut self, choice: Choice, services: &Services, edits: &mut Vec<Edit>) {
+        if let Some(uses) = self.choices.get_mut(&choice) {
+            *uses += 1;
+            return;
+        }
+        if choice.affinity.is_some() && !std::mem::replace(&mut self.remembers, true) {
+            edits.push(Edit::AddMemory(self.names.affinity.clone()));
+        }
+        self.choices.insert(choice, 1);
+        let chain = choice.chain(&self.names, services.config().masquerade_mark);
+        edits.push(Edit::SetChain(choice.name(), chain));
+    }
+
+    /// Who may edit a Service may make any number of chains, one after another.
+    fn remove_unused(&mut self, edits: &mut Vec<Edit>) {
+        if self.choices.values().filter(|uses| **uses == 0).count() > UNUSED {
+            let unused = self.choices.extract_if(.., |_, uses| *uses == 0);
+            edits.extend(unused.map(|(choice, _)| Edit::RemoveChain(choice.name())));
+        }
     }
 
     /// The rules before any change: what the edits of the first plan expect to be there.
@@ -85,10 +117,10 @@ impl Nftables {
         let config = services.config();
         let names = &self.names;
         let mut rules = chains::constant(names, config, self.echo);
-        for choice in &self.choices {
+        for choice in self.choices.keys() {
             rules.chains.insert(choice.name(), choice.chain(names, config.masquerade_mark));
         }
-        if self.choices.iter().any(|choice| choice.affinity.is_some()) {
+        if self.remembers {
             rules.memories.insert(names.affinity.clone());
         }
         rules.sets.extend([
@@ -101,15 +133,5 @@ impl Nftables {
             Elements::of(*key, Some(serving)).put(&mut rules, names);
         }
         rules
-    }
-}
-
-/// Makes the chain that a frontend goes to, where it is the first of its kind.
-fn make_chain(names: &Names, made: &mut BTreeSet<Choice>, services: &Services, choice: Choice, edits: &mut Vec<Edit>) {
-    if choice.affinity.is_some() && made.iter().all(|made| made.affinity.is_none()) {
-        edits.push(Edit::AddMemory(names.affinity.clone()));
-    }
-    if made.insert(choice) {
-        edits.push(Edit::SetChain(choice.name(), choice.chain(names, services.config().masquerade_mark)));
     }
 }
