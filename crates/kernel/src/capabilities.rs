@@ -43,7 +43,7 @@ pub fn probe() -> Capabilities {
 fn nftables() -> Result<(), String> {
     let tried = NetNs::with_scratch(|| NftSocket::open()?.replace("podnet-probe", &translation()));
     match tried {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(lack_of_nftables(&error)),
         Err(error) => Err(chain(&error)),
     }

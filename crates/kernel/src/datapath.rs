@@ -114,7 +114,7 @@ impl Datapath for KernelDatapath {
     }
 
     fn replace(&mut self, table: &str, rules: &RuleSet) -> Result<(), NftError> {
-        self.nft.replace(table, rules)
+        self.nft.replace(table, rules).map(drop)
     }
 
     fn delete_table(&mut self, family: Family, table: &str) -> Result<(), NftError> {

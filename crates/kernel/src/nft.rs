@@ -24,6 +24,7 @@ use crate::{
     netns::NetNs,
 };
 pub use passage::ForwardChain;
+pub use replace::Mended;
 pub use segment::Sender;
 use transaction::Transaction;
 

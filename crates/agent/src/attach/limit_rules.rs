@@ -52,7 +52,7 @@ impl LimitRules {
             state.asking(|socket| match (before, table(family, &wanted)) {
                 (Some(before), Some(rules)) => socket.apply(family, TABLE, &diff(&before, &rules)),
                 (None, Some(rules)) if is_there(socket, &rules)? => Ok(()),
-                (None, Some(rules)) => socket.replace(TABLE, &rules),
+                (None, Some(rules)) => socket.replace(TABLE, &rules).map(drop),
                 (None, None) if known.is_some() => Ok(()),
                 (_, None) => socket.delete_table(family, TABLE),
             })?;

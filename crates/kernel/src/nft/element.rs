@@ -1,5 +1,7 @@
 //! Keys and values of sets and maps, and the messages that carry them.
 
+mod told;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -9,6 +11,7 @@ use podnet_planner::ruleset::{BackendAddress, BackendKey, FrontendKey, Sender, S
 
 use super::transaction::{Message, Transaction};
 use crate::netlink::attribute::Writer;
+pub(super) use told::{Place, Told, count, listed, remove_told};
 
 // enum nft_set_elem_list_attributes, nft_set_elem_attributes, nft_data_attributes, nft_verdict_attributes
 const LIST_SET: u16 = 2;
@@ -180,8 +183,7 @@ impl Element<'_> {
             match self.value {
                 Some(Value::Goto(chain)) => writer.nested(DATA, |writer| verdict(writer, GOTO, Some(chain))),
                 Some(Value::Backend(to)) => {
-                    let value = Key::from(to.addr).with(&to.port.to_be_bytes(), 4);
-                    writer.nested(DATA, |writer| writer.bytes(DATA_VALUE, value.as_bytes()));
+                    writer.nested(DATA, |writer| writer.bytes(DATA_VALUE, backend_value(to).as_bytes()));
                 }
                 // As registers have it.
                 Some(Value::Number(number)) => {
@@ -269,6 +271,16 @@ pub(super) fn remove(transaction: &mut Transaction<'_>, set: &str, elements: &[E
     send(transaction, Message::DelElements, 0, set, elements, what);
 }
 
+/// Adds elements that may be there already with the same value.
+pub(super) fn ensure(transaction: &mut Transaction<'_>, set: &str, elements: &[Element<'_>], what: &str) {
+    send(transaction, Message::NewElements, NLM_F_CREATE, set, elements, what);
+}
+
+/// Removes all elements.
+pub(super) fn clear(transaction: &mut Transaction<'_>, set: &str) {
+    transaction.message(Message::DelElements, 0, format!("empty {set}"), |writer| writer.text(LIST_SET, set));
+}
+
 fn send(
     transaction: &mut Transaction<'_>,
     message: Message,
@@ -296,14 +308,8 @@ fn send(
     }
 }
 
-/// How many of the elements in a message from the kernel begin something: range ends do not.
-pub(super) fn count(list: &[u8]) -> usize {
-    use crate::netlink::attribute::{attribute, attributes};
-    let elements = attributes(list).filter(|(kind, _)| *kind == LIST_ELEMENTS).flat_map(|(_, value)| attributes(value));
-    let flags = |element: &[u8]| {
-        attribute(element, FLAGS).and_then(|flags| flags.try_into().ok()).map_or(0, u32::from_be_bytes)
-    };
-    elements.filter(|(_, element)| flags(element) & INTERVAL_END == 0).count()
+fn backend_value(to: BackendAddress) -> Key {
+    Key::from(to.addr).with(&to.port.to_be_bytes(), 4)
 }
 
 /// Writes what names a set's elements in a question.

@@ -1,6 +1,6 @@
 //! Chains, sets and maps, and a whole rule set in the order that the kernel needs.
 
-use std::collections::BTreeSet;
+mod form;
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 use podnet_model::{Family, limits::PacketRate};
@@ -12,10 +12,10 @@ use super::{
     transaction::{Message, Transaction},
 };
 use crate::netlink::attribute::Writer;
+pub(super) use form::{Form, HookForm};
 
 /// Everything: chains first, as elements refer to them; then sets and maps, as rules refer to them; then rules.
-/// Memories that are `there` stay.
-pub(super) fn render(transaction: &mut Transaction<'_>, rules: &RuleSet, there: &BTreeSet<&str>) {
+pub(super) fn render(transaction: &mut Transaction<'_>, rules: &RuleSet) {
     for (name, chain) in &rules.chains {
         make_chain(transaction, name, chain.hook);
     }
@@ -29,7 +29,7 @@ pub(super) fn render(transaction: &mut Transaction<'_>, rules: &RuleSet, there: 
         let elements: Vec<_> = map.elements.iter().map(|(key, to)| backend_element(*key, *to)).collect();
         element::add(transaction, name, &elements, &format!("add elements to map {name}"));
     }
-    for name in rules.memories.iter().filter(|name| !there.contains(&***name)) {
+    for name in &rules.memories {
         make_set(transaction, rules.family, name, Kind::Memory);
     }
     for (name, set) in &rules.sets {
@@ -44,6 +44,9 @@ pub(super) fn fill_new_set(transaction: &mut Transaction<'_>, family: Family, na
     make_set(transaction, family, name, Kind::of(set));
     element::add(transaction, name, &set_elements(set), &format!("add elements to set {name}"));
 }
+
+/// The policy of base chains.
+const NF_ACCEPT: u32 = 1;
 
 /// What a set is, and what it maps to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,7 +66,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn of(set: &Set) -> Self {
+    pub(super) fn of(set: &Set) -> Self {
         match set {
             Set::Addresses(_) => Self::Addresses,
             Set::Ranges(_) => Self::Ranges,
@@ -117,10 +120,12 @@ impl Kind {
         }
     }
 
-    /// Its flags and the sizes of key and data.
-    pub(super) fn shape(self, family: Family) -> [u32; 3] {
-        let (flags, data) = self.flags_and_data(family);
-        [flags, typed(&self.key(family)).1, data.map_or(0, |(_, length)| length)]
+    pub(super) fn has_limits(self) -> bool {
+        self.limit().is_some()
+    }
+
+    pub(super) fn has_ranges(self) -> bool {
+        matches!(self, Self::Ranges | Self::Sources)
     }
 
     /// What an element does that names no limit of its own. There is none: the kernel takes limits of elements only in a set that
@@ -251,7 +256,6 @@ pub(super) fn make_chain(transaction: &mut Transaction<'_>, name: &str, hook: Op
     const TYPE: u16 = 7;
     const HOOK_NUMBER: u16 = 1;
     const HOOK_PRIORITY: u16 = 2;
-    const NF_ACCEPT: u32 = 1;
     transaction.message(Message::NewChain, NLM_F_CREATE, format!("make chain {name}"), |writer| {
         writer.text(NAME, name);
         if let Some(hook) = hook {

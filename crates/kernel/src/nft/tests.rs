@@ -2,6 +2,7 @@
 
 mod attachments;
 mod limits;
+mod mend;
 mod packets;
 mod passage;
 mod services;

@@ -36,7 +36,7 @@ const RATE: u32 = 500;
 /// How many seconds it goes on; as many as `$PODNET_TEST_CHURN_SECONDS` says where it says any.
 const SECONDS: u32 = 4;
 /// After so many changes everything is put in force anew, as when an agent starts again.
-const REPLACED_EVERY: u32 = 700;
+const REPLACED_EVERY: u32 = 100;
 const SECONDS_VARIABLE: &str = "PODNET_TEST_CHURN_SECONDS";
 
 /// What puts changes in force.

@@ -1,0 +1,103 @@
+//! What is in a table.
+
+use std::collections::{BTreeMap, HashMap};
+
+use podnet_model::Family;
+
+use super::super::{
+    NftError,
+    element::{self, Place, Told},
+    listing,
+    object::{Form, HookForm},
+    transaction::{Message, protocol_family},
+};
+use crate::netlink::{
+    Connection, Operation,
+    attribute::{attribute, text},
+};
+
+/// Attribute 1 of every message of nf_tables names the table.
+const TABLE: u16 = 1;
+
+/// The chains, sets and maps of a table.
+pub(super) struct Found {
+    pub(super) sets: BTreeMap<String, FoundSet>,
+    /// With their hooks.
+    pub(super) chains: BTreeMap<String, Option<HookForm>>,
+}
+
+/// A set or map, with its elements unless it is a memory.
+pub(super) struct FoundSet {
+    pub(super) form: Form,
+    pub(super) elements: HashMap<Place, Told>,
+}
+
+impl Found {
+    /// None where there is no table, or one that does nothing.
+    pub(super) fn read(connection: &mut Connection, family: Family, table: &str) -> Result<Option<Self>, NftError> {
+        /// Flags of a table (`enum nft_table_attributes`), of which one says that its hooks do nothing (`NFT_TABLE_F_DORMANT`).
+        const FLAGS: u16 = 2;
+        let tables = list(connection, family, table, Message::GetTable)?;
+        let Some(head) = tables.first() else { return Ok(None) };
+        if number(head, FLAGS).unwrap_or(0) != 0 {
+            return Ok(None);
+        }
+        let chains =
+            list(connection, family, table, Message::GetChain)?.iter().filter_map(|chain| hook(chain)).collect();
+        let mut sets = BTreeMap::new();
+        for set in list(connection, family, table, Message::GetSet)? {
+            /// `enum nft_set_attributes`.
+            const NAME: u16 = 2;
+            let Some(name) = attribute(&set, NAME).map(text) else { continue };
+            let form = Form::told(|kind| number(&set, kind).unwrap_or(0));
+            let elements =
+                if form.is_memory(family) { HashMap::new() } else { elements(connection, family, table, &name)? };
+            sets.insert(name, FoundSet { form, elements });
+        }
+        Ok(Some(Self { sets, chains }))
+    }
+}
+
+fn list(connection: &mut Connection, family: Family, table: &str, kind: Message) -> Result<Vec<Vec<u8>>, NftError> {
+    let operation = Operation::new("list what is in", format_args!("table {table}"));
+    let mut messages = listing::dump(connection, protocol_family(family), kind, &operation, |_| {})?;
+    messages.retain(|message| attribute(message, TABLE).is_some_and(|name| text(name) == table));
+    Ok(messages)
+}
+
+fn number(message: &[u8], kind: u16) -> Option<u32> {
+    Some(u32::from_be_bytes(attribute(message, kind)?.try_into().ok()?))
+}
+
+fn hook(chain: &[u8]) -> Option<(String, Option<HookForm>)> {
+    // enum nft_chain_attributes, nft_hook_attributes
+    const NAME: u16 = 3;
+    const HOOK: u16 = 4;
+    const POLICY: u16 = 5;
+    const TYPE: u16 = 7;
+    const HOOK_NUMBER: u16 = 1;
+    const HOOK_PRIORITY: u16 = 2;
+    let form = attribute(chain, HOOK).map(|hook| HookForm {
+        number: number(hook, HOOK_NUMBER).unwrap_or(u32::MAX),
+        priority: number(hook, HOOK_PRIORITY).unwrap_or(0).cast_signed(),
+        policy: number(chain, POLICY).unwrap_or(u32::MAX),
+        kind: attribute(chain, TYPE).map(text).unwrap_or_default(),
+    });
+    Some((text(attribute(chain, NAME)?), form))
+}
+
+/// While the kernel moves a hash table to more room, which it does at its leisure after it grew, a listing may leave out elements, or tell of
+/// some twice: each part of it is counted from the beginning. What is told is there; what is not told may be there, too.
+fn elements(
+    connection: &mut Connection,
+    family: Family,
+    table: &str,
+    set: &str,
+) -> Result<HashMap<Place, Told>, NftError> {
+    let operation = Operation::new("list the elements of", format_args!("{set} in table {table}"));
+    let messages = listing::dump(connection, protocol_family(family), Message::GetElements, &operation, |writer| {
+        writer.text(TABLE, table);
+        element::name_set(writer, set);
+    })?;
+    Ok(messages.iter().flat_map(|message| element::listed(message)).collect())
+}

@@ -1,0 +1,91 @@
+//! What others did to a table is mended, and nothing else is touched.
+
+use podnet_model::Family;
+
+use super::{
+    super::{Mended, NftSocket},
+    backend, rules, rules_of,
+};
+use crate::testing::TestNs;
+
+const TABLE: &str = "podnet";
+
+fn made(tag: &str) -> (TestNs, NftSocket, String) {
+    let namespace = TestNs::new(tag);
+    let mut socket = NftSocket::open_in(&namespace).unwrap();
+    let wanted = rules(&three());
+    assert_eq!(socket.replace(TABLE, &wanted).unwrap(), Mended { whole: true, objects: 0, elements: 0 });
+    let listing = namespace.command("nft list ruleset");
+    (namespace, socket, listing)
+}
+
+fn three() -> [super::BackendAddress; 3] {
+    [1, 2, 3].map(|number| backend([10, 0, 0, number], 8080))
+}
+
+#[test]
+fn where_nothing_is_wrong_nothing_is_found() {
+    for family in Family::ALL {
+        let namespace = TestNs::new(&format!("mend-nothing-{}", family.bits()));
+        let mut socket = NftSocket::open_in(&namespace).unwrap();
+        let backends = [1, 2].map(|number| super::BackendAddress { addr: super::pod_addr(family, number), port: 80 });
+        let wanted = rules_of(family, &backends);
+        assert!(socket.replace(TABLE, &wanted).unwrap().whole);
+        let listing = namespace.command("nft list ruleset");
+        for _ in 0..2 {
+            assert_eq!(socket.replace(TABLE, &wanted).unwrap(), Mended::default());
+            assert_eq!(namespace.command("nft list ruleset"), listing);
+        }
+    }
+}
+
+#[test]
+fn each_damage_is_mended_by_itself() {
+    let (namespace, mut socket, before) = made("mend-each");
+    let slot = "10.96.0.10 . tcp . 80 . 0x00000001";
+    let deleted_slot = format!("delete element ip podnet backends {{ {slot} }}");
+    let other_slot = format!("{deleted_slot}; add element ip podnet backends {{ {slot} : 10.9.9.9 . 9999 }}");
+    for (damage, elements, objects) in [
+        ("delete element ip podnet frontends { 10.96.0.10 . tcp . 80 }", 1, 0),
+        ("add element ip podnet frontends { 10.96.0.99 . tcp . 80 : goto svc-3 }", 1, 0),
+        (&deleted_slot, 1, 0),
+        (&other_slot, 1, 0),
+        ("flush map ip podnet backends", 3, 0),
+        ("flush set ip podnet local-pairs", 1, 0),
+        ("delete element ip podnet pod-ranges { 10.233.0.0/18 }", 1, 0),
+        ("flush set ip podnet pod-ranges", 1, 0),
+        ("add chain ip podnet theirs { type filter hook forward priority 7; policy drop; }", 0, 1),
+        ("add set ip podnet theirs { type ipv4_addr; }", 0, 1),
+        ("flush chain ip podnet nat-prerouting", 0, 0),
+        ("flush table ip podnet", 0, 0),
+        ("insert rule ip podnet filter-forward drop", 0, 0),
+        ("flush chain ip podnet nat-output; delete chain ip podnet nat-output", 0, 1),
+        ("add chain ip podnet filter-output { policy drop; }", 0, 1),
+        ("flush table ip podnet; delete map ip podnet backends", 0, 1),
+        (
+            "flush table ip podnet; delete set ip podnet local-pairs; add set ip podnet local-pairs { type ipv4_addr; }",
+            0,
+            1,
+        ),
+    ] {
+        namespace.command(&format!("nft {damage}"));
+        let mended = socket.replace(TABLE, &rules(&three())).unwrap();
+        assert_eq!(mended, Mended { whole: false, objects, elements }, "{damage}");
+        assert_eq!(sorted(&namespace.command("nft list ruleset")), sorted(&before), "{damage}");
+    }
+    for damage in ["flush ruleset", "delete table ip podnet", "add table ip podnet { flags dormant; }"] {
+        namespace.command(&format!("nft {damage}"));
+        assert!(socket.replace(TABLE, &rules(&three())).unwrap().whole, "{damage}");
+        assert_eq!(sorted(&namespace.command("nft list ruleset")), sorted(&before), "{damage}");
+    }
+}
+
+/// Elements and chains come in any order.
+fn sorted(listing: &str) -> Vec<String> {
+    let mut lines: Vec<String> = listing
+        .split(['\n', ','])
+        .map(|line| line.replace("elements = {", "").replace('}', "").trim().to_owned())
+        .collect();
+    lines.sort();
+    lines
+}
