@@ -201,7 +201,7 @@ impl State {
         self.in_force = Dual::default();
         for family in Family::ALL {
             match self.attachments.is_needed(family) {
-                true => self.socket.replace(TABLE, &self.attachments.desired(family))?,
+                true => drop(self.socket.replace(TABLE, &self.attachments.desired(family))?),
                 false => self.socket.delete_table(family, TABLE)?,
             }
         }

@@ -95,7 +95,7 @@ fn apply(attachments: &Attachments, edits: &Dual<Vec<Edit>>, same: bool) -> Resu
     }
     for family in Family::ALL {
         match attachments.is_needed(family) {
-            true => socket.replace(TABLE, &attachments.desired(family))?,
+            true => drop(socket.replace(TABLE, &attachments.desired(family))?),
             false => socket.delete_table(family, TABLE)?,
         }
     }

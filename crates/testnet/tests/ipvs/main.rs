@@ -171,7 +171,8 @@ fn machine_addresses_answer_at_once_on_a_device_that_is_down() {
         }
         place.command(&format!("ping -c 1 -W 5 {}", addrs[2]));
         let shown = place.command(&format!("ip addr show to {}", addrs[0]));
-        let (scope, life) = if family == Family::V4 { ("host", "forever") } else { ("global nodad deprecated", "0sec") };
+        let (scope, life) =
+            if family == Family::V4 { ("host", "forever") } else { ("global nodad deprecated", "0sec") };
         assert!(shown.contains(&format!("scope {scope} ")), "{shown}");
         assert!(shown.contains(&format!("valid_lft forever preferred_lft {life}")), "{shown}");
         let lasting = addresses::list_lasting(&mut RtSocket::open_in(&place.netns).unwrap()).unwrap();
