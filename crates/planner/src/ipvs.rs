@@ -5,6 +5,7 @@
 //! is there before and goes after.
 
 mod difference;
+mod drain;
 mod sets;
 
 use std::{
@@ -14,12 +15,18 @@ use std::{
 };
 
 pub use difference::difference;
+pub use drain::Drain;
 pub use sets::{Element, Set, SetKind, SetName, SetType};
 
 use crate::ruleset::{BackendAddress, FrontendKey};
 
 /// The device that has the addresses of virtual servers: a dummy. It is kube-proxy's name, which other programs know and leave alone.
 pub const DEVICE: &str = "kube-ipvs0";
+
+/// The routing table that delivers on this host what virtual servers attract by a mark: one route, for everything.
+pub const ROUTES: u32 = 28_782;
+/// The priority of the routing rule that leads there: behind the host's own addresses, before everything else that is usual.
+pub const PRIORITY: u32 = 100;
 
 /// How the names end of the sets in which podnet notes its own virtual servers: what is in there is noted before it is made, and struck out
 /// after it is gone.

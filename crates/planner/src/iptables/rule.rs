@@ -75,7 +75,9 @@ pub enum Match {
     ConnectionKnown,
     /// A packet that has to do with a connection that is known: an error that somebody on its way tells.
     ConnectionRelated,
-    /// The connection's destination was not translated.
+    /// The connection's destination was translated.
+    Translated,
+    /// It was not.
     Untranslated,
     /// Something of the packet is in this set of ipset, or where `within` is false it is not.
     InSet {
@@ -121,6 +123,8 @@ pub enum Target {
     Reset,
     /// Set these bits of the packet mark and go on.
     SetMark(u32),
+    /// Clear these bits of the packet mark and go on.
+    ClearMark(u32),
     /// Turn these bits of the packet mark over and go on.
     FlipMark(u32),
     /// Set the packet mark to that of the element that the destination's address and port are in this set of ipset, and go on; only in the
@@ -279,6 +283,7 @@ impl fmt::Display for Match {
             Self::InSet { set, of, within } => {
                 write!(f, "-m set {}--match-set {set} {}", if *within { "" } else { "! " }, of.words())
             }
+            Self::Translated => f.write_str("-m conntrack --ctstate DNAT"),
             Self::Untranslated => f.write_str("-m conntrack ! --ctstate DNAT"),
         }
     }
@@ -296,6 +301,7 @@ impl fmt::Display for Target {
             Self::Reject(Family::V6) => f.write_str("-j REJECT --reject-with icmp6-port-unreachable"),
             Self::Reset => f.write_str("-j REJECT --reject-with tcp-reset"),
             Self::SetMark(bits) => write!(f, "-j MARK --set-xmark {bits:#x}/{bits:#x}"),
+            Self::ClearMark(bits) => write!(f, "-j MARK --set-xmark 0x0/{bits:#x}"),
             Self::FlipMark(bits) => write!(f, "-j MARK --set-xmark {bits:#x}/0x0"),
             Self::MapMark(set) => write!(f, "-j SET --map-set {set} {} --map-mark", Side::DestinationPort.words()),
             Self::Dnat(to) => write!(f, "-j DNAT --to-destination {}", SocketAddr::from((to.addr, to.port))),

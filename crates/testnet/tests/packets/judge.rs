@@ -62,7 +62,11 @@ pub(crate) fn failures(lab: &Lab, mode: &dyn Mode, rows: &[Row], often: u32) -> 
         }
         lab.lead_through(node);
         let in_force = mode.put(&lab.places[node].namespace.netns, &rules(node));
-        failures.extend(together(lab, mode, &own, often));
+        let mut failed = together(lab, mode, &own, often);
+        if mode.takes_turns() {
+            failed = failed.iter().flat_map(|(row, _)| together(lab, mode, &[*row], often)).collect();
+        }
+        failures.extend(failed.into_iter().map(|(_, failure)| failure));
         drop(in_force);
     }
     failures
@@ -91,11 +95,16 @@ fn ports<'a>(rows: impl Iterator<Item = &'a Row>) -> BTreeSet<Port> {
     rows.filter(|row| !row.packet.is_echo).flat_map(of).collect()
 }
 
-/// All rows of a node at once: each has a thread at its sender's place.
-fn together(lab: &Lab, mode: &dyn Mode, rows: &[&Row], often: u32) -> Vec<Failure> {
+/// All rows at once: each has a thread at its sender's place. Those that fail, with what was seen.
+fn together<'a>(lab: &Lab, mode: &dyn Mode, rows: &[&'a Row], often: u32) -> Vec<(&'a Row, Failure)> {
     thread::scope(|scope| {
-        let running: Vec<_> = rows.iter().map(|row| scope.spawn(|| Trial::new(lab, row).run(mode, often))).collect();
-        running.into_iter().filter_map(|trial| trial.join().expect("a trial panics on nothing")).collect()
+        let running: Vec<_> =
+            rows.iter().map(|row| (*row, scope.spawn(|| Trial::new(lab, row).run(mode, often)))).collect();
+        let done = |(row, trial): (_, thread::ScopedJoinHandle<'_, _>)| {
+            let failure: Option<Failure> = trial.join().expect("a trial panics on nothing");
+            Some((row, failure?))
+        };
+        running.into_iter().filter_map(done).collect()
     })
 }
 

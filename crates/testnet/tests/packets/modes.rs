@@ -2,6 +2,7 @@
 
 mod ebpf;
 mod iptables;
+mod ipvs;
 pub(crate) mod nftables;
 
 use std::any::Any;
@@ -15,6 +16,7 @@ use podnet_planner::{
 use crate::listeners::Sight;
 pub(crate) use ebpf::Ebpf;
 pub(crate) use iptables::IptablesMode;
+pub(crate) use ipvs::IpvsMode;
 pub(crate) use nftables::Nftables;
 
 /// A way to do what [`NodeRules`] want.
@@ -31,6 +33,12 @@ pub(crate) trait Mode: Sync {
 
     /// Whether whoever is dropped on the node under test is told at once that there is no way, instead of having to wait.
     fn tells_what_it_drops(&self) -> bool {
+        false
+    }
+
+    /// Whether connections come to backends in turn and not by chance: rows that run beside each other may share the turns so that each meets
+    /// the same one time after time.
+    fn takes_turns(&self) -> bool {
         false
     }
 

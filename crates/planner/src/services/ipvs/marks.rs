@@ -35,6 +35,11 @@ impl Marks {
         self.attraction
     }
 
+    /// All bits that a mark may have.
+    pub(super) const fn all(&self) -> u32 {
+        self.attraction | self.free
+    }
+
     /// The mark of a frontend, the same for as long as it is not forgotten.
     pub(super) fn of(&mut self, key: &FrontendKey) -> u32 {
         if let Some(mark) = self.by_frontend.get(key) {

@@ -55,10 +55,12 @@ impl Parts {
         [ServerKey::Address(self.key)].into_iter().chain(inside)
     }
 
-    /// The virtual servers.
+    /// The virtual servers that have a real one. Who comes to a frontend without is refused by the rules: what this host sends itself comes to
+    /// virtual servers before, and TCP would not hear of their refusal.
     pub(super) fn into_servers(self) -> impl Iterator<Item = (ServerKey, Server)> {
         let inside = self.inside.map(|(mark, server)| (ServerKey::Mark(mark), server));
-        [(ServerKey::Address(self.key), self.server)].into_iter().chain(inside)
+        let both = [(ServerKey::Address(self.key), self.server)].into_iter().chain(inside);
+        both.filter(|(_, server)| !server.reals.is_empty())
     }
 
     fn add(&mut self, set: &SetName, element: Element) {

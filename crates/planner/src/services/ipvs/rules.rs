@@ -32,8 +32,8 @@ impl Ipvs {
             (filter("KUBE-FORWARD"), shared::forward(services.config().masquerade_mark)),
             (filter("KUBE-REJECT"), shared::refusals(family)),
             (filter("KUBE-NODE-PORT"), self.health_checks()),
-            (filter("KUBE-IPVS-FILTER"), self.filter(family, true)),
-            (filter("KUBE-IPVS-OUT-FILTER"), self.filter(family, false)),
+            (filter("KUBE-IPVS-FILTER"), self.inward(family)),
+            (filter("KUBE-IPVS-OUT-FILTER"), self.filter(family)),
             (filter("KUBE-PROXY-FIREWALL"), vec![self.guarded()]),
             (filter("KUBE-SOURCE-RANGES-FIREWALL"), self.sources()),
             (mangle("KUBE-ATTRACT"), self.attract(family)),
@@ -97,26 +97,38 @@ impl Ipvs {
         ]
     }
 
-    /// What comes here, or (not `inward`) goes from here, that no virtual server serves.
-    fn filter(&self, family: Family, inward: bool) -> Vec<Rule> {
+    /// What comes here that no virtual server serves.
+    fn inward(&self, family: Family) -> Vec<Rule> {
+        let bits = self.attraction();
+        // While another mode is on its way in or out it may be the faster one to translate; the next try is let be by one of the two.
+        let astray = Rule::new(Target::Drop)
+            .because("attracted, and translated to elsewhere")
+            .when(Match::Mark { bits, set: true })
+            .when(Match::Translated);
+        let outside = Rule::new(Target::Drop)
+            .because("no local endpoints")
+            .when(not_in(&self.sets.local_pods, Side::Source))
+            .when(is_in(&self.sets.dropped_outside, Side::DestinationPort));
+        let mut rules = self.filter(family);
+        rules.insert(0, astray);
+        // Behind what is known.
+        rules.insert(2, outside);
+        rules
+    }
+
+    /// What comes here or goes from here that no virtual server serves.
+    fn filter(&self, family: Family) -> Vec<Rule> {
         let sets = &self.sets;
         let reject = |of: Match| Rule::jump(&"KUBE-REJECT".into()).when(of);
         let to = |set| is_in(set, Side::DestinationPort);
-        let mut rules = vec![
+        vec![
             Rule::new(Target::Return).when(Match::ConnectionKnown),
             Rule::new(Target::Return).of(Transport::Icmp(family)).when(Match::EchoRequest(family)),
             Rule::new(Target::Drop).because("no endpoints for this node").when(to(&sets.dropped)),
-        ];
-        if inward {
-            let outside = Rule::new(Target::Drop).because("no local endpoints");
-            rules.push(outside.when(not_in(&sets.local_pods, Side::Source)).when(to(&sets.dropped_outside)));
-        }
-        rules.extend([
             reject(to(&sets.rejected)).because("no endpoints"),
             within(&sets.cluster_ip, Side::DestinationPort).returns(),
             reject(is_in(&sets.ips, Side::Destination)).because("ports that the ClusterIP does not have"),
-        ]);
-        rules
+        ]
     }
 
     fn guarded(&self) -> Rule {
@@ -151,9 +163,12 @@ impl Ipvs {
         vec![Rule::new(Target::MapMark(self.sets.inside.clone())).when(Match::Untranslated)]
     }
 
-    /// What this host may not reach.
+    /// What this host may not reach. What a virtual server has sent on its way goes where its real server is, and not where the mark would
+    /// lead it once more.
     fn drop_early(&self) -> Vec<Rule> {
+        let bits = self.attraction();
         vec![
+            Rule::new(Target::ClearMark(self.marks.all())).when(Match::Mark { bits, set: true }),
             Rule::new(Target::Return).when(Match::ConnectionKnown),
             Rule::new(Target::Drop).when(is_in(&self.sets.dropped, Side::DestinationPort)),
             self.guarded(),

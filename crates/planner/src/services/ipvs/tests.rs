@@ -81,8 +81,10 @@ fn a_policy_local_has_a_virtual_server_for_each_side() {
     assert!(state.sets["KUBE-LOAD-BALANCER"].elements.contains_key(&element));
     assert!(state.sets["KUBE-LOAD-BALANCER-LOCAL"].elements.contains_key(&element));
     assert!(!state.addrs.contains(&frontend.addr));
-    let marks = state.servers.keys().filter(|key| matches!(key, ServerKey::Mark(_))).count();
-    assert_eq!(state.sets["KUBE-INSIDE"].elements.len(), marks);
+    let marks: BTreeSet<u32> = state.sets["KUBE-INSIDE"].elements.values().copied().flatten().collect();
+    let named = |key: &ServerKey| !matches!(key, ServerKey::Mark(mark) if !marks.contains(mark));
+    assert!(state.servers.keys().all(named));
+    assert!(state.servers.values().all(|server| !server.reals.is_empty()));
 }
 
 #[test]

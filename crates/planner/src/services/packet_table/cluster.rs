@@ -205,7 +205,9 @@ fn services_without_virtual_address() -> Vec<Change> {
     let mut external = model_service("external", "web", &[tcp("", 9998)]);
     external.kind = ServiceKind::External { name: "example.org".into() };
     let mut six = model_service("sixonly", "web", &[tcp("", 80)]);
-    six.kind = ServiceKind::Virtual { cluster_ips: vec![ClusterIp(IpAddr::V6(std::net::Ipv6Addr::LOCALHOST))] };
+    six.kind = ServiceKind::Virtual {
+        cluster_ips: vec![ClusterIp(IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 6)))],
+    };
     let services = [headless, external, six].map(|service| Change::Service(service.key.clone(), Some(service)));
     let endpoints =
         ["headless", "sixonly"].map(|name| slice(name, "1", &[("", Protocol::Tcp, 8080)], &[ready("web1")]));
