@@ -6,16 +6,11 @@
 
 use std::{
     fmt, io,
-    os::fd::AsFd,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use aya::{
-    Ebpf, EbpfError,
-    maps::{Array, Map, MapData, MapError, PerCpuArray},
-    programs::{ProgramError, SchedClassifier},
-};
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
 use podnet_ebpf::fastpath::{COUNTERS, Counter, ENTER, OBJECT, PERMITS, TO_NODE, TO_POD};
 use podnet_model::LinkName;
 use rustix::io::Errno;
@@ -23,6 +18,7 @@ use rustix::io::Errno;
 use crate::{
     link,
     netlink::{NetlinkError, RtSocket},
+    object::{Kind, LoadError, Object},
     sysctl::{self, SysctlError},
     tc::program::{self, Found, Hook, Program},
 };
@@ -30,6 +26,8 @@ use crate::{
 /// The setting of a namespace that the fast path needs at 1: connection tracking does not see most packets of a connection, and yet has
 /// to take its end for one, and not for a packet out of place.
 pub const CONNTRACK_LIBERAL: &str = "net.netfilter.nf_conntrack_tcp_be_liberal";
+/// `BPF_PROG_TYPE_SCHED_CLS`: filters of devices.
+const CLASSIFIER: Kind = Kind { kind: 3, attach: 0 };
 /// How long connection tracking keeps an idle connection, in seconds.
 const ESTABLISHED: &str = "net.netfilter.nf_conntrack_tcp_timeout_established";
 /// The same where it did not see that data was acknowledged, or that it was but after some attempts: it sees few acknowledgements.
@@ -106,11 +104,15 @@ impl FastPath {
     /// # Errors
     /// Where the kernel has no eBPF or refuses them, for lack of a permission or of a feature.
     pub fn load() -> Result<Self, FastPathError> {
-        let mut ebpf = Ebpf::load(OBJECT)?;
-        let [enter, to_pod, to_node] = [ENTER, TO_POD, TO_NODE].map(|name| load(&mut ebpf, name));
-        let permits = Array::try_from(map(&mut ebpf, PERMITS)?)?;
-        let counters = PerCpuArray::try_from(map(&mut ebpf, COUNTERS)?)?;
-        Ok(Self { enter: enter?, to_pod: to_pod?, to_node: to_node?, permits: Mutex::new(permits), counters })
+        let object = Object::new(OBJECT, &[], Vec::new())?;
+        let load = |name| {
+            let (descriptor, id) = object.program(name, CLASSIFIER)?;
+            Ok::<_, LoadError>(Program { name, id, descriptor })
+        };
+        let [enter, to_pod, to_node] = [load(ENTER)?, load(TO_POD)?, load(TO_NODE)?];
+        let permits = Array::try_from(Map::Array(map(&object, PERMITS)?))?;
+        let counters = PerCpuArray::try_from(Map::PerCpuArray(map(&object, COUNTERS)?))?;
+        Ok(Self { enter, to_pod, to_node, permits: Mutex::new(permits), counters })
     }
 
     /// Puts the programs at a device of the socket's namespace, in place of those that another process left there. Whether they were
@@ -228,16 +230,9 @@ fn at<'a>(
     }
 }
 
-fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<Program, FastPathError> {
-    let missing = || FastPathError::Missing { name };
-    let program: &mut SchedClassifier = ebpf.program_mut(name).ok_or_else(missing)?.try_into()?;
-    program.load()?;
-    let descriptor = program.fd()?.as_fd().try_clone_to_owned().map_err(FastPathError::Descriptor)?;
-    Ok(Program { name, id: program.info()?.id(), descriptor })
-}
-
-fn map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, FastPathError> {
-    ebpf.take_map(name).ok_or(FastPathError::Missing { name })
+fn map(object: &Object, name: &'static str) -> Result<MapData, FastPathError> {
+    let descriptor = object.map(name)?.try_clone().map_err(FastPathError::Descriptor)?;
+    Ok(MapData::from_fd(descriptor)?)
 }
 
 impl FastPathError {
@@ -252,24 +247,15 @@ impl FastPathError {
 /// Why packets pass the stack only.
 #[derive(Debug, thiserror::Error)]
 pub enum FastPathError {
-    /// The kernel did not take the programs' maps.
+    /// The kernel did not take the programs or their maps.
     #[error("cannot load the programs of the fast path")]
-    Load(#[from] EbpfError),
-    /// The kernel did not take a program.
-    #[error("cannot load a program of the fast path")]
-    Program(#[from] ProgramError),
+    Load(#[from] LoadError),
     /// The process can have no descriptor more.
     #[error("cannot keep a program of the fast path")]
     Descriptor(#[source] io::Error),
     /// A map cannot be read or written.
     #[error("cannot use a map of the fast path")]
     Map(#[from] MapError),
-    /// The compiled object is not what this program was built for.
-    #[error("the fast path has no {name}")]
-    Missing {
-        /// The program or map.
-        name: &'static str,
-    },
     /// The programs cannot be put at a device.
     #[error("cannot put the fast path at {device}")]
     Attach {

@@ -59,6 +59,7 @@ pub mod neigh;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
+pub mod object;
 pub mod pod_interface;
 pub mod process;
 pub mod route;

@@ -17,7 +17,6 @@ use std::{
     path::PathBuf,
 };
 
-use aya::{EbpfError, programs::ProgramError};
 use podnet_ebpf::sockets::{self as abi, PROGRAMS, Place};
 use podnet_model::Protocol;
 use podnet_planner::{
@@ -32,6 +31,7 @@ use crate::{
     cgroup::{Cgroup, CgroupError},
     netlink::NetlinkError,
     netns::NetNsError,
+    object::LoadError,
 };
 
 /// For how many frontends and backends there is room.
@@ -271,15 +271,9 @@ pub enum SocketsError {
     /// The kernel cannot tell a namespace's cookie.
     #[error("cannot ask for the cookie of the node's network namespace, which needs Linux 5.14")]
     Cookie(#[source] io::Error),
-    /// The kernel did not take the maps.
+    /// The kernel did not take the programs or their maps.
     #[error("cannot load the programs for sockets, which need Linux 5.18 with eBPF for cgroups (CONFIG_CGROUP_BPF)")]
-    Load(#[from] EbpfError),
-    /// The kernel did not take a program.
-    #[error("cannot load a program for sockets, which needs Linux 5.18 with eBPF for cgroups (CONFIG_CGROUP_BPF)")]
-    Program(#[from] ProgramError),
-    /// There is no file system for the maps' names.
-    #[error("cannot make a file system for eBPF maps, which needs Linux 5.2")]
-    Place(#[source] io::Error),
+    Load(#[from] LoadError),
     /// A map or program cannot be held.
     #[error("cannot hold a map or program for sockets")]
     Keep(#[from] io::Error),
@@ -298,12 +292,6 @@ pub enum SocketsError {
     /// The settings cannot be written.
     #[error("cannot tell the programs for sockets which namespace is the node's")]
     Settings(#[source] io::Error),
-    /// The compiled object is not what this program was built for.
-    #[error("the programs for sockets have no {name}")]
-    Missing {
-        /// The program or map.
-        name: &'static str,
-    },
     /// A map cannot be read or written.
     #[error("cannot {action} of the programs for sockets")]
     Map {

@@ -2,16 +2,13 @@
 //! who holds them (`linux/bpf.h`).
 
 use std::{
-    ffi::CString,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
-    path::Path,
 };
 
 use rustix::io::Errno;
 
 // enum bpf_cmd
-const OBJ_PIN: i32 = 6;
 const PROG_ATTACH: i32 = 8;
 const PROG_DETACH: i32 = 9;
 const PROG_GET_FD_BY_ID: i32 = 13;
@@ -64,14 +61,6 @@ struct Info {
     descriptor: u32,
     length: u32,
     info: u64,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct Object {
-    path: u64,
-    descriptor: u32,
-    flags: u32,
 }
 
 #[repr(C)]
@@ -171,11 +160,6 @@ fn program_info(program: BorrowedFd<'_>) -> io::Result<(String, Vec<u32>)> {
     Ok((text(&found.name), maps.iter().take(found.map_count as usize).copied().collect()))
 }
 
-/// The numbers of a program's maps.
-pub(super) fn maps_of(program: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
-    program_info(program).map(|(_, maps)| maps)
-}
-
 /// A map by its number.
 pub(super) fn map(id: u32) -> io::Result<OwnedFd> {
     call(MAP_GET_FD_BY_ID, &mut ById { id, ..ById::default() }).map(descriptor_of)
@@ -217,13 +201,6 @@ pub(super) fn detach(cgroup: BorrowedFd<'_>, hook: u32, program: BorrowedFd<'_>)
         Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(()),
         done => done.map(drop),
     }
-}
-
-/// Gives an object a name in a file system of its kind.
-pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
-    let path = CString::new(path.as_os_str().as_encoded_bytes())?;
-    let mut request = Object { path: address(path.as_ptr()), descriptor: number(object), flags: 0 };
-    call(OBJ_PIN, &mut request).map(drop)
 }
 
 /// Makes or changes elements, in order.

@@ -3,18 +3,21 @@
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    path::PathBuf,
 };
 
-use aya::{EbpfLoader, programs::Program as Loaded};
 use podnet_ebpf::sockets::{BACKENDS, CONNECTED, CONNECTED_UDP, FRONTENDS, OBJECT, PROGRAMS, SETTINGS, SPOKEN, STAYS};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use super::{
     Maps, Program, Sizes, SocketsError,
     call::{self, MapInfo},
 };
+use crate::object::{Kind, Object};
 
+// enum bpf_prog_type
+const SOCK: u32 = 9;
+const SOCK_ADDR: u32 = 18;
+/// `BPF_CGROUP_INET_SOCK_RELEASE`: the one hook whose programs see a socket and no address.
+const RELEASE: u32 = 34;
 // enum bpf_map_type
 const HASH: u32 = 1;
 const ARRAY: u32 = 2;
@@ -35,38 +38,17 @@ const SHAPES: [(&str, u32, u32, u32); 7] = [
 /// Loads the programs. What sockets speak with, and which clients stay where, is gone on with as it stands in the maps of the programs that are
 /// at the cgroup; so are the tables, where they have room enough.
 pub(super) fn load(cgroup: BorrowedFd<'_>, sizes: Sizes) -> Result<(Vec<Program>, Maps), SocketsError> {
-    let place = Place::new()?;
-    let mut loader = EbpfLoader::new();
-    loader.map_max_entries(FRONTENDS, sizes.frontends).map_max_entries(BACKENDS, sizes.backends);
-    for (info, map) in to_keep(cgroup, sizes)? {
-        let path = place.path(&info.name);
-        call::pin(map.as_fd(), &path)?;
-        let name = SHAPES.iter().find(|(name, ..)| *name == info.name).map_or("", |(name, ..)| name);
-        loader.map_pin_path(name, path);
-    }
-    let mut ebpf = loader.load(OBJECT)?;
+    let kept = to_keep(cgroup, sizes)?.into_iter().map(|(info, map)| (info.name, map)).collect();
+    let object = Object::new(OBJECT, &[(FRONTENDS, sizes.frontends), (BACKENDS, sizes.backends)], kept)?;
     let mut programs = Vec::new();
-    for program in PROGRAMS {
-        let missing = || SocketsError::Missing { name: program.name };
-        let loaded = ebpf.program_mut(program.name).ok_or_else(missing)?;
-        match loaded {
-            Loaded::CgroupSockAddr(loaded) => loaded.load()?,
-            Loaded::CgroupSock(loaded) => loaded.load()?,
-            _ => return Err(missing()),
-        }
-        let descriptor = loaded.fd()?.as_fd().try_clone_to_owned()?;
-        programs.push(Program { which: program, id: loaded.info()?.id(), descriptor });
+    for which in PROGRAMS {
+        let kind = if which.hook == RELEASE { SOCK } else { SOCK_ADDR };
+        let (descriptor, id) = object.program(which.name, Kind { kind, attach: which.hook })?;
+        programs.push(Program { which, id, descriptor });
     }
-    // Which maps these are, the kernel says itself.
-    let mut maps = Vec::new();
-    for id in programs.last().map(|connect| call::maps_of(connect.descriptor.as_fd())).transpose()?.unwrap_or_default()
-    {
-        let map = call::map(id)?;
-        maps.push((call::map_info(map.as_fd())?, map));
-    }
-    let mut take = |name: &'static str| {
-        let place = maps.iter().position(|(info, _)| info.name == name).ok_or(SocketsError::Missing { name })?;
-        Ok::<_, SocketsError>(maps.swap_remove(place))
+    let take = |name| {
+        let map = object.map(name)?.try_clone()?;
+        Ok::<_, SocketsError>((call::map_info(map.as_fd())?, map))
     };
     let ((frontends_info, frontends), (backends_info, backends)) = (take(FRONTENDS)?, take(BACKENDS)?);
     let sizes = Sizes { frontends: frontends_info.capacity, backends: backends_info.capacity };
@@ -135,22 +117,4 @@ pub(super) fn netns_cookie() -> io::Result<u64> {
         libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, NETNS_COOKIE, (&raw mut cookie).cast(), &raw mut length)
     };
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
-}
-
-/// A file system for names of maps that nobody else sees, and that goes with the value: the loader takes maps by name only.
-struct Place(OwnedFd);
-
-impl Place {
-    fn new() -> Result<Self, SocketsError> {
-        let made = || {
-            let context = fsopen("bpf", FsOpenFlags::FSOPEN_CLOEXEC)?;
-            fsconfig_create(context.as_fd())?;
-            fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
-        };
-        made().map(Self).map_err(|errno| SocketsError::Place(errno.into()))
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}/{name}", self.0.as_raw_fd()))
-    }
 }
