@@ -146,6 +146,7 @@ impl Network {
             forwards_ipv6: false,
             told,
             refused: Refused::default(),
+            began: false,
         };
         let handle = Handle::current();
         let thread = thread::Builder::new().name("network".into());

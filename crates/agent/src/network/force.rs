@@ -82,7 +82,7 @@ impl Worker {
 
     fn rule(&mut self, extent: Extent) -> Result<usize, ApplyError> {
         Ok(match extent {
-            Extent::Everything => self.rules.put(&mut self.datapath).map(|()| 0),
+            Extent::Everything => return self.put_rules().map(|()| 0),
             Extent::Again | Extent::Changes => self.rules.edit(Tries::All, &mut self.datapath),
             Extent::Others => self.rules.edit(Tries::ButRefused, &mut self.datapath),
         }?)

@@ -56,6 +56,38 @@ impl Worker {
         Ok(())
     }
 
+    /// Begins in the mode that is asked for: what an agent before this one made in it is not made anew, and keeps what it remembers of
+    /// clients.
+    pub(super) fn begin(&mut self) {
+        if !self.began
+            && let Some(choice) = self.proxy.wanted()
+        {
+            self.rules.begin_in(choice.mode);
+        }
+    }
+
+    /// Puts the rules in force for the first time, or whatever there is. Where the mode that is asked for is refused from the first on,
+    /// Services are served in `nftables`.
+    pub(super) fn put_rules(&mut self) -> Result<(), ApplyError> {
+        let began = std::mem::replace(&mut self.began, true);
+        let put = self.rules.put(&mut self.datapath);
+        let (mode, instead) = (self.rules.mode(), Mode::Nftables);
+        match put {
+            Err(error) if !began && mode != instead && !self.rules.serves() => {
+                self.put_off(mode, &error);
+                self.rules.begin_in(instead);
+                self.plan_for(instead)?;
+                Ok(self.rules.put(&mut self.datapath)?)
+            }
+            put => Ok(put?),
+        }
+    }
+
+    fn put_off(&mut self, mode: Mode, error: &RulesError) {
+        let why = format!("mode is {:?}, which is refused: {}", mode.name(), chain(error));
+        self.proxy.put_off(&why, Instant::now());
+    }
+
     /// Serves Services in the mode that is asked for, where that can be had. What is in force stays where it cannot.
     pub(super) fn serve(&mut self) -> Result<(), ApplyError> {
         let Some(choice) = self.proxy.wanted().cloned() else {
@@ -67,8 +99,7 @@ impl Worker {
             self.proxy.had(choice.mode, &choice.why);
             return Ok(());
         };
-        let why = format!("mode is {:?}, which is refused: {}", choice.mode.name(), chain(&error));
-        self.proxy.put_off(&why, Instant::now());
+        self.put_off(choice.mode, &error);
         // Programs at the sockets may be refused when the rules have changed already.
         if self.rules.mode() != before
             && let Err(error) = self.change_mode(before)

@@ -4,6 +4,7 @@
 mod family;
 mod forget;
 mod left;
+mod modes;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -28,7 +29,7 @@ use left::Left;
 
 use crate::proxy::{
     checks::{Check, Checks},
-    mode::{self, RulesError, ServiceRules},
+    mode::{self, RulesError},
 };
 
 /// The names of the tables of nf_tables.
@@ -80,10 +81,8 @@ impl ClusterRules {
     /// setting counts what is of a table's family.
     pub(crate) fn new(services: &ServicesConfig, border: &BorderConfig) -> Self {
         let mode = Mode::Nftables;
-        let mut left = Left::default();
         let of = |family| {
             let services = Services::new(ServicesConfig { family, ..services.clone() });
-            mode::others(mode, &services).for_each(|(of, rules)| left.add(of, rules));
             OfFamily {
                 rules: mode::rules(mode, &services),
                 services,
@@ -94,15 +93,17 @@ impl ClusterRules {
             }
         };
         let families = Dual::from_fn(of);
-        Self {
+        let mut new = Self {
             families,
             mode,
-            left,
+            left: Left::default(),
             changed: None,
             vanished: Dual::default(),
             all_suspected: Dual::default(),
             next_forget: Instant::now(),
-        }
+        };
+        new.suspect_others();
+        new
     }
 
     /// Takes a change in: what it means is to be done.
@@ -153,54 +154,6 @@ impl ClusterRules {
         }
     }
 
-    /// The mode that Services are served in.
-    pub(super) const fn mode(&self) -> Mode {
-        self.mode
-    }
-
-    /// Changes the mode: the rules of the new one are in force before those of the old one go. Connections that are under way keep their
-    /// translations, which live in connection tracking.
-    ///
-    /// # Errors
-    ///
-    /// When the new rules are refused; then nothing has changed.
-    pub(super) fn switch(&mut self, mode: Mode, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
-        if !mode::have_same_rules(self.mode, mode) {
-            let rules = Dual::from_fn(|family| mode::rules(mode, &self.families[family].services));
-            // What may be left of this very mode goes before it is there again.
-            self.left.clear(datapath);
-            self.replace(mode, rules, datapath)?;
-        }
-        self.mode = mode;
-        Ok(())
-    }
-
-    fn replace(
-        &mut self,
-        mode: Mode,
-        mut rules: Dual<Box<dyn ServiceRules>>,
-        datapath: &mut dyn Datapath,
-    ) -> Result<(), RulesError> {
-        for family in Family::ALL {
-            if let Err(error) = rules[family].put(&self.families[family].services, datapath) {
-                // Those of the other family may be in force.
-                self.left.add(mode, rules.v4);
-                self.left.add(mode, rules.v6);
-                self.left.clear(datapath);
-                return Err(error);
-            }
-        }
-        // Where some of this mode could not be taken away, they are in force again, and have to stay.
-        self.left.keep(mode);
-        let Dual { v4, v6 } = rules;
-        for (family, new) in [(Family::V4, v4), (Family::V6, v6)] {
-            self.left.add(self.mode, std::mem::replace(&mut self.families[family].rules, new));
-            self.families[family].refused = false;
-        }
-        self.left.clear(datapath);
-        Ok(())
-    }
-
     /// Does what is to be done, and tells in how many edits. A table that was not needed until now is made as a whole, and one that is not
     /// any more goes.
     ///
@@ -247,6 +200,12 @@ impl ClusterRules {
     /// Whether something is not in force because it was refused the last time.
     pub(super) fn is_refused(&self) -> bool {
         Family::ALL.into_iter().any(|family| self.families[family].refused)
+    }
+
+    /// Whether Services have their rules, be the border refused or not.
+    pub(super) fn serves(&self) -> bool {
+        let serves = |family: Family| self.families[family].rules.in_force();
+        Family::ALL.into_iter().all(|family| serves(family) || !self.families[family].services.is_needed())
     }
 
     /// Whether there has to be a table of nf_tables of the family.

@@ -72,6 +72,8 @@ pub(super) struct Worker {
     pub(super) forwards_ipv6: bool,
     pub(super) told: watch::Sender<State>,
     pub(super) refused: Refused,
+    /// Rules were put in force, or refused.
+    pub(super) began: bool,
 }
 
 /// What a batch of changes comes to.
@@ -169,6 +171,7 @@ impl Worker {
             self.repair.put_underlay_off();
         }
         self.addresses.set_room_for_ipv6(self.overlay.room_for_ipv6());
+        self.begin();
         let configured = if afresh || work.proxy { self.configure() } else { Ok(()) };
         let changed = self.put_in_force(work, extent);
         let served = if afresh || work.proxy { self.serve() } else { Ok(()) };

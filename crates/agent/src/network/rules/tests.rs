@@ -6,8 +6,10 @@ use podnet_model::{
 use podnet_planner::services::{MASQUERADE_MARK, Plan};
 
 use super::*;
+use crate::proxy::mode::ServiceRules;
 
 mod refused;
+mod restart;
 
 fn rules() -> ClusterRules {
     let services = ServicesConfig::new(Family::V4, "node1".into(), Vec::new());
