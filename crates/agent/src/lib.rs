@@ -49,7 +49,7 @@ use podnet_client::{
 };
 use podnet_model::{Dual, NodeName};
 use tokio::sync::mpsc;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     addresses::Addresses,
@@ -182,6 +182,9 @@ fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> AgentErr
 /// When something that it cannot do without is missing; what may pass (an API server that is away) is waited for.
 pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
     fault::heed(&config.state_dir);
+    if let Err(error) = podnet_kernel::descriptors::raise_limit() {
+        warn!(%error, "the agent may have no more open files than it began with");
+    }
     let client = match &config.kubeconfig {
         Some(path) => connect::from_kubeconfig(path).await?,
         None => connect::in_cluster()?,

@@ -1,7 +1,7 @@
 //! How Services are served, as kube-proxy's configuration says it, and what kube-proxy tells of itself.
 //!
 //! - [`programming`]: what of the cluster's changes is in force, and since when; [`histogram`] counts how long it took
-//! - [`ports`]: bounded HTTP servers; [`status`]: `/healthz`, `/livez`, `/proxyMode` and `/metrics`
+//! - [`ports`]: bounded HTTP servers, [`guests`] who is served there; [`status`]: `/healthz`, `/livez`, `/proxyMode` and `/metrics`
 //! - [`configured`]: the configuration, the mode that follows from it, [`conntrack`]'s settings
 //! - `mode`: the seam behind which each mode puts its rules in force
 //! - [`told`]: what the network's thread tells those who are asked
@@ -10,6 +10,7 @@
 pub mod checks;
 pub mod configured;
 mod conntrack;
+pub mod guests;
 mod histogram;
 mod iptables;
 pub(crate) mod mode;

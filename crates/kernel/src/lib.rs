@@ -27,7 +27,7 @@
 //! - [`monitor`]: what changes, told as it happens
 //! - [`carrier`]: the program behind the UDP tunnel
 //! - [`forwarding`]: the node forwards IPv6 and goes on listening to its routers
-//! - [`heap`]: memory that a process does not use
+//! - [`heap`], [`descriptors`]: memory that a process does not use, and how many files it may have open
 //! - [`stale`]: connections whose own address is gone
 //! - [`sysctl`], [`cgroup`], [`process`]: settings of a namespace, groups of processes, and how a process is started in them
 //! - [`cni_wire`]: how `podnet-cni` and the agent talk
@@ -43,6 +43,7 @@ pub mod cni_wire;
 pub mod conntrack;
 pub mod datagrams;
 pub mod datapath;
+pub mod descriptors;
 pub mod executor;
 pub mod fastpath;
 pub mod fdb;

@@ -1,6 +1,6 @@
 //! kube-proxy's configuration, and what is told of Services, in the network's thread.
 
-use std::{error::Error, time::Instant};
+use std::{collections::HashSet, error::Error, net::IpAddr, time::Instant};
 
 use podnet_kernel::{addr, monitor::Notice};
 use podnet_model::{NodeAddr, errors::chain, proxy::Mode};
@@ -9,6 +9,9 @@ use tracing::warn;
 
 use super::{place::addrs_of, refused::ApplyError, rules::Tries, worker::Worker};
 use crate::proxy::mode::RulesError;
+
+/// A node's ports are at so many addresses at most: each is a frontend of every NodePort.
+const ADDRESSES: usize = 256;
 
 impl Worker {
     /// Takes in what the kernel tells; whether that is a reason not to wait with what was refused.
@@ -40,17 +43,9 @@ impl Worker {
         let underlay = addrs_of(self.repair.underlay());
         let mut all = underlay.clone();
         if matches!(self.proxy.node_port_addresses(mode), NodePortAddresses::Ranges(_)) {
-            let listed = addr::list_lasting(self.datapath.route_socket())?.into_iter().map(|(_, net)| net.addr());
-            // What comes from the loopback cannot be answered by a pod, and addresses of one link are nobody's destination.
-            let is_usable = |addr: &std::net::IpAddr| match addr {
-                std::net::IpAddr::V4(addr) => !addr.is_loopback() && !addr.is_link_local(),
-                std::net::IpAddr::V6(addr) => !addr.is_loopback() && !addr.is_unicast_link_local(),
-            };
-            for addr in listed.filter(is_usable).map(NodeAddr) {
-                if !all.contains(&addr) {
-                    all.push(addr);
-                }
-            }
+            let listed = addr::list_lasting(self.datapath.route_socket())?;
+            let left = add_usable(&mut all, listed.into_iter().map(|(_, net)| net.addr()));
+            self.proxy.leaves_addresses(left, all.len());
         }
         self.rules.set_node_addrs(&all, &underlay);
         Ok(())
@@ -132,5 +127,36 @@ impl Worker {
             *known = checks;
             is_new
         });
+    }
+}
+
+/// Adds addresses at which a node can be reached from elsewhere. Answers how many there are too many.
+fn add_usable(all: &mut Vec<NodeAddr>, listed: impl IntoIterator<Item = IpAddr>) -> usize {
+    // What comes from the loopback cannot be answered by a pod, and addresses of one link are nobody's destination.
+    let is_usable = |addr: &IpAddr| match addr {
+        IpAddr::V4(addr) => !addr.is_loopback() && !addr.is_link_local(),
+        IpAddr::V6(addr) => !addr.is_loopback() && !addr.is_unicast_link_local(),
+    };
+    let mut known: HashSet<IpAddr> = all.iter().map(|addr| addr.0).collect();
+    let new = listed.into_iter().filter(is_usable).filter(|addr| known.insert(*addr)).map(NodeAddr);
+    let mut new = new.fuse();
+    all.extend(new.by_ref().take(ADDRESSES.saturating_sub(all.len())));
+    new.count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_has_its_ports_at_addresses_that_can_be_reached_and_at_so_many_at_most() {
+        let mut all = vec![NodeAddr([192, 0, 2, 1].into())];
+        let listed = ["127.0.0.1", "192.0.2.1", "169.254.7.7", "192.0.2.2", "::1", "fe80::1", "2001:db8::1"];
+        assert_eq!(add_usable(&mut all, listed.map(|addr| addr.parse().unwrap())), 0);
+        let texts: Vec<_> = all.iter().map(|addr| addr.0.to_string()).collect();
+        assert_eq!(texts, ["192.0.2.1", "192.0.2.2", "2001:db8::1"]);
+        let many = (0..5_000).map(|number| IpAddr::from(std::net::Ipv4Addr::from_bits(0x0a60_0000 + number)));
+        assert_eq!(add_usable(&mut all, many), 5_000 + 3 - ADDRESSES);
+        assert_eq!((all.len(), all[0].0.to_string()), (ADDRESSES, "192.0.2.1".to_owned()));
     }
 }

@@ -21,6 +21,7 @@ use tokio::{sync::watch, task::AbortHandle, time::sleep};
 use tracing::warn;
 
 use super::{
+    guests::Guests,
     ports,
     programming::{Moment, Programming},
     status::headers,
@@ -44,7 +45,12 @@ pub struct Check {
 pub type Checks = BTreeMap<SocketAddr, Check>;
 
 /// Serves the ports as they come and go, for good.
-pub async fn serve(mut wanted: watch::Receiver<Checks>, programming: Arc<Programming>, complaints: Option<Complaints>) {
+pub async fn serve(
+    mut wanted: watch::Receiver<Checks>,
+    programming: Arc<Programming>,
+    complaints: Option<Complaints>,
+    guests: Guests,
+) {
     let mut served = Served { ports: HashMap::new() };
     let known = Arc::new(Mutex::new(Checks::new()));
     loop {
@@ -60,7 +66,8 @@ pub async fn serve(mut wanted: watch::Receiver<Checks>, programming: Arc<Program
         *known.lock().unwrap_or_else(PoisonError::into_inner) = checks;
         for address in addresses {
             served.ports.entry(address).or_insert_with(|| {
-                let port = Port { address, known: known.clone(), programming: programming.clone() };
+                let (known, programming) = (known.clone(), programming.clone());
+                let port = Port { address, known, programming, guests: guests.clone() };
                 tokio::spawn(port.serve(complaints.clone())).abort_handle()
             });
         }
@@ -86,6 +93,7 @@ struct Port {
     address: SocketAddr,
     known: Arc<Mutex<Checks>>,
     programming: Arc<Programming>,
+    guests: Guests,
 }
 
 impl Port {
@@ -94,7 +102,7 @@ impl Port {
         loop {
             let this = self.clone();
             let router = Router::new().fallback(any(move || async move { this.answer() }));
-            if let Err(error) = ports::serve(self.address, router).await
+            if let Err(error) = ports::serve(self.address, router, self.guests.clone()).await
                 && let Some(check) = self.check()
                 && told.as_ref() != Some(&check.service)
             {
@@ -165,7 +173,7 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
         let (wanted, seen) = watch::channel(Checks::new());
-        let server = tokio::spawn(serve(seen, Arc::new(Programming::new(Moment::now())), None));
+        let server = tokio::spawn(serve(seen, Arc::new(Programming::new(Moment::now())), None, Guests::default()));
         let set = |local| {
             let check = Check { service: ServiceKey::new("shop", "web"), local };
             wanted.send_replace([(address, check)].into());

@@ -220,6 +220,19 @@ impl Configured {
         }
     }
 
+    /// A node's ports are at so many of its addresses and not at as many more; that is told once.
+    pub(crate) fn leaves_addresses(&mut self, left: usize, most: usize) {
+        if left > 0 && self.named.insert("nodePortAddresses".to_owned()) {
+            let message = format!(
+                "nodePortAddresses: node {} has {} addresses; its NodePorts are at {most} of them alone. Name ranges with fewer",
+                self.node,
+                most + left
+            );
+            warn!("{message}");
+            self.tell("NodePortAddresses", message);
+        }
+    }
+
     fn place(&self) -> &'static str {
         if self.by_file { "--proxy-config" } else { "config.conf" }
     }

@@ -5,7 +5,6 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -14,12 +13,13 @@ use axum::{Router, serve::Listener};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep},
 };
 
-/// How many are served at once; more wait in the kernel's queue.
-const MOST: usize = 64;
+use super::guests::{Admitted, Guests};
+
+/// How long a connection may say nothing that can be answered.
+const ASKING: Duration = Duration::from_secs(5);
 /// Whoever asks has an answer long before.
 const LONGEST: Duration = Duration::from_secs(30);
 
@@ -27,14 +27,15 @@ const LONGEST: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// Where the port cannot be had.
-pub(super) async fn serve(address: SocketAddr, router: Router) -> io::Result<()> {
+pub(super) async fn serve(address: SocketAddr, router: Router, guests: Guests) -> io::Result<()> {
     let listener = TcpListener::bind(address).await?;
-    axum::serve(Bounded { listener, free: Arc::new(Semaphore::new(MOST)) }, router).await
+    axum::serve(Bounded { listener, address, guests }, router).await
 }
 
 struct Bounded {
     listener: TcpListener,
-    free: Arc<Semaphore>,
+    address: SocketAddr,
+    guests: Guests,
 }
 
 impl Listener for Bounded {
@@ -42,9 +43,10 @@ impl Listener for Bounded {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Served, SocketAddr) {
-        let permit = self.free.clone().acquire_owned().await;
         let (stream, peer) = Listener::accept(&mut self.listener).await;
-        (Served { stream, ends: Box::pin(sleep(LONGEST)), _permit: permit.ok() }, peer)
+        let admitted = self.guests.admit(self.address, peer.ip());
+        let came = Instant::now();
+        (Served { stream, came, answered: false, ends: Box::pin(sleep(ASKING)), admitted }, peer)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -52,16 +54,19 @@ impl Listener for Bounded {
     }
 }
 
-/// A connection that ends when its time is over.
+/// A connection that ends when its time is over, or when others need its place.
 struct Served {
     stream: TcpStream,
+    came: Instant,
+    answered: bool,
     ends: Pin<Box<Sleep>>,
-    _permit: Option<OwnedSemaphorePermit>,
+    admitted: Admitted,
 }
 
 impl Served {
     fn is_over(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        if self.ends.as_mut().poll(context).is_ready() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
+        let over = self.ends.as_mut().poll(context).is_ready() || self.admitted.is_shown_out(context);
+        if over { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
     }
 }
 
@@ -78,6 +83,11 @@ impl AsyncRead for Served {
 
 impl AsyncWrite for Served {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if !std::mem::replace(&mut self.answered, true) {
+            let longest = self.came + LONGEST;
+            self.ends.as_mut().reset(longest);
+            self.admitted.asked();
+        }
         self.is_over(context)?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }

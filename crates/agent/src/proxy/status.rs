@@ -20,6 +20,7 @@ use tokio::{sync::watch, time::sleep};
 use tracing::{info, warn};
 
 use super::{
+    guests::Guests,
     ports,
     programming::{Moment, Programming},
 };
@@ -73,17 +74,17 @@ impl Answers {
 }
 
 /// Serves both ports for good, each where it is to be as that changes.
-pub async fn serve(status: Arc<Status>, places: watch::Receiver<Option<Places>>) {
-    let healthz = at(places.clone(), |places| places.healthz, "health of Services", health(status.clone()));
-    let metrics = at(places, |places| places.metrics, "metrics of Services", facts(status));
+pub async fn serve(status: Arc<Status>, places: watch::Receiver<Option<Places>>, guests: Guests) {
+    let of_health = ("health of Services", health(status.clone()), guests.clone());
+    let healthz = at(places.clone(), |places| places.healthz, of_health);
+    let metrics = at(places, |places| places.metrics, ("metrics of Services", facts(status), guests));
     tokio::join!(healthz, metrics);
 }
 
 async fn at(
     mut places: watch::Receiver<Option<Places>>,
     which: impl Fn(&Places) -> SocketAddr,
-    purpose: &'static str,
-    router: Router,
+    (purpose, router, guests): (&'static str, Router, Guests),
 ) {
     let mut told = false;
     loop {
@@ -94,7 +95,7 @@ async fn at(
         let moved = async { places.wait_for(elsewhere).await.is_ok() };
         tokio::select! {
             true = moved => info!(%address, purpose, "port given up for another one"),
-            Err(error) = ports::serve(address, router.clone()) => {
+            Err(error) = ports::serve(address, router.clone(), guests.clone()) => {
                 if !std::mem::replace(&mut told, true) {
                     warn!(%address, purpose, %error, "port cannot be had; it is tried again");
                 }

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::{
     checks::{self, Checks},
+    guests::Guests,
     programming::{Moment, Programming},
     status::{self, Answers, Places, Status},
 };
@@ -61,8 +62,10 @@ impl Told {
             metrics: Box::new(move || all.metrics()),
             answers,
         };
-        tokio::spawn(status::serve(Arc::new(status), self.places.subscribe()));
-        tokio::spawn(checks::serve(self.checks.subscribe(), self.programming.clone(), Some(complaints)));
+        let guests = Guests::default();
+        tokio::spawn(status::serve(Arc::new(status), self.places.subscribe(), guests.clone()));
+        let checks = checks::serve(self.checks.subscribe(), self.programming.clone(), Some(complaints), guests);
+        tokio::spawn(checks);
     }
 
     /// In the text format of Prometheus.
