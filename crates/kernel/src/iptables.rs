@@ -10,6 +10,7 @@
 
 mod command;
 mod fingerprint;
+mod generation;
 mod variant;
 
 use std::{
@@ -32,6 +33,14 @@ const LOCK_WAIT: &str = "5";
 /// As many processes are remembered: what they did is told within a moment, and numbers of processes come again.
 const WRITERS: usize = 8;
 
+/// One that wrote.
+#[derive(Debug)]
+struct Writer {
+    process: u32,
+    /// The numbers between which nobody else wrote.
+    generations: Option<(u32, u32)>,
+}
+
 /// The rules of one family in a namespace.
 #[derive(Debug)]
 pub struct Iptables {
@@ -40,8 +49,8 @@ pub struct Iptables {
     variant: Variant,
     restore: Program,
     save: Program,
-    /// The processes that wrote last.
-    writers: VecDeque<u32>,
+    /// The processes that wrote last, and what the numbers of nf_tables' rules were before and after.
+    writers: VecDeque<Writer>,
     /// Chains, and rules of the kernel's own chains, that are right although they are told in other words than ours: their words' digests.
     known: HashMap<ChainKey, BTreeSet<u64>>,
 }
@@ -84,17 +93,33 @@ impl Iptables {
             self.known.remove(key);
         }
         let arguments = ["-w", LOCK_WAIT, "--noflush", "--counters"];
-        let (writer, done) = run_as(&self.netns, &self.restore, &arguments, &text)?;
+        let before = self.generation();
+        let (process, done) = run_as(&self.netns, &self.restore, &arguments, &text)?;
+        // Each table is a transaction.
+        let tables = u32::try_from(text.lines().filter(|line| *line == "COMMIT").count()).ok();
+        let only_ours = |(before, after): &(u32, u32)| Some(after.wrapping_sub(*before)) == tables;
+        let generations = before.zip(self.generation()).filter(only_ours);
         self.writers.truncate(WRITERS - 1);
-        self.writers.push_front(writer);
+        self.writers.push_front(Writer { process, generations });
         done.map(drop)
     }
 
+    /// None where nothing depends on it, or where it is not known.
+    fn generation(&self) -> Option<u32> {
+        let asked = (self.variant == Variant::Nft).then(|| self.netns.run(generation::generation))?;
+        asked.ok()?.ok()?
+    }
+
     /// Whether a change of which the kernel tells is of this value's making. In another process namespace than the machine's it is not
-    /// recognised.
+    /// recognised where somebody else changed anything of nf_tables meanwhile.
     #[must_use]
     pub fn is_own(&self, transaction: &Transaction) -> bool {
-        transaction.author.as_ref().is_some_and(|author| self.writers.contains(&author.pid))
+        let (author, number) = (transaction.author.as_ref(), transaction.generation);
+        self.writers.iter().any(|writer| {
+            let is_within =
+                |(before, after): (u32, u32)| number.is_some_and(|number| before < number && number <= after);
+            author.is_some_and(|author| author.pid == writer.process) || writer.generations.is_some_and(is_within)
+        })
     }
 
     /// Makes what is there what is wanted, and tells what was done for it. Other people's chains are not touched.

@@ -94,6 +94,8 @@ pub enum Notice {
 pub struct Transaction {
     /// The tables in which something was changed, with their family (`NFPROTO_*`: 2 is `ip`, 1 `inet`).
     pub tables: BTreeSet<(u8, String)>,
+    /// The number of the rules that it made, of all tables.
+    pub generation: Option<u32>,
     /// Who did it: the process, where the kernel tells.
     pub author: Option<Author>,
 }

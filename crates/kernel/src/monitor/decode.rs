@@ -76,6 +76,7 @@ pub(super) fn nf_tables(frame: &Frame, open: &mut Transaction) -> Option<Notice>
     // enum nf_tables_msg_types, nft_gen_attributes
     const NEW_GENERATION: u16 = 15;
     const TABLE: u16 = 1;
+    const GENERATION: u16 = 1;
     const PROCESS: u16 = 2;
     const PROCESS_NAME: u16 = 3;
     /// `struct nfgenmsg`: family, version, resource.
@@ -85,9 +86,10 @@ pub(super) fn nf_tables(frame: &Frame, open: &mut Transaction) -> Option<Notice>
         open.tables.extend(attribute(attributes, TABLE).map(|name| (frame.payload[0], text(name))));
         return None;
     }
-    let pid = attribute(attributes, PROCESS).and_then(|pid| pid.try_into().ok()).map(u32::from_be_bytes);
+    let number = |kind| attribute(attributes, kind).and_then(|number| number.try_into().ok()).map(u32::from_be_bytes);
+    let (generation, pid) = (number(GENERATION), number(PROCESS));
     let name = attribute(attributes, PROCESS_NAME).map(text).unwrap_or_default();
     let tables = std::mem::take(&mut open.tables);
     let author = pid.map(|pid| Author { pid, name });
-    (!tables.is_empty()).then_some(Notice::Rules(Transaction { tables, author }))
+    (!tables.is_empty()).then_some(Notice::Rules(Transaction { tables, generation, author }))
 }

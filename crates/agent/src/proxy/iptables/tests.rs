@@ -105,7 +105,7 @@ fn what_others_damage_is_seen_and_mended_once() {
         scene.command(&format!("iptables-{variant} -t nat -D OUTPUT 1"));
         let table = |name: &str| (2, name.to_owned());
         let tables = [table("filter"), table("nat")].into();
-        scene.rules.hear(&Notice::Rules(Transaction { tables, author: None }));
+        scene.rules.hear(&Notice::Rules(Transaction { tables, ..Transaction::default() }));
         let told = scene.look().unwrap();
         assert_eq!(told, "the way from chain OUTPUT of table nat and 1 more of iptables");
         assert_eq!(scene.saved(variant), right);
