@@ -4,6 +4,7 @@
 //! - [`ports`]: bounded HTTP servers, [`guests`] who is served there; [`status`]: `/healthz`, `/livez`, `/proxyMode` and `/metrics`
 //! - [`configured`]: the configuration, the mode that follows from it, [`conntrack`]'s settings
 //! - `mode`: the seam behind which each mode puts its rules in force
+//! - [`userspace`]: connections passed on by the agent itself
 //! - [`told`]: what the network's thread tells those who are asked
 //! - [`checks`]: the ports at which load balancers ask whether a Service has endpoints here (`spec.healthCheckNodePort`)
 
@@ -13,11 +14,12 @@ mod conntrack;
 pub mod guests;
 mod histogram;
 mod iptables;
-pub(crate) mod mode;
+pub mod mode;
 mod ports;
 pub mod programming;
 pub mod status;
 pub mod told;
+pub mod userspace;
 
 pub use configured::Configured;
 pub use told::Told;

@@ -11,6 +11,7 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use netlink_packet_route::address::{AddressFlags, AddressScope};
 use podnet_model::{Family, LinkName, Mac};
 use podnet_planner::services::userspace::Led;
 
@@ -63,6 +64,9 @@ pub enum ApartError {
     /// A link, an address or a route is refused.
     #[error("cannot lead addresses of Services to where they are served")]
     Netlink(#[from] NetlinkError),
+    /// No threads can be had that serve there.
+    #[error("cannot start to serve Services")]
+    Threads(#[source] std::io::Error),
 }
 
 impl From<BatchError> for ApartError {
@@ -120,6 +124,8 @@ impl Apart {
         link::settle(&self.inside, &LinkName::from("node"))?;
         link::settle(&self.node, &LinkName::from(name))?;
         let index = link::index_of(&mut self.inside, "node")?;
+        // What comes in is for here; what goes out never is, even to an address that is served here: it may be a client's as well.
+        self.inside.perform_all(&route::local_for_input_only(self.family, "node"))?;
         neigh::replace(&mut self.inside, index, gateway, ours)?;
         neigh::replace(&mut self.node, self.device, peer, theirs)?;
         let target = Target::Gateway { device: Some(index), via: gateway, onlink: true };
@@ -155,7 +161,7 @@ impl Apart {
             *uses += 1;
             if *uses == 1 {
                 // The kernel makes the route to an IPv6 address later, and what comes before it is dropped.
-                inside.extend((self.family == Family::V6).then(|| addr::set(self.lo, led.addr().into())));
+                inside.extend((self.family == Family::V6).then(|| own(self.lo, led.addr())));
                 inside.push(route::to_own(led.addr(), self.lo));
             }
         }
@@ -163,6 +169,25 @@ impl Apart {
         let had = self.inside.perform_all(&inside);
         self.node.perform_all(&outside)?;
         Ok(had?)
+    }
+
+    /// Leads there again what is led there as far as is known, where somebody changed that.
+    ///
+    /// # Errors
+    /// As [`Apart::lead`].
+    pub fn lead_again(&mut self, led: &[Led]) -> Result<(), ApartError> {
+        let requests: Vec<Request> = led.iter().map(|led| self.leading(led)).collect();
+        Ok(self.node.perform_all(&requests)?)
+    }
+
+    /// How much is led there.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be asked.
+    pub fn count(&mut self) -> Result<usize, ApartError> {
+        let routes = route::list(&mut self.node, PROTOCOL)?;
+        let is_ours = |route: &Route| Family::of(&route.dst.addr()) == self.family;
+        Ok(routes.into_iter().filter(is_ours).count() + route::rules_to(&mut self.node, self.family, TABLE)?.len())
     }
 
     /// Leads some there no more: each as often as it was led there.
@@ -229,12 +254,17 @@ fn remove_by(node: &mut RtSocket, family: Family) -> Result<(), NetlinkError> {
     link::delete(node, device(family))
 }
 
+/// Gives the loopback an address of IPv6, without which the kernel answers from others, and no route to it but the one for what comes in.
+fn own(lo: u32, addr: IpAddr) -> Request {
+    addr::set_as(lo, addr.into(), AddressScope::Universe, AddressFlags::Nodad | AddressFlags::Noprefixroute)
+}
+
 /// The link's name in the node's namespace: none that pods or tunnels have.
 #[must_use]
 pub const fn device(family: Family) -> &'static str {
     match family {
-        Family::V4 => "services4",
-        Family::V6 => "services6",
+        Family::V4 => "podservices4",
+        Family::V6 => "podservices6",
     }
 }
 

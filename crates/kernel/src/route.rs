@@ -20,7 +20,7 @@ use netlink_packet_route::{
 use podnet_planner::step::ROUTE_PROTOCOL;
 use rustix::io::Errno;
 
-pub(crate) use rule::{rules_to, use_table_for, use_table_for_port, use_table_no_more};
+pub(crate) use rule::{local_for_input_only, rules_to, use_table_for, use_table_for_port, use_table_no_more};
 
 use crate::{
     addr::family,

@@ -144,6 +144,11 @@ pub enum Match {
         /// The first letters of the name.
         prefix: &'static str,
     },
+    /// The packet leaves through a device whose name does not begin so (`oifname != "…*"`).
+    OtherOutputDevice {
+        /// The first letters of the name.
+        prefix: &'static str,
+    },
     /// The packet came in, and not by the loopback (`iifname != "lo"`).
     FromElsewhere,
     /// The address is one of the loopback's: of 127.0.0.0/8, or ::1.

@@ -7,7 +7,7 @@ mod left;
 mod modes;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::SocketAddr,
     time::Instant,
 };
@@ -29,7 +29,7 @@ use left::Left;
 
 use crate::proxy::{
     checks::{Check, Checks},
-    mode::{self, RulesError},
+    mode::{self, RulesError, Unserved},
 };
 
 /// The names of the tables of nf_tables.
@@ -255,6 +255,11 @@ impl ClusterRules {
             self.left.look(datapath);
         }
         first
+    }
+
+    /// What of Services the mode cannot serve.
+    pub(super) fn unserved(&self) -> BTreeSet<Unserved> {
+        Family::ALL.into_iter().flat_map(|family| self.families[family].rules.unserved()).collect()
     }
 
     /// Where load balancers ask for Services, and what they are told.

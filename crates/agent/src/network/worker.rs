@@ -181,6 +181,7 @@ impl Worker {
         let fitted = if tries_all { self.fit_pods() } else { Ok(()) };
         let mended = self.mend();
         let looked = self.rules.look(&mut self.datapath).map_err(ApplyError::from);
+        self.proxy.unserved(self.rules.unserved());
         let carried = if tries_all { self.carry() } else { Ok(()) };
         self.forget_vanished();
         if afresh || mends || !work.steps.is_empty() {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use podnet_client::{
     events::{About, Complaints},
     watch::PROXY_CONFIG_MAP,
@@ -21,14 +21,14 @@ use podnet_planner::{
 };
 use tracing::{info, warn};
 
-use super::{conntrack, status::Places, told::Told};
+use super::{conntrack, mode::Unserved, status::Places, told::Told};
 use crate::network::rules::RuleSettings;
 
 /// Until a mode that was refused is tried again.
 const PAUSE: Duration = Duration::from_secs(30);
 
 /// What this podnet has.
-pub const BUILT: [Mode; 3] = [Mode::Nftables, Mode::Ebpf, Mode::Iptables];
+pub const BUILT: [Mode; 4] = [Mode::Nftables, Mode::Ebpf, Mode::Iptables, Mode::Userspace];
 
 /// The present configuration and what was told of it.
 #[derive(Debug)]
@@ -50,6 +50,8 @@ pub struct Configured {
     named: BTreeSet<String>,
     /// The refusal that was told.
     refusal: Option<String>,
+    /// What of Services is not served, as it was told.
+    unserved: BTreeSet<Unserved>,
 }
 
 impl Configured {
@@ -68,6 +70,7 @@ impl Configured {
             unsettled: true,
             named: BTreeSet::new(),
             refusal: None,
+            unserved: BTreeSet::new(),
         };
         new.take(None);
         new
@@ -155,6 +158,19 @@ impl Configured {
         self.refusal = None;
         self.told.refused.store(false, Ordering::Relaxed);
         self.in_force(mode, why);
+    }
+
+    /// What of Services the mode in force does not serve: each is told once while it is so, by an event of its Service.
+    pub(crate) fn unserved(&mut self, now: BTreeSet<Unserved>) {
+        for Unserved { service, message } in now.difference(&self.unserved) {
+            warn!(%service, "{message}");
+            let message = format!("on node {}: {message}", self.node);
+            self.complaints.tell_of::<Service>(&service.namespace, &service.name, "NotServed", message);
+        }
+        for Unserved { service, message } in self.unserved.difference(&now) {
+            info!(%service, was = %message, "a Service is served again, or need not be");
+        }
+        self.unserved = now;
     }
 
     /// The mode is in force, whether it was wanted or not.

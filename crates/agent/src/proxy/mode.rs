@@ -2,10 +2,10 @@
 //!
 //! Another mode of rules is another implementation of [`ServiceRules`], made in [`rules`] and named in [`BUILT`](super::configured::BUILT).
 
-use std::{error::Error, fmt, time::Instant};
+use std::{collections::BTreeSet, error::Error, fmt, time::Instant};
 
 use podnet_kernel::{datapath::Datapath, monitor::Notice, nft::NftError};
-use podnet_model::{Family, proxy::Mode};
+use podnet_model::{Family, ServiceKey, proxy::Mode};
 use podnet_planner::{
     ruleset::Edit,
     services::{
@@ -14,7 +14,7 @@ use podnet_planner::{
     },
 };
 
-use super::{configured::BUILT, iptables::InIptables};
+use super::{configured::BUILT, iptables::InIptables, userspace::InUserspace};
 
 /// The rules of Services. `services` is what is planned, always the same value.
 pub(crate) trait ServiceRules: fmt::Debug + Send {
@@ -67,6 +67,20 @@ pub(crate) trait ServiceRules: fmt::Debug + Send {
     fn look(&mut self, _services: &Services, _datapath: &mut dyn Datapath) -> Result<Option<String>, RulesError> {
         Ok(None)
     }
+
+    /// What of Services the mode cannot serve here.
+    fn unserved(&self) -> BTreeSet<Unserved> {
+        BTreeSet::new()
+    }
+}
+
+/// Something that is not served.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unserved {
+    /// Whose it is.
+    pub service: ServiceKey,
+    /// What it is and why, and what helps.
+    pub message: String,
 }
 
 /// Why rules are not in force.
@@ -84,7 +98,8 @@ pub enum RulesError {
 pub(crate) fn rules(mode: Mode, services: &Services) -> Box<dyn ServiceRules> {
     match mode {
         Mode::Iptables => Box::new(InIptables::new(services)),
-        Mode::Ebpf | Mode::Nftables | Mode::Ipvs | Mode::Userspace => Box::new(Table::new(services)),
+        Mode::Userspace => Box::new(InUserspace::new(services)),
+        Mode::Ebpf | Mode::Nftables | Mode::Ipvs => Box::new(Table::new(services)),
     }
 }
 

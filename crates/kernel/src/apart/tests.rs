@@ -4,6 +4,7 @@ use std::{
 };
 
 use podnet_model::Protocol;
+use podnet_planner::services::userspace::DEVICE_PREFIX;
 
 use super::*;
 use crate::testing::TestNs;
@@ -30,7 +31,7 @@ fn seen(node: &TestNs) -> Vec<String> {
     let links = node
         .command("ip -o link")
         .lines()
-        .filter(|line| line.contains("services"))
+        .filter(|line| line.contains(DEVICE_PREFIX))
         .map(str::to_owned)
         .collect::<Vec<_>>();
     rules.chain(routes).chain(links).collect()
@@ -48,12 +49,15 @@ fn addresses_and_ports_are_served_apart_and_nothing_stays() {
         let mut apart = Apart::new(&node, family).unwrap();
         apart.set_source(Some(own)).unwrap();
         let port = Led::Port { addr: shared, protocol: Protocol::Udp, port: 53 };
-        apart.lead(&[Led::Address(service), port]).unwrap();
-        let refused = node.run(|| TcpStream::connect((service, 80))).unwrap().unwrap_err();
+        // Clients may have addresses that are served as well.
+        let clients = Led::Port { addr: own, protocol: Protocol::Tcp, port: 8088 };
+        apart.lead(&[Led::Address(service), port, clients]).unwrap();
+        let connect = || TcpStream::connect_timeout(&(service, 80).into(), Duration::from_secs(5));
+        let refused = node.run(connect).unwrap().unwrap_err();
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
         node.command(&format!("ping -c 1 -W 5 {service}"));
         let server = apart.netns().run(|| TcpListener::bind((service, 80))).unwrap().unwrap();
-        let client = node.run(|| TcpStream::connect((service, 80))).unwrap().unwrap();
+        let client = node.run(connect).unwrap().unwrap();
         let (_, from) = server.accept().unwrap();
         assert_eq!((from, from.ip()), (client.local_addr().unwrap(), own));
 
@@ -77,7 +81,7 @@ fn addresses_and_ports_are_served_apart_and_nothing_stays() {
         // Led twice, left twice.
         apart.lead(&[port]).unwrap();
         apart.leave(&[port]).unwrap();
-        apart.leave(&[Led::Address(service), port]).unwrap();
+        apart.leave(&[Led::Address(service), port, clients]).unwrap();
         assert!(ask(53).unwrap().is_err());
         assert_eq!(seen(&node).len(), 1, "{:?}", seen(&node));
         apart.lead(&[Led::Address(service), port]).unwrap();

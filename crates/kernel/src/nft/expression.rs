@@ -34,6 +34,7 @@ pub(super) enum MetaKey {
     Priority = 2,
     Mark = 3,
     InputName = 6,
+    OutputName = 7,
     NfProtocol = 15,
     L4Protocol = 16,
 }

@@ -41,6 +41,12 @@ fn condition(family: Family, condition: &Match) -> Vec<Expression<'_>> {
                 compare(Comparison::NotEqual, prefix.as_bytes()),
             ]
         }
+        Match::OtherOutputDevice { prefix } => {
+            vec![
+                Expression::Meta { to: FIRST, key: MetaKey::OutputName },
+                compare(Comparison::NotEqual, prefix.as_bytes()),
+            ]
+        }
         // The name to its end, so that none that begins so is meant.
         Match::FromElsewhere => {
             vec![Expression::Meta { to: FIRST, key: MetaKey::InputName }, compare(Comparison::NotEqual, b"lo\0")]

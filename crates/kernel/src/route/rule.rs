@@ -16,6 +16,8 @@ use crate::{
     netlink::{NetlinkError, Operation, Request, RtSocket},
 };
 
+/// The table of own addresses (`RT_TABLE_LOCAL`).
+const LOCAL: u8 = 255;
 /// Before the main table (32766), behind the node's own addresses (0).
 const PORTS: u32 = 28_782;
 
@@ -61,6 +63,25 @@ pub(crate) fn rules_to(socket: &mut RtSocket, family: Family, table: u32) -> Res
         says(RuleAttribute::Table(table)) && says(RuleAttribute::Priority(PORTS))
     };
     Ok(found.filter(is_ours).map(|rule| removal(Operation::new("remove rule to table", table), rule)).collect())
+}
+
+/// Makes the table of own addresses be asked for the way of what comes in by a device, and for nothing else.
+pub(crate) fn local_for_input_only(family: Family, device: &str) -> [Request; 2] {
+    let rule = |attributes: Vec<RuleAttribute>| {
+        let mut message = RuleMessage::default();
+        message.header.family = if family == Family::V4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        message.header.action = RuleAction::ToTable;
+        message.header.table = LOCAL;
+        message.attributes = attributes;
+        message
+    };
+    let for_input = rule(vec![RuleAttribute::Iifname(device.to_owned()), RuleAttribute::Priority(10)]);
+    let for_all = rule(vec![RuleAttribute::Priority(0)]);
+    let make = Operation::new("make rule for packets from", device);
+    [
+        Request::new(make, RouteNetlinkMessage::NewRule(for_input), NLM_F_CREATE | NLM_F_EXCL).done_at(&[Errno::EXIST]),
+        removal(Operation::new("remove rule to table", "local"), for_all),
+    ]
 }
 
 fn of_port(addr: IpAddr, protocol: Protocol, port: u16, table: u32) -> RuleMessage {

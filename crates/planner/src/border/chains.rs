@@ -2,8 +2,9 @@
 
 use podnet_model::{Family, Protocol};
 
-use crate::ruleset::{
-    Action, Chain, ChainKind, Field, Hook, HookPoint, Match, Rule, RuleName, RuleSet, not_in, rule, within,
+use crate::{
+    ruleset::{Action, Chain, ChainKind, Field, Hook, HookPoint, Match, Rule, RuleName, RuleSet, not_in, rule, within},
+    services::userspace::DEVICE_PREFIX,
 };
 
 /// The priority of filtering (`NF_IP_PRI_FILTER`).
@@ -58,9 +59,11 @@ pub(super) fn constant(names: &Names, family: Family) -> RuleSet {
 
 fn out_of_the_cluster(names: &Names) -> Rule {
     let from_pool = within([Field::SourceAddress], &names.nat_sources);
+    // Who passes on Services' connections judges by who their client is.
+    let not_to_program = Match::OtherOutputDevice { prefix: DEVICE_PREFIX };
     let to_cluster = |set| not_in([Field::DestinationAddress], set);
     rule(
-        [from_pool, to_cluster(&names.no_nat_destinations), to_cluster(&names.nodes)],
+        [from_pool, to_cluster(&names.no_nat_destinations), to_cluster(&names.nodes), not_to_program],
         Action::Masquerade,
         "pods' connections out of the cluster",
     )

@@ -25,6 +25,9 @@ pub use guard::Guard;
 use super::{Backends, FrontendKind, Moved, Plan, Services, Serving};
 use crate::ruleset::FrontendKey;
 
+/// The names of devices that lead to namespaces apart begin so.
+pub const DEVICE_PREFIX: &str = "podservices";
+
 /// What is open for one frontend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Front {

@@ -53,7 +53,7 @@ pub(crate) const SELDOM: u32 = 4;
 
 /// The rows that do not hold, where each packet is sent so often for each of its backends.
 pub(crate) fn failures(lab: &Lab, mode: &dyn Mode, rows: &[Row], often: u32) -> Vec<Failure> {
-    let _listeners = Listeners::start(lab, &ports(rows.iter().chain(&packet_table::rows())));
+    let ports = ports(rows.iter().chain(&packet_table::rows()));
     let mut failures = Vec::new();
     for node in NODES {
         let own: Vec<&Row> = rows.iter().filter(|row| row.node == node).collect();
@@ -61,7 +61,9 @@ pub(crate) fn failures(lab: &Lab, mode: &dyn Mode, rows: &[Row], often: u32) -> 
             continue;
         }
         lab.lead_through(node);
-        let in_force = mode.put(&lab.places[node].namespace.netns, &rules(node));
+        let rules = rules(node);
+        let _listeners = Listeners::start(lab, &ports, (node, &mode.listens_at(&rules)));
+        let in_force = mode.put(&lab.places[node].namespace.netns, &rules);
         let mut failed = together(lab, mode, &own, often);
         if mode.takes_turns() {
             failed = failed.iter().flat_map(|(row, _)| together(lab, mode, &[*row], often)).collect();
@@ -171,6 +173,7 @@ impl<'a> Trial<'a> {
         let own = sight.source.ip() == row.packet.src;
         match (row.direction, masqueraded) {
             (Direction::FromHost, _) => from_node,
+            _ if mode.masquerades(row, &sight) => from_node,
             (_, true) => from_node || (own && mode.spares_masquerading(row, &sight)),
             (_, false) => own,
         }

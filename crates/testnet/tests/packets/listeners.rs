@@ -53,11 +53,15 @@ pub(crate) struct Sight {
 }
 
 impl Listeners {
-    /// Listens at these ports of all places.
-    pub(crate) fn start(lab: &Lab, ports: &BTreeSet<Port>) -> Self {
+    /// Listens at these ports of all places, but at none of some that one place has for itself.
+    pub(crate) fn start(lab: &Lab, ports: &BTreeSet<Port>, (taken_at, taken): (&str, &BTreeSet<Port>)) -> Self {
         allow_many_files();
-        let open = |place: &Place| place.namespace.netns.run(|| open(&place.addrs, ports)).unwrap();
-        let listeners: Vec<Listener> = lab.places.values().flat_map(open).collect();
+        let left: BTreeSet<Port> = ports.difference(taken).copied().collect();
+        let open = |(name, place): (&String, &Place)| {
+            let ports = if name == taken_at { &left } else { ports };
+            place.namespace.netns.run(|| open(&place.addrs, ports)).unwrap()
+        };
+        let listeners: Vec<Listener> = lab.places.iter().flat_map(open).collect();
         let (stop, stopped) = UnixStream::pair().unwrap();
         let thread = thread::Builder::new().name("listeners".into()).spawn(move || serve(&listeners, &stopped));
         Self { stop, thread: Some(thread.unwrap()) }

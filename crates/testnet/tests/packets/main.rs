@@ -28,7 +28,7 @@ use podnet_testnet::vm;
 use crate::{
     judge::{OFTEN, SELDOM},
     lab::Lab,
-    modes::{Ebpf, IptablesMode, IpvsMode, Mode, Nftables},
+    modes::{Ebpf, IptablesMode, IpvsMode, Mode, Nftables, UserspaceMode},
 };
 
 #[test]
@@ -49,6 +49,13 @@ fn every_row_of_the_packet_table_holds_with_iptables_nft() {
 #[test]
 fn every_row_of_the_packet_table_holds_with_ebpf() {
     holds(&Ebpf::new());
+}
+
+/// Those of SCTP are left out: this mode has none, and says so.
+#[test]
+fn every_row_but_those_of_sctp_holds_with_userspace() {
+    let rows: Vec<Row> = rows().into_iter().filter(|row| row.packet.protocol != Protocol::Sctp).collect();
+    hold(&UserspaceMode, &rows, OFTEN);
 }
 
 #[test]

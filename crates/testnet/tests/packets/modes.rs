@@ -4,8 +4,9 @@ mod ebpf;
 mod iptables;
 mod ipvs;
 pub(crate) mod nftables;
+mod userspace;
 
-use std::any::Any;
+use std::{any::Any, collections::BTreeSet};
 
 use podnet_kernel::netns::NetNs;
 use podnet_planner::{
@@ -13,11 +14,12 @@ use podnet_planner::{
     services::packet_table::{NodeRules, Row},
 };
 
-use crate::listeners::Sight;
+use crate::listeners::{Port, Sight};
 pub(crate) use ebpf::Ebpf;
 pub(crate) use iptables::IptablesMode;
 pub(crate) use ipvs::IpvsMode;
 pub(crate) use nftables::Nftables;
+pub(crate) use userspace::UserspaceMode;
 
 /// A way to do what [`NodeRules`] want.
 pub(crate) trait Mode: Sync {
@@ -39,6 +41,16 @@ pub(crate) trait Mode: Sync {
     /// Whether connections come to backends in turn and not by chance: rows that run beside each other may share the turns so that each meets
     /// the same one time after time.
     fn takes_turns(&self) -> bool {
+        false
+    }
+
+    /// What the mode itself listens at on the node under test: nobody else can there.
+    fn listens_at(&self, _rules: &[NodeRules]) -> BTreeSet<Port> {
+        BTreeSet::new()
+    }
+
+    /// Whether what comes to a backend has the node's address in this mode whatever the table says.
+    fn masquerades(&self, _row: &Row, _sight: &Sight) -> bool {
         false
     }
 

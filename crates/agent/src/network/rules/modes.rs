@@ -46,6 +46,8 @@ impl ClusterRules {
             // What may be left of this very mode goes before it is there again.
             self.left.clear(datapath);
             self.replace(mode, rules, datapath)?;
+            // Datagrams that a program passed on were no connections of a backend.
+            self.all_suspected = Dual::from_fn(|_| true);
         }
         self.mode = mode;
         Ok(())

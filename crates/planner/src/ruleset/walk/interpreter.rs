@@ -149,6 +149,8 @@ impl Traveller {
                 Match::Protocol(number) => !self.packet.is_echo && self.packet.protocol.number() == *number,
                 Match::Mark { bits } => self.mark & bits == *bits,
                 Match::OtherInputDevice { .. } => self.direction != Direction::FromPod,
+                // Such devices are those of programs, to which no virtual packet goes.
+                Match::OtherOutputDevice { .. } => true,
                 Match::FromElsewhere => self.direction != Direction::FromHost,
                 Match::Loopback(field) => self.addresses(std::slice::from_ref(field)).iter().any(IpAddr::is_loopback),
                 Match::InSet { fields, set } if fields.contains(&Field::Protocol) => self.may_come(rules.sets.get(set)),

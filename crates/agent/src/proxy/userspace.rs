@@ -1,0 +1,203 @@
+//! Services' connections taken and passed on by the agent itself, for kernels that have nothing to translate with (mode `userspace`).
+//!
+//! - [`program`]: the program of one family: its threads, what it listens at, and the namespace that addresses are led to
+//! - `door`: a socket that listens for a frontend
+//! - `front`: what its connections have in common: which backend each comes to
+//! - `tcp`, `splice`, `udp`: how is passed on
+//!
+//! Connections end with the process. Where the mode is left, the program stays until the last of them is over.
+
+mod door;
+mod front;
+pub mod program;
+mod splice;
+mod tcp;
+mod udp;
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use podnet_kernel::{
+    apart::{self, ApartError},
+    datapath::Datapath,
+    monitor::Notice,
+    netns::NetNs,
+};
+use podnet_model::Family;
+use podnet_planner::services::{
+    Plan, Services,
+    userspace::{Userspace, Work},
+};
+use tracing::info;
+
+use super::mode::{RulesError, ServiceRules, Unserved};
+use program::Program;
+
+/// How often it is looked whether all is there, and ports that others had are tried again.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The Services of one family.
+#[derive(Debug)]
+pub(super) struct InUserspace {
+    family: Family,
+    planned: Userspace,
+    program: Option<Program>,
+    in_force: bool,
+    /// It is not known whether there is nothing.
+    may_be_there: bool,
+    next_look: Instant,
+}
+
+impl InUserspace {
+    pub(super) fn new(services: &Services) -> Self {
+        Self {
+            family: services.config().family,
+            planned: Userspace::new(services),
+            program: None,
+            in_force: false,
+            may_be_there: true,
+            next_look: Instant::now(),
+        }
+    }
+
+    /// Those of IPv4 are there always, those of IPv6 where the cluster has Services of it.
+    fn is_needed(&self, services: &Services) -> bool {
+        self.family == Family::V4 || services.is_needed()
+    }
+
+    /// Begins, or begins anew where the namespace is not what it was.
+    fn program(&mut self, netns: &NetNs) -> Result<&mut Program, RulesError> {
+        if self.program.as_ref().is_some_and(|program| !program.is_whole()) {
+            self.program = None;
+        }
+        match &mut self.program {
+            Some(program) => Ok(program),
+            none => Ok(none.insert(Program::start(netns, self.family)?)),
+        }
+    }
+}
+
+impl ServiceRules for InUserspace {
+    fn learn(&mut self, _services: &Services, plan: &Plan) {
+        self.planned.learn(plan);
+    }
+
+    fn edit(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<usize, RulesError> {
+        if !self.in_force || !self.is_needed(services) {
+            if self.is_needed(services) || self.may_be_there {
+                self.put(services, datapath)?;
+            }
+            return Ok(0);
+        }
+        let work = self.planned.work(services);
+        let Some(program) = self.program.as_mut().filter(|_| work != Work::default()) else { return Ok(0) };
+        self.in_force = false;
+        let done = work.fronts.len();
+        program.follow(work)?;
+        self.in_force = true;
+        Ok(done)
+    }
+
+    fn put(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
+        self.in_force = false;
+        if !self.is_needed(services) {
+            return self.take_away(datapath);
+        }
+        let Some(netns) = datapath.netns() else { return Ok(()) };
+        let work = self.planned.whole(services);
+        let program = self.program(&netns)?;
+        program.be(work, services.config().primary())?;
+        self.in_force = true;
+        self.may_be_there = true;
+        self.next_look = Instant::now() + LOOK;
+        Ok(())
+    }
+
+    fn take_away(&mut self, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
+        self.in_force = false;
+        let left = self.program.take().map(Program::leave);
+        if let Some(netns) = datapath.netns()
+            && left.is_none()
+            && !program::is_left(&netns, self.family)
+        {
+            apart::remove(&netns, self.family)?;
+        }
+        self.may_be_there = false;
+        Ok(())
+    }
+
+    fn in_force(&self) -> bool {
+        self.in_force
+    }
+
+    fn begin_anew(&mut self) {
+        self.in_force = false;
+    }
+
+    fn table(&self, _services: &Services) -> Option<&'static str> {
+        None
+    }
+
+    fn hear(&mut self, notice: &Notice) {
+        let ours = |name: &str| name == apart::device(self.family);
+        let touched = match notice {
+            Notice::Lost => true,
+            Notice::Link(link) | Notice::LinkGone(link) => ours(link.name.as_str()),
+            Notice::RouteGone(route) | Notice::Route(route) => route.protocol == apart::PROTOCOL,
+            _ => false,
+        };
+        if touched {
+            self.next_look = Instant::now();
+        }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.in_force.then_some(self.next_look)
+    }
+
+    fn look(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<Option<String>, RulesError> {
+        let now = Instant::now();
+        if !self.in_force || now < self.next_look {
+            return Ok(None);
+        }
+        self.next_look = now + LOOK;
+        let Some(program) = &mut self.program else { return Ok(None) };
+        program.try_again();
+        match program.damage()? {
+            None => Ok(None),
+            Some(what) => {
+                self.put(services, datapath)?;
+                Ok(Some(what))
+            }
+        }
+    }
+
+    fn unserved(&self) -> BTreeSet<Unserved> {
+        let Some(program) = &self.program else { return BTreeSet::new() };
+        let sctp = self.planned.unserved().map(|(key, serving)| Unserved {
+            service: serving.service.clone(),
+            message: format!("{key} is not served: mode userspace has no SCTP; another mode has"),
+        });
+        sctp.chain(program.refused()).collect()
+    }
+}
+
+impl From<ApartError> for RulesError {
+    fn from(error: ApartError) -> Self {
+        Self::Other(Box::new(error))
+    }
+}
+
+impl Drop for InUserspace {
+    fn drop(&mut self) {
+        if let Some(program) = self.program.take() {
+            info!(family = ?self.family, "Services are passed on no more");
+            program.leave();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+//! What the connections of a frontend have in common.
+
+use std::{
+    collections::{BTreeSet, HashMap, hash_map::RandomState},
+    hash::BuildHasher,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use podnet_planner::{
+    ruleset::{BackendAddress, FrontendKey},
+    services::{
+        Serving,
+        userspace::{Asked, Choice, Chooser, Guard},
+    },
+};
+
+use super::udp::Flow;
+
+/// Who is inside, as all frontends of a program know it.
+pub(super) type Insiders = Arc<RwLock<Arc<BTreeSet<IpAddr>>>>;
+
+/// A frontend that is served.
+#[derive(Debug)]
+pub(super) struct Front {
+    pub(super) key: FrontendKey,
+    insiders: Insiders,
+    guard: Mutex<Guard>,
+    chooser: Mutex<Chooser>,
+    flows: Mutex<HashMap<SocketAddr, Flow>>,
+    /// Where random numbers come from.
+    random: RandomState,
+    asked: AtomicU64,
+}
+
+impl Front {
+    pub(super) fn new(key: FrontendKey, guard: Guard, serving: Arc<Serving>, insiders: Insiders) -> Self {
+        Self {
+            key,
+            insiders,
+            guard: Mutex::new(guard),
+            chooser: Mutex::new(Chooser::new(serving)),
+            flows: Mutex::default(),
+            random: RandomState::new(),
+            asked: AtomicU64::new(0),
+        }
+    }
+
+    /// Something else is done from now on. Flows whose backend serves no more come to another one with the next datagram.
+    pub(super) fn serve(&self, guard: Guard, serving: &Arc<Serving>) {
+        *lock(&self.guard) = guard;
+        lock(&self.chooser).serve(serving.clone());
+        self.end_flows(|flow| serving.backends().all(|backend| backend.at != flow.at));
+    }
+
+    /// Who is let in.
+    pub(super) fn guard(&self) -> Guard {
+        lock(&self.guard).clone()
+    }
+
+    /// Where a client comes to that did not reach some backends just now.
+    pub(super) fn choose(&self, client: IpAddr, without: &[BackendAddress]) -> Choice {
+        let insiders = self.insiders.read().unwrap_or_else(PoisonError::into_inner).clone();
+        // Who comes from the frontend's own address is the node.
+        let inside = client == self.key.addr || insiders.contains(&client);
+        if !lock(&self.guard).lets_in(client, inside) {
+            return Choice::Dropped;
+        }
+        let random = self.random.hash_one(self.asked.fetch_add(1, Ordering::Relaxed));
+        lock(&self.chooser).choose(&Asked { client, inside, without }, random, Instant::now())
+    }
+
+    pub(super) fn flows(&self) -> MutexGuard<'_, HashMap<SocketAddr, Flow>> {
+        lock(&self.flows)
+    }
+
+    /// Ends some of the flows.
+    pub(super) fn end_flows(&self, which: impl Fn(&Flow) -> bool) {
+        self.flows().retain(|_, flow| !which(flow));
+    }
+}
+
+/// What a panic left is as good as before: nothing is done halfway under these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

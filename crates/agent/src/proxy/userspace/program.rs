@@ -1,0 +1,355 @@
+//! The program of one family: its threads, what it listens at, and the namespace that addresses are led to.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    error::Error,
+    io,
+    net::IpAddr,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use podnet_kernel::{
+    apart::{Apart, ApartError},
+    netns::NetNs,
+};
+use podnet_model::Family;
+use podnet_planner::{
+    ruleset::FrontendKey,
+    services::userspace::{self, Guard, Led, Place, Work},
+};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tracing::{info, warn};
+
+use super::{
+    door::{self, Door},
+    front::{Front, Insiders},
+};
+use crate::proxy::mode::Unserved;
+
+/// So many connections and flows at once, of all frontends of a family, where the process may have as many files.
+const MOST: u64 = 10_000;
+/// A connection has two sockets and, where it carries much, two pipes.
+const FILES: u64 = 6;
+/// For sockets that listen, and all else that an agent has open.
+const OTHERS: u64 = 2_048;
+
+/// What listens for Services and passes on, in a node's namespace and one beside it. Dropping it closes what listens; connections go on.
+#[derive(Debug)]
+pub struct Program {
+    shared: Arc<Shared>,
+}
+
+/// What connections need: it goes with the last of them, and with it what leads to the namespace.
+#[derive(Debug)]
+struct Shared {
+    node: NetNs,
+    runtime: Option<Runtime>,
+    inner: Mutex<Inner>,
+    insiders: Insiders,
+    free: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    apart: Apart,
+    led: BTreeSet<Led>,
+    source: Option<IpAddr>,
+    doors: HashMap<FrontendKey, Door>,
+    /// What cannot be listened at, and why.
+    refused: BTreeMap<FrontendKey, Refused>,
+}
+
+#[derive(Debug)]
+struct Refused {
+    front: userspace::Front,
+    why: io::Error,
+}
+
+/// What keeps a program alive while there are connections. What listens does not.
+#[derive(Clone, Debug)]
+pub(super) struct Life {
+    shared: Weak<Shared>,
+    free: Arc<Semaphore>,
+}
+
+/// A connection's part of it.
+#[derive(Debug)]
+pub(super) struct Stay {
+    _permit: OwnedSemaphorePermit,
+    _shared: Option<Arc<Shared>>,
+}
+
+impl Life {
+    /// For a connection, as soon as there is room for another one; none where the program is over.
+    pub(super) async fn connection(&self) -> Option<Stay> {
+        let permit = self.free.clone().acquire_owned().await.ok()?;
+        Some(Stay { _permit: permit, _shared: Some(self.shared.upgrade()?) })
+    }
+
+    /// For a flow of datagrams, if there is room for another one. It does not outlive what it came in by.
+    pub(super) fn flow(&self) -> Option<Stay> {
+        Some(Stay { _permit: self.free.clone().try_acquire_owned().ok()?, _shared: None })
+    }
+}
+
+/// Programs of this process that may have connections, by namespace and family.
+static PROGRAMS: Mutex<Vec<(u64, Family, Weak<Shared>)>> = Mutex::new(Vec::new());
+
+/// Whether connections of a program that was left are not over yet: what leads to it stays with them.
+pub(super) fn is_left(netns: &NetNs, family: Family) -> bool {
+    netns.inode().is_ok_and(|inode| running(inode, family).is_some())
+}
+
+fn running(inode: u64, family: Family) -> Option<Arc<Shared>> {
+    let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
+    programs.retain(|(.., shared)| shared.strong_count() > 0);
+    let mut found = programs.iter().filter(|(other, of, _)| (*other, *of) == (inode, family));
+    found.find_map(|(.., shared)| shared.upgrade()).filter(|shared| shared.lock().apart.is_there())
+}
+
+impl Program {
+    /// Begins in a node's namespace; goes on where one was left whose connections are not over. Nothing is listened at yet.
+    ///
+    /// # Errors
+    /// Where there can be no namespace, or no threads.
+    pub fn start(netns: &NetNs, family: Family) -> Result<Self, ApartError> {
+        let inode = netns.inode()?;
+        if let Some(shared) = running(inode, family) {
+            return Ok(Self { shared });
+        }
+        let inner = Inner {
+            apart: Apart::new(netns, family)?,
+            led: BTreeSet::new(),
+            source: None,
+            doors: HashMap::new(),
+            refused: BTreeMap::new(),
+        };
+        let most = usize::try_from(room()).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        let shared = Arc::new(Shared {
+            node: netns.clone(),
+            runtime: Some(runtime(netns)?),
+            inner: Mutex::new(inner),
+            insiders: Insiders::default(),
+            free: Arc::new(Semaphore::new(most)),
+        });
+        PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner).push((inode, family, Arc::downgrade(&shared)));
+        info!(?family, connections = most, "Services are passed on by this process");
+        Ok(Self { shared })
+    }
+
+    /// Serves exactly this, whatever was served before. `source` is what the node's own connections to Services come from.
+    ///
+    /// # Errors
+    /// Where something cannot be led to the namespace. What cannot be listened at is told by [`Program::refused`].
+    pub fn be(&mut self, mut work: Work, source: Option<IpAddr>) -> Result<(), ApartError> {
+        let mut inner = self.shared.lock();
+        let wanted: BTreeSet<Led> = work.more.iter().copied().collect();
+        if std::mem::replace(&mut inner.source, source) != source {
+            let all: Vec<Led> = std::mem::take(&mut inner.led).into_iter().collect();
+            inner.apart.set_source(source)?;
+            inner.apart.leave(&all)?;
+        }
+        // What somebody removed is led there again, too.
+        let again: Vec<Led> = inner.led.intersection(&wanted).copied().collect();
+        inner.apart.lead_again(&again)?;
+        work.more = wanted.difference(&inner.led).copied().collect();
+        work.fewer = inner.led.difference(&wanted).copied().collect();
+        let known: BTreeSet<FrontendKey> = work.fronts.iter().map(|(key, _)| *key).collect();
+        let gone = inner.doors.keys().chain(inner.refused.keys()).filter(|key| !known.contains(key));
+        let gone: Vec<_> = gone.map(|key| (*key, None)).collect();
+        work.fronts.extend(gone);
+        drop(inner);
+        self.follow(work)
+    }
+
+    /// Does what is to be done.
+    ///
+    /// # Errors
+    /// As [`Program::be`].
+    pub fn follow(&mut self, work: Work) -> Result<(), ApartError> {
+        let mut inner = self.shared.lock();
+        inner.led.extend(&work.more);
+        let led = inner.apart.lead(&work.more);
+        if let Some(insiders) = work.insiders {
+            *self.shared.insiders.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(insiders);
+            let insiders = self.shared.insiders();
+            inner
+                .doors
+                .values()
+                .filter(|door| door.front.guard().knows_insiders())
+                .for_each(|door| door.guard(&insiders));
+        }
+        let mut new = Vec::new();
+        for (key, front) in work.fronts {
+            inner.refused.remove(&key);
+            new.extend(inner.change(key, front, &self.shared.insiders()));
+        }
+        self.shared.open(&mut inner, new)?;
+        inner.led.retain(|led| !work.fewer.contains(led));
+        let left = inner.apart.leave(&work.fewer);
+        led.and(left)
+    }
+
+    /// Tries what could not be listened at.
+    pub fn try_again(&mut self) {
+        let mut inner = self.shared.lock();
+        let again: Vec<_> =
+            std::mem::take(&mut inner.refused).into_iter().map(|(key, refused)| (key, refused.front)).collect();
+        if let Err(error) = self.shared.open(&mut inner, again) {
+            warn!(error = &error as &dyn Error, "ports of Services cannot be listened at");
+        }
+    }
+
+    /// What cannot be listened at, and why.
+    pub fn refused(&self) -> BTreeSet<Unserved> {
+        let of = |(key, refused): (&FrontendKey, &Refused)| Unserved {
+            service: refused.front.serving.service.clone(),
+            message: refusal(key, &refused.front, &refused.why),
+        };
+        self.shared.lock().refused.iter().map(of).collect()
+    }
+
+    /// Whether the namespace is there as it was made.
+    pub fn is_whole(&self) -> bool {
+        self.shared.lock().apart.is_there()
+    }
+
+    /// What of the way to the namespace others damaged, in words.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be asked.
+    pub fn damage(&mut self) -> Result<Option<String>, ApartError> {
+        let mut inner = self.shared.lock();
+        if !inner.apart.is_there() {
+            return Ok(Some("the link to where Services are served".to_owned()));
+        }
+        let missing = inner.led.len().saturating_sub(inner.apart.count()?);
+        Ok((missing > 0).then(|| format!("{missing} ways to where Services are served")))
+    }
+
+    /// Closes what listens. The rest goes when the last connection is over.
+    pub fn leave(self) {
+        let mut inner = self.shared.lock();
+        inner.doors.clear();
+        inner.refused.clear();
+    }
+}
+
+impl Inner {
+    /// Follows what is done for a frontend; what is to be opened for it, if anything.
+    fn change(
+        &mut self,
+        key: FrontendKey,
+        front: Option<userspace::Front>,
+        insiders: &BTreeSet<IpAddr>,
+    ) -> Option<(FrontendKey, userspace::Front)> {
+        let Some((front, guard)) = front.and_then(|front| front.guard.clone().map(|guard| (front, guard))) else {
+            self.doors.remove(&key);
+            return None;
+        };
+        match self.doors.get(&key) {
+            Some(door) if door.place == front.place => {
+                let before = door.front.guard();
+                door.front.serve(guard.clone(), &front.serving);
+                if before != guard {
+                    door.guard(insiders);
+                }
+                None
+            }
+            _ => {
+                self.doors.remove(&key);
+                Some((key, front))
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn insiders(&self) -> Arc<BTreeSet<IpAddr>> {
+        self.insiders.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Listens for these; what cannot be is kept.
+    fn open(self: &Arc<Self>, inner: &mut Inner, new: Vec<(FrontendKey, userspace::Front)>) -> Result<(), ApartError> {
+        let Some(runtime) = self.runtime.as_ref().filter(|_| !new.is_empty()) else { return Ok(()) };
+        let insiders = self.insiders();
+        let _entered = runtime.enter();
+        let (at_node, apart): (Vec<_>, Vec<_>) = new.into_iter().partition(|(_, front)| front.place == Place::Node);
+        for (netns, new) in [(self.node.clone(), at_node), (inner.apart.netns().clone(), apart)] {
+            if new.is_empty() {
+                continue;
+            }
+            let of = |(key, front): &(FrontendKey, userspace::Front)| {
+                door::open(key, front.guard.as_ref().unwrap_or(&Guard::Nobody), &insiders)
+            };
+            let sockets: Vec<io::Result<OwnedFd>> = netns.run(|| new.iter().map(of).collect())?;
+            for ((key, front), socket) in new.into_iter().zip(sockets) {
+                match socket.and_then(|socket| self.door(key, &front, socket)) {
+                    Ok(door) => drop(inner.doors.insert(key, door)),
+                    Err(why) => drop(inner.refused.insert(key, Refused { front, why })),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn door(self: &Arc<Self>, key: FrontendKey, front: &userspace::Front, socket: OwnedFd) -> io::Result<Door> {
+        let guard = front.guard.clone().unwrap_or(Guard::Nobody);
+        let served = Front::new(key, guard, front.serving.clone(), self.insiders.clone());
+        let life = Life { shared: Arc::downgrade(self), free: self.free.clone() };
+        Door::new(front.place, Arc::new(served), socket, &life)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // The last connection may be what drops it, on a thread of its runtime.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn refusal(key: &FrontendKey, front: &userspace::Front, why: &io::Error) -> String {
+    match (front.place, why.kind()) {
+        (Place::Node, io::ErrorKind::AddrInUse) => format!(
+            "{key} is not served: another program of the node listens there (ss -lnp says which one); \
+             it has to end, or the Service to take another port"
+        ),
+        _ => format!("{key} is not served: {why}; it is tried again"),
+    }
+}
+
+/// Threads in the node's namespace: from there backends are connected to.
+fn runtime(netns: &NetNs) -> Result<Runtime, ApartError> {
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4));
+    let inside = netns.clone();
+    let enter = move || {
+        if let Err(error) = inside.enter_current_thread() {
+            warn!(
+                error = &error as &dyn Error,
+                "a thread that passes on Services' connections is in the wrong namespace"
+            );
+        }
+    };
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(threads).thread_name("services").enable_all().on_thread_start(enter);
+    builder.build().map_err(ApartError::Threads)
+}
+
+/// For how many connections the process may have files, after it was allowed all that it may allow itself.
+fn room() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    (files.saturating_sub(OTHERS) / FILES).clamp(64, MOST)
+}

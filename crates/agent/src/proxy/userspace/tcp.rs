@@ -1,0 +1,90 @@
+//! TCP: connections are taken, and passed on byte for byte.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use podnet_planner::services::userspace::Choice;
+use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepidle};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
+};
+use tracing::debug;
+
+use super::{
+    front::Front,
+    program::{Life, Stay},
+    splice,
+};
+
+/// How long a backend has to answer, before the next one is tried, as kube-proxy's program had it.
+const PATIENCE: [Duration; 4] =
+    [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
+/// After so long it is asked whether a silent peer is there.
+const SILENCE: Duration = Duration::from_secs(300);
+/// When the kernel has no more sockets to give.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Takes the connections of a socket for ever. One that is too many waits, and those behind it.
+pub(super) async fn serve(listener: Arc<TcpListener>, front: Arc<Front>, life: Life) {
+    loop {
+        match listener.accept().await {
+            Ok((client, from)) => {
+                let Some(stay) = life.connection().await else { return };
+                tokio::spawn(connection(client, from, front.clone(), stay));
+            }
+            Err(error) => {
+                debug!(frontend = %front.key, %error, "a connection was not taken");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(client: TcpStream, from: SocketAddr, front: Arc<Front>, _stay: Stay) {
+    let Some(backend) = dial(&front, from).await else {
+        return reset(&client);
+    };
+    drop(front);
+    for stream in [&client, &backend] {
+        let _ = stream.set_nodelay(true);
+        let _ = set_socket_keepalive(stream, true).and_then(|()| set_tcp_keepidle(stream, SILENCE));
+    }
+    if let Err(error) = tokio::try_join!(splice::carry(&client, &backend), splice::carry(&backend, &client)) {
+        debug!(%from, %error, "a connection broke");
+        reset(&client);
+        reset(&backend);
+    }
+}
+
+/// A connection to a backend; none where there is none, or none answers.
+async fn dial(front: &Front, from: SocketAddr) -> Option<TcpStream> {
+    let mut without = Vec::new();
+    for patience in PATIENCE {
+        let at = match front.choose(from.ip(), &without) {
+            Choice::To(at) => at,
+            // All were tried: they may answer later.
+            Choice::Refused if !without.is_empty() => {
+                without.clear();
+                match front.choose(from.ip(), &without) {
+                    Choice::To(at) => at,
+                    Choice::Refused | Choice::Dropped => return None,
+                }
+            }
+            Choice::Refused | Choice::Dropped => return None,
+        };
+        match timeout(patience, TcpStream::connect((at.addr, at.port))).await {
+            Ok(Ok(backend)) => return Some(backend),
+            answer => debug!(frontend = %front.key, backend = %at, ?answer, "a backend does not answer"),
+        }
+        without.push(at);
+    }
+    None
+}
+
+/// Ends a connection so that its peer knows that not all was said.
+fn reset(stream: &TcpStream) {
+    let told: io::Result<()> = stream.set_zero_linger();
+    if let Err(error) = told {
+        debug!(%error, "a connection is closed, though it should be reset");
+    }
+}
