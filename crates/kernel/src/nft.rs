@@ -90,12 +90,14 @@ impl NftSocket {
     /// # Errors
     /// What the kernel refused.
     pub fn delete_table(&mut self, family: Family, table: &str) -> Result<(), NftError> {
-        let mut transaction = Transaction::new(family, table);
-        transaction.remove_table();
-        match transaction.commit(&mut self.connection) {
-            Err(error) if error.is_missing() => Ok(()),
-            outcome => outcome,
-        }
+        // Chains that go have their rules until the kernel comes to them, one after the other, when the maps that these ask are empty
+        // already: for that long, what refuses Services' addresses still does, and what translates them does not. Rules go all at once.
+        let mut rules = Transaction::new(family, table);
+        rules.remove_all_rules();
+        let mut rest = Transaction::new(family, table);
+        rest.remove_table();
+        let done = rules.commit(&mut self.connection).and_then(|()| rest.commit(&mut self.connection));
+        done.or_else(|error| if error.is_missing() { Ok(()) } else { Err(error) })
     }
 
     /// The names of the tables of a family.

@@ -137,10 +137,8 @@ fn initial_files(
         archive.program(&format!("/bin/{program}"), &find_program(program));
     }
     if programs.iter().any(|program| program.contains("iptables") || program.contains("ip6tables")) {
-        for file in fs::read_dir(IPTABLES_EXTENSIONS).expect("iptables has extensions").flatten() {
-            // What they need themselves the program brings along.
-            archive.copy(&file.path().display().to_string(), &file.path());
-        }
+        let files = fs::read_dir(IPTABLES_EXTENSIONS).expect("iptables has extensions").flatten();
+        archive.objects(&files.map(|file| file.path()).collect::<Vec<_>>());
     }
     archive.program(EXECUTABLE, executable);
     let mut insert = String::new();

@@ -1,6 +1,7 @@
 //! A program that is run, and what it says when it refuses.
 
 use std::{
+    collections::BTreeSet,
     env, fs, io,
     io::Write as _,
     os::unix::fs::PermissionsExt,
@@ -59,7 +60,7 @@ fn judged(program: &Program, input: &str, output: &Output) -> Result<String, Ipt
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    let said = each_once(String::from_utf8_lossy(&output.stderr).trim());
     // `RESOURCE_PROBLEM`: the lock, or a table that somebody else has just changed.
     if output.status.code() == Some(4) {
         return Err(IptablesError::Busy { program: name(), said });
@@ -71,6 +72,12 @@ fn judged(program: &Program, input: &str, output: &Output) -> Result<String, Ipt
         false => said,
     };
     Err(IptablesError::Refused { program: name(), line, said })
+}
+
+/// Without the lines that are said again: where an extension is missing there is a warning for each rule.
+fn each_once(said: &str) -> String {
+    let mut known = BTreeSet::new();
+    said.lines().filter(|line| known.insert(*line)).collect::<Vec<_>>().join("\n")
 }
 
 /// Gives the input and takes the output side by side: either may be larger than a pipe holds.
@@ -155,5 +162,11 @@ mod tests {
         let long = "iptables-restore v1.8.9 (legacy): unknown option \"--x\"\nError occurred at line: 5\nTry `-h'";
         assert_eq!(refused_line(long), Some(5));
         assert_eq!(refused_line("online help"), None);
+    }
+
+    #[test]
+    fn what_is_said_a_thousand_times_is_told_once() {
+        let said = format!("{}line 7 failed", "Warning: Extension DNAT is not supported\n".repeat(1000));
+        assert_eq!(each_once(&said), "Warning: Extension DNAT is not supported\nline 7 failed");
     }
 }

@@ -131,6 +131,11 @@ impl<'a> Transaction<'a> {
         self.message(Message::NewTable, NLM_F_CREATE, "make the table".into(), |_| {});
     }
 
+    /// Of all chains.
+    pub(super) fn remove_all_rules(&mut self) {
+        self.message(Message::DelRule, 0, "remove the rules".into(), |_| {});
+    }
+
     pub(super) fn remove_table(&mut self) {
         self.message(Message::DelTable, 0, "remove the table".into(), |_| {});
     }

@@ -1,6 +1,11 @@
 //! The file system that a kernel unpacks when it starts (`Documentation/driver-api/early-userspace/buffer-format.rst`).
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 const DIRECTORY: u32 = 0o040_000;
 const FILE: u32 = 0o100_000;
@@ -37,13 +42,27 @@ impl Archive {
     /// An executable of this machine, with its libraries at the paths that they have here.
     pub(super) fn program(&mut self, path: &str, source: &Path) {
         self.copy(path, source);
-        for library in libraries(source) {
+        self.libraries(&[source]);
+    }
+
+    /// Files that programs load, with their libraries, all at the paths that they have here.
+    pub(super) fn objects(&mut self, files: &[PathBuf]) {
+        for file in files {
+            self.copy(&file.display().to_string(), file);
+        }
+        self.libraries(&files.iter().map(PathBuf::as_path).collect::<Vec<_>>());
+    }
+
+    fn libraries(&mut self, of: &[&Path]) {
+        for library in libraries(of) {
             self.copy(&library, Path::new(&library));
         }
     }
 
-    /// A file of this machine, which may be executed.
-    pub(super) fn copy(&mut self, path: &str, source: &Path) {
+    fn copy(&mut self, path: &str, source: &Path) {
+        if self.names.contains(path) {
+            return;
+        }
         let content = fs::read(source).unwrap_or_else(|error| panic!("cannot read {}: {error}", source.display()));
         self.file(path, 0o755, &content);
     }
@@ -75,14 +94,13 @@ impl Archive {
     }
 }
 
-/// Paths of the shared libraries of an executable, its loader included; none for a static one.
-fn libraries(executable: &Path) -> Vec<String> {
-    let output = Command::new("ldd").arg(executable).output().expect("ldd can be started");
+/// Paths of the shared libraries of executables, their loader included; none for a static one.
+fn libraries(executables: &[&Path]) -> BTreeSet<String> {
+    let output = Command::new("ldd").args(executables).output().expect("ldd can be started");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines()
-        .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')))
-        .map(str::to_owned)
-        .collect()
+    // With several executables each has a line of its own, which begins with its path and ends with a colon.
+    let lines = text.lines().filter(|line| !line.ends_with(':'));
+    lines.filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/'))).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -104,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_program_brings_its_libraries_along() {
-        let found = libraries(Path::new("/bin/sh"));
+        let found = libraries(&[Path::new("/bin/sh")]);
         assert!(found.iter().any(|path| path.contains("libc.so")), "{found:?}");
     }
 }

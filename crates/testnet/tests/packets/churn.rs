@@ -7,6 +7,7 @@
 mod cluster;
 mod history;
 mod load;
+mod servers;
 mod switch;
 
 use std::{
