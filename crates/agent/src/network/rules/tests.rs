@@ -8,6 +8,7 @@ use podnet_planner::services::{MASQUERADE_MARK, Plan};
 use super::*;
 use crate::proxy::mode::ServiceRules;
 
+mod forget;
 mod refused;
 mod restart;
 
