@@ -14,6 +14,7 @@ mod conntrack;
 pub mod guests;
 mod histogram;
 mod iptables;
+mod ipvs;
 pub mod mode;
 mod ports;
 pub mod programming;

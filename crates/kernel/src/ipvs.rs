@@ -29,6 +29,12 @@ use crate::{
 use message::{Real, command, read_real, read_server, write_server};
 pub use settings::{Settings, configure};
 
+/// Whether the kernel has virtual servers without that anything is loaded for it. Where it has none there cannot be any.
+#[must_use]
+pub fn is_loaded(netns: &NetNs) -> bool {
+    netns.run(|| std::path::Path::new("/proc/thread-self/net/ip_vs").exists()).unwrap_or(false)
+}
+
 /// The netlink family of virtual servers.
 const FAMILY: &str = "IPVS";
 

@@ -40,6 +40,43 @@ const EXIT_CODE: &str = "podnet-test-exit-code ";
 const PATIENCE: Duration = Duration::from_secs(240);
 const MEMORY_MB: u32 = 512;
 
+/// The modules of virtual servers and what goes with them: sets, the device of their addresses, rules of iptables' legacy variant. Nothing is
+/// loaded by itself in there.
+pub const VIRTUAL_SERVERS: [&str; 28] = [
+    "veth",
+    "dummy",
+    "ip_vs",
+    "ip_vs_rr",
+    "ip_vs_mh",
+    "ip_set_bitmap_port",
+    "ip_set_hash_ip",
+    "ip_set_hash_net",
+    "ip_set_hash_ipport",
+    "ip_set_hash_ipportip",
+    "ip_set_hash_ipportnet",
+    "iptable_filter",
+    "iptable_nat",
+    "iptable_mangle",
+    "ip6table_filter",
+    "ip6table_nat",
+    "ip6table_mangle",
+    "ipt_REJECT",
+    "ip6t_REJECT",
+    "nft_reject_ipv4",
+    "nft_reject_ipv6",
+    "xt_MASQUERADE",
+    "xt_addrtype",
+    "xt_comment",
+    "xt_conntrack",
+    "xt_mark",
+    "xt_set",
+    "xt_tcpudp",
+];
+
+/// The programs of iptables' legacy variant that podnet runs.
+pub const IPTABLES_LEGACY: [&str; 4] =
+    ["iptables-legacy-restore", "iptables-legacy-save", "ip6tables-legacy-restore", "ip6tables-legacy-save"];
+
 /// Runs, in the virtual machine, the ignored tests of the calling test executable whose names hold `word`, and prints what they
 /// print. `modules` are loaded before, with those that they depend on.
 ///

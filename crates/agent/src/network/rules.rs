@@ -14,7 +14,10 @@ use std::{
 
 use ipnet::IpNet;
 use podnet_kernel::{datapath::Datapath, monitor::Notice};
-use podnet_model::{Change, Dual, Family, NodeAddr, Pool, PoolName, proxy::Mode};
+use podnet_model::{
+    Change, Dual, Family, NodeAddr, Pool, PoolName,
+    proxy::{IpvsConfig, Mode},
+};
 use podnet_planner::{
     border::{self, Border, BorderConfig},
     ruleset::{BackendAddress, Edit, FrontendKey},
@@ -43,6 +46,7 @@ const VANISHED: usize = 1 << 16;
 pub(crate) struct ClusterRules {
     families: Dual<OfFamily>,
     mode: Mode,
+    ipvs: IpvsConfig,
     /// What other modes may have left.
     left: Left,
     /// What changed since somebody asked; none where nobody does.
@@ -74,6 +78,8 @@ pub(crate) struct RuleSettings {
     pub(crate) masquerade_mark: u32,
     /// `masqueradeAll`.
     pub(crate) masquerade_all: bool,
+    /// `ipvs`.
+    pub(crate) ipvs: IpvsConfig,
 }
 
 impl ClusterRules {
@@ -96,6 +102,7 @@ impl ClusterRules {
         let mut new = Self {
             families,
             mode,
+            ipvs: IpvsConfig::default(),
             left: Left::default(),
             changed: None,
             vanished: Dual::default(),
@@ -137,6 +144,7 @@ impl ClusterRules {
 
     /// As [`ClusterRules::learn`], for what kube-proxy's configuration says.
     pub(super) fn configure(&mut self, settings: &RuleSettings) {
+        self.ipvs = settings.ipvs.clone();
         for family in Family::ALL {
             let own = &mut self.families[family];
             let before = own.services.config();
@@ -145,8 +153,11 @@ impl ClusterRules {
             let plan = own.services.configure(settings.node_port_addresses.clone(), mark, all);
             self.take(family, plan, Vec::new());
             if masquerades != (mark, all) {
-                self.families[family].rules.begin_anew();
+                let own = &mut self.families[family];
+                own.rules.begin_anew(&own.services);
             }
+            let own = &mut self.families[family];
+            own.rules.configure(&own.services, &settings.ipvs);
             // A range of pods as a pool's is, but nobody draws from it. No pool can have the name.
             let name = PoolName::from(format!("kube-proxy/clusterCIDR/{family}"));
             let pool = settings.cluster_cidrs[family].map(|range| Pool::new(name.clone(), range));

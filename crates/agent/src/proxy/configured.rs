@@ -28,7 +28,7 @@ use crate::network::rules::RuleSettings;
 const PAUSE: Duration = Duration::from_secs(30);
 
 /// What this podnet has.
-pub const BUILT: [Mode; 4] = [Mode::Nftables, Mode::Ebpf, Mode::Iptables, Mode::Userspace];
+pub const BUILT: [Mode; 5] = [Mode::Nftables, Mode::Ebpf, Mode::Iptables, Mode::Ipvs, Mode::Userspace];
 
 /// The present configuration and what was told of it.
 #[derive(Debug)]
@@ -189,7 +189,11 @@ impl Configured {
         let places = Places { healthz: self.config.healthz, metrics: self.config.metrics };
         self.told.places.send_if_modified(|known| known.replace(places) != Some(places));
         let mode = self.told.mode.borrow().unwrap_or(Mode::Nftables);
-        self.told.programming.set_sync_period(self.config.rules(mode).sync_period);
+        let sync_period = match mode {
+            Mode::Ipvs => self.config.ipvs.sync_period,
+            mode => self.config.rules(mode).sync_period,
+        };
+        self.told.programming.set_sync_period(sync_period);
         if let Err(error) = tracking::load() {
             warn!(error = &error as &dyn Error, "connection tracking is as it is: the kernel cannot be asked for it");
             return false;
@@ -220,6 +224,7 @@ impl Configured {
             cluster_cidrs: self.config.cluster_cidrs,
             masquerade_mark: rules.masquerade_mark(),
             masquerade_all: rules.masquerade_all,
+            ipvs: self.config.ipvs.clone(),
         }
     }
 
@@ -274,7 +279,8 @@ mod tests {
             Err::<http::Response<Body>, _>(std::io::Error::other("nobody is there"))
         });
         let complaints = Complaints::new(Client::new(service, "default"), "node1".into());
-        Configured::new("node1".into(), false, Capabilities::default(), Told::new(), complaints)
+        let lacks = [(Mode::Ipvs, "no virtual servers".to_owned())].into();
+        Configured::new("node1".into(), false, Capabilities { lacks }, Told::new(), complaints)
     }
 
     fn config(fields: &str) -> Option<Arc<ProxyConfig>> {

@@ -101,16 +101,13 @@ impl InIptables {
     }
 }
 
-impl InIptables {
-    /// Whether somebody else changed something in these tables.
-    fn is_touched(&self, transaction: &Transaction) -> bool {
-        /// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
-        const FAMILIES: [u8; 2] = [2, 10];
-        let family = FAMILIES[usize::from(self.family == Family::V6)];
-        let touches = |table: Table| transaction.tables.contains(&(family, table.name().to_owned()));
-        let own = self.tables.as_ref().is_some_and(|tables| tables.is_own(transaction));
-        !own && Table::ALL.into_iter().any(touches)
-    }
+/// Whether somebody else changed something in tables of the nf_tables variant that podnet writes to.
+pub(super) fn touches(tables: Option<&Iptables>, family: Family, transaction: &Transaction) -> bool {
+    /// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
+    const FAMILIES: [u8; 2] = [2, 10];
+    let family = FAMILIES[usize::from(family == Family::V6)];
+    let touched = |table: Table| transaction.tables.contains(&(family, table.name().to_owned()));
+    !tables.is_some_and(|tables| tables.is_own(transaction)) && Table::ALL.into_iter().any(touched)
 }
 
 impl ServiceRules for InIptables {
@@ -163,7 +160,7 @@ impl ServiceRules for InIptables {
         self.in_force
     }
 
-    fn begin_anew(&mut self) {
+    fn begin_anew(&mut self, _services: &Services) {
         self.in_force = false;
     }
 
@@ -173,7 +170,7 @@ impl ServiceRules for InIptables {
 
     fn hear(&mut self, notice: &Notice) {
         let touched = match notice {
-            Notice::Rules(transaction) => self.is_touched(transaction),
+            Notice::Rules(transaction) => touches(self.tables.as_ref(), self.family, transaction),
             Notice::Lost => true,
             _ => false,
         };

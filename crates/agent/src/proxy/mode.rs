@@ -5,7 +5,10 @@
 use std::{collections::BTreeSet, error::Error, fmt, time::Instant};
 
 use podnet_kernel::{datapath::Datapath, monitor::Notice, nft::NftError};
-use podnet_model::{Family, ServiceKey, proxy::Mode};
+use podnet_model::{
+    Family, ServiceKey,
+    proxy::{IpvsConfig, Mode},
+};
 use podnet_planner::{
     ruleset::Edit,
     services::{
@@ -14,7 +17,7 @@ use podnet_planner::{
     },
 };
 
-use super::{configured::BUILT, iptables::InIptables, userspace::InUserspace};
+use super::{configured::BUILT, iptables::InIptables, ipvs::InIpvs, userspace::InUserspace};
 
 /// The rules of Services. `services` is what is planned, always the same value.
 pub(crate) trait ServiceRules: fmt::Debug + Send {
@@ -46,7 +49,10 @@ pub(crate) trait ServiceRules: fmt::Debug + Send {
     fn in_force(&self) -> bool;
 
     /// The settings changed that stand in all rules: the next time everything is put in force.
-    fn begin_anew(&mut self);
+    fn begin_anew(&mut self, services: &Services);
+
+    /// Takes the settings of the mode `ipvs`: where they are others and matter, everything is put in force the next time.
+    fn configure(&mut self, _services: &Services, _config: &IpvsConfig) {}
 
     /// The table of nf_tables that has to be there, where there has to be one.
     fn table(&self, services: &Services) -> Option<&'static str>;
@@ -97,9 +103,10 @@ pub enum RulesError {
 /// The rules of a mode. Where others than pods and the node come from, `ebpf` has the rules of `nftables`.
 pub(crate) fn rules(mode: Mode, services: &Services) -> Box<dyn ServiceRules> {
     match mode {
+        Mode::Ipvs => Box::new(InIpvs::new(services)),
         Mode::Iptables => Box::new(InIptables::new(services)),
         Mode::Userspace => Box::new(InUserspace::new(services)),
-        Mode::Ebpf | Mode::Nftables | Mode::Ipvs => Box::new(Table::new(services)),
+        Mode::Ebpf | Mode::Nftables => Box::new(Table::new(services)),
     }
 }
 
@@ -183,7 +190,7 @@ impl ServiceRules for Table {
         self.in_force
     }
 
-    fn begin_anew(&mut self) {
+    fn begin_anew(&mut self, _services: &Services) {
         self.edits = Vec::new();
         self.in_force = false;
     }

@@ -132,7 +132,7 @@ impl ServiceRules for InUserspace {
         self.in_force
     }
 
-    fn begin_anew(&mut self) {
+    fn begin_anew(&mut self, _services: &Services) {
         self.in_force = false;
     }
 

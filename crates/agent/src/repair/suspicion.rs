@@ -13,7 +13,7 @@ use podnet_kernel::{
     route::{Route, Target},
 };
 use podnet_model::LinkName;
-use podnet_planner::{overlay::Overlay, step::ROUTE_PROTOCOL};
+use podnet_planner::{ipvs, overlay::Overlay, step::ROUTE_PROTOCOL};
 
 use super::{GATHER, Repair};
 use crate::{attach::rules, network::rules::TABLES, underlay::is_ours};
@@ -128,7 +128,8 @@ impl Repair {
             Notice::LinkGone(link) => self.judge_gone(link, overlay),
             Notice::Address { device, addr, flags } => {
                 let name = self.devices.get(device).cloned();
-                let is_theirs = name.as_ref().is_none_or(|name| !is_ours(name.as_str()));
+                let is_theirs =
+                    name.as_ref().is_none_or(|name| !is_ours(name.as_str()) && name.as_str() != ipvs::DEVICE);
                 let before = match flags {
                     Some(flags) if is_theirs => self.addresses.insert((*device, *addr), *flags),
                     _ => self.addresses.remove(&(*device, *addr)),

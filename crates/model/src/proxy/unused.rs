@@ -30,6 +30,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("configSyncPeriod", "15m0s", TOLD),
     ("nftables.syncPeriod", "30s", TOLD),
     ("nftables.minSyncPeriod", "1s", "a change takes a millisecond and waits for none before it"),
+    ("ipvs.minSyncPeriod", "1s", "a change takes a millisecond and waits for none before it"),
     ("portRange", "", "no port is chosen from it, as in kube-proxy"),
 ];
 

@@ -92,43 +92,8 @@ fn every_row_holds_on_the_kernel_of_the_virtual_machine() {
 /// This machine's kernel may have no virtual servers.
 #[test]
 fn every_row_holds_with_ipvs_in_the_virtual_machine() {
-    // What the rules and virtual servers need: nothing is loaded by itself in there.
-    let modules = [
-        "veth",
-        "dummy",
-        "ip_vs",
-        "ip_vs_rr",
-        "ip_vs_mh",
-        "ip_set_bitmap_port",
-        "ip_set_hash_ip",
-        "ip_set_hash_net",
-        "ip_set_hash_ipport",
-        "ip_set_hash_ipportip",
-        "ip_set_hash_ipportnet",
-        "iptable_filter",
-        "iptable_nat",
-        "iptable_mangle",
-        "ip6table_filter",
-        "ip6table_nat",
-        "ip6table_mangle",
-        "ipt_REJECT",
-        "ip6t_REJECT",
-        "xt_MASQUERADE",
-        "xt_comment",
-        "xt_conntrack",
-        "xt_mark",
-        "xt_set",
-        "xt_tcpudp",
-        "nft_chain_nat",
-        "nft_ct",
-        "nft_masq",
-        "nft_reject_ipv4",
-        "nft_reject_ipv6",
-    ];
-    let legacy = ["iptables-legacy", "ip6tables-legacy"];
-    let programs = legacy.iter().flat_map(|name| [format!("{name}-restore"), format!("{name}-save")]);
-    let programs: Vec<_> = programs.collect();
-    vm::run_tests_with("with_virtual_servers", &modules, &programs.iter().map(String::as_str).collect::<Vec<_>>());
+    let modules = [&vm::VIRTUAL_SERVERS[..], &["nft_chain_nat", "nft_ct", "nft_masq"]].concat();
+    vm::run_tests_with("with_virtual_servers", &modules, &vm::IPTABLES_LEGACY);
 }
 
 #[test]

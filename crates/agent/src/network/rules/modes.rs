@@ -12,12 +12,19 @@ impl ClusterRules {
     pub(in crate::network) fn begin_in(&mut self, mode: Mode) {
         if !mode::have_same_rules(self.mode, mode) {
             for family in Family::ALL {
-                let own = &mut self.families[family];
-                own.rules = mode::rules(mode, &own.services);
+                self.families[family].rules = self.fresh(mode, family);
             }
             self.mode = mode;
             self.suspect_others();
         }
+    }
+
+    /// Rules that are not in force yet.
+    fn fresh(&self, mode: Mode, family: Family) -> Box<dyn ServiceRules> {
+        let services = &self.families[family].services;
+        let mut rules = mode::rules(mode, services);
+        rules.configure(services, &self.ipvs);
+        rules
     }
 
     /// An earlier agent may have left rules of any other mode.
@@ -42,7 +49,7 @@ impl ClusterRules {
     /// When the new rules are refused; then nothing has changed.
     pub(in crate::network) fn switch(&mut self, mode: Mode, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
         if !mode::have_same_rules(self.mode, mode) {
-            let rules = Dual::from_fn(|family| mode::rules(mode, &self.families[family].services));
+            let rules = Dual::from_fn(|family| self.fresh(mode, family));
             // What may be left of this very mode goes before it is there again.
             self.left.clear(datapath);
             self.replace(mode, rules, datapath)?;

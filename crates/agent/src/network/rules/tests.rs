@@ -107,7 +107,7 @@ impl ServiceRules for Fake {
         true
     }
 
-    fn begin_anew(&mut self) {}
+    fn begin_anew(&mut self, _services: &Services) {}
 
     fn table(&self, _: &Services) -> Option<&'static str> {
         None
@@ -160,6 +160,7 @@ fn what_the_configuration_says_is_in_force_as_if_it_had_been_from_the_first() {
         cluster_cidrs: Dual { v4: cidr.map(|cidr| cidr.parse().unwrap()), v6: None },
         masquerade_mark: mark,
         masquerade_all: all,
+        ipvs: IpvsConfig::default(),
     };
     for wanted in [
         settings(0x8000, false, None),

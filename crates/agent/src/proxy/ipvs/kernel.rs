@@ -1,0 +1,161 @@
+//! Where virtual servers, sets and chains of one family are written.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+use podnet_kernel::{
+    iptables::{Fingerprint, Iptables, IptablesError, Variant},
+    ipvs::{self, Ipvs, IpvsError, Settings},
+    monitor::Transaction,
+    netlink::NetlinkError,
+    netns::NetNs,
+    route::attraction::{Attraction, attract, release},
+};
+use podnet_model::{Family, proxy::IpvsConfig};
+use podnet_planner::{
+    iptables::{Rewrite, Rules},
+    ipvs::{Edit, PRIORITY, ROUTES, ServerKey, State, difference},
+    ruleset::BackendAddress,
+    services::ipvs::{names, own},
+};
+use tracing::info;
+
+use super::super::{iptables::touches, mode::RulesError};
+
+/// The sockets and programs.
+#[derive(Debug)]
+pub(super) struct Kernel {
+    family: Family,
+    servers: Ipvs,
+    tables: Iptables,
+    /// The chains that are in force.
+    rules: Rules,
+    /// What the tables looked like when they were right.
+    seen: Option<Fingerprint>,
+    /// The bits by which packets are attracted.
+    attracted: Option<u32>,
+}
+
+impl Kernel {
+    /// Chooses the variant of iptables that the host uses. What an earlier agent made in the other one goes.
+    pub(super) fn open(netns: &NetNs, family: Family) -> Result<Self, RulesError> {
+        let variant = Variant::of_host(netns)?;
+        let other = match variant {
+            Variant::Legacy => Variant::Nft,
+            Variant::Nft => Variant::Legacy,
+        };
+        remove_chains(netns, family, other)?;
+        let tables = Iptables::new(netns.clone(), family, variant)?;
+        info!(%variant, ?family, "Services are virtual servers, with rules in iptables");
+        let servers = Ipvs::open(netns, family)?;
+        Ok(Self { family, servers, tables, rules: Rules::default(), seen: None, attracted: None })
+    }
+
+    pub(super) const fn variant(&self) -> Variant {
+        self.tables.variant()
+    }
+
+    pub(super) fn configure(&self, netns: &NetNs, config: &IpvsConfig) -> Result<(), RulesError> {
+        let settings = Settings {
+            tcp_timeout: config.tcp_timeout,
+            tcp_fin_timeout: config.tcp_fin_timeout,
+            udp_timeout: config.udp_timeout,
+            strict_arp: config.strict_arp,
+        };
+        Ok(ipvs::configure(netns, &settings)?)
+    }
+
+    /// Everybody's virtual servers, and podnet's addresses and sets.
+    pub(super) fn read(&mut self) -> Result<State, RulesError> {
+        Ok(self.servers.read(&names(self.family))?)
+    }
+
+    pub(super) fn apply(&mut self, edits: &[Edit]) -> Result<(), RulesError> {
+        Ok(self.servers.apply(edits)?)
+    }
+
+    pub(super) fn connections(
+        &mut self,
+        of: &[ServerKey],
+    ) -> Result<BTreeMap<(ServerKey, BackendAddress), u64>, RulesError> {
+        Ok(self.servers.connections(of)?)
+    }
+
+    /// Packets with these bits of the mark come to this node.
+    pub(super) fn attract(&mut self, netns: &NetNs, bits: u32) -> Result<(), RulesError> {
+        attract(netns, self.family, attraction(bits))?;
+        if let Some(before) = self.attracted.replace(bits).filter(|before| *before != bits) {
+            release(netns, self.family, attraction(before))?;
+            attract(netns, self.family, attraction(bits))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the chains that are there those that are wanted, whatever there is.
+    pub(super) fn put_chains(&mut self, rules: Rules) -> Result<Rewrite, RulesError> {
+        let done = self.tables.put(&rules)?;
+        self.seen = self.tables.fingerprint()?;
+        self.rules = rules;
+        Ok(done)
+    }
+
+    /// As [`Kernel::put_chains`], where others than before are wanted.
+    pub(super) fn follow_chains(&mut self, rules: Rules) -> Result<(), RulesError> {
+        if self.rules != rules {
+            self.put_chains(rules)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the tables look otherwise than when they were right, or cannot be looked at.
+    pub(super) fn is_changed(&self) -> bool {
+        self.tables.fingerprint().map_or(true, |now| now != self.seen)
+    }
+
+    /// Whether somebody else changed something in the tables.
+    pub(super) fn is_touched(&self, transaction: &Transaction) -> bool {
+        touches(Some(&self.tables), self.family, transaction)
+    }
+}
+
+const fn attraction(bits: u32) -> Attraction {
+    Attraction { bits, table: ROUTES, priority: PRIORITY }
+}
+
+/// Takes away what podnet has; nothing where there are no virtual servers, and of sets nothing that others' rules ask.
+pub(super) fn remove(netns: &NetNs, family: Family, bits: u32, excluded: &[IpNet]) -> Result<(), RulesError> {
+    for variant in [Variant::Nft, Variant::Legacy] {
+        remove_chains(netns, family, variant)?;
+    }
+    // Asking would load the modules. Where they are not there nothing is.
+    if !ipvs::is_loaded(netns) {
+        return Ok(());
+    }
+    release(netns, family, attraction(bits))?;
+    let mut servers = Ipvs::open(netns, family)?;
+    let is_excluded = |addr: &IpAddr| excluded.iter().any(|range| range.contains(addr));
+    let there = own(servers.read(&names(family))?, &State::default(), family, is_excluded);
+    servers.apply(&difference(&State::default(), &there))?;
+    servers.remove_device()?;
+    Ok(())
+}
+
+/// Nothing where the variant is not installed, or the chains are those of another mode.
+fn remove_chains(netns: &NetNs, family: Family, variant: Variant) -> Result<(), IptablesError> {
+    match Iptables::new(netns.clone(), family, variant) {
+        Err(IptablesError::Missing { .. }) => Ok(()),
+        tables => tables?.remove_ipvs(),
+    }
+}
+
+impl From<IpvsError> for RulesError {
+    fn from(error: IpvsError) -> Self {
+        Self::Other(Box::new(error))
+    }
+}
+
+impl From<NetlinkError> for RulesError {
+    fn from(error: NetlinkError) -> Self {
+        Self::Other(Box::new(error))
+    }
+}

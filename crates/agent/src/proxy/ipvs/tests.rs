@@ -1,0 +1,250 @@
+//! In the virtual machine: this one's kernel may have no virtual servers.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    process::Command,
+};
+
+use podnet_kernel::{datapath::KernelDatapath, ipvs::Ipvs};
+use podnet_model::{
+    Change, ClusterIp, Endpoint, EndpointSlice, NodeAddr, PodAddr, Protocol, Service, ServiceKey, ServicePort,
+    SliceKey, TargetPort,
+    endpoints::EndpointPort,
+    service::{Port, ServiceKind},
+};
+use podnet_planner::{
+    ipvs::{Server, ServerKey},
+    ruleset::{BackendAddress, FrontendKey},
+    services::{ServicesConfig, ipvs::names},
+};
+use podnet_testnet::vm;
+
+use super::*;
+
+#[test]
+fn the_mode_is_put_in_force_followed_mended_and_taken_away() {
+    vm::run_tests_with("with_virtual_servers", &vm::VIRTUAL_SERVERS, &vm::IPTABLES_LEGACY);
+}
+
+/// A node with the address 10.0.0.1, which has the endpoints too.
+struct Scene {
+    path: PathBuf,
+    netns: NetNs,
+    datapath: KernelDatapath,
+    services: Services,
+    rules: InIpvs,
+}
+
+const NODE: [u8; 4] = [10, 0, 0, 1];
+const CLUSTER_IP: [u8; 4] = [10, 96, 0, 1];
+
+impl Scene {
+    fn new(name: &str) -> Self {
+        let path = PathBuf::from(format!("/run/netns/pntest-ipvs-{name}-{}", std::process::id()));
+        NetNs::remove(&path).unwrap();
+        let netns = NetNs::create(&path).unwrap();
+        let datapath = KernelDatapath::open_in(&netns).unwrap();
+        let services = Services::new(ServicesConfig::new(Family::V4, "node1".into(), vec![NodeAddr(NODE.into())]));
+        let rules = InIpvs::new(&services);
+        let scene = Self { path, netns, datapath, services, rules };
+        scene.command("ip link set lo up");
+        scene.command("ip addr add 10.0.0.1/32 dev lo");
+        scene
+    }
+
+    fn command(&self, line: &str) -> String {
+        let words: Vec<&str> = line.split(' ').collect();
+        let output = self.netns.run(|| Command::new(words[0]).args(&words[1..]).output()).unwrap().unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn learn(&mut self, change: &Change) {
+        let plan = self.services.apply(change);
+        self.rules.learn(&self.services, &plan);
+    }
+
+    /// The Service at port 80, and its endpoints: this node at these ports.
+    fn serve(&mut self, ports: &[u16]) {
+        let key = ServiceKey::new("default", "web");
+        let port = Port { name: "".into(), protocol: Protocol::Tcp, port: ServicePort(80), node_port: None };
+        let kind = ServiceKind::Virtual { cluster_ips: vec![ClusterIp(CLUSTER_IP.into())] };
+        self.learn(&Change::Service(key.clone(), Some(Service::new(key.clone(), kind, vec![port]))));
+        for number in 8080..8082 {
+            let endpoint = Endpoint { node: Some("node1".into()), ..Endpoint::new(PodAddr(NODE.into())) };
+            let port = EndpointPort { name: "".into(), protocol: Protocol::Tcp, port: TargetPort(number) };
+            let name = SliceKey::new("default", &format!("web-{number}"));
+            let slice = EndpointSlice {
+                key: name.clone(),
+                service: key.clone(),
+                ports: vec![port],
+                endpoints: vec![endpoint],
+                unproxied: false,
+                triggered: None,
+            };
+            self.learn(&Change::Slice(name, ports.contains(&number).then_some(slice)));
+        }
+        self.edit();
+    }
+
+    fn edit(&mut self) -> usize {
+        self.rules.edit(&self.services, &mut self.datapath).unwrap()
+    }
+
+    /// Time is not waited for.
+    fn look(&mut self) -> Option<String> {
+        self.rules.next_look = Instant::now();
+        self.rules.next_servers = Instant::now();
+        self.rules.look(&self.services, &mut self.datapath).unwrap()
+    }
+
+    fn read(&self) -> State {
+        Ipvs::open(&self.netns, Family::V4).unwrap().read(&names(Family::V4)).unwrap()
+    }
+
+    /// Without the comments, which tell the time.
+    fn chains(&self) -> String {
+        let saved = self.command("iptables-legacy-save");
+        saved.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect()
+    }
+
+    fn take_away(&mut self) {
+        self.rules.take_away(&mut self.datapath).unwrap();
+    }
+
+    fn listen(&self, port: u16) -> TcpListener {
+        self.netns.run(|| TcpListener::bind(SocketAddr::from((NODE, port)))).unwrap().unwrap()
+    }
+
+    fn connect(&self) -> std::io::Result<TcpStream> {
+        let to = SocketAddr::from((CLUSTER_IP, 80));
+        self.netns.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(10))).unwrap()
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        let _ = NetNs::remove(&self.path);
+    }
+}
+
+fn key() -> ServerKey {
+    ServerKey::Address(FrontendKey { addr: CLUSTER_IP.into(), protocol: Protocol::Tcp, port: 80 })
+}
+
+fn real(port: u16) -> BackendAddress {
+    BackendAddress { addr: NODE.into(), port }
+}
+
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn with_virtual_servers_changes_follow_and_all_goes_with_the_mode() {
+    let mut scene = Scene::new("follow");
+    scene.serve(&[8080, 8081]);
+    assert!(scene.rules.in_force());
+    assert_eq!(scene.read(), *scene.rules.renderer.state());
+    assert_eq!(scene.read().servers[&key()].reals, [(real(8080), 1), (real(8081), 1)].into());
+    assert_eq!(scene.look(), None);
+    // Others' are left alone.
+    let foreign = FrontendKey { addr: NODE.into(), protocol: Protocol::Tcp, port: 5353 };
+    let foreign = ServerKey::Address(foreign);
+    let scheduling = scene.read().servers[&key()].scheduling;
+    let theirs = Server { scheduling, reals: [(real(53), 1)].into() };
+    let make = [Edit::AddServer(foreign, scheduling), Edit::AddReal(foreign, real(53), 1)];
+    Ipvs::open(&scene.netns, Family::V4).unwrap().apply(&make).unwrap();
+    assert_eq!(scene.look(), None);
+
+    let config = IpvsConfig { scheduler: "mh", ..IpvsConfig::default() };
+    scene.rules.configure(&scene.services, &config);
+    scene.edit();
+    assert_eq!(scene.read().servers[&key()].scheduling.scheduler, Scheduler::Maglev);
+    scene.take_away();
+    let left = scene.read();
+    assert_eq!(left.servers, [(foreign, theirs)].into());
+    assert!(left.addrs.is_empty() && left.sets.is_empty(), "{left:?}");
+    assert!(!scene.command("ip link").contains(DEVICE));
+    assert!(!scene.chains().contains("KUBE-"));
+    assert!(!scene.command("ip rule").contains("fwmark"));
+}
+
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn with_virtual_servers_what_others_damage_is_mended() {
+    let mut scene = Scene::new("mend");
+    scene.serve(&[8080]);
+    let (right, chains) = (scene.read(), scene.chains());
+    let gone = |there: &State, wanted: &State| difference(wanted, there);
+    for damage in [State { addrs: [].into(), ..right.clone() }, State { servers: [].into(), ..right.clone() }, {
+        let mut fewer = right.clone();
+        fewer.sets.values_mut().for_each(|set| set.elements.clear());
+        fewer
+    }] {
+        Ipvs::open(&scene.netns, Family::V4).unwrap().apply(&gone(&right, &damage)).unwrap();
+        assert_eq!(scene.read(), damage);
+        assert!(scene.look().is_some());
+        assert_eq!(scene.read(), right);
+        assert_eq!(scene.look(), None);
+    }
+    scene.command(&format!("ip link del {DEVICE}"));
+    assert!(scene.look().is_some());
+    scene
+        .netns
+        .run(|| {
+            podnet_kernel::iptables::Iptables::new(scene.netns.clone(), Family::V4, Variant::Legacy)
+                .unwrap()
+                .remove_ipvs()
+        })
+        .unwrap()
+        .unwrap();
+    assert!(scene.look().unwrap().contains("chains of iptables"));
+    assert_eq!((scene.read(), scene.chains()), (right, chains));
+}
+
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn with_virtual_servers_a_connection_outlives_its_endpoints_leave() {
+    let mut scene = Scene::new("drain");
+    let config = IpvsConfig { tcp_fin_timeout: Some(Duration::from_secs(1)), ..IpvsConfig::default() };
+    scene.rules.configure(&scene.services, &config);
+    scene.serve(&[8080]);
+    let listener = scene.listen(8080);
+    let mut client = scene.connect().unwrap();
+    let (server, _) = listener.accept().unwrap();
+    let speaks = |client: &mut TcpStream| {
+        client.write_all(b"more").unwrap();
+        let mut heard = [0; 4];
+        (&server).read_exact(&mut heard).unwrap();
+        heard == *b"more"
+    };
+    assert!(speaks(&mut client));
+    scene.serve(&[]);
+    assert_eq!(scene.read().servers[&key()].reals, [(real(8080), 0)].into());
+    assert!(speaks(&mut client));
+    assert!(scene.connect().is_err());
+    // As an agent does that starts.
+    scene.rules = InIpvs::new(&scene.services);
+    scene.rules.configure(&scene.services, &config);
+    scene.edit();
+    assert!(speaks(&mut client));
+    scene.rules.next_drain = Instant::now();
+    scene.look();
+    assert!(speaks(&mut client));
+    // An endpoint that comes back is one again.
+    scene.serve(&[8080]);
+    assert_eq!(scene.read().servers[&key()].reals, [(real(8080), 1)].into());
+    scene.serve(&[]);
+    // One that ends in peace is remembered for two minutes, one that is reset for ten seconds: who closes what was not read resets.
+    client.write_all(b"more").unwrap();
+    server.peek(&mut [0]).unwrap();
+    drop((server, client));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !scene.read().servers.is_empty() {
+        assert!(Instant::now() < deadline, "{:?}", scene.read().servers);
+        std::thread::sleep(Duration::from_millis(100));
+        scene.rules.next_drain = Instant::now();
+        scene.look();
+    }
+    assert_eq!(scene.read(), *scene.rules.renderer.state());
+}
