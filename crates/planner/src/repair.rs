@@ -31,11 +31,16 @@ pub enum Object {
     Setting(String),
     /// The rules that let pods' packets through somebody else's chain.
     Passage(String),
+    /// Services' chains of iptables.
+    Chains,
+    /// Programs at sockets, and what they know.
+    Programs,
 }
 
 impl Object {
     /// Every kind, as metrics name it.
-    pub const KINDS: [&str; 8] = ["device", "route", "neighbour", "fdb", "peer", "table", "setting", "passage"];
+    pub const KINDS: [&str; 10] =
+        ["device", "route", "neighbour", "fdb", "peer", "table", "setting", "passage", "iptables", "sockets"];
 
     /// Its kind, one of [`Object::KINDS`].
     #[must_use]
@@ -49,6 +54,8 @@ impl Object {
             Self::Table(_) => "table",
             Self::Setting(_) => "setting",
             Self::Passage(_) => "passage",
+            Self::Chains => "iptables",
+            Self::Programs => "sockets",
         }
     }
 
@@ -80,6 +87,8 @@ impl fmt::Display for Object {
             Self::Table(name) => write!(f, "table {name}"),
             Self::Setting(key) => f.write_str(key),
             Self::Passage(chain) => write!(f, "chain {chain}"),
+            Self::Chains => f.write_str("chains of Services"),
+            Self::Programs => f.write_str("programs at sockets"),
         }
     }
 }

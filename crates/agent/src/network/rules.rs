@@ -20,6 +20,7 @@ use podnet_model::{
 };
 use podnet_planner::{
     border::{self, Border, BorderConfig},
+    repair::{Damage, Object},
     ruleset::{BackendAddress, Edit, FrontendKey},
     services::{
         FrontendChange, NodePortAddresses, Plan, Services, ServicesConfig, Serving, Vanished, ebpf::Fate, nftables,
@@ -57,6 +58,7 @@ pub(crate) struct ClusterRules {
     all_suspected: Dual<bool>,
     /// Connection tracking is not gone through before that.
     next_forget: Instant,
+    mended: Vec<Damage>,
 }
 
 /// What is tried.
@@ -108,6 +110,7 @@ impl ClusterRules {
             vanished: Dual::default(),
             all_suspected: Dual::default(),
             next_forget: Instant::now(),
+            mended: Vec::new(),
         };
         new.suspect_others();
         new
@@ -255,7 +258,10 @@ impl ClusterRules {
             let own = &mut self.families[family];
             match own.rules.look(&own.services, datapath) {
                 Ok(None) => {}
-                Ok(Some(what)) => warn!(what, "mended what somebody else damaged"),
+                Ok(Some(what)) => {
+                    warn!(what, "mended what somebody else damaged");
+                    self.mended.push(Damage::new(Object::Chains, what));
+                }
                 Err(error) => {
                     own.refused = true;
                     first = first.and(Err(error));
@@ -271,6 +277,11 @@ impl ClusterRules {
     /// What of Services the mode cannot serve.
     pub(super) fn unserved(&self) -> BTreeSet<Unserved> {
         Family::ALL.into_iter().flat_map(|family| self.families[family].rules.unserved()).collect()
+    }
+
+    /// What was mended since the last time.
+    pub(super) fn mended(&mut self) -> Vec<Damage> {
+        std::mem::take(&mut self.mended)
     }
 
     /// Where load balancers ask for Services, and what they are told.

@@ -17,6 +17,7 @@ use podnet_kernel::{
 };
 use podnet_model::{Change, proxy::Mode};
 use podnet_planner::{
+    repair::{Damage, Object},
     ruleset::FrontendKey,
     services::{FrontendChange, ebpf::Ebpf},
 };
@@ -26,10 +27,10 @@ use super::rules::ClusterRules;
 use crate::proxy::mode::RulesError;
 use lost::LostConnections;
 
-/// How often it is looked whether the programs are there.
-const LOOK: Duration = Duration::from_secs(2);
-/// Every how many of those times everything that the programs know is compared.
-const COMPARE: u32 = 30;
+/// How often it is looked whether the programs are there, and everything that they know is compared: nothing tells of a change.
+const LOOK: Duration = Duration::from_millis(400);
+/// As many times as long as a comparison took the next one waits: the thread that does it has more to do.
+const REST: u32 = 100;
 
 /// Where the programs are in mode `ebpf`, and are not in others.
 #[derive(Debug)]
@@ -43,12 +44,13 @@ pub(super) struct SocketsPlace {
     left: Option<LostConnections>,
     /// An earlier agent may have left some.
     suspected: bool,
+    mended: Vec<Damage>,
 }
 
 impl SocketsPlace {
     /// For the processes of the cgroup of this path. Nothing is done yet, and what an earlier agent left is as it is.
     pub(super) const fn new(cgroup: PathBuf) -> Self {
-        Self { cgroup, ready: None, at: None, left: None, suspected: true }
+        Self { cgroup, ready: None, at: None, left: None, suspected: true, mended: Vec::new() }
     }
 
     /// Makes sure that the mode can be had. Nothing is in force before [`SocketsPlace::follow`].
@@ -144,9 +146,15 @@ impl SocketsPlace {
             return Ok(());
         };
         if let Some(what) = at.look(rules)? {
-            warn!(what, "mended: damaged by somebody else");
+            warn!(what, "mended what somebody else damaged");
+            self.mended.push(Damage::new(Object::Programs, what));
         }
         Ok(())
+    }
+
+    /// What was mended since the last time.
+    pub(super) fn mended(&mut self) -> Vec<Damage> {
+        std::mem::take(&mut self.mended)
     }
 }
 
@@ -163,7 +171,7 @@ struct AtSockets {
     in_force: bool,
     lost: LostConnections,
     next_look: Instant,
-    looks: u32,
+    next_compare: Instant,
 }
 
 impl AtSockets {
@@ -175,8 +183,9 @@ impl AtSockets {
     fn open(cgroup: Cgroup) -> Result<Self, SocketsError> {
         let programs = Sockets::open(&cgroup, Sizes::LEAST)?;
         let lost = LostConnections::start(programs.connections()?)?;
-        let (ebpf, next_look) = (Ebpf::default(), Instant::now());
-        Ok(Self { cgroup, programs: Some(programs), ebpf, in_force: false, lost, next_look, looks: 0 })
+        let (ebpf, now) = (Ebpf::default(), Instant::now());
+        let programs = Some(programs);
+        Ok(Self { cgroup, programs, ebpf, in_force: false, lost, next_look: now, next_compare: now })
     }
 
     /// Takes away what an agent in this mode left.
@@ -282,20 +291,21 @@ impl AtSockets {
         if self.next_look > Instant::now() || !self.in_force {
             return Ok(None);
         }
-        self.next_look = Instant::now() + LOOK;
-        self.looks += 1;
+        let started = Instant::now();
+        self.next_look = started + LOOK;
         let Some(programs) = &self.programs else { return Ok(None) };
         let put = programs.attach()?;
         if put > 0 {
             return Ok(Some(format!("{put} programs for sockets were taken away")));
         }
-        if !self.looks.is_multiple_of(COMPARE) {
+        if started < self.next_compare {
             return Ok(None);
         }
         let count = self.ebpf.count();
         self.in_force = false;
         let edits = self.bring(rules, count)?;
         self.in_force = true;
+        self.next_compare = Instant::now() + started.elapsed() * REST;
         Ok((edits > 0).then(|| format!("{edits} elements of the programs for sockets were changed")))
     }
 }

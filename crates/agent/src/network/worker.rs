@@ -188,6 +188,8 @@ impl Worker {
             self.lead_past();
         }
         let seen = self.look_at_sockets(extent);
+        self.counts.repaired(&self.rules.mended());
+        self.counts.repaired(&self.sockets.mended());
         self.problems.look(&self.overlay, &self.counts);
         self.legacy.look(&self.overlay);
         forwarded

@@ -18,7 +18,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    pub(super) fn repaired<'a>(&self, damages: impl IntoIterator<Item = &'a Damage>) {
+    pub(crate) fn repaired<'a>(&self, damages: impl IntoIterator<Item = &'a Damage>) {
         for damage in damages {
             let kind = damage.object.kind();
             if let Some(place) = Object::KINDS.iter().position(|known| *known == kind) {

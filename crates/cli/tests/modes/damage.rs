@@ -1,0 +1,111 @@
+//! What somebody damages in a mode.
+
+use std::time::Instant;
+
+use podnet_kernel::{
+    cgroup::Cgroup,
+    sockets::{self, Sizes, Sockets},
+};
+use podnet_model::Protocol;
+use podnet_planner::{ruleset::FrontendKey, services::ebpf::Edits};
+use podnet_testnet::eventually;
+
+use crate::{SOON, Scene, on_node};
+
+/// What is damaged is of another Service than the one that the load goes to.
+pub(crate) fn is_mended(scene: &Scene<'_>, mode: &str) {
+    let other = &scene.other;
+    match mode {
+        "nftables" => {
+            let frontend = format!("ip podnet-services frontends {{ {other} . tcp . 80 }}");
+            mended(scene, &format!("nft delete element {frontend}"), &format!("nft get element {frontend}"));
+            let slot = format!("ip podnet-services backends {{ {other} . tcp . 80 . 0x00000001 }}");
+            mended(scene, &format!("nft delete element {slot}"), &format!("nft get element {slot}"));
+        }
+        "iptables" => {
+            let rule = on_node("node1", &format!("iptables-save -t nat | grep -e '-A KUBE-SERVICES -d {other}/32 '"));
+            let rule = rule.unwrap().trim().trim_start_matches("-A ").to_owned();
+            mended(scene, &format!("iptables -t nat -D {rule}"), &format!("iptables -t nat -C {rule}"));
+        }
+        "ebpf" => {
+            let group = Cgroup::v2("podnet/node1").unwrap();
+            let before = repairs();
+            let damaged = Instant::now();
+            assert!(sockets::detach(&group, true).unwrap());
+            counted(scene, before);
+            println!("programs at sockets were put back within {:?}", damaged.elapsed());
+            frontend_is_put_back(scene, &group);
+        }
+        mode => panic!("no damage is known for mode {mode}"),
+    }
+    agent_is_killed_at_work(scene);
+}
+
+/// The programs' maps can be had by who opens the same programs.
+fn frontend_is_put_back(scene: &Scene<'_>, group: &Cgroup) {
+    let programs = Sockets::open(group, Sizes::LEAST).unwrap();
+    let addr = scene.other.parse().unwrap();
+    let key = FrontendKey { addr, protocol: Protocol::Tcp, port: 80 };
+    let before = repairs();
+    let damaged = Instant::now();
+    programs.apply(&Edits { forget: vec![key], ..Edits::default() }).unwrap();
+    eventually("the frontend is put back", SOON, || {
+        if programs.tables().unwrap().frontends.contains_key(&key) { Ok(()) } else { Err("not yet") }
+    });
+    println!("a frontend of the programs was put back within {:?}", damaged.elapsed());
+    counted(scene, before);
+}
+
+/// Does the damage on the node, and waits until `whole` succeeds there.
+fn mended(scene: &Scene<'_>, damage: &str, whole: &str) {
+    let before = repairs();
+    on_node("node1", damage).unwrap();
+    let damaged = Instant::now();
+    eventually(&format!("{damage} is mended"), SOON, || on_node("node1", whole));
+    println!("{damage}: mended within {:?}", damaged.elapsed());
+    counted(scene, before);
+}
+
+fn repairs() -> u64 {
+    let metrics = on_node("node1", "curl -s 127.0.0.1:9099/metrics").unwrap();
+    let ours = metrics.lines().filter(|line| line.starts_with("podnet_repairs_total"));
+    ours.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+fn counted(scene: &Scene<'_>, before: u64) {
+    eventually("it is counted", SOON, || match repairs() {
+        after if after > before => Ok(()),
+        after => Err(format!("{before} repairs before, {after} after\n{}", scene.cluster.logs())),
+    });
+}
+
+/// While it puts many Services in force.
+fn agent_is_killed_at_work(scene: &Scene<'_>) {
+    const SERVICES: usize = 30;
+    let cluster = scene.cluster;
+    let each = |verb: &[&str]| {
+        let service = |number: usize| {
+            format!(
+                "---\napiVersion: v1\nkind: Service\nmetadata: {{name: many-{number}, namespace: web}}\nspec: {{clusterIP: 10.233.50.{number}, selector: {{app: web}}, ports: [{{port: 80}}]}}\n"
+            )
+        };
+        let manifest: String = (1..=SERVICES).map(service).collect();
+        let path = format!("/tmp/podnet-test-modes-{}.yaml", std::process::id());
+        std::fs::write(&path, manifest).unwrap();
+        let mut child = cluster.kubectl_command(&[verb, &["-f", &path]].concat());
+        (child.stdout(std::process::Stdio::null()).spawn().unwrap(), path)
+    };
+    let agent = cluster.pid("node1-agent");
+    let (mut applied, path) = each(&["apply"]);
+    let first = "curl -sS --max-time 3 http://10.233.50.1/hostname";
+    eventually("the first of many is served", SOON, || on_node("node1", first));
+    let agent = rustix::process::Pid::from_raw(agent).unwrap();
+    rustix::process::kill_process(agent, rustix::process::Signal::KILL).unwrap();
+    assert!(applied.wait().unwrap().success());
+    let last = format!("curl -sS --max-time 3 http://10.233.50.{SERVICES}/hostname");
+    eventually("the last of many is served", SOON, || on_node("node1", &last));
+    let (mut deleted, _) = each(&["delete", "--wait=false"]);
+    assert!(deleted.wait().unwrap().success());
+    std::fs::remove_file(path).unwrap();
+    eventually("the last is gone", SOON, || if on_node("node1", &last).is_err() { Ok(()) } else { Err("served") });
+}

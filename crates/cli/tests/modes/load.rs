@@ -1,0 +1,77 @@
+//! Connections through a Service from a pod, new ones and lasting ones, all the time.
+
+use std::time::Duration;
+
+use podnet_testnet::{Cluster, eventually};
+
+use crate::SOON;
+
+/// Where the clients in the pod write how each request went: how many connections were made for it, the answer's number, and how long it took.
+const NEW: &str = "/tmp/new";
+const LASTING: [&str; 2] = ["/tmp/lasting1", "/tmp/lasting2"];
+/// Requests a second of each client.
+const RATE: u32 = 50;
+
+/// At work.
+pub(crate) struct Load<'a> {
+    cluster: &'a Cluster,
+}
+
+impl<'a> Load<'a> {
+    /// Returns when all are connected.
+    pub(crate) fn begin(cluster: &'a Cluster, service: &str) -> Self {
+        let client = |to: &str, header: &str| {
+            let form = "%{num_connects} %{http_code} %{time_total} %{exitcode} %{errormsg}\\n";
+            let command = format!(
+                "curl -sS --rate {RATE}/s --max-time 10 {header} -o /dev/null -w '{form}' 'http://{service}/hostname?[1-1000000]' > {to} 2> /dev/null &"
+            );
+            cluster.exec("web", "client", &["sh", "-c", &command]).unwrap();
+        };
+        client(NEW, "-H 'Connection: close'");
+        LASTING.iter().for_each(|to| client(to, ""));
+        let load = Self { cluster };
+        load.goes_on();
+        load
+    }
+
+    fn requests(&self, of: &str) -> Vec<String> {
+        let text = self.cluster.exec("web", "client", &["cat", of]).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Until so many more requests were made on all of them.
+    pub(crate) fn goes_on(&self) {
+        const MORE: usize = 10;
+        for of in [NEW, LASTING[0], LASTING[1]] {
+            let before = self.requests(of).len();
+            eventually("requests go on", SOON, || {
+                let now = self.requests(of).len();
+                if now >= before + MORE { Ok(()) } else { Err(format!("{now} requests in {of}, {before} before")) }
+            });
+        }
+    }
+
+    /// Every request was answered, and lasting connections were made once.
+    pub(crate) fn end(self) {
+        self.cluster.exec("web", "client", &["pkill", "-x", "curl"]).unwrap();
+        for of in [NEW, LASTING[0], LASTING[1]] {
+            let mut requests = self.requests(of);
+            // What was under way when the clients were stopped.
+            requests.pop();
+            let mut slowest = Duration::ZERO;
+            for (number, request) in requests.iter().enumerate() {
+                let words: Vec<&str> = request.split(' ').collect();
+                let connects = if of == NEW || number == 0 { "1" } else { "0" };
+                let took = words.get(2).and_then(|took| took.parse().ok()).map(Duration::from_secs_f64);
+                assert!(
+                    words[..2] == [connects, "200"] && took.is_some(),
+                    "request {number} of {} in {of}: {request:?}\n{}",
+                    requests.len(),
+                    self.cluster.logs()
+                );
+                slowest = slowest.max(took.unwrap_or_default());
+            }
+            println!("{} requests in {of}, the slowest took {slowest:?}", requests.len());
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Services in every mode that this kernel has: what people apply holds in each, a change of the mode under a constant load of new and of
+//! lasting connections loses none, and what somebody damages meanwhile is mended without a connection noticing that needed no mending.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod damage;
+mod load;
+
+use std::{
+    collections::BTreeSet,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use podnet_testnet::{Cluster, eventually};
+use serde_json::Value;
+
+use load::Load;
+
+const PODNET: &str = env!("CARGO_BIN_EXE_podnet");
+const SOON: Duration = Duration::from_secs(60);
+/// A mode more is a name more.
+const MODES: [&str; 3] = ["nftables", "iptables", "ebpf"];
+const NODES: [&str; 2] = ["node1", "node2"];
+
+const CLIENTS: &str = "---
+apiVersion: v1
+kind: Pod
+metadata: {name: client, namespace: web}
+spec: {nodeName: node1, terminationGracePeriodSeconds: 0, containers: [{name: t, image: podnet.local/tools, command: [sleep, infinity]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: other, namespace: web}
+spec: {selector: {app: web}, ports: [{port: 80}]}
+";
+
+#[test]
+fn what_people_apply_holds_in_every_mode_and_no_connection_is_lost_by_a_change_of_the_mode() {
+    let cluster = Cluster::up(PODNET, &["--nodes", "2"]);
+    cluster.apply_file("crates/cli/tests/manifests/04-services.yaml");
+    cluster.apply(CLIENTS);
+    cluster.await_ready(&["-n", "web", "--all"], SOON);
+    let scene = Scene::of(&cluster);
+    // Mode `nftables` is the first and the last, so that each is entered and left.
+    scene.take(MODES[0]);
+    scene.holds();
+    let load = Load::begin(&cluster, &scene.service);
+    for mode in MODES.iter().cycle().skip(1).take(MODES.len()) {
+        let began = Instant::now();
+        scene.take(mode);
+        println!("mode {mode} was taken in {:?}", began.elapsed());
+        scene.holds();
+        damage::is_mended(&scene, mode);
+        load.goes_on();
+        println!("mode {mode} was looked at for {:?}", began.elapsed());
+    }
+    load.end();
+}
+
+/// The objects of the scenario.
+struct Scene<'a> {
+    cluster: &'a Cluster,
+    /// The pods that serve.
+    names: BTreeSet<String>,
+    /// The ClusterIP that the load goes to, and one of another Service of the same pods.
+    service: String,
+    other: String,
+    balanced: String,
+    /// The nodes' addresses.
+    nodes: Vec<String>,
+}
+
+impl<'a> Scene<'a> {
+    fn of(cluster: &'a Cluster) -> Self {
+        let items = |list: Value| list["items"].as_array().unwrap().clone();
+        let pods = items(cluster.json(&["-n", "web", "pods", "-l", "app=web"]));
+        let names = pods.iter().map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect();
+        let ip = |name: &str| {
+            cluster.json(&["-n", "web", "service", name])["spec"]["clusterIP"].as_str().unwrap().to_owned()
+        };
+        let balanced = eventually("the load balancer's address", SOON, || {
+            let service = cluster.json(&["-n", "web", "service", "web-lb"]);
+            let ip = service["status"]["loadBalancer"]["ingress"][0]["ip"].as_str();
+            ip.map(str::to_owned).ok_or("none yet")
+        });
+        let node = |node: &Value| node["status"]["addresses"][0]["address"].as_str().unwrap().to_owned();
+        let nodes = items(cluster.json(&["nodes"])).iter().map(node).collect();
+        Self { cluster, names, service: ip("web"), other: ip("other"), balanced, nodes }
+    }
+
+    /// Asks for a mode as `kubectl edit` does, and waits until the nodes say that it is theirs.
+    fn take(&self, mode: &str) {
+        let config =
+            format!("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: {mode}\n");
+        let patch = serde_json::json!({"data": {"config.conf": config}}).to_string();
+        self.cluster.kubectl(&["-n", "kube-system", "patch", "configmap", "kube-proxy", "--type=merge", "-p", &patch]);
+        for node in NODES {
+            eventually(&format!("{node} is in mode {mode}"), SOON, || {
+                let told = on_node(node, "curl -s http://127.0.0.1:10249/proxyMode")?;
+                if told.trim() == mode { Ok(()) } else { Err(format!("{told}\n{}", self.cluster.logs())) }
+            });
+        }
+    }
+
+    /// From a pod, from each node and from outside; pings of the ClusterIP, and a port that it has not.
+    fn holds(&self) {
+        let pod = |command: &str| self.cluster.exec("web", "client", &["sh", "-c", command]);
+        let all_answer = |from: &dyn Fn(&str) -> Result<String, String>, at: &str| {
+            let mut seen = BTreeSet::new();
+            eventually(&format!("all pods answer at {at}"), SOON, || {
+                let url = format!("http://{at}/hostname?[1-20]");
+                let answers = from(&format!("curl -sS --max-time 3 -H 'Connection: close' '{url}'"))?;
+                seen.extend(answers.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()));
+                if seen == self.names { Ok(()) } else { Err(format!("{seen:?} of {:?}", self.names)) }
+            });
+        };
+        for at in [self.service.clone(), "web".into(), self.balanced.clone(), format!("{}:30080", self.nodes[0])] {
+            all_answer(&pod, &at);
+        }
+        for node in NODES {
+            all_answer(&|command| on_node(node, command), &self.service);
+        }
+        for node in &self.nodes {
+            all_answer(&shell, &format!("{node}:30080"));
+        }
+        all_answer(&shell, &self.balanced);
+        pod(&format!("ping -c 1 -W 2 {}", self.service)).unwrap();
+        on_node("node2", &format!("ping -c 1 -W 2 {}", self.service)).unwrap();
+        let refused = pod(&format!("curl -sS --max-time 3 http://{}:81", self.service)).unwrap_err();
+        // curl says so of what is refused; what takes too long is 28.
+        assert!(refused.contains("curl: (7)"), "{refused}");
+    }
+}
+
+fn on_node(node: &str, command: &str) -> Result<String, String> {
+    run(Command::new("ip").args(["netns", "exec", &format!("podnet-{node}"), "sh", "-c", command]))
+}
+
+fn shell(command: &str) -> Result<String, String> {
+    run(Command::new("sh").args(["-c", command]))
+}
+
+fn run(command: &mut Command) -> Result<String, String> {
+    let output = command.output().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if output.status.success() { Ok(text) } else { Err(format!("{command:?}: {text}")) }
+}
