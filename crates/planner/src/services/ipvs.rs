@@ -74,6 +74,23 @@ impl Ipvs {
         self.marks.attraction()
     }
 
+    /// The addresses that packets with these bits are for.
+    #[must_use]
+    pub fn attracted(&self) -> BTreeSet<IpAddr> {
+        let elements = self.state.sets.get(&self.sets.elsewhere).map(|set| &set.elements);
+        let addr = |element: &Element| if let Element::Address(addr) = element { Some(*addr) } else { None };
+        elements.into_iter().flat_map(BTreeMap::keys).filter_map(addr).collect()
+    }
+
+    /// Whether some of these edits change them.
+    #[must_use]
+    pub fn changes_attracted(&self, edits: &[Edit]) -> bool {
+        edits.iter().any(|edit| match edit {
+            Edit::AddElement(set, ..) | Edit::RemoveElement(set, _) => *set == self.sets.elsewhere,
+            _ => false,
+        })
+    }
+
     /// Whether connections to a virtual server are known from their begin to their end, and so may end in peace where a real server goes.
     #[must_use]
     pub fn has_connections(&self, key: &ServerKey) -> bool {

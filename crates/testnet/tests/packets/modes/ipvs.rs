@@ -70,7 +70,7 @@ impl IpvsMode {
         servers.apply(&difference(renderer.state(), &there)).unwrap();
         assert_eq!(servers.read(&names(family)).unwrap(), *renderer.state());
         let attraction = Attraction { bits: renderer.attraction(), table: ROUTES, priority: PRIORITY };
-        attract(node, family, attraction).unwrap();
+        attract(node, family, attraction, &renderer.attracted()).unwrap();
         let mut iptables = Iptables::new(node.clone(), family, self.variant).unwrap();
         let chains = renderer.rules(&rules.services);
         iptables.put(&chains).unwrap();
