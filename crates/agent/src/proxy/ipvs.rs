@@ -107,7 +107,7 @@ impl InIpvs {
         }
         let edits = self.compare_servers(netns)?;
         let Some(kernel) = &mut self.kernel else { return Ok(Done { edits, rewrite: Rewrite::default() }) };
-        kernel.attract(netns, self.renderer.attraction())?;
+        kernel.attract(netns, self.renderer.attraction(), &self.renderer.attracted())?;
         let rewrite = kernel.put_chains(self.renderer.rules(services))?;
         self.in_force = true;
         self.suspected = (false, false);
@@ -188,6 +188,11 @@ impl ServiceRules for InIpvs {
         }
         let edits = std::mem::take(&mut self.edits);
         self.in_force = false;
+        if self.renderer.changes_attracted(&edits)
+            && let (Some(kernel), Some(netns)) = (&mut self.kernel, datapath.netns())
+        {
+            kernel.attract(&netns, self.renderer.attraction(), &self.renderer.attracted())?;
+        }
         let done = self.do_edits(edits)?.len();
         if let Some(kernel) = &mut self.kernel {
             kernel.follow_chains(self.renderer.rules(services))?;

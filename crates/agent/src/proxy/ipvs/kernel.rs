@@ -1,6 +1,9 @@
 //! Where virtual servers, sets and chains of one family are written.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 use podnet_kernel::{
@@ -81,14 +84,12 @@ impl Kernel {
         Ok(self.servers.connections(of)?)
     }
 
-    /// Packets with these bits of the mark come to this node.
-    pub(super) fn attract(&mut self, netns: &NetNs, bits: u32) -> Result<(), RulesError> {
-        attract(netns, self.family, attraction(bits))?;
+    /// Packets to these addresses with these bits of the mark come to this node.
+    pub(super) fn attract(&mut self, netns: &NetNs, bits: u32, addrs: &BTreeSet<IpAddr>) -> Result<(), RulesError> {
         if let Some(before) = self.attracted.replace(bits).filter(|before| *before != bits) {
             release(netns, self.family, attraction(before))?;
-            attract(netns, self.family, attraction(bits))?;
         }
-        Ok(())
+        Ok(attract(netns, self.family, attraction(bits), addrs)?)
     }
 
     /// Makes the chains that are there those that are wanted, whatever there is.
