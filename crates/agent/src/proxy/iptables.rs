@@ -29,8 +29,9 @@ const COMPARE: Duration = Duration::from_secs(60);
 /// Where that takes long, so many times as long goes by before the next time: a thousand Services with ten endpoints each take
 /// `iptables-nft-save` two seconds.
 const REST: u32 = 100;
-/// And so many times as long where somebody changes the tables all the time.
+/// And so many times as long where somebody changes the tables all the time, beyond what takes this long on a busy machine.
 const REST_OF_SUSPICION: u32 = 10;
+const QUICK: Duration = Duration::from_millis(250);
 
 /// The chains of one family.
 #[derive(Debug)]
@@ -214,7 +215,7 @@ impl ServiceRules for InIptables {
 
 /// When the tables may be looked at again after a comparison that took so long: the thread that does it has more to do.
 fn rested(now: Instant, took: Duration) -> Instant {
-    now + LOOK.max(took * REST_OF_SUSPICION)
+    now + LOOK.max(took.saturating_sub(QUICK) * REST_OF_SUSPICION)
 }
 
 /// Takes away what podnet has in a variant; nothing where that is not installed, or where there is nothing of podnet's.

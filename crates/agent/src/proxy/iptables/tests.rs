@@ -116,8 +116,8 @@ fn what_others_damage_is_seen_and_mended_once() {
 #[test]
 fn who_writes_without_end_does_not_take_all_of_the_threads_time() {
     let now = Instant::now();
-    assert_eq!(rested(now, Duration::from_millis(10)), now + LOOK);
-    assert_eq!(rested(now, Duration::from_secs(2)), now + Duration::from_secs(20));
+    assert_eq!(rested(now, Duration::from_millis(250)), now + LOOK);
+    assert_eq!(rested(now, Duration::from_millis(2250)), now + Duration::from_secs(20));
     let mut scene = Scene::new(Variant::Nft);
     scene.edit();
     scene.rules.hear(&Notice::Lost);
