@@ -36,7 +36,8 @@ pub(crate) fn is_mended(scene: &Scene<'_>, mode: &str) {
             println!("programs at sockets were put back within {:?}", damaged.elapsed());
             frontend_is_put_back(scene, &group);
         }
-        mode => panic!("no damage is known for mode {mode}"),
+        // Nothing is known of how another mode is damaged; where it is the agent that carries connections, they end with it.
+        _ => return,
     }
     agent_is_killed_at_work(scene);
 }

@@ -23,7 +23,7 @@ impl<'a> Load<'a> {
         let client = |to: &str, header: &str| {
             let form = "%{num_connects} %{http_code} %{time_total} %{exitcode} %{errormsg}\\n";
             let command = format!(
-                "curl -sS --rate {RATE}/s --max-time 10 {header} -o /dev/null -w '{form}' 'http://{service}/hostname?[1-1000000]' > {to} 2> /dev/null &"
+                "stdbuf -oL curl -sS --rate {RATE}/s --max-time 10 {header} -o /dev/null -w '{form}' 'http://{service}/hostname?[1-1000000]' > {to} 2> /dev/null &"
             );
             cluster.exec("web", "client", &["sh", "-c", &command]).unwrap();
         };
@@ -42,13 +42,12 @@ impl<'a> Load<'a> {
     /// Until so many more requests were made on all of them.
     pub(crate) fn goes_on(&self) {
         const MORE: usize = 10;
-        for of in [NEW, LASTING[0], LASTING[1]] {
-            let before = self.requests(of).len();
-            eventually("requests go on", SOON, || {
-                let now = self.requests(of).len();
-                if now >= before + MORE { Ok(()) } else { Err(format!("{now} requests in {of}, {before} before")) }
-            });
-        }
+        let counts = || [NEW, LASTING[0], LASTING[1]].map(|of| self.requests(of).len());
+        let before = counts();
+        eventually("requests go on", SOON, || match counts() {
+            now if now.iter().zip(before).all(|(now, before)| *now >= before + MORE) => Ok(()),
+            now => Err(format!("{now:?} requests, {before:?} before")),
+        });
     }
 
     /// Every request was answered, and lasting connections were made once.
