@@ -2,12 +2,13 @@
 SHELL := /bin/bash
 PODNET := target/release/podnet
 
-.PHONY: help setup setup-test build demo test lint bench install
+.PHONY: help setup setup-test build demo test lint bench churn install
 
 help:
 	@echo "make demo      build, bring a cluster up, apply examples/, show the result, leave it running"
 	@echo "make test      everything that CI checks: formatting, lints, layers, licences, every test"
 	@echo "make bench     measure, and write the figures to bench/results/"
+	@echo "make churn     change 500 endpoints a second under connections, for a minute in each mode"
 	@echo "make install   install podnet and podnet-cni into /usr/local/bin"
 
 setup:
@@ -32,6 +33,9 @@ test: setup-test
 
 bench: setup-test build
 	@PODNET=$(abspath $(PODNET)) bench/run
+
+churn: setup-test
+	PODNET_TEST_CHURN_SECONDS=60 cargo nextest run --locked -p podnet-testnet --test packets --no-capture 'churn::connections_go'
 
 install: build
 	install -m 0755 target/release/podnet target/release/podnet-cni /usr/local/bin/

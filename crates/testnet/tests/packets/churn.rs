@@ -17,14 +17,19 @@ use std::{
 };
 
 use podnet_kernel::{
+    iptables::{Iptables, Variant},
     nft::NftSocket,
     sockets::{Sizes, Sockets},
 };
 use podnet_model::Family;
-use podnet_planner::services::{
-    Plan,
-    ebpf::Ebpf,
-    packet_table::{Edits, NodeRules},
+use podnet_planner::{
+    iptables::Rewrite,
+    services::{
+        Plan,
+        ebpf::Ebpf,
+        iptables::Iptables as Chains,
+        packet_table::{Edits, NodeRules},
+    },
 };
 
 use crate::{group::Group, modes::nftables, namespace::Namespace};
@@ -32,8 +37,17 @@ use cluster::{Cluster, SERVICES};
 use history::History;
 use load::{End, Load, Met, Network};
 
-/// How many changes a second there are.
-const RATE: u32 = 500;
+/// How much there is, and how fast it changes.
+#[derive(Clone, Copy)]
+struct Size {
+    services: u32,
+    /// Changes a second.
+    rate: u32,
+}
+
+const MANY: Size = Size { services: SERVICES, rate: 500 };
+/// Every change is a run of a program, which reads the whole table and writes it: a mode for clusters that are small and quiet.
+const FEW: Size = Size { services: 100, rate: 20 };
 /// How many seconds it goes on; as many as `$PODNET_TEST_CHURN_SECONDS` says where it says any.
 const SECONDS: u32 = 4;
 /// After so many changes everything is put in force anew, as when an agent starts again.
@@ -46,7 +60,7 @@ trait Follower {
     fn replace(&mut self, rules: &NodeRules);
 
     /// Puts a change in force.
-    fn follow(&mut self, plan: &Plan, edits: &Edits);
+    fn follow(&mut self, rules: &NodeRules, plan: &Plan, edits: &Edits);
 
     /// Fails where more or less is in force than what is wanted.
     fn is_exact(&mut self, rules: &NodeRules);
@@ -56,7 +70,7 @@ trait Follower {
 fn connections_go_where_their_service_has_a_backend_however_often_endpoints_change() {
     let network = Network::new("nft");
     let mut tables = InTables { socket: NftSocket::open_in(&network.node.netns).unwrap(), node: &network.node };
-    churn(&network, &mut tables, None);
+    churn(&network, &mut tables, None, MANY);
 }
 
 #[test]
@@ -65,42 +79,55 @@ fn connections_go_where_their_service_has_a_backend_with_ebpf_too() {
     let group = Arc::new(Group::new());
     let programs = network.node.netns.run(|| Sockets::open(group.inside(), Sizes::LEAST)).unwrap().unwrap();
     programs.attach().unwrap();
-    churn(&network, &mut AtSockets { programs, renderer: Ebpf::default() }, Some(&group));
+    churn(&network, &mut AtSockets { programs, renderer: Ebpf::default() }, Some(&group), MANY);
+}
+
+#[test]
+fn connections_go_where_their_service_has_a_backend_with_iptables_too() {
+    let network = Network::new("iptables");
+    let rules = NodeRules::new(cluster::config());
+    let tables = Iptables::new(network.node.netns.clone(), Family::V4, Variant::Nft).unwrap();
+    churn(&network, &mut InIptables { tables, chains: Chains::new(&rules.services) }, None, FEW);
 }
 
 /// Clients are in the group.
-fn churn(network: &Network, follower: &mut dyn Follower, group: Option<&Arc<Group>>) {
+fn churn(
+    network: &Network,
+    follower: &mut dyn Follower,
+    group: Option<&Arc<Group>>,
+    Size { services: count, rate }: Size,
+) {
     let seconds = env::var(SECONDS_VARIABLE).map_or(SECONDS, |seconds| seconds.parse().expect("a number of seconds"));
     let mut services = NodeRules::new(cluster::config());
-    let mut cluster = Cluster::new();
+    let mut cluster = Cluster::new(count);
     cluster.all().iter().for_each(|change| drop(services.apply(change)));
     let started = Instant::now();
     follower.replace(&services);
-    println!("the first state, of {SERVICES} Services, in {:?}", started.elapsed());
+    println!("the first state, of {count} Services, in {:?}", started.elapsed());
 
     let mut history = History::new(&cluster);
-    let load = Load::start(network, group);
+    let load = Load::start(network, group, count);
     let mut latencies = Vec::new();
     let start = Instant::now();
-    for number in 0..seconds * RATE {
+    for number in 0..seconds * rate {
         // One that is late catches up.
-        let due = start + Duration::from_secs(1) * number / RATE;
+        let due = start + Duration::from_secs(1) * number / rate;
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         let (service, change) = cluster.change();
         let before = Instant::now();
         let (plan, edits) = services.apply(&change);
-        follower.follow(&plan, &edits);
+        follower.follow(&services, &plan, &edits);
         latencies.push(before.elapsed());
         history.changed(service, before, Instant::now(), &cluster);
         if number % REPLACED_EVERY == 0 {
             follower.replace(&services);
         }
     }
-    let rate = f64::from(seconds * RATE) / start.elapsed().as_secs_f64();
+    let done = f64::from(seconds * rate) / start.elapsed().as_secs_f64();
     let met = load.stop();
     latencies.sort_unstable();
     let at = |percent: usize| latencies[(latencies.len() - 1) * percent / 100];
-    println!("{rate:.0} changes a second, p50 {:?}, p99 {:?}", at(50), at(99));
+    println!("{done:.0} changes a second, p50 {:?}, p99 {:?}", at(50), at(99));
     all_is_well(&met, &history);
     follower.is_exact(&services);
     let mut fresh = NodeRules::new(cluster::config());
@@ -131,7 +158,7 @@ impl Follower for InTables<'_> {
         nftables::replace(&mut self.socket, rules);
     }
 
-    fn follow(&mut self, _plan: &Plan, edits: &Edits) {
+    fn follow(&mut self, _rules: &NodeRules, _plan: &Plan, edits: &Edits) {
         nftables::follow(&mut self.socket, Family::V4, edits);
     }
 
@@ -140,6 +167,29 @@ impl Follower for InTables<'_> {
         self.replace(rules);
         assert_eq!(there, nftables::contents(self.node, rules), "by edits, and by a replacement of all");
         assert!(there.len() > SERVICES as usize, "{} elements", there.len());
+    }
+}
+
+/// Chains of iptables.
+struct InIptables {
+    tables: Iptables,
+    chains: Chains,
+}
+
+impl Follower for InIptables {
+    fn replace(&mut self, rules: &NodeRules) {
+        self.chains = Chains::new(&rules.services);
+        self.tables.put(&self.chains.whole(&rules.services)).unwrap();
+    }
+
+    fn follow(&mut self, rules: &NodeRules, plan: &Plan, _edits: &Edits) {
+        self.chains.note(plan);
+        self.tables.rewrite(&self.chains.rewrite(&rules.services)).unwrap();
+    }
+
+    fn is_exact(&mut self, rules: &NodeRules) {
+        let fresh = Chains::new(&rules.services).desired(&rules.services);
+        assert_eq!(self.tables.put(&fresh).unwrap(), Rewrite::default());
     }
 }
 
@@ -156,7 +206,7 @@ impl Follower for AtSockets {
         self.programs.apply(&desired.edits_from(&there)).unwrap();
     }
 
-    fn follow(&mut self, plan: &Plan, _edits: &Edits) {
+    fn follow(&mut self, _rules: &NodeRules, plan: &Plan, _edits: &Edits) {
         let edits = self.renderer.edits(&plan.frontends);
         self.programs.apply(&edits).unwrap();
     }

@@ -16,7 +16,7 @@ use podnet_planner::{
     services::{ServicesConfig, packet_table},
 };
 
-/// How many Services there are.
+/// How many Services there are, where a mode can do with so many.
 pub(super) const SERVICES: u32 = 1_000;
 /// As many as this of them have half of the changes, and half of the connections: so that both meet.
 const BUSY: u32 = 6;
@@ -44,23 +44,25 @@ pub(super) const TARGET_TALK_PORT: u16 = 8081;
 pub(super) struct Cluster {
     /// Ready ones, by Service.
     pub(super) ready: BTreeMap<u32, BTreeSet<Ipv4Addr>>,
+    services: u32,
     random: Random,
 }
 
 impl Cluster {
-    pub(super) fn new() -> Self {
+    /// Of so many Services.
+    pub(super) fn new(services: u32) -> Self {
         let all = |service| (service, (0..ENDPOINTS).map(|number| backend(service, number)).collect());
-        Self { ready: (0..SERVICES).map(all).collect(), random: Random(0x9e37_79b9_7f4a_7c15) }
+        Self { ready: (0..services).map(all).collect(), services, random: Random(0x9e37_79b9_7f4a_7c15) }
     }
 
     /// All objects as they are.
     pub(super) fn all(&self) -> Vec<Change> {
-        (0..SERVICES).flat_map(|number| [service(number), self.slice(number)]).collect()
+        (0..self.services).flat_map(|number| [service(number), self.slice(number)]).collect()
     }
 
     /// Changes an endpoint of a Service.
     pub(super) fn change(&mut self) -> (u32, Change) {
-        let service = self.random.service();
+        let service = self.random.service(self.services);
         let candidate = backend(service, self.random.below(CANDIDATES));
         let all_go = service.is_multiple_of(FICKLE) && self.random.below(3) == 0;
         let ready = self.ready.entry(service).or_default();
@@ -136,9 +138,9 @@ fn endpoint(addr: Ipv4Addr) -> Endpoint {
 pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    /// A Service.
-    pub(super) fn service(&mut self) -> u32 {
-        let among = if self.below(2) == 0 { BUSY } else { SERVICES };
+    /// One of so many Services.
+    pub(super) fn service(&mut self, services: u32) -> u32 {
+        let among = if self.below(2) == 0 { BUSY } else { services };
         self.below(among)
     }
 

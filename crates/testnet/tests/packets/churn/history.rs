@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    cluster::Cluster,
+    cluster::{Cluster, SERVICES},
     load::{Connection, End},
 };
 
@@ -76,7 +76,7 @@ impl History {
 
 #[test]
 fn a_connection_fits_if_what_it_met_was_in_force_while_it_was_made() {
-    let mut cluster = Cluster::new();
+    let mut cluster = Cluster::new(SERVICES);
     let start = Instant::now();
     let at = |ms| start + std::time::Duration::from_millis(ms);
     let mut history = History::new(&cluster);

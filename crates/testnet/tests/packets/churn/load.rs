@@ -98,7 +98,7 @@ pub(super) struct Met {
 
 impl Load {
     /// Returns when all lasting connections are made.
-    pub(super) fn start(network: &Network, group: Option<&Arc<Group>>) -> Self {
+    pub(super) fn start(network: &Network, group: Option<&Arc<Group>>, services: u32) -> Self {
         serve(network, TARGET_PORT, answer);
         serve(network, TARGET_TALK_PORT, |stream| drop(thread::spawn(move || echo(&stream))));
         let stop = Arc::new(AtomicBool::new(false));
@@ -113,7 +113,7 @@ impl Load {
                 let mut random = Random(number);
                 let mut connections = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
-                    connections.push(connect(random.service()));
+                    connections.push(connect(random.service(services)));
                     made.fetch_add(1, Ordering::Relaxed);
                     thread::sleep(PAUSE);
                 }

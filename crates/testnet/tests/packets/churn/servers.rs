@@ -20,7 +20,7 @@ use podnet_testnet::vm;
 
 use super::{
     all_is_well,
-    cluster::{self, Cluster, TALK_PORT, TALKING, cluster_ip},
+    cluster::{self, Cluster, SERVICES, TALK_PORT, TALKING, cluster_ip},
     history::History,
     load::{Load, Network},
 };
@@ -105,7 +105,7 @@ impl Planned {
         let network = Network::new(tag);
         let socket = NftSocket::open_in(&network.node.netns).unwrap();
         let mut rules = NodeRules::new(cluster::config());
-        let cluster = Cluster::new();
+        let cluster = Cluster::new(SERVICES);
         cluster.all().iter().for_each(|change| drop(rules.apply(change)));
         Self { network, socket, rules, cluster }
     }
@@ -126,7 +126,7 @@ impl Planned {
 fn switched_from_rules_to_virtual_servers() {
     let mut node = Planned::new("rules");
     node.put_rules();
-    let load = Load::start(&node.network, None);
+    let load = Load::start(&node.network, None, SERVICES);
     load.wait_for(CONNECTIONS);
     let _servers = Servers::put(&node.network, &node.rules);
     node.socket.delete_table(Family::V4, TABLE).unwrap();
@@ -140,7 +140,7 @@ fn switched_from_rules_to_virtual_servers() {
 fn switched_from_virtual_servers_to_rules_and_back() {
     let mut node = Planned::new("servers");
     let mut servers = Servers::put(&node.network, &node.rules);
-    let load = Load::start(&node.network, None);
+    let load = Load::start(&node.network, None, SERVICES);
     load.wait_for(CONNECTIONS);
     node.put_rules();
     servers.iptables.remove_ipvs().unwrap();

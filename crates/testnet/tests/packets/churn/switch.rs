@@ -17,7 +17,7 @@ use podnet_planner::services::{
 
 use super::{
     all_is_well,
-    cluster::{self, Cluster},
+    cluster::{self, Cluster, SERVICES},
     history::History,
     load::{Load, Network},
 };
@@ -32,11 +32,11 @@ fn a_change_of_the_mode_loses_no_connection() {
     let group = Arc::new(Group::new());
     let mut socket = NftSocket::open_in(&network.node.netns).unwrap();
     let mut rules = NodeRules::new(cluster::config());
-    let cluster = Cluster::new();
+    let cluster = Cluster::new(SERVICES);
     cluster.all().iter().for_each(|change| drop(rules.apply(change)));
     nftables::replace(&mut socket, &rules);
 
-    let load = Load::start(&network, Some(&group));
+    let load = Load::start(&network, Some(&group), SERVICES);
     for variant in [Variant::Legacy, Variant::Nft] {
         load.wait_for(CONNECTIONS);
         let mut iptables = Iptables::new(network.node.netns.clone(), Family::V4, variant).unwrap();
