@@ -268,24 +268,29 @@ static __always_inline void turn(struct packet *packet, __u32 from)
 static __always_inline void turning_point(struct packet *packet, struct flow *flow)
 {
     __u8 closed = !(packet->flags & TCP_SYN);
+    struct flow way = *flow;
+    // A value that is replaced may at once be another flow's.
+    if (find(packet) != flow)
+        return;
     flow->until = 0;
     flow->closed = closed;
-    if (!closed || !flow->to)
+    if (!way.to)
         return;
-    if (flow->translated)
-        packet->key = flow->leaves_as;
-    turn(packet, flow->to);
+    if (way.translated)
+        packet->key = way.leaves_as;
+    turn(packet, way.to);
     flow = find(packet);
     if (flow) {
         flow->until = 0;
-        flow->closed = 1;
+        flow->closed = closed;
     }
 }
 
 static __always_inline void probe(struct __sk_buff *skb, struct packet *packet, struct flow *known, __u64 now)
 {
-    struct flow fresh = {}, *flow = known ? known : &fresh;
+    struct flow fresh, *flow = known ? known : &fresh;
     __u16 token = bpf_get_prandom_u32() | 1;
+    __builtin_memset(&fresh, 0, sizeof(fresh));
     flow->probed = now;
     flow->asked = permit_number();
     flow->identity = packet->identity;
@@ -390,6 +395,8 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *packet,
 SEC("classifier") int podnet_enter(struct __sk_buff *skb)
 {
     struct packet packet;
+    // What is copied has to be written as a whole, the gaps too: kernels before 6.3 read no stack that nobody wrote.
+    __builtin_memset(&packet, 0, sizeof(packet));
     skb->tc_index = 0;
     if (!read(skb, &packet, skb->ifindex))
         return TC_ACT_UNSPEC;
@@ -412,6 +419,9 @@ SEC("classifier") int podnet_enter(struct __sk_buff *skb)
         if (flow->closed || (flow->token && time < flow->probed + PATIENCE))
             return TC_ACT_UNSPEC;
     }
+    // As above: it may be another's by now.
+    if (flow && find(&packet) != flow)
+        return TC_ACT_UNSPEC;
     probe(skb, &packet, flow, time);
     return TC_ACT_UNSPEC;
 }
@@ -441,6 +451,7 @@ static __always_inline int leave(struct __sk_buff *skb, __u8 to_peer)
 {
     struct packet packet;
     int translated;
+    __builtin_memset(&packet, 0, sizeof(packet));
     if (!skb->tc_index || !read(skb, &packet, skb->ingress_ifindex))
         return TC_ACT_UNSPEC;
     struct packet came = packet;
