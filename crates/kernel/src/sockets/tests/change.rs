@@ -23,6 +23,10 @@ fn udp_chooses_again_when_its_backend_is_gone_and_not_when_it_only_moved() {
     assert_eq!(asked(&socket, to).unwrap_err().kind(), ErrorKind::ConnectionRefused);
 }
 
+/// So many answers of each frontend say something, and take this long at most.
+const ENOUGH: usize = 50;
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Of one frontend backends are taken away and put back in the order that [`Edits`] prescribe, and another one comes and goes, as fast as can be:
 /// what is taken from the one is used for the other.
 #[test]
@@ -52,7 +56,9 @@ fn no_connection_fails_or_comes_to_a_wrong_backend_while_others_change() {
             }
         });
         let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(2) {
+        // A machine that does much else gets less done in that time.
+        let are_few = |asks: &[usize; 2], elapsed| asks.iter().any(|asks| *asks < ENOUGH) && elapsed < PATIENCE;
+        while began.elapsed() < Duration::from_secs(2) || are_few(&asks, began.elapsed()) {
             let first = asked(&lab.udp(OWN), front);
             let second = asked(&lab.udp(OWN), other_front);
             asks = [asks[0] + 1, asks[1] + usize::from(second.is_ok())];
@@ -69,7 +75,7 @@ fn no_connection_fails_or_comes_to_a_wrong_backend_while_others_change() {
         }
         over.store(true, Ordering::Relaxed);
     });
-    assert!(asks.iter().all(|asks| *asks > 50), "{asks:?} in 2 s");
+    assert!(asks.iter().all(|asks| *asks >= ENOUGH), "{asks:?} in {PATIENCE:?}");
 }
 
 #[test]
