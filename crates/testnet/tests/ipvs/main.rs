@@ -7,7 +7,7 @@ mod wanted;
 
 use std::{
     io::{Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::{Duration, Instant},
 };
 
@@ -22,7 +22,7 @@ use podnet_planner::{
     ipvs::{DEVICE, Edit, Scheduler, Server, ServerKey, State, difference},
     ruleset::{BackendAddress, FrontendKey},
 };
-use podnet_testnet::vm;
+use podnet_testnet::{eventually, vm};
 
 use crate::{
     namespace::Namespace,
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// All schedulers but one, so that one is missing.
-const MODULES: [&str; 20] = [
+const MODULES: [&str; 24] = [
     "ip_vs_rr",
     "ip_vs_wrr",
     "ip_vs_lc",
@@ -51,11 +51,15 @@ const MODULES: [&str; 20] = [
     "dummy",
     "veth",
     "nf_conntrack",
+    "iptable_nat",
+    "xt_nat",
+    "xt_tcpudp",
+    "xt_conntrack",
 ];
 
 #[test]
 fn virtual_servers_are_those_that_are_wanted_on_the_kernel_of_the_virtual_machine() {
-    let programs = ["ipvsadm", "ipset", "iptables-legacy-restore", "iptables-legacy-save"];
+    let programs = ["ipvsadm", "ipset", "iptables-legacy", "iptables-legacy-restore", "iptables-legacy-save"];
     vm::run_tests_with("machine_", &MODULES, &programs);
 }
 
@@ -256,6 +260,39 @@ fn machine_has_what_the_mode_needs() {
     assert_eq!(found.lacks.get(&Mode::Ipvs), None, "{found:?}");
     assert_eq!(place.command("ipvsadm -Sn") + &place.command("ipset save"), "");
     assert!(!place.command("ip link").contains(DEVICE));
+}
+
+/// A client that goes on from the same port is led by the rules that take the virtual server's place.
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn machine_datagrams_follow_to_the_rules_of_another_mode() {
+    let place = Namespace::new("datagrams");
+    let mut ipvs = open(&place, Family::V4);
+    let frontend = FrontendKey { addr: addr(Family::V4, 96, 1), protocol: Protocol::Udp, port: 53 };
+    let real = BackendAddress { addr: addr(Family::V4, 1, 1), port: 5353 };
+    place.command(&format!("ip addr add {} dev lo", real.addr));
+    // A way for what nobody translates, into nothing.
+    place.command(&format!("ip route add {} dev lo", frontend.addr));
+    let server = Server { scheduling: plain(Scheduler::RoundRobin), reals: [(real, 1)].into() };
+    let addrs = [frontend.addr].into();
+    let wanted = State { servers: [(ServerKey::Address(frontend), server)].into(), addrs, ..State::default() };
+    ipvs::configure(&place.netns, &Settings::default()).unwrap();
+    ipvs.apply(&difference(&wanted, &State::default())).unwrap();
+    let socket = |at: (IpAddr, u16)| place.netns.run(|| UdpSocket::bind(at)).unwrap().unwrap();
+    let (listener, client) = (socket((real.addr, real.port)), socket((real.addr, 4000)));
+    listener.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let arrives = || {
+        client.send_to(b"x", (frontend.addr, frontend.port)).unwrap();
+        listener.recv_from(&mut [0; 8]).is_ok()
+    };
+    assert!(arrives());
+    place.command(
+        "iptables-legacy -t nat -A OUTPUT -d 10.96.0.1 -p udp --dport 53 -j DNAT --to-destination 10.1.0.1:5353",
+    );
+    ipvs.apply(&difference(&State::default(), &wanted)).unwrap();
+    // The kernel forgets what it translated for a real server that is gone (`expire_nodest_conn`), a moment later.
+    let look = || if arrives() { Ok(()) } else { Err("nothing arrives") };
+    eventually("a datagram by the rules", Duration::from_secs(30), look);
 }
 
 /// What drains keeps its connections, which are counted, and gets no new ones.
