@@ -1,4 +1,4 @@
-//! Announces the addresses of load balancers that fall to this node, on the underlay (IPv4: ARP).
+//! Announces the addresses of load balancers that fall to this node, on the underlay (ARP, neighbour discovery).
 //!
 //! Who announces what is worked out in [`podnet_planner::loadbalancer`]; here is a thread that hears and speaks, and what it is told by
 //! the cluster. Packets to such an address are translated by the node's Services like any others; the address is on no device.

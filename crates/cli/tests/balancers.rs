@@ -14,9 +14,15 @@ use serde_json::Value;
 const PODNET: &str = env!("CARGO_BIN_EXE_podnet");
 const SOON: Duration = Duration::from_secs(60);
 
+/// The same pods by IPv6.
+const BY_IPV6: &str = r#"{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web-lb6", "namespace": "web"}, "spec": {
+    "type": "LoadBalancer", "ipFamilies": ["IPv6"], "selector": {"app": "web"}, "ports": [{"port": 80}]}}"#;
+
 /// What this machine hears there, from which address it seems to come and who served it.
 fn fetch(addr: &str) -> Result<String, String> {
-    let output = Command::new("curl").args(["-sS", "--max-time", "3", &format!("http://{addr}/")]).output().unwrap();
+    let host = if addr.contains(':') { format!("[{addr}]") } else { addr.to_owned() };
+    let output =
+        Command::new("curl").args(["-sS", "-g", "--max-time", "3", &format!("http://{host}/")]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() { Ok(text) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
 }
@@ -56,7 +62,7 @@ fn eventually_address(cluster: &Cluster, service: &str, wanted: &str) {
 
 #[test]
 fn a_load_balancer_answers_this_machine_moves_within_2_seconds_and_gives_its_address_back() {
-    let cluster = Cluster::up(PODNET, &[]);
+    let cluster = Cluster::up(PODNET, &["--nodes", "3", "--ip-family", "dual"]);
     cluster.apply_file("crates/cli/tests/manifests/04-services.yaml");
     eventually_address(&cluster, "web-lb", "172.29.240.200");
     let addr = "172.29.240.200";
@@ -64,7 +70,13 @@ fn a_load_balancer_answers_this_machine_moves_within_2_seconds_and_gives_its_add
     let listed = cluster.kubectl(&["-n", "web", "get", "service", "web-lb"]);
     assert!(listed.contains(addr) && !listed.contains("<pending>"), "{listed}");
 
-    moves_when_the_agent_falls_silent(&cluster, addr);
+    cluster.apply(BY_IPV6);
+    let by_ipv6 = "fd00:172:29:240::200";
+    eventually_address(&cluster, "web-lb6", by_ipv6);
+    eventually("an answer by IPv6", SOON, || fetch(by_ipv6).map(drop));
+    for addr in [addr, by_ipv6] {
+        moves_when_the_agent_falls_silent(&cluster, addr);
+    }
     stays_with_the_endpoints_where_it_is_local(&cluster, addr);
 
     cluster.kubectl(&["-n", "web", "expose", "deployment", "web", "--name=second", "--port=80", "--type=LoadBalancer"]);

@@ -23,7 +23,7 @@
 //! - [`sockets`]: Services at the socket
 //! - [`apart`]: a namespace beside the node's, for what listens at addresses of Services
 //! - [`socket_filter`], [`datagrams`]: who is let into a socket, and many datagrams with one system call
-//! - [`arp`]: answering for addresses that the node does not have itself
+//! - [`announce`]: answering for addresses that the node does not have itself (ARP, neighbour discovery)
 //! - [`monitor`]: what changes, told as it happens
 //! - [`carrier`]: the program behind the UDP tunnel
 //! - [`forwarding`]: the node forwards IPv6 and goes on listening to its routers
@@ -34,8 +34,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod addr;
+pub mod announce;
 pub mod apart;
-pub mod arp;
 pub mod capabilities;
 pub mod carrier;
 pub mod cgroup;

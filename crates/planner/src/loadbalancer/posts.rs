@@ -133,6 +133,12 @@ impl Posts {
         self.posts.get(&addr).is_some_and(|post| post.announced.is_some())
     }
 
+    /// Whether this node announces the address or stands by for it.
+    #[must_use]
+    pub fn has(&self, addr: IpAddr) -> bool {
+        self.posts.contains_key(&addr)
+    }
+
     /// The addresses that are announced from here.
     pub fn announced(&self) -> impl Iterator<Item = IpAddr> {
         self.posts.iter().filter(|(_, post)| post.announced.is_some()).map(|(addr, _)| *addr)
