@@ -38,6 +38,9 @@ const REST_OF_SUSPICION: u32 = 10;
 /// How often it is looked whether the connections of what goes are over.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// How long connections are waited for when the mode is left.
+const LINGER: Duration = Duration::from_secs(15 * 60);
+
 /// The virtual servers of one family.
 #[derive(Debug)]
 pub(super) struct InIpvs {
@@ -53,6 +56,9 @@ pub(super) struct InIpvs {
     /// What [`Drain`] counts the time from.
     began: Instant,
     in_force: bool,
+    /// Since when the mode is left, and whether something stays for the sake of connections.
+    leaving: Option<Instant>,
+    lingers: bool,
     /// It is not known whether there are none.
     may_be_there: bool,
     /// Somebody may have damaged the virtual servers and what goes with them, or the chains.
@@ -83,6 +89,8 @@ impl InIpvs {
             drain: Drain::default(),
             began: now,
             in_force: false,
+            leaving: None,
+            lingers: false,
             may_be_there: true,
             suspected: (false, false),
             next_look: now,
@@ -110,6 +118,7 @@ impl InIpvs {
         kernel.attract(netns, self.renderer.attraction(), &self.renderer.attracted())?;
         let rewrite = kernel.put_chains(self.renderer.rules(services))?;
         self.in_force = true;
+        self.leaving = None;
         self.suspected = (false, false);
         self.next_chains = Instant::now() + COMPARE.max(started.elapsed() * REST);
         Ok(Done { edits, rewrite })
@@ -216,13 +225,19 @@ impl ServiceRules for InIpvs {
         self.in_force = false;
         self.edits = Vec::new();
         if let Some(netns) = datapath.netns() {
-            kernel::remove(&netns, self.family, self.renderer.attraction(), &self.config.exclude_cidrs)?;
+            let leaving = *self.leaving.get_or_insert_with(Instant::now);
+            let (bits, excluded) = (self.renderer.attraction(), &self.config.exclude_cidrs);
+            self.lingers = kernel::remove(&netns, self.family, bits, excluded, leaving.elapsed() < LINGER)?;
         }
         self.kernel = None;
         self.there = State::default();
         self.drain = Drain::default();
-        self.may_be_there = false;
+        self.may_be_there = self.lingers;
         Ok(())
+    }
+
+    fn lingers(&self) -> bool {
+        self.lingers
     }
 
     fn in_force(&self) -> bool {

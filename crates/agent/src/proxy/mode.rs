@@ -45,6 +45,11 @@ pub(crate) trait ServiceRules: fmt::Debug + Send {
     /// What cannot be taken away.
     fn take_away(&mut self, datapath: &mut dyn Datapath) -> Result<(), RulesError>;
 
+    /// Whether something stays for now that [`ServiceRules::take_away`] left for the sake of connections: it has to be done again.
+    fn lingers(&self) -> bool {
+        false
+    }
+
     /// Whether what is planned is in force but for what [`ServiceRules::edit`] will do.
     fn in_force(&self) -> bool;
 

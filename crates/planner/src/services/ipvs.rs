@@ -11,6 +11,7 @@
 //!
 //! A change of the cluster is a list of [`Edit`]s as long as the change.
 
+mod leaving;
 mod marks;
 mod parts;
 mod rules;
@@ -28,6 +29,7 @@ use crate::{
     ipvs::{Edit, Element, Scheduler, Scheduling, Server, ServerKey, Set, SetName, State, difference},
     ruleset,
 };
+pub use leaving::{lingering, may_linger};
 use marks::Marks;
 use parts::Parts;
 use sets::Sets;

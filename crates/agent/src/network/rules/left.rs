@@ -34,7 +34,7 @@ impl Left {
     /// Takes all away. What stays is tried again after growing pauses.
     pub(super) fn clear(&mut self, datapath: &mut dyn Datapath) {
         self.rules.retain_mut(|(mode, rules)| match rules.take_away(datapath) {
-            Ok(()) => false,
+            Ok(()) => rules.lingers(),
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 warn!(%mode, error, "rules of another mode cannot be taken away; it is tried again");

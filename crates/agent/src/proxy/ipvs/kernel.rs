@@ -19,7 +19,7 @@ use podnet_planner::{
     iptables::{Rewrite, Rules},
     ipvs::{Edit, PRIORITY, ROUTES, ServerKey, State, difference},
     ruleset::BackendAddress,
-    services::ipvs::{names, own},
+    services::ipvs::{lingering, may_linger, names, own},
 };
 use tracing::info;
 
@@ -123,22 +123,31 @@ const fn attraction(bits: u32) -> Attraction {
     Attraction { bits, table: ROUTES, priority: PRIORITY }
 }
 
-/// Takes away what podnet has; nothing where there are no virtual servers, and of sets nothing that others' rules ask.
-pub(super) fn remove(netns: &NetNs, family: Family, bits: u32, excluded: &[IpNet]) -> Result<(), RulesError> {
+/// Takes away what podnet has; nothing where there are no virtual servers. Where it may linger, what has connections stays, and it answers
+/// whether there is any such.
+pub(super) fn remove(
+    netns: &NetNs,
+    family: Family,
+    bits: u32,
+    excluded: &[IpNet],
+    may_stay: bool,
+) -> Result<bool, RulesError> {
     for variant in [Variant::Nft, Variant::Legacy] {
         remove_chains(netns, family, variant)?;
     }
     // Asking would load the modules. Where they are not there nothing is.
     if !ipvs::is_loaded(netns) {
-        return Ok(());
+        return Ok(false);
     }
     release(netns, family, attraction(bits))?;
     let mut servers = Ipvs::open(netns, family)?;
     let is_excluded = |addr: &IpAddr| excluded.iter().any(|range| range.contains(addr));
     let there = own(servers.read(&names(family))?, &State::default(), family, is_excluded);
-    servers.apply(&difference(&State::default(), &there))?;
+    let busy = if may_stay { servers.connections(&may_linger(&there, family))? } else { BTreeMap::new() };
+    let stays = lingering(&there, family, &busy);
+    servers.apply(&difference(&stays, &there))?;
     servers.remove_device()?;
-    Ok(())
+    Ok(!stays.servers.is_empty())
 }
 
 /// Nothing where the variant is not installed, or the chains are those of another mode.

@@ -4,7 +4,7 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use podnet_kernel::{datapath::KernelDatapath, ipvs::Ipvs};
@@ -24,7 +24,7 @@ use podnet_testnet::vm;
 use super::*;
 
 #[test]
-fn the_mode_is_put_in_force_followed_mended_and_taken_away() {
+fn virtual_servers_are_put_in_force_followed_mended_and_taken_away() {
     vm::run_tests_with("with_virtual_servers", &vm::VIRTUAL_SERVERS, &vm::IPTABLES_LEGACY);
 }
 
@@ -59,6 +59,17 @@ impl Scene {
         let output = self.netns.run(|| Command::new(words[0]).args(&words[1..]).output()).unwrap().unwrap();
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Rules of somebody else's.
+    fn restore(&self, rules: &str) {
+        let mut command = Command::new("iptables-legacy-restore");
+        let run = || {
+            let mut child = command.args(["-w", "5", "--noflush"]).stdin(Stdio::piped()).spawn()?;
+            child.stdin.take().unwrap().write_all(rules.as_bytes())?;
+            child.wait()
+        };
+        assert!(self.netns.run(run).unwrap().unwrap().success());
     }
 
     fn learn(&mut self, change: &Change) {
@@ -212,6 +223,7 @@ fn with_virtual_servers_a_connection_outlives_its_endpoints_leave() {
     let listener = scene.listen(8080);
     let mut client = scene.connect().unwrap();
     let (server, _) = listener.accept().unwrap();
+    server.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let speaks = |client: &mut TcpStream| {
         client.write_all(b"more").unwrap();
         let mut heard = [0; 4];
@@ -219,6 +231,13 @@ fn with_virtual_servers_a_connection_outlives_its_endpoints_leave() {
         heard == *b"more"
     };
     assert!(speaks(&mut client));
+    // The kernel tracks connections while any rule asks for it: another mode's do.
+    scene.restore("*nat\n-A POSTROUTING -m conntrack --ctstate INVALID -j RETURN\nCOMMIT\n");
+    scene.take_away();
+    assert!(scene.rules.lingers() && !scene.chains().contains("KUBE-"));
+    assert!(speaks(&mut client));
+    scene.edit();
+    assert!(scene.rules.in_force());
     scene.serve(&[]);
     assert_eq!(scene.read().servers[&key()].reals, [(real(8080), 0)].into());
     assert!(speaks(&mut client));

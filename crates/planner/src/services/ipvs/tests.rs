@@ -180,3 +180,26 @@ fn one_changed_endpoint_is_a_handful_of_edits() {
     let edits = ipvs.edits(&services, &plan);
     assert!(!edits.is_empty() && edits.iter().all(|edit| matches!(edit, Edit::RemoveReal(..))), "{edits:?}");
 }
+
+#[test]
+fn what_has_connections_lingers_when_the_mode_is_left_but_for_what_is_external_or_has_none() {
+    let (_, ipvs) = of("node1", packet_table::config);
+    let there = ipvs.state();
+    let candidates = may_linger(there, Family::V4);
+    let address = |name, port| ServerKey::Address(key(name, port));
+    assert!(candidates.contains(&address("web", 80)) && candidates.contains(&address("node1", 30054)));
+    assert!(!candidates.contains(&address("lb-ip", 80)) && !candidates.contains(&address("local-ip", 80)));
+    let dns = FrontendKey { protocol: Protocol::Udp, ..key("dns", 53) };
+    assert!(there.servers.contains_key(&ServerKey::Address(dns)) && !candidates.contains(&ServerKey::Address(dns)));
+    let node_port = key("node1", 30054);
+    let element = Element::Port(node_port.addr, node_port.protocol, node_port.port);
+    let mark = ServerKey::Mark(there.sets["KUBE-INSIDE"].elements[&element].unwrap());
+
+    let count = |key: ServerKey, count: u64| ((key, *there.servers[&key].reals.keys().next().unwrap()), count);
+    let connections = [count(address("web", 80), 1), count(address("web", 443), 0), count(mark, 2)].into();
+    let left = lingering(there, Family::V4, &connections);
+    assert_eq!(left.servers.keys().copied().collect::<Vec<_>>(), [address("web", 80), mark]);
+    assert_eq!(left.addrs, [packet_table::address("web").unwrap()].into());
+    assert_eq!(own(left.clone(), &State::default(), Family::V4, |_| false), left);
+    assert_eq!(lingering(there, Family::V4, &BTreeMap::new()), State::default());
+}
