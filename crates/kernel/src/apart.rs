@@ -134,11 +134,22 @@ impl Apart {
         Ok(self.node.perform(by_port)?)
     }
 
-    /// What the node's own connections there have as their source from now on; those that come later are to be led there again.
+    /// What the node's own connections there have as their source from now on; those that come later are to be led there again. Where the
+    /// node does not have that address, the kernel chooses.
+    ///
+    /// # Errors
+    /// What the kernel refused.
     pub fn set_source(&mut self, source: Option<IpAddr>) -> Result<(), ApartError> {
-        if std::mem::replace(&mut self.source, source) != source {
-            let everything =
-                if self.family == Family::V4 { IpNet::from(Ipv4Net::default()) } else { Ipv6Net::default().into() };
+        let everything = match self.family {
+            Family::V4 => IpNet::from(Ipv4Net::default()),
+            Family::V6 => Ipv6Net::default().into(),
+        };
+        if std::mem::replace(&mut self.source, source) == source {
+            return Ok(());
+        }
+        let by_port = route::set_in_table(&self.way(everything), TABLE);
+        if self.node.perform(by_port).is_err() {
+            self.source = None;
             self.node.perform(route::set_in_table(&self.way(everything), TABLE))?;
         }
         Ok(())

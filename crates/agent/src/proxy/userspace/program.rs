@@ -7,6 +7,7 @@ use std::{
     net::IpAddr,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
 };
 
 use podnet_kernel::{
@@ -22,6 +23,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     runtime::{Builder, Runtime},
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::sleep,
 };
 use tracing::{info, warn};
 
@@ -37,6 +39,9 @@ const MOST: u64 = 10_000;
 const FILES: u64 = 6;
 /// For sockets that listen, and all else that an agent has open.
 const OTHERS: u64 = 2_048;
+
+/// As long as a client may take to answer, and to ask once more.
+const LEAVING: Duration = Duration::from_secs(4);
 
 /// What listens for Services and passes on, in a node's namespace and one beside it. Dropping it closes what listens; connections go on.
 #[derive(Debug)]
@@ -62,6 +67,8 @@ struct Inner {
     doors: HashMap<FrontendKey, Door>,
     /// What cannot be listened at, and why.
     refused: BTreeMap<FrontendKey, Refused>,
+    /// How often it was begun.
+    begun: u64,
 }
 
 #[derive(Debug)]
@@ -120,6 +127,7 @@ impl Program {
     pub fn start(netns: &NetNs, family: Family) -> Result<Self, ApartError> {
         let inode = netns.inode()?;
         if let Some(shared) = running(inode, family) {
+            shared.lock().begun += 1;
             return Ok(Self { shared });
         }
         let inner = Inner {
@@ -128,6 +136,7 @@ impl Program {
             source: None,
             doors: HashMap::new(),
             refused: BTreeMap::new(),
+            begun: 1,
         };
         let most = usize::try_from(room()).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let shared = Arc::new(Shared {
@@ -232,11 +241,24 @@ impl Program {
         Ok((missing > 0).then(|| format!("{missing} ways to where Services are served")))
     }
 
-    /// Closes what listens. The rest goes when the last connection is over.
+    /// Closes what listens, after a while: connections may be about to be made that another mode knows nothing of. The rest goes when the
+    /// last connection is over.
     pub fn leave(self) {
         let mut inner = self.shared.lock();
-        inner.doors.clear();
         inner.refused.clear();
+        let begun = inner.begun;
+        drop(inner);
+        let shared = self.shared.clone();
+        let close = async move {
+            sleep(LEAVING).await;
+            let mut inner = shared.lock();
+            if inner.begun == begun {
+                inner.doors.clear();
+            }
+        };
+        if let Some(runtime) = &self.shared.runtime {
+            runtime.spawn(close);
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use podnet_agent::proxy::userspace::program::Program;
 use podnet_kernel::{
     iptables::{Iptables, Variant},
     nft::NftSocket,
@@ -13,6 +14,7 @@ use podnet_planner::services::{
     iptables::Iptables as Chains,
     nftables::TABLE,
     packet_table::NodeRules,
+    userspace::Userspace,
 };
 
 use super::{
@@ -55,6 +57,13 @@ fn a_change_of_the_mode_loses_no_connection() {
 
         sockets::detach(group.inside(), false).unwrap();
     }
+    load.wait_for(CONNECTIONS);
+    let mut program = Program::start(&network.node.netns, Family::V4).unwrap();
+    program.be(Userspace::new(&rules.services).whole(&rules.services), None).unwrap();
+    socket.delete_table(Family::V4, TABLE).unwrap();
+    load.wait_for(CONNECTIONS);
+    nftables::replace(&mut socket, &rules);
+    program.leave();
     load.wait_for(CONNECTIONS);
     all_is_well(&load.stop(), &History::new(&cluster));
 }

@@ -1,0 +1,179 @@
+//! Services in mode `userspace`, asked for by the ConfigMap `kube-proxy`, with real kubectl.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::{
+    collections::BTreeSet,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use podnet_testnet::{Cluster, eventually};
+
+const PODNET: &str = env!("CARGO_BIN_EXE_podnet");
+const SOON: Duration = Duration::from_secs(60);
+
+#[test]
+fn services_are_passed_on_by_the_agent_while_the_configuration_says_so() {
+    let cluster = Cluster::up(PODNET, &["--nodes", "2"]);
+    for (name, node) in [("client", "node1"), ("web1", "node1"), ("web2", "node2")] {
+        cluster.apply(&pod(name, node));
+    }
+    cluster.apply(SERVICES);
+    cluster.await_ready(&["client", "web1", "web2"], SOON);
+    let service = cluster.json(&["service", "web"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
+    served(&cluster, &service);
+    let mut before = Lasting::begin(&cluster, 5201);
+
+    set_mode(&cluster, "userspace");
+    assert!(!on_node("node1", &["nft", "list", "tables"]).contains("podnet-services"));
+    assert!(on_node("node1", &["ip", "route", "show", "proto", "87"]).contains(&service));
+    served(&cluster, &service);
+    before.goes_on(&cluster);
+    follows_endpoints(&cluster, &service);
+    tells_what_it_does_not_serve(&cluster);
+    let agent = cluster.pid("node1-agent").to_string();
+    assert!(Command::new("kill").args(["-9", &agent]).status().unwrap().success());
+    // Another one is there.
+    set_mode(&cluster, "userspace");
+    served(&cluster, &service);
+    let mut within = Lasting::begin(&cluster, 5202);
+
+    set_mode(&cluster, "nftables");
+    served(&cluster, &service);
+    within.goes_on(&cluster);
+    before.goes_on(&cluster);
+    within.end(&cluster);
+    for (node, family) in [("node1", "-4"), ("node1", "-6"), ("node2", "-4"), ("node2", "-6")] {
+        eventually("nothing is left once the last connection is over", SOON, || {
+            let seen = on_node(node, &["ip", family, "route", "show", "proto", "87"])
+                + &on_node(node, &["ip", family, "rule", "show", "table", "28782"])
+                + &on_node(node, &["ip", "-br", "link", "show", "type", "veth"]);
+            if seen.contains("podservices") || seen.contains("28782") { Err(seen) } else { Ok(()) }
+        });
+    }
+}
+
+fn pod(name: &str, node: &str) -> String {
+    let app = name.trim_end_matches(char::is_numeric);
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {app}, name: {name}}}}}\nspec:\n  nodeName: {node}\n  \
+         terminationGracePeriodSeconds: 0\n  containers:\n  - {{name: t, image: podnet.local/tools, command: [sleep, infinity]}}\n  \
+         - {{name: web, image: podnet.local/demoapp}}"
+    )
+}
+
+const SERVICES: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {type: NodePort, selector: {app: web}, \
+                        ports: [{name: http, port: 80, nodePort: 30080}]}\n---\napiVersion: v1\nkind: Service\nmetadata: \
+                        {name: lasting}\nspec: {selector: {name: web2}, ports: [{name: a, port: 5201}, {name: b, port: \
+                        5202}]}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: signal}\nspec: {selector: {app: web}, \
+                        ports: [{port: 3868, protocol: SCTP}]}";
+
+fn on_node(node: &str, command: &[&str]) -> String {
+    let output = Command::new("ip").args(["netns", "exec", &format!("podnet-{node}")]).args(command).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Asks for a mode as `kubectl edit` does, and waits until both nodes say that it is theirs.
+fn set_mode(cluster: &Cluster, mode: &str) {
+    let config = format!("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: {mode}\n");
+    let patch = serde_json::json!({"data": {"config.conf": config}}).to_string();
+    cluster.kubectl(&["-n", "kube-system", "patch", "configmap", "kube-proxy", "--type=merge", "-p", &patch]);
+    for node in ["node1", "node2"] {
+        eventually(&format!("{node} is in mode {mode}"), SOON, || {
+            let ask = ["netns", "exec", &format!("podnet-{node}"), "curl", "-s", "http://127.0.0.1:10249/proxyMode"];
+            let output = Command::new("ip").args(ask).output().unwrap();
+            let told = String::from_utf8_lossy(&output.stdout).into_owned();
+            if told.trim() == mode { Ok(()) } else { Err(format!("{told}\n{}", cluster.logs())) }
+        });
+    }
+}
+
+/// From a pod by name and by the ClusterIP, which answers pings too, and from the node and from the other one by the NodePort; a port that
+/// it does not have is refused at once.
+fn served(cluster: &Cluster, service: &str) {
+    let from_client = |command: &[&str]| cluster.exec("default", "client", command);
+    let curl = |url: &str| from_client(&["curl", "-sS", "--max-time", "3", url]);
+    let mut seen = BTreeSet::new();
+    eventually("both backends answer", SOON, || {
+        seen.insert(curl("http://web.default.svc.cluster.local/hostname")?.trim().to_owned());
+        if seen.len() == 2 { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
+    from_client(&["ping", "-c1", "-W5", service]).unwrap();
+    let refused = curl(&format!("http://{service}:81")).unwrap_err();
+    // curl says so of what is refused; what takes too long is 28.
+    assert!(refused.contains("curl: (7)"), "{refused}");
+    let node = cluster.json(&["node", "node1"])["status"]["addresses"][0]["address"].as_str().unwrap().to_owned();
+    for from in ["node1", "node2"] {
+        for to in [format!("{node}:30080"), service.to_owned()] {
+            on_node(from, &["curl", "-sS", "--max-time", "10", &format!("http://{to}/hostname")]);
+        }
+    }
+}
+
+/// Who is no backend any more is met no more.
+fn follows_endpoints(cluster: &Cluster, service: &str) {
+    let hostname = || {
+        cluster.exec("default", "client", &["curl", "-sS", "--max-time", "3", &format!("http://{service}/hostname")])
+    };
+    cluster.kubectl(&["label", "pod", "web2", "app-", "--overwrite"]);
+    eventually("one backend is left", SOON, || {
+        let seen = (0..20).map(|_| hostname()).collect::<Result<BTreeSet<_>, _>>()?;
+        if seen.len() == 1 { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
+    cluster.kubectl(&["label", "pod", "web2", "app=web"]);
+}
+
+fn tells_what_it_does_not_serve(cluster: &Cluster) {
+    eventually("there is an event of the Service of SCTP", SOON, || {
+        let events = cluster.kubectl(&["get", "events", "--field-selector", "involvedObject.name=signal"]);
+        if events.contains("NotServed") && events.contains("has no SCTP") { Ok(()) } else { Err(events) }
+    });
+}
+
+/// A connection through a Service, on which something is under way all the time.
+struct Lasting {
+    port: u16,
+    seen: usize,
+}
+
+impl Lasting {
+    fn begin(cluster: &Cluster, port: u16) -> Self {
+        cluster.exec("default", "web2", &["iperf3", "-s", "-D", "-p", &port.to_string()]).unwrap();
+        let ip = cluster.json(&["service", "lasting"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
+        let mut lasting = Self { port, seen: 0 };
+        eventually("the connections are there", SOON, || {
+            let client = format!(
+                "iperf3 -c {ip} -p {port} -t 600 -i 0.5 -b 2M --forceflush > /tmp/out-{port} 2>&1 & echo $! > /tmp/pid-{port}"
+            );
+            cluster.exec("default", "client", &["sh", "-c", &client])?;
+            lasting.carries(cluster, Duration::from_secs(5))
+        });
+        lasting
+    }
+
+    fn goes_on(&mut self, cluster: &Cluster) {
+        self.carries(cluster, SOON).unwrap();
+    }
+
+    fn end(self, cluster: &Cluster) {
+        let client = format!("kill -9 $(cat /tmp/pid-{})", self.port);
+        cluster.exec("default", "client", &["sh", "-c", &client]).unwrap();
+    }
+
+    /// Something came through since the last time.
+    fn carries(&mut self, cluster: &Cluster, patience: Duration) -> Result<(), String> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let out = cluster.exec("default", "client", &["cat", &format!("/tmp/out-{}", self.port)])?;
+            let carried = out.lines().filter(|line| line.contains("KBytes") || line.contains("MBytes")).count();
+            if carried >= self.seen + 3 {
+                self.seen = carried;
+                return Ok(());
+            }
+            if Instant::now() > deadline || out.contains("error") {
+                return Err(format!("{out}\n{}", cluster.logs()));
+            }
+        }
+    }
+}
