@@ -6,7 +6,11 @@ mod device;
 mod message;
 mod settings;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    thread,
+    time::{Duration, Instant},
+};
 
 use netlink_packet_core::NLM_F_DUMP;
 use podnet_model::Family;
@@ -34,6 +38,10 @@ pub use settings::{Settings, configure};
 pub fn is_loaded(netns: &NetNs) -> bool {
     netns.run(|| std::path::Path::new("/proc/thread-self/net/ip_vs").exists()).unwrap_or(false)
 }
+
+/// How long a set that rules asked is waited for, and how long between two looks.
+const LETS_GO: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The netlink family of virtual servers.
 const FAMILY: &str = "IPVS";
@@ -89,6 +97,20 @@ impl Ipvs {
             }
         }
         Ok(())
+    }
+
+    /// As [`Ipvs::apply`], where rules of iptables that asked sets went a moment ago: the variant of nf_tables lets go of these later.
+    ///
+    /// # Errors
+    /// As [`Ipvs::apply`], [`IpsetError::InUse`] only after a second.
+    pub fn apply_when_free(&mut self, edits: &[Edit]) -> Result<(), IpvsError> {
+        let deadline = Instant::now() + LETS_GO;
+        loop {
+            match self.apply(edits) {
+                Err(IpvsError::Set(IpsetError::InUse { .. })) if Instant::now() < deadline => thread::sleep(PAUSE),
+                done => return done,
+            }
+        }
     }
 
     /// How many connections each real server of these virtual servers has; those that have ended count while they are remembered. A

@@ -92,14 +92,21 @@ fn every_row_holds_on_the_kernel_of_the_virtual_machine() {
 /// This machine's kernel may have no virtual servers.
 #[test]
 fn every_row_holds_with_ipvs_in_the_virtual_machine() {
-    let modules = [&vm::VIRTUAL_SERVERS[..], &["nft_chain_nat", "nft_ct", "nft_masq"]].concat();
-    vm::run_tests_with("with_virtual_servers", &modules, &vm::IPTABLES_LEGACY);
+    let modules = [&vm::VIRTUAL_SERVERS[..], &["nft_chain_nat", "nft_ct", "nft_masq", "nft_compat"]].concat();
+    let nft = ["iptables-nft-restore", "iptables-nft-save", "ip6tables-nft-restore", "ip6tables-nft-save"];
+    vm::run_tests_with("with_virtual_servers", &modules, &[vm::IPTABLES_LEGACY, nft].concat());
 }
 
 #[test]
 #[ignore = "runs in the virtual machine"]
-fn with_virtual_servers() {
+fn with_virtual_servers_and_iptables_legacy() {
     holds_in_the_machine(&IpvsMode { variant: Variant::Legacy });
+}
+
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn with_virtual_servers_and_iptables_nft() {
+    holds_in_the_machine(&IpvsMode { variant: Variant::Nft });
 }
 
 #[test]

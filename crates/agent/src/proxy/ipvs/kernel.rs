@@ -145,7 +145,7 @@ pub(super) fn remove(
     let there = own(servers.read(&names(family))?, &State::default(), family, is_excluded);
     let busy = if may_stay { servers.connections(&may_linger(&there, family))? } else { BTreeMap::new() };
     let stays = lingering(&there, family, &busy);
-    servers.apply(&difference(&stays, &there))?;
+    servers.apply_when_free(&difference(&stays, &there))?;
     servers.remove_device()?;
     Ok(!stays.servers.is_empty())
 }

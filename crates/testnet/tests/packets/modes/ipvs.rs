@@ -87,7 +87,7 @@ impl Drop for InForce {
             iptables.remove_ipvs().unwrap();
             release(&self.node, *family, *attraction).unwrap();
             let there = servers.read(&names(*family)).unwrap();
-            servers.apply(&difference(&State::default(), &there)).unwrap();
+            servers.apply_when_free(&difference(&State::default(), &there)).unwrap();
             servers.remove_device().unwrap();
         }
     }
