@@ -23,6 +23,13 @@ impl Form {
         Self { flags, key_type, key_length, data_type, data_length }
     }
 
+    /// It goes when its rule goes.
+    pub(in super::super) fn is_part_of_a_rule(self) -> bool {
+        /// `NFT_SET_ANONYMOUS`.
+        const ANONYMOUS: u32 = 1;
+        self.flags & ANONYMOUS != 0
+    }
+
     pub(in super::super) fn is_memory(self, family: Family) -> bool {
         self == Kind::Memory.form(family)
     }

@@ -19,7 +19,7 @@ use crate::netlink::{
 /// Attribute 1 of every message of nf_tables names the table.
 const TABLE: u16 = 1;
 
-/// The chains, sets and maps of a table.
+/// The chains, sets and maps of a table that have names: those that are parts of rules go with these.
 pub(super) struct Found {
     pub(super) sets: BTreeMap<String, FoundSet>,
     /// With their hooks.
@@ -50,6 +50,9 @@ impl Found {
             const NAME: u16 = 2;
             let Some(name) = attribute(&set, NAME).map(text) else { continue };
             let form = Form::told(|kind| number(&set, kind).unwrap_or(0));
+            if form.is_part_of_a_rule() {
+                continue;
+            }
             let elements =
                 if form.is_memory(family) { HashMap::new() } else { elements(connection, family, table, &name)? };
             sets.insert(name, FoundSet { form, elements });
@@ -69,14 +72,21 @@ fn number(message: &[u8], kind: u16) -> Option<u32> {
     Some(u32::from_be_bytes(attribute(message, kind)?.try_into().ok()?))
 }
 
+/// A chain's name and hook; None where it is a part of a rule.
 fn hook(chain: &[u8]) -> Option<(String, Option<HookForm>)> {
     // enum nft_chain_attributes, nft_hook_attributes
     const NAME: u16 = 3;
     const HOOK: u16 = 4;
     const POLICY: u16 = 5;
     const TYPE: u16 = 7;
+    const FLAGS: u16 = 10;
+    /// `NFT_CHAIN_BINDING`.
+    const PART_OF_A_RULE: u32 = 4;
     const HOOK_NUMBER: u16 = 1;
     const HOOK_PRIORITY: u16 = 2;
+    if number(chain, FLAGS).unwrap_or(0) & PART_OF_A_RULE != 0 {
+        return None;
+    }
     let form = attribute(chain, HOOK).map(|hook| HookForm {
         number: number(hook, HOOK_NUMBER).unwrap_or(u32::MAX),
         priority: number(hook, HOOK_PRIORITY).unwrap_or(0).cast_signed(),

@@ -59,6 +59,16 @@ fn each_damage_is_mended_by_itself() {
         ("flush chain ip podnet nat-prerouting", 0, 0),
         ("flush table ip podnet", 0, 0),
         ("insert rule ip podnet filter-forward drop", 0, 0),
+        ("insert rule ip podnet filter-forward ip saddr { 1.2.3.4, 5.6.7.8 } drop", 0, 0),
+        ("insert rule ip podnet filter-forward ip saddr { 1.2.3.0/24, 5.6.7.8 } tcp dport { 80, 443 } drop", 0, 0),
+        ("insert rule ip podnet nat-output tcp dport vmap { 80 : drop, 443 : goto svc-3 }", 0, 0),
+        ("insert rule ip podnet filter-forward ip saddr 1.2.3.4 jump { tcp dport { 1, 2 } drop; }", 0, 0),
+        (
+            "add chain ip podnet theirs; insert rule ip podnet nat-output jump theirs; \
+             add rule ip podnet theirs ip daddr { 1.2.3.4, 5.6.7.8 } goto svc-3",
+            0,
+            1,
+        ),
         ("flush chain ip podnet nat-output; delete chain ip podnet nat-output", 0, 1),
         ("add chain ip podnet filter-output { policy drop; }", 0, 1),
         ("flush table ip podnet; delete map ip podnet backends", 0, 1),
