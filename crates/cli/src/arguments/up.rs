@@ -61,6 +61,8 @@ pub(crate) enum ProxyMode {
     Ebpf,
     /// By rules, which translate packets
     Nftables,
+    /// By the agents, which take connections and pass them on
+    Userspace,
 }
 
 impl std::fmt::Display for ProxyMode {
@@ -68,6 +70,7 @@ impl std::fmt::Display for ProxyMode {
         f.write_str(match self {
             Self::Ebpf => "ebpf",
             Self::Nftables => "nftables",
+            Self::Userspace => "userspace",
         })
     }
 }
