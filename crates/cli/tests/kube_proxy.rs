@@ -97,12 +97,19 @@ fn mistakes(cluster: &Cluster) {
     await_event(cluster, "nodePortAddresses[0] is \"192.0.2.0/33\"; it must be a range");
     configure(cluster, "ipvs: {schedular: rr}");
     await_event(cluster, "ipvs.schedular is \"rr\"; it must be left out");
-    // This machine's kernel has no virtual servers.
+    // Where the kernel has virtual servers that is no mistake.
     configure(cluster, "mode: ipvs");
-    await_event(cluster, "mode is \"ipvs\", which this");
+    eventually("the mode is refused or had", SOON, || {
+        let said = cluster.kubectl(&["-n", "kube-system", "describe", "configmap", "kube-proxy"]);
+        let is_done = said.contains("mode is \"ipvs\", which this node cannot have") || mode() == "ipvs 200";
+        if is_done { Ok(()) } else { Err(said) }
+    });
     configure(cluster, "mode: nftables\nfeatureGates: {AllAlpha: true}");
     await_event(cluster, "featureGates.AllAlpha: podnet has no feature gates");
-    assert_eq!(mode(), "nftables 200");
+    eventually("the mode is nftables", SOON, || {
+        let mode = mode();
+        if mode == "nftables 200" { Ok(()) } else { Err(mode) }
+    });
     cluster.exec("demo", "client", &["curl", "-sS", "--max-time", "5", "http://web"]).unwrap();
 }
 
