@@ -11,7 +11,7 @@ use podnet_planner::ruleset::{BackendAddress, BackendKey, FrontendKey, Sender, S
 
 use super::transaction::{Message, Transaction};
 use crate::netlink::attribute::Writer;
-pub(super) use told::{Place, Told, count, listed, remove_told};
+pub(super) use told::{Told, count, listed, remove_told};
 
 // enum nft_set_elem_list_attributes, nft_set_elem_attributes, nft_data_attributes, nft_verdict_attributes
 const LIST_SET: u16 = 2;
@@ -22,6 +22,8 @@ const DATA: u16 = 2;
 const FLAGS: u16 = 3;
 const KEY_END: u16 = 10;
 const EXPRESSION: u16 = 7;
+const OBJECT: u16 = 9;
+const EXPRESSIONS: u16 = 11;
 const DATA_VALUE: u16 = 1;
 const DATA_VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
@@ -41,7 +43,7 @@ pub(super) const DROP: i32 = 0;
 const LIST_LIMIT: usize = 48 << 10;
 
 /// A key: each field of a concatenation is padded to four bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     bytes: [u8; Self::LONGEST],
     length: usize,
@@ -76,6 +78,11 @@ impl Key {
     fn ending_with(mut self, addr: IpAddr) -> Self {
         self.length -= if addr.is_ipv4() { 4 } else { 16 };
         self.with_addr(addr)
+    }
+
+    /// As the kernel tells it; None where it is longer than any that is made here.
+    fn told(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() <= Self::LONGEST).then(|| Self::empty().with(bytes, bytes.len()))
     }
 
     fn as_bytes(&self) -> &[u8] {

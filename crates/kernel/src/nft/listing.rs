@@ -16,7 +16,7 @@ use crate::netlink::{
 /// Attribute 1 of every message of nf_tables names the table.
 const TABLE: u16 = 1;
 /// How often a listing is begun anew because a transaction came between.
-const ATTEMPTS: usize = 8;
+const ATTEMPTS: usize = 32;
 
 pub(super) fn tables(connection: &mut Connection, family: Family) -> Result<Vec<String>, NftError> {
     let messages =
@@ -31,11 +31,14 @@ pub(super) fn element_count(
     set: &str,
 ) -> Result<usize, NftError> {
     let operation = Operation::new("list the elements of", format_args!("{set} in table {table}"));
-    let messages = dump(connection, protocol_family(family), Message::GetElements, &operation, |writer| {
+    let body = |writer: &mut Writer| {
         writer.text(TABLE, table);
         element::name_set(writer, set);
-    })?;
-    Ok(messages.iter().map(|message| element::count(message)).sum())
+    };
+    let family = protocol_family(family);
+    gather(connection, family, Message::GetElements, &operation, body, |count, message| {
+        *count += element::count(message);
+    })
 }
 
 /// The attributes of each message that answers the question.
@@ -46,6 +49,21 @@ pub(super) fn dump(
     operation: &Operation,
     body: impl Fn(&mut Writer),
 ) -> Result<Vec<Vec<u8>>, NftError> {
+    gather(connection, family, message, operation, body, |found: &mut Vec<_>, attributes| {
+        found.push(attributes.to_vec());
+    })
+}
+
+/// What `take` makes of the attributes of each message that answers the question, one after the other. Where the kernel says
+/// that a transaction came between, it is begun anew; of elements it does not say so.
+pub(super) fn gather<T: Default>(
+    connection: &mut Connection,
+    family: u8,
+    message: Message,
+    operation: &Operation,
+    body: impl Fn(&mut Writer),
+    mut take: impl FnMut(&mut T, &[u8]),
+) -> Result<T, NftError> {
     let refused = |errno, hint| NetlinkError::Refused { operation: operation.clone(), hint, errno };
     for _ in 0..ATTEMPTS {
         let sequence = connection.reserve(1);
@@ -55,26 +73,27 @@ pub(super) fn dump(
             body(writer);
         });
         connection.send(&writer.into_bytes())?;
-        match collect(connection, sequence)? {
-            Dump::Complete(found) => return Ok(found),
-            Dump::Interrupted | Dump::Refused(Errno::INTR, _) => {}
-            Dump::Refused(errno, hint) => return Err(refused(errno, hint).into()),
+        let mut found = T::default();
+        match read(connection, sequence, |attributes| take(&mut found, attributes))? {
+            End::Complete => return Ok(found),
+            End::Interrupted | End::Refused(Errno::INTR, _) => {}
+            End::Refused(errno, hint) => return Err(refused(errno, hint).into()),
         }
     }
     Err(refused(Errno::INTR, Some("it changes faster than it can be read".into())).into())
 }
 
 /// How a dump ended.
-enum Dump {
-    Complete(Vec<Vec<u8>>),
+enum End {
+    Complete,
     /// A transaction came between.
     Interrupted,
     Refused(Errno, Option<String>),
 }
 
 /// Reads to the end of the dump.
-fn collect(connection: &mut Connection, sequence: u32) -> Result<Dump, NetlinkError> {
-    let (mut found, mut interrupted) = (Vec::new(), false);
+fn read(connection: &mut Connection, sequence: u32, mut take: impl FnMut(&[u8])) -> Result<End, NetlinkError> {
+    let mut interrupted = false;
     loop {
         for frame in connection.receive()? {
             if frame.sequence != sequence {
@@ -82,10 +101,12 @@ fn collect(connection: &mut Connection, sequence: u32) -> Result<Dump, NetlinkEr
             }
             interrupted |= frame.was_interrupted();
             match frame.acknowledgement() {
-                None => found.push(frame.payload.get(head(0, 0).len()..).unwrap_or_default().to_vec()),
-                Some(Ok(())) if interrupted => return Ok(Dump::Interrupted),
-                Some(Ok(())) => return Ok(Dump::Complete(found)),
-                Some(Err((errno, hint))) => return Ok(Dump::Refused(errno, hint)),
+                // What was interrupted is read to its end all the same: the next question is refused before.
+                None if interrupted => {}
+                None => take(frame.payload.get(head(0, 0).len()..).unwrap_or_default()),
+                Some(Ok(())) if interrupted => return Ok(End::Interrupted),
+                Some(Ok(())) => return Ok(End::Complete),
+                Some(Err((errno, hint))) => return Ok(End::Refused(errno, hint)),
             }
         }
     }

@@ -2,90 +2,107 @@
 
 use super::{
     super::transaction::{Message, Transaction},
-    DATA, DATA_VALUE, DATA_VERDICT, EXPRESSION, Element, FLAGS, GOTO, INTERVAL_END, KEY, KEY_END, LIST_ELEMENT,
-    LIST_ELEMENTS, LIST_SET, VERDICT_CHAIN, VERDICT_CODE, Value, backend_value,
+    DATA, DATA_VALUE, DATA_VERDICT, EXPRESSION, EXPRESSIONS, Element, FLAGS, GOTO, INTERVAL_END, KEY, KEY_END, Key,
+    LIST_ELEMENT, LIST_ELEMENTS, LIST_SET, OBJECT, VERDICT_CHAIN, VERDICT_CODE, Value as Wanted, backend_value,
 };
-use crate::netlink::attribute::{attribute, attributes, text};
+use crate::netlink::attribute::{attribute, attributes};
 
 /// Where an element is in its set.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in super::super) struct Place {
-    key: Vec<u8>,
+    pub(in super::super) key: Key,
     /// The last of a range of concatenations.
-    last: Option<Vec<u8>>,
+    last: Option<Key>,
     /// It ends a range and is not in it.
     is_end: bool,
 }
 
+/// An element.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Told<'a> {
+    /// None where its key is none that is made here: that of the element that is found where no other is (`*`) is not told.
+    pub(in super::super) place: Option<Place>,
+    pub(in super::super) value: Value<'a>,
+}
+
 /// What is at a place, as the kernel has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in super::super) enum Told {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Value<'a> {
     Nothing,
-    Data(Vec<u8>),
-    Goto(String),
-    /// Something that is not made here.
+    Data(&'a [u8]),
+    Goto(&'a [u8]),
+    /// Something that is not made here, or that tells more than what was asked for, as limits do: how much of them is used up.
     Other,
 }
 
 impl Element<'_> {
     pub(in super::super) fn place(&self) -> Place {
-        let last = self.last.map(|last| self.key.ending_with(last).as_bytes().to_vec());
-        Place { key: self.key.as_bytes().to_vec(), last, is_end: self.flags & INTERVAL_END != 0 }
+        let last = self.last.map(|last| self.key.ending_with(last));
+        Place { key: self.key, last, is_end: self.flags & INTERVAL_END != 0 }
     }
 
-    /// How the kernel tells of what it maps to; of a limit it tells more than what was asked for.
-    pub(in super::super) fn told(&self) -> Told {
-        match self.value {
-            Some(Value::Goto(chain)) => Told::Goto(chain.to_owned()),
-            Some(Value::Backend(to)) => Told::Data(backend_value(to).as_bytes().to_vec()),
-            Some(Value::Number(number)) => Told::Data(number.to_ne_bytes().to_vec()),
-            Some(Value::Limit(_)) => Told::Other,
-            None => Told::Nothing,
+    /// Whether it maps to that.
+    pub(in super::super) fn maps_to(&self, told: Value<'_>) -> bool {
+        match (self.value, told) {
+            (None, Value::Nothing) => true,
+            (Some(Wanted::Goto(chain)), Value::Goto(told)) => chain.as_bytes() == told,
+            (Some(Wanted::Backend(to)), Value::Data(told)) => backend_value(to).as_bytes() == told,
+            (Some(Wanted::Number(number)), Value::Data(told)) => number.to_ne_bytes() == told,
+            _ => false,
         }
     }
 }
 
 /// The elements in a message from the kernel.
-pub(in super::super) fn listed(list: &[u8]) -> impl Iterator<Item = (Place, Told)> {
+pub(in super::super) fn listed(list: &[u8]) -> impl Iterator<Item = Told<'_>> {
     let elements = attributes(list).filter(|(kind, _)| *kind == LIST_ELEMENTS).flat_map(|(_, value)| attributes(value));
-    elements.filter_map(|(_, element)| {
-        let data = |kind| attribute(attribute(element, kind)?, DATA_VALUE).map(<[u8]>::to_vec);
-        let flags = attribute(element, FLAGS).and_then(|flags| flags.try_into().ok()).map_or(0, u32::from_be_bytes);
-        let place = Place { key: data(KEY)?, last: data(KEY_END), is_end: flags & INTERVAL_END != 0 };
-        Some((place, told(element)))
-    })
+    elements.map(|(_, element)| Told { place: place(element), value: value(element) })
 }
 
-fn told(element: &[u8]) -> Told {
-    let Some(data) = attribute(element, DATA) else {
-        return if attribute(element, EXPRESSION).is_some() { Told::Other } else { Told::Nothing };
+fn place(element: &[u8]) -> Option<Place> {
+    let data = |kind| attribute(attribute(element, kind)?, DATA_VALUE);
+    let last = match data(KEY_END) {
+        Some(bytes) => Some(Key::told(bytes)?),
+        None => None,
     };
+    let flags = attribute(element, FLAGS).and_then(|flags| flags.try_into().ok()).map_or(0, u32::from_be_bytes);
+    Some(Place { key: Key::told(data(KEY)?)?, last, is_end: flags & INTERVAL_END != 0 })
+}
+
+fn value(element: &[u8]) -> Value<'_> {
+    // What an element does besides is done wherever it is found, and may end the rule.
+    if [EXPRESSION, EXPRESSIONS, OBJECT].into_iter().any(|kind| attribute(element, kind).is_some()) {
+        return Value::Other;
+    }
+    let Some(data) = attribute(element, DATA) else { return Value::Nothing };
     if let Some(bytes) = attribute(data, DATA_VALUE) {
-        return Told::Data(bytes.to_vec());
+        return Value::Data(bytes);
     }
     let verdict = attribute(data, DATA_VERDICT).unwrap_or_default();
     match (attribute(verdict, VERDICT_CODE), attribute(verdict, VERDICT_CHAIN)) {
-        (Some(code), Some(chain)) if *code == GOTO.to_be_bytes() => Told::Goto(text(chain)),
-        _ => Told::Other,
+        (Some(code), Some(chain)) if *code == GOTO.to_be_bytes() => {
+            Value::Goto(chain.strip_suffix(&[0]).unwrap_or(chain))
+        }
+        _ => Value::Other,
     }
 }
 
 /// How many of the elements in a message from the kernel begin something: range ends do not.
 pub(in super::super) fn count(list: &[u8]) -> usize {
-    listed(list).filter(|(place, _)| !place.is_end).count()
+    listed(list).filter(|told| told.place.is_some_and(|place| !place.is_end)).count()
 }
 
 /// Removes elements that the kernel told of.
-pub(in super::super) fn remove_told(transaction: &mut Transaction<'_>, set: &str, keys: &[&Place]) {
+pub(in super::super) fn remove_told(transaction: &mut Transaction<'_>, set: &str, keys: &[Key]) {
     // Keys are of 40 bytes at most: so many are far below the longest attribute.
     const AT_ONCE: usize = 512;
     for keys in keys.chunks(AT_ONCE) {
         transaction.message(Message::DelElements, 0, format!("remove elements from {set}"), |writer| {
             writer.text(LIST_SET, set);
             writer.nested(LIST_ELEMENTS, |writer| {
-                for place in keys {
+                for key in keys {
                     writer.nested(LIST_ELEMENT, |writer| {
-                        writer.nested(KEY, |writer| writer.bytes(DATA_VALUE, &place.key));
+                        writer.nested(KEY, |writer| writer.bytes(DATA_VALUE, key.as_bytes()));
                     });
                 }
             });

@@ -29,10 +29,6 @@ impl Form {
         const ANONYMOUS: u32 = 1;
         self.flags & ANONYMOUS != 0
     }
-
-    pub(in super::super) fn is_memory(self, family: Family) -> bool {
-        self == Kind::Memory.form(family)
-    }
 }
 
 /// Where a base chain stands, as the kernel tells it.

@@ -1,13 +1,11 @@
 //! What is in a table.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use podnet_model::Family;
 
 use super::super::{
-    NftError,
-    element::{self, Place, Told},
-    listing,
+    NftError, listing,
     object::{Form, HookForm},
     transaction::{Message, protocol_family},
 };
@@ -21,15 +19,9 @@ const TABLE: u16 = 1;
 
 /// The chains, sets and maps of a table that have names: those that are parts of rules go with these.
 pub(super) struct Found {
-    pub(super) sets: BTreeMap<String, FoundSet>,
+    pub(super) sets: BTreeMap<String, Form>,
     /// With their hooks.
     pub(super) chains: BTreeMap<String, Option<HookForm>>,
-}
-
-/// A set or map, with its elements unless it is a memory.
-pub(super) struct FoundSet {
-    pub(super) form: Form,
-    pub(super) elements: HashMap<Place, Told>,
 }
 
 impl Found {
@@ -53,9 +45,7 @@ impl Found {
             if form.is_part_of_a_rule() {
                 continue;
             }
-            let elements =
-                if form.is_memory(family) { HashMap::new() } else { elements(connection, family, table, &name)? };
-            sets.insert(name, FoundSet { form, elements });
+            sets.insert(name, form);
         }
         Ok(Some(Self { sets, chains }))
     }
@@ -63,7 +53,17 @@ impl Found {
 
 fn list(connection: &mut Connection, family: Family, table: &str, kind: Message) -> Result<Vec<Vec<u8>>, NftError> {
     let operation = Operation::new("list what is in", format_args!("table {table}"));
-    let mut messages = listing::dump(connection, protocol_family(family), kind, &operation, |_| {})?;
+    let messages = listing::dump(connection, protocol_family(family), kind, &operation, |writer| {
+        // Of chains and tables the kernel tells all the same.
+        if matches!(kind, Message::GetSet) {
+            writer.text(TABLE, table);
+        }
+    });
+    let mut messages = match messages {
+        // It went since it was looked for.
+        Err(error) if error.is_missing() => Vec::new(),
+        messages => messages?,
+    };
     messages.retain(|message| attribute(message, TABLE).is_some_and(|name| text(name) == table));
     Ok(messages)
 }
@@ -94,20 +94,4 @@ fn hook(chain: &[u8]) -> Option<(String, Option<HookForm>)> {
         kind: attribute(chain, TYPE).map(text).unwrap_or_default(),
     });
     Some((text(attribute(chain, NAME)?), form))
-}
-
-/// While the kernel moves a hash table to more room, which it does at its leisure after it grew, a listing may leave out elements, or tell of
-/// some twice: each part of it is counted from the beginning. What is told is there; what is not told may be there, too.
-fn elements(
-    connection: &mut Connection,
-    family: Family,
-    table: &str,
-    set: &str,
-) -> Result<HashMap<Place, Told>, NftError> {
-    let operation = Operation::new("list the elements of", format_args!("{set} in table {table}"));
-    let messages = listing::dump(connection, protocol_family(family), Message::GetElements, &operation, |writer| {
-        writer.text(TABLE, table);
-        element::name_set(writer, set);
-    })?;
-    Ok(messages.iter().flat_map(|message| element::listed(message)).collect())
 }

@@ -1,6 +1,13 @@
 //! What others did to a table is mended, and nothing else is touched.
 
+use std::{
+    net::Ipv4Addr,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
 use podnet_model::Family;
+use podnet_planner::ruleset::{RuleSet, Set};
 
 use super::{
     super::{Mended, NftSocket},
@@ -47,6 +54,8 @@ fn each_damage_is_mended_by_itself() {
     let other_slot = format!("{deleted_slot}; add element ip podnet backends {{ {slot} : 10.9.9.9 . 9999 }}");
     for (damage, elements, objects) in [
         ("delete element ip podnet frontends { 10.96.0.10 . tcp . 80 }", 1, 0),
+        ("add element ip podnet frontends { * : goto svc-3 }", 1, 0),
+        ("add element ip podnet backends { * : 10.9.9.9 . 9999 }", 1, 0),
         ("add element ip podnet frontends { 10.96.0.99 . tcp . 80 : goto svc-3 }", 1, 0),
         (&deleted_slot, 1, 0),
         (&other_slot, 1, 0),
@@ -88,6 +97,46 @@ fn each_damage_is_mended_by_itself() {
         assert!(socket.replace(TABLE, &rules(&three())).unwrap().whole, "{damage}");
         assert_eq!(sorted(&namespace.command("nft list ruleset")), sorted(&before), "{damage}");
     }
+}
+
+#[test]
+fn while_others_write_without_end_a_large_table_is_mended_and_keeps_what_it_remembers() {
+    const MEMORY: &str = "affinity";
+    let namespace = TestNs::new("mend-busy");
+    let mut wanted = rules(&three());
+    wanted.memories = [MEMORY.into()].into();
+    let addresses = (1..=20_000).map(|number| Ipv4Addr::from_bits(0x0a14_0000 + number).into()).collect();
+    wanted.sets.insert("many".into(), Set::Addresses(addresses));
+    let mut socket = NftSocket::open_in(&namespace).unwrap();
+    assert!(socket.replace(TABLE, &wanted).unwrap().whole);
+    let client = "10.0.0.9 . 10.96.0.10 . tcp . 80";
+    namespace.command(&format!("nft add element ip podnet {MEMORY} {{ {client} timeout 1h : 2 }}"));
+
+    let mut others = NftSocket::open_in(&namespace).unwrap();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let theirs = RuleSet::empty(Family::V4);
+            while !is_over.load(Ordering::Relaxed) {
+                others.replace("theirs", &theirs).unwrap();
+                others.delete_table(Family::V4, "theirs").unwrap();
+            }
+        });
+        for damage in ["delete element ip podnet many { 10.20.0.1 }", "add element ip podnet many { 10.30.0.1 }"] {
+            namespace.command(&format!("nft {damage}"));
+            let mended = socket.replace(TABLE, &wanted);
+            // What fails ends the other thread, too.
+            is_over.store(mended.as_ref().is_ok_and(|mended| mended.whole) || mended.is_err(), Ordering::Relaxed);
+            assert!(!mended.unwrap().whole, "{damage}");
+        }
+        is_over.store(true, Ordering::Relaxed);
+        writer.join().unwrap();
+    });
+
+    assert_eq!(socket.replace(TABLE, &wanted).unwrap(), Mended::default());
+    assert_eq!(socket.element_count(Family::V4, TABLE, "many").unwrap(), 20_000);
+    let remembered = namespace.command(&format!("nft list map ip podnet {MEMORY}"));
+    assert!(remembered.contains(client), "{remembered}");
 }
 
 /// Elements and chains come in any order.
