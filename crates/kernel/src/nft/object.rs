@@ -128,6 +128,18 @@ impl Kind {
         matches!(self, Self::Ranges | Self::Sources)
     }
 
+    /// How many elements it may hold, where that has to be said.
+    fn size(self) -> Option<u32> {
+        /// The kernel makes room for as many at once: 4 MiB.
+        const CLIENTS: u32 = 1 << 18;
+        (self == Self::Memory).then_some(CLIENTS)
+    }
+
+    /// How many bytes of each field of a key count, where that has to be said: of ranges of concatenations.
+    fn fields(self, family: Family) -> Vec<u32> {
+        if self == Self::Sources { self.key(family).into_iter().map(bytes).collect() } else { Vec::new() }
+    }
+
     /// What an element does that names no limit of its own. There is none: the kernel takes limits of elements only in a set that
     /// has one.
     fn limit(self) -> Option<Limit> {
@@ -208,28 +220,33 @@ pub(super) fn make_set(transaction: &mut Transaction<'_>, family: Family, name: 
     });
 }
 
-/// What the kernel has to know of a set beyond its key's length: of a memory how much it may hold, and of ranges of concatenations which
-/// bytes of the key count.
+/// What the kernel has to know of a set beyond its key's length (`enum nft_set_attributes`, `nft_set_desc_attributes`,
+/// `nft_set_field_attributes`).
+mod description {
+    pub(super) const ATTRIBUTE: u16 = 9;
+    pub(super) const SIZE: u16 = 1;
+    pub(super) const FIELDS: u16 = 2;
+    pub(super) const FIELD: u16 = 1;
+    pub(super) const FIELD_LENGTH: u16 = 1;
+}
+
 fn describe(writer: &mut Writer, kind: Kind, family: Family) {
-    // enum nft_set_attributes, nft_set_desc_attributes, nft_set_field_attributes
-    const DESCRIPTION: u16 = 9;
-    const SIZE: u16 = 1;
-    const FIELDS: u16 = 2;
-    const FIELD: u16 = 1;
-    const FIELD_LENGTH: u16 = 1;
-    /// The kernel makes room for as many at once: 4 MiB.
-    const CLIENTS: u32 = 1 << 18;
-    match kind {
-        Kind::Memory => writer.nested(DESCRIPTION, |writer| writer.be32(SIZE, CLIENTS)),
-        Kind::Sources => writer.nested(DESCRIPTION, |writer| {
-            writer.nested(FIELDS, |writer| {
-                for kind in kind.key(family) {
-                    writer.nested(FIELD, |writer| writer.be32(FIELD_LENGTH, bytes(kind)));
+    let (size, fields) = (kind.size(), kind.fields(family));
+    if size.is_none() && fields.is_empty() {
+        return;
+    }
+    writer.nested(description::ATTRIBUTE, |writer| {
+        if let Some(size) = size {
+            writer.be32(description::SIZE, size);
+        }
+        if !fields.is_empty() {
+            writer.nested(description::FIELDS, |writer| {
+                for length in fields {
+                    writer.nested(description::FIELD, |writer| writer.be32(description::FIELD_LENGTH, length));
                 }
             });
-        }),
-        _ => {}
-    }
+        }
+    });
 }
 
 /// How many bytes of a type count.

@@ -41,7 +41,7 @@ impl Found {
             /// `enum nft_set_attributes`.
             const NAME: u16 = 2;
             let Some(name) = attribute(&set, NAME).map(text) else { continue };
-            let form = Form::told(|kind| number(&set, kind).unwrap_or(0));
+            let form = Form::told(&set);
             if form.is_part_of_a_rule() {
                 continue;
             }

@@ -1,8 +1,9 @@
 //! What others did to a table is mended, and nothing else is touched.
 
 use std::{
+    collections::BTreeSet,
     net::Ipv4Addr,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::mpsc::{self, TryRecvError},
     thread,
 };
 
@@ -11,7 +12,7 @@ use podnet_planner::ruleset::{RuleSet, Set};
 
 use super::{
     super::{Mended, NftSocket},
-    backend, rules, rules_of,
+    backend, frontend, rules, rules_of,
 };
 use crate::testing::TestNs;
 
@@ -52,6 +53,8 @@ fn each_damage_is_mended_by_itself() {
     let slot = "10.96.0.10 . tcp . 80 . 0x00000001";
     let deleted_slot = format!("delete element ip podnet backends {{ {slot} }}");
     let other_slot = format!("{deleted_slot}; add element ip podnet backends {{ {slot} : 10.9.9.9 . 9999 }}");
+    let no_backends = "flush table ip podnet; delete map ip podnet backends; add map ip podnet backends { \
+                       type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service;";
     for (damage, elements, objects) in [
         ("delete element ip podnet frontends { 10.96.0.10 . tcp . 80 }", 1, 0),
         ("add element ip podnet frontends { * : goto svc-3 }", 1, 0),
@@ -86,6 +89,9 @@ fn each_damage_is_mended_by_itself() {
             0,
             1,
         ),
+        (&format!("{no_backends} size 100000; }}"), 0, 1),
+        (&format!("{no_backends} size 100000; timeout 1h; }}"), 0, 1),
+        (&format!("{no_backends} limit rate 1/second; }}"), 0, 1),
     ] {
         namespace.command(&format!("nft {damage}"));
         let mended = socket.replace(TABLE, &rules(&three())).unwrap();
@@ -113,30 +119,55 @@ fn while_others_write_without_end_a_large_table_is_mended_and_keeps_what_it_reme
     namespace.command(&format!("nft add element ip podnet {MEMORY} {{ {client} timeout 1h : 2 }}"));
 
     let mut others = NftSocket::open_in(&namespace).unwrap();
-    let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
-        let writer = scope.spawn(|| {
-            let theirs = RuleSet::empty(Family::V4);
-            while !is_over.load(Ordering::Relaxed) {
-                others.replace("theirs", &theirs).unwrap();
+        // The other thread ends when this one drops its end, in whatever way it ends.
+        let (_end, ended) = mpsc::channel::<()>();
+        scope.spawn(move || {
+            while ended.try_recv() == Err(TryRecvError::Empty) {
+                others.replace("theirs", &RuleSet::empty(Family::V4)).unwrap();
                 others.delete_table(Family::V4, "theirs").unwrap();
             }
         });
         for damage in ["delete element ip podnet many { 10.20.0.1 }", "add element ip podnet many { 10.30.0.1 }"] {
             namespace.command(&format!("nft {damage}"));
-            let mended = socket.replace(TABLE, &wanted);
-            // What fails ends the other thread, too.
-            is_over.store(mended.as_ref().is_ok_and(|mended| mended.whole) || mended.is_err(), Ordering::Relaxed);
-            assert!(!mended.unwrap().whole, "{damage}");
+            assert!(!socket.replace(TABLE, &wanted).unwrap().whole, "{damage}");
         }
-        is_over.store(true, Ordering::Relaxed);
-        writer.join().unwrap();
     });
 
     assert_eq!(socket.replace(TABLE, &wanted).unwrap(), Mended::default());
     assert_eq!(socket.element_count(Family::V4, TABLE, "many").unwrap(), 20_000);
     let remembered = namespace.command(&format!("nft list map ip podnet {MEMORY}"));
     assert!(remembered.contains(client), "{remembered}");
+}
+
+#[test]
+fn sources_and_memories_of_another_make_are_made_anew_and_those_of_the_right_make_stay() {
+    let (namespace, mut socket, _) = made("mend-makes");
+    let mut wanted = rules(&three());
+    wanted.memories = ["affinity".into()].into();
+    wanted
+        .sets
+        .insert("sources".into(), Set::Sources(BTreeSet::from([(frontend(80), "192.0.2.0/24".parse().unwrap())])));
+    assert_eq!(socket.replace(TABLE, &wanted).unwrap(), Mended { whole: false, objects: 2, elements: 0 });
+    assert_eq!(socket.replace(TABLE, &wanted).unwrap(), Mended::default());
+    let before = namespace.command("nft list ruleset");
+    let memory = "delete map ip podnet affinity; add map ip podnet affinity { \
+                  type ipv4_addr . ipv4_addr . inet_proto . inet_service : mark; flags dynamic, timeout;";
+    for damage in [
+        &format!("{memory} size 1; }}"),
+        &format!("{memory} }}"),
+        &format!("{memory} size 262144; timeout 5s; }}"),
+        // Other fields, of as many bytes.
+        "delete set ip podnet sources; add set ip podnet sources { typeof ip saddr . ip daddr . ip saddr . ip daddr; flags interval; }",
+    ] {
+        namespace.command(&format!("nft {damage}"));
+        assert_eq!(
+            socket.replace(TABLE, &wanted).unwrap(),
+            Mended { whole: false, objects: 1, elements: 0 },
+            "{damage}"
+        );
+        assert_eq!(sorted(&namespace.command("nft list ruleset")), sorted(&before), "{damage}");
+    }
 }
 
 /// Elements and chains come in any order.
