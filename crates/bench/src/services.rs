@@ -24,7 +24,7 @@ use crate::{
 };
 
 const ROUNDS: usize = 15;
-const MODES: [&str; 3] = ["nftables", "ebpf", "iptables"];
+const MODES: [&str; 4] = ["nftables", "ebpf", "iptables", "userspace"];
 const PATIENCE: Duration = Duration::from_secs(30);
 /// New pods come to the fast path in the agents' rounds, which are 10 s apart.
 const SETTLING: Duration = Duration::from_secs(12);

@@ -19,7 +19,7 @@ use load::Load;
 const PODNET: &str = env!("CARGO_BIN_EXE_podnet");
 const SOON: Duration = Duration::from_secs(60);
 /// A mode more is a name more.
-const MODES: [&str; 3] = ["nftables", "iptables", "ebpf"];
+const MODES: [&str; 4] = ["nftables", "iptables", "ebpf", "userspace"];
 const NODES: [&str; 2] = ["node1", "node2"];
 
 const CLIENTS: &str = "---
