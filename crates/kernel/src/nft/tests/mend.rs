@@ -8,11 +8,11 @@ use std::{
 };
 
 use podnet_model::Family;
-use podnet_planner::ruleset::{RuleSet, Set};
+use podnet_planner::ruleset::{BackendMap, FrontendKey, RuleSet, Set, VerdictMap};
 
 use super::{
     super::{Mended, NftSocket},
-    backend, frontend, rules, rules_of,
+    backend, frontend, rules, rules_of, slot,
 };
 use crate::testing::TestNs;
 
@@ -168,6 +168,35 @@ fn sources_and_memories_of_another_make_are_made_anew_and_those_of_the_right_mak
         );
         assert_eq!(sorted(&namespace.command("nft list ruleset")), sorted(&before), "{damage}");
     }
+}
+
+#[test]
+fn a_right_table_of_10_000_services_is_found_right_in_little_memory() {
+    let namespace = TestNs::new("mend-large");
+    let mut socket = NftSocket::open_in(&namespace).unwrap();
+    let mut wanted = rules(&three());
+    let service = |number: u32| FrontendKey { addr: Ipv4Addr::from_bits(0x0a60_0000 + number).into(), ..frontend(80) };
+    let frontends = (0..10_000).map(|number| (service(number), "svc-3".into())).collect();
+    wanted.verdict_maps.insert("frontends".into(), VerdictMap { elements: frontends });
+    let slots = (0..10_000).flat_map(|number| (0..10).map(move |index| slot(service(number), index)));
+    let backends = slots.map(|slot| (slot, backend([10, 1, 0, 1], 8080))).collect();
+    wanted.backend_maps.insert("backends".into(), BackendMap { elements: backends });
+    assert!(socket.replace(TABLE, &wanted).unwrap().whole);
+
+    // Each test has a process of its own. The kernel counts the most that it had from here on.
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    let before = memory("VmRSS:");
+    assert_eq!(socket.replace(TABLE, &wanted).unwrap(), Mended::default());
+    // To hold what the kernel tells of 110,000 elements takes over 40 MiB.
+    let taken = memory("VmHWM:").saturating_sub(before);
+    assert!(taken < 20 << 10, "{taken} KiB");
+}
+
+/// What the kernel says of this process' memory, in KiB.
+fn memory(key: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(key)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 /// Elements and chains come in any order.
