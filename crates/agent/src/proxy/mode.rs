@@ -151,10 +151,10 @@ impl Table {
 
 impl ServiceRules for Table {
     fn learn(&mut self, services: &Services, plan: &Plan) {
-        let edits = self.nftables.edits(services, plan);
-        // What is not in force will be made as a whole.
         if self.in_force {
-            self.edits.extend(edits);
+            self.edits.extend(self.nftables.edits(services, plan));
+        } else {
+            self.nftables.note(services, plan);
         }
     }
 

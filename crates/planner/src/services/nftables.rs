@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use chains::{Choice, Names};
 use elements::Elements;
 
-use super::{Plan, Services};
+use super::{FrontendChange, Plan, Services};
 use crate::ruleset::{Edit, RuleSet, Set};
 
 /// The table's name, in either family.
@@ -68,18 +68,38 @@ impl Nftables {
             }
         }
         for change in &plan.frontends {
-            let before = Elements::of(change.key, change.before.as_deref());
-            let after = Elements::of(change.key, change.after.as_deref());
-            for choice in after.choices() {
-                self.count(choice, services, &mut edits);
-            }
-            for choice in before.choices() {
-                self.choices.entry(choice).and_modify(|uses| *uses = uses.saturating_sub(1));
-            }
+            let [before, after] = self.count_both(change, services, &mut edits);
             before.edit(&after, &self.names, &mut edits);
         }
         self.remove_unused(&mut edits);
         edits
+    }
+
+    /// Takes a plan in as [`Nftables::edits`] does, for rules that will be put in force as a whole.
+    pub fn note(&mut self, services: &Services, plan: &Plan) {
+        self.echo = services.config().primary();
+        for change in &plan.frontends {
+            self.count_both(change, services, &mut Vec::new());
+        }
+        self.remove_unused(&mut Vec::new());
+    }
+
+    /// Counts what a frontend goes to now in place of what it went to.
+    fn count_both<'a>(
+        &mut self,
+        change: &'a FrontendChange,
+        services: &Services,
+        edits: &mut Vec<Edit>,
+    ) -> [Elements<'a>; 2] {
+        let before = Elements::of(change.key, change.before.as_deref());
+        let after = Elements::of(change.key, change.after.as_deref());
+        for choice in after.choices() {
+            self.count(choice, services, edits);
+        }
+        for choice in before.choices() {
+            self.choices.entry(choice).and_modify(|uses| *uses = uses.saturating_sub(1));
+        }
+        [before, after]
     }
 
     /// Counts a frontend that goes to a chain, and makes the chain where it is the first of its kind.

@@ -20,7 +20,7 @@ use super::{Tables, on, packet_table};
 use crate::{
     border::BorderConfig,
     ruleset::{BackendAddress, FrontendKey, RuleName, Set, diff},
-    services::{Backend, FrontendChange, Plan, ServicesConfig, packet_table::NodeRules},
+    services::{Backend, FrontendChange, Plan, Services, ServicesConfig, nftables::Nftables, packet_table::NodeRules},
 };
 
 fn ip(a: u8, b: u8) -> IpAddr {
@@ -287,6 +287,23 @@ proptest! {
             prop_assert_eq!(others.services.conflicts(), services.services.conflicts());
             prop_assert_eq!(others.services.health_checks(), services.services.health_checks());
         }
+    }
+
+    #[test]
+    fn what_is_noted_makes_the_rules_that_edits_would_lead_to(changes in changes(), count in 0usize..40) {
+        let (edited, _) = follow(&changes);
+        let (config, _) = packet_table::config("node1");
+        let mut services = Services::new(config);
+        let mut nftables = Nftables::new(&services);
+        for (number, change) in changes.iter().enumerate() {
+            let plan = services.apply(change);
+            if number < count {
+                nftables.note(&services, &plan);
+            } else {
+                nftables.edits(&services, &plan);
+            }
+        }
+        prop_assert_eq!(nftables.desired(&services), edited.nftables.desired(&edited.services));
     }
 
     #[test]
