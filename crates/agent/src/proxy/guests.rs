@@ -74,7 +74,7 @@ impl Present {
 }
 
 /// Who has one address of IPv6 has many.
-fn origin(peer: IpAddr) -> IpAddr {
+pub(super) fn origin(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(addr) => Ipv6Addr::from_bits(addr.to_bits() & (u128::MAX << 64)).into(),
         addr => addr,

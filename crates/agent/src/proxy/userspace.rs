@@ -1,8 +1,10 @@
 //! Services' connections taken and passed on by the agent itself, for kernels that have nothing to translate with (mode `userspace`).
 //!
-//! - [`program`]: the program of one family: its threads, what it listens at, and the namespace that addresses are led to
+//! - [`program`]: the program of one family: what it listens at (`refused`: and cannot), its `threads`, and the namespace that addresses are
+//!   led to
 //! - `door`: a socket that listens for a frontend
 //! - `front`: what its connections have in common: which backend each comes to
+//! - `room`: how many there may be at once
 //! - `tcp`, `splice`, `udp`: how is passed on
 //!
 //! Connections end with the process. Where the mode is left, the program stays until the last of them is over.
@@ -10,8 +12,11 @@
 mod door;
 mod front;
 pub mod program;
+mod refused;
+mod room;
 mod splice;
 mod tcp;
+mod threads;
 mod udp;
 
 use std::{
@@ -69,8 +74,8 @@ impl InUserspace {
 
     /// Begins, or begins anew where the namespace is not what it was.
     fn program(&mut self, netns: &NetNs) -> Result<&mut Program, RulesError> {
-        if self.program.as_ref().is_some_and(|program| !program.is_whole()) {
-            self.program = None;
+        if let Some(damaged) = self.program.take_if(|program| !program.is_whole()) {
+            damaged.close();
         }
         match &mut self.program {
             Some(program) => Ok(program),

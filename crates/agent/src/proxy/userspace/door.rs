@@ -24,7 +24,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{front::Front, program::Life, tcp, udp};
+use super::{front::Front, program::Life, room::Listening, tcp, udp};
 
 /// As many may wait to be taken (the kernel takes `net.core.somaxconn` if that is less).
 const BACKLOG: i32 = 4096;
@@ -37,6 +37,12 @@ pub(super) struct Door {
     /// Of TCP.
     listener: Option<Arc<TcpListener>>,
     task: AbortHandle,
+    _room: Listening,
+}
+
+/// Files that it has: one to listen, and of TCP a connection that waits for room.
+pub(super) const fn files(key: &FrontendKey) -> usize {
+    if matches!(key.protocol, Protocol::Tcp) { 2 } else { 1 }
 }
 
 /// Makes a socket in the calling thread's namespace.
@@ -48,9 +54,10 @@ pub(super) fn open(key: &FrontendKey, guard: &Guard, insiders: &BTreeSet<IpAddr>
     if addr.is_ipv6() {
         set_ipv6_v6only(&socket, true)?;
     }
+    // Connections of an earlier one may not be over, and datagrams may be heard a moment longer by one that is closed. Another program
+    // that listens is met all the same.
+    set_socket_reuseaddr(&socket, true)?;
     if key.protocol == Protocol::Tcp {
-        // Connections of an earlier one may not be over. Who listens is met all the same.
-        set_socket_reuseaddr(&socket, true)?;
         bind(&socket, &addr)?;
         // Nobody comes in before it is known who may.
         set_guard(key, socket.as_fd(), guard, insiders);
@@ -77,17 +84,23 @@ fn set_guard(key: &FrontendKey, socket: BorrowedFd<'_>, guard: &Guard, insiders:
 
 impl Door {
     /// Begins to take what comes to a socket; where tokio runs.
-    pub(super) fn new(place: Place, front: Arc<Front>, socket: OwnedFd, life: &Life) -> io::Result<Self> {
+    pub(super) fn new(
+        place: Place,
+        front: Arc<Front>,
+        socket: OwnedFd,
+        life: &Life,
+        room: Listening,
+    ) -> io::Result<Self> {
         let (listener, task) = if front.key.protocol == Protocol::Tcp {
             let listener = Arc::new(TcpListener::from_std(socket.into())?);
             let task = tokio::spawn(tcp::serve(listener.clone(), front.clone(), life.clone()));
             (Some(listener), task)
         } else {
             let socket = Arc::new(UdpSocket::from_std(socket.into())?);
-            let task = tokio::spawn(udp::serve(socket.clone(), front.clone(), life.clone()));
+            let task = tokio::spawn(udp::serve(socket.clone(), front.clone(), life.room.clone()));
             (None, task)
         };
-        Ok(Self { place, front, listener, task: task.abort_handle() })
+        Ok(Self { place, front, listener, task: task.abort_handle(), _room: room })
     }
 
     /// Lets in whom the frontend's guard lets in now.
@@ -105,6 +118,6 @@ impl Drop for Door {
             // From now on, and not when the task has ended: another one may be opened at once.
             let _ = rustix::net::shutdown(listener.as_fd(), rustix::net::Shutdown::Both);
         }
-        self.front.end_flows(|_| true);
+        self.front.close();
     }
 }

@@ -20,6 +20,7 @@ use podnet_planner::{
 };
 
 use super::udp::Flow;
+use crate::proxy::guests::origin;
 
 /// Who is inside, as all frontends of a program know it.
 pub(super) type Insiders = Arc<RwLock<Arc<BTreeSet<IpAddr>>>>;
@@ -31,10 +32,18 @@ pub(super) struct Front {
     insiders: Insiders,
     guard: Mutex<Guard>,
     chooser: Mutex<Chooser>,
-    flows: Mutex<HashMap<SocketAddr, Flow>>,
+    flows: Mutex<Flows>,
     /// Where random numbers come from.
     random: RandomState,
     asked: AtomicU64,
+}
+
+/// Flows of datagrams by client.
+#[derive(Debug, Default)]
+pub(super) struct Flows {
+    pub(super) of: HashMap<SocketAddr, Flow>,
+    /// None begins any more.
+    pub(super) closed: bool,
 }
 
 impl Front {
@@ -62,6 +71,12 @@ impl Front {
         lock(&self.guard).clone()
     }
 
+    /// Whose connections a client's are counted as: who is inside has one address, others of IPv6 have many.
+    pub(super) fn origin(&self, client: IpAddr) -> IpAddr {
+        let insiders = self.insiders.read().unwrap_or_else(PoisonError::into_inner);
+        if insiders.contains(&client) { client } else { origin(client) }
+    }
+
     /// Where a client comes to that did not reach some backends just now.
     pub(super) fn choose(&self, client: IpAddr, without: &[BackendAddress]) -> Choice {
         let insiders = self.insiders.read().unwrap_or_else(PoisonError::into_inner).clone();
@@ -74,13 +89,20 @@ impl Front {
         lock(&self.chooser).choose(&Asked { client, inside, without }, random, Instant::now())
     }
 
-    pub(super) fn flows(&self) -> MutexGuard<'_, HashMap<SocketAddr, Flow>> {
+    pub(super) fn flows(&self) -> MutexGuard<'_, Flows> {
         lock(&self.flows)
     }
 
     /// Ends some of the flows.
-    pub(super) fn end_flows(&self, which: impl Fn(&Flow) -> bool) {
-        self.flows().retain(|_, flow| !which(flow));
+    fn end_flows(&self, which: impl Fn(&Flow) -> bool) {
+        self.flows().of.retain(|_, flow| !which(flow));
+    }
+
+    /// Ends all flows, and none begins any more.
+    pub(super) fn close(&self) {
+        let mut flows = self.flows();
+        flows.closed = true;
+        flows.of.clear();
     }
 }
 

@@ -19,31 +19,22 @@ use podnet_planner::{
     ruleset::FrontendKey,
     services::userspace::{self, Guard, Led, Place, Work},
 };
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::{
-    runtime::{Builder, Runtime},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::sleep,
-};
+use tokio::{runtime::Runtime, time::sleep};
 use tracing::{info, warn};
 
 use super::{
     door::{self, Door},
     front::{Front, Insiders},
+    refused::{self, Refused},
+    room::{Connected, Listening, Room},
+    threads,
 };
 use crate::proxy::mode::Unserved;
-
-/// So many connections and flows at once, of all frontends of a family, where the process may have as many files.
-const MOST: u64 = 10_000;
-/// A connection has two sockets and, where it carries much, two pipes.
-const FILES: u64 = 6;
-/// For sockets that listen, and all else that an agent has open.
-const OTHERS: u64 = 2_048;
 
 /// As long as a client may take to answer, and to ask once more.
 const LEAVING: Duration = Duration::from_secs(4);
 
-/// What listens for Services and passes on, in a node's namespace and one beside it. Dropping it closes what listens; connections go on.
+/// What listens for Services and passes on, in a node's namespace and one beside it.
 #[derive(Debug)]
 pub struct Program {
     shared: Arc<Shared>,
@@ -56,7 +47,7 @@ struct Shared {
     runtime: Option<Runtime>,
     inner: Mutex<Inner>,
     insiders: Insiders,
-    free: Arc<Semaphore>,
+    room: Arc<Room>,
 }
 
 #[derive(Debug)]
@@ -71,36 +62,25 @@ struct Inner {
     begun: u64,
 }
 
-#[derive(Debug)]
-struct Refused {
-    front: userspace::Front,
-    why: io::Error,
-}
-
 /// What keeps a program alive while there are connections. What listens does not.
 #[derive(Clone, Debug)]
 pub(super) struct Life {
     shared: Weak<Shared>,
-    free: Arc<Semaphore>,
+    pub(super) room: Arc<Room>,
 }
 
 /// A connection's part of it.
 #[derive(Debug)]
 pub(super) struct Stay {
-    _permit: OwnedSemaphorePermit,
-    _shared: Option<Arc<Shared>>,
+    _room: Connected,
+    _shared: Arc<Shared>,
 }
 
 impl Life {
-    /// For a connection, as soon as there is room for another one; none where the program is over.
-    pub(super) async fn connection(&self) -> Option<Stay> {
-        let permit = self.free.clone().acquire_owned().await.ok()?;
-        Some(Stay { _permit: permit, _shared: Some(self.shared.upgrade()?) })
-    }
-
-    /// For a flow of datagrams, if there is room for another one. It does not outlive what it came in by.
-    pub(super) fn flow(&self) -> Option<Stay> {
-        Some(Stay { _permit: self.free.clone().try_acquire_owned().ok()?, _shared: None })
+    /// For a client's connection, as soon as there is room for another one; none where the client has too many, or the program is over.
+    pub(super) async fn connection(&self, client: IpAddr) -> Option<Stay> {
+        let room = self.room.connection(client).await?;
+        Some(Stay { _room: room, _shared: self.shared.upgrade()? })
     }
 }
 
@@ -115,8 +95,10 @@ pub(super) fn is_left(netns: &NetNs, family: Family) -> bool {
 fn running(inode: u64, family: Family) -> Option<Arc<Shared>> {
     let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
     programs.retain(|(.., shared)| shared.strong_count() > 0);
-    let mut found = programs.iter().filter(|(other, of, _)| (*other, *of) == (inode, family));
-    found.find_map(|(.., shared)| shared.upgrade()).filter(|shared| shared.lock().apart.is_there())
+    let found = programs.iter().filter(|(other, of, _)| (*other, *of) == (inode, family));
+    // One whose link somebody removed may live on with its connections beside the one that took its place.
+    let mut living = found.filter_map(|(.., shared)| shared.upgrade());
+    living.find(|shared| shared.lock().apart.is_there())
 }
 
 impl Program {
@@ -138,16 +120,15 @@ impl Program {
             refused: BTreeMap::new(),
             begun: 1,
         };
-        let most = usize::try_from(room()).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let shared = Arc::new(Shared {
             node: netns.clone(),
-            runtime: Some(runtime(netns)?),
+            runtime: Some(threads::begin(netns)?),
             inner: Mutex::new(inner),
             insiders: Insiders::default(),
-            free: Arc::new(Semaphore::new(most)),
+            room: Room::of_process(),
         });
         PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner).push((inode, family, Arc::downgrade(&shared)));
-        info!(?family, connections = most, "Services are passed on by this process");
+        info!(?family, "Services are passed on by this process");
         Ok(Self { shared })
     }
 
@@ -216,11 +197,7 @@ impl Program {
 
     /// What cannot be listened at, and why.
     pub fn refused(&self) -> BTreeSet<Unserved> {
-        let of = |(key, refused): (&FrontendKey, &Refused)| Unserved {
-            service: refused.front.serving.service.clone(),
-            message: refusal(key, &refused.front, &refused.why),
-        };
-        self.shared.lock().refused.iter().map(of).collect()
+        refused::told(&self.shared.lock().refused)
     }
 
     /// Whether the namespace is there as it was made.
@@ -239,6 +216,13 @@ impl Program {
         }
         let missing = inner.led.len().saturating_sub(inner.apart.count()?);
         Ok((missing > 0).then(|| format!("{missing} ways to where Services are served")))
+    }
+
+    /// Closes what listens at once: nothing leads there any more, and another one takes its place. Connections go on.
+    pub fn close(self) {
+        let mut inner = self.shared.lock();
+        inner.refused.clear();
+        inner.doors.clear();
     }
 
     /// Closes what listens, after a while: connections may be about to be made that another mode knows nothing of. The rest goes when the
@@ -313,9 +297,13 @@ impl Shared {
             let of = |(key, front): &(FrontendKey, userspace::Front)| {
                 door::open(key, front.guard.as_ref().unwrap_or(&Guard::Nobody), &insiders)
             };
-            let sockets: Vec<io::Result<OwnedFd>> = netns.run(|| new.iter().map(of).collect())?;
-            for ((key, front), socket) in new.into_iter().zip(sockets) {
-                match socket.and_then(|socket| self.door(key, &front, socket)) {
+            let rooms: Vec<_> =
+                new.iter().map(|(key, _)| self.room.door(door::files(key)).ok_or_else(refused::full)).collect();
+            let opened = || new.iter().zip(&rooms).map(|(new, room)| room.is_ok().then(|| of(new))).collect();
+            let sockets: Vec<Option<io::Result<OwnedFd>>> = netns.run(opened)?;
+            for (((key, front), room), socket) in new.into_iter().zip(rooms).zip(sockets) {
+                let opened = room.and_then(|room| Ok((room, socket.unwrap_or_else(|| Err(refused::full()))?)));
+                match opened.and_then(|(room, socket)| self.door(key, &front, socket, room)) {
                     Ok(door) => drop(inner.doors.insert(key, door)),
                     Err(why) => drop(inner.refused.insert(key, Refused { front, why })),
                 }
@@ -324,11 +312,17 @@ impl Shared {
         Ok(())
     }
 
-    fn door(self: &Arc<Self>, key: FrontendKey, front: &userspace::Front, socket: OwnedFd) -> io::Result<Door> {
+    fn door(
+        self: &Arc<Self>,
+        key: FrontendKey,
+        front: &userspace::Front,
+        socket: OwnedFd,
+        room: Listening,
+    ) -> io::Result<Door> {
         let guard = front.guard.clone().unwrap_or(Guard::Nobody);
         let served = Front::new(key, guard, front.serving.clone(), self.insiders.clone());
-        let life = Life { shared: Arc::downgrade(self), free: self.free.clone() };
-        Door::new(front.place, Arc::new(served), socket, &life)
+        let life = Life { shared: Arc::downgrade(self), room: self.room.clone() };
+        Door::new(front.place, Arc::new(served), socket, &life, room)
     }
 }
 
@@ -339,39 +333,4 @@ impl Drop for Shared {
             runtime.shutdown_background();
         }
     }
-}
-
-fn refusal(key: &FrontendKey, front: &userspace::Front, why: &io::Error) -> String {
-    match (front.place, why.kind()) {
-        (Place::Node, io::ErrorKind::AddrInUse) => format!(
-            "{key} is not served: another program of the node listens there (ss -lnp says which one); \
-             it has to end, or the Service to take another port"
-        ),
-        _ => format!("{key} is not served: {why}; it is tried again"),
-    }
-}
-
-/// Threads in the node's namespace: from there backends are connected to.
-fn runtime(netns: &NetNs) -> Result<Runtime, ApartError> {
-    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4));
-    let inside = netns.clone();
-    let enter = move || {
-        if let Err(error) = inside.enter_current_thread() {
-            warn!(
-                error = &error as &dyn Error,
-                "a thread that passes on Services' connections is in the wrong namespace"
-            );
-        }
-    };
-    let mut builder = Builder::new_multi_thread();
-    builder.worker_threads(threads).thread_name("services").enable_all().on_thread_start(enter);
-    builder.build().map_err(ApartError::Threads)
-}
-
-/// For how many connections the process may have files, after it was allowed all that it may allow itself.
-fn room() -> u64 {
-    let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    (files.saturating_sub(OTHERS) / FILES).clamp(64, MOST)
 }

@@ -24,14 +24,14 @@ const SILENCE: Duration = Duration::from_secs(300);
 /// When the kernel has no more sockets to give.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Takes the connections of a socket for ever. One that is too many waits, and those behind it.
+/// Takes the connections of a socket for ever. Where there is no room one waits, and those behind it; who has too many is refused.
 pub(super) async fn serve(listener: Arc<TcpListener>, front: Arc<Front>, life: Life) {
     loop {
         match listener.accept().await {
-            Ok((client, from)) => {
-                let Some(stay) = life.connection().await else { return };
-                tokio::spawn(connection(client, from, front.clone(), stay));
-            }
+            Ok((client, from)) => match life.connection(front.origin(from.ip())).await {
+                Some(stay) => drop(tokio::spawn(connection(client, from, front.clone(), stay))),
+                None => reset(&client),
+            },
             Err(error) => {
                 debug!(frontend = %front.key, %error, "a connection was not taken");
                 sleep(PAUSE).await;

@@ -16,6 +16,7 @@ use podnet_model::{
     service::{Port, ServiceKind},
 };
 use podnet_planner::services::ServicesConfig;
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::*;
 
@@ -329,9 +330,46 @@ fn what_others_have_or_nobody_can_is_told_and_damage_is_mended() {
     scene.command("ip route del 10.96.0.10 proto 87");
     assert_eq!(look(&mut scene).unwrap(), "1 ways to where Services are served");
     echo(&mut scene.connect(SERVICE, 53).unwrap(), &mut backend.accept());
+    // A connection keeps what was there from going, and what takes its place from nothing.
+    let (mut at_node, mut at_node_there) = (scene.connect(NODE, 30053).unwrap(), backend.accept());
     scene.command("ip link del podservices4");
     assert_eq!(look(&mut scene).unwrap(), "the link to where Services are served");
     echo(&mut scene.connect(SERVICE, 53).unwrap(), &mut backend.accept());
     echo(&mut scene.connect(NODE, 30053).unwrap(), &mut backend.accept());
+    assert!(!told(&scene).contains("listens there"), "{}", told(&scene));
     assert_eq!(look(&mut scene), None);
+    echo(&mut at_node, &mut at_node_there);
+    // Nor is it taken for the one that serves.
+    assert!(program::is_left(&scene.netns, Family::V4));
+    scene.serve(&[]);
+    let refused = scene.connect(NODE, 30053).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "what was there listens still");
+}
+
+#[test]
+fn datagrams_from_many_ports_keep_nobody_out() {
+    let few = Some(8_192);
+    setrlimit(Resource::Nofile, Rlimit { current: few, maximum: few }).unwrap();
+    let mut scene = Scene::new("many");
+    let backend = Backend::new(&scene, "10.0.0.1");
+    scene.serve(&[backend.at]);
+    // As many as the process has files for, and more.
+    let flood = || {
+        for _ in 0..3_000 {
+            let client = UdpSocket::bind((NODE, 0)).unwrap();
+            client.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+            client.send_to(b"?", (SERVICE, 53)).unwrap();
+            let _ = client.recv(&mut [0; 64]);
+        }
+    };
+    scene.netns.run(flood).unwrap();
+    echo(&mut scene.connect(SERVICE, 53).unwrap(), &mut backend.accept());
+    let client = scene.netns.run(|| UdpSocket::bind(("10.0.0.2", 0))).unwrap().unwrap();
+    client.connect((SERVICE, 53)).unwrap();
+    client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    // Sooner than the others are over by themselves.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while client.send(b"?").and_then(|_| client.recv(&mut [0; 64])).is_err() {
+        assert!(Instant::now() < deadline, "a client is kept out by those of another one");
+    }
 }

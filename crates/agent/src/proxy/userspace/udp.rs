@@ -6,8 +6,8 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsFd,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, LazyLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -17,18 +17,22 @@ use podnet_planner::{ruleset::BackendAddress, services::userspace::Choice};
 use tokio::{
     io::Interest,
     net::UdpSocket,
-    task::AbortHandle,
-    time::{sleep, timeout},
+    task::{AbortHandle, yield_now},
+    time::sleep,
 };
 use tracing::debug;
 
 use super::{
     front::Front,
-    program::{Life, Stay},
+    room::{Flowing, Room},
 };
 
-/// A flow in which nothing was said for so long is over, as kube-proxy's program had it.
-const IDLE: Duration = Duration::from_secs(250);
+/// A flow in which nothing was said for so long is over, as connection tracking has it (`nf_conntrack_udp_timeout`): most are one question
+/// and its answer.
+const IDLE: Duration = Duration::from_secs(30);
+/// One in which the client spoke again after an answer, and later than a moment (`nf_conntrack_udp_timeout_stream`).
+const IDLE_THAT_LASTS: Duration = Duration::from_secs(120);
+const SHORT: Duration = Duration::from_secs(2);
 /// When a socket is in trouble.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -53,120 +57,224 @@ impl Drop for Flow {
     }
 }
 
-/// When something was said last.
+/// When something was said last, in seconds since it began.
 #[derive(Debug)]
 struct Used {
     begun: Instant,
-    last: AtomicU64,
+    last: Arc<AtomicU64>,
+    answered: AtomicBool,
+    lasts: AtomicBool,
 }
 
 impl Used {
-    fn now(&self) {
-        self.last.store(self.begun.elapsed().as_secs(), Ordering::Relaxed);
+    fn new() -> Self {
+        let (answered, lasts) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { begun: Instant::now(), last: Arc::new(AtomicU64::new(clock())), answered, lasts }
     }
 
-    fn is_long_ago(&self) -> bool {
-        self.begun.elapsed().saturating_sub(Duration::from_secs(self.last.load(Ordering::Relaxed))) >= IDLE
+    fn asked(&self) {
+        self.last.store(clock(), Ordering::Relaxed);
+        if self.answered.load(Ordering::Relaxed) && self.begun.elapsed() >= SHORT {
+            self.lasts.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn answered(&self) {
+        self.last.store(clock(), Ordering::Relaxed);
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// For how long it may be silent still.
+    fn left(&self) -> Duration {
+        let idle = if self.lasts.load(Ordering::Relaxed) { IDLE_THAT_LASTS } else { IDLE };
+        idle.saturating_sub(Duration::from_secs(clock().saturating_sub(self.last.load(Ordering::Relaxed))))
     }
 }
 
-/// Passes on what comes to a socket for ever, many datagrams at once.
-pub(super) async fn serve(socket: Arc<UdpSocket>, front: Arc<Front>, life: Life) {
+/// Seconds, the same for all flows.
+fn clock() -> u64 {
+    static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    BEGUN.elapsed().as_secs()
+}
+
+/// Passes on what comes to a socket for ever, many datagrams at once. However much comes, others have their turn in between.
+pub(super) async fn serve(socket: Arc<UdpSocket>, front: Arc<Front>, room: Arc<Room>) {
     loop {
-        let taken = match socket.readable().await {
-            Ok(()) => socket.try_io(Interest::READABLE, || {
-                DATAGRAMS.with_borrow_mut(|datagrams| {
-                    let count = datagrams.receive(socket.as_fd())?;
-                    deliver(datagrams, count, &socket, &front, &life);
-                    Ok(())
-                })
-            }),
-            Err(error) => Err(error),
-        };
-        match taken {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+        let taken = socket.async_io(Interest::READABLE, || {
+            DATAGRAMS.with_borrow_mut(|datagrams| {
+                let count = datagrams.receive(socket.as_fd())?;
+                Ok(deliver(datagrams, count, &socket, &front, &room))
+            })
+        });
+        match taken.await {
+            // Flows in whose place they begin have to end first.
+            Ok(begun) if begun > 0 => yield_now().await,
+            Ok(_) => {}
+            Err(error) => {
                 debug!(frontend = %front.key, %error, "datagrams were not taken");
                 sleep(PAUSE).await;
             }
-            _ => {}
         }
     }
 }
 
-/// Those of one client that came one after the other go on together.
-fn deliver(datagrams: &mut Datagrams, count: usize, socket: &Arc<UdpSocket>, front: &Arc<Front>, life: &Life) {
-    let mut at = 0;
+/// Those of one client that came one after the other go on together. Answers how many flows began.
+fn deliver(
+    datagrams: &mut Datagrams,
+    count: usize,
+    socket: &Arc<UdpSocket>,
+    front: &Arc<Front>,
+    room: &Arc<Room>,
+) -> usize {
+    let (mut at, mut begun) = (0, 0);
     while at < count {
         let client = datagrams.sender(at);
         let next = (at..count).find(|number| datagrams.sender(*number) != client).unwrap_or(count);
         if let Some(client) = client {
-            match flow(client, socket, front, life) {
-                Ok(Some(backend)) => drop(datagrams.pass_on(at..next, backend.as_fd(), None)),
+            match flow(client, socket, front, room) {
+                Ok(Some((backend, is_new))) => {
+                    begun += usize::from(is_new);
+                    datagrams.pass_on(at..next, backend.as_fd(), None);
+                }
                 Ok(None) => {}
                 Err(error) => debug!(frontend = %front.key, %client, %error, "a flow cannot begin"),
             }
         }
         at = next;
     }
+    begun
 }
 
-/// The socket of the client's flow, which begins where there is none; none where the client may not come or there are too many.
+/// The socket of the client's flow, which begins where there is none, and whether it did; none where the client may not come, too many are
+/// about to end, or nothing is served any more.
 fn flow(
     client: SocketAddr,
     socket: &Arc<UdpSocket>,
     front: &Arc<Front>,
-    life: &Life,
-) -> io::Result<Option<Arc<UdpSocket>>> {
+    room: &Arc<Room>,
+) -> io::Result<Option<(Arc<UdpSocket>, bool)>> {
     let mut flows = front.flows();
-    if let Some(flow) = flows.get(&client) {
-        flow.used.now();
-        return Ok(Some(flow.socket.clone()));
+    if flows.closed {
+        return Ok(None);
+    }
+    if let Some(flow) = flows.of.get(&client) {
+        flow.used.asked();
+        return Ok(Some((flow.socket.clone(), false)));
     }
     let Choice::To(at) = front.choose(client.ip(), &[]) else { return Ok(None) };
-    let Some(stay) = life.flow() else { return Ok(None) };
+    let used = Arc::new(Used::new());
+    let Some(room) = room.flow(front.origin(client.ip()), used.last.clone()) else { return Ok(None) };
     let unspecified = if at.addr.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let backend = std::net::UdpSocket::bind(SocketAddr::new(unspecified, 0))?;
     backend.connect(SocketAddr::new(at.addr, at.port))?;
     backend.set_nonblocking(true)?;
     let backend = Arc::new(UdpSocket::from_std(backend)?);
-    let used = Arc::new(Used { begun: Instant::now(), last: AtomicU64::new(0) });
-    let answers = answers(backend.clone(), client, socket.clone(), used.clone(), front.clone(), stay);
+    let answers = answers(backend.clone(), client, socket.clone(), used.clone(), front.clone(), room);
     let task = tokio::spawn(answers).abort_handle();
-    flows.insert(client, Flow { at, socket: backend.clone(), used, task });
-    Ok(Some(backend))
+    flows.of.insert(client, Flow { at, socket: backend.clone(), used, task });
+    Ok(Some((backend, true)))
 }
 
-/// Passes on what the backend says until nothing is said for long, or the backend's host tells that there is none.
+/// Passes on what the backend says until nothing is said for long, the backend's host tells that there is none, or there are too many flows.
 async fn answers(
     backend: Arc<UdpSocket>,
     client: SocketAddr,
     socket: Arc<UdpSocket>,
     used: Arc<Used>,
     front: Arc<Front>,
-    _stay: Stay,
+    mut room: Flowing,
 ) {
     loop {
-        match timeout(IDLE, backend.readable()).await {
-            Err(_) if used.is_long_ago() => break,
-            Err(_) => continue,
-            Ok(Err(_)) => break,
-            Ok(Ok(())) => {}
-        }
-        let passed = backend.try_io(Interest::READABLE, || {
+        let answer = backend.async_io(Interest::READABLE, || {
             DATAGRAMS.with_borrow_mut(|datagrams| {
                 let count = datagrams.receive(backend.as_fd())?;
                 datagrams.pass_on(0..count, socket.as_fd(), Some(client));
                 Ok(())
             })
         });
-        match passed {
-            Ok(()) => used.now(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => break,
+        tokio::select! {
+            () = room.shown_out() => break,
+            answered = answer => match answered {
+                Ok(()) => used.answered(),
+                Err(_) => break,
+            },
+            () = sleep(used.left()) => if used.left().is_zero() { break },
         }
     }
     let mut flows = front.flows();
-    if flows.get(&client).is_some_and(|flow| Arc::ptr_eq(&flow.socket, &backend)) {
-        flows.remove(&client);
+    if flows.of.get(&client).is_some_and(|flow| Arc::ptr_eq(&flow.socket, &backend)) {
+        flows.of.remove(&client);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use podnet_model::{Protocol, ServiceKey};
+    use podnet_planner::{
+        ruleset::FrontendKey,
+        services::{Backend, Backends, FrontendKind, Serving, userspace::Guard},
+    };
+    use rustix::net::sockopt::set_socket_recv_buffer_size_force;
+
+    use super::*;
+    use crate::proxy::userspace::front::Insiders;
+
+    #[test]
+    fn a_flow_lasts_longer_once_the_client_came_back() {
+        let used = Used::new();
+        used.asked();
+        used.answered();
+        assert!(used.left() <= IDLE);
+        let older = Used { begun: Instant::now().checked_sub(SHORT).unwrap(), ..Used::new() };
+        older.asked();
+        assert!(older.left() <= IDLE, "nobody answered");
+        older.answered();
+        older.asked();
+        assert!(older.left() > IDLE);
+    }
+
+    fn front(at: SocketAddr, to: SocketAddr) -> Arc<Front> {
+        let backend =
+            Backend { at: BackendAddress { addr: to.ip(), port: to.port() }, local: true, terminating: false };
+        let backends = Backends::Of(Arc::new([backend]));
+        let serving = Serving {
+            service: ServiceKey::new("default", "web"),
+            port: "u".into(),
+            kind: FrontendKind::ClusterIp,
+            inside: backends.clone(),
+            outside: backends,
+            keeps_source: false,
+            affinity: None,
+            sources: None,
+        };
+        let key = FrontendKey { addr: at.ip(), protocol: Protocol::Udp, port: at.port() };
+        let guard = Guard::Only { inside: false, sources: None };
+        Arc::new(Front::new(key, guard, Arc::new(serving), Insiders::default()))
+    }
+
+    /// One thread has a socket to serve at which much waits, and another task.
+    #[tokio::test]
+    async fn a_flood_leaves_others_their_turn() {
+        const MUCH: usize = 40_000;
+        let bound = || std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (client, socket, backend) = (bound(), bound(), bound());
+        set_socket_recv_buffer_size_force(&socket, MUCH * 2_048).unwrap();
+        let at = socket.local_addr().unwrap();
+        let front = front(at, backend.local_addr().unwrap());
+        for _ in 0..MUCH {
+            client.send_to(b"?", at).unwrap();
+        }
+        socket.set_nonblocking(true).unwrap();
+        let socket = Arc::new(UdpSocket::from_std(socket).unwrap());
+        let serving = tokio::spawn(serve(socket.clone(), front.clone(), Arc::new(Room::new(1_000))));
+        while front.flows().of.is_empty() {
+            yield_now().await;
+        }
+        for _ in 0..3 {
+            yield_now().await;
+        }
+        assert!(socket.try_recv(&mut [0]).is_ok(), "nothing is left to serve");
+        serving.abort();
+        assert!(serving.await.unwrap_err().is_cancelled());
     }
 }

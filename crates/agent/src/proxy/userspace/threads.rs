@@ -1,0 +1,24 @@
+//! The threads of a program.
+
+use std::error::Error;
+
+use podnet_kernel::{apart::ApartError, netns::NetNs};
+use tokio::runtime::{Builder, Runtime};
+use tracing::warn;
+
+/// Threads in the node's namespace: from there backends are connected to.
+pub(super) fn begin(netns: &NetNs) -> Result<Runtime, ApartError> {
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4));
+    let inside = netns.clone();
+    let enter = move || {
+        if let Err(error) = inside.enter_current_thread() {
+            warn!(
+                error = &error as &dyn Error,
+                "a thread that passes on Services' connections is in the wrong namespace"
+            );
+        }
+    };
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(threads).thread_name("services").enable_all().on_thread_start(enter);
+    builder.build().map_err(ApartError::Threads)
+}
