@@ -112,7 +112,7 @@ fn ipvs() -> Result<(), String> {
             chain(error)
         )
     };
-    tried.map_err(|error| lack(&error))?.map_err(|error| lack(&error))
+    tried.map_err(|error| lack(&error))?.map(drop).map_err(|error| lack(&error))
 }
 
 /// One of everything that the mode makes.

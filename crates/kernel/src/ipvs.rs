@@ -85,18 +85,22 @@ impl Ipvs {
     /// Does edits in order. Neighbours of one sort go out together, and all of them are tried; those behind are not done once one was
     /// refused. What is to be made and is there is changed; what is to go and is not is no error.
     ///
+    /// Answers the real servers that the kernel does not take such as they are, since they are at no unicast address: what else it knows of
+    /// this node only, as a subnet's broadcast address. They keep nothing else back.
+    ///
     /// # Errors
-    /// The first that was refused.
-    pub fn apply(&mut self, edits: &[Edit]) -> Result<(), IpvsError> {
+    /// The first that was refused otherwise.
+    pub fn apply(&mut self, edits: &[Edit]) -> Result<Vec<(ServerKey, BackendAddress)>, IpvsError> {
+        let mut odd = Vec::new();
         for run in edits.chunk_by(|one, next| Sort::of(one) == Sort::of(next)) {
             match run.first().map(Sort::of) {
                 Some(Sort::Sets) => self.sets.apply(run)?,
-                Some(Sort::Servers) => self.apply_to_servers(run)?,
+                Some(Sort::Servers) => odd.extend(self.apply_to_servers(run)?),
                 Some(Sort::Addresses) => device::apply(&mut self.links, self.family, run)?,
                 None => {}
             }
         }
-        Ok(())
+        Ok(odd)
     }
 
     /// As [`Ipvs::apply`], where rules of iptables that asked sets went a moment ago: the variant of nf_tables lets go of these later.
@@ -108,7 +112,7 @@ impl Ipvs {
         loop {
             match self.apply(edits) {
                 Err(IpvsError::Set(IpsetError::InUse { .. })) if Instant::now() < deadline => thread::sleep(PAUSE),
-                done => return done,
+                done => return done.map(drop),
             }
         }
     }
@@ -148,15 +152,24 @@ impl Ipvs {
         Ok(frames.iter().filter_map(|frame| read_real(body(frame), family)).collect())
     }
 
-    fn apply_to_servers(&mut self, edits: &[Edit]) -> Result<(), IpvsError> {
+    fn apply_to_servers(&mut self, edits: &[Edit]) -> Result<Vec<(ServerKey, BackendAddress)>, IpvsError> {
         let all: Vec<&Edit> = edits.iter().collect();
-        let refused = self.send(&all, making)?;
+        let mut odd = Vec::new();
+        let mut refused = self.send(&all, making)?;
+        refused.retain(|refused| match all[refused.index] {
+            Edit::AddReal(key, at, _) if refused.refusal.code == Errno::INVAL.raw_os_error() => {
+                odd.push((*key, *at));
+                false
+            }
+            _ => true,
+        });
         let (there, refused): (Vec<_>, Vec<_>) =
             refused.into_iter().partition(|refused| is_there(all[refused.index], refused));
         fail_at_first(&all, refused)?;
         let there: Vec<&Edit> = there.into_iter().map(|refused| all[refused.index]).collect();
         let refused = self.send(&there, changing)?;
-        fail_at_first(&there, refused)
+        fail_at_first(&there, refused)?;
+        Ok(odd)
     }
 
     fn send(&mut self, edits: &[&Edit], command: fn(&Edit) -> u8) -> Result<Vec<Refused>, NetlinkError> {
@@ -213,10 +226,12 @@ fn fail_at_first(edits: &[&Edit], refused: Vec<Refused>) -> Result<(), IpvsError
     serious.map_or(Ok(()), |refused| Err(explain(edits[refused.index], refused)))
 }
 
-/// What is to go is gone: the kernel says `ESRCH` where there is no such virtual server, `ENOENT` where it has no such real server.
+/// What is to go, or is to get nothing new before it goes, is gone: the kernel says `ESRCH` where there is no such virtual server, `ENOENT`
+/// where it has no such real server.
 fn is_gone(edit: &Edit, refused: &Refused) -> bool {
     let missing = [Errno::SRCH, Errno::NOENT].map(Errno::raw_os_error);
-    matches!(edit, Edit::RemoveServer(_) | Edit::RemoveReal(..)) && missing.contains(&refused.refusal.code)
+    matches!(edit, Edit::RemoveServer(_) | Edit::RemoveReal(..) | Edit::Weigh(_, _, 0))
+        && missing.contains(&refused.refusal.code)
 }
 
 fn explain(edit: &Edit, refused: Refused) -> IpvsError {

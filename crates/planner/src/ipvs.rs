@@ -23,8 +23,8 @@ use crate::ruleset::{BackendAddress, FrontendKey};
 /// The device that has the addresses of virtual servers: a dummy. It is kube-proxy's name, which other programs know and leave alone.
 pub const DEVICE: &str = "kube-ipvs0";
 
-/// The routing table that delivers on this host what virtual servers attract by a mark: one route, for everything.
-pub const ROUTES: u32 = 28_782;
+/// The routing table that delivers on this host what virtual servers attract by a mark: one route for each address. Nothing else is in it.
+pub const ROUTES: u32 = 28_783;
 /// The priority of the routing rule that leads there: behind the host's own addresses, before everything else that is usual.
 pub const PRIORITY: u32 = 100;
 

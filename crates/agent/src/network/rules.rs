@@ -147,7 +147,13 @@ impl ClusterRules {
 
     /// As [`ClusterRules::learn`], for what kube-proxy's configuration says.
     pub(super) fn configure(&mut self, settings: &RuleSettings) {
-        self.ipvs = settings.ipvs.clone();
+        if self.ipvs != settings.ipvs {
+            self.ipvs = settings.ipvs.clone();
+            // What others own is not taken away with what an earlier agent left.
+            if self.left.is_untried() {
+                self.suspect_others();
+            }
+        }
         for family in Family::ALL {
             let own = &mut self.families[family];
             let before = own.services.config();
@@ -206,7 +212,7 @@ impl ClusterRules {
         }
         // While the rules are not in force, those of another mode serve whom they serve.
         if first.is_ok() {
-            self.left.clear(datapath);
+            self.left.clear(self.mode, datapath);
         }
         first
     }
@@ -269,7 +275,7 @@ impl ClusterRules {
             }
         }
         if !self.is_refused() {
-            self.left.look(datapath);
+            self.left.look(self.mode, datapath);
         }
         first
     }

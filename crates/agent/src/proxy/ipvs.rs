@@ -4,14 +4,19 @@
 //! often as `ipvs.syncPeriod` says where they are many. The chains are looked after as those of the mode `iptables` are.
 
 mod kernel;
+mod refused;
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     time::{Duration, Instant},
 };
 
 use podnet_kernel::{datapath::Datapath, iptables::Variant, monitor::Notice, netns::NetNs};
-use podnet_model::{Family, proxy::IpvsConfig};
+use podnet_model::{
+    Family,
+    proxy::{IpvsConfig, Mode},
+};
 use podnet_planner::{
     iptables::Rewrite,
     ipvs::{DEVICE, Drain, Edit, Scheduler, State, difference},
@@ -22,8 +27,8 @@ use podnet_planner::{
 };
 use tracing::debug;
 
-use self::kernel::Kernel;
-use super::mode::{RulesError, ServiceRules};
+use self::{kernel::Kernel, refused::Refused};
+use super::mode::{RulesError, ServiceRules, Unserved};
 
 /// How often all is looked at, at most.
 const LOOK: Duration = Duration::from_millis(500);
@@ -52,6 +57,7 @@ pub(super) struct InIpvs {
     edits: Vec<Edit>,
     /// What of podnet's is there, as far as is known.
     there: State,
+    refused: Refused,
     drain: Drain,
     /// What [`Drain`] counts the time from.
     began: Instant,
@@ -59,6 +65,8 @@ pub(super) struct InIpvs {
     /// Since when the mode is left, and whether something stays for the sake of connections.
     leaving: Option<Instant>,
     lingers: bool,
+    /// The mode that comes translates before virtual servers do.
+    may_linger: bool,
     /// It is not known whether there are none.
     may_be_there: bool,
     /// Somebody may have damaged the virtual servers and what goes with them, or the chains.
@@ -86,11 +94,13 @@ impl InIpvs {
             kernel: None,
             edits: Vec::new(),
             there: State::default(),
+            refused: Refused::default(),
             drain: Drain::default(),
             began: now,
             in_force: false,
             leaving: None,
             lingers: false,
+            may_linger: true,
             may_be_there: true,
             suspected: (false, false),
             next_look: now,
@@ -113,7 +123,7 @@ impl InIpvs {
         if self.kernel.is_none() {
             self.kernel = Some(Kernel::open(netns, self.family)?);
         }
-        let edits = self.compare_servers(netns)?;
+        let edits = self.compare_servers(services, netns)?;
         let Some(kernel) = &mut self.kernel else { return Ok(Done { edits, rewrite: Rewrite::default() }) };
         kernel.attract(netns, self.renderer.attraction(), &self.renderer.attracted())?;
         let rewrite = kernel.put_chains(self.renderer.rules(services))?;
@@ -124,7 +134,7 @@ impl InIpvs {
         Ok(Done { edits, rewrite })
     }
 
-    fn compare_servers(&mut self, netns: &NetNs) -> Result<Vec<Edit>, RulesError> {
+    fn compare_servers(&mut self, services: &Services, netns: &NetNs) -> Result<Vec<Edit>, RulesError> {
         let started = Instant::now();
         let Some(kernel) = &mut self.kernel else { return Ok(Vec::new()) };
         self.edits = Vec::new();
@@ -133,19 +143,21 @@ impl InIpvs {
         let ranges = &self.config.exclude_cidrs;
         let is_excluded = |addr: &IpAddr| ranges.iter().any(|range| range.contains(addr));
         self.there = own(kernel.read()?, wanted, self.family, is_excluded);
-        let edits = self.do_edits(difference(self.renderer.state(), &self.there))?;
+        let edits = self.do_edits(services, difference(self.renderer.state(), &self.there))?;
         self.suspected.0 = false;
         self.next_servers = Instant::now() + (started.elapsed() * REST).clamp(LOOK, self.config.sync_period.max(LOOK));
         Ok(edits)
     }
 
     /// Does edits, softly. Answers what was done.
-    fn do_edits(&mut self, edits: Vec<Edit>) -> Result<Vec<Edit>, RulesError> {
+    fn do_edits(&mut self, services: &Services, edits: Vec<Edit>) -> Result<Vec<Edit>, RulesError> {
         let Some(kernel) = &mut self.kernel else { return Ok(Vec::new()) };
         let renderer = &self.renderer;
-        let edits = self.drain.soften(edits, &self.there, |key| renderer.has_connections(key), self.began.elapsed());
-        kernel.apply(&edits)?;
+        let mut edits =
+            self.drain.soften(edits, &self.there, |key| renderer.has_connections(key), self.began.elapsed());
+        self.refused.take(kernel.apply(&edits)?, &mut edits, renderer, services);
         edits.iter().for_each(|edit| self.there.apply(edit));
+        self.refused.forget(renderer.state(), &self.there);
         Ok(edits)
     }
 
@@ -202,7 +214,7 @@ impl ServiceRules for InIpvs {
         {
             kernel.attract(&netns, self.renderer.attraction(), &self.renderer.attracted())?;
         }
-        let done = self.do_edits(edits)?.len();
+        let done = self.do_edits(services, edits)?.len();
         if let Some(kernel) = &mut self.kernel {
             kernel.follow_chains(self.renderer.rules(services))?;
         }
@@ -227,13 +239,20 @@ impl ServiceRules for InIpvs {
         if let Some(netns) = datapath.netns() {
             let leaving = *self.leaving.get_or_insert_with(Instant::now);
             let (bits, excluded) = (self.renderer.attraction(), &self.config.exclude_cidrs);
-            self.lingers = kernel::remove(&netns, self.family, bits, excluded, leaving.elapsed() < LINGER)?;
+            let may_stay = self.may_linger && leaving.elapsed() < LINGER;
+            self.lingers = kernel::remove(&netns, self.family, bits, excluded, may_stay)?;
         }
         self.kernel = None;
         self.there = State::default();
+        self.refused = Refused::default();
         self.drain = Drain::default();
         self.may_be_there = self.lingers;
         Ok(())
+    }
+
+    fn make_way(&mut self, mode: Mode) {
+        // Its program is behind routes, which are asked after this node's own addresses: an address that stayed would be reached by nobody.
+        self.may_linger = mode != Mode::Userspace;
     }
 
     fn lingers(&self) -> bool {
@@ -294,7 +313,7 @@ impl ServiceRules for InIpvs {
             self.compare(services, &netns)?
         } else if self.suspected.0 || now >= self.next_servers {
             self.in_force = false;
-            let edits = self.compare_servers(&netns)?;
+            let edits = self.compare_servers(services, &netns)?;
             self.in_force = true;
             Done { edits, rewrite: Rewrite::default() }
         } else {
@@ -302,6 +321,10 @@ impl ServiceRules for InIpvs {
         };
         self.next_look = Instant::now() + LOOK.max(now.elapsed() * REST_OF_SUSPICION);
         Ok(done.words())
+    }
+
+    fn unserved(&self) -> BTreeSet<Unserved> {
+        self.refused.told_with(self.renderer.left_out())
     }
 }
 

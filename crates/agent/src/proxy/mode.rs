@@ -45,6 +45,9 @@ pub(crate) trait ServiceRules: fmt::Debug + Send {
     /// What cannot be taken away.
     fn take_away(&mut self, datapath: &mut dyn Datapath) -> Result<(), RulesError>;
 
+    /// Tells rules that are to be taken away which mode serves instead: not every one can do with what lingers.
+    fn make_way(&mut self, _mode: Mode) {}
+
     /// Whether something stays for now that [`ServiceRules::take_away`] left for the sake of connections: it has to be done again.
     fn lingers(&self) -> bool {
         false

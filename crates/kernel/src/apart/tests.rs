@@ -109,3 +109,8 @@ fn what_a_process_left_that_is_gone_makes_room_for_what_comes() {
     remove(&node, Family::V4).unwrap();
     assert_eq!(seen(&node), Vec::<String>::new());
 }
+
+#[test]
+fn its_routing_table_is_no_other_modes() {
+    assert_ne!(TABLE, podnet_planner::ipvs::ROUTES);
+}

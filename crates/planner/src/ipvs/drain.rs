@@ -97,9 +97,13 @@ impl Drain {
     }
 
     fn let_go(&mut self, key: ServerKey, real: BackendAddress, there: &State, now: Duration, soft: &mut Vec<Edit>) {
+        let Some(weight) = there.servers.get(&key).and_then(|server| server.reals.get(&real)) else {
+            // The kernel did not take it, or somebody else removed it.
+            soft.push(Edit::RemoveReal(key, real));
+            return;
+        };
         self.since.entry((key, real)).or_insert(now);
-        let weight = there.servers.get(&key).and_then(|server| server.reals.get(&real));
-        if weight.is_some_and(|weight| *weight > 0) {
+        if *weight > 0 {
             soft.push(Edit::Weigh(key, real, 0));
         }
     }
@@ -243,6 +247,16 @@ mod tests {
         assert_eq!(kernel.go(&state(&[2]), 0), []);
         assert_eq!(kernel.drain.servers(), [key()].into());
         assert_eq!(kernel.over(&[(3, 0)], 1), [Edit::RemoveReal(key(), real(3))]);
+    }
+
+    #[test]
+    fn one_that_is_not_there_does_not_drain() {
+        let there = state(&[2]);
+        let mut drain = Drain::default();
+        let edits = vec![Edit::RemoveReal(key(), real(3))];
+        assert_eq!(drain.soften(edits.clone(), &there, |_| true, Duration::ZERO), edits);
+        let edits = vec![Edit::AddReal(key(), real(3), 1)];
+        assert_eq!(drain.soften(edits.clone(), &there, |_| true, Duration::ZERO), edits, "it is made, not weighed");
     }
 
     #[test]

@@ -13,6 +13,7 @@
 
 mod leaving;
 mod marks;
+mod odd;
 mod parts;
 mod rules;
 mod sets;
@@ -22,12 +23,12 @@ use std::{
     net::IpAddr,
 };
 
-use podnet_model::{Family, Protocol};
+use podnet_model::{Family, Protocol, ServiceKey};
 
 use super::{Plan, Services};
 use crate::{
     ipvs::{Edit, Element, Scheduler, Scheduling, Server, ServerKey, Set, SetName, State, difference},
-    ruleset,
+    ruleset::{self, BackendAddress, FrontendKey},
 };
 pub use leaving::{lingering, may_linger};
 use marks::Marks;
@@ -43,6 +44,8 @@ pub struct Ipvs {
     marks: Marks,
     /// How many frontends want each element: a port is at several addresses, and a backend serves several frontends.
     wanted: BTreeMap<(SetName, Element), u32>,
+    /// Endpoints of frontends that cannot be real servers.
+    odd: BTreeMap<FrontendKey, (ServiceKey, BTreeSet<BackendAddress>)>,
     state: State,
 }
 
@@ -54,7 +57,8 @@ impl Ipvs {
         let sets = Sets::of(config.family);
         let state = State { sets: sets.empty(), ..State::default() };
         let marks = Marks::new(config.masquerade_mark);
-        let mut ipvs = Self { scheduling: scheduling(scheduler), sets, marks, wanted: BTreeMap::new(), state };
+        let (scheduling, wanted, odd) = (scheduling(scheduler), BTreeMap::new(), BTreeMap::new());
+        let mut ipvs = Self { scheduling, sets, marks, wanted, odd, state };
         let (mut after, mut before) = (State::default(), State::default());
         ipvs.take_frontends(&services.whole(), &mut before, &mut after);
         for addr in services.cluster_ips() {
@@ -96,11 +100,21 @@ impl Ipvs {
     /// Whether connections to a virtual server are known from their begin to their end, and so may end in peace where a real server goes.
     #[must_use]
     pub fn has_connections(&self, key: &ServerKey) -> bool {
-        let frontend = match key {
+        self.frontend(key).is_some_and(|frontend| frontend.protocol != Protocol::Udp)
+    }
+
+    /// Endpoints that are left out since the kernel takes none such as a real server, and whose they are.
+    pub fn left_out(&self) -> impl Iterator<Item = (&ServiceKey, &BackendAddress)> {
+        self.odd.values().flat_map(|(service, addrs)| addrs.iter().map(move |addr| (service, addr)))
+    }
+
+    /// The frontend that a virtual server is of.
+    #[must_use]
+    pub fn frontend<'a>(&'a self, key: &'a ServerKey) -> Option<&'a FrontendKey> {
+        match key {
             ServerKey::Address(key) => Some(key),
             ServerKey::Mark(mark) => self.marks.frontend(*mark),
-        };
-        frontend.is_some_and(|frontend| frontend.protocol != Protocol::Udp)
+        }
     }
 
     /// What a plan means, in order.
@@ -129,9 +143,16 @@ impl Ipvs {
     fn take_frontends(&mut self, plan: &Plan, before: &mut State, after: &mut State) {
         let mut touched = BTreeSet::new();
         for change in &plan.frontends {
+            self.odd.remove(&change.key);
+            if let Some((service, odd)) =
+                change.after.as_ref().map(|one| (&one.service, odd::of(one))).filter(|(_, odd)| !odd.is_empty())
+            {
+                self.odd.insert(change.key, (service.clone(), odd));
+            }
             let marks = &mut self.marks;
-            let was = change.before.as_ref().map(|one| Parts::of(&change.key, one, &self.sets, self.scheduling, marks));
-            let is = change.after.as_ref().map(|one| Parts::of(&change.key, one, &self.sets, self.scheduling, marks));
+            let mut parts = |one| Parts::of(&change.key, &odd::without(one), &self.sets, self.scheduling, marks);
+            let was = change.before.as_deref().map(&mut parts);
+            let is = change.after.as_deref().map(&mut parts);
             if is.as_ref().is_none_or(|is| is.inside.is_none()) {
                 self.marks.forget(&change.key);
             }

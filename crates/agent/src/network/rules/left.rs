@@ -31,14 +31,17 @@ impl Left {
         self.rules.retain(|(left, _)| !have_same_rules(*left, mode));
     }
 
-    /// Takes all away. What stays is tried again after growing pauses.
-    pub(super) fn clear(&mut self, datapath: &mut dyn Datapath) {
-        self.rules.retain_mut(|(mode, rules)| match rules.take_away(datapath) {
-            Ok(()) => rules.lingers(),
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                warn!(%mode, error, "rules of another mode cannot be taken away; it is tried again");
-                true
+    /// Takes all away, since this mode serves. What stays is tried again after growing pauses.
+    pub(super) fn clear(&mut self, serving: Mode, datapath: &mut dyn Datapath) {
+        self.rules.retain_mut(|(mode, rules)| {
+            rules.make_way(serving);
+            match rules.take_away(datapath) {
+                Ok(()) => rules.lingers(),
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    warn!(%mode, error, "rules of another mode cannot be taken away; it is tried again");
+                    true
+                }
             }
         });
         let pause = self.again.map_or(FIRST_PAUSE, |(_, pause)| (pause * 2).min(LONGEST_PAUSE));
@@ -50,6 +53,11 @@ impl Left {
         }
     }
 
+    /// Whether nothing was done yet to take it away.
+    pub(super) fn is_untried(&self) -> bool {
+        !self.rules.is_empty() && self.again.is_none()
+    }
+
     /// When [`Left::look`] is due; none where nothing is left.
     pub(super) fn due(&self) -> Option<Instant> {
         let untried = || (!self.rules.is_empty()).then(Instant::now);
@@ -57,9 +65,9 @@ impl Left {
     }
 
     /// Tries again what could not be taken away, where that is due.
-    pub(super) fn look(&mut self, datapath: &mut dyn Datapath) {
+    pub(super) fn look(&mut self, serving: Mode, datapath: &mut dyn Datapath) {
         if self.due().is_some_and(|due| due <= Instant::now()) {
-            self.clear(datapath);
+            self.clear(serving, datapath);
         }
     }
 

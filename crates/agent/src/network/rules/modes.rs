@@ -32,7 +32,10 @@ impl ClusterRules {
         self.left = Left::default();
         for family in Family::ALL {
             let others = mode::others(self.mode, &self.families[family].services);
-            others.for_each(|(mode, rules)| self.left.add(mode, rules));
+            others.for_each(|(mode, mut rules)| {
+                rules.configure(&self.families[family].services, &self.ipvs);
+                self.left.add(mode, rules);
+            });
         }
     }
 
@@ -51,7 +54,7 @@ impl ClusterRules {
         if !mode::have_same_rules(self.mode, mode) {
             let rules = Dual::from_fn(|family| self.fresh(mode, family));
             // What may be left of this very mode goes before it is there again.
-            self.left.clear(datapath);
+            self.left.clear(self.mode, datapath);
             self.replace(mode, rules, datapath)?;
             // Datagrams that a program passed on were no connections of a backend.
             self.all_suspected = Dual::from_fn(|_| true);
@@ -71,7 +74,7 @@ impl ClusterRules {
                 // Those of the other family may be in force.
                 self.left.add(mode, rules.v4);
                 self.left.add(mode, rules.v6);
-                self.left.clear(datapath);
+                self.left.clear(self.mode, datapath);
                 return Err(error);
             }
         }
@@ -82,7 +85,7 @@ impl ClusterRules {
             self.left.add(self.mode, std::mem::replace(&mut self.families[family].rules, new));
             self.families[family].refused = false;
         }
-        self.left.clear(datapath);
+        self.left.clear(mode, datapath);
         Ok(())
     }
 }

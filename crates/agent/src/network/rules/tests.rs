@@ -94,6 +94,12 @@ impl ServiceRules for Fake {
         Ok(())
     }
 
+    fn make_way(&mut self, mode: Mode) {
+        if mode == Mode::Userspace {
+            self.note("makes way");
+        }
+    }
+
     fn take_away(&mut self, _: &mut dyn Datapath) -> Result<(), RulesError> {
         self.note("gone");
         if let Some(stays) = self.stays.checked_sub(1) {
@@ -136,6 +142,10 @@ fn another_mode_is_in_force_before_the_old_one_goes_and_a_refused_one_leaves_it(
     assert_eq!(taken(), ["put beside 1", "put beside 1"]);
     assert!(!rules.is_needed(Family::V4, nftables::TABLE));
     assert_eq!(kernel.state().tables.len(), 1, "the border stays");
+    rules.replace(Mode::Userspace, fakes(false), &mut kernel.clone()).unwrap();
+    let whole =
+        ["put beside 0", "put beside 0", "makes way beside 0", "gone beside 0", "makes way beside 0", "gone beside 0"];
+    assert_eq!(taken(), whole, "it is told for whom it goes");
     // And back, while the cluster has gone on.
     rules.learn(&service(Some("10.96.0.2")));
     let back = Dual::from_fn(|family| mode::rules(Mode::Nftables, &rules.families[family].services));
@@ -180,6 +190,24 @@ fn what_the_configuration_says_is_in_force_as_if_it_had_been_from_the_first() {
     rules.configure(&settings(MASQUERADE_MARK, false, None));
     rules.edit(Tries::All, &mut kernel.clone()).unwrap();
     assert_eq!(kernel.state().tables, defaults);
+}
+
+#[test]
+fn addresses_of_others_are_known_where_an_earlier_agents_virtual_servers_go() {
+    for mode in [Mode::Nftables, Mode::Iptables] {
+        let mut rules = rules();
+        let exclude_cidrs = vec!["10.97.5.0/24".parse().unwrap()];
+        rules.configure(&RuleSettings {
+            node_port_addresses: NodePortAddresses::Primary,
+            cluster_cidrs: Dual::default(),
+            masquerade_mark: MASQUERADE_MARK,
+            masquerade_all: false,
+            ipvs: IpvsConfig { exclude_cidrs, ..IpvsConfig::default() },
+        });
+        rules.begin_in(mode);
+        let left = format!("{:?}", rules.left);
+        assert_eq!(left.matches("exclude_cidrs: [10.97.5.0/24]").count(), 2, "{left}");
+    }
 }
 
 #[test]

@@ -73,7 +73,8 @@ impl Kernel {
         Ok(self.servers.read(&names(self.family))?)
     }
 
-    pub(super) fn apply(&mut self, edits: &[Edit]) -> Result<(), RulesError> {
+    /// Answers the real servers that the kernel does not take.
+    pub(super) fn apply(&mut self, edits: &[Edit]) -> Result<Vec<(ServerKey, BackendAddress)>, RulesError> {
         Ok(self.servers.apply(edits)?)
     }
 

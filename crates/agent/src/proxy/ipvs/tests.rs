@@ -79,12 +79,17 @@ impl Scene {
 
     /// The Service at port 80, and its endpoints: this node at these ports.
     fn serve(&mut self, ports: &[u16]) {
+        self.serve_at(NODE, ports);
+    }
+
+    /// The same with endpoints at another address.
+    fn serve_at(&mut self, addr: [u8; 4], ports: &[u16]) {
         let key = ServiceKey::new("default", "web");
         let port = Port { name: "".into(), protocol: Protocol::Tcp, port: ServicePort(80), node_port: None };
         let kind = ServiceKind::Virtual { cluster_ips: vec![ClusterIp(CLUSTER_IP.into())] };
         self.learn(&Change::Service(key.clone(), Some(Service::new(key.clone(), kind, vec![port]))));
         for number in 8080..8082 {
-            let endpoint = Endpoint { node: Some("node1".into()), ..Endpoint::new(PodAddr(NODE.into())) };
+            let endpoint = Endpoint { node: Some("node1".into()), ..Endpoint::new(PodAddr(addr.into())) };
             let port = EndpointPort { name: "".into(), protocol: Protocol::Tcp, port: TargetPort(number) };
             let name = SliceKey::new("default", &format!("web-{number}"));
             let slice = EndpointSlice {
@@ -266,4 +271,46 @@ fn with_virtual_servers_a_connection_outlives_its_endpoints_leave() {
         scene.look();
     }
     assert_eq!(scene.read(), *scene.rules.renderer.state());
+}
+
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn with_virtual_servers_an_endpoint_at_a_broadcast_address_keeps_nothing_else_back() {
+    let mut scene = Scene::new("odd");
+    scene.command("ip addr add 10.255.0.1/24 brd 10.255.0.255 dev lo");
+    // Linux has the broadcast address of a loopback's subnet where it is given.
+    assert!(scene.command("ip route show table local").contains("broadcast 10.255.0.255"));
+    scene.serve_at([10, 255, 0, 255], &[8080]);
+    assert!(scene.rules.in_force());
+    assert!(scene.read().addrs.contains(&CLUSTER_IP.into()) && scene.chains().contains("KUBE-SERVICES"));
+    let told = |scene: &Scene| scene.rules.unserved().into_iter().map(|one| one.message).collect::<String>();
+    assert!(told(&scene).contains("endpoint 10.255.0.255:8080 gets no connections"), "{}", told(&scene));
+    assert_eq!(scene.look(), None, "nothing was damaged");
+    assert!(told(&scene).contains("10.255.0.255:8080"));
+    // It goes as if it had been there; a real server that somebody removed before it went, too.
+    scene.serve(&[8080, 8081]);
+    assert_eq!((told(&scene), scene.read()), (String::new(), scene.rules.renderer.state().clone()));
+    let removed = [Edit::RemoveReal(key(), real(8081))];
+    Ipvs::open(&scene.netns, Family::V4).unwrap().apply(&removed).unwrap();
+    scene.serve(&[8080]);
+    assert!(scene.rules.in_force());
+    assert_eq!(scene.read().servers[&key()].reals, [(real(8080), 1)].into());
+}
+
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn with_virtual_servers_nothing_lingers_where_the_mode_that_comes_does_not_translate() {
+    let mut scene = Scene::new("way");
+    scene.serve(&[8080]);
+    let listener = scene.listen(8080);
+    let _client = scene.connect().unwrap();
+    let _server = listener.accept().unwrap();
+    scene.rules.make_way(Mode::Nftables);
+    scene.take_away();
+    assert!(scene.rules.lingers());
+    assert_eq!(scene.read().servers[&key()].reals, [(real(8080), 0)].into(), "nothing new comes there");
+    scene.rules.make_way(Mode::Userspace);
+    scene.take_away();
+    assert!(!scene.rules.lingers());
+    assert_eq!(scene.read(), State::default());
 }

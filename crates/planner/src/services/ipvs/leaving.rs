@@ -1,7 +1,7 @@
 //! What stays of virtual servers for a while when Services are served in another way.
 //!
 //! The translation of a connection lives in its virtual server, so that has to stay for as long as there are connections to it. Nothing new
-//! comes there, since another mode translates before. What is external comes here by a mark only, and does not come any more once the rules
+//! comes there, since another mode translates before; who gets there still, as before that one refuses, gets nothing. What is external comes here by a mark only, and does not come any more once the rules
 //! are gone: it is let go.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,7 +28,10 @@ pub fn lingering(there: &State, family: Family, connections: &BTreeMap<(ServerKe
         connections.iter().filter(|(_, count)| **count > 0).map(|((key, _), _)| *key).collect();
     let mut left = State::default();
     for (key, frontend) in frontends(there, family).into_iter().filter(|(key, _)| busy.contains(key)) {
-        left.servers.extend(there.servers.get_key_value(&key).map(|(key, server)| (*key, server.clone())));
+        left.servers.extend(there.servers.get(&key).cloned().map(|mut server| {
+            server.reals.values_mut().for_each(|weight| *weight = 0);
+            (key, server)
+        }));
         left.addrs.extend(there.addrs.get(&frontend.addr));
         // By these it is known as podnet's.
         let element = Element::Port(frontend.addr, frontend.protocol, frontend.port);

@@ -199,7 +199,49 @@ fn what_has_connections_lingers_when_the_mode_is_left_but_for_what_is_external_o
     let connections = [count(address("web", 80), 1), count(address("web", 443), 0), count(mark, 2)].into();
     let left = lingering(there, Family::V4, &connections);
     assert_eq!(left.servers.keys().copied().collect::<Vec<_>>(), [address("web", 80), mark]);
+    assert!(left.servers.values().flat_map(|server| server.reals.values()).all(|weight| *weight == 0), "{left:?}");
     assert_eq!(left.addrs, [packet_table::address("web").unwrap()].into());
     assert_eq!(own(left.clone(), &State::default(), Family::V4, |_| false), left);
     assert_eq!(lingering(there, Family::V4, &BTreeMap::new()), State::default());
+}
+
+#[test]
+fn odd_endpoints_are_left_out_alone_and_told() {
+    let (mut services, mut ipvs) = of("node1", packet_table::config);
+    let right = ipvs.state().clone();
+    let slices = || {
+        let slices = packet_table::changes().into_iter().filter_map(|change| match change {
+            Change::Slice(key, Some(slice)) if !slice.endpoints.is_empty() => Some((key, slice)),
+            _ => None,
+        });
+        slices.collect::<Vec<_>>()
+    };
+    let odd = podnet_model::PodAddr(IpAddr::from([239, 1, 1, 1]));
+    let mut follow = |ipvs: &mut Ipvs, key, slice| {
+        let plan = services.apply(&Change::Slice(key, Some(slice)));
+        ipvs.edits(&services, &plan);
+        assert_eq!(*ipvs.state(), fresh(&services));
+    };
+    let is_odd = |state: &State| format!("{state:?}").contains("239.1.1.1");
+    for (key, mut slice) in slices() {
+        slice.endpoints.push(podnet_model::Endpoint::new(odd));
+        follow(&mut ipvs, key, slice);
+    }
+    assert!(!is_odd(ipvs.state()));
+    let web = key("web", 80);
+    let server = ServerKey::Address(web);
+    assert_eq!(ipvs.state().servers[&server], right.servers[&server], "the others serve on");
+    assert!(ipvs.odd.contains_key(&web) && ipvs.left_out().all(|(_, at)| at.addr == odd.0));
+    // Where all are odd it is refused as if there were none.
+    for (key, mut slice) in slices() {
+        slice.endpoints = vec![podnet_model::Endpoint::new(odd)];
+        follow(&mut ipvs, key, slice);
+    }
+    assert!(!is_odd(ipvs.state()) && !ipvs.state().servers.contains_key(&server));
+    let element = Element::Port(web.addr, web.protocol, web.port);
+    assert!(ipvs.state().sets[&ipvs.sets.rejected].elements.contains_key(&element));
+    for (key, slice) in slices() {
+        follow(&mut ipvs, key, slice);
+    }
+    assert_eq!((ipvs.state(), ipvs.left_out().count()), (&right, 0));
 }
