@@ -100,7 +100,10 @@ impl Ipvs {
     /// Whether connections to a virtual server are known from their begin to their end, and so may end in peace where a real server goes.
     #[must_use]
     pub fn has_connections(&self, key: &ServerKey) -> bool {
-        self.frontend(key).is_some_and(|frontend| frontend.protocol != Protocol::Udp)
+        match key {
+            ServerKey::Address(frontend) => frontend.protocol != Protocol::Udp,
+            ServerKey::Mark(mark) => !self.marks.is_of_datagrams(*mark),
+        }
     }
 
     /// Endpoints that are left out since the kernel takes none such as a real server, and whose they are.

@@ -8,6 +8,8 @@ use std::{
     net::IpAddr,
 };
 
+use podnet_model::Protocol;
+
 use crate::ruleset::FrontendKey;
 
 /// What kube-proxy and kubelet use by default: `masqueradeBit` 14, and 15 for what is dropped.
@@ -45,13 +47,14 @@ impl Marks {
         if let Some(mark) = self.by_frontend.get(key) {
             return *mark;
         }
-        let mut number = number_of(key);
+        // The lowest bit says it of a mark whose frontend is forgotten, too.
+        let mut number = number_of(key) << 1 | u32::from(key.protocol == Protocol::Udp);
         let mark = loop {
             let mark = self.mark(number);
             if !self.taken.contains_key(&mark) {
                 break mark;
             }
-            number = number.wrapping_add(1);
+            number = number.wrapping_add(2);
         };
         self.by_frontend.insert(*key, mark);
         self.taken.insert(mark, *key);
@@ -68,6 +71,11 @@ impl Marks {
     /// The frontend that a mark is for.
     pub(super) fn frontend(&self, mark: u32) -> Option<&FrontendKey> {
         self.taken.get(&mark)
+    }
+
+    /// Whether a mark is a frontend's of UDP, also of one that is gone.
+    pub(super) const fn is_of_datagrams(&self, mark: u32) -> bool {
+        mark & self.free & self.free.wrapping_neg() != 0
     }
 
     /// Puts the bits of a number into those that are free.
@@ -99,8 +107,6 @@ fn number_of(key: &FrontendKey) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use podnet_model::Protocol;
-
     use super::*;
 
     fn key(number: u32, protocol: Protocol) -> FrontendKey {
@@ -118,6 +124,7 @@ mod tests {
                 let mark = marks.of(&key(number, protocol));
                 assert_eq!((mark & marks.attraction(), mark & (0xc000 | masquerade)), (marks.attraction(), 0));
                 assert_eq!(marks.frontend(mark), Some(&key(number, protocol)));
+                assert_eq!(marks.is_of_datagrams(mark), protocol == Protocol::Udp);
                 assert_eq!(marks.of(&key(number, protocol)), mark);
                 assert!(all.insert(mark), "{mark:#x} twice");
             }

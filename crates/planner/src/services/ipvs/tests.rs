@@ -245,3 +245,19 @@ fn odd_endpoints_are_left_out_alone_and_told() {
     }
     assert_eq!((ipvs.state(), ipvs.left_out().count()), (&right, 0));
 }
+
+#[test]
+fn connections_to_what_is_this_nodes_own_are_known_when_its_frontend_is_gone() {
+    let (mut services, mut ipvs) = of("node1", packet_table::config);
+    let marks: Vec<ServerKey> =
+        ipvs.state().servers.keys().filter(|key| matches!(key, ServerKey::Mark(_))).copied().collect();
+    let known: Vec<bool> = marks.iter().map(|mark| ipvs.has_connections(mark)).collect();
+    let all = marks.iter().map(|mark| ipvs.frontend(mark).unwrap().protocol != Protocol::Udp);
+    assert!(known.contains(&true) && all.eq(known.iter().copied()));
+    for change in packet_table::changes().iter().filter_map(vanished) {
+        let plan = services.apply(&change);
+        ipvs.edits(&services, &plan);
+    }
+    assert!(marks.iter().all(|mark| ipvs.frontend(mark).is_none()));
+    assert!(marks.iter().map(|mark| ipvs.has_connections(mark)).eq(known));
+}
