@@ -117,6 +117,9 @@ impl Apart {
         let name = device(self.family);
         if self.family == Family::V6 {
             sysctl::allow_ipv6(self.node.netns(), name)?;
+        } else {
+            // Answers come from addresses to which single ports alone are led, by rules that the look at the way back may not know.
+            sysctl::set(self.node.netns(), &format!("net/ipv4/conf/{name}/rp_filter"), "0")?;
         }
         link::set_up(&mut self.inside, "lo")?;
         link::set_up(&mut self.inside, "node")?;
@@ -279,19 +282,22 @@ pub const fn device(family: Family) -> &'static str {
     }
 }
 
-/// Refusals are told to everybody, and not to some a second. What comes by the link is from anybody.
+/// Refusals are told to everybody, and not to some a second. What comes by the link is from anybody, and is for here: what is led here
+/// before its address is there does not go back.
 fn settings(family: Family) -> Result<(), SysctlError> {
     let settings: &[(&str, &str)] = match family {
         Family::V4 => &[
             ("net.ipv4.icmp_ratemask", "0"),
             ("net.ipv4.conf.all.rp_filter", "0"),
             ("net.ipv4.conf.default.rp_filter", "0"),
+            ("net.ipv4.ip_forward", "0"),
         ],
         Family::V6 => &[
             ("net.ipv6.icmp.ratelimit", "0"),
             ("net.ipv6.conf.all.disable_ipv6", "0"),
             ("net.ipv6.conf.default.disable_ipv6", "0"),
             ("net.ipv6.conf.default.accept_dad", "0"),
+            ("net.ipv6.conf.all.forwarding", "0"),
         ],
     };
     settings.iter().try_for_each(|(key, value)| sysctl::set_here(key, value))

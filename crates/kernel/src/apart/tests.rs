@@ -40,6 +40,9 @@ fn seen(node: &TestNs) -> Vec<String> {
 #[test]
 fn addresses_and_ports_are_served_apart_and_nothing_stays() {
     let node = node("apart");
+    for (key, value) in [("net.ipv4.conf.default.rp_filter", "1"), ("net.ipv4.ip_forward", "1")] {
+        sysctl::set(&node, key, value).unwrap();
+    }
     for (family, service, shared, own) in
         [(Family::V4, "10.96.0.1", "203.0.113.1", "192.0.2.1"), (Family::V6, "fd96::1", "2001:db8:1::1", "2001:db8::1")]
     {
@@ -52,6 +55,11 @@ fn addresses_and_ports_are_served_apart_and_nothing_stays() {
         // Clients may have addresses that are served as well.
         let clients = Led::Port { addr: own, protocol: Protocol::Tcp, port: 8088 };
         apart.lead(&[Led::Address(service), port, clients]).unwrap();
+        if family == Family::V4 {
+            let filter = sysctl::read(&node, &format!("net.ipv4.conf.{}.rp_filter", device(family))).unwrap();
+            let forwards = sysctl::read(apart.netns(), "net.ipv4.ip_forward").unwrap();
+            assert_eq!((filter.as_str(), forwards.as_str()), ("0", "0"));
+        }
         let connect = || TcpStream::connect_timeout(&(service, 80).into(), Duration::from_secs(5));
         let refused = node.run(connect).unwrap().unwrap_err();
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);

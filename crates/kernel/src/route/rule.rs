@@ -54,7 +54,11 @@ pub(crate) fn rules_to(socket: &mut RtSocket, family: Family, table: u32) -> Res
     let mut message = RuleMessage::default();
     message.header.family = if family == Family::V4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let request = Request::new(Operation::new("list", "rules of routing"), RouteNetlinkMessage::GetRule(message), 0);
-    let found = socket.dump(&request)?.into_iter().filter_map(|message| match message {
+    let told = match socket.dump(&request) {
+        Err(error) if has_no_rules(&error) => Vec::new(),
+        told => told?,
+    };
+    let found = told.into_iter().filter_map(|message| match message {
         RouteNetlinkMessage::NewRule(rule) => Some(rule),
         _ => None,
     });
@@ -63,6 +67,11 @@ pub(crate) fn rules_to(socket: &mut RtSocket, family: Family, table: u32) -> Res
         says(RuleAttribute::Table(table)) && says(RuleAttribute::Priority(PORTS))
     };
     Ok(found.filter(is_ours).map(|rule| removal(Operation::new("remove rule to table", table), rule)).collect())
+}
+
+/// The kernel has no such family (`ipv6.disable=1`), or no rules (without `CONFIG_IP_MULTIPLE_TABLES`).
+fn has_no_rules(error: &NetlinkError) -> bool {
+    matches!(error.errno(), Some(Errno::AFNOSUPPORT | Errno::OPNOTSUPP))
 }
 
 /// Makes the table of own addresses be asked for the way of what comes in by a device, and for nothing else.
@@ -101,4 +110,16 @@ fn of_port(addr: IpAddr, protocol: Protocol, port: u16, table: u32) -> RuleMessa
 
 fn removal(operation: Operation, message: RuleMessage) -> Request {
     Request::new(operation, RouteNetlinkMessage::DelRule(message), 0).done_at(&[Errno::NOENT])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_there_can_be_no_rules_there_are_none() {
+        let refused = |errno| NetlinkError::Refused { operation: Operation::new("list", "rules"), hint: None, errno };
+        assert!([Errno::AFNOSUPPORT, Errno::OPNOTSUPP].map(refused).iter().all(has_no_rules));
+        assert!(!has_no_rules(&refused(Errno::PERM)));
+    }
 }

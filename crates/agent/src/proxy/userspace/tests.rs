@@ -242,7 +242,9 @@ fn much_is_passed_on_whole_and_each_side_ends_by_itself() {
     assert!(answer == answering.join().unwrap().unwrap(), "{} bytes", answer.len());
     // An end that is none is told as such.
     let mut client = scene.connect(SERVICE, 53).unwrap();
-    let there = backend.accept();
+    let mut there = backend.accept();
+    // The connection is passed on: one that ends before is not there, and another one would be made.
+    echo(&mut client, &mut there);
     rustix::net::sockopt::set_socket_linger(&there, Some(Duration::ZERO)).unwrap();
     drop(there);
     assert_eq!(client.read(&mut [0; 9]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
