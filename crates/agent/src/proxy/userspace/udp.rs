@@ -209,6 +209,9 @@ async fn answers(
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
+    use podnet_kernel::netns::NetNs;
     use podnet_model::{Protocol, ServiceKey};
     use podnet_planner::{
         ruleset::FrontendKey,
@@ -253,10 +256,21 @@ mod tests {
     }
 
     /// One thread has a socket to serve at which much waits, and another task.
-    #[tokio::test]
-    async fn a_flood_leaves_others_their_turn() {
+    #[test]
+    fn a_flood_leaves_others_their_turn() {
+        let flooded = || {
+            for line in ["ip link set lo up", "ip addr add 192.0.2.1/32 dev lo"] {
+                let words: Vec<&str> = line.split(' ').collect();
+                assert!(Command::new(words[0]).args(&words[1..]).status().unwrap().success(), "{line}");
+            }
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(flooded());
+        };
+        NetNs::with_scratch(flooded).unwrap();
+    }
+
+    async fn flooded() {
         const MUCH: usize = 40_000;
-        let bound = || std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let bound = || std::net::UdpSocket::bind("192.0.2.1:0").unwrap();
         let (client, socket, backend) = (bound(), bound(), bound());
         set_socket_recv_buffer_size_force(&socket, MUCH * 2_048).unwrap();
         let at = socket.local_addr().unwrap();

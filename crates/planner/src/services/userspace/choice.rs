@@ -104,7 +104,17 @@ impl Chooser {
 
 fn any(backends: &[Backend], without: &[BackendAddress], random: u64) -> Option<BackendAddress> {
     let left: Vec<BackendAddress> =
-        backends.iter().map(|backend| backend.at).filter(|at| !without.contains(at)).collect();
+        backends.iter().map(|backend| backend.at).filter(|at| is_elsewhere(at.addr) && !without.contains(at)).collect();
     let number = u64::try_from(left.len()).ok().filter(|count| *count > 0)?;
     left.get(usize::try_from(random % number).ok()?).copied()
+}
+
+/// The node itself connects to backends: to what it alone may reach nobody is led. Packets of others to such addresses the kernel refuses.
+fn is_elsewhere(addr: IpAddr) -> bool {
+    let addr = addr.to_canonical();
+    let is_link_local = match addr {
+        IpAddr::V4(addr) => addr.is_link_local() || addr.is_broadcast(),
+        IpAddr::V6(addr) => addr.is_unicast_link_local(),
+    };
+    !(addr.is_loopback() || addr.is_unspecified() || addr.is_multicast() || is_link_local)
 }

@@ -209,3 +209,17 @@ fn so_many_clients_are_remembered_and_no_more() {
     assert_eq!(come(69_999, 1, later), Choice::To(backends[0]), "others have made room");
     assert_eq!(chooser.memory.len(), 1);
 }
+
+#[test]
+fn what_the_node_alone_may_reach_is_nobodys_backend() {
+    let chosen = |backends: &[BackendAddress]| {
+        let mut chooser = Chooser::new(serving(backends, None));
+        let asked = Asked { client: "10.244.0.9".parse().unwrap(), inside: true, without: &[] };
+        (0..12).map(|random| chooser.choose(&asked, random, Instant::now())).collect::<Vec<_>>()
+    };
+    let pod = at("10.244.0.7", 80);
+    for own in ["127.0.0.1", "0.0.0.0", "169.254.169.254", "224.0.0.1", "::1", "::", "fe80::1", "::ffff:127.0.0.1"] {
+        assert!(chosen(&[at(own, 80)]).iter().all(|choice| *choice == Choice::Refused), "{own}");
+        assert!(chosen(&[at(own, 80), pod]).iter().all(|choice| *choice == Choice::To(pod)), "{own}");
+    }
+}
