@@ -16,7 +16,6 @@ use std::{
 use podnet_kernel::netns::NetNs;
 use podnet_testnet::Cluster;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use crate::{
     Result,
@@ -71,31 +70,13 @@ pub(crate) fn measure(cluster: &Cluster) -> Result<ThroughServices> {
     pods[1..].iter().try_for_each(serve)?;
     thread::sleep(SETTLING);
     let in_mode = |mode: &'static str| -> Result<InMode> {
-        choose(cluster, mode)?;
+        // It is the client's node that counts.
+        cluster.take_proxy_mode(mode, &["node1"], PATIENCE);
         let same_node = compare(&pods[0], pods[1].addr, services[0])?;
         let across_nodes = compare(&pods[0], pods[2].addr, services[1])?;
         Ok(InMode { mode, same_node, across_nodes })
     };
     MODES.into_iter().map(in_mode).collect::<Result<_>>().map(ThroughServices)
-}
-
-/// Has Services served in this mode, as a user would, and waits until the client's node says so.
-fn choose(cluster: &Cluster, mode: &str) -> Result<()> {
-    let text = format!("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: {mode}\n");
-    let patch = json!({"data": {"config.conf": text}}).to_string();
-    cluster.kubectl(&["-n", "kube-system", "patch", "configmap", "kube-proxy", "--type=merge", "-p", &patch]);
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let asked = ["netns", "exec", "podnet-node1", "curl", "-sS", "http://127.0.0.1:10249/proxyMode"];
-        let output = Command::new("ip").args(asked).output()?;
-        if output.stdout == mode.as_bytes() {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            return Err(format!("mode {mode} is not in force: {}", String::from_utf8_lossy(&output.stdout)).into());
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// A Service with one pod behind it; answers with its ClusterIP.

@@ -1,15 +1,20 @@
 //! Services in mode `iptables`, asked for by the ConfigMap `kube-proxy`, with real kubectl.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "shared/serving.rs"]
+mod serving;
+
 use std::{
     process::Command,
     time::{Duration, Instant},
 };
 
 use podnet_testnet::{Cluster, eventually};
+use serving::{Lasting, on_node, pod};
 
 const PODNET: &str = env!("CARGO_BIN_EXE_podnet");
 const SOON: Duration = Duration::from_secs(60);
+const NODES: [&str; 2] = ["node1", "node2"];
 
 #[test]
 fn services_are_in_iptables_while_the_configuration_says_so() {
@@ -21,9 +26,9 @@ fn services_are_in_iptables_while_the_configuration_says_so() {
     cluster.await_ready(&["client", "web1", "web2"], SOON);
     let service = cluster.json(&["service", "web"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
     served(&cluster, &service);
-    let mut lasting = Lasting::begin(&cluster);
+    let mut lasting = Lasting::begin(&cluster, 5201);
 
-    set_mode(&cluster, "iptables");
+    cluster.take_proxy_mode("iptables", &NODES, SOON);
     chains_are_as_people_expect(&service);
     served(&cluster, &service);
     damage_is_mended();
@@ -31,22 +36,14 @@ fn services_are_in_iptables_while_the_configuration_says_so() {
     outlives_the_agent(&cluster, &service);
     lasting.goes_on(&cluster);
 
-    set_mode(&cluster, "nftables");
+    cluster.take_proxy_mode("nftables", &NODES, SOON);
     served(&cluster, &service);
     lasting.goes_on(&cluster);
+    lasting.end(&cluster);
     for tool in ["iptables-nft-save", "ip6tables-nft-save", "iptables-legacy-save"] {
         let left = on_node("node1", &[tool]);
         assert!(!left.contains("KUBE-"), "{left}");
     }
-}
-
-fn pod(name: &str, node: &str) -> String {
-    let app = name.trim_end_matches(char::is_numeric);
-    format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {app}, name: {name}}}}}\nspec:\n  nodeName: {node}\n  \
-         terminationGracePeriodSeconds: 0\n  containers:\n  - {{name: t, image: podnet.local/tools, command: [sleep, infinity]}}\n  \
-         - {{name: web, image: podnet.local/demoapp}}"
-    )
 }
 
 const SERVICES: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {type: NodePort, selector: {app: web}, \
@@ -54,33 +51,12 @@ const SERVICES: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nsp
                         {name: lasting}\nspec: {selector: {name: web2}, ports: [{port: 5201}]}\n---\napiVersion: v1\nkind: Service\n\
                         metadata: {name: sticky}\nspec: {selector: {name: web1}, sessionAffinity: ClientIP, ports: [{port: 80}]}";
 
-fn on_node(node: &str, command: &[&str]) -> String {
-    let output = Command::new("ip").args(["netns", "exec", &format!("podnet-{node}")]).args(command).output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
 fn chain(table: &str, name: &str) -> String {
     let output = Command::new("ip")
         .args(["netns", "exec", "podnet-node1", "iptables-nft", "-t", table, "-S", name])
         .output()
         .unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// Asks for a mode as `kubectl edit` does, and waits until both nodes say that it is theirs.
-fn set_mode(cluster: &Cluster, mode: &str) {
-    let config = format!("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: {mode}\n");
-    let patch = serde_json::json!({"data": {"config.conf": config}}).to_string();
-    cluster.kubectl(&["-n", "kube-system", "patch", "configmap", "kube-proxy", "--type=merge", "-p", &patch]);
-    for node in ["node1", "node2"] {
-        eventually(&format!("{node} is in mode {mode}"), SOON, || {
-            let ask = ["netns", "exec", &format!("podnet-{node}"), "curl", "-s", "http://127.0.0.1:10249/proxyMode"];
-            let output = Command::new("ip").args(ask).output().unwrap();
-            let told = String::from_utf8_lossy(&output.stdout).into_owned();
-            if told.trim() == mode { Ok(()) } else { Err(format!("{told}\n{}", cluster.logs())) }
-        });
-    }
 }
 
 /// From a pod by the ClusterIP, which answers pings too, and from the node and from the other one by the NodePort; a port that it does not
@@ -151,50 +127,11 @@ fn outlives_the_agent(cluster: &Cluster, service: &str) {
     let agent = cluster.pid("node1-agent").to_string();
     assert!(Command::new("kill").args(["-9", &agent]).status().unwrap().success());
     served(cluster, service);
-    set_mode(cluster, "iptables");
+    cluster.take_proxy_mode("iptables", &NODES, SOON);
     eventually("the chains are the same", SOON, || {
         let now = chain("nat", "KUBE-SERVICES");
         if now == before { Ok(()) } else { Err(now) }
     });
     let remembered = memory("cat /proc/net/xt_recent/KUBE-SEP-*");
     assert!(remembered.contains("src=192.0.2.9 "), "{remembered}");
-}
-
-/// Connections through a Service, on which something is under way all the time.
-struct Lasting {
-    seen: usize,
-}
-
-impl Lasting {
-    fn begin(cluster: &Cluster) -> Self {
-        cluster.exec("default", "web2", &["iperf3", "-s", "-D"]).unwrap();
-        let ip = cluster.json(&["service", "lasting"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
-        let mut lasting = Self { seen: 0 };
-        eventually("the connections are there", SOON, || {
-            let client = format!("iperf3 -c {ip} -t 600 -i 0.5 -b 2M --forceflush > /tmp/out 2>&1 &");
-            cluster.exec("default", "client", &["sh", "-c", &client])?;
-            lasting.carries(cluster, Duration::from_secs(5))
-        });
-        lasting
-    }
-
-    fn goes_on(&mut self, cluster: &Cluster) {
-        self.carries(cluster, SOON).unwrap();
-    }
-
-    /// Something came through since the last time.
-    fn carries(&mut self, cluster: &Cluster, patience: Duration) -> Result<(), String> {
-        let deadline = Instant::now() + patience;
-        loop {
-            let out = cluster.exec("default", "client", &["cat", "/tmp/out"])?;
-            let carried = out.lines().filter(|line| line.contains("KBytes") || line.contains("MBytes")).count();
-            if carried >= self.seen + 3 {
-                self.seen = carried;
-                return Ok(());
-            }
-            if Instant::now() > deadline || out.contains("error") {
-                return Err(format!("{out}\n{}", cluster.logs()));
-            }
-        }
-    }
 }

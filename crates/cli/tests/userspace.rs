@@ -1,16 +1,17 @@
 //! Services in mode `userspace`, asked for by the ConfigMap `kube-proxy`, with real kubectl.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::{
-    collections::BTreeSet,
-    process::Command,
-    time::{Duration, Instant},
-};
+#[path = "shared/serving.rs"]
+mod serving;
+
+use std::{collections::BTreeSet, process::Command, time::Duration};
 
 use podnet_testnet::{Cluster, eventually};
+use serving::{Lasting, on_node, pod};
 
 const PODNET: &str = env!("CARGO_BIN_EXE_podnet");
 const SOON: Duration = Duration::from_secs(60);
+const NODES: [&str; 2] = ["node1", "node2"];
 
 #[test]
 fn services_are_passed_on_by_the_agent_while_the_configuration_says_so() {
@@ -24,7 +25,7 @@ fn services_are_passed_on_by_the_agent_while_the_configuration_says_so() {
     served(&cluster, &service);
     let mut before = Lasting::begin(&cluster, 5201);
 
-    set_mode(&cluster, "userspace");
+    cluster.take_proxy_mode("userspace", &NODES, SOON);
     assert!(!on_node("node1", &["nft", "list", "tables"]).contains("podnet-services"));
     assert!(on_node("node1", &["ip", "route", "show", "proto", "87"]).contains(&service));
     served(&cluster, &service);
@@ -34,11 +35,11 @@ fn services_are_passed_on_by_the_agent_while_the_configuration_says_so() {
     let agent = cluster.pid("node1-agent").to_string();
     assert!(Command::new("kill").args(["-9", &agent]).status().unwrap().success());
     // Another one is there.
-    set_mode(&cluster, "userspace");
+    cluster.take_proxy_mode("userspace", &NODES, SOON);
     served(&cluster, &service);
     let mut within = Lasting::begin(&cluster, 5202);
 
-    set_mode(&cluster, "nftables");
+    cluster.take_proxy_mode("nftables", &NODES, SOON);
     served(&cluster, &service);
     within.goes_on(&cluster);
     before.goes_on(&cluster);
@@ -53,41 +54,11 @@ fn services_are_passed_on_by_the_agent_while_the_configuration_says_so() {
     }
 }
 
-fn pod(name: &str, node: &str) -> String {
-    let app = name.trim_end_matches(char::is_numeric);
-    format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {app}, name: {name}}}}}\nspec:\n  nodeName: {node}\n  \
-         terminationGracePeriodSeconds: 0\n  containers:\n  - {{name: t, image: podnet.local/tools, command: [sleep, infinity]}}\n  \
-         - {{name: web, image: podnet.local/demoapp}}"
-    )
-}
-
 const SERVICES: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {type: NodePort, selector: {app: web}, \
                         ports: [{name: http, port: 80, nodePort: 30080}]}\n---\napiVersion: v1\nkind: Service\nmetadata: \
                         {name: lasting}\nspec: {selector: {name: web2}, ports: [{name: a, port: 5201}, {name: b, port: \
                         5202}]}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: signal}\nspec: {selector: {app: web}, \
                         ports: [{port: 3868, protocol: SCTP}]}";
-
-fn on_node(node: &str, command: &[&str]) -> String {
-    let output = Command::new("ip").args(["netns", "exec", &format!("podnet-{node}")]).args(command).output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Asks for a mode as `kubectl edit` does, and waits until both nodes say that it is theirs.
-fn set_mode(cluster: &Cluster, mode: &str) {
-    let config = format!("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: {mode}\n");
-    let patch = serde_json::json!({"data": {"config.conf": config}}).to_string();
-    cluster.kubectl(&["-n", "kube-system", "patch", "configmap", "kube-proxy", "--type=merge", "-p", &patch]);
-    for node in ["node1", "node2"] {
-        eventually(&format!("{node} is in mode {mode}"), SOON, || {
-            let ask = ["netns", "exec", &format!("podnet-{node}"), "curl", "-s", "http://127.0.0.1:10249/proxyMode"];
-            let output = Command::new("ip").args(ask).output().unwrap();
-            let told = String::from_utf8_lossy(&output.stdout).into_owned();
-            if told.trim() == mode { Ok(()) } else { Err(format!("{told}\n{}", cluster.logs())) }
-        });
-    }
-}
 
 /// From a pod by name and by the ClusterIP, which answers pings too, and from the node and from the other one by the NodePort; a port that
 /// it does not have is refused at once.
@@ -129,51 +100,4 @@ fn tells_what_it_does_not_serve(cluster: &Cluster) {
         let events = cluster.kubectl(&["get", "events", "--field-selector", "involvedObject.name=signal"]);
         if events.contains("NotServed") && events.contains("has no SCTP") { Ok(()) } else { Err(events) }
     });
-}
-
-/// A connection through a Service, on which something is under way all the time.
-struct Lasting {
-    port: u16,
-    seen: usize,
-}
-
-impl Lasting {
-    fn begin(cluster: &Cluster, port: u16) -> Self {
-        cluster.exec("default", "web2", &["iperf3", "-s", "-D", "-p", &port.to_string()]).unwrap();
-        let ip = cluster.json(&["service", "lasting"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
-        let mut lasting = Self { port, seen: 0 };
-        eventually("the connections are there", SOON, || {
-            let client = format!(
-                "iperf3 -c {ip} -p {port} -t 600 -i 0.5 -b 2M --forceflush > /tmp/out-{port} 2>&1 & echo $! > /tmp/pid-{port}"
-            );
-            cluster.exec("default", "client", &["sh", "-c", &client])?;
-            lasting.carries(cluster, Duration::from_secs(5))
-        });
-        lasting
-    }
-
-    fn goes_on(&mut self, cluster: &Cluster) {
-        self.carries(cluster, SOON).unwrap();
-    }
-
-    fn end(self, cluster: &Cluster) {
-        let client = format!("kill -9 $(cat /tmp/pid-{})", self.port);
-        cluster.exec("default", "client", &["sh", "-c", &client]).unwrap();
-    }
-
-    /// Something came through since the last time.
-    fn carries(&mut self, cluster: &Cluster, patience: Duration) -> Result<(), String> {
-        let deadline = Instant::now() + patience;
-        loop {
-            let out = cluster.exec("default", "client", &["cat", &format!("/tmp/out-{}", self.port)])?;
-            let carried = out.lines().filter(|line| line.contains("KBytes") || line.contains("MBytes")).count();
-            if carried >= self.seen + 3 {
-                self.seen = carried;
-                return Ok(());
-            }
-            if Instant::now() > deadline || out.contains("error") {
-                return Err(format!("{out}\n{}", cluster.logs()));
-            }
-        }
-    }
 }

@@ -86,6 +86,27 @@ impl Cluster {
             .unwrap_or_else(|error| panic!("kubectl {}: {error}\n{}", arguments.join(" "), self.logs()))
     }
 
+    /// Asks for a mode of Services as `kubectl edit` does, and waits until these nodes say that it is theirs.
+    ///
+    /// # Panics
+    ///
+    /// When one does not say so in time.
+    pub fn take_proxy_mode(&self, mode: &str, nodes: &[&str], patience: Duration) {
+        let config =
+            format!("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: {mode}\n");
+        let patch = serde_json::json!({"data": {"config.conf": config}}).to_string();
+        self.kubectl(&["-n", "kube-system", "patch", "configmap", "kube-proxy", "--type=merge", "-p", &patch]);
+        for node in nodes {
+            eventually(&format!("{node} is in mode {mode}"), patience, || {
+                let ask =
+                    ["netns", "exec", &format!("podnet-{node}"), "curl", "-s", "http://127.0.0.1:10249/proxyMode"];
+                let output = Command::new("ip").args(ask).output().map_err(|error| error.to_string())?;
+                let told = String::from_utf8_lossy(&output.stdout).into_owned();
+                if told.trim() == mode { Ok(()) } else { Err(format!("{told}\n{}", self.logs())) }
+            });
+        }
+    }
+
     /// Runs kubectl; what it printed, or both of its outputs where it failed.
     ///
     /// # Errors

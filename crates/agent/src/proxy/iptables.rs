@@ -18,7 +18,7 @@ use podnet_planner::{
 };
 use tracing::{debug, info};
 
-use super::mode::{RulesError, ServiceRules};
+use super::mode::{RulesError, ServiceRules, is_needed};
 
 /// How often the tables are looked at from afar, and how often at most as a whole.
 const LOOK: Duration = Duration::from_millis(500);
@@ -66,11 +66,6 @@ impl InIptables {
         }
     }
 
-    /// Those of IPv4 are there always, those of IPv6 where the cluster has Services of it.
-    fn is_needed(&self, services: &Services) -> bool {
-        self.family == Family::V4 || services.is_needed()
-    }
-
     /// Chooses the variant that the host uses. What an earlier agent made in the other one goes.
     fn open(&self, netns: &NetNs) -> Result<Iptables, IptablesError> {
         let variant = Variant::of_host(netns)?;
@@ -116,13 +111,11 @@ impl ServiceRules for InIptables {
         self.chains.note(plan);
     }
 
-    fn edit(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<usize, RulesError> {
-        if !self.in_force || !self.is_needed(services) {
-            if self.is_needed(services) || self.may_be_there {
-                self.put(services, datapath)?;
-            }
-            return Ok(0);
-        }
+    fn may_be_there(&self) -> bool {
+        self.may_be_there
+    }
+
+    fn follow(&mut self, services: &Services, _datapath: &mut dyn Datapath) -> Result<usize, RulesError> {
         let rewrite = self.chains.rewrite(services);
         let Some(tables) = self.tables.as_mut().filter(|_| !rewrite.is_empty()) else { return Ok(0) };
         self.in_force = false;
@@ -136,7 +129,7 @@ impl ServiceRules for InIptables {
     }
 
     fn put(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
-        if !self.is_needed(services) {
+        if !is_needed(services) {
             return self.take_away(datapath);
         }
         if let Some(netns) = datapath.netns() {
@@ -163,10 +156,6 @@ impl ServiceRules for InIptables {
 
     fn begin_anew(&mut self, _services: &Services) {
         self.in_force = false;
-    }
-
-    fn table(&self, _services: &Services) -> Option<&'static str> {
-        None
     }
 
     fn hear(&mut self, notice: &Notice) {

@@ -28,7 +28,7 @@ use podnet_planner::{
 use tracing::debug;
 
 use self::{kernel::Kernel, refused::Refused};
-use super::mode::{RulesError, ServiceRules, Unserved};
+use super::mode::{RulesError, ServiceRules, Unserved, is_needed};
 
 /// How often all is looked at, at most.
 const LOOK: Duration = Duration::from_millis(500);
@@ -108,11 +108,6 @@ impl InIpvs {
             next_chains: now,
             next_drain: now,
         }
-    }
-
-    /// Those of IPv4 are there always, those of IPv6 where the cluster has Services of it.
-    fn is_needed(&self, services: &Services) -> bool {
-        self.family == Family::V4 || services.is_needed()
     }
 
     /// Brings all there is to what is wanted. Not `in_force` once it fails.
@@ -200,13 +195,11 @@ impl ServiceRules for InIpvs {
         }
     }
 
-    fn edit(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<usize, RulesError> {
-        if !self.in_force || !self.is_needed(services) {
-            if self.is_needed(services) || self.may_be_there {
-                self.put(services, datapath)?;
-            }
-            return Ok(0);
-        }
+    fn may_be_there(&self) -> bool {
+        self.may_be_there
+    }
+
+    fn follow(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<usize, RulesError> {
         let edits = std::mem::take(&mut self.edits);
         self.in_force = false;
         if self.renderer.changes_attracted(&edits)
@@ -223,7 +216,7 @@ impl ServiceRules for InIpvs {
     }
 
     fn put(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
-        if !self.is_needed(services) {
+        if !is_needed(services) {
             return self.take_away(datapath);
         }
         if let Some(netns) = datapath.netns() {
@@ -266,10 +259,6 @@ impl ServiceRules for InIpvs {
     fn begin_anew(&mut self, services: &Services) {
         // Marks and rules depend on the bit for masquerading.
         self.begin(services);
-    }
-
-    fn table(&self, _services: &Services) -> Option<&'static str> {
-        None
     }
 
     fn hear(&mut self, notice: &Notice) {

@@ -29,7 +29,26 @@ pub(crate) trait ServiceRules: fmt::Debug + Send {
     /// # Errors
     ///
     /// When it is refused; what was in force is, and the next time everything is put in force.
-    fn edit(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<usize, RulesError>;
+    fn edit(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<usize, RulesError> {
+        let is_needed = is_needed(services);
+        if self.in_force() && is_needed {
+            return self.follow(services, datapath);
+        }
+        if is_needed || self.may_be_there() {
+            self.put(services, datapath)?;
+        }
+        Ok(0)
+    }
+
+    /// Does what is to be done since the last time to rules that are needed and in force, and tells in how many edits.
+    ///
+    /// # Errors
+    ///
+    /// As [`ServiceRules::edit`].
+    fn follow(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<usize, RulesError>;
+
+    /// Whether it is not known that there is nothing of the mode.
+    fn may_be_there(&self) -> bool;
 
     /// Puts everything in force, whatever there is.
     ///
@@ -63,7 +82,9 @@ pub(crate) trait ServiceRules: fmt::Debug + Send {
     fn configure(&mut self, _services: &Services, _config: &IpvsConfig) {}
 
     /// The table of nf_tables that has to be there, where there has to be one.
-    fn table(&self, services: &Services) -> Option<&'static str>;
+    fn table(&self, _services: &Services) -> Option<&'static str> {
+        None
+    }
 
     /// The kernel tells of a change: what it damaged is found at the next [`ServiceRules::look`].
     fn hear(&mut self, _notice: &Notice) {}
@@ -128,7 +149,12 @@ pub(crate) fn others(mode: Mode, services: &Services) -> impl Iterator<Item = (M
     BUILT.into_iter().filter(move |other| !have_same_rules(mode, *other)).map(|other| (other, rules(other, services)))
 }
 
-/// A table of nf_tables. That of IPv4 is there always, that of IPv6 where the cluster has Services of it.
+/// Rules of IPv4 are there always, those of IPv6 where the cluster has Services of it.
+pub(super) fn is_needed(services: &Services) -> bool {
+    services.config().family == Family::V4 || services.is_needed()
+}
+
+/// A table of nf_tables.
 #[derive(Debug)]
 struct Table {
     family: Family,
@@ -143,12 +169,8 @@ impl Table {
     fn new(services: &Services) -> Self {
         let mut nftables = Nftables::new(services);
         // It takes plans from the first on.
-        nftables.edits(services, &services.whole());
+        nftables.note(services, &services.whole());
         Self { family: services.config().family, nftables, edits: Vec::new(), in_force: false, may_be_there: true }
-    }
-
-    fn is_needed(&self, services: &Services) -> bool {
-        self.family == Family::V4 || services.is_needed()
     }
 }
 
@@ -161,13 +183,11 @@ impl ServiceRules for Table {
         }
     }
 
-    fn edit(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<usize, RulesError> {
-        if !self.in_force || !self.is_needed(services) {
-            if self.is_needed(services) || self.may_be_there {
-                self.put(services, datapath)?;
-            }
-            return Ok(0);
-        }
+    fn may_be_there(&self) -> bool {
+        self.may_be_there
+    }
+
+    fn follow(&mut self, _services: &Services, datapath: &mut dyn Datapath) -> Result<usize, RulesError> {
         let edits = std::mem::take(&mut self.edits);
         self.in_force = false;
         datapath.edit(self.family, nftables::TABLE, &edits)?;
@@ -178,7 +198,7 @@ impl ServiceRules for Table {
     fn put(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
         self.edits = Vec::new();
         self.in_force = false;
-        if self.is_needed(services) {
+        if is_needed(services) {
             datapath.replace(nftables::TABLE, &self.nftables.desired(services))?;
             self.in_force = true;
             self.may_be_there = true;
@@ -204,6 +224,6 @@ impl ServiceRules for Table {
     }
 
     fn table(&self, services: &Services) -> Option<&'static str> {
-        self.is_needed(services).then_some(nftables::TABLE)
+        is_needed(services).then_some(nftables::TABLE)
     }
 }

@@ -37,7 +37,7 @@ use podnet_planner::services::{
 };
 use tracing::info;
 
-use super::mode::{RulesError, ServiceRules, Unserved};
+use super::mode::{RulesError, ServiceRules, Unserved, is_needed};
 use program::Program;
 
 /// How often it is looked whether all is there, and ports that others had are tried again.
@@ -67,11 +67,6 @@ impl InUserspace {
         }
     }
 
-    /// Those of IPv4 are there always, those of IPv6 where the cluster has Services of it.
-    fn is_needed(&self, services: &Services) -> bool {
-        self.family == Family::V4 || services.is_needed()
-    }
-
     /// Begins, or begins anew where the namespace is not what it was.
     fn program(&mut self, netns: &NetNs) -> Result<&mut Program, RulesError> {
         if let Some(damaged) = self.program.take_if(|program| !program.is_whole()) {
@@ -89,13 +84,11 @@ impl ServiceRules for InUserspace {
         self.planned.learn(plan);
     }
 
-    fn edit(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<usize, RulesError> {
-        if !self.in_force || !self.is_needed(services) {
-            if self.is_needed(services) || self.may_be_there {
-                self.put(services, datapath)?;
-            }
-            return Ok(0);
-        }
+    fn may_be_there(&self) -> bool {
+        self.may_be_there
+    }
+
+    fn follow(&mut self, services: &Services, _datapath: &mut dyn Datapath) -> Result<usize, RulesError> {
         let work = self.planned.work(services);
         let Some(program) = self.program.as_mut().filter(|_| work != Work::default()) else { return Ok(0) };
         self.in_force = false;
@@ -107,7 +100,7 @@ impl ServiceRules for InUserspace {
 
     fn put(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
         self.in_force = false;
-        if !self.is_needed(services) {
+        if !is_needed(services) {
             return self.take_away(datapath);
         }
         let Some(netns) = datapath.netns() else { return Ok(()) };
@@ -139,10 +132,6 @@ impl ServiceRules for InUserspace {
 
     fn begin_anew(&mut self, _services: &Services) {
         self.in_force = false;
-    }
-
-    fn table(&self, _services: &Services) -> Option<&'static str> {
-        None
     }
 
     fn hear(&mut self, notice: &Notice) {

@@ -42,12 +42,12 @@ fn what_people_apply_holds_in_every_mode_and_no_connection_is_lost_by_a_change_o
     cluster.await_ready(&["-n", "web", "--all"], SOON);
     let scene = Scene::of(&cluster);
     // Mode `nftables` is the first and the last, so that each is entered and left.
-    scene.take(MODES[0]);
+    cluster.take_proxy_mode(MODES[0], &NODES, SOON);
     scene.holds();
     let load = Load::begin(&cluster, &scene.service);
     for mode in MODES.iter().cycle().skip(1).take(MODES.len()) {
         let began = Instant::now();
-        scene.take(mode);
+        cluster.take_proxy_mode(mode, &NODES, SOON);
         println!("mode {mode} was taken in {:?}", began.elapsed());
         scene.holds();
         damage::is_mended(&scene, mode);
@@ -86,20 +86,6 @@ impl<'a> Scene<'a> {
         let node = |node: &Value| node["status"]["addresses"][0]["address"].as_str().unwrap().to_owned();
         let nodes = items(cluster.json(&["nodes"])).iter().map(node).collect();
         Self { cluster, names, service: ip("web"), other: ip("other"), balanced, nodes }
-    }
-
-    /// Asks for a mode as `kubectl edit` does, and waits until the nodes say that it is theirs.
-    fn take(&self, mode: &str) {
-        let config =
-            format!("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: {mode}\n");
-        let patch = serde_json::json!({"data": {"config.conf": config}}).to_string();
-        self.cluster.kubectl(&["-n", "kube-system", "patch", "configmap", "kube-proxy", "--type=merge", "-p", &patch]);
-        for node in NODES {
-            eventually(&format!("{node} is in mode {mode}"), SOON, || {
-                let told = on_node(node, "curl -s http://127.0.0.1:10249/proxyMode")?;
-                if told.trim() == mode { Ok(()) } else { Err(format!("{told}\n{}", self.cluster.logs())) }
-            });
-        }
     }
 
     /// From a pod, from each node and from outside; pings of the ClusterIP, and a port that it has not.

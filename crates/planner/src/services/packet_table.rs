@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use podnet_model::Protocol;
 
-pub use cluster::{ADDRESSES, NODES, POD_CIDR, SERVICE_CIDR, address, changes, config};
+pub use cluster::{ADDRESSES, NODES, POD_CIDR, SERVICE_CIDR, address, changes, config, removals};
 pub use node::{Edits, NodeRules};
 use table::TABLE;
 

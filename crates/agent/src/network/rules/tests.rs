@@ -82,8 +82,12 @@ impl Fake {
 impl ServiceRules for Fake {
     fn learn(&mut self, _: &Services, _: &Plan) {}
 
-    fn edit(&mut self, _: &Services, _: &mut dyn Datapath) -> Result<usize, RulesError> {
+    fn follow(&mut self, _: &Services, _: &mut dyn Datapath) -> Result<usize, RulesError> {
         Ok(0)
+    }
+
+    fn may_be_there(&self) -> bool {
+        false
     }
 
     fn put(&mut self, services: &Services, _: &mut dyn Datapath) -> Result<(), RulesError> {
@@ -114,10 +118,6 @@ impl ServiceRules for Fake {
     }
 
     fn begin_anew(&mut self, _services: &Services) {}
-
-    fn table(&self, _: &Services) -> Option<&'static str> {
-        None
-    }
 }
 
 #[test]

@@ -16,17 +16,6 @@ fn follow(rules: &mut Rules, rewrite: Rewrite) {
     rules.chains.extend(rewrite.chains);
 }
 
-fn vanished(change: &Change) -> Option<Change> {
-    Some(match change {
-        Change::Node(key, _) => Change::Node(key.clone(), None),
-        Change::Pod(key, _) => Change::Pod(key.clone(), None),
-        Change::Service(key, _) => Change::Service(key.clone(), None),
-        Change::Slice(key, _) => Change::Slice(key.clone(), None),
-        Change::Pool(key, _) => Change::Pool(key.clone(), None),
-        _ => return None,
-    })
-}
-
 #[test]
 fn following_every_change_ends_where_a_fresh_start_does() {
     for node in NODES {
@@ -35,7 +24,7 @@ fn following_every_change_ends_where_a_fresh_start_does() {
         let mut rules = iptables.desired(&services);
         let nothing = rules.clone();
         let changes = packet_table::changes();
-        let back: Vec<_> = changes.iter().filter_map(vanished).collect();
+        let back = packet_table::removals(&changes);
         for (index, change) in changes.iter().chain(&back).enumerate() {
             let plan = services.apply(change);
             iptables.note(&plan);
@@ -62,7 +51,7 @@ fn changes_that_are_written_together_end_where_they_do_one_by_one() {
         let mut rules = iptables.desired(&services);
         let nothing = rules.clone();
         let changes = packet_table::changes();
-        let back: Vec<_> = changes.iter().filter_map(vanished).collect();
+        let back = packet_table::removals(&changes);
         // What comes and goes meanwhile is not written.
         let all: Vec<_> = changes.iter().chain(&back).chain(&changes).collect();
         for some in all.chunks(together) {

@@ -11,17 +11,6 @@ use crate::{
     ruleset::FrontendKey,
 };
 
-fn vanished(change: &Change) -> Option<Change> {
-    Some(match change {
-        Change::Node(key, _) => Change::Node(key.clone(), None),
-        Change::Pod(key, _) => Change::Pod(key.clone(), None),
-        Change::Service(key, _) => Change::Service(key.clone(), None),
-        Change::Slice(key, _) => Change::Slice(key.clone(), None),
-        Change::Pool(key, _) => Change::Pool(key.clone(), None),
-        _ => return None,
-    })
-}
-
 fn fresh(services: &Services) -> State {
     Ipvs::new(services, Scheduler::RoundRobin).state().clone()
 }
@@ -34,7 +23,7 @@ fn following_every_change_ends_where_a_fresh_start_does() {
         let nothing = ipvs.state().clone();
         let mut state = nothing.clone();
         let changes = packet_table::changes();
-        let back: Vec<_> = changes.iter().filter_map(vanished).collect();
+        let back = packet_table::removals(&changes);
         for (index, change) in changes.iter().chain(&back).enumerate() {
             let plan = services.apply(change);
             let edits = ipvs.edits(&services, &plan);
@@ -254,8 +243,8 @@ fn connections_to_what_is_this_nodes_own_are_known_when_its_frontend_is_gone() {
     let known: Vec<bool> = marks.iter().map(|mark| ipvs.has_connections(mark)).collect();
     let all = marks.iter().map(|mark| ipvs.frontend(mark).unwrap().protocol != Protocol::Udp);
     assert!(known.contains(&true) && all.eq(known.iter().copied()));
-    for change in packet_table::changes().iter().filter_map(vanished) {
-        let plan = services.apply(&change);
+    for change in &packet_table::removals(&packet_table::changes()) {
+        let plan = services.apply(change);
         ipvs.edits(&services, &plan);
     }
     assert!(marks.iter().all(|mark| ipvs.frontend(mark).is_none()));

@@ -119,6 +119,20 @@ pub fn config(node: &str) -> (ServicesConfig, BorderConfig) {
     (services, BorderConfig { family: Family::V4, node_addrs, pod_cidrs: Vec::new(), no_nat_cidrs })
 }
 
+/// The removal of all objects that these changes are of, in the same order.
+#[must_use]
+pub fn removals(changes: &[Change]) -> Vec<Change> {
+    let removal = |change: &Change| match change {
+        Change::Node(key, _) => Some(Change::Node(key.clone(), None)),
+        Change::Pod(key, _) => Some(Change::Pod(key.clone(), None)),
+        Change::Service(key, _) => Some(Change::Service(key.clone(), None)),
+        Change::Slice(key, _) => Some(Change::Slice(key.clone(), None)),
+        Change::Pool(key, _) => Some(Change::Pool(key.clone(), None)),
+        _ => None,
+    };
+    changes.iter().filter_map(removal).collect()
+}
+
 /// The objects of the cluster.
 #[must_use]
 pub fn changes() -> Vec<Change> {

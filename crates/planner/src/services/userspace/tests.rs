@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use podnet_model::{Change, ServiceKey};
+use podnet_model::ServiceKey;
 
 use super::*;
 use crate::{
@@ -102,7 +102,7 @@ fn changes_one_by_one_end_where_a_fresh_start_does() {
     let (mut fronts, mut led) = (HashMap::new(), BTreeSet::new());
     let mut insiders = BTreeSet::new();
     let forth = packet_table::changes();
-    let back: Vec<Change> = forth.iter().filter_map(gone).collect();
+    let back = packet_table::removals(&forth);
     for (place, change) in forth.iter().chain(&back).enumerate() {
         let (plan, _) = rules.apply(change);
         userspace.learn(&plan);
@@ -156,14 +156,6 @@ fn without_order(fronts: &HashMap<FrontendKey, Front>) -> HashMap<FrontendKey, S
         format!("{place:?} {guard:?} {} {}", side(&serving.inside), side(&serving.outside))
     };
     fronts.iter().map(|(key, front)| (*key, text(front))).collect()
-}
-
-fn gone(change: &Change) -> Option<Change> {
-    match change {
-        Change::Service(key, _) => Some(Change::Service(key.clone(), None)),
-        Change::Slice(key, _) => Some(Change::Slice(key.clone(), None)),
-        _ => None,
-    }
 }
 
 #[test]
