@@ -1,7 +1,7 @@
 //! Cluster DNS as a process: sockets, the cluster's changes and the Corefile around the server core of `podnet_dns`.
 //!
 //! - `listeners`: UDP and TCP ports, opened and closed as the Corefile says
-//! - `upstream`: exchanges with upstreams
+//! - `outside`: what the server core asks of its surroundings: exchanges with upstreams, time, chance
 //! - `keeper`: the one task that owns the cluster's state and replaces the server when the Corefile changes
 //! - `corefile`: reading the Corefile and what it names
 //! - `http`: health, readiness and metrics
@@ -10,11 +10,11 @@ mod corefile;
 mod http;
 mod keeper;
 mod listeners;
+mod outside;
 mod tcp;
 #[cfg(test)]
 mod tests;
 mod udp;
-mod upstream;
 
 use std::{
     io,
@@ -24,11 +24,11 @@ use std::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use podnet_client::connect::ConnectError;
-use podnet_dns::{Config, CorefileError, Server};
+use podnet_dns::{Config, CorefileError, Server, server::Later};
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
@@ -97,8 +97,8 @@ pub async fn run(options: DnsOptions, shutdown: impl Future<Output = ()>) -> Res
         tracing::warn!("{warning}");
     }
     info!(corefile = %options.corefile.display(), ports = ?config.ports(), "cluster DNS serves");
-    shared.probe_loops();
-    let checks = tokio::spawn(upstream::check(Arc::clone(&shared)));
+    shared.server().probe_loops();
+    let checks = tokio::spawn(outside::check(Arc::clone(&shared)));
     let keeper = tokio::spawn(keeper.keep(listeners));
     shutdown.await;
     shared.ready_no_more.store(true, Ordering::Release);
@@ -112,8 +112,8 @@ pub async fn run(options: DnsOptions, shutdown: impl Future<Output = ()>) -> Res
     // The keeper owns the listeners: with it they are told to end; what clients wait for is still answered.
     let _ = keeper.await;
     shared.ports.close();
-    shared.exchanges.close();
-    let ended = async { tokio::join!(shared.ports.wait(), shared.exchanges.wait()) };
+    shared.finishing.close();
+    let ended = async { tokio::join!(shared.ports.wait(), shared.finishing.wait()) };
     if tokio::time::timeout(DRAIN, ended).await.is_err() {
         info!("some upstreams did not answer before the end");
     }
@@ -130,41 +130,34 @@ pub fn check(text: &str, name: &str) -> Result<(), CorefileError> {
     Config::load(name, text, &corefile::environment(&|path| std::fs::read_to_string(path))).map(|_| ())
 }
 
-/// The way back to a client.
-#[derive(Debug)]
-pub(crate) enum Client {
-    Udp { socket: Arc<tokio::net::UdpSocket>, to: SocketAddr, since: std::time::Instant },
-    Tcp { replies: tokio::sync::mpsc::Sender<Vec<u8>>, since: std::time::Instant },
-}
-
 /// What all tasks of the process share.
 pub(crate) struct Shared {
-    server: RwLock<Arc<Server<Client>>>,
+    server: RwLock<Arc<Server>>,
     /// Tasks that hold a port open.
     ports: TaskTracker,
-    /// Exchanges with upstreams that have not ended.
-    exchanges: TaskTracker,
+    /// Questions that are being asked elsewhere.
+    finishing: TaskTracker,
     ready_no_more: AtomicBool,
     lameduck: RwLock<Option<Duration>>,
 }
 
 impl Shared {
-    fn new(server: Arc<Server<Client>>) -> Self {
+    fn new(server: Arc<Server>) -> Self {
         Self {
             server: RwLock::new(server),
             ports: TaskTracker::new(),
-            exchanges: TaskTracker::new(),
+            finishing: TaskTracker::new(),
             ready_no_more: AtomicBool::new(false),
             lameduck: RwLock::new(None),
         }
     }
 
     /// The server as it is now. What began with an earlier one ends with it.
-    fn server(&self) -> Arc<Server<Client>> {
+    fn server(&self) -> Arc<Server> {
         Arc::clone(&self.server.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn replace(&self, server: Arc<Server<Client>>, lameduck: Duration) {
+    fn replace(&self, server: Arc<Server>, lameduck: Duration) {
         *self.server.write().unwrap_or_else(PoisonError::into_inner) = server;
         *self.lameduck.write().unwrap_or_else(PoisonError::into_inner) = Some(lameduck);
     }
@@ -177,10 +170,18 @@ impl Shared {
         !self.ready_no_more.load(Ordering::Acquire) && self.server().synced()
     }
 
-    fn probe_loops(&self) {
-        let server = self.server();
-        for exchange in server.loop_probes() {
-            upstream::start(self, Arc::clone(&server), exchange);
-        }
+    /// Has a question answered that takes time: `respond` gets the response. How many there are at once is bounded by the server.
+    fn finish<F: Future<Output = ()> + Send>(
+        &self,
+        server: Arc<Server>,
+        later: Box<Later>,
+        since: Instant,
+        respond: impl FnOnce(Vec<u8>) -> F + Send + 'static,
+    ) {
+        self.finishing.spawn(async move {
+            let metrics = Arc::clone(server.metrics());
+            respond(server.finish(later).await).await;
+            metrics.took(since.elapsed());
+        });
     }
 }

@@ -8,8 +8,9 @@ use std::{
 use crate::{
     answer::Answer,
     chain::{CacheOptions, Share},
-    message::{HEADER, Rcode, Upstream},
+    message::{HEADER, Rcode, Times},
     name::QueryName,
+    server::Reply,
 };
 
 /// What an answer is kept under: the question in wire form (name in lower case, type, class) with the DO and CD bits.
@@ -126,8 +127,9 @@ impl Cache {
     }
 
     /// Keeps an upstream's answer, where it may be kept.
-    pub fn insert(&mut self, key: Key, response: &Upstream, now: Instant) {
-        let Some((half, seconds)) = self.lifetime(response) else { return };
+    pub fn insert(&mut self, key: Key, reply: &Reply, now: Instant) {
+        let times = Times::of(key.question(), &reply.answer);
+        let Some((half, seconds)) = self.lifetime(reply, &times) else { return };
         let disabled = match half {
             Half::Success => &self.options.success_disabled,
             Half::Denial => &self.options.denial_disabled,
@@ -138,9 +140,9 @@ impl Cache {
         {
             return;
         }
-        let ttls = response.ttls.iter().map(|&(at, ttl)| (at, ttl.min(seconds)));
+        let ttls = times.ttls.iter().map(|&(at, ttl)| (at, ttl.min(seconds)));
         let kept = Kept {
-            answer: response.answer.clone(),
+            answer: reply.answer.clone(),
             ttls: ttls.collect(),
             stored: now,
             expires: now + Duration::from_secs(seconds.into()),
@@ -158,17 +160,15 @@ impl Cache {
         (self.success.slots.len(), self.denial.slots.len())
     }
 
-    fn lifetime(&self, response: &Upstream) -> Option<(Half, u32)> {
+    fn lifetime(&self, reply: &Reply, times: &Times) -> Option<(Half, u32)> {
         let bounded = |share: Share, ttl: u32| ttl.clamp(share.min_ttl.min(share.max_ttl), share.max_ttl);
-        let least = || response.ttls.iter().map(|&(_, ttl)| ttl).min();
-        let (half, seconds) = match response.answer.rcode {
-            _ if response.truncated => return None,
-            Rcode::NOERROR if response.answer.counts[0] > 0 => {
-                (Half::Success, bounded(self.options.success?, least()?))
-            }
+        let least = || times.ttls.iter().map(|&(_, ttl)| ttl).min();
+        let (half, seconds) = match reply.answer.rcode {
+            _ if reply.truncated => return None,
+            Rcode::NOERROR if reply.answer.counts[0] > 0 => (Half::Success, bounded(self.options.success?, least()?)),
             // RFC 2308 §5: a negative answer without SOA is not kept.
             Rcode::NOERROR | Rcode::NXDOMAIN => {
-                let ttl = response.negative_ttl?.min(least().unwrap_or(u32::MAX));
+                let ttl = times.negative?.min(least().unwrap_or(u32::MAX));
                 (Half::Denial, bounded(self.options.denial?, ttl))
             }
             Rcode::SERVFAIL => {

@@ -1,19 +1,21 @@
 //! Asking upstreams: whom, in which order, how often, and who waits for the answer.
 //!
-//! Nothing is sent here. A [`Flight`] is one question that is being asked; each attempt is an [`Exchange`] that the shell performs
-//! and reports on. Clients that ask what is being asked already wait for the same flight.
+//! Clients that ask what is being asked already wait for the same flight, whoever of them is served first.
 
 mod flights;
 mod upstreams;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-pub use flights::{Again, Attempt, Flight, Flights, Full, Joined, Plan, Waiter};
+use futures::future::BoxFuture;
+
 pub use upstreams::Upstreams;
 
 use crate::{
-    message::{Head, UDP_SIZE, flag, rtype},
-    server::Transport,
+    cache::Key,
+    forward::flights::{Flights, Full},
+    message::{Head, Rcode, UDP_SIZE, Upstream, flag, question, rtype},
+    server::{Exchange, Failure, Parts, Query, Reply, Transport},
 };
 
 /// How often a question is sent before its clients get SERVFAIL.
@@ -22,41 +24,6 @@ pub const ATTEMPTS: usize = 3;
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1500);
 /// The most questions in flight where the Corefile sets no `max_concurrent`.
 pub const MAX_FLIGHTS: usize = 1000;
-/// The most clients that wait for answers, all together.
-pub const MAX_WAITERS: usize = 20_000;
-
-/// Which exchange something is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Ticket {
-    /// An attempt to answer clients' question.
-    Question(u64),
-    /// A check whether an upstream is up again.
-    Check {
-        /// The server block.
-        block: usize,
-        /// The forward plugin in it.
-        forward: usize,
-        /// The upstream.
-        upstream: usize,
-    },
-    /// A look whether an upstream asks this very server.
-    Loop,
-}
-
-/// A message that has to be sent to an upstream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exchange {
-    /// Names it when its end is reported.
-    pub ticket: Ticket,
-    /// Whom to ask, from a socket of its own with a random port.
-    pub upstream: SocketAddr,
-    /// How.
-    pub transport: Transport,
-    /// The message; over TCP its length has to go before it.
-    pub message: Vec<u8>,
-    /// When to give up.
-    pub timeout: Duration,
-}
 
 /// A query as we send it: recursion wanted, EDNS where `edns` says so.
 #[must_use]
@@ -84,4 +51,115 @@ fn flags(checking_disabled: bool) -> u16 {
 #[must_use]
 pub fn wants_tcp(head: &Head) -> bool {
     head.limit == u16::MAX
+}
+
+/// What an upstream's answer is for all who wait for it.
+type Landed = Result<Arc<Upstream>, Failure>;
+
+/// The upstreams of one `forward` plugin, with the questions that they are being asked.
+#[derive(Clone)]
+pub struct Crew {
+    upstreams: Arc<Upstreams>,
+    flights: Arc<Flights<Landed>>,
+    parts: Parts,
+}
+
+impl std::fmt::Debug for Crew {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Crew").field("upstreams", &self.upstreams).finish_non_exhaustive()
+    }
+}
+
+impl Crew {
+    /// Upstreams that are asked nothing yet.
+    #[must_use]
+    pub fn new(upstreams: Arc<Upstreams>, parts: Parts) -> Self {
+        Self { upstreams, flights: Arc::default(), parts }
+    }
+
+    /// The upstreams.
+    #[must_use]
+    pub fn upstreams(&self) -> &Upstreams {
+        &self.upstreams
+    }
+
+    /// Has those that failed asked whether they are up again, where that is due.
+    pub fn check(&self) {
+        self.upstreams.check(&self.parts);
+    }
+
+    /// How many questions they are being asked.
+    #[must_use]
+    pub fn asked(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// Asks a question, or waits for the answer where it is being asked already.
+    ///
+    /// # Errors
+    /// When nobody answered, may be asked, or too much is being asked.
+    pub async fn ask(&self, query: &Query, tcp: bool) -> Result<Reply, Failure> {
+        let key =
+            Key::new(question(query.name.wire(), query.qtype), query.head.dnssec_ok(), query.head.checking_disabled());
+        let configured = self.upstreams.options().max_concurrent;
+        let journey = || -> BoxFuture<'static, Landed> {
+            Box::pin(journey(Arc::clone(&self.upstreams), self.parts.clone(), key.clone(), tcp))
+        };
+        let flight = self.flights.join(&key, configured.unwrap_or(MAX_FLIGHTS), journey).map_err(|Full| {
+            self.parts.metrics.rejected();
+            if configured.is_some() { Failure::Configured } else { Failure::TooMany }
+        })?;
+        let upstream = flight.await?;
+        Ok(Reply { answer: upstream.answer.clone(), truncated: upstream.truncated, fresh: false })
+    }
+}
+
+/// One question, asked until somebody answers it or it was asked often enough.
+async fn journey(upstreams: Arc<Upstreams>, parts: Parts, key: Key, tcp: bool) -> Landed {
+    let order = upstreams.order(parts.outside.random());
+    if order.is_empty() {
+        return Err(Failure::AllLoop);
+    }
+    for attempt in 0..ATTEMPTS {
+        let index = order[attempt % order.len()];
+        // Who asked over TCP is asked for over TCP once; after that what is quickest will do.
+        let tcp = upstreams.options().force_tcp || (tcp && attempt == 0);
+        let answered = question_to(&upstreams, &parts, index, &key, tcp).await;
+        let result = answered.as_ref().map_or("failed", |upstream| upstream.answer.rcode.mnemonic());
+        parts.metrics.forwarded(upstreams.addrs()[index], result);
+        match answered {
+            Some(upstream) => {
+                upstreams.succeeded(index);
+                return Ok(Arc::new(upstream));
+            }
+            None => upstreams.suspected(index),
+        }
+    }
+    Err(Failure::NoAnswer)
+}
+
+/// Asks one upstream: over TCP where its answer was cut, and without EDNS where it does not understand that.
+async fn question_to(upstreams: &Upstreams, parts: &Parts, index: usize, key: &Key, tcp: bool) -> Option<Upstream> {
+    let mut transport = if tcp { Transport::Tcp } else { Transport::Udp };
+    let mut edns = true;
+    loop {
+        let id = parts.outside.random() as u16;
+        let message = query(id, key.question(), edns, key.dnssec_ok(), flags(key.checking_disabled()));
+        let exchange = Exchange { upstream: upstreams.addrs()[index], transport, message, timeout: ATTEMPT_TIMEOUT };
+        let message = parts.outside.exchange(exchange).await.ok()?;
+        match Upstream::parse(&message, key.question()) {
+            Ok(answer) if answer.truncated && transport == Transport::Udp => transport = Transport::Tcp,
+            Ok(answer) if edns && !answer.edns && matches!(answer.answer.rcode, Rcode::FORMERR | Rcode::NOTIMP) => {
+                edns = false;
+            }
+            Ok(answer) => return Some(answer),
+            // A server from before EDNS answers with the bare header (RFC 6891 §7).
+            Err(_) if edns && is_refusal(&message) => edns = false,
+            Err(_) => return None,
+        }
+    }
+}
+
+fn is_refusal(message: &[u8]) -> bool {
+    crate::message::u16_at(message, 2).is_some_and(|word| word & flag::RCODE == Rcode::FORMERR.0)
 }

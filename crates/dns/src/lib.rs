@@ -7,6 +7,7 @@
 //! - [`name`], [`message`], [`answer`]: names and messages on the wire
 //! - [`corefile`], [`chain`]: from text to configuration
 //! - [`zone`], [`hosts`], [`cache`], [`forward`]: where answers come from
+//! - [`plugin`]: the plugins at work, as the links of a chain
 //! - [`server`]: the sans-I/O server; the shell supplies packets, time, random ids and the cluster's changes
 //! - [`metrics`]: what it counts, under the names that dashboards for cluster DNS know
 
@@ -21,9 +22,10 @@ pub mod hosts;
 pub mod message;
 pub mod metrics;
 pub mod name;
+pub mod plugin;
 pub mod server;
 pub mod zone;
 
 pub use chain::{Config, Environment};
 pub use corefile::CorefileError;
-pub use server::{Arrival, Exchange, Outcome, Server, Transport};
+pub use server::{Arrival, Exchange, Outcome, Outside, Server, Transport};

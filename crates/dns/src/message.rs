@@ -9,7 +9,7 @@ pub use expand::{Expanded, expand};
 pub use request::{Edns, Head, Reject, Request};
 pub use response::{negative, records, rejection};
 pub(crate) use walk::question;
-pub use walk::{Malformed, Record, Upstream, truncate, walk};
+pub use walk::{Malformed, Record, Times, Upstream, truncate, walk};
 
 /// Length of a message's header.
 pub const HEADER: usize = 12;

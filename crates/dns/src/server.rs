@@ -1,13 +1,17 @@
-//! The server: packets in, packets out, and what to ask upstream in between.
+//! The server: packets in, packets out, and what to ask of others in between.
 //!
-//! [`Server::handle`] answers at once what the hosts table, the cluster's zone and the cache know. What has to be asked becomes an
-//! [`Exchange`]; the shell performs it and reports with [`Server::upstream_answered`] or [`Server::upstream_failed`], which say
-//! whom to answer. `C` is the shell's way back to a client.
+//! [`Server::handle`] answers at once what the links of a chain know by themselves: the hosts table, the cluster's zone, the cache.
+//! What takes time becomes a [`Later`], which the shell hands to [`Server::finish`]; that is a future without a runtime, sockets or
+//! a clock of its own: it asks upstreams, and waits, through [`Outside`].
 
-mod exchange;
+mod block;
 #[cfg(test)]
 pub(crate) mod fixture;
-mod resolve;
+mod link;
+mod outside;
+mod pen;
+mod probe;
+mod query;
 #[cfg(test)]
 mod tests;
 
@@ -16,81 +20,64 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Instant,
 };
 
+use futures::future::ready;
 use podnet_model::{Change, Namespace};
 
-pub use crate::forward::{Exchange, Ticket};
+pub use block::Parts;
+pub use link::{Answering, Knowing, Link, Next, Own, Quick, Said};
+pub use outside::{Exchange, Outside};
+pub use pen::{Pen, Shape};
+pub use query::{Arrival, Failure, Look, Query, Reply, Transport};
+
 use crate::{
-    cache::Cache,
-    chain::{Chain, Config},
-    forward::{Flights, Upstreams},
-    message::{Rcode, Reject, Request, rejection, rtype},
+    chain::Config,
+    forward::Crew,
+    message::{HEADER, Rcode, Reject, Request, rejection, rtype},
     metrics::{Gauges, Metrics},
     name::{Name, QueryName},
+    server::{
+        block::{Block, PlaceInLine},
+        probe::Probe,
+    },
     zone::{Cluster, Zone},
 };
 
-/// How a message travels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Transport {
-    /// One datagram.
-    Udp,
-    /// A connection.
-    Tcp,
-}
-
-/// Where a packet came from and to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Arrival {
-    /// The client.
-    pub from: SocketAddr,
-    /// How it came.
-    pub transport: Transport,
-    /// The port of the Corefile's that it came to.
-    pub port: u16,
-}
+/// The most clients that wait for answers, all together; beyond it they are told SERVFAIL at once.
+pub const MAX_WAITERS: usize = 20_000;
+/// How many questions of its own the server asks itself for one of a client's: the aliases that are followed. As CoreDNS.
+const MAX_DEPTH: u8 = 8;
 
 /// What came of a packet.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Outcome {
     /// The response is in the buffer.
     Answer,
-    /// The client gets its response with somebody else's exchange.
-    Wait,
-    /// The client gets its response when this exchange ends.
-    Forward(Exchange),
+    /// It takes time: [`Server::finish`] has the response.
+    Later(Box<Later>),
     /// No response.
     Drop,
 }
 
-/// A response for a client that waited.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Reply<C> {
-    /// The way back to it.
-    pub client: C,
-    /// The response.
-    pub message: Vec<u8>,
-}
-
-/// What follows from the end of an exchange.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Progress<C> {
-    /// These are answered.
-    Done(Vec<Reply<C>>),
-    /// Another exchange is needed.
-    Again(Exchange),
-    /// The message was not the answer that is waited for: go on listening.
-    Ignored,
+/// A question whose answer takes time.
+#[derive(Debug)]
+pub struct Later {
+    query: Query,
+    block: usize,
+    /// The first link that has to do with it.
+    link: usize,
+    /// Held until the answer is there.
+    _place: PlaceInLine,
 }
 
 /// Something that the Corefile's `log` and `errors` plugins, or the operator, want to hear of.
 #[derive(Clone, Debug)]
 pub enum Event<'a> {
-    /// A query was answered or passed on (`log`).
+    /// A query came (`log`).
     Query {
         /// Who asked.
         from: IpAddr,
@@ -115,69 +102,25 @@ pub enum Event<'a> {
     },
 }
 
-/// Why a question could not be answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// No plugin of the chain is responsible.
-    #[error("no plugin answers for this name")]
-    NoPlugin,
-    /// The cluster's state is not known yet.
-    #[error("the cluster's state is not known yet")]
-    NotSynced,
-    /// No upstream answered.
-    #[error("no upstream answered")]
-    NoAnswer,
-    /// All upstreams lead back here.
-    #[error("every upstream leads back to this server")]
-    AllLoop,
-    /// Too many questions are being asked.
-    #[error("too many questions are being asked upstream")]
-    TooMany,
-    /// Aliases lead nowhere.
-    #[error("its aliases point at each other")]
-    AliasLoop,
-}
-
-/// Random numbers: ids of queries and choices.
-pub type Random = Box<dyn Fn() -> u16 + Send + Sync>;
 /// Hears of events; called on the server's own path, so it has to be quick.
 pub type Observer = Box<dyn Fn(&Event<'_>) + Send + Sync>;
 
 /// A server that runs one loaded Corefile.
-pub struct Server<C> {
+pub struct Server {
     blocks: Vec<Block>,
-    flights: Mutex<Flights<C>>,
-    synced: AtomicBool,
     turn: AtomicUsize,
-    random: Random,
+    parts: Parts,
     observer: Observer,
-    metrics: Arc<Metrics>,
     probes: Vec<Probe>,
 }
 
-/// A name that only this server asks for: who asks it for that name, forwards to it.
-struct Probe {
-    name: Name,
-    block: usize,
-    forward: usize,
-    upstream: usize,
-}
-
-/// One server block at work.
-struct Block {
-    chain: Chain,
-    zone: Option<RwLock<Zone>>,
-    cache: Option<Mutex<Cache>>,
-    forwards: Vec<Upstreams>,
-}
-
-impl<C> fmt::Debug for Server<C> {
+impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("blocks", &self.blocks.len()).finish_non_exhaustive()
     }
 }
 
-impl<C> Server<C> {
+impl Server {
     /// A server for a Corefile and what is known of the cluster. `serial` starts the zone's serial numbers: the time in seconds
     /// makes them rise across restarts.
     #[must_use]
@@ -186,21 +129,14 @@ impl<C> Server<C> {
         cluster: &Cluster,
         serial: u32,
         metrics: Arc<Metrics>,
-        random: Random,
+        outside: Arc<dyn Outside>,
         observer: Observer,
     ) -> Self {
-        let blocks: Vec<Block> = config.blocks.into_iter().map(|chain| Block::new(chain, cluster, serial)).collect();
-        let probes = probes(&blocks, &random);
-        Self {
-            blocks,
-            flights: Mutex::default(),
-            synced: AtomicBool::new(false),
-            turn: AtomicUsize::new(0),
-            random,
-            observer,
-            metrics,
-            probes,
-        }
+        let parts = Parts { outside, metrics, waiting: Arc::default(), synced: Arc::default() };
+        let blocks: Vec<Block> =
+            config.blocks.into_iter().map(|chain| Block::new(chain, cluster, serial, &parts)).collect();
+        let probes = probe::probes(&blocks, &*parts.outside);
+        Self { blocks, turn: AtomicUsize::new(0), parts, observer, probes }
     }
 
     /// Takes a change of the cluster in. `cluster` is what all servers of this process share.
@@ -224,123 +160,159 @@ impl<C> Server<C> {
 
     /// The whole of the cluster's state has been taken in: what is not there does not exist.
     pub fn set_synced(&self) {
-        self.synced.store(true, Ordering::Release);
+        self.parts.synced.store(true, Ordering::Release);
     }
 
     /// Whether it has.
     #[must_use]
     pub fn synced(&self) -> bool {
-        self.synced.load(Ordering::Acquire)
+        self.parts.synced()
     }
 
     /// What it counts.
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {
-        &self.metrics
+        &self.parts.metrics
     }
 
     /// Numbers that the metrics show beside the counters.
     #[must_use]
     pub fn gauges(&self) -> Gauges {
-        let caches = self.blocks.iter().filter_map(|block| block.cache.as_ref());
-        let entries = caches.map(|cache| lock(cache).entries());
-        let (cache_success, cache_denial) = entries.fold((0, 0), |sum, entries| (sum.0 + entries.0, sum.1 + entries.1));
-        Gauges { cache_success, cache_denial, flights: self.flights().len(), synced: self.synced() }
+        let kept = self.blocks.iter().map(Block::kept);
+        let (cache_success, cache_denial) = kept.fold((0, 0), |sum, kept| (sum.0 + kept.0, sum.1 + kept.1));
+        let flights = self.blocks.iter().flat_map(|block| &block.crews).map(Crew::asked).sum();
+        Gauges { cache_success, cache_denial, flights, synced: self.synced() }
     }
 
-    /// Answers a packet into `out`, or says what has to happen first.
-    pub fn handle(
-        &self,
-        packet: &[u8],
-        arrival: &Arrival,
-        now: Instant,
-        client: impl FnOnce() -> C,
-        out: &mut Vec<u8>,
-    ) -> Outcome {
+    /// Answers a packet into `out`, or says that it takes time.
+    pub fn handle(&self, packet: &[u8], arrival: &Arrival, now: Instant, out: &mut Vec<u8>) -> Outcome {
         let request = match Request::parse(packet, arrival.transport) {
             Ok(request) => request,
             Err(Reject::Drop) => {
-                self.metrics.dropped();
+                self.parts.metrics.dropped();
                 return Outcome::Drop;
             }
             Err(Reject::Code { head, rcode, question_end }) => {
-                self.metrics.request(arrival.transport, arrival.from.is_ipv4(), 0);
-                self.metrics.response(rcode);
-                rejection(&head, &packet[crate::message::HEADER..question_end], rcode, out);
+                self.parts.metrics.request(arrival.transport, arrival.from.is_ipv4(), 0);
+                self.parts.metrics.response(rcode);
+                rejection(&head, &packet[HEADER..question_end], rcode, out);
                 return Outcome::Answer;
             }
         };
-        self.metrics.request(arrival.transport, arrival.from.is_ipv4(), request.qtype);
+        self.parts.metrics.request(arrival.transport, arrival.from.is_ipv4(), request.qtype);
         let Some(index) = self.block(&request.name, arrival.port) else {
-            self.metrics.response(Rcode::REFUSED);
-            rejection(&request.head, request.question, Rcode::REFUSED, out);
-            return Outcome::Answer;
+            return self.refuse(&request, Rcode::REFUSED, out);
         };
-        if self.blocks[index].chain.log {
+        if self.blocks[index].log {
             let qtype = rtype::mnemonic(request.qtype);
             let (from, name, transport) = (arrival.from.ip(), &request.name, arrival.transport);
             (self.observer)(&Event::Query { from, name, qtype, transport });
         }
         if request.qtype == rtype::HINFO && self.notice_loop(&request.name) {
             // Passing it on would send it round once more.
-            self.metrics.response(Rcode::SERVFAIL);
-            rejection(&request.head, request.question, Rcode::SERVFAIL, out);
-            return Outcome::Answer;
+            return self.refuse(&request, Rcode::SERVFAIL, out);
         }
-        self.resolve(index, &request, arrival, now, client, out)
+        self.quick(index, &request, arrival, now, out)
+    }
+
+    /// Asks a chain's links, as long as they answer at once.
+    fn quick(
+        &self,
+        index: usize,
+        request: &Request<'_>,
+        arrival: &Arrival,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        let block = &self.blocks[index];
+        let look = Look { name: &request.name, qtype: request.qtype, head: &request.head, arrival, now };
+        let mut pen = Pen::new(&request.head, request.question, &block.shape, &self.turn, out);
+        let mut around = None;
+        for (place, link) in block.links.iter().enumerate() {
+            match link.quick(&look, &mut pen) {
+                Quick::Pass => {}
+                Quick::Around => around = around.or(Some(place)),
+                Quick::Done => {
+                    self.parts.metrics.response(pen.rcode());
+                    return Outcome::Answer;
+                }
+                Quick::Fail(failure) => return self.fail(index, request, failure, out),
+                Quick::Slow => {
+                    let Some(waits) = self.parts.place(MAX_WAITERS) else {
+                        self.parts.metrics.rejected();
+                        return self.fail(index, request, Failure::TooMany, out);
+                    };
+                    let query = Query::new(request, arrival, now);
+                    let link = around.unwrap_or(place);
+                    return Outcome::Later(Box::new(Later { query, block: index, link, _place: waits }));
+                }
+            }
+        }
+        self.fail(index, request, Failure::NoPlugin, out)
+    }
+
+    /// The response to a question that takes time. Dropping the future gives it up; others who wait for the same answer get it all
+    /// the same.
+    pub async fn finish(self: Arc<Self>, later: Box<Later>) -> Vec<u8> {
+        let Later { query, block, link, .. } = &*later;
+        let next = Next { server: &self, block: *block, index: *link };
+        let reply = next.run(query).await.unwrap_or_else(|failure| {
+            self.tell(*block, &query.name, failure);
+            Reply::own(crate::answer::Answer::code(failure.rcode()))
+        });
+        let mut out = Vec::new();
+        Pen::new(&query.head, &query.question, &self.blocks[*block].shape, &self.turn, &mut out).reply(&reply);
+        self.parts.metrics.response(reply.answer.rcode);
+        out
+    }
+
+    /// Has the server answer a question of its own.
+    fn look_up(&self, query: Query) -> Answering<'_> {
+        if query.depth > MAX_DEPTH {
+            return Box::pin(ready(Err(Failure::AliasLoop)));
+        }
+        let Some(block) = self.block(&query.name, query.arrival.port) else {
+            return Box::pin(ready(Err(Failure::NoPlugin)));
+        };
+        Box::pin(async move { Next { server: self, block, index: 0 }.run(&query).await })
     }
 
     /// The server block that a name belongs to: the one with the longest zone that it lies in.
     fn block(&self, name: &QueryName, port: u16) -> Option<usize> {
         let keys = self.blocks.iter().enumerate();
-        let keys = keys.flat_map(|(index, block)| block.chain.keys.iter().map(move |key| (index, key)));
+        let keys = keys.flat_map(|(index, block)| block.keys.iter().map(move |key| (index, key)));
         keys.filter(|(_, key)| key.port == port && name.within(&key.zone).is_some())
             .max_by_key(|(_, key)| key.zone.labels())
             .map(|(index, _)| index)
     }
 
     fn zones(&self) -> impl Iterator<Item = &RwLock<Zone>> {
-        self.blocks.iter().filter_map(|block| block.zone.as_ref())
+        self.blocks.iter().filter_map(|block| block.zone.as_deref())
     }
 
-    fn flights(&self) -> MutexGuard<'_, Flights<C>> {
-        lock(&self.flights)
+    fn refuse(&self, request: &Request<'_>, rcode: Rcode, out: &mut Vec<u8>) -> Outcome {
+        self.parts.metrics.response(rcode);
+        rejection(&request.head, request.question, rcode, out);
+        Outcome::Answer
     }
 
-    fn failed(&self, block: usize, name: &Name, reason: Failure) {
-        if self.blocks[block].chain.errors {
-            (self.observer)(&Event::Failed { name, reason });
+    fn fail(&self, block: usize, request: &Request<'_>, failure: Failure, out: &mut Vec<u8>) -> Outcome {
+        self.tell(block, &request.name, failure);
+        let answer = crate::answer::Answer::code(failure.rcode());
+        let shape = &self.blocks[block].shape;
+        Pen::new(&request.head, request.question, shape, &self.turn, out).answer(&answer);
+        self.parts.metrics.response(answer.rcode);
+        Outcome::Answer
+    }
+
+    fn tell(&self, block: usize, name: &QueryName, reason: Failure) {
+        if self.blocks[block].errors {
+            (self.observer)(&Event::Failed { name: &Name::from_query(name), reason });
         }
     }
-}
-
-impl Block {
-    fn new(chain: Chain, cluster: &Cluster, serial: u32) -> Self {
-        Self {
-            zone: chain.kubernetes.clone().map(|options| RwLock::new(Zone::new(options, cluster, serial))),
-            cache: chain.cache.clone().map(|options| Mutex::new(Cache::new(options))),
-            forwards: chain.forwards.iter().cloned().map(Upstreams::new).collect(),
-            chain,
-        }
-    }
-}
-
-fn probes(blocks: &[Block], random: &Random) -> Vec<Probe> {
-    let mut probes = Vec::new();
-    for (block, runtime) in blocks.iter().enumerate().filter(|(_, block)| block.chain.loop_check) {
-        for (forward, upstreams) in runtime.forwards.iter().enumerate() {
-            for upstream in 0..upstreams.addrs().len() {
-                let label = format!("{:04x}{:04x}{:04x}{:04x}", random(), random(), random(), random());
-                if let Ok(name) = upstreams.options().from.child(&label) {
-                    probes.push(Probe { name, block, forward, upstream });
-                }
-            }
-        }
-    }
-    probes
 }
 
 /// A lock whose holder panicked is still a lock over plain data.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,10 +4,7 @@ use std::{
     collections::BTreeSet,
     hash::{BuildHasher, RandomState},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -24,14 +21,14 @@ use podnet_client::{
 use podnet_dns::{
     Config, Server,
     metrics::Metrics,
-    server::{Event, Observer, Random},
+    server::{Event, Observer},
     zone::Cluster,
 };
 use podnet_model::Namespace;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use super::{Client, DnsError, DnsOptions, Shared, corefile, corefile::Sources, listeners::Listeners};
+use super::{DnsError, DnsOptions, Shared, corefile, corefile::Sources, listeners::Listeners, outside::Network};
 
 type Namespaces = Pin<Box<dyn Stream<Item = Result<watcher::Event<core::Namespace>, watcher::Error>> + Send>>;
 
@@ -148,7 +145,7 @@ impl Keeper {
             server.set_synced();
         }
         self.shared.replace(server, config.process.health.map_or(Duration::ZERO, |(_, lameduck)| lameduck));
-        self.shared.probe_loops();
+        self.shared.server().probe_loops();
         (self.config, self.sources) = (config, sources);
         Ok(())
     }
@@ -179,7 +176,7 @@ impl Watches {
     fn namespace(
         &mut self,
         event: Result<watcher::Event<core::Namespace>, watcher::Error>,
-        server: &Server<Client>,
+        server: &Server,
         cluster: &mut Cluster,
     ) {
         let name = |namespace: &core::Namespace| Namespace::from(namespace.name_any());
@@ -241,15 +238,9 @@ async fn watches(options: &DnsOptions, config: &Config) -> Result<Option<Watches
     }))
 }
 
-fn server(config: Config, cluster: &Cluster, metrics: &Arc<Metrics>) -> Server<Client> {
+fn server(config: Config, cluster: &Cluster, metrics: &Arc<Metrics>) -> Server {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as u32);
-    Server::new(config, cluster, seconds, Arc::clone(metrics), random(), observer())
-}
-
-/// Ids that nobody can guess: the standard library's keyed hash (SipHash, keys from the operating system) over a counter.
-fn random() -> Random {
-    let (keyed, counter) = (RandomState::new(), AtomicU64::new(0));
-    Box::new(move || keyed.hash_one(counter.fetch_add(1, Ordering::Relaxed)) as u16)
+    Server::new(config, cluster, seconds, Arc::clone(metrics), Arc::new(Network::default()), observer())
 }
 
 fn observer() -> Observer {

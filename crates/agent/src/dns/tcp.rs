@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Client, Shared, udp::canonical, upstream};
+use super::{Shared, udp::canonical};
 
 /// Connections at once, for each port.
 const CONNECTIONS: usize = 1000;
@@ -67,17 +67,21 @@ async fn read(shared: Arc<Shared>, reader: OwnedReadHalf, replies: mpsc::Sender<
         let Ok(Ok(_)) = timeout(IDLE, reader.read_exact(&mut packet)).await else { return };
         let now = Instant::now();
         let server = shared.server();
-        let client = || Client::Tcp { replies: replies.clone(), since: now };
         let mut response = Vec::new();
-        match server.handle(&packet, &arrival, now, client, &mut response) {
+        match server.handle(&packet, &arrival, now, &mut response) {
             Outcome::Answer => {
                 if replies.send(response).await.is_err() {
                     return;
                 }
                 server.metrics().took(now.elapsed());
             }
-            Outcome::Forward(exchange) => upstream::start(&shared, server, exchange),
-            Outcome::Wait => {}
+            Outcome::Later(later) => {
+                let replies = replies.clone();
+                shared.finish(server, later, now, move |response| async move {
+                    // Who does not read its answers does without: it must not hold up the others.
+                    let _ = replies.try_send(response);
+                });
+            }
             Outcome::Drop => return,
         }
     }

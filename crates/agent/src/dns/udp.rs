@@ -6,7 +6,7 @@ use podnet_dns::{Arrival, Outcome, Transport};
 use tokio::net::UdpSocket;
 use tracing::debug;
 
-use super::{Client, Shared, upstream};
+use super::Shared;
 
 /// A query is never longer than this: one question, an OPT record with options.
 const QUERY: usize = 4096;
@@ -31,14 +31,18 @@ pub(super) async fn serve(shared: Arc<Shared>, socket: Arc<UdpSocket>, port: u16
             };
             let now = Instant::now();
             let arrival = Arrival { from: canonical(from), transport: Transport::Udp, port };
-            let client = || Client::Udp { socket: Arc::clone(&socket), to: from, since: now };
-            match server.handle(&packet[..len], &arrival, now, client, &mut response) {
+            match server.handle(&packet[..len], &arrival, now, &mut response) {
                 Outcome::Answer => {
                     send(&socket, &response, from).await;
                     server.metrics().took(now.elapsed());
                 }
-                Outcome::Forward(exchange) => upstream::start(&shared, Arc::clone(&server), exchange),
-                Outcome::Wait | Outcome::Drop => {}
+                Outcome::Later(later) => {
+                    let socket = Arc::clone(&socket);
+                    shared.finish(Arc::clone(&server), later, now, move |response| async move {
+                        send(&socket, &response, from).await;
+                    });
+                }
+                Outcome::Drop => {}
             }
         }
         tokio::task::yield_now().await;

@@ -5,6 +5,7 @@ use crate::{
     Config, Environment,
     message::{HEADER, Rcode, Upstream, question, records, rtype},
     name::Name,
+    server::Reply,
 };
 
 fn cache(options: &str) -> Cache {
@@ -17,7 +18,7 @@ fn key(name: &str) -> Key {
 }
 
 /// A response with `answers` A records of the time to live `ttl`, or with an SOA of that minimum.
-fn response(key: &Key, flags: u16, answers: u16, ttl: u32) -> Upstream {
+fn response(key: &Key, flags: u16, answers: u16, ttl: u32) -> Reply {
     let mut message = vec![0, 0];
     for word in [0x8000 | flags, 1, answers, u16::from(answers == 0), 0] {
         message.extend_from_slice(&word.to_be_bytes());
@@ -34,7 +35,8 @@ fn response(key: &Key, flags: u16, answers: u16, ttl: u32) -> Upstream {
             message.extend_from_slice(&value.to_be_bytes());
         }
     }
-    Upstream::parse(&message, key.question()).unwrap()
+    let upstream = Upstream::parse(&message, key.question()).unwrap();
+    Reply { answer: upstream.answer, truncated: upstream.truncated, fresh: false }
 }
 
 #[test]
@@ -66,12 +68,11 @@ fn the_corefile_bounds_how_long_answers_are_kept() {
 fn nothing_is_kept_for_as_long_as_its_soa_says() {
     let (mut cache, now, key) = (cache("3600"), Instant::now(), key("none.example.org"));
     let response = response(&key, Rcode::NXDOMAIN.0, 0, 60);
-    assert_eq!(response.negative_ttl, Some(60));
     cache.insert(key.clone(), &response, now);
     assert_eq!(cache.find(&key, now + Duration::from_secs(59)).unwrap().0, Half::Denial);
     assert!(cache.find(&key, now + Duration::from_secs(60)).is_none());
     let mut without = response;
-    (without.negative_ttl, without.answer.counts) = (None, [0; 3]);
+    without.answer.counts = [0; 3];
     cache.insert(key.clone(), &without, now + Duration::from_secs(70));
     assert!(cache.find(&key, now + Duration::from_secs(70)).is_none());
 }

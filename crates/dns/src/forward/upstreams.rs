@@ -3,17 +3,17 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     time::Instant,
 };
 
-use super::{Exchange, Ticket, query};
+use super::{ATTEMPT_TIMEOUT, query};
 use crate::{
     chain::{ForwardOptions, Policy},
     message::{flag, question, rtype},
-    server::Transport,
+    server::{Exchange, Parts, Transport},
 };
 
 /// The upstreams of one `forward` plugin.
@@ -49,11 +49,11 @@ impl Upstreams {
 
     /// The order in which to ask: by the policy, those that are down last (all may only seem to be), none that loops.
     #[must_use]
-    pub fn order(&self, random: u16) -> Vec<usize> {
+    pub fn order(&self, random: u64) -> Vec<usize> {
         let count = self.states.len();
         let first = match self.options.policy {
             Policy::Sequential => 0,
-            Policy::Random => usize::from(random) % count.max(1),
+            Policy::Random => random as usize % count.max(1),
             Policy::RoundRobin => self.turn.fetch_add(1, Ordering::Relaxed) % count.max(1),
         };
         let mut order: Vec<usize> = (0..count).map(|step| (first + step) % count).collect();
@@ -97,28 +97,35 @@ impl Upstreams {
         }
     }
 
-    /// The checks that are due: one for each upstream that failed.
-    #[must_use]
-    pub fn checks(&self, block: usize, forward: usize, now: Instant, ids: &dyn Fn() -> u16) -> Vec<Exchange> {
-        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = checked.is_none_or(|last| now.saturating_duration_since(last) >= self.options.health_check);
-        if !due || self.options.max_fails == 0 {
-            return Vec::new();
+    /// Has the upstreams that failed asked whether they are up again, where that is due.
+    pub fn check(self: &Arc<Self>, parts: &Parts) {
+        let now = parts.outside.now();
+        {
+            let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+            let due = checked.is_none_or(|last| now.saturating_duration_since(last) >= self.options.health_check);
+            if !due || self.options.max_fails == 0 {
+                return;
+            }
+            *checked = Some(now);
         }
-        *checked = Some(now);
         let ask = question(self.options.health_domain.wire(), rtype::NS);
         let flags = if self.options.health_recursion { flag::RD } else { 0 };
-        let failed = self.states.iter().zip(&self.options.upstreams).enumerate();
-        failed
-            .filter(|(_, (state, _))| state.fails.load(Ordering::Relaxed) > 0)
-            .map(|(upstream, (_, addr))| Exchange {
-                ticket: Ticket::Check { block, forward, upstream },
-                upstream: *addr,
+        let failed = self.states.iter().enumerate();
+        for (index, _) in failed.filter(|(_, state)| state.fails.load(Ordering::Relaxed) > 0) {
+            let sent = parts.outside.exchange(Exchange {
+                upstream: self.options.upstreams[index],
                 transport: if self.options.force_tcp { Transport::Tcp } else { Transport::Udp },
-                message: query(ids(), &ask, false, false, flags),
-                timeout: super::ATTEMPT_TIMEOUT,
-            })
-            .collect()
+                message: query(parts.outside.random() as u16, &ask, false, false, flags),
+                timeout: ATTEMPT_TIMEOUT,
+            });
+            let upstreams = Arc::clone(self);
+            parts.outside.spawn(Box::pin(async move {
+                match sent.await {
+                    Ok(_) => upstreams.succeeded(index),
+                    Err(_) => upstreams.check_failed(index),
+                }
+            }));
+        }
     }
 
     /// The addresses.

@@ -113,10 +113,6 @@ pub struct Upstream {
     pub edns: bool,
     /// The answer without the OPT record.
     pub answer: Answer,
-    /// Offset in the body and value of each record's TTL.
-    pub ttls: Vec<(u16, u32)>,
-    /// How long a negative answer may be kept (RFC 2308 §5), in seconds; none without SOA.
-    pub negative_ttl: Option<u32>,
 }
 
 impl Upstream {
@@ -131,13 +127,8 @@ impl Upstream {
         if flags & flag::QR == 0 || u16_at(message, 4) != Some(1) || !asked.eq_ignore_ascii_case(question) {
             return Err(Malformed { at: HEADER });
         }
-        let mut response = Self {
-            truncated: flags & flag::TC != 0,
-            edns: false,
-            answer: Answer::code(Rcode(flags & flag::RCODE)),
-            ttls: Vec::new(),
-            negative_ttl: None,
-        };
+        let mut response =
+            Self { truncated: flags & flag::TC != 0, edns: false, answer: Answer::code(Rcode(flags & flag::RCODE)) };
         let mut end = base;
         for record in walk(message, base) {
             let record = record?;
@@ -148,11 +139,6 @@ impl Upstream {
                 break;
             }
             response.answer.counts[record.section] += 1;
-            response.ttls.push(((record.ttl_at - base) as u16, record.ttl));
-            if record.section == 1 && record.rtype == rtype::SOA && record.end >= record.rdata + 20 {
-                let minimum = u32_at(message, record.end - 4).unwrap_or(0);
-                response.negative_ttl = Some(minimum.min(record.ttl));
-            }
             end = record.end;
         }
         let body = &message[base..end];
@@ -160,6 +146,39 @@ impl Upstream {
         response.answer.authentic = flags & flag::AD != 0;
         response.answer.rotation = crate::answer::uniform_addresses(body, response.answer.counts[0]);
         Ok(response)
+    }
+}
+
+/// How long the records of an answer may be kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Offset in the answer's body and value of each record's time to live, in seconds.
+    pub ttls: Vec<(u16, u32)>,
+    /// How long it may be kept as a negative answer (RFC 2308 §5), in seconds; none without SOA.
+    pub negative: Option<u32>,
+}
+
+impl Times {
+    /// Reads the records of an answer to a question.
+    #[must_use]
+    pub fn of(question: &[u8], answer: &Answer) -> Self {
+        let base = HEADER + question.len();
+        let mut message = Vec::with_capacity(base + answer.body.len());
+        message.extend_from_slice(&[0, 0, 0x80, 0, 0, 1]);
+        for count in answer.counts {
+            message.extend_from_slice(&count.to_be_bytes());
+        }
+        message.extend_from_slice(question);
+        message.extend_from_slice(&answer.body);
+        let mut times = Self::default();
+        for record in walk(&message, base).map_while(Result::ok) {
+            times.ttls.push(((record.ttl_at - base) as u16, record.ttl));
+            if record.section == 1 && record.rtype == rtype::SOA && record.end >= record.rdata + 20 {
+                let minimum = u32_at(&message, record.end - 4).unwrap_or(0);
+                times.negative = Some(minimum.min(record.ttl));
+            }
+        }
+        times
     }
 }
 

@@ -1,11 +1,13 @@
 //! A server with its surroundings, for tests: questions as text, answers as text.
 
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU16, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -13,9 +15,10 @@ use domain::{
     base::{Message, iana::Rtype, name::ParsedName},
     rdata::AllRecordData,
 };
+use futures::{FutureExt as _, channel::oneshot, future::BoxFuture};
 use podnet_model::{Change, Namespace};
 
-use super::{Arrival, Exchange, Outcome, Progress, Server, Transport};
+use super::{Arrival, Exchange, Outcome, Outside, Server, Transport};
 use crate::{Config, Environment, message, name::Name, zone::Cluster};
 
 pub(crate) const ARRIVAL: Arrival = Arrival {
@@ -24,35 +27,98 @@ pub(crate) const ARRIVAL: Arrival = Arrival {
     port: 53,
 };
 
+/// Surroundings in which nothing happens by itself: time stands still, and messages wait to be answered by the test.
+pub(crate) struct Still {
+    start: Instant,
+    elapsed: Mutex<Duration>,
+    ids: AtomicU64,
+    sent: Mutex<Vec<Sent>>,
+    spawned: Mutex<Vec<BoxFuture<'static, ()>>>,
+}
+
+/// A message on its way to an upstream.
+pub(crate) struct Sent {
+    pub(crate) exchange: Exchange,
+    back: oneshot::Sender<io::Result<Vec<u8>>>,
+}
+
+impl std::ops::Deref for Sent {
+    type Target = Exchange;
+    fn deref(&self) -> &Exchange {
+        &self.exchange
+    }
+}
+
+impl Outside for Still {
+    fn exchange(&self, exchange: Exchange) -> BoxFuture<'static, io::Result<Vec<u8>>> {
+        let (back, answer) = oneshot::channel();
+        self.sent.lock().unwrap().push(Sent { exchange, back });
+        answer.map(|answer| answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))).boxed()
+    }
+
+    fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
+        std::future::pending().boxed()
+    }
+
+    fn spawn(&self, work: BoxFuture<'static, ()>) {
+        self.spawned.lock().unwrap().push(work);
+    }
+
+    fn now(&self) -> Instant {
+        self.start + *self.elapsed.lock().unwrap()
+    }
+
+    fn random(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
 pub(crate) struct Rig {
-    pub(crate) server: Server<u32>,
+    pub(crate) server: Arc<Server>,
     pub(crate) cluster: Cluster,
-    pub(crate) start: Instant,
+    pub(crate) outside: Arc<Still>,
     pub(crate) events: Arc<Mutex<Vec<String>>>,
 }
 
-fn server(corefile: &str, cluster: &Cluster, events: &Arc<Mutex<Vec<String>>>) -> Server<u32> {
+/// A client that waits.
+pub(crate) struct Waiting(BoxFuture<'static, Vec<u8>>);
+
+impl Waiting {
+    /// Its response, where there is one by now.
+    pub(crate) fn response(&mut self) -> Option<Vec<u8>> {
+        match self.0.poll_unpin(&mut Context::from_waker(futures::task::noop_waker_ref())) {
+            Poll::Ready(response) => Some(response),
+            Poll::Pending => None,
+        }
+    }
+
+    pub(crate) fn told(&mut self) -> Vec<String> {
+        told(&self.response().expect("no response yet"))
+    }
+}
+
+fn server(corefile: &str, cluster: &Cluster, outside: &Arc<Still>, events: &Arc<Mutex<Vec<String>>>) -> Arc<Server> {
     let config = Config::load("Corefile", corefile, &Environment::EMPTY).unwrap();
-    let ids = AtomicU16::new(1000);
     let events = Arc::clone(events);
-    Server::new(
-        config,
-        cluster,
-        1,
-        Arc::default(),
-        Box::new(move || ids.fetch_add(1, Ordering::Relaxed)),
-        Box::new(move |event| events.lock().unwrap().push(format!("{event:?}"))),
-    )
+    let observer = Box::new(move |event: &super::Event<'_>| events.lock().unwrap().push(format!("{event:?}")));
+    Arc::new(Server::new(config, cluster, 1, Arc::default(), Arc::clone(outside) as Arc<dyn Outside>, observer))
 }
 
 impl Rig {
     pub(crate) fn new(corefile: &str) -> Self {
         let (cluster, events) = (Cluster::default(), Arc::default());
-        Self { server: server(corefile, &cluster, &events), cluster, start: Instant::now(), events }
+        let outside = Arc::new(Still {
+            start: Instant::now(),
+            elapsed: Mutex::default(),
+            ids: AtomicU64::new(1000),
+            sent: Mutex::default(),
+            spawned: Mutex::default(),
+        });
+        Self { server: server(corefile, &cluster, &outside, &events), cluster, outside, events }
     }
 
     pub(crate) fn reload(&mut self, corefile: &str) {
-        self.server = server(corefile, &self.cluster, &self.events);
+        self.server = server(corefile, &self.cluster, &self.outside, &self.events);
         self.server.set_synced();
     }
 
@@ -64,37 +130,75 @@ impl Rig {
         self.server.namespace(&mut self.cluster, namespace, exists);
     }
 
-    pub(crate) fn at(&self, seconds: u64) -> Instant {
-        self.start + Duration::from_secs(seconds)
+    /// From now on it is so many seconds after the start.
+    pub(crate) fn at(&self, seconds: u64) {
+        *self.outside.elapsed.lock().unwrap() = Duration::from_secs(seconds);
     }
 
-    pub(crate) fn handle(&self, packet: &[u8], seconds: u64, client: u32) -> (Outcome, Vec<u8>) {
+    pub(crate) fn handle_from(&self, packet: &[u8], arrival: &Arrival) -> (Outcome, Vec<u8>) {
         let mut out = Vec::new();
-        let outcome = self.server.handle(packet, &ARRIVAL, self.at(seconds), || client, &mut out);
+        let outcome = self.server.handle(packet, arrival, self.outside.now(), &mut out);
         (outcome, out)
     }
 
-    /// The response to a packet that is answered at once.
+    pub(crate) fn handle(&self, packet: &[u8]) -> (Outcome, Vec<u8>) {
+        self.handle_from(packet, &ARRIVAL)
+    }
+
+    /// The response to a packet that is answered at once, or as soon as it is worked on.
     pub(crate) fn answer(&self, packet: &[u8]) -> Vec<u8> {
-        let (outcome, response) = self.handle(packet, 0, 0);
-        assert_eq!(outcome, Outcome::Answer);
-        response
+        match self.handle(packet) {
+            (Outcome::Answer, response) => response,
+            (Outcome::Later(later), _) => {
+                let response = Arc::clone(&self.server).finish(later).now_or_never();
+                response.expect("the answer takes time")
+            }
+            (Outcome::Drop, _) => panic!("no answer"),
+        }
     }
 
     pub(crate) fn ask(&self, name: &str, qtype: u16) -> Vec<String> {
         told(&self.answer(&query(name, qtype)))
     }
 
-    /// What has to be sent for a packet that cannot be answered at once.
-    pub(crate) fn forward(&self, packet: &[u8], client: u32) -> Exchange {
-        match self.handle(packet, 0, client).0 {
-            Outcome::Forward(exchange) => exchange,
-            other => panic!("not forwarded: {other:?}"),
-        }
+    /// A client that has to wait, its question being worked on as far as can be.
+    pub(crate) fn wait(&self, packet: &[u8]) -> Waiting {
+        let (Outcome::Later(later), _) = self.handle(packet) else { panic!("answered at once") };
+        let mut waiting = Waiting(Arc::clone(&self.server).finish(later).boxed());
+        assert_eq!(waiting.response(), None);
+        waiting
     }
 
-    pub(crate) fn answered(&self, exchange: &Exchange, message: &[u8]) -> Progress<u32> {
-        self.server.upstream_answered(exchange.ticket, exchange.upstream, message, self.start)
+    /// What was sent since the last look.
+    pub(crate) fn sent(&self) -> Vec<Sent> {
+        std::mem::take(&mut self.outside.sent.lock().unwrap())
+    }
+
+    /// A client that waits, and the one message that was sent for it.
+    pub(crate) fn forward(&self, packet: &[u8]) -> (Waiting, Sent) {
+        let waiting = self.wait(packet);
+        (waiting, self.sent().pop().expect("nothing was sent"))
+    }
+
+    /// Goes on with what nobody waits for.
+    pub(crate) fn work(&self) {
+        let mut spawned = std::mem::take(&mut *self.outside.spawned.lock().unwrap());
+        spawned
+            .retain_mut(|work| work.poll_unpin(&mut Context::from_waker(futures::task::noop_waker_ref())).is_pending());
+        self.outside.spawned.lock().unwrap().append(&mut spawned);
+    }
+}
+
+impl Sent {
+    /// The upstream answers.
+    pub(crate) fn answered(self, message: Vec<u8>) {
+        assert!(self.exchange.accepts(&message), "the exchange does not take this answer");
+        let _ = self.back.send(Ok(message));
+    }
+
+    /// The upstream is silent.
+    pub(crate) fn failed(self) {
+        let _ = self.back.send(Err(io::ErrorKind::TimedOut.into()));
     }
 }
 

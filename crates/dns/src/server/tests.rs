@@ -1,7 +1,7 @@
 //! Forwarding, waiting, caching.
 
 use super::{
-    Outcome, Progress, Transport,
+    Outcome, Transport,
     fixture::{ARRIVAL, Rig, query, told, upstream_answer, with_edns},
 };
 use crate::{forward::ATTEMPTS, message::rtype, zone::tests::cluster};
@@ -34,39 +34,48 @@ fn rig() -> Rig {
     rig
 }
 
-fn done(progress: Progress<u32>) -> Vec<(u32, Vec<String>)> {
-    match progress {
-        Progress::Done(replies) => replies.into_iter().map(|reply| (reply.client, told(&reply.message))).collect(),
-        other => panic!("not done: {other:?}"),
-    }
-}
-
 #[test]
 fn a_question_is_asked_once_for_all_who_wait_and_then_answered_from_the_cache() {
     let rig = rig();
     let packet = query("Example.org", rtype::A);
-    let exchange = rig.forward(&packet, 1);
-    assert_eq!(exchange.upstream.to_string(), "192.0.2.1:53");
-    assert_eq!(exchange.transport, Transport::Udp);
+    let (mut first, sent) = rig.forward(&packet);
+    assert_eq!(sent.upstream.to_string(), "192.0.2.1:53");
+    assert_eq!(sent.transport, Transport::Udp);
     let mut other = query("exAMPLE.org", rtype::A);
     other[0] = 0x99;
-    assert_eq!(rig.handle(&other, 0, 2).0, Outcome::Wait);
-    let answer = upstream_answer(&exchange.message, 0, &[[192, 0, 2, 7]]);
-    let Progress::Done(replies) = rig.answered(&exchange, &answer) else { panic!("not done") };
-    assert_eq!(replies.len(), 2);
-    assert_eq!(replies[1].message[..2], other[..2]);
-    assert_eq!(&replies[1].message[12..24], b"\x07exAMPLE\x03org");
-    assert_eq!(told(&replies[0].message), ["NOERROR", "A 192.0.2.7"]);
-    let (outcome, cached) = rig.handle(&packet, 29, 3);
-    assert_eq!((outcome, told(&cached)), (Outcome::Answer, vec!["NOERROR".to_owned(), "A 192.0.2.7".to_owned()]));
-    assert!(matches!(rig.handle(&packet, 30, 4).0, Outcome::Forward(_)));
+    let mut second = rig.wait(&other);
+    assert!(rig.sent().is_empty());
+    let answer = upstream_answer(&sent.message, 0, &[[192, 0, 2, 7]]);
+    sent.answered(answer);
+    let response = second.response().unwrap();
+    assert_eq!(response[..2], other[..2]);
+    assert_eq!(&response[12..24], b"\x07exAMPLE\x03org");
+    assert_eq!(first.told(), ["NOERROR", "A 192.0.2.7"]);
+    rig.at(29);
+    assert_eq!(told(&rig.handle(&packet).1), ["NOERROR", "A 192.0.2.7"]);
+    rig.at(30);
+    assert!(matches!(rig.handle(&packet).0, Outcome::Later(_)));
+}
+
+#[test]
+fn who_goes_away_leaves_the_others_their_answer_and_nothing_of_its_own() {
+    let rig = rig();
+    let (first, sent) = rig.forward(&query("example.org", rtype::A));
+    let mut second = rig.wait(&query("example.org", rtype::A));
+    drop(first);
+    let answer = upstream_answer(&sent.message, 0, &[[192, 0, 2, 7]]);
+    sent.answered(answer);
+    assert_eq!(second.told(), ["NOERROR", "A 192.0.2.7"]);
+    drop(rig.forward(&query("example.net", rtype::A)));
+    assert_eq!(rig.server.gauges().flights, 0);
+    assert_eq!(rig.forward(&query("example.net", rtype::A)).1.upstream.to_string(), "192.0.2.1:53");
 }
 
 #[test]
 fn only_the_true_answer_is_taken() {
     let rig = rig();
-    let exchange = rig.forward(&query("example.org", rtype::A), 1);
-    let good = upstream_answer(&exchange.message, 0, &[[192, 0, 2, 7]]);
+    let (_waiting, sent) = rig.forward(&query("example.org", rtype::A));
+    let good = upstream_answer(&sent.message, 0, &[[192, 0, 2, 7]]);
     let mut other_id = good.clone();
     other_id[0] ^= 1;
     let mut other_name = good.clone();
@@ -74,83 +83,113 @@ fn only_the_true_answer_is_taken() {
     let mut a_query = good.clone();
     a_query[2] &= 0x7f;
     for forged in [other_id, other_name, a_query, good[..20].to_vec()] {
-        assert_eq!(rig.answered(&exchange, &forged), Progress::Ignored);
+        assert!(!sent.accepts(&forged));
     }
-    let from = "192.0.2.66:53".parse().unwrap();
-    assert_eq!(rig.server.upstream_answered(exchange.ticket, from, &good, rig.start), Progress::Ignored);
-    assert_eq!(done(rig.answered(&exchange, &good)).len(), 1);
-    assert_eq!(done(rig.answered(&exchange, &good)).len(), 0);
+    assert!(sent.accepts(&good));
 }
 
 #[test]
 fn a_silent_upstream_is_followed_by_the_next_and_in_the_end_by_a_failure() {
     let rig = rig();
-    let mut exchange = rig.forward(&query("example.org", rtype::A), 1);
-    let mut asked = vec![exchange.upstream.to_string()];
+    let (mut waiting, mut sent) = rig.forward(&query("example.org", rtype::A));
+    let mut asked = vec![sent.upstream.to_string()];
     for _ in 1..ATTEMPTS {
-        let Progress::Again(next) = rig.server.upstream_failed(exchange.ticket, rig.start) else { panic!("gave up") };
-        assert_ne!(next.message[..2], exchange.message[..2], "a new id");
-        asked.push(next.upstream.to_string());
-        exchange = next;
+        let before = sent.message.clone();
+        sent.failed();
+        assert_eq!(waiting.response(), None);
+        sent = rig.sent().pop().unwrap();
+        assert_ne!(sent.message[..2], before[..2], "a new id");
+        asked.push(sent.upstream.to_string());
     }
     assert_eq!(asked, ["192.0.2.1:53", "192.0.2.2:53", "192.0.2.1:53"]);
-    let replies = done(rig.server.upstream_failed(exchange.ticket, rig.start));
-    assert_eq!(replies, [(1, vec!["SERVFAIL".to_owned()])]);
+    sent.failed();
+    assert_eq!(waiting.told(), ["SERVFAIL"]);
     assert!(rig.events.lock().unwrap().iter().any(|event| event.contains("NoAnswer")));
 }
 
 #[test]
 fn a_cut_answer_is_asked_for_over_tcp() {
     let rig = rig();
-    let exchange = rig.forward(&query("example.org", rtype::A), 1);
-    let mut cut = upstream_answer(&exchange.message, 0, &[]);
+    let (mut waiting, sent) = rig.forward(&query("example.org", rtype::A));
+    let upstream = sent.upstream;
+    let mut cut = upstream_answer(&sent.message, 0, &[]);
     cut[2] |= 2;
-    let Progress::Again(again) = rig.answered(&exchange, &cut) else { panic!("not asked again") };
-    assert_eq!((again.transport, again.upstream), (Transport::Tcp, exchange.upstream));
+    sent.answered(cut);
+    assert_eq!(waiting.response(), None);
+    let again = rig.sent().pop().unwrap();
+    assert_eq!((again.transport, again.upstream), (Transport::Tcp, upstream));
     let whole = upstream_answer(&again.message, 0, &[[192, 0, 2, 7]]);
-    assert_eq!(done(rig.answered(&again, &whole))[0].1, ["NOERROR", "A 192.0.2.7"]);
+    again.answered(whole);
+    assert_eq!(waiting.told(), ["NOERROR", "A 192.0.2.7"]);
 }
 
 #[test]
 fn an_upstream_without_edns_is_asked_without() {
     let rig = rig();
-    let exchange = rig.forward(&query("example.org", rtype::A), 1);
-    assert_eq!(exchange.message[11], 1, "the OPT record");
-    let refusal = upstream_answer(&exchange.message, 1, &[]);
-    let Progress::Again(again) = rig.answered(&exchange, &refusal) else { panic!("not asked again") };
+    let (mut waiting, sent) = rig.forward(&query("example.org", rtype::A));
+    assert_eq!(sent.message[11], 1, "the OPT record");
+    let refusal = upstream_answer(&sent.message, 1, &[]);
+    sent.answered(refusal);
+    assert_eq!(waiting.response(), None);
+    let again = rig.sent().pop().unwrap();
     assert_eq!(again.message[11], 0);
     let answer = upstream_answer(&again.message, 0, &[[192, 0, 2, 7]]);
-    assert_eq!(done(rig.answered(&again, &answer)).len(), 1);
+    again.answered(answer);
+    assert_eq!(waiting.told(), ["NOERROR", "A 192.0.2.7"]);
 }
 
 #[test]
 fn an_upstream_that_fails_is_checked_and_asked_last_until_it_answers() {
     let rig = rig();
-    assert!(rig.server.checks(rig.at(0)).is_empty());
-    let exchange = rig.forward(&query("a.example", rtype::A), 1);
-    rig.server.upstream_failed(exchange.ticket, rig.start);
+    rig.server.check_upstreams();
+    assert!(rig.sent().is_empty());
+    let (mut waiting, sent) = rig.forward(&query("a.example", rtype::A));
+    sent.failed();
+    assert_eq!(waiting.response(), None);
+    rig.sent();
     for seconds in 1..3 {
-        let checks = rig.server.checks(rig.at(seconds));
+        rig.at(seconds);
+        rig.server.check_upstreams();
+        let checks = rig.sent();
         assert_eq!(checks.len(), 1);
         assert_eq!(checks[0].upstream.to_string(), "192.0.2.1:53");
-        rig.server.upstream_failed(checks[0].ticket, rig.at(seconds));
+        checks.into_iter().for_each(super::fixture::Sent::failed);
+        rig.work();
     }
-    assert_eq!(rig.forward(&query("b.example", rtype::A), 1).upstream.to_string(), "192.0.2.2:53");
-    let checks = rig.server.checks(rig.at(9));
-    let answer = upstream_answer(&checks[0].message, 0, &[]);
-    rig.server.upstream_answered(checks[0].ticket, checks[0].upstream, &answer, rig.at(9));
-    assert!(rig.server.checks(rig.at(10)).is_empty());
+    assert_eq!(rig.forward(&query("b.example", rtype::A)).1.upstream.to_string(), "192.0.2.2:53");
+    rig.at(9);
+    rig.server.check_upstreams();
+    let check = rig.sent().pop().unwrap();
+    let answer = upstream_answer(&check.message, 0, &[]);
+    check.answered(answer);
+    rig.work();
+    rig.at(10);
+    rig.server.check_upstreams();
+    assert!(rig.sent().is_empty());
 }
 
 #[test]
 fn questions_beyond_the_bound_are_refused_and_have_no_effect_on_the_others() {
     let rig = rig();
-    let first = rig.forward(&query("a.example", rtype::A), 1);
-    rig.forward(&query("b.example", rtype::A), 2);
+    let (mut first, sent) = rig.forward(&query("a.example", rtype::A));
+    let _second = rig.forward(&query("b.example", rtype::A));
     assert_eq!(rig.ask("c.example", rtype::A), ["REFUSED"]);
-    assert_eq!(rig.handle(&query("a.example", rtype::A), 0, 4).0, Outcome::Wait);
-    assert_eq!(done(rig.answered(&first, &upstream_answer(&first.message, 0, &[]))).len(), 2);
-    rig.forward(&query("c.example", rtype::A), 5);
+    let mut third = rig.wait(&query("a.example", rtype::A));
+    let answer = upstream_answer(&sent.message, 0, &[]);
+    sent.answered(answer);
+    assert_eq!(first.told(), ["NOERROR"]);
+    assert_eq!(third.told(), ["NOERROR"]);
+    rig.forward(&query("c.example", rtype::A));
+}
+
+#[test]
+fn clients_beyond_the_bound_are_told_at_once() {
+    let rig = rig();
+    let packet = query("a.example", rtype::A);
+    let waiting: Vec<_> = (0..super::MAX_WAITERS).map(|_| rig.handle(&packet).0).collect();
+    assert_eq!(told(&rig.handle(&packet).1), ["SERVFAIL"]);
+    drop(waiting);
+    assert!(matches!(rig.handle(&packet).0, Outcome::Later(_)));
 }
 
 #[test]
@@ -160,7 +199,7 @@ fn scenario_05_hosts_exceptions_and_reverse_names() {
     assert_eq!(rig.ask("20.0.0.10.in-addr.arpa", rtype::PTR), ["NOERROR", "PTR harbor.example.com"]);
     assert_eq!(rig.ask("www.blocked.example", rtype::A), ["SERVFAIL"]);
     assert_eq!(rig.ask("7.0.233.10.in-addr.arpa", rtype::PTR), ["NOERROR", "PTR web.web.svc.cluster.local"]);
-    let elsewhere = rig.forward(&query("1.2.0.192.in-addr.arpa", rtype::PTR), 1);
+    let (_, elsewhere) = rig.forward(&query("1.2.0.192.in-addr.arpa", rtype::PTR));
     assert_eq!(elsewhere.upstream.to_string(), "192.0.2.1:53");
 }
 
@@ -170,11 +209,12 @@ fn an_external_name_outside_is_asked_for_and_told_with_its_alias() {
     let external = podnet_model::service::ServiceKind::External { name: "www.example.com".into() };
     rig.apply(&crate::zone::tests::service("web", "far", external, vec![]));
     let packet = with_edns(query("far.web.svc.cluster.local", rtype::A), 1232, 0, false);
-    let exchange = rig.forward(&packet, 1);
-    assert_eq!(&exchange.message[12..29], b"\x03www\x07example\x03com\0");
-    let answer = upstream_answer(&exchange.message, 0, &[[192, 0, 2, 7]]);
+    let (mut waiting, sent) = rig.forward(&packet);
+    assert_eq!(&sent.message[12..29], b"\x03www\x07example\x03com\0");
+    let answer = upstream_answer(&sent.message, 0, &[[192, 0, 2, 7]]);
     let expected = ["NOERROR", "CNAME www.example.com", "A 192.0.2.7"];
-    assert_eq!(done(rig.answered(&exchange, &answer))[0].1, expected);
+    sent.answered(answer);
+    assert_eq!(waiting.told(), expected);
     assert_eq!(told(&rig.answer(&packet)), expected);
     assert_eq!(rig.ask("www.example.com", rtype::A), ["NOERROR", "A 192.0.2.7"]);
 }
@@ -191,13 +231,14 @@ fn addresses_take_turns_in_front() {
 #[test]
 fn an_upstream_that_asks_back_is_noticed_and_left_alone() {
     let rig = rig();
-    let probes = rig.server.loop_probes();
+    rig.server.probe_loops();
+    let probes = rig.sent();
     assert_eq!(probes.len(), 2);
-    rig.handle(&probes[0].message, 0, 1);
+    rig.handle(&probes[0].message);
     assert!(rig.events.lock().unwrap().iter().any(|event| event.contains("Loop")));
-    let next = rig.forward(&query("example.org", rtype::A), 2);
+    let (_, next) = rig.forward(&query("example.org", rtype::A));
     assert_eq!(next.upstream, probes[1].upstream);
-    rig.handle(&probes[1].message, 0, 1);
+    rig.handle(&probes[1].message);
     assert_eq!(rig.ask("example.net", rtype::A), ["SERVFAIL"]);
 }
 
@@ -210,10 +251,8 @@ fn the_longest_zone_of_a_port_answers_and_other_names_are_refused() {
     assert_eq!(rig.ask("x.example.net", rtype::A), ["REFUSED"]);
     assert_eq!(rig.ask("x.example.org", rtype::A), ["SERVFAIL"]);
     let arrival = super::Arrival { port: 5300, ..ARRIVAL };
-    let mut out = Vec::new();
-    let packet = query("b.example.org", rtype::A);
-    assert_eq!(rig.server.handle(&packet, &arrival, rig.start, || 0, &mut out), Outcome::Answer);
-    assert_eq!(told(&out), ["NOERROR", "+A 10.244.1.2", "+SRV 0 0 4000 "]);
+    let (_, response) = rig.handle_from(&query("b.example.org", rtype::A), &arrival);
+    assert_eq!(told(&response), ["NOERROR", "+A 10.244.1.2", "+SRV 0 0 4000 "]);
 }
 
 #[test]

@@ -56,6 +56,14 @@ impl Authority<'_> {
         Answer { rcode, ..builder.build() }
     }
 
+    /// The SOA record as the answer to a question for it.
+    #[must_use]
+    pub fn itself(&self, name: &QueryName) -> Answer {
+        let mut builder = AnswerBuilder::new(&Name::from_query(name));
+        builder.push(Section::Answer, Owner::Ancestor(self.offset(name)), rtype::SOA, self.ttl, self.soa);
+        builder.build()
+    }
+
     fn offset(&self, name: &QueryName) -> usize {
         name.wire().len() - self.zone.wire().len()
     }

@@ -1,0 +1,115 @@
+//! The surroundings of the server core: sockets, time and chance.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use podnet_dns::{Exchange, Outside, Transport};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UdpSocket},
+    time::timeout,
+};
+use tracing::debug;
+
+use super::Shared;
+
+/// How often upstreams that failed are looked after.
+const CHECK_TICK: Duration = Duration::from_millis(250);
+/// The largest datagram that is taken: upstreams are told to send at most 1232 bytes; what is cut here cannot be read, and the
+/// question is asked again.
+const DATAGRAM: usize = 4096;
+
+/// The network, the clock and the operating system's randomness.
+#[derive(Debug, Default)]
+pub(super) struct Network {
+    /// SipHash with keys from the operating system, over a counter: nobody can guess the next one.
+    keyed: RandomState,
+    counter: AtomicU64,
+}
+
+impl Outside for Network {
+    fn exchange(&self, exchange: Exchange) -> BoxFuture<'static, io::Result<Vec<u8>>> {
+        async move {
+            let attempt = async {
+                match exchange.transport {
+                    Transport::Udp => over_udp(&exchange).await,
+                    Transport::Tcp => over_tcp(&exchange).await,
+                }
+            };
+            let answered = match timeout(exchange.timeout, attempt).await {
+                Ok(answered) => answered,
+                Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+            };
+            answered.inspect_err(|error| debug!(upstream = %exchange.upstream, %error, "an upstream did not answer"))
+        }
+        .boxed()
+    }
+
+    fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
+        tokio::time::sleep(time).boxed()
+    }
+
+    fn spawn(&self, work: BoxFuture<'static, ()>) {
+        tokio::spawn(work);
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn random(&self) -> u64 {
+        self.keyed.hash_one(self.counter.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Has upstreams that failed checked, for good.
+pub(super) async fn check(shared: Arc<Shared>) {
+    let mut tick = tokio::time::interval(CHECK_TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        shared.server().check_upstreams();
+    }
+}
+
+/// Each exchange has a socket of its own: its port is as unpredictable as the query's id.
+async fn over_udp(exchange: &Exchange) -> io::Result<Vec<u8>> {
+    let any = match exchange.upstream.ip() {
+        IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        IpAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let socket = UdpSocket::bind(any).await?;
+    // Connected: the kernel passes on only what comes from there, and reports a port that nobody listens on.
+    socket.connect(exchange.upstream).await?;
+    socket.send(&exchange.message).await?;
+    let mut message = vec![0; DATAGRAM];
+    loop {
+        let len = socket.recv(&mut message).await?;
+        if exchange.accepts(&message[..len]) {
+            message.truncate(len);
+            return Ok(message);
+        }
+    }
+}
+
+async fn over_tcp(exchange: &Exchange) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(exchange.upstream).await?;
+    stream.set_nodelay(true)?;
+    let len = u16::try_from(exchange.message.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut message = len.to_be_bytes().to_vec();
+    message.extend_from_slice(&exchange.message);
+    stream.write_all(&message).await?;
+    let len = stream.read_u16().await?;
+    message.resize(usize::from(len), 0);
+    stream.read_exact(&mut message).await?;
+    if exchange.accepts(&message) { Ok(message) } else { Err(io::ErrorKind::InvalidData.into()) }
+}

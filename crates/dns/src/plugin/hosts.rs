@@ -1,0 +1,26 @@
+//! `hosts`: the names of a hosts file.
+
+use crate::{
+    chain::HostsOptions,
+    message::rtype,
+    server::{Failure, Knowing, Look, Said},
+};
+
+/// The plugin.
+#[derive(Clone, Debug)]
+pub struct Hosts(pub HostsOptions);
+
+impl Knowing for Hosts {
+    fn say(&self, look: &Look<'_>) -> Said {
+        let Self(options) = self;
+        if look.qtype != rtype::PTR && !options.zones.iter().any(|zone| look.name.within(zone).is_some()) {
+            return Said::Pass;
+        }
+        match options.table.answer(look.name, look.qtype) {
+            Some(answer) => Said::Answer(answer),
+            None if options.fallthrough.holds(look.name) => Said::Pass,
+            // There is no SOA to say NXDOMAIN with; CoreDNS does the same.
+            None => Said::Fail(Failure::NoPlugin),
+        }
+    }
+}

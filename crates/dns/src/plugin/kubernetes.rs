@@ -1,0 +1,75 @@
+//! `kubernetes`: the cluster's zone.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use futures::future::ready;
+
+use crate::{
+    answer::{Alias, Answer, behind_aliases},
+    message::{Rcode, rtype},
+    name::QueryName,
+    server::{Answering, Failure, Link, Look, Next, Parts, Pen, Query, Quick, Reply},
+    zone::{Found, Zone},
+};
+
+/// The plugin, with the zone that it serves.
+pub struct Kubernetes {
+    /// The zone.
+    pub zone: Arc<RwLock<Zone>>,
+    /// What all links share.
+    pub parts: Parts,
+}
+
+impl Kubernetes {
+    fn find<R>(&self, name: &QueryName, qtype: u16, then: impl FnOnce(&Zone, Option<Found<'_>>) -> R) -> R {
+        let zone = self.zone.read().unwrap_or_else(PoisonError::into_inner);
+        then(&zone, zone.find(name, qtype))
+    }
+}
+
+impl Link for Kubernetes {
+    fn quick(&self, look: &Look<'_>, pen: &mut Pen<'_>) -> Quick {
+        let name = look.name;
+        self.find(name, look.qtype, |zone, found| match found {
+            None => Quick::Pass,
+            Some(Found::Records(answer)) => pen.answer(&answer),
+            Some(Found::Authority(authority)) => pen.start_of_authority(&authority, name),
+            Some(Found::NoData(authority)) => pen.nothing(&authority, name, Rcode::NOERROR),
+            Some(Found::Alias(_)) => Quick::Slow,
+            Some(Found::NoName(_)) if zone.options().fallthrough.holds(name) => Quick::Pass,
+            Some(Found::NoName(_)) if !self.parts.synced() => Quick::Fail(Failure::NotSynced),
+            Some(Found::NoName(authority)) => pen.nothing(&authority, name, Rcode::NXDOMAIN),
+        })
+    }
+
+    fn serve<'a>(&'a self, query: &'a Query, next: Next<'a>) -> Answering<'a> {
+        let name = &query.name;
+        let own = |answer: Answer| Ok(Reply::own(answer));
+        let said = self.find(name, query.qtype, |zone, found| match found {
+            None => None,
+            Some(Found::Records(answer)) => Some(Ok(own(answer.into_owned()))),
+            Some(Found::Authority(authority)) => Some(Ok(own(authority.itself(name)))),
+            Some(Found::NoData(authority)) => Some(Ok(own(authority.answer(name, Rcode::NOERROR)))),
+            Some(Found::Alias(alias)) => Some(Err(alias.clone())),
+            Some(Found::NoName(_)) if zone.options().fallthrough.holds(name) => None,
+            Some(Found::NoName(_)) if !self.parts.synced() => Some(Ok(Err(Failure::NotSynced))),
+            Some(Found::NoName(authority)) => Some(Ok(own(authority.answer(name, Rcode::NXDOMAIN)))),
+        });
+        match said {
+            None => next.run(query),
+            Some(Ok(reply)) => Box::pin(ready(reply)),
+            Some(Err(alias)) => Box::pin(follow(query, next, alias)),
+        }
+    }
+}
+
+/// Has the whole server say what an alias points to, as CoreDNS does with an ExternalName, and puts the alias before it.
+async fn follow(query: &Query, next: Next<'_>, alias: Alias) -> Result<Reply, Failure> {
+    if query.qtype == rtype::CNAME {
+        let nothing = Answer::code(Rcode::NOERROR);
+        return Ok(Reply::own(behind_aliases(std::slice::from_ref(&alias), &alias.target, &nothing)));
+    }
+    let reply = next.look_up(query, &alias.target, query.qtype).await?;
+    let answer = behind_aliases(std::slice::from_ref(&alias), &alias.target, &reply.answer);
+    Ok(Reply { truncated: reply.truncated, ..Reply::own(answer) })
+}

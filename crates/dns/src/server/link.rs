@@ -1,0 +1,101 @@
+//! The links of a chain: what a plugin is to the server.
+//!
+//! A question goes through its block's links in order, and each answers it or passes it on. Most questions are answered by
+//! [`Link::quick`], at once and without keeping anything. A link that has to ask somebody, or to change what those behind it
+//! answer, says [`Quick::Slow`]; then the question is kept and [`Link::serve`] of that link and those behind it answer it.
+
+use futures::future::{BoxFuture, ready};
+
+use super::{Failure, Look, Pen, Query, Reply, Server};
+use crate::{answer::Answer, name::Name};
+
+/// An answer that is being worked on.
+pub type Answering<'a> = BoxFuture<'a, Result<Reply, Failure>>;
+
+/// What came of asking a link at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quick {
+    /// The response is written.
+    Done,
+    /// The next link is to be asked.
+    Pass,
+    /// The next link is to be asked; where that takes time, it goes through this one.
+    Around,
+    /// It takes time.
+    Slow,
+    /// There is no answer.
+    Fail(Failure),
+}
+
+/// One plugin of a chain, at work.
+pub trait Link: Send + Sync {
+    /// Answers a question at once, where nobody else has to be asked.
+    fn quick(&self, look: &Look<'_>, pen: &mut Pen<'_>) -> Quick;
+
+    /// Answers a question, with the help of those behind it or outside.
+    fn serve<'a>(&'a self, query: &'a Query, next: Next<'a>) -> Answering<'a>;
+}
+
+/// What a plugin that asks nobody says.
+#[derive(Debug)]
+pub enum Said {
+    /// This.
+    Answer(Answer),
+    /// It is not responsible.
+    Pass,
+    /// There is no answer.
+    Fail(Failure),
+}
+
+/// A plugin that knows by itself what it says.
+pub trait Knowing: Send + Sync {
+    /// What it says to a question.
+    fn say(&self, look: &Look<'_>) -> Said;
+}
+
+/// A link made of a plugin that asks nobody.
+#[derive(Debug)]
+pub struct Own<K>(pub K);
+
+impl<K: Knowing> Link for Own<K> {
+    fn quick(&self, look: &Look<'_>, pen: &mut Pen<'_>) -> Quick {
+        match self.0.say(look) {
+            Said::Answer(answer) => pen.answer(&answer),
+            Said::Pass => Quick::Pass,
+            Said::Fail(failure) => Quick::Fail(failure),
+        }
+    }
+
+    fn serve<'a>(&'a self, query: &'a Query, next: Next<'a>) -> Answering<'a> {
+        match self.0.say(&query.look()) {
+            Said::Answer(answer) => Box::pin(ready(Ok(Reply::own(answer)))),
+            Said::Pass => next.run(query),
+            Said::Fail(failure) => Box::pin(ready(Err(failure))),
+        }
+    }
+}
+
+/// What stands behind a link in its chain.
+#[derive(Clone, Copy)]
+pub struct Next<'a> {
+    pub(super) server: &'a Server,
+    pub(super) block: usize,
+    pub(super) index: usize,
+}
+
+impl<'a> Next<'a> {
+    /// Has the links behind answer.
+    #[must_use]
+    pub fn run(self, query: &'a Query) -> Answering<'a> {
+        match self.server.blocks.get(self.block).and_then(|block| block.links.get(self.index)) {
+            Some(link) => link.serve(query, Next { index: self.index + 1, ..self }),
+            None => Box::pin(ready(Err(Failure::NoPlugin))),
+        }
+    }
+
+    /// Has the whole server answer another question for the same client: what an alias points to.
+    #[must_use]
+    pub fn look_up(self, query: &Query, name: &Name, qtype: u16) -> Answering<'a> {
+        self.server.look_up(query.instead(name, qtype))
+    }
+}

@@ -1,0 +1,60 @@
+//! What the server asks of its surroundings: it sends nothing, waits for nothing and knows no time by itself.
+
+use std::{
+    io,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use futures::future::BoxFuture;
+
+use crate::message::{HEADER, Rcode, flag, u16_at};
+
+use super::Transport;
+
+/// A message that has to be sent to an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// Whom to ask, from a socket of its own with a random port.
+    pub upstream: SocketAddr,
+    /// How.
+    pub transport: Transport,
+    /// The message; over TCP its length has to go before it.
+    pub message: Vec<u8>,
+    /// When to give up.
+    pub timeout: Duration,
+}
+
+impl Exchange {
+    /// Whether a message that came from the upstream can be what is waited for: with the query's id, for the query's question.
+    ///
+    /// What is not is somebody's guess, and the true answer may still come. The bare header with which servers from before EDNS
+    /// refuse it (RFC 6891 §7) can be the answer, too.
+    #[must_use]
+    pub fn accepts(&self, message: &[u8]) -> bool {
+        let Some(flags) = u16_at(message, 2) else { return false };
+        if message.get(..2) != self.message.get(..2) || flags & flag::QR == 0 {
+            return false;
+        }
+        if flags & flag::RCODE == Rcode::FORMERR.0 {
+            return true;
+        }
+        let Ok((_, end)) = crate::name::QueryName::parse(&self.message, HEADER) else { return false };
+        let (asked, told) = (self.message.get(HEADER..end + 4), message.get(HEADER..end + 4));
+        u16_at(message, 4) == Some(1) && asked.zip(told).is_some_and(|(asked, told)| asked.eq_ignore_ascii_case(told))
+    }
+}
+
+/// The surroundings of a server.
+pub trait Outside: Send + Sync {
+    /// Sends a message and waits for the first one that the exchange accepts.
+    fn exchange(&self, exchange: Exchange) -> BoxFuture<'static, io::Result<Vec<u8>>>;
+    /// Is done after a time.
+    fn sleep(&self, time: Duration) -> BoxFuture<'static, ()>;
+    /// Does something that nobody waits for.
+    fn spawn(&self, work: BoxFuture<'static, ()>);
+    /// The time.
+    fn now(&self) -> Instant;
+    /// A number that nobody can guess: ids of queries, and choices.
+    fn random(&self) -> u64;
+}

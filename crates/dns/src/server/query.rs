@@ -1,0 +1,156 @@
+//! A question on its way through the chain, and what comes back.
+
+use std::{net::SocketAddr, time::Instant};
+
+use crate::{
+    answer::Answer,
+    message::{Head, Rcode, Request, question},
+    name::{Name, QueryName},
+};
+
+/// How a message travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// One datagram.
+    Udp,
+    /// A connection.
+    Tcp,
+}
+
+/// Where a packet came from and to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The client.
+    pub from: SocketAddr,
+    /// How it came.
+    pub transport: Transport,
+    /// The port of the Corefile's that it came to.
+    pub port: u16,
+}
+
+/// What a plugin may look at without keeping anything of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Look<'a> {
+    /// The name.
+    pub name: &'a QueryName,
+    /// The type.
+    pub qtype: u16,
+    /// What the message said beside its question.
+    pub head: &'a Head,
+    /// Where it came from.
+    pub arrival: &'a Arrival,
+    /// When.
+    pub now: Instant,
+}
+
+/// A question that is kept until its answer is known: plugins that ask others, or put answers together, work on it.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// The name.
+    pub name: QueryName,
+    /// The type.
+    pub qtype: u16,
+    /// What the message said beside its question.
+    pub head: Head,
+    /// The question with the spelling that was asked.
+    pub question: Box<[u8]>,
+    /// Where it came from.
+    pub arrival: Arrival,
+    /// When.
+    pub now: Instant,
+    /// How many questions of this server's own lie between it and the client's.
+    pub depth: u8,
+}
+
+impl Query {
+    /// The question of a message.
+    #[must_use]
+    pub fn new(request: &Request<'_>, arrival: &Arrival, now: Instant) -> Self {
+        Self {
+            name: request.name.clone(),
+            qtype: request.qtype,
+            head: request.head,
+            question: request.question.into(),
+            arrival: *arrival,
+            now,
+            depth: 0,
+        }
+    }
+
+    /// Another question that has to be answered for this one: on behalf of the same client, in the same manner.
+    #[must_use]
+    pub fn instead(&self, name: &Name, qtype: u16) -> Self {
+        Self {
+            name: QueryName::from(name),
+            qtype,
+            question: question(name.wire(), qtype).into(),
+            depth: self.depth.saturating_add(1),
+            ..self.clone()
+        }
+    }
+
+    /// What plugins look at.
+    #[must_use]
+    pub fn look(&self) -> Look<'_> {
+        Look { name: &self.name, qtype: self.qtype, head: &self.head, arrival: &self.arrival, now: self.now }
+    }
+}
+
+/// What a chain answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The answer.
+    pub answer: Answer,
+    /// It was cut by the one who was asked (TC).
+    pub truncated: bool,
+    /// It is known only here and now: the cache does not keep it. So is what this server itself is the authority of.
+    pub fresh: bool,
+}
+
+impl Reply {
+    /// An answer that this server knows by itself.
+    #[must_use]
+    pub fn own(answer: Answer) -> Self {
+        Self { answer, truncated: false, fresh: true }
+    }
+}
+
+/// Why a question could not be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// No plugin of the chain is responsible.
+    #[error("no plugin answers for this name")]
+    NoPlugin,
+    /// The cluster's state is not known yet.
+    #[error("the cluster's state is not known yet")]
+    NotSynced,
+    /// No upstream answered.
+    #[error("no upstream answered")]
+    NoAnswer,
+    /// All upstreams lead back here.
+    #[error("every upstream leads back to this server")]
+    AllLoop,
+    /// More questions are being asked than the Corefile's `max_concurrent` allows.
+    #[error("more questions are being asked upstream than max_concurrent allows")]
+    Configured,
+    /// More questions are being asked than this server bears.
+    #[error("too many questions are being asked upstream")]
+    TooMany,
+    /// Aliases lead nowhere.
+    #[error("its aliases point at each other")]
+    AliasLoop,
+    /// The question is this server's own: whoever sent it on leads back here.
+    #[error("it is a question of this server itself that came back")]
+    Loop,
+}
+
+impl Failure {
+    /// The code that tells the client.
+    #[must_use]
+    pub const fn rcode(self) -> Rcode {
+        match self {
+            Self::Configured => Rcode::REFUSED,
+            _ => Rcode::SERVFAIL,
+        }
+    }
+}
