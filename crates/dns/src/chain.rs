@@ -1,26 +1,50 @@
 //! The plugin chain: what a Corefile's directives mean.
 //!
-//! Plugins act in CoreDNS's fixed order, whatever the order in the file: errors and log watch, then hosts, kubernetes and
-//! forward are asked in this order, with loadbalance and cache around them.
+//! Plugins act in CoreDNS's fixed order ([`PLUGINS`]), whatever the order in the file. Each has its options as plain data; what
+//! several plugins read alike (zones, durations, TLS files, fallthrough) is read in one place.
 
+mod acl;
 mod cache;
 mod forward;
 mod hosts;
 mod kubernetes;
+mod logging;
+mod order;
+mod pattern;
+mod plugin;
 mod process;
 mod read;
+mod responses;
+mod scope;
+mod selector;
+mod sources;
+mod tls;
 
 use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
-pub use cache::{CacheOptions, Share};
-pub use forward::{ForwardOptions, Policy};
+pub use acl::{AclAction, AclOptions, AclRule};
+pub use cache::{CacheOptions, Prefetch, Refresh, ServeStale, Share};
+pub use forward::{ForwardOptions, Policy, UpstreamAddr, UpstreamTransport};
 pub use hosts::HostsOptions;
-pub use kubernetes::{KubernetesOptions, PodNames};
+pub use kubernetes::{ApiAccess, KubernetesOptions, PodNames};
+pub use logging::{Consolidate, ErrorsOptions, Level, LogClass, LogOptions};
+pub use order::{NOT_SERVED, PLUGINS, WITHOUT_EFFECT};
+pub use pattern::Pattern;
+pub use plugin::Plugin;
+pub use process::{BindOptions, BindTarget, HealthOptions, Monitor, ReadyOptions, TimeoutOptions};
+pub use responses::{
+    AutopathOptions, Balance, ChaosOptions, Dns64Options, ErraticOptions, HeaderFlag, HeaderRule, LoadbalanceOptions,
+    SearchPath,
+};
+pub use selector::{Requirement, Selector};
+pub use sources::{AutoOptions, FileOptions, Peer, SecondaryOptions, TransferOptions};
+pub use tls::TlsFiles;
 
 use crate::{
-    corefile::{self, Block, CorefileError, Directive, Fault, Key},
+    corefile::{self, Block, CorefileError, Key},
     name::{Name, QueryName},
 };
+use scope::Scope;
 
 /// What loading a Corefile may ask of its surroundings.
 pub struct Environment<'a> {
@@ -36,23 +60,6 @@ impl Environment<'_> {
         Environment { variable: &|_| None, file: &|_| Err(io::Error::from(io::ErrorKind::NotFound)) };
 }
 
-/// The plugins that a Corefile may use, in the order in which they act.
-pub const PLUGINS: [&str; 13] = [
-    "reload",
-    "ready",
-    "health",
-    "prometheus",
-    "errors",
-    "log",
-    "loadbalance",
-    "cache",
-    "hosts",
-    "kubernetes",
-    "loop",
-    "forward",
-    "whoami",
-];
-
 /// A loaded Corefile.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -64,6 +71,15 @@ pub struct Config {
     pub files: Vec<PathBuf>,
     /// What was accepted and has no effect, each with its place.
     pub warnings: Vec<String>,
+}
+
+/// A Corefile as far as it could be read, and all that is wrong with it.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// What could be read.
+    pub config: Config,
+    /// What is wrong, in the order of the text; nothing: the configuration can be used.
+    pub errors: Vec<CorefileError>,
 }
 
 /// What the Corefile says about the process rather than about answers.
@@ -86,26 +102,8 @@ pub struct ProcessOptions {
 pub struct Chain {
     /// What it serves.
     pub keys: Vec<Key>,
-    /// `errors`: failures are reported.
-    pub errors: bool,
-    /// `log`: queries are reported.
-    pub log: bool,
-    /// `prometheus`: queries are counted.
-    pub metrics: bool,
-    /// `loadbalance`: addresses take turns.
-    pub loadbalance: bool,
-    /// `cache`.
-    pub cache: Option<CacheOptions>,
-    /// `hosts`.
-    pub hosts: Option<HostsOptions>,
-    /// `kubernetes`.
-    pub kubernetes: Option<KubernetesOptions>,
-    /// `loop`: forwarding back to this server is looked for.
-    pub loop_check: bool,
-    /// `forward`, one for each origin, in the file's order.
-    pub forwards: Vec<ForwardOptions>,
-    /// `whoami`.
-    pub whoami: bool,
+    /// Its plugins, in the order in which they act; several of one kind in the file's order.
+    pub plugins: Vec<Plugin>,
 }
 
 /// The names for which a plugin that has no answer lets the next one answer.
@@ -138,88 +136,37 @@ impl Config {
     /// # Errors
     /// With the first thing that is wrong, and where.
     pub fn load(name: &str, text: &str, environment: &Environment<'_>) -> Result<Self, CorefileError> {
-        let corefile = corefile::parse(name, text, environment)?;
+        let Checked { config, mut errors } = Self::check(name, text, environment);
+        if errors.is_empty() { Ok(config) } else { Err(errors.swap_remove(0)) }
+    }
+
+    /// Reads a Corefile as far as possible, so that all that is wrong with it can be told; `name` is what errors call it.
+    #[must_use]
+    pub fn check(name: &str, text: &str, environment: &Environment<'_>) -> Checked {
         let mut config =
             Self { blocks: Vec::new(), process: ProcessOptions::default(), files: Vec::new(), warnings: Vec::new() };
-        for block in corefile.blocks {
-            config.block(block, environment)?;
-        }
-        Ok(config)
-    }
-
-    fn block(&mut self, block: Block, environment: &Environment<'_>) -> Result<(), CorefileError> {
-        let mut chain = Chain {
-            keys: block.keys,
-            errors: false,
-            log: false,
-            metrics: false,
-            loadbalance: false,
-            cache: None,
-            hosts: None,
-            kubernetes: None,
-            loop_check: false,
-            forwards: Vec::new(),
-            whoami: false,
+        let corefile = match corefile::parse(name, text, environment) {
+            Ok(corefile) => corefile,
+            Err(error) => return Checked { config, errors: vec![error] },
         };
-        let mut seen: Vec<&str> = Vec::new();
-        for directive in &block.directives {
-            let name = directive.name.text.as_str();
-            // CoreDNS allows several forwards, each for its own names, and takes the last of the others silently.
-            if seen.contains(&name) && name != "forward" {
-                return Err(directive.name.error(Fault::Twice { plugin: name.to_owned() }));
-            }
-            seen.push(name);
-            self.directive(&mut chain, directive, environment)?;
+        let mut errors = Vec::new();
+        for block in corefile.blocks {
+            config.block(block, environment, &mut errors);
         }
-        self.blocks.push(chain);
-        Ok(())
+        errors.sort_by_key(|error| (error.place.line, error.place.column));
+        Checked { config, errors }
     }
 
-    fn directive(
-        &mut self,
-        chain: &mut Chain,
-        directive: &Directive,
-        environment: &Environment<'_>,
-    ) -> Result<(), CorefileError> {
-        let zones = || chain.keys.iter().map(|key| key.zone.clone()).collect::<Vec<_>>();
-        match directive.name.text.as_str() {
-            "errors" => chain.errors = process::errors(directive, &mut self.warnings)?,
-            "log" => chain.log = process::log(directive, &mut self.warnings)?,
-            "health" => self.process.health = Some(process::health(directive)?),
-            "ready" => self.process.ready = Some(process::ready(directive, &mut self.warnings)?),
-            "prometheus" => {
-                self.process.metrics = Some(process::prometheus(directive)?);
-                chain.metrics = true;
-            }
-            "reload" => self.process.reload = process::reload(directive)?,
-            "loadbalance" => chain.loadbalance = process::loadbalance(directive)?,
-            "cache" => chain.cache = Some(cache::parse(directive, zones(), &mut self.warnings)?),
-            "hosts" => {
-                let (options, interval) = hosts::parse(directive, zones(), environment)?;
-                self.files.push(PathBuf::from(&options.path));
-                self.process.hosts_reload = interval;
-                chain.hosts = Some(options);
-            }
-            "kubernetes" => chain.kubernetes = Some(kubernetes::parse(directive, zones())?),
-            "loop" => {
-                read::nothing(directive)?;
-                chain.loop_check = true;
-            }
-            "forward" => {
-                let options = forward::parse(directive, environment)?;
-                self.files.extend(options.files.iter().map(PathBuf::from));
-                chain.forwards.push(options);
-            }
-            "whoami" => {
-                read::nothing(directive)?;
-                chain.whoami = true;
-            }
-            other => {
-                let known = PLUGINS.to_vec();
-                return Err(directive.name.error(Fault::UnknownPlugin { found: other.to_owned(), known }));
-            }
+    fn block(&mut self, block: Block, environment: &Environment<'_>, errors: &mut Vec<CorefileError>) {
+        let mut scope = Scope::new(&block.keys, environment);
+        let plugins = plugin::all(&block.directives, &mut scope);
+        for plugin in &plugins {
+            self.process.take(plugin);
         }
-        Ok(())
+        self.files.append(&mut scope.files);
+        self.warnings.append(&mut scope.warnings);
+        errors.append(&mut scope.errors);
+        self.blocks.push(Chain { keys: block.keys, plugins });
     }
 
     /// Whether some part of it needs the pods.
@@ -230,7 +177,7 @@ impl Config {
 
     /// The `kubernetes` plugins.
     pub fn kubernetes(&self) -> impl Iterator<Item = &KubernetesOptions> {
-        self.blocks.iter().filter_map(|block| block.kubernetes.as_ref())
+        self.blocks.iter().filter_map(Chain::kubernetes)
     }
 
     /// The ports that are served, each once.
@@ -240,6 +187,78 @@ impl Config {
         ports.sort_unstable();
         ports.dedup();
         ports
+    }
+}
+
+impl ProcessOptions {
+    fn take(&mut self, plugin: &Plugin) {
+        match plugin {
+            Plugin::Health(options) => self.health = Some((options.listen, options.lameduck)),
+            Plugin::Ready(options) => self.ready = Some(options.listen),
+            Plugin::Prometheus(listen) => self.metrics = Some(*listen),
+            Plugin::Reload(times) => self.reload = *times,
+            Plugin::Hosts(options) => self.hosts_reload = options.reload,
+            _ => {}
+        }
+    }
+}
+
+impl Chain {
+    /// `errors`: failures are reported.
+    #[must_use]
+    pub fn errors(&self) -> bool {
+        self.plugins.iter().any(|plugin| matches!(plugin, Plugin::Errors(_)))
+    }
+
+    /// `log`: queries are reported.
+    #[must_use]
+    pub fn log(&self) -> bool {
+        self.plugins.iter().any(|plugin| matches!(plugin, Plugin::Log(_)))
+    }
+
+    /// `loadbalance`: addresses take turns.
+    #[must_use]
+    pub fn loadbalance(&self) -> bool {
+        self.plugins.iter().any(|plugin| matches!(plugin, Plugin::Loadbalance(_)))
+    }
+
+    /// `loop`: forwarding back to this server is looked for.
+    #[must_use]
+    pub fn loop_check(&self) -> bool {
+        self.plugins.iter().any(|plugin| matches!(plugin, Plugin::Loop))
+    }
+
+    /// `whoami`.
+    #[must_use]
+    pub fn whoami(&self) -> bool {
+        self.plugins.iter().any(|plugin| matches!(plugin, Plugin::Whoami))
+    }
+
+    /// `cache`.
+    #[must_use]
+    pub fn cache(&self) -> Option<&CacheOptions> {
+        self.plugins.iter().find_map(|plugin| if let Plugin::Cache(options) = plugin { Some(options) } else { None })
+    }
+
+    /// `hosts`.
+    #[must_use]
+    pub fn hosts(&self) -> Option<&HostsOptions> {
+        self.plugins.iter().find_map(|plugin| if let Plugin::Hosts(options) = plugin { Some(options) } else { None })
+    }
+
+    /// `kubernetes`.
+    #[must_use]
+    pub fn kubernetes(&self) -> Option<&KubernetesOptions> {
+        self.plugins
+            .iter()
+            .find_map(|plugin| if let Plugin::Kubernetes(options) = plugin { Some(options) } else { None })
+    }
+
+    /// `forward`, one for each origin, in the file's order.
+    pub fn forwards(&self) -> impl Iterator<Item = &ForwardOptions> {
+        self.plugins
+            .iter()
+            .filter_map(|plugin| if let Plugin::Forward(options) = plugin { Some(options) } else { None })
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
 
 fn cache(options: &str) -> Cache {
     let config = Config::load("Corefile", &format!(". {{\n cache {options}\n}}"), &Environment::EMPTY).unwrap();
-    Cache::new(config.blocks[0].cache.clone().unwrap())
+    Cache::new(config.blocks[0].cache().cloned().unwrap())
 }
 
 fn key(name: &str) -> Key {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::read;
+use super::{read, scope::Scope};
 use crate::{
     corefile::{CorefileError, Directive, Word},
     name::{Name, QueryName},
@@ -25,6 +25,41 @@ pub struct CacheOptions {
     pub denial_disabled: Vec<Name>,
     /// Answers keep the time to live that they came with.
     pub keep_ttl: bool,
+    /// Answers that are asked for often are fetched again before they end.
+    pub prefetch: Option<Prefetch>,
+    /// Answers that have ended are given out while there is nothing newer (RFC 8767).
+    pub serve_stale: Option<ServeStale>,
+}
+
+/// What is fetched before it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefetch {
+    /// So many questions make an answer popular; 0: nothing is fetched early.
+    pub amount: u32,
+    /// The longest pause between them; a minute by default.
+    pub within: Duration,
+    /// It is fetched when this share of its time to live is left, in percent (10–90); 10 by default.
+    pub percentage: u8,
+}
+
+/// What is given out after its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServeStale {
+    /// How long after its end; an hour by default.
+    pub up_to: Duration,
+    /// When a newer answer is asked for.
+    pub refresh: Refresh,
+    /// How long [`Refresh::Verify`] waits for the newer answer; none: as long as the source takes.
+    pub verify_timeout: Option<Duration>,
+}
+
+/// When a newer answer is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refresh {
+    /// After the old one was given out.
+    Immediate,
+    /// Before; the old one is given out when there is no newer one.
+    Verify,
 }
 
 /// One half of the cache.
@@ -50,50 +85,90 @@ impl CacheOptions {
 const MAX_TTL: u64 = i32::MAX as u64;
 const KNOWN: [&str; 7] = ["success", "denial", "servfail", "disable", "keepttl", "prefetch", "serve_stale"];
 
-pub(super) fn parse(
-    directive: &Directive,
-    zones: Vec<Name>,
-    warnings: &mut Vec<String>,
-) -> Result<CacheOptions, CorefileError> {
+/// `cache [TTL] [ZONES…]`.
+pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<CacheOptions, CorefileError> {
     let mut success = Share { capacity: 9984, max_ttl: 3600, min_ttl: 5 };
     let mut denial = Share { max_ttl: 1800, ..success };
     let mut words = directive.arguments.as_slice();
     if let Some((first, rest)) = words.split_first()
-        && first.text.parse::<u32>().is_ok()
+        && first.text.parse::<i64>().is_ok()
     {
         let ttl = read::number(first, "the time to live of cache", 1, MAX_TTL)? as u32;
         (success.max_ttl, denial.max_ttl) = (ttl, ttl);
         words = rest;
     }
-    let own = read::zones(words, "a zone of cache")?;
     let mut options = CacheOptions {
-        zones: if own.is_empty() { zones } else { own },
+        zones: scope.zones_or(read::zones(words, "a zone of cache")?),
         success: None,
         denial: None,
         servfail: Duration::from_secs(5),
         success_disabled: Vec::new(),
         denial_disabled: Vec::new(),
         keep_ttl: false,
+        prefetch: None,
+        serve_stale: None,
     };
-    for option in &directive.options {
+    scope.options(directive, |_, option| {
         match option.name.text.as_str() {
             "success" => share(option, &mut success)?,
             "denial" => share(option, &mut denial)?,
             "servfail" => options.servfail = servfail(read::one(option, "a duration")?)?,
-            "keepttl" => {
-                read::nothing(option)?;
-                options.keep_ttl = true;
-            }
+            "keepttl" => options.keep_ttl = read::nothing(option).map(|()| true)?,
             "disable" => disable(option, &mut options)?,
-            "prefetch" | "serve_stale" => {
-                warnings.push(format!("{}: {:?} has no effect yet", option.name.place, option.name.text));
-            }
+            "prefetch" => options.prefetch = Some(prefetch(option)?),
+            "serve_stale" => options.serve_stale = Some(serve_stale(option)?),
             _ => return Err(read::unknown("cache", option, &KNOWN)),
         }
-    }
+        Ok(())
+    });
     options.success = Some(success).filter(|_| !options.success_disabled.contains(&Name::root()));
     options.denial = Some(denial).filter(|_| !options.denial_disabled.contains(&Name::root()));
     Ok(options)
+}
+
+/// `prefetch AMOUNT [DURATION [PERCENTAGE%]]`.
+fn prefetch(option: &Directive) -> Result<Prefetch, CorefileError> {
+    read::at_most(option, 3)?;
+    let amount = option.arguments.first().ok_or_else(|| option.missing("a number of questions"))?;
+    let mut prefetch = Prefetch {
+        amount: read::number(amount, "the amount of prefetch", 0, i32::MAX as u64)? as u32,
+        within: Duration::from_secs(60),
+        percentage: 10,
+    };
+    if let Some(word) = option.arguments.get(1) {
+        prefetch.within = read::duration(word, "the duration of prefetch")?;
+    }
+    if let Some(word) = option.arguments.get(2) {
+        let percentage = word.text.strip_suffix('%').and_then(|number| number.parse().ok());
+        prefetch.percentage = percentage
+            .filter(|percentage| (10..=90).contains(percentage))
+            .ok_or_else(|| word.bad("the percentage of prefetch", "10% to 90%, with the sign"))?;
+    }
+    Ok(prefetch)
+}
+
+/// `serve_stale [DURATION [REFRESH_MODE [VERIFY_TIMEOUT]]]`.
+fn serve_stale(option: &Directive) -> Result<ServeStale, CorefileError> {
+    read::at_most(option, 3)?;
+    let mut stale = ServeStale { up_to: Duration::from_secs(3600), refresh: Refresh::Immediate, verify_timeout: None };
+    if let Some(word) = option.arguments.first() {
+        stale.up_to = read::duration(word, "the duration of serve_stale")?;
+    }
+    if let Some(word) = option.arguments.get(1) {
+        stale.refresh = match word.text.to_ascii_lowercase().as_str() {
+            "immediate" => Refresh::Immediate,
+            // The documentation says one, the program the other.
+            "verify" | "verified" => Refresh::Verify,
+            _ => return Err(word.bad("the refresh mode of serve_stale", "immediate or verify")),
+        };
+    }
+    if let Some(word) = option.arguments.get(2) {
+        if stale.refresh != Refresh::Verify {
+            return Err(word.bad("the time of serve_stale", "nothing: only mode verify waits"));
+        }
+        stale.verify_timeout = Some(read::duration(word, "the time of serve_stale")?).filter(|time| !time.is_zero());
+    }
+    Ok(stale)
 }
 
 /// `disable success|denial [ZONES…]`.

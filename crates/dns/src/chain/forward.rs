@@ -1,13 +1,11 @@
 //! `forward`.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::{Environment, read};
+use super::{TlsFiles, read, scope::Scope, tls};
 use crate::{
     corefile::{CorefileError, Directive, Fault, Word},
+    message::Rcode,
     name::{Name, QueryName},
 };
 
@@ -17,7 +15,7 @@ pub struct ForwardOptions {
     /// The names that are asked for: this one and those below.
     pub from: Name,
     /// The upstreams, at least one.
-    pub upstreams: Vec<SocketAddr>,
+    pub upstreams: Vec<UpstreamAddr>,
     /// Names, with those below, that are not asked for.
     pub except: Vec<Name>,
     /// The most questions in flight; beyond it REFUSED is answered. None: this server's own bound, and SERVFAIL.
@@ -32,14 +30,58 @@ pub struct ForwardOptions {
     pub max_fails: u32,
     /// How long an idle connection is kept.
     pub expire: Duration,
+    /// The most idle connections to an upstream; none: any number.
+    pub max_idle: Option<usize>,
+    /// The most upstreams that one question is sent to; none: any number.
+    pub max_attempts: Option<u32>,
     /// How often an upstream that failed is checked.
     pub health_check: Duration,
     /// The checks ask for recursion.
     pub health_recursion: bool,
     /// The name that the checks ask for.
     pub health_domain: Name,
+    /// With these answers the next `forward` is asked.
+    pub next: Vec<Rcode>,
+    /// The next `forward` is asked, too, when the name has no records of the type.
+    pub next_on_nodata: bool,
+    /// With these answers the next upstream is asked.
+    pub failover: Vec<Rcode>,
+    /// SERVFAIL is answered at once when all upstreams are down.
+    pub fail_fast: bool,
+    /// Certificates towards upstreams.
+    pub tls: TlsFiles,
+    /// The name that upstreams' certificates are for.
+    pub tls_server_name: Option<Name>,
+    /// DNS over HTTPS by GET rather than by POST.
+    pub https_get: bool,
     /// The `resolv.conf` files that the upstreams were read from.
     pub files: Vec<String>,
+}
+
+/// An upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamAddr {
+    /// Where it is.
+    pub addr: SocketAddr,
+    /// How it is asked.
+    pub transport: UpstreamTransport,
+}
+
+/// How an upstream is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpstreamTransport {
+    /// DNS over UDP and TCP.
+    Plain,
+    /// DNS over TLS (RFC 7858).
+    Tls {
+        /// The name that its certificate is for, where it has one of its own.
+        server_name: Option<Name>,
+    },
+    /// DNS over HTTPS (RFC 8484).
+    Https {
+        /// The path of the URL.
+        path: String,
+    },
 }
 
 /// The order in which upstreams are asked.
@@ -63,19 +105,37 @@ impl ForwardOptions {
 
 /// As CoreDNS.
 const MAX_UPSTREAMS: usize = 15;
-const KNOWN: [&str; 8] =
-    ["except", "max_concurrent", "policy", "prefer_udp", "force_tcp", "max_fails", "expire", "health_check"];
+const KNOWN: [&str; 18] = [
+    "except",
+    "max_concurrent",
+    "policy",
+    "prefer_udp",
+    "force_tcp",
+    "max_fails",
+    "expire",
+    "health_check",
+    "tls",
+    "tls_servername",
+    "next",
+    "next_on_nodata",
+    "failover",
+    "failfast_all_unhealthy_upstreams",
+    "max_idle_conns",
+    "max_connect_attempts",
+    "doh_method",
+    "resolver",
+];
 
-pub(super) fn parse(directive: &Directive, environment: &Environment<'_>) -> Result<ForwardOptions, CorefileError> {
+/// `forward FROM TO…`.
+pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<ForwardOptions, CorefileError> {
     let Some((from, to)) = directive.arguments.split_first() else {
         return Err(directive.missing("the names to forward (\".\" is all) and the upstreams"));
     };
     if to.is_empty() {
         return Err(directive.missing("at least one upstream: an address, address:port or a resolv.conf"));
     }
-    let from_name = Name::parse(&from.text).map_err(|_| from.bad("the names to forward", "a domain name"))?;
     let mut options = ForwardOptions {
-        from: from_name,
+        from: origin(from, scope)?,
         upstreams: Vec::new(),
         except: Vec::new(),
         max_concurrent: None,
@@ -84,65 +144,116 @@ pub(super) fn parse(directive: &Directive, environment: &Environment<'_>) -> Res
         prefer_udp: false,
         max_fails: 2,
         expire: Duration::from_secs(10),
+        max_idle: None,
+        max_attempts: None,
         health_check: Duration::from_millis(500),
         health_recursion: true,
         health_domain: Name::root(),
+        next: Vec::new(),
+        next_on_nodata: false,
+        failover: Vec::new(),
+        fail_fast: false,
+        tls: TlsFiles::default(),
+        tls_server_name: None,
+        https_get: false,
         files: Vec::new(),
     };
     for word in to {
-        upstreams(word, environment, &mut options)?;
+        upstreams(word, scope, &mut options)?;
     }
     if let Some(word) = to.get(MAX_UPSTREAMS) {
         return Err(word.bad("an upstream", &format!("at most {MAX_UPSTREAMS} of them")));
     }
-    for option in &directive.options {
-        apply(&mut options, option)?;
+    scope.options(directive, |scope, option| apply(&mut options, option, scope));
+    let own = |upstream: &UpstreamAddr| matches!(&upstream.transport, UpstreamTransport::Tls { server_name: Some(_) });
+    let twice = options.tls_server_name.is_some() && options.upstreams.iter().any(own);
+    let named = directive.options.iter().find(|option| option.name.text == "tls_servername" && twice);
+    if let Some(option) = named {
+        return Err(option.name.bad("an option beside tls://address%name", "one name for each upstream"));
     }
     Ok(options)
 }
 
-fn upstreams(word: &Word, environment: &Environment<'_>, options: &mut ForwardOptions) -> Result<(), CorefileError> {
-    let text = word.text.strip_prefix("dns://").unwrap_or(&word.text);
-    let bad = || word.bad("an upstream", "an address, address:port, [address]:port or the path of a resolv.conf");
-    if text.contains("://") {
-        return Err(word.bad("an upstream", "plain DNS: an address, optionally after dns://"));
+/// The names to forward: the first zone of a CIDR, as in CoreDNS.
+pub(super) fn origin(word: &Word, scope: &mut Scope<'_>) -> Result<Name, CorefileError> {
+    let zones = read::zones(std::slice::from_ref(word), "the names to forward")?;
+    if zones.len() > 1 {
+        scope.warnings.push(format!(
+            "{}: {:?} is {} zones; only the first is forwarded",
+            word.place,
+            word.text,
+            zones.len()
+        ));
     }
-    if let Some(addr) = upstream(text) {
-        options.upstreams.push(addr);
+    zones.into_iter().next().ok_or_else(|| word.bad("the names to forward", "a domain name"))
+}
+
+fn upstreams(word: &Word, scope: &mut Scope<'_>, options: &mut ForwardOptions) -> Result<(), CorefileError> {
+    let bad = |allowed| word.bad("an upstream", allowed);
+    let text = match word.text.split_once("://") {
+        None => word.text.as_str(),
+        Some(("dns", rest)) => rest,
+        Some(("tls", rest)) => {
+            scope.served("forward/tls://", word);
+            let upstream = over_tls(rest).ok_or_else(|| bad("tls://address[%server name][:port]"))?;
+            options.upstreams.push(upstream);
+            return Ok(());
+        }
+        Some(("https", rest)) => {
+            scope.served("forward/https://", word);
+            let (host, path) = rest.split_once('/').map_or((rest, "/dns-query".to_owned()), |(host, path)| {
+                (host, if path.is_empty() { "/dns-query".to_owned() } else { format!("/{path}") })
+            });
+            let addr = read::server_address(host, 443).ok_or_else(|| bad("https://address[:port][/path]"))?;
+            options.upstreams.push(UpstreamAddr { addr, transport: UpstreamTransport::Https { path } });
+            return Ok(());
+        }
+        Some(_) => return Err(bad("an address, optionally after dns://, tls:// or https://")),
+    };
+    if let Some(addr) = read::server_address(text, 53) {
+        options.upstreams.push(UpstreamAddr { addr, transport: UpstreamTransport::Plain });
         return Ok(());
     }
     if !text.contains('/') {
-        return Err(bad());
+        return Err(bad("an address, address:port, [address]:port or the path of a resolv.conf"));
     }
-    let unreadable = |reason| word.error(Fault::Unreadable { path: text.to_owned(), reason });
-    let file = (environment.file)(text).map_err(|error| unreadable(error.to_string()))?;
-    let before = options.upstreams.len();
-    options.upstreams.extend(name_servers(&file));
-    if options.upstreams.len() == before {
-        return Err(unreadable("it names no nameserver".to_owned()));
-    }
+    let found = name_servers(word, text, scope)?;
+    options.upstreams.extend(found.into_iter().map(|addr| UpstreamAddr { addr, transport: UpstreamTransport::Plain }));
     options.files.push(text.to_owned());
     Ok(())
 }
 
-/// An upstream's address, on port 53 where none stands.
-fn upstream(text: &str) -> Option<SocketAddr> {
-    let bare = text.trim_start_matches('[').trim_end_matches(']');
-    if let Ok(addr) = bare.parse::<IpAddr>() {
-        return Some(SocketAddr::new(addr, 53));
-    }
-    text.parse().ok()
+/// `9.9.9.9%dns.quad9.net:853`: the port stands behind the name.
+fn over_tls(text: &str) -> Option<UpstreamAddr> {
+    let Some((addr, name)) = text.split_once('%') else {
+        let addr = read::server_address(text, 853)?;
+        return Some(UpstreamAddr { addr, transport: UpstreamTransport::Tls { server_name: None } });
+    };
+    let (name, port) = name.split_once(':').map_or((name, Some(853)), |(name, port)| (name, port.parse().ok()));
+    let server_name = Name::parse(name).ok().filter(|name| name.labels() > 0)?;
+    let addr = read::server_address(addr, port.filter(|port| *port != 0)?)?;
+    Some(UpstreamAddr { addr, transport: UpstreamTransport::Tls { server_name: Some(server_name) } })
 }
 
 /// The `nameserver` lines of a `resolv.conf(5)`.
-fn name_servers(text: &str) -> impl Iterator<Item = SocketAddr> + '_ {
-    text.lines().filter_map(|line| {
-        let mut words = line.split_ascii_whitespace();
-        (words.next() == Some("nameserver")).then(|| words.next().and_then(upstream)).flatten()
-    })
+pub(super) fn name_servers(word: &Word, path: &str, scope: &mut Scope<'_>) -> Result<Vec<SocketAddr>, CorefileError> {
+    let unreadable = |reason| word.error(Fault::Unreadable { path: path.to_owned(), reason });
+    let text = (scope.environment.file)(path).map_err(|error| unreadable(error.to_string()))?;
+    let servers: Vec<SocketAddr> = text
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_ascii_whitespace();
+            (words.next() == Some("nameserver")).then(|| words.next())?.and_then(|word| read::server_address(word, 53))
+        })
+        .collect();
+    if servers.is_empty() {
+        return Err(unreadable("it names no nameserver".to_owned()));
+    }
+    scope.files.push(PathBuf::from(path));
+    Ok(servers)
 }
 
-fn apply(options: &mut ForwardOptions, option: &Directive) -> Result<(), CorefileError> {
+fn apply(options: &mut ForwardOptions, option: &Directive, scope: &mut Scope<'_>) -> Result<(), CorefileError> {
     match option.name.text.as_str() {
         "except" => {
             if option.arguments.is_empty() {
@@ -150,37 +261,74 @@ fn apply(options: &mut ForwardOptions, option: &Directive) -> Result<(), Corefil
             }
             options.except.extend(read::zones(&option.arguments, "a name of except")?);
         }
-        "max_concurrent" => {
-            let word = read::one(option, "a number")?;
-            let max = read::number(word, "max_concurrent", 0, 10_000_000)? as usize;
-            options.max_concurrent = (max > 0).then_some(max);
-        }
-        "policy" => {
-            let allowed = "random, round_robin or sequential";
-            let word = read::one(option, allowed)?;
-            options.policy = match word.text.as_str() {
-                "random" => Policy::Random,
-                "round_robin" => Policy::RoundRobin,
-                "sequential" => Policy::Sequential,
-                _ => return Err(word.bad("policy", allowed)),
-            };
-        }
-        "prefer_udp" => {
-            read::nothing(option)?;
-            options.prefer_udp = true;
-        }
-        "force_tcp" => {
-            read::nothing(option)?;
-            options.force_tcp = true;
-        }
+        "max_concurrent" => options.max_concurrent = bound(option)?,
+        "policy" => options.policy = policy(option)?,
+        "prefer_udp" => options.prefer_udp = read::nothing(option).map(|()| true)?,
+        "force_tcp" => options.force_tcp = read::nothing(option).map(|()| true)?,
         "max_fails" => {
             options.max_fails = read::number(read::one(option, "a number")?, "max_fails", 0, u32::MAX.into())? as u32;
         }
         "expire" => options.expire = read::duration(read::one(option, "a duration")?, "expire")?,
+        "max_idle_conns" => options.max_idle = bound(option)?,
+        "max_connect_attempts" => options.max_attempts = bound(option)?.map(|number| number as u32),
         "health_check" => health_check(options, option)?,
+        "tls" => options.tls = tls::of_client(option, scope)?,
+        "tls_servername" => {
+            options.tls_server_name = Some(read::name(read::one(option, "a name")?, "tls_servername")?);
+        }
+        "next" => codes(option, &mut options.next)?,
+        "next_on_nodata" => options.next_on_nodata = read::nothing(option).map(|()| true)?,
+        "failover" => {
+            codes(option, &mut options.failover)?;
+            if let Some(word) = option.arguments.iter().find(|word| word.text.eq_ignore_ascii_case("NOERROR")) {
+                return Err(word.bad("a code of failover", "a code other than NOERROR"));
+            }
+        }
+        "failfast_all_unhealthy_upstreams" => options.fail_fast = read::nothing(option).map(|()| true)?,
+        "doh_method" => {
+            let word = read::one(option, "GET or POST")?;
+            options.https_get = match word.text.to_ascii_uppercase().as_str() {
+                "GET" => true,
+                "POST" => false,
+                _ => return Err(word.bad("doh_method", "GET or POST")),
+            };
+        }
+        "resolver" => {
+            for word in &option.arguments {
+                read::server(word, "a resolver", 53)?;
+            }
+        }
         _ => return Err(read::unknown("forward", option, &KNOWN)),
     }
     Ok(())
+}
+
+/// A number, 0 meaning none.
+fn bound(option: &Directive) -> Result<Option<usize>, CorefileError> {
+    let max = read::number(read::one(option, "a number")?, &option.name.text, 0, 10_000_000)? as usize;
+    Ok((max > 0).then_some(max))
+}
+
+fn codes(option: &Directive, codes: &mut Vec<Rcode>) -> Result<(), CorefileError> {
+    if option.arguments.is_empty() {
+        return Err(option.missing("at least one response code"));
+    }
+    for word in &option.arguments {
+        codes.push(read::response_code(word, &format!("a code of {}", option.name.text))?);
+    }
+    Ok(())
+}
+
+/// `policy random|round_robin|sequential`.
+pub(super) fn policy(option: &Directive) -> Result<Policy, CorefileError> {
+    let allowed = "random, round_robin or sequential";
+    let word = read::one(option, allowed)?;
+    match word.text.as_str() {
+        "random" => Ok(Policy::Random),
+        "round_robin" => Ok(Policy::RoundRobin),
+        "sequential" => Ok(Policy::Sequential),
+        _ => Err(word.bad("policy", allowed)),
+    }
 }
 
 /// `health_check DURATION [no_rec] [domain FQDN]`.
@@ -199,7 +347,7 @@ fn health_check(options: &mut ForwardOptions, option: &Directive) -> Result<(), 
             "no_rec" => options.health_recursion = false,
             "domain" => {
                 let name = rest.next().ok_or_else(|| option.missing("a domain name after domain"))?;
-                options.health_domain = Name::parse(&name.text).map_err(|_| name.bad("domain", "a domain name"))?;
+                options.health_domain = read::name(name, "domain")?;
             }
             _ => return Err(word.bad("an option of health_check", "no_rec or domain <name>")),
         }

@@ -1,8 +1,8 @@
 //! `hosts`.
 
-use std::{io, time::Duration};
+use std::{io, path::PathBuf, time::Duration};
 
-use super::{Environment, Fallthrough, read};
+use super::{Fallthrough, read, scope::Scope};
 use crate::{
     corefile::{CorefileError, Directive, Fault},
     hosts::Hosts,
@@ -20,34 +20,26 @@ pub struct HostsOptions {
     pub table: Hosts,
     /// The names that go on to the next plugin.
     pub fallthrough: Fallthrough,
+    /// How often the file is looked at; none: never again. Five seconds by default.
+    pub reload: Option<Duration>,
 }
 
 const KNOWN: [&str; 5] = ["<address> <name>…", "ttl", "no_reverse", "reload", "fallthrough"];
 
-/// The options, and how often the file is looked at.
-pub(super) fn parse(
-    directive: &Directive,
-    zones: Vec<Name>,
-    environment: &Environment<'_>,
-) -> Result<(HostsOptions, Option<Duration>), CorefileError> {
+/// `hosts [FILE [ZONES…]]`.
+pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<HostsOptions, CorefileError> {
     let (path, own) = match directive.arguments.split_first() {
-        Some((path, zones)) => (path.text.clone(), read::zones(zones, "a zone of hosts")?),
+        Some((path, zones)) => (scope.path(&path.text), read::zones(zones, "a zone of hosts")?),
         None => ("/etc/hosts".to_owned(), Vec::new()),
     };
-    let (mut ttl, mut reverse, mut interval) = (3600, true, Some(Duration::from_secs(5)));
+    let (mut ttl, mut reverse, mut reload) = (3600, true, Some(Duration::from_secs(5)));
     let mut fallthrough = Fallthrough::default();
     let mut inline = Vec::new();
-    for option in &directive.options {
+    scope.options(directive, |_, option| {
         match option.name.text.as_str() {
             "ttl" => ttl = read::number(read::one(option, "seconds")?, "ttl", 1, 65_535)? as u32,
-            "no_reverse" => {
-                read::nothing(option)?;
-                reverse = false;
-            }
-            "reload" => {
-                let every = read::duration(read::one(option, "a duration")?, "reload")?;
-                interval = Some(every).filter(|every| !every.is_zero());
-            }
+            "no_reverse" => reverse = read::nothing(option).map(|()| false)?,
+            "reload" => reload = read::interval(option)?,
             "fallthrough" => fallthrough = read::fallthrough(option)?,
             address => {
                 let Ok(address) = address.parse() else { return Err(read::unknown("hosts", option, &KNOWN)) };
@@ -55,13 +47,13 @@ pub(super) fn parse(
                     return Err(option.missing("a name for the address"));
                 }
                 for name in &option.arguments {
-                    let host = Name::parse(&name.text).map_err(|_| name.bad("a host's name", "a domain name"))?;
-                    inline.push((address, host));
+                    inline.push((address, read::name(name, "a host's name")?));
                 }
             }
         }
-    }
-    let text = match (environment.file)(&path) {
+        Ok(())
+    });
+    let text = match (scope.environment.file)(&path) {
         Ok(text) => text,
         // The file may appear later; until then there are the entries in the Corefile.
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
@@ -69,6 +61,7 @@ pub(super) fn parse(
             return Err(directive.name.error(Fault::Unreadable { path, reason: error.to_string() }));
         }
     };
+    scope.files.push(PathBuf::from(&path));
     let table = Hosts::new(&text, &inline, ttl, reverse);
-    Ok((HostsOptions { path, zones: if own.is_empty() { zones } else { own }, table, fallthrough }, interval))
+    Ok(HostsOptions { path, zones: scope.zones_or(own), table, fallthrough, reload })
 }

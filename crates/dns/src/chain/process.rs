@@ -1,71 +1,227 @@
-//! The plugins that say nothing about answers: `errors`, `log`, `health`, `ready`, `prometheus`, `reload`, `loadbalance`.
+//! The plugins that say something about the process and its sockets rather than about answers.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
-use super::read;
-use crate::corefile::{CorefileError, Directive};
+use super::{read, scope::Scope};
+use crate::corefile::{CorefileError, Directive, Word};
 
-pub(super) fn errors(directive: &Directive, warnings: &mut Vec<String>) -> Result<bool, CorefileError> {
-    read::at_most(directive, 1)?;
-    if let Some(word) = directive.arguments.first()
-        && word.text != "stdout"
-    {
-        return Err(word.bad("the destination of errors", "stdout"));
-    }
-    for option in &directive.options {
-        match option.name.text.as_str() {
-            "consolidate" => warnings.push(format!("{}: errors are not consolidated yet", option.name.place)),
-            "stacktrace" => {}
-            _ => return Err(read::unknown("errors", option, &["consolidate", "stacktrace"])),
-        }
-    }
-    Ok(true)
+/// `health`: HTTP `/health`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthOptions {
+    /// Where it is served; port 8080 of all addresses by default.
+    pub listen: SocketAddr,
+    /// How long queries are answered on after a stop was asked for; zero by default.
+    pub lameduck: Duration,
 }
 
-pub(super) fn log(directive: &Directive, warnings: &mut Vec<String>) -> Result<bool, CorefileError> {
-    if let Some(word) = directive.arguments.first() {
-        warnings.push(format!("{}: all names are logged, in one format", word.place));
-    }
-    for option in &directive.options {
-        match option.name.text.as_str() {
-            "class" => warnings.push(format!("{}: all classes are logged", option.name.place)),
-            _ => return Err(read::unknown("log", option, &["class"])),
-        }
-    }
-    Ok(true)
+/// `ready`: HTTP `/ready`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadyOptions {
+    /// Where it is served; port 8181 of all addresses by default.
+    pub listen: SocketAddr,
+    /// How plugins are asked.
+    pub monitor: Monitor,
 }
 
-pub(super) fn health(directive: &Directive) -> Result<(SocketAddr, Duration), CorefileError> {
+/// How plugins are asked whether they are ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Monitor {
+    /// Ready once is ready until the end.
+    #[default]
+    UntilReady,
+    /// Each time anew.
+    Continuously,
+}
+
+/// `bind`: where the server block listens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BindOptions {
+    /// Addresses and interfaces, at least one.
+    pub targets: Vec<BindTarget>,
+    /// Those that are left out.
+    pub except: Vec<BindTarget>,
+}
+
+/// An address, or all addresses of an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BindTarget {
+    /// An address.
+    Address(IpAddr),
+    /// The name of an interface.
+    Interface(String),
+}
+
+/// `timeouts`: times of connections to this server (1 s to 24 h); none means the server's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TimeoutOptions {
+    /// For a query to come in.
+    pub read: Option<Duration>,
+    /// For an answer to go out.
+    pub write: Option<Duration>,
+    /// Between queries.
+    pub idle: Option<Duration>,
+    /// Queries that a connection may carry; none means any number.
+    pub max_queries: Option<u32>,
+}
+
+/// `root PATH`.
+pub(super) fn root(directive: &Directive, scope: &mut Scope<'_>) -> Result<String, CorefileError> {
+    read::no_options(directive)?;
+    let path = read::one(directive, "a directory")?.text.clone();
+    scope.root = Some(path.clone());
+    Ok(path)
+}
+
+/// `cancel [TIMEOUT]`: 5001 ms, a millisecond after most clients ask again.
+pub(super) fn cancel(directive: &Directive) -> Result<Duration, CorefileError> {
+    read::no_options(directive)?;
     read::at_most(directive, 1)?;
-    let addr = match directive.arguments.first() {
+    match directive.arguments.first() {
+        None => Ok(Duration::from_millis(5001)),
+        Some(word) => positive(word, "the time of cancel"),
+    }
+}
+
+fn positive(word: &Word, what: &str) -> Result<Duration, CorefileError> {
+    let time = read::duration(word, what)?;
+    if time.is_zero() { Err(word.bad(what, "a duration above zero")) } else { Ok(time) }
+}
+
+pub(super) fn timeouts(directive: &Directive, scope: &mut Scope<'_>) -> Result<TimeoutOptions, CorefileError> {
+    read::at_most(directive, 0)?;
+    if directive.options.is_empty() {
+        return Err(directive.missing("{ read, write or idle with a duration }"));
+    }
+    let mut options = TimeoutOptions::default();
+    scope.options(directive, |_, option| {
+        match option.name.text.as_str() {
+            "read" => options.read = Some(timeout(option)?),
+            "write" => options.write = Some(timeout(option)?),
+            "idle" => options.idle = Some(timeout(option)?),
+            "maxtcpqueries" => {
+                let word = read::one(option, "a number, or -1 for any")?;
+                options.max_queries = match word.text.as_str() {
+                    "-1" => None,
+                    _ => Some(read::number(word, "maxtcpqueries", 1, u32::MAX.into())? as u32),
+                };
+            }
+            _ => return Err(read::unknown("timeouts", option, &["read", "write", "idle", "maxtcpqueries"])),
+        }
+        Ok(())
+    });
+    Ok(options)
+}
+
+fn timeout(option: &Directive) -> Result<Duration, CorefileError> {
+    let word = read::one(option, "a duration")?;
+    let time = read::duration(word, "a time of timeouts")?;
+    if (1..=86_400).contains(&time.as_secs()) && time <= Duration::from_secs(86_400) {
+        return Ok(time);
+    }
+    Err(word.bad("a time of timeouts", "1s to 24h"))
+}
+
+/// `multisocket [NUM_SOCKETS]`.
+pub(super) fn multisocket(directive: &Directive) -> Result<Option<usize>, CorefileError> {
+    read::no_options(directive)?;
+    read::at_most(directive, 1)?;
+    let number = |word| read::number(word, "the number of sockets", 1, 1024).map(|number| number as usize);
+    directive.arguments.first().map(number).transpose()
+}
+
+/// `nsid [DATA…]`.
+pub(super) fn nsid(directive: &Directive) -> Result<Option<String>, CorefileError> {
+    read::no_options(directive)?;
+    let words: Vec<&str> = directive.arguments.iter().map(|word| word.text.as_str()).collect();
+    Ok(Some(words.join(" ")).filter(|data| !data.is_empty()))
+}
+
+/// `bufsize [SIZE]`: 1232 by default, the size that no path's IPv6 cuts (DNS flag day 2020).
+pub(super) fn bufsize(directive: &Directive) -> Result<u16, CorefileError> {
+    read::no_options(directive)?;
+    read::at_most(directive, 1)?;
+    match directive.arguments.first() {
+        None => Ok(1232),
+        Some(word) => read::number(word, "bufsize", 512, 4096).map(|size| size as u16),
+    }
+}
+
+/// `bind ADDRESS|IFACE… { except ADDRESS|IFACE… }`.
+pub(super) fn bind(directive: &Directive, scope: &mut Scope<'_>) -> Result<BindOptions, CorefileError> {
+    if directive.arguments.is_empty() {
+        return Err(directive.missing("at least one address or interface"));
+    }
+    let mut options = BindOptions { targets: targets(&directive.arguments)?, except: Vec::new() };
+    scope.options(directive, |_, option| {
+        match option.name.text.as_str() {
+            "except" if option.arguments.is_empty() => {
+                return Err(option.missing("at least one address or interface"));
+            }
+            "except" => options.except.extend(targets(&option.arguments)?),
+            _ => return Err(read::unknown("bind", option, &["except"])),
+        }
+        Ok(())
+    });
+    Ok(options)
+}
+
+fn targets(words: &[Word]) -> Result<Vec<BindTarget>, CorefileError> {
+    words.iter().map(target).collect()
+}
+
+fn target(word: &Word) -> Result<BindTarget, CorefileError> {
+    if let Ok(address) = word.text.trim_start_matches('[').trim_end_matches(']').parse() {
+        return Ok(BindTarget::Address(address));
+    }
+    // An interface's name has at most 15 bytes (IFNAMSIZ), and the kernel refuses these.
+    let name = &word.text;
+    let interface = !name.is_empty() && name.len() < 16 && !name.contains(['/', ':']) && name != "." && name != "..";
+    if !interface {
+        return Err(word.bad("what to bind to", "an address, or the name of an interface (at most 15 characters)"));
+    }
+    Ok(BindTarget::Interface(name.clone()))
+}
+
+pub(super) fn health(directive: &Directive, scope: &mut Scope<'_>) -> Result<HealthOptions, CorefileError> {
+    read::at_most(directive, 1)?;
+    let listen = match directive.arguments.first() {
         Some(word) => read::listen(word, "the address of health")?,
         None => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8080)),
     };
     let mut lameduck = Duration::ZERO;
-    for option in &directive.options {
+    scope.options(directive, |_, option| {
         match option.name.text.as_str() {
             "lameduck" => lameduck = read::duration(read::one(option, "a duration")?, "lameduck")?,
             _ => return Err(read::unknown("health", option, &["lameduck"])),
         }
-    }
-    Ok((addr, lameduck))
+        Ok(())
+    });
+    Ok(HealthOptions { listen, lameduck })
 }
 
-pub(super) fn ready(directive: &Directive, warnings: &mut Vec<String>) -> Result<SocketAddr, CorefileError> {
+pub(super) fn ready(directive: &Directive, scope: &mut Scope<'_>) -> Result<ReadyOptions, CorefileError> {
     read::at_most(directive, 1)?;
-    for option in &directive.options {
-        match option.name.text.as_str() {
-            "monitor" => warnings.push(format!("{}: ready once is ready until the end", option.name.place)),
-            _ => return Err(read::unknown("ready", option, &["monitor"])),
+    let listen = match directive.arguments.first() {
+        Some(word) => read::listen(word, "the address of ready")?,
+        None => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8181)),
+    };
+    let mut monitor = Monitor::default();
+    scope.options(directive, |_, option| {
+        if option.name.text != "monitor" {
+            return Err(read::unknown("ready", option, &["monitor"]));
         }
-    }
-    match directive.arguments.first() {
-        Some(word) => read::listen(word, "the address of ready"),
-        None => Ok(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8181))),
-    }
+        let word = read::one(option, "until-ready or continuously")?;
+        monitor = match word.text.as_str() {
+            "until-ready" => Monitor::UntilReady,
+            "continuously" => Monitor::Continuously,
+            _ => return Err(word.bad("monitor", "until-ready or continuously")),
+        };
+        Ok(())
+    });
+    Ok(ReadyOptions { listen, monitor })
 }
 
 pub(super) fn prometheus(directive: &Directive) -> Result<SocketAddr, CorefileError> {
@@ -105,14 +261,4 @@ pub(super) fn reload(directive: &Directive) -> Result<Option<(Duration, Duration
         }
     };
     Ok(Some((interval, jitter)))
-}
-
-pub(super) fn loadbalance(directive: &Directive) -> Result<bool, CorefileError> {
-    read::no_options(directive)?;
-    read::at_most(directive, 1)?;
-    match directive.arguments.first() {
-        None => Ok(true),
-        Some(word) if word.text == "round_robin" => Ok(true),
-        Some(word) => Err(word.bad("the policy of loadbalance", "round_robin")),
-    }
 }

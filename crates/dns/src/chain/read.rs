@@ -1,10 +1,18 @@
 //! Reading the values of directives.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
-use super::Fallthrough;
+use domain::base::iana::Rtype;
+use ipnet::IpNet;
+
+use super::{Fallthrough, Pattern, scope::Scope};
 use crate::{
     corefile::{CorefileError, Directive, Fault, Word},
+    message::Rcode,
     name::Name,
 };
 
@@ -85,6 +93,96 @@ fn parse_duration(text: &str) -> Option<Duration> {
         rest = &rest[unit_end..];
     }
     (!text.is_empty()).then_some(total)
+}
+
+/// `reload DURATION` and the like: how often something is looked at; none for 0, which means never.
+pub(super) fn interval(option: &Directive) -> Result<Option<Duration>, CorefileError> {
+    let every = duration(one(option, "a duration")?, &option.name.text)?;
+    Ok(Some(every).filter(|every| !every.is_zero()))
+}
+
+/// A domain name.
+pub(super) fn name(word: &Word, what: &str) -> Result<Name, CorefileError> {
+    Name::parse(&word.text).map_err(|_| word.bad(what, "a domain name"))
+}
+
+/// A network; a bare address is a network of its own.
+pub(super) fn network(word: &Word, what: &str) -> Result<IpNet, CorefileError> {
+    let net = word.text.parse::<IpNet>().ok().map(|net| net.trunc());
+    net.or_else(|| word.text.parse::<IpAddr>().ok().map(IpNet::from))
+        .ok_or_else(|| word.bad(what, "an address or a network such as 10.0.0.0/8"))
+}
+
+/// A server's address, on `port` where none stands: `192.0.2.1`, `192.0.2.1:5353`, `[2001:db8::1]:53`, `2001:db8::1`.
+pub(super) fn server(word: &Word, what: &str, port: u16) -> Result<SocketAddr, CorefileError> {
+    server_address(&word.text, port).ok_or_else(|| word.bad(what, "an address, address:port or [address]:port"))
+}
+
+pub(super) fn server_address(text: &str, port: u16) -> Option<SocketAddr> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    if let Ok(addr) = bare.parse::<IpAddr>() {
+        return Some(SocketAddr::new(addr, port));
+    }
+    text.parse().ok().filter(|addr: &SocketAddr| addr.port() != 0)
+}
+
+/// The text of a file below `root`, which is looked at again when the Corefile is.
+pub(super) fn text(word: &Word, scope: &mut Scope<'_>) -> Result<String, CorefileError> {
+    let path = scope.path(&word.text);
+    let text = (scope.environment.file)(&path);
+    let text = text.map_err(|error| word.error(Fault::Unreadable { path: path.clone(), reason: error.to_string() }))?;
+    scope.files.push(PathBuf::from(path));
+    Ok(text)
+}
+
+/// A record type: a mnemonic, or `TYPE65280` (RFC 3597 §5).
+pub(super) fn record_type(word: &Word, what: &str) -> Result<u16, CorefileError> {
+    let rtype: Option<Rtype> = word.text.to_ascii_uppercase().parse().ok();
+    rtype.map(Rtype::to_int).ok_or_else(|| word.bad(what, "a record type such as A, AAAA, MX or TYPE65280"))
+}
+
+/// The response codes and what they are called (IANA, DNS parameters).
+const RCODES: [(&str, u16); 19] = [
+    ("NOERROR", 0),
+    ("FORMERR", 1),
+    ("SERVFAIL", 2),
+    ("NXDOMAIN", 3),
+    ("NOTIMP", 4),
+    ("REFUSED", 5),
+    ("YXDOMAIN", 6),
+    ("YXRRSET", 7),
+    ("NXRRSET", 8),
+    ("NOTAUTH", 9),
+    ("NOTZONE", 10),
+    ("DSOTYPENI", 11),
+    ("BADSIG", 16),
+    ("BADVERS", 16),
+    ("BADKEY", 17),
+    ("BADTIME", 18),
+    ("BADMODE", 19),
+    ("BADNAME", 20),
+    ("BADALG", 21),
+];
+
+/// A response code: a mnemonic, or its number.
+pub(super) fn response_code(word: &Word, what: &str) -> Result<Rcode, CorefileError> {
+    let named = RCODES.iter().find(|(name, _)| name.eq_ignore_ascii_case(&word.text)).map(|(_, code)| *code);
+    let code = named.or_else(|| word.text.parse().ok().filter(|code| *code <= 23));
+    code.map(Rcode).ok_or_else(|| word.bad(what, "a response code such as NXDOMAIN, SERVFAIL or REFUSED"))
+}
+
+/// A text with `{1}` for what the first group of a pattern matched, `{0}` for all of it.
+pub(super) fn replacement(word: &Word, what: &str, pattern: &Pattern) -> Result<String, CorefileError> {
+    let mut rest = word.text.as_str();
+    let groups = pattern.regex().captures_len();
+    while let Some((_, tail)) = rest.split_once('{') {
+        rest = tail;
+        let Some(number) = tail.split_once('}').and_then(|(number, _)| number.parse::<usize>().ok()) else { continue };
+        if number >= groups {
+            return Err(word.bad(what, &format!("{{0}} to {{{}}}: the expression has no more groups", groups - 1)));
+        }
+    }
+    Ok(word.text.clone())
 }
 
 /// An address to listen on: `:8080`, `127.0.0.1:8080`, `localhost:9153`.

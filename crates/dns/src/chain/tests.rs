@@ -1,38 +1,94 @@
-use super::{Config, Environment, Policy};
+use std::io;
 
-fn load(text: &str) -> Config {
-    Config::load("Corefile", text, &Environment::EMPTY).unwrap()
+use super::{Config, Environment, Plugin};
+use crate::corefile::Fault;
+
+mod tables;
+
+fn file(path: &str) -> io::Result<String> {
+    match path {
+        "/etc/resolv.conf" => Ok("nameserver 192.0.2.53\nsearch a.example.org example.org\n".to_owned()),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+fn variable(name: &str) -> Option<String> {
+    (name == "HOSTNAME").then(|| "here".to_owned())
+}
+
+/// Reads a Corefile; what is only not served yet is no error here.
+pub(super) fn check(text: &str) -> Result<Config, String> {
+    let checked = Config::check("Corefile", text, &Environment { variable: &variable, file: &file });
+    let errors = checked.errors.into_iter().filter(|error| !matches!(error.fault, Fault::NotServed { .. }));
+    let errors: Vec<String> = errors.map(|error| error.to_string()).collect();
+    if errors.is_empty() { Ok(checked.config) } else { Err(errors.join("\n")) }
+}
+
+/// The plugins of a server block for `example.org` with these lines.
+pub(super) fn plugins(lines: &str) -> Result<Vec<Plugin>, String> {
+    check(&format!("example.org {{\n{lines}\n}}\n")).map(|mut config| config.blocks.remove(0).plugins)
+}
+
+/// The one plugin of such a block.
+pub(super) fn plugin(lines: &str) -> Plugin {
+    let plugins = plugins(lines);
+    match plugins.as_deref() {
+        Ok([plugin]) => plugin.clone(),
+        other => panic!("{lines}: {other:?}"),
+    }
 }
 
 #[test]
-fn forward_has_all_its_options() {
-    let config = load(
-        ". {\n forward example.org 192.0.2.1 dns://192.0.2.2:5353 [2001:db8::1]:54 {\n  except a.example.org 10.0.0.0/8\n  \
-         policy sequential\n  force_tcp\n  max_fails 0\n  expire 20s\n  health_check 1s no_rec domain example.org\n }\n \
-         forward . 192.0.2.9\n}",
+fn plugins_act_in_their_own_order_and_several_of_one_kind_in_the_files() {
+    let plugins = plugins(
+        "whoami\nforward b.example.org 192.0.2.1\nerrors\nacl {\n block\n}\nforward . 192.0.2.2\nreload\nroot /etc",
     );
-    let forward = &config.blocks[0].forwards[0];
-    let upstreams: Vec<_> = forward.upstreams.iter().map(ToString::to_string).collect();
-    assert_eq!(upstreams, ["192.0.2.1:53", "192.0.2.2:5353", "[2001:db8::1]:54"]);
-    assert_eq!((forward.policy, forward.force_tcp, forward.max_fails), (Policy::Sequential, true, 0));
-    assert_eq!((forward.except.len(), forward.health_recursion), (2, false));
-    assert_eq!(config.blocks[0].forwards.len(), 2);
+    let told: Vec<String> = plugins
+        .unwrap()
+        .iter()
+        .map(|plugin| match plugin {
+            Plugin::Forward(options) => format!("forward {}", options.from),
+            other => format!("{other:?}").chars().take_while(|c| c.is_alphanumeric()).collect(),
+        })
+        .collect();
+    assert_eq!(told, ["Root", "Reload", "Errors", "Acl", "forward b.example.org.", "forward .", "Whoami"]);
 }
 
 #[test]
-fn cache_has_capacities_and_times_for_both_halves() {
-    let config =
-        load(". {\n cache 60 example.org {\n  success 5000 120 10\n  denial 2500\n  servfail 0\n  keepttl\n }\n}");
-    let cache = config.blocks[0].cache.as_ref().unwrap();
-    let (success, denial) = (cache.success.unwrap(), cache.denial.unwrap());
-    assert_eq!((success.capacity, success.max_ttl, success.min_ttl), (5000, 120, 10));
-    assert_eq!((denial.capacity, denial.max_ttl), (2500, 60));
-    assert!(cache.servfail.is_zero() && cache.keep_ttl);
+fn all_that_is_wrong_is_told_in_the_order_of_the_text() {
+    let text =
+        ". {\n whoami x\n kubernetes c.local {\n  pods maybe\n  zoom\n  ttl 5000\n }\n bogus\n errors\n errors\n}\n";
+    let checked = Config::check("Corefile", text, &Environment::EMPTY);
+    let places: Vec<u32> = checked.errors.iter().map(|error| error.place.line).collect();
+    assert_eq!(places, [2, 4, 5, 6, 8, 10]);
+    assert!(checked.config.blocks[0].errors());
+}
+
+#[test]
+fn what_is_not_served_yet_is_refused_with_its_place_and_read_in_full() {
+    let refused = |text: &str| Config::load("Corefile", text, &Environment::EMPTY).unwrap_err().to_string();
+    assert_eq!(
+        refused(". {\n acl {\n  block\n }\n}"),
+        "Corefile:2:2: \"acl\" is understood, but not served by this server yet"
+    );
+    assert_eq!(
+        refused(". {\n acl {\n  block net nowhere\n }\n}"),
+        "Corefile:2:2: \"acl\" is understood, but not served by this server yet"
+    );
+    let both = Config::check("Corefile", ". {\n acl {\n  block net nowhere\n }\n}", &Environment::EMPTY).errors;
+    assert_eq!(both.len(), 2, "{both:?}");
 }
 
 #[test]
 fn what_is_accepted_without_effect_is_said() {
-    let config = load(". {\n cache {\n  prefetch 10\n }\n log . {\n  class error\n }\n}");
-    assert_eq!(config.warnings.len(), 3);
-    assert!(config.warnings[0].starts_with("Corefile:3:3: \"prefetch\""), "{:?}", config.warnings);
+    let config = check(". {\n cache {\n  prefetch 10\n }\n log . {\n  class error\n }\n}").unwrap();
+    assert_eq!(config.warnings.len(), 2);
+    assert!(config.warnings.iter().any(|warning| warning.starts_with("Corefile:3:3: \"cache prefetch\"")));
+}
+
+#[test]
+fn files_are_below_the_root() {
+    let config = check(". {\n file db.example.org example.org\n root /zones/\n}").unwrap();
+    let Some(Plugin::File(options)) = config.blocks[0].plugins.get(1) else { panic!("{config:?}") };
+    assert_eq!(options.path, "/zones/db.example.org");
 }

@@ -55,7 +55,7 @@ pub enum Fault {
     #[error("this quotation never ends")]
     UnclosedQuote,
     /// A plugin that does not exist here.
-    #[error("unknown plugin {found:?}; known plugins: {}", known.join(", "))]
+    #[error("unknown plugin {found:?}{}; known plugins: {}", meant(found, known), known.join(", "))]
     UnknownPlugin {
         /// Its name.
         found: String,
@@ -63,7 +63,7 @@ pub enum Fault {
         known: Vec<&'static str>,
     },
     /// An option that the plugin does not have.
-    #[error("plugin {plugin:?} has no option {found:?}; its options: {}", known.join(", "))]
+    #[error("plugin {plugin:?} has no option {found:?}{}; its options: {}", meant(found, known), known.join(", "))]
     UnknownOption {
         /// The plugin.
         plugin: &'static str,
@@ -81,6 +81,30 @@ pub enum Fault {
         found: String,
         /// What is allowed.
         allowed: String,
+    },
+    /// A value that has the right form on the outside only: a regular expression, a template.
+    #[error("{what} {found:?} cannot be read: {reason}")]
+    Malformed {
+        /// What it is.
+        what: String,
+        /// The value.
+        found: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A plugin or option that is understood, but does nothing yet.
+    #[error("{what:?} is understood, but not served by this server yet")]
+    NotServed {
+        /// The plugin, or plugin and option.
+        what: String,
+    },
+    /// A plugin of CoreDNS that is no part of this server.
+    #[error("plugin {plugin:?} is no part of this server: {why}")]
+    NoPart {
+        /// The plugin.
+        plugin: String,
+        /// Why not.
+        why: &'static str,
     },
     /// A plugin that may stand only once in its server block.
     #[error("plugin {plugin:?} stands here a second time; once in each server block is allowed")]
@@ -129,6 +153,35 @@ pub enum Fault {
     /// Nothing is served.
     #[error("there is no server block; needed: at least one, such as \".:53 {{ … }}\"")]
     Empty,
+}
+
+/// What a misspelled word may have meant: the known one that the fewest changes of letters lead to, at most two.
+fn meant(found: &str, known: &[&'static str]) -> String {
+    // A word that long is no misspelling; the distance takes time with its square.
+    let near = known.iter().filter(|_| found.len() <= 40).map(|known| (distance(found, known), *known));
+    match near.filter(|(distance, known)| *distance <= 2 && *distance < known.len()).min() {
+        Some((_, known)) => format!("; did you mean {known:?}?"),
+        None => String::new(),
+    }
+}
+
+/// How many letters have to be put in, taken out, changed, or swapped with their neighbour.
+fn distance(from: &str, to: &str) -> usize {
+    let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=to.len()).collect()];
+    for i in 1..=from.len() {
+        let mut row = vec![i];
+        for j in 1..=to.len() {
+            let same = from[i - 1] == to[j - 1];
+            let mut least = (rows[i - 1][j - 1] + usize::from(!same)).min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && from[i - 1] == to[j - 2] && from[i - 2] == to[j - 1] {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows[from.len()][to.len()]
 }
 
 fn snippets(known: &[String]) -> String {

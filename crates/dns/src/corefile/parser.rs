@@ -39,6 +39,18 @@ impl Word {
     pub fn bad(&self, what: &str, allowed: &str) -> CorefileError {
         self.error(Fault::BadValue { what: what.to_owned(), found: self.text.clone(), allowed: allowed.to_owned() })
     }
+
+    /// The error that this word, which should be `what`, cannot be read.
+    #[must_use]
+    pub fn malformed(&self, what: &str, reason: &str) -> CorefileError {
+        self.error(Fault::Malformed { what: what.to_owned(), found: self.text.clone(), reason: reason.to_owned() })
+    }
+
+    /// The error that something has to follow this word.
+    #[must_use]
+    pub fn missing(&self, needed: &str) -> CorefileError {
+        self.error(Fault::Missing { after: self.text.clone(), needed: needed.to_owned() })
+    }
 }
 
 /// A parsed Corefile.

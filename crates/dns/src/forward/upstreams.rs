@@ -20,6 +20,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Upstreams {
     options: ForwardOptions,
+    addrs: Vec<SocketAddr>,
     states: Vec<State>,
     turn: AtomicUsize,
     checked: Mutex<Option<Instant>>,
@@ -38,7 +39,8 @@ impl Upstreams {
     #[must_use]
     pub fn new(options: ForwardOptions) -> Self {
         let states = options.upstreams.iter().map(|_| State::default()).collect();
-        Self { options, states, turn: AtomicUsize::new(0), checked: Mutex::new(None) }
+        let addrs = options.upstreams.iter().map(|upstream| upstream.addr).collect();
+        Self { options, addrs, states, turn: AtomicUsize::new(0), checked: Mutex::new(None) }
     }
 
     /// What the Corefile says.
@@ -113,7 +115,7 @@ impl Upstreams {
         let failed = self.states.iter().enumerate();
         for (index, _) in failed.filter(|(_, state)| state.fails.load(Ordering::Relaxed) > 0) {
             let sent = parts.outside.exchange(Exchange {
-                upstream: self.options.upstreams[index],
+                upstream: self.addrs[index],
                 transport: if self.options.force_tcp { Transport::Tcp } else { Transport::Udp },
                 message: query(parts.outside.random() as u16, &ask, false, false, flags),
                 timeout: ATTEMPT_TIMEOUT,
@@ -131,6 +133,6 @@ impl Upstreams {
     /// The addresses.
     #[must_use]
     pub fn addrs(&self) -> &[SocketAddr] {
-        &self.options.upstreams
+        &self.addrs
     }
 }

@@ -71,14 +71,15 @@ pub(super) struct Block {
 impl Block {
     pub(super) fn new(chain: Chain, cluster: &Cluster, serial: u32, parts: &Parts) -> Self {
         let mut links: Vec<Box<dyn Link>> = Vec::new();
-        let zone = chain.kubernetes.map(|options| Arc::new(RwLock::new(Zone::new(options, cluster, serial))));
-        let upstreams = chain.forwards.into_iter().map(Upstreams::new).map(Arc::new);
+        let zone =
+            chain.kubernetes().cloned().map(|options| Arc::new(RwLock::new(Zone::new(options, cluster, serial))));
+        let upstreams = chain.forwards().cloned().map(Upstreams::new).map(Arc::new);
         let crews: Vec<Crew> = upstreams.map(|upstreams| Crew::new(upstreams, parts.clone())).collect();
-        let cache = chain.cache.map(|options| Arc::new(Mutex::new(Cache::new(options))));
+        let cache = chain.cache().cloned().map(|options| Arc::new(Mutex::new(Cache::new(options))));
         if let Some(cache) = &cache {
             links.push(Box::new(plugin::Cached::new(Arc::clone(cache), zone.as_ref(), parts.clone())));
         }
-        if let Some(options) = chain.hosts {
+        if let Some(options) = chain.hosts().cloned() {
             links.push(Box::new(Own(plugin::Hosts(options))));
         }
         if let Some(zone) = &zone {
@@ -87,11 +88,11 @@ impl Block {
         for crew in &crews {
             links.push(Box::new(plugin::Forward(crew.clone())));
         }
-        if chain.whoami {
+        if chain.whoami() {
             links.push(Box::new(Own(plugin::WhoAmI)));
         }
-        let shape = Shape { recursion: !crews.is_empty(), turns: chain.loadbalance };
-        let (errors, log, loop_check) = (chain.errors, chain.log, chain.loop_check);
+        let shape = Shape { recursion: !crews.is_empty(), turns: chain.loadbalance() };
+        let (errors, log, loop_check) = (chain.errors(), chain.log(), chain.loop_check());
         Self { keys: chain.keys, errors, log, shape, links, zone, cache, crews, loop_check }
     }
 

@@ -1,0 +1,171 @@
+//! The plugins of a server block, and how their directives become options.
+
+use std::{net::SocketAddr, time::Duration};
+
+use super::{
+    AclOptions, AutoOptions, AutopathOptions, BindOptions, CacheOptions, ChaosOptions, Dns64Options, ErraticOptions,
+    ErrorsOptions, FileOptions, ForwardOptions, HeaderRule, HealthOptions, HostsOptions, KubernetesOptions,
+    LoadbalanceOptions, LogOptions, ReadyOptions, SecondaryOptions, TimeoutOptions, TransferOptions, acl, cache,
+    forward, hosts, kubernetes, logging,
+    order::{ELSEWHERE, PLUGINS, SEVERAL},
+    process, read, responses,
+    scope::Scope,
+    sources,
+};
+use crate::corefile::{CorefileError, Directive, Fault};
+
+/// A plugin with its options.
+#[derive(Clone, Debug)]
+pub enum Plugin {
+    /// `root`: where relative paths of files begin.
+    Root(String),
+    /// `cancel`: how long a query may take in all.
+    Cancel(Duration),
+    /// `timeouts`: times of connections to this server.
+    Timeouts(TimeoutOptions),
+    /// `multisocket`: sockets for each address and port; none means as many as there are processors.
+    Multisocket(Option<usize>),
+    /// `reload`: how often the Corefile is looked at, and the spread of that; none: never.
+    Reload(Option<(Duration, Duration)>),
+    /// `nsid`: the server's identity (RFC 5001); none means the host's name.
+    Nsid(Option<String>),
+    /// `bufsize`: the largest UDP message that a client's EDNS may ask for, in bytes (512–4096).
+    Bufsize(u16),
+    /// `bind`: the addresses to listen on.
+    Bind(BindOptions),
+    /// `debug`: failures may end the process, and more is logged.
+    Debug,
+    /// `ready`.
+    Ready(ReadyOptions),
+    /// `health`.
+    Health(HealthOptions),
+    /// `prometheus`: where metrics are served.
+    Prometheus(SocketAddr),
+    /// `errors`.
+    Errors(ErrorsOptions),
+    /// `log`.
+    Log(LogOptions),
+    /// `local`: names of the local zones (`localhost` and its reverse names) are answered here.
+    Local,
+    /// `dns64`.
+    Dns64(Dns64Options),
+    /// `acl`.
+    Acl(AclOptions),
+    /// `any`: questions for all types get the short answer of RFC 8482.
+    Any,
+    /// `chaos`.
+    Chaos(ChaosOptions),
+    /// `loadbalance`.
+    Loadbalance(LoadbalanceOptions),
+    /// `cache`.
+    Cache(CacheOptions),
+    /// `header`: what happens to the header's flags, in this order.
+    Header(Vec<HeaderRule>),
+    /// `autopath`.
+    Autopath(AutopathOptions),
+    /// `minimal`: the authority and additional sections are left out where the answer does not need them.
+    Minimal,
+    /// `transfer`.
+    Transfer(TransferOptions),
+    /// `hosts`.
+    Hosts(HostsOptions),
+    /// `kubernetes`.
+    Kubernetes(KubernetesOptions),
+    /// `file`.
+    File(FileOptions),
+    /// `auto`.
+    Auto(AutoOptions),
+    /// `secondary`.
+    Secondary(SecondaryOptions),
+    /// `loop`.
+    Loop,
+    /// `forward`.
+    Forward(ForwardOptions),
+    /// `erratic`.
+    Erratic(ErraticOptions),
+    /// `whoami`.
+    Whoami,
+}
+
+/// The plugins of a server block, in the order in which they act.
+pub(super) fn all(directives: &[Directive], scope: &mut Scope<'_>) -> Vec<Plugin> {
+    let mut ordered: Vec<(usize, &Directive)> = Vec::new();
+    for directive in directives {
+        match position(directive) {
+            // CoreDNS takes the last of the others silently.
+            Ok(at) if ordered.iter().any(|(other, _)| *other == at) && !SEVERAL.contains(&PLUGINS[at]) => {
+                scope.errors.push(directive.name.error(Fault::Twice { plugin: directive.name.text.clone() }));
+            }
+            Ok(at) => ordered.push((at, directive)),
+            Err(error) => scope.errors.push(error),
+        }
+    }
+    // Stable: several of one kind keep the file's order.
+    ordered.sort_by_key(|(at, _)| *at);
+    let mut plugins = Vec::new();
+    for (_, directive) in ordered {
+        let before = scope.faults();
+        match plugin(directive, scope) {
+            Ok(plugin) => {
+                scope.served(&directive.name.text, &directive.name);
+                plugins.push(plugin);
+            }
+            // An option that could not be read is missing as well: that is said once.
+            Err(error) if scope.faults() == before => scope.errors.push(error),
+            Err(_) => {}
+        }
+    }
+    plugins
+}
+
+fn position(directive: &Directive) -> Result<usize, CorefileError> {
+    let name = directive.name.text.as_str();
+    PLUGINS.iter().position(|plugin| *plugin == name).ok_or_else(|| {
+        directive.name.error(match ELSEWHERE.iter().find(|(plugin, _)| *plugin == name) {
+            Some((_, why)) => Fault::NoPart { plugin: name.to_owned(), why },
+            None => Fault::UnknownPlugin { found: name.to_owned(), known: PLUGINS.to_vec() },
+        })
+    })
+}
+
+fn plugin(directive: &Directive, scope: &mut Scope<'_>) -> Result<Plugin, CorefileError> {
+    let bare = |plugin: Plugin| read::nothing(directive).map(|()| plugin);
+    Ok(match directive.name.text.as_str() {
+        "root" => Plugin::Root(process::root(directive, scope)?),
+        "cancel" => Plugin::Cancel(process::cancel(directive)?),
+        "timeouts" => Plugin::Timeouts(process::timeouts(directive, scope)?),
+        "multisocket" => Plugin::Multisocket(process::multisocket(directive)?),
+        "reload" => Plugin::Reload(process::reload(directive)?),
+        "nsid" => Plugin::Nsid(process::nsid(directive)?),
+        "bufsize" => Plugin::Bufsize(process::bufsize(directive)?),
+        "bind" => Plugin::Bind(process::bind(directive, scope)?),
+        "debug" => bare(Plugin::Debug)?,
+        "ready" => Plugin::Ready(process::ready(directive, scope)?),
+        "health" => Plugin::Health(process::health(directive, scope)?),
+        "prometheus" => Plugin::Prometheus(process::prometheus(directive)?),
+        "errors" => Plugin::Errors(logging::errors(directive, scope)?),
+        "log" => Plugin::Log(logging::log(directive, scope)?),
+        "local" => bare(Plugin::Local)?,
+        "dns64" => Plugin::Dns64(responses::dns64(directive, scope)?),
+        "acl" => Plugin::Acl(acl::parse(directive, scope)?),
+        "any" => bare(Plugin::Any)?,
+        "chaos" => Plugin::Chaos(responses::chaos(directive)?),
+        "loadbalance" => Plugin::Loadbalance(responses::loadbalance(directive, scope)?),
+        "cache" => Plugin::Cache(cache::parse(directive, scope)?),
+        "header" => Plugin::Header(responses::header(directive, scope)?),
+        "autopath" => Plugin::Autopath(responses::autopath(directive, scope)?),
+        "minimal" => bare(Plugin::Minimal)?,
+        "transfer" => Plugin::Transfer(sources::transfer(directive, scope)?),
+        "hosts" => Plugin::Hosts(hosts::parse(directive, scope)?),
+        "kubernetes" => Plugin::Kubernetes(kubernetes::parse(directive, scope)?),
+        "file" => Plugin::File(sources::file(directive, scope)?),
+        "auto" => Plugin::Auto(sources::auto(directive, scope)?),
+        "secondary" => Plugin::Secondary(sources::secondary(directive, scope)?),
+        "loop" => bare(Plugin::Loop)?,
+        "forward" => Plugin::Forward(forward::parse(directive, scope)?),
+        "erratic" => Plugin::Erratic(responses::erratic(directive, scope)?),
+        "whoami" => bare(Plugin::Whoami)?,
+        // A plugin whose options are not read yet.
+        other => return Err(directive.name.error(Fault::NotServed { what: other.to_owned() })),
+    })
+}

@@ -1,0 +1,80 @@
+//! What a directive is read in: its server block, its surroundings, and what was found out on the way.
+
+use std::path::PathBuf;
+
+use super::{
+    Environment,
+    order::{NOT_SERVED, WITHOUT_EFFECT},
+};
+use crate::{
+    corefile::{CorefileError, Directive, Fault, Key, Word},
+    name::Name,
+};
+
+/// The surroundings of a directive.
+pub(super) struct Scope<'a> {
+    /// What the server block serves.
+    pub(super) keys: &'a [Key],
+    /// Variables and files.
+    pub(super) environment: &'a Environment<'a>,
+    /// What `root` says: before it, relative paths are as they are.
+    pub(super) root: Option<String>,
+    /// Files that were read.
+    pub(super) files: Vec<PathBuf>,
+    /// What has no effect.
+    pub(super) warnings: Vec<String>,
+    /// What is wrong.
+    pub(super) errors: Vec<CorefileError>,
+}
+
+impl<'a> Scope<'a> {
+    pub(super) fn new(keys: &'a [Key], environment: &'a Environment<'a>) -> Self {
+        Self { keys, environment, root: None, files: Vec::new(), warnings: Vec::new(), errors: Vec::new() }
+    }
+
+    /// The zones of the server block.
+    pub(super) fn zones(&self) -> Vec<Name> {
+        self.keys.iter().map(|key| key.zone.clone()).collect()
+    }
+
+    /// A plugin's own zones, or those of the server block where it names none.
+    pub(super) fn zones_or(&self, own: Vec<Name>) -> Vec<Name> {
+        if own.is_empty() { self.zones() } else { own }
+    }
+
+    /// A file's path below `root`.
+    pub(super) fn path(&self, path: &str) -> String {
+        match &self.root {
+            Some(root) if !path.starts_with('/') => format!("{}/{path}", root.trim_end_matches('/')),
+            _ => path.to_owned(),
+        }
+    }
+
+    /// Reads the options of a directive one by one, so that each can be wrong by itself.
+    pub(super) fn options(
+        &mut self,
+        directive: &Directive,
+        mut read: impl FnMut(&mut Self, &Directive) -> Result<(), CorefileError>,
+    ) {
+        for option in &directive.options {
+            match read(self, option) {
+                Ok(()) => self.served(&format!("{}/{}", directive.name.text, option.name.text), &option.name),
+                Err(error) => self.errors.push(error),
+            }
+        }
+    }
+
+    /// How much is wrong, apart from what is only not served.
+    pub(super) fn faults(&self) -> usize {
+        self.errors.iter().filter(|error| !matches!(error.fault, Fault::NotServed { .. })).count()
+    }
+
+    /// Tells where `what` was read, and is right, but is not acted on.
+    pub(super) fn served(&mut self, what: &str, word: &Word) {
+        if NOT_SERVED.contains(&what) {
+            self.errors.push(word.error(Fault::NotServed { what: what.replacen('/', " ", 1) }));
+        } else if WITHOUT_EFFECT.contains(&what) {
+            self.warnings.push(format!("{}: {:?} has no effect yet", word.place, what.replacen('/', " ", 1)));
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The plugins that serve whole zones: `file`, `auto`, `secondary`, and `transfer` that hands them on.
+
+use std::{net::SocketAddr, time::Duration};
+
+use ipnet::IpNet;
+
+use super::{Fallthrough, Pattern, read, scope::Scope};
+use crate::{
+    corefile::{CorefileError, Directive, Fault, Word},
+    name::Name,
+};
+
+/// `file`: zones of one file (RFC 1035 §5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileOptions {
+    /// The file.
+    pub path: String,
+    /// The zones; each is read from the file with itself as origin.
+    pub zones: Vec<Name>,
+    /// How often the file is looked at; none: never again. A minute by default.
+    pub reload: Option<Duration>,
+    /// The names that go on to the next plugin when they do not exist.
+    pub fallthrough: Fallthrough,
+}
+
+/// `auto`: the zone files of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AutoOptions {
+    /// The zones whose names are answered.
+    pub zones: Vec<Name>,
+    /// The directory.
+    pub directory: String,
+    /// The names of files with zones.
+    pub pattern: Pattern,
+    /// A file's origin, with `{1}` for what the first group of the pattern matched.
+    pub origin: String,
+    /// How often the directory is looked at; none: never again. A minute by default.
+    pub reload: Option<Duration>,
+}
+
+/// `secondary`: zones that are fetched from a primary server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecondaryOptions {
+    /// The zones.
+    pub zones: Vec<Name>,
+    /// The primary servers: when one does not answer, the next is asked.
+    pub primaries: Vec<SocketAddr>,
+    /// The zone lists other zones, which are fetched, too (RFC 9432).
+    pub catalog: bool,
+    /// The names that go on to the next plugin when they do not exist.
+    pub fallthrough: Fallthrough,
+}
+
+/// `transfer`: who may fetch zones, and is told of changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransferOptions {
+    /// The zones.
+    pub zones: Vec<Name>,
+    /// Who.
+    pub to: Vec<Peer>,
+}
+
+/// Who may fetch zones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Everybody.
+    All,
+    /// A network's hosts.
+    Network(IpNet),
+    /// A server, which is also told of changes (RFC 1996).
+    Server(SocketAddr),
+}
+
+/// `file DBFILE [ZONES…]`.
+pub(super) fn file(directive: &Directive, scope: &mut Scope<'_>) -> Result<FileOptions, CorefileError> {
+    let Some((path, zones)) = directive.arguments.split_first() else {
+        return Err(directive.missing("the zone's file"));
+    };
+    let mut options = FileOptions {
+        path: scope.path(&path.text),
+        zones: scope.zones_or(read::zones(zones, "a zone of file")?),
+        reload: Some(Duration::from_secs(60)),
+        fallthrough: Fallthrough::default(),
+    };
+    scope.options(directive, |_, option| {
+        match option.name.text.as_str() {
+            "reload" => options.reload = read::interval(option)?,
+            "fallthrough" => options.fallthrough = read::fallthrough(option)?,
+            // It was an option once; aliases are followed by this server.
+            "upstream" => {}
+            _ => return Err(unknown("file", option, &["reload", "fallthrough"])),
+        }
+        Ok(())
+    });
+    Ok(options)
+}
+
+pub(super) fn auto(directive: &Directive, scope: &mut Scope<'_>) -> Result<AutoOptions, CorefileError> {
+    let zones = scope.zones_or(read::zones(&directive.arguments, "a zone of auto")?);
+    let mut files = None;
+    let mut reload = Some(Duration::from_secs(60));
+    scope.options(directive, |scope, option| {
+        match option.name.text.as_str() {
+            "directory" => files = Some(zone_files(option, scope, &mut reload)?),
+            "reload" => reload = read::interval(option)?,
+            "upstream" => {}
+            _ => return Err(unknown("auto", option, &["directory", "reload"])),
+        }
+        Ok(())
+    });
+    let (directory, pattern, origin) = files.ok_or_else(|| directive.missing("{ directory … }"))?;
+    Ok(AutoOptions { zones, directory, pattern, origin, reload })
+}
+
+/// `directory DIR [REGEXP ORIGIN_TEMPLATE [TIMEOUT]]`.
+fn zone_files(
+    option: &Directive,
+    scope: &Scope<'_>,
+    reload: &mut Option<Duration>,
+) -> Result<(String, Pattern, String), CorefileError> {
+    read::no_options(option)?;
+    read::at_most(option, 4)?;
+    let Some((directory, rest)) = option.arguments.split_first() else {
+        return Err(option.missing("the directory with the zones' files"));
+    };
+    let default = Word { text: r"db\.(.*)".to_owned(), ..directory.clone() };
+    let pattern = Pattern::read(rest.first().unwrap_or(&default), "the names of zone files")?;
+    let origin = match rest.get(1) {
+        Some(origin) => read::replacement(origin, "the origin", &pattern)?,
+        None if rest.len() == 1 => return Err(option.missing("the origin of a file, such as {1}")),
+        None => "{1}".to_owned(),
+    };
+    if let Some(word) = rest.get(2) {
+        *reload = Some(Duration::from_secs(read::number(word, "the time between looks", 1, 1 << 31)?));
+    }
+    Ok((scope.path(&directory.text), pattern, origin))
+}
+
+pub(super) fn secondary(directive: &Directive, scope: &mut Scope<'_>) -> Result<SecondaryOptions, CorefileError> {
+    let mut options = SecondaryOptions {
+        zones: scope.zones_or(read::zones(&directive.arguments, "a zone of secondary")?),
+        primaries: Vec::new(),
+        catalog: false,
+        fallthrough: Fallthrough::default(),
+    };
+    scope.options(directive, |_, option| {
+        match option.name.text.as_str() {
+            "transfer" => {
+                let Some((from, servers)) = option.arguments.split_first() else {
+                    return Err(option.missing("from, and the primary servers"));
+                };
+                if from.text != "from" {
+                    return Err(from.bad("the direction of the transfer", "from; handing on is plugin \"transfer\""));
+                }
+                if servers.is_empty() {
+                    return Err(option.missing("at least one primary server"));
+                }
+                for word in servers {
+                    options.primaries.push(read::server(word, "a primary server", 53)?);
+                }
+            }
+            "catalog" => options.catalog = read::nothing(option).map(|()| true)?,
+            "fallthrough" => options.fallthrough = read::fallthrough(option)?,
+            "upstream" => {}
+            _ => return Err(unknown("secondary", option, &["transfer from", "catalog", "fallthrough"])),
+        }
+        Ok(())
+    });
+    if options.primaries.is_empty() {
+        return Err(directive.missing("{ transfer from <address>… }"));
+    }
+    Ok(options)
+}
+
+pub(super) fn transfer(directive: &Directive, scope: &mut Scope<'_>) -> Result<TransferOptions, CorefileError> {
+    let zones = scope.zones_or(read::zones(&directive.arguments, "a zone of transfer")?);
+    let mut to = Vec::new();
+    scope.options(directive, |_, option| {
+        if option.name.text != "to" {
+            return Err(read::unknown("transfer", option, &["to"]));
+        }
+        read::no_options(option)?;
+        if option.arguments.is_empty() {
+            return Err(option.missing("at least one address, network or *"));
+        }
+        for word in &option.arguments {
+            to.push(peer(word)?);
+        }
+        Ok(())
+    });
+    if to.is_empty() {
+        return Err(directive.missing("{ to <address>… }"));
+    }
+    Ok(TransferOptions { zones, to })
+}
+
+fn peer(word: &Word) -> Result<Peer, CorefileError> {
+    if word.text == "*" {
+        return Ok(Peer::All);
+    }
+    if let Ok(net) = word.text.parse::<IpNet>() {
+        return Ok(Peer::Network(net.trunc()));
+    }
+    let allowed = "an address, address:port, a network such as 10.0.0.0/24, or *";
+    read::server(word, "who may fetch zones", 53)
+        .map(Peer::Server)
+        .map_err(|_| word.bad("who may fetch zones", allowed))
+}
+
+/// An unknown option; what was one once is explained.
+fn unknown(plugin: &'static str, option: &Directive, known: &[&'static str]) -> CorefileError {
+    match option.name.text.as_str() {
+        "transfer" => option.name.error(Fault::Unexpected {
+            found: "transfer".to_owned(),
+            allowed: format!("{}; zones are handed on by plugin \"transfer\"", known.join(", ")),
+        }),
+        _ => read::unknown(plugin, option, known),
+    }
+}
