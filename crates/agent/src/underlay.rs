@@ -14,6 +14,7 @@ use podnet_kernel::{
     sysctl::{self, SysctlError},
 };
 use podnet_model::{Dual, Family, LinkName};
+use podnet_planner::services::userspace::DEVICE_PREFIX;
 
 pub use detection::Detection;
 use detection::{Candidate, Circumstances, on_device};
@@ -233,7 +234,7 @@ impl Underlay {
 
 /// Devices that podnet makes: pods' ends and VXLAN.
 pub(crate) fn is_ours(device: &str) -> bool {
-    device.starts_with("pn") || device.starts_with("podnet")
+    device.starts_with("pn") || device.starts_with("podnet") || device.starts_with(DEVICE_PREFIX)
 }
 
 fn default_device(socket: &mut RtSocket) -> Result<link::Link, UnderlayError> {

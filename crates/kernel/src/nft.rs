@@ -23,7 +23,7 @@ use crate::{
     netlink::{Connection, NetlinkError},
     netns::NetNs,
 };
-pub use passage::ForwardChain;
+pub use passage::{ForwardChain, Passing};
 pub use replace::Mended;
 pub use segment::Sender;
 use transaction::Transaction;

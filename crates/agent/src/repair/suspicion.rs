@@ -13,7 +13,7 @@ use podnet_kernel::{
     route::{Route, Target},
 };
 use podnet_model::LinkName;
-use podnet_planner::{ipvs, overlay::Overlay, step::ROUTE_PROTOCOL};
+use podnet_planner::{ipvs, overlay::Overlay, services::userspace::DEVICE_PREFIX, step::ROUTE_PROTOCOL};
 
 use super::{GATHER, Repair};
 use crate::{attach::rules, network::rules::TABLES, underlay::is_ours};
@@ -180,6 +180,7 @@ impl Repair {
     }
 
     fn judge_link(&mut self, link: &Link, overlay: &Overlay) {
+        self.judge_program(link);
         if let Some(before) = self.devices.insert(link.index, link.name.clone()).filter(|before| *before != link.name) {
             let what = format!("device {before} was renamed to {}", link.name);
             if is_planned(overlay, &before) {
@@ -208,7 +209,15 @@ impl Repair {
         self.pods.bridge_of(&link.name).is_some_and(|bridge| master() != Some(&bridge))
     }
 
+    /// A device that leads to where a program serves Services: whether there is one matters to others' chains.
+    fn judge_program(&mut self, link: &Link) {
+        if link.name.as_str().starts_with(DEVICE_PREFIX) {
+            self.suspicion.passage(Instant::now());
+        }
+    }
+
     fn judge_gone(&mut self, link: &Link, overlay: &Overlay) {
+        self.judge_program(link);
         self.devices.remove(&link.index);
         self.addresses.retain(|(device, _), _| *device != link.index);
         if link.name == self.underlay.device {

@@ -2,12 +2,14 @@
 //!
 //! A verdict of nf_tables is final only where it drops: what podnet's own chains accept, a `FORWARD` chain with policy drop (Docker's, an
 //! administrator's `iptables -P FORWARD DROP`) drops all the same. So rules of podnet's own stand at the head of such chains, one pair
-//! for each range of pods, known by their comments. Nothing else in those chains is touched.
+//! for each range of pods and each device that leads to where Services are served, known by their comments. Nothing else in those chains is
+//! touched.
 
 use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
 use netlink_packet_core::NLM_F_CREATE;
+use podnet_model::Family;
 
 use super::{
     NftError, NftSocket,
@@ -51,38 +53,53 @@ impl fmt::Display for ForwardChain {
 }
 
 impl ForwardChain {
-    /// Whether podnet's rules in it are those that these ranges need: a pair for each where the chain drops, and none otherwise.
+    /// Whether podnet's rules in it are those that these need: a pair for each where the chain drops, and none otherwise.
     #[must_use]
-    pub fn lets_pass(&self, ranges: &[IpNet]) -> bool {
-        let wanted = self.wanted(ranges);
+    pub fn lets_pass(&self, all: &[Passing]) -> bool {
+        let wanted = self.wanted(all);
         self.passages.len() == wanted.len()
             && wanted.iter().all(|(comment, ..)| self.passages.iter().any(|(_, found)| found == comment))
     }
 
-    /// The rules that are needed: comment, field and range.
-    fn wanted(&self, ranges: &[IpNet]) -> Vec<(String, Field, IpNet)> {
-        let sees = |range: &IpNet| self.family == FAMILY_INET || self.family == family_of(range);
-        let pair = |range: &IpNet| {
-            [
-                (format!("{MARK}from {range}"), Field::Source, *range),
-                (format!("{MARK}to {range}"), Field::Destination, *range),
-            ]
+    /// The rules that are needed: comment, which way, and for what.
+    fn wanted<'a>(&self, all: &'a [Passing]) -> Vec<(String, Way, &'a Passing)> {
+        let sees = |what: &&Passing| self.drops && (self.family == FAMILY_INET || self.family == family_of(what));
+        let pair = |what: &'a Passing| {
+            [(format!("{MARK}from {what}"), Way::From, what), (format!("{MARK}to {what}"), Way::To, what)]
         };
-        ranges.iter().filter(|range| self.drops && sees(range)).flat_map(pair).collect()
+        all.iter().filter(sees).flat_map(pair).collect()
     }
 }
 
-/// Where an address stands in a packet.
-#[derive(Clone, Copy, Debug)]
-enum Field {
-    Source,
-    Destination,
+/// What is to be let pass in both directions.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Passing {
+    /// What comes from, and goes to, addresses of a range.
+    Range(IpNet),
+    /// What of a family comes in, and goes out, by a device.
+    Device(Family, &'static str),
 }
 
-const fn family_of(range: &IpNet) -> u8 {
-    match range {
-        IpNet::V4(_) => FAMILY_IP,
-        IpNet::V6(_) => FAMILY_IP6,
+impl fmt::Display for Passing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Range(range) => range.fmt(f),
+            Self::Device(_, name) => f.write_str(name),
+        }
+    }
+}
+
+/// In which direction.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    From,
+    To,
+}
+
+const fn family_of(what: &Passing) -> u8 {
+    match what {
+        Passing::Range(IpNet::V4(_)) | Passing::Device(Family::V4, _) => FAMILY_IP,
+        Passing::Range(IpNet::V6(_)) | Passing::Device(Family::V6, _) => FAMILY_IP6,
     }
 }
 
@@ -111,11 +128,11 @@ impl NftSocket {
         Ok(chains)
     }
 
-    /// Makes podnet's rules in the chain those that these ranges need (see [`ForwardChain::lets_pass`]).
+    /// Makes podnet's rules in the chain those that these need (see [`ForwardChain::lets_pass`]).
     ///
     /// # Errors
     /// What the kernel refused; the chain is then as it was.
-    pub fn let_pass(&mut self, chain: &ForwardChain, ranges: &[IpNet]) -> Result<(), NftError> {
+    pub fn let_pass(&mut self, chain: &ForwardChain, all: &[Passing]) -> Result<(), NftError> {
         const CHAIN: u16 = 2;
         const HANDLE: u16 = 3;
         const EXPRESSIONS: u16 = 4;
@@ -127,12 +144,12 @@ impl NftSocket {
                 writer.bytes(HANDLE, &handle.to_be_bytes());
             });
         }
-        for (comment, field, range) in chain.wanted(ranges) {
+        for (comment, way, what) in chain.wanted(all) {
             // Without NLM_F_APPEND it becomes the first rule.
             transaction.message(Message::NewRule, NLM_F_CREATE, format!("add rule to chain {chain}"), |writer| {
                 writer.text(CHAIN, &chain.name);
                 writer.nested(EXPRESSIONS, |writer| {
-                    expressions(chain.family, field, range).iter().for_each(|expression| expression.write(writer));
+                    expressions(chain.family, way, what).iter().for_each(|expression| expression.write(writer));
                 });
                 writer.bytes(USERDATA, &object::comment(&comment));
             });
@@ -142,28 +159,42 @@ impl NftSocket {
 }
 
 /// In a form that `iptables` understands too, which refuses to work on a table with rules that it cannot read.
-fn expressions<'a>(family: u8, field: Field, range: IpNet) -> Vec<Expression<'a>> {
-    let equal = |with: &[u8]| Expression::Compare { register: FIRST, how: Comparison::Equal, with: with.to_vec() };
+fn expressions<'a>(family: u8, way: Way, what: &Passing) -> Vec<Expression<'a>> {
     let mut expressions = Vec::new();
     if family == FAMILY_INET {
-        let nfproto = family_of(&range);
+        let nfproto = family_of(what);
         expressions.extend([Expression::Meta { to: FIRST, key: MetaKey::NfProtocol }, equal(&[nfproto])]);
     }
-    let offset = match (range, field) {
-        (IpNet::V4(_), Field::Source) => 12,
-        (IpNet::V4(_), Field::Destination) => 16,
-        (IpNet::V6(_), Field::Source) => 8,
-        (IpNet::V6(_), Field::Destination) => 24,
+    match what {
+        Passing::Range(range) => expressions.extend(within(way, *range)),
+        Passing::Device(_, name) => {
+            let key = if matches!(way, Way::From) { MetaKey::InputName } else { MetaKey::OutputName };
+            let name: Vec<u8> = name.bytes().chain([0]).collect();
+            expressions.extend([Expression::Meta { to: FIRST, key }, equal(&name)]);
+        }
+    }
+    expressions.push(Expression::Verdict { code: ACCEPT, chain: None });
+    expressions
+}
+
+fn within<'a>(way: Way, range: IpNet) -> [Expression<'a>; 3] {
+    let offset = match (range, way) {
+        (IpNet::V4(_), Way::From) => 12,
+        (IpNet::V4(_), Way::To) => 16,
+        (IpNet::V6(_), Way::From) => 8,
+        (IpNet::V6(_), Way::To) => 24,
     };
     let (network, mask) = (octets(range.network()), octets(range.netmask()));
     let length = u32::try_from(network.len()).unwrap_or_default();
-    expressions.extend([
+    [
         Expression::Payload { to: FIRST, base: Base::Network, offset, length },
         Expression::Mask { register: FIRST, mask },
         equal(&network),
-        Expression::Verdict { code: ACCEPT, chain: None },
-    ]);
-    expressions
+    ]
+}
+
+fn equal<'a>(with: &[u8]) -> Expression<'a> {
+    Expression::Compare { register: FIRST, how: Comparison::Equal, with: with.to_vec() }
 }
 
 fn octets(addr: IpAddr) -> Vec<u8> {

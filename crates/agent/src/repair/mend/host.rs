@@ -6,9 +6,8 @@ use std::{
     time::Instant,
 };
 
-use ipnet::IpNet;
-use podnet_kernel::{datapath::KernelDatapath, forwarding::FORWARDING6, sysctl};
-use podnet_model::LinkName;
+use podnet_kernel::{apart, datapath::KernelDatapath, forwarding::FORWARDING6, link, nft::Passing, sysctl};
+use podnet_model::{Family, LinkName};
 use podnet_planner::{
     overlay::Overlay,
     repair::{Damage, Object},
@@ -73,10 +72,16 @@ impl Repair {
         since: Instant,
         mended: &mut Vec<Damage>,
     ) -> Result<(), MendError> {
-        let ranges: BTreeSet<IpNet> = overlay.pod_ranges().collect();
-        let ranges: Vec<IpNet> = ranges.into_iter().collect();
+        let mut all: BTreeSet<Passing> = overlay.pod_ranges().map(Passing::Range).collect();
+        for family in Family::ALL {
+            // Where a program serves Services, what comes from outside is forwarded to it with the Service's address.
+            let device = apart::device(family);
+            let is_there = link::find(datapath.route_socket(), device)?.is_some();
+            all.extend(is_there.then_some(Passing::Device(family, device)));
+        }
+        let all: Vec<Passing> = all.into_iter().collect();
         for chain in datapath.nft_socket().forward_chains(&TABLES)? {
-            if chain.lets_pass(&ranges) {
+            if chain.lets_pass(&all) {
                 continue;
             }
             let what = if chain.drops {
@@ -89,7 +94,7 @@ impl Repair {
                 self.held.passage = Some(since);
                 continue;
             }
-            match datapath.nft_socket().let_pass(&chain, &ranges) {
+            match datapath.nft_socket().let_pass(&chain, &all) {
                 Ok(()) => mended.push(damage),
                 // Changed again, or gone: its owner's notice comes.
                 Err(error) if error.is_missing() => {}

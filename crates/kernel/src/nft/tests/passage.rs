@@ -1,15 +1,23 @@
 //! Pods' packets through other people's chains.
 
-use ipnet::IpNet;
+use podnet_model::Family;
 
-use crate::{nft::NftSocket, testing::TestNs};
+use crate::{
+    apart,
+    nft::{NftSocket, Passing},
+    testing::TestNs,
+};
 
-fn ranges() -> Vec<IpNet> {
-    vec!["10.233.64.0/18".parse().unwrap(), "10.5.0.0/16".parse().unwrap()]
+fn range(text: &str) -> Passing {
+    Passing::Range(text.parse().unwrap())
+}
+
+fn ranges() -> Vec<Passing> {
+    vec![range("10.233.64.0/18"), range("10.5.0.0/16")]
 }
 
 /// Mends every chain, and tells how many were not as they should be.
-fn mend(socket: &mut NftSocket, ranges: &[IpNet]) -> usize {
+fn mend(socket: &mut NftSocket, ranges: &[Passing]) -> usize {
     let mut chains = socket.forward_chains(&["podnet"]).unwrap();
     chains.retain(|chain| !chain.lets_pass(ranges));
     chains.iter().for_each(|chain| socket.let_pass(chain, ranges).unwrap());
@@ -49,7 +57,7 @@ fn a_chain_with_policy_drop_lets_pods_pass_and_nothing_else() {
 fn chains_of_ipv6_let_pods_pass_by_ipv6() {
     let namespace = TestNs::new("passage6");
     let mut socket = NftSocket::open_in(&namespace).unwrap();
-    let ranges = ["10.5.0.0/16", "fd00:10:233::/48", "2001:db8:0:40::/58"].map(|range| range.parse().unwrap());
+    let ranges = ["10.5.0.0/16", "fd00:10:233::/48", "2001:db8:0:40::/58"].map(range);
     namespace.command("ip6tables -A FORWARD -s 2001:db8::7 -j ACCEPT");
     namespace.command("ip6tables -P FORWARD DROP");
     namespace.command("iptables -P FORWARD DROP");
@@ -71,4 +79,29 @@ fn chains_of_ipv6_let_pods_pass_by_ipv6() {
     assert_eq!(mend(&mut socket, &ranges), 0);
     namespace.command("ip6tables -P FORWARD ACCEPT");
     assert_eq!(mend(&mut socket, &ranges), 1);
+}
+
+#[test]
+fn what_goes_to_where_services_are_served_passes() {
+    let namespace = TestNs::new("passagedev");
+    let mut socket = NftSocket::open_in(&namespace).unwrap();
+    let devices = Family::ALL.map(|family| Passing::Device(family, apart::device(family)));
+    for line in ["iptables -P FORWARD DROP", "ip6tables -P FORWARD DROP", "nft add table inet other"] {
+        namespace.command(line);
+    }
+    namespace.command("nft add chain inet other forward { type filter hook forward priority 10 ; policy drop ; }");
+    assert_eq!(mend(&mut socket, &devices), 3);
+    let rules = namespace.command("iptables -S FORWARD");
+    for rule in
+        ["-i podservices4 -m comment", "-o podservices4 -m comment --comment \"podnet: to podservices4\" -j ACCEPT"]
+    {
+        assert!(rules.contains(rule), "{rules}");
+    }
+    assert!(!rules.contains("podservices6"), "{rules}");
+    assert!(namespace.command("ip6tables -S FORWARD").contains("-i podservices6 -m comment"));
+    let rules = namespace.command("nft list chain inet other forward");
+    for rule in ["meta nfproto ipv4 iifname \"podservices4\" accept", "oifname \"podservices6\" accept"] {
+        assert!(rules.contains(rule), "{rules}");
+    }
+    assert_eq!((mend(&mut socket, &devices), mend(&mut socket, &[])), (0, 3));
 }
