@@ -3,11 +3,14 @@
 //! It hangs at the node by a link of its own. An address is led there by a route, a single port of an address by a rule (`ip-rule(8)`); there
 //! the kernel has the address, so that it answers pings and refuses what nobody listens for, and no program of the node's own that
 //! listens at all addresses is met. No netfilter is needed. The namespace has no name: it goes with the process that made it, and with it
-//! the link and the routes. The rules stay then, and lead nowhere; who comes next takes them away.
+//! the link and what leads by it. What stays then tells clients that nobody serves (see `ways`), until the next one leads.
+
+mod ways;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{Mutex, PoisonError},
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -25,11 +28,12 @@ use crate::{
     route::{self, Route, Target},
     sysctl::{self, SysctlError},
 };
+use ways::There;
 
 /// Who made the routes: others than those to pods and nodes, which are compared with what is planned for those.
 pub const PROTOCOL: u8 = 87;
-/// The table that leads everything to the namespace.
-pub const TABLE: u32 = 28_782;
+/// Of what one process makes and removes one thing is done after the other: what takes the place of another one may be removed with it.
+static TURN: Mutex<()> = Mutex::new(());
 /// What the namespace's end is asked by.
 const PEER_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 2);
 const PEER_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
@@ -48,8 +52,13 @@ pub struct Apart {
     lo: u32,
     /// What the node's own connections there have as their source.
     source: Option<IpAddr>,
+    led: BTreeSet<Led>,
     /// For how much that is led there each address is needed inside.
-    addrs: HashMap<IpAddr, usize>,
+    addrs: BTreeMap<IpAddr, usize>,
+    /// For how much there is the rule of each port.
+    ports: BTreeMap<ways::Port, usize>,
+    /// Whether clients are told that nobody serves where this process ends.
+    refuses: bool,
 }
 
 /// Why there is no such namespace, or something is not led there.
@@ -76,23 +85,36 @@ impl From<BatchError> for ApartError {
 }
 
 impl Apart {
-    /// Makes it beside a node's namespace, in the place of what a process left that is gone. Nothing is led there yet.
+    /// Makes it beside a node's namespace, in the place of what a process left that is gone. Nothing is led there yet: until it is swept,
+    /// clients of what was hear that nobody serves.
     ///
     /// # Errors
-    /// What the kernel refused; nothing stays then.
+    /// What the kernel refused.
     pub fn new(node: &NetNs, family: Family) -> Result<Self, ApartError> {
-        remove(node, family)?;
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let netns = NetNs::with_scratch(NetNs::current)??;
         netns.run(|| settings(family))??;
         let (mut outside, mut inside) = (RtSocket::open_in(node)?, RtSocket::open_in(&netns)?);
         let (ours, theirs) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
         let peer = VethPeer { name: "node", mac: Some(theirs), netns: Some(&netns) };
         let name = device(family);
+        link::delete(&mut outside, name)?;
         link::create_veth(&mut outside, &Veth { name, mac: Some(ours), peer, mtu: MTU })?;
         let index = link::index_of(&mut outside, name)?;
         let lo = link::index_of(&mut inside, "lo")?;
-        let (source, addrs) = (None, HashMap::new());
-        let mut apart = Self { family, node: outside, inside, netns, device: index, lo, source, addrs };
+        let mut apart = Self {
+            family,
+            node: outside,
+            inside,
+            netns,
+            device: index,
+            lo,
+            source: None,
+            led: BTreeSet::new(),
+            addrs: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            refuses: true,
+        };
         apart.join(ours, theirs)?;
         Ok(apart)
     }
@@ -110,9 +132,9 @@ impl Apart {
     }
 
     fn join(&mut self, ours: Mac, theirs: Mac) -> Result<(), ApartError> {
-        let (gateway, peer, everything) = match self.family {
-            Family::V4 => (IpAddr::from(GATEWAY_V4), IpAddr::from(PEER_V4), IpNet::from(Ipv4Net::default())),
-            Family::V6 => (GATEWAY_V6.into(), PEER_V6.into(), Ipv6Net::default().into()),
+        let (gateway, peer) = match self.family {
+            Family::V4 => (IpAddr::from(GATEWAY_V4), IpAddr::from(PEER_V4)),
+            Family::V6 => (GATEWAY_V6.into(), PEER_V6.into()),
         };
         let name = device(self.family);
         if self.family == Family::V6 {
@@ -132,92 +154,80 @@ impl Apart {
         neigh::replace(&mut self.inside, index, gateway, ours)?;
         neigh::replace(&mut self.node, self.device, peer, theirs)?;
         let target = Target::Gateway { device: Some(index), via: gateway, onlink: true };
-        route::replace(&mut self.inside, &Route { dst: everything, target, protocol: PROTOCOL, source: None })?;
-        let by_port = route::set_in_table(&self.way(everything), TABLE);
-        Ok(self.node.perform(by_port)?)
+        let dst = self.everything();
+        Ok(route::replace(&mut self.inside, &Route { dst, target, protocol: PROTOCOL, source: None })?)
     }
 
-    /// What the node's own connections there have as their source from now on; those that come later are to be led there again. Where the
-    /// node does not have that address, the kernel chooses.
+    fn everything(&self) -> IpNet {
+        match self.family {
+            Family::V4 => Ipv4Net::default().into(),
+            Family::V6 => Ipv6Net::default().into(),
+        }
+    }
+
+    /// What the node's own connections have as their source to what is led there from now on. Where the node does not have that address,
+    /// the kernel chooses.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// Where the kernel cannot be asked.
     pub fn set_source(&mut self, source: Option<IpAddr>) -> Result<(), ApartError> {
-        let everything = match self.family {
-            Family::V4 => IpNet::from(Ipv4Net::default()),
-            Family::V6 => Ipv6Net::default().into(),
-        };
-        if std::mem::replace(&mut self.source, source) == source {
-            return Ok(());
-        }
-        let by_port = route::set_in_table(&self.way(everything), TABLE);
-        if self.node.perform(by_port).is_err() {
-            self.source = None;
-            self.node.perform(route::set_in_table(&self.way(everything), TABLE))?;
-        }
+        let own = if source.is_some() { addr::list_all(&mut self.node)? } else { Vec::new() };
+        self.source = source.filter(|source| own.iter().any(|(_, net)| net.addr() == *source));
         Ok(())
     }
 
-    fn way(&self, dst: IpNet) -> Route {
+    fn way(&self) -> Route {
         let via = if self.family == Family::V4 { PEER_V4.into() } else { PEER_V6.into() };
         let target = Target::Gateway { device: Some(self.device), via, onlink: true };
-        Route { dst, target, protocol: PROTOCOL, source: self.source }
+        Route { dst: self.everything(), target, protocol: PROTOCOL, source: self.source }
     }
 
-    /// Leads more there. What is led there already may be among it.
+    /// What is led there.
+    #[must_use]
+    pub const fn led(&self) -> &BTreeSet<Led> {
+        &self.led
+    }
+
+    /// Leads more there. What is led there already may be among it: then it is done again, where somebody changed that.
     ///
     /// # Errors
-    /// What the kernel refused; all else of it was done.
+    /// The first that the kernel refused; all else of it was done.
     pub fn lead(&mut self, more: &[Led]) -> Result<(), ApartError> {
-        let mut inside = Vec::new();
-        for led in more {
-            let uses = self.addrs.entry(led.addr()).or_default();
-            *uses += 1;
-            if *uses == 1 {
-                // The kernel makes the route to an IPv6 address later, and what comes before it is dropped.
-                inside.extend((self.family == Family::V6).then(|| own(self.lo, led.addr())));
-                inside.push(route::to_own(led.addr(), self.lo));
-            }
+        for led in more.iter().filter(|led| self.led.insert(**led)) {
+            *self.addrs.entry(led.addr()).or_default() += 1;
+            ways::port(led).into_iter().for_each(|port| *self.ports.entry(port).or_default() += 1);
         }
-        let outside: Vec<Request> = more.iter().map(|led| self.leading(led)).collect();
-        let had = self.inside.perform_all(&inside);
+        let addrs: BTreeSet<IpAddr> = more.iter().map(Led::addr).collect();
+        let own = |addr: IpAddr| {
+            // The kernel makes the route to an IPv6 address later, and what comes before it is dropped.
+            let own = (self.family == Family::V6).then(|| own(self.lo, addr));
+            own.into_iter().chain([route::to_own(addr, self.lo)])
+        };
+        let had = self.inside.perform_all(&addrs.into_iter().flat_map(own).collect::<Vec<_>>());
+        let way = self.way();
+        let refused = more.iter().filter(|_| self.refuses).map(ways::refuse);
+        let ports: BTreeSet<ways::Port> = more.iter().filter_map(ways::port).collect();
+        let rules = ports.into_iter().map(|port| ways::rule(self.family, port, true));
+        let outside: Vec<Request> = refused.chain(more.iter().map(|led| ways::lead(led, &way))).chain(rules).collect();
         self.node.perform_all(&outside)?;
         Ok(had?)
     }
 
-    /// Leads there again what is led there as far as is known, where somebody changed that.
-    ///
-    /// # Errors
-    /// As [`Apart::lead`].
-    pub fn lead_again(&mut self, led: &[Led]) -> Result<(), ApartError> {
-        let requests: Vec<Request> = led.iter().map(|led| self.leading(led)).collect();
-        Ok(self.node.perform_all(&requests)?)
-    }
-
-    /// How much is led there.
-    ///
-    /// # Errors
-    /// Where the kernel cannot be asked.
-    pub fn count(&mut self) -> Result<usize, ApartError> {
-        let routes = route::list(&mut self.node, PROTOCOL)?;
-        let is_ours = |route: &Route| Family::of(&route.dst.addr()) == self.family;
-        Ok(routes.into_iter().filter(is_ours).count() + route::rules_to(&mut self.node, self.family, TABLE)?.len())
-    }
-
-    /// Leads some there no more: each as often as it was led there.
+    /// Leads some there no more. What is not led there may be among it.
     ///
     /// # Errors
     /// As [`Apart::lead`].
     pub fn leave(&mut self, fewer: &[Led]) -> Result<(), ApartError> {
-        let outside: Vec<Request> = fewer.iter().map(|led| self.leaving(led)).collect();
-        let mut inside = Vec::new();
-        for led in fewer {
-            let Some(uses) = self.addrs.get_mut(&led.addr()) else { continue };
-            *uses -= 1;
-            if *uses == 0 {
-                self.addrs.remove(&led.addr());
-                inside.extend((self.family == Family::V6).then(|| addr::removal(self.lo, led.addr().into())));
-                inside.push(route::not_to_own(led.addr(), self.lo));
+        let (mut inside, mut outside) = (Vec::new(), Vec::new());
+        for led in fewer.iter().filter(|led| self.led.remove(*led)) {
+            outside.extend([ways::leave(led, self.device), ways::refuse_no_more(led)]);
+            if let Some(port) = ways::port(led).filter(|port| fewer_of(&mut self.ports, port)) {
+                outside.push(ways::rule(self.family, port, false));
+            }
+            let addr = led.addr();
+            if fewer_of(&mut self.addrs, &addr) {
+                inside.extend((self.family == Family::V6).then(|| addr::removal(self.lo, addr.into())));
+                inside.push(route::not_to_own(addr, self.lo));
             }
         }
         let left = self.node.perform_all(&outside);
@@ -225,23 +235,53 @@ impl Apart {
         Ok(left?)
     }
 
-    fn leading(&self, led: &Led) -> Request {
-        match *led {
-            Led::Address(addr) => route::set(&self.way(addr.into())),
-            Led::Port { addr, protocol, port } => route::use_table_for_port(addr, protocol, port, TABLE),
-        }
+    /// What of all that is led there is not as it was made: somebody changed it.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be asked.
+    pub fn missing(&mut self) -> Result<Vec<Led>, ApartError> {
+        let there = There::read(&mut self.node, self.family)?;
+        let is_missing = |led: &&Led| !there.leads(led, self.device, self.refuses);
+        Ok(self.led.iter().filter(is_missing).copied().collect())
     }
 
-    fn leaving(&self, led: &Led) -> Request {
-        match *led {
-            Led::Address(addr) => route::removal(addr.into(), PROTOCOL),
-            Led::Port { addr, protocol, port } => route::use_table_no_more(addr, protocol, port, TABLE),
-        }
+    /// Removes what others left, a process before this one as a rule.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn sweep(&mut self) -> Result<(), ApartError> {
+        let there = There::read(&mut self.node, self.family)?;
+        Ok(self.node.perform_all(&there.removals(&self.led, self.family))?)
     }
+
+    /// From now on nobody is told that nobody serves where this process ends, or again: another one serves beside it.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn refuse(&mut self, refuses: bool) -> Result<(), ApartError> {
+        if std::mem::replace(&mut self.refuses, refuses) == refuses {
+            return Ok(());
+        }
+        let change = if refuses { ways::refuse } else { ways::refuse_no_more };
+        let changes: Vec<Request> = self.led.iter().map(change).collect();
+        Ok(self.node.perform_all(&changes)?)
+    }
+}
+
+/// Whether that was the last one.
+fn fewer_of<K: Ord>(counted: &mut BTreeMap<K, usize>, key: &K) -> bool {
+    let Some(count) = counted.get_mut(key) else { return false };
+    *count -= 1;
+    if *count == 0 {
+        counted.remove(key);
+        return true;
+    }
+    false
 }
 
 impl Drop for Apart {
     fn drop(&mut self) {
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         // Another one may have taken its place.
         if self.is_there()
             && let Err(error) = remove_by(&mut self.node, self.family)
@@ -259,12 +299,13 @@ impl Drop for Apart {
 /// # Errors
 /// What the kernel refused.
 pub fn remove(node: &NetNs, family: Family) -> Result<(), ApartError> {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(remove_by(&mut RtSocket::open_in(node)?, family)?)
 }
 
 fn remove_by(node: &mut RtSocket, family: Family) -> Result<(), NetlinkError> {
-    let rules = route::rules_to(node, family, TABLE)?;
-    node.perform_all(&rules)?;
+    let there = There::read(node, family)?;
+    node.perform_all(&there.removals(&BTreeSet::new(), family))?;
     link::delete(node, device(family))
 }
 

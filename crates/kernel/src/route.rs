@@ -20,7 +20,7 @@ use netlink_packet_route::{
 use podnet_planner::step::ROUTE_PROTOCOL;
 use rustix::io::Errno;
 
-pub(crate) use rule::{local_for_input_only, rules_to, use_table_for, use_table_for_port, use_table_no_more};
+pub(crate) use rule::{local_for_input_only, tables_of_ports, use_table_for, use_table_for_port, use_table_no_more};
 
 use crate::{
     addr::family,
@@ -232,7 +232,7 @@ pub(crate) fn removal_of(route: &Route) -> Request {
         .done_at(&[Errno::SRCH])
 }
 
-fn naming(dst: IpNet, protocol: u8) -> RouteMessage {
+pub(crate) fn naming(dst: IpNet, protocol: u8) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family(dst.addr());
     message.header.destination_prefix_length = dst.prefix_len();
@@ -282,7 +282,7 @@ pub(crate) fn from_message(message: RouteNetlinkMessage) -> Option<Route> {
     Some(Route { dst, target, protocol: header.protocol.into(), source })
 }
 
-fn ip(addr: &RouteAddress) -> Option<IpAddr> {
+pub(crate) fn ip(addr: &RouteAddress) -> Option<IpAddr> {
     match addr {
         RouteAddress::Inet(addr) => Some((*addr).into()),
         RouteAddress::Inet6(addr) => Some((*addr).into()),

@@ -19,6 +19,9 @@ const NETWORK_HEADER: u32 = 0xfff0_0000;
 /// # Errors
 /// [`io::ErrorKind::InvalidInput`] where there are more ranges than a filter can hold: about a thousand of IPv4, some hundreds of IPv6.
 pub fn let_in(socket: BorrowedFd<'_>, family: Family, lists: &[Vec<IpNet>]) -> io::Result<()> {
+    if lists.is_empty() {
+        return detach(socket);
+    }
     let mut program = Vec::new();
     for list in lists {
         let mut matched = Vec::new();
@@ -94,6 +97,25 @@ pub(crate) fn attach(socket: BorrowedFd<'_>, program: &mut [libc::sock_filter]) 
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Takes the filter away from a socket. Done also where there is none.
+fn detach(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let (nothing, length) = (0_i32, libc::socklen_t::try_from(size_of::<i32>()).unwrap_or_default());
+    // SAFETY: the option takes a number of that length and does not look at it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_DETACH_FILTER,
+            (&raw const nothing).cast(),
+            length,
+        )
+    };
+    match io::Error::last_os_error() {
+        error if result != 0 && error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

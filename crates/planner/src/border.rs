@@ -19,7 +19,7 @@ use podnet_model::{Change, Family, NetConf, Node, NodeAddr, NodeName};
 
 use chains::Names;
 pub(crate) use ranges::{Ranges, outermost};
-use tunnels::Tunnels;
+pub(crate) use tunnels::Tunnels;
 
 use crate::{
     counted::Counted,

@@ -8,6 +8,7 @@
 //!
 //! A value is of one family of addresses: what is of the other one is nothing to it.
 
+mod borders;
 mod claims;
 mod conflicts;
 pub mod ebpf;
@@ -31,8 +32,8 @@ use std::{
 
 use ipnet::IpNet;
 use podnet_model::{
-    Change, EndpointSlice, Family, NetConf, Node, NodeAddr, NodeName, Pod, PodKey, Pool, PoolName, Protocol, Service,
-    ServiceKey, SliceKey,
+    Change, EndpointSlice, Family, NetConf, Node, NodeAddr, NodeName, Pod, PodKey, Protocol, Service, ServiceKey,
+    SliceKey,
 };
 
 pub use conflicts::Conflict;
@@ -45,9 +46,9 @@ use settle::Draft;
 use zones::Zones;
 
 use crate::{
-    border::{Ranges, of_family},
+    border::{Ranges, Tunnels, of_family},
     counted::Counted,
-    ruleset::{FrontendKey, Set},
+    ruleset::FrontendKey,
 };
 
 /// The bit of the packet mark that asks for masquerading: the same as kube-proxy's (`masqueradeBit` 14), so that what avoids
@@ -137,6 +138,9 @@ pub struct Services {
     local_backends: Counted,
     local_pods: Counted,
     ranges: Ranges,
+    tunnels: Tunnels,
+    /// How often the ranges or the tunnels may have changed.
+    borders_moved: u64,
     zones: Zones,
 }
 
@@ -169,6 +173,8 @@ impl Services {
             local_backends: Counted::default(),
             local_pods: Counted::default(),
             ranges,
+            tunnels: Tunnels::default(),
+            borders_moved: 0,
             zones: Zones::default(),
         }
     }
@@ -221,6 +227,7 @@ impl Services {
     /// Takes a change in and tells what it does. Changes of different objects may come in any order, and again.
     pub fn apply(&mut self, change: &Change) -> Plan {
         let mut draft = Draft::default();
+        self.borders_moved += u64::from(self.tunnels.learn(change));
         match change {
             Change::Service(key, service) => self.apply_service(key, service.as_ref(), &mut draft),
             Change::Slice(key, slice) => self.apply_slice(key, slice.as_ref(), &mut draft),
@@ -319,14 +326,6 @@ impl Services {
         let zone = node.and_then(|node| node.labels.get(ZONE)).map(String::as_str);
         if self.zones.set_own(zone) {
             self.replan_all(draft);
-        }
-    }
-
-    fn apply_pool(&mut self, name: &PoolName, pool: Option<&Pool>, plan: &mut Plan) {
-        let moved = self.ranges.set_pool(name, pool);
-        if let (Set::Ranges(before), Set::Ranges(after)) = (&moved.before.pods, &moved.after.pods) {
-            plan.pods_more = after - before;
-            plan.pods_fewer = before - after;
         }
     }
 }

@@ -21,27 +21,33 @@ mod udp;
 
 use std::{
     collections::BTreeSet,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use podnet_kernel::{
+    addr,
     apart::{self, ApartError},
     datapath::Datapath,
     monitor::Notice,
+    netlink::RtSocket,
     netns::NetNs,
+    route::Route,
 };
 use podnet_model::Family;
 use podnet_planner::services::{
     Plan, Services,
-    userspace::{Userspace, Work},
+    userspace::{Userspace, Work, is_elsewhere},
 };
 use tracing::info;
 
 use super::mode::{RulesError, ServiceRules, Unserved, is_needed};
 use program::Program;
 
-/// How often it is looked whether all is there, and ports that others had are tried again.
+/// How often it is looked at most whether all is there, when something was heard, and ports that others had are tried again.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often it is looked though nothing was heard: the kernel does not tell of everything.
+const LOOK_ANYWAY: Duration = Duration::from_secs(10);
 
 /// The Services of one family.
 #[derive(Debug)]
@@ -52,7 +58,10 @@ pub(super) struct InUserspace {
     in_force: bool,
     /// It is not known whether there is nothing.
     may_be_there: bool,
+    looked: Instant,
     next_look: Instant,
+    /// The node's addresses may not be those that are planned with.
+    moved: bool,
 }
 
 impl InUserspace {
@@ -63,7 +72,9 @@ impl InUserspace {
             program: None,
             in_force: false,
             may_be_there: true,
+            looked: Instant::now(),
             next_look: Instant::now(),
+            moved: true,
         }
     }
 
@@ -76,6 +87,24 @@ impl InUserspace {
             Some(program) => Ok(program),
             none => Ok(none.insert(Program::start(netns, self.family)?)),
         }
+    }
+}
+
+impl InUserspace {
+    /// Takes in which addresses the node has, on whatever device.
+    fn find_own(&mut self, netns: &NetNs) -> Result<(), RulesError> {
+        let listed = RtSocket::open_in(netns).and_then(|mut socket| addr::list_lasting(&mut socket));
+        let is_own = |addr: &IpAddr| Family::of(addr) == self.family && is_elsewhere(*addr);
+        let own = listed.map_err(ApartError::from)?.into_iter().map(|(_, net)| net.addr());
+        self.planned.set_own(own.filter(is_own).collect());
+        self.moved = false;
+        Ok(())
+    }
+
+    fn looked(&mut self) {
+        self.looked = Instant::now();
+        let is_refused = self.program.as_ref().is_some_and(Program::is_refused);
+        self.next_look = self.looked + if is_refused { LOOK } else { LOOK_ANYWAY };
     }
 }
 
@@ -95,6 +124,9 @@ impl ServiceRules for InUserspace {
         let done = work.fronts.len();
         program.follow(work)?;
         self.in_force = true;
+        if program.is_refused() {
+            self.next_look = self.next_look.min(Instant::now() + LOOK);
+        }
         Ok(done)
     }
 
@@ -104,12 +136,13 @@ impl ServiceRules for InUserspace {
             return self.take_away(datapath);
         }
         let Some(netns) = datapath.netns() else { return Ok(()) };
+        self.find_own(&netns)?;
         let work = self.planned.whole(services);
         let program = self.program(&netns)?;
         program.be(work, services.config().primary())?;
         self.in_force = true;
         self.may_be_there = true;
-        self.next_look = Instant::now() + LOOK;
+        self.looked();
         Ok(())
     }
 
@@ -136,14 +169,24 @@ impl ServiceRules for InUserspace {
 
     fn hear(&mut self, notice: &Notice) {
         let ours = |name: &str| name == apart::device(self.family);
+        // A way that somebody made in the place of one of ours.
+        let instead = |route: &Route| {
+            route.protocol != apart::PROTOCOL
+                && route.dst.prefix_len() == route.dst.max_prefix_len()
+                && self.planned.is_cluster_ip(&route.dst.addr())
+        };
         let touched = match notice {
-            Notice::Lost => true,
+            Notice::Lost | Notice::Address { .. } => {
+                self.moved = true;
+                true
+            }
             Notice::Link(link) | Notice::LinkGone(link) => ours(link.name.as_str()),
-            Notice::RouteGone(route) | Notice::Route(route) => route.protocol == apart::PROTOCOL,
+            Notice::RouteGone(route) => route.protocol == apart::PROTOCOL,
+            Notice::Route(route) => instead(route),
             _ => false,
         };
         if touched {
-            self.next_look = Instant::now();
+            self.next_look = self.next_look.min((self.looked + LOOK).max(Instant::now()));
         }
     }
 
@@ -152,29 +195,32 @@ impl ServiceRules for InUserspace {
     }
 
     fn look(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<Option<String>, RulesError> {
-        let now = Instant::now();
-        if !self.in_force || now < self.next_look {
+        if !self.in_force || Instant::now() < self.next_look {
             return Ok(None);
         }
-        self.next_look = now + LOOK;
+        if self.moved
+            && let Some(netns) = datapath.netns()
+        {
+            self.find_own(&netns)?;
+            self.follow(services, datapath)?;
+        }
         let Some(program) = &mut self.program else { return Ok(None) };
         program.try_again();
-        match program.damage()? {
-            None => Ok(None),
-            Some(what) => {
-                self.put(services, datapath)?;
-                Ok(Some(what))
-            }
+        let damage = program.damage()?;
+        if damage.is_some() {
+            self.put(services, datapath)?;
         }
+        self.looked();
+        Ok(damage)
     }
 
     fn unserved(&self) -> BTreeSet<Unserved> {
         let Some(program) = &self.program else { return BTreeSet::new() };
-        let sctp = self.planned.unserved().map(|(key, serving)| Unserved {
+        let lacking = self.planned.unserved().map(|(key, lack, serving)| Unserved {
             service: serving.service.clone(),
-            message: format!("{key} is not served: mode userspace has no SCTP; another mode has"),
+            message: format!("{key} {lack}"),
         });
-        sctp.chain(program.refused()).collect()
+        lacking.chain(program.refused()).collect()
     }
 }
 
@@ -188,7 +234,7 @@ impl Drop for InUserspace {
     fn drop(&mut self) {
         if let Some(program) = self.program.take() {
             info!(family = ?self.family, "Services are passed on no more");
-            program.leave();
+            program.end();
         }
     }
 }

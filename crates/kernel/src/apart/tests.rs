@@ -24,17 +24,13 @@ fn node(tag: &str) -> TestNs {
 
 /// What leads aside, as others see it.
 fn seen(node: &TestNs) -> Vec<String> {
-    let rules = ["ip rule", "ip -6 rule"].map(|line| node.command(line));
-    let rules = rules.iter().flat_map(|text| text.lines()).filter(|line| line.contains("28782")).map(str::to_owned);
-    let routes = ["ip route show proto 87", "ip -6 route show proto 87"].map(|line| node.command(line));
-    let routes = routes.iter().flat_map(|text| text.lines()).map(str::to_owned).collect::<Vec<_>>();
-    let links = node
-        .command("ip -o link")
-        .lines()
-        .filter(|line| line.contains(DEVICE_PREFIX))
-        .map(str::to_owned)
-        .collect::<Vec<_>>();
-    rules.chain(routes).chain(links).collect()
+    let of = |line: &str, part: &str| {
+        let text = node.command(line);
+        text.lines().filter(|line| line.contains(part)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let rules = ["ip rule", "ip -6 rule"].map(|line| of(line, "28782"));
+    let routes = ["ip -4", "ip -6"].map(|ip| of(&format!("{ip} route show table all proto 87"), ""));
+    rules.into_iter().chain(routes).flatten().chain(of("ip -o link", DEVICE_PREFIX)).collect()
 }
 
 #[test]
@@ -86,39 +82,100 @@ fn addresses_and_ports_are_served_apart_and_nothing_stays() {
         assert!(ask(54).unwrap().is_err());
         drop(everywhere);
 
-        // Led twice, left twice.
+        // Led twice, left once.
         apart.lead(&[port]).unwrap();
-        apart.leave(&[port]).unwrap();
         apart.leave(&[Led::Address(service), port, clients]).unwrap();
         assert!(ask(53).unwrap().is_err());
         assert_eq!(seen(&node).len(), 1, "{:?}", seen(&node));
         apart.lead(&[Led::Address(service), port]).unwrap();
-        assert_eq!(seen(&node).len(), 3, "{:?}", seen(&node));
+        assert_eq!(seen(&node).len(), 6, "{:?}", seen(&node));
         drop(apart);
         assert_eq!(seen(&node), Vec::<String>::new());
     }
 }
 
 #[test]
-fn what_a_process_left_that_is_gone_makes_room_for_what_comes() {
-    let node = node("apartleft");
-    let port = Led::Port { addr: "203.0.113.1".parse().unwrap(), protocol: Protocol::Tcp, port: 80 };
-    let address = Led::Address("10.96.0.1".parse().unwrap());
-    let mut before = Apart::new(&node, Family::V4).unwrap();
-    before.lead(&[port, address]).unwrap();
-    let mut after = Apart::new(&node, Family::V4).unwrap();
-    assert!(!before.is_there() && after.is_there());
-    assert_eq!(seen(&node).len(), 1, "{:?}", seen(&node));
-    after.lead(&[port]).unwrap();
-    // It takes nothing with it that is another's.
-    drop(before);
-    assert_eq!(seen(&node).len(), 2, "{:?}", seen(&node));
-    drop(after);
-    remove(&node, Family::V4).unwrap();
-    assert_eq!(seen(&node), Vec::<String>::new());
+fn a_port_of_many_addresses_is_one_rule_and_what_somebody_changes_is_found() {
+    let node = node("apartports");
+    let mut apart = Apart::new(&node, Family::V4).unwrap();
+    let of = |number: u8, port| Led::Port { addr: [203, 0, 113, number].into(), protocol: Protocol::Tcp, port };
+    let all: Vec<Led> = (1..=100).flat_map(|number| [of(number, 80), of(number, 443)]).collect();
+    apart.lead(&all).unwrap();
+    let rules = || node.command("ip rule").lines().filter(|line| line.starts_with("28782")).count();
+    assert_eq!(rules(), 2);
+    assert_eq!(apart.missing().unwrap(), []);
+    for (line, missing) in [
+        ("ip route replace 203.0.113.7 dev eth0 table 2878200080", vec![of(7, 80)]),
+        ("ip route del unreachable 203.0.113.9 table 2878200443 metric 4000000000", vec![of(9, 443)]),
+        (
+            "ip rule del ipproto tcp dport 443 pref 28782",
+            all.iter().copied().filter(|led| matches!(led, Led::Port { port: 443, .. })).collect(),
+        ),
+    ] {
+        node.command(line);
+        let found = apart.missing().unwrap();
+        assert!(missing.contains(&found[0]) && found.len() <= missing.len(), "{line}: {found:?}");
+        apart.lead(&found).unwrap();
+        assert_eq!(apart.missing().unwrap(), [], "{line}");
+    }
+    apart.leave(&all[..all.len() - 1]).unwrap();
+    assert_eq!(rules(), 1);
+    // Another mode serves beside it.
+    apart.refuse(false).unwrap();
+    assert_eq!((seen(&node).len(), apart.missing().unwrap()), (3, vec![]));
+}
+
+/// As `kill -9` does, and the kernel when the last of the process's namespaces goes.
+fn kill(node: &TestNs, apart: Apart, family: Family) {
+    std::mem::forget(apart);
+    node.command(&format!("ip link del {}", device(family)));
 }
 
 #[test]
-fn its_routing_table_is_no_other_modes() {
-    assert_ne!(TABLE, podnet_planner::ipvs::ROUTES);
+fn what_a_process_served_that_is_gone_is_refused_and_does_not_leave_the_node() {
+    let node = node("apartleft");
+    node.command("ip route add default via 192.0.2.254 dev eth0");
+    node.command("ip -6 route add default via 2001:db8::ff dev eth0");
+    for (family, service, shared) in
+        [(Family::V4, "10.96.0.1", "203.0.113.1"), (Family::V6, "fd96::1", "2001:db8:1::1")]
+    {
+        let [service, shared]: [IpAddr; 2] = [service, shared].map(|addr| addr.parse().unwrap());
+        let port = Led::Port { addr: shared, protocol: Protocol::Tcp, port: 80 };
+        let other = Led::Port { addr: shared, protocol: Protocol::Tcp, port: 81 };
+        let address = Led::Address(service);
+        let mut before = Apart::new(&node, family).unwrap();
+        before.lead(&[port, other, address]).unwrap();
+        kill(&node, before, family);
+        let refused = || {
+            for addr in [service, shared] {
+                let connect = || TcpStream::connect_timeout(&(addr, 80).into(), Duration::from_secs(5));
+                let error = node.run(connect).unwrap().unwrap_err();
+                assert_eq!(error.kind(), std::io::ErrorKind::HostUnreachable, "{addr}: {error}");
+            }
+        };
+        refused();
+        let mut after = Apart::new(&node, family).unwrap();
+        refused();
+        after.lead(&[port]).unwrap();
+        after.sweep().unwrap();
+        assert_eq!((seen(&node).len(), after.missing().unwrap()), (4, vec![]), "{:?}", seen(&node));
+        kill(&node, after, family);
+        remove(&node, family).unwrap();
+        assert_eq!(seen(&node), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn who_ends_takes_nothing_with_it_that_is_anothers() {
+    let node = node("apartboth");
+    let port = Led::Port { addr: "203.0.113.1".parse().unwrap(), protocol: Protocol::Tcp, port: 80 };
+    let mut before = Apart::new(&node, Family::V4).unwrap();
+    before.lead(&[port]).unwrap();
+    let mut after = Apart::new(&node, Family::V4).unwrap();
+    assert!(!before.is_there() && after.is_there());
+    after.lead(&[port]).unwrap();
+    drop(before);
+    assert_eq!((seen(&node).len(), after.missing().unwrap()), (4, vec![]), "{:?}", seen(&node));
+    drop(after);
+    assert_eq!(seen(&node), Vec::<String>::new());
 }

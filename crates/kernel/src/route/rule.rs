@@ -1,6 +1,6 @@
 //! Rules that say which table is asked for a way (`RTM_*RULE`, `ip-rule(8)`).
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -33,40 +33,42 @@ pub(crate) fn use_table_for(source: IpAddr, table: u32, priority: u32) -> Reques
     Request::new(operation, RouteNetlinkMessage::NewRule(message), NLM_F_CREATE | NLM_F_EXCL).done_at(&[Errno::EXIST])
 }
 
-/// Makes a table be asked before the main one for the way to a port of an address. Done also where it is already.
-pub(crate) fn use_table_for_port(addr: IpAddr, protocol: Protocol, port: u16, table: u32) -> Request {
-    let operation = Operation::new("make rule for packets to", format_args!("{addr} port {port} of {protocol}"));
-    let message = RouteNetlinkMessage::NewRule(of_port(addr, protocol, port, table));
+/// Makes a table be asked before the main one for the way to a port, whatever the address. Done also where it is already.
+pub(crate) fn use_table_for_port(family: Family, protocol: Protocol, port: u16, table: u32) -> Request {
+    let operation = Operation::new("make rule for packets to", format_args!("port {port} of {protocol}"));
+    let message = RouteNetlinkMessage::NewRule(of_port(family, protocol, port, table));
     Request::new(operation, message, NLM_F_CREATE | NLM_F_EXCL).done_at(&[Errno::EXIST])
 }
 
 /// Undoes [`use_table_for_port`]. Done also where there is no such rule.
-pub(crate) fn use_table_no_more(addr: IpAddr, protocol: Protocol, port: u16, table: u32) -> Request {
-    let operation = Operation::new("remove rule for packets to", format_args!("{addr} port {port} of {protocol}"));
-    removal(operation, of_port(addr, protocol, port, table))
+pub(crate) fn use_table_no_more(family: Family, protocol: Protocol, port: u16, table: u32) -> Request {
+    let operation = Operation::new("remove rule for packets to", format_args!("port {port} of {protocol}"));
+    removal(operation, of_port(family, protocol, port, table))
 }
 
-/// What removes all rules of a family that say to ask a table for ports.
+/// The tables that rules of a family say to ask for ports.
 ///
 /// # Errors
 /// Where the kernel cannot be asked.
-pub(crate) fn rules_to(socket: &mut RtSocket, family: Family, table: u32) -> Result<Vec<Request>, NetlinkError> {
-    let mut message = RuleMessage::default();
-    message.header.family = if family == Family::V4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
+pub(crate) fn tables_of_ports(socket: &mut RtSocket, family: Family) -> Result<BTreeSet<u32>, NetlinkError> {
+    let message = any(family);
     let request = Request::new(Operation::new("list", "rules of routing"), RouteNetlinkMessage::GetRule(message), 0);
     let told = match socket.dump(&request) {
         Err(error) if has_no_rules(&error) => Vec::new(),
         told => told?,
     };
     let found = told.into_iter().filter_map(|message| match message {
-        RouteNetlinkMessage::NewRule(rule) => Some(rule),
+        RouteNetlinkMessage::NewRule(rule) => Some(rule.attributes),
         _ => None,
     });
-    let is_ours = |rule: &RuleMessage| {
-        let says = |attribute| rule.attributes.contains(&attribute);
-        says(RuleAttribute::Table(table)) && says(RuleAttribute::Priority(PORTS))
+    let ours = found.filter(|attributes| attributes.contains(&RuleAttribute::Priority(PORTS)));
+    let table = |attributes: Vec<RuleAttribute>| {
+        attributes.into_iter().find_map(|attribute| match attribute {
+            RuleAttribute::Table(table) => Some(table),
+            _ => None,
+        })
     };
-    Ok(found.filter(is_ours).map(|rule| removal(Operation::new("remove rule to table", table), rule)).collect())
+    Ok(ours.filter_map(table).collect())
 }
 
 /// The kernel has no such family (`ipv6.disable=1`), or no rules (without `CONFIG_IP_MULTIPLE_TABLES`).
@@ -77,8 +79,7 @@ fn has_no_rules(error: &NetlinkError) -> bool {
 /// Makes the table of own addresses be asked for the way of what comes in by a device, and for nothing else.
 pub(crate) fn local_for_input_only(family: Family, device: &str) -> [Request; 2] {
     let rule = |attributes: Vec<RuleAttribute>| {
-        let mut message = RuleMessage::default();
-        message.header.family = if family == Family::V4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let mut message = any(family);
         message.header.action = RuleAction::ToTable;
         message.header.table = LOCAL;
         message.attributes = attributes;
@@ -93,18 +94,21 @@ pub(crate) fn local_for_input_only(family: Family, device: &str) -> [Request; 2]
     ]
 }
 
-fn of_port(addr: IpAddr, protocol: Protocol, port: u16, table: u32) -> RuleMessage {
-    let mut message = RuleMessage::default();
-    message.header.family = family(addr);
-    message.header.dst_len = IpNet::from(addr).prefix_len();
+fn of_port(family: Family, protocol: Protocol, port: u16, table: u32) -> RuleMessage {
+    let mut message = any(family);
     message.header.action = RuleAction::ToTable;
     message.attributes = vec![
-        RuleAttribute::Destination(addr),
         RuleAttribute::IpProtocol(IpProtocol::from(i32::from(protocol.number()))),
         RuleAttribute::DestinationPortRange(RulePortRange { start: port, end: port }),
         RuleAttribute::Table(table),
         RuleAttribute::Priority(PORTS),
     ];
+    message
+}
+
+fn any(family: Family) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = if family == Family::V4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
     message
 }
 

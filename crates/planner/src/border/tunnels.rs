@@ -12,7 +12,7 @@ use crate::{
 
 /// What says which tunnels the cluster has. A tunnel is between nodes, whatever family it carries: its port counts for both.
 #[derive(Debug, Default)]
-pub(super) struct Tunnels {
+pub(crate) struct Tunnels {
     /// Pools with VXLAN.
     vxlan: BTreeSet<PoolName>,
     net_confs: BTreeMap<Namespace, NetConf>,
@@ -31,10 +31,19 @@ pub(super) struct Ports {
 impl Tunnels {
     /// Takes a change in and tells what becomes of the sets.
     pub(super) fn take(&mut self, names: &Names, change: &Change) -> Vec<Edit> {
-        if !matches!(change, Change::Pool(..) | Change::NetConf(..) | Change::Felix(..)) {
+        let before = self.ports();
+        if !self.learn(change) {
             return Vec::new();
         }
-        let before = self.sets();
+        let (before, after) = (Ports::from(before), self.sets());
+        let mut edits = Vec::new();
+        edit(&names.tunnels, &before.all, &after.all, &mut edits);
+        edit(&names.open_tunnels, &before.open, &after.open, &mut edits);
+        edits
+    }
+
+    /// Takes a change in, and tells whether it may matter.
+    pub(crate) fn learn(&mut self, change: &Change) -> bool {
         match change {
             Change::Pool(name, pool) => match pool {
                 Some(pool) if pool.vxlan != EncapMode::Never => drop(self.vxlan.insert(name.clone())),
@@ -43,16 +52,22 @@ impl Tunnels {
             Change::NetConf(namespace, Some(conf)) => drop(self.net_confs.insert(namespace.clone(), *conf)),
             Change::NetConf(namespace, None) => drop(self.net_confs.remove(namespace)),
             Change::Felix(felix) => self.felix = felix.unwrap_or_default(),
-            _ => {}
+            _ => return false,
         }
-        let after = self.sets();
-        let mut edits = Vec::new();
-        edit(&names.tunnels, &before.all, &after.all, &mut edits);
-        edit(&names.open_tunnels, &before.open, &after.open, &mut edits);
-        edits
+        true
     }
 
     pub(super) fn sets(&self) -> Ports {
+        self.ports().into()
+    }
+
+    /// Whether a tunnel that believes whoever sends has this port.
+    pub(crate) fn is_open(&self, port: u16) -> bool {
+        self.ports().0.contains(&port)
+    }
+
+    /// Those that believe whoever sends, and the others.
+    fn ports(&self) -> (BTreeSet<u16>, BTreeSet<u16>) {
         let mut open: BTreeSet<u16> = (!self.vxlan.is_empty()).then_some(VXLAN_PORT).into_iter().collect();
         let mut closed: BTreeSet<u16> = self.felix.wireguard.then_some(self.felix.wireguard_port).into_iter().collect();
         for conf in self.net_confs.values() {
@@ -62,6 +77,12 @@ impl Tunnels {
                 Backend::HostGw | Backend::Ipip { .. } | Backend::Alloc => {}
             }
         }
-        Ports { all: Set::Ports(&open | &closed), open: Set::Ports(open) }
+        (open, closed)
+    }
+}
+
+impl From<(BTreeSet<u16>, BTreeSet<u16>)> for Ports {
+    fn from((open, closed): (BTreeSet<u16>, BTreeSet<u16>)) -> Self {
+        Self { all: Set::Ports(&open | &closed), open: Set::Ports(open) }
     }
 }

@@ -12,18 +12,19 @@ mod choice;
 mod guard;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
     net::IpAddr,
     sync::Arc,
 };
 
 use podnet_model::{NodeAddr, Protocol};
 
-pub use choice::{Asked, Choice, Chooser};
+pub use choice::{Asked, Choice, Chooser, is_elsewhere};
 pub use guard::Guard;
 
-use super::{Backends, FrontendKind, Moved, Plan, Services, Serving};
-use crate::ruleset::FrontendKey;
+use super::{Backend, Backends, FrontendKind, Moved, Plan, Services, Serving};
+use crate::ruleset::{BackendAddress, FrontendKey};
 
 /// The names of devices that lead to namespaces apart begin so.
 pub const DEVICE_PREFIX: &str = "podservices";
@@ -101,10 +102,13 @@ pub struct Userspace {
     servings: HashMap<FrontendKey, Arc<Serving>>,
     cluster_ips: BTreeSet<IpAddr>,
     local_pods: BTreeSet<IpAddr>,
+    own: BTreeSet<IpAddr>,
+    /// What of the frontends cannot be served.
+    lacking: BTreeMap<FrontendKey, Lack>,
     /// What whoever does the work knows of.
     known: Known,
-    /// Frontends that may have changed since.
-    pending: BTreeSet<FrontendKey>,
+    /// What may have changed since.
+    pending: Pending,
 }
 
 #[derive(Debug, Default)]
@@ -114,6 +118,36 @@ struct Known {
     cluster_ips: BTreeSet<IpAddr>,
     insiders: Option<BTreeSet<IpAddr>>,
     node_addrs: Vec<NodeAddr>,
+    borders_moved: u64,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    frontends: BTreeSet<FrontendKey>,
+    cluster_ips: BTreeSet<IpAddr>,
+    insiders: bool,
+}
+
+/// Why something is not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// Of the whole frontend: nothing passes on SCTP.
+    Sctp,
+    /// Of this backend: it may be a node's tunnel (see [`Services`]), and the program's datagrams are a node's own.
+    Tunnel(BackendAddress),
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sctp => f.write_str("is not served: mode userspace has no SCTP; another mode has"),
+            Self::Tunnel(at) => write!(
+                f,
+                "is not served by {at}: nodes have a tunnel at that port, into which no pod is to send; \
+                 an endpoint has to be a pod, or to have another port"
+            ),
+        }
+    }
 }
 
 impl Userspace {
@@ -124,6 +158,7 @@ impl Userspace {
         new.learn(&services.whole());
         new.cluster_ips = services.cluster_ips().collect();
         new.local_pods = services.local_pods.iter().collect();
+        new.all_is_pending();
         new
     }
 
@@ -134,10 +169,29 @@ impl Userspace {
                 Some(serving) => drop(self.servings.insert(change.key, serving.clone())),
                 None => drop(self.servings.remove(&change.key)),
             }
-            self.pending.insert(change.key);
+            self.pending.frontends.insert(change.key);
         }
         follow(&mut self.cluster_ips, &plan.cluster_ips);
+        self.pending.cluster_ips.extend(plan.cluster_ips.more.iter().chain(&plan.cluster_ips.fewer));
         follow(&mut self.local_pods, &plan.local_pods);
+        self.pending.insiders |= !plan.local_pods.more.is_empty() || !plan.local_pods.fewer.is_empty();
+    }
+
+    /// Takes in which addresses the node has beside those that are planned with, on whatever device: what is at one of them is listened for
+    /// in the node's namespace, and what comes from there is the node's.
+    pub fn set_own(&mut self, addrs: BTreeSet<IpAddr>) {
+        let moved: BTreeSet<IpAddr> = self.own.symmetric_difference(&addrs).copied().collect();
+        if !moved.is_empty() {
+            self.pending.frontends.extend(self.servings.keys().filter(|key| moved.contains(&key.addr)));
+            self.pending.insiders = true;
+            self.own = addrs;
+        }
+    }
+
+    /// Whether it is a Service's ClusterIP.
+    #[must_use]
+    pub fn is_cluster_ip(&self, addr: &IpAddr) -> bool {
+        self.cluster_ips.contains(addr)
     }
 
     /// What is to be done since the last time.
@@ -146,29 +200,41 @@ impl Userspace {
         if self.known.node_addrs != services.config().node_addrs {
             // Addresses may have become the node's own, or are not any more.
             self.known.node_addrs.clone_from(&services.config().node_addrs);
-            self.pending.extend(self.servings.keys());
+            self.pending.frontends.extend(self.servings.keys());
+            self.pending.insiders = true;
         }
-        for addr in self.cluster_ips.symmetric_difference(&self.known.cluster_ips) {
-            let side = if self.cluster_ips.contains(addr) { &mut work.more } else { &mut work.fewer };
-            side.push(Led::Address(*addr));
+        if std::mem::replace(&mut self.known.borders_moved, services.borders_moved) != services.borders_moved {
+            let datagrams = self.servings.keys().filter(|key| key.protocol == Protocol::Udp);
+            self.pending.frontends.extend(datagrams);
         }
-        if !work.more.is_empty() || !work.fewer.is_empty() {
-            self.known.cluster_ips.clone_from(&self.cluster_ips);
+        for addr in std::mem::take(&mut self.pending.cluster_ips) {
+            if !self.cluster_ips.contains(&addr) {
+                work.fewer.extend(self.known.cluster_ips.remove(&addr).then_some(Led::Address(addr)));
+            } else if self.known.cluster_ips.insert(addr) {
+                work.more.push(Led::Address(addr));
+            }
         }
-        for key in std::mem::take(&mut self.pending) {
-            self.work_of(key, &mut work);
+        for key in std::mem::take(&mut self.pending.frontends) {
+            self.work_of(key, services, &mut work);
         }
-        let nodes = services.config().node_addrs.iter().map(|addr| addr.0);
-        let insiders: BTreeSet<IpAddr> = self.local_pods.iter().copied().chain(nodes).collect();
-        if self.known.insiders.as_ref() != Some(&insiders) {
-            self.known.insiders = Some(insiders.clone());
-            work.insiders = Some(insiders);
+        if std::mem::take(&mut self.pending.insiders) {
+            let nodes = services.config().node_addrs.iter().map(|addr| addr.0);
+            let insiders: BTreeSet<IpAddr> = self.local_pods.iter().chain(&self.own).copied().chain(nodes).collect();
+            if self.known.insiders.as_ref() != Some(&insiders) {
+                self.known.insiders = Some(insiders.clone());
+                work.insiders = Some(insiders);
+            }
         }
         work
     }
 
-    fn work_of(&mut self, key: FrontendKey, work: &mut Work) {
-        let after = self.servings.get(&key).and_then(|serving| self.front(key, serving));
+    fn work_of(&mut self, key: FrontendKey, services: &Services, work: &mut Work) {
+        let after = self.servings.get(&key).map(|serving| self.front(key, serving, services));
+        let (after, lack) = after.unwrap_or_default();
+        match lack {
+            Some(lack) => drop(self.lacking.insert(key, lack)),
+            None => drop(self.lacking.remove(&key)),
+        }
         let port = Led::Port { addr: key.addr, protocol: key.protocol, port: key.port };
         let is_led = after
             .as_ref()
@@ -190,20 +256,47 @@ impl Userspace {
     /// Everything, for who knows of nothing.
     pub fn whole(&mut self, services: &Services) -> Work {
         self.known = Known::default();
-        self.pending = self.servings.keys().copied().collect();
+        self.all_is_pending();
         self.work(services)
     }
 
-    fn front(&self, key: FrontendKey, serving: &Arc<Serving>) -> Option<Front> {
-        let is_own = self.known.node_addrs.iter().any(|addr| addr.0 == key.addr);
-        let place = if is_own { Place::Node } else { Place::Apart };
-        (key.protocol != Protocol::Sctp).then(|| Front { place, guard: guard(serving), serving: serving.clone() })
+    fn all_is_pending(&mut self) {
+        let (frontends, cluster_ips) = (self.servings.keys().copied().collect(), self.cluster_ips.clone());
+        self.pending = Pending { frontends, cluster_ips, insiders: true };
     }
 
-    /// Frontends that cannot be served at all, and the Services that they are of.
-    pub fn unserved(&self) -> impl Iterator<Item = (FrontendKey, &Serving)> {
-        self.servings.iter().filter(|(key, _)| key.protocol == Protocol::Sctp).map(|(key, serving)| (*key, &**serving))
+    fn front(&self, key: FrontendKey, serving: &Arc<Serving>, services: &Services) -> (Option<Front>, Option<Lack>) {
+        if key.protocol == Protocol::Sctp {
+            return (None, Some(Lack::Sctp));
+        }
+        let is_own = self.known.node_addrs.iter().any(|addr| addr.0 == key.addr)
+            || (serving.kind != FrontendKind::ClusterIp && self.own.contains(&key.addr));
+        let place = if is_own { Place::Node } else { Place::Apart };
+        let is_tunnel = |backend: &&Backend| key.protocol == Protocol::Udp && services.may_be_tunnel(backend.at);
+        let left_out = serving.backends().find(is_tunnel).map(|backend| backend.at);
+        let serving = match left_out {
+            None => serving.clone(),
+            Some(_) => Arc::new(without(serving, |backend| is_tunnel(&backend))),
+        };
+        (Some(Front { place, guard: guard(&serving), serving }), left_out.map(Lack::Tunnel))
     }
+
+    /// What cannot be served, and the Services that it is of.
+    pub fn unserved(&self) -> impl Iterator<Item = (FrontendKey, Lack, &Serving)> {
+        self.lacking.iter().filter_map(|(key, lack)| Some((*key, *lack, &**self.servings.get(key)?)))
+    }
+}
+
+/// As it is said, but for some of the backends.
+fn without(serving: &Serving, which: impl Fn(&Backend) -> bool) -> Serving {
+    let side = |backends: &Backends| match backends {
+        Backends::Of(slots) => {
+            let left: Arc<[Backend]> = slots.iter().filter(|backend| !which(backend)).copied().collect();
+            if left.is_empty() { Backends::Reject } else { Backends::Of(left) }
+        }
+        other => other.clone(),
+    };
+    Serving { inside: side(&serving.inside), outside: side(&serving.outside), ..serving.clone() }
 }
 
 /// Who is let in. Where there are backends for the node and its pods only, nobody else is.

@@ -20,6 +20,7 @@ use rustix::net::{
 };
 use tokio::{
     net::{TcpListener, UdpSocket},
+    runtime::Handle,
     task::AbortHandle,
 };
 use tracing::warn;
@@ -29,7 +30,7 @@ use super::{front::Front, program::Life, room::Listening, tcp, udp};
 /// As many may wait to be taken (the kernel takes `net.core.somaxconn` if that is less).
 const BACKLOG: i32 = 4096;
 
-/// A socket, and the task that takes what comes. Dropping it closes it; connections go on.
+/// A socket, and the task that takes what comes. Dropping it closes it, and resets what waits there to be taken; connections go on.
 #[derive(Debug)]
 pub(super) struct Door {
     pub(super) place: Place,
@@ -37,6 +38,8 @@ pub(super) struct Door {
     /// Of TCP.
     listener: Option<Arc<TcpListener>>,
     task: AbortHandle,
+    life: Life,
+    runtime: Handle,
     _room: Listening,
 }
 
@@ -100,7 +103,15 @@ impl Door {
             let task = tokio::spawn(udp::serve(socket.clone(), front.clone(), life.room.clone()));
             (None, task)
         };
-        Ok(Self { place, front, listener, task: task.abort_handle(), _room: room })
+        let runtime = Handle::current();
+        Ok(Self { place, front, listener, task: task.abort_handle(), life: life.clone(), runtime, _room: room })
+    }
+
+    /// Closes it for the sake of nobody who is connected: what waits to be taken is passed on.
+    pub(super) fn hand_over(self) {
+        if let Some(listener) = &self.listener {
+            tcp::take_all(listener, &self.front, &self.life, &self.runtime);
+        }
     }
 
     /// Lets in whom the frontend's guard lets in now.
@@ -113,11 +124,12 @@ impl Door {
 
 impl Drop for Door {
     fn drop(&mut self) {
-        self.task.abort();
-        if let Some(listener) = &self.listener {
-            // From now on, and not when the task has ended: another one may be opened at once.
-            let _ = rustix::net::shutdown(listener.as_fd(), rustix::net::Shutdown::Both);
-        }
         self.front.close();
+        match &self.listener {
+            // From now on, and not when the task has ended: another one may be opened at once. It may have taken a connection for which there
+            // is no room yet, and ends with what it hears from the socket.
+            Some(listener) => drop(rustix::net::shutdown(listener.as_fd(), rustix::net::Shutdown::Both)),
+            None => self.task.abort(),
+        }
     }
 }

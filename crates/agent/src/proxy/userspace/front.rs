@@ -1,7 +1,7 @@
 //! What the connections of a frontend have in common.
 
 use std::{
-    collections::{BTreeSet, HashMap, hash_map::RandomState},
+    collections::{BTreeSet, HashMap, HashSet, hash_map::RandomState},
     hash::BuildHasher,
     net::{IpAddr, SocketAddr},
     sync::{
@@ -59,11 +59,27 @@ impl Front {
         }
     }
 
-    /// Something else is done from now on. Flows whose backend serves no more come to another one with the next datagram.
+    /// Something else is done from now on. Flows whose backend does not serve their client any more come to another one with the next datagram.
     pub(super) fn serve(&self, guard: Guard, serving: &Arc<Serving>) {
         *lock(&self.guard) = guard;
         lock(&self.chooser).serve(serving.clone());
-        self.end_flows(|flow| serving.backends().all(|backend| backend.at != flow.at));
+        let sides =
+            [&serving.inside, &serving.outside].map(|side| side.slots().iter().map(|backend| backend.at).collect());
+        let [inside, outside]: [HashSet<BackendAddress>; 2] = sides;
+        let insiders = self.insiders();
+        self.flows().of.retain(|client, flow| {
+            let side = if self.is_inside(client.ip(), &insiders) { &inside } else { &outside };
+            side.contains(&flow.at)
+        });
+    }
+
+    fn insiders(&self) -> Arc<BTreeSet<IpAddr>> {
+        self.insiders.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Who comes from the frontend's own address is the node.
+    fn is_inside(&self, client: IpAddr, insiders: &BTreeSet<IpAddr>) -> bool {
+        client == self.key.addr || insiders.contains(&client)
     }
 
     /// Who is let in.
@@ -73,15 +89,12 @@ impl Front {
 
     /// Whose connections a client's are counted as: who is inside has one address, others of IPv6 have many.
     pub(super) fn origin(&self, client: IpAddr) -> IpAddr {
-        let insiders = self.insiders.read().unwrap_or_else(PoisonError::into_inner);
-        if insiders.contains(&client) { client } else { origin(client) }
+        if self.insiders().contains(&client) { client } else { origin(client) }
     }
 
     /// Where a client comes to that did not reach some backends just now.
     pub(super) fn choose(&self, client: IpAddr, without: &[BackendAddress]) -> Choice {
-        let insiders = self.insiders.read().unwrap_or_else(PoisonError::into_inner).clone();
-        // Who comes from the frontend's own address is the node.
-        let inside = client == self.key.addr || insiders.contains(&client);
+        let inside = self.is_inside(client, &self.insiders());
         if !lock(&self.guard).lets_in(client, inside) {
             return Choice::Dropped;
         }
@@ -93,16 +106,16 @@ impl Front {
         lock(&self.flows)
     }
 
-    /// Ends some of the flows.
-    fn end_flows(&self, which: impl Fn(&Flow) -> bool) {
-        self.flows().of.retain(|_, flow| !which(flow));
-    }
-
     /// Ends all flows, and none begins any more.
     pub(super) fn close(&self) {
         let mut flows = self.flows();
         flows.closed = true;
         flows.of.clear();
+    }
+
+    /// See [`Front::close`].
+    pub(super) fn is_closed(&self) -> bool {
+        self.flows().closed
     }
 }
 

@@ -53,8 +53,6 @@ struct Shared {
 #[derive(Debug)]
 struct Inner {
     apart: Apart,
-    led: BTreeSet<Led>,
-    source: Option<IpAddr>,
     doors: HashMap<FrontendKey, Door>,
     /// What cannot be listened at, and why.
     refused: BTreeMap<FrontendKey, Refused>,
@@ -112,14 +110,8 @@ impl Program {
             shared.lock().begun += 1;
             return Ok(Self { shared });
         }
-        let inner = Inner {
-            apart: Apart::new(netns, family)?,
-            led: BTreeSet::new(),
-            source: None,
-            doors: HashMap::new(),
-            refused: BTreeMap::new(),
-            begun: 1,
-        };
+        let inner =
+            Inner { apart: Apart::new(netns, family)?, doors: HashMap::new(), refused: BTreeMap::new(), begun: 1 };
         let shared = Arc::new(Shared {
             node: netns.clone(),
             runtime: Some(threads::begin(netns)?),
@@ -138,23 +130,19 @@ impl Program {
     /// Where something cannot be led to the namespace. What cannot be listened at is told by [`Program::refused`].
     pub fn be(&mut self, mut work: Work, source: Option<IpAddr>) -> Result<(), ApartError> {
         let mut inner = self.shared.lock();
-        let wanted: BTreeSet<Led> = work.more.iter().copied().collect();
-        if std::mem::replace(&mut inner.source, source) != source {
-            let all: Vec<Led> = std::mem::take(&mut inner.led).into_iter().collect();
-            inner.apart.set_source(source)?;
-            inner.apart.leave(&all)?;
-        }
+        inner.apart.set_source(source)?;
+        inner.apart.refuse(true)?;
         // What somebody removed is led there again, too.
-        let again: Vec<Led> = inner.led.intersection(&wanted).copied().collect();
-        inner.apart.lead_again(&again)?;
-        work.more = wanted.difference(&inner.led).copied().collect();
-        work.fewer = inner.led.difference(&wanted).copied().collect();
+        let wanted: BTreeSet<Led> = work.more.iter().copied().collect();
+        work.fewer = inner.apart.led().difference(&wanted).copied().collect();
         let known: BTreeSet<FrontendKey> = work.fronts.iter().map(|(key, _)| *key).collect();
         let gone = inner.doors.keys().chain(inner.refused.keys()).filter(|key| !known.contains(key));
         let gone: Vec<_> = gone.map(|key| (*key, None)).collect();
         work.fronts.extend(gone);
         drop(inner);
-        self.follow(work)
+        self.follow(work)?;
+        // Until now clients of what another process had open heard that nobody serves.
+        self.shared.lock().apart.sweep()
     }
 
     /// Does what is to be done.
@@ -163,7 +151,6 @@ impl Program {
     /// As [`Program::be`].
     pub fn follow(&mut self, work: Work) -> Result<(), ApartError> {
         let mut inner = self.shared.lock();
-        inner.led.extend(&work.more);
         let led = inner.apart.lead(&work.more);
         if let Some(insiders) = work.insiders {
             *self.shared.insiders.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(insiders);
@@ -180,7 +167,6 @@ impl Program {
             new.extend(inner.change(key, front, &self.shared.insiders()));
         }
         self.shared.open(&mut inner, new)?;
-        inner.led.retain(|led| !work.fewer.contains(led));
         let left = inner.apart.leave(&work.fewer);
         led.and(left)
     }
@@ -193,6 +179,18 @@ impl Program {
         if let Err(error) = self.shared.open(&mut inner, again) {
             warn!(error = &error as &dyn Error, "ports of Services cannot be listened at");
         }
+    }
+
+    /// What its connections need.
+    #[cfg(test)]
+    pub(super) fn life(&self) -> (Life, tokio::runtime::Handle) {
+        let runtime = self.shared.runtime.as_ref().expect("it is there while it lives").handle().clone();
+        (Life { shared: Arc::downgrade(&self.shared), room: self.shared.room.clone() }, runtime)
+    }
+
+    /// Whether there is anything that cannot be listened at.
+    pub fn is_refused(&self) -> bool {
+        !self.shared.lock().refused.is_empty()
     }
 
     /// What cannot be listened at, and why.
@@ -214,7 +212,7 @@ impl Program {
         if !inner.apart.is_there() {
             return Ok(Some("the link to where Services are served".to_owned()));
         }
-        let missing = inner.led.len().saturating_sub(inner.apart.count()?);
+        let missing = inner.apart.missing()?.len();
         Ok((missing > 0).then(|| format!("{missing} ways to where Services are served")))
     }
 
@@ -222,12 +220,21 @@ impl Program {
     pub fn close(self) {
         let mut inner = self.shared.lock();
         inner.refused.clear();
-        inner.doors.clear();
+        inner.close();
+    }
+
+    /// Ends as [`Program::end`] does, for another mode that serves: where this process ends before the last connection is over, nobody
+    /// is told that nobody serves.
+    pub fn leave(self) {
+        if let Err(error) = self.shared.lock().apart.refuse(false) {
+            warn!(error = &error as &dyn Error, "clients of Services may be refused though another mode serves");
+        }
+        self.end();
     }
 
     /// Closes what listens, after a while: connections may be about to be made that another mode knows nothing of. The rest goes when the
     /// last connection is over.
-    pub fn leave(self) {
+    pub fn end(self) {
         let mut inner = self.shared.lock();
         inner.refused.clear();
         let begun = inner.begun;
@@ -237,7 +244,7 @@ impl Program {
             sleep(LEAVING).await;
             let mut inner = shared.lock();
             if inner.begun == begun {
-                inner.doors.clear();
+                inner.close();
             }
         };
         if let Some(runtime) = &self.shared.runtime {
@@ -247,6 +254,10 @@ impl Program {
 }
 
 impl Inner {
+    fn close(&mut self) {
+        self.doors.drain().for_each(|(_, door)| door.hand_over());
+    }
+
     /// Follows what is done for a frontend; what is to be opened for it, if anything.
     fn change(
         &mut self,

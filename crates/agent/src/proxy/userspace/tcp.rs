@@ -3,9 +3,13 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use podnet_planner::services::userspace::Choice;
-use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepidle};
+use rustix::net::{
+    SocketFlags,
+    sockopt::{set_socket_keepalive, set_tcp_keepidle},
+};
 use tokio::{
     net::{TcpListener, TcpStream},
+    runtime::Handle,
     time::{sleep, timeout},
 };
 use tracing::debug;
@@ -24,19 +28,36 @@ const SILENCE: Duration = Duration::from_secs(300);
 /// When the kernel has no more sockets to give.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Takes the connections of a socket for ever. Where there is no room one waits, and those behind it; who has too many is refused.
+/// Takes the connections of a socket until it is closed. Where there is no room one waits, and those behind it; who has too many is
+/// refused.
 pub(super) async fn serve(listener: Arc<TcpListener>, front: Arc<Front>, life: Life) {
     loop {
         match listener.accept().await {
-            Ok((client, from)) => match life.connection(front.origin(from.ip())).await {
-                Some(stay) => drop(tokio::spawn(connection(client, from, front.clone(), stay))),
-                None => reset(&client),
-            },
+            Ok((client, from)) => admit(client, from, &front, &life).await,
+            Err(_) if front.is_closed() => return,
             Err(error) => {
                 debug!(frontend = %front.key, %error, "a connection was not taken");
                 sleep(PAUSE).await;
             }
         }
+    }
+}
+
+/// Takes what waits at a socket that is about to be closed: who is connected need not know of that.
+pub(super) fn take_all(listener: &TcpListener, front: &Arc<Front>, life: &Life, runtime: &Handle) {
+    let _entered = runtime.enter();
+    while let Ok(client) = rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+        let Ok(client) = TcpStream::from_std(client.into()) else { return };
+        let Ok(from) = client.peer_addr() else { continue };
+        let (front, life) = (front.clone(), life.clone());
+        runtime.spawn(async move { admit(client, from, &front, &life).await });
+    }
+}
+
+async fn admit(client: TcpStream, from: SocketAddr, front: &Arc<Front>, life: &Life) {
+    match life.connection(front.origin(from.ip())).await {
+        Some(stay) => drop(tokio::spawn(connection(client, from, front.clone(), stay))),
+        None => reset(&client),
     }
 }
 

@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::PathBuf,
     process::Command,
+    sync::Arc,
     thread,
 };
 
@@ -15,14 +16,21 @@ use podnet_model::{
     endpoints::EndpointPort,
     service::{Port, ServiceKind},
 };
-use podnet_planner::services::ServicesConfig;
+use podnet_planner::{
+    ruleset::FrontendKey,
+    services::{ServicesConfig, userspace::Guard},
+};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use super::*;
+use super::{
+    front::{Front, Insiders},
+    *,
+};
 
 /// The node, and its pods.
 const NODE: &str = "192.0.2.1";
 const SERVICE: &str = "10.96.0.10";
+const EXTERNAL: &str = "203.0.113.5";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Scene {
@@ -61,7 +69,7 @@ impl Scene {
         self.rules.learn(&self.services, &plan);
     }
 
-    /// A Service of a port of each protocol, which is at the node too, with these backends.
+    /// A Service of a port of each protocol, which is at the node too and at an external address, with these backends.
     fn serve(&mut self, backends: &[SocketAddr]) {
         let port = |name: &str, protocol, node_port| Port {
             name: name.into(),
@@ -73,7 +81,8 @@ impl Scene {
         let key = ServiceKey::new("default", "web");
         let ports =
             vec![port("t", Protocol::Tcp, 30053), port("u", Protocol::Udp, 30053), port("s", Protocol::Sctp, 30053)];
-        let service = Service::new(key.clone(), kind, ports);
+        let external_ips = vec![EXTERNAL.parse().unwrap()];
+        let service = Service { external_ips, ..Service::new(key.clone(), kind, ports) };
         self.learn(&Change::Service(key.clone(), Some(service)));
         let slices = ["10.0.0.1", "10.0.0.2"].map(|addr| {
             let own: Vec<_> = backends.iter().filter(|at| at.ip().to_string() == addr).collect();
@@ -346,6 +355,53 @@ fn what_others_have_or_nobody_can_is_told_and_damage_is_mended() {
     scene.serve(&[]);
     let refused = scene.connect(NODE, 30053).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "what was there listens still");
+}
+
+#[test]
+fn an_external_address_is_served_whether_the_node_has_it_or_not() {
+    let mut scene = Scene::new("own");
+    let backend = Backend::new(&scene, "10.0.0.1");
+    scene.serve(&[backend.at]);
+    assert!(scene.command("ip rule").contains("ipproto tcp dport 53"));
+    echo(&mut scene.connect(EXTERNAL, 53).unwrap(), &mut backend.accept());
+    let addr = format!("{EXTERNAL}/32");
+    for (change, flags) in [("add", Some(0)), ("del", None)] {
+        scene.command(&format!("ip addr {change} {addr} dev lo"));
+        scene.rules.hear(&Notice::Address { device: 1, addr: addr.parse().unwrap(), flags });
+        scene.rules.next_look = Instant::now();
+        assert_eq!(scene.rules.look(&scene.services, &mut scene.datapath).unwrap(), None);
+        echo(&mut scene.connect(EXTERNAL, 53).unwrap(), &mut backend.accept());
+        assert_eq!(scene.command("ip rule").contains("dport 53"), flags.is_none(), "{change}");
+    }
+}
+
+#[test]
+fn who_waits_to_be_taken_is_passed_on_when_a_socket_is_closed() {
+    let mut scene = Scene::new("queue");
+    let backend = Backend::new(&scene, "10.0.0.1");
+    scene.serve(&[backend.at]);
+    let program = scene.rules.program.as_ref().unwrap();
+    let (life, runtime) = program.life();
+    let key = FrontendKey { addr: NODE.parse().unwrap(), protocol: Protocol::Tcp, port: 7 };
+    let serving = scene.services.frontends().find(|(key, _)| key.protocol == Protocol::Tcp).unwrap().1.clone();
+    let everybody = Guard::Only { inside: false, sources: None };
+    let front = Arc::new(Front::new(key, everybody, Arc::new(serving), Insiders::default()));
+    let listener = scene.netns.run(|| TcpListener::bind((NODE, 7))).unwrap().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let _entered = runtime.enter();
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    let mut clients = [(); 3].map(|()| scene.connect(NODE, 7).unwrap());
+    tcp::take_all(&listener, &front, &life, &runtime);
+    drop(listener);
+    assert_eq!(scene.connect(NODE, 7).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    for client in &mut clients {
+        client.write_all(b"here").unwrap();
+    }
+    for _ in 0..3 {
+        let mut heard = [0; 4];
+        backend.accept().read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"here");
+    }
 }
 
 #[test]

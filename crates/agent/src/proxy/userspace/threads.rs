@@ -4,7 +4,7 @@ use std::error::Error;
 
 use podnet_kernel::{apart::ApartError, netns::NetNs};
 use tokio::runtime::{Builder, Runtime};
-use tracing::warn;
+use tracing::error;
 
 /// Threads in the node's namespace: from there backends are connected to.
 pub(super) fn begin(netns: &NetNs) -> Result<Runtime, ApartError> {
@@ -12,10 +12,11 @@ pub(super) fn begin(netns: &NetNs) -> Result<Runtime, ApartError> {
     let inside = netns.clone();
     let enter = move || {
         if let Err(error) = inside.enter_current_thread() {
-            warn!(
-                error = &error as &dyn Error,
-                "a thread that passes on Services' connections is in the wrong namespace"
-            );
+            error!(error = &error as &dyn Error, "a thread that was to pass on Services' connections cannot");
+            // It would connect to who has a backend's address somewhere else.
+            loop {
+                std::thread::park();
+            }
         }
     };
     let mut builder = Builder::new_multi_thread();

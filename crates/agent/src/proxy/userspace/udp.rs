@@ -236,36 +236,70 @@ mod tests {
         assert!(older.left() > IDLE);
     }
 
-    fn front(at: SocketAddr, to: SocketAddr) -> Arc<Front> {
-        let backend =
-            Backend { at: BackendAddress { addr: to.ip(), port: to.port() }, local: true, terminating: false };
-        let backends = Backends::Of(Arc::new([backend]));
-        let serving = Serving {
+    fn side(to: &[SocketAddr]) -> Backends {
+        let at = |to: &SocketAddr| BackendAddress { addr: to.ip(), port: to.port() };
+        Backends::Of(to.iter().map(|to| Backend { at: at(to), local: true, terminating: false }).collect())
+    }
+
+    fn serving(inside: &[SocketAddr], outside: &[SocketAddr]) -> Arc<Serving> {
+        Arc::new(Serving {
             service: ServiceKey::new("default", "web"),
             port: "u".into(),
             kind: FrontendKind::ClusterIp,
-            inside: backends.clone(),
-            outside: backends,
+            inside: side(inside),
+            outside: side(outside),
             keeps_source: false,
             affinity: None,
             sources: None,
-        };
+        })
+    }
+
+    const EVERYBODY: Guard = Guard::Only { inside: false, sources: None };
+
+    fn front(at: SocketAddr, to: SocketAddr, insiders: Insiders) -> Arc<Front> {
         let key = FrontendKey { addr: at.ip(), protocol: Protocol::Udp, port: at.port() };
-        let guard = Guard::Only { inside: false, sources: None };
-        Arc::new(Front::new(key, guard, Arc::new(serving), Insiders::default()))
+        Arc::new(Front::new(key, EVERYBODY, serving(&[to], &[to]), insiders))
+    }
+
+    /// On one thread, in a namespace with an address.
+    fn alone(work: impl Future<Output = ()> + Send) {
+        let run = || {
+            for line in ["ip link set lo up", "ip addr add 192.0.2.1/32 dev lo", "ip route add 198.51.100.0/24 dev lo"]
+            {
+                let words: Vec<&str> = line.split(' ').collect();
+                assert!(Command::new(words[0]).args(&words[1..]).status().unwrap().success(), "{line}");
+            }
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work);
+        };
+        NetNs::with_scratch(run).unwrap();
+    }
+
+    #[test]
+    fn a_flow_ends_where_its_backend_serves_its_client_no_more() {
+        alone(async {
+            let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+            let [here, there] = ["198.51.100.1:9", "198.51.100.2:9"].map(at);
+            let [pod, stranger] = ["10.0.0.1:9", "10.0.0.2:9"].map(at);
+            let insiders = Insiders::default();
+            *insiders.write().unwrap() = Arc::new([pod.ip()].into());
+            let front = front(at("192.0.2.1:9"), there, insiders);
+            let socket = Arc::new(UdpSocket::bind("192.0.2.1:9").await.unwrap());
+            let room = Arc::new(Room::new(1_000));
+            for client in [pod, stranger] {
+                assert!(flow(client, &socket, &front, &room).unwrap().unwrap().1);
+            }
+            front.serve(EVERYBODY, &serving(&[here, there], &[there]));
+            assert_eq!(front.flows().of.len(), 2);
+            // As when the policy for clients inside becomes Local.
+            front.serve(EVERYBODY, &serving(&[here], &[here, there]));
+            assert_eq!(front.flows().of.keys().collect::<Vec<_>>(), [&stranger]);
+        });
     }
 
     /// One thread has a socket to serve at which much waits, and another task.
     #[test]
     fn a_flood_leaves_others_their_turn() {
-        let flooded = || {
-            for line in ["ip link set lo up", "ip addr add 192.0.2.1/32 dev lo"] {
-                let words: Vec<&str> = line.split(' ').collect();
-                assert!(Command::new(words[0]).args(&words[1..]).status().unwrap().success(), "{line}");
-            }
-            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(flooded());
-        };
-        NetNs::with_scratch(flooded).unwrap();
+        alone(flooded());
     }
 
     async fn flooded() {
@@ -274,7 +308,7 @@ mod tests {
         let (client, socket, backend) = (bound(), bound(), bound());
         set_socket_recv_buffer_size_force(&socket, MUCH * 2_048).unwrap();
         let at = socket.local_addr().unwrap();
-        let front = front(at, backend.local_addr().unwrap());
+        let front = front(at, backend.local_addr().unwrap(), Insiders::default());
         for _ in 0..MUCH {
             client.send_to(b"?", at).unwrap();
         }

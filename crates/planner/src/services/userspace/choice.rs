@@ -109,8 +109,10 @@ fn any(backends: &[Backend], without: &[BackendAddress], random: u64) -> Option<
     left.get(usize::try_from(random % number).ok()?).copied()
 }
 
-/// The node itself connects to backends: to what it alone may reach nobody is led. Packets of others to such addresses the kernel refuses.
-fn is_elsewhere(addr: IpAddr) -> bool {
+/// Whether others than the node itself may reach it. The node connects to backends: to what it alone may reach nobody is led. Packets of
+/// others to such addresses the kernel refuses.
+#[must_use]
+pub fn is_elsewhere(addr: IpAddr) -> bool {
     let addr = addr.to_canonical();
     let is_link_local = match addr {
         IpAddr::V4(addr) => addr.is_link_local() || addr.is_broadcast(),

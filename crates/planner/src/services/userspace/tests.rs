@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     ruleset::{BackendAddress, walk::Direction},
     services::{
-        Backend,
+        Backend, FrontendChange,
         packet_table::{self, Fate, NODES, NodeRules, Row, six},
     },
 };
@@ -214,4 +214,57 @@ fn what_the_node_alone_may_reach_is_nobodys_backend() {
         assert!(chosen(&[at(own, 80)]).iter().all(|choice| *choice == Choice::Refused), "{own}");
         assert!(chosen(&[at(own, 80), pod]).iter().all(|choice| *choice == Choice::To(pod)), "{own}");
     }
+}
+
+/// A Service with an external address, and these backends of UDP.
+fn external(backends: &[BackendAddress]) -> Plan {
+    let key = FrontendKey { addr: "203.0.113.7".parse().unwrap(), protocol: Protocol::Udp, port: 53 };
+    let serving = Serving { kind: FrontendKind::ExternalIp, ..(*serving(backends, None)).clone() };
+    Plan { frontends: vec![FrontendChange { key, before: None, after: Some(Arc::new(serving)) }], ..Plan::default() }
+}
+
+#[test]
+fn what_is_at_an_address_of_the_nodes_own_is_listened_for_there() {
+    let (services, border) = packet_table::config("node1");
+    let rules = NodeRules::new((services, border));
+    let mut userspace = Userspace::new(&rules.services);
+    userspace.learn(&external(&[at("10.244.0.7", 53)]));
+    let own: IpAddr = "203.0.113.7".parse().unwrap();
+    let mut work = |own: &[IpAddr]| {
+        userspace.set_own(own.iter().copied().collect());
+        let work = userspace.work(&rules.services);
+        let place = work.fronts.first().and_then(|(_, front)| front.as_ref()).map(|front| front.place);
+        let inside = work.insiders.map(|insiders| own.iter().all(|own| insiders.contains(own)));
+        (place, work.more.len(), work.fewer.len(), inside)
+    };
+    assert_eq!(work(&[]), (Some(Place::Apart), 1, 0, Some(true)));
+    assert_eq!(work(&[own]), (Some(Place::Node), 0, 1, Some(true)));
+    assert_eq!(work(&[own]), (None, 0, 0, None));
+    assert_eq!(work(&[]), (Some(Place::Apart), 1, 0, Some(true)));
+}
+
+#[test]
+fn nodes_tunnels_are_nobodys_backends() {
+    let mut rules = NodeRules::new(packet_table::config("node1"));
+    packet_table::changes().iter().for_each(|change| drop(rules.apply(change)));
+    let mut userspace = Userspace::new(&rules.services);
+    userspace.work(&rules.services);
+    let [node, pod] = [at("192.0.2.9", 8285), at("10.233.64.7", 8285)];
+    userspace.learn(&external(&[node, pod]));
+    let mut work = |rules: &NodeRules| {
+        let work = userspace.work(&rules.services);
+        let told: Vec<String> = userspace.unserved().map(|(key, lack, _)| format!("{key} {lack}")).collect();
+        let of = work.fronts.into_iter().find(|(key, _)| key.addr.to_string() == "203.0.113.7");
+        let front = of.and_then(|(_, front)| front);
+        let backends = front.map(|front| front.serving.backends().map(|backend| backend.at).collect::<Vec<_>>());
+        (backends, told.iter().any(|told| told.starts_with("203.0.113.7:53/UDP is not served by 192.0.2.9:8285")))
+    };
+    assert_eq!(work(&rules), (Some(vec![node, pod]), false));
+    let udp = podnet_model::flannel::Backend::Udp { port: 8285 };
+    let networks = podnet_model::Dual { v4: packet_table::POD_CIDR.parse().ok(), v6: None };
+    let conf = podnet_model::NetConf { networks, subnet_len: 24, backend: udp };
+    rules.apply(&podnet_model::Change::NetConf("kube-flannel".into(), Some(conf)));
+    assert_eq!(work(&rules), (Some(vec![pod]), true));
+    rules.apply(&podnet_model::Change::NetConf("kube-flannel".into(), None));
+    assert_eq!(work(&rules), (Some(vec![node, pod]), false));
 }
