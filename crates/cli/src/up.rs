@@ -47,9 +47,14 @@ pub(crate) fn run(options: &UpOptions) -> Result<(), Failure> {
 
 /// The settings that hold, written down once nothing on this machine speaks against them.
 fn settle(options: &UpOptions) -> Result<Cluster, Failure> {
-    let cluster = Cluster::from_options(options, Cluster::load()?.as_ref())?;
+    let present = Cluster::load()?;
+    let cluster = Cluster::from_options(options, present.as_ref())?;
     fabric::refuse_taken(&cluster)?;
     preconditions::check(&cluster)?;
+    // Of a cluster that is there the ConfigMap says it by now.
+    if present.is_none() {
+        cluster.proxy_mode.map_or(Ok(()), preconditions::check_mode)?;
+    }
     for directory in [layout::DATA_DIR, layout::RUN_DIR] {
         make_private(Path::new(directory))?;
     }

@@ -61,17 +61,29 @@ pub(crate) enum ProxyMode {
     Ebpf,
     /// By rules, which translate packets
     Nftables,
+    /// By rules of iptables, in kube-proxy's chains
+    Iptables,
+    /// By the kernel's virtual servers
+    Ipvs,
     /// By the agents, which take connections and pass them on
     Userspace,
 }
 
+impl From<ProxyMode> for podnet_model::proxy::Mode {
+    fn from(mode: ProxyMode) -> Self {
+        match mode {
+            ProxyMode::Ebpf => Self::Ebpf,
+            ProxyMode::Nftables => Self::Nftables,
+            ProxyMode::Iptables => Self::Iptables,
+            ProxyMode::Ipvs => Self::Ipvs,
+            ProxyMode::Userspace => Self::Userspace,
+        }
+    }
+}
+
 impl std::fmt::Display for ProxyMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Ebpf => "ebpf",
-            Self::Nftables => "nftables",
-            Self::Userspace => "userspace",
-        })
+        f.write_str(podnet_model::proxy::Mode::from(*self).name())
     }
 }
 

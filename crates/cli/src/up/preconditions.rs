@@ -2,9 +2,13 @@
 
 use std::{io, net::TcpListener, path::Path};
 
+use podnet_kernel::capabilities;
+use podnet_model::proxy::Mode;
+use podnet_planner::proxy::Capabilities;
 use rustix::fs::{Access, access};
 
 use crate::{
+    arguments::ProxyMode,
     cluster::Cluster,
     lock,
     report::{Doing, Failure},
@@ -45,9 +49,39 @@ fn check_datastore(path: &Path) -> Result<(), Failure> {
     access(written, Access::READ_OK | Access::WRITE_OK).doing(|| format!("cannot write --datastore {}", path.display()))
 }
 
+/// The nodes have this machine's kernel and tools. Where they could not take the mode they would serve Services in none.
+pub(super) fn check_mode(asked: ProxyMode) -> Result<(), Failure> {
+    judge(asked.into(), &capabilities::probe())
+}
+
+fn judge(asked: Mode, has: &Capabilities) -> Result<(), Failure> {
+    let Some(lack) = has.lacks.get(&asked) else { return Ok(()) };
+    let rest: Vec<&str> = Mode::ALL.into_iter().filter(|mode| !has.lacks.contains_key(mode)).map(Mode::name).collect();
+    let remedy = match asked {
+        Mode::Ipvs => "load the kernel's modules (modprobe -a ip_vs ip_vs_rr ip_set dummy) and install iptables",
+        Mode::Iptables => "install iptables",
+        Mode::Nftables | Mode::Ebpf | Mode::Userspace => "take a kernel that has it",
+    };
+    Err(Failure::new(format!("--proxy-mode {asked} cannot be had on this machine: {lack}"))
+        .remedy(format!("{remedy}, or take another mode; this machine has {}", rest.join(", "))))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mode_that_this_machine_cannot_have_is_refused_with_the_remedy_and_those_that_it_has() {
+        let has = Capabilities { lacks: [(Mode::Ipvs, "virtual servers (CONFIG_IP_VS)".to_owned())].into() };
+        assert!(judge(Mode::Iptables, &has).is_ok());
+        let refused = judge(Mode::Ipvs, &has).unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "podnet: --proxy-mode ipvs cannot be had on this machine: virtual servers (CONFIG_IP_VS)\n  → load the kernel's modules \
+             (modprobe -a ip_vs ip_vs_rr ip_set dummy) and install iptables, or take another mode; this machine has ebpf, nftables, \
+             iptables, userspace"
+        );
+    }
 
     #[test]
     fn a_datastore_is_a_file_in_a_directory_that_exists() {
