@@ -4,6 +4,7 @@
 //! several plugins read alike (zones, durations, TLS files, fallthrough) is read in one place.
 
 mod acl;
+mod backends;
 mod cache;
 mod forward;
 mod hosts;
@@ -15,14 +16,17 @@ mod plugin;
 mod process;
 mod read;
 mod responses;
+mod rewrite;
 mod scope;
 mod selector;
+mod signing;
 mod sources;
 mod tls;
 
 use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use acl::{AclAction, AclOptions, AclRule};
+pub use backends::{EtcdOptions, ExternalOptions, GrpcAddr, GrpcOptions};
 pub use cache::{CacheOptions, Prefetch, Refresh, ServeStale, Share};
 pub use forward::{ForwardOptions, Policy, UpstreamAddr, UpstreamTransport};
 pub use hosts::HostsOptions;
@@ -36,9 +40,13 @@ pub use responses::{
     AutopathOptions, Balance, ChaosOptions, Dns64Options, ErraticOptions, HeaderFlag, HeaderRule, LoadbalanceOptions,
     SearchPath,
 };
+pub use rewrite::{
+    AnswerRewrites, EdnsAction, EdnsData, EdnsOption, EdnsRewrite, NameMatch, Replacement, Rewrite, RewriteOptions,
+};
 pub use selector::{Requirement, Selector};
+pub use signing::{DnssecOptions, SignKey, SignOptions, TsigAlgorithm, TsigOptions, TsigRequire, TsigSecret};
 pub use sources::{AutoOptions, FileOptions, Peer, SecondaryOptions, TransferOptions};
-pub use tls::TlsFiles;
+pub use tls::{ClientAuth, TlsFiles, TlsOptions};
 
 use crate::{
     corefile::{self, Block, CorefileError, Key},

@@ -104,7 +104,7 @@ impl ForwardOptions {
 }
 
 /// As CoreDNS.
-const MAX_UPSTREAMS: usize = 15;
+pub(super) const MAX_UPSTREAMS: usize = 15;
 const KNOWN: [&str; 18] = [
     "except",
     "max_concurrent",

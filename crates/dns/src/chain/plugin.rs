@@ -3,24 +3,32 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::{
-    AclOptions, AutoOptions, AutopathOptions, BindOptions, CacheOptions, ChaosOptions, Dns64Options, ErraticOptions,
-    ErrorsOptions, FileOptions, ForwardOptions, HeaderRule, HealthOptions, HostsOptions, KubernetesOptions,
-    LoadbalanceOptions, LogOptions, ReadyOptions, SecondaryOptions, TimeoutOptions, TransferOptions, acl, cache,
+    AclOptions, AutoOptions, AutopathOptions, BindOptions, CacheOptions, ChaosOptions, Dns64Options, DnssecOptions,
+    ErraticOptions, ErrorsOptions, EtcdOptions, ExternalOptions, FileOptions, ForwardOptions, GrpcOptions, HeaderRule,
+    HealthOptions, HostsOptions, KubernetesOptions, LoadbalanceOptions, LogOptions, ReadyOptions, RewriteOptions,
+    SecondaryOptions, SignOptions, TimeoutOptions, TlsOptions, TransferOptions, TsigOptions, acl, backends, cache,
     forward, hosts, kubernetes, logging,
     order::{ELSEWHERE, PLUGINS, SEVERAL},
-    process, read, responses,
+    process, read, responses, rewrite,
     scope::Scope,
-    sources,
+    signing, sources, tls,
 };
-use crate::corefile::{CorefileError, Directive, Fault};
+use crate::{
+    corefile::{CorefileError, Directive, Fault},
+    name::Name,
+};
 
 /// A plugin with its options.
 #[derive(Clone, Debug)]
 pub enum Plugin {
     /// `root`: where relative paths of files begin.
     Root(String),
+    /// `metadata`: the zones whose questions plugins tell something about.
+    Metadata(Vec<Name>),
     /// `cancel`: how long a query may take in all.
     Cancel(Duration),
+    /// `tls`.
+    Tls(TlsOptions),
     /// `timeouts`: times of connections to this server.
     Timeouts(TimeoutOptions),
     /// `multisocket`: sockets for each address and port; none means as many as there are processors.
@@ -57,10 +65,16 @@ pub enum Plugin {
     Chaos(ChaosOptions),
     /// `loadbalance`.
     Loadbalance(LoadbalanceOptions),
+    /// `tsig`.
+    Tsig(TsigOptions),
     /// `cache`.
     Cache(CacheOptions),
+    /// `rewrite`: one rule.
+    Rewrite(RewriteOptions),
     /// `header`: what happens to the header's flags, in this order.
     Header(Vec<HeaderRule>),
+    /// `dnssec`.
+    Dnssec(DnssecOptions),
     /// `autopath`.
     Autopath(AutopathOptions),
     /// `minimal`: the authority and additional sections are left out where the answer does not need them.
@@ -69,6 +83,8 @@ pub enum Plugin {
     Transfer(TransferOptions),
     /// `hosts`.
     Hosts(HostsOptions),
+    /// `k8s_external`.
+    K8sExternal(ExternalOptions),
     /// `kubernetes`.
     Kubernetes(KubernetesOptions),
     /// `file`.
@@ -77,14 +93,20 @@ pub enum Plugin {
     Auto(AutoOptions),
     /// `secondary`.
     Secondary(SecondaryOptions),
+    /// `etcd`.
+    Etcd(EtcdOptions),
     /// `loop`.
     Loop,
     /// `forward`.
     Forward(ForwardOptions),
+    /// `grpc`.
+    Grpc(GrpcOptions),
     /// `erratic`.
     Erratic(ErraticOptions),
     /// `whoami`.
     Whoami,
+    /// `sign`.
+    Sign(SignOptions),
 }
 
 /// The plugins of a server block, in the order in which they act.
@@ -132,7 +154,12 @@ fn plugin(directive: &Directive, scope: &mut Scope<'_>) -> Result<Plugin, Corefi
     let bare = |plugin: Plugin| read::nothing(directive).map(|()| plugin);
     Ok(match directive.name.text.as_str() {
         "root" => Plugin::Root(process::root(directive, scope)?),
+        "metadata" => {
+            read::no_options(directive)?;
+            Plugin::Metadata(scope.zones_or(read::zones(&directive.arguments, "a zone of metadata")?))
+        }
         "cancel" => Plugin::Cancel(process::cancel(directive)?),
+        "tls" => Plugin::Tls(tls::parse(directive, scope)?),
         "timeouts" => Plugin::Timeouts(process::timeouts(directive, scope)?),
         "multisocket" => Plugin::Multisocket(process::multisocket(directive)?),
         "reload" => Plugin::Reload(process::reload(directive)?),
@@ -151,20 +178,27 @@ fn plugin(directive: &Directive, scope: &mut Scope<'_>) -> Result<Plugin, Corefi
         "any" => bare(Plugin::Any)?,
         "chaos" => Plugin::Chaos(responses::chaos(directive)?),
         "loadbalance" => Plugin::Loadbalance(responses::loadbalance(directive, scope)?),
+        "tsig" => Plugin::Tsig(signing::tsig(directive, scope)?),
         "cache" => Plugin::Cache(cache::parse(directive, scope)?),
+        "rewrite" => Plugin::Rewrite(rewrite::parse(directive)?),
         "header" => Plugin::Header(responses::header(directive, scope)?),
+        "dnssec" => Plugin::Dnssec(signing::dnssec(directive, scope)?),
         "autopath" => Plugin::Autopath(responses::autopath(directive, scope)?),
         "minimal" => bare(Plugin::Minimal)?,
         "transfer" => Plugin::Transfer(sources::transfer(directive, scope)?),
         "hosts" => Plugin::Hosts(hosts::parse(directive, scope)?),
+        "k8s_external" => Plugin::K8sExternal(backends::external(directive, scope)?),
         "kubernetes" => Plugin::Kubernetes(kubernetes::parse(directive, scope)?),
         "file" => Plugin::File(sources::file(directive, scope)?),
         "auto" => Plugin::Auto(sources::auto(directive, scope)?),
         "secondary" => Plugin::Secondary(sources::secondary(directive, scope)?),
+        "etcd" => Plugin::Etcd(backends::etcd(directive, scope)?),
         "loop" => bare(Plugin::Loop)?,
         "forward" => Plugin::Forward(forward::parse(directive, scope)?),
+        "grpc" => Plugin::Grpc(backends::grpc(directive, scope)?),
         "erratic" => Plugin::Erratic(responses::erratic(directive, scope)?),
         "whoami" => bare(Plugin::Whoami)?,
+        "sign" => Plugin::Sign(signing::sign(directive, scope)?),
         // A plugin whose options are not read yet.
         other => return Err(directive.name.error(Fault::NotServed { what: other.to_owned() })),
     })

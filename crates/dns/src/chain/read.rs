@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use domain::base::iana::Rtype;
+use domain::base::iana::{Class, Rtype};
 use ipnet::IpNet;
 
 use super::{Fallthrough, Pattern, scope::Scope};
@@ -139,6 +139,13 @@ pub(super) fn text(word: &Word, scope: &mut Scope<'_>) -> Result<String, Corefil
 pub(super) fn record_type(word: &Word, what: &str) -> Result<u16, CorefileError> {
     let rtype: Option<Rtype> = word.text.to_ascii_uppercase().parse().ok();
     rtype.map(Rtype::to_int).ok_or_else(|| word.bad(what, "a record type such as A, AAAA, MX or TYPE65280"))
+}
+
+/// A class: `IN`, `CH`, `HS`, `ANY`.
+pub(super) fn class(word: &Word, what: &str) -> Result<u16, CorefileError> {
+    let text = word.text.to_ascii_uppercase();
+    let class: Option<Class> = if text == "ANY" { Some(Class::ANY) } else { text.parse().ok() };
+    class.map(Class::to_int).ok_or_else(|| word.bad(what, "a class: IN, CH, HS or ANY"))
 }
 
 /// The response codes and what they are called (IANA, DNS parameters).

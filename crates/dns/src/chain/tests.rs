@@ -3,11 +3,18 @@ use std::io;
 use super::{Config, Environment, Plugin};
 use crate::corefile::Fault;
 
+mod rewriting;
+mod secrets;
 mod tables;
 
 fn file(path: &str) -> io::Result<String> {
     match path {
         "/etc/resolv.conf" => Ok("nameserver 192.0.2.53\nsearch a.example.org example.org\n".to_owned()),
+        "/keys" => {
+            Ok("# keys\nkey \"a.key.\" { algorithm hmac-sha512; secret \"c2VjcmV0\"; };\nkey b { secret \"//8=\"; };"
+                .to_owned())
+        }
+        "/keys.bad" => Ok("key a { secret \"not base64\"; };".to_owned()),
         _ => Err(io::ErrorKind::NotFound.into()),
     }
 }
@@ -27,6 +34,25 @@ pub(super) fn check(text: &str) -> Result<Config, String> {
 /// The plugins of a server block for `example.org` with these lines.
 pub(super) fn plugins(lines: &str) -> Result<Vec<Plugin>, String> {
     check(&format!("example.org {{\n{lines}\n}}\n")).map(|mut config| config.blocks.remove(0).plugins)
+}
+
+macro_rules! options {
+    ($kind:ident, $text:expr) => {
+        match super::plugin($text) {
+            crate::chain::Plugin::$kind(options) => options,
+            other => panic!("{other:?}"),
+        }
+    };
+}
+use options;
+
+/// That these texts are refused with these words, first of all.
+pub(super) fn refused(cases: &[(&str, &str)]) {
+    for (text, expected) in cases {
+        let errors = plugins(text).map(|plugins| format!("{plugins:?}")).expect_err(text);
+        let first = errors.lines().next().unwrap_or_default();
+        assert!(first.starts_with(&format!("Corefile:{expected}")), "{text:?}\n   says: {first}\n wanted: {expected}");
+    }
 }
 
 /// The one plugin of such a block.

@@ -1,4 +1,4 @@
-//! What plugins say about TLS alike: files with a certificate, its key and the authorities.
+//! What plugins say about TLS alike, files with a certificate, its key and the authorities, and `tls` itself.
 
 use std::path::PathBuf;
 
@@ -16,15 +16,77 @@ pub struct TlsFiles {
     pub authorities: Option<String>,
 }
 
+/// `tls`: the certificate of a server block that is served over TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// Certificate and key are always there.
+    pub files: TlsFiles,
+    /// What is asked of clients.
+    pub client_auth: ClientAuth,
+    /// Where keys of connections are written to, for who wants to read their traffic.
+    pub keylog: Option<String>,
+}
+
+/// What is asked of clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// No certificate.
+    #[default]
+    NoCertificate,
+    /// A certificate, which is not looked at.
+    Request,
+    /// Any certificate.
+    Require,
+    /// None, or one that an authority vouches for.
+    VerifyIfGiven,
+    /// One that an authority vouches for.
+    RequireAndVerify,
+}
+
 /// `tls [CERT KEY] [CA]` of a client: no argument, the authorities, the certificate and its key, or all three.
 pub(super) fn of_client(option: &Directive, scope: &mut Scope<'_>) -> Result<TlsFiles, CorefileError> {
     read::no_options(option)?;
     read::at_most(option, 3)?;
-    let paths: Vec<String> = option.arguments.iter().map(|word| scope.path(&word.text)).collect();
-    scope.files.extend(paths.iter().map(PathBuf::from));
-    let mut paths = paths.into_iter();
+    let mut paths = paths(option, scope).into_iter();
     Ok(match paths.len() {
         0 | 1 => TlsFiles { authorities: paths.next(), ..TlsFiles::default() },
         _ => TlsFiles { certificate: paths.next(), key: paths.next(), authorities: paths.next() },
     })
+}
+
+fn paths(directive: &Directive, scope: &mut Scope<'_>) -> Vec<String> {
+    let paths: Vec<String> = directive.arguments.iter().map(|word| scope.path(&word.text)).collect();
+    scope.files.extend(paths.iter().map(PathBuf::from));
+    paths
+}
+
+/// `tls CERT KEY [CA]` of a server block.
+pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<TlsOptions, CorefileError> {
+    read::at_most(directive, 3)?;
+    if directive.arguments.len() < 2 {
+        return Err(directive.missing("the files of a certificate and its key"));
+    }
+    let mut paths = paths(directive, scope).into_iter();
+    let files = TlsFiles { certificate: paths.next(), key: paths.next(), authorities: paths.next() };
+    let mut options = TlsOptions { files, client_auth: ClientAuth::default(), keylog: None };
+    scope.options(directive, |scope, option| {
+        match option.name.text.as_str() {
+            "client_auth" => {
+                let allowed = "nocert, request, require, verify_if_given or require_and_verify";
+                let word = read::one(option, allowed)?;
+                options.client_auth = match word.text.as_str() {
+                    "nocert" => ClientAuth::NoCertificate,
+                    "request" => ClientAuth::Request,
+                    "require" => ClientAuth::Require,
+                    "verify_if_given" => ClientAuth::VerifyIfGiven,
+                    "require_and_verify" => ClientAuth::RequireAndVerify,
+                    _ => return Err(word.bad("client_auth", allowed)),
+                };
+            }
+            "keylog" => options.keylog = Some(scope.path(&read::one(option, "a file")?.text)),
+            _ => return Err(read::unknown("tls", option, &["client_auth", "keylog"])),
+        }
+        Ok(())
+    });
+    Ok(options)
 }

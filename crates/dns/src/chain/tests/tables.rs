@@ -2,26 +2,17 @@
 
 use std::time::Duration;
 
-use super::{plugin, plugins};
+use super::{options, refused};
 use crate::{
     chain::{
-        AclAction, Balance, BindTarget, HeaderFlag, Level, LogClass, Monitor, Peer, Plugin, Policy, Refresh,
-        SearchPath, UpstreamTransport,
+        AclAction, Balance, BindTarget, HeaderFlag, Level, LogClass, Monitor, Peer, Policy, Refresh, SearchPath,
+        UpstreamTransport,
     },
     name::{Name, QueryName},
 };
 
 fn name(text: &str) -> Name {
     Name::parse(text).unwrap()
-}
-
-macro_rules! options {
-    ($kind:ident, $text:expr) => {
-        match plugin($text) {
-            Plugin::$kind(options) => options,
-            other => panic!("{other:?}"),
-        }
-    };
 }
 
 #[test]
@@ -280,9 +271,5 @@ fn what_no_plugin_means_is_refused_at_its_place() {
         ("transfer", "2:1: \"transfer\" ends here, needed: { to"),
         ("transfer {\n to here\n}", "3:5: who may fetch zones cannot be \"here\""),
     ];
-    for (text, expected) in cases {
-        let errors = plugins(text).map(|plugins| format!("{plugins:?}")).expect_err(text);
-        let first = errors.lines().next().unwrap_or_default();
-        assert!(first.starts_with(&format!("Corefile:{expected}")), "{text:?}\n   says: {first}\n wanted: {expected}");
-    }
+    refused(&cases);
 }

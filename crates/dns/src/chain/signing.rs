@@ -1,0 +1,302 @@
+//! `tsig`, `dnssec` and `sign`: keys.
+
+use std::path::PathBuf;
+
+use domain::utils::base64;
+
+use super::{read, scope::Scope};
+use crate::{
+    corefile::{CorefileError, Directive, Word},
+    name::Name,
+};
+
+/// `tsig`: signed messages (RFC 8945).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TsigOptions {
+    /// The zones whose questions are looked at.
+    pub zones: Vec<Name>,
+    /// The shared secrets, of the whole server.
+    pub secrets: Vec<TsigSecret>,
+    /// Which questions have to be signed.
+    pub require: TsigRequire,
+}
+
+/// A shared secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TsigSecret {
+    /// The key's name.
+    pub name: Name,
+    /// How it signs.
+    pub algorithm: TsigAlgorithm,
+    /// The secret.
+    pub secret: Vec<u8>,
+}
+
+/// How a shared secret signs: HMAC with this hash (RFC 8945 §6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum TsigAlgorithm {
+    Md5,
+    Sha1,
+    Sha224,
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+/// Which questions have to be signed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TsigRequire {
+    /// None.
+    #[default]
+    None,
+    /// All.
+    All,
+    /// Those for these types.
+    Types(Vec<u16>),
+}
+
+/// `dnssec`: answers are signed when they are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnssecOptions {
+    /// The zones that are signed.
+    pub zones: Vec<Name>,
+    /// The keys: each is two files, this with `.key` and this with `.private` behind it.
+    pub keys: Vec<String>,
+    /// How many signatures are kept.
+    pub cache_capacity: usize,
+}
+
+/// `sign`: zone files are signed and written anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignOptions {
+    /// The zone's file.
+    pub path: String,
+    /// The zones.
+    pub zones: Vec<Name>,
+    /// The keys, at least one.
+    pub keys: Vec<SignKey>,
+    /// Where `db.<zone>.signed` is written.
+    pub directory: String,
+}
+
+/// Where a key is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SignKey {
+    /// In two files, this with `.key` and this with `.private` behind it.
+    Files(String),
+    /// In this directory, as `K<zone>+<algorithm>+<tag>`.
+    Directory(String),
+}
+
+/// Secrets are not printed.
+impl std::fmt::Debug for TsigSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TsigSecret")
+            .field("name", &self.name)
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
+    }
+}
+
+const ALGORITHMS: [(&str, TsigAlgorithm); 7] = [
+    ("hmac-md5", TsigAlgorithm::Md5),
+    ("hmac-md5.sig-alg.reg.int", TsigAlgorithm::Md5),
+    ("hmac-sha1", TsigAlgorithm::Sha1),
+    ("hmac-sha224", TsigAlgorithm::Sha224),
+    ("hmac-sha256", TsigAlgorithm::Sha256),
+    ("hmac-sha384", TsigAlgorithm::Sha384),
+    ("hmac-sha512", TsigAlgorithm::Sha512),
+];
+
+/// `tsig [ZONES…]`.
+pub(super) fn tsig(directive: &Directive, scope: &mut Scope<'_>) -> Result<TsigOptions, CorefileError> {
+    let zones = scope.zones_or(read::zones(&directive.arguments, "a zone of tsig")?);
+    let mut options = TsigOptions { zones, secrets: Vec::new(), require: TsigRequire::None };
+    scope.options(directive, |scope, option| {
+        match option.name.text.as_str() {
+            "secret" => {
+                read::at_most(option, 3)?;
+                let [name, secret, rest @ ..] = option.arguments.as_slice() else {
+                    return Err(option.missing("a key's name and its secret in base64"));
+                };
+                options.secrets.push(TsigSecret {
+                    name: read::name(name, "a key's name")?,
+                    algorithm: rest.first().map_or(Ok(TsigAlgorithm::Sha256), algorithm)?,
+                    secret: secret_bytes(&secret.text).ok_or_else(|| bad_secret(secret))?,
+                });
+            }
+            "secrets" => {
+                let word = read::one(option, "a file")?;
+                let text = read::text(word, scope)?;
+                let found = key_file(&text).map_err(|reason| word.malformed("the file with secrets", &reason))?;
+                options.secrets.extend(found);
+            }
+            "require" => options.require = require(option)?,
+            _ => return Err(read::unknown("tsig", option, &["secret", "secrets", "require"])),
+        }
+        Ok(())
+    });
+    Ok(options)
+}
+
+fn algorithm(word: &Word) -> Result<TsigAlgorithm, CorefileError> {
+    let allowed = "hmac-md5, hmac-sha1, hmac-sha224, hmac-sha256, hmac-sha384 or hmac-sha512";
+    algorithm_named(&word.text).ok_or_else(|| word.bad("an algorithm of tsig", allowed))
+}
+
+fn algorithm_named(text: &str) -> Option<TsigAlgorithm> {
+    let text = text.trim_end_matches('.');
+    ALGORITHMS.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, algorithm)| *algorithm)
+}
+
+fn secret_bytes(text: &str) -> Option<Vec<u8>> {
+    base64::decode(text).ok().filter(|bytes: &Vec<u8>| !bytes.is_empty())
+}
+
+/// The secret itself is not told: errors end up in logs.
+fn bad_secret(word: &Word) -> CorefileError {
+    Word { text: "…".to_owned(), ..word.clone() }.bad("a secret of tsig", "base64")
+}
+
+fn require(option: &Directive) -> Result<TsigRequire, CorefileError> {
+    read::no_options(option)?;
+    match option.arguments.as_slice() {
+        [] => Err(option.missing("record types, all or none")),
+        [word] if word.text == "all" => Ok(TsigRequire::All),
+        [word] if word.text == "none" => Ok(TsigRequire::None),
+        words => {
+            let types = words.iter().map(|word| read::record_type(word, "a type of require"));
+            types.collect::<Result<_, _>>().map(TsigRequire::Types)
+        }
+    }
+}
+
+/// `key "name" { algorithm hmac-sha256; secret "…"; };`, as `named.conf` has it.
+fn key_file(text: &str) -> Result<Vec<TsigSecret>, String> {
+    let plain: String = text.lines().map(|line| without_comment(line) + "\n").collect();
+    let spaced = plain.replace('{', " { ").replace('}', " } ").replace(';', " ; ");
+    let mut words = spaced.split_ascii_whitespace().map(|word| word.trim_matches('"')).filter(|word| *word != ";");
+    let mut secrets = Vec::new();
+    while let Some(word) = words.next() {
+        if word != "key" {
+            return Err(format!("found {word:?}, allowed here: key"));
+        }
+        let name = words.next().unwrap_or_default();
+        let bad = |what: &str| format!("key {name:?} {what}");
+        let parsed = Name::parse(name).map_err(|_| bad("has no name of a key"))?;
+        if words.next() != Some("{") {
+            return Err(bad("has no {"));
+        }
+        let (mut algorithm, mut secret) = (TsigAlgorithm::Sha256, None);
+        loop {
+            match words.next() {
+                Some("}") => break,
+                Some("algorithm") => {
+                    let named = words.next().and_then(algorithm_named);
+                    algorithm = named.ok_or_else(|| bad("has an unknown algorithm"))?;
+                }
+                Some("secret") => {
+                    let bytes = words.next().and_then(secret_bytes);
+                    secret = Some(bytes.ok_or_else(|| bad("has a secret that is no base64"))?);
+                }
+                Some(other) => return Err(bad(&format!("has {other:?}; allowed: algorithm, secret"))),
+                None => return Err(bad("has no }")),
+            }
+        }
+        secrets.push(TsigSecret { name: parsed, algorithm, secret: secret.ok_or_else(|| bad("has no secret"))? });
+    }
+    Ok(secrets)
+}
+
+/// A secret may have two slashes in it, so only those after white space begin a comment.
+fn without_comment(line: &str) -> String {
+    let line = line.split_once('#').map_or(line, |(code, _)| code);
+    let line = if line.trim_start().starts_with("//") { "" } else { line };
+    line.split_once(" //").map_or(line, |(code, _)| code).to_owned()
+}
+
+/// `dnssec [ZONES…]`.
+pub(super) fn dnssec(directive: &Directive, scope: &mut Scope<'_>) -> Result<DnssecOptions, CorefileError> {
+    let zones = scope.zones_or(read::zones(&directive.arguments, "a zone of dnssec")?);
+    let mut options = DnssecOptions { zones, keys: Vec::new(), cache_capacity: 10_000 };
+    scope.options(directive, |scope, option| {
+        match option.name.text.as_str() {
+            "key" => options.keys.extend(key_files(option, scope)?),
+            "cache_capacity" => {
+                let word = read::one(option, "a number")?;
+                options.cache_capacity = read::number(word, "cache_capacity", 1, 100_000_000)? as usize;
+            }
+            _ => return Err(read::unknown("dnssec", option, &["key file", "cache_capacity"])),
+        }
+        Ok(())
+    });
+    if options.keys.is_empty() {
+        scope.warnings.push(format!("{}: without a key nothing is signed", directive.name.place));
+    }
+    Ok(options)
+}
+
+/// `key file KEY…`.
+fn key_files(option: &Directive, scope: &mut Scope<'_>) -> Result<Vec<String>, CorefileError> {
+    read::no_options(option)?;
+    let Some((kind, keys)) = option.arguments.split_first() else {
+        return Err(option.missing("file, and the keys' files"));
+    };
+    if kind.text != "file" {
+        return Err(kind.bad("where keys are", "file: keys are not fetched from a cloud vendor"));
+    }
+    if keys.is_empty() {
+        return Err(option.missing("the keys' files"));
+    }
+    let paths: Vec<String> = keys.iter().map(|word| key_base(&scope.path(&word.text))).collect();
+    for path in &paths {
+        scope.files.extend([".key", ".private"].map(|end| PathBuf::from(format!("{path}{end}"))));
+    }
+    Ok(paths)
+}
+
+fn key_base(path: &str) -> String {
+    [".key", ".private"].iter().find_map(|end| path.strip_suffix(end)).unwrap_or(path).to_owned()
+}
+
+/// `sign DBFILE [ZONES…]`.
+pub(super) fn sign(directive: &Directive, scope: &mut Scope<'_>) -> Result<SignOptions, CorefileError> {
+    let Some((path, zones)) = directive.arguments.split_first() else {
+        return Err(directive.missing("the zone's file"));
+    };
+    let mut options = SignOptions {
+        path: scope.path(&path.text),
+        zones: scope.zones_or(read::zones(zones, "a zone of sign")?),
+        keys: Vec::new(),
+        directory: "/var/lib/coredns".to_owned(),
+    };
+    scope.options(directive, |scope, option| {
+        match option.name.text.as_str() {
+            "key" => options.keys.extend(sign_keys(option, scope)?),
+            "directory" => options.directory = scope.path(&read::one(option, "a directory")?.text),
+            _ => return Err(read::unknown("sign", option, &["key", "directory"])),
+        }
+        Ok(())
+    });
+    if options.keys.is_empty() {
+        return Err(directive.missing("{ key file <key>… }"));
+    }
+    Ok(options)
+}
+
+fn sign_keys(option: &Directive, scope: &Scope<'_>) -> Result<Vec<SignKey>, CorefileError> {
+    read::no_options(option)?;
+    let [kind, paths @ ..] = option.arguments.as_slice() else {
+        return Err(option.missing("file or directory, and paths"));
+    };
+    if paths.is_empty() {
+        return Err(option.missing("at least one path"));
+    }
+    let key = |path: String| match kind.text.as_str() {
+        "file" => Ok(SignKey::Files(key_base(&path))),
+        "directory" => Ok(SignKey::Directory(path)),
+        _ => Err(kind.bad("where keys are", "file or directory")),
+    };
+    paths.iter().map(|word| key(scope.path(&word.text))).collect()
+}

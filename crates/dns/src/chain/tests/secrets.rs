@@ -1,0 +1,104 @@
+//! Plugins with keys, certificates and passwords, and those that ask others.
+
+use super::{options, refused};
+use crate::{
+    chain::{ClientAuth, GrpcAddr, Policy, SignKey, TsigAlgorithm, TsigRequire},
+    name::Name,
+};
+
+#[test]
+fn tls_has_its_files_and_what_is_asked_of_clients() {
+    let tls = options!(Tls, "tls cert.pem key.pem ca.pem {\n client_auth require_and_verify\n keylog /log\n}");
+    assert_eq!(
+        (tls.files.certificate.as_deref(), tls.files.authorities.as_deref()),
+        (Some("cert.pem"), Some("ca.pem"))
+    );
+    assert_eq!((tls.client_auth, tls.keylog.as_deref()), (ClientAuth::RequireAndVerify, Some("/log")));
+    assert_eq!(options!(Tls, "tls a b").client_auth, ClientAuth::NoCertificate);
+}
+
+#[test]
+fn tsig_has_secrets_of_the_corefile_and_of_files_and_prints_none() {
+    let tsig = options!(
+        Tsig,
+        "tsig {\n secret c.key. c2VjcmV0 hmac-sha1\n secret d.key. c2VjcmV0\n secrets /keys\n require AXFR IXFR\n}"
+    );
+    let told: Vec<_> = tsig
+        .secrets
+        .iter()
+        .map(|secret| (secret.name.to_string(), secret.algorithm, secret.secret.as_slice()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("c.key.".to_owned(), TsigAlgorithm::Sha1, b"secret".as_slice()),
+            ("d.key.".to_owned(), TsigAlgorithm::Sha256, b"secret"),
+            ("a.key.".to_owned(), TsigAlgorithm::Sha512, b"secret"),
+            ("b.".to_owned(), TsigAlgorithm::Sha256, &[255, 255]),
+        ]
+    );
+    assert_eq!(tsig.require, TsigRequire::Types(vec![252, 251]));
+    assert!(!format!("{tsig:?}").contains("115, 101"), "{tsig:?}");
+    assert_eq!(options!(Tsig, "tsig a.org {\n require all\n}").require, TsigRequire::All);
+}
+
+#[test]
+fn dnssec_and_sign_have_keys() {
+    let dnssec = options!(Dnssec, "dnssec a.org {\n key file Ka.org+013+45330.key Kb.private Kc\n cache_capacity 5\n}");
+    assert_eq!((dnssec.keys, dnssec.cache_capacity), (["Ka.org+013+45330", "Kb", "Kc"].map(str::to_owned).to_vec(), 5));
+    let sign = options!(Sign, "sign db a.org b.org {\n key file /k/Ka.key\n key directory /keys\n directory /out\n}");
+    assert_eq!((sign.zones.len(), sign.directory.as_str()), (2, "/out"));
+    assert_eq!(sign.keys, [SignKey::Files("/k/Ka".to_owned()), SignKey::Directory("/keys".to_owned())]);
+    assert_eq!(options!(Sign, "sign db {\n key file K\n}").directory, "/var/lib/coredns");
+}
+
+#[test]
+fn who_else_is_asked_has_all_options() {
+    let external = options!(K8sExternal, "k8s_external a.org {\n apex ns\n ttl 30\n headless\n fallthrough\n}");
+    assert_eq!((external.apex.as_str(), external.ttl, external.headless), ("ns", 30, true));
+    assert_eq!(options!(K8sExternal, "k8s_external").zones, [Name::parse("example.org").unwrap()]);
+    let etcd = options!(
+        Etcd,
+        "etcd s.local {\n path skydns/x/\n endpoint http://a:1 https://b:2\n credentials user secret\n tls ca\n upstream\n \
+         stubzones\n fallthrough\n min-lease-ttl 60\n max-lease-ttl 1h\n}"
+    );
+    assert_eq!((etcd.path.as_str(), etcd.endpoints.len(), etcd.lease_ttl), ("/skydns/x", 2, (60, 3600)));
+    assert!(!format!("{etcd:?}").contains("secret"));
+    assert_eq!(options!(Etcd, "etcd").endpoints, ["http://localhost:2379"]);
+    let grpc = options!(
+        Grpc,
+        "grpc . 10.0.0.1:9005 unix:///run/g.sock /etc/resolv.conf {\n except a.org\n tls\n tls_servername b.org\n policy \
+         round_robin\n fallthrough\n pool_size 5\n health_check 1s\n max_fails 3\n}"
+    );
+    assert_eq!((grpc.upstreams.len(), grpc.pool_size, grpc.policy), (3, 5, Policy::RoundRobin));
+    assert_eq!(grpc.upstreams[1], GrpcAddr::Unix("/run/g.sock".to_owned()));
+    assert_eq!(options!(Metadata, "metadata a.org b.org").len(), 2);
+}
+
+#[test]
+fn what_none_of_them_means_is_refused_at_its_place() {
+    refused(&[
+        ("tls cert", "2:5: \"tls\" ends here, needed: the files of a certificate and its key"),
+        ("tls a b {\n client_auth maybe\n}", "3:14: client_auth cannot be \"maybe\"; allowed: nocert, request"),
+        ("tsig {\n secret a\n}", "3:9: \"secret\" ends here, needed: a key's name and its secret"),
+        ("tsig {\n secret a x!\n}", "3:11: a secret of tsig cannot be \"…\"; allowed: base64"),
+        ("tsig {\n secret a c2VjcmV0 rot13\n}", "3:20: an algorithm of tsig cannot be \"rot13\""),
+        (
+            "tsig {\n secrets /keys.bad\n}",
+            "3:10: the file with secrets \"/keys.bad\" cannot be read: key \"a\" has a sec",
+        ),
+        ("tsig {\n require NOTHING\n}", "3:10: a type of require cannot be \"NOTHING\""),
+        ("dnssec {\n key secret K\n}", "3:6: where keys are cannot be \"secret\"; allowed: file: keys are not fetched"),
+        ("sign db", "2:6: \"sign\" ends here, needed: { key file"),
+        ("k8s_external {\n apex a.b\n}", "3:7: apex cannot be \"a.b\"; allowed: one label"),
+        ("etcd {\n endpoint localhost\n}", "3:11: an endpoint of etcd cannot be \"localhost\""),
+        ("etcd {\n credentials user\n}", "3:14: \"credentials\" ends here, needed: a user and a password"),
+        ("grpc .", "2:6: \"grpc\" ends here, needed: at least one upstream"),
+        ("grpc . unix://x", "2:8: an upstream cannot be \"unix://x\""),
+        (
+            "grpc . 10.0.0.1 {\n pool_size 101\n}",
+            "3:12: pool_size cannot be \"101\"; allowed: a whole number from 1 to 100",
+        ),
+        ("metadata a {\n b\n}", "3:2: found \"b\", allowed here: no options"),
+    ]);
+}
