@@ -9,11 +9,13 @@
 //! - [`zone`], [`hosts`], [`cache`], [`forward`]: where answers come from
 //! - [`plugin`]: the plugins at work, as the links of a chain
 //! - [`server`]: the sans-I/O server; the shell supplies packets, time, random ids and the cluster's changes
+//! - [`authority`]: zones from files and transfers
 //! - [`metrics`]: what it counts, under the names that dashboards for cluster DNS know
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod answer;
+pub mod authority;
 pub mod cache;
 pub mod chain;
 pub mod corefile;

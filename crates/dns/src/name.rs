@@ -183,6 +183,24 @@ impl Name {
         Self { wire: Box::from([0_u8].as_slice()), labels: 0 }
     }
 
+    /// Reads an uncompressed wire form, all of it, into lower case.
+    ///
+    /// # Errors
+    /// When the bytes are no uncompressed name, or more than one.
+    pub fn from_wire(wire: &[u8]) -> Result<Self, BadName> {
+        match QueryName::parse(wire, 0)? {
+            (name, end) if end == wire.len() => Ok(Self::from_query(&name)),
+            _ => Err(BadName::Truncated),
+        }
+    }
+
+    /// The name without its leftmost label; none for the root.
+    #[must_use]
+    pub fn parent(&self) -> Option<Self> {
+        let labels = self.labels.checked_sub(1)?;
+        Some(Self { wire: self.wire[1 + usize::from(self.wire[0])..].into(), labels })
+    }
+
     /// What was asked for, to be kept.
     #[must_use]
     pub fn from_query(name: &QueryName) -> Self {
