@@ -1,5 +1,7 @@
 //! Many datagrams with one system call (`recvmmsg(2)`, `sendmmsg(2)`), to and from addresses of either family.
 
+mod questions;
+
 use std::{
     fmt, io, mem,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -7,6 +9,8 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
     ptr,
 };
+
+pub use questions::{Back, Questions, tell_destinations};
 
 /// Datagrams that are taken together.
 const SIZE: usize = 32;

@@ -4,11 +4,13 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::AsFd,
     sync::Arc,
     thread::available_parallelism,
 };
 
 use podnet_dns::Config;
+use podnet_kernel::datagrams::tell_destinations;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -130,6 +132,7 @@ fn udp_socket(address: SocketAddr) -> io::Result<UdpSocket> {
     if address.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, false)?;
     }
+    tell_destinations(socket.as_fd(), address.is_ipv6())?;
     rustix::net::bind(&socket, &address)?;
     UdpSocket::from_std(socket.into())
 }

@@ -1,62 +1,69 @@
-//! Queries in datagrams.
+//! Queries in datagrams, many at once: received, answered from what is known, and sent with one system call each.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Instant};
+use std::{io, net::SocketAddr, os::fd::AsFd, sync::Arc, time::Instant};
 
 use podnet_dns::{Arrival, Outcome, Transport};
-use tokio::net::UdpSocket;
+use podnet_kernel::datagrams::{Back, Questions};
+use tokio::{io::Interest, net::UdpSocket};
 use tracing::debug;
 
 use super::Shared;
 
-/// A query is never longer than this: one question, an OPT record with options.
-const QUERY: usize = 4096;
-/// Datagrams that are answered before other tasks get their turn.
-const BATCH: usize = 64;
+/// Batches that are answered before other tasks get their turn.
+const TURNS: usize = 4;
 
 /// Answers what comes to a socket, for good.
 pub(super) async fn serve(shared: Arc<Shared>, socket: Arc<UdpSocket>, port: u16) {
-    let mut packet = vec![0; QUERY];
-    let mut response = Vec::with_capacity(QUERY);
+    let mut questions = Questions::default();
     loop {
         if socket.readable().await.is_err() {
             return;
         }
-        let server = shared.server();
-        for _ in 0..BATCH {
-            let (len, from) = match socket.try_recv_from(&mut packet) {
-                Ok(received) => received,
+        for _ in 0..TURNS {
+            let received = socket.try_io(Interest::READABLE, || questions.receive(socket.as_fd()));
+            match received {
+                Ok(count) => answer(&shared, &socket, port, &mut questions, count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // Errors of earlier responses come up here (ICMP unreachable); the socket is as good as before.
-                Err(_) => continue,
-            };
-            let now = Instant::now();
-            let arrival = Arrival { from: canonical(from), transport: Transport::Udp, port };
-            match server.handle(&packet[..len], &arrival, now, &mut response) {
-                Outcome::Answer => {
-                    send(&socket, &response, from).await;
-                    server.metrics().took(now.elapsed());
-                }
-                Outcome::Later(later) => {
-                    let socket = Arc::clone(&socket);
-                    shared.finish(Arc::clone(&server), later, now, move |response| async move {
-                        send(&socket, &response, from).await;
-                    });
-                }
-                Outcome::Drop => {}
+                Err(_) => {}
             }
         }
         tokio::task::yield_now().await;
     }
 }
 
+fn answer(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, port: u16, questions: &mut Questions, count: usize) {
+    let server = shared.server();
+    let now = Instant::now();
+    let mut answered = 0;
+    for number in 0..count {
+        let Some(from) = questions.sender(number) else { continue };
+        let arrival = Arrival { from: canonical(from), transport: Transport::Udp, port };
+        let back = questions.back(number);
+        let Some((question, response)) = questions.question(number) else { continue };
+        match server.handle(question, &arrival, now, response) {
+            Outcome::Answer => answered += 1,
+            Outcome::Later(later) => {
+                response.clear();
+                let (Some(mut back), socket) = (back, Arc::clone(socket)) else { continue };
+                shared.finish(Arc::clone(&server), later, now, move |response| async move {
+                    send(&socket, &mut back, &response).await;
+                });
+            }
+            Outcome::Drop => response.clear(),
+        }
+    }
+    let _ = questions.send(socket.as_fd());
+    // What is answered at once takes about as long for each.
+    let each = now.elapsed() / u32::try_from(answered.max(1)).unwrap_or(1);
+    (0..answered).for_each(|_| server.metrics().took(each));
+}
+
 /// Sends a response; when the network does not take it, the client asks again.
-pub(super) async fn send(socket: &UdpSocket, response: &[u8], to: SocketAddr) {
-    let sent = match socket.try_send_to(response, to) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.send_to(response, to).await,
-        other => other,
-    };
+async fn send(socket: &UdpSocket, back: &mut Back, response: &[u8]) {
+    let sent = socket.async_io(Interest::WRITABLE, || back.send(socket.as_fd(), response)).await;
     if let Err(error) = sent {
-        debug!(%to, %error, "a response could not be sent");
+        debug!(to = ?back, %error, "a response could not be sent");
     }
 }
 
