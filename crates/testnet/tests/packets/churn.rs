@@ -7,6 +7,7 @@
 mod cluster;
 mod history;
 mod load;
+mod questions;
 mod servers;
 mod switch;
 
@@ -16,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use podnet_agent::proxy::userspace::program::Program;
 use podnet_kernel::{
     iptables::{Iptables, Variant},
     nft::NftSocket,
@@ -29,6 +31,7 @@ use podnet_planner::{
         ebpf::Ebpf,
         iptables::Iptables as Chains,
         packet_table::{Edits, NodeRules},
+        userspace::Userspace,
     },
 };
 
@@ -36,6 +39,7 @@ use crate::{group::Group, modes::nftables, namespace::Namespace};
 use cluster::{Cluster, SERVICES};
 use history::History;
 use load::{End, Load, Met, Network};
+use questions::{Forgetting, Question, Questions};
 
 /// How much there is, and how fast it changes.
 #[derive(Clone, Copy)]
@@ -90,6 +94,14 @@ fn connections_go_where_their_service_has_a_backend_with_iptables_too() {
     churn(&network, &mut InIptables { tables, chains: Chains::new(&rules.services) }, None, FEW);
 }
 
+#[test]
+fn connections_go_where_their_service_has_a_backend_with_a_program_too() {
+    let network = Network::new("program");
+    let program = Program::start(&network.node.netns, Family::V4).unwrap();
+    let node = &network.node;
+    churn(&network, &mut InProgram { program, planned: Userspace::default(), node }, None, MANY);
+}
+
 /// Clients are in the group.
 fn churn(
     network: &Network,
@@ -107,6 +119,8 @@ fn churn(
 
     let mut history = History::new(&cluster);
     let load = Load::start(network, group, count);
+    let questions = Questions::start(network, group);
+    let mut forgetting = Forgetting::default();
     let mut latencies = Vec::new();
     let start = Instant::now();
     for number in 0..seconds * rate {
@@ -119,16 +133,18 @@ fn churn(
         follower.follow(&services, &plan, &edits);
         latencies.push(before.elapsed());
         history.changed(service, before, Instant::now(), &cluster);
+        forgetting.follow(network, &services, &plan);
         if number % REPLACED_EVERY == 0 {
             follower.replace(&services);
         }
     }
     let done = f64::from(seconds * rate) / start.elapsed().as_secs_f64();
-    let met = load.stop();
+    let (met, questions) = (load.stop(), questions.stop());
     latencies.sort_unstable();
     let at = |percent: usize| latencies[(latencies.len() - 1) * percent / 100];
     println!("{done:.0} changes a second, p50 {:?}, p99 {:?}", at(50), at(99));
     all_is_well(&met, &history);
+    are_answered(&questions, &history);
     follower.is_exact(&services);
     let mut fresh = NodeRules::new(cluster::config());
     cluster.all().iter().for_each(|change| drop(fresh.apply(change)));
@@ -145,6 +161,17 @@ fn all_is_well(met: &Met, history: &History) {
     assert!(wrong.is_empty(), "{} of {count} connections:\n{}", wrong.len(), wrong[..wrong.len().min(10)].join("\n"));
     let ended: Vec<&String> = met.talks.iter().filter_map(|talk| talk.as_ref().err()).collect();
     assert!(ended.is_empty(), "{ended:?}");
+}
+
+fn are_answered(questions: &[Question], history: &History) {
+    let unanswered = questions.iter().filter(|question| question.answered.is_none()).count();
+    println!("{} questions, {unanswered} of them unanswered", questions.len());
+    for lasting in [true, false] {
+        let count = questions.iter().filter(|question| question.lasting == lasting).count();
+        assert!(count > 100, "{count} questions are not enough to see anything");
+    }
+    let wrong: Vec<String> = questions.iter().filter_map(|question| history.judge_question(question)).collect();
+    assert!(wrong.is_empty(), "{} questions:\n{}", wrong.len(), wrong[..wrong.len().min(10)].join("\n"));
 }
 
 /// Tables of nftables.
@@ -215,5 +242,32 @@ impl Follower for AtSockets {
         let there = self.programs.tables().unwrap();
         assert_eq!(there, self.renderer.desired(rules.services.frontends(), &there));
         assert!(there.frontends.len() >= SERVICES as usize, "{} frontends", there.frontends.len());
+    }
+}
+
+/// A program that passes on.
+struct InProgram<'a> {
+    program: Program,
+    planned: Userspace,
+    node: &'a Namespace,
+}
+
+impl Follower for InProgram<'_> {
+    fn replace(&mut self, rules: &NodeRules) {
+        self.planned = Userspace::new(&rules.services);
+        let work = self.planned.whole(&rules.services);
+        self.program.be(work, rules.services.config().primary()).unwrap();
+    }
+
+    fn follow(&mut self, rules: &NodeRules, plan: &Plan, _edits: &Edits) {
+        self.planned.learn(plan);
+        self.program.follow(self.planned.work(&rules.services)).unwrap();
+    }
+
+    fn is_exact(&mut self, rules: &NodeRules) {
+        assert_eq!((self.program.damage().unwrap(), self.program.refused().len()), (None, 0));
+        // To each address a way, and behind it one that tells that nobody serves.
+        let ways = self.node.command("ip -4 route show table all proto 87").lines().count();
+        assert_eq!(ways, rules.services.cluster_ips().count() * 2);
     }
 }

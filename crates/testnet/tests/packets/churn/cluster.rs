@@ -39,6 +39,9 @@ pub(super) const TARGET_PORT: u16 = 8080;
 pub(super) const TALKING: u32 = 20;
 pub(super) const TALK_PORT: u16 = 81;
 pub(super) const TARGET_TALK_PORT: u16 = 8081;
+/// And one of UDP.
+pub(super) const ASK_PORT: u16 = 53;
+pub(super) const TARGET_ASK_PORT: u16 = 5353;
 
 /// The endpoints that Services have at the moment.
 pub(super) struct Cluster {
@@ -64,7 +67,7 @@ impl Cluster {
     pub(super) fn change(&mut self) -> (u32, Change) {
         let service = self.random.service(self.services);
         let candidate = backend(service, self.random.below(CANDIDATES));
-        let all_go = service.is_multiple_of(FICKLE) && self.random.below(3) == 0;
+        let all_go = is_fickle(service) && self.random.below(3) == 0;
         let ready = self.ready.entry(service).or_default();
         if all_go && !ready.is_empty() {
             ready.clear();
@@ -80,9 +83,9 @@ impl Cluster {
             key: key.clone(),
             service: ServiceKey::new("default", &format!("s{service}")),
             ports: ports(service)
-                .map(|(name, _, target)| EndpointPort {
+                .map(|(name, protocol, _, target)| EndpointPort {
                     name: name.into(),
-                    protocol: Protocol::Tcp,
+                    protocol,
                     port: TargetPort(target),
                 })
                 .collect(),
@@ -111,17 +114,29 @@ fn backend(service: u32, number: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(FIRST_BACKEND.to_bits() + 1 + service * CANDIDATES + number)
 }
 
-/// The name, the Service's and the endpoints' number of each port.
-fn ports(service: u32) -> impl Iterator<Item = (&'static str, u16, u16)> {
-    let talk = (service < TALKING).then_some(("talk", TALK_PORT, TARGET_TALK_PORT));
-    [("web", PORT, TARGET_PORT)].into_iter().chain(talk)
+/// Whether it loses all its endpoints now and then.
+pub(super) const fn is_fickle(service: u32) -> bool {
+    service.is_multiple_of(FICKLE)
+}
+
+/// Where the endpoints of a Service may be.
+pub(super) fn candidates(service: u32) -> impl Iterator<Item = Ipv4Addr> {
+    (0..CANDIDATES).map(move |number| backend(service, number))
+}
+
+/// The name, the protocol, the Service's and the endpoints' number of each port.
+fn ports(service: u32) -> impl Iterator<Item = (&'static str, Protocol, u16, u16)> {
+    let more =
+        [("talk", Protocol::Tcp, TALK_PORT, TARGET_TALK_PORT), ("ask", Protocol::Udp, ASK_PORT, TARGET_ASK_PORT)];
+    let more = more.into_iter().filter(move |_| service < TALKING);
+    [("web", Protocol::Tcp, PORT, TARGET_PORT)].into_iter().chain(more)
 }
 
 fn service(number: u32) -> Change {
     let key = ServiceKey::new("default", &format!("s{number}"));
-    let port = |(name, port, _): (&str, u16, u16)| Port {
+    let port = |(name, protocol, port, _): (&str, _, u16, u16)| Port {
         name: name.into(),
-        protocol: Protocol::Tcp,
+        protocol,
         port: ServicePort(port),
         node_port: None,
     };

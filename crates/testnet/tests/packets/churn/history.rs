@@ -3,13 +3,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
     cluster::{Cluster, SERVICES},
     load::{Connection, End},
+    questions::Question,
 };
+
+/// Datagrams of a client that goes on from the same port may be answered for so long by a backend that is gone.
+const LINGERS: Duration = Duration::from_secs(1);
 
 /// The endpoints of each Service at each time.
 pub(super) struct History {
@@ -54,6 +58,21 @@ impl History {
         (!right).then(|| self.report(connection))
     }
 
+    /// What is wrong with a question: who answered had been gone for too long, or nobody did while there was somebody all the time.
+    pub(super) fn judge_question(&self, question: &Question) -> Option<String> {
+        let Question { service, begun, ended, answered, lasting } = question;
+        let states = &self.states[service];
+        let within = |state: &&State, linger: Duration| {
+            state.until.is_none_or(|until| until + linger >= *begun) && state.from.is_none_or(|from| from <= *ended)
+        };
+        let right = match answered {
+            Some(by) => states.iter().filter(|state| within(state, LINGERS)).any(|state| state.ready.contains(by)),
+            None => states.iter().filter(|state| within(state, Duration::ZERO)).any(|state| state.ready.is_empty()),
+        };
+        let socket = if *lasting { "a socket that lasts" } else { "a new socket" };
+        (!right).then(|| format!("Service {service}, by {socket}: {answered:?} after {:?}", *ended - *begun))
+    }
+
     fn report(&self, connection: &Connection) -> String {
         let Connection { service, end, begun, ended } = connection;
         let how = match end {
@@ -95,4 +114,14 @@ fn a_connection_fits_if_what_it_met_was_in_force_while_it_was_made() {
         assert_eq!(judge(begun, ended, End::Refused), fits, "refused from {begun} to {ended} ms");
     }
     assert!(!judge(15, 25, End::Failed("no answer".into())));
+    let judge = |begun, ended, answered| {
+        let question = Question { service: 0, begun: at(begun), ended: at(ended), answered, lasting: true };
+        history.judge_question(&question).is_none()
+    };
+    for (begun, ended, fits) in [(13, 15, true), (1_000, 1_001, true), (1_013, 1_015, false)] {
+        assert_eq!(judge(begun, ended, Some(first)), fits, "answered from {begun} to {ended} ms");
+    }
+    for (begun, ended, fits) in [(0, 15, false), (15, 21, true), (23, 25, true)] {
+        assert_eq!(judge(begun, ended, None), fits, "nobody answered from {begun} to {ended} ms");
+    }
 }

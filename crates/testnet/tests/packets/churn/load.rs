@@ -26,8 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// The node, and two pods.
 pub(super) struct Network {
     pub(super) node: Namespace,
-    client: Namespace,
-    backends: Namespace,
+    pub(super) client: Namespace,
+    pub(super) backends: Namespace,
 }
 
 impl Network {
@@ -76,6 +76,7 @@ pub(super) struct Connection {
 pub(super) enum End {
     /// By this backend.
     Answered(Ipv4Addr),
+    /// At once.
     Refused,
     Failed(String),
 }
@@ -194,7 +195,7 @@ fn answer(mut stream: TcpStream) {
 }
 
 /// Moves the calling thread to where clients are seen, if anything is done at their sockets.
-fn enter(group: Option<&Arc<Group>>) {
+pub(super) fn enter(group: Option<&Arc<Group>>) {
     if let Some(group) = group {
         group.enter();
     }
@@ -211,7 +212,8 @@ fn connect(service: u32) -> Connection {
     };
     let end = match ask() {
         Ok(backend) => End::Answered(backend),
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => End::Refused,
+        // A program has taken it before it knows of no backend.
+        Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset) => End::Refused,
         Err(error) => End::Failed(error.to_string()),
     };
     Connection { service, begun, ended: Instant::now(), end }
