@@ -1,11 +1,14 @@
 //! Zones that this server is the authority of: files, transfers, signatures.
 //!
-//! [`zonefile`] reads text into [`Record`]s; records make a [`Zone`], which answers ([`Zone::lookup`]).
+//! [`zonefile`] reads text into [`Record`]s; records make a [`Zone`], which answers ([`Zone::lookup`]). [`transfer`] gives zones away
+//! and takes them in, [`tsig`] signs the messages of that with shared secrets.
 
 mod message;
 mod order;
 mod rdata;
 mod record;
+pub mod transfer;
+pub mod tsig;
 pub mod zone;
 pub mod zonefile;
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{rdata, record::kind};
+use super::{Record, rdata, record::kind};
 use crate::{
     answer::{Answer, Section, uniform_addresses},
     message::{CLASS_IN, HEADER, Rcode, rtype},
@@ -41,6 +41,11 @@ impl Writer {
         }
     }
 
+    /// A writer of records that no question stands before.
+    pub(crate) fn without_question(limit: usize) -> Self {
+        Self { base: HEADER, ..Self::new(&[], limit) }
+    }
+
     /// How long the message is.
     pub(crate) fn len(&self) -> usize {
         self.base + self.body.len()
@@ -71,6 +76,11 @@ impl Writer {
         self.body[length..length + 2].copy_from_slice(&(size as u16).to_be_bytes());
         self.counts[section as usize] += 1;
         true
+    }
+
+    /// Appends a record of a zone.
+    pub(crate) fn record(&mut self, section: Section, record: &Record) -> bool {
+        self.push(section, record.owner.wire(), record.rtype, record.ttl, &record.rdata)
     }
 
     /// Data, its names compressed where every reader has to understand that (RFC 3597 §4).

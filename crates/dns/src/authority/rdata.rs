@@ -13,7 +13,7 @@ pub(crate) use canonical::{canonical, targets};
 pub(crate) use print::{mnemonic, print, print_name};
 pub(crate) use scalar::{period, type_named};
 pub(crate) use text::{BadData, Word, Words, parse, wire_name};
-pub(crate) use wire::read_name;
+pub(crate) use wire::{read, read_name};
 
 /// A part of a record's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,8 +110,6 @@ pub(crate) fn fields(rtype: u16) -> Option<&'static [Field]> {
 
 #[cfg(test)]
 pub(crate) use print::{type_bitmap, types};
-#[cfg(test)]
-use wire::read;
 
 #[cfg(test)]
 mod tests;

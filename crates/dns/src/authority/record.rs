@@ -43,6 +43,7 @@ pub(crate) mod kind {
     pub(crate) const NSEC3PARAM: u16 = 51;
     pub(crate) const SVCB: u16 = 64;
     pub(crate) const HTTPS: u16 = 65;
+    pub(crate) const TSIG: u16 = 250;
 
     /// Whether it is a type of questions and messages, never of data (RFC 6895 §3.1).
     pub(crate) fn is_meta(rtype: u16) -> bool {

@@ -12,7 +12,7 @@ mod nsec;
 mod nsec3;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt::Write as _;
 

@@ -1,0 +1,79 @@
+//! When a secondary looks for a new version, and when it has to stop serving (RFC 1034 §4.3.5).
+
+use std::time::{Duration, Instant};
+
+use super::newer;
+use crate::authority::Soa;
+
+/// The shortest time between two looks, whatever the SOA record says.
+const SHORTEST: Duration = Duration::from_secs(2);
+/// The time to the second try of a zone that has never been there; it doubles from try to try.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+/// The longest time between tries of such a zone.
+const LAST_RETRY: Duration = Duration::from_secs(300);
+
+/// The timers of one zone.
+#[derive(Clone, Debug)]
+pub struct Secondary {
+    due: Instant,
+    /// The version that is there, and when the primary was last heard to have no newer one.
+    held: Option<(Soa, Instant)>,
+    tries: u32,
+}
+
+impl Secondary {
+    /// A zone that is not there yet: a look is due at once.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self { due: now, held: None, tries: 0 }
+    }
+
+    /// When to look next.
+    #[must_use]
+    pub fn next_due(&self) -> Instant {
+        self.due
+    }
+
+    /// The primary was reached and has this version, which is here now. `spread` is a random number that moves the next look
+    /// forward by up to a tenth, so that secondaries do not all look at once.
+    pub fn refreshed(&mut self, soa: Soa, now: Instant, spread: u16) {
+        self.held = Some((soa, now));
+        self.tries = 0;
+        self.due = now + spaced(seconds(soa.refresh), spread);
+    }
+
+    /// The primary was not reached, or the transfer failed.
+    pub fn failed(&mut self, now: Instant, spread: u16) {
+        let wait = match &self.held {
+            Some((soa, _)) => seconds(soa.retry),
+            None => FIRST_RETRY.saturating_mul(1 << self.tries.min(10)).min(LAST_RETRY),
+        };
+        self.tries = self.tries.saturating_add(1);
+        self.due = now + spaced(wait, spread);
+    }
+
+    /// A notification came. True, and a look is due at once, unless it tells of a version that is here (RFC 1996 §3.11).
+    pub fn notified(&mut self, serial: Option<u32>, now: Instant) -> bool {
+        let known = |soa: &Soa| serial.is_some_and(|serial| !newer(serial, soa.serial));
+        if self.held.as_ref().is_some_and(|(soa, _)| known(soa)) {
+            return false;
+        }
+        self.due = self.due.min(now);
+        true
+    }
+
+    /// Whether the zone must not be served: it has never been here, or the primary has been away for too long.
+    #[must_use]
+    pub fn is_expired(&self, now: Instant) -> bool {
+        self.held.as_ref().is_none_or(|(soa, heard)| now.saturating_duration_since(*heard) >= seconds(soa.expire))
+    }
+}
+
+fn seconds(value: u32) -> Duration {
+    Duration::from_secs(u64::from(value))
+}
+
+fn spaced(wait: Duration, spread: u16) -> Duration {
+    let tenth = wait / 10;
+    (wait - tenth.mul_f64(f64::from(spread) / f64::from(u16::MAX))).max(SHORTEST)
+}
