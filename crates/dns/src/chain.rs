@@ -6,7 +6,9 @@
 mod acl;
 mod backends;
 mod cache;
+mod expression;
 mod forward;
+mod gotemplate;
 mod hosts;
 mod kubernetes;
 mod logging;
@@ -19,16 +21,21 @@ mod responses;
 mod rewrite;
 mod scope;
 mod selector;
+mod served;
 mod signing;
 mod sources;
+mod template;
 mod tls;
+mod view;
 
 use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use acl::{AclAction, AclOptions, AclRule};
 pub use backends::{EtcdOptions, ExternalOptions, GrpcAddr, GrpcOptions};
 pub use cache::{CacheOptions, Prefetch, Refresh, ServeStale, Share};
+pub use expression::{Expression, ExpressionData, ExpressionError};
 pub use forward::{ForwardOptions, Policy, UpstreamAddr, UpstreamTransport};
+pub use gotemplate::{GoTemplate, TemplateData, TemplateError};
 pub use hosts::HostsOptions;
 pub use kubernetes::{ApiAccess, KubernetesOptions, PodNames};
 pub use logging::{Consolidate, ErrorsOptions, Level, LogClass, LogOptions};
@@ -46,7 +53,9 @@ pub use rewrite::{
 pub use selector::{Requirement, Selector};
 pub use signing::{DnssecOptions, SignKey, SignOptions, TsigAlgorithm, TsigOptions, TsigRequire, TsigSecret};
 pub use sources::{AutoOptions, FileOptions, Peer, SecondaryOptions, TransferOptions};
+pub use template::TemplateOptions;
 pub use tls::{ClientAuth, TlsFiles, TlsOptions};
+pub use view::ViewOptions;
 
 use crate::{
     corefile::{self, Block, CorefileError, Key},
@@ -161,6 +170,7 @@ impl Config {
         for block in corefile.blocks {
             config.block(block, environment, &mut errors);
         }
+        errors.extend(served::overlaps(&config.blocks));
         errors.sort_by_key(|error| (error.place.line, error.place.column));
         Checked { config, errors }
     }

@@ -11,8 +11,7 @@ use crate::corefile::{CorefileError, Word};
 #[derive(Clone, Debug)]
 pub struct Pattern(Regex);
 
-/// How large a compiled expression may be, in bytes: CoreDNS's own limit for texts (10,000 characters of plain text compile to
-/// less).
+/// How large a compiled expression may be, in bytes: ten thousand characters of plain text compile to less.
 const COMPILED_SIZE: usize = 4 << 20;
 
 impl Pattern {
@@ -21,8 +20,13 @@ impl Pattern {
     /// # Errors
     /// When it is no regular expression, or too large a one.
     pub(super) fn read(word: &Word, what: &str) -> Result<Self, CorefileError> {
-        let built = RegexBuilder::new(&word.text).size_limit(COMPILED_SIZE).build();
-        built.map(Self).map_err(|error| word.malformed(what, &one_line(&error)))
+        Self::compile(&word.text).map_err(|reason| word.malformed(what, &reason))
+    }
+
+    /// Compiles a text; the error is the reason why it cannot be.
+    pub(super) fn compile(text: &str) -> Result<Self, String> {
+        let built = RegexBuilder::new(text).size_limit(COMPILED_SIZE).build();
+        built.map(Self).map_err(|error| one_line(&error))
     }
 
     /// The compiled expression.

@@ -6,12 +6,12 @@ use super::{
     AclOptions, AutoOptions, AutopathOptions, BindOptions, CacheOptions, ChaosOptions, Dns64Options, DnssecOptions,
     ErraticOptions, ErrorsOptions, EtcdOptions, ExternalOptions, FileOptions, ForwardOptions, GrpcOptions, HeaderRule,
     HealthOptions, HostsOptions, KubernetesOptions, LoadbalanceOptions, LogOptions, ReadyOptions, RewriteOptions,
-    SecondaryOptions, SignOptions, TimeoutOptions, TlsOptions, TransferOptions, TsigOptions, acl, backends, cache,
-    forward, hosts, kubernetes, logging,
+    SecondaryOptions, SignOptions, TemplateOptions, TimeoutOptions, TlsOptions, TransferOptions, TsigOptions,
+    ViewOptions, acl, backends, cache, forward, hosts, kubernetes, logging,
     order::{ELSEWHERE, PLUGINS, SEVERAL},
     process, read, responses, rewrite,
     scope::Scope,
-    signing, sources, tls,
+    signing, sources, template, tls, view,
 };
 use crate::{
     corefile::{CorefileError, Directive, Fault},
@@ -79,6 +79,8 @@ pub enum Plugin {
     Autopath(AutopathOptions),
     /// `minimal`: the authority and additional sections are left out where the answer does not need them.
     Minimal,
+    /// `template`: one of them.
+    Template(TemplateOptions),
     /// `transfer`.
     Transfer(TransferOptions),
     /// `hosts`.
@@ -107,6 +109,8 @@ pub enum Plugin {
     Whoami,
     /// `sign`.
     Sign(SignOptions),
+    /// `view`: one of them; all have to hold.
+    View(ViewOptions),
 }
 
 /// The plugins of a server block, in the order in which they act.
@@ -185,6 +189,7 @@ fn plugin(directive: &Directive, scope: &mut Scope<'_>) -> Result<Plugin, Corefi
         "dnssec" => Plugin::Dnssec(signing::dnssec(directive, scope)?),
         "autopath" => Plugin::Autopath(responses::autopath(directive, scope)?),
         "minimal" => bare(Plugin::Minimal)?,
+        "template" => Plugin::Template(template::parse(directive, scope)?),
         "transfer" => Plugin::Transfer(sources::transfer(directive, scope)?),
         "hosts" => Plugin::Hosts(hosts::parse(directive, scope)?),
         "k8s_external" => Plugin::K8sExternal(backends::external(directive, scope)?),
@@ -199,7 +204,7 @@ fn plugin(directive: &Directive, scope: &mut Scope<'_>) -> Result<Plugin, Corefi
         "erratic" => Plugin::Erratic(responses::erratic(directive, scope)?),
         "whoami" => bare(Plugin::Whoami)?,
         "sign" => Plugin::Sign(signing::sign(directive, scope)?),
-        // A plugin whose options are not read yet.
-        other => return Err(directive.name.error(Fault::NotServed { what: other.to_owned() })),
+        // The last: `position` lets no others through.
+        _ => Plugin::View(view::parse(directive, scope)?),
     })
 }

@@ -3,6 +3,7 @@ use std::io;
 use super::{Config, Environment, Plugin};
 use crate::corefile::Fault;
 
+mod made;
 mod rewriting;
 mod secrets;
 mod tables;

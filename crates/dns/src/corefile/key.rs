@@ -22,7 +22,8 @@ pub struct Key {
 }
 
 impl Key {
-    pub(super) fn same(&self, other: &Self) -> bool {
+    /// Whether both are the same zone at the same port.
+    pub(crate) fn same(&self, other: &Self) -> bool {
         (&self.zone, self.port) == (&other.zone, other.port)
     }
 }

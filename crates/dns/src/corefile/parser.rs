@@ -103,14 +103,6 @@ pub fn parse(name: &str, text: &str, environment: &Environment<'_>) -> Result<Co
             continue;
         }
         let block = parser.block()?;
-        for key in &block.keys {
-            if let Some(first) = blocks.iter().flat_map(|block| &block.keys).find(|first| first.same(key)) {
-                return Err(CorefileError {
-                    place: key.place.clone(),
-                    fault: Fault::Served { key: key.to_string(), first: first.place.clone() },
-                });
-            }
-        }
         blocks.push(block);
     }
     if blocks.is_empty() {

@@ -1,0 +1,355 @@
+//! From words to a tree, with everything looked up.
+
+use super::{
+    Call, Command, Node, Operand, Pipeline, TemplateError, Value, error,
+    functions::{Function, check},
+    lexer::{Item, Kind, Token},
+};
+
+/// How deep actions and parentheses may be nested.
+const DEPTH: usize = 32;
+
+/// What is known of a value before there is a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    Root,
+    Message,
+    Question,
+    Questions,
+    Texts,
+    Groups,
+    /// A text, a number or a truth: it has no fields.
+    Plain,
+    /// Only the question tells.
+    Any,
+}
+
+pub(super) fn parse(items: Vec<Item>, groups: &[&str]) -> Result<Vec<Node>, TemplateError> {
+    let mut parser =
+        Parser { items: items.into_iter(), groups, dots: vec![Shape::Root], variables: Vec::new(), loops: 0 };
+    let (nodes, end) = parser.nodes()?;
+    match end {
+        None => Ok(nodes),
+        Some(End { at, word, .. }) => error(at, format!("{word:?} closes nothing")),
+    }
+}
+
+struct Parser<'a> {
+    items: std::vec::IntoIter<Item>,
+    groups: &'a [&'a str],
+    /// What the dot is, innermost last.
+    dots: Vec<Shape>,
+    variables: Vec<(String, Shape)>,
+    /// How many `range` there are around.
+    loops: usize,
+}
+
+/// What ends a list of nodes: `end`, or `else` with what follows it.
+struct End {
+    at: usize,
+    word: &'static str,
+    tokens: Vec<Token>,
+}
+
+impl Parser<'_> {
+    fn nodes(&mut self) -> Result<(Vec<Node>, Option<End>), TemplateError> {
+        let mut nodes = Vec::new();
+        while let Some(item) = self.items.next() {
+            let (at, tokens) = match item {
+                Item::Text(text) => {
+                    nodes.push(Node::Text(text));
+                    continue;
+                }
+                Item::Action { at, tokens } => (at, tokens),
+            };
+            let word = match tokens.first().map(|token| &token.kind) {
+                Some(Kind::Word(word)) => word.clone(),
+                _ => String::new(),
+            };
+            match word.as_str() {
+                "end" => {
+                    alone(&tokens)?;
+                    return Ok((nodes, Some(End { at, word: "end", tokens: Vec::new() })));
+                }
+                "else" => return Ok((nodes, Some(End { at, word: "else", tokens: tokens[1..].to_vec() }))),
+                "if" | "with" | "range" => nodes.push(self.section(&word, at, &tokens[1..])?),
+                "break" | "continue" => {
+                    alone(&tokens)?;
+                    if self.loops == 0 {
+                        return error(at, format!("{word:?} stands in no range"));
+                    }
+                    nodes.push(if word == "break" { Node::Break } else { Node::Continue });
+                }
+                "define" | "template" | "block" => return error(at, format!("action {word:?} is not known here")),
+                _ => {
+                    let (pipeline, _) = self.pipeline(at, &tokens)?;
+                    let set = !pipeline.variables.is_empty();
+                    nodes.push(if set { Node::Set(pipeline) } else { Node::Print(pipeline) });
+                }
+            }
+        }
+        Ok((nodes, None))
+    }
+
+    /// `if`, `with` or `range`, up to its `end`.
+    fn section(&mut self, word: &str, at: usize, tokens: &[Token]) -> Result<Node, TemplateError> {
+        if self.dots.len() > DEPTH {
+            return error(at, format!("actions are nested more than {DEPTH} deep"));
+        }
+        let known = self.variables.len();
+        let (pipeline, shape) = self.pipeline(at, tokens)?;
+        if pipeline.variables.len() > 1 && word != "range" {
+            return error(at, format!("{word:?} has one variable at most"));
+        }
+        let dot = *self.dots.last().unwrap_or(&Shape::Any);
+        let inner = match (word, shape) {
+            ("if", _) => dot,
+            ("with", shape) => shape,
+            (_, Shape::Questions) => Shape::Question,
+            (_, Shape::Texts | Shape::Groups) => Shape::Plain,
+            _ => Shape::Any,
+        };
+        if word == "range" {
+            self.loops += 1;
+            self.reshape(&pipeline, inner);
+        }
+        self.dots.push(inner);
+        let (then, end) = self.nodes()?;
+        self.dots.pop();
+        self.loops -= usize::from(word == "range");
+        self.dots.push(dot);
+        let otherwise = self.otherwise(word, at, end);
+        self.dots.pop();
+        self.variables.truncate(known);
+        let otherwise = otherwise?;
+        Ok(match word {
+            "if" => Node::If { pipeline, then, otherwise },
+            "with" => Node::With { pipeline, then, otherwise },
+            _ => Node::Range { pipeline, then, otherwise },
+        })
+    }
+
+    /// What stands behind `else`, up to the `end`.
+    fn otherwise(&mut self, word: &str, at: usize, end: Option<End>) -> Result<Vec<Node>, TemplateError> {
+        let Some(end) = end else { return error(at, format!("this {word:?} has no \"end\"")) };
+        if end.word == "end" {
+            return Ok(Vec::new());
+        }
+        let Some((first, rest)) = end.tokens.split_first() else {
+            let (nodes, end) = self.nodes()?;
+            return match end {
+                Some(End { word: "end", .. }) => Ok(nodes),
+                Some(End { at, .. }) => error(at, "here stands a second \"else\""),
+                None => error(at, format!("this {word:?} has no \"end\"")),
+            };
+        };
+        match &first.kind {
+            // `else if` shares its end.
+            Kind::Word(next) if next == word && word != "range" => {
+                let next = next.clone();
+                Ok(vec![self.section(&next, first.at, rest)?])
+            }
+            _ => error(first.at, format!("behind \"else\" of {word:?} nothing can stand, or {word:?} again")),
+        }
+    }
+
+    /// The variables of a `range` are elements of what it goes through.
+    fn reshape(&mut self, pipeline: &Pipeline, element: Shape) {
+        if let (true, Some(last)) = (pipeline.declares, pipeline.variables.last()) {
+            let own = self.variables.iter_mut().rev().find(|(name, _)| name == last);
+            if let Some((_, shape)) = own {
+                *shape = element;
+            }
+        }
+    }
+
+    fn pipeline(&mut self, at: usize, tokens: &[Token]) -> Result<(Pipeline, Shape), TemplateError> {
+        let (variables, declares, from) = declaration(tokens);
+        let mut words = Words { tokens, next: from, depth: 0 };
+        let (commands, shape) = self.commands(at, &mut words)?;
+        if let Some(token) = words.peek() {
+            return error(token.at, "here the action has to end");
+        }
+        for variable in &variables {
+            if declares {
+                self.variables.push((variable.clone(), shape));
+            } else if !self.variables.iter().any(|(name, _)| name == variable) {
+                return error(at, format!("there is no variable \"${variable}\""));
+            }
+        }
+        Ok((Pipeline { at, variables, declares, commands }, shape))
+    }
+
+    fn commands(&mut self, at: usize, words: &mut Words<'_>) -> Result<(Vec<Command>, Shape), TemplateError> {
+        let mut commands = Vec::new();
+        loop {
+            let (command, shape) = self.command(at, words, !commands.is_empty())?;
+            commands.push(command);
+            match words.peek() {
+                Some(Token { kind: Kind::Pipe, .. }) => words.next += 1,
+                _ => return Ok((commands, shape)),
+            }
+        }
+    }
+
+    /// One command of a pipeline; `piped`: it gets the value of the one before as its last argument.
+    fn command(&mut self, at: usize, words: &mut Words<'_>, piped: bool) -> Result<(Command, Shape), TemplateError> {
+        let Some(first) = words.peek().cloned() else { return error(at, "here a value is missing") };
+        let function = match &first.kind {
+            Kind::Word(word) if !matches!(word.as_str(), "true" | "false" | "nil") => {
+                words.next += 1;
+                let Some(function) = Function::named(word) else {
+                    return error(first.at, format!("function {word:?} is not known; known are {}", Function::names()));
+                };
+                Some(function)
+            }
+            _ => None,
+        };
+        let head = if function.is_none() { Some(self.operand(words)?) } else { None };
+        let mut arguments = Vec::new();
+        while let Some(token) = words.peek() {
+            if matches!(token.kind, Kind::Pipe | Kind::Close) {
+                break;
+            }
+            arguments.push(self.operand(words)?.0);
+        }
+        let count = arguments.len() + usize::from(piped);
+        let (call, shape) = match (function, head) {
+            (Some(function), _) => {
+                check(function, &arguments, count).or_else(|reason| error(first.at, reason))?;
+                (Call::Function(function), Shape::Any)
+            }
+            (None, Some((Operand::Field(base, name), _))) if name == "Meta" && self.is_root(&base) => {
+                if count != 1 {
+                    return error(first.at, "\".Meta\" takes one argument, the label");
+                }
+                (Call::Meta, Shape::Plain)
+            }
+            (None, Some((operand, shape))) if count == 0 => (Call::Value(operand), shape),
+            _ => return error(first.at, "what is no function takes no arguments"),
+        };
+        Ok((Command { at: first.at, call, arguments }, shape))
+    }
+
+    fn is_root(&self, operand: &Operand) -> bool {
+        matches!(operand, Operand::Root)
+            || (matches!(operand, Operand::Dot) && self.dots.last().is_some_and(|dot| *dot == Shape::Root))
+    }
+
+    fn operand(&mut self, words: &mut Words<'_>) -> Result<(Operand, Shape), TemplateError> {
+        let Some(token) = words.peek().cloned() else { return error(1, "here a value is missing") };
+        words.next += 1;
+        let dot = *self.dots.last().unwrap_or(&Shape::Any);
+        let constant = |value| Ok((Operand::Constant(value), Shape::Plain));
+        let (mut operand, mut shape) = match token.kind {
+            Kind::Dot => (Operand::Dot, dot),
+            Kind::Field(name) => self.field(Operand::Dot, dot, name, token.at)?,
+            Kind::Variable(name) if name.is_empty() => (Operand::Root, Shape::Root),
+            Kind::Variable(name) => match self.variables.iter().rev().find(|(known, _)| *known == name) {
+                Some((_, shape)) => (Operand::Variable(name), *shape),
+                None => return error(token.at, format!("there is no variable \"${name}\"")),
+            },
+            Kind::Text(text) => return constant(Value::Text(text)),
+            Kind::Int(value) => return constant(Value::Int(value)),
+            Kind::Word(word) => {
+                return match word.as_str() {
+                    "true" => constant(Value::Bool(true)),
+                    "false" => constant(Value::Bool(false)),
+                    "nil" => constant(Value::Nil),
+                    _ => error(token.at, format!("{word:?} cannot be an argument; put a call between parentheses")),
+                };
+            }
+            Kind::Open => {
+                words.depth += 1;
+                if words.depth > DEPTH {
+                    return error(token.at, format!("parentheses are nested more than {DEPTH} deep"));
+                }
+                let (commands, shape) = self.commands(token.at, words)?;
+                words.depth -= 1;
+                match words.peek() {
+                    Some(Token { kind: Kind::Close, .. }) => words.next += 1,
+                    _ => return error(token.at, "this \"(\" is never closed"),
+                }
+                let pipeline = Pipeline { at: token.at, variables: Vec::new(), declares: false, commands };
+                (Operand::Pipeline(Box::new(pipeline)), shape)
+            }
+            _ => return error(token.at, "here a value is missing"),
+        };
+        while let Some(Token { kind: Kind::Field(name), spaced: false, at }) = words.peek().cloned() {
+            words.next += 1;
+            (operand, shape) = self.field(operand, shape, name, at)?;
+        }
+        Ok((operand, shape))
+    }
+
+    fn field(&self, base: Operand, of: Shape, name: String, at: usize) -> Result<(Operand, Shape), TemplateError> {
+        let shape = match (of, name.as_str()) {
+            (Shape::Root, "Zone" | "Name" | "Class" | "Type" | "Regex" | "Remote" | "Meta") => Shape::Plain,
+            (Shape::Root, "Match") => Shape::Texts,
+            (Shape::Root, "Group") => Shape::Groups,
+            (Shape::Root, "Message") => Shape::Message,
+            (Shape::Root, "Question") => Shape::Question,
+            (Shape::Message, "Question") => Shape::Questions,
+            (Shape::Message, name) if MESSAGE.contains(&name) => Shape::Plain,
+            (Shape::Question, "Name" | "Qtype" | "Qclass") => Shape::Plain,
+            (Shape::Groups, name) if self.groups.contains(&name) => Shape::Plain,
+            (Shape::Any, _) => Shape::Any,
+            (Shape::Root, _) => {
+                let known = "Zone, Name, Class, Type, Regex, Match, Group, Message, Question, Remote, Meta";
+                return error(at, format!("field {name:?} is not known; known are {known}"));
+            }
+            (Shape::Groups, _) => return error(at, format!("no expression has a group {name:?}")),
+            _ => return error(at, format!("field {name:?} is not known")),
+        };
+        Ok((Operand::Field(Box::new(base), name), shape))
+    }
+}
+
+/// Fields of a message's header.
+const MESSAGE: [&str; 11] = [
+    "Id",
+    "Opcode",
+    "Rcode",
+    "Response",
+    "Authoritative",
+    "Truncated",
+    "RecursionDesired",
+    "RecursionAvailable",
+    "Zero",
+    "AuthenticatedData",
+    "CheckingDisabled",
+];
+
+struct Words<'a> {
+    tokens: &'a [Token],
+    next: usize,
+    depth: usize,
+}
+
+impl Words<'_> {
+    fn peek(&self) -> Option<&Token> {
+        self.tokens.get(self.next)
+    }
+}
+
+/// The variables before `:=` or `=`, whether they are new, and how many words that are.
+fn declaration(tokens: &[Token]) -> (Vec<String>, bool, usize) {
+    let kinds: Vec<&Kind> = tokens.iter().take(4).map(|token| &token.kind).collect();
+    match kinds.as_slice() {
+        [Kind::Variable(one), sign @ (Kind::Declare | Kind::Assign), ..] if !one.is_empty() => {
+            (vec![one.clone()], **sign == Kind::Declare, 2)
+        }
+        [Kind::Variable(one), Kind::Comma, Kind::Variable(two), sign @ (Kind::Declare | Kind::Assign)] => {
+            (vec![one.clone(), two.clone()], **sign == Kind::Declare, 4)
+        }
+        _ => (Vec::new(), false, 0),
+    }
+}
+
+/// The action is one word.
+fn alone(tokens: &[Token]) -> Result<(), TemplateError> {
+    match tokens.get(1) {
+        None => Ok(()),
+        Some(token) => error(token.at, "here the action has to end"),
+    }
+}

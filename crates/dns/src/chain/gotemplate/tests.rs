@@ -1,0 +1,137 @@
+use super::{GoTemplate, TemplateData};
+
+const DATA: TemplateData<'static> = TemplateData {
+    zone: "example.",
+    name: "ip-10-1-2-3.example.",
+    class: "IN",
+    rtype: "A",
+    regex: "ip-.*",
+    matches: &["ip-10-1-2-3", "10", "1"],
+    groups: &[("b", "ff"), ("a", "10")],
+    remote: "10.244.1.2",
+    question: (1, 1),
+    header: (7, 0x0110),
+    meta: &|label| (label == "kubernetes/client-namespace").then(|| "shop".to_owned()),
+};
+
+fn render(text: &str) -> Result<String, String> {
+    let template = GoTemplate::parse(text, &["a", "b", "c"]).map_err(|error| format!("load: {error}"))?;
+    template.render(&DATA).map_err(|error| format!("render: {error}"))
+}
+
+#[test]
+fn a_template_tells_of_the_question() {
+    let cases = [
+        ("plain } text {", "plain } text {"),
+        ("{{ .Name }} 60 IN {{.Type}} {{ .Group.a }}.{{ .Group.b }}", "ip-10-1-2-3.example. 60 IN A 10.ff"),
+        ("{{ .Zone }}{{ .Class }}{{ .Remote }}{{ .Regex }}", "example.IN10.244.1.2ip-.*"),
+        ("{{ index .Match 1 }}/{{ index .Group \"b\" }}/{{ len .Match }}", "10/ff/3"),
+        ("{{ parseInt .Group.b 16 8 }}", "255"),
+        ("{{ .Question.Name }} {{ .Question.Qtype }} {{ .Question.Qclass }}", "ip-10-1-2-3.example. 1 1"),
+        ("{{ .Message.Id }} {{ .Message.RecursionDesired }} {{ .Message.Truncated }}", "7 true false"),
+        ("{{ .Message.CheckingDisabled }} {{ .Message.Opcode }}", "true 0"),
+        ("{{ range .Message.Question }}{{ .Name }}{{ .Qtype }}{{ end }}", "ip-10-1-2-3.example.1"),
+        ("{{ .Meta \"kubernetes/client-namespace\" }}|{{ .Meta \"x/y\" }}|{{ \"x/y\" | .Meta }}", "shop||"),
+        ("{{ .Group.c }}|{{ .Group }}|{{ .Match }}", "|map[a:10 b:ff]|[ip-10-1-2-3 10 1]"),
+        ("a {{- /* nothing */ -}} b {{- \"c\" -}} d", "abcd"),
+        ("{{ \"q\\\"\\\\\" }}{{ `raw\\n` }}{{ 'A' }}{{ 0x1f }}{{ -5 }}", "q\"\\raw\\n6531-5"),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(render(text).as_deref(), Ok(expected), "{text}");
+    }
+}
+
+#[test]
+fn a_template_chooses_and_repeats() {
+    let cases = [
+        ("{{ if eq .Type \"A\" \"AAAA\" }}addr{{ else }}other{{ end }}", "addr"),
+        ("{{ if eq .Type \"MX\" }}mx{{ else if .Group.c }}c{{ else }}none{{ end }}", "none"),
+        ("{{ with .Group.a }}{{ . }}{{ $.Type }}{{ else }}no{{ end }}", "10A"),
+        ("{{ with .Group.c }}{{ . }}{{ else with .Group.b }}{{ . }}{{ end }}", "ff"),
+        ("{{ range $i, $m := .Match }}{{ if $i }},{{ end }}{{ $m }}{{ end }}", "ip-10-1-2-3,10,1"),
+        ("{{ range $k, $v := .Group }}{{ $k }}={{ $v }};{{ end }}", "a=10;b=ff;"),
+        ("{{ range slice .Match 3 }}x{{ else }}empty{{ end }}", "empty"),
+        ("{{ range .Match }}{{ if eq . \"1\" }}{{ break }}{{ end }}{{ . }};{{ end }}", "ip-10-1-2-3;10;"),
+        ("{{ range .Match }}{{ if eq . \"10\" }}{{ continue }}{{ end }}{{ . }};{{ end }}", "ip-10-1-2-3;1;"),
+        ("{{ range 3 }}{{ . }}{{ end }}", "012"),
+        ("{{ $x := \"a\" }}{{ if true }}{{ $x = \"b\" }}{{ $y := 1 }}{{ end }}{{ $x }}", "b"),
+        ("{{ if and .Group.a (not .Group.c) (lt (len .Match) 4) }}yes{{ end }}", "yes"),
+        ("{{ or .Group.c .Group.b }}{{ and .Group.c .Group.b }}", "ff"),
+        ("{{ if or (gt 1 2) (ge 2 2) }}{{ ne 1 2 }}{{ le \"a\" \"b\" }}{{ end }}", "truetrue"),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(render(text).as_deref(), Ok(expected), "{text}");
+    }
+}
+
+#[test]
+fn a_template_prints_as_go_does() {
+    let cases = [
+        ("{{ printf \"%d-%03d-%x-%X-%b-%o\" 7 7 255 255 5 8 }}", "7-007-ff-FF-101-10"),
+        ("{{ printf \"%s|%-5s|%5s|%.2s|%q\" .Type .Type .Type .Zone .Type }}", "A|A    |    A|ex|\"A\""),
+        ("{{ printf \"%v %v %t %%\" 1 .Match true }}", "1 [ip-10-1-2-3 10 1] true %"),
+        ("{{ .Group.b | printf \"%s%s\" \"x\" }}", "xff"),
+        ("{{ printf \"%x\" .Type }}{{ printf \"%+d\" 5 }}{{ printf \"%#x\" 255 }}{{ printf \"%c\" 65 }}", "41+50xffA"),
+        ("{{ print 1 2 \"a\" 3 }}|{{ println 1 \"a\" }}", "1 2a3|1 a\n"),
+        ("{{ (index .Message.Question 0).Name }}", "ip-10-1-2-3.example."),
+        ("{{ slice .Name 0 2 }}{{ index .Name 0 }}", "ip105"),
+        ("{{ nil | print }}", "<no value>"),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(render(text).as_deref(), Ok(expected), "{text}");
+    }
+}
+
+#[test]
+fn what_is_not_known_is_said_when_the_template_is_loaded() {
+    let cases = [
+        ("{{ .Nane }}", "load: field \"Nane\" is not known; known are Zone, Name"),
+        ("{{ .Group.z }}", "load: no expression has a group \"z\" (at character 10)"),
+        ("{{ .Message.Answer }}", "load: field \"Answer\" is not known (at character 12)"),
+        ("{{ .Name.X }}", "load: field \"X\" is not known"),
+        ("{{ range .Match }}{{ .Name }}{{ end }}", "load: field \"Name\" is not known (at character 22)"),
+        ("{{ join .Match \".\" }}", "load: function \"join\" is not known; known are and, or, not, len"),
+        ("{{ $x }}", "load: there is no variable \"$x\""),
+        ("{{ $x = 1 }}", "load: there is no variable \"$x\""),
+        ("{{ if true }}{{ $y := 1 }}{{ end }}{{ $y }}", "load: there is no variable \"$y\""),
+        ("{{ parseInt .Name 16 }}", "load: \"parseInt\" has 2 arguments; it takes 3"),
+        ("{{ eq 1 }}", "load: \"eq\" has 1 arguments; it takes at least 2"),
+        ("{{ printf \"%y\" 1 }}", "load: verb \"%y\" is not known"),
+        ("{{ printf \"%d %d\" 1 }}", "load: the format \"%d %d\" is for 2 values, there are 1"),
+        ("{{ printf \"%9999d\" 1 }}", "load: a field is at most 255 wide"),
+        ("{{ .Meta }}", "load: \".Meta\" takes one argument"),
+        ("{{ .Name 1 }}", "load: what is no function takes no arguments"),
+        ("{{ define \"x\" }}", "load: action \"define\" is not known here"),
+        ("{{ if true }}", "load: this \"if\" has no \"end\" (at character 1)"),
+        ("{{ end }}", "load: \"end\" closes nothing"),
+        ("{{ else }}", "load: \"else\" closes nothing"),
+        ("{{ if true }}{{ else }}{{ else }}{{ end }}", "load: here stands a second \"else\" (at character 24)"),
+        ("{{ break }}", "load: \"break\" stands in no range"),
+        ("{{ .Name", "load: this \"{{\" is never closed (at character 1)"),
+        ("{{ \"x }}", "load: this text never ends (at character 4)"),
+        ("{{ ( .Name }}", "load: this \"(\" is never closed"),
+        ("{{ .Name ) }}", "load: here the action has to end"),
+        ("{{}}", "load: here a value is missing"),
+        ("{{ 1.5 }}", "load: \"1.5\" is no whole number"),
+        ("{{ .Name @ }}", "load: '@' cannot stand in an action"),
+        ("{{ /* x }}", "load: this comment never ends"),
+        ("{{ index .Match 3 }}", "render: there is no element 3"),
+        ("{{ parseInt .Name 16 8 }}", "render: \"ip-10-1-2-3.example.\" is no number of base 16 with 8 bits"),
+        ("{{ parseInt \"100\" 16 8 }}", "render: \"100\" is no number of base 16 with 8 bits"),
+        ("{{ eq 1 \"1\" }}", "render: values of different kinds cannot be compared"),
+        ("{{ range 99999 }}{{ range 99999 }}x{{ end }}{{ end }}", "render: the template goes on for too long"),
+    ];
+    for (text, expected) in cases {
+        let error = render(text).expect_err(text);
+        assert!(error.starts_with(expected), "{text}\n   says: {error}\n wanted: {expected}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_breaks_the_parser_or_what_it_parsed(text in r#"(\{\{[- ]|[ -]\}\}|if|else|end|range|with|\.|\$x|:=|\||\(|\)|"|`|Group|Match| |1|eq|printf|%d|[a-z.\\{}]){0,30}"#) {
+        if let Ok(template) = GoTemplate::parse(&text, &["a"]) {
+            let _ = template.render(&DATA);
+        }
+    }
+}
