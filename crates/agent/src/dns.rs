@@ -180,7 +180,9 @@ impl Shared {
     ) {
         self.finishing.spawn(async move {
             let metrics = Arc::clone(server.metrics());
-            respond(server.finish(later).await).await;
+            if let Some(response) = server.finish(later).await {
+                respond(response).await;
+            }
             metrics.took(since.elapsed());
         });
     }

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use crate::{
-    message::{CLASS_IN, HEADER, Rcode, rtype},
+    message::{CLASS_IN, Expanded, HEADER, Rcode, rtype},
     name::Name,
 };
 
@@ -59,6 +59,7 @@ impl Answer {
 #[derive(Debug)]
 pub struct AnswerBuilder {
     name_len: usize,
+    class: u16,
     body: Vec<u8>,
     counts: [u16; 3],
 }
@@ -89,7 +90,13 @@ impl AnswerBuilder {
     /// A builder of answers to questions for `name`.
     #[must_use]
     pub fn new(name: &Name) -> Self {
-        Self { name_len: name.wire().len(), body: Vec::new(), counts: [0; 3] }
+        Self::of_class(name, CLASS_IN)
+    }
+
+    /// A builder of answers to questions of another class.
+    #[must_use]
+    pub fn of_class(name: &Name, class: u16) -> Self {
+        Self { name_len: name.wire().len(), class, body: Vec::new(), counts: [0; 3] }
     }
 
     /// Appends a record; false (and nothing appended) when the message would outgrow TCP's 64 KiB.
@@ -104,7 +111,7 @@ impl AnswerBuilder {
             Owner::Other(name) => self.body.extend_from_slice(name.wire()),
         }
         self.body.extend_from_slice(&rtype.to_be_bytes());
-        self.body.extend_from_slice(&CLASS_IN.to_be_bytes());
+        self.body.extend_from_slice(&self.class.to_be_bytes());
         self.body.extend_from_slice(&ttl.to_be_bytes());
         self.body.extend_from_slice(&(rdata.len() as u16).to_be_bytes());
         self.body.extend_from_slice(rdata);
@@ -157,6 +164,17 @@ pub fn uniform_addresses(body: &[u8], count: u16) -> Option<Rotation> {
         .take_while(|record| head[0] >= 0xc0 && record[..6] == head[..6] && record[10..12] == head[10..12])
         .count();
     (run >= 2).then_some(Rotation { start: 0, stride: stride as u16, count: run as u16 })
+}
+
+/// The answer to a question for `name` with these records, not authoritative. Records for which there is no room are left out.
+#[must_use]
+pub fn composed(name: &Name, rcode: Rcode, records: &[Expanded]) -> Answer {
+    let mut builder = AnswerBuilder::new(name);
+    for record in records {
+        let owner = if &record.owner == name { Owner::Question } else { Owner::Other(&record.owner) };
+        builder.push(record.section, owner, record.rtype, record.ttl, &record.rdata);
+    }
+    Answer { rcode, authoritative: false, ..builder.build() }
 }
 
 /// A CNAME that was followed on the way to an answer.

@@ -7,6 +7,7 @@ mod walk;
 
 pub use expand::{Expanded, expand};
 pub use request::{Edns, Head, Reject, Request};
+pub(crate) use response::OPT;
 pub use response::{negative, records, rejection};
 pub(crate) use walk::question;
 pub use walk::{Malformed, Record, Times, Upstream, truncate, walk};
@@ -15,6 +16,8 @@ pub use walk::{Malformed, Record, Times, Upstream, truncate, walk};
 pub const HEADER: usize = 12;
 /// The class of the Internet.
 pub const CLASS_IN: u16 = 1;
+/// The class in which servers tell of themselves (RFC 4892).
+pub const CLASS_CH: u16 = 3;
 /// The largest message that we send or ask for over UDP: fits the smallest IPv6 MTU, so it is never fragmented.
 pub const UDP_SIZE: u16 = 1232;
 /// What a client without EDNS takes over UDP (RFC 1035 §4.2.1).

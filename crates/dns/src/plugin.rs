@@ -1,13 +1,28 @@
 //! The plugins at work: each is a link of a chain.
 
+mod acl;
+mod any;
 mod cached;
+mod chaos;
+mod dns64;
+mod erratic;
 mod forward;
 mod hosts;
 mod kubernetes;
+mod local;
 mod whoami;
 
+pub use acl::Acl;
+pub use any::Any;
 pub use cached::Cached;
+pub use chaos::Chaos;
+pub use dns64::Dns64;
+pub use erratic::Erratic;
 pub use forward::Forward;
 pub use hosts::Hosts;
 pub use kubernetes::Kubernetes;
+pub use local::Local;
 pub use whoami::WhoAmI;
+
+#[cfg(test)]
+mod tests;

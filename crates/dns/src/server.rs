@@ -31,13 +31,14 @@ use podnet_model::{Change, Namespace};
 pub use block::Parts;
 pub use link::{Answering, Knowing, Link, Next, Own, Quick, Said};
 pub use outside::{Exchange, Outside};
-pub use pen::{Pen, Shape};
+pub use pen::{FlagChange, Pen, Shape};
 pub use query::{Arrival, Failure, Look, Query, Reply, Transport};
 
 use crate::{
+    answer::Answer,
     chain::Config,
     forward::Crew,
-    message::{HEADER, Rcode, Reject, Request, rejection, rtype},
+    message::{CLASS_IN, HEADER, Rcode, Reject, Request, rejection, rtype},
     metrics::{Gauges, Metrics},
     name::{Name, QueryName},
     server::{
@@ -132,7 +133,8 @@ impl Server {
         outside: Arc<dyn Outside>,
         observer: Observer,
     ) -> Self {
-        let parts = Parts { outside, metrics, waiting: Arc::default(), synced: Arc::default() };
+        let parts =
+            Parts { host: outside.host().into(), outside, metrics, waiting: Arc::default(), synced: Arc::default() };
         let blocks: Vec<Block> =
             config.blocks.into_iter().map(|chain| Block::new(chain, cluster, serial, &parts)).collect();
         let probes = probe::probes(&blocks, &*parts.outside);
@@ -186,7 +188,7 @@ impl Server {
 
     /// Answers a packet into `out`, or says that it takes time.
     pub fn handle(&self, packet: &[u8], arrival: &Arrival, now: Instant, out: &mut Vec<u8>) -> Outcome {
-        let request = match Request::parse(packet, arrival.transport) {
+        let mut request = match Request::parse(packet, arrival.transport) {
             Ok(request) => request,
             Err(Reject::Drop) => {
                 self.parts.metrics.dropped();
@@ -203,6 +205,11 @@ impl Server {
         let Some(index) = self.block(&request.name, arrival.port) else {
             return self.refuse(&request, Rcode::REFUSED, out);
         };
+        let shape = &self.blocks[index].shape;
+        if request.qclass != CLASS_IN && !shape.chaos {
+            return self.refuse(&request, Rcode::REFUSED, out);
+        }
+        shape.apply(&mut request.head, arrival.transport);
         if self.blocks[index].log {
             let qtype = rtype::mnemonic(request.qtype);
             let (from, name, transport) = (arrival.from.ip(), &request.name, arrival.transport);
@@ -225,10 +232,19 @@ impl Server {
         out: &mut Vec<u8>,
     ) -> Outcome {
         let block = &self.blocks[index];
-        let look = Look { name: &request.name, qtype: request.qtype, head: &request.head, arrival, now };
+        let look = Look {
+            name: &request.name,
+            qtype: request.qtype,
+            qclass: request.qclass,
+            head: &request.head,
+            arrival,
+            now,
+        };
         let mut pen = Pen::new(&request.head, request.question, &block.shape, &self.turn, out);
         let mut around = None;
-        for (place, link) in block.links.iter().enumerate() {
+        // What is told of a server itself is chaos' part alone.
+        let fit = |link: &dyn Link| request.qclass == CLASS_IN || link.takes_chaos();
+        for (place, link) in block.links.iter().enumerate().filter(|(_, link)| fit(&***link)) {
             match link.quick(&look, &mut pen) {
                 Quick::Pass => {}
                 Quick::Around => around = around.or(Some(place)),
@@ -236,6 +252,7 @@ impl Server {
                     self.parts.metrics.response(pen.rcode());
                     return Outcome::Answer;
                 }
+                Quick::Fail(Failure::Silent) => return Outcome::Drop,
                 Quick::Fail(failure) => return self.fail(index, request, failure, out),
                 Quick::Slow => {
                     let Some(waits) = self.parts.place(MAX_WAITERS) else {
@@ -248,22 +265,29 @@ impl Server {
                 }
             }
         }
+        if request.qclass != CLASS_IN {
+            return self.refuse(request, Rcode::REFUSED, out);
+        }
         self.fail(index, request, Failure::NoPlugin, out)
     }
 
-    /// The response to a question that takes time. Dropping the future gives it up; others who wait for the same answer get it all
+    /// The response to a question that takes time; none where the Corefile wants silence. Dropping the future gives it up; others who wait for the same answer get it all
     /// the same.
-    pub async fn finish(self: Arc<Self>, later: Box<Later>) -> Vec<u8> {
+    pub async fn finish(self: Arc<Self>, later: Box<Later>) -> Option<Vec<u8>> {
         let Later { query, block, link, .. } = &*later;
         let next = Next { server: &self, block: *block, index: *link };
-        let reply = next.run(query).await.unwrap_or_else(|failure| {
-            self.tell(*block, &query.name, failure);
-            Reply::own(crate::answer::Answer::code(failure.rcode()))
-        });
+        let reply = match next.run(query).await {
+            Ok(reply) => reply,
+            Err(Failure::Silent) => return None,
+            Err(failure) => {
+                self.tell(*block, &query.name, failure);
+                Reply::own(Answer::code(failure.rcode()))
+            }
+        };
         let mut out = Vec::new();
         Pen::new(&query.head, &query.question, &self.blocks[*block].shape, &self.turn, &mut out).reply(&reply);
         self.parts.metrics.response(reply.answer.rcode);
-        out
+        Some(out)
     }
 
     /// Has the server answer a question of its own.
@@ -298,7 +322,7 @@ impl Server {
 
     fn fail(&self, block: usize, request: &Request<'_>, failure: Failure, out: &mut Vec<u8>) -> Outcome {
         self.tell(block, &request.name, failure);
-        let answer = crate::answer::Answer::code(failure.rcode());
+        let answer = Answer::code(failure.rcode());
         let shape = &self.blocks[block].shape;
         Pen::new(&request.head, request.question, shape, &self.turn, out).answer(&answer);
         self.parts.metrics.response(answer.rcode);

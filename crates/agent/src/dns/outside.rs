@@ -62,6 +62,10 @@ impl Outside for Network {
         tokio::spawn(work);
     }
 
+    fn host(&self) -> String {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
+    }
+
     fn now(&self) -> Instant {
         Instant::now()
     }

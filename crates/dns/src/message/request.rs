@@ -1,6 +1,8 @@
 //! Reading a query.
 
-use super::{CLASS_IN, HEADER, PLAIN_UDP_SIZE, Rcode, UDP_SIZE, flag, rtype, u16_at, u32_at, walk::skip_name};
+use super::{
+    CLASS_CH, CLASS_IN, HEADER, PLAIN_UDP_SIZE, Rcode, UDP_SIZE, flag, rtype, u16_at, u32_at, walk::skip_name,
+};
 use crate::{name::QueryName, server::Transport};
 
 /// One question, as it came.
@@ -52,6 +54,8 @@ pub struct Edns {
     pub size: u16,
     /// DO (RFC 3225).
     pub dnssec_ok: bool,
+    /// The server's identity is asked for (NSID, RFC 5001).
+    pub nsid: bool,
 }
 
 /// Why a packet gets no answer, or only a code.
@@ -108,7 +112,7 @@ impl<'a> Request<'a> {
         if qtype == rtype::OPT {
             return Err(code(head, Rcode::FORMERR));
         }
-        if qclass != CLASS_IN || matches!(qtype, rtype::AXFR | rtype::IXFR) {
+        if !matches!(qclass, CLASS_IN | CLASS_CH) || matches!(qtype, rtype::AXFR | rtype::IXFR) {
             return Err(code(head, Rcode::REFUSED));
         }
         Ok(Self { head, question: &packet[HEADER..question_end], name, qtype, qclass })
@@ -123,7 +127,22 @@ fn limit(transport: Transport, edns: Option<Edns>) -> u16 {
     }
 }
 
+/// The number of the option that asks for a server's identity.
+const NSID: u16 = 3;
+
 struct BadOptions;
+
+/// Whether a list of options (RFC 6891 §6.1.2) has the one with a number.
+fn has_option(mut options: &[u8], number: u16) -> Result<bool, BadOptions> {
+    let mut found = false;
+    while !options.is_empty() {
+        let code = u16_at(options, 0).ok_or(BadOptions)?;
+        let length = usize::from(u16_at(options, 2).ok_or(BadOptions)?);
+        options = options.get(4 + length..).ok_or(BadOptions)?;
+        found |= code == number;
+    }
+    Ok(found)
+}
 
 /// The OPT record among the records that follow the question, and its version.
 fn options(packet: &[u8], mut at: usize) -> Result<Option<(Edns, u8)>, BadOptions> {
@@ -147,7 +166,9 @@ fn options(packet: &[u8], mut at: usize) -> Result<Option<(Edns, u8)>, BadOption
             }
             let ttl = u32_at(packet, fixed + 4).ok_or(BadOptions)?;
             let size = u16_at(packet, fixed + 2).ok_or(BadOptions)?;
-            found = Some((Edns { size, dnssec_ok: ttl & 0x8000 != 0 }, (ttl >> 16) as u8));
+            let asked = packet.get(fixed + 10..end).unwrap_or_default();
+            let nsid = has_option(asked, NSID)?;
+            found = Some((Edns { size, dnssec_ok: ttl & 0x8000 != 0, nsid }, (ttl >> 16) as u8));
         }
         at = end;
     }

@@ -4,7 +4,7 @@ use super::{HEADER, Head, Rcode, UDP_SIZE, flag, rtype, truncate};
 use crate::answer::Answer;
 
 /// Size of the OPT record that we send.
-const OPT: usize = 11;
+pub(crate) const OPT: usize = 11;
 
 /// Writes the response to a question from a prebuilt answer.
 ///

@@ -8,9 +8,10 @@ use std::sync::{
 use super::{Link, Outside, Own, Shape, lock};
 use crate::{
     cache::Cache,
-    chain::Chain,
+    chain::{Chain, HeaderFlag, HeaderRule, Plugin},
     corefile::Key,
     forward::{Crew, Upstreams},
+    message::flag,
     metrics::Metrics,
     plugin,
     zone::{Cluster, Zone},
@@ -23,6 +24,8 @@ pub struct Parts {
     pub outside: Arc<dyn Outside>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What this machine is called.
+    pub host: Arc<str>,
     /// Clients that wait for answers; see [`Parts::places`].
     pub(super) waiting: Arc<AtomicUsize>,
     /// The cluster's state is known.
@@ -70,34 +73,99 @@ pub(super) struct Block {
 
 impl Block {
     pub(super) fn new(chain: Chain, cluster: &Cluster, serial: u32, parts: &Parts) -> Self {
-        let mut links: Vec<Box<dyn Link>> = Vec::new();
-        let zone =
-            chain.kubernetes().cloned().map(|options| Arc::new(RwLock::new(Zone::new(options, cluster, serial))));
-        let upstreams = chain.forwards().cloned().map(Upstreams::new).map(Arc::new);
-        let crews: Vec<Crew> = upstreams.map(|upstreams| Crew::new(upstreams, parts.clone())).collect();
-        let cache = chain.cache().cloned().map(|options| Arc::new(Mutex::new(Cache::new(options))));
-        if let Some(cache) = &cache {
-            links.push(Box::new(plugin::Cached::new(Arc::clone(cache), zone.as_ref(), parts.clone())));
+        let zone = chain.kubernetes().cloned();
+        let mut block = Self {
+            errors: chain.errors(),
+            log: chain.log(),
+            loop_check: chain.loop_check(),
+            shape: Shape { turns: chain.loadbalance(), ..Shape::default() },
+            keys: chain.keys,
+            links: Vec::new(),
+            zone: zone.map(|options| Arc::new(RwLock::new(Zone::new(options, cluster, serial)))),
+            cache: None,
+            crews: Vec::new(),
+        };
+        for plugin in chain.plugins {
+            block.take(plugin, parts);
         }
-        if let Some(options) = chain.hosts().cloned() {
-            links.push(Box::new(Own(plugin::Hosts(options))));
+        block.shape.recursion = !block.crews.is_empty();
+        block
+    }
+
+    /// A plugin behind those that are there: as a link, or in the shape of the responses.
+    fn take(&mut self, plugin: Plugin, parts: &Parts) {
+        let link: Box<dyn Link> = match plugin {
+            Plugin::Nsid(name) => {
+                let name = name.unwrap_or_else(|| parts.host.to_string());
+                self.shape.nsid = Some(nsid(name.as_bytes()));
+                return;
+            }
+            Plugin::Bufsize(size) => {
+                self.shape.bufsize = Some(size);
+                return;
+            }
+            Plugin::Minimal => {
+                self.shape.minimal = true;
+                return;
+            }
+            Plugin::Header(rules) => return self.flags(&rules),
+            Plugin::Local => Box::new(Own(plugin::Local)),
+            Plugin::Dns64(options) => Box::new(plugin::Dns64(options)),
+            Plugin::Acl(options) => Box::new(Own(plugin::Acl(options))),
+            Plugin::Any => Box::new(Own(plugin::Any)),
+            Plugin::Chaos(options) => {
+                self.shape.chaos = true;
+                Box::new(Own(plugin::Chaos { options, host: parts.host.to_string() }))
+            }
+            Plugin::Cache(options) => {
+                let cache = Arc::new(Mutex::new(Cache::new(options)));
+                self.cache = Some(Arc::clone(&cache));
+                Box::new(plugin::Cached::new(cache, self.zone.as_ref(), parts.clone()))
+            }
+            Plugin::Hosts(options) => Box::new(Own(plugin::Hosts(options))),
+            Plugin::Kubernetes(_) => match &self.zone {
+                Some(zone) => Box::new(plugin::Kubernetes { zone: Arc::clone(zone), parts: parts.clone() }),
+                None => return,
+            },
+            Plugin::Forward(options) => {
+                let crew = Crew::new(Arc::new(Upstreams::new(options)), parts.clone());
+                self.crews.push(crew.clone());
+                Box::new(plugin::Forward(crew))
+            }
+            Plugin::Erratic(options) => Box::new(plugin::Erratic::new(options, parts.clone())),
+            Plugin::Whoami => Box::new(Own(plugin::WhoAmI)),
+            // What is said of the process, and what [`NOT_SERVED`] refuses.
+            _ => return,
+        };
+        self.links.push(link);
+    }
+
+    fn flags(&mut self, rules: &[HeaderRule]) {
+        for rule in rules {
+            let flags = rule.flags.iter().fold(0, |flags, flag| flags | bit(*flag));
+            let change = if rule.query { &mut self.shape.query } else { &mut self.shape.response };
+            *change = change.then(flags, rule.set);
         }
-        if let Some(zone) = &zone {
-            links.push(Box::new(plugin::Kubernetes { zone: Arc::clone(zone), parts: parts.clone() }));
-        }
-        for crew in &crews {
-            links.push(Box::new(plugin::Forward(crew.clone())));
-        }
-        if chain.whoami() {
-            links.push(Box::new(Own(plugin::WhoAmI)));
-        }
-        let shape = Shape { recursion: !crews.is_empty(), turns: chain.loadbalance() };
-        let (errors, log, loop_check) = (chain.errors(), chain.log(), chain.loop_check());
-        Self { keys: chain.keys, errors, log, shape, links, zone, cache, crews, loop_check }
     }
 
     /// How many answers are kept: those with records, and those without.
     pub(super) fn kept(&self) -> (usize, usize) {
         self.cache.as_ref().map_or((0, 0), |cache| lock(cache).entries())
     }
+}
+
+const fn bit(flag: HeaderFlag) -> u16 {
+    match flag {
+        HeaderFlag::Authoritative => flag::AA,
+        HeaderFlag::RecursionAvailable => flag::RA,
+        HeaderFlag::RecursionDesired => flag::RD,
+    }
+}
+
+/// The option that tells a server's identity (RFC 5001 §2.3).
+fn nsid(name: &[u8]) -> Box<[u8]> {
+    let mut option = vec![0, 3];
+    option.extend_from_slice(&(name.len() as u16).to_be_bytes());
+    option.extend_from_slice(name);
+    option.into()
 }

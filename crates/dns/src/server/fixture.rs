@@ -64,6 +64,10 @@ impl Outside for Still {
         self.spawned.lock().unwrap().push(work);
     }
 
+    fn host(&self) -> String {
+        "dns-1".to_owned()
+    }
+
     fn now(&self) -> Instant {
         self.start + *self.elapsed.lock().unwrap()
     }
@@ -81,13 +85,13 @@ pub(crate) struct Rig {
 }
 
 /// A client that waits.
-pub(crate) struct Waiting(BoxFuture<'static, Vec<u8>>);
+pub(crate) struct Waiting(BoxFuture<'static, Option<Vec<u8>>>);
 
 impl Waiting {
     /// Its response, where there is one by now.
     pub(crate) fn response(&mut self) -> Option<Vec<u8>> {
         match self.0.poll_unpin(&mut Context::from_waker(futures::task::noop_waker_ref())) {
-            Poll::Ready(response) => Some(response),
+            Poll::Ready(response) => Some(response.expect("it is not answered")),
             Poll::Pending => None,
         }
     }
@@ -151,7 +155,7 @@ impl Rig {
             (Outcome::Answer, response) => response,
             (Outcome::Later(later), _) => {
                 let response = Arc::clone(&self.server).finish(later).now_or_never();
-                response.expect("the answer takes time")
+                response.expect("the answer takes time").expect("it is not answered")
             }
             (Outcome::Drop, _) => panic!("no answer"),
         }
@@ -164,6 +168,10 @@ impl Rig {
     /// A client that has to wait, its question being worked on as far as can be.
     pub(crate) fn wait(&self, packet: &[u8]) -> Waiting {
         let (Outcome::Later(later), _) = self.handle(packet) else { panic!("answered at once") };
+        self.waiting(later)
+    }
+
+    pub(crate) fn waiting(&self, later: Box<super::Later>) -> Waiting {
         let mut waiting = Waiting(Arc::clone(&self.server).finish(later).boxed());
         assert_eq!(waiting.response(), None);
         waiting

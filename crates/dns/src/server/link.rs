@@ -29,6 +29,11 @@ pub enum Quick {
 
 /// One plugin of a chain, at work.
 pub trait Link: Send + Sync {
+    /// Whether it may be asked questions of class CH.
+    fn takes_chaos(&self) -> bool {
+        false
+    }
+
     /// Answers a question at once, where nobody else has to be asked.
     fn quick(&self, look: &Look<'_>, pen: &mut Pen<'_>) -> Quick;
 
@@ -49,6 +54,11 @@ pub enum Said {
 
 /// A plugin that knows by itself what it says.
 pub trait Knowing: Send + Sync {
+    /// Whether it may be asked questions of class CH.
+    fn takes_chaos(&self) -> bool {
+        false
+    }
+
     /// What it says to a question.
     fn say(&self, look: &Look<'_>) -> Said;
 }
@@ -58,6 +68,10 @@ pub trait Knowing: Send + Sync {
 pub struct Own<K>(pub K);
 
 impl<K: Knowing> Link for Own<K> {
+    fn takes_chaos(&self) -> bool {
+        self.0.takes_chaos()
+    }
+
     fn quick(&self, look: &Look<'_>, pen: &mut Pen<'_>) -> Quick {
         match self.0.say(look) {
             Said::Answer(answer) => pen.answer(&answer),

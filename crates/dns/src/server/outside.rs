@@ -53,6 +53,8 @@ pub trait Outside: Send + Sync {
     fn sleep(&self, time: Duration) -> BoxFuture<'static, ()>;
     /// Does something that nobody waits for.
     fn spawn(&self, work: BoxFuture<'static, ()>);
+    /// What this machine is called.
+    fn host(&self) -> String;
     /// The time.
     fn now(&self) -> Instant;
     /// A number that nobody can guess: ids of queries, and choices.

@@ -1,16 +1,18 @@
 //! Writing the response to one question.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Instant,
+};
 
-use super::{Quick, Reply};
+use super::{Quick, Reply, Transport};
 use crate::{
     answer::Answer,
     cache::Kept,
-    message::{Head, Rcode, flag, negative, records},
+    message::{HEADER, Head, OPT, PLAIN_UDP_SIZE, Rcode, flag, negative, records, u16_at, walk},
     name::QueryName,
     zone::Authority,
 };
-use std::time::Instant;
 
 /// How the responses of a server block look, whichever plugin answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +21,53 @@ pub struct Shape {
     pub recursion: bool,
     /// Addresses take turns in front (`loadbalance`).
     pub turns: bool,
+    /// The authority and additional sections are left out where there is an answer (`minimal`).
+    pub minimal: bool,
+    /// The largest UDP message (`bufsize`).
+    pub bufsize: Option<u16>,
+    /// The option that tells who this server is, to those who ask (`nsid`).
+    pub nsid: Option<Box<[u8]>>,
+    /// What happens to the flags of responses (`header`).
+    pub response: FlagChange,
+    /// What happens to the flags of queries (`header`).
+    pub query: FlagChange,
+    /// Questions of class CH have answers (`chaos`).
+    pub chaos: bool,
+}
+
+impl Shape {
+    /// What the block makes of a query before its plugins see it.
+    pub(super) fn apply(&self, head: &mut Head, transport: Transport) {
+        if let (Some(size), Transport::Udp, Some(_)) = (self.bufsize, transport, head.edns) {
+            head.limit = head.limit.min(size.max(PLAIN_UDP_SIZE));
+        }
+        head.flags = self.query.of(head.flags);
+    }
+}
+
+/// Flags that are set, and flags that are cleared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlagChange {
+    set: u16,
+    clear: u16,
+}
+
+impl FlagChange {
+    /// A change after this one.
+    #[must_use]
+    pub fn then(self, flags: u16, set: bool) -> Self {
+        if set {
+            Self { set: self.set | flags, clear: self.clear & !flags }
+        } else {
+            Self { set: self.set & !flags, clear: self.clear | flags }
+        }
+    }
+
+    /// The flags after the change.
+    #[must_use]
+    pub fn of(self, flags: u16) -> u16 {
+        (flags | self.set) & !self.clear
+    }
 }
 
 /// Writes one response.
@@ -54,7 +103,27 @@ impl<'a> Pen<'a> {
             _ => 0,
         };
         records(self.head, self.question, answer, self.shape.recursion, turn, self.out);
-        self.rcode = answer.rcode;
+        self.done(answer.rcode)
+    }
+
+    /// The last strokes of every response.
+    fn done(&mut self, rcode: Rcode) -> Quick {
+        self.rcode = rcode;
+        if self.shape.minimal && rcode == Rcode::NOERROR {
+            leave_out(self.out, self.question.len(), self.head.edns.is_some());
+        }
+        if let Some(flags) = u16_at(self.out, 2).filter(|_| self.shape.response != FlagChange::default()) {
+            self.out[2..4].copy_from_slice(&self.shape.response.of(flags).to_be_bytes());
+        }
+        if let Some(nsid) = &self.shape.nsid
+            && self.head.edns.is_some_and(|edns| edns.nsid)
+            && self.out.len() + nsid.len() <= usize::from(self.head.limit)
+        {
+            // The OPT record stands last, and its data has been empty so far.
+            let length = self.out.len() - 2;
+            self.out[length..].copy_from_slice(&(nsid.len() as u16).to_be_bytes());
+            self.out.extend_from_slice(nsid);
+        }
         Quick::Done
     }
 
@@ -86,7 +155,18 @@ impl<'a> Pen<'a> {
     fn authority(&mut self, authority: &Authority<'_>, name: &QueryName, rcode: Rcode, in_answer: bool) -> Quick {
         let soa = |out: &mut Vec<u8>| authority.write(name, out);
         negative(self.head, self.question, rcode, self.shape.recursion, in_answer, self.out, soa);
-        self.rcode = rcode;
-        Quick::Done
+        self.done(rcode)
+    }
+}
+
+/// Leaves out what stands behind the answer section, but for the OPT record, where there is an answer.
+fn leave_out(out: &mut Vec<u8>, question: usize, edns: bool) {
+    let opt = if edns { OPT } else { 0 };
+    let told = walk(out, HEADER + question).map_while(Result::ok).take_while(|record| record.section == 0).last();
+    let (Some(last), Some(opt_at)) = (told, out.len().checked_sub(opt)) else { return };
+    if last.end < opt_at {
+        out.drain(last.end..opt_at);
+        out[8..10].fill(0);
+        out[10..12].copy_from_slice(&u16::from(edns).to_be_bytes());
     }
 }

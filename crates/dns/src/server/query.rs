@@ -35,6 +35,8 @@ pub struct Look<'a> {
     pub name: &'a QueryName,
     /// The type.
     pub qtype: u16,
+    /// The class: IN, or CH where the block's `chaos` answers that.
+    pub qclass: u16,
     /// What the message said beside its question.
     pub head: &'a Head,
     /// Where it came from.
@@ -50,6 +52,8 @@ pub struct Query {
     pub name: QueryName,
     /// The type.
     pub qtype: u16,
+    /// The class: IN, or CH where the block's `chaos` answers that.
+    pub qclass: u16,
     /// What the message said beside its question.
     pub head: Head,
     /// The question with the spelling that was asked.
@@ -69,6 +73,7 @@ impl Query {
         Self {
             name: request.name.clone(),
             qtype: request.qtype,
+            qclass: request.qclass,
             head: request.head,
             question: request.question.into(),
             arrival: *arrival,
@@ -92,7 +97,14 @@ impl Query {
     /// What plugins look at.
     #[must_use]
     pub fn look(&self) -> Look<'_> {
-        Look { name: &self.name, qtype: self.qtype, head: &self.head, arrival: &self.arrival, now: self.now }
+        Look {
+            name: &self.name,
+            qtype: self.qtype,
+            qclass: self.qclass,
+            head: &self.head,
+            arrival: &self.arrival,
+            now: self.now,
+        }
     }
 }
 
@@ -142,6 +154,9 @@ pub enum Failure {
     /// The question is this server's own: whoever sent it on leads back here.
     #[error("it is a question of this server itself that came back")]
     Loop,
+    /// The Corefile wants it not to be answered (`acl`, `erratic`).
+    #[error("it is not answered, as the Corefile says")]
+    Silent,
 }
 
 impl Failure {
