@@ -1,12 +1,13 @@
 //! Zones that this server is the authority of: files, transfers, signatures.
 //!
 //! [`zonefile`] reads text into [`Record`]s; records make a [`Zone`], which answers ([`Zone::lookup`]). [`transfer`] gives zones away
-//! and takes them in, [`tsig`] signs the messages of that with shared secrets.
+//! and takes them in, [`tsig`] signs the messages of that with shared secrets, [`sign`] signs zones and answers (DNSSEC).
 
 mod message;
 mod order;
 mod rdata;
 mod record;
+pub mod sign;
 pub mod transfer;
 pub mod tsig;
 pub mod zone;

@@ -10,7 +10,7 @@ mod text;
 mod wire;
 
 pub(crate) use canonical::{canonical, targets};
-pub(crate) use print::{mnemonic, print, print_name};
+pub(crate) use print::{mnemonic, print, print_name, type_bitmap};
 pub(crate) use scalar::{period, type_named};
 pub(crate) use text::{BadData, Word, Words, parse, wire_name};
 pub(crate) use wire::{read, read_name};
@@ -109,7 +109,7 @@ pub(crate) fn fields(rtype: u16) -> Option<&'static [Field]> {
 }
 
 #[cfg(test)]
-pub(crate) use print::{type_bitmap, types};
+pub(crate) use print::types;
 
 #[cfg(test)]
 mod tests;

@@ -41,8 +41,12 @@ pub(crate) mod kind {
     pub(crate) const DNSKEY: u16 = 48;
     pub(crate) const NSEC3: u16 = 50;
     pub(crate) const NSEC3PARAM: u16 = 51;
+    pub(crate) const CDS: u16 = 59;
+    pub(crate) const CDNSKEY: u16 = 60;
     pub(crate) const SVCB: u16 = 64;
     pub(crate) const HTTPS: u16 = 65;
+    /// What a compact denial says of a name that does not exist (RFC 9824 §3.4).
+    pub(crate) const NXNAME: u16 = 128;
     pub(crate) const TSIG: u16 = 250;
 
     /// Whether it is a type of questions and messages, never of data (RFC 6895 §3.1).

@@ -7,8 +7,7 @@ mod build;
 mod chain;
 mod deny;
 mod lookup;
-#[cfg(test)]
-mod nsec;
+pub(super) mod nsec;
 mod nsec3;
 mod table;
 #[cfg(test)]
@@ -206,7 +205,6 @@ impl Zone {
         text
     }
 
-    #[cfg(test)]
     /// The nodes that the zone itself speaks for: its own data, and the delegations, of which it only says that they are there.
     fn spoken_for(&self) -> impl Iterator<Item = (&Node, bool)> {
         self.nodes.iter().enumerate().filter_map(|(index, node)| match node.cover {
@@ -216,12 +214,11 @@ impl Zone {
         })
     }
 
-    #[cfg(test)]
-    /// The sets that signatures belong to (RFC 4035 §2.2).
-    fn signable(&self) -> impl Iterator<Item = (&Name, &RrSet)> {
+    /// The sets that signatures belong to (RFC 4035 §2.2): owner, type, time to live, data.
+    pub(super) fn sets_to_sign(&self) -> impl Iterator<Item = (&Name, u16, u32, Vec<&[u8]>)> {
         self.spoken_for().flat_map(|(node, cut)| {
             let signed = move |set: &&RrSet| !cut || matches!(set.rtype, kind::DS | kind::NSEC);
-            node.sets.iter().filter(signed).map(move |set| (&node.name, set))
+            node.sets.iter().filter(signed).map(move |set| (&node.name, set.rtype, set.ttl, set.data.iter().collect()))
         })
     }
 

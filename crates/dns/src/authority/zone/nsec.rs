@@ -4,7 +4,7 @@ use super::Zone;
 use crate::authority::{Record, rdata::type_bitmap, record::kind};
 
 /// The NSEC records of a zone that has none, the signatures that will be there counted in.
-pub(super) fn chain(zone: &Zone) -> Vec<Record> {
+pub(in crate::authority) fn chain(zone: &Zone) -> Vec<Record> {
     let nodes: Vec<_> = zone.spoken_for().filter(|(node, _)| !node.sets.is_empty()).collect();
     // RFC 9077 §3: as long as a negative answer may be kept, as its other records.
     let ttl = zone.soa_set().ttl.min(zone.soa.minimum);

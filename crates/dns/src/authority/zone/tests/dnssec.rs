@@ -28,7 +28,7 @@ fn signed(records: &[Record], nsec3: bool) -> Zone {
         rdata.extend_from_slice(&[13, 1, 0, 0, 0, ttl, 0, 0, 0, 9, 0, 0, 0, 1, 0, 7, 0, 1, 2, 3]);
         Record { owner: owner.clone(), rtype: kind::RRSIG, ttl: u32::from(ttl), rdata: rdata.into() }
     };
-    let mut sets: Vec<Record> = chained.signable().map(|(owner, set)| placeholder(owner, set.rtype, 5)).collect();
+    let mut sets: Vec<Record> = chained.sets_to_sign().map(|(owner, rtype, ..)| placeholder(owner, rtype, 5)).collect();
     sets.extend(
         all.iter()
             .filter(|record| record.rtype == kind::NSEC3)
