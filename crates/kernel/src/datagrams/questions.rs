@@ -105,7 +105,7 @@ impl Questions {
             header.msg_name = ptr::from_mut(&mut back.to).cast();
             header.msg_namelen = length_of::<libc::sockaddr_storage>();
             header.msg_control = back.control.0.as_mut_ptr().cast();
-            header.msg_controllen = CONTROL as _;
+            header.msg_controllen = CONTROL;
         }
         // SAFETY: `headers` holds as many headers as are told, whose vectors, addresses and control messages live in `vectors` and
         // `self` until the call returns; the kernel writes into those and into the buffers that the vectors name, within their
@@ -118,7 +118,7 @@ impl Questions {
         for (back, header) in self.backs.iter_mut().zip(&headers).take(done) {
             self.lengths.push((header.msg_len as usize).min(QUESTION));
             back.to_length = header.msg_hdr.msg_namelen;
-            back.control_length = header.msg_hdr.msg_controllen as usize;
+            back.control_length = header.msg_hdr.msg_controllen;
             back.control.answer_from_here(back.control_length);
         }
         self.answers.iter_mut().take(done).for_each(Vec::clear);
@@ -198,7 +198,7 @@ impl Back {
         header.msg_iovlen = 1;
         if self.control_length > 0 {
             header.msg_control = self.control.0.as_mut_ptr().cast();
-            header.msg_controllen = self.control_length as _;
+            header.msg_controllen = self.control_length;
         }
         header
     }
