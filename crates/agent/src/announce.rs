@@ -58,6 +58,12 @@ impl Announcements {
         }
     }
 
+    /// How many nodes the cluster has.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        self.lock().announcer.nodes()
+    }
+
     /// The underlay is on this device from now on.
     pub fn set_underlay(&self, device: &LinkName) {
         let mut state = self.lock();

@@ -8,6 +8,8 @@
 //! - [`addresses`]: which address a sandbox gets, kept in the [`journal`], published to the API
 //! - [`housekeeping`]: tombstones, publications, empty blocks
 //! - [`ways`]: what this node tells the others about the way to it
+//! - [`balancers`]: addresses for load balancers, given by one agent of all; by a Lease
+//! - [`announce`]: who answers for them
 //! - [`health`]: health, metrics and the resolved configuration over HTTP
 //! - [`dns`]: cluster DNS
 
@@ -16,6 +18,7 @@
 pub mod addresses;
 pub mod announce;
 pub mod attach;
+pub mod balancers;
 pub mod conflist;
 pub mod dns;
 pub mod fastpath;
@@ -23,6 +26,7 @@ mod fault;
 pub mod health;
 pub mod housekeeping;
 pub mod journal;
+mod leader;
 pub mod network;
 pub mod proxy;
 pub mod repair;
@@ -98,6 +102,8 @@ pub struct AgentConfig {
     /// The cgroup (v2) whose processes' connections come to Services at the socket, in mode `ebpf`, by its path from the hierarchy's root: that of
     /// the pods, or, empty, of the whole machine.
     pub sockets_cgroup: PathBuf,
+    /// Stands for election to give load balancers their addresses.
+    pub gives_addresses: bool,
     /// Where health, metrics and configuration are served.
     pub health_address: SocketAddr,
     /// kube-proxy's configuration of this node alone; without it the ConfigMap `kube-proxy` counts.
@@ -226,10 +232,17 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         updates,
     )?;
     tokio::pin!(shutdown);
+    let standing = config.gives_addresses.then(|| {
+        let announcements = view.announcements().clone();
+        balancers::stand(client.clone(), &config.node, move || announcements.nodes())
+    });
     tokio::select! {
         result = serve(&config, client.clone(), addresses, view, network, &health) => result?,
         never = ways.publish(&client, &config.node) => match never {},
         () = &mut shutdown => {}
+    }
+    if let Some(standing) = standing {
+        standing.end().await;
     }
     info!("stopped; pods and routes stay as they are");
     Ok(())

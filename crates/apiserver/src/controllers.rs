@@ -1,45 +1,38 @@
 //! The controllers that an embedded cluster needs.
 //!
-//! Each is a loop of the same shape: the [`caches`] follow the API and tell the controllers which keys changed; a [`queue`] holds
-//! each key once; a [`worker`] takes a key, reads the present state, decides and writes. Nothing depends on the order of events, nor
-//! on their number: what is written follows from what is there. The deciding is pure code in the modules below each controller.
+//! Each is a loop of the same shape, whose parts are [`podnet_client::controller`]'s; the [`caches`] are shared. The deciding is pure
+//! code in the modules below each controller.
 //!
 //! - [`deployment`] → [`replicaset`] → pods → [`scheduler`] → nodes
 //! - [`statefulset`] → pods, by number
 //! - [`endpoints`]: which pods a Service leads to
-//! - [`load_balancer`]: addresses for Services of that type
 //! - [`node_lifecycle`]: nodes that fall silent or vanish, and their pods
 //! - [`service_accounts`]: what a namespace has from the start; [`namespaces`]: how it ends
 //! - [`garbage`]: what has lost its owner
 //!
-//! They talk to the API as any client does.
+//! They talk to the API as any client does. Load balancers' addresses are given by the nodes' agents, here as on any cluster.
 
-mod cache;
 mod caches;
 mod deployment;
 mod endpoints;
 mod garbage;
-mod key;
 mod kinds;
 mod label_index;
-mod load_balancer;
 mod namespaces;
 mod naming;
 mod node_lifecycle;
 mod ownership;
 mod pods;
-mod queue;
-mod recorder;
 mod replicaset;
 mod scheduler;
 mod service_accounts;
 mod statefulset;
-mod worker;
 
 use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
 use caches::Caches;
 use kube::Client;
+use podnet_client::controller::{cache, key, queue, recorder, worker};
 use recorder::Recorder;
 use tokio::task::JoinSet;
 use tracing::{error, info};
@@ -88,7 +81,6 @@ async fn start(client: &Client, config: ControllersConfig, tasks: &mut JoinSet<(
     let stateful_sets = statefulset::StatefulSets::new(client.clone(), &caches, &recorder);
     let scheduler = scheduler::Scheduler::new(client.clone(), &caches, &recorder);
     let endpoints = endpoints::ServiceEndpoints::new(client.clone(), &caches);
-    let balancers = load_balancer::LoadBalancers::new(client.clone(), &caches, &recorder);
     let nodes = node_lifecycle::NodeLifecycle::new(client.clone(), &caches, &recorder, config.node_grace);
     let contents = service_accounts::NamespaceContents::new(client.clone(), &caches, config.ca_pem);
     let ends = namespaces::NamespaceEnds::new(client.clone(), &caches);
@@ -101,7 +93,6 @@ async fn start(client: &Client, config: ControllersConfig, tasks: &mut JoinSet<(
     tasks.spawn(stateful_sets.run());
     tasks.spawn(scheduler.run());
     tasks.spawn(endpoints.run());
-    tasks.spawn(balancers.run());
     tasks.spawn(nodes.run());
     tasks.spawn(contents.run());
     tasks.spawn(ends.run());

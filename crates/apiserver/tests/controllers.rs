@@ -5,7 +5,6 @@ mod controllers {
     mod collection;
     mod endpoints;
     mod fixture;
-    mod load_balancers;
     mod namespaces;
     mod nodes;
     mod workloads;

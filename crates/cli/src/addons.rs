@@ -18,10 +18,10 @@ const COREDNS: &str = include_str!("../manifests/coredns.yaml");
 /// The ConfigMap by which Services are configured, with the defaults; `CLUSTER_CIDR` stands for pods' ranges.
 const KUBE_PROXY: &str = include_str!("../manifests/kube-proxy.yaml");
 /// The name that Calico's installers give the first pool.
-const DEFAULT_POOL: &str = "default-ipv4-ippool";
+pub(crate) const DEFAULT_POOL: &str = "default-ipv4-ippool";
 
 /// And the first of IPv6.
-const DEFAULT_POOL_V6: &str = "default-ipv6-ippool";
+pub(crate) const DEFAULT_POOL_V6: &str = "default-ipv6-ippool";
 
 /// The pool of load balancers' addresses, and what announces it.
 const LB_POOL: &str = "default";
@@ -30,7 +30,7 @@ const SYSTEM: &str = "kube-system";
 
 /// What the agents need before a node can be ready.
 pub(crate) async fn install_network(client: &Client, cluster: &Cluster) -> Result<(), Failure> {
-    for definition in crd::definitions() {
+    for definition in crd::definitions().into_iter().chain(crd::balancer_definitions()) {
         install_definition(client, definition).await?;
     }
     for object in objects(&proxy_config(cluster))? {
@@ -43,8 +43,8 @@ pub(crate) async fn install_network(client: &Client, cluster: &Cluster) -> Resul
     }
 }
 
-/// Where load balancers' addresses come from, and that nodes announce them. The API server defines these kinds itself, a moment after
-/// it answers; until then this fails.
+/// Where load balancers' addresses come from, and that nodes announce them. Until the API server serves these kinds, a moment after they
+/// are defined, this fails.
 pub(crate) async fn install_balancer_pool(client: &Client, cluster: &Cluster) -> Result<(), Failure> {
     let addresses = cluster.lb_ranges();
     if addresses.is_empty() {
@@ -59,6 +59,12 @@ pub(crate) async fn install_balancer_pool(client: &Client, cluster: &Cluster) ->
 }
 
 async fn create_pool(client: &Client, name: &str, cidr: String, block_size: i64) -> Result<(), Failure> {
+    let pool = pool(name, cidr, block_size);
+    apply::create_if_missing_cluster(client, &pool).await.doing(|| format!("cannot create IPPool {name}"))
+}
+
+/// A pool for every node, with VXLAN between nodes and masquerading of what leaves it.
+pub(crate) fn pool(name: &str, cidr: String, block_size: i64) -> IPPool {
     let spec = IPPoolSpec {
         cidr,
         block_size: Some(block_size),
@@ -67,8 +73,7 @@ async fn create_pool(client: &Client, name: &str, cidr: String, block_size: i64)
         node_selector: Some("all()".to_owned()),
         ..IPPoolSpec::default()
     };
-    let pool = IPPool::new(name, spec);
-    apply::create_if_missing_cluster(client, &pool).await.doing(|| format!("cannot create IPPool {name}"))
+    IPPool::new(name, spec)
 }
 
 /// Cluster DNS, installed when every node is there, so that its replicas are spread over them.

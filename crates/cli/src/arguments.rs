@@ -1,6 +1,7 @@
 //! The command line.
 
 pub(crate) mod ipam;
+pub(crate) mod manifests;
 mod ranges;
 mod up;
 
@@ -68,6 +69,15 @@ Examples:
     Logs(LogsOptions),
     /// Show, check and mend who holds which address (needs root)
     Ipam(ipam::IpamOptions),
+    /// Print what a cluster of yours needs to run podnet on each of its nodes
+    ///
+    /// Definitions, the account and its roles, the DaemonSet of agents. podnet serves Services as well: kube-proxy is to be removed.
+    #[command(after_help = "\
+Examples:
+  podnet manifests --image example.com/podnet:1 --api-server 192.0.2.10:6443 --pod-cidr 10.244.0.0/16 | kubectl apply -f -
+  podnet manifests --image example.com/podnet:1 --api-server 192.0.2.10:6443 -- --no-load-balancer-controller
+                                              where MetalLB's controller gives load balancers their addresses")]
+    Manifests(manifests::ManifestsOptions),
     /// Print the path of the admin's kubeconfig (needs root, as its use does)
     Kubeconfig,
     /// Print shell commands that point kubectl here: eval "$(podnet env)"
@@ -259,6 +269,9 @@ pub(crate) struct AgentOptions {
     /// of the whole machine
     #[arg(long, value_name = "PATH")]
     pub(crate) sockets_cgroup: Option<PathBuf>,
+    /// Leave it to others to give load balancers their addresses (as MetalLB's controller does); without it, one agent of the cluster does
+    #[arg(long, env = "PODNET_NO_LOAD_BALANCER_CONTROLLER")]
+    pub(crate) no_load_balancer_controller: bool,
     /// Health, metrics and configuration over HTTP
     #[arg(long, default_value = "127.0.0.1:9099")]
     pub(crate) health_address: SocketAddr,

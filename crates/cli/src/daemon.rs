@@ -101,6 +101,7 @@ pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
         },
         fast_path: !options.no_fast_path,
         sockets_cgroup: options.sockets_cgroup.unwrap_or_default(),
+        gives_addresses: !options.no_load_balancer_controller,
         health_address: options.health_address,
         proxy_config: options.proxy_config,
     };

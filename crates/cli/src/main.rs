@@ -12,6 +12,7 @@ mod ipam;
 mod layout;
 mod lock;
 mod logs;
+mod manifests;
 mod report;
 mod status;
 mod supervisor;
@@ -42,6 +43,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Status(options) => status::run(&options),
         Command::Logs(options) => logs::run(&options),
         Command::Ipam(options) => ipam::run(&options),
+        Command::Manifests(options) => manifests::run(&options),
         Command::Kubeconfig => cluster::print_kubeconfig(),
         Command::Env => cluster::print_environment(),
         Command::Version => {

@@ -85,6 +85,38 @@ fn a_load_balancer_answers_this_machine_moves_within_2_seconds_and_gives_its_add
     cluster.kubectl(&["-n", "web", "annotate", "service", "second", "metallb.io/loadBalancerIPs=172.29.240.200"]);
     eventually_address(&cluster, "second", addr);
     eventually("an answer of the other Service", SOON, || fetch(addr).map(drop));
+    are_given_after_the_death_of_who_gave_them(&cluster, addr);
+    a_cluster_knows_what_the_manifests_define(&cluster);
+}
+
+/// One of the agents gives addresses, as its Lease says. When it is killed, whoever is next gives new ones and leaves the others alone.
+fn are_given_after_the_death_of_who_gave_them(cluster: &Cluster, given: &str) {
+    let lease = cluster.json(&["-n", "kube-system", "lease", "podnet-load-balancers"]);
+    let holder = lease["spec"]["holderIdentity"].as_str().unwrap();
+    let agent = Pid::from_raw(cluster.pid(&format!("{holder}-agent"))).unwrap();
+    kill_process(agent, Signal::KILL).unwrap();
+    cluster.kubectl(&["-n", "web", "expose", "deployment", "web", "--name=third", "--port=80", "--type=LoadBalancer"]);
+    eventually_address(cluster, "third", "172.29.240.201");
+    assert_eq!(address(cluster, "second").as_deref(), Ok(given));
+    eventually("the pool counts what is given of it", SOON, || {
+        let pool = cluster.json(&["-n", "kube-system", "ipaddresspool", "default"]);
+        let status = &pool["status"];
+        let counted = ["assignedIPv4", "availableIPv4", "assignedIPv6"].map(|field| status[field].as_u64());
+        if counted == [Some(2), Some(49), Some(1)] { Ok(()) } else { Err(status.to_string()) }
+    });
+}
+
+/// `podnet manifests` and `podnet up` define the same.
+fn a_cluster_knows_what_the_manifests_define(cluster: &Cluster) {
+    let printed = cluster.podnet(&["manifests", "--image", "i", "--api-server", "192.0.2.1:6443"]);
+    assert!(printed.status.success());
+    let text = String::from_utf8(printed.stdout).unwrap();
+    let definitions: Vec<_> =
+        text.split("---\n").filter(|document| document.contains("kind: CustomResourceDefinition\n")).collect();
+    assert!(definitions.len() > 8, "{text}");
+    cluster.apply(&definitions.join("---\n"));
+    let pools = cluster.kubectl(&["-n", "kube-system", "get", "ipaddresspool", "default"]);
+    assert!(pools.contains("172.29.240.200-172.29.240.250"), "{pools}");
 }
 
 fn moves_when_the_agent_falls_silent(cluster: &Cluster, addr: &str) {

@@ -2,9 +2,11 @@
 //!
 //! - [`watch`]: the cluster's state as a stream of [`podnet_model::Change`]
 //! - [`connect`]: clients from a kubeconfig or from inside a pod
+//! - [`controller`]: what controllers are made of
 //! - [`blocks`]: claims and publication of IPAM blocks
 //! - [`node`]: what a node says of itself
 //! - [`events`]: what people are to see of it
+//! - [`lease`]: what one of several has
 //! - [`apply`]: create-or-update for the objects that podnet installs
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -12,6 +14,8 @@
 pub mod apply;
 pub mod blocks;
 pub mod connect;
+pub mod controller;
 pub mod events;
+pub mod lease;
 pub mod node;
 pub mod watch;

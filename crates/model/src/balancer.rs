@@ -9,6 +9,9 @@ use crate::{
     labels::{Labels, NodeSelector},
 };
 
+/// The Lease of whoever gives addresses: its namespace and name.
+pub const LEASE: (&str, &str) = ("kube-system", "podnet-load-balancers");
+
 /// An `IPAddressPool`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressPool {
@@ -89,6 +92,20 @@ impl Span {
         Family::of(&self.first)
     }
 
+    /// How many addresses these are; of IPv6 there may be more than can be counted, then it is the largest number.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        let between = match (self.first, self.last) {
+            (IpAddr::V4(first), IpAddr::V4(last)) => {
+                u128::from(u32::from(last)).saturating_sub(u32::from(first).into())
+            }
+            (IpAddr::V6(first), IpAddr::V6(last)) => u128::from(last).saturating_sub(first.into()),
+            // They are of one family.
+            _ => 0,
+        };
+        u64::try_from(between.saturating_add(1)).unwrap_or(u64::MAX)
+    }
+
     /// Whether the address is one of them.
     #[must_use]
     pub fn contains(&self, addr: IpAddr) -> bool {
@@ -143,5 +160,8 @@ mod tests {
         let span: Span = "192.0.2.10-192.0.2.20".parse().unwrap();
         assert!(span.contains("192.0.2.20".parse().unwrap()) && !span.contains("192.0.2.21".parse().unwrap()));
         assert!(!span.contains("::c000:20a".parse().unwrap()));
+        assert_eq!(span.count(), 11);
+        assert_eq!("2001:db8::/64".parse::<Span>().unwrap().count(), u64::MAX);
+        assert_eq!("::/0".parse::<Span>().unwrap().count(), u64::MAX);
     }
 }

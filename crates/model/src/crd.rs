@@ -17,7 +17,9 @@ mod sticky;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube_core::CustomResourceExt;
 
-pub use balancer::{IPAddressPool, IPAddressPoolSpec, L2Advertisement, L2AdvertisementSpec, ServiceAllocation};
+pub use balancer::{
+    IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, L2Advertisement, L2AdvertisementSpec, ServiceAllocation,
+};
 pub use block::{
     AllocationAttribute, BlockAffinity, BlockAffinitySpec, IPAMBlock, IPAMBlockSpec, IPAMHandle, IPAMHandleSpec,
     block_name,

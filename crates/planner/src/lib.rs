@@ -8,6 +8,7 @@
 //! [`proxy`] chooses the mode that Services are served in.
 //!
 //! [`loadbalancer`] decides which Service has which address outside the cluster, and who announces it.
+//! [`election`] says when one of several candidates takes a Lease.
 //!
 //! [`repair`] says what others damaged, and when it is mended.
 //!
@@ -22,6 +23,7 @@
 pub mod attachments;
 pub mod border;
 mod counted;
+pub mod election;
 pub mod ipam;
 pub mod iptables;
 pub mod ipvs;

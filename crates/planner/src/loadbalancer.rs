@@ -7,6 +7,7 @@ pub mod announcer;
 mod free;
 pub mod posts;
 mod refusal;
+mod usage;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,6 +17,7 @@ use std::{
 
 use podnet_model::{Family, Protocol, ServiceKey, balancer::AddressPool, labels::Labels};
 pub use refusal::Refusal;
+pub use usage::Usage;
 
 /// What a Service asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +56,8 @@ pub struct Sharing {
 #[derive(Clone, Debug, Default)]
 pub struct Balancers {
     pools: Vec<AddressPool>,
+    /// There are pools that say nothing that can be understood: an address in no pool may be of one of those.
+    unsure: bool,
     holders: BTreeMap<IpAddr, BTreeMap<ServiceKey, Claim>>,
     services: BTreeMap<ServiceKey, Vec<IpAddr>>,
 }
@@ -66,10 +70,11 @@ struct Claim {
 }
 
 impl Balancers {
-    /// These are the pools from now on. What was given stays until the Services are settled again.
-    pub fn set_pools(&mut self, mut pools: Vec<AddressPool>) {
+    /// These are the pools from now on; with `unsure` there are others that cannot be understood, and Services keep what they have of no
+    /// pool. What was given stays until the Services are settled again.
+    pub fn set_pools(&mut self, mut pools: Vec<AddressPool>, unsure: bool) {
         pools.sort_by(|one, other| one.name.cmp(&other.name));
-        self.pools = pools;
+        (self.pools, self.unsure) = (pools, unsure);
     }
 
     /// The pool that an address is of.
@@ -83,12 +88,15 @@ impl Balancers {
         self.take(request, current.to_vec());
     }
 
-    /// Decides what a Service has, given what its status says: that, where it may keep it, else another one.
+    /// Decides what a Service has, given what its status says: that, where it may keep it, else another one. A status that says nothing
+    /// may be older than what was given: that counts.
     ///
     /// # Errors
     ///
     /// Why there is no address for it; it has none then.
     pub fn settle(&mut self, request: &Request, current: &[IpAddr]) -> Result<Vec<IpAddr>, Refusal> {
+        let given = self.services.get(&request.key).filter(|_| current.is_empty()).cloned();
+        let current = given.as_deref().unwrap_or(current);
         self.release(&request.key);
         let decided =
             if self.may_keep(request, current) { Ok(current.to_vec()) } else { self.decide(request, current) };
@@ -126,7 +134,11 @@ impl Balancers {
         !current.is_empty()
             && fit(request, current).is_ok()
             && (asked.is_empty() || asked == current.iter().collect())
-            && current.iter().all(|addr| self.check(request, *addr).is_ok())
+            && current.iter().all(|addr| match self.check(request, *addr) {
+                Ok(()) => true,
+                Err(Refusal::InNoPool(_)) => self.unsure && self.others(request, *addr).is_ok(),
+                Err(_) => false,
+            })
     }
 
     fn decide(&self, request: &Request, current: &[IpAddr]) -> Result<Vec<IpAddr>, Refusal> {
@@ -201,6 +213,11 @@ impl Balancers {
         if !in_pools.iter().any(fits) {
             return Err(Refusal::InAnotherPool(addr, in_pools[0].name.clone()));
         }
+        self.others(request, addr)
+    }
+
+    /// Whether those who have the address let the Service have it as well.
+    fn others(&self, request: &Request, addr: IpAddr) -> Result<(), Refusal> {
         let others = self.holders.get(&addr).into_iter().flatten().filter(|(key, _)| **key != request.key);
         for (other, claim) in others {
             if claim.sharing.is_none() || claim.sharing != request.sharing {

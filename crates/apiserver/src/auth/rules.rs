@@ -3,6 +3,8 @@
 //! Service accounts may discover and nothing else, unless a row names them. What a node may do follows Kubernetes' node authorizer and
 //! its NodeRestriction admission: read what the network is made of, write what is its own.
 
+use podnet_model::balancer::LEASE;
+
 use super::identity::{Identity, MASTERS, NODES};
 
 /// What somebody wants to do.
@@ -68,7 +70,7 @@ enum On {
     UsedByOwnPods,
     /// flannel's and kube-proxy's configuration, by their names.
     NetConf,
-    /// The lease of the node that asks; at creation the name is not in the path.
+    /// The lease of the node that asks, and that of whoever gives load balancers' addresses; at creation the name is not in the path.
     OwnLease,
 }
 
@@ -112,6 +114,9 @@ const RULES: &[Rule] = &[
     Rule { who: Who::Group(NODES), verbs: ANY, on: On::Any, resources: &[
         (CALICO, "ipamblocks"), (CALICO, "blockaffinities"), (CALICO, "ipamhandles")] },
 
+    // One agent gives load balancers their addresses.
+    Rule { who: Who::Group(NODES), verbs: &["patch"], on: On::Any, resources: &[
+        ("", "services/status"), (METALLB, "ipaddresspools/status")] },
     Rule { who: Who::Group(NODES), verbs: WRITE, resources: &[(PODNET, "stickyaddresses")], on: On::Any },
 
     Rule { who: Who::Account("kube-system", "coredns"), verbs: READ, on: On::Any, resources: &[
@@ -174,6 +179,7 @@ impl On {
             Self::OwnLease => {
                 let unnamed = attempt.verb == "create" && name.is_empty();
                 namespace == "kube-node-lease" && (unnamed || own == Some(name))
+                    || namespace == LEASE.0 && (unnamed || name == LEASE.1)
             }
         }
     }

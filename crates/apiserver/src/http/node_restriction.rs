@@ -1,7 +1,8 @@
 //! What the bodies of nodes' requests may say, as Kubernetes' NodeRestriction admission checks it: a node makes its own Node and
-//! Lease, and asks for tokens that are bound to its own pods.
+//! Lease and that of whoever gives load balancers' addresses, and asks for tokens that are bound to its own pods.
 //! <https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#noderestriction>
 
+use podnet_model::balancer::LEASE;
 use serde_json::Value;
 
 use crate::api::{Api, Place};
@@ -17,9 +18,12 @@ pub(super) fn check_create(
     body: &Value,
 ) -> Result<(), ApiError> {
     let Some(node) = identity.node() else { return Ok(()) };
-    let own_only = resource.is("", "nodes") || resource.is("coordination.k8s.io", "leases");
+    let is_lease = resource.is("coordination.k8s.io", "leases");
+    let own_only = resource.is("", "nodes") || is_lease;
     let name = body["metadata"]["name"].as_str().unwrap_or_default();
-    if !own_only || name == node {
+    let is_balancers = is_lease && (namespace, name) == LEASE;
+    let own = name == node && (!is_lease || namespace == "kube-node-lease");
+    if !own_only || own || is_balancers {
         return Ok(());
     }
     let place = if namespace.is_empty() { String::new() } else { format!(" in namespace {namespace:?}") };

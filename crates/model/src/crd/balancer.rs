@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
     singular = "ipaddresspool",
     namespaced,
     doc = "A range that load balancers' addresses come from.",
+    status = "IPAddressPoolStatus",
     derive = "PartialEq",
     printcolumn(name = "AUTO ASSIGN", type_ = "boolean", json_path = ".spec.autoAssign"),
     printcolumn(name = "AVOID BUGGY IPS", type_ = "boolean", json_path = ".spec.avoidBuggyIPs"),
@@ -43,6 +44,24 @@ pub struct IPAddressPoolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "service_allocation")]
     pub service_allocation: Option<ServiceAllocation>,
+}
+
+/// How much of a pool is given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IPAddressPoolStatus {
+    /// IPv4 addresses that Services have.
+    #[serde(rename = "assignedIPv4")]
+    pub assigned_ipv4: i64,
+    /// IPv6 addresses that Services have.
+    #[serde(rename = "assignedIPv6")]
+    pub assigned_ipv6: i64,
+    /// IPv4 addresses that Services could have.
+    #[serde(rename = "availableIPv4")]
+    pub available_ipv4: i64,
+    /// IPv6 addresses that Services could have; the largest number where there are more.
+    #[serde(rename = "availableIPv6")]
+    pub available_ipv6: i64,
 }
 
 /// Which Services may have addresses of a pool.

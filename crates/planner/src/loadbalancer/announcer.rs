@@ -85,6 +85,12 @@ impl Announcer {
         changed
     }
 
+    /// How many nodes there are.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// The node's part in announcing each address in which it has one.
     #[must_use]
     pub fn duties(&self, node: &NodeName) -> Vec<Duty> {

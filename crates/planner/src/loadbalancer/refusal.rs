@@ -62,6 +62,27 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// What people can do about it.
+    #[must_use]
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::NoPool => {
+                "apply an IPAddressPool, or set autoAssign or serviceAllocation of one so that it serves this Service"
+            }
+            Self::UnknownPool(_) => "apply it, or change the annotation metallb.io/address-pool",
+            Self::NotForIt(_) => "change its serviceAllocation, or the annotation metallb.io/address-pool",
+            Self::Exhausted { .. } => {
+                "add a range to spec.addresses of an IPAddressPool, or delete a Service of type LoadBalancer"
+            }
+            Self::InNoPool(_) => "add it to spec.addresses of an IPAddressPool, or ask for another one",
+            Self::InAnotherPool(..) => "ask for another address, or change that pool's serviceAllocation",
+            Self::Taken { .. } | Self::PortTaken { .. } => "ask for another address, or for none",
+            Self::WrongFamily(_) | Self::FamilyMissing(_) => {
+                "change the addresses that are asked for, or spec.ipFamilies"
+            }
+        }
+    }
+
     pub(super) fn exhausted(request: &Request) -> Self {
         Self::Exhausted { pool: request.pool.clone() }
     }

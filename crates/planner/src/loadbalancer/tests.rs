@@ -17,7 +17,7 @@ fn pool(name: &str, spans: &[&str]) -> AddressPool {
 
 fn balancers(pools: Vec<AddressPool>) -> Balancers {
     let mut balancers = Balancers::default();
-    balancers.set_pools(pools);
+    balancers.set_pools(pools, false);
     balancers
 }
 
@@ -74,11 +74,11 @@ fn a_service_keeps_what_its_status_says_while_it_may() {
     assert_eq!(balancers.settle(&request("a"), &five).unwrap(), five);
     // It asks for another one, or its pool goes.
     assert_eq!(balancers.settle(&asking("a", &["192.0.2.6"]), &five).unwrap()[0].to_string(), "192.0.2.6");
-    balancers.set_pools(vec![pool("b", &["198.51.100.7/32"])]);
+    balancers.set_pools(vec![pool("b", &["198.51.100.7/32"])], false);
     assert_eq!(balancers.settle(&request("a"), &five).unwrap()[0].to_string(), "198.51.100.7");
-    balancers.set_pools(Vec::new());
+    balancers.set_pools(Vec::new(), false);
     assert_eq!(balancers.settle(&request("a"), &five), Err(Refusal::NoPool));
-    balancers.set_pools(vec![pool("b", &["198.51.100.7/32"])]);
+    balancers.set_pools(vec![pool("b", &["198.51.100.7/32"])], false);
     assert_eq!(settle(&mut balancers, &request("b")), "198.51.100.7", "what cannot be kept is free");
 }
 
@@ -173,4 +173,43 @@ fn a_large_range_is_not_looked_through() {
         balancers.settle(&request, &[]).unwrap();
     }
     assert_eq!(balancers.holders.len(), 1000);
+}
+
+#[test]
+fn what_was_given_stays_given_while_the_status_does_not_show_it() {
+    let mut balancers = balancers(vec![pool("a", &["192.0.2.0/30"])]);
+    for name in ["a", "b"] {
+        settle(&mut balancers, &request(name));
+    }
+    balancers.release(&ServiceKey::new("shop", "a"));
+    assert_eq!(settle(&mut balancers, &request("b")), "192.0.2.1", "and not the one that became free");
+}
+
+#[test]
+fn while_a_pool_cannot_be_understood_services_keep_what_is_in_no_pool() {
+    let mut balancers = balancers(Vec::new());
+    let had: Vec<IpAddr> = vec!["192.0.2.7".parse().unwrap()];
+    balancers.set_pools(vec![pool("a", &["198.51.100.0/24"])], true);
+    assert_eq!(balancers.settle(&request("one"), &had), Ok(had.clone()));
+    assert!(balancers.settle(&request("other"), &had) != Ok(had.clone()), "it is the first one's");
+    assert_eq!(settle(&mut balancers, &asking("third", &["192.0.2.8"])), "192.0.2.8 is in no IPAddressPool");
+    balancers.set_pools(vec![pool("a", &["198.51.100.0/24"])], false);
+    assert_ne!(balancers.settle(&request("one"), &had), Ok(had));
+}
+
+#[test]
+fn a_pool_counts_what_is_given_of_it() {
+    let both = AddressPool { avoid_buggy: true, ..pool("a", &["192.0.2.0/29", "2001:db8::/126"]) };
+    let mut balancers = balancers(vec![both.clone(), pool("b", &["198.51.100.0/24"])]);
+    let dual = Request { families: vec![Family::V4, Family::V6], ..request("one") };
+    balancers.settle(&dual, &[]).unwrap();
+    let Usage { assigned, available } = balancers.usage(&both);
+    assert_eq!((assigned.v4, assigned.v6, available.v4, available.v6), (1, 1, 6, 3));
+    for port in [1, 2] {
+        settle(&mut balancers, &sharing(&port.to_string(), port, None));
+    }
+    let Usage { assigned, available } = balancers.usage(&both);
+    assert_eq!((assigned.v4, available.v4), (2, 5), "a shared one counts once");
+    let other = balancers.usage(&pool("b", &["198.51.100.0/24"]));
+    assert_eq!((other.assigned.v4, other.available.v4), (0, 256));
 }

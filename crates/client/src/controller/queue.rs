@@ -18,7 +18,7 @@ const FIRST_RETRY: Duration = Duration::from_millis(5);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// A work queue for one consumer task.
-pub(crate) struct Queue<K> {
+pub struct Queue<K> {
     state: Mutex<State<K>>,
     wake: Notify,
 }
@@ -50,19 +50,19 @@ impl<K> Default for Queue<K> {
 
 impl<K: Clone + Ord + Hash> Queue<K> {
     /// Has the key looked at.
-    pub(crate) fn add(&self, key: K) {
+    pub fn add(&self, key: K) {
         self.locked().add(key);
         self.wake.notify_one();
     }
 
     /// Has the key looked at after that time; an earlier appointment of the key stays.
-    pub(crate) fn add_after(&self, key: K, wait: Duration) {
+    pub fn add_after(&self, key: K, wait: Duration) {
         self.locked().add_at(key, Instant::now() + wait);
         self.wake.notify_one();
     }
 
     /// Has the key looked at again after a wait that grows with each failure in a row. Answers the wait.
-    pub(crate) fn retry(&self, key: K) -> Duration {
+    pub fn retry(&self, key: K) -> Duration {
         let wait = {
             let mut state = self.locked();
             let failures = state.failures.entry(key.clone()).or_default();
@@ -75,12 +75,12 @@ impl<K: Clone + Ord + Hash> Queue<K> {
     }
 
     /// Forgets the key's failures.
-    pub(crate) fn succeeded(&self, key: &K) {
+    pub fn succeeded(&self, key: &K) {
         self.locked().failures.remove(key);
     }
 
     /// Waits for a key. Whoever takes it says [`Queue::done`] when finished with it.
-    pub(crate) async fn take(&self) -> K {
+    pub async fn take(&self) -> K {
         loop {
             let next_timer = {
                 let mut state = self.locked();
@@ -101,14 +101,14 @@ impl<K: Clone + Ord + Hash> Queue<K> {
     }
 
     /// Takes what is ready now, if anything is.
-    pub(crate) fn take_ready(&self) -> Option<K> {
+    pub fn take_ready(&self) -> Option<K> {
         let mut state = self.locked();
         state.move_due(Instant::now());
         state.take()
     }
 
     /// The key is finished; it comes back if it was added meanwhile.
-    pub(crate) fn done(&self, key: &K) {
+    pub fn done(&self, key: &K) {
         let mut state = self.locked();
         state.active.remove(key);
         if let Some(key) = state.again.take(key) {

@@ -26,7 +26,7 @@ use tracing::info;
 use super::key::Key;
 
 /// What a listener hears, after the cache has changed.
-pub(crate) enum Change<'a, K> {
+pub enum Change<'a, K> {
     /// An object appeared or changed.
     Set {
         /// What it was.
@@ -45,7 +45,7 @@ pub(crate) enum Change<'a, K> {
 
 impl<K> Change<'_, K> {
     /// The states of the object that changed: the old one and the new one, as far as there are any.
-    pub(crate) fn states(&self) -> impl Iterator<Item = &Arc<K>> {
+    pub fn states(&self) -> impl Iterator<Item = &Arc<K>> {
         let (old, new) = match self {
             Self::Set { old, new } => (*old, Some(*new)),
             Self::Removed(old) => (Some(*old), None),
@@ -58,7 +58,7 @@ impl<K> Change<'_, K> {
 type Listener<K> = Box<dyn Fn(&Change<'_, K>) + Send + Sync>;
 
 /// All objects of a kind.
-pub(crate) struct Cache<K> {
+pub struct Cache<K> {
     objects: RwLock<BTreeMap<Key, Arc<K>>>,
     listeners: RwLock<Vec<Listener<K>>>,
     synced: watch::Sender<bool>,
@@ -72,12 +72,12 @@ impl<K> Default for Cache<K> {
 
 impl<K> Cache<K> {
     /// The object of that name.
-    pub(crate) fn find(&self, key: &Key) -> Option<Arc<K>> {
+    pub fn find(&self, key: &Key) -> Option<Arc<K>> {
         self.read().get(key).cloned()
     }
 
     /// The objects of a namespace, ordered by name.
-    pub(crate) fn namespace(&self, namespace: &str) -> Vec<Arc<K>> {
+    pub fn namespace(&self, namespace: &str) -> Vec<Arc<K>> {
         let from = Bound::Included(Key::new(namespace, ""));
         let objects = self.read();
         let range = objects.range((from, Bound::Unbounded));
@@ -85,17 +85,17 @@ impl<K> Cache<K> {
     }
 
     /// All objects, ordered by namespace and name.
-    pub(crate) fn all(&self) -> Vec<Arc<K>> {
+    pub fn all(&self) -> Vec<Arc<K>> {
         self.read().values().cloned().collect()
     }
 
     /// Has a function called after each change. It must be quick and must not block: the watch waits for it.
-    pub(crate) fn listen(&self, listener: impl Fn(&Change<'_, K>) + Send + Sync + 'static) {
+    pub fn listen(&self, listener: impl Fn(&Change<'_, K>) + Send + Sync + 'static) {
         self.listeners.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(listener));
     }
 
     /// Waits until the objects have been listed once.
-    pub(crate) async fn synced(&self) {
+    pub async fn synced(&self) {
         // The sender lives as long as the cache.
         let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
     }
@@ -116,7 +116,16 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     /// Lists and watches for ever.
-    pub(crate) async fn follow(&self, api: Api<K>, config: watcher::Config) {
+    pub async fn follow(&self, api: Api<K>, config: watcher::Config) {
+        self.follow_only(api, config, |_| {}).await;
+    }
+
+    /// As [`Cache::follow`], and keeps of each object what `prune` leaves of it.
+    pub async fn follow_only(&self, api: Api<K>, config: watcher::Config, prune: fn(&mut K)) {
+        let pruned = |mut object| {
+            prune(&mut object);
+            object
+        };
         let mut events = watcher(api, config).default_backoff().boxed();
         let mut listed = BTreeSet::new();
         let mut since = Instant::now();
@@ -128,14 +137,14 @@ where
                 }
                 Ok(Event::InitApply(object)) => {
                     listed.insert(Key::of(object.meta()));
-                    self.set(object);
+                    self.set(pruned(object));
                 }
                 Ok(Event::InitDone) => {
                     self.keep_only(&listed);
                     self.tell(&Change::Listed { since });
                     self.synced.send_replace(true);
                 }
-                Ok(Event::Apply(object)) => self.set(object),
+                Ok(Event::Apply(object)) => self.set(pruned(object)),
                 Ok(Event::Delete(object)) => self.remove(&Key::of(object.meta())),
                 // The watcher comes back by itself; until then the cache grows old and nothing worse.
                 Err(error) => {
@@ -146,7 +155,7 @@ where
     }
 
     /// Puts an object in and tells the listeners, unless the very same state is there already.
-    pub(crate) fn set(&self, object: K) {
+    pub fn set(&self, object: K) {
         let (key, new) = (Key::of(object.meta()), Arc::new(object));
         let old = self.objects.write().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&new));
         match old {
@@ -160,7 +169,7 @@ where
     }
 
     /// Takes an object out and tells the listeners.
-    pub(crate) fn remove(&self, key: &Key) {
+    pub fn remove(&self, key: &Key) {
         let old = self.objects.write().unwrap_or_else(PoisonError::into_inner).remove(key);
         if let Some(old) = old {
             self.tell(&Change::Removed(&old));

@@ -31,7 +31,7 @@ const REMEMBERED: usize = 4096;
 
 /// Whether an event tells of trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Tone {
+pub enum Tone {
     /// All is well.
     Normal,
     /// Somebody may want to know.
@@ -40,7 +40,7 @@ pub(crate) enum Tone {
 
 /// Where a controller says what happened.
 #[derive(Clone)]
-pub(crate) struct Recorder {
+pub struct Recorder {
     component: &'static str,
     sender: mpsc::Sender<(Subject, Timestamp)>,
 }
@@ -61,18 +61,18 @@ struct Subject {
 
 impl Recorder {
     /// A recorder and the task that writes what it is told.
-    pub(crate) fn new(client: Client) -> (Self, impl Future<Output = ()> + Send) {
+    pub fn new(client: Client) -> (Self, impl Future<Output = ()> + Send) {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         (Self { component: "podnet", sender }, write(client, receiver))
     }
 
     /// The recorder of one controller.
-    pub(crate) fn of(&self, component: &'static str) -> Self {
+    pub fn of(&self, component: &'static str) -> Self {
         Self { component, sender: self.sender.clone() }
     }
 
     /// Tells of an object.
-    pub(crate) fn tell<K: Resource<DynamicType = ()>>(
+    pub fn tell<K: Resource<DynamicType = ()>>(
         &self,
         object: &K,
         tone: Tone,

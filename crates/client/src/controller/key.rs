@@ -6,16 +6,16 @@ use kube::api::ObjectMeta;
 
 /// Namespace and name of an object; the namespace is empty for cluster-scoped ones.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Key {
+pub struct Key {
     /// The object's namespace, or nothing.
-    pub(crate) namespace: String,
+    pub namespace: String,
     /// The object's name.
-    pub(crate) name: String,
+    pub name: String,
 }
 
 impl Key {
     /// The key of the object with these metadata.
-    pub(crate) fn of(metadata: &ObjectMeta) -> Self {
+    pub fn of(metadata: &ObjectMeta) -> Self {
         Self {
             namespace: metadata.namespace.clone().unwrap_or_default(),
             name: metadata.name.clone().unwrap_or_default(),
@@ -23,12 +23,12 @@ impl Key {
     }
 
     /// A namespaced object's key.
-    pub(crate) fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
 
     /// A cluster-scoped object's key.
-    pub(crate) fn cluster(name: impl Into<String>) -> Self {
+    pub fn cluster(name: impl Into<String>) -> Self {
         Self::new("", name)
     }
 }

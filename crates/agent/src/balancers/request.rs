@@ -20,6 +20,15 @@ pub(super) fn is_ours(service: &Service) -> bool {
     spec.type_.as_deref() == Some("LoadBalancer") && class.is_none_or(|class| class == CLASS)
 }
 
+/// Leaves of a Service what is asked of it here: nothing but its name, where it is not ours.
+pub(super) fn prune(service: &mut Service) {
+    service.metadata.managed_fields = None;
+    if !is_ours(service) {
+        (service.spec, service.status) = (None, None);
+        (service.metadata.annotations, service.metadata.labels) = (None, None);
+    }
+}
+
 /// The addresses that the Service's status says.
 pub(super) fn current(service: &Service) -> Vec<IpAddr> {
     let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());

@@ -8,13 +8,13 @@ use tracing::{debug, warn};
 use super::queue::Queue;
 
 /// How many objects a controller works on at a time.
-pub(crate) const CONCURRENCY: usize = 8;
+pub const CONCURRENCY: usize = 8;
 /// How many writes a controller has under way for one object.
-pub(crate) const PARALLEL_WRITES: usize = 16;
+pub const PARALLEL_WRITES: usize = 16;
 
 /// What a look at an object came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub enum Outcome {
     /// Nothing more to do until something changes.
     Done,
     /// Time will change something: look again then.
@@ -30,24 +30,24 @@ impl From<Option<Duration>> for Outcome {
 /// Why an object could not be made to fit.
 #[derive(Debug, thiserror::Error)]
 #[error("{action} failed")]
-pub(crate) struct Failure {
+pub struct Failure {
     action: String,
     source: Box<kube::Error>,
 }
 
 impl Failure {
     /// Whether the cache was behind: the next look, at a newer state, will do better.
-    pub(crate) fn is_outdated(&self) -> bool {
+    pub fn is_outdated(&self) -> bool {
         matches!(&*self.source, kube::Error::Api(status) if status.code == 409 || status.code == 404)
     }
 
     /// Whether the object that was written to is not there.
-    pub(crate) fn is_not_found(&self) -> bool {
+    pub fn is_not_found(&self) -> bool {
         matches!(&*self.source, kube::Error::Api(status) if status.code == 404)
     }
 
     /// What the API said, for events and conditions.
-    pub(crate) fn message(&self) -> String {
+    pub fn message(&self) -> String {
         match &*self.source {
             kube::Error::Api(status) => status.message.clone(),
             other => other.to_string(),
@@ -56,7 +56,7 @@ impl Failure {
 }
 
 /// Says what was tried when a request failed.
-pub(crate) trait During<T> {
+pub trait During<T> {
     /// The failure names the action.
     fn during(self, action: impl FnOnce() -> String) -> Result<T, Failure>;
 }
@@ -68,7 +68,7 @@ impl<T> During<T> for kube::Result<T> {
 }
 
 /// Turns "it is not there" into nothing.
-pub(crate) fn absent_is_fine<T>(result: Result<T, Failure>) -> Result<Option<T>, Failure> {
+pub fn absent_is_fine<T>(result: Result<T, Failure>) -> Result<Option<T>, Failure> {
     match result {
         Err(failure) if failure.is_not_found() => Ok(None),
         other => other.map(Some),
@@ -76,7 +76,7 @@ pub(crate) fn absent_is_fine<T>(result: Result<T, Failure>) -> Result<Option<T>,
 }
 
 /// Works on the queue's keys for ever.
-pub(crate) async fn work<K, F, Fut>(controller: &'static str, queue: &Queue<K>, reconcile: F)
+pub async fn work<K, F, Fut>(controller: &'static str, queue: &Queue<K>, reconcile: F)
 where
     K: Clone + Ord + Hash + Display,
     F: Fn(K) -> Fut,
