@@ -80,7 +80,7 @@ async fn start(client: &Client, config: ControllersConfig, tasks: &mut JoinSet<(
     let replica_sets = replicaset::ReplicaSets::new(client.clone(), &caches, &recorder);
     let stateful_sets = statefulset::StatefulSets::new(client.clone(), &caches, &recorder);
     let scheduler = scheduler::Scheduler::new(client.clone(), &caches, &recorder);
-    let endpoints = endpoints::ServiceEndpoints::new(client.clone(), &caches);
+    let endpoints = endpoints::ServiceEndpoints::new(client.clone(), &caches, &recorder);
     let nodes = node_lifecycle::NodeLifecycle::new(client.clone(), &caches, &recorder, config.node_grace);
     let contents = service_accounts::NamespaceContents::new(client.clone(), &caches, config.ca_pem);
     let ends = namespaces::NamespaceEnds::new(client.clone(), &caches);

@@ -8,8 +8,13 @@ mod lookup;
 mod mirror;
 mod pace;
 mod slices;
+mod topology;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use collect::Group;
 use family::Family;
@@ -27,6 +32,7 @@ use kube::{
 use lookup::Lookup;
 use pace::Pace;
 use slices::{Edit, Kin};
+use topology::Unsafe;
 use tracing::{debug, info};
 
 use super::{
@@ -34,6 +40,7 @@ use super::{
     caches::Caches,
     key::Key,
     queue::Queue,
+    recorder::{Recorder, Tone},
     worker::{During, Failure, Outcome, absent_is_fine, work},
 };
 
@@ -51,17 +58,22 @@ pub(crate) struct ServiceEndpoints {
     lookup: Arc<Lookup>,
     queue: Queue<Key>,
     pace: Pace,
+    recorder: Recorder,
+    /// What was last said of Services that ask for endpoints by the shares of zones: none where they have them.
+    said: Mutex<BTreeMap<Key, Option<Unsafe>>>,
 }
 
 impl ServiceEndpoints {
     /// Listens to the caches from now on.
-    pub(crate) fn new(client: Client, caches: &Arc<Caches>) -> Arc<Self> {
+    pub(crate) fn new(client: Client, caches: &Arc<Caches>, recorder: &Recorder) -> Arc<Self> {
         let controller = Arc::new(Self {
             client,
             caches: Arc::clone(caches),
             lookup: Lookup::new(caches),
             queue: Queue::default(),
             pace: Pace::default(),
+            recorder: recorder.of("endpoint-slice-controller"),
+            said: Mutex::default(),
         });
         let listener = Arc::clone(&controller);
         caches.services.listen(move |change| {
@@ -117,6 +129,13 @@ impl ServiceEndpoints {
         };
         if !same {
             self.caches.services.all().iter().for_each(|service| self.changed(Key::of(&service.metadata)));
+            return;
+        }
+        let parts: Vec<_> = change.states().map(|node| topology::part(node)).collect();
+        if !matches!((change, &parts[..]), (Change::Set { old: Some(_), .. }, [old, new]) if old == new) {
+            let services = self.caches.services.all();
+            let auto = services.iter().filter(|service| topology::is_auto(service));
+            auto.for_each(|service| self.changed(Key::of(&service.metadata)));
         }
     }
 
@@ -166,10 +185,49 @@ impl ServiceEndpoints {
         let pods = self.lookup.pods_of(service);
         let zone_of = |node: &str| self.lookup.zone_of(node);
         let families = Family::of_service(service).into_iter();
-        families.map(|family| (family, collect::collect(service, &pods, family, zone_of))).collect()
+        let mut families: Vec<_> =
+            families.map(|family| (family, collect::collect(service, &pods, family, zone_of))).collect();
+        if topology::is_auto(service) {
+            self.give_shares(service, &mut families);
+        } else {
+            self.said().remove(&Key::of(&service.metadata));
+        }
+        families
+    }
+
+    /// Gives endpoints their hints by the shares of zones, and says where it cannot be done.
+    fn give_shares(&self, service: &Service, families: &mut [(Family, Vec<Group>)]) {
+        let nodes = self.caches.nodes.all();
+        let shares = topology::shares(nodes.iter().map(|node| &**node));
+        let mut problem = None;
+        for (family, groups) in families {
+            if let Err(why) = topology::assign(groups, &shares) {
+                problem = problem.or(Some((*family, why)));
+            }
+        }
+        let said = problem.map(|(_, why)| why);
+        if self.said().insert(Key::of(&service.metadata), said) == Some(said) {
+            return;
+        }
+        match problem {
+            Some((family, why)) => {
+                let message = format!("no endpoint of {} has a hint: {why}", family.name());
+                self.recorder.tell(service, Tone::Warning, "TopologyAwareHintsDisabled", message);
+            }
+            None => {
+                let message = "endpoints have hints by the zones' shares of CPUs";
+                self.recorder.tell(service, Tone::Normal, "TopologyAwareHintsEnabled", message);
+            }
+        }
+    }
+
+    fn said(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Option<Unsafe>>> {
+        // One insertion at a time cannot be half done.
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn clean_up(&self, key: &Key, endpoints: Option<&Endpoints>) -> Result<(), Failure> {
+        self.said().remove(key);
         self.apply(key, slices::removal(&self.lookup.slices_of(key)), None).await?;
         if let Some(endpoints) = endpoints.filter(|endpoints| legacy::is_ours(endpoints)) {
             let api = Api::<Endpoints>::namespaced(self.client.clone(), &key.namespace);

@@ -30,6 +30,7 @@ use serde_json::json;
 use snapshot::Snapshot;
 use tracing::{debug, info, warn};
 
+pub(crate) use snapshot::is_ready as is_node_ready;
 pub(crate) use tolerations::{Stay, tolerated_for};
 
 use super::{

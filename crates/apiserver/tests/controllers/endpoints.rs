@@ -1,6 +1,6 @@
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{Endpoints, Node, Service},
+    core::v1::{Endpoints, Event, Node, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::{
@@ -107,4 +107,53 @@ async fn a_service_of_two_families_has_slices_of_both_and_hints_follow_the_label
         nodes.patch("node1", &PatchParams::default(), &label).await.unwrap();
         cluster.wait("hints of the zone", zones(Some(zone))).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_the_topology_mode_auto_zones_get_endpoints_by_their_cpus_and_it_is_told_where_that_is_not_safe() {
+    let cluster = Fixture::with_nodes(2).await;
+    cluster.create::<Deployment>(deployment("web", 4, "v1")).await;
+    cluster
+        .create::<Service>(json!({
+            "metadata": { "name": "web", "annotations": { "service.kubernetes.io/topology-mode": "Auto" } },
+            "spec": { "selector": { "app": "web" }, "ports": [{ "port": 80 }] },
+        }))
+        .await;
+    let told = |reason: &'static str, part: &'static str| {
+        let cluster = &cluster;
+        move || async move {
+            let events = cluster.api::<Event>("default").list(&ListParams::default()).await.unwrap();
+            let is_it = |event: &Event| {
+                event.reason.as_deref() == Some(reason)
+                    && event.message.as_ref().is_some_and(|text| text.contains(part))
+            };
+            events.items.iter().any(is_it).then_some(())
+        }
+    };
+    cluster.wait("why not", told("TopologyAwareHintsDisabled", "says no zone")).await;
+    let nodes = Api::<Node>::all(cluster.client.clone());
+    for (node, zone) in [("node1", "a"), ("node2", "b")] {
+        let label = Patch::Merge(json!({ "metadata": { "labels": { "topology.kubernetes.io/zone": zone } } }));
+        nodes.patch(node, &PatchParams::default(), &label).await.unwrap();
+    }
+    cluster.wait("hints", told("TopologyAwareHintsEnabled", "")).await;
+    let hints = |wanted: &'static [&'static str]| {
+        let cluster = &cluster;
+        move || async move {
+            let slices = slices(cluster, "web").await;
+            let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+            let zones =
+                endpoints.flat_map(|endpoint| endpoint.hints.iter().flat_map(|hints| hints.for_zones.iter().flatten()));
+            let mut zones: Vec<_> = zones.map(|zone| zone.name.clone()).collect();
+            zones.sort();
+            (zones == wanted).then_some(())
+        }
+    };
+    cluster.wait("as many for each", hints(&["a", "a", "b", "b"])).await;
+    let cpus = Patch::Merge(json!({ "status": { "allocatable": { "cpu": "192" } } }));
+    nodes.patch_status("node2", &PatchParams::default(), &cpus).await.unwrap();
+    cluster.wait("by the CPUs", hints(&["a", "b", "b", "b"])).await;
+    let gone = Patch::Merge(json!({ "metadata": { "labels": { "topology.kubernetes.io/zone": null } } }));
+    nodes.patch("node1", &PatchParams::default(), &gone).await.unwrap();
+    cluster.wait("no hints", hints(&[])).await;
 }

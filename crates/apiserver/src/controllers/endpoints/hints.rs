@@ -5,6 +5,8 @@ use k8s_openapi::api::{
     discovery::v1::{Endpoint, EndpointHints, ForNode, ForZone},
 };
 
+use super::topology;
+
 /// The label of a node that names its zone.
 pub(super) const ZONE: &str = "topology.kubernetes.io/zone";
 
@@ -18,8 +20,12 @@ pub(super) enum Distribution {
 }
 
 impl Distribution {
-    /// What the Service asks for; `PreferClose` is the older name of `PreferSameZone`.
+    /// What the Service asks for; `PreferClose` is the older name of `PreferSameZone`. Where it asks for shares of zones by its annotation, that
+    /// counts.
     pub(super) fn of(service: &Service) -> Option<Self> {
+        if topology::is_auto(service) {
+            return None;
+        }
         match service.spec.as_ref()?.traffic_distribution.as_deref()? {
             "PreferSameZone" | "PreferClose" => Some(Self::SameZone),
             "PreferSameNode" => Some(Self::SameNode),
