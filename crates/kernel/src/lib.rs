@@ -63,6 +63,7 @@ pub mod nft;
 pub mod object;
 pub mod pod_interface;
 pub mod process;
+mod release;
 pub mod route;
 pub mod segment;
 pub mod socket_filter;

@@ -53,7 +53,10 @@ impl Object {
             None => None,
         };
         // A kernel that does not take them does without, or refuses a map that needs them.
-        let types = types.and_then(|types| load_types(&types).ok());
+        let (types, mut refused) = match types.map(|types| load_types(&types)) {
+            Some(Err(refused)) => (None, Some(refused)),
+            types => (types.and_then(Result::ok), None),
+        };
         let mut maps: HashMap<String, OwnedFd> = given.into_iter().collect();
         for (name, map) in &mut parsed.maps {
             if map.section_kind() != EbpfSectionKind::BtfMaps {
@@ -63,9 +66,16 @@ impl Object {
                 map.set_max_entries(*capacity);
             }
             if !maps.contains_key(name) {
-                let made = create(name, map, types.as_ref());
-                let made = made.map_err(|source| LoadError::Map { name: name.clone(), source })?;
-                maps.insert(name.clone(), made);
+                match (create(name, map, types.as_ref()), refused) {
+                    (Ok(made), before) => {
+                        maps.insert(name.clone(), made);
+                        refused = before;
+                    }
+                    (Err(_), Some(source)) if needs_types(map) => {
+                        return Err(LoadError::NoTypes { name: name.clone(), source });
+                    }
+                    (Err(source), _) => return Err(LoadError::Map { name: name.clone(), source }),
+                }
             }
         }
         link(&mut parsed, &maps)?;
@@ -118,9 +128,20 @@ impl Object {
         (request.log_level, request.log_size, request.log) = (1, length(LOG), address(log.as_mut_ptr()));
         match open(PROG_LOAD, &mut request) {
             Ok(program) => Ok(program),
-            Err(_) => Err(LoadError::Program { name, said: last_words(&log), source: refused }),
+            Err(again) => {
+                let mut said = last_words(&log);
+                if said.is_empty() && again.raw_os_error() != refused.raw_os_error() {
+                    said = format!("when it is asked again, {again}");
+                }
+                Err(LoadError::Program { name, said, source: refused })
+            }
         }
     }
+}
+
+/// Whether the kernel has no such map without the types of its values: what belongs to sockets (`BPF_MAP_TYPE_SK_STORAGE`).
+fn needs_types(map: &Map) -> bool {
+    map.map_type() == 24
 }
 
 /// Writes into the instructions which maps and functions they mean.
@@ -183,6 +204,14 @@ pub enum LoadError {
     /// The kernel did not take a map.
     #[error("cannot make the map {name} of compiled programs")]
     Map {
+        /// The map.
+        name: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The kernel did not take the object's types, which a map needs.
+    #[error("cannot make the map {name} of compiled programs: the kernel does not take their types")]
+    NoTypes {
         /// The map.
         name: String,
         /// Why not.

@@ -10,6 +10,8 @@ use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 
+use crate::release;
+
 // enum bpf_cmd
 pub(super) const MAP_CREATE: i32 = 0;
 pub(super) const PROG_LOAD: i32 = 5;
@@ -96,7 +98,10 @@ pub(super) fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
     open(BTF_LOAD, &mut request)
 }
 
-/// Asks for a new object of the kernel. Kernels before 5.11 charge it to the memory that a process may lock.
+/// Since this version of Linux objects are not charged to the memory that a process may lock.
+const CHARGED_OTHERWISE: (u32, u32) = (5, 11);
+
+/// Asks for a new object of the kernel. Where it is charged to the memory that a process may lock, the process may lock any from then on.
 pub(super) fn open<T>(command: i32, attributes: &mut T) -> io::Result<OwnedFd> {
     let opened = match call(command, attributes) {
         Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) && lock_as_much_as_it_likes() => {
@@ -108,8 +113,11 @@ pub(super) fn open<T>(command: i32, attributes: &mut T) -> io::Result<OwnedFd> {
     opened.map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// Whether that was changed.
+/// Whether that was changed, for good.
 fn lock_as_much_as_it_likes() -> bool {
+    if release::linux() >= CHARGED_OTHERWISE {
+        return false;
+    }
     let most = Rlimit { current: None, maximum: None };
     getrlimit(Resource::Memlock).current.is_some() && setrlimit(Resource::Memlock, most).is_ok()
 }

@@ -24,7 +24,8 @@ const ARRAY: u32 = 2;
 const LRU_HASH: u32 = 9;
 const SK_STORAGE: u32 = 24;
 
-/// What a map that is there has to be like to be gone on with: name, kind, length of keys and values. Another version's is not.
+/// What a map that is there has to be like to be gone on with: name, kind, length of keys and values. Another version's is not: where the same
+/// bytes come to mean something else, the map has to get another name.
 const SHAPES: [(&str, u32, u32, u32); 7] = [
     (FRONTENDS, HASH, 20, 20),
     (BACKENDS, HASH, 8, 20),
