@@ -37,11 +37,24 @@ pub fn delete(socket: &mut RtSocket, link: u32, addr: IpNet) -> Result<(), Netli
 /// # Errors
 /// Why the kernel refused.
 pub fn list(socket: &mut RtSocket, link: u32) -> Result<Vec<IpNet>, NetlinkError> {
+    Ok(list_of(socket, link)?.into_iter().map(|(addr, _)| addr).collect())
+}
+
+/// The addresses of a device, and whether each is such as [`set_as_no_source`] makes it.
+pub(crate) fn list_of(socket: &mut RtSocket, link: u32) -> Result<Vec<(IpNet, bool)>, NetlinkError> {
     let mut message = AddressMessage::default();
     message.header.index = link;
     let request = Request::new(Operation::new("list", "addresses"), RouteNetlinkMessage::GetAddress(message), 0);
     let found = socket.dump(&request)?;
-    Ok(found.into_iter().filter_map(|message| address(message, link)).collect())
+    let of = |message: RouteNetlinkMessage| {
+        let RouteNetlinkMessage::NewAddress(ref inner) = message else { return None };
+        let is_no_source = match inner.header.family {
+            AddressFamily::Inet6 => flags(inner).contains(AddressFlags::Deprecated),
+            _ => inner.header.scope == AddressScope::Host,
+        };
+        address(message, link).map(|addr| (addr, is_no_source))
+    };
+    Ok(found.into_iter().filter_map(of).collect())
 }
 
 /// All addresses, each with the index of its device.

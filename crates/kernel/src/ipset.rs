@@ -66,6 +66,24 @@ impl IpsetSocket {
         Ok(found)
     }
 
+    /// Whether a set is there that is of this one's kind and has as many elements. Where the kernel does not tell how many it has, it is
+    /// believed.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn seems_to_be(&mut self, name: &str, set: &Set) -> Result<bool, IpsetError> {
+        let operation = Operation::new("list the head of set", name);
+        let body = |writer: &mut Writer| message::ask_for_head(writer, name);
+        let frames = match self.connection.ask(&operation, Command::List.kind(), NLM_F_DUMP, body) {
+            Err(error) if error.is_missing() => return Ok(false),
+            frames => frames?,
+        };
+        let shape = frames.iter().find_map(|frame| message::shape(&frame.payload));
+        let count = frames.iter().find_map(|frame| message::count(&frame.payload));
+        let is_so = |count: u32| usize::try_from(count) == Ok(set.elements.len());
+        Ok(shape.and_then(|shape| shape.kind(self.family)) == Some(set.kind) && count.is_none_or(is_so))
+    }
+
     fn read_one(&mut self, name: &str) -> Result<Option<Set>, IpsetError> {
         let operation = Operation::new("list set", name);
         let body = |writer: &mut Writer| message::head(writer, Some(name));

@@ -7,7 +7,8 @@ mod message;
 mod settings;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     thread,
     time::{Duration, Instant},
 };
@@ -53,6 +54,8 @@ pub struct Ipvs {
     servers: GenericSocket,
     sets: IpsetSocket,
     links: RtSocket,
+    /// Addresses of the device that are such as others make them, when it was read.
+    strange: BTreeSet<IpAddr>,
 }
 
 impl Ipvs {
@@ -62,7 +65,16 @@ impl Ipvs {
     /// Where the kernel has no virtual servers, or the process may not.
     pub fn open(netns: &NetNs, family: Family) -> Result<Self, IpvsError> {
         let servers = netns.run(|| GenericSocket::open(FAMILY))??;
-        Ok(Self { family, servers, sets: IpsetSocket::open_in(netns, family)?, links: RtSocket::open_in(netns)? })
+        let (sets, links) = (IpsetSocket::open_in(netns, family)?, RtSocket::open_in(netns)?);
+        Ok(Self { family, servers, sets, links, strange: BTreeSet::new() })
+    }
+
+    /// As [`configure`], in the value's namespace.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn configure(&mut self, settings: &Settings) -> Result<(), IpvsError> {
+        settings::configure_by(&mut self.servers, self.links.netns(), settings)
     }
 
     /// All virtual servers of the family, everybody's, the addresses of the device, and those of the named sets that are there.
@@ -78,8 +90,38 @@ impl Ipvs {
             let reals = self.reals(&key)?.into_iter().map(|real| (real.at, real.weight));
             servers.insert(key, Server { scheduling, reals: reals.collect() });
         }
+        let found = device::addresses(&mut self.links, self.family)?;
+        self.strange = found.iter().filter(|(_, is_as_made)| !**is_as_made).map(|(addr, _)| *addr).collect();
+        Ok(State { servers, addrs: found.into_keys().collect(), sets: self.sets.read(sets)? })
+    }
+
+    /// Addresses that were read last and are not such as [`Ipvs::apply`] makes them: a packet may get one of them as its source. To add one
+    /// makes it right.
+    #[must_use]
+    pub const fn strange(&self) -> &BTreeSet<IpAddr> {
+        &self.strange
+    }
+
+    /// Whether all of this seems to be there, told by how virtual servers schedule, which addresses there are, and how many elements sets have.
+    /// It is asked for in few requests, however many virtual servers there are.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn seems_to_have(&mut self, what: &State) -> Result<bool, IpvsError> {
+        let servers: BTreeMap<ServerKey, Scheduling> = self.list()?.into_iter().collect();
+        if what.servers.iter().any(|(key, server)| servers.get(key) != Some(&server.scheduling)) {
+            return Ok(false);
+        }
         let addrs = device::addresses(&mut self.links, self.family)?;
-        Ok(State { servers, addrs, sets: self.sets.read(sets)? })
+        if what.addrs.iter().any(|addr| !addrs.contains_key(addr)) {
+            return Ok(false);
+        }
+        for (name, set) in &what.sets {
+            if !self.sets.seems_to_be(name, set)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Does edits in order. Neighbours of one sort go out together, and all of them are tried; those behind are not done once one was

@@ -30,8 +30,10 @@ const LINK: u32 = 1;
 const NEIGHBOUR: u32 = 3;
 const IPV4_ADDRESS: u32 = 5;
 const IPV4_ROUTE: u32 = 7;
+const IPV4_RULE: u32 = 8;
 const IPV6_ADDRESS: u32 = 9;
 const IPV6_ROUTE: u32 = 11;
+const IPV6_RULE: u32 = 19;
 const IPV4_SETTINGS: u32 = 24;
 const IPV6_SETTINGS: u32 = 25;
 /// `NFNLGRP_NFTABLES`.
@@ -60,6 +62,12 @@ pub enum Notice {
     Route(Route),
     /// A route of the main table was removed. Those that go with their device are not told of.
     RouteGone(Route),
+    /// A rule that asks a table for a way was removed (`ip-rule(8)`), or a route of a table that is neither the main one nor that of the
+    /// node's own addresses.
+    WayGone {
+        /// The table.
+        table: u32,
+    },
     /// A neighbour changed.
     Neighbour {
         /// The device's index.
@@ -128,8 +136,9 @@ impl Monitor {
         let filter = |source| NetlinkError::Socket { action: "filter", source };
         let route = Connection::open(NETLINK_ROUTE)?;
         filter::drop_messages_of(route.descriptor(), &[routes.port()?]).map_err(filter)?;
-        for group in [LINK, NEIGHBOUR, IPV4_ADDRESS, IPV6_ADDRESS, IPV4_ROUTE, IPV6_ROUTE, IPV4_SETTINGS, IPV6_SETTINGS]
-        {
+        let of_ipv4 = [IPV4_ADDRESS, IPV4_ROUTE, IPV4_RULE, IPV4_SETTINGS];
+        let of_ipv6 = [IPV6_ADDRESS, IPV6_ROUTE, IPV6_RULE, IPV6_SETTINGS];
+        for group in [LINK, NEIGHBOUR].into_iter().chain(of_ipv4).chain(of_ipv6) {
             route.join(group)?;
         }
         let nft = Connection::open(NETLINK_NETFILTER)?;

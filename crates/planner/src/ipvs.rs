@@ -23,14 +23,18 @@ use crate::ruleset::{BackendAddress, FrontendKey};
 /// The device that has the addresses of virtual servers: a dummy. It is kube-proxy's name, which other programs know and leave alone.
 pub const DEVICE: &str = "kube-ipvs0";
 
-/// The routing table that delivers on this host what virtual servers attract by a mark: one route for each address. Nothing else is in it.
+/// The routing table that delivers on this host what virtual servers attract: one route for each address. Nothing else is in it.
 pub const ROUTES: u32 = 28_783;
-/// The priority of the routing rule that leads there: behind the host's own addresses, before everything else that is usual.
+/// The priority of the routing rules that lead there: behind the host's own addresses, before everything else that is usual. The one before
+/// is taken, too.
 pub const PRIORITY: u32 = 100;
 
 /// How the names end of the sets in which podnet notes its own virtual servers: what is in there is noted before it is made, and struck out
-/// after it is gone.
+/// after it is gone. An element with a mark notes the virtual server of that mark.
 pub const NOTES: &str = "-VIRTUAL-SERVERS";
+/// How the names end of the sets of addresses that come to this node for the sake of virtual servers: those of [`DEVICE`], and those that are
+/// attracted.
+pub const PLACES: [&str; 2] = ["-IPVS-IPS", "-EXTERNAL-ADDRESSES"];
 
 /// All that there is of one family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,10 +1,12 @@
 //! Services' rules as virtual servers of the kernel, with sets and constant chains beside them.
 //!
-//! The kernel tells nobody of changed virtual servers and sets: these are read as a whole twice a second where they are few, and at most as
-//! often as `ipvs.syncPeriod` says where they are many. The chains are looked after as those of the mode `iptables` are.
+//! The kernel tells nobody of changed virtual servers and sets: these are read as a whole twice a second where they are few. Where they are many
+//! it is only counted so often what is there, and they are read as often as `ipvs.syncPeriod` says. The chains are looked after as those of the
+//! mode `iptables` are.
 
 mod kernel;
 mod refused;
+mod watch;
 
 use std::{
     collections::BTreeSet,
@@ -12,39 +14,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-use podnet_kernel::{datapath::Datapath, iptables::Variant, monitor::Notice, netns::NetNs};
+use podnet_kernel::{
+    datapath::Datapath, iptables::Variant, monitor::Notice, netns::NetNs, route::attraction::Attraction,
+};
 use podnet_model::{
     Family,
     proxy::{IpvsConfig, Mode},
 };
 use podnet_planner::{
     iptables::Rewrite,
-    ipvs::{DEVICE, Drain, Edit, Scheduler, State, difference},
+    ipvs::{Drain, Edit, Scheduler, State, difference},
     services::{
         Plan, Services,
-        ipvs::{Ipvs as Renderer, own},
+        ipvs::{Ipvs as Renderer, led_here, own},
     },
 };
 use tracing::debug;
 
-use self::{kernel::Kernel, refused::Refused};
+use self::{kernel::Kernel, refused::Refused, watch::Watch};
 use super::mode::{RulesError, ServiceRules, Unserved, is_needed};
 
-/// How often all is looked at, at most.
-const LOOK: Duration = Duration::from_millis(500);
-/// How long it is waited for what else somebody changes.
-const GATHER: Duration = Duration::from_millis(50);
-/// How often the chains are compared though nothing is suspected.
-const COMPARE: Duration = Duration::from_secs(60);
-/// Where a comparison takes long, so many times as long goes by before the next one.
-const REST: u32 = 100;
-/// And so many times as long where somebody changes things all the time.
-const REST_OF_SUSPICION: u32 = 10;
-/// How often it is looked whether the connections of what goes are over.
-const DRAIN: Duration = Duration::from_secs(5);
-
-/// How long connections are waited for when the mode is left.
+/// How long connections are waited for when the mode is left, and how often is looked whether they are over where nobody else does.
 const LINGER: Duration = Duration::from_secs(15 * 60);
+const LINGERS: Duration = Duration::from_secs(30);
 
 /// The virtual servers of one family.
 #[derive(Debug)]
@@ -62,25 +54,24 @@ pub(super) struct InIpvs {
     /// What [`Drain`] counts the time from.
     began: Instant,
     in_force: bool,
-    /// Since when the mode is left, and whether something stays for the sake of connections.
+    /// Since when the mode is left.
     leaving: Option<Instant>,
-    lingers: bool,
+    /// When it is looked again what stays for the sake of connections, where something does.
+    lingers: Option<Instant>,
     /// The mode that comes translates before virtual servers do.
     may_linger: bool,
     /// It is not known whether there are none.
     may_be_there: bool,
-    /// Somebody may have damaged the virtual servers and what goes with them, or the chains.
-    suspected: (bool, bool),
-    next_look: Instant,
-    next_servers: Instant,
-    next_chains: Instant,
-    next_drain: Instant,
+    watch: Watch,
 }
 
 /// What was done to make what is there what is wanted.
+#[derive(Default)]
 struct Done {
     edits: Vec<Edit>,
     rewrite: Rewrite,
+    /// Rules and routes that lead to virtual servers.
+    ways: usize,
 }
 
 impl InIpvs {
@@ -99,14 +90,10 @@ impl InIpvs {
             began: now,
             in_force: false,
             leaving: None,
-            lingers: false,
+            lingers: None,
             may_linger: true,
             may_be_there: true,
-            suspected: (false, false),
-            next_look: now,
-            next_servers: now,
-            next_chains: now,
-            next_drain: now,
+            watch: Watch::new(now),
         }
     }
 
@@ -118,38 +105,72 @@ impl InIpvs {
         if self.kernel.is_none() {
             self.kernel = Some(Kernel::open(netns, self.family)?);
         }
-        let edits = self.compare_servers(services, netns)?;
-        let Some(kernel) = &mut self.kernel else { return Ok(Done { edits, rewrite: Rewrite::default() }) };
-        kernel.attract(netns, self.renderer.attraction(), &self.renderer.attracted())?;
+        let edits = self.compare_servers(services)?;
+        let ways = self.attract(netns, true)?;
+        let Some(kernel) = &mut self.kernel else { return Ok(Done::default()) };
         let rewrite = kernel.put_chains(self.renderer.rules(services))?;
         self.in_force = true;
-        self.leaving = None;
-        self.suspected = (false, false);
-        self.next_chains = Instant::now() + COMPARE.max(started.elapsed() * REST);
-        Ok(Done { edits, rewrite })
+        (self.leaving, self.lingers) = (None, None);
+        self.watch.compared_chains(started);
+        Ok(Done { edits, rewrite, ways })
     }
 
-    fn compare_servers(&mut self, services: &Services, netns: &NetNs) -> Result<Vec<Edit>, RulesError> {
+    fn compare_servers(&mut self, services: &Services) -> Result<Vec<Edit>, RulesError> {
         let started = Instant::now();
         let Some(kernel) = &mut self.kernel else { return Ok(Vec::new()) };
         self.edits = Vec::new();
-        kernel.configure(netns, &self.config)?;
+        kernel.configure(&self.config)?;
         let wanted = self.renderer.state();
         let ranges = &self.config.exclude_cidrs;
         let is_excluded = |addr: &IpAddr| ranges.iter().any(|range| range.contains(addr));
-        self.there = own(kernel.read()?, wanted, self.family, is_excluded);
+        self.there = own(kernel.read(wanted)?, wanted, self.family, is_excluded);
         let edits = self.do_edits(services, difference(self.renderer.state(), &self.there))?;
-        self.suspected.0 = false;
-        self.next_servers = Instant::now() + (started.elapsed() * REST).clamp(LOOK, self.config.sync_period.max(LOOK));
+        self.watch.compared_servers(started, self.config.sync_period);
         Ok(edits)
+    }
+
+    /// Leads to this node what virtual servers serve at addresses of others, also those that leave. Answers in how many steps, where it is
+    /// looked what is there, too.
+    fn attract(&mut self, netns: &NetNs, looks: bool) -> Result<usize, RulesError> {
+        let Some(kernel) = &mut self.kernel else { return Ok(0) };
+        let frontends = led_here(&self.there, self.family, self.drain.leaving());
+        let (bits, addrs) = (self.renderer.attraction(), self.renderer.attracted());
+        let done = kernel.attract(netns, Attraction { bits, addrs, frontends, ..kernel::NOTHING }, looks)?;
+        self.watch.ways &= !looks;
+        Ok(done)
+    }
+
+    /// What is suspected, or due. Not `in_force` once it fails.
+    fn mend(&mut self, services: &Services, netns: &NetNs, now: Instant) -> Result<Done, RulesError> {
+        let is_changed = self.kernel.as_ref().is_some_and(Kernel::is_changed);
+        if is_changed || self.watch.chains || now >= self.watch.next_chains {
+            return self.compare(services, netns);
+        }
+        self.in_force = false;
+        let mut done = Done::default();
+        if self.watch.servers || now >= self.watch.next_servers || !self.seems_right(now)? {
+            done.edits = self.compare_servers(services)?;
+        }
+        if self.watch.ways {
+            done.ways = self.attract(netns, true)?;
+        }
+        self.in_force = true;
+        Ok(done)
+    }
+
+    fn seems_right(&mut self, now: Instant) -> Result<bool, RulesError> {
+        let Some(kernel) = self.kernel.as_mut().filter(|_| now >= self.watch.next_glance) else { return Ok(true) };
+        let began = Instant::now();
+        let is_right = kernel.seems_to_have(&self.there)?;
+        self.watch.glanced(began);
+        Ok(is_right)
     }
 
     /// Does edits, softly. Answers what was done.
     fn do_edits(&mut self, services: &Services, edits: Vec<Edit>) -> Result<Vec<Edit>, RulesError> {
         let Some(kernel) = &mut self.kernel else { return Ok(Vec::new()) };
         let renderer = &self.renderer;
-        let mut edits =
-            self.drain.soften(edits, &self.there, |key| renderer.has_connections(key), self.began.elapsed());
+        let mut edits = self.drain.soften(edits, &self.there, |key| renderer.may_drain(key), self.began.elapsed());
         self.refused.take(kernel.apply(&edits)?, &mut edits, renderer, services);
         edits.iter().for_each(|edit| self.there.apply(edit));
         self.refused.forget(renderer.state(), &self.there);
@@ -157,7 +178,7 @@ impl InIpvs {
     }
 
     /// Lets go what has no connections any more.
-    fn let_go(&mut self) -> Result<(), RulesError> {
+    fn let_go(&mut self, netns: &NetNs) -> Result<(), RulesError> {
         let servers: Vec<_> = self.drain.servers().into_iter().collect();
         let Some(kernel) = self.kernel.as_mut().filter(|_| !servers.is_empty()) else { return Ok(()) };
         let connections = kernel.connections(&servers)?;
@@ -165,7 +186,7 @@ impl InIpvs {
         kernel.apply(&edits)?;
         edits.iter().for_each(|edit| self.there.apply(edit));
         debug!(gone = edits.len(), left = self.drain.servers().len(), "real servers without connections let go");
-        Ok(())
+        self.attract(netns, false).map(drop)
     }
 
     fn begin(&mut self, services: &Services) {
@@ -181,10 +202,11 @@ fn renderer(services: &Services, config: &IpvsConfig) -> Renderer {
 
 impl ServiceRules for InIpvs {
     fn learn(&mut self, services: &Services, plan: &Plan) {
-        let edits = self.renderer.edits(services, plan);
-        // What is not in force will be made as a whole.
         if self.in_force {
-            self.edits.extend(edits);
+            self.edits.extend(self.renderer.edits(services, plan));
+        } else {
+            // It will be made as a whole.
+            self.renderer.note(services, plan);
         }
     }
 
@@ -202,12 +224,11 @@ impl ServiceRules for InIpvs {
     fn follow(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<usize, RulesError> {
         let edits = std::mem::take(&mut self.edits);
         self.in_force = false;
-        if self.renderer.changes_attracted(&edits)
-            && let (Some(kernel), Some(netns)) = (&mut self.kernel, datapath.netns())
-        {
-            kernel.attract(&netns, self.renderer.attraction(), &self.renderer.attracted())?;
-        }
+        let ways = self.renderer.changes_attracted(&edits);
         let done = self.do_edits(services, edits)?.len();
+        if let Some(netns) = datapath.netns().filter(|_| ways) {
+            self.attract(&netns, false)?;
+        }
         if let Some(kernel) = &mut self.kernel {
             kernel.follow_chains(self.renderer.rules(services))?;
         }
@@ -217,7 +238,8 @@ impl ServiceRules for InIpvs {
 
     fn put(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
         if !is_needed(services) {
-            return self.take_away(datapath);
+            let waits = self.lingers.is_some_and(|again| Instant::now() < again);
+            return if waits { Ok(()) } else { self.take_away(datapath) };
         }
         if let Some(netns) = datapath.netns() {
             let done = self.compare(services, &netns)?;
@@ -231,15 +253,15 @@ impl ServiceRules for InIpvs {
         self.edits = Vec::new();
         if let Some(netns) = datapath.netns() {
             let leaving = *self.leaving.get_or_insert_with(Instant::now);
-            let (bits, excluded) = (self.renderer.attraction(), &self.config.exclude_cidrs);
             let may_stay = self.may_linger && leaving.elapsed() < LINGER;
-            self.lingers = kernel::remove(&netns, self.family, bits, excluded, may_stay)?;
+            let stays = kernel::remove(&netns, self.family, &self.config.exclude_cidrs, may_stay)?;
+            self.lingers = stays.then(|| Instant::now() + LINGERS);
         }
         self.kernel = None;
         self.there = State::default();
         self.refused = Refused::default();
         self.drain = Drain::default();
-        self.may_be_there = self.lingers;
+        self.may_be_there = self.lingers.is_some();
         Ok(())
     }
 
@@ -249,7 +271,7 @@ impl ServiceRules for InIpvs {
     }
 
     fn lingers(&self) -> bool {
-        self.lingers
+        self.lingers.is_some()
     }
 
     fn in_force(&self) -> bool {
@@ -262,53 +284,36 @@ impl ServiceRules for InIpvs {
     }
 
     fn hear(&mut self, notice: &Notice) {
-        let (servers, chains) = match notice {
-            Notice::LinkGone(link) => (link.name.as_str() == DEVICE, false),
-            Notice::Address { addr, flags: None, .. } => (self.there.addrs.contains(&addr.addr()), false),
-            Notice::Rules(transaction) => {
-                (false, self.kernel.as_ref().is_some_and(|kernel| kernel.is_touched(transaction)))
-            }
-            Notice::Lost => (true, true),
-            _ => (false, false),
-        };
-        if servers && !self.suspected.0 || chains && !self.suspected.1 {
-            // What somebody does in several steps is looked at once.
-            self.next_look = self.next_look.max(Instant::now() + GATHER);
-        }
-        self.suspected = (self.suspected.0 || servers, self.suspected.1 || chains);
+        let kernel = self.kernel.as_ref();
+        self.watch.hear(notice, &self.there, |transaction| kernel.is_some_and(|kernel| kernel.is_touched(transaction)));
     }
 
     fn due(&self) -> Option<Instant> {
+        if !self.in_force {
+            return self.lingers;
+        }
         let legacy = self.kernel.as_ref().is_some_and(|kernel| kernel.variant() == Variant::Legacy);
-        let often = self.suspected != (false, false) || legacy;
-        let drains = (!self.drain.servers().is_empty()).then_some(self.next_drain);
-        let looks = if often { self.next_look } else { self.next_servers.min(self.next_chains).max(self.next_look) };
-        self.in_force.then(|| drains.map_or(looks, |drains| drains.min(looks)))
+        Some(self.watch.due(legacy, !self.drain.servers().is_empty()))
     }
 
     fn look(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<Option<String>, RulesError> {
         let now = Instant::now();
         if !self.in_force {
+            // What was not needed any more may be over.
+            if self.lingers.is_some_and(|again| again <= now) && !is_needed(services) {
+                self.take_away(datapath)?;
+            }
             return Ok(None);
         }
-        if now >= self.next_drain {
-            self.next_drain = now + DRAIN;
-            self.let_go()?;
+        let Some(netns) = datapath.netns() else { return Ok(None) };
+        if self.watch.drains(now) {
+            self.let_go(&netns)?;
         }
-        let (Some(netns), true) = (datapath.netns(), now >= self.next_look) else { return Ok(None) };
-        self.next_look = now + LOOK;
-        let changed = self.kernel.as_ref().is_some_and(Kernel::is_changed);
-        let done = if changed || self.suspected.1 || now >= self.next_chains {
-            self.compare(services, &netns)?
-        } else if self.suspected.0 || now >= self.next_servers {
-            self.in_force = false;
-            let edits = self.compare_servers(services, &netns)?;
-            self.in_force = true;
-            Done { edits, rewrite: Rewrite::default() }
-        } else {
+        if !self.watch.looks(now) {
             return Ok(None);
-        };
-        self.next_look = Instant::now() + LOOK.max(now.elapsed() * REST_OF_SUSPICION);
+        }
+        let done = self.mend(services, &netns, now)?;
+        self.watch.looked(now);
         Ok(done.words())
     }
 
@@ -321,13 +326,14 @@ impl Done {
     /// What was mended; none where nothing was.
     fn words(&self) -> Option<String> {
         let chains = self.rewrite.chains.len() + self.rewrite.gone.len() + self.rewrite.hooks.len();
-        let servers = self.edits.len();
-        match (servers, self.rewrite.is_empty()) {
-            (0, true) => None,
-            (0, false) => Some(format!("{chains} chains of iptables and ways into them")),
-            (_, true) => Some(format!("{servers} of virtual servers, their addresses and sets")),
-            (_, false) => Some(format!("{servers} of virtual servers, their addresses and sets, and {chains} chains")),
-        }
+        let parts = [
+            (self.edits.len(), "of virtual servers, their addresses and sets"),
+            (self.ways, "rules and routes that lead there"),
+            (chains, "chains of iptables and ways into them"),
+        ];
+        let done = parts.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+        let done: Vec<String> = done.collect();
+        (!done.is_empty()).then(|| done.join("; "))
     }
 }
 

@@ -176,6 +176,8 @@ impl Repair {
                 self.suspicion.settings_of.extend(name.cloned());
             }
             Notice::Rules(transaction) => self.judge_rules(transaction),
+            // Of the tables of modes, which hear of it themselves.
+            Notice::WayGone { .. } => {}
         }
     }
 

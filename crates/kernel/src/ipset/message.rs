@@ -44,6 +44,7 @@ mod outer {
     pub(super) const TYPE: u16 = 3;
     pub(super) const REVISION: u16 = 4;
     pub(super) const FAMILY: u16 = 5;
+    pub(super) const FLAGS: u16 = 6;
     pub(super) const DATA: u16 = 7;
     pub(super) const ELEMENTS: u16 = 8;
 }
@@ -60,12 +61,15 @@ mod data {
     pub(super) const MOST_ELEMENTS: u16 = 19;
     pub(super) const OTHER_ADDRESS: u16 = 20;
     pub(super) const OTHER_LENGTH: u16 = 21;
+    pub(super) const COUNT: u16 = 24;
     pub(super) const MARK: u16 = 27;
 }
 
 /// `IPSET_FLAG_WITH_SKBINFO`: elements have marks.
 const WITH_MARKS: u32 = 1 << 6;
-/// How many elements a set may have, as kube-proxy makes its own. The number itself costs nothing.
+/// `IPSET_FLAG_LIST_HEADER`: a listing without elements.
+const HEAD_ALONE: u32 = 1 << 2;
+/// How many elements a set may have. The number itself costs nothing.
 const MOST_ELEMENTS: u32 = 1 << 20;
 
 /// Those that podnet makes.
@@ -173,6 +177,18 @@ const fn family_number(of: SetType, family: Family) -> u8 {
         (_, Family::V4) => 2,
         (_, Family::V6) => 10,
     }
+}
+
+/// Asks what a set is, and for none of its elements.
+pub(super) fn ask_for_head(writer: &mut Writer, set: &str) {
+    head(writer, Some(set));
+    writer.be32(outer::FLAGS | NETWORK_ORDER, HEAD_ALONE);
+}
+
+/// How many elements it has (Linux 4.10).
+pub(super) fn count(payload: &[u8]) -> Option<u32> {
+    let told = attribute(attribute(body(payload), outer::DATA)?, data::COUNT)?;
+    told.try_into().ok().map(u32::from_be_bytes)
 }
 
 /// What a set is, as the kernel tells it.

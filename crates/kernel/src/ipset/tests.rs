@@ -65,8 +65,19 @@ fn sets_of_every_type_are_read_as_they_were_written_and_change_and_go() {
             socket.apply(&edits).unwrap();
             assert_eq!(socket.read(&names).unwrap(), wanted, "{family:?}");
         }
+        let seems = |socket: &mut IpsetSocket, sets: &BTreeMap<SetName, Set>| {
+            let is = |(name, set): (&SetName, &Set)| socket.seems_to_be(name, set).unwrap();
+            sets.iter().map(is).collect::<Vec<_>>()
+        };
+        assert!(seems(&mut socket, &wanted).into_iter().all(|is_so| is_so), "{family:?}");
         let mut fewer = wanted.clone();
         fewer.pop_first();
+        let mut other = fewer.clone();
+        for set in other.values_mut() {
+            set.elements.pop_first();
+        }
+        other.insert("PN-NONE".into(), Set::new(SetKind::plain(SetType::Port)));
+        assert!(seems(&mut socket, &other).into_iter().all(|is_so| !is_so), "{family:?}");
         for set in fewer.values_mut() {
             set.elements.pop_first();
             set.elements.values_mut().flatten().for_each(|mark| *mark ^= 0xff);

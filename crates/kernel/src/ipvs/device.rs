@@ -1,7 +1,7 @@
 //! The device that has the addresses of virtual servers. It is down and sends nothing: an address of any device is the node's. None of them is
 //! ever the source of what is masqueraded.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use podnet_model::Family;
@@ -18,13 +18,14 @@ use crate::{
 /// Its type, as the kernel calls it.
 const KIND: &str = "dummy";
 
-/// The addresses of a family that it has, by themselves.
-pub(super) fn addresses(socket: &mut RtSocket, family: Family) -> Result<BTreeSet<IpAddr>, IpvsError> {
-    let Some(device) = find(socket)? else { return Ok(BTreeSet::new()) };
-    let found = addr::list(socket, device.index)?;
+/// The addresses of a family that it has, by themselves, and whether each is such as podnet makes them: none's source.
+pub(super) fn addresses(socket: &mut RtSocket, family: Family) -> Result<BTreeMap<IpAddr, bool>, IpvsError> {
+    let Some(device) = find(socket)? else { return Ok(BTreeMap::new()) };
+    let found = addr::list_of(socket, device.index)?;
     // Were it up it would have a link-local address of the kernel's making, with a range.
     let own = |net: &IpNet| Family::of_net(net) == family && net.prefix_len() == net.max_prefix_len();
-    Ok(found.into_iter().filter(own).map(|net| net.addr()).collect())
+    let own = found.into_iter().filter(|(net, _)| own(net));
+    Ok(own.map(|(net, is_no_source)| (net.addr(), is_no_source)).collect())
 }
 
 /// Does edits of addresses, in order; all are tried. Others are passed over. The device is made for the first address.
@@ -38,12 +39,14 @@ pub(super) fn apply(socket: &mut RtSocket, family: Family, edits: &[Edit]) -> Re
     if adds && family == Family::V6 {
         sysctl::allow_ipv6(socket.netns(), DEVICE)?;
     }
-    let request = |edit: &Edit| match edit {
-        Edit::AddAddress(addr) => Some(addr::set_as_no_source(index, *addr)),
-        Edit::RemoveAddress(addr) => Some(addr::removal(index, IpNet::from(*addr))),
-        _ => None,
+    let removal = |addr: IpAddr| addr::removal(index, IpNet::from(addr));
+    let requests = |edit: &Edit| match edit {
+        // The kernel does not change the scope of one that is there.
+        Edit::AddAddress(addr) => vec![removal(*addr), addr::set_as_no_source(index, *addr)],
+        Edit::RemoveAddress(addr) => vec![removal(*addr)],
+        _ => Vec::new(),
     };
-    let requests: Vec<_> = edits.iter().filter_map(request).collect();
+    let requests: Vec<_> = edits.iter().flat_map(requests).collect();
     Ok(socket.perform_all(&requests).map_err(NetlinkError::from)?)
 }
 

@@ -21,6 +21,7 @@ pub(super) mod command {
     pub(in crate::ipvs) const DEL_REAL: u8 = 7;
     pub(in crate::ipvs) const GET_REAL: u8 = 8;
     pub(in crate::ipvs) const SET_CONFIG: u8 = 12;
+    pub(in crate::ipvs) const GET_CONFIG: u8 = 13;
 }
 
 /// `IPVS_CMD_ATTR_…`.
@@ -210,6 +211,11 @@ pub(super) fn read_real(body: &[u8], family: Family) -> Option<Real> {
         weight: if is_translated { value(real::WEIGHT)? } else { u32::MAX },
         connections: u64::from(value(real::ACTIVE)?) + u64::from(value(real::INACTIVE)?),
     })
+}
+
+/// A timeout in the kernel's answer about all of them.
+pub(super) fn read_timeout(body: &[u8], kind: u16) -> Option<u32> {
+    attribute(body, kind).and_then(u32_of)
 }
 
 /// `AF_INET`, `AF_INET6`.

@@ -3,16 +3,19 @@
 use std::time::Duration;
 
 use netlink_packet_core::NLM_F_ACK;
-use rustix::system::uname;
 
 use super::{
     FAMILY, IpvsError,
-    message::{command, timeout},
+    message::{command, read_timeout, timeout},
 };
 use crate::{
-    netlink::{Operation, generic::GenericSocket},
+    netlink::{
+        Operation,
+        generic::{GenericSocket, body},
+    },
     netns::NetNs,
-    sysctl,
+    release,
+    sysctl::{self, SysctlError},
 };
 
 /// Since this version of Linux a client's port that comes again while its last connection is remembered gets a new connection without a
@@ -39,26 +42,52 @@ pub struct Settings {
 /// # Errors
 /// Where the kernel has no virtual servers, or refuses.
 pub fn configure(netns: &NetNs, settings: &Settings) -> Result<(), IpvsError> {
-    let mut socket = netns.run(|| GenericSocket::open(FAMILY))??;
+    configure_by(&mut netns.run(|| GenericSocket::open(FAMILY))??, netns, settings)
+}
+
+/// As [`configure`], by a socket of the namespace. What is as it has to be is not written.
+pub(super) fn configure_by(socket: &mut GenericSocket, netns: &NetNs, settings: &Settings) -> Result<(), IpvsError> {
+    set_timeouts(socket, settings)?;
+    netns.run(|| {
+        let reuse = if release::linux() >= REUSES_AT_ONCE { "1" } else { "0" };
+        let own = [("conntrack", "1"), ("expire_nodest_conn", "1"), ("expire_quiescent_template", "1")];
+        for (name, value) in own.into_iter().chain([("conn_reuse_mode", reuse)]) {
+            set(&format!("net.ipv4.vs.{name}"), value)?;
+        }
+        if settings.strict_arp {
+            set("net.ipv4.conf.all.arp_ignore", "1")?;
+            set("net.ipv4.conf.all.arp_announce", "2")?;
+        }
+        Ok(())
+    })?
+}
+
+fn set(key: &str, value: &str) -> Result<(), IpvsError> {
+    let is = |found: Result<String, SysctlError>| found.is_ok_and(|found| found == value);
+    if is(sysctl::read_here(key)) { Ok(()) } else { Ok(sysctl::set_here(key, value)?) }
+}
+
+fn set_timeouts(socket: &mut GenericSocket, settings: &Settings) -> Result<(), IpvsError> {
     let given = [
         (timeout::TCP, settings.tcp_timeout),
         (timeout::TCP_FIN, settings.tcp_fin_timeout),
         (timeout::UDP, settings.udp_timeout),
     ];
     let given = given.into_iter().filter_map(|(kind, time)| Some((kind, seconds(time?))));
+    let mut given: Vec<(u16, u32)> = given.collect();
+    if given.is_empty() {
+        return Ok(());
+    }
+    let operation = Operation::new("list timeouts of", "virtual servers");
+    let told = socket.ask(&operation, NLM_F_ACK, command::GET_CONFIG, |_| {})?;
+    given.retain(|(kind, seconds)| !told.iter().any(|frame| read_timeout(body(frame), *kind) == Some(*seconds)));
+    if given.is_empty() {
+        return Ok(());
+    }
     let operation = Operation::new("set timeouts of", "virtual servers");
     socket.ask(&operation, NLM_F_ACK, command::SET_CONFIG, |writer| {
-        given.for_each(|(kind, seconds)| writer.bytes(kind, &seconds.to_ne_bytes()));
+        given.iter().for_each(|(kind, seconds)| writer.bytes(*kind, &seconds.to_ne_bytes()));
     })?;
-    let reuse = if version() >= REUSES_AT_ONCE { "1" } else { "0" };
-    let own = [("conntrack", "1"), ("expire_nodest_conn", "1"), ("expire_quiescent_template", "1")];
-    for (name, value) in own.into_iter().chain([("conn_reuse_mode", reuse)]) {
-        sysctl::set(netns, &format!("net.ipv4.vs.{name}"), value)?;
-    }
-    if settings.strict_arp {
-        sysctl::set(netns, "net.ipv4.conf.all.arp_ignore", "1")?;
-        sysctl::set(netns, "net.ipv4.conf.all.arp_announce", "2")?;
-    }
     Ok(())
 }
 
@@ -66,13 +95,6 @@ pub fn configure(netns: &NetNs, settings: &Settings) -> Result<(), IpvsError> {
 fn seconds(time: Duration) -> u32 {
     let whole = time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0));
     u32::try_from(whole).unwrap_or(u32::MAX).max(1)
-}
-
-/// The running kernel's, as far as two numbers tell it.
-fn version() -> (u32, u32) {
-    let release = uname().release().to_string_lossy().into_owned();
-    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use netlink_packet_core::ParseableParametrized;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressHeader, AddressMessage, AddressScope},
+    route::{RouteAttribute, RouteHeader, RouteMessage},
+    rule::RuleAttribute,
 };
 
 use super::{Author, Notice, Transaction};
@@ -33,8 +35,13 @@ pub(crate) fn route_family(frame: &Frame) -> Option<Notice> {
         RouteNetlinkMessage::DelAddress(message) => address(message, false),
         message @ RouteNetlinkMessage::NewRoute(_) => route::from_message(message).map(Notice::Route),
         RouteNetlinkMessage::DelRoute(message) => {
-            route::from_message(RouteNetlinkMessage::NewRoute(message)).map(Notice::RouteGone)
+            let way = way_gone(&message);
+            route::from_message(RouteNetlinkMessage::NewRoute(message)).map(Notice::RouteGone).or(way)
         }
+        RouteNetlinkMessage::DelRule(message) => message.attributes.iter().find_map(|attribute| match attribute {
+            RuleAttribute::Table(table) => Some(Notice::WayGone { table: *table }),
+            _ => None,
+        }),
         RouteNetlinkMessage::NewNeighbour(message) => neighbour(message, true),
         RouteNetlinkMessage::DelNeighbour(message) => neighbour(message, false),
         _ => None,
@@ -49,6 +56,19 @@ fn address(message: AddressMessage, there: bool) -> Option<Notice> {
     }
     let flags = there.then(|| addr::flags(&message).bits());
     Some(Notice::Address { device, addr: addr::address(RouteNetlinkMessage::NewAddress(message), device)?, flags })
+}
+
+/// Of a table that not every address and every pod has a route in.
+fn way_gone(message: &RouteMessage) -> Option<Notice> {
+    /// `RT_TABLE_LOCAL` (`linux/rtnetlink.h`).
+    const LOCAL: u32 = 255;
+    let told = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    let table = told.unwrap_or_else(|| message.header.table.into());
+    let is_usual = [RouteHeader::RT_TABLE_MAIN.into(), LOCAL].contains(&table);
+    (!is_usual).then_some(Notice::WayGone { table })
 }
 
 fn neighbour(message: netlink_packet_route::neighbour::NeighbourMessage, there: bool) -> Option<Notice> {

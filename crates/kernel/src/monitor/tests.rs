@@ -54,6 +54,18 @@ fn routes_are_told_with_their_way_and_when_they_are_gone() {
     until(&mut monitor, |notice| matches!(notice, Notice::Route(route) if route.dst == dst && route.protocol == 88));
     namespace.command("ip route del 10.1.0.0/24");
     until(&mut monitor, |notice| matches!(notice, Notice::RouteGone(route) if route.dst == dst));
+    // What asks a table, and the table's routes, both families; addresses' own are none of these.
+    for ip in ["ip", "ip -6"] {
+        namespace.command(&format!("{ip} rule add fwmark 1 lookup 4242"));
+        namespace.command(&format!("{ip} route add blackhole default table 4243"));
+        namespace.command("ip addr add 192.0.2.77/32 dev eth0");
+        namespace.command("ip addr del 192.0.2.77/32 dev eth0");
+        namespace.command(&format!("{ip} rule del fwmark 1"));
+        until(&mut monitor, |notice| matches!(notice, Notice::WayGone { table: 4242 }));
+        namespace.command(&format!("{ip} route del blackhole default table 4243"));
+        let told = until(&mut monitor, |notice| matches!(notice, Notice::WayGone { .. }));
+        assert_eq!(told, Notice::WayGone { table: 4243 });
+    }
 }
 
 #[test]

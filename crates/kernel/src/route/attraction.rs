@@ -1,17 +1,18 @@
-//! Packets that a node takes for its own although they are for somebody else: those to certain addresses that rules have marked
-//! (`ip-rule(8)`). Both count: what was marked and then translated goes where it is translated to.
+//! Packets that a node takes for its own although they are for somebody else (`ip-rule(8)`): those to certain addresses that rules of
+//! netfilter have marked, and those to certain ports of addresses. What was marked and then translated goes where it is translated to.
+
+mod rules;
 
 use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
-    rule::{RuleAction, RuleAttribute, RuleMessage},
 };
 use podnet_model::Family;
-use podnet_planner::step::ROUTE_PROTOCOL;
+use podnet_planner::{ruleset::FrontendKey, step::ROUTE_PROTOCOL};
 use rustix::io::Errno;
 
 use crate::{
@@ -23,46 +24,51 @@ use crate::{
 const LOOPBACK: u32 = 1;
 
 /// Which packets, and by what they are led.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attraction {
-    /// The bits of the mark that they all have, at least one.
-    pub bits: u32,
     /// The table that leads them; nothing else may be in it.
     pub table: u32,
-    /// The place of the rule that asks the table. The table of the node's own addresses is asked before (0), the main one after (32766).
+    /// The place of the rules that ask the table, at least 2; the place before it is taken, too. The table of the node's own addresses is asked
+    /// before (0), the main one after (32766).
     pub priority: u32,
+    /// The bits of the mark that they all have; none (0) where no mark attracts anything.
+    pub bits: u32,
+    /// Where what has the mark is for.
+    pub addrs: BTreeSet<IpAddr>,
+    /// What is attracted without a mark: what comes in for these (Linux 4.17). What the node sends there itself goes by the main table.
+    pub frontends: BTreeSet<FrontendKey>,
 }
 
-/// Makes a namespace take these packets of a family to these addresses for its own, and to no others. Done also where it does.
+impl Attraction {
+    /// What attracts nothing.
+    #[must_use]
+    pub const fn nothing(table: u32, priority: u32) -> Self {
+        Self { table, priority, bits: 0, addrs: BTreeSet::new(), frontends: BTreeSet::new() }
+    }
+}
+
+/// Makes a namespace take these packets of a family for its own, and no others. Answers how many rules and routes were made and removed for
+/// that; none where it does already.
 ///
 /// # Errors
 /// Where the namespace cannot be entered, its loopback is down, or the kernel has no such rules.
-pub fn attract(netns: &NetNs, family: Family, what: Attraction, addrs: &BTreeSet<IpAddr>) -> Result<(), NetlinkError> {
+pub fn attract(netns: &NetNs, family: Family, what: &Attraction) -> Result<usize, NetlinkError> {
     let mut socket = RtSocket::open_in(netns)?;
     let there = attracted(&mut socket, family, what.table)?;
-    let operation = Operation::new("make rule for packets with mark", Bits(what));
-    let rule = Request::new(operation, RouteNetlinkMessage::NewRule(rule(family, what)), NLM_F_CREATE | NLM_F_EXCL);
-    let more = addrs.difference(&there).map(|addr| {
+    let addrs = what.frontends.iter().map(|frontend| frontend.addr).chain(what.addrs.iter().copied()).collect();
+    let more = there_after(&addrs, &there).map(|addr| {
         let operation = Operation::new("take for the node's own packets to", addr);
-        Request::new(operation, RouteNetlinkMessage::NewRoute(route(*addr, what)), NLM_F_CREATE | NLM_F_REPLACE)
+        Request::new(operation, RouteNetlinkMessage::NewRoute(route(addr, what)), NLM_F_CREATE | NLM_F_REPLACE)
     });
-    let fewer = there.difference(addrs).map(|addr| no_more(*addr, what));
-    let requests: Vec<_> = more.chain([rule.done_at(&[Errno::EXIST])]).chain(fewer).collect();
-    Ok(socket.perform_all(&requests)?)
+    let fewer = there_after(&there, &addrs).map(|addr| no_more(addr, what));
+    let rules = rules::edits(&mut socket, family, what)?;
+    let requests: Vec<_> = more.chain(rules).chain(fewer).collect();
+    socket.perform_all(&requests)?;
+    Ok(requests.len())
 }
 
-/// Ends that. Done also where there is nothing to end.
-///
-/// # Errors
-/// Where the namespace cannot be entered, or the kernel refuses.
-pub fn release(netns: &NetNs, family: Family, what: Attraction) -> Result<(), NetlinkError> {
-    let mut socket = RtSocket::open_in(netns)?;
-    let there = attracted(&mut socket, family, what.table)?;
-    let operation = Operation::new("remove rule for packets with mark", Bits(what));
-    let rule = Request::new(operation, RouteNetlinkMessage::DelRule(rule(family, what)), 0);
-    let routes = there.into_iter().map(|addr| no_more(addr, what));
-    let requests: Vec<_> = [rule.done_at(&[Errno::NOENT])].into_iter().chain(routes).collect();
-    Ok(socket.perform_all(&requests)?)
+fn there_after<'a>(these: &'a BTreeSet<IpAddr>, before: &'a BTreeSet<IpAddr>) -> impl Iterator<Item = IpAddr> + 'a {
+    these.difference(before).copied()
 }
 
 /// The addresses that the table has.
@@ -93,12 +99,12 @@ fn addr_of(message: RouteNetlinkMessage, table: u32) -> Option<IpAddr> {
     })
 }
 
-fn no_more(addr: IpAddr, what: Attraction) -> Request {
+fn no_more(addr: IpAddr, what: &Attraction) -> Request {
     let operation = Operation::new("take for the node's own no more packets to", addr);
     Request::new(operation, RouteNetlinkMessage::DelRoute(route(addr, what)), 0).done_at(&[Errno::SRCH])
 }
 
-fn route(addr: IpAddr, what: Attraction) -> RouteMessage {
+fn route(addr: IpAddr, what: &Attraction) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = number(Family::of(&addr));
     message.header.destination_prefix_length = IpNet::from(addr).prefix_len();
@@ -111,39 +117,31 @@ fn route(addr: IpAddr, what: Attraction) -> RouteMessage {
     message
 }
 
-fn rule(family: Family, what: Attraction) -> RuleMessage {
-    let mut message = RuleMessage::default();
-    message.header.family = number(family);
-    message.header.action = RuleAction::ToTable;
-    message.attributes = vec![
-        RuleAttribute::FwMark(what.bits),
-        RuleAttribute::FwMask(what.bits),
-        RuleAttribute::Table(what.table),
-        RuleAttribute::Priority(what.priority),
-    ];
-    message
-}
-
-const fn number(family: Family) -> AddressFamily {
+pub(super) const fn number(family: Family) -> AddressFamily {
     match family {
         Family::V4 => AddressFamily::Inet,
         Family::V6 => AddressFamily::Inet6,
     }
 }
 
-/// The mark, as `ip rule` writes it.
-struct Bits(Attraction);
-
-impl std::fmt::Display for Bits {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{0:#x}/{0:#x}", self.0.bits)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use podnet_model::Protocol;
+
     use super::*;
     use crate::testing::TestNs;
+
+    const NOTHING: Attraction = Attraction::nothing(4242, 99);
+
+    fn attracting(bits: u32, addrs: &[&str]) -> Attraction {
+        Attraction { bits, addrs: addrs.iter().map(|addr| addr.parse().unwrap()).collect(), ..NOTHING }
+    }
+
+    fn is_taken(namespace: &TestNs, packet: &str) -> bool {
+        let line = format!("ip route get {packet}");
+        let output = namespace.run(|| std::process::Command::new("sh").args(["-c", &line]).output());
+        String::from_utf8(output.unwrap().unwrap().stdout).unwrap().starts_with("local ")
+    }
 
     #[test]
     fn marked_packets_to_an_address_are_the_nodes_until_they_are_released() {
@@ -152,28 +150,66 @@ mod tests {
         let lines = ["ip rule", "ip -6 rule", "ip route show table all", "ip -6 route show table all"];
         let look = || lines.map(|line| namespace.command(line));
         let untouched = look();
-        let what = Attraction { bits: 0x40, table: 4242, priority: 99 };
         for (family, one, other) in [(Family::V4, "192.0.2.1", "192.0.2.2"), (Family::V6, "2001:db8::1", "2001:db8::2")]
         {
-            let addrs = |addrs: &[&str]| addrs.iter().map(|addr| addr.parse().unwrap()).collect();
-            let is_taken = |addr: &str, mark| {
-                let line = format!("ip route get {addr} mark {mark}");
-                let output = namespace.run(|| std::process::Command::new("sh").args(["-c", &line]).output());
-                String::from_utf8(output.unwrap().unwrap().stdout).unwrap().starts_with(&format!("local {addr} "))
-            };
-            for _ in 0..2 {
-                attract(&namespace, family, what, &addrs(&[one])).unwrap();
+            let is_taken = |addr: &str, mark: &str| is_taken(&namespace, &format!("{addr} mark {mark}"));
+            for done in [2, 0] {
+                assert_eq!(attract(&namespace, family, &attracting(0x40, &[one])).unwrap(), done);
                 assert!(is_taken(one, "0xc0") && !is_taken(one, "0x80") && !is_taken(other, "0xc0"));
             }
-            attract(&namespace, family, what, &addrs(&[other])).unwrap();
+            assert_eq!(attract(&namespace, family, &attracting(0x40, &[other])).unwrap(), 2);
             assert!(is_taken(other, "0x40") && !is_taken(one, "0x40"));
+            // Another bit, as a changed configuration may mean: nothing of the one before stays.
+            assert_eq!(attract(&namespace, family, &attracting(0x80, &[other])).unwrap(), 2);
+            assert!(is_taken(other, "0x80") && !is_taken(other, "0x40"));
         }
         let rules = namespace.command("ip rule");
-        assert!(rules.contains("99:\tfrom all fwmark 0x40/0x40 lookup 4242"), "{rules}");
+        assert!(rules.contains("99:\tfrom all fwmark 0x80/0x80 lookup 4242"), "{rules}");
+        namespace.command("ip rule del pref 99");
+        assert_eq!(attract(&namespace, Family::V4, &attracting(0x80, &["192.0.2.2"])).unwrap(), 1);
         for family in Family::ALL {
-            for _ in 0..2 {
-                release(&namespace, family, what).unwrap();
+            for done in [2, 0] {
+                assert_eq!(attract(&namespace, family, &NOTHING).unwrap(), done);
             }
+        }
+        assert_eq!(look(), untouched);
+    }
+
+    #[test]
+    fn what_comes_in_for_a_port_is_the_nodes_and_what_it_sends_there_is_not() {
+        let namespace = TestNs::new("attract-ports");
+        for line in [
+            "link set lo up",
+            "link add in type veth peer name far",
+            "link set in up",
+            "link set far up",
+            "addr add 198.51.100.1/24 dev in",
+            "addr add fd00::1/64 dev in nodad",
+            "route add default via 198.51.100.2",
+            "-6 route add default via fd00::2",
+        ] {
+            namespace.command(&format!("ip {line}"));
+        }
+        // What packets come from has to be reached by the device.
+        namespace.command("sysctl -qw net.ipv4.conf.all.forwarding=1 net.ipv6.conf.all.forwarding=1");
+        let look = || ["ip rule", "ip -6 rule"].map(|line| namespace.command(line));
+        let untouched = look();
+        for (family, addr, from) in [(Family::V4, "192.0.2.1", "198.51.100.7"), (Family::V6, "2001:db8::1", "fd00::7")]
+        {
+            let frontend = |port| FrontendKey { addr: addr.parse().unwrap(), protocol: Protocol::Tcp, port };
+            let what = Attraction { frontends: [frontend(80), frontend(443)].into(), ..NOTHING };
+            for done in [5, 0] {
+                assert_eq!(attract(&namespace, family, &what).unwrap(), done);
+            }
+            let comes = |rest: &str| is_taken(&namespace, &format!("{addr} from {from} iif in {rest}"));
+            let goes = |rest: &str| is_taken(&namespace, &format!("{addr} {rest}"));
+            assert!(comes("ipproto tcp dport 80") && comes("ipproto tcp dport 443"));
+            assert!(!comes("ipproto tcp dport 81") && !comes("ipproto udp dport 80"));
+            assert!(!goes("ipproto tcp dport 80"));
+            let what = Attraction { frontends: [frontend(80)].into(), ..NOTHING };
+            assert_eq!(attract(&namespace, family, &what).unwrap(), 2);
+            assert!(comes("ipproto tcp dport 80") && !comes("ipproto tcp dport 443"));
+            assert_eq!(attract(&namespace, family, &NOTHING).unwrap(), 3);
         }
         assert_eq!(look(), untouched);
     }

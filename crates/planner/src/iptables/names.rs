@@ -9,7 +9,7 @@ use super::ChainName;
 use crate::ruleset::BackendAddress;
 
 /// Chains with the name of what they are for.
-const FIXED: [&str; 22] = [
+const FIXED: [&str; 24] = [
     "KUBE-SERVICES",
     "KUBE-NODEPORTS",
     "KUBE-EXTERNAL-SERVICES",
@@ -32,6 +32,8 @@ const FIXED: [&str; 22] = [
     "KUBE-SOURCE-RANGES-FIREWALL",
     "KUBE-ATTRACT",
     "KUBE-FROM-INSIDE",
+    "KUBE-NODE-ADDRESSES",
+    "KUBE-UNSERVED",
 ];
 
 /// Chains of one port of one Service, or of one endpoint of it: these letters and 16 of base 32.

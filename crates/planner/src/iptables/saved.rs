@@ -7,8 +7,9 @@ use super::{ChainKey, Table};
 /// Chains that podnet always has in the mode `iptables`, and kube-proxy never, one in each table.
 const MARKS: [(Table, &str); 2] = [(Table::Nat, "KUBE-PING"), (Table::Filter, "KUBE-CLUSTER-IPS")];
 
-/// A chain that podnet always has in the mode `ipvs`, and kube-proxy never.
-const MARK_OF_IPVS: (Table, &str) = (Table::Mangle, "KUBE-ATTRACT");
+/// The same of the mode `ipvs`: tables are written one after the other, and any one may be the last before a power cut.
+const MARKS_OF_IPVS: [(Table, &str); 3] =
+    [(Table::Filter, "KUBE-UNSERVED"), (Table::Nat, "KUBE-NODE-ADDRESSES"), (Table::Mangle, "KUBE-ATTRACT")];
 
 /// The chains that are there, everybody's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,14 +47,17 @@ impl Saved {
     /// Whether podnet's chains are there, and not kube-proxy's, which have the same names but for some.
     #[must_use]
     pub fn is_of_podnet(&self) -> bool {
-        MARKS.iter().any(|(table, name)| self.chains.contains_key(&ChainKey::new(*table, *name)))
+        self.has_one_of(&MARKS)
     }
 
     /// Whether podnet's chains of the mode `ipvs` are there.
     #[must_use]
     pub fn is_of_podnet_in_ipvs(&self) -> bool {
-        let (table, name) = MARK_OF_IPVS;
-        self.chains.contains_key(&ChainKey::new(table, name))
+        self.has_one_of(&MARKS_OF_IPVS)
+    }
+
+    fn has_one_of(&self, marks: &[(Table, &str)]) -> bool {
+        marks.iter().any(|(table, name)| self.chains.contains_key(&ChainKey::new(*table, *name)))
     }
 
     /// The chains that some rule outside of podnet's own leads to. What the kernel's own chains have for podnet is no such rule.

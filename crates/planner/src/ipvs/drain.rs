@@ -1,14 +1,16 @@
 //! How real servers go: connections that are under way end in peace.
 //!
 //! One that is not wanted any more gets the weight 0, so that nothing new comes to it, and goes when its connections are over, or are a quarter
-//! of an hour old. Time is an argument: as long as whoever asks is running.
+//! of an hour old. While it is the last of a virtual server this stays with what notes it, and so does its address: without it packets would
+//! not come to this node. Time is an argument: as long as whoever asks is running.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::Duration,
 };
 
-use super::{Edit, Element, NOTES, ServerKey, SetName, State};
+use super::{Edit, Element, NOTES, PLACES, ServerKey, SetName, State};
 use crate::ruleset::{BackendAddress, FrontendKey};
 
 /// How long connections are waited for: as kube-proxy does.
@@ -21,6 +23,8 @@ pub struct Drain {
     since: BTreeMap<(ServerKey, BackendAddress), Duration>,
     /// Virtual servers that go with the last of theirs, and what notes them.
     leaving: BTreeMap<ServerKey, Option<(SetName, Element)>>,
+    /// What is done to their addresses then.
+    held: BTreeMap<IpAddr, Vec<Edit>>,
 }
 
 impl Drain {
@@ -34,6 +38,7 @@ impl Drain {
         now: Duration,
     ) -> Vec<Edit> {
         let mut soft = Vec::with_capacity(edits.len());
+        let stay = self.addrs_that_stay(&edits, there, &may_drain);
         for edit in edits {
             match edit {
                 Edit::RemoveReal(key, real) if may_drain(&key) => self.let_go(key, real, there, now, &mut soft),
@@ -54,13 +59,19 @@ impl Drain {
                         false => Edit::AddReal(key, real, weight),
                     });
                 }
-                Edit::RemoveElement(name, element) => match self.note_of(&name, &element) {
-                    Some(note) => *note = Some((name, element)),
-                    None => soft.push(Edit::RemoveElement(name, element)),
-                },
+                Edit::RemoveElement(name, element) if name.ends_with(NOTES) => {
+                    match noted(&name, &element, there).and_then(|key| self.leaving.get_mut(&key)) {
+                        Some(note) => *note = Some((name, element)),
+                        None => soft.push(Edit::RemoveElement(name, element)),
+                    }
+                }
                 edit => {
                     self.forget(&edit);
-                    soft.push(edit);
+                    match place_of(&edit) {
+                        Some(Place { addr, is_kept: false }) if stay.contains(&addr) => self.hold(addr, edit),
+                        Some(place) => self.settle(place.addr, edit, &mut soft),
+                        None => soft.push(edit),
+                    }
                 }
             }
         }
@@ -71,6 +82,11 @@ impl Drain {
     #[must_use]
     pub fn servers(&self) -> BTreeSet<ServerKey> {
         self.since.keys().map(|(key, _)| *key).collect()
+    }
+
+    /// Those of them that nobody wants any more.
+    pub fn leaving(&self) -> impl Iterator<Item = &ServerKey> {
+        self.leaving.keys()
     }
 
     /// What can go now, when each real server has so many connections.
@@ -85,14 +101,21 @@ impl Drain {
             stays
         });
         let waiting = self.servers();
+        let mut gone = Vec::new();
         self.leaving.retain(|key, note| {
             let stays = waiting.contains(key);
             if !stays {
-                edits.push(Edit::RemoveServer(*key));
-                edits.extend(note.take().map(|(name, element)| Edit::RemoveElement(name, element)));
+                gone.push(Edit::RemoveServer(*key));
+                gone.extend(note.take().map(|(name, element)| Edit::RemoveElement(name, element)));
             }
             stays
         });
+        let stay: BTreeSet<IpAddr> = self.addrs().collect();
+        let held = std::mem::take(&mut self.held).into_iter();
+        let (kept, over): (BTreeMap<_, _>, BTreeMap<_, _>) = held.partition(|(addr, _)| stay.contains(addr));
+        self.held = kept;
+        edits.extend(over.into_values().flatten());
+        edits.extend(gone);
         edits
     }
 
@@ -108,14 +131,57 @@ impl Drain {
         }
     }
 
-    /// The place for what notes a virtual server that is leaving.
-    fn note_of(&mut self, name: &SetName, element: &Element) -> Option<&mut Option<(SetName, Element)>> {
-        match element {
-            Element::Port(addr, protocol, port) if name.ends_with(NOTES) => {
-                let key = FrontendKey { addr: *addr, protocol: *protocol, port: *port };
-                self.leaving.get_mut(&ServerKey::Address(key))
+    /// The addresses of virtual servers that are leaving, or begin to by these edits.
+    fn addrs_that_stay(
+        &self,
+        edits: &[Edit],
+        there: &State,
+        may_drain: &impl Fn(&ServerKey) -> bool,
+    ) -> BTreeSet<IpAddr> {
+        let mut leave: BTreeSet<ServerKey> = self.leaving.keys().copied().collect();
+        for edit in edits {
+            match edit {
+                Edit::RemoveServer(key) if may_drain(key) && has_reals(there, key) => drop(leave.insert(*key)),
+                Edit::AddServer(key, _) | Edit::AddReal(key, ..) => drop(leave.remove(key)),
+                _ => {}
+            }
+        }
+        let struck_out = edits.iter().filter_map(|edit| match edit {
+            Edit::RemoveElement(name, element) => {
+                let key = noted(name, element, there).filter(|key| leave.contains(key))?;
+                addr_of(&key, Some(element))
             }
             _ => None,
+        });
+        leave.iter().filter_map(|key| addr_of(key, None)).chain(struck_out).chain(self.addrs()).collect()
+    }
+
+    /// The addresses of virtual servers that are leaving.
+    fn addrs(&self) -> impl Iterator<Item = IpAddr> {
+        self.leaving.iter().filter_map(|(key, note)| addr_of(key, note.as_ref().map(|(_, element)| element)))
+    }
+
+    fn hold(&mut self, addr: IpAddr, edit: Edit) {
+        let held = self.held.entry(addr).or_default();
+        if !held.contains(&edit) {
+            held.push(edit);
+        }
+    }
+
+    /// An edit of an address that is to be done, where the contrary may be held back: then there is nothing to do.
+    fn settle(&mut self, addr: IpAddr, edit: Edit, soft: &mut Vec<Edit>) {
+        let Some(held) = self.held.get_mut(&addr) else {
+            soft.push(edit);
+            return;
+        };
+        let before = held.len();
+        held.retain(|held| !is_same_place(held, &edit));
+        let is_there = held.len() < before && matches!(edit, Edit::AddAddress(_) | Edit::AddElement(..));
+        if held.is_empty() {
+            self.held.remove(&addr);
+        }
+        if !is_there {
+            soft.push(edit);
         }
     }
 
@@ -129,142 +195,58 @@ impl Drain {
     }
 }
 
+/// An address that an edit brings to this node, or takes from it.
+struct Place {
+    addr: IpAddr,
+    is_kept: bool,
+}
+
+fn place_of(edit: &Edit) -> Option<Place> {
+    let is_place = |name: &SetName| PLACES.iter().any(|ending| name.ends_with(ending));
+    match edit {
+        Edit::AddAddress(addr) => Some(Place { addr: *addr, is_kept: true }),
+        Edit::RemoveAddress(addr) => Some(Place { addr: *addr, is_kept: false }),
+        Edit::AddElement(name, Element::Address(addr), _) if is_place(name) => {
+            Some(Place { addr: *addr, is_kept: true })
+        }
+        Edit::RemoveElement(name, Element::Address(addr)) if is_place(name) => {
+            Some(Place { addr: *addr, is_kept: false })
+        }
+        _ => None,
+    }
+}
+
+/// Both are of the device, or both of the same set.
+fn is_same_place(one: &Edit, other: &Edit) -> bool {
+    let set = |edit: &Edit| match edit {
+        Edit::AddElement(name, ..) | Edit::RemoveElement(name, _) => Some(name.clone()),
+        _ => None,
+    };
+    set(one) == set(other)
+}
+
+/// The virtual server that an element of a set notes.
+fn noted(name: &SetName, element: &Element, there: &State) -> Option<ServerKey> {
+    let Element::Port(addr, protocol, port) = *element else { return None };
+    if !name.ends_with(NOTES) {
+        return None;
+    }
+    let mark = there.sets.get(name).and_then(|set| *set.elements.get(element)?);
+    Some(mark.map_or(ServerKey::Address(FrontendKey { addr, protocol, port }), ServerKey::Mark))
+}
+
+/// Where packets to a virtual server are for, as far as it or its note tells.
+const fn addr_of(key: &ServerKey, note: Option<&Element>) -> Option<IpAddr> {
+    match (key, note) {
+        (ServerKey::Address(key), _) => Some(key.addr),
+        (ServerKey::Mark(_), Some(Element::Port(addr, ..))) => Some(*addr),
+        (ServerKey::Mark(_), _) => None,
+    }
+}
+
 fn has_reals(there: &State, key: &ServerKey) -> bool {
     there.servers.get(key).is_some_and(|server| !server.reals.is_empty())
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::IpAddr;
-
-    use podnet_model::Protocol;
-
-    use super::*;
-    use crate::ipvs::{Scheduler, Scheduling, Server, Set, SetKind, SetType, difference};
-
-    const NOTE: &str = "KUBE-VIRTUAL-SERVERS";
-
-    fn key() -> ServerKey {
-        ServerKey::Address(FrontendKey { addr: addr(1), protocol: Protocol::Tcp, port: 80 })
-    }
-
-    fn addr(last: u8) -> IpAddr {
-        IpAddr::from([10, 0, 0, last])
-    }
-
-    fn real(last: u8) -> BackendAddress {
-        BackendAddress { addr: addr(last), port: 80 }
-    }
-
-    fn element() -> Element {
-        Element::Port(addr(1), Protocol::Tcp, 80)
-    }
-
-    /// One with these real servers; none has no virtual server.
-    fn state(reals: &[u8]) -> State {
-        let mut set = Set::new(SetKind::plain(SetType::Port));
-        let mut state = State::default();
-        if !reals.is_empty() {
-            set.elements.insert(element(), None);
-            let scheduling =
-                Scheduling { scheduler: Scheduler::RoundRobin, fallback: false, port: false, persistence: None };
-            let reals = reals.iter().map(|last| (real(*last), 1)).collect();
-            state.servers.insert(key(), Server { scheduling, reals });
-        }
-        state.sets.insert(NOTE.into(), set);
-        state
-    }
-
-    struct Kernel {
-        there: State,
-        drain: Drain,
-    }
-
-    impl Kernel {
-        fn go(&mut self, wanted: &State, now: u64) -> Vec<Edit> {
-            let edits = difference(wanted, &self.there);
-            let edits = self.drain.soften(edits, &self.there, |_| true, Duration::from_secs(now));
-            edits.iter().for_each(|edit| self.there.apply(edit));
-            edits
-        }
-
-        fn over(&mut self, connections: &[(u8, u64)], now: u64) -> Vec<Edit> {
-            let connections = connections.iter().map(|(last, count)| ((key(), real(*last)), *count)).collect();
-            let edits = self.drain.over(&connections, Duration::from_secs(now));
-            edits.iter().for_each(|edit| self.there.apply(edit));
-            edits
-        }
-    }
-
-    fn kernel(reals: &[u8]) -> Kernel {
-        Kernel { there: state(reals), drain: Drain::default() }
-    }
-
-    #[test]
-    fn a_real_server_goes_when_its_connections_are_over_and_gets_no_new_ones_before() {
-        let mut kernel = kernel(&[2, 3]);
-        assert_eq!(kernel.go(&state(&[2]), 0), [Edit::Weigh(key(), real(3), 0)]);
-        assert_eq!(kernel.go(&state(&[2]), 1), [], "looked at again nothing is to be done");
-        assert_eq!(kernel.over(&[(3, 2)], 2), []);
-        assert_eq!(kernel.over(&[(3, 0)], 3), [Edit::RemoveReal(key(), real(3))]);
-        assert_eq!(kernel.there, state(&[2]));
-        assert_eq!(kernel.drain, Drain::default());
-    }
-
-    #[test]
-    fn one_whose_connections_do_not_end_goes_after_a_quarter_of_an_hour() {
-        let mut kernel = kernel(&[2, 3]);
-        kernel.go(&state(&[2]), 10);
-        assert_eq!(kernel.over(&[(3, 1)], 909), []);
-        assert_eq!(kernel.over(&[(3, 1)], 910), [Edit::RemoveReal(key(), real(3))]);
-    }
-
-    #[test]
-    fn one_that_comes_back_gets_its_weight_back() {
-        let mut kernel = kernel(&[2, 3]);
-        kernel.go(&state(&[2]), 0);
-        assert_eq!(kernel.go(&state(&[2, 3]), 1), [Edit::Weigh(key(), real(3), 1)]);
-        assert_eq!(kernel.drain, Drain::default());
-    }
-
-    #[test]
-    fn the_last_one_keeps_the_virtual_server_and_its_note_until_it_goes() {
-        let mut kernel = kernel(&[2]);
-        assert_eq!(kernel.go(&state(&[]), 0), [Edit::Weigh(key(), real(2), 0)]);
-        assert_eq!(kernel.over(&[(2, 1)], 1), []);
-        let mut again = Kernel { there: kernel.there.clone(), drain: kernel.drain.clone() };
-        again.go(&state(&[2]), 2);
-        assert_eq!((&again.there, &again.drain), (&state(&[2]), &Drain::default()));
-        kernel.over(&[], 3);
-        assert_eq!((&kernel.there, &kernel.drain), (&state(&[]), &Drain::default()));
-    }
-
-    #[test]
-    fn after_a_restart_it_drains_on() {
-        let mut kernel = kernel(&[2, 3]);
-        kernel.go(&state(&[2]), 0);
-        kernel.drain = Drain::default();
-        assert_eq!(kernel.go(&state(&[2]), 0), []);
-        assert_eq!(kernel.drain.servers(), [key()].into());
-        assert_eq!(kernel.over(&[(3, 0)], 1), [Edit::RemoveReal(key(), real(3))]);
-    }
-
-    #[test]
-    fn one_that_is_not_there_does_not_drain() {
-        let there = state(&[2]);
-        let mut drain = Drain::default();
-        let edits = vec![Edit::RemoveReal(key(), real(3))];
-        assert_eq!(drain.soften(edits.clone(), &there, |_| true, Duration::ZERO), edits);
-        let edits = vec![Edit::AddReal(key(), real(3), 1)];
-        assert_eq!(drain.soften(edits.clone(), &there, |_| true, Duration::ZERO), edits, "it is made, not weighed");
-    }
-
-    #[test]
-    fn what_has_no_connections_goes_at_once() {
-        let there = state(&[2, 3]);
-        let mut drain = Drain::default();
-        let edits = difference(&state(&[2]), &there);
-        assert_eq!(drain.soften(edits.clone(), &there, |_| false, Duration::ZERO), edits);
-        assert_eq!(drain, Drain::default());
-    }
-}
+mod tests;

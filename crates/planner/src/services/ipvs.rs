@@ -13,6 +13,7 @@
 
 mod leaving;
 mod marks;
+mod notes;
 mod odd;
 mod parts;
 mod rules;
@@ -27,11 +28,12 @@ use podnet_model::{Family, Protocol, ServiceKey};
 
 use super::{Plan, Services};
 use crate::{
-    ipvs::{Edit, Element, Scheduler, Scheduling, Server, ServerKey, Set, SetName, State, difference},
+    ipvs::{Edit, Element, Scheduler, Scheduling, Server, ServerKey, SetName, State},
     ruleset::{self, BackendAddress, FrontendKey},
 };
-pub use leaving::{lingering, may_linger};
+pub use leaving::{led_here, lingering, may_linger};
 use marks::Marks;
+use notes::{Notes, note_element, note_set};
 use parts::Parts;
 use sets::Sets;
 pub use sets::names;
@@ -59,8 +61,7 @@ impl Ipvs {
         let marks = Marks::new(config.masquerade_mark);
         let (scheduling, wanted, odd) = (scheduling(scheduler), BTreeMap::new(), BTreeMap::new());
         let mut ipvs = Self { scheduling, sets, marks, wanted, odd, state };
-        let (mut after, mut before) = (State::default(), State::default());
-        ipvs.take_frontends(&services.whole(), &mut before, &mut after);
+        ipvs.take_frontends(&services.whole(), None);
         for addr in services.cluster_ips() {
             ipvs.take_cluster_ip(addr, true);
         }
@@ -88,22 +89,26 @@ impl Ipvs {
         elements.into_iter().flat_map(BTreeMap::keys).filter_map(addr).collect()
     }
 
-    /// Whether some of these edits change them.
+    /// Whether these edits may change which packets are led to this node.
     #[must_use]
     pub fn changes_attracted(&self, edits: &[Edit]) -> bool {
         edits.iter().any(|edit| match edit {
             Edit::AddElement(set, ..) | Edit::RemoveElement(set, _) => *set == self.sets.elsewhere,
-            _ => false,
+            edit => matches!(edit, Edit::AddServer(..) | Edit::RemoveServer(_)),
         })
     }
 
-    /// Whether connections to a virtual server are known from their begin to their end, and so may end in peace where a real server goes.
+    /// Whether a virtual server's connections may end in peace where a real server goes: where they are known from their begin to their end,
+    /// and new ones get on without it.
     #[must_use]
-    pub fn has_connections(&self, key: &ServerKey) -> bool {
-        match key {
+    pub fn may_drain(&self, key: &ServerKey) -> bool {
+        let has_connections = match key {
             ServerKey::Address(frontend) => frontend.protocol != Protocol::Udp,
             ServerKey::Mark(mark) => !self.marks.is_of_datagrams(*mark),
-        }
+        };
+        // The destination's hash leads to one real server, and where that has the weight 0 to no other one instead (`ip_vs_dh_schedule`).
+        let is_stuck = |server: &Server| server.scheduling.scheduler == Scheduler::DestinationHash;
+        has_connections && !self.state.servers.get(key).is_some_and(is_stuck)
     }
 
     /// Endpoints that are left out since the kernel takes none such as a real server, and whose they are.
@@ -122,29 +127,36 @@ impl Ipvs {
 
     /// What a plan means, in order.
     pub fn edits(&mut self, services: &Services, plan: &Plan) -> Vec<Edit> {
-        let (mut before, mut after) = (State::default(), State::default());
-        self.take_frontends(plan, &mut before, &mut after);
+        let mut notes = Notes::default();
+        self.take_frontends(plan, Some(&mut notes));
         for (addrs, is_there) in [(&plan.cluster_ips.fewer, false), (&plan.cluster_ips.more, true)] {
             for addr in addrs {
-                self.note_cluster_ip(*addr, &mut before);
+                self.note_cluster_ip(*addr, &mut notes.before);
                 self.take_cluster_ip(*addr, is_there);
-                self.note_cluster_ip(*addr, &mut after);
+                self.note_cluster_ip(*addr, &mut notes.after);
             }
         }
         for name in self.sets.others() {
-            note_set(&self.state, &name, &mut before);
+            note_set(&self.state, &name, &mut notes.before);
         }
         self.take_others(services);
         for name in self.sets.others() {
-            note_set(&self.state, &name, &mut after);
+            note_set(&self.state, &name, &mut notes.after);
         }
-        align(&mut before, &after);
-        difference(&after, &before)
+        notes.difference()
     }
 
-    /// Takes the frontends of a plan in; notes of what it touches how it was and how it is.
-    fn take_frontends(&mut self, plan: &Plan, before: &mut State, after: &mut State) {
-        let mut touched = BTreeSet::new();
+    /// As [`Ipvs::edits`], where nobody asks what it means.
+    pub fn note(&mut self, services: &Services, plan: &Plan) {
+        self.take_frontends(plan, None);
+        for (addrs, is_there) in [(&plan.cluster_ips.fewer, false), (&plan.cluster_ips.more, true)] {
+            addrs.iter().for_each(|addr| self.take_cluster_ip(*addr, is_there));
+        }
+        self.take_others(services);
+    }
+
+    /// Takes the frontends of a plan in; notes of what it touches how it was and how it is, where that is asked for.
+    fn take_frontends(&mut self, plan: &Plan, mut notes: Option<&mut Notes>) {
         for change in &plan.frontends {
             self.odd.remove(&change.key);
             if let Some((service, odd)) =
@@ -159,36 +171,23 @@ impl Ipvs {
             if is.as_ref().is_none_or(|is| is.inside.is_none()) {
                 self.marks.forget(&change.key);
             }
-            let keys: BTreeSet<ServerKey> = [&was, &is].into_iter().flatten().flat_map(Parts::servers).collect();
-            for key in &keys {
-                note_server(&self.state, *key, before);
-                self.state.servers.remove(key);
+            let touched = || [&was, &is].into_iter().flatten();
+            let keys: BTreeSet<ServerKey> = touched().flat_map(Parts::servers).collect();
+            if let Some(notes) = &mut notes {
+                let elements = touched().flat_map(|parts| &parts.elements).map(|(name, element, _)| (name, *element));
+                notes.begin(&self.state, &keys, elements);
             }
+            keys.iter().for_each(|key| drop(self.state.servers.remove(key)));
             for (name, element, mark) in is.iter().flat_map(|parts| &parts.elements) {
-                self.note_first(name, *element, &mut touched, before);
                 self.want(name, *element, *mark);
             }
             for (name, element, _) in was.iter().flat_map(|parts| &parts.elements) {
-                self.note_first(name, *element, &mut touched, before);
                 self.want_no_more(name, *element);
             }
             self.state.servers.extend(is.into_iter().flat_map(Parts::into_servers));
-            keys.iter().for_each(|key| note_server(&self.state, *key, after));
         }
-        for (name, element) in touched {
-            note_element(&self.state, &name, element, after);
-        }
-    }
-
-    fn note_first(
-        &self,
-        name: &SetName,
-        element: Element,
-        touched: &mut BTreeSet<(SetName, Element)>,
-        before: &mut State,
-    ) {
-        if touched.insert((name.clone(), element)) {
-            note_element(&self.state, name, element, before);
+        if let Some(notes) = notes {
+            notes.end(&self.state);
         }
     }
 
@@ -254,29 +253,6 @@ const fn scheduling(scheduler: Scheduler) -> Scheduling {
     Scheduling { scheduler, fallback, port: false, persistence: None }
 }
 
-fn note_server(state: &State, key: ServerKey, to: &mut State) {
-    if let (Some(server), false) = (state.servers.get(&key), to.servers.contains_key(&key)) {
-        to.servers.insert(key, server.clone());
-    }
-}
-
-fn note_element(state: &State, name: &SetName, element: Element, to: &mut State) {
-    let Some(set) = state.sets.get(name) else { return };
-    let noted = to.sets.entry(name.clone()).or_insert_with(|| Set::new(set.kind));
-    noted.elements.extend(set.elements.get_key_value(&element));
-}
-
-fn note_set(state: &State, name: &SetName, to: &mut State) {
-    to.sets.extend(state.sets.get_key_value(name).map(|(name, set)| (name.clone(), set.clone())));
-}
-
-/// A set is named in both, or nothing of it is touched.
-fn align(before: &mut State, after: &State) {
-    for (name, set) in &after.sets {
-        before.sets.entry(name.clone()).or_insert_with(|| Set::new(set.kind));
-    }
-}
-
 impl From<(Scheduling, &super::Backends)> for Server {
     fn from((scheduling, backends): (Scheduling, &super::Backends)) -> Self {
         Self { scheduling, reals: backends.slots().iter().map(|backend| (backend.at, 1)).collect() }
@@ -288,15 +264,14 @@ impl From<(Scheduling, &super::Backends)> for Server {
 #[must_use]
 pub fn own(mut there: State, wanted: &State, family: Family, is_excluded: impl Fn(&IpAddr) -> bool) -> State {
     let sets = Sets::of(family);
-    let named = |name: &SetName| there.sets.get(name).map(|set| set.elements.clone()).unwrap_or_default();
-    let (servers, inside) = (named(&sets.servers), named(&sets.inside));
-    let marks: BTreeSet<u32> = inside.values().copied().flatten().collect();
+    let noted = there.sets.get(&sets.servers).map(|set| set.elements.clone()).unwrap_or_default();
+    let marks = leaving::marks(&there, &sets);
     there.servers.retain(|key, _| {
         let is_named = match key {
             ServerKey::Address(key) => {
-                servers.contains_key(&Element::Port(key.addr, key.protocol, key.port)) && !is_excluded(&key.addr)
+                noted.contains_key(&Element::Port(key.addr, key.protocol, key.port)) && !is_excluded(&key.addr)
             }
-            ServerKey::Mark(mark) => marks.contains(mark),
+            ServerKey::Mark(mark) => marks.contains_key(mark),
         };
         is_named || wanted.servers.contains_key(key)
     });

@@ -1,9 +1,6 @@
 //! Where virtual servers, sets and chains of one family are written.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use podnet_kernel::{
@@ -12,18 +9,21 @@ use podnet_kernel::{
     monitor::Transaction,
     netlink::NetlinkError,
     netns::NetNs,
-    route::attraction::{Attraction, attract, release},
+    route::attraction::{Attraction, attract},
 };
 use podnet_model::{Family, proxy::IpvsConfig};
 use podnet_planner::{
     iptables::{Rewrite, Rules},
     ipvs::{Edit, PRIORITY, ROUTES, ServerKey, State, difference},
     ruleset::BackendAddress,
-    services::ipvs::{lingering, may_linger, names, own},
+    services::ipvs::{led_here, lingering, may_linger, names, own},
 };
 use tracing::info;
 
 use super::super::{iptables::touches, mode::RulesError};
+
+/// No packets are attracted.
+pub(super) const NOTHING: Attraction = Attraction::nothing(ROUTES, PRIORITY);
 
 /// The sockets and programs.
 #[derive(Debug)]
@@ -35,8 +35,8 @@ pub(super) struct Kernel {
     rules: Rules,
     /// What the tables looked like when they were right.
     seen: Option<Fingerprint>,
-    /// The bits by which packets are attracted.
-    attracted: Option<u32>,
+    /// The packets that are attracted, as far as is known.
+    attracted: Option<Attraction>,
 }
 
 impl Kernel {
@@ -58,19 +58,29 @@ impl Kernel {
         self.tables.variant()
     }
 
-    pub(super) fn configure(&self, netns: &NetNs, config: &IpvsConfig) -> Result<(), RulesError> {
+    pub(super) fn configure(&mut self, config: &IpvsConfig) -> Result<(), RulesError> {
         let settings = Settings {
             tcp_timeout: config.tcp_timeout,
             tcp_fin_timeout: config.tcp_fin_timeout,
             udp_timeout: config.udp_timeout,
             strict_arp: config.strict_arp,
         };
-        Ok(ipvs::configure(netns, &settings)?)
+        Ok(self.servers.configure(&settings)?)
     }
 
-    /// Everybody's virtual servers, and podnet's addresses and sets.
-    pub(super) fn read(&mut self) -> Result<State, RulesError> {
-        Ok(self.servers.read(&names(self.family))?)
+    /// Everybody's virtual servers, and podnet's addresses and sets. Addresses that are wanted and are not such as podnet makes them are not
+    /// told.
+    pub(super) fn read(&mut self, wanted: &State) -> Result<State, RulesError> {
+        let mut there = self.servers.read(&names(self.family))?;
+        for addr in self.servers.strange().intersection(&wanted.addrs) {
+            there.addrs.remove(addr);
+        }
+        Ok(there)
+    }
+
+    /// Whether all of this is there, as far as is told by counting.
+    pub(super) fn seems_to_have(&mut self, what: &State) -> Result<bool, RulesError> {
+        Ok(self.servers.seems_to_have(what)?)
     }
 
     /// Answers the real servers that the kernel does not take.
@@ -85,12 +95,15 @@ impl Kernel {
         Ok(self.servers.connections(of)?)
     }
 
-    /// Packets to these addresses with these bits of the mark come to this node.
-    pub(super) fn attract(&mut self, netns: &NetNs, bits: u32, addrs: &BTreeSet<IpAddr>) -> Result<(), RulesError> {
-        if let Some(before) = self.attracted.replace(bits).filter(|before| *before != bits) {
-            release(netns, self.family, attraction(before))?;
+    /// These packets come to this node; it is looked what is there where it `looks`, or others did. Answers in how many steps.
+    pub(super) fn attract(&mut self, netns: &NetNs, what: Attraction, looks: bool) -> Result<usize, RulesError> {
+        if self.attracted.as_ref() == Some(&what) && !looks {
+            return Ok(0);
         }
-        Ok(attract(netns, self.family, attraction(bits), addrs)?)
+        self.attracted = None;
+        let done = attract(netns, self.family, &what)?;
+        self.attracted = Some(what);
+        Ok(done)
     }
 
     /// Makes the chains that are there those that are wanted, whatever there is.
@@ -120,19 +133,9 @@ impl Kernel {
     }
 }
 
-const fn attraction(bits: u32) -> Attraction {
-    Attraction { bits, table: ROUTES, priority: PRIORITY }
-}
-
 /// Takes away what podnet has; nothing where there are no virtual servers. Where it may linger, what has connections stays, and it answers
 /// whether there is any such.
-pub(super) fn remove(
-    netns: &NetNs,
-    family: Family,
-    bits: u32,
-    excluded: &[IpNet],
-    may_stay: bool,
-) -> Result<bool, RulesError> {
+pub(super) fn remove(netns: &NetNs, family: Family, excluded: &[IpNet], may_stay: bool) -> Result<bool, RulesError> {
     for variant in [Variant::Nft, Variant::Legacy] {
         remove_chains(netns, family, variant)?;
     }
@@ -140,12 +143,13 @@ pub(super) fn remove(
     if !ipvs::is_loaded(netns) {
         return Ok(false);
     }
-    release(netns, family, attraction(bits))?;
     let mut servers = Ipvs::open(netns, family)?;
     let is_excluded = |addr: &IpAddr| excluded.iter().any(|range| range.contains(addr));
     let there = own(servers.read(&names(family))?, &State::default(), family, is_excluded);
     let busy = if may_stay { servers.connections(&may_linger(&there, family))? } else { BTreeMap::new() };
     let stays = lingering(&there, family, &busy);
+    let frontends = led_here(&stays, family, stays.servers.keys());
+    attract(netns, family, &Attraction { frontends, ..NOTHING })?;
     servers.apply_when_free(&difference(&stays, &there))?;
     servers.remove_device()?;
     Ok(!stays.servers.is_empty())

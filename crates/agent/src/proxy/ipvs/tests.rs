@@ -1,5 +1,8 @@
 //! In the virtual machine: this one's kernel may have no virtual servers.
 
+mod damaged;
+mod going;
+
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
@@ -15,7 +18,7 @@ use podnet_model::{
     service::{Port, ServiceKind},
 };
 use podnet_planner::{
-    ipvs::{Server, ServerKey},
+    ipvs::{DEVICE, Element, Scheduling, Server, ServerKey},
     ruleset::{BackendAddress, FrontendKey},
     services::{ServicesConfig, ipvs::names},
 };
@@ -25,7 +28,8 @@ use super::*;
 
 #[test]
 fn virtual_servers_are_put_in_force_followed_mended_and_taken_away() {
-    vm::run_tests_with("with_virtual_servers", &vm::VIRTUAL_SERVERS, &vm::IPTABLES_LEGACY);
+    let modules = [&vm::VIRTUAL_SERVERS[..], &["xt_nat"]].concat();
+    vm::run_tests_with("with_virtual_servers", &modules, &vm::IPTABLES_LEGACY);
 }
 
 /// A node with the address 10.0.0.1, which has the endpoints too.
@@ -84,10 +88,9 @@ impl Scene {
 
     /// The same with endpoints at another address.
     fn serve_at(&mut self, addr: [u8; 4], ports: &[u16]) {
-        let key = ServiceKey::new("default", "web");
-        let port = Port { name: "".into(), protocol: Protocol::Tcp, port: ServicePort(80), node_port: None };
-        let kind = ServiceKind::Virtual { cluster_ips: vec![ClusterIp(CLUSTER_IP.into())] };
-        self.learn(&Change::Service(key.clone(), Some(Service::new(key.clone(), kind, vec![port]))));
+        let service = service();
+        let key = service.key.clone();
+        self.learn(&Change::Service(key.clone(), Some(service)));
         for number in 8080..8082 {
             let endpoint = Endpoint { node: Some("node1".into()), ..Endpoint::new(PodAddr(addr.into())) };
             let port = EndpointPort { name: "".into(), protocol: Protocol::Tcp, port: TargetPort(number) };
@@ -105,14 +108,26 @@ impl Scene {
         self.edit();
     }
 
+    /// The Service as it is from now on.
+    fn change(&mut self, service: Option<Service>) {
+        self.learn(&Change::Service(self::service().key, service));
+        self.edit();
+    }
+
+    /// As an agent does that starts.
+    fn start_anew(&mut self) {
+        self.rules = InIpvs::new(&self.services);
+        self.edit();
+    }
+
     fn edit(&mut self) -> usize {
         self.rules.edit(&self.services, &mut self.datapath).unwrap()
     }
 
     /// Time is not waited for.
     fn look(&mut self) -> Option<String> {
-        self.rules.next_look = Instant::now();
-        self.rules.next_servers = Instant::now();
+        self.rules.watch.next_look = Instant::now();
+        self.rules.watch.next_servers = Instant::now();
         self.rules.look(&self.services, &mut self.datapath).unwrap()
     }
 
@@ -135,8 +150,7 @@ impl Scene {
     }
 
     fn connect(&self) -> std::io::Result<TcpStream> {
-        let to = SocketAddr::from((CLUSTER_IP, 80));
-        self.netns.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(10))).unwrap()
+        connect(&self.netns, SocketAddr::from((CLUSTER_IP, 80)))
     }
 }
 
@@ -144,6 +158,16 @@ impl Drop for Scene {
     fn drop(&mut self) {
         let _ = NetNs::remove(&self.path);
     }
+}
+
+fn connect(netns: &NetNs, to: SocketAddr) -> std::io::Result<TcpStream> {
+    netns.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(10))).unwrap()
+}
+
+fn service() -> Service {
+    let port = Port { name: "".into(), protocol: Protocol::Tcp, port: ServicePort(80), node_port: None };
+    let kind = ServiceKind::Virtual { cluster_ips: vec![ClusterIp(CLUSTER_IP.into())] };
+    Service::new(ServiceKey::new("default", "web"), kind, vec![port])
 }
 
 fn key() -> ServerKey {
@@ -187,39 +211,6 @@ fn with_virtual_servers_changes_follow_and_all_goes_with_the_mode() {
 
 #[test]
 #[ignore = "runs in the virtual machine"]
-fn with_virtual_servers_what_others_damage_is_mended() {
-    let mut scene = Scene::new("mend");
-    scene.serve(&[8080]);
-    let (right, chains) = (scene.read(), scene.chains());
-    let gone = |there: &State, wanted: &State| difference(wanted, there);
-    for damage in [State { addrs: [].into(), ..right.clone() }, State { servers: [].into(), ..right.clone() }, {
-        let mut fewer = right.clone();
-        fewer.sets.values_mut().for_each(|set| set.elements.clear());
-        fewer
-    }] {
-        Ipvs::open(&scene.netns, Family::V4).unwrap().apply(&gone(&right, &damage)).unwrap();
-        assert_eq!(scene.read(), damage);
-        assert!(scene.look().is_some());
-        assert_eq!(scene.read(), right);
-        assert_eq!(scene.look(), None);
-    }
-    scene.command(&format!("ip link del {DEVICE}"));
-    assert!(scene.look().is_some());
-    scene
-        .netns
-        .run(|| {
-            podnet_kernel::iptables::Iptables::new(scene.netns.clone(), Family::V4, Variant::Legacy)
-                .unwrap()
-                .remove_ipvs()
-        })
-        .unwrap()
-        .unwrap();
-    assert!(scene.look().unwrap().contains("chains of iptables"));
-    assert_eq!((scene.read(), scene.chains()), (right, chains));
-}
-
-#[test]
-#[ignore = "runs in the virtual machine"]
 fn with_virtual_servers_a_connection_outlives_its_endpoints_leave() {
     let mut scene = Scene::new("drain");
     let config = IpvsConfig { tcp_fin_timeout: Some(Duration::from_secs(1)), ..IpvsConfig::default() };
@@ -252,7 +243,7 @@ fn with_virtual_servers_a_connection_outlives_its_endpoints_leave() {
     scene.rules.configure(&scene.services, &config);
     scene.edit();
     assert!(speaks(&mut client));
-    scene.rules.next_drain = Instant::now();
+    scene.rules.watch.next_drain = Instant::now();
     scene.look();
     assert!(speaks(&mut client));
     // An endpoint that comes back is one again.
@@ -267,7 +258,7 @@ fn with_virtual_servers_a_connection_outlives_its_endpoints_leave() {
     while !scene.read().servers.is_empty() {
         assert!(Instant::now() < deadline, "{:?}", scene.read().servers);
         std::thread::sleep(Duration::from_millis(100));
-        scene.rules.next_drain = Instant::now();
+        scene.rules.watch.next_drain = Instant::now();
         scene.look();
     }
     assert_eq!(scene.read(), *scene.rules.renderer.state());

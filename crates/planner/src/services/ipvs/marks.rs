@@ -12,8 +12,12 @@ use podnet_model::Protocol;
 
 use crate::ruleset::FrontendKey;
 
-/// What kube-proxy and kubelet use by default: `masqueradeBit` 14, and 15 for what is dropped.
-const USED: u32 = 0xc000;
+/// What kube-proxy and kubelet use by default, `masqueradeBit` 14, and 15 for what is dropped; and the port mapping of CNI's plugins
+/// (`markMasqBit` 13), whose rules would take a mark with that bit for theirs.
+const USED: u32 = 0xe000;
+/// The bit that attracts, and another one where that is the one for masquerading. The marks of well-known tunnels (WireGuard's 0xca6c among
+/// them) do not have it.
+const ATTRACTION: [u32; 2] = [0x1000, 0x0080];
 
 /// The marks that are given.
 #[derive(Debug)]
@@ -28,7 +32,7 @@ pub(super) struct Marks {
 impl Marks {
     /// That leave the bit for masquerading alone.
     pub(super) fn new(masquerade: u32) -> Self {
-        let attraction = if masquerade == 0x2000 { 0x1000 } else { 0x2000 };
+        let attraction = if masquerade == ATTRACTION[0] { ATTRACTION[1] } else { ATTRACTION[0] };
         let free = !(attraction | masquerade | USED);
         Self { attraction, free, by_frontend: HashMap::new(), taken: BTreeMap::new() }
     }
@@ -115,14 +119,14 @@ mod tests {
 
     #[test]
     fn ten_thousand_frontends_have_marks_of_their_own_which_leave_other_bits_alone() {
-        for masquerade in [0x4000, 0x2000, 0x1, 0x8000_0000] {
+        for masquerade in [0x4000, 0x2000, 0x1000, 0x1, 0x8000_0000] {
             let mut marks = Marks::new(masquerade);
             assert_eq!(marks.attraction() & masquerade, 0);
             let mut all = std::collections::BTreeSet::new();
             for number in 0..10_000 {
                 let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp][number as usize % 3];
                 let mark = marks.of(&key(number, protocol));
-                assert_eq!((mark & marks.attraction(), mark & (0xc000 | masquerade)), (marks.attraction(), 0));
+                assert_eq!((mark & marks.attraction(), mark & (0xe000 | masquerade)), (marks.attraction(), 0));
                 assert_eq!(marks.frontend(mark), Some(&key(number, protocol)));
                 assert_eq!(marks.is_of_datagrams(mark), protocol == Protocol::Udp);
                 assert_eq!(marks.of(&key(number, protocol)), mark);

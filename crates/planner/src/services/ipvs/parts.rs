@@ -98,7 +98,8 @@ impl Parts {
             self.add(local, element);
         }
         if let Some(mark) = self.inside.as_ref().map(|(mark, _)| *mark) {
-            self.elements.push((sets.inside.clone(), itself, Some(mark)));
+            let with_mark = |set: &SetName| (set.clone(), itself, Some(mark));
+            self.elements.extend([&sets.inside, &sets.marked].map(with_mark));
         }
     }
 

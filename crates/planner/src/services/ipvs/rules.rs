@@ -26,6 +26,7 @@ impl Ipvs {
                 nat("KUBE-LOAD-BALANCER"),
                 vec![within(&self.sets.load_balancer[1], Side::DestinationPort).returns(), mark()],
             ),
+            (nat("KUBE-NODE-ADDRESSES"), node_addrs(services)),
             (nat("KUBE-NODE-PORT"), self.node_ports()),
             (nat("KUBE-MARK-MASQ"), vec![Rule::new(Target::SetMark(services.config().masquerade_mark))]),
             (nat("KUBE-POSTROUTING"), self.postrouting(services.config().masquerade_mark)),
@@ -33,7 +34,8 @@ impl Ipvs {
             (filter("KUBE-REJECT"), shared::refusals(family)),
             (filter("KUBE-NODE-PORT"), self.health_checks()),
             (filter("KUBE-IPVS-FILTER"), self.inward(family)),
-            (filter("KUBE-IPVS-OUT-FILTER"), self.filter(family)),
+            (filter("KUBE-IPVS-OUT-FILTER"), filter_first(family).into()),
+            (filter("KUBE-UNSERVED"), self.unserved()),
             (filter("KUBE-PROXY-FIREWALL"), vec![self.guarded()]),
             (filter("KUBE-SOURCE-RANGES-FIREWALL"), self.sources()),
             (mangle("KUBE-ATTRACT"), self.attract(family)),
@@ -51,7 +53,7 @@ impl Ipvs {
         if !services.config().masquerade_all {
             to_cluster_ip = to_cluster_ip.when(not_in(&sets.pods, Side::Source));
         }
-        let mut rules = vec![
+        vec![
             to_cluster_ip
                 .because("Kubernetes service cluster ip + port for masquerade purpose")
                 .when(is_in(&sets.cluster_ip, Side::DestinationPort)),
@@ -63,10 +65,8 @@ impl Ipvs {
             mark()
                 .because("Kubernetes service external ip + port for masquerade and filter purpose")
                 .when(is_in(&sets.external[0], Side::DestinationPort)),
-        ];
-        let to_node = |addr: &std::net::IpAddr| Rule::jump(&"KUBE-NODE-PORT".into()).to((*addr).into());
-        rules.extend(services.node_port_addrs().iter().map(to_node));
-        rules
+            Rule::jump(&"KUBE-NODE-ADDRESSES".into()),
+        ]
     }
 
     fn node_ports(&self) -> Vec<Rule> {
@@ -109,21 +109,16 @@ impl Ipvs {
             .because("no local endpoints")
             .when(not_in(&self.sets.local_pods, Side::Source))
             .when(is_in(&self.sets.dropped_outside, Side::DestinationPort));
-        let mut rules = self.filter(family);
-        rules.insert(0, astray);
-        // Behind what is known.
-        rules.insert(2, outside);
-        rules
+        let [known, echo, unserved] = filter_first(family);
+        vec![astray, known, outside, echo, unserved]
     }
 
     /// What comes here or goes from here that no virtual server serves.
-    fn filter(&self, family: Family) -> Vec<Rule> {
+    fn unserved(&self) -> Vec<Rule> {
         let sets = &self.sets;
         let reject = |of: Match| Rule::jump(&"KUBE-REJECT".into()).when(of);
         let to = |set| is_in(set, Side::DestinationPort);
         vec![
-            Rule::new(Target::Return).when(Match::ConnectionKnown),
-            Rule::new(Target::Return).of(Transport::Icmp(family)).when(Match::EchoRequest(family)),
             Rule::new(Target::Drop).because("no endpoints for this node").when(to(&sets.dropped)),
             reject(to(&sets.rejected)).because("no endpoints"),
             within(&sets.cluster_ip, Side::DestinationPort).returns(),
@@ -174,6 +169,21 @@ impl Ipvs {
             self.guarded(),
         ]
     }
+}
+
+/// The addresses with NodePorts.
+fn node_addrs(services: &Services) -> Vec<Rule> {
+    let to_node = |addr: &std::net::IpAddr| Rule::jump(&"KUBE-NODE-PORT".into()).to((*addr).into());
+    services.node_port_addrs().iter().map(to_node).collect()
+}
+
+/// Before it is asked who serves: connections that are known pass, and so do pings.
+fn filter_first(family: Family) -> [Rule; 3] {
+    [
+        Rule::new(Target::Return).when(Match::ConnectionKnown),
+        Rule::new(Target::Return).of(Transport::Icmp(family)).when(Match::EchoRequest(family)),
+        Rule::jump(&"KUBE-UNSERVED".into()),
+    ]
 }
 
 /// A rule whose target is still to be said.

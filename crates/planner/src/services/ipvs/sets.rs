@@ -12,6 +12,8 @@ use crate::ipvs::{Set, SetKind, SetName, SetType};
 pub(super) struct Sets {
     /// Every virtual server of an address: how podnet knows its own.
     pub(super) servers: SetName,
+    /// The same for virtual servers of marks: the frontend of each, with the mark.
+    pub(super) marked: SetName,
     /// Frontends at ClusterIPs.
     pub(super) cluster_ip: SetName,
     /// ClusterIPs.
@@ -61,6 +63,7 @@ impl Sets {
         let of_ports = |protocol: &str| [format!("NODE-PORT-{protocol}"), format!("NODE-PORT-LOCAL-{protocol}")];
         Self {
             servers: name("VIRTUAL-SERVERS"),
+            marked: name("MARKED-VIRTUAL-SERVERS"),
             cluster_ip: name("CLUSTER-IP"),
             ips: name("IPVS-IPS"),
             external: ["EXTERNAL-IP", "EXTERNAL-IP-LOCAL"].map(name),
@@ -99,8 +102,9 @@ impl Sets {
             plain(SetType::Range)(&self.pods),
             plain(SetType::PortFrom)(&self.loop_back),
             plain(SetType::PortFromRange)(&self.sources),
-            (self.inside.clone(), Set::new(SetKind { of: SetType::Port, marks: true })),
         ]);
+        let with_marks = |name: &SetName| (name.clone(), Set::new(SetKind { of: SetType::Port, marks: true }));
+        sets.extend([&self.inside, &self.marked].map(with_marks));
         sets
     }
 }

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     iptables::{Saved, Table, difference as rewrite, is_ours},
+    ipvs::difference,
     ruleset::FrontendKey,
 };
 
@@ -20,6 +21,7 @@ fn following_every_change_ends_where_a_fresh_start_does() {
     for node in NODES {
         let mut services = Services::new(packet_table::config(node).0);
         let mut ipvs = Ipvs::new(&services, Scheduler::RoundRobin);
+        let mut noting = Ipvs::new(&services, Scheduler::RoundRobin);
         let nothing = ipvs.state().clone();
         let mut state = nothing.clone();
         let changes = packet_table::changes();
@@ -30,6 +32,8 @@ fn following_every_change_ends_where_a_fresh_start_does() {
             assert!(!plan.is_empty() || edits.is_empty(), "{change:?}: {edits:?}");
             edits.iter().for_each(|edit| state.apply(edit));
             assert_eq!(state, *ipvs.state(), "after {change:?} by {edits:?}");
+            noting.note(&services, &plan);
+            assert_eq!(noting.state(), ipvs.state(), "after {change:?}, which was noted alone");
             if node == NODES[0] || index % 16 == 0 {
                 assert_eq!(state, fresh(&services), "after {change:?}");
             }
@@ -124,6 +128,12 @@ fn the_text_of_all_rules_reads_back_as_the_rules_and_is_known_as_podnets() {
     let saved = Saved::parse(&saved.collect::<String>());
     assert_eq!(rewrite(&rules, &saved, |_, _| false), crate::iptables::Rewrite::default());
     assert!(saved.is_of_podnet_in_ipvs() && !saved.is_of_podnet());
+    // Also where a crash left one table of them.
+    for table in Table::ALL {
+        let mut one = saved.clone();
+        one.chains.retain(|key, _| key.table == table);
+        assert!(one.is_of_podnet_in_ipvs() && !one.is_of_podnet(), "{table:?}");
+    }
     let of = |table, name| &saved.chains[&crate::iptables::ChainKey::new(table, name)];
     assert_eq!(
         of(Table::Nat, "KUBE-SERVICES")[0],
@@ -171,18 +181,19 @@ fn one_changed_endpoint_is_a_handful_of_edits() {
 }
 
 #[test]
-fn what_has_connections_lingers_when_the_mode_is_left_but_for_what_is_external_or_has_none() {
+fn what_has_connections_lingers_when_the_mode_is_left() {
     let (_, ipvs) = of("node1", packet_table::config);
     let there = ipvs.state();
     let candidates = may_linger(there, Family::V4);
     let address = |name, port| ServerKey::Address(key(name, port));
     assert!(candidates.contains(&address("web", 80)) && candidates.contains(&address("node1", 30054)));
-    assert!(!candidates.contains(&address("lb-ip", 80)) && !candidates.contains(&address("local-ip", 80)));
     let dns = FrontendKey { protocol: Protocol::Udp, ..key("dns", 53) };
     assert!(there.servers.contains_key(&ServerKey::Address(dns)) && !candidates.contains(&ServerKey::Address(dns)));
     let node_port = key("node1", 30054);
     let element = Element::Port(node_port.addr, node_port.protocol, node_port.port);
     let mark = ServerKey::Mark(there.sets["KUBE-INSIDE"].elements[&element].unwrap());
+    assert!(candidates.contains(&mark));
+    assert_eq!(led_here(there, Family::V4, &candidates).len(), external(there).len());
 
     let count = |key: ServerKey, count: u64| ((key, *there.servers[&key].reals.keys().next().unwrap()), count);
     let connections = [count(address("web", 80), 1), count(address("web", 443), 0), count(mark, 2)].into();
@@ -192,6 +203,89 @@ fn what_has_connections_lingers_when_the_mode_is_left_but_for_what_is_external_o
     assert_eq!(left.addrs, [packet_table::address("web").unwrap()].into());
     assert_eq!(own(left.clone(), &State::default(), Family::V4, |_| false), left);
     assert_eq!(lingering(there, Family::V4, &BTreeMap::new()), State::default());
+    assert_eq!(led_here(&left, Family::V4, left.servers.keys()), BTreeSet::new());
+
+    // What is external, for everybody and for this node's pods, is known as that when it is looked at again.
+    let (plain, local) = (key("lb-ip", 80), key("local-ip", 80));
+    let element = Element::Port(local.addr, local.protocol, local.port);
+    let mark = ServerKey::Mark(there.sets["KUBE-INSIDE"].elements[&element].unwrap());
+    let left = lingering(there, Family::V4, &[count(ServerKey::Address(plain), 1), count(mark, 1)].into());
+    assert_eq!(left.servers.keys().copied().collect::<Vec<_>>(), [ServerKey::Address(plain), mark]);
+    assert!(left.addrs.is_empty());
+    assert_eq!(led_here(&left, Family::V4, left.servers.keys()), [plain, local].into());
+    assert_eq!(own(left.clone(), &State::default(), Family::V4, |_| false), left);
+    let again = left.servers.keys().map(|key| ((*key, *left.servers[key].reals.keys().next().unwrap()), 1)).collect();
+    assert_eq!(lingering(&left, Family::V4, &again), left);
+}
+
+/// The frontends of TCP and SCTP at addresses that are none of this node's.
+fn external(state: &State) -> BTreeSet<FrontendKey> {
+    let names = ["KUBE-EXTERNAL-IP", "KUBE-LOAD-BALANCER"];
+    let ports = names.iter().flat_map(|name| state.sets[*name].elements.keys()).filter_map(|element| match *element {
+        Element::Port(addr, protocol, port) => Some(FrontendKey { addr, protocol, port }),
+        _ => None,
+    });
+    let is_served = |key: &FrontendKey| {
+        let element = Element::Port(key.addr, key.protocol, key.port);
+        let mark = state.sets["KUBE-INSIDE"].elements.get(&element).copied().flatten();
+        let has = |key: &ServerKey| state.servers.contains_key(key);
+        has(&ServerKey::Address(*key)) || mark.is_some_and(|mark| has(&ServerKey::Mark(mark)))
+    };
+    ports.filter(|key| key.protocol != Protocol::Udp && is_served(key)).collect()
+}
+
+#[test]
+fn where_the_destinations_hash_leads_a_real_server_goes_at_once_but_the_last() {
+    let (services, _) = of("node1", packet_table::config);
+    let ipvs = Ipvs::new(&services, Scheduler::DestinationHash);
+    let server = ServerKey::Address(key("web", 80));
+    assert!(ipvs.state().servers.contains_key(&server) && !ipvs.may_drain(&server));
+    assert!(ipvs.may_drain(&ServerKey::Address(key("web", 9))), "its virtual server goes as a whole");
+    assert!(Ipvs::new(&services, Scheduler::RoundRobin).may_drain(&server));
+}
+
+#[test]
+fn a_service_that_goes_keeps_its_address_and_notes_while_its_connections_last() {
+    let (mut services, mut ipvs) = of("node1", packet_table::config);
+    let right = ipvs.state().clone();
+    let (mut there, mut drain) = (right.clone(), crate::ipvs::Drain::default());
+    let mut follow = |ipvs: &mut Ipvs, change: &Change, there: &mut State, drain: &mut crate::ipvs::Drain| {
+        let plan = services.apply(change);
+        let edits = ipvs.edits(&services, &plan);
+        let edits = drain.soften(edits, there, |key| ipvs.may_drain(key), std::time::Duration::ZERO);
+        edits.iter().for_each(|edit| there.apply(edit));
+    };
+    let changes = packet_table::changes();
+    let back = packet_table::removals(&changes);
+    back.iter().for_each(|change| follow(&mut ipvs, change, &mut there, &mut drain));
+    // Whoever finds that knows it as podnet's, and leads packets there.
+    assert_eq!(own(there.clone(), ipvs.state(), Family::V4, |_| false), there);
+    let kept: BTreeSet<ServerKey> = drain.leaving().copied().collect();
+    assert_eq!(kept, there.servers.keys().copied().collect());
+    assert!(kept.iter().any(|key| matches!(key, ServerKey::Mark(_))));
+    assert!(there.servers.values().all(|server| server.reals.values().all(|weight| *weight == 0)));
+    let web = packet_table::address("web").unwrap();
+    assert!(there.addrs.contains(&web) && there.sets["KUBE-IPVS-IPS"].elements.contains_key(&Element::Address(web)));
+    let led = led_here(&there, Family::V4, &kept);
+    assert!(led.is_superset(&external(&right)) && led.iter().all(|key| !there.addrs.contains(&key.addr)), "{led:?}");
+    // An agent that starts knows it as the one before did.
+    let mut again = crate::ipvs::Drain::default();
+    let edits = difference(ipvs.state(), &there);
+    assert_eq!(again.soften(edits, &there, |key| ipvs.may_drain(key), std::time::Duration::ZERO), []);
+    assert_eq!((again.servers(), again.leaving().copied().collect()), (drain.servers(), kept));
+    let mut at_once = there.clone();
+    again.over(&BTreeMap::new(), std::time::Duration::ZERO).iter().for_each(|edit| at_once.apply(edit));
+    assert_eq!((&at_once, again), (ipvs.state(), crate::ipvs::Drain::default()));
+    // All comes back as it was, or all goes.
+    let (mut once, mut also) = (there.clone(), drain.clone());
+    changes.iter().for_each(|change| follow(&mut ipvs, change, &mut once, &mut also));
+    let (mut settled, mut over) = (once.clone(), also.clone());
+    over.over(&BTreeMap::new(), std::time::Duration::ZERO).iter().for_each(|edit| settled.apply(edit));
+    assert!((settled, over) == (right, crate::ipvs::Drain::default()));
+    back.iter().for_each(|change| follow(&mut ipvs, change, &mut once, &mut also));
+    assert!(once == there);
+    drain.over(&BTreeMap::new(), std::time::Duration::ZERO).iter().for_each(|edit| there.apply(edit));
+    assert_eq!((&there, &drain), (ipvs.state(), &crate::ipvs::Drain::default()));
 }
 
 #[test]
@@ -240,7 +334,7 @@ fn connections_to_what_is_this_nodes_own_are_known_when_its_frontend_is_gone() {
     let (mut services, mut ipvs) = of("node1", packet_table::config);
     let marks: Vec<ServerKey> =
         ipvs.state().servers.keys().filter(|key| matches!(key, ServerKey::Mark(_))).copied().collect();
-    let known: Vec<bool> = marks.iter().map(|mark| ipvs.has_connections(mark)).collect();
+    let known: Vec<bool> = marks.iter().map(|mark| ipvs.may_drain(mark)).collect();
     let all = marks.iter().map(|mark| ipvs.frontend(mark).unwrap().protocol != Protocol::Udp);
     assert!(known.contains(&true) && all.eq(known.iter().copied()));
     for change in &packet_table::removals(&packet_table::changes()) {
@@ -248,5 +342,5 @@ fn connections_to_what_is_this_nodes_own_are_known_when_its_frontend_is_gone() {
         ipvs.edits(&services, &plan);
     }
     assert!(marks.iter().all(|mark| ipvs.frontend(mark).is_none()));
-    assert!(marks.iter().map(|mark| ipvs.has_connections(mark)).eq(known));
+    assert!(marks.iter().map(|mark| ipvs.may_drain(mark)).eq(known));
 }

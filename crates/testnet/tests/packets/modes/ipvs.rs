@@ -7,7 +7,7 @@ use podnet_kernel::{
     ipvs::{self, Ipvs, Settings},
     netns::NetNs,
     nft::NftSocket,
-    route::attraction::{Attraction, attract, release},
+    route::attraction::{Attraction, attract},
 };
 use podnet_model::Family;
 use podnet_planner::{
@@ -28,6 +28,9 @@ pub(crate) struct IpvsMode {
     pub(crate) variant: Variant,
 }
 
+/// No packets are led to the node.
+const NOTHING: Attraction = Attraction::nothing(ROUTES, PRIORITY);
+
 /// What is in force on a node.
 struct InForce {
     node: NetNs,
@@ -37,7 +40,6 @@ struct InForce {
 struct OfFamily {
     family: Family,
     servers: Ipvs,
-    attraction: Attraction,
     iptables: Iptables,
 }
 
@@ -69,23 +71,23 @@ impl IpvsMode {
         let there = servers.read(&names(family)).unwrap();
         servers.apply(&difference(renderer.state(), &there)).unwrap();
         assert_eq!(servers.read(&names(family)).unwrap(), *renderer.state());
-        let attraction = Attraction { bits: renderer.attraction(), table: ROUTES, priority: PRIORITY };
-        attract(node, family, attraction, &renderer.attracted()).unwrap();
+        let (bits, addrs) = (renderer.attraction(), renderer.attracted());
+        attract(node, family, &Attraction { bits, addrs, ..NOTHING }).unwrap();
         let mut iptables = Iptables::new(node.clone(), family, self.variant).unwrap();
         let chains = renderer.rules(&rules.services);
         iptables.put(&chains).unwrap();
         assert_eq!(iptables.put(&chains).unwrap(), Rewrite::default());
-        OfFamily { family, servers, attraction, iptables }
+        OfFamily { family, servers, iptables }
     }
 }
 
 impl Drop for InForce {
     fn drop(&mut self) {
         let mut border = NftSocket::open_in(&self.node).unwrap();
-        for OfFamily { family, servers, attraction, iptables } in &mut self.families {
+        for OfFamily { family, servers, iptables } in &mut self.families {
             border.delete_table(*family, border::TABLE).unwrap();
             iptables.remove_ipvs().unwrap();
-            release(&self.node, *family, *attraction).unwrap();
+            attract(&self.node, *family, &NOTHING).unwrap();
             let there = servers.read(&names(*family)).unwrap();
             servers.apply_when_free(&difference(&State::default(), &there)).unwrap();
             servers.remove_device().unwrap();

@@ -1,0 +1,188 @@
+//! Connections of what goes: of Services that are removed, of frontends that change, of the mode.
+
+use podnet_model::{NodePort, service::TrafficPolicy};
+
+use super::*;
+
+const EXTERNAL: [u8; 4] = [203, 0, 113, 7];
+
+/// A connection between a client and the endpoint, which hears what the client says.
+struct Talk {
+    client: TcpStream,
+    server: TcpStream,
+}
+
+impl Talk {
+    fn new(client: TcpStream, listener: &TcpListener) -> Self {
+        let (server, _) = listener.accept().unwrap();
+        server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        Self { client, server }
+    }
+
+    fn goes_on(&mut self) -> bool {
+        let mut heard = [0; 4];
+        self.client.write_all(b"more").is_ok() && self.server.read_exact(&mut heard).is_ok() && heard == *b"more"
+    }
+}
+
+impl Scene {
+    /// The Service at a NodePort and an external address too.
+    fn serve_outside(&mut self, policy: TrafficPolicy) {
+        let mut service = service();
+        service.external_ips = vec![EXTERNAL.into()];
+        service.ports[0].node_port = Some(NodePort(30080));
+        service.external_policy = policy;
+        self.change(Some(service));
+    }
+
+    /// A host from which the node is asked for everything.
+    fn client(&self, name: &str) -> Client {
+        let path = PathBuf::from(format!("/run/netns/pntest-ipvs-{name}-{}", std::process::id()));
+        NetNs::remove(&path).unwrap();
+        let client = Client { netns: NetNs::create(&path).unwrap(), path };
+        let file = client.path.file_name().unwrap().to_str().unwrap().to_owned();
+        self.command(&format!("ip link add outside type veth peer name node netns {file}"));
+        self.command("ip addr add 10.9.0.1/24 dev outside");
+        self.command("ip link set outside up");
+        for line in ["addr add 10.9.0.2/24 dev node", "link set node up", "route add default via 10.9.0.1"] {
+            self.command(&format!("ip -n {file} {line}"));
+        }
+        // What the node has no address for it would send on, to nobody.
+        self.command("ip route add default via 10.9.0.2");
+        podnet_kernel::sysctl::set(&self.netns, "net.ipv4.ip_forward", "1").unwrap();
+        client
+    }
+
+    /// As if what goes had been waited for a quarter of an hour.
+    fn wait_long(&mut self) {
+        let began = self.rules.began.checked_sub(Duration::from_secs(16 * 60)).unwrap();
+        self.rules.began = began;
+        self.rules.watch.next_drain = Instant::now();
+        self.look();
+    }
+}
+
+struct Client {
+    path: PathBuf,
+    netns: NetNs,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = NetNs::remove(&self.path);
+    }
+}
+
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn with_virtual_servers_connections_outlive_their_service() {
+    let mut scene = Scene::new("service");
+    let client = scene.client("service-client");
+    scene.serve(&[8080]);
+    scene.serve_outside(TrafficPolicy::Cluster);
+    let listener = scene.listen(8080);
+    let external = SocketAddr::from((EXTERNAL, 80));
+    let mut talks = [
+        Talk::new(scene.connect().unwrap(), &listener),
+        Talk::new(connect(&client.netns, external).unwrap(), &listener),
+    ];
+    assert!(talks.iter_mut().all(Talk::goes_on));
+    scene.change(None);
+    assert!(scene.read().addrs.contains(&CLUSTER_IP.into()));
+    assert!(talks.iter_mut().all(Talk::goes_on));
+    assert!(scene.connect().is_err());
+    assert_eq!(scene.look(), None, "nothing was damaged");
+    scene.start_anew();
+    assert!(talks.iter_mut().all(Talk::goes_on));
+    // It may come back meanwhile.
+    scene.change(Some(service()));
+    let mut next = Talk::new(scene.connect().unwrap(), &listener);
+    assert!(next.goes_on() && talks.iter_mut().all(Talk::goes_on));
+    scene.change(None);
+    assert!(talks.iter_mut().all(Talk::goes_on));
+    scene.wait_long();
+    assert_eq!(scene.read(), *scene.rules.renderer.state());
+    assert!(!scene.command("ip rule").contains("tcp"), "{}", scene.command("ip rule"));
+}
+
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn with_virtual_servers_connections_of_this_nodes_outlive_the_policy_local() {
+    let mut scene = Scene::new("policy");
+    scene.serve(&[8080]);
+    scene.serve_outside(TrafficPolicy::Local);
+    let listener = scene.listen(8080);
+    let mut talk = Talk::new(connect(&scene.netns, SocketAddr::from((NODE, 30080))).unwrap(), &listener);
+    assert!(talk.goes_on());
+    let marked = |scene: &Scene| {
+        let key = |(key, server): (ServerKey, Server)| matches!(key, ServerKey::Mark(_)).then_some((key, server.reals));
+        scene.read().servers.into_iter().filter_map(key).collect::<Vec<_>>()
+    };
+    assert_eq!(marked(&scene).len(), 2, "of the NodePort and of the external address");
+    scene.serve_outside(TrafficPolicy::Cluster);
+    assert!(talk.goes_on());
+    assert!(marked(&scene).iter().all(|(_, reals)| *reals == [(real(8080), 0)].into()));
+    // New ones have the frontend's virtual server for everybody; who starts knows the one of the mark as its own.
+    assert!(Talk::new(connect(&scene.netns, SocketAddr::from((NODE, 30080))).unwrap(), &listener).goes_on());
+    scene.start_anew();
+    assert!(talk.goes_on() && marked(&scene).len() == 2);
+    scene.rules.watch.next_drain = Instant::now();
+    scene.look();
+    assert_eq!(marked(&scene).len(), 1, "that of the connection");
+    scene.wait_long();
+    assert_eq!(scene.read(), *scene.rules.renderer.state());
+}
+
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn with_virtual_servers_connections_from_outside_outlive_the_mode() {
+    let mut scene = Scene::new("outside");
+    let client = scene.client("outside-client");
+    scene.serve(&[8080]);
+    scene.serve_outside(TrafficPolicy::Cluster);
+    let listener = scene.listen(8080);
+    let external = SocketAddr::from((EXTERNAL, 80));
+    let mut talk = Talk::new(connect(&client.netns, external).unwrap(), &listener);
+    // The mode that comes: its translation is for new ones.
+    let other = "*nat\n-A PREROUTING -d 203.0.113.7 -p tcp --dport 80 -j DNAT --to-destination 10.0.0.1:8081\nCOMMIT\n";
+    scene.restore(other);
+    for _ in 0..2 {
+        scene.take_away();
+        assert!(scene.rules.lingers() && !scene.chains().contains("KUBE-"));
+        assert!(talk.goes_on());
+    }
+    let others = scene.listen(8081);
+    assert!(Talk::new(connect(&client.netns, external).unwrap(), &others).goes_on());
+    scene.edit();
+    assert!(scene.rules.in_force() && talk.goes_on());
+    assert!(!scene.command("ip rule").contains("tcp"));
+    scene.take_away();
+    assert!(talk.goes_on());
+    scene.rules.leaving = Instant::now().checked_sub(LINGER);
+    scene.take_away();
+    assert!(!scene.rules.lingers());
+    assert_eq!(scene.read(), State::default());
+    assert!(!scene.command("ip rule").contains("28783"));
+}
+
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn with_virtual_servers_what_lingers_of_a_family_that_nobody_needs_is_looked_at_when_it_is_due() {
+    let mut scene = Scene::new("six");
+    scene.services = Services::new(ServicesConfig::new(Family::V6, "node1".into(), Vec::new()));
+    scene.rules = InIpvs::new(&scene.services);
+    scene.edit();
+    assert_eq!((scene.rules.may_be_there(), scene.rules.due()), (false, None), "nothing is there");
+    scene.command(&format!("ip link add {DEVICE} type dummy"));
+    scene.command(&format!("ip addr add fd00::1/128 dev {DEVICE} nodad"));
+    let is_there = |scene: &Scene| scene.command("ip link").contains(DEVICE);
+    let again = Instant::now() + Duration::from_secs(60);
+    scene.rules.lingers = Some(again);
+    scene.rules.may_be_there = true;
+    scene.edit();
+    assert!(is_there(&scene) && scene.rules.due() == Some(again), "a change of the cluster is no reason to look");
+    scene.rules.lingers = Some(Instant::now());
+    scene.look();
+    assert!(!is_there(&scene));
+    assert_eq!((scene.rules.may_be_there(), scene.rules.due()), (false, None));
+}
