@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     answer::Answer,
-    chain::{CacheOptions, Share},
+    chain::{CacheOptions, Prefetch, Share},
     message::{HEADER, Rcode, Times},
     name::QueryName,
     server::Reply,
@@ -55,9 +55,58 @@ pub struct Kept {
     stored: Instant,
     expires: Instant,
     keep_ttl: bool,
+    /// Questions for it without a long pause between them.
+    asked: u32,
+    last_asked: Instant,
+    /// When a newer answer was asked for.
+    refreshed: Option<Instant>,
 }
 
+/// How good a kept answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// It is as good as new.
+    Fresh,
+    /// It is asked for often and ends soon: a newer one is to be fetched.
+    Popular,
+    /// It has ended, and may be given out while there is no newer one (RFC 8767).
+    Stale,
+}
+
+/// What was found in the cache.
+#[derive(Debug)]
+pub struct Hit<'a> {
+    /// In which half.
+    pub half: Half,
+    /// The answer.
+    pub kept: &'a mut Kept,
+    /// How good it is.
+    pub age: Age,
+}
+
+/// How often a newer answer is asked for, at most, while there is none: who serves the name has trouble enough.
+const REFRESH: Duration = Duration::from_secs(5);
+
 impl Kept {
+    /// Whether a newer answer is to be asked for now; not again for some seconds.
+    pub fn takes_refresh(&mut self, now: Instant) -> bool {
+        let due = self.refreshed.is_none_or(|last| now.saturating_duration_since(last) >= REFRESH);
+        if due {
+            self.refreshed = Some(now);
+        }
+        due
+    }
+
+    /// Counts a question, and says whether the answer is to be fetched anew.
+    fn popular(&mut self, prefetch: Prefetch, now: Instant) -> bool {
+        let pause = now.saturating_duration_since(self.last_asked);
+        self.asked = if pause > prefetch.within { 1 } else { self.asked.saturating_add(1) };
+        self.last_asked = now;
+        let left = self.expires.saturating_duration_since(now);
+        let whole = self.expires.saturating_duration_since(self.stored);
+        prefetch.amount > 0 && self.asked >= prefetch.amount && left <= whole * u32::from(prefetch.percentage) / 100
+    }
+
     /// The answer with what is left of each record's time to live.
     #[must_use]
     pub fn aged(&self, now: Instant) -> Answer {
@@ -74,7 +123,12 @@ impl Kept {
     }
 
     fn write_ages(&self, body: &mut [u8], now: Instant) {
-        let age = if self.keep_ttl { 0 } else { now.saturating_duration_since(self.stored).as_secs() as u32 };
+        // RFC 8767 §4 would have 30 s told of what has ended; CoreDNS tells 0, and clients ask again at once when there is news.
+        let age = if self.keep_ttl && now < self.expires {
+            0
+        } else {
+            now.saturating_duration_since(self.stored).as_secs() as u32
+        };
         for &(at, ttl) in &self.ttls {
             let at = usize::from(at);
             if let Some(bytes) = body.get_mut(at..at + 4) {
@@ -115,21 +169,36 @@ impl Cache {
         &self.options
     }
 
-    /// A kept answer that has not expired.
-    pub fn find(&mut self, key: &Key, now: Instant) -> Option<(Half, &Kept)> {
-        if self.success.holds(key, now) {
-            return self.success.touch(key).map(|kept| (Half::Success, kept));
-        }
-        if self.denial.holds(key, now) {
-            return self.denial.touch(key).map(|kept| (Half::Denial, kept));
-        }
-        None
+    /// A kept answer: one that has not ended, or else one that may be given out after its end.
+    pub fn find(&mut self, key: &Key, now: Instant) -> Option<Hit<'_>> {
+        let stale = self.options.serve_stale.map_or(Duration::ZERO, |stale| stale.up_to);
+        let ends = [(Half::Success, self.success.expires(key)), (Half::Denial, self.denial.expires(key))];
+        let ends = || ends.into_iter().filter_map(|(half, end)| Some((half, end?)));
+        // Of two that have ended the later one counts.
+        let ended = || ends().filter(|(_, end)| *end + stale > now).max_by_key(|(_, end)| *end);
+        let (half, end) = ends().find(|(_, end)| *end > now).or_else(ended)?;
+        let kept = match half {
+            Half::Success => self.success.touch(key)?,
+            Half::Denial => self.denial.touch(key)?,
+        };
+        let age = match self.options.prefetch {
+            _ if end <= now => Age::Stale,
+            Some(prefetch) if kept.popular(prefetch, now) => Age::Popular,
+            _ => Age::Fresh,
+        };
+        Some(Hit { half, kept, age })
     }
 
     /// Keeps an upstream's answer, where it may be kept.
     pub fn insert(&mut self, key: Key, reply: &Reply, now: Instant) {
         let times = Times::of(key.question(), &reply.answer);
         let Some((half, seconds)) = self.lifetime(reply, &times) else { return };
+        // A failure says nothing new: what is known already is better.
+        let stale = self.options.serve_stale.map_or(Duration::ZERO, |stale| stale.up_to);
+        let known = |ring: &Ring| ring.expires(&key).is_some_and(|end| end + stale > now);
+        if reply.answer.rcode == Rcode::SERVFAIL && (known(&self.success) || known(&self.denial)) {
+            return;
+        }
         let disabled = match half {
             Half::Success => &self.options.success_disabled,
             Half::Denial => &self.options.denial_disabled,
@@ -147,6 +216,9 @@ impl Cache {
             stored: now,
             expires: now + Duration::from_secs(seconds.into()),
             keep_ttl: self.options.keep_ttl,
+            asked: 0,
+            last_asked: now,
+            refreshed: None,
         };
         match half {
             Half::Success => self.success.insert(key, kept, now),
@@ -203,15 +275,15 @@ impl Ring {
         Self { capacity, hand: 0, index: HashMap::new(), slots: Vec::new() }
     }
 
-    fn holds(&self, key: &Key, now: Instant) -> bool {
+    fn expires(&self, key: &Key) -> Option<Instant> {
         let slot = self.index.get(key).and_then(|&at| self.slots.get(at));
-        slot.is_some_and(|slot| slot.kept.expires > now)
+        slot.map(|slot| slot.kept.expires)
     }
 
-    fn touch(&mut self, key: &Key) -> Option<&Kept> {
+    fn touch(&mut self, key: &Key) -> Option<&mut Kept> {
         let slot = self.index.get(key).and_then(|&at| self.slots.get_mut(at))?;
         slot.used = true;
-        Some(&slot.kept)
+        Some(&mut slot.kept)
     }
 
     fn insert(&mut self, key: Key, kept: Kept, now: Instant) {

@@ -54,6 +54,8 @@ pub struct Metrics {
     duration_sum_us: AtomicU64,
     cache_hits: [AtomicU64; 2],
     cache_misses: AtomicU64,
+    cache_prefetched: AtomicU64,
+    cache_stale: AtomicU64,
     dropped: AtomicU64,
     rejected: AtomicU64,
     forwards: Mutex<BTreeMap<(String, &'static str), u64>>,
@@ -93,6 +95,14 @@ impl Metrics {
             Some(half) => self.cache_hits[half as usize].fetch_add(1, Ordering::Relaxed),
             None => self.cache_misses.fetch_add(1, Ordering::Relaxed),
         };
+    }
+
+    pub(crate) fn prefetched(&self) {
+        self.cache_prefetched.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stale(&self) {
+        self.cache_stale.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn dropped(&self) {
@@ -178,6 +188,12 @@ impl Metrics {
         }
         header(out, "coredns_cache_misses_total", "counter", "Questions that the cache had no answer for.")?;
         writeln!(out, "coredns_cache_misses_total{{{labels}}} {}", self.cache_misses.load(Ordering::Relaxed))?;
+        let (name, prefetched) = ("coredns_cache_prefetch_total", self.cache_prefetched.load(Ordering::Relaxed));
+        header(out, name, "counter", "Answers that were fetched anew before they ended.")?;
+        writeln!(out, "{name}{{{labels}}} {prefetched}")?;
+        let (name, stale) = ("coredns_cache_served_stale_total", self.cache_stale.load(Ordering::Relaxed));
+        header(out, name, "counter", "Questions answered with what had ended.")?;
+        writeln!(out, "{name}{{{labels}}} {stale}")?;
         header(out, "coredns_cache_entries", "gauge", "Answers in the cache.")?;
         for (kind, count) in [("success", gauges.cache_success), ("denial", gauges.cache_denial)] {
             writeln!(out, "coredns_cache_entries{{type=\"{kind}\",{labels}}} {count}")?;

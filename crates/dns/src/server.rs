@@ -291,7 +291,7 @@ impl Server {
     }
 
     /// Has the server answer a question of its own.
-    fn look_up(&self, query: Query) -> Answering<'_> {
+    fn look_up(self: &Arc<Self>, query: Query) -> Answering<'_> {
         if query.depth > MAX_DEPTH {
             return Box::pin(ready(Err(Failure::AliasLoop)));
         }

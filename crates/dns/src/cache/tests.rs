@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use super::{Cache, Half, Key};
+use super::{Cache, Half, Hit, Key};
 use crate::{
     Config, Environment,
     message::{HEADER, Rcode, Upstream, question, records, rtype},
@@ -44,7 +44,7 @@ fn an_answer_is_kept_for_its_least_time_to_live_and_counts_down() {
     let (mut cache, now, key) = (cache("3600"), Instant::now(), key("example.org"));
     cache.insert(key.clone(), &response(&key, 0, 2, 100), now);
     let later = now + Duration::from_secs(40);
-    let (half, kept) = cache.find(&key, later).unwrap();
+    let Hit { half, kept, .. } = cache.find(&key, later).unwrap();
     assert_eq!(half, Half::Success);
     let head = crate::message::Head { id: 1, flags: 0, edns: None, limit: 512 };
     let mut out = Vec::new();
@@ -69,7 +69,7 @@ fn nothing_is_kept_for_as_long_as_its_soa_says() {
     let (mut cache, now, key) = (cache("3600"), Instant::now(), key("none.example.org"));
     let response = response(&key, Rcode::NXDOMAIN.0, 0, 60);
     cache.insert(key.clone(), &response, now);
-    assert_eq!(cache.find(&key, now + Duration::from_secs(59)).unwrap().0, Half::Denial);
+    assert_eq!(cache.find(&key, now + Duration::from_secs(59)).unwrap().half, Half::Denial);
     assert!(cache.find(&key, now + Duration::from_secs(60)).is_none());
     let mut without = response;
     without.answer.counts = [0; 3];

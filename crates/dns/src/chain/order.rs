@@ -103,8 +103,6 @@ pub const NOT_SERVED: &[&str] = &[
 
 /// What is accepted without being acted on, with a warning: answers are right without it.
 pub const WITHOUT_EFFECT: &[&str] = &[
-    "cache/prefetch",
-    "cache/serve_stale",
     "errors/consolidate",
     "errors/stacktrace",
     "errors/panicRecoveryStacktrace",

@@ -1,11 +1,16 @@
 //! `cache`: answers from elsewhere, kept for as long as they say.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::{
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Instant,
+};
+
+use futures::future::{Either, select};
 
 use crate::{
-    cache::{Cache, Key},
-    chain::CacheOptions,
-    message::question,
+    cache::{Age, Cache, Hit, Key},
+    chain::{CacheOptions, Refresh, ServeStale},
+    message::{Rcode, question},
     name::{Name, QueryName},
     server::{Answering, Failure, Link, Look, Next, Parts, Pen, Query, Quick, Reply, lock},
     zone::Zone,
@@ -40,10 +45,12 @@ impl Link for Cached {
         }
         let key = key(look.name, look.qtype, look.head);
         match lock(&self.cache).find(&key, look.now) {
-            Some((half, kept)) => {
+            Some(Hit { half, kept, age: Age::Fresh }) => {
                 self.parts.metrics.cache(Some(half));
                 pen.kept(kept, look.now)
             }
+            // Something is to be fetched besides.
+            Some(_) => Quick::Slow,
             None => Quick::Around,
         }
     }
@@ -59,16 +66,77 @@ impl Cached {
         if !self.options.covers(&query.name) {
             return next.run(query).await;
         }
-        if let Some((half, kept)) = lock(&self.cache).find(&key, query.now) {
-            self.parts.metrics.cache(Some(half));
-            return Ok(Reply { fresh: false, ..Reply::own(kept.aged(query.now)) });
+        match self.known(&key, query.now) {
+            Some((reply, Age::Fresh)) => Ok(reply),
+            Some((reply, Age::Popular)) => {
+                self.parts.metrics.prefetched();
+                self.refresh(key, query, next);
+                Ok(reply)
+            }
+            Some((reply, Age::Stale)) => self.stale(reply, key, query, next).await,
+            None => {
+                let reply = next.run(query).await?;
+                if !reply.fresh {
+                    self.parts.metrics.cache(None);
+                    lock(&self.cache).insert(key, &reply, self.parts.outside.now());
+                }
+                Ok(reply)
+            }
         }
-        let reply = next.run(query).await?;
-        if !reply.fresh {
-            self.parts.metrics.cache(None);
-            lock(&self.cache).insert(key, &reply, self.parts.outside.now());
+    }
+
+    /// What is kept for a question. What has to be fetched anew is told once; until that has come it counts as fresh.
+    fn known(&self, key: &Key, now: Instant) -> Option<(Reply, Age)> {
+        let mut cache = lock(&self.cache);
+        let Hit { half, kept, age } = cache.find(key, now)?;
+        let reply = Reply { fresh: false, ..Reply::own(kept.aged(now)) };
+        let verifies = self.options.serve_stale.is_some_and(|stale| stale.refresh == Refresh::Verify);
+        if age == Age::Stale {
+            self.parts.metrics.stale();
         }
-        Ok(reply)
+        self.parts.metrics.cache(Some(half));
+        let age = if (age == Age::Stale && verifies) || (age != Age::Fresh && kept.takes_refresh(now)) {
+            age
+        } else {
+            Age::Fresh
+        };
+        Some((reply, age))
+    }
+
+    /// Gives out what has ended: at once, or only when there is nothing newer.
+    async fn stale(&self, old: Reply, key: Key, query: &Query, next: Next<'_>) -> Result<Reply, Failure> {
+        let Some(ServeStale { refresh: Refresh::Verify, verify_timeout, .. }) = self.options.serve_stale else {
+            self.refresh(key, query, next);
+            return Ok(old);
+        };
+        let newer = match verify_timeout {
+            None => next.run(query).await.ok(),
+            Some(time) => match select(next.run(query), self.parts.outside.sleep(time)).await {
+                Either::Left((reply, _)) => reply.ok(),
+                Either::Right(_) => {
+                    // What comes later is kept for the next one who asks.
+                    self.refresh(key.clone(), query, next);
+                    None
+                }
+            },
+        };
+        match newer.filter(|reply| reply.answer.rcode != Rcode::SERVFAIL) {
+            Some(reply) => {
+                lock(&self.cache).insert(key, &reply, self.parts.outside.now());
+                Ok(reply)
+            }
+            None => Ok(old),
+        }
+    }
+
+    /// Has a newer answer fetched, for which nobody waits.
+    fn refresh(&self, key: Key, query: &Query, next: Next<'_>) {
+        let (cache, outside) = (Arc::clone(&self.cache), Arc::clone(&self.parts.outside));
+        next.apart(query.clone(), move |reply| {
+            if let Ok(reply) = reply {
+                lock(&cache).insert(key, &reply, outside.now());
+            }
+        });
     }
 }
 

@@ -157,3 +157,83 @@ fn dns64_makes_addresses_for_who_has_none() {
     let (_, sent) = rig.forward(&query("net.example.org", rtype::AAAA));
     drop(sent);
 }
+
+const FORWARDED: &str = "forward . 192.0.2.1";
+
+/// Has an upstream answer the question that was sent last.
+fn upstream_tells(rig: &Rig, last: u8) {
+    let sent = rig.sent().pop().expect("nothing was sent");
+    let answer = upstream_answer(&sent.message, 0, &[[192, 0, 2, last]]);
+    sent.answered(answer);
+}
+
+#[test]
+fn what_is_asked_for_often_is_fetched_before_it_ends() {
+    let rig = rig(&format!("cache 60 {{\n prefetch 3 10s 50%\n}}\n{FORWARDED}"));
+    let packet = query("www.example.org", rtype::A);
+    let (mut first, sent) = rig.forward(&packet);
+    let answer = upstream_answer(&sent.message, 0, &[[192, 0, 2, 1]]);
+    sent.answered(answer);
+    assert_eq!(first.told(), ["NOERROR", "A 192.0.2.1"]);
+    for seconds in [25, 28, 29] {
+        rig.at(seconds);
+        rig.answer(&packet);
+    }
+    rig.work();
+    assert!(rig.sent().is_empty(), "too early");
+    rig.at(31);
+    assert_eq!(told(&rig.answer(&packet)), ["NOERROR", "A 192.0.2.1"]);
+    rig.work();
+    assert_eq!(told(&rig.answer(&packet)), ["NOERROR", "A 192.0.2.1"]);
+    upstream_tells(&rig, 2);
+    rig.work();
+    assert_eq!(told(&rig.answer(&packet)), ["NOERROR", "A 192.0.2.2"]);
+    rig.work();
+    assert!(rig.sent().is_empty(), "once is enough");
+}
+
+#[test]
+fn what_has_ended_is_given_out_while_there_is_nothing_newer() {
+    let rig = rig(&format!("cache 60 {{\n serve_stale 1h\n}}\n{FORWARDED}"));
+    let packet = query("www.example.org", rtype::A);
+    let (mut first, sent) = rig.forward(&packet);
+    let answer = upstream_answer(&sent.message, 0, &[[192, 0, 2, 1]]);
+    sent.answered(answer);
+    first.told();
+    rig.at(100);
+    let old = rig.answer(&packet);
+    assert_eq!(told(&old), ["NOERROR", "A 192.0.2.1"]);
+    assert_eq!(old[old.len() - 10..old.len() - 6], [0; 4], "nobody is to keep it");
+    rig.work();
+    let failure = rig.sent().pop().unwrap();
+    let servfail = upstream_answer(&failure.message, 2, &[]);
+    failure.answered(servfail);
+    rig.work();
+    assert_eq!(told(&rig.answer(&packet)), ["NOERROR", "A 192.0.2.1"], "a failure is no news");
+    rig.at(106);
+    rig.answer(&packet);
+    rig.work();
+    upstream_tells(&rig, 2);
+    rig.work();
+    assert_eq!(told(&rig.answer(&packet)), ["NOERROR", "A 192.0.2.2"]);
+    rig.at(106 + 60 + 3601);
+    rig.forward(&packet);
+}
+
+#[test]
+fn serve_stale_can_ask_first_and_wait_no_longer_than_it_is_told() {
+    let rig = rig(&format!("cache 60 {{\n serve_stale 1h verify 1s\n}}\n{FORWARDED}"));
+    let packet = query("www.example.org", rtype::A);
+    let (mut first, sent) = rig.forward(&packet);
+    let answer = upstream_answer(&sent.message, 0, &[[192, 0, 2, 1]]);
+    sent.answered(answer);
+    first.told();
+    rig.at(100);
+    let mut waiting = rig.wait(&packet);
+    upstream_tells(&rig, 2);
+    assert_eq!(waiting.told(), ["NOERROR", "A 192.0.2.2"]);
+    rig.at(200);
+    let mut waiting = rig.wait(&packet);
+    rig.wake();
+    assert_eq!(waiting.told(), ["NOERROR", "A 192.0.2.2"]);
+}

@@ -34,6 +34,7 @@ pub(crate) struct Still {
     ids: AtomicU64,
     sent: Mutex<Vec<Sent>>,
     spawned: Mutex<Vec<BoxFuture<'static, ()>>>,
+    asleep: Mutex<Vec<oneshot::Sender<()>>>,
 }
 
 /// A message on its way to an upstream.
@@ -57,7 +58,9 @@ impl Outside for Still {
     }
 
     fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
-        std::future::pending().boxed()
+        let (wake, woken) = oneshot::channel();
+        self.asleep.lock().unwrap().push(wake);
+        woken.map(|_| ()).boxed()
     }
 
     fn spawn(&self, work: BoxFuture<'static, ()>) {
@@ -117,6 +120,7 @@ impl Rig {
             ids: AtomicU64::new(1000),
             sent: Mutex::default(),
             spawned: Mutex::default(),
+            asleep: Mutex::default(),
         });
         Self { server: server(corefile, &cluster, &outside, &events), cluster, outside, events }
     }
@@ -186,6 +190,13 @@ impl Rig {
     pub(crate) fn forward(&self, packet: &[u8]) -> (Waiting, Sent) {
         let waiting = self.wait(packet);
         (waiting, self.sent().pop().expect("nothing was sent"))
+    }
+
+    /// Whatever waits for a time has waited long enough.
+    pub(crate) fn wake(&self) {
+        self.outside.asleep.lock().unwrap().drain(..).for_each(|wake| {
+            let _ = wake.send(());
+        });
     }
 
     /// Goes on with what nobody waits for.

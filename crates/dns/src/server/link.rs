@@ -4,6 +4,8 @@
 //! [`Link::quick`], at once and without keeping anything. A link that has to ask somebody, or to change what those behind it
 //! answer, says [`Quick::Slow`]; then the question is kept and [`Link::serve`] of that link and those behind it answer it.
 
+use std::sync::Arc;
+
 use futures::future::{BoxFuture, ready};
 
 use super::{Failure, Look, Pen, Query, Reply, Server};
@@ -92,7 +94,7 @@ impl<K: Knowing> Link for Own<K> {
 /// What stands behind a link in its chain.
 #[derive(Clone, Copy)]
 pub struct Next<'a> {
-    pub(super) server: &'a Server,
+    pub(super) server: &'a Arc<Server>,
     pub(super) block: usize,
     pub(super) index: usize,
 }
@@ -107,9 +109,17 @@ impl<'a> Next<'a> {
         }
     }
 
+    /// Has the links behind answer a question for which nobody waits.
+    pub fn apart(self, query: Query, then: impl FnOnce(Result<Reply, Failure>) + Send + 'static) {
+        let (server, block, index) = (Arc::clone(self.server), self.block, self.index);
+        self.server.parts.outside.spawn(Box::pin(async move {
+            then(Next { server: &server, block, index }.run(&query).await);
+        }));
+    }
+
     /// Has the whole server answer another question for the same client: what an alias points to.
     #[must_use]
     pub fn look_up(self, query: &Query, name: &Name, qtype: u16) -> Answering<'a> {
-        self.server.look_up(query.instead(name, qtype))
+        Server::look_up(self.server, query.instead(name, qtype))
     }
 }
