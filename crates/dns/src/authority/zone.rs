@@ -29,6 +29,8 @@ pub struct Zone {
     nodes: Vec<Node>,
     table: table::Table,
     denial: Denial,
+    /// The NSEC3 sets, which are no names of the zone (RFC 5155 §7.2.8).
+    hashed: Vec<(Name, RrSet)>,
     records: usize,
 }
 
@@ -188,11 +190,8 @@ impl Zone {
                 .flat_map(move |set| set.records(&node.name))
                 .filter(move |record| record.rtype != rtype::SOA)
         });
-        let hashed = match &self.denial {
-            Denial::Nsec3(chain) => Some(chain.records()),
-            _ => None,
-        };
-        std::iter::once(self.soa_record()).chain(rest).chain(hashed.into_iter().flatten())
+        let hashed = self.hashed.iter().flat_map(|(owner, set)| set.records(owner));
+        std::iter::once(self.soa_record()).chain(rest).chain(hashed)
     }
 
     /// The zone as a zone file.

@@ -36,6 +36,13 @@ fn done(progress: Result<Progress, TransferError>) -> Zone {
     }
 }
 
+/// A zone with another serial number.
+fn numbered(origin: &Name, mut records: Vec<crate::authority::Record>, serial: u32) -> Zone {
+    let at = records[0].rdata.len() - 20;
+    records[0].rdata[at..at + 4].copy_from_slice(&serial.to_be_bytes());
+    Zone::from_records(origin, &records).unwrap().0
+}
+
 #[test]
 fn rfc1982_3_2_serial_numbers_go_round() {
     assert!(newer(1, 0) && newer(44, 0) && newer(100, 0) && newer(100, 44) && newer(200, 100));
@@ -235,6 +242,28 @@ fn rfc1034_4_3_5_timers_tell_when_to_look_and_when_to_stop_serving() {
 }
 
 proptest::proptest! {
+    #[test]
+    fn rfc1995_4_differences_lead_from_any_zone_to_any_other(
+        versions in proptest::collection::vec(crate::authority::zone::tests::reference::any_zone(), 2..5),
+        from in 0_usize..5,
+    ) {
+        let origin = Name::parse("z").unwrap();
+        let zones: Vec<Zone> = versions
+            .into_iter()
+            .enumerate()
+            .map(|(index, records)| numbered(&origin, records, (u32::MAX - 1).wrapping_add(index as u32)))
+            .collect();
+        let mut journal = Journal::new(1000);
+        for pair in zones.windows(2) {
+            journal.push(Difference::between(&pair[0], &pair[1]));
+        }
+        let (base, last) = (&zones[from % (zones.len() - 1)], &zones[zones.len() - 1]);
+        let incoming = Incoming::since(base, 4, LIMIT);
+        let request = request(&incoming, Some(base));
+        let messages: Vec<_> = ixfr(last, &journal, &request, None).collect();
+        proptest::prop_assert_eq!(done(feed(incoming, messages.into_iter())).to_text(), last.to_text());
+    }
+
     #[test]
     fn no_message_makes_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..120), counts in 0_u8..4) {
         let base = version(1, "");

@@ -128,18 +128,18 @@ fn build(origin: &Name, records: &[Record]) -> Result<(Zone, Vec<(usize, String)
     // RFC 2181 §5: a set has each record once.
     order.dedup_by(|left, right| by_place(&records[*left], &records[*right]).is_eq());
     let soa = start_of_authority(origin, records, &order)?;
-    let mut builder = Builder { records, warnings, nodes: Vec::new(), chain: Vec::new(), kept: 0 };
+    let mut builder = Builder { records, warnings, nodes: Vec::new(), hashed: Vec::new(), kept: 0 };
     for group in order.chunk_by(|left, right| records[*left].owner == records[*right].owner) {
         builder.name(origin, group)?;
     }
-    let Builder { mut nodes, chain, kept, mut warnings, .. } = builder;
+    let Builder { mut nodes, hashed, kept, mut warnings, .. } = builder;
     cover(&mut nodes);
     if nodes[0].set(rtype::NS).is_none() {
         warnings.push((order[0], format!("the zone {origin} has no NS records; give it at least one")));
     }
-    let denial = denial(origin, &nodes, &chain).map_err(|defect| (defect, None))?;
+    let denial = denial(origin, &nodes, &hashed).map_err(|defect| (defect, None))?;
     let table = Table::new(nodes.len(), |index| nodes[index].name.wire());
-    Ok((Zone { origin: origin.clone(), soa, nodes, table, denial, records: kept }, warnings))
+    Ok((Zone { origin: origin.clone(), soa, nodes, table, denial, hashed, records: kept }, warnings))
 }
 
 /// Canonical order of names, then types, then data (RFC 4034 §6).
@@ -169,8 +169,7 @@ struct Builder<'a> {
     records: &'a [Record],
     warnings: Vec<(usize, String)>,
     nodes: Vec<Node>,
-    /// NSEC3 sets, which are no names of the zone (RFC 5155 §7.2.8).
-    chain: Vec<(Name, RrSet)>,
+    hashed: Vec<(Name, RrSet)>,
     kept: usize,
 }
 
@@ -205,7 +204,7 @@ impl Builder<'_> {
             set.signatures = Packed::new(signatures.map(|record| &*record.rdata));
             self.kept += set.data.iter().count() + set.signatures.iter().count();
         }
-        self.chain.extend(sets.extract_if(.., |set| set.rtype == kind::NSEC3).map(|set| (owner.clone(), set)));
+        self.hashed.extend(sets.extract_if(.., |set| set.rtype == kind::NSEC3).map(|set| (owner.clone(), set)));
         if !sets.is_empty() {
             self.ancestors(origin, owner);
             self.nodes.push(Node { name: owner.clone(), sets: sets.into(), cover: Cover::Nothing });
@@ -283,15 +282,15 @@ fn cover(nodes: &mut [Node]) {
     }
 }
 
-fn denial(origin: &Name, nodes: &[Node], chain: &[(Name, RrSet)]) -> Result<Denial, Defect> {
+fn denial(origin: &Name, nodes: &[Node], hashed: &[(Name, RrSet)]) -> Result<Denial, Defect> {
     let signed = nodes[0].set(rtype::SOA).is_some_and(|soa| !soa.signatures.is_empty());
     if !signed {
         return Ok(Denial::Plain);
     }
     if let Some(parameters) = nodes[0].set(kind::NSEC3PARAM)
-        && !chain.is_empty()
+        && !hashed.is_empty()
     {
-        return Chain::new(origin, parameters.data.first(), chain).map(Denial::Nsec3);
+        return Chain::new(origin, parameters.data.first(), hashed).map(Denial::Nsec3);
     }
     let with = nodes.iter().enumerate().filter(|(_, node)| node.set(kind::NSEC).is_some());
     let with: Vec<u32> = with.map(|(index, _)| index as u32).collect();

@@ -3,7 +3,7 @@
 use ring::digest;
 
 use super::{Defect, RrSet};
-use crate::{authority::Record, message::u16_at, name::Name};
+use crate::{message::u16_at, name::Name};
 
 /// More iterations than this are refused: RFC 9276 §3.2 lets validators treat more than 100 as bogus, and each of a client's
 /// questions would cost that many hashes several times over.
@@ -21,12 +21,11 @@ pub(super) struct Chain {
     links: Vec<Link>,
 }
 
-/// One NSEC3 record.
+/// One NSEC3 record, by its place among the zone's.
 #[derive(Debug)]
-pub(super) struct Link {
+struct Link {
     hash: Hash,
-    pub(super) owner: Name,
-    pub(super) set: RrSet,
+    at: usize,
 }
 
 impl Chain {
@@ -38,22 +37,18 @@ impl Chain {
             return Err(Defect::Iterations { found: iterations, limit: MAX_ITERATIONS });
         }
         let mut links = Vec::new();
-        for (owner, set) in records {
+        for (at, (owner, set)) in records.iter().enumerate() {
             let data = set.data.first();
             let same = data.get(4).is_some_and(|size| data.get(5..5 + usize::from(*size)) == Some(&salt[..]));
             let label = owner.wire().get(1..=usize::from(owner.wire()[0])).unwrap_or_default().to_ascii_uppercase();
             let hash = data_encoding::BASE32HEX_NOPAD.decode(&label).ok().and_then(|hash| Hash::try_from(hash).ok());
             let (Some(hash), true) = (hash, same && u16_at(data, 2) == Some(iterations)) else { continue };
             if owner.labels() == origin.labels() + 1 {
-                links.push(Link { hash, owner: owner.clone(), set: set.clone() });
+                links.push(Link { hash, at });
             }
         }
         links.sort_by_key(|link| link.hash);
         Ok(Self { iterations, salt, links })
-    }
-
-    pub(super) fn records(&self) -> impl Iterator<Item = Record> + '_ {
-        self.links.iter().flat_map(|link| link.set.records(&link.owner))
     }
 
     /// The hash of a lower-case name (RFC 5155 §5).
@@ -63,20 +58,18 @@ impl Chain {
 
     /// The record of exactly this name.
     pub(super) fn matching(&self, name: &[u8]) -> Option<usize> {
-        self.links.binary_search_by_key(&self.hash(name), |link| link.hash).ok()
+        let found = self.links.binary_search_by_key(&self.hash(name), |link| link.hash).ok()?;
+        Some(self.links[found].at)
     }
 
     /// The record whose span the name's hash falls into; the last one's span goes round to the first.
     pub(super) fn covering(&self, name: &[u8]) -> Option<usize> {
-        match self.links.binary_search_by_key(&self.hash(name), |link| link.hash) {
-            Ok(_) => None,
-            Err(0) => self.links.len().checked_sub(1),
-            Err(above) => Some(above - 1),
-        }
-    }
-
-    pub(super) fn link(&self, index: usize) -> &Link {
-        &self.links[index]
+        let below = match self.links.binary_search_by_key(&self.hash(name), |link| link.hash) {
+            Ok(_) => return None,
+            Err(0) => self.links.len().checked_sub(1)?,
+            Err(above) => above - 1,
+        };
+        Some(self.links[below].at)
     }
 }
 

@@ -51,9 +51,11 @@ impl Found {
     #[must_use]
     pub fn followed(self, name: &QueryName, target: &Name, further: &Answer) -> Answer {
         let mut writer = Writer::new(name.wire(), usize::from(u16::MAX) - RESERVE);
-        writer.body = self.answer.body.into_vec();
-        writer.counts = self.answer.counts;
-        for record in expand(target, further) {
+        // Sections follow each other: what proves an alias stands behind what it leads to.
+        let mut records = expand(&Name::from_query(name), &self.answer);
+        records.extend(expand(target, further));
+        records.sort_by_key(|record| record.section as usize);
+        for record in records {
             writer.push(record.section, record.owner.wire(), record.rtype, record.ttl, &record.rdata);
         }
         writer.answer(further.rcode, self.answer.authoritative)

@@ -24,16 +24,16 @@ impl<'z> Search<'z> {
     /// The record of a name; false when it has none.
     pub(super) fn nsec3_matching(&mut self, chain: &'z Chain, name: &[u8]) -> bool {
         let Some(index) = chain.matching(name) else { return false };
-        let link = chain.link(index);
-        self.proof(link.owner.wire(), &link.set);
+        let (owner, set) = &self.zone.hashed[index];
+        self.proof(owner.wire(), set);
         true
     }
 
     /// The record whose span a name falls into.
     pub(super) fn nsec3_covering(&mut self, chain: &'z Chain, name: &[u8]) {
         if let Some(index) = chain.covering(name) {
-            let link = chain.link(index);
-            self.proof(link.owner.wire(), &link.set);
+            let (owner, set) = &self.zone.hashed[index];
+            self.proof(owner.wire(), set);
         }
     }
 }

@@ -1,6 +1,6 @@
 mod dnssec;
 mod plain;
-mod reference;
+pub(crate) mod reference;
 
 use super::*;
 use crate::{

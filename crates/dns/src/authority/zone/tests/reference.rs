@@ -144,7 +144,7 @@ fn any_record() -> impl Strategy<Value = Record> {
 }
 
 /// Records that make a zone `z`.
-pub(super) fn any_zone() -> impl Strategy<Value = Vec<Record>> {
+pub(crate) fn any_zone() -> impl Strategy<Value = Vec<Record>> {
     proptest::collection::vec(any_record(), 0..24).prop_map(|records| {
         let origin = Name::parse("z").unwrap();
         let soa = super::zone("z", "@ 5 SOA a b 1 2 3 4 5").soa_record();
