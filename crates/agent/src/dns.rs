@@ -28,7 +28,7 @@ use std::{
 };
 
 use podnet_client::connect::ConnectError;
-use podnet_dns::{Config, CorefileError, Server, server::Later};
+use podnet_dns::{Checked, Config, CorefileError, Server, server::Later};
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
@@ -121,13 +121,10 @@ pub async fn run(options: DnsOptions, shutdown: impl Future<Output = ()>) -> Res
     Ok(())
 }
 
-/// Loads a Corefile without serving it; `name` is what errors call it. The text of what cannot be loaded names place and reason.
-///
-/// # Errors
-///
-/// With the report.
-pub fn check(text: &str, name: &str) -> Result<(), CorefileError> {
-    Config::load(name, text, &corefile::environment(&|path| std::fs::read_to_string(path))).map(|_| ())
+/// Reads a Corefile without serving it, and tells all that is wrong with it and what has no effect; `name` is what errors call it.
+#[must_use]
+pub fn check(text: &str, name: &str) -> Checked {
+    Config::check(name, text, &corefile::environment(&|path| std::fs::read_to_string(path)))
 }
 
 /// What all tasks of the process share.

@@ -150,10 +150,21 @@ pub(crate) fn pause(dir: &Path) -> Result<(), Failure> {
     podnet_runtime::pause(dir).doing(|| format!("the sandbox in {} ended", dir.display()))
 }
 
+/// Tells all that is wrong with a Corefile, and what has no effect.
 fn check_corefile(path: &Path) -> Result<(), Failure> {
     let text = std::fs::read_to_string(path).doing(|| format!("cannot read {}", path.display()))?;
-    podnet_agent::dns::check(&text, &path.display().to_string()).map_err(|error| Failure::new(error.to_string()))?;
-    println!("{}: no mistake found", path.display());
+    let checked = podnet_agent::dns::check(&text, &path.display().to_string());
+    for warning in &checked.config.warnings {
+        eprintln!("warning: {warning}");
+    }
+    match checked.errors.as_slice() {
+        [] => println!("{}: no mistake found", path.display()),
+        [error] => return Err(Failure::new(error.to_string())),
+        errors => {
+            let what = format!("{} has {} mistakes", path.display(), errors.len());
+            return Err(Failure::new(what).detail(errors.iter().map(ToString::to_string)));
+        }
+    }
     Ok(())
 }
 

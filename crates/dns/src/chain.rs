@@ -11,6 +11,7 @@ mod forward;
 mod gotemplate;
 mod hosts;
 mod kubernetes;
+mod logformat;
 mod logging;
 mod order;
 mod pattern;
@@ -38,6 +39,7 @@ pub use forward::{ForwardOptions, Policy, UpstreamAddr, UpstreamTransport};
 pub use gotemplate::{GoTemplate, TemplateData, TemplateError};
 pub use hosts::HostsOptions;
 pub use kubernetes::{ApiAccess, KubernetesOptions, PodNames};
+pub use logformat::{LogField, LogFormat, LogPiece};
 pub use logging::{Consolidate, ErrorsOptions, Level, LogClass, LogOptions};
 pub use order::{NOT_SERVED, PLUGINS, WITHOUT_EFFECT};
 pub use pattern::Pattern;
@@ -58,7 +60,7 @@ pub use tls::{ClientAuth, TlsFiles, TlsOptions};
 pub use view::ViewOptions;
 
 use crate::{
-    corefile::{self, Block, CorefileError, Key},
+    corefile::{self, Block, CorefileError, Fault, Key, Place, Scheme},
     name::{Name, QueryName},
 };
 use scope::Scope;
@@ -69,12 +71,17 @@ pub struct Environment<'a> {
     pub variable: &'a dyn Fn(&str) -> Option<String>,
     /// The text of a file: `resolv.conf`, a hosts file, an imported Corefile.
     pub file: &'a dyn Fn(&str) -> io::Result<String>,
+    /// The names of a directory's files, for imports by pattern.
+    pub list: &'a dyn Fn(&str) -> io::Result<Vec<String>>,
 }
 
 impl Environment<'_> {
     /// Surroundings without variables and files.
-    pub const EMPTY: Environment<'static> =
-        Environment { variable: &|_| None, file: &|_| Err(io::Error::from(io::ErrorKind::NotFound)) };
+    pub const EMPTY: Environment<'static> = Environment {
+        variable: &|_| None,
+        file: &|_| Err(io::Error::from(io::ErrorKind::NotFound)),
+        list: &|_| Err(io::Error::from(io::ErrorKind::NotFound)),
+    };
 }
 
 /// A loaded Corefile.
@@ -86,6 +93,8 @@ pub struct Config {
     pub process: ProcessOptions,
     /// Files that were read; when one changes, the Corefile means something else.
     pub files: Vec<PathBuf>,
+    /// Directories whose files were listed; when there is another one, the Corefile may mean something else.
+    pub directories: Vec<PathBuf>,
     /// What was accepted and has no effect, each with its place.
     pub warnings: Vec<String>,
 }
@@ -160,23 +169,39 @@ impl Config {
     /// Reads a Corefile as far as possible, so that all that is wrong with it can be told; `name` is what errors call it.
     #[must_use]
     pub fn check(name: &str, text: &str, environment: &Environment<'_>) -> Checked {
-        let mut config =
-            Self { blocks: Vec::new(), process: ProcessOptions::default(), files: Vec::new(), warnings: Vec::new() };
-        let corefile = match corefile::parse(name, text, environment) {
-            Ok(corefile) => corefile,
-            Err(error) => return Checked { config, errors: vec![error] },
+        let corefile = corefile::parse(name, text, environment);
+        let mut config = Self {
+            blocks: Vec::new(),
+            process: ProcessOptions::default(),
+            files: corefile.files,
+            directories: corefile.directories,
+            warnings: corefile.warnings,
         };
-        let mut errors = Vec::new();
+        let mut errors = corefile.errors;
         for block in corefile.blocks {
             config.block(block, environment, &mut errors);
         }
         errors.extend(served::overlaps(&config.blocks));
-        errors.sort_by_key(|error| (error.place.line, error.place.column));
+        // The Corefile's own first, those of imported files behind them.
+        errors.sort_by(|one, other| {
+            let place = |error: &CorefileError| {
+                let Place { file, line, column } = error.place.clone();
+                (*file != *name, file, line, column)
+            };
+            place(one).cmp(&place(other))
+        });
+        errors.dedup();
         Checked { config, errors }
     }
 
     fn block(&mut self, block: Block, environment: &Environment<'_>, errors: &mut Vec<CorefileError>) {
         let mut scope = Scope::new(&block.keys, environment);
+        for key in &block.keys {
+            let what = format!("{}://", key.scheme.name());
+            if NOT_SERVED.contains(&what.as_str()) {
+                scope.errors.push(CorefileError { place: key.place.clone(), fault: Fault::NotServed { what } });
+            }
+        }
         let plugins = plugin::all(&block.directives, &mut scope);
         for plugin in &plugins {
             self.process.take(plugin);
@@ -198,10 +223,11 @@ impl Config {
         self.blocks.iter().filter_map(Chain::kubernetes)
     }
 
-    /// The ports that are served, each once.
+    /// The ports where plain DNS is served, each once.
     #[must_use]
     pub fn ports(&self) -> Vec<u16> {
-        let mut ports: Vec<u16> = self.blocks.iter().flat_map(|block| &block.keys).map(|key| key.port).collect();
+        let keys = self.blocks.iter().flat_map(|block| &block.keys).filter(|key| key.scheme == Scheme::Dns);
+        let mut ports: Vec<u16> = keys.map(|key| key.port).collect();
         ports.sort_unstable();
         ports.dedup();
         ports

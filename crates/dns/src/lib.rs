@@ -28,6 +28,6 @@ pub mod plugin;
 pub mod server;
 pub mod zone;
 
-pub use chain::{Config, Environment};
+pub use chain::{Checked, Config, Environment};
 pub use corefile::CorefileError;
 pub use server::{Arrival, Exchange, Outcome, Outside, Server, Transport};

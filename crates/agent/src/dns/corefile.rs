@@ -11,11 +11,26 @@ use super::{DnsError, DnsOptions};
 pub(super) struct Sources {
     corefile: String,
     files: Vec<(PathBuf, Option<String>)>,
+    /// Directories from which files were imported by pattern, and the names of their files.
+    directories: Vec<(PathBuf, Vec<String>)>,
 }
 
 /// Surroundings with this process' environment variables.
 pub(super) fn environment<'a>(file: &'a dyn Fn(&str) -> io::Result<String>) -> Environment<'a> {
-    Environment { variable: &|name| std::env::var(name).ok(), file }
+    Environment { variable: &|name| std::env::var(name).ok(), file, list: &list }
+}
+
+/// The names of a directory's files, sorted. What is no text cannot be imported.
+fn list(directory: &str) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        // Through links: the files of a mounted ConfigMap are links.
+        let file = std::fs::metadata(entry.path()).is_ok_and(|entry| entry.is_file());
+        names.extend(entry.file_name().into_string().ok().filter(|_| file));
+    }
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// Reads and loads the Corefile.
@@ -30,7 +45,8 @@ pub(super) async fn load(options: &DnsOptions) -> Result<(Config, Sources), DnsE
             &environment(&|path| read(&options, path)),
         )
         .map_err(DnsError::Corefile)?;
-        let sources = Sources { corefile, files: texts(&options, &config.files) };
+        let (files, directories) = (texts(&options, &config.files), names(&config.directories));
+        let sources = Sources { corefile, files, directories };
         Ok((config, sources))
     })
     .await
@@ -40,15 +56,20 @@ pub(super) async fn load(options: &DnsOptions) -> Result<(Config, Sources), DnsE
 pub(super) async fn look(options: &DnsOptions, before: &Sources) -> io::Result<Sources> {
     let options = options.clone();
     let files: Vec<PathBuf> = before.files.iter().map(|(path, _)| path.clone()).collect();
+    let directories: Vec<PathBuf> = before.directories.iter().map(|(path, _)| path.clone()).collect();
     blocking(move || {
         let corefile = std::fs::read_to_string(&options.corefile)?;
-        Ok(Sources { corefile, files: texts(&options, &files) })
+        Ok(Sources { corefile, files: texts(&options, &files), directories: names(&directories) })
     })
     .await
 }
 
 fn texts(options: &DnsOptions, files: &[PathBuf]) -> Vec<(PathBuf, Option<String>)> {
     files.iter().map(|path| (path.clone(), read(options, &path.display().to_string()).ok())).collect()
+}
+
+fn names(directories: &[PathBuf]) -> Vec<(PathBuf, Vec<String>)> {
+    directories.iter().map(|path| (path.clone(), list(&path.display().to_string()).unwrap_or_default())).collect()
 }
 
 fn read(options: &DnsOptions, path: &str) -> io::Result<String> {

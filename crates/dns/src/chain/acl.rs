@@ -76,7 +76,6 @@ pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<AclO
 
 /// `ACTION [type QTYPE…] [net SOURCE…]`.
 fn rule(option: &Directive) -> Result<AclRule, CorefileError> {
-    read::no_options(option)?;
     let action = match option.name.text.to_ascii_lowercase().as_str() {
         "allow" => AclAction::Allow,
         "block" => AclAction::Block,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Pattern, read, scope::Scope};
+use super::{LogFormat, Pattern, read, scope::Scope};
 use crate::{
     corefile::{CorefileError, Directive},
     name::Name,
@@ -49,7 +49,7 @@ pub struct LogOptions {
     /// The names: these and those below.
     pub names: Vec<Name>,
     /// The format.
-    pub format: String,
+    pub format: LogFormat,
     /// The classes of answers; empty means all.
     pub classes: Vec<LogClass>,
     /// Answers of other classes, too, when they took longer than this.
@@ -66,11 +66,6 @@ pub enum LogClass {
     /// A code that is neither.
     Error,
 }
-
-const COMMON: &str = "{remote}:{port} - {>id} \"{type} {class} {name} {proto} {size} {>do} {>bufsize}\" {rcode} \
-                      {>rflags} {rsize} {duration}";
-const COMBINED: &str = "{remote}:{port} - {>id} \"{type} {class} {name} {proto} {size} {>do} {>bufsize}\" {rcode} \
-                        {>rflags} {rsize} {duration} {>opcode}";
 
 pub(super) fn errors(directive: &Directive, scope: &mut Scope<'_>) -> Result<ErrorsOptions, CorefileError> {
     read::at_most(directive, 1)?;
@@ -97,7 +92,6 @@ pub(super) fn errors(directive: &Directive, scope: &mut Scope<'_>) -> Result<Err
 
 /// `consolidate DURATION REGEXP [LEVEL] [show_first]`.
 fn consolidate(option: &Directive) -> Result<Consolidate, CorefileError> {
-    read::no_options(option)?;
     read::at_most(option, 4)?;
     let [period, pattern, rest @ ..] = option.arguments.as_slice() else {
         return Err(option.missing("a duration and a regular expression"));
@@ -134,10 +128,13 @@ pub(super) fn log(directive: &Directive, scope: &mut Scope<'_>) -> Result<LogOpt
         scope.served("log/format", word);
     }
     let own = read::zones(names, "a name of log")?;
-    let format = format.map_or("{common}", |word| &word.text);
+    let (pieces, unknown) = LogFormat::read(format.map_or("{common}", |word| &word.text));
+    if let Some(word) = format.filter(|_| !unknown.is_empty()) {
+        scope.warnings.push(format!("{}: {} is no field of log and stays as it is", word.place, unknown.join(", ")));
+    }
     let mut options = LogOptions {
         names: if own.is_empty() { vec![Name::root()] } else { own },
-        format: format.replace("{common}", COMMON).replace("{combined}", COMBINED),
+        format: pieces,
         classes: Vec::new(),
         min_duration: None,
     };
@@ -160,7 +157,6 @@ pub(super) fn log(directive: &Directive, scope: &mut Scope<'_>) -> Result<LogOpt
 
 /// Whether one of the classes is all of them.
 fn classes(option: &Directive, classes: &mut Vec<LogClass>) -> Result<bool, CorefileError> {
-    read::no_options(option)?;
     if option.arguments.is_empty() {
         return Err(option.missing("success, denial, error or all"));
     }

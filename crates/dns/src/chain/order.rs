@@ -49,9 +49,14 @@ pub const PLUGINS: [&str; 45] = [
     "view",
 ];
 
-/// What is read and checked in full, but not acted on yet, so that a Corefile with it is refused: plugins, and options as
-/// `plugin/option`.
+/// What is read and checked in full, but not acted on yet, so that a Corefile with it is refused: schemes of server
+/// blocks, plugins, and options as `plugin/option`.
 pub const NOT_SERVED: &[&str] = &[
+    "tls://",
+    "https://",
+    "https3://",
+    "grpc://",
+    "quic://",
     "root",
     "metadata",
     "cancel",

@@ -217,7 +217,6 @@ pub(super) fn zones(words: &[Word], what: &str) -> Result<Vec<Name>, CorefileErr
 
 /// `fallthrough [ZONES…]`.
 pub(super) fn fallthrough(option: &Directive) -> Result<Fallthrough, CorefileError> {
-    no_options(option)?;
     if option.arguments.is_empty() {
         return Ok(Fallthrough::all());
     }

@@ -206,7 +206,6 @@ pub(super) fn header(directive: &Directive, scope: &mut Scope<'_>) -> Result<Vec
 }
 
 fn header_rule(option: &Directive) -> Result<HeaderRule, CorefileError> {
-    read::no_options(option)?;
     let selector = option.name.text.to_ascii_lowercase();
     let (action, flags) = match selector.as_str() {
         "query" | "response" => {

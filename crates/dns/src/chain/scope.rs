@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::{
     Environment,
     order::{NOT_SERVED, WITHOUT_EFFECT},
+    read::no_options,
 };
 use crate::{
     corefile::{CorefileError, Directive, Fault, Key, Word},
@@ -57,7 +58,8 @@ impl<'a> Scope<'a> {
         mut read: impl FnMut(&mut Self, &Directive) -> Result<(), CorefileError>,
     ) {
         for option in &directive.options {
-            match read(self, option) {
+            // No option has a block of its own.
+            match read(self, option).and_then(|()| no_options(option)) {
                 Ok(()) => self.served(&format!("{}/{}", directive.name.text, option.name.text), &option.name),
                 Err(error) => self.errors.push(error),
             }

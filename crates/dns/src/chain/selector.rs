@@ -48,7 +48,6 @@ impl fmt::Display for Selector {
 
 /// `labels EXPRESSION`: the rest of the line is one expression.
 pub(super) fn parse(option: &Directive) -> Result<Selector, CorefileError> {
-    super::read::no_options(option)?;
     let Some(first) = option.arguments.first() else { return Err(option.missing("a label selector")) };
     let words: Vec<&str> = option.arguments.iter().map(|word| word.text.as_str()).collect();
     let text = words.join(" ");

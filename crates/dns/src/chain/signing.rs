@@ -160,7 +160,6 @@ fn bad_secret(word: &Word) -> CorefileError {
 }
 
 fn require(option: &Directive) -> Result<TsigRequire, CorefileError> {
-    read::no_options(option)?;
     match option.arguments.as_slice() {
         [] => Err(option.missing("record types, all or none")),
         [word] if word.text == "all" => Ok(TsigRequire::All),
@@ -239,7 +238,6 @@ pub(super) fn dnssec(directive: &Directive, scope: &mut Scope<'_>) -> Result<Dns
 
 /// `key file KEY…`.
 fn key_files(option: &Directive, scope: &mut Scope<'_>) -> Result<Vec<String>, CorefileError> {
-    read::no_options(option)?;
     let Some((kind, keys)) = option.arguments.split_first() else {
         return Err(option.missing("file, and the keys' files"));
     };
@@ -286,7 +284,6 @@ pub(super) fn sign(directive: &Directive, scope: &mut Scope<'_>) -> Result<SignO
 }
 
 fn sign_keys(option: &Directive, scope: &Scope<'_>) -> Result<Vec<SignKey>, CorefileError> {
-    read::no_options(option)?;
     let [kind, paths @ ..] = option.arguments.as_slice() else {
         return Err(option.missing("file or directory, and paths"));
     };

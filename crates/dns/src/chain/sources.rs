@@ -118,7 +118,6 @@ fn zone_files(
     scope: &Scope<'_>,
     reload: &mut Option<Duration>,
 ) -> Result<(String, Pattern, String), CorefileError> {
-    read::no_options(option)?;
     read::at_most(option, 4)?;
     let Some((directory, rest)) = option.arguments.split_first() else {
         return Err(option.missing("the directory with the zones' files"));
@@ -179,7 +178,6 @@ pub(super) fn transfer(directive: &Directive, scope: &mut Scope<'_>) -> Result<T
         if option.name.text != "to" {
             return Err(read::unknown("transfer", option, &["to"]));
         }
-        read::no_options(option)?;
         if option.arguments.is_empty() {
             return Err(option.missing("at least one address, network or *"));
         }

@@ -65,7 +65,6 @@ pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<Temp
 }
 
 fn patterns(option: &Directive) -> Result<Vec<Pattern>, CorefileError> {
-    read::no_options(option)?;
     if option.arguments.is_empty() {
         return Err(option.missing("a regular expression"));
     }
@@ -94,7 +93,6 @@ fn apply(options: &mut TemplateOptions, option: &Directive, groups: &[&str]) -> 
 }
 
 fn templates(option: &Directive, groups: &[&str]) -> Result<Vec<GoTemplate>, CorefileError> {
-    read::no_options(option)?;
     if option.arguments.is_empty() {
         return Err(option.missing("a record, such as \"{{ .Name }} 60 IN A 10.0.0.1\""));
     }

@@ -26,7 +26,8 @@ fn variable(name: &str) -> Option<String> {
 
 /// Reads a Corefile; what is only not served yet is no error here.
 pub(super) fn check(text: &str) -> Result<Config, String> {
-    let checked = Config::check("Corefile", text, &Environment { variable: &variable, file: &file });
+    let checked =
+        Config::check("Corefile", text, &Environment { variable: &variable, file: &file, ..Environment::EMPTY });
     let errors = checked.errors.into_iter().filter(|error| !matches!(error.fault, Fault::NotServed { .. }));
     let errors: Vec<String> = errors.map(|error| error.to_string()).collect();
     if errors.is_empty() { Ok(checked.config) } else { Err(errors.join("\n")) }

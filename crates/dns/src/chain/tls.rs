@@ -45,7 +45,6 @@ pub enum ClientAuth {
 
 /// `tls [CERT KEY] [CA]` of a client: no argument, the authorities, the certificate and its key, or all three.
 pub(super) fn of_client(option: &Directive, scope: &mut Scope<'_>) -> Result<TlsFiles, CorefileError> {
-    read::no_options(option)?;
     read::at_most(option, 3)?;
     let mut paths = paths(option, scope).into_iter();
     Ok(match paths.len() {

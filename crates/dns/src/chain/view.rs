@@ -20,7 +20,6 @@ pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<View
         if option.name.text != "expr" {
             return Err(read::unknown("view", option, &["expr"]));
         }
-        read::no_options(option)?;
         let Some(first) = option.arguments.first() else { return Err(option.missing("an expression")) };
         let words: Vec<&str> = option.arguments.iter().map(|word| word.text.as_str()).collect();
         let text = words.join(" ");

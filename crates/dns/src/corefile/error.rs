@@ -137,8 +137,8 @@ pub enum Fault {
         known: Vec<String>,
     },
     /// Imports that contain each other.
-    #[error("the imports are nested more than {limit} deep: they contain each other")]
-    ImportDepth {
+    #[error("there are more than {limit} imports, or they are too large: they contain each other")]
+    Imports {
         /// The limit.
         limit: usize,
     },

@@ -10,49 +10,89 @@ use super::{
 };
 use crate::name::Name;
 
-/// A zone and the port that it is served on.
+/// A zone and how it is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
+    /// How messages come in.
+    pub scheme: Scheme,
     /// The zone.
     pub zone: Name,
-    /// The port; 53 where none stands.
+    /// The port; the scheme's own where none stands.
     pub port: u16,
     /// Where it stands.
     pub place: Place,
 }
 
+/// How messages come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// DNS over UDP and TCP, port 53.
+    Dns,
+    /// DNS over TLS (RFC 7858), port 853.
+    Tls,
+    /// DNS over HTTPS (RFC 8484), port 443.
+    Https,
+    /// DNS over HTTP/3, port 443.
+    Https3,
+    /// gRPC, port 443.
+    Grpc,
+    /// DNS over QUIC (RFC 9250), port 853.
+    Quic,
+}
+
+const SCHEMES: [(&str, Scheme, u16); 6] = [
+    ("dns", Scheme::Dns, 53),
+    ("tls", Scheme::Tls, 853),
+    ("https", Scheme::Https, 443),
+    ("https3", Scheme::Https3, 443),
+    ("grpc", Scheme::Grpc, 443),
+    ("quic", Scheme::Quic, 853),
+];
+
+impl Scheme {
+    /// What stands before `://`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        SCHEMES.iter().find(|(_, scheme, _)| *scheme == self).map_or("dns", |(name, ..)| name)
+    }
+}
+
 impl Key {
-    /// Whether both are the same zone at the same port.
+    /// Whether both are the same zone, served in the same way at the same port.
     pub(crate) fn same(&self, other: &Self) -> bool {
-        (&self.zone, self.port) == (&other.zone, other.port)
+        (self.scheme, &self.zone, self.port) == (other.scheme, &other.zone, other.port)
     }
 }
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "dns://{}:{}", self.zone, self.port)
+        write!(f, "{}://{}:{}", self.scheme.name(), self.zone, self.port)
     }
 }
 
 /// The keys that one word stands for: a CIDR stands for the reverse zones that cover it.
 pub(super) fn keys(text: &str, word: &Word) -> Result<Vec<Key>, CorefileError> {
     let bad = |allowed: &str| word.bad("the zone of a server block", allowed);
-    let rest = match text.split_once("://") {
-        None => text,
-        Some(("dns", rest)) => rest,
-        Some(_) => return Err(bad("a zone served over plain DNS: \"[dns://]zone[:port]\"")),
+    let (scheme, default, rest) = match text.split_once("://") {
+        None => (Scheme::Dns, 53, text),
+        Some((name, rest)) => {
+            let known = SCHEMES.iter().find(|(known, ..)| known.eq_ignore_ascii_case(name));
+            let (_, scheme, port) =
+                known.ok_or_else(|| bad("dns://, tls://, https://, https3://, grpc:// or quic:// before it"))?;
+            (*scheme, *port, rest)
+        }
     };
-    // Only the last colon can introduce a port, and in `fd00::/64` none does.
+    // What stands behind the last colon is a port when it is a number: in `fd00::/64` it is none.
     let (zone, port) = match rest.rsplit_once(':') {
-        Some((zone, port)) if !zone.contains(':') => {
+        Some((zone, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
             (zone, port.parse().ok().filter(|&port| port != 0).ok_or_else(|| bad("a port from 1 to 65535"))?)
         }
-        _ => (rest, 53),
+        _ => (rest, default),
     };
     Ok(zones(if zone.is_empty() { "." } else { zone })
         .ok_or_else(|| bad("a domain name or a CIDR such as 10.0.0.0/24"))?
         .into_iter()
-        .map(|zone| Key { zone, port, place: word.place.clone() })
+        .map(|zone| Key { scheme, zone, port, place: word.place.clone() })
         .collect())
 }
 

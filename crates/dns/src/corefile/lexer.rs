@@ -9,18 +9,26 @@ use super::{
 use crate::chain::Environment;
 
 /// Splits a text into words: white space separates, `#` at a word's start begins a comment, quotes hold a word together
-/// (`\"` is a quote within), and `{$NAME}` and `{%NAME%}` are replaced from the environment.
-pub(super) fn words(file: &Arc<str>, text: &str, environment: &Environment<'_>) -> Result<Vec<Word>, CorefileError> {
-    let mut lexer = Lexer { file, rest: text.chars().peekable(), line: 1, column: 1 };
+/// (`\"` is a quote within), and `{$NAME}` and `{%NAME%}` are replaced from the environment. Beside the words, what is wrong.
+pub(super) fn words(file: &Arc<str>, text: &str, environment: &Environment<'_>) -> (Vec<Word>, Option<CorefileError>) {
+    let mut lexer = Lexer { file, rest: text.chars().peekable(), line: 1, column: 1, first: true };
     let mut words = Vec::new();
-    while let Some(mut word) = lexer.word()? {
+    // A word that is left out leaves its place at the line's start to the next one.
+    let mut first = false;
+    loop {
+        let mut word = match lexer.word() {
+            Ok(Some(word)) => word,
+            Ok(None) => return (words, None),
+            Err(error) => return (words, Some(error)),
+        };
+        first |= word.first;
         word.text = substitute(&word.text, environment);
         // A variable that is not set leaves no word behind, as in the shell.
         if word.quoted || !word.text.is_empty() {
+            word.first = std::mem::take(&mut first);
             words.push(word);
         }
     }
-    Ok(words)
 }
 
 struct Lexer<'a> {
@@ -28,6 +36,8 @@ struct Lexer<'a> {
     rest: std::iter::Peekable<std::str::Chars<'a>>,
     line: u32,
     column: u32,
+    /// The next word is the first on its line.
+    first: bool,
 }
 
 impl Lexer<'_> {
@@ -57,6 +67,7 @@ impl Lexer<'_> {
                     continue;
                 }
                 '"' => return self.quoted().map(Some),
+                '\n' => self.first = true,
                 next if next.is_whitespace() => {}
                 _ => return Ok(Some(self.plain())),
             }
@@ -66,7 +77,7 @@ impl Lexer<'_> {
     }
 
     fn plain(&mut self) -> Word {
-        let place = self.place();
+        let (place, first) = (self.place(), std::mem::take(&mut self.first));
         let mut text = String::new();
         while let Some(&next) = self.rest.peek() {
             if next.is_whitespace() {
@@ -75,16 +86,16 @@ impl Lexer<'_> {
             text.push(next);
             self.next();
         }
-        Word { text, place, quoted: false }
+        Word { text, place, quoted: false, first }
     }
 
     fn quoted(&mut self) -> Result<Word, CorefileError> {
-        let place = self.place();
+        let (place, first) = (self.place(), std::mem::take(&mut self.first));
         let mut text = String::new();
         self.next();
         while let Some(next) = self.next() {
             match next {
-                '"' => return Ok(Word { text, place, quoted: true }),
+                '"' => return Ok(Word { text, place, quoted: true, first }),
                 '\\' if self.rest.peek() == Some(&'"') => {
                     text.push('"');
                     self.next();

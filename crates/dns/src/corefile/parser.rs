@@ -1,16 +1,14 @@
 //! From words to server blocks.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use super::{
     error::{CorefileError, Fault, Place},
-    key::{self, Key},
+    import::Imports,
+    key::{self, Key, Scheme},
     lexer,
 };
-use crate::chain::Environment;
-
-/// How deep imports may be nested.
-const IMPORT_DEPTH: usize = 16;
+use crate::{chain::Environment, name::Name};
 
 /// One word, with its place for errors.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,10 +19,12 @@ pub struct Word {
     pub place: Place,
     /// It stood in quotes, so it is no brace and no directive's end.
     pub quoted: bool,
+    /// It is the first on its line.
+    pub first: bool,
 }
 
 impl Word {
-    fn is(&self, text: &str) -> bool {
+    pub(super) fn is(&self, text: &str) -> bool {
         !self.quoted && self.text == text
     }
 
@@ -54,10 +54,18 @@ impl Word {
 }
 
 /// A parsed Corefile.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Corefile {
     /// Its server blocks, in the file's order.
     pub blocks: Vec<Block>,
+    /// Files that were imported.
+    pub files: Vec<PathBuf>,
+    /// Directories of which all files with some names were imported.
+    pub directories: Vec<PathBuf>,
+    /// What was accepted and has no effect, each with its place.
+    pub warnings: Vec<String>,
+    /// What is wrong; blocks before the first of these that ends the reading are there.
+    pub errors: Vec<CorefileError>,
 }
 
 /// A server block.
@@ -89,43 +97,52 @@ impl Directive {
     }
 }
 
-/// Parses a Corefile; `name` is what errors call it.
-///
-/// # Errors
-/// With the first thing that is wrong, and where.
-pub fn parse(name: &str, text: &str, environment: &Environment<'_>) -> Result<Corefile, CorefileError> {
+/// Parses a Corefile as far as it can be; `name` is what errors call it.
+#[must_use]
+pub fn parse(name: &str, text: &str, environment: &Environment<'_>) -> Corefile {
     let file: Arc<str> = Arc::from(name);
-    let words = lexer::words(&file, text, environment)?;
-    let mut parser = Parser { words, at: 0, snippets: Vec::new(), environment, imported: 0 };
-    let mut blocks: Vec<Block> = Vec::new();
-    while parser.peek().is_some() {
-        if parser.snippet()? || parser.import()? {
-            continue;
-        }
-        let block = parser.block()?;
-        blocks.push(block);
+    let (words, error) = lexer::words(&file, text, environment);
+    let mut parser =
+        Parser { words, at: 0, imports: Imports::new(environment), corefile: Corefile::default(), depth: 0 };
+    let ended = parser.all();
+    let Parser { imports, mut corefile, .. } = parser;
+    // A quotation without an end comes before what is missing behind it.
+    corefile.errors.extend(match (error, ended) {
+        (Some(error), _) => Some(error),
+        (None, ended) => ended.err(),
+    });
+    if corefile.blocks.is_empty() && corefile.errors.is_empty() {
+        corefile.errors.push(CorefileError { place: Place { file, line: 1, column: 1 }, fault: Fault::Empty });
     }
-    if blocks.is_empty() {
-        return Err(CorefileError { place: Place { file, line: 1, column: 1 }, fault: Fault::Empty });
-    }
-    Ok(Corefile { blocks })
-}
-
-struct Snippet {
-    name: String,
-    place: Place,
-    words: Vec<Word>,
+    (corefile.files, corefile.directories, corefile.warnings) = imports.into_found();
+    corefile
 }
 
 struct Parser<'a> {
     words: Vec<Word>,
     at: usize,
-    snippets: Vec<Snippet>,
-    environment: &'a Environment<'a>,
-    imported: usize,
+    imports: Imports<'a>,
+    corefile: Corefile,
+    /// How many braces of directives are open.
+    depth: usize,
 }
 
+/// How deep braces of directives may be nested: no plugin has more than one pair.
+const DEPTH: usize = 8;
+
 impl Parser<'_> {
+    /// All blocks; the error is one behind which nothing can be read.
+    fn all(&mut self) -> Result<(), CorefileError> {
+        while self.peek().is_some() {
+            if self.snippet()? || self.import()? {
+                continue;
+            }
+            let block = self.block()?;
+            self.corefile.blocks.push(block);
+        }
+        Ok(())
+    }
+
     fn peek(&self) -> Option<&Word> {
         self.words.get(self.at)
     }
@@ -138,21 +155,13 @@ impl Parser<'_> {
 
     /// The next word where it stands on the same line as the one before it.
     fn same_line(&mut self) -> Option<Word> {
-        let before = self.at.checked_sub(1).and_then(|at| self.words.get(at))?;
-        let next = self.peek()?;
-        // A quoted word may span lines; what follows it counts by where the word began, which is what CoreDNS does too.
-        let same = next.place.line == before.place.line && next.place.file == before.place.file;
-        if same { self.next() } else { None }
+        if self.peek()?.first { None } else { self.next() }
     }
 
     fn snippet(&mut self) -> Result<bool, CorefileError> {
         let Some(word) = self.peek().cloned() else { return Ok(false) };
         let name = word.text.strip_prefix('(').and_then(|name| name.strip_suffix(')'));
         let Some(name) = name.filter(|_| !word.quoted) else { return Ok(false) };
-        if let Some(first) = self.snippets.iter().find(|snippet| snippet.name == name) {
-            return Err(word.error(Fault::SnippetTwice { name: name.to_owned(), first: first.place.clone() }));
-        }
-        let name = name.to_owned();
         self.next();
         let open = self.open(&word)?;
         let start = self.at;
@@ -163,7 +172,9 @@ impl Parser<'_> {
             depth -= usize::from(word.is("}"));
         }
         let words = self.words[start..self.at - 1].to_vec();
-        self.snippets.push(Snippet { name, place: word.place, words });
+        if let Err(error) = self.imports.define(name, &word, words) {
+            self.corefile.errors.push(error);
+        }
         Ok(true)
     }
 
@@ -172,26 +183,25 @@ impl Parser<'_> {
         let Some(word) = self.peek().filter(|word| word.is("import")).cloned() else { return Ok(false) };
         let start = self.at;
         self.next();
-        let Some(name) = self.same_line() else {
-            return Err(word.error(Fault::Missing {
-                after: "import".to_owned(),
-                needed: "the name of a snippet or file".to_owned(),
-            }));
-        };
-        self.imported += 1;
-        if self.imported > IMPORT_DEPTH * 16 {
-            return Err(word.error(Fault::ImportDepth { limit: IMPORT_DEPTH }));
+        let mut names = Vec::new();
+        while let Some(name) = self.same_line() {
+            if name.is("}") {
+                self.at -= 1;
+                break;
+            }
+            names.push(name);
         }
-        let words = match self.snippets.iter().find(|snippet| snippet.name == name.text) {
-            Some(snippet) => snippet.words.clone(),
-            None => match (self.environment.file)(&name.text) {
-                Ok(text) => lexer::words(&Arc::from(name.text.as_str()), &text, self.environment)?,
-                Err(_) => {
-                    let known = self.snippets.iter().map(|snippet| snippet.name.clone()).collect();
-                    return Err(name.error(Fault::NoSnippet { name: name.text.clone(), known }));
-                }
-            },
+        let mut words = match self.imports.words(&word, &names) {
+            Ok(words) => words,
+            Err(error) if matches!(error.fault, Fault::Imports { .. }) => return Err(error),
+            Err(error) => {
+                self.corefile.errors.push(error);
+                Vec::new()
+            }
         };
+        if let Some(first) = words.first_mut() {
+            first.first = true;
+        }
         self.words.splice(start..self.at, words);
         self.at = start;
         Ok(true)
@@ -201,7 +211,7 @@ impl Parser<'_> {
         match self.next() {
             Some(word) if word.is("{") => Ok(word),
             Some(word) => Err(word.error(Fault::Unexpected { found: word.text.clone(), allowed: "\"{\"".to_owned() })),
-            None => Err(after.error(Fault::Missing { after: after.text.clone(), needed: "\"{\"".to_owned() })),
+            None => Err(after.missing("\"{\"")),
         }
     }
 
@@ -214,15 +224,20 @@ impl Parser<'_> {
                 return Err(word.error(Fault::Unexpected { found: word.text.clone(), allowed }));
             }
             // Keys of one block stand on one line, or go on after a comma.
-            if let Some(last) = &last
-                && last.place.line != word.place.line
-                && !last.text.ends_with(',')
-            {
+            if last.as_ref().is_some_and(|last| word.first && !last.text.ends_with(',')) {
                 break;
             }
             self.next();
             for part in word.text.split(',').filter(|part| !part.is_empty()) {
-                keys.extend(key::keys(part, &word)?);
+                match key::keys(part, &word) {
+                    Ok(more) => keys.extend(more),
+                    Err(error) => {
+                        self.corefile.errors.push(error);
+                        // So that the plugins of the block are read, too. No other block is at port 0.
+                        let (zone, place) = (Name::root(), word.place.clone());
+                        keys.push(Key { scheme: Scheme::Dns, zone, port: 0, place });
+                    }
+                }
             }
             last = Some(word);
         }
@@ -231,24 +246,32 @@ impl Parser<'_> {
             let allowed = "a zone to serve before the \"{\"".to_owned();
             return Err(word.error(Fault::Unexpected { found: word.text.clone(), allowed }));
         };
-        let open = self.open(&last)?;
-        Ok(Block { keys, directives: self.directives(&open)? })
+        // The only block of a file needs no braces.
+        let open = match self.peek() {
+            Some(word) if !word.is("{") && self.corefile.blocks.is_empty() => None,
+            _ => Some(self.open(&last)?),
+        };
+        Ok(Block { keys, directives: self.directives(open.as_ref())? })
     }
 
-    /// The lines up to the closing brace.
-    fn directives(&mut self, open: &Word) -> Result<Vec<Directive>, CorefileError> {
+    /// The lines up to the closing brace, or to the end of the file where there is no opening one.
+    fn directives(&mut self, open: Option<&Word>) -> Result<Vec<Directive>, CorefileError> {
         let mut directives = Vec::new();
         loop {
             if self.import()? {
                 continue;
             }
-            let Some(name) = self.next() else { return Err(open.error(Fault::Unclosed)) };
-            if name.is("}") {
+            let name = match (self.next(), open) {
+                (Some(name), _) => name,
+                (None, Some(open)) => return Err(open.error(Fault::Unclosed)),
+                (None, None) => return Ok(directives),
+            };
+            if name.is("}") && open.is_some() {
                 return Ok(directives);
             }
-            if name.is("{") {
-                let allowed = "a plugin's or option's name, or \"}\"".to_owned();
-                return Err(name.error(Fault::Unexpected { found: name.text.clone(), allowed }));
+            if name.is("{") || name.is("}") {
+                let allowed = if open.is_some() { "a plugin's or option's name, or \"}\"" } else { "a plugin's name" };
+                return Err(name.error(Fault::Unexpected { found: name.text.clone(), allowed: allowed.to_owned() }));
             }
             let mut directive = Directive { name, arguments: Vec::new(), options: Vec::new() };
             while let Some(word) = self.same_line() {
@@ -268,12 +291,19 @@ impl Parser<'_> {
 
     fn nested(&mut self, open: &Word) -> Result<Vec<Directive>, CorefileError> {
         if let Some(word) = self.peek()
-            && word.place.line == open.place.line
+            && !word.first
             && !word.is("}")
         {
             let allowed = "the end of the line".to_owned();
             return Err(word.error(Fault::Unexpected { found: word.text.clone(), allowed }));
         }
-        self.directives(open)
+        self.depth += 1;
+        if self.depth > DEPTH {
+            let allowed = format!("the end of the line: braces are nested at most {DEPTH} deep");
+            return Err(open.error(Fault::Unexpected { found: "{".to_owned(), allowed }));
+        }
+        let directives = self.directives(Some(open));
+        self.depth -= 1;
+        directives
     }
 }

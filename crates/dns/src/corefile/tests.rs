@@ -32,7 +32,17 @@ const KUBEADM: &str = r"
 fn file(path: &str) -> io::Result<String> {
     match path {
         "/etc/resolv.conf" => Ok("search example.org\nnameserver 192.0.2.53\nnameserver 2001:db8::53\n".to_owned()),
-        "extra" => Ok("errors\nlog\n".to_owned()),
+        "extra" | "conf.d/a.conf" => Ok("errors\nlog\n".to_owned()),
+        "conf.d/b.conf" => Ok("whoami\nimport c\n".to_owned()),
+        "conf.d/c" => Ok("loadbalance\n".to_owned()),
+        "conf.d/bad" => Ok("\n  log \"".to_owned()),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+fn list(path: &str) -> io::Result<Vec<String>> {
+    match path {
+        "conf.d" => Ok(["b.conf", "a.conf", "c", "bad"].map(str::to_owned).to_vec()),
         _ => Err(io::ErrorKind::NotFound.into()),
     }
 }
@@ -46,7 +56,7 @@ fn variable(name: &str) -> Option<String> {
 }
 
 fn environment() -> Environment<'static> {
-    Environment { variable: &variable, file: &file }
+    Environment { variable: &variable, file: &file, list: &list }
 }
 
 fn load(text: &str) -> Result<Config, String> {
@@ -82,18 +92,18 @@ fn the_corefile_of_scenario_05_loads_unmodified() {
 fn words_keep_together_in_quotes_and_variables_are_replaced() {
     let text =
         "{$ZONE}:{%PORT%} \"b c.org\" { # a comment\n  log \"two words\" \"a \\\" quote\" {$NOTHING} x{$ZONE}y\n}\n";
-    let corefile = parse("Corefile", &text.replace("\"b c.org\" ", ""), &environment()).unwrap();
+    let corefile = parse("Corefile", &text.replace("\"b c.org\" ", ""), &environment());
     let block = &corefile.blocks[0];
     assert_eq!(block.keys[0].to_string(), "dns://example.org.:1053");
     let arguments: Vec<_> = block.directives[0].arguments.iter().map(|word| word.text.as_str()).collect();
     assert_eq!(arguments, ["two words", "a \" quote", "xexample.orgy"]);
-    assert!(parse("Corefile", text, &environment()).is_err());
+    assert_eq!(parse("Corefile", text, &environment()).errors.len(), 1);
 }
 
 #[test]
 fn server_blocks_have_several_zones_and_ports_and_reverse_zones_of_networks() {
     let text = "dns://a.org, b.org:5300 {\n whoami\n}\n10.1.0.0/15 2001:db8::/32 {\n whoami\n}\n:54 {\n}\n";
-    let corefile = parse("Corefile", text, &environment()).unwrap();
+    let corefile = parse("Corefile", text, &environment());
     let keys: Vec<_> = corefile.blocks.iter().flat_map(|block| &block.keys).map(ToString::to_string).collect();
     assert_eq!(
         keys,
@@ -116,25 +126,107 @@ fn snippets_and_files_are_put_where_they_are_imported() {
 }
 
 #[test]
+fn files_are_imported_by_pattern_and_beside_the_file_that_imports_them() {
+    let config = load(". {\n import conf.d/?.conf\n}").unwrap();
+    let chain = &config.blocks[0];
+    assert!(chain.errors() && chain.log() && chain.whoami() && chain.loadbalance());
+    assert_eq!(config.files.len(), 3);
+    assert_eq!(config.directories, [std::path::PathBuf::from("conf.d")]);
+    let config = load(". {\n import conf.d/*.none\n}").unwrap();
+    assert_eq!(config.warnings, ["Corefile:2:9: no file is called \"conf.d/*.none\""]);
+}
+
+#[test]
+fn lines_end_where_they_end() {
+    // The only block of a file needs no braces, and its keys may go on behind a comma.
+    let chain = &load("a.org,\nb.org\nerrors\nlog {\n class all\n}").unwrap().blocks[0];
+    assert!(chain.keys.len() == 2 && chain.errors() && chain.log());
+    // What follows a text of several lines is on the line where it ends.
+    let corefile = parse("Corefile", ". {\n log \"two\nlines\" {\n class all\n }\n}", &environment());
+    assert_eq!((corefile.blocks[0].directives[0].arguments.len(), corefile.errors.len()), (1, 0));
+    assert_eq!(corefile.blocks[0].directives[0].options.len(), 1);
+    // One snippet twice is two lines; a word that is left out gives its line to the next.
+    let corefile = parse("Corefile", "(s) {\n log a\n}\n. {\n import s\n import s\n {$NOTHING} log\n}", &environment());
+    assert_eq!(corefile.blocks[0].directives.len(), 3);
+    // The brace may stand on the next line.
+    assert!(load(".\n{\n errors\n}").is_ok());
+}
+
+#[test]
+fn zones_have_schemes_ports_and_networks_of_any_length() {
+    let text = "tls://. https://a.org:8443 grpc://b quic://c https3://d 10.0.0.0/23:54 10.1.2.128/30 2001:db8::/31:55 \
+                0.0.0.0/0 {\n}";
+    let corefile = parse("Corefile", text, &environment());
+    let keys: Vec<_> = corefile.blocks[0].keys.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        keys,
+        [
+            "tls://.:853",
+            "https://a.org.:8443",
+            "grpc://b.:443",
+            "quic://c.:853",
+            "https3://d.:443",
+            "dns://0.0.10.in-addr.arpa.:54",
+            "dns://1.0.10.in-addr.arpa.:54",
+            "dns://128.2.1.10.in-addr.arpa.:53",
+            "dns://129.2.1.10.in-addr.arpa.:53",
+            "dns://130.2.1.10.in-addr.arpa.:53",
+            "dns://131.2.1.10.in-addr.arpa.:53",
+            "dns://8.b.d.0.1.0.0.2.ip6.arpa.:55",
+            "dns://9.b.d.0.1.0.0.2.ip6.arpa.:55",
+            "dns://in-addr.arpa.:53",
+        ]
+    );
+}
+
+#[test]
+fn reading_goes_on_behind_what_is_wrong() {
+    let text = "a..b:0 {\n import nothing\n bogus\n}\n(s) {\n}\n(s) {\n}\n. {\n  errors now\n";
+    let config = Config::check("Corefile", text, &environment());
+    let told: Vec<_> = config.errors.iter().map(|error| error.place.line).collect();
+    assert_eq!(told, [1, 2, 3, 7, 9], "{:?}", config.errors);
+}
+
+#[test]
+fn braces_are_not_nested_without_end() {
+    let text = format!(". {{\n{}", "a {\n".repeat(200_000));
+    let error = load(&text).unwrap_err();
+    assert!(
+        error.starts_with("Corefile:10:3: found \"{\", allowed here: the end of the line: braces are nested"),
+        "{error}"
+    );
+}
+
+#[test]
 fn an_error_names_place_finding_and_what_is_allowed() {
     let cases = [
         (". {\n  bogus\n}", "Corefile:2:3: unknown plugin \"bogus\"; known plugins: root, metadata"),
         (". {\n  errors\n  errors\n}", "Corefile:3:3: plugin \"errors\" stands here a second time"),
         (". {\n  errors\n", "Corefile:1:3: this '{' is never closed"),
         ("}\n", "Corefile:1:1: found \"}\", allowed here: a zone to serve"),
-        (".\n  errors\n", "Corefile:2:3: found \"errors\", allowed here: \"{\""),
+        (". {\n}\na\n  errors\n", "Corefile:4:3: found \"errors\", allowed here: \"{\""),
+        (".\n errors\n}", "Corefile:3:1: found \"}\", allowed here: a plugin's name"),
         (".", "Corefile:1:1: \".\" ends here, needed: \"{\""),
         ("{\n errors\n}", "Corefile:1:1: found \"{\", allowed here: a zone to serve before the \"{\""),
         ("", "Corefile:1:1: there is no server block"),
         (". {\n log \"never ends\n}", "Corefile:2:6: this quotation never ends"),
         (". {\n import nothing\n}", "Corefile:2:9: no snippet is called \"nothing\""),
-        ("(a) {\n import a\n}\n. {\n import a\n}", "Corefile:2:2: the imports are nested more than 16 deep"),
+        (
+            "(a) {\n import a\n}\n. {\n import a\n}",
+            "Corefile:2:2: there are more than 1000 imports, or they are too large",
+        ),
         ("(a) {\n}\n(a) {\n}\n. {\n}", "Corefile:3:1: snippet \"a\" is already defined at Corefile:1:1"),
         (". {\n}\n.:53 {\n}", "Corefile:3:1: dns://.:53 is already served by the server block at Corefile:1:1"),
+        ("tls://. {\n}", "Corefile:1:1: \"tls://\" is understood, but not served by this server yet"),
         (
-            "tls://. {\n}",
-            "Corefile:1:1: the zone of a server block cannot be \"tls://.\"; allowed: a zone served over plain",
+            "ftp://. {\n}",
+            "Corefile:1:1: the zone of a server block cannot be \"ftp://.\"; allowed: dns://, tls://, https://",
         ),
+        (". {\n import a b\n}", "Corefile:2:11: found \"b\", allowed here: the end of the line: \"import\" takes one"),
+        (". {\n import\n}", "Corefile:2:2: \"import\" ends here, needed: the name of a snippet or file"),
+        (". {\n import */a\n}", "Corefile:2:9: a pattern of import cannot be \"*/a\"; allowed: * and ? behind"),
+        (". {\n import nowhere/*\n}", "Corefile:2:9: cannot read nowhere: "),
+        (". {\n import conf.d/bad\n}", "conf.d/bad:2:7: this quotation never ends"),
         (
             ".:99999 {\n}",
             "Corefile:1:1: the zone of a server block cannot be \".:99999\"; allowed: a port from 1 to 65535",
@@ -179,11 +271,20 @@ fn an_error_names_place_finding_and_what_is_allowed() {
         (". {\n  hosts {\n    10.0.0.1\n  }\n}", "Corefile:3:5: \"10.0.0.1\" ends here, needed: a name"),
         (". {\n  reload 1s\n}", "Corefile:2:10: the interval of reload cannot be \"1s\"; allowed: at least 2s"),
         (". {\n  health 8080\n}", "Corefile:2:10: the address of health cannot be \"8080\"; allowed: [address]:port"),
+        (". {\n cache {\n  ttl {\n  }\n }\n}", "Corefile:3:3: plugin \"cache\" has no option \"ttl\""),
+        (". {\n cache {\n  success 5 {\n   x\n  }\n }\n}", "Corefile:4:4: found \"x\", allowed here: no options"),
         (". {\n  loop now\n}", "Corefile:2:8: found \"now\", allowed here: nothing"),
         (". {\n  health { x\n  }\n}", "Corefile:2:12: found \"x\", allowed here: the end of the line"),
     ];
     for (text, expected) in cases {
         let error = load(text).expect_err(text);
         assert!(error.starts_with(expected), "{text:?}\n   says: {error}\n wanted: {expected}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_breaks_the_parser(text in r#"(\{|\}|\n|"| |#|\\|,|:|\(s\)|import |s|conf\.d/\*|\{\$ZONE\}|\{%PORT%\}|tls://|10\.0\.0\.0/9|forward|cache|log|rewrite|template|view x|expr|kubernetes|answer|\{\{|[a-z.]{1,5}){0,60}"#) {
+        let _ = Config::check("Corefile", &text, &environment());
     }
 }

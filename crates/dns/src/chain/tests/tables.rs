@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{options, refused};
 use crate::{
     chain::{
-        AclAction, Balance, BindTarget, HeaderFlag, Level, LogClass, Monitor, Peer, Policy, Refresh, SearchPath,
-        UpstreamTransport,
+        AclAction, Balance, BindTarget, HeaderFlag, Level, LogClass, LogField, LogPiece, Monitor, Peer, Policy,
+        Refresh, SearchPath, UpstreamTransport,
     },
     name::{Name, QueryName},
 };
@@ -124,7 +124,14 @@ fn errors_and_log_have_patterns_classes_and_formats() {
         (log.names.len(), log.classes, log.min_duration),
         (2, vec![LogClass::Denial, LogClass::Error], Some(Duration::from_secs(1)))
     );
-    assert!(log.format.starts_with("{name} {remote}:") && log.format.ends_with("{>opcode}"));
+    let pieces = log.format.0;
+    assert_eq!(
+        pieces[..3],
+        [LogPiece::Field(LogField::Name), LogPiece::Text(" ".to_owned()), LogPiece::Field(LogField::Remote)]
+    );
+    assert_eq!(pieces.last(), Some(&LogPiece::Field(LogField::Opcode)));
+    let log = options!(Log, "log . \"{/a/b} {nothing} } {\"");
+    assert_eq!(log.format.0, [LogPiece::Metadata("a/b".to_owned()), LogPiece::Text(" {nothing} } {".to_owned())]);
     let log = options!(Log, "log {\n class denial all\n}");
     assert_eq!((log.names, log.classes.len()), (vec![Name::root()], 0));
 }
