@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{Traces, wait::eventually};
+use crate::{Traces, vm, wait::eventually};
 
 /// Where the project's root is, from any crate of the workspace.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
@@ -38,7 +38,9 @@ impl Cluster {
     #[must_use]
     pub fn up(podnet: &str, arguments: &[&str]) -> Self {
         let cluster = Self::none(podnet);
-        let output = cluster.podnet(&[&["up"], arguments].concat());
+        // It may take as long as the virtual machine has, in there.
+        let patience: &[&str] = if vm::is_here() { &["--timeout", "600"] } else { &[] };
+        let output = cluster.podnet(&[&["up"], arguments, patience].concat());
         assert!(output.status.success(), "podnet up: {}\n{}", text(&output), cluster.logs());
         cluster
     }
@@ -86,14 +88,16 @@ impl Cluster {
             .unwrap_or_else(|error| panic!("kubectl {}: {error}\n{}", arguments.join(" "), self.logs()))
     }
 
-    /// Asks for a mode of Services as `kubectl edit` does, and waits until these nodes say that it is theirs.
+    /// Asks for a mode of Services as `kubectl edit` does, and waits until these nodes say that it is theirs. Virtual servers are compared
+    /// every second at least: by itself an agent rests for as long as a comparison takes, many times.
     ///
     /// # Panics
     ///
     /// When one does not say so in time.
     pub fn take_proxy_mode(&self, mode: &str, nodes: &[&str], patience: Duration) {
-        let config =
-            format!("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: {mode}\n");
+        let config = format!(
+            "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: {mode}\nipvs: {{syncPeriod: 1s}}\n"
+        );
         let patch = serde_json::json!({"data": {"config.conf": config}}).to_string();
         self.kubectl(&["-n", "kube-system", "patch", "configmap", "kube-proxy", "--type=merge", "-p", &patch]);
         for node in nodes {
@@ -113,13 +117,15 @@ impl Cluster {
     ///
     /// When it exits with another code than 0.
     pub fn try_kubectl(&self, arguments: &[&str]) -> Result<String, String> {
-        let output =
-            self.kubectl_command(arguments).stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
-        if output.status.success() {
-            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-        } else {
-            Err(text(&output))
-        }
+        with_patience(|| {
+            let output =
+                self.kubectl_command(arguments).stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+            if output.status.success() {
+                Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+            } else {
+                Err(text(&output))
+            }
+        })
     }
 
     /// A kubectl that has yet to be started.
@@ -160,6 +166,10 @@ impl Cluster {
     ///
     /// When kubectl cannot be run.
     pub fn try_apply(&self, manifest: &str) -> Result<String, String> {
+        with_patience(|| self.apply_once(manifest))
+    }
+
+    fn apply_once(&self, manifest: &str) -> Result<String, String> {
         let mut kubectl = self.kubectl_command(&["apply", "-f", "-"]);
         let mut child = kubectl
             .stdin(Stdio::piped())
@@ -247,6 +257,22 @@ impl Drop for Cluster {
             let _ = std::fs::remove_file(MARKER);
         }
     }
+}
+
+/// kubectl gives up a connection to the API server that is not there after 10 s, which is little in the virtual machine: nothing was asked by
+/// then.
+fn with_patience(ask: impl Fn() -> Result<String, String>) -> Result<String, String> {
+    const TIMES: usize = 10;
+    let gave_up =
+        |told: &Result<String, String>| told.as_ref().is_err_and(|told| told.contains("TLS handshake timeout"));
+    let mut told = ask();
+    for _ in 1..TIMES {
+        if !(vm::is_here() && gave_up(&told)) {
+            break;
+        }
+        told = ask();
+    }
+    told
 }
 
 fn text(output: &Output) -> String {

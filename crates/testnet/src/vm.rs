@@ -8,6 +8,7 @@
 //! package holds them.
 
 mod archive;
+mod inside;
 mod modules;
 
 use std::{
@@ -20,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use archive::Archive;
+use inside::Inside;
 
 const QEMU: &str = "qemu-system-x86_64";
 /// Names the directory of another kernel.
@@ -28,17 +29,17 @@ const KERNEL_VARIABLE: &str = "PODNET_TEST_KERNEL";
 /// Where `scripts/setup test` unpacks the kernel, from the workspace's root.
 const KERNEL_DIRECTORY: &str = "target/test-kernel";
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-/// What tests may run inside.
-const PROGRAMS: [&str; 6] = ["sh", "mount", "insmod", "ip", "ping", "sleep"];
-/// Where Debian has the extensions of iptables, which its programs load by their names as rules need them.
-const IPTABLES_EXTENSIONS: &str = "/usr/lib/x86_64-linux-gnu/xtables";
-/// The test executable's name inside.
-const EXECUTABLE: &str = "/test";
 /// Before the exit code, on the last line of the output.
 const EXIT_CODE: &str = "podnet-test-exit-code ";
 /// From power on until the tests' end. The machine ends itself then too, should whoever watches it be gone.
 const PATIENCE: Duration = Duration::from_secs(240);
+/// The same where there is a whole cluster inside, which comes up in half a minute on an idle machine.
+const PATIENCE_WITH_CLUSTER: Duration = Duration::from_secs(1500);
 const MEMORY_MB: u32 = 512;
+/// The programs alone, twice while they are unpacked, are several hundred.
+const MEMORY_WITH_CLUSTER_MB: u32 = 2048;
+/// Says inside that it is the virtual machine.
+const INSIDE_VARIABLE: &str = "PODNET_TEST_INSIDE";
 
 /// The modules of virtual servers and what goes with them: sets, the device of their addresses, rules of iptables' legacy variant. Nothing is
 /// loaded by itself in there.
@@ -93,12 +94,40 @@ pub fn run_tests(word: &str, modules: &[&str]) {
 ///
 /// As [`run_tests`], and where a program is not there.
 pub fn run_tests_with(word: &str, modules: &[&str], programs: &[&str]) {
-    let executable = env::current_exe().expect("a test executable knows its path");
-    let arguments = [word, "--ignored", "--test-threads=1", "--nocapture"];
-    let (output, code) = run_with(&executable, &arguments, modules, programs);
-    println!("{output}");
-    assert_eq!(code, 0, "the tests in the virtual machine failed");
-    assert!(!output.contains("running 0 tests"), "no ignored test's name holds {word}");
+    assert_passed(word, &run_with(&this_executable(), &ignored(word), &Inside::new(modules, programs)));
+}
+
+/// As [`run_tests`], for tests that bring up a [`crate::Cluster`] inside with this binary `podnet` (and `podnet-cni` beside it), both at the
+/// path that they have here, with kubectl, what tests look with, and all that modes of Services need.
+///
+/// # Panics
+///
+/// As [`run_tests`], and where a program is not there.
+pub fn run_cluster_tests(word: &str, podnet: &str) {
+    assert_passed(word, &run_with_cluster(&this_executable(), &ignored(word), podnet));
+}
+
+/// As [`run`], with what a cluster needs, as [`run_cluster_tests`].
+///
+/// # Panics
+///
+/// As [`run`], and where a program is not there.
+#[must_use]
+pub fn run_with_cluster(executable: &Path, arguments: &[&str], podnet: &str) -> (String, i32) {
+    let modules = [&VIRTUAL_SERVERS[..], &inside::CLUSTER_MODULES].concat();
+    let inside = Inside {
+        memory_mb: MEMORY_WITH_CLUSTER_MB,
+        patience: PATIENCE_WITH_CLUSTER,
+        podnet: Some(Path::new(podnet)),
+        ..Inside::new(&modules, &inside::CLUSTER_PROGRAMS)
+    };
+    run_with(executable, arguments, &inside)
+}
+
+/// The caller runs in the virtual machine, where everything takes about ten times as long.
+#[must_use]
+pub fn is_here() -> bool {
+    env::var_os(INSIDE_VARIABLE).is_some()
 }
 
 /// Runs an executable in the virtual machine; its output and its exit code.
@@ -108,18 +137,32 @@ pub fn run_tests_with(word: &str, modules: &[&str], programs: &[&str]) {
 /// When it does not end in time or there is no virtual machine.
 #[must_use]
 pub fn run(executable: &Path, arguments: &[&str], modules: &[&str]) -> (String, i32) {
-    run_with(executable, arguments, modules, &[])
+    run_with(executable, arguments, &Inside::new(modules, &[]))
 }
 
-fn run_with(executable: &Path, arguments: &[&str], modules: &[&str], programs: &[&str]) -> (String, i32) {
+fn this_executable() -> PathBuf {
+    env::current_exe().expect("a test executable knows its path")
+}
+
+fn ignored(word: &str) -> [&str; 4] {
+    [word, "--ignored", "--test-threads=1", "--nocapture"]
+}
+
+fn assert_passed(word: &str, (output, code): &(String, i32)) {
+    println!("{output}");
+    assert_eq!(*code, 0, "the tests in the virtual machine failed");
+    assert!(!output.contains("running 0 tests"), "no ignored test's name holds {word}");
+}
+
+fn run_with(executable: &Path, arguments: &[&str], inside: &Inside<'_>) -> (String, i32) {
     let kernel = Kernel::find();
     let scratch = Scratch::new();
     let initrd = scratch.path.join("initrd");
-    fs::write(&initrd, initial_files(executable, arguments, &kernel, modules, programs))
-        .expect("the scratch directory is writable");
+    let files = inside.files(executable, arguments, &kernel.modules, &scratch.path);
+    fs::write(&initrd, files).expect("the scratch directory is writable");
     let (console, result) = (scratch.path.join("console"), scratch.path.join("result"));
-    let mut machine = Machine::boot(&kernel.image, &initrd, &console, &result);
-    let in_time = machine.wait(PATIENCE);
+    let mut machine = Machine::boot(&kernel.image, inside.memory_mb, &initrd, &console, &result);
+    let in_time = machine.wait(inside.patience);
     let read = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).replace('\r', "");
     let output = read(&result);
     let told = output.lines().rev().find_map(|line| line.strip_prefix(EXIT_CODE)).and_then(|code| code.parse().ok());
@@ -158,76 +201,16 @@ impl Kernel {
     }
 }
 
-/// A `cpio` archive with everything that the machine has.
-fn initial_files(
-    executable: &Path,
-    arguments: &[&str],
-    kernel: &Kernel,
-    modules: &[&str],
-    programs: &[&str],
-) -> Vec<u8> {
-    let mut archive = Archive::default();
-    for directory in ["/dev", "/proc", "/sys", "/run", "/tmp", "/var", "/root"] {
-        archive.directory(directory);
-    }
-    for program in PROGRAMS.iter().chain(programs) {
-        archive.program(&format!("/bin/{program}"), &find_program(program));
-    }
-    if programs.iter().any(|program| program.contains("iptables") || program.contains("ip6tables")) {
-        let files = fs::read_dir(IPTABLES_EXTENSIONS).expect("iptables has extensions").flatten();
-        archive.objects(&files.map(|file| file.path()).collect::<Vec<_>>());
-    }
-    archive.program(EXECUTABLE, executable);
-    let mut insert = String::new();
-    for module in modules::in_order(&kernel.modules, modules) {
-        let path = format!("/modules/{}.ko", module.name);
-        archive.file(&path, 0o644, &module.bytes);
-        insert.push_str(&format!("insmod {path}\n"));
-    }
-    let command = [EXECUTABLE].iter().chain(arguments).map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
-    archive.file("/init", 0o755, init(&insert, &command).as_bytes());
-    archive.finish()
-}
-
-/// The first process. When it ends the kernel panics, which is told to mean a restart, which is told to mean the machine's end:
-/// so it needs no program to switch off with.
-fn init(insert: &str, command: &str) -> String {
-    let limit = PATIENCE.as_secs();
-    format!(
-        "#!/bin/sh\n\
-         export PATH=/bin HOME=/root RUST_BACKTRACE=1\n\
-         mount -t devtmpfs dev /dev\n\
-         mount -t proc proc /proc\n\
-         mount -t sysfs sys /sys\n\
-         mount -t tmpfs run /run\n\
-         (sleep {limit}; kill -9 1; echo c >/proc/sysrq-trigger) 2>/dev/null &\n\
-         {insert}\
-         ip link set lo up\n\
-         {command} >/dev/ttyS1 2>&1 </dev/null\n\
-         code=$?\n\
-         echo >/dev/ttyS1\n\
-         echo '{EXIT_CODE}'$code >/dev/ttyS1\n\
-         exit 0\n"
-    )
-}
-
-fn find_program(name: &str) -> PathBuf {
-    // Where a user who is not root does not look.
-    let path = env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    let found = path.split(':').map(|directory| Path::new(directory).join(name)).find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("there is no {name}, which the virtual machine needs: run `scripts/setup test`"))
-}
-
 /// A running virtual machine; dropping it ends it.
 struct Machine {
     process: Child,
 }
 
 impl Machine {
-    fn boot(kernel: &Path, initrd: &Path, console: &Path, result: &Path) -> Self {
+    fn boot(kernel: &Path, memory_mb: u32, initrd: &Path, console: &Path, result: &Path) -> Self {
         let file = |path: &Path| format!("file:{}", path.display());
         let process = Command::new(QEMU)
-            .args(["-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", &MEMORY_MB.to_string()])
+            .args(["-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", &memory_mb.to_string()])
             .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
             .arg("-kernel")
             .arg(kernel)

@@ -6,15 +6,21 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::vm;
+
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// How many times as long everything may take in the virtual machine, whose processor is emulated on one that others use too.
+const SLOWER_INSIDE: u32 = 8;
 
 /// Looks until the answer is `Ok`, and returns it.
 ///
 /// # Panics
 ///
-/// After `patience`, with the last look's reason.
+/// After `patience`, with the last look's reason; in the virtual machine after many times that.
 pub fn eventually<T, E: Display>(what: &str, patience: Duration, mut look: impl FnMut() -> Result<T, E>) -> T {
+    let patience = if vm::is_here() { patience * SLOWER_INSIDE } else { patience };
     let deadline = Instant::now() + patience;
     loop {
         match look() {

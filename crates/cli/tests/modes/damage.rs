@@ -8,9 +8,9 @@ use podnet_kernel::{
 };
 use podnet_model::Protocol;
 use podnet_planner::{ruleset::FrontendKey, services::ebpf::Edits};
-use podnet_testnet::eventually;
+use podnet_testnet::{eventually, vm};
 
-use crate::{SOON, Scene, on_node};
+use crate::{SOON, Scene, on_node, servers};
 
 /// What is damaged is of another Service than the one that the load goes to.
 pub(crate) fn is_mended(scene: &Scene<'_>, mode: &str) {
@@ -36,10 +36,30 @@ pub(crate) fn is_mended(scene: &Scene<'_>, mode: &str) {
             println!("programs at sockets were put back within {:?}", damaged.elapsed());
             frontend_is_put_back(scene, &group);
         }
+        "ipvs" => {
+            let device = format!("address delete {other}/32 dev kube-ipvs0");
+            mended(scene, &format!("ip {device}"), &format!("ip address show dev kube-ipvs0 | grep -w {other}"));
+            let whole = format!("ipvsadm -Ln -t {other}:80 | grep -e '-> '");
+            mended(scene, &format!("ipvsadm -D -t {other}:80"), &whole);
+            let set = format!("KUBE-CLUSTER-IP {other},tcp:80");
+            mended(scene, &format!("ipset del {set}"), &format!("ipset test {set}"));
+        }
         // Nothing is known of how another mode is damaged; where it is the agent that carries connections, they end with it.
         _ => return,
     }
     agent_is_killed_at_work(scene);
+}
+
+/// All of them, with the device of their addresses: what goes through a ClusterIP meanwhile is lost.
+pub(crate) fn virtual_servers_are_mended(scene: &Scene<'_>) {
+    let service = &scene.service;
+    let answers = format!("curl -sS --max-time 3 http://{service}/hostname");
+    let address = format!("ip address show dev kube-ipvs0 | grep -w {service}");
+    mended(scene, "ip link delete kube-ipvs0", &address);
+    let server = format!("ipvsadm -Ln -t {service}:80 | grep -e '-> '");
+    mended(scene, "ipvsadm -C", &server);
+    eventually("the Service answers again", SOON, || on_node("node1", &answers));
+    servers::read_as_people_expect(scene);
 }
 
 /// The programs' maps can be had by who opens the same programs.
@@ -82,7 +102,7 @@ fn counted(scene: &Scene<'_>, before: u64) {
 
 /// While it puts many Services in force.
 fn agent_is_killed_at_work(scene: &Scene<'_>) {
-    const SERVICES: usize = 30;
+    let services = if vm::is_here() { 8 } else { 30 };
     let cluster = scene.cluster;
     let each = |verb: &[&str]| {
         let service = |number: usize| {
@@ -90,7 +110,7 @@ fn agent_is_killed_at_work(scene: &Scene<'_>) {
                 "---\napiVersion: v1\nkind: Service\nmetadata: {{name: many-{number}, namespace: web}}\nspec: {{clusterIP: 10.233.50.{number}, selector: {{app: web}}, ports: [{{port: 80}}]}}\n"
             )
         };
-        let manifest: String = (1..=SERVICES).map(service).collect();
+        let manifest: String = (1..=services).map(service).collect();
         let path = format!("/tmp/podnet-test-modes-{}.yaml", std::process::id());
         std::fs::write(&path, manifest).unwrap();
         let mut child = cluster.kubectl_command(&[verb, &["-f", &path]].concat());
@@ -103,7 +123,7 @@ fn agent_is_killed_at_work(scene: &Scene<'_>) {
     let agent = rustix::process::Pid::from_raw(agent).unwrap();
     rustix::process::kill_process(agent, rustix::process::Signal::KILL).unwrap();
     assert!(applied.wait().unwrap().success());
-    let last = format!("curl -sS --max-time 3 http://10.233.50.{SERVICES}/hostname");
+    let last = format!("curl -sS --max-time 3 http://10.233.50.{services}/hostname");
     eventually("the last of many is served", SOON, || on_node("node1", &last));
     let (mut deleted, _) = each(&["delete", "--wait=false"]);
     assert!(deleted.wait().unwrap().success());

@@ -9,8 +9,6 @@ use crate::SOON;
 /// Where the clients in the pod write how each request went: how many connections were made for it, the answer's number, and how long it took.
 const NEW: &str = "/tmp/new";
 const LASTING: [&str; 2] = ["/tmp/lasting1", "/tmp/lasting2"];
-/// Requests a second of each client.
-const RATE: u32 = 50;
 
 /// At work.
 pub(crate) struct Load<'a> {
@@ -18,12 +16,12 @@ pub(crate) struct Load<'a> {
 }
 
 impl<'a> Load<'a> {
-    /// Returns when all are connected.
-    pub(crate) fn begin(cluster: &'a Cluster, service: &str) -> Self {
+    /// So many requests a second of each client. Returns when all are connected.
+    pub(crate) fn begin(cluster: &'a Cluster, service: &str, rate: u32) -> Self {
         let client = |to: &str, header: &str| {
             let form = "%{num_connects} %{http_code} %{time_total} %{exitcode} %{errormsg}\\n";
             let command = format!(
-                "stdbuf -oL curl -sS --rate {RATE}/s --max-time 10 {header} -o /dev/null -w '{form}' 'http://{service}/hostname?[1-1000000]' > {to} 2> /dev/null &"
+                "stdbuf -oL curl -sS --rate {rate}/s --max-time 30 {header} -o /dev/null -w '{form}' 'http://{service}/hostname?[1-1000000]' > {to} 2> /dev/null &"
             );
             cluster.exec("web", "client", &["sh", "-c", &command]).unwrap();
         };

@@ -1,0 +1,192 @@
+//! What the virtual machine has inside.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use super::{EXIT_CODE, INSIDE_VARIABLE, MEMORY_MB, PATIENCE, archive::Archive, modules};
+
+/// What tests may run inside.
+const PROGRAMS: [&str; 7] = ["sh", "mount", "chroot", "insmod", "ip", "ping", "sleep"];
+/// Where Debian has the extensions of iptables, which its programs load by their names as rules need them.
+const IPTABLES_EXTENSIONS: &str = "/usr/lib/x86_64-linux-gnu/xtables";
+/// What `stdbuf` loads into the program that it starts.
+const STDBUF: &str = "/usr/libexec/coreutils/libstdbuf.so";
+/// The test executable's name inside.
+const EXECUTABLE: &str = "/test";
+
+/// What a cluster and its tests run.
+pub(super) const CLUSTER_PROGRAMS: [&str; 23] = [
+    "cat",
+    "curl",
+    "grep",
+    "ip6tables-legacy-restore",
+    "ip6tables-legacy-save",
+    "ip6tables-nft-restore",
+    "ip6tables-nft-save",
+    "ip6tables-restore",
+    "ip6tables-save",
+    "ipset",
+    "iptables",
+    "iptables-legacy-restore",
+    "iptables-legacy-save",
+    "iptables-nft-restore",
+    "iptables-nft-save",
+    "iptables-restore",
+    "iptables-save",
+    "ipvsadm",
+    "kubectl",
+    "nft",
+    "pkill",
+    "rm",
+    "stdbuf",
+];
+
+/// What a cluster and modes of Services need of the kernel beside virtual servers.
+pub(super) const CLUSTER_MODULES: [&str; 25] = [
+    "bridge",
+    "cls_bpf",
+    "inet_diag",
+    "ipip",
+    "nf_conntrack_netlink",
+    "nft_chain_nat",
+    "nft_compat",
+    "nft_connlimit",
+    "nft_ct",
+    "nft_fib_ipv4",
+    "nft_fib_ipv6",
+    "nft_hash",
+    "nft_limit",
+    "nft_masq",
+    "nft_nat",
+    "nft_numgen",
+    "raw_diag",
+    "sch_ingress",
+    "tcp_diag",
+    "udp_diag",
+    "vxlan",
+    "wireguard",
+    "xt_nat",
+    "xt_recent",
+    "xt_statistic",
+];
+
+/// What is handed over to the machine, and how much of this one it gets.
+pub(super) struct Inside<'a> {
+    pub(super) modules: &'a [&'a str],
+    /// Of this machine, beside those that are always there.
+    pub(super) programs: &'a [&'a str],
+    pub(super) memory_mb: u32,
+    pub(super) patience: Duration,
+    /// For a cluster inside.
+    pub(super) podnet: Option<&'a Path>,
+}
+
+impl<'a> Inside<'a> {
+    pub(super) fn new(modules: &'a [&'a str], programs: &'a [&'a str]) -> Self {
+        Self { modules, programs, memory_mb: MEMORY_MB, patience: PATIENCE, podnet: None }
+    }
+
+    /// A `cpio` archive with everything that the machine has. What is made for it on the way is made in `scratch`.
+    pub(super) fn files(&self, executable: &Path, arguments: &[&str], all_modules: &Path, scratch: &Path) -> Vec<u8> {
+        let mut archive = Archive::default();
+        for directory in ["/dev", "/proc", "/sys", "/run", "/tmp", "/var", "/root", "/place"] {
+            archive.directory(directory);
+        }
+        for program in PROGRAMS.iter().chain(self.programs) {
+            archive.program(&format!("/bin/{program}"), &find_program(program));
+        }
+        if self.programs.iter().any(|program| program.contains("iptables") || program.contains("ip6tables")) {
+            let files = fs::read_dir(IPTABLES_EXTENSIONS).expect("iptables has extensions").flatten();
+            archive.objects(&files.map(|file| file.path()).collect::<Vec<_>>());
+        }
+        if self.programs.contains(&"stdbuf") {
+            archive.objects(&[PathBuf::from(STDBUF)]);
+        }
+        archive.program(EXECUTABLE, executable);
+        if let Some(podnet) = self.podnet {
+            add_podnet(&mut archive, podnet, scratch);
+        }
+        let mut insert = String::new();
+        for module in modules::in_order(all_modules, self.modules) {
+            let path = format!("/modules/{}.ko", module.name);
+            archive.file(&path, 0o644, &module.bytes);
+            insert.push_str(&format!("insmod {path}\n"));
+        }
+        let words = [EXECUTABLE].iter().chain(arguments).map(|word| format!("'{word}'"));
+        let command = words.collect::<Vec<_>>().join(" ");
+        archive.file("/init", 0o755, INIT.as_bytes());
+        archive.file("/work", 0o755, self.work(&insert, &command).as_bytes());
+        archive.finish()
+    }
+
+    /// What the first process does. When it ends the kernel panics, which is told to mean a restart, which is told to mean the machine's
+    /// end: so it needs no program to switch off with.
+    fn work(&self, insert: &str, command: &str) -> String {
+        let limit = self.patience.as_secs();
+        let groups = if self.podnet.is_some() { "mount -t cgroup2 cgroup /sys/fs/cgroup\n" } else { "" };
+        format!(
+            "#!/bin/sh\n\
+             export PATH=/bin HOME=/root RUST_BACKTRACE=1 {INSIDE_VARIABLE}=1\n\
+             mount -t devtmpfs dev /dev\n\
+             mount -t proc proc /proc\n\
+             mount -t sysfs sys /sys\n\
+             mount -t tmpfs run /run\n\
+             {groups}\
+             (sleep {limit}; kill -9 1; echo c >/proc/sysrq-trigger) 2>/dev/null &\n\
+             {insert}\
+             ip link set lo up\n\
+             {command} >/dev/ttyS1 2>&1 </dev/null\n\
+             code=$?\n\
+             echo >/dev/ttyS1\n\
+             echo '{EXIT_CODE}'$code >/dev/ttyS1\n\
+             exit 0\n"
+        )
+    }
+}
+
+/// Nobody can take another root in place of the kernel's first file system (pivot_root(2)), as containers do: so it is mounted once more,
+/// over itself.
+const INIT: &str = "#!/bin/sh\n\
+    export PATH=/bin\n\
+    mount --bind / /place\n\
+    cd /place\n\
+    mount --move . /\n\
+    exec chroot . /work\n";
+
+/// Users and names that programs look for.
+const ETC: [(&str, &str); 5] = [
+    ("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
+    ("/etc/group", "root:x:0:\n"),
+    ("/etc/protocols", "icmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nsctp 132 SCTP\n"),
+    ("/etc/hosts", "127.0.0.1 localhost\n"),
+    ("/etc/resolv.conf", "nameserver 127.0.0.1\n"),
+];
+
+/// Without their symbols, which are half of them.
+fn add_podnet(archive: &mut Archive, podnet: &Path, scratch: &Path) {
+    for path in [podnet.to_owned(), podnet.with_file_name("podnet-cni")] {
+        let stripped = scratch.join(path.file_name().expect("a program has a name"));
+        let made = Command::new("strip").arg("-o").arg(&stripped).arg(&path).status();
+        assert!(
+            made.as_ref().is_ok_and(std::process::ExitStatus::success),
+            "cannot strip {}: {made:?}; is it built, and has `scripts/setup test` been run?",
+            path.display()
+        );
+        archive.program(&path.display().to_string(), &stripped);
+        fs::remove_file(stripped).expect("what was made can be removed");
+    }
+    for (path, text) in ETC {
+        archive.file(path, 0o644, text.as_bytes());
+    }
+}
+
+fn find_program(name: &str) -> PathBuf {
+    // Where a user who is not root does not look.
+    let path = env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    let found = path.split(':').map(|directory| Path::new(directory).join(name)).find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("there is no {name}, which the virtual machine needs: run `scripts/setup test`"))
+}
