@@ -121,6 +121,8 @@ impl Place {
         let mut agent = Command::new(podnet);
         agent.args(["agent", "--netns", NETNS, "--underlay-device", "eth0", "--name", &cluster::name(OWN)]);
         agent.arg("--kubeconfig").arg(self.path("kubeconfig")).arg("--state-dir").arg(self.path("state"));
+        // One agent of a cluster gives load balancers their addresses; this is one of the others.
+        agent.arg("--no-load-balancer-controller");
         agent.arg("--socket").arg(self.path("agent.sock")).arg("--cni-conf-dir").arg(self.path("net.d"));
         agent.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Ok(Running(agent.spawn()?))

@@ -40,8 +40,8 @@ use super::roles::Roles;
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Short enough for a test, and long enough for a machine that does other things as well.
 const TIMING: Timing = Timing {
-    lasts: Duration::from_secs(3),
-    give_up: Duration::from_secs(2),
+    lasts: Duration::from_secs(6),
+    give_up: Duration::from_secs(5),
     pause: Duration::from_millis(200),
     between_looks: Duration::from_millis(50),
 };
