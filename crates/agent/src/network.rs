@@ -9,6 +9,7 @@ mod events;
 mod failures;
 mod force;
 mod legacy;
+mod loopback;
 mod place;
 mod problems;
 mod proxy;
@@ -48,6 +49,7 @@ use events::Events;
 use failures::Failures;
 use force::Refused;
 use legacy::LegacyWatch;
+use loopback::Loopback;
 use place::{Missed, Unfitted};
 use problems::Problems;
 use rules::ClusterRules;
@@ -144,6 +146,7 @@ impl Network {
             view,
             ways,
             forwards_ipv6: false,
+            loopback: Loopback::default(),
             told,
             refused: Refused::default(),
             began: false,

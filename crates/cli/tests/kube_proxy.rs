@@ -124,12 +124,23 @@ fn node_ports(cluster: &Cluster) {
     );
     await_answer("the node's own address serves", &at_node, serves);
     assert!(refuses(&curl(&at_other)), "{:?}", curl(&at_other));
+    let at_loopback = "http://127.0.0.1:30080/hostname";
+    await_answer("the loopback serves", at_loopback, serves);
     configure(cluster, "nodePortAddresses: [192.0.2.0/24]");
     await_answer("the other address serves", &at_other, serves);
     await_answer("the node's own does not any more", &at_node, refuses);
+    await_answer("nor the loopback", at_loopback, refuses);
+    eventually("the kernel takes nothing for the loopback by a link", SOON, || {
+        let setting = on_node1(&["cat", "/proc/sys/net/ipv4/conf/all/route_localnet"])?;
+        if setting.trim() == "0" { Ok(()) } else { Err(setting) }
+    });
+    configure(cluster, "nodePortAddresses: [127.0.0.0/8]");
+    await_answer("the loopback serves again", at_loopback, serves);
+    await_answer("the other address does not", &at_other, refuses);
     configure(cluster, "nodePortAddresses: [primary]");
     await_answer("the node's own address serves again", &at_node, serves);
     await_answer("the other does not", &at_other, refuses);
+    await_answer("nor the loopback", at_loopback, refuses);
 }
 
 fn health_of_a_service(cluster: &Cluster) {

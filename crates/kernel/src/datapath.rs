@@ -90,6 +90,11 @@ impl KernelDatapath {
         Monitor::open_in(self.route.netns(), &self.route, &self.nft, others)
     }
 
+    /// Both families' sockets, for what is neither step nor edit.
+    pub fn sockets(&mut self) -> (&mut RtSocket, &mut NftSocket) {
+        (&mut self.route, &mut self.nft)
+    }
+
     /// The netfilter family's socket, for counting.
     pub fn nft_socket(&mut self) -> &mut NftSocket {
         &mut self.nft

@@ -21,6 +21,7 @@
 //! - [`datapath`], [`memory`]: the seam that agents work against, and the kernel that tests put there
 //! - [`fastpath`]: the way past the stack for what the stack has let through
 //! - [`sockets`]: Services at the socket
+//! - [`localhost`]: the loopback's addresses as a node's other ones
 //! - [`apart`]: a namespace beside the node's, for what listens at addresses of Services
 //! - [`socket_filter`], [`datagrams`]: who is let into a socket, and many datagrams with one system call
 //! - [`announce`]: answering for addresses that the node does not have itself (ARP, neighbour discovery)
@@ -54,6 +55,7 @@ pub mod iptables;
 pub mod ipvs;
 pub mod legacy;
 pub mod link;
+pub mod localhost;
 pub mod memory;
 pub mod monitor;
 pub mod neigh;

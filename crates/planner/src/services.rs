@@ -10,12 +10,14 @@
 
 mod borders;
 mod claims;
+mod config;
 mod conflicts;
 pub mod ebpf;
 mod endpoints;
 mod health;
 pub mod iptables;
 pub mod ipvs;
+pub mod loopback;
 pub mod nftables;
 #[cfg(any(test, feature = "packet-table"))]
 pub mod packet_table;
@@ -30,12 +32,11 @@ use std::{
     net::IpAddr,
 };
 
-use ipnet::IpNet;
 use podnet_model::{
-    Change, EndpointSlice, Family, NetConf, Node, NodeAddr, NodeName, Pod, PodKey, Protocol, Service, ServiceKey,
-    SliceKey,
+    Change, EndpointSlice, Family, NetConf, Node, NodeAddr, Pod, PodKey, Protocol, Service, ServiceKey, SliceKey,
 };
 
+pub use config::{NodePortAddresses, ServicesConfig};
 pub use conflicts::Conflict;
 pub use health::HealthCheck;
 pub use serving::{Backend, Backends, FrontendChange, FrontendKind, Moved, Plan, Serving, Vanished};
@@ -46,7 +47,7 @@ use settle::Draft;
 use zones::Zones;
 
 use crate::{
-    border::{Ranges, Tunnels, of_family},
+    border::{Ranges, Tunnels},
     counted::Counted,
     ruleset::FrontendKey,
 };
@@ -57,68 +58,6 @@ pub const MASQUERADE_MARK: u32 = 0x4000;
 
 /// The label of a node's zone.
 const ZONE: &str = "topology.kubernetes.io/zone";
-
-/// What the planning depends on that no change of the cluster tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServicesConfig {
-    /// The family of the addresses that are planned for.
-    pub family: Family,
-    /// The node that is planned for.
-    pub node: NodeName,
-    /// Its addresses, the one first by which other nodes know it.
-    pub node_addrs: Vec<NodeAddr>,
-    /// At which of them NodePorts are.
-    pub node_port_addresses: NodePortAddresses,
-    /// Where pods' addresses come from, beside the pools.
-    pub pod_cidrs: Vec<IpNet>,
-    /// The bits of the packet mark that ask for masquerading, [`MASQUERADE_MARK`] as a rule.
-    pub masquerade_mark: u32,
-    /// All that goes to a ClusterIP is masqueraded (`masqueradeAll`), pods' connections too.
-    pub masquerade_all: bool,
-}
-
-impl ServicesConfig {
-    /// As kube-proxy's configuration is where it says nothing.
-    #[must_use]
-    pub const fn new(family: Family, node: NodeName, node_addrs: Vec<NodeAddr>) -> Self {
-        Self {
-            family,
-            node,
-            node_addrs,
-            node_port_addresses: NodePortAddresses::Primary,
-            pod_cidrs: Vec::new(),
-            masquerade_mark: MASQUERADE_MARK,
-            masquerade_all: false,
-        }
-    }
-
-    /// The node's first address of the family.
-    #[must_use]
-    pub fn primary(&self) -> Option<IpAddr> {
-        self.node_addrs.iter().map(|addr| addr.0).find(|addr| Family::of(addr) == self.family)
-    }
-
-    /// Where NodePorts are.
-    fn node_port_addrs(&self) -> Vec<IpAddr> {
-        match &self.node_port_addresses {
-            NodePortAddresses::Primary => self.primary().into_iter().collect(),
-            NodePortAddresses::Ranges(ranges) => {
-                let all = of_family(self.family, &self.node_addrs).into_iter();
-                all.filter(|addr| ranges.iter().any(|range| range.contains(addr))).collect()
-            }
-        }
-    }
-}
-
-/// At which addresses of a node NodePorts are (`nodePortAddresses` of kube-proxy's configuration).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum NodePortAddresses {
-    /// The one of each family by which other nodes know it (`primary`).
-    #[default]
-    Primary,
-    /// All that are in one of these ranges.
-    Ranges(Vec<IpNet>),
-}
 
 /// What this node does for Services.
 #[derive(Debug)]
@@ -131,6 +70,8 @@ pub struct Services {
     frontends: HashMap<FrontendKey, Frontend>,
     /// Frontends that more than one Service claims.
     contested: BTreeSet<FrontendKey>,
+    /// How many frontends are served at loopback addresses.
+    at_loopback: usize,
     /// Services with a port for health checks.
     health_checked: BTreeSet<ServiceKey>,
     pods: HashMap<PodKey, BTreeSet<IpAddr>>,
@@ -167,6 +108,7 @@ impl Services {
             slice_owners: HashMap::new(),
             frontends: HashMap::new(),
             contested: BTreeSet::new(),
+            at_loopback: 0,
             health_checked: BTreeSet::new(),
             pods: HashMap::new(),
             cluster_ips: Counted::default(),
@@ -189,6 +131,12 @@ impl Services {
     #[must_use]
     pub fn is_needed(&self) -> bool {
         !self.frontends.is_empty()
+    }
+
+    /// Whether there is a frontend at a loopback address.
+    #[must_use]
+    pub const fn is_at_loopback(&self) -> bool {
+        self.at_loopback > 0
     }
 
     /// Every frontend, and what is done for it, in no order.
@@ -241,7 +189,7 @@ impl Services {
             }
             _ => {}
         }
-        draft.done()
+        self.done(draft)
     }
 
     /// The node's own addresses changed: its NodePorts move.
@@ -252,7 +200,7 @@ impl Services {
         if std::mem::replace(&mut self.node_port_addrs, node_port_addrs) != self.node_port_addrs {
             self.replan_all(&mut draft);
         }
-        draft.done()
+        self.done(draft)
     }
 
     /// The settings of kube-proxy's configuration changed: where NodePorts are, and how is masqueraded. The latter stand in rules and in no
@@ -260,11 +208,13 @@ impl Services {
     pub fn configure(
         &mut self,
         node_port_addresses: NodePortAddresses,
+        loopback: Vec<IpAddr>,
         masquerade_mark: u32,
         masquerade_all: bool,
     ) -> Plan {
         let addrs = std::mem::take(&mut self.config.node_addrs);
-        self.config = ServicesConfig { node_port_addresses, masquerade_mark, masquerade_all, ..self.config.clone() };
+        let config = self.config.clone();
+        self.config = ServicesConfig { node_port_addresses, loopback, masquerade_mark, masquerade_all, ..config };
         self.set_node_addrs(addrs)
     }
 
@@ -272,6 +222,15 @@ impl Services {
     #[must_use]
     pub fn node_port_addrs(&self) -> &[IpAddr] {
         &self.node_port_addrs
+    }
+
+    fn done(&mut self, draft: Draft) -> Plan {
+        let plan = draft.done();
+        for change in plan.frontends.iter().filter(|change| change.key.addr.is_loopback()) {
+            self.at_loopback += usize::from(change.after.is_some());
+            self.at_loopback -= usize::from(change.before.is_some());
+        }
+        plan
     }
 
     fn apply_service(&mut self, key: &ServiceKey, service: Option<&Service>, draft: &mut Draft) {

@@ -17,6 +17,7 @@ impl Worker {
     /// Takes in what the kernel tells; whether that is a reason not to wait with what was refused.
     pub(super) fn hear(&mut self, notices: &[Notice]) -> bool {
         self.rules.hear(notices);
+        self.loopback.hear(notices);
         self.repair.hear(notices, &self.overlay)
     }
 
@@ -112,6 +113,7 @@ impl Worker {
         self.sockets.prepare(mode)?;
         if mode != self.rules.mode() {
             self.plan_for(mode).map_err(|error| RulesError::Other(error.into()))?;
+            self.open_loopback_for(mode);
             self.rules.switch(mode, &mut self.datapath)?;
             // Two modes may have the same rules and other settings.
             self.rules.edit(Tries::All, &mut self.datapath)?;
@@ -132,7 +134,7 @@ impl Worker {
 
 /// Adds addresses at which a node can be reached from elsewhere. Answers how many there are too many.
 fn add_usable(all: &mut Vec<NodeAddr>, listed: impl IntoIterator<Item = IpAddr>) -> usize {
-    // What comes from the loopback cannot be answered by a pod, and addresses of one link are nobody's destination.
+    // The loopback's are for the node alone, and addresses of one link are nobody's destination.
     let is_usable = |addr: &IpAddr| match addr {
         IpAddr::V4(addr) => !addr.is_loopback() && !addr.is_link_local(),
         IpAddr::V6(addr) => !addr.is_loopback() && !addr.is_unicast_link_local(),

@@ -8,7 +8,7 @@ mod modes;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::Instant,
 };
 
@@ -74,6 +74,8 @@ pub(super) enum Tries {
 pub(crate) struct RuleSettings {
     /// `nodePortAddresses`.
     pub(crate) node_port_addresses: NodePortAddresses,
+    /// Loopback addresses at which they are too.
+    pub(crate) loopback: Vec<IpAddr>,
     /// `clusterCIDR`.
     pub(crate) cluster_cidrs: Dual<Option<IpNet>>,
     /// The bit of `masqueradeBit`.
@@ -159,7 +161,8 @@ impl ClusterRules {
             let before = own.services.config();
             let masquerades = (before.masquerade_mark, before.masquerade_all);
             let (mark, all) = (settings.masquerade_mark, settings.masquerade_all);
-            let plan = own.services.configure(settings.node_port_addresses.clone(), mark, all);
+            let (at, loopback) = (settings.node_port_addresses.clone(), settings.loopback.clone());
+            let plan = own.services.configure(at, loopback, mark, all);
             self.take(family, plan, Vec::new());
             if masquerades != (mark, all) {
                 let own = &mut self.families[family];
@@ -288,6 +291,11 @@ impl ClusterRules {
     /// What was mended since the last time.
     pub(super) fn mended(&mut self) -> Vec<Damage> {
         std::mem::take(&mut self.mended)
+    }
+
+    /// Whether there are frontends at loopback addresses, by family.
+    pub(super) fn is_at_loopback(&self) -> Dual<bool> {
+        Dual::from_fn(|family| self.families[family].services.is_at_loopback())
     }
 
     /// Where load balancers ask for Services, and what they are told.

@@ -23,6 +23,7 @@ use super::{
     failures::Failures,
     force::{Extent, Refused},
     legacy::LegacyWatch,
+    loopback::Loopback,
     place::{Missed, Unfitted},
     problems::Problems,
     refused::ApplyError,
@@ -70,6 +71,7 @@ pub(super) struct Worker {
     pub(super) ways: Arc<Ways>,
     /// The node was made to forward IPv6.
     pub(super) forwards_ipv6: bool,
+    pub(super) loopback: Loopback,
     pub(super) told: watch::Sender<State>,
     pub(super) refused: Refused,
     /// Rules were put in force, or refused.
@@ -148,7 +150,8 @@ impl Worker {
 
     /// When something is due that is not told. What is part of what was refused is not due while that has to wait.
     fn due(&self, waits: bool) -> Option<Instant> {
-        let of_others = [self.repair.due(), self.problems.due(), self.proxy.due(), self.rules.due()];
+        let of_others =
+            [self.repair.due(), self.problems.due(), self.proxy.due(), self.rules.due(), self.loopback.due()];
         let unless_waiting = [self.unfitted.due(), self.missed.due()].into_iter().filter(|_| !waits);
         let sockets = self.sockets.due().filter(|_| !waits || !self.refused.sockets);
         let all = of_others.into_iter().chain(unless_waiting).chain([Some(self.legacy.due()), sockets]);
@@ -173,6 +176,7 @@ impl Worker {
         self.addresses.set_room_for_ipv6(self.overlay.room_for_ipv6());
         self.begin();
         let configured = if afresh || work.proxy { self.configure() } else { Ok(()) };
+        self.open_loopback_for(self.rules.mode());
         let changed = self.put_in_force(work, extent);
         let served = if afresh || work.proxy { self.serve() } else { Ok(()) };
         if afresh || work.proxy || work.services {
@@ -186,9 +190,11 @@ impl Worker {
         self.forget_vanished();
         if afresh || mends || !work.steps.is_empty() {
             self.lead_past();
+            self.loopback.devices_changed();
         }
         let seen = self.look_at_sockets(extent);
         self.counts.repaired(&self.rules.mended());
+        self.counts.repaired(&self.loopback.mended());
         self.counts.repaired(&self.sockets.mended());
         self.problems.look(&self.overlay, &self.counts);
         self.legacy.look(&self.overlay);

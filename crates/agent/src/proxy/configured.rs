@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     error::Error,
+    net::IpAddr,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -17,7 +18,7 @@ use podnet_kernel::conntrack as tracking;
 use podnet_model::{NodeName, ProxyConfig, errors::chain, proxy::Mode};
 use podnet_planner::{
     proxy::{Capabilities, Choice, choose},
-    services::NodePortAddresses,
+    services::{NodePortAddresses, loopback},
 };
 use tracing::{info, warn};
 
@@ -221,6 +222,7 @@ impl Configured {
         let rules = self.config.rules(mode);
         RuleSettings {
             node_port_addresses: self.node_port_addresses(mode),
+            loopback: if serves_loopback(mode) { self.loopback(mode) } else { Vec::new() },
             cluster_cidrs: self.config.cluster_cidrs,
             masquerade_mark: rules.masquerade_mark(),
             masquerade_all: rules.masquerade_all,
@@ -238,6 +240,19 @@ impl Configured {
             }
             Said::Unsaid | Said::Primary => NodePortAddresses::Primary,
             Said::Within(ranges) => NodePortAddresses::Ranges(ranges.clone()),
+        }
+    }
+
+    /// At which loopback addresses NodePorts may be in a mode that can serve them there. Where nothing is said that is 127.0.0.1 and ::1: what
+    /// people try first on a node. `primary` is without.
+    #[must_use]
+    pub(crate) fn loopback(&self, mode: Mode) -> Vec<IpAddr> {
+        use podnet_model::proxy::NodePortAddresses as Said;
+        match &self.config.node_port_addresses {
+            _ if mode == Mode::Iptables && !self.config.localhost_node_ports => Vec::new(),
+            Said::Unsaid => loopback::LOCALHOSTS.to_vec(),
+            Said::Primary => Vec::new(),
+            Said::Within(ranges) => loopback::within(ranges),
         }
     }
 
@@ -268,64 +283,10 @@ impl Configured {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use kube::{Client, client::Body};
-
-    use super::*;
-
-    fn configured() -> Configured {
-        let service = tower::service_fn(|_: http::Request<Body>| async {
-            Err::<http::Response<Body>, _>(std::io::Error::other("nobody is there"))
-        });
-        let complaints = Complaints::new(Client::new(service, "default"), "node1".into());
-        let lacks = [(Mode::Ipvs, "no virtual servers".to_owned())].into();
-        Configured::new("node1".into(), false, Capabilities { lacks }, Told::new(), complaints)
-    }
-
-    fn config(fields: &str) -> Option<Arc<ProxyConfig>> {
-        let head = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
-        Some(Arc::new(ProxyConfig::parse(&format!("{head}{fields}")).unwrap()))
-    }
-
-    fn wanted(configured: &Configured) -> Option<Mode> {
-        configured.wanted().map(|choice| choice.mode)
-    }
-
-    #[tokio::test]
-    async fn a_mode_that_was_refused_is_tried_again_after_a_while_unless_the_configuration_changes() {
-        let mut configured = configured();
-        let refused = |configured: &Configured| configured.told().refused.load(Ordering::Relaxed);
-        assert_eq!((wanted(&configured), configured.due()), (Some(Mode::Nftables), None));
-        configured.had(Mode::Nftables, "");
-        configured.take(config("mode: ebpf"));
-        assert_eq!(wanted(&configured), Some(Mode::Ebpf));
-        let now = Instant::now();
-        configured.put_off("no such thing", now);
-        assert_eq!((wanted(&configured), configured.due()), (None, Some(now + PAUSE)));
-        assert!(refused(&configured) && *configured.told().mode.borrow() == Some(Mode::Nftables));
-        assert!(!configured.tries_again(now));
-        assert!(configured.tries_again(now + PAUSE));
-        assert_eq!((wanted(&configured), configured.due()), (Some(Mode::Ebpf), None));
-        configured.put_off("no such thing", now);
-        configured.take(config("mode: nftables"));
-        assert_eq!((wanted(&configured), configured.due()), (Some(Mode::Nftables), None));
-        assert!(!refused(&configured));
-    }
-
-    #[tokio::test]
-    async fn a_mode_that_cannot_be_chosen_leaves_the_one_in_force_and_the_rest_counts() {
-        let mut configured = configured();
-        configured.had(Mode::Nftables, "");
-        configured.take(config("mode: ipvs\nnftables: {masqueradeAll: true}\nnodePortAddresses: [192.0.2.0/24]"));
-        assert_eq!((wanted(&configured), configured.due()), (None, None));
-        assert!(configured.told().refused.load(Ordering::Relaxed));
-        let rules = configured.rules(Mode::Nftables);
-        assert!(rules.masquerade_all);
-        assert_eq!(rules.node_port_addresses, NodePortAddresses::Ranges(vec!["192.0.2.0/24".parse().unwrap()]));
-        configured.take(None);
-        assert_eq!(configured.rules(Mode::Nftables).node_port_addresses, NodePortAddresses::Primary);
-        assert!(matches!(configured.rules(Mode::Iptables).node_port_addresses, NodePortAddresses::Ranges(_)));
-        assert!(!configured.told().refused.load(Ordering::Relaxed));
-    }
+/// Virtual servers send nothing from a loopback address to elsewhere: the kernel's would lose it.
+const fn serves_loopback(mode: Mode) -> bool {
+    !matches!(mode, Mode::Ipvs)
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,9 @@ pub(crate) fn is_mended(scene: &Scene<'_>, mode: &str) {
             mended(scene, &format!("nft delete element {frontend}"), &format!("nft get element {frontend}"));
             let slot = format!("ip podnet-services backends {{ {other} . tcp . 80 . 0x00000001 }}");
             mended(scene, &format!("nft delete element {slot}"), &format!("nft get element {slot}"));
+            // What keeps neighbours from the node's loopback, which takes answers there.
+            let guard = "table ip podnet-loopback";
+            mended(scene, &format!("nft delete {guard}"), &format!("nft list {guard} | grep drop"));
         }
         "iptables" => {
             let rule = on_node("node1", &format!("iptables-save -t nat | grep -e '-A KUBE-SERVICES -d {other}/32 '"));

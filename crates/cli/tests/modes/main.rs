@@ -156,7 +156,9 @@ impl<'a> Scene<'a> {
             all_answer(&pod, &at);
         }
         for node in NODES {
-            all_answer(&|command| on_node(node, command), &self.service);
+            for at in [&self.service, "127.0.0.1:30080"] {
+                all_answer(&|command| on_node(node, command), at);
+            }
         }
         for node in &self.nodes {
             all_answer(&shell, &format!("{node}:30080"));

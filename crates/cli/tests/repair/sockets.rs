@@ -133,6 +133,12 @@ fn pods_reach_services_at_the_socket_and_go_on_whatever_happens() {
     let error = scene.shell(&format!("curl -sS --max-time 5 http://{}/", scene.ips("none")[0])).unwrap_err();
     assert!(error.contains("code 7"), "refused at once: {error}");
 
+    // From the node's shell, which the programs do not know, so by rules: whichever pod it is, the answers come back.
+    for loopback in ["127.0.0.1", "[::1]"] {
+        let asks = format!("seq 8 | xargs -I_ curl -g -sSf -o /dev/null --max-time 5 http://{loopback}:30080/");
+        eventually("the NodePort at the loopback", SOON, || Inside::node("node1").run(&asks));
+    }
+
     // A backend that nobody names any more: who is connected to it learns it at once, though it still answers.
     let listener = scene.listen("far");
     scene.name_endpoint(Some(&address(cluster, "far")));

@@ -181,8 +181,8 @@ static __always_inline void set_v6(struct bpf_sock_addr *ctx, const struct place
     ctx->user_port = to->port;
 }
 
-// The loopback's frontends are those of 127.0.0.1 and of ::1, for whoever is in the node's own namespace. Whether `to` can be a frontend.
-static __always_inline int is_ours(struct bpf_sock_addr *ctx, struct place *to)
+// Frontends at loopback addresses are for whoever is in the node's own namespace. Whether `to` can be a frontend.
+static __always_inline int is_ours(struct bpf_sock_addr *ctx, const struct place *to)
 {
     if (to->protocol != IPPROTO_TCP && to->protocol != IPPROTO_UDP)
         return 0;
@@ -192,11 +192,7 @@ static __always_inline int is_ours(struct bpf_sock_addr *ctx, struct place *to)
         return 1;
     __u32 first = 0;
     struct settings *known = bpf_map_lookup_elem(&settings, &first);
-    if (!known || known->node != bpf_get_netns_cookie(ctx))
-        return 0;
-    if (here)
-        to->addr[3] = bpf_htonl(0x7f000001);
-    return 1;
+    return known && known->node == bpf_get_netns_cookie(ctx);
 }
 
 // What is sought in a list.

@@ -115,6 +115,8 @@ fn row(line: usize, text: &'static str) -> Option<Row> {
         _ => return None,
     };
     let to = backend(to)?;
+    // What is sent to a loopback address comes from one.
+    let src = if to.addr.is_loopback() { to.addr } else { src };
     let packet = Packet::opening(src, to.addr, protocol, to.port);
     let (fate, sticks) = fate.trim().strip_suffix(" sticky").map_or((fate.trim(), false), |fate| (fate, true));
     Some(Row { line, node, direction, packet, fate: self::fate(fate, to)?, sticks })

@@ -187,7 +187,8 @@ fn conflicts_name_the_first_service_as_the_winner_and_end_with_it() {
     let mut rules = rules_after(&mut services, &packet_table::changes());
     let (first, second) = (ServiceKey::new("default", "rival-a"), ServiceKey::new("default", "rival-b"));
     let conflict = |frontend| Conflict { frontend, winner: first.clone(), losers: vec![second.clone()] };
-    let contested = [key("shared", Protocol::Tcp, 80), key("node1", Protocol::Tcp, 30099)];
+    let node_port = |at| key(at, Protocol::Tcp, 30099);
+    let contested = [key("shared", Protocol::Tcp, 80), node_port("localhost"), node_port("node1")];
     // A ClusterIP is its Service's, whatever the names.
     let of = |name| ServiceKey::new("default", name);
     let stolen = key("web", Protocol::Tcp, 80);
@@ -215,6 +216,7 @@ fn udp_backends_that_vanish_are_told_and_tcp_backends_are_not() {
         vanished(&mut services, "log-1"),
         [
             (key("log", Protocol::Udp, 514), backend("log2", 514)),
+            (key("localhost", Protocol::Udp, 30514), backend("log2", 514)),
             (key("node1", Protocol::Udp, 30514), backend("log2", 514))
         ]
     );

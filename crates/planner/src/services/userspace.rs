@@ -23,7 +23,7 @@ use podnet_model::{NodeAddr, Protocol};
 pub use choice::{Asked, Choice, Chooser, is_elsewhere};
 pub use guard::Guard;
 
-use super::{Backend, Backends, FrontendKind, Moved, Plan, Services, Serving};
+use super::{Backend, Backends, FrontendKind, Moved, Plan, Services, Serving, loopback};
 use crate::ruleset::{BackendAddress, FrontendKey};
 
 /// The names of devices that lead to namespaces apart begin so.
@@ -218,7 +218,7 @@ impl Userspace {
             self.work_of(key, services, &mut work);
         }
         if std::mem::take(&mut self.pending.insiders) {
-            let nodes = services.config().node_addrs.iter().map(|addr| addr.0);
+            let nodes = services.config().node_addrs.iter().map(|addr| addr.0).chain(loopback::LOCALHOSTS);
             let insiders: BTreeSet<IpAddr> = self.local_pods.iter().chain(&self.own).copied().chain(nodes).collect();
             if self.known.insiders.as_ref() != Some(&insiders) {
                 self.known.insiders = Some(insiders.clone());
@@ -269,7 +269,8 @@ impl Userspace {
         if key.protocol == Protocol::Sctp {
             return (None, Some(Lack::Sctp));
         }
-        let is_own = self.known.node_addrs.iter().any(|addr| addr.0 == key.addr)
+        let is_own = key.addr.is_loopback()
+            || self.known.node_addrs.iter().any(|addr| addr.0 == key.addr)
             || (serving.kind != FrontendKind::ClusterIp && self.own.contains(&key.addr));
         let place = if is_own { Place::Node } else { Place::Apart };
         let is_tunnel = |backend: &&Backend| key.protocol == Protocol::Udp && services.may_be_tunnel(backend.at);

@@ -11,7 +11,10 @@ use std::{
 use podnet_model::Protocol;
 use podnet_planner::{
     ruleset::{BackendAddress, walk::Direction},
-    services::packet_table::{self, Fate, NODES, NodeRules, Row, six},
+    services::{
+        ServicesConfig,
+        packet_table::{self, Fate, NODES, NodeRules, Row, six},
+    },
 };
 
 use crate::{
@@ -61,7 +64,7 @@ pub(crate) fn failures(lab: &Lab, mode: &dyn Mode, rows: &[Row], often: u32) -> 
             continue;
         }
         lab.lead_through(node);
-        let rules = rules(node);
+        let rules = rules(node, mode);
         let _listeners = Listeners::start(lab, &ports, (node, &mode.listens_at(&rules)));
         let in_force = mode.put(&lab.places[node].namespace.netns, &rules);
         let mut failed = together(lab, mode, &own, often);
@@ -75,9 +78,10 @@ pub(crate) fn failures(lab: &Lab, mode: &dyn Mode, rows: &[Row], often: u32) -> 
 }
 
 /// What a node's agent knows of the table's cluster.
-fn rules(node: &str) -> Vec<NodeRules> {
-    let of = |config, changes: Vec<_>| {
-        let mut rules = NodeRules::new(config);
+fn rules(node: &str, mode: &dyn Mode) -> Vec<NodeRules> {
+    let of = |(services, border): (ServicesConfig, _), changes: Vec<_>| {
+        let loopback = if mode.serves_loopback() { services.loopback } else { Vec::new() };
+        let mut rules = NodeRules::new((ServicesConfig { loopback, ..services }, border));
         changes.iter().for_each(|change| drop(rules.apply(change)));
         rules
     };
@@ -121,7 +125,11 @@ struct Trial<'a> {
 
 impl<'a> Trial<'a> {
     fn new(lab: &'a Lab, row: &'a Row) -> Self {
-        let (_, sender) = lab.place_of(row.packet.src).unwrap_or_else(|| panic!("{row}: nobody has the source"));
+        let sender = match row.direction {
+            Direction::FromHost => Some(&lab.places[row.node]),
+            _ => lab.place_of(row.packet.src).map(|(_, place)| place),
+        };
+        let sender = sender.unwrap_or_else(|| panic!("{row}: nobody has the source"));
         Self { lab, row, sender, seen: BTreeMap::new(), sent: 0 }
     }
 
@@ -172,6 +180,7 @@ impl<'a> Trial<'a> {
         let from_node = self.lab.places[row.node].addrs.contains(&sight.source.ip());
         let own = sight.source.ip() == row.packet.src;
         match (row.direction, masqueraded) {
+            (Direction::FromHost, _) if sight.at.ip().is_loopback() => own,
             (Direction::FromHost, _) => from_node,
             _ if mode.masquerades(row, &sight) => from_node,
             (_, true) => from_node || (own && mode.spares_masquerading(row, &sight)),

@@ -139,8 +139,10 @@ fn rows() -> Vec<Row> {
 }
 
 fn hold(mode: &dyn Mode, rows: &[Row], often: u32) {
+    let served = |row: &&Row| mode.serves_loopback() || !row.packet.dst.is_loopback();
+    let rows: Vec<Row> = rows.iter().filter(served).cloned().collect();
     let lab = Lab::new(&format!("table-{}", mode.name()));
-    let failures = judge::failures(&lab, mode, rows, often);
+    let failures = judge::failures(&lab, mode, &rows, often);
     let (failed, told) = (failures.len(), failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
     assert!(failures.is_empty(), "{failed} of {} rows fail:\n{told}", rows.len());
 }

@@ -8,7 +8,8 @@ mod userspace;
 
 use std::{any::Any, collections::BTreeSet};
 
-use podnet_kernel::netns::NetNs;
+use podnet_kernel::{localhost::Localhost, netlink::RtSocket, netns::NetNs, nft::NftSocket};
+use podnet_model::Family;
 use podnet_planner::{
     ruleset::walk::Direction,
     services::packet_table::{NodeRules, Row},
@@ -38,6 +39,11 @@ pub(crate) trait Mode: Sync {
         false
     }
 
+    /// Whether NodePorts are at the node's loopback addresses.
+    fn serves_loopback(&self) -> bool {
+        true
+    }
+
     /// Whether connections come to backends in turn and not by chance: rows that run beside each other may share the turns so that each meets
     /// the same one time after time.
     fn takes_turns(&self) -> bool {
@@ -57,6 +63,15 @@ pub(crate) trait Mode: Sync {
     /// Whether an answer finds its way in this mode without that the packet is masqueraded, although the table says so.
     fn spares_masquerading(&self, _row: &Row, _sight: &Sight) -> bool {
         false
+    }
+}
+
+/// Has a node take answers to what rules lead from its loopback addresses to elsewhere.
+fn open_loopback(node: &NetNs) {
+    let (mut host, mut rules) = (RtSocket::open_in(node).unwrap(), NftSocket::open_in(node).unwrap());
+    let mut localhost = Localhost::default();
+    for family in Family::ALL {
+        localhost.open(family, &mut host, &mut rules).unwrap();
     }
 }
 

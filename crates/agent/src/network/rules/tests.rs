@@ -167,6 +167,7 @@ fn what_the_configuration_says_is_in_force_as_if_it_had_been_from_the_first() {
     let defaults = kernel.state().tables.clone();
     let settings = |mark, all, cidr: Option<&str>| RuleSettings {
         node_port_addresses: NodePortAddresses::Primary,
+        loopback: Vec::new(),
         cluster_cidrs: Dual { v4: cidr.map(|cidr| cidr.parse().unwrap()), v6: None },
         masquerade_mark: mark,
         masquerade_all: all,
@@ -199,6 +200,7 @@ fn addresses_of_others_are_known_where_an_earlier_agents_virtual_servers_go() {
         let exclude_cidrs = vec!["10.97.5.0/24".parse().unwrap()];
         rules.configure(&RuleSettings {
             node_port_addresses: NodePortAddresses::Primary,
+            loopback: Vec::new(),
             cluster_cidrs: Dual::default(),
             masquerade_mark: MASQUERADE_MARK,
             masquerade_all: false,

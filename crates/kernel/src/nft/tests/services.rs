@@ -58,6 +58,7 @@ impl Node {
             node: "node1".into(),
             node_addrs: vec![NodeAddr(source.parse().unwrap())],
             node_port_addresses: Default::default(),
+            loopback: Vec::new(),
             pod_cidrs: Vec::new(),
             masquerade_mark: MASQUERADE_MARK,
             masquerade_all: false,

@@ -229,7 +229,9 @@ fn the_loopback_is_the_nodes_only_in_the_nodes_namespace() {
     let entry = Entry { list: 1, serves: Serves::Backends(1), affinity: None };
     let edits = Edits {
         fill: vec![(Slot { list: 1, number: 0 }, target)],
-        point: vec![(key(Ipv4Addr::LOCALHOST.into(), Protocol::Tcp), entry)],
+        point: [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 3, 2, 1)]
+            .map(|addr| (key(addr.into(), Protocol::Tcp), entry))
+            .into(),
         ..Edits::default()
     };
     sockets.apply(&edits).unwrap();
@@ -244,6 +246,8 @@ fn the_loopback_is_the_nodes_only_in_the_nodes_namespace() {
         let stream = pod.run(|| TcpStream::connect(to)).unwrap().unwrap();
         assert_eq!(stream.peer_addr().unwrap(), own.local_addr().unwrap());
     }
+    let error = netns.run(|| TcpStream::connect("127.3.2.2:80")).unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "an address of the loopback that is no frontend");
 }
 
 /// An address with a scope is one of a device and no frontend.

@@ -121,8 +121,10 @@ fn a_service_reads_as_people_expect() {
             ),
         ]
     );
-    let last = services.last().unwrap();
-    assert!(last.ends_with("-j KUBE-NODEPORTS") && last.contains("must be the last rule"), "{last}");
+    let last: Vec<_> = services.iter().rev().take_while(|rule| rule.contains("must be the last rule")).collect();
+    assert!(last.iter().all(|rule| rule.ends_with("-j KUBE-NODEPORTS")), "{last:?}");
+    let [node, loopback] = &last[..] else { panic!("{services:?}") };
+    assert!(node.starts_with("-d 172.29.0.11/32 ") && loopback.starts_with("-d 127.0.0.1/32 "), "{last:?}");
 }
 
 #[test]

@@ -14,7 +14,10 @@ use podnet_model::{
 };
 
 use super::policies;
-use crate::{border::BorderConfig, services::ServicesConfig};
+use crate::{
+    border::BorderConfig,
+    services::{ServicesConfig, loopback::LOCALHOSTS},
+};
 
 /// The nodes.
 pub const NODES: [&str; 3] = ["node1", "node2", "node3"];
@@ -107,6 +110,9 @@ pub const ADDRESSES: [(&str, Ipv4Addr); 70] = [
 pub fn address(name: &str) -> Option<IpAddr> {
     // A Service whose only ClusterIP is of IPv6 has no frontend here: its name stands for an address that nothing serves.
     let name = if name == "sixonly" { "unused" } else { name };
+    if name == "localhost" {
+        return Some(Ipv4Addr::LOCALHOST.into());
+    }
     ADDRESSES.iter().find(|(known, _)| *known == name).map(|(_, addr)| IpAddr::V4(*addr))
 }
 
@@ -114,7 +120,10 @@ pub fn address(name: &str) -> Option<IpAddr> {
 #[must_use]
 pub fn config(node: &str) -> (ServicesConfig, BorderConfig) {
     let node_addrs = vec![NodeAddr(known(node))];
-    let services = ServicesConfig::new(Family::V4, NodeName::from(node), node_addrs.clone());
+    let services = ServicesConfig {
+        loopback: LOCALHOSTS.to_vec(),
+        ..ServicesConfig::new(Family::V4, NodeName::from(node), node_addrs.clone())
+    };
     let no_nat_cidrs = vec![range("198.51.100.128/25"), range(SERVICE_CIDR)];
     (services, BorderConfig { family: Family::V4, node_addrs, pod_cidrs: Vec::new(), no_nat_cidrs })
 }
@@ -167,7 +176,7 @@ fn plain_services() -> Vec<Change> {
         slice("alone", "1", &[("", Protocol::Tcp, 80)], &[ready("alone1")]),
         service("signal", &[port("", Protocol::Sctp, 3868)]),
         slice("signal", "1", &[("", Protocol::Sctp, 3868)], &[ready("web2")]),
-        service("hostnet", &[tcp("", 9100)]),
+        service("hostnet", &[at_nodes(tcp("", 9100), 30910)]),
         slice("hostnet", "1", &[("", Protocol::Tcp, 9100)], &[ready("node1"), ready("node2")]),
     ]
 }

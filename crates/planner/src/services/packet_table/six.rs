@@ -20,6 +20,7 @@ use crate::{
 #[must_use]
 pub fn six(addr: IpAddr) -> IpAddr {
     match addr {
+        addr if addr.is_loopback() => Ipv6Addr::LOCALHOST.into(),
         IpAddr::V4(addr) => Ipv6Addr::from_bits(0xfd << 120 | u128::from(addr.to_bits())).into(),
         addr @ IpAddr::V6(_) => addr,
     }

@@ -72,6 +72,26 @@ node3 host     node3:30514/udp   ⇒ log2:514!
 node1 host     node2:30080       ⇒ direct
 node1 client1  node2:30080       ⇒ direct
 
+# NodePorts at the node's loopback: any backend, masqueraded, for no answer would come to a loopback address.
+node1 host     localhost:30080       ⇒ shop1:8080! shop2:8080!
+node2 host     localhost:30443       ⇒ shop1:8443! shop2:8443!
+node3 host     localhost:30080       ⇒ shop1:8080! shop2:8080!
+node1 host     localhost:30514/udp   ⇒ log2:514!
+node2 host     localhost:30514/udp   ⇒ log2:514!
+node1 host     localhost:30910       ⇒ node1:9100! node2:9100!
+node1 host     localhost:30076/sctp  ⇒ web1:3868! web3:3868!
+node3 host     localhost:30099       ⇒ web1:8080!
+node1 host     localhost:30040       ⇒ rejected
+node2 host     localhost:30054       ⇒ web1:8080! shop1:8080! web3:8080!
+node2 host     localhost:30058       ⇒ rejected
+node1 host     localhost:30059       ⇒ web2:8080!
+node3 host     localhost:30070       ⇒ web1:8080! web2:8080! web3:8080! sticky
+node1 host     localhost:30072/udp   ⇒ web1:5353! web2:5353! web3:5353! sticky
+node2 host     localhost:30075/udp   ⇒ dns1:5353! dns2:5353!
+node1 host     localhost:80          ⇒ direct
+node1 host     localhost:22          ⇒ direct
+node1 host     localhost:30077       ⇒ direct
+
 # A NodePort Service at its ClusterIP.
 node1 client1  shop:80           ⇒ shop1:8080 shop2:8080
 node2 shop2    shop:80           ⇒ shop1:8080 shop2:8080!

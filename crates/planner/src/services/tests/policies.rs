@@ -91,7 +91,7 @@ fn udp_connections_lead_astray_that_go_elsewhere_than_to_a_backend() {
         .find(|change| matches!(change, Change::Slice(key, _) if &*key.name == "log-1"));
     let (plan, _) = services.apply(&log.unwrap());
     let itself = |name: &str, port| (key(name, Protocol::Udp, port), at(name, port));
-    assert_eq!(plan.vanished, [itself("log", 514), itself("node1", 30514)]);
+    assert_eq!(plan.vanished, [itself("log", 514), itself("localhost", 30514), itself("node1", 30514)]);
 }
 
 /// Its address comes with its status, and until then its device says whose packet it is.

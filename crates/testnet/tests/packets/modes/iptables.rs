@@ -14,7 +14,7 @@ use podnet_planner::{
     services::{iptables::Iptables as Chains, packet_table::NodeRules},
 };
 
-use super::Mode;
+use super::{Mode, open_loopback};
 
 /// The rules of a variant.
 pub(crate) struct IptablesMode {
@@ -37,6 +37,7 @@ impl Mode for IptablesMode {
     }
 
     fn put(&self, node: &NetNs, rules: &[NodeRules]) -> Box<dyn Any> {
+        open_loopback(node);
         let mut border = NftSocket::open_in(node).unwrap();
         let mut tables = Vec::new();
         for rules in rules {

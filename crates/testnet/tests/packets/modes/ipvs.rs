@@ -58,6 +58,10 @@ impl Mode for IpvsMode {
         Box::new(InForce { node: node.clone(), families: families.collect() })
     }
 
+    fn serves_loopback(&self) -> bool {
+        false
+    }
+
     fn takes_turns(&self) -> bool {
         true
     }

@@ -15,7 +15,7 @@ use podnet_planner::{
 use podnet_testnet::eventually;
 use serde_json::Value;
 
-use super::Mode;
+use super::{Mode, open_loopback};
 use crate::namespace::Namespace;
 
 /// The tables, in the order of [`NodeRules::desired`].
@@ -49,6 +49,7 @@ impl Mode for Nftables {
 
 impl InForce {
     fn new(node: &NetNs, rules: &[[RuleSet; 2]]) -> Self {
+        open_loopback(node);
         let mut socket = NftSocket::open_in(node).unwrap();
         for rules in rules {
             put(&mut socket, rules);
