@@ -4,6 +4,7 @@
 
 mod canonical;
 mod print;
+mod rare;
 mod scalar;
 mod service;
 mod text;
@@ -52,6 +53,12 @@ pub(crate) enum Field {
     Eui(u8),
     /// Four groups of hexadecimal digits (RFC 6742 §2.1.2).
     Locator,
+    /// A place on earth (RFC 1876 §2).
+    Location,
+    /// Address prefixes, to the end (RFC 3123 §4).
+    Prefixes,
+    /// A gateway of the type that the byte before the last says (RFC 4025 §2.5).
+    Gateway,
     /// Parameters of a service binding, to the end (RFC 9460 §2.1).
     Service,
 }
@@ -59,8 +66,8 @@ pub(crate) enum Field {
 /// The parts of a type's data; none for a type that is opaque.
 pub(crate) fn fields(rtype: u16) -> Option<&'static [Field]> {
     use Field::{
-        Algorithm, Base64, Eui, Hash, Hex, Locator, Name, Period, Rest, Salt, Service, Text, Texts, Time, Type, Types,
-        U8, U16, U32, V4, V6,
+        Algorithm, Base64, Eui, Gateway, Hash, Hex, Location, Locator, Name, Period, Prefixes, Rest, Salt, Service,
+        Text, Texts, Time, Type, Types, U8, U16, U32, V4, V6,
     };
     Some(match rtype {
         1 => &[V4],
@@ -81,9 +88,12 @@ pub(crate) fn fields(rtype: u16) -> Option<&'static [Field]> {
         25 | 48 | 60 => &[U16, U8, Algorithm, Base64],
         26 => &[U16, Name, Name],
         28 => &[V6],
+        29 => &[Location],
         33 => &[U16, U16, U16, Name],
         35 => &[U16, U16, Text, Text, Text, Name],
         37 => &[U16, U16, Algorithm, Base64],
+        42 => &[Prefixes],
+        45 => &[U8, U8, U8, Gateway, Base64],
         // DS, CDS, TA, DLV
         43 | 59 | 32_768 | 32_769 => &[U16, Algorithm, U8, Hex],
         44 => &[U8, U8, Hex],

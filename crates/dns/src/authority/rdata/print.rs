@@ -89,6 +89,20 @@ fn print_field(field: Field, rdata: &[u8], at: usize, text: &mut String) -> Opti
             text.push_str(&groups.join(":"));
             8
         }
+        Field::Gateway => {
+            let (field, size) = match *rdata.get(at.checked_sub(2)?)? {
+                0 => {
+                    text.push('.');
+                    return Some(at);
+                }
+                1 => (Field::V4, 4),
+                2 => (Field::V6, 16),
+                3 => return print_field(Field::Name, rdata, at, text),
+                _ => return None,
+            };
+            print_field(field, rdata, at, text)?;
+            size
+        }
         _ => return print_bytes(field, rest, text).map(|size| at + size),
     };
     Some(at + size)
@@ -118,6 +132,8 @@ fn print_bytes(field: Field, rest: &[u8], text: &mut String) -> Option<usize> {
         }
         Field::Rest => quoted(rest, text),
         Field::Service => super::service::print(rest, text)?,
+        Field::Location => text.push_str(&super::rare::print_location(rest)?),
+        Field::Prefixes => text.push_str(&super::rare::print_prefixes(rest)?),
         // Nothing is not a word: such data has the unknown form only.
         Field::Hex | Field::Base64 if rest.is_empty() => return None,
         Field::Hex => text.push_str(&HEXLOWER.encode(rest)),

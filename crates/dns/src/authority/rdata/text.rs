@@ -10,6 +10,7 @@ use data_encoding::{BASE32HEX_NOPAD, BASE64, HEXLOWER_PERMISSIVE};
 use super::{
     Field, fields,
     print::type_bitmap,
+    rare,
     scalar::{algorithm, period, timestamp, type_named},
     wire,
 };
@@ -64,7 +65,22 @@ impl<'a> Words<'a> {
         value.ok_or(BadData::Value { word, what, allowed })
     }
 
-    fn parsed<T>(
+    /// Whether no word is left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.next >= self.words.len()
+    }
+
+    /// The word that was taken last.
+    pub(super) fn last(&self) -> usize {
+        self.next.saturating_sub(1)
+    }
+
+    /// What relative names end in.
+    pub(super) fn origin(&self) -> &'a [u8] {
+        self.origin
+    }
+
+    pub(super) fn parsed<T>(
         &mut self,
         what: &'static str,
         allowed: &'static str,
@@ -207,6 +223,9 @@ fn binary(field: Field, words: &mut Words<'_>, data: &mut Vec<u8>) -> Result<(),
             data.extend(value.into_iter().flat_map(u16::to_be_bytes));
         }
         Field::Service => service(words, data)?,
+        Field::Location => rare::location(words, data)?,
+        Field::Prefixes => rare::prefixes(words, data)?,
+        Field::Gateway => rare::gateway(data.get(1).copied().unwrap_or(0), words, data)?,
         _ => {}
     }
     Ok(())

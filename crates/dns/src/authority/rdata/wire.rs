@@ -1,6 +1,6 @@
 //! Reading data from messages.
 
-use super::{Field, fields};
+use super::{Field, fields, rare};
 use crate::name::MAX_NAME;
 
 /// The data of a record of type `rtype` in `message[start..end]`, with its names spelled out (RFC 3597 §4); none when it is not
@@ -23,6 +23,15 @@ fn copy(message: &[u8], at: usize, end: usize, field: Field, data: &mut Vec<u8>)
             let next = read_name(message, at, data)?;
             return (next <= end).then_some(next);
         }
+        Field::Gateway => match *message.get(at.checked_sub(2)?)? {
+            0 => 0,
+            1 => 4,
+            2 => 16,
+            3 => return copy(message, at, end, Field::Name, data),
+            _ => return None,
+        },
+        Field::Location => 16,
+        Field::Prefixes => rare::prefixes_size(message.get(at..end)?)?,
         Field::U8 | Field::Algorithm => 1,
         Field::U16 | Field::Type => 2,
         Field::U32 | Field::Period | Field::V4 | Field::Time => 4,
