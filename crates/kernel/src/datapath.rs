@@ -82,12 +82,15 @@ impl KernelDatapath {
     }
 
     /// Begins to listen to what others do in the namespace: what is done through this datapath, and through the
-    /// nf_tables sockets whose ports are `others`, is not told.
+    /// nf_tables sockets whose ports are `others`, is not told. What others do to nf_tables during a large transaction of this
+    /// datapath's is not told either: see [`NftSocket::missed`].
     ///
     /// # Errors
     /// Where a socket cannot be opened.
-    pub fn monitor(&self, others: &[u32]) -> Result<Monitor, NetlinkError> {
-        Monitor::open_in(self.route.netns(), &self.route, &self.nft, others)
+    pub fn monitor(&mut self, others: &[u32]) -> Result<Monitor, NetlinkError> {
+        let monitor = Monitor::open_in(self.route.netns(), &self.route, &self.nft, others)?;
+        self.nft.cover(monitor.ears()?);
+        Ok(monitor)
     }
 
     /// Both families' sockets, for what is neither step nor edit.

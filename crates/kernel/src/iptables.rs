@@ -10,7 +10,6 @@
 
 mod command;
 mod fingerprint;
-mod generation;
 mod variant;
 
 use std::{
@@ -26,7 +25,7 @@ use command::{Program, run, run_as};
 pub use fingerprint::Fingerprint;
 pub use variant::Variant;
 
-use crate::{monitor::Transaction, netns::NetNs};
+use crate::{monitor::Transaction, netns::NetNs, nft};
 
 /// How long `iptables-restore` waits for the lock, in seconds.
 const LOCK_WAIT: &str = "5";
@@ -106,7 +105,7 @@ impl Iptables {
 
     /// None where nothing depends on it, or where it is not known.
     fn generation(&self) -> Option<u32> {
-        let asked = (self.variant == Variant::Nft).then(|| self.netns.run(generation::generation))?;
+        let asked = (self.variant == Variant::Nft).then(|| self.netns.run(nft::generation))?;
         asked.ok()?.ok()?
     }
 

@@ -6,11 +6,13 @@
 //! whoever listens looks at everything then.
 
 mod decode;
+mod ears;
 mod filter;
 
 use std::{collections::BTreeSet, io, net::IpAddr};
 
 pub(crate) use decode::route_family;
+pub(crate) use ears::Ears;
 
 use ipnet::IpNet;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
@@ -95,6 +97,8 @@ pub enum Notice {
     Rules(Transaction),
     /// Notices were lost.
     Lost,
+    /// Others may have changed rules without a notice, during a large transaction of one's own.
+    RulesLost,
 }
 
 /// What is told of a transaction of nf_tables.
@@ -153,6 +157,11 @@ impl Monitor {
     /// Where the namespace cannot be entered, and as there.
     pub fn open_in(netns: &NetNs, routes: &RtSocket, rules: &NftSocket, others: &[u32]) -> Result<Self, NetlinkError> {
         netns.run(|| Self::open(routes, rules, others))?
+    }
+
+    /// What hears of nf_tables.
+    pub(crate) fn ears(&self) -> Result<Ears, NetlinkError> {
+        Ok(Ears::of(self.nft.duplicate()?, NF_TABLES))
     }
 
     /// Waits until something happens, and tells it in the order in which it did, each family for itself.

@@ -6,6 +6,7 @@
 mod edit;
 mod element;
 mod expression;
+mod generation;
 mod listing;
 mod object;
 mod passage;
@@ -13,6 +14,7 @@ mod replace;
 mod rule;
 mod segment;
 mod transaction;
+mod unheard;
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use podnet_model::{Dual, Family};
@@ -20,9 +22,11 @@ use podnet_planner::ruleset::{Edit, EditError};
 use rustix::io::Errno;
 
 use crate::{
+    monitor::Ears,
     netlink::{Connection, NetlinkError},
     netns::NetNs,
 };
+pub(crate) use generation::generation;
 pub use passage::{ForwardChain, Passing};
 pub use replace::Mended;
 pub use segment::Sender;
@@ -32,6 +36,10 @@ use transaction::Transaction;
 #[derive(Debug)]
 pub struct NftSocket {
     connection: Connection,
+    /// Those of one's own listener.
+    ears: Option<Ears>,
+    /// Others may have written something that it did not hear.
+    missed: bool,
 }
 
 impl NftSocket {
@@ -40,7 +48,7 @@ impl NftSocket {
     /// # Errors
     /// Where the process may not, or the kernel has no nf_tables.
     pub fn open() -> Result<Self, NftError> {
-        Ok(Self { connection: Connection::open(NETLINK_NETFILTER)? })
+        Ok(Self { connection: Connection::open(NETLINK_NETFILTER)?, ears: None, missed: false })
     }
 
     /// Opens a socket in a namespace; it stays there, whoever uses it.
@@ -69,7 +77,7 @@ impl NftSocket {
         }
         let mut transaction = Transaction::new(family, table);
         render_edits(&mut transaction, family, edits);
-        transaction.commit(&mut self.connection)
+        self.commit(transaction)
     }
 
     /// Does the edits of both families' tables of a name in one transaction.
@@ -82,7 +90,7 @@ impl NftSocket {
             transaction.turn_to(family);
             render_edits(&mut transaction, family, &edits[family]);
         }
-        if transaction.is_empty() { Ok(()) } else { transaction.commit(&mut self.connection) }
+        if transaction.is_empty() { Ok(()) } else { self.commit(transaction) }
     }
 
     /// Removes a table with all that is in it. Done also where there is none.
@@ -96,7 +104,7 @@ impl NftSocket {
         rules.remove_all_rules();
         let mut rest = Transaction::new(family, table);
         rest.remove_table();
-        let done = rules.commit(&mut self.connection).and_then(|()| rest.commit(&mut self.connection));
+        let done = self.commit(rules).and_then(|()| self.commit(rest));
         done.or_else(|error| if error.is_missing() { Ok(()) } else { Err(error) })
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 use podnet_client::watch::Update;
-use podnet_kernel::{carrier::RunningCarrier, datapath::KernelDatapath};
+use podnet_kernel::{carrier::RunningCarrier, datapath::KernelDatapath, monitor::Notice};
 use podnet_model::{Change, Dual, NodeName, errors::chain};
 use podnet_planner::{overlay::Overlay, step::Step};
 use tokio::{
@@ -193,6 +193,9 @@ impl Worker {
             self.loopback.devices_changed();
         }
         let seen = self.look_at_sockets(extent);
+        if self.datapath.nft_socket().missed() {
+            self.hear(&[Notice::RulesLost]);
+        }
         self.counts.repaired(&self.rules.mended());
         self.counts.repaired(&self.loopback.mended());
         self.counts.repaired(&self.sockets.mended());

@@ -161,7 +161,7 @@ impl ServiceRules for InIptables {
     fn hear(&mut self, notice: &Notice) {
         let touched = match notice {
             Notice::Rules(transaction) => touches(self.tables.as_ref(), self.family, transaction),
-            Notice::Lost => true,
+            Notice::Lost | Notice::RulesLost => true,
             _ => false,
         };
         if touched && !self.suspected {

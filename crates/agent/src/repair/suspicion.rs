@@ -124,6 +124,13 @@ impl Repair {
                 self.addresses.clear();
                 self.suspicion.heard(|| "notices of the kernel's were lost".into());
             }
+            Notice::RulesLost => {
+                let now = Instant::now();
+                self.suspicion.rules.get_or_insert(now);
+                self.suspicion.pod_rules.get_or_insert(now);
+                self.suspicion.passage(now);
+                self.suspicion.heard(|| "somebody changed rules while many were put in force".into());
+            }
             Notice::Link(link) => self.judge_link(link, overlay),
             Notice::LinkGone(link) => self.judge_gone(link, overlay),
             Notice::Address { device, addr, flags } => {

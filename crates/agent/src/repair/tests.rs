@@ -274,3 +274,17 @@ fn the_way_to_a_pod_here_stays_though_the_plan_says_that_its_address_is_lent() {
         assert!(matches!(way_after(repair).target, route::Target::Gateway { .. }));
     });
 }
+
+#[test]
+fn what_others_may_have_changed_while_nobody_listened_is_looked_at_and_nothing_else() {
+    in_namespace("rules-lost", |repair, datapath, rules| {
+        repair.suspicion = Suspicion::default();
+        repair.hear(&[Notice::RulesLost], &overlay());
+        assert!(repair.suspicion.overlay.is_none() && repair.suspicion.underlay.is_none());
+        assert!(repair.due().is_some());
+        repair.mend(datapath, &overlay(), rules).unwrap();
+        assert!(datapath.nft_socket().tables(Family::V4).unwrap().contains(&"podnet-services".to_owned()));
+        let counted = repair.counts.metrics();
+        assert!(counted.contains("podnet_repairs_total{object=\"table\"} 1"), "the tables were not there: {counted}");
+    });
+}

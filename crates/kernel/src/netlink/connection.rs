@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use netlink_packet_core::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR};
@@ -200,6 +200,11 @@ impl Connection {
     /// Hears what is sent to a multicast group from now on.
     pub(crate) fn join(&self, group: u32) -> Result<(), NetlinkError> {
         self.socket.add_membership(group).map_err(failed("join a group with"))
+    }
+
+    /// A second handle to the socket.
+    pub(crate) fn duplicate(&self) -> Result<OwnedFd, NetlinkError> {
+        self.socket.as_fd().try_clone_to_owned().map_err(failed("duplicate"))
     }
 
     /// The number by which the kernel tells this socket from others of its namespace and family.

@@ -71,7 +71,7 @@ impl NftSocket {
         transaction.remove_table();
         transaction.make_table();
         object::render(&mut transaction, rules);
-        transaction.commit(&mut self.connection)?;
+        self.commit(transaction)?;
         Ok(Mended { whole: true, ..Mended::default() })
     }
 
@@ -124,7 +124,7 @@ impl NftSocket {
         for (name, chain) in &rules.chains {
             object::add_rules(&mut transaction, rules.family, name, chain);
         }
-        transaction.commit(&mut self.connection)?;
+        self.commit(transaction)?;
         Ok(mended)
     }
 }

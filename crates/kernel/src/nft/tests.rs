@@ -8,6 +8,7 @@ mod passage;
 mod services;
 mod tables;
 mod tunnels;
+mod unheard;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -37,6 +37,7 @@ pub(super) enum Message {
     NewElements = 12,
     GetElements = 13,
     DelElements = 14,
+    GetGeneration = 16,
 }
 
 impl Message {
@@ -104,6 +105,11 @@ impl<'a> Transaction<'a> {
     /// Nothing was written to it.
     pub(super) fn is_empty(&self) -> bool {
         self.parts.is_empty()
+    }
+
+    /// In bytes.
+    pub(super) fn len(&self) -> usize {
+        self.writer.len()
     }
 
     /// A number for a set that is unique in the transaction (`NFTA_SET_ID`).

@@ -61,6 +61,7 @@ impl Watch {
             Notice::Link(link) => (false, false, link.name.as_str() == LOOPBACK),
             Notice::WayGone { table } => (false, false, *table == ROUTES),
             Notice::Rules(transaction) => (false, is_touched(transaction), false),
+            Notice::RulesLost => (false, true, false),
             Notice::Lost => (true, true, true),
             _ => (false, false, false),
         };
