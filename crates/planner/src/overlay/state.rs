@@ -107,9 +107,11 @@ pub fn diff(desired: &State, observed: &State) -> Vec<Step> {
     for (key, end) in missing(&desired.peers, &there.peers) {
         steps.push(Step::SetPeer(peer(key, end)));
     }
-    for (dst, target) in missing(&desired.routes, &there.routes) {
-        steps.push(Step::SetRoute(route(dst, target)));
-    }
+    // The kernel looks for the record that all routes by one next hop share through those of the device, the latest first: routes by one
+    // next hop that come one after the other find theirs at once, where others walk past thousands.
+    let mut routes: Vec<_> = missing(&desired.routes, &there.routes).collect();
+    routes.sort_by_key(|(_, target)| *target);
+    steps.extend(routes.into_iter().map(|(dst, target)| Step::SetRoute(route(dst, target))));
     for (dst, target) in surplus(&there.routes, &desired.routes) {
         steps.push(Step::RemoveRoute(route(dst, target)));
     }

@@ -213,6 +213,25 @@ fn the_first_vxlan_pool_brings_the_device_before_neighbours_before_routes() {
     assert_eq!(kinds, ["vxlan", "fdb", "fdb", "neighbour", "neighbour", "route", "route"]);
 }
 
+/// A kernel walks through all next hops of a device for each route that does not follow another one by its own.
+#[test]
+fn routes_by_one_next_hop_are_set_one_after_the_other() {
+    let mut overlay = cluster(EncapMode::Always);
+    for third in 0..6 {
+        let owner = if third % 2 == 0 { "node2" } else { "node3" };
+        overlay.apply(&block(&format!("10.233.64.{}/26", third * 64 % 256), Some(owner)));
+        overlay.apply(&block(&format!("10.233.65.{}/26", third * 64 % 256), Some(owner)));
+    }
+    let routes = overlay.repair(&State::default()).into_iter().filter_map(|step| match step {
+        Step::SetRoute(route) => Some(route.target),
+        _ => None,
+    });
+    let mut hops: Vec<_> = routes.filter(|target| matches!(target, RouteTarget::OnLink { .. })).collect();
+    assert!(hops.len() >= 6, "{hops:?}");
+    hops.dedup();
+    assert_eq!(hops.len(), 2, "{hops:?}");
+}
+
 #[test]
 fn the_last_vxlan_pool_takes_the_device_with_it_after_its_routes() {
     let mut overlay = cluster(EncapMode::Always);
