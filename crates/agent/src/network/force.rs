@@ -103,6 +103,7 @@ impl Worker {
         let programming = &self.proxy.told().programming;
         if !done {
             programming.refused();
+            self.proxy.told().facts.refused(self.rules.mode(), round);
         } else if !self.rules.is_refused() && !self.refused.sockets {
             programming.done(round, took, Moment::now());
         }

@@ -5,11 +5,12 @@ mod family;
 mod forget;
 mod left;
 mod modes;
+mod without_local;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     net::{IpAddr, SocketAddr},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
@@ -30,9 +31,11 @@ use tracing::warn;
 
 use family::OfFamily;
 use left::Left;
+use without_local::WithoutLocal;
 
 use crate::proxy::{
     checks::{Check, Checks},
+    facts::Facts,
     mode::{self, RulesError, Unserved},
 };
 
@@ -58,6 +61,8 @@ pub(crate) struct ClusterRules {
     all_suspected: Dual<bool>,
     /// Connection tracking is not gone through before that.
     next_forget: Instant,
+    /// How long connection tracking was gone through, and how many connections it forgot, since somebody asked.
+    reconciled: Vec<(Family, Duration, usize)>,
     mended: Vec<Damage>,
 }
 
@@ -99,6 +104,7 @@ impl ClusterRules {
                 border: Border::new(BorderConfig { family, ..border.clone() }),
                 border_edits: Vec::new(),
                 border_in_force: false,
+                without_local: WithoutLocal::default(),
                 refused: false,
             }
         };
@@ -112,6 +118,7 @@ impl ClusterRules {
             vanished: Dual::default(),
             all_suspected: Dual::default(),
             next_forget: Instant::now(),
+            reconciled: Vec::new(),
             mended: Vec::new(),
         };
         new.suspect_others();
@@ -286,6 +293,18 @@ impl ClusterRules {
     /// What of Services the mode cannot serve.
     pub(super) fn unserved(&self) -> BTreeSet<Unserved> {
         Family::ALL.into_iter().flat_map(|family| self.families[family].rules.unserved()).collect()
+    }
+
+    /// Tells what is in force, for metrics.
+    pub(super) fn tell(&mut self, facts: &Facts) {
+        for family in Family::ALL {
+            let own = &self.families[family];
+            facts.set_chains(family, own.rules.chains());
+            facts.set_without_local(family, own.without_local.count());
+        }
+        for (family, took, forgotten) in self.reconciled.drain(..) {
+            facts.reconciled(family, took, forgotten);
+        }
     }
 
     /// What was mended since the last time.

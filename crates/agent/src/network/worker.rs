@@ -196,6 +196,7 @@ impl Worker {
         if self.datapath.nft_socket().missed() {
             self.hear(&[Notice::RulesLost]);
         }
+        self.rules.tell(&self.proxy.told().facts);
         self.counts.repaired(&self.rules.mended());
         self.counts.repaired(&self.loopback.mended());
         self.counts.repaired(&self.sockets.mended());

@@ -80,6 +80,7 @@ impl Configured {
     /// Takes another configuration; none means the defaults.
     pub fn take(&mut self, config: Option<Arc<ProxyConfig>>) {
         self.config = config.unwrap_or_default();
+        self.told.config.send_replace(self.config.clone());
         self.unsettled = true;
         for unused in self.config.unused() {
             if self.named.insert(unused.field.clone()) {

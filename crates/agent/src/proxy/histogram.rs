@@ -42,13 +42,20 @@ impl Histogram {
     pub(super) fn render(&self, text: &mut String, name: &str, help: &str) {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} histogram");
+        self.render_series(text, name, "");
+    }
+
+    /// Appends the lines that have these labels.
+    pub(super) fn render_series(&self, text: &mut String, name: &str, labels: &str) {
+        let (comma, braced) = if labels.is_empty() { ("", String::new()) } else { (",", format!("{{{labels}}}")) };
         let mut count = 0;
         for (bound, within) in &self.buckets {
             count += within;
-            let _ = writeln!(text, "{name}_bucket{{le=\"{bound}\"}} {count}");
+            let _ = writeln!(text, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}");
         }
         count += self.above;
-        let _ = writeln!(text, "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {}\n{name}_count {count}", self.sum);
+        let _ = writeln!(text, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}");
+        let _ = writeln!(text, "{name}_sum{braced} {}\n{name}_count{braced} {count}", self.sum);
     }
 }
 

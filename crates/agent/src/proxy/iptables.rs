@@ -3,7 +3,12 @@
 //! The chains of nf_tables' variant tell when they are changed; those of the legacy variant are looked at from afar twice a second. Both are
 //! read as a whole now and then, and where something is suspected.
 
-use std::time::{Duration, Instant};
+mod count;
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use podnet_kernel::{
     datapath::Datapath,
@@ -18,7 +23,12 @@ use podnet_planner::{
 };
 use tracing::{debug, info};
 
-use super::mode::{RulesError, ServiceRules, is_needed};
+use count::Counted;
+
+use super::{
+    facts::Rules,
+    mode::{RulesError, ServiceRules, is_needed},
+};
 
 /// How often the tables are looked at from afar, and how often at most as a whole.
 const LOOK: Duration = Duration::from_millis(500);
@@ -38,6 +48,7 @@ const QUICK: Duration = Duration::from_millis(250);
 pub(super) struct InIptables {
     family: Family,
     chains: Chains,
+    counted: Counted,
     /// The programs, once it is known which variant the host uses.
     tables: Option<Iptables>,
     in_force: bool,
@@ -56,6 +67,7 @@ impl InIptables {
         Self {
             family: services.config().family,
             chains: Chains::new(services),
+            counted: Counted::default(),
             tables: None,
             in_force: false,
             may_be_there: true,
@@ -87,7 +99,9 @@ impl InIptables {
             None => self.open(netns)?,
         };
         self.may_be_there = true;
-        let done = tables.put(&self.chains.whole(services))?;
+        let wanted = self.chains.whole(services);
+        let done = tables.put(&wanted)?;
+        self.counted.whole(&wanted, &done);
         self.seen = tables.fingerprint()?;
         self.tables = Some(tables);
         self.in_force = true;
@@ -121,6 +135,7 @@ impl ServiceRules for InIptables {
         self.in_force = false;
         let untouched = tables.fingerprint()? == self.seen;
         tables.rewrite(&rewrite)?;
+        self.counted.rewritten(&rewrite);
         // Somebody else's change just before would be taken for ours.
         self.suspected |= !untouched;
         self.seen = tables.fingerprint()?;
@@ -152,6 +167,10 @@ impl ServiceRules for InIptables {
 
     fn in_force(&self) -> bool {
         self.in_force
+    }
+
+    fn chains(&self) -> BTreeMap<Table, Rules> {
+        if self.in_force { self.counted.tables().clone() } else { BTreeMap::new() }
     }
 
     fn begin_anew(&mut self, _services: &Services) {

@@ -2,7 +2,12 @@
 //!
 //! Another mode of rules is another implementation of [`ServiceRules`], made in [`rules`] and named in [`BUILT`](super::configured::BUILT).
 
-use std::{collections::BTreeSet, error::Error, fmt, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    fmt,
+    time::Instant,
+};
 
 use podnet_kernel::{datapath::Datapath, monitor::Notice, nft::NftError};
 use podnet_model::{
@@ -10,6 +15,7 @@ use podnet_model::{
     proxy::{IpvsConfig, Mode},
 };
 use podnet_planner::{
+    iptables::Table,
     ruleset::Edit,
     services::{
         Plan, Services,
@@ -17,7 +23,7 @@ use podnet_planner::{
     },
 };
 
-use super::{configured::BUILT, iptables::InIptables, ipvs::InIpvs, userspace::InUserspace};
+use super::{configured::BUILT, facts::Rules, iptables::InIptables, ipvs::InIpvs, userspace::InUserspace};
 
 /// The rules of Services. `services` is what is planned, always the same value.
 pub(crate) trait ServiceRules: fmt::Debug + Send {
@@ -103,6 +109,11 @@ pub(crate) trait ServiceRules: fmt::Debug + Send {
         Ok(None)
     }
 
+    /// The rules of iptables, where the mode has some of which each table's are counted.
+    fn chains(&self) -> BTreeMap<Table, Rules> {
+        BTreeMap::new()
+    }
+
     /// What of Services the mode cannot serve here.
     fn unserved(&self) -> BTreeSet<Unserved> {
         BTreeSet::new()
@@ -135,7 +146,7 @@ pub(crate) fn rules(mode: Mode, services: &Services) -> Box<dyn ServiceRules> {
         Mode::Ipvs => Box::new(InIpvs::new(services)),
         Mode::Iptables => Box::new(InIptables::new(services)),
         Mode::Userspace => Box::new(InUserspace::new(services)),
-        Mode::Ebpf | Mode::Nftables => Box::new(Table::new(services)),
+        Mode::Ebpf | Mode::Nftables => Box::new(InNftables::new(services)),
     }
 }
 
@@ -156,7 +167,7 @@ pub(super) fn is_needed(services: &Services) -> bool {
 
 /// A table of nf_tables.
 #[derive(Debug)]
-struct Table {
+struct InNftables {
     family: Family,
     nftables: Nftables,
     edits: Vec<Edit>,
@@ -165,7 +176,7 @@ struct Table {
     may_be_there: bool,
 }
 
-impl Table {
+impl InNftables {
     fn new(services: &Services) -> Self {
         let mut nftables = Nftables::new(services);
         // It takes plans from the first on.
@@ -174,7 +185,7 @@ impl Table {
     }
 }
 
-impl ServiceRules for Table {
+impl ServiceRules for InNftables {
     fn learn(&mut self, services: &Services, plan: &Plan) {
         if self.in_force {
             self.edits.extend(self.nftables.edits(services, plan));

@@ -195,7 +195,6 @@ impl Programming {
             ("endpoint_changes_total", "counter", "Changed EndpointSlices.", state.endpoints.total),
             ("service_changes_pending", "gauge", "Changed Services that are not in force yet.", state.services.pending),
             ("service_changes_total", "counter", "Changed Services.", state.services.total),
-            ("nftables_sync_failures_total", "counter", "Rounds that the kernel refused.", state.failures),
         ] {
             let name = format!("kubeproxy_sync_proxy_rules_{name}");
             let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
@@ -317,7 +316,6 @@ mod tests {
             "kubeproxy_sync_proxy_rules_duration_seconds_count 1",
             "kubeproxy_sync_partial_proxy_rules_duration_seconds_count 1",
             "kubeproxy_sync_full_proxy_rules_duration_seconds_count 0",
-            "kubeproxy_sync_proxy_rules_nftables_sync_failures_total 1",
             "kubeproxy_network_programming_duration_seconds_bucket{le=\"1\"} 0",
             "kubeproxy_network_programming_duration_seconds_bucket{le=\"2\"} 1",
             "kubeproxy_network_programming_duration_seconds_count 1",

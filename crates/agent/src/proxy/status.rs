@@ -1,4 +1,5 @@
-//! What kube-proxy serves of itself: `/healthz` and `/livez` at `healthzBindAddress`, `/proxyMode` and `/metrics` at `metricsBindAddress`.
+//! What kube-proxy serves of itself: `/healthz` and `/livez` at `healthzBindAddress`, `/proxyMode`, `/configz` and `/metrics` at
+//! `metricsBindAddress`.
 
 use std::{
     fmt::Write as _,
@@ -15,11 +16,12 @@ use axum::{
     http::{HeaderName, StatusCode, header},
     routing::get,
 };
-use podnet_model::proxy::Mode;
+use podnet_model::{ProxyConfig, proxy::Mode};
 use tokio::{sync::watch, time::sleep};
 use tracing::{info, warn};
 
 use super::{
+    configz::configz,
     guests::Guests,
     ports,
     programming::{Moment, Programming},
@@ -43,6 +45,8 @@ pub struct Status {
     pub programming: Arc<Programming>,
     /// Of `/proxyMode`; none while no mode is in force.
     pub mode: watch::Receiver<Option<Mode>>,
+    /// Of `/configz`.
+    pub config: watch::Receiver<Arc<ProxyConfig>>,
     /// Of `/metrics`.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// How `/healthz` and `/livez` answered.
@@ -149,11 +153,13 @@ pub(super) const fn headers() -> [(HeaderName, &'static str); 3] {
 }
 
 fn facts(status: Arc<Status>) -> Router {
-    let metrics = status.clone();
+    let (metrics, config) = (status.clone(), status.config.clone());
+    let json = [(header::CONTENT_TYPE, "application/json")];
     let mode = move || status.mode.borrow().map_or("", Mode::name);
     let content = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     Router::new()
         .route("/proxyMode", get(move || async move { mode() }))
+        .route("/configz", get(move || async move { (json, configz(&config.borrow())) }))
         .route("/healthz", get(|| async { "ok" }))
         .route("/metrics", get(move || async move { (content, (metrics.metrics)()) }))
 }

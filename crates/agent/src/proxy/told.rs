@@ -9,11 +9,12 @@ use std::{
 };
 
 use podnet_client::events::Complaints;
-use podnet_model::proxy::Mode;
+use podnet_model::{ProxyConfig, proxy::Mode};
 use tokio::sync::watch;
 
 use super::{
     checks::{self, Checks},
+    facts::Facts,
     guests::Guests,
     programming::{Moment, Programming},
     status::{self, Answers, Places, Status},
@@ -25,6 +26,10 @@ use crate::health::Health;
 pub struct Told {
     /// Changes on their way into force.
     pub programming: Arc<Programming>,
+    /// What is in force, and what was refused.
+    pub facts: Arc<Facts>,
+    /// The configuration that counts.
+    pub config: watch::Sender<Arc<ProxyConfig>>,
     /// The mode in force.
     pub mode: watch::Sender<Option<Mode>>,
     /// Where it is told; nowhere while that is not known.
@@ -41,6 +46,8 @@ impl Told {
     pub fn new() -> Self {
         Self {
             programming: Arc::new(Programming::new(Moment::now())),
+            facts: Arc::default(),
+            config: watch::Sender::default(),
             mode: watch::Sender::new(None),
             places: watch::Sender::new(None),
             checks: watch::Sender::default(),
@@ -53,12 +60,13 @@ impl Told {
         let answers = Arc::new(Answers::default());
         health.add_metrics({
             let (answers, told) = (answers.clone(), self.clone());
-            move || told.metrics() + &told.programming.metrics() + &answers.metrics()
+            move || told.metrics() + &told.programming.metrics() + &told.facts.metrics() + &answers.metrics()
         });
         let all = health.clone();
         let status = Status {
             programming: self.programming.clone(),
             mode: self.mode.subscribe(),
+            config: self.config.subscribe(),
             metrics: Box::new(move || all.metrics()),
             answers,
         };

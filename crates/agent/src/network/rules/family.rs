@@ -8,6 +8,7 @@ use podnet_planner::{
     services::{FrontendChange, Plan, Services},
 };
 
+use super::without_local::WithoutLocal;
 use crate::proxy::mode::{RulesError, ServiceRules};
 
 /// The rules of one family.
@@ -18,6 +19,7 @@ pub(super) struct OfFamily {
     pub(super) border: Border,
     pub(super) border_edits: Vec<Edit>,
     pub(super) border_in_force: bool,
+    pub(super) without_local: WithoutLocal,
     /// Something was refused the last time that it was tried.
     pub(super) refused: bool,
 }
@@ -25,6 +27,7 @@ pub(super) struct OfFamily {
 impl OfFamily {
     pub(super) fn take(&mut self, plan: Plan, border: Vec<Edit>, changed: &mut Option<Vec<FrontendChange>>) {
         self.rules.learn(&self.services, &plan);
+        self.without_local.take(&plan.frontends);
         if let Some(changed) = changed {
             changed.extend(plan.frontends);
         }

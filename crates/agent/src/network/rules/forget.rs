@@ -33,9 +33,11 @@ impl ClusterRules {
             // What vanished may have come back since.
             let is_gone = |one: &Vanished| vanished.contains(one) && services.serving(&one.0).is_none();
             let is_astray = |one: &Vanished| (all || vanished.contains(one)) && services.leads_astray(one);
+            let began = Instant::now();
             match conntrack::forget_astray(family, |to, by| is_gone(&(to, by)) || is_astray(&(to, by))) {
                 Ok(some) => {
                     forgotten += some;
+                    self.reconciled.push((family, began.elapsed(), some));
                     self.vanished[family].clear();
                     self.all_suspected[family] = false;
                 }

@@ -45,7 +45,8 @@ fn status(programming: &Arc<Programming>, mode: watch::Receiver<Option<Mode>>) -
         let answers = answers.clone();
         Box::new(move || answers.metrics())
     };
-    Arc::new(Status { programming: programming.clone(), mode, metrics, answers })
+    let config = watch::Sender::default().subscribe();
+    Arc::new(Status { programming: programming.clone(), mode, config, metrics, answers })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,6 +66,8 @@ async fn the_ports_tell_what_kube_proxy_tells_and_move_when_they_are_told_to() {
     assert_eq!(asked(first.metrics, "/proxyMode").await, (200, String::new()));
     mode.send_replace(Some(Mode::Nftables));
     assert_eq!(asked(first.metrics, "/proxyMode").await, (200, "nftables".to_owned()));
+    let (code, body) = json(asked(first.metrics, "/configz").await);
+    assert_eq!((code, &body["kubeproxy.config.k8s.io"]["iptables"]["masqueradeBit"]), (200, &Value::from(14)));
     let (_, text) = asked(first.metrics, "/metrics").await;
     assert!(text.contains("\nkubeproxy_proxy_healthz_total{code=\"503\"} 1\n"), "{text}");
     // One port moves to where somebody else still is; the other stays.
