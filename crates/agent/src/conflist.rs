@@ -26,6 +26,12 @@ pub enum PodLink {
     Bridge,
 }
 
+/// Whether an earlier agent wrote it: the runtime takes the network for one that works.
+#[must_use]
+pub fn is_there(directory: &Path) -> bool {
+    directory.join(FILE_NAME).exists()
+}
+
 /// Writes the conflist, whole or not at all. The plugin finds the agent by the paths that stand in it.
 ///
 /// # Errors

@@ -248,7 +248,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     Ok(())
 }
 
-/// Becomes ready once the network is in force, then keeps house for good.
+/// Becomes ready once the network takes pods, then keeps house for good.
 async fn serve(
     config: &AgentConfig,
     client: Client,
@@ -257,7 +257,7 @@ async fn serve(
     network: Network,
     health: &Health,
 ) -> Result<(), AgentError> {
-    network.in_force().await?;
+    network.takes_pods(conflist::is_there(&config.cni_conf_dir)).await?;
     announce::start(view.announcements(), &client);
     health.add_metrics({
         let pods = network.pods();

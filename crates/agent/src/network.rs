@@ -85,8 +85,23 @@ enum State {
     Learning,
     /// What the cluster wants is in force.
     InForce,
-    /// The kernel refused something; it is tried again.
-    Failing,
+    /// The kernel refused something; it is tried again. Services may have their rules all the same.
+    Failing {
+        /// They have.
+        ruled: bool,
+    },
+}
+
+impl State {
+    /// Whether pods may come. Where a runtime was told once that the network works it goes on to send them: one that starts into a network of
+    /// which some ways are missing is better off than one that does not start.
+    const fn takes_pods(self, worked_before: bool) -> bool {
+        match self {
+            Self::Learning => false,
+            Self::InForce => true,
+            Self::Failing { ruled } => worked_before && ruled,
+        }
+    }
 }
 
 impl Network {
@@ -169,14 +184,16 @@ impl Network {
         self.pods.clone()
     }
 
-    /// Waits until what the cluster wants is in force for the first time.
+    /// Waits until pods may come: until what the cluster wants is in force for the first time, or, where it was with an earlier agent,
+    /// until that was tried and Services have their rules.
     ///
     /// # Errors
     ///
     /// When the thread ended.
-    pub async fn in_force(&self) -> Result<(), NetworkError> {
+    pub async fn takes_pods(&self, worked_before: bool) -> Result<(), NetworkError> {
         let mut state = self.state.clone();
-        state.wait_for(|state| *state == State::InForce).await.map(|_| ()).map_err(|_| NetworkError::Ended)
+        let takes = state.wait_for(|state| state.takes_pods(worked_before)).await;
+        takes.map(|_| ()).map_err(|_| NetworkError::Ended)
     }
 
     /// Waits until the thread ends.
@@ -193,4 +210,18 @@ fn rules_of(config: &AgentConfig, underlay: &Underlay) -> ClusterRules {
     let service_cidrs = config.service_cidr.map(IpNet::V4);
     let no_nat_cidrs = config.no_nat_cidrs.iter().copied().chain(service_cidrs).collect();
     ClusterRules::new(&services, &BorderConfig { family: Family::V4, node_addrs, pod_cidrs: Vec::new(), no_nat_cidrs })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::State::{Failing, InForce, Learning};
+
+    #[test]
+    fn pods_come_to_a_network_that_is_not_whole_only_where_it_worked_before() {
+        let takes = |before: bool| {
+            [Learning, Failing { ruled: false }, Failing { ruled: true }, InForce].map(|state| state.takes_pods(before))
+        };
+        assert_eq!(takes(false), [false, false, false, true]);
+        assert_eq!(takes(true), [false, false, true, true]);
+    }
 }

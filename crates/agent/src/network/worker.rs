@@ -142,7 +142,7 @@ impl Worker {
                     self.failures.refused(&chain(error), &self.counts);
                     again = Some(Instant::now() + pause);
                     pause = (pause * 2).min(LONGEST_PAUSE);
-                    self.tell(State::Failing);
+                    self.tell(State::Failing { ruled: !self.rules.is_refused() && self.rules.serves() });
                 }
             }
         }
