@@ -1,6 +1,6 @@
 //! One damage after the other.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use podnet_testnet::{Cluster, eventually};
 
@@ -8,9 +8,6 @@ use crate::{
     PODNET, SOON,
     inside::{Inside, address, pod},
 };
-
-/// What damage has to be mended within.
-const MENDED: Duration = Duration::from_secs(1);
 
 /// A node on which things are damaged, and what has to work again afterwards.
 struct Scene {
@@ -28,11 +25,7 @@ impl Scene {
     /// Does the damage on the node, and waits until `whole` succeeds there, for no longer than it may take; then for traffic.
     fn damage(&self, damage: &str, whole: &str) {
         let before = self.node.counter("podnet_repairs_total");
-        self.node.must(damage);
-        let began = Instant::now();
-        while let Err(error) = self.node.run(whole) {
-            assert!(began.elapsed() < MENDED, "not mended within {MENDED:?} after {damage}: {error}");
-        }
+        self.node.is_mended_in_time(damage, whole);
         eventually(&format!("traffic flows after {damage}"), Duration::from_secs(10), || self.flows());
         // A route may be back before the neighbour behind it is: the count comes last.
         eventually(&format!("{damage} is counted"), Duration::from_secs(5), || {

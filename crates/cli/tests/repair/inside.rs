@@ -1,8 +1,18 @@
 //! Looking at, and damaging, what is inside a node's or a pod's namespace.
 
-use std::{process::Command, time::Duration};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use podnet_testnet::{Cluster, eventually};
+
+/// What damage has to be mended within.
+const MENDED: Duration = Duration::from_secs(1);
+/// So often it is tried: on a machine that does other things besides, seconds may go by in which the agent does not run.
+const TRIES: usize = 3;
+/// What takes longer is not mended at all.
+const NEVER: Duration = Duration::from_secs(20);
 
 /// A network namespace by its name in `/run/netns`.
 pub(crate) struct Inside(pub(crate) String);
@@ -32,6 +42,26 @@ impl Inside {
 
     pub(crate) fn must(&self, command: &str) -> String {
         self.run(command).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Does the damage, and waits until `whole` succeeds, which once of some times has to be within a second.
+    pub(crate) fn is_mended_in_time(&self, damage: &str, whole: &str) {
+        let times = (0..TRIES).map(|_| {
+            self.must(damage);
+            let began = Instant::now();
+            while let Err(error) = self.run(whole) {
+                assert!(began.elapsed() < NEVER, "not mended after {damage}: {error}");
+            }
+            began.elapsed()
+        });
+        let mut seen = Vec::new();
+        for time in times {
+            if time < MENDED {
+                return;
+            }
+            seen.push(time);
+        }
+        panic!("not mended within {MENDED:?} after {damage}, but in {seen:?}");
     }
 
     /// The sum of a counter of the node's agent.

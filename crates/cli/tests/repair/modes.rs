@@ -155,8 +155,7 @@ fn routes_come_back_with_the_underlay(cluster: &Cluster, block: &str) {
     let slowly = "ip link set eth0 down && sleep 0.3 && ip link set eth0 up";
     for flap in [link, address, slowly] {
         let before = node.counter("podnet_repairs_total");
-        node.must(flap);
-        eventually(&format!("{route} after {flap}"), Duration::from_secs(1), || node.run(&route));
+        node.is_mended_in_time(flap, &route);
         node.must("ip route replace default via 172.29.240.1");
         eventually("it is counted", Duration::from_secs(5), || match node.counter("podnet_repairs_total") {
             after if after > before => Ok(()),

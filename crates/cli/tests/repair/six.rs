@@ -1,6 +1,6 @@
 //! The same by IPv6: pods of both families on an underlay of both.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use podnet_testnet::{Cluster, eventually};
 use serde_json::Value;
@@ -10,8 +10,6 @@ use crate::{
     inside::{Inside, address, pod},
 };
 
-/// What damage has to be mended within.
-const MENDED: Duration = Duration::from_secs(1);
 const LATER: Duration = Duration::from_secs(20);
 
 /// The pod's IPv6 address, and its namespace.
@@ -51,11 +49,7 @@ fn pods_reach_each_other_by_ipv6_and_what_they_need_for_it_is_kept_whole() {
 
     let damage = |damage: &str, whole: &str| {
         let before = node.counter("podnet_repairs_total");
-        node.must(damage);
-        let began = Instant::now();
-        while let Err(error) = node.run(whole) {
-            assert!(began.elapsed() < MENDED, "not mended within {MENDED:?} after {damage}: {error}");
-        }
+        node.is_mended_in_time(damage, whole);
         eventually(&format!("traffic flows after {damage}"), LATER, flows);
         eventually(&format!("{damage} is counted"), LATER, || match node.counter("podnet_repairs_total") {
             after if after > before => Ok(()),
