@@ -4,6 +4,7 @@
 //! ratio is what counts. It needs root, a release build (`PODNET`) and no cluster that is up. Arguments name the parts to measure.
 
 mod cni;
+mod emulated;
 mod figures;
 mod lab;
 mod memory;
@@ -25,10 +26,11 @@ use serde_json::{Value, json};
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// What can be asked for by name.
-const PARTS: [&str; 9] = ["planning", "programming", "up", "pods", "memory", "cni", "wire", "services", "full-node"];
+const PARTS: [&str; 10] =
+    ["planning", "programming", "up", "pods", "memory", "cni", "wire", "services", "virtual-servers", "full-node"];
 
 /// Of these, what needs no cluster.
-const WITHOUT_CLUSTER: [&str; 2] = ["planning", "programming"];
+const WITHOUT_CLUSTER: [&str; 3] = ["planning", "programming", "virtual-servers"];
 
 fn main() -> ExitCode {
     let podnet = std::env::var("PODNET").unwrap_or_else(|_| "target/release/podnet".to_owned());
@@ -46,6 +48,9 @@ fn run(podnet: &str) -> Result<()> {
     if only.first().is_some_and(|first| first == services::CLIENT) {
         return services::client(&only[1..]);
     }
+    if only.first().is_some_and(|first| first == emulated::INSIDE) {
+        return emulated::inside(&only[1..]);
+    }
     if let Some(unknown) = only.iter().find(|part| !PARTS.contains(&part.as_str())) {
         return Err(format!("{unknown:?} is no part; the parts are {}", PARTS.join(", ")).into());
     }
@@ -54,6 +59,9 @@ fn run(podnet: &str) -> Result<()> {
     show(planning.as_ref());
     let programming = wanted("programming").then(|| programming::measure(podnet)).transpose()?;
     show(programming.as_ref());
+    let emulated =
+        ["services", "virtual-servers"].into_iter().any(&wanted).then(|| emulated::measure(podnet)).transpose()?;
+    show(emulated.as_ref());
     if !only.is_empty() && only.iter().all(|part| WITHOUT_CLUSTER.contains(&part.as_str())) {
         return Ok(());
     }
@@ -82,7 +90,10 @@ fn run(podnet: &str) -> Result<()> {
         "pod-network",
         &json!({"machine": machine(), "cni": cni, "wire": wire, "full_node": full_node, "planning": planning}),
     )?;
-    write("services", &json!({"machine": machine(), "programming": programming, "through": services}))
+    write(
+        "services",
+        &json!({"machine": machine(), "programming": programming, "through": services, "emulated": emulated}),
+    )
 }
 
 fn show(part: Option<&impl Display>) {

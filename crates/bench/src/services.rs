@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use podnet_kernel::netns::NetNs;
+use podnet_kernel::{cgroup::Cgroup, netns::NetNs};
 use podnet_testnet::Cluster;
 use serde::{Deserialize, Serialize};
 
@@ -46,7 +46,7 @@ struct Figures {
 }
 
 /// Medians of the Service's way beside the direct one.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Compared {
     service: Figures,
     direct: Figures,
@@ -54,29 +54,34 @@ struct Compared {
     ratios: Figures,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub(crate) struct ThroughServices(Vec<InMode>);
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct InMode {
-    mode: &'static str,
+    mode: String,
     same_node: Compared,
     across_nodes: Compared,
 }
 
 pub(crate) fn measure(cluster: &Cluster) -> Result<ThroughServices> {
+    in_modes(cluster, &MODES, ROUNDS)
+}
+
+/// One after the other, with so many rounds in each.
+pub(crate) fn in_modes(cluster: &Cluster, modes: &[&str], rounds: usize) -> Result<ThroughServices> {
     let pods: Vec<End> = PODS.iter().map(|(name, node)| pod(cluster, name, node)).collect::<Result<_>>()?;
     let services = [service(cluster, PODS[1].0)?, service(cluster, PODS[2].0)?];
     pods[1..].iter().try_for_each(serve)?;
     thread::sleep(SETTLING);
-    let in_mode = |mode: &'static str| -> Result<InMode> {
+    let in_mode = |mode: &&str| -> Result<InMode> {
         // It is the client's node that counts.
         cluster.take_proxy_mode(mode, &["node1"], PATIENCE);
-        let same_node = compare(&pods[0], pods[1].addr, services[0])?;
-        let across_nodes = compare(&pods[0], pods[2].addr, services[1])?;
-        Ok(InMode { mode, same_node, across_nodes })
+        let same_node = compare(&pods[0], pods[1].addr, services[0], rounds)?;
+        let across_nodes = compare(&pods[0], pods[2].addr, services[1], rounds)?;
+        Ok(InMode { mode: (*mode).to_owned(), same_node, across_nodes })
     };
-    MODES.into_iter().map(in_mode).collect::<Result<_>>().map(ThroughServices)
+    modes.iter().map(in_mode).collect::<Result<_>>().map(ThroughServices)
 }
 
 /// A Service with one pod behind it; answers with its ClusterIP.
@@ -114,10 +119,10 @@ fn answer_once(mut stream: TcpStream) -> std::io::Result<()> {
     stream.read(&mut byte).map(drop)
 }
 
-fn compare(client: &End, direct: IpAddr, service: IpAddr) -> Result<Compared> {
+fn compare(client: &End, direct: IpAddr, service: IpAddr, rounds: usize) -> Result<Compared> {
     let [mut through, mut beside] = [Vec::new(), Vec::new()];
     // The first round warms both up.
-    for round in 0..=ROUNDS {
+    for round in 0..=rounds {
         let pair = (ask_client(client, service)?, ask_client(client, direct)?);
         if round > 0 {
             through.push(pair.0);
@@ -159,7 +164,7 @@ pub(crate) fn client(args: &[String]) -> Result<()> {
     let [pid, server] = args else { return Err("a client takes a process and an address".into()) };
     let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     let cgroup = cgroup.lines().find_map(|line| line.strip_prefix("0::")).ok_or("the pod is in no cgroup")?;
-    fs::write(format!("/sys/fs/cgroup/unified{cgroup}/cgroup.procs"), std::process::id().to_string())?;
+    Cgroup::v2(cgroup.trim_start_matches('/'))?.add_self()?;
     let server: IpAddr = server.parse()?;
     let figures = NetNs::of_process(pid.parse()?)?.run(move || -> std::io::Result<_> {
         let to = |port| TcpStream::connect_timeout(&SocketAddr::from((server, port)), Duration::from_secs(5));

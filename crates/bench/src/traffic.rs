@@ -1,7 +1,6 @@
 //! Traffic between two ends, by threads of this program inside their namespaces.
 
 use std::{
-    fs,
     io::{ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     sync::mpsc,
@@ -9,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use podnet_kernel::netns::NetNs;
+use podnet_kernel::{cgroup::Cgroup, netns::NetNs};
 use podnet_testnet::Cluster;
 
 use crate::Result;
@@ -35,9 +34,8 @@ pub(crate) fn pod(cluster: &Cluster, name: &str, node: &str) -> Result<End> {
     cluster.await_ready(&[name], Duration::from_secs(30));
     let pod = cluster.json(&["pod", name]);
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-    let cgroup = format!("/sys/fs/cgroup/unified/podnet/{node}/{}/cgroup.procs", text(&pod["metadata"]["uid"]));
-    let pids = fs::read_to_string(&cgroup).map_err(|error| format!("{cgroup}: {error}"))?;
-    let pid: u32 = pids.lines().next().ok_or("no process in the pod")?.parse()?;
+    let processes = Cgroup::v2(format!("podnet/{node}/{}", text(&pod["metadata"]["uid"])))?.pids()?;
+    let pid = *processes.first().ok_or("no process in the pod")?;
     Ok(End { netns: NetNs::of_process(pid)?, addr: text(&pod["status"]["podIP"]).parse()?, process: Some(pid) })
 }
 
