@@ -52,16 +52,32 @@ pub(super) async fn load(options: &DnsOptions) -> Result<(Config, Sources), DnsE
     .await
 }
 
-/// What there is to read now in place of `before`.
+/// What there is to read now. `before` is what was loaded, or refused, last: when the Corefile is another one, it may name other
+/// files.
 pub(super) async fn look(options: &DnsOptions, before: &Sources) -> io::Result<Sources> {
-    let options = options.clone();
-    let files: Vec<PathBuf> = before.files.iter().map(|(path, _)| path.clone()).collect();
-    let directories: Vec<PathBuf> = before.directories.iter().map(|(path, _)| path.clone()).collect();
+    let (options, before) = (options.clone(), before.clone());
     blocking(move || {
         let corefile = std::fs::read_to_string(&options.corefile)?;
+        if corefile != before.corefile {
+            return Ok(sources(&options, corefile));
+        }
+        let files: Vec<PathBuf> = before.files.into_iter().map(|(path, _)| path).collect();
+        let directories: Vec<PathBuf> = before.directories.into_iter().map(|(path, _)| path).collect();
         Ok(Sources { corefile, files: texts(&options, &files), directories: names(&directories) })
     })
     .await
+}
+
+/// What a Corefile is made from that cannot be loaded, as far as it can be read.
+pub(super) async fn refused(options: &DnsOptions) -> io::Result<Sources> {
+    let options = options.clone();
+    blocking(move || Ok(sources(&options, std::fs::read_to_string(&options.corefile)?))).await
+}
+
+fn sources(options: &DnsOptions, corefile: String) -> Sources {
+    let name = options.corefile.display().to_string();
+    let config = Config::check(&name, &corefile, &environment(&|path| read(options, path))).config;
+    Sources { corefile, files: texts(options, &config.files), directories: names(&config.directories) }
 }
 
 fn texts(options: &DnsOptions, files: &[PathBuf]) -> Vec<(PathBuf, Option<String>)> {

@@ -108,8 +108,9 @@ impl Keeper {
     }
 
     async fn reload(&mut self, listeners: &mut Listeners) {
-        let Ok(now) = corefile::look(&self.options, &self.sources).await else { return };
-        if now == self.sources || Some(&now) == self.refused.as_ref() {
+        let last = self.refused.as_ref().unwrap_or(&self.sources);
+        let Ok(now) = corefile::look(&self.options, last).await else { return };
+        if now == *last || now == self.sources {
             return;
         }
         match self.take_over(listeners).await {
@@ -119,7 +120,8 @@ impl Keeper {
                 info!(corefile = %self.options.corefile.display(), "the changed Corefile is in force");
             }
             Err(error) => {
-                self.refused = Some(now);
+                // With the files that it names: what is wrong may be in one of them.
+                self.refused = Some(corefile::refused(&self.options).await.unwrap_or(now));
                 self.metrics.reload_failures.fetch_add(1, Ordering::Relaxed);
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 error!(%error, cause, "the changed Corefile is not taken over, the one before stays in force");

@@ -215,6 +215,30 @@ async fn a_changed_corefile_is_taken_over_and_a_bad_one_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn imported_files_count_as_the_corefile_does() {
+    let directory = Directory::new("import");
+    let port = free_port().await;
+    let name = |address: &str| format!("hosts /nowhere {{\n {address} a.example.com\n fallthrough\n}}\n");
+    std::fs::create_dir(directory.0.join("conf.d")).unwrap();
+    directory.write("conf.d/a.conf", &name("10.0.0.1"));
+    let text = format!(".:{port} {{\n reload 2s 1s\n import conf.d/*.conf\n}}\n");
+    let process = Process::start(&directory.write("Corefile", &text), None);
+    dig_until(port, "a.example.com A +short", "10.0.0.1").await;
+    directory.write("conf.d/a.conf", "import ../own\n");
+    // What is missing may come later, after it was looked for; the Corefile itself does not change for it.
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(4) {
+        assert_eq!(dig(port, "a.example.com A +short").await, "10.0.0.1\n");
+    }
+    directory.write("own", &name("10.0.0.2"));
+    dig_until(port, "a.example.com A +short", "10.0.0.2").await;
+    // A file that was not there, of a name that is imported.
+    directory.write("conf.d/b.conf", "whoami\n");
+    dig_until(port, "b.example.com A", "NOERROR").await;
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_of_the_cluster_come_from_the_api_server() {
     let directory = Directory::new("cluster");
     let api = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -254,8 +278,10 @@ async fn what_cannot_be_loaded_or_read_is_said() {
     assert!(error.to_string().contains("Corefile:2:3: unknown plugin \"bogus\""), "{error}");
     let error = Process::start(Path::new("/nowhere/Corefile"), None).task.await.unwrap().unwrap_err();
     assert_eq!(error.to_string(), "cannot read the Corefile /nowhere/Corefile");
-    assert!(super::check(".:53 {\n whoami\n}\n", "Corefile").is_ok());
-    assert_eq!(super::check("", "x").unwrap_err().place.to_string(), "x:1:1");
+    assert!(super::check(".:53 {\n whoami\n}\n", "Corefile").errors.is_empty());
+    let all = super::check(".:53 {\n bogus\n hosts {\n  ttl 0\n }\n}\n", "x").errors;
+    let places: Vec<String> = all.iter().map(|error| error.place.to_string()).collect();
+    assert_eq!(places, ["x:2:2", "x:4:7"]);
 }
 
 /// An API server with one Service, its slice and two namespaces, where nothing ever changes.

@@ -238,6 +238,7 @@ fn over_tls(text: &str) -> Option<UpstreamAddr> {
 /// The `nameserver` lines of a `resolv.conf(5)`.
 pub(super) fn name_servers(word: &Word, path: &str, scope: &mut Scope<'_>) -> Result<Vec<SocketAddr>, CorefileError> {
     let unreadable = |reason| word.error(Fault::Unreadable { path: path.to_owned(), reason });
+    scope.files.push(PathBuf::from(path));
     let text = (scope.environment.file)(path).map_err(|error| unreadable(error.to_string()))?;
     let servers: Vec<SocketAddr> = text
         .lines()
@@ -249,7 +250,6 @@ pub(super) fn name_servers(word: &Word, path: &str, scope: &mut Scope<'_>) -> Re
     if servers.is_empty() {
         return Err(unreadable("it names no nameserver".to_owned()));
     }
-    scope.files.push(PathBuf::from(path));
     Ok(servers)
 }
 

@@ -129,10 +129,8 @@ pub(super) fn server_address(text: &str, port: u16) -> Option<SocketAddr> {
 /// The text of a file below `root`, which is looked at again when the Corefile is.
 pub(super) fn text(word: &Word, scope: &mut Scope<'_>) -> Result<String, CorefileError> {
     let path = scope.path(&word.text);
-    let text = (scope.environment.file)(&path);
-    let text = text.map_err(|error| word.error(Fault::Unreadable { path: path.clone(), reason: error.to_string() }))?;
-    scope.files.push(PathBuf::from(path));
-    Ok(text)
+    scope.files.push(PathBuf::from(&path));
+    (scope.environment.file)(&path).map_err(|error| word.error(Fault::Unreadable { path, reason: error.to_string() }))
 }
 
 /// A record type: a mnemonic, or `TYPE65280` (RFC 3597 §5).

@@ -106,6 +106,8 @@ impl<'a> Imports<'a> {
     }
 
     fn file(&mut self, name: &Word, path: &str) -> Result<Vec<Word>, CorefileError> {
+        // Also where it cannot be read: when it can, the Corefile means something else.
+        self.files.push(PathBuf::from(path));
         let text = (self.environment.file)(path).map_err(|error| {
             let known = self.snippets.iter().map(|snippet| snippet.name.clone()).collect();
             name.error(match error.kind() {
@@ -113,7 +115,6 @@ impl<'a> Imports<'a> {
                 _ => Fault::Unreadable { path: path.to_owned(), reason: error.to_string() },
             })
         })?;
-        self.files.push(PathBuf::from(path));
         match lexer::words(&Arc::from(path), &text, self.environment) {
             (words, None) => Ok(words),
             (_, Some(error)) => Err(error),
