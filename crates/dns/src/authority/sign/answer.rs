@@ -91,12 +91,8 @@ impl Online {
         }
         let denial = denial(zone, &asked, qtype, answer, &records);
         let mut writer = Writer::new(name.wire(), usize::from(u16::MAX) - RESERVE);
-        let same = |left: &Expanded, right: &Expanded| {
-            (left.section, &left.owner, left.rtype) == (right.section, &right.owner, right.rtype)
-        };
         for section in [Section::Answer, Section::Authority, Section::Additional] {
-            let of: Vec<&Expanded> = records.iter().filter(|record| record.section == section).collect();
-            for group in of.chunk_by(|left, right| same(left, right)) {
+            for group in sets(&records, section) {
                 let (first, data) = (group[0], group.iter().map(|record| record.rdata.as_slice()).collect());
                 let ttl = group.iter().map(|record| record.ttl).min().unwrap_or(0);
                 let set = Set { owner: &first.owner, rtype: first.rtype, ttl, data };
@@ -150,6 +146,19 @@ impl Online {
         self.cache.keep(covered, signatures.clone(), validity.expiration.wrapping_sub(REUSE));
         Ok(signatures)
     }
+}
+
+/// The sets of a section, in the order of their first records; others may stand between the records of one.
+fn sets(records: &[Expanded], section: Section) -> Vec<Vec<&Expanded>> {
+    let mut sets: Vec<Vec<&Expanded>> = Vec::new();
+    for record in records.iter().filter(|record| record.section == section) {
+        let same = |set: &&mut Vec<&Expanded>| set[0].owner == record.owner && set[0].rtype == record.rtype;
+        match sets.iter_mut().find(same) {
+            Some(set) => set.push(record),
+            None => sets.push(vec![record]),
+        }
+    }
+    sets
 }
 
 /// The zone is part of what is signed: the same name can lie in two.

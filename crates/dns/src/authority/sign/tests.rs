@@ -260,6 +260,22 @@ fn rfc9824_3_what_is_not_there_is_denied_by_a_record_that_covers_nothing_else() 
 }
 
 #[test]
+fn a_set_whose_records_stand_apart_is_signed_as_one() {
+    let keys = [key!("p256")];
+    let public = public(&keys);
+    let signer = Online::new(keys.into(), 100);
+    let name = Name::parse("a.example").unwrap();
+    let mut builder = AnswerBuilder::new(&name);
+    for octet in [1, 2] {
+        builder.push_addr(Section::Answer, Owner::Question, 5, [192, 0, 2, octet].into());
+        builder.push(Section::Answer, Owner::Question, rtype::TXT, 5, &[1, octet]);
+    }
+    let origin = Name::parse("example").unwrap();
+    let signed = signer.sign(&origin, &QueryName::from(&name), 255, &builder.build(), NOW).unwrap();
+    assert_eq!((verify(&records(&name, &signed), &public), signed.counts), (2, [6, 0, 0]));
+}
+
+#[test]
 fn a_signature_is_made_once_while_it_holds_and_room_is_bounded() {
     let signer = Online::new(vec![key!("p256")], 3);
     let origin = Name::parse("example").unwrap();

@@ -265,6 +265,24 @@ proptest::proptest! {
     }
 
     #[test]
+    fn a_changed_transfer_is_an_error_or_a_zone_and_never_a_panic(
+        at in 0_usize..400, value in proptest::num::u8::ANY, differences in proptest::bool::ANY,
+    ) {
+        let (old, new) = (version(1, "a MX 5 b\n"), version(2, "a MX 7 c\n* CNAME ns\n"));
+        let mut journal = Journal::new(100);
+        if differences {
+            journal.push(Difference::between(&old, &new));
+        }
+        let mut incoming = Incoming::since(&old, 4, LIMIT);
+        let mut message = ixfr(&new, &journal, &request(&incoming, Some(&old)), None).next().unwrap();
+        let at = at % message.len();
+        message[at] = value;
+        if let Ok(Progress::Done(zone, _)) = incoming.message(&message) {
+            proptest::prop_assert_eq!(zone.records().count(), zone.len());
+        }
+    }
+
+    #[test]
     fn no_message_makes_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..120), counts in 0_u8..4) {
         let base = version(1, "");
         let mut message = soa_query(&origin(), 4);

@@ -159,6 +159,19 @@ fn rfc8945_5_3_1_messages_between_signed_ones_may_be_unsigned_for_a_while() {
 
 proptest::proptest! {
     #[test]
+    fn rfc8945_5_2_a_changed_message_is_never_taken_for_a_signed_one(at in 2_usize..200, bit in 0_u8..8) {
+        let key = key(Algorithm::Sha256);
+        let mut message = query();
+        let _ = Session::request(key.clone(), &mut message, NOW);
+        let at = 2 + at % (message.len() - 2);
+        message[at] ^= 1 << bit;
+        // Upper and lower case of the key's and the algorithm's name are the same.
+        let name = message[at].is_ascii_alphabetic() && bit == 5 && at >= query().len();
+        let taken = Session::accept(find(&key), &mut message, NOW).is_ok_and(|session| session.is_some());
+        proptest::prop_assert!(!taken || name, "byte {}, bit {}", at, bit);
+    }
+
+    #[test]
     fn no_message_makes_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..120), counts in 0_u8..4) {
         let key = key(Algorithm::Sha224);
         let mut message = query();
