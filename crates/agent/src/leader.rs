@@ -185,7 +185,17 @@ impl Leader {
     }
 
     async fn farewell(&self, held: Lease) {
-        match timeout(FAREWELL, self.seat.give_back(held)).await {
+        let given = async {
+            match self.seat.give_back(held.clone()).await {
+                // A renewal that was under way was done all the same.
+                Err(error) if is_conflict(&error) => match self.seat.look().await? {
+                    Some(lease) if tenure(&lease) == tenure(&held) => self.seat.give_back(lease).await,
+                    _ => Err(error),
+                },
+                other => other,
+            }
+        };
+        match timeout(FAREWELL, given).await {
             Ok(Ok(())) => info!(lease = %self.seat, "the lease is given back"),
             other => debug!(?other, "lease not given back; it expires"),
         }
