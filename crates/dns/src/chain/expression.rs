@@ -13,6 +13,7 @@ mod lexer;
 mod parser;
 #[cfg(test)]
 mod tests;
+mod types;
 
 use std::net::IpAddr;
 

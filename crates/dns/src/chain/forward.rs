@@ -1,10 +1,15 @@
 //! `forward`.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+mod upstream;
+
+use std::time::Duration;
+
+pub(super) use upstream::name_servers;
+pub use upstream::{UpstreamAddr, UpstreamTransport};
 
 use super::{TlsFiles, read, scope::Scope, tls};
 use crate::{
-    corefile::{CorefileError, Directive, Fault, Word},
+    corefile::{CorefileError, Directive, Word},
     message::Rcode,
     name::{Name, QueryName},
 };
@@ -56,32 +61,6 @@ pub struct ForwardOptions {
     pub https_get: bool,
     /// The `resolv.conf` files that the upstreams were read from.
     pub files: Vec<String>,
-}
-
-/// An upstream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UpstreamAddr {
-    /// Where it is.
-    pub addr: SocketAddr,
-    /// How it is asked.
-    pub transport: UpstreamTransport,
-}
-
-/// How an upstream is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum UpstreamTransport {
-    /// DNS over UDP and TCP.
-    Plain,
-    /// DNS over TLS (RFC 7858).
-    Tls {
-        /// The name that its certificate is for, where it has one of its own.
-        server_name: Option<Name>,
-    },
-    /// DNS over HTTPS (RFC 8484).
-    Https {
-        /// The path of the URL.
-        path: String,
-    },
 }
 
 /// The order in which upstreams are asked.
@@ -159,7 +138,7 @@ pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<Forw
         files: Vec::new(),
     };
     for word in to {
-        upstreams(word, scope, &mut options)?;
+        upstream::read(word, scope, &mut options)?;
     }
     if let Some(word) = to.get(MAX_UPSTREAMS) {
         return Err(word.bad("an upstream", &format!("at most {MAX_UPSTREAMS} of them")));
@@ -186,71 +165,6 @@ pub(super) fn origin(word: &Word, scope: &mut Scope<'_>) -> Result<Name, Corefil
         ));
     }
     zones.into_iter().next().ok_or_else(|| word.bad("the names to forward", "a domain name"))
-}
-
-fn upstreams(word: &Word, scope: &mut Scope<'_>, options: &mut ForwardOptions) -> Result<(), CorefileError> {
-    let bad = |allowed| word.bad("an upstream", allowed);
-    let text = match word.text.split_once("://") {
-        None => word.text.as_str(),
-        Some(("dns", rest)) => rest,
-        Some(("tls", rest)) => {
-            scope.served("forward/tls://", word);
-            let upstream = over_tls(rest).ok_or_else(|| bad("tls://address[%server name][:port]"))?;
-            options.upstreams.push(upstream);
-            return Ok(());
-        }
-        Some(("https", rest)) => {
-            scope.served("forward/https://", word);
-            let (host, path) = rest.split_once('/').map_or((rest, "/dns-query".to_owned()), |(host, path)| {
-                (host, if path.is_empty() { "/dns-query".to_owned() } else { format!("/{path}") })
-            });
-            let addr = read::server_address(host, 443).ok_or_else(|| bad("https://address[:port][/path]"))?;
-            options.upstreams.push(UpstreamAddr { addr, transport: UpstreamTransport::Https { path } });
-            return Ok(());
-        }
-        Some(_) => return Err(bad("an address, optionally after dns://, tls:// or https://")),
-    };
-    if let Some(addr) = read::server_address(text, 53) {
-        options.upstreams.push(UpstreamAddr { addr, transport: UpstreamTransport::Plain });
-        return Ok(());
-    }
-    if !text.contains('/') {
-        return Err(bad("an address, address:port, [address]:port or the path of a resolv.conf"));
-    }
-    let found = name_servers(word, text, scope)?;
-    options.upstreams.extend(found.into_iter().map(|addr| UpstreamAddr { addr, transport: UpstreamTransport::Plain }));
-    options.files.push(text.to_owned());
-    Ok(())
-}
-
-/// `9.9.9.9%dns.quad9.net:853`: the port stands behind the name.
-fn over_tls(text: &str) -> Option<UpstreamAddr> {
-    let Some((addr, name)) = text.split_once('%') else {
-        let addr = read::server_address(text, 853)?;
-        return Some(UpstreamAddr { addr, transport: UpstreamTransport::Tls { server_name: None } });
-    };
-    let (name, port) = name.split_once(':').map_or((name, Some(853)), |(name, port)| (name, port.parse().ok()));
-    let server_name = Name::parse(name).ok().filter(|name| name.labels() > 0)?;
-    let addr = read::server_address(addr, port.filter(|port| *port != 0)?)?;
-    Some(UpstreamAddr { addr, transport: UpstreamTransport::Tls { server_name: Some(server_name) } })
-}
-
-/// The `nameserver` lines of a `resolv.conf(5)`.
-pub(super) fn name_servers(word: &Word, path: &str, scope: &mut Scope<'_>) -> Result<Vec<SocketAddr>, CorefileError> {
-    let unreadable = |reason| word.error(Fault::Unreadable { path: path.to_owned(), reason });
-    scope.files.push(PathBuf::from(path));
-    let text = (scope.environment.file)(path).map_err(|error| unreadable(error.to_string()))?;
-    let servers: Vec<SocketAddr> = text
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split_ascii_whitespace();
-            (words.next() == Some("nameserver")).then(|| words.next())?.and_then(|word| read::server_address(word, 53))
-        })
-        .collect();
-    if servers.is_empty() {
-        return Err(unreadable("it names no nameserver".to_owned()));
-    }
-    Ok(servers)
 }
 
 fn apply(options: &mut ForwardOptions, option: &Directive, scope: &mut Scope<'_>) -> Result<(), CorefileError> {

@@ -14,6 +14,7 @@ mod functions;
 mod lexer;
 mod parser;
 mod print;
+mod shape;
 #[cfg(test)]
 mod tests;
 

@@ -10,7 +10,9 @@ mod tables;
 
 fn file(path: &str) -> io::Result<String> {
     match path {
-        "/etc/resolv.conf" => Ok("nameserver 192.0.2.53\nsearch a.example.org example.org\n".to_owned()),
+        "/etc/resolv.conf" | "resolv.conf" => {
+            Ok("nameserver 192.0.2.53\nsearch a.example.org example.org\n".to_owned())
+        }
         "/keys" => {
             Ok("# keys\nkey \"a.key.\" { algorithm hmac-sha512; secret \"c2VjcmV0\"; };\nkey b { secret \"//8=\"; };"
                 .to_owned())

@@ -4,25 +4,11 @@ use super::{
     Call, Command, Node, Operand, Pipeline, TemplateError, Value, error,
     functions::{Function, check},
     lexer::{Item, Kind, Token},
+    shape::{self, Shape},
 };
 
 /// How deep actions and parentheses may be nested.
 const DEPTH: usize = 32;
-
-/// What is known of a value before there is a question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Shape {
-    Root,
-    Message,
-    Question,
-    Questions,
-    Texts,
-    Groups,
-    /// A text, a number or a truth: it has no fields.
-    Plain,
-    /// Only the question tells.
-    Any,
-}
 
 pub(super) fn parse(items: Vec<Item>, groups: &[&str]) -> Result<Vec<Node>, TemplateError> {
     let mut parser =
@@ -211,7 +197,12 @@ impl Parser<'_> {
             if matches!(token.kind, Kind::Pipe | Kind::Close) {
                 break;
             }
-            arguments.push(self.operand(words)?.0);
+            let at = token.at;
+            let operand = self.operand(words)?.0;
+            if matches!(&operand, Operand::Field(base, name) if name == "Meta" && self.is_root(base)) {
+                return error(at, "a call of \".Meta\" as an argument stands between parentheses");
+            }
+            arguments.push(operand);
         }
         let count = arguments.len() + usize::from(piped);
         let (call, shape) = match (function, head) {
@@ -283,42 +274,10 @@ impl Parser<'_> {
     }
 
     fn field(&self, base: Operand, of: Shape, name: String, at: usize) -> Result<(Operand, Shape), TemplateError> {
-        let shape = match (of, name.as_str()) {
-            (Shape::Root, "Zone" | "Name" | "Class" | "Type" | "Regex" | "Remote" | "Meta") => Shape::Plain,
-            (Shape::Root, "Match") => Shape::Texts,
-            (Shape::Root, "Group") => Shape::Groups,
-            (Shape::Root, "Message") => Shape::Message,
-            (Shape::Root, "Question") => Shape::Question,
-            (Shape::Message, "Question") => Shape::Questions,
-            (Shape::Message, name) if MESSAGE.contains(&name) => Shape::Plain,
-            (Shape::Question, "Name" | "Qtype" | "Qclass") => Shape::Plain,
-            (Shape::Groups, name) if self.groups.contains(&name) => Shape::Plain,
-            (Shape::Any, _) => Shape::Any,
-            (Shape::Root, _) => {
-                let known = "Zone, Name, Class, Type, Regex, Match, Group, Message, Question, Remote, Meta";
-                return error(at, format!("field {name:?} is not known; known are {known}"));
-            }
-            (Shape::Groups, _) => return error(at, format!("no expression has a group {name:?}")),
-            _ => return error(at, format!("field {name:?} is not known")),
-        };
+        let shape = shape::field(of, &name, self.groups, at)?;
         Ok((Operand::Field(Box::new(base), name), shape))
     }
 }
-
-/// Fields of a message's header.
-const MESSAGE: [&str; 11] = [
-    "Id",
-    "Opcode",
-    "Rcode",
-    "Response",
-    "Authoritative",
-    "Truncated",
-    "RecursionDesired",
-    "RecursionAvailable",
-    "Zero",
-    "AuthenticatedData",
-    "CheckingDisabled",
-];
 
 struct Words<'a> {
     tokens: &'a [Token],

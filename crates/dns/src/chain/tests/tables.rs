@@ -36,6 +36,15 @@ fn forward_has_all_its_options() {
 }
 
 #[test]
+fn forward_takes_the_servers_of_any_file() {
+    assert_eq!(options!(Forward, "forward . resolv.conf").upstreams[0].addr.to_string(), "192.0.2.53:53");
+    refused(&[(
+        "forward . resolv.none",
+        "2:11: an upstream cannot be \"resolv.none\"; allowed: an address, address:port",
+    )]);
+}
+
+#[test]
 fn forward_asks_over_tls_and_https() {
     let forward = options!(
         Forward,
