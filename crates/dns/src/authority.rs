@@ -5,7 +5,7 @@
 
 mod message;
 mod order;
-mod rdata;
+pub(crate) mod rdata;
 mod record;
 pub mod sign;
 pub mod transfer;

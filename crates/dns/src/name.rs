@@ -248,6 +248,14 @@ impl Name {
         Ok(Self { wire: wire.into(), labels: self.labels.saturating_add(1) })
     }
 
+    /// Reads a name as [`Display`](fmt::Display) writes it, with `\DDD` for what is not printable.
+    ///
+    /// # Errors
+    /// When it is no name.
+    pub fn of_text(text: &str) -> Result<Self, BadName> {
+        Self::from_wire(&crate::authority::rdata::wire_name(text, &[0])?)
+    }
+
     /// The wire form, root label included.
     #[must_use]
     pub fn wire(&self) -> &[u8] {

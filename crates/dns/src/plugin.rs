@@ -10,6 +10,7 @@ mod forward;
 mod hosts;
 mod kubernetes;
 mod local;
+mod rewrite;
 mod whoami;
 
 pub use acl::Acl;
@@ -22,6 +23,7 @@ pub use forward::Forward;
 pub use hosts::Hosts;
 pub use kubernetes::Kubernetes;
 pub use local::Local;
+pub use rewrite::Rewriting;
 pub use whoami::WhoAmI;
 
 #[cfg(test)]

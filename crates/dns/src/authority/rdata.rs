@@ -10,7 +10,7 @@ mod service;
 mod text;
 mod wire;
 
-pub(crate) use canonical::{canonical, targets};
+pub(crate) use canonical::{canonical, names, targets};
 pub(crate) use print::{mnemonic, print, print_name, type_bitmap};
 pub(crate) use scalar::{period, type_named};
 pub(crate) use text::{BadData, Word, Words, parse, wire_name};

@@ -68,7 +68,7 @@ pub const NOT_SERVED: &[&str] = &[
     "loadbalance/weighted",
     "loadbalance/limit_answers",
     "tsig",
-    "rewrite",
+    "rewrite/edns0",
     "dnssec",
     "autopath",
     "template",

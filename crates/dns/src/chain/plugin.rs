@@ -184,7 +184,7 @@ fn plugin(directive: &Directive, scope: &mut Scope<'_>) -> Result<Plugin, Corefi
         "loadbalance" => Plugin::Loadbalance(responses::loadbalance(directive, scope)?),
         "tsig" => Plugin::Tsig(signing::tsig(directive, scope)?),
         "cache" => Plugin::Cache(cache::parse(directive, scope)?),
-        "rewrite" => Plugin::Rewrite(rewrite::parse(directive)?),
+        "rewrite" => Plugin::Rewrite(rewrite::parse(directive, scope)?),
         "header" => Plugin::Header(responses::header(directive, scope)?),
         "dnssec" => Plugin::Dnssec(signing::dnssec(directive, scope)?),
         "autopath" => Plugin::Autopath(responses::autopath(directive, scope)?),

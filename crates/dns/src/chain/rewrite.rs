@@ -6,7 +6,7 @@ mod names;
 pub use edns::{EdnsAction, EdnsData, EdnsOption, EdnsRewrite};
 pub use names::{AnswerRewrites, NameMatch, Replacement};
 
-use super::read;
+use super::{read, scope::Scope};
 use crate::{
     corefile::{CorefileError, Directive, Word},
     message::Rcode,
@@ -72,7 +72,7 @@ pub enum Rewrite {
 const FIELDS: &str = "name, type, class, ttl, cname, rcode or edns0";
 
 /// `rewrite [continue|stop] FIELD …`, or the same in lines between braces.
-pub(super) fn parse(directive: &Directive) -> Result<RewriteOptions, CorefileError> {
+pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<RewriteOptions, CorefileError> {
     let mut words: Vec<&Word> = directive.arguments.iter().collect();
     if words.len() < 2 {
         for option in &directive.options {
@@ -112,6 +112,7 @@ pub(super) fn parse(directive: &Directive) -> Result<RewriteOptions, CorefileErr
         "answer" => return Err(field.bad("what to rewrite", "name: what happens to the answer stands behind it")),
         _ => return Err(field.bad("what to rewrite", FIELDS)),
     };
+    scope.served(&format!("rewrite/{}", field.text.to_ascii_lowercase()), field);
     Ok(RewriteOptions { goes_on, rewrite })
 }
 

@@ -1,5 +1,7 @@
 //! What each plugin's documentation says that it does, over a whole chain.
 
+mod rewrite;
+
 use std::net::SocketAddr;
 
 use crate::{

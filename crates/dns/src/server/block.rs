@@ -8,7 +8,7 @@ use std::sync::{
 use super::{Link, Outside, Own, Shape, lock};
 use crate::{
     cache::Cache,
-    chain::{Chain, HeaderFlag, HeaderRule, Plugin},
+    chain::{Chain, HeaderFlag, HeaderRule, Plugin, RewriteOptions},
     corefile::Key,
     forward::{Crew, Upstreams},
     message::flag,
@@ -85,8 +85,19 @@ impl Block {
             cache: None,
             crews: Vec::new(),
         };
-        for plugin in chain.plugins {
-            block.take(plugin, parts);
+        let mut plugins = chain.plugins.into_iter().peekable();
+        let mut rules = Vec::new();
+        while let Some(plugin) = plugins.next() {
+            match plugin {
+                Plugin::Rewrite(rule) => {
+                    rules.push(rule);
+                    // All rules are one link: they stand side by side.
+                    if !matches!(plugins.peek(), Some(Plugin::Rewrite(_))) {
+                        block.rewrites(std::mem::take(&mut rules));
+                    }
+                }
+                plugin => block.take(plugin, parts),
+            }
         }
         block.shape.recursion = !block.crews.is_empty();
         block
@@ -138,6 +149,12 @@ impl Block {
             _ => return,
         };
         self.links.push(link);
+    }
+
+    fn rewrites(&mut self, rules: Vec<RewriteOptions>) {
+        let link = plugin::Rewriting(rules);
+        self.shape.chaos |= link.takes_chaos();
+        self.links.push(Box::new(link));
     }
 
     fn flags(&mut self, rules: &[HeaderRule]) {

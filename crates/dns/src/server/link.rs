@@ -9,7 +9,11 @@ use std::sync::Arc;
 use futures::future::{BoxFuture, ready};
 
 use super::{Failure, Look, Pen, Query, Reply, Server};
-use crate::{answer::Answer, name::Name};
+use crate::{
+    answer::Answer,
+    message::{CLASS_IN, Rcode},
+    name::Name,
+};
 
 /// An answer that is being worked on.
 pub type Answering<'a> = BoxFuture<'a, Result<Reply, Failure>>;
@@ -103,8 +107,12 @@ impl<'a> Next<'a> {
     /// Has the links behind answer.
     #[must_use]
     pub fn run(self, query: &'a Query) -> Answering<'a> {
-        match self.server.blocks.get(self.block).and_then(|block| block.links.get(self.index)) {
-            Some(link) => link.serve(query, Next { index: self.index + 1, ..self }),
+        let links = self.server.blocks.get(self.block).map(|block| &block.links[self.index.min(block.links.len())..]);
+        let mut links = links.unwrap_or_default().iter().zip(self.index..);
+        // What is told of a server itself is chaos' part alone.
+        match links.find(|(link, _)| query.qclass == CLASS_IN || link.takes_chaos()) {
+            Some((link, index)) => link.serve(query, Next { index: index + 1, ..self }),
+            None if query.qclass != CLASS_IN => Box::pin(ready(Ok(Reply::own(Answer::code(Rcode::REFUSED))))),
             None => Box::pin(ready(Err(Failure::NoPlugin))),
         }
     }

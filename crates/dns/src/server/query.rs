@@ -151,6 +151,9 @@ pub enum Failure {
     /// Aliases lead nowhere.
     #[error("its aliases point at each other")]
     AliasLoop,
+    /// What `rewrite` or `template` made of it is nothing that can be asked or told.
+    #[error("what the Corefile makes of it is no name or record")]
+    Malformed,
     /// The question is this server's own: whoever sent it on leads back here.
     #[error("it is a question of this server itself that came back")]
     Loop,

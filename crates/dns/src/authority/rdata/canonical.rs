@@ -24,7 +24,7 @@ pub(crate) fn canonical(rtype: u16, rdata: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// Where the names of data lie.
-fn names(rtype: u16, rdata: &[u8]) -> Vec<(usize, usize)> {
+pub(crate) fn names(rtype: u16, rdata: &[u8]) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
     let mut at = 0;
     for field in fields(rtype).unwrap_or_default() {
