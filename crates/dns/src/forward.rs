@@ -2,7 +2,14 @@
 //!
 //! Clients that ask what is being asked already wait for the same flight, whoever of them is served first.
 
+mod ask;
+mod bailiwick;
+mod cookie;
 mod flights;
+mod journey;
+mod manners;
+#[cfg(test)]
+mod tests;
 mod upstreams;
 
 use std::{sync::Arc, time::Duration};
@@ -13,15 +20,20 @@ pub use upstreams::Upstreams;
 
 use crate::{
     cache::Key,
-    forward::flights::{Flights, Full},
-    message::{Head, Rcode, UDP_SIZE, Upstream, flag, question, rtype},
-    server::{Exchange, Failure, Parts, Query, Reply, Transport},
+    forward::{
+        flights::{Flights, Full},
+        journey::journey,
+    },
+    message::{Head, UDP_SIZE, Upstream, flag, question, rtype},
+    server::{Failure, Parts, Query, Reply},
 };
 
-/// How often a question is sent before its clients get SERVFAIL.
+/// How often a question is sent before its clients get SERVFAIL; more often where there are more upstreams.
 pub const ATTEMPTS: usize = 3;
-/// How long each attempt may take: three of them end before a stub resolver's own five seconds do (resolv.conf(5), `timeout`).
+/// The longest that an upstream may be silent until another one is asked besides; checks of upstreams end after it.
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How long a question is asked in all: it ends before a stub resolver's own five seconds do (resolv.conf(5), `timeout`).
+pub const PATIENCE: Duration = Duration::from_millis(4500);
 /// The most questions in flight where the Corefile sets no `max_concurrent`.
 pub const MAX_FLIGHTS: usize = 1000;
 
@@ -112,54 +124,4 @@ impl Crew {
         let upstream = flight.await?;
         Ok(Reply { answer: upstream.answer.clone(), truncated: upstream.truncated, fresh: false })
     }
-}
-
-/// One question, asked until somebody answers it or it was asked often enough.
-async fn journey(upstreams: Arc<Upstreams>, parts: Parts, key: Key, tcp: bool) -> Landed {
-    let order = upstreams.order(parts.outside.random());
-    if order.is_empty() {
-        return Err(Failure::AllLoop);
-    }
-    for attempt in 0..ATTEMPTS {
-        let index = order[attempt % order.len()];
-        // Who asked over TCP is asked for over TCP once; after that what is quickest will do.
-        let tcp = upstreams.options().force_tcp || (tcp && attempt == 0);
-        let answered = question_to(&upstreams, &parts, index, &key, tcp).await;
-        let result = answered.as_ref().map_or("failed", |upstream| upstream.answer.rcode.mnemonic());
-        parts.metrics.forwarded(upstreams.addrs()[index], result);
-        match answered {
-            Some(upstream) => {
-                upstreams.succeeded(index);
-                return Ok(Arc::new(upstream));
-            }
-            None => upstreams.suspected(index),
-        }
-    }
-    Err(Failure::NoAnswer)
-}
-
-/// Asks one upstream: over TCP where its answer was cut, and without EDNS where it does not understand that.
-async fn question_to(upstreams: &Upstreams, parts: &Parts, index: usize, key: &Key, tcp: bool) -> Option<Upstream> {
-    let mut transport = if tcp { Transport::Tcp } else { Transport::Udp };
-    let mut edns = true;
-    loop {
-        let id = parts.outside.random() as u16;
-        let message = query(id, key.question(), edns, key.dnssec_ok(), flags(key.checking_disabled()));
-        let exchange = Exchange { upstream: upstreams.addrs()[index], transport, message, timeout: ATTEMPT_TIMEOUT };
-        let message = parts.outside.exchange(exchange).await.ok()?;
-        match Upstream::parse(&message, key.question()) {
-            Ok(answer) if answer.truncated && transport == Transport::Udp => transport = Transport::Tcp,
-            Ok(answer) if edns && !answer.edns && matches!(answer.answer.rcode, Rcode::FORMERR | Rcode::NOTIMP) => {
-                edns = false;
-            }
-            Ok(answer) => return Some(answer),
-            // A server from before EDNS answers with the bare header (RFC 6891 §7).
-            Err(_) if edns && is_refusal(&message) => edns = false,
-            Err(_) => return None,
-        }
-    }
-}
-
-fn is_refusal(message: &[u8]) -> bool {
-    crate::message::u16_at(message, 2).is_some_and(|word| word & flag::RCODE == Rcode::FORMERR.0)
 }

@@ -30,4 +30,4 @@ pub mod zone;
 
 pub use chain::{Checked, Config, Environment};
 pub use corefile::CorefileError;
-pub use server::{Arrival, Exchange, Outcome, Outside, Server, Transport};
+pub use server::{Arrival, Exchange, Keep, Outcome, Outside, Secure, Server, Transport};

@@ -1,14 +1,14 @@
 //! What the server counts, under CoreDNS's metric names, so that its dashboards and alerts go on working.
 
+mod upstreams;
+
 use std::{
-    collections::BTreeMap,
     fmt::Write as _,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
+
+pub use upstreams::Upstreams;
 
 use crate::{
     message::{Rcode, rtype},
@@ -58,7 +58,8 @@ pub struct Metrics {
     cache_stale: AtomicU64,
     dropped: AtomicU64,
     rejected: AtomicU64,
-    forwards: Mutex<BTreeMap<(String, &'static str), u64>>,
+    /// What is counted of upstreams.
+    pub upstreams: Upstreams,
     /// Corefiles that were taken over.
     pub reloads: AtomicU64,
     /// Corefiles that could not be loaded.
@@ -111,11 +112,6 @@ impl Metrics {
 
     pub(crate) fn rejected(&self) {
         self.rejected.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn forwarded(&self, upstream: std::net::SocketAddr, result: &'static str) {
-        let mut forwards = self.forwards.lock().unwrap_or_else(PoisonError::into_inner);
-        *forwards.entry((upstream.to_string(), result)).or_default() += 1;
     }
 
     /// Counts how long a response took.
@@ -201,10 +197,7 @@ impl Metrics {
         header(out, "coredns_forward_max_concurrent_rejects_total", "counter", "Questions beyond the bound.")?;
         let rejected = self.rejected.load(Ordering::Relaxed);
         writeln!(out, "coredns_forward_max_concurrent_rejects_total {rejected}")?;
-        header(out, "podnet_dns_forwards_total", "counter", "Attempts to ask an upstream, by result.")?;
-        for ((to, result), count) in self.forwards.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            writeln!(out, "podnet_dns_forwards_total{{to=\"{to}\",result=\"{result}\"}} {count}")?;
-        }
+        self.upstreams.render(out)?;
         header(out, "podnet_dns_flights", "gauge", "Questions that are being asked upstream.")?;
         writeln!(out, "podnet_dns_flights {}", gauges.flights)?;
         header(out, "podnet_dns_dropped_total", "counter", "Packets that were no query.")?;

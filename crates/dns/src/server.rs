@@ -30,7 +30,7 @@ use podnet_model::{Change, Namespace};
 
 pub use block::Parts;
 pub use link::{Answering, Knowing, Link, Next, Own, Quick, Said};
-pub use outside::{Exchange, Outside};
+pub use outside::{Exchange, Keep, Outside, Secure};
 pub use pen::{FlagChange, Pen, Shape};
 pub use query::{Arrival, Failure, Look, Query, Reply, Transport};
 

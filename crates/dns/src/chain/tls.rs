@@ -6,7 +6,7 @@ use super::{read, scope::Scope};
 use crate::corefile::{CorefileError, Directive};
 
 /// Files for TLS, in PEM; their paths are below `root`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TlsFiles {
     /// The own certificate, with its chain.
     pub certificate: Option<String>,

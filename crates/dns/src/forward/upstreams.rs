@@ -6,14 +6,18 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use super::{ATTEMPT_TIMEOUT, query};
+use super::{
+    ATTEMPT_TIMEOUT,
+    manners::{Manners, Pace},
+    query,
+};
 use crate::{
-    chain::{ForwardOptions, Policy},
+    chain::{ForwardOptions, Policy, UpstreamTransport},
     message::{flag, question, rtype},
-    server::{Exchange, Parts, Transport},
+    server::{Exchange, Keep, Outside, Parts, Secure, Transport, lock},
 };
 
 /// The upstreams of one `forward` plugin.
@@ -32,13 +36,30 @@ struct State {
     fails: AtomicU32,
     /// It asks this very server.
     loops: AtomicBool,
+    manners: Mutex<Manners>,
+    pace: Mutex<Pace>,
+    /// What is needed to ask it over TLS.
+    secure: Option<Arc<Secure>>,
+}
+
+impl State {
+    fn new(options: &ForwardOptions, transport: &UpstreamTransport) -> Self {
+        let secure = match transport {
+            UpstreamTransport::Tls { server_name } => Some(Arc::new(Secure {
+                files: options.tls.clone(),
+                name: server_name.clone().or_else(|| options.tls_server_name.clone()),
+            })),
+            _ => None,
+        };
+        Self { secure, ..Self::default() }
+    }
 }
 
 impl Upstreams {
     /// Upstreams that are all up.
     #[must_use]
     pub fn new(options: ForwardOptions) -> Self {
-        let states = options.upstreams.iter().map(|_| State::default()).collect();
+        let states = options.upstreams.iter().map(|upstream| State::new(&options, &upstream.transport)).collect();
         let addrs = options.upstreams.iter().map(|upstream| upstream.addr).collect();
         Self { options, addrs, states, turn: AtomicUsize::new(0), checked: Mutex::new(None) }
     }
@@ -114,17 +135,17 @@ impl Upstreams {
         let flags = if self.options.health_recursion { flag::RD } else { 0 };
         let failed = self.states.iter().enumerate();
         for (index, _) in failed.filter(|(_, state)| state.fails.load(Ordering::Relaxed) > 0) {
-            let sent = parts.outside.exchange(Exchange {
-                upstream: self.addrs[index],
-                transport: if self.options.force_tcp { Transport::Tcp } else { Transport::Udp },
-                message: query(parts.outside.random() as u16, &ask, false, false, flags),
-                timeout: ATTEMPT_TIMEOUT,
-            });
-            let upstreams = Arc::clone(self);
+            let transport = if self.options.force_tcp { Transport::Tcp } else { Transport::Udp };
+            let message = query(parts.outside.random() as u16, &ask, false, false, flags);
+            let sent = parts.outside.exchange(self.exchange(index, transport, message, ATTEMPT_TIMEOUT));
+            let (upstreams, metrics) = (Arc::clone(self), Arc::clone(&parts.metrics));
             parts.outside.spawn(Box::pin(async move {
                 match sent.await {
                     Ok(_) => upstreams.succeeded(index),
-                    Err(_) => upstreams.check_failed(index),
+                    Err(_) => {
+                        metrics.upstreams.check_failed(upstreams.addrs[index]);
+                        upstreams.check_failed(index);
+                    }
                 }
             }));
         }
@@ -134,5 +155,68 @@ impl Upstreams {
     #[must_use]
     pub fn addrs(&self) -> &[SocketAddr] {
         &self.addrs
+    }
+
+    /// A message to an upstream, the way that the Corefile wants it.
+    #[must_use]
+    pub fn exchange(&self, index: usize, transport: Transport, message: Vec<u8>, timeout: Duration) -> Exchange {
+        let secure = self.states.get(index).and_then(|state| state.secure.clone());
+        let transport = if secure.is_some() { Transport::Tcp } else { transport };
+        let keep = Keep { idle: self.options.expire, most: self.options.max_idle };
+        Exchange { upstream: self.addrs[index], transport, secure, keep, message, timeout }
+    }
+
+    /// Whether an upstream is asked over connections that nobody can speak into.
+    pub(super) fn secured(&self, index: usize) -> bool {
+        self.states[index].secure.is_some()
+    }
+
+    /// What is known of how an upstream speaks.
+    pub(super) fn manners(&self, index: usize) -> Manners {
+        lock(&self.states[index].manners).clone()
+    }
+
+    /// The cookie for an upstream: our part, made once, and its own where it has told it.
+    pub(super) fn cookie(&self, index: usize, outside: &dyn Outside) -> Vec<u8> {
+        lock(&self.states[index].manners).cookie(outside)
+    }
+
+    /// An upstream has told its part of the cookie.
+    pub(super) fn learn_cookie(&self, index: usize, server: &[u8]) {
+        lock(&self.states[index].manners).server_cookie = Some(server.into());
+    }
+
+    /// It no longer tells a cookie.
+    pub(super) fn forget_cookie(&self, index: usize) {
+        lock(&self.states[index].manners).server_cookie = None;
+    }
+
+    /// It takes queries with a cookie for broken ones.
+    pub(super) fn refuse_cookies(&self, index: usize) {
+        let mut manners = lock(&self.states[index].manners);
+        manners.refuses_cookies = true;
+        manners.server_cookie = None;
+    }
+
+    /// It changes the case of questions.
+    pub(super) fn folds(&self, index: usize, now: Instant) {
+        lock(&self.states[index].manners).folds = Some(now);
+    }
+
+    /// Its answers cannot be told from forged ones: it takes no connections.
+    pub(super) fn distrusted(&self, index: usize, now: Instant) {
+        let mut manners = lock(&self.states[index].manners);
+        manners.folds = Some(now);
+        manners.server_cookie = None;
+    }
+
+    /// An upstream answered after a time, or was silent for at least that long.
+    pub(super) fn heard(&self, index: usize, took: Duration) {
+        lock(&self.states[index].pace).heard(took);
+    }
+
+    /// How long it may be silent until the next one is asked besides.
+    pub(super) fn pause(&self, index: usize) -> Duration {
+        lock(&self.states[index].pace).pause()
     }
 }

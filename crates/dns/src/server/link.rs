@@ -40,6 +40,11 @@ pub trait Link: Send + Sync {
         false
     }
 
+    /// Whether it asks other servers: `forward`.
+    fn forwards(&self) -> bool {
+        false
+    }
+
     /// Answers a question at once, where nobody else has to be asked.
     fn quick(&self, look: &Look<'_>, pen: &mut Pen<'_>) -> Quick;
 
@@ -104,6 +109,13 @@ pub struct Next<'a> {
 }
 
 impl<'a> Next<'a> {
+    /// Whether the next link asks other servers.
+    #[must_use]
+    pub fn forwards(self) -> bool {
+        let link = self.server.blocks.get(self.block).and_then(|block| block.links.get(self.index));
+        link.is_some_and(|link| link.forwards())
+    }
+
     /// Has the links behind answer.
     #[must_use]
     pub fn run(self, query: &'a Query) -> Answering<'a> {

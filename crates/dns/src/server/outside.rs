@@ -3,12 +3,17 @@
 use std::{
     io,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures::future::BoxFuture;
 
-use crate::message::{HEADER, Rcode, flag, u16_at};
+use crate::{
+    chain::TlsFiles,
+    message::{HEADER, Rcode, flag, u16_at},
+    name::Name,
+};
 
 use super::Transport;
 
@@ -19,10 +24,32 @@ pub struct Exchange {
     pub upstream: SocketAddr,
     /// How.
     pub transport: Transport,
+    /// What is needed to speak TLS on the connection (RFC 7858).
+    pub secure: Option<Arc<Secure>>,
+    /// What becomes of the connection.
+    pub keep: Keep,
     /// The message; over TCP its length has to go before it.
     pub message: Vec<u8>,
     /// When to give up.
     pub timeout: Duration,
+}
+
+/// How a server is asked over TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Secure {
+    /// Certificates, in PEM.
+    pub files: TlsFiles,
+    /// The name that the server's certificate is for; none: its address.
+    pub name: Option<Name>,
+}
+
+/// How long connections without a query are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// This long.
+    pub idle: Duration,
+    /// The most to one upstream; none: any number.
+    pub most: Option<usize>,
 }
 
 impl Exchange {

@@ -1,6 +1,6 @@
 //! The `loop` plugin: does an upstream lead back to this server?
 
-use super::{Block, Event, Exchange, Outside, Server, Transport};
+use super::{Block, Event, Outside, Server, Transport};
 use crate::{
     forward::{ATTEMPT_TIMEOUT, query},
     message::{flag, question, rtype},
@@ -36,10 +36,9 @@ impl Server {
     pub fn probe_loops(&self) {
         for probe in &self.probes {
             let upstreams = self.blocks[probe.block].crews[probe.forward].upstreams();
-            let Some(&upstream) = upstreams.addrs().get(probe.upstream) else { continue };
             let ask = question(probe.name.wire(), rtype::HINFO);
             let message = query(self.parts.outside.random() as u16, &ask, false, false, flag::RD);
-            let exchange = Exchange { upstream, transport: Transport::Udp, message, timeout: ATTEMPT_TIMEOUT };
+            let exchange = upstreams.exchange(probe.upstream, Transport::Udp, message, ATTEMPT_TIMEOUT);
             let sent = self.parts.outside.exchange(exchange);
             // What comes back does not matter: that the question comes here does.
             self.parts.outside.spawn(Box::pin(async move { drop(sent.await) }));

@@ -139,6 +139,9 @@ pub enum Failure {
     /// No upstream answered.
     #[error("no upstream answered")]
     NoAnswer,
+    /// All upstreams are down, and the Corefile wants that to be told at once.
+    #[error("every upstream is down")]
+    AllDown,
     /// All upstreams lead back here.
     #[error("every upstream leads back to this server")]
     AllLoop,
