@@ -212,10 +212,13 @@ impl Config {
         self.blocks.push(Chain { keys: block.keys, plugins });
     }
 
-    /// Whether some part of it needs the pods.
+    /// Whether some part of it needs the pods: their names, or their search paths.
     #[must_use]
     pub fn verifies_pods(&self) -> bool {
         self.kubernetes().any(|options| options.pods == PodNames::Verified)
+            || self.blocks.iter().flat_map(|chain| &chain.plugins).any(|plugin| {
+                matches!(plugin, Plugin::Autopath(AutopathOptions { search: SearchPath::Plugin(..), .. }))
+            })
     }
 
     /// The `kubernetes` plugins.

@@ -56,6 +56,7 @@ pub struct Metrics {
     cache_misses: AtomicU64,
     cache_prefetched: AtomicU64,
     cache_stale: AtomicU64,
+    searched: AtomicU64,
     dropped: AtomicU64,
     rejected: AtomicU64,
     /// What is counted of upstreams.
@@ -104,6 +105,10 @@ impl Metrics {
 
     pub(crate) fn stale(&self) {
         self.cache_stale.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn searched(&self) {
+        self.searched.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn dropped(&self) {
@@ -190,6 +195,9 @@ impl Metrics {
         let (name, stale) = ("coredns_cache_served_stale_total", self.cache_stale.load(Ordering::Relaxed));
         header(out, name, "counter", "Questions answered with what had ended.")?;
         writeln!(out, "{name}{{{labels}}} {stale}")?;
+        let (name, searched) = ("coredns_autopath_success_total", self.searched.load(Ordering::Relaxed));
+        header(out, name, "counter", "Names found along a client's search path.")?;
+        writeln!(out, "{name}{{server=\"{server}\"}} {searched}")?;
         header(out, "coredns_cache_entries", "gauge", "Answers in the cache.")?;
         for (kind, count) in [("success", gauges.cache_success), ("denial", gauges.cache_denial)] {
             writeln!(out, "coredns_cache_entries{{type=\"{kind}\",{labels}}} {count}")?;

@@ -2,6 +2,7 @@
 
 mod acl;
 mod any;
+mod autopath;
 mod cached;
 mod chaos;
 mod dns64;
@@ -15,6 +16,7 @@ mod whoami;
 
 pub use acl::Acl;
 pub use any::Any;
+pub use autopath::Autopath;
 pub use cached::Cached;
 pub use chaos::Chaos;
 pub use dns64::Dns64;

@@ -22,7 +22,7 @@ pub use lookup::{Authority, Found};
 
 use crate::{
     answer::{Alias, Answer, AnswerBuilder, Owner, Section},
-    chain::{KubernetesOptions, PodNames},
+    chain::KubernetesOptions,
     message::rtype,
     name::Name,
 };
@@ -220,9 +220,7 @@ impl Zone {
     }
 
     fn pod(&mut self, moved: &PodMove) {
-        if self.options.pods != PodNames::Verified {
-            return;
-        }
+        // Only where pods are watched there are any: for their names, or for their search paths.
         for addr in &moved.before {
             if let Some(pods) = self.pods.get_mut(addr) {
                 pods.retain(|pod| pod != &moved.pod);

@@ -70,7 +70,6 @@ pub const NOT_SERVED: &[&str] = &[
     "tsig",
     "rewrite/edns0",
     "dnssec",
-    "autopath",
     "template",
     "transfer",
     "k8s_external",

@@ -89,8 +89,9 @@ pub struct AutopathOptions {
 /// Where a search path comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SearchPath {
-    /// The plugin of this name knows the client's.
-    Plugin(String),
+    /// The plugin of this name knows the client's; behind it stands that of this machine's `resolv.conf(5)`, as kubelets write it
+    /// for pods.
+    Plugin(String, Vec<Name>),
     /// All clients have that of a `resolv.conf(5)`.
     Names(Vec<Name>),
 }
@@ -234,6 +235,9 @@ fn header_rule(option: &Directive) -> Result<HeaderRule, CorefileError> {
     Ok(HeaderRule { query: selector == "query", set, flags: flags.iter().map(flag).collect::<Result<_, _>>()? })
 }
 
+/// Where this machine's search path stands.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
 /// `autopath [ZONES…] RESOLV-CONF|@PLUGIN`.
 pub(super) fn autopath(directive: &Directive, scope: &mut Scope<'_>) -> Result<AutopathOptions, CorefileError> {
     read::no_options(directive)?;
@@ -242,7 +246,11 @@ pub(super) fn autopath(directive: &Directive, scope: &mut Scope<'_>) -> Result<A
     };
     let zones = scope.zones_or(read::zones(zones, "a zone of autopath")?);
     let search = match source.text.strip_prefix('@') {
-        Some("kubernetes") => SearchPath::Plugin("kubernetes".to_owned()),
+        Some("kubernetes") => {
+            // Without such a file, or with one that cannot be read, there is nothing behind the cluster's own names.
+            let host = Word { text: RESOLV_CONF.to_owned(), ..source.clone() };
+            SearchPath::Plugin("kubernetes".to_owned(), search_names(&host, scope).unwrap_or_default())
+        }
         Some(_) => return Err(source.bad("the search path of autopath", "the path of a resolv.conf, or @kubernetes")),
         None => SearchPath::Names(search_names(source, scope)?),
     };

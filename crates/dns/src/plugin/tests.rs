@@ -1,5 +1,6 @@
 //! What each plugin's documentation says that it does, over a whole chain.
 
+mod autopath;
 mod rewrite;
 
 use std::net::SocketAddr;

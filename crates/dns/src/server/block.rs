@@ -133,6 +133,7 @@ impl Block {
                 self.cache = Some(Arc::clone(&cache));
                 Box::new(plugin::Cached::new(cache, self.zone.as_ref(), parts.clone()))
             }
+            Plugin::Autopath(options) => Box::new(plugin::Autopath::new(options, self.zone.clone(), parts.clone())),
             Plugin::Hosts(options) => Box::new(Own(plugin::Hosts(options))),
             Plugin::Kubernetes(_) => match &self.zone {
                 Some(zone) => Box::new(plugin::Kubernetes { zone: Arc::clone(zone), parts: parts.clone() }),

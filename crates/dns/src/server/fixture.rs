@@ -91,6 +91,10 @@ pub(crate) struct Rig {
 pub(crate) struct Waiting(BoxFuture<'static, Option<Vec<u8>>>);
 
 impl Waiting {
+    pub(crate) fn new(response: impl Future<Output = Option<Vec<u8>>> + Send + 'static) -> Self {
+        Self(response.boxed())
+    }
+
     /// Its response, where there is one by now.
     pub(crate) fn response(&mut self) -> Option<Vec<u8>> {
         match self.0.poll_unpin(&mut Context::from_waker(futures::task::noop_waker_ref())) {

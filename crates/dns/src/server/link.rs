@@ -137,7 +137,13 @@ impl<'a> Next<'a> {
         }));
     }
 
-    /// Has the whole server answer another question for the same client: what an alias points to.
+    /// Has the whole server answer another question of its own.
+    #[must_use]
+    pub fn ask(self, query: Query) -> Answering<'a> {
+        Server::look_up(self.server, query)
+    }
+
+    /// Has the whole server answer for another name: what an alias points to.
     #[must_use]
     pub fn look_up(self, query: &Query, name: &Name, qtype: u16) -> Answering<'a> {
         Server::look_up(self.server, query.instead(name, qtype))

@@ -64,6 +64,8 @@ pub struct Query {
     pub now: Instant,
     /// How many questions of this server's own lie between it and the client's.
     pub depth: u8,
+    /// It is one of a search path that is being followed already (`autopath`).
+    pub searched: bool,
 }
 
 impl Query {
@@ -79,6 +81,7 @@ impl Query {
             arrival: *arrival,
             now,
             depth: 0,
+            searched: false,
         }
     }
 

@@ -83,6 +83,20 @@ impl Zone {
         Some(self.reverse(name, qtype, authority))
     }
 
+    /// The namespace of the pod that has an address; none where no pod has it, or pods of several namespaces do, as on a node's own
+    /// network.
+    #[must_use]
+    pub fn namespace_of(&self, addr: IpAddr) -> Option<&str> {
+        let (first, others) = self.pods.get(&addr)?.split_first()?;
+        others.iter().all(|pod| pod.namespace == first.namespace).then(|| first.namespace.as_str())
+    }
+
+    /// The zone of Services that a name lies in, and how many labels stand before it.
+    #[must_use]
+    pub fn origin_of(&self, name: &QueryName) -> Option<(&Name, usize)> {
+        self.origins.iter().find_map(|origin| Some((&origin.name, name.within(&origin.name)?)))
+    }
+
     fn forward<'a>(&'a self, origin: &'a Origin, name: &QueryName, below: usize, qtype: u16) -> Found<'a> {
         let authority = Authority { zone: &origin.name, soa: &origin.soa, ttl: self.options.ttl };
         if let Some(entry) = origin.entries.get(name.wire()) {

@@ -172,7 +172,10 @@ fn plugins_that_shape_answers_have_all_their_options() {
         (vec![name("example.org")], SearchPath::Names(vec![name("a.example.org"), name("example.org")]))
     );
     let autopath = options!(Autopath, "autopath b.org @kubernetes");
-    assert_eq!(autopath.search, SearchPath::Plugin("kubernetes".to_owned()));
+    assert_eq!(
+        autopath.search,
+        SearchPath::Plugin("kubernetes".to_owned(), vec![name("a.example.org"), name("example.org")])
+    );
     let erratic = options!(Erratic, "erratic {\n delay\n truncate 5\n}");
     assert_eq!((erratic.drop, erratic.truncate, erratic.delay, erratic.delay_by.as_millis()), (0, 5, 2, 100));
     assert_eq!(options!(Erratic, "erratic").drop, 2);

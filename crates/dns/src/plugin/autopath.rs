@@ -1,0 +1,144 @@
+//! `autopath`: the client's search path is followed here, so that its first question has the answer to all of them.
+//!
+//! A pod's resolver asks for `www.example.org` as `www.example.org.<namespace>.svc.cluster.local` first and walks on along its
+//! search path, name by name and type by type (`ndots:5`). Whoever's first name that is gets the answer of the first name that
+//! exists, behind an alias. A name that exists nowhere does not exist, as the first answer says; and what fails on the way
+//! fails, so that the client goes on by itself as it would have done.
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use crate::{
+    answer::{Alias, Answer, Section, behind_aliases},
+    chain::{AutopathOptions, SearchPath},
+    message::{Rcode, expand, rtype},
+    name::{MAX_NAME, Name},
+    server::{Answering, Failure, Link, Look, Next, Parts, Pen, Query, Quick, Reply},
+    zone::{Found, Zone},
+};
+
+/// The plugin.
+pub struct Autopath {
+    options: AutopathOptions,
+    /// What `kubernetes` of the same server block knows of pods.
+    zone: Option<Arc<RwLock<Zone>>>,
+    parts: Parts,
+}
+
+/// A client's search path, as far as it lies behind the name that was asked for.
+struct Search {
+    /// How many labels of the question are the client's own.
+    labels: usize,
+    /// Where they are looked for next.
+    rest: Vec<Name>,
+}
+
+impl Autopath {
+    /// The plugin of a chain that has `zone`.
+    #[must_use]
+    pub fn new(options: AutopathOptions, zone: Option<Arc<RwLock<Zone>>>, parts: Parts) -> Self {
+        Self { options, zone, parts }
+    }
+
+    fn zone(&self) -> Option<RwLockReadGuard<'_, Zone>> {
+        self.zone.as_ref().map(|zone| zone.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How many labels stand before the first name of the client's search path; none when the question is no such name.
+    fn first(&self, look: &Look<'_>, zone: Option<&Zone>) -> Option<usize> {
+        let name = look.name;
+        if !matches!(look.qtype, rtype::A | rtype::AAAA) {
+            return None;
+        }
+        if !self.options.zones.iter().any(|zone| name.within(zone).is_some()) {
+            return None;
+        }
+        let labels = match &self.options.search {
+            SearchPath::Names(names) => name.within(names.first()?)?,
+            SearchPath::Plugin(..) => {
+                let zone = zone?;
+                let (_, below) = zone.origin_of(name)?;
+                let labels = below.checked_sub(2)?;
+                if name.label(labels + 1) != b"svc" {
+                    return None;
+                }
+                let namespace = zone.namespace_of(look.arrival.from.ip().to_canonical())?;
+                (name.label(labels) == namespace.as_bytes()).then_some(labels)?
+            }
+        };
+        (labels > 0).then_some(labels)
+    }
+
+    /// What is asked next when the question's own name does not exist.
+    fn search(&self, look: &Look<'_>) -> Option<Search> {
+        let zone = self.zone();
+        let labels = self.first(look, zone.as_deref())?;
+        let mut rest = match (&self.options.search, zone) {
+            (SearchPath::Names(names), _) => names.get(1..).unwrap_or_default().to_vec(),
+            (SearchPath::Plugin(_, host), zone) => {
+                let (origin, _) = zone.as_ref()?.origin_of(look.name)?;
+                let cluster = [origin.prefixed_text("svc").ok()?, origin.clone()];
+                cluster.into_iter().chain(host.iter().cloned()).collect()
+            }
+        };
+        // The name as the client's user wrote it.
+        rest.push(Name::root());
+        Some(Search { labels, rest })
+    }
+
+    async fn answer(&self, query: &Query, search: Search, next: Next<'_>) -> Result<Reply, Failure> {
+        let first = Reply { fresh: true, ..next.run(query).await? };
+        if first.answer.rcode != Rcode::NXDOMAIN {
+            return Ok(first);
+        }
+        let wire = query.name.wire();
+        let base = &wire[..wire.len() - query.name.suffix(search.labels).len()];
+        for place in &search.rest {
+            let candidate = [base, place.wire()].concat();
+            // A resolver passes over what is too long to be asked for.
+            let Some(name) = Name::from_wire(&candidate).ok().filter(|_| candidate.len() <= MAX_NAME) else { continue };
+            let asked = Query { searched: true, ..query.instead(&name, query.qtype) };
+            let reply = next.ask(asked).await?;
+            match reply.answer.rcode {
+                Rcode::NXDOMAIN => {}
+                Rcode::NOERROR => {
+                    self.parts.metrics.searched();
+                    return Ok(found(query, &name, &reply));
+                }
+                _ => return Ok(Reply { fresh: true, ..reply }),
+            }
+        }
+        Ok(first)
+    }
+}
+
+/// The answer for a name of the search path, as that of the name that was asked for. It holds for this client alone: others have
+/// other search paths.
+fn found(query: &Query, name: &Name, reply: &Reply) -> Reply {
+    let records = expand(name, &reply.answer);
+    let ttl = records.iter().filter(|record| record.section != Section::Additional).map(|record| record.ttl).min();
+    let alias = Alias { owner: Name::from_query(&query.name), target: name.clone(), ttl: ttl.unwrap_or(0) };
+    let Answer { authoritative, authentic, .. } = reply.answer;
+    let answer = behind_aliases(&[alias], name, &reply.answer);
+    Reply { answer: Answer { authoritative, authentic, ..answer }, truncated: reply.truncated, fresh: true }
+}
+
+impl Link for Autopath {
+    fn quick(&self, look: &Look<'_>, _: &mut Pen<'_>) -> Quick {
+        let zone = self.zone();
+        if self.first(look, zone.as_deref()).is_none() {
+            return Quick::Pass;
+        }
+        // Where the first name exists, there is nothing to search for; this is what pods of one namespace ask for each other.
+        match zone.as_ref().and_then(|zone| zone.find(look.name, look.qtype)) {
+            None | Some(Found::NoName(_)) => Quick::Slow,
+            Some(_) => Quick::Pass,
+        }
+    }
+
+    fn serve<'a>(&'a self, query: &'a Query, next: Next<'a>) -> Answering<'a> {
+        match self.search(&query.look()).filter(|_| !query.searched) {
+            Some(search) => Box::pin(self.answer(query, search, next)),
+            None => next.run(query),
+        }
+    }
+}
