@@ -26,7 +26,7 @@ fn response(rig: &Rig, packet: &[u8], arrival: &Arrival) -> Vec<u8> {
             return response;
         }
         for sent in rig.sent() {
-            let exists = sent.message[12..].starts_with(b"\x03www\x07example\x03org\0");
+            let exists = sent.message[12..29].eq_ignore_ascii_case(b"\x03www\x07example\x03org\0");
             let addrs: &[[u8; 4]] = if exists { &[[192, 0, 2, 7]] } else { &[] };
             let answer = upstream_answer(&sent.message, if exists { 0 } else { 3 }, addrs);
             sent.answered(answer);
