@@ -28,6 +28,17 @@ pub struct Answer {
     pub body: Box<[u8]>,
     /// The addresses that take turns in front.
     pub rotation: Option<Rotation>,
+    /// Why the answer is what it is, beyond its code.
+    pub extended: Option<Box<ExtendedError>>,
+}
+
+/// An extended error (RFC 8914).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExtendedError {
+    /// The code (IANA, DNS parameters).
+    pub code: u16,
+    /// What is said beside it, for people.
+    pub text: String,
 }
 
 /// Records of one size, side by side, of which each may stand first (the `loadbalance` plugin).
@@ -45,7 +56,15 @@ impl Answer {
     /// An answer that is only a code.
     #[must_use]
     pub fn code(rcode: Rcode) -> Self {
-        Self { rcode, authoritative: false, authentic: false, counts: [0; 3], body: Box::default(), rotation: None }
+        Self {
+            rcode,
+            authoritative: false,
+            authentic: false,
+            counts: [0; 3],
+            body: Box::default(),
+            rotation: None,
+            extended: None,
+        }
     }
 
     /// An authoritative answer without records: the name exists, the type does not.
@@ -142,6 +161,7 @@ impl AnswerBuilder {
             counts: self.counts,
             body: self.body.into(),
             rotation,
+            extended: None,
         }
     }
 }
@@ -207,5 +227,6 @@ pub fn behind_aliases(aliases: &[Alias], target: &Name, answer: &Answer) -> Answ
         counts: builder.counts,
         body: builder.body.into(),
         rotation: None,
+        extended: answer.extended.clone(),
     }
 }

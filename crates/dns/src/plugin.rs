@@ -12,6 +12,7 @@ mod hosts;
 mod kubernetes;
 mod local;
 mod rewrite;
+mod template;
 mod whoami;
 
 pub use acl::Acl;
@@ -26,6 +27,7 @@ pub use hosts::Hosts;
 pub use kubernetes::Kubernetes;
 pub use local::Local;
 pub use rewrite::Rewriting;
+pub use template::Template;
 pub use whoami::WhoAmI;
 
 #[cfg(test)]

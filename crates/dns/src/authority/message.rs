@@ -136,7 +136,15 @@ impl Writer {
     /// The answer that the records make.
     pub(crate) fn answer(self, rcode: Rcode, authoritative: bool) -> Answer {
         let rotation = uniform_addresses(&self.body, self.counts[0]);
-        Answer { rcode, authoritative, authentic: false, counts: self.counts, body: self.body.into(), rotation }
+        Answer {
+            rcode,
+            authoritative,
+            authentic: false,
+            counts: self.counts,
+            body: self.body.into(),
+            rotation,
+            extended: None,
+        }
     }
 }
 

@@ -70,7 +70,6 @@ pub const NOT_SERVED: &[&str] = &[
     "tsig",
     "rewrite/edns0",
     "dnssec",
-    "template",
     "transfer",
     "k8s_external",
     "kubernetes/endpoint",

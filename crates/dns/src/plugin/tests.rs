@@ -2,6 +2,7 @@
 
 mod autopath;
 mod rewrite;
+mod template;
 
 use std::net::SocketAddr;
 

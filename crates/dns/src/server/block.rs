@@ -11,7 +11,7 @@ use crate::{
     chain::{Chain, HeaderFlag, HeaderRule, Plugin, RewriteOptions},
     corefile::Key,
     forward::{Crew, Upstreams},
-    message::flag,
+    message::{CLASS_CH, flag},
     metrics::Metrics,
     plugin,
     zone::{Cluster, Zone},
@@ -134,6 +134,10 @@ impl Block {
                 Box::new(plugin::Cached::new(cache, self.zone.as_ref(), parts.clone()))
             }
             Plugin::Autopath(options) => Box::new(plugin::Autopath::new(options, self.zone.clone(), parts.clone())),
+            Plugin::Template(options) => {
+                self.shape.chaos |= options.class == CLASS_CH;
+                Box::new(plugin::Template(options))
+            }
             Plugin::Hosts(options) => Box::new(Own(plugin::Hosts(options))),
             Plugin::Kubernetes(_) => match &self.zone {
                 Some(zone) => Box::new(plugin::Kubernetes { zone: Arc::clone(zone), parts: parts.clone() }),

@@ -14,6 +14,9 @@ use crate::{
     zone::Authority,
 };
 
+/// The number of the option for extended errors (RFC 8914 §2).
+const EXTENDED_ERROR: u8 = 15;
+
 /// How the responses of a server block look, whichever plugin answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shape {
@@ -78,6 +81,8 @@ pub struct Pen<'a> {
     turn: &'a AtomicUsize,
     out: &'a mut Vec<u8>,
     rcode: Rcode,
+    /// How many bytes of options the OPT record has.
+    options: usize,
 }
 
 impl<'a> Pen<'a> {
@@ -88,7 +93,7 @@ impl<'a> Pen<'a> {
         turn: &'a AtomicUsize,
         out: &'a mut Vec<u8>,
     ) -> Self {
-        Self { head, question, shape, turn, out, rcode: Rcode::NOERROR }
+        Self { head, question, shape, turn, out, rcode: Rcode::NOERROR, options: 0 }
     }
 
     /// The code of what was written.
@@ -103,7 +108,25 @@ impl<'a> Pen<'a> {
             _ => 0,
         };
         records(self.head, self.question, answer, self.shape.recursion, turn, self.out);
-        self.done(answer.rcode)
+        self.done(answer.rcode);
+        if let Some(extended) = &answer.extended {
+            let text = extended.text.as_bytes();
+            let length = (2 + text.len() as u16).to_be_bytes();
+            self.option(&[&[0, EXTENDED_ERROR], &length[..], &extended.code.to_be_bytes(), text].concat());
+        }
+        Quick::Done
+    }
+
+    /// Appends an option to the OPT record, where there is one and room for it.
+    fn option(&mut self, option: &[u8]) {
+        if self.head.edns.is_none() || self.out.len() + option.len() > usize::from(self.head.limit) {
+            return;
+        }
+        // The OPT record stands last.
+        let length = self.out.len() - self.options - 2;
+        self.options += option.len();
+        self.out[length..length + 2].copy_from_slice(&(self.options as u16).to_be_bytes());
+        self.out.extend_from_slice(option);
     }
 
     /// The last strokes of every response.
@@ -115,14 +138,8 @@ impl<'a> Pen<'a> {
         if let Some(flags) = u16_at(self.out, 2).filter(|_| self.shape.response != FlagChange::default()) {
             self.out[2..4].copy_from_slice(&self.shape.response.of(flags).to_be_bytes());
         }
-        if let Some(nsid) = &self.shape.nsid
-            && self.head.edns.is_some_and(|edns| edns.nsid)
-            && self.out.len() + nsid.len() <= usize::from(self.head.limit)
-        {
-            // The OPT record stands last, and its data has been empty so far.
-            let length = self.out.len() - 2;
-            self.out[length..].copy_from_slice(&(nsid.len() as u16).to_be_bytes());
-            self.out.extend_from_slice(nsid);
+        if let Some(nsid) = self.shape.nsid.as_ref().filter(|_| self.head.edns.is_some_and(|edns| edns.nsid)) {
+            self.option(nsid);
         }
         Quick::Done
     }
