@@ -81,6 +81,8 @@ pub struct AnswerBuilder {
     class: u16,
     body: Vec<u8>,
     counts: [u16; 3],
+    /// Where the target of the last alias stands in the body: records behind it are its owner's.
+    target: Option<(usize, usize)>,
 }
 
 /// A section of a response.
@@ -115,7 +117,7 @@ impl AnswerBuilder {
     /// A builder of answers to questions of another class.
     #[must_use]
     pub fn of_class(name: &Name, class: u16) -> Self {
-        Self { name_len: name.wire().len(), class, body: Vec::new(), counts: [0; 3] }
+        Self { name_len: name.wire().len(), class, body: Vec::new(), counts: [0; 3], target: None }
     }
 
     /// Appends a record; false (and nothing appended) when the message would outgrow TCP's 64 KiB.
@@ -127,7 +129,10 @@ impl AnswerBuilder {
                 self.body.extend_from_slice(&(0xc000 | (HEADER + offset) as u16).to_be_bytes());
             }
             Owner::Ancestor(_) => self.body.push(0),
-            Owner::Other(name) => self.body.extend_from_slice(name.wire()),
+            Owner::Other(name) => match self.target(name) {
+                Some(pointer) => self.body.extend_from_slice(&(0xc000 | pointer).to_be_bytes()),
+                None => self.body.extend_from_slice(name.wire()),
+            },
         }
         self.body.extend_from_slice(&rtype.to_be_bytes());
         self.body.extend_from_slice(&self.class.to_be_bytes());
@@ -139,7 +144,18 @@ impl AnswerBuilder {
             return false;
         }
         self.counts[section as usize] += 1;
+        if rtype == rtype::CNAME {
+            self.target = Some((self.body.len() - rdata.len(), self.body.len()));
+        }
         true
+    }
+
+    /// Where the message has a name already, as the target of an alias.
+    fn target(&self, name: &Name) -> Option<u16> {
+        let (start, end) = self.target?;
+        // The question stands between the header and the body, with its type and class.
+        let offset = HEADER + self.name_len + 4 + start;
+        (offset < 0x4000 && self.body[start..end].eq_ignore_ascii_case(name.wire())).then_some(offset as u16)
     }
 
     /// Appends an A or AAAA record.
@@ -166,24 +182,44 @@ impl AnswerBuilder {
     }
 }
 
-/// The run of address records of one size and type that starts an answer section of `count` records.
+/// The first run of address records of one size and type in an answer section of `count` records; aliases may stand before it.
 ///
 /// Only records whose owner is a compression pointer count: their bytes mean the same wherever they stand.
 #[must_use]
 pub fn uniform_addresses(body: &[u8], count: u16) -> Option<Rotation> {
-    let head = body.get(..12)?;
-    let size = match u16::from_be_bytes([head[2], head[3]]) {
-        rtype::A => 4_usize,
-        rtype::AAAA => 16,
-        _ => return None,
+    let (mut start, mut before) = (0, 0);
+    let size = loop {
+        let fixed = name_end(body, start)?;
+        match u16::from_be_bytes([*body.get(fixed)?, *body.get(fixed + 1)?]) {
+            rtype::A => break 4_usize,
+            rtype::AAAA => break 16,
+            rtype::CNAME if before + 1 < count => {
+                let size = u16::from_be_bytes([*body.get(fixed + 8)?, *body.get(fixed + 9)?]);
+                start = fixed + 10 + usize::from(size);
+                before += 1;
+            }
+            _ => return None,
+        }
     };
+    let head = body.get(start..start + 12)?;
     let stride = 12 + size;
-    let run = body
+    let run = body[start..]
         .chunks_exact(stride)
-        .take(usize::from(count))
+        .take(usize::from(count - before))
         .take_while(|record| head[0] >= 0xc0 && record[..6] == head[..6] && record[10..12] == head[10..12])
         .count();
-    (run >= 2).then_some(Rotation { start: 0, stride: stride as u16, count: run as u16 })
+    (run >= 2).then_some(Rotation { start: start as u16, stride: stride as u16, count: run as u16 })
+}
+
+/// Where the name at `at` of a body ends.
+fn name_end(body: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        match *body.get(at)? {
+            0 => return Some(at + 1),
+            0xc0.. => return Some(at + 2),
+            size => at += usize::from(size) + 1,
+        }
+    }
 }
 
 /// The answer to a question for `name` with these records, not authoritative. Records for which there is no room are left out.
@@ -220,13 +256,5 @@ pub fn behind_aliases(aliases: &[Alias], target: &Name, answer: &Answer) -> Answ
     for record in crate::message::expand(target, answer) {
         builder.push(record.section, Owner::Other(&record.owner), record.rtype, record.ttl, &record.rdata);
     }
-    Answer {
-        rcode: answer.rcode,
-        authoritative: true,
-        authentic: false,
-        counts: builder.counts,
-        body: builder.body.into(),
-        rotation: None,
-        extended: answer.extended.clone(),
-    }
+    Answer { rcode: answer.rcode, extended: answer.extended.clone(), ..builder.build() }
 }

@@ -28,6 +28,7 @@ mod sources;
 mod template;
 mod tls;
 mod view;
+mod weights;
 
 use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -58,6 +59,7 @@ pub use sources::{AutoOptions, FileOptions, Peer, SecondaryOptions, TransferOpti
 pub use template::TemplateOptions;
 pub use tls::{ClientAuth, TlsFiles, TlsOptions};
 pub use view::ViewOptions;
+pub use weights::Weights;
 
 use crate::{
     corefile::{self, Block, CorefileError, Fault, Key, Place, Scheme},
@@ -119,7 +121,7 @@ pub struct ProcessOptions {
     pub metrics: Option<SocketAddr>,
     /// `reload`: how often the Corefile is looked at, and the spread of that.
     pub reload: Option<(Duration, Duration)>,
-    /// How often the hosts files are looked at.
+    /// How often the files of plugins are looked at.
     pub hosts_reload: Option<Duration>,
 }
 
@@ -244,9 +246,17 @@ impl ProcessOptions {
             Plugin::Ready(options) => self.ready = Some(options.listen),
             Plugin::Prometheus(listen) => self.metrics = Some(*listen),
             Plugin::Reload(times) => self.reload = *times,
-            Plugin::Hosts(options) => self.hosts_reload = options.reload,
+            Plugin::Hosts(options) => self.look(options.reload),
+            Plugin::Loadbalance(LoadbalanceOptions { policy: Balance::Weighted { reload, .. }, .. }) => {
+                self.look(*reload);
+            }
             _ => {}
         }
+    }
+
+    /// Files are looked at as often as the most watchful plugin wants.
+    fn look(&mut self, reload: Option<Duration>) {
+        self.hosts_reload = self.hosts_reload.into_iter().chain(reload).min();
     }
 }
 
@@ -265,8 +275,11 @@ impl Chain {
 
     /// `loadbalance`: addresses take turns.
     #[must_use]
-    pub fn loadbalance(&self) -> bool {
-        self.plugins.iter().any(|plugin| matches!(plugin, Plugin::Loadbalance(_)))
+    pub fn loadbalance(&self) -> Option<&LoadbalanceOptions> {
+        self.plugins.iter().find_map(|plugin| match plugin {
+            Plugin::Loadbalance(options) => Some(options),
+            _ => None,
+        })
     }
 
     /// `loop`: forwarding back to this server is looked for.

@@ -4,6 +4,7 @@
 //! What takes time becomes a [`Later`], which the shell hands to [`Server::finish`]; that is a future without a runtime, sockets or
 //! a clock of its own: it asks upstreams, and waits, through [`Outside`].
 
+mod arrange;
 mod block;
 #[cfg(test)]
 pub(crate) mod fixture;

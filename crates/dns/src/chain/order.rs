@@ -59,14 +59,10 @@ pub const NOT_SERVED: &[&str] = &[
     "quic://",
     "root",
     "metadata",
-    "cancel",
     "tls",
     "timeouts",
     "multisocket",
     "bind",
-    "debug",
-    "loadbalance/weighted",
-    "loadbalance/limit_answers",
     "tsig",
     "rewrite/edns0",
     "dnssec",
@@ -101,6 +97,7 @@ pub const NOT_SERVED: &[&str] = &[
 
 /// What is accepted without being acted on, with a warning: answers are right without it.
 pub const WITHOUT_EFFECT: &[&str] = &[
+    "debug",
     "errors/consolidate",
     "errors/stacktrace",
     "errors/panicRecoveryStacktrace",

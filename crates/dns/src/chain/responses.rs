@@ -4,7 +4,11 @@ use std::{net::Ipv6Addr, time::Duration};
 
 use ipnet::{IpNet, Ipv6Net};
 
-use super::{read, scope::Scope};
+use super::{
+    read,
+    scope::Scope,
+    weights::{self, Weights},
+};
 use crate::{
     corefile::{CorefileError, Directive, Fault, Word},
     name::Name,
@@ -48,8 +52,8 @@ pub enum Balance {
     RoundRobin,
     /// One is put first, by chance and weight.
     Weighted {
-        /// The file with the weights.
-        file: String,
+        /// What the file says.
+        weights: Weights,
         /// How often the file is looked at; none: never again.
         reload: Option<Duration>,
     },
@@ -156,12 +160,11 @@ pub(super) fn loadbalance(directive: &Directive, scope: &mut Scope<'_>) -> Resul
     let mut options = LoadbalanceOptions { policy: Balance::RoundRobin, limit_answers: None, prefer: Vec::new() };
     let weighted = directive.arguments.first().filter(|word| word.text == "weighted");
     match (directive.arguments.first(), weighted) {
-        (_, Some(word)) => {
+        (_, Some(_)) => {
             read::at_most(directive, 2)?;
             let file = directive.arguments.get(1).ok_or_else(|| directive.missing("the file with the weights"))?;
             let reload = Some(Duration::from_secs(30));
-            options.policy = Balance::Weighted { file: scope.path(&file.text), reload };
-            scope.served("loadbalance/weighted", word);
+            options.policy = Balance::Weighted { weights: weights::read(file, scope)?, reload };
         }
         (Some(word), None) if word.text != "round_robin" => {
             return Err(word.bad("the policy of loadbalance", "round_robin or weighted <file>"));

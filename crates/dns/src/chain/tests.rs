@@ -17,6 +17,8 @@ fn file(path: &str) -> io::Result<String> {
             Ok("# keys\nkey \"a.key.\" { algorithm hmac-sha512; secret \"c2VjcmV0\"; };\nkey b { secret \"//8=\"; };"
                 .to_owned())
         }
+        "w" => Ok("# weights\nexample.org\n10.0.0.1 3 # more\n\n10.0.0.2 1\n".to_owned()),
+        "w.bad" => Ok("example.org\n10.0.0.1 0\n".to_owned()),
         "/keys.bad" => Ok("key a { secret \"not base64\"; };".to_owned()),
         _ => Err(io::ErrorKind::NotFound.into()),
     }

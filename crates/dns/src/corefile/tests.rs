@@ -68,7 +68,7 @@ fn the_corefile_that_kubeadm_writes_loads_unmodified() {
     let config = load(KUBEADM).unwrap();
     assert_eq!(config.ports(), [53]);
     let chain = &config.blocks[0];
-    assert!(chain.errors() && chain.loop_check() && chain.loadbalance());
+    assert!(chain.errors() && chain.loop_check() && chain.loadbalance().is_some());
     assert_eq!(config.process.metrics.unwrap().to_string(), "[::]:9153");
     let forward = chain.forwards().next().unwrap();
     assert_eq!((forward.upstreams.len(), forward.max_concurrent), (2, Some(1000)));
@@ -122,14 +122,14 @@ fn server_blocks_have_several_zones_and_ports_and_reverse_zones_of_networks() {
 fn snippets_and_files_are_put_where_they_are_imported() {
     let text = "(inner) {\n whoami\n}\n(outer) {\n import inner\n loadbalance round_robin\n}\n. {\n import outer\n import extra\n}\n";
     let chain = &load(text).unwrap().blocks[0];
-    assert!(chain.whoami() && chain.loadbalance() && chain.errors() && chain.log());
+    assert!(chain.whoami() && chain.loadbalance().is_some() && chain.errors() && chain.log());
 }
 
 #[test]
 fn files_are_imported_by_pattern_and_beside_the_file_that_imports_them() {
     let config = load(". {\n import conf.d/?.conf\n}").unwrap();
     let chain = &config.blocks[0];
-    assert!(chain.errors() && chain.log() && chain.whoami() && chain.loadbalance());
+    assert!(chain.errors() && chain.log() && chain.whoami() && chain.loadbalance().is_some());
     assert_eq!(config.files.len(), 3);
     assert_eq!(config.directories, [std::path::PathBuf::from("conf.d")]);
     let config = load(". {\n import conf.d/*.none\n}").unwrap();

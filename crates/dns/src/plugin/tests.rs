@@ -1,6 +1,7 @@
 //! What each plugin's documentation says that it does, over a whole chain.
 
 mod autopath;
+mod balance;
 mod rewrite;
 mod template;
 

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use super::{Link, Outside, Own, Shape, lock};
+use super::{Link, Outside, Own, Shape, arrange::Arrangement, lock};
 use crate::{
     cache::Cache,
     chain::{Chain, HeaderFlag, HeaderRule, Plugin, RewriteOptions},
@@ -78,7 +78,11 @@ impl Block {
             errors: chain.errors(),
             log: chain.log(),
             loop_check: chain.loop_check(),
-            shape: Shape { turns: chain.loadbalance(), ..Shape::default() },
+            shape: Shape {
+                turns: chain.loadbalance().is_some(),
+                arrangement: chain.loadbalance().and_then(Arrangement::new),
+                ..Shape::default()
+            },
             keys: chain.keys,
             links: Vec::new(),
             zone: zone.map(|options| Arc::new(RwLock::new(Zone::new(options, cluster, serial)))),
@@ -138,6 +142,7 @@ impl Block {
                 self.shape.chaos |= options.class == CLASS_CH;
                 Box::new(plugin::Template(options))
             }
+            Plugin::Cancel(time) => Box::new(plugin::Cancel::new(time, parts.clone())),
             Plugin::Hosts(options) => Box::new(Own(plugin::Hosts(options))),
             Plugin::Kubernetes(_) => match &self.zone {
                 Some(zone) => Box::new(plugin::Kubernetes { zone: Arc::clone(zone), parts: parts.clone() }),

@@ -108,8 +108,15 @@ impl Waiting {
     }
 }
 
-fn server(corefile: &str, cluster: &Cluster, outside: &Arc<Still>, events: &Arc<Mutex<Vec<String>>>) -> Arc<Server> {
-    let config = Config::load("Corefile", corefile, &Environment::EMPTY).unwrap();
+fn server(
+    corefile: &str,
+    file: Option<&str>,
+    cluster: &Cluster,
+    outside: &Arc<Still>,
+    events: &Arc<Mutex<Vec<String>>>,
+) -> Arc<Server> {
+    let file = |_: &str| file.map(str::to_owned).ok_or_else(|| io::ErrorKind::NotFound.into());
+    let config = Config::load("Corefile", corefile, &Environment { file: &file, ..Environment::EMPTY }).unwrap();
     let events = Arc::clone(events);
     let observer = Box::new(move |event: &super::Event<'_>| events.lock().unwrap().push(format!("{event:?}")));
     Arc::new(Server::new(config, cluster, 1, Arc::default(), Arc::clone(outside) as Arc<dyn Outside>, observer))
@@ -117,6 +124,11 @@ fn server(corefile: &str, cluster: &Cluster, outside: &Arc<Still>, events: &Arc<
 
 impl Rig {
     pub(crate) fn new(corefile: &str) -> Self {
+        Self::with_file(corefile, None)
+    }
+
+    /// A server for whose Corefile every file has the same text.
+    pub(crate) fn with_file(corefile: &str, file: Option<&str>) -> Self {
         let (cluster, events) = (Cluster::default(), Arc::default());
         let outside = Arc::new(Still {
             start: Instant::now(),
@@ -126,11 +138,11 @@ impl Rig {
             spawned: Mutex::default(),
             asleep: Mutex::default(),
         });
-        Self { server: server(corefile, &cluster, &outside, &events), cluster, outside, events }
+        Self { server: server(corefile, file, &cluster, &outside, &events), cluster, outside, events }
     }
 
     pub(crate) fn reload(&mut self, corefile: &str) {
-        self.server = server(corefile, &self.cluster, &self.outside, &self.events);
+        self.server = server(corefile, None, &self.cluster, &self.outside, &self.events);
         self.server.set_synced();
     }
 

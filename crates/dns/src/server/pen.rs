@@ -5,12 +5,12 @@ use std::{
     time::Instant,
 };
 
-use super::{Quick, Reply, Transport};
+use super::{Quick, Reply, Transport, arrange::Arrangement};
 use crate::{
     answer::Answer,
     cache::Kept,
-    message::{HEADER, Head, OPT, PLAIN_UDP_SIZE, Rcode, flag, negative, records, u16_at, walk},
-    name::QueryName,
+    message::{CLASS_IN, HEADER, Head, OPT, PLAIN_UDP_SIZE, Rcode, flag, negative, records, u16_at, walk},
+    name::{Name, QueryName},
     zone::Authority,
 };
 
@@ -24,6 +24,8 @@ pub struct Shape {
     pub recursion: bool,
     /// Addresses take turns in front (`loadbalance`).
     pub turns: bool,
+    /// What else orders them.
+    pub(super) arrangement: Option<Arrangement>,
     /// The authority and additional sections are left out where there is an answer (`minimal`).
     pub minimal: bool,
     /// The largest UDP message (`bufsize`).
@@ -107,6 +109,8 @@ impl<'a> Pen<'a> {
             Some(_) if self.shape.turns => self.turn.fetch_add(1, Ordering::Relaxed),
             _ => 0,
         };
+        let arranged = self.arranged(answer);
+        let (answer, turn) = arranged.as_ref().map_or((answer, turn), |arranged| (arranged, 0));
         records(self.head, self.question, answer, self.shape.recursion, turn, self.out);
         self.done(answer.rcode);
         if let Some(extended) = &answer.extended {
@@ -115,6 +119,17 @@ impl<'a> Pen<'a> {
             self.option(&[&[0, EXTENDED_ERROR], &length[..], &extended.code.to_be_bytes(), text].concat());
         }
         Quick::Done
+    }
+
+    /// The answer in the order in which its addresses are to be told, where more than turns decides on it.
+    fn arranged(&self, answer: &Answer) -> Option<Answer> {
+        let arrangement = self.shape.arrangement.as_ref()?;
+        let (name, end) = QueryName::parse(self.question, 0).ok()?;
+        if u16_at(self.question, end + 2) != Some(CLASS_IN) || answer.counts[0] == 0 {
+            return None;
+        }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        arrangement.arrange(&Name::from_query(&name), answer, turn, self.head.dnssec_ok())
     }
 
     /// Appends an option to the OPT record, where there is one and room for it.
@@ -154,8 +169,15 @@ impl<'a> Pen<'a> {
 
     /// Writes an answer that was kept, with what is left of its records' time to live.
     pub fn kept(&mut self, kept: &Kept, now: Instant) -> Quick {
+        if self.shape.arrangement.is_some() {
+            // Its records are not where they were.
+            return self.answer(&kept.aged(now));
+        }
         self.answer(&kept.answer);
-        kept.age(self.out, self.question.len(), now);
+        // Where records were left out, what stands in their place is the OPT record.
+        let opt = if self.head.edns.is_some() { OPT + self.options } else { 0 };
+        let end = self.out.len().saturating_sub(opt);
+        kept.age(&mut self.out[..end], self.question.len(), now);
         Quick::Done
     }
 

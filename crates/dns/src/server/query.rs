@@ -157,6 +157,9 @@ pub enum Failure {
     /// Aliases lead nowhere.
     #[error("its aliases point at each other")]
     AliasLoop,
+    /// It took longer than the Corefile's `cancel` lets it.
+    #[error("it took longer than cancel allows")]
+    Cancelled,
     /// What `rewrite` or `template` made of it is nothing that can be asked or told.
     #[error("what the Corefile makes of it is no name or record")]
     Malformed,

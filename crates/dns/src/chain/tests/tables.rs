@@ -158,7 +158,9 @@ fn plugins_that_shape_answers_have_all_their_options() {
     assert_eq!((chaos.version.as_deref(), chaos.authors.len()), (Some("my server"), 2));
     let balance =
         options!(Loadbalance, "loadbalance weighted w {\n reload 0s\n limit_answers 5\n prefer 10.0.0.0/8\n}");
-    assert_eq!(balance.policy, Balance::Weighted { file: "w".to_owned(), reload: None });
+    let Balance::Weighted { weights, reload: None } = balance.policy else { panic!("{:?}", balance.policy) };
+    let weight = |addr: &str| weights.of(&name("example.org"), addr.parse().unwrap());
+    assert_eq!((weight("10.0.0.1"), weight("10.0.0.2"), weight("10.0.0.3")), (3, 1, 1));
     assert_eq!((balance.limit_answers, balance.prefer.len()), (Some(5), 1));
     let header = options!(Header, "header {\n set ra aa\n clear RD\n query set rd\n response clear aa\n}");
     assert_eq!(header[0].flags, [HeaderFlag::RecursionAvailable, HeaderFlag::Authoritative]);
@@ -276,6 +278,7 @@ fn what_no_plugin_means_is_refused_at_its_place() {
             "kubernetes c.local {\n namespaces a\n namespace_labels b\n}",
             "4:2: an option beside namespaces cannot be \"namespace_labels\"",
         ),
+        ("loadbalance weighted w.bad", "2:22: the file of weights \"w.bad\" cannot be read: line 2 is neither a name"),
         ("loadbalance random", "2:13: the policy of loadbalance cannot be \"random\""),
         ("loadbalance {\n reload 1s\n}", "3:2: found \"reload\", allowed here: limit_answers"),
         ("log {\n class some\n}", "3:8: a class of log cannot be \"some\""),

@@ -107,3 +107,14 @@ fn names_too_long_for_the_rest_of_the_path_are_passed_over() {
     let packet = query(&format!("{long}.web.svc.cluster.local"), rtype::A);
     assert_eq!(told(&response(&rig, &packet, &ARRIVAL)), ["NXDOMAIN", "SOA"]);
 }
+
+#[test]
+fn all_clients_can_have_the_search_path_of_a_file() {
+    let corefile = ". {\n autopath example.org /etc/resolv.conf\n cache\n forward . 192.0.2.1\n}\n";
+    let rig = Rig::with_file(corefile, Some("search office.example.org corp.example\n"));
+    let packet = query("www.example.org.office.example.org", rtype::A);
+    let expected = ["NOERROR", "CNAME www.example.org", "A 192.0.2.7"];
+    assert_eq!(told(&response(&rig, &packet, &ARRIVAL)), expected);
+    let stays = response(&rig, &query("www.example.org.corp.example", rtype::A), &ARRIVAL);
+    assert_eq!(told(&stays), ["NXDOMAIN"], "not the first name of the path");
+}

@@ -1,0 +1,99 @@
+//! The order of an answer's addresses, where more decides on it than turns (`loadbalance`).
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::{
+    answer::{Answer, Section, composed},
+    chain::{Balance, LoadbalanceOptions, Weights},
+    message::{Expanded, expand, rtype},
+    name::Name,
+};
+
+/// How addresses are ordered, and how many are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Arrangement {
+    weights: Option<Weights>,
+    prefer: Vec<IpNet>,
+    limit: Option<usize>,
+}
+
+impl Arrangement {
+    /// None where addresses only take turns.
+    pub(super) fn new(options: &LoadbalanceOptions) -> Option<Self> {
+        let weights = match &options.policy {
+            Balance::RoundRobin => None,
+            Balance::Weighted { weights, .. } => Some(weights.clone()),
+        };
+        let arrangement = Self { weights, prefer: options.prefer.clone(), limit: options.limit_answers };
+        let plain = arrangement.weights.is_none() && arrangement.prefer.is_empty() && arrangement.limit.is_none();
+        (!plain).then_some(arrangement)
+    }
+
+    /// The answer to a question for `name` in its new order: by turn or weight, then what is preferred, then cut. Nothing is cut for
+    /// who checks signatures: they are over all of the records. None when there is nothing to order.
+    pub(super) fn arrange(&self, name: &Name, answer: &Answer, turn: usize, signed: bool) -> Option<Answer> {
+        let mut records = expand(name, answer);
+        // What could not be read would be lost.
+        if records.len() != answer.counts.iter().map(|count| usize::from(*count)).sum::<usize>() {
+            return None;
+        }
+        let first = records.iter().position(|record| addr(record).is_some())?;
+        let mut addrs: Vec<Expanded> = records.extract_if(.., |record| addr(record).is_some()).collect();
+        match &self.weights {
+            None => {
+                let count = addrs.len();
+                addrs.rotate_left(turn % count);
+            }
+            Some(weights) => {
+                let top = top(weights, &addrs, turn);
+                addrs.swap(0, top);
+            }
+        }
+        if !self.prefer.is_empty() {
+            addrs.sort_by_key(|record| {
+                let within = |net: &IpNet| addr(record).is_some_and(|addr| net.contains(&addr));
+                self.prefer.iter().position(within).unwrap_or(self.prefer.len())
+            });
+        }
+        addrs.truncate(self.limit.filter(|_| !signed).unwrap_or(usize::MAX));
+        records.splice(first..first, addrs);
+        let whole = composed(name, answer.rcode, &records);
+        let Answer { authoritative, authentic, .. } = *answer;
+        Some(Answer { authoritative, authentic, extended: answer.extended.clone(), ..whole })
+    }
+}
+
+/// The address that a record of the answer section tells.
+fn addr(record: &Expanded) -> Option<IpAddr> {
+    if record.section != Section::Answer {
+        return None;
+    }
+    match record.rtype {
+        rtype::A => <[u8; 4]>::try_from(record.rdata.as_slice()).ok().map(IpAddr::from),
+        rtype::AAAA => <[u8; 16]>::try_from(record.rdata.as_slice()).ok().map(IpAddr::from),
+        _ => None,
+    }
+}
+
+/// Which address stands first this time: each as often as it weighs.
+fn top(weights: &Weights, addrs: &[Expanded], turn: usize) -> usize {
+    let weight = |record: &Expanded| addr(record).map_or(1, |addr| u64::from(weights.of(&record.owner, addr)));
+    let sum: u64 = addrs.iter().map(weight).sum();
+    let mut left = scattered(turn as u64) % sum.max(1);
+    let found = addrs.iter().position(|record| {
+        let here = left < weight(record);
+        left = left.saturating_sub(weight(record));
+        here
+    });
+    found.unwrap_or(0)
+}
+
+/// A number that has nothing to do with its neighbours': the finalizer of splitmix64.
+fn scattered(turn: u64) -> u64 {
+    let mut mixed = turn.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
