@@ -282,6 +282,15 @@ impl Chain {
         })
     }
 
+    /// `view`: the conditions on questions, all of which have to hold.
+    pub fn views(&self) -> impl Iterator<Item = &Expression> {
+        let views = self.plugins.iter().filter_map(|plugin| match plugin {
+            Plugin::View(view) => Some(&view.conditions),
+            _ => None,
+        });
+        views.flatten()
+    }
+
     /// `loop`: forwarding back to this server is looked for.
     #[must_use]
     pub fn loop_check(&self) -> bool {

@@ -15,8 +15,10 @@ mod probe;
 mod query;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::{
+    cmp::Reverse,
     fmt,
     net::{IpAddr, SocketAddr},
     sync::{
@@ -203,7 +205,7 @@ impl Server {
             }
         };
         self.parts.metrics.request(arrival.transport, arrival.from.is_ipv4(), request.qtype);
-        let Some(index) = self.block(&request.name, arrival.port) else {
+        let Some(index) = self.block(&request.look(arrival, now), packet.len()) else {
             return self.refuse(&request, Rcode::REFUSED, out);
         };
         let shape = &self.blocks[index].shape;
@@ -233,14 +235,7 @@ impl Server {
         out: &mut Vec<u8>,
     ) -> Outcome {
         let block = &self.blocks[index];
-        let look = Look {
-            name: &request.name,
-            qtype: request.qtype,
-            qclass: request.qclass,
-            head: &request.head,
-            arrival,
-            now,
-        };
+        let look = request.look(arrival, now);
         let mut pen = Pen::new(&request.head, request.question, &block.shape, &self.turn, out);
         let mut around = None;
         // What is told of a server itself is chaos' part alone.
@@ -296,18 +291,20 @@ impl Server {
         if query.depth > MAX_DEPTH {
             return Box::pin(ready(Err(Failure::AliasLoop)));
         }
-        let Some(block) = self.block(&query.name, query.arrival.port) else {
+        let Some(block) = self.block(&query.look(), HEADER + query.question.len()) else {
             return Box::pin(ready(Err(Failure::NoPlugin)));
         };
         Box::pin(async move { Next { server: self, block, index: 0 }.run(&query).await })
     }
 
-    /// The server block that a name belongs to: the one with the longest zone that it lies in.
-    fn block(&self, name: &QueryName, port: u16) -> Option<usize> {
+    /// The server block that a question belongs to: of those that take it, the one with the longest zone that its name lies in, and
+    /// of several for one zone the first. `size` is that of the message, in bytes.
+    fn block(&self, look: &Look<'_>, size: usize) -> Option<usize> {
         let keys = self.blocks.iter().enumerate();
         let keys = keys.flat_map(|(index, block)| block.keys.iter().map(move |key| (index, key)));
-        keys.filter(|(_, key)| key.port == port && name.within(&key.zone).is_some())
-            .max_by_key(|(_, key)| key.zone.labels())
+        keys.filter(|(_, key)| key.port == look.arrival.port && look.name.within(&key.zone).is_some())
+            .filter(|(index, _)| view::takes(&self.blocks[*index].views, look, size))
+            .min_by_key(|(_, key)| Reverse(key.zone.labels()))
             .map(|(index, _)| index)
     }
 

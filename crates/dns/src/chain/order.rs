@@ -92,7 +92,8 @@ pub const NOT_SERVED: &[&str] = &[
     "forward/resolver",
     "grpc",
     "sign",
-    "view",
+    "view/metadata()",
+    "view/server_ip()",
 ];
 
 /// What is accepted without being acted on, with a warning: answers are right without it.

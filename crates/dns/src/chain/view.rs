@@ -16,7 +16,7 @@ pub struct ViewOptions {
 pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<ViewOptions, CorefileError> {
     let name = read::one(directive, "the view's name")?.text.clone();
     let mut conditions = Vec::new();
-    scope.options(directive, |_, option| {
+    scope.options(directive, |scope, option| {
         if option.name.text != "expr" {
             return Err(read::unknown("view", option, &["expr"]));
         }
@@ -24,6 +24,9 @@ pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<View
         let words: Vec<&str> = option.arguments.iter().map(|word| word.text.as_str()).collect();
         let text = words.join(" ");
         let whole = crate::corefile::Word { text, ..first.clone() };
+        for unknown in ["metadata", "server_ip"].into_iter().filter(|name| whole.text.contains(&format!("{name}("))) {
+            scope.served(&format!("view/{unknown}()"), first);
+        }
         let condition = Expression::parse(&whole.text);
         conditions.push(condition.map_err(|error| whole.malformed("the expression", &error.to_string()))?);
         Ok(())

@@ -1,9 +1,14 @@
 //! Reading a query.
 
+use std::time::Instant;
+
 use super::{
     CLASS_CH, CLASS_IN, HEADER, PLAIN_UDP_SIZE, Rcode, UDP_SIZE, flag, rtype, u16_at, u32_at, walk::skip_name,
 };
-use crate::{name::QueryName, server::Transport};
+use crate::{
+    name::QueryName,
+    server::{Arrival, Look, Transport},
+};
 
 /// One question, as it came.
 #[derive(Clone, Debug)]
@@ -75,6 +80,12 @@ pub enum Reject {
 }
 
 impl<'a> Request<'a> {
+    /// What plugins look at.
+    #[must_use]
+    pub fn look<'b>(&'b self, arrival: &'b Arrival, now: Instant) -> Look<'b> {
+        Look { name: &self.name, qtype: self.qtype, qclass: self.qclass, head: &self.head, arrival, now }
+    }
+
     /// Reads a packet.
     ///
     /// # Errors

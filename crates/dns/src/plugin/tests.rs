@@ -4,6 +4,7 @@ mod autopath;
 mod balance;
 mod rewrite;
 mod template;
+mod view;
 
 use std::net::SocketAddr;
 

@@ -8,7 +8,7 @@ use std::sync::{
 use super::{Link, Outside, Own, Shape, arrange::Arrangement, lock};
 use crate::{
     cache::Cache,
-    chain::{Chain, HeaderFlag, HeaderRule, Plugin, RewriteOptions},
+    chain::{Chain, Expression, HeaderFlag, HeaderRule, Plugin, RewriteOptions},
     corefile::Key,
     forward::{Crew, Upstreams},
     message::{CLASS_CH, flag},
@@ -60,6 +60,8 @@ impl Drop for PlaceInLine {
 /// One server block at work.
 pub(super) struct Block {
     pub(super) keys: Vec<Key>,
+    /// Conditions that hold for the questions that it takes (`view`).
+    pub(super) views: Vec<Expression>,
     pub(super) errors: bool,
     pub(super) log: bool,
     pub(super) shape: Shape,
@@ -75,6 +77,7 @@ impl Block {
     pub(super) fn new(chain: Chain, cluster: &Cluster, serial: u32, parts: &Parts) -> Self {
         let zone = chain.kubernetes().cloned();
         let mut block = Self {
+            views: chain.views().cloned().collect(),
             errors: chain.errors(),
             log: chain.log(),
             loop_check: chain.loop_check(),
