@@ -2,10 +2,12 @@
 //!
 //! - `listeners`: UDP and TCP ports, opened and closed as the Corefile says
 //! - `outside`: what the server core asks of its surroundings: exchanges with upstreams, time, chance
+//! - `connections`: connections to upstreams, kept and shared, over TCP and TLS
 //! - `keeper`: the one task that owns the cluster's state and replaces the server when the Corefile changes
 //! - `corefile`: reading the Corefile and what it names
 //! - `http`: health, readiness and metrics
 
+mod connections;
 mod corefile;
 mod http;
 mod keeper;
@@ -65,6 +67,9 @@ pub enum DnsError {
     /// The Corefile cannot be loaded.
     #[error("cannot load the Corefile: {0}")]
     Corefile(CorefileError),
+    /// An upstream cannot be asked over TLS with what the Corefile names.
+    #[error("the Corefile's forward cannot use TLS: {0}")]
+    Tls(String),
     /// There is no client for the API server.
     #[error("cannot set up access to the API server")]
     Connect(#[from] ConnectError),

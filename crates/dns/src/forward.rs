@@ -20,12 +20,13 @@ pub use upstreams::Upstreams;
 
 use crate::{
     cache::Key,
+    chain::{Config, ForwardOptions, Plugin, UpstreamTransport},
     forward::{
         flights::{Flights, Full},
         journey::journey,
     },
     message::{Head, UDP_SIZE, Upstream, flag, question, rtype},
-    server::{Failure, Parts, Query, Reply},
+    server::{Failure, Parts, Query, Reply, Secure},
 };
 
 /// How often a question is sent before its clients get SERVFAIL; more often where there are more upstreams.
@@ -52,6 +53,22 @@ pub fn query(id: u16, question: &[u8], edns: bool, dnssec_ok: bool, flags: u16) 
         message.extend_from_slice(&[0, 0, if dnssec_ok { 0x80 } else { 0 }, 0, 0, 0]);
     }
     message
+}
+
+/// What it takes to ask an upstream over TLS; none where it is asked in plain.
+fn secure(options: &ForwardOptions, transport: &UpstreamTransport) -> Option<Secure> {
+    let UpstreamTransport::Tls { server_name } = transport else { return None };
+    let name = server_name.clone().or_else(|| options.tls_server_name.clone());
+    Some(Secure { files: options.tls.clone(), name })
+}
+
+/// What it takes to ask all upstreams over TLS that a configuration names.
+pub fn secured(config: &Config) -> impl Iterator<Item = Secure> {
+    let plugins = config.blocks.iter().flat_map(|chain| &chain.plugins);
+    let forwards =
+        plugins.filter_map(|plugin| if let Plugin::Forward(options) = plugin { Some(options) } else { None });
+    forwards
+        .flat_map(|options| options.upstreams.iter().filter_map(move |upstream| secure(options, &upstream.transport)))
 }
 
 /// The flags of a query for a client.

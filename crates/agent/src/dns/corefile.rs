@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use podnet_dns::{Config, Environment};
 
-use super::{DnsError, DnsOptions};
+use super::{DnsError, DnsOptions, connections};
 
 /// What the configuration was made from: each file with its text, or none where it could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +45,9 @@ pub(super) async fn load(options: &DnsOptions) -> Result<(Config, Sources), DnsE
             &environment(&|path| read(&options, path)),
         )
         .map_err(DnsError::Corefile)?;
+        for secure in podnet_dns::forward::secured(&config) {
+            connections::check(&secure).map_err(DnsError::Tls)?;
+        }
         let (files, directories) = (texts(&options, &config.files), names(&config.directories));
         let sources = Sources { corefile, files, directories };
         Ok((config, sources))

@@ -242,7 +242,7 @@ async fn watches(options: &DnsOptions, config: &Config) -> Result<Option<Watches
 
 fn server(config: Config, cluster: &Cluster, metrics: &Arc<Metrics>) -> Server {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as u32);
-    Server::new(config, cluster, seconds, Arc::clone(metrics), Arc::new(Network::default()), observer())
+    Server::new(config, cluster, seconds, Arc::clone(metrics), Arc::new(Network::new(Arc::clone(metrics))), observer())
 }
 
 fn observer() -> Observer {

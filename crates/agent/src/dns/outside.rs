@@ -12,15 +12,11 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use podnet_dns::{Exchange, Outside, Transport};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpStream, UdpSocket},
-    time::timeout,
-};
+use podnet_dns::{Exchange, Outside, Transport, metrics::Metrics};
+use tokio::{net::UdpSocket, time::timeout};
 use tracing::debug;
 
-use super::Shared;
+use super::{Shared, connections::Connections};
 
 /// How often upstreams that failed are looked after.
 const CHECK_TICK: Duration = Duration::from_millis(250);
@@ -29,20 +25,30 @@ const CHECK_TICK: Duration = Duration::from_millis(250);
 const DATAGRAM: usize = 4096;
 
 /// The network, the clock and the operating system's randomness.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Network {
+    connections: Arc<Connections>,
     /// SipHash with keys from the operating system, over a counter: nobody can guess the next one.
     keyed: RandomState,
     counter: AtomicU64,
 }
 
+impl Network {
+    /// A network without a connection. What goes over connections is counted.
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        let connections = Arc::new(Connections::new(metrics));
+        Self { connections, keyed: RandomState::new(), counter: AtomicU64::new(0) }
+    }
+}
+
 impl Outside for Network {
     fn exchange(&self, exchange: Exchange) -> BoxFuture<'static, io::Result<Vec<u8>>> {
+        let connections = Arc::clone(&self.connections);
         async move {
             let attempt = async {
                 match exchange.transport {
                     Transport::Udp => over_udp(&exchange).await,
-                    Transport::Tcp => over_tcp(&exchange).await,
+                    Transport::Tcp => connections.exchange(&exchange).await,
                 }
             };
             let answered = match timeout(exchange.timeout, attempt).await {
@@ -103,17 +109,4 @@ async fn over_udp(exchange: &Exchange) -> io::Result<Vec<u8>> {
             return Ok(message);
         }
     }
-}
-
-async fn over_tcp(exchange: &Exchange) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(exchange.upstream).await?;
-    stream.set_nodelay(true)?;
-    let len = u16::try_from(exchange.message.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let mut message = len.to_be_bytes().to_vec();
-    message.extend_from_slice(&exchange.message);
-    stream.write_all(&message).await?;
-    let len = stream.read_u16().await?;
-    message.resize(usize::from(len), 0);
-    stream.read_exact(&mut message).await?;
-    if exchange.accepts(&message) { Ok(message) } else { Err(io::ErrorKind::InvalidData.into()) }
 }

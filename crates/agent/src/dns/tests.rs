@@ -115,10 +115,15 @@ async fn fetch(port: u16, path: &str) -> String {
     response
 }
 
+/// Whether a query's name begins with a label, in letters of any case.
+fn asks_for(query: &[u8], label: &[u8]) -> bool {
+    query[12..12 + label.len()].eq_ignore_ascii_case(label)
+}
+
 /// What the upstream says: one address, or many for `big.…`, of which it tells none over UDP.
 fn upstream_answer(query: &[u8], udp: bool) -> Vec<u8> {
     let end = 12 + query[12..].iter().position(|byte| *byte == 0).unwrap() + 5;
-    let big = query[12..].starts_with(b"\x03big");
+    let big = asks_for(query, b"\x03big");
     let count = match (big, udp) {
         (true, true) => 0_u8,
         (true, false) => 200,
@@ -142,7 +147,7 @@ async fn upstream() -> SocketAddr {
     tokio::spawn(async move {
         let mut packet = [0; 4096];
         while let Ok((len, from)) = socket.recv_from(&mut packet).await {
-            if !packet[12..].starts_with(b"\x06silent") {
+            if !asks_for(&packet, b"\x06silent") {
                 socket.send_to(&upstream_answer(&packet[..len], true), from).await.unwrap();
             }
         }
@@ -276,6 +281,9 @@ async fn what_cannot_be_loaded_or_read_is_said() {
     let corefile = directory.write("Corefile", ".:53 {\n  bogus\n}\n");
     let error = Process::start(&corefile, None).task.await.unwrap().unwrap_err();
     assert!(error.to_string().contains("Corefile:2:3: unknown plugin \"bogus\""), "{error}");
+    let corefile = directory.write("Corefile", ".:53 {\n forward . tls://192.0.2.1 {\n tls /nowhere/ca.pem\n }\n}\n");
+    let error = Process::start(&corefile, None).task.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("/nowhere/ca.pem: No such file"), "{error}");
     let error = Process::start(Path::new("/nowhere/Corefile"), None).task.await.unwrap().unwrap_err();
     assert_eq!(error.to_string(), "cannot read the Corefile /nowhere/Corefile");
     assert!(super::check(".:53 {\n whoami\n}\n", "Corefile").errors.is_empty());

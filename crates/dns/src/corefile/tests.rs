@@ -261,8 +261,8 @@ fn an_error_names_place_finding_and_what_is_allowed() {
         (". {\n  forward .\n}", "Corefile:2:11: \"forward\" ends here, needed: at least one upstream"),
         (". {\n  forward . nonsense\n}", "Corefile:2:13: an upstream cannot be \"nonsense\""),
         (
-            ". {\n  forward . tls://1.1.1.1\n}",
-            "Corefile:2:13: \"forward tls://\" is understood, but not served by this server yet",
+            ". {\n  forward . https://1.1.1.1\n}",
+            "Corefile:2:13: \"forward https://\" is understood, but not served by this server yet",
         ),
         (". {\n  forward . /nowhere/resolv.conf\n}", "Corefile:2:13: cannot read /nowhere/resolv.conf"),
         (". {\n  forward . 1.1.1.1 {\n    policy best\n  }\n}", "Corefile:3:12: policy cannot be \"best\""),

@@ -11,7 +11,7 @@ use super::{Upstreams, cookie, flags, query};
 use crate::{
     cache::Key,
     message::{HEADER, Rcode, Upstream, flag, u16_at},
-    server::{Outside, Parts, Transport},
+    server::{Exchange, Outside, Parts, Transport},
 };
 
 /// How often one upstream is asked anew for one attempt: over TCP, without EDNS, with another cookie.
@@ -78,8 +78,8 @@ pub(super) async fn ask(upstreams: &Upstreams, parts: &Parts, key: &Key, attempt
         let left = attempt.until.saturating_duration_since(start);
         // A server that takes no connections must not use up all the time there is.
         let timeout = if doubted.is_some() { left.min(DOUBT) } else { left };
-        let asked = upstreams.exchange(index, manner.transport, sent.clone(), timeout);
-        let answered = parts.outside.exchange(asked).await;
+        let exchange = upstreams.exchange(index, manner.transport, sent.clone(), timeout);
+        let answered = parts.outside.exchange(Exchange { fresh: attempt.again, ..exchange }).await;
         let took = parts.outside.now().saturating_duration_since(start);
         let Ok(message) = answered else {
             // Who is doubted and takes no connections is believed as servers without case and cookies have to be.

@@ -377,3 +377,26 @@ fn an_upstream_speaks_of_its_own_names_alone() {
     sent.answered(message);
     assert_eq!(waiting.told(), ["NOERROR", "A 192.0.2.7", "NS", "+A 192.0.2.8"]);
 }
+
+#[test]
+fn over_tls_each_upstream_is_asked_by_its_name_over_a_connection_without_cookies_and_case() {
+    let rig = Rig::new(
+        ". {\n forward . tls://192.0.2.1 tls://192.0.2.2%second.example.org:8853 {\n policy sequential\n tls /ca.pem\n \
+         expire 3s\n max_idle_conns 2\n }\n}\n",
+    );
+    let (mut waiting, sent) = rig.forward(&query("a.example.org", rtype::A));
+    assert_eq!((sent.transport, sent.upstream.to_string().as_str()), (Transport::Tcp, "192.0.2.1:853"));
+    assert_eq!((sent.keep.idle, sent.keep.most), (Duration::from_secs(3), Some(2)));
+    let secure = sent.secure.clone().unwrap();
+    assert_eq!((secure.files.authorities.as_deref(), &secure.name), (Some("/ca.pem"), &None));
+    assert!(cookie(&sent).is_none() && !name(&sent).iter().any(u8::is_ascii_uppercase));
+    sent.failed();
+    assert_eq!(waiting.response(), None);
+    let second = one(&rig);
+    assert_eq!(second.upstream.to_string(), "192.0.2.2:8853");
+    assert_eq!(second.secure.as_ref().unwrap().name, Some(crate::server::fixture::name("second.example.org")));
+    assert!(!second.fresh);
+    second.failed();
+    assert_eq!(waiting.response(), None);
+    assert!(one(&rig).fresh, "the connection before may be dead");
+}

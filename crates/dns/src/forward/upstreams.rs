@@ -12,7 +12,7 @@ use std::{
 use super::{
     ATTEMPT_TIMEOUT,
     manners::{Manners, Pace},
-    query,
+    query, secure,
 };
 use crate::{
     chain::{ForwardOptions, Policy, UpstreamTransport},
@@ -44,13 +44,7 @@ struct State {
 
 impl State {
     fn new(options: &ForwardOptions, transport: &UpstreamTransport) -> Self {
-        let secure = match transport {
-            UpstreamTransport::Tls { server_name } => Some(Arc::new(Secure {
-                files: options.tls.clone(),
-                name: server_name.clone().or_else(|| options.tls_server_name.clone()),
-            })),
-            _ => None,
-        };
+        let secure = secure(options, transport).map(Arc::new);
         Self { secure, ..Self::default() }
     }
 }
@@ -163,7 +157,7 @@ impl Upstreams {
         let secure = self.states.get(index).and_then(|state| state.secure.clone());
         let transport = if secure.is_some() { Transport::Tcp } else { transport };
         let keep = Keep { idle: self.options.expire, most: self.options.max_idle };
-        Exchange { upstream: self.addrs[index], transport, secure, keep, message, timeout }
+        Exchange { upstream: self.addrs[index], transport, secure, keep, fresh: false, message, timeout }
     }
 
     /// Whether an upstream is asked over connections that nobody can speak into.

@@ -28,6 +28,8 @@ pub struct Exchange {
     pub secure: Option<Arc<Secure>>,
     /// What becomes of the connection.
     pub keep: Keep,
+    /// It was asked in vain before: not over a connection that is there, which may be dead.
+    pub fresh: bool,
     /// The message; over TCP its length has to go before it.
     pub message: Vec<u8>,
     /// When to give up.

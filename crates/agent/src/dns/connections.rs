@@ -1,0 +1,95 @@
+//! Connections to upstreams: kept for a while, and shared by questions that are asked at the same time (RFC 7766 §6.2.1).
+
+mod line;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use podnet_dns::{Exchange, Secure, metrics::Metrics};
+
+use line::Line;
+
+/// The most questions on one connection at once; beyond it another one is opened.
+const SHARED: usize = 64;
+
+/// Whom a connection leads to, and how it is secured.
+type Place = (SocketAddr, Option<Arc<Secure>>);
+
+/// The connections that are open.
+#[derive(Debug)]
+pub(super) struct Connections {
+    open: Mutex<HashMap<Place, Vec<Arc<Line>>>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Connections {
+    /// None yet.
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { open: Mutex::default(), metrics }
+    }
+
+    /// Sends a message over a connection that is there or a new one, and waits for the answer.
+    ///
+    /// # Errors
+    /// When there is no connection, or it ends before the answer comes.
+    pub(super) async fn exchange(&self, exchange: &Exchange) -> io::Result<Vec<u8>> {
+        let (line, kept) = self.line(exchange, exchange.fresh);
+        let mut answered = line.ask(exchange).await;
+        if answered.is_err() && kept && line.was_open() {
+            // The other side may close a connection at any time: that says nothing about the question.
+            answered = self.line(exchange, true).0.ask(exchange).await;
+        }
+        self.trim(exchange);
+        answered
+    }
+
+    /// A connection for a message, and whether it was there already.
+    fn line(&self, exchange: &Exchange, fresh: bool) -> (Arc<Line>, bool) {
+        let proto = if exchange.secure.is_some() { "tcp-tls" } else { "tcp" };
+        let mut open = lock(&self.open);
+        open.retain(|_, lines| {
+            lines.retain(|line| !line.closed());
+            !lines.is_empty()
+        });
+        let lines = open.entry(place(exchange)).or_default();
+        let free = lines.iter().filter(|line| line.takes_more()).map(|line| (line.load(), line));
+        let free = free.min_by_key(|(load, _)| *load).filter(|(load, _)| *load < SHARED && !fresh);
+        self.metrics.upstreams.connection(exchange.upstream, proto, free.is_some());
+        if let Some((_, line)) = free {
+            return (Arc::clone(line), true);
+        }
+        let line = Line::open(place(exchange), exchange.keep.idle);
+        lines.push(Arc::clone(&line));
+        (line, false)
+    }
+
+    /// Closes what is idle beyond the number that the Corefile allows.
+    fn trim(&self, exchange: &Exchange) {
+        let Some(most) = exchange.keep.most else { return };
+        let open = lock(&self.open);
+        let Some(lines) = open.get(&place(exchange)) else { return };
+        let idle = lines.iter().filter(|line| !line.closed() && line.load() == 0);
+        idle.skip(most).for_each(|line| line.end());
+    }
+}
+
+/// Tells what is wrong with what is needed to speak TLS with an upstream, before it is asked.
+pub(super) fn check(secure: &Secure) -> Result<(), String> {
+    tls::client(secure).map(drop).map_err(|error| error.to_string())
+}
+
+fn place(exchange: &Exchange) -> Place {
+    (exchange.upstream, exchange.secure.clone())
+}
+
+/// A lock whose holder panicked is still a lock over plain data.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
