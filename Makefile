@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PODNET := target/release/podnet
 
-.PHONY: help setup setup-test build demo test lint bench churn install
+.PHONY: help setup setup-test setup-bench build demo test lint bench churn install
 
 help:
 	@echo "make demo      build, bring a cluster up, apply examples/, show the result, leave it running"
@@ -16,6 +16,9 @@ setup:
 
 setup-test:
 	@scripts/setup test
+
+setup-bench:
+	@scripts/setup bench
 
 build: setup
 	cargo build --release --locked --bin podnet --bin podnet-cni
@@ -31,7 +34,7 @@ test: setup-test
 	cargo build --workspace --locked
 	cargo nextest run --workspace --locked
 
-bench: setup-test build
+bench: setup-bench build
 	@PODNET=$(abspath $(PODNET)) bench/run
 
 churn: setup-test

@@ -71,20 +71,12 @@ impl Lab {
 
     /// The most memory of its own that the agent had so far (resident, less what is shared), in MiB.
     pub(crate) fn peak_mib(&self) -> Result<f64> {
-        Ok(self.mib("VmHWM")? - self.mib("RssFile")?)
+        self.agent.peak_mib()
     }
 
     /// The memory of its own that it has now, in MiB.
     pub(crate) fn memory_mib(&self) -> Result<f64> {
-        Ok(self.mib("VmRSS")? - self.mib("RssFile")?)
-    }
-
-    /// A figure of `/proc/<pid>/status`.
-    fn mib(&self, key: &str) -> Result<f64> {
-        let status = fs::read_to_string(Path::new("/proc").join(self.agent.0.id().to_string()).join("status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-        let kib: f64 = line.and_then(|line| line.split_whitespace().next()).ok_or("no such figure")?.parse()?;
-        Ok(kib / 1024.0)
+        self.agent.memory_mib()
     }
 }
 
@@ -112,7 +104,7 @@ impl Place {
         Ok(place)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
 
@@ -137,7 +129,27 @@ impl Drop for Place {
 }
 
 /// A process that ends with the value.
-struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
+
+impl Running {
+    /// The most memory of its own that it had so far (resident, less what is shared), in MiB.
+    pub(crate) fn peak_mib(&self) -> Result<f64> {
+        Ok(self.mib("VmHWM")? - self.mib("RssFile")?)
+    }
+
+    /// The memory of its own that it has now, in MiB.
+    pub(crate) fn memory_mib(&self) -> Result<f64> {
+        Ok(self.mib("VmRSS")? - self.mib("RssFile")?)
+    }
+
+    /// A figure of `/proc/<pid>/status`.
+    fn mib(&self, key: &str) -> Result<f64> {
+        let status = fs::read_to_string(Path::new("/proc").join(self.0.id().to_string()).join("status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        let kib: f64 = line.and_then(|line| line.split_whitespace().next()).ok_or("no such figure")?.parse()?;
+        Ok(kib / 1024.0)
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {

@@ -8,6 +8,7 @@ mod emulated;
 mod figures;
 mod lab;
 mod memory;
+mod names;
 mod planning;
 mod pods;
 mod programming;
@@ -26,11 +27,22 @@ use serde_json::{Value, json};
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// What can be asked for by name.
-const PARTS: [&str; 10] =
-    ["planning", "programming", "up", "pods", "memory", "cni", "wire", "services", "virtual-servers", "full-node"];
+const PARTS: [&str; 11] = [
+    "planning",
+    "programming",
+    "dns",
+    "up",
+    "pods",
+    "memory",
+    "cni",
+    "wire",
+    "services",
+    "virtual-servers",
+    "full-node",
+];
 
 /// Of these, what needs no cluster.
-const WITHOUT_CLUSTER: [&str; 3] = ["planning", "programming", "virtual-servers"];
+const WITHOUT_CLUSTER: [&str; 4] = ["planning", "programming", "dns", "virtual-servers"];
 
 fn main() -> ExitCode {
     let podnet = std::env::var("PODNET").unwrap_or_else(|_| "target/release/podnet".to_owned());
@@ -59,6 +71,8 @@ fn run(podnet: &str) -> Result<()> {
     show(planning.as_ref());
     let programming = wanted("programming").then(|| programming::measure(podnet)).transpose()?;
     show(programming.as_ref());
+    let names = wanted("dns").then(|| names::measure(podnet)).transpose()?;
+    show(names.as_ref());
     let emulated =
         ["services", "virtual-servers"].into_iter().any(&wanted).then(|| emulated::measure(podnet)).transpose()?;
     show(emulated.as_ref());
@@ -90,6 +104,7 @@ fn run(podnet: &str) -> Result<()> {
         "pod-network",
         &json!({"machine": machine(), "cni": cni, "wire": wire, "full_node": full_node, "planning": planning}),
     )?;
+    write("dns", &json!({"machine": machine(), "names": names}))?;
     write(
         "services",
         &json!({"machine": machine(), "programming": programming, "through": services, "emulated": emulated}),

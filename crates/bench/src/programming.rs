@@ -28,8 +28,8 @@ use crate::{
 
 /// How many Services, from few to many. The first is what the others' first packets are compared with.
 const COUNTS: [usize; 5] = [10, 1_000, 10_000, 30_000, 50_000];
-const ENDPOINTS: usize = 10;
-const CHANGES: usize = 100;
+pub(crate) const ENDPOINTS: usize = 10;
+pub(crate) const CHANGES: usize = 100;
 const CONNECTIONS: usize = 1_500;
 const PORT: u16 = 8080;
 /// The two ends, in the node's own block.
@@ -109,11 +109,11 @@ fn one_endpoint(lab: &Lab, monitor: &mut Monitor, service: usize, generation: us
 }
 
 /// ClusterIPs lie in 172.16.0.0/12.
-fn cluster_ip(number: usize) -> Ipv4Addr {
+pub(crate) fn cluster_ip(number: usize) -> Ipv4Addr {
     (u32::from(Ipv4Addr::new(172, 16, 0, 1)) + number as u32).into()
 }
 
-fn service(number: usize) -> Value {
+pub(crate) fn service(number: usize) -> Value {
     let ip = cluster_ip(number);
     json!({
         "apiVersion": "v1", "kind": "Service",
@@ -132,7 +132,7 @@ fn service(number: usize) -> Value {
 }
 
 /// The slice of a Service, as the endpoints controller writes it; each generation has another last endpoint.
-fn slice(number: usize, generation: usize) -> Value {
+pub(crate) fn slice(number: usize, generation: usize) -> Value {
     let name = format!("service-{number:05}");
     let addr = |at: usize| -> IpAddr {
         if number == 0 {
