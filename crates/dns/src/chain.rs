@@ -39,6 +39,7 @@ pub use expression::{Expression, ExpressionData, ExpressionError};
 pub use forward::{ForwardOptions, Policy, UpstreamAddr, UpstreamTransport};
 pub use gotemplate::{GoTemplate, TemplateData, TemplateError};
 pub use hosts::HostsOptions;
+pub(crate) use kubernetes::is_reverse;
 pub use kubernetes::{ApiAccess, KubernetesOptions, PodNames};
 pub use logformat::{LogField, LogFormat, LogPiece};
 pub use logging::{Consolidate, ErrorsOptions, Level, LogClass, LogOptions};
@@ -321,6 +322,14 @@ impl Chain {
         self.plugins
             .iter()
             .find_map(|plugin| if let Plugin::Kubernetes(options) = plugin { Some(options) } else { None })
+    }
+
+    /// `k8s_external`.
+    #[must_use]
+    pub fn external(&self) -> Option<&ExternalOptions> {
+        self.plugins
+            .iter()
+            .find_map(|plugin| if let Plugin::K8sExternal(options) = plugin { Some(options) } else { None })
     }
 
     /// `forward`, one for each origin, in the file's order.

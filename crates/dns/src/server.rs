@@ -22,14 +22,14 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard,
         atomic::{AtomicUsize, Ordering},
     },
     time::Instant,
 };
 
 use futures::future::ready;
-use podnet_model::{Change, Namespace};
+use podnet_model::{Change, Namespace, labels::Labels};
 
 pub use block::Parts;
 pub use link::{Answering, Knowing, Link, Next, Own, Quick, Said};
@@ -48,7 +48,7 @@ use crate::{
         block::{Block, PlaceInLine},
         probe::Probe,
     },
-    zone::{Cluster, Zone},
+    zone::{Cluster, External, Zone},
 };
 
 /// The most clients that wait for answers, all together; beyond it they are told SERVFAIL at once.
@@ -150,17 +150,15 @@ impl Server {
         if touched.services.is_empty() && touched.pod.is_none() {
             return;
         }
-        for zone in self.zones() {
-            zone.write().unwrap_or_else(PoisonError::into_inner).update(&touched, cluster);
-        }
+        self.zones().for_each(|zone| written(zone).update(&touched, cluster));
+        self.externals().for_each(|zone| written(zone).update(&touched, cluster));
     }
 
-    /// A namespace appeared or vanished.
-    pub fn namespace(&self, cluster: &mut Cluster, namespace: &Namespace, exists: bool) {
-        cluster.namespace(namespace, exists);
-        for zone in self.zones() {
-            zone.write().unwrap_or_else(PoisonError::into_inner).namespace(namespace, exists);
-        }
+    /// A namespace appeared, got other labels, or vanished (then without labels).
+    pub fn namespace(&self, cluster: &mut Cluster, namespace: &Namespace, labels: Option<&Labels>) {
+        cluster.namespace(namespace, labels);
+        self.zones().for_each(|zone| written(zone).namespace(namespace, labels, cluster));
+        self.externals().for_each(|zone| written(zone).namespace(namespace, labels, cluster));
     }
 
     /// The whole of the cluster's state has been taken in: what is not there does not exist.
@@ -312,6 +310,10 @@ impl Server {
         self.blocks.iter().filter_map(|block| block.zone.as_deref())
     }
 
+    fn externals(&self) -> impl Iterator<Item = &RwLock<External>> {
+        self.blocks.iter().filter_map(|block| block.external.as_deref())
+    }
+
     fn refuse(&self, request: &Request<'_>, rcode: Rcode, out: &mut Vec<u8>) -> Outcome {
         self.parts.metrics.response(rcode);
         rejection(&request.head, request.question, rcode, out);
@@ -332,6 +334,10 @@ impl Server {
             (self.observer)(&Event::Failed { name: &Name::from_query(name), reason });
         }
     }
+}
+
+fn written<T>(zone: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    zone.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A lock whose holder panicked is still a lock over plain data.

@@ -3,25 +3,26 @@
 //! [`Cluster`] keeps what the watches said; a [`Zone`] is what one `kubernetes` plugin makes of it. A change re-renders only the
 //! Services that it touches. Reading is one look-up by the name's lower-case wire form.
 
+mod book;
 mod cluster;
+mod external;
 mod lookup;
 mod render;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-};
+use std::{collections::HashMap, net::IpAddr};
 
-use podnet_model::{Namespace, PodKey, ServiceKey};
+use podnet_model::{Namespace, PodKey, ServiceKey, labels::Labels};
 use smallvec::SmallVec;
 
+use book::{Book, Entry, Origin, label};
 pub use cluster::{Cluster, PodMove, Touched};
-pub use lookup::{Authority, Found};
+pub use external::External;
+pub use lookup::{Authority, Found, Names};
 
 use crate::{
-    answer::{Alias, Answer, AnswerBuilder, Owner, Section},
+    answer::{AnswerBuilder, Owner, Section},
     chain::KubernetesOptions,
     message::rtype,
     name::Name,
@@ -37,48 +38,11 @@ const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
 #[derive(Debug)]
 pub struct Zone {
     options: KubernetesOptions,
-    origins: Vec<Origin>,
+    book: Book,
     /// Reverse zones with their SOA's data.
     reverse_origins: Vec<(Name, Box<[u8]>)>,
-    pointers: HashMap<IpAddr, SmallVec<[Pointer; 1]>>,
-    /// How many Services each namespace has.
-    populated: HashMap<Box<[u8]>, usize>,
-    /// Namespaces that were announced themselves.
-    declared: HashSet<Box<[u8]>>,
     pods: HashMap<IpAddr, SmallVec<[PodKey; 1]>>,
-    owned: HashMap<ServiceKey, Owned>,
     serial: u32,
-}
-
-/// A zone of Services.
-#[derive(Debug)]
-struct Origin {
-    name: Name,
-    entries: HashMap<Box<[u8]>, Entry>,
-    soa: Box<[u8]>,
-}
-
-/// What stands at one name. An entry without anything is a name that only has names below it.
-#[derive(Clone, Debug, Default)]
-struct Entry {
-    sets: SmallVec<[(u16, Answer); 1]>,
-    alias: Option<Alias>,
-}
-
-/// What a Service put into the zone, to be taken out again.
-#[derive(Clone, Debug, Default)]
-struct Owned {
-    names: Vec<Box<[u8]>>,
-    addresses: Vec<IpAddr>,
-}
-
-/// The name of an address.
-#[derive(Clone, Debug)]
-struct Pointer {
-    service: ServiceKey,
-    name: Name,
-    /// It is the Service's own address; then endpoints' names for it are not told.
-    frontend: bool,
 }
 
 impl Zone {
@@ -88,20 +52,11 @@ impl Zone {
         let origins = options.zones.iter().map(|name| Origin::new(name.clone(), &options, serial)).collect();
         let reverse = options.reverse_zones.iter();
         let reverse_origins = reverse.map(|name| (name.clone(), soa(name, options.ttl, serial))).collect();
-        let mut zone = Self {
-            options,
-            origins,
-            reverse_origins,
-            pointers: HashMap::new(),
-            populated: HashMap::new(),
-            declared: HashSet::new(),
-            pods: HashMap::new(),
-            owned: HashMap::new(),
-            serial,
-        };
-        for namespace in cluster.namespaces() {
-            zone.namespace(namespace, true);
+        let mut book = Book::new(origins);
+        for (namespace, labels) in cluster.namespaces() {
+            book.declare(namespace, Some(labels), &options);
         }
+        let mut zone = Self { options, book, reverse_origins, pods: HashMap::new(), serial };
         for service in cluster.services() {
             zone.refresh(service, cluster);
         }
@@ -126,83 +81,39 @@ impl Zone {
             self.pod(moved);
         }
         if !touched.services.is_empty() {
-            self.serial = self.serial.wrapping_add(1);
-            for origin in &mut self.origins {
-                origin.soa = soa(&origin.name, self.options.ttl, self.serial);
-            }
-            for (name, data) in &mut self.reverse_origins {
-                *data = soa(name, self.options.ttl, self.serial);
-            }
+            self.changed();
         }
     }
 
-    /// A namespace appeared or vanished.
-    pub fn namespace(&mut self, namespace: &Namespace, exists: bool) {
-        let label = label(namespace);
-        if exists && self.exposed(namespace) {
-            self.declared.insert(label);
-        } else {
-            self.declared.remove(&label);
+    fn changed(&mut self) {
+        self.serial = self.serial.wrapping_add(1);
+        for origin in &mut self.book.origins {
+            origin.soa = soa(&origin.name, self.options.ttl, self.serial);
+        }
+        for (name, data) in &mut self.reverse_origins {
+            *data = soa(name, self.options.ttl, self.serial);
         }
     }
 
-    fn exposed(&self, namespace: &Namespace) -> bool {
-        self.options.namespaces.as_ref().is_none_or(|only| only.contains(namespace))
+    /// A namespace appeared, got other labels, or vanished (then without labels).
+    pub fn namespace(&mut self, namespace: &Namespace, labels: Option<&Labels>, cluster: &Cluster) {
+        if !self.book.declare(namespace, labels, &self.options) {
+            return;
+        }
+        for service in cluster.services().filter(|service| &service.namespace == namespace) {
+            self.refresh(service, cluster);
+        }
+        self.changed();
     }
 
     fn refresh(&mut self, key: &ServiceKey, cluster: &Cluster) {
-        self.withdraw(key);
+        self.book.withdraw(key);
         self.name_servers(key, cluster);
-        let Some(service) = cluster.service(key).filter(|_| self.exposed(&key.namespace)) else { return };
-        let mut owned = Owned::default();
-        for (index, origin) in self.origins.iter_mut().enumerate() {
-            let Some(rendered) = render::render(&origin.name, &self.options, service, cluster.slices(key)) else {
-                continue;
-            };
-            for (name, entry) in rendered.entries {
-                // The names are those below the Service's own, so they are the same for each origin but for its end.
-                let below = name.wire().len() - origin.name.wire().len();
-                owned.names.extend((index == 0).then(|| Box::from(&name.wire()[..below])));
-                origin.entries.insert(name.wire().into(), entry);
-            }
-            for (addr, name, frontend) in rendered.pointers.into_iter().filter(|_| index == 0) {
-                let pointers = self.pointers.entry(addr).or_default();
-                if !pointers.iter().any(|pointer| pointer.name == name) {
-                    pointers.push(Pointer { service: key.clone(), name, frontend });
-                    owned.addresses.push(addr);
-                }
-            }
-        }
-        *self.populated.entry(label(&key.namespace)).or_default() += 1;
-        self.owned.insert(key.clone(), owned);
-    }
-
-    fn withdraw(&mut self, key: &ServiceKey) {
-        let Some(owned) = self.owned.remove(key) else { return };
-        for origin in &mut self.origins {
-            let mut wire = Vec::new();
-            for below in &owned.names {
-                wire.clear();
-                wire.extend_from_slice(below);
-                wire.extend_from_slice(origin.name.wire());
-                origin.entries.remove(wire.as_slice());
-            }
-        }
-        for addr in owned.addresses {
-            if let Some(pointers) = self.pointers.get_mut(&addr) {
-                pointers.retain(|pointer| &pointer.service != key);
-                if pointers.is_empty() {
-                    self.pointers.remove(&addr);
-                }
-            }
-        }
-        let namespace = label(&key.namespace);
-        if let Some(services) = self.populated.get_mut(&namespace) {
-            *services -= 1;
-            if *services == 0 {
-                self.populated.remove(&namespace);
-            }
-        }
+        let Some(service) = cluster.service(key).filter(|service| self.book.shows(service, &self.options)) else {
+            return;
+        };
+        let options = &self.options;
+        self.book.put(key, |origin| render::render(origin, options, service, cluster.slices(key)));
     }
 
     /// `ns.dns.<zone>`, which the zone's NS record names, has the addresses of the cluster's DNS Service.
@@ -211,7 +122,7 @@ impl Zone {
             return;
         }
         let addrs = cluster.service(key).map(render::frontend_addresses).unwrap_or_default();
-        for origin in &mut self.origins {
+        for origin in &mut self.book.origins {
             if let Ok(name) = origin.name.prefixed_text("ns.dns") {
                 let sets = render::address_sets(&name, &addrs, self.options.ttl);
                 origin.entries.insert(name.wire().into(), Entry { sets, alias: None });
@@ -274,10 +185,6 @@ fn soa(zone: &Name, ttl: u32, serial: u32) -> Box<[u8]> {
         data.extend_from_slice(&value.to_be_bytes());
     }
     data.into()
-}
-
-fn label(namespace: &Namespace) -> Box<[u8]> {
-    namespace.as_str().to_ascii_lowercase().into_bytes().into()
 }
 
 /// What a Service is called in a zone: `<name>.<namespace>.svc.<zone>`; none when a part of it cannot be in a name.

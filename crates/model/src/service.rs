@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
-use crate::{ClusterIp, NodePort, PortName, Protocol, ServiceKey, ServicePort};
+use crate::{ClusterIp, NodePort, PortName, Protocol, ServiceKey, ServicePort, labels::Labels};
 
 /// A Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Service {
     pub external_ips: Vec<IpAddr>,
     /// What a load balancer gave it; none but for type `LoadBalancer`.
     pub ingress: Vec<Ingress>,
+    /// What a load balancer is called that gave it a name rather than an address.
+    pub ingress_names: Vec<Arc<str>>,
     /// `spec.loadBalancerSourceRanges`: who may come by an address of the load balancer; everybody where there is none.
     pub source_ranges: Vec<IpNet>,
     /// `spec.sessionAffinity: ClientIP`, with its timeout in seconds.
@@ -35,6 +37,8 @@ pub struct Service {
     pub traffic_distribution: Option<Arc<str>>,
     /// The label `service.kubernetes.io/service-proxy-name`: another program proxies it.
     pub proxy: Option<Arc<str>>,
+    /// `metadata.labels`.
+    pub labels: Labels,
 }
 
 impl Service {
@@ -48,6 +52,7 @@ impl Service {
             publish_not_ready: false,
             external_ips: Vec::new(),
             ingress: Vec::new(),
+            ingress_names: Vec::new(),
             source_ranges: Vec::new(),
             affinity: None,
             internal_policy: TrafficPolicy::Cluster,
@@ -55,6 +60,7 @@ impl Service {
             health_check: None,
             traffic_distribution: None,
             proxy: None,
+            labels: Labels::default(),
         }
     }
 }

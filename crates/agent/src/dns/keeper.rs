@@ -182,23 +182,24 @@ impl Watches {
         cluster: &mut Cluster,
     ) {
         let name = |namespace: &core::Namespace| Namespace::from(namespace.name_any());
+        let labels = |namespace: core::Namespace| Arc::new(namespace.metadata.labels.unwrap_or_default());
         match event {
             Ok(watcher::Event::Apply(namespace)) => {
                 self.known.insert(name(&namespace));
-                server.namespace(cluster, &name(&namespace), true);
+                server.namespace(cluster, &name(&namespace), Some(&labels(namespace)));
             }
             Ok(watcher::Event::Delete(namespace)) => {
                 self.known.remove(&name(&namespace));
-                server.namespace(cluster, &name(&namespace), false);
+                server.namespace(cluster, &name(&namespace), None);
             }
             Ok(watcher::Event::Init) => self.listing.clear(),
             Ok(watcher::Event::InitApply(namespace)) => {
                 self.listing.insert(name(&namespace));
-                server.namespace(cluster, &name(&namespace), true);
+                server.namespace(cluster, &name(&namespace), Some(&labels(namespace)));
             }
             Ok(watcher::Event::InitDone) => {
                 for gone in self.known.difference(&self.listing) {
-                    server.namespace(cluster, gone, false);
+                    server.namespace(cluster, gone, None);
                 }
                 self.known = std::mem::take(&mut self.listing);
                 self.namespaces_listed = true;

@@ -112,6 +112,9 @@ pub(super) fn external(directive: &Directive, scope: &mut Scope<'_>) -> Result<E
         }
         Ok(())
     });
+    if options.zones.iter().all(super::is_reverse) {
+        return Err(directive.missing("a zone for Services, such as example.org, beside the reverse zones"));
+    }
     Ok(options)
 }
 

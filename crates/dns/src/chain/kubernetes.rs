@@ -120,6 +120,10 @@ pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<Kube
         zonal: false,
     };
     scope.options(directive, |scope, option| apply(&mut options, option, scope));
+    if options.labels.is_some() && options.pods == PodNames::Verified {
+        let at = &directive.name.place;
+        scope.warnings.push(format!("{at}: labels choose Services; pods have names whatever their labels are"));
+    }
     let both = directive.options.iter().find(|option| option.name.text == "namespace_labels");
     if let Some(option) = both.filter(|_| options.namespaces.is_some() && options.namespace_labels.is_some()) {
         return Err(option.name.bad("an option beside namespaces", "one of namespaces and namespace_labels"));
@@ -210,7 +214,8 @@ fn access(api: &mut ApiAccess, option: &Directive, scope: &mut Scope<'_>) -> Res
     Ok(())
 }
 
-fn is_reverse(zone: &Name) -> bool {
+/// Whether a zone is one of addresses.
+pub(crate) fn is_reverse(zone: &Name) -> bool {
     let roots = ["in-addr.arpa", "ip6.arpa"];
     roots.iter().filter_map(|root| Name::parse(root).ok()).any(|root| zone.within(&root))
 }

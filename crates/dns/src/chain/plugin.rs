@@ -128,6 +128,11 @@ pub(super) fn all(directives: &[Directive], scope: &mut Scope<'_>) -> Vec<Plugin
     }
     // Stable: several of one kind keep the file's order.
     ordered.sort_by_key(|(at, _)| *at);
+    let named = |name: &str| ordered.iter().find(|(at, _)| PLUGINS[*at] == name);
+    if let (Some((_, external)), None) = (named("k8s_external"), named("kubernetes")) {
+        let at = &external.name.place;
+        scope.warnings.push(format!("{at}: k8s_external has no effect without kubernetes in the same server block"));
+    }
     let mut plugins = Vec::new();
     for (_, directive) in ordered {
         let before = scope.faults();

@@ -13,7 +13,7 @@ use crate::{
     message::{Rcode, expand, rtype},
     name::{MAX_NAME, Name},
     server::{Answering, Failure, Link, Look, Next, Parts, Pen, Query, Quick, Reply},
-    zone::{Found, Zone},
+    zone::{Found, Names, Zone},
 };
 
 /// The plugin.

@@ -1,4 +1,4 @@
-//! `kubernetes`: the cluster's zone.
+//! `kubernetes` and `k8s_external`: the cluster's zones.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -9,25 +9,25 @@ use crate::{
     message::{Rcode, rtype},
     name::QueryName,
     server::{Answering, Failure, Link, Look, Next, Parts, Pen, Query, Quick, Reply},
-    zone::{Found, Zone},
+    zone::{Found, Names},
 };
 
-/// The plugin, with the zone that it serves.
-pub struct Kubernetes {
-    /// The zone.
-    pub zone: Arc<RwLock<Zone>>,
+/// The plugin, with the zones that it serves.
+pub struct Kubernetes<Z> {
+    /// The zones.
+    pub zone: Arc<RwLock<Z>>,
     /// What all links share.
     pub parts: Parts,
 }
 
-impl Kubernetes {
-    fn find<R>(&self, name: &QueryName, qtype: u16, then: impl FnOnce(&Zone, Option<Found<'_>>) -> R) -> R {
+impl<Z: Names> Kubernetes<Z> {
+    fn find<R>(&self, name: &QueryName, qtype: u16, then: impl FnOnce(&Z, Option<Found<'_>>) -> R) -> R {
         let zone = self.zone.read().unwrap_or_else(PoisonError::into_inner);
         then(&zone, zone.find(name, qtype))
     }
 }
 
-impl Link for Kubernetes {
+impl<Z: Names + Send + Sync> Link for Kubernetes<Z> {
     fn quick(&self, look: &Look<'_>, pen: &mut Pen<'_>) -> Quick {
         let name = look.name;
         self.find(name, look.qtype, |zone, found| match found {
@@ -36,7 +36,7 @@ impl Link for Kubernetes {
             Some(Found::Authority(authority)) => pen.start_of_authority(&authority, name),
             Some(Found::NoData(authority)) => pen.nothing(&authority, name, Rcode::NOERROR),
             Some(Found::Alias(_)) => Quick::Slow,
-            Some(Found::NoName(_)) if zone.options().fallthrough.holds(name) => Quick::Pass,
+            Some(Found::NoName(_)) if zone.fallthrough().holds(name) => Quick::Pass,
             Some(Found::NoName(_)) if !self.parts.synced() => Quick::Fail(Failure::NotSynced),
             Some(Found::NoName(authority)) => pen.nothing(&authority, name, Rcode::NXDOMAIN),
         })
@@ -51,7 +51,7 @@ impl Link for Kubernetes {
             Some(Found::Authority(authority)) => Some(Ok(own(authority.itself(name)))),
             Some(Found::NoData(authority)) => Some(Ok(own(authority.answer(name, Rcode::NOERROR)))),
             Some(Found::Alias(alias)) => Some(Err(alias.clone())),
-            Some(Found::NoName(_)) if zone.options().fallthrough.holds(name) => None,
+            Some(Found::NoName(_)) if zone.fallthrough().holds(name) => None,
             Some(Found::NoName(_)) if !self.parts.synced() => Some(Ok(Err(Failure::NotSynced))),
             Some(Found::NoName(authority)) => Some(Ok(own(authority.answer(name, Rcode::NXDOMAIN)))),
         });

@@ -14,7 +14,7 @@ use crate::{
     message::{CLASS_CH, flag},
     metrics::Metrics,
     plugin,
-    zone::{Cluster, Zone},
+    zone::{Cluster, External, Zone},
 };
 
 /// What all links of a server share.
@@ -68,6 +68,7 @@ pub(super) struct Block {
     /// In the order in which they are asked.
     pub(super) links: Vec<Box<dyn Link>>,
     pub(super) zone: Option<Arc<RwLock<Zone>>>,
+    pub(super) external: Option<Arc<RwLock<External>>>,
     pub(super) cache: Option<Arc<Mutex<Cache>>>,
     pub(super) crews: Vec<Crew>,
     pub(super) loop_check: bool,
@@ -76,8 +77,12 @@ pub(super) struct Block {
 impl Block {
     pub(super) fn new(chain: Chain, cluster: &Cluster, serial: u32, parts: &Parts) -> Self {
         let zone = chain.kubernetes().cloned();
+        let external = chain.external().cloned().zip(zone.clone());
+        let external =
+            external.map(|(options, shown)| Arc::new(RwLock::new(External::new(options, shown, cluster, serial))));
         let mut block = Self {
             views: chain.views().cloned().collect(),
+            external,
             errors: chain.errors(),
             log: chain.log(),
             loop_check: chain.loop_check(),
@@ -147,6 +152,10 @@ impl Block {
             }
             Plugin::Cancel(time) => Box::new(plugin::Cancel::new(time, parts.clone())),
             Plugin::Hosts(options) => Box::new(Own(plugin::Hosts(options))),
+            Plugin::K8sExternal(_) => match &self.external {
+                Some(zone) => Box::new(plugin::Kubernetes { zone: Arc::clone(zone), parts: parts.clone() }),
+                None => return,
+            },
             Plugin::Kubernetes(_) => match &self.zone {
                 Some(zone) => Box::new(plugin::Kubernetes { zone: Arc::clone(zone), parts: parts.clone() }),
                 None => return,

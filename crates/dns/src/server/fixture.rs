@@ -16,7 +16,7 @@ use domain::{
     rdata::AllRecordData,
 };
 use futures::{FutureExt as _, channel::oneshot, future::BoxFuture};
-use podnet_model::{Change, Namespace};
+use podnet_model::{Change, Namespace, labels::Labels};
 
 use super::{Arrival, Exchange, Outcome, Outside, Server, Transport};
 use crate::{Config, Environment, message, name::Name, zone::Cluster};
@@ -150,8 +150,8 @@ impl Rig {
         self.server.apply(&mut self.cluster, change);
     }
 
-    pub(crate) fn namespace(&mut self, namespace: &Namespace, exists: bool) {
-        self.server.namespace(&mut self.cluster, namespace, exists);
+    pub(crate) fn namespace(&mut self, namespace: &Namespace, labels: Option<&Labels>) {
+        self.server.namespace(&mut self.cluster, namespace, labels);
     }
 
     /// From now on it is so many seconds after the start.

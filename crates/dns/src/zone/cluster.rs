@@ -1,11 +1,11 @@
 //! What the watches said, as far as names need it.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
 };
 
-use podnet_model::{Change, EndpointSlice, Namespace, PodKey, Service, ServiceKey, SliceKey};
+use podnet_model::{Change, EndpointSlice, Namespace, PodKey, Service, ServiceKey, SliceKey, labels::Labels};
 use smallvec::SmallVec;
 
 /// The Services, EndpointSlices, pods and namespaces of a cluster.
@@ -15,7 +15,7 @@ pub struct Cluster {
     slices: HashMap<ServiceKey, BTreeMap<SliceKey, EndpointSlice>>,
     slice_owner: HashMap<SliceKey, ServiceKey>,
     pods: HashMap<PodKey, SmallVec<[IpAddr; 2]>>,
-    namespaces: HashSet<Namespace>,
+    namespaces: HashMap<Namespace, Labels>,
 }
 
 /// What a change touched.
@@ -94,13 +94,12 @@ impl Cluster {
         touched
     }
 
-    /// A namespace appeared or vanished.
-    pub fn namespace(&mut self, namespace: &Namespace, exists: bool) {
-        if exists {
-            self.namespaces.insert(namespace.clone());
-        } else {
-            self.namespaces.remove(namespace);
-        }
+    /// A namespace appeared, got other labels, or vanished (then without labels).
+    pub fn namespace(&mut self, namespace: &Namespace, labels: Option<&Labels>) {
+        match labels {
+            Some(labels) => self.namespaces.insert(namespace.clone(), Labels::clone(labels)),
+            None => self.namespaces.remove(namespace),
+        };
     }
 
     pub(super) fn service(&self, key: &ServiceKey) -> Option<&Service> {
@@ -119,7 +118,7 @@ impl Cluster {
         self.pods.iter().map(|(key, addrs)| (key, addrs.as_slice()))
     }
 
-    pub(super) fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = (&Namespace, &Labels)> {
         self.namespaces.iter()
     }
 }

@@ -2,10 +2,12 @@
 
 use std::{borrow::Cow, net::IpAddr};
 
-use super::{Origin, Zone};
+use podnet_model::PodKey;
+
+use super::{Book, Origin, Zone};
 use crate::{
     answer::{Alias, Answer, AnswerBuilder, Owner, Section},
-    chain::PodNames,
+    chain::{Fallthrough, PodNames},
     message::rtype,
     name::{Name, QueryName},
 };
@@ -69,20 +71,33 @@ impl Authority<'_> {
     }
 }
 
-impl Zone {
-    /// What it says about a question; none when the name is in none of its zones.
-    #[must_use]
-    pub fn find(&self, name: &QueryName, qtype: u16) -> Option<Found<'_>> {
-        for origin in &self.origins {
+/// Zones of the cluster's names.
+pub trait Names {
+    /// What they say about a question; none when the name is in none of them.
+    fn find(&self, name: &QueryName, qtype: u16) -> Option<Found<'_>>;
+
+    /// The names that go on to the next plugin when they do not exist.
+    fn fallthrough(&self) -> &Fallthrough;
+}
+
+impl Names for Zone {
+    fn find(&self, name: &QueryName, qtype: u16) -> Option<Found<'_>> {
+        for origin in &self.book.origins {
             if let Some(below) = name.within(&origin.name) {
                 return Some(self.forward(origin, name, below, qtype));
             }
         }
         let (zone, soa) = self.reverse_origins.iter().find(|(zone, _)| name.within(zone).is_some())?;
         let authority = Authority { zone, soa, ttl: self.options.ttl };
-        Some(self.reverse(name, qtype, authority))
+        Some(self.book.reverse(name, qtype, authority, &self.options.fallthrough))
     }
 
+    fn fallthrough(&self) -> &Fallthrough {
+        &self.options.fallthrough
+    }
+}
+
+impl Zone {
     /// The namespace of the pod that has an address; none where no pod has it, or pods of several namespaces do, as on a node's own
     /// network.
     #[must_use]
@@ -94,25 +109,17 @@ impl Zone {
     /// The zone of Services that a name lies in, and how many labels stand before it.
     #[must_use]
     pub fn origin_of(&self, name: &QueryName) -> Option<(&Name, usize)> {
-        self.origins.iter().find_map(|origin| Some((&origin.name, name.within(&origin.name)?)))
+        self.book.origins.iter().find_map(|origin| Some((&origin.name, name.within(&origin.name)?)))
     }
 
     fn forward<'a>(&'a self, origin: &'a Origin, name: &QueryName, below: usize, qtype: u16) -> Found<'a> {
-        let authority = Authority { zone: &origin.name, soa: &origin.soa, ttl: self.options.ttl };
-        if let Some(entry) = origin.entries.get(name.wire()) {
-            if let Some(alias) = &entry.alias {
-                return Found::Alias(alias);
-            }
-            let set = entry.sets.iter().find(|(rtype, _)| *rtype == qtype);
-            return match set {
-                Some((_, answer)) => Found::Records(Cow::Borrowed(answer)),
-                None if below == 0 && qtype == rtype::SOA => Found::Authority(authority),
-                None => Found::NoData(authority),
-            };
+        let authority = origin.authority(self.options.ttl);
+        if let Some(found) = origin.at(name, below, qtype, authority) {
+            return found;
         }
         let exists = match (name.label(below.saturating_sub(1)), below) {
-            (b"svc", 2) => self.namespace_exists(name.label(0)),
-            (b"pod", 2) => self.options.pods != PodNames::Disabled && self.namespace_exists(name.label(0)),
+            (b"svc", 2) => self.book.namespace_exists(name.label(0)),
+            (b"pod", 2) => self.options.pods != PodNames::Disabled && self.book.namespace_exists(name.label(0)),
             (b"pod", 3) => match self.pod_address(name.label(0), name.label(1)) {
                 Some(addr) => return self.pod_answer(name, qtype, addr, authority),
                 None => false,
@@ -122,19 +129,16 @@ impl Zone {
         if exists { Found::NoData(authority) } else { Found::NoName(authority) }
     }
 
-    fn namespace_exists(&self, label: &[u8]) -> bool {
-        self.declared.contains(label) || self.populated.contains_key(label)
-    }
-
     /// The address that a pod's name spells, where such a name exists.
     fn pod_address(&self, pod: &[u8], namespace: &[u8]) -> Option<IpAddr> {
         let addr = dashed_address(pod)?;
         match self.options.pods {
             PodNames::Disabled => None,
-            PodNames::Insecure => self.namespace_exists(namespace).then_some(addr),
+            PodNames::Insecure => self.book.namespace_exists(namespace).then_some(addr),
             PodNames::Verified => {
                 let mut pods = self.pods.get(&addr)?.iter();
-                pods.any(|pod| pod.namespace.as_str().as_bytes().eq_ignore_ascii_case(namespace)).then_some(addr)
+                let named = |pod: &PodKey| pod.namespace.as_str().as_bytes().eq_ignore_ascii_case(namespace);
+                pods.any(|pod| named(pod) && self.book.exposed(&pod.namespace, &self.options)).then_some(addr)
             }
         }
     }
@@ -148,17 +152,50 @@ impl Zone {
         builder.push_addr(Section::Answer, Owner::Question, self.options.ttl, addr);
         Found::Records(Cow::Owned(builder.build()))
     }
+}
 
-    fn reverse<'a>(&'a self, name: &QueryName, qtype: u16, authority: Authority<'a>) -> Found<'a> {
+impl Origin {
+    pub(super) fn authority(&self, ttl: u32) -> Authority<'_> {
+        Authority { zone: &self.name, soa: &self.soa, ttl }
+    }
+
+    /// What stands at a name, which has `below` labels more than the zone; none when there is no such name.
+    pub(super) fn at<'a>(
+        &'a self,
+        name: &QueryName,
+        below: usize,
+        qtype: u16,
+        authority: Authority<'a>,
+    ) -> Option<Found<'a>> {
+        let entry = self.entries.get(name.wire())?;
+        if let Some(alias) = &entry.alias {
+            return Some(Found::Alias(alias));
+        }
+        let set = entry.sets.iter().find(|(rtype, _)| *rtype == qtype);
+        Some(match set {
+            Some((_, answer)) => Found::Records(Cow::Borrowed(answer)),
+            None if below == 0 && qtype == rtype::SOA => Found::Authority(authority),
+            None => Found::NoData(authority),
+        })
+    }
+}
+
+impl Book {
+    /// What is said about a name in a reverse zone.
+    pub(super) fn reverse<'a>(
+        &self,
+        name: &QueryName,
+        qtype: u16,
+        authority: Authority<'a>,
+        fallthrough: &Fallthrough,
+    ) -> Found<'a> {
         let Some(pointers) = name.reverse_address().and_then(|addr| self.pointers.get(&addr)) else {
             return match (name.labels() == authority.zone.labels(), qtype) {
                 (true, rtype::SOA) => Found::Authority(authority),
                 (true, _) => Found::NoData(authority),
                 // Half an address has names below it, or may have: saying that it does not exist would deny those, too
                 // (RFC 8020).
-                (false, _) if name.reverse_address().is_none() && !self.options.fallthrough.holds(name) => {
-                    Found::NoData(authority)
-                }
+                (false, _) if name.reverse_address().is_none() && !fallthrough.holds(name) => Found::NoData(authority),
                 (false, _) => Found::NoName(authority),
             };
         };
@@ -168,7 +205,7 @@ impl Zone {
         let frontends = pointers.iter().any(|pointer| pointer.frontend);
         let mut builder = AnswerBuilder::new(&Name::from_query(name));
         for pointer in pointers.iter().filter(|pointer| pointer.frontend == frontends) {
-            builder.push(Section::Answer, Owner::Question, rtype::PTR, self.options.ttl, pointer.name.wire());
+            builder.push(Section::Answer, Owner::Question, rtype::PTR, authority.ttl, pointer.name.wire());
         }
         Found::Records(Cow::Owned(builder.build()))
     }

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::Entry;
 use crate::{
     answer::{Alias, Answer, AnswerBuilder, Owner, Section},
-    chain::KubernetesOptions,
+    chain::{ExternalOptions, KubernetesOptions},
     message::rtype,
     name::{BadName, Name},
 };
@@ -59,7 +59,7 @@ pub(super) fn render<'a>(
     match &service.kind {
         ServiceKind::Virtual { .. } if options.ignore_empty && hosts.is_empty() => {}
         ServiceKind::Virtual { .. } => {
-            frontend(&base, service, options.ttl, &mut rendered);
+            frontend(&base, &frontend_addresses(service), service, options.ttl, &mut rendered);
             if !options.no_endpoints {
                 backends(&hosts, options.ttl, &mut rendered);
             }
@@ -80,6 +80,44 @@ pub(super) fn render<'a>(
         }
     }
     Some(rendered)
+}
+
+/// The Service's names in the zone `zone` of `k8s_external`; none when a part of its name cannot be in a name.
+pub(super) fn external<'a>(
+    zone: &Name,
+    options: &ExternalOptions,
+    kubernetes: &KubernetesOptions,
+    service: &Service,
+    slices: impl Iterator<Item = &'a EndpointSlice>,
+) -> Option<Rendered> {
+    let base = zone.child(service.key.namespace.as_str()).and_then(|parent| parent.child(&service.key.name)).ok()?;
+    let mut rendered = Rendered::default();
+    let addrs = external_addresses(service);
+    let balancer = service.ingress_names.iter().find_map(|name| Name::parse(name).ok());
+    if !addrs.is_empty() {
+        frontend(&base, &addrs, service, options.ttl, &mut rendered);
+    } else if let Some(target) = balancer {
+        for port in service.ports.iter().filter(|port| !port.name.as_str().is_empty()) {
+            let to = Target { name: &target, addrs: Vec::new(), port: port.port.0 };
+            named_port(&base, port.name.as_str(), label(port.protocol), &[to], options.ttl, &mut rendered);
+        }
+        let alias = Alias { owner: base.clone(), target, ttl: options.ttl };
+        rendered.entries.push((base, Entry { sets: SmallVec::new(), alias: Some(alias) }));
+    } else if service.kind == ServiceKind::Headless && options.headless && !kubernetes.no_endpoints {
+        let hosts = endpoints(&base, kubernetes, service, slices);
+        if !hosts.is_empty() {
+            headless(&base, &hosts, options.ttl, &mut rendered);
+            backends(&hosts, options.ttl, &mut rendered);
+        }
+    }
+    Some(rendered)
+}
+
+/// The addresses at which a Service is reached from outside of the cluster: of load balancers, and those that somebody leads there.
+pub(super) fn external_addresses(service: &Service) -> Vec<IpAddr> {
+    let ingress = service.ingress.iter().map(|ingress| ingress.addr);
+    let all: BTreeSet<IpAddr> = ingress.chain(service.external_ips.iter().copied()).collect();
+    all.into_iter().collect()
 }
 
 /// The Service's own addresses.
@@ -104,10 +142,9 @@ pub(super) fn address_sets(name: &Name, addrs: &[IpAddr], ttl: u32) -> SmallVec<
     sets.collect()
 }
 
-fn frontend(base: &Name, service: &Service, ttl: u32, rendered: &mut Rendered) {
-    let addrs = frontend_addresses(service);
-    let target = |port: u16| Target { name: base, addrs: addrs.clone(), port };
-    let mut sets = address_sets(base, &addrs, ttl);
+fn frontend(base: &Name, addrs: &[IpAddr], service: &Service, ttl: u32, rendered: &mut Rendered) {
+    let target = |port: u16| Target { name: base, addrs: addrs.to_vec(), port };
+    let mut sets = address_sets(base, addrs, ttl);
     let all: Vec<_> = service.ports.iter().map(|port| target(port.port.0)).collect();
     sets.extend((!all.is_empty()).then(|| (rtype::SRV, locations(base, &all, ttl))));
     rendered.entries.push((base.clone(), Entry { sets, alias: None }));

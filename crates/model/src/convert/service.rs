@@ -1,6 +1,6 @@
 //! Service.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as api;
@@ -28,16 +28,21 @@ impl TryFrom<&api::Service> for Service {
         let ports = ports.map(|(index, port)| self::port(&object, index, port)).collect::<Result<_, _>>()?;
         let key = ServiceKey::new(object.namespace()?, object.name()?);
         let proxy = object.label(PROXY_NAME).map(Into::into);
-        let plain = Self { proxy, ..Self::new(key, kind(&object, spec)?, ports) };
+        let labels = Arc::new(service.metadata.labels.clone().unwrap_or_default());
+        let plain = Self { proxy, labels, ..Self::new(key, kind(&object, spec)?, ports) };
         let plain = Self { publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false), ..plain };
-        if !matches!(plain.kind, ServiceKind::Virtual { .. }) {
-            return Ok(plain);
+        match plain.kind {
+            ServiceKind::Virtual { .. } => {}
+            // Nothing leads there, but names may.
+            ServiceKind::Headless => return Ok(Self { external_ips: external_ips(&object, spec)?, ..plain }),
+            ServiceKind::External { .. } => return Ok(plain),
         }
         let is_load_balancer = spec.type_.as_deref() == Some("LoadBalancer");
         let policy = |field, value: &Option<String>| policy(&object, field, value.as_deref());
         Ok(Self {
             external_ips: external_ips(&object, spec)?,
             ingress: if is_load_balancer { ingress(&object, service)? } else { Vec::new() },
+            ingress_names: if is_load_balancer { ingress_names(service) } else { Vec::new() },
             source_ranges: if is_load_balancer { source_ranges(&object, spec)? } else { Vec::new() },
             affinity: affinity(&object, spec)?,
             internal_policy: policy("spec.internalTrafficPolicy", &spec.internal_traffic_policy)?,
@@ -97,6 +102,12 @@ fn port(object: &Object<'_>, index: usize, port: &api::ServicePort) -> Result<Po
 fn external_ips(object: &Object<'_>, spec: &api::ServiceSpec) -> Result<Vec<IpAddr>, Invalid> {
     let texts = spec.external_ips.as_deref().unwrap_or_default().iter().enumerate();
     texts.map(|(index, text)| unicast(object, &format!("spec.externalIPs[{index}]"), text)).collect()
+}
+
+fn ingress_names(service: &api::Service) -> Vec<Arc<str>> {
+    let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let all = status.and_then(|status| status.ingress.as_deref()).unwrap_or_default().iter();
+    all.filter_map(|ingress| ingress.hostname.as_deref()).filter(|name| !name.is_empty()).map(Into::into).collect()
 }
 
 fn ingress(object: &Object<'_>, service: &api::Service) -> Result<Vec<Ingress>, Invalid> {

@@ -266,6 +266,26 @@ fn services_are_virtual_headless_or_external() {
 }
 
 #[test]
+fn what_names_a_service_outside_of_the_cluster_is_kept() {
+    let service = |spec: Value| {
+        let ingress = json!([{"hostname": "lb.example.net"}, {"ip": "192.0.2.8"}, {"hostname": ""}]);
+        let service: core::Service = object(json!({
+            "metadata": {"name": "web", "namespace": "test", "labels": {"app": "web"}},
+            "spec": spec,
+            "status": {"loadBalancer": {"ingress": ingress}}
+        }));
+        Service::try_from(&service).unwrap()
+    };
+    let balanced = service(json!({"clusterIPs": ["10.233.0.7"], "type": "LoadBalancer"}));
+    assert_eq!(balanced.ingress_names, ["lb.example.net".into()]);
+    assert_eq!((balanced.ingress.len(), balanced.labels["app"].as_str()), (1, "web"));
+    assert!(service(json!({"clusterIPs": ["10.233.0.7"]})).ingress_names.is_empty());
+    let headless = service(json!({"clusterIP": "None", "externalIPs": ["192.0.2.7"]}));
+    assert_eq!((headless.external_ips.len(), headless.labels.len()), (1, 1));
+    assert_eq!(service(json!({"type": "ExternalName", "externalName": "a.org"})).labels.len(), 1);
+}
+
+#[test]
 fn an_endpoint_without_conditions_is_ready_and_serving() {
     let slice: discovery::EndpointSlice = object(json!({
         "metadata": {"name": "web-1", "namespace": "test", "labels": {"kubernetes.io/service-name": "web"}},
