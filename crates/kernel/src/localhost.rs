@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 
 use podnet_model::Family;
-use podnet_planner::services::loopback::{TABLE, guard};
+use podnet_planner::services::loopback::{OPENED, TABLE, guard};
 
 use crate::{
     link,
@@ -40,8 +40,8 @@ pub enum LocalhostError {
 /// The loopback of one namespace.
 #[derive(Debug, Default)]
 pub struct Localhost {
-    /// Whether the setting was made by others; none where nobody looked yet.
-    is_others: Option<bool>,
+    /// Whether the setting was made by podnet, as the guard notes; none where nobody looked yet.
+    is_ours: Option<bool>,
     /// The guard is in force, as far as is known.
     is_guarded: bool,
     /// Devices by which answers to ::1 are taken, or that refused it.
@@ -67,23 +67,34 @@ impl Localhost {
     }
 
     fn open_v4(&mut self, host: &RtSocket, rules: &mut NftSocket) -> Result<Option<&'static str>, LocalhostError> {
-        let is_open = sysctl::read(host.netns(), SETTING)? != "0";
-        let known = self.is_others;
-        if known.is_none() {
-            self.is_others = Some(is_open && !is_there(rules)?);
-        }
+        let is_open = is_open(host)?;
+        let known = self.is_ours;
+        let is_ours = match known {
+            _ if !is_open => true,
+            Some(is_ours) => is_ours,
+            None => is_noted(rules)?,
+        };
         let mut wrong = None;
-        if !self.is_guarded {
-            if rules.replace(TABLE, &guard())? != Mended::default() {
-                wrong = Some("the rules that keep others from the node's loopback were gone");
-            }
-            self.is_guarded = true;
+        if self.guard(rules, is_ours)? && known == Some(is_ours) {
+            wrong = Some("the rules that keep others from the node's loopback were gone");
         }
         if !is_open {
             sysctl::set(host.netns(), SETTING, "1")?;
             wrong = wrong.or(Some("the setting route_localnet was off"));
         }
         Ok(wrong.filter(|_| known.is_some()))
+    }
+
+    /// Makes sure that the guard is in force, and notes whose the setting is; answers whether it was otherwise. That the table is there is
+    /// looked at each time: what it guards against would be noticed by nobody.
+    fn guard(&mut self, rules: &mut NftSocket, is_ours: bool) -> Result<bool, LocalhostError> {
+        if self.is_guarded && self.is_ours == Some(is_ours) && is_there(rules)? {
+            return Ok(false);
+        }
+        self.is_guarded = false;
+        let mended = rules.replace(TABLE, &guard(is_ours))?;
+        (self.is_guarded, self.is_ours) = (true, Some(is_ours));
+        Ok(mended != Mended::default())
     }
 
     fn open_v6(&mut self, host: &mut RtSocket) -> Result<(), LocalhostError> {
@@ -109,22 +120,35 @@ impl Localhost {
         self.devices.remove(&device);
     }
 
-    /// Undoes what was opened of IPv4, by this value or another before it, and the guard. A setting that others made stays. The routes of
-    /// IPv6 stay, too: nothing that a neighbour sends can use them.
+    /// Undoes what was opened of IPv4, by this value or another before it, and the guard. A setting that others made, or of which it is not
+    /// known, stays and is guarded for as long as it is on: whether it is, is answered. The routes of IPv6 stay, too: nothing that a neighbour
+    /// sends can use them.
     ///
     /// # Errors
-    /// What the kernel refused; what is open is guarded still.
-    pub fn close(&mut self, host: &RtSocket, rules: &mut NftSocket) -> Result<(), LocalhostError> {
-        if !is_there(rules)? {
-            return Ok(());
-        }
-        if self.is_others != Some(true) {
+    /// What the kernel refused; what podnet opened is guarded still.
+    pub fn close(&mut self, host: &RtSocket, rules: &mut NftSocket) -> Result<bool, LocalhostError> {
+        if is_open(host)? {
+            if self.is_ours != Some(true) && !is_noted(rules)? {
+                self.guard(rules, false)?;
+                return Ok(true);
+            }
             sysctl::set(host.netns(), SETTING, "0")?;
         }
-        rules.delete_table(Family::V4, TABLE)?;
+        if is_there(rules)? {
+            rules.delete_table(Family::V4, TABLE)?;
+        }
         *self = Self { devices: std::mem::take(&mut self.devices), ..Self::default() };
-        Ok(())
+        Ok(false)
     }
+}
+
+fn is_open(host: &RtSocket) -> Result<bool, SysctlError> {
+    Ok(sysctl::read(host.netns(), SETTING)? != "0")
+}
+
+/// Whether the guard says that podnet made the setting.
+fn is_noted(rules: &mut NftSocket) -> Result<bool, NftError> {
+    Ok(rules.chains(Family::V4, TABLE)?.iter().any(|chain| chain == OPENED))
 }
 
 fn is_there(rules: &mut NftSocket) -> Result<bool, NftError> {

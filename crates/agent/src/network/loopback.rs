@@ -31,7 +31,7 @@ pub(super) struct Loopback {
     open: Dual<bool>,
     /// It was looked whether an earlier agent left it open.
     looked: bool,
-    /// When it is looked at; none where nothing is open or wanted.
+    /// When it is looked at; none where nothing is open.
     due: Option<Instant>,
     /// A refusal that was told.
     told: bool,
@@ -47,7 +47,7 @@ impl Loopback {
                     self.localhost.suspect_guard();
                     self.hasten(Duration::ZERO);
                 }
-                Notice::Lost => {
+                Notice::Lost | Notice::RulesLost => {
                     self.localhost.suspect_guard();
                     self.hasten(Duration::ZERO);
                 }
@@ -121,13 +121,18 @@ impl Loopback {
     }
 
     fn shut(&mut self, datapath: &mut KernelDatapath) {
-        let is_open = self.open != Dual::default() || !self.looked;
-        if !is_open || self.due.is_some_and(|due| due > Instant::now()) && self.told {
+        let is_shut = self.open == Dual::default() && self.looked;
+        let waits = self.due.is_some_and(|due| due > Instant::now());
+        if waits && (is_shut || self.told) || is_shut && self.due.is_none() {
             return;
         }
         let (host, rules) = datapath.sockets();
         match self.localhost.close(host, rules) {
-            Ok(()) => (self.open, self.looked, self.due, self.told) = (Dual::default(), true, None, false),
+            // What others opened is guarded still.
+            Ok(stays) => {
+                (self.open, self.looked, self.told) = (Dual::default(), true, false);
+                self.due = stays.then(|| Instant::now() + LOOK);
+            }
             Err(error) => {
                 self.due = Some(Instant::now() + LOOK);
                 self.tell(&error, "the node's loopback stays open to answers, and guarded");
@@ -151,5 +156,31 @@ impl Worker {
         let needed = Dual::from_fn(|family| by_rules && at[family]);
         let allowed = !self.proxy.loopback(mode).is_empty();
         self.loopback.follow(needed, allowed, &mut self.datapath);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use podnet_kernel::netns::NetNs;
+
+    use super::*;
+
+    /// CVE-2020-8558.
+    #[test]
+    fn the_guard_is_looked_at_when_rules_may_have_changed_unheard() {
+        let path = format!("/run/netns/podnet-test-loopback-unheard-{}", std::process::id());
+        let netns = NetNs::create(&path).unwrap();
+        let guarded = netns.run(|| {
+            let (mut loopback, mut datapath) = (Loopback::default(), KernelDatapath::open().unwrap());
+            let mut after = |notice: &[Notice]| {
+                datapath.nft_socket().delete_table(Family::V4, TABLE).unwrap();
+                loopback.hear(notice);
+                loopback.follow(Dual { v4: true, v6: false }, true, &mut datapath);
+                datapath.nft_socket().tables(Family::V4).unwrap().contains(&TABLE.to_owned())
+            };
+            [after(&[]), after(&[]), after(&[Notice::RulesLost]), after(&[Notice::Lost])]
+        });
+        NetNs::remove(&path).unwrap();
+        assert_eq!(guarded.unwrap(), [true, false, true, true], "the second time nothing is due");
     }
 }

@@ -9,6 +9,7 @@ mod wanted;
 
 use std::error::Error;
 
+use podnet_model::Family;
 use podnet_planner::ruleset::RuleSet;
 
 use super::{
@@ -73,6 +74,15 @@ impl NftSocket {
         object::render(&mut transaction, rules);
         self.commit(transaction)?;
         Ok(Mended { whole: true, ..Mended::default() })
+    }
+
+    /// The names of the chains of a table; none where there is no such table, or one that does nothing.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn chains(&mut self, family: Family, table: &str) -> Result<Vec<String>, NftError> {
+        let found = Found::read(&mut self.connection, family, table)?;
+        Ok(found.map(|found| found.chains.into_keys().collect()).unwrap_or_default())
     }
 
     fn mend(

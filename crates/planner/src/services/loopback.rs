@@ -14,6 +14,10 @@ use crate::ruleset::{Action, Chain, ChainKind, Field, Hook, HookPoint, Match, Ru
 /// The name of the table that [`guard`] is.
 pub const TABLE: &str = "podnet-loopback";
 
+/// The name of an empty chain of [`guard`], which says that it was podnet that had the kernel take answers: nothing else tells a later
+/// agent whose that is.
+pub const OPENED: &str = "opened-by-podnet";
+
 /// 127.0.0.1 and ::1.
 pub const LOCALHOSTS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
@@ -28,19 +32,26 @@ pub fn within(ranges: &[IpNet]) -> Vec<IpAddr> {
 }
 
 /// Drops what others send to the node's loopback, before connection tracking: answers, which are translated back after that, are not
-/// yet for a loopback address there.
+/// yet for a loopback address there. Also what they send as if from there, which such a kernel does not take for wrong by itself.
+/// It is noted whether podnet `opened` what it guards.
 #[must_use]
-pub fn guard() -> RuleSet {
+pub fn guard(opened: bool) -> RuleSet {
     /// `NF_IP_PRI_RAW`.
     const RAW: i32 = -300;
-    let rule = Rule {
-        matches: vec![Match::Loopback(Field::DestinationAddress), Match::FromElsewhere],
+    let drop = |field, comment| Rule {
+        matches: vec![Match::Loopback(field), Match::FromElsewhere],
         action: Action::Drop,
-        comment: "somebody sends to the node's loopback",
+        comment,
     };
+    let rules = vec![
+        drop(Field::DestinationAddress, "somebody sends to the node's loopback"),
+        drop(Field::SourceAddress, "somebody sends as if from the node's loopback"),
+    ];
     let hook = Hook { kind: ChainKind::Filter, point: HookPoint::Prerouting, priority: RAW };
-    let chain = Chain { hook: Some(hook), rules: vec![rule] };
-    RuleSet { chains: [("from-elsewhere".into(), chain)].into(), ..RuleSet::empty(Family::V4) }
+    let chain = Chain { hook: Some(hook), rules };
+    let note = opened.then(|| (OPENED.into(), Chain { hook: None, rules: Vec::new() }));
+    let chains = [("from-elsewhere".into(), chain)].into_iter().chain(note).collect();
+    RuleSet { chains, ..RuleSet::empty(Family::V4) }
 }
 
 #[cfg(test)]
@@ -68,13 +79,14 @@ mod tests {
         let (node, other) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2));
         let verdict = |from: Ipv4Addr, to: Ipv4Addr, direction| {
             let packet = Packet::opening(from, to, Protocol::Tcp, 30_080);
-            walk(&guard(), &packet, direction, &Host::new([node])).verdict()
+            walk(&guard(true), &packet, direction, &Host::new([node])).verdict()
         };
         for (from, direction) in [(other, Direction::FromOutside), (other, Direction::FromPod)] {
             for to in [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 255, 0, 9)] {
                 assert_eq!(verdict(from, to, direction), Some(Verdict::Dropped));
             }
             assert_eq!(verdict(from, node, direction), Some(Verdict::Accepted));
+            assert_eq!(verdict(Ipv4Addr::LOCALHOST, node, direction), Some(Verdict::Dropped));
         }
         assert_eq!(verdict(Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST, Direction::FromHost), Some(Verdict::Accepted));
     }
