@@ -37,14 +37,14 @@ impl Drain {
         may_drain: impl Fn(&ServerKey) -> bool,
         now: Duration,
     ) -> Vec<Edit> {
-        let mut soft = Vec::with_capacity(edits.len());
+        let mut soft = Soft { there, reals: BTreeMap::new(), edits: Vec::with_capacity(edits.len()) };
         let stay = self.addrs_that_stay(&edits, there, &may_drain);
         for edit in edits {
             match edit {
-                Edit::RemoveReal(key, real) if may_drain(&key) => self.let_go(key, real, there, now, &mut soft),
+                Edit::RemoveReal(key, real) if may_drain(&key) => self.let_go(key, real, now, &mut soft),
                 Edit::RemoveServer(key) if may_drain(&key) && has_reals(there, &key) => {
-                    let reals = there.servers[&key].reals.keys();
-                    reals.for_each(|real| self.let_go(key, *real, there, now, &mut soft));
+                    let reals: Vec<BackendAddress> = soft.reals(key).keys().copied().collect();
+                    reals.into_iter().for_each(|real| self.let_go(key, real, now, &mut soft));
                     self.leaving.entry(key).or_default();
                 }
                 Edit::AddServer(key, scheduling) if self.leaving.remove(&key).is_some() => {
@@ -52,9 +52,9 @@ impl Drain {
                 }
                 Edit::AddReal(key, real, weight) | Edit::Weigh(key, real, weight) if weight > 0 => {
                     self.leaving.remove(&key);
-                    let drains = self.since.remove(&(key, real)).is_some();
-                    let is_there = there.servers.get(&key).is_some_and(|server| server.reals.contains_key(&real));
-                    soft.push(match drains || is_there {
+                    self.since.remove(&(key, real));
+                    let is_there = soft.reals(key).contains_key(&real);
+                    soft.push(match is_there {
                         true => Edit::Weigh(key, real, weight),
                         false => Edit::AddReal(key, real, weight),
                     });
@@ -75,7 +75,7 @@ impl Drain {
                 }
             }
         }
-        soft
+        soft.edits
     }
 
     /// The virtual servers whose connections have to be known.
@@ -119,14 +119,14 @@ impl Drain {
         edits
     }
 
-    fn let_go(&mut self, key: ServerKey, real: BackendAddress, there: &State, now: Duration, soft: &mut Vec<Edit>) {
-        let Some(weight) = there.servers.get(&key).and_then(|server| server.reals.get(&real)) else {
+    fn let_go(&mut self, key: ServerKey, real: BackendAddress, now: Duration, soft: &mut Soft<'_>) {
+        let Some(weight) = soft.reals(key).get(&real).copied() else {
             // The kernel did not take it, or somebody else removed it.
             soft.push(Edit::RemoveReal(key, real));
             return;
         };
         self.since.entry((key, real)).or_insert(now);
-        if *weight > 0 {
+        if weight > 0 {
             soft.push(Edit::Weigh(key, real, 0));
         }
     }
@@ -169,7 +169,7 @@ impl Drain {
     }
 
     /// An edit of an address that is to be done, where the contrary may be held back: then there is nothing to do.
-    fn settle(&mut self, addr: IpAddr, edit: Edit, soft: &mut Vec<Edit>) {
+    fn settle(&mut self, addr: IpAddr, edit: Edit, soft: &mut Soft<'_>) {
         let Some(held) = self.held.get_mut(&addr) else {
             soft.push(edit);
             return;
@@ -192,6 +192,33 @@ impl Drain {
             Edit::RemoveServer(key) => self.since.retain(|(of, _), _| of != key),
             _ => {}
         }
+    }
+}
+
+/// The edits as they are to be done, and what is there once they are: an endpoint may go and come back in one list.
+struct Soft<'a> {
+    there: &'a State,
+    /// Of the virtual servers that were asked for, the real servers with their weights.
+    reals: BTreeMap<ServerKey, BTreeMap<BackendAddress, u32>>,
+    edits: Vec<Edit>,
+}
+
+impl Soft<'_> {
+    fn reals(&mut self, key: ServerKey) -> &mut BTreeMap<BackendAddress, u32> {
+        let there = || self.there.servers.get(&key).map(|server| server.reals.clone()).unwrap_or_default();
+        self.reals.entry(key).or_insert_with(there)
+    }
+
+    fn push(&mut self, edit: Edit) {
+        match &edit {
+            Edit::AddReal(key, real, weight) | Edit::Weigh(key, real, weight) => {
+                self.reals(*key).insert(*real, *weight);
+            }
+            Edit::RemoveReal(key, real) => drop(self.reals(*key).remove(real)),
+            Edit::RemoveServer(key) => drop(self.reals.insert(*key, BTreeMap::new())),
+            _ => {}
+        }
+        self.edits.push(edit);
     }
 }
 

@@ -130,3 +130,44 @@ fn what_has_no_connections_goes_at_once() {
     assert_eq!(drain.soften(edits.clone(), &there, |_| false, Duration::ZERO), edits);
     assert_eq!(drain, Drain::default());
 }
+
+/// What is there after these edits, each of which has to fit what is there then.
+fn after(edits: Vec<Edit>, there: &State, may_drain: bool) -> (State, Drain) {
+    let (mut state, mut drain) = (there.clone(), Drain::default());
+    for edit in drain.soften(edits, there, |_| may_drain, Duration::ZERO) {
+        let has = |key: &ServerKey, real: &BackendAddress| {
+            state.servers.get(key).is_some_and(|server| server.reals.contains_key(real))
+        };
+        match &edit {
+            Edit::AddReal(key, real, _) => assert!(state.servers.contains_key(key) && !has(key, real), "{edit:?}"),
+            Edit::Weigh(key, real, _) | Edit::RemoveReal(key, real) => assert!(has(key, real), "{edit:?}"),
+            _ => {}
+        }
+        state.apply(&edit);
+    }
+    (state, drain)
+}
+
+#[test]
+fn what_goes_at_once_and_comes_back_in_one_list_is_made_again() {
+    let there = state(&[2, 3]);
+    let back = vec![Edit::RemoveReal(key(), real(3)), Edit::AddReal(key(), real(3), 1)];
+    assert_eq!(after(back.clone(), &there, false).0, there);
+    assert_eq!(after(back, &there, true), (there.clone(), Drain::default()), "it drained for no time at all");
+    let mut anew = difference(&state(&[]), &there);
+    anew.extend(difference(&there, &state(&[])));
+    for may_drain in [false, true] {
+        assert_eq!(after(anew.clone(), &there, may_drain).0, there, "may drain: {may_drain}");
+    }
+}
+
+#[test]
+fn what_comes_and_goes_again_in_one_list_gets_no_new_connections() {
+    let mut there = state(&[2, 3]);
+    there.apply(&Edit::Weigh(key(), real(3), 0));
+    let edits = || vec![Edit::AddReal(key(), real(3), 1), Edit::RemoveReal(key(), real(3))];
+    let (state, drain) = after(edits(), &there, true);
+    assert_eq!((&state, drain.servers()), (&there, [key()].into()), "its connections go on");
+    let (state, drain) = after(edits(), &self::state(&[2]), true);
+    assert_eq!((state.servers[&key()].reals[&real(3)], drain.servers()), (0, [key()].into()));
+}
