@@ -54,17 +54,38 @@ impl Attraction {
 /// Where the namespace cannot be entered, its loopback is down, or the kernel has no such rules.
 pub fn attract(netns: &NetNs, family: Family, what: &Attraction) -> Result<usize, NetlinkError> {
     let mut socket = RtSocket::open_in(netns)?;
-    let there = attracted(&mut socket, family, what.table)?;
+    let (more, fewer) = edits(&mut socket, family, what)?;
+    let requests: Vec<_> = more.into_iter().chain(fewer).collect();
+    socket.perform_all(&requests)?;
+    Ok(requests.len())
+}
+
+/// As [`attract`], and what it takes already it goes on to take.
+///
+/// # Errors
+/// As [`attract`].
+pub fn attract_too(netns: &NetNs, family: Family, what: &Attraction) -> Result<usize, NetlinkError> {
+    let mut socket = RtSocket::open_in(netns)?;
+    let (more, _) = edits(&mut socket, family, what)?;
+    socket.perform_all(&more)?;
+    Ok(more.len())
+}
+
+/// What there has to be more and what fewer, in the order in which it is done.
+fn edits(
+    socket: &mut RtSocket,
+    family: Family,
+    what: &Attraction,
+) -> Result<(Vec<Request>, Vec<Request>), NetlinkError> {
+    let there = attracted(socket, family, what.table)?;
     let addrs = what.frontends.iter().map(|frontend| frontend.addr).chain(what.addrs.iter().copied()).collect();
     let more = there_after(&addrs, &there).map(|addr| {
         let operation = Operation::new("take for the node's own packets to", addr);
         Request::new(operation, RouteNetlinkMessage::NewRoute(route(addr, what)), NLM_F_CREATE | NLM_F_REPLACE)
     });
     let fewer = there_after(&there, &addrs).map(|addr| no_more(addr, what));
-    let rules = rules::edits(&mut socket, family, what)?;
-    let requests: Vec<_> = more.chain(rules).chain(fewer).collect();
-    socket.perform_all(&requests)?;
-    Ok(requests.len())
+    let (made, gone) = rules::edits(socket, family, what)?;
+    Ok((more.chain(made).collect(), gone.into_iter().chain(fewer).collect()))
 }
 
 fn there_after<'a>(these: &'a BTreeSet<IpAddr>, before: &'a BTreeSet<IpAddr>) -> impl Iterator<Item = IpAddr> + 'a {
@@ -209,6 +230,14 @@ mod tests {
             let what = Attraction { frontends: [frontend(80)].into(), ..NOTHING };
             assert_eq!(attract(&namespace, family, &what).unwrap(), 2);
             assert!(comes("ipproto tcp dport 80") && !comes("ipproto tcp dport 443"));
+            // What is attracted by a mark meanwhile may stay for a while.
+            let marked = Attraction { bits: 0x40, addrs: [addr.parse().unwrap()].into(), ..NOTHING };
+            assert_eq!(attract(&namespace, family, &marked).unwrap(), 3);
+            assert_eq!(attract_too(&namespace, family, &what).unwrap(), 2);
+            assert!(comes("ipproto tcp dport 80") && comes("mark 0x40") && !comes("ipproto tcp dport 443"));
+            assert_eq!(attract_too(&namespace, family, &what).unwrap(), 0);
+            assert_eq!(attract(&namespace, family, &what).unwrap(), 1);
+            assert!(comes("ipproto tcp dport 80") && !comes("mark 0x40"));
             assert_eq!(attract(&namespace, family, &NOTHING).unwrap(), 3);
         }
         assert_eq!(look(), untouched);

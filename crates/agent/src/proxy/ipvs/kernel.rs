@@ -9,7 +9,7 @@ use podnet_kernel::{
     monitor::Transaction,
     netlink::NetlinkError,
     netns::NetNs,
-    route::attraction::{Attraction, attract},
+    route::attraction::{Attraction, attract, attract_too},
 };
 use podnet_model::{Family, proxy::IpvsConfig};
 use podnet_planner::{
@@ -136,11 +136,11 @@ impl Kernel {
 /// Takes away what podnet has; nothing where there are no virtual servers. Where it may linger, what has connections stays, and it answers
 /// whether there is any such.
 pub(super) fn remove(netns: &NetNs, family: Family, excluded: &[IpNet], may_stay: bool) -> Result<bool, RulesError> {
-    for variant in [Variant::Nft, Variant::Legacy] {
-        remove_chains(netns, family, variant)?;
-    }
+    let remove_all_chains =
+        || [Variant::Nft, Variant::Legacy].into_iter().try_for_each(|variant| remove_chains(netns, family, variant));
     // Asking would load the modules. Where they are not there nothing is.
     if !ipvs::is_loaded(netns) {
+        remove_all_chains()?;
         return Ok(false);
     }
     let mut servers = Ipvs::open(netns, family)?;
@@ -149,7 +149,11 @@ pub(super) fn remove(netns: &NetNs, family: Family, excluded: &[IpNet], may_stay
     let busy = if may_stay { servers.connections(&may_linger(&there, family))? } else { BTreeMap::new() };
     let stays = lingering(&there, family, &busy);
     let frontends = led_here(&stays, family, stays.servers.keys());
-    attract(netns, family, &Attraction { frontends, ..NOTHING })?;
+    let what = Attraction { frontends, ..NOTHING };
+    // What stays is led here by its port before the chains go by whose mark it was: at no time its packets are sent on to elsewhere.
+    attract_too(netns, family, &what)?;
+    remove_all_chains()?;
+    attract(netns, family, &what)?;
     servers.apply_when_free(&difference(&stays, &there))?;
     servers.remove_device()?;
     Ok(!stays.servers.is_empty())

@@ -31,12 +31,12 @@ enum Rule {
     Marked(u32),
 }
 
-/// The rules there and those that there have to be: what makes the ones of the others.
+/// What makes the rules that there have to be of those that are there: those that are made first, and those that go then.
 pub(super) fn edits(
     socket: &mut RtSocket,
     family: Family,
     what: &Attraction,
-) -> Result<impl Iterator<Item = Request> + use<>, NetlinkError> {
+) -> Result<(Vec<Request>, Vec<Request>), NetlinkError> {
     let mut wanted: BTreeSet<Rule> = what.frontends.iter().flat_map(|key| [Rule::Own(*key), Rule::To(*key)]).collect();
     wanted.extend((what.bits != 0).then_some(Rule::Marked(what.bits)));
     let mut gone = Vec::new();
@@ -52,7 +52,7 @@ pub(super) fn edits(
         let message = RouteNetlinkMessage::NewRule(write(rule, family, what));
         Request::new(operation, message, NLM_F_CREATE | NLM_F_EXCL).done_at(&[Errno::EXIST])
     });
-    Ok(made.collect::<Vec<_>>().into_iter().chain(gone))
+    Ok((made.collect(), gone))
 }
 
 fn list(socket: &mut RtSocket, family: Family) -> Result<Vec<RuleMessage>, NetlinkError> {
