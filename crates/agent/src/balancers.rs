@@ -16,14 +16,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::leader::{Leader, Term};
 
-/// How long the end may take: the Lease is given back, which spares others the wait until it expires.
-const FAREWELL: Duration = Duration::from_secs(2);
-
 /// An agent that stands for election.
 #[derive(Debug)]
 pub struct Standing {
     stop: CancellationToken,
     task: JoinHandle<()>,
+    /// How long the end may take: the Lease is given back, which spares others the wait until it expires.
+    farewell: Duration,
 }
 
 /// Gives addresses whenever it is this node's turn. `candidates` is how many nodes there are.
@@ -44,8 +43,9 @@ pub fn stand_with(
     let seat = Seat::new(client.clone(), LEASE.0, LEASE.1);
     let leader = Leader { seat, name: node.as_str().into(), timing };
     let work = move |term: Arc<Term>| addresses::give(client.clone(), term);
+    let farewell = timing.farewell * 2;
     let task = tokio::spawn(leader.serve(candidates, work, stop.clone()));
-    Standing { stop, task }
+    Standing { stop, task, farewell }
 }
 
 impl Standing {
@@ -53,7 +53,7 @@ impl Standing {
     pub async fn end(mut self) {
         self.stop.cancel();
         // What it could not give back in time expires.
-        let _ = timeout(FAREWELL, &mut self.task).await;
+        let _ = timeout(self.farewell, &mut self.task).await;
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
+use k8s_openapi::api::coordination::v1::Lease;
 use podnet_client::lease::{Seat, is_conflict};
 use podnet_planner::election::{Act, Candidate, Seen, Timing};
 use tokio::{
@@ -23,8 +23,6 @@ use tracing::{debug, error, info, warn};
 const PATIENCE: Duration = Duration::from_secs(4);
 /// Before somebody asks again who may not have the Lease.
 const FORBIDDEN: Duration = Duration::from_secs(60);
-/// For giving it back at the end.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The time in which it is this agent's turn. Whoever writes for the cluster asks first: an agent may have been stopped for a while.
 #[derive(Debug)]
@@ -105,6 +103,11 @@ impl Leader {
                 End::Work => {
                     error!(lease = %self.seat, "the work ended; the lease is given back");
                     self.farewell(held).await;
+                    // Another one may do better, and what ends each time is not begun as fast as the API server answers.
+                    tokio::select! {
+                        () = sleep(self.timing.lasts) => {}
+                        () = stop.cancelled() => return,
+                    }
                 }
             }
         }
@@ -195,7 +198,7 @@ impl Leader {
                 other => other,
             }
         };
-        match timeout(FAREWELL, given).await {
+        match timeout(self.timing.farewell, given).await {
             Ok(Ok(())) => info!(lease = %self.seat, "the lease is given back"),
             other => debug!(?other, "lease not given back; it expires"),
         }
@@ -211,12 +214,10 @@ fn tenure(
 
 fn seen(lease: &Lease) -> Seen {
     let spec = lease.spec.clone().unwrap_or_default();
-    let age = spec.renew_time.map(|at| Timestamp::now().duration_since(at.0));
     Seen {
         holder: spec.holder_identity.filter(|holder| !holder.is_empty()).map(Arc::from),
         version: lease.metadata.resource_version.as_deref().unwrap_or_default().into(),
         lasts: Duration::from_secs(spec.lease_duration_seconds.unwrap_or(1).max(1).unsigned_abs().into()),
-        age: age.and_then(|age| age.try_into().ok()).unwrap_or_default(),
     }
 }
 

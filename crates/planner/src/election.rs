@@ -1,7 +1,7 @@
 //! Who of many does what only one may do: what one candidate for a Lease (`coordination.k8s.io/v1`) makes of what it sees.
 //!
 //! The clocks of others decide nothing: a Lease has expired when it was seen unchanged for as long as it lasts, by the time that
-//! passes here. The time of its last renewal, by the holder's clock, only says where it is worth to look again soon.
+//! passes here. So candidates look in pairs: who sees it renewed looks once more when it would have expired, and then waits for long.
 
 use std::{sync::Arc, time::Duration, time::Instant};
 
@@ -14,21 +14,24 @@ pub struct Timing {
     pub give_up: Duration,
     /// Between two renewals, and between two looks of a candidate among few.
     pub pause: Duration,
-    /// All candidates together look once in this time, however many there are.
+    /// All candidates together look twice in this time, however many there are.
     pub between_looks: Duration,
+    /// For giving it back at the end; what takes longer is left to expire.
+    pub farewell: Duration,
 }
 
 impl Timing {
-    /// Those of Kubernetes' own components (`--leader-elect-lease-duration`, `-renew-deadline`, `-retry-period`), and two looks a second: of
-    /// three candidates each looks every two seconds, of 5,000 each every 42 minutes.
+    /// Those of Kubernetes' own components (`--leader-elect-lease-duration`, `-renew-deadline`, `-retry-period`), and four looks a second at
+    /// most: of three candidates each looks every two seconds, of 5,000 each twice in 42 minutes.
     pub const USUAL: Self = Self {
         lasts: Duration::from_secs(15),
         give_up: Duration::from_secs(10),
         pause: Duration::from_secs(2),
         between_looks: Duration::from_millis(500),
+        farewell: Duration::from_secs(1),
     };
 
-    /// How long a candidate waits until it looks again. `chance` spreads candidates: any number, another one each time.
+    /// How long a candidate waits between two pairs of looks. `chance` spreads candidates: any number, another one each time.
     #[must_use]
     pub fn wait(&self, candidates: usize, chance: u32) -> Duration {
         let all = self.between_looks.saturating_mul(u32::try_from(candidates).unwrap_or(u32::MAX));
@@ -46,8 +49,6 @@ pub struct Seen {
     pub version: Arc<str>,
     /// How long it lasts after it was written.
     pub lasts: Duration,
-    /// How long ago its holder renewed it, by the clocks of both.
-    pub age: Duration,
 }
 
 /// What a candidate does next.
@@ -65,26 +66,29 @@ pub struct Candidate {
     name: Arc<str>,
     /// The version that was seen last, and since when.
     watched: Option<(Arc<str>, Instant)>,
+    /// The next look is the second one of a pair.
+    again: bool,
 }
 
 impl Candidate {
     /// One that has not looked yet. No other has its name; it may be the name of one that is gone.
     #[must_use]
     pub const fn new(name: Arc<str>) -> Self {
-        Self { name, watched: None }
+        Self { name, watched: None, again: false }
     }
 
     /// It looked, and there was this Lease or none. `wait` is how long it waits where nothing is about to happen.
     pub fn saw(&mut self, seen: Option<&Seen>, wait: Duration, now: Instant) -> Act {
-        let Some(Seen { holder: Some(holder), version, lasts, age }) = seen else {
+        let Some(Seen { holder: Some(holder), version, lasts }) = seen else {
             return Act::Take;
         };
         let Some((known, since)) = self.watched.as_ref().filter(|(known, _)| known == version) else {
             // Whoever had its name before it is gone. Later on that would be another one of the same name: it is left alone.
             let resumes = self.watched.is_none() && *holder == self.name;
             self.watched = Some((version.clone(), now));
-            let soon = if *age >= *lasts { *lasts } else { Duration::MAX };
-            return if resumes { Act::Take } else { Act::LookAfter(wait.min(soon)) };
+            self.again = !self.again;
+            let pause = if self.again { wait.min(*lasts) } else { wait };
+            return if resumes { Act::Take } else { Act::LookAfter(pause) };
         };
         debug_assert_eq!(known, version, "the same one");
         match lasts.saturating_sub(now.saturating_duration_since(*since)) {
@@ -104,11 +108,12 @@ mod tests {
     use super::*;
 
     const WAIT: Duration = Duration::from_secs(2);
+    const SELDOM: Duration = Duration::from_secs(600);
     const LASTS: Duration = Duration::from_secs(15);
 
-    fn seen(holder: &str, version: &str, age: u64) -> Seen {
+    fn seen(holder: &str, version: &str) -> Seen {
         let holder = (!holder.is_empty()).then(|| holder.into());
-        Seen { holder, version: version.into(), lasts: LASTS, age: Duration::from_secs(age) }
+        Seen { holder, version: version.into(), lasts: LASTS }
     }
 
     /// What a candidate does that looks at these seconds and sees these Leases.
@@ -122,45 +127,51 @@ mod tests {
     #[test]
     fn what_nobody_has_is_taken_at_once() {
         assert_eq!(acts(&[(0, None)], WAIT), [Act::Take]);
-        assert_eq!(acts(&[(0, Some(seen("", "7", 0)))], WAIT), [Act::Take]);
+        assert_eq!(acts(&[(0, Some(seen("", "7")))], WAIT), [Act::Take]);
     }
 
     #[test]
-    fn a_lease_that_is_renewed_is_left_alone_whatever_the_clocks_of_others_say() {
-        let renewed = |age| {
-            let looks: Vec<_> = (0..30).map(|n| (n * 10, Some(seen("other", &n.to_string(), age)))).collect();
-            acts(&looks, WAIT)
-        };
-        for age in [0, 1000] {
-            assert!(renewed(age).iter().all(|act| *act == Act::LookAfter(WAIT)), "{age}");
+    fn a_lease_that_is_renewed_is_left_alone_and_looked_at_in_pairs() {
+        for (wait, second) in [(WAIT, WAIT), (SELDOM, LASTS)] {
+            let looks: Vec<_> = (0..30).map(|n| (n * 10, Some(seen("other", &n.to_string())))).collect();
+            for (look, act) in acts(&looks, wait).into_iter().enumerate() {
+                assert_eq!(act, Act::LookAfter(if look % 2 == 0 { second } else { wait }), "look {look}");
+            }
         }
     }
 
     #[test]
     fn a_lease_that_stays_as_it_is_for_as_long_as_it_lasts_is_taken() {
-        let looks: Vec<_> = [0, 8, 14, 15].map(|at| (at, Some(seen("other", "7", at)))).into();
+        let looks: Vec<_> = [0, 8, 14, 15].map(|at| (at, Some(seen("other", "7")))).into();
         let second = Duration::from_secs(1);
         assert_eq!(acts(&looks, WAIT), [Act::LookAfter(WAIT), Act::LookAfter(WAIT), Act::LookAfter(second), Act::Take]);
     }
 
     #[test]
-    fn one_of_many_who_looks_seldom_looks_soon_again_where_the_holder_seems_to_be_silent() {
-        let seldom = Duration::from_secs(600);
-        let silent = seen("other", "8", 40);
-        let looks = [(0, Some(seen("other", "7", 1))), (600, Some(silent.clone())), (615, Some(silent))];
-        assert_eq!(acts(&looks, seldom), [Act::LookAfter(seldom), Act::LookAfter(LASTS), Act::Take]);
+    fn one_of_many_who_looks_seldom_takes_what_is_silent_after_its_next_pair_of_looks() {
+        let silent = Some(seen("other", "9"));
+        let looks = [
+            (0, Some(seen("other", "7"))),
+            (15, Some(seen("other", "8"))),
+            (615, silent.clone()),
+            (620, silent.clone()),
+            (630, silent),
+        ];
+        let wanted = [LASTS, SELDOM, LASTS, Duration::from_secs(10)].map(Act::LookAfter);
+        let acts = acts(&looks, SELDOM);
+        assert_eq!((&acts[..4], acts[4]), (&wanted[..], Act::Take));
     }
 
     #[test]
     fn what_one_of_the_same_name_had_is_taken_at_once_at_the_beginning_and_never_later() {
-        assert_eq!(acts(&[(0, Some(seen("me", "7", 0)))], WAIT), [Act::Take]);
-        let looks = [(0, Some(seen("other", "7", 0))), (2, Some(seen("me", "8", 0)))];
+        assert_eq!(acts(&[(0, Some(seen("me", "7")))], WAIT), [Act::Take]);
+        let looks = [(0, Some(seen("other", "7"))), (2, Some(seen("me", "8")))];
         assert_eq!(acts(&looks, WAIT), [Act::LookAfter(WAIT); 2]);
 
         let (mut candidate, now) = (Candidate::new("me".into()), Instant::now());
         candidate.lost(now);
-        assert_eq!(candidate.saw(Some(&seen("me", "9", 0)), WAIT, now), Act::LookAfter(WAIT));
-        assert_eq!(candidate.saw(Some(&seen("me", "9", 15)), WAIT, now + LASTS), Act::Take);
+        assert_eq!(candidate.saw(Some(&seen("me", "9")), WAIT, now), Act::LookAfter(WAIT));
+        assert_eq!(candidate.saw(Some(&seen("me", "9")), WAIT, now + LASTS), Act::Take);
     }
 
     #[test]

@@ -44,6 +44,7 @@ const TIMING: Timing = Timing {
     give_up: Duration::from_secs(5),
     pause: Duration::from_millis(200),
     between_looks: Duration::from_millis(50),
+    farewell: Duration::from_secs(30),
 };
 
 /// An API, and what agents asked of it that they may not.
