@@ -18,13 +18,30 @@ use crate::{
 pub struct Key {
     question: Box<[u8]>,
     bits: u8,
+    options: Box<[u8]>,
 }
 
 impl Key {
     /// The key of a question.
     #[must_use]
     pub fn new(question: Vec<u8>, dnssec_ok: bool, checking_disabled: bool) -> Self {
-        Self { question: question.into(), bits: u8::from(dnssec_ok) | u8::from(checking_disabled) << 1 }
+        Self {
+            question: question.into(),
+            bits: u8::from(dnssec_ok) | u8::from(checking_disabled) << 1,
+            options: Box::default(),
+        }
+    }
+
+    /// The key of the question when it is sent with EDNS options, on which the answer may depend.
+    #[must_use]
+    pub fn with(self, options: &[u8]) -> Self {
+        Self { options: options.into(), ..self }
+    }
+
+    /// The EDNS options that are sent with it.
+    #[must_use]
+    pub fn options(&self) -> &[u8] {
+        &self.options
     }
 
     /// The question.

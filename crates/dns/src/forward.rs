@@ -129,7 +129,8 @@ impl Crew {
     /// When nobody answered, may be asked, or too much is being asked.
     pub async fn ask(&self, query: &Query, tcp: bool) -> Result<Reply, Failure> {
         let key =
-            Key::new(question(query.name.wire(), query.qtype), query.head.dnssec_ok(), query.head.checking_disabled());
+            Key::new(question(query.name.wire(), query.qtype), query.head.dnssec_ok(), query.head.checking_disabled())
+                .with(&query.onward);
         let configured = self.upstreams.options().max_concurrent;
         let journey = || -> BoxFuture<'static, Landed> {
             Box::pin(journey(Arc::clone(&self.upstreams), self.parts.clone(), key.clone(), tcp))

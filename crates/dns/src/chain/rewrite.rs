@@ -112,7 +112,13 @@ pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<Rewr
         "answer" => return Err(field.bad("what to rewrite", "name: what happens to the answer stands behind it")),
         _ => return Err(field.bad("what to rewrite", FIELDS)),
     };
-    scope.served(&format!("rewrite/{}", field.text.to_ascii_lowercase()), field);
+    if let Rewrite::Edns(EdnsRewrite { option: EdnsOption::Local { data, .. }, .. }) = &rewrite {
+        match data {
+            EdnsData::ServerIp => scope.served("rewrite/server_ip", last),
+            EdnsData::Metadata(_) => scope.served("rewrite/metadata", last),
+            _ => {}
+        }
+    }
     Ok(RewriteOptions { goes_on, rewrite })
 }
 

@@ -111,10 +111,24 @@ fn message(upstreams: &Upstreams, parts: &Parts, index: usize, key: &Key, manner
     if manner.edns && manner.cookie {
         cookie::append(&mut message, &upstreams.cookie(index, outside));
     }
+    if manner.edns {
+        add(&mut message, key);
+    }
     if manner.cased {
         scatter(&mut message, outside);
     }
     message
+}
+
+/// Puts the options that are sent with a question behind those that its OPT record has.
+fn add(message: &mut Vec<u8>, key: &Key) {
+    // The record's root name, type, class and time to live stand before the length of its data.
+    let length = HEADER + key.question().len() + 9;
+    message.extend_from_slice(key.options());
+    let size = message.len().saturating_sub(length + 2) as u16;
+    if let Some(bytes) = message.get_mut(length..length + 2) {
+        bytes.copy_from_slice(&size.to_be_bytes());
+    }
 }
 
 /// Gives the letters of the question's name cases by chance.

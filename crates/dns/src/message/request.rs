@@ -23,6 +23,8 @@ pub struct Request<'a> {
     pub qtype: u16,
     /// The class.
     pub qclass: u16,
+    /// The options of its OPT record, as they came.
+    pub options: &'a [u8],
 }
 
 /// What a response takes from its query beside the question.
@@ -109,9 +111,11 @@ impl<'a> Request<'a> {
         };
         let question_end = end + 4;
         let code = |head, rcode| Reject::Code { head, rcode, question_end };
+        let mut told: &[u8] = &[];
         match options(packet, question_end) {
             Ok(None) => {}
-            Ok(Some((edns, version))) => {
+            Ok(Some((edns, version, options))) => {
+                told = options;
                 head.edns = Some(edns);
                 head.limit = limit(transport, Some(edns));
                 if version != 0 {
@@ -126,7 +130,7 @@ impl<'a> Request<'a> {
         if !matches!(qclass, CLASS_IN | CLASS_CH) || matches!(qtype, rtype::AXFR | rtype::IXFR) {
             return Err(code(head, Rcode::REFUSED));
         }
-        Ok(Self { head, question: &packet[HEADER..question_end], name, qtype, qclass })
+        Ok(Self { head, question: &packet[HEADER..question_end], name, qtype, qclass, options: told })
     }
 }
 
@@ -155,8 +159,11 @@ fn has_option(mut options: &[u8], number: u16) -> Result<bool, BadOptions> {
     Ok(found)
 }
 
-/// The OPT record among the records that follow the question, and its version.
-fn options(packet: &[u8], mut at: usize) -> Result<Option<(Edns, u8)>, BadOptions> {
+/// What an OPT record says, its version, and its options.
+type Told<'a> = (Edns, u8, &'a [u8]);
+
+/// The OPT record among the records that follow the question, its version and its options.
+fn options(packet: &[u8], mut at: usize) -> Result<Option<Told<'_>>, BadOptions> {
     let count = |index| u16_at(packet, index).ok_or(BadOptions);
     let before = u32::from(count(6)?) + u32::from(count(8)?);
     let records = before + u32::from(count(10)?);
@@ -179,7 +186,7 @@ fn options(packet: &[u8], mut at: usize) -> Result<Option<(Edns, u8)>, BadOption
             let size = u16_at(packet, fixed + 2).ok_or(BadOptions)?;
             let asked = packet.get(fixed + 10..end).unwrap_or_default();
             let nsid = has_option(asked, NSID)?;
-            found = Some((Edns { size, dnssec_ok: ttl & 0x8000 != 0, nsid }, (ttl >> 16) as u8));
+            found = Some((Edns { size, dnssec_ok: ttl & 0x8000 != 0, nsid }, (ttl >> 16) as u8, asked));
         }
         at = end;
     }

@@ -1,6 +1,7 @@
 //! `rewrite`: questions are changed on their way in, and answers on their way out.
 
 mod answer;
+mod edns;
 
 use std::borrow::Cow;
 
@@ -24,17 +25,30 @@ struct Plan<'a> {
     qclass: u16,
     /// What happens to the answer, in the order of the rules.
     changes: Vec<Change<'a>>,
+    /// EDNS options for upstreams; what an answer that is known here has nothing to do with.
+    options: Vec<(u16, Vec<u8>)>,
 }
 
 impl Rewriting {
     /// What the rules make of a question; none when no rule has to do with it.
-    fn plan<'a>(&'a self, look: &Look<'a>) -> Result<Option<Plan<'a>>, Failure> {
-        let mut plan =
-            Plan { name: Cow::Borrowed(look.name), qtype: look.qtype, qclass: look.qclass, changes: Vec::new() };
+    fn plan<'a>(&'a self, look: &Look<'a>, sent: &[u8]) -> Result<Option<Plan<'a>>, Failure> {
+        let mut plan = Plan {
+            name: Cow::Borrowed(look.name),
+            qtype: look.qtype,
+            qclass: look.qclass,
+            changes: Vec::new(),
+            options: Vec::new(),
+        };
         let mut text = look.name.to_string();
         let mut applied = false;
         for rule in &self.0 {
-            if !plan.apply(&rule.rewrite, &mut text)? {
+            let applies = match &rule.rewrite {
+                Rewrite::Edns(rule) => {
+                    edns::apply(rule, look, &plan, &text, sent).map(|option| plan.options.push(option)).is_some()
+                }
+                rule => plan.apply(rule, &mut text)?,
+            };
+            if !applies {
                 continue;
             }
             applied = true;
@@ -46,12 +60,13 @@ impl Rewriting {
     }
 
     async fn answer(&self, query: &Query, plan: Plan<'_>, next: Next<'_>) -> Result<Reply, Failure> {
-        let Plan { name, qtype, qclass, changes } = plan;
+        let Plan { name, qtype, qclass, changes, options } = plan;
         let asked = Query {
             question: question(name.wire(), qtype).into(),
             name: name.into_owned(),
             qtype,
             qclass,
+            onward: edns::written(&options).into(),
             ..query.clone()
         };
         let reply = next.run(&asked).await;
@@ -60,6 +75,13 @@ impl Rewriting {
 }
 
 impl<'a> Plan<'a> {
+    /// Neither the question nor its answer.
+    fn changes_nothing(&self, look: &Look<'_>) -> bool {
+        self.changes.is_empty()
+            && self.name.wire() == look.name.wire()
+            && (self.qtype, self.qclass) == (look.qtype, look.qclass)
+    }
+
     /// Applies a rule; false when it has nothing to do with the question. `text` is the name as it stands now.
     fn apply(&mut self, rule: &'a Rewrite, text: &mut String) -> Result<bool, Failure> {
         match rule {
@@ -85,7 +107,6 @@ impl<'a> Plan<'a> {
                 self.changes.push(Change::Rcode { from: *from, to: *to });
             }
             Rewrite::Cname(replacement) => self.changes.push(Change::Target(replacement)),
-            // Questions to upstreams have no options of their own yet; such rules are refused when they are read.
             Rewrite::Type { .. }
             | Rewrite::Class { .. }
             | Rewrite::Ttl { .. }
@@ -104,8 +125,10 @@ impl Link for Rewriting {
     }
 
     fn quick(&self, look: &Look<'_>, _: &mut Pen<'_>) -> Quick {
-        match self.plan(look) {
+        match self.plan(look, &[]) {
             Ok(None) => Quick::Pass,
+            // Options are for upstreams: what is answered at once needs none.
+            Ok(Some(plan)) if plan.changes_nothing(look) => Quick::Around,
             Ok(Some(_)) => Quick::Slow,
             Err(failure) => Quick::Fail(failure),
         }
@@ -113,7 +136,7 @@ impl Link for Rewriting {
 
     fn serve<'a>(&'a self, query: &'a Query, next: Next<'a>) -> Answering<'a> {
         Box::pin(async move {
-            match self.plan(&query.look())? {
+            match self.plan(&query.look(), &query.options)? {
                 None => next.run(query).await,
                 Some(plan) => self.answer(query, plan, next).await,
             }

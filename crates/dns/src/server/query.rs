@@ -62,6 +62,10 @@ pub struct Query {
     pub arrival: Arrival,
     /// When.
     pub now: Instant,
+    /// The EDNS options that the client sent.
+    pub options: Box<[u8]>,
+    /// EDNS options that go to upstreams with it (`rewrite edns0`).
+    pub onward: Box<[u8]>,
     /// How many questions of this server's own lie between it and the client's.
     pub depth: u8,
     /// It is one of a search path that is being followed already (`autopath`).
@@ -80,6 +84,8 @@ impl Query {
             question: request.question.into(),
             arrival: *arrival,
             now,
+            options: request.options.into(),
+            onward: Box::default(),
             depth: 0,
             searched: false,
         }

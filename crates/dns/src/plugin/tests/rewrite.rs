@@ -100,3 +100,34 @@ fn rewritten_answers_are_kept_under_the_name_that_was_asked() {
     assert_eq!(waiting.told(), ["NOERROR", "A 192.0.2.9"]);
     assert_eq!(told(&rig.answer(&packet)), ["NOERROR", "A 192.0.2.9"]);
 }
+
+#[test]
+fn options_go_to_upstreams_and_answers_with_different_ones_are_asked_for_apart() {
+    let rig = rig("rewrite continue edns0 subnet set 20 56\nrewrite continue edns0 local set 0xffee 0xabcd\n\
+                   rewrite continue edns0 local append 0xffed {qname}\nrewrite continue edns0 local replace 0xffec x\n\
+                   kubernetes cluster.local\nforward . 192.0.2.1");
+    let subnet = [0, 8, 0, 7, 0, 1, 20, 0, 10, 244, 0];
+    let local = [0xff, 0xee, 0, 2, 0xab, 0xcd];
+    let appended = [&[0xff, 0xed, 0, 16][..], b"www.example.org."].concat();
+    let expected = [&subnet[..], &local, &appended].concat();
+    let packet = query("www.example.org", rtype::A);
+    let (_first, sent) = rig.forward(&packet);
+    assert!(sent.message.ends_with(&expected), "{:?}", sent.message);
+    let size = usize::from(crate::message::u16_at(&sent.message, packet.len() + 9).unwrap());
+    assert_eq!(packet.len() + 11 + size, sent.message.len());
+    // Another client is somebody else's subnet.
+    let other = crate::server::Arrival { from: ([10, 9, 9, 9], 4000).into(), ..crate::server::fixture::ARRIVAL };
+    let (crate::Outcome::Later(later), _) = rig.handle_from(&packet, &other) else { panic!("answered at once") };
+    let _second = rig.waiting(later);
+    assert_eq!(rig.sent().len(), 1);
+    // What is known here is answered at once.
+    let (outcome, _) = rig.handle(&query("web.web.svc.cluster.local", rtype::A));
+    assert!(matches!(outcome, crate::Outcome::Answer));
+    // What the client sent is what append leaves and replace changes.
+    let mut packet = crate::server::fixture::with_edns(query("www.example.net", rtype::A), 1232, 0, false);
+    let length = packet.len() - 1;
+    packet[length] = 11;
+    packet.extend_from_slice(&[0xff, 0xed, 0, 2, b'o', b'k', 0xff, 0xec, 0, 1, b'y']);
+    let (_third, sent) = rig.forward(&packet);
+    assert!(sent.message.ends_with(&[0xff, 0xed, 0, 2, b'o', b'k', 0xff, 0xec, 0, 1, b'x']), "{:?}", sent.message);
+}
