@@ -32,12 +32,10 @@ use kinds::Watched;
 use kube::{
     Api, Client, Resource,
     core::NamespaceResourceScope,
-    runtime::{
-        WatchStreamExt,
-        watcher::{self, Event, watcher},
-    },
+    runtime::watcher::{self, Event, watcher},
 };
-pub use pauses::Pauses;
+use pauses::is_unknown;
+pub use pauses::steadily;
 use podnet_model::{
     Change, NodeName,
     convert::Invalid,
@@ -246,16 +244,27 @@ struct Follower {
 impl Follower {
     async fn follow<K: Watched>(mut self, api: Api<K>, config: watcher::Config) {
         let kind = K::kind(&());
-        let mut events = watcher(api, config).backoff(Pauses::default()).boxed();
+        let mut events = steadily(watcher(api, config)).boxed();
         let mut listed = BTreeSet::new();
+        let mut is_missed = false;
         loop {
             let event = tokio::select! {
                 event = events.try_next() => event,
                 () = self.sender.closed() => return,
             };
             let done = match event {
-                Ok(Some(event)) => self.take(event, &mut listed).await,
+                Ok(Some(event)) => {
+                    // It is told before anything was asked.
+                    is_missed &= matches!(event, Event::Init);
+                    self.take(event, &mut listed).await
+                }
                 Ok(None) => return,
+                Err(error) if is_unknown(&error) => {
+                    if !std::mem::replace(&mut is_missed, true) {
+                        info!(%kind, "the API server does not have this kind; it is asked again until it does");
+                    }
+                    Ok(())
+                }
                 Err(error) => {
                     // Kept quiet at the usual level: the state that we have goes on to be used, and the watcher comes back.
                     info!(%kind, error = &error as &dyn std::error::Error, "watch interrupted");

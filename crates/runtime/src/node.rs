@@ -11,10 +11,7 @@ use std::{
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Api, Client,
-    runtime::{WatchStreamExt, watcher},
-};
+use kube::{Api, Client, runtime::watcher};
 use podnet_model::errors::chain;
 use tokio::{
     net::TcpListener,
@@ -165,8 +162,8 @@ impl Dispatcher {
     /// Follows the pods that are bound to this node. Never ends: a watch that fails is begun anew.
     async fn follow(mut self, client: Client, node: &str) {
         let pods: Api<Pod> = Api::all(client);
-        let watched = watcher(pods, watcher::Config::default().fields(&format!("spec.nodeName={node}")))
-            .backoff(podnet_client::watch::Pauses::default());
+        let own = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
+        let watched = podnet_client::watch::steadily(watcher(pods, own));
         let mut watched = std::pin::pin!(watched);
         let mut seen: HashSet<String> = HashSet::new();
         let mut first = true;

@@ -10,12 +10,9 @@ use std::{
 use futures::StreamExt;
 use kube::{
     Api, Client, Resource, ResourceExt,
-    runtime::{
-        WatchStreamExt,
-        watcher::{self, Event, watcher},
-    },
+    runtime::watcher::{self, Event, watcher},
 };
-use podnet_client::watch::Pauses;
+use podnet_client::watch::steadily;
 use podnet_model::{
     balancer::{AddressPool, Advertisement},
     convert::Invalid,
@@ -65,7 +62,7 @@ async fn each_state<K>(api: Api<K>, tell: impl Fn(&All<K>))
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let mut events = watcher(api, watcher::Config::default()).backoff(Pauses::default()).boxed();
+    let mut events = steadily(watcher(api, watcher::Config::default())).boxed();
     let (mut known, mut listed) = (All::new(), All::new());
     let key = |object: &K| (object.namespace(), object.name_any());
     while let Some(event) = events.next().await {

@@ -15,7 +15,7 @@ use k8s_openapi::{
 use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
-    runtime::{WatchStreamExt, watcher},
+    runtime::watcher,
 };
 use tokio::{
     sync::watch,
@@ -74,7 +74,7 @@ async fn ask<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result
 pub(super) async fn keep(client: Client, config: NodeConfig, mut network: watch::Receiver<NetworkState>) {
     let (nodes, leases) = (Api::all(client.clone()), Api::namespaced(client, LEASES));
     let own = watcher::Config::default().fields(&format!("metadata.name={}", config.node_name));
-    let shown = watcher(nodes.clone(), own).backoff(podnet_client::watch::Pauses::default());
+    let shown = podnet_client::watch::steadily(watcher(nodes.clone(), own));
     let mut shown = std::pin::pin!(shown);
     let mut registration = Registration { nodes, leases, config, uid: None, since: None, told: None, listed: false };
     let mut renewals = tokio::time::interval(RENEWAL);
