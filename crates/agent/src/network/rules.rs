@@ -353,4 +353,4 @@ impl ClusterRules {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

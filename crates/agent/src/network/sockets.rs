@@ -40,6 +40,8 @@ pub(super) struct SocketsPlace {
     ready: Option<AtSockets>,
     /// In mode `ebpf`.
     at: Option<AtSockets>,
+    /// In mode `ebpf`: rules serve alone as long as [`ClusterRules::lingers`].
+    waits: bool,
     /// In another mode: the connections that were opened in this one, as long as there are any.
     left: Option<LostConnections>,
     /// An earlier agent may have left some.
@@ -50,7 +52,7 @@ pub(super) struct SocketsPlace {
 impl SocketsPlace {
     /// For the processes of the cgroup of this path. Nothing is done yet, and what an earlier agent left is as it is.
     pub(super) const fn new(cgroup: PathBuf) -> Self {
-        Self { cgroup, ready: None, at: None, left: None, suspected: true, mended: Vec::new() }
+        Self { cgroup, ready: None, at: None, waits: false, left: None, suspected: true, mended: Vec::new() }
     }
 
     /// Makes sure that the mode can be had. Nothing is in force before [`SocketsPlace::follow`].
@@ -76,6 +78,14 @@ impl SocketsPlace {
         let ready = self.ready.take();
         if mode == Mode::Ebpf {
             self.at = self.at.take().or(ready);
+            self.waits = self.at.as_ref().is_some_and(|at| !at.in_force) && rules.lingers();
+            if self.waits {
+                info!(
+                    "Services are not at the sockets before virtual servers have forgotten their connections; rules serve until then"
+                );
+                self.suspected = false;
+                return Ok(());
+            }
             if let Some(Err(error)) = self.at.as_mut().filter(|at| !at.in_force).map(|at| at.put(rules)) {
                 self.leave(rules);
                 return Err(refused(error));
@@ -89,7 +99,7 @@ impl SocketsPlace {
     }
 
     fn leave(&mut self, rules: &mut ClusterRules) {
-        self.at = None;
+        (self.at, self.waits) = (None, false);
         rules.follow(false);
         match Cgroup::v2(&self.cgroup) {
             Ok(cgroup) => {
@@ -110,12 +120,12 @@ impl SocketsPlace {
 
     /// See [`AtSockets::put`].
     pub(super) fn put(&mut self, rules: &mut ClusterRules) -> Result<(), SocketsError> {
-        self.at.as_mut().map_or(Ok(()), |at| at.put(rules))
+        self.at.as_mut().filter(|_| !self.waits).map_or(Ok(()), |at| at.put(rules))
     }
 
     /// See [`AtSockets::edit`].
     pub(super) fn edit(&mut self, rules: &mut ClusterRules) -> Result<usize, SocketsError> {
-        self.at.as_mut().map_or(Ok(0), |at| at.edit(rules))
+        self.at.as_mut().filter(|_| !self.waits).map_or(Ok(0), |at| at.edit(rules))
     }
 
     /// A change was taken in: where endpoints changed, connections may have lost theirs.
@@ -141,6 +151,10 @@ impl SocketsPlace {
         if let Some(left) = &mut self.left {
             left.look(rules);
             self.left.take_if(|left| left.are_over());
+        }
+        if self.waits && !rules.lingers() {
+            self.waits = false;
+            self.put(rules)?;
         }
         let Some(at) = self.at.as_mut().filter(|at| at.due().is_some_and(|due| due <= Instant::now())) else {
             return Ok(());

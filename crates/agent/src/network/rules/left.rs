@@ -31,6 +31,11 @@ impl Left {
         self.rules.retain(|(left, _)| !have_same_rules(*left, mode));
     }
 
+    /// Whether something stays for the sake of connections that are under way.
+    pub(super) fn lingers(&self) -> bool {
+        self.rules.iter().any(|(_, rules)| rules.lingers())
+    }
+
     /// Takes all away, since this mode serves. What stays is tried again after growing pauses.
     pub(super) fn clear(&mut self, serving: Mode, datapath: &mut dyn Datapath) {
         self.rules.retain_mut(|(mode, rules)| {

@@ -44,6 +44,13 @@ impl ClusterRules {
         self.mode
     }
 
+    /// Whether connections of another mode's are remembered by more than connection tracking: by virtual servers. These take an answer that
+    /// comes from a backend to a client's port that they remember with that backend for theirs, and give it the frontend's address. What rules
+    /// translate gets that address anyway; a connection to the backend itself would hear from a stranger.
+    pub(in crate::network) fn lingers(&self) -> bool {
+        self.left.lingers()
+    }
+
     /// Changes the mode: the rules of the new one are in force before those of the old one go. Connections that are under way keep their
     /// translations, which live in connection tracking.
     ///

@@ -1,3 +1,8 @@
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use podnet_kernel::memory::MemoryKernel;
 use podnet_model::{
     ClusterIp, Pool, Protocol, Service, ServiceKey, ServicePort,
@@ -68,7 +73,8 @@ struct Fake {
     refuses: bool,
     /// So many times they cannot be taken away.
     stays: usize,
-    done: std::sync::Arc<std::sync::Mutex<Vec<String>>>,
+    lingers: Arc<AtomicBool>,
+    done: Arc<std::sync::Mutex<Vec<String>>>,
     kernel: MemoryKernel,
 }
 
@@ -117,7 +123,26 @@ impl ServiceRules for Fake {
         true
     }
 
+    fn lingers(&self) -> bool {
+        self.lingers.load(Ordering::Relaxed)
+    }
+
     fn begin_anew(&mut self, _services: &Services) {}
+}
+
+/// Rules in mode `ebpf`, after others that linger until they are told not to.
+pub(in crate::network) fn after_lingering() -> (ClusterRules, Arc<AtomicBool>) {
+    let (kernel, mut rules) = (MemoryKernel::new(), rules());
+    let lingers = Arc::new(AtomicBool::new(true));
+    let fakes = Dual::from_fn(|_| -> Box<dyn ServiceRules> {
+        let (done, lingers) = (Arc::default(), Arc::clone(&lingers));
+        Box::new(Fake { refuses: false, stays: 0, lingers, done, kernel: kernel.clone() })
+    });
+    rules.put(&mut kernel.clone()).unwrap();
+    rules.replace(Mode::Ipvs, fakes, &mut kernel.clone()).unwrap();
+    rules.mode = Mode::Ipvs;
+    rules.switch(Mode::Ebpf, &mut kernel.clone()).unwrap();
+    (rules, lingers)
 }
 
 #[test]
@@ -127,10 +152,16 @@ fn another_mode_is_in_force_before_the_old_one_goes_and_a_refused_one_leaves_it(
     rules.learn(&service(Some("10.96.0.1")));
     rules.put(&mut kernel.clone()).unwrap();
     let before = kernel.state().tables.clone();
-    let done = std::sync::Arc::default();
+    let done = Arc::default();
     let fakes = |refuses| {
         Dual::from_fn(|_| -> Box<dyn ServiceRules> {
-            Box::new(Fake { refuses, stays: 0, done: std::sync::Arc::clone(&done), kernel: kernel.clone() })
+            Box::new(Fake {
+                refuses,
+                stays: 0,
+                lingers: Arc::default(),
+                done: Arc::clone(&done),
+                kernel: kernel.clone(),
+            })
         })
     };
     let taken = || std::mem::take(&mut *done.lock().unwrap());
@@ -276,7 +307,13 @@ fn a_connection_outlives_the_rules_that_it_was_made_by() {
         let (client, server) = connect().unwrap();
         echoes(&client, &server);
         let fake = |_| -> Box<dyn ServiceRules> {
-            Box::new(Fake { refuses: false, stays: 0, done: std::sync::Arc::default(), kernel: MemoryKernel::new() })
+            Box::new(Fake {
+                refuses: false,
+                stays: 0,
+                lingers: Arc::default(),
+                done: Arc::default(),
+                kernel: MemoryKernel::new(),
+            })
         };
         rules.replace(Mode::Iptables, Dual::from_fn(fake), &mut datapath).unwrap();
         assert!(connect().is_err(), "the mode that was put in force serves nobody");

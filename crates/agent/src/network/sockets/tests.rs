@@ -188,3 +188,22 @@ fn what_is_not_in_force_is_not_looked_at_without_a_pause() {
         assert!(began.elapsed() < Duration::from_secs(20), "it is due for ever");
     }
 }
+
+#[test]
+fn programs_wait_while_virtual_servers_remember_connections() {
+    let group = Group::new("waits");
+    group.0.create().unwrap();
+    let (mut rules, lingers) = crate::network::rules::tests::after_lingering();
+    let mut place = SocketsPlace::new(group.0.path().to_owned());
+    rules.learn(&service(1, true));
+    place.prepare(Mode::Ebpf).unwrap();
+    place.follow(Mode::Ebpf, &mut rules).unwrap();
+    place.put(&mut rules).unwrap();
+    place.edit(&mut rules).unwrap();
+    place.look(&mut rules).unwrap();
+    assert!(!sockets::detach(&group.0, false).unwrap());
+    lingers.store(false, std::sync::atomic::Ordering::Relaxed);
+    place.look(&mut rules).unwrap();
+    assert!(place.at.as_ref().unwrap().in_force);
+    assert!(sockets::detach(&group.0, false).unwrap(), "they were there");
+}

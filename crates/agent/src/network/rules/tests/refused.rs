@@ -9,7 +9,13 @@ fn what_another_mode_left_and_could_not_be_taken_away_is_tried_again_until_it_is
     let done = std::sync::Arc::default();
     let fakes = Dual::from_fn(|family| -> Box<dyn ServiceRules> {
         let stays = if family == Family::V4 { 2 } else { 0 };
-        Box::new(Fake { refuses: false, stays, done: std::sync::Arc::clone(&done), kernel: kernel.clone() })
+        Box::new(Fake {
+            refuses: false,
+            stays,
+            lingers: Arc::default(),
+            done: Arc::clone(&done),
+            kernel: kernel.clone(),
+        })
     });
     rules.replace(Mode::Iptables, fakes, &mut kernel.clone()).unwrap();
     let back = |rules: &ClusterRules| Dual::from_fn(|of| mode::rules(Mode::Nftables, &rules.families[of].services));
@@ -38,7 +44,13 @@ fn rules_that_are_wanted_once_more_stay_though_they_could_not_be_taken_away() {
     let done = std::sync::Arc::default();
     let fakes = |stays| {
         Dual::from_fn(|_| -> Box<dyn ServiceRules> {
-            Box::new(Fake { refuses: false, stays, done: std::sync::Arc::clone(&done), kernel: kernel.clone() })
+            Box::new(Fake {
+                refuses: false,
+                stays,
+                lingers: Arc::default(),
+                done: Arc::clone(&done),
+                kernel: kernel.clone(),
+            })
         })
     };
     rules.replace(Mode::Iptables, fakes(usize::MAX), &mut kernel.clone()).unwrap();
@@ -93,7 +105,8 @@ fn what_another_agent_left_goes_once_the_rules_are_in_force_though_they_were_ref
     let mut rules = rules();
     let done = std::sync::Arc::default();
     rules.left = Left::default();
-    let left = Fake { refuses: false, stays: 0, done: std::sync::Arc::clone(&done), kernel: kernel.clone() };
+    let left =
+        Fake { refuses: false, stays: 0, lingers: Arc::default(), done: Arc::clone(&done), kernel: kernel.clone() };
     rules.left.add(Mode::Iptables, Box::new(left));
     kernel.fail_transaction(0);
     rules.put(&mut kernel.clone()).unwrap_err();

@@ -53,6 +53,21 @@ impl Scene {
         client
     }
 
+    /// A host beyond this node, which has an endpoint.
+    fn server(&self, name: &str) -> Client {
+        let path = PathBuf::from(format!("/run/netns/pntest-ipvs-{name}-{}", std::process::id()));
+        NetNs::remove(&path).unwrap();
+        let server = Client { netns: NetNs::create(&path).unwrap(), path };
+        let file = server.path.file_name().unwrap().to_str().unwrap().to_owned();
+        self.command(&format!("ip link add inside type veth peer name pod netns {file}"));
+        self.command("ip addr add 10.8.0.1/24 dev inside");
+        self.command("ip link set inside up");
+        for line in ["addr add 10.8.0.2/24 dev pod", "link set pod up", "route add default via 10.8.0.1"] {
+            self.command(&format!("ip -n {file} {line}"));
+        }
+        server
+    }
+
     /// As if what goes had been waited for a quarter of an hour.
     fn wait_long(&mut self) {
         let began = self.rules.began.checked_sub(Duration::from_secs(16 * 60)).unwrap();
@@ -185,4 +200,30 @@ fn with_virtual_servers_what_lingers_of_a_family_that_nobody_needs_is_looked_at_
     scene.look();
     assert!(!is_there(&scene));
     assert_eq!((scene.rules.may_be_there(), scene.rules.due()), (false, None));
+}
+
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn with_virtual_servers_a_port_that_they_remember_does_not_reach_the_endpoint_itself() {
+    let mut scene = Scene::new("port");
+    let (client, server) = (scene.client("port-client"), scene.server("port-server"));
+    // A client has but one port for all that it connects to.
+    podnet_kernel::sysctl::set(&client.netns, "net.ipv4.ip_local_port_range", "40000 40000").unwrap();
+    let endpoint = SocketAddr::from(([10, 8, 0, 2], 8080));
+    scene.serve_at([10, 8, 0, 2], &[8080]);
+    let listener = server.netns.run(|| TcpListener::bind(endpoint)).unwrap().unwrap();
+    let mut talk = Talk::new(connect(&client.netns, SocketAddr::from((CLUSTER_IP, 80))).unwrap(), &listener);
+    assert!(talk.goes_on());
+    let other = "*nat\n-A PREROUTING -d 10.96.0.1 -p tcp --dport 80 -j DNAT --to-destination 10.8.0.2:8080\nCOMMIT\n";
+    scene.restore(other);
+    scene.take_away();
+    assert!(scene.rules.lingers() && talk.goes_on());
+    // The kernel takes the endpoint's answers for those of the connection that it remembers.
+    let direct = || client.netns.run(|| TcpStream::connect_timeout(&endpoint, Duration::from_secs(3))).unwrap();
+    assert!(direct().is_err());
+    drop(talk);
+    assert!(direct().is_err());
+    // What rules translate is not hurt.
+    let again = connect(&client.netns, SocketAddr::from((CLUSTER_IP, 80)));
+    assert!(again.is_ok(), "{again:?}");
 }
