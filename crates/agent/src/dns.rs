@@ -26,7 +26,7 @@ use std::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use podnet_client::connect::ConnectError;
@@ -177,15 +177,12 @@ impl Shared {
         &self,
         server: Arc<Server>,
         later: Box<Later>,
-        since: Instant,
         respond: impl FnOnce(Vec<u8>) -> F + Send + 'static,
     ) {
         self.finishing.spawn(async move {
-            let metrics = Arc::clone(server.metrics());
             if let Some(response) = server.finish(later).await {
                 respond(response).await;
             }
-            metrics.took(since.elapsed());
         });
     }
 }

@@ -6,6 +6,7 @@
 
 mod arrange;
 mod block;
+mod event;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod link;
@@ -13,14 +14,14 @@ mod outside;
 mod pen;
 mod probe;
 mod query;
+mod reporter;
 #[cfg(test)]
 mod tests;
+mod told;
 mod view;
 
 use std::{
-    cmp::Reverse,
     fmt,
-    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard,
         atomic::{AtomicUsize, Ordering},
@@ -32,6 +33,7 @@ use futures::future::ready;
 use podnet_model::{Change, Namespace, labels::Labels};
 
 pub use block::Parts;
+pub use event::{Event, Observer};
 pub use link::{Answering, Knowing, Link, Next, Own, Quick, Said};
 pub use outside::{Exchange, Keep, Outside, Secure};
 pub use pen::{FlagChange, Pen, Shape};
@@ -40,13 +42,13 @@ pub use query::{Arrival, Failure, Look, Query, Reply, Transport};
 use crate::{
     answer::Answer,
     chain::Config,
-    forward::Crew,
     message::{CLASS_IN, HEADER, Rcode, Reject, Request, rejection, rtype},
-    metrics::{Gauges, Metrics},
-    name::{Name, QueryName},
+    metrics::{Counts, Metrics},
+    name::QueryName,
     server::{
         block::{Block, PlaceInLine},
         probe::Probe,
+        told::Told,
     },
     zone::{Cluster, External, Zone},
 };
@@ -72,49 +74,23 @@ pub enum Outcome {
 pub struct Later {
     query: Query,
     block: usize,
+    /// Of the block's.
+    key: usize,
     /// The first link that has to do with it.
     link: usize,
+    /// The size of the client's message in bytes.
+    size: usize,
     /// Held until the answer is there.
     _place: PlaceInLine,
 }
 
-/// Something that the Corefile's `log` and `errors` plugins, or the operator, want to hear of.
-#[derive(Clone, Debug)]
-pub enum Event<'a> {
-    /// A query came (`log`).
-    Query {
-        /// Who asked.
-        from: IpAddr,
-        /// What for.
-        name: &'a QueryName,
-        /// Of which type.
-        qtype: &'static str,
-        /// How.
-        transport: Transport,
-    },
-    /// A query ends with SERVFAIL or REFUSED (`errors`).
-    Failed {
-        /// The name that was asked for, in lower-case wire form.
-        name: &'a Name,
-        /// Why.
-        reason: Failure,
-    },
-    /// An upstream asks this server: it is no longer asked.
-    Loop {
-        /// The upstream.
-        upstream: SocketAddr,
-    },
-}
-
-/// Hears of events; called on the server's own path, so it has to be quick.
-pub type Observer = Box<dyn Fn(&Event<'_>) + Send + Sync>;
-
 /// A server that runs one loaded Corefile.
 pub struct Server {
     blocks: Vec<Block>,
+    strays: Vec<(u16, Arc<Counts>)>,
     turn: AtomicUsize,
     parts: Parts,
-    observer: Observer,
+    observer: Arc<Observer>,
     probes: Vec<Probe>,
 }
 
@@ -141,7 +117,8 @@ impl Server {
         let blocks: Vec<Block> =
             config.blocks.into_iter().map(|chain| Block::new(chain, cluster, serial, &parts)).collect();
         let probes = probe::probes(&blocks, &*parts.outside);
-        Self { blocks, turn: AtomicUsize::new(0), parts, observer, probes }
+        let strays = told::strays(&blocks, &parts.metrics);
+        Self { blocks, strays, turn: AtomicUsize::new(0), parts, observer: Arc::new(observer), probes }
     }
 
     /// Takes a change of the cluster in. `cluster` is what all servers of this process share.
@@ -178,15 +155,6 @@ impl Server {
         &self.parts.metrics
     }
 
-    /// Numbers that the metrics show beside the counters.
-    #[must_use]
-    pub fn gauges(&self) -> Gauges {
-        let kept = self.blocks.iter().map(Block::kept);
-        let (cache_success, cache_denial) = kept.fold((0, 0), |sum, kept| (sum.0 + kept.0, sum.1 + kept.1));
-        let flights = self.blocks.iter().flat_map(|block| &block.crews).map(Crew::asked).sum();
-        Gauges { cache_success, cache_denial, flights, synced: self.synced() }
-    }
-
     /// Answers a packet into `out`, or says that it takes time.
     pub fn handle(&self, packet: &[u8], arrival: &Arrival, now: Instant, out: &mut Vec<u8>) -> Outcome {
         let mut request = match Request::parse(packet, arrival.transport) {
@@ -196,31 +164,53 @@ impl Server {
                 return Outcome::Drop;
             }
             Err(Reject::Code { head, rcode, question_end }) => {
-                self.parts.metrics.request(arrival.transport, arrival.from.is_ipv4(), 0);
-                self.parts.metrics.response(rcode);
                 rejection(&head, &packet[HEADER..question_end], rcode, out);
+                self.stray(0, arrival, packet.len(), rcode, out.len());
                 return Outcome::Answer;
             }
         };
-        self.parts.metrics.request(arrival.transport, arrival.from.is_ipv4(), request.qtype);
-        let Some(index) = self.block(&request.look(arrival, now), packet.len()) else {
-            return self.refuse(&request, Rcode::REFUSED, out);
+        let Some((index, key)) = self.block(&request.look(arrival, now), packet.len()) else {
+            rejection(&request.head, request.question, Rcode::REFUSED, out);
+            self.stray(request.qtype, arrival, packet.len(), Rcode::REFUSED, out.len());
+            return Outcome::Answer;
         };
-        let shape = &self.blocks[index].shape;
-        if request.qclass != CLASS_IN && !shape.chaos {
-            return self.refuse(&request, Rcode::REFUSED, out);
+        self.blocks[index].shape.apply(&mut request.head, arrival.transport);
+        let mut link = None;
+        let mut outcome = self.within(index, &request, arrival, now, &mut link, out);
+        match &mut outcome {
+            Outcome::Answer => {
+                let Request { ref head, ref name, qtype, qclass, question, .. } = request;
+                let (size, question, took) = (packet.len(), question.len(), self.since(now));
+                let response = out.as_slice();
+                self.told(
+                    index,
+                    key,
+                    &Told { name, qtype, qclass, head, arrival, size, question, response, took, link },
+                );
+            }
+            Outcome::Later(later) => (later.key, later.size) = (key, packet.len()),
+            Outcome::Drop => self.blocks[index].counts[key].asked(arrival, request.qtype, packet.len()),
         }
-        shape.apply(&mut request.head, arrival.transport);
-        if self.blocks[index].log {
-            let qtype = rtype::mnemonic(request.qtype);
-            let (from, name, transport) = (arrival.from.ip(), &request.name, arrival.transport);
-            (self.observer)(&Event::Query { from, name, qtype, transport });
+        outcome
+    }
+
+    fn within(
+        &self,
+        index: usize,
+        request: &Request<'_>,
+        arrival: &Arrival,
+        now: Instant,
+        link: &mut Option<usize>,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        if request.qclass != CLASS_IN && !self.blocks[index].shape.chaos {
+            return refuse(request, Rcode::REFUSED, out);
         }
         if request.qtype == rtype::HINFO && self.notice_loop(&request.name) {
             // Passing it on would send it round once more.
-            return self.refuse(&request, Rcode::SERVFAIL, out);
+            return refuse(request, Rcode::SERVFAIL, out);
         }
-        self.quick(index, &request, arrival, now, out)
+        self.quick(index, request, arrival, now, link, out)
     }
 
     /// Asks a chain's links, as long as they answer at once.
@@ -230,6 +220,7 @@ impl Server {
         request: &Request<'_>,
         arrival: &Arrival,
         now: Instant,
+        answered: &mut Option<usize>,
         out: &mut Vec<u8>,
     ) -> Outcome {
         let block = &self.blocks[index];
@@ -243,7 +234,7 @@ impl Server {
                 Quick::Pass => {}
                 Quick::Around => around = around.or(Some(place)),
                 Quick::Done => {
-                    self.parts.metrics.response(pen.rcode());
+                    *answered = Some(place);
                     return Outcome::Answer;
                 }
                 Quick::Fail(Failure::Silent) => return Outcome::Drop,
@@ -255,12 +246,19 @@ impl Server {
                     };
                     let query = Query::new(request, arrival, now);
                     let link = around.unwrap_or(place);
-                    return Outcome::Later(Box::new(Later { query, block: index, link, _place: waits }));
+                    return Outcome::Later(Box::new(Later {
+                        query,
+                        block: index,
+                        key: 0,
+                        link,
+                        size: 0,
+                        _place: waits,
+                    }));
                 }
             }
         }
         if request.qclass != CLASS_IN {
-            return self.refuse(request, Rcode::REFUSED, out);
+            return refuse(request, Rcode::REFUSED, out);
         }
         self.fail(index, request, Failure::NoPlugin, out)
     }
@@ -268,19 +266,27 @@ impl Server {
     /// The response to a question that takes time; none where the Corefile wants silence. Dropping the future gives it up; others who wait for the same answer get it all
     /// the same.
     pub async fn finish(self: Arc<Self>, later: Box<Later>) -> Option<Vec<u8>> {
-        let Later { query, block, link, .. } = &*later;
+        let Later { query, block, key, link, size, .. } = &*later;
         let next = Next { server: &self, block: *block, index: *link };
-        let reply = match next.run(query).await {
-            Ok(reply) => reply,
-            Err(Failure::Silent) => return None,
+        let (reply, failed) = match next.run(query).await {
+            Ok(reply) => (reply, false),
+            Err(Failure::Silent) => {
+                self.blocks[*block].counts[*key].asked(&query.arrival, query.qtype, *size);
+                return None;
+            }
             Err(failure) => {
-                self.tell(*block, &query.name, failure);
-                Reply::own(Answer::code(failure.rcode()))
+                self.tell(*block, &query.name, query.qtype, failure);
+                (Reply::own(Answer::code(failure.rcode())), true)
             }
         };
         let mut out = Vec::new();
         Pen::new(&query.head, &query.question, &self.blocks[*block].shape, &self.turn, &mut out).reply(&reply);
-        self.parts.metrics.response(reply.answer.rcode);
+        let Query { ref name, qtype, qclass, ref head, ref question, ref arrival, now, .. } = *query;
+        let (question, took) = (question.len(), self.since(now));
+        // A code that this server sends because nobody answered is no plugin's.
+        let link = Some(query.asked.load(Ordering::Relaxed)).filter(|_| !failed);
+        let told = Told { name, qtype, qclass, head, arrival, size: *size, question, response: &out, took, link };
+        self.told(*block, *key, &told);
         Some(out)
     }
 
@@ -289,21 +295,10 @@ impl Server {
         if query.depth > MAX_DEPTH {
             return Box::pin(ready(Err(Failure::AliasLoop)));
         }
-        let Some(block) = self.block(&query.look(), HEADER + query.question.len()) else {
+        let Some((block, _)) = self.block(&query.look(), HEADER + query.question.len()) else {
             return Box::pin(ready(Err(Failure::NoPlugin)));
         };
         Box::pin(async move { Next { server: self, block, index: 0 }.run(&query).await })
-    }
-
-    /// The server block that a question belongs to: of those that take it, the one with the longest zone that its name lies in, and
-    /// of several for one zone the first. `size` is that of the message, in bytes.
-    fn block(&self, look: &Look<'_>, size: usize) -> Option<usize> {
-        let keys = self.blocks.iter().enumerate();
-        let keys = keys.flat_map(|(index, block)| block.keys.iter().map(move |key| (index, key)));
-        keys.filter(|(_, key)| key.port == look.arrival.port && look.name.within(&key.zone).is_some())
-            .filter(|(index, _)| view::takes(&self.blocks[*index].views, look, size))
-            .min_by_key(|(_, key)| Reverse(key.zone.labels()))
-            .map(|(index, _)| index)
     }
 
     fn zones(&self) -> impl Iterator<Item = &RwLock<Zone>> {
@@ -314,30 +309,28 @@ impl Server {
         self.blocks.iter().filter_map(|block| block.external.as_deref())
     }
 
-    fn refuse(&self, request: &Request<'_>, rcode: Rcode, out: &mut Vec<u8>) -> Outcome {
-        self.parts.metrics.response(rcode);
-        rejection(&request.head, request.question, rcode, out);
-        Outcome::Answer
-    }
-
     fn fail(&self, block: usize, request: &Request<'_>, failure: Failure, out: &mut Vec<u8>) -> Outcome {
-        self.tell(block, &request.name, failure);
+        self.tell(block, &request.name, request.qtype, failure);
         let answer = Answer::code(failure.rcode());
         let shape = &self.blocks[block].shape;
         Pen::new(&request.head, request.question, shape, &self.turn, out).answer(&answer);
-        self.parts.metrics.response(answer.rcode);
         Outcome::Answer
     }
 
-    fn tell(&self, block: usize, name: &QueryName, reason: Failure) {
-        if self.blocks[block].errors {
-            (self.observer)(&Event::Failed { name: &Name::from_query(name), reason });
+    fn tell(&self, block: usize, name: &QueryName, qtype: u16, reason: Failure) {
+        if let Some(reporter) = &self.blocks[block].reporter {
+            reporter.failed(name, qtype, reason, &self.parts.outside, &self.observer);
         }
     }
 }
 
 fn written<T>(zone: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     zone.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn refuse(request: &Request<'_>, rcode: Rcode, out: &mut Vec<u8>) -> Outcome {
+    rejection(&request.head, request.question, rcode, out);
+    Outcome::Answer
 }
 
 /// A lock whose holder panicked is still a lock over plain data.

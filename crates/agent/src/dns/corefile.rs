@@ -1,6 +1,6 @@
 //! Reading the Corefile, and what it reads itself.
 
-use std::{io, path::PathBuf};
+use std::{io, os::unix::fs::MetadataExt, path::PathBuf};
 
 use podnet_dns::{Config, Environment};
 
@@ -53,6 +53,18 @@ pub(super) async fn load(options: &DnsOptions) -> Result<(Config, Sources), DnsE
         Ok((config, sources))
     })
     .await
+}
+
+/// Which file the Corefile is, as far as that can be told without reading it: device, number, time of change and size. Where it is
+/// mounted from a ConfigMap, each change is another file behind the same links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp([i128; 5]);
+
+pub(super) async fn stamp(options: &DnsOptions) -> Option<Stamp> {
+    let file = tokio::fs::metadata(&options.corefile).await.ok()?;
+    let numbers =
+        [file.dev().into(), file.ino().into(), file.mtime().into(), file.mtime_nsec().into(), file.len().into()];
+    Some(Stamp(numbers))
 }
 
 /// What there is to read now. `before` is what was loaded, or refused, last: when the Corefile is another one, it may name other

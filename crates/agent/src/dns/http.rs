@@ -53,6 +53,6 @@ fn ready(shared: &Shared) -> (StatusCode, &'static str) {
 
 fn metrics(shared: &Shared) -> ([(header::HeaderName, &'static str); 1], String) {
     let server = shared.server();
-    let text = server.metrics().render("dns://:53", server.gauges());
+    let text = server.metrics().render("dns://:53", &server.gauges());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }

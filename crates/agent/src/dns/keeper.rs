@@ -20,17 +20,27 @@ use podnet_client::{
 };
 use podnet_dns::{
     Config, Server,
+    chain::Level,
     metrics::Metrics,
     server::{Event, Observer},
     zone::Cluster,
 };
 use podnet_model::Namespace;
 use tokio::sync::mpsc;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
-use super::{DnsError, DnsOptions, Shared, corefile, corefile::Sources, listeners::Listeners, outside::Network};
+use super::{
+    DnsError, DnsOptions, Shared, corefile,
+    corefile::{Sources, Stamp},
+    listeners::Listeners,
+    outside::Network,
+};
 
 type Namespaces = Pin<Box<dyn Stream<Item = Result<watcher::Event<core::Namespace>, watcher::Error>> + Send>>;
+
+/// How often it is looked whether the Corefile is another file. One that changes is read when it stayed the same for this long, so
+/// that none is read that is half written.
+const GLANCE: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(1) };
 
 /// The owner of the cluster's state.
 pub(super) struct Keeper {
@@ -39,6 +49,9 @@ pub(super) struct Keeper {
     sources: Sources,
     /// A Corefile that could not be loaded, so that it is complained about once.
     refused: Option<Sources>,
+    /// The file that was read last, and another one that was seen once since.
+    read: Option<Stamp>,
+    seen: Option<Stamp>,
     cluster: Cluster,
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
@@ -73,14 +86,26 @@ impl Keeper {
         if watches.is_none() {
             shared.server().set_synced();
         }
-        let keeper =
-            Self { options, config, sources, refused: None, cluster, shared: Arc::clone(&shared), metrics, watches };
+        let keeper = Self {
+            options,
+            config,
+            sources,
+            refused: None,
+            read: None,
+            seen: None,
+            cluster,
+            shared: Arc::clone(&shared),
+            metrics,
+            watches,
+        };
         Ok((keeper, shared))
     }
 
     /// Keeps the server for good.
     pub(super) async fn keep(mut self, mut listeners: Listeners) {
         let mut look = Box::pin(tokio::time::sleep(self.interval()));
+        let mut glance = tokio::time::interval(GLANCE);
+        glance.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 // The cluster's changes come first: a look at files can wait.
@@ -90,11 +115,27 @@ impl Keeper {
                     self.reload(&mut listeners).await;
                     look = Box::pin(tokio::time::sleep(self.interval()));
                 }
+                _ = glance.tick(), if self.config.process.reload.is_some() => {
+                    let now = corefile::stamp(&self.options).await;
+                    if self.changed(now) {
+                        self.reload(&mut listeners).await;
+                    }
+                }
             }
         }
     }
 
-    /// The time to the next look at the files: replicas do not look all at once.
+    /// Whether the Corefile is another file than the one that was read last, and has been for some time.
+    fn changed(&mut self, now: Option<Stamp>) -> bool {
+        let settled = now.is_some() && now != self.read && now == self.seen;
+        self.seen = now;
+        if settled {
+            self.read = now;
+        }
+        settled
+    }
+
+    /// The time to the next look at all files: replicas do not look all at once.
     fn interval(&self) -> Duration {
         let process = &self.config.process;
         let reload = process.reload.map(|(interval, jitter)| {
@@ -248,8 +289,11 @@ fn server(config: Config, cluster: &Cluster, metrics: &Arc<Metrics>) -> Server {
 
 fn observer() -> Observer {
     Box::new(|event| match event {
-        Event::Query { from, name, qtype, transport } => info!(%from, %name, qtype, ?transport, "query"),
-        Event::Failed { name, reason } => warn!(%name, %reason, "a query failed"),
+        Event::Answered { line } => info!("{line}"),
+        Event::Failed { level: Level::Debug, message } => debug!("{message}"),
+        Event::Failed { level: Level::Info, message } => info!("{message}"),
+        Event::Failed { level: Level::Warning, message } => warn!("{message}"),
+        Event::Failed { level: Level::Error, message } => error!("{message}"),
         Event::Loop { upstream } => {
             error!(%upstream, "this upstream forwards back to this server; it is not asked any more");
         }

@@ -52,9 +52,10 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, port: u16,
 async fn connection(shared: Arc<Shared>, stream: TcpStream, from: SocketAddr, port: u16) {
     // Answers are small and complete: waiting to fill a segment only delays them.
     let _ = stream.set_nodelay(true);
+    let local = stream.local_addr().ok().map(|local| canonical(local).ip());
     let (reader, writer) = stream.into_split();
     let (replies, pending) = mpsc::channel(PENDING);
-    let arrival = Arrival { from: canonical(from), transport: Transport::Tcp, port };
+    let arrival = Arrival { from: canonical(from), transport: Transport::Tcp, port, local };
     // The writer ends when the reader and everything that is being asked for this client have ended.
     tokio::join!(read(shared, reader, replies, arrival), write(writer, pending));
 }
@@ -73,11 +74,10 @@ async fn read(shared: Arc<Shared>, reader: OwnedReadHalf, replies: mpsc::Sender<
                 if replies.send(response).await.is_err() {
                     return;
                 }
-                server.metrics().took(now.elapsed());
             }
             Outcome::Later(later) => {
                 let replies = replies.clone();
-                shared.finish(server, later, now, move |response| async move {
+                shared.finish(server, later, move |response| async move {
                     // Who does not read its answers does without: it must not hold up the others.
                     let _ = replies.try_send(response);
                 });

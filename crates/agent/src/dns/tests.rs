@@ -219,6 +219,65 @@ async fn a_changed_corefile_is_taken_over_and_a_bad_one_is_not() {
     process.stop().await;
 }
 
+/// A mounted ConfigMap with a Corefile: kubelet writes a new directory and lets a link point to it.
+fn mounted(directory: &Directory, version: u32, text: &str) -> PathBuf {
+    let at = |name: &str| directory.0.join(name);
+    let data = format!("..{version}");
+    std::fs::create_dir(at(&data)).unwrap();
+    std::fs::write(at(&data).join("Corefile"), text).unwrap();
+    std::os::unix::fs::symlink(&data, at("..tmp")).unwrap();
+    std::fs::rename(at("..tmp"), at("..data")).unwrap();
+    if version == 0 {
+        std::os::unix::fs::symlink("..data/Corefile", at("Corefile")).unwrap();
+    }
+    at("Corefile")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_query_is_lost_or_answered_wrongly_while_a_mounted_corefile_changes_twenty_times() {
+    let directory = Directory::new("lossless");
+    let (port, other, metrics) = (free_port().await, free_port().await, free_port().await);
+    // Nothing but the file's change makes it be read so soon.
+    let text = |version: u32| {
+        let keys = if version.is_multiple_of(2) { format!(".:{port}") } else { format!(".:{port} .:{other}") };
+        format!(
+            "{keys} {{\n reload 10h\n prometheus 127.0.0.1:{metrics}\n hosts /nowhere {{\n  10.0.0.7 a.example.com\n  \
+             10.0.1.{version} version.example.com\n }}\n}}\n"
+        )
+    };
+    let process = Process::start(&mounted(&directory, 0, &text(0)), None);
+    dig_until(port, "version.example.com A +short", "10.0.1.0").await;
+    let questions = directory.write("questions", "a.example.com A\n");
+    let load = Command::new("dnsperf")
+        .args(["-s", "127.0.0.1", "-p", &port.to_string(), "-l", "5", "-t", "20", "-Q", "2000", "-q", "50", "-d"])
+        .arg(questions)
+        .kill_on_drop(true)
+        .output();
+    let changes = async {
+        for version in 1..=20 {
+            mounted(&directory, version, &text(version));
+            dig_until(port, "version.example.com A +short", &format!("10.0.1.{version}\n")).await;
+        }
+        // One that cannot be loaded is not taken over, and that can be seen.
+        mounted(&directory, 21, ".:53 {\n bogus\n}\n");
+        while !fetch(metrics, "/metrics").await.contains("coredns_reload_failed_total 1") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(dig(port, "version.example.com A +short").await, "10.0.1.20\n");
+    };
+    let (load, ()) = tokio::join!(load, changes);
+    let report = String::from_utf8(load.unwrap().stdout).unwrap();
+    let words: Vec<&str> = report.split_whitespace().collect();
+    let told = |wanted: &str| words.windows(3).any(|three| three.join(" ") == wanted);
+    assert!(told("Queries lost: 0"), "{report}");
+    assert!(
+        report.contains("Response codes:") && report.contains("NOERROR") && report.contains("(100.00%)"),
+        "{report}"
+    );
+    assert!(!report.contains("SERVFAIL") && !report.contains("REFUSED"), "{report}");
+    process.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn imported_files_count_as_the_corefile_does() {
     let directory = Directory::new("import");

@@ -35,18 +35,17 @@ pub(super) async fn serve(shared: Arc<Shared>, socket: Arc<UdpSocket>, port: u16
 fn answer(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, port: u16, questions: &mut Questions, count: usize) {
     let server = shared.server();
     let now = Instant::now();
-    let mut answered = 0;
     for number in 0..count {
         let Some(from) = questions.sender(number) else { continue };
-        let arrival = Arrival { from: canonical(from), transport: Transport::Udp, port };
+        let arrival = Arrival { from: canonical(from), transport: Transport::Udp, port, local: None };
         let back = questions.back(number);
         let Some((question, response)) = questions.question(number) else { continue };
         match server.handle(question, &arrival, now, response) {
-            Outcome::Answer => answered += 1,
+            Outcome::Answer => {}
             Outcome::Later(later) => {
                 response.clear();
                 let (Some(mut back), socket) = (back, Arc::clone(socket)) else { continue };
-                shared.finish(Arc::clone(&server), later, now, move |response| async move {
+                shared.finish(Arc::clone(&server), later, move |response| async move {
                     send(&socket, &mut back, &response).await;
                 });
             }
@@ -54,9 +53,6 @@ fn answer(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, port: u16, questions: &
         }
     }
     let _ = questions.send(socket.as_fd());
-    // What is answered at once takes about as long for each.
-    let each = now.elapsed() / u32::try_from(answered.max(1)).unwrap_or(1);
-    (0..answered).for_each(|_| server.metrics().took(each));
 }
 
 /// Sends a response; when the network does not take it, the client asks again.

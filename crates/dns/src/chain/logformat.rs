@@ -38,7 +38,7 @@ pub enum LogField {
     Duration,
     /// `{rcode}`: the response code.
     Rcode,
-    /// `{rsize}`: the response's size in bytes, without compression.
+    /// `{rsize}`: the response's size in bytes, as it is sent.
     ResponseSize,
     /// `{>rflags}`: the response's flags, such as `qr,aa,rd`.
     Flags,

@@ -91,17 +91,7 @@ pub const NOT_SERVED: &[&str] = &[
 ];
 
 /// What is accepted without being acted on, with a warning: answers are right without it.
-pub const WITHOUT_EFFECT: &[&str] = &[
-    "debug",
-    "errors/consolidate",
-    "errors/stacktrace",
-    "errors/panicRecoveryStacktrace",
-    "log/names",
-    "log/format",
-    "log/class",
-    "log/minDuration",
-    "ready/monitor",
-];
+pub const WITHOUT_EFFECT: &[&str] = &["debug", "errors/stacktrace", "errors/panicRecoveryStacktrace", "ready/monitor"];
 
 /// Plugins that may stand several times in a server block.
 pub(super) const SEVERAL: [&str; 14] = [

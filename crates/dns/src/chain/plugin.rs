@@ -113,6 +113,60 @@ pub enum Plugin {
     View(ViewOptions),
 }
 
+impl Plugin {
+    /// What a Corefile calls it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Root(..) => "root",
+            Self::Metadata(..) => "metadata",
+            Self::Cancel(..) => "cancel",
+            Self::Tls(..) => "tls",
+            Self::Timeouts(..) => "timeouts",
+            Self::Multisocket(..) => "multisocket",
+            Self::Reload(..) => "reload",
+            Self::Nsid(..) => "nsid",
+            Self::Bufsize(..) => "bufsize",
+            Self::Bind(..) => "bind",
+            Self::Debug => "debug",
+            Self::Ready(..) => "ready",
+            Self::Health(..) => "health",
+            Self::Prometheus(..) => "prometheus",
+            Self::Errors(..) => "errors",
+            Self::Log(..) => "log",
+            Self::Local => "local",
+            Self::Dns64(..) => "dns64",
+            Self::Acl(..) => "acl",
+            Self::Any => "any",
+            Self::Chaos(..) => "chaos",
+            Self::Loadbalance(..) => "loadbalance",
+            Self::Tsig(..) => "tsig",
+            Self::Cache(..) => "cache",
+            Self::Rewrite(..) => "rewrite",
+            Self::Header(..) => "header",
+            Self::Dnssec(..) => "dnssec",
+            Self::Autopath(..) => "autopath",
+            Self::Minimal => "minimal",
+            Self::Template(..) => "template",
+            Self::Transfer(..) => "transfer",
+            Self::Hosts(..) => "hosts",
+            Self::K8sExternal(..) => "k8s_external",
+            Self::Kubernetes(..) => "kubernetes",
+            Self::File(..) => "file",
+            Self::Auto(..) => "auto",
+            Self::Secondary(..) => "secondary",
+            Self::Etcd(..) => "etcd",
+            Self::Loop => "loop",
+            Self::Forward(..) => "forward",
+            Self::Grpc(..) => "grpc",
+            Self::Erratic(..) => "erratic",
+            Self::Whoami => "whoami",
+            Self::Sign(..) => "sign",
+            Self::View(..) => "view",
+        }
+    }
+}
+
 /// The plugins of a server block, in the order in which they act.
 pub(super) fn all(directives: &[Directive], scope: &mut Scope<'_>) -> Vec<Plugin> {
     let mut ordered: Vec<(usize, &Directive)> = Vec::new();

@@ -5,14 +5,14 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use super::{Link, Outside, Own, Shape, arrange::Arrangement, lock};
+use super::{Link, Outside, Own, Shape, arrange::Arrangement, lock, reporter::Reporter};
 use crate::{
     cache::Cache,
-    chain::{Chain, Expression, HeaderFlag, HeaderRule, Plugin, RewriteOptions},
+    chain::{Chain, Expression, HeaderFlag, HeaderRule, LogOptions, Plugin, RewriteOptions},
     corefile::Key,
     forward::{Crew, Upstreams},
     message::{CLASS_CH, flag},
-    metrics::Metrics,
+    metrics::{Counts, Metrics, Place},
     plugin,
     zone::{Cluster, External, Zone},
 };
@@ -62,11 +62,20 @@ pub(super) struct Block {
     pub(super) keys: Vec<Key>,
     /// Conditions that hold for the questions that it takes (`view`).
     pub(super) views: Vec<Expression>,
-    pub(super) errors: bool,
-    pub(super) log: bool,
+    /// What metrics call its view.
+    pub(super) view: String,
+    /// What is counted, for each key.
+    pub(super) counts: Vec<Arc<Counts>>,
+    /// What every plugin is called, those that are no links included.
+    pub(super) plugins: Vec<&'static str>,
+    pub(super) reporter: Option<Arc<Reporter>>,
+    /// `log`: the first whose names fit counts.
+    pub(super) log: Vec<LogOptions>,
     pub(super) shape: Shape,
     /// In the order in which they are asked.
     pub(super) links: Vec<Box<dyn Link>>,
+    /// The plugin of each link.
+    pub(super) names: Vec<&'static str>,
     pub(super) zone: Option<Arc<RwLock<Zone>>>,
     pub(super) external: Option<Arc<RwLock<External>>>,
     pub(super) cache: Option<Arc<Mutex<Cache>>>,
@@ -80,11 +89,16 @@ impl Block {
         let external = chain.external().cloned().zip(zone.clone());
         let external =
             external.map(|(options, shown)| Arc::new(RwLock::new(External::new(options, shown, cluster, serial))));
+        let name = |plugin: &Plugin| if let Plugin::View(view) = plugin { Some(view.name.clone()) } else { None };
+        let view = chain.plugins.iter().find_map(name).unwrap_or_default();
         let mut block = Self {
             views: chain.views().cloned().collect(),
             external,
-            errors: chain.errors(),
-            log: chain.log(),
+            counts: chain.keys.iter().map(|key| parts.metrics.counts(place(key, &view))).collect(),
+            view,
+            plugins: chain.plugins.iter().map(Plugin::name).collect(),
+            reporter: None,
+            log: Vec::new(),
             loop_check: chain.loop_check(),
             shape: Shape {
                 turns: chain.loadbalance().is_some(),
@@ -93,6 +107,7 @@ impl Block {
             },
             keys: chain.keys,
             links: Vec::new(),
+            names: Vec::new(),
             zone: zone.map(|options| Arc::new(RwLock::new(Zone::new(options, cluster, serial)))),
             cache: None,
             crews: Vec::new(),
@@ -100,6 +115,7 @@ impl Block {
         let mut plugins = chain.plugins.into_iter().peekable();
         let mut rules = Vec::new();
         while let Some(plugin) = plugins.next() {
+            let name = plugin.name();
             match plugin {
                 Plugin::Rewrite(rule) => {
                     rules.push(rule);
@@ -110,6 +126,7 @@ impl Block {
                 }
                 plugin => block.take(plugin, parts),
             }
+            block.names.resize(block.links.len(), name);
         }
         block.shape.recursion = !block.crews.is_empty();
         block
@@ -118,6 +135,14 @@ impl Block {
     /// A plugin behind those that are there: as a link, or in the shape of the responses.
     fn take(&mut self, plugin: Plugin, parts: &Parts) {
         let link: Box<dyn Link> = match plugin {
+            Plugin::Errors(options) => {
+                self.reporter = Some(Arc::new(Reporter::new(options)));
+                return;
+            }
+            Plugin::Log(options) => {
+                self.log.push(options);
+                return;
+            }
             Plugin::Nsid(name) => {
                 let name = name.unwrap_or_else(|| parts.host.to_string());
                 self.shape.nsid = Some(nsid(name.as_bytes()));
@@ -187,10 +212,25 @@ impl Block {
         }
     }
 
+    /// The listeners, zones, view and plugins of the block.
+    pub(super) fn enabled(&self) -> impl Iterator<Item = ([String; 3], &'static str)> + '_ {
+        self.keys.iter().flat_map(|key| {
+            let Place { server, zone, view } = place(key, &self.view);
+            let place = [server, zone, view];
+            self.plugins.iter().map(move |plugin| (place.clone(), *plugin))
+        })
+    }
+
     /// How many answers are kept: those with records, and those without.
     pub(super) fn kept(&self) -> (usize, usize) {
         self.cache.as_ref().map_or((0, 0), |cache| lock(cache).entries())
     }
+}
+
+/// Where the questions of a key are counted.
+pub(super) fn place(key: &Key, view: &str) -> Place {
+    let server = format!("{}://:{}", key.scheme.name(), key.port);
+    Place { server, zone: key.zone.to_string(), view: view.to_owned() }
 }
 
 const fn bit(flag: HeaderFlag) -> u16 {

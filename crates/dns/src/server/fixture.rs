@@ -25,6 +25,7 @@ pub(crate) const ARRIVAL: Arrival = Arrival {
     from: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 244, 1, 2)), 4000),
     transport: Transport::Udp,
     port: 53,
+    local: Some(IpAddr::V4(Ipv4Addr::new(10, 233, 0, 10))),
 };
 
 /// Surroundings in which nothing happens by itself: time stands still, and messages wait to be answered by the test.

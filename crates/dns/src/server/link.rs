@@ -4,7 +4,7 @@
 //! [`Link::quick`], at once and without keeping anything. A link that has to ask somebody, or to change what those behind it
 //! answer, says [`Quick::Slow`]; then the question is kept and [`Link::serve`] of that link and those behind it answer it.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use futures::future::{BoxFuture, ready};
 
@@ -123,7 +123,10 @@ impl<'a> Next<'a> {
         let mut links = links.unwrap_or_default().iter().zip(self.index..);
         // What is told of a server itself is chaos' part alone.
         match links.find(|(link, _)| query.qclass == CLASS_IN || link.takes_chaos()) {
-            Some((link, index)) => link.serve(query, Next { index: index + 1, ..self }),
+            Some((link, index)) => {
+                query.asked.store(index, Ordering::Relaxed);
+                link.serve(query, Next { index: index + 1, ..self })
+            }
             None if query.qclass != CLASS_IN => Box::pin(ready(Ok(Reply::own(Answer::code(Rcode::REFUSED))))),
             None => Box::pin(ready(Err(Failure::NoPlugin))),
         }

@@ -82,7 +82,6 @@ pub struct Pen<'a> {
     shape: &'a Shape,
     turn: &'a AtomicUsize,
     out: &'a mut Vec<u8>,
-    rcode: Rcode,
     /// How many bytes of options the OPT record has.
     options: usize,
 }
@@ -95,12 +94,7 @@ impl<'a> Pen<'a> {
         turn: &'a AtomicUsize,
         out: &'a mut Vec<u8>,
     ) -> Self {
-        Self { head, question, shape, turn, out, rcode: Rcode::NOERROR, options: 0 }
-    }
-
-    /// The code of what was written.
-    pub(super) fn rcode(&self) -> Rcode {
-        self.rcode
+        Self { head, question, shape, turn, out, options: 0 }
     }
 
     /// Writes an answer.
@@ -146,7 +140,6 @@ impl<'a> Pen<'a> {
 
     /// The last strokes of every response.
     fn done(&mut self, rcode: Rcode) -> Quick {
-        self.rcode = rcode;
         if self.shape.minimal && rcode == Rcode::NOERROR {
             leave_out(self.out, self.question.len(), self.head.edns.is_some());
         }

@@ -1,6 +1,10 @@
 //! A question on its way through the chain, and what comes back.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, atomic::AtomicUsize},
+    time::Instant,
+};
 
 use crate::{
     answer::Answer,
@@ -26,6 +30,8 @@ pub struct Arrival {
     pub transport: Transport,
     /// The port of the Corefile's that it came to.
     pub port: u16,
+    /// The address that it came to, as far as it is known.
+    pub local: Option<IpAddr>,
 }
 
 /// What a plugin may look at without keeping anything of it.
@@ -70,6 +76,8 @@ pub struct Query {
     pub depth: u8,
     /// It is one of a search path that is being followed already (`autopath`).
     pub searched: bool,
+    /// The last link that was asked, by its place in the chain: the one that answered, for those who count.
+    pub(crate) asked: Arc<AtomicUsize>,
 }
 
 impl Query {
@@ -88,6 +96,7 @@ impl Query {
             onward: Box::default(),
             depth: 0,
             searched: false,
+            asked: Arc::default(),
         }
     }
 
@@ -99,6 +108,7 @@ impl Query {
             qtype,
             question: question(name.wire(), qtype).into(),
             depth: self.depth.saturating_add(1),
+            asked: Arc::default(),
             ..self.clone()
         }
     }

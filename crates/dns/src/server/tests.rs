@@ -1,5 +1,7 @@
 //! Forwarding, waiting, caching.
 
+mod reports;
+
 use super::{
     Outcome, Transport,
     fixture::{ARRIVAL, Rig, query, told, upstream_answer, with_edns},
@@ -104,7 +106,7 @@ fn a_silent_upstream_is_followed_by_the_next_and_in_the_end_by_a_failure() {
     assert_eq!(asked, ["192.0.2.1:53", "192.0.2.2:53", "192.0.2.1:53"]);
     sent.failed();
     assert_eq!(waiting.told(), ["SERVFAIL"]);
-    assert!(rig.events.lock().unwrap().iter().any(|event| event.contains("NoAnswer")));
+    assert!(rig.events.lock().unwrap().iter().any(|event| event.contains("no upstream answered")));
 }
 
 #[test]
@@ -260,10 +262,13 @@ fn what_happens_is_counted_under_the_names_that_dashboards_know() {
     let rig = rig();
     rig.ask("web.web.svc.cluster.local", rtype::A);
     rig.ask("none.web.svc.cluster.local", rtype::A);
-    let text = rig.server.metrics().render("dns://:53", rig.server.gauges());
+    let text = rig.server.metrics().render("dns://:53", &rig.server.gauges());
     for line in [
         "coredns_dns_requests_total{server=\"dns://:53\",zone=\".\",view=\"\",proto=\"udp\",family=\"1\",type=\"A\"} 2",
-        "coredns_dns_responses_total{server=\"dns://:53\",zone=\".\",view=\"\",rcode=\"NXDOMAIN\",plugin=\"\"} 1",
+        "coredns_dns_responses_total{server=\"dns://:53\",zone=\".\",view=\"\",rcode=\"NXDOMAIN\",plugin=\"kubernetes\"} 1",
+        "coredns_dns_request_size_bytes_count{server=\"dns://:53\",zone=\".\",view=\"\",proto=\"udp\"} 2",
+        "coredns_plugin_enabled{server=\"dns://:53\",zone=\".\",view=\"\",name=\"kubernetes\"} 1",
+        "coredns_build_info{",
         "podnet_dns_synced 1",
     ] {
         assert!(text.contains(line), "{line}\nin\n{text}");

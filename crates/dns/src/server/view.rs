@@ -1,13 +1,30 @@
 //! Which questions a server block takes (`view`).
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    cmp::Reverse,
+    net::{IpAddr, Ipv4Addr},
+};
 
-use super::{Look, Transport};
+use super::{Look, Server, Transport};
 use crate::{
     authority::rdata::mnemonic,
     chain::{Expression, ExpressionData},
     message::{CLASS_CH, PLAIN_UDP_SIZE, flag},
 };
+
+impl Server {
+    /// The server block, and its key, that a question belongs to: of those that take it, the one with the longest zone that its name
+    /// lies in, and of several for one zone the first. `size` is that of the message, in bytes.
+    pub(super) fn block(&self, look: &Look<'_>, size: usize) -> Option<(usize, usize)> {
+        let blocks = self.blocks.iter().enumerate();
+        let keys = blocks
+            .flat_map(|(index, block)| block.keys.iter().enumerate().map(move |(place, key)| (index, place, key)));
+        keys.filter(|(_, _, key)| key.port == look.arrival.port && look.name.within(&key.zone).is_some())
+            .filter(|(index, ..)| takes(&self.blocks[*index].views, look, size))
+            .min_by_key(|(_, _, key)| Reverse(key.zone.labels()))
+            .map(|(index, place, _)| (index, place))
+    }
+}
 
 /// Whether all conditions hold for a question in a message of `size` bytes.
 pub(super) fn takes(conditions: &[Expression], look: &Look<'_>, size: usize) -> bool {

@@ -106,7 +106,7 @@ async fn a_connection_is_used_again_and_counted() {
     assert_eq!(seen.load(Ordering::SeqCst), 1);
     ask(&connections, &Exchange { fresh: true, ..exchange(address, 1, b'a') }).await;
     assert_eq!(seen.load(Ordering::SeqCst), 2);
-    let text = metrics.render("dns://:53", podnet_dns::metrics::Gauges::default());
+    let text = metrics.render("dns://:53", &podnet_dns::metrics::Gauges::default());
     for (name, count) in [("hits", 9), ("misses", 2)] {
         let line = format!("conn_cache_{name}_total{{proxy_name=\"forward\",to=\"{address}\",proto=\"tcp\"}} {count}");
         assert!(text.contains(&line), "{line}\nin\n{text}");

@@ -1,0 +1,181 @@
+//! What is told of a question when it has its response: counters, and the lines of `log`.
+
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{Arrival, Event, Server, Transport, block::Block};
+use crate::{
+    chain::{LogClass, LogField, LogFormat, LogOptions, LogPiece},
+    forward::Crew,
+    message::{CLASS_CH, HEADER, Head, PLAIN_UDP_SIZE, Rcode, flag, rtype, u16_at, walk},
+    metrics::{Counted, Counts, Gauges, Metrics, Place},
+    name::{Name, QueryName},
+};
+
+/// The counters of questions that belong to no block, for each port.
+pub(super) fn strays(blocks: &[Block], metrics: &Metrics) -> Vec<(u16, Arc<Counts>)> {
+    let ports: BTreeSet<u16> = blocks.iter().flat_map(|block| &block.keys).map(|key| key.port).collect();
+    let place = |port| Place { server: format!("dns://:{port}"), zone: "dropped".to_owned(), view: String::new() };
+    ports.into_iter().map(|port| (port, metrics.counts(place(port)))).collect()
+}
+
+/// A question that was answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told<'a> {
+    pub(super) name: &'a QueryName,
+    pub(super) qtype: u16,
+    pub(super) qclass: u16,
+    pub(super) head: &'a Head,
+    pub(super) arrival: &'a Arrival,
+    /// The question's size in bytes.
+    pub(super) size: usize,
+    /// The length of its question section in bytes.
+    pub(super) question: usize,
+    pub(super) response: &'a [u8],
+    pub(super) took: Duration,
+    /// The link that answered.
+    pub(super) link: Option<usize>,
+}
+
+impl Server {
+    /// Numbers that the metrics show beside the counters.
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        let kept = self.blocks.iter().map(Block::kept);
+        let (cache_success, cache_denial) = kept.fold((0, 0), |sum, kept| (sum.0 + kept.0, sum.1 + kept.1));
+        let flights = self.blocks.iter().flat_map(|block| &block.crews).map(Crew::asked).sum();
+        let plugins = self.blocks.iter().flat_map(Block::enabled).collect();
+        Gauges { cache_success, cache_denial, flights, synced: self.synced(), plugins }
+    }
+
+    /// How long ago something was.
+    pub(super) fn since(&self, then: Instant) -> Duration {
+        self.parts.outside.now().saturating_duration_since(then)
+    }
+
+    /// Counts a question that belongs to no block, or that could not be read as one.
+    pub(super) fn stray(&self, qtype: u16, arrival: &Arrival, size: usize, rcode: Rcode, response_size: usize) {
+        let Some((_, counts)) = self.strays.iter().find(|(port, _)| *port == arrival.port) else { return };
+        let (took, plugin) = (Duration::ZERO, None);
+        counts.count(&Counted { arrival, qtype, size, rcode, response_size, took, plugin });
+    }
+
+    /// Counts a question of a block, and tells of it where the block's `log` wants that.
+    pub(super) fn told(&self, block: usize, key: usize, told: &Told<'_>) {
+        let block = &self.blocks[block];
+        block.counts[key].count(&Counted {
+            arrival: told.arrival,
+            qtype: told.qtype,
+            size: told.size,
+            rcode: told.rcode(),
+            response_size: told.response.len(),
+            took: told.took,
+            plugin: told.link.and_then(|link| block.names.get(link).copied()),
+        });
+        let mut rules = block.log.iter();
+        let rule = rules.find(|rule| rule.names.iter().any(|zone| told.name.within(zone).is_some()));
+        if let Some(rule) = rule.filter(|rule| told.wanted(rule)) {
+            (self.observer)(&Event::Answered { line: &told.line(&rule.format) });
+        }
+    }
+}
+
+impl Told<'_> {
+    fn flags(&self) -> u16 {
+        u16_at(self.response, 2).unwrap_or(0)
+    }
+
+    fn rcode(&self) -> Rcode {
+        Rcode(self.flags() & flag::RCODE)
+    }
+
+    /// Whether a rule wants the line: the answer is of its classes, or took long enough to be of interest anyway.
+    fn wanted(&self, rule: &LogOptions) -> bool {
+        let long = rule.min_duration.is_some_and(|least| self.took > least);
+        let narrowed = rule.min_duration.is_some() && rule.classes.is_empty();
+        long || !narrowed && (rule.classes.is_empty() || rule.classes.contains(&self.class()))
+    }
+
+    fn class(&self) -> LogClass {
+        match self.rcode() {
+            Rcode::NXDOMAIN => LogClass::Denial,
+            Rcode::NOERROR if u16_at(self.response, 6) == Some(0) && !self.delegates() => LogClass::Denial,
+            Rcode::NOERROR => LogClass::Success,
+            _ => LogClass::Error,
+        }
+    }
+
+    /// Whether it names the servers of a zone below: that is an answer, too.
+    fn delegates(&self) -> bool {
+        let mut records = walk(self.response, HEADER + self.question).map_while(Result::ok);
+        records.any(|record| record.section == 1 && record.rtype == rtype::NS)
+    }
+
+    fn line(&self, format: &LogFormat) -> String {
+        let mut line = String::with_capacity(128);
+        for piece in &format.0 {
+            match piece {
+                LogPiece::Text(text) => line.push_str(text),
+                LogPiece::Field(field) => self.field(*field, &mut line),
+                // No plugin tells anything yet.
+                LogPiece::Metadata(_) => line.push('-'),
+            }
+        }
+        line
+    }
+
+    fn field(&self, field: LogField, out: &mut String) {
+        let _ = match field {
+            LogField::Type => match rtype::mnemonic(self.qtype) {
+                "other" => write!(out, "TYPE{}", self.qtype),
+                known => write!(out, "{known}"),
+            },
+            LogField::Name => write!(out, "{}", Name::from_query(self.name)),
+            LogField::Class => write!(out, "{}", if self.qclass == CLASS_CH { "CH" } else { "IN" }),
+            LogField::Proto => write!(out, "{}", proto(self.arrival.transport)),
+            LogField::Remote => address(self.arrival.from.ip(), out),
+            LogField::Local => match self.arrival.local {
+                Some(local) => address(local, out),
+                None => write!(out, "-"),
+            },
+            LogField::Size => write!(out, "{}", self.size),
+            LogField::Port => write!(out, "{}", self.arrival.from.port()),
+            LogField::Duration => write!(out, "{}s", self.took.as_secs_f64()),
+            LogField::Rcode => write!(out, "{}", self.rcode().mnemonic()),
+            LogField::ResponseSize => write!(out, "{}", self.response.len()),
+            LogField::Flags => write!(out, "{}", flags(self.flags())),
+            LogField::Bufsize => {
+                write!(out, "{}", self.head.edns.map_or(PLAIN_UDP_SIZE, |edns| edns.size.max(PLAIN_UDP_SIZE)))
+            }
+            LogField::DnssecOk => write!(out, "{}", self.head.dnssec_ok()),
+            LogField::Id => write!(out, "{}", self.head.id),
+            LogField::Opcode => write!(out, "{}", (self.head.flags & flag::OPCODE) >> 11),
+        };
+    }
+}
+
+const fn proto(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Udp => "udp",
+        Transport::Tcp => "tcp",
+    }
+}
+
+fn address(ip: IpAddr, out: &mut String) -> std::fmt::Result {
+    match ip {
+        IpAddr::V4(ip) => write!(out, "{ip}"),
+        IpAddr::V6(ip) => write!(out, "[{ip}]"),
+    }
+}
+
+/// The flags of a header (RFC 1035 §4.1.1, RFC 4035 §3.1.6), such as `qr,aa,rd`.
+fn flags(flags: u16) -> String {
+    let names = [(15, "qr"), (10, "aa"), (9, "tc"), (8, "rd"), (7, "ra"), (6, "z"), (5, "ad"), (4, "cd")];
+    let set: Vec<&str> = names.iter().filter(|(bit, _)| flags & 1 << bit != 0).map(|(_, name)| *name).collect();
+    set.join(",")
+}
