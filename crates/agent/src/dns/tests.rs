@@ -3,6 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
@@ -78,9 +79,20 @@ impl Process {
     }
 }
 
-/// A port that nobody listens on.
+/// A port that nobody listens on, of TCP or of UDP, and that the kernel gives to nobody who asks for any port (ip(7),
+/// `ip_local_port_range`). Tests that run at the same time look in different places.
 async fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 10_000 + (std::process::id() % 1_000) as u16 * 20 + next % 20;
+        let taken = async |port| {
+            TcpListener::bind(("127.0.0.1", port)).await.is_err() || UdpSocket::bind(("127.0.0.1", port)).await.is_err()
+        };
+        if !taken(port).await {
+            return port;
+        }
+    }
 }
 
 async fn dig(port: u16, arguments: &str) -> String {

@@ -294,8 +294,10 @@ fn an_upstreams_cookie_goes_back_to_it_and_an_answer_without_is_asked_for_over_t
     let rig = rig("");
     let ours = acquaint(&rig);
     let both = [ours.as_slice(), &SERVER].concat();
-    let forged: [fn(&Sent) -> Vec<u8>; 2] =
-        [|sent| upstream_answer(&sent.message, 0, &[[192, 0, 2, 66]]), |sent| with_cookie(sent, 0, b"somebody's else")];
+    let forged: [fn(&Sent) -> Vec<u8>; 2] = [
+        |sent| upstream_answer(&sent.message, 0, &[[192, 0, 2, 66]]),
+        |sent| with_cookie(sent, 0, b"somebodyelse's one"),
+    ];
     for forge in forged {
         let (mut waiting, sent) = rig.forward(&query("forged.example", rtype::A));
         assert_eq!(cookie(&sent).unwrap(), both);
