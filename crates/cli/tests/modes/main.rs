@@ -47,7 +47,10 @@ fn what_people_apply_holds_in_every_mode_and_no_connection_is_lost_by_a_change_o
     let _ = journey.is_made(&Cluster::up(PODNET, &["--nodes", "2"]));
 }
 
+/// Not among the tests that have to pass: it has passed as a whole, in 2 to 10 minutes, and has also stood still for 8 on an idle
+/// machine, for a reason that is not found yet. `--run-ignored only` runs it.
 #[test]
+#[ignore = "not steady: see above"]
 fn virtual_servers_hold_too_for_a_whole_cluster_in_a_virtual_machine() {
     podnet_testnet::vm::run_cluster_tests("inside_virtual_servers", PODNET);
 }

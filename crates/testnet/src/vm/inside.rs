@@ -119,7 +119,7 @@ impl<'a> Inside<'a> {
         let words = [EXECUTABLE].iter().chain(arguments).map(|word| format!("'{word}'"));
         let command = words.collect::<Vec<_>>().join(" ");
         archive.file("/init", 0o755, INIT.as_bytes());
-        archive.file("/work", 0o755, self.work(&insert, &command).as_bytes());
+        archive.file(SECOND, 0o755, self.work(&insert, &command).as_bytes());
         archive.finish()
     }
 
@@ -148,6 +148,9 @@ impl<'a> Inside<'a> {
     }
 }
 
+/// What [`INIT`] becomes. No program of this machine has a path that begins so, wherever the sources are checked out.
+const SECOND: &str = "/.second";
+
 /// Nobody can take another root in place of the kernel's first file system (pivot_root(2)), as containers do: so it is mounted once more,
 /// over itself.
 const INIT: &str = "#!/bin/sh\n\
@@ -155,7 +158,7 @@ const INIT: &str = "#!/bin/sh\n\
     mount --bind / /place\n\
     cd /place\n\
     mount --move . /\n\
-    exec chroot . /work\n";
+    exec chroot . /.second\n";
 
 /// Users and names that programs look for.
 const ETC: [(&str, &str); 5] = [
