@@ -18,17 +18,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let admin = pki.issue_client("admin", &["system:masters"])?;
     let url = format!("https://{address}");
     std::fs::write(dir.join("kubeconfig"), kubeconfig(&url, pki.ca_pem(), &admin.cert_pem, &admin.key_pem))?;
-    let config = Config {
-        pki_dir: dir.join("pki"),
-        store_path: dir.join("store.redb"),
-        listen: vec![address],
-        advertise: address,
-        server_names: Vec::new(),
-        service_cidr: "10.233.0.0/18".parse()?,
-        service_cidr_v6: None,
-        node_port_range: 30000..=32767,
-        cluster_domain: "cluster.local".to_owned(),
-    };
+    let config = Config { listen: vec![address], ..Config::in_directory(&dir, address, "10.233.0.0/18".parse()?) };
     let interrupted = async {
         let _ = tokio::signal::ctrl_c().await;
     };

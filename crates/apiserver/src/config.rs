@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
@@ -27,4 +27,23 @@ pub struct Config {
     pub node_port_range: RangeInclusive<u16>,
     /// The cluster's DNS domain, for the names of the `kubernetes` Service in the serving certificate.
     pub cluster_domain: String,
+}
+
+impl Config {
+    /// Settings that nothing else is said about: files below `directory`, no addresses to listen on, no IPv6, Kubernetes' own range of
+    /// node ports, the domain `cluster.local`.
+    #[must_use]
+    pub fn in_directory(directory: &Path, advertise: SocketAddr, service_cidr: Ipv4Net) -> Self {
+        Self {
+            pki_dir: directory.join("pki"),
+            store_path: directory.join("store.redb"),
+            listen: Vec::new(),
+            advertise,
+            server_names: Vec::new(),
+            service_cidr,
+            service_cidr_v6: None,
+            node_port_range: 30_000..=32_767,
+            cluster_domain: "cluster.local".to_owned(),
+        }
+    }
 }

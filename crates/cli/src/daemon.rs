@@ -20,8 +20,6 @@ use crate::{
     report::{Doing, Failure},
 };
 
-/// Kubernetes' own default range (`--service-node-port-range`).
-const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
 /// The domain of every name in the cluster.
 const CLUSTER_DOMAIN: &str = "cluster.local";
 /// Where CNI plugins of others are looked for.
@@ -31,15 +29,11 @@ pub(crate) fn apiserver(options: ApiserverOptions) -> Result<(), Failure> {
     keep_files_private();
     place(&options.placement)?;
     let config = podnet_apiserver::Config {
-        pki_dir: options.data_dir.join("pki"),
         store_path: options.store,
         listen: options.listen,
-        advertise: options.advertise,
-        server_names: Vec::new(),
-        service_cidr: options.service_cidr,
         service_cidr_v6: options.service_cidr_v6,
-        node_port_range: NODE_PORTS,
         cluster_domain: CLUSTER_DOMAIN.to_owned(),
+        ..podnet_apiserver::Config::in_directory(&options.data_dir, options.advertise, options.service_cidr)
     };
     run(async { podnet_apiserver::serve(config, stopped()?).await.doing(|| "the API server ended".into()) })
 }

@@ -263,8 +263,8 @@ impl Server {
         self.fail(index, request, Failure::NoPlugin, out)
     }
 
-    /// The response to a question that takes time; none where the Corefile wants silence. Dropping the future gives it up; others who wait for the same answer get it all
-    /// the same.
+    /// The response to a question that takes time; none where the Corefile wants silence. Dropping the future gives it up; others
+    /// who wait for the same answer get it all the same.
     pub async fn finish(self: Arc<Self>, later: Box<Later>) -> Option<Vec<u8>> {
         let Later { query, block, key, link, size, .. } = &*later;
         let next = Next { server: &self, block: *block, index: *link };

@@ -38,13 +38,12 @@ fn answer(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, port: u16, questions: &
     for number in 0..count {
         let Some(from) = questions.sender(number) else { continue };
         let arrival = Arrival { from: canonical(from), transport: Transport::Udp, port, local: None };
-        let back = questions.back(number);
         let Some((question, response)) = questions.question(number) else { continue };
         match server.handle(question, &arrival, now, response) {
             Outcome::Answer => {}
             Outcome::Later(later) => {
                 response.clear();
-                let (Some(mut back), socket) = (back, Arc::clone(socket)) else { continue };
+                let (Some(mut back), socket) = (questions.back(number), Arc::clone(socket)) else { continue };
                 shared.finish(Arc::clone(&server), later, move |response| async move {
                     send(&socket, &mut back, &response).await;
                 });

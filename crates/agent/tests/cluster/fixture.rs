@@ -73,15 +73,12 @@ impl Fixture {
     pub(crate) async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = Config {
-            pki_dir: directory.path().join("pki"),
-            store_path: directory.path().join("store.redb"),
-            listen: Vec::new(),
-            advertise: "172.29.0.254:6443".parse().unwrap(),
-            server_names: Vec::new(),
-            service_cidr: "10.233.0.0/18".parse().unwrap(),
             service_cidr_v6: Some("fd00:10:96::/108".parse().unwrap()),
-            node_port_range: 30000..=32767,
-            cluster_domain: "cluster.local".to_owned(),
+            ..Config::in_directory(
+                directory.path(),
+                "172.29.0.254:6443".parse().unwrap(),
+                "10.233.0.0/18".parse().unwrap(),
+            )
         };
         let pki = Pki::load_or_create(&config.pki_dir).unwrap();
         let stop = CancellationToken::new();

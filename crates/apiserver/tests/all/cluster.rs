@@ -25,15 +25,8 @@ pub(crate) struct Cluster {
 
 pub(crate) fn config(directory: &Path) -> Config {
     Config {
-        pki_dir: directory.join("pki"),
-        store_path: directory.join("store.redb"),
         listen: vec!["127.0.0.1:0".parse().unwrap()],
-        advertise: "172.29.0.254:6443".parse().unwrap(),
-        server_names: Vec::new(),
-        service_cidr: "10.233.0.0/18".parse().unwrap(),
-        service_cidr_v6: None,
-        node_port_range: 30000..=32767,
-        cluster_domain: "cluster.local".to_owned(),
+        ..Config::in_directory(directory, "172.29.0.254:6443".parse().unwrap(), "10.233.0.0/18".parse().unwrap())
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     message::{flag, rtype, u16_at},
     server::{
         Arrival, Outcome,
-        fixture::{ARRIVAL, Rig, query, told, upstream_answer, with_edns},
+        fixture::{ARRIVAL, Rig, query, told, with_edns},
     },
     zone::tests::cluster,
 };
@@ -152,12 +152,10 @@ fn dns64_makes_addresses_for_who_has_none() {
     let (Outcome::Later(later), _) = rig.handle_from(&packet, &from_v6) else { panic!("answered at once") };
     let mut waiting = rig.waiting(later);
     let none = rig.sent().pop().unwrap();
-    let empty = upstream_answer(&none.message, 0, &[]);
-    none.answered(empty);
+    none.tells(0, &[]);
     assert_eq!(waiting.response(), None);
     let v4 = rig.sent().pop().unwrap();
-    let addr = upstream_answer(&v4.message, 0, &[[192, 0, 2, 33]]);
-    v4.answered(addr);
+    v4.tells(0, &[[192, 0, 2, 33]]);
     assert_eq!(waiting.told(), ["NOERROR", "AAAA 64:ff9b::c000:221"]);
     // Who asks over IPv4 has no translator, as far as is known.
     let (_, sent) = rig.forward(&query("net.example.org", rtype::AAAA));
@@ -166,21 +164,23 @@ fn dns64_makes_addresses_for_who_has_none() {
 
 const FORWARDED: &str = "forward . 192.0.2.1";
 
+/// Has a question asked and answered for the first time.
+fn keeps_first(rig: &Rig, packet: &[u8]) {
+    let (mut first, sent) = rig.forward(packet);
+    sent.tells(0, &[[192, 0, 2, 1]]);
+    assert_eq!(first.told(), ["NOERROR", "A 192.0.2.1"]);
+}
+
 /// Has an upstream answer the question that was sent last.
 fn upstream_tells(rig: &Rig, last: u8) {
-    let sent = rig.sent().pop().expect("nothing was sent");
-    let answer = upstream_answer(&sent.message, 0, &[[192, 0, 2, last]]);
-    sent.answered(answer);
+    rig.sent().pop().expect("nothing was sent").tells(0, &[[192, 0, 2, last]]);
 }
 
 #[test]
 fn what_is_asked_for_often_is_fetched_before_it_ends() {
     let rig = rig(&format!("cache 60 {{\n prefetch 3 10s 50%\n}}\n{FORWARDED}"));
     let packet = query("www.example.org", rtype::A);
-    let (mut first, sent) = rig.forward(&packet);
-    let answer = upstream_answer(&sent.message, 0, &[[192, 0, 2, 1]]);
-    sent.answered(answer);
-    assert_eq!(first.told(), ["NOERROR", "A 192.0.2.1"]);
+    keeps_first(&rig, &packet);
     for seconds in [25, 28, 29] {
         rig.at(seconds);
         rig.answer(&packet);
@@ -202,18 +202,14 @@ fn what_is_asked_for_often_is_fetched_before_it_ends() {
 fn what_has_ended_is_given_out_while_there_is_nothing_newer() {
     let rig = rig(&format!("cache 60 {{\n serve_stale 1h\n}}\n{FORWARDED}"));
     let packet = query("www.example.org", rtype::A);
-    let (mut first, sent) = rig.forward(&packet);
-    let answer = upstream_answer(&sent.message, 0, &[[192, 0, 2, 1]]);
-    sent.answered(answer);
-    first.told();
+    keeps_first(&rig, &packet);
     rig.at(100);
     let old = rig.answer(&packet);
     assert_eq!(told(&old), ["NOERROR", "A 192.0.2.1"]);
     assert_eq!(old[old.len() - 10..old.len() - 6], [0; 4], "nobody is to keep it");
     rig.work();
     let failure = rig.sent().pop().unwrap();
-    let servfail = upstream_answer(&failure.message, 2, &[]);
-    failure.answered(servfail);
+    failure.tells(2, &[]);
     rig.work();
     assert_eq!(told(&rig.answer(&packet)), ["NOERROR", "A 192.0.2.1"], "a failure is no news");
     rig.at(106);
@@ -230,10 +226,7 @@ fn what_has_ended_is_given_out_while_there_is_nothing_newer() {
 fn serve_stale_can_ask_first_and_wait_no_longer_than_it_is_told() {
     let rig = rig(&format!("cache 60 {{\n serve_stale 1h verify 1s\n}}\n{FORWARDED}"));
     let packet = query("www.example.org", rtype::A);
-    let (mut first, sent) = rig.forward(&packet);
-    let answer = upstream_answer(&sent.message, 0, &[[192, 0, 2, 1]]);
-    sent.answered(answer);
-    first.told();
+    keeps_first(&rig, &packet);
     rig.at(100);
     let mut waiting = rig.wait(&packet);
     upstream_tells(&rig, 2);

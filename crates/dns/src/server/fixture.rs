@@ -232,6 +232,12 @@ impl Sent {
         let _ = self.back.send(Ok(message));
     }
 
+    /// The upstream answers with a code and addresses.
+    pub(crate) fn tells(self, rcode: u16, addrs: &[[u8; 4]]) {
+        let answer = upstream_answer(&self.exchange.message, rcode, addrs);
+        self.answered(answer);
+    }
+
     /// The upstream is silent.
     pub(crate) fn failed(self) {
         let _ = self.back.send(Err(io::ErrorKind::TimedOut.into()));

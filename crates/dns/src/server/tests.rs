@@ -47,8 +47,7 @@ fn a_question_is_asked_once_for_all_who_wait_and_then_answered_from_the_cache() 
     other[0] = 0x99;
     let mut second = rig.wait(&other);
     assert!(rig.sent().is_empty());
-    let answer = upstream_answer(&sent.message, 0, &[[192, 0, 2, 7]]);
-    sent.answered(answer);
+    sent.tells(0, &[[192, 0, 2, 7]]);
     let response = second.response().unwrap();
     assert_eq!(response[..2], other[..2]);
     assert_eq!(&response[12..24], b"\x07exAMPLE\x03org");
@@ -65,8 +64,7 @@ fn who_goes_away_leaves_the_others_their_answer_and_nothing_of_its_own() {
     let (first, sent) = rig.forward(&query("example.org", rtype::A));
     let mut second = rig.wait(&query("example.org", rtype::A));
     drop(first);
-    let answer = upstream_answer(&sent.message, 0, &[[192, 0, 2, 7]]);
-    sent.answered(answer);
+    sent.tells(0, &[[192, 0, 2, 7]]);
     assert_eq!(second.told(), ["NOERROR", "A 192.0.2.7"]);
     drop(rig.forward(&query("example.net", rtype::A)));
     assert_eq!(rig.server.gauges().flights, 0);
@@ -120,8 +118,7 @@ fn a_cut_answer_is_asked_for_over_tcp() {
     assert_eq!(waiting.response(), None);
     let again = rig.sent().pop().unwrap();
     assert_eq!((again.transport, again.upstream), (Transport::Tcp, upstream));
-    let whole = upstream_answer(&again.message, 0, &[[192, 0, 2, 7]]);
-    again.answered(whole);
+    again.tells(0, &[[192, 0, 2, 7]]);
     assert_eq!(waiting.told(), ["NOERROR", "A 192.0.2.7"]);
 }
 
@@ -130,13 +127,11 @@ fn an_upstream_without_edns_is_asked_without() {
     let rig = rig();
     let (mut waiting, sent) = rig.forward(&query("example.org", rtype::A));
     assert_eq!(sent.message[11], 1, "the OPT record");
-    let refusal = upstream_answer(&sent.message, 1, &[]);
-    sent.answered(refusal);
+    sent.tells(1, &[]);
     assert_eq!(waiting.response(), None);
     let again = rig.sent().pop().unwrap();
     assert_eq!(again.message[11], 0);
-    let answer = upstream_answer(&again.message, 0, &[[192, 0, 2, 7]]);
-    again.answered(answer);
+    again.tells(0, &[[192, 0, 2, 7]]);
     assert_eq!(waiting.told(), ["NOERROR", "A 192.0.2.7"]);
 }
 
@@ -162,8 +157,7 @@ fn an_upstream_that_fails_is_checked_and_asked_last_until_it_answers() {
     rig.at(9);
     rig.server.check_upstreams();
     let check = rig.sent().pop().unwrap();
-    let answer = upstream_answer(&check.message, 0, &[]);
-    check.answered(answer);
+    check.tells(0, &[]);
     rig.work();
     rig.at(10);
     rig.server.check_upstreams();
@@ -177,8 +171,7 @@ fn questions_beyond_the_bound_are_refused_and_have_no_effect_on_the_others() {
     let _second = rig.forward(&query("b.example", rtype::A));
     assert_eq!(rig.ask("c.example", rtype::A), ["REFUSED"]);
     let mut third = rig.wait(&query("a.example", rtype::A));
-    let answer = upstream_answer(&sent.message, 0, &[]);
-    sent.answered(answer);
+    sent.tells(0, &[]);
     assert_eq!(first.told(), ["NOERROR"]);
     assert_eq!(third.told(), ["NOERROR"]);
     rig.forward(&query("c.example", rtype::A));

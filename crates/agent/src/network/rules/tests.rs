@@ -79,6 +79,12 @@ struct Fake {
 }
 
 impl Fake {
+    /// Rules that take everything, tell nobody and go when they are told to.
+    fn beside(kernel: &MemoryKernel) -> Self {
+        let (lingers, done) = (Arc::default(), Arc::default());
+        Self { refuses: false, stays: 0, lingers, done, kernel: kernel.clone() }
+    }
+
     fn note(&self, what: &str) {
         let tables = self.kernel.state().tables.keys().filter(|(_, table)| table == nftables::TABLE).count();
         self.done.lock().unwrap().push(format!("{what} beside {tables}"));
@@ -135,8 +141,7 @@ pub(in crate::network) fn after_lingering() -> (ClusterRules, Arc<AtomicBool>) {
     let (kernel, mut rules) = (MemoryKernel::new(), rules());
     let lingers = Arc::new(AtomicBool::new(true));
     let fakes = Dual::from_fn(|_| -> Box<dyn ServiceRules> {
-        let (done, lingers) = (Arc::default(), Arc::clone(&lingers));
-        Box::new(Fake { refuses: false, stays: 0, lingers, done, kernel: kernel.clone() })
+        Box::new(Fake { lingers: Arc::clone(&lingers), ..Fake::beside(&kernel) })
     });
     rules.put(&mut kernel.clone()).unwrap();
     rules.replace(Mode::Ipvs, fakes, &mut kernel.clone()).unwrap();
@@ -155,13 +160,7 @@ fn another_mode_is_in_force_before_the_old_one_goes_and_a_refused_one_leaves_it(
     let done = Arc::default();
     let fakes = |refuses| {
         Dual::from_fn(|_| -> Box<dyn ServiceRules> {
-            Box::new(Fake {
-                refuses,
-                stays: 0,
-                lingers: Arc::default(),
-                done: Arc::clone(&done),
-                kernel: kernel.clone(),
-            })
+            Box::new(Fake { refuses, done: Arc::clone(&done), ..Fake::beside(&kernel) })
         })
     };
     let taken = || std::mem::take(&mut *done.lock().unwrap());
@@ -306,15 +305,7 @@ fn a_connection_outlives_the_rules_that_it_was_made_by() {
         };
         let (client, server) = connect().unwrap();
         echoes(&client, &server);
-        let fake = |_| -> Box<dyn ServiceRules> {
-            Box::new(Fake {
-                refuses: false,
-                stays: 0,
-                lingers: Arc::default(),
-                done: Arc::default(),
-                kernel: MemoryKernel::new(),
-            })
-        };
+        let fake = |_| -> Box<dyn ServiceRules> { Box::new(Fake::beside(&MemoryKernel::new())) };
         rules.replace(Mode::Iptables, Dual::from_fn(fake), &mut datapath).unwrap();
         assert!(connect().is_err(), "the mode that was put in force serves nobody");
         echoes(&client, &server);

@@ -95,8 +95,7 @@ fn only_addresses_in_the_first_name_of_the_client_s_own_path_are_searched_for() 
 fn what_fails_on_the_way_fails() {
     let rig = rig(&format!("autopath @kubernetes\n{FORWARDING}"));
     let (mut waiting, sent) = rig.forward(&query("www.example.org.web.svc.cluster.local", rtype::A));
-    let servfail = upstream_answer(&sent.message, 2, &[]);
-    sent.answered(servfail);
+    sent.tells(2, &[]);
     assert_eq!(waiting.told(), ["SERVFAIL"]);
 }
 

@@ -70,8 +70,7 @@ fn addresses_behind_an_alias_take_turns_too_and_what_is_kept_ages_in_its_new_pla
     let rig = Rig::new(". {\n loadbalance {\n limit_answers 1\n}\n cache\n forward . 192.0.2.1\n}\n");
     let packet = query("www.example.org", rtype::A);
     let (mut waiting, sent) = rig.forward(&packet);
-    let answer = upstream_answer(&sent.message, 0, &[[192, 0, 2, 1], [192, 0, 2, 2]]);
-    sent.answered(answer);
+    sent.tells(0, &[[192, 0, 2, 1], [192, 0, 2, 2]]);
     waiting.told();
     rig.at(10);
     let response = rig.answer(&packet);
@@ -104,7 +103,6 @@ fn a_query_that_takes_too_long_is_given_up() {
     drop(waiting);
     assert_eq!(rig.server.gauges().flights, 0);
     let (mut waiting, sent) = rig.forward(&query("www.example.net", rtype::A));
-    let answer = upstream_answer(&sent.message, 0, &[[192, 0, 2, 1]]);
-    sent.answered(answer);
+    sent.tells(0, &[[192, 0, 2, 1]]);
     assert_eq!(waiting.told(), ["NOERROR", "A 192.0.2.1"]);
 }

@@ -3,7 +3,7 @@
 use super::{flags, of_chaos, rig};
 use crate::{
     message::{flag, rtype},
-    server::fixture::{query, told, upstream_answer},
+    server::fixture::{query, told},
 };
 
 #[test]
@@ -76,8 +76,7 @@ fn targets_of_aliases_are_led_elsewhere_and_looked_up() {
     let external = podnet_model::service::ServiceKind::External { name: "web.example.com".into() };
     rig.apply(&crate::zone::tests::service("web", "far", external, vec![]));
     let (mut waiting, sent) = rig.forward(&query("far.web.svc.cluster.local", rtype::A));
-    let answer = upstream_answer(&sent.message, 0, &[[192, 0, 2, 9]]);
-    sent.answered(answer);
+    sent.tells(0, &[[192, 0, 2, 9]]);
     assert_eq!(waiting.told(), ["NOERROR", "CNAME web.web.svc.cluster.local", "A 10.233.0.7"]);
 }
 
@@ -95,8 +94,7 @@ fn rewritten_answers_are_kept_under_the_name_that_was_asked() {
     let packet = query("a.example.org", rtype::A);
     let (mut waiting, sent) = rig.forward(&packet);
     assert_eq!(sent.message[12..27].to_ascii_lowercase(), *b"\x01b\x07example\x03org\0");
-    let answer = upstream_answer(&sent.message, 0, &[[192, 0, 2, 9]]);
-    sent.answered(answer);
+    sent.tells(0, &[[192, 0, 2, 9]]);
     assert_eq!(waiting.told(), ["NOERROR", "A 192.0.2.9"]);
     assert_eq!(told(&rig.answer(&packet)), ["NOERROR", "A 192.0.2.9"]);
 }

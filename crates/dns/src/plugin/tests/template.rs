@@ -3,7 +3,7 @@
 use super::{flags, of_chaos, rig};
 use crate::{
     message::{flag, rtype},
-    server::fixture::{query, told, upstream_answer, with_edns},
+    server::fixture::{query, told, with_edns},
 };
 
 const PTR_AND_A: &str = "
@@ -65,8 +65,7 @@ fn aliases_are_followed_for_who_asks_for_addresses() {
                    answer \"{{ .Name }} 60 IN CNAME {{ index .Match 1 }}.example.net.\"\n}\nforward . 192.0.2.1");
     assert_eq!(rig.ask("www.example.org", rtype::TXT), ["NOERROR", "CNAME www.example.net"]);
     let (mut waiting, sent) = rig.forward(&query("www.example.org", rtype::A));
-    let answer = upstream_answer(&sent.message, 0, &[[192, 0, 2, 7]]);
-    sent.answered(answer);
+    sent.tells(0, &[[192, 0, 2, 7]]);
     assert_eq!(waiting.told(), ["NOERROR", "CNAME www.example.net", "A 192.0.2.7"]);
 }
 

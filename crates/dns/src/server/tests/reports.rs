@@ -2,7 +2,7 @@
 
 use super::super::{
     Transport,
-    fixture::{ARRIVAL, Rig, query, upstream_answer, with_edns},
+    fixture::{ARRIVAL, Rig, query, with_edns},
 };
 use crate::message::rtype;
 
@@ -28,8 +28,7 @@ fn a_line_of_log_comes_with_the_response_and_tells_of_it() {
     let (mut waiting, sent) = rig.forward(&with_edns(query("b.example.org", 65400), 1400, 0, true));
     assert!(told(&rig).is_empty(), "there is no answer yet");
     rig.at(2);
-    let answer = upstream_answer(&sent.message, 3, &[]);
-    sent.answered(answer);
+    sent.tells(3, &[]);
     waiting.response().unwrap();
     let line = "10.244.1.2:4000 - 4660 'TYPE65400 IN b.example.org. udp 42 true 1400' NXDOMAIN qr,rd,ra 42 2s";
     assert_eq!(told(&rig), [format!("Answered {{ line: \"{line}\" }}")]);
@@ -46,14 +45,12 @@ fn the_first_log_whose_names_fit_decides_by_class_and_duration() {
     rig.answer(&query("a.example.org", rtype::TXT));
     assert_eq!(told(&rig), ["Answered { line: \"a.example.org. 10.233.0.10 -\" }"], "no records of that type");
     let (mut quick, sent) = rig.forward(&query("x.example.net", rtype::A));
-    let answer = upstream_answer(&sent.message, 3, &[]);
-    sent.answered(answer);
+    sent.tells(3, &[]);
     quick.response().unwrap();
     assert!(told(&rig).is_empty(), "neither a success nor slow");
     let (mut slow, sent) = rig.forward(&query("y.example.net", rtype::A));
     rig.at(3);
-    let answer = upstream_answer(&sent.message, 3, &[]);
-    sent.answered(answer);
+    sent.tells(3, &[]);
     slow.response().unwrap();
     assert_eq!(told(&rig), ["Answered { line: \"NXDOMAIN 0\" }"], "slow");
 }
@@ -94,8 +91,7 @@ fn questions_are_counted_for_the_zone_and_the_plugin_that_answers() {
     let rig = Rig::new(&format!("example.org example.net {{\n {HOSTS} cache\n forward . 192.0.2.1\n}}\n"));
     rig.answer(&query("a.example.org", rtype::A));
     let (mut waiting, sent) = rig.forward(&query("b.example.net", rtype::A));
-    let answer = upstream_answer(&sent.message, 0, &[[192, 0, 2, 7]]);
-    sent.answered(answer);
+    sent.tells(0, &[[192, 0, 2, 7]]);
     waiting.response().unwrap();
     let over_tcp = crate::Arrival { transport: Transport::Tcp, ..ARRIVAL };
     rig.handle_from(&query("b.example.net", rtype::A), &over_tcp);

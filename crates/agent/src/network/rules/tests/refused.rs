@@ -9,13 +9,7 @@ fn what_another_mode_left_and_could_not_be_taken_away_is_tried_again_until_it_is
     let done = std::sync::Arc::default();
     let fakes = Dual::from_fn(|family| -> Box<dyn ServiceRules> {
         let stays = if family == Family::V4 { 2 } else { 0 };
-        Box::new(Fake {
-            refuses: false,
-            stays,
-            lingers: Arc::default(),
-            done: Arc::clone(&done),
-            kernel: kernel.clone(),
-        })
+        Box::new(Fake { stays, done: Arc::clone(&done), ..Fake::beside(&kernel) })
     });
     rules.replace(Mode::Iptables, fakes, &mut kernel.clone()).unwrap();
     let back = |rules: &ClusterRules| Dual::from_fn(|of| mode::rules(Mode::Nftables, &rules.families[of].services));
@@ -44,13 +38,7 @@ fn rules_that_are_wanted_once_more_stay_though_they_could_not_be_taken_away() {
     let done = std::sync::Arc::default();
     let fakes = |stays| {
         Dual::from_fn(|_| -> Box<dyn ServiceRules> {
-            Box::new(Fake {
-                refuses: false,
-                stays,
-                lingers: Arc::default(),
-                done: Arc::clone(&done),
-                kernel: kernel.clone(),
-            })
+            Box::new(Fake { stays, done: Arc::clone(&done), ..Fake::beside(&kernel) })
         })
     };
     rules.replace(Mode::Iptables, fakes(usize::MAX), &mut kernel.clone()).unwrap();
