@@ -35,7 +35,7 @@ use podnet_model::{Change, Namespace, labels::Labels};
 pub use block::Parts;
 pub use event::{Event, Observer};
 pub use link::{Answering, Knowing, Link, Next, Own, Quick, Said};
-pub use outside::{Exchange, Keep, Outside, Secure};
+pub use outside::{ClientSearch, Exchange, Keep, Outside, Secure};
 pub use pen::{FlagChange, Pen, Shape};
 pub use query::{Arrival, Failure, Look, Query, Reply, Transport};
 

@@ -1,7 +1,7 @@
 //! Which plugins there are, and in which order they act.
 
-/// The plugins that a Corefile may use, in the order in which they act: CoreDNS's.
-pub const PLUGINS: [&str; 45] = [
+/// The plugins that a Corefile may use, in the order in which they act: CoreDNS's, and one of podnet's own (`searchpath`).
+pub const PLUGINS: [&str; 46] = [
     "root",
     "metadata",
     "cancel",
@@ -25,6 +25,7 @@ pub const PLUGINS: [&str; 45] = [
     "chaos",
     "loadbalance",
     "tsig",
+    "searchpath",
     "cache",
     "rewrite",
     "header",

@@ -67,6 +67,8 @@ pub enum Plugin {
     Loadbalance(LoadbalanceOptions),
     /// `tsig`.
     Tsig(TsigOptions),
+    /// `searchpath`: as `autopath`, for clients whose search path is known from outside; podnet's own.
+    Searchpath(AutopathOptions),
     /// `cache`.
     Cache(CacheOptions),
     /// `rewrite`: one rule.
@@ -141,6 +143,7 @@ impl Plugin {
             Self::Chaos(..) => "chaos",
             Self::Loadbalance(..) => "loadbalance",
             Self::Tsig(..) => "tsig",
+            Self::Searchpath(..) => "searchpath",
             Self::Cache(..) => "cache",
             Self::Rewrite(..) => "rewrite",
             Self::Header(..) => "header",
@@ -242,6 +245,7 @@ fn plugin(directive: &Directive, scope: &mut Scope<'_>) -> Result<Plugin, Corefi
         "chaos" => Plugin::Chaos(responses::chaos(directive)?),
         "loadbalance" => Plugin::Loadbalance(responses::loadbalance(directive, scope)?),
         "tsig" => Plugin::Tsig(signing::tsig(directive, scope)?),
+        "searchpath" => Plugin::Searchpath(responses::searchpath(directive)?),
         "cache" => Plugin::Cache(cache::parse(directive, scope)?),
         "rewrite" => Plugin::Rewrite(rewrite::parse(directive, scope)?),
         "header" => Plugin::Header(responses::header(directive, scope)?),

@@ -98,6 +98,8 @@ pub enum SearchPath {
     Plugin(String, Vec<Name>),
     /// All clients have that of a `resolv.conf(5)`.
     Names(Vec<Name>),
+    /// That of each client is known from outside (`Outside::search_of`): that of a pod of the cluster whose names end so.
+    Client(Name),
 }
 
 /// `erratic`: answers that go wrong, for tests of clients. Each n-th query is concerned; 0 means none.
@@ -240,6 +242,17 @@ fn header_rule(option: &Directive) -> Result<HeaderRule, CorefileError> {
 
 /// Where this machine's search path stands.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// `searchpath [DOMAIN]`: the cluster's domain.
+pub(super) fn searchpath(directive: &Directive) -> Result<AutopathOptions, CorefileError> {
+    read::no_options(directive)?;
+    let domain = match directive.arguments.as_slice() {
+        [] => Name::parse("cluster.local").map_err(|_| directive.missing("the cluster's domain"))?,
+        [_] => read::zones(&directive.arguments, "the domain of searchpath")?.remove(0),
+        [_, more, ..] => return Err(more.bad("searchpath", "one domain")),
+    };
+    Ok(AutopathOptions { zones: vec![domain.clone()], search: SearchPath::Client(domain) })
+}
 
 /// `autopath [ZONES…] RESOLV-CONF|@PLUGIN`.
 pub(super) fn autopath(directive: &Directive, scope: &mut Scope<'_>) -> Result<AutopathOptions, CorefileError> {

@@ -4,6 +4,10 @@
 //! search path, name by name and type by type (`ndots:5`). Whoever's first name that is gets the answer of the first name that
 //! exists, behind an alias. A name that exists nowhere does not exist, as the first answer says; and what fails on the way
 //! fails, so that the client goes on by itself as it would have done.
+//!
+//! `searchpath` does the same where the client's path is known from outside: in the resolver of a pod's own node. It stands before
+//! `cache`, so that what is asked on the way is kept; and where something fails on the way its answer is the first name's, whose
+//! truth that is: so a client that passes failures by (glibc) does, and one that stops at them (musl) stops at that very name.
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
@@ -12,7 +16,7 @@ use crate::{
     chain::{AutopathOptions, SearchPath},
     message::{Rcode, expand, rtype},
     name::{MAX_NAME, Name},
-    server::{Answering, Failure, Link, Look, Next, Parts, Pen, Query, Quick, Reply},
+    server::{Answering, ClientSearch, Failure, Link, Look, Next, Parts, Pen, Query, Quick, Reply},
     zone::{Found, Names, Zone},
 };
 
@@ -64,8 +68,21 @@ impl Autopath {
                 let namespace = zone.namespace_of(look.arrival.from.ip().to_canonical())?;
                 (name.label(labels) == namespace.as_bytes()).then_some(labels)?
             }
+            SearchPath::Client(domain) => {
+                let labels = name.within(domain)?.checked_sub(2)?;
+                if name.label(labels + 1) != b"svc" {
+                    return None;
+                }
+                let search = self.client(look)?;
+                (name.label(labels) == search.namespace.as_str().as_bytes()).then_some(labels)?
+            }
         };
         (labels > 0).then_some(labels)
+    }
+
+    /// What is known of a client from outside.
+    fn client(&self, look: &Look<'_>) -> Option<Arc<ClientSearch>> {
+        self.parts.outside.search_of(look.arrival.from.ip().to_canonical())
     }
 
     /// What is asked next when the question's own name does not exist.
@@ -79,10 +96,19 @@ impl Autopath {
                 let cluster = [origin.prefixed_text("svc").ok()?, origin.clone()];
                 cluster.into_iter().chain(host.iter().cloned()).collect()
             }
+            (SearchPath::Client(domain), _) => {
+                let cluster = [domain.prefixed_text("svc").ok()?, domain.clone()];
+                cluster.into_iter().chain(self.client(look)?.behind.iter().cloned()).collect()
+            }
         };
         // The name as the client's user wrote it.
         rest.push(Name::root());
         Some(Search { labels, rest })
+    }
+
+    /// What fails on the way is left for the client to find.
+    const fn passes_failures(&self) -> bool {
+        matches!(self.options.search, SearchPath::Client(..))
     }
 
     async fn answer(&self, query: &Query, search: Search, next: Next<'_>) -> Result<Reply, Failure> {
@@ -97,13 +123,17 @@ impl Autopath {
             // A resolver passes over what is too long to be asked for.
             let Some(name) = Name::from_wire(&candidate).ok().filter(|_| candidate.len() <= MAX_NAME) else { continue };
             let asked = Query { searched: true, ..query.instead(&name, query.qtype) };
-            let reply = next.ask(asked).await?;
+            let reply = match next.ask(asked).await {
+                Err(_) if self.passes_failures() => return Ok(first),
+                reply => reply?,
+            };
             match reply.answer.rcode {
                 Rcode::NXDOMAIN => {}
                 Rcode::NOERROR => {
                     self.parts.metrics.searched();
                     return Ok(found(query, &name, &reply));
                 }
+                _ if self.passes_failures() => return Ok(first),
                 _ => return Ok(Reply { fresh: true, ..reply }),
             }
         }

@@ -3,6 +3,7 @@
 mod autopath;
 mod balance;
 mod rewrite;
+mod searchpath;
 mod template;
 mod view;
 

@@ -170,6 +170,7 @@ impl Block {
                 self.cache = Some(Arc::clone(&cache));
                 Box::new(plugin::Cached::new(cache, self.zone.as_ref(), parts.clone()))
             }
+            Plugin::Searchpath(options) => Box::new(plugin::Autopath::new(options, None, parts.clone())),
             Plugin::Autopath(options) => Box::new(plugin::Autopath::new(options, self.zone.clone(), parts.clone())),
             Plugin::Template(options) => {
                 self.shape.chaos |= options.class == CLASS_CH;

@@ -18,7 +18,7 @@ use domain::{
 use futures::{FutureExt as _, channel::oneshot, future::BoxFuture};
 use podnet_model::{Change, Namespace, labels::Labels};
 
-use super::{Arrival, Exchange, Outcome, Outside, Server, Transport};
+use super::{Arrival, ClientSearch, Exchange, Outcome, Outside, Server, Transport};
 use crate::{Config, Environment, message, name::Name, zone::Cluster};
 
 pub(crate) const ARRIVAL: Arrival = Arrival {
@@ -78,6 +78,12 @@ impl Outside for Still {
 
     fn random(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// One client is known: [`ARRIVAL`]'s, a pod of the namespace `web` on a node with a search path of its own.
+    fn search_of(&self, client: IpAddr) -> Option<Arc<ClientSearch>> {
+        let search = ClientSearch { namespace: "web".into(), behind: vec![name("corp.example")] };
+        (client == ARRIVAL.from.ip()).then(|| Arc::new(search))
     }
 }
 

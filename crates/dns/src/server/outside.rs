@@ -2,12 +2,14 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures::future::BoxFuture;
+
+use podnet_model::Namespace;
 
 use crate::{
     chain::TlsFiles,
@@ -74,6 +76,15 @@ impl Exchange {
     }
 }
 
+/// The search path of a pod that has the cluster's: `NAMESPACE.svc.DOMAIN`, `svc.DOMAIN`, `DOMAIN`, and what stands behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientSearch {
+    /// The pod's namespace.
+    pub namespace: Namespace,
+    /// What its node, and the pod itself (`dnsConfig.searches`), have beside.
+    pub behind: Vec<Name>,
+}
+
 /// The surroundings of a server.
 pub trait Outside: Send + Sync {
     /// Sends a message and waits for the first one that the exchange accepts.
@@ -88,4 +99,8 @@ pub trait Outside: Send + Sync {
     fn now(&self) -> Instant;
     /// A number that nobody can guess: ids of queries, and choices.
     fn random(&self) -> u64;
+    /// The search path of a client, where it is known that its resolver has just that one (`searchpath`).
+    fn search_of(&self, _client: IpAddr) -> Option<Arc<ClientSearch>> {
+        None
+    }
 }
