@@ -102,6 +102,7 @@ pub async fn run(options: DnsOptions, shutdown: impl Future<Output = ()>) -> Res
         tracing::warn!("{warning}");
     }
     info!(corefile = %options.corefile.display(), ports = ?config.ports(), "cluster DNS serves");
+    shared.server().start(None);
     shared.server().probe_loops();
     let checks = tokio::spawn(outside::check(Arc::clone(&shared)));
     let keeper = tokio::spawn(keeper.keep(listeners));

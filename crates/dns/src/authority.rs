@@ -3,6 +3,7 @@
 //! [`zonefile`] reads text into [`Record`]s; records make a [`Zone`], which answers ([`Zone::lookup`]). [`transfer`] gives zones away
 //! and takes them in, [`tsig`] signs the messages of that with shared secrets, [`sign`] signs zones and answers (DNSSEC).
 
+pub mod held;
 mod message;
 mod order;
 pub(crate) mod rdata;
@@ -13,5 +14,6 @@ pub mod tsig;
 pub mod zone;
 pub mod zonefile;
 
+pub use held::Held;
 pub use record::Record;
 pub use zone::{Defect, Found, Kind, Soa, Warning, Zone};

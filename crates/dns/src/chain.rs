@@ -29,6 +29,7 @@ mod template;
 mod tls;
 mod view;
 mod weights;
+mod zonefiles;
 
 use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -61,6 +62,7 @@ pub use template::TemplateOptions;
 pub use tls::{ClientAuth, TlsFiles, TlsOptions};
 pub use view::ViewOptions;
 pub use weights::Weights;
+pub use zonefiles::LoadedZone;
 
 use crate::{
     corefile::{self, Block, CorefileError, Fault, Key, Place, Scheme},
@@ -210,6 +212,7 @@ impl Config {
             self.process.take(plugin);
         }
         self.files.append(&mut scope.files);
+        self.directories.append(&mut scope.directories);
         self.warnings.append(&mut scope.warnings);
         errors.append(&mut scope.errors);
         self.blocks.push(Chain { keys: block.keys, plugins });
@@ -247,8 +250,10 @@ impl ProcessOptions {
             Plugin::Ready(options) => self.ready = Some(options.listen),
             Plugin::Prometheus(listen) => self.metrics = Some(*listen),
             Plugin::Reload(times) => self.reload = *times,
-            Plugin::Hosts(options) => self.look(options.reload),
-            Plugin::Loadbalance(LoadbalanceOptions { policy: Balance::Weighted { reload, .. }, .. }) => {
+            Plugin::Hosts(HostsOptions { reload, .. })
+            | Plugin::File(FileOptions { reload, .. })
+            | Plugin::Auto(AutoOptions { reload, .. })
+            | Plugin::Loadbalance(LoadbalanceOptions { policy: Balance::Weighted { reload, .. }, .. }) => {
                 self.look(*reload);
             }
             _ => {}

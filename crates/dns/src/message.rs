@@ -118,6 +118,8 @@ impl Rcode {
     pub const NOTIMP: Self = Self(4);
     /// The server does not want to.
     pub const REFUSED: Self = Self(5);
+    /// The server is not the authority of the zone.
+    pub const NOTAUTH: Self = Self(9);
     /// The EDNS version is not known.
     pub const BADVERS: Self = Self(16);
 
@@ -131,6 +133,7 @@ impl Rcode {
             3 => "NXDOMAIN",
             4 => "NOTIMP",
             5 => "REFUSED",
+            9 => "NOTAUTH",
             16 => "BADVERS",
             _ => "other",
         }

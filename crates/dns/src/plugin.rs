@@ -15,6 +15,7 @@ mod local;
 mod rewrite;
 mod template;
 mod whoami;
+mod zones;
 
 pub use acl::Acl;
 pub use any::Any;
@@ -31,6 +32,7 @@ pub use local::Local;
 pub use rewrite::Rewriting;
 pub use template::Template;
 pub use whoami::WhoAmI;
+pub use zones::{ServedZone, Zones};
 
 #[cfg(test)]
 mod tests;

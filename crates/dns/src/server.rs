@@ -7,6 +7,7 @@
 mod arrange;
 mod block;
 mod event;
+mod fetched;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod link;
@@ -18,6 +19,7 @@ mod reporter;
 #[cfg(test)]
 mod tests;
 mod told;
+mod transfer;
 mod view;
 
 use std::{
@@ -35,9 +37,10 @@ use podnet_model::{Change, Namespace, labels::Labels};
 pub use block::Parts;
 pub use event::{Event, Observer};
 pub use link::{Answering, Knowing, Link, Next, Own, Quick, Said};
-pub use outside::{ClientSearch, Exchange, Keep, Outside, Secure};
+pub use outside::{ClientSearch, Exchange, Keep, Outside, Secure, Take};
 pub use pen::{FlagChange, Pen, Shape};
 pub use query::{Arrival, Failure, Look, Query, Reply, Transport};
+pub use transfer::Transfer;
 
 use crate::{
     answer::Answer,
@@ -65,6 +68,8 @@ pub enum Outcome {
     Answer,
     /// It takes time: [`Server::finish`] has the response.
     Later(Box<Later>),
+    /// A zone is given away, over the connection: [`Transfer::send`] makes the messages.
+    Transfer(Box<Transfer>),
     /// No response.
     Drop,
 }
@@ -164,6 +169,9 @@ impl Server {
                 return Outcome::Drop;
             }
             Err(Reject::Code { head, rcode, question_end }) => {
+                if let Some(outcome) = self.of_zones(packet, arrival, &head, now, out) {
+                    return outcome;
+                }
                 rejection(&head, &packet[HEADER..question_end], rcode, out);
                 self.stray(0, arrival, packet.len(), rcode, out.len());
                 return Outcome::Answer;
@@ -189,7 +197,9 @@ impl Server {
                 );
             }
             Outcome::Later(later) => (later.key, later.size) = (key, packet.len()),
-            Outcome::Drop => self.blocks[index].counts[key].asked(arrival, request.qtype, packet.len()),
+            Outcome::Drop | Outcome::Transfer(_) => {
+                self.blocks[index].counts[key].asked(arrival, request.qtype, packet.len());
+            }
         }
         outcome
     }

@@ -187,6 +187,9 @@ impl Keeper {
         if self.shared.server().synced() {
             server.set_synced();
         }
+        let before = self.shared.server();
+        // Large zones are compared with what they were.
+        tokio::task::block_in_place(|| server.start(Some(&before)));
         self.shared.replace(server, config.process.health.map_or(Duration::ZERO, |(_, lameduck)| lameduck));
         self.shared.server().probe_loops();
         (self.config, self.sources) = (config, sources);
@@ -294,6 +297,8 @@ fn observer() -> Observer {
         Event::Failed { level: Level::Info, message } => info!("{message}"),
         Event::Failed { level: Level::Warning, message } => warn!("{message}"),
         Event::Failed { level: Level::Error, message } => error!("{message}"),
+        Event::Zone { zone, told, failed: false } => info!(%zone, "{told}"),
+        Event::Zone { zone, told, failed: true } => warn!(%zone, "{told}"),
         Event::Loop { upstream } => {
             error!(%upstream, "this upstream forwards back to this server; it is not asked any more");
         }

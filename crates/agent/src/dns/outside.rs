@@ -12,8 +12,12 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use podnet_dns::{Exchange, Outside, Transport, metrics::Metrics};
-use tokio::{net::UdpSocket, time::timeout};
+use podnet_dns::{Exchange, Outside, Transport, metrics::Metrics, server::Take};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpStream, UdpSocket},
+    time::timeout,
+};
 use tracing::debug;
 
 use super::{Shared, connections::Connections};
@@ -58,6 +62,10 @@ impl Outside for Network {
             answered.inspect_err(|error| debug!(upstream = %exchange.upstream, %error, "an upstream did not answer"))
         }
         .boxed()
+    }
+
+    fn converse(&self, exchange: Exchange, take: Take) -> BoxFuture<'static, io::Result<()>> {
+        over_connection(exchange, take).boxed()
     }
 
     fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
@@ -109,4 +117,36 @@ async fn over_udp(exchange: &Exchange) -> io::Result<Vec<u8>> {
             return Ok(message);
         }
     }
+}
+
+/// Hands on the messages of a long answer. The one who takes them checks that they belong to the question.
+async fn over_connection(exchange: Exchange, mut take: Take) -> io::Result<()> {
+    let within = exchange.timeout;
+    let start = async {
+        let mut stream = TcpStream::connect(exchange.upstream).await?;
+        send_framed(&mut stream, &exchange.message).await?;
+        Ok::<_, io::Error>(stream)
+    };
+    let mut stream = BufReader::new(timeout(within, start).await??);
+    let mut message = Vec::new();
+    loop {
+        let receive = async {
+            let len = stream.read_u16().await?;
+            message.resize(usize::from(len), 0);
+            stream.read_exact(&mut message).await
+        };
+        timeout(within, receive).await??;
+        // A large zone is put together at the end of its last message.
+        if !tokio::task::block_in_place(|| take(&message)) {
+            return Ok(());
+        }
+    }
+}
+
+async fn send_framed(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let len = u16::try_from(message.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut framed = len.to_be_bytes().to_vec();
+    framed.extend_from_slice(message);
+    stream.write_all(&framed).await
 }

@@ -82,6 +82,17 @@ async fn read(shared: Arc<Shared>, reader: OwnedReadHalf, replies: mpsc::Sender<
                     let _ = replies.try_send(response);
                 });
             }
+            Outcome::Transfer(transfer) => {
+                let replies = replies.clone();
+                // It waits for the client to read, so its pace is the client's; one that reads nothing ends with the writer. Other
+                // questions of this client wait meanwhile: there is one transfer at a time for each connection.
+                let sent = tokio::task::spawn_blocking(move || {
+                    transfer.send(|message| replies.blocking_send(message).is_ok());
+                });
+                if sent.await.is_err() {
+                    return;
+                }
+            }
             Outcome::Drop => return,
         }
     }

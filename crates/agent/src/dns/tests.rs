@@ -399,3 +399,38 @@ fn list(version: &'static str, kind: &'static str, items: Vec<Value>) -> axum::r
         .into_response()
     })
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zone_goes_from_its_file_to_a_secondary_version_after_version() {
+    let directory = Directory::new("zones");
+    let (first, second) = (free_port().await, free_port().await);
+    let zone = |serial: u32, addr: &str| {
+        format!("@ 300 IN SOA ns admin {serial} 3600 600 86400 60\n@ 300 NS ns\nns 300 A 192.0.2.1\nwww 300 A {addr}\n")
+    };
+    directory.write("db", &zone(1, "192.0.2.2"));
+    let file = directory.0.join("db");
+    let primary = directory.write(
+        "Primary",
+        &format!(
+            "example.org:{first} {{\n file {} {{\n  reload 1s\n }}\n transfer {{\n  to 127.0.0.1:{second}\n }}\n}}\n",
+            file.display()
+        ),
+    );
+    let secondary = directory.write(
+        "Secondary",
+        &format!("example.org:{second} {{\n secondary {{\n  transfer from 127.0.0.1:{first}\n }}\n}}\n"),
+    );
+    let primary = Process::start(&primary, None);
+    dig_until(first, "www.example.org A +short", "192.0.2.2\n").await;
+    let whole = dig(first, "example.org AXFR").await;
+    assert!(whole.contains("XFR size: 5 records"), "{whole}");
+    let secondary = Process::start(&secondary, None);
+    dig_until(second, "www.example.org A +short", "192.0.2.2\n").await;
+    directory.write("db", &zone(2, "192.0.2.3"));
+    // It is told of the change: by itself, it would look after an hour.
+    dig_until(second, "www.example.org A +short", "192.0.2.3\n").await;
+    let change = dig(first, "example.org IXFR=1").await;
+    assert!(change.contains("XFR size: 6 records"), "{change}");
+    primary.stop().await;
+    secondary.stop().await;
+}

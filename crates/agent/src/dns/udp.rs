@@ -48,7 +48,8 @@ fn answer(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, port: u16, questions: &
                     send(&socket, &mut back, &response).await;
                 });
             }
-            Outcome::Drop => response.clear(),
+            // A transfer only goes over a connection.
+            Outcome::Drop | Outcome::Transfer(_) => response.clear(),
         }
     }
     let _ = questions.send(socket.as_fd());

@@ -22,6 +22,8 @@ pub(super) struct Scope<'a> {
     pub(super) root: Option<String>,
     /// Files that were read.
     pub(super) files: Vec<PathBuf>,
+    /// Directories whose files were listed.
+    pub(super) directories: Vec<PathBuf>,
     /// What has no effect.
     pub(super) warnings: Vec<String>,
     /// What is wrong.
@@ -30,7 +32,15 @@ pub(super) struct Scope<'a> {
 
 impl<'a> Scope<'a> {
     pub(super) fn new(keys: &'a [Key], environment: &'a Environment<'a>) -> Self {
-        Self { keys, environment, root: None, files: Vec::new(), warnings: Vec::new(), errors: Vec::new() }
+        Self {
+            keys,
+            environment,
+            root: None,
+            files: Vec::new(),
+            directories: Vec::new(),
+            warnings: Vec::new(),
+            errors: Vec::new(),
+        }
     }
 
     /// The zones of the server block.

@@ -1,22 +1,28 @@
 //! The plugins that serve whole zones: `file`, `auto`, `secondary`, and `transfer` that hands them on.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
-use super::{Fallthrough, Pattern, read, scope::Scope};
+use super::{
+    Fallthrough, Pattern, read,
+    scope::Scope,
+    zonefiles::{self, LoadedZone},
+};
 use crate::{
     corefile::{CorefileError, Directive, Fault, Word},
     name::Name,
 };
 
 /// `file`: zones of one file (RFC 1035 §5).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct FileOptions {
     /// The file.
     pub path: String,
     /// The zones; each is read from the file with itself as origin.
     pub zones: Vec<Name>,
+    /// What was read, in the order of `zones`.
+    pub loaded: Vec<LoadedZone>,
     /// How often the file is looked at; none: never again. A minute by default.
     pub reload: Option<Duration>,
     /// The names that go on to the next plugin when they do not exist.
@@ -24,7 +30,7 @@ pub struct FileOptions {
 }
 
 /// `auto`: the zone files of a directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct AutoOptions {
     /// The zones whose names are answered.
     pub zones: Vec<Name>,
@@ -34,6 +40,8 @@ pub struct AutoOptions {
     pub pattern: Pattern,
     /// A file's origin, with `{1}` for what the first group of the pattern matched.
     pub origin: String,
+    /// What was found.
+    pub loaded: Vec<LoadedZone>,
     /// How often the directory is looked at; none: never again. A minute by default.
     pub reload: Option<Duration>,
 }
@@ -79,6 +87,7 @@ pub(super) fn file(directive: &Directive, scope: &mut Scope<'_>) -> Result<FileO
     let mut options = FileOptions {
         path: scope.path(&path.text),
         zones: scope.zones_or(read::zones(zones, "a zone of file")?),
+        loaded: Vec::new(),
         reload: Some(Duration::from_secs(60)),
         fallthrough: Fallthrough::default(),
     };
@@ -92,6 +101,9 @@ pub(super) fn file(directive: &Directive, scope: &mut Scope<'_>) -> Result<FileO
         }
         Ok(())
     });
+    for zone in &options.zones {
+        options.loaded.push(zonefiles::load(path, &options.path, zone, options.reload.is_some(), scope)?);
+    }
     Ok(options)
 }
 
@@ -109,7 +121,44 @@ pub(super) fn auto(directive: &Directive, scope: &mut Scope<'_>) -> Result<AutoO
         Ok(())
     });
     let (directory, pattern, origin) = files.ok_or_else(|| directive.missing("{ directory … }"))?;
-    Ok(AutoOptions { zones, directory, pattern, origin, reload })
+    let mut options = AutoOptions { zones, directory, pattern, origin, loaded: Vec::new(), reload };
+    options.loaded = found(&options, &directive.name, scope)?;
+    Ok(options)
+}
+
+/// The zones of a directory's files. A directory that is not there yet has none.
+fn found(options: &AutoOptions, word: &Word, scope: &mut Scope<'_>) -> Result<Vec<LoadedZone>, CorefileError> {
+    let path = options.directory.trim_end_matches('/');
+    if options.reload.is_some() {
+        scope.directories.push(PathBuf::from(path));
+    }
+    let names = match (scope.environment.list)(path) {
+        Ok(names) => names,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            scope.warnings.push(format!("{}: directory {path} is missing: no zones are served from it", word.place));
+            Vec::new()
+        }
+        Err(error) => {
+            return Err(word.error(Fault::Unreadable { path: path.to_owned(), reason: error.to_string() }));
+        }
+    };
+    let mut loaded: Vec<LoadedZone> = Vec::new();
+    for file in names {
+        let Some(groups) = options.pattern.regex().captures(&file) else { continue };
+        let mut origin = options.origin.clone();
+        for (number, group) in groups.iter().enumerate() {
+            origin = origin.replace(&format!("{{{number}}}"), group.map_or("", |group| group.as_str()));
+        }
+        let Ok(origin) = Name::parse(&origin) else {
+            scope.warnings.push(format!("{}: {path}/{file}: {origin:?} is no name of a zone", word.place));
+            continue;
+        };
+        if !options.zones.iter().any(|zone| origin.within(zone)) || loaded.iter().any(|zone| zone.origin == origin) {
+            continue;
+        }
+        loaded.push(zonefiles::load(word, &format!("{path}/{file}"), &origin, options.reload.is_some(), scope)?);
+    }
+    Ok(loaded)
 }
 
 /// `directory DIR [REGEXP ORIGIN_TEMPLATE [TIMEOUT]]`.

@@ -150,6 +150,14 @@ pub enum Fault {
         /// What the system says.
         reason: String,
     },
+    /// A file that is no zone.
+    #[error("zone {zone} cannot be loaded: {reason}")]
+    Zone {
+        /// The zone.
+        zone: String,
+        /// Where and what.
+        reason: String,
+    },
     /// Nothing is served.
     #[error("there is no server block; needed: at least one, such as \".:53 {{ … }}\"")]
     Empty,

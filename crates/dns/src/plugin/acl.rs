@@ -16,6 +16,10 @@ impl Knowing for Acl {
         true
     }
 
+    fn guards(&self) -> bool {
+        true
+    }
+
     fn say(&self, look: &Look<'_>) -> Said {
         match self.0.action(look.name, look.qtype, look.arrival.from.ip()) {
             AclAction::Allow => Said::Pass,

@@ -6,6 +6,7 @@ mod rewrite;
 mod searchpath;
 mod template;
 mod view;
+mod zones;
 
 use std::net::SocketAddr;
 

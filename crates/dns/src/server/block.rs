@@ -5,10 +5,14 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use super::{Link, Outside, Own, Shape, arrange::Arrangement, lock, reporter::Reporter};
+use super::{Link, Outside, Own, Shape, arrange::Arrangement, fetched::Fetched, lock, reporter::Reporter};
 use crate::{
+    authority::Held,
     cache::Cache,
-    chain::{Chain, Expression, HeaderFlag, HeaderRule, LogOptions, Plugin, RewriteOptions},
+    chain::{
+        Chain, Expression, Fallthrough, HeaderFlag, HeaderRule, LoadedZone, LogOptions, Plugin, RewriteOptions,
+        TransferOptions,
+    },
     corefile::Key,
     forward::{Crew, Upstreams},
     message::{CLASS_CH, flag},
@@ -80,6 +84,11 @@ pub(super) struct Block {
     pub(super) external: Option<Arc<RwLock<External>>>,
     pub(super) cache: Option<Arc<Mutex<Cache>>>,
     pub(super) crews: Vec<Crew>,
+    /// The zones that this server is an authority of.
+    pub(super) held: Vec<Arc<Held>>,
+    /// Those of them that other servers have, too, and from where they come.
+    pub(super) fetched: Vec<Arc<Fetched>>,
+    pub(super) transfers: Vec<TransferOptions>,
     pub(super) loop_check: bool,
 }
 
@@ -111,9 +120,12 @@ impl Block {
             zone: zone.map(|options| Arc::new(RwLock::new(Zone::new(options, cluster, serial)))),
             cache: None,
             crews: Vec::new(),
+            held: Vec::new(),
+            fetched: Vec::new(),
+            transfers: Vec::new(),
         };
         let mut plugins = chain.plugins.into_iter().peekable();
-        let mut rules = Vec::new();
+        let (mut rules, mut zones) = (Vec::new(), Vec::new());
         while let Some(plugin) = plugins.next() {
             let name = plugin.name();
             match plugin {
@@ -122,6 +134,13 @@ impl Block {
                     // All rules are one link: they stand side by side.
                     if !matches!(plugins.peek(), Some(Plugin::Rewrite(_))) {
                         block.rewrites(std::mem::take(&mut rules));
+                    }
+                }
+                plugin @ (Plugin::File(_) | Plugin::Auto(_) | Plugin::Secondary(_)) => {
+                    zones.append(&mut block.zones(plugin));
+                    // All zones are one link: the plugins stand side by side.
+                    if !matches!(plugins.peek(), Some(Plugin::File(_) | Plugin::Auto(_) | Plugin::Secondary(_))) {
+                        block.links.push(Box::new(plugin::Zones::new(std::mem::take(&mut zones))));
                     }
                 }
                 plugin => block.take(plugin, parts),
@@ -157,6 +176,7 @@ impl Block {
                 return;
             }
             Plugin::Header(rules) => return self.flags(&rules),
+            Plugin::Transfer(options) => return self.transfers.push(options),
             Plugin::Local => Box::new(Own(plugin::Local)),
             Plugin::Dns64(options) => Box::new(plugin::Dns64(options)),
             Plugin::Acl(options) => Box::new(Own(plugin::Acl(options))),
@@ -197,6 +217,36 @@ impl Block {
             _ => return,
         };
         self.links.push(link);
+    }
+
+    /// The zones of `file`, `auto` or `secondary`.
+    fn zones(&mut self, plugin: Plugin) -> Vec<plugin::ServedZone> {
+        let (loaded, fallthrough) = match plugin {
+            Plugin::File(options) => (options.loaded, options.fallthrough),
+            Plugin::Auto(options) => (options.loaded, Fallthrough::default()),
+            Plugin::Secondary(options) => {
+                let nothing = |origin| LoadedZone { origin, zone: None };
+                let before = self.held.len();
+                let zones: Vec<LoadedZone> = options.zones.into_iter().map(nothing).collect();
+                let served = self.hold(zones, &options.fallthrough);
+                for held in &self.held[before..] {
+                    self.fetched.push(Arc::new(Fetched::new(Arc::clone(held), options.primaries.clone())));
+                }
+                return served;
+            }
+            _ => return Vec::new(),
+        };
+        self.hold(loaded, &fallthrough)
+    }
+
+    fn hold(&mut self, loaded: Vec<LoadedZone>, fallthrough: &Fallthrough) -> Vec<plugin::ServedZone> {
+        let mut served = Vec::new();
+        for LoadedZone { origin, zone } in loaded {
+            let held = Arc::new(Held::new(origin, zone));
+            self.held.push(Arc::clone(&held));
+            served.push(plugin::ServedZone { held, fallthrough: fallthrough.clone() });
+        }
+        served
     }
 
     fn rewrites(&mut self, rules: Vec<RewriteOptions>) {

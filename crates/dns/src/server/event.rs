@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::chain::Level;
+use crate::{chain::Level, name::Name};
 
 /// Something that the Corefile's `log` and `errors` plugins, or the operator, want to hear of.
 #[derive(Clone, Debug)]
@@ -18,6 +18,15 @@ pub enum Event<'a> {
         level: Level,
         /// The code, the name and the type that were asked for, and why; or how many there were of what kind.
         message: &'a str,
+    },
+    /// Something became of a zone that this server is an authority of.
+    Zone {
+        /// The zone.
+        zone: &'a Name,
+        /// What.
+        told: &'a str,
+        /// It is a failure.
+        failed: bool,
     },
     /// An upstream asks this server: it is no longer asked.
     Loop {

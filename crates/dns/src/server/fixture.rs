@@ -58,6 +58,24 @@ impl Outside for Still {
         answer.map(|answer| answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))).boxed()
     }
 
+    fn converse(&self, exchange: Exchange, mut take: super::Take) -> BoxFuture<'static, io::Result<()>> {
+        let answer = self.exchange(exchange);
+        // Messages follow each other with their lengths before them, as on a connection.
+        let taken = answer.map(move |stream| {
+            let stream = stream?;
+            let mut rest = &stream[..];
+            while let Some((length, more)) = rest.split_first_chunk::<2>() {
+                let (message, more) = more.split_at(u16::from_be_bytes(*length).into());
+                rest = more;
+                if !take(message) {
+                    return Ok(());
+                }
+            }
+            Err(io::ErrorKind::UnexpectedEof.into())
+        });
+        taken.boxed()
+    }
+
     fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
         let (wake, woken) = oneshot::channel();
         self.asleep.lock().unwrap().push(wake);
@@ -124,6 +142,15 @@ fn server(
 ) -> Arc<Server> {
     let file = |_: &str| file.map(str::to_owned).ok_or_else(|| io::ErrorKind::NotFound.into());
     let config = Config::load("Corefile", corefile, &Environment { file: &file, ..Environment::EMPTY }).unwrap();
+    configured(config, cluster, outside, events)
+}
+
+fn configured(
+    config: Config,
+    cluster: &Cluster,
+    outside: &Arc<Still>,
+    events: &Arc<Mutex<Vec<String>>>,
+) -> Arc<Server> {
     let events = Arc::clone(events);
     let observer = Box::new(move |event: &super::Event<'_>| events.lock().unwrap().push(format!("{event:?}")));
     Arc::new(Server::new(config, cluster, 1, Arc::default(), Arc::clone(outside) as Arc<dyn Outside>, observer))
@@ -150,6 +177,19 @@ impl Rig {
 
     pub(crate) fn reload(&mut self, corefile: &str) {
         self.server = server(corefile, None, &self.cluster, &self.outside, &self.events);
+        self.server.set_synced();
+    }
+
+    /// The server of another Corefile, and of these files, a directory being what stands before a slash.
+    pub(crate) fn reload_with(&mut self, corefile: &str, files: &std::collections::BTreeMap<String, String>) {
+        let read = |path: &str| files.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into());
+        let list = |directory: &str| {
+            let below = files.keys().filter_map(|path| path.strip_prefix(directory)?.strip_prefix('/'));
+            Ok(below.map(str::to_owned).collect())
+        };
+        let environment = Environment { variable: &|_| None, file: &read, list: &list };
+        let config = Config::load("Corefile", corefile, &environment).unwrap();
+        self.server = configured(config, &self.cluster, &self.outside, &self.events);
         self.server.set_synced();
     }
 
@@ -184,7 +224,7 @@ impl Rig {
                 let response = Arc::clone(&self.server).finish(later).now_or_never();
                 response.expect("the answer takes time").expect("it is not answered")
             }
-            (Outcome::Drop, _) => panic!("no answer"),
+            (Outcome::Drop | Outcome::Transfer(_), _) => panic!("no answer"),
         }
     }
 
@@ -242,6 +282,11 @@ impl Sent {
     pub(crate) fn tells(self, rcode: u16, addrs: &[[u8; 4]]) {
         let answer = upstream_answer(&self.exchange.message, rcode, addrs);
         self.answered(answer);
+    }
+
+    /// A primary sends these messages over the connection.
+    pub(crate) fn delivered(self, stream: Vec<u8>) {
+        let _ = self.back.send(Ok(stream));
     }
 
     /// The upstream is silent.

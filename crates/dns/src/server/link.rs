@@ -11,6 +11,7 @@ use futures::future::{BoxFuture, ready};
 use super::{Failure, Look, Pen, Query, Reply, Server};
 use crate::{
     answer::Answer,
+    authority::held::Version,
     message::{CLASS_IN, Rcode},
     name::Name,
 };
@@ -45,6 +46,16 @@ pub trait Link: Send + Sync {
         false
     }
 
+    /// Whether it says who may ask: then it is asked of zone transfers, too.
+    fn guards(&self) -> bool {
+        false
+    }
+
+    /// A zone that can be given away (`transfer`); `Some(None)`: it is this one's, but is not here now.
+    fn transfers(&self, _zone: &Name) -> Option<Option<Version>> {
+        None
+    }
+
     /// Answers a question at once, where nobody else has to be asked.
     fn quick(&self, look: &Look<'_>, pen: &mut Pen<'_>) -> Quick;
 
@@ -70,6 +81,11 @@ pub trait Knowing: Send + Sync {
         false
     }
 
+    /// Whether it says who may ask: then it is asked of zone transfers, too.
+    fn guards(&self) -> bool {
+        false
+    }
+
     /// What it says to a question.
     fn say(&self, look: &Look<'_>) -> Said;
 }
@@ -81,6 +97,10 @@ pub struct Own<K>(pub K);
 impl<K: Knowing> Link for Own<K> {
     fn takes_chaos(&self) -> bool {
         self.0.takes_chaos()
+    }
+
+    fn guards(&self) -> bool {
+        self.0.guards()
     }
 
     fn quick(&self, look: &Look<'_>, pen: &mut Pen<'_>) -> Quick {

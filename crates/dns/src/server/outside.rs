@@ -57,6 +57,13 @@ pub struct Keep {
 }
 
 impl Exchange {
+    /// A message to a server in plain text, whose connection, if there is one, is for this message alone.
+    #[must_use]
+    pub fn plain(upstream: SocketAddr, transport: Transport, message: Vec<u8>, timeout: Duration) -> Self {
+        let keep = Keep { idle: Duration::ZERO, most: Some(0) };
+        Self { upstream, transport, secure: None, keep, fresh: true, message, timeout }
+    }
+
     /// Whether a message that came from the upstream can be what is waited for: with the query's id, for the query's question.
     ///
     /// What is not is somebody's guess, and the true answer may still come. The bare header with which servers from before EDNS
@@ -85,10 +92,16 @@ pub struct ClientSearch {
     pub behind: Vec<Name>,
 }
 
+/// Takes the messages of a long answer one by one; false: that was the last one.
+pub type Take = Box<dyn FnMut(&[u8]) -> bool + Send>;
+
 /// The surroundings of a server.
 pub trait Outside: Send + Sync {
     /// Sends a message and waits for the first one that the exchange accepts.
     fn exchange(&self, exchange: Exchange) -> BoxFuture<'static, io::Result<Vec<u8>>>;
+    /// Sends a message over a connection and hands on the messages that come back, until `take` wants no more. The timeout is for
+    /// each of them.
+    fn converse(&self, exchange: Exchange, take: Take) -> BoxFuture<'static, io::Result<()>>;
     /// Is done after a time.
     fn sleep(&self, time: Duration) -> BoxFuture<'static, ()>;
     /// Does something that nobody waits for.

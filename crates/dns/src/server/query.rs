@@ -170,6 +170,9 @@ pub enum Failure {
     /// More questions are being asked than this server bears.
     #[error("too many questions are being asked upstream")]
     TooMany,
+    /// The zone's file is missing, or no primary has sent it.
+    #[error("the zone is not here: its file is missing, or its primary has not sent it")]
+    NoZone,
     /// Aliases lead nowhere.
     #[error("its aliases point at each other")]
     AliasLoop,

@@ -1,0 +1,184 @@
+//! `secondary`: zones that are fetched from primary servers, and kept as new as these have them.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, Weak},
+    time::{Duration, Instant},
+};
+
+use futures::{
+    channel::oneshot,
+    future::{Either, select},
+};
+
+use super::{Event, Exchange, Server, Transport, lock};
+use crate::authority::{
+    Held, Zone,
+    held::Taken,
+    transfer::{self, Incoming, Progress, Secondary, TransferError},
+};
+
+/// The largest zone that is taken in, in bytes of records.
+const LARGEST: usize = 1 << 30;
+/// How long a primary may be silent.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A zone of another server.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    pub(super) held: Arc<Held>,
+    /// When one does not answer, the next is asked.
+    pub(super) primaries: Vec<SocketAddr>,
+    /// When to look; none before the beginning.
+    timers: Mutex<Option<Secondary>>,
+    /// Ends the sleep of the task.
+    wake: Mutex<Option<oneshot::Sender<()>>>,
+}
+
+impl Fetched {
+    pub(super) fn new(held: Arc<Held>, primaries: Vec<SocketAddr>) -> Self {
+        Self { held, primaries, timers: Mutex::default(), wake: Mutex::default() }
+    }
+
+    /// Begins to fetch, where those before left off.
+    pub(super) fn begin<'a>(self: &Arc<Self>, server: &Arc<Server>, mut before: impl Iterator<Item = &'a Arc<Self>>) {
+        let old = before.find(|old| old.held.origin() == self.held.origin() && old.primaries == self.primaries);
+        let timers = old.and_then(|old| lock(&old.timers).clone()).filter(|_| self.held.zone().is_some());
+        *lock(&self.timers) = Some(timers.unwrap_or_else(|| Secondary::new(server.parts.outside.now())));
+        let task = keep(Arc::downgrade(self), Arc::downgrade(server));
+        server.parts.outside.spawn(Box::pin(task));
+    }
+
+    /// A primary says that there is a new version.
+    pub(super) fn notified(&self, serial: Option<u32>, now: Instant) {
+        let due = lock(&self.timers).as_mut().is_some_and(|timers| timers.notified(serial, now));
+        if let Some(wake) = lock(&self.wake).take().filter(|_| due) {
+            let _ = wake.send(());
+        }
+    }
+
+    /// The time to the next look, and what ends it earlier.
+    fn rest(&self, now: Instant) -> (Duration, oneshot::Receiver<()>) {
+        let (wake, woken) = oneshot::channel();
+        *lock(&self.wake) = Some(wake);
+        let due = lock(&self.timers).as_ref().map_or(now, Secondary::next_due);
+        (due.saturating_duration_since(now), woken)
+    }
+
+    /// Looks for a new version, at one primary after the other.
+    async fn refresh(&self, server: &Arc<Server>) {
+        let origin = self.held.origin();
+        for &primary in &self.primaries {
+            let (told, failed) = match self.refresh_from(primary, server).await {
+                Ok(taken) => {
+                    self.refreshed(server);
+                    if taken == Taken::Same {
+                        return;
+                    }
+                    server.tell_of(origin);
+                    (format!("a new version came from {primary}"), false)
+                }
+                Err(reason) => (format!("cannot be fetched from {primary}: {reason}"), true),
+            };
+            (server.observer)(&Event::Zone { zone: origin, told: &told, failed });
+            if !failed {
+                return;
+            }
+        }
+        let now = server.parts.outside.now();
+        let spread = server.parts.outside.random() as u16;
+        let mut timers = lock(&self.timers);
+        if let Some(timers) = timers.as_mut() {
+            timers.failed(now, spread);
+            if timers.is_expired(now) && self.held.zone().is_some() {
+                self.held.clear();
+                let told = "no primary was reached for longer than its SOA record allows: it is not served any more";
+                (server.observer)(&Event::Zone { zone: origin, told, failed: true });
+            }
+        }
+    }
+
+    fn refreshed(&self, server: &Server) {
+        let (now, spread) = (server.parts.outside.now(), server.parts.outside.random() as u16);
+        if let (Some(zone), Some(timers)) = (self.held.zone(), lock(&self.timers).as_mut()) {
+            timers.refreshed(zone.soa(), now, spread);
+        }
+    }
+
+    async fn refresh_from(&self, primary: SocketAddr, server: &Arc<Server>) -> Result<Taken, String> {
+        let outside = &server.parts.outside;
+        let (origin, own) = (self.held.origin(), self.held.zone());
+        if let Some(own) = &own {
+            let id = outside.random() as u16;
+            let message = transfer::soa_query(origin, id);
+            let ask = Exchange::plain(primary, Transport::Udp, message, TIMEOUT);
+            let answer = outside.exchange(ask).await.map_err(|error| error.to_string())?;
+            let serial = transfer::soa_answer(origin, id, &answer).map_err(|error| error.to_string())?;
+            if !transfer::newer(serial, own.soa().serial) {
+                return Ok(Taken::Same);
+            }
+        }
+        let zone = match self.fetch(primary, server, own.as_deref()).await? {
+            // What is here and what the primary's changes start from have come apart: the whole zone is taken.
+            Err(TransferError::NothingToDelete(_) | TransferError::Gap { .. }) => {
+                self.fetch(primary, server, None).await?
+            }
+            other => other,
+        };
+        match zone.map_err(|error| error.to_string())? {
+            Some(zone) => Ok(self.held.replace(Arc::new(zone))),
+            None => Ok(Taken::Same),
+        }
+    }
+
+    /// Has the zone, or its changes, sent; none: there is nothing new.
+    async fn fetch(
+        &self,
+        primary: SocketAddr,
+        server: &Server,
+        own: Option<&Zone>,
+    ) -> Result<Result<Option<Zone>, TransferError>, String> {
+        let id = server.parts.outside.random() as u16;
+        let incoming = match own {
+            Some(own) => Incoming::since(own, id, LARGEST),
+            None => Incoming::whole(self.held.origin(), id, LARGEST),
+        };
+        let message = incoming.request(own.map(Zone::soa_record).as_ref());
+        let ask = Exchange::plain(primary, Transport::Tcp, message, TIMEOUT);
+        let state = Arc::new(Mutex::new((incoming, None)));
+        let taking = Arc::clone(&state);
+        let take = move |message: &[u8]| {
+            let (incoming, done) = &mut *lock(&taking);
+            *done = match incoming.message(message) {
+                Ok(Progress::More) => return true,
+                Ok(Progress::UpToDate) => Some(Ok(None)),
+                Ok(Progress::Done(zone, _)) => Some(Ok(Some(*zone))),
+                Err(error) => Some(Err(error)),
+            };
+            false
+        };
+        let talked = server.parts.outside.converse(ask, Box::new(take)).await;
+        let done = lock(&state).1.take();
+        match (done, talked) {
+            (Some(done), _) => Ok(done),
+            (None, Err(error)) => Err(error.to_string()),
+            (None, Ok(())) => Err("the transfer ended early".to_owned()),
+        }
+    }
+}
+
+/// Keeps a zone as new as its primaries have it, as long as it is served.
+async fn keep(zone: Weak<Fetched>, server: Weak<Server>) {
+    loop {
+        let (Some(fetched), Some(at)) = (zone.upgrade(), server.upgrade()) else { return };
+        let (time, woken) = fetched.rest(at.parts.outside.now());
+        let sleep = at.parts.outside.sleep(time);
+        // The zone goes while the task sleeps: then it wakes up and ends.
+        drop((fetched, at));
+        if !time.is_zero() {
+            let (Either::Left(_) | Either::Right(_)) = select(sleep, woken).await;
+        }
+        let (Some(fetched), Some(at)) = (zone.upgrade(), server.upgrade()) else { return };
+        fetched.refresh(&at).await;
+    }
+}

@@ -1,0 +1,224 @@
+//! Zones given away and told of (`transfer`), and notifications that come in.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{Arrival, Block, Event, Exchange, Failure, Look, Outcome, Pen, Quick, Server, Transport, told::Told};
+use crate::{
+    authority::{
+        held::{Taken, Version},
+        transfer::{self, Notify},
+    },
+    chain::Peer,
+    message::{CLASS_IN, HEADER, Head, Rcode, rejection, rtype},
+    name::{Name, QueryName},
+};
+
+/// How often a secondary is told of a new version, and how long its answer is waited for; the time doubles (RFC 1996 §3.6).
+const NOTIFY_TRIES: u32 = 4;
+const NOTIFY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A zone on its way to a client, over a connection.
+#[derive(Debug)]
+pub struct Transfer {
+    version: Version,
+    request: transfer::Request,
+}
+
+impl Transfer {
+    /// Makes the messages one after the other; `send` says whether it wants more. Runs as long as that takes.
+    pub fn send(self, mut send: impl FnMut(Vec<u8>) -> bool) {
+        let Version { zone, journal } = &self.version;
+        for message in transfer::ixfr(zone, journal, &self.request, None) {
+            if !send(message) {
+                return;
+            }
+        }
+    }
+}
+
+impl Server {
+    /// Answers what is no plain question: zone transfers and notifications; none: it is neither.
+    pub(super) fn of_zones(
+        &self,
+        packet: &[u8],
+        arrival: &Arrival,
+        head: &Head,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Option<Outcome> {
+        let notify = Notify::parse(packet);
+        let request = if notify.is_none() { Some(transfer::Request::parse(packet)?) } else { None };
+        let (name, end) = QueryName::parse(packet, HEADER).ok()?;
+        let question = packet.get(HEADER..end + 4)?;
+        let qtype = match &request {
+            Some(transfer::Request { serial: Some(_), .. }) => rtype::IXFR,
+            Some(_) => rtype::AXFR,
+            None => rtype::SOA,
+        };
+        let look = Look { name: &name, qtype, qclass: CLASS_IN, head, arrival, now };
+        let Some((index, key)) = self.block(&look, packet.len()) else {
+            rejection(head, question, Rcode::REFUSED, out);
+            self.stray(qtype, arrival, packet.len(), Rcode::REFUSED, out.len());
+            return Some(Outcome::Answer);
+        };
+        let block = &self.blocks[index];
+        let answered = match (&notify, &request) {
+            (Some(notify), _) => block.notified(notify, &look).map(|()| {
+                *out = transfer::notify_reply(notify);
+                Outcome::Answer
+            }),
+            (None, Some(request)) => self.asked_for(block, request, &look, question, out),
+            (None, None) => return None,
+        };
+        let outcome = answered.unwrap_or_else(|rcode| {
+            rejection(head, question, rcode, out);
+            Outcome::Answer
+        });
+        if matches!(outcome, Outcome::Drop) {
+            block.counts[key].asked(arrival, qtype, packet.len());
+            return Some(outcome);
+        }
+        if matches!(outcome, Outcome::Transfer(_)) {
+            // What is told of it is that it began.
+            rejection(head, question, Rcode::NOERROR, out);
+        }
+        let (size, question, took) = (packet.len(), question.len(), self.since(now));
+        let told = Told {
+            name: &name,
+            qtype,
+            qclass: CLASS_IN,
+            head,
+            arrival,
+            size,
+            question,
+            response: out,
+            took,
+            link: block.links.iter().position(|link| link.transfers(&Name::from_query(&name)).is_some()),
+        };
+        self.told(index, key, &told);
+        Some(outcome)
+    }
+
+    /// Gives a zone away, if the client may have it; else the code that says why not.
+    fn asked_for(
+        &self,
+        block: &Block,
+        request: &transfer::Request,
+        look: &Look<'_>,
+        question: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Outcome, Rcode> {
+        let mut pen = Pen::new(look.head, question, &block.shape, &self.turn, out);
+        for link in block.links.iter().filter(|link| link.guards()) {
+            match link.quick(look, &mut pen) {
+                Quick::Done => return Ok(Outcome::Answer),
+                Quick::Fail(Failure::Silent) => return Ok(Outcome::Drop),
+                Quick::Fail(failure) => return Err(failure.rcode()),
+                Quick::Pass | Quick::Around | Quick::Slow => {}
+            }
+        }
+        if !block.peers(&request.zone).any(|peer| may_fetch(peer, look.arrival.from.ip())) {
+            return Err(Rcode::REFUSED);
+        }
+        let version = block.links.iter().find_map(|link| link.transfers(&request.zone)).ok_or(Rcode::NOTAUTH)?;
+        let version = version.ok_or(Rcode::SERVFAIL)?;
+        match (look.arrival.transport, request.serial) {
+            (Transport::Tcp, _) => Ok(Outcome::Transfer(Box::new(Transfer { version, request: request.clone() }))),
+            (Transport::Udp, Some(_)) => {
+                let mut messages = transfer::ixfr(&version.zone, &version.journal, request, Some(look.head.limit));
+                *out = messages.next().ok_or(Rcode::SERVFAIL)?;
+                Ok(Outcome::Answer)
+            }
+            // RFC 5936 §4.2: there is no AXFR over UDP.
+            (Transport::Udp, None) => Err(Rcode::REFUSED),
+        }
+    }
+
+    /// Begins what the server does by itself: zones go on from the server `before`, secondaries are told of new versions, and
+    /// zones of other servers are fetched. To be called once, when the server can be asked.
+    pub fn start(self: &Arc<Self>, before: Option<&Self>) {
+        for block in &self.blocks {
+            let old = before.into_iter().flat_map(|server| &server.blocks);
+            let old = old.filter(|old| old.keys.iter().any(|key| block.keys.iter().any(|own| own.same(key))));
+            let old: Vec<&Block> = old.collect();
+            for held in &block.held {
+                let ancestor = old.iter().flat_map(|old| &old.held).find(|old| old.origin() == held.origin());
+                let taken = ancestor.map_or(Taken::Newer, |ancestor| held.inherit(ancestor));
+                match taken {
+                    Taken::Same => {}
+                    Taken::Newer => self.tell_of(held.origin()),
+                    Taken::Unseen => (self.observer)(&Event::Zone {
+                        zone: held.origin(),
+                        told: "it has changed without a higher serial number: secondaries keep what they have",
+                        failed: true,
+                    }),
+                }
+            }
+            for zone in &block.fetched {
+                zone.begin(self, old.iter().flat_map(|old| &old.fetched));
+            }
+        }
+    }
+
+    /// Tells a zone's secondaries that there is a new version (RFC 1996).
+    pub(super) fn tell_of(&self, zone: &Name) {
+        for block in &self.blocks {
+            let version = block.held.iter().find(|held| held.origin() == zone).and_then(|held| held.version());
+            let Some(version) = version else { continue };
+            let servers = block.peers(zone).filter_map(|peer| match peer {
+                Peer::Server(addr) => Some(*addr),
+                Peer::All | Peer::Network(_) => None,
+            });
+            for upstream in servers {
+                let message = transfer::notify(&version.zone.soa_record(), self.parts.outside.random() as u16);
+                self.parts.outside.spawn(Box::pin(notify(Arc::clone(&self.parts.outside), upstream, message)));
+            }
+        }
+    }
+}
+
+async fn notify(outside: Arc<dyn super::Outside>, upstream: SocketAddr, message: Vec<u8>) {
+    for attempt in 0..NOTIFY_TRIES {
+        let timeout = NOTIFY_TIMEOUT * (1 << attempt);
+        let exchange = Exchange::plain(upstream, Transport::Udp, message.clone(), timeout);
+        match outside.exchange(exchange).await {
+            Ok(_) => return,
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {}
+            // It does not listen yet.
+            Err(_) => outside.sleep(timeout).await,
+        }
+    }
+}
+
+fn may_fetch(peer: &Peer, from: IpAddr) -> bool {
+    match peer {
+        Peer::All => true,
+        Peer::Network(network) => network.contains(&from),
+        Peer::Server(server) => server.ip() == from,
+    }
+}
+
+impl Block {
+    /// Takes a primary's word of a new version; the code that says why not.
+    fn notified(&self, notify: &Notify, look: &Look<'_>) -> Result<(), Rcode> {
+        let zone = self.fetched.iter().find(|zone| *zone.held.origin() == notify.zone).ok_or(Rcode::REFUSED)?;
+        if !zone.primaries.iter().any(|primary| primary.ip() == look.arrival.from.ip()) {
+            return Err(Rcode::REFUSED);
+        }
+        zone.notified(notify.serial, look.now);
+        Ok(())
+    }
+
+    /// Who may fetch a zone: as the `transfer` with the longest zone around it says.
+    fn peers(&self, zone: &Name) -> impl Iterator<Item = &Peer> {
+        let around = |options: &crate::chain::TransferOptions| {
+            options.zones.iter().filter(|own| zone.within(own)).map(Name::labels).max()
+        };
+        let longest = self.transfers.iter().filter_map(around).max();
+        self.transfers.iter().filter(move |options| around(options) == longest && longest.is_some()).flat_map(|o| &o.to)
+    }
+}
