@@ -140,6 +140,48 @@ fn rfc_2181_a_time_to_live_with_the_top_bit_is_zero() {
     assert_eq!(Times::of(&asked, &answer).ttls[0].1, 0);
 }
 
+#[test]
+fn rfc_2181_9_what_stands_beside_an_answer_is_left_out_by_whole_sets_and_without_tc() {
+    let mut message = query("example.org", 15);
+    message[2] = 0x81;
+    message[7] = 1;
+    message[11] = 5;
+    // The answer, then two addresses of one name, then three of another that is spelled out and pointed to in turn.
+    message.extend_from_slice(&[0xc0, 12, 0, 15, 0, 1, 0, 0, 0, 60, 0, 6, 0, 1, 1, b'm', 0xc0, 12]);
+    let beside = |message: &mut Vec<u8>, owner: &[u8], last| {
+        message.extend_from_slice(owner);
+        message.extend_from_slice(&[0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, last]);
+        message.len()
+    };
+    beside(&mut message, &[0xc0, 43], 1);
+    let first = beside(&mut message, &[1, b'M', 0xc0, 12], 2);
+    let owner = [&[0xc0, first as u8][..], b"\x01n\x07example\x03org\x00"];
+    beside(&mut message, owner[1], 3);
+    beside(&mut message, owner[0], 4);
+    let whole = beside(&mut message, owner[0], 5);
+    let cut = |limit| {
+        let mut cut = message.clone();
+        super::truncate(&mut cut, limit, false);
+        (cut.len(), cut[11], cut[2] & 2 != 0)
+    };
+    assert_eq!(cut(whole), (whole, 5, false));
+    assert_eq!(cut(whole - 1), (first, 2, false), "the second set is left out whole");
+    assert_eq!(cut(first - 1), (47, 0, false), "the first set, too");
+    assert_eq!(cut(46), (29, 0, true), "the answer itself");
+}
+
+#[test]
+fn rfc_9471_3_1_a_referral_without_all_its_addresses_is_cut() {
+    let mut message = query("www.example.org", rtype::A);
+    message[2] = 0x81;
+    (message[9], message[11]) = (1, 1);
+    message.extend_from_slice(&[0xc0, 16, 0, 2, 0, 1, 0, 0, 0, 60, 0, 5, 2, b'n', b's', 0xc0, 16]);
+    let end = message.len();
+    message.extend_from_slice(&[0xc0, end as u8 - 5, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1]);
+    super::truncate(&mut message, end, false);
+    assert_eq!((message.len(), message[2] & 2), (end, 2));
+}
+
 fn packets() -> impl Strategy<Value = Vec<u8>> {
     let random = proptest::collection::vec(any::<u8>(), 0..600);
     // Valid queries with some bytes changed reach deeper than noise does.

@@ -82,8 +82,11 @@ pub(crate) fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// Cuts a message to at most `limit` bytes at a record's boundary and sets TC. `opt_follows`: the additional count includes
-/// an OPT record that the caller is going to append.
+/// Cuts a message to at most `limit` bytes at a record's boundary. `opt_follows`: the additional count includes an OPT record that
+/// the caller is going to append.
+///
+/// TC is set where something of the answer was cut, and not where only additional records were: of those, what belongs to one set is
+/// left out whole (RFC 2181 §9). A referral needs the addresses beside it (RFC 9471 §3.1).
 pub fn truncate(message: &mut Vec<u8>, limit: usize, opt_follows: bool) {
     let Ok((_, end)) = QueryName::parse(message, HEADER) else { return };
     let opt = u16::from(opt_follows);
@@ -92,16 +95,71 @@ pub fn truncate(message: &mut Vec<u8>, limit: usize, opt_follows: bool) {
     }
     let mut counts = [0_u16; 3];
     let mut cut = (end + 4).min(message.len());
-    for record in walk(message, cut).map_while(Result::ok).take_while(|record| record.end <= limit) {
+    let mut lost = None;
+    let (mut start_of_authority, mut beside) = (false, Vec::new());
+    for record in walk(message, cut).map_while(Result::ok) {
+        if record.end > limit {
+            lost = Some(record);
+            break;
+        }
+        start_of_authority |= record.section == 1 && record.rtype == rtype::SOA;
+        if record.section == 2 {
+            beside.push(record);
+        }
         counts[record.section] += 1;
         cut = record.end;
     }
+    let refers = counts[0] == 0 && counts[1] > 0 && !start_of_authority;
+    let complete = match lost.filter(|lost| lost.section == 2 && !refers) {
+        Some(lost) => {
+            // Records of one set stand side by side: with its first go all that follow.
+            if let Some(first) = beside.iter().position(|record| same_set(message, record, &lost)) {
+                counts[2] = first as u16;
+                cut = beside[first].start;
+            }
+            true
+        }
+        None => lost.is_none() && cut == message.len(),
+    };
     message.truncate(cut);
     counts[2] += opt;
     for (index, count) in counts.iter().enumerate() {
         message[6 + 2 * index..8 + 2 * index].copy_from_slice(&count.to_be_bytes());
     }
-    message[2] |= (flag::TC >> 8) as u8;
+    if !complete {
+        message[2] |= (flag::TC >> 8) as u8;
+    }
+}
+
+/// Whether two records are of one set: one owner, one type.
+fn same_set(message: &[u8], one: &Record, other: &Record) -> bool {
+    let owners = owner(message, one.start).zip(owner(message, other.start));
+    one.rtype == other.rtype && owners.is_some_and(|(one, other)| one == other)
+}
+
+/// The name at `at`, spelled out in lower case. Pointers lead backwards, so they end (RFC 9267 §2).
+fn owner(message: &[u8], mut at: usize) -> Option<Vec<u8>> {
+    let (mut name, mut before) = (Vec::new(), at);
+    loop {
+        match *message.get(at)? {
+            0 => return Some(name),
+            size @ 1..=63 => {
+                name.extend(message.get(at..=at + usize::from(size))?.iter().map(u8::to_ascii_lowercase));
+                at += usize::from(size) + 1;
+            }
+            high @ 0xc0.. => {
+                let target = usize::from(high & 0x3f) << 8 | usize::from(*message.get(at + 1)?);
+                if target >= before {
+                    return None;
+                }
+                (before, at) = (target, target);
+            }
+            _ => return None,
+        }
+        if name.len() > crate::name::MAX_NAME {
+            return None;
+        }
+    }
 }
 
 /// An upstream's response, checked to be well-formed.
