@@ -1,10 +1,12 @@
 //! Messages: reading what anybody may send, writing what we answer (RFC 1035 §4, RFC 6891, RFC 9267).
 
+mod cookie;
 mod expand;
 mod request;
 mod response;
 mod walk;
 
+pub use cookie::Cookie;
 pub use expand::{Expanded, expand};
 pub use request::{Edns, Head, Reject, Request};
 pub(crate) use response::OPT;
@@ -122,6 +124,8 @@ impl Rcode {
     pub const NOTAUTH: Self = Self(9);
     /// The EDNS version is not known.
     pub const BADVERS: Self = Self(16);
+    /// The cookie is not the server's (RFC 7873 §8).
+    pub const BADCOOKIE: Self = Self(23);
 
     /// The code's mnemonic, as metrics and logs spell it.
     #[must_use]
@@ -135,6 +139,7 @@ impl Rcode {
             5 => "REFUSED",
             9 => "NOTAUTH",
             16 => "BADVERS",
+            23 => "BADCOOKIE",
             _ => "other",
         }
     }

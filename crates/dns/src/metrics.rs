@@ -30,6 +30,8 @@ pub struct Metrics {
     searched: AtomicU64,
     dropped: AtomicU64,
     rejected: AtomicU64,
+    requests_exceeded: AtomicU64,
+    responses_exceeded: AtomicU64,
     /// What is counted of upstreams.
     pub upstreams: Upstreams,
     /// Corefiles that were taken over.
@@ -83,6 +85,14 @@ impl Metrics {
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn requests_exceeded(&self) {
+        self.requests_exceeded.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn responses_exceeded(&self) {
+        self.responses_exceeded.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn rejected(&self) {
         self.rejected.fetch_add(1, Ordering::Relaxed);
     }
@@ -117,6 +127,12 @@ impl Metrics {
         let (name, searched) = ("coredns_autopath_success_total", self.searched.load(Ordering::Relaxed));
         header(out, name, "counter", "Names found along a client's search path.")?;
         writeln!(out, "{name}{{server=\"{server}\"}} {searched}")?;
+        let exceeded = [("requests", &self.requests_exceeded), ("responses", &self.responses_exceeded)];
+        for (what, count) in exceeded {
+            let (name, count) = (format!("coredns_rrl_{what}_exceeded_total"), count.load(Ordering::Relaxed));
+            header(out, &name, "counter", "What went beyond the allowance of a client's network.")?;
+            writeln!(out, "{name}{{server=\"{server}\"}} {count}")?;
+        }
         header(out, "coredns_cache_entries", "gauge", "Answers in the cache.")?;
         for (kind, count) in [("success", gauges.cache_success), ("denial", gauges.cache_denial)] {
             writeln!(out, "coredns_cache_entries{{type=\"{kind}\",{labels}}} {count}")?;

@@ -10,6 +10,8 @@ mod event;
 mod fetched;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod gate;
+mod guard;
 mod link;
 mod outside;
 mod pen;
@@ -45,11 +47,12 @@ pub use transfer::Transfer;
 use crate::{
     answer::Answer,
     chain::Config,
-    message::{CLASS_IN, HEADER, Rcode, Reject, Request, rejection, rtype},
+    message::{CLASS_IN, HEADER, Rcode, Reject, Request, rejection},
     metrics::{Counts, Metrics},
     name::QueryName,
     server::{
         block::{Block, PlaceInLine},
+        guard::Leaving,
         probe::Probe,
         told::Told,
     },
@@ -172,7 +175,7 @@ impl Server {
                 if let Some(outcome) = self.of_zones(packet, arrival, &head, now, out) {
                     return outcome;
                 }
-                rejection(&head, &packet[HEADER..question_end], rcode, out);
+                self.turn_away(head, &packet[HEADER..question_end], rcode, arrival, out);
                 self.stray(0, arrival, packet.len(), rcode, out.len());
                 return Outcome::Answer;
             }
@@ -184,7 +187,7 @@ impl Server {
         };
         self.blocks[index].shape.apply(&mut request.head, arrival.transport);
         let mut link = None;
-        let mut outcome = self.within(index, &request, arrival, now, &mut link, out);
+        let mut outcome = self.guarded(index, &mut request, arrival, now, &mut link, out);
         match &mut outcome {
             Outcome::Answer => {
                 let Request { ref head, ref name, qtype, qclass, question, .. } = request;
@@ -202,25 +205,6 @@ impl Server {
             }
         }
         outcome
-    }
-
-    fn within(
-        &self,
-        index: usize,
-        request: &Request<'_>,
-        arrival: &Arrival,
-        now: Instant,
-        link: &mut Option<usize>,
-        out: &mut Vec<u8>,
-    ) -> Outcome {
-        if request.qclass != CLASS_IN && !self.blocks[index].shape.chaos {
-            return refuse(request, Rcode::REFUSED, out);
-        }
-        if request.qtype == rtype::HINFO && self.notice_loop(&request.name) {
-            // Passing it on would send it round once more.
-            return refuse(request, Rcode::SERVFAIL, out);
-        }
-        self.quick(index, request, arrival, now, link, out)
     }
 
     /// Asks a chain's links, as long as they answer at once.
@@ -292,6 +276,11 @@ impl Server {
         let mut out = Vec::new();
         Pen::new(&query.head, &query.question, &self.blocks[*block].shape, &self.turn, &mut out).reply(&reply);
         let Query { ref name, qtype, qclass, ref head, ref question, ref arrival, now, .. } = *query;
+        let leaving = Leaving { head, question, name, arrival, now: self.parts.outside.now() };
+        if !self.blocks[*block].guard.lets_out(&leaving, &mut out, &self.parts.metrics) {
+            self.blocks[*block].counts[*key].asked(arrival, qtype, *size);
+            return None;
+        }
         let (question, took) = (question.len(), self.since(now));
         // A code that this server sends because nobody answered is no plugin's.
         let link = Some(query.asked.load(Ordering::Relaxed)).filter(|_| !failed);

@@ -84,6 +84,11 @@ impl Outside for Network {
         Instant::now()
     }
 
+    fn unix(&self) -> u64 {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        since.map_or(0, |since| since.as_secs())
+    }
+
     fn random(&self) -> u64 {
         self.keyed.hash_one(self.counter.fetch_add(1, Ordering::Relaxed))
     }

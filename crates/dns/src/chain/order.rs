@@ -1,7 +1,8 @@
 //! Which plugins there are, and in which order they act.
 
-/// The plugins that a Corefile may use, in the order in which they act: CoreDNS's, and one of podnet's own (`searchpath`).
-pub const PLUGINS: [&str; 46] = [
+/// The plugins that a Corefile may use, in the order in which they act: CoreDNS's, two of podnet's own (`cookies`, `searchpath`), and
+/// `rrl`, which is none of CoreDNS's own either.
+pub const PLUGINS: [&str; 48] = [
     "root",
     "metadata",
     "cancel",
@@ -20,6 +21,8 @@ pub const PLUGINS: [&str; 46] = [
     "log",
     "local",
     "dns64",
+    "cookies",
+    "rrl",
     "acl",
     "any",
     "chaos",

@@ -3,11 +3,12 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::{
-    AclOptions, AutoOptions, AutopathOptions, BindOptions, CacheOptions, ChaosOptions, Dns64Options, DnssecOptions,
-    ErraticOptions, ErrorsOptions, EtcdOptions, ExternalOptions, FileOptions, ForwardOptions, GrpcOptions, HeaderRule,
-    HealthOptions, HostsOptions, KubernetesOptions, LoadbalanceOptions, LogOptions, ReadyOptions, RewriteOptions,
-    SecondaryOptions, SignOptions, TemplateOptions, TimeoutOptions, TlsOptions, TransferOptions, TsigOptions,
-    ViewOptions, acl, backends, cache, forward, hosts, kubernetes, logging,
+    AclOptions, AutoOptions, AutopathOptions, BindOptions, CacheOptions, ChaosOptions, CookieOptions, Dns64Options,
+    DnssecOptions, ErraticOptions, ErrorsOptions, EtcdOptions, ExternalOptions, FileOptions, ForwardOptions,
+    GrpcOptions, HeaderRule, HealthOptions, HostsOptions, KubernetesOptions, LoadbalanceOptions, LogOptions,
+    ReadyOptions, RewriteOptions, RrlOptions, SecondaryOptions, SignOptions, TemplateOptions, TimeoutOptions,
+    TlsOptions, TransferOptions, TsigOptions, ViewOptions, acl, backends, cache, forward, guard, hosts, kubernetes,
+    logging,
     order::{ELSEWHERE, PLUGINS, SEVERAL},
     process, read, responses, rewrite,
     scope::Scope,
@@ -57,6 +58,10 @@ pub enum Plugin {
     Local,
     /// `dns64`.
     Dns64(Dns64Options),
+    /// `cookies`.
+    Cookies(CookieOptions),
+    /// `rrl`.
+    Rrl(RrlOptions),
     /// `acl`.
     Acl(AclOptions),
     /// `any`: questions for all types get the short answer of RFC 8482.
@@ -138,6 +143,8 @@ impl Plugin {
             Self::Log(..) => "log",
             Self::Local => "local",
             Self::Dns64(..) => "dns64",
+            Self::Cookies(..) => "cookies",
+            Self::Rrl(..) => "rrl",
             Self::Acl(..) => "acl",
             Self::Any => "any",
             Self::Chaos(..) => "chaos",
@@ -240,6 +247,8 @@ fn plugin(directive: &Directive, scope: &mut Scope<'_>) -> Result<Plugin, Corefi
         "log" => Plugin::Log(logging::log(directive, scope)?),
         "local" => bare(Plugin::Local)?,
         "dns64" => Plugin::Dns64(responses::dns64(directive, scope)?),
+        "cookies" => Plugin::Cookies(guard::cookies(directive, scope)?),
+        "rrl" => Plugin::Rrl(guard::rrl(directive, scope)?),
         "acl" => Plugin::Acl(acl::parse(directive, scope)?),
         "any" => bare(Plugin::Any)?,
         "chaos" => Plugin::Chaos(responses::chaos(directive)?),

@@ -10,7 +10,7 @@ const COOKIE: u16 = 10;
 /// The length of our part; theirs has 8 to 32 bytes (RFC 7873 §4).
 pub(super) const CLIENT: usize = 8;
 /// The code with which a server wants its own cookie back.
-pub(super) const BADCOOKIE: Rcode = Rcode(23);
+pub(super) const BADCOOKIE: Rcode = Rcode::BADCOOKIE;
 
 /// Puts a cookie into a query that ends with an OPT record without options.
 pub(super) fn append(message: &mut Vec<u8>, cookie: &[u8]) {

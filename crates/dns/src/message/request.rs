@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use super::{
-    CLASS_CH, CLASS_IN, HEADER, PLAIN_UDP_SIZE, Rcode, UDP_SIZE, flag, rtype, u16_at, u32_at, walk::skip_name,
+    CLASS_CH, CLASS_IN, Cookie, HEADER, OPT, PLAIN_UDP_SIZE, Rcode, UDP_SIZE, cookie::COOKIE, flag, rtype, u16_at,
+    u32_at, walk::skip_name,
 };
 use crate::{
     name::QueryName,
@@ -63,6 +64,16 @@ pub struct Edns {
     pub dnssec_ok: bool,
     /// The server's identity is asked for (NSID, RFC 5001).
     pub nsid: bool,
+    /// Its cookie (RFC 7873).
+    pub cookie: Option<Cookie>,
+}
+
+impl Edns {
+    /// The size of the OPT record of a response, before other options are added to it, in bytes.
+    #[must_use]
+    pub(crate) fn size_back(&self) -> usize {
+        OPT + self.cookie.map_or(0, |cookie| cookie.size())
+    }
 }
 
 /// Why a packet gets no answer, or only a code.
@@ -103,6 +114,14 @@ impl<'a> Request<'a> {
             return Err(refuse(head, Rcode::NOTIMP));
         }
         if u16_at(packet, 4) != Some(1) {
+            // RFC 7873 §5.4: without a question, a cookie is what is asked for.
+            let alone = u16_at(packet, 4) == Some(0) && u16_at(packet, 6) == Some(0) && u16_at(packet, 8) == Some(0);
+            if let Some((edns, 0, _)) =
+                options(packet, HEADER).ok().flatten().filter(|(edns, ..)| alone && edns.cookie.is_some())
+            {
+                head.edns = Some(edns);
+                return Err(refuse(head, Rcode::NOERROR));
+            }
             return Err(refuse(head, Rcode::FORMERR));
         }
         let Ok((name, end)) = QueryName::parse(packet, HEADER) else { return Err(refuse(head, Rcode::FORMERR)) };
@@ -147,16 +166,20 @@ const NSID: u16 = 3;
 
 struct BadOptions;
 
-/// Whether a list of options (RFC 6891 §6.1.2) has the one with a number.
-fn has_option(mut options: &[u8], number: u16) -> Result<bool, BadOptions> {
-    let mut found = false;
+/// Whether a list of options (RFC 6891 §6.1.2) asks for the server's identity, and the first cookie that it has.
+fn asked(mut options: &[u8]) -> Result<(bool, Option<Cookie>), BadOptions> {
+    let (mut nsid, mut cookie) = (false, None);
     while !options.is_empty() {
         let code = u16_at(options, 0).ok_or(BadOptions)?;
         let length = usize::from(u16_at(options, 2).ok_or(BadOptions)?);
-        options = options.get(4 + length..).ok_or(BadOptions)?;
-        found |= code == number;
+        let value = options.get(4..4 + length).ok_or(BadOptions)?;
+        options = &options[4 + length..];
+        nsid |= code == NSID;
+        if code == COOKIE && cookie.is_none() {
+            cookie = Some(Cookie::parse(value).map_err(|_| BadOptions)?);
+        }
     }
-    Ok(found)
+    Ok((nsid, cookie))
 }
 
 /// What an OPT record says, its version, and its options.
@@ -184,9 +207,9 @@ fn options(packet: &[u8], mut at: usize) -> Result<Option<Told<'_>>, BadOptions>
             }
             let ttl = u32_at(packet, fixed + 4).ok_or(BadOptions)?;
             let size = u16_at(packet, fixed + 2).ok_or(BadOptions)?;
-            let asked = packet.get(fixed + 10..end).unwrap_or_default();
-            let nsid = has_option(asked, NSID)?;
-            found = Some((Edns { size, dnssec_ok: ttl & 0x8000 != 0, nsid }, (ttl >> 16) as u8, asked));
+            let told = packet.get(fixed + 10..end).unwrap_or_default();
+            let (nsid, cookie) = asked(told)?;
+            found = Some((Edns { size, dnssec_ok: ttl & 0x8000 != 0, nsid, cookie }, (ttl >> 16) as u8, told));
         }
         at = end;
     }

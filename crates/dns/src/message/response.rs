@@ -3,7 +3,7 @@
 use super::{HEADER, Head, Rcode, UDP_SIZE, flag, rtype, truncate};
 use crate::answer::Answer;
 
-/// Size of the OPT record that we send.
+/// Size of the OPT record that we send, without options.
 pub(crate) const OPT: usize = 11;
 
 /// Writes the response to a question from a prebuilt answer.
@@ -79,8 +79,9 @@ fn start(head: &Head, question: &[u8], answer: &Answer, recursion: bool, out: &m
     out.extend_from_slice(question);
 }
 
+/// Cuts what is too long, and appends the OPT record.
 fn finish(head: &Head, rcode: Rcode, out: &mut Vec<u8>) {
-    let opt = if head.edns.is_some() { OPT } else { 0 };
+    let opt = head.edns.map_or(0, |edns| edns.size_back());
     let limit = usize::from(head.limit);
     if out.len() + opt > limit {
         // The OPT record is counted but not yet written; the cut leaves room for it.
@@ -91,6 +92,10 @@ fn finish(head: &Head, rcode: Rcode, out: &mut Vec<u8>) {
         let [size_high, size_low] = UDP_SIZE.to_be_bytes();
         let dnssec_ok = if edns.dnssec_ok { 0x80 } else { 0 };
         let extended = (rcode.0 >> 4) as u8;
-        out.extend_from_slice(&[0, kind_high, kind_low, size_high, size_low, extended, 0, dnssec_ok, 0, 0, 0]);
+        let options = (edns.size_back() - OPT) as u8;
+        out.extend_from_slice(&[0, kind_high, kind_low, size_high, size_low, extended, 0, dnssec_ok, 0, 0, options]);
+        if let Some(cookie) = edns.cookie {
+            cookie.write(out);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod autopath;
 mod balance;
+mod guard;
 mod rewrite;
 mod searchpath;
 mod template;

@@ -5,7 +5,9 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use super::{Link, Outside, Own, Shape, arrange::Arrangement, fetched::Fetched, lock, reporter::Reporter};
+use super::{
+    Link, Outside, Own, Shape, arrange::Arrangement, fetched::Fetched, guard::Guard, lock, reporter::Reporter,
+};
 use crate::{
     authority::Held,
     cache::Cache,
@@ -75,6 +77,7 @@ pub(super) struct Block {
     pub(super) reporter: Option<Arc<Reporter>>,
     /// `log`: the first whose names fit counts.
     pub(super) log: Vec<LogOptions>,
+    pub(super) guard: Guard,
     pub(super) shape: Shape,
     /// In the order in which they are asked.
     pub(super) links: Vec<Box<dyn Link>>,
@@ -100,7 +103,9 @@ impl Block {
             external.map(|(options, shown)| Arc::new(RwLock::new(External::new(options, shown, cluster, serial))));
         let name = |plugin: &Plugin| if let Plugin::View(view) = plugin { Some(view.name.clone()) } else { None };
         let view = chain.plugins.iter().find_map(name).unwrap_or_default();
+        let guard = guard(&chain, &*parts.outside);
         let mut block = Self {
+            guard,
             views: chain.views().cloned().collect(),
             external,
             counts: chain.keys.iter().map(|key| parts.metrics.counts(place(key, &view))).collect(),
@@ -276,6 +281,13 @@ impl Block {
     pub(super) fn kept(&self) -> (usize, usize) {
         self.cache.as_ref().map_or((0, 0), |cache| lock(cache).entries())
     }
+}
+
+fn guard(chain: &Chain, outside: &dyn Outside) -> Guard {
+    let plugins = || chain.plugins.iter();
+    let cookies = plugins().find_map(|plugin| if let Plugin::Cookies(options) = plugin { Some(options) } else { None });
+    let rrl = plugins().find_map(|plugin| if let Plugin::Rrl(options) = plugin { Some(options) } else { None });
+    Guard::new(cookies.cloned(), rrl.cloned(), outside)
 }
 
 /// Where the questions of a key are counted.

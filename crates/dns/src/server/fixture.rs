@@ -94,6 +94,10 @@ impl Outside for Still {
         self.start + *self.elapsed.lock().unwrap()
     }
 
+    fn unix(&self) -> u64 {
+        1_800_000_000 + self.elapsed.lock().unwrap().as_secs()
+    }
+
     fn random(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
     }

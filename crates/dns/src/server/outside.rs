@@ -110,6 +110,8 @@ pub trait Outside: Send + Sync {
     fn host(&self) -> String;
     /// The time.
     fn now(&self) -> Instant;
+    /// The time of the day, in seconds since 1970: what cookies carry.
+    fn unix(&self) -> u64;
     /// A number that nobody can guess: ids of queries, and choices.
     fn random(&self) -> u64;
     /// The search path of a client, where it is known that its resolver has just that one (`searchpath`).

@@ -94,7 +94,9 @@ impl<'a> Pen<'a> {
         turn: &'a AtomicUsize,
         out: &'a mut Vec<u8>,
     ) -> Self {
-        Self { head, question, shape, turn, out, options: 0 }
+        // The cookie is in every OPT record.
+        let options = head.edns.map_or(0, |edns| edns.size_back() - OPT);
+        Self { head, question, shape, turn, out, options }
     }
 
     /// Writes an answer.
@@ -141,7 +143,7 @@ impl<'a> Pen<'a> {
     /// The last strokes of every response.
     fn done(&mut self, rcode: Rcode) -> Quick {
         if self.shape.minimal && rcode == Rcode::NOERROR {
-            leave_out(self.out, self.question.len(), self.head.edns.is_some());
+            leave_out(self.out, self.question.len(), self.head.edns.map_or(0, |edns| edns.size_back()));
         }
         if let Some(flags) = u16_at(self.out, 2).filter(|_| self.shape.response != FlagChange::default()) {
             self.out[2..4].copy_from_slice(&self.shape.response.of(flags).to_be_bytes());
@@ -192,13 +194,12 @@ impl<'a> Pen<'a> {
 }
 
 /// Leaves out what stands behind the answer section, but for the OPT record, where there is an answer.
-fn leave_out(out: &mut Vec<u8>, question: usize, edns: bool) {
-    let opt = if edns { OPT } else { 0 };
+fn leave_out(out: &mut Vec<u8>, question: usize, opt: usize) {
     let told = walk(out, HEADER + question).map_while(Result::ok).take_while(|record| record.section == 0).last();
     let (Some(last), Some(opt_at)) = (told, out.len().checked_sub(opt)) else { return };
     if last.end < opt_at {
         out.drain(last.end..opt_at);
         out[8..10].fill(0);
-        out[10..12].copy_from_slice(&u16::from(edns).to_be_bytes());
+        out[10..12].copy_from_slice(&u16::from(opt > 0).to_be_bytes());
     }
 }
