@@ -66,6 +66,7 @@ pub mod object;
 pub mod pod_interface;
 pub mod process;
 mod release;
+pub mod resolver;
 pub mod route;
 pub mod segment;
 pub mod socket_filter;

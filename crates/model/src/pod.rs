@@ -27,6 +27,9 @@ pub struct Pod {
     pub addrs: Vec<PodAddr>,
     /// It has ended for good (`status.phase` is `Succeeded` or `Failed`).
     pub finished: bool,
+    /// Its resolver has the cluster's search path, and behind that these names beside its node's (`spec.dnsPolicy`, `spec.dnsConfig`);
+    /// none where it has another path, or searches in a manner of its own.
+    pub searches: Option<Box<[Arc<str>]>>,
     /// What its annotations ask of IPAM. A wrong annotation does not hide the pod: its ADD fails with this error.
     pub request: Result<AddressRequest, InvalidRequest>,
     /// How its annotations limit its traffic. Wrong ones do not hide the pod either.

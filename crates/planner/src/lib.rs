@@ -12,6 +12,8 @@
 //!
 //! [`repair`] says what others damaged, and when it is mended.
 //!
+//! [`resolver`] leads pods' questions to the resolver of their own node.
+//!
 //! [`iptables`] is the vocabulary of iptables: its rules, and the text that makes them.
 //!
 //! [`ipvs`] is the vocabulary of the kernel's virtual servers.
@@ -32,6 +34,7 @@ pub mod loadbalancer;
 pub mod overlay;
 pub mod proxy;
 pub mod repair;
+pub mod resolver;
 pub mod ruleset;
 pub mod services;
 pub mod step;

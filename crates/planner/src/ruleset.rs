@@ -171,6 +171,8 @@ pub enum Match {
     Protocol(u8),
     /// It asks for an echo (ICMP or ICMPv6).
     EchoRequest,
+    /// A socket of this host is there for the packet, and not one that takes others' packets (`socket transparent 0`).
+    SocketHere,
     /// All bits of the packet mark that `bits` names are set.
     Mark {
         /// The bits.
@@ -251,6 +253,8 @@ pub enum Action {
     },
     /// Translate the source to the address of the device that the packet leaves through, with a fully random port.
     Masquerade,
+    /// Keep the packet from connection tracking, and so from translation, and go on.
+    NoTrack,
     /// Lose the packet, and tell nobody.
     Drop,
     /// Refuse at once: TCP reset, otherwise ICMP (ICMPv6) port unreachable.

@@ -76,6 +76,7 @@ fn pod(namespace: &str, name: &str, addrs: &[&str]) -> Change {
         key: key.clone(),
         uid: "u".into(),
         static_uid: None,
+        searches: None,
         node: None,
         labels: std::sync::Arc::default(),
         host_network: false,

@@ -85,6 +85,11 @@ pub(super) enum Expression<'a> {
         to: Register,
         key: CtKey,
     },
+    /// Whether the packet's socket takes others' packets, too; a rule ends where there is no socket.
+    SocketTransparent {
+        to: Register,
+    },
+    NoTrack,
     /// The kind of the destination address, as routing sees it.
     FibDestinationType {
         to: Register,
@@ -177,6 +182,8 @@ impl Expression<'_> {
             Self::Payload { .. } => "payload",
             Self::Meta { .. } | Self::SetMark { .. } | Self::SetPriority { .. } => "meta",
             Self::Ct { .. } => "ct",
+            Self::SocketTransparent { .. } => "socket",
+            Self::NoTrack => "notrack",
             Self::FibDestinationType { .. } => "fib",
             Self::Random { .. } => "numgen",
             Self::Bitwise { .. } | Self::Mask { .. } => "bitwise",
@@ -201,6 +208,10 @@ impl Expression<'_> {
             Self::SetMark { from } => numbers(writer, &[(2, MetaKey::Mark as u32), (3, from.number())]),
             Self::SetPriority { from } => numbers(writer, &[(2, MetaKey::Priority as u32), (3, from.number())]),
             Self::Ct { to, key } => numbers(writer, &[(1, to.number()), (2, *key as u32)]),
+            Self::SocketTransparent { to } => {
+                const NFT_SOCKET_TRANSPARENT: u32 = 0;
+                numbers(writer, &[(1, NFT_SOCKET_TRANSPARENT), (2, to.number())]);
+            }
             Self::FibDestinationType { to } => {
                 const RESULT_ADDRTYPE: u32 = 3;
                 const FLAG_DADDR: u32 = 2;

@@ -57,6 +57,8 @@ fn condition(family: Family, condition: &Match) -> Vec<Expression<'_>> {
         Match::Protocol(number) => {
             vec![Expression::Meta { to: FIRST, key: MetaKey::L4Protocol }, equal(&[*number])]
         }
+        // It is said of every socket, also of one that is being opened or that has ended.
+        Match::SocketHere => vec![Expression::SocketTransparent { to: FIRST }, equal(&[0])],
         Match::EchoRequest => echo_request(family),
         Match::Mark { bits } => vec![
             Expression::Meta { to: FIRST, key: MetaKey::Mark },
@@ -149,6 +151,7 @@ fn statement(family: Family, action: &Action) -> Vec<Expression<'_>> {
             Expression::SetMark { from: FIRST },
         ],
         Action::Masquerade => vec![Expression::Masquerade],
+        Action::NoTrack => vec![Expression::NoTrack],
         Action::Reject => Vec::new(),
     }
 }

@@ -47,6 +47,7 @@ impl TryFrom<&api::Pod> for Pod {
             host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
             addrs: addrs.collect::<Result<_, _>>()?,
             finished: matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed")),
+            searches: spec.and_then(searches),
             request: request(&object),
             limits: match &pod.metadata.annotations {
                 Some(annotations) => limits::annotations::limits(annotations),
@@ -54,6 +55,18 @@ impl TryFrom<&api::Pod> for Pod {
             },
         })
     }
+}
+
+/// What the pod's resolver searches behind the cluster's own path. A pod of the host's network shares its address with others.
+fn searches(spec: &api::PodSpec) -> Option<Box<[Arc<str>]>> {
+    let of_cluster = matches!(spec.dns_policy.as_deref(), None | Some("" | "ClusterFirst" | "ClusterFirstWithHostNet"));
+    let config = spec.dns_config.as_ref();
+    let mut options = config.and_then(|config| config.options.as_deref()).unwrap_or_default().iter();
+    // Such a resolver does not look for a single label as it stands.
+    let in_own_manner = options.any(|option| option.name.as_deref() == Some("no-tld-query"));
+    let more = config.and_then(|config| config.searches.as_deref()).unwrap_or_default();
+    (of_cluster && !in_own_manner && spec.host_network != Some(true))
+        .then(|| more.iter().map(|name| Arc::from(name.as_str())).collect())
 }
 
 /// What the annotations ask for.

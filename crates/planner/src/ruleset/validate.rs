@@ -10,6 +10,8 @@ use super::{
     elements::{all_of, disjoint, of_family},
 };
 
+/// `NF_IP_PRI_CONNTRACK`.
+const CONNECTION_TRACKING: i32 = -200;
 /// The longest name of a chain, map or set, in bytes.
 const NAME_MAX: usize = 31;
 
@@ -318,6 +320,13 @@ fn misplaced(action: &Action, hook: Hook) -> Option<&'static str> {
             "destination translation",
         ),
         Action::Masquerade => (hook.kind == ChainKind::Nat && hook.point == HookPoint::Postrouting, "masquerading"),
+        // Later, connection tracking has seen the packet already.
+        Action::NoTrack => (
+            hook.kind == ChainKind::Filter
+                && hook.priority < CONNECTION_TRACKING
+                && matches!(hook.point, HookPoint::Prerouting | HookPoint::Output),
+            "passing by connection tracking",
+        ),
         Action::Reject => (hook.point != HookPoint::Postrouting, "refusal"),
         _ => (true, ""),
     };

@@ -104,6 +104,11 @@ pub enum Way {
 pub trait Routing {
     /// Where packets to the address go.
     fn route(&self, destination: IpAddr) -> Way;
+
+    /// Whether a socket is there for what comes to an address, protocol and port.
+    fn has_socket(&self, _addr: IpAddr, _protocol: Protocol, _port: u16) -> bool {
+        false
+    }
 }
 
 /// A host as far as a packet needs it: its own addresses, and where it has routes to.

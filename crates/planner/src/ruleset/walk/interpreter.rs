@@ -23,6 +23,7 @@ pub(super) struct Traveller {
     mark: u32,
     translated: bool,
     masqueraded: bool,
+    untracked: bool,
     one_in: u32,
     /// What came in through a pod's device is taken to be that pod's own, with the pod's addresses.
     direction: Direction,
@@ -68,6 +69,7 @@ impl Traveller {
             mark: packet.mark,
             translated: false,
             masqueraded: false,
+            untracked: false,
             one_in: 1,
             direction,
             steps: Vec::new(),
@@ -124,7 +126,7 @@ impl Traveller {
         let done = if hook == HookPoint::Postrouting { self.masqueraded } else { self.translated };
         // What a host sends itself passes postrouting before prerouting, where its connection is known already.
         let known = hook == HookPoint::Prerouting && self.steps.iter().any(|hop| hop.hook == HookPoint::Output);
-        self.packet.connection == Connection::New && !done && !known
+        self.packet.connection == Connection::New && !self.untracked && !done && !known
     }
 
     fn translate(&mut self, to: BackendAddress) {
@@ -147,6 +149,9 @@ impl Traveller {
                 Match::DestinationLocal => routing.route(self.dst) == Way::Local,
                 Match::EchoRequest => self.packet.is_echo,
                 Match::Protocol(number) => !self.packet.is_echo && self.packet.protocol.number() == *number,
+                Match::SocketHere => {
+                    self.frontend().is_some_and(|at| routing.has_socket(at.addr, at.protocol, at.port))
+                }
                 Match::Mark { bits } => self.mark & bits == *bits,
                 Match::OtherInputDevice { .. } => self.direction != Direction::FromPod,
                 // Such devices are those of programs, to which no virtual packet goes.
@@ -218,6 +223,10 @@ impl Traveller {
             Action::Jump(chain) => Done::Jump(chain.clone()),
             Action::SetMark { bits } => {
                 self.mark |= bits;
+                Done::Next
+            }
+            Action::NoTrack => {
+                self.untracked = true;
                 Done::Next
             }
             Action::Masquerade => {

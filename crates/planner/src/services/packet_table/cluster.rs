@@ -275,6 +275,7 @@ fn pod(name: &str) -> Change {
         key: PodKey::new("default", name),
         uid: name.into(),
         static_uid: None,
+        searches: None,
         node: node_of(name),
         labels: Labels::default(),
         host_network: false,

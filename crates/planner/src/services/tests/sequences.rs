@@ -143,6 +143,7 @@ fn pod() -> impl Strategy<Value = Change> {
             key: key.clone(),
             uid: "".into(),
             static_uid: None,
+            searches: None,
             node: Some(node.into()),
             labels: Labels::default(),
             host_network,
