@@ -91,6 +91,8 @@ impl StandIn {
         let all = Arc::clone(&watches);
         thread::spawn(move || {
             for connection in listener.incoming().flatten() {
+                // As API servers do it: what is small does not wait for the answer to what was sent before.
+                let _ = connection.set_nodelay(true);
                 let (answers, watches) = (answers.clone(), all.clone());
                 thread::spawn(move || drop(answer(connection, &answers, &watches)));
             }
@@ -166,12 +168,9 @@ fn answer(connection: TcpStream, answers: &Answers, watches: &Watches) -> std::i
             return Ok(());
         }
         let (status, body) = reply(answers, method, path, query);
-        write!(
-            writer,
-            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        )?;
-        writer.write_all(body.as_bytes())?;
+        let length = body.len();
+        let head = format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n");
+        writer.write_all((head + &body).as_bytes())?;
     }
 }
 

@@ -114,6 +114,12 @@ impl AnswerBuilder {
         Self::of_class(name, CLASS_IN)
     }
 
+    /// A builder of answers for whichever name, whose records are all the question's own.
+    #[must_use]
+    pub fn for_any() -> Self {
+        Self { name_len: 0, class: CLASS_IN, body: Vec::new(), counts: [0; 3], target: None }
+    }
+
     /// A builder of answers to questions of another class.
     #[must_use]
     pub fn of_class(name: &Name, class: u16) -> Self {

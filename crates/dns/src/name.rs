@@ -102,6 +102,13 @@ impl QueryName {
         &self.wire[start..usize::from(self.len)]
     }
 
+    /// The wire form of the labels from the one at `from` to the one before `to`.
+    #[must_use]
+    pub fn labels_between(&self, from: usize, to: usize) -> &[u8] {
+        let (whole, rest) = (self.suffix(from), self.suffix(to));
+        &whole[..whole.len().saturating_sub(rest.len())]
+    }
+
     /// How many labels stand before `zone`, when the name lies in it.
     #[must_use]
     pub fn within(&self, zone: &Name) -> Option<usize> {
@@ -194,6 +201,21 @@ impl Name {
         }
     }
 
+    /// The name whose wire form, in lower case, these pieces are together; none where it is too long.
+    pub(crate) fn joined(pieces: &[&[u8]]) -> Option<Self> {
+        let wire = pieces.concat();
+        if wire.len() > MAX_NAME {
+            return None;
+        }
+        let (mut labels, mut at) = (0, 0);
+        while let Some(size) = wire.get(at).filter(|size| **size > 0) {
+            at += 1 + usize::from(*size);
+            labels += 1;
+        }
+        debug_assert_eq!(at + 1, wire.len());
+        Some(Self { wire: wire.into(), labels })
+    }
+
     /// The name without its leftmost label; none for the root.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
@@ -275,7 +297,8 @@ impl Name {
     }
 }
 
-fn push_label(label: &[u8], wire: &mut Vec<u8>) -> Result<(), BadName> {
+/// Appends a label in lower case.
+pub(crate) fn push_label(label: &[u8], wire: &mut Vec<u8>) -> Result<(), BadName> {
     if label.is_empty() {
         return Err(BadName::EmptyLabel);
     }

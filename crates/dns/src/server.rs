@@ -27,14 +27,13 @@ mod view;
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Instant,
 };
 
 use futures::future::ready;
-use podnet_model::{Change, Namespace, labels::Labels};
 
 pub use block::Parts;
 pub use event::{Event, Observer};
@@ -56,7 +55,7 @@ use crate::{
         probe::Probe,
         told::Told,
     },
-    zone::{Cluster, External, Zone},
+    zone::Cluster,
 };
 
 /// The most clients that wait for answers, all together; beyond it they are told SERVFAIL at once.
@@ -127,23 +126,6 @@ impl Server {
         let probes = probe::probes(&blocks, &*parts.outside);
         let strays = told::strays(&blocks, &parts.metrics);
         Self { blocks, strays, turn: AtomicUsize::new(0), parts, observer: Arc::new(observer), probes }
-    }
-
-    /// Takes a change of the cluster in. `cluster` is what all servers of this process share.
-    pub fn apply(&self, cluster: &mut Cluster, change: &Change) {
-        let touched = cluster.apply(change);
-        if touched.services.is_empty() && touched.pod.is_none() {
-            return;
-        }
-        self.zones().for_each(|zone| written(zone).update(&touched, cluster));
-        self.externals().for_each(|zone| written(zone).update(&touched, cluster));
-    }
-
-    /// A namespace appeared, got other labels, or vanished (then without labels).
-    pub fn namespace(&self, cluster: &mut Cluster, namespace: &Namespace, labels: Option<&Labels>) {
-        cluster.namespace(namespace, labels);
-        self.zones().for_each(|zone| written(zone).namespace(namespace, labels, cluster));
-        self.externals().for_each(|zone| written(zone).namespace(namespace, labels, cluster));
     }
 
     /// The whole of the cluster's state has been taken in: what is not there does not exist.
@@ -300,14 +282,6 @@ impl Server {
         Box::pin(async move { Next { server: self, block, index: 0 }.run(&query).await })
     }
 
-    fn zones(&self) -> impl Iterator<Item = &RwLock<Zone>> {
-        self.blocks.iter().filter_map(|block| block.zone.as_deref())
-    }
-
-    fn externals(&self) -> impl Iterator<Item = &RwLock<External>> {
-        self.blocks.iter().filter_map(|block| block.external.as_deref())
-    }
-
     fn fail(&self, block: usize, request: &Request<'_>, failure: Failure, out: &mut Vec<u8>) -> Outcome {
         self.tell(block, &request.name, request.qtype, failure);
         let answer = Answer::code(failure.rcode());
@@ -321,10 +295,6 @@ impl Server {
             reporter.failed(name, qtype, reason, &self.parts.outside, &self.observer);
         }
     }
-}
-
-fn written<T>(zone: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    zone.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn refuse(request: &Request<'_>, rcode: Rcode, out: &mut Vec<u8>) -> Outcome {

@@ -203,12 +203,12 @@ async fn next(watches: Option<&mut Watches>, shared: &Shared, cluster: &mut Clus
     let server = shared.server();
     tokio::select! {
         update = watches.updates.recv() => match update {
-            Some(Update::Change(change)) => server.apply(cluster, &change),
+            Some(Update::Change(change)) => cluster.apply(&change),
             Some(Update::Synced) => watches.synced = true,
             None => std::future::pending().await,
         },
         event = watches.namespaces.next() => match event {
-            Some(event) => watches.namespace(event, &server, cluster),
+            Some(event) => watches.namespace(event, cluster),
             None => std::future::pending().await,
         },
     }
@@ -219,31 +219,26 @@ async fn next(watches: Option<&mut Watches>, shared: &Shared, cluster: &mut Clus
 }
 
 impl Watches {
-    fn namespace(
-        &mut self,
-        event: Result<watcher::Event<core::Namespace>, watcher::Error>,
-        server: &Server,
-        cluster: &mut Cluster,
-    ) {
+    fn namespace(&mut self, event: Result<watcher::Event<core::Namespace>, watcher::Error>, cluster: &mut Cluster) {
         let name = |namespace: &core::Namespace| Namespace::from(namespace.name_any());
         let labels = |namespace: core::Namespace| Arc::new(namespace.metadata.labels.unwrap_or_default());
         match event {
             Ok(watcher::Event::Apply(namespace)) => {
                 self.known.insert(name(&namespace));
-                server.namespace(cluster, &name(&namespace), Some(&labels(namespace)));
+                cluster.namespace(&name(&namespace), Some(&labels(namespace)));
             }
             Ok(watcher::Event::Delete(namespace)) => {
                 self.known.remove(&name(&namespace));
-                server.namespace(cluster, &name(&namespace), None);
+                cluster.namespace(&name(&namespace), None);
             }
             Ok(watcher::Event::Init) => self.listing.clear(),
             Ok(watcher::Event::InitApply(namespace)) => {
                 self.listing.insert(name(&namespace));
-                server.namespace(cluster, &name(&namespace), Some(&labels(namespace)));
+                cluster.namespace(&name(&namespace), Some(&labels(namespace)));
             }
             Ok(watcher::Event::InitDone) => {
                 for gone in self.known.difference(&self.listing) {
-                    server.namespace(cluster, gone, None);
+                    cluster.namespace(gone, None);
                 }
                 self.known = std::mem::take(&mut self.listing);
                 self.namespaces_listed = true;

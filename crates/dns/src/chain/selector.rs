@@ -1,6 +1,6 @@
 //! Label selectors of Kubernetes, as `labels` and `namespace_labels` have them.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use crate::corefile::{CorefileError, Directive, Fault, Word};
 
@@ -22,14 +22,15 @@ pub enum Requirement {
 }
 
 impl Selector {
-    /// Whether an object's labels are selected.
+    /// Whether an object is selected whose labels have these values.
     #[must_use]
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+    pub fn matches<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
+        let among = |key: &str, values: &[String]| label(key).map(|value| values.iter().any(|one| one == value));
         self.0.iter().all(|requirement| match requirement {
-            Requirement::Exists(key) => labels.contains_key(key),
-            Requirement::Missing(key) => !labels.contains_key(key),
-            Requirement::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),
-            Requirement::NotIn(key, values) => labels.get(key).is_none_or(|value| !values.contains(value)),
+            Requirement::Exists(key) => label(key).is_some(),
+            Requirement::Missing(key) => label(key).is_none(),
+            Requirement::In(key, values) => among(key, values) == Some(true),
+            Requirement::NotIn(key, values) => among(key, values) != Some(true),
         })
     }
 }

@@ -9,7 +9,7 @@
 //! `cache`, so that what is asked on the way is kept; and where something fails on the way its answer is the first name's, whose
 //! truth that is: so a client that passes failures by (glibc) does, and one that stops at them (musl) stops at that very name.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::Arc;
 
 use crate::{
     answer::{Alias, Answer, Section, behind_aliases},
@@ -24,7 +24,7 @@ use crate::{
 pub struct Autopath {
     options: AutopathOptions,
     /// What `kubernetes` of the same server block knows of pods.
-    zone: Option<Arc<RwLock<Zone>>>,
+    zone: Option<Arc<Zone>>,
     parts: Parts,
 }
 
@@ -39,16 +39,12 @@ struct Search {
 impl Autopath {
     /// The plugin of a chain that has `zone`.
     #[must_use]
-    pub fn new(options: AutopathOptions, zone: Option<Arc<RwLock<Zone>>>, parts: Parts) -> Self {
+    pub fn new(options: AutopathOptions, zone: Option<Arc<Zone>>, parts: Parts) -> Self {
         Self { options, zone, parts }
     }
 
-    fn zone(&self) -> Option<RwLockReadGuard<'_, Zone>> {
-        self.zone.as_ref().map(|zone| zone.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
     /// How many labels stand before the first name of the client's search path; none when the question is no such name.
-    fn first(&self, look: &Look<'_>, zone: Option<&Zone>) -> Option<usize> {
+    fn first(&self, look: &Look<'_>) -> Option<usize> {
         let name = look.name;
         if !matches!(look.qtype, rtype::A | rtype::AAAA) {
             return None;
@@ -59,14 +55,14 @@ impl Autopath {
         let labels = match &self.options.search {
             SearchPath::Names(names) => name.within(names.first()?)?,
             SearchPath::Plugin(..) => {
-                let zone = zone?;
+                let zone = self.zone.as_ref()?;
                 let (_, below) = zone.origin_of(name)?;
                 let labels = below.checked_sub(2)?;
                 if name.label(labels + 1) != b"svc" {
                     return None;
                 }
                 let namespace = zone.namespace_of(look.arrival.from.ip().to_canonical())?;
-                (name.label(labels) == namespace.as_bytes()).then_some(labels)?
+                (name.label(labels) == namespace.as_str().as_bytes()).then_some(labels)?
             }
             SearchPath::Client(domain) => {
                 let labels = name.within(domain)?.checked_sub(2)?;
@@ -87,16 +83,15 @@ impl Autopath {
 
     /// What is asked next when the question's own name does not exist.
     fn search(&self, look: &Look<'_>) -> Option<Search> {
-        let zone = self.zone();
-        let labels = self.first(look, zone.as_deref())?;
-        let mut rest = match (&self.options.search, zone) {
-            (SearchPath::Names(names), _) => names.get(1..).unwrap_or_default().to_vec(),
-            (SearchPath::Plugin(_, host), zone) => {
-                let (origin, _) = zone.as_ref()?.origin_of(look.name)?;
+        let labels = self.first(look)?;
+        let mut rest = match &self.options.search {
+            SearchPath::Names(names) => names.get(1..).unwrap_or_default().to_vec(),
+            SearchPath::Plugin(_, host) => {
+                let (origin, _) = self.zone.as_ref()?.origin_of(look.name)?;
                 let cluster = [origin.prefixed_text("svc").ok()?, origin.clone()];
                 cluster.into_iter().chain(host.iter().cloned()).collect()
             }
-            (SearchPath::Client(domain), _) => {
+            SearchPath::Client(domain) => {
                 let cluster = [domain.prefixed_text("svc").ok()?, domain.clone()];
                 cluster.into_iter().chain(self.client(look)?.behind.iter().cloned()).collect()
             }
@@ -154,14 +149,14 @@ fn found(query: &Query, name: &Name, reply: &Reply) -> Reply {
 
 impl Link for Autopath {
     fn quick(&self, look: &Look<'_>, _: &mut Pen<'_>) -> Quick {
-        let zone = self.zone();
-        if self.first(look, zone.as_deref()).is_none() {
+        if self.first(look).is_none() {
             return Quick::Pass;
         }
         // Where the first name exists, there is nothing to search for; this is what pods of one namespace ask for each other.
-        match zone.as_ref().and_then(|zone| zone.find(look.name, look.qtype)) {
-            None | Some(Found::NoName(_)) => Quick::Slow,
-            Some(_) => Quick::Pass,
+        let exists = |found: Option<Found<'_>>| !matches!(found, None | Some(Found::NoName(_)));
+        match self.zone.as_ref().is_some_and(|zone| zone.find(look.name, look.qtype, exists)) {
+            true => Quick::Pass,
+            false => Quick::Slow,
         }
     }
 

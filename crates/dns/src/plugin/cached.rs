@@ -1,7 +1,7 @@
 //! `cache`: answers from elsewhere, kept for as long as they say.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex},
     time::Instant,
 };
 
@@ -28,8 +28,8 @@ pub struct Cached {
 impl Cached {
     /// The plugin of a chain in which `zone` stands behind it.
     #[must_use]
-    pub fn new(cache: Arc<Mutex<Cache>>, zone: Option<&Arc<RwLock<Zone>>>, parts: Parts) -> Self {
-        let own = zone.map(|zone| zone.read().unwrap_or_else(PoisonError::into_inner).options().zones.clone());
+    pub fn new(cache: Arc<Mutex<Cache>>, zone: Option<&Zone>, parts: Parts) -> Self {
+        let own = zone.map(|zone| zone.options().zones.clone());
         let options = lock(&cache).options().clone();
         Self { cache, options, own: own.unwrap_or_default(), parts }
     }

@@ -1,13 +1,12 @@
 //! `kubernetes` and `k8s_external`: the cluster's zones.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use futures::future::ready;
 
 use crate::{
     answer::{Alias, Answer, behind_aliases},
     message::{Rcode, rtype},
-    name::QueryName,
     server::{Answering, Failure, Link, Look, Next, Parts, Pen, Query, Quick, Reply},
     zone::{Found, Names},
 };
@@ -15,22 +14,15 @@ use crate::{
 /// The plugin, with the zones that it serves.
 pub struct Kubernetes<Z> {
     /// The zones.
-    pub zone: Arc<RwLock<Z>>,
+    pub zone: Arc<Z>,
     /// What all links share.
     pub parts: Parts,
 }
 
-impl<Z: Names> Kubernetes<Z> {
-    fn find<R>(&self, name: &QueryName, qtype: u16, then: impl FnOnce(&Z, Option<Found<'_>>) -> R) -> R {
-        let zone = self.zone.read().unwrap_or_else(PoisonError::into_inner);
-        then(&zone, zone.find(name, qtype))
-    }
-}
-
 impl<Z: Names + Send + Sync> Link for Kubernetes<Z> {
     fn quick(&self, look: &Look<'_>, pen: &mut Pen<'_>) -> Quick {
-        let name = look.name;
-        self.find(name, look.qtype, |zone, found| match found {
+        let (name, zone) = (look.name, &self.zone);
+        zone.find(name, look.qtype, |found| match found {
             None => Quick::Pass,
             Some(Found::Records(answer)) => pen.answer(&answer),
             Some(Found::Authority(authority)) => pen.start_of_authority(&authority, name),
@@ -43,14 +35,14 @@ impl<Z: Names + Send + Sync> Link for Kubernetes<Z> {
     }
 
     fn serve<'a>(&'a self, query: &'a Query, next: Next<'a>) -> Answering<'a> {
-        let name = &query.name;
+        let (name, zone) = (&query.name, &self.zone);
         let own = |answer: Answer| Ok(Reply::own(answer));
-        let said = self.find(name, query.qtype, |zone, found| match found {
+        let said = zone.find(name, query.qtype, |found| match found {
             None => None,
             Some(Found::Records(answer)) => Some(Ok(own(answer.into_owned()))),
             Some(Found::Authority(authority)) => Some(Ok(own(authority.itself(name)))),
             Some(Found::NoData(authority)) => Some(Ok(own(authority.answer(name, Rcode::NOERROR)))),
-            Some(Found::Alias(alias)) => Some(Err(alias.clone())),
+            Some(Found::Alias(alias)) => Some(Err(alias)),
             Some(Found::NoName(_)) if zone.fallthrough().holds(name) => None,
             Some(Found::NoName(_)) if !self.parts.synced() => Some(Ok(Err(Failure::NotSynced))),
             Some(Found::NoName(authority)) => Some(Ok(own(authority.answer(name, Rcode::NXDOMAIN)))),

@@ -1,7 +1,7 @@
 //! One server block at work.
 
 use std::sync::{
-    Arc, Mutex, RwLock,
+    Arc, Mutex,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
@@ -83,8 +83,8 @@ pub(super) struct Block {
     pub(super) links: Vec<Box<dyn Link>>,
     /// The plugin of each link.
     pub(super) names: Vec<&'static str>,
-    pub(super) zone: Option<Arc<RwLock<Zone>>>,
-    pub(super) external: Option<Arc<RwLock<External>>>,
+    pub(super) zone: Option<Arc<Zone>>,
+    pub(super) external: Option<Arc<External>>,
     pub(super) cache: Option<Arc<Mutex<Cache>>>,
     pub(super) crews: Vec<Crew>,
     /// The zones that this server is an authority of.
@@ -99,8 +99,7 @@ impl Block {
     pub(super) fn new(chain: Chain, cluster: &Cluster, serial: u32, parts: &Parts) -> Self {
         let zone = chain.kubernetes().cloned();
         let external = chain.external().cloned().zip(zone.clone());
-        let external =
-            external.map(|(options, shown)| Arc::new(RwLock::new(External::new(options, shown, cluster, serial))));
+        let external = external.map(|(options, shown)| Arc::new(External::new(options, shown, cluster, serial)));
         let name = |plugin: &Plugin| if let Plugin::View(view) = plugin { Some(view.name.clone()) } else { None };
         let view = chain.plugins.iter().find_map(name).unwrap_or_default();
         let guard = guard(&chain, &*parts.outside);
@@ -122,7 +121,7 @@ impl Block {
             keys: chain.keys,
             links: Vec::new(),
             names: Vec::new(),
-            zone: zone.map(|options| Arc::new(RwLock::new(Zone::new(options, cluster, serial)))),
+            zone: zone.map(|options| Arc::new(Zone::new(options, cluster, serial))),
             cache: None,
             crews: Vec::new(),
             held: Vec::new(),
@@ -193,7 +192,7 @@ impl Block {
             Plugin::Cache(options) => {
                 let cache = Arc::new(Mutex::new(Cache::new(options)));
                 self.cache = Some(Arc::clone(&cache));
-                Box::new(plugin::Cached::new(cache, self.zone.as_ref(), parts.clone()))
+                Box::new(plugin::Cached::new(cache, self.zone.as_deref(), parts.clone()))
             }
             Plugin::Searchpath(options) => Box::new(plugin::Autopath::new(options, None, parts.clone())),
             Plugin::Autopath(options) => Box::new(plugin::Autopath::new(options, self.zone.clone(), parts.clone())),

@@ -198,11 +198,11 @@ impl Rig {
     }
 
     pub(crate) fn apply(&mut self, change: &Change) {
-        self.server.apply(&mut self.cluster, change);
+        self.cluster.apply(change);
     }
 
     pub(crate) fn namespace(&mut self, namespace: &Namespace, labels: Option<&Labels>) {
-        self.server.namespace(&mut self.cluster, namespace, labels);
+        self.cluster.namespace(namespace, labels);
     }
 
     /// From now on it is so many seconds after the start.

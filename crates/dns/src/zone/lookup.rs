@@ -2,15 +2,22 @@
 
 use std::{borrow::Cow, net::IpAddr};
 
-use podnet_model::PodKey;
+use podnet_model::Namespace;
 
-use super::{Book, Origin, Zone};
+use super::{
+    Origin, SCHEMA_VERSION, Zone,
+    known::{Known, Record},
+    stand::{self, Stand, Stood},
+};
 use crate::{
     answer::{Alias, Answer, AnswerBuilder, Owner, Section},
-    chain::{Fallthrough, PodNames},
+    chain::{Fallthrough, KubernetesOptions, PodNames},
     message::rtype,
     name::{Name, QueryName},
 };
+
+/// The Service that cluster DNS itself stands behind, in every distribution.
+const DNS_SERVICE: &[u8] = b"\x08kube-dns\x0bkube-system";
 
 /// What the zone says about a question.
 #[derive(Clone, Debug)]
@@ -18,7 +25,7 @@ pub enum Found<'a> {
     /// These records.
     Records(Cow<'a, Answer>),
     /// The name is an alias; what it points to has to be found.
-    Alias(&'a Alias),
+    Alias(Alias),
     /// The zone's SOA record is what was asked for.
     Authority(Authority<'a>),
     /// The name exists and has no records of the type.
@@ -32,8 +39,10 @@ pub enum Found<'a> {
 pub struct Authority<'a> {
     /// Its name.
     pub zone: &'a Name,
-    /// The data of its SOA record.
+    /// The data of its SOA record, but for the serial number.
     pub soa: &'a [u8],
+    /// The serial number.
+    pub serial: u32,
     /// The time to live of its records, in seconds.
     pub ttl: u32,
 }
@@ -48,13 +57,27 @@ impl Authority<'_> {
         out.extend_from_slice(&self.ttl.to_be_bytes());
         out.extend_from_slice(&(self.soa.len() as u16).to_be_bytes());
         out.extend_from_slice(self.soa);
+        self.number(out);
+    }
+
+    /// Writes the serial number where it stands in a record that ends here: before four other numbers (RFC 1035 §3.3.13).
+    fn number(&self, record: &mut [u8]) {
+        if let Some(place) = record.len().checked_sub(20).and_then(|at| record.get_mut(at..at + 4)) {
+            place.copy_from_slice(&self.serial.to_be_bytes());
+        }
+    }
+
+    fn data(&self) -> Vec<u8> {
+        let mut data = self.soa.to_vec();
+        self.number(&mut data);
+        data
     }
 
     /// The negative answer as records.
     #[must_use]
     pub fn answer(&self, name: &QueryName, rcode: crate::message::Rcode) -> Answer {
         let mut builder = AnswerBuilder::new(&Name::from_query(name));
-        builder.push(Section::Authority, Owner::Ancestor(self.offset(name)), rtype::SOA, self.ttl, self.soa);
+        builder.push(Section::Authority, Owner::Ancestor(self.offset(name)), rtype::SOA, self.ttl, &self.data());
         Answer { rcode, ..builder.build() }
     }
 
@@ -62,7 +85,7 @@ impl Authority<'_> {
     #[must_use]
     pub fn itself(&self, name: &QueryName) -> Answer {
         let mut builder = AnswerBuilder::new(&Name::from_query(name));
-        builder.push(Section::Answer, Owner::Ancestor(self.offset(name)), rtype::SOA, self.ttl, self.soa);
+        builder.push(Section::Answer, Owner::Ancestor(self.offset(name)), rtype::SOA, self.ttl, &self.data());
         builder.build()
     }
 
@@ -73,23 +96,29 @@ impl Authority<'_> {
 
 /// Zones of the cluster's names.
 pub trait Names {
-    /// What they say about a question; none when the name is in none of them.
-    fn find(&self, name: &QueryName, qtype: u16) -> Option<Found<'_>>;
+    /// What they say about a question; none when the name is in none of them. While it is looked at, the cluster stands still.
+    fn find<R>(&self, name: &QueryName, qtype: u16, then: impl FnOnce(Option<Found<'_>>) -> R) -> R;
 
     /// The names that go on to the next plugin when they do not exist.
     fn fallthrough(&self) -> &Fallthrough;
 }
 
 impl Names for Zone {
-    fn find(&self, name: &QueryName, qtype: u16) -> Option<Found<'_>> {
-        for origin in &self.book.origins {
+    fn find<R>(&self, name: &QueryName, qtype: u16, then: impl FnOnce(Option<Found<'_>>) -> R) -> R {
+        let known = self.cluster.read();
+        let serial = self.serial.wrapping_add(known.changes);
+        for origin in &self.origins {
             if let Some(below) = name.within(&origin.name) {
-                return Some(self.forward(origin, name, below, qtype));
+                let authority = origin.authority(self.options.ttl, serial);
+                return then(Some(self.forward(&known, origin, name, below, qtype, authority)));
             }
         }
-        let (zone, soa) = self.reverse_origins.iter().find(|(zone, _)| name.within(zone).is_some())?;
-        let authority = Authority { zone, soa, ttl: self.options.ttl };
-        Some(self.book.reverse(name, qtype, authority, &self.options.fallthrough))
+        let reverse = self.reverse_origins.iter().find(|origin| name.within(&origin.name).is_some());
+        then(reverse.map(|origin| {
+            let authority = origin.authority(self.options.ttl, serial);
+            let stand = |record| self.stand(&known, record, &self.origins.first()?.tail);
+            reverse_answer(&known, name, qtype, authority, &self.options.fallthrough, stand)
+        }))
     }
 
     fn fallthrough(&self) -> &Fallthrough {
@@ -101,118 +130,190 @@ impl Zone {
     /// The namespace of the pod that has an address; none where no pod has it, or pods of several namespaces do, as on a node's own
     /// network.
     #[must_use]
-    pub fn namespace_of(&self, addr: IpAddr) -> Option<&str> {
-        let (first, others) = self.pods.get(&addr)?.split_first()?;
-        others.iter().all(|pod| pod.namespace == first.namespace).then(|| first.namespace.as_str())
+    pub fn namespace_of(&self, addr: IpAddr) -> Option<Namespace> {
+        let known = self.cluster.read();
+        let (first, others) = known.pods(addr).split_first()?;
+        others.iter().all(|other| other == first).then(|| first.clone())
     }
 
     /// The zone of Services that a name lies in, and how many labels stand before it.
     #[must_use]
     pub fn origin_of(&self, name: &QueryName) -> Option<(&Name, usize)> {
-        self.book.origins.iter().find_map(|origin| Some((&origin.name, name.within(&origin.name)?)))
+        self.origins.iter().find_map(|origin| Some((&origin.name, name.within(&origin.name)?)))
     }
 
-    fn forward<'a>(&'a self, origin: &'a Origin, name: &QueryName, below: usize, qtype: u16) -> Found<'a> {
-        let authority = origin.authority(self.options.ttl);
-        if let Some(found) = origin.at(name, below, qtype, authority) {
-            return found;
-        }
-        let exists = match (name.label(below.saturating_sub(1)), below) {
-            (b"svc", 2) => self.book.namespace_exists(name.label(0)),
-            (b"pod", 2) => self.options.pods != PodNames::Disabled && self.book.namespace_exists(name.label(0)),
-            (b"pod", 3) => match self.pod_address(name.label(0), name.label(1)) {
-                Some(addr) => return self.pod_answer(name, qtype, addr, authority),
+    fn forward<'a>(
+        &'a self,
+        known: &'a Known,
+        origin: &'a Origin,
+        name: &QueryName,
+        below: usize,
+        qtype: u16,
+        authority: Authority<'a>,
+    ) -> Found<'a> {
+        let Some(parent) = below.checked_sub(1) else { return apex(origin, qtype, authority) };
+        let exists = match (name.label(parent), below) {
+            (b"svc", 3..) => {
+                let base = name.labels_between(below - 3, below - 1);
+                let stand = known.service(base).and_then(|record| self.stand(known, record, &origin.tail));
+                return stood(stand.and_then(|stand| stand.at(name, below - 3, qtype)), authority);
+            }
+            (b"svc", 2) => namespace_exists(known, name.label(0), &self.options),
+            (b"pod", 2) => {
+                self.options.pods != PodNames::Disabled && namespace_exists(known, name.label(0), &self.options)
+            }
+            (b"pod", 3) => match self.pod_address(known, name.label(0), name.label(1)) {
+                Some(addr) => return one_address(qtype, addr, authority),
                 None => false,
             },
+            (b"dns", 2) if name.label(0) == b"ns" => return name_server(known, qtype, authority),
+            (b"dns-version", 1) if qtype == rtype::TXT => return version(authority),
+            (b"svc" | b"pod" | b"dns" | b"dns-version", 1) => true,
             _ => false,
         };
         if exists { Found::NoData(authority) } else { Found::NoName(authority) }
     }
 
+    fn stand<'a>(&'a self, known: &Known, record: &'a Record, tail: &'a [u8]) -> Option<Stand<'a>> {
+        let stand = Stand::inside(record, &self.options, tail)?;
+        shows(known, record, &self.options).then_some(stand)
+    }
+
     /// The address that a pod's name spells, where such a name exists.
-    fn pod_address(&self, pod: &[u8], namespace: &[u8]) -> Option<IpAddr> {
+    fn pod_address(&self, known: &Known, pod: &[u8], namespace: &[u8]) -> Option<IpAddr> {
         let addr = dashed_address(pod)?;
         match self.options.pods {
             PodNames::Disabled => None,
-            PodNames::Insecure => self.book.namespace_exists(namespace).then_some(addr),
+            PodNames::Insecure => namespace_exists(known, namespace, &self.options).then_some(addr),
             PodNames::Verified => {
-                let mut pods = self.pods.get(&addr)?.iter();
-                let named = |pod: &PodKey| pod.namespace.as_str().as_bytes().eq_ignore_ascii_case(namespace);
-                pods.any(|pod| named(pod) && self.book.exposed(&pod.namespace, &self.options)).then_some(addr)
+                let mut pods = known.pods(addr).iter();
+                let named = pods.any(|pod| pod.as_str().as_bytes().eq_ignore_ascii_case(namespace));
+                (named && exposed(known, namespace, &self.options)).then_some(addr)
             }
         }
     }
-
-    fn pod_answer<'a>(&self, name: &QueryName, qtype: u16, addr: IpAddr, authority: Authority<'a>) -> Found<'a> {
-        let asked = matches!((qtype, addr), (rtype::A, IpAddr::V4(_)) | (rtype::AAAA, IpAddr::V6(_)));
-        if !asked {
-            return Found::NoData(authority);
-        }
-        let mut builder = AnswerBuilder::new(&Name::from_query(name));
-        builder.push_addr(Section::Answer, Owner::Question, self.options.ttl, addr);
-        Found::Records(Cow::Owned(builder.build()))
-    }
 }
 
-impl Origin {
-    pub(super) fn authority(&self, ttl: u32) -> Authority<'_> {
-        Authority { zone: &self.name, soa: &self.soa, ttl }
-    }
-
-    /// What stands at a name, which has `below` labels more than the zone; none when there is no such name.
-    pub(super) fn at<'a>(
-        &'a self,
-        name: &QueryName,
-        below: usize,
-        qtype: u16,
-        authority: Authority<'a>,
-    ) -> Option<Found<'a>> {
-        let entry = self.entries.get(name.wire())?;
-        if let Some(alias) = &entry.alias {
-            return Some(Found::Alias(alias));
-        }
-        let set = entry.sets.iter().find(|(rtype, _)| *rtype == qtype);
-        Some(match set {
-            Some((_, answer)) => Found::Records(Cow::Borrowed(answer)),
-            None if below == 0 && qtype == rtype::SOA => Found::Authority(authority),
-            None => Found::NoData(authority),
+/// Whether names in a namespace are shown. Where labels decide it, the namespace itself has to be known.
+fn exposed(known: &Known, namespace: &[u8], options: &KubernetesOptions) -> bool {
+    let named = |only: &Namespace| only.as_str().as_bytes().eq_ignore_ascii_case(namespace);
+    options.namespaces.as_ref().is_none_or(|only| only.iter().any(named))
+        && options.namespace_labels.as_ref().is_none_or(|selector| {
+            known.labels(namespace).is_some_and(|labels| selector.matches(|key| labels.get(key).map(String::as_str)))
         })
+}
+
+/// Whether a Service is shown.
+pub(super) fn shows(known: &Known, record: &Record, options: &KubernetesOptions) -> bool {
+    let labels = options.labels.as_ref();
+    let selected =
+        |front: &super::packed::Front| labels.is_none_or(|selector| selector.matches(|key| front.label(key)));
+    record.front.as_ref().is_some_and(selected) && exposed(known, record.namespace(), options)
+}
+
+/// Whether a namespace is known and shown; which of its Services are shown does not matter.
+pub(super) fn namespace_exists(known: &Known, label: &[u8], options: &KubernetesOptions) -> bool {
+    known.namespace(label) && exposed(known, label, options)
+}
+
+pub(super) fn stood<'a>(stood: Option<Stood<'a>>, authority: Authority<'a>) -> Found<'a> {
+    match stood {
+        Some(Stood::Records(answer)) => Found::Records(answer),
+        Some(Stood::Alias(alias)) => Found::Alias(alias),
+        Some(Stood::Nothing) => Found::NoData(authority),
+        None => Found::NoName(authority),
     }
 }
 
-impl Book {
-    /// What is said about a name in a reverse zone.
-    pub(super) fn reverse<'a>(
-        &self,
-        name: &QueryName,
-        qtype: u16,
-        authority: Authority<'a>,
-        fallthrough: &Fallthrough,
-    ) -> Found<'a> {
-        let Some(pointers) = name.reverse_address().and_then(|addr| self.pointers.get(&addr)) else {
-            return match (name.labels() == authority.zone.labels(), qtype) {
-                (true, rtype::SOA) => Found::Authority(authority),
-                (true, _) => Found::NoData(authority),
-                // Half an address has names below it, or may have: saying that it does not exist would deny those, too
-                // (RFC 8020).
-                (false, _) if name.reverse_address().is_none() && !fallthrough.holds(name) => Found::NoData(authority),
-                (false, _) => Found::NoName(authority),
-            };
-        };
-        if qtype != rtype::PTR {
-            return Found::NoData(authority);
-        }
-        let frontends = pointers.iter().any(|pointer| pointer.frontend);
-        let mut builder = AnswerBuilder::new(&Name::from_query(name));
-        for pointer in pointers.iter().filter(|pointer| pointer.frontend == frontends) {
-            builder.push(Section::Answer, Owner::Question, rtype::PTR, authority.ttl, pointer.name.wire());
-        }
-        Found::Records(Cow::Owned(builder.build()))
+/// What is said about the zone's own name.
+pub(super) fn apex<'a>(origin: &Origin, qtype: u16, authority: Authority<'a>) -> Found<'a> {
+    match qtype {
+        rtype::SOA => Found::Authority(authority),
+        rtype::NS => one_record(rtype::NS, origin.name_server.wire(), authority),
+        _ => Found::NoData(authority),
     }
+}
+
+/// `ns.dns.<zone>`, which the zone's NS record names, has the addresses of the cluster's DNS Service.
+fn name_server<'a>(known: &Known, qtype: u16, authority: Authority<'a>) -> Found<'a> {
+    addresses(dns_service(known, false), qtype, authority)
+}
+
+/// Where the cluster's DNS Service is reached.
+pub(super) fn dns_service(known: &Known, outside: bool) -> &[IpAddr] {
+    let front = known.service(DNS_SERVICE).and_then(|record| record.front.as_ref());
+    front.map_or(&[], |front| if outside { front.outside_addrs() } else { front.own_addrs() })
+}
+
+/// These addresses of the type that is asked for.
+pub(super) fn addresses<'a>(addrs: &[IpAddr], qtype: u16, authority: Authority<'a>) -> Found<'a> {
+    let asked = matches!(qtype, rtype::A | rtype::AAAA);
+    let set = asked.then(|| stand::set(addrs.iter().copied(), qtype, authority.ttl)).flatten();
+    set.map_or(Found::NoData(authority), |answer| Found::Records(Cow::Owned(answer)))
+}
+
+fn one_address(qtype: u16, addr: IpAddr, authority: Authority<'_>) -> Found<'_> {
+    addresses(&[addr], qtype, authority)
+}
+
+fn version(authority: Authority<'_>) -> Found<'_> {
+    let mut text = vec![SCHEMA_VERSION.len() as u8];
+    text.extend_from_slice(SCHEMA_VERSION.as_bytes());
+    one_record(rtype::TXT, &text, authority)
+}
+
+fn one_record<'a>(rtype: u16, data: &[u8], authority: Authority<'a>) -> Found<'a> {
+    let mut builder = AnswerBuilder::for_any();
+    builder.push(Section::Answer, Owner::Question, rtype, authority.ttl, data);
+    Found::Records(Cow::Owned(builder.build()))
+}
+
+/// What is said about a name in a reverse zone. `stand` says how a Service is shown.
+pub(super) fn reverse_answer<'a, 'k>(
+    known: &'k Known,
+    name: &QueryName,
+    qtype: u16,
+    authority: Authority<'a>,
+    fallthrough: &Fallthrough,
+    stand: impl Fn(&'k Record) -> Option<Stand<'k>>,
+) -> Found<'a> {
+    let Some(addr) = name.reverse_address() else {
+        return match (name.labels() == authority.zone.labels(), qtype) {
+            (true, rtype::SOA) => Found::Authority(authority),
+            (true, _) => Found::NoData(authority),
+            // Half an address has names below it, or may have: saying that it does not exist would deny those, too (RFC 8020).
+            (false, _) if !fallthrough.holds(name) => Found::NoData(authority),
+            (false, _) => Found::NoName(authority),
+        };
+    };
+    let stands = known.holders(addr).filter_map(stand);
+    let all: Vec<(bool, Name)> = stands
+        .flat_map(|stand| {
+            let (own, names) = stand.names_of(addr);
+            names.into_iter().map(move |name| (own, name))
+        })
+        .collect();
+    if all.is_empty() {
+        return match (name.labels() == authority.zone.labels(), qtype) {
+            (true, rtype::SOA) => Found::Authority(authority),
+            (true, _) => Found::NoData(authority),
+            (false, _) => Found::NoName(authority),
+        };
+    }
+    if qtype != rtype::PTR {
+        return Found::NoData(authority);
+    }
+    // Endpoints' names for an address that is a Service's own are not told.
+    let own = all.iter().any(|(own, _)| *own);
+    let mut builder = AnswerBuilder::for_any();
+    for (_, name) in all.iter().filter(|(one, _)| *one == own) {
+        builder.push(Section::Answer, Owner::Question, rtype::PTR, authority.ttl, name.wire());
+    }
+    Found::Records(Cow::Owned(builder.build()))
 }
 
 /// `10-244-3-64` and `fd00--1` as addresses.
-fn dashed_address(label: &[u8]) -> Option<IpAddr> {
+pub(super) fn dashed_address(label: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(label).ok()?;
     if text.bytes().filter(|byte| *byte == b'-').count() == 3
         && let Ok(addr) = text.replace('-', ".").parse::<std::net::Ipv4Addr>()

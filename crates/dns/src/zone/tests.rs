@@ -1,5 +1,6 @@
 //! What the zone answers, and how changes show.
 
+mod changes;
 mod external;
 mod selected;
 mod specification;
