@@ -16,4 +16,5 @@ pub mod zonefile;
 
 pub use held::Held;
 pub use record::Record;
+pub(crate) use record::kind;
 pub use zone::{Defect, Found, Kind, Soa, Warning, Zone};

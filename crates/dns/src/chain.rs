@@ -58,7 +58,7 @@ pub use rewrite::{
     AnswerRewrites, EdnsAction, EdnsData, EdnsOption, EdnsRewrite, NameMatch, Replacement, Rewrite, RewriteOptions,
 };
 pub use selector::{Requirement, Selector};
-pub use signing::{DnssecOptions, SignKey, SignOptions, TsigAlgorithm, TsigOptions, TsigRequire, TsigSecret};
+pub use signing::{DnssecOptions, SignKey, SignOptions, TsigOptions, TsigRequire, TsigSecret};
 pub use sources::{AutoOptions, FileOptions, Peer, SecondaryOptions, TransferOptions};
 pub use template::TemplateOptions;
 pub use tls::{ClientAuth, TlsFiles, TlsOptions};
@@ -189,6 +189,7 @@ impl Config {
             config.block(block, environment, &mut errors);
         }
         errors.extend(served::overlaps(&config.blocks));
+        errors.extend(signing::unknown_keys(&config.blocks));
         // The Corefile's own first, those of imported files behind them.
         errors.sort_by(|one, other| {
             let place = |error: &CorefileError| {

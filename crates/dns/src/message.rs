@@ -8,7 +8,7 @@ mod walk;
 
 pub use cookie::Cookie;
 pub use expand::{Expanded, expand};
-pub use request::{Edns, Head, Reject, Request};
+pub use request::{Edns, Head, Reject, Request, Signature};
 pub(crate) use response::OPT;
 pub use response::{negative, records, rejection};
 pub(crate) use walk::question;

@@ -14,6 +14,7 @@ mod kubernetes;
 mod local;
 mod rewrite;
 mod template;
+mod tsig;
 mod whoami;
 mod zones;
 
@@ -31,6 +32,7 @@ pub use kubernetes::Kubernetes;
 pub use local::Local;
 pub use rewrite::Rewriting;
 pub use template::Template;
+pub use tsig::Tsig;
 pub use whoami::WhoAmI;
 pub use zones::{ServedZone, Zones};
 

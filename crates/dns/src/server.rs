@@ -18,6 +18,7 @@ mod pen;
 mod probe;
 mod query;
 mod reporter;
+mod signed;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -46,13 +47,14 @@ pub use transfer::Transfer;
 use crate::{
     answer::Answer,
     chain::Config,
-    message::{CLASS_IN, HEADER, Rcode, Reject, Request, rejection},
+    message::{CLASS_IN, HEADER, Head, Rcode, Reject, Request, rejection},
     metrics::{Counts, Metrics},
     name::QueryName,
     server::{
         block::{Block, PlaceInLine},
         guard::Leaving,
         probe::Probe,
+        signed::{Seal, Signer},
         told::Told,
     },
     zone::Cluster,
@@ -87,6 +89,8 @@ pub struct Later {
     link: usize,
     /// The size of the client's message in bytes.
     size: usize,
+    /// Signs the response.
+    signer: Option<Box<Signer>>,
     /// Held until the answer is there.
     _place: PlaceInLine,
 }
@@ -119,8 +123,14 @@ impl Server {
         outside: Arc<dyn Outside>,
         observer: Observer,
     ) -> Self {
-        let parts =
-            Parts { host: outside.host().into(), outside, metrics, waiting: Arc::default(), synced: Arc::default() };
+        let parts = Parts {
+            host: outside.host().into(),
+            outside,
+            metrics,
+            waiting: Arc::default(),
+            synced: Arc::default(),
+            keys: Arc::new(signed::keys(&config.blocks)),
+        };
         let blocks: Vec<Block> =
             config.blocks.into_iter().map(|chain| Block::new(chain, cluster, serial, &parts)).collect();
         let probes = probe::probes(&blocks, &*parts.outside);
@@ -145,15 +155,21 @@ impl Server {
         &self.parts.metrics
     }
 
-    /// Answers a packet into `out`, or says that it takes time.
-    pub fn handle(&self, packet: &[u8], arrival: &Arrival, now: Instant, out: &mut Vec<u8>) -> Outcome {
+    /// Answers a packet without signature into `out`, or says that it takes time.
+    fn answer(&self, packet: &[u8], seal: Seal, arrival: &Arrival, now: Instant, out: &mut Vec<u8>) -> Outcome {
+        let sealed = |mut head: Head| {
+            head.signature = seal.signature;
+            head.limit = head.limit.saturating_sub(seal.room);
+            head
+        };
         let mut request = match Request::parse(packet, arrival.transport) {
-            Ok(request) => request,
+            Ok(request) => Request { head: sealed(request.head), ..request },
             Err(Reject::Drop) => {
                 self.parts.metrics.dropped();
                 return Outcome::Drop;
             }
             Err(Reject::Code { head, rcode, question_end }) => {
+                let head = sealed(head);
                 if let Some(outcome) = self.of_zones(packet, arrival, &head, now, out) {
                     return outcome;
                 }
@@ -228,6 +244,7 @@ impl Server {
                         key: 0,
                         link,
                         size: 0,
+                        signer: None,
                         _place: waits,
                     }));
                 }
@@ -241,7 +258,8 @@ impl Server {
 
     /// The response to a question that takes time; none where the Corefile wants silence. Dropping the future gives it up; others
     /// who wait for the same answer get it all the same.
-    pub async fn finish(self: Arc<Self>, later: Box<Later>) -> Option<Vec<u8>> {
+    pub async fn finish(self: Arc<Self>, mut later: Box<Later>) -> Option<Vec<u8>> {
+        let signer = later.signer.take();
         let Later { query, block, key, link, size, .. } = &*later;
         let next = Next { server: &self, block: *block, index: *link };
         let (reply, failed) = match next.run(query).await {
@@ -268,6 +286,9 @@ impl Server {
         let link = Some(query.asked.load(Ordering::Relaxed)).filter(|_| !failed);
         let told = Told { name, qtype, qclass, head, arrival, size: *size, question, response: &out, took, link };
         self.told(*block, *key, &told);
+        if let Some(mut signer) = signer {
+            signer.sign(&mut out);
+        }
         Some(out)
     }
 

@@ -46,7 +46,8 @@ fn an_answer_is_kept_for_its_least_time_to_live_and_counts_down() {
     let later = now + Duration::from_secs(40);
     let Hit { half, kept, .. } = cache.find(&key, later).unwrap();
     assert_eq!(half, Half::Success);
-    let head = crate::message::Head { id: 1, flags: 0, edns: None, limit: 512 };
+    let head =
+        crate::message::Head { id: 1, flags: 0, edns: None, limit: 512, signature: crate::message::Signature::Absent };
     let mut out = Vec::new();
     records(&head, key.question(), &kept.answer, true, 0, &mut out);
     kept.age(&mut out, key.question().len(), later);

@@ -67,7 +67,6 @@ pub const NOT_SERVED: &[&str] = &[
     "timeouts",
     "multisocket",
     "bind",
-    "tsig",
     "rewrite/metadata",
     "rewrite/server_ip",
     "dnssec",

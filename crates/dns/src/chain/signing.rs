@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use domain::utils::base64;
 
-use super::{read, scope::Scope};
+use super::{Chain, Plugin, read, scope::Scope};
 use crate::{
-    corefile::{CorefileError, Directive, Word},
+    authority::tsig::{Algorithm, Key},
+    corefile::{CorefileError, Directive, Fault, Place, Word},
     name::Name,
 };
 
@@ -19,6 +20,15 @@ pub struct TsigOptions {
     pub secrets: Vec<TsigSecret>,
     /// Which questions have to be signed.
     pub require: TsigRequire,
+    /// Messages of which kinds (opcodes) have to be signed.
+    pub opcodes: TsigRequire,
+}
+
+impl TsigOptions {
+    /// The keys.
+    pub fn keys(&self) -> impl Iterator<Item = Key> {
+        self.secrets.iter().map(|secret| Key::new(secret.name.clone(), secret.algorithm, &secret.secret))
+    }
 }
 
 /// A shared secret.
@@ -27,21 +37,9 @@ pub struct TsigSecret {
     /// The key's name.
     pub name: Name,
     /// How it signs.
-    pub algorithm: TsigAlgorithm,
+    pub algorithm: Algorithm,
     /// The secret.
     pub secret: Vec<u8>,
-}
-
-/// How a shared secret signs: HMAC with this hash (RFC 8945 §6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum TsigAlgorithm {
-    Md5,
-    Sha1,
-    Sha224,
-    Sha256,
-    Sha384,
-    Sha512,
 }
 
 /// Which questions have to be signed.
@@ -52,9 +50,24 @@ pub enum TsigRequire {
     None,
     /// All.
     All,
-    /// Those for these types.
+    /// Those of these types, or kinds.
     Types(Vec<u16>),
 }
+
+impl TsigRequire {
+    /// Whether what is of this type has to be signed.
+    #[must_use]
+    pub fn holds(&self, rtype: u16) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::Types(types) => types.contains(&rtype),
+        }
+    }
+}
+
+/// The kinds of messages (RFC 6895 §2.2), in the order of their numbers.
+const OPCODES: [&str; 6] = ["QUERY", "IQUERY", "STATUS", "", "NOTIFY", "UPDATE"];
 
 /// `dnssec`: answers are signed when they are asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,20 +112,11 @@ impl std::fmt::Debug for TsigSecret {
     }
 }
 
-const ALGORITHMS: [(&str, TsigAlgorithm); 7] = [
-    ("hmac-md5", TsigAlgorithm::Md5),
-    ("hmac-md5.sig-alg.reg.int", TsigAlgorithm::Md5),
-    ("hmac-sha1", TsigAlgorithm::Sha1),
-    ("hmac-sha224", TsigAlgorithm::Sha224),
-    ("hmac-sha256", TsigAlgorithm::Sha256),
-    ("hmac-sha384", TsigAlgorithm::Sha384),
-    ("hmac-sha512", TsigAlgorithm::Sha512),
-];
-
 /// `tsig [ZONES…]`.
 pub(super) fn tsig(directive: &Directive, scope: &mut Scope<'_>) -> Result<TsigOptions, CorefileError> {
     let zones = scope.zones_or(read::zones(&directive.arguments, "a zone of tsig")?);
-    let mut options = TsigOptions { zones, secrets: Vec::new(), require: TsigRequire::None };
+    let mut options =
+        TsigOptions { zones, secrets: Vec::new(), require: TsigRequire::None, opcodes: TsigRequire::None };
     scope.options(directive, |scope, option| {
         match option.name.text.as_str() {
             "secret" => {
@@ -122,7 +126,7 @@ pub(super) fn tsig(directive: &Directive, scope: &mut Scope<'_>) -> Result<TsigO
                 };
                 options.secrets.push(TsigSecret {
                     name: read::name(name, "a key's name")?,
-                    algorithm: rest.first().map_or(Ok(TsigAlgorithm::Sha256), algorithm)?,
+                    algorithm: rest.first().map_or(Ok(Algorithm::Sha256), algorithm)?,
                     secret: secret_bytes(&secret.text).ok_or_else(|| bad_secret(secret))?,
                 });
             }
@@ -132,22 +136,20 @@ pub(super) fn tsig(directive: &Directive, scope: &mut Scope<'_>) -> Result<TsigO
                 let found = key_file(&text).map_err(|reason| word.malformed("the file with secrets", &reason))?;
                 options.secrets.extend(found);
             }
-            "require" => options.require = require(option)?,
-            _ => return Err(read::unknown("tsig", option, &["secret", "secrets", "require"])),
+            "require" => {
+                options.require = require(option, "record types", |word| read::record_type(word, "a type of require"))?;
+            }
+            "require_opcode" => options.opcodes = require(option, "kinds of messages", opcode)?,
+            _ => return Err(read::unknown("tsig", option, &["secret", "secrets", "require", "require_opcode"])),
         }
         Ok(())
     });
     Ok(options)
 }
 
-fn algorithm(word: &Word) -> Result<TsigAlgorithm, CorefileError> {
-    let allowed = "hmac-md5, hmac-sha1, hmac-sha224, hmac-sha256, hmac-sha384 or hmac-sha512";
-    algorithm_named(&word.text).ok_or_else(|| word.bad("an algorithm of tsig", allowed))
-}
-
-fn algorithm_named(text: &str) -> Option<TsigAlgorithm> {
-    let text = text.trim_end_matches('.');
-    ALGORITHMS.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, algorithm)| *algorithm)
+fn algorithm(word: &Word) -> Result<Algorithm, CorefileError> {
+    let allowed = "hmac-sha1, hmac-sha224, hmac-sha256, hmac-sha384 or hmac-sha512";
+    Algorithm::named(&word.text).ok_or_else(|| word.bad("an algorithm of tsig", allowed))
 }
 
 fn secret_bytes(text: &str) -> Option<Vec<u8>> {
@@ -159,16 +161,48 @@ fn bad_secret(word: &Word) -> CorefileError {
     Word { text: "…".to_owned(), ..word.clone() }.bad("a secret of tsig", "base64")
 }
 
-fn require(option: &Directive) -> Result<TsigRequire, CorefileError> {
+fn require(
+    option: &Directive,
+    what: &str,
+    read: impl Fn(&Word) -> Result<u16, CorefileError>,
+) -> Result<TsigRequire, CorefileError> {
     match option.arguments.as_slice() {
-        [] => Err(option.missing("record types, all or none")),
+        [] => Err(option.missing(&format!("{what}, all or none"))),
         [word] if word.text == "all" => Ok(TsigRequire::All),
         [word] if word.text == "none" => Ok(TsigRequire::None),
-        words => {
-            let types = words.iter().map(|word| read::record_type(word, "a type of require"));
-            types.collect::<Result<_, _>>().map(TsigRequire::Types)
-        }
+        words => words.iter().map(read).collect::<Result<_, _>>().map(TsigRequire::Types),
     }
+}
+
+fn opcode(word: &Word) -> Result<u16, CorefileError> {
+    let found = OPCODES.iter().position(|name| name.eq_ignore_ascii_case(&word.text));
+    let known = "QUERY, IQUERY, STATUS, NOTIFY, UPDATE, all or none";
+    found.map(|number| number as u16).ok_or_else(|| word.bad("a kind of messages", known))
+}
+
+/// The option `key NAME`: what this server sends is signed with that key of `tsig`.
+pub(super) fn key_name(option: &Directive) -> Result<(Name, Place), CorefileError> {
+    let word = read::one(option, "the name of a key of tsig")?;
+    Ok((read::name(word, "a key's name")?, word.place.clone()))
+}
+
+/// Keys that are named and that no `tsig` has.
+pub(super) fn unknown_keys(chains: &[Chain]) -> Vec<CorefileError> {
+    let plugins = || chains.iter().flat_map(|chain| &chain.plugins);
+    let secrets =
+        plugins().filter_map(|plugin| if let Plugin::Tsig(tsig) = plugin { Some(&tsig.secrets) } else { None });
+    let known: Vec<&Name> = secrets.flatten().map(|secret| &secret.name).collect();
+    let named = plugins().filter_map(|plugin| match plugin {
+        Plugin::Secondary(options) => options.key.as_ref(),
+        Plugin::Transfer(options) => options.key.as_ref(),
+        _ => None,
+    });
+    let unknown = named.filter(|(name, _)| !known.contains(&name));
+    let error = |(name, place): &(Name, Place)| CorefileError {
+        place: place.clone(),
+        fault: Fault::UnknownKey { name: name.to_string(), known: known.iter().map(ToString::to_string).collect() },
+    };
+    unknown.map(error).collect()
 }
 
 /// `key "name" { algorithm hmac-sha256; secret "…"; };`, as `named.conf` has it.
@@ -187,12 +221,12 @@ fn key_file(text: &str) -> Result<Vec<TsigSecret>, String> {
         if words.next() != Some("{") {
             return Err(bad("has no {"));
         }
-        let (mut algorithm, mut secret) = (TsigAlgorithm::Sha256, None);
+        let (mut algorithm, mut secret) = (Algorithm::Sha256, None);
         loop {
             match words.next() {
                 Some("}") => break,
                 Some("algorithm") => {
-                    let named = words.next().and_then(algorithm_named);
+                    let named = words.next().and_then(Algorithm::named);
                     algorithm = named.ok_or_else(|| bad("has an unknown algorithm"))?;
                 }
                 Some("secret") => {

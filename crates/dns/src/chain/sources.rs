@@ -7,10 +7,11 @@ use ipnet::IpNet;
 use super::{
     Fallthrough, Pattern, read,
     scope::Scope,
+    signing,
     zonefiles::{self, LoadedZone},
 };
 use crate::{
-    corefile::{CorefileError, Directive, Fault, Word},
+    corefile::{CorefileError, Directive, Fault, Place, Word},
     name::Name,
 };
 
@@ -57,6 +58,8 @@ pub struct SecondaryOptions {
     pub catalog: bool,
     /// The names that go on to the next plugin when they do not exist.
     pub fallthrough: Fallthrough,
+    /// The key of `tsig` with which primaries are asked; podnet's own option. And where it is named.
+    pub key: Option<(Name, Place)>,
 }
 
 /// `transfer`: who may fetch zones, and is told of changes.
@@ -66,6 +69,8 @@ pub struct TransferOptions {
     pub zones: Vec<Name>,
     /// Who.
     pub to: Vec<Peer>,
+    /// The key of `tsig` with which they are told of changes; podnet's own option. And where it is named.
+    pub key: Option<(Name, Place)>,
 }
 
 /// Who may fetch zones.
@@ -190,9 +195,11 @@ pub(super) fn secondary(directive: &Directive, scope: &mut Scope<'_>) -> Result<
         primaries: Vec::new(),
         catalog: false,
         fallthrough: Fallthrough::default(),
+        key: None,
     };
     scope.options(directive, |_, option| {
         match option.name.text.as_str() {
+            "key" => options.key = Some(signing::key_name(option)?),
             "transfer" => {
                 let Some((from, servers)) = option.arguments.split_first() else {
                     return Err(option.missing("from, and the primary servers"));
@@ -210,7 +217,7 @@ pub(super) fn secondary(directive: &Directive, scope: &mut Scope<'_>) -> Result<
             "catalog" => options.catalog = read::nothing(option).map(|()| true)?,
             "fallthrough" => options.fallthrough = read::fallthrough(option)?,
             "upstream" => {}
-            _ => return Err(unknown("secondary", option, &["transfer from", "catalog", "fallthrough"])),
+            _ => return Err(unknown("secondary", option, &["transfer from", "catalog", "fallthrough", "key"])),
         }
         Ok(())
     });
@@ -222,10 +229,15 @@ pub(super) fn secondary(directive: &Directive, scope: &mut Scope<'_>) -> Result<
 
 pub(super) fn transfer(directive: &Directive, scope: &mut Scope<'_>) -> Result<TransferOptions, CorefileError> {
     let zones = scope.zones_or(read::zones(&directive.arguments, "a zone of transfer")?);
-    let mut to = Vec::new();
+    let (mut to, mut key) = (Vec::new(), None);
     scope.options(directive, |_, option| {
-        if option.name.text != "to" {
-            return Err(read::unknown("transfer", option, &["to"]));
+        match option.name.text.as_str() {
+            "to" => {}
+            "key" => {
+                key = Some(signing::key_name(option)?);
+                return Ok(());
+            }
+            _ => return Err(read::unknown("transfer", option, &["to", "key"])),
         }
         if option.arguments.is_empty() {
             return Err(option.missing("at least one address, network or *"));
@@ -238,7 +250,7 @@ pub(super) fn transfer(directive: &Directive, scope: &mut Scope<'_>) -> Result<T
     if to.is_empty() {
         return Err(directive.missing("{ to <address>… }"));
     }
-    Ok(TransferOptions { zones, to })
+    Ok(TransferOptions { zones, to, key })
 }
 
 fn peer(word: &Word) -> Result<Peer, CorefileError> {

@@ -150,6 +150,14 @@ pub enum Fault {
         /// What the system says.
         reason: String,
     },
+    /// A key that no `tsig` has.
+    #[error("there is no key {name:?}; known: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") })]
+    UnknownKey {
+        /// What is called.
+        name: String,
+        /// Those that there are.
+        known: Vec<String>,
+    },
     /// A file that is no zone.
     #[error("zone {zone} cannot be loaded: {reason}")]
     Zone {

@@ -39,6 +39,20 @@ pub struct Head {
     pub edns: Option<Edns>,
     /// The largest response, in bytes.
     pub limit: u16,
+    /// Whether it is signed with a shared secret.
+    pub signature: Signature,
+}
+
+/// What is known of a message's signature (TSIG).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Signature {
+    /// It has none.
+    #[default]
+    Absent,
+    /// It is by one of the server's keys.
+    Valid,
+    /// It is not what it should be.
+    Wrong,
 }
 
 impl Head {
@@ -108,7 +122,7 @@ impl<'a> Request<'a> {
         if packet.len() < HEADER || flags & flag::QR != 0 {
             return Err(Reject::Drop);
         }
-        let mut head = Head { id, flags, edns: None, limit: limit(transport, None) };
+        let mut head = Head { id, flags, edns: None, limit: limit(transport, None), signature: Signature::Absent };
         let refuse = |head, rcode| Reject::Code { head, rcode, question_end: HEADER };
         if flags & flag::OPCODE != 0 {
             return Err(refuse(head, Rcode::NOTIMP));

@@ -6,6 +6,7 @@ mod guard;
 mod rewrite;
 mod searchpath;
 mod template;
+mod tsig;
 mod view;
 mod zones;
 

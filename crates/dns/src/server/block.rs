@@ -7,6 +7,7 @@ use std::sync::{
 
 use super::{
     Link, Outside, Own, Shape, arrange::Arrangement, fetched::Fetched, guard::Guard, lock, reporter::Reporter,
+    signed::Keys,
 };
 use crate::{
     authority::Held,
@@ -34,6 +35,8 @@ pub struct Parts {
     pub host: Arc<str>,
     /// Clients that wait for answers; see [`Parts::places`].
     pub(super) waiting: Arc<AtomicUsize>,
+    /// The keys of all server blocks (`tsig`).
+    pub(super) keys: Arc<Keys>,
     /// The cluster's state is known.
     pub(super) synced: Arc<AtomicBool>,
 }
@@ -141,7 +144,7 @@ impl Block {
                     }
                 }
                 plugin @ (Plugin::File(_) | Plugin::Auto(_) | Plugin::Secondary(_)) => {
-                    zones.append(&mut block.zones(plugin));
+                    zones.append(&mut block.zones(plugin, &parts.keys));
                     // All zones are one link: the plugins stand side by side.
                     if !matches!(plugins.peek(), Some(Plugin::File(_) | Plugin::Auto(_) | Plugin::Secondary(_))) {
                         block.links.push(Box::new(plugin::Zones::new(std::mem::take(&mut zones))));
@@ -184,6 +187,7 @@ impl Block {
             Plugin::Local => Box::new(Own(plugin::Local)),
             Plugin::Dns64(options) => Box::new(plugin::Dns64(options)),
             Plugin::Acl(options) => Box::new(Own(plugin::Acl(options))),
+            Plugin::Tsig(options) => Box::new(Own(plugin::Tsig(options))),
             Plugin::Any => Box::new(Own(plugin::Any)),
             Plugin::Chaos(options) => {
                 self.shape.chaos = true;
@@ -224,7 +228,7 @@ impl Block {
     }
 
     /// The zones of `file`, `auto` or `secondary`.
-    fn zones(&mut self, plugin: Plugin) -> Vec<plugin::ServedZone> {
+    fn zones(&mut self, plugin: Plugin, keys: &Keys) -> Vec<plugin::ServedZone> {
         let (loaded, fallthrough) = match plugin {
             Plugin::File(options) => (options.loaded, options.fallthrough),
             Plugin::Auto(options) => (options.loaded, Fallthrough::default()),
@@ -233,8 +237,10 @@ impl Block {
                 let before = self.held.len();
                 let zones: Vec<LoadedZone> = options.zones.into_iter().map(nothing).collect();
                 let served = self.hold(zones, &options.fallthrough);
+                let key = options.key.and_then(|(name, _)| keys.get(&name).cloned());
                 for held in &self.held[before..] {
-                    self.fetched.push(Arc::new(Fetched::new(Arc::clone(held), options.primaries.clone())));
+                    let fetched = Fetched::new(Arc::clone(held), options.primaries.clone(), key.clone());
+                    self.fetched.push(Arc::new(fetched));
                 }
                 return served;
             }

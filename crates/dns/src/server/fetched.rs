@@ -11,17 +11,20 @@ use futures::{
     future::{Either, select},
 };
 
-use super::{Event, Exchange, Server, Transport, lock};
+use super::{Event, Exchange, Outside, Server, Transport, lock, signed};
 use crate::authority::{
     Held, Zone,
     held::Taken,
     transfer::{self, Incoming, Progress, Secondary, TransferError},
+    tsig::{Key, Session, TsigError},
 };
 
 /// The largest zone that is taken in, in bytes of records.
 const LARGEST: usize = 1 << 30;
 /// How long a primary may be silent.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// The same where it can be asked once more by another way.
+const SHORT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A zone of another server.
 #[derive(Debug)]
@@ -29,6 +32,8 @@ pub(super) struct Fetched {
     pub(super) held: Arc<Held>,
     /// When one does not answer, the next is asked.
     pub(super) primaries: Vec<SocketAddr>,
+    /// Signs what they are asked.
+    key: Option<Arc<Key>>,
     /// When to look; none before the beginning.
     timers: Mutex<Option<Secondary>>,
     /// Ends the sleep of the task.
@@ -36,8 +41,8 @@ pub(super) struct Fetched {
 }
 
 impl Fetched {
-    pub(super) fn new(held: Arc<Held>, primaries: Vec<SocketAddr>) -> Self {
-        Self { held, primaries, timers: Mutex::default(), wake: Mutex::default() }
+    pub(super) fn new(held: Arc<Held>, primaries: Vec<SocketAddr>, key: Option<Arc<Key>>) -> Self {
+        Self { held, primaries, key, timers: Mutex::default(), wake: Mutex::default() }
     }
 
     /// Begins to fetch, where those before left off.
@@ -52,16 +57,18 @@ impl Fetched {
     /// A primary says that there is a new version.
     pub(super) fn notified(&self, serial: Option<u32>, now: Instant) {
         let due = lock(&self.timers).as_mut().is_some_and(|timers| timers.notified(serial, now));
-        if let Some(wake) = lock(&self.wake).take().filter(|_| due) {
+        if due && let Some(wake) = lock(&self.wake).take() {
             let _ = wake.send(());
         }
     }
 
-    /// The time to the next look, and what ends it earlier.
+    /// The time to the next look, or to the zone's end, and what ends it earlier.
     fn rest(&self, now: Instant) -> (Duration, oneshot::Receiver<()>) {
         let (wake, woken) = oneshot::channel();
         *lock(&self.wake) = Some(wake);
-        let due = lock(&self.timers).as_ref().map_or(now, Secondary::next_due);
+        let due = lock(&self.timers)
+            .as_ref()
+            .map_or(now, |timers| timers.expires().map_or(timers.next_due(), |expires| expires.min(timers.next_due())));
         (due.saturating_duration_since(now), woken)
     }
 
@@ -90,12 +97,22 @@ impl Fetched {
         let mut timers = lock(&self.timers);
         if let Some(timers) = timers.as_mut() {
             timers.failed(now, spread);
-            if timers.is_expired(now) && self.held.zone().is_some() {
-                self.held.clear();
-                let told = "no primary was reached for longer than its SOA record allows: it is not served any more";
-                (server.observer)(&Event::Zone { zone: origin, told, failed: true });
-            }
         }
+    }
+
+    /// Serves the zone no more when no primary was reached for too long.
+    fn expire(&self, now: Instant, server: &Server) {
+        let mut timers = lock(&self.timers);
+        if let Some(timers) = timers.as_mut().filter(|timers| timers.is_expired(now) && self.held.zone().is_some()) {
+            timers.gone();
+            self.held.clear();
+            let told = "no primary was reached for longer than its SOA record allows: it is not served any more";
+            (server.observer)(&Event::Zone { zone: self.held.origin(), told, failed: true });
+        }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        lock(&self.timers).as_ref().is_some_and(|timers| timers.next_due() <= now)
     }
 
     fn refreshed(&self, server: &Server) {
@@ -107,13 +124,9 @@ impl Fetched {
 
     async fn refresh_from(&self, primary: SocketAddr, server: &Arc<Server>) -> Result<Taken, String> {
         let outside = &server.parts.outside;
-        let (origin, own) = (self.held.origin(), self.held.zone());
+        let own = self.held.zone();
         if let Some(own) = &own {
-            let id = outside.random() as u16;
-            let message = transfer::soa_query(origin, id);
-            let ask = Exchange::plain(primary, Transport::Udp, message, TIMEOUT);
-            let answer = outside.exchange(ask).await.map_err(|error| error.to_string())?;
-            let serial = transfer::soa_answer(origin, id, &answer).map_err(|error| error.to_string())?;
+            let serial = self.serial_of(primary, outside).await?;
             if !transfer::newer(serial, own.soa().serial) {
                 return Ok(Taken::Same);
             }
@@ -131,6 +144,24 @@ impl Fetched {
         }
     }
 
+    /// The serial number that a primary has. Where datagrams do not get through, it is asked over a connection.
+    async fn serial_of(&self, primary: SocketAddr, outside: &Arc<dyn Outside>) -> Result<u32, String> {
+        let (origin, id) = (self.held.origin(), outside.random() as u16);
+        let message = transfer::soa_query(origin, id);
+        let mut serial = Err(String::new());
+        for (transport, timeout) in [(Transport::Udp, SHORT_TIMEOUT), (Transport::Tcp, TIMEOUT)] {
+            let ask = Exchange::plain(primary, transport, message.clone(), timeout);
+            serial = match signed::ask(outside, self.key.as_ref(), ask).await {
+                Ok(answer) => transfer::soa_answer(origin, id, &answer).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            if serial.is_ok() {
+                break;
+            }
+        }
+        serial
+    }
+
     /// Has the zone, or its changes, sent; none: there is nothing new.
     async fn fetch(
         &self,
@@ -143,13 +174,19 @@ impl Fetched {
             Some(own) => Incoming::since(own, id, LARGEST),
             None => Incoming::whole(self.held.origin(), id, LARGEST),
         };
-        let message = incoming.request(own.map(Zone::soa_record).as_ref());
+        let mut message = incoming.request(own.map(Zone::soa_record).as_ref());
+        let outside = Arc::clone(&server.parts.outside);
+        let mut session = self.key.as_ref().map(|key| Session::request(Arc::clone(key), &mut message, outside.unix()));
         let ask = Exchange::plain(primary, Transport::Tcp, message, TIMEOUT);
         let state = Arc::new(Mutex::new((incoming, None)));
         let taking = Arc::clone(&state);
         let take = move |message: &[u8]| {
             let (incoming, done) = &mut *lock(&taking);
-            *done = match incoming.message(message) {
+            let taken = match &mut session {
+                None => incoming.message(message).map_err(Stopped::Transfer),
+                Some(session) => vouched(session, message, incoming, outside.unix()),
+            };
+            *done = match taken {
                 Ok(Progress::More) => return true,
                 Ok(Progress::UpToDate) => Some(Ok(None)),
                 Ok(Progress::Done(zone, _)) => Some(Ok(Some(*zone))),
@@ -160,11 +197,31 @@ impl Fetched {
         let talked = server.parts.outside.converse(ask, Box::new(take)).await;
         let done = lock(&state).1.take();
         match (done, talked) {
-            (Some(done), _) => Ok(done),
+            (Some(Err(Stopped::Signature(error))), _) => Err(error.to_string()),
+            (Some(Err(Stopped::Transfer(error))), _) => Ok(Err(error)),
+            (Some(Ok(zone)), _) => Ok(Ok(zone)),
             (None, Err(error)) => Err(error.to_string()),
             (None, Ok(())) => Err("the transfer ended early".to_owned()),
         }
     }
+}
+
+/// Why a transfer is not gone on with.
+enum Stopped {
+    Signature(TsigError),
+    Transfer(TransferError),
+}
+
+/// Takes a message in once its signature, or that of those before it, is right.
+fn vouched(session: &mut Session, message: &[u8], incoming: &mut Incoming, now: u64) -> Result<Progress, Stopped> {
+    let mut message = message.to_vec();
+    session.verify(&mut message, now).map_err(Stopped::Signature)?;
+    let progress = incoming.message(&message).map_err(Stopped::Transfer)?;
+    if !matches!(progress, Progress::More) {
+        // Messages between may be unsigned, the last may not.
+        session.finish().map_err(Stopped::Signature)?;
+    }
+    Ok(progress)
 }
 
 /// Keeps a zone as new as its primaries have it, as long as it is served.
@@ -179,6 +236,9 @@ async fn keep(zone: Weak<Fetched>, server: Weak<Server>) {
             let (Either::Left(_) | Either::Right(_)) = select(sleep, woken).await;
         }
         let (Some(fetched), Some(at)) = (zone.upgrade(), server.upgrade()) else { return };
-        fetched.refresh(&at).await;
+        fetched.expire(at.parts.outside.now(), &at);
+        if fetched.is_due(at.parts.outside.now()) {
+            fetched.refresh(&at).await;
+        }
     }
 }

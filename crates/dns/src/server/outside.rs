@@ -110,7 +110,7 @@ pub trait Outside: Send + Sync {
     fn host(&self) -> String;
     /// The time.
     fn now(&self) -> Instant;
-    /// The time of the day, in seconds since 1970: what cookies carry.
+    /// The time of the day, in seconds since 1970: what cookies carry, and what signatures are about.
     fn unix(&self) -> u64;
     /// A number that nobody can guess: ids of queries, and choices.
     fn random(&self) -> u64;

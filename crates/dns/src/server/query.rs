@@ -173,6 +173,12 @@ pub enum Failure {
     /// The zone's file is missing, or no primary has sent it.
     #[error("the zone is not here: its file is missing, or its primary has not sent it")]
     NoZone,
+    /// It is not signed, and the Corefile wants it to be (`tsig`).
+    #[error("it is not signed as tsig requires")]
+    Unsigned,
+    /// Its signature is not what it should be.
+    #[error("its signature (TSIG) is wrong")]
+    BadSignature,
     /// Aliases lead nowhere.
     #[error("its aliases point at each other")]
     AliasLoop,
@@ -195,7 +201,8 @@ impl Failure {
     #[must_use]
     pub const fn rcode(self) -> Rcode {
         match self {
-            Self::Configured => Rcode::REFUSED,
+            Self::Configured | Self::Unsigned => Rcode::REFUSED,
+            Self::BadSignature => Rcode::NOTAUTH,
             _ => Rcode::SERVFAIL,
         }
     }

@@ -6,13 +6,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Arrival, Block, Event, Exchange, Failure, Look, Outcome, Pen, Quick, Server, Transport, told::Told};
+use super::{
+    Arrival, Block, Event, Exchange, Failure, Look, Outcome, Outside, Pen, Quick, Server, Transport,
+    signed::{self, Signer, Unanswered},
+    told::Told,
+};
 use crate::{
     authority::{
         held::{Taken, Version},
         transfer::{self, Notify},
+        tsig::Key,
     },
-    chain::Peer,
+    chain::{Peer, TransferOptions},
     message::{CLASS_IN, HEADER, Head, Rcode, rejection, rtype},
     name::{Name, QueryName},
 };
@@ -26,13 +31,17 @@ const NOTIFY_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Transfer {
     version: Version,
     request: transfer::Request,
+    pub(super) signer: Option<Box<Signer>>,
 }
 
 impl Transfer {
     /// Makes the messages one after the other; `send` says whether it wants more. Runs as long as that takes.
     pub fn send(self, mut send: impl FnMut(Vec<u8>) -> bool) {
-        let Version { zone, journal } = &self.version;
-        for message in transfer::ixfr(zone, journal, &self.request, None) {
+        let Self { version: Version { zone, journal }, request, mut signer } = self;
+        for mut message in transfer::ixfr(&zone, &journal, &request, None) {
+            if let Some(signer) = &mut signer {
+                signer.sign(&mut message);
+            }
             if !send(message) {
                 return;
             }
@@ -67,11 +76,12 @@ impl Server {
         };
         let block = &self.blocks[index];
         let answered = match (&notify, &request) {
+            _ if let Some(refused) = self.forbidden(index, &look, question, out) => refused,
             (Some(notify), _) => block.notified(notify, &look).map(|()| {
                 *out = transfer::notify_reply(notify);
                 Outcome::Answer
             }),
-            (None, Some(request)) => self.asked_for(block, request, &look, question, out),
+            (None, Some(request)) => asked_for(block, request, &look, out),
             (None, None) => return None,
         };
         let outcome = answered.unwrap_or_else(|rcode| {
@@ -103,39 +113,28 @@ impl Server {
         Some(outcome)
     }
 
-    /// Gives a zone away, if the client may have it; else the code that says why not.
-    fn asked_for(
+    /// What those plugins say that know who may ask; none: nothing.
+    fn forbidden(
         &self,
-        block: &Block,
-        request: &transfer::Request,
+        index: usize,
         look: &Look<'_>,
         question: &[u8],
         out: &mut Vec<u8>,
-    ) -> Result<Outcome, Rcode> {
+    ) -> Option<Result<Outcome, Rcode>> {
+        let block = &self.blocks[index];
         let mut pen = Pen::new(look.head, question, &block.shape, &self.turn, out);
         for link in block.links.iter().filter(|link| link.guards()) {
             match link.quick(look, &mut pen) {
-                Quick::Done => return Ok(Outcome::Answer),
-                Quick::Fail(Failure::Silent) => return Ok(Outcome::Drop),
-                Quick::Fail(failure) => return Err(failure.rcode()),
+                Quick::Done => return Some(Ok(Outcome::Answer)),
+                Quick::Fail(Failure::Silent) => return Some(Ok(Outcome::Drop)),
+                Quick::Fail(failure) => {
+                    self.tell(index, look.name, look.qtype, failure);
+                    return Some(Err(failure.rcode()));
+                }
                 Quick::Pass | Quick::Around | Quick::Slow => {}
             }
         }
-        if !block.peers(&request.zone).any(|peer| may_fetch(peer, look.arrival.from.ip())) {
-            return Err(Rcode::REFUSED);
-        }
-        let version = block.links.iter().find_map(|link| link.transfers(&request.zone)).ok_or(Rcode::NOTAUTH)?;
-        let version = version.ok_or(Rcode::SERVFAIL)?;
-        match (look.arrival.transport, request.serial) {
-            (Transport::Tcp, _) => Ok(Outcome::Transfer(Box::new(Transfer { version, request: request.clone() }))),
-            (Transport::Udp, Some(_)) => {
-                let mut messages = transfer::ixfr(&version.zone, &version.journal, request, Some(look.head.limit));
-                *out = messages.next().ok_or(Rcode::SERVFAIL)?;
-                Ok(Outcome::Answer)
-            }
-            // RFC 5936 §4.2: there is no AXFR over UDP.
-            (Transport::Udp, None) => Err(Rcode::REFUSED),
-        }
+        None
     }
 
     /// Begins what the server does by itself: zones go on from the server `before`, secondaries are told of new versions, and
@@ -169,28 +168,53 @@ impl Server {
         for block in &self.blocks {
             let version = block.held.iter().find(|held| held.origin() == zone).and_then(|held| held.version());
             let Some(version) = version else { continue };
-            let servers = block.peers(zone).filter_map(|peer| match peer {
-                Peer::Server(addr) => Some(*addr),
-                Peer::All | Peer::Network(_) => None,
+            let servers = block.transfers_of(zone).flat_map(|options| {
+                let key = options.key.as_ref().and_then(|(name, _)| self.parts.keys.get(name));
+                options.to.iter().filter_map(move |peer| match peer {
+                    Peer::Server(addr) => Some((*addr, key.cloned())),
+                    Peer::All | Peer::Network(_) => None,
+                })
             });
-            for upstream in servers {
+            for (upstream, key) in servers {
                 let message = transfer::notify(&version.zone.soa_record(), self.parts.outside.random() as u16);
-                self.parts.outside.spawn(Box::pin(notify(Arc::clone(&self.parts.outside), upstream, message)));
+                let notify = notify(Arc::clone(&self.parts.outside), key, upstream, message);
+                self.parts.outside.spawn(Box::pin(notify));
             }
         }
     }
 }
 
-async fn notify(outside: Arc<dyn super::Outside>, upstream: SocketAddr, message: Vec<u8>) {
+async fn notify(outside: Arc<dyn Outside>, key: Option<Arc<Key>>, upstream: SocketAddr, message: Vec<u8>) {
     for attempt in 0..NOTIFY_TRIES {
         let timeout = NOTIFY_TIMEOUT * (1 << attempt);
         let exchange = Exchange::plain(upstream, Transport::Udp, message.clone(), timeout);
-        match outside.exchange(exchange).await {
+        match signed::ask(&outside, key.as_ref(), exchange).await {
             Ok(_) => return,
-            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {}
-            // It does not listen yet.
+            Err(Unanswered::Io(error)) if error.kind() == std::io::ErrorKind::TimedOut => {}
+            // It does not listen yet, or it is not the one that has the key.
             Err(_) => outside.sleep(timeout).await,
         }
+    }
+}
+
+/// Gives a zone away, if the client may have it; else the code that says why not.
+fn asked_for(block: &Block, request: &transfer::Request, look: &Look<'_>, out: &mut Vec<u8>) -> Result<Outcome, Rcode> {
+    if !block.peers(&request.zone).any(|peer| may_fetch(peer, look.arrival.from.ip())) {
+        return Err(Rcode::REFUSED);
+    }
+    let version = block.links.iter().find_map(|link| link.transfers(&request.zone)).ok_or(Rcode::NOTAUTH)?;
+    let version = version.ok_or(Rcode::SERVFAIL)?;
+    match (look.arrival.transport, request.serial) {
+        (Transport::Tcp, _) => {
+            Ok(Outcome::Transfer(Box::new(Transfer { version, request: request.clone(), signer: None })))
+        }
+        (Transport::Udp, Some(_)) => {
+            let mut messages = transfer::ixfr(&version.zone, &version.journal, request, Some(look.head.limit));
+            *out = messages.next().ok_or(Rcode::SERVFAIL)?;
+            Ok(Outcome::Answer)
+        }
+        // RFC 5936 §4.2: there is no AXFR over UDP.
+        (Transport::Udp, None) => Err(Rcode::REFUSED),
     }
 }
 
@@ -213,12 +237,16 @@ impl Block {
         Ok(())
     }
 
-    /// Who may fetch a zone: as the `transfer` with the longest zone around it says.
+    /// Who may fetch a zone.
     fn peers(&self, zone: &Name) -> impl Iterator<Item = &Peer> {
-        let around = |options: &crate::chain::TransferOptions| {
-            options.zones.iter().filter(|own| zone.within(own)).map(Name::labels).max()
-        };
+        self.transfers_of(zone).flat_map(|options| &options.to)
+    }
+
+    /// The `transfer` with the longest zone around a zone.
+    fn transfers_of(&self, zone: &Name) -> impl Iterator<Item = &TransferOptions> {
+        let around =
+            |options: &TransferOptions| options.zones.iter().filter(|own| zone.within(own)).map(Name::labels).max();
         let longest = self.transfers.iter().filter_map(around).max();
-        self.transfers.iter().filter(move |options| around(options) == longest && longest.is_some()).flat_map(|o| &o.to)
+        self.transfers.iter().filter(move |options| around(options) == longest && longest.is_some())
     }
 }

@@ -65,7 +65,18 @@ impl Secondary {
     /// Whether the zone must not be served: it has never been here, or the primary has been away for too long.
     #[must_use]
     pub fn is_expired(&self, now: Instant) -> bool {
-        self.held.as_ref().is_none_or(|(soa, heard)| now.saturating_duration_since(*heard) >= seconds(soa.expire))
+        self.expires().is_none_or(|expires| now >= expires)
+    }
+
+    /// When the zone must not be served any more, unless the primary is heard before.
+    #[must_use]
+    pub fn expires(&self) -> Option<Instant> {
+        self.held.as_ref().map(|(soa, heard)| *heard + seconds(soa.expire))
+    }
+
+    /// The version that was there is not served any more: the zone is as if it had never been here.
+    pub fn gone(&mut self) {
+        self.held = None;
     }
 }
 

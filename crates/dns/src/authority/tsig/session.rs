@@ -143,6 +143,13 @@ impl Session {
         &self.key
     }
 
+    /// How many bytes a signature adds to a message.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        // Owner, type, class, time to live and length; then RFC 8945 §4.2 without other data.
+        self.key.name().wire().len() + 10 + self.key.algorithm().wire().len() + 16 + self.key.size()
+    }
+
     /// Signs the next message of the answer.
     pub fn sign(&mut self, message: &mut Vec<u8>, now: u64) {
         let mut tsig = Tsig::of(&self.key, message, now, FUDGE);

@@ -2,7 +2,8 @@
 
 use super::{options, refused};
 use crate::{
-    chain::{ClientAuth, GrpcAddr, Policy, SignKey, TsigAlgorithm, TsigRequire},
+    authority::tsig::Algorithm,
+    chain::{ClientAuth, GrpcAddr, Policy, SignKey, TsigRequire},
     name::Name,
 };
 
@@ -31,15 +32,16 @@ fn tsig_has_secrets_of_the_corefile_and_of_files_and_prints_none() {
     assert_eq!(
         told,
         [
-            ("c.key.".to_owned(), TsigAlgorithm::Sha1, b"secret".as_slice()),
-            ("d.key.".to_owned(), TsigAlgorithm::Sha256, b"secret"),
-            ("a.key.".to_owned(), TsigAlgorithm::Sha512, b"secret"),
-            ("b.".to_owned(), TsigAlgorithm::Sha256, &[255, 255]),
+            ("c.key.".to_owned(), Algorithm::Sha1, b"secret".as_slice()),
+            ("d.key.".to_owned(), Algorithm::Sha256, b"secret"),
+            ("a.key.".to_owned(), Algorithm::Sha512, b"secret"),
+            ("b.".to_owned(), Algorithm::Sha256, &[255, 255]),
         ]
     );
     assert_eq!(tsig.require, TsigRequire::Types(vec![252, 251]));
     assert!(!format!("{tsig:?}").contains("115, 101"), "{tsig:?}");
     assert_eq!(options!(Tsig, "tsig a.org {\n require all\n}").require, TsigRequire::All);
+    assert_eq!(options!(Tsig, "tsig {\n require_opcode NOTIFY update\n}").opcodes, TsigRequire::Types(vec![4, 5]));
 }
 
 #[test]
@@ -87,6 +89,9 @@ fn what_none_of_them_means_is_refused_at_its_place() {
             "tsig {\n secrets /keys.bad\n}",
             "3:10: the file with secrets \"/keys.bad\" cannot be read: key \"a\" has a sec",
         ),
+        ("tsig {\n secret a c2VjcmV0 hmac-md5\n}", "3:20: an algorithm of tsig cannot be \"hmac-md5\""),
+        ("tsig {\n require_opcode PUSH\n}", "3:17: a kind of messages cannot be \"PUSH\"; allowed: QUERY, IQUERY"),
+        ("transfer {\n to *\n key k\n}", "4:6: there is no key \"k.\"; known: none"),
         ("tsig {\n require NOTHING\n}", "3:10: a type of require cannot be \"NOTHING\""),
         ("dnssec {\n key secret K\n}", "3:6: where keys are cannot be \"secret\"; allowed: file: keys are not fetched"),
         ("sign db", "2:6: \"sign\" ends here, needed: { key file"),

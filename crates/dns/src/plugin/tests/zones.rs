@@ -10,12 +10,12 @@ use crate::{
 
 const SOA: &str = "@ 300 IN SOA ns admin (SERIAL 3600 600 86400 60)\n@ 300 NS ns\nns 300 A 192.0.2.1\n";
 
-fn zone(serial: u32, more: &str) -> String {
+pub(super) fn zone(serial: u32, more: &str) -> String {
     format!("{}{more}\n", SOA.replace("SERIAL", &serial.to_string()))
 }
 
 /// A server with these files.
-fn served(corefile: &str, files: &[(&str, String)]) -> Rig {
+pub(super) fn served(corefile: &str, files: &[(&str, String)]) -> Rig {
     let mut rig = Rig::new(". {\n whoami\n}\n");
     reread(&mut rig, corefile, files);
     rig
@@ -31,7 +31,7 @@ fn reread(rig: &mut Rig, corefile: &str, files: &[(&str, String)]) {
 }
 
 /// A query of a transfer: AXFR, or IXFR since a serial number.
-fn transfer_query(zone: &str, since: Option<u32>) -> Vec<u8> {
+pub(super) fn transfer_query(zone: &str, since: Option<u32>) -> Vec<u8> {
     let mut packet = query(zone, if since.is_some() { rtype::IXFR } else { rtype::AXFR });
     if let Some(serial) = since {
         packet[9] = 1;
@@ -59,7 +59,7 @@ fn fetch(rig: &Rig, packet: &[u8], from: [u8; 4]) -> Vec<String> {
     }
 }
 
-const FILE: &str = "example.org {\n file db\n transfer {\n to 192.0.2.9 198.51.100.0/24\n }\n}\n";
+pub(super) const FILE: &str = "example.org {\n file db\n transfer {\n to 192.0.2.9 198.51.100.0/24\n }\n}\n";
 
 #[test]
 fn file_answers_for_its_zone_with_authority() {
@@ -205,15 +205,22 @@ fn secondary_fetches_its_zone_and_serves_it_as_long_as_its_primary_allows() {
     // What was fetched is not lost when the Corefile changes.
     reread(&mut rig, SECONDARY, &[]);
     assert_eq!(rig.ask("www.example.org", rtype::A), ["NOERROR", "A 192.0.2.2"]);
-    // The primary does not answer until the zone has expired.
+    // The primary does not answer, neither to a datagram nor over a connection, until the zone has expired.
+    rig.at(3601);
+    rig.wake();
+    rig.work();
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let ask = rig.sent().pop().unwrap();
+        assert_eq!(ask.transport, transport);
+        ask.failed();
+        rig.work();
+    }
+    assert_eq!(rig.ask("www.example.org", rtype::A), ["NOERROR", "A 192.0.2.2"]);
     rig.at(86_401);
     rig.wake();
     rig.work();
-    for sent in rig.sent() {
-        sent.failed();
-    }
-    rig.work();
-    assert_eq!(rig.ask("www.example.org", rtype::A), ["SERVFAIL"]);
+    assert_eq!(rig.ask("www.example.org", rtype::A), ["SERVFAIL"], "it has expired, though a look is under way");
+    assert_eq!(rig.sent().pop().unwrap().transport, Transport::Tcp, "the whole zone is asked for");
 }
 
 #[test]
