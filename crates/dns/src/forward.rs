@@ -71,9 +71,9 @@ pub fn secured(config: &Config) -> impl Iterator<Item = Secure> {
         .flat_map(|options| options.upstreams.iter().filter_map(move |upstream| secure(options, &upstream.transport)))
 }
 
-/// The flags of a query for a client.
+/// The flags of a query for a client. AD asks to be told whether the answer is authentic (RFC 6840 §5.7).
 fn flags(checking_disabled: bool) -> u16 {
-    flag::RD | if checking_disabled { flag::CD } else { 0 }
+    flag::RD | flag::AD | if checking_disabled { flag::CD } else { 0 }
 }
 
 /// Whether a client would rather be asked for over TCP.

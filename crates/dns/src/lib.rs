@@ -25,6 +25,8 @@ pub mod message;
 pub mod metrics;
 pub mod name;
 pub mod plugin;
+#[cfg(test)]
+mod rfc;
 pub mod server;
 pub mod zone;
 

@@ -63,7 +63,8 @@ fn start(head: &Head, question: &[u8], answer: &Answer, recursion: bool, out: &m
     if answer.authoritative {
         flags |= flag::AA;
     }
-    if answer.authentic {
+    // RFC 6840 §5.8: only to those who know what it means.
+    if answer.authentic && (head.dnssec_ok() || head.flags & flag::AD != 0) {
         flags |= flag::AD;
     }
     if recursion {
