@@ -1,6 +1,8 @@
 //! Cluster DNS as a process: sockets, the cluster's changes and the Corefile around the server core of `podnet_dns`.
 //!
 //! - `listeners`: UDP and TCP ports, opened and closed as the Corefile says
+//! - `door`: who is let in at a port, and for how long
+//! - `udp`, `tcp`: messages in datagrams and over connections
 //! - `outside`: what the server core asks of its surroundings: exchanges with upstreams, time, chance
 //! - `connections`: connections to upstreams, kept and shared, over TCP and TLS
 //! - `keeper`: the one task that owns the cluster's state and replaces the server when the Corefile changes
@@ -9,6 +11,7 @@
 
 mod connections;
 mod corefile;
+mod door;
 mod http;
 mod keeper;
 mod listeners;
@@ -101,7 +104,8 @@ pub async fn run(options: DnsOptions, shutdown: impl Future<Output = ()>) -> Res
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    info!(corefile = %options.corefile.display(), ports = ?config.ports(), "cluster DNS serves");
+    let ports: Vec<String> = config.listeners().iter().map(|listener| listener.port.to_string()).collect();
+    info!(corefile = %options.corefile.display(), ports = ports.join(" "), "cluster DNS serves");
     shared.server().start(None);
     shared.server().probe_loops();
     let checks = tokio::spawn(outside::check(Arc::clone(&shared)));

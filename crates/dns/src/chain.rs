@@ -12,6 +12,7 @@ mod gotemplate;
 mod guard;
 mod hosts;
 mod kubernetes;
+mod listener;
 mod logformat;
 mod logging;
 mod order;
@@ -32,7 +33,12 @@ mod view;
 mod weights;
 mod zonefiles;
 
-use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 pub use acl::{AclAction, AclOptions, AclRule};
 pub use backends::{EtcdOptions, ExternalOptions, GrpcAddr, GrpcOptions};
@@ -44,12 +50,13 @@ pub use guard::{CookieOptions, RrlOptions};
 pub use hosts::HostsOptions;
 pub(crate) use kubernetes::is_reverse;
 pub use kubernetes::{ApiAccess, KubernetesOptions, PodNames};
+pub use listener::{Listener, Port};
 pub use logformat::{LogField, LogFormat, LogPiece};
 pub use logging::{Consolidate, ErrorsOptions, Level, LogClass, LogOptions};
 pub use order::{NOT_SERVED, PLUGINS, WITHOUT_EFFECT};
 pub use pattern::Pattern;
 pub use plugin::Plugin;
-pub use process::{BindOptions, BindTarget, HealthOptions, Monitor, ReadyOptions, TimeoutOptions};
+pub use process::{BindOptions, HealthOptions, Monitor, ReadyOptions, TimeoutOptions};
 pub use responses::{
     AutopathOptions, Balance, ChaosOptions, Dns64Options, ErraticOptions, HeaderFlag, HeaderRule, LoadbalanceOptions,
     SearchPath,
@@ -67,7 +74,7 @@ pub use weights::Weights;
 pub use zonefiles::LoadedZone;
 
 use crate::{
-    corefile::{self, Block, CorefileError, Fault, Key, Place, Scheme},
+    corefile::{self, Block, CorefileError, Fault, Key, Place},
     name::{Name, QueryName},
 };
 use scope::Scope;
@@ -80,6 +87,8 @@ pub struct Environment<'a> {
     pub file: &'a dyn Fn(&str) -> io::Result<String>,
     /// The names of a directory's files, for imports by pattern.
     pub list: &'a dyn Fn(&str) -> io::Result<Vec<String>>,
+    /// The addresses of an interface.
+    pub interface: &'a dyn Fn(&str) -> io::Result<Vec<IpAddr>>,
 }
 
 impl Environment<'_> {
@@ -88,6 +97,7 @@ impl Environment<'_> {
         variable: &|_| None,
         file: &|_| Err(io::Error::from(io::ErrorKind::NotFound)),
         list: &|_| Err(io::Error::from(io::ErrorKind::NotFound)),
+        interface: &|_| Err(io::Error::from(io::ErrorKind::NotFound)),
     };
 }
 
@@ -102,6 +112,8 @@ pub struct Config {
     pub files: Vec<PathBuf>,
     /// Directories whose files were listed; when there is another one, the Corefile may mean something else.
     pub directories: Vec<PathBuf>,
+    /// Interfaces whose addresses are listened on; when they change, the Corefile means something else.
+    pub interfaces: Vec<String>,
     /// What was accepted and has no effect, each with its place.
     pub warnings: Vec<String>,
 }
@@ -182,6 +194,7 @@ impl Config {
             process: ProcessOptions::default(),
             files: corefile.files,
             directories: corefile.directories,
+            interfaces: Vec::new(),
             warnings: corefile.warnings,
         };
         let mut errors = corefile.errors;
@@ -216,6 +229,7 @@ impl Config {
         }
         self.files.append(&mut scope.files);
         self.directories.append(&mut scope.directories);
+        self.interfaces.append(&mut scope.interfaces);
         self.warnings.append(&mut scope.warnings);
         errors.append(&mut scope.errors);
         self.blocks.push(Chain { keys: block.keys, plugins });
@@ -233,16 +247,6 @@ impl Config {
     /// The `kubernetes` plugins.
     pub fn kubernetes(&self) -> impl Iterator<Item = &KubernetesOptions> {
         self.blocks.iter().filter_map(Chain::kubernetes)
-    }
-
-    /// The ports where plain DNS is served, each once.
-    #[must_use]
-    pub fn ports(&self) -> Vec<u16> {
-        let keys = self.blocks.iter().flat_map(|block| &block.keys).filter(|key| key.scheme == Scheme::Dns);
-        let mut ports: Vec<u16> = keys.map(|key| key.port).collect();
-        ports.sort_unstable();
-        ports.dedup();
-        ports
     }
 }
 
@@ -270,6 +274,20 @@ impl ProcessOptions {
 }
 
 impl Chain {
+    /// The addresses that it listens on (`bind`); none: all of the machine's.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let mut addresses = Vec::new();
+        for plugin in &self.plugins {
+            if let Plugin::Bind(bind) = plugin {
+                addresses.extend(&bind.addresses);
+            }
+        }
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses
+    }
+
     /// `errors`: failures are reported.
     #[must_use]
     pub fn errors(&self) -> bool {

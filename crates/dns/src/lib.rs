@@ -30,6 +30,6 @@ mod rfc;
 pub mod server;
 pub mod zone;
 
-pub use chain::{Checked, Config, Environment};
-pub use corefile::CorefileError;
+pub use chain::{Checked, Config, Environment, Listener, Port};
+pub use corefile::{CorefileError, Scheme};
 pub use server::{Arrival, Exchange, Keep, Outcome, Outside, Secure, Server, Transport};

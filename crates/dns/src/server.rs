@@ -46,7 +46,7 @@ pub use transfer::Transfer;
 
 use crate::{
     answer::Answer,
-    chain::Config,
+    chain::{Config, Port},
     message::{CLASS_IN, HEADER, Head, Rcode, Reject, Request, rejection},
     metrics::{Counts, Metrics},
     name::QueryName,
@@ -98,7 +98,7 @@ pub struct Later {
 /// A server that runs one loaded Corefile.
 pub struct Server {
     blocks: Vec<Block>,
-    strays: Vec<(u16, Arc<Counts>)>,
+    strays: Vec<(Port, Arc<Counts>)>,
     turn: AtomicUsize,
     parts: Parts,
     observer: Arc<Observer>,

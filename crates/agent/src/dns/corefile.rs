@@ -1,8 +1,9 @@
 //! Reading the Corefile, and what it reads itself.
 
-use std::{io, os::unix::fs::MetadataExt, path::PathBuf};
+use std::{io, net::IpAddr, os::unix::fs::MetadataExt, path::PathBuf};
 
 use podnet_dns::{Config, Environment};
+use podnet_kernel::{addr, link, netlink::RtSocket};
 
 use super::{DnsError, DnsOptions, connections};
 
@@ -13,11 +14,23 @@ pub(super) struct Sources {
     files: Vec<(PathBuf, Option<String>)>,
     /// Directories from which files were imported by pattern, and the names of their files.
     directories: Vec<(PathBuf, Vec<String>)>,
+    /// Interfaces that are listened on, and their addresses.
+    interfaces: Vec<(String, Vec<IpAddr>)>,
 }
 
 /// Surroundings with this process' environment variables.
 pub(super) fn environment<'a>(file: &'a dyn Fn(&str) -> io::Result<String>) -> Environment<'a> {
-    Environment { variable: &|name| std::env::var(name).ok(), file, list: &list }
+    Environment { variable: &|name| std::env::var(name).ok(), file, list: &list, interface: &interface }
+}
+
+/// The addresses of an interface, sorted.
+fn interface(name: &str) -> io::Result<Vec<IpAddr>> {
+    let mut socket = RtSocket::open().map_err(io::Error::other)?;
+    let index = link::index_of(&mut socket, name).map_err(io::Error::other)?;
+    let found = addr::list(&mut socket, index).map_err(io::Error::other)?;
+    let mut addresses: Vec<IpAddr> = found.into_iter().map(|net| net.addr()).collect();
+    addresses.sort_unstable();
+    Ok(addresses)
 }
 
 /// The names of a directory's files, sorted. What is no text cannot be imported.
@@ -48,8 +61,7 @@ pub(super) async fn load(options: &DnsOptions) -> Result<(Config, Sources), DnsE
         for secure in podnet_dns::forward::secured(&config) {
             connections::check(&secure).map_err(DnsError::Tls)?;
         }
-        let (files, directories) = (texts(&options, &config.files), names(&config.directories));
-        let sources = Sources { corefile, files, directories };
+        let sources = made_from(&options, corefile, &config);
         Ok((config, sources))
     })
     .await
@@ -78,7 +90,13 @@ pub(super) async fn look(options: &DnsOptions, before: &Sources) -> io::Result<S
         }
         let files: Vec<PathBuf> = before.files.into_iter().map(|(path, _)| path).collect();
         let directories: Vec<PathBuf> = before.directories.into_iter().map(|(path, _)| path).collect();
-        Ok(Sources { corefile, files: texts(&options, &files), directories: names(&directories) })
+        let interfaces: Vec<String> = before.interfaces.into_iter().map(|(name, _)| name).collect();
+        Ok(Sources {
+            corefile,
+            files: texts(&options, &files),
+            directories: names(&directories),
+            interfaces: addresses(&interfaces),
+        })
     })
     .await
 }
@@ -92,7 +110,20 @@ pub(super) async fn refused(options: &DnsOptions) -> io::Result<Sources> {
 fn sources(options: &DnsOptions, corefile: String) -> Sources {
     let name = options.corefile.display().to_string();
     let config = Config::check(&name, &corefile, &environment(&|path| read(options, path))).config;
-    Sources { corefile, files: texts(options, &config.files), directories: names(&config.directories) }
+    made_from(options, corefile, &config)
+}
+
+fn made_from(options: &DnsOptions, corefile: String, config: &Config) -> Sources {
+    Sources {
+        corefile,
+        files: texts(options, &config.files),
+        directories: names(&config.directories),
+        interfaces: addresses(&config.interfaces),
+    }
+}
+
+fn addresses(interfaces: &[String]) -> Vec<(String, Vec<IpAddr>)> {
+    interfaces.iter().map(|name| (name.clone(), interface(name).unwrap_or_default())).collect()
 }
 
 fn texts(options: &DnsOptions, files: &[PathBuf]) -> Vec<(PathBuf, Option<String>)> {

@@ -9,35 +9,51 @@ use std::{
     thread::available_parallelism,
 };
 
-use podnet_dns::Config;
+use podnet_dns::{Config, Listener, Port, Scheme};
 use podnet_kernel::datagrams::tell_destinations;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
-use tokio::net::{TcpListener, TcpSocket, UdpSocket};
+use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{DnsError, Shared, http, http::Role, tcp, udp};
+use super::{
+    DnsError, Shared,
+    door::{Door, Manners},
+    http,
+    http::Role,
+    udp,
+};
 
 /// What the kernel may queue for each socket while the threads are busy; it gives at most `net.core.rmem_max`.
 const RECEIVE_BUFFER: usize = 4 << 20;
 /// Connections that wait to be accepted.
-const TCP_BACKLOG: u32 = 1024;
+const TCP_BACKLOG: i32 = 1024;
 
 /// What a port is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Purpose {
-    Dns(u16),
+    Dns(Port),
     Http(Role, SocketAddr),
 }
 
-/// The ports that are open; each is closed when it is dropped.
+/// A port that is open; it closes when this is dropped.
+struct Open {
+    /// Where it really is.
+    address: SocketAddr,
+    door: Option<Arc<Door>>,
+    /// One for each socket.
+    datagrams: Vec<DropGuard>,
+    _connections: DropGuard,
+}
+
+/// The ports that are open.
 pub(super) struct Listeners {
     shared: Arc<Shared>,
     address: Option<IpAddr>,
-    open: HashMap<Purpose, DropGuard>,
+    open: HashMap<Purpose, Open>,
 }
 
 impl Listeners {
-    /// No ports.
+    /// No ports. `address` is where those are that the Corefile does not bind; none: everywhere.
     pub(super) fn new(shared: Arc<Shared>, address: Option<IpAddr>) -> Self {
         Self { shared, address, open: HashMap::new() }
     }
@@ -51,40 +67,78 @@ impl Listeners {
             (Role::Ready, process.ready),
             (Role::Metrics, process.metrics),
         ];
-        let web = web.into_iter().filter_map(|(role, address)| Some(Purpose::Http(role, address?)));
-        let wanted: Vec<Purpose> = config.ports().into_iter().map(Purpose::Dns).chain(web).collect();
-        let mut opened = HashMap::new();
-        for purpose in wanted.iter().filter(|purpose| !self.open.contains_key(purpose)) {
-            let guard = match *purpose {
-                Purpose::Dns(port) => self.dns(port)?,
-                Purpose::Http(role, address) => self.http(role, address).await?,
-            };
-            opened.insert(*purpose, guard);
+        let web: Vec<(Role, SocketAddr)> =
+            web.into_iter().filter_map(|(role, address)| Some((role, address?))).collect();
+        let listeners = config.listeners();
+        let (mut opened, mut sockets) = (HashMap::new(), Vec::new());
+        for listener in &listeners {
+            let purpose = Purpose::Dns(listener.port);
+            let beside = Beside::of(listener.port, &listeners);
+            match self.open.get(&purpose) {
+                None => {
+                    opened.insert(purpose, self.dns(listener, beside)?);
+                }
+                Some(open) => {
+                    let more = wanted(listener).saturating_sub(open.datagrams.len());
+                    sockets.push((purpose, self.datagrams(listener.port, open.address, beside, more)?));
+                }
+            }
         }
-        self.open.retain(|purpose, _| wanted.contains(purpose));
+        for (role, address) in &web {
+            let purpose = Purpose::Http(*role, *address);
+            if !self.open.contains_key(&purpose) {
+                opened.insert(purpose, self.http(*role, *address).await?);
+            }
+        }
+        self.open.retain(|purpose, _| match purpose {
+            Purpose::Dns(port) => listeners.iter().any(|listener| listener.port == *port),
+            Purpose::Http(role, address) => web.contains(&(*role, *address)),
+        });
+        for (purpose, more) in sockets {
+            self.open.entry(purpose).and_modify(|open| open.datagrams.extend(more));
+        }
+        for listener in &listeners {
+            self.open.entry(Purpose::Dns(listener.port)).and_modify(|open| {
+                open.datagrams.truncate(wanted(listener));
+                open.door.iter().for_each(|door| door.change(Manners::new(listener)));
+            });
+        }
         self.open.extend(opened);
         Ok(())
     }
 
-    fn dns(&self, port: u16) -> Result<DropGuard, DnsError> {
+    fn dns(&self, listener: &Listener, beside: Beside) -> Result<Open, DnsError> {
+        let port = listener.port;
+        let (address, socket) =
+            bind(port.address.or(self.address), port.number, |address| tcp_socket(address, beside))?;
+        let datagrams = self.datagrams(port, address, beside, wanted(listener))?;
         let token = CancellationToken::new();
-        let threads = available_parallelism().map_or(1, usize::from);
-        let (address, first) = bind(self.address, port, udp_socket)?;
-        let mut sockets = vec![first];
-        for _ in 1..threads {
-            sockets.push(udp_socket(address).map_err(failed(address, "DNS over UDP"))?);
-        }
-        let listener = tcp_socket(address).map_err(failed(address, "DNS over TCP"))?;
-        for socket in sockets {
-            let serve = udp::serve(Arc::clone(&self.shared), Arc::new(socket), port);
-            self.shared.ports.spawn(token.clone().run_until_cancelled_owned(serve));
-        }
-        let serve = tcp::serve(Arc::clone(&self.shared), listener, port, token.clone());
+        let door = Door::new(Arc::clone(&self.shared), port, Manners::new(listener));
+        let serve = Arc::clone(&door).serve(socket, token.clone());
         self.shared.ports.spawn(token.clone().run_until_cancelled_owned(serve));
-        Ok(token.drop_guard())
+        Ok(Open { address, door: Some(door), datagrams, _connections: token.drop_guard() })
     }
 
-    async fn http(&self, role: Role, address: SocketAddr) -> Result<DropGuard, DnsError> {
+    /// So many sockets for datagrams, each served by a task of its own.
+    fn datagrams(
+        &self,
+        port: Port,
+        address: SocketAddr,
+        beside: Beside,
+        count: usize,
+    ) -> Result<Vec<DropGuard>, DnsError> {
+        let open = |_| udp_socket(address, beside).map_err(failed(address, "DNS over UDP"));
+        let sockets: Vec<UdpSocket> = (0..count).map(open).collect::<Result<_, _>>()?;
+        let serve = |socket| {
+            let token = CancellationToken::new();
+            let serve = udp::serve(Arc::clone(&self.shared), Arc::new(socket), port);
+            self.shared.ports.spawn(token.clone().run_until_cancelled_owned(serve));
+            token.drop_guard()
+        };
+        Ok(sockets.into_iter().map(serve).collect())
+    }
+
+    async fn http(&self, role: Role, address: SocketAddr) -> Result<Open, DnsError> {
         let purpose = role.purpose();
         let listener = match TcpListener::bind(address).await {
             // Without IPv6 in the kernel, all addresses are all IPv4 addresses.
@@ -96,7 +150,33 @@ impl Listeners {
         .map_err(failed(address, purpose))?;
         let token = CancellationToken::new();
         self.shared.ports.spawn(http::serve(Arc::clone(&self.shared), listener, role, token.clone()));
-        Ok(token.drop_guard())
+        Ok(Open { address, door: None, datagrams: Vec::new(), _connections: token.drop_guard() })
+    }
+}
+
+/// How many sockets take datagrams: of the schemes only plain DNS has any. Without `multisocket` there is one for each processor.
+fn wanted(listener: &Listener) -> usize {
+    let processors = || available_parallelism().map_or(1, usize::from);
+    if listener.port.scheme == Scheme::Dns { listener.sockets.unwrap_or_else(processors) } else { 0 }
+}
+
+/// What else listens at a port's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Beside {
+    /// Somebody at all addresses, and somebody at one: who is called there is the second one's.
+    whole_and_part: bool,
+    /// Somebody at all addresses of IPv4.
+    all_v4: bool,
+}
+
+impl Beside {
+    fn of(port: Port, listeners: &[Listener]) -> Self {
+        let same = || listeners.iter().map(|listener| listener.port).filter(|other| other.number == port.number);
+        let whole = |port: &Port| port.address.is_none_or(|address| address.is_unspecified());
+        Self {
+            whole_and_part: same().any(|port| whole(&port)) && same().count() > 1,
+            all_v4: same().any(|port| port.address == Some(Ipv4Addr::UNSPECIFIED.into())),
+        }
     }
 }
 
@@ -112,34 +192,45 @@ fn bind<S>(
 ) -> Result<(SocketAddr, S), DnsError> {
     if let Some(ip) = address {
         let address = SocketAddr::new(ip, port);
-        return Ok((address, open(address).map_err(failed(address, "DNS over UDP"))?));
+        return Ok((address, open(address).map_err(failed(address, "DNS"))?));
     }
     let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     if let Ok(socket) = open(all) {
         return Ok((all, socket));
     }
     let all = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-    Ok((all, open(all).map_err(failed(all, "DNS over UDP"))?))
+    Ok((all, open(all).map_err(failed(all, "DNS"))?))
 }
 
 /// One of several sockets of a port: the kernel spreads clients over them (socket(7), `SO_REUSEPORT`).
-fn udp_socket(address: SocketAddr) -> io::Result<UdpSocket> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+fn udp_socket(address: SocketAddr, beside: Beside) -> io::Result<UdpSocket> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, None)?;
+    let socket = rustix::net::socket_with(family(address), SocketType::DGRAM, flags, None)?;
     sockopt::set_socket_reuseport(&socket, true)?;
     sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER)?;
     if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, false)?;
+        sockopt::set_ipv6_v6only(&socket, beside.all_v4)?;
     }
     tell_destinations(socket.as_fd(), address.is_ipv6())?;
     rustix::net::bind(&socket, &address)?;
     UdpSocket::from_std(socket.into())
 }
 
-fn tcp_socket(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(TCP_BACKLOG)
+fn tcp_socket(address: SocketAddr, beside: Beside) -> io::Result<TcpListener> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family(address), SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if beside.whole_and_part {
+        sockopt::set_socket_reuseport(&socket, true)?;
+    }
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, beside.all_v4)?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, TCP_BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn family(address: SocketAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
 }

@@ -1,85 +1,72 @@
 //! Queries over connections (RFC 7766): a length before each message, several queries at once, answers in any order.
 
 use std::{
-    net::SocketAddr,
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use podnet_dns::{Arrival, Outcome, Transport};
+use podnet_dns::{Arrival, Outcome};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, BufReader, BufWriter},
-    net::{
-        TcpListener, TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
-    sync::{Semaphore, mpsc},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
 
-use super::{Shared, udp::canonical};
+use super::door::{Door, Manners};
 
-/// Connections at once, for each port.
-const CONNECTIONS: usize = 1000;
-/// How long a connection may be silent; also how long a client may take to accept an answer.
-const IDLE: Duration = Duration::from_secs(10);
-/// Answers that wait for one client to read them.
+/// Queries of one connection that are not answered yet, or whose answers wait to be read: nothing more is read meanwhile.
 const PENDING: usize = 128;
 
-/// Serves connections, for good. Those that are open end with `token`.
-pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, port: u16, token: CancellationToken) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let (stream, from) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(_) => {
-                // Out of descriptors: those that close meanwhile make room.
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let shared = Arc::clone(&shared);
-        let serve = async move {
-            connection(shared, stream, from, port).await;
-            drop(place);
-        };
-        tokio::spawn(token.clone().run_until_cancelled_owned(serve));
-    }
-}
+/// An answer, and its query's share of what may be pending; a message of a transfer has none.
+type Reply = (Vec<u8>, Option<OwnedSemaphorePermit>);
 
-async fn connection(shared: Arc<Shared>, stream: TcpStream, from: SocketAddr, port: u16) {
-    // Answers are small and complete: waiting to fill a segment only delays them.
-    let _ = stream.set_nodelay(true);
-    let local = stream.local_addr().ok().map(|local| canonical(local).ip());
-    let (reader, writer) = stream.into_split();
+/// Serves one connection to its end.
+pub(super) async fn connection(
+    door: &Arc<Door>,
+    reader: impl AsyncRead + Unpin,
+    writer: impl AsyncWrite + Unpin,
+    arrival: Arrival,
+) {
+    let manners = door.manners();
     let (replies, pending) = mpsc::channel(PENDING);
-    let arrival = Arrival { from: canonical(from), transport: Transport::Tcp, port, local };
     // The writer ends when the reader and everything that is being asked for this client have ended.
-    tokio::join!(read(shared, reader, replies, arrival), write(writer, pending));
+    tokio::join!(read(door, &manners, reader, replies, arrival), write(writer, manners.write, pending));
 }
 
-async fn read(shared: Arc<Shared>, reader: OwnedReadHalf, replies: mpsc::Sender<Vec<u8>>, arrival: Arrival) {
+async fn read(
+    door: &Door,
+    manners: &Manners,
+    reader: impl AsyncRead + Unpin,
+    replies: mpsc::Sender<Reply>,
+    arrival: Arrival,
+) {
     let mut reader = BufReader::new(reader);
     let mut packet = Vec::new();
-    while let Ok(Ok(len)) = timeout(IDLE, reader.read_u16()).await {
-        packet.resize(usize::from(len), 0);
-        let Ok(Ok(_)) = timeout(IDLE, reader.read_exact(&mut packet)).await else { return };
+    let seats = Arc::new(Semaphore::new(PENDING));
+    let mut left = manners.max_queries.unwrap_or(u32::MAX);
+    while left > 0 && comes(door, manners, &mut reader, &seats).await {
+        if !matches!(timeout(manners.read, message(&mut reader, &mut packet)).await, Ok(Ok(()))) {
+            return;
+        }
+        if manners.max_queries.is_some() {
+            left -= 1;
+        }
+        let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return };
         let now = Instant::now();
-        let server = shared.server();
+        let server = door.shared.server();
         let mut response = Vec::new();
         match server.handle(&packet, &arrival, now, &mut response) {
             Outcome::Answer => {
-                if replies.send(response).await.is_err() {
+                if replies.send((response, Some(seat))).await.is_err() {
                     return;
                 }
             }
             Outcome::Later(later) => {
                 let replies = replies.clone();
-                shared.finish(server, later, move |response| async move {
-                    // Who does not read its answers does without: it must not hold up the others.
-                    let _ = replies.try_send(response);
+                door.shared.finish(server, later, move |response| async move {
+                    // No longer than the writer is patient: who does not read its answers holds up nobody else.
+                    let _ = replies.send((response, Some(seat))).await;
                 });
             }
             Outcome::Transfer(transfer) => {
@@ -87,7 +74,7 @@ async fn read(shared: Arc<Shared>, reader: OwnedReadHalf, replies: mpsc::Sender<
                 // It waits for the client to read, so its pace is the client's; one that reads nothing ends with the writer. Other
                 // questions of this client wait meanwhile: there is one transfer at a time for each connection.
                 let sent = tokio::task::spawn_blocking(move || {
-                    transfer.send(|message| replies.blocking_send(message).is_ok());
+                    transfer.send(|message| replies.blocking_send((message, None)).is_ok());
                 });
                 if sent.await.is_err() {
                     return;
@@ -98,17 +85,38 @@ async fn read(shared: Arc<Shared>, reader: OwnedReadHalf, replies: mpsc::Sender<
     }
 }
 
-async fn write(writer: OwnedWriteHalf, mut pending: mpsc::Receiver<Vec<u8>>) {
+/// Waits for a message to begin; false when the connection ended, or was silent for too long while nothing was asked.
+async fn comes(door: &Door, manners: &Manners, reader: &mut (impl AsyncBufRead + Unpin), seats: &Semaphore) -> bool {
+    let mut since = Instant::now();
+    loop {
+        match timeout(Door::tick(manners), reader.fill_buf()).await {
+            Ok(began) => return began.is_ok_and(|bytes| !bytes.is_empty()),
+            Err(_) if seats.available_permits() < PENDING => since = Instant::now(),
+            Err(_) if since.elapsed() >= door.idle(manners) => return false,
+            Err(_) => {}
+        }
+    }
+}
+
+async fn message(reader: &mut (impl AsyncRead + Unpin), packet: &mut Vec<u8>) -> io::Result<()> {
+    packet.resize(usize::from(reader.read_u16().await?), 0);
+    reader.read_exact(packet).await.map(drop)
+}
+
+async fn write(writer: impl AsyncWrite + Unpin, patience: Duration, mut pending: mpsc::Receiver<Reply>) {
     let mut writer = BufWriter::new(writer);
-    while let Some(message) = pending.recv().await {
+    while let Some((message, seat)) = pending.recv().await {
         let Ok(len) = u16::try_from(message.len()) else { continue };
         let send = async {
             writer.write_u16(len).await?;
             writer.write_all(&message).await?;
             if pending.is_empty() { writer.flush().await } else { Ok(()) }
         };
-        if !matches!(timeout(IDLE, send).await, Ok(Ok(()))) {
+        if !matches!(timeout(patience, send).await, Ok(Ok(()))) {
             return;
         }
+        drop(seat);
     }
+    // Over TLS the end is told, so that it cannot be mistaken for a cut (RFC 8446 §6.1).
+    let _ = timeout(patience, writer.shutdown()).await;
 }

@@ -25,6 +25,8 @@ use tokio::{
 
 use super::{DnsError, DnsOptions, run};
 
+mod ports;
+
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A directory that goes away with the test.
@@ -96,8 +98,12 @@ async fn free_port() -> u16 {
 }
 
 async fn dig(port: u16, arguments: &str) -> String {
+    dig_at("127.0.0.1", port, arguments).await
+}
+
+async fn dig_at(address: &str, port: u16, arguments: &str) -> String {
     let output = Command::new("dig")
-        .args(["@127.0.0.1", "-p", &port.to_string(), "+tries=1", "+time=5"])
+        .args([&format!("@{address}"), "-p", &port.to_string(), "+tries=1", "+time=5"])
         .args(arguments.split_ascii_whitespace())
         .output()
         .await

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, os::fd::AsFd, sync::Arc, time::Instant};
 
-use podnet_dns::{Arrival, Outcome, Transport};
+use podnet_dns::{Arrival, Outcome, Port, Transport};
 use podnet_kernel::datagrams::{Back, Questions};
 use tokio::{io::Interest, net::UdpSocket};
 use tracing::debug;
@@ -13,7 +13,7 @@ use super::Shared;
 const TURNS: usize = 4;
 
 /// Answers what comes to a socket, for good.
-pub(super) async fn serve(shared: Arc<Shared>, socket: Arc<UdpSocket>, port: u16) {
+pub(super) async fn serve(shared: Arc<Shared>, socket: Arc<UdpSocket>, port: Port) {
     let mut questions = Questions::default();
     loop {
         if socket.readable().await.is_err() {
@@ -32,12 +32,19 @@ pub(super) async fn serve(shared: Arc<Shared>, socket: Arc<UdpSocket>, port: u16
     }
 }
 
-fn answer(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, port: u16, questions: &mut Questions, count: usize) {
+fn answer(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, port: Port, questions: &mut Questions, count: usize) {
     let server = shared.server();
     let now = Instant::now();
     for number in 0..count {
         let Some(from) = questions.sender(number) else { continue };
-        let arrival = Arrival { from: canonical(from), transport: Transport::Udp, port, local: None };
+        let arrival = Arrival {
+            from: canonical(from),
+            transport: Transport::Udp,
+            port: port.number,
+            scheme: port.scheme,
+            bound: port.address,
+            local: None,
+        };
         let Some((question, response)) = questions.question(number) else { continue };
         match server.handle(question, &arrival, now, response) {
             Outcome::Answer => {}

@@ -39,19 +39,8 @@ pub enum Monitor {
 /// `bind`: where the server block listens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BindOptions {
-    /// Addresses and interfaces, at least one.
-    pub targets: Vec<BindTarget>,
-    /// Those that are left out.
-    pub except: Vec<BindTarget>,
-}
-
-/// An address, or all addresses of an interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BindTarget {
-    /// An address.
-    Address(IpAddr),
-    /// The name of an interface.
-    Interface(String),
+    /// The addresses, at least one: those that are named, and those that the interfaces had when this was read.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// `timeouts`: times of connections to this server (1 s to 24 h); none means the server's own.
@@ -71,6 +60,12 @@ pub struct TimeoutOptions {
 pub(super) fn root(directive: &Directive, scope: &mut Scope<'_>) -> Result<String, CorefileError> {
     read::no_options(directive)?;
     let path = read::one(directive, "a directory")?.text.clone();
+    if (scope.environment.list)(&path).is_err() {
+        let word = &directive.arguments[0];
+        scope
+            .warnings
+            .push(format!("{}: the directory {path:?} cannot be read: files below it are not found", word.place));
+    }
     scope.root = Some(path.clone());
     Ok(path)
 }
@@ -154,27 +149,42 @@ pub(super) fn bind(directive: &Directive, scope: &mut Scope<'_>) -> Result<BindO
     if directive.arguments.is_empty() {
         return Err(directive.missing("at least one address or interface"));
     }
-    let mut options = BindOptions { targets: targets(&directive.arguments)?, except: Vec::new() };
-    scope.options(directive, |_, option| {
+    let mut addresses = targets(&directive.arguments, scope)?;
+    scope.options(directive, |scope, option| {
         match option.name.text.as_str() {
             "except" if option.arguments.is_empty() => {
                 return Err(option.missing("at least one address or interface"));
             }
-            "except" => options.except.extend(targets(&option.arguments)?),
+            "except" => {
+                let except = targets(&option.arguments, scope)?;
+                addresses.retain(|address| !except.contains(address));
+            }
             _ => return Err(read::unknown("bind", option, &["except"])),
         }
         Ok(())
     });
-    Ok(options)
+    // To listen everywhere instead is what nobody means who names addresses.
+    if addresses.is_empty() {
+        return Err(directive.missing("an address, or an interface with one, that is not left out again"));
+    }
+    Ok(BindOptions { addresses })
 }
 
-fn targets(words: &[Word]) -> Result<Vec<BindTarget>, CorefileError> {
-    words.iter().map(target).collect()
+fn targets(words: &[Word], scope: &mut Scope<'_>) -> Result<Vec<IpAddr>, CorefileError> {
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for word in words {
+        for address in target(word, scope)? {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+    }
+    Ok(addresses)
 }
 
-fn target(word: &Word) -> Result<BindTarget, CorefileError> {
+fn target(word: &Word, scope: &mut Scope<'_>) -> Result<Vec<IpAddr>, CorefileError> {
     if let Ok(address) = word.text.trim_start_matches('[').trim_end_matches(']').parse() {
-        return Ok(BindTarget::Address(address));
+        return Ok(vec![address]);
     }
     // An interface's name has at most 15 bytes (IFNAMSIZ), and the kernel refuses these.
     let name = &word.text;
@@ -182,7 +192,15 @@ fn target(word: &Word) -> Result<BindTarget, CorefileError> {
     if !interface {
         return Err(word.bad("what to bind to", "an address, or the name of an interface (at most 15 characters)"));
     }
-    Ok(BindTarget::Interface(name.clone()))
+    scope.interfaces.push(name.clone());
+    let found = (scope.environment.interface)(name);
+    let found = found.map_err(|error| word.malformed("the interface to bind to", &error.to_string()))?;
+    // Link-local addresses mean nothing without their interface (RFC 4291 §2.5.6): they are left out, as in CoreDNS.
+    Ok(found.into_iter().filter(|address| !link_local(*address)).collect())
+}
+
+fn link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 pub(super) fn health(directive: &Directive, scope: &mut Scope<'_>) -> Result<HealthOptions, CorefileError> {

@@ -20,6 +20,8 @@ pub(super) struct Scope<'a> {
     pub(super) environment: &'a Environment<'a>,
     /// What `root` says: before it, relative paths are as they are.
     pub(super) root: Option<String>,
+    /// Interfaces that were looked at.
+    pub(super) interfaces: Vec<String>,
     /// Files that were read.
     pub(super) files: Vec<PathBuf>,
     /// Directories whose files were listed.
@@ -36,6 +38,7 @@ impl<'a> Scope<'a> {
             keys,
             environment,
             root: None,
+            interfaces: Vec::new(),
             files: Vec::new(),
             directories: Vec::new(),
             warnings: Vec::new(),

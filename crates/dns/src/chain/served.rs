@@ -1,12 +1,14 @@
 //! Server blocks that would answer the same questions.
 
-use super::{BindTarget, Chain, Plugin};
+use std::net::IpAddr;
+
+use super::{Chain, Plugin};
 use crate::corefile::{CorefileError, Fault, Key};
 
-/// What a block serves, and where it listens; no targets: everywhere.
+/// What a block serves, and where it listens; no addresses: everywhere.
 struct Served<'a> {
     key: &'a Key,
-    targets: Vec<&'a BindTarget>,
+    addresses: Vec<IpAddr>,
 }
 
 /// Keys that a block before serves already. As in CoreDNS, a block with a `view` takes only some questions, so others may follow it;
@@ -16,28 +18,22 @@ pub(super) fn overlaps(chains: &[Chain]) -> Vec<CorefileError> {
     let mut errors = Vec::new();
     for chain in chains {
         let views = chain.plugins.iter().any(|plugin| matches!(plugin, Plugin::View(_)));
-        let targets = targets(chain);
+        let addresses = chain.addresses();
         for key in &chain.keys {
-            let first = served.iter().find(|first| first.key.same(key) && meet(&first.targets, &targets));
+            let first = served.iter().find(|first| first.key.same(key) && meet(&first.addresses, &addresses));
             match first {
                 Some(first) => errors.push(CorefileError {
                     place: key.place.clone(),
                     fault: Fault::Served { key: key.to_string(), first: first.key.place.clone() },
                 }),
                 None if views => {}
-                None => served.push(Served { key, targets: targets.clone() }),
+                None => served.push(Served { key, addresses: addresses.clone() }),
             }
         }
     }
     errors
 }
 
-fn targets(chain: &Chain) -> Vec<&BindTarget> {
-    let binds =
-        chain.plugins.iter().filter_map(|plugin| if let Plugin::Bind(bind) = plugin { Some(bind) } else { None });
-    binds.flat_map(|bind| bind.targets.iter().filter(|target| !bind.except.contains(target))).collect()
-}
-
-fn meet(one: &[&BindTarget], other: &[&BindTarget]) -> bool {
-    one.is_empty() || other.is_empty() || one.iter().any(|target| other.contains(target))
+fn meet(one: &[IpAddr], other: &[IpAddr]) -> bool {
+    one.is_empty() || other.is_empty() || one.iter().any(|address| other.contains(address))
 }

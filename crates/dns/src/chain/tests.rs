@@ -30,8 +30,12 @@ fn variable(name: &str) -> Option<String> {
 
 /// Reads a Corefile; what is only not served yet is no error here.
 pub(super) fn check(text: &str) -> Result<Config, String> {
-    let checked =
-        Config::check("Corefile", text, &Environment { variable: &variable, file: &file, ..Environment::EMPTY });
+    let interface = |name: &str| match name {
+        "eth0" => Ok(["10.0.0.1", "10.0.0.2", "fe80::1"].map(|address| address.parse().unwrap()).to_vec()),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    };
+    let environment = Environment { variable: &variable, file: &file, interface: &interface, ..Environment::EMPTY };
+    let checked = Config::check("Corefile", text, &environment);
     let errors = checked.errors.into_iter().filter(|error| !matches!(error.fault, Fault::NotServed { .. }));
     let errors: Vec<String> = errors.map(|error| error.to_string()).collect();
     if errors.is_empty() { Ok(checked.config) } else { Err(errors.join("\n")) }
@@ -109,6 +113,17 @@ fn what_is_accepted_without_effect_is_said() {
     let config = check(". {\n errors {\n  stacktrace\n }\n log . {\n  class error\n }\n}").unwrap();
     assert_eq!(config.warnings.len(), 1);
     assert!(config.warnings.iter().any(|warning| warning.starts_with("Corefile:3:3: \"errors stacktrace\"")));
+}
+
+#[test]
+fn blocks_meet_where_they_listen_on_one_address() {
+    let two = |one: &str, other: &str| check(&format!(". {{\n {one}\n whoami\n}}\n. {{\n {other}\n whoami\n}}\n"));
+    let config = two("bind 10.0.0.1", "bind 127.0.0.1\n timeouts {\n  idle 3s\n }").unwrap();
+    let told: Vec<String> = config.listeners().iter().map(|listener| listener.port.to_string()).collect();
+    assert_eq!(told, ["dns://10.0.0.1:53", "dns://127.0.0.1:53"]);
+    assert_eq!(config.listeners()[1].timeouts.idle.unwrap().as_secs(), 3);
+    assert!(two("bind 10.0.0.1", "bind eth0").unwrap_err().contains("already served"));
+    two("bind 10.0.0.1", "bind eth0 {\n except 10.0.0.1\n}").unwrap();
 }
 
 #[test]

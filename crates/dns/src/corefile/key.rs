@@ -24,7 +24,7 @@ pub struct Key {
 }
 
 /// How messages come in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scheme {
     /// DNS over UDP and TCP, port 53.
     Dns,

@@ -13,13 +13,13 @@ use crate::{
     authority::Held,
     cache::Cache,
     chain::{
-        Chain, Expression, Fallthrough, HeaderFlag, HeaderRule, LoadedZone, LogOptions, Plugin, RewriteOptions,
+        Chain, Expression, Fallthrough, HeaderFlag, HeaderRule, LoadedZone, LogOptions, Plugin, Port, RewriteOptions,
         TransferOptions,
     },
-    corefile::Key,
     forward::{Crew, Upstreams},
     message::{CLASS_CH, flag},
     metrics::{Counts, Metrics, Place},
+    name::Name,
     plugin,
     zone::{Cluster, External, Zone},
 };
@@ -68,7 +68,8 @@ impl Drop for PlaceInLine {
 
 /// One server block at work.
 pub(super) struct Block {
-    pub(super) keys: Vec<Key>,
+    /// The zones that it serves, and where.
+    pub(super) keys: Vec<(Name, Port)>,
     /// Conditions that hold for the questions that it takes (`view`).
     pub(super) views: Vec<Expression>,
     /// What metrics call its view.
@@ -106,11 +107,14 @@ impl Block {
         let name = |plugin: &Plugin| if let Plugin::View(view) = plugin { Some(view.name.clone()) } else { None };
         let view = chain.plugins.iter().find_map(name).unwrap_or_default();
         let guard = guard(&chain, &*parts.outside);
+        let addresses = chain.addresses();
+        let keys: Vec<(Name, Port)> =
+            chain.keys.iter().flat_map(|key| Port::of(key, &addresses).map(|port| (key.zone.clone(), port))).collect();
         let mut block = Self {
             guard,
             views: chain.views().cloned().collect(),
             external,
-            counts: chain.keys.iter().map(|key| parts.metrics.counts(place(key, &view))).collect(),
+            counts: keys.iter().map(|(zone, port)| parts.metrics.counts(place(zone, port, &view))).collect(),
             view,
             plugins: chain.plugins.iter().map(Plugin::name).collect(),
             reporter: None,
@@ -121,7 +125,7 @@ impl Block {
                 arrangement: chain.loadbalance().and_then(Arrangement::new),
                 ..Shape::default()
             },
-            keys: chain.keys,
+            keys,
             links: Vec::new(),
             names: Vec::new(),
             zone: zone.map(|options| Arc::new(Zone::new(options, cluster, serial))),
@@ -275,8 +279,8 @@ impl Block {
 
     /// The listeners, zones, view and plugins of the block.
     pub(super) fn enabled(&self) -> impl Iterator<Item = ([String; 3], &'static str)> + '_ {
-        self.keys.iter().flat_map(|key| {
-            let Place { server, zone, view } = place(key, &self.view);
+        self.keys.iter().flat_map(|(zone, port)| {
+            let Place { server, zone, view } = place(zone, port, &self.view);
             let place = [server, zone, view];
             self.plugins.iter().map(move |plugin| (place.clone(), *plugin))
         })
@@ -295,10 +299,9 @@ fn guard(chain: &Chain, outside: &dyn Outside) -> Guard {
     Guard::new(cookies.cloned(), rrl.cloned(), outside)
 }
 
-/// Where the questions of a key are counted.
-pub(super) fn place(key: &Key, view: &str) -> Place {
-    let server = format!("{}://:{}", key.scheme.name(), key.port);
-    Place { server, zone: key.zone.to_string(), view: view.to_owned() }
+/// Where the questions for a zone at a port are counted.
+fn place(zone: &Name, port: &Port, view: &str) -> Place {
+    Place { server: port.to_string(), zone: zone.to_string(), view: view.to_owned() }
 }
 
 const fn bit(flag: HeaderFlag) -> u16 {

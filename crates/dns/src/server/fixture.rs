@@ -25,6 +25,8 @@ pub(crate) const ARRIVAL: Arrival = Arrival {
     from: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 244, 1, 2)), 4000),
     transport: Transport::Udp,
     port: 53,
+    scheme: crate::corefile::Scheme::Dns,
+    bound: None,
     local: Some(IpAddr::V4(Ipv4Addr::new(10, 233, 0, 10))),
 };
 
@@ -191,7 +193,7 @@ impl Rig {
             let below = files.keys().filter_map(|path| path.strip_prefix(directory)?.strip_prefix('/'));
             Ok(below.map(str::to_owned).collect())
         };
-        let environment = Environment { variable: &|_| None, file: &read, list: &list };
+        let environment = Environment { variable: &|_| None, file: &read, list: &list, ..Environment::EMPTY };
         let config = Config::load("Corefile", corefile, &environment).unwrap();
         self.server = configured(config, &self.cluster, &self.outside, &self.events);
         self.server.set_synced();

@@ -8,6 +8,8 @@ use std::{
 
 use crate::{
     answer::Answer,
+    chain::Port,
+    corefile::Scheme,
     message::{Head, Rcode, Request, question},
     name::{Name, QueryName},
 };
@@ -28,10 +30,22 @@ pub struct Arrival {
     pub from: SocketAddr,
     /// How it came.
     pub transport: Transport,
-    /// The port of the Corefile's that it came to.
+    /// The port of the Corefile's that it came to, …
     pub port: u16,
+    /// … what is spoken there, …
+    pub scheme: Scheme,
+    /// … and the address that this port is bound to; none: all of the machine's.
+    pub bound: Option<IpAddr>,
     /// The address that it came to, as far as it is known.
     pub local: Option<IpAddr>,
+}
+
+impl Arrival {
+    /// The listener that it came to.
+    #[must_use]
+    pub fn port(&self) -> Port {
+        Port { scheme: self.scheme, address: self.bound, number: self.port }
+    }
 }
 
 /// What a plugin may look at without keeping anything of it.

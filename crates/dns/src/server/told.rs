@@ -10,7 +10,7 @@ use std::{
 
 use super::{Arrival, Event, Server, Transport, block::Block};
 use crate::{
-    chain::{LogClass, LogField, LogFormat, LogOptions, LogPiece},
+    chain::{LogClass, LogField, LogFormat, LogOptions, LogPiece, Port},
     forward::Crew,
     message::{CLASS_CH, HEADER, Head, PLAIN_UDP_SIZE, Rcode, flag, rtype, u16_at, walk},
     metrics::{Counted, Counts, Gauges, Metrics, Place},
@@ -18,9 +18,9 @@ use crate::{
 };
 
 /// The counters of questions that belong to no block, for each port.
-pub(super) fn strays(blocks: &[Block], metrics: &Metrics) -> Vec<(u16, Arc<Counts>)> {
-    let ports: BTreeSet<u16> = blocks.iter().flat_map(|block| &block.keys).map(|key| key.port).collect();
-    let place = |port| Place { server: format!("dns://:{port}"), zone: "dropped".to_owned(), view: String::new() };
+pub(super) fn strays(blocks: &[Block], metrics: &Metrics) -> Vec<(Port, Arc<Counts>)> {
+    let ports: BTreeSet<Port> = blocks.iter().flat_map(|block| &block.keys).map(|(_, port)| *port).collect();
+    let place = |port: Port| Place { server: port.to_string(), zone: "dropped".to_owned(), view: String::new() };
     ports.into_iter().map(|port| (port, metrics.counts(place(port)))).collect()
 }
 
@@ -60,7 +60,7 @@ impl Server {
 
     /// Counts a question that belongs to no block, or that could not be read as one.
     pub(super) fn stray(&self, qtype: u16, arrival: &Arrival, size: usize, rcode: Rcode, response_size: usize) {
-        let Some((_, counts)) = self.strays.iter().find(|(port, _)| *port == arrival.port) else { return };
+        let Some((_, counts)) = self.strays.iter().find(|(port, _)| *port == arrival.port()) else { return };
         let (took, plugin) = (Duration::ZERO, None);
         counts.count(&Counted { arrival, qtype, size, rcode, response_size, took, plugin });
     }

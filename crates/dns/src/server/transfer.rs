@@ -142,7 +142,7 @@ impl Server {
     pub fn start(self: &Arc<Self>, before: Option<&Self>) {
         for block in &self.blocks {
             let old = before.into_iter().flat_map(|server| &server.blocks);
-            let old = old.filter(|old| old.keys.iter().any(|key| block.keys.iter().any(|own| own.same(key))));
+            let old = old.filter(|old| old.keys.iter().any(|key| block.keys.contains(key)));
             let old: Vec<&Block> = old.collect();
             for held in &block.held {
                 let ancestor = old.iter().flat_map(|old| &old.held).find(|old| old.origin() == held.origin());

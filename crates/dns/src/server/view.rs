@@ -19,9 +19,10 @@ impl Server {
         let blocks = self.blocks.iter().enumerate();
         let keys = blocks
             .flat_map(|(index, block)| block.keys.iter().enumerate().map(move |(place, key)| (index, place, key)));
-        keys.filter(|(_, _, key)| key.port == look.arrival.port && look.name.within(&key.zone).is_some())
+        let port = look.arrival.port();
+        keys.filter(|(_, _, (zone, at))| *at == port && look.name.within(zone).is_some())
             .filter(|(index, ..)| takes(&self.blocks[*index].views, look, size))
-            .min_by_key(|(_, _, key)| Reverse(key.zone.labels()))
+            .min_by_key(|(_, _, (zone, _))| Reverse(zone.labels()))
             .map(|(index, place, _)| (index, place))
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{options, refused};
 use crate::{
     chain::{
-        AclAction, Balance, BindTarget, HeaderFlag, Level, LogClass, LogField, LogPiece, Monitor, Peer, Policy,
-        Refresh, SearchPath, UpstreamTransport,
+        AclAction, Balance, HeaderFlag, Level, LogClass, LogField, LogPiece, Monitor, Peer, Policy, Refresh,
+        SearchPath, UpstreamTransport,
     },
     name::{Name, QueryName},
 };
@@ -115,8 +115,12 @@ fn the_plugins_of_the_process_have_their_defaults_and_bounds() {
     let timeouts = options!(Timeouts, "timeouts {\n read 10s\n idle 2m\n maxtcpqueries 128\n}");
     assert_eq!((timeouts.read.unwrap().as_secs(), timeouts.write, timeouts.max_queries), (10, None, Some(128)));
     let bind = options!(Bind, "bind 127.0.0.1 ::1 eth0 {\n except 10.0.0.1\n}");
-    assert_eq!((bind.targets.len(), bind.except.len()), (3, 1));
-    assert_eq!(bind.targets[2], BindTarget::Interface("eth0".to_owned()));
+    let told: Vec<String> = bind.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["127.0.0.1", "::1", "10.0.0.2"], "link-local addresses of an interface are left out");
+    refused(&[
+        ("bind eth7", "2:6: the interface to bind to \"eth7\" cannot be read: entity not found"),
+        ("bind eth0 {\n except eth0\n}", "2:6: \"bind\" ends here, needed: an address"),
+    ]);
 }
 
 #[test]

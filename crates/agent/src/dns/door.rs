@@ -1,0 +1,168 @@
+//! Who is let in at a port with connections: how many, each for how long.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+
+use podnet_dns::{Arrival, Listener, Port, Transport};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Shared, tcp, udp::canonical};
+
+/// Connections at once, for each port.
+const CONNECTIONS: usize = 1000;
+/// Connections of one client: nobody takes more than a quarter. Many clients may stand behind one address.
+const CONNECTIONS_OF_ONE: usize = CONNECTIONS / 4;
+/// How long a message may take to come in, or an answer to go out. CoreDNS's times are 3 s and 5 s.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a connection may be silent; CoreDNS's.
+const IDLE: Duration = Duration::from_secs(10);
+/// How long it may be where three quarters of the places are taken (RFC 7766 §6.2.3).
+const BUSY_IDLE: Duration = Duration::from_secs(1);
+
+/// How connections to a port are treated.
+#[derive(Clone, Debug)]
+pub(super) struct Manners {
+    /// How long a message may take to come in, once it began.
+    pub(super) read: Duration,
+    /// How long an answer may take to go out.
+    pub(super) write: Duration,
+    /// How long nothing may come while nothing is asked.
+    pub(super) idle: Duration,
+    /// Queries that a connection may carry.
+    pub(super) max_queries: Option<u32>,
+}
+
+impl Manners {
+    /// As the Corefile says.
+    pub(super) fn new(listener: &Listener) -> Self {
+        let timeouts = listener.timeouts;
+        Self {
+            read: timeouts.read.unwrap_or(PATIENCE),
+            write: timeouts.write.unwrap_or(PATIENCE),
+            idle: timeouts.idle.unwrap_or(IDLE),
+            max_queries: timeouts.max_queries,
+        }
+    }
+}
+
+/// The way into a port.
+pub(super) struct Door {
+    pub(super) shared: Arc<Shared>,
+    pub(super) port: Port,
+    manners: RwLock<Arc<Manners>>,
+    places: Arc<Semaphore>,
+    clients: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// A connection's place; it is free again when this is dropped.
+struct Place {
+    door: Arc<Door>,
+    client: IpAddr,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut clients = self.door.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = clients.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                clients.remove(&self.client);
+            }
+        }
+    }
+}
+
+impl Door {
+    pub(super) fn new(shared: Arc<Shared>, port: Port, manners: Manners) -> Arc<Self> {
+        Arc::new(Self {
+            shared,
+            port,
+            manners: RwLock::new(Arc::new(manners)),
+            places: Arc::new(Semaphore::new(CONNECTIONS)),
+            clients: Mutex::default(),
+        })
+    }
+
+    /// How connections that are accepted now are treated.
+    pub(super) fn manners(&self) -> Arc<Manners> {
+        Arc::clone(&self.manners.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Treats connections that are accepted from now on in another way.
+    pub(super) fn change(&self, manners: Manners) {
+        *self.manners.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(manners);
+    }
+
+    /// How long a connection may be silent now: not so long where many are there.
+    pub(super) fn idle(&self, manners: &Manners) -> Duration {
+        if self.places.available_permits() < CONNECTIONS / 4 { manners.idle.min(BUSY_IDLE) } else { manners.idle }
+    }
+
+    /// How often a silent connection looks whether it has been so for too long.
+    pub(super) fn tick(manners: &Manners) -> Duration {
+        manners.idle.min(BUSY_IDLE)
+    }
+
+    /// Serves connections, for good. Those that are open end with `token`.
+    pub(super) async fn serve(self: Arc<Self>, listener: TcpListener, token: CancellationToken) {
+        loop {
+            let Ok(permit) = Arc::clone(&self.places).acquire_owned().await else { return };
+            let (stream, from) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(_) => {
+                    // Out of descriptors: those that close meanwhile make room.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let from = canonical(from);
+            let Some(place) = self.place(from.ip(), permit) else { continue };
+            let serve = async move {
+                place.door.admit(stream, from).await;
+                drop(place);
+            };
+            tokio::spawn(token.clone().run_until_cancelled_owned(serve));
+        }
+    }
+
+    /// A place for one more connection of a client, unless it has its share.
+    fn place(self: &Arc<Self>, client: IpAddr, permit: OwnedSemaphorePermit) -> Option<Place> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = clients.entry(client).or_default();
+        if *count >= CONNECTIONS_OF_ONE {
+            return None;
+        }
+        *count += 1;
+        Some(Place { door: Arc::clone(self), client, _permit: permit })
+    }
+
+    /// Serves one connection to its end.
+    async fn admit(self: &Arc<Self>, stream: TcpStream, from: SocketAddr) {
+        // Answers are small and complete: waiting to fill a segment only delays them.
+        let _ = stream.set_nodelay(true);
+        let arrival = self.arrival(from, stream.local_addr());
+        let (reader, writer) = stream.into_split();
+        tcp::connection(self, reader, writer, arrival).await;
+    }
+
+    fn arrival(&self, from: SocketAddr, local: io::Result<SocketAddr>) -> Arrival {
+        Arrival {
+            from,
+            transport: Transport::Tcp,
+            port: self.port.number,
+            scheme: self.port.scheme,
+            bound: self.port.address,
+            local: local.ok().map(|local| canonical(local).ip()),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Where questions come in, and how they are taken there.
+
+use std::{fmt, net::IpAddr};
+
+use super::{Chain, Config, Plugin, TimeoutOptions, TlsOptions};
+use crate::corefile::{Key, Scheme};
+
+/// A place where questions come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Port {
+    /// How messages come.
+    pub scheme: Scheme,
+    /// The address (`bind`); none: all of the machine's.
+    pub address: Option<IpAddr>,
+    /// The port's number.
+    pub number: u16,
+}
+
+/// How questions are taken at a port: what the blocks that are served there say, the first of several where they differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Where.
+    pub port: Port,
+    /// `timeouts`.
+    pub timeouts: TimeoutOptions,
+    /// `multisocket`: so many sockets; none where there is no such plugin, or it names no number.
+    pub sockets: Option<usize>,
+    /// `tls`; none: nothing is encrypted.
+    pub tls: Option<TlsOptions>,
+}
+
+impl Port {
+    /// The places of a key of a server block that listens on addresses.
+    pub(crate) fn of<'a>(key: &'a Key, addresses: &'a [IpAddr]) -> impl Iterator<Item = Self> + 'a {
+        let everywhere = addresses.is_empty().then_some(None);
+        let addresses = everywhere.into_iter().chain(addresses.iter().copied().map(Some));
+        addresses.map(|address| Self { scheme: key.scheme, address, number: key.port })
+    }
+}
+
+/// As CoreDNS calls a server, such as `dns://:53` or `tls://[::1]:853`.
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://", self.scheme.name())?;
+        match self.address {
+            Some(IpAddr::V4(address)) => write!(f, "{address}")?,
+            Some(IpAddr::V6(address)) => write!(f, "[{address}]")?,
+            None => {}
+        }
+        write!(f, ":{}", self.number)
+    }
+}
+
+impl Config {
+    /// Where questions come in, each place once.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<Listener> {
+        let mut listeners: Vec<Listener> = Vec::new();
+        for chain in &self.blocks {
+            let addresses = chain.addresses();
+            for port in chain.keys.iter().flat_map(|key| Port::of(key, &addresses)) {
+                match listeners.iter_mut().find(|known| known.port == port) {
+                    Some(known) => known.learn(chain),
+                    None => {
+                        let mut new = Listener { port, timeouts: TimeoutOptions::default(), sockets: None, tls: None };
+                        new.learn(chain);
+                        listeners.push(new);
+                    }
+                }
+            }
+        }
+        listeners.sort_by_key(|listener| listener.port);
+        listeners
+    }
+}
+
+impl Listener {
+    /// Takes over what a block says and none before it did.
+    fn learn(&mut self, chain: &Chain) {
+        for plugin in &chain.plugins {
+            match plugin {
+                Plugin::Timeouts(timeouts) if self.timeouts == TimeoutOptions::default() => self.timeouts = *timeouts,
+                Plugin::Multisocket(sockets) => self.sockets = self.sockets.or(*sockets),
+                Plugin::Tls(tls) if self.tls.is_none() => self.tls = Some(tls.clone()),
+                _ => {}
+            }
+        }
+    }
+}
