@@ -12,7 +12,7 @@ use std::{
 
 use ipnet::IpNet;
 use podnet_model::{
-    Change, EndpointSlice, Node, NodeName, Service, ServiceKey, SliceKey,
+    Change, Endpoint, EndpointSlice, Node, NodeName, Service, ServiceKey, SliceKey,
     balancer::{AddressPool, Advertisement},
     labels::Labels,
     service::TrafficPolicy,
@@ -28,11 +28,20 @@ pub struct Announcer {
     pools: Vec<AddressPool>,
     advertisements: Vec<Advertisement>,
     services: BTreeMap<ServiceKey, Balanced>,
-    /// The nodes on which each slice has ready endpoints, as numbers of `names`.
-    slices: HashMap<SliceKey, (ServiceKey, Box<[u32]>)>,
+    slices: HashMap<SliceKey, Places>,
     /// Every node that a slice ever named: a slice is small so, and there may be ten thousand.
     names: Vec<NodeName>,
     numbers: HashMap<NodeName, u32>,
+}
+
+/// What of a slice counts: on which nodes its endpoints are, as numbers of `names`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Places {
+    service: ServiceKey,
+    /// Where some are ready.
+    ready: Box<[u32]>,
+    /// Where some terminate and still serve: nodes fall back on those where they have no ready ones (KEP-1669).
+    leaving: Box<[u32]>,
 }
 
 /// What of a node counts.
@@ -156,14 +165,19 @@ impl Announcer {
             .collect()
     }
 
+    /// Where the endpoints of a Service are: the ready ones, or, where there is none anywhere, those that terminate and still serve.
     fn nodes_of(&self, service: &ServiceKey) -> BTreeSet<&NodeName> {
-        let slices = self.slices.values().filter(|(of, _)| of == service);
-        let numbers = slices.flat_map(|(_, nodes)| nodes.iter());
-        numbers.filter_map(|number| self.names.get(usize::try_from(*number).ok()?)).collect()
+        let named = |numbers: fn(&Places) -> &[u32]| -> BTreeSet<&NodeName> {
+            let slices = self.slices.values().filter(|places| places.service == *service);
+            let numbers = slices.flat_map(|places| numbers(places).iter());
+            numbers.filter_map(|number| self.names.get(usize::try_from(*number).ok()?)).collect()
+        };
+        let ready = named(|places| &places.ready);
+        if ready.is_empty() { named(|places| &places.leaving) } else { ready }
     }
 
     fn apply_slice(&mut self, key: &SliceKey, slice: Option<&EndpointSlice>) -> bool {
-        let known = slice.map(|slice| (slice.service.clone(), self.numbers_of(slice)));
+        let known = slice.map(|slice| self.places_of(slice));
         let before = match known.clone() {
             Some(known) => self.slices.insert(key.clone(), known),
             None => self.slices.remove(key),
@@ -171,17 +185,21 @@ impl Announcer {
         if before == known {
             return false;
         }
-        let matters = |(service, _): &(ServiceKey, Box<[u32]>)| {
-            self.services.get(service).is_some_and(|balanced| balanced.is_local)
-        };
+        let matters = |places: &Places| self.services.get(&places.service).is_some_and(|balanced| balanced.is_local);
         before.iter().chain(&known).any(matters)
     }
 
-    fn numbers_of(&mut self, slice: &EndpointSlice) -> Box<[u32]> {
-        let ready = slice.endpoints.iter().filter(|endpoint| endpoint.ready && !endpoint.terminating);
-        let numbers: BTreeSet<u32> =
-            ready.filter_map(|endpoint| endpoint.node.as_ref()).map(|name| self.number(name)).collect();
-        numbers.into_iter().collect()
+    fn places_of(&mut self, slice: &EndpointSlice) -> Places {
+        let mut numbers = |counts: fn(&Endpoint) -> bool| -> Box<[u32]> {
+            let names = slice.endpoints.iter().filter(|endpoint| counts(endpoint));
+            let numbers: BTreeSet<u32> =
+                names.filter_map(|endpoint| endpoint.node.as_ref()).map(|name| self.number(name)).collect();
+            numbers.into_iter().collect()
+        };
+        // As a node itself sees them: with publishNotReadyAddresses one that terminates is ready, too.
+        let ready = numbers(|endpoint| endpoint.ready);
+        let leaving = numbers(|endpoint| endpoint.terminating && endpoint.serving);
+        Places { service: slice.service.clone(), ready, leaving }
     }
 
     fn number(&mut self, name: &NodeName) -> u32 {

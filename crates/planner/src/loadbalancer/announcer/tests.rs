@@ -146,6 +146,33 @@ fn a_local_service_is_announced_where_it_has_ready_endpoints() {
 }
 
 #[test]
+fn a_local_service_whose_last_endpoints_terminate_is_announced_where_they_still_serve() {
+    let mut announcer = cluster();
+    let with = |endpoints: &[(&str, bool, bool, bool)]| {
+        let Change::Slice(key, Some(mut slice)) = slice("web", &[]) else { panic!("a slice") };
+        let endpoints = endpoints.iter().map(|&(node, ready, serving, terminating)| Endpoint {
+            ready,
+            serving,
+            terminating,
+            node: Some(node.into()),
+            ..Endpoint::new(PodAddr("10.0.0.1".parse().unwrap()))
+        });
+        slice.endpoints = endpoints.collect();
+        Change::Slice(key, Some(slice))
+    };
+    announcer.apply(&service("web", VIP, TrafficPolicy::Local));
+    let (leaves, is_over) = (("node2", false, true, true), ("node3", false, false, true));
+    announcer.apply(&with(&[("node2", true, true, false), is_over]));
+    assert!(announcer.apply(&with(&[leaves, is_over])), "duties may be others: another node may have had a ready one");
+    assert_eq!(ranking(&announcer, VIP), ["node2"], "its last endpoint still serves there");
+    assert!(announcer.apply(&with(&[leaves, is_over, ("node4", true, true, false)])));
+    assert_eq!(ranking(&announcer, VIP), ["node4"], "one is ready elsewhere");
+    let unready = ("node4", false, true, false);
+    assert!(announcer.apply(&with(&[is_over, unready])));
+    assert!(ranking(&announcer, VIP).is_empty(), "who serves but is not ready takes part only while it terminates");
+}
+
+#[test]
 fn addresses_are_spread_and_few_move() {
     let mut announcer = cluster();
     let addresses: Vec<String> = (1..=200).map(|last| format!("192.0.2.{last}")).collect();
