@@ -3,7 +3,8 @@
 //! One task for each kind lists and watches; it remembers the keys that it told of, so that what vanished while the API server was
 //! away is told as a removal after the next list. The receiver sees each object converted to its model type. An object that
 //! cannot be converted is quarantined: it is told as absent (of a configuration of the whole network, what it said before counts, also
-//! after a restart), logged and told by an event once for each version, and everything else goes on.
+//! after a restart), logged and told by an event once for each version, and everything else goes on. Of a Service or
+//! an EndpointSlice only the wrong parts are left out.
 
 mod file;
 mod good;
@@ -13,7 +14,7 @@ mod quarantine;
 mod removal;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{
         Arc,
@@ -38,7 +39,7 @@ use pauses::is_unknown;
 pub use pauses::steadily;
 use podnet_model::{
     Change, NodeName,
-    convert::Invalid,
+    convert::{Invalid, Partly},
     crd::{FelixConfiguration, IPAMBlock, IPAMConfig, IPPool, IPReservation, StickyAddress},
     errors::chain,
 };
@@ -216,7 +217,15 @@ impl Watches {
     fn follower(&self, kind: String) -> impl FnOnce(Arc<AtomicUsize>) -> Follower + Send + 'static {
         let (sender, complaints, good) = (self.sender.clone(), self.complaints.clone(), self.good.clone());
         let cell = Cell::new(kind, self.quarantine.clone());
-        move |unsynced| Follower { sender, complaints, good, told: BTreeSet::new(), unsynced: Some(unsynced), cell }
+        move |unsynced| Follower {
+            sender,
+            complaints,
+            good,
+            told: BTreeSet::new(),
+            partly: BTreeMap::new(),
+            unsynced: Some(unsynced),
+            cell,
+        }
     }
 
     fn start(self) {
@@ -224,6 +233,17 @@ impl Watches {
         for start in self.started {
             start(unsynced.clone());
         }
+    }
+}
+
+/// The faults of an object in one line; of many the first ones.
+fn told(faults: &[Invalid]) -> String {
+    /// An event's message has at most 1,024 bytes.
+    const MOST: usize = 3;
+    let first = faults.iter().take(MOST).map(|fault| chain(fault)).collect::<Vec<_>>().join("; ");
+    match faults.len().saturating_sub(MOST) {
+        0 => first,
+        more => format!("{first}; and {more} more like these"),
     }
 }
 
@@ -236,6 +256,8 @@ struct Follower {
     good: Option<Arc<LastGood>>,
     /// What the receiver believes to be there, by its key.
     told: BTreeSet<Removal>,
+    /// What was told of objects of which only a part can be taken.
+    partly: BTreeMap<Removal, String>,
     /// How many kinds still wait for their first list; none once this one had its own.
     unsynced: Option<Arc<AtomicUsize>>,
     cell: Cell,
@@ -313,10 +335,12 @@ impl Follower {
             debug!(?object, "object without a usable name ignored");
             return Ok(None);
         };
-        let present = object.present();
-        self.cell.seen(&gone, present.is_ok() || K::MAY_BE_UNFINISHED);
+        let present = object.partly_present();
+        let is_right = present.as_ref().is_ok_and(|partly| partly.faults.is_empty());
+        self.cell.seen(&gone, is_right || K::MAY_BE_UNFINISHED);
         match present {
-            Ok(change) => {
+            Ok(Partly { right: change, faults }) => {
+                self.tell_parts(&object, &gone, &faults);
                 if let Some(good) = self.good.as_ref().filter(|_| K::LAST_GOOD_COUNTS) {
                     good.keep(&object);
                 }
@@ -324,7 +348,7 @@ impl Follower {
                 self.send(Update::Change(change)).await?;
             }
             Err(error) if K::LAST_GOOD_COUNTS => {
-                self.complain(&object, &error, "object ignored until it is mended; what it said before counts");
+                self.complain(&object, &chain(&error), "object ignored until it is mended; what it said before counts");
                 let before = self.good.as_ref().filter(|_| !self.told.contains(&gone));
                 if let Some(change) = before.and_then(|good| good.of(&object)?.present().ok()) {
                     self.told.insert(gone.clone());
@@ -332,21 +356,35 @@ impl Follower {
                 }
             }
             Err(error) => {
-                self.complain(&object, &error, "object ignored until it is mended");
+                self.complain(&object, &chain(&error), "object ignored until it is mended");
                 self.remove(gone.clone()).await?;
             }
         }
         Ok(Some(gone))
     }
 
-    fn complain<K: Watched>(&self, object: &K, error: &Invalid, so: &'static str) {
-        warn!(error = error as &dyn std::error::Error, "{so}");
+    /// Tells what is wrong with parts of an object, once for as long as the same is wrong: a slice may change many times a second.
+    fn tell_parts<K: Watched>(&mut self, object: &K, gone: &Removal, faults: &[Invalid]) {
+        if faults.is_empty() {
+            self.partly.remove(gone);
+            return;
+        }
+        let faults = told(faults);
+        if self.partly.get(gone) != Some(&faults) {
+            self.complain(object, &faults, "this part is ignored until it is mended, the rest counts");
+            self.partly.insert(gone.clone(), faults);
+        }
+    }
+
+    fn complain<K: Watched>(&self, object: &K, error: &str, so: &'static str) {
+        warn!(error, "{so}");
         if let Some(complaints) = self.complaints.as_ref().filter(|_| !K::MAY_BE_UNFINISHED) {
-            complaints.tell(About::object(object), "Invalid", format!("{}; {so}", chain(error)));
+            complaints.tell(About::object(object), "Invalid", format!("{error}; {so}"));
         }
     }
 
     async fn remove(&mut self, removal: Removal) -> Result<(), Unwanted> {
+        self.partly.remove(&removal);
         if self.told.remove(&removal) {
             self.send(Update::Change(removal.into())).await?;
         }

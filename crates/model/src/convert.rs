@@ -1,9 +1,10 @@
 //! API object to model, once, at the edge.
 //!
 //! Each conversion is a `TryFrom` of a reference. An object that cannot be converted is refused as a whole with an [`Invalid`]
-//! that names it; the caller reports that and goes on with the rest. The one exception is a pod whose *annotations* are wrong: the
-//! pod exists for Services and policies all the same, and what is wrong waits in [`Pod::request`](crate::Pod::request) until
-//! somebody asks for its address.
+//! that names it; the caller reports that and goes on with the rest. There are two exceptions. A pod whose *annotations* are wrong
+//! exists for Services and policies all the same, and what is wrong waits in [`Pod::request`](crate::Pod::request) until
+//! somebody asks for its address. And of a Service or an EndpointSlice only the wrong part is left out ([`Partly`]): one odd
+//! address that a load balancer wrote must not take the ClusterIP down.
 
 mod balancer;
 mod block;
@@ -65,6 +66,31 @@ pub enum Invalid {
         #[source]
         source: SelectorError,
     },
+}
+
+/// What of an object is right, and what was left out of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partly<T> {
+    /// The object without its wrong parts.
+    pub right: T,
+    /// What is wrong with each part that was left out.
+    pub faults: Vec<Invalid>,
+}
+
+/// Collects what is wrong with the parts of an object.
+#[derive(Default)]
+struct Faults(Vec<Invalid>);
+
+impl Faults {
+    /// The part, where it is right.
+    fn right<T>(&mut self, part: Result<T, Invalid>) -> Option<T> {
+        part.map_err(|fault| self.0.push(fault)).ok()
+    }
+
+    /// The parts that are right.
+    fn all_right<T>(&mut self, parts: impl Iterator<Item = Result<T, Invalid>>) -> Vec<T> {
+        parts.filter_map(|part| self.right(part)).collect()
+    }
 }
 
 /// The object that a conversion speaks of in its errors.

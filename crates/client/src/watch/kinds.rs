@@ -9,7 +9,7 @@ use k8s_openapi::api::{
 use kube::Resource;
 use podnet_model::{
     self as model, BlockCidr, Change, PodKey, ServiceKey, SliceKey,
-    convert::Invalid,
+    convert::{Invalid, Partly},
     crd::{FelixConfiguration, IPAMBlock, IPAMConfig, IPPool, IPReservation, StickyAddress},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -27,6 +27,11 @@ pub(super) trait Watched:
 
     /// The object as a change.
     fn present(&self) -> Result<Change, Invalid>;
+
+    /// The object as a change, and what is wrong with parts of it that were left out.
+    fn partly_present(&self) -> Result<Partly<Change>, Invalid> {
+        self.present().map(|right| Partly { right, faults: Vec::new() })
+    }
 
     /// The change that removes it; none where it has not even a name.
     fn gone(&self) -> Option<Change>;
@@ -64,7 +69,12 @@ impl Watched for Pod {
 
 impl Watched for Service {
     fn present(&self) -> Result<Change, Invalid> {
-        model::Service::try_from(self).map(|service| Change::Service(service.key.clone(), Some(service)))
+        self.partly_present().map(|partly| partly.right)
+    }
+
+    fn partly_present(&self) -> Result<Partly<Change>, Invalid> {
+        let Partly { right: service, faults } = Partly::<model::Service>::try_from(self)?;
+        Ok(Partly { right: Change::Service(service.key.clone(), Some(service)), faults })
     }
 
     fn gone(&self) -> Option<Change> {
@@ -74,7 +84,12 @@ impl Watched for Service {
 
 impl Watched for EndpointSlice {
     fn present(&self) -> Result<Change, Invalid> {
-        model::EndpointSlice::try_from(self).map(|slice| Change::Slice(slice.key.clone(), Some(slice)))
+        self.partly_present().map(|partly| partly.right)
+    }
+
+    fn partly_present(&self) -> Result<Partly<Change>, Invalid> {
+        let Partly { right: slice, faults } = Partly::<model::EndpointSlice>::try_from(self)?;
+        Ok(Partly { right: Change::Slice(slice.key.clone(), Some(slice)), faults })
     }
 
     fn gone(&self) -> Option<Change> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1 as api;
 
-use super::{Invalid, Object, service::PROXY_NAME};
+use super::{Faults, Invalid, Object, Partly, service::PROXY_NAME};
 use crate::{
     Endpoint, EndpointSlice, PodAddr, PodKey, ServiceKey, SliceKey, TargetPort,
     endpoints::{EndpointPort, Hints},
@@ -18,7 +18,18 @@ const HEADLESS: &str = "service.kubernetes.io/headless";
 /// The annotation with the time of the change that a slice tells.
 const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
+/// What can be taken of it, wrong ports and endpoints left out.
 impl TryFrom<&api::EndpointSlice> for EndpointSlice {
+    type Error = Invalid;
+
+    fn try_from(slice: &api::EndpointSlice) -> Result<Self, Invalid> {
+        Partly::try_from(slice).map(|partly| partly.right)
+    }
+}
+
+/// Wrong as a whole is one without a name, of no Service or of no known address type. Else each wrong port and each wrong endpoint is
+/// left out alone.
+impl TryFrom<&api::EndpointSlice> for Partly<EndpointSlice> {
     type Error = Invalid;
 
     fn try_from(slice: &api::EndpointSlice) -> Result<Self, Invalid> {
@@ -33,21 +44,23 @@ impl TryFrom<&api::EndpointSlice> for EndpointSlice {
             "FQDN" => &[],
             other => return Err(object.value("addressType", other, "IPv4, IPv6 or FQDN")),
         };
+        let mut faults = Faults::default();
         let ports = slice.ports.as_deref().unwrap_or_default().iter().enumerate();
+        let ports = ports.filter_map(|(index, port)| self::port(&object, index, port).transpose());
+        let ports = faults.all_right(ports);
         let endpoints = endpoints.iter().enumerate();
-        Ok(Self {
+        let endpoints =
+            endpoints.map(|(index, endpoint)| self::endpoint(&object, index, &slice.address_type, endpoint));
+        let right = EndpointSlice {
             key: SliceKey::new(namespace, object.name()?),
             service: ServiceKey::new(namespace, service),
-            ports: ports
-                .filter_map(|(index, port)| self::port(&object, index, port).transpose())
-                .collect::<Result<_, _>>()?,
-            endpoints: endpoints
-                .map(|(index, endpoint)| self::endpoint(&object, index, &slice.address_type, endpoint))
-                .collect::<Result<_, _>>()?,
+            ports,
+            endpoints: faults.all_right(endpoints),
             // It says how long programming takes, and nothing else depends on it.
             triggered: object.annotation(TRIGGER_TIME).and_then(|time| time.parse().ok()),
             unproxied: object.label(HEADLESS).is_some() || object.label(PROXY_NAME).is_some(),
-        })
+        };
+        Ok(Self { right, faults: faults.0 })
     }
 }
 
