@@ -47,6 +47,8 @@ pub struct Gauges {
     pub cache_success: usize,
     /// Cached answers without.
     pub cache_denial: usize,
+    /// Sets whose signatures are kept (`dnssec`), and how often they were found and were not.
+    pub signatures: (usize, u64, u64),
     /// Questions that are being asked upstream.
     pub flights: usize,
     /// The cluster's state is known.
@@ -136,6 +138,14 @@ impl Metrics {
         header(out, "coredns_cache_entries", "gauge", "Answers in the cache.")?;
         for (kind, count) in [("success", gauges.cache_success), ("denial", gauges.cache_denial)] {
             writeln!(out, "coredns_cache_entries{{type=\"{kind}\",{labels}}} {count}")?;
+        }
+        let (entries, hits, misses) = gauges.signatures;
+        header(out, "coredns_dnssec_cache_entries", "gauge", "Sets of records whose signatures are kept.")?;
+        writeln!(out, "coredns_dnssec_cache_entries{{server=\"{server}\",type=\"signature\"}} {entries}")?;
+        for (what, count) in [("hits", hits), ("misses", misses)] {
+            let name = format!("coredns_dnssec_cache_{what}_total");
+            header(out, &name, "counter", "How often a signature was there already, or had to be made.")?;
+            writeln!(out, "{name}{{server=\"{server}\"}} {count}")?;
         }
         header(out, "coredns_forward_max_concurrent_rejects_total", "counter", "Questions beyond the bound.")?;
         let rejected = self.rejected.load(Ordering::Relaxed);

@@ -65,7 +65,6 @@ pub const NOT_SERVED: &[&str] = &[
     "tls",
     "rewrite/metadata",
     "rewrite/server_ip",
-    "dnssec",
     "kubernetes/endpoint",
     "kubernetes/kubeconfig",
     "kubernetes/tls",

@@ -1,12 +1,15 @@
 //! `tsig`, `dnssec` and `sign`: keys.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use domain::utils::base64;
 
 use super::{Chain, Plugin, read, scope::Scope};
 use crate::{
-    authority::tsig::{Algorithm, Key},
+    authority::{
+        sign::SigningKey,
+        tsig::{Algorithm, Key},
+    },
     corefile::{CorefileError, Directive, Fault, Place, Word},
     name::Name,
 };
@@ -70,12 +73,12 @@ impl TsigRequire {
 const OPCODES: [&str; 6] = ["QUERY", "IQUERY", "STATUS", "", "NOTIFY", "UPDATE"];
 
 /// `dnssec`: answers are signed when they are asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct DnssecOptions {
     /// The zones that are signed.
     pub zones: Vec<Name>,
-    /// The keys: each is two files, this with `.key` and this with `.private` behind it.
-    pub keys: Vec<String>,
+    /// The keys.
+    pub keys: Vec<Arc<SigningKey>>,
     /// How many signatures are kept.
     pub cache_capacity: usize,
 }
@@ -267,11 +270,16 @@ pub(super) fn dnssec(directive: &Directive, scope: &mut Scope<'_>) -> Result<Dns
     if options.keys.is_empty() {
         scope.warnings.push(format!("{}: without a key nothing is signed", directive.name.place));
     }
+    let fits = |key: &SigningKey| options.zones.iter().any(|zone| zone.within(key.owner()));
+    for key in options.keys.iter().filter(|key| !fits(key)) {
+        let (place, owner) = (&directive.name.place, key.owner());
+        scope.warnings.push(format!("{place}: the key with tag {} was made for {owner}, and signs others", key.tag()));
+    }
     Ok(options)
 }
 
-/// `key file KEY…`.
-fn key_files(option: &Directive, scope: &mut Scope<'_>) -> Result<Vec<String>, CorefileError> {
+/// `key file KEY…`: the keys, each of which is in two files.
+fn key_files(option: &Directive, scope: &mut Scope<'_>) -> Result<Vec<Arc<SigningKey>>, CorefileError> {
     let Some((kind, keys)) = option.arguments.split_first() else {
         return Err(option.missing("file, and the keys' files"));
     };
@@ -281,11 +289,20 @@ fn key_files(option: &Directive, scope: &mut Scope<'_>) -> Result<Vec<String>, C
     if keys.is_empty() {
         return Err(option.missing("the keys' files"));
     }
-    let paths: Vec<String> = keys.iter().map(|word| key_base(&scope.path(&word.text))).collect();
-    for path in &paths {
-        scope.files.extend([".key", ".private"].map(|end| PathBuf::from(format!("{path}{end}"))));
-    }
-    Ok(paths)
+    let read = |word: &Word| signing_key(word, &key_base(&scope.path(&word.text)), scope);
+    keys.iter().map(read).collect()
+}
+
+/// Reads a key's two files, which are `base` with `.key` and with `.private` behind it. They are looked at again.
+fn signing_key(word: &Word, base: &str, scope: &mut Scope<'_>) -> Result<Arc<SigningKey>, CorefileError> {
+    let halves = [".key", ".private"].map(|end| format!("{base}{end}"));
+    scope.files.extend(halves.iter().map(PathBuf::from));
+    let [public, private] = halves.map(|path| {
+        let text = (scope.environment.file)(&path);
+        text.map_err(|error| word.error(Fault::Unreadable { path, reason: error.to_string() }))
+    });
+    let key = SigningKey::from_bind(&public?, &private?);
+    key.map(Arc::new).map_err(|error| word.malformed("the key", &error.to_string()))
 }
 
 fn key_base(path: &str) -> String {

@@ -19,6 +19,11 @@ fn file(path: &str) -> io::Result<String> {
         }
         "w" => Ok("# weights\nexample.org\n10.0.0.1 3 # more\n\n10.0.0.2 1\n".to_owned()),
         "w.bad" => Ok("example.org\n10.0.0.1 0\n".to_owned()),
+        "Kp256.key" => Ok(include_str!("../../testdata/p256.key").to_owned()),
+        "Kp256.private" => Ok(include_str!("../../testdata/p256.private").to_owned()),
+        "Kzsk.key" | "Kbad.key" => Ok(include_str!("../../testdata/ed25519-zsk.key").to_owned()),
+        "Kzsk.private" => Ok(include_str!("../../testdata/ed25519-zsk.private").to_owned()),
+        "Kbad.private" => Ok(include_str!("../../testdata/p256.private").to_owned()),
         "/keys.bad" => Ok("key a { secret \"not base64\"; };".to_owned()),
         _ => Err(io::ErrorKind::NotFound.into()),
     }

@@ -2,6 +2,7 @@
 
 mod autopath;
 mod balance;
+mod dnssec;
 mod guard;
 mod rewrite;
 mod searchpath;

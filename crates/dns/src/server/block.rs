@@ -10,7 +10,7 @@ use super::{
     signed::Keys,
 };
 use crate::{
-    authority::Held,
+    authority::{Held, sign::Online},
     cache::Cache,
     chain::{
         Chain, Expression, Fallthrough, HeaderFlag, HeaderRule, LoadedZone, LogOptions, Plugin, Port, RewriteOptions,
@@ -91,6 +91,8 @@ pub(super) struct Block {
     pub(super) external: Option<Arc<External>>,
     pub(super) cache: Option<Arc<Mutex<Cache>>>,
     pub(super) crews: Vec<Crew>,
+    /// Signs answers (`dnssec`).
+    pub(super) online: Option<Arc<Online>>,
     /// The zones that this server is an authority of.
     pub(super) held: Vec<Arc<Held>>,
     /// Those of them that other servers have, too, and from where they come.
@@ -131,6 +133,7 @@ impl Block {
             zone: zone.map(|options| Arc::new(Zone::new(options, cluster, serial))),
             cache: None,
             crews: Vec::new(),
+            online: None,
             held: Vec::new(),
             fetched: Vec::new(),
             transfers: Vec::new(),
@@ -203,6 +206,11 @@ impl Block {
                 Box::new(plugin::Cached::new(cache, self.zone.as_deref(), parts.clone()))
             }
             Plugin::Searchpath(options) => Box::new(plugin::Autopath::new(options, None, parts.clone())),
+            Plugin::Dnssec(options) => {
+                let online = Arc::new(Online::new(options.keys, options.cache_capacity));
+                self.online = Some(Arc::clone(&online));
+                Box::new(plugin::Dnssec::new(options.zones, online, parts.clone()))
+            }
             Plugin::Autopath(options) => Box::new(plugin::Autopath::new(options, self.zone.clone(), parts.clone())),
             Plugin::Template(options) => {
                 self.shape.chaos |= options.class == CLASS_CH;

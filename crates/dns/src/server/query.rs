@@ -193,6 +193,9 @@ pub enum Failure {
     /// Its signature is not what it should be.
     #[error("its signature (TSIG) is wrong")]
     BadSignature,
+    /// A key could not sign (`dnssec`).
+    #[error("the answer could not be signed (dnssec)")]
+    NotSigned,
     /// Aliases lead nowhere.
     #[error("its aliases point at each other")]
     AliasLoop,

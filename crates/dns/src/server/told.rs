@@ -50,7 +50,9 @@ impl Server {
         let (cache_success, cache_denial) = kept.fold((0, 0), |sum, kept| (sum.0 + kept.0, sum.1 + kept.1));
         let flights = self.blocks.iter().flat_map(|block| &block.crews).map(Crew::asked).sum();
         let plugins = self.blocks.iter().flat_map(Block::enabled).collect();
-        Gauges { cache_success, cache_denial, flights, synced: self.synced(), plugins }
+        let signatures = self.blocks.iter().filter_map(|block| block.online.as_ref()).map(|online| online.counts());
+        let signatures = signatures.fold((0, 0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1, sum.2 + one.2));
+        Gauges { signatures, cache_success, cache_denial, flights, synced: self.synced(), plugins }
     }
 
     /// How long ago something was.

@@ -3,6 +3,8 @@
 //! Who signs an answer does not know which other names there are, so what does not exist is denied by a record of its own that
 //! covers nothing else (RFC 9824): the name is said to be there, without the type; one that does not exist has the type NXNAME alone.
 
+use std::sync::Arc;
+
 use ring::digest;
 
 use super::{
@@ -36,14 +38,14 @@ const PERHAPS_APEX: [u16; 4] = [2, 6, 15, 48];
 /// Signs answers with the keys of one or more zones.
 #[derive(Debug)]
 pub struct Online {
-    keys: Vec<SigningKey>,
+    keys: Vec<Arc<SigningKey>>,
     cache: SignatureCache,
 }
 
 impl Online {
     /// A signer that keeps the signatures of up to `capacity` sets.
     #[must_use]
-    pub fn new(keys: Vec<SigningKey>, capacity: usize) -> Self {
+    pub fn new(keys: Vec<Arc<SigningKey>>, capacity: usize) -> Self {
         Self { keys, cache: SignatureCache::new(capacity) }
     }
 
@@ -53,20 +55,19 @@ impl Online {
         self.cache.counts()
     }
 
-    /// The answer to a question for a zone's keys.
+    /// The answer to a question for a zone's keys, with signatures where they are wanted.
     ///
     /// # Errors
     /// When a key cannot sign.
-    pub fn keys(&self, zone: &Name, now: u32) -> Result<Answer, CannotSign> {
+    pub fn keys(&self, zone: &Name, signed: bool, now: u32) -> Result<Answer, CannotSign> {
         let mut writer = Writer::new(zone.wire(), usize::from(u16::MAX) - RESERVE);
-        let data = self.keys.iter().map(SigningKey::dnskey).collect();
-        self.set(
-            &mut writer,
-            Section::Answer,
-            zone,
-            &Set { owner: zone, rtype: kind::DNSKEY, ttl: KEY_TTL, data },
-            now,
-        )?;
+        let data = self.keys.iter().map(|key| key.dnskey()).collect();
+        let set = Set { owner: zone, rtype: kind::DNSKEY, ttl: KEY_TTL, data };
+        if signed {
+            self.set(&mut writer, Section::Answer, zone, &set, now)?;
+        } else {
+            unsigned(&mut writer, Section::Answer, &set);
+        }
         Ok(writer.answer(Rcode::NOERROR, true))
     }
 

@@ -1,5 +1,7 @@
 //! Keys as BIND's tools write them: `K<zone>+<algorithm>+<tag>.key` and `.private`.
 
+use std::borrow::Borrow;
+
 use domain::{
     base::iana::SecurityAlgorithm,
     crypto::sign::{KeyPair, SecretKeyBytes, SignRaw as _},
@@ -147,11 +149,12 @@ impl SigningKey {
 
 /// The keys that sign a set: where some are entry points and some are not, the former sign the keys and what tells the parent of
 /// them (RFC 7344 §4.1), the latter everything else; otherwise all sign all.
-pub(super) fn signers(keys: &[SigningKey], rtype: u16) -> impl Iterator<Item = &SigningKey> {
-    let entries = keys.iter().filter(|key| key.is_entry_point()).count();
+pub(super) fn signers<K: Borrow<SigningKey>>(keys: &[K], rtype: u16) -> impl Iterator<Item = &SigningKey> {
+    let keys = keys.iter().map(K::borrow);
+    let entries = keys.clone().filter(|key| key.is_entry_point()).count();
     let split = entries > 0 && entries < keys.len();
     let about_keys = matches!(rtype, kind::DNSKEY | kind::CDS | kind::CDNSKEY);
-    keys.iter().filter(move |key| !split || key.is_entry_point() == about_keys)
+    keys.filter(move |key| !split || key.is_entry_point() == about_keys)
 }
 
 /// RFC 4034 appendix B.

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use domain::{base::iana::SecurityAlgorithm, crypto::common::PublicKey, rdata::Dnskey};
 
 use super::{signature::Set, *};
@@ -197,7 +199,7 @@ fn shape(records: &[Record]) -> Vec<String> {
 fn answers_are_signed_on_their_way() {
     let keys = [key!("p256")];
     let public = public(&keys);
-    let signer = Online::new(keys.into(), 100);
+    let signer = Online::new(keys.map(Arc::new).into(), 100);
     let (rcode, records) = online(&signer, "alias.example", "A");
     assert_eq!((rcode, verify(&records, &public)), (0, 2));
     assert_eq!(
@@ -220,7 +222,7 @@ fn answers_are_signed_on_their_way() {
         ]
     );
     verify(&delegated, &public);
-    let keys = signer.keys(&Name::parse("example").unwrap(), NOW).unwrap();
+    let keys = signer.keys(&Name::parse("example").unwrap(), true, NOW).unwrap();
     assert_eq!(verify(&self::records(&Name::parse("example").unwrap(), &keys), &public), 1);
     assert_eq!(keys.counts, [2, 0, 0]);
 }
@@ -229,7 +231,7 @@ fn answers_are_signed_on_their_way() {
 fn rfc9824_3_what_is_not_there_is_denied_by_a_record_that_covers_nothing_else() {
     let keys = [key!("ed25519")];
     let public = public(&keys);
-    let signer = Online::new(keys.into(), 100);
+    let signer = Online::new(keys.map(Arc::new).into(), 100);
     let (rcode, records) = online(&signer, "no.example", "A");
     assert_eq!((rcode, verify(&records, &public)), (0, 2));
     let soa = "example. 30 SOA ns.example. host.example. 7 3600 600 86400 30";
@@ -263,7 +265,7 @@ fn rfc9824_3_what_is_not_there_is_denied_by_a_record_that_covers_nothing_else() 
 fn a_set_whose_records_stand_apart_is_signed_as_one() {
     let keys = [key!("p256")];
     let public = public(&keys);
-    let signer = Online::new(keys.into(), 100);
+    let signer = Online::new(keys.map(Arc::new).into(), 100);
     let name = Name::parse("a.example").unwrap();
     let mut builder = AnswerBuilder::new(&name);
     for octet in [1, 2] {
@@ -277,7 +279,7 @@ fn a_set_whose_records_stand_apart_is_signed_as_one() {
 
 #[test]
 fn a_signature_is_made_once_while_it_holds_and_room_is_bounded() {
-    let signer = Online::new(vec![key!("p256")], 3);
+    let signer = Online::new(vec![Arc::new(key!("p256"))], 3);
     let origin = Name::parse("example").unwrap();
     let name = Name::parse("a.example").unwrap();
     let ask = |octet: u8, now| {

@@ -1,5 +1,7 @@
 //! Signing whole zones (RFC 4035 §2).
 
+use std::borrow::Borrow;
+
 use super::{
     CannotSign, SigningKey, Validity,
     key::signers,
@@ -17,7 +19,12 @@ const DAY: u32 = 86_400;
 ///
 /// # Errors
 /// When a key cannot sign, or the keys make it no zone.
-pub fn sign(zone: &Zone, keys: &[SigningKey], validity: Validity, serial: u32) -> Result<Vec<Record>, CannotSign> {
+pub fn sign<K: Borrow<SigningKey>>(
+    zone: &Zone,
+    keys: &[K],
+    validity: Validity,
+    serial: u32,
+) -> Result<Vec<Record>, CannotSign> {
     let replaced = [kind::RRSIG, kind::NSEC, kind::NSEC3, kind::NSEC3PARAM, kind::CDS, kind::CDNSKEY];
     let mut records: Vec<Record> = zone.records().filter(|record| !replaced.contains(&record.rtype)).collect();
     if let Some(soa) = records.first_mut() {
@@ -25,12 +32,12 @@ pub fn sign(zone: &Zone, keys: &[SigningKey], validity: Validity, serial: u32) -
     }
     let ttl = zone.soa_record().ttl;
     let apex = |rtype, rdata: &[u8]| Record { owner: zone.origin().clone(), rtype, ttl, rdata: rdata.into() };
-    for key in keys {
+    for key in keys.iter().map(K::borrow) {
         records.push(apex(kind::DNSKEY, key.dnskey()));
     }
     // RFC 7344 §3: what the parent should have, which is the entry points; all keys when none is marked as one.
-    let marked = keys.iter().any(SigningKey::is_entry_point);
-    for key in keys.iter().filter(|key| !marked || key.is_entry_point()) {
+    let marked = keys.iter().any(|key| key.borrow().is_entry_point());
+    for key in keys.iter().map(K::borrow).filter(|key| !marked || key.is_entry_point()) {
         records.push(apex(kind::CDNSKEY, key.dnskey()));
         records.push(apex(kind::CDS, &key.ds(zone.origin())));
     }
