@@ -106,7 +106,7 @@ fn parse(text: &Result<String, String>) -> Result<ProxyConfig, Unfit> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, sync::atomic::AtomicUsize};
+    use std::sync::atomic::AtomicUsize;
 
     use podnet_model::proxy::Mode;
 
@@ -119,7 +119,8 @@ mod tests {
         let (sender, receiver) = mpsc::channel(16);
         let cell = Cell::new("File".into(), Quarantine::default());
         let unsynced = Some(Arc::new(AtomicUsize::new(1)));
-        let follower = Follower { sender, complaints: None, good: None, told: BTreeSet::new(), unsynced, cell };
+        let (told, partly) = Default::default();
+        let follower = Follower { sender, complaints: None, good: None, told, partly, unsynced, cell };
         let watch =
             FileWatch { path: directory.join("conf"), kept: Some(directory.join("good/conf")), node: "node1".into() };
         tokio::spawn(watch.follow(follower));
