@@ -32,6 +32,26 @@ pub struct Answer {
     pub extended: Option<Box<ExtendedError>>,
 }
 
+/// Codes of extended errors (RFC 8914 §4).
+pub mod extended {
+    /// Something else: the text says what.
+    pub const OTHER: u16 = 0;
+    /// The answer had ended.
+    pub const STALE: u16 = 3;
+    /// A failure that is remembered.
+    pub const CACHED_ERROR: u16 = 13;
+    /// The server does not know yet what it needs to.
+    pub const NOT_READY: u16 = 14;
+    /// The operator does not want this to be asked.
+    pub const BLOCKED: u16 = 15;
+    /// The client, or who speaks for it, does not want this to be asked.
+    pub const FILTERED: u16 = 17;
+    /// The answer that the name does not exist had ended.
+    pub const STALE_NXDOMAIN: u16 = 19;
+    /// Nobody who could know was reached.
+    pub const NO_REACHABLE_AUTHORITY: u16 = 22;
+}
+
 /// An extended error (RFC 8914).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExtendedError {
@@ -65,6 +85,12 @@ impl Answer {
             rotation: None,
             extended: None,
         }
+    }
+
+    /// The answer with an extended error beside its code.
+    #[must_use]
+    pub fn because(self, code: u16, text: &str) -> Self {
+        Self { extended: Some(Box::new(ExtendedError { code, text: text.to_owned() })), ..self }
     }
 
     /// An authoritative answer without records: the name exists, the type does not.

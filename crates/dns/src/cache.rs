@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    answer::Answer,
+    answer::{Answer, extended},
     chain::{CacheOptions, Prefetch, Share},
     message::{HEADER, Rcode, Times},
     name::QueryName,
@@ -228,7 +228,10 @@ impl Cache {
         }
         let ttls = times.ttls.iter().map(|&(at, ttl)| (at, ttl.min(seconds)));
         let kept = Kept {
-            answer: reply.answer.clone(),
+            answer: match reply.answer.rcode {
+                Rcode::SERVFAIL => reply.answer.clone().because(extended::CACHED_ERROR, ""),
+                _ => reply.answer.clone(),
+            },
             ttls: ttls.collect(),
             stored: now,
             expires: now + Duration::from_secs(seconds.into()),

@@ -16,6 +16,7 @@ mod rfc7873;
 mod rfc8482;
 mod rfc8767;
 mod rfc8906;
+mod rfc8914;
 mod rfc9267;
 mod rfc9619;
 

@@ -45,7 +45,6 @@ pub use query::{Arrival, Failure, Look, Query, Reply, Transport};
 pub use transfer::Transfer;
 
 use crate::{
-    answer::Answer,
     chain::{Config, Port},
     message::{CLASS_IN, HEADER, Head, Rcode, Reject, Request, rejection},
     metrics::{Counts, Metrics},
@@ -270,7 +269,7 @@ impl Server {
             }
             Err(failure) => {
                 self.tell(*block, &query.name, query.qtype, failure);
-                (Reply::own(Answer::code(failure.rcode())), true)
+                (Reply::own(failure.answer(&query.head)), true)
             }
         };
         let mut out = Vec::new();
@@ -305,7 +304,7 @@ impl Server {
 
     fn fail(&self, block: usize, request: &Request<'_>, failure: Failure, out: &mut Vec<u8>) -> Outcome {
         self.tell(block, &request.name, request.qtype, failure);
-        let answer = Answer::code(failure.rcode());
+        let answer = failure.answer(&request.head);
         let shape = &self.blocks[block].shape;
         Pen::new(&request.head, request.question, shape, &self.turn, out).answer(&answer);
         Outcome::Answer

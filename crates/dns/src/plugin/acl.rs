@@ -1,7 +1,7 @@
 //! `acl`: who may ask for what.
 
 use crate::{
-    answer::Answer,
+    answer::{Answer, extended},
     chain::{AclAction, AclOptions},
     message::Rcode,
     server::{Failure, Knowing, Look, Said},
@@ -23,8 +23,8 @@ impl Knowing for Acl {
     fn say(&self, look: &Look<'_>) -> Said {
         match self.0.action(look.name, look.qtype, look.arrival.from.ip()) {
             AclAction::Allow => Said::Pass,
-            AclAction::Block => Said::Answer(Answer::code(Rcode::REFUSED)),
-            AclAction::Filter => Said::Answer(Answer::code(Rcode::NOERROR)),
+            AclAction::Block => Said::Answer(Answer::code(Rcode::REFUSED).because(extended::BLOCKED, "")),
+            AclAction::Filter => Said::Answer(Answer::code(Rcode::NOERROR).because(extended::FILTERED, "")),
             AclAction::Drop => Said::Fail(Failure::Silent),
         }
     }

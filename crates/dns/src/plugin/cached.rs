@@ -8,6 +8,7 @@ use std::{
 use futures::future::{Either, select};
 
 use crate::{
+    answer::extended,
     cache::{Age, Cache, Hit, Key},
     chain::{CacheOptions, Refresh, ServeStale},
     message::{Rcode, question},
@@ -91,8 +92,12 @@ impl Cached {
         let Hit { half, kept, age } = cache.find(key, now)?;
         let reply = Reply { fresh: false, ..Reply::own(kept.aged(now)) };
         let verifies = self.options.serve_stale.is_some_and(|stale| stale.refresh == Refresh::Verify);
+        let mut reply = reply;
         if age == Age::Stale {
             self.parts.metrics.stale();
+            let missing = reply.answer.rcode == Rcode::NXDOMAIN;
+            let code = if missing { extended::STALE_NXDOMAIN } else { extended::STALE };
+            reply.answer = reply.answer.because(code, "");
         }
         self.parts.metrics.cache(Some(half));
         let age = if (age == Age::Stale && verifies) || (age != Age::Fresh && kept.takes_refresh(now)) {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    answer::Answer,
+    answer::{Answer, extended},
     chain::Port,
     corefile::Scheme,
     message::{Head, Rcode, Request, question},
@@ -222,5 +222,20 @@ impl Failure {
             Self::BadSignature => Rcode::NOTAUTH,
             _ => Rcode::SERVFAIL,
         }
+    }
+
+    /// What the client is told: with the reason where it can be told one (RFC 8914).
+    #[must_use]
+    pub fn answer(self, head: &Head) -> Answer {
+        let answer = Answer::code(self.rcode());
+        if head.edns.is_none() {
+            return answer;
+        }
+        let code = match self {
+            Self::NotSynced => extended::NOT_READY,
+            Self::NoAnswer | Self::AllDown => extended::NO_REACHABLE_AUTHORITY,
+            _ => extended::OTHER,
+        };
+        answer.because(code, &self.to_string())
     }
 }

@@ -1,5 +1,6 @@
 //! Forwarding, waiting, caching.
 
+mod overload;
 mod reports;
 
 use super::{
