@@ -2,13 +2,14 @@
 SHELL := /bin/bash
 PODNET := target/release/podnet
 
-.PHONY: help setup setup-test setup-bench build demo test lint bench churn install
+.PHONY: help setup setup-test setup-bench build demo test lint bench churn fuzz install
 
 help:
 	@echo "make demo      build, bring a cluster up, apply examples/, show the result, leave it running"
 	@echo "make test      everything that CI checks: formatting, lints, layers, licences, every test"
 	@echo "make bench     measure, and write the figures to bench/results/"
 	@echo "make churn     change 500 endpoints a second under connections, for a minute in each mode"
+	@echo "make fuzz      fuzz what cluster DNS reads, MINUTES=10 for each target, and keep what was found to reach more"
 	@echo "make install   install podnet and podnet-cni into /usr/local/bin"
 
 setup:
@@ -39,6 +40,10 @@ bench: setup-bench build
 
 churn: setup-test
 	PODNET_TEST_CHURN_SECONDS=60 cargo nextest run --locked -p podnet-testnet --test packets --no-capture 'churn::connections_go'
+
+MINUTES ?= 10
+fuzz: setup
+	fuzz/run $(MINUTES)
 
 install: build
 	install -m 0755 target/release/podnet target/release/podnet-cni /usr/local/bin/

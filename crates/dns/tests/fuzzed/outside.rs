@@ -1,0 +1,117 @@
+//! Surroundings of a server in which everything happens at once: upstreams answer with what the input has for them.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, pending, ready},
+};
+use podnet_dns::{
+    Arrival, Config, Environment, Exchange, Outcome, Outside, Server, Transport, corefile::Scheme, message::HEADER,
+    server::Take,
+};
+
+/// What every upstream answers.
+#[derive(Debug, Default)]
+pub struct Upstreams {
+    /// The bytes.
+    pub answer: Mutex<Vec<u8>>,
+    /// They stand behind the header and the question that were asked, so that they are heard.
+    pub behind_question: bool,
+    /// The last number.
+    pub random: AtomicU64,
+}
+
+impl Outside for Upstreams {
+    fn exchange(&self, exchange: Exchange) -> BoxFuture<'static, io::Result<Vec<u8>>> {
+        let mut message = self.answer.lock().map(|answer| answer.clone()).unwrap_or_default();
+        if self.behind_question {
+            let mut whole = exchange.message[..super::question_end(&exchange.message)].to_vec();
+            let (head, records) = message.split_at(message.len().min(HEADER));
+            whole[..head.len()].copy_from_slice(head);
+            whole[4..6].copy_from_slice(&[0, 1]);
+            whole.extend_from_slice(records);
+            message = whole;
+        }
+        if message.len() > 2 {
+            message[..2].copy_from_slice(&exchange.message[..2]);
+            message[2] |= 0x80;
+        }
+        let heard = exchange.accepts(&message);
+        Box::pin(ready(if heard { Ok(message) } else { Err(io::ErrorKind::TimedOut.into()) }))
+    }
+
+    fn converse(&self, exchange: Exchange, mut take: Take) -> BoxFuture<'static, io::Result<()>> {
+        self.exchange(exchange).map(move |answered| answered.map(|message| while take(&message) {})).boxed()
+    }
+
+    fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(pending())
+    }
+
+    fn spawn(&self, work: BoxFuture<'static, ()>) {
+        let _ = work.now_or_never();
+    }
+
+    fn host(&self) -> String {
+        "host".to_owned()
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn unix(&self) -> u64 {
+        1_800_000_000
+    }
+
+    fn random(&self) -> u64 {
+        self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
+    }
+}
+
+/// A server of a Corefile that knows all there is of a cluster: nothing.
+#[must_use]
+pub fn server(config: Config, upstreams: Upstreams) -> Arc<Server> {
+    let server = Server::new(
+        config,
+        &podnet_dns::zone::Cluster::default(),
+        1,
+        Arc::default(),
+        Arc::new(upstreams),
+        Box::new(|_| {}),
+    );
+    server.set_synced();
+    Arc::new(server)
+}
+
+/// The server of a Corefile without files.
+#[must_use]
+pub fn of_corefile(corefile: &str, upstreams: Upstreams) -> Arc<Server> {
+    let config = Config::load("Corefile", corefile, &Environment::EMPTY).expect("the fuzzed Corefile is right");
+    server(config, upstreams)
+}
+
+/// The response to a packet, where there is one.
+#[must_use]
+pub fn asked(server: &Arc<Server>, packet: &[u8], transport: Transport) -> Option<Vec<u8>> {
+    let from = "10.244.1.2:4000".parse().expect("it is an address");
+    let local = "10.96.0.10".parse().ok();
+    let arrival = Arrival { from, transport, port: 53, scheme: Scheme::Dns, bound: None, local };
+    let mut out = Vec::new();
+    match server.handle(packet, &arrival, Instant::now(), &mut out) {
+        Outcome::Answer => Some(out),
+        Outcome::Later(later) => {
+            let finished = Arc::clone(server).finish(later).now_or_never();
+            finished.unwrap_or_else(|| panic!("a question waits although everything happens at once: {packet:02x?}"))
+        }
+        Outcome::Transfer(_) | Outcome::Drop => None,
+    }
+}
