@@ -137,6 +137,7 @@ mod tests {
     fn the_agents_container_is_started_as_the_options_say() {
         let objects = printed(&["--", "--service-cidr", "10.96.0.0/12", NO_BALANCERS]);
         let pod = &objects.iter().find(|object| object["kind"] == "DaemonSet").unwrap()["spec"]["template"]["spec"];
+        assert_eq!([&pod["hostNetwork"], &pod["hostPID"]], [true, true]);
         let container = &pod["containers"][0];
         assert_eq!(container["image"], "example.com/podnet:1");
         assert_eq!(pod["initContainers"][0]["image"], "example.com/podnet:1");

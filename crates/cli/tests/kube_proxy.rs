@@ -87,8 +87,8 @@ fn what_is_told(cluster: &Cluster) {
     };
     assert!(of("kubeproxy_sync_proxy_rules_service_changes_total") >= 2.0);
     assert!(of("kubeproxy_sync_proxy_rules_endpoint_changes_total") >= 2.0);
-    assert!(of("kubeproxy_sync_proxy_rules_last_timestamp_seconds") > 1e9);
-    assert!(of("kubeproxy_network_programming_duration_seconds_count") >= 1.0, "{metrics}");
+    assert!(of("kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family=\"IPv4\"}") > 1e9);
+    assert!(of("kubeproxy_network_programming_duration_seconds_count{ip_family=\"IPv6\"}") >= 1.0, "{metrics}");
     assert!((of("podnet_proxy_mode{mode=\"nftables\"}") - 1.0).abs() < 0.1);
 }
 

@@ -74,7 +74,7 @@ impl Facts {
         *all += forgotten as u64;
     }
 
-    /// In the text format of Prometheus, under kube-proxy's names.
+    /// In the text format of Prometheus, under kube-proxy's names. A round is about both families here: failures are told of both.
     #[must_use]
     pub fn metrics(&self) -> String {
         let state = self.state();
@@ -90,7 +90,10 @@ impl Facts {
         ] {
             let name = format!("kubeproxy_sync_proxy_rules_{name}");
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}");
+            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
+            for family in Family::ALL {
+                let _ = writeln!(text, "{name}{{{}}} {value}", label(family));
+            }
         }
         state.render_gauges(&mut text);
         let name = "kubeproxy_conntrack_reconciler_sync_duration_seconds";
@@ -99,12 +102,12 @@ impl Facts {
             "# HELP {name} How long it took to go through connection tracking.\n# TYPE {name} histogram"
         );
         for family in Family::ALL {
-            state.reconciled[family].0.render_series(&mut text, name, &format!("ip_family=\"{}\"", word(family)));
+            state.reconciled[family].0.render_series(&mut text, name, &label(family));
         }
         let name = "kubeproxy_conntrack_reconciler_deleted_entries_total";
         let _ = writeln!(text, "# HELP {name} Connections that led to endpoints that are gone.\n# TYPE {name} counter");
         for family in Family::ALL {
-            let _ = writeln!(text, "{name}{{ip_family=\"{}\"}} {}", word(family), state.reconciled[family].1);
+            let _ = writeln!(text, "{name}{{{}}} {}", label(family), state.reconciled[family].1);
         }
         text
     }
@@ -138,8 +141,7 @@ impl State {
             let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
             for family in Family::ALL {
                 for (table, rules) in &self.chains[family] {
-                    let family = word(family);
-                    let _ = writeln!(text, "{name}{{ip_family=\"{family}\",table=\"{table}\"}} {}", count(rules));
+                    let _ = writeln!(text, "{name}{{{},table=\"{table}\"}} {}", label(family), count(rules));
                 }
             }
         }
@@ -149,15 +151,19 @@ impl State {
         for family in Family::ALL {
             let WithoutLocal { internal, external } = self.without_local[family];
             for (policy, count) in [("external", external), ("internal", internal)] {
-                let family = word(family);
-                let _ = writeln!(text, "{name}{{ip_family=\"{family}\",traffic_policy=\"{policy}\"}} {count}");
+                let _ = writeln!(text, "{name}{{{},traffic_policy=\"{policy}\"}} {count}", label(family));
             }
         }
     }
 }
 
 /// As kube-proxy labels it.
-const fn word(family: Family) -> &'static str {
+pub(super) fn label(family: Family) -> String {
+    format!("ip_family=\"{}\"", word(family))
+}
+
+/// As Kubernetes spells it (`Service.spec.ipFamilies`).
+pub(super) const fn word(family: Family) -> &'static str {
     match family {
         Family::V4 => "IPv4",
         Family::V6 => "IPv6",
@@ -182,9 +188,9 @@ mod tests {
         facts.reconciled(Family::V4, Duration::from_millis(3), 7);
         let text = facts.metrics();
         for line in [
-            "kubeproxy_sync_proxy_rules_nftables_sync_failures_total 2",
-            "kubeproxy_sync_proxy_rules_iptables_restore_failures_total 1",
-            "kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total 2",
+            "kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family=\"IPv4\"} 2",
+            "kubeproxy_sync_proxy_rules_iptables_restore_failures_total{ip_family=\"IPv4\"} 1",
+            "kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total{ip_family=\"IPv4\"} 2",
             "kubeproxy_sync_proxy_rules_iptables_total{ip_family=\"IPv6\",table=\"nat\"} 30",
             "kubeproxy_sync_proxy_rules_iptables_last{ip_family=\"IPv6\",table=\"nat\"} 4",
             "kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family=\"IPv4\",traffic_policy=\"internal\"} 2",

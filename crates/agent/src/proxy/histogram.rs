@@ -2,6 +2,10 @@
 
 use std::{fmt::Write as _, time::Duration};
 
+use podnet_model::Family;
+
+use super::facts::label;
+
 /// Counts by upper bound.
 #[derive(Clone, Debug)]
 pub(super) struct Histogram {
@@ -38,24 +42,25 @@ impl Histogram {
         }
     }
 
-    /// Appends it in the text format of Prometheus.
+    /// Appends it in the text format of Prometheus, once for each family: what is counted is about both.
     pub(super) fn render(&self, text: &mut String, name: &str, help: &str) {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} histogram");
-        self.render_series(text, name, "");
+        for family in Family::ALL {
+            self.render_series(text, name, &label(family));
+        }
     }
 
     /// Appends the lines that have these labels.
     pub(super) fn render_series(&self, text: &mut String, name: &str, labels: &str) {
-        let (comma, braced) = if labels.is_empty() { ("", String::new()) } else { (",", format!("{{{labels}}}")) };
         let mut count = 0;
         for (bound, within) in &self.buckets {
             count += within;
-            let _ = writeln!(text, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}");
+            let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{bound}\"}} {count}");
         }
         count += self.above;
-        let _ = writeln!(text, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}");
-        let _ = writeln!(text, "{name}_sum{braced} {}\n{name}_count{braced} {count}", self.sum);
+        let _ = writeln!(text, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
+        let _ = writeln!(text, "{name}_sum{{{labels}}} {}\n{name}_count{{{labels}}} {count}", self.sum);
     }
 }
 
@@ -74,13 +79,13 @@ mod tests {
         for line in [
             "# HELP d Durations.",
             "# TYPE d histogram",
-            "d_bucket{le=\"0.001\"} 1",
-            "d_bucket{le=\"0.002\"} 2",
-            "d_bucket{le=\"0.004\"} 3",
-            "d_bucket{le=\"16.384\"} 3",
-            "d_bucket{le=\"+Inf\"} 4",
-            "d_sum 60.006",
-            "d_count 4",
+            "d_bucket{ip_family=\"IPv6\",le=\"0.001\"} 1",
+            "d_bucket{ip_family=\"IPv6\",le=\"0.002\"} 2",
+            "d_bucket{ip_family=\"IPv6\",le=\"0.004\"} 3",
+            "d_bucket{ip_family=\"IPv6\",le=\"16.384\"} 3",
+            "d_bucket{ip_family=\"IPv6\",le=\"+Inf\"} 4",
+            "d_sum{ip_family=\"IPv4\"} 60.006",
+            "d_count{ip_family=\"IPv4\"} 4",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }

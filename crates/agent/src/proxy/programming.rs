@@ -7,9 +7,9 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
-use podnet_model::Change;
+use podnet_model::{Change, Family};
 
-use super::histogram::Histogram;
+use super::{facts::label, histogram::Histogram};
 
 /// The same moment on the clock that never goes back and on the one of the wall.
 #[derive(Clone, Copy, Debug)]
@@ -171,7 +171,7 @@ impl Programming {
         Health { healthy, eligible: state.eligible, last_updated }
     }
 
-    /// In the text format of Prometheus, under kube-proxy's names.
+    /// In the text format of Prometheus, under kube-proxy's names. A round is about both families here: their lines tell the same.
     #[must_use]
     pub fn metrics(&self) -> String {
         let state = self.state();
@@ -183,7 +183,10 @@ impl Programming {
         ] {
             let name = format!("kubeproxy_sync_proxy_rules_{name}");
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+            for family in Family::ALL {
+                let _ = writeln!(text, "{name}{{{}}} {value}", label(family));
+            }
         }
         for (name, kind, help, value) in [
             (
@@ -306,19 +309,19 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         };
         has("kubeproxy_sync_proxy_rules_endpoint_changes_pending 2");
-        has("kubeproxy_sync_proxy_rules_last_timestamp_seconds 0");
+        has("kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family=\"IPv4\"} 0");
         programming.done(Round::Partial, Duration::from_millis(3), after(start, 4));
         programming.refused();
         for line in [
             "kubeproxy_sync_proxy_rules_endpoint_changes_pending 0",
             "kubeproxy_sync_proxy_rules_endpoint_changes_total 2",
             "kubeproxy_sync_proxy_rules_service_changes_total 0",
-            "kubeproxy_sync_proxy_rules_duration_seconds_count 1",
-            "kubeproxy_sync_partial_proxy_rules_duration_seconds_count 1",
-            "kubeproxy_sync_full_proxy_rules_duration_seconds_count 0",
-            "kubeproxy_network_programming_duration_seconds_bucket{le=\"1\"} 0",
-            "kubeproxy_network_programming_duration_seconds_bucket{le=\"2\"} 1",
-            "kubeproxy_network_programming_duration_seconds_count 1",
+            "kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family=\"IPv6\"} 1",
+            "kubeproxy_sync_partial_proxy_rules_duration_seconds_count{ip_family=\"IPv6\"} 1",
+            "kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family=\"IPv6\"} 0",
+            "kubeproxy_network_programming_duration_seconds_bucket{ip_family=\"IPv4\",le=\"1\"} 0",
+            "kubeproxy_network_programming_duration_seconds_bucket{ip_family=\"IPv4\",le=\"2\"} 1",
+            "kubeproxy_network_programming_duration_seconds_count{ip_family=\"IPv6\"} 1",
         ] {
             has(line);
         }

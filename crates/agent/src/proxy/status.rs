@@ -16,15 +16,17 @@ use axum::{
     http::{HeaderName, StatusCode, header},
     routing::get,
 };
-use podnet_model::{ProxyConfig, proxy::Mode};
+use podnet_model::{Family, ProxyConfig, proxy::Mode};
+use serde_json::{Map, Value, json};
 use tokio::{sync::watch, time::sleep};
 use tracing::{info, warn};
 
 use super::{
     configz::configz,
+    facts::word,
     guests::Guests,
     ports,
-    programming::{Moment, Programming},
+    programming::{Health, Moment, Programming},
 };
 
 /// Between attempts at a port that somebody else has.
@@ -124,23 +126,32 @@ type Answer = (StatusCode, [(HeaderName, &'static str); 3], String);
 /// A load balancer shall send no new connections to a node that leaves.
 fn healthz(status: &Status, now: Moment) -> Answer {
     let health = status.programming.health(now);
-    let (last, eligible) = (health.last_updated.unwrap_or_default(), health.eligible);
-    let body = format!(r#"{{"lastUpdated": "{last}","currentTime": "{}", "nodeEligible": {eligible}}}"#, now.wall);
+    let eligible = health.eligible;
+    let mut body = told(&health, now);
+    body["nodeEligible"] = eligible.into();
     answer(health.healthy && eligible, body, &status.answers.healthz)
 }
 
 /// A node that leaves is alive.
 fn livez(status: &Status, now: Moment) -> Answer {
     let health = status.programming.health(now);
-    let last = health.last_updated.unwrap_or_default();
-    let body = format!(r#"{{"lastUpdated": "{last}","currentTime": "{}"}}"#, now.wall);
+    let body = told(&health, now);
     answer(health.healthy, body, &status.answers.livez)
 }
 
-fn answer(well: bool, body: String, counts: &[AtomicU64; 2]) -> Answer {
+/// Both families are in force by the same rounds, so they are as healthy.
+fn told(health: &Health, now: Moment) -> Value {
+    let (last, healthy) = (health.last_updated.unwrap_or_default().to_string(), health.healthy);
+    let family = json!({"lastUpdated": last, "healthy": healthy});
+    let status: Map<String, Value> =
+        Family::ALL.map(|each| (word(each).to_owned(), family.clone())).into_iter().collect();
+    json!({"lastUpdated": last, "currentTime": now.wall.to_string(), "healthy": healthy, "status": status})
+}
+
+fn answer(well: bool, body: Value, counts: &[AtomicU64; 2]) -> Answer {
     counts[usize::from(!well)].fetch_add(1, Ordering::Relaxed);
     let code = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, headers(), body)
+    (code, headers(), body.to_string())
 }
 
 /// Those who ask again and again do not hold a connection in between.

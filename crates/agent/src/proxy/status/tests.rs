@@ -3,11 +3,9 @@ use std::{
     net::{TcpListener, TcpStream},
 };
 
-use podnet_model::{Change, ServiceKey};
-use serde_json::Value;
-
 use super::*;
 use crate::proxy::programming::Round;
+use podnet_model::{Change, ServiceKey};
 
 fn free() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
@@ -93,6 +91,8 @@ fn programming_that_hangs_is_neither_healthy_nor_alive() {
         assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
         let body: Value = serde_json::from_str(&body).unwrap();
         assert_eq!(body["lastUpdated"], start.wall.to_string());
+        assert_eq!(body["healthy"], false);
+        assert_eq!(body["status"]["IPv6"], json!({"lastUpdated": start.wall.to_string(), "healthy": false}));
     }
     assert_eq!(healthz(&status, start).0, StatusCode::OK);
 }
