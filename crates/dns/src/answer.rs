@@ -50,6 +50,8 @@ pub mod extended {
     pub const STALE_NXDOMAIN: u16 = 19;
     /// Nobody who could know was reached.
     pub const NO_REACHABLE_AUTHORITY: u16 = 22;
+    /// The answer is made of records that were told for another question.
+    pub const SYNTHESIZED: u16 = 29;
 }
 
 /// An extended error (RFC 8914).

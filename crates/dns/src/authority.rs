@@ -15,6 +15,7 @@ pub mod zone;
 pub mod zonefile;
 
 pub use held::Held;
+pub(crate) use order::compare;
 pub use record::Record;
 pub(crate) use record::kind;
 pub use zone::{Defect, Found, Kind, Soa, Warning, Zone};

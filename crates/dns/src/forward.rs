@@ -5,6 +5,7 @@
 mod ask;
 mod bailiwick;
 mod cookie;
+mod denials;
 mod flights;
 mod journey;
 mod manners;
@@ -12,21 +13,27 @@ mod manners;
 mod tests;
 mod upstreams;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 
 pub use upstreams::Upstreams;
 
 use crate::{
+    answer::Answer,
     cache::Key,
     chain::{Config, ForwardOptions, Plugin, UpstreamTransport},
     forward::{
+        denials::Denials,
         flights::{Flights, Full},
         journey::journey,
     },
-    message::{Head, UDP_SIZE, Upstream, flag, question, rtype},
-    server::{Failure, Parts, Query, Reply, Secure},
+    message::{CLASS_IN, Head, UDP_SIZE, Upstream, flag, question, rtype},
+    name::Name,
+    server::{Failure, Look, Parts, Query, Reply, Secure, lock},
 };
 
 /// How often a question is sent before its clients get SERVFAIL; more often where there are more upstreams.
@@ -90,6 +97,8 @@ type Landed = Result<Arc<Upstream>, Failure>;
 pub struct Crew {
     upstreams: Arc<Upstreams>,
     flights: Arc<Flights<Landed>>,
+    /// What is proved not to exist, where the Corefile wants that to be used.
+    denials: Option<Arc<Mutex<Denials>>>,
     parts: Parts,
 }
 
@@ -103,7 +112,11 @@ impl Crew {
     /// Upstreams that are asked nothing yet.
     #[must_use]
     pub fn new(upstreams: Arc<Upstreams>, parts: Parts) -> Self {
-        Self { upstreams, flights: Arc::default(), parts }
+        let options = upstreams.options();
+        // Where another answer may follow a denial, there is no use in being quick with one.
+        let last = options.next.is_empty() && !options.next_on_nodata && options.failover.is_empty();
+        let denials = (options.nsec > 0 && last).then(|| Arc::new(Mutex::new(Denials::new(options.nsec))));
+        Self { upstreams, flights: Arc::default(), denials, parts }
     }
 
     /// The upstreams.
@@ -123,14 +136,27 @@ impl Crew {
         self.flights.len()
     }
 
+    /// The denial of what is proved not to exist. Who checks signatures itself (CD) gets what the upstream says.
+    #[must_use]
+    pub fn denied(&self, look: &Look<'_>) -> Option<Answer> {
+        let denials = self.denials.as_ref().filter(|_| look.qclass == CLASS_IN && !look.head.checking_disabled())?;
+        let denied = lock(denials).deny(look.name, look.qtype, look.head.dnssec_ok(), look.now);
+        if denied.is_some() {
+            self.parts.metrics.upstreams.denied();
+        }
+        denied
+    }
+
     /// Asks a question, or waits for the answer where it is being asked already.
     ///
     /// # Errors
     /// When nobody answered, may be asked, or too much is being asked.
     pub async fn ask(&self, query: &Query, tcp: bool) -> Result<Reply, Failure> {
-        let key =
-            Key::new(question(query.name.wire(), query.qtype), query.head.dnssec_ok(), query.head.checking_disabled())
-                .with(&query.onward);
+        let (signed, unchecked) = (query.head.dnssec_ok(), query.head.checking_disabled());
+        // Proofs come to those who ask for signatures.
+        let denials = self.denials.as_ref().filter(|_| !unchecked);
+        let ask = question(query.name.wire(), query.qtype);
+        let key = Key::new(ask, signed || denials.is_some(), unchecked).with(&query.onward);
         let configured = self.upstreams.options().max_concurrent;
         let journey = || -> BoxFuture<'static, Landed> {
             Box::pin(journey(Arc::clone(&self.upstreams), self.parts.clone(), key.clone(), tcp))
@@ -140,6 +166,16 @@ impl Crew {
             if configured.is_some() { Failure::Configured } else { Failure::TooMany }
         })?;
         let upstream = flight.await?;
-        Ok(Reply { answer: upstream.answer.clone(), truncated: upstream.truncated, fresh: false })
+        let mut answer = upstream.answer.clone();
+        if let Some(denials) = denials {
+            let name = Name::from_query(&query.name);
+            if upstream.vouched && answer.authentic && !upstream.truncated {
+                lock(denials).learn(&name, &answer, self.parts.outside.now());
+            }
+            if !signed {
+                answer = denials::plain(&name, query.qtype, &answer);
+            }
+        }
+        Ok(Reply { answer, truncated: upstream.truncated, fresh: false })
     }
 }

@@ -13,6 +13,7 @@ mod rfc4035;
 mod rfc6891;
 mod rfc6895;
 mod rfc7873;
+mod rfc8198;
 mod rfc8482;
 mod rfc8767;
 mod rfc8906;

@@ -59,6 +59,8 @@ pub struct ForwardOptions {
     pub tls_server_name: Option<Name>,
     /// DNS over HTTPS by GET rather than by POST.
     pub https_get: bool,
+    /// Names that validated answers prove not to exist are denied without asking (RFC 8198): so many proofs are kept; 0: none.
+    pub nsec: usize,
     /// The `resolv.conf` files that the upstreams were read from.
     pub files: Vec<String>,
 }
@@ -84,7 +86,7 @@ impl ForwardOptions {
 
 /// As CoreDNS.
 pub(super) const MAX_UPSTREAMS: usize = 15;
-const KNOWN: [&str; 18] = [
+const KNOWN: [&str; 19] = [
     "except",
     "max_concurrent",
     "policy",
@@ -97,6 +99,7 @@ const KNOWN: [&str; 18] = [
     "tls_servername",
     "next",
     "next_on_nodata",
+    "nsec",
     "failover",
     "failfast_all_unhealthy_upstreams",
     "max_idle_conns",
@@ -135,6 +138,7 @@ pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<Forw
         tls: TlsFiles::default(),
         tls_server_name: None,
         https_get: false,
+        nsec: 0,
         files: Vec::new(),
     };
     for word in to {
@@ -144,6 +148,15 @@ pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<Forw
         return Err(word.bad("an upstream", &format!("at most {MAX_UPSTREAMS} of them")));
     }
     scope.options(directive, |scope, option| apply(&mut options, option, scope));
+    let vouched = |upstream: &UpstreamAddr| {
+        upstream.addr.ip().is_loopback() || !matches!(upstream.transport, UpstreamTransport::Plain)
+    };
+    if options.nsec > 0 && !options.upstreams.iter().any(vouched) {
+        let at = &directive.name.place;
+        scope
+            .warnings
+            .push(format!("{at}: nsec has no effect: no upstream is asked over TLS or at a loopback address"));
+    }
     let own = |upstream: &UpstreamAddr| matches!(&upstream.transport, UpstreamTransport::Tls { server_name: Some(_) });
     let twice = options.tls_server_name.is_some() && options.upstreams.iter().any(own);
     let named = directive.options.iter().find(|option| option.name.text == "tls_servername" && twice);
@@ -191,6 +204,11 @@ fn apply(options: &mut ForwardOptions, option: &Directive, scope: &mut Scope<'_>
             options.tls_server_name = Some(read::name(read::one(option, "a name")?, "tls_servername")?);
         }
         "next" => codes(option, &mut options.next)?,
+        "nsec" => {
+            read::at_most(option, 1)?;
+            let number = |word| read::number(word, "the number of proofs of nsec", 1, 1_000_000);
+            options.nsec = option.arguments.first().map_or(Ok(10_000), number)? as usize;
+        }
         "next_on_nodata" => options.next_on_nodata = read::nothing(option).map(|()| true)?,
         "failover" => {
             codes(option, &mut options.failover)?;

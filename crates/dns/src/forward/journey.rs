@@ -72,11 +72,12 @@ pub(super) async fn journey(upstreams: Arc<Upstreams>, parts: Parts, key: Key, t
         let took = took.map_or(PATIENCE, |since| parts.outside.now().saturating_duration_since(since));
         let result = answered.as_ref().map_or("failed", |upstream| upstream.answer.rcode.mnemonic());
         parts.metrics.upstreams.asked(upstreams.addrs()[index], result, answered.is_some().then_some(took));
-        let Some(answered) = answered else {
+        let Some(mut answered) = answered else {
             upstreams.suspected(index);
             continue;
         };
         upstreams.succeeded(index);
+        answered.vouched = upstreams.vouched(index);
         if options.failover.contains(&answered.answer.rcode) {
             last = Some(answered);
             continue;

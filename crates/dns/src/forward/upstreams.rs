@@ -165,6 +165,11 @@ impl Upstreams {
         self.states[index].secure.is_some()
     }
 
+    /// Whether nobody can speak in an upstream's name: it is asked over TLS, or on this very machine.
+    pub(super) fn vouched(&self, index: usize) -> bool {
+        self.secured(index) || self.addrs[index].ip().is_loopback()
+    }
+
     /// What is known of how an upstream speaks.
     pub(super) fn manners(&self, index: usize) -> Manners {
         lock(&self.states[index].manners).clone()

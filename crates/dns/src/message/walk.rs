@@ -169,6 +169,8 @@ pub struct Upstream {
     pub truncated: bool,
     /// It answers a query with an OPT record and has one itself.
     pub edns: bool,
+    /// Nobody else can have spoken in its name: it came over TLS, or from this very machine.
+    pub vouched: bool,
     /// The answer without the OPT record.
     pub answer: Answer,
 }
@@ -185,8 +187,12 @@ impl Upstream {
         if flags & flag::QR == 0 || u16_at(message, 4) != Some(1) || !asked.eq_ignore_ascii_case(question) {
             return Err(Malformed { at: HEADER });
         }
-        let mut response =
-            Self { truncated: flags & flag::TC != 0, edns: false, answer: Answer::code(Rcode(flags & flag::RCODE)) };
+        let mut response = Self {
+            truncated: flags & flag::TC != 0,
+            edns: false,
+            vouched: false,
+            answer: Answer::code(Rcode(flags & flag::RCODE)),
+        };
         let mut end = base;
         for record in walk(message, base) {
             let record = record?;

@@ -32,6 +32,7 @@ pub struct Upstreams {
     /// Connections that were there already, and new ones.
     connections: Mutex<BTreeMap<(SocketAddr, &'static str), [u64; 2]>>,
     all_down: AtomicU64,
+    denied: AtomicU64,
 }
 
 impl Upstreams {
@@ -49,6 +50,11 @@ impl Upstreams {
     /// A check of an upstream failed.
     pub(crate) fn check_failed(&self, upstream: SocketAddr) {
         *lock(&self.failed_checks).entry(upstream).or_default() += 1;
+    }
+
+    /// A question was denied by what upstreams have proved before.
+    pub(crate) fn denied(&self) {
+        self.denied.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A question came while all its upstreams were down.
@@ -85,7 +91,10 @@ impl Upstreams {
         }
         let name = "coredns_forward_healthcheck_broken_total";
         header(out, name, "counter", "Questions that came while all upstreams were down.")?;
-        writeln!(out, "{name} {}", self.all_down.load(Ordering::Relaxed))
+        writeln!(out, "{name} {}", self.all_down.load(Ordering::Relaxed))?;
+        let name = "podnet_dns_denials_synthesized_total";
+        header(out, name, "counter", "Questions denied by what upstreams had proved before (RFC 8198).")?;
+        writeln!(out, "{name} {}", self.denied.load(Ordering::Relaxed))
     }
 
     fn render_answers(&self, out: &mut String) -> std::fmt::Result {

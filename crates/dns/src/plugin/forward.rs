@@ -16,8 +16,11 @@ impl Link for Forward {
         true
     }
 
-    fn quick(&self, look: &Look<'_>, _: &mut Pen<'_>) -> Quick {
-        if self.0.upstreams().options().covers(look.name) { Quick::Slow } else { Quick::Pass }
+    fn quick(&self, look: &Look<'_>, pen: &mut Pen<'_>) -> Quick {
+        if !self.0.upstreams().options().covers(look.name) {
+            return Quick::Pass;
+        }
+        self.0.denied(look).map_or(Quick::Slow, |denied| pen.answer(&denied))
     }
 
     fn serve<'a>(&'a self, query: &'a Query, next: Next<'a>) -> Answering<'a> {
@@ -30,6 +33,9 @@ impl Link for Forward {
 
 impl Forward {
     async fn answer(&self, query: &Query, next: Next<'_>) -> Result<Reply, Failure> {
+        if let Some(denied) = self.0.denied(&query.look()) {
+            return Ok(Reply::own(denied));
+        }
         let options = self.0.upstreams().options();
         let tcp = options.force_tcp || (wants_tcp(&query.head) && !options.prefer_udp);
         let reply = self.0.ask(query, tcp).await?;
