@@ -119,8 +119,8 @@ async fn connections_last_as_long_as_the_corefile_says() {
     );
     let process = Process::start(&corefile, None);
     dig_until(port, "a.example.com A +short", "192.0.2.0").await;
-    let (mut idle, mut half, mut busy) = (connect(port).await, connect(port).await, connect(port).await);
     let start = Instant::now();
+    let (mut idle, mut half, mut busy) = (connect(port).await, connect(port).await, connect(port).await);
     half.write_all(&[0]).await.unwrap();
     // What takes long is answered behind what comes later (RFC 7766 §6.2.1.1), and silence is none while something is asked.
     ask(&mut busy, &question(1, "silent")).await;
