@@ -391,8 +391,15 @@ static __always_inline int send(struct bpf_sock_addr *ctx, struct place *to)
                 talk = &talks->all[number];
                 break;
             }
-    struct choice choice = {};
-    int refusal = find(ctx, to, talk ? &talk->choice : 0, &choice);
+    struct choice former = {}, choice = {};
+    // A connected socket hears its peer alone, also where it names again whom it sends to.
+    struct talk *peer = bpf_sk_storage_get(&connected, ctx->sk, 0, 0);
+    int is_connected = peer && same(&peer->frontend, to);
+    if (is_connected)
+        former = peer->choice;
+    else if (talk)
+        former = talk->choice;
+    int refusal = find(ctx, to, is_connected || talk ? &former : 0, &choice);
     if (refusal == NO_FRONTEND)
         return 1;
     if (refusal)

@@ -139,6 +139,30 @@ fn a_connected_socket_of_udp_sees_the_frontend_until_it_is_connected_elsewhere()
 }
 
 #[test]
+fn a_connected_socket_of_udp_that_names_the_frontend_again_stays_with_its_peer() {
+    let lab = Lab::new("named");
+    lab.serve(FRONTEND, 1, &[1, 2, 3, 4]);
+    lab.serve(FRONTEND6, 3, &[1, 2, 3, 4]);
+    for (own, to) in [(OWN, FRONTEND), (Ipv6Addr::UNSPECIFIED.into(), FRONTEND6)] {
+        let to = SocketAddr::from((to, 80));
+        // By chance it would be right for all of them once in 65,536 times.
+        for _ in 0..8 {
+            let socket = lab.udp(own);
+            // What it spoke with before it was connected counts no more.
+            let (before, _) = asked(&socket, to).unwrap();
+            socket.connect(to).unwrap();
+            socket.send(&[0]).unwrap();
+            let (number, from) = answer(&socket).unwrap();
+            assert_eq!(from, to);
+            for _ in 0..3 {
+                let again = asked(&socket, to);
+                assert_eq!(again.unwrap(), (number, to), "{before} was the backend before");
+            }
+        }
+    }
+}
+
+#[test]
 fn what_nobody_serves_fails_at_once() {
     let lab = Lab::new("refuse");
     for (serves, errno) in [(Serves::Nobody, Errno::CONNREFUSED), (Serves::NobodyHere, Errno::HOSTUNREACH)] {
