@@ -11,6 +11,7 @@ mod fetched;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod gate;
+mod giving;
 mod guard;
 mod link;
 mod outside;
@@ -38,11 +39,11 @@ use futures::future::ready;
 
 pub use block::Parts;
 pub use event::{Event, Observer};
-pub use link::{Answering, Knowing, Link, Next, Own, Quick, Said};
+pub use giving::Transfer;
+pub use link::{Answering, Given, Knowing, Link, Next, Own, Quick, Said};
 pub use outside::{ClientSearch, Exchange, Keep, Outside, Secure, Take};
 pub use pen::{FlagChange, Pen, Shape};
 pub use query::{Arrival, Failure, Look, Query, Reply, Transport};
-pub use transfer::Transfer;
 
 use crate::{
     chain::{Config, Port},
@@ -128,6 +129,7 @@ impl Server {
             metrics,
             waiting: Arc::default(),
             synced: Arc::default(),
+            given: Arc::default(),
             keys: Arc::new(signed::keys(&config.blocks)),
         };
         let blocks: Vec<Block> =

@@ -13,6 +13,7 @@ mod packed;
 mod stand;
 #[cfg(test)]
 pub(crate) mod tests;
+mod whole;
 
 pub use cluster::Cluster;
 use cluster::Reader;

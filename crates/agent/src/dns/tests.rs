@@ -25,6 +25,7 @@ use tokio::{
 
 use super::{DnsError, DnsOptions, run};
 
+mod peers;
 mod ports;
 
 const DEADLINE: Duration = Duration::from_secs(20);

@@ -21,6 +21,14 @@ pub struct Version {
     pub journal: Arc<Journal>,
 }
 
+impl Version {
+    /// A zone of which no earlier version is remembered.
+    #[must_use]
+    pub fn alone(zone: Zone) -> Self {
+        Self { zone: Arc::new(zone), journal: Arc::new(Journal::new(0)) }
+    }
+}
+
 /// A zone that is served: the version that is in force, if there is one.
 #[derive(Debug)]
 pub struct Held {

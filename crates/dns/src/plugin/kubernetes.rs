@@ -6,8 +6,10 @@ use futures::future::ready;
 
 use crate::{
     answer::{Alias, Answer, behind_aliases},
+    authority::held::Version,
     message::{Rcode, rtype},
-    server::{Answering, Failure, Link, Look, Next, Parts, Pen, Query, Quick, Reply},
+    name::Name,
+    server::{Answering, Failure, Given, Link, Look, Next, Parts, Pen, Query, Quick, Reply},
     zone::{Found, Names},
 };
 
@@ -19,7 +21,18 @@ pub struct Kubernetes<Z> {
     pub parts: Parts,
 }
 
-impl<Z: Names + Send + Sync> Link for Kubernetes<Z> {
+impl<Z: Names + Send + Sync + 'static> Link for Kubernetes<Z> {
+    fn transfers(&self, zone: &Name) -> Option<Given> {
+        if !self.zone.gives(zone) {
+            return None;
+        }
+        if !self.parts.synced() {
+            return Some(Given::Held(None));
+        }
+        let (all, zone) = (Arc::clone(&self.zone), zone.clone());
+        Some(Given::Made(Box::new(move || all.given(&zone).map(Version::alone))))
+    }
+
     fn quick(&self, look: &Look<'_>, pen: &mut Pen<'_>) -> Quick {
         let (name, zone) = (look.name, &self.zone);
         zone.find(name, look.qtype, |found| match found {

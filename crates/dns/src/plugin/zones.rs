@@ -5,10 +5,10 @@
 use std::sync::Arc;
 
 use crate::{
-    authority::{Found, Held, Kind, held::Version},
+    authority::{Found, Held, Kind},
     chain::Fallthrough,
     name::{Name, QueryName},
-    server::{Answering, Failure, Link, Look, Next, Pen, Query, Quick, Reply},
+    server::{Answering, Failure, Given, Link, Look, Next, Pen, Query, Quick, Reply},
 };
 
 /// The type of a delegation's keys, which stands in the parent (RFC 4035 §3.1.4.1).
@@ -79,7 +79,7 @@ impl Link for Zones {
         })
     }
 
-    fn transfers(&self, zone: &Name) -> Option<Option<Version>> {
-        self.0.iter().find(|served| served.held.origin() == zone).map(|served| served.held.version())
+    fn transfers(&self, zone: &Name) -> Option<Given> {
+        self.0.iter().find(|served| served.held.origin() == zone).map(|served| Given::Held(served.held.version()))
     }
 }

@@ -35,6 +35,8 @@ pub struct Parts {
     pub host: Arc<str>,
     /// Clients that wait for answers; see [`Parts::places`].
     pub(super) waiting: Arc<AtomicUsize>,
+    /// Zones that are being given away.
+    pub(super) given: Arc<AtomicUsize>,
     /// The keys of all server blocks (`tsig`).
     pub(super) keys: Arc<Keys>,
     /// The cluster's state is known.
@@ -54,9 +56,20 @@ impl Parts {
 
     /// A place among those who wait for answers; none when there are too many.
     pub(super) fn place(&self, limit: usize) -> Option<PlaceInLine> {
-        let place = PlaceInLine(Arc::clone(&self.waiting));
+        PlaceInLine::take(&self.waiting, limit)
+    }
+
+    /// A place among those to whom a zone is given away; none when there are too many.
+    pub(super) fn giving(&self, limit: usize) -> Option<PlaceInLine> {
+        PlaceInLine::take(&self.given, limit)
+    }
+}
+
+impl PlaceInLine {
+    fn take(line: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
+        let place = Self(Arc::clone(line));
         // Counted first, so that two who come at once cannot both take the last one; dropping the place counts it off again.
-        (self.waiting.fetch_add(1, Ordering::Relaxed) < limit).then_some(place)
+        (line.fetch_add(1, Ordering::Relaxed) < limit).then_some(place)
     }
 }
 

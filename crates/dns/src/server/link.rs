@@ -34,6 +34,14 @@ pub enum Quick {
     Fail(Failure),
 }
 
+/// A zone that can be given away.
+pub enum Given {
+    /// This version of it; none: it is not here now.
+    Held(Option<Version>),
+    /// It has to be put together first, which takes long where it is large; none: it cannot be.
+    Made(Box<dyn FnOnce() -> Option<Version> + Send>),
+}
+
 /// One plugin of a chain, at work.
 pub trait Link: Send + Sync {
     /// Whether it may be asked questions of class CH.
@@ -51,8 +59,8 @@ pub trait Link: Send + Sync {
         false
     }
 
-    /// A zone that can be given away (`transfer`); `Some(None)`: it is this one's, but is not here now.
-    fn transfers(&self, _zone: &Name) -> Option<Option<Version>> {
+    /// A zone of this one's that can be given away (`transfer`).
+    fn transfers(&self, _zone: &Name) -> Option<Given> {
         None
     }
 

@@ -1,19 +1,20 @@
-//! Zones given away and told of (`transfer`), and notifications that come in.
+//! What is no plain question: zone transfers (`transfer`), and notifications that come in and go out.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
     Arrival, Block, Event, Exchange, Failure, Look, Outcome, Outside, Pen, Quick, Server, Transport,
-    signed::{self, Signer, Unanswered},
+    giving::asked_for,
+    signed::{self, Unanswered},
     told::Told,
 };
 use crate::{
     authority::{
-        held::{Taken, Version},
+        held::Taken,
         transfer::{self, Notify},
         tsig::Key,
     },
@@ -25,29 +26,6 @@ use crate::{
 /// How often a secondary is told of a new version, and how long its answer is waited for; the time doubles (RFC 1996 §3.6).
 const NOTIFY_TRIES: u32 = 4;
 const NOTIFY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A zone on its way to a client, over a connection.
-#[derive(Debug)]
-pub struct Transfer {
-    version: Version,
-    request: transfer::Request,
-    pub(super) signer: Option<Box<Signer>>,
-}
-
-impl Transfer {
-    /// Makes the messages one after the other; `send` says whether it wants more. Runs as long as that takes.
-    pub fn send(self, mut send: impl FnMut(Vec<u8>) -> bool) {
-        let Self { version: Version { zone, journal }, request, mut signer } = self;
-        for mut message in transfer::ixfr(&zone, &journal, &request, None) {
-            if let Some(signer) = &mut signer {
-                signer.sign(&mut message);
-            }
-            if !send(message) {
-                return;
-            }
-        }
-    }
-}
 
 impl Server {
     /// Answers what is no plain question: zone transfers and notifications; none: it is neither.
@@ -81,7 +59,7 @@ impl Server {
                 *out = transfer::notify_reply(notify);
                 Outcome::Answer
             }),
-            (None, Some(request)) => asked_for(block, request, &look, out),
+            (None, Some(request)) => asked_for(block, &self.parts, request, &look, question, out),
             (None, None) => return None,
         };
         let outcome = answered.unwrap_or_else(|rcode| {
@@ -197,35 +175,6 @@ async fn notify(outside: Arc<dyn Outside>, key: Option<Arc<Key>>, upstream: Sock
     }
 }
 
-/// Gives a zone away, if the client may have it; else the code that says why not.
-fn asked_for(block: &Block, request: &transfer::Request, look: &Look<'_>, out: &mut Vec<u8>) -> Result<Outcome, Rcode> {
-    if !block.peers(&request.zone).any(|peer| may_fetch(peer, look.arrival.from.ip())) {
-        return Err(Rcode::REFUSED);
-    }
-    let version = block.links.iter().find_map(|link| link.transfers(&request.zone)).ok_or(Rcode::NOTAUTH)?;
-    let version = version.ok_or(Rcode::SERVFAIL)?;
-    match (look.arrival.transport, request.serial) {
-        (Transport::Tcp, _) => {
-            Ok(Outcome::Transfer(Box::new(Transfer { version, request: request.clone(), signer: None })))
-        }
-        (Transport::Udp, Some(_)) => {
-            let mut messages = transfer::ixfr(&version.zone, &version.journal, request, Some(look.head.limit));
-            *out = messages.next().ok_or(Rcode::SERVFAIL)?;
-            Ok(Outcome::Answer)
-        }
-        // RFC 5936 §4.2: there is no AXFR over UDP.
-        (Transport::Udp, None) => Err(Rcode::REFUSED),
-    }
-}
-
-fn may_fetch(peer: &Peer, from: IpAddr) -> bool {
-    match peer {
-        Peer::All => true,
-        Peer::Network(network) => network.contains(&from),
-        Peer::Server(server) => server.ip() == from,
-    }
-}
-
 impl Block {
     /// Takes a primary's word of a new version; the code that says why not.
     fn notified(&self, notify: &Notify, look: &Look<'_>) -> Result<(), Rcode> {
@@ -238,7 +187,7 @@ impl Block {
     }
 
     /// Who may fetch a zone.
-    fn peers(&self, zone: &Name) -> impl Iterator<Item = &Peer> {
+    pub(super) fn peers(&self, zone: &Name) -> impl Iterator<Item = &Peer> {
         self.transfers_of(zone).flat_map(|options| &options.to)
     }
 

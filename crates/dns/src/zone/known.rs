@@ -90,6 +90,21 @@ impl Known {
         places.iter().filter_map(|place| self.records[*place as usize].as_deref())
     }
 
+    /// All Services.
+    pub(super) fn records(&self) -> impl Iterator<Item = &Record> {
+        self.records.iter().filter_map(Option::as_deref)
+    }
+
+    /// All addresses of Services and endpoints.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.holders.keys().copied()
+    }
+
+    /// All addresses of pods, and the pods' namespaces.
+    pub(super) fn pod_addresses(&self) -> impl Iterator<Item = (IpAddr, &[Namespace])> {
+        self.pods.iter().map(|(addr, namespaces)| (*addr, &namespaces[..]))
+    }
+
     /// Whether a namespace was announced, or has Services.
     pub(super) fn namespace(&self, label: &[u8]) -> bool {
         self.namespaces.get(label).is_some_and(|populace| populace.labels.is_some() || populace.services > 0)

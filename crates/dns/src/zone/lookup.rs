@@ -101,6 +101,16 @@ pub trait Names {
 
     /// The names that go on to the next plugin when they do not exist.
     fn fallthrough(&self) -> &Fallthrough;
+
+    /// Whether a zone of this name can be given away.
+    fn gives(&self, _zone: &Name) -> bool {
+        false
+    }
+
+    /// All records of such a zone.
+    fn given(&self, _zone: &Name) -> Option<crate::authority::Zone> {
+        None
+    }
 }
 
 impl Names for Zone {
@@ -123,6 +133,14 @@ impl Names for Zone {
 
     fn fallthrough(&self) -> &Fallthrough {
         &self.options.fallthrough
+    }
+
+    fn gives(&self, zone: &Name) -> bool {
+        self.serves(zone)
+    }
+
+    fn given(&self, zone: &Name) -> Option<crate::authority::Zone> {
+        self.whole(zone)
     }
 }
 
@@ -174,7 +192,7 @@ impl Zone {
         if exists { Found::NoData(authority) } else { Found::NoName(authority) }
     }
 
-    fn stand<'a>(&'a self, known: &Known, record: &'a Record, tail: &'a [u8]) -> Option<Stand<'a>> {
+    pub(super) fn stand<'a>(&'a self, known: &Known, record: &'a Record, tail: &'a [u8]) -> Option<Stand<'a>> {
         let stand = Stand::inside(record, &self.options, tail)?;
         shows(known, record, &self.options).then_some(stand)
     }

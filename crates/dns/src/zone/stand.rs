@@ -131,6 +131,20 @@ impl<'a> Stand<'a> {
         }
     }
 
+    /// Tells all names that have records.
+    pub(super) fn names(&self, mut tell: impl FnMut(Name)) {
+        self.base().into_iter().for_each(&mut tell);
+        for port in self.ports().into_iter().filter(|port| !port.name.is_empty()) {
+            let labels = [&[port.name.len() as u8 + 1], &b"_"[..], port.name.as_bytes(), &[port.protocol.len() as u8]];
+            let labels = [&labels.concat(), port.protocol.as_bytes()].concat();
+            Name::joined(&[&labels, &self.record.base, self.tail]).into_iter().for_each(&mut tell);
+        }
+        if self.with_hosts {
+            let hosts = self.endpoints().filter_map(|(slice, endpoint)| self.below(&self.label(slice, endpoint)));
+            hosts.for_each(&mut tell);
+        }
+    }
+
     fn own(&self, name: &QueryName, qtype: u16) -> Stood<'a> {
         match (self.face, qtype) {
             (Face::Alias(target, _), _) => {
@@ -298,7 +312,7 @@ pub(super) fn set(addrs: impl Iterator<Item = IpAddr>, qtype: u16, ttl: u32) -> 
 }
 
 /// An address as a label.
-fn dashed(addr: IpAddr) -> String {
+pub(super) fn dashed(addr: IpAddr) -> String {
     let mut label = String::with_capacity(16);
     match addr {
         IpAddr::V4(addr) => {

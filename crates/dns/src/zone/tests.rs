@@ -4,6 +4,7 @@ mod changes;
 mod external;
 mod selected;
 mod specification;
+mod whole;
 
 use std::time::Instant;
 

@@ -9,7 +9,7 @@ use crate::{
         Record, Soa, Zone,
         message::{RESERVE, Writer},
     },
-    message::{HEADER, flag, question, rtype, u16_at, walk},
+    message::{HEADER, Rcode, flag, question, rtype, u16_at, walk},
     name::Name,
 };
 
@@ -105,6 +105,17 @@ pub fn ixfr<'z>(zone: &'z Zone, journal: &'z Journal, request: &Request, udp: Op
         }
         _ => outgoing(request, Box::new(soa())),
     }
+}
+
+/// The message that a zone cannot be given away after all.
+#[must_use]
+pub fn failed(request: &Request) -> Vec<u8> {
+    let mut message = Vec::with_capacity(HEADER + 300);
+    for word in [request.id, flag::QR | request.flags | Rcode::SERVFAIL.0, 1, 0, 0, 0] {
+        message.extend_from_slice(&word.to_be_bytes());
+    }
+    message.extend_from_slice(&question(request.zone.wire(), request.qtype()));
+    message
 }
 
 fn outgoing<'z>(request: &Request, records: Box<dyn Iterator<Item = Record> + Send + 'z>) -> Outgoing<'z> {

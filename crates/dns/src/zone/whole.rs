@@ -1,0 +1,101 @@
+//! A cluster's zone as a whole, for those who fetch it (`transfer`).
+
+use std::collections::BTreeSet;
+
+use super::{
+    Found, Names, Origin, Zone,
+    known::{Known, Record},
+};
+use crate::{
+    answer::Section,
+    authority::{self, Record as Line},
+    chain::PodNames,
+    message::{expand, rtype},
+    name::{Name, QueryName, reverse_name},
+};
+
+/// The types that names of the cluster have records of.
+const TYPES: [u16; 8] =
+    [rtype::SOA, rtype::NS, rtype::A, rtype::AAAA, rtype::SRV, rtype::TXT, rtype::PTR, rtype::CNAME];
+
+impl Zone {
+    /// Whether it serves a zone of this name.
+    #[must_use]
+    pub fn serves(&self, zone: &Name) -> bool {
+        self.origins.iter().chain(&self.reverse_origins).any(|origin| origin.name == *zone)
+    }
+
+    /// All records of one of its zones; none where it has no such zone. Pods have names of their own in it where they are verified:
+    /// where any address is one, there is no end to them.
+    ///
+    /// Its names are gathered at once and their records one by one, so that nobody waits for all of them: a change meanwhile may be in
+    /// it or not, and makes a higher serial number than the one that it has.
+    #[must_use]
+    pub fn whole(&self, zone: &Name) -> Option<authority::Zone> {
+        let names = self.names_of(zone)?;
+        let mut lines: Vec<Line> = Vec::new();
+        for name in &names {
+            let asked = QueryName::from(name);
+            // An alias stands at every type, so it comes again and again.
+            let before = lines.len();
+            for qtype in TYPES {
+                for line in self.find(&asked, qtype, |found| records_at(name, &asked, found)) {
+                    if !lines[before..].contains(&line) {
+                        lines.push(line);
+                    }
+                }
+            }
+        }
+        authority::Zone::from_records(zone, &lines).ok().map(|(zone, _)| zone)
+    }
+
+    /// The names of a zone, its own first.
+    fn names_of(&self, zone: &Name) -> Option<Vec<Name>> {
+        let known = self.cluster.read();
+        let mut names: BTreeSet<Name> = BTreeSet::new();
+        if let Some(origin) = self.origins.iter().find(|origin| origin.name == *zone) {
+            names.extend(["ns.dns", "dns-version"].iter().filter_map(|text| zone.prefixed_text(text).ok()));
+            for record in known.records() {
+                self.names_of_service(&known, record, origin, &mut names);
+            }
+            if self.options.pods == PodNames::Verified {
+                self.names_of_pods(&known, zone, &mut names);
+            }
+        } else {
+            self.reverse_origins.iter().find(|origin| origin.name == *zone)?;
+            names.extend(known.addresses().map(reverse_name).filter(|name| name.within(zone)));
+        }
+        names.remove(zone);
+        Some(std::iter::once(zone.clone()).chain(names).collect())
+    }
+
+    fn names_of_service(&self, known: &Known, record: &Record, origin: &Origin, names: &mut BTreeSet<Name>) {
+        if let Some(stand) = self.stand(known, record, &origin.tail) {
+            stand.names(|name| {
+                names.insert(name);
+            });
+        }
+    }
+
+    fn names_of_pods(&self, known: &Known, zone: &Name, names: &mut BTreeSet<Name>) {
+        for (addr, namespaces) in known.pod_addresses() {
+            for namespace in namespaces {
+                let text = format!("{}.{namespace}.pod", super::stand::dashed(addr));
+                names.extend(zone.prefixed_text(&text).ok());
+            }
+        }
+    }
+}
+
+/// The records of one type at a name.
+fn records_at(name: &Name, asked: &QueryName, found: Option<Found<'_>>) -> Vec<Line> {
+    let line = |rtype, ttl, rdata: &[u8]| Line { owner: name.clone(), rtype, ttl, rdata: rdata.into() };
+    let answer = match found {
+        Some(Found::Records(answer)) => answer.into_owned(),
+        Some(Found::Authority(authority)) => authority.itself(asked),
+        Some(Found::Alias(alias)) => return vec![line(rtype::CNAME, alias.ttl, alias.target.wire())],
+        Some(Found::NoData(_) | Found::NoName(_)) | None => return Vec::new(),
+    };
+    let told = expand(name, &answer).into_iter().filter(|record| record.section == Section::Answer);
+    told.map(|record| line(record.rtype, record.ttl, &record.rdata)).collect()
+}
