@@ -1,6 +1,7 @@
 //! What the server counts, under CoreDNS's metric names, so that its dashboards and alerts go on working.
 
 mod counts;
+mod tally;
 mod upstreams;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 };
 
 pub(crate) use counts::{Counted, Counts, Place};
+pub(crate) use tally::Tally;
 pub use upstreams::Upstreams;
 
 /// Upper bounds of durations, in microseconds: from a prebuilt answer to a slow upstream.
@@ -28,6 +30,7 @@ pub struct Metrics {
     cache_prefetched: AtomicU64,
     cache_stale: AtomicU64,
     searched: AtomicU64,
+    tallies: tally::Tallies,
     dropped: AtomicU64,
     rejected: AtomicU64,
     requests_exceeded: AtomicU64,
@@ -69,6 +72,11 @@ impl Metrics {
             Some(half) => self.cache_hits[half as usize].fetch_add(1, Ordering::Relaxed),
             None => self.cache_misses.fetch_add(1, Ordering::Relaxed),
         };
+    }
+
+    /// Counts one of what plugins count by themselves.
+    pub(crate) fn tally(&self, what: Tally) {
+        self.tallies.count(what);
     }
 
     pub(crate) fn prefetched(&self) {
@@ -129,6 +137,7 @@ impl Metrics {
         let (name, searched) = ("coredns_autopath_success_total", self.searched.load(Ordering::Relaxed));
         header(out, name, "counter", "Names found along a client's search path.")?;
         writeln!(out, "{name}{{server=\"{server}\"}} {searched}")?;
+        self.tallies.render(server, out)?;
         let exceeded = [("requests", &self.requests_exceeded), ("responses", &self.responses_exceeded)];
         for (what, count) in exceeded {
             let (name, count) = (format!("coredns_rrl_{what}_exceeded_total"), count.load(Ordering::Relaxed));

@@ -20,11 +20,13 @@ pub struct HostsOptions {
     pub table: Hosts,
     /// The names that go on to the next plugin.
     pub fallthrough: Fallthrough,
+    /// Those that it knows go on, too, with questions for types that it has nothing of.
+    pub fallthrough_unsupported: bool,
     /// How often the file is looked at; none: never again. Five seconds by default.
     pub reload: Option<Duration>,
 }
 
-const KNOWN: [&str; 5] = ["<address> <name>…", "ttl", "no_reverse", "reload", "fallthrough"];
+const KNOWN: [&str; 6] = ["<address> <name>…", "ttl", "no_reverse", "reload", "fallthrough", "fallthrough_unsupported"];
 
 /// `hosts [FILE [ZONES…]]`.
 pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<HostsOptions, CorefileError> {
@@ -34,6 +36,7 @@ pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<Host
     };
     let (mut ttl, mut reverse, mut reload) = (3600, true, Some(Duration::from_secs(5)));
     let mut fallthrough = Fallthrough::default();
+    let mut unsupported = None;
     let mut inline = Vec::new();
     scope.options(directive, |_, option| {
         match option.name.text.as_str() {
@@ -41,6 +44,10 @@ pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<Host
             "no_reverse" => reverse = read::nothing(option).map(|()| false)?,
             "reload" => reload = read::interval(option)?,
             "fallthrough" => fallthrough = read::fallthrough(option)?,
+            "fallthrough_unsupported" => {
+                read::nothing(option)?;
+                unsupported = Some(option.name.clone());
+            }
             address => {
                 let Ok(address) = address.parse() else { return Err(read::unknown("hosts", option, &KNOWN)) };
                 if option.arguments.is_empty() {
@@ -53,6 +60,9 @@ pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<Host
         }
         Ok(())
     });
+    if let Some(word) = unsupported.as_ref().filter(|_| fallthrough == Fallthrough::default()) {
+        return Err(word.bad("fallthrough_unsupported", "this option beside fallthrough, whose zones it has"));
+    }
     let text = match (scope.environment.file)(&path) {
         Ok(text) => text,
         // The file may appear later; until then there are the entries in the Corefile.
@@ -63,5 +73,12 @@ pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<Host
     };
     scope.files.push(PathBuf::from(&path));
     let table = Hosts::new(&text, &inline, ttl, reverse);
-    Ok(HostsOptions { path, zones: scope.zones_or(own), table, fallthrough, reload })
+    Ok(HostsOptions {
+        path,
+        zones: scope.zones_or(own),
+        table,
+        fallthrough,
+        fallthrough_unsupported: unsupported.is_some(),
+        reload,
+    })
 }

@@ -300,7 +300,7 @@ pub(super) fn erratic(directive: &Directive, scope: &mut Scope<'_>) -> Result<Er
                 options.drop = amount(1, 2)?;
                 drops |= !option.arguments.is_empty();
             }
-            "truncate" => options.truncate = amount(1, 0)?,
+            "truncate" => options.truncate = amount(1, 2)?,
             "delay" => {
                 options.delay = amount(2, 2)?;
                 if let Some(word) = option.arguments.get(1) {

@@ -1,6 +1,9 @@
 //! `dns64`: names that have IPv4 addresses alone get IPv6 addresses that a translator leads there (RFC 6147).
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use ipnet::Ipv6Net;
 
@@ -8,6 +11,7 @@ use crate::{
     answer::{Answer, Section, composed},
     chain::Dns64Options,
     message::{Expanded, Rcode, expand, rtype},
+    metrics::{Metrics, Tally},
     name::Name,
     server::{Answering, Failure, Link, Look, Next, Pen, Query, Quick, Reply},
 };
@@ -17,13 +21,18 @@ const MAX_TTL: u32 = 600;
 
 /// The plugin.
 #[derive(Clone, Debug)]
-pub struct Dns64(pub Dns64Options);
+pub struct Dns64 {
+    /// What is made.
+    pub options: Dns64Options,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
 
 impl Dns64 {
     /// Who asks for IPv6 addresses, and does not check signatures itself (RFC 6147 §5.5), gets some.
     fn concerns(&self, look: &Look<'_>) -> bool {
         look.qtype == rtype::AAAA
-            && (self.0.allow_ipv4 || look.arrival.from.ip().to_canonical().is_ipv6())
+            && (self.options.allow_ipv4 || look.arrival.from.ip().to_canonical().is_ipv6())
             && !(look.head.dnssec_ok() && look.head.checking_disabled())
     }
 
@@ -34,7 +43,7 @@ impl Dns64 {
         match &told {
             // RFC 6147 §5.1.2: a name that does not exist has no IPv4 addresses either.
             Ok(reply) if reply.answer.rcode == Rcode::NXDOMAIN => return told,
-            Ok(_) if !self.0.translate_all && records.iter().any(is_ipv6) => return told,
+            Ok(_) if !self.options.translate_all && records.iter().any(is_ipv6) => return told,
             Err(Failure::Silent) => return told,
             _ => {}
         }
@@ -47,13 +56,14 @@ impl Dns64 {
                 && let Ok(octets) = <[u8; 4]>::try_from(record.rdata.as_slice())
             {
                 record.rtype = rtype::AAAA;
-                record.rdata = embedded(self.0.prefix, octets.into()).octets().to_vec();
+                record.rdata = embedded(self.options.prefix, octets.into()).octets().to_vec();
                 record.ttl = record.ttl.min(bound);
             }
         }
         if !made.iter().any(|record| record.rtype == rtype::AAAA) {
             return told;
         }
+        self.metrics.tally(Tally::Translated);
         let answer = Answer { authoritative: v4.answer.authoritative, ..composed(&name, v4.answer.rcode, &made) };
         Ok(Reply { answer, ..v4 })
     }

@@ -6,9 +6,9 @@ use std::{
 };
 
 use crate::{
-    answer::{AnswerBuilder, Owner, Section},
+    answer::{Answer, AnswerBuilder, Owner, Section},
     chain::ErraticOptions,
-    message::rtype,
+    message::{Rcode, rtype},
     name::Name,
     server::{Answering, Failure, Link, Look, Next, Parts, Pen, Query, Quick, Reply},
 };
@@ -38,13 +38,12 @@ impl Erratic {
         }
         let mut builder = AnswerBuilder::new(&Name::from_query(&query.name));
         let addr = match query.qtype {
-            rtype::A => Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53))),
-            rtype::AAAA => Some(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x53))),
-            _ => None,
+            rtype::A => IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53)),
+            rtype::AAAA => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x53)),
+            // As CoreDNS: there is nothing to tell.
+            _ => return Ok(Reply::own(Answer::code(Rcode::SERVFAIL))),
         };
-        if let Some(addr) = addr {
-            builder.push_addr(Section::Answer, Owner::Question, 0, addr);
-        }
+        builder.push_addr(Section::Answer, Owner::Question, 0, addr);
         Ok(Reply { truncated: each(self.options.truncate), ..Reply::own(builder.build()) })
     }
 }

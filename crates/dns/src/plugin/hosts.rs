@@ -10,6 +10,15 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Hosts(pub HostsOptions);
 
+impl Hosts {
+    /// Whether others are asked for what a hosts file has nothing of, although it knows the name.
+    fn passes_on(&self, look: &Look<'_>) -> bool {
+        let Self(options) = self;
+        let supported = matches!(look.qtype, rtype::A | rtype::AAAA | rtype::PTR);
+        !supported && options.fallthrough_unsupported && options.fallthrough.holds(look.name)
+    }
+}
+
 impl Knowing for Hosts {
     fn say(&self, look: &Look<'_>) -> Said {
         let Self(options) = self;
@@ -17,6 +26,7 @@ impl Knowing for Hosts {
             return Said::Pass;
         }
         match options.table.answer(look.name, look.qtype) {
+            Some(_) if self.passes_on(look) => Said::Pass,
             Some(answer) => Said::Answer(answer),
             None if options.fallthrough.holds(look.name) => Said::Pass,
             // There is no SOA to say NXDOMAIN with; CoreDNS does the same.

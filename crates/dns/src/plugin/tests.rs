@@ -3,6 +3,7 @@
 mod autopath;
 mod balance;
 mod dnssec;
+mod documented;
 mod guard;
 mod rewrite;
 mod searchpath;

@@ -205,8 +205,8 @@ impl Block {
             Plugin::Header(rules) => return self.flags(&rules),
             Plugin::Transfer(options) => return self.transfers.push(options),
             Plugin::Local => Box::new(Own(plugin::Local)),
-            Plugin::Dns64(options) => Box::new(plugin::Dns64(options)),
-            Plugin::Acl(options) => Box::new(Own(plugin::Acl(options))),
+            Plugin::Dns64(options) => Box::new(plugin::Dns64 { options, metrics: Arc::clone(&parts.metrics) }),
+            Plugin::Acl(options) => Box::new(Own(plugin::Acl { options, metrics: Arc::clone(&parts.metrics) })),
             Plugin::Tsig(options) => Box::new(Own(plugin::Tsig(options))),
             Plugin::Any => Box::new(Own(plugin::Any)),
             Plugin::Chaos(options) => {
