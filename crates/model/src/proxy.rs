@@ -1,9 +1,11 @@
 //! What a KubeProxyConfiguration (`kubeproxy.config.k8s.io/v1alpha1`) says, with its defaults, its checks, and what of it cannot apply.
 //!
 //! As with kube-proxy, a field that is zero (`""`, `0`, `0s`, `null`, `[]`) counts as not given, so that what kubeadm writes is taken as it is.
-//! A field that is not known is a mistake: mostly it is one that is misspelt, or stands in the wrong place.
+//! Also as with kube-proxy, which then reads leniently, a field that is not known and one that stands twice refuse nothing: each is told by its
+//! name ([`ProxyConfig::unused`]), and the rest counts.
 
 mod duration;
+mod lenient;
 mod parse;
 mod section;
 #[cfg(test)]

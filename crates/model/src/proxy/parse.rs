@@ -6,10 +6,9 @@ use std::{
 };
 
 use ipnet::IpNet;
-use serde_norway::Value;
 
 use super::{
-    ConntrackConfig, Fault, IpvsConfig, Mode, NodePortAddresses, ProxyConfig, RulesConfig, SCHEDULERS,
+    ConntrackConfig, Fault, IpvsConfig, Mode, NodePortAddresses, ProxyConfig, RulesConfig, SCHEDULERS, lenient,
     section::{Given, Section},
     unused,
 };
@@ -23,7 +22,7 @@ const BITS: std::ops::RangeInclusive<i64> = 0..=31;
 const NATURAL: std::ops::RangeInclusive<i64> = 0..=i32::MAX as i64;
 
 pub(super) fn parse(text: &str) -> Result<ProxyConfig, Fault> {
-    let document: Value = serde_norway::from_str(text).map_err(|error| Fault {
+    let (document, twice) = lenient::read(text).map_err(|error| Fault {
         field: "the document".to_owned(),
         value: first_line(text, error.location().map_or(1, |place| place.line())),
         allowed: format!("YAML: {error}"),
@@ -33,8 +32,8 @@ pub(super) fn parse(text: &str) -> Result<ProxyConfig, Fault> {
     exactly(&mut top, "apiVersion", API_VERSION)?;
     exactly(&mut top, "kind", KIND)?;
     let config = fields(&mut top)?;
-    top.end()?;
-    Ok(ProxyConfig { unused: unused::of(given.into_fields()), ..config })
+    top.end();
+    Ok(ProxyConfig { unused: unused::of(given, twice), ..config })
 }
 
 fn fields(top: &mut Section<'_>) -> Result<ProxyConfig, Fault> {
@@ -55,7 +54,7 @@ fn fields(top: &mut Section<'_>) -> Result<ProxyConfig, Fault> {
     let ipvs = ipvs(top.section("ipvs")?, &default.ipvs)?;
     let mut section = top.section("nftables")?;
     let nftables = rules(&mut section, &default.nftables)?;
-    section.end()?;
+    section.end();
     top.anything("winkernel");
     detect_local(top)?;
     let cluster_cidrs = cluster_cidrs(top)?;
@@ -109,13 +108,14 @@ fn client_connection(mut section: Section<'_>) -> Result<(), Fault> {
     section.text("contentType")?;
     section.anything("qps");
     section.number("burst", NATURAL)?;
-    section.end()
+    section.end();
+    Ok(())
 }
 
 fn iptables(mut section: Section<'_>, default: &RulesConfig) -> Result<(RulesConfig, bool), Fault> {
     let rules = rules(&mut section, default)?;
     let localhost_node_ports = section.flag("localhostNodePorts")?.unwrap_or(true);
-    section.end()?;
+    section.end();
     Ok((rules, localhost_node_ports))
 }
 
@@ -146,7 +146,7 @@ fn ipvs(mut section: Section<'_>, default: &IpvsConfig) -> Result<IpvsConfig, Fa
     let tcp_fin_timeout = given(section.duration("tcpFinTimeout")?);
     let udp_timeout = given(section.duration("udpTimeout")?);
     let (sync_period, min_sync_period) = periods(&mut section, default.sync_period, default.min_sync_period)?;
-    section.end()?;
+    section.end();
     let scheduler = scheduler.unwrap_or(default.scheduler);
     Ok(IpvsConfig {
         scheduler,
@@ -174,7 +174,7 @@ fn conntrack(mut section: Section<'_>, default: &ConntrackConfig) -> Result<Conn
     let tcp_be_liberal = section.flag("tcpBeLiberal")?.unwrap_or(false);
     let udp_timeout = given(section.duration("udpTimeout")?);
     let udp_stream_timeout = given(section.duration("udpStreamTimeout")?);
-    section.end()?;
+    section.end();
     Ok(ConntrackConfig {
         max_per_core,
         min,
@@ -201,7 +201,8 @@ fn detect_local(top: &mut Section<'_>) -> Result<(), Fault> {
             return Err(section.fault(name, "", &allowed));
         }
     }
-    section.end()
+    section.end();
+    Ok(())
 }
 
 /// One range, or one of each family.

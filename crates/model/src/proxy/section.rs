@@ -14,14 +14,13 @@ pub(super) struct Section<'a> {
     given: &'a Given,
 }
 
-/// The paths of the fields that say something, and the text of what they say.
+/// What a document has.
 #[derive(Default)]
-pub(super) struct Given(RefCell<Vec<(String, String)>>);
-
-impl Given {
-    pub(super) fn into_fields(self) -> Vec<(String, String)> {
-        self.0.into_inner()
-    }
+pub(super) struct Given {
+    /// The paths of the fields that say something, and the text of what they say.
+    pub(super) said: RefCell<Vec<(String, String)>>,
+    /// The paths of fields that nobody knows.
+    pub(super) unknown: RefCell<Vec<String>>,
 }
 
 impl<'a> Section<'a> {
@@ -142,7 +141,7 @@ impl<'a> Section<'a> {
             if !value.is_bool() {
                 return Err(Fault { field, value: shown(value), allowed: "true or false".to_owned() });
             }
-            self.given.0.borrow_mut().push((field, shown(value)));
+            self.given.said.borrow_mut().push((field, shown(value)));
         }
         Ok(())
     }
@@ -154,15 +153,11 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The section is read.
-    pub(super) fn end(self) -> Result<(), Fault> {
+    /// The section is read: what nobody asked for is not known.
+    pub(super) fn end(self) {
         let known = |key: &Value| key.as_str().is_some_and(|key| self.asked.contains(&key));
-        let Some((key, value)) = self.fields.into_iter().flatten().find(|(key, _)| !known(key)) else {
-            return Ok(());
-        };
-        let of = if self.path.is_empty() { "a KubeProxyConfiguration" } else { &self.path };
-        let allowed = format!("left out: {of} has no such field, but {}", self.asked.join(", "));
-        Err(self.fault(&shown(key), &shown(value), &allowed))
+        let others = self.fields.into_iter().flatten().map(|(key, _)| key).filter(|key| !known(key));
+        self.given.unknown.borrow_mut().extend(others.map(|key| self.path_of(&shown(key))));
     }
 
     /// What is wrong with a field of this section.
@@ -176,7 +171,7 @@ impl<'a> Section<'a> {
     }
 
     fn note(&self, name: &str, value: &(impl Display + ?Sized)) {
-        self.given.0.borrow_mut().push((self.path_of(name), value.to_string()));
+        self.given.said.borrow_mut().push((self.path_of(name), value.to_string()));
     }
 
     fn path_of(&self, name: &str) -> String {

@@ -85,7 +85,8 @@ fn what_is_given_is_taken() {
     assert_eq!(conntrack.tcp_close_wait_timeout, Some(Duration::from_secs(7200)));
     assert!(conntrack.tcp_be_liberal && conntrack.udp_timeout == Some(Duration::from_secs(20)));
     assert_eq!((config.healthz.to_string(), config.metrics.to_string()), ("[::1]:1".into(), "0.0.0.0:10249".into()));
-    assert_eq!(config.unused(), []);
+    let told: Vec<_> = config.unused().iter().map(|unused| &*unused.field).collect();
+    assert_eq!(told, ["iptables.minSyncPeriod"]);
 }
 
 #[test]
@@ -148,20 +149,99 @@ fn a_fault_names_the_path_the_value_and_what_is_allowed() {
     }
 }
 
+/// kube-proxy reads such a document leniently: what is known of it counts.
 #[test]
-fn a_field_that_is_not_known_or_stands_twice_is_a_fault() {
-    let error = parse("ipvs: {schedular: rr}").unwrap_err();
-    let begins = "ipvs.schedular is \"rr\"; it must be left out: ipvs has no such field, but scheduler, strictARP,";
-    assert!(error.starts_with(begins), "{error}");
-    let error = parse("scheduler: rr").unwrap_err();
-    assert!(
-        error.starts_with(
-            "scheduler is \"rr\"; it must be left out: a KubeProxyConfiguration has no such field, but apiVersion,"
-        ),
-        "{error}"
+fn a_field_that_is_not_known_or_stands_twice_is_told_by_name_and_the_rest_counts() {
+    let config = parse(
+        "mode: ipvs\nudpIdleTimeout: 250ms\nipvs: {schedular: lc, strictARP: true, strictARP: true}\n\
+         conntrack: {max: 0}\nmode: iptables\nscheduler: [rr, {rr: rr, rr: rr}]\n",
+    )
+    .unwrap();
+    assert_eq!((config.mode, config.ipvs.scheduler, config.ipvs.strict_arp), (Some(Mode::Iptables), "rr", true));
+    let told: Vec<_> = config.unused().iter().map(ToString::to_string).collect();
+    let fields: Vec<_> = told.iter().filter_map(|told| Some(told.split_once(": ")?.0)).collect();
+    assert_eq!(
+        fields,
+        [
+            "ipvs.schedular",
+            "conntrack.max",
+            "udpIdleTimeout",
+            "scheduler",
+            "ipvs.strictARP",
+            "mode",
+            "scheduler.[1].rr"
+        ]
     );
-    let error = parse("mode: ipvs\nmode: nftables\n").unwrap_err();
-    assert!(error.contains("YAML: ") && error.contains("mode"), "{error}");
+    assert!(told[0].contains("has no such field: it is misspelt"), "{}", told[0]);
+    assert!(told[5].contains("twice; the last one counts"), "{}", told[5]);
+}
+
+/// Every field of `v1alpha1` either does something or is told.
+#[test]
+fn no_field_is_passed_over_in_silence() {
+    let mut silent = Vec::new();
+    for field in [
+        "featureGates: {AllAlpha: true}",
+        "clientConnection: {kubeconfig: x}",
+        "clientConnection: {acceptContentTypes: x}",
+        "clientConnection: {contentType: x}",
+        "clientConnection: {qps: 1}",
+        "clientConnection: {burst: 1}",
+        "logging: {format: json}",
+        "hostnameOverride: x",
+        "bindAddress: 192.0.2.1",
+        "healthzBindAddress: 192.0.2.1",
+        "metricsBindAddress: 192.0.2.1",
+        "bindAddressHardFail: true",
+        "enableProfiling: true",
+        "showHiddenMetricsForVersion: '1.36'",
+        "mode: iptables",
+        "iptables: {masqueradeBit: 15}",
+        "iptables: {masqueradeAll: true}",
+        "iptables: {localhostNodePorts: false}",
+        "iptables: {syncPeriod: 10s}",
+        "iptables: {minSyncPeriod: 2s}",
+        "ipvs: {syncPeriod: 10s}",
+        "ipvs: {minSyncPeriod: 2s}",
+        "ipvs: {scheduler: lc}",
+        "ipvs: {excludeCIDRs: [192.0.2.0/24]}",
+        "ipvs: {strictARP: true}",
+        "ipvs: {tcpTimeout: 1m}",
+        "ipvs: {tcpFinTimeout: 1m}",
+        "ipvs: {udpTimeout: 1m}",
+        "nftables: {masqueradeBit: 15}",
+        "nftables: {masqueradeAll: true}",
+        "nftables: {syncPeriod: 10s}",
+        "nftables: {minSyncPeriod: 2s}",
+        "winkernel: {networkName: x}",
+        "detectLocalMode: NodeCIDR",
+        "detectLocal: {bridgeInterface: x}",
+        "detectLocal: {interfaceNamePrefix: x}",
+        "clusterCIDR: 192.0.2.0/24",
+        "nodePortAddresses: [primary]",
+        "oomScoreAdj: -1",
+        "conntrack: {maxPerCore: 1}",
+        "conntrack: {min: 1}",
+        "conntrack: {tcpEstablishedTimeout: 1m}",
+        "conntrack: {tcpCloseWaitTimeout: 1m}",
+        "conntrack: {tcpBeLiberal: true}",
+        "conntrack: {udpTimeout: 1m}",
+        "conntrack: {udpStreamTimeout: 1m}",
+        "configSyncPeriod: 1m",
+        "portRange: 1-2",
+        "windowsRunAsService: true",
+    ] {
+        let config = parse(field).unwrap();
+        let is_told = !config.unused().is_empty();
+        assert!(config.unused().iter().all(|unused| !unused.why.contains("no such field")), "{field} is known");
+        // The least time between changes is kept for whoever asks what counts, and does nothing.
+        let does_something =
+            ProxyConfig { unused: Vec::new(), ..config } != ProxyConfig::default() && !field.contains("minSyncPeriod");
+        if !is_told && !does_something {
+            silent.push(field);
+        }
+    }
+    assert_eq!(silent, [""; 0]);
 }
 
 #[test]
@@ -209,7 +289,8 @@ fn what_cannot_apply_is_told_by_name() {
     );
     assert_eq!(
         unused(
-            "bindAddress: 0.0.0.0\noomScoreAdj: -999\nconfigSyncPeriod: 15m0s\nnftables: {syncPeriod: 30s, minSyncPeriod: 1s}\n"
+            "bindAddress: 0.0.0.0\noomScoreAdj: -999\nconfigSyncPeriod: 15m0s\nnftables: {syncPeriod: 30s, minSyncPeriod: 1s}\n\
+             iptables: {syncPeriod: 30s, minSyncPeriod: 1s}\n"
         ),
         [""; 0]
     );
