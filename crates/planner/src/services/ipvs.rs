@@ -247,10 +247,11 @@ impl Ipvs {
     }
 }
 
-/// Where a server is not reached by its own weight, another one is: one that drains has the weight 0.
+/// Where a server is not reached by its own weight, another one is: one that drains has the weight 0. With `mh` the client's port counts, as
+/// kube-proxy has it: a client's connections are spread, and stay together by persistence where that is asked for.
 const fn scheduling(scheduler: Scheduler) -> Scheduling {
     let fallback = matches!(scheduler, Scheduler::SourceHash | Scheduler::Maglev);
-    Scheduling { scheduler, fallback, port: false, persistence: None }
+    Scheduling { scheduler, fallback, port: matches!(scheduler, Scheduler::Maglev), persistence: None }
 }
 
 impl From<(Scheduling, &super::Backends)> for Server {

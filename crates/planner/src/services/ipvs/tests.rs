@@ -99,6 +99,23 @@ fn affinity_is_persistence_but_for_marks_whose_ports_the_kernel_would_not_transl
 }
 
 #[test]
+fn schedulers_have_kube_proxys_flags() {
+    let mut services = services("node1", packet_table::config);
+    packet_table::changes().iter().for_each(|change| drop(services.apply(change)));
+    let flags = |scheduler| {
+        let ipvs = Ipvs::new(&services, scheduler);
+        let of = |name, port| ipvs.state().servers[&ServerKey::Address(key(name, port))].scheduling;
+        let (plain, sticky) = (of("web", 80), of("sticky", 80));
+        assert_eq!((plain.persistence, sticky.persistence), (None, Some(10_800)), "{scheduler:?}");
+        assert_eq!((plain.fallback, plain.port), (sticky.fallback, sticky.port), "{scheduler:?}");
+        (plain.fallback, plain.port)
+    };
+    assert_eq!(flags(Scheduler::RoundRobin), (false, false));
+    assert_eq!(flags(Scheduler::SourceHash), (true, false));
+    assert_eq!(flags(Scheduler::Maglev), (true, true), "mh-port: a client's connections are spread");
+}
+
+#[test]
 fn every_name_fits_and_every_rule_asks_for_sets_that_are_there() {
     for (config, names) in
         [(packet_table::config as fn(&str) -> _, names(Family::V4)), (six::config as fn(&str) -> _, names(Family::V6))]
