@@ -96,7 +96,7 @@ fn mistakes(cluster: &Cluster) {
     configure(cluster, "nodePortAddresses: [192.0.2.0/33]");
     await_event(cluster, "nodePortAddresses[0] is \"192.0.2.0/33\"; it must be a range");
     configure(cluster, "ipvs: {schedular: rr}");
-    await_event(cluster, "ipvs.schedular is \"rr\"; it must be left out");
+    await_event(cluster, "ipvs.schedular: a KubeProxyConfiguration has no such field");
     // Where the kernel has virtual servers that is no mistake.
     configure(cluster, "mode: ipvs");
     eventually("the mode is refused or had", SOON, || {
