@@ -39,6 +39,9 @@ pub struct Service {
     pub proxy: Option<Arc<str>>,
     /// `metadata.labels`.
     pub labels: Labels,
+    /// When it was made (`metadata.creationTimestamp`), in seconds since 1970; 0 where that is not known. Of two Services that ask for the
+    /// same address and port the older one has it.
+    pub created: u32,
 }
 
 impl Service {
@@ -61,6 +64,7 @@ impl Service {
             traffic_distribution: None,
             proxy: None,
             labels: Labels::default(),
+            created: 0,
         }
     }
 }

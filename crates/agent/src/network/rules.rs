@@ -1,6 +1,7 @@
 //! The cluster's rules in force: for each family of addresses that is needed those of Services, in one of several modes, and a table of the
 //! cluster's border.
 
+mod contested;
 mod family;
 mod forget;
 mod left;
@@ -290,9 +291,13 @@ impl ClusterRules {
         first
     }
 
-    /// What of Services the mode cannot serve.
+    /// What of Services is not served: the mode cannot, or another Service has the same address and port.
     pub(super) fn unserved(&self) -> BTreeSet<Unserved> {
-        Family::ALL.into_iter().flat_map(|family| self.families[family].rules.unserved()).collect()
+        let of_family = |family: Family| {
+            let own = &self.families[family];
+            own.rules.unserved().into_iter().chain(contested::unserved(&own.services.conflicts()))
+        };
+        Family::ALL.into_iter().flat_map(of_family).collect()
     }
 
     /// Tells what is in force, for metrics.
@@ -301,6 +306,7 @@ impl ClusterRules {
             let own = &self.families[family];
             facts.set_chains(family, own.rules.chains());
             facts.set_without_local(family, own.without_local.count());
+            facts.set_contested(family, own.services.contested());
         }
         for (family, took, forgotten) in self.reconciled.drain(..) {
             facts.reconciled(family, took, forgotten);

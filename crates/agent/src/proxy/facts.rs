@@ -42,6 +42,7 @@ struct State {
     partial_restore_failures: u64,
     chains: Dual<BTreeMap<Table, Rules>>,
     without_local: Dual<WithoutLocal>,
+    contested: Dual<usize>,
     reconciled: Dual<(Histogram, u64)>,
 }
 
@@ -65,6 +66,11 @@ impl Facts {
     /// Which Services lack an endpoint here.
     pub fn set_without_local(&self, family: Family, without: WithoutLocal) {
         self.state().without_local[family] = without;
+    }
+
+    /// So many addresses and ports are asked for by several Services.
+    pub fn set_contested(&self, family: Family, count: usize) {
+        self.state().contested[family] = count;
     }
 
     /// Connection tracking was gone through, which took so long, and forgot so many connections.
@@ -125,6 +131,7 @@ impl Default for Facts {
             partial_restore_failures: 0,
             chains: Dual::default(),
             without_local: Dual::default(),
+            contested: Dual::default(),
             reconciled: Dual::from_fn(|_| (Histogram::of_rounds(), 0)),
         }))
     }
@@ -153,6 +160,13 @@ impl State {
             for (policy, count) in [("external", external), ("internal", internal)] {
                 let _ = writeln!(text, "{name}{{{},traffic_policy=\"{policy}\"}} {count}", label(family));
             }
+        }
+        let name = "podnet_proxy_contested_frontends";
+        let help =
+            "Addresses and ports that several Services ask for; one of them has each, events on the others say which.";
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+        for family in Family::ALL {
+            let _ = writeln!(text, "{name}{{ip_family=\"{}\"}} {}", word(family), self.contested[family]);
         }
     }
 }
@@ -185,6 +199,7 @@ mod tests {
         facts.refused(Mode::Userspace, Round::Partial);
         facts.set_chains(Family::V6, [(Table::Nat, Rules { all: 30, last: 4 })].into());
         facts.set_without_local(Family::V4, WithoutLocal { internal: 2, external: 1 });
+        facts.set_contested(Family::V6, 3);
         facts.reconciled(Family::V4, Duration::from_millis(3), 7);
         let text = facts.metrics();
         for line in [
@@ -195,6 +210,8 @@ mod tests {
             "kubeproxy_sync_proxy_rules_iptables_last{ip_family=\"IPv6\",table=\"nat\"} 4",
             "kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family=\"IPv4\",traffic_policy=\"internal\"} 2",
             "kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family=\"IPv6\",traffic_policy=\"external\"} 0",
+            "podnet_proxy_contested_frontends{ip_family=\"IPv4\"} 0",
+            "podnet_proxy_contested_frontends{ip_family=\"IPv6\"} 3",
             "kubeproxy_conntrack_reconciler_sync_duration_seconds_bucket{ip_family=\"IPv4\",le=\"0.004\"} 1",
             "kubeproxy_conntrack_reconciler_sync_duration_seconds_count{ip_family=\"IPv6\"} 0",
             "kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family=\"IPv4\"} 7",

@@ -42,7 +42,10 @@ impl TryFrom<&api::Service> for Partly<Service> {
         let proxy = object.label(PROXY_NAME).map(Into::into);
         let labels = Arc::new(service.metadata.labels.clone().unwrap_or_default());
         let plain = Service { proxy, labels, ..Service::new(key, kind, ports) };
-        let plain = Service { publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false), ..plain };
+        let created = service.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second());
+        let created = created.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(0);
+        let publish_not_ready = spec.publish_not_ready_addresses.unwrap_or(false);
+        let plain = Service { publish_not_ready, created, ..plain };
         let right = match plain.kind {
             ServiceKind::Virtual { .. } => virtual_one(&object, service, spec, plain, &mut faults),
             // Nothing leads there, but names may.

@@ -19,12 +19,14 @@ pub(super) struct Claim {
     pub(super) port: PortName,
     /// Its protocol.
     pub(super) protocol: Protocol,
+    /// When its Service was made.
+    pub(super) created: u32,
 }
 
 /// A frontend that at least one Service claims.
 #[derive(Debug, Default)]
 pub(super) struct Frontend {
-    /// Who claims it, sorted by sort of address and name: the first one has it.
+    /// Who claims it, sorted by sort of address, age and name: the first one has it.
     pub(super) claims: Vec<(ServiceKey, Claim)>,
     /// What is done for it.
     pub(super) serving: Option<Arc<Serving>>,
@@ -35,7 +37,7 @@ impl Frontend {
     pub(super) fn claim(&mut self, service: &ServiceKey, claim: Option<Claim>) {
         self.claims.retain(|(claimant, _)| claimant != service);
         if let Some(claim) = claim {
-            let rank = |(service, claim): &(ServiceKey, Claim)| (claim.kind, service.clone());
+            let rank = |(service, claim): &(ServiceKey, Claim)| (claim.kind, claim.created, service.clone());
             let new = (service.clone(), claim);
             let place = self.claims.partition_point(|other| rank(other) < rank(&new));
             self.claims.insert(place, new);
@@ -65,7 +67,8 @@ pub(super) fn claims(service: &Service, family: Family, node_addrs: &[IpAddr]) -
     for port in &service.ports {
         let mut claim = |kind, addr: IpAddr, number: u16| {
             let key = FrontendKey { addr, protocol: port.protocol, port: number };
-            claims.entry(key).or_insert_with(|| Claim { kind, port: port.name.clone(), protocol: port.protocol });
+            let (port, protocol, created) = (port.name.clone(), port.protocol, service.created);
+            claims.entry(key).or_insert_with(|| Claim { kind, port, protocol, created });
         };
         cluster_ips(service, family).for_each(|ip| claim(FrontendKind::ClusterIp, ip, port.port.0));
         if let Some(node_port) = port.node_port {

@@ -11,13 +11,19 @@ use crate::ruleset::FrontendKey;
 pub struct Conflict {
     /// The frontend.
     pub frontend: FrontendKey,
-    /// The Service that has it: the first by the sort of the address ([`FrontendKind`](super::FrontendKind)), namespace and name.
+    /// The Service that has it: the first by the sort of the address ([`FrontendKind`](super::FrontendKind)), age, namespace and name.
     pub winner: ServiceKey,
     /// Those that go without.
     pub losers: Vec<ServiceKey>,
 }
 
 impl Services {
+    /// How many frontends several Services ask for.
+    #[must_use]
+    pub fn contested(&self) -> usize {
+        self.contested.len()
+    }
+
     /// The conflicts at the moment, by frontend.
     #[must_use]
     pub fn conflicts(&self) -> Vec<Conflict> {

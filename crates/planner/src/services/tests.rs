@@ -8,7 +8,7 @@ mod tunnels;
 
 use std::net::Ipv4Addr;
 
-use podnet_model::{Change, Protocol, ServiceKey, SliceKey};
+use podnet_model::{Change, Protocol, Service, ServiceKey, SliceKey};
 
 use super::{
     Conflict, Plan,
@@ -202,6 +202,35 @@ fn conflicts_name_the_first_service_as_the_winner_and_end_with_it() {
     let journey = rules.walk(&packet, Direction::FromPod, &host("node1"));
     let second_one = BackendAddress { addr: packet_table::address("web2").unwrap(), port: 8080 };
     assert_eq!(journey.destinations(), [(second_one, 1.0)]);
+}
+
+#[test]
+fn the_older_service_has_what_two_ask_for_whatever_their_names_and_whoever_comes_first() {
+    let changes = packet_table::changes();
+    let rivals: Vec<Service> = ["rival-a", "rival-b"]
+        .map(|name| {
+            let is_it = |change: &Change| match change {
+                Change::Service(key, Some(service)) if &*key.name == name => Some(service.clone()),
+                _ => None,
+            };
+            changes.iter().find_map(is_it).unwrap()
+        })
+        .into();
+    let aged = |service: &Service, created| Service { created, ..service.clone() };
+    let contested = key("shared", Protocol::Tcp, 80);
+    let winner = |orders: [Service; 2]| {
+        let mut services = on("node1");
+        rules_after(&mut services, &changes);
+        for service in orders {
+            services.apply(&Change::Service(service.key.clone(), Some(service)));
+        }
+        services.services.serving(&contested).unwrap().service.name.to_string()
+    };
+    let (a, b) = (&rivals[0], &rivals[1]);
+    assert_eq!(winner([aged(a, 20), aged(b, 10)]), "rival-b", "it is older");
+    assert_eq!(winner([aged(b, 10), aged(a, 20)]), "rival-b", "it is older and came first");
+    assert_eq!(winner([aged(b, 20), aged(a, 10)]), "rival-a");
+    assert_eq!(winner([aged(b, 10), aged(a, 10)]), "rival-a", "of the same age: by name");
 }
 
 #[test]

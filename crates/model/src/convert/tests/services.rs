@@ -144,7 +144,9 @@ fn ranges_are_read_from_the_field_and_else_from_the_annotation() {
 fn another_programs_service_and_its_slices_are_known() {
     let label = json!({"labels": {"service.kubernetes.io/service-proxy-name": "mine"}});
     assert_eq!(partly(label, json!({}), json!([])).unwrap().right.proxy.as_deref(), Some("mine"));
-    assert_eq!(with(json!({})).proxy, None);
+    assert_eq!((with(json!({})).proxy, with(json!({})).created), (None, 0));
+    let made = json!({"creationTimestamp": "1970-01-02T00:00:01Z"});
+    assert_eq!(partly(made, json!({}), json!([])).unwrap().right.created, 86_401);
     for (label, unproxied) in [
         ("service.kubernetes.io/service-proxy-name", true),
         ("service.kubernetes.io/headless", true),
