@@ -16,6 +16,7 @@ mod proxy;
 mod refused;
 pub(crate) mod rules;
 mod sockets;
+mod strangers;
 mod worker;
 
 use std::{sync::Arc, thread};
@@ -54,6 +55,7 @@ use place::{Missed, Unfitted};
 use problems::Problems;
 use rules::ClusterRules;
 use sockets::SocketsPlace;
+use strangers::Strangers;
 use worker::Worker;
 
 /// Why the network cannot be set up.
@@ -149,7 +151,8 @@ impl Network {
             missed: Missed::default(),
             problems: Problems::new(complaints.clone(), config.node.clone()),
             failures: Failures::new(complaints.clone(), config.node.clone()),
-            legacy: LegacyWatch::new(complaints, config.node.clone()),
+            legacy: LegacyWatch::new(complaints.clone(), config.node.clone()),
+            strangers: Strangers::new(complaints, config.node.clone()),
             counts,
             publish,
             overlay,

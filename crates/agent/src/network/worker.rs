@@ -29,6 +29,7 @@ use super::{
     refused::ApplyError,
     rules::ClusterRules,
     sockets::SocketsPlace,
+    strangers::Strangers,
 };
 use crate::{
     addresses::Addresses,
@@ -57,6 +58,7 @@ pub(super) struct Worker {
     pub(super) problems: Problems,
     pub(super) failures: Failures,
     pub(super) legacy: LegacyWatch,
+    pub(super) strangers: Strangers,
     pub(super) counts: Arc<Counts>,
     pub(super) publish: watch::Sender<Dual<Option<IpNet>>>,
     pub(super) overlay: Overlay,
@@ -154,7 +156,11 @@ impl Worker {
             [self.repair.due(), self.problems.due(), self.proxy.due(), self.rules.due(), self.loopback.due()];
         let unless_waiting = [self.unfitted.due(), self.missed.due()].into_iter().filter(|_| !waits);
         let sockets = self.sockets.due().filter(|_| !waits || !self.refused.sockets);
-        let all = of_others.into_iter().chain(unless_waiting).chain([Some(self.legacy.due()), sockets]);
+        let all = of_others.into_iter().chain(unless_waiting).chain([
+            Some(self.legacy.due()),
+            Some(self.strangers.due()),
+            sockets,
+        ]);
         all.flatten().min()
     }
 
@@ -202,6 +208,7 @@ impl Worker {
         self.counts.repaired(&self.sockets.mended());
         self.problems.look(&self.overlay, &self.counts);
         self.legacy.look(&self.overlay);
+        self.strangers.look(self.datapath.nft_socket());
         forwarded
             .and(placed)
             .and(configured)
