@@ -197,6 +197,9 @@ pub enum Field {
     SourceMac,
 }
 
+/// The slot in a map of numbers that holds the number of a frontend's group: all frontends with the same number have a client's backend in common.
+pub const GROUP: u32 = u32::MAX;
+
 /// What a rule does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -215,7 +218,8 @@ pub enum Action {
         slots: u32,
     },
     /// Translate the destination to the backend whose number is at (destination address, protocol, destination port, random slot below
-    /// `slots`), and hold that number in the memory for so many seconds; fall through where it is full.
+    /// `slots`), and hold that number in the memory for this client of the frontend's group ([`GROUP`]) for so many seconds; fall through where
+    /// it is full.
     DnatRemembered {
         /// The numbers of backends, by slot.
         numbers: RuleName,
@@ -228,11 +232,13 @@ pub enum Action {
         /// For how long.
         seconds: u32,
     },
-    /// Translate the destination to what the memory holds for this client of this frontend, if that is still one of its backends, and hold
-    /// it for so many seconds from now on; fall through otherwise.
+    /// Translate the destination to what the memory holds for this client of the frontend's group ([`GROUP`]), if that is one of the
+    /// frontend's backends, and hold it for so many seconds from now on; fall through otherwise.
     DnatAgain {
         /// The memory.
         memory: RuleName,
+        /// The numbers of groups, at the slot [`GROUP`].
+        numbers: RuleName,
         /// The backend map whose slots are the numbers of backends.
         numbered: RuleName,
         /// For how long.

@@ -87,7 +87,7 @@ impl Kind {
             Self::VerdictMap => vec![addr, INET_PROTO, INET_SERVICE],
             Self::BackendMap => vec![addr, INET_PROTO, INET_SERVICE, MARK],
             Self::Addresses | Self::Ranges | Self::PacketRates | Self::ConnectionLimits => vec![addr],
-            Self::Memory => vec![addr, addr, INET_PROTO, INET_SERVICE],
+            Self::Memory => vec![addr, MARK],
             Self::Numbers => vec![addr, INET_PROTO, INET_SERVICE, MARK],
             Self::Sources => vec![addr, INET_PROTO, INET_SERVICE, addr],
             Self::Pairs => vec![addr, addr],

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use podnet_model::Family;
-use podnet_planner::ruleset::{Action, Field, Match, Rule, unspecified};
+use podnet_planner::ruleset::{Action, Field, GROUP, Match, Rule, unspecified};
 
 use super::{
     element::{ACCEPT, DROP, JUMP},
@@ -132,7 +132,9 @@ fn statement(family: Family, action: &Action) -> Vec<Expression<'_>> {
         Action::DnatRemembered { numbers, numbered, slots, memory, seconds } => {
             remembered(family, (numbers, *slots), numbered, (memory, *seconds))
         }
-        Action::DnatAgain { memory, numbered, seconds } => again(family, numbered, (memory, *seconds)),
+        Action::DnatAgain { memory, numbers, numbered, seconds } => {
+            again(family, (numbers, numbered), (memory, *seconds))
+        }
         Action::DnatTo(addr) => vec![
             Expression::Constant { to: FIRST, bytes: octets(*addr) },
             Expression::DestinationNat { family, addr: FIRST, port: None },
@@ -170,10 +172,11 @@ fn translation(family: Family, map: &str) -> [Expression<'_>; 2] {
     [Expression::ValueOf { key: FIRST, map, to: FIRST }, Expression::DestinationNat { family, addr: FIRST, port }]
 }
 
-/// Where things lie while a client's backend is looked for: the memory's key is the client and the frontend; frontend and what follows, a
-/// slot or a number, are the key of a backend.
+/// Where things lie while a client's backend is looked for: the memory's key is the client and the frontend's group; frontend and what
+/// follows, a slot or a number, are the key of a backend.
 struct Places {
     client: Register,
+    group: Register,
     frontend: Register,
     number: Register,
 }
@@ -181,13 +184,31 @@ struct Places {
 impl Places {
     fn of(family: Family) -> Self {
         let addr = words(family, Field::SourceAddress);
-        Self { client: FIRST, frontend: Register(addr), number: Register(addr + slot(family).0) }
+        Self {
+            client: FIRST,
+            group: Register(addr),
+            frontend: Register(addr + 1),
+            number: Register(addr + 1 + slot(family).0),
+        }
     }
 
-    fn load<'a>(&self, family: Family) -> Vec<Expression<'a>> {
+    /// Client, group and frontend. The group's number goes the way of a backend's ([`Places::by_priority`]), and leaves the priority as it
+    /// is of every other packet.
+    fn load<'a>(&self, family: Family, numbers: &'a str) -> Vec<Expression<'a>> {
         let mut expressions = load(family, &[Field::SourceAddress]);
         expressions.extend(load_from(family, self.frontend.0, &FRONTEND));
+        expressions.extend([
+            Expression::Constant { to: self.number, bytes: GROUP.to_ne_bytes().to_vec() },
+            Expression::ValueOf { key: self.frontend, map: numbers, to: self.number },
+            Expression::SetPriority { from: self.number },
+            Expression::Meta { to: self.group, key: MetaKey::Priority },
+        ]);
+        expressions.extend(self.no_priority());
         expressions
+    }
+
+    fn no_priority<'a>(&self) -> [Expression<'a>; 2] {
+        [Expression::Constant { to: self.number, bytes: vec![0; 4] }, Expression::SetPriority { from: self.number }]
     }
 
     /// A number goes from a map to a key by way of the packet's priority, for `nft` cannot read a rule in which it stays in a register (it
@@ -200,19 +221,24 @@ impl Places {
     /// Translates to the backend of the number, and leaves the packet the priority of every other one.
     fn translation<'a>(&self, family: Family, numbered: &'a str) -> [Expression<'a>; 4] {
         let port = Some(Register(words(family, Field::DestinationAddress)));
+        let [constant, set] = self.no_priority();
         [
             Expression::ValueOf { key: self.frontend, map: numbered, to: FIRST },
-            Expression::Constant { to: self.number, bytes: vec![0; 4] },
-            Expression::SetPriority { from: self.number },
+            constant,
+            set,
             Expression::DestinationNat { family, addr: FIRST, port },
         ]
     }
 }
 
 /// The backend whose number the memory holds, if the frontend still has it.
-fn again<'a>(family: Family, numbered: &'a str, (memory, seconds): (&'a str, u32)) -> Vec<Expression<'a>> {
+fn again<'a>(
+    family: Family,
+    (numbers, numbered): (&'a str, &'a str),
+    (memory, seconds): (&'a str, u32),
+) -> Vec<Expression<'a>> {
     let places = Places::of(family);
-    let mut expressions = places.load(family);
+    let mut expressions = places.load(family, numbers);
     expressions.push(Expression::ValueOf { key: places.client, map: memory, to: places.number });
     expressions.extend(places.by_priority());
     expressions.push(Expression::Remember { memory, key: places.client, value: places.number, seconds });
@@ -228,7 +254,7 @@ fn remembered<'a>(
     (memory, seconds): (&'a str, u32),
 ) -> Vec<Expression<'a>> {
     let places = Places::of(family);
-    let mut expressions = places.load(family);
+    let mut expressions = places.load(family, numbers);
     expressions.extend([
         Expression::Random { to: places.number, modulus: slots },
         Expression::ValueOf { key: places.frontend, map: numbers, to: places.number },

@@ -166,7 +166,9 @@ impl RuleSet {
                 {
                     return Err(unknown(memory, "memory", name));
                 }
-                Action::DnatRemembered { numbers, .. } if !matches!(self.sets.get(numbers), Some(Set::Numbers(_))) => {
+                Action::DnatRemembered { numbers, .. } | Action::DnatAgain { numbers, .. }
+                    if !matches!(self.sets.get(numbers), Some(Set::Numbers(_))) =>
+                {
                     return Err(unknown(numbers, "map of numbers", name));
                 }
                 Action::DnatTo(addr) => self.check_family(name, [*addr])?,
@@ -292,10 +294,10 @@ impl Chain {
         self.rules.iter().any(|rule| {
             let in_action = match &rule.action {
                 Action::Lookup(map) | Action::Dnat { map, .. } | Action::DnatAnyAddress { map } => asked(map),
-                Action::DnatRemembered { numbers, numbered, memory, .. } => {
+                Action::DnatRemembered { numbers, numbered, memory, .. }
+                | Action::DnatAgain { memory, numbers, numbered, .. } => {
                     asked(numbers) || asked(numbered) || asked(memory)
                 }
-                Action::DnatAgain { memory, numbered, .. } => asked(memory) || asked(numbered),
                 _ => false,
             };
             in_action

@@ -115,7 +115,7 @@ fn while_others_write_without_end_a_large_table_is_mended_and_keeps_what_it_reme
     wanted.sets.insert("many".into(), Set::Addresses(addresses));
     let mut socket = NftSocket::open_in(&namespace).unwrap();
     assert!(socket.replace(TABLE, &wanted).unwrap().whole);
-    let client = "10.0.0.9 . 10.96.0.10 . tcp . 80";
+    let client = "10.0.0.9 . 0x00000007";
     namespace.command(&format!("nft add element ip podnet {MEMORY} {{ {client} timeout 1h : 2 }}"));
 
     let mut others = NftSocket::open_in(&namespace).unwrap();
@@ -152,11 +152,14 @@ fn sources_and_memories_of_another_make_are_made_anew_and_those_of_the_right_mak
     assert_eq!(socket.replace(TABLE, &wanted).unwrap(), Mended::default());
     let before = namespace.command("nft list ruleset");
     let memory = "delete map ip podnet affinity; add map ip podnet affinity { \
-                  type ipv4_addr . ipv4_addr . inet_proto . inet_service : mark; flags dynamic, timeout;";
+                  type ipv4_addr . mark : mark; flags dynamic, timeout;";
     for damage in [
         &format!("{memory} size 1; }}"),
         &format!("{memory} }}"),
         &format!("{memory} size 262144; timeout 5s; }}"),
+        // By frontend, and not by group.
+        "delete map ip podnet affinity; add map ip podnet affinity { \
+         type ipv4_addr . ipv4_addr . inet_proto . inet_service : mark; flags dynamic, timeout; size 262144; }",
         // Other fields, of as many bytes.
         "delete set ip podnet sources; add set ip podnet sources { typeof ip saddr . ip daddr . ip saddr . ip daddr; flags interval; }",
     ] {

@@ -52,7 +52,9 @@ impl Node {
             Family::V4 => "192.0.2.1",
             Family::V6 => "2001:db8::1",
         };
-        namespace.command(&format!("ip route add {} dev lo src {source}", vip(family)));
+        for addr in [vip(family), external(family)] {
+            namespace.command(&format!("ip route add {addr} dev lo src {source}"));
+        }
         let services = Services::new(ServicesConfig {
             family,
             node: "node1".into(),
@@ -70,7 +72,8 @@ impl Node {
         let key = ServiceKey::new("default", "web");
         let port = Port { name: "".into(), protocol, port: ServicePort(80), node_port: None };
         let kind = ServiceKind::Virtual { cluster_ips: vec![ClusterIp(vip(family))] };
-        let service = Service { affinity, ..Service::new(key.clone(), kind, vec![port]) };
+        let external_ips = affinity.map(|_| external(family)).into_iter().collect();
+        let service = Service { affinity, external_ips, ..Service::new(key.clone(), kind, vec![port]) };
         node.apply(&Change::Service(key, Some(service)));
         node.with(&BACKENDS);
         node
@@ -107,7 +110,12 @@ impl Node {
 
     /// The number of the backend that a new connection comes to.
     fn connect(&self) -> u8 {
-        let to = SocketAddr::new(vip(self.family), 80);
+        self.connect_by(vip(self.family))
+    }
+
+    /// The same by another address of the Service.
+    fn connect_by(&self, addr: IpAddr) -> u8 {
+        let to = SocketAddr::new(addr, 80);
         self.namespace
             .run(|| {
                 let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).unwrap();
@@ -185,6 +193,26 @@ fn a_client_stays_with_its_backend_until_that_goes() {
 }
 
 #[test]
+fn a_client_has_one_backend_at_all_addresses_of_a_services_port() {
+    for family in Family::ALL {
+        let mut node = Node::new("nft-group", family, Protocol::Tcp, Some(600));
+        node.serve();
+        // By chance it would be right once in 59,049 times.
+        for _ in 0..5 {
+            let first = node.connect();
+            assert_eq!([node.connect_by(external(family)), node.connect()], [first; 2]);
+            let others: Vec<u8> = BACKENDS.into_iter().filter(|number| *number != first).collect();
+            node.with(&others);
+            let second = node.connect_by(external(family));
+            assert_ne!(second, first);
+            node.with(&BACKENDS);
+            assert_eq!([node.connect(), node.connect_by(external(family))], [second; 2]);
+        }
+        assert_eq!(node.socket.element_count(family, TABLE, "affinity").unwrap(), 1);
+    }
+}
+
+#[test]
 fn a_client_is_forgotten_some_time_after_its_last_connection() {
     let mut node = Node::new("nft-forgets", Family::V4, Protocol::Tcp, Some(1));
     node.serve();
@@ -237,6 +265,14 @@ fn udp_goes_to_another_backend_once_its_own_is_gone_and_forgotten() {
         let astray = |one| node.services.leads_astray(&one);
         let forgotten = node.namespace.run(|| conntrack::forget_astray(family, |to, by| astray((to, by))));
         assert_eq!(forgotten.unwrap().unwrap(), 1, "the last one too");
+    }
+}
+
+/// Another address of the Service, where it has affinity.
+fn external(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => "198.51.100.9".parse().unwrap(),
+        Family::V6 => "2001:db8:9::9".parse().unwrap(),
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) struct Names {
     pub(super) sources: RuleName,
     /// Memory: which backend a client had.
     pub(super) affinity: RuleName,
-    /// Numbers of the backends of frontends with affinity, by slot, and those backends by number.
+    /// Numbers of the backends of frontends with affinity, by slot, and of their groups; and those backends by number.
     pub(super) affinity_inside: (RuleName, RuleName),
     /// The same for who comes from outside.
     pub(super) affinity_outside: (RuleName, RuleName),
@@ -239,7 +239,8 @@ impl Choice {
         let slots = self.slots;
         if let Some(seconds) = self.affinity {
             let memory = || names.affinity.clone();
-            let again = Action::DnatAgain { memory: memory(), numbered: numbered.clone(), seconds };
+            let (of_groups, by_number) = (numbers.clone(), numbered.clone());
+            let again = Action::DnatAgain { memory: memory(), numbers: of_groups, numbered: by_number, seconds };
             let remembered = Action::DnatRemembered { numbers, numbered, slots, memory: memory(), seconds };
             rules.push(rule([], again, "the backend that the client had"));
             rules.push(rule([], remembered, "one of the backends, from now on"));

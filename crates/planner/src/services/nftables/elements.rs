@@ -7,12 +7,13 @@ use std::{
 };
 
 use ipnet::IpNet;
+use podnet_model::ServiceKey;
 
 use super::{
     super::{Backend, Backends, FrontendKind, Serving},
     chains::{Choice, Names},
 };
-use crate::ruleset::{BackendAddress, BackendKey, Edit, FrontendKey, RuleName, RuleSet, Set};
+use crate::ruleset::{BackendAddress, BackendKey, Edit, FrontendKey, GROUP, RuleName, RuleSet, Set};
 
 /// The elements of one frontend.
 #[derive(Clone, Debug)]
@@ -21,7 +22,8 @@ pub(super) struct Elements<'a> {
     inside: Side<'a>,
     /// What it is to who comes from outside, where that is another thing.
     outside: Side<'a>,
-    affinity: bool,
+    /// With affinity: the number of the Service's port, at whose frontends a client stays with the same backend.
+    group: Option<u32>,
     sources: Option<&'a Arc<BTreeSet<IpNet>>>,
 }
 
@@ -47,7 +49,7 @@ impl<'a> Elements<'a> {
     /// Those of what is done; none where nothing is.
     pub(super) fn of(key: FrontendKey, serving: Option<&'a Serving>) -> Self {
         let Some(serving) = serving else {
-            return Self { key, inside: Side::Nothing, outside: Side::Nothing, affinity: false, sources: None };
+            return Self { key, inside: Side::Nothing, outside: Side::Nothing, group: None, sources: None };
         };
         let choice = |outside, masquerade, slots: &[Backend]| Choice {
             outside,
@@ -68,7 +70,8 @@ impl<'a> Elements<'a> {
             Backends::Drop => Side::Dropped,
             Backends::Of(slots) => Side::To(choice(true, masquerade && !serving.keeps_source, slots), slots),
         };
-        Self { key, inside, outside, affinity: serving.affinity.is_some(), sources: serving.sources.as_ref() }
+        let group = serving.affinity.map(|_| group_of(&key, serving));
+        Self { key, inside, outside, group, sources: serving.sources.as_ref() }
     }
 
     /// The chains that are needed.
@@ -147,7 +150,7 @@ impl<'a> Elements<'a> {
 
     /// The backends whose slots a client may stay with: none without affinity.
     fn stayed_with(&self, side: Side<'a>) -> &'a [Backend] {
-        if self.affinity { side.slots() } else { &[] }
+        if self.group.is_some() { side.slots() } else { &[] }
     }
 
     /// The backends by number. Of two with the same number the first by address has it, and stands for the other one too.
@@ -165,8 +168,11 @@ impl<'a> Elements<'a> {
 
     fn sets<'n>(&self, names: &'n Names) -> [(&'n RuleName, Set); 3] {
         let numbers = |side| {
-            let keys = (0..).map(|slot| BackendKey { frontend: self.key, slot });
-            Set::Numbers(keys.zip(self.stayed_with(side).iter().map(|backend| number_of(backend.at))).collect())
+            let backends = self.stayed_with(side);
+            let group = self.group.filter(|_| !backends.is_empty()).map(|number| (GROUP, number));
+            let slots = (0..).zip(backends.iter().map(|backend| number_of(backend.at)));
+            let at = |(slot, number)| (BackendKey { frontend: self.key, slot }, number);
+            Set::Numbers(slots.chain(group).map(at).collect())
         };
         let sources = self.sources.into_iter().flat_map(|ranges| ranges.iter());
         [
@@ -177,15 +183,27 @@ impl<'a> Elements<'a> {
     }
 }
 
-/// A backend's number, by which clients' backends are remembered: the same after a restart, and rarely another's (FNV-1a).
+/// A backend's number, by which clients' backends are remembered: the same after a restart, and rarely another's.
 fn number_of(at: BackendAddress) -> u32 {
-    const BASIS: u32 = 0x811c_9dc5;
-    const PRIME: u32 = 0x0100_0193;
     let addr = match at.addr {
         IpAddr::V4(addr) => addr.to_ipv6_mapped(),
         IpAddr::V6(addr) => addr,
     };
-    let bytes = addr.octets().into_iter().chain(at.port.to_be_bytes());
+    hash(addr.octets().into_iter().chain(at.port.to_be_bytes()))
+}
+
+/// The number of a Service's port: the same after a restart. Where two have the same, which is rare, a client of both may come to another
+/// backend of the one after it was at the other.
+fn group_of(key: &FrontendKey, serving: &Serving) -> u32 {
+    let ServiceKey { namespace, name } = &serving.service;
+    let words = [namespace.as_str(), &**name, serving.port.as_str()];
+    hash(words.into_iter().flat_map(|word| word.bytes().chain([0])).chain([key.protocol as u8]))
+}
+
+/// FNV-1a.
+fn hash(bytes: impl Iterator<Item = u8>) -> u32 {
+    const BASIS: u32 = 0x811c_9dc5;
+    const PRIME: u32 = 0x0100_0193;
     bytes.fold(BASIS, |number, byte| (number ^ u32::from(byte)).wrapping_mul(PRIME))
 }
 

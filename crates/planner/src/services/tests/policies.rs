@@ -4,9 +4,28 @@ use podnet_model::{Change, Protocol, ServiceKey, SliceKey};
 
 use super::{Tables, host, key, on, packet_table, rules_after};
 use crate::ruleset::{
-    BackendAddress,
+    BackendAddress, BackendKey, GROUP, Set,
     walk::{Direction, Packet, Verdict},
 };
+
+/// A client has one backend at all addresses of a Service's port; each port, and each protocol, has its own.
+#[test]
+fn all_frontends_of_a_services_port_are_one_group_to_the_memory_of_clients() {
+    let mut services = on("node1");
+    let rules = rules_after(&mut services, &packet_table::changes());
+    let Some(Set::Numbers(numbers)) = rules.0[0].sets.get("numbers") else { panic!("a map of numbers") };
+    let group = |at: &str, protocol, port| {
+        let frontend = key(at, protocol, port);
+        numbers.get(&BackendKey { frontend, slot: GROUP }).copied()
+    };
+    let web = group("sticky", Protocol::Tcp, 80).unwrap();
+    assert_eq!(group("sticky-ip", Protocol::Tcp, 80), Some(web));
+    assert_eq!(group("node1", Protocol::Tcp, 30070), Some(web));
+    let dns = group("sticky", Protocol::Udp, 53).unwrap();
+    let other = group("stickylocal", Protocol::Tcp, 80).unwrap();
+    assert!(dns != web && other != web && other != dns);
+    assert_eq!(group("web", Protocol::Tcp, 80), None, "no affinity");
+}
 
 #[test]
 fn health_checks_count_the_ready_endpoints_of_this_node() {
