@@ -20,7 +20,7 @@ use std::{
 
 use podnet_model::{NodeAddr, Protocol};
 
-pub use choice::{Asked, Choice, Chooser, is_elsewhere};
+pub use choice::{Asked, Choice, Chooser, Memories, is_elsewhere};
 pub use guard::Guard;
 
 use super::{Backend, Backends, FrontendKind, Moved, Plan, Services, Serving, loopback};

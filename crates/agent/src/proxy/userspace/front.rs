@@ -15,7 +15,7 @@ use podnet_planner::{
     ruleset::{BackendAddress, FrontendKey},
     services::{
         Serving,
-        userspace::{Asked, Choice, Chooser, Guard},
+        userspace::{Asked, Choice, Chooser, Guard, Memories},
     },
 };
 
@@ -57,6 +57,12 @@ impl Front {
             random: RandomState::new(),
             asked: AtomicU64::new(0),
         }
+    }
+
+    /// Clients that are to stay are remembered in common with the other frontends of the Service's port.
+    pub(super) fn remembering(self, memories: &Memories) -> Self {
+        let chooser = self.chooser.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Self { chooser: Mutex::new(chooser.remembering(self.key.protocol, memories)), ..self }
     }
 
     /// Something else is done from now on. Flows whose backend does not serve their client any more come to another one with the next datagram.

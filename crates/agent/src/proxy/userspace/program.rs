@@ -17,7 +17,7 @@ use podnet_kernel::{
 use podnet_model::Family;
 use podnet_planner::{
     ruleset::FrontendKey,
-    services::userspace::{self, Guard, Led, Place, Work},
+    services::userspace::{self, Guard, Led, Memories, Place, Work},
 };
 use tokio::{runtime::Runtime, time::sleep};
 use tracing::{info, warn};
@@ -47,6 +47,7 @@ struct Shared {
     runtime: Option<Runtime>,
     inner: Mutex<Inner>,
     insiders: Insiders,
+    memories: Memories,
     room: Arc<Room>,
 }
 
@@ -117,6 +118,7 @@ impl Program {
             runtime: Some(threads::begin(netns)?),
             inner: Mutex::new(inner),
             insiders: Insiders::default(),
+            memories: Memories::default(),
             room: Room::of_process(),
         });
         PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner).push((inode, family, Arc::downgrade(&shared)));
@@ -331,7 +333,7 @@ impl Shared {
         room: Listening,
     ) -> io::Result<Door> {
         let guard = front.guard.clone().unwrap_or(Guard::Nobody);
-        let served = Front::new(key, guard, front.serving.clone(), self.insiders.clone());
+        let served = Front::new(key, guard, front.serving.clone(), self.insiders.clone()).remembering(&self.memories);
         let life = Life { shared: Arc::downgrade(self), room: self.room.clone() };
         Door::new(front.place, Arc::new(served), socket, &life, room)
     }

@@ -183,6 +183,29 @@ fn a_client_stays_for_its_time_and_goes_elsewhere_when_its_backend_does() {
 }
 
 #[test]
+fn a_client_has_one_backend_at_all_frontends_of_a_services_port() {
+    let backends = [at("10.0.0.1", 80), at("10.0.0.2", 80)];
+    let memories = Memories::default();
+    let of = |serving, protocol| Chooser::new(serving).remembering(protocol, &memories);
+    let sticky = || serving(&backends, Some(60));
+    let now = Instant::now();
+    let client: IpAddr = "10.0.9.9".parse().unwrap();
+    let come =
+        |chooser: &mut Chooser, random| chooser.choose(&Asked { client, inside: true, without: &[] }, random, now);
+    let (mut one, mut other) = (of(sticky(), Protocol::Tcp), of(sticky(), Protocol::Tcp));
+    assert_eq!(come(&mut one, 1), Choice::To(backends[1]));
+    assert_eq!(come(&mut other, 0), Choice::To(backends[1]), "another address of the same port");
+    let mut datagrams = of(sticky(), Protocol::Udp);
+    assert_eq!(come(&mut datagrams, 0), Choice::To(backends[0]), "another protocol is another port");
+    // The frontend becomes another Service's, and comes back.
+    let elsewhere = Serving { service: ServiceKey::new("default", "another"), ..(*sticky()).clone() };
+    other.serve(Arc::new(elsewhere));
+    assert_eq!(come(&mut other, 0), Choice::To(backends[0]));
+    other.serve(sticky());
+    assert_eq!(come(&mut other, 0), Choice::To(backends[1]));
+}
+
+#[test]
 fn so_many_clients_are_remembered_and_no_more() {
     let backends = [at("10.0.0.1", 80), at("10.0.0.2", 80)];
     let mut chooser = Chooser::new(serving(&backends, Some(60)));
@@ -199,7 +222,7 @@ fn so_many_clients_are_remembered_and_no_more() {
     let later = now + Duration::from_secs(61);
     assert_eq!(come(69_999, 0, later), Choice::To(backends[0]));
     assert_eq!(come(69_999, 1, later), Choice::To(backends[0]), "others have made room");
-    assert_eq!(chooser.memory.len(), 1);
+    assert_eq!(chooser.remembered(), 1);
 }
 
 #[test]
