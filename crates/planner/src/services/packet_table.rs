@@ -7,6 +7,8 @@
 
 mod cluster;
 mod node;
+#[cfg(test)]
+mod objects;
 mod policies;
 pub mod six;
 mod table;
