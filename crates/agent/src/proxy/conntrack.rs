@@ -11,13 +11,24 @@ pub(super) struct Setting {
     pub(super) field: &'static str,
     pub(super) key: &'static str,
     pub(super) value: u64,
+    /// More is as good.
+    pub(super) at_least: bool,
 }
+
+/// As many connections share a bucket when tracking is full, as with kube-proxy.
+const BUCKET: u64 = 4;
+
+/// How many buckets there are to find connections in.
+const BUCKETS: &str = "net.netfilter.nf_conntrack_buckets";
 
 /// What the configuration asks for on a machine of so many cores. What it leaves to the kernel is not among them.
 pub(super) fn settings(config: &ConntrackConfig, cores: u32) -> Vec<Setting> {
     let seconds = |timeout: Option<Duration>| timeout.map(|timeout| timeout.as_secs().max(1));
+    let max = config.max(cores).map(u64::from);
     [
-        ("conntrack.maxPerCore", "net.netfilter.nf_conntrack_max", config.max(cores).map(u64::from)),
+        ("conntrack.maxPerCore", "net.netfilter.nf_conntrack_max", max),
+        // Of the machine, as the number of connections is: only its own namespace can set it.
+        ("conntrack.maxPerCore", BUCKETS, max.map(|max| max / BUCKET)),
         (
             "conntrack.tcpEstablishedTimeout",
             "net.netfilter.nf_conntrack_tcp_timeout_established",
@@ -38,14 +49,16 @@ pub(super) fn settings(config: &ConntrackConfig, cores: u32) -> Vec<Setting> {
         ),
     ]
     .into_iter()
-    .filter_map(|(field, key, value)| Some(Setting { field, key, value: value? }))
+    .filter_map(|(field, key, value)| Some(Setting { field, key, value: value?, at_least: key == BUCKETS }))
     .collect()
 }
 
 /// Sets what differs, in the calling thread's namespace. Answers whether anything did.
 pub(super) fn set(setting: &Setting) -> Result<bool, SysctlError> {
     let wanted = setting.value.to_string();
-    if sysctl::read_here(setting.key)? == wanted {
+    let found = sysctl::read_here(setting.key)?;
+    let is_enough = || found.parse::<u64>().is_ok_and(|found| found >= setting.value);
+    if found == wanted || setting.at_least && is_enough() {
         return Ok(false);
     }
     sysctl::set_here(setting.key, &wanted).map(|()| true)
@@ -66,6 +79,7 @@ mod tests {
             of(&ConntrackConfig::default()),
             [
                 ("conntrack.maxPerCore", 262_144),
+                ("conntrack.maxPerCore", 65_536),
                 ("conntrack.tcpEstablishedTimeout", 86_400),
                 ("conntrack.tcpCloseWaitTimeout", 3600)
             ]
@@ -91,12 +105,15 @@ mod tests {
         let netns = NetNs::create(&path).unwrap();
         let done = netns.run(|| {
             conntrack::load().unwrap();
-            for setting in settings(&ConntrackConfig::default(), 1).into_iter().skip(1) {
+            for setting in settings(&ConntrackConfig::default(), 1).into_iter().skip(2) {
                 assert!(set(&setting).unwrap() && !set(&setting).unwrap(), "{setting:?}");
                 assert_eq!(sysctl::read_here(setting.key).unwrap(), setting.value.to_string());
             }
-            let max = Setting { field: "", key: "net.netfilter.nf_conntrack_max", value: 12_345 };
+            let max = Setting { field: "", key: "net.netfilter.nf_conntrack_max", value: 12_345, at_least: false };
             assert!(set(&max).is_err(), "it is the machine's");
+            let buckets = |value| Setting { key: BUCKETS, value, at_least: true, ..max.clone() };
+            assert!(!set(&buckets(1)).unwrap(), "there are more");
+            assert!(set(&buckets(1 << 40)).is_err(), "they are the machine's, too");
         });
         NetNs::remove(&path).unwrap();
         done.unwrap();
