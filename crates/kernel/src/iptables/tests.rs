@@ -1,5 +1,7 @@
 //! Against the real programs, in both variants and families, in namespaces.
 
+mod affinity;
+
 use podnet_model::{Protocol, ServiceKey};
 use podnet_planner::{
     iptables::{ChainName, Hook, Match, Rule, Table, Target, Transport, endpoint_chain, port_chain},
