@@ -1,8 +1,8 @@
 //! Cluster DNS as a process: sockets, the cluster's changes and the Corefile around the server core of `podnet_dns`.
 //!
 //! - `listeners`: UDP and TCP ports, opened and closed as the Corefile says
-//! - `door`: who is let in at a port, and for how long
-//! - `udp`, `tcp`: messages in datagrams and over connections
+//! - `door`: who is let in at a port, and for how long; `identity` and `pem`: the certificate that is shown there
+//! - `udp`, `tcp`, `web`: messages in datagrams, over connections, and in requests of HTTP; `protobuf`: how gRPC packs them
 //! - `outside`: what the server core asks of its surroundings: exchanges with upstreams, time, chance
 //! - `connections`: connections to upstreams, kept and shared, over TCP and TLS
 //! - `keeper`: the one task that owns the cluster's state and replaces the server when the Corefile changes
@@ -13,13 +13,17 @@ mod connections;
 mod corefile;
 mod door;
 mod http;
+mod identity;
 mod keeper;
 mod listeners;
 mod outside;
+mod pem;
+mod protobuf;
 mod tcp;
 #[cfg(test)]
 mod tests;
 mod udp;
+mod web;
 
 use std::{
     io,
@@ -73,6 +77,15 @@ pub enum DnsError {
     /// An upstream cannot be asked over TLS with what the Corefile names.
     #[error("the Corefile's forward cannot use TLS: {0}")]
     Tls(String),
+    /// There is no certificate to serve a port with.
+    #[error("cannot serve {port} with the certificate that the Corefile names")]
+    Certificate {
+        /// The port.
+        port: podnet_dns::Port,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// There is no client for the API server.
     #[error("cannot set up access to the API server")]
     Connect(#[from] ConnectError),

@@ -74,7 +74,7 @@ pub use weights::Weights;
 pub use zonefiles::LoadedZone;
 
 use crate::{
-    corefile::{self, Block, CorefileError, Fault, Key, Place},
+    corefile::{self, Block, CorefileError, Fault, Key, Place, Scheme},
     name::{Name, QueryName},
 };
 use scope::Scope;
@@ -226,6 +226,11 @@ impl Config {
         let plugins = plugin::all(&block.directives, &mut scope);
         for plugin in &plugins {
             self.process.take(plugin);
+        }
+        if !plugins.iter().any(|plugin| matches!(plugin, Plugin::Tls(_))) {
+            let plain = block.keys.iter().filter(|key| key.scheme != Scheme::Dns);
+            // As CoreDNS documents it: somebody else may encrypt what comes here.
+            scope.warnings.extend(plain.map(|key| format!("{}: {key} is not encrypted: it has no tls", key.place)));
         }
         self.files.append(&mut scope.files);
         self.directories.append(&mut scope.directories);

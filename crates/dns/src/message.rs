@@ -8,11 +8,12 @@ mod walk;
 
 pub use cookie::Cookie;
 pub use expand::{Expanded, expand};
+pub(crate) use request::KEEPALIVE;
 pub use request::{Edns, Head, Reject, Request, Signature};
 pub(crate) use response::OPT;
 pub use response::{negative, records, rejection};
 pub(crate) use walk::question;
-pub use walk::{Malformed, Record, Times, Upstream, truncate, walk};
+pub use walk::{Malformed, Record, Times, Upstream, max_age, truncate, walk};
 
 /// Length of a message's header.
 pub const HEADER: usize = 12;

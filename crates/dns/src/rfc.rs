@@ -12,6 +12,7 @@ mod rfc3597;
 mod rfc4035;
 mod rfc6891;
 mod rfc6895;
+mod rfc7828;
 mod rfc7873;
 mod rfc8198;
 mod rfc8482;

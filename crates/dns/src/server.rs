@@ -185,6 +185,9 @@ impl Server {
             return Outcome::Answer;
         };
         self.blocks[index].shape.apply(&mut request.head, arrival.transport);
+        if let Some(edns) = request.head.edns.as_mut().filter(|edns| edns.keepalive.is_some()) {
+            edns.keepalive = arrival.keepalive;
+        }
         let mut link = None;
         let mut outcome = self.guarded(index, &mut request, arrival, now, &mut link, out);
         match &mut outcome {

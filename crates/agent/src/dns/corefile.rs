@@ -1,6 +1,6 @@
 //! Reading the Corefile, and what it reads itself.
 
-use std::{io, net::IpAddr, os::unix::fs::MetadataExt, path::PathBuf};
+use std::{fs::Metadata, io, net::IpAddr, os::unix::fs::MetadataExt, path::PathBuf};
 
 use podnet_dns::{Config, Environment};
 use podnet_kernel::{addr, link, netlink::RtSocket};
@@ -67,16 +67,19 @@ pub(super) async fn load(options: &DnsOptions) -> Result<(Config, Sources), DnsE
     .await
 }
 
-/// Which file the Corefile is, as far as that can be told without reading it: device, number, time of change and size. Where it is
+/// Which file something is, as far as that can be told without reading it: device, number, time of change and size. Where it is
 /// mounted from a ConfigMap, each change is another file behind the same links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp([i128; 5]);
 
+impl Stamp {
+    pub(super) fn of(file: &Metadata) -> Self {
+        Self([file.dev().into(), file.ino().into(), file.mtime().into(), file.mtime_nsec().into(), file.len().into()])
+    }
+}
+
 pub(super) async fn stamp(options: &DnsOptions) -> Option<Stamp> {
-    let file = tokio::fs::metadata(&options.corefile).await.ok()?;
-    let numbers =
-        [file.dev().into(), file.ino().into(), file.mtime().into(), file.mtime_nsec().into(), file.len().into()];
-    Some(Stamp(numbers))
+    tokio::fs::metadata(&options.corefile).await.ok().map(|file| Stamp::of(&file))
 }
 
 /// What there is to read now. `before` is what was loaded, or refused, last: when the Corefile is another one, it may name other

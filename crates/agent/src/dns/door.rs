@@ -1,4 +1,4 @@
-//! Who is let in at a port with connections: how many, each for how long.
+//! Who is let in at a port with connections: how many, each for how long, and over TLS or not.
 
 use std::{
     collections::HashMap,
@@ -8,14 +8,17 @@ use std::{
     time::Duration,
 };
 
-use podnet_dns::{Arrival, Listener, Port, Transport};
+use podnet_dns::{Arrival, Listener, Port, Scheme, Transport};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, tcp, udp::canonical};
+use super::{Shared, identity::Identity, tcp, udp::canonical, web};
 
 /// Connections at once, for each port.
 const CONNECTIONS: usize = 1000;
@@ -39,18 +42,31 @@ pub(super) struct Manners {
     pub(super) idle: Duration,
     /// Queries that a connection may carry.
     pub(super) max_queries: Option<u32>,
+    /// The certificate that is shown; none: nothing is encrypted.
+    pub(super) identity: Option<Arc<Identity>>,
 }
 
 impl Manners {
-    /// As the Corefile says.
-    pub(super) fn new(listener: &Listener) -> Self {
+    /// As the Corefile says. A certificate that is there already is kept.
+    ///
+    /// # Errors
+    /// When a certificate cannot be read.
+    pub(super) fn new(listener: &Listener, before: Option<&Self>) -> io::Result<Self> {
         let timeouts = listener.timeouts;
-        Self {
+        let identity = match listener.tls.as_ref().filter(|_| listener.port.scheme != Scheme::Dns) {
+            None => None,
+            Some(tls) => match before.and_then(|before| before.identity.as_ref()).filter(|before| before.is(tls)) {
+                Some(before) => Some(Arc::clone(before)),
+                None => Some(Identity::read(tls, listener.port.scheme)?),
+            },
+        };
+        Ok(Self {
             read: timeouts.read.unwrap_or(PATIENCE),
             write: timeouts.write.unwrap_or(PATIENCE),
             idle: timeouts.idle.unwrap_or(IDLE),
             max_queries: timeouts.max_queries,
-        }
+            identity,
+        })
     }
 }
 
@@ -151,8 +167,37 @@ impl Door {
         // Answers are small and complete: waiting to fill a segment only delays them.
         let _ = stream.set_nodelay(true);
         let arrival = self.arrival(from, stream.local_addr());
-        let (reader, writer) = stream.into_split();
-        tcp::connection(self, reader, writer, arrival).await;
+        let manners = self.manners();
+        match &manners.identity {
+            None if !self.speaks_http() => {
+                let (reader, writer) = stream.into_split();
+                tcp::connection(self, &manners, reader, writer, arrival).await;
+            }
+            None => self.speak(manners, stream, arrival).await,
+            Some(identity) => {
+                let acceptor = TlsAcceptor::from(identity.config().await);
+                // Who cannot agree, or only wanted to hold a place, is not told more than TLS itself does.
+                let Ok(Ok(stream)) = timeout(manners.read, acceptor.accept(stream)).await else { return };
+                self.speak(manners, stream, arrival).await;
+            }
+        }
+    }
+
+    fn speaks_http(&self) -> bool {
+        matches!(self.port.scheme, Scheme::Https | Scheme::Grpc)
+    }
+
+    async fn speak(
+        self: &Arc<Self>,
+        manners: Arc<Manners>,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        arrival: Arrival,
+    ) {
+        if self.speaks_http() {
+            return web::connection(self, manners, stream, arrival).await;
+        }
+        let (reader, writer) = tokio::io::split(stream);
+        tcp::connection(self, &manners, reader, writer, arrival).await;
     }
 
     fn arrival(&self, from: SocketAddr, local: io::Result<SocketAddr>) -> Arrival {
@@ -163,6 +208,12 @@ impl Door {
             scheme: self.port.scheme,
             bound: self.port.address,
             local: local.ok().map(|local| canonical(local).ip()),
+            keepalive: (!self.speaks_http()).then(|| tenths(self.idle(&self.manners()))),
         }
     }
+}
+
+/// A time as RFC 7828 tells it; what is longer than can be told is told as the longest.
+fn tenths(time: Duration) -> u16 {
+    u16::try_from(time.as_millis() / 100).unwrap_or(u16::MAX)
 }

@@ -70,17 +70,22 @@ impl Listeners {
         let web: Vec<(Role, SocketAddr)> =
             web.into_iter().filter_map(|(role, address)| Some((role, address?))).collect();
         let listeners = config.listeners();
-        let (mut opened, mut sockets) = (HashMap::new(), Vec::new());
+        let (mut opened, mut changes) = (HashMap::new(), Vec::new());
         for listener in &listeners {
             let purpose = Purpose::Dns(listener.port);
             let beside = Beside::of(listener.port, &listeners);
-            match self.open.get(&purpose) {
+            let before = self.open.get(&purpose);
+            let manners = before.and_then(|open| open.door.as_ref()).map(|door| door.manners());
+            let manners = Manners::new(listener, manners.as_deref())
+                .map_err(|source| DnsError::Certificate { port: listener.port, source })?;
+            match before {
                 None => {
-                    opened.insert(purpose, self.dns(listener, beside)?);
+                    opened.insert(purpose, self.dns(listener, manners, beside)?);
                 }
                 Some(open) => {
                     let more = wanted(listener).saturating_sub(open.datagrams.len());
-                    sockets.push((purpose, self.datagrams(listener.port, open.address, beside, more)?));
+                    let more = self.datagrams(listener.port, open.address, beside, more)?;
+                    changes.push((purpose, wanted(listener), more, manners));
                 }
             }
         }
@@ -94,26 +99,26 @@ impl Listeners {
             Purpose::Dns(port) => listeners.iter().any(|listener| listener.port == *port),
             Purpose::Http(role, address) => web.contains(&(*role, *address)),
         });
-        for (purpose, more) in sockets {
-            self.open.entry(purpose).and_modify(|open| open.datagrams.extend(more));
-        }
-        for listener in &listeners {
-            self.open.entry(Purpose::Dns(listener.port)).and_modify(|open| {
-                open.datagrams.truncate(wanted(listener));
-                open.door.iter().for_each(|door| door.change(Manners::new(listener)));
+        for (purpose, sockets, more, manners) in changes {
+            self.open.entry(purpose).and_modify(|open| {
+                open.datagrams.extend(more);
+                open.datagrams.truncate(sockets);
+                if let Some(door) = &open.door {
+                    door.change(manners);
+                }
             });
         }
         self.open.extend(opened);
         Ok(())
     }
 
-    fn dns(&self, listener: &Listener, beside: Beside) -> Result<Open, DnsError> {
+    fn dns(&self, listener: &Listener, manners: Manners, beside: Beside) -> Result<Open, DnsError> {
         let port = listener.port;
         let (address, socket) =
             bind(port.address.or(self.address), port.number, |address| tcp_socket(address, beside))?;
         let datagrams = self.datagrams(port, address, beside, wanted(listener))?;
         let token = CancellationToken::new();
-        let door = Door::new(Arc::clone(&self.shared), port, Manners::new(listener));
+        let door = Door::new(Arc::clone(&self.shared), port, manners);
         let serve = Arc::clone(&door).serve(socket, token.clone());
         self.shared.ports.spawn(token.clone().run_until_cancelled_owned(serve));
         Ok(Open { address, door: Some(door), datagrams, _connections: token.drop_guard() })

@@ -23,15 +23,15 @@ type Reply = (Vec<u8>, Option<OwnedSemaphorePermit>);
 
 /// Serves one connection to its end.
 pub(super) async fn connection(
-    door: &Arc<Door>,
+    door: &Door,
+    manners: &Manners,
     reader: impl AsyncRead + Unpin,
     writer: impl AsyncWrite + Unpin,
     arrival: Arrival,
 ) {
-    let manners = door.manners();
     let (replies, pending) = mpsc::channel(PENDING);
     // The writer ends when the reader and everything that is being asked for this client have ended.
-    tokio::join!(read(door, &manners, reader, replies, arrival), write(writer, manners.write, pending));
+    tokio::join!(read(door, manners, reader, replies, arrival), write(writer, manners.write, pending));
 }
 
 async fn read(

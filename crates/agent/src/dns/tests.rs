@@ -27,6 +27,7 @@ use super::{DnsError, DnsOptions, run};
 
 mod peers;
 mod ports;
+mod secure;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 

@@ -44,6 +44,7 @@ fn answer(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, port: Port, questions: 
             scheme: port.scheme,
             bound: port.address,
             local: None,
+            keepalive: None,
         };
         let Some((question, response)) = questions.question(number) else { continue };
         match server.handle(question, &arrival, now, response) {

@@ -56,13 +56,9 @@ pub const PLUGINS: [&str; 48] = [
 /// What is read and checked in full, but not acted on yet, so that a Corefile with it is refused: schemes of server
 /// blocks, plugins, and options as `plugin/option`.
 pub const NOT_SERVED: &[&str] = &[
-    "tls://",
-    "https://",
     "https3://",
-    "grpc://",
     "quic://",
     "metadata",
-    "tls",
     "rewrite/metadata",
     "rewrite/server_ip",
     "kubernetes/endpoint",

@@ -217,7 +217,7 @@ fn an_error_names_place_finding_and_what_is_allowed() {
         ),
         ("(a) {\n}\n(a) {\n}\n. {\n}", "Corefile:3:1: snippet \"a\" is already defined at Corefile:1:1"),
         (". {\n}\n.:53 {\n}", "Corefile:3:1: dns://.:53 is already served by the server block at Corefile:1:1"),
-        ("tls://. {\n}", "Corefile:1:1: \"tls://\" is understood, but not served by this server yet"),
+        ("quic://. {\n}", "Corefile:1:1: \"quic://\" is understood, but not served by this server yet"),
         (
             "ftp://. {\n}",
             "Corefile:1:1: the zone of a server block cannot be \"ftp://.\"; allowed: dns://, tls://, https://",

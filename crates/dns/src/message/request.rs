@@ -80,6 +80,8 @@ pub struct Edns {
     pub nsid: bool,
     /// Its cookie (RFC 7873).
     pub cookie: Option<Cookie>,
+    /// It asks how long the connection is kept while nothing is asked (RFC 7828), and this, in tenths of a second, is the answer.
+    pub keepalive: Option<u16>,
 }
 
 impl Edns {
@@ -177,23 +179,29 @@ fn limit(transport: Transport, edns: Option<Edns>) -> u16 {
 
 /// The number of the option that asks for a server's identity.
 const NSID: u16 = 3;
+/// That of the option that asks how long a connection is kept (RFC 7828 §3.1).
+pub(crate) const KEEPALIVE: u16 = 11;
 
 struct BadOptions;
 
-/// Whether a list of options (RFC 6891 §6.1.2) asks for the server's identity, and the first cookie that it has.
-fn asked(mut options: &[u8]) -> Result<(bool, Option<Cookie>), BadOptions> {
-    let (mut nsid, mut cookie) = (false, None);
+/// Whether a list of options (RFC 6891 §6.1.2) asks for the server's identity, the first cookie that it has, and whether it
+/// asks how long its connection is kept.
+fn asked(mut options: &[u8]) -> Result<(bool, Option<Cookie>, Option<u16>), BadOptions> {
+    let (mut nsid, mut cookie, mut keepalive) = (false, None, None);
     while !options.is_empty() {
         let code = u16_at(options, 0).ok_or(BadOptions)?;
         let length = usize::from(u16_at(options, 2).ok_or(BadOptions)?);
         let value = options.get(4..4 + length).ok_or(BadOptions)?;
         options = &options[4 + length..];
         nsid |= code == NSID;
+        if code == KEEPALIVE {
+            keepalive = Some(0);
+        }
         if code == COOKIE && cookie.is_none() {
             cookie = Some(Cookie::parse(value).map_err(|_| BadOptions)?);
         }
     }
-    Ok((nsid, cookie))
+    Ok((nsid, cookie, keepalive))
 }
 
 /// What an OPT record says, its version, and its options.
@@ -222,8 +230,9 @@ fn options(packet: &[u8], mut at: usize) -> Result<Option<Told<'_>>, BadOptions>
             let ttl = u32_at(packet, fixed + 4).ok_or(BadOptions)?;
             let size = u16_at(packet, fixed + 2).ok_or(BadOptions)?;
             let told = packet.get(fixed + 10..end).unwrap_or_default();
-            let (nsid, cookie) = asked(told)?;
-            found = Some((Edns { size, dnssec_ok: ttl & 0x8000 != 0, nsid, cookie }, (ttl >> 16) as u8, told));
+            let (nsid, cookie, keepalive) = asked(told)?;
+            found =
+                Some((Edns { size, dnssec_ok: ttl & 0x8000 != 0, nsid, cookie, keepalive }, (ttl >> 16) as u8, told));
         }
         at = end;
     }

@@ -235,3 +235,17 @@ proptest! {
         let _ = crate::Config::load("Corefile", &text, &crate::Environment::EMPTY);
     }
 }
+
+#[test]
+fn caches_of_http_keep_a_response_as_long_as_dns_does() {
+    let mut rig = Rig::new(
+        ". {\n kubernetes cluster.local {\n  ttl 7\n }\n hosts /nowhere {\n  10.0.0.1 a.example.org\n  ttl 90\n  fallthrough\n }\n}",
+    );
+    cluster(&mut rig);
+    let age = |name: &str, qtype: u16| super::max_age(&rig.answer(&query(name, qtype)));
+    assert_eq!(age("a.example.org", rtype::A), 90);
+    assert_eq!(age("web.web.svc.cluster.local", rtype::A), 7);
+    assert_eq!(age("none.web.svc.cluster.local", rtype::A), 7, "as the zone's SOA says");
+    assert_eq!(age("b.example.org", rtype::A), 0, "failures are not kept");
+    assert_eq!(super::max_age(&[0; 3]), 0);
+}

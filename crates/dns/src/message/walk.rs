@@ -246,6 +246,26 @@ impl Times {
     }
 }
 
+/// How long caches that know nothing of DNS may keep a response, in seconds (RFC 8484 §5.1): as long as the first of its answer's
+/// records lasts, or as a negative answer does (RFC 2308 §5); failures are not kept.
+#[must_use]
+pub fn max_age(response: &[u8]) -> u32 {
+    let rcode = u16_at(response, 2).map(|flags| Rcode(flags & flag::RCODE));
+    let Ok((_, end)) = QueryName::parse(response, HEADER) else { return 0 };
+    if !matches!(rcode, Some(Rcode::NOERROR | Rcode::NXDOMAIN)) {
+        return 0;
+    }
+    let lasts =
+        walk(response, end + 4).map_while(Result::ok).filter_map(|record| match (record.section, record.rtype) {
+            (0, _) => Some(record.ttl),
+            (1, rtype::SOA) if record.end >= record.rdata + 20 => {
+                Some(u32_at(response, record.end - 4).unwrap_or(0).min(record.ttl))
+            }
+            _ => None,
+        });
+    lasts.min().unwrap_or(0)
+}
+
 /// The question of class IN for a name and type, as it stands in a message.
 #[must_use]
 pub(crate) fn question(name: &[u8], qtype: u16) -> Vec<u8> {

@@ -27,6 +27,7 @@ pub(crate) const ARRIVAL: Arrival = Arrival {
     port: 53,
     scheme: crate::corefile::Scheme::Dns,
     bound: None,
+    keepalive: None,
     local: Some(IpAddr::V4(Ipv4Addr::new(10, 233, 0, 10))),
 };
 

@@ -9,7 +9,7 @@ use super::{Quick, Reply, Transport, arrange::Arrangement};
 use crate::{
     answer::Answer,
     cache::Kept,
-    message::{CLASS_IN, HEADER, Head, OPT, PLAIN_UDP_SIZE, Rcode, flag, negative, records, u16_at, walk},
+    message::{CLASS_IN, HEADER, Head, KEEPALIVE, OPT, PLAIN_UDP_SIZE, Rcode, flag, negative, records, u16_at, walk},
     name::{Name, QueryName},
     zone::Authority,
 };
@@ -150,6 +150,10 @@ impl<'a> Pen<'a> {
         }
         if let Some(nsid) = self.shape.nsid.as_ref().filter(|_| self.head.edns.is_some_and(|edns| edns.nsid)) {
             self.option(nsid);
+        }
+        if let Some(time) = self.head.edns.and_then(|edns| edns.keepalive) {
+            let [high, low] = time.to_be_bytes();
+            self.option(&[0, KEEPALIVE as u8, 0, 2, high, low]);
         }
         Quick::Done
     }

@@ -38,6 +38,8 @@ pub struct Arrival {
     pub bound: Option<IpAddr>,
     /// The address that it came to, as far as it is known.
     pub local: Option<IpAddr>,
+    /// How long its connection is kept while nothing is asked, in tenths of a second; none: there is no connection of DNS itself.
+    pub keepalive: Option<u16>,
 }
 
 impl Arrival {

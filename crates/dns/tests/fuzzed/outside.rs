@@ -104,7 +104,7 @@ pub fn of_corefile(corefile: &str, upstreams: Upstreams) -> Arc<Server> {
 pub fn asked(server: &Arc<Server>, packet: &[u8], transport: Transport) -> Option<Vec<u8>> {
     let from = "10.244.1.2:4000".parse().expect("it is an address");
     let local = "10.96.0.10".parse().ok();
-    let arrival = Arrival { from, transport, port: 53, scheme: Scheme::Dns, bound: None, local };
+    let arrival = Arrival { from, transport, port: 53, scheme: Scheme::Dns, bound: None, local, keepalive: None };
     let mut out = Vec::new();
     match server.handle(packet, &arrival, Instant::now(), &mut out) {
         Outcome::Answer => Some(out),

@@ -1,0 +1,143 @@
+//! The certificate that a port shows, and what it asks of clients (`tls`). Its files are read again when they change, without a
+//! reload: who renews certificates only has to put them there.
+
+mod clients;
+mod keylog;
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use podnet_dns::{
+    Scheme,
+    chain::{ClientAuth, TlsFiles, TlsOptions},
+};
+use rustls::{NoKeyLog, ServerConfig};
+use tracing::{error, info};
+
+use super::{corefile::Stamp, pem};
+
+/// How often it is looked whether the files are others.
+const LOOK: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(1) };
+
+/// What a port shows to its clients.
+#[derive(Debug)]
+pub(super) struct Identity {
+    options: TlsOptions,
+    scheme: Scheme,
+    current: RwLock<Arc<ServerConfig>>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    looked: Instant,
+    files: Vec<Option<Stamp>>,
+}
+
+impl Identity {
+    /// Reads a port's certificate.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or certificate and key do not belong together.
+    pub(super) fn read(options: &TlsOptions, scheme: Scheme) -> io::Result<Arc<Self>> {
+        let files = stamps(&options.files);
+        Ok(Arc::new(Self {
+            current: RwLock::new(config(options, scheme)?),
+            options: options.clone(),
+            scheme,
+            seen: Mutex::new(Seen { looked: Instant::now(), files }),
+        }))
+    }
+
+    /// Whether it is what these options say.
+    pub(super) fn is(&self, options: &TlsOptions) -> bool {
+        self.options == *options
+    }
+
+    /// What a connection that begins now is served with.
+    pub(super) async fn config(self: &Arc<Self>) -> Arc<ServerConfig> {
+        if self.due() {
+            let own = Arc::clone(self);
+            // Whatever happens to the look, there is still what was read last.
+            let _ = tokio::task::spawn_blocking(move || own.look()).await;
+        }
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether it is time to look at the files; the one who is told so does it.
+    fn due(&self) -> bool {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = seen.looked.elapsed() >= LOOK;
+        if due {
+            seen.looked = Instant::now();
+        }
+        due
+    }
+
+    fn look(&self) {
+        let files = stamps(&self.options.files);
+        {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            if seen.files == files {
+                return;
+            }
+            seen.files = files;
+        }
+        let certificate = self.options.files.certificate.as_deref().unwrap_or_default();
+        match config(&self.options, self.scheme) {
+            Ok(new) => {
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
+                info!(certificate, "a changed certificate is in force");
+            }
+            // Half written, perhaps: with the next change it is read again.
+            Err(error) => {
+                error!(certificate, %error, "a changed certificate cannot be used, the one before stays in force");
+            }
+        }
+    }
+}
+
+fn stamps(files: &TlsFiles) -> Vec<Option<Stamp>> {
+    let paths = [&files.certificate, &files.key, &files.authorities];
+    paths.into_iter().flatten().map(|path| std::fs::metadata(path).ok().map(|file| Stamp::of(&file))).collect()
+}
+
+fn config(options: &TlsOptions, scheme: Scheme) -> io::Result<Arc<ServerConfig>> {
+    let (Some(certificate), Some(key)) = (&options.files.certificate, &options.files.key) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = match options.client_auth {
+        ClientAuth::NoCertificate => None,
+        auth => Some(clients::verifier(auth, options.files.authorities.as_deref(), &provider)?),
+    };
+    let builder = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?;
+    let builder = match verifier {
+        None => builder.with_no_client_auth(),
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+    };
+    let mut config = builder
+        .with_single_cert(pem::certificates(certificate)?, pem::key(key)?)
+        .map_err(|error| pem::bad(certificate, &error))?;
+    config.alpn_protocols = protocols(scheme).iter().map(|name| name.as_bytes().to_vec()).collect();
+    config.key_log = match &options.keylog {
+        None => Arc::new(NoKeyLog),
+        Some(path) => keylog::open(path)?,
+    };
+    Ok(Arc::new(config))
+}
+
+/// The names of what is spoken (RFC 7301): clients that name others are turned away, those that name none are not.
+const fn protocols(scheme: Scheme) -> &'static [&'static str] {
+    match scheme {
+        Scheme::Https => &["h2", "http/1.1"],
+        Scheme::Grpc => &["h2"],
+        // RFC 7858 §3.1 came before the name did (RFC 9103 §7.1 uses it).
+        _ => &["dot"],
+    }
+}

@@ -1,0 +1,115 @@
+//! Connections that speak HTTP, on which questions come in requests: DNS over HTTPS and gRPC.
+
+mod grpc;
+mod https;
+
+use std::{
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use axum::http::Request;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+};
+use podnet_dns::{Arrival, Outcome, Scheme};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{
+    Shared,
+    door::{Door, Manners},
+};
+
+/// Requests of one connection at once.
+const STREAMS: u32 = 128;
+/// Bytes of a request's head.
+const HEAD: u32 = 16 << 10;
+/// Bytes of the largest query that is taken: those with keys, cookies and padding are much smaller, and there may be many at once.
+const MESSAGE: usize = 4096;
+
+/// Nothing is answered: the request is broken off.
+#[derive(Debug, thiserror::Error)]
+#[error("it is not answered, as the Corefile says")]
+struct Silent;
+
+/// What is going on on a connection.
+#[derive(Debug)]
+struct Activity(Mutex<(usize, Instant)>);
+
+/// A request that is being worked on.
+struct Busy(Arc<Activity>);
+
+impl Activity {
+    fn begin(self: &Arc<Self>) -> Busy {
+        self.change(|requests| requests + 1);
+        Busy(Arc::clone(self))
+    }
+
+    fn change(&self, change: impl FnOnce(usize) -> usize) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = (change(state.0), Instant::now());
+    }
+
+    /// How long there was no request.
+    fn idle(&self) -> Duration {
+        let (requests, since) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if requests > 0 { Duration::ZERO } else { since.elapsed() }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.change(|requests| requests.saturating_sub(1));
+    }
+}
+
+/// Serves one connection to its end.
+pub(super) async fn connection(
+    door: &Arc<Door>,
+    manners: Arc<Manners>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    arrival: Arrival,
+) {
+    let activity = Arc::new(Activity(Mutex::new((0, Instant::now()))));
+    let (shared, read, busy) = (Arc::clone(&door.shared), manners.read, Arc::clone(&activity));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (shared, busy) = (Arc::clone(&shared), busy.begin());
+        async move {
+            let response = match arrival.scheme {
+                Scheme::Grpc => Ok(grpc::answer(&shared, read, request, &arrival).await),
+                _ => https::answer(&shared, read, request, &arrival).await,
+            };
+            drop(busy);
+            response
+        }
+    });
+    let mut builder = Builder::new(TokioExecutor::new());
+    // The time counts while nothing comes, too.
+    let patience = manners.read.max(manners.idle);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(HEAD as usize);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS).max_header_list_size(HEAD);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    while activity.idle() < door.idle(&manners) {
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = tokio::time::sleep(Door::tick(&manners)) => {}
+        }
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = tokio::time::timeout(manners.write, connection).await;
+}
+
+/// The answer to a question in a request.
+async fn ask(shared: &Shared, message: &[u8], arrival: &Arrival) -> Result<Vec<u8>, Silent> {
+    let server = shared.server();
+    let mut response = Vec::new();
+    match server.handle(message, arrival, Instant::now(), &mut response) {
+        Outcome::Answer => Ok(response),
+        Outcome::Later(later) => server.finish(later).await.ok_or(Silent),
+        // One request has one message for an answer.
+        Outcome::Drop | Outcome::Transfer(_) => Err(Silent),
+    }
+}
