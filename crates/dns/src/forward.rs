@@ -166,6 +166,9 @@ impl Crew {
             if configured.is_some() { Failure::Configured } else { Failure::TooMany }
         })?;
         let upstream = flight.await?;
+        if let Some(from) = upstream.from {
+            let _ = query.asked.upstream.set(from);
+        }
         let mut answer = upstream.answer.clone();
         if let Some(denials) = denials {
             let name = Name::from_query(&query.name);

@@ -14,6 +14,7 @@ mod gate;
 mod giving;
 mod guard;
 mod link;
+mod metadata;
 mod outside;
 mod pen;
 mod probe;
@@ -198,7 +199,7 @@ impl Server {
                 self.told(
                     index,
                     key,
-                    &Told { name, qtype, qclass, head, arrival, size, question, response, took, link },
+                    &Told { name, qtype, qclass, head, arrival, size, question, response, took, link, upstream: None },
                 );
             }
             Outcome::Later(later) => (later.key, later.size) = (key, packet.len()),
@@ -287,8 +288,20 @@ impl Server {
         }
         let (question, took) = (question.len(), self.since(now));
         // A code that this server sends because nobody answered is no plugin's.
-        let link = Some(query.asked.load(Ordering::Relaxed)).filter(|_| !failed);
-        let told = Told { name, qtype, qclass, head, arrival, size: *size, question, response: &out, took, link };
+        let link = Some(query.asked.link.load(Ordering::Relaxed)).filter(|_| !failed);
+        let told = Told {
+            name,
+            qtype,
+            qclass,
+            head,
+            arrival,
+            size: *size,
+            question,
+            response: &out,
+            took,
+            link,
+            upstream: query.upstream(),
+        };
         self.told(*block, *key, &told);
         if let Some(mut signer) = signer {
             signer.sign(&mut out);

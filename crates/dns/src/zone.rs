@@ -8,6 +8,7 @@ mod cluster;
 mod external;
 mod hosts;
 mod known;
+mod labels;
 mod lookup;
 mod packed;
 mod stand;

@@ -58,8 +58,6 @@ pub const PLUGINS: [&str; 48] = [
 pub const NOT_SERVED: &[&str] = &[
     "https3://",
     "quic://",
-    "metadata",
-    "rewrite/metadata",
     "rewrite/server_ip",
     "kubernetes/endpoint",
     "kubernetes/kubeconfig",
@@ -77,7 +75,6 @@ pub const NOT_SERVED: &[&str] = &[
     "forward/resolver",
     "grpc",
     "sign",
-    "view/metadata()",
     "view/server_ip()",
 ];
 

@@ -78,6 +78,7 @@ pub(super) async fn journey(upstreams: Arc<Upstreams>, parts: Parts, key: Key, t
         };
         upstreams.succeeded(index);
         answered.vouched = upstreams.vouched(index);
+        answered.from = upstreams.addrs().get(index).copied();
         if options.failover.contains(&answered.answer.rcode) {
             last = Some(answered);
             continue;

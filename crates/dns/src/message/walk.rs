@@ -1,5 +1,7 @@
 //! Walking a message's records without trusting a byte of it (RFC 9267).
 
+use std::net::SocketAddr;
+
 use super::{CLASS_IN, HEADER, Rcode, flag, rtype, u16_at, u32_at};
 use crate::{answer::Answer, name::QueryName};
 
@@ -173,6 +175,8 @@ pub struct Upstream {
     pub vouched: bool,
     /// The answer without the OPT record.
     pub answer: Answer,
+    /// Who sent it, as far as it is known.
+    pub from: Option<SocketAddr>,
 }
 
 impl Upstream {
@@ -192,6 +196,7 @@ impl Upstream {
             edns: false,
             vouched: false,
             answer: Answer::code(Rcode(flags & flag::RCODE)),
+            from: None,
         };
         let mut end = base;
         for record in walk(message, base) {

@@ -47,6 +47,10 @@ impl<Z: Names + Send + Sync + 'static> Link for Kubernetes<Z> {
         })
     }
 
+    fn label(&self, label: &str, look: &Look<'_>) -> Option<String> {
+        self.zone.label(label, look.name, look.arrival.from.ip().to_canonical())
+    }
+
     fn serve<'a>(&'a self, query: &'a Query, next: Next<'a>) -> Answering<'a> {
         let (name, zone) = (&query.name, &self.zone);
         let own = |answer: Answer| Ok(Reply::own(answer));

@@ -31,7 +31,12 @@ struct Plan<'a> {
 
 impl Rewriting {
     /// What the rules make of a question; none when no rule has to do with it.
-    fn plan<'a>(&'a self, look: &Look<'a>, sent: &[u8]) -> Result<Option<Plan<'a>>, Failure> {
+    fn plan<'a>(
+        &'a self,
+        look: &Look<'a>,
+        sent: &[u8],
+        meta: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Option<Plan<'a>>, Failure> {
         let mut plan = Plan {
             name: Cow::Borrowed(look.name),
             qtype: look.qtype,
@@ -44,7 +49,7 @@ impl Rewriting {
         for rule in &self.0 {
             let applies = match &rule.rewrite {
                 Rewrite::Edns(rule) => {
-                    edns::apply(rule, look, &plan, &text, sent).map(|option| plan.options.push(option)).is_some()
+                    edns::apply(rule, look, &plan, &text, sent, meta).map(|option| plan.options.push(option)).is_some()
                 }
                 rule => plan.apply(rule, &mut text)?,
             };
@@ -125,7 +130,11 @@ impl Link for Rewriting {
     }
 
     fn quick(&self, look: &Look<'_>, _: &mut Pen<'_>) -> Quick {
-        match self.plan(look, &[]) {
+        // What others tell of the question is asked for on the way through the chain.
+        if self.0.iter().any(edns::wants_label) {
+            return Quick::Slow;
+        }
+        match self.plan(look, &[], &|_| None) {
             Ok(None) => Quick::Pass,
             // Options are for upstreams: what is answered at once needs none.
             Ok(Some(plan)) if plan.changes_nothing(look) => Quick::Around,
@@ -136,7 +145,8 @@ impl Link for Rewriting {
 
     fn serve<'a>(&'a self, query: &'a Query, next: Next<'a>) -> Answering<'a> {
         Box::pin(async move {
-            match self.plan(&query.look(), &query.options)? {
+            let look = query.look();
+            match self.plan(&look, &query.options, &|label| next.label(label, &look))? {
                 None => next.run(query).await,
                 Some(plan) => self.answer(query, plan, next).await,
             }

@@ -16,7 +16,12 @@ const DEFAULT_TTL: &str = "$TTL 3600\n";
 
 /// The plugin: one template.
 #[derive(Clone, Debug)]
-pub struct Template(pub TemplateOptions);
+pub struct Template {
+    /// The template.
+    pub options: TemplateOptions,
+    /// Plugins of its block tell of questions (`metadata`).
+    pub metadata: bool,
+}
 
 /// What the expression that matched found in the name.
 struct Matched<'a> {
@@ -41,8 +46,8 @@ enum Made {
 const NUMBERS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 
 impl Template {
-    fn say(&self, look: &Look<'_>) -> Result<Made, Failure> {
-        let Self(options) = self;
+    fn say(&self, look: &Look<'_>, meta: &dyn Fn(&str) -> Option<String>) -> Result<Made, Failure> {
+        let Self { options, .. } = self;
         let Some(zone) = self.zone(look) else { return Ok(Made::Nothing) };
         let name = look.name.to_string();
         let Some(matched) = self.matched(zone, &name) else {
@@ -62,7 +67,7 @@ impl Template {
             (Section::Additional, &options.additional),
         ] {
             for template in templates {
-                let record = self.record(template, look, &name, &matched)?;
+                let record = self.record(template, look, meta, &name, &matched)?;
                 let of = if record.owner == owner { Owner::Question } else { Owner::Other(&record.owner) };
                 builder.push(section, of, record.rtype, record.ttl, &record.rdata);
                 if section == Section::Answer && record.rtype == rtype::CNAME {
@@ -79,7 +84,7 @@ impl Template {
 
     /// The zone that the name lies in, when the question is of this template's kind.
     fn zone(&self, look: &Look<'_>) -> Option<&Name> {
-        let Self(options) = self;
+        let Self { options, .. } = self;
         let any_or = |own: u16, asked: u16, any: u16| own == any || asked == any || own == asked;
         if !any_or(options.class, look.qclass, CLASS_ANY) || !any_or(options.rtype, look.qtype, rtype::ANY) {
             return None;
@@ -90,10 +95,11 @@ impl Template {
 
     fn matched<'a>(&'a self, zone: &Name, name: &'a str) -> Option<Matched<'a>> {
         let zone = zone.to_string();
-        if self.0.matches.is_empty() {
+        if self.options.matches.is_empty() {
             return Some(Matched { zone, regex: ".*", texts: vec![name], groups: vec![("0", name)] });
         }
-        let found = self.0.matches.iter().find_map(|pattern| Some((pattern.regex(), pattern.regex().captures(name)?)));
+        let found =
+            self.options.matches.iter().find_map(|pattern| Some((pattern.regex(), pattern.regex().captures(name)?)));
         let (regex, captures) = found?;
         let texts: Vec<&str> = captures.iter().map(|group| group.map_or("", |group| group.as_str())).collect();
         let names = regex.capture_names().zip(&texts).filter_map(|(name, text)| Some((name?, *text)));
@@ -106,12 +112,13 @@ impl Template {
         &self,
         template: &GoTemplate,
         look: &Look<'_>,
+        meta: &dyn Fn(&str) -> Option<String>,
         name: &str,
         matched: &Matched<'_>,
     ) -> Result<Record, Failure> {
         let known = |asked: u16, any: u16, own: u16| if asked == any { own } else { asked };
-        let class = if known(look.qclass, CLASS_ANY, self.0.class) == CLASS_CH { "CH" } else { "IN" };
-        let rtype = mnemonic(known(look.qtype, rtype::ANY, self.0.rtype));
+        let class = if known(look.qclass, CLASS_ANY, self.options.class) == CLASS_CH { "CH" } else { "IN" };
+        let rtype = mnemonic(known(look.qtype, rtype::ANY, self.options.rtype));
         let data = TemplateData {
             zone: &matched.zone,
             name,
@@ -123,7 +130,7 @@ impl Template {
             remote: &look.arrival.from.ip().to_canonical().to_string(),
             question: (look.qtype, look.qclass),
             header: (look.head.id, look.head.flags),
-            meta: &|_| None,
+            meta,
         };
         let text = template.render(&data).map_err(|_| Failure::Malformed)?;
         // The class is the question's, whatever the text says: zone files know of one alone.
@@ -150,11 +157,15 @@ impl Template {
 
 impl Link for Template {
     fn takes_chaos(&self) -> bool {
-        matches!(self.0.class, CLASS_CH | CLASS_ANY)
+        matches!(self.options.class, CLASS_CH | CLASS_ANY)
     }
 
     fn quick(&self, look: &Look<'_>, pen: &mut Pen<'_>) -> Quick {
-        match self.say(look) {
+        // What others tell of the question is asked for on the way through the chain.
+        if self.metadata && self.zone(look).is_some() {
+            return Quick::Slow;
+        }
+        match self.say(look, &|_| None) {
             Ok(Made::Nothing) => Quick::Pass,
             Ok(Made::Answer(answer)) => pen.answer(&answer),
             Ok(Made::Alias(..)) => Quick::Slow,
@@ -164,7 +175,8 @@ impl Link for Template {
 
     fn serve<'a>(&'a self, query: &'a Query, next: Next<'a>) -> Answering<'a> {
         Box::pin(async move {
-            match self.say(&query.look())? {
+            let look = query.look();
+            match self.say(&look, &|label| next.label(label, &look))? {
                 Made::Nothing => next.run(query).await,
                 Made::Answer(answer) => Ok(Reply::own(answer)),
                 Made::Alias(answer, target) => Ok(Self::follow(query, next, answer, target).await),

@@ -5,6 +5,7 @@ mod balance;
 mod dnssec;
 mod documented;
 mod guard;
+mod metadata;
 mod rewrite;
 mod searchpath;
 mod template;

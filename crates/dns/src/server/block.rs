@@ -85,6 +85,8 @@ pub(super) struct Block {
     pub(super) keys: Vec<(Name, Port)>,
     /// Conditions that hold for the questions that it takes (`view`).
     pub(super) views: Vec<Expression>,
+    /// The names of whose questions plugins tell (`metadata`).
+    pub(super) metadata: Vec<Name>,
     /// What metrics call its view.
     pub(super) view: String,
     /// What is counted, for each key.
@@ -127,6 +129,7 @@ impl Block {
             chain.keys.iter().flat_map(|key| Port::of(key, &addresses).map(|port| (key.zone.clone(), port))).collect();
         let mut block = Self {
             guard,
+            metadata: Vec::new(),
             views: chain.views().cloned().collect(),
             external,
             counts: keys.iter().map(|(zone, port)| parts.metrics.counts(place(zone, port, &view))).collect(),
@@ -189,6 +192,10 @@ impl Block {
                 self.log.push(options);
                 return;
             }
+            Plugin::Metadata(zones) => {
+                self.metadata = zones;
+                return;
+            }
             Plugin::Nsid(name) => {
                 let name = name.unwrap_or_else(|| parts.host.to_string());
                 self.shape.nsid = Some(nsid(name.as_bytes()));
@@ -227,7 +234,7 @@ impl Block {
             Plugin::Autopath(options) => Box::new(plugin::Autopath::new(options, self.zone.clone(), parts.clone())),
             Plugin::Template(options) => {
                 self.shape.chaos |= options.class == CLASS_CH;
-                Box::new(plugin::Template(options))
+                Box::new(plugin::Template { options, metadata: !self.metadata.is_empty() })
             }
             Plugin::Cancel(time) => Box::new(plugin::Cancel::new(time, parts.clone())),
             Plugin::Hosts(options) => Box::new(Own(plugin::Hosts(options))),

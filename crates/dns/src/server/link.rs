@@ -64,6 +64,11 @@ pub trait Link: Send + Sync {
         None
     }
 
+    /// What it tells of a question under a label (`metadata`).
+    fn label(&self, _label: &str, _look: &Look<'_>) -> Option<String> {
+        None
+    }
+
     /// Answers a question at once, where nobody else has to be asked.
     fn quick(&self, look: &Look<'_>, pen: &mut Pen<'_>) -> Quick;
 
@@ -152,12 +157,18 @@ impl<'a> Next<'a> {
         // What is told of a server itself is chaos' part alone.
         match links.find(|(link, _)| query.qclass == CLASS_IN || link.takes_chaos()) {
             Some((link, index)) => {
-                query.asked.store(index, Ordering::Relaxed);
+                query.asked.link.store(index, Ordering::Relaxed);
                 link.serve(query, Next { index: index + 1, ..self })
             }
             None if query.qclass != CLASS_IN => Box::pin(ready(Ok(Reply::own(Answer::code(Rcode::REFUSED))))),
             None => Box::pin(ready(Err(Failure::NoPlugin))),
         }
+    }
+
+    /// What the block's plugins tell of a question under a label (`metadata`).
+    #[must_use]
+    pub fn label(self, label: &str, look: &Look<'_>) -> Option<String> {
+        self.server.label(self.block, label, look)
     }
 
     /// Has the links behind answer a question for which nobody waits.

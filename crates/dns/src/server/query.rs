@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{Arc, OnceLock, atomic::AtomicUsize},
     time::Instant,
 };
 
@@ -92,8 +92,8 @@ pub struct Query {
     pub depth: u8,
     /// It is one of a search path that is being followed already (`autopath`).
     pub searched: bool,
-    /// The last link that was asked, by its place in the chain: the one that answered, for those who count.
-    pub(crate) asked: Arc<AtomicUsize>,
+    /// Who was asked last, for those who count and tell.
+    pub(crate) asked: Arc<Asked>,
 }
 
 impl Query {
@@ -129,6 +129,11 @@ impl Query {
         }
     }
 
+    /// The upstream that answered it.
+    pub(crate) fn upstream(&self) -> Option<SocketAddr> {
+        self.asked.upstream.get().copied()
+    }
+
     /// What plugins look at.
     #[must_use]
     pub fn look(&self) -> Look<'_> {
@@ -141,6 +146,15 @@ impl Query {
             now: self.now,
         }
     }
+}
+
+/// Who was asked for an answer.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    /// The last link, by its place in the chain: the one that answered.
+    pub(crate) link: AtomicUsize,
+    /// The upstream that answered first.
+    pub(crate) upstream: OnceLock<SocketAddr>,
 }
 
 /// What a chain answers.

@@ -3,12 +3,12 @@
 use std::{
     collections::BTreeSet,
     fmt::Write as _,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::{Arrival, Event, Server, Transport, block::Block};
+use super::{Arrival, Event, Look, Server, Transport, block::Block};
 use crate::{
     chain::{LogClass, LogField, LogFormat, LogOptions, LogPiece, Port},
     forward::Crew,
@@ -40,6 +40,8 @@ pub(super) struct Told<'a> {
     pub(super) took: Duration,
     /// The link that answered.
     pub(super) link: Option<usize>,
+    /// The upstream that did.
+    pub(super) upstream: Option<SocketAddr>,
 }
 
 impl Server {
@@ -68,8 +70,8 @@ impl Server {
     }
 
     /// Counts a question of a block, and tells of it where the block's `log` wants that.
-    pub(super) fn told(&self, block: usize, key: usize, told: &Told<'_>) {
-        let block = &self.blocks[block];
+    pub(super) fn told(&self, index: usize, key: usize, told: &Told<'_>) {
+        let block = &self.blocks[index];
         block.counts[key].count(&Counted {
             arrival: told.arrival,
             qtype: told.qtype,
@@ -82,12 +84,21 @@ impl Server {
         let mut rules = block.log.iter();
         let rule = rules.find(|rule| rule.names.iter().any(|zone| told.name.within(zone).is_some()));
         if let Some(rule) = rule.filter(|rule| told.wanted(rule)) {
-            (self.observer)(&Event::Answered { line: &told.line(&rule.format) });
+            let label = |label: &str| match (label, told.upstream) {
+                ("forward/upstream", Some(upstream)) if self.tells(index, told.name) => Some(upstream.to_string()),
+                _ => self.label(index, label, &told.look(self.parts.outside.now())),
+            };
+            (self.observer)(&Event::Answered { line: &told.line(&rule.format, &label) });
         }
     }
 }
 
 impl Told<'_> {
+    fn look(&self, now: Instant) -> Look<'_> {
+        let Self { name, qtype, qclass, head, arrival, .. } = *self;
+        Look { name, qtype, qclass, head, arrival, now }
+    }
+
     fn flags(&self) -> u16 {
         u16_at(self.response, 2).unwrap_or(0)
     }
@@ -118,14 +129,13 @@ impl Told<'_> {
         records.any(|record| record.section == 1 && record.rtype == rtype::NS)
     }
 
-    fn line(&self, format: &LogFormat) -> String {
+    fn line(&self, format: &LogFormat, label: &dyn Fn(&str) -> Option<String>) -> String {
         let mut line = String::with_capacity(128);
         for piece in &format.0 {
             match piece {
                 LogPiece::Text(text) => line.push_str(text),
                 LogPiece::Field(field) => self.field(*field, &mut line),
-                // No plugin tells anything yet.
-                LogPiece::Metadata(_) => line.push('-'),
+                LogPiece::Metadata(wanted) => line.push_str(label(wanted).as_deref().unwrap_or("-")),
             }
         }
         line

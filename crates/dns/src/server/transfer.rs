@@ -86,6 +86,7 @@ impl Server {
             response: out,
             took,
             link: block.links.iter().position(|link| link.transfers(&Name::from_query(&name)).is_some()),
+            upstream: None,
         };
         self.told(index, key, &told);
         Some(outcome)

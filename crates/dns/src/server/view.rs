@@ -21,14 +21,21 @@ impl Server {
             .flat_map(|(index, block)| block.keys.iter().enumerate().map(move |(place, key)| (index, place, key)));
         let port = look.arrival.port();
         keys.filter(|(_, _, (zone, at))| *at == port && look.name.within(zone).is_some())
-            .filter(|(index, ..)| takes(&self.blocks[*index].views, look, size))
+            .filter(|(index, ..)| {
+                takes(&self.blocks[*index].views, look, size, &|label| self.label(*index, label, look))
+            })
             .min_by_key(|(_, _, (zone, _))| Reverse(zone.labels()))
             .map(|(index, place, _)| (index, place))
     }
 }
 
-/// Whether all conditions hold for a question in a message of `size` bytes.
-pub(super) fn takes(conditions: &[Expression], look: &Look<'_>, size: usize) -> bool {
+/// Whether all conditions hold for a question in a message of `size` bytes, of which `meta` tells more.
+pub(super) fn takes(
+    conditions: &[Expression],
+    look: &Look<'_>,
+    size: usize,
+    meta: &dyn Fn(&str) -> Option<String>,
+) -> bool {
     if conditions.is_empty() {
         return true;
     }
@@ -52,7 +59,7 @@ pub(super) fn takes(conditions: &[Expression], look: &Look<'_>, size: usize) -> 
         server_port: look.arrival.port,
         size,
         rtype: &rtype,
-        meta: &|_| None,
+        meta,
     };
     conditions.iter().all(|condition| condition.holds(&data))
 }

@@ -7,6 +7,7 @@ use podnet_model::Namespace;
 use super::{
     Origin, SCHEMA_VERSION, Zone,
     known::{Known, Record},
+    labels,
     stand::{self, Stand, Stood},
 };
 use crate::{
@@ -111,6 +112,11 @@ pub trait Names {
     fn given(&self, _zone: &Name) -> Option<crate::authority::Zone> {
         None
     }
+
+    /// What is told of a client's question for a name under a label (`metadata`).
+    fn label(&self, _label: &str, _name: &QueryName, _client: IpAddr) -> Option<String> {
+        None
+    }
 }
 
 impl Names for Zone {
@@ -141,6 +147,15 @@ impl Names for Zone {
 
     fn given(&self, zone: &Name) -> Option<crate::authority::Zone> {
         self.whole(zone)
+    }
+
+    fn label(&self, label: &str, name: &QueryName, client: IpAddr) -> Option<String> {
+        let wanted = label.strip_prefix("kubernetes/")?;
+        if wanted == "client-namespace" {
+            return Some(self.namespace_of(client)?.to_string());
+        }
+        let (zone, _) = self.origin_of(name)?;
+        labels::told(wanted, &name.to_string(), &zone.to_string())
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::Plan;
 use crate::{
-    chain::{EdnsAction, EdnsData, EdnsOption, EdnsRewrite},
+    chain::{EdnsAction, EdnsData, EdnsOption, EdnsRewrite, Rewrite, RewriteOptions},
     message::u16_at,
     server::{Look, Transport},
 };
@@ -21,6 +21,7 @@ pub(super) fn apply(
     plan: &Plan<'_>,
     text: &str,
     sent: &[u8],
+    meta: &dyn Fn(&str) -> Option<String>,
 ) -> Option<(u16, Vec<u8>)> {
     let code = match &rule.option {
         EdnsOption::Local { code, .. } => *code,
@@ -36,7 +37,7 @@ pub(super) fn apply(
         _ => {}
     }
     let data = match &rule.option {
-        EdnsOption::Local { data, .. } => local(data, look, plan, text),
+        EdnsOption::Local { data, .. } => local(data, look, plan, text, meta)?,
         EdnsOption::Nsid => Vec::new(),
         EdnsOption::Subnet { v4, v6 } => subnet(look.arrival.from.ip().to_canonical(), *v4, *v6),
     };
@@ -68,12 +69,25 @@ fn client(mut sent: &[u8], code: u16) -> Option<&[u8]> {
     }
 }
 
-fn local(data: &EdnsData, look: &Look<'_>, plan: &Plan<'_>, text: &str) -> Vec<u8> {
+/// Whether a rule sends what others tell of the question.
+pub(super) fn wants_label(rule: &RewriteOptions) -> bool {
+    let Rewrite::Edns(EdnsRewrite { option: EdnsOption::Local { data, .. }, .. }) = &rule.rewrite else { return false };
+    matches!(data, EdnsData::Metadata(_))
+}
+
+/// The data of an option; none where nobody tells it.
+fn local(
+    data: &EdnsData,
+    look: &Look<'_>,
+    plan: &Plan<'_>,
+    text: &str,
+    meta: &dyn Fn(&str) -> Option<String>,
+) -> Option<Vec<u8>> {
     let address = |addr: IpAddr| match addr {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
     };
-    match data {
+    Some(match data {
         EdnsData::Bytes(bytes) => bytes.clone(),
         EdnsData::QueryName => text.as_bytes().to_vec(),
         EdnsData::QueryType => plan.qtype.to_be_bytes().to_vec(),
@@ -84,9 +98,10 @@ fn local(data: &EdnsData, look: &Look<'_>, plan: &Plan<'_>, text: &str) -> Vec<u
             Transport::Tcp => b"tcp".to_vec(),
         },
         EdnsData::ServerPort => look.arrival.port.to_be_bytes().to_vec(),
-        // Refused when they are read.
-        EdnsData::ServerIp | EdnsData::Metadata(_) => Vec::new(),
-    }
+        EdnsData::Metadata(label) => meta(label)?.into_bytes(),
+        // Refused when it is read.
+        EdnsData::ServerIp => Vec::new(),
+    })
 }
 
 /// RFC 7871 §6: family, prefix length, scope 0, and as many bytes of the address as the prefix needs.
