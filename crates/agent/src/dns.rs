@@ -9,6 +9,7 @@
 //! - `corefile`: reading the Corefile and what it names
 //! - `http`: health, readiness and metrics
 
+mod activity;
 mod connections;
 mod corefile;
 mod door;

@@ -41,7 +41,7 @@ use std::{
 };
 
 pub use acl::{AclAction, AclOptions, AclRule};
-pub use backends::{EtcdOptions, ExternalOptions, GrpcAddr, GrpcOptions};
+pub use backends::{EtcdOptions, ExternalOptions, GrpcOptions};
 pub use cache::{CacheOptions, Prefetch, Refresh, ServeStale, Share};
 pub use expression::{Expression, ExpressionData, ExpressionError};
 pub use forward::{ForwardOptions, Policy, UpstreamAddr, UpstreamTransport};

@@ -25,7 +25,7 @@ pub use upstreams::Upstreams;
 use crate::{
     answer::Answer,
     cache::Key,
-    chain::{Config, ForwardOptions, Plugin, UpstreamTransport},
+    chain::{Config, ForwardOptions, Plugin, UpstreamAddr, UpstreamTransport},
     forward::{
         denials::Denials,
         flights::{Flights, Full},
@@ -64,18 +64,27 @@ pub fn query(id: u16, question: &[u8], edns: bool, dnssec_ok: bool, flags: u16) 
 
 /// What it takes to ask an upstream over TLS; none where it is asked in plain.
 fn secure(options: &ForwardOptions, transport: &UpstreamTransport) -> Option<Secure> {
-    let UpstreamTransport::Tls { server_name } = transport else { return None };
-    let name = server_name.clone().or_else(|| options.tls_server_name.clone());
+    let own = match transport {
+        UpstreamTransport::Tls { server_name } => server_name.clone(),
+        UpstreamTransport::Https { .. } | UpstreamTransport::Grpc { encrypted: true } => None,
+        UpstreamTransport::Plain | UpstreamTransport::Grpc { encrypted: false } => return None,
+    };
+    let name = own.or_else(|| options.tls_server_name.clone());
     Some(Secure { files: options.tls.clone(), name })
 }
 
 /// What it takes to ask all upstreams over TLS that a configuration names.
 pub fn secured(config: &Config) -> impl Iterator<Item = Secure> {
     let plugins = config.blocks.iter().flat_map(|chain| &chain.plugins);
-    let forwards =
-        plugins.filter_map(|plugin| if let Plugin::Forward(options) = plugin { Some(options) } else { None });
-    forwards
-        .flat_map(|options| options.upstreams.iter().filter_map(move |upstream| secure(options, &upstream.transport)))
+    let forwards = plugins.filter_map(|plugin| match plugin {
+        Plugin::Forward(options) => Some(options.clone()),
+        Plugin::Grpc(options) => Some(options.as_forward()),
+        _ => None,
+    });
+    forwards.flat_map(|options| {
+        let secure = |upstream: &UpstreamAddr| secure(&options, &upstream.transport);
+        options.upstreams.iter().filter_map(secure).collect::<Vec<_>>()
+    })
 }
 
 /// The flags of a query for a client. AD asks to be told whether the answer is authentic (RFC 6840 §5.7).

@@ -32,4 +32,4 @@ pub mod zone;
 
 pub use chain::{Checked, Config, Environment, Listener, Port};
 pub use corefile::{CorefileError, Scheme};
-pub use server::{Arrival, Exchange, Keep, Outcome, Outside, Secure, Server, Transport};
+pub use server::{Arrival, Carrier, Exchange, Keep, Outcome, Outside, Secure, Server, Transport};

@@ -42,7 +42,7 @@ pub use block::Parts;
 pub use event::{Event, Observer};
 pub use giving::Transfer;
 pub use link::{Answering, Given, Knowing, Link, Next, Own, Quick, Said};
-pub use outside::{ClientSearch, Exchange, Keep, Outside, Secure, Take};
+pub use outside::{Carrier, ClientSearch, Exchange, Keep, Outside, Secure, Take};
 pub use pen::{FlagChange, Pen, Shape};
 pub use query::{Arrival, Failure, Look, Query, Reply, Transport};
 

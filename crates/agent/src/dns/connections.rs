@@ -1,6 +1,7 @@
 //! Connections to upstreams: kept for a while, and shared by questions that are asked at the same time (RFC 7766 §6.2.1).
 
 mod line;
+mod requests;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -12,9 +13,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use podnet_dns::{Exchange, Secure, metrics::Metrics};
+use podnet_dns::{Carrier, Exchange, Secure, metrics::Metrics};
 
 use line::Line;
+use requests::Requests;
 
 /// The most questions on one connection at once; beyond it another one is opened.
 const SHARED: usize = 64;
@@ -26,13 +28,14 @@ type Place = (SocketAddr, Option<Arc<Secure>>);
 #[derive(Debug)]
 pub(super) struct Connections {
     open: Mutex<HashMap<Place, Vec<Arc<Line>>>>,
+    requests: Requests,
     metrics: Arc<Metrics>,
 }
 
 impl Connections {
     /// None yet.
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { open: Mutex::default(), metrics }
+        Self { open: Mutex::default(), requests: Requests::default(), metrics }
     }
 
     /// Sends a message over a connection that is there or a new one, and waits for the answer.
@@ -40,6 +43,15 @@ impl Connections {
     /// # Errors
     /// When there is no connection, or it ends before the answer comes.
     pub(super) async fn exchange(&self, exchange: &Exchange) -> io::Result<Vec<u8>> {
+        let proto = match exchange.carrier {
+            Carrier::Dns => None,
+            Carrier::Https { .. } => Some("https"),
+            Carrier::Grpc => Some("grpc"),
+        };
+        if let Some(proto) = proto {
+            let told = |kept| self.metrics.upstreams.connection(exchange.upstream, proto, kept);
+            return self.requests.exchange(exchange, told).await;
+        }
         let (line, kept) = self.line(exchange, exchange.fresh);
         let mut answered = line.ask(exchange).await;
         if answered.is_err() && kept && line.was_open() {
@@ -82,7 +94,7 @@ impl Connections {
 
 /// Tells what is wrong with what is needed to speak TLS with an upstream, before it is asked.
 pub(super) fn check(secure: &Secure) -> Result<(), String> {
-    tls::client(secure).map(drop).map_err(|error| error.to_string())
+    tls::client(secure, &[]).map(drop).map_err(|error| error.to_string())
 }
 
 fn place(exchange: &Exchange) -> Place {

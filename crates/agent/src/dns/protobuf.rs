@@ -1,6 +1,10 @@
 //! The little of gRPC and protocol buffers that a DNS message needs: gRPC's frame of five bytes, and in it a message with one
 //! field of bytes (`message DnsPacket { bytes msg = 1; }`).
 
+/// Where a DNS message is sent to.
+pub(super) const METHOD: &str = "/coredns.dns.DnsService/Query";
+/// The header, or trailer, that tells how a call ended: `0` is well.
+pub(super) const STATUS: &str = "grpc-status";
 /// Bytes before a message: whether it is compressed, and its length.
 pub(super) const HEAD: usize = 5;
 /// Field 1, bytes with their length before them.

@@ -3,11 +3,7 @@
 mod grpc;
 mod https;
 
-use std::{
-    pin::pin,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{pin::pin, sync::Arc, time::Instant};
 
 use axum::http::Request;
 use hyper::{body::Incoming, service::service_fn};
@@ -20,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     Shared,
+    activity::Activity,
     door::{Door, Manners},
 };
 
@@ -35,37 +32,6 @@ const MESSAGE: usize = 4096;
 #[error("it is not answered, as the Corefile says")]
 struct Silent;
 
-/// What is going on on a connection.
-#[derive(Debug)]
-struct Activity(Mutex<(usize, Instant)>);
-
-/// A request that is being worked on.
-struct Busy(Arc<Activity>);
-
-impl Activity {
-    fn begin(self: &Arc<Self>) -> Busy {
-        self.change(|requests| requests + 1);
-        Busy(Arc::clone(self))
-    }
-
-    fn change(&self, change: impl FnOnce(usize) -> usize) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = (change(state.0), Instant::now());
-    }
-
-    /// How long there was no request.
-    fn idle(&self) -> Duration {
-        let (requests, since) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if requests > 0 { Duration::ZERO } else { since.elapsed() }
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.change(|requests| requests.saturating_sub(1));
-    }
-}
-
 /// Serves one connection to its end.
 pub(super) async fn connection(
     door: &Arc<Door>,
@@ -73,7 +39,7 @@ pub(super) async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     arrival: Arrival,
 ) {
-    let activity = Arc::new(Activity(Mutex::new((0, Instant::now()))));
+    let activity = Arc::new(Activity::default());
     let (shared, read, busy) = (Arc::clone(&door.shared), manners.read, Arc::clone(&activity));
     let service = service_fn(move |request: Request<Incoming>| {
         let (shared, busy) = (Arc::clone(&shared), busy.begin());

@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{Fallthrough, Policy, TlsFiles, forward, read, scope::Scope, tls};
+use super::{
+    Fallthrough, ForwardOptions, Policy, TlsFiles, UpstreamAddr, UpstreamTransport, forward, read, scope::Scope, tls,
+};
 use crate::{
     corefile::{CorefileError, Directive, Word},
     name::{MAX_LABEL, Name},
@@ -48,7 +50,7 @@ pub struct GrpcOptions {
     /// The names that are asked for: this one and those below.
     pub from: Name,
     /// The upstreams, at least one.
-    pub upstreams: Vec<GrpcAddr>,
+    pub upstreams: Vec<SocketAddr>,
     /// Names, with those below, that are not asked for.
     pub except: Vec<Name>,
     /// Certificates; none: gRPC without TLS.
@@ -67,13 +69,24 @@ pub struct GrpcOptions {
     pub max_fails: u32,
 }
 
-/// Where a gRPC server is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum GrpcAddr {
-    /// At an address.
-    Tcp(SocketAddr),
-    /// At a socket in the file system.
-    Unix(String),
+impl GrpcOptions {
+    /// What has to be said to ask these upstreams as `forward` does.
+    #[must_use]
+    pub fn as_forward(&self) -> ForwardOptions {
+        let transport = UpstreamTransport::Grpc { encrypted: self.tls.is_some() };
+        let upstream = |addr: &SocketAddr| UpstreamAddr { addr: *addr, transport: transport.clone() };
+        ForwardOptions {
+            upstreams: self.upstreams.iter().map(upstream).collect(),
+            except: self.except.clone(),
+            policy: self.policy,
+            max_fails: self.max_fails,
+            max_idle: Some(self.pool_size),
+            health_check: self.health_check,
+            tls: self.tls.clone().unwrap_or_default(),
+            tls_server_name: self.tls_server_name.clone(),
+            ..ForwardOptions::of(self.from.clone())
+        }
+    }
 }
 
 /// Passwords are not printed.
@@ -230,19 +243,22 @@ pub(super) fn grpc(directive: &Directive, scope: &mut Scope<'_>) -> Result<GrpcO
     Ok(options)
 }
 
-fn grpc_upstreams(word: &Word, scope: &mut Scope<'_>) -> Result<Vec<GrpcAddr>, CorefileError> {
+fn grpc_upstreams(word: &Word, scope: &mut Scope<'_>) -> Result<Vec<SocketAddr>, CorefileError> {
     let text = match word.text.split_once("://") {
-        Some(("unix", path)) if path.starts_with('/') => return Ok(vec![GrpcAddr::Unix(path.to_owned())]),
+        Some(("unix", path)) if path.starts_with('/') => {
+            scope.served("grpc/unix://", word);
+            return Ok(Vec::new());
+        }
         Some(("grpc" | "dns", rest)) => rest,
         _ => &word.text,
     };
     let port = if word.text.starts_with("grpc://") { 443 } else { 53 };
     if let Some(addr) = read::server_address(text, port) {
-        return Ok(vec![GrpcAddr::Tcp(addr)]);
+        return Ok(vec![addr]);
     }
     if text.contains("://") || !text.contains('/') {
         let allowed = "an address, address:port, unix:///path or the path of a resolv.conf";
         return Err(word.bad("an upstream", allowed));
     }
-    Ok(forward::name_servers(word, text, scope)?.into_iter().map(GrpcAddr::Tcp).collect())
+    forward::name_servers(word, text, scope)
 }

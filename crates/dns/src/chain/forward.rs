@@ -77,6 +77,35 @@ pub enum Policy {
 }
 
 impl ForwardOptions {
+    /// Nobody is asked yet; the rest is as it is where the Corefile says nothing.
+    pub(super) fn of(from: Name) -> Self {
+        Self {
+            from,
+            upstreams: Vec::new(),
+            except: Vec::new(),
+            max_concurrent: None,
+            policy: Policy::Random,
+            force_tcp: false,
+            prefer_udp: false,
+            max_fails: 2,
+            expire: Duration::from_secs(10),
+            max_idle: None,
+            max_attempts: None,
+            health_check: Duration::from_millis(500),
+            health_recursion: true,
+            health_domain: Name::root(),
+            next: Vec::new(),
+            next_on_nodata: false,
+            failover: Vec::new(),
+            fail_fast: false,
+            tls: TlsFiles::default(),
+            tls_server_name: None,
+            https_get: false,
+            nsec: 0,
+            files: Vec::new(),
+        }
+    }
+
     /// Whether a name is asked for here.
     #[must_use]
     pub fn covers(&self, name: &QueryName) -> bool {
@@ -116,31 +145,7 @@ pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<Forw
     if to.is_empty() {
         return Err(directive.missing("at least one upstream: an address, address:port or a resolv.conf"));
     }
-    let mut options = ForwardOptions {
-        from: origin(from, scope)?,
-        upstreams: Vec::new(),
-        except: Vec::new(),
-        max_concurrent: None,
-        policy: Policy::Random,
-        force_tcp: false,
-        prefer_udp: false,
-        max_fails: 2,
-        expire: Duration::from_secs(10),
-        max_idle: None,
-        max_attempts: None,
-        health_check: Duration::from_millis(500),
-        health_recursion: true,
-        health_domain: Name::root(),
-        next: Vec::new(),
-        next_on_nodata: false,
-        failover: Vec::new(),
-        fail_fast: false,
-        tls: TlsFiles::default(),
-        tls_server_name: None,
-        https_get: false,
-        nsec: 0,
-        files: Vec::new(),
-    };
+    let mut options = ForwardOptions::of(origin(from, scope)?);
     for word in to {
         upstream::read(word, scope, &mut options)?;
     }

@@ -70,10 +70,8 @@ pub const NOT_SERVED: &[&str] = &[
     "kubernetes/zonal",
     "secondary/catalog",
     "etcd",
-    "forward/https://",
-    "forward/doh_method",
     "forward/resolver",
-    "grpc",
+    "grpc/unix://",
     "sign",
     "view/server_ip()",
 ];

@@ -260,10 +260,6 @@ fn an_error_names_place_finding_and_what_is_allowed() {
         (". {\n  kubernetes in-addr.arpa\n}", "Corefile:2:14: \"kubernetes\" ends here, needed: a zone for Services"),
         (". {\n  forward .\n}", "Corefile:2:11: \"forward\" ends here, needed: at least one upstream"),
         (". {\n  forward . nonsense\n}", "Corefile:2:13: an upstream cannot be \"nonsense\""),
-        (
-            ". {\n  forward . https://1.1.1.1\n}",
-            "Corefile:2:13: \"forward https://\" is understood, but not served by this server yet",
-        ),
         (". {\n  forward . /nowhere/resolv.conf\n}", "Corefile:2:13: cannot read /nowhere/resolv.conf"),
         (". {\n  forward . 1.1.1.1 {\n    policy best\n  }\n}", "Corefile:3:12: policy cannot be \"best\""),
         (". {\n  cache 0\n}", "Corefile:2:9: the time to live of cache cannot be \"0\""),

@@ -64,7 +64,7 @@ enum Verdict {
 pub(super) async fn ask(upstreams: &Upstreams, parts: &Parts, key: &Key, attempt: Attempt) -> Option<Upstream> {
     let index = attempt.index;
     let (known, start) = (upstreams.manners(index), parts.outside.now());
-    let plain = !upstreams.secured(index);
+    let plain = !upstreams.connected(index);
     let mut manner = Manner {
         transport: if attempt.tcp || !plain { Transport::Tcp } else { Transport::Udp },
         edns: true,

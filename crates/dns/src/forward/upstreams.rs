@@ -17,7 +17,7 @@ use super::{
 use crate::{
     chain::{ForwardOptions, Policy, UpstreamTransport},
     message::{flag, question, rtype},
-    server::{Exchange, Keep, Outside, Parts, Secure, Transport, lock},
+    server::{Carrier, Exchange, Keep, Outside, Parts, Secure, Transport, lock},
 };
 
 /// The upstreams of one `forward` plugin.
@@ -40,12 +40,18 @@ struct State {
     pace: Mutex<Pace>,
     /// What is needed to ask it over TLS.
     secure: Option<Arc<Secure>>,
+    carrier: Carrier,
 }
 
 impl State {
     fn new(options: &ForwardOptions, transport: &UpstreamTransport) -> Self {
         let secure = secure(options, transport).map(Arc::new);
-        Self { secure, ..Self::default() }
+        let carrier = match transport {
+            UpstreamTransport::Https { path } => Carrier::Https { path: path.clone(), get: options.https_get },
+            UpstreamTransport::Grpc { .. } => Carrier::Grpc,
+            _ => Carrier::Dns,
+        };
+        Self { secure, carrier, ..Self::default() }
     }
 }
 
@@ -155,19 +161,20 @@ impl Upstreams {
     #[must_use]
     pub fn exchange(&self, index: usize, transport: Transport, message: Vec<u8>, timeout: Duration) -> Exchange {
         let secure = self.states.get(index).and_then(|state| state.secure.clone());
-        let transport = if secure.is_some() { Transport::Tcp } else { transport };
+        let carrier = self.states.get(index).map(|state| state.carrier.clone()).unwrap_or_default();
+        let transport = if self.connected(index) { Transport::Tcp } else { transport };
         let keep = Keep { idle: self.options.expire, most: self.options.max_idle };
-        Exchange { upstream: self.addrs[index], transport, secure, keep, fresh: false, message, timeout }
+        Exchange { upstream: self.addrs[index], transport, carrier, secure, keep, fresh: false, message, timeout }
     }
 
-    /// Whether an upstream is asked over connections that nobody can speak into.
-    pub(super) fn secured(&self, index: usize) -> bool {
-        self.states[index].secure.is_some()
+    /// Whether an upstream is asked over connections alone, into which nobody speaks as easily as into datagrams.
+    pub(super) fn connected(&self, index: usize) -> bool {
+        self.states.get(index).is_some_and(|state| state.secure.is_some() || state.carrier != Carrier::Dns)
     }
 
     /// Whether nobody can speak in an upstream's name: it is asked over TLS, or on this very machine.
     pub(super) fn vouched(&self, index: usize) -> bool {
-        self.secured(index) || self.addrs[index].ip().is_loopback()
+        self.states[index].secure.is_some() || self.addrs[index].ip().is_loopback()
     }
 
     /// What is known of how an upstream speaks.

@@ -251,6 +251,11 @@ impl Block {
                 self.crews.push(crew.clone());
                 Box::new(plugin::Forward(crew))
             }
+            Plugin::Grpc(options) => {
+                let crew = Crew::new(Arc::new(Upstreams::new(options.as_forward())), parts.clone());
+                self.crews.push(crew.clone());
+                Box::new(plugin::Grpc { crew, fallthrough: options.fallthrough })
+            }
             Plugin::Erratic(options) => Box::new(plugin::Erratic::new(options, parts.clone())),
             Plugin::Whoami => Box::new(Own(plugin::WhoAmI)),
             // What is said of the process, and what [`NOT_SERVED`] refuses.

@@ -26,6 +26,8 @@ pub struct Exchange {
     pub upstream: SocketAddr,
     /// How.
     pub transport: Transport,
+    /// What carries it over a connection.
+    pub carrier: Carrier,
     /// What is needed to speak TLS on the connection (RFC 7858).
     pub secure: Option<Arc<Secure>>,
     /// What becomes of the connection.
@@ -36,6 +38,23 @@ pub struct Exchange {
     pub message: Vec<u8>,
     /// When to give up.
     pub timeout: Duration,
+}
+
+/// What carries messages over a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Carrier {
+    /// DNS itself (RFC 7766).
+    #[default]
+    Dns,
+    /// Requests of HTTP (RFC 8484).
+    Https {
+        /// The path of the URL.
+        path: String,
+        /// By GET rather than by POST.
+        get: bool,
+    },
+    /// Calls of gRPC, as CoreDNS speaks it.
+    Grpc,
 }
 
 /// How a server is asked over TLS.
@@ -61,7 +80,7 @@ impl Exchange {
     #[must_use]
     pub fn plain(upstream: SocketAddr, transport: Transport, message: Vec<u8>, timeout: Duration) -> Self {
         let keep = Keep { idle: Duration::ZERO, most: Some(0) };
-        Self { upstream, transport, secure: None, keep, fresh: true, message, timeout }
+        Self { upstream, transport, carrier: Carrier::Dns, secure: None, keep, fresh: true, message, timeout }
     }
 
     /// Whether a message that came from the upstream can be what is waited for: with the query's id, for the query's question.

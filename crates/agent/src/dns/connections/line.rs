@@ -161,7 +161,7 @@ impl Line {
         // Questions are small and complete: waiting to fill a segment only delays them.
         let _ = stream.set_nodelay(true);
         let Some(secure) = secure else { return self.serve(stream, messages, idle).await };
-        match timeout(CONNECT, tls::connect(stream, address.ip(), &secure)).await {
+        match timeout(CONNECT, tls::connect(stream, address.ip(), &secure, &[])).await {
             Ok(Ok(stream)) => self.serve(stream, messages, idle).await,
             Ok(Err(error)) => {
                 tracing::warn!(upstream = %address, %error, "an upstream cannot be asked over TLS");

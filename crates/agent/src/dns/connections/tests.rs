@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use podnet_dns::{Exchange, Keep, Secure, Transport, chain::TlsFiles, metrics::Metrics, name::Name};
+use podnet_dns::{Carrier, Exchange, Keep, Secure, Transport, chain::TlsFiles, metrics::Metrics, name::Name};
 use rustls::pki_types::PrivateKeyDer;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -81,7 +81,16 @@ fn exchange(upstream: SocketAddr, id: u16, letter: u8) -> Exchange {
     let mut message = id.to_be_bytes().to_vec();
     message.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, letter, 0, 0, 1, 0, 1]);
     let keep = Keep { idle: TIMEOUT, most: None };
-    Exchange { upstream, transport: Transport::Tcp, secure: None, keep, fresh: false, message, timeout: TIMEOUT }
+    Exchange {
+        upstream,
+        transport: Transport::Tcp,
+        carrier: Carrier::Dns,
+        secure: None,
+        keep,
+        fresh: false,
+        message,
+        timeout: TIMEOUT,
+    }
 }
 
 fn connections() -> (Connections, Arc<Metrics>) {

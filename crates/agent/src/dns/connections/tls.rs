@@ -9,8 +9,13 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::dns::pem;
 
-/// Speaks TLS on a connection to `address`.
-pub(super) async fn connect(stream: TcpStream, address: IpAddr, secure: &Secure) -> io::Result<TlsStream<TcpStream>> {
+/// Speaks TLS on a connection to `address`, and one of `protocols` in it (RFC 7301), where there are any.
+pub(super) async fn connect(
+    stream: TcpStream,
+    address: IpAddr,
+    secure: &Secure,
+    protocols: &'static [&'static str],
+) -> io::Result<TlsStream<TcpStream>> {
     let name = match &secure.name {
         Some(name) => {
             let name = name.to_string();
@@ -20,12 +25,12 @@ pub(super) async fn connect(stream: TcpStream, address: IpAddr, secure: &Secure)
     };
     let secure = secure.clone();
     // Read for every connection: certificates are replaced while this runs.
-    let config = tokio::task::spawn_blocking(move || client(&secure)).await.map_err(io::Error::other)??;
+    let config = tokio::task::spawn_blocking(move || client(&secure, protocols)).await.map_err(io::Error::other)??;
     TlsConnector::from(config).connect(name, stream).await
 }
 
 /// What is needed to speak TLS, from the files that the Corefile names.
-pub(super) fn client(secure: &Secure) -> io::Result<Arc<ClientConfig>> {
+pub(super) fn client(secure: &Secure, protocols: &[&str]) -> io::Result<Arc<ClientConfig>> {
     let files = &secure.files;
     let roots = pem::authorities(files.authorities.as_deref())?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -33,11 +38,12 @@ pub(super) fn client(secure: &Secure) -> io::Result<Arc<ClientConfig>> {
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
         .with_root_certificates(roots);
-    let config = match (&files.certificate, &files.key) {
+    let mut config = match (&files.certificate, &files.key) {
         (Some(certificate), Some(key)) => config
             .with_client_auth_cert(pem::certificates(certificate)?, pem::key(key)?)
             .map_err(|error| pem::bad(certificate, &error))?,
         _ => config.with_no_client_auth(),
     };
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
     Ok(Arc::new(config))
 }

@@ -216,3 +216,35 @@ async fn who_speaks_grpc_is_answered_and_told_what_is_wrong() {
     }
     process.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upstreams_are_asked_over_https_and_by_grpc() {
+    let directory = Directory::new("carriers");
+    certificate(&directory, "own");
+    let (https, grpc, secured) = (free_port().await, free_port().await, free_port().await);
+    let served =
+        [("https", https, "tls own.pem own.key"), ("grpc", grpc, ""), ("grpc", secured, "tls own.pem own.key")];
+    let path = corefile(&directory, &served);
+    let mut text = std::fs::read_to_string(&path).unwrap();
+    let tls = format!("{{\n  tls {}/own.pem\n  tls_servername {NAME}\n", directory.0.display());
+    let mut ports = Vec::new();
+    for asking in [
+        format!("forward . https://127.0.0.1:{https} {tls} }}"),
+        format!("forward . https://127.0.0.1:{https} {tls}  doh_method GET\n }}"),
+        format!("grpc . 127.0.0.1:{grpc}"),
+        format!("grpc . 127.0.0.1:{secured} {tls}  pool_size 2\n }}"),
+    ] {
+        let port = free_port().await;
+        ports.push(port);
+        text.push_str(&format!(".:{port} {{\n {asking}\n}}\n"));
+    }
+    directory.write("Corefile", &text);
+    let process = Process::start(&path, None);
+    for port in ports {
+        dig_until(port, "a.example.com A +short", "10.0.0.1").await;
+        // Several at once, over a connection that is there.
+        let asked = futures::future::join_all((0..8).map(|_| dig(port, "a.example.com A +short")));
+        assert_eq!(asked.await, vec!["10.0.0.1\n"; 8]);
+    }
+    process.stop().await;
+}

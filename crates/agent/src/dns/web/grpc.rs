@@ -15,8 +15,6 @@ use tokio::time::timeout;
 use super::{MESSAGE, Shared, ask};
 use crate::dns::protobuf::{self, HEAD};
 
-const METHOD: &str = "/coredns.dns.DnsService/Query";
-
 /// How a call ended, by gRPC's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Status {
@@ -44,7 +42,7 @@ pub(super) async fn answer(
         Err(status) => (Bytes::new(), status),
     };
     let mut trailers = HeaderMap::new();
-    trailers.insert("grpc-status", HeaderValue::from(status as u16));
+    trailers.insert(protobuf::STATUS, HeaderValue::from(status as u16));
     let mut response = Response::new(Body::new(Full::new(body).with_trailers(ready(Some(Ok(trailers))))));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
@@ -52,7 +50,7 @@ pub(super) async fn answer(
 
 /// The DNS message of a request.
 async fn message(request: Request<Incoming>, read: Duration) -> Result<Vec<u8>, Status> {
-    if request.uri().path() != METHOD {
+    if request.uri().path() != protobuf::METHOD {
         return Err(Status::Unimplemented);
     }
     // Beside the message there may be fields that are not known.

@@ -33,6 +33,11 @@ pub enum UpstreamTransport {
         /// The path of the URL.
         path: String,
     },
+    /// gRPC, as CoreDNS speaks it.
+    Grpc {
+        /// Over TLS.
+        encrypted: bool,
+    },
 }
 
 /// What one word after `FROM` stands for.
