@@ -207,7 +207,12 @@ impl Ipvs {
         });
         let (there, refused): (Vec<_>, Vec<_>) =
             refused.into_iter().partition(|refused| is_there(all[refused.index], refused));
+        let (lost, refused): (Vec<_>, Vec<_>) =
+            refused.into_iter().partition(|refused| is_lost(all[refused.index], refused));
         fail_at_first(&all, refused)?;
+        let lost: Vec<&Edit> = lost.into_iter().map(|refused| all[refused.index]).collect();
+        let refused = self.send(&lost, remaking)?;
+        fail_at_first(&lost, refused)?;
         let there: Vec<&Edit> = there.into_iter().map(|refused| all[refused.index]).collect();
         let refused = self.send(&there, changing)?;
         fail_at_first(&there, refused)?;
@@ -256,6 +261,16 @@ const fn changing(edit: &Edit) -> u8 {
         Edit::AddServer(..) | Edit::ChangeServer(..) => command::SET_SERVER,
         _ => command::SET_REAL,
     }
+}
+
+/// The command that makes what is to be changed.
+const fn remaking(_: &Edit) -> u8 {
+    command::NEW_REAL
+}
+
+/// What is to get connections once more was removed by somebody else meanwhile.
+fn is_lost(edit: &Edit, refused: &Refused) -> bool {
+    matches!(edit, Edit::Weigh(_, _, 1..)) && refused.refusal.code == Errno::NOENT.raw_os_error()
 }
 
 /// What is to be made is there already.

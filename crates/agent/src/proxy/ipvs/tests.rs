@@ -286,6 +286,10 @@ fn with_virtual_servers_an_endpoint_at_a_broadcast_address_keeps_nothing_else_ba
     scene.serve(&[8080]);
     assert!(scene.rules.in_force());
     assert_eq!(scene.read().servers[&key()].reals, [(real(8080), 1)].into());
+    // One that is to get connections once more, and was removed meanwhile, is made.
+    let mut kernel = Ipvs::open(&scene.netns, Family::V4).unwrap();
+    assert_eq!(kernel.apply(&[Edit::Weigh(key(), real(8081), 1)]).unwrap(), []);
+    assert_eq!(scene.read().servers[&key()].reals, [(real(8080), 1), (real(8081), 1)].into());
 }
 
 #[test]
