@@ -113,7 +113,7 @@ impl Worker {
         self.sockets.prepare(mode)?;
         if mode != self.rules.mode() {
             self.plan_for(mode).map_err(|error| RulesError::Other(error.into()))?;
-            self.open_loopback_for(mode);
+            self.open_loopback_for(self.rules.first_for(mode));
             self.rules.switch(mode, &mut self.datapath)?;
             // Two modes may have the same rules and other settings.
             self.rules.edit(Tries::All, &mut self.datapath)?;

@@ -51,6 +51,8 @@ const VANISHED: usize = 1 << 16;
 pub(crate) struct ClusterRules {
     families: Dual<OfFamily>,
     mode: Mode,
+    /// Whose rules there are.
+    standing: Mode,
     ipvs: IpvsConfig,
     /// What other modes may have left.
     left: Left,
@@ -113,6 +115,7 @@ impl ClusterRules {
         let mut new = Self {
             families,
             mode,
+            standing: mode,
             ipvs: IpvsConfig::default(),
             left: Left::default(),
             changed: None,
@@ -223,7 +226,7 @@ impl ClusterRules {
         }
         // While the rules are not in force, those of another mode serve whom they serve.
         if first.is_ok() {
-            self.left.clear(self.mode, datapath);
+            self.left.clear(self.standing, datapath);
         }
         first
     }
@@ -286,7 +289,8 @@ impl ClusterRules {
             }
         }
         if !self.is_refused() {
-            self.left.look(self.mode, datapath);
+            self.left.look(self.standing, datapath);
+            first = first.and(self.arrive(datapath));
         }
         first
     }

@@ -182,7 +182,7 @@ impl Worker {
         self.addresses.set_room_for_ipv6(self.overlay.room_for_ipv6());
         self.begin();
         let configured = if afresh || work.proxy { self.configure() } else { Ok(()) };
-        self.open_loopback_for(self.rules.mode());
+        self.open_loopback_for(self.rules.standing());
         let changed = self.put_in_force(work, extent);
         let served = if afresh || work.proxy { self.serve() } else { Ok(()) };
         if afresh || work.proxy || work.services {

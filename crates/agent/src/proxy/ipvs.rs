@@ -32,10 +32,9 @@ use podnet_planner::{
 use tracing::debug;
 
 use self::{kernel::Kernel, refused::Refused, watch::Watch};
-use super::mode::{RulesError, ServiceRules, Unserved, is_needed};
+use super::mode::{LINGER, RulesError, ServiceRules, Unserved, is_needed};
 
-/// How long connections are waited for when the mode is left, and how often is looked whether they are over where nobody else does.
-const LINGER: Duration = Duration::from_secs(15 * 60);
+/// How often is looked whether connections are over, once the mode is left, where nobody else does.
 const LINGERS: Duration = Duration::from_secs(30);
 
 /// The virtual servers of one family.

@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     error::Error,
     fmt,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use podnet_kernel::{datapath::Datapath, monitor::Notice, nft::NftError};
@@ -24,6 +24,9 @@ use podnet_planner::{
 };
 
 use super::{configured::BUILT, facts::Rules, iptables::InIptables, ipvs::InIpvs, userspace::InUserspace};
+
+/// How long connections are waited for that would end with what is left of a mode.
+pub(crate) const LINGER: Duration = Duration::from_secs(15 * 60);
 
 /// The rules of Services. `services` is what is planned, always the same value.
 pub(crate) trait ServiceRules: fmt::Debug + Send {

@@ -41,8 +41,8 @@ use podnet_planner::services::{
 };
 use tracing::info;
 
-use super::mode::{RulesError, ServiceRules, Unserved, is_needed};
-use program::Program;
+use super::mode::{LINGER, RulesError, ServiceRules, Unserved, is_needed};
+use program::{Program, Remaining};
 
 /// How often it is looked at most whether all is there, when something was heard, and ports that others had are tried again.
 const LOOK: Duration = Duration::from_secs(1);
@@ -55,6 +55,8 @@ pub(super) struct InUserspace {
     family: Family,
     planned: Userspace,
     program: Option<Program>,
+    /// What goes on since then, where the mode is left.
+    remaining: Option<(Instant, Remaining)>,
     in_force: bool,
     /// It is not known whether there is nothing.
     may_be_there: bool,
@@ -70,6 +72,7 @@ impl InUserspace {
             family: services.config().family,
             planned: Userspace::new(services),
             program: None,
+            remaining: None,
             in_force: false,
             may_be_there: true,
             looked: Instant::now(),
@@ -148,15 +151,19 @@ impl ServiceRules for InUserspace {
 
     fn take_away(&mut self, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
         self.in_force = false;
-        let left = self.program.take().map(Program::leave);
-        if let Some(netns) = datapath.netns()
-            && left.is_none()
+        if let Some(program) = self.program.take() {
+            self.remaining = Some((Instant::now(), program.leave()));
+        } else if let Some(netns) = datapath.netns()
             && !program::is_left(&netns, self.family)
         {
             apart::remove(&netns, self.family)?;
         }
         self.may_be_there = false;
         Ok(())
+    }
+
+    fn lingers(&self) -> bool {
+        self.remaining.as_ref().is_some_and(|(since, remaining)| since.elapsed() < LINGER && remaining.is_there())
     }
 
     fn in_force(&self) -> bool {

@@ -31,13 +31,24 @@ impl Left {
         self.rules.retain(|(left, _)| !have_same_rules(*left, mode));
     }
 
-    /// Whether something stays for the sake of connections that are under way.
-    pub(super) fn lingers(&self) -> bool {
-        self.rules.iter().any(|(_, rules)| rules.lingers())
+    /// Whether something of this mode stays for the sake of connections that are under way.
+    pub(super) fn lingers(&self, mode: Mode) -> bool {
+        self.rules.iter().any(|(left, rules)| *left == mode && rules.lingers())
     }
 
-    /// Takes all away, since this mode serves. What stays is tried again after growing pauses.
+    /// Whether connections that are under way would not survive this mode: a frontend's address is the node's own to virtual servers, and
+    /// leads elsewhere for a program. It cannot be both.
+    pub(super) fn is_in_the_way_of(&self, mode: Mode) -> bool {
+        match mode {
+            Mode::Userspace => self.lingers(Mode::Ipvs),
+            Mode::Ipvs => self.lingers(Mode::Userspace),
+            Mode::Iptables | Mode::Nftables | Mode::Ebpf => false,
+        }
+    }
+
+    /// Takes all away, since this mode serves. What cannot be is tried again after growing pauses; what lingers is looked at after equal ones.
     pub(super) fn clear(&mut self, serving: Mode, datapath: &mut dyn Datapath) {
+        let mut refused = false;
         self.rules.retain_mut(|(mode, rules)| {
             rules.make_way(serving);
             match rules.take_away(datapath) {
@@ -45,11 +56,13 @@ impl Left {
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
                     warn!(%mode, error, "rules of another mode cannot be taken away; it is tried again");
+                    refused = true;
                     true
                 }
             }
         });
-        let pause = self.again.map_or(FIRST_PAUSE, |(_, pause)| (pause * 2).min(LONGEST_PAUSE));
+        let longer = self.again.filter(|_| refused).map(|(_, pause)| (pause * 2).min(LONGEST_PAUSE));
+        let pause = longer.unwrap_or(FIRST_PAUSE);
         let before = self.again.take();
         if !self.rules.is_empty() {
             self.again = Some((Instant::now() + pause, pause));

@@ -2,6 +2,7 @@
 
 use podnet_kernel::datapath::Datapath;
 use podnet_model::{Dual, Family, proxy::Mode};
+use tracing::info;
 
 use super::{ClusterRules, left::Left};
 use crate::proxy::mode::{self, RulesError, ServiceRules};
@@ -10,11 +11,11 @@ impl ClusterRules {
     /// Begins in another mode than `nftables`. What an earlier agent made in this one is right where it is as it has to be, and stays; what
     /// is of others goes once this one is in force. For rules that are not in force, or were refused.
     pub(in crate::network) fn begin_in(&mut self, mode: Mode) {
-        if !mode::have_same_rules(self.mode, mode) {
+        if !mode::have_same_rules(self.standing, mode) {
             for family in Family::ALL {
                 self.families[family].rules = self.fresh(mode, family);
             }
-            self.mode = mode;
+            (self.mode, self.standing) = (mode, mode);
             self.suspect_others();
         }
     }
@@ -31,7 +32,7 @@ impl ClusterRules {
     pub(super) fn suspect_others(&mut self) {
         self.left = Left::default();
         for family in Family::ALL {
-            let others = mode::others(self.mode, &self.families[family].services);
+            let others = mode::others(self.standing, &self.families[family].services);
             others.for_each(|(mode, mut rules)| {
                 rules.configure(&self.families[family].services, &self.ipvs);
                 self.left.add(mode, rules);
@@ -39,7 +40,7 @@ impl ClusterRules {
         }
     }
 
-    /// The mode that Services are served in.
+    /// The mode that Services are served in; those of `nftables` stand for the rules of one that has to wait.
     pub(in crate::network) const fn mode(&self) -> Mode {
         self.mode
     }
@@ -48,25 +49,60 @@ impl ClusterRules {
     /// comes from a backend to a client's port that they remember with that backend for theirs, and give it the frontend's address. What rules
     /// translate gets that address anyway; a connection to the backend itself would hear from a stranger.
     pub(in crate::network) fn lingers(&self) -> bool {
-        self.left.lingers()
+        self.left.lingers(Mode::Ipvs)
     }
 
     /// Changes the mode: the rules of the new one are in force before those of the old one go. Connections that are under way keep their
-    /// translations, which live in connection tracking.
+    /// translations, which live in connection tracking. Where these are virtual servers' or a program's, and would not survive the new mode,
+    /// rules of `nftables` serve until they are over.
     ///
     /// # Errors
     ///
-    /// When the new rules are refused; then nothing has changed.
+    /// When the new rules are refused; then those of before are in force, or where these had gone already, those of `nftables`.
     pub(in crate::network) fn switch(&mut self, mode: Mode, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
-        if !mode::have_same_rules(self.mode, mode) {
+        self.stand(self.first_for(mode), datapath)?;
+        self.mode = mode;
+        self.arrive(datapath)?;
+        if self.waits() {
+            info!(%mode, "rules of nftables serve until the connections of the mode before are over");
+        }
+        Ok(())
+    }
+
+    /// Whose rules will be there first when the mode changes to this one.
+    pub(in crate::network) fn first_for(&self, mode: Mode) -> Mode {
+        let is_apart = matches!((self.standing, mode), (Mode::Ipvs, Mode::Userspace) | (Mode::Userspace, Mode::Ipvs));
+        if is_apart || self.left.is_in_the_way_of(mode) { Mode::Nftables } else { mode }
+    }
+
+    /// Whose rules there are.
+    pub(in crate::network) const fn standing(&self) -> Mode {
+        self.standing
+    }
+
+    /// The rules are not those of the mode yet.
+    pub(super) const fn waits(&self) -> bool {
+        !mode::have_same_rules(self.standing, self.mode)
+    }
+
+    /// Puts the rules of the mode in force, where these had to wait and need not any more.
+    ///
+    /// # Errors
+    ///
+    /// When they are refused; those that stood for them still do.
+    pub(super) fn arrive(&mut self, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
+        if self.waits() && !self.left.is_in_the_way_of(self.mode) { self.stand(self.mode, datapath) } else { Ok(()) }
+    }
+
+    fn stand(&mut self, mode: Mode, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
+        if !mode::have_same_rules(self.standing, mode) {
             let rules = Dual::from_fn(|family| self.fresh(mode, family));
             // What may be left of this very mode goes before it is there again.
-            self.left.clear(self.mode, datapath);
+            self.left.clear(self.standing, datapath);
             self.replace(mode, rules, datapath)?;
             // Datagrams that a program passed on were no connections of a backend.
             self.all_suspected = Dual::from_fn(|_| true);
         }
-        self.mode = mode;
         Ok(())
     }
 
@@ -81,7 +117,7 @@ impl ClusterRules {
                 // Those of the other family may be in force.
                 self.left.add(mode, rules.v4);
                 self.left.add(mode, rules.v6);
-                self.left.clear(self.mode, datapath);
+                self.left.clear(self.standing, datapath);
                 return Err(error);
             }
         }
@@ -89,9 +125,10 @@ impl ClusterRules {
         self.left.keep(mode);
         let Dual { v4, v6 } = rules;
         for (family, new) in [(Family::V4, v4), (Family::V6, v6)] {
-            self.left.add(self.mode, std::mem::replace(&mut self.families[family].rules, new));
+            self.left.add(self.standing, std::mem::replace(&mut self.families[family].rules, new));
             self.families[family].refused = false;
         }
+        self.standing = mode;
         self.left.clear(mode, datapath);
         Ok(())
     }

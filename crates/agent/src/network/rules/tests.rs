@@ -138,16 +138,70 @@ impl ServiceRules for Fake {
 
 /// Rules in mode `ebpf`, after others that linger until they are told not to.
 pub(in crate::network) fn after_lingering() -> (ClusterRules, Arc<AtomicBool>) {
-    let (kernel, mut rules) = (MemoryKernel::new(), rules());
-    let lingers = Arc::new(AtomicBool::new(true));
-    let fakes = Dual::from_fn(|_| -> Box<dyn ServiceRules> {
-        Box::new(Fake { lingers: Arc::clone(&lingers), ..Fake::beside(&kernel) })
-    });
-    rules.put(&mut kernel.clone()).unwrap();
-    rules.replace(Mode::Ipvs, fakes, &mut kernel.clone()).unwrap();
-    rules.mode = Mode::Ipvs;
+    let kernel = MemoryKernel::new();
+    let (mut rules, lingers) = that_will_linger(Mode::Ipvs, &kernel);
     rules.switch(Mode::Ebpf, &mut kernel.clone()).unwrap();
     (rules, lingers)
+}
+
+/// Rules in force, which will linger once they are left, until they are told not to.
+fn that_will_linger(mode: Mode, kernel: &MemoryKernel) -> (ClusterRules, Arc<AtomicBool>) {
+    let mut rules = rules();
+    let lingers = Arc::new(AtomicBool::new(true));
+    let fakes = Dual::from_fn(|_| -> Box<dyn ServiceRules> {
+        Box::new(Fake { lingers: Arc::clone(&lingers), ..Fake::beside(kernel) })
+    });
+    rules.put(&mut kernel.clone()).unwrap();
+    rules.replace(mode, fakes, &mut kernel.clone()).unwrap();
+    rules.mode = mode;
+    (rules, lingers)
+}
+
+#[test]
+fn between_virtual_servers_and_a_program_tables_serve_until_the_connections_of_the_one_are_over() {
+    for (from, by_way_of, to) in [
+        (Mode::Ipvs, None, Mode::Userspace),
+        (Mode::Userspace, None, Mode::Ipvs),
+        (Mode::Ipvs, Some(Mode::Iptables), Mode::Userspace),
+        (Mode::Userspace, Some(Mode::Nftables), Mode::Ipvs),
+    ] {
+        let kernel = MemoryKernel::new();
+        let (mut rules, lingers) = that_will_linger(from, &kernel);
+        let mut datapath = kernel.clone();
+        let is_there = || kernel.state().tables.keys().any(|(_, table)| table == nftables::TABLE);
+        assert!(!is_there());
+        by_way_of.into_iter().for_each(|mode| rules.switch(mode, &mut datapath).unwrap());
+        rules.switch(to, &mut datapath).unwrap();
+        assert_eq!((rules.mode(), rules.waits(), is_there()), (to, true, true), "{from} {to}");
+        // What is due meanwhile leaves it so.
+        rules.left.pass(Duration::from_secs(60));
+        rules.look(&mut datapath).unwrap();
+        assert!(rules.waits() && is_there() && rules.due().is_some(), "{from} {to}");
+        lingers.store(false, Ordering::Relaxed);
+        rules.left.pass(Duration::from_secs(10));
+        rules.look(&mut datapath).unwrap();
+        assert_eq!((rules.mode(), rules.waits(), is_there()), (to, false, false), "{from} {to}");
+    }
+}
+
+#[test]
+fn a_mode_without_connections_makes_way_at_once_and_who_waits_may_be_called_back() {
+    let kernel = MemoryKernel::new();
+    let (mut rules, lingers) = that_will_linger(Mode::Ipvs, &kernel);
+    let mut datapath = kernel.clone();
+    rules.switch(Mode::Userspace, &mut datapath).unwrap();
+    assert!(rules.waits());
+    for mode in [Mode::Iptables, Mode::Userspace, Mode::Ebpf] {
+        rules.switch(mode, &mut datapath).unwrap();
+        assert_eq!((rules.mode(), rules.waits()), (mode, mode == Mode::Userspace));
+    }
+    lingers.store(false, Ordering::Relaxed);
+    rules.switch(Mode::Userspace, &mut datapath).unwrap();
+    assert!(!rules.waits());
+    let (mut rules, lingers) = that_will_linger(Mode::Ipvs, &kernel);
+    lingers.store(false, Ordering::Relaxed);
+    rules.switch(Mode::Userspace, &mut datapath).unwrap();
+    assert!(!rules.waits());
 }
 
 #[test]

@@ -61,6 +61,17 @@ struct Inner {
     begun: u64,
 }
 
+/// What is there of a program that was left: connections, and for a while what listens.
+#[derive(Debug)]
+pub struct Remaining(Weak<Shared>);
+
+impl Remaining {
+    /// Whether it is not over yet.
+    pub fn is_there(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+}
+
 /// What keeps a program alive while there are connections. What listens does not.
 #[derive(Clone, Debug)]
 pub(super) struct Life {
@@ -227,11 +238,13 @@ impl Program {
 
     /// Ends as [`Program::end`] does, for another mode that serves: where this process ends before the last connection is over, nobody
     /// is told that nobody serves.
-    pub fn leave(self) {
+    pub fn leave(self) -> Remaining {
+        let remaining = Remaining(Arc::downgrade(&self.shared));
         if let Err(error) = self.shared.lock().apart.refuse(false) {
             warn!(error = &error as &dyn Error, "clients of Services may be refused though another mode serves");
         }
         self.end();
+        remaining
     }
 
     /// Closes what listens, after a while: connections may be about to be made that another mode knows nothing of. The rest goes when the

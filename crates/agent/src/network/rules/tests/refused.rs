@@ -48,6 +48,7 @@ fn rules_that_are_wanted_once_more_stay_though_they_could_not_be_taken_away() {
     rules.mode = Mode::Nftables;
     assert!(rules.due().is_some());
     rules.replace(Mode::Iptables, fakes(0), &mut kernel.clone()).unwrap();
+    rules.mode = Mode::Iptables;
     done.lock().unwrap().clear();
     rules.left.pass(std::time::Duration::from_secs(1000));
     rules.look(&mut kernel.clone()).unwrap();
