@@ -15,6 +15,7 @@ use std::{
     env,
     ffi::OsStr,
     fs,
+    io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     process::{self, Child, Command, Stdio},
     thread,
@@ -38,6 +39,10 @@ const PATIENCE_WITH_CLUSTER: Duration = Duration::from_secs(1500);
 const MEMORY_MB: u32 = 512;
 /// The programs alone, twice while they are unpacked, are several hundred.
 const MEMORY_WITH_CLUSTER_MB: u32 = 2048;
+/// Where there is a whole cluster inside, time goes by with instructions, a nanosecond for each, and what is waited for while nothing is done
+/// is there at once. So all goes on as on a slow and steady processor, however busy the one is that emulates it. By the clock of this machine
+/// the cluster's own timers came many times as often as they are meant to, for what can be done between two of them.
+const COUNTED_TIME: [&str; 2] = ["-icount", "shift=0,sleep=off"];
 /// Says inside that it is the virtual machine.
 const INSIDE_VARIABLE: &str = "PODNET_TEST_INSIDE";
 
@@ -149,7 +154,6 @@ fn ignored(word: &str) -> [&str; 4] {
 }
 
 fn assert_passed(word: &str, (output, code): &(String, i32)) {
-    println!("{output}");
     assert_eq!(*code, 0, "the tests in the virtual machine failed");
     assert!(!output.contains("running 0 tests"), "no ignored test's name holds {word}");
 }
@@ -161,14 +165,14 @@ fn run_with(executable: &Path, arguments: &[&str], inside: &Inside<'_>) -> (Stri
     let files = inside.files(executable, arguments, &kernel.modules, &scratch.path);
     fs::write(&initrd, files).expect("the scratch directory is writable");
     let (console, result) = (scratch.path.join("console"), scratch.path.join("result"));
-    let mut machine = Machine::boot(&kernel.image, inside.memory_mb, &initrd, &console, &result);
-    let in_time = machine.wait(inside.patience);
+    let mut machine = Machine::boot(&kernel.image, inside, &initrd, &console, &result);
+    let in_time = machine.wait(inside.patience, &mut Told::of(&result));
     let read = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).replace('\r', "");
     let output = read(&result);
     let told = output.lines().rev().find_map(|line| line.strip_prefix(EXIT_CODE)).and_then(|code| code.parse().ok());
     let Some(code) = told else {
         let why = if in_time { "ended early" } else { "did not end in time" };
-        panic!("the virtual machine {why}; it printed:\n{output}\nits console:\n{}", read(&console));
+        panic!("the virtual machine {why}; its console:\n{}", read(&console));
     };
     (output, code)
 }
@@ -207,10 +211,12 @@ struct Machine {
 }
 
 impl Machine {
-    fn boot(kernel: &Path, memory_mb: u32, initrd: &Path, console: &Path, result: &Path) -> Self {
+    fn boot(kernel: &Path, inside: &Inside<'_>, initrd: &Path, console: &Path, result: &Path) -> Self {
+        let time: &[&str] = if inside.podnet.is_some() { &COUNTED_TIME } else { &[] };
         let file = |path: &Path| format!("file:{}", path.display());
         let process = Command::new(QEMU)
-            .args(["-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", &memory_mb.to_string()])
+            .args(["-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", &inside.memory_mb.to_string()])
+            .args(time)
             .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
             .arg("-kernel")
             .arg(kernel)
@@ -224,11 +230,13 @@ impl Machine {
         Self { process }
     }
 
-    /// Whether it ended within that time.
-    fn wait(&mut self, patience: Duration) -> bool {
+    /// Whether it ended within that time. What it tells is printed as it comes: whoever ends a test that takes too long sees how far it came.
+    fn wait(&mut self, patience: Duration, told: &mut Told) -> bool {
         let deadline = Instant::now() + patience;
         while Instant::now() < deadline {
-            if self.process.try_wait().expect("a child can be waited for").is_some() {
+            let ended = self.process.try_wait().expect("a child can be waited for").is_some();
+            told.print_news(self.process.id());
+            if ended {
                 return true;
             }
             thread::sleep(Duration::from_millis(20));
@@ -237,11 +245,46 @@ impl Machine {
     }
 }
 
+/// The lines that the machine writes, as far as they were printed.
+struct Told {
+    file: PathBuf,
+    printed: u64,
+    began: Instant,
+}
+
+impl Told {
+    fn of(file: &Path) -> Self {
+        Self { file: file.to_owned(), printed: 0, began: Instant::now() }
+    }
+
+    /// Whole lines, each after the seconds since the machine was switched on, and those of them that it had a processor.
+    fn print_news(&mut self, machine: u32) {
+        let mut news = Vec::new();
+        let read = fs::File::open(&self.file).and_then(|mut file| {
+            file.seek(SeekFrom::Start(self.printed))?;
+            file.read_to_end(&mut news)
+        });
+        let Some(end) = read.ok().and_then(|_| news.iter().rposition(|byte| *byte == b'\n')) else { return };
+        let (at, worked) = (self.began.elapsed().as_secs_f32(), worked(machine).unwrap_or_default());
+        for line in String::from_utf8_lossy(&news[..end]).replace('\r', "").split('\n') {
+            println!("{at:6.1} s, {worked:5.1} s  {line}");
+        }
+        self.printed += end as u64 + 1;
+    }
+}
+
 impl Drop for Machine {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Seconds that a process had a processor (`proc_pid_stat(5)`), whose clock ticks 100 times a second on all that tests run on.
+fn worked(process: u32) -> Option<f32> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let words = stat.rsplit(") ").next()?.split(' ').skip(11).take(2);
+    words.map(|word| word.parse::<f32>().ok().map(|ticks| ticks / 100.0)).sum()
 }
 
 /// A directory that goes with the value.

@@ -10,7 +10,7 @@ use podnet_model::Protocol;
 use podnet_planner::{ruleset::FrontendKey, services::ebpf::Edits};
 use podnet_testnet::{eventually, vm};
 
-use crate::{SOON, Scene, on_node, servers};
+use crate::{SOON, Scene, on_node, progress, servers};
 
 /// What is damaged is of another Service than the one that the load goes to.
 pub(crate) fn is_mended(scene: &Scene<'_>, mode: &str) {
@@ -86,7 +86,7 @@ fn mended(scene: &Scene<'_>, damage: &str, whole: &str) {
     on_node("node1", damage).unwrap();
     let damaged = Instant::now();
     eventually(&format!("{damage} is mended"), SOON, || on_node("node1", whole));
-    println!("{damage}: mended within {:?}", damaged.elapsed());
+    progress(&format!("{damage}: mended within {:?}", damaged.elapsed()));
     counted(scene, before);
 }
 
@@ -120,16 +120,19 @@ fn agent_is_killed_at_work(scene: &Scene<'_>) {
         (child.stdout(std::process::Stdio::null()).spawn().unwrap(), path)
     };
     let agent = cluster.pid("node1-agent");
+    progress("many Services come");
     let (mut applied, path) = each(&["apply"]);
     let first = "curl -sS --max-time 3 http://10.233.50.1/hostname";
     eventually("the first of many is served", SOON, || on_node("node1", first));
     let agent = rustix::process::Pid::from_raw(agent).unwrap();
     rustix::process::kill_process(agent, rustix::process::Signal::KILL).unwrap();
     assert!(applied.wait().unwrap().success());
+    progress("the agent was killed");
     let last = format!("curl -sS --max-time 3 http://10.233.50.{services}/hostname");
     eventually("the last of many is served", SOON, || on_node("node1", &last));
     let (mut deleted, _) = each(&["delete", "--wait=false"]);
     assert!(deleted.wait().unwrap().success());
     std::fs::remove_file(path).unwrap();
     eventually("the last is gone", SOON, || if on_node("node1", &last).is_err() { Ok(()) } else { Err("served") });
+    progress("another agent took it up");
 }

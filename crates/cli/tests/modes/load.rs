@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use podnet_testnet::{Cluster, eventually};
+use podnet_testnet::eventually;
 
-use crate::SOON;
+use crate::{SOON, Scene};
 
 /// Where the clients in the pod write how each request went: how many connections were made for it, the answer's number, and how long it took.
 const NEW: &str = "/tmp/new";
@@ -12,29 +12,29 @@ const LASTING: [&str; 2] = ["/tmp/lasting1", "/tmp/lasting2"];
 
 /// At work.
 pub(crate) struct Load<'a> {
-    cluster: &'a Cluster,
+    scene: &'a Scene<'a>,
 }
 
 impl<'a> Load<'a> {
     /// So many requests a second of each client. Returns when all are connected.
-    pub(crate) fn begin(cluster: &'a Cluster, service: &str, rate: u32) -> Self {
+    pub(crate) fn begin(scene: &'a Scene<'a>, rate: u32) -> Self {
+        let service = &scene.service;
         let client = |to: &str, header: &str| {
             let form = "%{num_connects} %{http_code} %{time_total} %{exitcode} %{errormsg}\\n";
             let command = format!(
-                "stdbuf -oL curl -sS --rate {rate}/s --max-time 30 {header} -o /dev/null -w '{form}' 'http://{service}/hostname?[1-1000000]' > {to} 2> /dev/null &"
+                "stdbuf -oL curl -sS --rate {rate}/s --max-time 30 {header} -o /dev/null -w '{form}' 'http://{service}/hostname?[1-1000000]' > {to} 2> /dev/null < /dev/null &"
             );
-            cluster.exec("web", "client", &["sh", "-c", &command]).unwrap();
+            scene.client.run(&command).unwrap();
         };
         client(NEW, "-H 'Connection: close'");
         LASTING.iter().for_each(|to| client(to, ""));
-        let load = Self { cluster };
+        let load = Self { scene };
         load.goes_on();
         load
     }
 
     fn requests(&self, of: &str) -> Vec<String> {
-        let text = self.cluster.exec("web", "client", &["cat", of]).unwrap();
-        text.lines().map(str::to_owned).collect()
+        self.scene.client.read(of).lines().map(str::to_owned).collect()
     }
 
     /// Until so many more requests were made on all of them.
@@ -50,7 +50,7 @@ impl<'a> Load<'a> {
 
     /// Every request was answered, and lasting connections were made once.
     pub(crate) fn end(self) {
-        self.cluster.exec("web", "client", &["pkill", "-x", "curl"]).unwrap();
+        self.scene.client.run("pkill -x curl").unwrap();
         for of in [NEW, LASTING[0], LASTING[1]] {
             let mut requests = self.requests(of);
             // What was under way when the clients were stopped.
@@ -64,7 +64,7 @@ impl<'a> Load<'a> {
                     words[..2] == [connects, "200"] && took.is_some(),
                     "request {number} of {} in {of}: {request:?}\n{}",
                     requests.len(),
-                    self.cluster.logs()
+                    self.scene.cluster.logs()
                 );
                 slowest = slowest.max(took.unwrap_or_default());
             }

@@ -5,6 +5,7 @@
 
 mod damage;
 mod load;
+mod place;
 mod servers;
 
 use std::{
@@ -17,6 +18,7 @@ use podnet_testnet::{Cluster, eventually};
 use serde_json::Value;
 
 use load::Load;
+use place::Place;
 
 const PODNET: &str = env!("CARGO_BIN_EXE_podnet");
 const SOON: Duration = Duration::from_secs(60);
@@ -44,13 +46,14 @@ fn what_people_apply_holds_in_every_mode_and_no_connection_is_lost_by_a_change_o
         damaged: &["nftables", "iptables", "ebpf", "userspace"],
         rate: 50,
     };
-    let _ = journey.is_made(&Cluster::up(PODNET, &["--nodes", "2"]));
+    let cluster = Cluster::up(PODNET, &["--nodes", "2"]);
+    journey.is_made(&Scene::set(&cluster));
 }
 
-/// Not among the tests that have to pass: it has passed as a whole, in 2 to 10 minutes, and has also stood still for 8 on an idle
-/// machine, for a reason that is not found yet. `--run-ignored only` runs it.
+/// Not among the tests that have to pass until it has done so many times, also beside others: it takes 200 s of a processor, and was run whole
+/// in two parts. `--run-ignored all` runs it.
 #[test]
-#[ignore = "not steady: see above"]
+#[ignore = "not run often enough: see above"]
 fn virtual_servers_hold_too_for_a_whole_cluster_in_a_virtual_machine() {
     podnet_testnet::vm::run_cluster_tests("inside_virtual_servers", PODNET);
 }
@@ -58,11 +61,21 @@ fn virtual_servers_hold_too_for_a_whole_cluster_in_a_virtual_machine() {
 #[test]
 #[ignore = "runs in the virtual machine"]
 fn inside_virtual_servers_hold_and_are_mended() {
-    let journey = Journey { modes: &["ipvs", "nftables", "ipvs", "iptables"], damaged: &["ipvs"], rate: 4 };
     let cluster = Cluster::up(PODNET, &["--nodes", "2", "--proxy-mode", "ipvs"]);
-    let scene = journey.is_made(&cluster);
-    is_visited(&scene, "ipvs", false);
+    progress("the cluster is up");
+    let scene = Scene::set(&cluster);
+    let modes = &["ipvs", "nftables", "iptables", "ebpf", "ipvs", "userspace"];
+    Journey { modes, damaged: &["ipvs"], rate: 4 }.is_made(&scene);
+    servers::make_way();
+    progress("the program serves");
+    Journey { modes: &["userspace", "ipvs"], damaged: &[], rate: 4 }.is_made(&scene);
+    // Cluster DNS watches the API through the program.
+    shell("pkill -KILL -f 'podnet[ ]dns'").unwrap();
+    servers::read_as_people_expect(&scene);
+    progress("virtual servers serve again");
+    scene.holds("ipvs");
     damage::virtual_servers_are_mended(&scene);
+    progress("all are mended");
 }
 
 /// Through modes, under a load that begins in the first of them.
@@ -75,43 +88,43 @@ struct Journey {
 }
 
 impl Journey {
-    fn is_made<'a>(&self, cluster: &'a Cluster) -> Scene<'a> {
-        cluster.apply(include_str!("../manifests/04-services.yaml"));
-        cluster.apply(CLIENTS);
-        cluster.await_ready(&["-n", "web", "--all"], SOON);
-        let scene = Scene::of(cluster);
-        let (mut seen, mut damaged) = (BTreeSet::new(), BTreeSet::new());
+    fn is_made(&self, scene: &Scene<'_>) {
+        let mut damaged = BTreeSet::new();
         let (first, rest) = self.modes.split_first().unwrap();
-        is_visited(&scene, first, seen.insert(*first));
-        let load = Load::begin(cluster, &scene.service, self.rate);
+        is_visited(scene, first);
+        scene.answers_by_name();
+        if *first == "ipvs" {
+            servers::read_as_people_expect(scene);
+        }
+        let load = Load::begin(scene, self.rate);
         for mode in rest {
-            is_visited(&scene, mode, seen.insert(*mode));
+            is_visited(scene, mode);
+            // They come when the connections of a program are over.
+            if *mode == "ipvs" && *first != "userspace" {
+                servers::read_as_people_expect(scene);
+            }
             if self.damaged.contains(mode) && damaged.insert(*mode) {
-                damage::is_mended(&scene, mode);
+                damage::is_mended(scene, mode);
             }
             load.goes_on();
+            progress("requests went on");
         }
         load.end();
-        scene
     }
 }
 
-fn is_visited(scene: &Scene<'_>, mode: &str, first: bool) {
+fn is_visited(scene: &Scene<'_>, mode: &str) {
     let began = Instant::now();
     scene.cluster.take_proxy_mode(mode, &NODES, SOON);
-    println!("mode {mode} was taken in {:?}", began.elapsed());
-    if first {
-        scene.holds();
-    }
-    if mode == "ipvs" {
-        servers::read_as_people_expect(scene);
-    }
-    println!("mode {mode} was looked at for {:?}", began.elapsed());
+    progress(&format!("mode {mode} was taken in {:?}", began.elapsed()));
+    scene.holds(mode);
+    progress(&format!("mode {mode} was looked at for {:?}", began.elapsed()));
 }
 
 /// The objects of the scenario.
 struct Scene<'a> {
     cluster: &'a Cluster,
+    client: Place,
     /// The pods that serve.
     names: BTreeSet<String>,
     /// The ClusterIP that the load goes to, and one of another Service of the same pods.
@@ -125,7 +138,11 @@ struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    fn of(cluster: &'a Cluster) -> Self {
+    fn set(cluster: &'a Cluster) -> Self {
+        cluster.apply(include_str!("../manifests/04-services.yaml"));
+        cluster.apply(CLIENTS);
+        cluster.await_ready(&["-n", "web", "--all"], SOON);
+        progress("the pods are ready");
         let items = |list: Value| list["items"].as_array().unwrap().clone();
         let pods = items(cluster.json(&["-n", "web", "pods", "-l", "app=web"]));
         let names = pods.iter().map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect();
@@ -140,33 +157,27 @@ impl<'a> Scene<'a> {
         });
         let node = |node: &Value| node["status"]["addresses"][0]["address"].as_str().unwrap().to_owned();
         let nodes = items(cluster.json(&["nodes"])).iter().map(node).collect();
-        Self { cluster, names, service: ip("web"), other: ip("other"), balanced, pods, nodes }
+        let client = Place::of(cluster, "node1", "web", "client");
+        Self { cluster, client, names, service: ip("web"), other: ip("other"), balanced, pods, nodes }
     }
 
     /// From a pod, from each node and from outside; pings of the ClusterIP, and a port that it has not.
-    fn holds(&self) {
-        let pod = |command: &str| self.cluster.exec("web", "client", &["sh", "-c", command]);
-        let all_answer = |from: &dyn Fn(&str) -> Result<String, String>, at: &str| {
-            let mut seen = BTreeSet::new();
-            eventually(&format!("all pods answer at {at}"), SOON, || {
-                let url = format!("http://{at}/hostname?[1-20]");
-                let answers = from(&format!("curl -sS --max-time {ONE_ANSWER} -H 'Connection: close' '{url}'"))?;
-                seen.extend(answers.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()));
-                if seen == self.names { Ok(()) } else { Err(format!("{seen:?} of {:?}", self.names)) }
-            });
-        };
-        for at in [self.service.clone(), "web".into(), self.balanced.clone(), format!("{}:30080", self.nodes[0])] {
-            all_answer(&pod, &at);
+    fn holds(&self, mode: &str) {
+        let pod = |command: &str| self.client.run(command);
+        for at in [&self.service, &self.balanced, &format!("{}:30080", self.nodes[0])] {
+            self.answers(&pod, at);
         }
         for node in NODES {
-            for at in [&self.service, "127.0.0.1:30080"] {
-                all_answer(&|command| on_node(node, command), at);
+            self.answers(&|command| on_node(node, command), &self.service);
+            if mode != "ipvs" {
+                // The kernel lets virtual servers send nothing from a loopback address to elsewhere.
+                self.answers(&|command| on_node(node, command), "127.0.0.1:30080");
             }
         }
         for node in &self.nodes {
-            all_answer(&shell, &format!("{node}:30080"));
+            self.answers(&shell, &format!("{node}:30080"));
         }
-        all_answer(&shell, &self.balanced);
+        self.answers(&shell, &self.balanced);
         let ping = format!("ping -c 1 -W {ONE_ANSWER} {}", self.service);
         pod(&ping).unwrap();
         on_node("node2", &ping).unwrap();
@@ -174,6 +185,28 @@ impl<'a> Scene<'a> {
         // curl says so of what is refused; what takes too long is 28.
         assert!(refused.contains("curl: (7)"), "{refused}");
     }
+
+    /// To who asks as people do.
+    fn answers_by_name(&self) {
+        self.answers(&|command| self.cluster.exec("web", "client", &["sh", "-c", command]), "web");
+    }
+
+    /// From somewhere all pods are heard.
+    fn answers(&self, from: &dyn Fn(&str) -> Result<String, String>, at: &str) {
+        let mut seen = BTreeSet::new();
+        eventually(&format!("all pods answer at {at}"), SOON, || {
+            let url = format!("http://{at}/hostname?[1-12]");
+            let answers = from(&format!("curl -sS --max-time {ONE_ANSWER} -H 'Connection: close' '{url}'"))?;
+            seen.extend(answers.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()));
+            if seen == self.names { Ok(()) } else { Err(format!("{seen:?} of {:?}", self.names)) }
+        });
+    }
+}
+
+/// Says how far it came, and when.
+fn progress(what: &str) {
+    let time = std::fs::read_to_string("/proc/uptime").unwrap();
+    println!("up for {} s: {what}", time.split(' ').next().unwrap());
 }
 
 fn on_node(node: &str, command: &str) -> Result<String, String> {

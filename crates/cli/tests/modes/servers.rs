@@ -26,6 +26,16 @@ pub(crate) fn read_as_people_expect(scene: &Scene<'_>) {
     }
 }
 
+/// As if all their connections were over, cluster DNS's own too, which lasts: then they make way for the program that was to serve.
+pub(crate) fn make_way() {
+    for node in NODES {
+        on_node(node, "ipvsadm -C").unwrap();
+        let apart =
+            "ip link show dev podservices4 && ! ip link show dev kube-ipvs0 && ! ipvsadm -Ln | grep -e '-> .*:.*Masq'";
+        eventually(&format!("the program serves on {node}"), SOON, || on_node(node, apart));
+    }
+}
+
 /// Those of a virtual server that takes turns, by masquerading and with the weight 1: without their ports, which are 80.
 fn real_servers(table: &str, frontend: &str) -> Option<BTreeSet<String>> {
     let mut lines = table.lines().skip_while(|line| !line.starts_with(&format!("TCP  {frontend} ")));

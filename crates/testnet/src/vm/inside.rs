@@ -19,7 +19,7 @@ const STDBUF: &str = "/usr/libexec/coreutils/libstdbuf.so";
 const EXECUTABLE: &str = "/test";
 
 /// What a cluster and its tests run.
-pub(super) const CLUSTER_PROGRAMS: [&str; 23] = [
+pub(super) const CLUSTER_PROGRAMS: [&str; 24] = [
     "cat",
     "curl",
     "grep",
@@ -40,6 +40,7 @@ pub(super) const CLUSTER_PROGRAMS: [&str; 23] = [
     "ipvsadm",
     "kubectl",
     "nft",
+    "nsenter",
     "pkill",
     "rm",
     "stdbuf",
