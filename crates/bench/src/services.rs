@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Result,
-    traffic::{End, SPAN, ask, drain, echo, median, pod, send},
+    traffic::{End, ask, drain, echo, median, pod, send, span},
 };
 
 const ROUNDS: usize = 15;
@@ -169,11 +169,11 @@ pub(crate) fn client(args: &[String]) -> Result<()> {
     let figures = NetNs::of_process(pid.parse()?)?.run(move || -> std::io::Result<_> {
         let to = |port| TcpStream::connect_timeout(&SocketAddr::from((server, port)), Duration::from_secs(5));
         let gbit_s = send(to(STREAM)?)?;
-        let requests_s = ask(to(ANSWER)?)?.len() as f64 / SPAN.as_secs_f64();
+        let requests_s = ask(to(ANSWER)?)?.len() as f64 / span().as_secs_f64();
         let mut times = connect_ask_close(|| to(CLOSE))?;
         times.sort_unstable();
         let p99 = times.get(times.len() * 99 / 100).map_or(0.0, |time| time.as_secs_f64() * 1e6);
-        let connections_s = times.len() as f64 / SPAN.as_secs_f64();
+        let connections_s = times.len() as f64 / span().as_secs_f64();
         Ok(Figures { gbit_s, requests_s, connections_s, connection_p99_us: p99 })
     })??;
     println!("{}", serde_json::to_string(&figures)?);
@@ -181,8 +181,8 @@ pub(crate) fn client(args: &[String]) -> Result<()> {
 }
 
 fn connect_ask_close(connect: impl Fn() -> std::io::Result<TcpStream>) -> std::io::Result<Vec<Duration>> {
-    let (started, mut times, mut byte) = (Instant::now(), Vec::new(), [1]);
-    while started.elapsed() < SPAN {
+    let (span, started, mut times, mut byte) = (span(), Instant::now(), Vec::new(), [1]);
+    while started.elapsed() < span {
         let began = Instant::now();
         let mut stream = connect()?;
         stream.write_all(&byte)?;

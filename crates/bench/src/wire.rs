@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::{
     Result,
-    traffic::{End, SPAN, ask, between, drain, echo, median, pod, send},
+    traffic::{End, ask, between, drain, echo, median, pod, send, span},
 };
 
 // Many short rounds, in turns: what else the machine does then meets both sides alike.
@@ -87,7 +87,7 @@ fn figures(client: &End, server: &End) -> Result<Figures> {
     let mut waits = between(client, server, echo, ask)?;
     waits.sort_unstable();
     let latency_us = waits.get(waits.len() / 2).map_or(0.0, |wait| wait.as_secs_f64() * 1e6);
-    Ok(Figures { gbit_s, requests_s: waits.len() as f64 / SPAN.as_secs_f64(), latency_us })
+    Ok(Figures { gbit_s, requests_s: waits.len() as f64 / span().as_secs_f64(), latency_us })
 }
 
 /// The peers: two bare namespaces on a veth pair, and two behind a VXLAN. They go with this value.
