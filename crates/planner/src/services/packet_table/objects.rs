@@ -1,5 +1,7 @@
 //! What API objects say is what the table's Services are: its rows hold from what an API server gives on.
 
+#![allow(clippy::needless_pass_by_value, reason = "json! literals are passed as they are")]
+
 use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
 use podnet_model::{Change, EndpointSlice, Service};
 use serde_json::{Value, json};
