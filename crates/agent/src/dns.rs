@@ -87,6 +87,9 @@ pub enum DnsError {
         #[source]
         source: io::Error,
     },
+    /// Several API servers are named.
+    #[error("the Corefile's kubernetes plugins name different API servers, or limits for them; podnet dns watches one")]
+    SeveralApis,
     /// There is no client for the API server.
     #[error("cannot set up access to the API server")]
     Connect(#[from] ConnectError),

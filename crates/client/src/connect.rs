@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 
 use kube::{
     Client, Config,
-    config::{KubeConfigOptions, Kubeconfig},
+    client::ClientBuilder,
+    config::{AuthInfo, Cluster, Context, KubeConfigOptions, Kubeconfig, NamedAuthInfo, NamedCluster, NamedContext},
 };
+
+use crate::requests::{Gate, Limits, Listener};
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -19,12 +22,89 @@ pub enum ConnectError {
         #[source]
         source: kube::config::KubeconfigError,
     },
+    /// The API server cannot be reached with what is said of it.
+    #[error("cannot use the API server {url} with these certificates")]
+    Endpoint {
+        /// Its URL.
+        url: String,
+        /// What is wrong.
+        #[source]
+        source: kube::config::KubeconfigError,
+    },
     /// This is not a pod, or it has no service account.
     #[error("no service account is mounted here (expected below /var/run/secrets/kubernetes.io/serviceaccount)")]
     InCluster(#[source] kube::config::InClusterError),
     /// The certificates cannot be used.
     #[error("cannot set up TLS towards the API server")]
     Tls(#[source] kube::Error),
+}
+
+/// Where the API server is, and who asks it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Access {
+    /// As the pod's service account says.
+    #[default]
+    InCluster,
+    /// As a kubeconfig says, by a context of it; by the current one where none is named.
+    Kubeconfig(PathBuf, Option<String>),
+    /// At a URL.
+    Endpoint {
+        /// The URL.
+        url: String,
+        /// The own certificate, and its key.
+        identity: Option<(PathBuf, PathBuf)>,
+        /// The authority that vouches for the server; none: the system's.
+        authority: Option<PathBuf>,
+    },
+}
+
+impl Access {
+    /// A client that keeps to `limits` and tells `listener` of each request. The server is not contacted.
+    ///
+    /// # Errors
+    ///
+    /// When the files that are named cannot be read or used, or there is no service account here.
+    pub async fn client(&self, limits: Limits, listener: Listener) -> Result<Client, ConnectError> {
+        let config = match self {
+            Self::InCluster => Config::incluster().map_err(ConnectError::InCluster)?,
+            Self::Kubeconfig(path, context) => {
+                let unusable = |source| ConnectError::Kubeconfig { path: path.clone(), source };
+                let kubeconfig = Kubeconfig::read_from(path).map_err(unusable)?;
+                let options = KubeConfigOptions { context: context.clone(), ..KubeConfigOptions::default() };
+                Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(unusable)?
+            }
+            Self::Endpoint { url, identity, authority } => {
+                let kubeconfig = endpoint(url, identity.as_ref(), authority.as_ref());
+                let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+                config.map_err(|source| ConnectError::Endpoint { url: url.clone(), source })?
+            }
+        };
+        let host = config.cluster_url.authority().map(ToString::to_string).unwrap_or_default();
+        let gate = Gate::new(host, limits, Some(listener));
+        let builder = ClientBuilder::try_from(patient(config)).map_err(ConnectError::Tls)?;
+        Ok(builder.with_layer(&gate).build())
+    }
+}
+
+/// The kubeconfig that says as much.
+fn endpoint(url: &str, identity: Option<&(PathBuf, PathBuf)>, authority: Option<&PathBuf>) -> Kubeconfig {
+    let text = |path: &PathBuf| path.display().to_string();
+    let name = || "endpoint".to_owned();
+    let cluster =
+        Cluster { server: Some(url.to_owned()), certificate_authority: authority.map(text), ..Cluster::default() };
+    let user = AuthInfo {
+        client_certificate: identity.map(|(certificate, _)| text(certificate)),
+        client_key: identity.map(|(_, key)| text(key)),
+        ..AuthInfo::default()
+    };
+    let context = Context { cluster: name(), user: Some(name()), ..Context::default() };
+    Kubeconfig {
+        clusters: vec![NamedCluster { name: name(), cluster: Some(cluster), ..NamedCluster::default() }],
+        auth_infos: vec![NamedAuthInfo { name: name(), auth_info: Some(user), ..NamedAuthInfo::default() }],
+        contexts: vec![NamedContext { name: name(), context: Some(context), ..NamedContext::default() }],
+        current_context: Some(name()),
+        ..Kubeconfig::default()
+    }
 }
 
 /// A client with the identity that the kubeconfig's current context names.
@@ -48,8 +128,12 @@ pub fn in_cluster() -> Result<Client, ConnectError> {
     client(Config::incluster().map_err(ConnectError::InCluster)?)
 }
 
-fn client(mut config: Config) -> Result<Client, ConnectError> {
-    // A watch is silent for as long as nothing changes; the server's bookmarks and its own time limit end a dead one.
+fn client(config: Config) -> Result<Client, ConnectError> {
+    Client::try_from(patient(config)).map_err(ConnectError::Tls)
+}
+
+/// A watch is silent for as long as nothing changes; the server's bookmarks and its own time limit end a dead one.
+fn patient(mut config: Config) -> Config {
     config.read_timeout = None;
-    Client::try_from(config).map_err(ConnectError::Tls)
+    config
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`watch`]: the cluster's state as a stream of [`podnet_model::Change`]
 //! - [`connect`]: clients from a kubeconfig or from inside a pod
+//! - [`requests`]: counting them, and holding them back
 //! - [`controller`]: what controllers are made of
 //! - [`blocks`]: claims and publication of IPAM blocks
 //! - [`node`]: what a node says of itself
@@ -18,4 +19,5 @@ pub mod controller;
 pub mod events;
 pub mod lease;
 pub mod node;
+pub mod requests;
 pub mod watch;

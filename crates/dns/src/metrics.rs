@@ -1,5 +1,6 @@
 //! What the server counts, under CoreDNS's metric names, so that its dashboards and alerts go on working.
 
+mod apiserver;
 mod counts;
 mod tally;
 mod upstreams;
@@ -13,6 +14,7 @@ use std::{
     },
 };
 
+pub use apiserver::{ApiRequest, ApiServer};
 pub(crate) use counts::{Counted, Counts, Place};
 pub(crate) use tally::Tally;
 pub use upstreams::Upstreams;
@@ -37,6 +39,8 @@ pub struct Metrics {
     responses_exceeded: AtomicU64,
     /// What is counted of upstreams.
     pub upstreams: Upstreams,
+    /// What is counted of the Kubernetes API.
+    pub api: ApiServer,
     /// Corefiles that were taken over.
     pub reloads: AtomicU64,
     /// Corefiles that could not be loaded.
@@ -160,6 +164,7 @@ impl Metrics {
         let rejected = self.rejected.load(Ordering::Relaxed);
         writeln!(out, "coredns_forward_max_concurrent_rejects_total {rejected}")?;
         self.upstreams.render(out)?;
+        self.api.render(out)?;
         header(out, "podnet_dns_flights", "gauge", "Questions that are being asked upstream.")?;
         writeln!(out, "podnet_dns_flights {}", gauges.flights)?;
         header(out, "podnet_dns_dropped_total", "counter", "Packets that were no query.")?;

@@ -9,23 +9,24 @@ use std::{
 };
 
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::{api::core::v1 as core, jiff::Timestamp};
 use kube::{
     Api, ResourceExt,
     runtime::{WatchStreamExt, watcher},
 };
 use podnet_client::{
-    connect,
+    connect::Access,
+    requests::{Asked, Limits, Listener},
     watch::{Interest, PodInterest, Update, watch},
 };
 use podnet_dns::{
     Config, Server,
-    chain::Level,
-    metrics::Metrics,
+    chain::{ApiAccess, Level},
+    metrics::{ApiRequest, Metrics},
     server::{Event, Observer},
     zone::Cluster,
 };
-use podnet_model::Namespace;
+use podnet_model::{Change, Namespace};
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
@@ -60,6 +61,8 @@ pub(super) struct Keeper {
 
 /// What tells of the cluster.
 struct Watches {
+    /// The API server that tells.
+    api: ApiAccess,
     updates: mpsc::Receiver<Update>,
     namespaces: Namespaces,
     with_pods: bool,
@@ -82,7 +85,7 @@ impl Keeper {
         let cluster = Cluster::default();
         let server = Arc::new(server(config.clone(), &cluster, &metrics));
         let shared = Arc::new(Shared::new(server));
-        let watches = watches(&options, &config).await?;
+        let watches = watches(&options, &config, &metrics).await?;
         if watches.is_none() {
             shared.server().set_synced();
         }
@@ -173,8 +176,11 @@ impl Keeper {
     async fn take_over(&mut self, listeners: &mut Listeners) -> Result<(), DnsError> {
         let (config, sources) = corefile::load(&self.options).await?;
         let wanted = config.kubernetes().next().is_some();
-        let enough = self.watches.as_ref().is_some_and(|watches| watches.with_pods || !config.verifies_pods());
-        let watches = if wanted && !enough { watches(&self.options, &config).await? } else { None };
+        let enough = |watches: &Watches| {
+            (watches.with_pods || !config.verifies_pods()) && api(&config).is_ok_and(|api| api == watches.api)
+        };
+        let enough = self.watches.as_ref().is_some_and(enough);
+        let watches = if wanted && !enough { watches(&self.options, &config, &self.metrics).await? } else { None };
         listeners.adopt(&config).await?;
         for warning in &config.warnings {
             warn!("{warning}");
@@ -203,7 +209,11 @@ async fn next(watches: Option<&mut Watches>, shared: &Shared, cluster: &mut Clus
     let server = shared.server();
     tokio::select! {
         update = watches.updates.recv() => match update {
-            Some(Update::Change(change)) => cluster.apply(&change),
+            Some(Update::Change(change)) => {
+                if cluster.apply(&change) && server.synced() {
+                    programmed(&change, cluster, server.metrics());
+                }
+            }
             Some(Update::Synced) => watches.synced = true,
             None => std::future::pending().await,
         },
@@ -252,15 +262,47 @@ impl Watches {
     }
 }
 
+/// Counts how long ago a change was made that is answered now. As in CoreDNS, of headless Services whose endpoints a controller writes.
+fn programmed(change: &Change, cluster: &Cluster, metrics: &Metrics) {
+    let Change::Slice(_, Some(slice)) = change else { return };
+    let Some(triggered) = slice.triggered.filter(|_| cluster.is_headless(&slice.service)) else { return };
+    metrics.api.programmed(Timestamp::now().duration_since(triggered).try_into().unwrap_or_default());
+}
+
+/// How a Corefile wants the API server to be reached; it can be only one.
+fn api(config: &Config) -> Result<ApiAccess, DnsError> {
+    let mut said = config.kubernetes().map(|options| &options.api).filter(|api| **api != ApiAccess::default());
+    let first = said.next().cloned().unwrap_or_default();
+    if said.any(|other| *other != first) { Err(DnsError::SeveralApis) } else { Ok(first) }
+}
+
+fn access(options: &DnsOptions, api: &ApiAccess) -> Access {
+    if let Some((path, context)) = &api.kubeconfig {
+        return Access::Kubeconfig(path.into(), context.clone());
+    }
+    if let Some(url) = &api.endpoint {
+        let files = api.tls.clone().unwrap_or_default();
+        let identity = files.certificate.zip(files.key).map(|(certificate, key)| (certificate.into(), key.into()));
+        return Access::Endpoint { url: url.clone(), identity, authority: files.authorities.map(Into::into) };
+    }
+    options.kubeconfig.clone().map_or(Access::InCluster, |path| Access::Kubeconfig(path, None))
+}
+
+fn listener(metrics: &Arc<Metrics>) -> Listener {
+    let metrics = Arc::clone(metrics);
+    Arc::new(move |&Asked { host, method, code, held, took }| {
+        metrics.api.asked(&ApiRequest { host, method, code, held, took });
+    })
+}
+
 /// What has to be watched for a Corefile; none when it has no `kubernetes`.
-async fn watches(options: &DnsOptions, config: &Config) -> Result<Option<Watches>, DnsError> {
+async fn watches(options: &DnsOptions, config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Watches>, DnsError> {
     if config.kubernetes().next().is_none() {
         return Ok(None);
     }
-    let client = match &options.kubeconfig {
-        Some(path) => connect::from_kubeconfig(path).await?,
-        None => connect::in_cluster()?,
-    };
+    let api = api(config)?;
+    let limits = Limits { qps: api.qps, burst: api.burst, max_inflight: api.max_inflight };
+    let client = access(options, &api).client(limits, listener(metrics)).await?;
     let with_pods = config.verifies_pods();
     let interest = Interest {
         services: true,
@@ -270,6 +312,7 @@ async fn watches(options: &DnsOptions, config: &Config) -> Result<Option<Watches
     };
     let namespaces = watcher(Api::<core::Namespace>::all(client.clone()), watcher::Config::default());
     Ok(Some(Watches {
+        api,
         updates: watch(client, interest),
         namespaces: namespaces.default_backoff().boxed(),
         with_pods,

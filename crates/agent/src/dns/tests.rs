@@ -1,5 +1,7 @@
 //! The process as a whole, asked by dig over the loopback, with an upstream and an API server that these tests play.
 
+mod api;
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},

@@ -254,8 +254,8 @@ fn an_error_names_place_finding_and_what_is_allowed() {
             "Corefile:2:3: plugin \"route53\" is no part of this server: it serves the zones of a cloud vendor",
         ),
         (
-            ". {\n  kubernetes cluster.local {\n    endpoint https://a\n  }\n}",
-            "Corefile:3:5: \"kubernetes endpoint\" is understood, but not served by this server yet",
+            ". {\n  kubernetes cluster.local {\n    multicluster\n  }\n}",
+            "Corefile:3:5: \"kubernetes multicluster\" is understood, but not served by this server yet",
         ),
         (". {\n  kubernetes in-addr.arpa\n}", "Corefile:2:14: \"kubernetes\" ends here, needed: a zone for Services"),
         (". {\n  forward .\n}", "Corefile:2:11: \"forward\" ends here, needed: at least one upstream"),

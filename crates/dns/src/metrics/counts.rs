@@ -80,7 +80,7 @@ pub(crate) struct Counted<'a> {
 }
 
 #[derive(Debug)]
-struct Histogram<const BUCKETS: usize> {
+pub(super) struct Histogram<const BUCKETS: usize> {
     buckets: [AtomicU64; BUCKETS],
     sum: AtomicU64,
 }
@@ -104,13 +104,13 @@ impl<const BUCKETS: usize> Default for Histogram<BUCKETS> {
 }
 
 impl<const BUCKETS: usize> Histogram<BUCKETS> {
-    fn add(&self, value: u64, bounds: &[u64]) {
+    pub(super) fn add(&self, value: u64, bounds: &[u64]) {
         let bucket = bounds.partition_point(|bound| *bound < value);
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         self.sum.fetch_add(value, Ordering::Relaxed);
     }
 
-    fn render(&self, name: &str, labels: &str, bounds: &[u64], unit: f64, out: &mut String) -> fmt::Result {
+    pub(super) fn render(&self, name: &str, labels: &str, bounds: &[u64], unit: f64, out: &mut String) -> fmt::Result {
         let counts = self.buckets.each_ref().map(|count| count.load(Ordering::Relaxed));
         let all: u64 = counts.iter().sum();
         if all == 0 {

@@ -1,6 +1,9 @@
 //! `kubernetes` and `k8s_external`: the cluster's zones.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::future::ready;
 
@@ -13,12 +16,60 @@ use crate::{
     zone::{Found, Names},
 };
 
+/// How often those who wait look whether the cluster's state is known.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// The plugin, with the zones that it serves.
 pub struct Kubernetes<Z> {
-    /// The zones.
-    pub zone: Arc<Z>,
-    /// What all links share.
-    pub parts: Parts,
+    zone: Arc<Z>,
+    /// Until when a name that is not there is waited for, while the cluster's state is not known.
+    until: Instant,
+    parts: Parts,
+}
+
+impl<Z: Names + Send + Sync> Kubernetes<Z> {
+    /// The plugin with its zones; answers wait for the first whole state of the cluster for a time (`startup_timeout`).
+    #[must_use]
+    pub fn new(zone: Arc<Z>, startup: Duration, parts: Parts) -> Self {
+        let now = parts.outside.now();
+        Self { zone, until: now.checked_add(startup).unwrap_or(now), parts }
+    }
+
+    /// Whether a name is one of these zones', and is not there as far as is known yet.
+    fn may_come(&self, query: &Query) -> bool {
+        let missing = |found: Option<Found<'_>>| matches!(found, Some(Found::NoName(_)));
+        !self.parts.synced()
+            && !self.zone.fallthrough().holds(&query.name)
+            && self.zone.find(&query.name, query.qtype, missing)
+    }
+
+    /// What is answered once the name is there, or is known not to be, or nobody waits for it any more.
+    async fn later(&self, query: &Query, next: Next<'_>) -> Result<Reply, Failure> {
+        while self.may_come(query) && self.parts.outside.now() < self.until {
+            self.parts.outside.sleep(LOOK).await;
+        }
+        self.known(query, next).await
+    }
+
+    fn known<'a>(&'a self, query: &'a Query, next: Next<'a>) -> Answering<'a> {
+        let (name, zone) = (&query.name, &self.zone);
+        let own = |answer: Answer| Ok(Reply::own(answer));
+        let said = zone.find(name, query.qtype, |found| match found {
+            None => None,
+            Some(Found::Records(answer)) => Some(Ok(own(answer.into_owned()))),
+            Some(Found::Authority(authority)) => Some(Ok(own(authority.itself(name)))),
+            Some(Found::NoData(authority)) => Some(Ok(own(authority.answer(name, Rcode::NOERROR)))),
+            Some(Found::Alias(alias)) => Some(Err(alias)),
+            Some(Found::NoName(_)) if zone.fallthrough().holds(name) => None,
+            Some(Found::NoName(_)) if !self.parts.synced() => Some(Ok(Err(Failure::NotSynced))),
+            Some(Found::NoName(authority)) => Some(Ok(own(authority.answer(name, Rcode::NXDOMAIN)))),
+        });
+        match said {
+            None => next.run(query),
+            Some(Ok(reply)) => Box::pin(ready(reply)),
+            Some(Err(alias)) => Box::pin(follow(query, next, alias)),
+        }
+    }
 }
 
 impl<Z: Names + Send + Sync + 'static> Link for Kubernetes<Z> {
@@ -42,7 +93,13 @@ impl<Z: Names + Send + Sync + 'static> Link for Kubernetes<Z> {
             Some(Found::NoData(authority)) => pen.nothing(&authority, name, Rcode::NOERROR),
             Some(Found::Alias(_)) => Quick::Slow,
             Some(Found::NoName(_)) if zone.fallthrough().holds(name) => Quick::Pass,
-            Some(Found::NoName(_)) if !self.parts.synced() => Quick::Fail(Failure::NotSynced),
+            Some(Found::NoName(_)) if !self.parts.synced() => {
+                if look.now < self.until {
+                    Quick::Slow
+                } else {
+                    Quick::Fail(Failure::NotSynced)
+                }
+            }
             Some(Found::NoName(authority)) => pen.nothing(&authority, name, Rcode::NXDOMAIN),
         })
     }
@@ -52,23 +109,7 @@ impl<Z: Names + Send + Sync + 'static> Link for Kubernetes<Z> {
     }
 
     fn serve<'a>(&'a self, query: &'a Query, next: Next<'a>) -> Answering<'a> {
-        let (name, zone) = (&query.name, &self.zone);
-        let own = |answer: Answer| Ok(Reply::own(answer));
-        let said = zone.find(name, query.qtype, |found| match found {
-            None => None,
-            Some(Found::Records(answer)) => Some(Ok(own(answer.into_owned()))),
-            Some(Found::Authority(authority)) => Some(Ok(own(authority.itself(name)))),
-            Some(Found::NoData(authority)) => Some(Ok(own(authority.answer(name, Rcode::NOERROR)))),
-            Some(Found::Alias(alias)) => Some(Err(alias)),
-            Some(Found::NoName(_)) if zone.fallthrough().holds(name) => None,
-            Some(Found::NoName(_)) if !self.parts.synced() => Some(Ok(Err(Failure::NotSynced))),
-            Some(Found::NoName(authority)) => Some(Ok(own(authority.answer(name, Rcode::NXDOMAIN)))),
-        });
-        match said {
-            None => next.run(query),
-            Some(Ok(reply)) => Box::pin(ready(reply)),
-            Some(Err(alias)) => Box::pin(follow(query, next, alias)),
-        }
+        if self.may_come(query) { Box::pin(self.later(query, next)) } else { self.known(query, next) }
     }
 }
 

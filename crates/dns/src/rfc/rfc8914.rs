@@ -27,6 +27,7 @@ fn section_2_who_has_no_edns_is_told_nothing() {
 #[test]
 fn section_4_14_a_server_that_knows_nothing_yet_is_not_ready() {
     let rig = Rig::new(". {\n kubernetes cluster.local\n}");
+    rig.at(5);
     let (code, text) = extended(&rig.answer(&asked("a.b.svc.cluster.local"))).unwrap();
     assert_eq!((code, text.contains("not known yet")), (14, true));
 }

@@ -1,8 +1,11 @@
 //! One server block at work.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use super::{
@@ -239,11 +242,11 @@ impl Block {
             Plugin::Cancel(time) => Box::new(plugin::Cancel::new(time, parts.clone())),
             Plugin::Hosts(options) => Box::new(Own(plugin::Hosts(options))),
             Plugin::K8sExternal(_) => match &self.external {
-                Some(zone) => Box::new(plugin::Kubernetes { zone: Arc::clone(zone), parts: parts.clone() }),
+                Some(zone) => Box::new(plugin::Kubernetes::new(Arc::clone(zone), self.startup(), parts.clone())),
                 None => return,
             },
             Plugin::Kubernetes(_) => match &self.zone {
-                Some(zone) => Box::new(plugin::Kubernetes { zone: Arc::clone(zone), parts: parts.clone() }),
+                Some(zone) => Box::new(plugin::Kubernetes::new(Arc::clone(zone), self.startup(), parts.clone())),
                 None => return,
             },
             Plugin::Forward(options) => {
@@ -294,6 +297,11 @@ impl Block {
             served.push(plugin::ServedZone { held, fallthrough: fallthrough.clone() });
         }
         served
+    }
+
+    /// How long answers wait for the first whole state of the cluster.
+    fn startup(&self) -> Duration {
+        self.zone.as_ref().map_or(Duration::ZERO, |zone| zone.options().startup_timeout)
     }
 
     fn rewrites(&mut self, rules: Vec<RewriteOptions>) {

@@ -19,22 +19,23 @@ pub(super) struct Reader(Arc<RwLock<Known>>);
 
 impl Cluster {
     /// Takes a change in: from here on it is answered. It costs what it changes, and who asks meanwhile waits for no more than that.
-    pub fn apply(&mut self, change: &Change) {
+    /// Says whether names or their records are others than before; pods' do not count.
+    pub fn apply(&mut self, change: &Change) -> bool {
         match change {
             Change::Service(key, service) => {
                 let front = service.as_ref().map(Front::from);
-                self.write(|known| known.put_service(key, front));
+                self.write(|known| known.put_service(key, front))
             }
             Change::Slice(key, slice) => {
                 let slice = slice.as_ref().map(|slice| (&slice.service, Slice::from(slice)));
-                self.write(|known| known.put_slice(key, slice));
+                self.write(|known| known.put_slice(key, slice))
             }
             Change::Pod(key, pod) => {
                 let pod = pod.as_ref().filter(|pod| !pod.finished);
                 let addrs = pod.into_iter().flat_map(|pod| &pod.addrs).map(|addr| addr.0).collect();
-                self.write(|known| known.put_pod(key, addrs));
+                self.write(|known| known.put_pod(key, addrs))
             }
-            _ => {}
+            _ => false,
         }
     }
 
@@ -61,8 +62,11 @@ impl Cluster {
         Reader(Arc::clone(&self.0))
     }
 
-    fn write(&self, change: impl FnOnce(&mut Known)) {
-        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner));
+    fn write(&self, change: impl FnOnce(&mut Known)) -> bool {
+        let known = &mut *self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let before = known.changes;
+        change(known);
+        known.changes != before
     }
 }
 

@@ -199,9 +199,36 @@ fn not_ready_endpoints_are_told_where_the_service_publishes_them() {
 #[test]
 fn before_the_first_sync_a_name_that_is_not_there_is_a_failure_and_not_a_lie() {
     let mut rig = Rig::new(COREFILE);
+    rig.at(5);
     assert_eq!(rig.ask("web.web.svc.cluster.local", rtype::A), ["SERVFAIL"]);
     rig.apply(&service("web", "web", frontend(&["10.233.0.7"]), vec![]));
     assert_eq!(rig.ask("web.web.svc.cluster.local", rtype::A), ["NOERROR", "A 10.233.0.7"]);
+}
+
+#[test]
+fn after_the_start_an_answer_waits_for_the_first_sync_as_long_as_the_corefile_says() {
+    for (option, seconds) in [("", 5), ("startup_timeout 10s", 10)] {
+        let mut rig = Rig::new(&format!(". {{\n kubernetes cluster.local {{\n {option}\n }}\n}}"));
+        let packet = fixture::query("web.web.svc.cluster.local", rtype::A);
+        rig.at(seconds - 1);
+        let (mut early, mut given_up) =
+            (rig.wait(&packet), rig.wait(&fixture::query("x.y.svc.cluster.local", rtype::A)));
+        rig.apply(&service("web", "web", frontend(&["10.233.0.7"]), vec![]));
+        rig.wake();
+        assert_eq!(early.told(), ["NOERROR", "A 10.233.0.7"], "what is there by now is told");
+        assert_eq!(given_up.response(), None, "it may come yet");
+        rig.at(seconds);
+        rig.wake();
+        assert_eq!(given_up.told(), ["SERVFAIL"]);
+        let mut rig = Rig::new(&format!(". {{\n kubernetes cluster.local {{\n {option}\n }}\n}}"));
+        let (mut there, mut missing) =
+            (rig.wait(&packet), rig.wait(&fixture::query("x.y.svc.cluster.local", rtype::A)));
+        rig.apply(&service("web", "web", frontend(&["10.233.0.7"]), vec![]));
+        rig.server.set_synced();
+        rig.wake();
+        assert_eq!(there.told(), ["NOERROR", "A 10.233.0.7"]);
+        assert_eq!(missing.told(), NXDOMAIN);
+    }
 }
 
 #[test]

@@ -216,6 +216,7 @@ fn addresses_come_and_go() {
 fn what_kubernetes_does_not_show_is_not_shown_outside_either() {
     let mut rig = Rig::new(". {\n kubernetes cluster.local {\n namespaces web\n }\n k8s_external example.org\n}");
     rig.apply(&outside("led", virtual_one(), &["192.0.2.7"], &[]));
+    rig.at(5);
     assert_eq!(rig.ask("led.shop.example.org", rtype::A), ["SERVFAIL"], "nothing is denied before the first sync");
     rig.server.set_synced();
     assert_eq!(rig.ask("led.shop.example.org", rtype::A), NXDOMAIN);
