@@ -129,14 +129,14 @@ fn healthz(status: &Status, now: Moment) -> Answer {
     let eligible = health.eligible;
     let mut body = told(&health, now);
     body["nodeEligible"] = eligible.into();
-    answer(health.healthy && eligible, body, &status.answers.healthz)
+    answer(health.healthy && eligible, &body, &status.answers.healthz)
 }
 
 /// A node that leaves is alive.
 fn livez(status: &Status, now: Moment) -> Answer {
     let health = status.programming.health(now);
     let body = told(&health, now);
-    answer(health.healthy, body, &status.answers.livez)
+    answer(health.healthy, &body, &status.answers.livez)
 }
 
 /// Both families are in force by the same rounds, so they are as healthy.
@@ -148,7 +148,7 @@ fn told(health: &Health, now: Moment) -> Value {
     json!({"lastUpdated": last, "currentTime": now.wall.to_string(), "healthy": healthy, "status": status})
 }
 
-fn answer(well: bool, body: Value, counts: &[AtomicU64; 2]) -> Answer {
+fn answer(well: bool, body: &Value, counts: &[AtomicU64; 2]) -> Answer {
     counts[usize::from(!well)].fetch_add(1, Ordering::Relaxed);
     let code = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, headers(), body.to_string())
