@@ -240,17 +240,22 @@ fn bulk(stream: &mut TcpStream) {
 /// Both directions, but for the few packets that begin and prove the flow.
 const NEARLY_ALL: u64 = 2 * ROUND_TRIPS - 10;
 
+/// Nearly all passes by. A proof counts for 4 s: on a machine that stands still for as long ways are proven anew, so another run may be asked.
+fn passes(lab: &Lab, what: &str, mut run: impl FnMut()) {
+    eventually(what, || lab.forwarded(&mut run) >= NEARLY_ALL);
+}
+
 #[test]
 fn an_established_connection_passes_by_the_stack_unharmed() {
     let lab = Lab::new("pass", 2);
     for to in [v4(2), v6(2)] {
         let mut stream = tcp(&lab.pods[0], to, 80);
-        assert!(lab.forwarded(|| round_trips(&mut stream)) >= NEARLY_ALL, "TCP to {to}");
+        passes(&lab, &format!("TCP to {to}"), || round_trips(&mut stream));
         let passed = lab.forwarded(|| bulk(&mut stream));
         assert!(passed > 100, "only {passed} packets of a transfer to {to}");
         let socket = udp(&lab.pods[0], to, 80);
-        assert!(lab.forwarded(|| datagrams(&socket, 16)) >= NEARLY_ALL, "UDP to {to}");
-        assert!(lab.forwarded(|| datagrams(&socket, 1400)) >= NEARLY_ALL, "larger datagrams of UDP to {to}");
+        passes(&lab, &format!("UDP to {to}"), || datagrams(&socket, 16));
+        passes(&lab, &format!("larger datagrams of UDP to {to}"), || datagrams(&socket, 1400));
     }
 }
 
@@ -258,7 +263,7 @@ fn an_established_connection_passes_by_the_stack_unharmed() {
 fn programs_are_taken_away_put_back_and_replaced_under_a_connection() {
     let lab = Lab::new("swap", 2);
     let mut stream = tcp(&lab.pods[0], v4(2), 80);
-    assert!(lab.forwarded(|| round_trips(&mut stream)) >= NEARLY_ALL);
+    passes(&lab, "TCP", || round_trips(&mut stream));
     let away = |interface: &PodInterface| detach(&mut lab.socket(), &interface.host_ifname).unwrap();
     let is_there = |interface: &PodInterface| is_attached(&mut lab.socket(), &interface.host_ifname).unwrap();
     assert!(away(&lab.interfaces[0]) && !away(&lab.interfaces[0]) && !is_there(&lab.interfaces[0]));
@@ -271,7 +276,7 @@ fn programs_are_taken_away_put_back_and_replaced_under_a_connection() {
         |programs: &FastPath| programs.is_at(&mut lab.socket(), &lab.interfaces[0].host_ifname, Behind::Pod).unwrap();
     assert!(is_at(&lab.fast_path));
     // An outstanding probe of before is waited for, but not for ever.
-    eventually("put back", || lab.forwarded(|| round_trips(&mut stream)) >= NEARLY_ALL);
+    passes(&lab, "put back", || round_trips(&mut stream));
     let newer = FastPath::load().unwrap();
     newer.live_for(MINUTE).unwrap();
     assert!(!is_at(&newer));
@@ -283,7 +288,11 @@ fn programs_are_taken_away_put_back_and_replaced_under_a_connection() {
         }
     }
     assert_eq!(lab.forwarded(|| round_trips(&mut stream)), 0, "those of before have no part in it");
-    assert!(newer.passed().unwrap().forwarded >= NEARLY_ALL);
+    eventually("those of now lead past", || {
+        let before = newer.passed().unwrap().forwarded;
+        round_trips(&mut stream);
+        newer.passed().unwrap().forwarded - before >= NEARLY_ALL
+    });
     drop(newer);
     round_trips(&mut stream);
     assert!(is_there(&lab.interfaces[0]), "they go on without who attached them");

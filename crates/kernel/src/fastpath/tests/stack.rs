@@ -7,11 +7,11 @@ fn connections_that_are_translated_pass_by_the_stack_as_it_translated_them() {
     let lab = Lab::new("nat", 2);
     for node in [IpAddr::from(NODE), NODE_V6.into()] {
         let mut stream = tcp(&lab.pods[1], node, PORT);
-        assert!(lab.forwarded(|| round_trips(&mut stream)) >= NEARLY_ALL, "TCP to {node}");
+        passes(&lab, &format!("TCP to {node}"), || round_trips(&mut stream));
         assert!(lab.forwarded(|| bulk(&mut stream)) > 100, "a transfer to {node}");
         let socket = udp(&lab.pods[1], node, PORT);
         for size in [1, 16, 1300] {
-            assert!(lab.forwarded(|| datagrams(&socket, size)) >= NEARLY_ALL - 10, "UDP to {node}");
+            passes(&lab, &format!("UDP to {node}"), || datagrams(&socket, size));
         }
     }
     let mut own = tcp(&lab.pods[0], NODE, PORT);
@@ -23,7 +23,7 @@ fn connections_that_are_translated_pass_by_the_stack_as_it_translated_them() {
 fn connection_tracking_sees_how_a_translated_connection_ends() {
     let lab = Lab::new("natends", 2);
     let mut stream = tcp(&lab.pods[1], NODE, PORT);
-    assert!(lab.forwarded(|| round_trips(&mut stream)) >= NEARLY_ALL);
+    passes(&lab, "TCP", || round_trips(&mut stream));
     drop(stream);
     eventually("the entry is of a closed connection", || lab.tracked(PORT).contains(" TIME_WAIT "));
 }
@@ -66,7 +66,7 @@ fn a_direct_and_a_translated_connection_of_one_port_do_not_mix() {
 fn connection_tracking_sees_how_a_connection_begins_and_ends() {
     let lab = Lab::new("ends", 2);
     let mut stream = tcp(&lab.pods[0], v4(2), 80);
-    assert!(lab.forwarded(|| round_trips(&mut stream)) >= NEARLY_ALL);
+    passes(&lab, "TCP", || round_trips(&mut stream));
     assert!(lab.tracked(80).contains(" ESTABLISHED "), "{}", lab.tracked(80));
     // It is kept as long as others though no acknowledgement is seen: protocol, its number, the seconds left.
     let seconds: u32 =
@@ -183,7 +183,7 @@ fn what_the_stack_changes_in_packets_it_changes_in_all() {
 fn without_an_agent_all_pass_the_stack_after_a_while() {
     let lab = Lab::new("orphans", 2);
     let mut stream = tcp(&lab.pods[0], v4(2), 80);
-    assert!(lab.forwarded(|| round_trips(&mut stream)) >= NEARLY_ALL);
+    passes(&lab, "TCP", || round_trips(&mut stream));
     lab.fast_path.live_for(Duration::ZERO).unwrap();
     // The programs' clock is that of the last tick.
     eventually("nothing passes", || lab.forwarded(|| round_trips(&mut stream)) == 0);
