@@ -42,15 +42,32 @@ fn all(options: &ManifestsOptions) -> Result<String, Failure> {
 fn podnet(options: &ManifestsOptions) -> Result<Vec<String>, Failure> {
     let ApiServer { host, port } = &options.api_server;
     let arguments = quoted(&options.arguments)?;
-    let text = PODNET
-        .replace("ARGUMENTS", &arguments)
-        .replace("IMAGE", &quoted(&options.image)?)
-        .replace("API_HOST", &quoted(host)?)
-        .replace("API_PORT", &quoted(&port.to_string())?);
+    let text = filled(
+        PODNET,
+        &[
+            ("ARGUMENTS", arguments),
+            ("IMAGE", quoted(&options.image)?),
+            ("API_HOST", quoted(host)?),
+            ("API_PORT", quoted(&port.to_string())?),
+        ],
+    );
     let others_give = options.arguments.iter().any(|argument| argument == NO_BALANCERS);
     let is_of_balancers = |document: &str| document.lines().any(|line| line.trim() == format!("name: {}", LEASE.1));
     let documents = text.split("---\n").filter(|document| !(others_give && is_of_balancers(document)));
     Ok(documents.map(str::to_owned).collect())
+}
+
+/// The text with values in the place of words. What a value says is no word, whatever it is.
+fn filled(text: &str, values: &[(&str, String)]) -> String {
+    let (mut filled, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((at, word, value)) =
+        values.iter().filter_map(|(word, value)| Some((rest.find(word)?, word, value))).min_by_key(|(at, ..)| *at)
+    {
+        filled.push_str(&rest[..at]);
+        filled.push_str(value);
+        rest = &rest[at + word.len()..];
+    }
+    filled + rest
 }
 
 fn pool(cidr: IpNet) -> IPPool {
@@ -161,6 +178,14 @@ mod tests {
             assert!(mounted(&path.display().to_string()), "{}", path.display());
         }
         assert_eq!(container["readinessProbe"]["httpGet"]["port"], agent.health_address.port());
+    }
+
+    #[test]
+    fn what_an_option_says_is_no_place_for_another_one() {
+        let objects = printed(&["--", "--node-name", "IMAGE-API_HOST-API_PORT-ARGUMENTS"]);
+        let daemons = objects.iter().find(|object| object["kind"] == "DaemonSet").unwrap();
+        let arguments = &daemons["spec"]["template"]["spec"]["containers"][0]["args"];
+        assert_eq!(arguments[1], "IMAGE-API_HOST-API_PORT-ARGUMENTS");
     }
 
     #[test]

@@ -164,7 +164,10 @@ impl Ipvs {
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn connections(&mut self, of: &[ServerKey]) -> Result<BTreeMap<(ServerKey, BackendAddress), u64>, IpvsError> {
+    pub fn connections<'a>(
+        &mut self,
+        of: impl IntoIterator<Item = &'a ServerKey>,
+    ) -> Result<BTreeMap<(ServerKey, BackendAddress), u64>, IpvsError> {
         let mut found = BTreeMap::new();
         for key in of {
             found.extend(self.reals(key)?.into_iter().map(|real| ((*key, real.at), real.connections)));

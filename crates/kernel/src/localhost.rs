@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 
 use podnet_model::Family;
 use podnet_planner::services::loopback::{OPENED, TABLE, guard};
+use tracing::debug;
 
 use crate::{
     link,
@@ -44,7 +45,7 @@ pub struct Localhost {
     is_ours: Option<bool>,
     /// The guard is in force, as far as is known.
     is_guarded: bool,
-    /// Devices by which answers to ::1 are taken, or that refused it.
+    /// Devices by which answers to ::1 are taken.
     devices: BTreeSet<u32>,
 }
 
@@ -101,12 +102,16 @@ impl Localhost {
         let links = link::list(host)?;
         let up: BTreeSet<u32> =
             links.iter().filter(|link| link.is_up && link.name.as_str() != "lo").map(|link| link.index).collect();
-        let new: Vec<_> = up.difference(&self.devices).map(|device| route::to_loopback(*device)).collect();
-        if let Err(error) = host.perform_all(&new) {
-            // One without IPv6 needs none.
-            tracing::debug!(%error, "not every device takes answers to ::1");
+        self.devices.retain(|device| up.contains(device));
+        let new: Vec<u32> = up.difference(&self.devices).copied().collect();
+        let requests: Vec<_> = new.iter().map(|device| route::to_loopback(*device)).collect();
+        for (device, outcome) in new.into_iter().zip(host.outcomes(&requests).map_err(|error| error.source)?) {
+            match outcome {
+                Ok(_) => drop(self.devices.insert(device)),
+                // One without IPv6 needs none, but may have it one day: it is tried again at the next look.
+                Err(error) => debug!(device, %error, "a device does not take answers to ::1"),
+            }
         }
-        self.devices = up;
         Ok(())
     }
 

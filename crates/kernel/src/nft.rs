@@ -40,6 +40,8 @@ pub struct NftSocket {
     ears: Option<Ears>,
     /// Others may have written something that it did not hear.
     missed: bool,
+    /// The listener left its group and could not join it again.
+    deaf: bool,
 }
 
 impl NftSocket {
@@ -48,7 +50,7 @@ impl NftSocket {
     /// # Errors
     /// Where the process may not, or the kernel has no nf_tables.
     pub fn open() -> Result<Self, NftError> {
-        Ok(Self { connection: Connection::open(NETLINK_NETFILTER)?, ears: None, missed: false })
+        Ok(Self { connection: Connection::open(NETLINK_NETFILTER)?, ears: None, missed: false, deaf: false })
     }
 
     /// Opens a socket in a namespace; it stays there, whoever uses it.

@@ -5,7 +5,7 @@
 //! Service that it was decided by, so that nothing is written over what somebody else wrote meanwhile.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -35,6 +35,8 @@ use crate::leader::Term;
 
 /// By then pools can be read where they are defined.
 const DEFINED: Duration = Duration::from_secs(10);
+/// Until something is looked at again that could not be written, as it was not certain whose turn it is. Where the turn is over, nobody looks.
+pub(super) const UNSURE: Duration = Duration::from_secs(1);
 
 /// Gives addresses for ever, or until the term ends.
 pub(super) async fn give(client: Client, term: Arc<Term>) {
@@ -74,6 +76,15 @@ pub(super) struct State {
     pub(super) balancers: Balancers,
     /// Services that there is no address for: they are looked at again when something becomes free.
     waiting: BTreeSet<Key>,
+    /// Why Services wait, as it was told last: each time that something becomes free all of them are looked at.
+    told: BTreeMap<Key, String>,
+}
+
+impl State {
+    fn stops_waiting(&mut self, key: &Key) {
+        self.waiting.remove(key);
+        self.told.remove(key);
+    }
 }
 
 /// What is to be done about a Service.
@@ -185,6 +196,14 @@ impl Giver {
         let verdict = self.judge(&key, service.as_deref());
         let Some(service) = service else { return Ok(Outcome::Done) };
         let current = request::current(&service);
+        let wanted: &[IpAddr] = match &verdict {
+            Verdict::Leave => return Ok(Outcome::Done),
+            Verdict::Has(addresses) => addresses,
+            Verdict::Waits(_) => &[],
+        };
+        if wanted != current && !self.may_write() {
+            return Ok(Outcome::After(UNSURE));
+        }
         match verdict {
             Verdict::Leave => {}
             Verdict::Has(addresses) => {
@@ -199,8 +218,10 @@ impl Giver {
                 if !current.is_empty() {
                     self.write(&key, &service, &[]).await?;
                 }
-                let message = format!("Failed to allocate IP for \"{key}\": {why}");
-                self.recorder.tell(&*service, Tone::Warning, "AllocationFailed", message);
+                if self.lock().told.insert(key.clone(), why.clone()).as_ref() != Some(&why) {
+                    let message = format!("Failed to allocate IP for \"{key}\": {why}");
+                    self.recorder.tell(&*service, Tone::Warning, "AllocationFailed", message);
+                }
             }
         }
         Ok(Outcome::Done)
@@ -211,7 +232,7 @@ impl Giver {
         let service_key = ServiceKey::new(&key.namespace, &key.name);
         let ours = service.filter(|service| request::is_ours(service));
         let Some(service) = ours else {
-            state.waiting.remove(key);
+            state.stops_waiting(key);
             if state.balancers.release(&service_key) {
                 self.became_free(&mut state);
             }
@@ -237,7 +258,7 @@ impl Giver {
         };
         match decided {
             Ok(addresses) => {
-                state.waiting.remove(key);
+                state.stops_waiting(key);
                 if addresses != current {
                     self.count_all();
                 }
@@ -256,11 +277,8 @@ impl Giver {
         self.count_all();
     }
 
-    /// Answers whether it was written: it is not once another agent has its turn, nor where the Service is gone.
+    /// Answers whether it was written: it is not where the Service is gone.
     async fn write(&self, key: &Key, decided_by: &Service, addresses: &[IpAddr]) -> Result<bool, Failure> {
-        if !self.may_write() {
-            return Ok(false);
-        }
         let ingress: Vec<_> = addresses.iter().map(|addr| json!({ "ip": addr.to_string(), "ipMode": "VIP" })).collect();
         let ingress = if ingress.is_empty() { serde_json::Value::Null } else { ingress.into() };
         let patch = Patch::Merge(json!({

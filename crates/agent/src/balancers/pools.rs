@@ -16,7 +16,7 @@ use podnet_model::{balancer::AddressPool, crd};
 use podnet_planner::loadbalancer::Usage;
 use serde_json::json;
 
-use super::addresses::Giver;
+use super::addresses::{Giver, UNSURE};
 
 /// Changes of what is given are counted together.
 const GATHER: Duration = Duration::from_millis(200);
@@ -64,7 +64,10 @@ impl Giver {
         let Some(pool) = self.pools.find(&key) else { return Ok(Outcome::Done) };
         let Ok(meant) = AddressPool::try_from(&*pool) else { return Ok(Outcome::Done) };
         let status = status(self.lock().balancers.usage(&meant));
-        if pool.status != Some(status) && self.may_write() {
+        if pool.status != Some(status) {
+            if !self.may_write() {
+                return Ok(Outcome::After(UNSURE));
+            }
             let api = Api::<crd::IPAddressPool>::namespaced(self.client.clone(), &key.namespace);
             let patch = Patch::Merge(json!({ "status": status }));
             let written = api.patch_status(&key.name, &PatchParams::default(), &patch).await;

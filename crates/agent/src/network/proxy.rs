@@ -73,6 +73,7 @@ impl Worker {
                 self.put_off(mode, &error);
                 self.rules.begin_in(instead);
                 self.plan_for(instead)?;
+                self.open_loopback_for(instead);
                 Ok(self.rules.put(&mut self.datapath)?)
             }
             put => Ok(put?),

@@ -1,4 +1,5 @@
-//! The configuration in force, as `/configz` of kube-proxy tells it: defaults filled in, under the fields' own names.
+//! The configuration as it was read, as `/configz` of kube-proxy tells it: defaults filled in, under the fields' own names. What of it is refused
+//! is there, too: which mode is in force `/proxyMode` tells.
 
 use std::time::Duration;
 

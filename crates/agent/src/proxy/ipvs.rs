@@ -37,6 +37,9 @@ use super::mode::{LINGER, RulesError, ServiceRules, Unserved, is_needed};
 /// How often is looked whether connections are over, once the mode is left, where nobody else does.
 const LINGERS: Duration = Duration::from_secs(30);
 
+/// Of so many virtual servers at most the kernel is asked for connections in one go (some 50 ms).
+const TURN: usize = 512;
+
 /// The virtual servers of one family.
 #[derive(Debug)]
 pub(super) struct InIpvs {
@@ -176,15 +179,15 @@ impl InIpvs {
         Ok(edits)
     }
 
-    /// Lets go what has no connections any more.
+    /// Lets go what has no connections any more. Where that is refused everything is compared, which finds again what is to go.
     fn let_go(&mut self, netns: &NetNs) -> Result<(), RulesError> {
-        let servers: Vec<_> = self.drain.servers().into_iter().collect();
-        let Some(kernel) = self.kernel.as_mut().filter(|_| !servers.is_empty()) else { return Ok(()) };
+        let Some(kernel) = self.kernel.as_mut().filter(|_| !self.drain.is_idle()) else { return Ok(()) };
+        let servers = self.drain.turn(TURN);
         let connections = kernel.connections(&servers)?;
-        let edits = self.drain.over(&connections, self.began.elapsed());
+        let edits = self.drain.over(&servers, &connections, self.began.elapsed());
         kernel.apply(&edits)?;
         edits.iter().for_each(|edit| self.there.apply(edit));
-        debug!(gone = edits.len(), left = self.drain.servers().len(), "real servers without connections let go");
+        debug!(asked = servers.len(), gone = edits.len(), "real servers without connections let go");
         self.attract(netns, false).map(drop)
     }
 
@@ -292,7 +295,7 @@ impl ServiceRules for InIpvs {
             return self.lingers;
         }
         let legacy = self.kernel.as_ref().is_some_and(|kernel| kernel.variant() == Variant::Legacy);
-        Some(self.watch.due(legacy, !self.drain.servers().is_empty()))
+        Some(self.watch.due(legacy, !self.drain.is_idle()))
     }
 
     fn look(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<Option<String>, RulesError> {

@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
+    RouteNetlinkMessage,
     route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
 use podnet_model::{Family, Protocol};
@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use super::PROTOCOL;
 use crate::{
     netlink::{NetlinkError, Operation, Request, RtSocket},
+    route::attraction::number,
     route::{self, Route},
 };
 
@@ -110,7 +111,7 @@ impl There {
     /// Where the kernel cannot be asked.
     pub(super) fn read(node: &mut RtSocket, family: Family) -> Result<Self, NetlinkError> {
         let mut message = RouteMessage::default();
-        message.header.address_family = if family == Family::V4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        message.header.address_family = number(family);
         message.header.protocol = RouteProtocol::from(PROTOCOL);
         let request = Request::new(Operation::new("list", "routes"), RouteNetlinkMessage::GetRoute(message), 0);
         let routes = match node.dump(&request) {

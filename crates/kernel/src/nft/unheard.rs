@@ -4,6 +4,8 @@
 //! takes as long as the rest, and some KiB each until all of it is done. So one's own listener leaves the group for the time of
 //! a large transaction. Whether others wrote meanwhile shows by the number that the kernel gives each transaction.
 
+use tracing::{debug, error};
+
 use super::{NftError, NftSocket, generation, transaction::Transaction};
 use crate::monitor::Ears;
 
@@ -18,23 +20,54 @@ impl NftSocket {
 
     /// Whether others may have changed something since the last call of which the listener was not told.
     pub fn missed(&mut self) -> bool {
-        std::mem::take(&mut self.missed)
+        self.listen_again();
+        // Nothing is heard of anybody: whatever is asked for is looked at.
+        std::mem::take(&mut self.missed) || self.deaf
     }
 
     pub(super) fn commit(&mut self, transaction: Transaction<'_>) -> Result<(), NftError> {
-        let Some(ears) = self.ears.as_ref().filter(|_| transaction.len() >= LARGE) else {
+        self.listen_again();
+        let Some(before) = self.stop_listening(transaction.len()) else {
             return transaction.commit(&mut self.connection);
         };
-        // The kernel counts before it tells: what others do before the group is left, or after it is joined again, may be counted
-        // and told, and then is looked at twice.
-        let before = generation::of(&mut self.connection)?;
-        ears.leave()?;
         let done = transaction.commit(&mut self.connection);
-        ears.join()?;
+        // Until it hears again, whatever became of the rest.
+        self.deaf = true;
+        self.listen_again();
         let after = generation::of(&mut self.connection);
-        let own = u32::from(done.is_ok());
-        let expected = before.map(|before| before.wrapping_add(own));
-        self.missed |= expected.is_none() || !after.is_ok_and(|after| after == expected);
+        let expected = before.wrapping_add(u32::from(done.is_ok()));
+        // Pods' rules are written by a socket of their own: that counts as others', and costs a look.
+        self.missed |= !after.is_ok_and(|after| after == Some(expected));
         done
+    }
+
+    /// The listener leaves its group for a transaction of so many bytes, where that is worth it and can be done. Answers the number of the
+    /// last transaction before: the kernel counts before it tells, so what others do before the group is left, or after it is joined again,
+    /// may be counted and told, and then is looked at twice.
+    fn stop_listening(&mut self, length: usize) -> Option<u32> {
+        let ears = self.ears.as_ref().filter(|_| length >= LARGE && !self.deaf)?;
+        let before = generation::of(&mut self.connection).ok()??;
+        match ears.leave() {
+            Ok(()) => Some(before),
+            Err(error) => {
+                debug!(error = &error as &dyn std::error::Error, "a large transaction is told of element by element");
+                None
+            }
+        }
+    }
+
+    /// A listener that left its group joins it again.
+    fn listen_again(&mut self) {
+        let Some(ears) = self.ears.as_ref().filter(|_| self.deaf) else { return };
+        match ears.join() {
+            Ok(()) => self.deaf = false,
+            Err(error) => {
+                self.missed = true;
+                error!(
+                    error = &error as &dyn std::error::Error,
+                    "what others do to rules is not heard; the group of nf_tables is joined again at the next occasion"
+                );
+            }
+        }
     }
 }

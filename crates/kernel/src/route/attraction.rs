@@ -138,7 +138,7 @@ fn route(addr: IpAddr, what: &Attraction) -> RouteMessage {
     message
 }
 
-pub(super) const fn number(family: Family) -> AddressFamily {
+pub(crate) const fn number(family: Family) -> AddressFamily {
     match family {
         Family::V4 => AddressFamily::Inet,
         Family::V6 => AddressFamily::Inet6,

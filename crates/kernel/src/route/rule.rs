@@ -5,12 +5,13 @@ use std::{collections::BTreeSet, net::IpAddr};
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
-    AddressFamily, IpProtocol, RouteNetlinkMessage,
+    IpProtocol, RouteNetlinkMessage,
     rule::{RuleAction, RuleAttribute, RuleMessage, RulePortRange},
 };
 use podnet_model::{Family, Protocol};
 use rustix::io::Errno;
 
+use super::attraction::number;
 use crate::{
     addr::family,
     netlink::{NetlinkError, Operation, Request, RtSocket},
@@ -108,7 +109,7 @@ fn of_port(family: Family, protocol: Protocol, port: u16, table: u32) -> RuleMes
 
 fn any(family: Family) -> RuleMessage {
     let mut message = RuleMessage::default();
-    message.header.family = if family == Family::V4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    message.header.family = number(family);
     message
 }
 

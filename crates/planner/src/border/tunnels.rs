@@ -63,7 +63,11 @@ impl Tunnels {
 
     /// Whether a tunnel that believes whoever sends has this port.
     pub(crate) fn is_open(&self, port: u16) -> bool {
-        self.ports().0.contains(&port)
+        let is_open = |conf: &NetConf| match conf.backend {
+            Backend::Vxlan { port: at, .. } | Backend::Udp { port: at } => at == port,
+            Backend::WireGuard { .. } | Backend::HostGw | Backend::Ipip { .. } | Backend::Alloc => false,
+        };
+        port == VXLAN_PORT && !self.vxlan.is_empty() || self.net_confs.values().any(is_open)
     }
 
     /// Those that believe whoever sends, and the others.

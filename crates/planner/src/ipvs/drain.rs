@@ -25,6 +25,8 @@ pub struct Drain {
     leaving: BTreeMap<ServerKey, Option<(SetName, Element)>>,
     /// What is done to their addresses then.
     held: BTreeMap<IpAddr, Vec<Edit>>,
+    /// Whose connections were asked for last.
+    asked: Option<ServerKey>,
 }
 
 impl Drain {
@@ -84,17 +86,41 @@ impl Drain {
         self.since.keys().map(|(key, _)| *key).collect()
     }
 
+    /// Whether nothing is on its way out.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.since.is_empty()
+    }
+
+    /// The virtual servers whose connections are to be known next, so many at most: the kernel is asked for each, and all have their turns.
+    #[must_use]
+    pub fn turn(&mut self, most: usize) -> BTreeSet<ServerKey> {
+        let all = self.servers();
+        let last = self.asked.take();
+        let is_next = |key: &&ServerKey| last.is_none_or(|last| last < **key);
+        let (next, first): (Vec<&ServerKey>, Vec<&ServerKey>) = all.iter().partition(is_next);
+        let turn: Vec<ServerKey> = next.into_iter().chain(first).take(most).copied().collect();
+        self.asked = turn.last().copied();
+        turn.into_iter().collect()
+    }
+
     /// Those of them that nobody wants any more.
     pub fn leaving(&self) -> impl Iterator<Item = &ServerKey> {
         self.leaving.keys()
     }
 
-    /// What can go now, when each real server has so many connections.
+    /// What can go now, when each real server of these virtual servers has so many connections.
     #[must_use]
-    pub fn over(&mut self, connections: &BTreeMap<(ServerKey, BackendAddress), u64>, now: Duration) -> Vec<Edit> {
+    pub fn over(
+        &mut self,
+        of: &BTreeSet<ServerKey>,
+        connections: &BTreeMap<(ServerKey, BackendAddress), u64>,
+        now: Duration,
+    ) -> Vec<Edit> {
         let mut edits = Vec::new();
         self.since.retain(|one, since| {
-            let stays = connections.get(one).is_some_and(|count| *count > 0) && now.saturating_sub(*since) < PATIENCE;
+            let is_busy = !of.contains(&one.0) || connections.get(one).is_some_and(|count| *count > 0);
+            let stays = is_busy && now.saturating_sub(*since) < PATIENCE;
             if !stays {
                 edits.push(Edit::RemoveReal(one.0, one.1));
             }

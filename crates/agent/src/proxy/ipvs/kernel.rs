@@ -1,6 +1,9 @@
 //! Where virtual servers, sets and chains of one family are written.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 use podnet_kernel::{
@@ -90,7 +93,7 @@ impl Kernel {
 
     pub(super) fn connections(
         &mut self,
-        of: &[ServerKey],
+        of: &BTreeSet<ServerKey>,
     ) -> Result<BTreeMap<(ServerKey, BackendAddress), u64>, RulesError> {
         Ok(self.servers.connections(of)?)
     }

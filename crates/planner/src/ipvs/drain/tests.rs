@@ -53,7 +53,7 @@ impl Kernel {
 
     fn over(&mut self, connections: &[(u8, u64)], now: u64) -> Vec<Edit> {
         let connections = connections.iter().map(|(last, count)| ((key(), real(*last)), *count)).collect();
-        let edits = self.drain.over(&connections, Duration::from_secs(now));
+        let edits = self.drain.over(&self.drain.servers(), &connections, Duration::from_secs(now));
         edits.iter().for_each(|edit| self.there.apply(edit));
         edits
     }
@@ -61,6 +61,25 @@ impl Kernel {
 
 fn kernel(reals: &[u8]) -> Kernel {
     Kernel { there: state(reals), drain: Drain::default() }
+}
+
+#[test]
+fn the_connections_of_many_virtual_servers_are_asked_for_in_turns() {
+    let mut drain = Drain::default();
+    let keys: Vec<ServerKey> = (1..=5).map(ServerKey::Mark).collect();
+    let scheduling = Scheduling { scheduler: Scheduler::RoundRobin, fallback: false, port: false, persistence: None };
+    let there = |key: &ServerKey| [Edit::AddServer(*key, scheduling), Edit::AddReal(*key, real(1), 1)];
+    let mut state = State::default();
+    keys.iter().flat_map(there).for_each(|edit| state.apply(&edit));
+    let edits = keys.iter().map(|key| Edit::RemoveReal(*key, real(1))).collect();
+    let _ = drain.soften(edits, &state, |_| true, Duration::ZERO);
+    let turns: Vec<Vec<ServerKey>> = (0..4).map(|_| drain.turn(2).into_iter().collect()).collect();
+    let of = |marks: [u32; 2]| marks.map(ServerKey::Mark).to_vec();
+    assert_eq!(turns, [of([1, 2]), of([3, 4]), of([1, 5]), of([2, 3])]);
+    // Of those that were not asked for nothing is known.
+    let over = drain.over(&[keys[3]].into(), &BTreeMap::new(), Duration::ZERO);
+    assert_eq!(over, [Edit::RemoveReal(keys[3], real(1))]);
+    assert!(!drain.is_idle() && drain.servers().len() == 4);
 }
 
 #[test]

@@ -298,17 +298,20 @@ fn a_service_that_goes_keeps_its_address_and_notes_while_its_connections_last() 
     assert_eq!(again.soften(edits, &there, |key| ipvs.may_drain(key), std::time::Duration::ZERO), []);
     assert_eq!((again.servers(), again.leaving().copied().collect()), (drain.servers(), kept));
     let mut at_once = there.clone();
-    again.over(&BTreeMap::new(), std::time::Duration::ZERO).iter().for_each(|edit| at_once.apply(edit));
+    again
+        .over(&again.servers(), &BTreeMap::new(), std::time::Duration::ZERO)
+        .iter()
+        .for_each(|edit| at_once.apply(edit));
     assert_eq!((&at_once, again), (ipvs.state(), crate::ipvs::Drain::default()));
     // All comes back as it was, or all goes.
     let (mut once, mut also) = (there.clone(), drain.clone());
     changes.iter().for_each(|change| follow(&mut ipvs, change, &mut once, &mut also));
     let (mut settled, mut over) = (once.clone(), also.clone());
-    over.over(&BTreeMap::new(), std::time::Duration::ZERO).iter().for_each(|edit| settled.apply(edit));
+    over.over(&over.servers(), &BTreeMap::new(), std::time::Duration::ZERO).iter().for_each(|edit| settled.apply(edit));
     assert!((settled, over) == (right, crate::ipvs::Drain::default()));
     back.iter().for_each(|change| follow(&mut ipvs, change, &mut once, &mut also));
     assert!(once == there);
-    drain.over(&BTreeMap::new(), std::time::Duration::ZERO).iter().for_each(|edit| there.apply(edit));
+    drain.over(&drain.servers(), &BTreeMap::new(), std::time::Duration::ZERO).iter().for_each(|edit| there.apply(edit));
     assert_eq!((&there, &drain), (ipvs.state(), &crate::ipvs::Drain::default()));
 }
 
