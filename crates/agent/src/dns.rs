@@ -5,11 +5,13 @@
 //! - `udp`, `tcp`, `web`: messages in datagrams, over connections, and in requests of HTTP; `protobuf`: how gRPC packs them
 //! - `outside`: what the server core asks of its surroundings: exchanges with upstreams, time, chance
 //! - `connections`: connections to upstreams, kept and shared, over TCP and TLS
+//! - `local`: the resolver of one node, in its agent; `clients`: whose search paths it knows
 //! - `keeper`: the one task that owns the cluster's state and replaces the server when the Corefile changes
 //! - `corefile`: reading the Corefile and what it names
 //! - `http`: health, readiness and metrics
 
 mod activity;
+mod clients;
 mod connections;
 mod corefile;
 mod door;
@@ -17,6 +19,7 @@ mod http;
 mod identity;
 mod keeper;
 mod listeners;
+mod local;
 mod outside;
 mod pem;
 mod protobuf;
@@ -41,6 +44,10 @@ use podnet_client::connect::ConnectError;
 use podnet_dns::{Checked, Config, CorefileError, Server, server::Later};
 use tokio_util::task::TaskTracker;
 use tracing::info;
+
+pub use clients::Clients;
+pub(crate) use local::Told;
+pub use local::{Local, LocalOptions, Seat};
 
 use crate::dns::{keeper::Keeper, listeners::Listeners};
 

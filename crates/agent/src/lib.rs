@@ -38,7 +38,7 @@ pub mod ways;
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -106,6 +106,10 @@ pub struct AgentConfig {
     pub gives_addresses: bool,
     /// Where health, metrics and configuration are served.
     pub health_address: SocketAddr,
+    /// Where the node's own resolver answers; without an address there is none.
+    pub node_local_dns: Vec<IpAddr>,
+    /// The domain of the cluster's names.
+    pub cluster_domain: String,
     /// kube-proxy's configuration of this node alone; without it the ConfigMap `kube-proxy` counts.
     pub proxy_config: Option<PathBuf>,
 }
@@ -120,6 +124,11 @@ impl AgentConfig {
     /// Where it is kept what was made for each attachment.
     fn attachments(&self) -> PathBuf {
         self.state_dir.join("attachments")
+    }
+
+    /// Where the addresses of the node's resolver are noted.
+    fn resolver_note(&self) -> PathBuf {
+        self.state_dir.join("node-local-dns")
     }
 
     fn keys(&self) -> PathBuf {
@@ -231,21 +240,41 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         (counts, complaints, told),
         updates,
     )?;
+    let resolver = resolver(&config, &network, &view, &health);
     tokio::pin!(shutdown);
     let standing = config.gives_addresses.then(|| {
         let announcements = view.announcements().clone();
         balancers::stand(client.clone(), &config.node, move || announcements.nodes())
     });
-    tokio::select! {
-        result = serve(&config, client.clone(), addresses, view, network, &health) => result?,
+    let ended = tokio::select! {
+        result = serve(&config, client.clone(), addresses, view, &network, &health) => result,
         never = ways.publish(&client, &config.node) => match never {},
-        () = &mut shutdown => {}
+        () = &mut shutdown => Ok(()),
+    };
+    if let Some(resolver) = resolver {
+        resolver.end().await;
     }
+    ended?;
     if let Some(standing) = standing {
         standing.end().await;
     }
     info!("stopped; pods and routes stay as they are");
     Ok(())
+}
+
+/// Starts the node's resolver, where there is to be one.
+fn resolver(config: &AgentConfig, network: &Network, view: &View, health: &Health) -> Option<dns::Local> {
+    if config.node_local_dns.is_empty() {
+        return None;
+    }
+    let options = dns::LocalOptions {
+        addrs: config.node_local_dns.clone(),
+        domain: config.cluster_domain.clone(),
+        resolv_conf: PathBuf::from("/etc/resolv.conf"),
+    };
+    let resolver = dns::Local::start(options, network.resolver(), view.clients().clone());
+    health.add_metrics(resolver.metrics());
+    Some(resolver)
 }
 
 /// Becomes ready once the network takes pods, then keeps house for good.
@@ -254,7 +283,7 @@ async fn serve(
     client: Client,
     addresses: Arc<Addresses>,
     view: Arc<View>,
-    network: Network,
+    network: &Network,
     health: &Health,
 ) -> Result<(), AgentError> {
     network.takes_pods(conflist::is_there(&config.cni_conf_dir)).await?;
@@ -266,7 +295,7 @@ async fn serve(
     let (attached, to_publish) = mpsc::channel(ATTACHED_BACKLOG);
     let attachments = Arc::new(Attachments::new(
         addresses.clone(),
-        &network,
+        network,
         view.clone(),
         attached,
         config.tombstones(),
@@ -287,7 +316,7 @@ async fn serve(
     // What the first lists needed is not needed again.
     podnet_kernel::heap::give_back();
     info!(socket = %config.socket.display(), "ready");
-    Box::pin(housekeeping.keep(network, to_publish)).await
+    Box::pin(housekeeping.keep(network.clone(), to_publish)).await
 }
 
 fn interest(config: &AgentConfig, complaints: Complaints, quarantine: Quarantine) -> Interest {

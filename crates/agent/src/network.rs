@@ -14,6 +14,7 @@ mod place;
 mod problems;
 mod proxy;
 mod refused;
+mod resolver;
 pub(crate) mod rules;
 mod sockets;
 mod strangers;
@@ -39,6 +40,7 @@ use crate::{
     AgentConfig,
     addresses::Addresses,
     attach::rules::PodRules,
+    dns::Seat,
     fastpath::FastPath,
     proxy::{Configured, Told},
     repair::{Counts, PodEnds, Repair},
@@ -53,6 +55,7 @@ use legacy::LegacyWatch;
 use loopback::Loopback;
 use place::{Missed, Unfitted};
 use problems::Problems;
+use resolver::ResolverWay;
 use rules::ClusterRules;
 use sockets::SocketsPlace;
 use strangers::Strangers;
@@ -78,6 +81,7 @@ pub struct Network {
     pods: Arc<PodEnds>,
     published: watch::Receiver<Dual<Option<IpNet>>>,
     state: watch::Receiver<State>,
+    resolver: Seat,
 }
 
 /// How far the network is.
@@ -140,7 +144,10 @@ impl Network {
         let by_file = config.proxy_config.is_some();
         let has = capabilities::probe();
         let proxy = Configured::new(config.node.clone(), by_file, has, told_of_services, complaints.clone());
+        let resolver = Seat::default();
+        let gives_way = resolver.gives_way.subscribe();
         let worker = Worker {
+            resolver: ResolverWay::new(&config.node_local_dns, resolver.clone(), config.resolver_note()),
             proxy,
             repair,
             finder,
@@ -171,14 +178,22 @@ impl Network {
         };
         let handle = Handle::current();
         let thread = thread::Builder::new().name("network".into());
-        thread.spawn(move || worker.run(&handle, Events { updates, notices })).map_err(NetworkError::Thread)?;
-        Ok(Self { pods, published, state })
+        thread
+            .spawn(move || worker.run(&handle, Events { updates, notices, gives_way }))
+            .map_err(NetworkError::Thread)?;
+        Ok(Self { pods, published, state, resolver })
     }
 
     /// What peers shall know of this node's addresses, as they change.
     #[must_use]
     pub fn published(&self) -> watch::Receiver<Dual<Option<IpNet>>> {
         self.published.clone()
+    }
+
+    /// What the node's resolver and the network tell each other.
+    #[must_use]
+    pub fn resolver(&self) -> Seat {
+        self.resolver.clone()
     }
 
     /// The node's ends of pods' interfaces: what is told here is kept whole.

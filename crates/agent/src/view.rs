@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use podnet_model::{Change, Dual, Namespace, NamespaceScope, NodeName, Pod, PodKey, limits::PodLimits};
 use tokio::sync::{Notify, watch};
 
-use crate::announce::Announcements;
+use crate::{announce::Announcements, dns::Clients};
 
 /// This node, its pods and the namespaces, as last told by the watch.
 #[derive(Debug)]
@@ -26,6 +26,7 @@ pub struct View {
     limits_changed: Mutex<BTreeSet<PodKey>>,
     limits_told: Notify,
     announcements: Arc<Announcements>,
+    clients: Arc<Clients>,
 }
 
 impl View {
@@ -34,6 +35,7 @@ impl View {
     pub fn new(node: NodeName) -> Self {
         Self {
             announcements: Arc::new(Announcements::new(node.clone())),
+            clients: Arc::default(),
             node,
             pods: Mutex::default(),
             namespaces: Mutex::default(),
@@ -48,6 +50,7 @@ impl View {
     /// Takes a change in.
     pub fn learn(&self, change: &Change) {
         self.announcements.learn(change);
+        self.clients.learn(change);
         match change {
             Change::Pod(key, pod) => {
                 let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
@@ -87,6 +90,12 @@ impl View {
     #[must_use]
     pub fn announcements(&self) -> &Arc<Announcements> {
         &self.announcements
+    }
+
+    /// What is known of those who ask the node's resolver.
+    #[must_use]
+    pub fn clients(&self) -> &Arc<Clients> {
+        &self.clients
     }
 
     /// Waits until limits of pods change, and tells whose.

@@ -275,6 +275,13 @@ pub(crate) struct AgentOptions {
     /// Health, metrics and configuration over HTTP
     #[arg(long, default_value = "127.0.0.1:9099")]
     pub(crate) health_address: SocketAddr,
+    /// Answer pods' questions on their own node, at this address (169.254.20.10 by custom; one of each family with a comma between them):
+    /// kubelets' clusterDNS has to be the same. It passes on to the Service kube-dns of kube-system and keeps answers
+    #[arg(long, env = "PODNET_NODE_LOCAL_DNS", value_name = "ADDRESS", value_delimiter = ',', value_parser = ranges::resolver)]
+    pub(crate) node_local_dns: Vec<std::net::IpAddr>,
+    /// The domain of the cluster's names
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
+    pub(crate) cluster_domain: String,
     /// A KubeProxyConfiguration for this node; without it that of the ConfigMap kube-proxy in kube-system counts
     #[arg(long, value_name = "FILE")]
     pub(crate) proxy_config: Option<PathBuf>,

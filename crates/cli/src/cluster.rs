@@ -52,6 +52,9 @@ pub(crate) struct Cluster {
     /// The mode of Services that the cluster began with, where one was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) proxy_mode: Option<ProxyMode>,
+    /// Where each node's agent answers pods' questions for names; none where they ask cluster DNS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) node_local_dns: Option<IpAddr>,
     pub(crate) datastore: Option<PathBuf>,
     /// The binary that `up` was called with: the supervisor starts the processes from it.
     pub(crate) binary: PathBuf,
@@ -141,6 +144,11 @@ impl Cluster {
         nth(self.service_cidr, 10)
     }
 
+    /// Where pods ask for names.
+    pub(crate) fn nameserver(&self) -> IpAddr {
+        self.node_local_dns.unwrap_or(IpAddr::V4(self.dns_address()))
+    }
+
     /// The nodes, dealt to the subnets in turn.
     pub(crate) fn places(&self) -> Vec<NodePlace> {
         (0..self.nodes)
@@ -198,6 +206,7 @@ mod tests {
             pod_link: PodLink::Veth,
             lb_pool: LbPool::default(),
             proxy_mode: None,
+            node_local_dns: None,
             datastore: None,
             binary: PathBuf::new(),
         }

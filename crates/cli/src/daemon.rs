@@ -97,6 +97,8 @@ pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
         sockets_cgroup: options.sockets_cgroup.unwrap_or_default(),
         gives_addresses: !options.no_load_balancer_controller,
         health_address: options.health_address,
+        node_local_dns: options.node_local_dns,
+        cluster_domain: options.cluster_domain,
         proxy_config: options.proxy_config,
     };
     run(async { Box::pin(podnet_agent::run(config, stopped()?)).await.doing(|| "the agent ended".into()) })

@@ -140,6 +140,19 @@ impl Server {
         Self { blocks, strays, turn: AtomicUsize::new(0), parts, observer: Arc::new(observer), probes }
     }
 
+    /// Takes over what another server's caches hold, where the same questions come to caches with the same options: for a server that
+    /// asks the same of others, only elsewhere.
+    pub fn inherit(&self, from: &Self) {
+        let pairs = self.blocks.iter().zip(&from.blocks);
+        for (here, there) in pairs.filter(|(here, there)| here.keys == there.keys) {
+            let (Some(here), Some(there)) = (&here.cache, &there.cache) else { continue };
+            let (mut here, mut there) = (lock(here), lock(there));
+            if here.options() == there.options() {
+                std::mem::swap(&mut *here, &mut *there);
+            }
+        }
+    }
+
     /// The whole of the cluster's state has been taken in: what is not there does not exist.
     pub fn set_synced(&self) {
         self.parts.synced.store(true, Ordering::Release);

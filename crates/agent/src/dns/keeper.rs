@@ -328,7 +328,7 @@ fn server(config: Config, cluster: &Cluster, metrics: &Arc<Metrics>) -> Server {
     Server::new(config, cluster, seconds, Arc::clone(metrics), Arc::new(Network::new(Arc::clone(metrics))), observer())
 }
 
-fn observer() -> Observer {
+pub(super) fn observer() -> Observer {
     Box::new(|event| match event {
         Event::Answered { line } => info!("{line}"),
         Event::Failed { level: Level::Debug, message } => debug!("{message}"),

@@ -12,7 +12,11 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use podnet_dns::{Exchange, Outside, Transport, metrics::Metrics, server::Take};
+use podnet_dns::{
+    Exchange, Outside, Transport,
+    metrics::Metrics,
+    server::{ClientSearch, Take},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpStream, UdpSocket},
@@ -20,7 +24,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{Shared, connections::Connections};
+use super::{Clients, Shared, connections::Connections};
 
 /// How often upstreams that failed are looked after.
 const CHECK_TICK: Duration = Duration::from_millis(250);
@@ -32,6 +36,9 @@ const DATAGRAM: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Network {
     connections: Arc<Connections>,
+    metrics: Arc<Metrics>,
+    /// Whose search paths are known.
+    clients: Arc<Clients>,
     /// SipHash with keys from the operating system, over a counter: nobody can guess the next one.
     keyed: RandomState,
     counter: AtomicU64,
@@ -40,8 +47,18 @@ pub(super) struct Network {
 impl Network {
     /// A network without a connection. What goes over connections is counted.
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        let connections = Arc::new(Connections::new(metrics));
-        Self { connections, keyed: RandomState::new(), counter: AtomicU64::new(0) }
+        Self::of_node(metrics, Arc::default())
+    }
+
+    /// As [`Network::new`], of a node whose pods' search paths are known.
+    pub(super) fn of_node(metrics: Arc<Metrics>, clients: Arc<Clients>) -> Self {
+        let connections = Arc::new(Connections::new(Arc::clone(&metrics)));
+        Self { connections, metrics, clients, keyed: RandomState::new(), counter: AtomicU64::new(0) }
+    }
+
+    /// What counts.
+    pub(super) const fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 }
 
@@ -91,6 +108,10 @@ impl Outside for Network {
 
     fn random(&self) -> u64 {
         self.keyed.hash_one(self.counter.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn search_of(&self, client: IpAddr) -> Option<Arc<ClientSearch>> {
+        self.clients.search_of(client)
     }
 }
 

@@ -43,7 +43,7 @@ fn answer(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, port: Port, questions: 
             port: port.number,
             scheme: port.scheme,
             bound: port.address,
-            local: None,
+            local: questions.destination(number),
             keepalive: None,
         };
         let Some((question, response)) = questions.question(number) else { continue };

@@ -18,6 +18,7 @@ impl Worker {
     pub(super) fn hear(&mut self, notices: &[Notice]) -> bool {
         self.rules.hear(notices);
         self.loopback.hear(notices);
+        self.resolver.hear(notices);
         self.repair.hear(notices, &self.overlay)
     }
 

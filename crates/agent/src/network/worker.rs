@@ -27,6 +27,7 @@ use super::{
     place::{Missed, Unfitted},
     problems::Problems,
     refused::ApplyError,
+    resolver::ResolverWay,
     rules::ClusterRules,
     sockets::SocketsPlace,
     strangers::Strangers,
@@ -74,6 +75,7 @@ pub(super) struct Worker {
     /// The node was made to forward IPv6.
     pub(super) forwards_ipv6: bool,
     pub(super) loopback: Loopback,
+    pub(super) resolver: ResolverWay,
     pub(super) told: watch::Sender<State>,
     pub(super) refused: Refused,
     /// Rules were put in force, or refused.
@@ -152,8 +154,14 @@ impl Worker {
 
     /// When something is due that is not told. What is part of what was refused is not due while that has to wait.
     fn due(&self, waits: bool) -> Option<Instant> {
-        let of_others =
-            [self.repair.due(), self.problems.due(), self.proxy.due(), self.rules.due(), self.loopback.due()];
+        let of_others = [
+            self.repair.due(),
+            self.problems.due(),
+            self.proxy.due(),
+            self.rules.due(),
+            self.loopback.due(),
+            self.resolver.due(),
+        ];
         let unless_waiting = [self.unfitted.due(), self.missed.due()].into_iter().filter(|_| !waits);
         let sockets = self.sockets.due().filter(|_| !waits || !self.refused.sockets);
         let all = of_others.into_iter().chain(unless_waiting).chain([
@@ -191,6 +199,7 @@ impl Worker {
         let fitted = if tries_all { self.fit_pods() } else { Ok(()) };
         let mended = self.mend();
         let looked = self.rules.look(&mut self.datapath).map_err(ApplyError::from);
+        self.resolver.look(&mut self.datapath);
         self.proxy.unserved(self.rules.unserved());
         let carried = if tries_all { self.carry() } else { Ok(()) };
         self.forget_vanished();
@@ -292,6 +301,7 @@ impl Worker {
         }
         self.proxy.told().programming.queued(change, Moment::now());
         self.rules.learn(change);
+        self.resolver.learn(change);
         self.sockets.heard(change);
     }
 

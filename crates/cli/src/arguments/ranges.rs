@@ -1,5 +1,7 @@
 //! Ranges of addresses on the command line: what is wrong with one by itself. How they go together is looked at in `cluster`.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use ipnet::{Ipv4Net, Ipv6Net};
 
 /// A pool is dealt to the nodes in blocks of this prefix length, so it holds at least one.
@@ -39,6 +41,23 @@ fn range6(text: &str, longest: u8, why: &str) -> Result<Ipv6Net, String> {
     Ok(range)
 }
 
+/// The gateway of every pod: it leads to the node, and nobody answers there.
+const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1));
+
+/// The address of the node's own resolver: the same on every node, so it may be one of those that no router passes on.
+pub(super) fn resolver(text: &str) -> Result<IpAddr, String> {
+    let addr: IpAddr = text.parse().map_err(|_| "not an address such as 169.254.20.10".to_owned())?;
+    let of_a_link = matches!(addr, IpAddr::V6(addr) if addr.is_unicast_link_local());
+    let of_nobody = addr.is_unspecified() || addr.is_multicast() || addr == IpAddr::V4(Ipv4Addr::BROADCAST);
+    match addr {
+        GATEWAY => Err("that is pods' gateway; 169.254.20.10 is the custom".to_owned()),
+        _ if addr.is_loopback() => Err("pods have a loopback of their own; 169.254.20.10 is the custom".to_owned()),
+        _ if of_a_link => Err("an address of fe80::/10 is one of a single link; choose one of fd00::/8".to_owned()),
+        _ if of_nobody => Err("nobody can answer at that address; 169.254.20.10 is the custom".to_owned()),
+        addr => Ok(addr),
+    }
+}
+
 pub(super) fn services(text: &str) -> Result<Ipv4Net, String> {
     range(text, SERVICES, "cluster DNS has the tenth address")
 }
@@ -66,6 +85,16 @@ mod tests {
     fn a_range_with_bits_behind_its_prefix_is_refused_with_the_one_that_was_meant() {
         assert!(pods("10.1.2.3/16").unwrap_err().contains("10.1.0.0/16"));
         assert_eq!(pods("10.1.0.0/16").unwrap().to_string(), "10.1.0.0/16");
+    }
+
+    #[test]
+    fn the_node_s_resolver_has_an_address_that_pods_reach() {
+        for text in ["169.254.20.10", "169.254.25.10", "10.9.9.9", "fd00:aaaa::10"] {
+            assert_eq!(resolver(text).unwrap().to_string(), text);
+        }
+        for text in ["169.254.1.1", "127.0.0.53", "::1", "fe80::10", "0.0.0.0", "224.0.0.1", "255.255.255.255", "dns"] {
+            assert!(resolver(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `podnet up`.
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, ValueEnum, ValueHint};
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -45,6 +45,11 @@ pub(crate) struct UpOptions {
     /// [default: the best that the nodes have]
     #[arg(long, value_enum, value_name = "MODE")]
     pub(crate) proxy_mode: Option<ProxyMode>,
+    /// Answer pods' questions on their own node, at this address, past connection tracking: each node's agent asks cluster DNS
+    /// and keeps answers [with no address: 169.254.20.10]
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true, default_missing_value = "169.254.20.10",
+        value_parser = ranges::resolver)]
+    pub(crate) node_local_dns: Option<IpAddr>,
     /// Keep the cluster's objects in this file, over `podnet down` too
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub(crate) datastore: Option<PathBuf>,

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Display,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
 };
 
@@ -47,10 +47,15 @@ impl Cluster {
                 .or_else(|| present.map(|cluster| cluster.lb_pool.clone()))
                 .unwrap_or_default(),
             proxy_mode: options.proxy_mode.or(present.and_then(|cluster| cluster.proxy_mode)),
+            node_local_dns: options.node_local_dns.or(present.and_then(|cluster| cluster.node_local_dns)),
             datastore: datastore.or_else(|| present.and_then(|cluster| cluster.datastore.clone())),
             binary: std::env::current_exe().doing(|| "cannot find the podnet binary itself".into())?,
         };
         cluster.refuse_overlaps()?;
+        if cluster.pod_cidr_v6.is_none() && cluster.node_local_dns.is_some_and(|addr| addr.is_ipv6()) {
+            return Err(Failure::usage("--node-local-dns is an IPv6 address, and pods have none")
+                .remedy("choose one such as 169.254.20.10, or add --ip-family dual"));
+        }
         match present.map(|present| present.differences(&cluster)) {
             Some(differences) if !differences.is_empty() => {
                 Err(Failure::new(format!("a cluster with other settings is up: {}", differences.join("; ")))
@@ -65,11 +70,13 @@ impl Cluster {
         let subnets = (0..usize::from(self.subnets)).flat_map(|index| self.ranges(index));
         let pods6 = self.pod_cidr_v6.map(|range| ("--pod-cidr-v6", IpNet::V6(range)));
         let services6 = self.service_cidr_v6.map(|range| ("--service-cidr-v6", IpNet::V6(range)));
+        let resolver = self.node_local_dns.map(|addr| ("--node-local-dns", IpNet::from(addr)));
         let ranges: Vec<(&str, IpNet)> =
             [("--pod-cidr", IpNet::V4(self.pod_cidr)), ("--service-cidr", IpNet::V4(self.service_cidr))]
                 .into_iter()
                 .chain(pods6)
                 .chain(services6)
+                .chain(resolver)
                 .chain(subnets.map(|range| ("the underlay's range", range)))
                 .collect();
         for (index, (name, range)) in ranges.iter().enumerate() {
@@ -96,6 +103,7 @@ impl Cluster {
             difference("--pod-link", &self.pod_link, &asked.pod_link),
             difference("--lb-pool", &self.lb_pool, &asked.lb_pool),
             self.proxy_mode.zip(asked.proxy_mode).and_then(|(is, asked)| difference("--proxy-mode", &is, &asked)),
+            difference("--node-local-dns", &told(self.node_local_dns), &told(asked.node_local_dns)),
             difference("--datastore", &self.store().display(), &asked.store().display()),
         ];
         settings.into_iter().flatten().collect()
@@ -123,6 +131,10 @@ fn ranges_v6(options: &UpOptions, present: Option<&Cluster>) -> Result<Option<(I
         }
         IpFamily::Ipv4 => Ok(None),
     }
+}
+
+fn told(addr: Option<IpAddr>) -> String {
+    addr.map_or_else(|| "none".to_owned(), |addr| addr.to_string())
 }
 
 fn difference(option: &str, present: &impl Display, asked: &impl Display) -> Option<String> {

@@ -62,7 +62,7 @@ fn node(cluster: &Cluster, place: &NodePlace) -> ProcessSpec {
         arguments.option("--address", &address);
     }
     arguments.option("--kubeconfig", &NodeLayout::new(&place.name).kubeconfig().display());
-    arguments.option("--cluster-dns", &cluster.dns_address());
+    arguments.option("--cluster-dns", &cluster.nameserver());
     arguments.option("--label", &format!("podnet.io/subnet=subnet{}", place.subnet + 1));
     arguments.spec()
 }
@@ -80,6 +80,9 @@ fn agent(cluster: &Cluster, place: &NodePlace) -> ProcessSpec {
     arguments.option("--underlay-device", &"eth0");
     arguments.option("--pod-link", &cluster.pod_link);
     arguments.option("--service-cidr", &cluster.service_cidr);
+    if let Some(addr) = cluster.node_local_dns {
+        arguments.option("--node-local-dns", &addr);
+    }
     arguments.option("--sockets-cgroup", &Path::new(layout::CGROUP).join(&place.name).display());
     arguments.spec()
 }

@@ -58,7 +58,6 @@ pub const PLUGINS: [&str; 48] = [
 pub const NOT_SERVED: &[&str] = &[
     "https3://",
     "quic://",
-    "rewrite/server_ip",
     "kubernetes/multicluster",
     "kubernetes/zonal",
     "secondary/catalog",
@@ -66,7 +65,6 @@ pub const NOT_SERVED: &[&str] = &[
     "forward/resolver",
     "grpc/unix://",
     "sign",
-    "view/server_ip()",
 ];
 
 /// What is accepted without being acted on, with a warning: answers are right without it.

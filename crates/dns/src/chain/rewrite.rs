@@ -112,12 +112,9 @@ pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<Rewr
         "answer" => return Err(field.bad("what to rewrite", "name: what happens to the answer stands behind it")),
         _ => return Err(field.bad("what to rewrite", FIELDS)),
     };
-    if let Rewrite::Edns(EdnsRewrite { option: EdnsOption::Local { data, .. }, .. }) = &rewrite {
-        match data {
-            EdnsData::ServerIp => scope.served("rewrite/server_ip", last),
-            EdnsData::Metadata(_) => scope.served("rewrite/metadata", last),
-            _ => {}
-        }
+    let of_plugin = |option: &EdnsOption| matches!(option, EdnsOption::Local { data: EdnsData::Metadata(_), .. });
+    if matches!(&rewrite, Rewrite::Edns(EdnsRewrite { option, .. }) if of_plugin(option)) {
+        scope.served("rewrite/metadata", last);
     }
     Ok(RewriteOptions { goes_on, rewrite })
 }

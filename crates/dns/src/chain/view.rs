@@ -24,8 +24,8 @@ pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<View
         let words: Vec<&str> = option.arguments.iter().map(|word| word.text.as_str()).collect();
         let text = words.join(" ");
         let whole = crate::corefile::Word { text, ..first.clone() };
-        for unknown in ["metadata", "server_ip"].into_iter().filter(|name| whole.text.contains(&format!("{name}("))) {
-            scope.served(&format!("view/{unknown}()"), first);
+        if whole.text.contains("metadata(") {
+            scope.served("view/metadata()", first);
         }
         let condition = Expression::parse(&whole.text);
         conditions.push(condition.map_err(|error| whole.malformed("the expression", &error.to_string()))?);

@@ -7,7 +7,8 @@
 //!
 //! `searchpath` does the same where the client's path is known from outside: in the resolver of a pod's own node. It stands before
 //! `cache`, so that what is asked on the way is kept; and where something fails on the way its answer is the first name's, whose
-//! truth that is: so a client that passes failures by (glibc) does, and one that stops at them (musl) stops at that very name.
+//! truth that is: so a client that passes failures by (glibc) does, and one that stops at them (musl) stops at that very name. The
+//! same holds for names without any address.
 
 use std::sync::Arc;
 
@@ -101,6 +102,17 @@ impl Autopath {
         Some(Search { labels, rest })
     }
 
+    /// Whether a name has addresses, be they of the other family than the one that was asked for.
+    async fn has_addresses(&self, query: &Query, name: &Name, reply: &Reply, next: Next<'_>) -> bool {
+        let has = |reply: &Reply, qtype| expand(name, &reply.answer).iter().any(|record| record.rtype == qtype);
+        if has(reply, query.qtype) || reply.truncated {
+            return true;
+        }
+        let other = if query.qtype == rtype::A { rtype::AAAA } else { rtype::A };
+        let asked = Query { searched: true, ..query.instead(name, other) };
+        next.ask(asked).await.is_ok_and(|reply| has(&reply, other))
+    }
+
     /// What fails on the way is left for the client to find.
     const fn passes_failures(&self) -> bool {
         matches!(self.options.search, SearchPath::Client(..))
@@ -124,6 +136,10 @@ impl Autopath {
             };
             match reply.answer.rcode {
                 Rcode::NXDOMAIN => {}
+                // A name that is empty, such as a namespace's: some clients go on from there and others do not.
+                Rcode::NOERROR if self.passes_failures() && !self.has_addresses(query, &name, &reply, next).await => {
+                    return Ok(first);
+                }
                 Rcode::NOERROR => {
                     self.parts.metrics.searched();
                     return Ok(found(query, &name, &reply));

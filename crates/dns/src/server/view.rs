@@ -54,8 +54,8 @@ pub(super) fn takes(
             Transport::Udp => "udp",
             Transport::Tcp => "tcp",
         },
-        // Not known here: conditions on it are refused when they are read.
-        server_ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        // Known wherever the kernel tells of it, which it does on all that podnet opens.
+        server_ip: look.arrival.local.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         server_port: look.arrival.port,
         size,
         rtype: &rtype,

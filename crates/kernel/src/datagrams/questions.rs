@@ -6,7 +6,7 @@
 
 use std::{
     fmt, io, mem,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::{AsRawFd, BorrowedFd},
     ptr,
 };
@@ -138,6 +138,13 @@ impl Questions {
         self.backs.get(number).filter(|_| number < self.lengths.len()).and_then(|back| parse(&back.to))
     }
 
+    /// The address that a question came to; none where the kernel did not tell.
+    #[must_use]
+    pub fn destination(&self, number: usize) -> Option<IpAddr> {
+        let back = self.backs.get(number).filter(|_| number < self.lengths.len())?;
+        back.control.told(back.control_length)
+    }
+
     /// The way back for an answer that comes later.
     #[must_use]
     pub fn back(&self, number: usize) -> Option<Back> {
@@ -205,6 +212,23 @@ impl Back {
 }
 
 impl Control {
+    /// The address that an answer comes from: the one that was asked.
+    fn told(&self, length: usize) -> Option<IpAddr> {
+        const HEADER: usize = mem::size_of::<libc::cmsghdr>();
+        let number = |at: usize| self.0.get(at..at + 4)?.try_into().ok().map(i32::from_ne_bytes);
+        match (number(HEADER - 8)?, number(HEADER - 4)?) {
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) if length >= HEADER + 12 => {
+                let octets: [u8; 4] = self.0.get(HEADER + 4..HEADER + 8)?.try_into().ok()?;
+                Some(IpAddr::from(octets))
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if length >= HEADER + 20 => {
+                let octets: [u8; 16] = self.0.get(HEADER..HEADER + 16)?.try_into().ok()?;
+                Some(IpAddr::from(octets).to_canonical())
+            }
+            _ => None,
+        }
+    }
+
     /// Turns what the kernel said of a datagram's destination into the wish that the answer comes from there.
     ///
     /// A device is not asked for, except where the address means something on that device only (link-local ones): the way back
@@ -239,10 +263,7 @@ impl Control {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        net::{IpAddr, UdpSocket},
-        os::fd::AsFd,
-    };
+    use std::{net::UdpSocket, os::fd::AsFd};
 
     use super::*;
 
@@ -274,6 +295,8 @@ mod tests {
             let mut served = 0;
             while served < clients.len() {
                 let count = serve(&server, &mut questions);
+                assert!((0..count).all(|number| questions.destination(number) == Some(asked)));
+                assert_eq!(questions.destination(count), None);
                 served += count;
                 if served == clients.len() {
                     // One of them goes the slow way.

@@ -99,8 +99,7 @@ fn local(
         },
         EdnsData::ServerPort => look.arrival.port.to_be_bytes().to_vec(),
         EdnsData::Metadata(label) => meta(label)?.into_bytes(),
-        // Refused when it is read.
-        EdnsData::ServerIp => Vec::new(),
+        EdnsData::ServerIp => look.arrival.local.map(address).unwrap_or_default(),
     })
 }
 

@@ -253,6 +253,10 @@ fn who_is_not_known_searches_by_itself() {
     let arrival = crate::server::Arrival { from, ..ARRIVAL };
     let (outcome, _) = stranger.rig.handle_from(&packet, &arrival);
     assert!(matches!(outcome, Outcome::Later(_)), "what a pod was told is kept for nobody else");
+    // An empty name lies on the path; a name without an address of the one family has one of the other.
+    assert_eq!(told(&stranger.response(&query("empty.web.svc.cluster.local", rtype::A))), ["NXDOMAIN"]);
+    let without = query("twin.web.svc.cluster.local", rtype::AAAA);
+    assert_eq!(told(&stranger.response(&without)), ["NOERROR", "CNAME twin.cluster.local"]);
     // Not the first name of its path, or not a name of the cluster.
     for name in ["www.example.org.other.svc.cluster.local", "www.example.org.cluster.local", "web.svc.cluster.local"] {
         assert_eq!(told(&stranger.response(&query(name, rtype::A))), ["NXDOMAIN"], "{name}");
