@@ -8,6 +8,7 @@
 //! - `local`: the resolver of one node, in its agent; `clients`: whose search paths it knows
 //! - `keeper`: the one task that owns the cluster's state and replaces the server when the Corefile changes
 //! - `corefile`: reading the Corefile and what it names
+//! - `signing`: zone files that are signed
 //! - `http`: health, readiness and metrics
 
 mod activity;
@@ -23,6 +24,7 @@ mod local;
 mod outside;
 mod pem;
 mod protobuf;
+mod signing;
 mod tcp;
 #[cfg(test)]
 mod tests;

@@ -65,7 +65,7 @@ pub use rewrite::{
     AnswerRewrites, EdnsAction, EdnsData, EdnsOption, EdnsRewrite, NameMatch, Replacement, Rewrite, RewriteOptions,
 };
 pub use selector::{Requirement, Selector};
-pub use signing::{DnssecOptions, SignKey, SignOptions, TsigOptions, TsigRequire, TsigSecret};
+pub use signing::{DnssecOptions, SignOptions, SignedZone, TsigOptions, TsigRequire, TsigSecret};
 pub use sources::{AutoOptions, FileOptions, Peer, SecondaryOptions, TransferOptions};
 pub use template::TemplateOptions;
 pub use tls::{ClientAuth, TlsFiles, TlsOptions};
@@ -249,6 +249,12 @@ impl Config {
             })
     }
 
+    /// The zone files that are signed.
+    pub fn signs(&self) -> impl Iterator<Item = &SignOptions> {
+        let plugins = self.blocks.iter().flat_map(|chain| &chain.plugins);
+        plugins.filter_map(|plugin| if let Plugin::Sign(options) = plugin { Some(options) } else { None })
+    }
+
     /// The `kubernetes` plugins.
     pub fn kubernetes(&self) -> impl Iterator<Item = &KubernetesOptions> {
         self.blocks.iter().filter_map(Chain::kubernetes)
@@ -262,6 +268,8 @@ impl ProcessOptions {
             Plugin::Ready(options) => self.ready = Some(options.listen),
             Plugin::Prometheus(listen) => self.metrics = Some(*listen),
             Plugin::Reload(times) => self.reload = *times,
+            // The zone may be another one.
+            Plugin::Sign(_) => self.look(Some(Duration::from_secs(60))),
             Plugin::Hosts(HostsOptions { reload, .. })
             | Plugin::File(FileOptions { reload, .. })
             | Plugin::Auto(AutoOptions { reload, .. })

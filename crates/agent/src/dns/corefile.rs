@@ -5,7 +5,7 @@ use std::{fs::Metadata, io, net::IpAddr, os::unix::fs::MetadataExt, path::PathBu
 use podnet_dns::{Config, Environment};
 use podnet_kernel::{addr, link, netlink::RtSocket};
 
-use super::{DnsError, DnsOptions, connections};
+use super::{DnsError, DnsOptions, connections, signing};
 
 /// What the configuration was made from: each file with its text, or none where it could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,12 +52,13 @@ pub(super) async fn load(options: &DnsOptions) -> Result<(Config, Sources), DnsE
     blocking(move || {
         let unreadable = |source| DnsError::Unreadable { path: options.corefile.clone(), source };
         let corefile = std::fs::read_to_string(&options.corefile).map_err(unreadable)?;
-        let config = Config::load(
-            &options.corefile.display().to_string(),
-            &corefile,
-            &environment(&|path| read(&options, path)),
-        )
-        .map_err(DnsError::Corefile)?;
+        let name = options.corefile.display().to_string();
+        let load = || Config::load(&name, &corefile, &environment(&|path| read(&options, path)));
+        let mut config = load().map_err(DnsError::Corefile)?;
+        // What is signed now may be what is served.
+        if signing::sign(&config) {
+            config = load().map_err(DnsError::Corefile)?;
+        }
         for secure in podnet_dns::forward::secured(&config) {
             connections::check(&secure).map_err(DnsError::Tls)?;
         }
@@ -65,6 +66,14 @@ pub(super) async fn load(options: &DnsOptions) -> Result<(Config, Sources), DnsE
         Ok((config, sources))
     })
     .await
+}
+
+/// Signs the zone files whose time has come.
+pub(super) async fn sign(config: &Config) {
+    if config.signs().next().is_some() {
+        let config = config.clone();
+        blocking(move || signing::sign(&config)).await;
+    }
 }
 
 /// Which file something is, as far as that can be told without reading it: device, number, time of change and size. Where it is

@@ -43,6 +43,9 @@ type Namespaces = Pin<Box<dyn Stream<Item = Result<watcher::Event<core::Namespac
 /// that none is read that is half written.
 const GLANCE: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(1) };
 
+/// How often it is looked whether signatures of zone files are old. They hold for weeks.
+const SIGN: Duration = Duration::from_secs(3600);
+
 /// The owner of the cluster's state.
 pub(super) struct Keeper {
     options: DnsOptions,
@@ -109,6 +112,8 @@ impl Keeper {
         let mut look = Box::pin(tokio::time::sleep(self.interval()));
         let mut glance = tokio::time::interval(GLANCE);
         glance.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // At the beginning it was done.
+        let mut sign = tokio::time::interval_at(tokio::time::Instant::now() + SIGN, SIGN);
         loop {
             tokio::select! {
                 // The cluster's changes come first: a look at files can wait.
@@ -118,6 +123,8 @@ impl Keeper {
                     self.reload(&mut listeners).await;
                     look = Box::pin(tokio::time::sleep(self.interval()));
                 }
+                // The next look finds what was written.
+                _ = sign.tick() => corefile::sign(&self.config).await,
                 _ = glance.tick(), if self.config.process.reload.is_some() => {
                     let now = corefile::stamp(&self.options).await;
                     if self.changed(now) {

@@ -5,6 +5,7 @@
 
 mod answer;
 mod cache;
+mod file;
 mod key;
 mod signature;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod tests;
 mod zone;
 
 pub use answer::Online;
+pub use file::{UnsignedFile, signed_file};
 pub use key::{KeyError, SigningKey};
 pub use signature::{CannotSign, Validity};
 pub use zone::{is_due, sign};

@@ -64,7 +64,6 @@ pub const NOT_SERVED: &[&str] = &[
     "etcd",
     "forward/resolver",
     "grpc/unix://",
-    "sign",
 ];
 
 /// What is accepted without being acted on, with a warning: answers are right without it.

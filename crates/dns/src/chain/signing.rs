@@ -84,25 +84,31 @@ pub struct DnssecOptions {
 }
 
 /// `sign`: zone files are signed and written anew.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct SignOptions {
     /// The zone's file.
     pub path: String,
     /// The zones.
-    pub zones: Vec<Name>,
+    pub zones: Vec<SignedZone>,
+}
+
+/// A zone that is signed.
+#[derive(Clone, Debug)]
+pub struct SignedZone {
+    /// Its name.
+    pub origin: Name,
     /// The keys, at least one.
-    pub keys: Vec<SignKey>,
-    /// Where `db.<zone>.signed` is written.
-    pub directory: String,
+    pub keys: Vec<Arc<SigningKey>>,
+    /// Where it is written, signed: `db.<zone>.signed` in the directory.
+    pub file: String,
 }
 
 /// Where a key is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SignKey {
+enum KeyPlace {
     /// In two files, this with `.key` and this with `.private` behind it.
-    Files(String),
+    Files(Word, String),
     /// In this directory, as `K<zone>+<algorithm>+<tag>`.
-    Directory(String),
+    Directory(Word, String),
 }
 
 /// Secrets are not printed.
@@ -314,37 +320,58 @@ pub(super) fn sign(directive: &Directive, scope: &mut Scope<'_>) -> Result<SignO
     let Some((path, zones)) = directive.arguments.split_first() else {
         return Err(directive.missing("the zone's file"));
     };
-    let mut options = SignOptions {
-        path: scope.path(&path.text),
-        zones: scope.zones_or(read::zones(zones, "a zone of sign")?),
-        keys: Vec::new(),
-        directory: "/var/lib/coredns".to_owned(),
-    };
+    let (mut places, mut directory) = (Vec::new(), "/var/lib/coredns".to_owned());
     scope.options(directive, |scope, option| {
         match option.name.text.as_str() {
-            "key" => options.keys.extend(sign_keys(option, scope)?),
-            "directory" => options.directory = scope.path(&read::one(option, "a directory")?.text),
+            "key" => places.extend(key_places(option, scope)?),
+            "directory" => directory = scope.path(&read::one(option, "a directory")?.text),
             _ => return Err(read::unknown("sign", option, &["key", "directory"])),
         }
         Ok(())
     });
-    if options.keys.is_empty() {
+    if places.is_empty() {
         return Err(directive.missing("{ key file <key>… }"));
+    }
+    let mut options = SignOptions { path: scope.path(&path.text), zones: Vec::new() };
+    scope.files.push(PathBuf::from(&options.path));
+    for origin in scope.zones_or(read::zones(zones, "a zone of sign")?) {
+        let mut keys = Vec::new();
+        for place in &places {
+            match place {
+                KeyPlace::Files(word, base) => keys.push(signing_key(word, base, scope)?),
+                KeyPlace::Directory(word, path) => keys.append(&mut keys_of(word, path, &origin, scope)?),
+            }
+        }
+        if keys.is_empty() {
+            return Err(directive.missing(&format!("a key of {origin}: a file K{origin}+<algorithm>+<tag>.key")));
+        }
+        let file = format!("{}/db.{origin}signed", directory.trim_end_matches('/'));
+        options.zones.push(SignedZone { origin, keys, file });
     }
     Ok(options)
 }
 
-fn sign_keys(option: &Directive, scope: &Scope<'_>) -> Result<Vec<SignKey>, CorefileError> {
+/// The keys in a directory that were made for a zone.
+fn keys_of(word: &Word, path: &str, zone: &Name, scope: &mut Scope<'_>) -> Result<Vec<Arc<SigningKey>>, CorefileError> {
+    scope.directories.push(PathBuf::from(path));
+    let unreadable = |error: std::io::Error| Fault::Unreadable { path: path.to_owned(), reason: error.to_string() };
+    let names = (scope.environment.list)(path).map_err(|error| word.error(unreadable(error)))?;
+    let begin = format!("K{zone}+");
+    let bases = names.iter().filter(|name| name.starts_with(&begin)).filter_map(|name| name.strip_suffix(".key"));
+    bases.map(|base| signing_key(word, &format!("{}/{base}", path.trim_end_matches('/')), scope)).collect()
+}
+
+fn key_places(option: &Directive, scope: &Scope<'_>) -> Result<Vec<KeyPlace>, CorefileError> {
     let [kind, paths @ ..] = option.arguments.as_slice() else {
         return Err(option.missing("file or directory, and paths"));
     };
     if paths.is_empty() {
         return Err(option.missing("at least one path"));
     }
-    let key = |path: String| match kind.text.as_str() {
-        "file" => Ok(SignKey::Files(key_base(&path))),
-        "directory" => Ok(SignKey::Directory(path)),
+    let place = |word: &Word| match kind.text.as_str() {
+        "file" => Ok(KeyPlace::Files(word.clone(), key_base(&scope.path(&word.text)))),
+        "directory" => Ok(KeyPlace::Directory(word.clone(), scope.path(&word.text))),
         _ => Err(kind.bad("where keys are", "file or directory")),
     };
-    paths.iter().map(|word| key(scope.path(&word.text))).collect()
+    paths.iter().map(place).collect()
 }

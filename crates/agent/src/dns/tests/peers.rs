@@ -214,3 +214,29 @@ async fn a_validator_believes_answers_that_are_signed_on_their_way() {
     believed(&directory, port, public).await;
     process.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zone_file_is_signed_served_and_signed_again_when_it_changes() {
+    let directory = Directory::new("signed");
+    let port = free_port().await;
+    let (_, public) = key(&directory);
+    let (home, file) = (directory.0.display(), directory.write("db", &zone(1, "192.0.2.2")));
+    let corefile = directory.write(
+        "Corefile",
+        &format!(
+            "example:{port} {{\n sign {} {{\n  key directory {home}\n  directory {home}/out\n }}\n file \
+             {home}/out/db.example.signed {{\n  reload 1s\n }}\n}}\n",
+            file.display()
+        ),
+    );
+    let process = Process::start(&corefile, None);
+    dig_until(port, "www.example A +short", "192.0.2.2\n").await;
+    believed(&directory, port, public).await;
+    directory.write("db", &zone(1, "192.0.2.3"));
+    dig_until(port, "www.example A +short", "192.0.2.3\n").await;
+    believed(&directory, port, public).await;
+    process.stop().await;
+    let names: Vec<_> =
+        std::fs::read_dir(directory.0.join("out")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["db.example.signed"]);
+}

@@ -296,3 +296,27 @@ fn a_signature_is_made_once_while_it_holds_and_room_is_bounded() {
     }
     assert_eq!(signer.counts().0, 3);
 }
+
+#[test]
+fn a_zone_file_is_signed_anew_when_it_or_its_keys_changed_and_before_its_signatures_expire() {
+    let (p256, zsk) = (key!("p256"), key!("ed25519-zsk"));
+    let origin = Name::parse("example").unwrap();
+    let none = |_: &str| Err(std::io::ErrorKind::NotFound.into());
+    let file = |text: &str, signed: Option<&str>, keys: &[&SigningKey], now: u32| {
+        signed_file(&origin, ("db", text), &none, signed, keys, now, [0, 0]).unwrap()
+    };
+    let first = file(HOST, None, &[&p256], NOW).expect("there is none yet");
+    assert!(zone("example", &first).is_signed());
+    assert_eq!(zone("example", &first).soa().serial, NOW);
+    assert_eq!(file(HOST, Some(&first), &[&p256], NOW + 60), None);
+    // Five days and a bit later its signatures are six days old, three hours included.
+    assert_eq!(file(HOST, Some(&first), &[&p256], NOW + 5 * 86_400), None);
+    assert!(file(HOST, Some(&first), &[&p256], NOW + 6 * 86_400).is_some());
+    let other = HOST.replace("192.0.2.1", "192.0.2.77");
+    let again = file(&other, Some(&first), &[&p256], NOW).expect("it is another zone");
+    assert_eq!(zone("example", &again).soa().serial, NOW + 1, "though the time is the same");
+    assert!(again.contains("192.0.2.77"));
+    assert!(file(HOST, Some(&first), &[&p256, &zsk], NOW).is_some(), "there is another key");
+    assert!(file(HOST, Some(&first[..first.len() / 2]), &[&p256], NOW).is_some(), "it is broken");
+    assert!(signed_file(&origin, ("db", "@ A x"), &none, None, &[&p256], NOW, [0, 0]).is_err());
+}

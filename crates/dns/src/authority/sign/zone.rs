@@ -13,6 +13,9 @@ use crate::{
 };
 
 const DAY: u32 = 86_400;
+/// What signing makes anew.
+pub(super) const REPLACED: [u16; 6] =
+    [kind::RRSIG, kind::NSEC, kind::NSEC3, kind::NSEC3PARAM, kind::CDS, kind::CDNSKEY];
 
 /// The records of a zone with keys, a chain of NSEC records and signatures; what it had of these is replaced, but for its own DNSKEY
 /// records, which stay. `serial` is the SOA record's new one: CoreDNS's `sign` takes the time.
@@ -25,8 +28,7 @@ pub fn sign<K: Borrow<SigningKey>>(
     validity: Validity,
     serial: u32,
 ) -> Result<Vec<Record>, CannotSign> {
-    let replaced = [kind::RRSIG, kind::NSEC, kind::NSEC3, kind::NSEC3PARAM, kind::CDS, kind::CDNSKEY];
-    let mut records: Vec<Record> = zone.records().filter(|record| !replaced.contains(&record.rtype)).collect();
+    let mut records: Vec<Record> = zone.records().filter(|record| !REPLACED.contains(&record.rtype)).collect();
     if let Some(soa) = records.first_mut() {
         renumber(soa, serial);
     }
@@ -59,7 +61,7 @@ pub fn sign<K: Borrow<SigningKey>>(
 }
 
 /// Puts a serial number into an SOA record.
-fn renumber(soa: &mut Record, serial: u32) {
+pub(super) fn renumber(soa: &mut Record, serial: u32) {
     let mut names = Vec::new();
     let end = read_name(&soa.rdata, 0, &mut names).and_then(|at| read_name(&soa.rdata, at, &mut names));
     if let Some(slot) = end.and_then(|at| soa.rdata.get_mut(at..at + 4)).filter(|_| soa.rtype == rtype::SOA) {

@@ -3,7 +3,7 @@
 use super::{options, refused};
 use crate::{
     authority::tsig::Algorithm,
-    chain::{ClientAuth, Policy, SignKey, TsigRequire},
+    chain::{ClientAuth, Policy, TsigRequire},
     name::Name,
 };
 
@@ -50,10 +50,11 @@ fn dnssec_and_sign_have_keys() {
         options!(Dnssec, "dnssec example {\n key file Kp256.key Kzsk.private\n key file Kzsk\n cache_capacity 5\n}");
     let tags: Vec<u16> = dnssec.keys.iter().map(|key| key.tag()).collect();
     assert_eq!((tags, dnssec.cache_capacity), (vec![52134, 62417, 62417], 5));
-    let sign = options!(Sign, "sign db a.org b.org {\n key file /k/Ka.key\n key directory /keys\n directory /out\n}");
-    assert_eq!((sign.zones.len(), sign.directory.as_str()), (2, "/out"));
-    assert_eq!(sign.keys, [SignKey::Files("/k/Ka".to_owned()), SignKey::Directory("/keys".to_owned())]);
-    assert_eq!(options!(Sign, "sign db {\n key file K\n}").directory, "/var/lib/coredns");
+    let sign = options!(Sign, "sign db example other {\n key file Kp256.key\n key file Kzsk\n directory /out\n}");
+    let told: Vec<(&str, usize)> = sign.zones.iter().map(|zone| (zone.file.as_str(), zone.keys.len())).collect();
+    assert_eq!(told, [("/out/db.example.signed", 2), ("/out/db.other.signed", 2)]);
+    let sign = options!(Sign, "sign db {\n key file Kzsk\n}");
+    assert_eq!(sign.zones[0].file, "/var/lib/coredns/db.example.org.signed");
 }
 
 #[test]
@@ -97,6 +98,7 @@ fn what_none_of_them_means_is_refused_at_its_place() {
         ("dnssec {\n key secret K\n}", "3:6: where keys are cannot be \"secret\"; allowed: file: keys are not fetched"),
         ("dnssec {\n key file Kp256 Kgone\n}", "3:17: cannot read Kgone.key: entity not found"),
         ("dnssec {\n key file Kbad\n}", "3:11: the key \"Kbad\" cannot be read: the private key does not fit"),
+        ("sign db {\n key file Kgone\n}", "3:11: cannot read Kgone.key: entity not found"),
         ("sign db", "2:6: \"sign\" ends here, needed: { key file"),
         ("k8s_external {\n apex a.b\n}", "3:7: apex cannot be \"a.b\"; allowed: one label"),
         ("etcd {\n endpoint localhost\n}", "3:11: an endpoint of etcd cannot be \"localhost\""),
