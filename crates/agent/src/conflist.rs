@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Sorted before what other networks install, as Calico does.
 pub const FILE_NAME: &str = "10-podnet.conflist";
@@ -26,10 +26,19 @@ pub enum PodLink {
     Bridge,
 }
 
-/// Whether an earlier agent wrote it: the runtime takes the network for one that works.
+/// Whether an agent wrote it since the machine was started: there was a network that worked, and what it needs of the kernel may still be there.
+/// A file of before says nothing.
 #[must_use]
-pub fn is_there(directory: &Path) -> bool {
-    directory.join(FILE_NAME).exists()
+pub fn is_of_this_boot(directory: &Path) -> bool {
+    let Ok(text) = fs::read(directory.join(FILE_NAME)) else { return false };
+    let written = serde_json::from_slice::<Value>(&text).unwrap_or_default();
+    boot().is_some_and(|boot| written["plugins"][0]["boot"] == boot)
+}
+
+/// What the kernel calls this run of the machine.
+fn boot() -> Option<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
 /// Writes the conflist, whole or not at all. The plugin finds the agent by the paths that stand in it.
@@ -46,6 +55,7 @@ pub fn write(directory: &Path, socket: &Path, tombstones: &Path, link: PodLink) 
             "socket": socket,
             "tombstones": tombstones,
             "ipam": {"type": "podnet-ipam"},
+            "boot": boot(),
             "capabilities": {
                 "portMappings": true,
                 "ips": true,
@@ -73,4 +83,27 @@ pub fn write(directory: &Path, socket: &Path, tombstones: &Path, link: PodLink) 
     file.write_all(serde_json::to_string_pretty(&conflist)?.as_bytes())?;
     fs::rename(&new, &path)?;
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_written_since_the_machine_was_started_says_that_the_network_worked() {
+        let directory = std::env::temp_dir().join(format!("podnet-test-conflist-{}", std::process::id()));
+        assert!(!is_of_this_boot(&directory), "nothing is there");
+        let path = write(&directory, Path::new("/a.sock"), Path::new("/t"), PodLink::Veth).unwrap();
+        assert!(is_of_this_boot(&directory));
+        let text = fs::read_to_string(&path).unwrap();
+        for (text, what) in [
+            (text.replace(&boot().unwrap(), "of-before"), "another boot"),
+            (text.replace("\"boot\"", "\"other\""), "an older agent's"),
+            (String::new(), "half a file"),
+        ] {
+            fs::write(&path, text).unwrap();
+            assert!(!is_of_this_boot(&directory), "{what}");
+        }
+        fs::remove_dir_all(&directory).unwrap();
+    }
 }

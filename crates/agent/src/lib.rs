@@ -286,7 +286,7 @@ async fn serve(
     network: &Network,
     health: &Health,
 ) -> Result<(), AgentError> {
-    network.takes_pods(conflist::is_there(&config.cni_conf_dir)).await?;
+    network.takes_pods(conflist::is_of_this_boot(&config.cni_conf_dir)).await?;
     announce::start(view.announcements(), &client);
     health.add_metrics({
         let pods = network.pods();
@@ -321,6 +321,7 @@ async fn serve(
 
 fn interest(config: &AgentConfig, complaints: Complaints, quarantine: Quarantine) -> Interest {
     Interest {
+        address_pools: true,
         proxy: match &config.proxy_config {
             Some(path) => ProxySource::File(config.node.clone(), path.clone()),
             None => ProxySource::ConfigMap,

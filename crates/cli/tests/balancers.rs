@@ -91,7 +91,7 @@ fn a_load_balancer_answers_this_machine_moves_within_2_seconds_and_gives_its_add
 
 /// One of the agents gives addresses, as its Lease says. When it is killed, whoever is next gives new ones and leaves the others alone.
 fn are_given_after_the_death_of_who_gave_them(cluster: &Cluster, given: &str) {
-    let lease = cluster.json(&["-n", "kube-system", "lease", "podnet-load-balancers"]);
+    let lease = cluster.json(&["-n", "podnet-system", "lease", "podnet-load-balancers"]);
     let holder = lease["spec"]["holderIdentity"].as_str().unwrap();
     let agent = Pid::from_raw(cluster.pid(&format!("{holder}-agent"))).unwrap();
     kill_process(agent, Signal::KILL).unwrap();

@@ -40,7 +40,7 @@ pub use pauses::steadily;
 use podnet_model::{
     Change, NodeName,
     convert::{Invalid, Partly},
-    crd::{FelixConfiguration, IPAMBlock, IPAMConfig, IPPool, IPReservation, StickyAddress},
+    crd::{FelixConfiguration, IPAMBlock, IPAMConfig, IPAddressPool, IPPool, IPReservation, StickyAddress},
     errors::chain,
 };
 use quarantine::Cell;
@@ -83,6 +83,8 @@ pub struct Interest {
     pub slices: bool,
     /// IPPools.
     pub pools: bool,
+    /// IPAddressPools: which addresses load balancers may have.
+    pub address_pools: bool,
     /// IPAMBlocks.
     pub blocks: bool,
     /// Namespaces, IPReservations, StickyAddresses and the IPAMConfig: who may draw from which pool.
@@ -149,6 +151,9 @@ pub fn watch(client: Client, interest: Interest) -> mpsc::Receiver<Update> {
     }
     if interest.pools {
         watches.add::<IPPool>(all());
+    }
+    if interest.address_pools {
+        watches.add::<IPAddressPool>(all());
     }
     if interest.blocks {
         watches.add::<IPAMBlock>(all());
@@ -285,7 +290,7 @@ impl Follower {
                     if !std::mem::replace(&mut is_missed, true) {
                         info!(%kind, "the API server does not have this kind; it is asked again until it does");
                     }
-                    Ok(())
+                    if K::MAY_BE_UNDEFINED { self.synced().await } else { Ok(()) }
                 }
                 Err(error) => {
                     // Kept quiet at the usual level: the state that we have goes on to be used, and the watcher comes back.

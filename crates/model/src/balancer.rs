@@ -9,8 +9,12 @@ use crate::{
     labels::{Labels, NodeSelector},
 };
 
-/// The Lease of whoever gives addresses: its namespace and name.
-pub const LEASE: (&str, &str) = ("kube-system", "podnet-load-balancers");
+/// The Lease of whoever gives addresses: its namespace and name. The namespace is podnet's alone, since whoever may make a Lease may make
+/// any of the namespace.
+pub const LEASE: (&str, &str) = ("podnet-system", "podnet-load-balancers");
+
+/// The class (`spec.loadBalancerClass`) that Services name who want their addresses from podnet and from nobody else.
+pub const CLASS: &str = "podnet.io/load-balancer";
 
 /// An `IPAddressPool`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +31,21 @@ pub struct AddressPool {
     pub avoid_buggy: bool,
     /// `spec.serviceAllocation`; none: every Service may have addresses of it.
     pub reserved: Option<Reserved>,
+}
+
+impl AddressPool {
+    /// One for every Service, with MetalLB's defaults.
+    #[must_use]
+    pub fn new(name: &str, spans: Vec<Span>) -> Self {
+        Self {
+            name: name.into(),
+            labels: Labels::default(),
+            spans,
+            auto_assign: true,
+            avoid_buggy: false,
+            reserved: None,
+        }
+    }
 }
 
 /// Which Services may have addresses of a pool.

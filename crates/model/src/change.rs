@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use crate::{
     Block, BlockCidr, EndpointSlice, Felix, IpamSettings, Namespace, NamespaceScope, NetConf, Node, NodeName, Pod,
-    PodKey, Pool, PoolName, ProxyConfig, Reservation, Service, ServiceKey, SliceKey,
+    PodKey, Pool, PoolName, ProxyConfig, Reservation, Service, ServiceKey, SliceKey, balancer::AddressPool,
 };
 
 /// An object that appeared or changed (`Some`) or vanished (`None`), by its key.
@@ -20,6 +20,8 @@ pub enum Change {
     Slice(SliceKey, Option<EndpointSlice>),
     /// An IPPool.
     Pool(PoolName, Option<Pool>),
+    /// An IPAddressPool, by its namespace and name.
+    AddressPool(ServiceKey, Option<Arc<AddressPool>>),
     /// An IPAMBlock.
     Block(BlockCidr, Option<Block>),
     /// A Namespace.

@@ -21,6 +21,8 @@ pub struct Service {
     pub external_ips: Vec<IpAddr>,
     /// What a load balancer gave it; none but for type `LoadBalancer`.
     pub ingress: Vec<Ingress>,
+    /// `spec.loadBalancerClass` names a controller that is not podnet: what it gives is its own affair.
+    pub is_anothers: bool,
     /// What a load balancer is called that gave it a name rather than an address.
     pub ingress_names: Vec<Arc<str>>,
     /// `spec.loadBalancerSourceRanges`: who may come by an address of the load balancer; everybody where there is none.
@@ -55,6 +57,7 @@ impl Service {
             publish_not_ready: false,
             external_ips: Vec::new(),
             ingress: Vec::new(),
+            is_anothers: false,
             ingress_names: Vec::new(),
             source_ranges: Vec::new(),
             affinity: None,

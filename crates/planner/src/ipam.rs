@@ -190,6 +190,7 @@ impl NodeIpam {
             | Change::Service(..)
             | Change::Slice(..)
             | Change::Namespace(..)
+            | Change::AddressPool(..)
             | Change::Felix(..)
             | Change::Proxy(..) => {}
         }

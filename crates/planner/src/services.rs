@@ -14,6 +14,7 @@ mod config;
 mod conflicts;
 pub mod ebpf;
 mod endpoints;
+mod given;
 mod health;
 pub mod iptables;
 pub mod ipvs;
@@ -43,6 +44,7 @@ pub use serving::{Backend, Backends, FrontendChange, FrontendKind, Moved, Plan, 
 
 use claims::{Claim, Frontend};
 use endpoints::KnownSlice;
+use given::Given;
 use settle::Draft;
 use zones::Zones;
 
@@ -83,6 +85,7 @@ pub struct Services {
     /// How often the ranges or the tunnels may have changed.
     borders_moved: u64,
     zones: Zones,
+    given: Given,
 }
 
 /// What is known of a Service, by its own key and by its slices'.
@@ -118,6 +121,7 @@ impl Services {
             tunnels: Tunnels::default(),
             borders_moved: 0,
             zones: Zones::default(),
+            given: Given::default(),
         }
     }
 
@@ -182,6 +186,7 @@ impl Services {
             Change::Pod(key, pod) => self.apply_pod(key, pod.as_ref(), &mut draft.plan),
             Change::Node(name, node) if *name == self.config.node => self.apply_own_node(node.as_ref(), &mut draft),
             Change::Pool(name, pool) => self.apply_pool(name, pool.as_ref(), &mut draft.plan),
+            Change::AddressPool(key, pool) => self.apply_address_pool(key, pool.clone(), &mut draft),
             Change::NetConf(namespace, conf) => {
                 let pool = conf.and_then(|conf| conf.pool(namespace, self.config.family));
                 let name = NetConf::pool_name(namespace, self.config.family);
@@ -246,6 +251,7 @@ impl Services {
             None => drop(self.health_checked.remove(key)),
         }
         self.services.entry(key.clone()).or_default().service = service.cloned();
+        self.given.forget(key);
         self.replan(key, draft);
     }
 

@@ -4,11 +4,9 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use k8s_openapi::api::core::v1::{Namespace, Service, ServiceSpec};
 use kube::ResourceExt;
-use podnet_model::{Family, Protocol, ServiceKey, labels::Labels};
+use podnet_model::{Family, Protocol, ServiceKey, balancer::CLASS, labels::Labels};
 use podnet_planner::loadbalancer::{Request, Sharing};
 
-/// The class that Services name who want their addresses from here and from nobody else.
-const CLASS: &str = "podnet.io/load-balancer";
 /// The annotations' prefixes: MetalLB's, and that of before 0.13.
 const PREFIXES: [&str; 2] = ["metallb.io", "metallb.universe.tf"];
 

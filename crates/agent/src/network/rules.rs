@@ -17,7 +17,7 @@ use std::{
 use ipnet::IpNet;
 use podnet_kernel::{datapath::Datapath, monitor::Notice};
 use podnet_model::{
-    Change, Dual, Family, NodeAddr, Pool, PoolName,
+    Change, Dual, Family, NodeAddr, Pool, PoolName, ServiceKey,
     proxy::{IpvsConfig, Mode},
 };
 use podnet_planner::{
@@ -295,11 +295,12 @@ impl ClusterRules {
         first
     }
 
-    /// What of Services is not served: the mode cannot, or another Service has the same address and port.
+    /// What of Services is not served: the mode cannot, another Service has the same address and port, or nobody is to be served.
     pub(super) fn unserved(&self) -> BTreeSet<Unserved> {
         let of_family = |family: Family| {
             let own = &self.families[family];
-            own.rules.unserved().into_iter().chain(contested::unserved(&own.services.conflicts()))
+            let strange = own.services.strangers().map(stranger);
+            own.rules.unserved().into_iter().chain(contested::unserved(&own.services.conflicts())).chain(strange)
         };
         Family::ALL.into_iter().flat_map(of_family).collect()
     }
@@ -360,6 +361,14 @@ impl ClusterRules {
     pub(super) fn fate(&self, frontend: &FrontendKey, backend: BackendAddress) -> Fate {
         self.families[Family::of(&frontend.addr)].services.fate(frontend, backend)
     }
+}
+
+fn stranger((service, addr): (&ServiceKey, IpAddr)) -> Unserved {
+    let message = format!(
+        "status.loadBalancer.ingress has {addr}, which lies in no IPAddressPool: nodes do not serve it. Make a pool that contains it, or name \
+         the controller that gave it in spec.loadBalancerClass"
+    );
+    Unserved { service: service.clone(), message }
 }
 
 #[cfg(test)]

@@ -2,10 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use k8s_openapi::api::core::v1::{Event, Node, Pod, Service};
+use k8s_openapi::{
+    api::core::v1::{Event, Node, Pod, Service},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
 use kube::{
     Api,
-    api::{ListParams, PostParams},
+    api::{DeleteParams, ListParams, PostParams},
 };
 use podnet_client::{
     apply,
@@ -14,7 +17,7 @@ use podnet_client::{
     node,
     watch::{Interest, PodInterest, ProxySource, Update, watch},
 };
-use podnet_model::{BlockCidr, Dual, Namespace, NodeName, PodKey, crd, pod::StickyOwner};
+use podnet_model::{BlockCidr, Change, Dual, Namespace, NodeName, PodKey, crd, pod::StickyOwner};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -46,6 +49,7 @@ async fn the_shipped_roles_allow_all_that_an_agent_does() {
         services: true,
         slices: true,
         pools: true,
+        address_pools: true,
         blocks: true,
         ipam: true,
         ways: true,
@@ -104,4 +108,30 @@ async fn the_shipped_roles_allow_nothing_else() {
         let refused = list(path).await;
         assert!(matches!(refused, Err(kube::Error::Api(status)) if status.code == 403), "{path}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_without_address_pools_is_complete_and_hears_of_them_once_they_are_defined() {
+    let cluster = Fixture::start().await;
+    let definitions = Api::<CustomResourceDefinition>::all(cluster.client.clone());
+    let name = "ipaddresspools.metallb.io";
+    definitions.delete(name, &DeleteParams::default()).await.unwrap();
+    cluster
+        .wait("the definition to be gone", || async {
+            let listed = cluster.api::<crd::IPAddressPool>().list(&ListParams::default()).await;
+            matches!(listed, Err(kube::Error::Api(status)) if status.code == 404).then_some(())
+        })
+        .await;
+    let interest = Interest { address_pools: true, services: true, ..Interest::default() };
+    let mut updates = watch(cluster.restricted(std::sync::Arc::default()), interest);
+    let mut next = async |wanted: fn(&Update) -> bool, what: &str| {
+        let heard = async { while updates.recv().await.is_some_and(|update| !wanted(&update)) {} };
+        timeout(Duration::from_secs(60), heard).await.expect(what);
+    };
+    next(|update| *update == Update::Synced, "the state is complete without them").await;
+    let mut definition = crd::balancer_definitions();
+    definition.retain(|definition| definition.metadata.name.as_deref() == Some(name));
+    apply::create_or_replace_definition(&cluster.client, definition.remove(0)).await.unwrap();
+    cluster.create_pool("late", json!(["192.0.2.0/28"])).await;
+    next(|update| matches!(update, Update::Change(Change::AddressPool(_, Some(_)))), "the pool").await;
 }

@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 
+use podnet_model::balancer::LEASE;
 use serde_json::{Value, json};
 
 use super::{Api, Part, Place, StartError, WriteOptions, first_service_address};
 use crate::config::Config;
 use crate::errors::ApiError;
 
-const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+const NAMESPACES: [&str; 5] = ["default", "kube-system", "kube-public", "kube-node-lease", LEASE.0];
 
 impl Api {
     /// Makes what is missing and corrects what has another address than before.

@@ -9,8 +9,9 @@ use k8s_openapi::api::{
 use kube::Resource;
 use podnet_model::{
     self as model, BlockCidr, Change, PodKey, ServiceKey, SliceKey,
+    balancer::AddressPool,
     convert::{Invalid, Partly},
-    crd::{FelixConfiguration, IPAMBlock, IPAMConfig, IPPool, IPReservation, StickyAddress},
+    crd::{FelixConfiguration, IPAMBlock, IPAMConfig, IPAddressPool, IPPool, IPReservation, StickyAddress},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -24,6 +25,8 @@ pub(super) trait Watched:
     const LAST_GOOD_COUNTS: bool = false;
     /// One of this kind is made in several steps by programs, and means no mistake of anybody's.
     const MAY_BE_UNFINISHED: bool = false;
+    /// Clusters do without this kind: where the API server does not have it there is none of it, and nobody waits for it.
+    const MAY_BE_UNDEFINED: bool = false;
 
     /// The object as a change.
     fn present(&self) -> Result<Change, Invalid>;
@@ -104,6 +107,21 @@ impl Watched for IPPool {
 
     fn gone(&self) -> Option<Change> {
         Some(Change::Pool(name(self)?.into(), None))
+    }
+}
+
+/// While one is written wrongly the Services that have addresses of it keep them.
+impl Watched for IPAddressPool {
+    const LAST_GOOD_COUNTS: bool = true;
+    const MAY_BE_UNDEFINED: bool = true;
+
+    fn present(&self) -> Result<Change, Invalid> {
+        let key = key(self, ServiceKey::new).unwrap_or_else(|| ServiceKey::new("", ""));
+        AddressPool::try_from(self).map(|pool| Change::AddressPool(key, Some(Arc::new(pool))))
+    }
+
+    fn gone(&self) -> Option<Change> {
+        Some(Change::AddressPool(key(self, ServiceKey::new)?, None))
     }
 }
 

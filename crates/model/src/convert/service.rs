@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1 as api;
 use super::{Faults, Invalid, Object, Partly};
 use crate::{
     NodePort, Service, ServiceKey, ServicePort,
+    balancer::CLASS,
     service::{Ingress, Port, ServiceKind, TrafficPolicy},
 };
 
@@ -69,6 +70,7 @@ fn virtual_one(
     if is_load_balancer {
         balanced.ingress_names = ingress_names(service);
         balanced.ingress = ingress(object, service, faults);
+        balanced.is_anothers = spec.load_balancer_class.as_deref().is_some_and(|class| class != CLASS);
         match source_ranges(object, spec, faults) {
             Some(ranges) => balanced.source_ranges = ranges,
             // No range at all means everybody, and that is not what is meant: nobody comes by these addresses.

@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::{
-    Block, Dual, EncapMode, EndpointSlice, NetConf, Node, Pod, PodKey, Pool, Protocol, Service, TargetPort, crd,
-    flannel::Backend, pod::AddressRequest, service::ServiceKind,
+    Block, Dual, EncapMode, EndpointSlice, NetConf, Node, Pod, PodKey, Pool, Protocol, Service, TargetPort,
+    balancer::CLASS, crd, flannel::Backend, pod::AddressRequest, service::ServiceKind,
 };
 
 fn object<T: DeserializeOwned>(value: Value) -> T {
@@ -279,6 +279,10 @@ fn what_names_a_service_outside_of_the_cluster_is_kept() {
     };
     let balanced = service(json!({"clusterIPs": ["10.233.0.7"], "type": "LoadBalancer"}));
     assert_eq!(balanced.ingress_names, ["lb.example.net".into()]);
+    let of_class = |class: &str| {
+        service(json!({"clusterIPs": ["10.233.0.7"], "type": "LoadBalancer", "loadBalancerClass": class})).is_anothers
+    };
+    assert_eq!((balanced.is_anothers, of_class(CLASS), of_class("example.com/cloud")), (false, false, true));
     assert_eq!((balanced.ingress.len(), balanced.labels["app"].as_str()), (1, "web"));
     assert!(service(json!({"clusterIPs": ["10.233.0.7"]})).ingress_names.is_empty());
     let headless = service(json!({"clusterIP": "None", "externalIPs": ["192.0.2.7"]}));

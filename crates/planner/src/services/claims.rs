@@ -55,15 +55,19 @@ pub(super) fn cluster_ips(service: &Service, family: Family) -> impl Iterator<It
     ips.iter().map(|ip| ip.0).filter(move |ip| Family::of(ip) == family)
 }
 
-/// The frontends of a Service on a node with these addresses, sorted. Of several ports that ask for the same one the first has it, and a
+/// The frontends of a Service on a node with these addresses, sorted, where load balancers gave it those. Of several ports that ask for the same one the first has it, and a
 /// ClusterIP is one though it is named again as an external address.
-pub(super) fn claims(service: &Service, family: Family, node_addrs: &[IpAddr]) -> Vec<(FrontendKey, Claim)> {
+pub(super) fn claims(
+    service: &Service,
+    family: Family,
+    node_addrs: &[IpAddr],
+    given: &[IpAddr],
+) -> Vec<(FrontendKey, Claim)> {
     let mut claims = BTreeMap::new();
     if !matches!(service.kind, ServiceKind::Virtual { .. }) {
         return Vec::new();
     }
     let own = move |addr: &IpAddr| Family::of(addr) == family;
-    let ingress = || service.ingress.iter().filter(|ingress| !ingress.is_proxy).map(|ingress| ingress.addr);
     for port in &service.ports {
         let mut claim = |kind, addr: IpAddr, number: u16| {
             let key = FrontendKey { addr, protocol: port.protocol, port: number };
@@ -74,7 +78,7 @@ pub(super) fn claims(service: &Service, family: Family, node_addrs: &[IpAddr]) -
         if let Some(node_port) = port.node_port {
             node_addrs.iter().for_each(|addr| claim(FrontendKind::NodePort, *addr, node_port.0));
         }
-        ingress().filter(own).for_each(|addr| claim(FrontendKind::LoadBalancer, addr, port.port.0));
+        given.iter().copied().filter(own).for_each(|addr| claim(FrontendKind::LoadBalancer, addr, port.port.0));
         let external = service.external_ips.iter().copied().filter(own);
         external.for_each(|addr| claim(FrontendKind::ExternalIp, addr, port.port.0));
     }

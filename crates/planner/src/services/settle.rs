@@ -59,7 +59,8 @@ impl Services {
     pub(super) fn replan(&mut self, key: &ServiceKey, draft: &mut Draft) {
         let Some(known) = self.services.get_mut(key) else { return };
         let family = self.config.family;
-        let asks = |service: &Service| claims::claims(service, family, &self.node_port_addrs);
+        let given = known.service.as_ref().map(|service| self.given.look(service)).unwrap_or_default();
+        let asks = |service: &Service| claims::claims(service, family, &self.node_port_addrs, &given);
         let claims = known.service.as_ref().map(asks).unwrap_or_default();
         let mut ports = Ports::new();
         for (_, claim) in &claims {

@@ -125,6 +125,7 @@ fn when_all_objects_vanish_no_element_is_left() {
         Change::Service(key, _) => Change::Service(key, None),
         Change::Slice(key, _) => Change::Slice(key, None),
         Change::Pool(key, _) => Change::Pool(key, None),
+        Change::AddressPool(key, _) => Change::AddressPool(key, None),
         Change::Block(key, _) => Change::Block(key, None),
         Change::Namespace(key, _) => Change::Namespace(key, None),
         Change::Reservation(key, _) => Change::Reservation(key, None),

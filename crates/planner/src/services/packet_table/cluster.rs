@@ -32,7 +32,7 @@ const PLAIN_CIDR: &str = "10.240.0.0/24";
 pub const SERVICE_CIDR: &str = "10.233.0.0/18";
 
 /// All names of the table: nodes, pods (the digit at the end is the node's), Services, and hosts outside of the cluster.
-pub const ADDRESSES: [(&str, Ipv4Addr); 70] = [
+pub const ADDRESSES: [(&str, Ipv4Addr); 74] = [
     ("node1", Ipv4Addr::new(172, 29, 0, 11)),
     ("node2", Ipv4Addr::new(172, 29, 0, 12)),
     ("node3", Ipv4Addr::new(172, 29, 1, 13)),
@@ -102,6 +102,10 @@ pub const ADDRESSES: [(&str, Ipv4Addr); 70] = [
     ("resolver", Ipv4Addr::new(10, 233, 0, 75)),
     ("resolver-ip", Ipv4Addr::new(203, 0, 113, 75)),
     ("mobile", Ipv4Addr::new(10, 233, 0, 76)),
+    ("strange", Ipv4Addr::new(10, 233, 0, 77)),
+    ("strange-ip", Ipv4Addr::new(192, 0, 2, 77)),
+    ("cloud", Ipv4Addr::new(10, 233, 0, 78)),
+    ("cloud-ip", Ipv4Addr::new(192, 0, 2, 78)),
     ("unused", Ipv4Addr::new(10, 233, 63, 250)),
 ];
 
@@ -137,6 +141,7 @@ pub fn removals(changes: &[Change]) -> Vec<Change> {
         Change::Service(key, _) => Some(Change::Service(key.clone(), None)),
         Change::Slice(key, _) => Some(Change::Slice(key.clone(), None)),
         Change::Pool(key, _) => Some(Change::Pool(key.clone(), None)),
+        Change::AddressPool(key, _) => Some(Change::AddressPool(key.clone(), None)),
         _ => None,
     };
     changes.iter().filter_map(removal).collect()

@@ -1,7 +1,10 @@
 //! The Services of the table that ask for more than a ClusterIP and a NodePort.
 
+use std::sync::Arc;
+
 use podnet_model::{
-    Change, Endpoint, NodePort, Protocol, Service,
+    Change, Endpoint, NodePort, Protocol, Service, ServiceKey,
+    balancer::AddressPool,
     endpoints::Hints,
     service::{Ingress, Port, TrafficPolicy},
 };
@@ -11,7 +14,9 @@ use super::cluster::{at_nodes, ending, known, model_service, port, range, ready,
 const HTTP: [(&str, Protocol, u16); 1] = [("", Protocol::Tcp, 8080)];
 
 pub(super) fn changes() -> Vec<Change> {
-    let mut changes = reached_from_outside();
+    let mut changes = vec![address_pool("203.0.113.0/24")];
+    changes.extend(reached_from_outside());
+    changes.extend(with_addresses_of_no_pool());
     changes.extend(with_local_policies());
     changes.extend(with_hints());
     changes.extend(with_affinity());
@@ -72,6 +77,20 @@ fn reached_from_outside() -> Vec<Change> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// Of its addresses load balancers are given theirs.
+fn address_pool(range: &str) -> Change {
+    let pool = AddressPool::new("outside", vec![range.parse().expect("a range")]);
+    Change::AddressPool(ServiceKey::new("kube-system", "outside"), Some(Arc::new(pool)))
+}
+
+/// One that anybody may have written, and one that another controller gave.
+fn with_addresses_of_no_pool() -> Vec<Change> {
+    let one = [ready("web1")];
+    let strange = load_balanced("strange", 30177);
+    let cloud = Service { is_anothers: true, ..load_balanced("cloud", 30178) };
+    [of(strange, &HTTP, &one), of(cloud, &HTTP, &one)].into_iter().flatten().collect()
 }
 
 fn with_local_policies() -> Vec<Change> {

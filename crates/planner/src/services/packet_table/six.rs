@@ -7,7 +7,11 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv6Net};
-use podnet_model::{Change, ClusterIp, Family, NodeAddr, PodAddr, service::ServiceKind};
+use podnet_model::{
+    Change, ClusterIp, Family, NodeAddr, PodAddr,
+    balancer::{AddressPool, Span},
+    service::ServiceKind,
+};
 
 use super::{Fate, Row};
 use crate::{
@@ -66,6 +70,11 @@ pub(crate) fn change_six(mut change: Change) -> Change {
         }
         Change::Pod(_, Some(pod)) => pod.addrs.iter_mut().for_each(|addr| *addr = PodAddr(six(addr.0))),
         Change::Pool(_, Some(pool)) => pool.cidr = range_six(pool.cidr),
+        Change::AddressPool(_, Some(pool)) => {
+            let span = |span: &Span| format!("{}-{}", six(span.first()), six(span.last())).parse().unwrap_or(*span);
+            let spans = pool.spans.iter().map(span).collect();
+            *pool = AddressPool { spans, ..(**pool).clone() }.into();
+        }
         Change::Slice(_, Some(slice)) => {
             slice.endpoints.iter_mut().for_each(|endpoint| endpoint.addr = PodAddr(six(endpoint.addr.0)));
         }

@@ -219,6 +219,13 @@ node1 host     lbproxy-ip:80     ⇒ direct
 node1 client1  lbproxy:80        ⇒ web1:8080 web2:8080
 node1 @visitor node1:30052       ⇒ web1:8080! web2:8080!
 
+# An address that lies in no IPAddressPool is not led around, unless another controller gave it.
+node1 client1  strange-ip:80     ⇒ direct!
+node1 @visitor strange-ip:80     ⇒ direct
+node1 @visitor node1:30177       ⇒ web1:8080!
+node2 client2  cloud-ip:80       ⇒ web1:8080
+node1 @visitor cloud-ip:80       ⇒ web1:8080!
+
 # Addresses of a load balancer for some sources only; its other frontends are for all.
 node1 @visitor lbranges-ip:80    ⇒ web1:8080! web2:8080!
 node2 @visitor lbranges-ip2:80   ⇒ web1:8080! web2:8080!

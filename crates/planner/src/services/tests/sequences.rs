@@ -8,6 +8,7 @@ use std::{
 use podnet_model::{
     Change, ClusterIp, EncapMode, Endpoint, EndpointSlice, Felix, NetConf, Node, NodeAddr, NodePort, Pod, PodAddr,
     PodKey, Pool, Protocol, Service, ServiceKey, ServicePort, SliceKey, TargetPort,
+    balancer::AddressPool,
     endpoints::{EndpointPort, Hints},
     labels::Labels,
     limits::PodLimits,
@@ -66,6 +67,7 @@ struct Special {
     local: (bool, bool),
     health_check: Option<u16>,
     proxy: bool,
+    is_anothers: bool,
 }
 
 impl Special {
@@ -81,6 +83,7 @@ impl Special {
             external_policy: policy(self.local.1),
             health_check: self.health_check.map(NodePort),
             proxy: self.proxy.then(|| "other".into()),
+            is_anothers: self.is_anothers,
             ..service
         }
     }
@@ -100,6 +103,7 @@ fn special() -> impl Strategy<Value = Special> {
         local: more.0,
         health_check: more.1,
         proxy: more.2,
+        is_anothers: more.0.0 && affinity.is_some(),
     })
 }
 
@@ -181,6 +185,15 @@ fn pool() -> impl Strategy<Value = Change> {
     })
 }
 
+fn address_pool() -> impl Strategy<Value = Change> {
+    let range = select(vec!["10.97.0.0/31", "10.97.0.2-10.97.0.9", "10.97.0.0/24", "fd00::/64"]);
+    (0u8..2, option::of(range)).prop_map(|(number, range)| {
+        let name = format!("pool{number}");
+        let pool = range.map(|range| AddressPool::new(&name, vec![range.parse().unwrap()]).into());
+        Change::AddressPool(ServiceKey::new("kube-system", &name), pool)
+    })
+}
+
 fn tunnel() -> impl Strategy<Value = Change> {
     let conf = (0u8..2, option::of(1u16..3)).prop_map(|(number, port)| {
         let networks = podnet_model::Dual { v4: "10.130.0.0/16".parse().ok(), v6: None };
@@ -193,7 +206,8 @@ fn tunnel() -> impl Strategy<Value = Change> {
 }
 
 fn changes() -> impl Strategy<Value = Vec<Change>> {
-    vec(prop_oneof![4 => service(), 6 => slice(), 1 => pod(), 1 => node(), 1 => pool(), 1 => tunnel()], 0..40)
+    let rare = prop_oneof![pod(), node(), pool(), tunnel(), address_pool()];
+    vec(prop_oneof![4 => service(), 6 => slice(), 5 => rare], 0..40)
 }
 
 /// The last word on each object.
@@ -204,6 +218,7 @@ fn squashed(changes: &[Change]) -> Vec<Change> {
         Change::Service(key, _) => format!("service {key}"),
         Change::Slice(key, _) => format!("slice {key}"),
         Change::Pool(key, _) => format!("pool {key}"),
+        Change::AddressPool(key, _) => format!("address pool {key}"),
         Change::Block(key, _) => format!("block {key}"),
         Change::Namespace(key, _) => format!("namespace {key}"),
         Change::Reservation(key, _) => format!("reservation {key}"),
