@@ -16,6 +16,9 @@ pub const FILE_NAME: &str = "10-podnet.conflist";
 /// The network's name.
 pub const NETWORK: &str = "podnet";
 
+/// The run of the machine in which it was written.
+const BOOT: &str = "podnetBoot";
+
 /// How pods are joined to the node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PodLink {
@@ -32,7 +35,7 @@ pub enum PodLink {
 pub fn is_of_this_boot(directory: &Path) -> bool {
     let Ok(text) = fs::read(directory.join(FILE_NAME)) else { return false };
     let written = serde_json::from_slice::<Value>(&text).unwrap_or_default();
-    boot().is_some_and(|boot| written["plugins"][0]["boot"] == boot)
+    boot().is_some_and(|boot| written[BOOT] == boot)
 }
 
 /// What the kernel calls this run of the machine.
@@ -50,12 +53,13 @@ pub fn write(directory: &Path, socket: &Path, tombstones: &Path, link: PodLink) 
     let mut conflist = json!({
         "cniVersion": "1.1.0",
         "name": NETWORK,
+        // Runtimes leave alone what they do not know; the plugin would not.
+        BOOT: boot(),
         "plugins": [{
             "type": "podnet-cni",
             "socket": socket,
             "tombstones": tombstones,
             "ipam": {"type": "podnet-ipam"},
-            "boot": boot(),
             "capabilities": {
                 "portMappings": true,
                 "ips": true,
@@ -98,7 +102,7 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         for (text, what) in [
             (text.replace(&boot().unwrap(), "of-before"), "another boot"),
-            (text.replace("\"boot\"", "\"other\""), "an older agent's"),
+            (text.replace(BOOT, "other"), "an older agent's"),
             (String::new(), "half a file"),
         ] {
             fs::write(&path, text).unwrap();

@@ -11,7 +11,7 @@ use crate::{
     monitor::Monitor,
     netlink::{NetlinkError, RtSocket},
     netns::NetNs,
-    nft::{NftError, NftSocket},
+    nft::{NftError, NftSocket, Touched},
 };
 
 /// What does the planner's steps and edits. All calls block for as long as the kernel takes: micro- to milliseconds.
@@ -39,6 +39,20 @@ pub trait Datapath: Send {
     /// # Errors
     /// The part that was refused; the table is then as it was.
     fn replace(&mut self, table: &str, rules: &RuleSet) -> Result<(), NftError>;
+
+    /// Mends elements of a table that others touched: see [`NftSocket::mend_elements`]. Nobody touches what is of no kernel.
+    ///
+    /// # Errors
+    /// What was refused; the table is then as it was.
+    fn mend_elements(
+        &mut self,
+        _family: Family,
+        _table: &str,
+        _rules: &RuleSet,
+        _touched: &[Touched],
+    ) -> Result<usize, NftError> {
+        Ok(0)
+    }
 
     /// The namespace that it is of; none where it is of no kernel.
     fn netns(&self) -> Option<NetNs> {
@@ -123,6 +137,16 @@ impl Datapath for KernelDatapath {
 
     fn replace(&mut self, table: &str, rules: &RuleSet) -> Result<(), NftError> {
         self.nft.replace(table, rules).map(drop)
+    }
+
+    fn mend_elements(
+        &mut self,
+        family: Family,
+        table: &str,
+        rules: &RuleSet,
+        touched: &[Touched],
+    ) -> Result<usize, NftError> {
+        self.nft.mend_elements(family, table, rules, touched)
     }
 
     fn delete_table(&mut self, family: Family, table: &str) -> Result<(), NftError> {

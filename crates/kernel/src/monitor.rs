@@ -23,7 +23,7 @@ use crate::{
     link::Link,
     netlink::{Connection, NetlinkError, News, RtSocket},
     netns::NetNs,
-    nft::NftSocket,
+    nft::{NftSocket, Touched},
     route::Route,
 };
 
@@ -110,6 +110,10 @@ pub struct Transaction {
     pub generation: Option<u32>,
     /// Who did it: the process, where the kernel tells.
     pub author: Option<Author>,
+    /// The elements of sets and maps that were added or removed, in the tables of whomever.
+    pub touched: Vec<Touched>,
+    /// More than those was changed, or more of them than are told.
+    pub is_more: bool,
 }
 
 /// The process that changed something.

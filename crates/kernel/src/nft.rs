@@ -28,7 +28,7 @@ use crate::{
 };
 pub(crate) use generation::generation;
 pub use passage::{ForwardChain, Passing};
-pub use replace::Mended;
+pub use replace::{Mended, Touched};
 pub use segment::Sender;
 use transaction::Transaction;
 

@@ -2,42 +2,43 @@
 //! cluster's border.
 
 mod contested;
+mod damage;
 mod family;
 mod forget;
 mod left;
 mod modes;
+mod settings;
+mod unserved;
 mod without_local;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
-    net::{IpAddr, SocketAddr},
+    collections::{BTreeMap, HashSet},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use ipnet::IpNet;
 use podnet_kernel::{datapath::Datapath, monitor::Notice};
 use podnet_model::{
-    Change, Dual, Family, NodeAddr, Pool, PoolName, ServiceKey,
+    Change, Dual, Family, NodeAddr,
     proxy::{IpvsConfig, Mode},
 };
 use podnet_planner::{
     border::{self, Border, BorderConfig},
     repair::{Damage, Object},
     ruleset::{BackendAddress, Edit, FrontendKey},
-    services::{
-        FrontendChange, NodePortAddresses, Plan, Services, ServicesConfig, Serving, Vanished, ebpf::Fate, nftables,
-    },
+    services::{FrontendChange, Plan, Services, ServicesConfig, Serving, Vanished, ebpf::Fate, nftables},
 };
 use tracing::warn;
 
 use family::OfFamily;
 use left::Left;
+pub(crate) use settings::RuleSettings;
 use without_local::WithoutLocal;
 
 use crate::proxy::{
     checks::{Check, Checks},
     facts::Facts,
-    mode::{self, RulesError, Unserved},
+    mode::{self, RulesError},
 };
 
 /// The names of the tables of nf_tables.
@@ -75,23 +76,6 @@ pub(super) enum Tries {
     All,
     /// What was refused the last time has to wait.
     ButRefused,
-}
-
-/// What kube-proxy's configuration says of rules.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RuleSettings {
-    /// `nodePortAddresses`.
-    pub(crate) node_port_addresses: NodePortAddresses,
-    /// Loopback addresses at which they are too.
-    pub(crate) loopback: Vec<IpAddr>,
-    /// `clusterCIDR`.
-    pub(crate) cluster_cidrs: Dual<Option<IpNet>>,
-    /// The bit of `masqueradeBit`.
-    pub(crate) masquerade_mark: u32,
-    /// `masqueradeAll`.
-    pub(crate) masquerade_all: bool,
-    /// `ipvs`.
-    pub(crate) ipvs: IpvsConfig,
 }
 
 impl ClusterRules {
@@ -155,36 +139,6 @@ impl ClusterRules {
             let plan = own.services.set_node_addrs(all.to_vec());
             let edits = own.border.set_node_addrs(underlay.to_vec());
             self.take(family, plan, edits);
-        }
-    }
-
-    /// As [`ClusterRules::learn`], for what kube-proxy's configuration says.
-    pub(super) fn configure(&mut self, settings: &RuleSettings) {
-        if self.ipvs != settings.ipvs {
-            self.ipvs = settings.ipvs.clone();
-            // What others own is not taken away with what an earlier agent left.
-            if self.left.is_untried() {
-                self.suspect_others();
-            }
-        }
-        for family in Family::ALL {
-            let own = &mut self.families[family];
-            let before = own.services.config();
-            let masquerades = (before.masquerade_mark, before.masquerade_all);
-            let (mark, all) = (settings.masquerade_mark, settings.masquerade_all);
-            let (at, loopback) = (settings.node_port_addresses.clone(), settings.loopback.clone());
-            let plan = own.services.configure(at, loopback, mark, all);
-            self.take(family, plan, Vec::new());
-            if masquerades != (mark, all) {
-                let own = &mut self.families[family];
-                own.rules.begin_anew(&own.services);
-            }
-            let own = &mut self.families[family];
-            own.rules.configure(&own.services, &settings.ipvs);
-            // A range of pods as a pool's is, but nobody draws from it. No pool can have the name.
-            let name = PoolName::from(format!("kube-proxy/clusterCIDR/{family}"));
-            let pool = settings.cluster_cidrs[family].map(|range| Pool::new(name.clone(), range));
-            self.learn(&Change::Pool(name, pool));
         }
     }
 
@@ -295,16 +249,6 @@ impl ClusterRules {
         first
     }
 
-    /// What of Services is not served: the mode cannot, another Service has the same address and port, or nobody is to be served.
-    pub(super) fn unserved(&self) -> BTreeSet<Unserved> {
-        let of_family = |family: Family| {
-            let own = &self.families[family];
-            let strange = own.services.strangers().map(stranger);
-            own.rules.unserved().into_iter().chain(contested::unserved(&own.services.conflicts())).chain(strange)
-        };
-        Family::ALL.into_iter().flat_map(of_family).collect()
-    }
-
     /// Tells what is in force, for metrics.
     pub(super) fn tell(&mut self, facts: &Facts) {
         for family in Family::ALL {
@@ -361,14 +305,6 @@ impl ClusterRules {
     pub(super) fn fate(&self, frontend: &FrontendKey, backend: BackendAddress) -> Fate {
         self.families[Family::of(&frontend.addr)].services.fate(frontend, backend)
     }
-}
-
-fn stranger((service, addr): (&ServiceKey, IpAddr)) -> Unserved {
-    let message = format!(
-        "status.loadBalancer.ingress has {addr}, which lies in no IPAddressPool: nodes do not serve it. Make a pool that contains it, or name \
-         the controller that gave it in spec.loadBalancerClass"
-    );
-    Unserved { service: service.clone(), message }
 }
 
 #[cfg(test)]

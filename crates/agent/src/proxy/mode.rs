@@ -9,7 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use podnet_kernel::{datapath::Datapath, monitor::Notice, nft::NftError};
+use podnet_kernel::{
+    datapath::Datapath,
+    monitor::Notice,
+    nft::{NftError, Touched},
+};
 use podnet_model::{
     Family, ServiceKey,
     proxy::{IpvsConfig, Mode},
@@ -65,6 +69,21 @@ pub(crate) trait ServiceRules: fmt::Debug + Send {
     ///
     /// As [`ServiceRules::edit`].
     fn put(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<(), RulesError>;
+
+    /// Mends elements of podnet's tables of nf_tables that others touched, these alone, and tells how many were wrong; none where more has to be
+    /// looked at.
+    ///
+    /// # Errors
+    ///
+    /// What was refused; then everything has to be put in force.
+    fn mend_elements(
+        &mut self,
+        _services: &Services,
+        _touched: &[Touched],
+        _datapath: &mut dyn Datapath,
+    ) -> Result<Option<usize>, RulesError> {
+        Ok(None)
+    }
 
     /// Takes away all that the mode makes, also what another agent made. Done also where there is nothing.
     ///
@@ -219,6 +238,22 @@ impl ServiceRules for InNftables {
             return Ok(());
         }
         self.take_away(datapath)
+    }
+
+    fn mend_elements(
+        &mut self,
+        services: &Services,
+        touched: &[Touched],
+        datapath: &mut dyn Datapath,
+    ) -> Result<Option<usize>, RulesError> {
+        // What is planned is not all in the kernel otherwise.
+        if !self.in_force || !self.edits.is_empty() {
+            return Ok(None);
+        }
+        let frontend = |one: &Touched| one.frontend().filter(|_| self.nftables.is_by_frontend(one.set()));
+        let Some(frontends) = touched.iter().map(frontend).collect::<Option<BTreeSet<_>>>() else { return Ok(None) };
+        let rules = self.nftables.of_frontends(services, frontends);
+        Ok(Some(datapath.mend_elements(self.family, nftables::TABLE, &rules, touched)?))
     }
 
     fn take_away(&mut self, datapath: &mut dyn Datapath) -> Result<(), RulesError> {

@@ -1,6 +1,7 @@
 //! Looking at what is suspected, and mending what differs from the plan.
 
 mod host;
+mod rules;
 
 use std::{collections::BTreeSet, net::IpAddr, time::Instant};
 
@@ -16,7 +17,7 @@ use podnet_kernel::{
     },
     sysctl::SysctlError,
 };
-use podnet_model::{Family, LinkName};
+use podnet_model::LinkName;
 use podnet_planner::{
     overlay::{self, Overlay},
     repair::{Admission, Damage, Object, summary, without},
@@ -24,12 +25,7 @@ use podnet_planner::{
 use tracing::{debug, warn};
 
 use super::{Repair, Suspicion};
-use crate::{
-    attach::rules::TABLE as POD_TABLE,
-    network::rules::{ClusterRules, TABLES},
-    proxy::mode::RulesError,
-    underlay::UnderlayError,
-};
+use crate::{network::rules::ClusterRules, proxy::mode::RulesError, underlay::UnderlayError};
 
 /// Why something could not be mended. It is tried again as any failure to set the network up is.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +69,11 @@ impl Repair {
             self.held_until = None;
             suspicion.join(std::mem::take(&mut self.held));
         }
+        match suspicion.compare.filter(|due| *due <= now) {
+            None => self.suspicion.compare = suspicion.compare,
+            // Nothing is known to be wrong.
+            due => suspicion.rules = suspicion.rules.or(due),
+        }
         self.suspicion.passage_seen = suspicion.passage_seen;
         self.suspicion.underlay = suspicion.underlay;
         let mut mended = Vec::new();
@@ -81,6 +82,7 @@ impl Repair {
             suspicion.overlay,
             suspicion.pods,
             suspicion.rules,
+            suspicion.elements,
             suspicion.pod_rules,
             suspicion.settings,
             suspicion.passage,
@@ -124,6 +126,9 @@ impl Repair {
         }
         if let Some(since) = suspicion.rules {
             failed.rules = note(since, self.mend_rules(datapath, rules, since, suspicion.rules_touched, mended));
+        } else if let Some(since) = suspicion.elements {
+            let touched = std::mem::take(&mut suspicion.touched);
+            failed.rules = note(since, self.mend_elements(datapath, rules, since, touched, mended));
         }
         if let Some(since) = suspicion.pod_rules {
             failed.pod_rules = note(since, self.mend_pod_rules(since, suspicion.rules_touched, mended));
@@ -281,45 +286,6 @@ impl Repair {
         if self.lost.insert(ifname.clone()) {
             warn!(device = %ifname, "a pod's device was deleted; the pod has no network until its sandbox is made anew");
         }
-    }
-
-    fn mend_rules(
-        &mut self,
-        datapath: &mut KernelDatapath,
-        rules: &mut ClusterRules,
-        since: Instant,
-        touched: bool,
-        mended: &mut Vec<Damage>,
-    ) -> Result<(), MendError> {
-        let mut missing = None;
-        for family in Family::ALL {
-            let there = datapath.nft_socket().tables(family)?;
-            let needed = TABLES.into_iter().filter(|table| rules.is_needed(family, table));
-            missing = missing.or({ needed }.find(|table| !there.iter().any(|there| there == table)));
-        }
-        let what = if missing.is_none() { "was changed" } else { "was deleted" };
-        let damage = Damage::new(Object::Table(missing.unwrap_or(TABLES[0]).into()), what);
-        if !self.admit(&damage) {
-            self.held.rules = Some(since);
-            self.held.rules_touched = touched;
-            return Ok(());
-        }
-        rules.put(datapath)?;
-        // Where notices were lost it is put in place to be sure, and nothing is known to have been wrong.
-        mended.extend((touched || missing.is_some()).then_some(damage));
-        Ok(())
-    }
-
-    fn mend_pod_rules(&mut self, since: Instant, touched: bool, mended: &mut Vec<Damage>) -> Result<(), MendError> {
-        let damage = Damage::new(Object::Table(POD_TABLE.into()), "was changed");
-        if !self.admit(&damage) {
-            self.held.pod_rules = Some(since);
-            self.held.rules_touched = touched;
-            return Ok(());
-        }
-        self.pods.rules().restore()?;
-        mended.extend(touched.then_some(damage));
-        Ok(())
     }
 }
 

@@ -10,9 +10,10 @@ use ipnet::IpNet;
 use podnet_kernel::{
     link::Link,
     monitor::{Notice, Transaction},
+    nft::Touched,
     route::{Route, Target},
 };
-use podnet_model::LinkName;
+use podnet_model::{Family, LinkName};
 use podnet_planner::{ipvs, overlay::Overlay, services::userspace::DEVICE_PREFIX, step::ROUTE_PROTOCOL};
 
 use super::{GATHER, Repair};
@@ -25,6 +26,8 @@ const FAMILY_IP6: u8 = 10;
 const FAMILY_BRIDGE: u8 = 7;
 /// Other people's rules may change all the time: their chains are looked at this often at most.
 const PASSAGE_PAUSE: Duration = Duration::from_millis(200);
+/// As many elements are looked at one by one; where more were touched everything is.
+pub(super) const MOST_TOUCHED: usize = 1024;
 /// As many causes are kept for the log.
 const HEARD: usize = 4;
 
@@ -37,6 +40,11 @@ pub(super) struct Suspicion {
     pub(super) pods: Option<Instant>,
     /// podnet's table.
     pub(super) rules: Option<Instant>,
+    /// Single elements of podnet's tables.
+    pub(super) elements: Option<Instant>,
+    pub(super) touched: Vec<Touched>,
+    /// When podnet's tables are looked at as a whole although single elements were mended: it is not urgent.
+    pub(super) compare: Option<Instant>,
     /// The table of the pods' rules.
     pub(super) pod_rules: Option<Instant>,
     /// Settings for the whole namespace, and of the devices named.
@@ -87,10 +95,10 @@ impl Suspicion {
 
     /// When it is looked at.
     pub(super) fn due(&self) -> Option<Instant> {
-        let parts = [self.overlay, self.pods, self.rules, self.pod_rules, self.settings, self.underlay];
+        let parts = [self.overlay, self.pods, self.rules, self.elements, self.pod_rules, self.settings, self.underlay];
         let seen = self.passage_seen.map(|seen| seen + PASSAGE_PAUSE);
         let passage = self.passage.map(|since| seen.map_or(since + GATHER, |seen| seen.max(since + GATHER)));
-        parts.into_iter().flatten().map(|since| since + GATHER).chain(passage).min()
+        parts.into_iter().flatten().map(|since| since + GATHER).chain(passage).chain(self.compare).min()
     }
 
     /// Adds what another one suspects.
@@ -100,6 +108,9 @@ impl Suspicion {
         earlier(&mut self.overlay, other.overlay);
         earlier(&mut self.pods, other.pods);
         earlier(&mut self.rules, other.rules);
+        earlier(&mut self.elements, other.elements);
+        earlier(&mut self.compare, other.compare);
+        self.touched.extend(other.touched);
         earlier(&mut self.pod_rules, other.pod_rules);
         earlier(&mut self.settings, other.settings);
         earlier(&mut self.passage, other.passage);
@@ -285,10 +296,16 @@ impl Repair {
         };
         let touches =
             |name: &str| [FAMILY_IP, FAMILY_IP6].iter().any(|of| transaction.tables.contains(&(*of, name.to_owned())));
+        // Where it is told what was done to which elements, these are looked at.
+        let room = self.suspicion.touched.len() + transaction.touched.len() <= MOST_TOUCHED;
+        let is_told = !transaction.is_more && room;
         for table in TABLES.into_iter().filter(|table| touches(table)) {
-            self.suspicion.rules.get_or_insert_with(Instant::now);
+            let suspected = if is_told { &mut self.suspicion.elements } else { &mut self.suspicion.rules };
+            suspected.get_or_insert_with(Instant::now);
             self.suspicion.rules_touched = true;
             self.suspicion.heard(|| format!("{} changed table {table}", author()));
+            let is_of_it = |one: &&Touched| is_told && Family::ALL.into_iter().any(|family| one.is_of(family, table));
+            self.suspicion.touched.extend(transaction.touched.iter().filter(is_of_it).cloned());
         }
         if touches(rules::TABLE) || transaction.tables.contains(&(FAMILY_BRIDGE, rules::TABLE.to_owned())) {
             self.suspicion.pod_rules.get_or_insert_with(Instant::now);

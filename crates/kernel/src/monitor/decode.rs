@@ -15,9 +15,12 @@ use crate::{
         Frame,
         attribute::{attribute, text},
     },
+    nft::Touched,
     route,
 };
 
+/// So many elements of a transaction are told one by one.
+const MOST_TOUCHED: usize = 256;
 /// `RTM_NEWNETCONF` and `RTM_DELNETCONF` (`linux/rtnetlink.h`).
 const SETTINGS: std::ops::RangeInclusive<u16> = 80..=81;
 
@@ -94,6 +97,8 @@ fn setting(payload: &[u8]) -> Option<Notice> {
 /// What a message of nf_tables tells. Those of a transaction come first and are gathered in `open`; the last one names its author.
 pub(super) fn nf_tables(frame: &Frame, open: &mut Transaction) -> Option<Notice> {
     // enum nf_tables_msg_types, nft_gen_attributes
+    const NEW_ELEMENTS: u16 = 12;
+    const DEL_ELEMENTS: u16 = 14;
     const NEW_GENERATION: u16 = 15;
     const TABLE: u16 = 1;
     const GENERATION: u16 = 1;
@@ -104,12 +109,18 @@ pub(super) fn nf_tables(frame: &Frame, open: &mut Transaction) -> Option<Notice>
     let attributes = frame.payload.get(HEAD..)?;
     if frame.kind & 0xff != NEW_GENERATION {
         open.tables.extend(attribute(attributes, TABLE).map(|name| (frame.payload[0], text(name))));
+        let is_of_elements = [NEW_ELEMENTS, DEL_ELEMENTS].contains(&(frame.kind & 0xff));
+        let touched = is_of_elements.then(|| Touched::told(frame.payload[0], attributes)).flatten();
+        match touched.filter(|touched| open.touched.len() + touched.len() <= MOST_TOUCHED) {
+            Some(touched) => open.touched.extend(touched),
+            None => open.is_more = true,
+        }
         return None;
     }
     let number = |kind| attribute(attributes, kind).and_then(|number| number.try_into().ok()).map(u32::from_be_bytes);
     let (generation, pid) = (number(GENERATION), number(PROCESS));
     let name = attribute(attributes, PROCESS_NAME).map(text).unwrap_or_default();
-    let tables = std::mem::take(&mut open.tables);
+    let told = std::mem::take(open);
     let author = pid.map(|pid| Author { pid, name });
-    (!tables.is_empty()).then_some(Notice::Rules(Transaction { tables, generation, author }))
+    (!told.tables.is_empty()).then_some(Notice::Rules(Transaction { generation, author, ..told }))
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use podnet_model::limits::PacketRate;
+use podnet_model::{Family, Protocol, limits::PacketRate};
 use podnet_planner::ruleset::{BackendAddress, BackendKey, FrontendKey, Sender, Set};
 
 use super::transaction::{Message, Transaction};
@@ -83,6 +83,21 @@ impl Key {
     /// As the kernel tells it; None where it is longer than any that is made here.
     fn told(bytes: &[u8]) -> Option<Self> {
         (bytes.len() <= Self::LONGEST).then(|| Self::empty().with(bytes, bytes.len()))
+    }
+
+    /// The frontend that it is, or begins with, where it has the length of one, or of one with a slot.
+    pub(super) fn frontend(&self, family: Family) -> Option<FrontendKey> {
+        let (addr, rest) = self.as_bytes().split_at_checked(if family == Family::V4 { 4 } else { 16 })?;
+        let addr = match family {
+            Family::V4 => IpAddr::from(<[u8; 4]>::try_from(addr).ok()?),
+            Family::V6 => IpAddr::from(<[u8; 16]>::try_from(addr).ok()?),
+        };
+        let ([number, _, _, _, high, low, _, _] | [number, _, _, _, high, low, _, _, _, _, _, _]) = *rest else {
+            return None;
+        };
+        let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+        let protocol = all.into_iter().find(|protocol| protocol.number() == number)?;
+        Some(FrontendKey { addr, protocol, port: u16::from_be_bytes([high, low]) })
     }
 
     fn as_bytes(&self) -> &[u8] {
@@ -322,4 +337,10 @@ fn backend_value(to: BackendAddress) -> Key {
 /// Writes what names a set's elements in a question.
 pub(super) fn name_set(writer: &mut Writer, set: &str) {
     writer.text(LIST_SET, set);
+}
+
+/// Writes what names one element in a question.
+pub(super) fn name_element(writer: &mut Writer, set: &str, key: Key) {
+    name_set(writer, set);
+    writer.nested(LIST_ELEMENTS, |writer| Element::key(key).write(writer));
 }

@@ -5,6 +5,7 @@
 
 mod difference;
 mod found;
+mod touched;
 mod wanted;
 
 use std::error::Error;
@@ -19,6 +20,7 @@ use super::{
 };
 use difference::Difference;
 use found::Found;
+pub use touched::Touched;
 use wanted::Wanted;
 
 /// What was not as it had to be.

@@ -20,7 +20,7 @@ use chains::{Choice, Names};
 use elements::Elements;
 
 use super::{FrontendChange, Plan, Services};
-use crate::ruleset::{Edit, RuleSet, Set};
+use crate::ruleset::{Edit, FrontendKey, RuleSet, Set};
 
 /// The table's name, in either family.
 pub const TABLE: &str = "podnet-services";
@@ -151,6 +151,25 @@ impl Nftables {
         ]);
         for (key, serving) in services.frontends() {
             Elements::of(*key, Some(serving)).put(&mut rules, names);
+        }
+        rules
+    }
+
+    /// Whether the elements of a set or map are each of one frontend, with which its key begins.
+    #[must_use]
+    pub fn is_by_frontend(&self, name: &str) -> bool {
+        let Names { frontends, backends, outside_frontends, outside_backends, no_endpoints, guarded, .. } = &self.names;
+        let (inside, outside) = (&self.names.affinity_inside, &self.names.affinity_outside);
+        let by_frontend = [frontends, outside_frontends, no_endpoints, guarded, backends, outside_backends];
+        by_frontend.into_iter().chain([&inside.0, &inside.1, &outside.0, &outside.1]).any(|known| **known == *name)
+    }
+
+    /// The elements of some frontends in those sets and maps, as they have to be; all else that [`Nftables::desired`] has may be missing.
+    #[must_use]
+    pub fn of_frontends(&self, services: &Services, frontends: impl IntoIterator<Item = FrontendKey>) -> RuleSet {
+        let mut rules = chains::constant(&self.names, services.config(), self.echo);
+        for key in frontends {
+            Elements::of(key, services.serving(&key)).put(&mut rules, &self.names);
         }
         rules
     }

@@ -8,11 +8,12 @@ use podnet_model::{
     ClusterIp, Pool, Protocol, Service, ServiceKey, ServicePort,
     service::{Port, ServiceKind},
 };
-use podnet_planner::services::{MASQUERADE_MARK, Plan};
+use podnet_planner::services::{MASQUERADE_MARK, NodePortAddresses, Plan};
 
 use super::*;
 use crate::proxy::mode::ServiceRules;
 
+mod damage;
 mod forget;
 mod refused;
 mod restart;

@@ -17,6 +17,13 @@ pub(in super::super) struct Place {
     is_end: bool,
 }
 
+impl Place {
+    /// Its key, where it is one place and no part of a range.
+    pub(in super::super) fn single(&self) -> Option<Key> {
+        (self.last.is_none() && !self.is_end).then_some(self.key)
+    }
+}
+
 /// An element.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Told<'a> {

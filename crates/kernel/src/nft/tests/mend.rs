@@ -1,5 +1,7 @@
 //! What others did to a table is mended, and nothing else is touched.
 
+mod touched;
+
 use std::{
     collections::BTreeSet,
     net::Ipv4Addr,
