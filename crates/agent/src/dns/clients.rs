@@ -85,6 +85,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "it reads like the manifest")]
     fn pod(name: &str, addr: &str, spec: Value) -> Change {
         let pod: api::Pod = serde_json::from_value(json!({
             "metadata": {"name": name, "namespace": "web", "uid": name}, "spec": spec,
