@@ -132,7 +132,7 @@ pub async fn run(options: DnsOptions, shutdown: impl Future<Output = ()>) -> Res
     }
     let ports: Vec<String> = config.listeners().iter().map(|listener| listener.port.to_string()).collect();
     info!(corefile = %options.corefile.display(), ports = ports.join(" "), "cluster DNS serves");
-    shared.server().start(None);
+    shared.server().start(None, || ());
     shared.server().probe_loops();
     let checks = tokio::spawn(outside::check(Arc::clone(&shared)));
     let keeper = tokio::spawn(keeper.keep(listeners));

@@ -201,9 +201,11 @@ impl Keeper {
             server.set_synced();
         }
         let before = self.shared.server();
+        let lameduck = config.process.health.map_or(Duration::ZERO, |(_, lameduck)| lameduck);
         // Large zones are compared with what they were.
-        tokio::task::block_in_place(|| server.start(Some(&before)));
-        self.shared.replace(server, config.process.health.map_or(Duration::ZERO, |(_, lameduck)| lameduck));
+        tokio::task::block_in_place(|| {
+            server.start(Some(&before), || self.shared.replace(Arc::clone(&server), lameduck));
+        });
         self.shared.server().probe_loops();
         (self.config, self.sources) = (config, sources);
         Ok(())

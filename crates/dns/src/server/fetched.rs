@@ -75,6 +75,9 @@ impl Fetched {
     /// Looks for a new version, at one primary after the other.
     async fn refresh(&self, server: &Arc<Server>) {
         let origin = self.held.origin();
+        if let Some(timers) = lock(&self.timers).as_mut() {
+            timers.begins();
+        }
         for &primary in &self.primaries {
             let (told, failed) = match self.refresh_from(primary, server).await {
                 Ok(taken) => {

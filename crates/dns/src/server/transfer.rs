@@ -116,19 +116,32 @@ impl Server {
         None
     }
 
-    /// Begins what the server does by itself: zones go on from the server `before`, secondaries are told of new versions, and
-    /// zones of other servers are fetched. To be called once, when the server can be asked.
-    pub fn start(self: &Arc<Self>, before: Option<&Self>) {
-        for block in &self.blocks {
-            let old = before.into_iter().flat_map(|server| &server.blocks);
-            let old = old.filter(|old| old.keys.iter().any(|key| block.keys.contains(key)));
-            let old: Vec<&Block> = old.collect();
+    /// Begins what the server does by itself, once: zones go on from the server `before`; `serve` is called, from when on the server
+    /// can be asked; secondaries are told of new versions, which they ask for at once, and zones of other servers are fetched.
+    pub fn start(self: &Arc<Self>, before: Option<&Self>, serve: impl FnOnce()) {
+        let before: Vec<Vec<&Block>> = self.blocks.iter().map(|block| block.ancestors(before).collect()).collect();
+        let newer = self.succeed(&before);
+        serve();
+        for zone in newer {
+            self.tell_of(zone);
+        }
+        for (block, old) in self.blocks.iter().zip(before) {
+            for zone in &block.fetched {
+                zone.begin(self, old.iter().flat_map(|old| &old.fetched));
+            }
+        }
+    }
+
+    /// Zones go on from those before; which of them have a new version.
+    fn succeed(&self, before: &[Vec<&Block>]) -> Vec<&Name> {
+        let mut newer = Vec::new();
+        for (block, old) in self.blocks.iter().zip(before) {
             for held in &block.held {
                 let ancestor = old.iter().flat_map(|old| &old.held).find(|old| old.origin() == held.origin());
                 let taken = ancestor.map_or(Taken::Newer, |ancestor| held.inherit(ancestor));
                 match taken {
                     Taken::Same => {}
-                    Taken::Newer => self.tell_of(held.origin()),
+                    Taken::Newer => newer.push(held.origin()),
                     Taken::Unseen => (self.observer)(&Event::Zone {
                         zone: held.origin(),
                         told: "it has changed without a higher serial number: secondaries keep what they have",
@@ -136,10 +149,8 @@ impl Server {
                     }),
                 }
             }
-            for zone in &block.fetched {
-                zone.begin(self, old.iter().flat_map(|old| &old.fetched));
-            }
         }
+        newer
     }
 
     /// Tells a zone's secondaries that there is a new version (RFC 1996).
@@ -177,6 +188,12 @@ async fn notify(outside: Arc<dyn Outside>, key: Option<Arc<Key>>, upstream: Sock
 }
 
 impl Block {
+    /// The blocks of a server before that this one stands for.
+    fn ancestors<'b>(&'b self, before: Option<&'b Server>) -> impl Iterator<Item = &'b Self> {
+        let old = before.into_iter().flat_map(|server| &server.blocks);
+        old.filter(|old| old.keys.iter().any(|key| self.keys.contains(key)))
+    }
+
     /// Takes a primary's word of a new version; the code that says why not.
     fn notified(&self, notify: &Notify, look: &Look<'_>) -> Result<(), Rcode> {
         let zone = self.fetched.iter().find(|zone| *zone.held.origin() == notify.zone).ok_or(Rcode::REFUSED)?;

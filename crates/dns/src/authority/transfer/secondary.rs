@@ -19,13 +19,15 @@ pub struct Secondary {
     /// The version that is there, and when the primary was last heard to have no newer one.
     held: Option<(Soa, Instant)>,
     tries: u32,
+    /// What was said of a new version since the last look began; the version, where that was said, too.
+    told: Option<Option<u32>>,
 }
 
 impl Secondary {
     /// A zone that is not there yet: a look is due at once.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { due: now, held: None, tries: 0 }
+        Self { due: now, held: None, tries: 0, told: None }
     }
 
     /// When to look next.
@@ -34,12 +36,21 @@ impl Secondary {
         self.due
     }
 
+    /// A look begins: it finds what was told before.
+    pub fn begins(&mut self) {
+        self.told = None;
+    }
+
     /// The primary was reached and has this version, which is here now. `spread` is a random number that moves the next look
     /// forward by up to a tenth, so that secondaries do not all look at once.
     pub fn refreshed(&mut self, soa: Soa, now: Instant, spread: u16) {
         self.held = Some((soa, now));
         self.tries = 0;
-        self.due = now + spaced(seconds(soa.refresh), spread);
+        self.due = match self.told.take() {
+            // It was told while it looked.
+            Some(serial) if serial.is_none_or(|serial| newer(serial, soa.serial)) => now,
+            _ => now + spaced(seconds(soa.refresh), spread),
+        };
     }
 
     /// The primary was not reached, or the transfer failed.
@@ -49,7 +60,7 @@ impl Secondary {
             None => FIRST_RETRY.saturating_mul(1 << self.tries.min(10)).min(LAST_RETRY),
         };
         self.tries = self.tries.saturating_add(1);
-        self.due = now + spaced(wait, spread);
+        self.due = if self.told.take().is_some() { now } else { now + spaced(wait, spread) };
     }
 
     /// A notification came. True, and a look is due at once, unless it tells of a version that is here (RFC 1996 §3.11).
@@ -59,6 +70,7 @@ impl Secondary {
             return false;
         }
         self.due = self.due.min(now);
+        self.told = Some(serial);
         true
     }
 

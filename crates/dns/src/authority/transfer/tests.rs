@@ -236,6 +236,18 @@ fn rfc1034_4_3_5_timers_tell_when_to_look_and_when_to_stop_serving() {
     assert!(!zone.notified(Some(7), after(3700)) && !zone.notified(Some(6), after(3700)));
     assert!(zone.notified(Some(8), after(3700)) && zone.next_due() == after(3700));
     assert!(zone.notified(None, after(3700)));
+    // What is told while it looks makes it look once more, unless it is what was found.
+    let told = |serial| {
+        let mut zone = zone.clone();
+        zone.begins();
+        assert!(zone.notified(serial, after(3700)));
+        zone.refreshed(Soa { serial: 8, ..soa }, after(3701), 0);
+        zone.next_due()
+    };
+    assert_eq!([told(Some(9)), told(None), told(Some(8))], [after(3701), after(3701), after(7301)]);
+    zone.begins();
+    zone.refreshed(Soa { serial: 8, ..soa }, after(3701), 0);
+    assert_eq!(zone.next_due(), after(7301));
     // Times of nought do not make it look all the time.
     zone.refreshed(Soa { refresh: 0, retry: 0, ..soa }, start, 0);
     assert_eq!(zone.next_due(), after(2));

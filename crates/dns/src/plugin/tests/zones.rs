@@ -26,7 +26,7 @@ fn reread(rig: &mut Rig, corefile: &str, files: &[(&str, String)]) {
     let files: BTreeMap<String, String> = files.iter().map(|(name, text)| ((*name).into(), text.clone())).collect();
     let before = Arc::clone(&rig.server);
     rig.reload_with(corefile, &files);
-    rig.server.start(Some(&before));
+    rig.server.start(Some(&before), || ());
     rig.work();
 }
 
