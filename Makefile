@@ -42,7 +42,8 @@ churn: setup-test
 	PODNET_TEST_CHURN_SECONDS=60 cargo nextest run --locked -p podnet-testnet --test packets --no-capture 'churn::connections_go'
 
 MINUTES ?= 10
-fuzz: setup
+fuzz:
+	@scripts/setup fuzz
 	fuzz/run $(MINUTES)
 
 install: build

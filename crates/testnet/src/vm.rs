@@ -36,7 +36,8 @@ const EXIT_CODE: &str = "podnet-test-exit-code ";
 const PATIENCE: Duration = Duration::from_secs(240);
 /// The same where there is a whole cluster inside, which comes up in half a minute on an idle machine.
 const PATIENCE_WITH_CLUSTER: Duration = Duration::from_secs(1500);
-const MEMORY_MB: u32 = 512;
+/// A test program of 150 MB is there twice while it is unpacked, and the file system in memory takes half at most.
+const MEMORY_MB: u32 = 1024;
 /// The programs alone, twice while they are unpacked, are several hundred.
 const MEMORY_WITH_CLUSTER_MB: u32 = 2048;
 /// Where there is a whole cluster inside, time goes by with instructions, a nanosecond for each, and what is waited for while nothing is done
