@@ -8,7 +8,9 @@
 //! `searchpath` does the same where the client's path is known from outside: in the resolver of a pod's own node. It stands before
 //! `cache`, so that what is asked on the way is kept; and where something fails on the way its answer is the first name's, whose
 //! truth that is: so a client that passes failures by (glibc) does, and one that stops at them (musl) stops at that very name. The
-//! same holds for names without any address.
+//! same holds for names without any address. Nor does it complete what may be somebody's name in full: a Service of the namespace, or
+//! a pod of one, that is not there now must not turn into a host elsewhere whose name begins alike. Those have one label or two before
+//! the namespace's; names that are longer than that are no names of the cluster, so they come from a search.
 
 use std::sync::Arc;
 
@@ -28,6 +30,9 @@ pub struct Autopath {
     zone: Option<Arc<Zone>>,
     parts: Parts,
 }
+
+/// How many labels stand before the namespace's in the longest name with addresses: a pod, or an endpoint, and its Service.
+const IN_NAMESPACE: usize = 2;
 
 /// A client's search path, as far as it lies behind the name that was asked for.
 struct Search {
@@ -67,7 +72,8 @@ impl Autopath {
             }
             SearchPath::Client(domain) => {
                 let labels = name.within(domain)?.checked_sub(2)?;
-                if name.label(labels + 1) != b"svc" {
+                // `_port._protocol.service` is a Service's as well.
+                if labels <= IN_NAMESPACE || name.label(0).starts_with(b"_") || name.label(labels + 1) != b"svc" {
                     return None;
                 }
                 let search = self.client(look)?;

@@ -37,6 +37,25 @@ fn world() -> World {
         ("www.example.org", both(9)),
         ("printer.corp.example", v4(10)),
         ("top", v4(11)),
+        // The same with as many labels as no name of the namespace has.
+        ("of.six.labels.web.svc.cluster.local", v6(3)),
+        ("of.twin.labels.cluster.local", v4(4)),
+        ("of.twin.labels.corp.example", both(5)),
+        ("of.mixed.labels.svc.cluster.local", v6(6)),
+        ("of.mixed.labels.corp.example", v4(7)),
+        ("of.empty.labels.cluster.local", Some((Vec::new(), Vec::new()))),
+        ("of.empty.labels.corp.example", v4(8)),
+        ("of.ill.labels.web.svc.cluster.local", None),
+        ("of.ill.labels.corp.example", v4(14)),
+        ("of.broken.labels.svc.cluster.local", None),
+        ("of.broken.labels.corp.example", both(15)),
+        ("sad.www.example.org.cluster.local", None),
+        ("sad.www.example.org", v4(16)),
+        ("late.www.example.org", None),
+        // Named as a pod of a Service of `web` is that is not there now.
+        ("db-0.peers.corp.example", v4(17)),
+        ("api.dev", v4(18)),
+        ("_metrics._tcp.api.corp.example", v4(19)),
         // More dots than anybody's ndots.
         ("a.b.c.d.e.example.net", both(12)),
         ("f.g.h.i.j.k.corp.example", v4(13)),
@@ -176,7 +195,7 @@ impl Resolver {
     }
 }
 
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 41] = [
     "db",
     "db.web",
     "db.web.svc",
@@ -199,6 +218,26 @@ const NAMES: [&str; 22] = [
     "sad.example.org",
     "late.example.org",
     "nowhere",
+    "of.six.labels",
+    "of.twin.labels",
+    "of.mixed.labels",
+    "of.empty.labels",
+    "of.ill.labels",
+    "of.broken.labels",
+    "sad.www.example.org",
+    "late.www.example.org",
+    "nowhere.at.all",
+    "db-0.peers",
+    "api.dev",
+    // Names in full that are not there, whose beginnings are elsewhere.
+    "printer.web.svc.cluster.local",
+    "api.web.svc.cluster.local",
+    "top.web.svc.cluster.local",
+    "db-0.peers.web.svc.cluster.local",
+    "api.dev.web.svc.cluster.local",
+    "api.shop.web.svc.cluster.local",
+    "_metrics._tcp.api.web.svc.cluster.local",
+    "nowhere.web.svc.cluster.local",
 ];
 
 #[test]
@@ -245,6 +284,23 @@ fn a_name_costs_one_question_for_each_type_instead_of_five() {
 }
 
 #[test]
+fn what_may_be_a_name_of_the_namespace_is_searched_for_by_the_client_alone() {
+    let mut with = Resolver::new("searchpath cluster.local");
+    for (name, answer) in [
+        ("printer", "NXDOMAIN"),
+        ("api.shop", "NXDOMAIN"),
+        ("db-0.peers", "NXDOMAIN"),
+        ("_metrics._tcp.api", "NXDOMAIN"),
+        // No Service and no pod is called so: it comes from a search, whose answer it gets.
+        ("api.shop.svc", "NOERROR"),
+        ("www.example.org", "NOERROR"),
+    ] {
+        let packet = query(&format!("{name}.web.svc.cluster.local"), rtype::A);
+        assert_eq!(told(&with.response(&packet))[0], answer, "{name}");
+    }
+}
+
+#[test]
 fn who_is_not_known_searches_by_itself() {
     let mut stranger = Resolver::new("searchpath cluster.local");
     let from = std::net::SocketAddr::from(([10, 244, 9, 9], 4000));
@@ -254,9 +310,9 @@ fn who_is_not_known_searches_by_itself() {
     let (outcome, _) = stranger.rig.handle_from(&packet, &arrival);
     assert!(matches!(outcome, Outcome::Later(_)), "what a pod was told is kept for nobody else");
     // An empty name lies on the path; a name without an address of the one family has one of the other.
-    assert_eq!(told(&stranger.response(&query("empty.web.svc.cluster.local", rtype::A))), ["NXDOMAIN"]);
-    let without = query("twin.web.svc.cluster.local", rtype::AAAA);
-    assert_eq!(told(&stranger.response(&without)), ["NOERROR", "CNAME twin.cluster.local"]);
+    assert_eq!(told(&stranger.response(&query("of.empty.labels.web.svc.cluster.local", rtype::A))), ["NXDOMAIN"]);
+    let without = query("of.twin.labels.web.svc.cluster.local", rtype::AAAA);
+    assert_eq!(told(&stranger.response(&without)), ["NOERROR", "CNAME of.twin.labels.cluster.local"]);
     // Not the first name of its path, or not a name of the cluster.
     for name in ["www.example.org.other.svc.cluster.local", "www.example.org.cluster.local", "web.svc.cluster.local"] {
         assert_eq!(told(&stranger.response(&query(name, rtype::A))), ["NXDOMAIN"], "{name}");
