@@ -198,6 +198,6 @@ fn a_node_that_leaves(cluster: &Cluster) {
     let answer = await_answer("load balancers are sent away", &url("healthz"), |asked| {
         asked.as_ref().is_ok_and(|answer| answer.ends_with(" 503"))
     });
-    assert!(answer.contains("\"nodeEligible\": false"), "{answer}");
+    assert!(answer.contains("\"nodeEligible\":false"), "{answer}");
     assert!(curl(&url("livez")).unwrap().ends_with(" 200"));
 }

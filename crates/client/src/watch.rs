@@ -382,7 +382,7 @@ impl Follower {
     }
 
     fn complain<K: Watched>(&self, object: &K, error: &str, so: &'static str) {
-        warn!(error, "{so}");
+        warn!(%error, "{so}");
         if let Some(complaints) = self.complaints.as_ref().filter(|_| !K::MAY_BE_UNFINISHED) {
             complaints.tell(About::object(object), "Invalid", format!("{error}; {so}"));
         }
