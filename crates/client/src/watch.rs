@@ -6,6 +6,7 @@
 //! after a restart), logged and told by an event once for each version, and everything else goes on. Of a Service or
 //! an EndpointSlice only the wrong parts are left out.
 
+mod absence;
 mod file;
 mod good;
 mod kinds;
@@ -20,8 +21,10 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Instant,
 };
 
+use absence::{Absence, Finding};
 use file::FileWatch;
 use futures::{StreamExt, TryStreamExt};
 use good::LastGood;
@@ -273,7 +276,7 @@ impl Follower {
         let kind = K::kind(&());
         let mut events = steadily(watcher(api, config)).boxed();
         let mut listed = BTreeSet::new();
-        let mut is_missed = false;
+        let (mut is_missed, mut absence, mut is_warned) = (false, Absence::default(), false);
         loop {
             let event = tokio::select! {
                 event = events.try_next() => event,
@@ -282,7 +285,10 @@ impl Follower {
             let done = match event {
                 Ok(Some(event)) => {
                     // It is told before anything was asked.
-                    is_missed &= matches!(event, Event::Init);
+                    if !matches!(event, Event::Init) {
+                        absence.over();
+                        (is_missed, is_warned) = (false, false);
+                    }
                     self.take(event, &mut listed).await
                 }
                 Ok(None) => return,
@@ -290,12 +296,27 @@ impl Follower {
                     if !std::mem::replace(&mut is_missed, true) {
                         info!(%kind, "the API server does not have this kind; it is asked again until it does");
                     }
-                    if K::MAY_BE_UNDEFINED { self.synced().await } else { Ok(()) }
+                    absence.over();
+                    if K::MAY_BE_UNDEFINED {
+                        self.take::<K>(Event::InitDone, &mut BTreeSet::new()).await
+                    } else {
+                        Ok(())
+                    }
                 }
                 Err(error) => {
-                    // Kept quiet at the usual level: the state that we have goes on to be used, and the watcher comes back.
-                    info!(%kind, error = &error as &dyn std::error::Error, "watch interrupted");
-                    Ok(())
+                    let finding =
+                        if K::MAY_BE_UNDEFINED { absence.judge(&error, Instant::now()) } else { Finding::Wait };
+                    let error = chain(&error);
+                    if finding == Finding::Wait {
+                        // Kept quiet at the usual level: the state that we have goes on to be used, and the watcher comes back.
+                        info!(%kind, %error, "watch interrupted");
+                        Ok(())
+                    } else {
+                        if !std::mem::replace(&mut is_warned, true) {
+                            warn!(%kind, %error, "not listed; clusters do without this kind, so nothing waits for it");
+                        }
+                        self.go_without::<K>(finding == Finding::Forbidden).await
+                    }
                 }
             };
             if done.is_err() {
@@ -315,6 +336,10 @@ impl Follower {
             Event::InitDone => {
                 let listed = std::mem::take(listed);
                 self.cell.listed(&listed);
+                if let Some(good) = self.good.as_ref().filter(|_| K::MAY_BE_UNDEFINED) {
+                    let is_gone = |kept: &K| !kept.gone().is_some_and(|gone| listed.contains(&gone.into()));
+                    good.all::<K>().iter().filter(|kept| is_gone(kept)).for_each(|kept| good.forget(kept));
+                }
                 let vanished: Vec<_> = self.told.difference(&listed).cloned().collect();
                 for removal in vanished {
                     self.remove(removal).await?;
@@ -325,6 +350,9 @@ impl Follower {
                 self.apply(object).await?;
             }
             Event::Delete(object) => {
+                if let Some(good) = self.good.as_ref().filter(|_| K::MAY_BE_UNDEFINED) {
+                    good.forget(&object);
+                }
                 if let Some(change) = object.gone() {
                     let gone = change.into();
                     self.cell.seen(&gone, true);
@@ -333,6 +361,20 @@ impl Follower {
             }
         }
         Ok(())
+    }
+
+    /// Nobody waits for this kind any more. Where it is not known whether there is any, what there was when it was last listed counts, if
+    /// that is all that is known.
+    async fn go_without<K: Watched>(&mut self, is_forbidden: bool) -> Result<(), Unwanted> {
+        let good = self.good.as_ref().filter(|_| !is_forbidden && self.unsynced.is_some());
+        for kept in good.map(|good| good.all::<K>()).unwrap_or_default() {
+            if let (Some(gone), Ok(change)) = (kept.gone(), kept.present())
+                && self.told.insert(gone.into())
+            {
+                self.send(Update::Change(change)).await?;
+            }
+        }
+        self.synced().await
     }
 
     async fn apply<K: Watched>(&mut self, object: K) -> Result<Option<Removal>, Unwanted> {
@@ -407,3 +449,6 @@ impl Follower {
         self.sender.send(update).await.map_err(|_| Unwanted)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! Configurations of the whole network as they were when they were last right: while one is wrong that counts, also for an agent that
 //! starts meanwhile. A network that stands still is better than one that is taken down by a typing error.
 
-use std::{fs, path::PathBuf};
+use std::{ffi::OsString, fs, io::ErrorKind, path::PathBuf};
 
 use kube::{Resource, ResourceExt};
 use serde::{Serialize, de::DeserializeOwned};
@@ -41,6 +41,26 @@ impl LastGood {
         (kept.uid() == object.uid()).then_some(kept)
     }
 
+    /// Every object of a kind, each as it was when it was last right.
+    pub(super) fn all<K: Resource<DynamicType = ()> + DeserializeOwned>(&self) -> Vec<K> {
+        let kind = format!("{}.", K::kind(&()));
+        let is_of_kind =
+            |name: &OsString| name.to_str().is_some_and(|name| name.starts_with(&kind) && name.ends_with(".json"));
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let files = entries.filter(|entry| is_of_kind(&entry.file_name()));
+        files.filter_map(|file| serde_json::from_slice(&fs::read(file.path()).ok()?).ok()).collect()
+    }
+
+    /// The object is gone.
+    pub(super) fn forget<K: Resource<DynamicType = ()>>(&self, object: &K) {
+        let path = self.path(object);
+        if let Err(error) = fs::remove_file(&path)
+            && error.kind() != ErrorKind::NotFound
+        {
+            warn!(%error, path = %path.display(), "configuration of before not removed");
+        }
+    }
+
     /// Neither kind, namespace nor name can hold a `/`, and none but the name a dot.
     fn path<K: Resource<DynamicType = ()>>(&self, object: &K) -> PathBuf {
         let namespace = object.namespace().unwrap_or_default();
@@ -50,7 +70,7 @@ impl LastGood {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::ConfigMap;
+    use k8s_openapi::api::core::v1::{ConfigMap, Pod};
     use serde_json::json;
 
     use super::*;
@@ -70,5 +90,10 @@ mod tests {
         good.keep(&map("a", "better"));
         assert_eq!(good.of(&map("a", "wrong")), Some(map("a", "better")));
         assert_eq!(good.of(&map("b", "wrong")), None, "it was deleted and made anew");
+        assert_eq!(good.all::<ConfigMap>(), [map("a", "better")]);
+        assert!(good.all::<Pod>().is_empty());
+        good.forget(&map("a", "wrong"));
+        good.forget(&map("a", "wrong"));
+        assert!(good.all::<ConfigMap>().is_empty());
     }
 }
