@@ -6,7 +6,7 @@ use super::{Block, Given, Look, Outcome, Parts, Transport, block::PlaceInLine, s
 use crate::{
     authority::{held::Version, transfer},
     chain::Peer,
-    message::{Rcode, flag, rejection},
+    message::{Head, Rcode, Signature, flag, rejection},
 };
 
 /// How many zones are given away at once: each holds a zone, and a thread. Who is turned away comes again (RFC 1034 §4.3.5).
@@ -52,7 +52,8 @@ impl Transfer {
     }
 }
 
-/// Gives a zone away, if the client may have it; else the code that says why not.
+/// Gives a zone away, if the client may have it; else the code that says why not. Who may be somebody else than it says gets no more
+/// by a datagram than the zone's version, upon which it comes by TCP (RFC 1995 §2).
 pub(super) fn asked_for(
     block: &Block,
     parts: &Parts,
@@ -70,7 +71,8 @@ pub(super) fn asked_for(
         // RFC 5936 §4.2: there is no AXFR over UDP.
         (Transport::Udp, None, _) => Err(Rcode::REFUSED),
         (Transport::Udp, Some(_), Given::Held(Some(version))) => {
-            let mut messages = transfer::ixfr(&version.zone, &version.journal, request, Some(look.head.limit));
+            let limit = if verified(look.head) { look.head.limit } else { 0 };
+            let mut messages = transfer::ixfr(&version.zone, &version.journal, request, Some(limit));
             *out = messages.next().ok_or(Rcode::SERVFAIL)?;
             Ok(Outcome::Answer)
         }
@@ -85,6 +87,11 @@ pub(super) fn asked_for(
             Ok(Outcome::Transfer(Box::new(transfer)))
         }
     }
+}
+
+/// Whether a datagram's sender is where it says it is: it has a cookie of ours, or a key.
+fn verified(head: &Head) -> bool {
+    head.signature == Signature::Valid || head.edns.and_then(|edns| edns.cookie).is_some_and(|cookie| cookie.verified)
 }
 
 fn may_fetch(peer: &Peer, from: IpAddr) -> bool {

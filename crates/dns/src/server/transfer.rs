@@ -9,6 +9,7 @@ use std::{
 use super::{
     Arrival, Block, Event, Exchange, Failure, Look, Outcome, Outside, Pen, Quick, Server, Transport,
     giving::asked_for,
+    guard::Leaving,
     signed::{self, Unanswered},
     told::Told,
 };
@@ -53,7 +54,16 @@ impl Server {
             return Some(Outcome::Answer);
         };
         let block = &self.blocks[index];
+        let mut head = *head;
+        let ended = block.guard.enter(&mut head, arrival, &*self.parts.outside).filter(|_| request.is_some());
+        if request.is_some() && block.guard.refuses(&name, &head, arrival, now, &self.parts.metrics) {
+            block.counts[key].asked(arrival, qtype, packet.len());
+            return Some(Outcome::Drop);
+        }
+        let head = &head;
+        let look = Look { head, ..look };
         let answered = match (&notify, &request) {
+            _ if let Some(rcode) = ended => Err(rcode),
             _ if let Some(refused) = self.forbidden(index, &look, question, out) => refused,
             (Some(notify), _) => block.notified(notify, &look).map(|()| {
                 *out = transfer::notify_reply(notify);
@@ -66,6 +76,9 @@ impl Server {
             rejection(head, question, rcode, out);
             Outcome::Answer
         });
+        let leaving = Leaving { head, question, name: &name, arrival, now };
+        let mut held_back = || request.is_some() && !block.guard.lets_out(&leaving, out, &self.parts.metrics);
+        let outcome = if matches!(outcome, Outcome::Answer) && held_back() { Outcome::Drop } else { outcome };
         if matches!(outcome, Outcome::Drop) {
             block.counts[key].asked(arrival, qtype, packet.len());
             return Some(outcome);

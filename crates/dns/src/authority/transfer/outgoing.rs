@@ -60,6 +60,8 @@ pub struct Outgoing<'z> {
     request: Request,
     records: Peekable<Box<dyn Iterator<Item = Record> + Send + 'z>>,
     first: bool,
+    /// Bytes of a message, at most.
+    limit: usize,
 }
 
 impl std::fmt::Debug for Outgoing<'_> {
@@ -96,9 +98,10 @@ pub fn ixfr<'z>(zone: &'z Zone, journal: &'z Journal, request: &Request, udp: Op
         None => axfr(zone, request),
     };
     let Some(limit) = udp else { return whole };
-    let mut probe = whole;
-    match (probe.next(), probe.next()) {
-        (Some(only), None) if only.len() <= usize::from(limit) => {
+    // No more is made of it than fits.
+    let mut probe = Outgoing { limit: limit.into(), ..whole };
+    match probe.next() {
+        Some(only) if probe.records.peek().is_none() && only.len() <= usize::from(limit) => {
             // The iterator is used up: the records come again.
             let again = Request { serial: Some(serial), ..request.clone() };
             ixfr(zone, journal, &again, None)
@@ -119,7 +122,8 @@ pub fn failed(request: &Request) -> Vec<u8> {
 }
 
 fn outgoing<'z>(request: &Request, records: Box<dyn Iterator<Item = Record> + Send + 'z>) -> Outgoing<'z> {
-    Outgoing { request: request.clone(), records: records.peekable(), first: true }
+    let limit = usize::from(u16::MAX) - RESERVE;
+    Outgoing { request: request.clone(), records: records.peekable(), first: true, limit }
 }
 
 impl Iterator for Outgoing<'_> {
@@ -128,10 +132,12 @@ impl Iterator for Outgoing<'_> {
     /// The next message. A record that no message can hold ends the transfer early, which the client notices.
     fn next(&mut self) -> Option<Vec<u8>> {
         self.records.peek()?;
-        let limit = usize::from(u16::MAX) - RESERVE;
         // RFC 5936 §2.2.1: the question stands in the first message.
-        let mut writer =
-            if self.first { Writer::new(self.request.zone.wire(), limit) } else { Writer::without_question(limit) };
+        let mut writer = if self.first {
+            Writer::new(self.request.zone.wire(), self.limit)
+        } else {
+            Writer::without_question(self.limit)
+        };
         while writer.len() < SIZE
             && let Some(record) = self.records.peek()
             && writer.record(Section::Answer, record)

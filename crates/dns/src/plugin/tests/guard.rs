@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 
-use super::{flags, rig};
+use super::{
+    flags, rig,
+    zones::{FILE, served, transfer_query, zone},
+};
 use crate::{
     Outcome, Transport,
     message::{flag, rtype},
@@ -16,7 +19,11 @@ const CLIENT: [u8; 8] = *b"a client";
 
 /// A query with a cookie: the client's part, and what the server gave.
 fn with_cookie(name: &str, server: &[u8]) -> Vec<u8> {
-    let mut packet = with_edns(query(name, rtype::A), 1232, 0, false);
+    cookied(query(name, rtype::A), server)
+}
+
+fn cookied(packet: Vec<u8>, server: &[u8]) -> Vec<u8> {
+    let mut packet = with_edns(packet, 1232, 0, false);
     let length = packet.len() - 2;
     packet[length + 1] = 12 + server.len() as u8;
     packet.extend_from_slice(&[0, 10, 0, 8 + server.len() as u8]);
@@ -186,6 +193,31 @@ fn rrl_counts_names_that_are_not_there_by_zone_and_errors_by_network() {
     assert_eq!(asked("gone.test", [192, 0, 2, 9]), 2);
     assert_eq!(asked("bad.test", [192, 0, 2, 9]), 3);
     assert_eq!(asked("elsewhere.test", [192, 0, 2, 9]), 6, "positive answers are not limited here");
+}
+
+#[test]
+fn transfers_by_datagrams_are_guarded_too() {
+    let guarded = |plugins: &str| {
+        served(&FILE.replace(" file db", &format!(" {plugins}\n file db")), &[("db", zone(7, "www A 192.0.2.2"))])
+    };
+    let (news, peer) = (transfer_query("example.org", Some(1)), [192, 0, 2, 9]);
+    let told_by = |rig: &Rig, packet: &[u8]| told(&ask(rig, packet, peer).unwrap());
+    // Where the limit of an answer would be reached at once, by who has no cookie of ours.
+    let rig = guarded("");
+    assert_eq!(told_by(&rig, &news).len(), 2, "the version alone");
+    assert_eq!(told_by(&rig, &cookied(news.clone(), &[])).len(), 2);
+    let given = cookie(&ask(&rig, &with_cookie("www.example.org", &[]), peer).unwrap()).unwrap();
+    assert_eq!(told_by(&rig, &cookied(news.clone(), &given)).len(), 6, "the whole zone");
+    let strict = guarded("cookies {\n require\n }");
+    assert_eq!(code(&ask(&strict, &cookied(news.clone(), &[]), peer).unwrap()), 23);
+    let limited = guarded("rrl {\n responses-per-second 2\n slip-ratio 0\n }");
+    assert_eq!((0..5).filter(|_| ask(&limited, &news, peer).is_some()).count(), 2);
+    let few = guarded("rrl {\n requests-per-second 3\n }");
+    assert_eq!((0..5).filter(|_| ask(&few, &news, peer).is_some()).count(), 3);
+    let over_tcp = Arrival { transport: Transport::Tcp, from: SocketAddr::from((peer, 4000)), ..ARRIVAL };
+    for _ in 0..5 {
+        assert!(matches!(few.handle_from(&news, &over_tcp).0, Outcome::Transfer(_)));
+    }
 }
 
 /// Whether there is a response, also where it takes time.

@@ -131,7 +131,7 @@ fn transfer_gives_zones_to_those_named_alone() {
     assert_eq!(fetch(&rig, &transfer_query("example.org", None), [203, 0, 113, 1]), ["REFUSED"]);
     assert_eq!(fetch(&rig, &transfer_query("www.example.org", None), [192, 0, 2, 9]), ["NOTAUTH"]);
     assert_eq!(fetch(&rig, &transfer_query("example.net", None), [192, 0, 2, 9]), ["REFUSED"]);
-    // Over UDP there is no AXFR; an IXFR that fits is answered.
+    // Over UDP there is no AXFR; who asks for an IXFR is told the version.
     let udp = Arrival { from: SocketAddr::from(([192, 0, 2, 9], 4000)), ..ARRIVAL };
     assert_eq!(told(&rig.handle_from(&transfer_query("example.org", None), &udp).1), ["REFUSED"]);
     let current = told(&rig.handle_from(&transfer_query("example.org", Some(7)), &udp).1);
