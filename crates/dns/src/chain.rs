@@ -203,6 +203,7 @@ impl Config {
         }
         errors.extend(served::overlaps(&config.blocks));
         errors.extend(signing::unknown_keys(&config.blocks));
+        errors.extend(listener::disagreements(&config.blocks, &mut config.warnings));
         // The Corefile's own first, those of imported files behind them.
         errors.sort_by(|one, other| {
             let place = |error: &CorefileError| {

@@ -2,8 +2,8 @@
 
 use std::{fmt, net::IpAddr};
 
-use super::{Chain, Config, Plugin, TimeoutOptions, TlsOptions};
-use crate::corefile::{Key, Scheme};
+use super::{Chain, ClientAuth, Config, Plugin, TimeoutOptions, TlsOptions};
+use crate::corefile::{CorefileError, Fault, Key, Scheme};
 
 /// A place where questions come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -85,5 +85,71 @@ impl Listener {
                 _ => {}
             }
         }
+    }
+}
+
+/// What server blocks say differently of a place where several of them listen. It is an error where it decides who is let in, and else
+/// something to be warned of: what the first one says holds.
+pub(super) fn disagreements(chains: &[Chain], warnings: &mut Vec<String>) -> Vec<CorefileError> {
+    let mut errors = Vec::new();
+    let mut before: Vec<(Port, &Key, &Chain)> = Vec::new();
+    for chain in chains.iter().filter(|chain| chain.plugins.iter().any(of_listener)) {
+        let addresses = chain.addresses();
+        let ports: Vec<(Port, &Key)> =
+            chain.keys.iter().flat_map(|key| Port::of(key, &addresses).map(move |port| (port, key))).collect();
+        for (port, key) in &ports {
+            for (_, first, other) in before.iter().filter(|(known, ..)| known == port) {
+                let tls = chain.tls().zip(other.tls()).filter(|_| key.scheme != Scheme::Dns);
+                if tls.is_some_and(|(own, others)| own.clients() != others.clients()) {
+                    let fault = Fault::Clients { key: key.to_string(), first: first.place.clone() };
+                    errors.push(CorefileError { place: key.place.clone(), fault });
+                    break;
+                }
+                for what in chain.differs(other, tls.is_some()) {
+                    let place = &first.place;
+                    let warning = format!(
+                        "{}: {what} of {key} has no effect: that of the server block at {place} holds",
+                        key.place
+                    );
+                    if !warnings.contains(&warning) {
+                        warnings.push(warning);
+                    }
+                }
+            }
+        }
+        before.extend(ports.into_iter().map(|(port, key)| (port, key, chain)));
+    }
+    errors
+}
+
+const fn of_listener(plugin: &Plugin) -> bool {
+    matches!(plugin, Plugin::Timeouts(_) | Plugin::Multisocket(_) | Plugin::Tls(_))
+}
+
+impl TlsOptions {
+    /// What decides who is let in.
+    fn clients(&self) -> (ClientAuth, Option<&String>) {
+        let verifies = matches!(self.client_auth, ClientAuth::VerifyIfGiven | ClientAuth::RequireAndVerify);
+        (self.client_auth, self.files.authorities.as_ref().filter(|_| verifies))
+    }
+}
+
+impl Chain {
+    fn tls(&self) -> Option<&TlsOptions> {
+        self.plugins.iter().find_map(|plugin| if let Plugin::Tls(tls) = plugin { Some(tls) } else { None })
+    }
+
+    /// The plugins of listeners that both have, with other options.
+    fn differs(&self, other: &Self, with_tls: bool) -> impl Iterator<Item = &'static str> {
+        let both = |own: &Plugin| {
+            other.plugins.iter().any(|others| match (own, others) {
+                (Plugin::Timeouts(own), Plugin::Timeouts(others)) => own != others,
+                (Plugin::Multisocket(own), Plugin::Multisocket(others)) => own != others,
+                (Plugin::Tls(own), Plugin::Tls(others)) => with_tls && own != others,
+                _ => false,
+            })
+        };
+        let names: Vec<&'static str> = self.plugins.iter().filter(|own| both(own)).map(Plugin::name).collect();
+        names.into_iter()
     }
 }

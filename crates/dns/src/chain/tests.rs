@@ -132,6 +132,44 @@ fn blocks_meet_where_they_listen_on_one_address() {
 }
 
 #[test]
+fn blocks_at_one_place_agree_on_whom_they_let_in() {
+    let of = |zone: &str, tls: &str| format!("tls://{zone}:853 {{\n tls c k {tls}\n whoami\n}}\n");
+    let open = of("a", "ca");
+    for (other, allowed) in [
+        (of("b", ""), true),
+        (of("b", "ca {\n client_auth require_and_verify\n }"), false),
+        (of("b", "ca {\n client_auth request\n }"), false),
+        (of("b", "ca {\n client_auth require_and_verify\n }").replace(":853", ":854"), true),
+        (of("b", "ca {\n client_auth require_and_verify\n }").replace("whoami", "bind 127.0.0.1"), true),
+        ("tls://b:853 {\n whoami\n}\n".to_owned(), true),
+    ] {
+        let loaded = check(&(open.clone() + &other));
+        assert_eq!(loaded.is_ok(), allowed, "{other}: {loaded:?}");
+        if let Err(error) = loaded {
+            assert!(error.starts_with("Corefile:5:1: ") && error.contains("block at Corefile:1:1"), "{error}");
+        }
+    }
+    // Of another authority, where it counts.
+    let verifies = |zone: &str, ca: &str| of(zone, &format!("{ca} {{\n client_auth verify_if_given\n }}"));
+    assert!(check(&(verifies("a", "one") + &verifies("b", "other"))).is_err());
+    assert!(check(&(verifies("a", "one") + &verifies("b", "one"))).unwrap().warnings.is_empty());
+}
+
+#[test]
+fn what_another_block_decided_for_a_place_is_said() {
+    let block = |zone: &str, idle: u8| {
+        format!("{zone} {{\n timeouts {{\n  idle {idle}s\n }}\n multisocket {idle}\n whoami\n}}\n")
+    };
+    assert!(check(&(block("a", 3) + &block("b", 3))).unwrap().warnings.is_empty());
+    let warnings = check(&(block("a", 3) + &block("b", 4))).unwrap().warnings;
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings.iter().any(|warning| warning.starts_with("Corefile:8:1: timeouts of ")), "{warnings:?}");
+    let tls = |zone: &str, file: &str| format!("tls://{zone} {{\n tls {file} k\n}}\n");
+    let warnings = check(&(tls("a", "one") + &tls("b", "other"))).unwrap().warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains("tls of "), "{warnings:?}");
+}
+
+#[test]
 fn files_are_below_the_root() {
     let config = check(". {\n file db.example.org example.org\n root /zones/\n}").unwrap();
     let Some(Plugin::File(options)) = config.blocks[0].plugins.get(1) else { panic!("{config:?}") };

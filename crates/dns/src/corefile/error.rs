@@ -120,6 +120,17 @@ pub enum Fault {
         /// Where the first one stands.
         first: Place,
     },
+    /// Two server blocks at one place that do not ask the same of clients.
+    #[error(
+        "tls asks something else of the clients of {key} than in the server block at {first}, which listens at the same place; \
+         allowed: the same client_auth and authorities, since a connection begins before it says what it asks for"
+    )]
+    Clients {
+        /// Zone and port.
+        key: String,
+        /// Where the first one stands.
+        first: Place,
+    },
     /// A snippet with a name that another one has.
     #[error("snippet {name:?} is already defined at {first}")]
     SnippetTwice {
