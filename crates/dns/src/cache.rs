@@ -1,4 +1,4 @@
-//! Answers from upstreams, kept for as long as they say (RFC 2181, RFC 2308), bounded in number.
+//! Answers from upstreams, kept for as long as they say (RFC 2181, RFC 2308), bounded in number and in bytes.
 
 use std::{
     collections::HashMap,
@@ -273,11 +273,21 @@ impl Cache {
     }
 }
 
+/// Bytes for each answer of a half's capacity. Answers are a fourth of that; a half that is full of large ones holds fewer of them.
+const ROOM: usize = 1024;
+/// What there is for the largest of all answers, however small the capacity.
+const LEAST_ROOM: usize = 256 * 1024;
+/// What an answer takes beside its own bytes.
+const OVERHEAD: usize = size_of::<Slot>() + size_of::<(Key, usize)>();
+
 /// A bounded map that replaces what was not asked for lately (the clock, or second-chance, algorithm): constant time for each
 /// insertion on average, and memory only for what it holds.
 #[derive(Debug)]
 struct Ring {
     capacity: usize,
+    /// Bytes that it may hold, and holds.
+    room: usize,
+    bytes: usize,
     hand: usize,
     index: HashMap<Key, usize>,
     slots: Vec<Slot>,
@@ -292,7 +302,8 @@ struct Slot {
 
 impl Ring {
     fn new(capacity: usize) -> Self {
-        Self { capacity, hand: 0, index: HashMap::new(), slots: Vec::new() }
+        let room = capacity.saturating_mul(ROOM).max(LEAST_ROOM);
+        Self { capacity, room, bytes: 0, hand: 0, index: HashMap::new(), slots: Vec::new() }
     }
 
     fn expires(&self, key: &Key) -> Option<Instant> {
@@ -307,22 +318,67 @@ impl Ring {
     }
 
     fn insert(&mut self, key: Key, kept: Kept, now: Instant) {
-        if let Some(slot) = self.index.get(&key).and_then(|&at| self.slots.get_mut(at)) {
-            slot.kept = kept;
-        } else if self.slots.len() < self.capacity {
-            self.index.insert(key.clone(), self.slots.len());
-            self.slots.push(Slot { key, kept, used: false });
-        } else if !self.slots.is_empty() {
-            while self.slots[self.hand].used && self.slots[self.hand].kept.expires > now {
-                self.slots[self.hand].used = false;
-                self.hand = (self.hand + 1) % self.slots.len();
+        if self.capacity == 0 {
+            return;
+        }
+        let mut slot = Slot { key, kept, used: false };
+        let size = slot.size();
+        if let Some(known) = self.index.get(&slot.key).and_then(|&at| self.slots.get_mut(at)) {
+            slot.used = true;
+            self.bytes -= known.size();
+            *known = slot;
+            self.bytes += size;
+            self.give_way(0, now);
+            return;
+        }
+        self.give_way(size, now);
+        self.bytes += size;
+        if self.slots.len() < self.capacity {
+            self.index.insert(slot.key.clone(), self.slots.len());
+            self.slots.push(slot);
+        } else {
+            self.turn(now);
+            self.index.insert(slot.key.clone(), self.hand);
+            let old = std::mem::replace(&mut self.slots[self.hand], slot);
+            self.bytes -= old.size();
+            self.index.remove(&old.key);
+            self.hand += 1;
+        }
+    }
+
+    /// Makes room for so many bytes more.
+    fn give_way(&mut self, size: usize, now: Instant) {
+        while self.bytes + size > self.room && !self.slots.is_empty() {
+            self.turn(now);
+            let old = self.slots.swap_remove(self.hand);
+            self.bytes -= old.size();
+            self.index.remove(&old.key);
+            match self.slots.get(self.hand).and_then(|moved| self.index.get_mut(&moved.key)) {
+                Some(at) => {
+                    *at = self.hand;
+                    // It came from the end, where the newest are.
+                    self.hand += 1;
+                }
+                None => self.hand = 0,
             }
-            let slot = &mut self.slots[self.hand];
-            self.index.remove(&slot.key);
-            self.index.insert(key.clone(), self.hand);
-            *slot = Slot { key, kept, used: false };
+        }
+    }
+
+    /// Turns the hand to what gives way next.
+    fn turn(&mut self, now: Instant) {
+        self.hand %= self.slots.len();
+        while self.slots[self.hand].used && self.slots[self.hand].kept.expires > now {
+            self.slots[self.hand].used = false;
             self.hand = (self.hand + 1) % self.slots.len();
         }
+    }
+}
+
+impl Slot {
+    /// Bytes, those of the index included.
+    fn size(&self) -> usize {
+        let key = self.key.question.len() + self.key.options.len();
+        OVERHEAD + 2 * key + self.kept.answer.body.len() + size_of_val(&*self.kept.ttls)
     }
 }
 

@@ -103,6 +103,40 @@ fn the_cache_never_holds_more_than_its_capacity_and_keeps_what_is_asked_for() {
 }
 
 #[test]
+fn large_answers_take_the_places_of_many_small_ones() {
+    let mut cache = cache("3600 {\n success 1000\n}");
+    let now = Instant::now();
+    let wanted = key("wanted.example.org");
+    cache.insert(wanted.clone(), &response(&wanted, 0, 1, 600), now);
+    let mut insert = |index: u16, answers| {
+        let key = key(&format!("{index}.example.org"));
+        cache.insert(key.clone(), &response(&key, 0, answers, 600), now);
+        assert!(cache.find(&wanted, now).is_some(), "after {index}");
+        assert!(cache.success.index.contains_key(&key), "{index} itself");
+        let bytes: usize = cache.success.slots.iter().map(super::Slot::size).sum();
+        assert_eq!(bytes, cache.success.bytes);
+        assert!(bytes <= 1000 * 1024, "{bytes} after {index}");
+        for (at, slot) in cache.success.slots.iter().enumerate() {
+            assert_eq!(cache.success.index.get(&slot.key), Some(&at));
+        }
+        cache.entries().0
+    };
+    for index in 0..999 {
+        insert(index, 1);
+    }
+    let small = insert(999, 1);
+    let large = (1000..1200).map(|index| insert(index, 3000)).last().unwrap();
+    assert!(small > 999 && (10..20).contains(&large), "{small} small ones, {large} large ones");
+    // The same name with another answer.
+    let again = (1000..1200).map(|_| insert(1200, 3000)).last().unwrap();
+    assert!(again >= large, "{again}");
+    for index in 2000..4000 {
+        insert(index, 1);
+    }
+    assert_eq!(insert(4000, 1), 1000);
+}
+
+#[test]
 fn questions_with_and_without_signatures_have_answers_of_their_own() {
     let (mut cache, now, plain) = (cache("30"), Instant::now(), key("example.org"));
     let signed = Key::new(plain.question().to_vec(), true, false);
