@@ -268,6 +268,7 @@ fn resolver(config: &AgentConfig, network: &Network, view: &View, health: &Healt
         return None;
     }
     let options = dns::LocalOptions {
+        node: config.node.to_string(),
         addrs: config.node_local_dns.clone(),
         domain: config.cluster_domain.clone(),
         resolv_conf: PathBuf::from("/etc/resolv.conf"),

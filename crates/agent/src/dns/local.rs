@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeSet,
     fmt::Write,
+    hash::{DefaultHasher, Hash, Hasher},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{Arc, OnceLock},
@@ -14,23 +15,28 @@ use std::{
 };
 
 use podnet_dns::{Config, Environment, Server, zone::Cluster};
+use podnet_model::Family;
 use podnet_planner::resolver::PORT;
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 use tracing::{info, warn};
 
 use super::{Clients, DRAIN, DnsError, Shared, keeper::observer, listeners::Listeners, outside, outside::Network};
 
-/// How long it takes at most until nobody is led here any more.
-const GIVE_WAY: Duration = Duration::from_secs(1);
+/// How long it takes at most until nobody is led here any more; the network's thread may be busy with other things first.
+const GIVE_WAY: Duration = Duration::from_secs(5);
 /// What came before that is answered meanwhile.
 const EMPTY: Duration = Duration::from_millis(200);
 /// The pause after a port could not be opened, doubling up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// So many of cluster DNS's endpoints are asked at most: as many as `forward` takes.
+const MAX_ASKED: usize = 15;
 
 /// What the node's resolver is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalOptions {
+    /// The node's name: which of many endpoints of cluster DNS are asked is different for each.
+    pub node: String,
     /// Where it answers.
     pub addrs: Vec<IpAddr>,
     /// The domain of the cluster's names.
@@ -53,8 +59,8 @@ pub struct Seat {
 pub(crate) struct Told {
     /// Where cluster DNS answers over TCP: what was known last, when it is nowhere any more.
     pub(crate) upstreams: BTreeSet<SocketAddr>,
-    /// The node has the resolver's addresses.
-    pub(crate) held: bool,
+    /// The resolver's addresses that the node has.
+    pub(crate) held: BTreeSet<IpAddr>,
     /// Nobody is led to it any more.
     pub(crate) gave_way: bool,
 }
@@ -117,33 +123,25 @@ async fn serve(
     seat: &Seat,
     network: Arc<Network>,
     serving: &Serving,
-    mut stopped: watch::Receiver<bool>,
+    mut stopping: watch::Receiver<bool>,
 ) {
     let mut told = seat.told.subscribe();
-    let mut stopping = stopped.clone();
     let stop = async move { drop(stopping.wait_for(|stop| *stop).await) };
     tokio::pin!(stop);
-    let upstreams = tokio::select! {
-        known = told.wait_for(|told| told.held && !told.upstreams.is_empty()) => match known {
-            Ok(known) => known.upstreams.clone(),
-            Err(_) => return,
+    let (asked, first) = tokio::select! {
+        first = begin(options, &mut told, &network) => match first {
+            Some(first) => first,
+            None => return,
         },
         () = &mut stop => return,
     };
-    let shared = match server(options, &upstreams, &network) {
-        Ok(server) => serving.get_or_init(|| Arc::new(Shared::new(server))).clone(),
-        Err(error) => return warn!(%error, "the node's resolver cannot be made"),
-    };
+    let shared = serving.get_or_init(|| Arc::new(Shared::new(first))).clone();
     let checks = tokio::spawn(outside::check(Arc::clone(&shared)));
-    let open = open(options, &shared, &upstreams);
-    let listeners = tokio::select! {
-        listeners = open => listeners,
-        () = &mut stop => return,
-    };
-    info!(addresses = ?options.addrs, ?upstreams, "the node's resolver answers");
+    let mut listeners = Vec::new();
     tokio::select! {
-        () = follow(options, &shared, &network, told.clone(), upstreams) => {}
-        _ = stopped.wait_for(|stop| *stop) => {}
+        () = open(options, &shared, &asked, &told, &mut listeners) => {}
+        () = follow(options, &shared, &network, seat, told.clone(), asked.clone()) => {}
+        () = &mut stop => {}
     }
     checks.abort();
     seat.gives_way.send_replace(true);
@@ -157,45 +155,115 @@ async fn serve(
     info!("the node's resolver ended; questions are led on to cluster DNS");
 }
 
-/// Opens the ports at every address, however long that takes.
-async fn open(options: &LocalOptions, shared: &Arc<Shared>, upstreams: &BTreeSet<SocketAddr>) -> Vec<Listeners> {
-    let mut open = Vec::new();
-    let Ok(config) = config(options, upstreams) else { return open };
-    for addr in &options.addrs {
-        let mut pause = FIRST_PAUSE;
-        let mut listeners = Listeners::new(Arc::clone(shared), Some(*addr));
-        while let Err(error) = listeners.adopt(&config).await {
-            warn!(
-                error = &error as &dyn std::error::Error,
-                "the node's resolver does not answer there; it is tried again"
-            );
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+/// What answers at first, and whom it asks: as soon as the node has an address for it and cluster DNS is somewhere.
+async fn begin(
+    options: &LocalOptions,
+    told: &mut watch::Receiver<Told>,
+    network: &Arc<Network>,
+) -> Option<(BTreeSet<SocketAddr>, Arc<Server>)> {
+    let mut refused = BTreeSet::new();
+    loop {
+        let known = told
+            .wait_for(|told| !told.held.is_empty() && !told.upstreams.is_empty() && chosen(options, told) != refused);
+        let now = chosen(options, &*known.await.ok()?);
+        match server(options, &now, network) {
+            Ok(server) => return Some((now, server)),
+            Err(error) => {
+                warn!(%error, upstreams = ?now, "the node's resolver cannot be made; it waits for other endpoints of cluster DNS");
+                refused = now;
+            }
         }
-        open.push(listeners);
     }
-    open
 }
 
-/// Follows cluster DNS from one place to others, for good.
+/// Opens the ports at each address that the node has or comes to have, however long that takes. Does not end.
+async fn open(
+    options: &LocalOptions,
+    shared: &Arc<Shared>,
+    asked: &BTreeSet<SocketAddr>,
+    told: &watch::Receiver<Told>,
+    listeners: &mut Vec<Listeners>,
+) {
+    let mut opening: JoinSet<_> = match config(options, asked) {
+        Ok(config) => {
+            let config = Arc::new(config);
+            let one = |addr: &IpAddr| open_at(*addr, Arc::clone(&config), Arc::clone(shared), told.clone());
+            options.addrs.iter().map(one).collect()
+        }
+        Err(error) => return warn!(%error, "the node's resolver has no ports"),
+    };
+    while let Some(opened) = opening.join_next().await {
+        listeners.extend(opened.ok().flatten());
+    }
+    std::future::pending::<()>().await;
+}
+
+async fn open_at(
+    addr: IpAddr,
+    config: Arc<Config>,
+    shared: Arc<Shared>,
+    mut told: watch::Receiver<Told>,
+) -> Option<Listeners> {
+    // No other address waits for this one: a node may be without a family.
+    told.wait_for(|told| told.held.contains(&addr)).await.ok()?;
+    let mut pause = FIRST_PAUSE;
+    let mut listeners = Listeners::new(shared, Some(addr));
+    while let Err(error) = listeners.adopt(&config).await {
+        warn!(error = &error as &dyn std::error::Error, "the node's resolver does not answer there; it is tried again");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    info!(address = %addr, "the node's resolver answers");
+    Some(listeners)
+}
+
+/// Follows cluster DNS from one place to others, for good. While it cannot, questions are led on to where cluster DNS is now.
 async fn follow(
     options: &LocalOptions,
     shared: &Shared,
     network: &Arc<Network>,
+    seat: &Seat,
     mut told: watch::Receiver<Told>,
-    mut upstreams: BTreeSet<SocketAddr>,
+    mut asked: BTreeSet<SocketAddr>,
 ) {
-    while let Ok(now) = told.wait_for(|told| told.upstreams != upstreams).await.map(|told| told.upstreams.clone()) {
-        match server(options, &now, network) {
-            Ok(server) => {
+    let mut refused = None;
+    while told.changed().await.is_ok() {
+        let now = chosen(options, &told.borrow_and_update());
+        if now.is_empty() || refused.as_ref() == Some(&now) {
+            continue;
+        }
+        let next = (now != asked).then(|| server(options, &now, network)).transpose();
+        match next {
+            Ok(None) => refused = None,
+            Ok(Some(server)) => {
                 server.inherit(&shared.server());
                 shared.replace(server, Duration::ZERO);
                 info!(upstreams = ?now, "cluster DNS answers elsewhere");
+                (asked, refused) = (now, None);
             }
-            Err(error) => warn!(%error, "the node's resolver goes on as it was"),
+            Err(error) => {
+                warn!(%error, upstreams = ?now, "the node's resolver cannot ask cluster DNS there; questions are led on to it");
+                refused = Some(now);
+            }
         }
-        upstreams = now;
+        seat.gives_way
+            .send_if_modified(|gives_way| std::mem::replace(gives_way, refused.is_some()) != refused.is_some());
     }
+}
+
+/// Whom this node asks: all endpoints of cluster DNS, or the most that can be asked, of the family that it answers in first. Each node has an
+/// order of its own, in which an endpoint's place does not depend on who else is there: nodes share the load, and hardly any of those
+/// asked change when one comes or goes.
+fn chosen(options: &LocalOptions, told: &Told) -> BTreeSet<SocketAddr> {
+    let own = options.addrs.iter().find(|addr| told.held.contains(addr)).map(Family::of);
+    let place = |upstream: &SocketAddr| {
+        let mut hasher = DefaultHasher::new();
+        (&options.node, upstream).hash(&mut hasher);
+        (own != Some(Family::of(&upstream.ip())), hasher.finish())
+    };
+    let mut upstreams: Vec<SocketAddr> = told.upstreams.iter().copied().collect();
+    upstreams.sort_by_cached_key(place);
+    upstreams.into_iter().take(MAX_ASKED).collect()
 }
 
 fn server(

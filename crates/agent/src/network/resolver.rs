@@ -152,7 +152,7 @@ impl ResolverWay {
         }
         let over_tcp = self.wanted.endpoints.get(&Protocol::Tcp).into_iter().flatten();
         let upstreams: BTreeSet<SocketAddr> = over_tcp.map(|to| SocketAddr::new(to.addr, to.port)).collect();
-        let told = Told { upstreams, held: !addrs.is_empty(), gave_way: self.wanted.gives_way };
+        let told = Told { upstreams, held: addrs.iter().copied().collect(), gave_way: self.wanted.gives_way };
         self.seat.told.send_if_modified(|last| std::mem::replace(last, told.clone()) != told);
         Ok(())
     }
