@@ -219,7 +219,8 @@ fn kubectl_exec_and_logs_work_with_stdin_terminal_and_exit_codes() {
     cluster.await_ready(&["t"], SOON);
     let mut failing = cluster.kubectl_command(&["exec", "t", "--", "sh", "-c", "echo gone; exit 7"]);
     let failing = failing.output().unwrap();
-    assert_eq!((failing.status.code(), &*failing.stdout), (Some(7), &b"gone\n"[..]));
+    let said = String::from_utf8_lossy(&failing.stderr);
+    assert_eq!((failing.status.code(), &*failing.stdout), (Some(7), &b"gone\n"[..]), "{said}");
     let mut sum = cluster.kubectl_command(&["exec", "-i", "t", "--", "sha256sum"]);
     let mut sum = sum.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(&mut sum.stdin.take().unwrap(), &vec![b'x'; 3_000_000]).unwrap();

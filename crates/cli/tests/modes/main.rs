@@ -50,10 +50,8 @@ fn what_people_apply_holds_in_every_mode_and_no_connection_is_lost_by_a_change_o
     journey.is_made(&Scene::set(&cluster));
 }
 
-/// Not among the tests that have to pass until it has done so many times, also beside others: it takes 200 s of a processor, and was run whole
-/// in two parts. `--run-ignored all` runs it.
+/// It takes 200 s of a processor.
 #[test]
-#[ignore = "not run often enough: see above"]
 fn virtual_servers_hold_too_for_a_whole_cluster_in_a_virtual_machine() {
     podnet_testnet::vm::run_cluster_tests("inside_virtual_servers", PODNET);
 }

@@ -247,8 +247,12 @@ fn machine_a_refusal_is_named() {
     let there = ipvs.read(&[]).unwrap();
     assert_eq!(there.servers.keys().collect::<Vec<_>>(), [&other], "neighbours of what was refused are done");
     assert_eq!(there.servers[&other].reals, [(real, 1)].into());
-    let error = ipvs.apply(&[Edit::Weigh(other, BackendAddress { port: 1, ..real }, 5)]).unwrap_err();
-    assert!(error.to_string().contains("cannot weigh 5 real server 10.1.0.1:1 of virtual server"), "{error}");
+    // A real server that is to have connections again is made anew; without its virtual server it cannot be.
+    let lost = BackendAddress { port: 1, ..real };
+    ipvs.apply(&[Edit::Weigh(other, lost, 5)]).unwrap();
+    assert_eq!(ipvs.read(&[]).unwrap().servers[&other].reals, [(lost, 5), (real, 1)].into());
+    let error = ipvs.apply(&[Edit::Weigh(one, real, 5)]).unwrap_err();
+    assert_eq!(error.to_string(), "cannot weigh 5 real server 10.1.0.1:8080 of virtual server 10.96.0.1:80/TCP");
 }
 
 /// What the mode needs is all there, and the trial leaves nothing.
