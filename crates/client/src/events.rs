@@ -1,13 +1,13 @@
 //! Events: what people see in `kubectl describe`.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Event;
 use kube::{Api, Client, Resource, ResourceExt, api::PostParams, core::NamespaceResourceScope};
 use podnet_model::{Namespace, NodeName, PodKey};
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tokio::{runtime::Handle, time::timeout};
+use tokio::{runtime::Handle, sync::Semaphore, time::timeout};
 use tracing::debug;
 
 /// Who tells.
@@ -16,12 +16,20 @@ const COMPONENT: &str = "podnet-agent";
 /// An API server that does not answer by then has no time for events.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// So many events are written at once. One change of somebody's may be a reason to complain of thousands of objects.
+const AT_ONCE: usize = 4;
+
+/// So many wait, or are written. What is more is in the log alone.
+const WAITING: usize = 256;
+
 /// Where a part of the agent tells what is wrong with an object of the API, without waiting for it.
 #[derive(Clone)]
 pub struct Complaints {
     client: Client,
     node: NodeName,
     runtime: Handle,
+    waiting: Arc<Semaphore>,
+    at_once: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Complaints {
@@ -74,20 +82,36 @@ impl Complaints {
     /// Of this node's agent. To be made where tokio runs.
     #[must_use]
     pub fn new(client: Client, node: NodeName) -> Self {
-        Self { client, node, runtime: Handle::current() }
+        let (waiting, at_once) = (Arc::new(Semaphore::new(WAITING)), Arc::new(Semaphore::new(AT_ONCE)));
+        Self { client, node, runtime: Handle::current(), waiting, at_once }
     }
 
     /// Tells it once for each version of an object, whichever node is the first: all nodes see the same. `reason` is one word in
     /// camel case.
     pub fn tell(&self, about: About, reason: &'static str, message: String) {
         let this = self.clone();
+        self.in_turn(async move { this.tell_now(&about, reason, &message, None).await });
+    }
+
+    async fn tell_now(&self, about: &About, reason: &'static str, message: &str, fact: Option<&str>) {
+        match timeout(PATIENCE, self.write(about, reason, message, fact)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => {}
+            other => debug!(object = %about.name, ?other, "event not written"),
+        }
+    }
+
+    /// Does it once there is room among those that are under way; where too many wait already it is left out.
+    fn in_turn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let Ok(place) = self.waiting.clone().try_acquire_owned() else {
+            debug!("event not written: too many wait");
+            return;
+        };
+        let at_once = self.at_once.clone();
         self.runtime.spawn(async move {
-            let told = timeout(PATIENCE, this.write(&about, reason, &message)).await;
-            match told {
-                Ok(Ok(())) => {}
-                Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => {}
-                other => debug!(object = %about.name, ?other, "event not written"),
-            }
+            let _turn = at_once.acquire_owned().await;
+            work.await;
+            drop(place);
         });
     }
 
@@ -101,22 +125,62 @@ impl Complaints {
             + Send
             + 'static,
     {
+        self.look_and_tell::<K>(namespace, name, reason, message, None);
+    }
+
+    /// As [`Complaints::tell_of`], of a fact that all nodes see: it is one event of the object, whoever tells it, whatever version the object
+    /// has and whatever else the message says, while the API server keeps that event.
+    pub fn tell_fact<K>(
+        &self,
+        (namespace, name): (&Namespace, &str),
+        reason: &'static str,
+        message: String,
+        fact: String,
+    ) where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + fmt::Debug
+            + DeserializeOwned
+            + Send
+            + 'static,
+    {
+        self.look_and_tell::<K>(namespace, name, reason, message, Some(fact));
+    }
+
+    fn look_and_tell<K>(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+        reason: &'static str,
+        message: String,
+        fact: Option<String>,
+    ) where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + fmt::Debug
+            + DeserializeOwned
+            + Send
+            + 'static,
+    {
         let (this, name) = (self.clone(), name.to_owned());
         let objects = Api::<K>::namespaced(self.client.clone(), namespace.as_str());
-        self.runtime.spawn(async move {
+        self.in_turn(async move {
             match timeout(PATIENCE, objects.get_opt(&name)).await {
-                Ok(Ok(Some(object))) => this.tell(About::object(&object), reason, message),
+                Ok(Ok(Some(object))) => {
+                    this.tell_now(&About::object(&object), reason, &message, fact.as_deref()).await;
+                }
                 other => debug!(%name, ?other, "event not written"),
             }
         });
     }
 
-    async fn write(&self, about: &About, reason: &str, message: &str) -> Result<(), kube::Error> {
+    async fn write(&self, about: &About, reason: &str, message: &str, fact: Option<&str>) -> Result<(), kube::Error> {
         let now = chrono::Utc::now();
         // The same for all who tell the same.
-        let said = match &about.version {
-            Some(version) => hash(&[&about.uid, version, message]),
-            None => now.timestamp_micros().unsigned_abs(),
+        let said = match (fact, &about.version) {
+            (Some(fact), _) => hash(&[&about.uid, reason, fact]),
+            (None, Some(version)) => hash(&[&about.uid, version, message]),
+            (None, None) => now.timestamp_micros().unsigned_abs(),
         };
         // Events of objects that are in no namespace are where the kubelet puts those of its node.
         let namespace = about.namespace.as_deref().unwrap_or("default");
@@ -175,3 +239,6 @@ pub async fn warn_of_pod(
     Api::<Event>::namespaced(client.clone(), pod.namespace.as_str()).create(&PostParams::default(), &event).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
