@@ -164,12 +164,17 @@ impl Configured {
 
     /// What of Services the mode in force does not serve: each is told once while it is so, by an event of its Service.
     pub(crate) fn unserved(&mut self, now: BTreeSet<Unserved>) {
-        for Unserved { service, message } in now.difference(&self.unserved) {
+        for Unserved { service, message, fact } in now.difference(&self.unserved) {
             warn!(%service, "{message}");
-            let message = format!("on node {}: {message}", self.node);
-            self.complaints.tell_of::<Service>(&service.namespace, &service.name, "NotServed", message);
+            let (namespace, name) = (&service.namespace, &*service.name);
+            if let Some(fact) = fact.clone() {
+                self.complaints.tell_fact::<Service>((namespace, name), "NotServed", message.clone(), fact);
+            } else {
+                let message = format!("on node {}: {message}", self.node);
+                self.complaints.tell_of::<Service>(namespace, name, "NotServed", message);
+            }
         }
-        for Unserved { service, message } in self.unserved.difference(&now) {
+        for Unserved { service, message, .. } in self.unserved.difference(&now) {
             info!(%service, was = %message, "a Service is served again, or need not be");
         }
         self.unserved = now;

@@ -3,6 +3,7 @@
 //! Another mode of rules is another implementation of [`ServiceRules`], made in [`rules`] and named in [`BUILT`](super::configured::BUILT).
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     error::Error,
     fmt,
@@ -143,13 +144,42 @@ pub(crate) trait ServiceRules: fmt::Debug + Send {
 }
 
 /// Something that is not served.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug)]
 pub struct Unserved {
     /// Whose it is.
     pub service: ServiceKey,
     /// What it is and why, and what helps.
     pub message: String,
+    /// For what is so on every node: what it is, in words that stay the same while it is so. None for what is this node's.
+    pub fact: Option<String>,
 }
+
+impl Unserved {
+    fn key(&self) -> (&ServiceKey, bool, &str) {
+        (&self.service, self.fact.is_some(), self.fact.as_deref().unwrap_or(&self.message))
+    }
+}
+
+/// What is told once is the same where the fact is, whatever else the message says of it.
+impl Ord for Unserved {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl PartialOrd for Unserved {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Unserved {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Unserved {}
 
 /// Why rules are not in force.
 #[derive(Debug, thiserror::Error)]

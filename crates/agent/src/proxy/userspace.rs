@@ -226,6 +226,7 @@ impl ServiceRules for InUserspace {
         let lacking = self.planned.unserved().map(|(key, lack, serving)| Unserved {
             service: serving.service.clone(),
             message: format!("{key} {lack}"),
+            fact: None,
         });
         lacking.chain(program.refused()).collect()
     }

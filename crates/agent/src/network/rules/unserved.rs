@@ -24,5 +24,5 @@ fn stranger((service, addr): (&ServiceKey, IpAddr)) -> Unserved {
         "status.loadBalancer.ingress has {addr}, which lies in no IPAddressPool: nodes do not serve it. Make a pool that contains it, or name \
          the controller that gave it in spec.loadBalancerClass"
     );
-    Unserved { service: service.clone(), message }
+    Unserved { service: service.clone(), message, fact: Some(format!("stranger {addr}")) }
 }

@@ -53,6 +53,7 @@ impl Refused {
         let told = left_out.chain(refused).map(|(service, at)| Unserved {
             service: service.clone(),
             message: format!("its endpoint {at} gets no connections: mode ipvs takes unicast addresses alone"),
+            fact: None,
         });
         told.collect()
     }

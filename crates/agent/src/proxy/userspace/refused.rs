@@ -25,6 +25,7 @@ pub(super) fn told(refused: &BTreeMap<FrontendKey, Refused>) -> BTreeSet<Unserve
     let of = |(key, refused): (&FrontendKey, &Refused), why: String| Unserved {
         service: refused.front.serving.service.clone(),
         message: format!("{key} is not served: {why}"),
+        fact: None,
     };
     // Too few files are a matter of the node, and told once.
     let (full, others): (Vec<_>, Vec<_>) = refused.iter().partition(|(_, refused)| is_full(&refused.why));
