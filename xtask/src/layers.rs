@@ -13,7 +13,7 @@ use serde_json::Value;
 /// The house, lowest floor first. A crate may depend on crates of lower floors only.
 const FLOORS: [&[&str]; 5] = [
     &["podnet-model", "podnet-ebpf"],
-    &["podnet-planner", "podnet-dns"],
+    &["podnet-planner", "podnet-dns", "podnet-flow"],
     &["podnet-kernel", "podnet-client"],
     &["podnet-agent", "podnet-apiserver", "podnet-runtime"],
     &["podnet-cli", "podnet-cni"],

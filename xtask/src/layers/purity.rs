@@ -9,7 +9,7 @@ use std::{
 use super::Package;
 
 /// The pure crates.
-const PURE: [&str; 3] = ["podnet-model", "podnet-planner", "podnet-dns"];
+const PURE: [&str; 4] = ["podnet-model", "podnet-planner", "podnet-dns", "podnet-flow"];
 /// Crates whose only use is an effect.
 const EFFECTS: [&str; 9] = ["tokio", "rustix", "libc", "nix", "kube", "kube-client", "hyper", "axum", "netlink-sys"];
 /// Modules of the standard library that are nothing but effects.

@@ -1,0 +1,243 @@
+//! One flow that is under way.
+
+use jiff::{SignedDuration, Timestamp};
+use podnet_model::NodeName;
+use uuid::Uuid;
+
+use super::{Scene, class};
+use crate::{
+    entry::{Entry, EntryKey, Transport, Way},
+    record::{Asked, End, FlowId, Key, Record, Report, Reporter, Verdict},
+};
+
+/// A packet passes both ends' interfaces nearly at once.
+const NEARLY: SignedDuration = SignedDuration::from_millis(1);
+/// What ids of flows are made in.
+const IDS: Uuid = Uuid::from_u128(0x9d1f_5f1e_2f0c_4f7b_8d44_62a7_3d5c_0e11);
+
+/// Whose interface an entry is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Source,
+    Destination,
+}
+
+#[derive(Debug)]
+struct Counted {
+    entry: Entry,
+    is_open: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Flow {
+    pub(super) key: Key,
+    source: End,
+    destination: End,
+    asked: Option<Asked>,
+    at_source: Option<Counted>,
+    at_destination: Option<Counted>,
+    /// The pods at these ends are this node's, so that there have to be entries of theirs.
+    expects: [bool; 2],
+    id: Option<FlowId>,
+    /// When it was told, and with how many packets.
+    told: Option<(Timestamp, u64)>,
+    /// The reading of the map before which it was first seen.
+    began: u64,
+    /// The reading at which all its entries were idle for the first time.
+    idle: Option<u64>,
+}
+
+impl Flow {
+    pub(super) fn new(
+        node: &NodeName,
+        key: Key,
+        (source, destination): (End, End),
+        asked: Option<Asked>,
+        (entry, side, began): (&Entry, Side, u64),
+    ) -> Self {
+        let is_here = |end: &End| end.pod.as_ref().is_some_and(|pod| pod.node == *node);
+        let expects = [is_here(&source), is_here(&destination)];
+        let mut flow = Self {
+            key,
+            source,
+            destination,
+            asked,
+            at_source: None,
+            at_destination: None,
+            expects,
+            id: None,
+            told: None,
+            began,
+            idle: None,
+        };
+        flow.attach(side, entry, None);
+        flow
+    }
+
+    fn counted(&self, side: Side) -> Option<&Counted> {
+        match side {
+            Side::Source => self.at_source.as_ref(),
+            Side::Destination => self.at_destination.as_ref(),
+        }
+    }
+
+    fn counted_mut(&mut self, side: Side) -> &mut Option<Counted> {
+        match side {
+            Side::Source => &mut self.at_source,
+            Side::Destination => &mut self.at_destination,
+        }
+    }
+
+    /// An entry at one of its ends.
+    pub(super) fn attach(&mut self, side: Side, entry: &Entry, asked: Option<Asked>) {
+        *self.counted_mut(side) = Some(Counted { entry: *entry, is_open: true });
+        self.idle = None;
+        self.asked = self.asked.take().or(asked);
+    }
+
+    /// What a bell brings may be older than what was read since.
+    pub(super) fn update(&mut self, side: Side, entry: &Entry) {
+        if let Some(counted) = self.counted_mut(side)
+            && entry.packets() >= counted.entry.packets()
+        {
+            counted.entry = *entry;
+        }
+    }
+
+    /// Whether it is over: nothing came between two readings, so that the entries of both ends are taken out at one reading.
+    pub(super) fn is_over(&mut self, scan: u64, is_idle: impl FnMut(&Entry) -> bool) -> bool {
+        if !self.open().all(is_idle) {
+            self.idle = None;
+            return false;
+        }
+        *self.idle.get_or_insert(scan) < scan
+    }
+
+    /// An entry is over. Whether all are by now.
+    pub(super) fn close(&mut self, side: Side) -> bool {
+        if let Some(counted) = self.counted_mut(side) {
+            counted.is_open = false;
+        }
+        !self.is_open()
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.open().next().is_some()
+    }
+
+    /// Its entries in the kernel.
+    fn open(&self) -> impl Iterator<Item = &Entry> {
+        let all = [&self.at_source, &self.at_destination].into_iter().flatten();
+        all.filter(|counted| counted.is_open).map(|counted| &counted.entry)
+    }
+
+    /// The entry of the other end is to be on this node, and had no reading of the map yet in which it was to be found.
+    pub(super) fn waits_for_other(&self, scan: u64) -> bool {
+        let is_missing =
+            self.at_source.is_none() && self.expects[0] || self.at_destination.is_none() && self.expects[1];
+        is_missing && scan <= self.began
+    }
+
+    /// How far an entry of an end that has none yet is from the other end's; none where it is of another flow.
+    pub(super) fn distance(&self, side: Side, entry: &Entry) -> Option<SignedDuration> {
+        if self.counted(side).is_some() {
+            return None;
+        }
+        let other = match side {
+            Side::Source => self.at_destination.as_ref(),
+            Side::Destination => self.at_source.as_ref(),
+        };
+        let other = &other?.entry;
+        let (source, destination) = match side {
+            Side::Source => (entry, other),
+            Side::Destination => (other, entry),
+        };
+        let apart = destination.first.duration_since(source.first);
+        let is_within = !source.ended || destination.first <= source.last.saturating_add(NEARLY).unwrap_or(source.last);
+        (apart >= -NEARLY && is_within).then(|| apart.abs())
+    }
+
+    pub(super) fn start(&self) -> Timestamp {
+        self.main().map_or(Timestamp::MAX, |entry| entry.first)
+    }
+
+    fn main(&self) -> Option<&Entry> {
+        self.at_source.as_ref().or(self.at_destination.as_ref()).map(|counted| &counted.entry)
+    }
+
+    pub(super) const fn is_told(&self) -> bool {
+        self.told.is_some()
+    }
+
+    /// Of two entries on this node, the source's tells: while it is missing, nothing is told.
+    pub(super) fn is_due(&self, now: Timestamp, update: SignedDuration) -> bool {
+        if self.at_source.is_none() && self.expects[0] && self.is_open() {
+            return false;
+        }
+        let packets = self.main().map_or(0, Entry::packets);
+        self.told.is_none_or(|(at, told)| told != packets && now.duration_since(at) >= update)
+    }
+
+    pub(super) fn tell(&mut self, report: Report, scene: &Scene<'_>, (node, boot): (&NodeName, Uuid)) -> Record {
+        // A pod may have spoken before anybody was told its name.
+        let (start, end) = self.main().map_or((scene.now, scene.now), |entry| (entry.first, entry.last));
+        for end in [&mut self.source, &mut self.destination] {
+            if end.pod.is_none() && end.node.is_none() {
+                *end = End::new(end.at(), scene.names.holder(end.ip, start));
+            }
+        }
+        let (reporter, sent, received) = self.ways();
+        let packets = sent.packets + received.packets;
+        self.told = Some((scene.now, packets));
+        let id = *self.id.get_or_insert_with(|| id(boot, self.at_source.as_ref().or(self.at_destination.as_ref())));
+        let handshake =
+            [&self.at_source, &self.at_destination].into_iter().flatten().map(|one| one.entry.handshake_micros);
+        Record {
+            id,
+            report,
+            start,
+            end,
+            protocol: self.key.transport,
+            class: class(&self.source, &self.destination, self.asked.is_some()),
+            source: self.source.clone(),
+            destination: self.destination.clone(),
+            service: self.asked.clone(),
+            verdict: self.verdict(sent, received, report),
+            node: node.clone(),
+            reporter,
+            sent,
+            received,
+            handshake_micros: handshake.filter(|micros| *micros > 0).max(),
+        }
+    }
+
+    fn ways(&self) -> (Reporter, Way, Way) {
+        match (&self.at_source, &self.at_destination) {
+            (Some(source), None) => (Reporter::Source, source.entry.out, source.entry.into),
+            (Some(source), Some(_)) => (Reporter::Both, source.entry.out, source.entry.into),
+            (None, Some(destination)) => (Reporter::Destination, destination.entry.into, destination.entry.out),
+            (None, None) => (Reporter::Source, Way::default(), Way::default()),
+        }
+    }
+
+    fn verdict(&self, sent: Way, received: Way, report: Report) -> Verdict {
+        let is_tcp = self.key.transport == Transport::TCP;
+        if is_tcp && received.resets > 0 && received.flags & Way::SYN == 0 && sent.flags & Way::SYN != 0 {
+            return Verdict::Refused;
+        }
+        let never_came = self.expects[1] && self.at_destination.is_none() && received.packets == 0;
+        if report == Report::End && never_came {
+            return Verdict::Dropped;
+        }
+        if is_tcp && received.packets == 0 { Verdict::Unanswered } else { Verdict::Forwarded }
+    }
+}
+
+/// The same for whoever reads this entry, however often.
+fn id(boot: Uuid, counted: Option<&Counted>) -> FlowId {
+    let Some(entry) = counted.map(|counted| &counted.entry) else { return FlowId(boot) };
+    let EntryKey { device, local, remote, local_port, remote_port, transport } = entry.key;
+    let first = entry.first.as_nanosecond();
+    let text = format!("{boot} {device} {local} {local_port} {remote} {remote_port} {transport} {first}");
+    FlowId(Uuid::new_v5(&IDS, text.as_bytes()))
+}

@@ -1,0 +1,156 @@
+//! What the kernel counts, as it is read.
+
+use std::{fmt, net::IpAddr, str::FromStr};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// A transport protocol by its number (IANA, Assigned Internet Protocol Numbers). Serialised by its name.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Transport(pub u8);
+
+impl Transport {
+    /// ICMP of IPv4.
+    pub const ICMP: Self = Self(1);
+    /// TCP.
+    pub const TCP: Self = Self(6);
+    /// UDP.
+    pub const UDP: Self = Self(17);
+    /// ICMP of IPv6.
+    pub const ICMP6: Self = Self(58);
+    /// SCTP.
+    pub const SCTP: Self = Self(132);
+
+    const NAMED: [(Self, &'static str); 5] =
+        [(Self::TCP, "TCP"), (Self::UDP, "UDP"), (Self::SCTP, "SCTP"), (Self::ICMP, "ICMP"), (Self::ICMP6, "ICMPv6")];
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Self::NAMED.iter().find(|(transport, _)| transport == self) {
+            Some((_, name)) => f.write_str(name),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<Transport> for String {
+    fn from(transport: Transport) -> Self {
+        transport.to_string()
+    }
+}
+
+/// A text names no protocol.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no protocol; it must be tcp, udp, sctp, icmp, icmpv6 or a number up to 255")]
+pub struct UnknownTransport(String);
+
+impl FromStr for Transport {
+    type Err = UnknownTransport;
+
+    fn from_str(text: &str) -> Result<Self, UnknownTransport> {
+        let named = Self::NAMED.iter().find(|(_, name)| name.eq_ignore_ascii_case(text));
+        let found = named.map(|(transport, _)| *transport).or_else(|| text.parse().ok().map(Self));
+        found.ok_or_else(|| UnknownTransport(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Transport {
+    type Error = UnknownTransport;
+
+    fn try_from(text: String) -> Result<Self, UnknownTransport> {
+        text.parse()
+    }
+}
+
+/// What the kernel keeps an entry by: a pod's interface and the five-tuple as that pod sees it. Of echo requests and replies of ICMP the local
+/// port is their identifier; of other messages of ICMP it is 0; the remote port is the type (of echo that of the request).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EntryKey {
+    /// The index of the interface's end on the node.
+    pub device: u32,
+    /// The pod's address.
+    pub local: IpAddr,
+    /// Its peer's.
+    pub remote: IpAddr,
+    /// The pod's port.
+    pub local_port: u16,
+    /// Its peer's.
+    pub remote_port: u16,
+    /// The protocol.
+    pub transport: Transport,
+}
+
+/// What passed in one direction, since the entry began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Way {
+    /// Packets, as many as a link would carry: one that the kernel holds together counts as what it is cut into.
+    pub packets: u64,
+    /// Their bytes, from the IP header on.
+    pub bytes: u64,
+    /// Segments of TCP that were sent again, or came out of order.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retransmissions: u32,
+    /// Segments of TCP with RST.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub resets: u32,
+    /// All flags of TCP that were seen (RFC 9293, section 3.1).
+    #[serde(default, skip_serializing_if = "no_flags")]
+    pub flags: u8,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn no_flags(flags: &u8) -> bool {
+    *flags == 0
+}
+
+impl Way {
+    /// FIN of TCP.
+    pub const FIN: u8 = 1;
+    /// SYN of TCP.
+    pub const SYN: u8 = 2;
+    /// RST of TCP.
+    pub const RST: u8 = 4;
+}
+
+/// One entry, with its counters since it began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What it is of.
+    pub key: EntryKey,
+    /// The pod began the conversation, and not its peer.
+    pub pod_began: bool,
+    /// From the pod.
+    pub out: Way,
+    /// To the pod.
+    pub into: Way,
+    /// The first packet; tells this entry from an earlier one of the same key.
+    pub first: Timestamp,
+    /// The last packet.
+    pub last: Timestamp,
+    /// From the first SYN to the first acknowledgement of who sent it, in microseconds; 0: not seen.
+    pub handshake_micros: u32,
+    /// The protocol said that this is over.
+    pub ended: bool,
+}
+
+impl Entry {
+    /// Packets of both directions.
+    #[must_use]
+    pub const fn packets(&self) -> u64 {
+        self.out.packets + self.into.packets
+    }
+}

@@ -1,0 +1,251 @@
+//! Which records somebody wants to see.
+
+use std::{fmt, net::IpAddr, str::FromStr};
+
+use ipnet::IpNet;
+
+use crate::{
+    entry::{Transport, UnknownTransport},
+    names::PodIdentity,
+    record::{Class, End, Record, UnknownName, Verdict},
+};
+
+/// One end of a flow, by what it is. As text: `pod/NAMESPACE/NAME`, `namespace/NAME`, `label/KEY=VALUE`, `service/NAMESPACE/NAME`,
+/// `workload/NAMESPACE/NAME`, `node/NAME`, `world`, an address or a range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A pod.
+    Pod(String, String),
+    /// All pods of a namespace.
+    Namespace(String),
+    /// Pods with a label.
+    Label(String, String),
+    /// Who answers for a Service that was asked.
+    Service(String, String),
+    /// Pods of a Deployment, StatefulSet or the like.
+    Workload(String, String),
+    /// A node.
+    Node(String),
+    /// Whoever is neither pod nor node.
+    World,
+    /// Addresses; also that which was asked before translation.
+    Range(IpNet),
+}
+
+/// A text names no end of flows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no end of a flow; it must be pod/NAMESPACE/NAME, namespace/NAME, label/KEY=VALUE, service/NAMESPACE/NAME, \
+     workload/NAMESPACE/NAME, node/NAME, world, an address or a range (10.0.0.0/8)"
+)]
+pub struct UnknownPlace(String);
+
+impl FromStr for Place {
+    type Err = UnknownPlace;
+
+    fn from_str(text: &str) -> Result<Self, UnknownPlace> {
+        let unknown = || UnknownPlace(text.to_owned());
+        if let Ok(range) = text.parse() {
+            return Ok(Self::Range(range));
+        }
+        if let Ok(addr) = text.parse::<IpAddr>() {
+            return Ok(Self::Range(addr.into()));
+        }
+        if text == "world" {
+            return Ok(Self::World);
+        }
+        let (kind, rest) = text.split_once('/').filter(|(_, rest)| !rest.is_empty()).ok_or_else(unknown)?;
+        let named = || {
+            let named = rest.split_once('/').filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty());
+            named.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())).ok_or_else(unknown)
+        };
+        match kind {
+            "pod" => named().map(|(namespace, name)| Self::Pod(namespace, name)),
+            "service" | "svc" => named().map(|(namespace, name)| Self::Service(namespace, name)),
+            "workload" => named().map(|(namespace, name)| Self::Workload(namespace, name)),
+            "namespace" | "ns" => Ok(Self::Namespace(rest.to_owned())),
+            "node" => Ok(Self::Node(rest.to_owned())),
+            "label" => {
+                let (key, value) = rest.split_once('=').ok_or_else(unknown)?;
+                Ok(Self::Label(key.to_owned(), value.to_owned()))
+            }
+            _ => Err(unknown()),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod(namespace, name) => write!(f, "pod/{namespace}/{name}"),
+            Self::Namespace(name) => write!(f, "namespace/{name}"),
+            Self::Label(key, value) => write!(f, "label/{key}={value}"),
+            Self::Service(namespace, name) => write!(f, "service/{namespace}/{name}"),
+            Self::Workload(namespace, name) => write!(f, "workload/{namespace}/{name}"),
+            Self::Node(name) => write!(f, "node/{name}"),
+            Self::World => f.write_str("world"),
+            Self::Range(range) => write!(f, "{range}"),
+        }
+    }
+}
+
+impl Place {
+    fn is_pod(&self, end: &End, is: impl Fn(&PodIdentity) -> bool) -> bool {
+        end.pod.as_deref().is_some_and(is)
+    }
+
+    fn is(&self, end: &End) -> bool {
+        match self {
+            Self::Pod(namespace, name) => self.is_pod(end, |pod| *pod.namespace == **namespace && *pod.name == **name),
+            Self::Namespace(namespace) => self.is_pod(end, |pod| *pod.namespace == **namespace),
+            Self::Label(key, value) => {
+                self.is_pod(end, |pod| pod.labels.get(key.as_str()).is_some_and(|of| **of == **value))
+            }
+            Self::Workload(namespace, name) => self.is_pod(end, |pod| {
+                *pod.namespace == **namespace && pod.owner.as_ref().is_some_and(|owner| *owner.name == **name)
+            }),
+            Self::Node(name) => end.node.as_ref().is_some_and(|node| node.as_str() == name),
+            Self::World => end.pod.is_none() && end.node.is_none(),
+            Self::Range(range) => range.contains(&end.ip),
+            Self::Service(..) => false,
+        }
+    }
+
+    fn is_source(&self, record: &Record) -> bool {
+        self.is(&record.source)
+    }
+
+    fn is_destination(&self, record: &Record) -> bool {
+        let asked = record.service.as_ref();
+        self.is(&record.destination)
+            || match self {
+                Self::Service(namespace, name) => asked.is_some_and(|asked| {
+                    asked.service.namespace.as_str() == namespace && *asked.service.name == **name
+                }),
+                Self::Range(range) => asked.is_some_and(|asked| range.contains(&asked.ip)),
+                _ => false,
+            }
+    }
+}
+
+/// One thing that is asked of a record. As text: `from=PLACE`, `to=PLACE`, `port=NUMBER`, `protocol=NAME`, `verdict=NAME`, `class=NAME`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Term {
+    /// Who began it.
+    From(Place),
+    /// Who was asked, or answers.
+    To(Place),
+    /// The port that was asked, or that answers.
+    Port(u16),
+    /// The protocol.
+    Protocol(Transport),
+    /// What became of it.
+    Verdict(Verdict),
+    /// What kinds of ends it has.
+    Class(Class),
+}
+
+/// A text asks nothing of records.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidTerm {
+    /// Its form is another.
+    #[error("{0:?} must be NAME=VALUE with one of the names from, to, port, protocol, verdict, class")]
+    Form(String),
+    /// The port is none.
+    #[error("the port {0:?} is none; it must be a number from 0 to 65535")]
+    Port(String),
+    /// The end of flows is none.
+    #[error(transparent)]
+    Place(#[from] UnknownPlace),
+    /// The protocol is none.
+    #[error(transparent)]
+    Protocol(#[from] UnknownTransport),
+    /// The verdict or class is none.
+    #[error(transparent)]
+    Name(#[from] UnknownName),
+}
+
+impl FromStr for Term {
+    type Err = InvalidTerm;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTerm> {
+        let form = || InvalidTerm::Form(text.to_owned());
+        let (name, value) = text.split_once('=').ok_or_else(form)?;
+        Ok(match name {
+            "from" => Self::From(value.parse()?),
+            "to" => Self::To(value.parse()?),
+            "port" => Self::Port(value.parse().map_err(|_| InvalidTerm::Port(value.to_owned()))?),
+            "protocol" => Self::Protocol(value.parse()?),
+            "verdict" => Self::Verdict(value.parse()?),
+            "class" => Self::Class(value.parse()?),
+            _ => return Err(form()),
+        })
+    }
+}
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::From(place) => write!(f, "from={place}"),
+            Self::To(place) => write!(f, "to={place}"),
+            Self::Port(port) => write!(f, "port={port}"),
+            Self::Protocol(transport) => write!(f, "protocol={transport}"),
+            Self::Verdict(verdict) => write!(f, "verdict={verdict}"),
+            Self::Class(class) => write!(f, "class={class}"),
+        }
+    }
+}
+
+impl Term {
+    fn is_met(&self, record: &Record) -> bool {
+        match self {
+            Self::From(place) => place.is_source(record),
+            Self::To(place) => place.is_destination(record),
+            Self::Port(port) => {
+                record.destination.port == *port || record.service.as_ref().is_some_and(|asked| asked.port == *port)
+            }
+            Self::Protocol(transport) => record.protocol == *transport,
+            Self::Verdict(verdict) => record.verdict == *verdict,
+            Self::Class(class) => record.class == *class,
+        }
+    }
+
+    /// Terms of one kind are choices.
+    const fn kind(&self) -> u8 {
+        match self {
+            Self::From(_) => 0,
+            Self::To(_) => 1,
+            Self::Port(_) => 2,
+            Self::Protocol(_) => 3,
+            Self::Verdict(_) => 4,
+            Self::Class(_) => 5,
+        }
+    }
+}
+
+/// Which records are wanted: of each kind of term that is there one has to be met, and none of those that are not wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// What is wanted.
+    pub wanted: Vec<Term>,
+    /// What is not.
+    pub unwanted: Vec<Term>,
+    /// Both ends have to be pods.
+    pub pod_to_pod: bool,
+}
+
+impl Filter {
+    /// Whether a record is wanted.
+    #[must_use]
+    pub fn wants(&self, record: &Record) -> bool {
+        let is_chosen = |term: &Term| {
+            self.wanted.iter().filter(|other| other.kind() == term.kind()).any(|other| other.is_met(record))
+        };
+        (!self.pod_to_pod || record.is_pod_to_pod())
+            && self.wanted.iter().all(is_chosen)
+            && !self.unwanted.iter().any(|term| term.is_met(record))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

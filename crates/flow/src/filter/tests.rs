@@ -1,0 +1,126 @@
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use podnet_model::ServiceKey;
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    entry::Way,
+    names::Owner,
+    record::{Asked, FlowId, Report, Reporter},
+};
+
+pub(crate) fn end(at: &str, pod: Option<(&str, &str, &str)>) -> End {
+    let at: std::net::SocketAddr = at.parse().unwrap();
+    let pod = pod.map(|(namespace, name, owner)| {
+        Arc::new(PodIdentity {
+            namespace: namespace.into(),
+            name: name.into(),
+            uid: name.into(),
+            node: "node1".into(),
+            labels: [("app".into(), owner.into())].into(),
+            owner: Some(Owner { kind: "Deployment".into(), name: owner.into() }),
+            service_account: None,
+        })
+    });
+    End { ip: at.ip(), port: at.port(), pod, node: None }
+}
+
+pub(crate) fn record(source: End, destination: End) -> Record {
+    let way = Way { packets: 3, bytes: 180, ..Way::default() };
+    Record {
+        id: FlowId(Uuid::from_u128(1)),
+        report: Report::End,
+        start: Timestamp::from_second(1).unwrap(),
+        end: Timestamp::from_second(3).unwrap(),
+        protocol: Transport::TCP,
+        source,
+        destination,
+        service: None,
+        class: Class::PodPodSameNode,
+        verdict: Verdict::Forwarded,
+        node: "node1".into(),
+        reporter: Reporter::Both,
+        sent: way,
+        received: way,
+        handshake_micros: Some(77),
+    }
+}
+
+fn wants(record: &Record, wanted: &[&str], unwanted: &[&str]) -> bool {
+    let terms = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+    Filter { wanted: terms(wanted), unwanted: terms(unwanted), pod_to_pod: false }.wants(record)
+}
+
+#[test]
+fn terms_pick_records_out() {
+    let mut record = record(
+        end("10.0.0.1:40000", Some(("shop", "web-1", "web"))),
+        end("10.0.0.2:8080", Some(("shop", "cart-1", "cart"))),
+    );
+    record.service =
+        Some(Asked { service: ServiceKey::new("shop", "cart"), ip: "10.96.0.7".parse().unwrap(), port: 80 });
+    let met = [
+        "from=pod/shop/web-1",
+        "from=namespace/shop",
+        "from=label/app=web",
+        "from=10.0.0.0/8",
+        "from=workload/shop/web",
+        "to=10.0.0.2",
+        "to=10.96.0.7",
+        "to=service/shop/cart",
+        "to=svc/shop/cart",
+        "port=80",
+        "port=8080",
+        "protocol=tcp",
+        "verdict=forwarded",
+        "class=pod-pod-same-node",
+    ];
+    let unmet = [
+        "from=pod/shop/cart-1",
+        "from=namespace/bank",
+        "from=label/app=cart",
+        "from=192.0.2.0/24",
+        "from=service/shop/cart",
+        "from=world",
+        "from=node/node1",
+        "to=workload/shop/web",
+        "to=10.96.0.8",
+        "port=40000",
+        "protocol=udp",
+        "verdict=refused",
+        "class=world-pod",
+    ];
+    for term in met {
+        assert!(wants(&record, &[term], &[]) && !wants(&record, &[], &[term]), "{term}");
+    }
+    for term in unmet {
+        assert!(!wants(&record, &[term], &[]) && wants(&record, &[], &[term]), "{term}");
+    }
+    assert!(wants(&record, &["port=80", "port=443", "from=namespace/shop"], &["protocol=udp"]), "one of each kind");
+    assert!(!wants(&record, &["port=80", "from=namespace/bank"], &[]), "each kind");
+    assert!(Filter { pod_to_pod: true, ..Filter::default() }.wants(&record));
+    record.destination.pod = None;
+    assert!(!Filter { pod_to_pod: true, ..Filter::default() }.wants(&record));
+    assert!(wants(&record, &["to=world"], &[]));
+}
+
+#[test]
+fn terms_are_read_as_they_are_written_and_what_is_none_says_what_is() {
+    for term in ["from=pod/a/b", "to=label/k=v", "to=10.0.0.0/8", "port=53", "protocol=UDP", "class=pod-world"] {
+        assert_eq!(term.parse::<Term>().unwrap().to_string(), term);
+    }
+    for (wrong, says) in [
+        ("from", "NAME=VALUE"),
+        ("colour=red", "NAME=VALUE"),
+        ("from=pod/onlyname", "pod/NAMESPACE/NAME"),
+        ("to=house/a/b", "pod/NAMESPACE/NAME"),
+        ("port=80000", "65535"),
+        ("protocol=token-ring", "sctp"),
+        ("verdict=guilty", "refused"),
+    ] {
+        let error = wrong.parse::<Term>().unwrap_err().to_string();
+        assert!(error.contains(says), "{wrong}: {error}");
+    }
+}

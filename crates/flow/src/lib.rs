@@ -1,0 +1,24 @@
+//! Flows: what talks to what, from the kernel's counters to records with names.
+//!
+//! The kernel counts for each pod interface and five-tuple ([`entry`]); [`aggregate`] makes of what is read there one [`record`] of each flow,
+//! however often it is read, whatever bells were lost and however often the reader began anew. Who an address belonged to when a flow began
+//! is in [`names`]. [`filter`] picks records out, [`output`] prints them, [`store`] keeps the recent past.
+//!
+//! Time is an argument everywhere.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod aggregate;
+pub mod entry;
+pub mod filter;
+pub mod names;
+pub mod output;
+pub mod record;
+pub mod store;
+
+pub use aggregate::{Aggregator, Translations};
+pub use entry::{Entry, EntryKey, Transport, Way};
+pub use filter::Filter;
+pub use names::{Names, PodIdentity};
+pub use record::{Class, Gap, Item, Key, Record, Report, Reporter, Verdict};
+pub use store::Store;

@@ -1,0 +1,366 @@
+//! Records: one for each flow, told when it begins, from time to time while it lasts, and when it has ended.
+//!
+//! All of a flow's records have one id and say what passed since it began: who keeps the last one of each id has all, and none twice.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+use podnet_model::{NodeName, ServiceKey};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{
+    entry::{Entry, EntryKey, Transport, Way},
+    names::{Holder, PodIdentity},
+};
+
+/// What is told: a flow, or that flows are missing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Item {
+    /// A flow.
+    Flow(Arc<Record>),
+    /// Flows are missing.
+    Gap(Gap),
+}
+
+impl Item {
+    /// When it was as it says.
+    #[must_use]
+    pub fn at(&self) -> Timestamp {
+        match self {
+            Self::Flow(record) => record.end,
+            Self::Gap(gap) => gap.end,
+        }
+    }
+}
+
+/// What all records of a flow have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct FlowId(pub Uuid);
+
+impl fmt::Display for FlowId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl From<FlowId> for String {
+    fn from(id: FlowId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for FlowId {
+    type Error = uuid::Error;
+
+    fn try_from(text: String) -> Result<Self, uuid::Error> {
+        Uuid::parse_str(&text).map(Self)
+    }
+}
+
+/// A flow as who began it sees it; of ICMP without ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// Who began it.
+    pub source: SocketAddr,
+    /// Whom it asked.
+    pub destination: SocketAddr,
+    /// The protocol.
+    pub transport: Transport,
+}
+
+impl Key {
+    /// The flow that an entry is of.
+    #[must_use]
+    pub fn of(entry: &Entry) -> Self {
+        let EntryKey { local, remote, local_port, remote_port, transport, .. } = entry.key;
+        let (local, remote) = (SocketAddr::new(local, local_port), SocketAddr::new(remote, remote_port));
+        let (source, destination) = if entry.pod_began { (local, remote) } else { (remote, local) };
+        Self { source, destination, transport }
+    }
+}
+
+/// Which record of a flow it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Report {
+    /// It began.
+    Start,
+    /// It goes on.
+    Update,
+    /// It has ended.
+    End,
+}
+
+/// Whose end it was counted at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reporter {
+    /// That of who began it.
+    Source,
+    /// That of whom it asked.
+    Destination,
+    /// Both, on one node; the counters are those of the source's end.
+    Both,
+}
+
+/// What kinds of ends a flow has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// Between pods of one node.
+    PodPodSameNode,
+    /// Between pods of two nodes.
+    PodPodOtherNode,
+    /// A pod asked a Service, whoever answers.
+    PodService,
+    /// A pod asked a node.
+    PodNode,
+    /// A pod asked somebody outside.
+    PodWorld,
+    /// Somebody outside asked a pod.
+    WorldPod,
+    /// A node asked a pod.
+    NodePod,
+}
+
+impl Class {
+    const NAMED: [(Self, &'static str); 7] = [
+        (Self::PodPodSameNode, "pod-pod-same-node"),
+        (Self::PodPodOtherNode, "pod-pod-other-node"),
+        (Self::PodService, "pod-service"),
+        (Self::PodNode, "pod-node"),
+        (Self::PodWorld, "pod-world"),
+        (Self::WorldPod, "world-pod"),
+        (Self::NodePod, "node-pod"),
+    ];
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::NAMED.iter().find(|(class, _)| class == self).map_or("", |(_, name)| *name);
+        f.write_str(name)
+    }
+}
+
+impl FromStr for Class {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        named(&Self::NAMED, text)
+    }
+}
+
+/// What became of it, as far as its packets show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Packets passed and were answered, or need no answer.
+    Forwarded,
+    /// The first answer was a reset.
+    Refused,
+    /// Somebody was asked for a connection, and never answered.
+    Unanswered,
+    /// The destination is on this node, and no packet came to it.
+    Dropped,
+}
+
+impl Verdict {
+    const NAMED: [(Self, &'static str); 4] = [
+        (Self::Forwarded, "forwarded"),
+        (Self::Refused, "refused"),
+        (Self::Unanswered, "unanswered"),
+        (Self::Dropped, "dropped"),
+    ];
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::NAMED.iter().find(|(verdict, _)| verdict == self).map_or("", |(_, name)| *name);
+        f.write_str(name)
+    }
+}
+
+impl FromStr for Verdict {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        named(&Self::NAMED, text)
+    }
+}
+
+/// A text is none of the names there are.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{found:?} is none of {known}")]
+pub struct UnknownName {
+    found: String,
+    known: String,
+}
+
+fn named<T: Copy>(names: &[(T, &str)], text: &str) -> Result<T, UnknownName> {
+    let found = names.iter().find(|(_, name)| *name == text).map(|(value, _)| *value);
+    found.ok_or_else(|| {
+        let known = names.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ");
+        UnknownName { found: text.to_owned(), known }
+    })
+}
+
+/// One end of a flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct End {
+    /// Its address.
+    pub ip: IpAddr,
+    /// Its port; of ICMP the identifier, and the type.
+    pub port: u16,
+    /// The pod that had the address when the flow began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Arc<PodIdentity>>,
+    /// The node, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+}
+
+impl End {
+    pub(crate) fn new(at: SocketAddr, holder: Holder) -> Self {
+        let (pod, node) = match holder {
+            Holder::Pod(pod) => (Some(pod), None),
+            Holder::Node(node) => (None, Some(node)),
+            Holder::World => (None, None),
+        };
+        Self { ip: at.ip(), port: at.port(), pod, node }
+    }
+
+    /// Address and port.
+    #[must_use]
+    pub fn at(&self) -> SocketAddr {
+        SocketAddr::new(self.ip, self.port)
+    }
+}
+
+/// The Service that was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Namespace and name.
+    #[serde(flatten)]
+    pub service: ServiceKey,
+    /// The address that was asked, before translation.
+    pub ip: IpAddr,
+    /// The port.
+    pub port: u16,
+}
+
+/// A flow, as far as it went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// The same in all records of the flow, also those of an agent that began anew.
+    pub id: FlowId,
+    /// Which record it is.
+    pub report: Report,
+    /// The first packet.
+    pub start: Timestamp,
+    /// The last one so far.
+    pub end: Timestamp,
+    /// The protocol.
+    pub protocol: Transport,
+    /// Who began it.
+    pub source: End,
+    /// Who answers: where a Service was asked, the backend.
+    pub destination: End,
+    /// The Service that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Asked>,
+    /// What kinds of ends it has.
+    pub class: Class,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// The node that tells it.
+    pub node: NodeName,
+    /// Whose end it was counted at.
+    pub reporter: Reporter,
+    /// From the source.
+    pub sent: Way,
+    /// To the source.
+    pub received: Way,
+    /// How long the handshake of TCP took, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake_micros: Option<u32>,
+}
+
+impl Record {
+    /// The node of the other end tells it as well, and better: who reads all nodes leaves this one out.
+    #[must_use]
+    pub fn is_secondary(&self) -> bool {
+        self.reporter == Reporter::Destination && self.source.pod.is_some()
+    }
+
+    /// Both ends are pods.
+    #[must_use]
+    pub fn is_pod_to_pod(&self) -> bool {
+        self.source.pod.is_some() && self.destination.pod.is_some()
+    }
+}
+
+/// Flows are missing: how much, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Gap {
+    /// When it was last known that nothing was missing.
+    pub start: Timestamp,
+    /// When it was noticed.
+    pub end: Timestamp,
+    /// The node.
+    pub node: NodeName,
+    /// What could not take more.
+    pub at: GapAt,
+    /// The interface's index, where it is one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<u32>,
+    /// The pod behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Arc<PodIdentity>>,
+    /// Packets that are in no record.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Records, or connections of TCP, that are missing; of other protocols it cannot be told.
+    pub flows: u64,
+}
+
+/// Where flows got lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GapAt {
+    /// The kernel's map was full: a larger one has room.
+    Kernel,
+    /// A reader was slower than what it reads: records went by.
+    Reader,
+    /// The past that is kept is shorter than what was asked for.
+    Store,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for (class, _) in Class::NAMED {
+            assert_eq!(class.to_string().parse(), Ok(class));
+            assert_eq!(serde_json::to_value(class).unwrap(), class.to_string());
+        }
+        for (verdict, _) in Verdict::NAMED {
+            assert_eq!(verdict.to_string().parse(), Ok(verdict));
+            assert_eq!(serde_json::to_value(verdict).unwrap(), verdict.to_string());
+        }
+        assert!("pod".parse::<Class>().unwrap_err().to_string().contains("pod-world"));
+    }
+}
