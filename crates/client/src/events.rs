@@ -22,6 +22,22 @@ const AT_ONCE: usize = 4;
 /// So many wait, or are written. What is more is in the log alone.
 const WAITING: usize = 256;
 
+/// Objects in a namespace, which can be asked for by their names.
+pub trait Known:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + fmt::Debug + DeserializeOwned + Send + 'static
+{
+}
+
+impl<K> Known for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + fmt::Debug
+        + DeserializeOwned
+        + Send
+        + 'static
+{
+}
+
 /// Where a part of the agent tells what is wrong with an object of the API, without waiting for it.
 #[derive(Clone)]
 pub struct Complaints {
@@ -61,6 +77,17 @@ impl About {
             name: object.name_any(),
             uid: object.uid().unwrap_or_default(),
             version: object.resource_version(),
+        }
+    }
+
+    fn pod(key: &PodKey, uid: &str) -> Self {
+        Self {
+            api_version: "v1".to_owned(),
+            kind: "Pod".to_owned(),
+            namespace: Some(key.namespace.to_string()),
+            name: key.name.to_string(),
+            uid: uid.to_owned(),
+            version: None,
         }
     }
 
@@ -116,52 +143,30 @@ impl Complaints {
     }
 
     /// As [`Complaints::tell`], of an object that is known by its name.
-    pub fn tell_of<K>(&self, namespace: &Namespace, name: &str, reason: &'static str, message: String)
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + fmt::Debug
-            + DeserializeOwned
-            + Send
-            + 'static,
-    {
+    pub fn tell_of<K: Known>(&self, namespace: &Namespace, name: &str, reason: &'static str, message: String) {
         self.look_and_tell::<K>(namespace, name, reason, message, None);
     }
 
     /// As [`Complaints::tell_of`], of a fact that all nodes see: it is one event of the object, whoever tells it, whatever version the object
     /// has and whatever else the message says, while the API server keeps that event.
-    pub fn tell_fact<K>(
+    pub fn tell_fact<K: Known>(
         &self,
         (namespace, name): (&Namespace, &str),
         reason: &'static str,
         message: String,
         fact: String,
-    ) where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + fmt::Debug
-            + DeserializeOwned
-            + Send
-            + 'static,
-    {
+    ) {
         self.look_and_tell::<K>(namespace, name, reason, message, Some(fact));
     }
 
-    fn look_and_tell<K>(
+    fn look_and_tell<K: Known>(
         &self,
         namespace: &Namespace,
         name: &str,
         reason: &'static str,
         message: String,
         fact: Option<String>,
-    ) where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + fmt::Debug
-            + DeserializeOwned
-            + Send
-            + 'static,
-    {
+    ) {
         let (this, name) = (self.clone(), name.to_owned());
         let objects = Api::<K>::namespaced(self.client.clone(), namespace.as_str());
         self.in_turn(async move {
@@ -175,31 +180,46 @@ impl Complaints {
     }
 
     async fn write(&self, about: &About, reason: &str, message: &str, fact: Option<&str>) -> Result<(), kube::Error> {
-        let now = chrono::Utc::now();
         // The same for all who tell the same.
         let said = match (fact, &about.version) {
             (Some(fact), _) => hash(&[&about.uid, reason, fact]),
             (None, Some(version)) => hash(&[&about.uid, version, message]),
-            (None, None) => now.timestamp_micros().unsigned_abs(),
+            (None, None) => only_now(),
         };
-        // Events of objects that are in no namespace are where the kubelet puts those of its node.
-        let namespace = about.namespace.as_deref().unwrap_or("default");
-        let time = now.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
-        let event: Event = serde_json::from_value(json!({
-            "metadata": {"name": format!("{}.{said:x}", about.name), "namespace": namespace},
-            "involvedObject": {
-                "apiVersion": about.api_version, "kind": about.kind, "name": about.name, "namespace": about.namespace,
-                "uid": about.uid, "resourceVersion": about.version,
-            },
-            "type": "Warning", "reason": reason, "message": message, "count": 1,
-            "source": {"component": COMPONENT, "host": self.node.as_str()},
-            "reportingComponent": COMPONENT, "reportingInstance": self.node.as_str(),
-            "firstTimestamp": time, "lastTimestamp": time,
-        }))
-        .map_err(kube::Error::SerdeError)?;
-        Api::<Event>::namespaced(self.client.clone(), namespace).create(&PostParams::default(), &event).await?;
-        Ok(())
+        create(&self.client, &self.node, about, said, (reason, message)).await
     }
+}
+
+/// Makes an event whose name ends in `said`. One of that name that is there already is an error.
+async fn create(
+    client: &Client,
+    node: &NodeName,
+    about: &About,
+    said: u64,
+    (reason, message): (&str, &str),
+) -> Result<(), kube::Error> {
+    // Events of objects that are in no namespace are where the kubelet puts those of its node.
+    let namespace = about.namespace.as_deref().unwrap_or("default");
+    let time = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+    let event: Event = serde_json::from_value(json!({
+        "metadata": {"name": format!("{}.{said:x}", about.name), "namespace": namespace},
+        "involvedObject": {
+            "apiVersion": about.api_version, "kind": about.kind, "name": about.name, "namespace": about.namespace,
+            "uid": about.uid, "resourceVersion": about.version,
+        },
+        "type": "Warning", "reason": reason, "message": message, "count": 1,
+        "source": {"component": COMPONENT, "host": node.as_str()},
+        "reportingComponent": COMPONENT, "reportingInstance": node.as_str(),
+        "firstTimestamp": time, "lastTimestamp": time,
+    }))
+    .map_err(kube::Error::SerdeError)?;
+    Api::<Event>::namespaced(client.clone(), namespace).create(&PostParams::default(), &event).await?;
+    Ok(())
+}
+
+/// The name of an event that is like no other.
+fn only_now() -> u64 {
+    chrono::Utc::now().timestamp_micros().unsigned_abs()
 }
 
 /// FNV-1a: fixed for all time, unlike the standard library's hasher, as nodes of different versions are to agree.
@@ -220,24 +240,7 @@ pub async fn warn_of_pod(
     reason: &str,
     message: &str,
 ) -> Result<(), kube::Error> {
-    let now = chrono::Utc::now();
-    let time = now.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
-    let event: Event = serde_json::from_value(json!({
-        "metadata": {
-            "name": format!("{}.{:x}", pod.name, now.timestamp_micros()),
-            "namespace": pod.namespace.as_str(),
-        },
-        "involvedObject": {
-            "apiVersion": "v1", "kind": "Pod", "name": &*pod.name, "namespace": pod.namespace.as_str(), "uid": uid,
-        },
-        "type": "Warning", "reason": reason, "message": message, "count": 1,
-        "source": {"component": COMPONENT, "host": node.as_str()},
-        "reportingComponent": COMPONENT, "reportingInstance": node.as_str(),
-        "firstTimestamp": time, "lastTimestamp": time,
-    }))
-    .map_err(kube::Error::SerdeError)?;
-    Api::<Event>::namespaced(client.clone(), pod.namespace.as_str()).create(&PostParams::default(), &event).await?;
-    Ok(())
+    create(client, node, &About::pod(pod, uid), only_now(), (reason, message)).await
 }
 
 #[cfg(test)]

@@ -82,7 +82,12 @@ fn answer_of(query: &[u8], flags: u16, counts: [u8; 3], records: &[u8]) -> Vec<u
 
 /// A record of the question's name.
 fn record(kind: u16, ttl: u32, data: &[u8]) -> Vec<u8> {
-    let mut record = vec![0xc0, 12];
+    record_of(&[0xc0, 12], kind, ttl, data)
+}
+
+/// A record of an owner in wire form.
+fn record_of(owner: &[u8], kind: u16, ttl: u32, data: &[u8]) -> Vec<u8> {
+    let mut record = owner.to_vec();
     record.extend_from_slice(&kind.to_be_bytes());
     record.extend_from_slice(&[0, 1]);
     record.extend_from_slice(&ttl.to_be_bytes());

@@ -1,6 +1,6 @@
 //! Aggressive use of what is validated: `nsec` of `forward`.
 
-use super::answer_of;
+use super::{answer_of, record_of};
 use crate::{
     message::{flag, rtype},
     name::Name,
@@ -21,13 +21,7 @@ fn wire(name: &str) -> Vec<u8> {
 }
 
 fn full(owner: &str, kind: u16, ttl: u32, data: &[u8]) -> Vec<u8> {
-    let mut record = wire(owner);
-    record.extend_from_slice(&kind.to_be_bytes());
-    record.extend_from_slice(&[0, 1]);
-    record.extend_from_slice(&ttl.to_be_bytes());
-    record.extend_from_slice(&(data.len() as u16).to_be_bytes());
-    record.extend_from_slice(data);
-    record
+    record_of(&wire(owner), kind, ttl, data)
 }
 
 /// A record with its zone's signature.
