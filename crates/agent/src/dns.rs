@@ -5,6 +5,7 @@
 //! - `udp`, `tcp`, `web`: messages in datagrams, over connections, and in requests of HTTP; `protobuf`: how gRPC packs them
 //! - `outside`: what the server core asks of its surroundings: exchanges with upstreams, time, chance
 //! - `connections`: connections to upstreams, kept and shared, over TCP and TLS
+//! - `etcd`: the store of records that `etcd` names
 //! - `local`: the resolver of one node, in its agent; `clients`: whose search paths it knows
 //! - `keeper`: the one task that owns the cluster's state and replaces the server when the Corefile changes
 //! - `corefile`: reading the Corefile and what it names
@@ -16,6 +17,7 @@ mod clients;
 mod connections;
 mod corefile;
 mod door;
+mod etcd;
 mod http;
 mod identity;
 mod keeper;

@@ -76,12 +76,15 @@ fn secure(options: &ForwardOptions, transport: &UpstreamTransport) -> Option<Sec
 /// What it takes to ask all upstreams over TLS that a configuration names.
 pub fn secured(config: &Config) -> impl Iterator<Item = Secure> {
     let plugins = config.blocks.iter().flat_map(|chain| &chain.plugins);
-    let forwards = plugins.filter_map(|plugin| match plugin {
-        Plugin::Forward(options) => Some(options.clone()),
-        Plugin::Grpc(options) => Some(options.as_forward()),
-        _ => None,
-    });
-    forwards.flat_map(|options| {
+    plugins.flat_map(|plugin| {
+        let options = match plugin {
+            Plugin::Forward(options) => options.clone(),
+            Plugin::Grpc(options) => options.as_forward(),
+            Plugin::Etcd(options) => {
+                return options.tls.iter().map(|files| Secure { files: files.clone(), name: None }).collect();
+            }
+            _ => return Vec::new(),
+        };
         let secure = |upstream: &UpstreamAddr| secure(&options, &upstream.transport);
         options.upstreams.iter().filter_map(secure).collect::<Vec<_>>()
     })

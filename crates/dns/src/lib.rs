@@ -7,6 +7,7 @@
 //! - [`name`], [`message`], [`answer`]: names and messages on the wire
 //! - [`corefile`], [`chain`]: from text to configuration
 //! - [`zone`], [`hosts`], [`cache`], [`forward`]: where answers come from
+//! - [`etcd`]: records in etcd, as SkyDNS lays them out
 //! - [`plugin`]: the plugins at work, as the links of a chain
 //! - [`server`]: the sans-I/O server; the shell supplies packets, time, random ids and the cluster's changes
 //! - [`authority`]: zones from files and transfers
@@ -19,6 +20,7 @@ pub mod authority;
 pub mod cache;
 pub mod chain;
 pub mod corefile;
+pub mod etcd;
 pub mod forward;
 pub mod hosts;
 pub mod message;

@@ -79,7 +79,7 @@ impl Origin {
 }
 
 /// The data of a zone's SOA record, with a serial number of zero.
-fn soa(name_server: &Name, mailbox: &Name, times: [u32; 4]) -> Box<[u8]> {
+pub(crate) fn soa(name_server: &Name, mailbox: &Name, times: [u32; 4]) -> Box<[u8]> {
     let mut data = [name_server.wire(), mailbox.wire(), &[0; 4]].concat();
     for time in times {
         data.extend_from_slice(&time.to_be_bytes());

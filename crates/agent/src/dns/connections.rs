@@ -92,9 +92,17 @@ impl Connections {
     }
 }
 
+/// What is needed to speak TLS with another server, from the files that the Corefile names.
+///
+/// # Errors
+/// When a file cannot be read, or is not what it should be.
+pub(super) fn client(secure: &Secure) -> io::Result<Arc<rustls::ClientConfig>> {
+    tls::client(secure, &[])
+}
+
 /// Tells what is wrong with what is needed to speak TLS with an upstream, before it is asked.
 pub(super) fn check(secure: &Secure) -> Result<(), String> {
-    tls::client(secure, &[]).map(drop).map_err(|error| error.to_string())
+    client(secure).map(drop).map_err(|error| error.to_string())
 }
 
 fn place(exchange: &Exchange) -> Place {

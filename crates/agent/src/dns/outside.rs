@@ -14,6 +14,8 @@ use std::{
 use futures::{FutureExt, future::BoxFuture};
 use podnet_dns::{
     Exchange, Outside, Transport,
+    chain::EtcdOptions,
+    etcd::Store,
     metrics::Metrics,
     server::{ClientSearch, Take},
 };
@@ -24,7 +26,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{Clients, Shared, connections::Connections};
+use super::{Clients, Shared, connections::Connections, etcd::Etcd};
 
 /// How often upstreams that failed are looked after.
 const CHECK_TICK: Duration = Duration::from_millis(250);
@@ -108,6 +110,10 @@ impl Outside for Network {
 
     fn random(&self) -> u64 {
         self.keyed.hash_one(self.counter.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn store(&self, options: &EtcdOptions) -> Arc<dyn Store> {
+        Arc::new(Etcd::new(options))
     }
 
     fn search_of(&self, client: IpAddr) -> Option<Arc<ClientSearch>> {

@@ -27,6 +27,7 @@ use tokio::{
 
 use super::{DnsError, DnsOptions, run};
 
+mod etcd;
 mod peers;
 mod ports;
 mod secure;

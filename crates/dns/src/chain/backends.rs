@@ -42,6 +42,8 @@ pub struct EtcdOptions {
     pub fallthrough: Fallthrough,
     /// Bounds of the time to live of records with a lease, in seconds.
     pub lease_ttl: (u32, u32),
+    /// What lies below the zone's own name does not answer for it: only `apex.dns` does.
+    pub no_apex_fallback: bool,
 }
 
 /// `grpc`: whom to ask by gRPC.
@@ -131,7 +133,8 @@ pub(super) fn external(directive: &Directive, scope: &mut Scope<'_>) -> Result<E
     Ok(options)
 }
 
-const ETCD: [&str; 7] = ["fallthrough", "path", "endpoint", "credentials", "tls", "min-lease-ttl", "max-lease-ttl"];
+const ETCD: [&str; 8] =
+    ["fallthrough", "path", "endpoint", "credentials", "tls", "min-lease-ttl", "max-lease-ttl", "no_apex_fallback"];
 
 /// `etcd [ZONES…]`.
 pub(super) fn etcd(directive: &Directive, scope: &mut Scope<'_>) -> Result<EtcdOptions, CorefileError> {
@@ -143,6 +146,7 @@ pub(super) fn etcd(directive: &Directive, scope: &mut Scope<'_>) -> Result<EtcdO
         tls: None,
         fallthrough: Fallthrough::default(),
         lease_ttl: (30, 86_400),
+        no_apex_fallback: false,
     };
     scope.options(directive, |scope, option| {
         match option.name.text.as_str() {
@@ -167,6 +171,7 @@ pub(super) fn etcd(directive: &Directive, scope: &mut Scope<'_>) -> Result<EtcdO
             "tls" => options.tls = Some(tls::of_client(option, scope)?),
             "min-lease-ttl" => options.lease_ttl.0 = lease(option)?,
             "max-lease-ttl" => options.lease_ttl.1 = lease(option)?,
+            "no_apex_fallback" => options.no_apex_fallback = read::nothing(option).map(|()| true)?,
             // Options of old; CoreDNS ignores them as well.
             "stubzones" | "debug" | "upstream" => {}
             _ => return Err(read::unknown("etcd", option, &ETCD)),

@@ -61,7 +61,6 @@ pub const NOT_SERVED: &[&str] = &[
     "kubernetes/multicluster",
     "kubernetes/zonal",
     "secondary/catalog",
-    "etcd",
     "forward/resolver",
     "grpc/unix://",
 ];

@@ -4,6 +4,7 @@ mod autopath;
 mod balance;
 mod dnssec;
 mod documented;
+mod etcd;
 mod grpc;
 mod guard;
 mod metadata;

@@ -259,6 +259,7 @@ impl Block {
                 self.crews.push(crew.clone());
                 Box::new(plugin::Grpc { crew, fallthrough: options.fallthrough })
             }
+            Plugin::Etcd(options) => Box::new(plugin::Etcd::new(options, parts.clone())),
             Plugin::Erratic(options) => Box::new(plugin::Erratic::new(options, parts.clone())),
             Plugin::Whoami => Box::new(Own(plugin::WhoAmI)),
             // What is said of the process, and what [`NOT_SERVED`] refuses.

@@ -1,6 +1,9 @@
 //! A server with its surroundings, for tests: questions as text, answers as text.
 
+mod shelf;
+
 use std::{
+    collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
@@ -18,8 +21,10 @@ use domain::{
 use futures::{FutureExt as _, channel::oneshot, future::BoxFuture};
 use podnet_model::{Change, Namespace, labels::Labels};
 
+use shelf::Shelf;
+
 use super::{Arrival, ClientSearch, Exchange, Outcome, Outside, Server, Transport};
-use crate::{Config, Environment, message, name::Name, zone::Cluster};
+use crate::{Config, Environment, chain::EtcdOptions, etcd::Store, message, name::Name, zone::Cluster};
 
 pub(crate) const ARRIVAL: Arrival = Arrival {
     from: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 244, 1, 2)), 4000),
@@ -39,6 +44,7 @@ pub(crate) struct Still {
     sent: Mutex<Vec<Sent>>,
     spawned: Mutex<Vec<BoxFuture<'static, ()>>>,
     asleep: Mutex<Vec<oneshot::Sender<()>>>,
+    pub(crate) shelf: Arc<Shelf>,
 }
 
 /// A message on its way to an upstream.
@@ -103,6 +109,10 @@ impl Outside for Still {
 
     fn random(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn store(&self, _: &EtcdOptions) -> Arc<dyn Store> {
+        Arc::clone(&self.shelf) as Arc<dyn Store>
     }
 
     /// One client is known: [`ARRIVAL`]'s, a pod of the namespace `web` on a node with a search path of its own.
@@ -178,6 +188,7 @@ impl Rig {
             sent: Mutex::default(),
             spawned: Mutex::default(),
             asleep: Mutex::default(),
+            shelf: Arc::default(),
         });
         Self { server: server(corefile, file, &cluster, &outside, &events), cluster, outside, events }
     }
@@ -188,7 +199,7 @@ impl Rig {
     }
 
     /// The server of another Corefile, and of these files, a directory being what stands before a slash.
-    pub(crate) fn reload_with(&mut self, corefile: &str, files: &std::collections::BTreeMap<String, String>) {
+    pub(crate) fn reload_with(&mut self, corefile: &str, files: &BTreeMap<String, String>) {
         let read = |path: &str| files.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into());
         let list = |directory: &str| {
             let below = files.keys().filter_map(|path| path.strip_prefix(directory)?.strip_prefix('/'));

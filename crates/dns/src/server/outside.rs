@@ -12,7 +12,8 @@ use futures::future::BoxFuture;
 use podnet_model::Namespace;
 
 use crate::{
-    chain::TlsFiles,
+    chain::{EtcdOptions, TlsFiles},
+    etcd::{Entry, Keys, Store},
     message::{HEADER, Rcode, flag, u16_at},
     name::Name,
 };
@@ -111,6 +112,15 @@ pub struct ClientSearch {
     pub behind: Vec<Name>,
 }
 
+/// A store that never answers: for surroundings that have none.
+struct NoStore;
+
+impl Store for NoStore {
+    fn find(&self, _: Keys) -> BoxFuture<'static, io::Result<Vec<Entry>>> {
+        Box::pin(std::future::ready(Err(io::ErrorKind::Unsupported.into())))
+    }
+}
+
 /// Takes the messages of a long answer one by one; false: that was the last one.
 pub type Take = Box<dyn FnMut(&[u8]) -> bool + Send>;
 
@@ -133,6 +143,10 @@ pub trait Outside: Send + Sync {
     fn unix(&self) -> u64;
     /// A number that nobody can guess: ids of queries, and choices.
     fn random(&self) -> u64;
+    /// The store that a Corefile's `etcd` names.
+    fn store(&self, _options: &EtcdOptions) -> Arc<dyn Store> {
+        Arc::new(NoStore)
+    }
     /// The search path of a client, where it is known that its resolver has just that one (`searchpath`).
     fn search_of(&self, _client: IpAddr) -> Option<Arc<ClientSearch>> {
         None

@@ -200,6 +200,12 @@ pub enum Failure {
     /// More questions are being asked than this server bears.
     #[error("too many questions are being asked upstream")]
     TooMany,
+    /// The store of the zone's records did not answer (`etcd`).
+    #[error("etcd did not answer, or not in time")]
+    NoStore,
+    /// The store has something for the name that is no record (`etcd`).
+    #[error("what etcd has for the name, or below it, is no record")]
+    BadRecord,
     /// The zone's file is missing, or no primary has sent it.
     #[error("the zone is not here: its file is missing, or its primary has not sent it")]
     NoZone,
@@ -249,7 +255,7 @@ impl Failure {
         }
         let code = match self {
             Self::NotSynced => extended::NOT_READY,
-            Self::NoAnswer | Self::AllDown => extended::NO_REACHABLE_AUTHORITY,
+            Self::NoAnswer | Self::AllDown | Self::NoStore => extended::NO_REACHABLE_AUTHORITY,
             _ => extended::OTHER,
         };
         answer.because(code, &self.to_string())

@@ -7,10 +7,10 @@ use super::*;
 const SECRET: &str = "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0";
 
 /// A server that ends with the test.
-struct Peer(Child);
+pub(super) struct Peer(Child);
 
 impl Peer {
-    fn start(program: &str, arguments: &[&str], log: &Path) -> Self {
+    pub(super) fn start(program: &str, arguments: &[&str], log: &Path) -> Self {
         let log = std::fs::File::create(log).unwrap();
         let child = Command::new(program)
             .args(arguments)
@@ -65,7 +65,7 @@ impl Peer {
         assert!(Command::new("kill").args(["-HUP", &pid]).status().await.unwrap().success());
     }
 
-    async fn stop(mut self) {
+    pub(super) async fn stop(mut self) {
         self.0.kill().await.unwrap();
     }
 }

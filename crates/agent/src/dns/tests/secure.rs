@@ -11,7 +11,7 @@ use crate::dns::protobuf;
 const NAME: &str = "dns.example.org";
 
 /// Puts a certificate of its own and its key into a directory.
-fn certificate(directory: &Directory, name: &str) {
+pub(super) fn certificate(directory: &Directory, name: &str) {
     let made = rcgen::generate_simple_self_signed(vec![NAME.to_owned(), "127.0.0.1".to_owned()]).unwrap();
     directory.write(&format!("{name}.key"), &made.signing_key.serialize_pem());
     directory.write(&format!("{name}.pem"), &made.cert.pem());

@@ -65,7 +65,7 @@ fn who_else_is_asked_has_all_options() {
     let etcd = options!(
         Etcd,
         "etcd s.local {\n path skydns/x/\n endpoint http://a:1 https://b:2\n credentials user secret\n tls ca\n upstream\n \
-         stubzones\n fallthrough\n min-lease-ttl 60\n max-lease-ttl 1h\n}"
+         stubzones\n fallthrough\n no_apex_fallback\n min-lease-ttl 60\n max-lease-ttl 1h\n}"
     );
     assert_eq!((etcd.path.as_str(), etcd.endpoints.len(), etcd.lease_ttl), ("/skydns/x", 2, (60, 3600)));
     assert!(!format!("{etcd:?}").contains("secret"));
