@@ -1,8 +1,12 @@
-//! Which mode Services are served in: what was asked for, or the best that the kernel has.
+//! Which mode Services are served in: what was asked for, or the best that the kernel has; and what kube-proxy's configuration says of its rules.
+
+mod settings;
 
 use std::collections::BTreeMap;
 
 use podnet_model::proxy::Mode;
+
+pub use settings::{RuleSettings, loopback, node_port_addresses};
 
 /// The order in which they are tried where none is asked for. `ebpf` is not among them before it has been measured on many kernels: it is
 /// had by asking for it.

@@ -32,7 +32,6 @@ use tracing::warn;
 
 use family::OfFamily;
 use left::Left;
-pub(crate) use settings::RuleSettings;
 use without_local::WithoutLocal;
 
 use crate::proxy::{

@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ipnet::{Ipv4Net, Ipv6Net};
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use podnet_client::{
     events::{About, Complaints},
@@ -17,13 +16,12 @@ use podnet_client::{
 use podnet_kernel::conntrack as tracking;
 use podnet_model::{NodeName, ProxyConfig, errors::chain, proxy::Mode};
 use podnet_planner::{
-    proxy::{Capabilities, Choice, choose},
-    services::{NodePortAddresses, loopback},
+    proxy::{self, Capabilities, Choice, RuleSettings, choose},
+    services::NodePortAddresses,
 };
 use tracing::{info, warn};
 
 use super::{conntrack, mode::Unserved, status::Places, told::Told};
-use crate::network::rules::RuleSettings;
 
 /// Until a mode that was refused is tried again.
 const PAUSE: Duration = Duration::from_secs(30);
@@ -225,41 +223,19 @@ impl Configured {
     /// What the rules of a mode are told.
     #[must_use]
     pub(crate) fn rules(&self, mode: Mode) -> RuleSettings {
-        let rules = self.config.rules(mode);
-        RuleSettings {
-            node_port_addresses: self.node_port_addresses(mode),
-            loopback: if serves_loopback(mode) { self.loopback(mode) } else { Vec::new() },
-            cluster_cidrs: self.config.cluster_cidrs,
-            masquerade_mark: rules.masquerade_mark(),
-            masquerade_all: rules.masquerade_all,
-            ipvs: self.config.ipvs.clone(),
-        }
+        RuleSettings::of(&self.config, mode)
     }
 
-    /// Where NodePorts are to be. Where nothing is said the modes differ as kube-proxy's do.
+    /// Where NodePorts are to be.
     #[must_use]
     pub(crate) fn node_port_addresses(&self, mode: Mode) -> NodePortAddresses {
-        use podnet_model::proxy::NodePortAddresses as Said;
-        match &self.config.node_port_addresses {
-            Said::Unsaid if matches!(mode, Mode::Iptables | Mode::Ipvs) => {
-                NodePortAddresses::Ranges(vec![Ipv4Net::default().into(), Ipv6Net::default().into()])
-            }
-            Said::Unsaid | Said::Primary => NodePortAddresses::Primary,
-            Said::Within(ranges) => NodePortAddresses::Ranges(ranges.clone()),
-        }
+        proxy::node_port_addresses(&self.config, mode)
     }
 
-    /// At which loopback addresses NodePorts may be in a mode that can serve them there. Where nothing is said that is 127.0.0.1 and ::1: what
-    /// people try first on a node. `primary` is without.
+    /// At which loopback addresses they may be in a mode that can serve them there.
     #[must_use]
     pub(crate) fn loopback(&self, mode: Mode) -> Vec<IpAddr> {
-        use podnet_model::proxy::NodePortAddresses as Said;
-        match &self.config.node_port_addresses {
-            _ if mode == Mode::Iptables && !self.config.localhost_node_ports => Vec::new(),
-            Said::Unsaid => loopback::LOCALHOSTS.to_vec(),
-            Said::Primary => Vec::new(),
-            Said::Within(ranges) => loopback::within(ranges),
-        }
+        proxy::loopback(&self.config, mode)
     }
 
     /// A node's ports are at so many of its addresses and not at as many more; that is told once.
@@ -287,11 +263,6 @@ impl Configured {
             self.complaints.tell_of::<ConfigMap>(&namespace.into(), name, reason, message);
         }
     }
-}
-
-/// Virtual servers send nothing from a loopback address to elsewhere: the kernel's would lose it.
-const fn serves_loopback(mode: Mode) -> bool {
-    !matches!(mode, Mode::Ipvs)
 }
 
 #[cfg(test)]

@@ -8,7 +8,10 @@ use podnet_model::{
     ClusterIp, Pool, Protocol, Service, ServiceKey, ServicePort,
     service::{Port, ServiceKind},
 };
-use podnet_planner::services::{MASQUERADE_MARK, NodePortAddresses, Plan};
+use podnet_planner::{
+    proxy::RuleSettings,
+    services::{MASQUERADE_MARK, NodePortAddresses, Plan},
+};
 
 use super::*;
 use crate::proxy::mode::ServiceRules;
