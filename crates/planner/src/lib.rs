@@ -18,6 +18,8 @@
 //!
 //! [`ipvs`] is the vocabulary of the kernel's virtual servers.
 //!
+//! [`trace`] follows a virtual packet through the nodes on its way.
+//!
 //! [`ruleset`] is the one truth about Service and policy rules: it is rendered for the kernel and walked by virtual packets.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -38,3 +40,4 @@ pub mod resolver;
 pub mod ruleset;
 pub mod services;
 pub mod step;
+pub mod trace;

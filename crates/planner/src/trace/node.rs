@@ -1,0 +1,217 @@
+//! One node, planned as its agent plans it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+use podnet_model::{
+    Change, Dual, Family, LinkName, Node, NodeAddr, NodeName, PodKey, ProxyConfig,
+    proxy::Mode,
+    wireguard::{KeyPair, PrivateKey},
+};
+
+use crate::{
+    border::{Border, BorderConfig},
+    overlay::{Overlay, OverlayConfig, Place, Support},
+    proxy::RuleSettings,
+    ruleset::{
+        RuleSet,
+        walk::{Routing, Way},
+    },
+    services::{Services, ServicesConfig, nftables::Nftables},
+    step::RouteTarget,
+};
+
+/// What the objects of the cluster do not tell of a node.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The device with the node's address on the underlay.
+    pub device: LinkName,
+    /// That device's MTU in bytes.
+    pub mtu: u32,
+    /// Which tunnels the node's kernel can make.
+    pub support: Support,
+    /// The mode that Services are served in.
+    pub mode: Mode,
+    /// Further addresses of the node, at which NodePorts may be.
+    pub addrs: Vec<IpAddr>,
+    /// Destinations to which pods keep their own address, in spite of `natOutgoing`.
+    pub no_nat_cidrs: Vec<IpNet>,
+    /// Mode `ebpf` serves the node's own processes at the socket too.
+    pub serves_node_at_sockets: bool,
+    /// The links of pods' addresses, as far as they are known.
+    pub links: BTreeMap<IpAddr, Link>,
+}
+
+impl Facts {
+    /// A node of which nothing is known but its device.
+    #[must_use]
+    pub const fn new(device: LinkName, mtu: u32, mode: Mode) -> Self {
+        Self {
+            device,
+            mtu,
+            support: Support::ALL,
+            mode,
+            addrs: Vec::new(),
+            no_nat_cidrs: Vec::new(),
+            serves_node_at_sockets: false,
+            links: BTreeMap::new(),
+        }
+    }
+}
+
+/// How a pod is joined to its node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The node's end of its link.
+    pub device: LinkName,
+    /// The bridge whose port that is; none where packets are routed to it.
+    pub bridge: Option<LinkName>,
+}
+
+impl Link {
+    /// The device that the node's route leads to.
+    #[must_use]
+    pub fn route_device(&self) -> &LinkName {
+        self.bridge.as_ref().unwrap_or(&self.device)
+    }
+}
+
+/// A node as it is planned.
+#[derive(Debug)]
+pub struct Planned {
+    /// Its object.
+    pub node: Node,
+    /// What is known of it beside.
+    pub facts: Facts,
+    /// Routes, tunnels and what belongs to them.
+    pub overlay: Overlay,
+    /// What is done for Services.
+    pub services: Dual<Services>,
+    /// The tables of Services and of the border, of each family.
+    pub rules: Dual<[RuleSet; 2]>,
+    /// The node's addresses.
+    pub addrs: BTreeSet<IpAddr>,
+    pods: BTreeMap<IpAddr, PodKey>,
+}
+
+/// Where a node's routing table sends packets to an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// To the node itself.
+    Own,
+    /// To a pod of this node.
+    Pod(PodKey),
+    /// As podnet's route to this range says.
+    Route(IpNet, RouteTarget),
+    /// As the underlay's routes say, which are not podnet's.
+    Underlay,
+}
+
+impl Planned {
+    /// Plans the node by all objects of the cluster.
+    #[must_use]
+    pub fn new(node: &Node, facts: Facts, proxy: &ProxyConfig, changes: &[Change]) -> Self {
+        let overlay = overlay(node, &facts, changes);
+        let underlay: Vec<NodeAddr> = [Some(node.addr), node.addr6].into_iter().flatten().collect();
+        let further = facts.addrs.iter().copied().map(NodeAddr).filter(|addr| !underlay.contains(addr));
+        let all: Vec<NodeAddr> = underlay.iter().copied().chain(further).collect();
+        let settings = RuleSettings::of(proxy, facts.mode);
+        let mut services = Dual::from_fn(|family| {
+            let mut services = Services::new(ServicesConfig::new(family, node.name.clone(), all.clone()));
+            settings.configure(&mut services);
+            services
+        });
+        let mut borders = Dual::from_fn(|family| {
+            let no_nat_cidrs = facts.no_nat_cidrs.clone();
+            Border::new(BorderConfig { family, node_addrs: underlay.clone(), pod_cidrs: Vec::new(), no_nat_cidrs })
+        });
+        for family in Family::ALL {
+            for change in changes.iter().chain([&settings.range_of_pods(family)]) {
+                services[family].apply(change);
+                borders[family].apply(change);
+            }
+        }
+        let rules = Dual::from_fn(|family| {
+            let services = &services[family];
+            let mut rendered = Nftables::new(services);
+            rendered.note(services, &services.whole());
+            [rendered.desired(services), borders[family].desired()]
+        });
+        let internal = [node.internal, node.internal6].into_iter().flatten();
+        let addrs = all.iter().copied().chain(internal).map(|addr| addr.0).collect();
+        Self { pods: pods_of(&node.name, changes), node: node.clone(), facts, overlay, services, rules, addrs }
+    }
+
+    /// Where packets to an address go.
+    #[must_use]
+    pub fn lookup(&self, addr: IpAddr) -> Lookup {
+        if self.addrs.contains(&addr) || addr.is_loopback() {
+            return Lookup::Own;
+        }
+        if let Some(pod) = self.pods.get(&addr) {
+            return Lookup::Pod(pod.clone());
+        }
+        let routes = self.overlay.desired().routes.iter().filter(|(range, _)| range.contains(&addr));
+        match routes.max_by_key(|(range, _)| range.prefix_len()) {
+            Some((range, target)) => Lookup::Route(*range, target.clone()),
+            None => Lookup::Underlay,
+        }
+    }
+
+    /// The node's first address of a family: what it puts in place of a source, and what it sends with.
+    #[must_use]
+    pub fn addr(&self, family: Family) -> Option<IpAddr> {
+        self.services[family].config().primary()
+    }
+
+    /// The link of a pod's address, where it is known.
+    #[must_use]
+    pub fn link(&self, addr: IpAddr) -> Option<&Link> {
+        self.facts.links.get(&addr)
+    }
+
+    /// The pods of this node that have addresses.
+    pub fn pods(&self) -> impl Iterator<Item = (&IpAddr, &PodKey)> {
+        self.pods.iter()
+    }
+}
+
+impl Routing for Planned {
+    fn route(&self, destination: IpAddr) -> Way {
+        match self.lookup(destination) {
+            Lookup::Own => Way::Local,
+            // The kernel drops it where it looks the route up, and no rule sees it.
+            Lookup::Route(_, RouteTarget::Blackhole) => Way::Unreachable,
+            Lookup::Pod(_) | Lookup::Route(..) | Lookup::Underlay => Way::Forward,
+        }
+    }
+}
+
+/// The private key is known to the node alone and no route depends on it: the one here is none.
+fn overlay(node: &Node, facts: &Facts, changes: &[Change]) -> Overlay {
+    let underlay = Place::on(facts.device.clone(), facts.mtu);
+    let config = OverlayConfig {
+        support: facts.support,
+        underlay,
+        ..OverlayConfig::new(node.name.clone(), facts.device.clone(), facts.mtu)
+    };
+    let mut overlay = Overlay::new(config);
+    let keys = node.wireguard_key.map(|public| KeyPair { public, private: PrivateKey([0; 32]) });
+    overlay.set_keys(keys.into_iter().collect());
+    for change in changes {
+        overlay.apply(change);
+    }
+    overlay
+}
+
+fn pods_of(node: &NodeName, changes: &[Change]) -> BTreeMap<IpAddr, PodKey> {
+    let pods = changes.iter().filter_map(|change| match change {
+        Change::Pod(key, Some(pod)) => Some((key, pod)),
+        _ => None,
+    });
+    let here = pods.filter(|(_, pod)| pod.node.as_ref() == Some(node) && !pod.host_network && !pod.finished);
+    here.flat_map(|(key, pod)| pod.addrs.iter().map(|addr| (addr.0, key.clone()))).collect()
+}

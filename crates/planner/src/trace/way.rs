@@ -1,0 +1,213 @@
+//! The packet's way: out of its sender, through a node's rules, by a route to another node or into a pod.
+
+mod between;
+mod rules;
+mod sockets;
+
+use std::net::IpAddr;
+
+use podnet_model::{Family, NodeName, Pod, PodKey};
+
+use super::{
+    Cluster, End, Hop, Kind, Path, Place, Planned, Source, Target, Trace, Unknown, Verdict, node::Lookup, objects,
+};
+use crate::{
+    ruleset::{BackendAddress, walk::Direction},
+    step::{Route, RouteTarget, Step},
+};
+
+/// A packet passes so many nodes at most: more would be a circle.
+const NODES: usize = 8;
+
+/// The gateway of pods with links of their own.
+const GATEWAYS: [&str; 2] = ["169.254.1.1", "fe80::1"];
+
+/// A packet on its way, one of the ways that it can go.
+#[derive(Clone, Debug)]
+struct Traveller {
+    source: IpAddr,
+    target: Target,
+    share: f64,
+    hops: Vec<Hop>,
+    passed: usize,
+}
+
+impl Traveller {
+    const fn new(source: IpAddr, target: Target) -> Self {
+        Self { source, target, share: 1.0, hops: Vec::new(), passed: 0 }
+    }
+
+    fn hop(mut self, hop: Hop) -> Self {
+        self.hops.push(hop);
+        self
+    }
+
+    fn ends(self, verdict: Verdict, why: impl Into<String>) -> Path {
+        let destination = BackendAddress { addr: self.target.addr, port: self.target.port };
+        let end = End { verdict, why: why.into() };
+        Path { share: self.share, hops: self.hops, end, destination, source: self.source }
+    }
+}
+
+impl Cluster {
+    /// Follows the first packet of a connection.
+    ///
+    /// # Errors
+    /// Where there is nobody who could send it.
+    pub fn trace(&self, from: &Source, target: Target) -> Result<Trace, Unknown> {
+        let mut paths = match from {
+            Source::Pod(key) => {
+                let pod = self.pods().get(key).ok_or_else(|| Unknown::Pod(key.clone()))?;
+                self.out_of_pod(pod, target)?
+            }
+            Source::Node(name) => self.out_of_node(self.known(name)?, target)?,
+            Source::World(addr, entry) => {
+                let entry = self.known(entry)?;
+                let what = format!("sent by {addr} to {}", at(target.addr, target.port));
+                let traveller = Traveller::new(*addr, target).hop(Hop::new(Place::Underlay, Kind::Sent, what));
+                self.arrive(&entry.node.name, traveller)
+            }
+        };
+        paths.sort_by(|one, other| {
+            other.share.total_cmp(&one.share).then_with(|| one.destination.cmp(&other.destination))
+        });
+        Ok(Trace { paths })
+    }
+
+    fn known(&self, name: &NodeName) -> Result<&Planned, Unknown> {
+        self.planned(name).ok_or_else(|| Unknown::Node(name.clone()))
+    }
+
+    fn out_of_pod(&self, pod: &Pod, target: Target) -> Result<Vec<Path>, Unknown> {
+        let node = pod.node.as_ref().ok_or_else(|| Unknown::Unscheduled(pod.key.clone()))?;
+        let planned = self.known(node)?;
+        if pod.host_network {
+            return self.out_of_node(planned, target);
+        }
+        let family = Family::of(&target.addr);
+        let source = pod.addrs.iter().map(|addr| addr.0).find(|addr| Family::of(addr) == family);
+        let source = source.ok_or_else(|| Unknown::NoAddress {
+            pod: pod.key.clone(),
+            family,
+            has: match pod.addrs.as_slice() {
+                [] => "none".to_owned(),
+                addrs => addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            },
+        })?;
+        let place = Place::Pod(pod.key.clone(), node.clone());
+        let (open, ended) = sockets::choose(planned, &place, Traveller::new(source, target));
+        let mut paths = ended;
+        for traveller in open {
+            if pod.addrs.iter().any(|addr| addr.0 == traveller.target.addr) {
+                let hop = Hop::new(place.clone(), Kind::Delivered, "to itself").at("lo".into(), LOOPBACK_MTU);
+                paths.push(traveller.hop(hop).ends(Verdict::Arrives, format!("pod {} itself", pod.key)));
+                continue;
+            }
+            let traveller = by_link(planned, &pod.key, traveller);
+            paths.extend(self.through(planned, Direction::FromPod, &traveller));
+        }
+        Ok(paths)
+    }
+
+    fn out_of_node(&self, planned: &Planned, target: Target) -> Result<Vec<Path>, Unknown> {
+        let family = Family::of(&target.addr);
+        let node = &planned.node.name;
+        let source = if target.addr.is_loopback() { Some(target.addr) } else { planned.addr(family) };
+        let source = source.ok_or_else(|| Unknown::NodeFamily { node: node.clone(), family })?;
+        let place = Place::Node(node.clone());
+        let traveller = Traveller::new(source, target);
+        let (open, mut paths) = match planned.facts.serves_node_at_sockets {
+            true => sockets::choose(planned, &place, traveller),
+            false => (vec![traveller], Vec::new()),
+        };
+        for traveller in open {
+            let sent = Hop::new(place.clone(), Kind::Sent, format!("sent by a process of the node, from {source}"));
+            let traveller = traveller.hop(sent.of(objects::node(node)));
+            paths.extend(self.through(planned, Direction::FromHost, &traveller));
+        }
+        Ok(paths)
+    }
+
+    /// A packet comes to a node by the underlay or out of a tunnel.
+    fn arrive(&self, name: &NodeName, traveller: Traveller) -> Vec<Path> {
+        let Some(planned) = self.planned(name) else {
+            return vec![traveller.ends(Verdict::Lost, format!("node {name} is not known"))];
+        };
+        if traveller.passed >= NODES {
+            return vec![traveller.ends(Verdict::Lost, "it goes in a circle: its hop limit would end it")];
+        }
+        self.through(planned, Direction::FromOutside, &Traveller { passed: traveller.passed + 1, ..traveller })
+    }
+
+    /// Takes the route of a node that the packet's address of now has.
+    fn route_on(&self, planned: &Planned, traveller: Traveller) -> Vec<Path> {
+        let addr = traveller.target.addr;
+        let place = || Place::Node(planned.node.name.clone());
+        match planned.lookup(addr) {
+            Lookup::Own => {
+                let what = format!("to a process of the node at {}", at(addr, traveller.target.port));
+                let hop = Hop::new(place(), Kind::Delivered, what).of(objects::node(&planned.node.name));
+                vec![traveller.hop(hop).ends(Verdict::Arrives, format!("node {}", planned.node.name))]
+            }
+            Lookup::Pod(key) => vec![into_pod(planned, &key, traveller)],
+            Lookup::Route(range, RouteTarget::Blackhole) => {
+                let hop = Hop::new(place(), Kind::Routed, "to nowhere: no pod of this node has the address");
+                let route = Step::SetRoute(Route { dst: range, target: RouteTarget::Blackhole });
+                let hop = hop.by(format!("blackhole {range}")).of(self.object_of_range(range)).standing(vec![route]);
+                let why = format!("no pod has {addr}, which is of a block of node {}", planned.node.name);
+                vec![traveller.hop(hop).ends(Verdict::Lost, why)]
+            }
+            Lookup::Route(range, target) => self.to_peer(planned, range, &target, traveller),
+            Lookup::Underlay => self.by_underlay(planned, traveller),
+        }
+    }
+}
+
+/// Of the loopback device, as the kernel makes it.
+const LOOPBACK_MTU: u32 = 65_536;
+
+fn by_link(planned: &Planned, pod: &PodKey, traveller: Traveller) -> Traveller {
+    let mtu = planned.overlay.pod_mtu();
+    let (node, source) = (&planned.node.name, traveller.source);
+    let link = planned.link(source);
+    let what = format!("from {source} to {}", at(traveller.target.addr, traveller.target.port));
+    let sent = Hop::new(Place::Pod(pod.clone(), node.clone()), Kind::Sent, what).at("eth0".into(), mtu);
+    let gateway = GATEWAYS[usize::from(source.is_ipv6())];
+    let rule = match link.and_then(|link| link.bridge.as_ref()) {
+        Some(bridge) => format!("default via the gateway on bridge {bridge}"),
+        None => format!("default via {gateway} dev eth0"),
+    };
+    let received = Hop::new(Place::Node(node.clone()), Kind::Received, "comes in by the node's end of the pod's link");
+    let received = received.of(objects::pod(pod));
+    let received = match link {
+        Some(link) => received
+            .at(link.device.clone(), mtu)
+            .by(format!("sender {source} of {} alone (table podnet-pods, set senders)", link.route_device())),
+        None => Hop { mtu: Some(mtu), ..received },
+    };
+    traveller.hop(sent.by(rule).of(objects::pod(pod))).hop(received)
+}
+
+fn into_pod(planned: &Planned, pod: &PodKey, traveller: Traveller) -> Path {
+    let (node, addr, mtu) = (&planned.node.name, traveller.target.addr, planned.overlay.pod_mtu());
+    let routed = Hop::new(Place::Node(node.clone()), Kind::Routed, format!("to the link of pod {pod}"));
+    let routed = match planned.link(addr) {
+        Some(link) => {
+            let device = link.route_device().clone();
+            let route = Route { dst: addr.into(), target: RouteTarget::Device(device.clone()) };
+            let rule = format!("{addr} dev {device} scope link");
+            routed.at(device, mtu).by(rule).standing(vec![Step::SetRoute(route)])
+        }
+        None => Hop { mtu: Some(mtu), ..routed.by(format!("{addr} dev (the pod's link) scope link")) },
+    };
+    let place = Place::Pod(pod.clone(), node.clone());
+    let what = format!("at {}", at(addr, traveller.target.port));
+    let delivered = Hop::new(place, Kind::Delivered, what).at("eth0".into(), mtu).of(objects::pod(pod));
+    let traveller = traveller.hop(routed.of(objects::pod(pod))).hop(delivered);
+    traveller.ends(Verdict::Arrives, format!("pod {pod} on node {node}"))
+}
+
+/// Address and port as people write them.
+fn at(addr: IpAddr, port: u16) -> std::net::SocketAddr {
+    (addr, port).into()
+}

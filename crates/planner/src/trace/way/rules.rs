@@ -1,0 +1,167 @@
+//! Through the rules of a node.
+
+use podnet_model::{Family, ServiceKey, proxy::Mode};
+
+use super::{super::Kind, Cluster, Hop, Path, Place, Planned, Traveller, Verdict, at, objects};
+use crate::{
+    iptables::{endpoint_chain, port_chain},
+    ruleset::{
+        BackendAddress, FrontendKey, HookPoint,
+        walk::{self, Direction, Element, Outcome, Packet, walk_tables},
+    },
+    services::{Serving, nftables},
+    step::RouteTarget,
+    trace::node::Lookup,
+};
+
+impl Cluster {
+    /// Sends a packet through the rules of a node, and on by its routes.
+    pub(super) fn through(&self, planned: &Planned, direction: Direction, traveller: &Traveller) -> Vec<Path> {
+        let target = traveller.target;
+        let [services, border] = &planned.rules[Family::of(&target.addr)];
+        let packet = Packet::opening(traveller.source, target.addr, target.protocol, target.port);
+        let journey = walk_tables(&[services, border], &packet, direction, planned);
+        let mut paths = Vec::new();
+        for (outcome, share) in together(journey.outcomes) {
+            let mut way = traveller.clone();
+            way.share *= share;
+            paths.extend(self.after(planned, &outcome, way));
+        }
+        paths
+    }
+
+    /// What becomes of a packet that met these rules.
+    fn after(&self, planned: &Planned, outcome: &Outcome, mut way: Traveller) -> Vec<Path> {
+        let asked = FrontendKey { addr: way.target.addr, protocol: way.target.protocol, port: way.target.port };
+        let serving = planned.services[Family::of(&asked.addr)].serving(&asked);
+        if outcome.translated {
+            way.hops.push(translated(planned, &asked, serving, outcome));
+            (way.target.addr, way.target.port) = (outcome.destination.addr, outcome.destination.port);
+        }
+        let whose = || serving.map_or_else(|| format!("{asked}"), |serving| format!("service {}", serving.service));
+        match outcome.verdict {
+            walk::Verdict::Accepted => {
+                if outcome.masqueraded {
+                    way = self.masquerade(planned, outcome, way);
+                }
+                self.route_on(planned, way)
+            }
+            walk::Verdict::Rejected => {
+                let why = match serving {
+                    Some(serving) => {
+                        format!("service {} has no ready endpoint for its port {}", serving.service, asked.port)
+                    }
+                    None => format!("{} is a ClusterIP without port {}/{}", asked.addr, asked.port, asked.protocol),
+                };
+                vec![way.hop(judged(planned, outcome, serving, "refused at once")).ends(Verdict::Refused, why)]
+            }
+            walk::Verdict::Dropped => {
+                let why = dropped(planned, outcome, &way, &whose());
+                vec![way.hop(judged(planned, outcome, serving, "dropped")).ends(Verdict::Lost, why)]
+            }
+            walk::Verdict::Unreachable => match planned.lookup(way.target.addr) {
+                Lookup::Route(_, RouteTarget::Blackhole) => self.route_on(planned, way),
+                _ => vec![way.ends(Verdict::NoRoute, format!("node {} has no route", planned.node.name))],
+            },
+        }
+    }
+
+    fn masquerade(&self, planned: &Planned, outcome: &Outcome, mut way: Traveller) -> Traveller {
+        let Some(addr) = planned.addr(Family::of(&way.target.addr)) else { return way };
+        let met = outcome.steps.iter().rev().find(|step| step.hook == HookPoint::Postrouting);
+        let marked = outcome.steps.iter().find(|step| step.comment.ends_with(": masquerade"));
+        let comment = met.map_or("", |met| met.comment);
+        let why = marked.filter(|_| comment == "marked connections").map_or(comment, |mark| mark.comment);
+        let object = if outcome.translated { None } else { self.object_of_pool(way.source) };
+        let hop = Hop::new(place(planned), Kind::Masqueraded, format!("source {} becomes {addr}: {why}", way.source));
+        let hop = hop.by(met.map(|met| nft(planned, met, outcome.translated)).unwrap_or_default()).of(object);
+        way.source = addr;
+        way.hop(hop)
+    }
+}
+
+/// Outcomes that differ in nothing but the random choice that led there, with their share.
+fn together(outcomes: Vec<Outcome>) -> Vec<(Outcome, f64)> {
+    let mut all: Vec<(Outcome, f64)> = Vec::new();
+    for outcome in outcomes {
+        let share = 1.0 / f64::from(outcome.one_in.max(1));
+        let same = |other: &Outcome| {
+            (other.verdict, other.destination, other.translated, other.masqueraded)
+                == (outcome.verdict, outcome.destination, outcome.translated, outcome.masqueraded)
+        };
+        match all.iter_mut().find(|(other, _)| same(other)) {
+            Some((_, sum)) => *sum += share,
+            None => all.push((outcome, share)),
+        }
+    }
+    all
+}
+
+fn place(planned: &Planned) -> Place {
+    Place::Node(planned.node.name.clone())
+}
+
+fn translated(planned: &Planned, asked: &FrontendKey, serving: Option<&Serving>, outcome: &Outcome) -> Hop {
+    let to = outcome.destination;
+    let met = outcome.steps.iter().find(|step| step.matched.iter().any(|found| matches!(found, Element::Backend(..))));
+    let rule = met.map(|met| nft(planned, met, true)).unwrap_or_default();
+    let rule = match (planned.facts.mode, serving) {
+        (Mode::Iptables, Some(serving)) => in_iptables(serving, asked, to),
+        (Mode::Ipvs, _) => format!("virtual server {asked}, real server {to}"),
+        (Mode::Userspace, _) => format!("the agent's own socket at {asked}"),
+        _ => rule,
+    };
+    let cost = match planned.facts.mode {
+        Mode::Userspace => "each connection is opened anew and passed on by the agent",
+        _ => "an entry of connection tracking; every packet and every answer is translated",
+    };
+    let what = format!("destination {} becomes {to}", at(asked.addr, asked.port));
+    let service = serving.map(|serving| objects::service(&serving.service));
+    Hop::new(place(planned), Kind::Translated, what).by(rule).of(service).costing(cost)
+}
+
+fn in_iptables(serving: &Serving, asked: &FrontendKey, to: BackendAddress) -> String {
+    let of = |service: &ServiceKey| {
+        let chain = port_chain("KUBE-SVC-", service, &serving.port, asked.protocol);
+        (chain, endpoint_chain(service, &serving.port, asked.protocol, to))
+    };
+    let (port, endpoint) = of(&serving.service);
+    format!("iptables, table nat: {port} → {endpoint}")
+}
+
+fn judged(planned: &Planned, outcome: &Outcome, serving: Option<&Serving>, what: &str) -> Hop {
+    let met = outcome.steps.last();
+    let of_services = met.is_some_and(|met| is_of_services(planned, met));
+    let comment = met.map_or("", |met| met.comment);
+    let hop = Hop::new(place(planned), Kind::Judged, format!("{what}: {comment}"));
+    let hop = hop.by(met.map(|met| nft(planned, met, of_services)).unwrap_or_default());
+    hop.of(serving.map(|serving| objects::service(&serving.service)))
+}
+
+/// Whether the rule is of the table of Services, and not of the border's.
+fn is_of_services(planned: &Planned, met: &walk::Hop) -> bool {
+    planned.rules.v4[0].chains.contains_key(&met.chain) && !met.comment.starts_with("a pod sends")
+}
+
+fn dropped(planned: &Planned, outcome: &Outcome, way: &Traveller, whose: &str) -> String {
+    let comment = outcome.steps.last().map_or("the rules go in a circle", |met| met.comment);
+    let node = &planned.node.name;
+    match comment {
+        "who may not come" => format!("{} is in none of the loadBalancerSourceRanges of {whose}", way.source),
+        "nobody serves it on this node" => {
+            format!("a traffic policy Local of {whose} leaves no endpoint on node {node}, and others serve it")
+        }
+        comment => format!("{comment} (node {node})"),
+    }
+}
+
+/// A rule of nf_tables as `nft list` names its place.
+fn nft(planned: &Planned, met: &walk::Hop, of_services: bool) -> String {
+    let table = if of_services { nftables::TABLE } else { crate::border::TABLE };
+    match planned.facts.mode {
+        Mode::Nftables | Mode::Ebpf => format!("nftables, table {table}, {met}"),
+        // The rule has the same meaning there, and another name.
+        mode if of_services => format!("{mode}: {}", met.comment),
+        _ => format!("nftables, table {table}, {met}"),
+    }
+}
