@@ -6,13 +6,19 @@ use std::{
     process::{Command, ExitCode},
 };
 
-const PROGRAMS: [&str; 2] = ["fastpath", "sockets"];
+/// Objects, each with its source and what is defined for it.
+const OBJECTS: [(&str, &str, &[&str]); 4] = [
+    ("fastpath", "fastpath", &[]),
+    ("fastpath-flows", "fastpath", &["-DFLOWS"]),
+    ("flows", "flows", &[]),
+    ("sockets", "sockets", &[]),
+];
 
 fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=src/bpf");
     println!("cargo::rerun-if-env-changed=CLANG");
-    for program in PROGRAMS {
-        if let Err(error) = compile(program) {
+    for (object, source, definitions) in OBJECTS {
+        if let Err(error) = compile(object, source, definitions) {
             println!("cargo::error={error}");
             return ExitCode::FAILURE;
         }
@@ -20,15 +26,16 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn compile(program: &str) -> Result<(), String> {
+fn compile(object: &str, source: &str, definitions: &[&str]) -> Result<(), String> {
     let variable = |name: &str| env::var(name).map_err(|error| format!("{name}: {error}"));
-    let source = Path::new("src/bpf").join(format!("{program}.c"));
-    let object = PathBuf::from(variable("OUT_DIR")?).join(format!("{program}.o"));
+    let source = Path::new("src/bpf").join(format!("{source}.c"));
+    let object = PathBuf::from(variable("OUT_DIR")?).join(format!("{object}.o"));
     let clang = env::var("CLANG").unwrap_or_else(|_| "clang".to_owned());
     // Where Debian keeps the headers of the kernel that differ from machine to machine.
     let headers = format!("/usr/include/{}-linux-gnu", variable("CARGO_CFG_TARGET_ARCH")?);
     let status = Command::new(&clang)
         .args(["-target", "bpfel", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-idirafter", &headers, "-c"])
+        .args(definitions)
         .args([source.as_os_str(), "-o".as_ref(), object.as_os_str()])
         .status()
         .map_err(|error| format!("cannot run {clang} ({error}); scripts/setup installs it, CLANG names another"))?;

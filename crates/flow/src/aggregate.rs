@@ -93,7 +93,7 @@ pub enum Fate {
 }
 
 /// One incarnation of an entry: a key is used again and again.
-type Incarnation = (EntryKey, Timestamp);
+type Incarnation = (EntryKey, u64);
 
 #[derive(Debug)]
 struct Live {
@@ -165,7 +165,7 @@ impl Aggregator {
     /// An entry is out of the kernel's map; these are its last counters.
     pub fn over(&mut self, entry: &Entry, scene: &mut Scene<'_>) {
         self.learn(entry, scene);
-        self.close((entry.key, entry.first));
+        self.close((entry.key, entry.born));
     }
 
     /// The map was read as a whole, every entry in it was observed, and those that are over were taken out. Flows that have ended are told.
@@ -215,7 +215,7 @@ impl Aggregator {
 
     /// The flow that an entry is of, with its counters.
     fn learn(&mut self, entry: &Entry, scene: &mut Scene<'_>) -> u64 {
-        let incarnation = (entry.key, entry.first);
+        let incarnation = (entry.key, entry.born);
         if let Some(live) = self.live.get_mut(&incarnation) {
             live.scan = self.scan;
             if let Some(flow) = self.flows.get_mut(&live.flow) {

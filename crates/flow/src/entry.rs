@@ -137,7 +137,9 @@ pub struct Entry {
     pub out: Way,
     /// To the pod.
     pub into: Way,
-    /// The first packet; tells this entry from an earlier one of the same key.
+    /// When it began, in ns since the machine did: tells it from an earlier one of the same key, whatever happens to the clock.
+    pub born: u64,
+    /// The first packet.
     pub first: Timestamp,
     /// The last packet.
     pub last: Timestamp,

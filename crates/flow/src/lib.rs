@@ -11,6 +11,7 @@
 pub mod aggregate;
 pub mod entry;
 pub mod filter;
+mod gap;
 pub mod names;
 pub mod output;
 pub mod record;

@@ -3,6 +3,8 @@
 //! A TCP client notices that its peer is gone and connects anew. One of UDP goes on from the same port, and as long as it does, its
 //! packets go where the first one went: so the entries of a port that leads elsewhere now have to be forgotten.
 
+mod backend;
+
 use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
@@ -10,6 +12,8 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use podnet_model::{Family, Protocol};
 use podnet_planner::ruleset::{BackendAddress, FrontendKey};
 use rustix::io::Errno;
+
+pub use backend::Backends;
 
 use crate::netlink::{
     Connection, NetlinkError, Operation,

@@ -27,7 +27,7 @@ use crate::{
 /// to take its end for one, and not for a packet out of place.
 pub const CONNTRACK_LIBERAL: &str = "net.netfilter.nf_conntrack_tcp_be_liberal";
 /// `BPF_PROG_TYPE_SCHED_CLS`: filters of devices.
-const CLASSIFIER: Kind = Kind { kind: 3, attach: 0 };
+pub(crate) const CLASSIFIER: Kind = Kind { kind: 3, attach: 0 };
 /// How long connection tracking keeps an idle connection, in seconds.
 const ESTABLISHED: &str = "net.netfilter.nf_conntrack_tcp_timeout_established";
 /// The same where it did not see that data was acknowledged, or that it was but after some attempts: it sees few acknowledgements.
@@ -104,14 +104,18 @@ impl FastPath {
     /// # Errors
     /// Where the kernel has no eBPF or refuses them, for lack of a permission or of a feature.
     pub fn load() -> Result<Self, FastPathError> {
-        let object = Object::new(OBJECT, &[], Vec::new())?;
+        Self::of(&Object::new(OBJECT, &[], Vec::new())?)
+    }
+
+    /// The programs of an object, which may count flows besides.
+    pub(crate) fn of(object: &Object) -> Result<Self, FastPathError> {
         let load = |name| {
             let (descriptor, id) = object.program(name, CLASSIFIER)?;
-            Ok::<_, LoadError>(Program { name, id, descriptor })
+            Ok::<_, LoadError>(Program { name, id, priority: program::FAST_PATH, descriptor })
         };
         let [enter, to_pod, to_node] = [load(ENTER)?, load(TO_POD)?, load(TO_NODE)?];
-        let permits = Array::try_from(Map::Array(map(&object, PERMITS)?))?;
-        let counters = PerCpuArray::try_from(Map::PerCpuArray(map(&object, COUNTERS)?))?;
+        let permits = Array::try_from(Map::Array(map(object, PERMITS)?))?;
+        let counters = PerCpuArray::try_from(Map::PerCpuArray(map(object, COUNTERS)?))?;
         Ok(Self { enter, to_pod, to_node, permits: Mutex::new(permits), counters })
     }
 
@@ -132,7 +136,8 @@ impl FastPath {
     pub fn is_at(&self, socket: &mut RtSocket, device: &LinkName, behind: Behind) -> Result<bool, FastPathError> {
         let work = |socket: &mut RtSocket, place: (u32, &LinkName)| {
             self.parts(behind).into_iter().try_fold(true, |all, (hook, program)| {
-                Ok(program::at(socket, place, hook)?.iter().any(|found| found.id == program.id) && all)
+                Ok(program::at(socket, place, hook, program::FAST_PATH)?.iter().any(|found| found.id == program.id)
+                    && all)
             })
         };
         at(socket, device, work).map_err(|source| FastPathError::Look { device: device.clone(), source })
@@ -190,8 +195,8 @@ pub fn detach(socket: &mut RtSocket, device: &LinkName) -> Result<bool, FastPath
     let work = |socket: &mut RtSocket, place| {
         let mut any = false;
         for hook in Hook::ALL {
-            if program::at(socket, place, hook)?.iter().any(is_ours) {
-                program::clear(socket, place, hook)?;
+            if program::at(socket, place, hook, program::FAST_PATH)?.iter().any(is_ours) {
+                program::clear(socket, place, hook, program::FAST_PATH)?;
                 any = true;
             }
         }
@@ -206,9 +211,9 @@ pub fn detach(socket: &mut RtSocket, device: &LinkName) -> Result<bool, FastPath
 /// What the kernel refused.
 pub fn is_attached(socket: &mut RtSocket, device: &LinkName) -> Result<bool, FastPathError> {
     let work = |socket: &mut RtSocket, place| {
-        Hook::ALL
-            .into_iter()
-            .try_fold(false, |any, hook| Ok(program::at(socket, place, hook)?.iter().any(is_ours) || any))
+        Hook::ALL.into_iter().try_fold(false, |any, hook| {
+            Ok(program::at(socket, place, hook, program::FAST_PATH)?.iter().any(is_ours) || any)
+        })
     };
     at(socket, device, work).map_err(|source| FastPathError::Look { device: device.clone(), source })
 }
@@ -218,7 +223,7 @@ fn is_ours(found: &Found) -> bool {
 }
 
 /// Works at a device; at one that is not there, or goes meanwhile, there is nothing.
-fn at<'a>(
+pub(crate) fn at<'a>(
     socket: &mut RtSocket,
     device: &'a LinkName,
     work: impl FnOnce(&mut RtSocket, (u32, &'a LinkName)) -> Result<bool, NetlinkError>,

@@ -20,6 +20,7 @@
 //! - [`conntrack`]: connections that have to be forgotten
 //! - [`datapath`], [`memory`]: the seam that agents work against, and the kernel that tests put there
 //! - [`fastpath`]: the way past the stack for what the stack has let through
+//! - [`flows`]: counting what passes pods' interfaces
 //! - [`sockets`]: Services at the socket
 //! - [`localhost`]: the loopback's addresses as a node's other ones
 //! - [`apart`]: a namespace beside the node's, for what listens at addresses of Services
@@ -48,6 +49,7 @@ pub mod descriptors;
 pub mod executor;
 pub mod fastpath;
 pub mod fdb;
+pub mod flows;
 pub mod forwarding;
 pub mod heap;
 pub mod ipset;

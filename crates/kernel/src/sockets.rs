@@ -6,7 +6,7 @@
 //!
 //! What the kernel needs: Linux 5.18, cgroups of version 2.
 
-mod call;
+pub(crate) mod call;
 mod connections;
 mod load;
 

@@ -13,6 +13,9 @@
 // ends here. A packet that is larger than any that has proved the flow proves it anew, so that the stack tells what is too large.
 
 #include "kernel.h"
+#ifdef FLOWS
+#include "flows.h"
+#endif
 
 // Flows of IPv4 and of IPv6: each direction of a connection is one. The least recently used goes where there are more.
 #define FLOWS_V4 65536
@@ -389,6 +392,11 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *packet,
         ip->ttl--;
     }
     count(FORWARDED);
+#ifdef FLOWS
+    // It does not pass the egress where packets to this pod are counted.
+    if (to_peer)
+        count_flow(skb, to, 1);
+#endif
     return to_peer ? bpf_redirect_peer(to, 0) : bpf_redirect(to, 0);
 }
 

@@ -237,7 +237,7 @@ impl Flow {
 fn id(boot: Uuid, counted: Option<&Counted>) -> FlowId {
     let Some(entry) = counted.map(|counted| &counted.entry) else { return FlowId(boot) };
     let EntryKey { device, local, remote, local_port, remote_port, transport } = entry.key;
-    let first = entry.first.as_nanosecond();
-    let text = format!("{boot} {device} {local} {local_port} {remote} {remote_port} {transport} {first}");
+    let born = entry.born;
+    let text = format!("{boot} {device} {local} {local_port} {remote} {remote_port} {transport} {born}");
     FlowId(Uuid::new_v5(&IDS, text.as_bytes()))
 }

@@ -95,6 +95,7 @@ impl Kernel {
                     pod_began,
                     out: none,
                     into: none,
+                    born: self.now.unsigned_abs(),
                     first: now,
                     last: now,
                     handshake_micros: 0,

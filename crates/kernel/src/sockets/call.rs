@@ -15,6 +15,7 @@ const PROG_GET_FD_BY_ID: i32 = 13;
 const MAP_GET_FD_BY_ID: i32 = 14;
 const OBJ_GET_INFO_BY_FD: i32 = 15;
 const PROG_QUERY: i32 = 16;
+const MAP_LOOKUP_AND_DELETE_ELEM: i32 = 21;
 const MAP_LOOKUP_BATCH: i32 = 24;
 const MAP_UPDATE_BATCH: i32 = 26;
 const MAP_DELETE_BATCH: i32 = 27;
@@ -65,6 +66,16 @@ struct Info {
 
 #[repr(C)]
 #[derive(Default)]
+struct Element {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
 struct Batch {
     from: u64,
     to: u64,
@@ -109,13 +120,13 @@ struct RawMapInfo {
 
 /// What a map is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct MapInfo {
-    pub(super) name: String,
-    pub(super) id: u32,
-    pub(super) kind: u32,
-    pub(super) key_size: u32,
-    pub(super) value_size: u32,
-    pub(super) capacity: u32,
+pub(crate) struct MapInfo {
+    pub(crate) name: String,
+    pub(crate) id: u32,
+    pub(crate) kind: u32,
+    pub(crate) key_size: u32,
+    pub(crate) value_size: u32,
+    pub(crate) capacity: u32,
 }
 
 /// A program that is at a cgroup.
@@ -152,6 +163,15 @@ pub(super) fn attached(cgroup: BorrowedFd<'_>, hook: u32) -> io::Result<Vec<Atta
     Ok(found)
 }
 
+/// The maps of a program, by its number; none where it is gone.
+pub(crate) fn maps_of(program: u32) -> io::Result<Vec<u32>> {
+    match call(PROG_GET_FD_BY_ID, &mut ById { id: program, ..ById::default() }) {
+        Ok(descriptor) => Ok(program_info(descriptor_of(descriptor).as_fd())?.1),
+        Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
 fn program_info(program: BorrowedFd<'_>) -> io::Result<(String, Vec<u32>)> {
     let mut maps = [0_u32; 64];
     let mut found =
@@ -161,11 +181,11 @@ fn program_info(program: BorrowedFd<'_>) -> io::Result<(String, Vec<u32>)> {
 }
 
 /// A map by its number.
-pub(super) fn map(id: u32) -> io::Result<OwnedFd> {
+pub(crate) fn map(id: u32) -> io::Result<OwnedFd> {
     call(MAP_GET_FD_BY_ID, &mut ById { id, ..ById::default() }).map(descriptor_of)
 }
 
-pub(super) fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
+pub(crate) fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
     let mut found = RawMapInfo::default();
     info(map, &mut found)?;
     Ok(MapInfo {
@@ -204,7 +224,7 @@ pub(super) fn detach(cgroup: BorrowedFd<'_>, hook: u32, program: BorrowedFd<'_>)
 }
 
 /// Makes or changes elements, in order.
-pub(super) fn update<const K: usize, const V: usize>(
+pub(crate) fn update<const K: usize, const V: usize>(
     map: BorrowedFd<'_>,
     elements: &[([u8; K], [u8; V])],
 ) -> io::Result<()> {
@@ -224,7 +244,7 @@ pub(super) fn update<const K: usize, const V: usize>(
 }
 
 /// Removes elements; those that are not there are no obstacle.
-pub(super) fn delete<const K: usize>(map: BorrowedFd<'_>, keys: &[[u8; K]]) -> io::Result<()> {
+pub(crate) fn delete<const K: usize>(map: BorrowedFd<'_>, keys: &[[u8; K]]) -> io::Result<()> {
     let mut left = keys;
     while !left.is_empty() {
         let mut bytes: Vec<u8> = left.concat();
@@ -242,8 +262,24 @@ pub(super) fn delete<const K: usize>(map: BorrowedFd<'_>, keys: &[[u8; K]]) -> i
     Ok(())
 }
 
-/// All elements of a hash map that nobody else writes.
-pub(super) fn elements<const K: usize, const V: usize>(map: BorrowedFd<'_>) -> io::Result<Vec<([u8; K], [u8; V])>> {
+/// Takes an element of a hash map out of it (Linux 5.14); none where it is not there.
+pub(crate) fn take<const K: usize, const V: usize>(map: BorrowedFd<'_>, key: &[u8; K]) -> io::Result<Option<[u8; V]>> {
+    let mut value = [0_u8; V];
+    let mut element = Element {
+        map: number(map),
+        key: address(key.as_ptr()),
+        value: address(value.as_mut_ptr()),
+        ..Element::default()
+    };
+    match call(MAP_LOOKUP_AND_DELETE_ELEM, &mut element) {
+        Ok(_) => Ok(Some(value)),
+        Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// All elements of a hash map that were there all the time. What is made or removed meanwhile may be among them.
+pub(crate) fn elements<const K: usize, const V: usize>(map: BorrowedFd<'_>) -> io::Result<Vec<([u8; K], [u8; V])>> {
     let mut found = Vec::new();
     let mut room = 4096;
     let mut cursor: Option<u32> = None;

@@ -16,9 +16,11 @@ use rustix::io::Errno;
 use super::{listing, request};
 use crate::netlink::{NetlinkError, Operation, Request, RtSocket};
 
-/// The priority (`pref`) of the programs' filters; not that of the shaping's, which are of another kind.
-pub(super) const PRIORITY: u16 = 89;
-/// The one filter of that priority.
+/// The priority (`pref`) of the filters of the fast path's programs; not that of the shaping's, which are of another kind.
+pub(crate) const FAST_PATH: u16 = 89;
+/// That of those that count flows: before whatever leads packets elsewhere.
+pub(crate) const FLOWS: u16 = 87;
+/// The one filter of a priority.
 const HANDLE: TcHandle = TcHandle { major: 0, minor: 1 };
 const KIND: &str = "bpf";
 // TCA_BPF_* of linux/pkt_cls.h
@@ -53,10 +55,11 @@ impl Hook {
 pub(crate) struct Program {
     pub(crate) name: &'static str,
     pub(crate) id: u32,
+    pub(crate) priority: u16,
     pub(crate) descriptor: OwnedFd,
 }
 
-/// A filter of our priority.
+/// A filter of a priority of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     /// As who put it there called it; none where it is no program.
@@ -81,9 +84,9 @@ pub(crate) fn put(
             socket.perform(make_hook(index, device, 0))?;
             let mut all = true;
             for (hook, program) in programs {
-                let found = at(socket, (index, device), *hook)?;
+                let found = at(socket, (index, device), *hook, program.priority)?;
                 if found.iter().any(|one| !is_one_of(one, programs)) {
-                    return Err(taken(device));
+                    return Err(taken(device, program.priority));
                 }
                 all &= found.iter().any(|one| one.id == program.id);
             }
@@ -105,7 +108,7 @@ fn is_one_of(found: &Found, programs: &[(Hook, &Program)]) -> bool {
     programs.iter().any(|(_, program)| prefix(program.name) == found)
 }
 
-/// The filters of our priority, of whomever.
+/// The filters of a priority, of whomever.
 ///
 /// # Errors
 /// Where the kernel cannot be asked.
@@ -113,9 +116,10 @@ pub(crate) fn at(
     socket: &mut RtSocket,
     (index, device): (u32, &LinkName),
     hook: Hook,
+    priority: u16,
 ) -> Result<Vec<Found>, NetlinkError> {
     let messages = socket.dump(&request::list_filters(index, hook.parent(), device))?;
-    let ours = messages.iter().filter_map(listing::filter).filter(|one| one.header.info >> 16 == u32::from(PRIORITY));
+    let ours = messages.iter().filter_map(listing::filter).filter(|one| one.header.info >> 16 == u32::from(priority));
     // The kernel tells of the priority itself too, which has no handle.
     Ok(ours.filter(|one| u32::from(one.header.handle) != 0).map(found).collect())
 }
@@ -136,8 +140,13 @@ fn found(message: &TcMessage) -> Found {
 ///
 /// # Errors
 /// Why the kernel refused.
-pub(crate) fn clear(socket: &mut RtSocket, (index, device): (u32, &LinkName), hook: Hook) -> Result<(), NetlinkError> {
-    let message = RouteNetlinkMessage::DelTrafficFilter(filter(index, hook));
+pub(crate) fn clear(
+    socket: &mut RtSocket,
+    (index, device): (u32, &LinkName),
+    hook: Hook,
+    priority: u16,
+) -> Result<(), NetlinkError> {
+    let message = RouteNetlinkMessage::DelTrafficFilter(filter(index, hook, priority));
     socket
         .perform(Request::new(Operation::new("take a program away from", device), message, 0).done_at(&[Errno::NOENT]))
 }
@@ -148,7 +157,7 @@ fn make_hook(index: u32, device: &LinkName, flags: u16) -> Request {
 }
 
 fn set(index: u32, device: &LinkName, hook: Hook, program: &Program) -> Request {
-    let mut message = filter(index, hook);
+    let mut message = filter(index, hook, program.priority);
     message.attributes.push(TcAttribute::Kind(KIND.into()));
     message.attributes.push(request::options(|writer| {
         writer.bytes(FD, &descriptor(program.descriptor.as_fd()).to_ne_bytes());
@@ -159,9 +168,9 @@ fn set(index: u32, device: &LinkName, hook: Hook, program: &Program) -> Request 
     Request::new(Operation::new("put a program at", device), message, NLM_F_CREATE)
 }
 
-fn filter(index: u32, hook: Hook) -> TcMessage {
+fn filter(index: u32, hook: Hook, priority: u16) -> TcMessage {
     let mut message = request::filters(index, hook.parent());
-    message.header.info = request::filters_of(PRIORITY);
+    message.header.info = request::filters_of(priority);
     message.header.handle = HANDLE;
     message
 }
@@ -171,10 +180,10 @@ fn descriptor(of: BorrowedFd<'_>) -> u32 {
     of.as_raw_fd().unsigned_abs()
 }
 
-fn taken(device: &LinkName) -> NetlinkError {
+fn taken(device: &LinkName, priority: u16) -> NetlinkError {
     NetlinkError::Refused {
         operation: Operation::new("put a program at", device),
-        hint: Some(format!("another program has filters of priority {PRIORITY} there")),
+        hint: Some(format!("another program has filters of priority {priority} there")),
         errno: Errno::EXIST,
     }
 }

@@ -99,7 +99,9 @@ fn is_of_new_pods(frame: &Frame) -> bool {
     let number = |at: usize| Some(u32::from_ne_bytes(frame.payload.get(at..at + 4)?.try_into().ok()?));
     match frame.kind {
         NEW_QDISC => number(8).is_some_and(|handle| handle >> 16 == u32::from(u16::MAX)),
-        NEW_FILTER => number(16).is_some_and(|info| info >> 16 == u32::from(program::PRIORITY)),
+        NEW_FILTER => {
+            number(16).is_some_and(|info| [program::FAST_PATH, program::FLOWS].map(u32::from).contains(&(info >> 16)))
+        }
         _ => false,
     }
 }

@@ -1,0 +1,381 @@
+// Counting flows at pods' interfaces: one entry for each interface and five-tuple as the pod sees it, with the counters of both directions.
+//
+// The map is the truth. What begins, ends, or takes the place of an ended one rings besides; where the ring is full, that is counted, and a later
+// reading of the map makes it good: what would take an ended entry's place goes on in that entry then, so that nothing is lost.
+#pragma once
+
+#include "kernel.h"
+
+// RFC 9293, section 3.1
+#define TCP_ACK 0x10
+// How many extension headers of IPv6 are passed over (RFC 8200, section 4.1).
+#define EXTENSIONS 4
+// Beside the flags of TCP in `struct way`: `next` is known.
+#define NEXT_KNOWN 0x100
+// What `settings` says: only flows to addresses in `ranges` count.
+#define ONLY_RANGES 1
+
+struct flow_key {
+    __u32 device;
+    // Of IPv4 as IPv4-mapped addresses (RFC 4291, section 2.5.5.2).
+    __be32 local[4];
+    __be32 remote[4];
+    __be16 local_port;
+    __be16 remote_port;
+    __u32 protocol;
+};
+
+struct way {
+    __u64 packets;
+    __u64 bytes;
+    // The next sequence number of TCP.
+    __u32 next;
+    __u32 retransmissions;
+    __u32 resets;
+    // All flags of TCP that were seen.
+    __u32 flags;
+};
+
+struct counted {
+    // ns of CLOCK_MONOTONIC.
+    __u64 first;
+    __u64 last;
+    // The first SYN.
+    __u64 opened;
+    // From the pod, to the pod.
+    struct way ways[2];
+    // µs from the first SYN to its sender's first acknowledgement.
+    __u32 handshake;
+    __u8 remote_began;
+    __u8 ended;
+    // Which directions sent FIN.
+    __u8 finished;
+    __u8 padding;
+};
+
+enum { BEGAN, ENDED, REPLACED };
+
+struct bell {
+    __u32 kind;
+    struct flow_key key;
+    struct counted counted;
+};
+
+// What was not counted since there was no room.
+struct missed {
+    __u64 packets;
+    __u64 bytes;
+    __u64 connections;
+};
+
+struct range {
+    __u32 length;
+    __be32 addr[4];
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 262144);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, struct flow_key);
+    __type(value, struct counted);
+} flow_entries SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 4194304);
+} flow_bells SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 4096);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, __u32);
+    __type(value, struct missed);
+} flow_missed SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_LPM_TRIE);
+    __uint(max_entries, 1024);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, struct range);
+    __type(value, __u32);
+} flow_ranges SEC(".maps");
+
+// [0]: ONLY_RANGES or 0; [1]: bells that found no room.
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 2);
+    __type(key, __u32);
+    __type(value, __u64);
+} flow_settings SEC(".maps");
+
+// A new entry before it is in the map: too large for the stack beside that of the fast path.
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct counted);
+} flow_fresh SEC(".maps");
+
+static long (*bpf_skb_load_bytes)(const struct __sk_buff *skb, __u32 offset, void *to, __u32 len) = (void *)BPF_FUNC_skb_load_bytes;
+static __u64 (*bpf_ktime_get_ns)(void) = (void *)BPF_FUNC_ktime_get_ns;
+static void *(*bpf_ringbuf_reserve)(void *ringbuf, __u64 size, __u64 flags) = (void *)BPF_FUNC_ringbuf_reserve;
+static void (*bpf_ringbuf_submit)(void *data, __u64 flags) = (void *)BPF_FUNC_ringbuf_submit;
+
+// A packet as far as it is counted.
+struct seen {
+    struct flow_key key;
+    __u32 seq;
+    __u32 payload;
+    __u32 packets;
+    __u32 bytes;
+    __u8 flags;
+    __u8 aborts;
+    // The direction: 0 from the pod, 1 to it.
+    __u8 into;
+};
+
+static __always_inline int ring(__u32 kind, struct flow_key *key, struct counted *counted)
+{
+    struct bell *bell = bpf_ringbuf_reserve(&flow_bells, sizeof(*bell), 0);
+    if (!bell) {
+        __u32 second = 1;
+        __u64 *lost = bpf_map_lookup_elem(&flow_settings, &second);
+        if (lost)
+            __sync_fetch_and_add(lost, 1);
+        return 0;
+    }
+    bell->kind = kind;
+    bell->key = *key;
+    bell->counted = *counted;
+    // Whoever reads comes by itself every now and then: waking it for each would cost more than the flow.
+    bpf_ringbuf_submit(bell, BPF_RB_NO_WAKEUP);
+    return 1;
+}
+
+static __always_inline void miss(struct seen *seen)
+{
+    __u32 device = seen->key.device;
+    struct missed none = {0}, *missed = bpf_map_lookup_elem(&flow_missed, &device);
+    if (!missed) {
+        bpf_map_update_elem(&flow_missed, &device, &none, BPF_NOEXIST);
+        missed = bpf_map_lookup_elem(&flow_missed, &device);
+    }
+    if (!missed)
+        return;
+    __sync_fetch_and_add(&missed->packets, seen->packets);
+    __sync_fetch_and_add(&missed->bytes, seen->bytes);
+    if ((seen->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+        __sync_fetch_and_add(&missed->connections, 1);
+}
+
+// Reads what is behind the IP headers at `at`; `header` is the length of these. 0: it does not count.
+static __always_inline int read_transport(struct __sk_buff *skb, struct seen *seen, __u32 protocol, __u32 at)
+{
+    __be16 *near = seen->into ? &seen->key.remote_port : &seen->key.local_port;
+    __be16 *far = seen->into ? &seen->key.local_port : &seen->key.remote_port;
+    __u8 head[16];
+    __u32 own = 8;
+    seen->key.protocol = protocol;
+    if (protocol == IPPROTO_TCP) {
+        if (bpf_skb_load_bytes(skb, at, head, 14))
+            return 1;
+        own = (head[12] >> 4) * 4;
+        seen->flags = head[13];
+        seen->seq = bpf_htonl(*(__be32 *)(head + 4));
+        seen->payload = skb->len - at > own ? skb->len - at - own : 0;
+        *near = *(__be16 *)head;
+        *far = *(__be16 *)(head + 2);
+    } else if (protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP) {
+        if (bpf_skb_load_bytes(skb, at, head, 8))
+            return 1;
+        *near = *(__be16 *)head;
+        *far = *(__be16 *)(head + 2);
+        // ABORT, SHUTDOWN COMPLETE (RFC 9260, section 3.2): the first chunk is behind the common header.
+        if (protocol == IPPROTO_SCTP && !bpf_skb_load_bytes(skb, at + 12, head, 1))
+            seen->aborts = head[0] == 6 || head[0] == 14;
+    } else if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6) {
+        if (bpf_skb_load_bytes(skb, at, head, 8))
+            return 1;
+        __u8 type = head[0];
+        // Neighbours and listeners to groups: between a pod and its link.
+        if (protocol == IPPROTO_ICMPV6 && ((type >= 130 && type <= 137) || type == 143))
+            return 0;
+        // Echo: the reply's type is that of the request. Both have the identifier.
+        __u8 echo = protocol == IPPROTO_ICMP ? type == 0 || type == 8 : type == 128 || type == 129;
+        if (echo)
+            type = protocol == IPPROTO_ICMP ? 8 : 128;
+        seen->key.local_port = echo ? *(__be16 *)(head + 4) : 0;
+        seen->key.remote_port = bpf_htons(type);
+    }
+    // As many as leave by a link that takes no larger ones.
+    if (skb->gso_size && skb->gso_segs > 1) {
+        seen->packets = skb->gso_segs;
+        seen->bytes += (seen->packets - 1) * (at - ETH_HLEN + own);
+    }
+    return 1;
+}
+
+static __always_inline void mapped(__be32 *addr, __be32 v4)
+{
+    addr[0] = addr[1] = 0;
+    addr[2] = bpf_htonl(0xffff);
+    addr[3] = v4;
+}
+
+static __always_inline int see_v4(struct __sk_buff *skb, struct seen *seen)
+{
+    struct iphdr ip;
+    if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)))
+        return 0;
+    mapped(seen->key.local, seen->into ? ip.daddr : ip.saddr);
+    mapped(seen->key.remote, seen->into ? ip.saddr : ip.daddr);
+    seen->key.protocol = ip.protocol;
+    // What follows of a datagram in parts has no ports.
+    if (ip.frag_off & bpf_htons(0x1fff))
+        return 1;
+    return read_transport(skb, seen, ip.protocol, ETH_HLEN + (*(__u8 *)&ip & 0xf) * 4);
+}
+
+static __always_inline int see_v6(struct __sk_buff *skb, struct seen *seen)
+{
+    struct ipv6hdr ip;
+    if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)))
+        return 0;
+    __builtin_memcpy(seen->key.local, seen->into ? &ip.daddr : &ip.saddr, 16);
+    __builtin_memcpy(seen->key.remote, seen->into ? &ip.saddr : &ip.daddr, 16);
+    __u32 next = ip.nexthdr, at = ETH_HLEN + sizeof(ip);
+    for (int count = 0; count < EXTENSIONS; count++) {
+        __u8 head[4];
+        // Hop-by-hop, routing, destination options; fragment.
+        if (next != 0 && next != 43 && next != 60 && next != 44)
+            break;
+        if (bpf_skb_load_bytes(skb, at, head, 4))
+            break;
+        if (next == 44 && (head[2] || head[3] & 0xf8)) {
+            seen->key.protocol = head[0];
+            return 1;
+        }
+        at += next == 44 ? 8 : (head[1] + 1) * 8;
+        next = head[0];
+    }
+    return read_transport(skb, seen, next, at);
+}
+
+// Only flows whose other end may be a pod, if that is what is asked for.
+static __always_inline int is_wanted(struct seen *seen)
+{
+    __u32 first = 0;
+    __u64 *settings = bpf_map_lookup_elem(&flow_settings, &first);
+    if (!settings || !(*settings & ONLY_RANGES))
+        return 1;
+    struct range range = {.length = 128};
+    __builtin_memcpy(range.addr, seen->key.remote, 16);
+    return bpf_map_lookup_elem(&flow_ranges, &range) != 0;
+}
+
+// Who began it: whoever sends the SYN, or, in the middle of it, whoever does not have the one port below 1024; else who is seen first.
+static __always_inline __u8 remote_began(struct seen *seen)
+{
+    __u16 local = bpf_htons(seen->key.local_port), remote = bpf_htons(seen->key.remote_port);
+    if (seen->key.protocol == IPPROTO_TCP && seen->flags & TCP_SYN)
+        return seen->flags & TCP_ACK ? !seen->into : seen->into;
+    if (seen->key.protocol == IPPROTO_TCP || seen->key.protocol == IPPROTO_UDP) {
+        if (local < 1024 && remote >= 1024)
+            return 1;
+        if (remote < 1024 && local >= 1024)
+            return 0;
+    }
+    return seen->into;
+}
+
+// The packet's entry, which is made where there is none; 0: there is no room.
+static __always_inline struct counted *entry(struct seen *seen, __u64 now)
+{
+    struct counted *counted = bpf_map_lookup_elem(&flow_entries, &seen->key);
+    __u8 opens = seen->key.protocol == IPPROTO_TCP && (seen->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+    __u64 how = BPF_NOEXIST;
+    if (counted) {
+        if (!opens || !counted->ended || !ring(REPLACED, &seen->key, counted))
+            return counted;
+        how = BPF_ANY;
+    }
+    __u32 first = 0;
+    struct counted *fresh = bpf_map_lookup_elem(&flow_fresh, &first);
+    if (!fresh)
+        return 0;
+    __builtin_memset(fresh, 0, sizeof(*fresh));
+    fresh->first = fresh->last = now;
+    fresh->remote_began = remote_began(seen);
+    long refused = bpf_map_update_elem(&flow_entries, &seen->key, fresh, how);
+    counted = bpf_map_lookup_elem(&flow_entries, &seen->key);
+    if (counted && !refused)
+        ring(BEGAN, &seen->key, counted);
+    return counted;
+}
+
+// The verifier has to see that there are two; the compiler knows it, and would not show it.
+static __always_inline struct way *way_of(struct counted *counted, __u64 into)
+{
+    asm volatile("%0 &= 1" : "+r"(into));
+    return &counted->ways[into];
+}
+
+static __always_inline void count_tcp(struct seen *seen, struct counted *counted, struct way *way, __u64 now)
+{
+    __u32 taken = seen->payload + !!(seen->flags & TCP_SYN) + !!(seen->flags & TCP_FIN), end = seen->seq + taken;
+    if (taken) {
+        if (way->flags & NEXT_KNOWN && (__s32)(end - way->next) <= 0)
+            __sync_fetch_and_add(&way->retransmissions, 1);
+        else
+            way->next = end;
+    }
+    way->flags |= seen->flags | (taken ? NEXT_KNOWN : 0);
+    if (seen->flags & TCP_SYN && !(seen->flags & TCP_ACK) && !counted->opened)
+        counted->opened = now;
+    if (!counted->handshake && counted->opened && seen->into == counted->remote_began && !(seen->flags & TCP_SYN)
+        && seen->flags & TCP_ACK && way_of(counted, !seen->into)->flags & TCP_SYN)
+        counted->handshake = (now - counted->opened) / 1000 + 1;
+    if (seen->flags & TCP_RST)
+        __sync_fetch_and_add(&way->resets, 1);
+    if (seen->flags & TCP_FIN)
+        counted->finished |= 1 << seen->into;
+    if (!counted->ended && (seen->flags & TCP_RST || counted->finished == 3)) {
+        counted->ended = 1;
+        ring(ENDED, &seen->key, counted);
+    }
+}
+
+// Counts a packet of the pod behind a device: 0, one that it sent; 1, one that comes to it.
+static __attribute__((noinline)) int count_flow(struct __sk_buff *skb, __u32 device, __u32 into)
+{
+    struct seen seen;
+    __builtin_memset(&seen, 0, sizeof(seen));
+    seen.key.device = device;
+    seen.into = into & 1;
+    seen.packets = 1;
+    seen.bytes = skb->len - ETH_HLEN;
+    int counts = skb->protocol == bpf_htons(ETH_P_IP)     ? see_v4(skb, &seen)
+                 : skb->protocol == bpf_htons(ETH_P_IPV6) ? see_v6(skb, &seen)
+                                                          : 0;
+    if (!counts || !is_wanted(&seen))
+        return 0;
+    __u64 now = bpf_ktime_get_ns();
+    struct counted *counted = entry(&seen, now);
+    if (!counted) {
+        miss(&seen);
+        return 0;
+    }
+    struct way *way = way_of(counted, seen.into);
+    __sync_fetch_and_add(&way->packets, seen.packets);
+    __sync_fetch_and_add(&way->bytes, seen.bytes);
+    counted->last = now;
+    if (seen.key.protocol == IPPROTO_TCP)
+        count_tcp(&seen, counted, way, now);
+    else if (seen.aborts && !counted->ended) {
+        counted->ended = 1;
+        ring(ENDED, &seen.key, counted);
+    }
+    return 0;
+}

@@ -1,0 +1,47 @@
+//! That flows are missing is told as well.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use podnet_model::NodeName;
+use serde::{Deserialize, Serialize};
+
+use crate::names::PodIdentity;
+
+/// Flows are missing: how much, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Gap {
+    /// When it was last known that nothing was missing.
+    pub start: Timestamp,
+    /// When it was noticed.
+    pub end: Timestamp,
+    /// The node.
+    pub node: NodeName,
+    /// What could not take more.
+    pub at: GapAt,
+    /// The interface's index, where it is one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<u32>,
+    /// The pod behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Arc<PodIdentity>>,
+    /// Packets that are in no record.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Records, or connections of TCP, that are missing; of other protocols it cannot be told.
+    pub flows: u64,
+}
+
+/// Where flows got lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GapAt {
+    /// The kernel's map was full: a larger one has room.
+    Kernel,
+    /// A reader was slower than what it reads: records went by.
+    Reader,
+    /// The past that is kept is shorter than what was asked for.
+    Store,
+}

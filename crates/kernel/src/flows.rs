@@ -1,0 +1,346 @@
+//! Counting flows at pods' interfaces (`podnet_ebpf::flows`).
+//!
+//! The programs are filters of devices, as those of the fast path, and before them and the limits: they see what pods send and what comes to
+//! them, and change nothing. They and their maps live as long as the devices have them, or who opened them; who opens them anew goes on
+//! with the maps of those that are there. `clsact` holds them and not `tcx`, which makes the kernel wait for tens of milliseconds a device.
+//!
+//! What the fast path leads to a pod passes no filter there: [`Flows::fast_path`] counts it.
+
+use std::{
+    fmt,
+    os::fd::{AsFd, OwnedFd},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use aya::maps::{Map, MapData, MapError, RingBuf};
+use ipnet::IpNet;
+use jiff::Timestamp;
+use podnet_ebpf::flows::{
+    BELLS, Bell, Counted, ENTRIES, FASTPATH_OBJECT, FRESH, IN, Key, MISSED, Missed, OBJECT, OUT, RANGES, Rung,
+    SETTINGS, range,
+};
+use podnet_flow::{Entry, EntryKey, Transport, Way};
+use podnet_model::LinkName;
+
+use crate::{
+    fastpath::{CLASSIFIER, FastPath, FastPathError, at},
+    link,
+    netlink::{NetlinkError, RtSocket},
+    object::{LoadError, Object},
+    sockets::call,
+    tc::program::{self, Hook, Program},
+};
+
+/// What a map that is there has to be like to be gone on with: name, length of keys and values.
+const SHAPES: [(&str, u32, u32); 6] =
+    [(ENTRIES, 44, 96), (BELLS, 0, 0), (MISSED, 4, 24), (RANGES, 20, 4), (SETTINGS, 4, 8), (FRESH, 4, 96)];
+/// How many bells are read at a time, so that the map is read as well where they ring without end.
+const BELLS_AT_ONCE: usize = 65_536;
+
+/// For how much there is room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Entries: a flow between two pods of the node has two. Each takes about 220 bytes while it is there.
+    pub entries: u32,
+    /// Bytes of the ring: a power of 2.
+    pub ring: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { entries: 262_144, ring: 4 << 20 }
+    }
+}
+
+/// What a bell told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// An entry began, or the protocol said that it is over. It is in the map.
+    Seen(Entry),
+    /// It is out of the map: these are its last counters.
+    Replaced(Entry),
+}
+
+/// The programs, loaded.
+pub struct Flows {
+    out: Program,
+    into: Program,
+    object: Object,
+    bells: Mutex<RingBuf<MapData>>,
+    clock: Clock,
+}
+
+impl fmt::Debug for Flows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flows").field("out", &self.out).field("into", &self.into).finish_non_exhaustive()
+    }
+}
+
+impl Flows {
+    /// Loads the programs; nothing is counted yet. Where such programs are at one of these devices of the socket's namespace, the new ones go on
+    /// with the maps of those, and `sizes` do not matter.
+    ///
+    /// # Errors
+    /// Where the kernel has no eBPF, or refuses the programs (they need Linux 5.14).
+    pub fn open(socket: &mut RtSocket, devices: &[LinkName], sizes: Sizes) -> Result<Self, FlowsError> {
+        let kept = kept(socket, devices)?;
+        let object = Object::new(OBJECT, &[(ENTRIES, sizes.entries), (BELLS, sizes.ring)], kept)?;
+        let load = |name| {
+            let (descriptor, id) = object.program(name, CLASSIFIER)?;
+            Ok::<_, LoadError>(Program { name, id, priority: program::FLOWS, descriptor })
+        };
+        let [out, into] = [load(OUT)?, load(IN)?];
+        let ring = MapData::from_fd(object.map(BELLS)?.try_clone()?)?;
+        let bells = Mutex::new(RingBuf::try_from(Map::RingBuf(ring))?);
+        Ok(Self { out, into, object, bells, clock: Clock::now() })
+    }
+
+    /// A fast path that counts what it leads to pods, in the same maps. It takes the place of the one that is there by being put at the
+    /// same devices.
+    ///
+    /// # Errors
+    /// Where the kernel refuses the programs.
+    pub fn fast_path(&self) -> Result<FastPath, FlowsError> {
+        let mut shared = Vec::new();
+        for (name, ..) in SHAPES {
+            shared.push((name.to_owned(), self.object.map(name)?.try_clone()?));
+        }
+        Ok(FastPath::of(&Object::new(FASTPATH_OBJECT, &[], shared)?)?)
+    }
+
+    /// Counts at a device of the socket's namespace, the node's end of a pod's link. Whether it did not until now; where there is no such
+    /// device, nothing is done.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn attach(&self, socket: &mut RtSocket, device: &LinkName) -> Result<bool, FlowsError> {
+        let parts = [(Hook::Egress, &self.into), (Hook::Ingress, &self.out)];
+        at(socket, device, |socket, place| program::put(socket, place, &parts))
+            .map_err(|source| FlowsError::Attach { device: device.clone(), source })
+    }
+
+    /// Counts only flows whose other end is in one of these ranges; without them, all.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn set_ranges(&self, ranges: Option<&[IpNet]>) -> Result<(), FlowsError> {
+        let map = self.object.map(RANGES)?.as_fd();
+        let write = |number: u64| {
+            let settings = self.object.map(SETTINGS)?.as_fd();
+            call::update(settings, &[([0; 4], number.to_le_bytes())]).map_err(refused("set what is counted"))
+        };
+        let Some(ranges) = ranges else { return write(0) };
+        // What is counted too much meanwhile does no harm.
+        for range_ in ranges {
+            let key = range(range_.network(), range_.prefix_len());
+            call::update(map, &[(key, [1, 0, 0, 0])]).map_err(refused("set the ranges that are counted"))?;
+        }
+        write(1)
+    }
+
+    /// Reads the whole map: `visit` gets each entry.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn entries(&self) -> Result<Vec<Entry>, FlowsError> {
+        let entries = self.object.map(ENTRIES)?.as_fd();
+        let found = call::elements(entries).map_err(refused("read the counters"))?;
+        Ok(found
+            .iter()
+            .map(|(key, value)| self.clock.entry(&Key::from_bytes(key), &Counted::from_bytes(value)))
+            .collect())
+    }
+
+    /// Takes an entry out of the map; its last counters, or none where it is not there.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn take(&self, key: &EntryKey) -> Result<Option<Entry>, FlowsError> {
+        let key = raw(key);
+        let taken =
+            call::take(self.object.map(ENTRIES)?.as_fd(), &key.to_bytes()).map_err(refused("take a counter"))?;
+        Ok(taken.map(|value| self.clock.entry(&key, &Counted::from_bytes(&value))))
+    }
+
+    /// What rang since the last time, in its order. Reading the map makes good what rang in vain.
+    #[must_use]
+    pub fn bells(&self) -> Vec<Told> {
+        let mut ring = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = Vec::new();
+        while told.len() < BELLS_AT_ONCE
+            && let Some(bytes) = ring.next()
+        {
+            let Some(bell) = Bell::from_bytes(&bytes) else { continue };
+            let entry = self.clock.entry(&bell.key, &bell.counted);
+            told.push(if bell.rung == Rung::Replaced { Told::Replaced(entry) } else { Told::Seen(entry) });
+        }
+        told
+    }
+
+    /// What found no room in the map since the last time, by the index of the pod's device.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn missed(&self) -> Result<Vec<(u32, Missed)>, FlowsError> {
+        let map = self.object.map(MISSED)?.as_fd();
+        let found: Vec<([u8; 4], [u8; Missed::SIZE])> = call::elements(map).map_err(refused("read what was missed"))?;
+        let mut missed = Vec::new();
+        for (device, _) in found {
+            if let Some(value) = call::take(map, &device).map_err(refused("take what was missed"))? {
+                missed.push((u32::from_le_bytes(device), Missed::from_bytes(&value)));
+            }
+        }
+        Ok(missed)
+    }
+}
+
+/// Counts at a device of the socket's namespace no more, whoever began it. Whether it did.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn detach(socket: &mut RtSocket, device: &LinkName) -> Result<bool, FlowsError> {
+    let work = |socket: &mut RtSocket, place| {
+        let mut any = false;
+        for hook in Hook::ALL {
+            if program::at(socket, place, hook, program::FLOWS)?.iter().any(is_ours) {
+                program::clear(socket, place, hook, program::FLOWS)?;
+                any = true;
+            }
+        }
+        Ok(any)
+    };
+    at(socket, device, work).map_err(|source| FlowsError::Detach { device: device.clone(), source })
+}
+
+fn is_ours(found: &program::Found) -> bool {
+    [OUT, IN].iter().any(|name| found.name.as_deref() == Some(name))
+}
+
+/// The maps of the programs at the first of these devices that has any. Another version's, whose maps differ, are left.
+fn kept(socket: &mut RtSocket, devices: &[LinkName]) -> Result<Vec<(String, OwnedFd)>, FlowsError> {
+    for device in devices {
+        let look = |source| FlowsError::Look { device: device.clone(), source };
+        let Some(found) = link::find(socket, device).map_err(look)? else { continue };
+        let there = program::at(socket, (found.index, device), Hook::Ingress, program::FLOWS).map_err(look)?;
+        for program in there.iter().filter(|one| is_ours(one)) {
+            let mut maps = Vec::new();
+            for id in call::maps_of(program.id).map_err(refused("look at the programs that are there"))? {
+                let map = call::map(id).map_err(refused("hold a map that is there"))?;
+                let info = call::map_info(map.as_fd()).map_err(refused("look at a map that is there"))?;
+                if SHAPES.contains(&(info.name.as_str(), info.key_size, info.value_size)) {
+                    maps.push((info.name, map));
+                }
+            }
+            if maps.len() == SHAPES.len() {
+                return Ok(maps);
+            }
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// The machine's time since its start, as that of the calendar.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    start: Timestamp,
+}
+
+impl Clock {
+    fn now() -> Self {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let since = Duration::try_from(now).unwrap_or_default();
+        Self { start: Timestamp::now().saturating_sub(since).unwrap_or(Timestamp::UNIX_EPOCH) }
+    }
+
+    fn at(self, nanos: u64) -> Timestamp {
+        self.start.saturating_add(Duration::from_nanos(nanos)).unwrap_or(Timestamp::MAX)
+    }
+
+    fn entry(self, key: &Key, counted: &Counted) -> Entry {
+        Entry {
+            key: EntryKey {
+                device: key.device,
+                local: key.local,
+                remote: key.remote,
+                local_port: key.local_port,
+                remote_port: key.remote_port,
+                transport: Transport(key.protocol),
+            },
+            pod_began: !counted.remote_began,
+            out: way(&counted.out),
+            into: way(&counted.into),
+            born: counted.first,
+            first: self.at(counted.first),
+            last: self.at(counted.last),
+            handshake_micros: counted.handshake,
+            ended: counted.ended,
+        }
+    }
+}
+
+fn way(of: &podnet_ebpf::flows::Way) -> Way {
+    let podnet_ebpf::flows::Way { packets, bytes, retransmissions, resets, flags } = *of;
+    Way { packets, bytes, retransmissions, resets, flags }
+}
+
+fn raw(key: &EntryKey) -> Key {
+    let EntryKey { device, local, remote, local_port, remote_port, transport } = *key;
+    Key { device, local, remote, local_port, remote_port, protocol: transport.0 }
+}
+
+fn refused(action: &'static str) -> impl FnOnce(std::io::Error) -> FlowsError {
+    move |source| FlowsError::Map { action, source }
+}
+
+/// Why flows are not counted.
+#[derive(Debug, thiserror::Error)]
+pub enum FlowsError {
+    /// The kernel did not take the programs or their maps.
+    #[error("cannot load the programs that count flows, which need Linux 5.14 with eBPF")]
+    Load(#[from] LoadError),
+    /// The fast path that counts cannot be used.
+    #[error("cannot load the fast path that counts flows")]
+    FastPath(#[from] FastPathError),
+    /// The process can have no descriptor more.
+    #[error("cannot keep a map of flows")]
+    Keep(#[from] std::io::Error),
+    /// The ring of bells cannot be used.
+    #[error("cannot use the ring that tells of flows")]
+    Ring(#[from] MapError),
+    /// A map cannot be read or written.
+    #[error("cannot {action} of flows")]
+    Map {
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The programs cannot be put at a device.
+    #[error("cannot count flows at {device}")]
+    Attach {
+        /// The device.
+        device: LinkName,
+        /// Why.
+        source: NetlinkError,
+    },
+    /// The programs cannot be taken away from a device.
+    #[error("cannot end counting flows at {device}")]
+    Detach {
+        /// The device.
+        device: LinkName,
+        /// Why.
+        source: NetlinkError,
+    },
+    /// It cannot be told which programs are at a device.
+    #[error("cannot tell whether flows are counted at {device}")]
+    Look {
+        /// The device.
+        device: LinkName,
+        /// Why.
+        source: NetlinkError,
+    },
+}
+
+#[cfg(test)]
+mod tests;
