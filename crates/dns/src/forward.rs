@@ -168,7 +168,7 @@ impl Crew {
         // Proofs come to those who ask for signatures.
         let denials = self.denials.as_ref().filter(|_| !unchecked);
         let ask = question(query.name.wire(), query.qtype);
-        let key = Key::new(ask, signed || denials.is_some(), unchecked).with(&query.onward);
+        let key = Key::new(&ask, signed || denials.is_some(), unchecked).with(&query.onward);
         let configured = self.upstreams.options().max_concurrent;
         let journey = || -> BoxFuture<'static, Landed> {
             Box::pin(journey(Arc::clone(&self.upstreams), self.parts.clone(), key.clone(), tcp))

@@ -50,26 +50,32 @@ impl QueryName {
     pub fn parse(message: &[u8], at: usize) -> Result<(Self, usize), BadName> {
         let mut name = Self { wire: [0; MAX_NAME], starts: [0; 128], len: 0, labels: 0 };
         let mut from = at;
-        let mut len = 0_usize;
         loop {
             let size = usize::from(*message.get(from).ok_or(BadName::Truncated)?);
             if size > MAX_LABEL {
                 return Err(BadName::LabelType);
             }
-            let label = message.get(from..=from + size).ok_or(BadName::Truncated)?;
-            let into = name.wire.get_mut(len..=len + size).ok_or(BadName::TooLong)?;
-            for (to, byte) in into.iter_mut().zip(label) {
-                *to = byte.to_ascii_lowercase();
+            let next = from + size + 1;
+            if next > message.len() {
+                return Err(BadName::Truncated);
             }
-            from += size + 1;
+            if next - at > MAX_NAME {
+                return Err(BadName::TooLong);
+            }
             if size == 0 {
-                name.len = (len + 1) as u8;
-                return Ok((name, from));
+                from = next;
+                break;
             }
-            name.starts[usize::from(name.labels)] = len as u8;
+            name.starts[usize::from(name.labels)] = (from - at) as u8;
             name.labels += 1;
-            len += size + 1;
+            from = next;
         }
+        // All at once: a label's size is at most 63, which is no letter.
+        let wire = &mut name.wire[..from - at];
+        wire.copy_from_slice(&message[at..from]);
+        wire.make_ascii_lowercase();
+        name.len = wire.len() as u8;
+        Ok((name, from))
     }
 
     /// The name's lower-case wire form, root label included.

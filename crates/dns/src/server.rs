@@ -146,10 +146,7 @@ impl Server {
         let pairs = self.blocks.iter().zip(&from.blocks);
         for (here, there) in pairs.filter(|(here, there)| here.keys == there.keys) {
             let (Some(here), Some(there)) = (&here.cache, &there.cache) else { continue };
-            let (mut here, mut there) = (lock(here), lock(there));
-            if here.options() == there.options() {
-                std::mem::swap(&mut *here, &mut *there);
-            }
+            here.inherit(there);
         }
     }
 
@@ -178,7 +175,7 @@ impl Server {
             head
         };
         let mut request = match Request::parse(packet, arrival.transport) {
-            Ok(request) => Request { head: sealed(request.head), ..request },
+            Ok(request) => request,
             Err(Reject::Drop) => {
                 self.parts.metrics.dropped();
                 return Outcome::Drop;
@@ -193,6 +190,7 @@ impl Server {
                 return Outcome::Answer;
             }
         };
+        request.head = sealed(request.head);
         let Some((index, key)) = self.block(&request.look(arrival, now), packet.len()) else {
             rejection(&request.head, request.question, Rcode::REFUSED, out);
             self.stray(request.qtype, arrival, packet.len(), Rcode::REFUSED, out.len());

@@ -75,8 +75,8 @@ pub(crate) struct Counted<'a> {
     /// The response's size in bytes.
     pub(crate) response_size: usize,
     pub(crate) took: Duration,
-    /// The plugin that answered.
-    pub(crate) plugin: Option<&'static str>,
+    /// The plugin that answered, by its place in [`PLUGINS`].
+    pub(crate) plugin: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -134,8 +134,8 @@ impl Counts {
     pub(crate) fn count(&self, question: &Counted<'_>) {
         self.asked(question.arrival, question.qtype, question.size);
         let row = RCODES.iter().position(|known| *known == question.rcode).unwrap_or(RCODES.len() - 1);
-        let plugin = question.plugin.and_then(|name| PLUGINS.iter().position(|known| *known == name));
-        self.responses[row][plugin.unwrap_or(PLUGINS.len())].fetch_add(1, Ordering::Relaxed);
+        let plugin = question.plugin.unwrap_or(PLUGINS.len()).min(PLUGINS.len());
+        self.responses[row][plugin].fetch_add(1, Ordering::Relaxed);
         let micros = u64::try_from(question.took.as_micros()).unwrap_or(u64::MAX);
         self.durations.add(micros, &BOUNDS);
         self.response_sizes[over_tcp(question.arrival)].add(question.response_size as u64, &SIZES);

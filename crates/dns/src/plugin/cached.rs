@@ -1,25 +1,22 @@
 //! `cache`: answers from elsewhere, kept for as long as they say.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use futures::future::{Either, select};
 
 use crate::{
     answer::extended,
-    cache::{Age, Cache, Hit, Key},
+    cache::{Age, Divided, Hit, Key},
     chain::{CacheOptions, Refresh, ServeStale},
-    message::{Rcode, question},
+    message::Rcode,
     name::{Name, QueryName},
-    server::{Answering, Failure, Link, Look, Next, Parts, Pen, Query, Quick, Reply, lock},
+    server::{Answering, Failure, Link, Look, Next, Parts, Pen, Query, Quick, Reply},
     zone::Zone,
 };
 
 /// The plugin.
 pub struct Cached {
-    cache: Arc<Mutex<Cache>>,
+    cache: Arc<Divided>,
     options: CacheOptions,
     /// Zones that this server is the authority of: nothing of them is in the cache.
     own: Vec<Name>,
@@ -29,9 +26,9 @@ pub struct Cached {
 impl Cached {
     /// The plugin of a chain in which `zone` stands behind it.
     #[must_use]
-    pub fn new(cache: Arc<Mutex<Cache>>, zone: Option<&Zone>, parts: Parts) -> Self {
+    pub fn new(cache: Arc<Divided>, zone: Option<&Zone>, parts: Parts) -> Self {
         let own = zone.map(|zone| zone.options().zones.clone());
-        let options = lock(&cache).options().clone();
+        let options = cache.options().clone();
         Self { cache, options, own: own.unwrap_or_default(), parts }
     }
 }
@@ -45,7 +42,7 @@ impl Link for Cached {
             return Quick::Pass;
         }
         let key = key(look.name, look.qtype, look.head);
-        match lock(&self.cache).find(&key, look.now) {
+        self.cache.find(&key, look.now, |hit| match hit {
             Some(Hit { half, kept, age: Age::Fresh }) => {
                 self.parts.metrics.cache(Some(half));
                 pen.kept(kept, look.now)
@@ -53,7 +50,7 @@ impl Link for Cached {
             // Something is to be fetched besides.
             Some(_) => Quick::Slow,
             None => Quick::Around,
-        }
+        })
     }
 
     fn serve<'a>(&'a self, query: &'a Query, next: Next<'a>) -> Answering<'a> {
@@ -79,7 +76,7 @@ impl Cached {
                 let reply = next.run(query).await?;
                 if !reply.fresh {
                     self.parts.metrics.cache(None);
-                    lock(&self.cache).insert(key, &reply, self.parts.outside.now());
+                    self.cache.insert(&key, &reply, self.parts.outside.now());
                 }
                 Ok(reply)
             }
@@ -88,11 +85,13 @@ impl Cached {
 
     /// What is kept for a question. What has to be fetched anew is told once; until that has come it counts as fresh.
     fn known(&self, key: &Key, now: Instant) -> Option<(Reply, Age)> {
-        let mut cache = lock(&self.cache);
-        let Hit { half, kept, age } = cache.find(key, now)?;
-        let reply = Reply { fresh: false, ..Reply::own(kept.aged(now)) };
+        self.cache.find(key, now, |hit| hit.map(|hit| self.told(hit, now)))
+    }
+
+    fn told(&self, hit: Hit<'_>, now: Instant) -> (Reply, Age) {
+        let Hit { half, kept, age } = hit;
+        let mut reply = Reply { fresh: false, ..Reply::own(kept.aged(now)) };
         let verifies = self.options.serve_stale.is_some_and(|stale| stale.refresh == Refresh::Verify);
-        let mut reply = reply;
         if age == Age::Stale {
             self.parts.metrics.stale();
             let missing = reply.answer.rcode == Rcode::NXDOMAIN;
@@ -105,7 +104,7 @@ impl Cached {
         } else {
             Age::Fresh
         };
-        Some((reply, age))
+        (reply, age)
     }
 
     /// Gives out what has ended: at once, or only when there is nothing newer.
@@ -127,7 +126,7 @@ impl Cached {
         };
         match newer.filter(|reply| reply.answer.rcode != Rcode::SERVFAIL) {
             Some(reply) => {
-                lock(&self.cache).insert(key, &reply, self.parts.outside.now());
+                self.cache.insert(&key, &reply, self.parts.outside.now());
                 Ok(reply)
             }
             None => Ok(old),
@@ -139,12 +138,12 @@ impl Cached {
         let (cache, outside) = (Arc::clone(&self.cache), Arc::clone(&self.parts.outside));
         next.apart(query.clone(), move |reply| {
             if let Ok(reply) = reply {
-                lock(&cache).insert(key, &reply, outside.now());
+                cache.insert(&key, &reply, outside.now());
             }
         });
     }
 }
 
 fn key(name: &QueryName, qtype: u16, head: &crate::message::Head) -> Key {
-    Key::new(question(name.wire(), qtype), head.dnssec_ok(), head.checking_disabled())
+    Key::of(name, qtype, head.dnssec_ok(), head.checking_disabled())
 }

@@ -2,22 +2,21 @@
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use super::{
-    Link, Outside, Own, Shape, arrange::Arrangement, fetched::Fetched, guard::Guard, lock, reporter::Reporter,
-    signed::Keys,
+    Link, Outside, Own, Shape, arrange::Arrangement, fetched::Fetched, guard::Guard, reporter::Reporter, signed::Keys,
 };
 use crate::{
     authority::{Held, sign::Online},
-    cache::Cache,
+    cache::Divided,
     chain::{
-        Chain, Expression, Fallthrough, HeaderFlag, HeaderRule, LoadedZone, LogOptions, Plugin, Port, RewriteOptions,
-        TransferOptions,
+        Chain, Expression, Fallthrough, HeaderFlag, HeaderRule, LoadedZone, LogOptions, PLUGINS, Plugin, Port,
+        RewriteOptions, TransferOptions,
     },
     forward::{Crew, Upstreams},
     message::{CLASS_CH, flag},
@@ -103,11 +102,11 @@ pub(super) struct Block {
     pub(super) shape: Shape,
     /// In the order in which they are asked.
     pub(super) links: Vec<Box<dyn Link>>,
-    /// The plugin of each link.
-    pub(super) names: Vec<&'static str>,
+    /// The plugin of each link, by its place among all there are.
+    pub(super) places: Vec<usize>,
     pub(super) zone: Option<Arc<Zone>>,
     pub(super) external: Option<Arc<External>>,
-    pub(super) cache: Option<Arc<Mutex<Cache>>>,
+    pub(super) cache: Option<Arc<Divided>>,
     pub(super) crews: Vec<Crew>,
     /// Signs answers (`dnssec`).
     pub(super) online: Option<Arc<Online>>,
@@ -148,7 +147,7 @@ impl Block {
             },
             keys,
             links: Vec::new(),
-            names: Vec::new(),
+            places: Vec::new(),
             zone: zone.map(|options| Arc::new(Zone::new(options, cluster, serial))),
             cache: None,
             crews: Vec::new(),
@@ -178,7 +177,8 @@ impl Block {
                 }
                 plugin => block.take(plugin, parts),
             }
-            block.names.resize(block.links.len(), name);
+            let place = PLUGINS.iter().position(|known| *known == name).unwrap_or(PLUGINS.len());
+            block.places.resize(block.links.len(), place);
         }
         block.shape.recursion = !block.crews.is_empty();
         block
@@ -224,7 +224,7 @@ impl Block {
                 Box::new(Own(plugin::Chaos { options, host: parts.host.to_string() }))
             }
             Plugin::Cache(options) => {
-                let cache = Arc::new(Mutex::new(Cache::new(options)));
+                let cache = Arc::new(Divided::new(options));
                 self.cache = Some(Arc::clone(&cache));
                 Box::new(plugin::Cached::new(cache, self.zone.as_deref(), parts.clone()))
             }
@@ -330,7 +330,7 @@ impl Block {
 
     /// How many answers are kept: those with records, and those without.
     pub(super) fn kept(&self) -> (usize, usize) {
-        self.cache.as_ref().map_or((0, 0), |cache| lock(cache).entries())
+        self.cache.as_ref().map_or((0, 0), |cache| cache.entries())
     }
 }
 

@@ -79,7 +79,7 @@ impl Server {
             rcode: told.rcode(),
             response_size: told.response.len(),
             took: told.took,
-            plugin: told.link.and_then(|link| block.names.get(link).copied()),
+            plugin: told.link.and_then(|link| block.places.get(link).copied()),
         });
         let mut rules = block.log.iter();
         let rule = rules.find(|rule| rule.names.iter().any(|zone| told.name.within(zone).is_some()));

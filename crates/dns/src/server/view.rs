@@ -1,9 +1,6 @@
 //! Which questions a server block takes (`view`).
 
-use std::{
-    cmp::Reverse,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::{Look, Server, Transport};
 use crate::{
@@ -16,16 +13,21 @@ impl Server {
     /// The server block, and its key, that a question belongs to: of those that take it, the one with the longest zone that its name
     /// lies in, and of several for one zone the first. `size` is that of the message, in bytes.
     pub(super) fn block(&self, look: &Look<'_>, size: usize) -> Option<(usize, usize)> {
-        let blocks = self.blocks.iter().enumerate();
-        let keys = blocks
-            .flat_map(|(index, block)| block.keys.iter().enumerate().map(move |(place, key)| (index, place, key)));
         let port = look.arrival.port();
-        keys.filter(|(_, _, (zone, at))| *at == port && look.name.within(zone).is_some())
-            .filter(|(index, ..)| {
-                takes(&self.blocks[*index].views, look, size, &|label| self.label(*index, label, look))
-            })
-            .min_by_key(|(_, _, (zone, _))| Reverse(zone.labels()))
-            .map(|(index, place, _)| (index, place))
+        let mut best: Option<(usize, usize, usize)> = None;
+        for (index, block) in self.blocks.iter().enumerate() {
+            for (place, (zone, at)) in block.keys.iter().enumerate() {
+                let longer = best.is_none_or(|(.., labels)| zone.labels() > labels);
+                if longer
+                    && *at == port
+                    && look.name.within(zone).is_some()
+                    && takes(&block.views, look, size, &|label| self.label(index, label, look))
+                {
+                    best = Some((index, place, zone.labels()));
+                }
+            }
+        }
+        best.map(|(index, place, _)| (index, place))
     }
 }
 
