@@ -98,14 +98,14 @@ impl Cache {
         self.options.serve_stale.map_or(Duration::ZERO, |stale| stale.up_to)
     }
 
-    /// Keeps an upstream's answer, where it may be kept.
-    pub fn insert(&mut self, key: &Key, reply: &Reply, now: Instant) {
-        self.keep(key.hash(), key, reply, now);
+    /// Keeps an upstream's answer, where it may be kept; then it says in which half, and how many others gave way to it.
+    pub fn insert(&mut self, key: &Key, reply: &Reply, now: Instant) -> Option<(Half, usize)> {
+        self.keep(key.hash(), key, reply, now)
     }
 
-    fn keep(&mut self, hash: u64, key: &Key, reply: &Reply, now: Instant) {
+    fn keep(&mut self, hash: u64, key: &Key, reply: &Reply, now: Instant) -> Option<(Half, usize)> {
         let times = Times::of(key.question(), &reply.answer);
-        let Some((half, seconds)) = self.lifetime(reply, &times) else { return };
+        let (half, seconds) = self.lifetime(reply, &times)?;
         // A failure says nothing new: what is known already is better.
         let stale = self.stale();
         let known = |ring: &Ring| {
@@ -113,7 +113,7 @@ impl Cache {
             end.is_some_and(|end| end + stale > now)
         };
         if reply.answer.rcode == Rcode::SERVFAIL && (known(&self.success) || known(&self.denial)) {
-            return;
+            return None;
         }
         let disabled = match half {
             Half::Success => &self.options.success_disabled,
@@ -123,17 +123,18 @@ impl Cache {
             && QueryName::parse(key.question(), 0)
                 .is_ok_and(|(name, _)| disabled.iter().any(|zone| name.within(zone).is_some()))
         {
-            return;
+            return None;
         }
         let answer = match reply.answer.rcode {
             Rcode::SERVFAIL => reply.answer.clone().because(extended::CACHED_ERROR, ""),
             _ => reply.answer.clone(),
         };
         let kept = Kept::new(answer, &times.ttls, seconds, self.options.keep_ttl, now);
-        match half {
+        let gone = match half {
             Half::Success => self.success.insert(hash, key.bytes(), kept, now),
             Half::Denial => self.denial.insert(hash, key.bytes(), kept, now),
-        }
+        };
+        Some((half, gone))
     }
 
     /// How many answers each half holds, expired ones that were not yet replaced included.

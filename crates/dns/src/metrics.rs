@@ -27,7 +27,9 @@ const BOUNDS: [u64; 12] =
 #[derive(Debug, Default)]
 pub struct Metrics {
     places: Mutex<BTreeMap<Place, Arc<Counts>>>,
+    cache_requests: AtomicU64,
     cache_hits: [AtomicU64; 2],
+    cache_evictions: [AtomicU64; 2],
     cache_misses: AtomicU64,
     cache_prefetched: AtomicU64,
     cache_stale: AtomicU64,
@@ -69,6 +71,16 @@ impl Metrics {
     pub(crate) fn counts(&self, place: Place) -> Arc<Counts> {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(places.entry(place).or_default())
+    }
+
+    /// Counts a question that the cache was asked.
+    pub(crate) fn cache_asked(&self) {
+        self.cache_requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts answers that gave way to others in a half of the cache.
+    pub(crate) fn cache_evicted(&self, half: crate::cache::Half, count: usize) {
+        self.cache_evictions[half as usize].fetch_add(count as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn cache(&self, hit: Option<crate::cache::Half>) {
@@ -125,6 +137,14 @@ impl Metrics {
 
     fn parts(&self, server: &str, gauges: &Gauges, out: &mut String) -> std::fmt::Result {
         let labels = format!("server=\"{server}\",zones=\".\",view=\"\"");
+        let (name, asked) = ("coredns_cache_requests_total", self.cache_requests.load(Ordering::Relaxed));
+        header(out, name, "counter", "Questions that the cache was asked.")?;
+        writeln!(out, "{name}{{{labels}}} {asked}")?;
+        let name = "coredns_cache_evictions_total";
+        header(out, name, "counter", "Answers that gave way to others in the cache.")?;
+        for (kind, count) in ["success", "denial"].into_iter().zip(&self.cache_evictions) {
+            writeln!(out, "{name}{{type=\"{kind}\",{labels}}} {}", count.load(Ordering::Relaxed))?;
+        }
         header(out, "coredns_cache_hits_total", "counter", "Questions answered from the cache.")?;
         for (kind, count) in ["success", "denial"].into_iter().zip(&self.cache_hits) {
             let count = count.load(Ordering::Relaxed);

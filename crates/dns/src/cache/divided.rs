@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use super::{Cache, Hit, Key};
+use super::{Cache, Half, Hit, Key};
 use crate::{
     chain::{CacheOptions, Share},
     server::{Reply, lock},
@@ -51,10 +51,10 @@ impl Divided {
         then(self.part(hash).look(hash, key, now))
     }
 
-    /// Keeps an upstream's answer, where it may be kept.
-    pub fn insert(&self, key: &Key, reply: &Reply, now: Instant) {
+    /// Keeps an upstream's answer, where it may be kept; then it says in which half, and how many others gave way to it.
+    pub fn insert(&self, key: &Key, reply: &Reply, now: Instant) -> Option<(Half, usize)> {
         let hash = key.hash();
-        self.part(hash).keep(hash, key, reply, now);
+        self.part(hash).keep(hash, key, reply, now)
     }
 
     /// How many answers each half holds, expired ones that were not yet replaced included.

@@ -60,9 +60,10 @@ impl Ring {
         Some(&mut slot.kept)
     }
 
-    pub(super) fn insert(&mut self, hash: u64, key: &[u8], kept: Kept, now: Instant) {
+    /// Puts an answer in, and says how many others gave way to it.
+    pub(super) fn insert(&mut self, hash: u64, key: &[u8], kept: Kept, now: Instant) -> usize {
         if self.capacity == 0 {
-            return;
+            return 0;
         }
         let mut slot = Slot { hash, key: key.into(), kept, used: false };
         let size = slot.size();
@@ -71,10 +72,9 @@ impl Ring {
             self.bytes -= known.size();
             *known = slot;
             self.bytes += size;
-            self.give_way(0, now);
-            return;
+            return self.give_way(0, now);
         }
-        self.give_way(size, now);
+        let mut gone = self.give_way(size, now);
         self.bytes += size;
         if self.slots.len() < self.capacity {
             self.enter(hash, self.slots.len());
@@ -86,11 +86,14 @@ impl Ring {
             self.bytes -= old.size();
             self.enter(hash, self.hand);
             self.hand += 1;
+            gone += 1;
         }
+        gone
     }
 
-    /// Makes room for so many bytes more.
-    fn give_way(&mut self, size: usize, now: Instant) {
+    /// Makes room for so many bytes more, and says how many answers went for that.
+    fn give_way(&mut self, size: usize, now: Instant) -> usize {
+        let before = self.slots.len();
         while self.bytes + size > self.room && !self.slots.is_empty() {
             self.turn(now);
             self.strike(self.hand);
@@ -109,6 +112,7 @@ impl Ring {
                 None => self.hand = 0,
             }
         }
+        before - self.slots.len()
     }
 
     /// Turns the hand to what gives way next.

@@ -44,6 +44,7 @@ impl Link for Cached {
         let key = key(look.name, look.qtype, look.head);
         self.cache.find(&key, look.now, |hit| match hit {
             Some(Hit { half, kept, age: Age::Fresh }) => {
+                self.parts.metrics.cache_asked();
                 self.parts.metrics.cache(Some(half));
                 pen.kept(kept, look.now)
             }
@@ -64,6 +65,7 @@ impl Cached {
         if !self.options.covers(&query.name) {
             return next.run(query).await;
         }
+        self.parts.metrics.cache_asked();
         match self.known(&key, query.now) {
             Some((reply, Age::Fresh)) => Ok(reply),
             Some((reply, Age::Popular)) => {
@@ -76,7 +78,7 @@ impl Cached {
                 let reply = next.run(query).await?;
                 if !reply.fresh {
                     self.parts.metrics.cache(None);
-                    self.cache.insert(&key, &reply, self.parts.outside.now());
+                    keep(&self.cache, &self.parts, &key, &reply);
                 }
                 Ok(reply)
             }
@@ -126,7 +128,7 @@ impl Cached {
         };
         match newer.filter(|reply| reply.answer.rcode != Rcode::SERVFAIL) {
             Some(reply) => {
-                self.cache.insert(&key, &reply, self.parts.outside.now());
+                keep(&self.cache, &self.parts, &key, &reply);
                 Ok(reply)
             }
             None => Ok(old),
@@ -135,12 +137,19 @@ impl Cached {
 
     /// Has a newer answer fetched, for which nobody waits.
     fn refresh(&self, key: Key, query: &Query, next: Next<'_>) {
-        let (cache, outside) = (Arc::clone(&self.cache), Arc::clone(&self.parts.outside));
+        let (cache, parts) = (Arc::clone(&self.cache), self.parts.clone());
         next.apart(query.clone(), move |reply| {
             if let Ok(reply) = reply {
-                cache.insert(&key, &reply, outside.now());
+                keep(&cache, &parts, &key, &reply);
             }
         });
+    }
+}
+
+/// Keeps an answer from now on, where it may be kept.
+fn keep(cache: &Divided, parts: &Parts, key: &Key, reply: &Reply) {
+    if let Some((half, gone)) = cache.insert(key, reply, parts.outside.now()) {
+        parts.metrics.cache_evicted(half, gone);
     }
 }
 

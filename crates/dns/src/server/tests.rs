@@ -268,3 +268,25 @@ fn what_happens_is_counted_under_the_names_that_dashboards_know() {
         assert!(text.contains(line), "{line}\nin\n{text}");
     }
 }
+
+#[test]
+fn the_cache_counts_what_it_is_asked_and_what_gives_way() {
+    let rig = Rig::new(". {\n cache {\n success 1\n }\n forward . 192.0.2.1\n}");
+    for name in ["one.example", "two.example"] {
+        let (mut waiting, sent) = rig.forward(&query(name, rtype::A));
+        sent.tells(0, &[[192, 0, 2, 7]]);
+        assert_eq!(waiting.told(), ["NOERROR", "A 192.0.2.7"]);
+    }
+    assert_eq!(rig.ask("two.example", rtype::A), ["NOERROR", "A 192.0.2.7"]);
+    let metrics = rig.server.metrics().render("dns://:53", &rig.server.gauges());
+    let labels = "server=\"dns://:53\",zones=\".\",view=\"\"";
+    for line in [
+        format!("coredns_cache_requests_total{{{labels}}} 3"),
+        format!("coredns_cache_evictions_total{{type=\"success\",{labels}}} 1"),
+        format!("coredns_cache_evictions_total{{type=\"denial\",{labels}}} 0"),
+        format!("coredns_cache_hits_total{{type=\"success\",{labels}}} 1"),
+        format!("coredns_cache_misses_total{{{labels}}} 2"),
+    ] {
+        assert!(metrics.lines().any(|told| told == line), "{line} is not in {metrics}");
+    }
+}
