@@ -1,6 +1,7 @@
 //! The command line.
 
 mod daemons;
+pub(crate) mod forwarding;
 pub(crate) mod ipam;
 pub(crate) mod manifests;
 mod ranges;
@@ -70,6 +71,28 @@ Examples:
     Logs(LogsOptions),
     /// Show, check and mend who holds which address (needs root)
     Ipam(ipam::IpamOptions),
+    /// Follow a packet: names, translation, routes, tunnels, on every node on its way
+    ///
+    /// Each node is planned as its own agent does, from the objects of the API alone. A random choice is not made: every backend is followed,
+    /// with the share of connections that come to it.
+    #[command(after_help = "\
+Examples:
+  podnet trace web/client web/web:80          from a pod to a Service (or a pod) of that name
+  podnet trace pod/client web.shop:80         a name, as the pod's resolver completes it
+  podnet trace web/client world               out of the cluster
+  podnet trace world node/node2:30080         from outside to a port of a node
+  podnet trace web/client web/web -o mermaid  as a graph")]
+    Trace(forwarding::TraceOptions),
+    /// Name the first broken link between two, and what to change
+    ///
+    /// Where the nodes are on this machine their kernels are looked at too, and a connection is tried. Exits with 1 where something is broken.
+    #[command(after_help = "Example:\n  podnet why web/client web/web:80")]
+    Why(forwarding::WhyOptions),
+    /// Tell everything that the network did for a pod, and who decided it
+    ///
+    /// Its link, addresses with their pool and block, routes, rules, limits, names, and the Services that lead to it.
+    #[command(after_help = "Example:\n  podnet explain pod/web/web-0")]
+    Explain(forwarding::ExplainOptions),
     /// Print what a cluster of yours needs to run podnet on each of its nodes
     ///
     /// Definitions, the account and its roles, the DaemonSet of agents. podnet serves Services as well: kube-proxy is to be removed.

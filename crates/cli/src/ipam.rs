@@ -11,9 +11,8 @@ mod split;
 
 use std::{fs, path::PathBuf};
 
-use kube::Client;
-
 use crate::{
+    api,
     arguments::ipam::{IpamAction, IpamOptions},
     layout::{self, NodeLayout},
     report::{Doing, Failure, require_root},
@@ -23,7 +22,7 @@ pub(crate) fn run(options: &IpamOptions) -> Result<(), Failure> {
     require_root("ipam")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().doing(|| "cannot start".into())?;
     runtime.block_on(async {
-        let client = connect(options).await?;
+        let client = api::connect(options.kubeconfig.as_deref(), "ipam").await?;
         let machines = machines(options)?;
         match &options.action {
             IpamAction::Show(options) => show::run(&client, &machines, options).await,
@@ -32,15 +31,6 @@ pub(crate) fn run(options: &IpamOptions) -> Result<(), Failure> {
             IpamAction::Split(options) => split::run(&client, options).await,
         }
     })
-}
-
-async fn connect(options: &IpamOptions) -> Result<Client, Failure> {
-    let path = options.kubeconfig.clone().unwrap_or_else(layout::kubeconfig);
-    if !path.exists() {
-        let failure = Failure::new(format!("there is no kubeconfig at {}", path.display()));
-        return Err(failure.remedy("`podnet up` makes one; for another cluster: podnet ipam --kubeconfig PATH …"));
-    }
-    podnet_client::connect::from_kubeconfig(&path).await.doing(|| "cannot use the kubeconfig".into())
 }
 
 /// A node of which this machine has the journal and the interfaces.

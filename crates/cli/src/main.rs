@@ -3,11 +3,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod addons;
+mod api;
 mod arguments;
 mod cluster;
 mod daemon;
 mod down;
 mod fabric;
+mod forwarding;
 mod ipam;
 mod layout;
 mod lock;
@@ -43,6 +45,9 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Status(options) => status::run(&options),
         Command::Logs(options) => logs::run(&options),
         Command::Ipam(options) => ipam::run(&options),
+        Command::Trace(options) => forwarding::trace(&options),
+        Command::Explain(options) => forwarding::explain(&options),
+        Command::Why(options) => forwarding::why(&options),
         Command::Manifests(options) => manifests::run(&options),
         Command::Kubeconfig => cluster::print_kubeconfig(),
         Command::Env => cluster::print_environment(),

@@ -1,0 +1,71 @@
+//! The arguments of `podnet trace`, `podnet why` and `podnet explain`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum, ValueHint};
+
+#[derive(Debug, Args)]
+pub(crate) struct TraceOptions {
+    #[command(flatten)]
+    pub(crate) ends: Ends,
+    /// Compare each hop with what the kernels of the nodes really have; exits with 1 where something differs
+    #[arg(long)]
+    pub(crate) compare: bool,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterOptions,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t = Form::Table)]
+    pub(crate) output: Form,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhyOptions {
+    #[command(flatten)]
+    pub(crate) ends: Ends,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterOptions,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainOptions {
+    /// The pod: pod/[NAMESPACE/]NAME or NAMESPACE/NAME
+    pub(crate) pod: String,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterOptions,
+}
+
+/// The two ends of a packet's way.
+#[derive(Debug, Args)]
+pub(crate) struct Ends {
+    /// Who sends: a pod (NAMESPACE/NAME, pod/NAME), node/NAME, an address, or world
+    pub(crate) from: String,
+    /// To whom: NAMESPACE/NAME of a pod or else a Service, pod/NAME, svc/NAME, node/NAME, a name of DNS, an address, or world; with :PORT (80
+    /// where nothing says which) and /tcp, /udp or /sctp
+    pub(crate) to: String,
+    /// The node that packets from the world come to first, where the destination is no node's
+    #[arg(long, value_name = "NODE")]
+    pub(crate) via: Option<String>,
+}
+
+/// Which cluster is looked at.
+#[derive(Debug, Args)]
+pub(crate) struct ClusterOptions {
+    /// How to reach the API server; without it the embedded cluster's
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The domain of the cluster's names
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
+    pub(crate) cluster_domain: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+    /// For Graphviz
+    Dot,
+    /// For Markdown
+    Mermaid,
+}

@@ -1,0 +1,143 @@
+//! Which names a pod's resolver asks for, and what cluster DNS answers by the Services that there are.
+
+use std::net::IpAddr;
+
+use podnet_model::{Pod, ServiceKey, service::ServiceKind};
+use podnet_planner::trace::Cluster;
+
+/// With fewer dots than these a name is completed before it is asked for as it stands (`ndots` of the cluster's resolv.conf).
+const DOTS: usize = 5;
+
+/// What became of a name.
+pub(super) struct Resolved {
+    /// The names that are asked for, in order, the last one with an answer.
+    pub(super) asked: Vec<String>,
+    /// What the last one is.
+    pub(super) answer: Answer,
+}
+
+/// What a name leads to.
+pub(super) enum Answer {
+    /// A Service.
+    Service(ServiceKey),
+    /// These endpoints of a headless Service.
+    Addresses(ServiceKey, Vec<IpAddr>),
+    /// A name outside of the cluster.
+    Outside(String),
+    /// Nothing: the cluster's domain does not have it.
+    Nothing,
+}
+
+/// Asks as the resolver of the pod does; of nobody's where none is named.
+pub(super) fn resolve(cluster: &Cluster, domain: &str, pod: Option<&Pod>, name: &str) -> Resolved {
+    let mut asked = Vec::new();
+    for candidate in candidates(domain, pod, name) {
+        asked.push(format!("{candidate}."));
+        match answer(cluster, domain, &candidate) {
+            Answer::Nothing => {}
+            // What is completed by a path of the pod's own and is none of the cluster's is taken not to exist.
+            Answer::Outside(outside)
+                if outside == candidate && !candidate.eq_ignore_ascii_case(name.trim_end_matches('.')) => {}
+            answer => return Resolved { asked, answer },
+        }
+    }
+    Resolved { asked, answer: Answer::Nothing }
+}
+
+fn candidates(domain: &str, pod: Option<&Pod>, name: &str) -> Vec<String> {
+    let absolute = name.trim_end_matches('.').to_ascii_lowercase();
+    let searches = pod.and_then(|pod| Some((pod, pod.searches.as_ref()?)));
+    let Some((pod, more)) = searches.filter(|_| !name.ends_with('.')) else { return vec![absolute] };
+    let own = [format!("{}.svc.{domain}", pod.key.namespace), format!("svc.{domain}"), domain.to_owned()];
+    let path = own.into_iter().chain(more.iter().map(ToString::to_string));
+    let mut all: Vec<String> = path.map(|place| format!("{absolute}.{place}")).collect();
+    match absolute.matches('.').count() < DOTS {
+        true => all.push(absolute),
+        false => all.insert(0, absolute),
+    }
+    all
+}
+
+fn answer(cluster: &Cluster, domain: &str, name: &str) -> Answer {
+    let Some(inside) = name.strip_suffix(domain).and_then(|rest| rest.strip_suffix('.')) else {
+        return Answer::Outside(name.to_owned());
+    };
+    let Some(labels) = inside.strip_suffix(".svc") else { return Answer::Nothing };
+    let labels: Vec<&str> = labels.split('.').collect();
+    let (key, host) = match labels.as_slice() {
+        [service, namespace] => (ServiceKey::new(namespace, service), None),
+        [host, service, namespace] => (ServiceKey::new(namespace, service), Some(*host)),
+        _ => return Answer::Nothing,
+    };
+    match cluster.services().get(&key).map(|service| &service.kind) {
+        Some(ServiceKind::Headless) => {
+            let slices = cluster.slices_of(&key).flat_map(|slice| &slice.endpoints);
+            let of_host = |name: Option<&str>| host.is_none_or(|host| name == Some(host));
+            let ready = slices.filter(|endpoint| endpoint.ready && of_host(endpoint.hostname.as_deref()));
+            let addrs = ready.map(|endpoint| endpoint.addr.0).collect();
+            Answer::Addresses(key, addrs)
+        }
+        Some(ServiceKind::External { name }) => match answer(cluster, domain, name.trim_end_matches('.')) {
+            Answer::Nothing => Answer::Outside(name.to_string()),
+            answer => answer,
+        },
+        Some(ServiceKind::Virtual { .. }) if host.is_none() => Answer::Service(key),
+        _ => Answer::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use k8s_openapi::api::core::v1 as api;
+    use podnet_model::{Change, convert::Partly};
+    use serde_json::json;
+
+    use super::*;
+
+    fn service(name: &str, spec: &serde_json::Value) -> Change {
+        let object = json!({"metadata": {"name": name, "namespace": "web"}, "spec": spec});
+        let object: api::Service = serde_json::from_value(object).unwrap();
+        let service = Partly::<podnet_model::Service>::try_from(&object).unwrap().right;
+        Change::Service(service.key.clone(), Some(service))
+    }
+
+    fn pod(spec: &serde_json::Value) -> Pod {
+        let object = json!({"metadata": {"name": "client", "namespace": "web", "uid": "u"}, "spec": spec});
+        Pod::try_from(&serde_json::from_value::<api::Pod>(object).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn names_are_completed_as_the_pods_resolver_does_until_one_is_answered() {
+        let ports = json!([{"port": 80}]);
+        let changes = vec![
+            service("shop", &json!({"clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"], "ports": ports})),
+            service("alias", &json!({"type": "ExternalName", "externalName": "shop.web.svc.cluster.local"})),
+            service("abroad", &json!({"type": "ExternalName", "externalName": "example.org"})),
+        ];
+        let cluster = Cluster::new(changes, BTreeMap::new());
+        let (client, stranger) =
+            (pod(&json!({"containers": []})), pod(&json!({"dnsPolicy": "Default", "containers": []})));
+        let asked = |pod: &Pod, name: &str| {
+            let Resolved { asked, answer } = resolve(&cluster, "cluster.local", Some(pod), name);
+            let answer = match answer {
+                Answer::Service(key) => key.to_string(),
+                Answer::Addresses(key, addrs) => format!("{key} {addrs:?}"),
+                Answer::Outside(name) => format!("outside {name}"),
+                Answer::Nothing => "nothing".to_owned(),
+            };
+            (asked.len(), answer)
+        };
+        assert_eq!(asked(&client, "shop"), (1, "web/shop".to_owned()));
+        assert_eq!(asked(&client, "shop.web"), (2, "web/shop".to_owned()));
+        assert_eq!(asked(&client, "shop.web.svc"), (3, "web/shop".to_owned()));
+        assert_eq!(asked(&client, "SHOP.web.svc.cluster.local"), (4, "web/shop".to_owned()));
+        assert_eq!(asked(&client, "shop.web.svc.cluster.local."), (1, "web/shop".to_owned()));
+        assert_eq!(asked(&client, "alias"), (1, "web/shop".to_owned()));
+        assert_eq!(asked(&client, "abroad"), (1, "outside example.org".to_owned()));
+        assert_eq!(asked(&client, "example.com"), (4, "outside example.com".to_owned()));
+        assert_eq!(asked(&client, "nobody.web.svc.cluster.local."), (1, "nothing".to_owned()));
+        assert_eq!(asked(&stranger, "shop"), (1, "outside shop".to_owned()), "without the cluster's search path");
+    }
+}

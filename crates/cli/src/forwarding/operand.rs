@@ -1,0 +1,277 @@
+//! What people write for the two ends of a packet's way.
+
+mod service;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use podnet_model::{Family, NodeName, Pod, PodKey, Protocol, ServiceKey};
+use podnet_planner::trace::{Object, Source, Target, Trace};
+
+use super::{
+    names::{self, Answer},
+    state::State,
+};
+use crate::{arguments::forwarding::Ends, report::Failure};
+
+/// Where nothing says which port.
+const PORT: u16 = 80;
+/// Somebody outside of the cluster (addresses for documentation: RFC 5737, RFC 3849).
+const WORLD: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(203, 0, 113, 1), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
+
+/// What is asked, understood.
+pub(super) struct Question {
+    pub(super) from: Source,
+    /// Where it goes, each with its share: a headless Service has several addresses.
+    pub(super) targets: Vec<(Target, f64)>,
+    /// In words.
+    pub(super) title: String,
+    /// How names became addresses.
+    pub(super) names: Vec<String>,
+    /// What the destination is.
+    pub(super) object: Option<Object>,
+}
+
+/// A destination without its port.
+enum To {
+    Pod(PodKey),
+    Service(ServiceKey),
+    Node(NodeName),
+    Addresses(Vec<IpAddr>),
+    World,
+}
+
+/// Reads both ends.
+pub(super) fn read(state: &State, options: &Ends) -> Result<Question, Failure> {
+    let (words, port, protocol) = split(&options.to)?;
+    let from = source(state, &options.from)?;
+    let pod = match &from {
+        From::Pod(key) => state.cluster.pods().get(key),
+        _ => None,
+    };
+    let mut names = Vec::new();
+    let to = destination(state, pod, words, &mut names)?;
+    let families = families(state, &from);
+    let mut object = None;
+    let addrs = match &to {
+        To::Pod(key) => {
+            object = Some(Object::namespaced("pod", &key.namespace, &key.name));
+            let pod = &state.cluster.pods()[key];
+            let addrs: Vec<IpAddr> = pod.addrs.iter().map(|addr| addr.0).collect();
+            one(&addrs, &families).ok_or_else(|| {
+                let failure = Failure::new(format!("pod {key} has no address of a family that the sender has"));
+                failure.remedy(format!("why it has none: kubectl describe pod {} -n {}", key.name, key.namespace))
+            })?
+        }
+        To::Service(key) => return service::question(state, options, from, key, (port, protocol), names),
+        To::Node(name) => {
+            object = Some(Object::global("node", name));
+            one(&node_addrs(state, name)?, &families).ok_or_else(|| no_family(&options.to))?
+        }
+        To::Addresses(addrs) => addrs.clone(),
+        To::World => one(&[WORLD.0.into(), WORLD.1.into()], &families).ok_or_else(|| no_family(&options.to))?,
+    };
+    let protocol = protocol.unwrap_or(Protocol::Tcp);
+    let port = port.map_or(Ok(PORT), |port| port.parse().map_err(|_| named_port(port)))?;
+    let share = 1.0 / addrs.len().max(1) as f64;
+    let targets: Vec<_> = addrs.into_iter().map(|addr| (Target { addr, protocol, port }, share)).collect();
+    let from = enter(state, options, from, targets.first().map(|(target, _)| target.addr))?;
+    Ok(Question { title: format!("{} → {}", options.from, options.to), from, targets, names, object })
+}
+
+/// A pod that has to be there.
+pub(super) fn pod(state: &State, text: &str) -> Result<PodKey, Failure> {
+    match reference(state, text) {
+        Some(To::Pod(key)) => Ok(key),
+        _ => {
+            Err(Failure::new(format!("{text:?} is no pod that is there"))
+                .remedy("pod/[NAMESPACE/]NAME, or NAMESPACE/NAME"))
+        }
+    }
+}
+
+/// The pods that are named as an end.
+pub(super) fn pods_of(state: &State, ends: &Ends) -> Vec<PodKey> {
+    let to = split(&ends.to).map(|(words, ..)| words).unwrap_or_default();
+    let pod = |text: &str| match reference(state, text) {
+        Some(To::Pod(key)) => Some(key),
+        _ => None,
+    };
+    [ends.from.as_str(), to].into_iter().filter_map(pod).collect()
+}
+
+/// Who sends, before it is known where to.
+enum From {
+    Pod(PodKey),
+    Node(NodeName),
+    World(Option<IpAddr>),
+}
+
+fn source(state: &State, text: &str) -> Result<From, Failure> {
+    if text == "world" {
+        return Ok(From::World(None));
+    }
+    if let Ok(addr) = text.parse::<IpAddr>() {
+        let pod = state.cluster.pod_of(addr).cloned().map(From::Pod);
+        let node = || state.cluster.node_of(addr).cloned().map(From::Node);
+        return Ok(pod.or_else(node).unwrap_or(From::World(Some(addr))));
+    }
+    match reference(state, text) {
+        Some(To::Pod(key)) => Ok(From::Pod(key)),
+        Some(To::Node(name)) => Ok(From::Node(name)),
+        Some(To::Service(key)) => {
+            let failure = Failure::new(format!("a Service sends nothing: {key} cannot be where a packet comes from"));
+            Err(failure.remedy("name one of its pods: pod/NAMESPACE/NAME"))
+        }
+        _ => Err(nobody(text)),
+    }
+}
+
+fn destination(state: &State, pod: Option<&Pod>, text: &str, told: &mut Vec<String>) -> Result<To, Failure> {
+    if text == "world" {
+        return Ok(To::World);
+    }
+    if let Ok(addr) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return Ok(To::Addresses(vec![addr]));
+    }
+    if let Some(to) = reference(state, text) {
+        return Ok(to);
+    }
+    if text.contains('/') {
+        return Err(nobody(text));
+    }
+    let resolved = names::resolve(&state.cluster, &state.domain, pod, text);
+    let last = resolved.asked.len().saturating_sub(1);
+    told.extend(resolved.asked.iter().take(last).map(|name| format!("{name} does not exist")));
+    let name = resolved.asked.last().cloned().unwrap_or_default();
+    match resolved.answer {
+        Answer::Service(key) => {
+            told.push(format!("{name} is service {key}"));
+            Ok(To::Service(key))
+        }
+        Answer::Addresses(key, addrs) => {
+            told.push(format!("{name} is {} endpoints of the headless service {key}", addrs.len()));
+            Ok(To::Service(key))
+        }
+        Answer::Outside(outside) => {
+            told.push(format!("{outside} is a name outside of the cluster: an address of the world stands for it"));
+            Ok(To::World)
+        }
+        Answer::Nothing => {
+            let failure = Failure::new(format!("no name that is asked for exists: {}", resolved.asked.join(", ")));
+            Err(failure.remedy("a Service of another namespace is NAME.NAMESPACE; a pod is pod/NAMESPACE/NAME"))
+        }
+    }
+}
+
+/// What a text names that is no name of DNS: `pod/…`, `svc/…`, `node/…`, or `NAMESPACE/NAME` of a pod or else of a Service.
+fn reference(state: &State, text: &str) -> Option<To> {
+    let (kind, rest) = text.split_once('/')?;
+    let (namespace, name) = rest.split_once('/').unwrap_or(("default", rest));
+    let pod = |namespace: &str, name: &str| {
+        let key = PodKey::new(namespace, name);
+        state.cluster.pods().contains_key(&key).then_some(To::Pod(key))
+    };
+    let service = |namespace: &str, name: &str| {
+        let key = ServiceKey::new(namespace, name);
+        state.cluster.services().contains_key(&key).then_some(To::Service(key))
+    };
+    match kind {
+        "pod" | "pods" | "po" => pod(namespace, name),
+        "svc" | "service" | "services" => service(namespace, name),
+        "node" | "nodes" | "no" => {
+            let name = NodeName::from(rest);
+            state.cluster.nodes().contains_key(&name).then_some(To::Node(name))
+        }
+        namespace => pod(namespace, rest).or_else(|| service(namespace, rest)),
+    }
+}
+
+fn nobody(text: &str) -> Failure {
+    let failure = Failure::new(format!("{text:?} is nothing that is there"));
+    failure.remedy("NAMESPACE/NAME of a pod or a Service, pod/[NAMESPACE/]NAME, svc/[NAMESPACE/]NAME, node/NAME, an address, or world")
+}
+
+fn no_family(text: &str) -> Failure {
+    Failure::new(format!("{text} has no address of a family that the sender has"))
+}
+
+fn named_port(port: &str) -> Failure {
+    let failure = Failure::new(format!("{port:?} is no port number"));
+    failure.remedy("ports have names in Services alone: svc/NAMESPACE/NAME:PORT-NAME")
+}
+
+/// `TO[:PORT][/protocol]`.
+fn split(text: &str) -> Result<(&str, Option<&str>, Option<Protocol>), Failure> {
+    let (text, protocol) = match text.rsplit_once('/') {
+        Some((rest, "tcp")) => (rest, Some(Protocol::Tcp)),
+        Some((rest, "udp")) => (rest, Some(Protocol::Udp)),
+        Some((rest, "sctp")) => (rest, Some(Protocol::Sctp)),
+        _ => (text, None),
+    };
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Ok((text, None, protocol));
+    }
+    match text.rsplit_once(':') {
+        Some((_, "")) => Err(Failure::usage(format!("{text:?} names no port behind its colon"))),
+        Some((rest, port)) => Ok((rest, Some(port), protocol)),
+        None => Ok((text, None, protocol)),
+    }
+}
+
+/// The families of a sender's addresses, its first one first.
+fn families(state: &State, from: &From) -> Vec<Family> {
+    let addrs: Vec<IpAddr> = match from {
+        From::Pod(key) => state.cluster.pods().get(key).into_iter().flat_map(|pod| &pod.addrs).map(|a| a.0).collect(),
+        From::Node(name) => node_addrs(state, name).unwrap_or_default(),
+        From::World(Some(addr)) => vec![*addr],
+        From::World(None) => return Family::ALL.to_vec(),
+    };
+    if addrs.is_empty() { Family::ALL.to_vec() } else { addrs.iter().map(Family::of).collect() }
+}
+
+/// The first address of the first family that fits.
+fn one(addrs: &[IpAddr], families: &[Family]) -> Option<Vec<IpAddr>> {
+    families.iter().find_map(|family| addrs.iter().find(|addr| Family::of(addr) == *family)).map(|addr| vec![*addr])
+}
+
+fn node_addrs(state: &State, name: &NodeName) -> Result<Vec<IpAddr>, Failure> {
+    let node = state.cluster.nodes().get(name).ok_or_else(|| nobody(&format!("node/{name}")))?;
+    Ok([Some(node.addr), node.addr6].into_iter().flatten().map(|addr| addr.0).collect())
+}
+
+/// The node that packets of the world come to, where no address says so.
+fn entry(state: &State, options: &Ends) -> Result<NodeName, Failure> {
+    let named = options.via.as_deref().map(NodeName::from);
+    if let Some(name) = named.as_ref().filter(|name| !state.cluster.nodes().contains_key(name)) {
+        return Err(nobody(&format!("node/{name}")).remedy("kubectl get nodes"));
+    }
+    let first = || state.cluster.nodes().keys().next().cloned();
+    named.or_else(first).ok_or_else(|| Failure::new("the cluster has no node").remedy("kubectl get nodes"))
+}
+
+fn enter(state: &State, options: &Ends, from: From, to: Option<IpAddr>) -> Result<Source, Failure> {
+    let own = match from {
+        From::Pod(key) => return Ok(Source::Pod(key)),
+        From::Node(name) => return Ok(Source::Node(name)),
+        From::World(own) => own,
+    };
+    let node = to.and_then(|to| state.cluster.node_of(to)).filter(|_| options.via.is_none()).cloned();
+    let node = node.map_or_else(|| entry(state, options), Ok)?;
+    let by_v6 = to.is_some_and(|to| to.is_ipv6());
+    let addr = own.unwrap_or(if by_v6 { WORLD.1.into() } else { WORLD.0.into() });
+    Ok(Source::World(addr, node))
+}
+
+/// Follows it to each of its destinations.
+pub(super) fn follow(state: &State, question: &Question) -> Result<Trace, Failure> {
+    let mut paths = Vec::new();
+    for (target, share) in &question.targets {
+        let trace = state.cluster.trace(&question.from, *target);
+        let trace = trace.map_err(|unknown| Failure::new(unknown.to_string()))?;
+        paths.extend(trace.paths.into_iter().map(|mut path| {
+            path.share *= share;
+            path
+        }));
+    }
+    Ok(Trace { paths })
+}

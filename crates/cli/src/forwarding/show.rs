@@ -1,0 +1,197 @@
+//! A trace as text, JSON or a graph.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+};
+
+use podnet_model::NodeName;
+use podnet_planner::trace::{Hop, Path, Trace};
+use serde_json::{Value, json};
+
+use super::{compare::Deviation, operand::Question, state::State};
+
+/// So many ways are shown to people; a Service may have thousands of endpoints.
+const WAYS: usize = 16;
+
+/// What was asked and what it came to.
+pub(super) struct Told<'a> {
+    pub(super) question: &'a Question,
+    pub(super) trace: &'a Trace,
+    /// What differs in the kernels, and the nodes that cannot be looked at; none where nobody looked.
+    pub(super) compared: Option<&'a (Vec<Deviation>, BTreeSet<NodeName>)>,
+}
+
+impl Told<'_> {
+    /// For people.
+    pub(super) fn text(&self, state: &State) -> String {
+        let mut text = format!("{}\n", self.question.title);
+        for line in &self.question.names {
+            let _ = writeln!(text, "  name: {line}");
+        }
+        if state.here.is_empty() {
+            text.push_str(
+                "  (the nodes are not on this machine: their devices and MTU are assumed to be eth0 and 1500)\n",
+            );
+        }
+        let common = self.trace.common();
+        let [first, ..] = self.trace.paths.as_slice() else { return text };
+        write_hops(&mut text, &first.hops[..common], 1);
+        let many = self.trace.paths.len();
+        for (number, path) in self.trace.paths.iter().enumerate().take(WAYS) {
+            if many > 1 {
+                let _ = writeln!(text, "way {} of {many}, {} of all connections:", number + 1, percent(path.share));
+            }
+            write_hops(&mut text, &path.hops[common..], common + 1);
+            let _ = writeln!(text, "⇒ {}: {}", path.end.verdict.name(), path.end.why);
+        }
+        if many > WAYS {
+            let _ = writeln!(text, "and {} ways more (all of them: -o json)", many - WAYS);
+        }
+        if let Some((found, elsewhere)) = self.compared {
+            for one in found {
+                let _ = writeln!(text, "differs on node {}: {}", one.node, one.what);
+            }
+            if found.is_empty() && elsewhere.is_empty() {
+                text.push_str("the kernels have it so\n");
+            }
+            for node in elsewhere {
+                let _ = writeln!(text, "node {node} is not on this machine and was not looked at");
+            }
+        }
+        text
+    }
+
+    /// For programs: an interface.
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "question": self.question.title,
+            "names": self.question.names,
+            "object": self.question.object.as_ref().map(ToString::to_string),
+            "differences": self.compared.map(|(found, _)| {
+                found.iter().map(|one| json!({"node": one.node.to_string(), "what": one.what})).collect::<Vec<_>>()
+            }),
+            "paths": self.trace.paths.iter().map(path).collect::<Vec<_>>(),
+        })
+    }
+
+    /// For Graphviz.
+    pub(super) fn dot(&self) -> String {
+        let mut text = "digraph trace {\n  rankdir=LR;\n  node [shape=box];\n".to_owned();
+        let graph = self.graph();
+        for (number, label) in graph.boxes() {
+            let _ = writeln!(text, "  n{number} [label=\"{}\"];", quoted(label).replace('\n', "\\n"));
+        }
+        for ((from, to), label) in &graph.edges {
+            let _ = writeln!(text, "  n{from} -> n{to} [label=\"{}\"];", quoted(label));
+        }
+        text.push_str("}\n");
+        text
+    }
+
+    /// For Markdown.
+    pub(super) fn mermaid(&self) -> String {
+        let mut text = "flowchart LR\n".to_owned();
+        let graph = self.graph();
+        for (number, label) in graph.boxes() {
+            let _ = writeln!(text, "  n{number}[\"{}\"]", quoted(label).replace('\n', "<br/>"));
+        }
+        for ((from, to), label) in &graph.edges {
+            let _ = match label.as_str() {
+                "" => writeln!(text, "  n{from} --> n{to}"),
+                label => writeln!(text, "  n{from} -->|\"{}\"| n{to}", quoted(label)),
+            };
+        }
+        text
+    }
+
+    fn graph(&self) -> Graph {
+        let mut graph = Graph::default();
+        for path in &self.trace.paths {
+            let mut last = None;
+            for hop in &path.hops {
+                let here = graph.named(format!("{}\n{}{}", hop.place, device(hop), hop.what));
+                if let Some(last) = last.replace(here) {
+                    graph.edges.entry((last, here)).or_default();
+                }
+            }
+            let end = graph.named(format!("{}\n{}", path.end.verdict.name(), path.end.why));
+            if let Some(last) = last {
+                let share = if self.trace.paths.len() > 1 { percent(path.share) } else { String::new() };
+                graph.edges.insert((last, end), share);
+            }
+        }
+        graph
+    }
+}
+
+/// Boxes by their text, and arrows between them.
+#[derive(Default)]
+struct Graph {
+    numbers: BTreeMap<String, usize>,
+    edges: BTreeMap<(usize, usize), String>,
+}
+
+impl Graph {
+    fn named(&mut self, label: String) -> usize {
+        let next = self.numbers.len();
+        *self.numbers.entry(label).or_insert(next)
+    }
+
+    fn boxes(&self) -> impl Iterator<Item = (usize, &String)> {
+        let by_number: BTreeMap<usize, &String> = self.numbers.iter().map(|(label, number)| (*number, label)).collect();
+        by_number.into_iter()
+    }
+}
+
+fn quoted(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "'")
+}
+
+fn device(hop: &Hop) -> String {
+    hop.device.as_ref().map_or_else(String::new, |device| format!("{device}: "))
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+fn write_hops(text: &mut String, hops: &[Hop], first: usize) {
+    for (number, hop) in (first..).zip(hops) {
+        let device = hop.device.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+        let _ = writeln!(text, "{number:>3}  {:<28} {device:<16} {}", hop.place.to_string(), hop.what);
+        let by = hop.rule.as_ref().map(|rule| format!("by {rule}"));
+        let of = hop.object.as_ref().map(|object| format!("from {object}"));
+        let mtu = hop.mtu.map(|mtu| format!("MTU {mtu}"));
+        let costs = hop.cost.as_ref().map(|cost| format!("costs {cost}"));
+        let more: Vec<String> = [by, of, mtu, costs].into_iter().flatten().collect();
+        if !more.is_empty() {
+            let _ = writeln!(text, "     {}", more.join("; "));
+        }
+    }
+}
+
+fn path(path: &Path) -> Value {
+    json!({
+        "share": path.share,
+        "verdict": path.end.verdict.name(),
+        "why": path.end.why,
+        "source": path.source.to_string(),
+        "destination": path.destination.to_string(),
+        "hops": path.hops.iter().map(hop).collect::<Vec<_>>(),
+    })
+}
+
+fn hop(hop: &Hop) -> Value {
+    json!({
+        "place": hop.place.to_string(),
+        "node": hop.place.node().map(ToString::to_string),
+        "kind": hop.kind.name(),
+        "device": hop.device.as_ref().map(ToString::to_string),
+        "what": hop.what,
+        "rule": hop.rule,
+        "object": hop.object.as_ref().map(ToString::to_string),
+        "mtu": hop.mtu,
+        "cost": hop.cost,
+    })
+}

@@ -1,0 +1,228 @@
+//! `podnet why`: the first broken link, in one sentence, with what to change.
+//!
+//! What is looked at, in the order in which a packet would meet it: the sender, the name, the way by plan, the kernels on the way and on the way
+//! back, who it is for, and last, where the nodes are on this machine, a connection.
+
+use std::net::SocketAddr;
+
+use k8s_openapi::api::core::v1 as api;
+use kube::{Api, Client, api::ListParams};
+use podnet_model::{PodKey, Protocol, ServiceKey};
+use podnet_planner::trace::{End, Path, Place, Source, Target, Trace, Verdict};
+
+use super::{compare, inside, operand, operand::Question, state, state::State};
+use crate::{
+    api as server,
+    arguments::forwarding::WhyOptions,
+    report::{Doing, Failure},
+};
+
+/// The Service of cluster DNS, as every installer calls it.
+const DNS: (&str, &str) = ("kube-system", "kube-dns");
+const DNS_PORT: u16 = 53;
+
+pub(crate) fn run(options: &WhyOptions) -> Result<(), Failure> {
+    let state = state::gather(&options.cluster, "why")?;
+    if let Some(broken) = sender(&state, options)? {
+        return Err(broken);
+    }
+    let question = operand::read(&state, &options.ends)?;
+    let broken = match &question.names[..] {
+        [] => None,
+        _ => name_server(&state, &question)?,
+    };
+    if let Some(broken) = broken {
+        return Err(broken);
+    }
+    let trace = operand::follow(&state, &question)?;
+    for path in &trace.paths {
+        if let Some(broken) = by_plan(&state, path) {
+            return Err(broken);
+        }
+    }
+    if let Some(broken) = in_kernels(&state, &trace, &question)? {
+        return Err(broken);
+    }
+    let protocol = question.targets.first().map_or(Protocol::Tcp, |(target, _)| target.protocol);
+    for path in &trace.paths {
+        if let Some(broken) = receiver(options, path, protocol)? {
+            return Err(broken);
+        }
+    }
+    if let Some(broken) = alive(&state, &question)? {
+        return Err(broken);
+    }
+    println!("nothing is broken on the way: {}", question.title);
+    for path in &trace.paths {
+        println!("  {:.1} %: {}", path.share * 100.0, path.end.why);
+    }
+    Ok(())
+}
+
+/// Whether the pod at an end is there and runs.
+fn sender(state: &State, options: &WhyOptions) -> Result<Option<Failure>, Failure> {
+    let pods = operand::pods_of(state, &options.ends);
+    for key in pods {
+        if let Some(broken) = running(options, &key)? {
+            return Ok(Some(broken));
+        }
+    }
+    Ok(None)
+}
+
+/// What keeps a pod from running, as its status and the last warning about it say.
+fn running(options: &WhyOptions, key: &PodKey) -> Result<Option<Failure>, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().doing(|| "cannot start".into())?;
+    let (namespace, name) = (key.namespace.as_str(), &*key.name);
+    let (pod, events) = runtime.block_on(async {
+        let client = server::connect(options.cluster.kubeconfig.as_deref(), "why").await?;
+        let pods: Api<api::Pod> = Api::namespaced(client.clone(), namespace);
+        let pod = pods.get(name).await.doing(|| format!("cannot get pod {key}"))?;
+        Ok::<_, Failure>((pod, warnings(client, namespace, name).await))
+    })?;
+    let status = pod.status.clone().unwrap_or_default();
+    let phase = status.phase.as_deref().unwrap_or("Pending");
+    let waits = status.container_statuses.iter().flatten().find_map(|container| {
+        let waiting = container.state.as_ref()?.waiting.as_ref()?;
+        Some(format!("container {}: {}", container.name, waiting.reason.as_deref().unwrap_or("waits")))
+    });
+    let unscheduled = pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none());
+    let see = format!("kubectl describe pod {name} -n {namespace}");
+    let because = events.map_or_else(String::new, |event| format!(": {event}"));
+    Ok(match phase {
+        _ if unscheduled => Some(Failure::new(format!("pod {key} is on no node{because}")).remedy(see)),
+        "Running" => {
+            waits.map(|waits| Failure::new(format!("pod {key} does not run whole, {waits}{because}")).remedy(see))
+        }
+        phase => Some(Failure::new(format!("pod {key} does not run, it is {phase}{because}")).remedy(see)),
+    })
+}
+
+async fn warnings(client: Client, namespace: &str, name: &str) -> Option<String> {
+    let events: Api<api::Event> = Api::namespaced(client, namespace);
+    let about = ListParams::default().fields(&format!("involvedObject.name={name}"));
+    let mut listed = events.list(&about).await.ok()?.items;
+    listed.retain(|event| event.type_.as_deref() == Some("Warning"));
+    listed.sort_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0));
+    listed.pop()?.message
+}
+
+/// Whether cluster DNS can be asked.
+fn name_server(state: &State, question: &Question) -> Result<Option<Failure>, Failure> {
+    let key = ServiceKey::new(DNS.0, DNS.1);
+    let see = format!("kubectl get endpointslices -n {} -l kubernetes.io/service-name={}", DNS.0, DNS.1);
+    let Some(service) = state.cluster.services().get(&key) else {
+        return Ok(Some(Failure::new(format!("names are not answered: there is no Service {key}")).remedy(see)));
+    };
+    let podnet_model::service::ServiceKind::Virtual { cluster_ips } = &service.kind else { return Ok(None) };
+    let Some(addr) = cluster_ips.first().map(|addr| addr.0) else { return Ok(None) };
+    let asked = Target { addr, protocol: Protocol::Udp, port: DNS_PORT };
+    let Ok(trace) = state.cluster.trace(&question.from, asked) else { return Ok(None) };
+    let broken = trace.paths.iter().find(|path| !path.end.verdict.is_well());
+    Ok(broken.map(|path| Failure::new(format!("names are not answered: {}", path.end.why)).remedy(see)))
+}
+
+/// What the plan itself says against it.
+fn by_plan(state: &State, path: &Path) -> Option<Failure> {
+    let End { verdict, why } = &path.end;
+    if verdict.is_well() {
+        return None;
+    }
+    let object = path.hops.iter().rev().find_map(|hop| hop.object.as_ref());
+    let service = path.hops.iter().rev().filter_map(|hop| hop.object.as_ref()).find(|object| object.kind == "service");
+    let remedy = match (verdict, service) {
+        _ if why.contains("loadBalancerSourceRanges") => {
+            "add the sender's range to spec.loadBalancerSourceRanges".to_owned()
+        }
+        _ if why.contains("policy Local") => {
+            "run a pod of the Service on that node, or set the traffic policy to Cluster".to_owned()
+        }
+        _ if why.contains("is a ClusterIP without port") => {
+            let owner = state.cluster.services().values().find(|service| is_at(service, path));
+            owner.map_or_else(
+                || "ask for a port that the Service has".to_owned(),
+                |service| {
+                    let ports: Vec<String> =
+                        service.ports.iter().map(|port| format!("{}/{}", port.port, port.protocol)).collect();
+                    format!("service {} has the ports {}", service.key, ports.join(", "))
+                },
+            )
+        }
+        (Verdict::Refused, Some(service)) => {
+            let namespace = service.namespace.as_deref().unwrap_or_default();
+            format!(
+                "its selector must match ready pods: kubectl get endpointslices -n {namespace} -l kubernetes.io/service-name={}",
+                service.name
+            )
+        }
+        (Verdict::Lost, _) if why.starts_with("no pod has") => {
+            "the address is an old one: ask for the pod's address of now".to_owned()
+        }
+        (Verdict::NoRoute, _) => "podnet ipam check; kubectl get ippools,ipamblocks".to_owned(),
+        _ => object
+            .map_or_else(|| "podnet trace shows the way".to_owned(), |object| format!("kubectl describe {object}")),
+    };
+    Some(Failure::new(why.clone()).remedy(remedy))
+}
+
+fn is_at(service: &podnet_model::Service, path: &Path) -> bool {
+    let podnet_model::service::ServiceKind::Virtual { cluster_ips } = &service.kind else { return false };
+    cluster_ips.iter().any(|addr| addr.0 == path.destination.addr)
+}
+
+/// What the kernels of the nodes on the way, and on the way back, have otherwise.
+fn in_kernels(state: &State, trace: &Trace, question: &Question) -> Result<Option<Failure>, Failure> {
+    let mut all = trace.clone();
+    for path in &trace.paths {
+        let pod = state.cluster.pod_of(path.destination.addr);
+        let (Some(pod), Some(port)) = (pod, question.targets.first().map(|(target, _)| target.port)) else { continue };
+        let back = Target { addr: path.source, protocol: Protocol::Tcp, port };
+        if let Ok(answers) = state.cluster.trace(&Source::Pod(pod.clone()), back) {
+            all.paths.extend(answers.paths);
+        }
+    }
+    let (found, _) = compare::compare(state, &all)?;
+    Ok(found.first().map(|first| {
+        let remedy = "its agent mends this within a second: is it running? podnet status; podnet logs agent";
+        Failure::new(format!("on node {}: {}", first.node, first.what)).remedy(remedy)
+    }))
+}
+
+/// Whether there is somebody who takes what arrives.
+fn receiver(options: &WhyOptions, path: &Path, protocol: Protocol) -> Result<Option<Failure>, Failure> {
+    let Some(Place::Pod(key, _)) = path.hops.last().map(|hop| &hop.place) else { return Ok(None) };
+    if let Some(broken) = running(options, key)? {
+        return Ok(Some(broken));
+    }
+    let (addr, port) = (path.destination.addr, path.destination.port);
+    let Some(netns) = inside::namespace_of(addr) else { return Ok(None) };
+    if inside::listens(&netns, protocol, port) != Some(false) {
+        return Ok(None);
+    }
+    let through = path.hops.iter().filter_map(|hop| hop.object.as_ref()).find(|object| object.kind == "service");
+    let remedy = match through {
+        Some(service) => {
+            format!("set targetPort of service {} to a port that the pod's program listens on", service.name)
+        }
+        None => "start the program, or ask for the port that it listens on; 127.0.0.1 alone does not count".to_owned(),
+    };
+    Ok(Some(Failure::new(format!("nothing in pod {key} listens on port {port}/{protocol}")).remedy(remedy)))
+}
+
+/// Everything is as it should be, and yet nobody answers: somebody else's rules.
+fn alive(state: &State, question: &Question) -> Result<Option<Failure>, Failure> {
+    let Source::Pod(key) = &question.from else { return Ok(None) };
+    let own = state.cluster.pods().get(key).and_then(|pod| pod.addrs.first()).map(|addr| addr.0);
+    let Some(netns) = own.and_then(inside::namespace_of) else { return Ok(None) };
+    for (target, _) in question.targets.iter().filter(|(target, _)| target.protocol == Protocol::Tcp) {
+        let to = SocketAddr::new(target.addr, target.port);
+        if let Err(error) = inside::connect(&netns, to)? {
+            let what = format!(
+                "all is as podnet planned it, and a connection from pod {key} to {to} fails all the same ({error})"
+            );
+            let remedy = "somebody else's rules may drop it: nft list ruleset, iptables-save on the nodes that podnet trace names";
+            return Ok(Some(Failure::new(what).remedy(remedy)));
+        }
+    }
+    Ok(None)
+}
