@@ -19,6 +19,8 @@ use podnet_kernel::{
 use podnet_model::LinkName;
 use tracing::{debug, info, warn};
 
+use crate::flows::Counting;
+
 /// How long packets pass by the stack after an agent was last seen: longer than a restart or an upgrade takes.
 const LIFE: Duration = Duration::from_secs(300);
 
@@ -35,6 +37,7 @@ fn settle() -> Result<(), Box<dyn Error>> {
 #[derive(Debug, Default)]
 pub struct FastPath {
     programs: Option<Programs>,
+    counting: Counting,
     /// That the kernel refuses was told.
     told: AtomicBool,
     /// The kernel can have no programs at devices.
@@ -42,18 +45,24 @@ pub struct FastPath {
 }
 
 impl FastPath {
-    /// Loads the programs, where they are wanted. Why there are none is in the log, once.
+    /// Loads the programs, where they are wanted. Why there are none is in the log, once. Where flows are counted, they count what they
+    /// lead to pods.
     #[must_use]
-    pub fn open(wanted: bool) -> Self {
+    pub fn open(wanted: bool, counting: Counting) -> Self {
+        let none = |counting| Self { counting, ..Self::default() };
         if !wanted {
             info!("no fast path, as asked: all packets pass the stack");
-            return Self::default();
+            return none(counting);
         }
-        let programs = match Programs::load() {
+        let loaded = match counting.flows() {
+            Some(flows) => flows.fast_path().map_err(|error| -> Box<dyn Error> { error.into() }),
+            None => Programs::load().map_err(|error| -> Box<dyn Error> { error.into() }),
+        };
+        let programs = match loaded {
             Ok(programs) => programs,
             Err(error) => {
-                warn!(error = &error as &dyn Error, "no fast path: all packets pass the stack");
-                return Self::default();
+                warn!(error = &*error, "no fast path: all packets pass the stack");
+                return none(counting);
             }
         };
         if let Err(error) = settle() {
@@ -61,11 +70,17 @@ impl FastPath {
                 error = &*error,
                 "no fast path: connection tracking would forget connections and take their ends for strays"
             );
-            return Self::default();
+            return none(counting);
         }
-        let fast_path = Self { programs: Some(programs), ..Self::default() };
+        let fast_path = Self { programs: Some(programs), counting, ..Self::default() };
         fast_path.live();
         fast_path
+    }
+
+    /// What counts flows at the same devices.
+    #[must_use]
+    pub const fn counting(&self) -> &Counting {
+        &self.counting
     }
 
     /// There is an agent: to be called again and again, as packets pass by the stack for [`LIFE`] from then on.
@@ -179,7 +194,7 @@ mod tests {
             let made = Command::new("ip").args(["link", "add", "pn0", "type", "veth", "peer", "name", "pn1"]).status();
             assert!(made.unwrap().success());
             let socket = &mut RtSocket::open().unwrap();
-            let fast_path = FastPath::open(true);
+            let fast_path = FastPath::open(true, Counting::default());
             assert_eq!(sysctl::read_here(CONNTRACK_LIBERAL).unwrap(), "1");
             assert!(
                 fast_path.is_on()
@@ -203,7 +218,7 @@ mod tests {
             );
             assert!(fast_path.metrics().contains("\npodnet_fastpath_packets_total 0\n"), "{}", fast_path.metrics());
             drop(fast_path);
-            let next = FastPath::open(true);
+            let next = FastPath::open(true, Counting::default());
             assert!(
                 next.differs(socket, &device, Behind::Pod, true),
                 "those of an earlier agent count for another one"
@@ -212,7 +227,7 @@ mod tests {
             assert!(!next.differs(socket, &device, Behind::Pod, true));
             drop(next);
             // And one of a node that shall have none.
-            let none = FastPath::open(false);
+            let none = FastPath::open(false, Counting::default());
             assert!(!none.is_on() && none.differs(socket, &device, Behind::Pod, true) && none.metrics().is_empty());
             none.follow(socket, &device, Behind::Pod, true).unwrap();
             assert!(!none.differs(socket, &device, Behind::Pod, true));

@@ -5,6 +5,7 @@
 //! - [`repair`]: what others damage is heard of and mended
 //! - [`attach`]: CNI requests become pod interfaces; [`socket`] takes them in
 //! - [`fastpath`]: what may pass by the stack
+//! - [`flows`]: what talks to what, counted and written down where that is asked for
 //! - [`addresses`]: which address a sandbox gets, kept in the [`journal`], published to the API
 //! - [`housekeeping`]: tombstones, publications, empty blocks
 //! - [`ways`]: what this node tells the others about the way to it
@@ -23,6 +24,7 @@ pub mod conflist;
 pub mod dns;
 pub mod fastpath;
 mod fault;
+pub mod flows;
 pub mod health;
 pub mod housekeeping;
 pub mod journal;
@@ -59,6 +61,7 @@ use crate::{
     addresses::Addresses,
     attach::Attachments,
     conflist::PodLink,
+    flows::FlowLog,
     health::Health,
     housekeeping::Housekeeping,
     network::Network,
@@ -112,6 +115,8 @@ pub struct AgentConfig {
     pub cluster_domain: String,
     /// kube-proxy's configuration of this node alone; without it the ConfigMap `kube-proxy` counts.
     pub proxy_config: Option<PathBuf>,
+    /// Where records of the flows of this node's pods go; without it none are made.
+    pub flow_log: Option<FlowLog>,
 }
 
 impl AgentConfig {
@@ -214,7 +219,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let address6 = underlay.address6.map(tracing::field::display);
     info!(device = %underlay.device, address = %underlay.address, address6, mtu = underlay.mtu, "underlay found");
     let addresses = Arc::new(Addresses::open(config.node.clone(), &config.journal(), client.clone())?);
-    let view = Arc::new(View::new(config.node.clone()));
+    let view = Arc::new(View::new(config.node.clone()).with_flows(config.flow_log.is_some()));
     let complaints = Complaints::new(client.clone(), config.node.clone());
     let quarantine = Quarantine::default();
     health.add_metrics({
@@ -241,6 +246,10 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         updates,
     )?;
     let resolver = resolver(&config, &network, &view, &health);
+    let recording = match config.flow_log.as_ref().zip(network.pods().fast_path().counting().flows()) {
+        Some((log, counted)) => Some(flows::record(counted, log, &config.node, view.known(), client.clone())?),
+        None => None,
+    };
     tokio::pin!(shutdown);
     let standing = config.gives_addresses.then(|| {
         let announcements = view.announcements().clone();
@@ -254,6 +263,8 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     if let Some(resolver) = resolver {
         resolver.end().await;
     }
+    // What was counted until now is told.
+    tokio::task::block_in_place(|| drop(recording));
     ended?;
     if let Some(standing) = standing {
         standing.end().await;

@@ -42,6 +42,7 @@ use crate::{
     attach::rules::PodRules,
     dns::Seat,
     fastpath::FastPath,
+    flows::Counting,
     proxy::{Configured, Told},
     repair::{Counts, PodEnds, Repair},
     underlay::{Finder, Underlay},
@@ -137,7 +138,8 @@ impl Network {
         };
         let mut overlay = Overlay::new(overlay);
         overlay.set_keys(ways.keys());
-        let pods = Arc::new(PodEnds::new(PodRules::open()?, FastPath::open(config.fast_path), overlay.pod_mtu()));
+        let fast_path = FastPath::open(config.fast_path, Counting::open(config.flow_log.is_some()));
+        let pods = Arc::new(PodEnds::new(PodRules::open()?, fast_path, overlay.pod_mtu()));
         let (publish, published) = watch::channel(underlay.published);
         let (repair, notices) =
             Repair::start(&mut datapath, &underlay, pods.clone(), counts.clone()).map_err(NftError::from)?;

@@ -110,6 +110,9 @@ impl Attachments {
         limits: &NewLimits,
     ) -> Result<(), Failure> {
         let host = &attachment.host_ifname;
+        if let Err(error) = self.count(host) {
+            warn!(interface = %host, error = %chain(&error), "the flows of a pod are not recorded");
+        }
         let steps = steps(&limits.shaping, &Found::default());
         let shaped = match steps.is_empty() {
             true => Ok(()),
@@ -124,6 +127,18 @@ impl Attachments {
             .and_then(|()| if counted { self.set_rules() } else { Ok(()) })
             .and_then(|()| if may_pass { self.follow(host, true) } else { Ok(()) })
             .map_err(|error| Failure::new(Failure::INTERFACE, chain(&error)))
+    }
+
+    /// Counts the flows at an interface, where flows are recorded.
+    fn count(&self, host: &LinkName) -> Result<(), LimitError> {
+        let counting = self.pods.fast_path().counting();
+        if counting.flows().is_none() {
+            return Ok(());
+        }
+        self.looking(host, |socket| {
+            counting.follow(socket, host);
+            Ok(())
+        })
     }
 
     /// Lets the packets of an interface pass by the stack or not.
@@ -187,6 +202,7 @@ impl Attachments {
         let observed = self.looking(&"all pods".into(), |socket| tc::observe(socket, &hosts))?;
         for (host, holder) in &holders {
             let (Some(found), Some(wanted)) = (observed.links.get(host), self.wanted(holder)) else { continue };
+            self.count(host)?;
             let differs = self.looking(host, |socket| {
                 Ok(self.pods.fast_path().differs(socket, host, Behind::Pod, wanted.may_pass))
             })?;

@@ -145,6 +145,12 @@ pub(crate) struct AgentOptions {
     /// A KubeProxyConfiguration for this node; without it that of the ConfigMap kube-proxy in kube-system counts
     #[arg(long, value_name = "FILE")]
     pub(crate) proxy_config: Option<PathBuf>,
+    /// Record the flows of this node's pods in this file, as lines of JSON; without it nothing is recorded, and that costs nothing
+    #[arg(long, env = "PODNET_FLOW_LOG", value_name = "FILE")]
+    pub(crate) flow_log: Option<PathBuf>,
+    /// How many bytes that file and what is set aside of it (FILE.1.gz, …) may have together
+    #[arg(long, env = "PODNET_FLOW_LOG_BYTES", value_name = "BYTES", default_value_t = 256 << 20, value_parser = clap::value_parser!(u64).range(65_536..))]
+    pub(crate) flow_log_bytes: u64,
 }
 
 #[derive(Debug, Args)]

@@ -1,0 +1,214 @@
+//! Who is who: pods by address, nodes, Services; as the watches tell it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
+use kube::{
+    Api, Client, ResourceExt,
+    runtime::watcher::{self, Event, watcher},
+};
+use podnet_client::watch::steadily;
+use podnet_flow::{Names, PodIdentity, Transport, names::Owner};
+use podnet_model::{Change, NodeName, Service, ServiceKey, service::ServiceKind};
+use tracing::info;
+
+/// Labels that tell more of a controller's doing than of the pod.
+const UNINTERESTING: [&str; 5] = [
+    "pod-template-hash",
+    "controller-revision-hash",
+    "pod-template-generation",
+    "statefulset.kubernetes.io/pod-name",
+    "apps.kubernetes.io/pod-index",
+];
+
+/// What is known of the cluster.
+#[derive(Debug, Default)]
+pub struct Known(Mutex<Facts>);
+
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    pub(super) names: Names,
+    nodes: HashMap<NodeName, Vec<IpAddr>>,
+    services: HashMap<ServiceKey, Vec<(SocketAddr, Transport)>>,
+    /// Addresses of the pods that are there, by their uids.
+    pods: HashMap<Arc<str>, Vec<IpAddr>>,
+}
+
+impl Known {
+    pub(super) fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a change in.
+    pub fn learn(&self, change: &Change) {
+        let mut facts = self.facts();
+        match change {
+            Change::Node(name, Some(node)) => {
+                let addrs = [Some(node.addr), node.addr6, node.internal, node.internal6];
+                facts.nodes.insert(name.clone(), addrs.into_iter().flatten().map(|addr| addr.0).collect());
+            }
+            Change::Node(name, None) => drop(facts.nodes.remove(name)),
+            Change::Service(key, Some(service)) => drop(facts.services.insert(key.clone(), places(service))),
+            Change::Service(key, None) => drop(facts.services.remove(key)),
+            _ => return,
+        }
+        if matches!(change, Change::Node(..)) {
+            let all = facts.nodes.iter().flat_map(|(name, addrs)| addrs.iter().map(|addr| (*addr, name.clone())));
+            let all = all.collect();
+            facts.names.set_nodes(all);
+        } else {
+            let all = facts.services.iter().flat_map(|(key, places)| places.iter().map(|place| (*place, key.clone())));
+            let all = all.collect();
+            facts.names.set_services(all);
+        }
+    }
+
+    pub(super) fn event(&self, event: Event<Pod>, listed: &mut Vec<Arc<str>>) {
+        let mut facts = self.facts();
+        let now = Timestamp::now();
+        match event {
+            Event::Init => listed.clear(),
+            Event::InitApply(pod) => {
+                listed.extend(pod.metadata.uid.as_deref().map(Arc::from));
+                facts.see(&pod, now);
+            }
+            Event::InitDone => {
+                let gone: Vec<Arc<str>> = facts.pods.keys().filter(|uid| !listed.contains(uid)).cloned().collect();
+                gone.iter().for_each(|uid| facts.lose(uid, now));
+            }
+            Event::Apply(pod) => facts.see(&pod, now),
+            Event::Delete(pod) => facts.lose(pod.metadata.uid.as_deref().unwrap_or_default(), now),
+        }
+    }
+}
+
+impl Facts {
+    fn see(&mut self, pod: &Pod, now: Timestamp) {
+        let Some((identity, addrs)) = identity(pod) else {
+            return self.lose(pod.metadata.uid.as_deref().unwrap_or_default(), now);
+        };
+        let identity = Arc::new(identity);
+        addrs.iter().for_each(|addr| self.names.hold(*addr, &identity, now));
+        self.pods.insert(identity.uid.clone(), addrs);
+    }
+
+    fn lose(&mut self, uid: &str, now: Timestamp) {
+        for addr in self.pods.remove(uid).into_iter().flatten() {
+            self.names.release(addr, uid, now);
+        }
+    }
+}
+
+/// Tells who has which address, for good.
+pub(super) async fn watch_pods(client: Client, known: Arc<Known>) {
+    let mut events = steadily(watcher(Api::<Pod>::all(client), watcher::Config::default())).boxed();
+    let mut listed = Vec::new();
+    loop {
+        match events.try_next().await {
+            Ok(Some(event)) => known.event(event, &mut listed),
+            Ok(None) => return,
+            // What is known goes on to be used.
+            Err(error) => info!(%error, "watch of pods for the names of flows interrupted"),
+        }
+    }
+}
+
+/// Who a pod is, and its addresses; none of those that have none of their own, or no more.
+fn identity(pod: &Pod) -> Option<(PodIdentity, Vec<IpAddr>)> {
+    let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
+    let is_over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    if spec.host_network == Some(true) || is_over {
+        return None;
+    }
+    let addrs = status.pod_ips.iter().flatten().filter_map(|ip| ip.ip.parse().ok()).collect();
+    let labels: BTreeMap<Arc<str>, Arc<str>> = pod
+        .labels()
+        .iter()
+        .filter(|(key, _)| !UNINTERESTING.contains(&key.as_str()))
+        .map(|(key, value)| (key.as_str().into(), value.as_str().into()))
+        .collect();
+    let identity = PodIdentity {
+        namespace: pod.metadata.namespace.as_deref()?.into(),
+        name: pod.metadata.name.as_deref()?.into(),
+        uid: pod.metadata.uid.as_deref()?.into(),
+        node: spec.node_name.as_deref()?.into(),
+        labels,
+        owner: owner(pod),
+        service_account: spec.service_account_name.as_deref().map(Arc::from),
+    };
+    Some((identity, addrs))
+}
+
+/// A ReplicaSet is named after its Deployment, with the pods' hash behind it.
+fn owner(pod: &Pod) -> Option<Owner> {
+    let controller = pod.owner_references().iter().find(|owner| owner.controller == Some(true))?;
+    let hash = pod.labels().get("pod-template-hash").map(|hash| format!("-{hash}"));
+    let deployment =
+        hash.and_then(|hash| controller.name.strip_suffix(&hash)).filter(|_| controller.kind == "ReplicaSet");
+    Some(match deployment {
+        Some(name) => Owner { kind: "Deployment".into(), name: name.into() },
+        None => Owner { kind: controller.kind.as_str().into(), name: controller.name.as_str().into() },
+    })
+}
+
+/// Where a Service is asked.
+fn places(service: &Service) -> Vec<(SocketAddr, Transport)> {
+    let ServiceKind::Virtual { cluster_ips } = &service.kind else { return Vec::new() };
+    let ingress = service.ingress.iter().map(|ingress| ingress.addr);
+    let addrs = cluster_ips.iter().map(|ip| ip.0).chain(service.external_ips.iter().copied()).chain(ingress);
+    let at = |addr| {
+        service.ports.iter().map(move |port| (SocketAddr::new(addr, port.port.0), Transport(port.protocol.number())))
+    };
+    addrs.flat_map(at).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use podnet_flow::names::Holder;
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(name: &str, ip: &str, phase: &str) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {
+                "name": name, "namespace": "shop", "uid": name,
+                "labels": {"app": "web", "pod-template-hash": "77f9"},
+                "ownerReferences": [
+                    {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-77f9", "uid": "r", "controller": true},
+                ],
+            },
+            "spec": {"nodeName": "node1", "serviceAccountName": "till", "containers": []},
+            "status": {"phase": phase, "podIPs": [{"ip": ip}]},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_pod_is_known_by_its_address_with_its_deployment_until_it_is_over_or_gone() {
+        let known = Known::default();
+        let addr: IpAddr = "10.0.0.7".parse().unwrap();
+        let holder = || known.facts().names.holder(addr, Timestamp::now());
+        let mut listed = Vec::new();
+        known.event(Event::Apply(pod("web-1", "10.0.0.7", "Running")), &mut listed);
+        let Holder::Pod(found) = holder() else { panic!("{:?}", holder()) };
+        assert_eq!(
+            (&*found.name, &*found.owner.as_ref().unwrap().kind, &*found.owner.as_ref().unwrap().name),
+            ("web-1", "Deployment", "web")
+        );
+        assert_eq!((found.service_account.as_deref(), found.labels.len()), (Some("till"), 1));
+        known.event(Event::Apply(pod("web-1", "10.0.0.7", "Succeeded")), &mut listed);
+        assert_eq!(holder(), Holder::World);
+        known.event(Event::Apply(pod("web-2", "10.0.0.7", "Running")), &mut listed);
+        for event in [Event::Init, Event::InitApply(pod("web-3", "10.0.0.8", "Running")), Event::InitDone] {
+            assert!(matches!(holder(), Holder::Pod(_)));
+            known.event(event, &mut listed);
+        }
+        assert_eq!(holder(), Holder::World, "it was not listed any more");
+    }
+}

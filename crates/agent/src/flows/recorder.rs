@@ -1,0 +1,170 @@
+//! Reads what was counted and makes records of it: bells often, the whole map every second.
+
+use std::{
+    error::Error,
+    io,
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::jiff::Timestamp;
+use podnet_flow::{
+    Aggregator, Entry, Gap, Item, Record, Translations,
+    aggregate::{Fate, Scene, Timeouts},
+    record::GapAt,
+};
+use podnet_kernel::{
+    conntrack::Backends,
+    flows::{Flows, FlowsError, Told},
+};
+use podnet_model::NodeName;
+use tracing::warn;
+use uuid::Uuid;
+
+use super::{known::Known, log::Log};
+
+/// How often bells are heard: the ring has room for what 100,000 connections of a second ring in this time.
+const HEARING: Duration = Duration::from_millis(100);
+/// How often the map is read.
+const READING: Duration = Duration::from_secs(1);
+
+/// The recorder's thread, which ends with the value.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    stop: Option<mpsc::SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // It has told what it had to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What becomes of what is counted.
+pub(super) struct Recorder {
+    flows: Arc<Flows>,
+    log: Log,
+    node: NodeName,
+    known: Arc<Known>,
+    aggregator: Aggregator,
+    translations: Box<dyn Translations + Send>,
+    /// When it was last known that nothing was missing.
+    whole: Timestamp,
+    is_failing: bool,
+}
+
+impl Recorder {
+    pub(super) fn new(flows: Arc<Flows>, log: Log, node: NodeName, known: Arc<Known>) -> Self {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let boot = Uuid::parse_str(boot.trim()).unwrap_or_default();
+        let now = Timestamp::now();
+        let aggregator = Aggregator::new(node.clone(), boot, now, Timeouts::default());
+        // Without netfilter nothing is translated.
+        let translations: Box<dyn Translations + Send> = match Backends::open() {
+            Ok(backends) => Box::new(backends),
+            Err(_) => Box::new(()),
+        };
+        Self { flows, log, node, known, aggregator, translations, whole: now, is_failing: false }
+    }
+
+    pub(super) fn start(mut self) -> io::Result<Recording> {
+        let (stop, stopped) = mpsc::sync_channel(1);
+        let run = move || {
+            let mut next = Instant::now();
+            while stopped.recv_timeout(HEARING) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let reads = Instant::now() >= next;
+                self.round(reads, false);
+                if reads {
+                    next = Instant::now() + READING;
+                }
+            }
+            self.round(true, true);
+        };
+        let thread = thread::Builder::new().name("flows".into()).spawn(run)?;
+        Ok(Recording { stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Hears what rang, and reads the map where it is time to. The first failure is told, and the next success.
+    pub(super) fn round(&mut self, reads: bool, is_last: bool) {
+        let mut items = Vec::new();
+        let read = self.read(reads, is_last, &mut items).map_err(|error| -> Box<dyn Error> { error.into() });
+        let written = self.log.add(&items).map_err(|error| -> Box<dyn Error> { error.into() });
+        match read.and(written) {
+            Ok(()) => self.is_failing = false,
+            Err(error) if !std::mem::replace(&mut self.is_failing, true) => {
+                warn!(error = &*error, "flows are missing from the log; told once until it works again");
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn read(&mut self, reads: bool, is_last: bool, items: &mut Vec<Item>) -> Result<(), FlowsError> {
+        let bells = self.flows.bells();
+        let entries = if reads { self.flows.entries()? } else { Vec::new() };
+        let missed = if reads { self.flows.missed()? } else { Vec::new() };
+        let mut facts = self.known.facts();
+        let now = Timestamp::now();
+        let mut told: Vec<Record> = Vec::new();
+        let mut scene = Scene { now, names: &facts.names, translations: &mut *self.translations };
+        for bell in bells {
+            match bell {
+                // As it begins nothing is counted yet: it is found in the map, as what is over is.
+                Told::Seen(entry) if entry.packets() == 0 => {}
+                Told::Seen(entry) => drop(self.aggregator.observe(&entry, &mut scene, &mut told)),
+                Told::Replaced(entry) => self.aggregator.over(&entry, &mut scene),
+            }
+        }
+        self.aggregator.settle(false, &mut scene, &mut told);
+        let taken =
+            if reads { sweep(&self.flows, &mut self.aggregator, &entries, &mut scene, &mut told) } else { Ok(()) };
+        if is_last {
+            self.aggregator.settle(true, &mut scene, &mut told);
+        }
+        items.extend(told.into_iter().map(|record| Item::Flow(Arc::new(record))));
+        for (device, missed) in missed {
+            items.push(Item::Gap(Gap {
+                start: self.whole,
+                end: now,
+                node: self.node.clone(),
+                at: GapAt::Kernel,
+                device: Some(device),
+                pod: facts.names.device(device).cloned(),
+                packets: missed.packets,
+                bytes: missed.bytes,
+                flows: missed.connections,
+            }));
+        }
+        if reads {
+            self.whole = now;
+            facts.names.forget(now);
+        }
+        taken
+    }
+}
+
+fn sweep(
+    flows: &Flows,
+    aggregator: &mut Aggregator,
+    entries: &[Entry],
+    scene: &mut Scene<'_>,
+    told: &mut Vec<Record>,
+) -> Result<(), FlowsError> {
+    for entry in entries {
+        if aggregator.observe(entry, scene, told) == Fate::Over
+            && let Some(last) = flows.take(&entry.key)?
+        {
+            aggregator.over(&last, scene);
+        }
+    }
+    aggregator.sweep(scene, told);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
