@@ -1,15 +1,17 @@
 //! `kubernetes` and `k8s_external`: the cluster's zones.
 
+mod given;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures::future::ready;
+use given::Giving;
 
 use crate::{
     answer::{Alias, Answer, behind_aliases},
-    authority::held::Version,
     message::{Rcode, rtype},
     name::Name,
     server::{Answering, Failure, Given, Link, Look, Next, Parts, Pen, Query, Quick, Reply},
@@ -24,6 +26,8 @@ pub struct Kubernetes<Z> {
     zone: Arc<Z>,
     /// Until when a name that is not there is waited for, while the cluster's state is not known.
     until: Instant,
+    /// What is given away (`transfer`).
+    giving: Giving,
     parts: Parts,
 }
 
@@ -32,7 +36,7 @@ impl<Z: Names + Send + Sync> Kubernetes<Z> {
     #[must_use]
     pub fn new(zone: Arc<Z>, startup: Duration, parts: Parts) -> Self {
         let now = parts.outside.now();
-        Self { zone, until: now.checked_add(startup).unwrap_or(now), parts }
+        Self { zone, until: now.checked_add(startup).unwrap_or(now), giving: Giving::default(), parts }
     }
 
     /// Whether a name is one of these zones', and is not there as far as is known yet.
@@ -80,8 +84,7 @@ impl<Z: Names + Send + Sync + 'static> Link for Kubernetes<Z> {
         if !self.parts.synced() {
             return Some(Given::Held(None));
         }
-        let (all, zone) = (Arc::clone(&self.zone), zone.clone());
-        Some(Given::Made(Box::new(move || all.given(&zone).map(Version::alone))))
+        Some(Given::Made(self.giving.made(Arc::clone(&self.zone), zone.clone(), Arc::clone(&self.parts.outside))))
     }
 
     fn quick(&self, look: &Look<'_>, pen: &mut Pen<'_>) -> Quick {
