@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use podnet_planner::resolver::BRIDGE;
 use serde_json::{Value, json};
 
 /// Sorted before what other networks install, as Calico does.
@@ -75,7 +76,7 @@ pub fn write(directory: &Path, socket: &Path, tombstones: &Path, link: PodLink) 
         // As flannel's delegate has it, whose users know these keys.
         let plugin = &mut conflist["plugins"][0];
         plugin["mode"] = "bridge".into();
-        plugin["bridge"] = "cni0".into();
+        plugin["bridge"] = BRIDGE.into();
         plugin["hairpinMode"] = true.into();
         plugin["isDefaultGateway"] = true.into();
     }

@@ -3,7 +3,11 @@
 //! A question to the resolver's address, and its answer, are untracked: no entry is made for it, none can be lost to a race between two
 //! questions of one port, and nothing of Services translates it. That holds while a socket of the node is there for it. Where there is
 //! none, since the agent is being replaced or has died, the question is translated to an endpoint of cluster DNS as a Service's would be.
+//!
+//! Only this node and its pods may ask. Whoever else has a way to the address, such as the node's neighbours in its network and pods of other
+//! nodes, gets no answer: the resolver knows the cluster's names, and asks others without limit.
 
+mod attempts;
 mod endpoints;
 
 use std::{
@@ -11,10 +15,12 @@ use std::{
     net::IpAddr,
 };
 
-use podnet_model::{Family, Protocol};
+use podnet_model::{Family, LinkName, Protocol};
 
+pub use attempts::Attempts;
 pub use endpoints::Endpoints;
 
+use crate::attachments::DEVICE_PREFIX;
 use crate::ruleset::{
     Action, BackendAddress, BackendKey, BackendMap, Chain, ChainKind, Field, FrontendKey, Hook, HookPoint, Match, Rule,
     RuleName, RuleSet, Set, within,
@@ -24,6 +30,9 @@ use crate::ruleset::{
 pub const TABLE: &str = "podnet-dns";
 /// The resolver's port.
 pub const PORT: u16 = 53;
+
+/// The bridge that pods are on where the agent puts them on one.
+pub const BRIDGE: &str = "cni0";
 
 /// `NF_IP_PRI_RAW`: before connection tracking.
 const RAW: i32 = -300;
@@ -39,6 +48,8 @@ pub struct Resolver {
     pub gives_way: bool,
     /// Where cluster DNS answers, by protocol.
     pub endpoints: BTreeMap<Protocol, BTreeSet<BackendAddress>>,
+    /// The bridges that join pods to this node, beside [`BRIDGE`].
+    pub bridges: BTreeSet<LinkName>,
     /// The kernel cannot tell whether a socket is there (`nft_socket`): then nothing is led on.
     pub blind: bool,
 }
@@ -80,7 +91,16 @@ impl Resolver {
             }
             Rule { matches, action: Action::NoTrack, comment: "questions to the node's resolver" }
         };
-        vec![here(Protocol::Udp, &names.datagrams), here(Protocol::Tcp, &names.resolvers)]
+        vec![self.strangers(names), here(Protocol::Udp, &names.datagrams), here(Protocol::Tcp, &names.resolvers)]
+    }
+
+    /// What came neither from this node nor by a device of its pods. No ping is answered either: nobody else is to know that it is there.
+    fn strangers(&self, names: &Names) -> Rule {
+        let bridges = self.bridges.iter().map(LinkName::as_str).filter(|bridge| *bridge != BRIDGE);
+        let not_by = |prefix: &str| Match::OtherInputDevice { prefix: prefix.into() };
+        let mut matches = vec![within([Field::DestinationAddress], &names.resolvers), Match::FromElsewhere];
+        matches.extend([DEVICE_PREFIX, BRIDGE].into_iter().chain(bridges).map(not_by));
+        Rule { matches, action: Action::Drop, comment: "neither this node's nor its pods'" }
     }
 
     fn led_on(&self, family: Family, names: &Names) -> Vec<Rule> {

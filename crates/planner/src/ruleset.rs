@@ -142,7 +142,7 @@ pub enum Match {
     /// The packet came in through a device whose name does not begin so (`iifname != "…*"`).
     OtherInputDevice {
         /// The first letters of the name.
-        prefix: &'static str,
+        prefix: Arc<str>,
     },
     /// The packet leaves through a device whose name does not begin so (`oifname != "…*"`).
     OtherOutputDevice {

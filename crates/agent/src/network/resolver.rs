@@ -9,14 +9,16 @@ use std::{
 
 use podnet_kernel::{
     datapath::KernelDatapath,
+    link::{self, Link},
     monitor::Notice,
-    netlink::NetlinkError,
+    netlink::{NetlinkError, RtSocket},
     nft::{NftError, NftSocket},
     resolver,
 };
 use podnet_model::{Change, Dual, Family, Protocol, ServiceKey};
 use podnet_planner::{
-    resolver::{Endpoints, Resolver, TABLE},
+    attachments::DEVICE_PREFIX,
+    resolver::{Attempts, Endpoints, Resolver, TABLE},
     ruleset::RuleSet,
 };
 use tracing::{debug, info, warn};
@@ -47,10 +49,14 @@ pub(super) struct ResolverWay {
     seat: Seat,
     /// Addresses that an agent of this node may hold: none is left behind when others are asked for.
     note: PathBuf,
+    /// The bridges that pods are on, by their devices' indices.
+    bridges: BTreeSet<u32>,
     /// It was tidied up after an earlier agent that had others.
     tidied: bool,
     /// The tables as they were made, until somebody may have changed them.
     in_force: Dual<Option<RuleSet>>,
+    /// What became of them so far.
+    attempts: Dual<Attempts>,
     due: Option<Instant>,
     /// A refusal was told.
     told: bool,
@@ -64,8 +70,10 @@ impl ResolverWay {
             endpoints: Endpoints::new(ServiceKey::new(SERVICE.0, SERVICE.1)),
             seat,
             note,
+            bridges: BTreeSet::new(),
             tidied: false,
             in_force: Dual::default(),
+            attempts: Dual::default(),
             due: Some(Instant::now()),
             told: false,
         }
@@ -82,11 +90,15 @@ impl ResolverWay {
         let concerns = |notice: &Notice| match notice {
             Notice::Rules(transaction) => transaction.tables.iter().any(|(_, table)| table == TABLE),
             Notice::Address { addr, .. } => self.wanted.addrs.contains(&addr.addr()),
+            // The first pod on a bridge tells which bridge that is; the others' bridge is known.
+            Notice::Link(link) => is_of_pod(link) && link.master.is_some_and(|bridge| !self.bridges.contains(&bridge)),
             Notice::Lost | Notice::RulesLost => true,
             _ => false,
         };
         if notices.iter().any(concerns) {
             self.in_force = Dual::default();
+            let now = Instant::now();
+            Family::ALL.into_iter().for_each(|family| self.attempts[family].hasten(now));
             self.hasten();
         }
     }
@@ -117,73 +129,132 @@ impl ResolverWay {
                 debug!(error = &error as &dyn std::error::Error, "not tidied up");
             }
             Err(error) => {
-                self.due = Some(Instant::now() + LOOK);
+                let again = Family::ALL.into_iter().filter_map(|family| self.attempts[family].due());
+                self.due = self.due.into_iter().chain(again).min();
                 if !std::mem::replace(&mut self.told, true) {
                     warn!(
                         error = &error as &dyn std::error::Error,
-                        "the node's resolver is not reached; it is tried again"
+                        "the node's resolver is not reached as it should be; it is tried again"
                     );
                 }
             }
         }
     }
 
+    /// Does all that can be done, and tells the first thing that could not: neither family waits for the other.
     fn lead(&mut self, datapath: &mut KernelDatapath) -> Result<(), NotLed> {
         let (host, rules) = datapath.sockets();
         let addrs: Vec<IpAddr> = self.wanted.addrs.iter().copied().collect();
-        if !self.tidied {
-            let former = self.noted();
-            // Written down before there is anything to take away.
-            self.take_note(&addrs);
-            let strange: Vec<IpAddr> = former.into_iter().filter(|addr| !addrs.contains(addr)).collect();
-            resolver::release(host, &strange)?;
-            self.tidied = true;
+        let mut failed: Option<NotLed> = None;
+        if let Err(error) = self.tidy_up(host, &addrs) {
+            failed.get_or_insert(error.into());
         }
         let endpoints = self.endpoints.all();
         // While there is none, those that were there last are as good as any.
         if !endpoints.is_empty() {
             self.wanted.endpoints = endpoints;
         }
-        if !addrs.is_empty() && resolver::hold(host, &addrs)? > 0 {
-            info!(addresses = ?addrs, "the node holds its resolver's addresses");
+        if let Err(error) = self.look_for_bridges(host) {
+            failed.get_or_insert(error.into());
         }
+        let (mut held, mut all) = (BTreeSet::new(), true);
         for family in Family::ALL {
-            self.put(family, rules)?;
+            let own: Vec<IpAddr> = addrs.iter().copied().filter(|addr| Family::of(addr) == family).collect();
+            match if own.is_empty() { Ok(0) } else { resolver::hold(host, &own) } {
+                Ok(new) => {
+                    if new > 0 {
+                        info!(addresses = ?own, "the node holds its resolver's addresses");
+                    }
+                    held.extend(own);
+                }
+                Err(error) => drop(failed.get_or_insert(error.into())),
+            }
+            match self.put(family, rules) {
+                Ok(in_force) => all &= in_force,
+                Err(error) => {
+                    all = false;
+                    failed.get_or_insert(error.into());
+                }
+            }
         }
         let over_tcp = self.wanted.endpoints.get(&Protocol::Tcp).into_iter().flatten();
         let upstreams: BTreeSet<SocketAddr> = over_tcp.map(|to| SocketAddr::new(to.addr, to.port)).collect();
-        let told = Told { upstreams, held: addrs.iter().copied().collect(), gave_way: self.wanted.gives_way };
+        let told = Told { upstreams, held, gave_way: self.wanted.gives_way && all };
         self.seat.told.send_if_modified(|last| std::mem::replace(last, told.clone()) != told);
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn tidy_up(&mut self, host: &mut RtSocket, addrs: &[IpAddr]) -> Result<(), NetlinkError> {
+        if self.tidied {
+            return Ok(());
+        }
+        let former = self.noted();
+        let strange: Vec<IpAddr> = former.iter().copied().filter(|addr| !addrs.contains(addr)).collect();
+        // Written down before there is anything to take away, and struck out once it is.
+        self.take_note(&[addrs, &strange].concat());
+        resolver::release(host, &strange)?;
+        self.take_note(addrs);
+        self.tidied = true;
         Ok(())
     }
 
-    fn put(&mut self, family: Family, rules: &mut NftSocket) -> Result<(), NftError> {
+    /// Finds the bridges that pods are on: whoever sends by one of them may be a pod.
+    fn look_for_bridges(&mut self, host: &mut RtSocket) -> Result<(), NetlinkError> {
+        if self.wanted.addrs.is_empty() {
+            return Ok(());
+        }
+        let links = link::list(host)?;
+        self.bridges = links.iter().filter(|link| is_of_pod(link)).filter_map(|link| link.master).collect();
+        let bridges = links.iter().filter(|link| self.bridges.contains(&link.index));
+        self.wanted.bridges = bridges.map(|link| link.name.clone()).collect();
+        Ok(())
+    }
+
+    /// Puts the family's rules in force, and tells whether they are.
+    fn put(&mut self, family: Family, rules: &mut NftSocket) -> Result<bool, NftError> {
         let is_there = rules.tables(family)?.iter().any(|table| table == TABLE);
-        let Some(table) = self.wanted.table(family) else {
+        let now = Instant::now();
+        let mut refused = None;
+        if self.attempts[family].sees(now) {
+            match self.replace(family, false, is_there, rules) {
+                Ok(()) => {
+                    self.attempts[family].taken(false);
+                    return Ok(true);
+                }
+                Err(error) => refused = Some(error),
+            }
+            self.attempts[family].refused(now);
+        } else if !self.attempts[family].is_blind() {
+            // It was refused in every form, and told; it is tried again later.
+            return Ok(false);
+        }
+        self.replace(family, true, is_there, rules)?;
+        let was_blind = self.attempts[family].is_blind();
+        self.attempts[family].taken(true);
+        if let Some(error) = refused.filter(|_| !was_blind) {
+            let error = &error as &dyn std::error::Error;
+            warn!(
+                error,
+                %family,
+                "the kernel does not take rules that see sockets now: questions are led to nobody while the agent is away"
+            );
+        }
+        Ok(true)
+    }
+
+    /// Has the family's table be as it is wanted, with rules that see sockets or without.
+    fn replace(&mut self, family: Family, blind: bool, is_there: bool, rules: &mut NftSocket) -> Result<(), NftError> {
+        let wanted = Resolver { blind, ..self.wanted.clone() };
+        let Some(table) = wanted.table(family) else {
             return if is_there { rules.delete_table(family, TABLE) } else { Ok(()) };
         };
         if is_there && self.in_force[family].as_ref() == Some(&table) {
             return Ok(());
         }
         self.in_force[family] = None;
-        match rules.replace(TABLE, &table) {
-            Ok(_) => {
-                self.in_force[family] = Some(table);
-                Ok(())
-            }
-            Err(error) if self.wanted.blind => Err(error),
-            Err(error) => {
-                self.wanted.blind = true;
-                let table = self.wanted.table(family).unwrap_or(table);
-                rules.replace(TABLE, &table)?;
-                let error = &error as &dyn std::error::Error;
-                warn!(
-                    error,
-                    "this kernel does not see sockets in rules: questions are led to nobody while the agent is away"
-                );
-                Ok(())
-            }
-        }
+        rules.replace(TABLE, &table)?;
+        self.in_force[family] = Some(table);
+        Ok(())
     }
 
     fn noted(&self) -> Vec<IpAddr> {
@@ -203,4 +274,9 @@ impl ResolverWay {
             warn!(path = %self.note.display(), %error, "the resolver's addresses are not written down");
         }
     }
+}
+
+/// Whether it is the node's end of a pod's link.
+fn is_of_pod(link: &Link) -> bool {
+    link.name.as_str().starts_with(DEVICE_PREFIX)
 }

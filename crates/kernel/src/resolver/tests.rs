@@ -64,7 +64,7 @@ impl Drop for Server {
     }
 }
 
-/// A pod and cluster DNS, with the node between them.
+/// A pod and cluster DNS, with the node between them: the node's end of the pod's link is called as pods' are, that of the other is not.
 struct Lab {
     node: TestNs,
     pod: TestNs,
@@ -88,11 +88,11 @@ impl Lab {
             Family::V4 => (24, "", "net.ipv4.ip_forward"),
             Family::V6 => (64, " nodad", "net.ipv6.conf.all.forwarding"),
         };
-        for (link, place) in [(1, &pod), (2, &dns)] {
+        for (link, device, place) in [(1, "pn1", &pod), (2, "v2", &dns)] {
             let peer = place.path.file_name().unwrap().to_str().unwrap();
-            node.command(&format!("ip link add v{link} type veth peer name eth0 netns {peer}"));
-            node.command(&format!("ip addr add {}/{bits} dev v{link}{flags}", net(1, link)));
-            node.command(&format!("ip link set v{link} up"));
+            node.command(&format!("ip link add {device} type veth peer name eth0 netns {peer}"));
+            node.command(&format!("ip addr add {}/{bits} dev {device}{flags}", net(1, link)));
+            node.command(&format!("ip link set {device} up"));
             place.command(&format!("ip addr add {}/{bits} dev eth0{flags}", net(2, link)));
             place.command("ip link set eth0 up");
             place.command(&format!("ip route add default via {}", net(1, link)));
@@ -114,8 +114,12 @@ impl Lab {
 
     /// A pod's socket that hears the resolver alone.
     fn client(&self) -> UdpSocket {
+        self.client_in(&self.pod)
+    }
+
+    fn client_in(&self, place: &TestNs) -> UdpSocket {
         let any = if self.at.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        let socket = self.pod.run(|| UdpSocket::bind(any)).unwrap().unwrap();
+        let socket = place.run(|| UdpSocket::bind(any)).unwrap().unwrap();
         socket.connect(self.at).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket
@@ -164,6 +168,17 @@ fn questions_go_past_connection_tracking_and_on_to_cluster_dns_while_nobody_is_h
     answers(&lab.client(), "here");
     connects_to(&lab, "here");
     assert_eq!(lab.entries(), "");
+
+    // Whoever comes by another link than a pod's hears nothing, by whichever protocol; who is on the node does.
+    let stranger = lab.client_in(&lab.dns);
+    for _ in 0..3 {
+        stranger.send(b"?").unwrap();
+        assert!(stranger.recv(&mut [0; 64]).is_err(), "a stranger is answered");
+    }
+    let connected = lab.dns.run(|| TcpStream::connect_timeout(&lab.at, Duration::from_millis(500))).unwrap();
+    assert!(connected.is_err(), "a stranger is let in");
+    answers(&lab.client_in(&lab.node), "here");
+    answers(&client, "here");
 
     // It gives way: its sockets are there still.
     let yielding = Resolver { gives_way: true, ..lab.rules() };

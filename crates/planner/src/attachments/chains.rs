@@ -110,8 +110,11 @@ const fn multicast(family: Family) -> IpNet {
 /// Pods have no link-local addresses and need none, as both ends know their neighbour for good. So router advertisements and
 /// redirections, which count from link-local addresses only (RFC 4861, sections 6.1.2 and 8.1), do not pass either.
 fn senders(family: Family, prefix: &'static str) -> Vec<Rule> {
-    let others =
-        Rule { matches: vec![Match::OtherInputDevice { prefix }], action: Action::Accept, comment: "not from a pod" };
+    let others = Rule {
+        matches: vec![Match::OtherInputDevice { prefix: prefix.into() }],
+        action: Action::Accept,
+        comment: "not from a pod",
+    };
     let to_loopback = Rule {
         matches: vec![Match::Loopback(Field::DestinationAddress)],
         action: Action::Drop,

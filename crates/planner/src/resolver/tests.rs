@@ -7,7 +7,7 @@ use podnet_model::{
 };
 
 use super::*;
-use crate::ruleset::walk::{Direction, Host, Packet, Routing, Way, walk};
+use crate::ruleset::walk::{Direction, Host, Packet, Routing, Verdict, Way, walk};
 
 const AT: Ipv4Addr = Ipv4Addr::new(169, 254, 20, 10);
 const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 5);
@@ -38,7 +38,8 @@ fn comes_to(resolver: &Resolver, listens: bool, protocol: Protocol, port: u16, d
     rules.validate().unwrap();
     let node = Node(Host::new([AT]), listens);
     let outcomes = walk(&rules, &Packet::opening(POD, AT, protocol, port), direction, &node).outcomes;
-    outcomes.iter().map(|outcome| outcome.destination.to_string()).collect()
+    let told = outcomes.iter().filter(|outcome| outcome.verdict != Verdict::Dropped);
+    told.map(|outcome| outcome.destination.to_string()).collect()
 }
 
 #[test]
@@ -54,6 +55,39 @@ fn questions_come_to_the_node_s_resolver_and_to_cluster_dns_while_it_is_away() {
     assert_eq!(comes_to(&resolver(), false, Protocol::Udp, 53, pod), ["10.244.1.2:5353", "10.244.1.3:5353"]);
     assert_eq!(comes_to(&resolver(), false, Protocol::Tcp, 53, pod), ["10.244.1.2:5353"]);
     assert_eq!(comes_to(&resolver(), false, Protocol::Tcp, 80, pod), ["169.254.20.10:80"]);
+}
+
+#[test]
+fn who_is_neither_this_node_nor_its_pod_gets_no_answer() {
+    let gone: [&str; 0] = [];
+    for listens in [true, false] {
+        for (protocol, port) in [(Protocol::Udp, 53), (Protocol::Tcp, 53), (Protocol::Tcp, 80)] {
+            assert_eq!(
+                comes_to(&resolver(), listens, protocol, port, Direction::FromOutside),
+                gone,
+                "{protocol} {port}"
+            );
+        }
+    }
+    assert_eq!(comes_to(&resolver(), true, Protocol::Udp, 53, Direction::FromHost), ["169.254.20.10:53"]);
+    // A bridge of another name joins pods, too.
+    let names = BTreeSet::from(["br-pods".into(), BRIDGE.into()]);
+    let rules = Resolver { bridges: names, ..resolver() }.table(Family::V4).unwrap();
+    let devices = |rule: &Rule| -> Vec<String> {
+        let device = |one: &Match| match one {
+            Match::OtherInputDevice { prefix } => Some(prefix.to_string()),
+            _ => None,
+        };
+        rule.matches.iter().filter_map(device).collect()
+    };
+    assert_eq!(devices(&rules.chains["comes-in"].rules[0]), ["pn", "cni0", "br-pods"]);
+    // To other addresses of the node, others come as ever.
+    let node = Node(Host::new([Ipv4Addr::new(192, 0, 2, 1)]), true);
+    let packet = Packet::opening(POD, Ipv4Addr::new(192, 0, 2, 1), Protocol::Udp, 53);
+    assert_eq!(
+        walk(&rules, &packet, Direction::FromOutside, &node).outcomes[0].destination.to_string(),
+        "192.0.2.1:53"
+    );
 }
 
 #[test]

@@ -137,7 +137,7 @@ pub(super) fn constant(names: &Names, config: &ServicesConfig, echo: Option<IpAd
 /// First packets from neither this node nor its pods, to frontends that are another thing to them. A pod that has just begun may not be
 /// known by its address yet, but its device tells; pods at a bridge are known by their addresses alone.
 fn from_outside(names: &Names) -> Rule {
-    let by_another_device = Match::OtherInputDevice { prefix: DEVICE_PREFIX };
+    let by_another_device = Match::OtherInputDevice { prefix: DEVICE_PREFIX.into() };
     let outside = not_in([Field::SourceAddress], &names.local_pods);
     rule(
         [by_another_device, outside],
