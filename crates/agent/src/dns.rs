@@ -3,6 +3,7 @@
 //! - `listeners`: UDP and TCP ports, opened and closed as the Corefile says
 //! - `door`: who is let in at a port, and for how long; `identity` and `pem`: the certificate that is shown there
 //! - `udp`, `tcp`, `web`: messages in datagrams, over connections, and in requests of HTTP; `protobuf`: how gRPC packs them
+//! - `unread`: how many bytes wait for clients to read them
 //! - `outside`: what the server core asks of its surroundings: exchanges with upstreams, time, chance
 //! - `connections`: connections to upstreams, kept and shared, over TCP and TLS
 //! - `etcd`: the store of records that `etcd` names
@@ -31,6 +32,7 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 mod udp;
+mod unread;
 mod web;
 
 use std::{

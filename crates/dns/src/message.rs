@@ -2,12 +2,14 @@
 
 mod cookie;
 mod expand;
+mod padding;
 mod request;
 mod response;
 mod walk;
 
 pub use cookie::Cookie;
 pub use expand::{Expanded, expand};
+pub use padding::{is_padded, pad};
 pub(crate) use request::KEEPALIVE;
 pub use request::{Edns, Head, Reject, Request, Signature};
 pub(crate) use response::OPT;

@@ -1,10 +1,11 @@
 //! Who is let in at a port with connections: how many, each for how long, and over TLS or not.
 
+mod places;
+
 use std::{
-    collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    net::SocketAddr,
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -12,13 +13,15 @@ use podnet_dns::{Arrival, Listener, Port, Scheme, Transport};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, identity::Identity, tcp, udp::canonical, web};
+use places::Place;
+pub(super) use places::{Places, Rest};
+
+use super::{Shared, identity::Identity, tcp, udp::canonical, unread::Unread, web};
 
 /// Connections at once, for each port.
 const CONNECTIONS: usize = 1000;
@@ -75,27 +78,9 @@ pub(super) struct Door {
     pub(super) shared: Arc<Shared>,
     pub(super) port: Port,
     manners: RwLock<Arc<Manners>>,
-    places: Arc<Semaphore>,
-    clients: Mutex<HashMap<IpAddr, usize>>,
-}
-
-/// A connection's place; it is free again when this is dropped.
-struct Place {
-    door: Arc<Door>,
-    client: IpAddr,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut clients = self.door.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = clients.get_mut(&self.client) {
-            *count -= 1;
-            if *count == 0 {
-                clients.remove(&self.client);
-            }
-        }
-    }
+    places: Arc<Places>,
+    /// What its clients have not read.
+    pub(super) unread: Arc<Unread>,
 }
 
 impl Door {
@@ -104,8 +89,8 @@ impl Door {
             shared,
             port,
             manners: RwLock::new(Arc::new(manners)),
-            places: Arc::new(Semaphore::new(CONNECTIONS)),
-            clients: Mutex::default(),
+            places: Places::new(CONNECTIONS, CONNECTIONS_OF_ONE),
+            unread: Arc::default(),
         })
     }
 
@@ -121,7 +106,7 @@ impl Door {
 
     /// How long a connection may be silent now: not so long where many are there.
     pub(super) fn idle(&self, manners: &Manners) -> Duration {
-        if self.places.available_permits() < CONNECTIONS / 4 { manners.idle.min(BUSY_IDLE) } else { manners.idle }
+        if self.places.free() < CONNECTIONS / 4 { manners.idle.min(BUSY_IDLE) } else { manners.idle }
     }
 
     /// How often a silent connection looks whether it has been so for too long.
@@ -132,7 +117,6 @@ impl Door {
     /// Serves connections, for good. Those that are open end with `token`.
     pub(super) async fn serve(self: Arc<Self>, listener: TcpListener, token: CancellationToken) {
         loop {
-            let Ok(permit) = Arc::clone(&self.places).acquire_owned().await else { return };
             let (stream, from) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(_) => {
@@ -142,28 +126,16 @@ impl Door {
                 }
             };
             let from = canonical(from);
-            let Some(place) = self.place(from.ip(), permit) else { continue };
-            let serve = async move {
-                place.door.admit(stream, from).await;
-                drop(place);
-            };
+            let Some(place) = self.places.take(from.ip()).await else { continue };
+            let door = Arc::clone(&self);
+            let serve = async move { door.admit(stream, from, &place).await };
             tokio::spawn(token.clone().run_until_cancelled_owned(serve));
         }
     }
 
-    /// A place for one more connection of a client, unless it has its share.
-    fn place(self: &Arc<Self>, client: IpAddr, permit: OwnedSemaphorePermit) -> Option<Place> {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = clients.entry(client).or_default();
-        if *count >= CONNECTIONS_OF_ONE {
-            return None;
-        }
-        *count += 1;
-        Some(Place { door: Arc::clone(self), client, _permit: permit })
-    }
-
     /// Serves one connection to its end.
-    async fn admit(self: &Arc<Self>, stream: TcpStream, from: SocketAddr) {
+    async fn admit(self: &Arc<Self>, stream: TcpStream, from: SocketAddr, place: &Place) {
+        let rest = place.rest();
         // Answers are small and complete: waiting to fill a segment only delays them.
         let _ = stream.set_nodelay(true);
         let arrival = self.arrival(from, stream.local_addr());
@@ -171,14 +143,14 @@ impl Door {
         match &manners.identity {
             None if !self.speaks_http() => {
                 let (reader, writer) = stream.into_split();
-                tcp::connection(self, &manners, reader, writer, arrival).await;
+                tcp::connection(self, &manners, reader, writer, arrival, &rest).await;
             }
-            None => self.speak(manners, stream, arrival).await,
+            None => self.speak(manners, stream, arrival, &rest).await,
             Some(identity) => {
                 let acceptor = TlsAcceptor::from(identity.config().await);
                 // Who cannot agree, or only wanted to hold a place, is not told more than TLS itself does.
                 let Ok(Ok(stream)) = timeout(manners.read, acceptor.accept(stream)).await else { return };
-                self.speak(manners, stream, arrival).await;
+                self.speak(manners, stream, arrival, &rest).await;
             }
         }
     }
@@ -192,12 +164,13 @@ impl Door {
         manners: Arc<Manners>,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         arrival: Arrival,
+        rest: &Rest,
     ) {
         if self.speaks_http() {
-            return web::connection(self, manners, stream, arrival).await;
+            return web::connection(self, manners, stream, arrival, rest).await;
         }
         let (reader, writer) = tokio::io::split(stream);
-        tcp::connection(self, &manners, reader, writer, arrival).await;
+        tcp::connection(self, &manners, reader, writer, arrival, rest).await;
     }
 
     fn arrival(&self, from: SocketAddr, local: io::Result<SocketAddr>) -> Arrival {

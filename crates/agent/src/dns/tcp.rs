@@ -2,24 +2,56 @@
 
 use std::{
     io,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use podnet_dns::{Arrival, Outcome};
+use podnet_dns::{
+    Arrival, Outcome, Scheme,
+    message::{is_padded, pad},
+};
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter},
+    runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::timeout,
 };
 
-use super::door::{Door, Manners};
+use super::{
+    door::{Door, Manners, Rest},
+    unread::{Account, Charge, refused},
+};
 
 /// Queries of one connection that are not answered yet, or whose answers wait to be read: nothing more is read meanwhile.
 const PENDING: usize = 128;
 
-/// An answer, and its query's share of what may be pending; a message of a transfer has none.
-type Reply = (Vec<u8>, Option<OwnedSemaphorePermit>);
+/// How often a connection looks whether all its answers are written, while it waits for a query.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// An answer, its query's share of what may be pending, and what its bytes count for until they are written.
+struct Reply {
+    message: Vec<u8>,
+    /// A message of a transfer has none.
+    _seat: Option<OwnedSemaphorePermit>,
+    /// None where the answer was too much: then the message is small.
+    _charge: Option<Charge>,
+}
+
+/// What the connection's client has to do with its answers.
+struct Client<'a> {
+    arrival: Arrival,
+    rest: &'a Rest,
+    account: Arc<Account>,
+    seats: Arc<Semaphore>,
+}
+
+impl Client<'_> {
+    /// Whether nothing is asked and nothing is to be written.
+    fn is_idle(&self) -> bool {
+        self.seats.available_permits() == PENDING && self.account.is_empty()
+    }
+}
 
 /// Serves one connection to its end.
 pub(super) async fn connection(
@@ -28,10 +60,18 @@ pub(super) async fn connection(
     reader: impl AsyncRead + Unpin,
     writer: impl AsyncWrite + Unpin,
     arrival: Arrival,
+    rest: &Rest,
 ) {
     let (replies, pending) = mpsc::channel(PENDING);
-    // The writer ends when the reader and everything that is being asked for this client have ended.
-    tokio::join!(read(door, manners, reader, replies, arrival), write(writer, manners.write, pending));
+    let client = Client { arrival, rest, account: door.unread.account(), seats: Arc::new(Semaphore::new(PENDING)) };
+    let mut write = pin!(write(writer, manners.write, pending));
+    tokio::select! {
+        // The client reads nothing: it is not asked what else it wants.
+        () = &mut write => return,
+        () = read(door, manners, reader, replies, client) => {}
+    }
+    // It ends when everything that is being asked for this client has ended.
+    write.await;
 }
 
 async fn read(
@@ -39,42 +79,59 @@ async fn read(
     manners: &Manners,
     reader: impl AsyncRead + Unpin,
     replies: mpsc::Sender<Reply>,
-    arrival: Arrival,
+    client: Client<'_>,
 ) {
     let mut reader = BufReader::new(reader);
     let mut packet = Vec::new();
-    let seats = Arc::new(Semaphore::new(PENDING));
+    let Client { arrival, account, seats, .. } = &client;
     let mut left = manners.max_queries.unwrap_or(u32::MAX);
-    while left > 0 && comes(door, manners, &mut reader, &seats).await {
+    while left > 0 && comes(door, manners, &mut reader, &client).await {
+        client.rest.tell(None);
         if !matches!(timeout(manners.read, message(&mut reader, &mut packet)).await, Ok(Ok(()))) {
             return;
         }
         if manners.max_queries.is_some() {
             left -= 1;
         }
-        let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return };
+        let Ok(seat) = Arc::clone(seats).acquire_owned().await else { return };
+        account.room().await;
+        let pads = arrival.scheme != Scheme::Dns && is_padded(&packet);
         let now = Instant::now();
         let server = door.shared.server();
         let mut response = Vec::new();
-        match server.handle(&packet, &arrival, now, &mut response) {
+        match server.handle(&packet, arrival, now, &mut response) {
             Outcome::Answer => {
-                if replies.send((response, Some(seat))).await.is_err() {
+                if pads {
+                    pad(&mut response);
+                }
+                let charge = account.charged(response.len()).await;
+                let reply = Reply { message: response, _seat: Some(seat), _charge: Some(charge) };
+                if replies.send(reply).await.is_err() {
                     return;
                 }
             }
             Outcome::Later(later) => {
-                let replies = replies.clone();
-                door.shared.finish(server, later, move |response| async move {
+                let (replies, account) = (replies.clone(), Arc::clone(account));
+                door.shared.finish(server, later, move |mut response| async move {
+                    if pads {
+                        pad(&mut response);
+                    }
+                    // How large it is nobody knew when it was asked.
+                    let charge = account.charge(response.len());
+                    let message = if charge.is_some() { response } else { refused(&response) };
                     // No longer than the writer is patient: who does not read its answers holds up nobody else.
-                    let _ = replies.send((response, Some(seat))).await;
+                    let _ = replies.send(Reply { message, _seat: Some(seat), _charge: charge }).await;
                 });
             }
             Outcome::Transfer(transfer) => {
-                let replies = replies.clone();
+                let (replies, account, runtime) = (replies.clone(), Arc::clone(account), Handle::current());
                 // It waits for the client to read, so its pace is the client's; one that reads nothing ends with the writer. Other
                 // questions of this client wait meanwhile: there is one transfer at a time for each connection.
                 let sent = tokio::task::spawn_blocking(move || {
-                    transfer.send(|message| replies.blocking_send((message, None)).is_ok());
+                    transfer.send(|message| {
+                        let charge = runtime.block_on(account.charged(message.len()));
+                        replies.blocking_send(Reply { message, _seat: None, _charge: Some(charge) }).is_ok()
+                    });
                 });
                 if sent.await.is_err() {
                     return;
@@ -85,14 +142,25 @@ async fn read(
     }
 }
 
-/// Waits for a message to begin; false when the connection ended, or was silent for too long while nothing was asked.
-async fn comes(door: &Door, manners: &Manners, reader: &mut (impl AsyncBufRead + Unpin), seats: &Semaphore) -> bool {
+/// Waits for a message to begin; false when the connection ended, or was silent for too long while nothing was asked, or somebody else
+/// needs its place meanwhile.
+async fn comes(door: &Door, manners: &Manners, reader: &mut (impl AsyncBufRead + Unpin), client: &Client<'_>) -> bool {
     let mut since = Instant::now();
     loop {
-        match timeout(Door::tick(manners), reader.fill_buf()).await {
+        let idle = client.is_idle();
+        if !idle {
+            since = Instant::now();
+        }
+        client.rest.tell(idle.then_some(since));
+        // What is answered meanwhile makes it rest: that is not to be found out late.
+        let tick = if idle { Door::tick(manners) } else { Door::tick(manners).min(LOOK) };
+        let began = tokio::select! {
+            began = timeout(tick, reader.fill_buf()) => began,
+            () = client.rest.is_over(), if idle => return false,
+        };
+        match began {
             Ok(began) => return began.is_ok_and(|bytes| !bytes.is_empty()),
-            Err(_) if seats.available_permits() < PENDING => since = Instant::now(),
-            Err(_) if since.elapsed() >= door.idle(manners) => return false,
+            Err(_) if client.is_idle() && since.elapsed() >= door.idle(manners) => return false,
             Err(_) => {}
         }
     }
@@ -105,18 +173,21 @@ async fn message(reader: &mut (impl AsyncRead + Unpin), packet: &mut Vec<u8>) ->
 
 async fn write(writer: impl AsyncWrite + Unpin, patience: Duration, mut pending: mpsc::Receiver<Reply>) {
     let mut writer = BufWriter::new(writer);
-    while let Some((message, seat)) = pending.recv().await {
-        let Ok(len) = u16::try_from(message.len()) else { continue };
+    while let Some(reply) = pending.recv().await {
+        let Ok(len) = u16::try_from(reply.message.len()) else { continue };
         let send = async {
             writer.write_u16(len).await?;
-            writer.write_all(&message).await?;
+            writer.write_all(&reply.message).await?;
             if pending.is_empty() { writer.flush().await } else { Ok(()) }
         };
         if !matches!(timeout(patience, send).await, Ok(Ok(()))) {
             return;
         }
-        drop(seat);
+        drop(reply);
     }
     // Over TLS the end is told, so that it cannot be mistaken for a cut (RFC 8446 §6.1).
     let _ = timeout(patience, writer.shutdown()).await;
 }
+
+#[cfg(test)]
+mod tests;

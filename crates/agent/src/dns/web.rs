@@ -11,13 +11,17 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
-use podnet_dns::{Arrival, Outcome, Scheme};
+use podnet_dns::{
+    Arrival, Outcome, Scheme,
+    message::{is_padded, pad},
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     Shared,
     activity::Activity,
-    door::{Door, Manners},
+    door::{Door, Manners, Rest},
+    unread::Account,
 };
 
 /// Requests of one connection at once.
@@ -38,15 +42,18 @@ pub(super) async fn connection(
     manners: Arc<Manners>,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     arrival: Arrival,
+    rest: &Rest,
 ) {
     let activity = Arc::new(Activity::default());
+    let account = door.unread.account();
     let (shared, read, busy) = (Arc::clone(&door.shared), manners.read, Arc::clone(&activity));
+    let unread = Arc::clone(&account);
     let service = service_fn(move |request: Request<Incoming>| {
-        let (shared, busy) = (Arc::clone(&shared), busy.begin());
+        let (shared, busy, unread) = (Arc::clone(&shared), busy.begin(), Arc::clone(&unread));
         async move {
             let response = match arrival.scheme {
-                Scheme::Grpc => Ok(grpc::answer(&shared, read, request, &arrival).await),
-                _ => https::answer(&shared, read, request, &arrival).await,
+                Scheme::Grpc => Ok(grpc::answer(&shared, &unread, read, request, &arrival).await),
+                _ => https::answer(&shared, &unread, read, request, &arrival).await,
             };
             drop(busy);
             response
@@ -59,23 +66,37 @@ pub(super) async fn connection(
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS).max_header_list_size(HEAD);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     while activity.idle() < door.idle(&manners) {
+        if account.stuck() > manners.write {
+            // Its client reads nothing, and would not read that it ends either.
+            return;
+        }
+        let idle = activity.idle();
+        let rests = !idle.is_zero() && account.is_empty();
+        rest.tell(Instant::now().checked_sub(idle).filter(|_| rests));
         tokio::select! {
             _ = connection.as_mut() => return,
             () = tokio::time::sleep(Door::tick(&manners)) => {}
+            () = rest.is_over(), if rests => if !activity.idle().is_zero() && account.is_empty() { break },
         }
     }
+    rest.tell(None);
     connection.as_mut().graceful_shutdown();
     let _ = tokio::time::timeout(manners.write, connection).await;
 }
 
-/// The answer to a question in a request.
-async fn ask(shared: &Shared, message: &[u8], arrival: &Arrival) -> Result<Vec<u8>, Silent> {
+/// The answer to a question in a request, once what was answered before is read.
+async fn ask(shared: &Shared, unread: &Account, message: &[u8], arrival: &Arrival) -> Result<Vec<u8>, Silent> {
+    unread.room().await;
     let server = shared.server();
     let mut response = Vec::new();
-    match server.handle(message, arrival, Instant::now(), &mut response) {
-        Outcome::Answer => Ok(response),
-        Outcome::Later(later) => server.finish(later).await.ok_or(Silent),
+    let mut answer = match server.handle(message, arrival, Instant::now(), &mut response) {
+        Outcome::Answer => response,
+        Outcome::Later(later) => server.finish(later).await.ok_or(Silent)?,
         // One request has one message for an answer.
-        Outcome::Drop | Outcome::Transfer(_) => Err(Silent),
+        Outcome::Drop | Outcome::Transfer(_) => return Err(Silent),
+    };
+    if is_padded(message) {
+        pad(&mut answer);
     }
+    Ok(answer)
 }

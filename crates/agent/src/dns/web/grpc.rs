@@ -1,7 +1,7 @@
 //! DNS over gRPC, as CoreDNS speaks it: the service `coredns.dns.DnsService` has one method, `Query`, whose request and response
 //! are a message with the bytes of a DNS message as its first field.
 
-use std::{future::ready, time::Duration};
+use std::{future::ready, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -12,8 +12,11 @@ use hyper::body::Incoming;
 use podnet_dns::Arrival;
 use tokio::time::timeout;
 
-use super::{MESSAGE, Shared, ask};
-use crate::dns::protobuf::{self, HEAD};
+use super::{Account, MESSAGE, Shared, ask};
+use crate::dns::{
+    protobuf::{self, HEAD},
+    unread::refused,
+};
 
 /// How a call ended, by gRPC's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,16 +32,20 @@ enum Status {
 /// The response to a request.
 pub(super) async fn answer(
     shared: &Shared,
+    unread: &Arc<Account>,
     read: Duration,
     request: Request<Incoming>,
     arrival: &Arrival,
 ) -> Response<Body> {
     let called = match message(request, read).await {
-        Ok(message) => ask(shared, &message, arrival).await.map_err(|_| Status::Unavailable),
+        Ok(message) => ask(shared, unread, &message, arrival).await.map_err(|_| Status::Unavailable),
         Err(status) => Err(status),
     };
     let (body, status) = match called {
-        Ok(answer) => (Bytes::from(protobuf::framed(&answer)), Status::Done),
+        Ok(answer) => {
+            let kept = unread.keep(protobuf::framed(&answer));
+            (kept.unwrap_or_else(|_| protobuf::framed(&refused(&answer)).into()), Status::Done)
+        }
         Err(status) => (Bytes::new(), status),
     };
     let mut trailers = HeaderMap::new();

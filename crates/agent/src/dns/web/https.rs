@@ -1,6 +1,6 @@
 //! DNS over HTTPS (RFC 8484).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -12,7 +12,8 @@ use hyper::body::Incoming;
 use podnet_dns::{Arrival, message::max_age};
 use tokio::time::timeout;
 
-use super::{MESSAGE, Shared, Silent, ask};
+use super::{Account, MESSAGE, Shared, Silent, ask};
+use crate::dns::unread::refused;
 
 /// The one path; CoreDNS's, and that of the RFC's examples.
 const PATH: &str = "/dns-query";
@@ -21,6 +22,7 @@ const MEDIA_TYPE: &str = "application/dns-message";
 /// The response to a request.
 pub(super) async fn answer(
     shared: &Shared,
+    unread: &Arc<Account>,
     read: Duration,
     request: Request<Incoming>,
     arrival: &Arrival,
@@ -33,10 +35,11 @@ pub(super) async fn answer(
     if message.len() < 12 || message[2] & 0x80 != 0 {
         return Ok(refusal(StatusCode::BAD_REQUEST));
     }
-    let answer = ask(shared, &message, arrival).await?;
+    let answer = ask(shared, unread, &message, arrival).await?;
     // RFC 8484 §5.1: caches of HTTP keep it no longer than those of DNS.
     let age = format!("max-age={}", max_age(&answer));
-    let mut response = Response::new(Body::from(answer));
+    let body = unread.keep(answer).unwrap_or_else(|answer| refused(&answer).into());
+    let mut response = Response::new(Body::from(body));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     if let Ok(age) = HeaderValue::try_from(age) {
