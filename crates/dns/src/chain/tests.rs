@@ -108,8 +108,12 @@ fn all_that_is_wrong_is_told_in_the_order_of_the_text() {
 #[test]
 fn what_is_not_served_yet_is_refused_with_its_place_and_read_in_full() {
     let refused = |text: &str| Config::load("Corefile", text, &Environment::EMPTY).unwrap_err().to_string();
-    assert_eq!(refused(". {\n etcd\n}"), "Corefile:2:2: \"etcd\" is understood, but not served by this server yet");
-    let both = Config::check("Corefile", ". {\n etcd {\n  min-lease-ttl never\n }\n}", &Environment::EMPTY).errors;
+    assert_eq!(
+        refused(". {\n kubernetes cluster.local {\n  multicluster clusterset.local\n }\n}"),
+        "Corefile:3:3: \"kubernetes multicluster\" is understood, but not served by this server yet"
+    );
+    let both = ". {\n kubernetes cluster.local {\n  multicluster clusterset.local\n  ttl never\n }\n}";
+    let both = Config::check("Corefile", both, &Environment::EMPTY).errors;
     assert_eq!(both.len(), 2, "{both:?}");
 }
 
