@@ -11,5 +11,5 @@ mod tokens;
 
 pub use certificate::{CertificateError, identity_of_certificate};
 pub use identity::{Identity, MASTERS, NODES};
-pub use review::{access_review, self_review};
+pub use review::{access_review, self_review, subject_access_review};
 pub use tokens::{BoundAccount, TokenError, Tokens};

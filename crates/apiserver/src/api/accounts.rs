@@ -5,7 +5,7 @@ use chrono::{SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use super::{Api, Place};
-use crate::auth::{BoundAccount, Identity};
+use crate::auth::{BoundAccount, Identity, rules::Facts};
 use crate::errors::ApiError;
 use crate::store::Object;
 
@@ -72,6 +72,39 @@ impl Api {
 
     /// Whom a bearer token speaks for: a service account that still is the one that it was made for, as is its pod.
     pub fn identity_of_token(&self, token: &str) -> Option<Identity> {
+        let account = self.account_of_token(token)?;
+        Some(Identity::service_account(&account.namespace, &account.name))
+    }
+
+    /// Fills in the answer of a TokenReview; of a token that was made for a pod it names the pod and its node, by the keys that
+    /// Kubernetes' own API server does.
+    pub fn review_token(&self, mut review: Value) -> Value {
+        let audiences: Vec<&str> =
+            review["spec"]["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let own = self.tokens().default_audience();
+        let is_meant = audiences.is_empty() || audiences.contains(&own);
+        let account = self.account_of_token(review["spec"]["token"].as_str().unwrap_or_default());
+        review["status"] = match account.filter(|_| is_meant) {
+            None => json!({ "authenticated": false, "error": "the token is not valid here" }),
+            Some(account) => {
+                let identity = Identity::service_account(&account.namespace, &account.name);
+                let mut extra = serde_json::Map::new();
+                if let Some((pod, uid)) = &account.pod {
+                    extra.insert("authentication.kubernetes.io/pod-name".into(), json!([pod]));
+                    extra.insert("authentication.kubernetes.io/pod-uid".into(), json!([uid]));
+                    if let Some(node) = self.node_of_pod(&account.namespace, pod) {
+                        extra.insert("authentication.kubernetes.io/node-name".into(), json!([node]));
+                    }
+                }
+                let (user, groups) = (identity.user, identity.groups);
+                let user = json!({ "username": user, "uid": account.uid, "groups": groups, "extra": extra });
+                json!({ "authenticated": true, "user": user, "audiences": [own] })
+            }
+        };
+        review
+    }
+
+    fn account_of_token(&self, token: &str) -> Option<BoundAccount> {
         let account = match self.tokens().verify(token) {
             Ok(account) => account,
             Err(error) => {
@@ -84,6 +117,6 @@ impl Api {
         let carried = account.pod.as_ref().is_none_or(|(pod, uid)| {
             self.store().object("pods", &account.namespace, pod).is_some_and(|stored| is(&stored, uid))
         });
-        (carried && is(&stored, &account.uid)).then(|| Identity::service_account(&account.namespace, &account.name))
+        (carried && is(&stored, &account.uid)).then_some(account)
     }
 }

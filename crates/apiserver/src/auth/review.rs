@@ -1,4 +1,4 @@
-//! Questions about oneself: `kubectl auth can-i` and `kubectl auth whoami`.
+//! Questions about oneself, `kubectl auth can-i` and `kubectl auth whoami`; and, by those who serve others, about these.
 
 use serde_json::{Value, json};
 
@@ -33,6 +33,14 @@ pub fn access_review(identity: &Identity, mut review: Value, facts: &dyn Facts) 
     };
     review["status"] = json!({ "allowed": allowed });
     review
+}
+
+/// Fills in the answer of a SubjectAccessReview: what the user that it names may do, who is in the groups that it names and in no other.
+pub fn subject_access_review(review: Value, facts: &dyn Facts) -> Value {
+    let groups = review["spec"]["groups"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let groups = groups.map(str::to_owned).collect();
+    let identity = Identity { user: review["spec"]["user"].as_str().unwrap_or_default().to_owned(), groups };
+    access_review(&identity, review, facts)
 }
 
 /// Fills in the answer of a SelfSubjectReview.

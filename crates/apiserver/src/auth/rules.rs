@@ -117,6 +117,9 @@ const RULES: &[Rule] = &[
     // One agent gives load balancers their addresses.
     Rule { who: Who::Group(NODES), verbs: &["patch"], on: On::Any, resources: &[
         ("", "services/status"), (METALLB, "ipaddresspools/status")] },
+    // Agents are asked for flows, by people and by pods.
+    Rule { who: Who::Group(NODES), verbs: &["create"], on: On::Any, resources: &[
+        ("authentication.k8s.io", "tokenreviews"), ("authorization.k8s.io", "subjectaccessreviews")] },
     Rule { who: Who::Group(NODES), verbs: WRITE, resources: &[(PODNET, "stickyaddresses")], on: On::Any },
 
     Rule { who: Who::Account("kube-system", "coredns"), verbs: READ, on: On::Any, resources: &[

@@ -8,7 +8,7 @@ use super::query::Selection;
 use super::represent::{Representation, json_response, with_warnings};
 use super::{Call, body, node_restriction};
 use crate::api::{DeleteOptions, Deletion, FieldValidation, Part, Place, Saved, SavedObject, WriteOptions};
-use crate::auth::{access_review, self_review};
+use crate::auth::{access_review, self_review, subject_access_review};
 use crate::errors::ApiError;
 use crate::registry::{Resource, to_view};
 
@@ -34,6 +34,8 @@ pub(super) async fn create(call: Call<'_>, resource: &Resource, namespace: &str)
     if !resource.is_stored() {
         let review = match resource.plural.as_str() {
             "selfsubjectaccessreviews" => access_review(&identity, body, api),
+            "subjectaccessreviews" => subject_access_review(body, api),
+            "tokenreviews" => api.review_token(body),
             _ => self_review(&identity, body),
         };
         return Ok(json_response(StatusCode::CREATED, review.to_string()));

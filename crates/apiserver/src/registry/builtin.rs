@@ -66,6 +66,10 @@ const ROWS: &[Row] = &[
           namespaced: false, short: &["crd", "crds"], categories: &["api-extensions"], subresources: &[STATUS], ..ROW },
     Row { gvk: ("authorization.k8s.io", "v1", "SelfSubjectAccessReview"), names: ("selfsubjectaccessreviews", "selfsubjectaccessreview"),
           namespaced: false, view: View::Review, ..ROW },
+    Row { gvk: ("authorization.k8s.io", "v1", "SubjectAccessReview"), names: ("subjectaccessreviews", "subjectaccessreview"),
+          namespaced: false, view: View::Review, ..ROW },
+    Row { gvk: ("authentication.k8s.io", "v1", "TokenReview"), names: ("tokenreviews", "tokenreview"),
+          namespaced: false, view: View::Review, ..ROW },
     Row { gvk: ("authentication.k8s.io", "v1", "SelfSubjectReview"), names: ("selfsubjectreviews", "selfsubjectreview"),
           namespaced: false, view: View::Review, ..ROW },
 ];

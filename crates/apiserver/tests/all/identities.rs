@@ -168,3 +168,46 @@ async fn a_node_cannot_make_its_pods_belong_to_other_services() {
     assert_eq!(stored["metadata"]["annotations"]["cni.projectcalico.org/podIP"], "10.0.0.1/32");
     assert_eq!(stored["status"]["podIP"], "10.0.0.1");
 }
+
+#[tokio::test]
+async fn a_node_may_ask_whose_a_token_is_and_what_its_owner_may_see() {
+    let cluster = Cluster::start().await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    cluster.create(accounts, json!({"metadata": {"name": "robot"}})).await;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "node1", "serviceAccountName": "robot",
+        "containers": [{"name": "c", "image": "podnet.local/tools"}]}});
+    let pod = cluster.create("/api/v1/namespaces/default/pods", pod).await;
+    let bound = json!({"spec": {"boundObjectRef": {"kind": "Pod", "name": "p"}}});
+    let token = cluster.create(&format!("{accounts}/robot/token"), bound).await["status"]["token"].clone();
+    let (tokens, subjects) =
+        ("/apis/authentication.k8s.io/v1/tokenreviews", "/apis/authorization.k8s.io/v1/subjectaccessreviews");
+    let review = |token: &Value, audience: &str| json!({"spec": {"token": token, "audiences": [audience]}});
+    let own = "https://kubernetes.default.svc.cluster.local";
+    let answer = cluster.create(tokens, review(&token, own)).await;
+    let user = &answer["status"]["user"];
+    assert_eq!(
+        (&answer["status"]["authenticated"], &user["username"]),
+        (&json!(true), &json!("system:serviceaccount:default:robot"))
+    );
+    let extra = |name: &str| user["extra"][format!("authentication.kubernetes.io/{name}")][0].clone();
+    assert_eq!((extra("pod-name"), extra("node-name")), (json!("p"), json!("node1")));
+    assert_eq!(extra("pod-uid"), pod["metadata"]["uid"]);
+    for (token, audience) in [(&json!("nonsense"), own), (&token, "vault")] {
+        let answer = cluster.create(tokens, review(token, audience)).await;
+        assert_eq!((&answer["status"]["authenticated"], &answer["status"]["user"]), (&json!(false), &Value::Null));
+    }
+    let asked = |groups: Value| {
+        json!({"spec": {"user": "somebody", "groups": groups,
+            "resourceAttributes": {"verb": "list", "resource": "pods", "namespace": "default"}}})
+    };
+    for (groups, allowed) in [(json!(["system:masters"]), true), (json!([]), false)] {
+        assert_eq!(cluster.create(subjects, asked(groups)).await["status"]["allowed"], allowed);
+    }
+    for path in [tokens, subjects] {
+        assert_eq!(as_node(&cluster, "node1", Method::POST, path, json!({"spec": {}})).await, StatusCode::CREATED);
+    }
+    let token = token.as_str().unwrap();
+    let request = Request::post(tokens).header(header::AUTHORIZATION, format!("Bearer {token}"));
+    let request = request.header(header::CONTENT_TYPE, "application/json").body(Body::from("{}")).unwrap();
+    assert_eq!(cluster.send(request).await.0, StatusCode::FORBIDDEN, "a service account asks of nobody");
+}
