@@ -20,7 +20,7 @@ mod corefile;
 mod door;
 mod etcd;
 mod http;
-mod identity;
+pub(crate) mod identity;
 mod keeper;
 mod listeners;
 mod local;

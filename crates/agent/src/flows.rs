@@ -1,16 +1,22 @@
-//! Recording flows, where a log of them is asked for: nothing is loaded, watched or kept where it is not.
+//! Recording flows, where a log of them or reading them is asked for: nothing is loaded, watched or kept where neither is.
 //!
 //! - [`Counting`]: the programs at pods' interfaces, put there before a pod starts
 //! - `known`: who is who, by the cluster's watches
 //! - `recorder`: reads what was counted and makes records of it
 //! - `log`: the file that they go to
+//! - `past`: what is kept of them in memory
+//! - `api`: who may read that, over HTTPS
 
+pub(crate) mod api;
 mod known;
 mod log;
+mod past;
 mod recorder;
 
 use std::{
     error::Error,
+    io,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
         Arc,
@@ -24,15 +30,17 @@ use podnet_kernel::{
     link,
     netlink::RtSocket,
 };
-use podnet_model::{LinkName, NodeName};
+use podnet_model::LinkName;
 use tracing::{info, warn};
 
+pub use api::FlowApi;
 pub use known::Known;
 use log::Log;
+use past::Past;
 use recorder::Recorder;
 pub(crate) use recorder::Recording;
 
-use crate::AgentError;
+use crate::AgentConfig;
 
 /// Where records of flows go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,20 +106,58 @@ enum FlowsOrLinks {
     Links(#[source] podnet_kernel::netlink::NetlinkError),
 }
 
-/// Records what is counted, until the value goes.
+/// Why flows are not recorded, or not read.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The log cannot be opened.
+    #[error("cannot add to the log of flows {}", path.display())]
+    Log {
+        /// Its file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// They cannot be read over the network.
+    #[error(
+        "cannot let flows be read at {address}; the port is --flow-port, the files --flow-certificate, --flow-key, --flow-client-ca"
+    )]
+    Api {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no thread for it.
+    #[error("cannot start the thread that records flows")]
+    Thread(#[source] io::Error),
+}
+
+/// Records what is counted, where somebody wants that, until the value goes; and lets it be read at the node's address.
 ///
 /// # Errors
-/// Where the log cannot be opened, or the recorder have no thread.
-pub(crate) fn record(
-    flows: &Arc<Flows>,
-    log: &FlowLog,
-    node: &NodeName,
+/// Where the log cannot be opened, the port not be served, or the recorder have no thread.
+pub(crate) async fn record(
+    config: &AgentConfig,
+    node_address: IpAddr,
+    counted: Option<&Arc<Flows>>,
     known: &Arc<Known>,
-    client: Client,
-) -> Result<Recording, AgentError> {
-    let file = Log::open(log).map_err(crate::file("add to the log of flows", &log.path))?;
-    tokio::spawn(known::watch_pods(client, Arc::clone(known)));
-    info!(path = %log.path.display(), bytes = log.bytes, "flows are recorded");
-    let recorder = Recorder::new(Arc::clone(flows), file, node.clone(), Arc::clone(known));
-    recorder.start().map_err(crate::file("start the thread that writes", &log.path))
+    client: &Client,
+) -> Result<Option<Recording>, RecordError> {
+    let Some(counted) = counted.filter(|_| config.records_flows()) else { return Ok(None) };
+    let open = |log: &FlowLog| Log::open(log).map_err(|source| RecordError::Log { path: log.path.clone(), source });
+    let log = config.flow_log.as_ref().map(open).transpose()?;
+    let mut past = None;
+    if let Some(api) = &config.flow_api {
+        let kept = past.insert(Past::new(api.retention));
+        let address = SocketAddr::new(node_address, api.port);
+        let answers = api::Answers { node: config.node.clone(), client: client.clone(), past: Arc::clone(kept) };
+        api::serve(api, address, answers).await.map_err(|source| RecordError::Api { address, source })?;
+    }
+    tokio::spawn(known::watch_pods(client.clone(), Arc::clone(known)));
+    let path = config.flow_log.as_ref().map(|log| tracing::field::display(log.path.display()));
+    info!(path, "flows are recorded");
+    let recorder = Recorder::new(Arc::clone(counted), (log, past), config.node.clone(), Arc::clone(known));
+    recorder.start().map(Some).map_err(RecordError::Thread)
 }

@@ -61,7 +61,7 @@ use crate::{
     addresses::Addresses,
     attach::Attachments,
     conflist::PodLink,
-    flows::FlowLog,
+    flows::{FlowApi, FlowLog},
     health::Health,
     housekeeping::Housekeeping,
     network::Network,
@@ -117,9 +117,16 @@ pub struct AgentConfig {
     pub proxy_config: Option<PathBuf>,
     /// Where records of the flows of this node's pods go; without it none are made.
     pub flow_log: Option<FlowLog>,
+    /// How these are read over the network; without it they are not.
+    pub flow_api: Option<FlowApi>,
 }
 
 impl AgentConfig {
+    /// Whether anybody wants to know of flows.
+    const fn records_flows(&self) -> bool {
+        self.flow_log.is_some() || self.flow_api.is_some()
+    }
+
     /// Where a plugin leaves word of what it deleted while the agent was down.
     #[must_use]
     pub fn tombstones(&self) -> PathBuf {
@@ -180,6 +187,9 @@ pub enum AgentError {
         #[source]
         source: io::Error,
     },
+    /// Flows cannot be recorded, or not be read.
+    #[error(transparent)]
+    Flows(#[from] flows::RecordError),
     /// The health port cannot be opened.
     #[error("cannot listen on {address} for health and metrics")]
     Health {
@@ -218,8 +228,9 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     underlay.prepare()?;
     let address6 = underlay.address6.map(tracing::field::display);
     info!(device = %underlay.device, address = %underlay.address, address6, mtu = underlay.mtu, "underlay found");
+    let node_address = underlay.address.addr();
     let addresses = Arc::new(Addresses::open(config.node.clone(), &config.journal(), client.clone())?);
-    let view = Arc::new(View::new(config.node.clone()).with_flows(config.flow_log.is_some()));
+    let view = Arc::new(View::new(config.node.clone()).with_flows(config.records_flows()));
     let complaints = Complaints::new(client.clone(), config.node.clone());
     let quarantine = Quarantine::default();
     health.add_metrics({
@@ -246,10 +257,9 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         updates,
     )?;
     let resolver = resolver(&config, &network, &view, &health);
-    let recording = match config.flow_log.as_ref().zip(network.pods().fast_path().counting().flows()) {
-        Some((log, counted)) => Some(flows::record(counted, log, &config.node, view.known(), client.clone())?),
-        None => None,
-    };
+    let pods = network.pods();
+    let counted = pods.fast_path().counting().flows();
+    let recording = flows::record(&config, node_address, counted, view.known(), &client).await?;
     tokio::pin!(shutdown);
     let standing = config.gives_addresses.then(|| {
         let announcements = view.announcements().clone();

@@ -138,7 +138,7 @@ impl Network {
         };
         let mut overlay = Overlay::new(overlay);
         overlay.set_keys(ways.keys());
-        let fast_path = FastPath::open(config.fast_path, Counting::open(config.flow_log.is_some()));
+        let fast_path = FastPath::open(config.fast_path, Counting::open(config.records_flows()));
         let pods = Arc::new(PodEnds::new(PodRules::open()?, fast_path, overlay.pod_mtu()));
         let (publish, published) = watch::channel(underlay.published);
         let (repair, notices) =

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod daemons;
+pub(crate) mod flows;
 pub(crate) mod forwarding;
 pub(crate) mod ipam;
 pub(crate) mod manifests;
@@ -93,6 +94,16 @@ Examples:
     /// Its link, addresses with their pool and block, routes, rules, limits, names, and the Services that lead to it.
     #[command(after_help = "Example:\n  podnet explain pod/web/web-0")]
     Explain(forwarding::ExplainOptions),
+    /// Tell what talks to what: flows, from all nodes, with names
+    ///
+    /// Whoever asks sees the flows of the pods that they may list, and a pod its own. A flow is told once, by the node of who began it where
+    /// that is a pod. Agents keep the past where they record: podnet up --flows, podnet agent --flow-retention.
+    #[command(after_help = "\
+Examples:
+  podnet flows --since 5m --pod-to-pod        between pods, of the last five minutes
+  podnet flows --follow --to service/shop/web go on telling who asks a Service
+  podnet flows --not class=pod-world -o csv   as values with commas between them")]
+    Flows(Box<flows::FlowsOptions>),
     /// Print what a cluster of yours needs to run podnet on each of its nodes
     ///
     /// Definitions, the account and its roles, the DaemonSet of agents. podnet serves Services as well: kube-proxy is to be removed.

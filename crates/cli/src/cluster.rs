@@ -55,6 +55,9 @@ pub(crate) struct Cluster {
     /// Where each node's agent answers pods' questions for names; none where they ask cluster DNS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) node_local_dns: Option<IpAddr>,
+    /// Whether the nodes record flows.
+    #[serde(default)]
+    pub(crate) flows: bool,
     pub(crate) datastore: Option<PathBuf>,
     /// The binary that `up` was called with: the supervisor starts the processes from it.
     pub(crate) binary: PathBuf,
@@ -207,6 +210,7 @@ mod tests {
             lb_pool: LbPool::default(),
             proxy_mode: None,
             node_local_dns: None,
+            flows: false,
             datastore: None,
             binary: PathBuf::new(),
         }

@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use k8s_openapi::jiff::SignedDuration;
 use podnet_agent::{
     AgentConfig,
     dns::DnsOptions as DnsSettings,
+    flows::FlowApi,
     underlay::{Detection, UnderlaySettings, detection::expression},
 };
+use podnet_flow::store::Retention;
 use podnet_kernel::{cgroup::Cgroup, heap, netns::NetNs};
 use podnet_runtime::{
     NodeConfig,
@@ -78,6 +81,7 @@ pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
     place(&options.placement)?;
     heap::share_one();
     let underlay = underlay(&options)?;
+    let flow_api = flow_api(&options);
     let config = AgentConfig {
         node: options.name.into(),
         kubeconfig: options.kubeconfig,
@@ -101,8 +105,23 @@ pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
         cluster_domain: options.cluster_domain,
         proxy_config: options.proxy_config,
         flow_log: options.flow_log.map(|path| podnet_agent::flows::FlowLog { path, bytes: options.flow_log_bytes }),
+        flow_api,
     };
     run(async { Box::pin(podnet_agent::run(config, stopped()?)).await.doing(|| "the agent ended".into()) })
+}
+
+/// clap asks for the files where a time is given.
+fn flow_api(options: &AgentOptions) -> Option<FlowApi> {
+    Some(FlowApi {
+        port: options.flow_port,
+        certificate: options.flow_certificate.clone()?,
+        key: options.flow_key.clone()?,
+        client_ca: options.flow_client_ca.clone()?,
+        retention: Retention {
+            time: SignedDuration::from_secs(options.flow_retention?.into()),
+            ..Retention::default()
+        },
+    })
 }
 
 /// Which of the options says how the node's address is found; clap lets no two be given.

@@ -9,6 +9,7 @@ mod cluster;
 mod daemon;
 mod down;
 mod fabric;
+mod flows;
 mod forwarding;
 mod ipam;
 mod layout;
@@ -48,6 +49,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Trace(options) => forwarding::trace(&options),
         Command::Explain(options) => forwarding::explain(&options),
         Command::Why(options) => forwarding::why(&options),
+        Command::Flows(options) => flows::run(&options),
         Command::Manifests(options) => manifests::run(&options),
         Command::Kubeconfig => cluster::print_kubeconfig(),
         Command::Env => cluster::print_environment(),

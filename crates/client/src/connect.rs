@@ -1,6 +1,9 @@
 //! Clients for the API server.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use kube::{
     Client, Config,
@@ -65,24 +68,28 @@ impl Access {
     ///
     /// When the files that are named cannot be read or used, or there is no service account here.
     pub async fn client(&self, limits: Limits, listener: Listener) -> Result<Client, ConnectError> {
-        let config = match self {
-            Self::InCluster => Config::incluster().map_err(ConnectError::InCluster)?,
-            Self::Kubeconfig(path, context) => {
-                let unusable = |source| ConnectError::Kubeconfig { path: path.clone(), source };
-                let kubeconfig = Kubeconfig::read_from(path).map_err(unusable)?;
-                let options = KubeConfigOptions { context: context.clone(), ..KubeConfigOptions::default() };
-                Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(unusable)?
-            }
-            Self::Endpoint { url, identity, authority } => {
-                let kubeconfig = endpoint(url, identity.as_ref(), authority.as_ref());
-                let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-                config.map_err(|source| ConnectError::Endpoint { url: url.clone(), source })?
-            }
-        };
+        let config = self.config().await?;
         let host = config.cluster_url.authority().map(ToString::to_string).unwrap_or_default();
         let gate = Gate::new(host, limits, Some(listener));
         let builder = ClientBuilder::try_from(patient(config)).map_err(ConnectError::Tls)?;
         Ok(builder.with_layer(&gate).build())
+    }
+
+    async fn config(&self) -> Result<Config, ConnectError> {
+        match self {
+            Self::InCluster => Config::incluster().map_err(ConnectError::InCluster),
+            Self::Kubeconfig(path, context) => {
+                let unusable = |source| ConnectError::Kubeconfig { path: path.clone(), source };
+                let kubeconfig = Kubeconfig::read_from(path).map_err(unusable)?;
+                let options = KubeConfigOptions { context: context.clone(), ..KubeConfigOptions::default() };
+                Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(unusable)
+            }
+            Self::Endpoint { url, identity, authority } => {
+                let kubeconfig = endpoint(url, identity.as_ref(), authority.as_ref());
+                let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+                config.map_err(|source| ConnectError::Endpoint { url: url.clone(), source })
+            }
+        }
     }
 }
 
@@ -126,6 +133,23 @@ pub async fn from_kubeconfig(path: &Path) -> Result<Client, ConnectError> {
 /// When there is no service account here.
 pub fn in_cluster() -> Result<Client, ConnectError> {
     client(Config::incluster().map_err(ConnectError::InCluster)?)
+}
+
+/// A client with the same identity, of a kubeconfig or the pod's service account, for another server of the cluster, whose certificate the
+/// same authority vouches for.
+///
+/// # Errors
+///
+/// As [`from_kubeconfig`] and [`in_cluster`].
+pub async fn to_server(kubeconfig: Option<&Path>, address: SocketAddr) -> Result<Client, ConnectError> {
+    let access = kubeconfig.map_or(Access::InCluster, |path| Access::Kubeconfig(path.to_path_buf(), None));
+    let mut config = access.config().await?;
+    // An address is always an authority.
+    if let Ok(url) = format!("https://{address}").parse() {
+        config.cluster_url = url;
+    }
+    config.tls_server_name = None;
+    client(config)
 }
 
 fn client(config: Config) -> Result<Client, ConnectError> {

@@ -297,10 +297,11 @@ pub struct Record {
 }
 
 impl Record {
-    /// The node of the other end tells it as well, and better: who reads all nodes leaves this one out.
+    /// The node of the other end tells it as well, and better: who reads all nodes leaves this one out. The class says
+    /// so where the names are left out.
     #[must_use]
     pub fn is_secondary(&self) -> bool {
-        self.reporter == Reporter::Destination && self.source.pod.is_some()
+        self.reporter == Reporter::Destination && !matches!(self.class, Class::WorldPod | Class::NodePod)
     }
 
     /// Both ends are pods.

@@ -24,7 +24,7 @@ const LOOK: Duration = if cfg!(test) { Duration::from_millis(20) } else { Durati
 
 /// What a port shows to its clients.
 #[derive(Debug)]
-pub(super) struct Identity {
+pub(crate) struct Identity {
     options: TlsOptions,
     scheme: Scheme,
     current: RwLock<Arc<ServerConfig>>,
@@ -42,7 +42,7 @@ impl Identity {
     ///
     /// # Errors
     /// When a file cannot be read, or certificate and key do not belong together.
-    pub(super) fn read(options: &TlsOptions, scheme: Scheme) -> io::Result<Arc<Self>> {
+    pub(crate) fn read(options: &TlsOptions, scheme: Scheme) -> io::Result<Arc<Self>> {
         let files = stamps(&options.files);
         Ok(Arc::new(Self {
             current: RwLock::new(config(options, scheme)?),
@@ -58,7 +58,7 @@ impl Identity {
     }
 
     /// What a connection that begins now is served with.
-    pub(super) async fn config(self: &Arc<Self>) -> Arc<ServerConfig> {
+    pub(crate) async fn config(self: &Arc<Self>) -> Arc<ServerConfig> {
         if self.due() {
             let own = Arc::clone(self);
             // Whatever happens to the look, there is still what was read last.

@@ -22,7 +22,7 @@ use podnet_model::NodeName;
 use tracing::warn;
 use uuid::Uuid;
 
-use super::{known::Known, log::Log};
+use super::{known::Known, log::Log, past::Past};
 
 /// How often bells are heard: the ring has room for what 100,000 connections of a second ring in this time.
 const HEARING: Duration = Duration::from_millis(100);
@@ -49,7 +49,8 @@ impl Drop for Recording {
 /// What becomes of what is counted.
 pub(super) struct Recorder {
     flows: Arc<Flows>,
-    log: Log,
+    log: Option<Log>,
+    past: Option<Arc<Past>>,
     node: NodeName,
     known: Arc<Known>,
     aggregator: Aggregator,
@@ -60,7 +61,12 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    pub(super) fn new(flows: Arc<Flows>, log: Log, node: NodeName, known: Arc<Known>) -> Self {
+    pub(super) fn new(
+        flows: Arc<Flows>,
+        (log, past): (Option<Log>, Option<Arc<Past>>),
+        node: NodeName,
+        known: Arc<Known>,
+    ) -> Self {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let boot = Uuid::parse_str(boot.trim()).unwrap_or_default();
         let now = Timestamp::now();
@@ -70,7 +76,7 @@ impl Recorder {
             Ok(backends) => Box::new(backends),
             Err(_) => Box::new(()),
         };
-        Self { flows, log, node, known, aggregator, translations, whole: now, is_failing: false }
+        Self { flows, log, past, node, known, aggregator, translations, whole: now, is_failing: false }
     }
 
     pub(super) fn start(mut self) -> io::Result<Recording> {
@@ -94,7 +100,11 @@ impl Recorder {
     pub(super) fn round(&mut self, reads: bool, is_last: bool) {
         let mut items = Vec::new();
         let read = self.read(reads, is_last, &mut items).map_err(|error| -> Box<dyn Error> { error.into() });
-        let written = self.log.add(&items).map_err(|error| -> Box<dyn Error> { error.into() });
+        if let Some(past) = &self.past {
+            past.add(&items, Timestamp::now());
+        }
+        let written = self.log.as_mut().map_or(Ok(()), |log| log.add(&items));
+        let written = written.map_err(|error| -> Box<dyn Error> { error.into() });
         match read.and(written) {
             Ok(()) => self.is_failing = false,
             Err(error) if !std::mem::replace(&mut self.is_failing, true) => {

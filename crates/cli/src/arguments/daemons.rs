@@ -151,6 +151,21 @@ pub(crate) struct AgentOptions {
     /// How many bytes that file and what is set aside of it (FILE.1.gz, …) may have together
     #[arg(long, env = "PODNET_FLOW_LOG_BYTES", value_name = "BYTES", default_value_t = 256 << 20, value_parser = clap::value_parser!(u64).range(65_536..))]
     pub(crate) flow_log_bytes: u64,
+    /// Record flows and keep this much of the past (90s, 30m, 1h, within 64 MB) for `podnet flows`, which reads it over HTTPS
+    #[arg(long, env = "PODNET_FLOW_RETENTION", value_name = "TIME", value_parser = super::flows::seconds, requires_all = ["flow_certificate", "flow_key", "flow_client_ca"])]
+    pub(crate) flow_retention: Option<u32>,
+    /// The port of that, at the node's address
+    #[arg(long, value_name = "PORT", default_value_t = super::flows::PORT)]
+    pub(crate) flow_port: u16,
+    /// The certificate of the node's address (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) flow_certificate: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) flow_key: Option<PathBuf>,
+    /// The authority whose clients' certificates are believed (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) flow_client_ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

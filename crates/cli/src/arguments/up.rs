@@ -50,6 +50,9 @@ pub(crate) struct UpOptions {
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true, default_missing_value = "169.254.20.10",
         value_parser = ranges::resolver)]
     pub(crate) node_local_dns: Option<IpAddr>,
+    /// Record flows on all nodes and keep an hour of them, for `podnet flows`
+    #[arg(long)]
+    pub(crate) flows: bool,
     /// Keep the cluster's objects in this file, over `podnet down` too
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub(crate) datastore: Option<PathBuf>,

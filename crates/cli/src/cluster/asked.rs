@@ -48,6 +48,7 @@ impl Cluster {
                 .unwrap_or_default(),
             proxy_mode: options.proxy_mode.or(present.and_then(|cluster| cluster.proxy_mode)),
             node_local_dns: options.node_local_dns.or(present.and_then(|cluster| cluster.node_local_dns)),
+            flows: options.flows || present.is_some_and(|cluster| cluster.flows),
             datastore: datastore.or_else(|| present.and_then(|cluster| cluster.datastore.clone())),
             binary: std::env::current_exe().doing(|| "cannot find the podnet binary itself".into())?,
         };
@@ -104,6 +105,7 @@ impl Cluster {
             difference("--lb-pool", &self.lb_pool, &asked.lb_pool),
             self.proxy_mode.zip(asked.proxy_mode).and_then(|(is, asked)| difference("--proxy-mode", &is, &asked)),
             difference("--node-local-dns", &told(self.node_local_dns), &told(asked.node_local_dns)),
+            difference("--flows", &self.flows, &asked.flows),
             difference("--datastore", &self.store().display(), &asked.store().display()),
         ];
         settings.into_iter().flatten().collect()

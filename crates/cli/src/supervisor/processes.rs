@@ -83,6 +83,12 @@ fn agent(cluster: &Cluster, place: &NodePlace) -> ProcessSpec {
     if let Some(addr) = cluster.node_local_dns {
         arguments.option("--node-local-dns", &addr);
     }
+    if cluster.flows {
+        arguments.option("--flow-retention", &"1h");
+        arguments.option("--flow-certificate", &files.serving_certificate().display());
+        arguments.option("--flow-key", &files.serving_key().display());
+        arguments.option("--flow-client-ca", &files.client_ca().display());
+    }
     arguments.option("--sockets-cgroup", &Path::new(layout::CGROUP).join(&place.name).display());
     arguments.spec()
 }

@@ -7,7 +7,7 @@ use super::{Image, ImageConfig, Reference, Rootfs};
 /// Where a container finds podnet.
 const PODNET: &str = "/opt/podnet/bin/podnet";
 /// What every built-in image searches.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/podnet/bin";
 
 /// A built-in image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -75,7 +75,7 @@ fn what_a_pod_says_is_in_the_log_once_with_its_name_also_over_a_restart() {
             assert!(flows.attach(socket, &device).unwrap());
             flows
         });
-        Recorder::new(Arc::new(flows.unwrap()), Log::open(&settings).unwrap(), "node1".into(), known())
+        Recorder::new(Arc::new(flows.unwrap()), (Some(Log::open(&settings).unwrap()), None), "node1".into(), known())
     };
     let mut first = recorder();
     let inside = lab.pod.run(|| UdpSocket::bind("192.0.2.7:4000").unwrap()).unwrap();

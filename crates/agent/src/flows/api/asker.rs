@@ -1,0 +1,184 @@
+//! Who asks for flows, and which they may see: those of the pods that they may list, and a pod its own.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::{
+    authentication::v1::{TokenReview, TokenReviewSpec},
+    authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
+};
+use kube::{Api, Client, api::PostParams};
+use podnet_flow::{Gap, Item, PodIdentity, Record, record::End};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// How long it is believed whose a token is.
+const TOKEN: Duration = Duration::from_secs(10);
+/// How many tokens are remembered.
+const TOKENS: usize = 256;
+/// How long it is believed what somebody may see.
+const RIGHTS: Duration = Duration::from_secs(30);
+/// How a TokenReview calls the uid of the pod that a token was made for.
+const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
+
+/// Somebody who said who they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Asker {
+    user: String,
+    groups: Vec<String>,
+    /// Namespace and uid of the pod that the token was made for.
+    pod: Option<(String, String)>,
+}
+
+impl Asker {
+    /// Whose a client certificate is, which TLS has verified already: user (`CN`) and groups (each `O`).
+    pub(super) fn of_certificate(der: &[u8]) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let subject = certificate.subject();
+        let user = subject.iter_common_name().find_map(|name| name.as_str().ok())?.to_owned();
+        let mut groups: Vec<String> =
+            subject.iter_organization().filter_map(|name| name.as_str().ok()).map(str::to_owned).collect();
+        groups.push("system:authenticated".to_owned());
+        Some(Self { user, groups, pod: None })
+    }
+
+    fn of_review(review: TokenReview) -> Option<Self> {
+        let status = review.status.filter(|status| status.authenticated == Some(true))?;
+        let user = status.user?;
+        let name = user.username?;
+        let uid = user.extra.and_then(|mut extra| extra.remove(POD_UID)).and_then(|uids| uids.into_iter().next());
+        let namespace = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+        let pod = namespace.map(|(namespace, _)| namespace.to_owned()).zip(uid);
+        Some(Self { user: name, groups: user.groups.unwrap_or_default(), pod })
+    }
+}
+
+/// Asks the API server whose tokens are.
+#[derive(Debug, Default)]
+pub(super) struct Tokens(Mutex<HashMap<String, (Instant, Asker)>>);
+
+impl Tokens {
+    /// Whose a token is; none where it is nobody's.
+    pub(super) async fn owner(&self, client: &Client, token: &str) -> Result<Option<Asker>, kube::Error> {
+        if let Some(asker) = self.known(token) {
+            return Ok(Some(asker));
+        }
+        let spec = TokenReviewSpec { token: token.to_owned(), audiences: None };
+        let review = TokenReview { spec, ..TokenReview::default() };
+        let review = Api::<TokenReview>::all(client.clone()).create(&PostParams::default(), &review).await?;
+        let asker = Asker::of_review(review);
+        if let Some(asker) = &asker {
+            self.keep(token, asker);
+        }
+        Ok(asker)
+    }
+
+    fn known(&self, token: &str) -> Option<Asker> {
+        let tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.get(token).filter(|(at, _)| at.elapsed() < TOKEN).map(|(_, asker)| asker.clone())
+    }
+
+    fn keep(&self, token: &str, asker: &Asker) {
+        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.retain(|_, (at, _)| at.elapsed() < TOKEN);
+        if tokens.len() < TOKENS {
+            tokens.insert(token.to_owned(), (Instant::now(), asker.clone()));
+        }
+    }
+}
+
+/// What somebody may see. A namespace is asked for once in [`RIGHTS`]; the empty one is that of all.
+pub(super) struct Rights {
+    client: Client,
+    asker: Asker,
+    known: HashMap<String, (Instant, bool)>,
+}
+
+impl Rights {
+    pub(super) fn new(client: Client, asker: Asker) -> Self {
+        Self { client, asker, known: HashMap::new() }
+    }
+
+    /// An item as they may see it, or not at all.
+    pub(super) async fn shown(&mut self, item: Item) -> Result<Option<Item>, kube::Error> {
+        if self.may_list("").await? {
+            return Ok(Some(item));
+        }
+        match item {
+            Item::Flow(record) => Ok(self.record(record).await?.map(Item::Flow)),
+            Item::Gap(gap) => {
+                let pod = match gap.pod {
+                    Some(pod) if self.may_name(&pod.namespace).await? => Some(pod),
+                    _ => None,
+                };
+                Ok(Some(Item::Gap(Gap { device: None, pod, ..gap })))
+            }
+        }
+    }
+
+    async fn record(&mut self, record: Arc<Record>) -> Result<Option<Arc<Record>>, kube::Error> {
+        let is_seen = self.sees(&record.source).await? || self.sees(&record.destination).await?;
+        if !is_seen {
+            return Ok(None);
+        }
+        let mut shown = Record::clone(&record);
+        for end in [&mut shown.source, &mut shown.destination] {
+            if let Some(pod) = &end.pod
+                && !self.may_name(&pod.namespace).await?
+            {
+                end.pod = None;
+            }
+        }
+        if let Some(asked) = &shown.service
+            && !self.may_name(asked.service.namespace.clone().as_str()).await?
+        {
+            shown.service = None;
+        }
+        Ok(Some(Arc::new(shown)))
+    }
+
+    /// Whether flows of that end are theirs to see.
+    async fn sees(&mut self, end: &End) -> Result<bool, kube::Error> {
+        match end.pod.as_deref() {
+            Some(pod) => Ok(self.is_own(pod) || self.may_list(&pod.namespace).await?),
+            None => Ok(false),
+        }
+    }
+
+    fn is_own(&self, pod: &PodIdentity) -> bool {
+        self.asker.pod.as_ref().is_some_and(|(_, uid)| *pod.uid == **uid)
+    }
+
+    /// A pod is told the names of those in its own namespace with whom it talks: cluster DNS tells them as well.
+    async fn may_name(&mut self, namespace: &str) -> Result<bool, kube::Error> {
+        let is_own = self.asker.pod.as_ref().is_some_and(|(own, _)| own == namespace);
+        Ok(is_own || self.may_list(namespace).await?)
+    }
+
+    async fn may_list(&mut self, namespace: &str) -> Result<bool, kube::Error> {
+        if let Some((at, allowed)) = self.known.get(namespace)
+            && at.elapsed() < RIGHTS
+        {
+            return Ok(*allowed);
+        }
+        let spec = SubjectAccessReviewSpec {
+            user: Some(self.asker.user.clone()),
+            groups: Some(self.asker.groups.clone()),
+            resource_attributes: Some(ResourceAttributes {
+                verb: Some("list".to_owned()),
+                resource: Some("pods".to_owned()),
+                namespace: Some(namespace.to_owned()),
+                ..ResourceAttributes::default()
+            }),
+            ..SubjectAccessReviewSpec::default()
+        };
+        let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
+        let reviews = Api::<SubjectAccessReview>::all(self.client.clone());
+        let review = reviews.create(&PostParams::default(), &review).await?;
+        let allowed = review.status.is_some_and(|status| status.allowed && status.denied != Some(true));
+        self.known.insert(namespace.to_owned(), (Instant::now(), allowed));
+        Ok(allowed)
+    }
+}

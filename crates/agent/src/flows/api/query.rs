@@ -1,0 +1,69 @@
+//! What a reader asks for: `since=SECONDS`, `follow=true`, `pod-to-pod=true`, and as often as wanted `is=TERM` and `not=TERM`
+//! ([`Term`]).
+
+use axum::{extract, http::Uri};
+use podnet_flow::{Filter, Record, filter::Term};
+
+/// A question.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Query {
+    /// What ended that many seconds ago at most. None: all that is kept, or, where somebody follows, none of it.
+    pub(super) since: Option<u32>,
+    pub(super) follow: bool,
+    pub(super) pod_to_pod: bool,
+    /// What is wanted of what the reader may see: who may not see a name does not learn it by asking for it.
+    filter: Filter,
+}
+
+impl Query {
+    /// Reads a query.
+    ///
+    /// # Errors
+    /// A sentence for whoever asked.
+    pub(super) fn parse(uri: &Uri) -> Result<Self, String> {
+        let mut query = Self::default();
+        let extract::Query(pairs) = extract::Query::<Vec<(String, String)>>::try_from_uri(uri)
+            .map_err(|error| format!("the query cannot be read: {error}"))?;
+        for (name, value) in pairs {
+            let term = || value.parse::<Term>().map_err(|error| error.to_string());
+            match name.as_str() {
+                "since" => {
+                    query.since = Some(value.parse().map_err(|_| format!("since={value} is no number of seconds"))?);
+                }
+                "follow" => query.follow = flag(&name, &value)?,
+                "pod-to-pod" => query.pod_to_pod = flag(&name, &value)?,
+                "is" => query.filter.wanted.push(term()?),
+                "not" => query.filter.unwanted.push(term()?),
+                _ => return Err(format!("{name} is none of since, follow, pod-to-pod, is, not")),
+            }
+        }
+        Ok(query)
+    }
+
+    pub(super) fn wants(&self, shown: &Record) -> bool {
+        self.filter.wants(shown)
+    }
+}
+
+fn flag(name: &str, value: &str) -> Result<bool, String> {
+    value.parse().map_err(|_| format!("{name}={value} is neither true nor false"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_read_and_what_is_wrong_with_it_is_named() {
+        let parse = |query: &str| Query::parse(&format!("/flows?{query}").parse().unwrap());
+        let query = parse("since=60&follow=true&is=port%3D80&is=from%3Dpod/web/a&not=to%3Dworld").unwrap();
+        assert_eq!((query.since, query.follow, query.pod_to_pod), (Some(60), true, false));
+        assert_eq!((query.filter.wanted.len(), query.filter.unwanted.len()), (2, 1));
+        assert_eq!(parse(""), Ok(Query::default()));
+        for wrong in ["since=-1", "follow=1", "is=port%3Dx", "last=3"] {
+            let name = wrong.split('=').next().unwrap();
+            let error = parse(wrong).unwrap_err();
+            assert!(error.contains(if name == "is" { "port" } else { name }), "{error}");
+        }
+    }
+}
