@@ -69,6 +69,8 @@ pub struct Block {
     pub owner: Option<NodeName>,
     /// How many addresses nobody holds, as last published.
     pub free: usize,
+    /// Which ones somebody holds, as last published.
+    pub held: Held,
     /// Addresses that the owner lent to other nodes.
     pub loans: Vec<Loan>,
     /// Other nodes wait for the owner's answer (annotation `ipam.podnet.io/requests`).
@@ -79,7 +81,35 @@ impl Block {
     /// A block of which nothing is lent or asked, all of whose addresses are free.
     #[must_use]
     pub fn new(cidr: BlockCidr, owner: Option<NodeName>) -> Self {
-        Self { cidr, owner, free: cidr.size(), loans: Vec::new(), is_asked: false }
+        Self { cidr, owner, free: cidr.size(), held: Held::default(), loans: Vec::new(), is_asked: false }
+    }
+}
+
+/// Which addresses of a block somebody holds: a bit for each, by its place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held(Box<[u64]>);
+
+impl Held {
+    /// Whether somebody holds the address at a place, from 0.
+    #[must_use]
+    pub fn has(&self, offset: usize) -> bool {
+        self.0.get(offset / 64).is_some_and(|bits| bits >> (offset % 64) & 1 == 1)
+    }
+}
+
+/// For each place, from 0, whether somebody holds the address.
+impl FromIterator<bool> for Held {
+    fn from_iter<I: IntoIterator<Item = bool>>(places: I) -> Self {
+        let mut bits = Vec::new();
+        for (offset, is_held) in places.into_iter().enumerate() {
+            if offset % 64 == 0 {
+                bits.push(0);
+            }
+            if let Some(last) = bits.last_mut() {
+                *last |= u64::from(is_held) << (offset % 64);
+            }
+        }
+        Self(bits.into())
     }
 }
 
@@ -92,4 +122,18 @@ pub struct Loan {
     pub node: NodeName,
     /// What the address is freed by.
     pub handle: Arc<str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Held;
+
+    #[test]
+    fn who_holds_what_is_known_of_each_place_and_of_none_beyond() {
+        for size in [0, 1, 64, 65, 4096] {
+            let is_held = |place: usize| place % 3 == 0 && place < size;
+            let held: Held = (0..size).map(is_held).collect();
+            assert!((0..size + 130).all(|place| held.has(place) == is_held(place)), "{size} places");
+        }
+    }
 }

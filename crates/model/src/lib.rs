@@ -42,7 +42,7 @@ pub mod service;
 pub mod wireguard;
 
 pub use addr::{ClusterIp, Mac, NodeAddr, NodePort, PodAddr, Protocol, ServicePort, TargetPort};
-pub use block::{Block, BlockCidr, Loan};
+pub use block::{Block, BlockCidr, Held, Loan};
 pub use change::Change;
 pub use endpoints::{Endpoint, EndpointSlice};
 pub use family::{Dual, Family};

@@ -43,6 +43,11 @@ impl Counted {
         moved
     }
 
+    /// Whether an object has the address.
+    pub(crate) fn has(&self, addr: &IpAddr) -> bool {
+        self.0.contains_key(addr)
+    }
+
     /// The set of addresses.
     pub(crate) fn addresses(&self) -> Set {
         Set::Addresses(self.0.keys().copied().collect())

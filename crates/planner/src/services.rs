@@ -18,6 +18,7 @@ mod given;
 mod health;
 pub mod iptables;
 pub mod ipvs;
+mod lives;
 pub mod loopback;
 pub mod nftables;
 #[cfg(any(test, feature = "packet-table"))]
@@ -45,6 +46,7 @@ pub use serving::{Backend, Backends, FrontendChange, FrontendKind, Moved, Plan, 
 use claims::{Claim, Frontend};
 use endpoints::KnownSlice;
 use given::Given;
+use lives::Lives;
 use settle::Draft;
 use zones::Zones;
 
@@ -86,6 +88,7 @@ pub struct Services {
     borders_moved: u64,
     zones: Zones,
     given: Given,
+    lives: Lives,
 }
 
 /// What is known of a Service, by its own key and by its slices'.
@@ -122,6 +125,7 @@ impl Services {
             borders_moved: 0,
             zones: Zones::default(),
             given: Given::default(),
+            lives: Lives::default(),
         }
     }
 
@@ -180,6 +184,7 @@ impl Services {
     pub fn apply(&mut self, change: &Change) -> Plan {
         let mut draft = Draft::default();
         self.borders_moved += u64::from(self.tunnels.learn(change));
+        self.lives.learn(change, self.config.family);
         match change {
             Change::Service(key, service) => self.apply_service(key, service.as_ref(), &mut draft),
             Change::Slice(key, slice) => self.apply_slice(key, slice.as_ref(), &mut draft),

@@ -128,12 +128,10 @@ impl SocketsPlace {
         self.at.as_mut().filter(|_| !self.waits).map_or(Ok(0), |at| at.edit(rules))
     }
 
-    /// A change was taken in: where endpoints changed, connections may have lost theirs.
+    /// See [`LostConnections::heard`].
     pub(super) fn heard(&mut self, change: &Change) {
-        if matches!(change, Change::Service(..) | Change::Slice(..)) {
-            let lost = self.at.iter_mut().map(|at| &mut at.lost).chain(&mut self.left);
-            lost.for_each(LostConnections::suspect);
-        }
+        let lost = self.at.iter_mut().map(|at| &mut at.lost).chain(&mut self.left);
+        lost.for_each(|lost| lost.heard(change));
     }
 
     /// When [`SocketsPlace::look`] is due.

@@ -139,13 +139,13 @@ fn pods_reach_services_at_the_socket_and_go_on_whatever_happens() {
         eventually("the NodePort at the loopback", SOON, || Inside::node("node1").run(&asks));
     }
 
-    // A backend that nobody names any more: who is connected to it learns it at once, though it still answers.
+    // A backend that nobody names any more: who is connected to it stays so as long as it lives.
     let listener = scene.listen("far");
     scene.name_endpoint(Some(&address(cluster, "far")));
     let ready = || scene.goes_to(&scene.ips("named")[0], 7000);
     eventually("the endpoint", SOON, ready);
     drop(accept(&listener));
-    let lasting = scene.stay(60);
+    let lasting = scene.stay(20);
     let held = accept(&listener);
     // An agent that is killed leaves the programs, and another one takes over.
     let agent = cluster.pid("node1-agent");
@@ -157,13 +157,7 @@ fn pods_reach_services_at_the_socket_and_go_on_whatever_happens() {
         health.and_then(|_| if cluster.pid("node1-agent") == agent { Err("the old one".to_owned()) } else { Ok(()) })
     });
     scene.name_endpoint(None);
-    let output = lasting.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(
-        said.contains("Software caused connection abort") && said.contains("ended 1"),
-        "{said}\n{}",
-        cluster.logs()
-    );
+    assert!(said(lasting).contains("ended 124"), "cut off though the pod lives\n{}", cluster.logs());
     drop(held);
 
     // Programs that somebody takes away come back.
@@ -186,7 +180,25 @@ fn pods_reach_services_at_the_socket_and_go_on_whatever_happens() {
     scene.await_mode("ebpf", |seen| !seen.contains(front.as_str()));
     (&held).write_all(b"still here\n").unwrap();
     drop(held);
-    let output = lasting.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("still here") && said.contains("ended 0"), "{said}\n{}", cluster.logs());
+    let heard = said(lasting);
+    assert!(heard.contains("still here") && heard.contains("ended 0"), "{heard}\n{}", cluster.logs());
+
+    // A backend that is gone: who is connected to it learns it, though nothing of it answers.
+    let lasting = scene.stay(60);
+    let held = accept(&listener);
+    scene.name_endpoint(None);
+    cluster.kubectl(&["delete", "pod", "far", "--force", "--grace-period=0"]);
+    let heard = said(lasting);
+    assert!(
+        heard.contains("Software caused connection abort") && heard.contains("ended 1"),
+        "{heard}\n{}",
+        cluster.logs()
+    );
+    drop(held);
+}
+
+/// All that it said until its end.
+fn said(client: Child) -> String {
+    let output = client.wait_with_output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }

@@ -29,6 +29,7 @@ impl TryFrom<&crd::IPAMBlock> for Block {
         Ok(Self {
             cidr: BlockCidr(cidr.trunc()),
             free: spec.allocations.iter().filter(|slot| slot.is_none()).count(),
+            held: spec.allocations.iter().map(Option::is_some).collect(),
             loans: loans(BlockCidr(cidr.trunc()), owner.as_ref(), spec),
             is_asked: !crd::requests(block).is_empty(),
             owner: owner.filter(|_| !spec.deleted),

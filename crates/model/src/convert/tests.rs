@@ -240,6 +240,12 @@ fn a_block_belongs_to_the_node_of_its_affinity_until_it_is_given_up() {
     assert!(
         block(json!({"cidr": "10.0.0.0/26", "affinity": "node1"})).unwrap_err().to_string().contains("spec.affinity")
     );
+    let given =
+        block(json!({"cidr": "10.0.0.0/30", "allocations": [null, 0, null, 1], "attributes": [{}, {}]})).unwrap();
+    assert_eq!(
+        (given.free, [0, 1, 2, 3, 4].map(|place| given.held.has(place))),
+        (2, [false, true, false, true, false])
+    );
 }
 
 #[test]

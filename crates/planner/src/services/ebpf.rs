@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use podnet_model::Protocol;
 
 use self::numbers::Numbers;
-use super::{Backends, FrontendChange, Services, Serving};
+use super::{Backends, FrontendChange, Known, Services, Serving, lives::Life};
 use crate::ruleset::{BackendAddress, FrontendKey};
 
 /// A place in a list of backends.
@@ -209,8 +209,10 @@ impl Ebpf {
 /// What is known of a connection's other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// Somebody is there, or nothing says otherwise.
+    /// The Service has it.
     Served,
+    /// The Service has it no more, but it lives: what it goes on to say to its clients is its own matter.
+    Left,
     /// Nobody is named, but neither is any other: a Service that was just made has no endpoints until its controller has written them.
     Unsure,
     /// Nobody is there any more.
@@ -218,26 +220,33 @@ pub enum Fate {
 }
 
 impl Services {
-    /// Whether a connection that was opened to a frontend's backend from inside has nobody at its other end any more: of TCP where no slice
-    /// of the Service names the backend in whatever condition, so that one that ends may end in peace; of UDP where the frontend would choose
-    /// another one.
+    /// Whether a connection that was opened to a frontend's backend from inside has nobody at its other end any more. Of TCP: where no slice
+    /// of the Service names the backend in whatever condition, so that one that ends may end in peace, and it does not live on outside of the
+    /// Service either. Of UDP: where the frontend would choose another one.
     #[must_use]
     pub fn fate(&self, frontend: &FrontendKey, backend: BackendAddress) -> Fate {
         let serving = self.serving(frontend);
         let known = serving.and_then(|serving| Some((serving, self.services.get(&serving.service)?)));
-        let Some((serving, known)) = known else {
-            // Of a Service that is gone nothing is known; a connection of TCP goes on with whoever is there.
-            return if frontend.protocol == Protocol::Udp { Fate::Unsure } else { Fate::Served };
-        };
-        let slots = serving.inside.slots();
-        let (is_served, is_nobody_known) = match frontend.protocol {
-            Protocol::Udp => (slots.iter().any(|slot| slot.at == backend), slots.is_empty()),
-            protocol => (known.names(protocol, backend), known.slices.is_empty()),
-        };
-        match (is_served, is_nobody_known) {
-            (true, _) => Fate::Served,
-            (false, true) => Fate::Unsure,
-            (false, false) => Fate::Lost,
+        if frontend.protocol != Protocol::Udp {
+            return self.fate_of_stream(known.map(|(_, known)| known), frontend.protocol, backend);
+        }
+        let slots = known.map_or(&[][..], |(serving, _)| serving.inside.slots());
+        match slots.iter().any(|slot| slot.at == backend) {
+            true => Fate::Served,
+            false if slots.is_empty() => Fate::Unsure,
+            false => Fate::Lost,
+        }
+    }
+
+    /// `known` is none of a Service that is gone.
+    fn fate_of_stream(&self, known: Option<&Known>, protocol: Protocol, backend: BackendAddress) -> Fate {
+        if known.is_some_and(|known| known.names(protocol, backend)) {
+            return Fate::Served;
+        }
+        match (self.life(backend.addr), known) {
+            (Life::Lives, _) | (Life::Unknown, None) => Fate::Left,
+            (Life::Unknown, Some(known)) if known.slices.is_empty() => Fate::Unsure,
+            (Life::Over | Life::Unknown, _) => Fate::Lost,
         }
     }
 }

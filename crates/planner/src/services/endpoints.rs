@@ -165,6 +165,11 @@ impl Known {
         })
     }
 
+    /// Whether a slice names the address, with whatever port and in whatever condition.
+    pub(super) fn names_address(&self, addr: IpAddr) -> bool {
+        self.slices.iter().any(|(_, slice)| slice.endpoints.iter().any(|endpoint| endpoint.addr == addr))
+    }
+
     fn candidates(&self, name: &PortName, protocol: Protocol) -> impl Iterator<Item = Candidate<'_>> {
         let all_count = self.service.as_ref().is_some_and(|service| service.publish_not_ready);
         self.slices.iter().flat_map(move |(_, slice)| {

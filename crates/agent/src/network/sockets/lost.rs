@@ -15,6 +15,7 @@ use podnet_kernel::{
     cgroup::Cgroup,
     sockets::{Connections, Opened, SocketsError},
 };
+use podnet_model::Change;
 use podnet_planner::services::ebpf::Fate;
 use tracing::{debug, warn};
 
@@ -51,6 +52,8 @@ pub(super) struct LostConnections {
     again: bool,
     /// Connections of which nobody knows whether somebody is at their other end, and since when.
     doubtful: HashMap<Opened, Instant>,
+    /// Some backends left their Services and live on: who ends is told of pods and of the account of addresses then.
+    have_left: bool,
     /// How many lists in a row named none.
     none: u32,
 }
@@ -66,8 +69,17 @@ impl LostConnections {
         let (tell, listed) = channel();
         thread::Builder::new().name("connections".into()).spawn(move || work(&connections, &asked, &tell))?;
         let now = Instant::now();
-        let (doubtful, none) = (HashMap::new(), 0);
-        Ok(Self { ask, listed, fetch: None, next: Some(now), not_before: now, again: true, doubtful, none })
+        let (doubtful, have_left, none) = (HashMap::new(), false, 0);
+        Ok(Self { ask, listed, fetch: None, next: Some(now), not_before: now, again: true, doubtful, have_left, none })
+    }
+
+    /// A change was taken in: connections may have lost their backend where endpoints changed, or whoever was one.
+    pub(super) fn heard(&mut self, change: &Change) {
+        match change {
+            Change::Service(..) | Change::Slice(..) => self.suspect(),
+            Change::Pod(..) | Change::Block(..) | Change::Node(..) if self.have_left => self.suspect(),
+            _ => {}
+        }
     }
 
     pub(super) fn suspect(&mut self) {
@@ -106,10 +118,14 @@ impl LostConnections {
     fn judge(&mut self, listed: Vec<Opened>, rules: &ClusterRules, now: Instant) {
         self.none = if listed.is_empty() { self.none.saturating_add(1) } else { 0 };
         let before = mem::take(&mut self.doubtful);
-        let mut lost = Vec::new();
+        self.have_left = false;
+        let (mut lost, mut fates) = (Vec::new(), HashMap::new());
         for opened in listed {
-            match rules.fate(&opened.frontend, opened.backend) {
+            // Of many connections to one backend it is asked once.
+            let ask = || rules.fate(&opened.frontend, opened.backend);
+            match *fates.entry((opened.frontend, opened.backend)).or_insert_with(ask) {
                 Fate::Served => {}
+                Fate::Left => self.have_left = true,
                 Fate::Lost => lost.push(opened),
                 Fate::Unsure => {
                     let since = before.get(&opened).copied().unwrap_or(now);

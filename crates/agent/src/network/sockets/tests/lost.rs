@@ -7,6 +7,7 @@ use std::{
 };
 
 use podnet_kernel::netns::NetNs;
+use podnet_model::{Block, BlockCidr, Held, Node, NodeAddr, NodeName, Pool};
 
 use super::*;
 
@@ -58,6 +59,20 @@ impl Drop for Pod {
     }
 }
 
+/// What is planned where all backends are pods, of whose addresses nobody keeps account.
+fn rules() -> ClusterRules {
+    let mut rules = super::rules();
+    rules.learn(&Change::Pool("pods".into(), Some(Pool::new("pods".into(), "127.0.0.0/8".parse().unwrap()))));
+    rules
+}
+
+/// The account of the first 64 addresses, of which another node holds the first `held`.
+fn account(held: usize) -> Change {
+    let cidr = BlockCidr("127.0.0.0/26".parse().unwrap());
+    let held: Held = (0..64).map(|place| place < held).collect();
+    Change::Block(cidr, Some(Block { held, ..Block::new(cidr, Some("node2".into())) }))
+}
+
 /// The first Service's endpoints.
 fn endpoints(addrs: &[[u8; 4]]) -> Change {
     let Change::Slice(key, Some(slice)) = slice(1, 0) else { panic!("a slice") };
@@ -105,6 +120,37 @@ fn a_connection_whose_backend_is_gone_is_ended_soon() {
     at.edit(&mut rules).unwrap();
     at.lost.suspect();
     assert_eq!(ended(&stream, SOON, || drop(at.look(&mut rules).unwrap())), Some(ErrorKind::ConnectionAborted));
+}
+
+/// As kube-proxy leaves it: a label of the pod changed, or the Service's selector.
+#[test]
+fn a_connection_whose_backend_left_its_service_goes_on_until_the_backend_is_gone() {
+    let pod = Pod::new("living");
+    let listener = pod.listen();
+    let mut place = SocketsPlace::new(pod.group.0.path().to_path_buf());
+    let mut rules = rules();
+    let node2: NodeName = "node2".into();
+    rules.learn(&Change::Node(node2.clone(), Some(Node::new(node2, NodeAddr([10, 0, 0, 2].into())))));
+    rules.learn(&account(2));
+    rules.learn(&service(1, true));
+    rules.learn(&endpoints(&[[127, 0, 0, 1]]));
+    place.prepare(Mode::Ebpf).unwrap();
+    place.follow(Mode::Ebpf, &mut rules).unwrap();
+    let (stream, held) = pod.connect(&listener);
+    let left = endpoints(&[[127, 0, 0, 2]]);
+    rules.learn(&left);
+    place.edit(&mut rules).unwrap();
+    place.heard(&left);
+    assert_eq!(ended(&stream, A_WHILE, || place.look(&mut rules).unwrap()), None);
+    (&stream).write_all(&[0]).unwrap();
+    (&held).read_exact(&mut [0]).unwrap();
+    let gone = account(1);
+    rules.learn(&gone);
+    place.heard(&gone);
+    let began = Instant::now();
+    assert_eq!(ended(&stream, SOON, || place.look(&mut rules).unwrap()), Some(ErrorKind::ConnectionAborted));
+    // By what it heard, and not by the round that it makes anyway.
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
 }
 
 #[test]
