@@ -33,7 +33,7 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 /// Before the exit code, on the last line of the output.
 const EXIT_CODE: &str = "podnet-test-exit-code ";
 /// From power on until the tests' end. The machine ends itself then too, should whoever watches it be gone.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(480);
 /// The same where there is a whole cluster inside, which comes up in half a minute on an idle machine.
 const PATIENCE_WITH_CLUSTER: Duration = Duration::from_secs(1500);
 /// A test program of 150 MB is there twice while it is unpacked, and the file system in memory takes half at most.

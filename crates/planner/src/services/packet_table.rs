@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use podnet_model::Protocol;
 
-pub use cluster::{ADDRESSES, NODES, POD_CIDR, SERVICE_CIDR, address, changes, config, removals};
+pub use cluster::{ADDRESSES, NODES, OUTSIDE, POD_CIDR, SERVICE_CIDR, address, changes, config, removals};
 pub use node::{Edits, NodeRules};
 use table::TABLE;
 
@@ -41,6 +41,8 @@ pub struct Row {
     pub fate: Fate,
     /// Of the backends that it may arrive at, all connections of this source come to the same one.
     pub sticks: bool,
+    /// Where else it comes to the same one then: other frontends of the same port.
+    pub sticks_at: Vec<BackendAddress>,
 }
 
 /// What becomes of a packet.
@@ -52,7 +54,7 @@ pub enum Fate {
     Rejected,
     /// Nothing is heard of it.
     Dropped,
-    /// The echo that it asks for comes, from the address that was asked.
+    /// The echo that it asks for comes, from the address that was asked. One that goes to an address which nobody has arrives there.
     Answered,
 }
 
@@ -76,7 +78,9 @@ impl Fate {
         match journey.verdict()? {
             Verdict::Rejected => Some(Self::Rejected),
             Verdict::Dropped => Some(Self::Dropped),
-            Verdict::Accepted if journey.outcomes.iter().all(|outcome| outcome.answers) => Some(Self::Answered),
+            Verdict::Accepted if journey.outcomes.iter().all(|o| o.answers && is_somebodys(o.destination.addr)) => {
+                Some(Self::Answered)
+            }
             Verdict::Accepted => {
                 let arrivals: BTreeMap<_, _> =
                     journey.outcomes.iter().map(|o| (o.destination, o.masqueraded)).collect();
@@ -90,6 +94,12 @@ impl Fate {
     }
 }
 
+/// Whether a node, a pod or a host outside has the address, or a process of the node.
+fn is_somebodys(addr: IpAddr) -> bool {
+    let has = |(_, known): &(&str, _)| [IpAddr::V4(*known), six::six(IpAddr::V4(*known))].contains(&addr);
+    addr.is_loopback() || ADDRESSES.iter().find(|known| has(known)).is_some_and(|(name, _)| cluster::is_host(name))
+}
+
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Packet { src, dst, protocol, dport, is_echo, .. } = self.packet;
@@ -98,7 +108,7 @@ impl fmt::Display for Row {
     }
 }
 
-/// Reads `node from to[:port][/protocol] ⇒ fate [sticky]`.
+/// Reads `node from to[:port][/protocol] ⇒ fate [sticky [frontends]]`.
 fn row(line: usize, text: &'static str) -> Option<Row> {
     let (packet, fate) = text.split_once('⇒')?;
     let mut words = packet.split_whitespace();
@@ -108,7 +118,15 @@ fn row(line: usize, text: &'static str) -> Option<Row> {
     if protocol == "ping" {
         let packet = Packet::ping(src, address(to)?);
         let to = BackendAddress { addr: packet.dst, port: 0 };
-        return Some(Row { line, node, direction, packet, fate: self::fate(fate.trim(), to)?, sticks: false });
+        return Some(Row {
+            line,
+            node,
+            direction,
+            packet,
+            fate: self::fate(fate.trim(), to)?,
+            sticks: false,
+            sticks_at: Vec::new(),
+        });
     }
     let protocol = match protocol {
         "tcp" => Protocol::Tcp,
@@ -120,8 +138,10 @@ fn row(line: usize, text: &'static str) -> Option<Row> {
     // What is sent to a loopback address comes from one.
     let src = if to.addr.is_loopback() { to.addr } else { src };
     let packet = Packet::opening(src, to.addr, protocol, to.port);
-    let (fate, sticks) = fate.trim().strip_suffix(" sticky").map_or((fate.trim(), false), |fate| (fate, true));
-    Some(Row { line, node, direction, packet, fate: self::fate(fate, to)?, sticks })
+    let (fate, sticks_at) = fate.split_once(" sticky").map_or((fate, None), |(fate, rest)| (fate, Some(rest)));
+    let (fate, sticks) = (self::fate(fate.trim(), to)?, sticks_at.is_some());
+    let sticks_at = sticks_at.unwrap_or_default().split_whitespace().map(backend).collect::<Option<_>>()?;
+    Some(Row { line, node, direction, packet, fate, sticks, sticks_at })
 }
 
 /// The source: `host` is the node itself, a pod is of this node unless it is said to come `@` another.

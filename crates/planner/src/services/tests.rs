@@ -84,7 +84,12 @@ fn holds(rules: &Tables, row: &Row, host: &Host) {
         let next = rules.walk(&Packet { remembered: Some(*at), ..row.packet }, row.direction, host);
         let one = [(*at, *masqueraded)].into();
         let expected = if row.sticks { Fate::Arrives(one) } else { row.fate.clone() };
-        assert_eq!(Fate::of(&next), Some(expected), "{row}, the second time\n{next:#?}");
+        assert_eq!(Fate::of(&next), Some(expected.clone()), "{row}, the second time\n{next:#?}");
+        for frontend in &row.sticks_at {
+            let elsewhere = Packet { dst: frontend.addr, dport: frontend.port, remembered: Some(*at), ..row.packet };
+            let next = rules.walk(&elsewhere, row.direction, host);
+            assert_eq!(Fate::of(&next), Some(expected.clone()), "{row}, then to {frontend:?}\n{next:#?}");
+        }
     }
     let nobody = BackendAddress { addr: row.packet.src, port: 1 };
     let after_one_that_is_gone = rules.walk(&Packet { remembered: Some(nobody), ..row.packet }, row.direction, host);

@@ -138,10 +138,16 @@ impl<'a> Trial<'a> {
         self.sender.namespace.netns.enter_current_thread().unwrap();
         mode.enter(self.row.direction);
         let held = match &self.row.fate {
+            // Nobody has the address; where it is the node's in this mode, the node answers.
+            Fate::Arrives(_) if self.row.packet.is_echo => match self.send(mode, SILENCE) {
+                Outcome::Nothing => !mode.has_balancers_addresses(),
+                Outcome::Answered => mode.has_balancers_addresses(),
+                _ => false,
+            },
             Fate::Arrives(arrivals) => self.arrives(mode, arrivals, often),
-            Fate::Rejected => self.is_rejected(),
+            Fate::Rejected => self.is_rejected(mode),
             Fate::Dropped => self.is_dropped(mode),
-            Fate::Answered => matches!(self.send(PATIENCE), Outcome::Answered),
+            Fate::Answered => matches!(self.send(mode, PATIENCE), Outcome::Answered),
         };
         (!held).then(|| Failure { line: self.row.line, report: self.report(mode) })
     }
@@ -155,7 +161,7 @@ impl<'a> Trial<'a> {
         // That one of them is not met by chance happens once in a million million times: `n·(1-1/n)^k`.
         let (least, most) = (often * ways, 35 * ways);
         while self.sent < least || (met.len() < all && self.sent < most) {
-            let sight = match self.send(PATIENCE) {
+            let sight = match self.send(mode, PATIENCE) {
                 Outcome::Arrived(sight) => sight,
                 // A loaded machine may lose a datagram; TCP sends again by itself.
                 Outcome::Nothing if !lost && self.row.packet.protocol != Protocol::Tcp => {
@@ -188,9 +194,9 @@ impl<'a> Trial<'a> {
         }
     }
 
-    fn is_rejected(&mut self) -> bool {
+    fn is_rejected(&mut self, mode: &dyn Mode) -> bool {
         for _ in 0..TRIES_TO_BE_QUICK {
-            match self.send(PATIENCE) {
+            match self.send(mode, PATIENCE) {
                 Outcome::Refused(after) if after < AT_ONCE => return true,
                 Outcome::Refused(_) => {}
                 _ => return false,
@@ -202,19 +208,29 @@ impl<'a> Trial<'a> {
     /// Once by a socket that is connected, once by one that is not.
     fn is_dropped(&mut self, mode: &dyn Mode) -> bool {
         let is_told = mode.tells_what_it_drops() && self.row.direction != Direction::FromOutside;
-        (0..2).all(|_| match self.send(SILENCE) {
+        (0..2).all(|_| match self.send(mode, SILENCE) {
             Outcome::Nothing => true,
             Outcome::Unreachable => is_told,
             _ => false,
         })
     }
 
-    fn send(&mut self, patience: Duration) -> Outcome {
+    /// Of the frontends at which whoever comes stays with a backend, in turn.
+    fn next_frontend(&self, mode: &dyn Mode) -> SocketAddr {
+        let others = if mode.shares_affinity() { self.row.sticks_at.as_slice() } else { &[] };
+        let packet = &self.row.packet;
+        match others.get(self.sent as usize % (others.len() + 1)) {
+            Some(other) => SocketAddr::new(other.addr, other.port),
+            None => SocketAddr::new(packet.dst, packet.dport),
+        }
+    }
+
+    fn send(&mut self, mode: &dyn Mode, patience: Duration) -> Outcome {
         let packet = &self.row.packet;
         // Who is not connected hears of no refusal.
         let connected = self.row.fate == Fate::Rejected || self.sent.is_multiple_of(2);
         let how = if connected { Datagram::Connected } else { Datagram::Unconnected };
-        let to = SocketAddr::new(packet.dst, packet.dport);
+        let to = self.next_frontend(mode);
         let outcome = if packet.is_echo {
             probes::ping(packet.dst, patience)
         } else {
@@ -237,7 +253,7 @@ impl<'a> Trial<'a> {
     }
 
     fn report(&self, mode: &dyn Mode) -> String {
-        let Row { line, node, packet, direction, fate, sticks } = self.row;
+        let Row { line, node, packet, direction, fate, sticks, .. } = self.row;
         let (from, to) =
             (self.lab.name_of(packet.src), self.at(BackendAddress { addr: packet.dst, port: packet.dport }));
         let mut report =

@@ -17,12 +17,10 @@ use std::{
 
 use podnet_kernel::{netlink::RtSocket, sysctl};
 use podnet_model::{Change, Family};
-use podnet_planner::services::packet_table::{self, ADDRESSES, NODES, six};
+use podnet_planner::services::packet_table::{self, ADDRESSES, NODES, OUTSIDE, six};
 
 use crate::namespace::Namespace;
 
-/// Hosts outside of the cluster.
-const OUTSIDE: [&str; 3] = ["control", "partner", "visitor"];
 /// The host that has every address which nobody else has.
 pub(crate) const BEYOND: &str = "beyond";
 

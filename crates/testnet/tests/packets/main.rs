@@ -60,7 +60,7 @@ fn every_row_but_those_of_sctp_holds_with_userspace() {
 
 #[test]
 fn with_ebpf_what_pods_and_nodes_send_needs_no_translation_of_packets() {
-    let guarded = ["lbranges-ip"].map(|name| packet_table::address(name).expect("a name of the table"));
+    let guarded = ["lbranges-ip", "closed-ip"].map(|name| packet_table::address(name).expect("a name of the table"));
     let guarded: Vec<_> = guarded.into_iter().flat_map(|addr| [addr, six::six(addr)]).collect();
     let at_sockets = |row: &Row| {
         let is_ours =

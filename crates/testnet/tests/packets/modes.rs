@@ -50,6 +50,16 @@ pub(crate) trait Mode: Sync {
         false
     }
 
+    /// Whether a client of a Service's port stays with its backend whichever of the port's frontends it comes to, and not at each for itself.
+    fn shares_affinity(&self) -> bool {
+        true
+    }
+
+    /// Whether addresses of load balancers are the node's own, which answers pings then.
+    fn has_balancers_addresses(&self) -> bool {
+        false
+    }
+
     /// What the mode itself listens at on the node under test: nobody else can there.
     fn listens_at(&self, _rules: &[NodeRules]) -> BTreeSet<Port> {
         BTreeSet::new()

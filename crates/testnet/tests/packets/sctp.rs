@@ -38,7 +38,8 @@ pub(crate) fn answer(socket: &UdpSocket, addr: IpAddr, source: IpAddr, packet: &
     socket.send_to(&answer, (source, 0)).map(drop)
 }
 
-/// Sends INIT from a port and waits until `deadline` for who answers.
+/// Sends INIT from a port and waits until `deadline` for who answers. A refusal is heard by all who wait for the same address, whatever
+/// port it is of: no row that arrives can have the addresses of one that is refused.
 ///
 /// # Errors
 /// Of the kind [`ErrorKind::ConnectionRefused`] where ICMP says so, [`ErrorKind::TimedOut`] where nobody says anything.

@@ -22,6 +22,9 @@ use crate::{
 /// The nodes.
 pub const NODES: [&str; 3] = ["node1", "node2", "node3"];
 
+/// Hosts outside of the cluster.
+pub const OUTSIDE: [&str; 3] = ["control", "partner", "visitor"];
+
 /// The pool that most pods are in; it has `natOutgoing`.
 pub const POD_CIDR: &str = "10.233.64.0/18";
 
@@ -32,7 +35,7 @@ const PLAIN_CIDR: &str = "10.240.0.0/24";
 pub const SERVICE_CIDR: &str = "10.233.0.0/18";
 
 /// All names of the table: nodes, pods (the digit at the end is the node's), Services, and hosts outside of the cluster.
-pub const ADDRESSES: [(&str, Ipv4Addr); 74] = [
+pub const ADDRESSES: [(&str, Ipv4Addr); 84] = [
     ("node1", Ipv4Addr::new(172, 29, 0, 11)),
     ("node2", Ipv4Addr::new(172, 29, 0, 12)),
     ("node3", Ipv4Addr::new(172, 29, 1, 13)),
@@ -102,10 +105,20 @@ pub const ADDRESSES: [(&str, Ipv4Addr); 74] = [
     ("resolver", Ipv4Addr::new(10, 233, 0, 75)),
     ("resolver-ip", Ipv4Addr::new(203, 0, 113, 75)),
     ("mobile", Ipv4Addr::new(10, 233, 0, 76)),
+    ("mobile-ip", Ipv4Addr::new(203, 0, 113, 76)),
     ("strange", Ipv4Addr::new(10, 233, 0, 77)),
     ("strange-ip", Ipv4Addr::new(192, 0, 2, 77)),
     ("cloud", Ipv4Addr::new(10, 233, 0, 78)),
     ("cloud-ip", Ipv4Addr::new(192, 0, 2, 78)),
+    ("vacant", Ipv4Addr::new(10, 233, 0, 79)),
+    ("vacant-ip", Ipv4Addr::new(203, 0, 113, 79)),
+    ("vacant-ext", Ipv4Addr::new(192, 0, 2, 79)),
+    ("talk", Ipv4Addr::new(10, 233, 0, 80)),
+    ("talk-ip", Ipv4Addr::new(203, 0, 113, 80)),
+    ("closed", Ipv4Addr::new(10, 233, 0, 81)),
+    ("closed-ip", Ipv4Addr::new(203, 0, 113, 81)),
+    ("both", Ipv4Addr::new(10, 233, 0, 82)),
+    ("both-ip", Ipv4Addr::new(203, 0, 113, 82)),
     ("unused", Ipv4Addr::new(10, 233, 63, 250)),
 ];
 
@@ -230,8 +243,10 @@ fn services_with_named_ports() -> Vec<Change> {
 fn services_without_virtual_address() -> Vec<Change> {
     let mut headless = model_service("headless", "web", &[tcp("", 9999)]);
     headless.kind = ServiceKind::Headless;
+    headless.external_ips = vec![known("ext-ip")];
     let mut external = model_service("external", "web", &[tcp("", 9998)]);
     external.kind = ServiceKind::External { name: "example.org".into() };
+    external.external_ips = vec![known("ext-ip")];
     let mut six = model_service("sixonly", "web", &[tcp("", 80)]);
     six.kind = ServiceKind::Virtual {
         cluster_ips: vec![ClusterIp(IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 6)))],
@@ -290,6 +305,11 @@ fn pod(name: &str) -> Change {
         limits: Ok(PodLimits::default()),
     };
     Change::Pod(pod.key.clone(), Some(pod))
+}
+
+/// Whether the name is that of a node, a pod or a host outside, and not of a Service.
+pub(super) fn is_host(name: &str) -> bool {
+    NODES.contains(&name) || OUTSIDE.contains(&name) || node_of(name).is_some()
 }
 
 /// The node that a pod is on: its name's last digit.

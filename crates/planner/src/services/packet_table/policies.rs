@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use podnet_model::{
-    Change, Endpoint, NodePort, Protocol, Service, ServiceKey,
+    Change, ClusterIp, Endpoint, NodePort, PodAddr, Protocol, Service, ServiceKey,
     balancer::AddressPool,
     endpoints::Hints,
-    service::{Ingress, Port, TrafficPolicy},
+    service::{Ingress, Port, ServiceKind, TrafficPolicy},
 };
 
-use super::cluster::{at_nodes, ending, known, model_service, port, range, ready, slice, starting, tcp, udp};
+use super::{
+    cluster::{at_nodes, ending, known, model_service, port, range, ready, slice, starting, tcp, udp},
+    six::six,
+};
 
 const HTTP: [(&str, Protocol, u16); 1] = [("", Protocol::Tcp, 8080)];
 
@@ -17,6 +20,8 @@ pub(super) fn changes() -> Vec<Change> {
     let mut changes = vec![address_pool("203.0.113.0/24")];
     changes.extend(reached_from_outside());
     changes.extend(with_addresses_of_no_pool());
+    changes.extend(of_datagrams());
+    changes.extend(of_both_families());
     changes.extend(with_local_policies());
     changes.extend(with_hints());
     changes.extend(with_affinity());
@@ -63,7 +68,10 @@ fn reached_from_outside() -> Vec<Change> {
         ..plain("resolver", &[at_nodes(udp("dns", 53), 30075), tcp("dns-tcp", 53)])
     };
     let both = [("dns", Protocol::Udp, 5353), ("dns-tcp", Protocol::Tcp, 5353)];
-    let mobile = plain("mobile", &[at_nodes(port("", Protocol::Sctp, 3868), 30076)]);
+    let mobile = Service {
+        ingress: vec![vip("mobile-ip")],
+        ..plain("mobile", &[at_nodes(port("", Protocol::Sctp, 3868), 30076)])
+    };
     let all = ["web1", "web2", "web3"].map(ready);
     let signal = [("", Protocol::Tcp, 8080), ("signal", Protocol::Sctp, 3868)];
     [
@@ -77,6 +85,45 @@ fn reached_from_outside() -> Vec<Change> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// Load balancers of UDP and SCTP: one that nobody serves, one that each node serves by itself, and one for some sources only.
+fn of_datagrams() -> Vec<Change> {
+    let of_ports = |name: &str, first: u16| {
+        let ports = [at_nodes(udp("dns", 53), first), at_nodes(port("signal", Protocol::Sctp, 3868), first + 1)];
+        Service { ingress: vec![vip(&format!("{name}-ip"))], ..plain(name, &ports) }
+    };
+    let mut vacant = Service { external_ips: vec![known("vacant-ext")], ..of_ports("vacant", 30042) };
+    vacant.ports.push(at_nodes(tcp("http", 80), 30041));
+    let talk = Service {
+        external_policy: TrafficPolicy::Local,
+        internal_policy: TrafficPolicy::Local,
+        health_check: Some(NodePort(31081)),
+        ..of_ports("talk", 30081)
+    };
+    let closed =
+        Service { source_ranges: vec![range("198.51.100.0/28"), range("10.233.64.0/24")], ..of_ports("closed", 30084) };
+    let both = [("dns", Protocol::Udp, 5353), ("signal", Protocol::Sctp, 3868)];
+    [
+        of(vacant, &both, &[]),
+        of(talk, &both, &["dns1", "shop1", "web3"].map(ready)),
+        of(closed, &both, &["dns1", "web2"].map(ready)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// One Service with addresses and slices of both families: the pods behind it are not the same in both.
+fn of_both_families() -> Vec<Change> {
+    let both = |name: &str| [known(name), six(known(name))];
+    let ingress = both("both-ip").map(|addr| Ingress { addr, is_proxy: false });
+    let kind = ServiceKind::Virtual { cluster_ips: both("both").map(ClusterIp).into() };
+    let service = Service { kind, ingress: ingress.into(), ..plain("both", &[at_nodes(tcp("", 80), 30086)]) };
+    let by_six = |name: &str| Endpoint { addr: PodAddr(six(known(name))), ..ready(name) };
+    let mut changes = of(service, &HTTP, &["web1", "web2"].map(ready)).to_vec();
+    changes.push(slice("both", "2", &HTTP, &["shop1", "web2"].map(by_six)));
+    changes
 }
 
 /// Of its addresses load balancers are given theirs.
@@ -156,17 +203,18 @@ fn with_hints() -> Vec<Change> {
 }
 
 fn with_affinity() -> Vec<Change> {
-    let sticky = Service {
-        affinity: Some(10_800),
-        external_ips: vec![known("sticky-ip")],
-        ..plain("sticky", &[at_nodes(tcp("", 80), 30070), at_nodes(udp("dns", 53), 30072)])
-    };
+    let ports = [
+        at_nodes(tcp("", 80), 30070),
+        at_nodes(udp("dns", 53), 30072),
+        at_nodes(port("signal", Protocol::Sctp, 3868), 30073),
+    ];
+    let sticky = Service { affinity: Some(10_800), external_ips: vec![known("sticky-ip")], ..plain("sticky", &ports) };
     let stickylocal = Service {
         affinity: Some(600),
         external_policy: TrafficPolicy::Local,
         ..plain("stickylocal", &[at_nodes(tcp("", 80), 30071)])
     };
-    let ports = [("", Protocol::Tcp, 8080), ("dns", Protocol::Udp, 5353)];
+    let ports = [("", Protocol::Tcp, 8080), ("dns", Protocol::Udp, 5353), ("signal", Protocol::Sctp, 3868)];
     let sticky = of(sticky, &ports, &["web1", "web2", "web3"].map(ready));
     let stickylocal = of(stickylocal, &HTTP, &["web1", "shop1", "web3"].map(ready));
     [sticky, stickylocal].into_iter().flatten().collect()

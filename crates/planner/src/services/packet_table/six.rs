@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use ipnet::{IpNet, Ipv6Net};
@@ -57,9 +57,18 @@ pub fn changes() -> Vec<Change> {
 pub fn rows() -> Vec<Row> {
     let row = |row: Row| {
         let packet = Packet { src: six(row.packet.src), dst: six(row.packet.dst), ..row.packet };
-        Row { packet, fate: fate_six(row.fate), ..row }
+        let sticks_at = row.sticks_at.iter().map(|at| BackendAddress { addr: six(at.addr), ..*at }).collect();
+        Row { packet, fate: fate_six(row.fate), sticks_at, ..row }
     };
     super::rows().into_iter().map(row).collect()
+}
+
+/// What stands for an address of an object in that object's other version.
+fn other(addr: IpAddr) -> IpAddr {
+    match addr {
+        IpAddr::V6(addr) if addr.to_bits() >> 32 == 0xfd << 88 => Ipv4Addr::from_bits(addr.to_bits() as u32).into(),
+        addr => six(addr),
+    }
 }
 
 pub(crate) fn change_six(mut change: Change) -> Change {
@@ -76,14 +85,14 @@ pub(crate) fn change_six(mut change: Change) -> Change {
             *pool = AddressPool { spans, ..(**pool).clone() }.into();
         }
         Change::Slice(_, Some(slice)) => {
-            slice.endpoints.iter_mut().for_each(|endpoint| endpoint.addr = PodAddr(six(endpoint.addr.0)));
+            slice.endpoints.iter_mut().for_each(|endpoint| endpoint.addr = PodAddr(other(endpoint.addr.0)));
         }
         Change::Service(_, Some(service)) => {
             if let ServiceKind::Virtual { cluster_ips } = &mut service.kind {
-                cluster_ips.iter_mut().for_each(|ip| *ip = ClusterIp(six(ip.0)));
+                cluster_ips.iter_mut().for_each(|ip| *ip = ClusterIp(other(ip.0)));
             }
             service.external_ips.iter_mut().for_each(|addr| *addr = six(*addr));
-            service.ingress.iter_mut().for_each(|ingress| ingress.addr = six(ingress.addr));
+            service.ingress.iter_mut().for_each(|ingress| ingress.addr = other(ingress.addr));
             service.source_ranges.iter_mut().for_each(|range| *range = range_six(*range));
         }
         _ => {}

@@ -3,7 +3,7 @@
 /// A line is `node from to:port/protocol ⇒ fate`. The protocol is TCP where none is given. Names are those of
 /// [`ADDRESSES`](super::ADDRESSES); a source behind `@` arrives from outside of the node, `host` is the node itself. The fate is
 /// `rejected`, `dropped`, `answered` (a ping), `direct` (not translated), or the backends, all of which are equally likely; `!` says
-/// masqueraded, and `sticky` at the end that whoever comes again comes to the same one.
+/// masqueraded, and `sticky` at the end that whoever comes again comes to the same one, also at the frontends behind that word.
 pub(super) const TABLE: &str = "
 # A pod to a ClusterIP: any of the backends, wherever they are; the source stays.
 node1 client1  web:80            ⇒ web1:8080 web2:8080 web3:8080
@@ -108,6 +108,23 @@ node1 @visitor node1:30040       ⇒ rejected
 node1 client1  node1:30040       ⇒ rejected
 node1 host     node1:30040       ⇒ rejected
 node3 @visitor node3:30040       ⇒ rejected
+node1 client1  empty:53/udp      ⇒ rejected
+node1 client1  vacant:3868/sctp  ⇒ rejected
+node2 host     vacant:3868/sctp  ⇒ rejected
+node1 @visitor vacant:3868/sctp  ⇒ rejected
+node2 @partner node2:30043/sctp  ⇒ rejected
+node3 client3  node3:30043/sctp  ⇒ rejected
+node2 @visitor node2:30042/udp   ⇒ rejected
+node1 host     localhost:30042/udp   ⇒ rejected
+node1 client1  vacant-ip:80      ⇒ rejected
+node2 @visitor vacant-ip:80      ⇒ rejected
+node3 host     vacant-ip:53/udp  ⇒ rejected
+node2 @visitor vacant-ip:53/udp  ⇒ rejected
+node1 client1  vacant-ip:3868/sctp   ⇒ rejected
+node3 @visitor vacant-ip:3868/sctp   ⇒ rejected
+node1 @visitor vacant-ext:80     ⇒ rejected
+node2 client2  vacant-ext:53/udp ⇒ rejected
+node2 @visitor vacant-ext:3868/sctp  ⇒ rejected
 node1 client1  starting:80       ⇒ rejected
 node2 host     starting:80       ⇒ rejected
 
@@ -131,6 +148,9 @@ node1 @visitor web:22            ⇒ rejected
 node2 client2  dns:54/udp        ⇒ rejected
 node1 client1  shop:30080        ⇒ rejected
 node1 client1  signal:3868       ⇒ rejected
+node1 client1  web:80/sctp       ⇒ rejected
+node3 host     signal:3869/sctp  ⇒ rejected
+node2 @visitor web:80/sctp       ⇒ rejected
 node2 client2  sixonly:80        ⇒ direct
 
 # Ports of nodes that no Service has go to the node's own processes.
@@ -211,6 +231,22 @@ node1 @visitor node1:30076/sctp  ⇒ web1:3868! web3:3868!
 node2 client2  node2:30076/sctp  ⇒ web1:3868 web3:3868
 node3 host     node3:30076/sctp  ⇒ web1:3868! web3:3868!
 node1 client1  mobile:3868/sctp  ⇒ web1:3868 web3:3868
+node1 client1  mobile-ip:3868/sctp   ⇒ web1:3868 web3:3868
+node3 web3     mobile-ip:3868/sctp   ⇒ web1:3868 web3:3868!
+node2 @visitor mobile-ip:3868/sctp   ⇒ web1:3868! web3:3868!
+node2 host     mobile-ip:3868/sctp   ⇒ web1:3868! web3:3868!
+
+# A Service without a virtual address has no frontends, whatever else it names.
+node1 client1  ext-ip:9999       ⇒ direct!
+node1 @visitor ext-ip:9998       ⇒ direct
+
+# A Service of both families: in each its endpoints of that family.
+node1 client1  both:80           ⇒ web1:8080 web2:8080
+node2 web2     both:80           ⇒ web1:8080 web2:8080!
+node1 host     both:80           ⇒ web1:8080! web2:8080!
+node3 @visitor node3:30086       ⇒ web1:8080! web2:8080!
+node2 @visitor both-ip:80        ⇒ web1:8080! web2:8080!
+node3 client3  both-ip:80        ⇒ web1:8080 web2:8080
 
 # A load balancer that passes on to NodePorts itself (ipMode Proxy) is not led around.
 node1 client1  lbproxy-ip:80     ⇒ direct!
@@ -243,6 +279,20 @@ node1 @partner lbranges-ip:81    ⇒ direct
 node1 @partner node1:30053       ⇒ web1:8080! web2:8080!
 node2 client2  lbranges:80       ⇒ web1:8080 web2:8080
 node2 host     lbranges:80       ⇒ web1:8080! web2:8080!
+node1 @visitor closed-ip:53/udp  ⇒ dns1:5353! web2:5353!
+node1 client1  closed-ip:53/udp  ⇒ dns1:5353 web2:5353
+node1 dns1     closed-ip:53/udp  ⇒ dns1:5353! web2:5353
+node2 @partner closed-ip:53/udp  ⇒ dropped
+node2 client2  closed-ip:53/udp  ⇒ dropped
+node3 host     closed-ip:53/udp  ⇒ dropped
+node1 @partner node1:30084/udp   ⇒ dns1:5353! web2:5353!
+node2 client2  closed:53/udp     ⇒ dns1:5353 web2:5353
+node2 @visitor closed-ip:3868/sctp   ⇒ dns1:3868! web2:3868!
+node1 client1  closed-ip:3868/sctp   ⇒ dns1:3868 web2:3868
+node1 @partner closed-ip:3868/sctp   ⇒ dropped
+node2 client2  closed-ip:3868/sctp   ⇒ dropped
+node3 host     closed-ip:3868/sctp   ⇒ dropped
+node3 @partner node3:30085/sctp  ⇒ dns1:3868! web2:3868!
 
 # externalTrafficPolicy Local: who comes from outside comes to this node's endpoints and keeps its address.
 node1 @visitor node1:30054       ⇒ web1:8080 shop1:8080
@@ -257,7 +307,19 @@ node2 @client1 local-ip:80       ⇒ dropped
 node1 @client2 node1:30054       ⇒ web1:8080 shop1:8080
 node1 @node2   node1:30054       ⇒ web1:8080 shop1:8080
 node3 @web1    local-ip:80       ⇒ web3:8080
+node1 @visitor node1:30081/udp   ⇒ dns1:5353 shop1:5353
+node1 @visitor talk-ip:53/udp    ⇒ dns1:5353 shop1:5353
+node3 @partner talk-ip:53/udp    ⇒ web3:5353
+node2 @visitor node2:30081/udp   ⇒ dropped
+node2 @visitor talk-ip:53/udp    ⇒ dropped
+node1 @visitor node1:30082/sctp  ⇒ dns1:3868 shop1:3868
+node3 @visitor talk-ip:3868/sctp ⇒ web3:3868
+node2 @visitor talk-ip:3868/sctp ⇒ dropped
 # The node and its pods come to all of them.
+node2 client2  node2:30081/udp   ⇒ dns1:5353 shop1:5353 web3:5353
+node1 dns1     talk-ip:53/udp    ⇒ dns1:5353! shop1:5353 web3:5353
+node2 host     talk-ip:53/udp    ⇒ dns1:5353! shop1:5353! web3:5353!
+node2 client2  node2:30082/sctp  ⇒ dns1:3868 shop1:3868 web3:3868
 node1 client1  node1:30054       ⇒ web1:8080 shop1:8080 web3:8080
 node1 client1  local-ip:80       ⇒ web1:8080 shop1:8080 web3:8080
 node1 web1     local-ip:80       ⇒ web1:8080! shop1:8080 web3:8080
@@ -310,6 +372,15 @@ node1 client1  interm:80         ⇒ web1:8080
 node1 host     interm:80         ⇒ web1:8080!
 node2 client2  interm:80         ⇒ web2:8080
 node3 client3  interm:80         ⇒ dropped
+node1 client1  talk:53/udp       ⇒ dns1:5353 shop1:5353
+node1 dns1     talk:53/udp       ⇒ dns1:5353! shop1:5353
+node2 client2  talk:53/udp       ⇒ dropped
+node2 host     talk:53/udp       ⇒ dropped
+node2 @visitor talk:53/udp       ⇒ dropped
+node3 @visitor talk:53/udp       ⇒ web3:5353!
+node3 client3  talk:3868/sctp    ⇒ web3:3868
+node2 client2  talk:3868/sctp    ⇒ dropped
+node1 @client2 talk:3868/sctp    ⇒ dns1:3868 shop1:3868
 
 # Hints: endpoints for the node or its zone, where every one has them and one is for here; else any.
 node1 client1  zonal:80          ⇒ web1:8080
@@ -331,7 +402,7 @@ node2 client2  nodezone:80       ⇒ web2:8080
 node3 client3  nodezone:80       ⇒ web2:8080 shop2:8080
 
 # sessionAffinity: a client stays with the backend that it came to first.
-node1 client1  sticky:80         ⇒ web1:8080 web2:8080 web3:8080 sticky
+node1 client1  sticky:80         ⇒ web1:8080 web2:8080 web3:8080 sticky node1:30070 sticky-ip:80
 node1 web1     sticky:80         ⇒ web1:8080! web2:8080 web3:8080 sticky
 node2 client2  sticky:80         ⇒ web1:8080 web2:8080 web3:8080 sticky
 node1 host     sticky:80         ⇒ web1:8080! web2:8080! web3:8080! sticky
@@ -339,12 +410,17 @@ node3 @visitor sticky:80         ⇒ web1:8080! web2:8080! web3:8080! sticky
 node1 client1  sticky:53/udp     ⇒ web1:5353 web2:5353 web3:5353 sticky
 node3 host     sticky:53/udp     ⇒ web1:5353! web2:5353! web3:5353! sticky
 node1 @visitor node1:30070       ⇒ web1:8080! web2:8080! web3:8080! sticky
-node2 @partner node2:30070       ⇒ web1:8080! web2:8080! web3:8080! sticky
+node2 @partner node2:30070       ⇒ web1:8080! web2:8080! web3:8080! sticky sticky-ip:80 sticky:80
 node2 client2  node2:30070       ⇒ web1:8080 web2:8080 web3:8080 sticky
 node3 host     node3:30070       ⇒ web1:8080! web2:8080! web3:8080! sticky
 node2 @visitor node2:30072/udp   ⇒ web1:5353! web2:5353! web3:5353! sticky
 node1 @visitor sticky-ip:80      ⇒ web1:8080! web2:8080! web3:8080! sticky
 node3 client3  sticky-ip:80      ⇒ web1:8080 web2:8080 web3:8080 sticky
+node3 client3  sticky:53/udp     ⇒ web1:5353 web2:5353 web3:5353 sticky node3:30072 sticky-ip:53
+node1 client1  sticky:3868/sctp  ⇒ web1:3868 web2:3868 web3:3868 sticky
+node2 client2  sticky:3868/sctp  ⇒ web1:3868 web2:3868 web3:3868 sticky node2:30073 sticky-ip:3868
+node2 @visitor node2:30073/sctp  ⇒ web1:3868! web2:3868! web3:3868! sticky sticky:3868
+node3 host     sticky:3868/sctp  ⇒ web1:3868! web2:3868! web3:3868! sticky
 node1 @visitor node1:30071       ⇒ web1:8080 shop1:8080 sticky
 node1 @partner node1:30071       ⇒ web1:8080 shop1:8080 sticky
 node1 client1  node1:30071       ⇒ web1:8080 shop1:8080 web3:8080 sticky
@@ -373,4 +449,8 @@ node1 client1  empty/ping        ⇒ answered
 node1 plain1   inlocal/ping      ⇒ answered
 node1 client1  web2/ping         ⇒ answered
 node1 @visitor node1/ping        ⇒ answered
+# An address of a load balancer is no node's, and is left to whoever has it.
+node1 client1  lb-ip/ping        ⇒ direct!
+node2 @visitor lb-ip/ping        ⇒ direct
+node3 host     lb-ip/ping        ⇒ direct
 ";

@@ -36,12 +36,18 @@ fn health_checks_count_the_ready_endpoints_of_this_node() {
     };
     let at = |names: &[&str]| names.iter().map(|name| packet_table::address(name).unwrap()).collect();
     let check = |service: &str, local: &[&str]| (ServiceKey::new("default", service), at(local));
-    for (node, local, ending) in
-        [("node1", &["web1", "shop1"][..], &[][..]), ("node2", &[], &["web2"]), ("node3", &["web3"], &[])]
-    {
+    for (node, local, ending, talk) in [
+        ("node1", &["web1", "shop1"][..], &[][..], &["dns1", "shop1"][..]),
+        ("node2", &[], &["web2"], &[]),
+        ("node3", &["web3"], &[], &["web3"]),
+    ] {
         let found = checks(node).into_iter().map(|(port, check)| (port.0, (check.service, check.local)));
-        let expected =
-            [(31054, check("local", local)), (31058, check("extnone", &[])), (31059, check("localterm", ending))];
+        let expected = [
+            (31054, check("local", local)),
+            (31058, check("extnone", &[])),
+            (31059, check("localterm", ending)),
+            (31081, check("talk", talk)),
+        ];
         assert_eq!(found.collect::<Vec<_>>(), expected, "{node}");
     }
 }

@@ -65,6 +65,15 @@ impl Mode for IpvsMode {
     fn takes_turns(&self) -> bool {
         true
     }
+
+    /// A virtual server remembers its own clients.
+    fn shares_affinity(&self) -> bool {
+        false
+    }
+
+    fn has_balancers_addresses(&self) -> bool {
+        true
+    }
 }
 
 impl IpvsMode {
