@@ -1,6 +1,6 @@
 //! What somebody damages in a mode.
 
-use std::time::Instant;
+use std::cell::Cell;
 
 use podnet_kernel::{
     cgroup::Cgroup,
@@ -10,7 +10,10 @@ use podnet_model::Protocol;
 use podnet_planner::{ruleset::FrontendKey, services::ebpf::Edits};
 use podnet_testnet::{eventually, vm};
 
-use crate::{SOON, Scene, on_node, progress, servers};
+use crate::{SOON, Scene, load::Load, mending::is_mended_in_time, on_node, progress, servers};
+
+/// Requests a second of each lasting connection that rules are taken from.
+const RATE: u32 = 50;
 
 /// What is damaged is of another Service than the one that the load goes to.
 pub(crate) fn is_mended(scene: &Scene<'_>, mode: &str) {
@@ -26,17 +29,12 @@ pub(crate) fn is_mended(scene: &Scene<'_>, mode: &str) {
             mended(scene, &format!("nft delete {guard}"), &format!("nft list {guard} | grep drop"));
         }
         "iptables" => {
-            let rule = on_node("node1", &format!("iptables-save -t nat | grep -e '-A KUBE-SERVICES -d {other}/32 '"));
-            let rule = rule.unwrap().trim().trim_start_matches("-A ").to_owned();
+            let rule = rule_of("nat", &format!("-A KUBE-SERVICES -d {other}/32 "));
             mended(scene, &format!("iptables -t nat -D {rule}"), &format!("iptables -t nat -C {rule}"));
         }
         "ebpf" => {
             let group = Cgroup::v2("podnet/node1").unwrap();
-            let before = repairs();
-            let damaged = Instant::now();
-            assert!(sockets::detach(&group, true).unwrap());
-            counted(scene, before);
-            println!("programs at sockets were put back within {:?}", damaged.elapsed());
+            programs_are_put_back(&group);
             frontend_is_put_back(scene, &group);
         }
         "ipvs" => {
@@ -47,10 +45,54 @@ pub(crate) fn is_mended(scene: &Scene<'_>, mode: &str) {
             let set = format!("KUBE-CLUSTER-IP {other},tcp:80");
             mended(scene, &format!("ipset del {set}"), &format!("ipset test {set}"));
         }
-        // Nothing is known of how another mode is damaged; where it is the agent that carries connections, they end with it.
-        _ => return,
+        "userspace" => {
+            let way = format!("{other} proto 87");
+            mended(scene, &format!("ip route delete {way}"), &format!("ip route show {way} | grep {other}"));
+            // It is the agent that carries connections: they end with it.
+            return;
+        }
+        _ => unreachable!("no damage is known to mode {mode}"),
     }
     agent_is_killed_at_work(scene);
+}
+
+/// All rules go at once. What is new is lost meanwhile; lasting connections that need no rule go on.
+pub(crate) fn all_is_mended(scene: &Scene<'_>, mode: &str) {
+    let service = &scene.service;
+    match mode {
+        // Whose packets are translated by the very rules that go.
+        "nftables" => {
+            let element = format!("nft get element ip podnet-services frontends {{ {service} . tcp . 80 }}");
+            mended(scene, "nft flush ruleset", &format!("{element} && nft list table ip podnet"));
+        }
+        "iptables" => {
+            let lasting = Load::of_lasting(scene, RATE);
+            let [nat, filter] =
+                [("nat", format!("-A KUBE-SERVICES -d {service}/32 ")), ("filter", "-A FORWARD ".into())]
+                    .map(|(table, begins)| rule_of(table, &format!("{begins}.*-j KUBE-")));
+            mended(scene, "iptables -t nat -F", &format!("iptables -t nat -C {nat}"));
+            mended(scene, "iptables -F", &format!("iptables -C {filter}"));
+            lasting.goes_on();
+            lasting.end();
+        }
+        "ebpf" => {
+            let lasting = Load::of_lasting(scene, RATE);
+            programs_are_put_back(&Cgroup::v2("podnet/node1").unwrap());
+            mended(scene, "nft flush ruleset", "nft list map ip podnet-services frontends");
+            lasting.goes_on();
+            lasting.end();
+        }
+        _ => unreachable!("no damage as a whole is known to mode {mode}"),
+    }
+    let answers = format!("curl -sS --max-time 3 http://{service}/hostname");
+    eventually("the Service answers again", SOON, || scene.client.run(&answers));
+    eventually("on the node, too", SOON, || on_node("node1", &answers));
+}
+
+/// The first rule of a table that begins so.
+fn rule_of(table: &str, begins: &str) -> String {
+    let rule = on_node("node1", &format!("iptables-save -t {table} | grep -m 1 -e '{begins}'")).unwrap();
+    rule.trim().trim_start_matches("-A ").to_owned()
 }
 
 /// All of them, with the device of their addresses: what goes through a ClusterIP meanwhile is lost.
@@ -71,22 +113,34 @@ fn frontend_is_put_back(scene: &Scene<'_>, group: &Cgroup) {
     let addr = scene.other.parse().unwrap();
     let key = FrontendKey { addr, protocol: Protocol::Tcp, port: 80 };
     let before = repairs();
-    let damaged = Instant::now();
-    programs.apply(&Edits { forget: vec![key], ..Edits::default() }).unwrap();
-    eventually("the frontend is put back", SOON, || {
-        if programs.tables().unwrap().frontends.contains_key(&key) { Ok(()) } else { Err("not yet") }
-    });
-    println!("a frontend of the programs was put back within {:?}", damaged.elapsed());
+    let took = is_mended_in_time(
+        "a frontend was forgotten",
+        || programs.apply(&Edits { forget: vec![key], ..Edits::default() }).unwrap(),
+        || programs.tables().unwrap().frontends.get(&key).copied().ok_or_else(|| "it is not there".to_owned()),
+    );
+    progress(&format!("a frontend of the programs was put back within {took:?}"));
     counted(scene, before);
 }
 
-/// Does the damage on the node, and waits until `whole` succeeds there.
+/// They are counted when they are there again.
+fn programs_are_put_back(group: &Cgroup) {
+    let before = Cell::new(0);
+    let took = is_mended_in_time(
+        "programs at sockets were taken away",
+        || {
+            before.set(repairs());
+            assert!(sockets::detach(group, true).unwrap());
+        },
+        || if repairs() > before.get() { Ok(()) } else { Err("no repair is counted".to_owned()) },
+    );
+    progress(&format!("programs at sockets were put back within {took:?}"));
+}
+
+/// Does the damage on the node, which once of some times has to be mended within a second so that `whole` succeeds there.
 fn mended(scene: &Scene<'_>, damage: &str, whole: &str) {
     let before = repairs();
-    on_node("node1", damage).unwrap();
-    let damaged = Instant::now();
-    eventually(&format!("{damage} is mended"), SOON, || on_node("node1", whole));
-    progress(&format!("{damage}: mended within {:?}", damaged.elapsed()));
+    let took = is_mended_in_time(damage, || drop(on_node("node1", damage).unwrap()), || on_node("node1", whole));
+    progress(&format!("{damage}: mended within {took:?}"));
     counted(scene, before);
 }
 

@@ -8,16 +8,27 @@ use crate::{SOON, Scene};
 
 /// Where the clients in the pod write how each request went: how many connections were made for it, the answer's number, and how long it took.
 const NEW: &str = "/tmp/new";
-const LASTING: [&str; 2] = ["/tmp/lasting1", "/tmp/lasting2"];
+const LASTING: &[&str] = &["/tmp/lasting1", "/tmp/lasting2"];
+const ALL: &[&str] = &[NEW, LASTING[0], LASTING[1]];
 
 /// At work.
 pub(crate) struct Load<'a> {
     scene: &'a Scene<'a>,
+    clients: &'static [&'static str],
 }
 
 impl<'a> Load<'a> {
     /// So many requests a second of each client. Returns when all are connected.
     pub(crate) fn begin(scene: &'a Scene<'a>, rate: u32) -> Self {
+        Self::of(ALL, scene, rate)
+    }
+
+    /// Of lasting connections alone.
+    pub(crate) fn of_lasting(scene: &'a Scene<'a>, rate: u32) -> Self {
+        Self::of(LASTING, scene, rate)
+    }
+
+    fn of(clients: &'static [&'static str], scene: &'a Scene<'a>, rate: u32) -> Self {
         let service = &scene.service;
         let client = |to: &str, header: &str| {
             let form = "%{num_connects} %{http_code} %{time_total} %{exitcode} %{errormsg}\\n";
@@ -26,9 +37,8 @@ impl<'a> Load<'a> {
             );
             scene.client.run(&command).unwrap();
         };
-        client(NEW, "-H 'Connection: close'");
-        LASTING.iter().for_each(|to| client(to, ""));
-        let load = Self { scene };
+        clients.iter().for_each(|to| client(to, if *to == NEW { "-H 'Connection: close'" } else { "" }));
+        let load = Self { scene, clients };
         load.goes_on();
         load
     }
@@ -40,10 +50,10 @@ impl<'a> Load<'a> {
     /// Until so many more requests were made on all of them.
     pub(crate) fn goes_on(&self) {
         const MORE: usize = 10;
-        let counts = || [NEW, LASTING[0], LASTING[1]].map(|of| self.requests(of).len());
+        let counts = || self.clients.iter().map(|of| self.requests(of).len()).collect::<Vec<_>>();
         let before = counts();
         eventually("requests go on", SOON, || match counts() {
-            now if now.iter().zip(before).all(|(now, before)| *now >= before + MORE) => Ok(()),
+            now if now.iter().zip(&before).all(|(now, before)| *now >= before + MORE) => Ok(()),
             now => Err(format!("{now:?} requests, {before:?} before")),
         });
     }
@@ -51,14 +61,14 @@ impl<'a> Load<'a> {
     /// Every request was answered, and lasting connections were made once.
     pub(crate) fn end(self) {
         self.scene.client.run("pkill -x curl").unwrap();
-        for of in [NEW, LASTING[0], LASTING[1]] {
+        for of in self.clients {
             let mut requests = self.requests(of);
             // What was under way when the clients were stopped.
             requests.pop();
             let mut slowest = Duration::ZERO;
             for (number, request) in requests.iter().enumerate() {
                 let words: Vec<&str> = request.split(' ').collect();
-                let connects = if of == NEW || number == 0 { "1" } else { "0" };
+                let connects = if *of == NEW || number == 0 { "1" } else { "0" };
                 let took = words.get(2).and_then(|took| took.parse().ok()).map(Duration::from_secs_f64);
                 assert!(
                     words[..2] == [connects, "200"] && took.is_some(),

@@ -5,6 +5,8 @@
 
 mod damage;
 mod load;
+#[path = "../shared/mending.rs"]
+mod mending;
 mod place;
 mod servers;
 
@@ -47,7 +49,12 @@ fn what_people_apply_holds_in_every_mode_and_no_connection_is_lost_by_a_change_o
         rate: 50,
     };
     let cluster = Cluster::up(PODNET, &["--nodes", "2"]);
-    journey.is_made(&Scene::set(&cluster));
+    let scene = Scene::set(&cluster);
+    journey.is_made(&scene);
+    for mode in ["nftables", "iptables", "ebpf"] {
+        cluster.take_proxy_mode(mode, &NODES, SOON);
+        damage::all_is_mended(&scene, mode);
+    }
 }
 
 /// It takes 200 s of a processor.

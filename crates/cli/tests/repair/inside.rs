@@ -1,18 +1,10 @@
 //! Looking at, and damaging, what is inside a node's or a pod's namespace.
 
-use std::{
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::{process::Command, time::Duration};
 
 use podnet_testnet::{Cluster, eventually};
 
-/// What damage has to be mended within.
-const MENDED: Duration = Duration::from_secs(1);
-/// So often it is tried: on a machine that does other things besides, seconds may go by in which the agent does not run.
-const TRIES: usize = 3;
-/// What takes longer is not mended at all.
-const NEVER: Duration = Duration::from_secs(20);
+use crate::mending;
 
 /// A network namespace by its name in `/run/netns`.
 pub(crate) struct Inside(pub(crate) String);
@@ -46,22 +38,7 @@ impl Inside {
 
     /// Does the damage, and waits until `whole` succeeds, which once of some times has to be within a second.
     pub(crate) fn is_mended_in_time(&self, damage: &str, whole: &str) {
-        let times = (0..TRIES).map(|_| {
-            self.must(damage);
-            let began = Instant::now();
-            while let Err(error) = self.run(whole) {
-                assert!(began.elapsed() < NEVER, "not mended after {damage}: {error}");
-            }
-            began.elapsed()
-        });
-        let mut seen = Vec::new();
-        for time in times {
-            if time < MENDED {
-                return;
-            }
-            seen.push(time);
-        }
-        panic!("not mended within {MENDED:?} after {damage}, but in {seen:?}");
+        mending::is_mended_in_time(damage, || drop(self.must(damage)), || self.run(whole));
     }
 
     /// The sum of a counter of the node's agent.

@@ -4,6 +4,8 @@
 mod damage;
 mod fastpath;
 mod inside;
+#[path = "../shared/mending.rs"]
+mod mending;
 mod modes;
 mod six;
 mod sockets;
