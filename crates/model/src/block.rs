@@ -102,7 +102,7 @@ impl FromIterator<bool> for Held {
     fn from_iter<I: IntoIterator<Item = bool>>(places: I) -> Self {
         let mut bits = Vec::new();
         for (offset, is_held) in places.into_iter().enumerate() {
-            if offset % 64 == 0 {
+            if offset.is_multiple_of(64) {
                 bits.push(0);
             }
             if let Some(last) = bits.last_mut() {
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn who_holds_what_is_known_of_each_place_and_of_none_beyond() {
         for size in [0, 1, 64, 65, 4096] {
-            let is_held = |place: usize| place % 3 == 0 && place < size;
+            let is_held = |place: usize| place.is_multiple_of(3) && place < size;
             let held: Held = (0..size).map(is_held).collect();
             assert!((0..size + 130).all(|place| held.has(place) == is_held(place)), "{size} places");
         }
