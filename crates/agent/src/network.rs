@@ -8,6 +8,7 @@
 mod events;
 mod failures;
 mod force;
+mod lacking;
 mod legacy;
 mod loopback;
 mod place;
@@ -52,6 +53,7 @@ use crate::{
 use events::Events;
 use failures::Failures;
 use force::Refused;
+use lacking::Lacking;
 use legacy::LegacyWatch;
 use loopback::Loopback;
 use place::{Missed, Unfitted};
@@ -161,7 +163,8 @@ impl Network {
             problems: Problems::new(complaints.clone(), config.node.clone()),
             failures: Failures::new(complaints.clone(), config.node.clone()),
             legacy: LegacyWatch::new(complaints.clone(), config.node.clone()),
-            strangers: Strangers::new(complaints, config.node.clone()),
+            strangers: Strangers::new(complaints.clone(), config.node.clone()),
+            lacking: Lacking::new(complaints, config.node.clone()),
             counts,
             publish,
             overlay,

@@ -63,6 +63,8 @@ pub struct Repair {
     devices_unknown: bool,
     /// Pods' devices whose loss was told.
     lost: BTreeSet<LinkName>,
+    /// The reverse path filter checks who sends by pods' devices.
+    filters_senders: bool,
     /// What the limiter's times count from.
     began: Instant,
 }
@@ -79,7 +81,7 @@ impl Repair {
         pods: Arc<PodEnds>,
         counts: Arc<Counts>,
     ) -> Result<(Self, mpsc::Receiver<Vec<Notice>>), NetlinkError> {
-        let monitor = datapath.monitor(&[pods.rules().port()?])?;
+        let monitor = datapath.monitor(pods.rules().port()?.as_slice())?;
         let links = link::list(datapath.route_socket())?;
         let repair = Self {
             underlay: underlay.clone(),
@@ -95,6 +97,7 @@ impl Repair {
             addresses: HashMap::new(),
             devices_unknown: false,
             lost: BTreeSet::new(),
+            filters_senders: false,
             began: Instant::now(),
         };
         let (sender, receiver) = mpsc::channel(BACKLOG);
@@ -125,6 +128,13 @@ impl Repair {
     /// Settings of the kernel were changed on which others depend.
     pub fn settings_changed(&mut self) {
         self.suspicion.settings.get_or_insert_with(Instant::now);
+    }
+
+    /// The kernel has nothing that could check who sends but the reverse path filter, or has by now.
+    pub fn set_filters_senders(&mut self, is_so: bool) {
+        self.filters_senders = is_so;
+        self.settings_changed();
+        self.suspicion.settings_of_all_pods = true;
     }
 
     /// Whether the node's place on the underlay may have changed, until it was [looked at](Repair::underlay_seen).

@@ -33,7 +33,8 @@ const BTF: &str = "/sys/kernel/btf/vmlinux";
 pub fn probe() -> Capabilities {
     let nftables = nftables();
     let ebpf = nftables.clone().map_err(|lack| format!("what comes from outside needs nftables: {lack}")).and(ebpf());
-    let tried = [(Mode::Nftables, nftables), (Mode::Ebpf, ebpf), (Mode::Iptables, iptables()), (Mode::Ipvs, ipvs())];
+    let (iptables, ipvs) = (iptables(nftables.is_ok()), ipvs(nftables.is_ok()));
+    let tried = [(Mode::Nftables, nftables), (Mode::Ebpf, ebpf), (Mode::Iptables, iptables), (Mode::Ipvs, ipvs)];
     let lacks: BTreeMap<Mode, String> =
         tried.into_iter().filter_map(|(mode, tried)| Some((mode, tried.err()?))).collect();
     Capabilities { lacks }
@@ -92,19 +93,31 @@ fn ebpf() -> Result<(), String> {
     Cgroup::v2("").map(drop).map_err(|error| chain(&error))
 }
 
-/// The tools that write tables.
-fn iptables() -> Result<(), String> {
+/// The tools that write tables, and tables that they can write.
+fn iptables(has_nftables: bool) -> Result<(), String> {
     let has = |task| [Variant::Nft, Variant::Legacy].into_iter().any(|variant| variant.is_installed(task));
-    match ["restore", "save"].into_iter().find(|task| !has(task)) {
-        Some(task) => Err(format!("no iptables-{task} is installed")),
-        None => Ok(()),
+    if let Some(task) = ["restore", "save"].into_iter().find(|task| !has(task)) {
+        return Err(format!("no iptables-{task} is installed"));
+    }
+    // Where the kernel has nf_tables, it has what iptables needs of it.
+    if has_nftables {
+        return Ok(());
+    }
+    let tried = NetNs::current().and_then(|host| {
+        let host = &host;
+        NetNs::with_scratch(move || Variant::of_host(host)?.try_out(&NetNs::current()?))
+    });
+    match tried {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(format!("the kernel takes no rules of iptables: {}", chain(&error))),
+        Err(error) => Err(chain(&error)),
     }
 }
 
 /// Virtual servers, the device of their addresses, and sets for the rules of iptables that go with them. The kernel loads its modules when
 /// they are asked for.
-fn ipvs() -> Result<(), String> {
-    iptables()?;
+fn ipvs(has_nftables: bool) -> Result<(), String> {
+    iptables(has_nftables)?;
     let tried = NetNs::with_scratch(|| Ipvs::open(&NetNs::current()?, Family::V4)?.apply(&with_virtual_servers()));
     let lack = |error: &dyn std::error::Error| {
         format!(
@@ -166,7 +179,7 @@ mod tests {
                 let mut sets = rustix::thread::capabilities(None).unwrap();
                 sets.effective = rustix::thread::CapabilitySet::empty();
                 rustix::thread::set_capabilities(None, sets).unwrap();
-                nftables().and(ipvs()).unwrap_err()
+                nftables().and(ipvs(true)).unwrap_err()
             });
             probed.join().unwrap()
         });

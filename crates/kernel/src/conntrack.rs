@@ -15,9 +15,12 @@ use rustix::io::Errno;
 
 pub use backend::Backends;
 
-use crate::netlink::{
-    Connection, NetlinkError, Operation,
-    attribute::{Writer, attribute},
+use crate::{
+    netlink::{
+        Connection, NetlinkError, Operation,
+        attribute::{Writer, attribute},
+    },
+    sysctl,
 };
 
 /// `NFNL_SUBSYS_CTNETLINK`, and its messages.
@@ -43,22 +46,33 @@ const SOURCE_PORT: u16 = 2;
 /// Forgets the connections of a family that were opened to a port of any address; how many these were.
 ///
 /// # Errors
-/// Where the kernel has no connection tracking, or refuses.
+/// Where the kernel refuses.
 pub fn forget(family: Family, protocol: Protocol, port: u16) -> Result<usize, NetlinkError> {
+    if !is_there() {
+        return Ok(0);
+    }
     let mut connection = Connection::open(NETLINK_NETFILTER)?;
     let found = list(&mut connection, family, protocol, Some(port), |_| true)?;
     delete(&mut connection, family, &found, &format_args!("port {port}/{protocol}"))
+}
+
+/// Whether the calling thread's namespace has connection tracking: without it nothing is remembered that could lead astray.
+fn is_there() -> bool {
+    sysctl::read_here("net/netfilter/nf_conntrack_count").is_ok()
 }
 
 /// Forgets the UDP connections of a family that lead astray: `astray` is asked of each with what it was opened to, and who answers it.
 /// The kernel is asked for all of UDP once; how many were forgotten.
 ///
 /// # Errors
-/// Where the kernel has no connection tracking, or refuses.
+/// Where the kernel refuses.
 pub fn forget_astray(
     family: Family,
     mut astray: impl FnMut(FrontendKey, BackendAddress) -> bool,
 ) -> Result<usize, NetlinkError> {
+    if !is_there() {
+        return Ok(0);
+    }
     let mut connection = Connection::open(NETLINK_NETFILTER)?;
     let is_astray = |entry: &Entry| entry.opened_to().zip(entry.answered_by()).is_some_and(|(to, by)| astray(to, by));
     let found = list(&mut connection, family, Protocol::Udp, None, is_astray)?;

@@ -103,7 +103,9 @@ impl KernelDatapath {
     /// Where a socket cannot be opened.
     pub fn monitor(&mut self, others: &[u32]) -> Result<Monitor, NetlinkError> {
         let monitor = Monitor::open_in(self.route.netns(), &self.route, &self.nft, others)?;
-        self.nft.cover(monitor.ears()?);
+        if let Some(ears) = monitor.ears()? {
+            self.nft.cover(ears);
+        }
         Ok(monitor)
     }
 

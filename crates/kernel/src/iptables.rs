@@ -168,6 +168,9 @@ impl Iptables {
     }
 
     fn remove_where(&mut self, are_there: fn(&Saved) -> bool) -> Result<(), IptablesError> {
+        if !self.variant.may_have_rules(&self.netns)? {
+            return Ok(());
+        }
         let saved = self.saved()?;
         if !are_there(&saved) {
             return Ok(());

@@ -15,15 +15,15 @@ pub(crate) use decode::route_family;
 pub(crate) use ears::Ears;
 
 use ipnet::IpNet;
-use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use netlink_sys::protocols::NETLINK_ROUTE;
 use podnet_model::Mac;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
     link::Link,
     netlink::{Connection, NetlinkError, News, RtSocket},
     netns::NetNs,
-    nft::{NftSocket, Touched},
+    nft::{NftSocket, Touched, open_netfilter_in},
     route::Route,
 };
 
@@ -42,6 +42,9 @@ const IPV6_SETTINGS: u32 = 25;
 const NF_TABLES: u32 = 7;
 /// As many notices as are handed over at once: a flood is taken in pieces.
 const MOST: usize = 4096;
+
+/// How often a kernel without netfilter is asked whether it has one by now.
+const LOOK_FOR_RULES: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 
 /// One thing that happened in the namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,7 +132,9 @@ pub struct Author {
 #[derive(Debug)]
 pub struct Monitor {
     route: Connection,
-    nft: Connection,
+    /// None where the kernel has no netfilter, in which case it is looked for now and then.
+    nft: Option<Connection>,
+    netns: NetNs,
     /// What of a transaction was told before its end.
     open: Transaction,
 }
@@ -149,10 +154,13 @@ impl Monitor {
         for group in [LINK, NEIGHBOUR].into_iter().chain(of_ipv4).chain(of_ipv6) {
             route.join(group)?;
         }
-        let nft = Connection::open(NETLINK_NETFILTER)?;
-        filter::drop_messages_of(nft.descriptor(), &[&[rules.port()?], others].concat()).map_err(filter)?;
-        nft.join(NF_TABLES)?;
-        Ok(Self { route, nft, open: Transaction::default() })
+        let netns = NetNs::current()?;
+        let nft = listen_to_rules(&netns)?;
+        if let Some(nft) = &nft {
+            let own: Vec<u32> = rules.port()?.into_iter().chain(others.iter().copied()).collect();
+            filter::drop_messages_of(nft.descriptor(), &own).map_err(filter)?;
+        }
+        Ok(Self { route, nft, netns, open: Transaction::default() })
     }
 
     /// As [`Monitor::open`], in a namespace.
@@ -163,9 +171,9 @@ impl Monitor {
         netns.run(|| Self::open(routes, rules, others))?
     }
 
-    /// What hears of nf_tables.
-    pub(crate) fn ears(&self) -> Result<Ears, NetlinkError> {
-        Ok(Ears::of(self.nft.duplicate()?, NF_TABLES))
+    /// What hears of nf_tables, where there is something to hear.
+    pub(crate) fn ears(&self) -> Result<Option<Ears>, NetlinkError> {
+        self.nft.as_ref().map(|nft| Ok(Ears::of(nft.duplicate()?, NF_TABLES))).transpose()
     }
 
     /// Waits until something happens, and tells it in the order in which it did, each family for itself.
@@ -174,9 +182,14 @@ impl Monitor {
     /// Where a socket fails.
     pub fn wait(&mut self) -> Result<Vec<Notice>, NetlinkError> {
         loop {
-            let (route, nft) = (self.route.descriptor(), self.nft.descriptor());
-            let mut sockets = [PollFd::new(&route, PollFlags::IN), PollFd::new(&nft, PollFlags::IN)];
-            match poll(&mut sockets, None) {
+            // What one's own sockets do is told as well where they were not known when it was opened.
+            if self.nft.is_none() {
+                self.nft = listen_to_rules(&self.netns)?;
+            }
+            let timeout = self.nft.is_none().then_some(LOOK_FOR_RULES);
+            let descriptors = [Some(&self.route), self.nft.as_ref()].map(|one| one.map(Connection::descriptor));
+            let sockets = descriptors.iter().flatten().map(|one| PollFd::new(one, PollFlags::IN));
+            match poll(&mut sockets.collect::<Vec<_>>(), timeout.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => {
                     return Err(NetlinkError::Socket { action: "wait for", source: io::Error::from(errno) });
@@ -202,8 +215,8 @@ impl Monitor {
                 News::None => break,
             }
         }
-        while notices.len() < 2 * MOST {
-            match self.nft.news()? {
+        while let Some(nft) = self.nft.as_mut().filter(|_| notices.len() < 2 * MOST) {
+            match nft.news()? {
                 News::Frames(frames) => {
                     let open = &mut self.open;
                     notices.extend(frames.iter().filter_map(|frame| decode::nf_tables(frame, open)));
@@ -214,6 +227,13 @@ impl Monitor {
         }
         Ok(notices)
     }
+}
+
+/// Hears of nf_tables from now on; nobody where the kernel has no netfilter.
+fn listen_to_rules(netns: &NetNs) -> Result<Option<Connection>, NetlinkError> {
+    let Some(nft) = open_netfilter_in(netns)? else { return Ok(None) };
+    nft.join(NF_TABLES)?;
+    Ok(Some(nft))
 }
 
 #[cfg(test)]

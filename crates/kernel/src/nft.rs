@@ -15,27 +15,25 @@ mod rule;
 mod segment;
 mod transaction;
 mod unheard;
+mod wire;
 
-use netlink_sys::protocols::NETLINK_NETFILTER;
 use podnet_model::{Dual, Family};
 use podnet_planner::ruleset::{Edit, EditError};
 use rustix::io::Errno;
 
-use crate::{
-    monitor::Ears,
-    netlink::{Connection, NetlinkError},
-    netns::NetNs,
-};
+use crate::{monitor::Ears, netlink::NetlinkError, netns::NetNs};
 pub(crate) use generation::generation;
 pub use passage::{ForwardChain, Passing};
 pub use replace::{Mended, Touched};
 pub use segment::Sender;
 use transaction::Transaction;
+use wire::Wire;
+pub(crate) use wire::open_netfilter_in;
 
 /// A blocking socket of the netfilter family, in one namespace. Tables are of family `ip` or `ip6`; of one name there may be one of each.
 #[derive(Debug)]
 pub struct NftSocket {
-    connection: Connection,
+    wire: Wire,
     /// Those of one's own listener.
     ears: Option<Ears>,
     /// Others may have written something that it did not hear.
@@ -45,12 +43,12 @@ pub struct NftSocket {
 }
 
 impl NftSocket {
-    /// Opens a socket in the calling thread's namespace.
+    /// Opens a socket in the calling thread's namespace. Whether the kernel has nf_tables is asked with the first question.
     ///
     /// # Errors
-    /// Where the process may not, or the kernel has no nf_tables.
+    /// Where the process may not.
     pub fn open() -> Result<Self, NftError> {
-        Ok(Self { connection: Connection::open(NETLINK_NETFILTER)?, ears: None, missed: false, deaf: false })
+        Ok(Self { wire: Wire::open()?, ears: None, missed: false, deaf: false })
     }
 
     /// Opens a socket in a namespace; it stays there, whoever uses it.
@@ -61,12 +59,20 @@ impl NftSocket {
         netns.run(Self::open).map_err(NetlinkError::from)?
     }
 
-    /// The number by which the kernel tells this socket's doings from others'.
+    /// Whether the kernel has nf_tables. One that had none is asked again half a minute later at the earliest.
+    ///
+    /// # Errors
+    /// Where it cannot be asked.
+    pub fn is_there(&mut self) -> Result<bool, NftError> {
+        self.wire.get().map(|_| true).or_else(|error| if error.is_absent() { Ok(false) } else { Err(error) })
+    }
+
+    /// The number by which the kernel tells this socket's doings from others'; none where it has no netfilter.
     ///
     /// # Errors
     /// Where the socket cannot be asked.
-    pub fn port(&self) -> Result<u32, NetlinkError> {
-        self.connection.port()
+    pub fn port(&self) -> Result<Option<u32>, NetlinkError> {
+        self.wire.port()
     }
 
     /// Does the edits to a table that is there.
@@ -95,7 +101,7 @@ impl NftSocket {
         if transaction.is_empty() { Ok(()) } else { self.commit(transaction) }
     }
 
-    /// Removes a table with all that is in it. Done also where there is none.
+    /// Removes a table with all that is in it. Done also where there is none, as on a kernel without nf_tables.
     ///
     /// # Errors
     /// What the kernel refused.
@@ -107,15 +113,15 @@ impl NftSocket {
         let mut rest = Transaction::new(family, table);
         rest.remove_table();
         let done = self.commit(rules).and_then(|()| self.commit(rest));
-        done.or_else(|error| if error.is_missing() { Ok(()) } else { Err(error) })
+        done.or_else(|error| if error.is_missing() || error.is_absent() { Ok(()) } else { Err(error) })
     }
 
-    /// The names of the tables of a family.
+    /// The names of the tables of a family; none on a kernel without nf_tables.
     ///
     /// # Errors
     /// What the kernel refused.
     pub fn tables(&mut self, family: Family) -> Result<Vec<String>, NftError> {
-        listing::tables(&mut self.connection, family)
+        if self.is_there()? { listing::tables(self.wire.get()?, family) } else { Ok(Vec::new()) }
     }
 
     /// How many elements a set or map has; a range counts once.
@@ -123,7 +129,7 @@ impl NftSocket {
     /// # Errors
     /// What the kernel refused; [`NftError::is_missing`] where there is no such table, set or map.
     pub fn element_count(&mut self, family: Family, table: &str, set: &str) -> Result<usize, NftError> {
-        listing::element_count(&mut self.connection, family, table, set)
+        listing::element_count(self.wire.get()?, family, table, set)
     }
 }
 
@@ -137,6 +143,11 @@ fn render_edits(transaction: &mut Transaction<'_>, family: Family, edits: &[Edit
 /// Why a rule set could not be put in force or looked at.
 #[derive(Debug, thiserror::Error)]
 pub enum NftError {
+    /// The kernel has no nf_tables.
+    #[error(
+        "this kernel has no nf_tables (CONFIG_NF_TABLES): load the module nf_tables, or install the package that has the kernel's further modules"
+    )]
+    Absent,
     /// The kernel refused a part of a transaction, and so all of it.
     #[error("cannot {part} in table {table}{}{}", place(edit), explained(hint))]
     Refused {
@@ -171,9 +182,15 @@ impl NftError {
     pub fn is_missing(&self) -> bool {
         match self {
             Self::Refused { errno, .. } => *errno == Errno::NOENT,
-            Self::Unfit { .. } => false,
+            Self::Unfit { .. } | Self::Absent => false,
             Self::Netlink(error) => error.is_missing(),
         }
+    }
+
+    /// The kernel has no nf_tables at all.
+    #[must_use]
+    pub const fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
     }
 }
 

@@ -22,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use inside::Inside;
+use inside::{Inside, NETFILTER};
 
 const QEMU: &str = "qemu-system-x86_64";
 /// Names the directory of another kernel.
@@ -113,6 +113,26 @@ pub fn run_cluster_tests(word: &str, podnet: &str) {
     assert_passed(word, &run_with_cluster(&this_executable(), &ignored(word), podnet));
 }
 
+/// As [`run_cluster_tests`], with a kernel that has nothing of netfilter until somebody inside has [`load_netfilter`] done.
+///
+/// # Panics
+///
+/// As there.
+pub fn run_bare_cluster_tests(word: &str, podnet: &str) {
+    let inside = Inside { later: &NETFILTER, ..with_cluster(&inside::BARE_MODULES, podnet) };
+    assert_passed(word, &run_with(&this_executable(), &ignored(word), &inside));
+}
+
+/// Loads the modules of nf_tables, inside.
+///
+/// # Panics
+///
+/// When one is refused.
+pub fn load_netfilter() {
+    let done = Command::new("sh").arg(inside::LATER).output().expect("there is a shell");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
 /// As [`run`], with what a cluster needs, as [`run_cluster_tests`].
 ///
 /// # Panics
@@ -120,14 +140,17 @@ pub fn run_cluster_tests(word: &str, podnet: &str) {
 /// As [`run`], and where a program is not there.
 #[must_use]
 pub fn run_with_cluster(executable: &Path, arguments: &[&str], podnet: &str) -> (String, i32) {
-    let modules = [&VIRTUAL_SERVERS[..], &inside::CLUSTER_MODULES].concat();
-    let inside = Inside {
+    let modules = [&VIRTUAL_SERVERS[..], &inside::BARE_MODULES, &NETFILTER].concat();
+    run_with(executable, arguments, &with_cluster(&modules, podnet))
+}
+
+fn with_cluster<'a>(modules: &'a [&'a str], podnet: &'a str) -> Inside<'a> {
+    Inside {
         memory_mb: MEMORY_WITH_CLUSTER_MB,
         patience: PATIENCE_WITH_CLUSTER,
         podnet: Some(Path::new(podnet)),
-        ..Inside::new(&modules, &inside::CLUSTER_PROGRAMS)
-    };
-    run_with(executable, arguments, &inside)
+        ..Inside::new(modules, &inside::CLUSTER_PROGRAMS)
+    }
 }
 
 /// The caller runs in the virtual machine, where everything takes about ten times as long.

@@ -49,13 +49,18 @@ impl LimitRules {
         let known = state.known.take();
         for family in Family::ALL {
             let before = known.as_ref().and_then(|known| table(family, known));
-            state.asking(|socket| match (before, table(family, &wanted)) {
+            let done = state.asking(|socket| match (before, table(family, &wanted)) {
                 (Some(before), Some(rules)) => socket.apply(family, TABLE, &diff(&before, &rules)),
                 (None, Some(rules)) if is_there(socket, &rules)? => Ok(()),
                 (None, Some(rules)) => socket.replace(TABLE, &rules).map(drop),
                 (None, None) if known.is_some() => Ok(()),
                 (_, None) => socket.delete_table(family, TABLE),
-            })?;
+            });
+            match done {
+                // What a kernel lacks is told elsewhere. The rounds look whether it came.
+                Err(error) if error.is_absent() => return Ok(()),
+                done => done?,
+            }
         }
         if !wanted.is_empty() {
             info!(pods = wanted.len(), "limits of packets and connections in force");

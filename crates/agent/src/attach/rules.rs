@@ -12,8 +12,9 @@ use podnet_kernel::{
     conntrack,
     netlink::NetlinkError,
     nft::{NftError, NftSocket, Sender},
+    sysctl,
 };
-use podnet_model::{Dual, Family, Protocol};
+use podnet_model::{Dual, Family, LinkName, Protocol};
 use podnet_planner::{
     attachments::{Attached, Attachments, DEVICE_PREFIX, PortTaken},
     ipam::Handle,
@@ -65,12 +66,12 @@ impl PodRules {
         Ok(Self { state: Mutex::new(state) })
     }
 
-    /// The port of the socket that all changes go through.
+    /// The port of the socket that all changes go through; none on a kernel without netfilter.
     ///
     /// # Errors
     ///
     /// When the socket cannot tell.
-    pub fn port(&self) -> Result<u32, NetlinkError> {
+    pub fn port(&self) -> Result<Option<u32>, NetlinkError> {
         self.state().socket.port()
     }
 
@@ -78,7 +79,7 @@ impl PodRules {
     ///
     /// # Errors
     ///
-    /// When the kernel refuses; the next change tries it again.
+    /// When the kernel refuses; the next change tries it again. One that lacks what is needed for that refuses nothing.
     pub fn install(&self, attached: impl IntoIterator<Item = (Handle, Attached)>) -> Result<(), NftError> {
         let mut state = self.state();
         state.attachments = Attachments::default();
@@ -89,20 +90,27 @@ impl PodRules {
             }
         }
         state.installed = true;
-        state.replace()
+        state.replace().or_else(unless_absent)
     }
 
-    /// Puts an attachment's rules in force.
+    /// Puts an attachment's rules in force. On a kernel that lacks what is needed for that the reverse path filter checks who sends.
     ///
     /// # Errors
     ///
-    /// When a port of the node is taken, or the kernel refuses; then it has no rules.
+    /// When a port of the node is taken, or the kernel refuses; then it has no rules. Nothing but rules can have ports.
     pub fn add(&self, handle: &Handle, attached: Attached) -> Result<(), RulesError> {
         let mut state = self.state();
         let udp = Attachments::udp_ports(&attached);
         let (segments, on_bridge) = (state.attachments.all_segments(), attached.segment.is_some());
+        let (device, has_ports) = (attached.device.clone(), !attached.ports.is_empty());
         let edits = state.attachments.add(handle.clone(), attached)?;
-        let changed = state.change(&edits, &segments, on_bridge);
+        let changed = match state.change(&edits, &segments, on_bridge) {
+            Err(error) if error.is_absent() && !has_ports => {
+                filter_senders(&device);
+                Ok(())
+            }
+            changed => changed,
+        };
         changed.inspect_err(|_| state.take_back(handle))?;
         drop(state);
         forget(&udp);
@@ -120,7 +128,7 @@ impl PodRules {
         let on_bridge = state.attachments.of(handle).is_some_and(|attached| attached.segment.is_some());
         let segments = state.attachments.all_segments();
         let edits = state.attachments.remove(handle);
-        state.change(&edits, &segments, on_bridge)?;
+        state.change(&edits, &segments, on_bridge).or_else(unless_absent)?;
         drop(state);
         forget(&udp);
         Ok(())
@@ -133,7 +141,7 @@ impl PodRules {
     /// When the kernel refuses.
     pub fn restore(&self) -> Result<(), NftError> {
         let mut state = self.state();
-        if state.installed { state.replace() } else { Ok(()) }
+        if state.installed { state.replace().or_else(unless_absent) } else { Ok(()) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -150,6 +158,18 @@ fn forget(ports: &BTreeSet<(Family, u16)>) {
     }
 }
 
+/// What a kernel lacks is no refusal: nothing is there.
+fn unless_absent(error: NftError) -> Result<(), NftError> {
+    if error.is_absent() { Ok(()) } else { Err(error) }
+}
+
+/// Nobody is behind a pod's device but the pod, and whatever else comes from there is somebody else's. The agent looks after the setting.
+fn filter_senders(device: &LinkName) {
+    if let Err(error) = sysctl::set_here(&format!("net/ipv4/conf/{device}/rp_filter"), "1") {
+        warn!(%device, %error, "it is not checked who sends by a pod's device");
+    }
+}
+
 impl State {
     /// Puts a change in force of something that is on a bridge or not; `before` are the segments as they were.
     fn change(&mut self, edits: &Dual<Vec<Edit>>, before: &BTreeSet<IpNet>, on_bridge: bool) -> Result<(), NftError> {
@@ -163,7 +183,7 @@ impl State {
     /// Forgets what could not be put in force whole. A part of it may be: a port of the node would lead to whoever gets its address next.
     fn take_back(&mut self, handle: &Handle) {
         drop(self.attachments.remove(handle));
-        if let Err(error) = if self.installed { self.replace() } else { Ok(()) } {
+        if let Err(error) = if self.installed { self.replace().or_else(unless_absent) } else { Ok(()) } {
             let error = &error as &dyn std::error::Error;
             warn!(%handle, error, "pods' rules are not as they were before an attachment that failed; the next change tries again");
         }

@@ -56,19 +56,19 @@ impl Worker {
     /// Begins in the mode that is asked for: what an agent before this one made in it is not made anew, and keeps what it remembers of
     /// clients.
     pub(super) fn begin(&mut self) {
-        if !self.began
-            && let Some(choice) = self.proxy.wanted()
-        {
-            self.rules.begin_in(choice.mode);
+        if !self.began {
+            let wanted = self.proxy.wanted().map(|choice| choice.mode);
+            self.rules.begin_in(wanted.unwrap_or_else(|| self.proxy.instead_of(None)));
         }
     }
 
     /// Puts the rules in force for the first time, or whatever there is. Where the mode that is asked for is refused from the first on,
-    /// Services are served in `nftables`.
+    /// Services are served in the best that is left.
     pub(super) fn put_rules(&mut self) -> Result<(), ApplyError> {
         let began = std::mem::replace(&mut self.began, true);
         let put = self.rules.put(&mut self.datapath);
-        let (mode, instead) = (self.rules.mode(), Mode::Nftables);
+        let mode = self.rules.mode();
+        let instead = self.proxy.instead_of(Some(mode));
         match put {
             Err(error) if !began && mode != instead && !self.rules.serves() => {
                 self.put_off(mode, &error);

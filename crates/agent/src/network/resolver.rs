@@ -252,8 +252,12 @@ impl ResolverWay {
             return Ok(());
         }
         self.in_force[family] = None;
-        rules.replace(TABLE, &table)?;
-        self.in_force[family] = Some(table);
+        match rules.replace(TABLE, &table) {
+            Ok(_) => self.in_force[family] = Some(table),
+            // What a kernel lacks is told elsewhere: questions come to the agent's sockets all the same.
+            Err(error) if error.is_absent() => {}
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 

@@ -90,6 +90,7 @@ impl ClusterRules {
                 border: Border::new(BorderConfig { family, ..border.clone() }),
                 border_edits: Vec::new(),
                 border_in_force: false,
+                border_lacks: false,
                 without_local: WithoutLocal::default(),
                 refused: false,
             }
@@ -199,7 +200,7 @@ impl ClusterRules {
     pub(crate) fn is_needed(&self, family: Family, table: &str) -> bool {
         let own = &self.families[family];
         match table {
-            border::TABLE => own.border_is_needed(family),
+            border::TABLE => own.border_is_needed(family) && !own.border_lacks,
             table => own.rules.table(&own.services) == Some(table),
         }
     }

@@ -22,6 +22,7 @@ use super::{
     events::{Event, Events},
     failures::Failures,
     force::{Extent, Refused},
+    lacking::Lacking,
     legacy::LegacyWatch,
     loopback::Loopback,
     place::{Missed, Unfitted},
@@ -60,6 +61,7 @@ pub(super) struct Worker {
     pub(super) failures: Failures,
     pub(super) legacy: LegacyWatch,
     pub(super) strangers: Strangers,
+    pub(super) lacking: Lacking,
     pub(super) counts: Arc<Counts>,
     pub(super) publish: watch::Sender<Dual<Option<IpNet>>>,
     pub(super) overlay: Overlay,
@@ -179,6 +181,7 @@ impl Worker {
         if afresh {
             self.repair.try_again();
         }
+        self.look_for_nftables(work);
         let mends = self.repair.is_due();
         work.proxy |= self.proxy.tries_again(Instant::now());
         let forwarded = if tries_all { self.forward_ipv6() } else { Ok(()) };

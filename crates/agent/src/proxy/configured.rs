@@ -90,6 +90,23 @@ impl Configured {
         self.wanted = self.choice();
     }
 
+    /// The node has something else than before. Where the configuration leaves the choice, or names what it had not, that counts now.
+    pub fn has(&mut self, has: Capabilities) {
+        if self.has != has {
+            self.has = has;
+            self.refused = None;
+            self.wanted = self.choice();
+        }
+    }
+
+    /// The mode to begin in where that which is asked for cannot be had, or is `refused`: the best of the others.
+    #[must_use]
+    pub fn instead_of(&self, refused: Option<Mode>) -> Mode {
+        let mut has = self.has.clone();
+        has.lacks.extend(refused.map(|mode| (mode, "it is refused".to_owned())));
+        choose(None, &BUILT, &has).map_or(Mode::Nftables, |choice| choice.mode)
+    }
+
     /// When a mode that was refused is to be tried again.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {

@@ -15,6 +15,7 @@ pub struct Counts {
     overruns: AtomicU64,
     problems: AtomicU64,
     failing: AtomicU64,
+    lacks_nftables: AtomicU64,
 }
 
 impl Counts {
@@ -43,6 +44,11 @@ impl Counts {
     /// Whether the kernel refuses a part of the network now.
     pub(crate) fn failing(&self, is_so: bool) {
         self.failing.store(is_so.into(), Ordering::Relaxed);
+    }
+
+    /// Whether the kernel has no nf_tables now.
+    pub(crate) fn lacks_nftables(&self, is_so: bool) {
+        self.lacks_nftables.store(is_so.into(), Ordering::Relaxed);
     }
 
     /// In the text format of Prometheus.
@@ -82,6 +88,12 @@ impl Counts {
                 "gauge",
                 "1 while the kernel refuses a part of the node's network, which is tried again; the log says why.",
                 &self.failing,
+            ),
+            (
+                "podnet_nftables_lacking",
+                "gauge",
+                "1 while the kernel has no nf_tables, which much of the node's network needs; the log names what.",
+                &self.lacks_nftables,
             ),
         ] {
             let count = count.load(Ordering::Relaxed);

@@ -21,32 +21,34 @@ pub(super) struct Wrong {
     pub(super) wanted: Cow<'static, str>,
 }
 
-/// What a device of podnet's has of IPv6.
+/// What a device of podnet's has to have.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ipv6 {
-    /// Whether it shall be on; none where it does not matter.
-    pub(super) is_there: Option<bool>,
+pub(super) struct Device {
+    /// Whether IPv6 shall be on; none where it does not matter.
+    pub(super) ipv6: Option<bool>,
+    /// No rules check who sends: the reverse path filter does.
+    pub(super) filters: bool,
     /// A pod is behind it.
     pub(super) is_pods: bool,
 }
 
-/// What of the namespace's settings, and of those of these devices, is wrong. `own` are podnet's devices and what they have of IPv6,
+/// What of the namespace's settings, and of those of these devices, is wrong. `own` are podnet's devices,
 /// `underlay` leads to the other nodes, `ipv6` is whether the node forwards it, `liberal` whether connection tracking
 /// sees parts of connections only. A device that is gone has no settings.
-pub(super) fn wrong(underlay: &LinkName, own: &BTreeMap<LinkName, Ipv6>, ipv6: bool, liberal: bool) -> Vec<Wrong> {
+pub(super) fn wrong(underlay: &LinkName, own: &BTreeMap<LinkName, Device>, ipv6: bool, liberal: bool) -> Vec<Wrong> {
     let mut wanted = vec![
         ("net/ipv4/ip_forward".to_owned(), "1"),
         (FILTER.to_owned(), "0"),
         (format!("net/ipv4/conf/{underlay}/forwarding"), "1"),
     ];
-    for (device, ipv6) in own {
+    for (device, of) in own {
         let of_ipv6 = |setting: &str| format!("net/ipv6/conf/{device}/{setting}");
         // See `kernel::link::request::set_up_quietly`: requests and answers may take different devices.
-        wanted.push((format!("net/ipv4/conf/{device}/rp_filter"), "0"));
+        wanted.push((format!("net/ipv4/conf/{device}/rp_filter"), if of.filters { "1" } else { "0" }));
         wanted.push((format!("net/ipv4/conf/{device}/forwarding"), "1"));
-        wanted.extend(ipv6.is_there.map(|is_there| (of_ipv6("disable_ipv6"), if is_there { "0" } else { "1" })));
+        wanted.extend(of.ipv6.map(|is_there| (of_ipv6("disable_ipv6"), if is_there { "0" } else { "1" })));
         // See `kernel::pod_interface::ipv6`.
-        wanted.extend(ipv6.is_pods.then(|| (of_ipv6("accept_ra"), "0")));
+        wanted.extend(of.is_pods.then(|| (of_ipv6("accept_ra"), "0")));
     }
     let mut wrong: Vec<Wrong> =
         wanted.into_iter().filter_map(|(key, wanted)| differing(key, |found| found == wanted, wanted)).collect();

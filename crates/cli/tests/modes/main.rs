@@ -3,6 +3,7 @@
 //! modes that are there on every one; with virtual servers in a cluster that is up in a virtual machine.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod bare;
 mod damage;
 mod load;
 #[path = "../shared/mending.rs"]

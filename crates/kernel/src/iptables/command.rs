@@ -9,7 +9,10 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use crate::netns::{NetNs, NetNsError};
+use crate::{
+    netns::{NetNs, NetNsError},
+    nft::NftError,
+};
 
 /// Where Debian has them, and where a daemon does not always look.
 const ELSEWHERE: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"];
@@ -146,6 +149,9 @@ pub enum IptablesError {
     /// The namespace cannot be entered.
     #[error(transparent)]
     NetNs(#[from] NetNsError),
+    /// Whether the kernel has nf_tables is not known.
+    #[error("cannot ask the kernel for nf_tables")]
+    Nft(#[from] NftError),
     /// The kernel does not tell of a table.
     #[error("cannot ask the kernel about the tables of iptables")]
     Ask(#[from] io::Error),

@@ -8,7 +8,7 @@ use super::{
     IptablesError,
     command::{Program, run},
 };
-use crate::netns::NetNs;
+use crate::{netns::NetNs, nft::NftSocket};
 
 /// An implementation of iptables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +23,8 @@ pub enum Variant {
 const HINTS: [&str; 2] = [":KUBE-IPTABLES-HINT ", ":KUBE-KUBELET-CANARY "];
 
 impl Variant {
-    /// The one that the host uses: where a kubelet left its hint; where there are more rules; else that of nf_tables. Asking makes no
-    /// table.
+    /// The one that the host uses: where a kubelet left its hint; where there are more rules; else that of nf_tables, where the kernel has
+    /// that. Asking makes no table.
     ///
     /// # Errors
     /// Where neither is installed, or a namespace cannot be entered.
@@ -35,8 +35,35 @@ impl Variant {
             // The error says what was looked for.
             [] => Self::Nft.program(Family::V4, "restore").map(|_| Self::Nft),
             [only] => Ok(only),
+            _ if !nft_is_there(netns)? => Ok(Self::Legacy),
             _ => Ok(Self::judge(&Self::Nft.told(netns)?, &Self::Legacy.told(netns)?)),
         }
+    }
+
+    /// Whether the kernel can have rules of it at all, as far as that is known without making any.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be asked.
+    pub(super) fn may_have_rules(self, netns: &NetNs) -> Result<bool, IptablesError> {
+        match self {
+            Self::Legacy => Ok(true),
+            Self::Nft => nft_is_there(netns),
+        }
+    }
+
+    /// Tries to translate and masquerade in the calling thread's namespace.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub(crate) fn try_out(self, netns: &NetNs) -> Result<(), IptablesError> {
+        let restore = self.program(Family::V4, "restore")?;
+        run(
+            netns,
+            &restore,
+            &["--noflush"],
+            "*nat\n-A PREROUTING -p tcp -j DNAT --to-destination 192.0.2.1\n-A POSTROUTING -j MASQUERADE\nCOMMIT\n",
+        )
+        .map(drop)
     }
 
     /// Whether there is its program for `restore` or `save`, of IPv4.
@@ -101,6 +128,10 @@ impl fmt::Display for Variant {
             Self::Nft => "nft",
         })
     }
+}
+
+fn nft_is_there(netns: &NetNs) -> Result<bool, IptablesError> {
+    Ok(NftSocket::open_in(netns).and_then(|mut socket| socket.is_there())?)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ fn listening(tag: &str) -> (TestNs, Own, Monitor) {
     let own = NftSocket::open_in(&namespace).unwrap();
     let routes = RtSocket::open_in(&namespace).unwrap();
     let other = NftSocket::open_in(&namespace).unwrap();
-    let mut monitor = Monitor::open_in(&namespace, &routes, &own, &[other.port().unwrap()]).unwrap();
+    let mut monitor = Monitor::open_in(&namespace, &routes, &own, other.port().unwrap().as_slice()).unwrap();
     // Link states settle a moment later.
     std::thread::sleep(Duration::from_millis(20));
     monitor.pending().unwrap();

@@ -97,6 +97,13 @@ impl NetlinkError {
         }
     }
 
+    /// The kernel has no such family of sockets, nor a module for it.
+    #[must_use]
+    pub fn is_unknown_family(&self) -> bool {
+        let unknown = Some(Errno::PROTONOSUPPORT.raw_os_error());
+        matches!(self, Self::Socket { source, .. } if source.raw_os_error() == unknown)
+    }
+
     /// The object is there already.
     #[must_use]
     pub fn is_exists(&self) -> bool {

@@ -104,15 +104,19 @@ const fn family_of(what: &Passing) -> u8 {
 }
 
 impl NftSocket {
-    /// The base chains at the hook `forward` of families `ip`, `ip6` and `inet`, less those of the tables `own`.
+    /// The base chains at the hook `forward` of families `ip`, `ip6` and `inet`, less those of the tables `own`; none on a kernel without
+    /// nf_tables.
     ///
     /// # Errors
     /// What the kernel refused.
     pub fn forward_chains(&mut self, own: &[&str]) -> Result<Vec<ForwardChain>, NftError> {
         let mut chains = Vec::new();
+        if !self.is_there()? {
+            return Ok(chains);
+        }
         for family in [FAMILY_IP, FAMILY_IP6, FAMILY_INET] {
             let operation = Operation::new("list", "chains");
-            let found = listing::dump(&mut self.connection, family, Message::GetChain, &operation, |_| {})?;
+            let found = listing::dump(self.wire.get()?, family, Message::GetChain, &operation, |_| {})?;
             chains.extend(found.iter().filter_map(|message| forward_chain(family, message)));
         }
         chains.retain(|chain| chain.family == FAMILY_INET || !own.contains(&chain.table.as_str()));
@@ -122,7 +126,7 @@ impl NftSocket {
                 writer.text(1, &chain.table);
                 writer.text(2, &chain.name);
             };
-            let rules = listing::dump(&mut self.connection, chain.family, Message::GetRule, &operation, name)?;
+            let rules = listing::dump(self.wire.get()?, chain.family, Message::GetRule, &operation, name)?;
             chain.passages = rules.iter().filter_map(|message| passage(message)).collect();
         }
         Ok(chains)
@@ -154,7 +158,7 @@ impl NftSocket {
                 writer.bytes(USERDATA, &object::comment(&comment));
             });
         }
-        transaction.commit(&mut self.connection)
+        transaction.commit(self.wire.get()?)
     }
 }
 

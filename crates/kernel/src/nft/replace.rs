@@ -55,7 +55,7 @@ impl NftSocket {
         let mut refused = None;
         // A table that changes between the look and the transaction is looked at again.
         for look in [Look::Elements, Look::Elements, Look::Names, Look::Names] {
-            let Some(found) = Found::read(&mut self.connection, rules.family, table)? else {
+            let Some(found) = Found::read(self.wire.get()?, rules.family, table)? else {
                 refused = None;
                 break;
             };
@@ -84,7 +84,10 @@ impl NftSocket {
     /// # Errors
     /// What the kernel refused.
     pub fn chains(&mut self, family: Family, table: &str) -> Result<Vec<String>, NftError> {
-        let found = Found::read(&mut self.connection, family, table)?;
+        if !self.is_there()? {
+            return Ok(Vec::new());
+        }
+        let found = Found::read(self.wire.get()?, family, table)?;
         Ok(found.map(|found| found.chains.into_keys().collect()).unwrap_or_default())
     }
 
@@ -101,7 +104,7 @@ impl NftSocket {
         let mut differences = Vec::new();
         for (name, set) in wanted.sets.iter().filter(|(name, set)| kept.contains(*name) && set.kind != Kind::Memory) {
             let difference = match look {
-                Look::Elements => Difference::find(&mut self.connection, rules.family, table, name, set),
+                Look::Elements => Difference::find(self.wire.get()?, rules.family, table, name, set),
                 Look::Names => Difference::Anew,
             };
             mended.elements += difference.count();

@@ -56,7 +56,7 @@ impl NftSocket {
         transaction.make_table();
         transaction.remove_table();
         if senders.is_empty() {
-            return transaction.commit(&mut self.connection);
+            return transaction.commit(self.wire.get()?);
         }
         transaction.make_table();
         let hook = Hook { kind: ChainKind::Filter, point: HookPoint::Prerouting, priority: FIRST_OF_ALL };
@@ -68,7 +68,7 @@ impl NftSocket {
         for (comment, expressions) in rules(prefix) {
             add_rule(&mut transaction, comment, &expressions);
         }
-        transaction.commit(&mut self.connection)
+        transaction.commit(self.wire.get()?)
     }
 }
 

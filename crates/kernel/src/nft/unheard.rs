@@ -28,13 +28,13 @@ impl NftSocket {
     pub(super) fn commit(&mut self, transaction: Transaction<'_>) -> Result<(), NftError> {
         self.listen_again();
         let Some(before) = self.stop_listening(transaction.len()) else {
-            return transaction.commit(&mut self.connection);
+            return transaction.commit(self.wire.get()?);
         };
-        let done = transaction.commit(&mut self.connection);
+        let done = self.wire.get().and_then(|connection| transaction.commit(connection));
         // Until it hears again, whatever became of the rest.
         self.deaf = true;
         self.listen_again();
-        let after = generation::of(&mut self.connection);
+        let after = self.wire.get().and_then(|connection| Ok(generation::of(connection)?));
         let expected = before.wrapping_add(u32::from(done.is_ok()));
         // Pods' rules are written by a socket of their own: that counts as others', and costs a look.
         self.missed |= !after.is_ok_and(|after| after == Some(expected));
@@ -46,7 +46,7 @@ impl NftSocket {
     /// may be counted and told, and then is looked at twice.
     fn stop_listening(&mut self, length: usize) -> Option<u32> {
         let ears = self.ears.as_ref().filter(|_| length >= LARGE && !self.deaf)?;
-        let before = generation::of(&mut self.connection).ok()??;
+        let before = generation::of(self.wire.get().ok()?).ok()??;
         match ears.leave() {
             Ok(()) => Some(before),
             Err(error) => {

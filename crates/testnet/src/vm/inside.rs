@@ -46,12 +46,23 @@ pub(super) const CLUSTER_PROGRAMS: [&str; 24] = [
     "stdbuf",
 ];
 
-/// What a cluster and modes of Services need of the kernel beside virtual servers.
-pub(super) const CLUSTER_MODULES: [&str; 25] = [
+/// What a cluster needs of the kernel in any case.
+pub(super) const BARE_MODULES: [&str; 11] = [
     "bridge",
     "cls_bpf",
     "inet_diag",
     "ipip",
+    "raw_diag",
+    "sch_ingress",
+    "tcp_diag",
+    "udp_diag",
+    "veth",
+    "vxlan",
+    "wireguard",
+];
+
+/// What rules need, of nf_tables and of iptables by these.
+pub(super) const NETFILTER: [&str; 18] = [
     "nf_conntrack_netlink",
     "nft_chain_nat",
     "nft_compat",
@@ -64,20 +75,22 @@ pub(super) const CLUSTER_MODULES: [&str; 25] = [
     "nft_masq",
     "nft_nat",
     "nft_numgen",
-    "raw_diag",
-    "sch_ingress",
-    "tcp_diag",
-    "udp_diag",
-    "vxlan",
-    "wireguard",
+    "nft_reject_ipv4",
+    "nft_reject_ipv6",
+    "nft_socket",
     "xt_nat",
     "xt_recent",
     "xt_statistic",
 ];
 
+/// Loads the modules that are for later.
+pub(super) const LATER: &str = "/modules/later";
+
 /// What is handed over to the machine, and how much of this one it gets.
 pub(super) struct Inside<'a> {
     pub(super) modules: &'a [&'a str],
+    /// Those that somebody inside loads, with what they depend on and is not loaded by then.
+    pub(super) later: &'a [&'a str],
     /// Of this machine, beside those that are always there.
     pub(super) programs: &'a [&'a str],
     pub(super) memory_mb: u32,
@@ -88,7 +101,7 @@ pub(super) struct Inside<'a> {
 
 impl<'a> Inside<'a> {
     pub(super) fn new(modules: &'a [&'a str], programs: &'a [&'a str]) -> Self {
-        Self { modules, programs, memory_mb: MEMORY_MB, patience: PATIENCE, podnet: None }
+        Self { modules, later: &[], programs, memory_mb: MEMORY_MB, patience: PATIENCE, podnet: None }
     }
 
     /// A `cpio` archive with everything that the machine has. What is made for it on the way is made in `scratch`.
@@ -111,12 +124,17 @@ impl<'a> Inside<'a> {
         if let Some(podnet) = self.podnet {
             add_podnet(&mut archive, podnet, scratch);
         }
+        let at_once = modules::in_order(all_modules, self.modules);
         let mut insert = String::new();
-        for module in modules::in_order(all_modules, self.modules) {
+        let mut later = "#!/bin/sh\nset -e\n".to_owned();
+        for (number, module) in modules::in_order(all_modules, &[self.modules, self.later].concat()).iter().enumerate()
+        {
             let path = format!("/modules/{}.ko", module.name);
             archive.file(&path, 0o644, &module.bytes);
-            insert.push_str(&format!("insmod {path}\n"));
+            let script = if number < at_once.len() { &mut insert } else { &mut later };
+            script.push_str(&format!("insmod {path}\n"));
         }
+        archive.file(LATER, 0o644, later.as_bytes());
         let words = [EXECUTABLE].iter().chain(arguments).map(|word| format!("'{word}'"));
         let command = words.collect::<Vec<_>>().join(" ");
         archive.file("/init", 0o755, INIT.as_bytes());

@@ -19,6 +19,8 @@ pub(super) struct OfFamily {
     pub(super) border: Border,
     pub(super) border_edits: Vec<Edit>,
     pub(super) border_in_force: bool,
+    /// The kernel has nothing that the border's table could be in.
+    pub(super) border_lacks: bool,
     pub(super) without_local: WithoutLocal,
     /// Something was refused the last time that it was tried.
     pub(super) refused: bool,
@@ -76,11 +78,17 @@ impl OfFamily {
         let needed = self.border_is_needed(family);
         self.border_edits = Vec::new();
         self.border_in_force = false;
-        if needed {
-            datapath.replace(border::TABLE, &self.border.desired())?;
+        let done = if needed {
+            datapath.replace(border::TABLE, &self.border.desired())
         } else {
-            datapath.delete_table(family, border::TABLE)?;
+            datapath.delete_table(family, border::TABLE)
+        };
+        self.border_lacks = matches!(&done, Err(error) if error.is_absent());
+        // What a kernel lacks is told elsewhere, and keeps nothing else from being in force.
+        if self.border_lacks {
+            return Ok(());
         }
+        done?;
         self.border_in_force = needed;
         Ok(())
     }

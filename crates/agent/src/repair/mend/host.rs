@@ -18,7 +18,7 @@ use crate::{
     network::rules::TABLES,
     repair::{
         Repair, Suspicion,
-        settings::{self, Ipv6},
+        settings::{self, Device},
     },
 };
 
@@ -33,15 +33,17 @@ impl Repair {
         let planned = overlay.desired();
         let ipv6 = overlay.carries_ipv6();
         let tunnels = planned.tunnels.keys().chain(planned.vxlans.keys());
-        let of_tunnels = Ipv6 { is_there: ipv6.then_some(true), is_pods: false };
-        let of_pod = |addrs: &[IpAddr]| Ipv6 { is_there: Some(addrs.iter().any(IpAddr::is_ipv6)), is_pods: true };
-        let mut own: BTreeMap<LinkName, Ipv6> = tunnels.map(|name| (name.clone(), of_tunnels)).collect();
+        let of_tunnels = Device { ipv6: ipv6.then_some(true), filters: false, is_pods: false };
+        let filters = self.filters_senders;
+        let of_pod =
+            |addrs: &[IpAddr]| Device { ipv6: Some(addrs.iter().any(IpAddr::is_ipv6)), filters, is_pods: true };
+        let mut own: BTreeMap<LinkName, Device> = tunnels.map(|name| (name.clone(), of_tunnels)).collect();
         let is_asked = |ifname: &LinkName| suspicion.settings_of_all_pods || suspicion.settings_of.contains(ifname);
         // The port of a bridge has no settings that matter; the bridge has.
         let pods = self.pods.all().into_iter().filter(|end| end.bridge.is_none() && is_asked(&end.ifname));
         own.extend(pods.map(|end| (end.ifname, of_pod(&end.addrs))));
         let bridges = self.pods.bridges();
-        let of_bridge = |has_ipv6| Ipv6 { is_there: Some(has_ipv6), is_pods: true };
+        let of_bridge = |has_ipv6| Device { ipv6: Some(has_ipv6), filters: false, is_pods: true };
         own.extend(bridges.iter().map(|(name, bridge)| (name.clone(), of_bridge(bridge.has_ipv6))));
         let mut wrongs = settings::wrong(&self.underlay.device, &own, ipv6, self.pods.fast_path().is_on());
         wrongs.extend(bridges.keys().flat_map(settings::wrong_of_bridge));

@@ -13,7 +13,7 @@ impl NftSocket {
     /// What the kernel refused.
     pub fn differences(&mut self, table: &str, rules: &RuleSet) -> Result<Vec<String>, NftError> {
         let wanted = Wanted::of(rules);
-        let Some(found) = Found::read(&mut self.connection, rules.family, table)? else {
+        let Some(found) = Found::read(self.wire.get()?, rules.family, table)? else {
             return Ok(vec![format!("there is no table {table} that does anything")]);
         };
         let kept = wanted.kept(&found);
@@ -35,7 +35,7 @@ impl NftSocket {
             if set.kind == Kind::Memory {
                 continue;
             }
-            let count = Difference::find(&mut self.connection, rules.family, table, name, set).count();
+            let count = Difference::find(self.wire.get()?, rules.family, table, name, set).count();
             if count > 0 {
                 told.push(format!("{name} of table {table} has {count} wrong or missing elements"));
             }

@@ -126,7 +126,7 @@ impl NftSocket {
     ) -> Result<(bool, bool), NftError> {
         let operation = Operation::new("ask for an element of", format_args!("{set} in table {table}"));
         let kind = Message::GetElements.kind();
-        let answer = self.connection.ask(&operation, kind, NLM_F_ACK, |writer| {
+        let answer = self.wire.get()?.ask(&operation, kind, NLM_F_ACK, |writer| {
             writer.raw(&head(protocol_family(family), 0));
             writer.text(TABLE, table);
             element::name_element(writer, set, key);

@@ -32,7 +32,7 @@ fn listening(tag: &str) -> (TestNs, NftSocket, Monitor) {
     let stranger = NftSocket::open_in(&namespace).unwrap();
     let monitor = Monitor::open_in(&namespace, &RtSocket::open_in(&namespace).unwrap(), &stranger, &[]).unwrap();
     let mut socket = NftSocket::open_in(&namespace).unwrap();
-    socket.cover(monitor.ears().unwrap());
+    socket.cover(monitor.ears().unwrap().unwrap());
     (namespace, socket, monitor)
 }
 
