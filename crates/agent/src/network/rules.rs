@@ -32,6 +32,7 @@ use tracing::warn;
 
 use family::OfFamily;
 use left::Left;
+use modes::PutOff;
 use without_local::WithoutLocal;
 
 use crate::proxy::{
@@ -53,6 +54,8 @@ pub(crate) struct ClusterRules {
     mode: Mode,
     /// Whose rules there are.
     standing: Mode,
+    /// The mode was refused after it had waited.
+    put_off: Option<PutOff>,
     ipvs: IpvsConfig,
     /// What other modes may have left.
     left: Left,
@@ -102,6 +105,7 @@ impl ClusterRules {
             standing: mode,
             ipvs: IpvsConfig::default(),
             left: Left::default(),
+            put_off: None,
             changed: None,
             vanished: Dual::default(),
             all_suspected: Dual::default(),
@@ -217,7 +221,7 @@ impl ClusterRules {
         let forgets = Family::ALL.into_iter().any(|family| self.forgets(family)).then_some(self.next_forget);
         let of_modes = Family::ALL.into_iter().filter_map(|family| self.families[family].rules.due());
         let left = self.left.due().filter(|_| !self.is_refused());
-        of_modes.chain(left).chain(forgets).min()
+        of_modes.chain(left).chain(forgets).chain(self.arrival_due()).min()
     }
 
     /// Mends Services' rules that others damaged, where these are in no table of podnet's own, and tries again to take away what other modes
@@ -244,7 +248,7 @@ impl ClusterRules {
         }
         if !self.is_refused() {
             self.left.look(self.standing, datapath);
-            first = first.and(self.arrive(datapath));
+            self.arrive_when_due(datapath);
         }
         first
     }

@@ -1,11 +1,27 @@
 //! In which mode Services have their rules, and how it is changed.
 
+use std::{
+    error::Error,
+    time::{Duration, Instant},
+};
+
 use podnet_kernel::datapath::Datapath;
 use podnet_model::{Dual, Family, proxy::Mode};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{ClusterRules, left::Left};
 use crate::proxy::mode::{self, RulesError, ServiceRules};
+
+/// The pause after a mode that had to wait was refused, doubling up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// A mode that had to wait was refused when it need not any more: when it is tried again, and after how long a pause.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PutOff {
+    at: Instant,
+    pause: Duration,
+}
 
 impl ClusterRules {
     /// Begins in another mode than `nftables`. What an earlier agent made in this one is right where it is as it has to be, and stays; what
@@ -62,6 +78,7 @@ impl ClusterRules {
     pub(in crate::network) fn switch(&mut self, mode: Mode, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
         self.stand(self.first_for(mode), datapath)?;
         self.mode = mode;
+        self.put_off = None;
         self.arrive(datapath)?;
         if self.waits() {
             info!(%mode, "rules of nftables serve until the connections of the mode before are over");
@@ -92,6 +109,41 @@ impl ClusterRules {
     /// When they are refused; those that stood for them still do.
     pub(super) fn arrive(&mut self, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
         if self.waits() && !self.left.is_in_the_way_of(self.mode) { self.stand(self.mode, datapath) } else { Ok(()) }
+    }
+
+    /// As [`ClusterRules::arrive`], where that is due. A refusal is told once: what stands for the rules serves as they would.
+    pub(super) fn arrive_when_due(&mut self, datapath: &mut dyn Datapath) {
+        if self.put_off.is_some_and(|put_off| put_off.at > Instant::now()) {
+            return;
+        }
+        let Err(error) = self.arrive(datapath) else {
+            if self.put_off.take().is_some() {
+                info!(mode = %self.mode, "the mode is in force that was refused after it had waited");
+            }
+            return;
+        };
+        if self.put_off.is_none() {
+            let error = &error as &dyn Error;
+            warn!(
+                mode = %self.mode, serving = %self.standing, error,
+                "a mode that waited for connections of the one before is refused; it is tried again after growing pauses"
+            );
+        }
+        let pause = self.put_off.map_or(FIRST_PAUSE, |before| (before.pause * 2).min(LONGEST_PAUSE));
+        self.put_off = Some(PutOff { at: Instant::now() + pause, pause });
+    }
+
+    /// When a mode that was refused at its arrival is tried again.
+    pub(super) fn arrival_due(&self) -> Option<Instant> {
+        self.put_off.map(|put_off| put_off.at)
+    }
+
+    /// As if that long went by.
+    #[cfg(test)]
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.left.pass(time);
+        let earlier = |at: Instant| at.checked_sub(time).unwrap_or(at);
+        self.put_off = self.put_off.map(|put_off| PutOff { at: earlier(put_off.at), ..put_off });
     }
 
     fn stand(&mut self, mode: Mode, datapath: &mut dyn Datapath) -> Result<(), RulesError> {

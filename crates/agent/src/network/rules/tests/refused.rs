@@ -107,3 +107,26 @@ fn what_another_agent_left_goes_once_the_rules_are_in_force_though_they_were_ref
     assert_eq!(*done.lock().unwrap(), ["gone beside 1"]);
     assert_eq!(rules.due().filter(|due| *due <= Instant::now()), None);
 }
+
+#[test]
+fn a_mode_that_waited_and_is_refused_then_is_tried_again_after_growing_pauses_and_is_no_failure() {
+    let kernel = MemoryKernel::new();
+    let mut rules = rules();
+    rules.put(&mut kernel.clone()).unwrap();
+    let fakes = Dual::from_fn(|_| -> Box<dyn ServiceRules> { Box::new(Fake::beside(&kernel)) });
+    rules.replace(Mode::Iptables, fakes, &mut kernel.clone()).unwrap();
+    assert!(rules.waits() && rules.mode() == Mode::Nftables);
+    let look = |rules: &mut ClusterRules| {
+        rules.look(&mut kernel.clone()).unwrap();
+        rules.waits()
+    };
+    for pause in [10, 20, 40] {
+        kernel.fail_transaction(0);
+        assert!(look(&mut rules), "it is refused");
+        assert!(rules.due().is_some_and(|due| due <= Instant::now() + Duration::from_secs(pause)));
+        rules.pass(Duration::from_secs(pause - 1));
+        assert!(look(&mut rules), "it would not be refused, but has to wait for {pause} s");
+        rules.pass(Duration::from_secs(1));
+    }
+    assert!(!look(&mut rules) && rules.arrival_due().is_none());
+}
