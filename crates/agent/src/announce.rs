@@ -3,7 +3,7 @@
 //! Who announces what is worked out in [`podnet_planner::loadbalancer`]; here is a thread that hears and speaks, and what it is told by
 //! the cluster. Packets to such an address are translated by the node's Services like any others; the address is on no device.
 
-mod pools;
+mod advertisements;
 mod speaker;
 
 use std::{
@@ -12,10 +12,7 @@ use std::{
 };
 
 use kube::Client;
-use podnet_model::{
-    Change, LinkName, NodeName,
-    balancer::{AddressPool, Advertisement},
-};
+use podnet_model::{Change, LinkName, NodeName, ServiceKey, balancer::Advertisement};
 use podnet_planner::loadbalancer::announcer::{Announcer, Duty};
 use tracing::error;
 
@@ -51,9 +48,9 @@ impl Announcements {
         }
     }
 
-    fn set_pools(&self, pools: Vec<AddressPool>, advertisements: Vec<Advertisement>) {
+    fn set_advertisements(&self, advertisements: Vec<Advertisement>) {
         let mut state = self.lock();
-        if state.announcer.set_pools(pools, advertisements) {
+        if state.announcer.set_advertisements(advertisements) {
             self.tell(&mut state);
         }
     }
@@ -110,7 +107,7 @@ struct News {
 
 /// Begins to announce, once the rules that serve the addresses are in force.
 pub fn start(announcements: &Arc<Announcements>, client: &Client) {
-    tokio::spawn(pools::follow(client.clone(), announcements.clone()));
+    tokio::spawn(advertisements::follow(client.clone(), announcements.clone()));
     let announcements = announcements.clone();
     let speaking = move || speaker::Speaker::new(announcements).run();
     if let Err(error) = thread::Builder::new().name("announce".into()).spawn(speaking) {

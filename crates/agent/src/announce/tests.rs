@@ -12,6 +12,7 @@ use podnet_kernel::{
 };
 use podnet_model::{
     Family, Mac, Node, NodeAddr, Service, ServiceKey,
+    balancer::AddressPool,
     labels::Labels,
     service::{Ingress, ServiceKind},
 };
@@ -47,7 +48,8 @@ fn announcements() -> Arc<Announcements> {
         node_selectors: Vec::new(),
         interfaces: Default::default(),
     };
-    announcements.set_pools(vec![pool], vec![everywhere]);
+    announcements.learn(&Change::AddressPool(ServiceKey::new("metallb-system", "default"), Some(Arc::new(pool))));
+    announcements.set_advertisements(vec![everywhere]);
     let key = ServiceKey::new("default", "web");
     let ingress = VIPS.map(|addr| Ingress { addr, is_proxy: false }).into();
     let service = Service { ingress, ..Service::new(key.clone(), ServiceKind::Headless, Vec::new()) };

@@ -25,7 +25,8 @@ const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers"
 #[derive(Debug, Default)]
 pub struct Announcer {
     nodes: BTreeMap<NodeName, Facts>,
-    pools: Vec<AddressPool>,
+    /// By namespace and name: the last right state of each, as it is served by.
+    pools: BTreeMap<ServiceKey, Arc<AddressPool>>,
     advertisements: Vec<Advertisement>,
     services: BTreeMap<ServiceKey, Balanced>,
     slices: HashMap<SliceKey, Places>,
@@ -83,14 +84,15 @@ impl Announcer {
                 set(&mut self.services, key, balanced)
             }
             Change::Slice(key, slice) => self.apply_slice(key, slice.as_ref()),
+            Change::AddressPool(key, pool) => set(&mut self.pools, key, pool.clone()),
             _ => false,
         }
     }
 
-    /// These are the pools and advertisements from now on. Answers whether duties may be others now.
-    pub fn set_pools(&mut self, pools: Vec<AddressPool>, advertisements: Vec<Advertisement>) -> bool {
-        let changed = self.pools != pools || self.advertisements != advertisements;
-        (self.pools, self.advertisements) = (pools, advertisements);
+    /// These are the advertisements from now on. Answers whether duties may be others now.
+    pub fn set_advertisements(&mut self, advertisements: Vec<Advertisement>) -> bool {
+        let changed = self.advertisements != advertisements;
+        self.advertisements = advertisements;
         changed
     }
 
@@ -143,7 +145,7 @@ impl Announcer {
 
     /// The advertisements of the pool that an address is of.
     fn about(&self, addr: IpAddr) -> impl Iterator<Item = &Advertisement> {
-        let pools = move || self.pools.iter().filter(move |pool| pool.spans.iter().any(|span| span.contains(addr)));
+        let pools = move || self.pools.values().filter(move |pool| pool.spans.iter().any(|span| span.contains(addr)));
         self.advertisements.iter().filter(move |advertisement| pools().any(|pool| advertisement.is_about(pool)))
     }
 

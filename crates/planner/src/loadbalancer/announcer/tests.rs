@@ -58,6 +58,10 @@ fn pool() -> AddressPool {
     }
 }
 
+fn pools() -> Change {
+    Change::AddressPool(ServiceKey::new("metallb-system", "default"), Some(Arc::new(pool())))
+}
+
 /// Nodes 1 to 4 on one subnet and node 5 on another.
 fn cluster() -> Announcer {
     let mut announcer = Announcer::default();
@@ -65,7 +69,8 @@ fn cluster() -> Announcer {
         announcer.apply(&node(&format!("node{number}"), &format!("172.29.240.1{number}/24")));
     }
     announcer.apply(&node("node5", "172.29.241.11/24"));
-    announcer.set_pools(vec![pool()], vec![everywhere()]);
+    announcer.apply(&pools());
+    announcer.set_advertisements(vec![everywhere()]);
     announcer
 }
 
@@ -112,10 +117,10 @@ fn lost_and_excluded_nodes_take_no_part_and_the_others_keep_their_order() {
 fn only_what_is_advertised_is_announced_by_who_is_selected() {
     let mut announcer = cluster();
     announcer.apply(&service("web", VIP, TrafficPolicy::Cluster));
-    assert!(announcer.set_pools(vec![pool()], Vec::new()));
+    assert!(announcer.set_advertisements(Vec::new()));
     assert!(ranking(&announcer, VIP).is_empty());
     let other = Advertisement { pools: ["other".to_owned()].into(), ..everywhere() };
-    announcer.set_pools(vec![pool()], vec![other]);
+    announcer.set_advertisements(vec![other]);
     assert!(ranking(&announcer, VIP).is_empty());
     let one = Advertisement {
         pools: ["default".to_owned()].into(),
@@ -123,7 +128,7 @@ fn only_what_is_advertised_is_announced_by_who_is_selected() {
         interfaces: ["eth1".to_owned()].into(),
         ..everywhere()
     };
-    announcer.set_pools(vec![pool()], vec![one]);
+    announcer.set_advertisements(vec![one]);
     let labels = Labels::new([("zone".to_owned(), "a".to_owned())].into());
     let subnet = Some("172.29.240.13/24".parse().unwrap());
     let node3 = Node { labels, subnet, ..Node::new("node3".into(), NodeAddr("172.29.240.13".parse().unwrap())) };
@@ -196,4 +201,20 @@ fn addresses_are_spread_and_few_move() {
     let after = firsts(&announcer);
     let moved = before.iter().filter(|(addr, first)| after[*addr] != **first).count();
     assert_eq!(moved, before.values().filter(|first| first.as_str() == "node3").count());
+}
+
+#[test]
+fn what_is_announced_is_of_the_pools_that_are_served_by_and_ends_with_them() {
+    let mut announcer = cluster();
+    announcer.apply(&service("web", VIP, TrafficPolicy::Cluster));
+    assert_eq!(ranking(&announcer, VIP).len(), 4);
+    assert!(!announcer.apply(&pools()), "it says the same");
+    let key = ServiceKey::new("metallb-system", "default");
+    let other = AddressPool { spans: vec!["192.0.2.0/24".parse().unwrap()], ..pool() };
+    assert!(announcer.apply(&Change::AddressPool(key.clone(), Some(Arc::new(other)))));
+    assert_eq!(ranking(&announcer, VIP), [""; 0]);
+    announcer.apply(&pools());
+    assert_eq!(ranking(&announcer, VIP).len(), 4);
+    assert!(announcer.apply(&Change::AddressPool(key, None)));
+    assert_eq!(ranking(&announcer, VIP), [""; 0]);
 }
