@@ -55,6 +55,12 @@ impl Announcements {
         }
     }
 
+    /// Whether it falls to this node to tell of a Service what all nodes see of it.
+    #[must_use]
+    pub fn tells_of(&self, service: &ServiceKey) -> bool {
+        self.lock().announcer.tells_of(&self.node, service)
+    }
+
     /// How many nodes the cluster has.
     #[must_use]
     pub fn nodes(&self) -> usize {

@@ -74,6 +74,8 @@ pub struct Services {
     frontends: HashMap<FrontendKey, Frontend>,
     /// Frontends that more than one Service claims.
     contested: BTreeSet<FrontendKey>,
+    /// How often who claims such a one may have changed.
+    contested_moved: u64,
     /// How many frontends are served at loopback addresses.
     at_loopback: usize,
     /// Services with a port for health checks.
@@ -114,6 +116,7 @@ impl Services {
             slice_owners: HashMap::new(),
             frontends: HashMap::new(),
             contested: BTreeSet::new(),
+            contested_moved: 0,
             at_loopback: 0,
             health_checked: BTreeSet::new(),
             pods: HashMap::new(),

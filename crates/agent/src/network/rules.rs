@@ -70,6 +70,8 @@ pub(crate) struct ClusterRules {
     /// How long connection tracking was gone through, and how many connections it forgot, since somebody asked.
     reconciled: Vec<(Family, Duration, usize)>,
     mended: Vec<Damage>,
+    /// At which number of each family's it was told last what no node serves.
+    faults_told: Dual<Option<u64>>,
 }
 
 /// What is tried.
@@ -103,15 +105,16 @@ impl ClusterRules {
             families,
             mode,
             standing: mode,
+            put_off: None,
             ipvs: IpvsConfig::default(),
             left: Left::default(),
-            put_off: None,
             changed: None,
             vanished: Dual::default(),
             all_suspected: Dual::default(),
             next_forget: Instant::now(),
             reconciled: Vec::new(),
             mended: Vec::new(),
+            faults_told: Dual::default(),
         };
         new.suspect_others();
         new

@@ -204,6 +204,9 @@ impl Worker {
         let looked = self.rules.look(&mut self.datapath).map_err(ApplyError::from);
         self.resolver.look(&mut self.datapath);
         self.proxy.unserved(self.rules.unserved());
+        if let Some(faults) = self.rules.faults() {
+            self.proxy.faults(faults, |service| self.view.announcements().tells_of(service));
+        }
         let carried = if tries_all { self.carry() } else { Ok(()) };
         self.forget_vanished();
         if afresh || mends || !work.steps.is_empty() {

@@ -14,7 +14,7 @@ use podnet_client::{
     watch::PROXY_CONFIG_MAP,
 };
 use podnet_kernel::conntrack as tracking;
-use podnet_model::{NodeName, ProxyConfig, errors::chain, proxy::Mode};
+use podnet_model::{NodeName, ProxyConfig, ServiceKey, errors::chain, proxy::Mode};
 use podnet_planner::{
     proxy::{self, Capabilities, Choice, RuleSettings, choose},
     services::NodePortAddresses,
@@ -49,8 +49,10 @@ pub struct Configured {
     named: BTreeSet<String>,
     /// The refusal that was told.
     refusal: Option<String>,
-    /// What of Services is not served, as it was told.
+    /// What of Services is not served here, as it was told.
     unserved: BTreeSet<Unserved>,
+    /// And what no node serves.
+    faults: BTreeSet<Unserved>,
 }
 
 impl Configured {
@@ -70,6 +72,7 @@ impl Configured {
             named: BTreeSet::new(),
             refusal: None,
             unserved: BTreeSet::new(),
+            faults: BTreeSet::new(),
         };
         new.take(None);
         new
@@ -94,6 +97,8 @@ impl Configured {
     pub fn has(&mut self, has: Capabilities) {
         if self.has != has {
             self.has = has;
+            // There may be connection tracking by now.
+            self.unsettled = true;
             self.refused = None;
             self.wanted = self.choice();
         }
@@ -179,20 +184,26 @@ impl Configured {
 
     /// What of Services the mode in force does not serve: each is told once while it is so, by an event of its Service.
     pub(crate) fn unserved(&mut self, now: BTreeSet<Unserved>) {
-        for Unserved { service, message, fact } in now.difference(&self.unserved) {
+        for Unserved { service, message, .. } in now.difference(&self.unserved) {
             warn!(%service, "{message}");
-            let (namespace, name) = (&service.namespace, &*service.name);
-            if let Some(fact) = fact.clone() {
-                self.complaints.tell_fact::<Service>((namespace, name), "NotServed", message.clone(), fact);
-            } else {
-                let message = format!("on node {}: {message}", self.node);
-                self.complaints.tell_of::<Service>(namespace, name, "NotServed", message);
+            let message = format!("on node {}: {message}", self.node);
+            self.complaints.tell_of::<Service>(&service.namespace, &service.name, "NotServed", message);
+        }
+        over(self.unserved.difference(&now));
+        self.unserved = now;
+    }
+
+    /// What of Services no node serves: every node's log has it, and those nodes to which that falls write the event.
+    pub(crate) fn faults(&mut self, now: BTreeSet<Unserved>, falls_to_this: impl Fn(&ServiceKey) -> bool) {
+        for Unserved { service, message, fact } in now.difference(&self.faults) {
+            warn!(%service, "{message}");
+            if let Some(fact) = fact.clone().filter(|_| falls_to_this(service)) {
+                let of = (&service.namespace, &*service.name);
+                self.complaints.tell_fact::<Service>(of, "NotServed", message.clone(), fact);
             }
         }
-        for Unserved { service, message, .. } in self.unserved.difference(&now) {
-            info!(%service, was = %message, "a Service is served again, or need not be");
-        }
-        self.unserved = now;
+        over(self.faults.difference(&now));
+        self.faults = now;
     }
 
     /// The mode is in force, whether it was wanted or not.
@@ -279,6 +290,12 @@ impl Configured {
             let (namespace, name) = PROXY_CONFIG_MAP;
             self.complaints.tell_of::<ConfigMap>(&namespace.into(), name, reason, message);
         }
+    }
+}
+
+fn over<'a>(gone: impl Iterator<Item = &'a Unserved>) {
+    for Unserved { service, message, .. } in gone {
+        info!(%service, was = %message, "a Service is served again, or need not be");
     }
 }
 

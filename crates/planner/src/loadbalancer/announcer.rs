@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
     net::IpAddr,
     sync::Arc,
 };
@@ -102,6 +103,17 @@ impl Announcer {
         self.nodes.len()
     }
 
+    /// Whether the node is one of the two that tell people of a Service what all nodes see of it: a thousand nodes need not. Two, as one may
+    /// have been lost of late.
+    #[must_use]
+    pub fn tells_of(&self, node: &NodeName, service: &ServiceKey) -> bool {
+        const TELLERS: usize = 2;
+        let place = |node: &NodeName| (weight(node, service), node.clone());
+        let own = place(node);
+        let others = self.nodes.iter().filter(|(_, facts)| !facts.is_lost);
+        others.filter(|(name, _)| place(name) > own).take(TELLERS).count() < TELLERS
+    }
+
     /// The node's part in announcing each address in which it has one.
     #[must_use]
     pub fn duties(&self, node: &NodeName) -> Vec<Duty> {
@@ -138,7 +150,7 @@ impl Announcer {
         let on_link = |facts: &Facts| facts.subnets.iter().any(|subnet| subnet.contains(&addr));
         let somewhere = self.nodes.values().any(on_link);
         let candidates = self.nodes.iter().filter(may).filter(|(_, facts)| !somewhere || on_link(facts));
-        let mut ranked: Vec<_> = candidates.map(|(name, _)| (weight(name, addr), name)).collect();
+        let mut ranked: Vec<_> = candidates.map(|(name, _)| (weight(name, &addr), name)).collect();
         ranked.sort_by(|one, other| other.cmp(one));
         ranked.into_iter().map(|(_, name)| name).collect()
     }
@@ -237,9 +249,10 @@ fn balanced(service: &Service) -> Balanced {
     Balanced { addresses: addresses.collect(), is_local: service.external_policy == TrafficPolicy::Local }
 }
 
-/// The weight of a node for an address: FNV-1a of both, mixed (the finaliser of SplitMix64), since names differ in one letter.
-fn weight(node: &NodeName, addr: IpAddr) -> u64 {
-    let text = format!("{node} {addr}");
+/// The weight of a node for an address, or whatever else has such a text: FNV-1a of both, mixed (the finaliser of SplitMix64), since names
+/// differ in one letter.
+fn weight(node: &NodeName, what: &dyn fmt::Display) -> u64 {
+    let text = format!("{node} {what}");
     let hash = text
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));

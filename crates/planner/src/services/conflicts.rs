@@ -24,6 +24,12 @@ impl Services {
         self.contested.len()
     }
 
+    /// A number that is another one where [`Services::conflicts`] or [`Services::strangers`] may have changed.
+    #[must_use]
+    pub const fn faults_moved(&self) -> u64 {
+        self.contested_moved + self.given.moved()
+    }
+
     /// The conflicts at the moment, by frontend.
     #[must_use]
     pub fn conflicts(&self) -> Vec<Conflict> {

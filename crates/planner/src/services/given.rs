@@ -21,6 +21,8 @@ pub(super) struct Given {
     /// By namespace and name.
     pools: BTreeMap<ServiceKey, Arc<AddressPool>>,
     strangers: BTreeMap<ServiceKey, BTreeSet<IpAddr>>,
+    /// How often these may have changed.
+    moved: u64,
 }
 
 impl Given {
@@ -28,17 +30,22 @@ impl Given {
     pub(super) fn look(&mut self, service: &Service) -> Vec<IpAddr> {
         let all = service.ingress.iter().filter(|ingress| !ingress.is_proxy).map(|ingress| ingress.addr);
         let (given, strange): (Vec<IpAddr>, Vec<IpAddr>) = all.partition(|addr| self.counts(service, *addr));
-        if !strange.is_empty() {
+        if strange.is_empty() {
+            self.forget(&service.key);
+        } else {
             self.strangers.insert(service.key.clone(), strange.into_iter().collect());
-        } else if !self.strangers.is_empty() {
-            self.strangers.remove(&service.key);
+            self.moved += 1;
         }
         given
     }
 
     /// A Service is gone, or another one: it is looked at anew.
     pub(super) fn forget(&mut self, service: &ServiceKey) {
-        self.strangers.remove(service);
+        self.moved += u64::from(self.strangers.remove(service).is_some());
+    }
+
+    pub(super) const fn moved(&self) -> u64 {
+        self.moved
     }
 
     fn counts(&self, service: &Service, addr: IpAddr) -> bool {

@@ -107,12 +107,15 @@ impl Services {
 
     fn claim(&mut self, key: FrontendKey, service: &ServiceKey, claim: Option<Claim>) {
         let frontend = self.frontends.entry(key).or_default();
+        let was_contested = frontend.claims.len() > 1;
         frontend.claim(service, claim);
-        if frontend.claims.len() > 1 {
+        let is_contested = frontend.claims.len() > 1;
+        if is_contested {
             self.contested.insert(key);
         } else {
             self.contested.remove(&key);
         }
+        self.contested_moved += u64::from(was_contested || is_contested);
     }
 
     /// Brings a frontend to what the first of its claimants asks for; `ports` are those of the Service `own`.

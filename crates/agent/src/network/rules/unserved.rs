@@ -1,21 +1,30 @@
-//! What of Services is not served.
+//! What of Services is not served: by this node, and by any.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use podnet_model::{Family, ServiceKey};
+use podnet_model::{Dual, Family, ServiceKey};
 
 use super::{ClusterRules, contested};
 use crate::proxy::mode::Unserved;
 
 impl ClusterRules {
-    /// What of Services is not served: the mode cannot, another Service has the same address and port, or nobody is to be served.
+    /// What of Services the mode cannot serve on this node.
     pub(in crate::network) fn unserved(&self) -> BTreeSet<Unserved> {
+        Family::ALL.into_iter().flat_map(|family| self.families[family].rules.unserved()).collect()
+    }
+
+    /// What of Services no node serves, as another Service has the same address and port, or nobody is to be served; none where that is as
+    /// it was the last time.
+    pub(in crate::network) fn faults(&mut self) -> Option<BTreeSet<Unserved>> {
+        let moved = Dual::from_fn(|family| Some(self.families[family].services.faults_moved()));
+        if std::mem::replace(&mut self.faults_told, moved) == moved {
+            return None;
+        }
         let of_family = |family: Family| {
-            let own = &self.families[family];
-            let strange = own.services.strangers().map(stranger);
-            own.rules.unserved().into_iter().chain(contested::unserved(&own.services.conflicts())).chain(strange)
+            let services = &self.families[family].services;
+            contested::unserved(&services.conflicts()).into_iter().chain(services.strangers().map(stranger))
         };
-        Family::ALL.into_iter().flat_map(of_family).collect()
+        Some(Family::ALL.into_iter().flat_map(of_family).collect())
     }
 }
 

@@ -76,3 +76,32 @@ async fn node_ports_are_at_the_loopback_where_the_configuration_and_the_mode_hav
     assert_eq!(at(off, Mode::Iptables), none);
     assert_eq!(at(off, Mode::Nftables), ["127.0.0.1"], "it is a setting of mode iptables");
 }
+
+#[tokio::test]
+async fn what_no_node_serves_is_an_event_of_those_nodes_to_which_it_falls_and_once() {
+    let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let service = tower::service_fn({
+        let asked = asked.clone();
+        move |request: http::Request<Body>| {
+            asked.lock().unwrap().push(request.uri().path().to_owned());
+            async { Err::<http::Response<Body>, _>(std::io::Error::other("nobody is there")) }
+        }
+    });
+    let complaints = Complaints::new(Client::new(service, "default"), "node1".into());
+    let mut configured = Configured::new("node1".into(), false, Capabilities::default(), Told::new(), complaints);
+    let fault = |name: &str| Unserved {
+        service: ServiceKey::new("shop", name),
+        message: "it is another's".to_owned(),
+        fact: Some("contested".to_owned()),
+    };
+    let falls = |service: &ServiceKey| *service.name != *"elsewhere";
+    configured.faults([fault("elsewhere"), fault("here")].into(), falls);
+    configured.faults([fault("elsewhere"), fault("here"), fault("last")].into(), falls);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !asked.lock().unwrap().iter().any(|path| path.ends_with("/last")) {
+        assert!(Instant::now() < deadline, "{asked:?}");
+        tokio::task::yield_now().await;
+    }
+    let asked: Vec<_> = asked.lock().unwrap().iter().map(|path| path.rsplit('/').next().unwrap().to_owned()).collect();
+    assert_eq!(asked, ["here", "last"]);
+}

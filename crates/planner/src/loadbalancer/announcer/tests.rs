@@ -218,3 +218,20 @@ fn what_is_announced_is_of_the_pools_that_are_served_by_and_ends_with_them() {
     assert!(announcer.apply(&Change::AddressPool(key, None)));
     assert_eq!(ranking(&announcer, VIP), [""; 0]);
 }
+
+#[test]
+fn two_of_the_nodes_tell_of_a_service_and_others_where_these_are_lost() {
+    let mut announcer = cluster();
+    let tellers = |announcer: &Announcer, service: &ServiceKey| -> Vec<NodeName> {
+        announcer.nodes.keys().filter(|node| announcer.tells_of(node, service)).cloned().collect()
+    };
+    let services: Vec<_> = (0..100).map(|number| ServiceKey::new("shop", &format!("web{number}"))).collect();
+    let all: BTreeSet<_> = services.iter().map(|service| tellers(&announcer, service)).collect();
+    assert!(all.iter().all(|tellers| tellers.len() == 2) && all.len() > 5, "{all:?}");
+    let before = tellers(&announcer, &services[0]);
+    let lost = Node { lost: true, ..Node::new(before[0].clone(), NodeAddr("172.29.240.11".parse().unwrap())) };
+    announcer.apply(&Change::Node(before[0].clone(), Some(lost)));
+    let after = tellers(&announcer, &services[0]);
+    let living: Vec<_> = after.iter().filter(|node| **node != before[0]).collect();
+    assert!(living.len() == 2 && living.contains(&&before[1]), "{before:?} {after:?}");
+}
