@@ -212,6 +212,10 @@ impl ResolverWay {
 
     /// Puts the family's rules in force, and tells whether they are.
     fn put(&mut self, family: Family, rules: &mut NftSocket) -> Result<bool, NftError> {
+        // What a kernel lacks is told elsewhere: questions come to the agent's sockets all the same.
+        if !rules.is_there()? {
+            return Ok(false);
+        }
         let is_there = rules.tables(family)?.iter().any(|table| table == TABLE);
         let now = Instant::now();
         let mut refused = None;
@@ -252,12 +256,8 @@ impl ResolverWay {
             return Ok(());
         }
         self.in_force[family] = None;
-        match rules.replace(TABLE, &table) {
-            Ok(_) => self.in_force[family] = Some(table),
-            // What a kernel lacks is told elsewhere: questions come to the agent's sockets all the same.
-            Err(error) if error.is_absent() => {}
-            Err(error) => return Err(error),
-        }
+        rules.replace(TABLE, &table)?;
+        self.in_force[family] = Some(table);
         Ok(())
     }
 

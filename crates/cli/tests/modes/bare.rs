@@ -6,25 +6,24 @@ use podnet_testnet::{Cluster, eventually, vm};
 
 use crate::{NODES, PODNET, SOON, Scene, on_node, progress};
 
-/// It takes 150 s of a processor.
+/// It takes 200 s of a processor.
 #[test]
 fn services_of_a_whole_cluster_in_a_virtual_machine_without_netfilter_hold_too() {
     vm::run_bare_cluster_tests("inside_bare", PODNET);
 }
 
+/// It takes as long again for the agents to ask the kernel once more.
+#[test]
+#[ignore = "takes ten minutes of a processor"]
+fn what_a_whole_cluster_in_a_virtual_machine_without_netfilter_lacks_comes_with_the_modules() {
+    vm::run_bare_cluster_tests("inside_late_modules", PODNET);
+}
+
 #[test]
 #[ignore = "runs in the virtual machine"]
-fn inside_bare_services_are_served_and_the_rest_comes_with_the_modules() {
-    assert!(!Path::new("/sys/module/nfnetlink").exists(), "this kernel has netfilter");
-    let cluster = Cluster::up(PODNET, &["--nodes", "2"]);
-    progress("the cluster is up");
-    let scene = Scene::set(&cluster);
-    serves_in(&cluster, "userspace");
-    scene.holds("userspace");
-    scene.answers_by_name();
-    progress("Services are served");
-    senders_are_checked_by_the_path_filter("1");
-    told_of(&cluster);
+fn inside_bare_services_are_served_over_an_agent_that_is_killed() {
+    let cluster = without_netfilter();
+    let scene = is_served(&cluster);
     let agent = cluster.pid("node1-agent").to_string();
     on_node("node1", &format!("kill -9 {agent}")).unwrap();
     serves_in(&cluster, "userspace");
@@ -32,7 +31,13 @@ fn inside_bare_services_are_served_and_the_rest_comes_with_the_modules() {
     measures("podnet_nftables_lacking 1");
     measures("podnet_network_failing 0");
     progress("another agent goes on");
+}
 
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn inside_late_modules_bring_what_was_lacking() {
+    let cluster = without_netfilter();
+    let scene = is_served(&cluster);
     vm::load_netfilter();
     serves_in(&cluster, "nftables");
     for table in ["ip podnet", "ip podnet-pods", "ip podnet-services"] {
@@ -47,6 +52,25 @@ fn inside_bare_services_are_served_and_the_rest_comes_with_the_modules() {
     scene.holds("nftables");
     measures("podnet_nftables_lacking 0");
     progress("all is in force that was lacking");
+}
+
+fn without_netfilter() -> Cluster {
+    assert!(!Path::new("/sys/module/nfnetlink").exists(), "this kernel has netfilter");
+    let cluster = Cluster::up(PODNET, &["--nodes", "2"]);
+    progress("the cluster is up");
+    cluster
+}
+
+/// Its agents serve Services themselves, and say what is lacking.
+fn is_served(cluster: &Cluster) -> Scene<'_> {
+    let scene = Scene::set(cluster);
+    serves_in(cluster, "userspace");
+    scene.holds("userspace");
+    scene.answers_by_name();
+    progress("Services are served");
+    senders_are_checked_by_the_path_filter("1");
+    told_of(cluster);
+    scene
 }
 
 fn serves_in(cluster: &Cluster, mode: &str) {
