@@ -3,6 +3,7 @@
 //! - [`watch`]: the cluster's state as a stream of [`podnet_model::Change`]
 //! - [`connect`]: clients from a kubeconfig or from inside a pod
 //! - [`requests`]: counting them, and holding them back
+//! - [`certificate`]: who holds a client certificate
 //! - [`controller`]: what controllers are made of
 //! - [`blocks`]: claims and publication of IPAM blocks
 //! - [`node`]: what a node says of itself
@@ -14,6 +15,7 @@
 
 pub mod apply;
 pub mod blocks;
+pub mod certificate;
 pub mod connect;
 pub mod controller;
 pub mod events;

@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use podnet_client::certificate::{CertificateError, holder};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -17,7 +18,7 @@ use tower::ServiceExt;
 
 use super::peers::Admission;
 use super::without_delay;
-use crate::auth::{CertificateError, Identity, identity_of_certificate};
+use crate::auth::Identity;
 
 /// How long a client may take to shake hands.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -91,5 +92,5 @@ pub(super) async fn serve(
 fn identity(stream: &TlsStream<TcpStream>) -> Result<Option<Identity>, CertificateError> {
     let (_, session) = stream.get_ref();
     let certificate = session.peer_certificates().and_then(|chain| chain.first());
-    certificate.map(|der| identity_of_certificate(der)).transpose()
+    certificate.map(|der| holder(der).map(|(user, groups)| Identity::authenticated(user, groups))).transpose()
 }

@@ -11,8 +11,8 @@ use k8s_openapi::api::{
     authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
 };
 use kube::{Api, Client, api::PostParams};
+use podnet_client::certificate;
 use podnet_flow::{Gap, Item, PodIdentity, Record, record::End};
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// How long it is believed whose a token is.
 const TOKEN: Duration = Duration::from_secs(10);
@@ -35,11 +35,7 @@ pub(super) struct Asker {
 impl Asker {
     /// Whose a client certificate is, which TLS has verified already: user (`CN`) and groups (each `O`).
     pub(super) fn of_certificate(der: &[u8]) -> Option<Self> {
-        let (_, certificate) = X509Certificate::from_der(der).ok()?;
-        let subject = certificate.subject();
-        let user = subject.iter_common_name().find_map(|name| name.as_str().ok())?.to_owned();
-        let mut groups: Vec<String> =
-            subject.iter_organization().filter_map(|name| name.as_str().ok()).map(str::to_owned).collect();
+        let (user, mut groups) = certificate::holder(der).ok()?;
         groups.push("system:authenticated".to_owned());
         Some(Self { user, groups, pod: None })
     }

@@ -1,8 +1,6 @@
-//! Users from client certificates that TLS has verified already.
+//! Who holds a client certificate that TLS has verified already, as Kubernetes reads it.
 
 use x509_parser::prelude::{FromDer, X509Certificate};
-
-use super::Identity;
 
 /// Why a certificate says nothing about its holder.
 #[derive(Debug, thiserror::Error)]
@@ -16,10 +14,14 @@ pub enum CertificateError {
 }
 
 /// The user (`CN`) and its groups (each `O`) of a DER certificate.
-pub fn identity_of_certificate(der: &[u8]) -> Result<Identity, CertificateError> {
+///
+/// # Errors
+///
+/// When it is no certificate, or names nobody.
+pub fn holder(der: &[u8]) -> Result<(String, Vec<String>), CertificateError> {
     let (_, certificate) = X509Certificate::from_der(der).map_err(CertificateError::Malformed)?;
     let subject = certificate.subject();
     let user = subject.iter_common_name().find_map(|name| name.as_str().ok()).ok_or(CertificateError::Nameless)?;
     let groups = subject.iter_organization().filter_map(|name| name.as_str().ok()).map(str::to_owned).collect();
-    Ok(Identity::authenticated(user, groups))
+    Ok((user.to_owned(), groups))
 }
