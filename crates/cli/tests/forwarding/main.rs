@@ -59,7 +59,6 @@ fn up() -> Cluster {
 }
 
 #[test]
-#[ignore = "`--compare` takes the order of a Service's backends for a difference where the nodes heard of them in another order"]
 fn what_is_traced_is_what_the_nodes_have_and_each_fault_is_named() {
     let cluster = up();
     a_pod_of_the_other_node_is_traced_through_the_tunnel(&cluster);

@@ -11,7 +11,7 @@ use podnet_planner::ruleset::{BackendAddress, BackendKey, FrontendKey, Sender, S
 
 use super::transaction::{Message, Transaction};
 use crate::netlink::attribute::Writer;
-pub(super) use told::{Told, count, listed, remove_told};
+pub(super) use told::{Told, Value as ToldValue, count, listed, remove_told};
 
 // enum nft_set_elem_list_attributes, nft_set_elem_attributes, nft_data_attributes, nft_verdict_attributes
 const LIST_SET: u16 = 2;
@@ -81,7 +81,7 @@ impl Key {
     }
 
     /// As the kernel tells it; None where it is longer than any that is made here.
-    fn told(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn told(bytes: &[u8]) -> Option<Self> {
         (bytes.len() <= Self::LONGEST).then(|| Self::empty().with(bytes, bytes.len()))
     }
 
@@ -98,6 +98,12 @@ impl Key {
         let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
         let protocol = all.into_iter().find(|protocol| protocol.number() == number)?;
         Some(FrontendKey { addr, protocol, port: u16::from_be_bytes([high, low]) })
+    }
+
+    /// The frontend that the key of a backend begins with, and its slot there; None where it has no room for one.
+    pub(super) fn split_slot(&self) -> Option<(Self, [u8; 4])> {
+        let (frontend, slot) = self.as_bytes().split_last_chunk()?;
+        Some((Self::told(frontend)?, *slot))
     }
 
     fn as_bytes(&self) -> &[u8] {
@@ -204,15 +210,11 @@ impl Element<'_> {
             }
             match self.value {
                 Some(Value::Goto(chain)) => writer.nested(DATA, |writer| verdict(writer, GOTO, Some(chain))),
-                Some(Value::Backend(to)) => {
-                    writer.nested(DATA, |writer| writer.bytes(DATA_VALUE, backend_value(to).as_bytes()));
-                }
-                // As registers have it.
-                Some(Value::Number(number)) => {
-                    writer.nested(DATA, |writer| writer.bytes(DATA_VALUE, &number.to_ne_bytes()));
-                }
                 Some(Value::Limit(limit)) => writer.nested(EXPRESSION, |writer| limit.write(writer)),
-                None => {}
+                Some(Value::Backend(_) | Value::Number(_)) | None => {}
+            }
+            if let Some(data) = self.data() {
+                writer.nested(DATA, |writer| writer.bytes(DATA_VALUE, data.as_bytes()));
             }
         });
     }

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// All schedulers but one, so that one is missing.
-const MODULES: [&str; 24] = [
+const MODULES: [&str; 25] = [
     "ip_vs_rr",
     "ip_vs_wrr",
     "ip_vs_lc",
@@ -53,6 +53,7 @@ const MODULES: [&str; 24] = [
     "nf_conntrack",
     "iptable_nat",
     "xt_nat",
+    "xt_MASQUERADE",
     "xt_tcpudp",
     "xt_conntrack",
 ];

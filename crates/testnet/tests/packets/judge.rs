@@ -138,12 +138,8 @@ impl<'a> Trial<'a> {
         self.sender.namespace.netns.enter_current_thread().unwrap();
         mode.enter(self.row.direction);
         let held = match &self.row.fate {
-            // Nobody has the address; where it is the node's in this mode, the node answers.
-            Fate::Arrives(_) if self.row.packet.is_echo => match self.send(mode, SILENCE) {
-                Outcome::Nothing => !mode.has_balancers_addresses(),
-                Outcome::Answered => mode.has_balancers_addresses(),
-                _ => false,
-            },
+            // Nobody has the address.
+            Fate::Arrives(_) if self.row.packet.is_echo => matches!(self.send(mode, SILENCE), Outcome::Nothing),
             Fate::Arrives(arrivals) => self.arrives(mode, arrivals, often),
             Fate::Rejected => self.is_rejected(mode),
             Fate::Dropped => self.is_dropped(mode),

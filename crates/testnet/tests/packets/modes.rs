@@ -55,11 +55,6 @@ pub(crate) trait Mode: Sync {
         true
     }
 
-    /// Whether addresses of load balancers are the node's own, which answers pings then.
-    fn has_balancers_addresses(&self) -> bool {
-        false
-    }
-
     /// What the mode itself listens at on the node under test: nobody else can there.
     fn listens_at(&self, _rules: &[NodeRules]) -> BTreeSet<Port> {
         BTreeSet::new()

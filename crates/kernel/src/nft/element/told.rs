@@ -53,9 +53,18 @@ impl Element<'_> {
         match (self.value, told) {
             (None, Value::Nothing) => true,
             (Some(Wanted::Goto(chain)), Value::Goto(told)) => chain.as_bytes() == told,
-            (Some(Wanted::Backend(to)), Value::Data(told)) => backend_value(to).as_bytes() == told,
-            (Some(Wanted::Number(number)), Value::Data(told)) => number.to_ne_bytes() == told,
+            (Some(_), Value::Data(told)) => self.data().is_some_and(|data| data.as_bytes() == told),
             _ => false,
+        }
+    }
+
+    /// What it maps to, where that is data: a backend, or a number.
+    pub(in super::super) fn data(&self) -> Option<Key> {
+        match self.value? {
+            Wanted::Backend(to) => Some(backend_value(to)),
+            // As registers have it.
+            Wanted::Number(number) => Some(Key::empty().with(&number.to_ne_bytes(), 4)),
+            Wanted::Goto(_) | Wanted::Limit(_) => None,
         }
     }
 }

@@ -131,6 +131,23 @@ fn list(
     set: &str,
     wanted: &[Element<'_>],
 ) -> Result<Listing, NftError> {
+    let take = |listing: &mut Listing, told: &Told<'_>| {
+        listing.states.resize(wanted.len(), State::Missing);
+        listing.take(wanted, told);
+    };
+    let mut listing = elements(connection, family, table, set, take)?;
+    listing.states.resize(wanted.len(), State::Missing);
+    Ok(listing)
+}
+
+/// What `take` makes of the elements of a set.
+pub(super) fn elements<T: Default>(
+    connection: &mut Connection,
+    family: Family,
+    table: &str,
+    set: &str,
+    take: impl Fn(&mut T, &Told<'_>),
+) -> Result<T, NftError> {
     /// Attribute 1 of every message of nf_tables names the table.
     const TABLE: u16 = 1;
     let operation = Operation::new("list the elements of", format_args!("{set} in table {table}"));
@@ -138,12 +155,6 @@ fn list(
         writer.text(TABLE, table);
         element::name_set(writer, set);
     };
-    let family = protocol_family(family);
-    let take = |listing: &mut Listing, message: &[u8]| {
-        listing.states.resize(wanted.len(), State::Missing);
-        element::listed(message).for_each(|told| listing.take(wanted, &told));
-    };
-    let mut listing = listing::gather(connection, family, Message::GetElements, &operation, body, take)?;
-    listing.states.resize(wanted.len(), State::Missing);
-    Ok(listing)
+    let take_all = |heard: &mut T, message: &[u8]| element::listed(message).for_each(|told| take(heard, &told));
+    listing::gather(connection, protocol_family(family), Message::GetElements, &operation, body, take_all)
 }

@@ -50,6 +50,25 @@ fn where_nothing_is_wrong_nothing_is_found() {
 }
 
 #[test]
+fn the_order_of_backends_is_no_difference_and_another_backend_is() {
+    for family in Family::ALL {
+        let namespace = TestNs::new(&format!("differences-{}", family.bits()));
+        let mut socket = NftSocket::open_in(&namespace).unwrap();
+        let [one, other, third] =
+            [1, 2, 3].map(|number| super::BackendAddress { addr: super::pod_addr(family, number), port: 80 });
+        socket.replace(TABLE, &rules_of(family, &[one, other])).unwrap();
+        for same in [[one, other], [other, one]] {
+            assert_eq!(socket.differences(TABLE, &rules_of(family, &same)).unwrap(), [""; 0]);
+        }
+        let told = "backends of table podnet has 1 frontends with wrong or missing backends";
+        for wrong in [&[one, third][..], &[one, one], &[one]] {
+            let found = socket.differences(TABLE, &rules_of(family, wrong)).unwrap();
+            assert!(found.iter().any(|found| *found == told), "{wrong:?}: {found:?}");
+        }
+    }
+}
+
+#[test]
 fn each_damage_is_mended_by_itself() {
     let (namespace, mut socket, before) = made("mend-each");
     let slot = "10.96.0.10 . tcp . 80 . 0x00000001";

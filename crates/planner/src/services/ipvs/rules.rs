@@ -136,12 +136,14 @@ impl Ipvs {
         vec![within(&self.sets.sources, Side::DestinationPortSource).returns(), Rule::new(Target::Drop)]
     }
 
-    /// What is for a virtual server though its address is not this node's. A connection that was translated otherwise goes its way.
+    /// What is for a virtual server though its address is not this node's. A connection that was translated otherwise goes its way. What is
+    /// refused stays on its way, too: of an address that is attracted and not the node's, the kernel tells nobody by ICMP over IPv4.
     fn attract(&self, family: Family) -> Vec<Rule> {
         let sets = &self.sets;
         let here = || Rule::new(Target::SetMark(self.attraction()));
         let untranslated = || Match::Untranslated;
         vec![
+            within(&sets.rejected, Side::DestinationPort).because("refused on its way").returns(),
             here().when(untranslated()).when(is_in(&sets.load_balancer[0], Side::DestinationPort)),
             here().when(untranslated()).when(is_in(&sets.external[0], Side::DestinationPort)),
             here()
@@ -247,6 +249,8 @@ fn hooks() -> Vec<Hook> {
         hook(filter, "INPUT", "KUBE-PROXY-FIREWALL", firewall),
         hook(filter, "INPUT", "KUBE-NODE-PORT", "kubernetes health check rules"),
         hook(filter, "INPUT", "KUBE-IPVS-FILTER", "kubernetes ipvs access filter"),
+        // First: what is to be masqueraded passes by the other.
+        hook(filter, "FORWARD", "KUBE-IPVS-OUT-FILTER", "kubernetes ipvs access filter"),
         hook(filter, "FORWARD", "KUBE-FORWARD", "kubernetes forwarding rules"),
         hook(filter, "OUTPUT", "KUBE-IPVS-OUT-FILTER", "kubernetes ipvs access filter"),
         hook(mangle, "PREROUTING", "KUBE-ATTRACT", "packets to virtual servers"),

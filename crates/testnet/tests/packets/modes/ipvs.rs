@@ -70,10 +70,6 @@ impl Mode for IpvsMode {
     fn shares_affinity(&self) -> bool {
         false
     }
-
-    fn has_balancers_addresses(&self) -> bool {
-        true
-    }
 }
 
 impl IpvsMode {
