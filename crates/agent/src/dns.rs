@@ -203,8 +203,9 @@ impl Shared {
         self.lameduck.read().unwrap_or_else(PoisonError::into_inner).unwrap_or(first)
     }
 
-    fn ready(&self) -> bool {
-        !self.ready_no_more.load(Ordering::Acquire) && self.server().synced()
+    /// What has to be ready before questions should come; nothing: they may.
+    fn waits_for(&self) -> Vec<&'static str> {
+        if self.ready_no_more.load(Ordering::Acquire) { vec!["the end"] } else { self.server().waits_for() }
     }
 
     /// Has a question answered that takes time: `respond` gets the response. How many there are at once is bounded by the server.

@@ -143,6 +143,13 @@ impl Cache {
         (self.success.slots.len(), self.denial.slots.len())
     }
 
+    /// For how many seconds an answer is kept, and where its records' times to live stand.
+    fn times(&self, key: &Key, reply: &Reply) -> Option<(u32, Vec<(u16, u32)>)> {
+        let times = Times::of(key.question(), &reply.answer);
+        let (_, seconds) = self.lifetime(reply, &times)?;
+        Some((seconds, times.ttls))
+    }
+
     fn lifetime(&self, reply: &Reply, times: &Times) -> Option<(Half, u32)> {
         let bounded = |share: Share, ttl: u32| ttl.clamp(share.min_ttl.min(share.max_ttl), share.max_ttl);
         let least = || times.ttls.iter().map(|&(_, ttl)| ttl).min();

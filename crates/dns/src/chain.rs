@@ -132,8 +132,8 @@ pub struct Checked {
 pub struct ProcessOptions {
     /// `health`: where, and how long to go on after a stop was asked for.
     pub health: Option<(SocketAddr, Duration)>,
-    /// `ready`: where.
-    pub ready: Option<SocketAddr>,
+    /// `ready`: where, and how plugins are asked.
+    pub ready: Option<(SocketAddr, Monitor)>,
     /// `prometheus`: where.
     pub metrics: Option<SocketAddr>,
     /// `reload`: how often the Corefile is looked at, and the spread of that.
@@ -266,7 +266,7 @@ impl ProcessOptions {
     fn take(&mut self, plugin: &Plugin) {
         match plugin {
             Plugin::Health(options) => self.health = Some((options.listen, options.lameduck)),
-            Plugin::Ready(options) => self.ready = Some(options.listen),
+            Plugin::Ready(options) => self.ready = Some((options.listen, options.monitor)),
             Plugin::Prometheus(listen) => self.metrics = Some(*listen),
             Plugin::Reload(times) => self.reload = *times,
             // The zone may be another one.

@@ -31,7 +31,7 @@ use crate::{
         flights::{Flights, Full},
         journey::journey,
     },
-    message::{CLASS_IN, Head, UDP_SIZE, Upstream, flag, question, rtype},
+    message::{CLASS_IN, Head, UDP_SIZE, Upstream, question, rtype},
     name::Name,
     server::{Failure, Look, Parts, Query, Reply, Secure, lock},
 };
@@ -45,7 +45,7 @@ pub const PATIENCE: Duration = Duration::from_millis(4500);
 /// The most questions in flight where the Corefile sets no `max_concurrent`.
 pub const MAX_FLIGHTS: usize = 1000;
 
-/// A query as we send it: recursion wanted, EDNS where `edns` says so.
+/// A query as we send it: EDNS where `edns` says so.
 #[must_use]
 pub fn query(id: u16, question: &[u8], edns: bool, dnssec_ok: bool, flags: u16) -> Vec<u8> {
     let mut message = Vec::with_capacity(12 + question.len() + 11);
@@ -88,11 +88,6 @@ pub fn secured(config: &Config) -> impl Iterator<Item = Secure> {
         let secure = |upstream: &UpstreamAddr| secure(&options, &upstream.transport);
         options.upstreams.iter().filter_map(secure).collect::<Vec<_>>()
     })
-}
-
-/// The flags of a query for a client. AD asks to be told whether the answer is authentic (RFC 6840 §5.7).
-fn flags(checking_disabled: bool) -> u16 {
-    flag::RD | flag::AD | if checking_disabled { flag::CD } else { 0 }
 }
 
 /// Whether a client would rather be asked for over TCP.

@@ -57,6 +57,14 @@ impl Hosts {
         Self { addresses: addresses.collect(), names, wildcards }
     }
 
+    /// How many addresses the names have, and how many names the addresses.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        let addrs = self.names.values().map(|host| host.v4.len() + host.v6.len());
+        let names = self.addresses.values().map(|answer| usize::from(answer.counts[0]));
+        addrs.chain(names).sum()
+    }
+
     /// The answer to a question; none when the table does not know the name. Authoritative and empty when it knows the name and
     /// has no record of the type.
     #[must_use]

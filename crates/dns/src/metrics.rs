@@ -33,6 +33,7 @@ pub struct Metrics {
     cache_misses: AtomicU64,
     cache_prefetched: AtomicU64,
     cache_stale: AtomicU64,
+    cache_drops: AtomicU64,
     searched: AtomicU64,
     tallies: tally::Tallies,
     dropped: AtomicU64,
@@ -56,6 +57,8 @@ pub struct Gauges {
     pub cache_success: usize,
     /// Cached answers without.
     pub cache_denial: usize,
+    /// The entries of `hosts`, and when they were read last, in seconds since 1970; none without that plugin.
+    pub hosts: Option<(usize, u64)>,
     /// Sets whose signatures are kept (`dnssec`), and how often they were found and were not.
     pub signatures: (usize, u64, u64),
     /// Questions that are being asked upstream.
@@ -101,6 +104,11 @@ impl Metrics {
 
     pub(crate) fn stale(&self) {
         self.cache_stale.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a message that came as an upstream's answer and is for another question: it is neither given out nor kept.
+    pub fn mismatched(&self) {
+        self.cache_drops.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn searched(&self) {
@@ -158,6 +166,9 @@ impl Metrics {
         let (name, stale) = ("coredns_cache_served_stale_total", self.cache_stale.load(Ordering::Relaxed));
         header(out, name, "counter", "Questions answered with what had ended.")?;
         writeln!(out, "{name}{{{labels}}} {stale}")?;
+        let (name, drops) = ("coredns_cache_drops_total", self.cache_drops.load(Ordering::Relaxed));
+        header(out, name, "counter", "Messages that came as answers and were for other questions.")?;
+        writeln!(out, "{name}{{{labels}}} {drops}")?;
         let (name, searched) = ("coredns_autopath_success_total", self.searched.load(Ordering::Relaxed));
         header(out, name, "counter", "Names found along a client's search path.")?;
         writeln!(out, "{name}{{server=\"{server}\"}} {searched}")?;
@@ -171,6 +182,13 @@ impl Metrics {
         header(out, "coredns_cache_entries", "gauge", "Answers in the cache.")?;
         for (kind, count) in [("success", gauges.cache_success), ("denial", gauges.cache_denial)] {
             writeln!(out, "coredns_cache_entries{{type=\"{kind}\",{labels}}} {count}")?;
+        }
+        if let Some((entries, read)) = gauges.hosts {
+            let (name, when) = ("coredns_hosts_entries", "coredns_hosts_reload_timestamp_seconds");
+            header(out, name, "gauge", "Addresses of names and names of addresses in hosts files and the Corefile.")?;
+            writeln!(out, "{name} {entries}")?;
+            header(out, when, "gauge", "When hosts files were read last.")?;
+            writeln!(out, "{when} {read}")?;
         }
         let (entries, hits, misses) = gauges.signatures;
         header(out, "coredns_dnssec_cache_entries", "gauge", "Sets of records whose signatures are kept.")?;

@@ -19,6 +19,7 @@ mod outside;
 mod pen;
 mod probe;
 mod query;
+mod readiness;
 mod reporter;
 mod signed;
 #[cfg(test)]
@@ -55,6 +56,7 @@ use crate::{
         block::{Block, PlaceInLine},
         guard::Leaving,
         probe::Probe,
+        readiness::Readiness,
         signed::{Seal, Signer},
         told::Told,
     },
@@ -104,6 +106,7 @@ pub struct Server {
     parts: Parts,
     observer: Arc<Observer>,
     probes: Vec<Probe>,
+    readiness: Readiness,
 }
 
 impl fmt::Debug for Server {
@@ -133,11 +136,12 @@ impl Server {
             given: Arc::default(),
             keys: Arc::new(signed::keys(&config.blocks)),
         };
+        let readiness = Readiness::new(config.process.ready.map_or_else(Default::default, |(_, monitor)| monitor));
         let blocks: Vec<Block> =
             config.blocks.into_iter().map(|chain| Block::new(chain, cluster, serial, &parts)).collect();
         let probes = probe::probes(&blocks, &*parts.outside);
         let strays = told::strays(&blocks, &parts.metrics);
-        Self { blocks, strays, turn: AtomicUsize::new(0), parts, observer: Arc::new(observer), probes }
+        Self { blocks, strays, turn: AtomicUsize::new(0), parts, observer: Arc::new(observer), probes, readiness }
     }
 
     /// Takes over what another server's caches hold, where the same questions come to caches with the same options: for a server that

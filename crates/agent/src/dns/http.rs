@@ -47,8 +47,11 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, role: Role
     }
 }
 
-fn ready(shared: &Shared) -> (StatusCode, &'static str) {
-    if shared.ready() { (StatusCode::OK, "OK") } else { (StatusCode::SERVICE_UNAVAILABLE, "kubernetes") }
+fn ready(shared: &Shared) -> (StatusCode, String) {
+    match shared.waits_for() {
+        waits if waits.is_empty() => (StatusCode::OK, "OK".to_owned()),
+        waits => (StatusCode::SERVICE_UNAVAILABLE, waits.join(",")),
+    }
 }
 
 fn metrics(shared: &Shared) -> ([(header::HeaderName, &'static str); 1], String) {

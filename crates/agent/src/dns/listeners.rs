@@ -64,7 +64,7 @@ impl Listeners {
         let process = &config.process;
         let web = [
             (Role::Health, process.health.map(|(address, _)| address)),
-            (Role::Ready, process.ready),
+            (Role::Ready, process.ready.map(|(address, _)| address)),
             (Role::Metrics, process.metrics),
         ];
         let web: Vec<(Role, SocketAddr)> =

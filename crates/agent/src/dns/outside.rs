@@ -66,11 +66,11 @@ impl Network {
 
 impl Outside for Network {
     fn exchange(&self, exchange: Exchange) -> BoxFuture<'static, io::Result<Vec<u8>>> {
-        let connections = Arc::clone(&self.connections);
+        let (connections, metrics) = (Arc::clone(&self.connections), Arc::clone(&self.metrics));
         async move {
             let attempt = async {
                 match exchange.transport {
-                    Transport::Udp => over_udp(&exchange).await,
+                    Transport::Udp => over_udp(&exchange, &metrics).await,
                     Transport::Tcp => connections.exchange(&exchange).await,
                 }
             };
@@ -132,7 +132,7 @@ pub(super) async fn check(shared: Arc<Shared>) {
 }
 
 /// Each exchange has a socket of its own: its port is as unpredictable as the query's id.
-async fn over_udp(exchange: &Exchange) -> io::Result<Vec<u8>> {
+async fn over_udp(exchange: &Exchange, metrics: &Metrics) -> io::Result<Vec<u8>> {
     let any = match exchange.upstream.ip() {
         IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         IpAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
@@ -148,6 +148,7 @@ async fn over_udp(exchange: &Exchange) -> io::Result<Vec<u8>> {
             message.truncate(len);
             return Ok(message);
         }
+        metrics.mismatched();
     }
 }
 

@@ -57,6 +57,16 @@ impl Divided {
         self.part(hash).keep(hash, key, reply, now)
     }
 
+    /// Bounds an answer that comes for the first time by the time for which it is kept: it is told as all who ask later are told.
+    pub fn bound(&self, key: &Key, reply: &mut Reply) {
+        let Some((seconds, ttls)) = self.part(key.hash()).times(key, reply) else { return };
+        for (at, _) in ttls.iter().filter(|&&(_, ttl)| ttl > seconds) {
+            if let Some(bytes) = reply.answer.body.get_mut(usize::from(*at)..usize::from(*at) + 4) {
+                bytes.copy_from_slice(&seconds.to_be_bytes());
+            }
+        }
+    }
+
     /// How many answers each half holds, expired ones that were not yet replaced included.
     #[must_use]
     pub fn entries(&self) -> (usize, usize) {

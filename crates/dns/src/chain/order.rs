@@ -66,7 +66,8 @@ pub const NOT_SERVED: &[&str] = &[
 ];
 
 /// What is accepted without being acted on, with a warning: answers are right without it.
-pub const WITHOUT_EFFECT: &[&str] = &["debug", "errors/stacktrace", "errors/panicRecoveryStacktrace", "ready/monitor"];
+/// A panic ends the process, so there is none that `errors` could tell the stack of, or that `debug` could leave alone.
+pub const WITHOUT_EFFECT: &[&str] = &["debug", "errors/stacktrace", "errors/panicRecoveryStacktrace"];
 
 /// Plugins that may stand several times in a server block.
 pub(super) const SEVERAL: [&str; 14] = [

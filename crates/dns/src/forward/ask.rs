@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Upstreams, cookie, flags, query};
+use super::{Upstreams, cookie, query};
 use crate::{
     cache::Key,
     message::{HEADER, Rcode, Upstream, flag, u16_at},
@@ -107,7 +107,7 @@ pub(super) async fn ask(upstreams: &Upstreams, parts: &Parts, key: &Key, attempt
 fn message(upstreams: &Upstreams, parts: &Parts, index: usize, key: &Key, manner: Manner) -> Vec<u8> {
     let outside = &*parts.outside;
     let id = outside.random() as u16;
-    let mut message = query(id, key.question(), manner.edns, key.dnssec_ok(), flags(key.checking_disabled()));
+    let mut message = query(id, key.question(), manner.edns, key.dnssec_ok(), upstreams.flags(key.checking_disabled()));
     if manner.edns && manner.cookie {
         cookie::append(&mut message, &upstreams.cookie(index, outside));
     }

@@ -24,6 +24,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Upstreams {
     options: ForwardOptions,
+    /// They are asked for what they do not know themselves, too (RD).
+    recursion: bool,
     addrs: Vec<SocketAddr>,
     states: Vec<State>,
     turn: AtomicUsize,
@@ -56,12 +58,19 @@ impl State {
 }
 
 impl Upstreams {
-    /// Upstreams that are all up.
+    /// Upstreams that are all up. `recursion`: they are to ask others in turn.
     #[must_use]
-    pub fn new(options: ForwardOptions) -> Self {
+    pub fn new(options: ForwardOptions, recursion: bool) -> Self {
         let states = options.upstreams.iter().map(|upstream| State::new(&options, &upstream.transport)).collect();
         let addrs = options.upstreams.iter().map(|upstream| upstream.addr).collect();
-        Self { options, addrs, states, turn: AtomicUsize::new(0), checked: Mutex::new(None) }
+        Self { options, recursion, addrs, states, turn: AtomicUsize::new(0), checked: Mutex::new(None) }
+    }
+
+    /// The flags of a query for a client. AD asks to be told whether the answer is authentic (RFC 6840 §5.7).
+    #[must_use]
+    pub(super) fn flags(&self, checking_disabled: bool) -> u16 {
+        let bit = |wanted: bool, flag: u16| if wanted { flag } else { 0 };
+        flag::AD | bit(self.recursion, flag::RD) | bit(checking_disabled, flag::CD)
     }
 
     /// What the Corefile says.

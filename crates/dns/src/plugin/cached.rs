@@ -75,10 +75,13 @@ impl Cached {
             }
             Some((reply, Age::Stale)) => self.stale(reply, key, query, next).await,
             None => {
-                let reply = next.run(query).await?;
+                let mut reply = next.run(query).await?;
                 if !reply.fresh {
                     self.parts.metrics.cache(None);
                     keep(&self.cache, &self.parts, &key, &reply);
+                    if !self.options.keep_ttl {
+                        self.cache.bound(&key, &mut reply);
+                    }
                 }
                 Ok(reply)
             }

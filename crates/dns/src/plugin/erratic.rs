@@ -49,6 +49,11 @@ impl Erratic {
 }
 
 impl Link for Erratic {
+    fn readiness(&self) -> Option<(&'static str, bool)> {
+        // As CoreDNS: for tests of those who ask for readiness.
+        Some(("erratic", (3..5).contains(&self.asked.load(Ordering::Relaxed))))
+    }
+
     fn quick(&self, _: &Look<'_>, _: &mut Pen<'_>) -> Quick {
         Quick::Slow
     }

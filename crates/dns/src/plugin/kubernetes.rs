@@ -107,6 +107,10 @@ impl<Z: Names + Send + Sync + 'static> Link for Kubernetes<Z> {
         })
     }
 
+    fn readiness(&self) -> Option<(&'static str, bool)> {
+        Some(("kubernetes", self.parts.synced()))
+    }
+
     fn label(&self, label: &str, look: &Look<'_>) -> Option<String> {
         self.zone.label(label, look.name, look.arrival.from.ip().to_canonical())
     }

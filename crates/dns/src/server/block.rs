@@ -15,8 +15,8 @@ use crate::{
     authority::{Held, sign::Online},
     cache::Divided,
     chain::{
-        Chain, Expression, Fallthrough, HeaderFlag, HeaderRule, LoadedZone, LogOptions, PLUGINS, Plugin, Port,
-        RewriteOptions, TransferOptions,
+        Chain, Expression, Fallthrough, ForwardOptions, HeaderFlag, HeaderRule, LoadedZone, LogOptions, PLUGINS,
+        Plugin, Port, RewriteOptions, TransferOptions,
     },
     forward::{Crew, Upstreams},
     message::{CLASS_CH, flag},
@@ -108,6 +108,8 @@ pub(super) struct Block {
     pub(super) external: Option<Arc<External>>,
     pub(super) cache: Option<Arc<Divided>>,
     pub(super) crews: Vec<Crew>,
+    /// The entries of its `hosts`, and when they were read, in seconds since 1970.
+    pub(super) hosts: Option<(usize, u64)>,
     /// Signs answers (`dnssec`).
     pub(super) online: Option<Arc<Online>>,
     /// The zones that this server is an authority of.
@@ -151,6 +153,7 @@ impl Block {
             zone: zone.map(|options| Arc::new(Zone::new(options, cluster, serial))),
             cache: None,
             crews: Vec::new(),
+            hosts: None,
             online: None,
             held: Vec::new(),
             fetched: Vec::new(),
@@ -240,7 +243,10 @@ impl Block {
                 Box::new(plugin::Template { options, metadata: !self.metadata.is_empty() })
             }
             Plugin::Cancel(time) => Box::new(plugin::Cancel::new(time, parts.clone())),
-            Plugin::Hosts(options) => Box::new(Own(plugin::Hosts(options))),
+            Plugin::Hosts(options) => {
+                self.hosts = Some((options.table.entries(), parts.outside.unix()));
+                Box::new(Own(plugin::Hosts(options)))
+            }
             Plugin::K8sExternal(_) => match &self.external {
                 Some(zone) => Box::new(plugin::Kubernetes::new(Arc::clone(zone), self.startup(), parts.clone())),
                 None => return,
@@ -250,13 +256,11 @@ impl Block {
                 None => return,
             },
             Plugin::Forward(options) => {
-                let crew = Crew::new(Arc::new(Upstreams::new(options)), parts.clone());
-                self.crews.push(crew.clone());
+                let crew = self.crew(options, parts);
                 Box::new(plugin::Forward(crew))
             }
             Plugin::Grpc(options) => {
-                let crew = Crew::new(Arc::new(Upstreams::new(options.as_forward())), parts.clone());
-                self.crews.push(crew.clone());
+                let crew = self.crew(options.as_forward(), parts);
                 Box::new(plugin::Grpc { crew, fallthrough: options.fallthrough })
             }
             Plugin::Etcd(options) => Box::new(plugin::Etcd::new(options, parts.clone())),
@@ -266,6 +270,14 @@ impl Block {
             _ => return,
         };
         self.links.push(link);
+    }
+
+    fn crew(&mut self, options: ForwardOptions, parts: &Parts) -> Crew {
+        // Queries of this block have had their flags changed by then.
+        let upstreams = Upstreams::new(options, self.shape.query.of(flag::RD) & flag::RD != 0);
+        let crew = Crew::new(Arc::new(upstreams), parts.clone());
+        self.crews.push(crew.clone());
+        crew
     }
 
     /// The zones of `file`, `auto` or `secondary`.

@@ -206,7 +206,11 @@ impl Rig {
             Ok(below.map(str::to_owned).collect())
         };
         let environment = Environment { variable: &|_| None, file: &read, list: &list, ..Environment::EMPTY };
-        let config = Config::load("Corefile", corefile, &environment).unwrap();
+        self.replace(Config::load("Corefile", corefile, &environment).unwrap());
+    }
+
+    /// The server of another configuration, which knows the same cluster.
+    pub(crate) fn replace(&mut self, config: Config) {
         self.server = configured(config, &self.cluster, &self.outside, &self.events);
         self.server.set_synced();
     }

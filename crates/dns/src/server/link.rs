@@ -59,6 +59,11 @@ pub trait Link: Send + Sync {
         false
     }
 
+    /// What it is called and whether it is ready, where it tells that (`ready`).
+    fn readiness(&self) -> Option<(&'static str, bool)> {
+        None
+    }
+
     /// A zone of this one's that can be given away (`transfer`).
     fn transfers(&self, _zone: &Name) -> Option<Given> {
         None

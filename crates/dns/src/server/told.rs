@@ -54,7 +54,9 @@ impl Server {
         let plugins = self.blocks.iter().flat_map(Block::enabled).collect();
         let signatures = self.blocks.iter().filter_map(|block| block.online.as_ref()).map(|online| online.counts());
         let signatures = signatures.fold((0, 0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1, sum.2 + one.2));
-        Gauges { signatures, cache_success, cache_denial, flights, synced: self.synced(), plugins }
+        let hosts = self.blocks.iter().filter_map(|block| block.hosts);
+        let hosts = hosts.reduce(|one, other| (one.0 + other.0, one.1.max(other.1)));
+        Gauges { hosts, signatures, cache_success, cache_denial, flights, synced: self.synced(), plugins }
     }
 
     /// How long ago something was.
