@@ -8,7 +8,7 @@ help:
 	@echo "make demo      build, bring a cluster up, apply examples/, show the result, leave it running"
 	@echo "make test      everything that CI checks: formatting, lints, layers, licences, every test"
 	@echo "make bench     measure, and write the figures to bench/results/"
-	@echo "make churn     change 500 endpoints a second under connections, for a minute in each mode"
+	@echo "make churn     change up to 500 endpoints a second under connections, for a minute in each mode (not ipvs)"
 	@echo "make fuzz      fuzz what cluster DNS reads, MINUTES=10 for each target, and keep what was found to reach more"
 	@echo "make install   install podnet and podnet-cni into /usr/local/bin"
 

@@ -5,7 +5,7 @@ use std::{collections::HashSet, error::Error, net::IpAddr, time::Instant};
 use podnet_kernel::{addr, monitor::Notice};
 use podnet_model::{NodeAddr, errors::chain, proxy::Mode};
 use podnet_planner::services::NodePortAddresses;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{place::addrs_of, refused::ApplyError, rules::Tries, worker::Worker};
 use crate::proxy::mode::RulesError;
@@ -121,6 +121,26 @@ impl Worker {
             self.rules.edit(Tries::All, &mut self.datapath)?;
         }
         self.sockets.follow(mode, &mut self.rules)
+    }
+
+    /// Whose rules serve while the mode in force waits.
+    pub(super) fn tell_who_stands_in(&self) {
+        let stands_in = if self.rules.waits() {
+            Some(self.rules.standing())
+        } else {
+            self.sockets.waits().then_some(Mode::Nftables)
+        };
+        self.proxy.told().stands_in.send_if_modified(|known| {
+            let is_new = *known != stands_in;
+            *known = stands_in;
+            if let (true, Some(serving)) = (is_new, stands_in) {
+                let mode = self.rules.mode();
+                info!(%mode, %serving, "a mode waits until connections of the one before are over");
+            } else if is_new {
+                info!(mode = %self.rules.mode(), "the mode serves now by itself");
+            }
+            is_new
+        });
     }
 
     /// Load balancers may ask for other Services, or hear another answer.

@@ -98,6 +98,11 @@ impl SocketsPlace {
         Ok(())
     }
 
+    /// Whether the programs wait until virtual servers have forgotten their connections.
+    pub(super) const fn waits(&self) -> bool {
+        self.waits
+    }
+
     fn leave(&mut self, rules: &mut ClusterRules) {
         (self.at, self.waits) = (None, false);
         rules.follow(false);

@@ -218,6 +218,7 @@ impl Worker {
             self.hear(&[Notice::RulesLost]);
         }
         self.rules.tell(&self.proxy.told().facts);
+        self.tell_who_stands_in();
         self.counts.repaired(&self.rules.mended());
         self.counts.repaired(&self.loopback.mended());
         self.counts.repaired(&self.sockets.mended());

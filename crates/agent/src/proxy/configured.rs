@@ -221,7 +221,9 @@ impl Configured {
         }
         let places = Places { healthz: self.config.healthz, metrics: self.config.metrics };
         self.told.places.send_if_modified(|known| known.replace(places) != Some(places));
-        let mode = self.told.mode.borrow().unwrap_or(Mode::Nftables);
+        // Of the mode that is about to be in force, where that is another.
+        let wanted = self.wanted.as_ref().map(|choice| choice.mode);
+        let mode = wanted.or(*self.told.mode.borrow()).unwrap_or(Mode::Nftables);
         let sync_period = match mode {
             Mode::Ipvs => self.config.ipvs.sync_period,
             mode => self.config.rules(mode).sync_period,
@@ -241,6 +243,7 @@ impl Configured {
                     if self.named.insert(setting.field.to_owned()) {
                         let (field, why) = (setting.field, chain(&error));
                         warn!(field, why, "a field of kube-proxy's configuration has no effect on this node");
+                        self.tell("NoEffect", format!("{field}: without effect on node {}: {why}", self.node));
                     }
                 }
             }

@@ -32,6 +32,8 @@ pub struct Told {
     pub config: watch::Sender<Arc<ProxyConfig>>,
     /// The mode in force.
     pub mode: watch::Sender<Option<Mode>>,
+    /// Whose rules serve Services while that mode waits until connections of the one before are over; none while it does not wait.
+    pub stands_in: watch::Sender<Option<Mode>>,
     /// Where it is told; nowhere while that is not known.
     pub places: watch::Sender<Option<Places>>,
     /// The ports of load balancers' health checks.
@@ -49,6 +51,7 @@ impl Told {
             facts: Arc::default(),
             config: watch::Sender::default(),
             mode: watch::Sender::new(None),
+            stands_in: watch::Sender::new(None),
             places: watch::Sender::new(None),
             checks: watch::Sender::default(),
             refused: Arc::default(),
@@ -78,13 +81,20 @@ impl Told {
 
     /// In the text format of Prometheus.
     fn metrics(&self) -> String {
-        let (name, refused) = ("podnet_proxy_mode", "podnet_proxy_mode_refused");
-        let mut text = format!("# HELP {name} 1 for the mode that Services are served in.\n# TYPE {name} gauge\n");
-        for mode in Mode::ALL {
-            let is_it = u8::from(*self.mode.borrow() == Some(mode));
+        let (asked, stands_in) = (*self.mode.borrow(), *self.stands_in.borrow());
+        let waiting = asked.filter(|_| stands_in.is_some());
+        let mut text = String::new();
+        for (name, help, which) in [
+            ("podnet_proxy_mode", "1 for the mode that Services are served in.", stands_in.or(asked)),
+            ("podnet_proxy_mode_waiting", "1 for a mode that waits until connections of the one before are over.", waiting),
+        ] {
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "{name}{{mode=\"{mode}\"}} {is_it}");
+            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+            for mode in Mode::ALL {
+                let _ = writeln!(text, "{name}{{mode=\"{mode}\"}} {}", u8::from(which == Some(mode)));
+            }
         }
+        let refused = "podnet_proxy_mode_refused";
         let is_so = u8::from(self.refused.load(Ordering::Relaxed));
         let help = "1 while the configuration asks for a mode that cannot be had; the one before stays.";
         let _ = writeln!(text, "# HELP {refused} {help}\n# TYPE {refused} gauge\n{refused} {is_so}");
@@ -95,5 +105,31 @@ impl Told {
 impl Default for Told {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mode_that_waits_is_told_beside_the_one_that_serves() {
+        let told = Told::new();
+        told.mode.send_replace(Some(Mode::Userspace));
+        let has = |lines: [&str; 3]| {
+            let text = told.metrics();
+            assert!(lines.iter().all(|line| text.contains(line)), "{text}");
+        };
+        has([
+            "podnet_proxy_mode{mode=\"userspace\"} 1",
+            "podnet_proxy_mode{mode=\"nftables\"} 0",
+            "podnet_proxy_mode_waiting{mode=\"userspace\"} 0",
+        ]);
+        told.stands_in.send_replace(Some(Mode::Nftables));
+        has([
+            "podnet_proxy_mode{mode=\"userspace\"} 0",
+            "podnet_proxy_mode{mode=\"nftables\"} 1",
+            "podnet_proxy_mode_waiting{mode=\"userspace\"} 1",
+        ]);
     }
 }

@@ -281,8 +281,11 @@ static __always_inline int find(struct bpf_sock_addr *ctx, const struct place *t
         }
         if (former) {
             *choice = *former;
-            if (has(&frontend, choice))
-                return 0;
+            if (has(&frontend, choice)) {
+                if (is_still(to, &frontend))
+                    return 0;
+                continue;
+            }
         }
         struct client client = {0, frontend.group, 0};
         __u64 now = 0;
@@ -317,8 +320,8 @@ static __always_inline int connect(struct bpf_sock_addr *ctx, struct place *to)
     struct talk talk = {.frontend = *to};
     int refusal = find(ctx, to, 0, &talk.choice);
     if (refusal == NO_FRONTEND) {
-        // A socket of UDP can be connected again.
-        if (to->protocol == IPPROTO_UDP && ctx->sk && !bpf_sk_storage_delete(&connected, ctx->sk)) {
+        // A socket can be connected again.
+        if (ctx->sk && !bpf_sk_storage_delete(&connected, ctx->sk) && to->protocol == IPPROTO_UDP) {
             __u64 cookie = bpf_get_socket_cookie(ctx);
             bpf_map_delete_elem(&connected_udp, &cookie);
         }

@@ -98,7 +98,7 @@ impl ClusterRules {
     }
 
     /// The rules are not those of the mode yet.
-    pub(super) const fn waits(&self) -> bool {
+    pub(in crate::network) const fn waits(&self) -> bool {
         !mode::have_same_rules(self.standing, self.mode)
     }
 
