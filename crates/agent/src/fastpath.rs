@@ -4,9 +4,13 @@
 //! changes what the stack does with packets ends the flows' proofs by [`FastPath::relearn`]. Without eBPF all pass the stack.
 
 use std::{
+    collections::BTreeSet,
     error::Error,
     fmt::Write as _,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -36,8 +40,12 @@ fn settle() -> Result<(), Box<dyn Error>> {
 /// The programs, where they are wanted and the kernel has them.
 #[derive(Debug, Default)]
 pub struct FastPath {
-    programs: Option<Programs>,
+    /// Whether there are to be any, and there can be.
+    wanted: bool,
+    programs: RwLock<Option<Arc<Programs>>>,
     counting: Counting,
+    /// The devices that lead to other nodes.
+    to_nodes: Mutex<BTreeSet<LinkName>>,
     /// That the kernel refuses was told.
     told: AtomicBool,
     /// The kernel can have no programs at devices.
@@ -54,17 +62,6 @@ impl FastPath {
             info!("no fast path, as asked: all packets pass the stack");
             return none(counting);
         }
-        let loaded = match counting.flows() {
-            Some(flows) => flows.fast_path().map_err(|error| -> Box<dyn Error> { error.into() }),
-            None => Programs::load().map_err(|error| -> Box<dyn Error> { error.into() }),
-        };
-        let programs = match loaded {
-            Ok(programs) => programs,
-            Err(error) => {
-                warn!(error = &*error, "no fast path: all packets pass the stack");
-                return none(counting);
-            }
-        };
         if let Err(error) = settle() {
             warn!(
                 error = &*error,
@@ -72,9 +69,40 @@ impl FastPath {
             );
             return none(counting);
         }
-        let fast_path = Self { programs: Some(programs), counting, ..Self::default() };
-        fast_path.live();
+        let fast_path = Self { wanted, counting, ..Self::default() };
+        fast_path.load();
         fast_path
+    }
+
+    /// Loads the programs that are needed: where flows are counted, others. Without them all packets pass the stack, which is counted as well.
+    fn load(&self) {
+        let loaded = match self.counting.flows() {
+            Some(flows) => flows.fast_path().map_err(|error| -> Box<dyn Error> { error.into() }),
+            None => Programs::load().map_err(|error| -> Box<dyn Error> { error.into() }),
+        };
+        let loaded = loaded.inspect_err(|error| warn!(error = &**error, "no fast path: all packets pass the stack"));
+        *self.programs.write().unwrap_or_else(PoisonError::into_inner) = loaded.ok().map(Arc::new);
+        self.live();
+    }
+
+    /// Counts flows from now on, or no more: at devices that lead to other nodes at once, at pods' as soon as these are looked at.
+    pub(crate) fn count_flows(&self, counts: bool) {
+        let changed = if counts { self.counting.begin() } else { self.counting.end() };
+        if !changed || !self.wanted {
+            return;
+        }
+        self.load();
+        let devices = self.to_nodes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let again = RtSocket::open().map_err(FastPathError::Links).and_then(|mut socket| {
+            devices.iter().try_for_each(|device| self.follow(&mut socket, device, Behind::Nodes, true))
+        });
+        if let Err(error) = again {
+            self.tell(&error);
+        }
+    }
+
+    fn programs(&self) -> Option<Arc<Programs>> {
+        self.programs.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What counts flows at the same devices.
@@ -85,7 +113,7 @@ impl FastPath {
 
     /// There is an agent: to be called again and again, as packets pass by the stack for [`LIFE`] from then on.
     pub fn live(&self) {
-        if let Some(Err(error)) = self.programs.as_ref().map(|programs| programs.live_for(LIFE)) {
+        if let Some(Err(error)) = self.programs().map(|programs| programs.live_for(LIFE)) {
             self.tell(&error);
         }
     }
@@ -93,7 +121,7 @@ impl FastPath {
     /// Whether there is one.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        self.programs.is_some() && !self.lacking.load(Ordering::Relaxed)
+        self.programs().is_some() && !self.lacking.load(Ordering::Relaxed)
     }
 
     /// Lets what comes in by a device, and what leaves by it, pass by the stack or not. What passed by it until now proves itself again.
@@ -107,7 +135,10 @@ impl FastPath {
         behind: Behind,
         may_pass: bool,
     ) -> Result<(), FastPathError> {
-        match &self.programs {
+        if behind == Behind::Nodes {
+            self.to_nodes.lock().unwrap_or_else(PoisonError::into_inner).insert(device.clone());
+        }
+        match self.programs() {
             Some(programs) if may_pass => match programs.attach(socket, device, behind) {
                 Ok(true) => debug!(%device, "fast path"),
                 Ok(false) => {}
@@ -129,7 +160,7 @@ impl FastPath {
     /// Whether a device is not as [`FastPath::follow`] would leave it.
     #[must_use]
     pub fn differs(&self, socket: &mut RtSocket, device: &LinkName, behind: Behind, may_pass: bool) -> bool {
-        match &self.programs {
+        match self.programs() {
             Some(programs) if may_pass => programs.is_at(socket, device, behind).is_ok_and(|there| !there),
             // Where it cannot be told, taking away says why.
             _ => fastpath::is_attached(socket, device).unwrap_or(true),
@@ -138,7 +169,7 @@ impl FastPath {
 
     /// The stack treats packets in another way from now on: the next packet of every flow passes it.
     pub fn relearn(&self) {
-        if let Some(Err(error)) = self.programs.as_ref().map(Programs::relearn) {
+        if let Some(Err(error)) = self.programs().map(|programs| programs.relearn()) {
             self.tell(&error);
         }
     }
@@ -162,8 +193,8 @@ impl FastPath {
     #[must_use]
     pub fn metrics(&self) -> String {
         let mut text = String::new();
-        let programs = self.programs.as_ref().filter(|_| self.is_on());
-        let Some(Ok(passed)) = programs.map(Programs::passed) else { return text };
+        let programs = self.programs().filter(|_| self.is_on());
+        let Some(Ok(passed)) = programs.map(|programs| programs.passed()) else { return text };
         for (name, help, count) in [
             ("podnet_fastpath_packets_total", "Packets between pods that were led past the stack.", passed.forwarded),
             ("podnet_fastpath_probes_total", "Packets sent through the stack to prove a flow.", passed.probed),

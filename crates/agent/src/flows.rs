@@ -1,6 +1,8 @@
-//! Recording flows, where a log of them or reading them is asked for: nothing is loaded, watched or kept where neither is.
+//! Recording flows, while a log of them is configured or somebody reads them: nothing is loaded, watched or kept else.
 //!
-//! - [`Counting`]: the programs at pods' interfaces, put there before a pod starts
+//! - `demand`: who wants them
+//! - `keeper`: turns recording on and off
+//! - [`Counting`]: the programs at pods' interfaces
 //! - `known`: who is who, by the cluster's watches
 //! - `recorder`: reads what was counted and makes records of it
 //! - `log`: the file that they go to
@@ -8,37 +10,27 @@
 //! - `api`: who may read that, over HTTPS
 
 pub(crate) mod api;
+mod counting;
+mod demand;
+mod keeper;
 mod known;
 mod log;
 mod past;
 mod recorder;
 
 use std::{
-    error::Error,
     io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
 };
 
 use kube::Client;
-use podnet_kernel::{
-    flows::{self, Flows, FlowsError, Sizes},
-    link,
-    netlink::RtSocket,
-};
-use podnet_model::LinkName;
-use tracing::{info, warn};
+use podnet_kernel::{netlink::RtSocket, pod_interface::GATEWAY_V4, resolver};
 
 pub use api::FlowApi;
-pub use known::Known;
-use log::Log;
-use past::Past;
-use recorder::Recorder;
-pub(crate) use recorder::Recording;
+pub use counting::{AtStart, Counting};
+use demand::{Demand, Scope};
+pub(crate) use keeper::Keeper;
 
 use crate::AgentConfig;
 
@@ -49,61 +41,6 @@ pub struct FlowLog {
     pub path: PathBuf,
     /// How many bytes it and those that were set aside may have together.
     pub bytes: u64,
-}
-
-/// What counts at pods' interfaces, where flows are recorded.
-#[derive(Debug, Default)]
-pub struct Counting {
-    flows: Option<Arc<Flows>>,
-    /// That the kernel refuses was told.
-    told: AtomicBool,
-}
-
-impl Counting {
-    /// Loads the programs, where they are wanted, over what those of an earlier agent counted; else those are taken away. Why there are none
-    /// is in the log.
-    #[must_use]
-    pub fn open(wanted: bool) -> Self {
-        let opened = RtSocket::open().map_err(FlowsOrLinks::Links).and_then(|mut socket| {
-            let links = link::list(&mut socket).map_err(FlowsOrLinks::Links)?;
-            let ends = links.into_iter().filter(|link| link.kind.as_deref() == Some("veth"));
-            let ends: Vec<LinkName> = ends.map(|link| link.name).collect();
-            if wanted {
-                return Ok(Some(Flows::open(&mut socket, &ends, Sizes::default())?));
-            }
-            ends.iter().try_for_each(|end| flows::detach(&mut socket, end).map(drop))?;
-            Ok(None)
-        });
-        let flows = opened.unwrap_or_else(|error| {
-            warn!(error = &error as &dyn Error, "flows are not recorded");
-            None
-        });
-        Self { flows: flows.map(Arc::new), told: AtomicBool::new(false) }
-    }
-
-    /// The programs.
-    #[must_use]
-    pub fn flows(&self) -> Option<&Arc<Flows>> {
-        self.flows.as_ref()
-    }
-
-    /// Counts at the node's end of a pod's link. Where the kernel refuses, that is told once.
-    pub fn follow(&self, socket: &mut RtSocket, device: &LinkName) {
-        let done = self.flows.as_ref().map(|flows| flows.attach(socket, device));
-        if let Some(Err(error)) = done
-            && !self.told.swap(true, Ordering::Relaxed)
-        {
-            warn!(error = &error as &dyn Error, "a pod's flows are not recorded; told once");
-        }
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum FlowsOrLinks {
-    #[error(transparent)]
-    Flows(#[from] FlowsError),
-    #[error("cannot list the pods' links")]
-    Links(#[source] podnet_kernel::netlink::NetlinkError),
 }
 
 /// Why flows are not recorded, or not read.
@@ -134,30 +71,30 @@ pub enum RecordError {
     Thread(#[source] io::Error),
 }
 
-/// Records what is counted, where somebody wants that, until the value goes; and lets it be read at the node's address.
+/// Lets flows be read at the node's address and pods' gateway, where the agent is told how, and answers who turns recording on and off.
 ///
 /// # Errors
-/// Where the log cannot be opened, the port not be served, or the recorder have no thread.
-pub(crate) async fn record(
+/// Where the port cannot be served.
+pub(crate) async fn offer(
     config: &AgentConfig,
     node_address: IpAddr,
-    counted: Option<&Arc<Flows>>,
-    known: &Arc<Known>,
     client: &Client,
-) -> Result<Option<Recording>, RecordError> {
-    let Some(counted) = counted.filter(|_| config.records_flows()) else { return Ok(None) };
-    let open = |log: &FlowLog| Log::open(log).map_err(|source| RecordError::Log { path: log.path.clone(), source });
-    let log = config.flow_log.as_ref().map(open).transpose()?;
-    let mut past = None;
+) -> Result<Option<Keeper>, RecordError> {
+    let always = if config.records_flows() { Scope::All } else { Scope::Nothing };
+    let demand = Demand::new(always);
     if let Some(api) = &config.flow_api {
-        let kept = past.insert(Past::new(api.retention));
         let address = SocketAddr::new(node_address, api.port);
-        let answers = api::Answers { node: config.node.clone(), client: client.clone(), past: Arc::clone(kept) };
+        let answers = api::Answers { node: config.node.clone(), client: client.clone(), demand: demand.clone() };
         api::serve(api, address, answers).await.map_err(|source| RecordError::Api { address, source })?;
+    } else {
+        // What an earlier agent had there; it may be gone.
+        let gateway = [IpAddr::V4(GATEWAY_V4)];
+        let _ = RtSocket::open().and_then(|mut socket| resolver::release(&mut socket, &gateway));
+        if !config.records_flows() {
+            return Ok(None);
+        }
     }
-    tokio::spawn(known::watch_pods(client.clone(), Arc::clone(known)));
-    let path = config.flow_log.as_ref().map(|log| tracing::field::display(log.path.display()));
-    info!(path, "flows are recorded");
-    let recorder = Recorder::new(Arc::clone(counted), (log, past), config.node.clone(), Arc::clone(known));
-    recorder.start().map(Some).map_err(RecordError::Thread)
+    let retention = config.flow_api.as_ref().and_then(|api| api.retention);
+    let (node, log) = (config.node.clone(), config.flow_log.clone());
+    Ok(Some(Keeper { demand, node, client: client.clone(), log, retention }))
 }

@@ -31,6 +31,13 @@ use crate::{
     view::View,
 };
 
+/// Brings what limits, counts and leads pods' packets to what it should be. What fails is told, and tried again in the rounds.
+pub(crate) fn mend_limits(attachments: &Attachments) {
+    if let Err(error) = attachments.mend_limits() {
+        warn!(error = &error as &dyn Error, "limits of pods not mended; it is tried again");
+    }
+}
+
 /// Between two rounds.
 const ROUND: Duration = Duration::from_secs(10);
 /// Looking costs one look into a directory that is nearly always empty.
@@ -180,9 +187,7 @@ impl Housekeeping {
 
     /// Brings what limits pods to what it should be.
     pub fn mend_limits(&self) {
-        if let Err(error) = self.attachments.mend_limits() {
-            warn!(error = &error as &dyn Error, "limits of pods not mended; it is tried again");
-        }
+        mend_limits(&self.attachments);
     }
 
     /// Looks at the limits when somebody changed something of their kind. It is heard of one's own work too, so not all the time.

@@ -63,7 +63,7 @@ use crate::{
     conflist::PodLink,
     flows::{FlowApi, FlowLog},
     health::Health,
-    housekeeping::Housekeeping,
+    housekeeping::{Housekeeping, mend_limits},
     network::Network,
     proxy::Told,
     repair::Counts,
@@ -122,9 +122,17 @@ pub struct AgentConfig {
 }
 
 impl AgentConfig {
-    /// Whether anybody wants to know of flows.
-    const fn records_flows(&self) -> bool {
-        self.flow_log.is_some() || self.flow_api.is_some()
+    /// Whether flows are recorded whether somebody follows them or not.
+    fn records_flows(&self) -> bool {
+        self.flow_log.is_some() || self.flow_api.as_ref().is_some_and(|api| api.retention.is_some())
+    }
+
+    fn counts_at_start(&self) -> flows::AtStart {
+        match self.flow_api {
+            _ if self.records_flows() => flows::AtStart::Always,
+            Some(_) => flows::AtStart::WhereTheyWere,
+            None => flows::AtStart::Never,
+        }
     }
 
     /// Where a plugin leaves word of what it deleted while the agent was down.
@@ -230,7 +238,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     info!(device = %underlay.device, address = %underlay.address, address6, mtu = underlay.mtu, "underlay found");
     let node_address = underlay.address.addr();
     let addresses = Arc::new(Addresses::open(config.node.clone(), &config.journal(), client.clone())?);
-    let view = Arc::new(View::new(config.node.clone()).with_flows(config.records_flows()));
+    let view = Arc::new(View::new(config.node.clone()));
     let complaints = Complaints::new(client.clone(), config.node.clone());
     let quarantine = Quarantine::default();
     health.add_metrics({
@@ -257,24 +265,20 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         updates,
     )?;
     let resolver = resolver(&config, &network, &view, &health);
-    let pods = network.pods();
-    let counted = pods.fast_path().counting().flows();
-    let recording = flows::record(&config, node_address, counted, view.known(), &client).await?;
+    let flows = flows::offer(&config, node_address, &client).await?;
     tokio::pin!(shutdown);
     let standing = config.gives_addresses.then(|| {
         let announcements = view.announcements().clone();
         balancers::stand(client.clone(), &config.node, move || announcements.nodes())
     });
     let ended = tokio::select! {
-        result = serve(&config, client.clone(), addresses, view, &network, &health) => result,
+        result = serve(&config, client.clone(), (addresses, view), &network, &health, flows) => result,
         never = ways.publish(&client, &config.node) => match never {},
         () = &mut shutdown => Ok(()),
     };
     if let Some(resolver) = resolver {
         resolver.end().await;
     }
-    // What was counted until now is told.
-    tokio::task::block_in_place(|| drop(recording));
     ended?;
     if let Some(standing) = standing {
         standing.end().await;
@@ -303,10 +307,10 @@ fn resolver(config: &AgentConfig, network: &Network, view: &View, health: &Healt
 async fn serve(
     config: &AgentConfig,
     client: Client,
-    addresses: Arc<Addresses>,
-    view: Arc<View>,
+    (addresses, view): (Arc<Addresses>, Arc<View>),
     network: &Network,
     health: &Health,
+    flows: Option<flows::Keeper>,
 ) -> Result<(), AgentError> {
     network.takes_pods(conflist::is_of_this_boot(&config.cni_conf_dir)).await?;
     announce::start(view.announcements(), &client);
@@ -324,6 +328,7 @@ async fn serve(
         config.attachments(),
     ));
     let housekeeping = Housekeeping::new(config, client, network.published(), addresses, attachments.clone(), view);
+    let mending = attachments.clone();
     housekeeping.adopt_blocks().await;
     tokio::task::block_in_place(|| {
         housekeeping.bury_tombstones();
@@ -338,7 +343,17 @@ async fn serve(
     // What the first lists needed is not needed again.
     podnet_kernel::heap::give_back();
     info!(socket = %config.socket.display(), "ready");
-    Box::pin(housekeeping.keep(network.clone(), to_publish)).await
+    let pods = network.pods();
+    let recording = async {
+        match flows {
+            Some(flows) => flows.keep(pods.fast_path(), || mend_limits(&mending)).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        ended = Box::pin(housekeeping.keep(network.clone(), to_publish)) => ended,
+        never = Box::pin(recording) => match never {},
+    }
 }
 
 fn interest(config: &AgentConfig, complaints: Complaints, quarantine: Quarantine) -> Interest {

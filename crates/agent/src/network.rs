@@ -140,7 +140,7 @@ impl Network {
         };
         let mut overlay = Overlay::new(overlay);
         overlay.set_keys(ways.keys());
-        let fast_path = FastPath::open(config.fast_path, Counting::open(config.records_flows()));
+        let fast_path = FastPath::open(config.fast_path, Counting::open(config.counts_at_start()));
         let pods = Arc::new(PodEnds::new(PodRules::open()?, fast_path, overlay.pod_mtu()));
         let (publish, published) = watch::channel(underlay.published);
         let (repair, notices) =

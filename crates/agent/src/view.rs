@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use podnet_model::{Change, Dual, Namespace, NamespaceScope, NodeName, Pod, PodKey, limits::PodLimits};
 use tokio::sync::{Notify, watch};
 
-use crate::{announce::Announcements, dns::Clients, flows::Known};
+use crate::{announce::Announcements, dns::Clients};
 
 /// This node, its pods and the namespaces, as last told by the watch.
 #[derive(Debug)]
@@ -27,9 +27,6 @@ pub struct View {
     limits_told: Notify,
     announcements: Arc<Announcements>,
     clients: Arc<Clients>,
-    known: Arc<Known>,
-    /// Whether flows are recorded.
-    has_flows: bool,
 }
 
 impl View {
@@ -39,8 +36,6 @@ impl View {
         Self {
             announcements: Arc::new(Announcements::new(node.clone())),
             clients: Arc::default(),
-            known: Arc::default(),
-            has_flows: false,
             node,
             pods: Mutex::default(),
             namespaces: Mutex::default(),
@@ -52,20 +47,10 @@ impl View {
         }
     }
 
-    /// The same, where flows are recorded: it is kept who is who among all nodes and Services.
-    #[must_use]
-    pub fn with_flows(mut self, has_flows: bool) -> Self {
-        self.has_flows = has_flows;
-        self
-    }
-
     /// Takes a change in.
     pub fn learn(&self, change: &Change) {
         self.announcements.learn(change);
         self.clients.learn(change);
-        if self.has_flows {
-            self.known.learn(change);
-        }
         match change {
             Change::Pod(key, pod) => {
                 let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
@@ -111,12 +96,6 @@ impl View {
     #[must_use]
     pub fn clients(&self) -> &Arc<Clients> {
         &self.clients
-    }
-
-    /// What is known of those who talk to each other; nothing where flows are not recorded.
-    #[must_use]
-    pub fn known(&self) -> &Arc<Known> {
-        &self.known
     }
 
     /// Waits until limits of pods change, and tells whose.

@@ -97,7 +97,7 @@ Examples:
     /// Tell what talks to what: flows, from all nodes, with names
     ///
     /// Whoever asks sees the flows of the pods that they may list, and a pod its own. A flow is told once, by the node of who began it where
-    /// that is a pod. Agents keep the past where they record: podnet up --flows, podnet agent --flow-retention.
+    /// that is a pod. Nothing is recorded while nobody follows, unless the past is kept: podnet up --flows, podnet agent --flow-retention.
     #[command(after_help = "\
 Examples:
   podnet flows --since 5m --pod-to-pod        between pods, of the last five minutes
@@ -142,7 +142,7 @@ Examples:
     Dns(DnsOptions),
     /// Answer HTTP with the name of this pod: a backend to try Services with
     Demoapp {
-        /// --port N, --listen ADDRESS:PORT, --name NAME, --text TEXT; also the arguments of the images that it stands in for
+        /// --port N, --listen [ADDRESS:]PORT,…, --name NAME, --text TEXT; also the arguments of the images that it stands in for
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

@@ -110,17 +110,16 @@ pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
     run(async { Box::pin(podnet_agent::run(config, stopped()?)).await.doing(|| "the agent ended".into()) })
 }
 
-/// clap asks for the files where a time is given.
+/// Where the files are given; clap asks for them where a time is.
 fn flow_api(options: &AgentOptions) -> Option<FlowApi> {
     Some(FlowApi {
         port: options.flow_port,
         certificate: options.flow_certificate.clone()?,
         key: options.flow_key.clone()?,
         client_ca: options.flow_client_ca.clone()?,
-        retention: Retention {
-            time: SignedDuration::from_secs(options.flow_retention?.into()),
-            ..Retention::default()
-        },
+        retention: options
+            .flow_retention
+            .map(|seconds| Retention { time: SignedDuration::from_secs(seconds.into()), ..Retention::default() }),
     })
 }
 

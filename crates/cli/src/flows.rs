@@ -9,15 +9,21 @@ mod merge;
 use std::{
     fs::OpenOptions,
     io::{self, BufWriter, Write},
+    pin::pin,
     time::Duration,
 };
 
+use futures::FutureExt;
 use k8s_openapi::jiff::Timestamp;
 use podnet_flow::{
     Item,
     output::{Form, heading, line},
 };
-use tokio::sync::mpsc;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    time::sleep,
+};
 
 use self::{
     agents::Heard,
@@ -30,6 +36,8 @@ use crate::{
 
 /// How often it is looked what can be printed.
 const TICK: Duration = Duration::from_millis(250);
+/// A pod that is to go has that long to hear of what ended before: agents tell the end of a flow after up to 3 s, as packets may come late.
+const LAST: Duration = Duration::from_secs(5);
 /// What agents told and is not taken in yet.
 const BACKLOG: usize = 1024;
 
@@ -66,8 +74,14 @@ async fn read(options: &FlowsOptions) -> Result<(), Failure> {
 async fn follow(heard: &mut mpsc::Receiver<Heard>, mut merge: Merge, out: &mut Out) -> Result<(), Failure> {
     let mut held = Held::default();
     let mut tick = tokio::time::interval(TICK);
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let mut last = pin!(futures::future::pending().left_future());
     loop {
         tokio::select! {
+            _ = terminate.recv() => last.set(sleep(LAST).right_future()),
+            // Somebody has seen enough.
+            _ = interrupt.recv() => return out.write(&held.all()),
+            () = &mut last => return out.write(&held.all()),
             told = heard.recv() => match told {
                 Some(told) => held.extend(merge.hear(told)),
                 None => {
@@ -78,6 +92,10 @@ async fn follow(heard: &mut mpsc::Receiver<Heard>, mut merge: Merge, out: &mut O
             _ = tick.tick() => out.write(&held.due(Timestamp::now()))?,
         }
     }
+}
+
+fn listen(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).doing(|| "cannot listen to signals".into())
 }
 
 /// Where flows are printed.

@@ -1,7 +1,7 @@
 //! `podnet flows`: what people and pods are told of who talks to whom.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use podnet_testnet::{Cluster, eventually};
 use serde_json::Value;
@@ -61,6 +61,91 @@ fn named(text: &str) -> Vec<(String, String, String)> {
         .filter(|flow| flow["type"] == "flow" && flow["destination"]["port"] == 80)
         .map(|flow| (of(&flow["source"]["pod"]), of(&flow["destination"]["pod"]), of(&flow["service"])))
         .collect()
+}
+
+/// Who asked whom, once for each flow.
+type Pairs = Vec<(String, String)>;
+
+fn pairs(log: &str, port: u16) -> Pairs {
+    let flows = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let name = |flow: &Value, end: &str| flow[end]["pod"]["name"].as_str().unwrap_or("nobody").to_owned();
+    let mut pairs: Pairs = flows
+        .filter(|flow| flow["destination"]["port"] == port)
+        .map(|flow| (name(&flow, "source"), name(&flow, "destination")))
+        .collect();
+    pairs.sort();
+    pairs
+}
+
+#[test]
+fn a_capture_beside_a_relay_turns_recording_on_and_logs_each_flow_between_pods_once() {
+    let cluster = Cluster::up(PODNET, &["--nodes", "2"]);
+    cluster.apply(include_str!("manifests/07-capture-pod.yaml"));
+    let names = ["relay-0", "relay-1", "relay-2"];
+    cluster.await_ready(&[&["-n", "relays"][..], &names].concat(), SOON);
+    let inside = |pod: &str, container: &str, command: &[&str]| {
+        cluster.kubectl(&[&["-n", "relays", "exec", pod, "-c", container, "--"], command].concat())
+    };
+    let log = |pod: &str| inside(pod, "collector", &["cat", "/flows/flows.jsonl"]);
+    let ask = |from: &str, to: &str, port: u16| {
+        inside(from, "capture", &["curl", "-sS", "--max-time", "5", &format!("http://{to}.relay:{port}/hostname")])
+    };
+    let all = || names.into_iter().flat_map(|from| names.into_iter().map(move |to| (from, to)));
+    let others = || all().filter(|(from, to)| from != to);
+    // Whoever follows hears what begins from then on.
+    eventually("all captures follow", SOON, || {
+        let Some((from, to)) = others().find(|(from, to)| {
+            let is_in = |pod| pairs(&log(pod), 9030).contains(&((*from).to_owned(), (*to).to_owned()));
+            !is_in(*from) || !is_in(*to)
+        }) else {
+            return Ok(());
+        };
+        ask(from, to, 9030);
+        Err(format!("{from} > {to}"))
+    });
+    for (from, to) in others() {
+        for _ in 0..2 {
+            assert_eq!(ask(from, to, 7000).trim(), to);
+        }
+    }
+    let node = cluster.kubectl(&["-n", "relays", "get", "pod", "relay-0", "-o", "jsonpath={.status.hostIP}"]);
+    for url in [format!("https://{}:10250/", node.trim()), "http://127.0.0.1:7000/".to_owned()] {
+        // The node refuses whom it does not know: that is a flow as well.
+        inside("relay-0", "capture", &["sh", "-c", "curl -sk -o /dev/null $0 || true", &url]);
+    }
+    let expected = |pod: &str| {
+        let of_pod = others().filter(|(from, to)| [from, to].contains(&&pod));
+        let twice = of_pod.flat_map(|(from, to)| [(from.to_owned(), to.to_owned()), (from.to_owned(), to.to_owned())]);
+        let mut expected: Pairs = twice.collect();
+        expected.sort();
+        expected
+    };
+    // One of them is told to end before it can have heard of all; it comes again.
+    inside("relay-0", "capture", &["kill", "-TERM", "1"]);
+    for pod in names {
+        eventually("every flow is in the log", SOON, || match pairs(&log(pod), 7000) {
+            found if found == expected(pod) => Ok(()),
+            found => Err(format!("{pod}: {found:?}")),
+        });
+        for strange in ["127.0.0.1", "pod-node", "pod-world", "world-pod", "node-pod", ":10250,"] {
+            assert!(!log(pod).contains(strange), "{strange} in the log of {pod}: {}", log(pod));
+        }
+    }
+    assert!(counts("node1"));
+    cluster.kubectl(&["-n", "relays", "delete", "statefulset", "relay", "--cascade=orphan"]);
+    cluster.kubectl(&["-n", "relays", "delete", "pods", "--all", "--grace-period=1"]);
+    eventually("nothing is counted where nobody asks", SOON, || {
+        if counts("node1") { Err("node1 goes on".to_owned()) } else { Ok(()) }
+    });
+}
+
+/// Whether programs that count are at a pod's interface of a node: cluster DNS has one on each.
+fn counts(node: &str) -> bool {
+    let look = "for device in $(ls /sys/class/net); do tc filter show dev $device ingress; done";
+    let output =
+        Command::new("ip").args(["netns", "exec", &format!("podnet-{node}"), "sh", "-c", look]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).contains("podnet_seen_out")
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use kube::{
     Client, Config,
     client::ClientBuilder,
@@ -12,6 +13,9 @@ use kube::{
 };
 
 use crate::requests::{Gate, Limits, Listener};
+
+/// The token of a pod's service account.
+const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -136,20 +140,38 @@ pub fn in_cluster() -> Result<Client, ConnectError> {
 }
 
 /// A client with the same identity, of a kubeconfig or the pod's service account, for another server of the cluster, whose certificate the
-/// same authority vouches for.
+/// same authority vouches for. It has to be of `name`, or, without one, of the address.
 ///
 /// # Errors
 ///
 /// As [`from_kubeconfig`] and [`in_cluster`].
-pub async fn to_server(kubeconfig: Option<&Path>, address: SocketAddr) -> Result<Client, ConnectError> {
+pub async fn to_server(
+    kubeconfig: Option<&Path>,
+    address: SocketAddr,
+    name: Option<String>,
+) -> Result<Client, ConnectError> {
     let access = kubeconfig.map_or(Access::InCluster, |path| Access::Kubeconfig(path.to_path_buf(), None));
     let mut config = access.config().await?;
     // An address is always an authority.
     if let Ok(url) = format!("https://{address}").parse() {
         config.cluster_url = url;
     }
-    config.tls_server_name = None;
+    config.tls_server_name = name;
     client(config)
+}
+
+/// The name of the node that this pod is on, as the token of its service account says (Kubernetes 1.30 and later, and podnet's own API server);
+/// none where this is no pod, or the token does not say it.
+#[must_use]
+pub fn own_node() -> Option<String> {
+    node_of_token(&std::fs::read_to_string(TOKEN).ok()?)
+}
+
+/// What a JWT (RFC 7519) tells its own bearer needs no check: whoever it leads to has to show a certificate.
+fn node_of_token(token: &str) -> Option<String> {
+    let claims = URL_SAFE_NO_PAD.decode(token.trim().split('.').nth(1)?).ok()?;
+    let claims: serde_json::Value = serde_json::from_slice(&claims).ok()?;
+    claims["kubernetes.io"]["node"]["name"].as_str().map(str::to_owned)
 }
 
 fn client(config: Config) -> Result<Client, ConnectError> {
@@ -160,4 +182,21 @@ fn client(config: Config) -> Result<Client, ConnectError> {
 fn patient(mut config: Config) -> Config {
     config.read_timeout = None;
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_tells_its_pods_node_if_it_names_one() {
+        let token = |claims: &str| format!("e30.{}.c2ln\n", URL_SAFE_NO_PAD.encode(claims));
+        let node = |claims: &str| node_of_token(&token(claims));
+        assert_eq!(
+            node(r#"{"kubernetes.io":{"namespace":"a","node":{"name":"node1","uid":"u"}}}"#).as_deref(),
+            Some("node1")
+        );
+        assert_eq!(node(r#"{"kubernetes.io":{"namespace":"a"}}"#), None);
+        assert_eq!((node("[]"), node_of_token("no token"), node_of_token("")), (None, None, None));
+    }
 }

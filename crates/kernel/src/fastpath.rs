@@ -261,6 +261,9 @@ pub enum FastPathError {
     /// A map cannot be read or written.
     #[error("cannot use a map of the fast path")]
     Map(#[from] MapError),
+    /// The kernel cannot be asked for devices.
+    #[error("cannot ask for the devices of the fast path")]
+    Links(#[source] NetlinkError),
     /// The programs cannot be put at a device.
     #[error("cannot put the fast path at {device}")]
     Attach {

@@ -213,6 +213,17 @@ pub fn detach(socket: &mut RtSocket, device: &LinkName) -> Result<bool, FlowsErr
     at(socket, device, work).map_err(|source| FlowsError::Detach { device: device.clone(), source })
 }
 
+/// Whether flows are counted at a device of the socket's namespace, whoever began it.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn is_at(socket: &mut RtSocket, device: &LinkName) -> Result<bool, FlowsError> {
+    let work = |socket: &mut RtSocket, place| {
+        Ok(program::at(socket, place, Hook::Ingress, program::FLOWS)?.iter().any(is_ours))
+    };
+    at(socket, device, work).map_err(|source| FlowsError::Look { device: device.clone(), source })
+}
+
 fn is_ours(found: &program::Found) -> bool {
     [OUT, IN].iter().any(|name| found.name.as_deref() == Some(name))
 }

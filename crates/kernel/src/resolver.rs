@@ -1,4 +1,4 @@
-//! The addresses of the node's resolver.
+//! Addresses at which the agent answers its node's own pods: those of the node's resolver, and pods' gateway, where it is asked for flows.
 //!
 //! They are on the loopback device: it is there on every node, nobody else's network configuration touches it, and it goes with no
 //! module, bridge or pod. Packets come to such an address by whatever device they enter (the kernel's weak host model), and by their

@@ -101,21 +101,33 @@ pub fn list(socket: &mut RtSocket, protocol: u8) -> Result<Vec<Route>, NetlinkEr
 /// Why the kernel refused.
 pub fn default_device(socket: &mut RtSocket) -> Result<Option<u32>, NetlinkError> {
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        let mut message = RouteMessage::default();
-        message.header.address_family = family;
-        let request = Request::new(Operation::new("list", "routes"), RouteNetlinkMessage::GetRoute(message), 0);
-        let found = socket.dump(&request)?;
         let device = |route: Route| match route.target {
             Target::Device(index) | Target::Gateway { device: Some(index), .. } => Some(index),
             _ => None,
         };
-        // The kernel lists the best of those to one destination first.
-        let default = found.into_iter().filter_map(from_message).find(|route| route.dst.prefix_len() == 0);
-        if let Some(index) = default.and_then(device) {
+        if let Some(index) = default(socket, family)?.and_then(device) {
             return Ok(Some(index));
         }
     }
     Ok(None)
+}
+
+/// The next hop of the main table's default route of IPv4.
+///
+/// # Errors
+/// Why the kernel refused.
+pub fn default_gateway(socket: &mut RtSocket) -> Result<Option<IpAddr>, NetlinkError> {
+    let via = |route: Route| if let Target::Gateway { via, .. } = route.target { Some(via) } else { None };
+    Ok(default(socket, AddressFamily::Inet)?.and_then(via))
+}
+
+/// The kernel lists the best of those to one destination first.
+fn default(socket: &mut RtSocket, family: AddressFamily) -> Result<Option<Route>, NetlinkError> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family;
+    let request = Request::new(Operation::new("list", "routes"), RouteNetlinkMessage::GetRoute(message), 0);
+    let found = socket.dump(&request)?;
+    Ok(found.into_iter().filter_map(from_message).find(|route| route.dst.prefix_len() == 0))
 }
 
 pub(crate) fn set(route: &Route) -> Request {

@@ -4,7 +4,14 @@
 mod asker;
 mod query;
 
-use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     body::{Body, Bytes},
@@ -27,10 +34,12 @@ use podnet_flow::{
     record::GapAt,
     store::Retention,
 };
+use podnet_kernel::{netlink::RtSocket, pod_interface::GATEWAY_V4, resolver};
 use podnet_model::NodeName;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -40,7 +49,10 @@ use self::{
     asker::{Asker, Rights, Tokens},
     query::Query,
 };
-use super::past::{Past, Reader};
+use super::{
+    demand::{Demand, Following, Scope},
+    past::Reader,
+};
 use crate::dns::identity::Identity;
 
 /// Connections at once, those that have not said who they are among them.
@@ -54,6 +66,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a reader hears something, so that one who is gone is noticed.
 const SILENCE: Duration = Duration::from_secs(20);
 
+/// For recording to begin.
+const BEGINNING: Duration = Duration::from_secs(30);
+/// Between two looks at the addresses.
+const LOOK: Duration = Duration::from_secs(10);
+const NOT_KEPT: &str =
+    "the past is not kept here: follow (--follow), or keep it (podnet up --flows, podnet agent --flow-retention 1h)";
+const REFUSED: &str = "flows cannot be recorded here; the agent's log says why";
+
 /// How flows are read over the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowApi {
@@ -65,15 +85,15 @@ pub struct FlowApi {
     pub key: PathBuf,
     /// Whose certificates of clients are believed, PEM.
     pub client_ca: PathBuf,
-    /// How much of the past is kept.
-    pub retention: Retention,
+    /// How much of the past is kept; without it none is, and nothing recorded unless somebody follows.
+    pub retention: Option<Retention>,
 }
 
 /// What requests are answered from.
 pub(crate) struct Answers {
     pub(crate) node: NodeName,
     pub(crate) client: Client,
-    pub(crate) past: Arc<Past>,
+    pub(crate) demand: Arc<Demand>,
 }
 
 struct Server {
@@ -82,7 +102,7 @@ struct Server {
     readers: Arc<Semaphore>,
 }
 
-/// Answers at `address` on a task of its own.
+/// Answers at `address`, and at pods' gateway at the same port, on tasks of their own.
 ///
 /// # Errors
 /// When the certificate cannot be used, or the port not be opened.
@@ -99,8 +119,37 @@ pub(crate) async fn serve(config: &FlowApi, address: SocketAddr, answers: Answer
     info!(%address, "flows are read here");
     let readers = Arc::new(Semaphore::new(READERS));
     let server = Arc::new(Server { answers, tokens: Tokens::default(), readers });
-    tokio::spawn(accept(listener, identity, server));
+    tokio::spawn(accept(listener, identity.clone(), server.clone()));
+    tokio::spawn(accept_at_gateway(config.port, identity, server));
     Ok(())
+}
+
+/// A pod knows its gateway, and not its node's address: there its node's agent answers it.
+async fn accept_at_gateway(port: u16, identity: Arc<Identity>, server: Arc<Server>) {
+    let gateway = IpAddr::V4(GATEWAY_V4);
+    let mut tasks = JoinSet::new();
+    let mut told = false;
+    loop {
+        let held = tokio::task::block_in_place(|| {
+            RtSocket::open().and_then(|mut socket| resolver::hold(&mut socket, &[gateway])).map_err(io::Error::other)
+        });
+        let listening = async {
+            held?;
+            if tasks.is_empty() {
+                let listener = TcpListener::bind((gateway, port)).await?;
+                tasks.spawn(accept(listener, identity.clone(), server.clone()));
+            }
+            Ok::<_, io::Error>(())
+        };
+        match listening.await {
+            Ok(()) => told = false,
+            Err(error) if !std::mem::replace(&mut told, true) => {
+                warn!(%error, %gateway, port, "pods do not reach the flows at their gateway, only at the node's address; it is tried again");
+            }
+            Err(_) => {}
+        }
+        sleep(LOOK).await;
+    }
 }
 
 async fn accept(listener: TcpListener, identity: Arc<Identity>, server: Arc<Server>) {
@@ -176,16 +225,31 @@ impl Server {
         let Ok(place) = Arc::clone(&self.readers).try_acquire_owned() else {
             return refused(StatusCode::SERVICE_UNAVAILABLE, "too many read flows here; try again later");
         };
+        let Some((following, reader)) = self.reader(&query).await else {
+            return refused(StatusCode::SERVICE_UNAVAILABLE, if query.follow { REFUSED } else { NOT_KEPT });
+        };
         let (sender, receiver) = mpsc::channel(AHEAD);
-        let reader = self.answers.past.read(!query.follow || query.since.is_some());
         let rights = Rights::new(self.answers.client.clone(), asker);
-        let pump = Pump { node: self.answers.node.clone(), reader, rights, query, sender, heard: Timestamp::now() };
+        let (node, heard) = (self.answers.node.clone(), Timestamp::now());
+        let pump = Pump { node, _following: following, reader, rights, query, sender, heard };
         tokio::spawn(pump.run(place));
         let lines =
             futures::stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await?, receiver)) });
         let mut response = Response::new(Body::from_stream(lines));
         response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/jsonl"));
         response
+    }
+
+    /// Where flows are read; of one who follows, once they are recorded.
+    async fn reader(&self, query: &Query) -> Option<(Option<Following>, Reader)> {
+        let demand = &self.answers.demand;
+        if !query.follow {
+            return Some((None, demand.past()?.read(true)));
+        }
+        let following = demand.follow(if query.pod_to_pod { Scope::PodToPod } else { Scope::All });
+        let past = timeout(BEGINNING, following.past()).await.ok()?;
+        let reader = past.read(query.since.is_some());
+        Some((Some(following), reader))
     }
 
     async fn by_token(&self, request: &Request<Incoming>) -> Result<Option<Asker>, kube::Error> {
@@ -200,6 +264,8 @@ impl Server {
 /// Brings a reader what it asked for.
 struct Pump {
     node: NodeName,
+    /// As long as it is there flows are recorded.
+    _following: Option<Following>,
     reader: Reader,
     rights: Rights,
     query: Query,

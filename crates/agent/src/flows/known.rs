@@ -12,9 +12,11 @@ use kube::{
     Api, Client, ResourceExt,
     runtime::watcher::{self, Event, watcher},
 };
-use podnet_client::watch::steadily;
+use podnet_client::watch::{Interest, Update, steadily, watch};
 use podnet_flow::{Names, PodIdentity, Transport, names::Owner};
+use podnet_kernel::pod_interface::GATEWAY_V4;
 use podnet_model::{Change, NodeName, Service, ServiceKey, service::ServiceKind};
+use tokio::{sync::mpsc, task::JoinSet};
 use tracing::info;
 
 /// Labels that tell more of a controller's doing than of the pod.
@@ -28,25 +30,42 @@ const UNINTERESTING: [&str; 5] = [
 
 /// What is known of the cluster.
 #[derive(Debug, Default)]
-pub struct Known(Mutex<Facts>);
+pub(super) struct Known(Mutex<Facts>);
 
 #[derive(Debug, Default)]
 pub(super) struct Facts {
     pub(super) names: Names,
     nodes: HashMap<NodeName, Vec<IpAddr>>,
+    /// The node whose agent this is: its pods ask it at their gateway.
+    own: Option<NodeName>,
+    /// What the names say of nodes and Services is older than what was told of them.
+    is_stale: bool,
     services: HashMap<ServiceKey, Vec<(SocketAddr, Transport)>>,
     /// Addresses of the pods that are there, by their uids.
     pods: HashMap<Arc<str>, Vec<IpAddr>>,
 }
 
 impl Known {
-    pub(super) fn facts(&self) -> MutexGuard<'_, Facts> {
+    /// Of an agent of that node; nothing is known yet.
+    pub(super) fn of_node(node: NodeName) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Facts { own: Some(node), is_stale: true, ..Facts::default() })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Facts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn facts(&self) -> MutexGuard<'_, Facts> {
+        let mut facts = self.lock();
+        if std::mem::take(&mut facts.is_stale) {
+            facts.name();
+        }
+        facts
+    }
+
     /// Takes a change in.
-    pub fn learn(&self, change: &Change) {
-        let mut facts = self.facts();
+    pub(super) fn learn(&self, change: &Change) {
+        let mut facts = self.lock();
         match change {
             Change::Node(name, Some(node)) => {
                 let addrs = [Some(node.addr), node.addr6, node.internal, node.internal6];
@@ -57,15 +76,7 @@ impl Known {
             Change::Service(key, None) => drop(facts.services.remove(key)),
             _ => return,
         }
-        if matches!(change, Change::Node(..)) {
-            let all = facts.nodes.iter().flat_map(|(name, addrs)| addrs.iter().map(|addr| (*addr, name.clone())));
-            let all = all.collect();
-            facts.names.set_nodes(all);
-        } else {
-            let all = facts.services.iter().flat_map(|(key, places)| places.iter().map(|place| (*place, key.clone())));
-            let all = all.collect();
-            facts.names.set_services(all);
-        }
+        facts.is_stale = true;
     }
 
     pub(super) fn event(&self, event: Event<Pod>, listed: &mut Vec<Arc<str>>) {
@@ -88,6 +99,14 @@ impl Known {
 }
 
 impl Facts {
+    fn name(&mut self) {
+        let gateway = self.own.iter().map(|own| (IpAddr::V4(GATEWAY_V4), own.clone()));
+        let nodes = self.nodes.iter().flat_map(|(name, addrs)| addrs.iter().map(|addr| (*addr, name.clone())));
+        self.names.set_nodes(nodes.chain(gateway).collect());
+        let services = self.services.iter().flat_map(|(key, places)| places.iter().map(|place| (*place, key.clone())));
+        self.names.set_services(services.collect());
+    }
+
     fn see(&mut self, pod: &Pod, now: Timestamp) {
         let Some((identity, addrs)) = identity(pod) else {
             return self.lose(pod.metadata.uid.as_deref().unwrap_or_default(), now);
@@ -104,18 +123,60 @@ impl Facts {
     }
 }
 
-/// Tells who has which address, for good.
-pub(super) async fn watch_pods(client: Client, known: Arc<Known>) {
+/// What tells [`Known`], as long as the value is there.
+pub(super) struct Watches {
+    tasks: JoinSet<()>,
+    listed: mpsc::Receiver<()>,
+}
+
+impl Watches {
+    /// Begins to watch all pods, nodes and Services.
+    pub(super) fn start(client: &Client, known: &Arc<Known>) -> Self {
+        let mut tasks = JoinSet::new();
+        let (all_listed, listed) = mpsc::channel(1);
+        tasks.spawn(watch_pods(client.clone(), Arc::clone(known), all_listed.clone()));
+        tasks.spawn(watch_others(client.clone(), Arc::clone(known), all_listed));
+        Self { tasks, listed }
+    }
+
+    /// Waits until all were listed once.
+    pub(super) async fn listed(&mut self) {
+        debug_assert!(!self.tasks.is_empty());
+        // Nobody sends anything: who has listed lets go.
+        while self.listed.recv().await.is_some() {}
+    }
+}
+
+async fn watch_pods(client: Client, known: Arc<Known>, unlisted: mpsc::Sender<()>) {
+    let mut unlisted = Some(unlisted);
     let mut events = steadily(watcher(Api::<Pod>::all(client), watcher::Config::default())).boxed();
     let mut listed = Vec::new();
     loop {
         match events.try_next().await {
-            Ok(Some(event)) => known.event(event, &mut listed),
-            Ok(None) => return,
+            Ok(Some(event)) => {
+                let is_listed = matches!(event, Event::InitDone);
+                known.event(event, &mut listed);
+                if is_listed {
+                    unlisted = None;
+                }
+            }
+            Ok(None) => return drop(unlisted),
             // What is known goes on to be used.
             Err(error) => info!(%error, "watch of pods for the names of flows interrupted"),
         }
     }
+}
+
+async fn watch_others(client: Client, known: Arc<Known>, unlisted: mpsc::Sender<()>) {
+    let mut unlisted = Some(unlisted);
+    let mut updates = watch(client, Interest { nodes: true, services: true, ..Interest::default() });
+    while let Some(update) = updates.recv().await {
+        match update {
+            Update::Change(change) => known.learn(&change),
+            Update::Synced => unlisted = None,
+        }
+    }
+    drop(unlisted);
 }
 
 /// Who a pod is, and its addresses; none of those that have none of their own, or no more.

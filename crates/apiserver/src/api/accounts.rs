@@ -37,7 +37,12 @@ impl Api {
         }
         let pod = self.bound_pod(at, &spec["boundObjectRef"])?;
         let uid = account.value["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-        let bound = BoundAccount { namespace: at.namespace.to_owned(), name: at.name.to_owned(), uid, pod };
+        let node = pod.as_ref().and_then(|(pod, _)| self.node_of_pod(at.namespace, pod));
+        let node = node.and_then(|name| {
+            let uid = self.store().object("nodes", "", &name)?.value["metadata"]["uid"].as_str()?.to_owned();
+            Some((name, uid))
+        });
+        let bound = BoundAccount { namespace: at.namespace.to_owned(), name: at.name.to_owned(), uid, pod, node };
         let now = Utc::now();
         let end = now + TimeDelta::seconds(lifetime);
         let token = self

@@ -40,6 +40,8 @@ pub struct BoundAccount {
     pub uid: String,
     /// Name and uid of the pod that the token was made for: the token is good while that pod exists.
     pub pod: Option<(String, String)>,
+    /// Name and uid of that pod's node: it tells the pod where it is.
+    pub node: Option<(String, String)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -61,6 +63,8 @@ struct Bound {
     serviceaccount: Named,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pod: Option<Named>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    node: Option<Named>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -124,6 +128,7 @@ impl Tokens {
                 namespace: account.namespace.clone(),
                 serviceaccount: Named { name: account.name.clone(), uid: account.uid.clone() },
                 pod: account.pod.clone().map(|(name, uid)| Named { name, uid }),
+                node: account.node.clone().map(|(name, uid)| Named { name, uid }),
             },
         };
         jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &self.signing)
@@ -134,9 +139,9 @@ impl Tokens {
     pub fn verify(&self, token: &str) -> Result<BoundAccount, TokenError> {
         let claims: Claims =
             jsonwebtoken::decode(token, &self.verifying, &self.validation).map_err(TokenError::Refused)?.claims;
-        let Bound { namespace, serviceaccount, pod } = claims.bound;
-        let pod = pod.map(|pod| (pod.name, pod.uid));
-        Ok(BoundAccount { namespace, name: serviceaccount.name, uid: serviceaccount.uid, pod })
+        let Bound { namespace, serviceaccount, pod, node } = claims.bound;
+        let [pod, node] = [pod, node].map(|named| named.map(|named| (named.name, named.uid)));
+        Ok(BoundAccount { namespace, name: serviceaccount.name, uid: serviceaccount.uid, pod, node })
     }
 }
 
@@ -145,7 +150,14 @@ mod tests {
     use super::*;
 
     fn account() -> BoundAccount {
-        BoundAccount { namespace: "default".to_owned(), name: "robot".to_owned(), uid: "u-1".to_owned(), pod: None }
+        let named = |name: &str| Some((name.to_owned(), format!("uid of {name}")));
+        BoundAccount {
+            namespace: "default".to_owned(),
+            name: "robot".to_owned(),
+            uid: "u-1".to_owned(),
+            pod: named("robot-0"),
+            node: named("node1"),
+        }
     }
 
     fn now() -> i64 {

@@ -1,4 +1,5 @@
 use axum::body::Body;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{Method, Request, StatusCode, header};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, ListParams, Patch, PatchParams};
@@ -178,7 +179,15 @@ async fn a_node_may_ask_whose_a_token_is_and_what_its_owner_may_see() {
         "containers": [{"name": "c", "image": "podnet.local/tools"}]}});
     let pod = cluster.create("/api/v1/namespaces/default/pods", pod).await;
     let bound = json!({"spec": {"boundObjectRef": {"kind": "Pod", "name": "p"}}});
+    let claimed = |token: &Value| {
+        let claims = URL_SAFE_NO_PAD.decode(token.as_str().unwrap().split('.').nth(1).unwrap()).unwrap();
+        serde_json::from_slice::<Value>(&claims).unwrap()["kubernetes.io"]["node"].clone()
+    };
+    let token = cluster.create(&format!("{accounts}/robot/token"), bound.clone()).await["status"]["token"].clone();
+    assert_eq!(claimed(&token), Value::Null, "there is no such node");
+    let node = cluster.create("/api/v1/nodes", json!({"metadata": {"name": "node1"}})).await;
     let token = cluster.create(&format!("{accounts}/robot/token"), bound).await["status"]["token"].clone();
+    assert_eq!(claimed(&token), json!({"name": "node1", "uid": node["metadata"]["uid"]}));
     let (tokens, subjects) =
         ("/apis/authentication.k8s.io/v1/tokenreviews", "/apis/authorization.k8s.io/v1/subjectaccessreviews");
     let review = |token: &Value, audience: &str| json!({"spec": {"token": token, "audiences": [audience]}});

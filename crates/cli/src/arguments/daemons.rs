@@ -157,8 +157,8 @@ pub(crate) struct AgentOptions {
     /// The port of that, at the node's address
     #[arg(long, value_name = "PORT", default_value_t = super::flows::PORT)]
     pub(crate) flow_port: u16,
-    /// The certificate of the node's address (PEM)
-    #[arg(long, value_name = "FILE")]
+    /// The certificate of the node's address and name (PEM). With it flows are also recorded while somebody follows them
+    #[arg(long, value_name = "FILE", requires_all = ["flow_key", "flow_client_ca"])]
     pub(crate) flow_certificate: Option<PathBuf>,
     /// Its key (PEM)
     #[arg(long, value_name = "FILE")]

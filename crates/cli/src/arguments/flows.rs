@@ -57,7 +57,7 @@ pub(crate) struct FlowsOptions {
     /// Add to this file instead of printing
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub(crate) file: Option<PathBuf>,
-    /// Ask the agent at this address of a node alone (a pod asks its own: the field status.hostIP says where); may be given several times
+    /// Ask the agent at this address of a node alone; may be given several times. Without it all nodes', in a pod that may not list nodes its own node's
     #[arg(long, value_name = "ADDRESS", env = "PODNET_AGENT", value_delimiter = ',')]
     pub(crate) agent: Vec<IpAddr>,
     /// The port of the agents

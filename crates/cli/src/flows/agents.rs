@@ -1,6 +1,10 @@
 //! The agents: where they are, and what they tell of flows.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 
 use futures::{AsyncBufReadExt, StreamExt};
 use http::Request;
@@ -8,6 +12,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use podnet_client::connect;
 use podnet_flow::Item;
+use podnet_kernel::{netlink::RtSocket, route};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -48,12 +53,22 @@ pub(super) enum Heard {
 pub(super) async fn find(options: &FlowsOptions) -> Result<Vec<Agent>, Failure> {
     let kubeconfig = kubeconfig(options);
     let mut found = Vec::new();
-    for (name, ip) in addresses(options, kubeconfig.is_none()).await? {
+    for Found { node, ip, is_gateway } in addresses(options, kubeconfig.is_none()).await? {
         let address = SocketAddr::new(ip, options.agent_port);
-        let client = connect::to_server(kubeconfig.as_deref(), address).await;
-        found.push(Agent { name, client: client.doing(|| format!("cannot ask the agent at {address}"))? });
+        // All nodes' pods have the same gateway, which no certificate is of.
+        let client = connect::to_server(kubeconfig.as_deref(), address, is_gateway.then(|| node.clone())).await;
+        found.push(Agent { name: node, client: client.doing(|| format!("cannot ask the agent at {address}"))? });
     }
     Ok(found)
+}
+
+/// Where an agent is.
+struct Found {
+    /// Its node, or what it was called on the command line.
+    node: String,
+    ip: IpAddr,
+    /// It is asked at the gateway of this pod.
+    is_gateway: bool,
 }
 
 /// None: this is a pod, which has its service account.
@@ -67,27 +82,39 @@ fn kubeconfig(options: &FlowsOptions) -> Option<std::path::PathBuf> {
     }
 }
 
-async fn addresses(options: &FlowsOptions, is_pod: bool) -> Result<Vec<(String, std::net::IpAddr)>, Failure> {
+async fn addresses(options: &FlowsOptions, is_pod: bool) -> Result<Vec<Found>, Failure> {
     if !options.agent.is_empty() {
-        return Ok(options.agent.iter().map(|ip| (ip.to_string(), *ip)).collect());
+        let given = |ip: &IpAddr| Found { node: ip.to_string(), ip: *ip, is_gateway: false };
+        return Ok(options.agent.iter().map(given).collect());
     }
     let client = if is_pod {
         connect::in_cluster().doing(|| "cannot use the pod's service account".into())?
     } else {
         api::connect(options.kubeconfig.as_deref(), "flows").await?
     };
-    let nodes = Api::<Node>::all(client).list(&ListParams::default()).await;
-    let nodes = nodes.doing(|| "cannot list the nodes".into()).map_err(|failure| {
-        if is_pod {
-            failure.remedy("a pod that may not list nodes asks its own: --agent with the field status.hostIP")
-        } else {
-            failure
-        }
-    })?;
-    Ok(nodes.into_iter().filter_map(|node| Some((node.name_any(), internal(&node)?))).collect())
+    let nodes = match Api::<Node>::all(client).list(&ListParams::default()).await {
+        // Few pods may list nodes.
+        Err(_) if is_pod => return own().map(|own| vec![own]),
+        nodes => nodes.doing(|| "cannot list the nodes".into())?,
+    };
+    let at = |node: Node| Some(Found { ip: internal(&node)?, node: node.name_any(), is_gateway: false });
+    Ok(nodes.into_iter().filter_map(at).collect())
 }
 
-fn internal(node: &Node) -> Option<std::net::IpAddr> {
+/// The agent of this pod's node, which answers at the pod's gateway.
+fn own() -> Result<Found, Failure> {
+    let remedy = "give --agent, or PODNET_AGENT, from the field status.hostIP";
+    let node = connect::own_node().ok_or_else(|| {
+        Failure::new("the token of this pod's service account does not name the pod's node (Kubernetes before 1.30)")
+            .remedy(remedy)
+    })?;
+    let gateway = RtSocket::open().and_then(|mut socket| route::default_gateway(&mut socket));
+    let gateway = gateway.doing(|| "cannot look for this pod's gateway".into())?;
+    let ip = gateway.ok_or_else(|| Failure::new("this pod has no gateway of IPv4").remedy(remedy))?;
+    Ok(Found { node, ip, is_gateway: true })
+}
+
+fn internal(node: &Node) -> Option<IpAddr> {
     let addresses = node.status.as_ref()?.addresses.iter().flatten();
     addresses.filter(|address| address.type_ == "InternalIP").find_map(|address| address.address.parse().ok())
 }

@@ -85,10 +85,10 @@ fn agent(cluster: &Cluster, place: &NodePlace) -> ProcessSpec {
     }
     if cluster.flows {
         arguments.option("--flow-retention", &"1h");
-        arguments.option("--flow-certificate", &files.serving_certificate().display());
-        arguments.option("--flow-key", &files.serving_key().display());
-        arguments.option("--flow-client-ca", &files.client_ca().display());
     }
+    arguments.option("--flow-certificate", &files.serving_certificate().display());
+    arguments.option("--flow-key", &files.serving_key().display());
+    arguments.option("--flow-client-ca", &files.client_ca().display());
     arguments.option("--sockets-cgroup", &Path::new(layout::CGROUP).join(&place.name).display());
     arguments.spec()
 }

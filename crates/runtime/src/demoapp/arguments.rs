@@ -17,7 +17,7 @@ impl DemoappOptions {
     /// `DEMOAPP_RELEASE`.
     ///
     /// ```text
-    /// [netexec | serve-hostname | pause] [--port N | --listen ADDRESS:PORT]… [--default-port N] [--name NAME] [--text TEXT]
+    /// [netexec | serve-hostname | pause] [--port N | --listen [ADDRESS:]PORT[,…]]… [--default-port N] [--name NAME] [--text TEXT]
     /// ```
     ///
     /// # Errors
@@ -45,7 +45,11 @@ impl DemoappOptions {
             };
             match flag(name.strip_prefix('-').unwrap_or(name), &mut arguments) {
                 ("port" | "http-port", Some(value)) => options.listen.push(Listen::Port(port(&value)?)),
-                ("listen", Some(value)) => options.listen.push(listen(&value)?),
+                ("listen", Some(value)) => {
+                    for place in value.split(',') {
+                        options.listen.push(listen(place)?);
+                    }
+                }
                 ("default-port", Some(value)) => default_port = Some(port(&value)?),
                 ("name", Some(value)) => options.pod_name = Some(value),
                 ("text", Some(value)) => options.text = Some(value),
@@ -82,12 +86,13 @@ fn port(value: &str) -> Result<u16, DemoappError> {
     value.parse().ok().filter(|port| *port != 0).ok_or_else(|| bad(value, "a port is a number from 1 to 65535"))
 }
 
-/// `address:port`, or `:port` for all addresses.
+/// `address:port`, or `:port` or `port` for all addresses.
 fn listen(value: &str) -> Result<Listen, DemoappError> {
-    if let Some(text) = value.strip_prefix(':') {
-        return port(text).map(Listen::Port);
+    let place = value.strip_prefix(':').unwrap_or(value);
+    if place.bytes().all(|byte| byte.is_ascii_digit()) {
+        return port(place).map(Listen::Port);
     }
-    value.parse().map(Listen::Address).map_err(|_| bad(value, "a place to listen is ADDRESS:PORT or :PORT"))
+    value.parse().map(Listen::Address).map_err(|_| bad(value, "a place to listen is ADDRESS:PORT, :PORT or PORT"))
 }
 
 fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Listen, DemoappError> {
@@ -127,6 +132,7 @@ mod tests {
         assert_eq!(ports("--default-port 5678"), [Listen::Port(5678)]);
         assert_eq!(ports("--default-port 80 --port 8080 --port=8443"), [Listen::Port(8080), Listen::Port(8443)]);
         assert_eq!(ports("--listen 127.0.0.1:81"), [Listen::Address("127.0.0.1:81".parse().unwrap())]);
+        assert_eq!(ports("--listen 7000,:9030"), [Listen::Port(7000), Listen::Port(9030)]);
     }
 
     #[test]
@@ -152,7 +158,7 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_named() {
-        for line in ["--prot 80", "--port", "--port 0", "--port http", "connect", "--listen nowhere"] {
+        for line in ["--prot 80", "--port", "--port 0", "--port http", "connect", "--listen nowhere", "--listen 80,"] {
             assert!(matches!(options(line, &[]), Err(DemoappError::Argument { .. })), "{line}");
         }
     }

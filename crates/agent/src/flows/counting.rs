@@ -1,0 +1,127 @@
+//! The programs that count at pods' interfaces, while flows are recorded.
+
+use std::{
+    error::Error,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use podnet_kernel::{
+    flows::{self, Flows, FlowsError, Sizes},
+    link,
+    netlink::{NetlinkError, RtSocket},
+};
+use podnet_model::LinkName;
+use tracing::warn;
+
+/// Whether flows are to be counted when an agent begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtStart {
+    /// Nobody can ask for them: what an earlier agent left is taken away.
+    Never,
+    /// Where an earlier agent counted: who followed it is about to ask again, and is to miss nothing.
+    WhereTheyWere,
+    /// They are recorded whether somebody asks or not.
+    Always,
+}
+
+/// What counts at pods' interfaces.
+#[derive(Debug, Default)]
+pub struct Counting {
+    flows: RwLock<Option<Arc<Flows>>>,
+    /// That the kernel refuses was told.
+    told: AtomicBool,
+}
+
+impl Counting {
+    /// Begins where that is wanted, over what an earlier agent counted. Why nothing is counted is in the log.
+    #[must_use]
+    pub fn open(wanted: AtStart) -> Self {
+        let counting = Self::default();
+        let begins = match wanted {
+            AtStart::Never => false,
+            AtStart::WhereTheyWere => is_anywhere().unwrap_or(false),
+            AtStart::Always => true,
+        };
+        if begins {
+            counting.begin()
+        } else {
+            counting.end()
+        };
+        counting
+    }
+
+    /// The programs, while there are any.
+    #[must_use]
+    pub fn flows(&self) -> Option<Arc<Flows>> {
+        self.flows.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Loads the programs, where that is not done. Whether anything changed. They count at no device yet, unless they did for an earlier agent.
+    pub(crate) fn begin(&self) -> bool {
+        let mut flows = self.flows.write().unwrap_or_else(PoisonError::into_inner);
+        if flows.is_some() {
+            return false;
+        }
+        let opened = RtSocket::open().map_err(FlowsOrLinks::Links).and_then(|mut socket| {
+            let ends = ends(&mut socket)?;
+            Ok(Flows::open(&mut socket, &ends, Sizes::default())?)
+        });
+        match opened {
+            Ok(opened) => *flows = Some(Arc::new(opened)),
+            Err(error) => warn!(error = &error as &dyn Error, "flows are not recorded"),
+        }
+        flows.is_some()
+    }
+
+    /// Takes the programs away from all devices. Whether anything changed.
+    pub(crate) fn end(&self) -> bool {
+        let before = self.flows.write().unwrap_or_else(PoisonError::into_inner).take();
+        let ended = RtSocket::open().map_err(FlowsOrLinks::Links).and_then(|mut socket| {
+            let ends = ends(&mut socket)?;
+            Ok(ends.iter().try_for_each(|end| flows::detach(&mut socket, end).map(drop))?)
+        });
+        if let Err(error) = ended {
+            warn!(error = &error as &dyn Error, "flows go on to be counted, though nobody asks");
+        }
+        before.is_some()
+    }
+
+    /// Counts at the node's end of a pod's link. Where the kernel refuses, that is told once.
+    pub fn follow(&self, socket: &mut RtSocket, device: &LinkName) {
+        let done = self.flows().map(|flows| flows.attach(socket, device));
+        if let Some(Err(error)) = done
+            && !self.told.swap(true, Ordering::Relaxed)
+        {
+            warn!(error = &error as &dyn Error, "a pod's flows are not recorded; told once");
+        }
+    }
+}
+
+/// Whether an earlier agent counted.
+fn is_anywhere() -> Result<bool, FlowsOrLinks> {
+    let mut socket = RtSocket::open().map_err(FlowsOrLinks::Links)?;
+    for end in ends(&mut socket)? {
+        if flows::is_at(&mut socket, &end)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The devices that may be pods'.
+fn ends(socket: &mut RtSocket) -> Result<Vec<LinkName>, FlowsOrLinks> {
+    let links = link::list(socket).map_err(FlowsOrLinks::Links)?;
+    let ends = links.into_iter().filter(|link| link.kind.as_deref() == Some("veth"));
+    Ok(ends.map(|link| link.name).collect())
+}
+
+#[derive(Debug, thiserror::Error)]
+enum FlowsOrLinks {
+    #[error(transparent)]
+    Flows(#[from] FlowsError),
+    #[error("cannot list the pods' links")]
+    Links(#[source] NetlinkError),
+}

@@ -1,0 +1,138 @@
+//! Who wants flows to be recorded: the agent's settings, and whoever follows them at the moment.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::past::Past;
+
+/// Which flows somebody wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Scope {
+    /// None.
+    #[default]
+    Nothing,
+    /// Those between pods.
+    PodToPod,
+    /// All.
+    All,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Followers {
+    pod_to_pod: usize,
+    all: usize,
+}
+
+/// What is wanted by all together, and what there is of it.
+#[derive(Debug)]
+pub(crate) struct Demand {
+    /// Whether somebody follows or not.
+    always: Scope,
+    followers: watch::Sender<Followers>,
+    past: watch::Sender<Option<Arc<Past>>>,
+}
+
+impl Demand {
+    /// Of the settings; nobody follows yet.
+    pub(super) fn new(always: Scope) -> Arc<Self> {
+        Arc::new(Self { always, followers: watch::Sender::default(), past: watch::Sender::new(None) })
+    }
+
+    /// What is to be recorded.
+    pub(super) fn scope(&self) -> Scope {
+        self.scope_of(*self.followers.borrow())
+    }
+
+    fn scope_of(&self, followers: Followers) -> Scope {
+        let followed = match followers {
+            Followers { all: 1.., .. } => Scope::All,
+            Followers { pod_to_pod: 1.., .. } => Scope::PodToPod,
+            _ => Scope::Nothing,
+        };
+        followed.max(self.always)
+    }
+
+    /// Waits until something else than `scope` is to be recorded.
+    pub(super) async fn changed_from(&self, scope: Scope) {
+        // The sender is this value's own.
+        let _ = self.followers.subscribe().wait_for(|followers| self.scope_of(*followers) != scope).await;
+    }
+
+    /// Somebody follows until the value goes.
+    pub(super) fn follow(self: &Arc<Self>, scope: Scope) -> Following {
+        self.followers.send_modify(|followers| *followers.of(scope) += 1);
+        Following { demand: Arc::clone(self), scope }
+    }
+
+    /// What is recorded, and where it can be read; none while nothing is.
+    pub(super) fn past(&self) -> Option<Arc<Past>> {
+        self.past.borrow().clone()
+    }
+
+    pub(super) fn set_past(&self, past: Option<Arc<Past>>) {
+        self.past.send_replace(past);
+    }
+}
+
+impl Followers {
+    const fn of(&mut self, scope: Scope) -> &mut usize {
+        match scope {
+            Scope::All => &mut self.all,
+            Scope::PodToPod | Scope::Nothing => &mut self.pod_to_pod,
+        }
+    }
+}
+
+/// Somebody who follows.
+#[derive(Debug)]
+pub(super) struct Following {
+    demand: Arc<Demand>,
+    scope: Scope,
+}
+
+impl Following {
+    /// Waits until flows are recorded.
+    pub(super) async fn past(&self) -> Arc<Past> {
+        let mut past = self.demand.past.subscribe();
+        loop {
+            if let Some(past) = past.borrow_and_update().clone() {
+                return past;
+            }
+            if past.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.demand.followers.send_modify(|followers| *followers.of(self.scope) -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_recorded_is_what_the_most_demanding_of_those_who_follow_wants_and_no_less_than_the_settings_say() {
+        let demand = Demand::new(Scope::Nothing);
+        assert_eq!(demand.scope(), Scope::Nothing);
+        let narrow = demand.follow(Scope::PodToPod);
+        assert_eq!(demand.scope(), Scope::PodToPod);
+        let wide = [demand.follow(Scope::All), demand.follow(Scope::All)];
+        drop(narrow);
+        assert_eq!(demand.scope(), Scope::All);
+        let [first, second] = wide;
+        drop(first);
+        assert_eq!(demand.scope(), Scope::All);
+        drop(second);
+        assert_eq!(demand.scope(), Scope::Nothing);
+        let always = Demand::new(Scope::PodToPod);
+        assert_eq!(always.scope(), Scope::PodToPod);
+        let _wide = always.follow(Scope::All);
+        assert_eq!(always.scope(), Scope::All);
+    }
+}
