@@ -24,6 +24,7 @@ use std::{
     path::PathBuf,
 };
 
+use ipnet::IpNet;
 use kube::Client;
 use podnet_kernel::{netlink::RtSocket, pod_interface::GATEWAY_V4, resolver};
 
@@ -41,6 +42,8 @@ pub struct FlowLog {
     pub path: PathBuf,
     /// How many bytes it and those that were set aside may have together.
     pub bytes: u64,
+    /// Only flows between pods go there.
+    pub between_pods: bool,
 }
 
 /// Why flows are not recorded, or not read.
@@ -80,7 +83,11 @@ pub(crate) async fn offer(
     node_address: IpAddr,
     client: &Client,
 ) -> Result<Option<Keeper>, RecordError> {
-    let always = if config.records_flows() { Scope::All } else { Scope::Nothing };
+    let always = match config.records_flows() {
+        true if config.flows_between_pods => Scope::PodToPod,
+        true => Scope::All,
+        false => Scope::Nothing,
+    };
     let demand = Demand::new(always);
     if let Some(api) = &config.flow_api {
         let address = SocketAddr::new(node_address, api.port);
@@ -96,5 +103,6 @@ pub(crate) async fn offer(
     }
     let retention = config.flow_api.as_ref().and_then(|api| api.retention);
     let (node, log) = (config.node.clone(), config.flow_log.clone());
-    Ok(Some(Keeper { demand, node, client: client.clone(), log, retention }))
+    let service_cidr = config.service_cidr.map(IpNet::V4);
+    Ok(Some(Keeper { demand, node, client: client.clone(), log, retention, service_cidr }))
 }

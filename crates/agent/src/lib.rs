@@ -20,6 +20,7 @@ pub mod addresses;
 pub mod announce;
 pub mod attach;
 pub mod balancers;
+mod config;
 pub mod conflist;
 pub mod dns;
 pub mod fastpath;
@@ -40,12 +41,11 @@ pub mod ways;
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use ipnet::{IpNet, Ipv4Net};
 use kube::Client;
 use podnet_client::{
     connect::{self, ConnectError},
@@ -53,112 +53,27 @@ use podnet_client::{
     node,
     watch::{Interest, PodInterest, ProxySource, Quarantine, watch},
 };
-use podnet_model::{Dual, NodeName};
+use podnet_model::Dual;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
+
+pub use config::AgentConfig;
 
 use crate::{
     addresses::Addresses,
     attach::Attachments,
-    conflist::PodLink,
-    flows::{FlowApi, FlowLog},
     health::Health,
     housekeeping::{Housekeeping, mend_limits},
     network::Network,
     proxy::Told,
     repair::Counts,
-    underlay::{Finder, UnderlaySettings},
+    underlay::Finder,
     view::View,
     ways::Ways,
 };
 
 /// Pods whose address waits to be published.
 const ATTACHED_BACKLOG: usize = 1024;
-
-/// What an agent is told.
-#[derive(Clone, Debug)]
-pub struct AgentConfig {
-    /// The node that it serves.
-    pub node: NodeName,
-    /// The node's identity; none means the pod's service account.
-    pub kubeconfig: Option<PathBuf>,
-    /// Journal and tombstones.
-    pub state_dir: PathBuf,
-    /// The socket for `podnet-cni`.
-    pub socket: PathBuf,
-    /// Where the conflist goes.
-    pub cni_conf_dir: PathBuf,
-    /// How the node's place on the network between nodes is found.
-    pub underlay: UnderlaySettings,
-    /// Destinations outside the pools to which pods keep their own address, in spite of `natOutgoing`.
-    pub no_nat_cidrs: Vec<IpNet>,
-    /// Routes to a node leave when its lease has expired, and not only with its Node object.
-    pub without_lost_nodes: bool,
-    /// Services' addresses, so that unassigned ones are refused at once.
-    pub service_cidr: Option<Ipv4Net>,
-    /// Where plugins that are made for flannel look for this node's part of the range.
-    pub subnet_file: PathBuf,
-    /// How the conflist says that pods are joined to the node.
-    pub pod_link: PodLink,
-    /// Packets between pods may pass by the stack.
-    pub fast_path: bool,
-    /// The cgroup (v2) whose processes' connections come to Services at the socket, in mode `ebpf`, by its path from the hierarchy's root: that of
-    /// the pods, or, empty, of the whole machine.
-    pub sockets_cgroup: PathBuf,
-    /// Stands for election to give load balancers their addresses.
-    pub gives_addresses: bool,
-    /// Where health, metrics and configuration are served.
-    pub health_address: SocketAddr,
-    /// Where the node's own resolver answers; without an address there is none.
-    pub node_local_dns: Vec<IpAddr>,
-    /// The domain of the cluster's names.
-    pub cluster_domain: String,
-    /// kube-proxy's configuration of this node alone; without it the ConfigMap `kube-proxy` counts.
-    pub proxy_config: Option<PathBuf>,
-    /// Where records of the flows of this node's pods go; without it none are made.
-    pub flow_log: Option<FlowLog>,
-    /// How these are read over the network; without it they are not.
-    pub flow_api: Option<FlowApi>,
-}
-
-impl AgentConfig {
-    /// Whether flows are recorded whether somebody follows them or not.
-    fn records_flows(&self) -> bool {
-        self.flow_log.is_some() || self.flow_api.as_ref().is_some_and(|api| api.retention.is_some())
-    }
-
-    fn counts_at_start(&self) -> flows::AtStart {
-        match self.flow_api {
-            _ if self.records_flows() => flows::AtStart::Always,
-            Some(_) => flows::AtStart::WhereTheyWere,
-            None => flows::AtStart::Never,
-        }
-    }
-
-    /// Where a plugin leaves word of what it deleted while the agent was down.
-    #[must_use]
-    pub fn tombstones(&self) -> PathBuf {
-        self.state_dir.join("tombstones")
-    }
-
-    /// Where it is kept what was made for each attachment.
-    fn attachments(&self) -> PathBuf {
-        self.state_dir.join("attachments")
-    }
-
-    /// Where the addresses of the node's resolver are noted.
-    fn resolver_note(&self) -> PathBuf {
-        self.state_dir.join("node-local-dns")
-    }
-
-    fn keys(&self) -> PathBuf {
-        self.state_dir.join("wireguard.keys")
-    }
-
-    fn journal(&self) -> PathBuf {
-        self.state_dir.join("addresses.journal")
-    }
-}
 
 /// Why an agent cannot run.
 #[derive(Debug, thiserror::Error)]

@@ -25,7 +25,7 @@ use std::{sync::Arc, thread};
 
 use ipnet::IpNet;
 use podnet_client::{events::Complaints, watch::Update};
-use podnet_kernel::{capabilities, datapath::KernelDatapath, executor, nft::NftError};
+use podnet_kernel::{capabilities, cgroup::Cgroup, datapath::KernelDatapath, executor, nft::NftError};
 use podnet_model::{Dual, Family};
 use podnet_planner::{
     border::BorderConfig,
@@ -140,7 +140,10 @@ impl Network {
         };
         let mut overlay = Overlay::new(overlay);
         overlay.set_keys(ways.keys());
-        let fast_path = FastPath::open(config.fast_path, Counting::open(config.counts_at_start()));
+        let fast_path = FastPath::open(
+            config.fast_path,
+            Counting::open(config.counts_at_start(), Cgroup::v2(&config.sockets_cgroup).ok()),
+        );
         let pods = Arc::new(PodEnds::new(PodRules::open()?, fast_path, overlay.pod_mtu()));
         let (publish, published) = watch::channel(underlay.published);
         let (repair, notices) =

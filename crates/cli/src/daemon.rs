@@ -104,7 +104,12 @@ pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
         node_local_dns: options.node_local_dns,
         cluster_domain: options.cluster_domain,
         proxy_config: options.proxy_config,
-        flow_log: options.flow_log.map(|path| podnet_agent::flows::FlowLog { path, bytes: options.flow_log_bytes }),
+        flow_log: options.flow_log.map(|path| podnet_agent::flows::FlowLog {
+            path,
+            bytes: options.flow_log_bytes,
+            between_pods: options.flow_pod_to_pod,
+        }),
+        flows_between_pods: options.flow_pod_to_pod,
         flow_api,
     };
     run(async { Box::pin(podnet_agent::run(config, stopped()?)).await.doing(|| "the agent ended".into()) })

@@ -52,6 +52,13 @@ spec:
       env: [{name: PODNET_AGENT, valueFrom: {fieldRef: {fieldPath: status.hostIP}}}]
 "#;
 
+const LATER: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: later, namespace: shop}
+spec: {selector: {app: web}, ports: [{port: 80}]}
+"#;
+
 /// The flows to port 80, by the names of their ends, with the Service that was asked.
 fn named(text: &str) -> Vec<(String, String, String)> {
     let flows = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -192,4 +199,22 @@ fn each_flow_is_told_once_with_both_names_to_people_and_to_its_own_pod_and_to_no
     // Who may not list pods is told of none but itself.
     let told = cluster.exec("default", "stranger", &["podnet", "flows", "-o", "jsonl"]).unwrap();
     assert_eq!(named(&told), [], "{told}");
+    tells_what_was_asked_at_the_socket(&cluster);
+}
+
+/// In mode ebpf sockets choose the backends, and packets do not show the Service any more.
+fn tells_what_was_asked_at_the_socket(cluster: &Cluster) {
+    cluster.take_proxy_mode("ebpf", &["node1", "node2"], SOON);
+    cluster.apply(LATER);
+    eventually("the Service that was asked is told", SOON, || {
+        let asked =
+            cluster.exec("default", "stranger", &["curl", "-sS", "--max-time", "5", "http://later.shop/hostname"]);
+        asked.map_err(|error| error.to_string())?;
+        let output = cluster.podnet(&["flows", "-o", "jsonl", "--since", "1m", "--to", "service/shop/later"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        match named(&text).first() {
+            Some((source, destination, _)) if (&**source, &**destination) == ("default/stranger", "shop/web") => Ok(()),
+            _ => Err(text),
+        }
+    });
 }

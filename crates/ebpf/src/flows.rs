@@ -1,6 +1,6 @@
 //! Counting flows at pods' interfaces; see `bpf/flows.h`. What stands in the maps, byte for byte.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// The compiled programs that count: an ELF object.
 pub const OBJECT: &[u8] = {
@@ -34,6 +34,8 @@ pub const MISSED: &str = "flow_missed";
 pub const RANGES: &str = "flow_ranges";
 /// The map of two numbers ([`u64`]): whether only flows to [`RANGES`] count; how many bells found no room.
 pub const SETTINGS: &str = "flow_settings";
+/// What sockets speak with through Services: maps of the programs at sockets ([`crate::sockets`]), where there are such programs.
+pub const ASKED: [&str; 2] = [crate::sockets::CONNECTED, crate::sockets::SPOKEN];
 /// The map of entries in the making.
 pub const FRESH: &str = "flow_fresh";
 
@@ -144,11 +146,13 @@ pub struct Counted {
     pub remote_began: bool,
     /// The protocol said that it is over.
     pub ended: bool,
+    /// The frontend of a Service that the pod's socket asked for, where the backend was chosen there.
+    pub asked: Option<SocketAddr>,
 }
 
 impl Counted {
     /// Its length in a map.
-    pub const SIZE: usize = 96;
+    pub const SIZE: usize = 120;
 
     /// From what stands in a map.
     #[must_use]
@@ -161,6 +165,11 @@ impl Counted {
             handshake: u32::from_le_bytes(number(bytes, 88)),
             remote_began: bytes[92] != 0,
             ended: bytes[93] != 0,
+            asked: Some(SocketAddr::new(
+                Ipv6Addr::from(number::<16>(bytes, 96)).to_canonical(),
+                u16::from_be_bytes(number(bytes, 112)),
+            ))
+            .filter(|asked| asked.port() != 0),
         }
     }
 }
@@ -189,7 +198,7 @@ pub struct Bell {
 
 impl Bell {
     /// Its length in the ring.
-    pub const SIZE: usize = 144;
+    pub const SIZE: usize = 168;
 
     /// From what stands in the ring; none where it is no bell.
     #[must_use]

@@ -231,13 +231,16 @@ impl Aggregator {
 
     fn begin(&mut self, entry: &Entry, side: Side, scene: &mut Scene<'_>) -> u64 {
         let own = Key::of(entry);
+        // What the socket asked for, or what is addressed and translated on its way.
+        let at = entry.asked.unwrap_or(own.destination);
         let asked = match side {
-            Side::Source => scene.names.service(own.destination, own.transport).cloned(),
+            Side::Source => scene.names.service(at, own.transport).cloned(),
             Side::Destination => None,
         };
-        let backend = asked.as_ref().and_then(|_| scene.translations.backend(&own));
+        let is_translated = asked.is_some() && entry.asked.is_none();
+        let backend = is_translated.then(|| scene.translations.backend(&own)).flatten();
         let key = Key { destination: backend.unwrap_or(own.destination), ..own };
-        let asked = asked.map(|service| Asked { service, ip: own.destination.ip(), port: own.destination.port() });
+        let asked = asked.map(|service| Asked { service, ip: at.ip(), port: at.port() });
         let fits = |id: &u64| {
             let flow = self.flows.get(id)?;
             Some((flow.distance(side, entry)?, *id))

@@ -1,6 +1,10 @@
 //! What the kernel counts, as it is read.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -147,6 +151,8 @@ pub struct Entry {
     pub handshake_micros: u32,
     /// The protocol said that this is over.
     pub ended: bool,
+    /// The frontend of a Service that the pod's socket asked for, where the backend was chosen there: in packets it is the backend alone.
+    pub asked: Option<SocketAddr>,
 }
 
 impl Entry {

@@ -6,35 +6,41 @@
 //!
 //! What the fast path leads to a pod passes no filter there: [`Flows::fast_path`] counts it.
 
+mod clock;
+mod error;
+
 use std::{
+    collections::BTreeSet,
     fmt,
     os::fd::{AsFd, OwnedFd},
     sync::{Mutex, PoisonError},
-    time::Duration,
 };
 
-use aya::maps::{Map, MapData, MapError, RingBuf};
+use aya::maps::{Map, MapData, RingBuf};
 use ipnet::IpNet;
-use jiff::Timestamp;
 use podnet_ebpf::flows::{
     BELLS, Bell, Counted, ENTRIES, FASTPATH_OBJECT, FRESH, IN, Key, MISSED, Missed, OBJECT, OUT, RANGES, Rung,
     SETTINGS, range,
 };
-use podnet_flow::{Entry, EntryKey, Transport, Way};
+use podnet_flow::{Entry, EntryKey};
 use podnet_model::LinkName;
 
+use clock::{Clock, raw};
+pub use error::FlowsError;
+
 use crate::{
-    fastpath::{CLASSIFIER, FastPath, FastPathError, at},
+    cgroup::Cgroup,
+    fastpath::{CLASSIFIER, FastPath, at},
     link,
-    netlink::{NetlinkError, RtSocket},
+    netlink::RtSocket,
     object::{LoadError, Object},
-    sockets::call,
+    sockets::{call, spoken_with},
     tc::program::{self, Hook, Program},
 };
 
 /// What a map that is there has to be like to be gone on with: name, length of keys and values.
 const SHAPES: [(&str, u32, u32); 6] =
-    [(ENTRIES, 44, 96), (BELLS, 0, 0), (MISSED, 4, 24), (RANGES, 20, 4), (SETTINGS, 4, 8), (FRESH, 4, 96)];
+    [(ENTRIES, 44, 120), (BELLS, 0, 0), (MISSED, 4, 24), (RANGES, 20, 4), (SETTINGS, 4, 8), (FRESH, 4, 120)];
 /// How many bells are read at a time, so that the map is read as well where they ring without end.
 const BELLS_AT_ONCE: usize = 65_536;
 
@@ -68,6 +74,10 @@ pub struct Flows {
     into: Program,
     object: Object,
     bells: Mutex<RingBuf<MapData>>,
+    /// What was written into the map of ranges.
+    ranges: Mutex<BTreeSet<IpNet>>,
+    /// The map of what sockets speak with, by its number; none where no programs at sockets were there.
+    sockets: Option<u32>,
     clock: Clock,
 }
 
@@ -79,12 +89,21 @@ impl fmt::Debug for Flows {
 
 impl Flows {
     /// Loads the programs; nothing is counted yet. Where such programs are at one of these devices of the socket's namespace, the new ones go on
-    /// with the maps of those, and `sizes` do not matter.
+    /// with the maps of those, and `sizes` do not matter. Where the processes of `cgroup` choose backends of Services at their sockets,
+    /// entries say which Service was asked.
     ///
     /// # Errors
     /// Where the kernel has no eBPF, or refuses the programs (they need Linux 5.14).
-    pub fn open(socket: &mut RtSocket, devices: &[LinkName], sizes: Sizes) -> Result<Self, FlowsError> {
-        let kept = kept(socket, devices)?;
+    pub fn open(
+        socket: &mut RtSocket,
+        devices: &[LinkName],
+        cgroup: Option<&Cgroup>,
+        sizes: Sizes,
+    ) -> Result<Self, FlowsError> {
+        let mut kept = kept(socket, devices)?;
+        let spoken = cgroup.map(spoken_with).transpose()?.flatten();
+        let sockets = spoken.as_ref().map(|(number, _)| *number);
+        kept.extend(spoken.into_iter().flat_map(|(_, maps)| maps));
         let object = Object::new(OBJECT, &[(ENTRIES, sizes.entries), (BELLS, sizes.ring)], kept)?;
         let load = |name| {
             let (descriptor, id) = object.program(name, CLASSIFIER)?;
@@ -93,7 +112,16 @@ impl Flows {
         let [out, into] = [load(OUT)?, load(IN)?];
         let ring = MapData::from_fd(object.map(BELLS)?.try_clone()?)?;
         let bells = Mutex::new(RingBuf::try_from(Map::RingBuf(ring))?);
-        Ok(Self { out, into, object, bells, clock: Clock::now() })
+        Ok(Self { out, into, object, bells, ranges: Mutex::default(), sockets, clock: Clock::now() })
+    }
+
+    /// Whether other programs choose backends at the sockets of `cgroup` than those that were there when this was opened, or some do by now.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn misses_sockets(&self, cgroup: &Cgroup) -> Result<bool, FlowsError> {
+        let now = spoken_with(cgroup)?.map(|(number, _)| number);
+        Ok(now.is_some() && now != self.sockets)
     }
 
     /// A fast path that counts what it leads to pods, in the same maps. It takes the place of the one that is there by being put at the
@@ -123,20 +151,27 @@ impl Flows {
     /// Counts only flows whose other end is in one of these ranges; without them, all.
     ///
     /// # Errors
-    /// What the kernel refused.
-    pub fn set_ranges(&self, ranges: Option<&[IpNet]>) -> Result<(), FlowsError> {
+    /// What the kernel refused, as more than 65,536 ranges: all that was counted goes on to be.
+    pub fn set_ranges(&self, ranges: Option<&BTreeSet<IpNet>>) -> Result<(), FlowsError> {
         let map = self.object.map(RANGES)?.as_fd();
         let write = |number: u64| {
             let settings = self.object.map(SETTINGS)?.as_fd();
             call::update(settings, &[([0; 4], number.to_le_bytes())]).map_err(refused("set what is counted"))
         };
         let Some(ranges) = ranges else { return write(0) };
+        let key = |net: &IpNet| range(net.network(), net.prefix_len());
+        let mut written = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
         // What is counted too much meanwhile does no harm.
-        for range_ in ranges {
-            let key = range(range_.network(), range_.prefix_len());
-            call::update(map, &[(key, [1, 0, 0, 0])]).map_err(refused("set the ranges that are counted"))?;
+        for net in ranges.difference(&written.clone()) {
+            call::update(map, &[(key(net), [1, 0, 0, 0])]).map_err(refused("set the ranges that are counted"))?;
+            written.insert(*net);
         }
-        write(1)
+        write(1)?;
+        for net in written.clone().difference(ranges) {
+            call::delete(map, &[key(net)]).map_err(refused("set the ranges that are counted"))?;
+            written.remove(net);
+        }
+        Ok(())
     }
 
     /// Reads the whole map: `visit` gets each entry.
@@ -251,106 +286,8 @@ fn kept(socket: &mut RtSocket, devices: &[LinkName]) -> Result<Vec<(String, Owne
     Ok(Vec::new())
 }
 
-/// The machine's time since its start, as that of the calendar.
-#[derive(Clone, Copy, Debug)]
-struct Clock {
-    start: Timestamp,
-}
-
-impl Clock {
-    fn now() -> Self {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        let since = Duration::try_from(now).unwrap_or_default();
-        Self { start: Timestamp::now().saturating_sub(since).unwrap_or(Timestamp::UNIX_EPOCH) }
-    }
-
-    fn at(self, nanos: u64) -> Timestamp {
-        self.start.saturating_add(Duration::from_nanos(nanos)).unwrap_or(Timestamp::MAX)
-    }
-
-    fn entry(self, key: &Key, counted: &Counted) -> Entry {
-        Entry {
-            key: EntryKey {
-                device: key.device,
-                local: key.local,
-                remote: key.remote,
-                local_port: key.local_port,
-                remote_port: key.remote_port,
-                transport: Transport(key.protocol),
-            },
-            pod_began: !counted.remote_began,
-            out: way(&counted.out),
-            into: way(&counted.into),
-            born: counted.first,
-            first: self.at(counted.first),
-            last: self.at(counted.last),
-            handshake_micros: counted.handshake,
-            ended: counted.ended,
-        }
-    }
-}
-
-fn way(of: &podnet_ebpf::flows::Way) -> Way {
-    let podnet_ebpf::flows::Way { packets, bytes, retransmissions, resets, flags } = *of;
-    Way { packets, bytes, retransmissions, resets, flags }
-}
-
-fn raw(key: &EntryKey) -> Key {
-    let EntryKey { device, local, remote, local_port, remote_port, transport } = *key;
-    Key { device, local, remote, local_port, remote_port, protocol: transport.0 }
-}
-
 fn refused(action: &'static str) -> impl FnOnce(std::io::Error) -> FlowsError {
     move |source| FlowsError::Map { action, source }
-}
-
-/// Why flows are not counted.
-#[derive(Debug, thiserror::Error)]
-pub enum FlowsError {
-    /// The kernel did not take the programs or their maps.
-    #[error("cannot load the programs that count flows, which need Linux 5.14 with eBPF")]
-    Load(#[from] LoadError),
-    /// The fast path that counts cannot be used.
-    #[error("cannot load the fast path that counts flows")]
-    FastPath(#[from] FastPathError),
-    /// The process can have no descriptor more.
-    #[error("cannot keep a map of flows")]
-    Keep(#[from] std::io::Error),
-    /// The ring of bells cannot be used.
-    #[error("cannot use the ring that tells of flows")]
-    Ring(#[from] MapError),
-    /// A map cannot be read or written.
-    #[error("cannot {action} of flows")]
-    Map {
-        /// What was tried.
-        action: &'static str,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// The programs cannot be put at a device.
-    #[error("cannot count flows at {device}")]
-    Attach {
-        /// The device.
-        device: LinkName,
-        /// Why.
-        source: NetlinkError,
-    },
-    /// The programs cannot be taken away from a device.
-    #[error("cannot end counting flows at {device}")]
-    Detach {
-        /// The device.
-        device: LinkName,
-        /// Why.
-        source: NetlinkError,
-    },
-    /// It cannot be told which programs are at a device.
-    #[error("cannot tell whether flows are counted at {device}")]
-    Look {
-        /// The device.
-        device: LinkName,
-        /// Why.
-        source: NetlinkError,
-    },
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ use crate::{
     netns::NetNsError,
     object::LoadError,
 };
+pub(crate) use load::spoken_with;
 
 /// For how many frontends and backends there is room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

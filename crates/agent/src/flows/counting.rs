@@ -9,12 +9,13 @@ use std::{
 };
 
 use podnet_kernel::{
+    cgroup::Cgroup,
     flows::{self, Flows, FlowsError, Sizes},
     link,
     netlink::{NetlinkError, RtSocket},
 };
 use podnet_model::LinkName;
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// Whether flows are to be counted when an agent begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub enum AtStart {
 #[derive(Debug, Default)]
 pub struct Counting {
     flows: RwLock<Option<Arc<Flows>>>,
+    /// Whose processes may choose backends of Services at their sockets.
+    cgroup: Option<Cgroup>,
     /// That the kernel refuses was told.
     told: AtomicBool,
 }
@@ -38,8 +41,8 @@ pub struct Counting {
 impl Counting {
     /// Begins where that is wanted, over what an earlier agent counted. Why nothing is counted is in the log.
     #[must_use]
-    pub fn open(wanted: AtStart) -> Self {
-        let counting = Self::default();
+    pub fn open(wanted: AtStart, cgroup: Option<Cgroup>) -> Self {
+        let counting = Self { cgroup, ..Self::default() };
         let begins = match wanted {
             AtStart::Never => false,
             AtStart::WhereTheyWere => is_anywhere().unwrap_or(false),
@@ -65,15 +68,38 @@ impl Counting {
         if flows.is_some() {
             return false;
         }
-        let opened = RtSocket::open().map_err(FlowsOrLinks::Links).and_then(|mut socket| {
-            let ends = ends(&mut socket)?;
-            Ok(Flows::open(&mut socket, &ends, Sizes::default())?)
-        });
-        match opened {
-            Ok(opened) => *flows = Some(Arc::new(opened)),
+        match self.load() {
+            Ok(loaded) => *flows = Some(Arc::new(loaded)),
             Err(error) => warn!(error = &error as &dyn Error, "flows are not recorded"),
         }
         flows.is_some()
+    }
+
+    fn load(&self) -> Result<Flows, FlowsOrLinks> {
+        let mut socket = RtSocket::open().map_err(FlowsOrLinks::Links)?;
+        let ends = ends(&mut socket)?;
+        Ok(Flows::open(&mut socket, &ends, self.cgroup.as_ref(), Sizes::default())?)
+    }
+
+    /// Loads other programs over the same maps, where backends of Services are chosen at sockets by now whose choices these cannot see. Whether
+    /// that was done; they take the place of those that are there as devices are looked at.
+    pub(super) fn follow_sockets(&self) -> bool {
+        let (Some(flows), Some(cgroup)) = (self.flows(), &self.cgroup) else { return false };
+        let renewed = flows
+            .misses_sockets(cgroup)
+            .map_err(FlowsOrLinks::Flows)
+            .and_then(|misses| if misses { self.load().map(Some) } else { Ok(None) });
+        match renewed {
+            Ok(Some(renewed)) => {
+                *self.flows.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(renewed));
+                true
+            }
+            Ok(None) => false,
+            Err(error) => {
+                debug!(error = &error as &dyn Error, "flows do not tell the Services that were asked at sockets");
+                false
+            }
+        }
     }
 
     /// Takes the programs away from all devices. Whether anything changed.

@@ -1,12 +1,13 @@
 //! Turns recording on when somebody wants it, and off when nobody does any more.
 
-use std::{convert::Infallible, error::Error, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, error::Error, io, pin::pin, sync::Arc, time::Duration};
 
+use ipnet::IpNet;
 use k8s_openapi::jiff::SignedDuration;
 use kube::Client;
 use podnet_flow::store::Retention;
 use podnet_model::NodeName;
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, sleep, timeout};
 use tracing::{info, warn};
 
 use super::{
@@ -25,6 +26,8 @@ const LINGER: Duration = Duration::from_secs(15);
 const AGAIN: Duration = Duration::from_secs(10);
 /// For the cluster's pods, nodes and Services to be listed. Without them flows are recorded too, without names.
 const LISTING: Duration = Duration::from_secs(10);
+/// Between two looks at who chooses backends of Services: the mode changes seldom.
+const LOOK: Duration = Duration::from_secs(2);
 /// What is kept where nobody asked for the past: enough for a reader to be a little slower than what it reads.
 const UNASKED: Retention = Retention { time: SignedDuration::from_mins(1), bytes: 16 << 20 };
 
@@ -36,6 +39,8 @@ pub(crate) struct Keeper {
     pub(super) log: Option<FlowLog>,
     /// The past that is kept whether somebody follows or not.
     pub(super) retention: Option<Retention>,
+    /// Services' addresses.
+    pub(super) service_cidr: Option<IpNet>,
 }
 
 /// While flows are recorded.
@@ -43,6 +48,7 @@ struct Running {
     /// It ends before what it reads of does.
     _recording: Recording,
     _watches: Watches,
+    known: Arc<Known>,
 }
 
 impl Keeper {
@@ -53,23 +59,43 @@ impl Keeper {
             if fast_path.counting().flows().is_some() { self.begin(fast_path, &mend).await } else { None };
         loop {
             let scope = self.demand.scope();
-            match (&running, scope) {
-                (Some(_), Scope::Nothing) => {
-                    if timeout(LINGER, self.demand.changed_from(scope)).await.is_err() {
-                        self.end(running.take(), fast_path, &mend);
-                    }
-                    continue;
+            if let Some(going_on) = &running {
+                if scope != Scope::Nothing {
+                    self.follow(going_on, scope, fast_path, &mend).await;
+                } else if timeout(LINGER, self.demand.changed_from(scope)).await.is_err() {
+                    self.end(running.take(), fast_path, &mend);
                 }
-                (None, Scope::PodToPod | Scope::All) => {
-                    running = self.begin(fast_path, &mend).await;
-                    if running.is_none() {
-                        sleep(AGAIN).await;
-                        continue;
-                    }
-                }
-                _ => {}
+                continue;
             }
-            self.demand.changed_from(scope).await;
+            if scope == Scope::Nothing {
+                self.demand.changed_from(scope).await;
+                continue;
+            }
+            running = self.begin(fast_path, &mend).await;
+            if running.is_none() {
+                sleep(AGAIN).await;
+            }
+        }
+    }
+
+    /// Until something else is wanted.
+    async fn follow(&self, running: &Running, scope: Scope, fast_path: &FastPath, mend: &impl Fn()) {
+        let mut changed = pin!(self.demand.changed_from(scope));
+        let mut look = interval(LOOK);
+        narrow(fast_path, running.known.as_ref(), scope);
+        loop {
+            tokio::select! {
+                () = &mut changed => return,
+                () = running.known.ranges_changed(), if scope == Scope::PodToPod => {
+                    narrow(fast_path, running.known.as_ref(), scope);
+                }
+                _ = look.tick() => tokio::task::block_in_place(|| {
+                    if fast_path.counting().follow_sockets() {
+                        narrow(fast_path, running.known.as_ref(), scope);
+                        mend();
+                    }
+                }),
+            }
         }
     }
 
@@ -80,20 +106,21 @@ impl Keeper {
         });
         let flows = fast_path.counting().flows()?;
         // What is counted meanwhile is in the kernel.
-        let known = Known::of_node(self.node.clone());
+        let known = Known::of_node(self.node.clone(), self.service_cidr);
         let mut watches = Watches::start(&self.client, &known);
         if timeout(LISTING, watches.listed()).await.is_err() {
             warn!("flows are recorded before it is known who is who");
         }
+        narrow(fast_path, &known, self.demand.scope());
         let past = Past::new(self.retention.unwrap_or(UNASKED));
-        let recorder = |log| Recorder::new(flows, (log, Some(past.clone())), self.node.clone(), known);
+        let recorder = |log| Recorder::new(flows, (log, Some(past.clone())), self.node.clone(), known.clone());
         let recording = self.open_log().and_then(|log| recorder(log).start().map_err(RecordError::Thread));
         match recording {
             Ok(recording) => {
                 let path = self.log.as_ref().map(|log| tracing::field::display(log.path.display()));
                 info!(path, "flows are recorded");
                 self.demand.set_past(Some(past));
-                Some(Running { _recording: recording, _watches: watches })
+                Some(Running { _recording: recording, _watches: watches, known })
             }
             Err(error) => {
                 warn!(error = &error as &dyn Error, "flows are not recorded; it is tried again");
@@ -116,5 +143,16 @@ impl Keeper {
         });
         podnet_kernel::heap::give_back();
         info!("flows are recorded no more: nobody asks for them");
+    }
+}
+
+/// Has the kernel count only what may be between pods, where nothing else is wanted.
+fn narrow(fast_path: &FastPath, known: &Known, scope: Scope) {
+    let Some(flows) = fast_path.counting().flows() else { return };
+    let ranges = (scope != Scope::All).then(|| known.ranges());
+    if let Err(error) = flows.set_ranges(ranges.as_ref()) {
+        info!(error = &error as &dyn Error, "all flows are counted, though only those between pods are wanted");
+        // It was so before.
+        let _ = flows.set_ranges(None);
     }
 }

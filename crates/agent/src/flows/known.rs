@@ -1,12 +1,13 @@
 //! Who is who: pods by address, nodes, Services; as the watches tell it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use futures::{StreamExt, TryStreamExt};
+use ipnet::IpNet;
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::{
     Api, Client, ResourceExt,
@@ -16,7 +17,10 @@ use podnet_client::watch::{Interest, Update, steadily, watch};
 use podnet_flow::{Names, PodIdentity, Transport, names::Owner};
 use podnet_kernel::pod_interface::GATEWAY_V4;
 use podnet_model::{Change, NodeName, Service, ServiceKey, service::ServiceKind};
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinSet,
+};
 use tracing::info;
 
 /// Labels that tell more of a controller's doing than of the pod.
@@ -30,7 +34,11 @@ const UNINTERESTING: [&str; 5] = [
 
 /// What is known of the cluster.
 #[derive(Debug, Default)]
-pub(super) struct Known(Mutex<Facts>);
+pub(super) struct Known {
+    facts: Mutex<Facts>,
+    /// The ranges of those who may be asked changed.
+    ranges_changed: Notify,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Facts {
@@ -43,16 +51,31 @@ pub(super) struct Facts {
     services: HashMap<ServiceKey, Vec<(SocketAddr, Transport)>>,
     /// Addresses of the pods that are there, by their uids.
     pods: HashMap<Arc<str>, Vec<IpAddr>>,
+    /// Ranges of pods' and Services' addresses, by their pools.
+    pools: BTreeMap<String, Vec<IpNet>>,
 }
 
 impl Known {
-    /// Of an agent of that node; nothing is known yet.
-    pub(super) fn of_node(node: NodeName) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Facts { own: Some(node), is_stale: true, ..Facts::default() })))
+    /// Of an agent of that node, in a cluster whose Services have addresses of that range; nothing else is known yet.
+    pub(super) fn of_node(node: NodeName, service_cidr: Option<IpNet>) -> Arc<Self> {
+        // No pool is without a name.
+        let pools = [(String::new(), service_cidr.into_iter().collect())].into();
+        let facts = Facts { own: Some(node), is_stale: true, pools, ..Facts::default() };
+        Arc::new(Self { facts: Mutex::new(facts), ranges_changed: Notify::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Facts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until [`Known::ranges`] may be others.
+    pub(super) async fn ranges_changed(&self) {
+        self.ranges_changed.notified().await;
+    }
+
+    /// Where pods may be, or Services behind which they are.
+    pub(super) fn ranges(&self) -> BTreeSet<IpNet> {
+        self.lock().ranges()
     }
 
     pub(super) fn facts(&self) -> MutexGuard<'_, Facts> {
@@ -74,13 +97,24 @@ impl Known {
             Change::Node(name, None) => drop(facts.nodes.remove(name)),
             Change::Service(key, Some(service)) => drop(facts.services.insert(key.clone(), places(service))),
             Change::Service(key, None) => drop(facts.services.remove(key)),
+            Change::Pool(name, Some(pool)) => drop(facts.pools.insert(name.to_string(), vec![pool.cidr])),
+            Change::Pool(name, None) => drop(facts.pools.remove(&name.to_string())),
+            // No pool can have such a name.
+            Change::NetConf(namespace, Some(conf)) => {
+                drop(facts.pools.insert(format!("{namespace}/"), conf.ranges().collect()));
+            }
+            Change::NetConf(namespace, None) => drop(facts.pools.remove(&format!("{namespace}/"))),
             _ => return,
         }
         facts.is_stale = true;
+        drop(facts);
+        if !matches!(change, Change::Node(..)) {
+            self.ranges_changed.notify_one();
+        }
     }
 
     pub(super) fn event(&self, event: Event<Pod>, listed: &mut Vec<Arc<str>>) {
-        let mut facts = self.facts();
+        let mut facts = self.lock();
         let now = Timestamp::now();
         match event {
             Event::Init => listed.clear(),
@@ -95,10 +129,20 @@ impl Known {
             Event::Apply(pod) => facts.see(&pod, now),
             Event::Delete(pod) => facts.lose(pod.metadata.uid.as_deref().unwrap_or_default(), now),
         }
+        drop(facts);
+        self.ranges_changed.notify_one();
     }
 }
 
 impl Facts {
+    fn ranges(&self) -> BTreeSet<IpNet> {
+        let pools: Vec<IpNet> = self.pools.values().flatten().copied().collect();
+        let is_apart = |addr: &&IpAddr| !pools.iter().any(|pool| pool.contains(*addr));
+        let pods = self.pods.values().flatten().filter(is_apart).map(|addr| IpNet::from(*addr));
+        let services = self.services.values().flatten().map(|(at, _)| IpNet::from(at.ip()));
+        pools.iter().copied().chain(pods).chain(services).collect()
+    }
+
     fn name(&mut self) {
         let gateway = self.own.iter().map(|own| (IpAddr::V4(GATEWAY_V4), own.clone()));
         let nodes = self.nodes.iter().flat_map(|(name, addrs)| addrs.iter().map(|addr| (*addr, name.clone())));
@@ -169,7 +213,8 @@ async fn watch_pods(client: Client, known: Arc<Known>, unlisted: mpsc::Sender<()
 
 async fn watch_others(client: Client, known: Arc<Known>, unlisted: mpsc::Sender<()>) {
     let mut unlisted = Some(unlisted);
-    let mut updates = watch(client, Interest { nodes: true, services: true, ..Interest::default() });
+    let mut updates =
+        watch(client, Interest { nodes: true, services: true, pools: true, ways: true, ..Interest::default() });
     while let Some(update) = updates.recv().await {
         match update {
             Update::Change(change) => known.learn(&change),
@@ -252,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_pod_is_known_by_its_address_with_its_deployment_until_it_is_over_or_gone() {
-        let known = Known::default();
+        let known = Known::of_node("node1".into(), Some("10.96.0.0/16".parse().unwrap()));
         let addr: IpAddr = "10.0.0.7".parse().unwrap();
         let holder = || known.facts().names.holder(addr, Timestamp::now());
         let mut listed = Vec::new();
@@ -263,6 +308,12 @@ mod tests {
             ("web-1", "Deployment", "web")
         );
         assert_eq!((found.service_account.as_deref(), found.labels.len()), (Some("till"), 1));
+        let net = |text: &str| text.parse::<IpNet>().unwrap();
+        assert_eq!(known.ranges(), [net("10.0.0.7/32"), net("10.96.0.0/16")].into(), "no pool has it");
+        known.facts().pools.insert("p".to_owned(), vec![net("10.0.0.0/24")]);
+        assert_eq!(known.ranges(), [net("10.0.0.0/24"), net("10.96.0.0/16")].into());
+        let gateway = known.facts().names.holder(GATEWAY_V4.into(), Timestamp::now());
+        assert_eq!(gateway, Holder::Node("node1".into()), "its pods ask it there");
         known.event(Event::Apply(pod("web-1", "10.0.0.7", "Succeeded")), &mut listed);
         assert_eq!(holder(), Holder::World);
         known.event(Event::Apply(pod("web-2", "10.0.0.7", "Running")), &mut listed);

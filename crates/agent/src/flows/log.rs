@@ -35,7 +35,12 @@ impl Log {
 
     /// Adds items; all of them are in the file when it returns.
     pub(super) fn add(&mut self, items: &[Item]) -> io::Result<()> {
-        for item in items {
+        let between_pods = self.settings.between_pods;
+        let is_wanted = |item: &&Item| match item {
+            Item::Flow(record) => !between_pods || record.is_pod_to_pod(),
+            Item::Gap(_) => true,
+        };
+        for item in items.iter().filter(is_wanted) {
             let mut text = line(Form::JsonLines, item);
             text.push('\n');
             if self.bytes > 0 && self.bytes + text.len() as u64 > self.settings.bytes / PARTS {
@@ -116,7 +121,7 @@ mod tests {
     fn what_is_full_is_set_aside_compressed_and_the_oldest_goes() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("flows.jsonl");
-        let settings = FlowLog { path: path.clone(), bytes: 4000 };
+        let settings = FlowLog { path: path.clone(), bytes: 4000, between_pods: false };
         let mut next = 1000;
         for _ in 0..2 {
             // An agent that begins anew goes on.

@@ -10,8 +10,9 @@ use std::{
 
 use k8s_openapi::jiff::Timestamp;
 use podnet_flow::{
-    Aggregator, Entry, Gap, Item, Record, Translations,
+    Aggregator, Entry, Gap, Item, Names, PodIdentity, Record, Translations,
     aggregate::{Fate, Scene, Timeouts},
+    names::Holder,
     record::GapAt,
 };
 use podnet_kernel::{
@@ -144,7 +145,7 @@ impl Recorder {
                 node: self.node.clone(),
                 at: GapAt::Kernel,
                 device: Some(device),
-                pod: facts.names.device(device).cloned(),
+                pod: pod_behind(device, &entries, &facts.names, now),
                 packets: missed.packets,
                 bytes: missed.bytes,
                 flows: missed.connections,
@@ -155,6 +156,15 @@ impl Recorder {
             facts.names.forget(now);
         }
         taken
+    }
+}
+
+/// The pod at an interface, by the address that others of its flows have.
+fn pod_behind(device: u32, entries: &[Entry], names: &Names, now: Timestamp) -> Option<Arc<PodIdentity>> {
+    let counted = entries.iter().find(|entry| entry.key.device == device)?;
+    match names.holder(counted.key.local, now) {
+        Holder::Pod(pod) => Some(pod),
+        _ => None,
     }
 }
 

@@ -154,7 +154,10 @@ pub(crate) struct AgentOptions {
     /// Record flows and keep this much of the past (90s, 30m, 1h, within 64 MB) for `podnet flows`, which reads it over HTTPS
     #[arg(long, env = "PODNET_FLOW_RETENTION", value_name = "TIME", value_parser = super::flows::seconds, requires_all = ["flow_certificate", "flow_key", "flow_client_ca"])]
     pub(crate) flow_retention: Option<u32>,
-    /// The port of that, at the node's address
+    /// Of the log and of the past that is kept: only flows between pods, which are told apart in the kernel; others cost one lookup and no memory
+    #[arg(long, env = "PODNET_FLOW_POD_TO_POD")]
+    pub(crate) flow_pod_to_pod: bool,
+    /// The port where flows are read, at the node's address and pods' gateway
     #[arg(long, value_name = "PORT", default_value_t = super::flows::PORT)]
     pub(crate) flow_port: u16,
     /// The certificate of the node's address and name (PEM). With it flows are also recorded while somebody follows them

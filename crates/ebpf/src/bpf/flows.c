@@ -1,5 +1,7 @@
 // Counts what passes pods' interfaces. What the fast path leads to a pod does not pass these: it counts that itself (`FLOWS` in fastpath.c).
 
+// Pods' packets have their sockets here; what comes to a pod has none.
+#define ASKED
 #include "flows.h"
 
 // At the ingress of the node's end: from the pod.

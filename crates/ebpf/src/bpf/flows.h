@@ -5,6 +5,9 @@
 #pragma once
 
 #include "kernel.h"
+#ifdef ASKED
+#include "talk.h"
+#endif
 
 // RFC 9293, section 3.1
 #define TCP_ACK 0x10
@@ -51,6 +54,10 @@ struct counted {
     // Which directions sent FIN.
     __u8 finished;
     __u8 padding;
+    // The frontend of a Service that the pod's socket asked for; port 0: none that is known.
+    __be32 asked[4];
+    __be16 asked_port;
+    __u16 unused[3];
 };
 
 enum { BEGAN, ENDED, REPLACED };
@@ -96,7 +103,7 @@ struct {
 
 struct {
     __uint(type, BPF_MAP_TYPE_LPM_TRIE);
-    __uint(max_entries, 1024);
+    __uint(max_entries, 65536);
     __uint(map_flags, BPF_F_NO_PREALLOC);
     __type(key, struct range);
     __type(value, __u32);
@@ -290,8 +297,53 @@ static __always_inline __u8 remote_began(struct seen *seen)
     return seen->into;
 }
 
+#ifdef ASKED
+static struct bpf_sock *(*bpf_sk_fullsock)(struct bpf_sock *sk) = (void *)BPF_FUNC_sk_fullsock;
+
+static __always_inline int is_answered_by(struct seen *seen, struct talk *talk)
+{
+    struct place *backend = &talk->choice.backend;
+    return backend->port == seen->key.remote_port && backend->protocol == seen->key.protocol && backend->addr[3] == seen->key.remote[3]
+           && backend->addr[2] == seen->key.remote[2] && backend->addr[1] == seen->key.remote[1] && backend->addr[0] == seen->key.remote[0];
+}
+
+static __always_inline void note_asked(struct counted *fresh, struct talk *talk)
+{
+    __builtin_memcpy(fresh->asked, talk->frontend.addr, 16);
+    fresh->asked_port = talk->frontend.port;
+}
+
+// What chooses a backend at the socket leaves no trace in packets; the socket knows it, and the packet has its socket until the stack of
+// the node takes it.
+static __always_inline void ask_socket(struct __sk_buff *skb, struct seen *seen, struct counted *fresh)
+{
+    struct bpf_sock *sk = skb->sk;
+    if (seen->into || !sk)
+        return;
+    sk = bpf_sk_fullsock(sk);
+    if (!sk)
+        return;
+    struct talk *talk = bpf_sk_storage_get(&connected, sk, 0, 0);
+    if (talk && is_answered_by(seen, talk)) {
+        note_asked(fresh, talk);
+        return;
+    }
+    if (seen->key.protocol != IPPROTO_UDP)
+        return;
+    struct talks *talks = bpf_sk_storage_get(&spoken, sk, 0, 0);
+    if (!talks)
+        return;
+    for (int at = 0; at < TALKS; at++) {
+        if (is_answered_by(seen, &talks->all[at])) {
+            note_asked(fresh, &talks->all[at]);
+            return;
+        }
+    }
+}
+#endif
+
 // The packet's entry, which is made where there is none; 0: there is no room.
-static __always_inline struct counted *entry(struct seen *seen, __u64 now)
+static __always_inline struct counted *entry(struct __sk_buff *skb, struct seen *seen, __u64 now)
 {
     struct counted *counted = bpf_map_lookup_elem(&flow_entries, &seen->key);
     __u8 opens = seen->key.protocol == IPPROTO_TCP && (seen->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
@@ -308,6 +360,11 @@ static __always_inline struct counted *entry(struct seen *seen, __u64 now)
     __builtin_memset(fresh, 0, sizeof(*fresh));
     fresh->first = fresh->last = now;
     fresh->remote_began = remote_began(seen);
+#ifdef ASKED
+    ask_socket(skb, seen, fresh);
+#else
+    (void)skb;
+#endif
     long refused = bpf_map_update_elem(&flow_entries, &seen->key, fresh, how);
     counted = bpf_map_lookup_elem(&flow_entries, &seen->key);
     if (counted && !refused)
@@ -362,7 +419,7 @@ static __attribute__((noinline)) int count_flow(struct __sk_buff *skb, __u32 dev
     if (!counts || !is_wanted(&seen))
         return 0;
     __u64 now = bpf_ktime_get_ns();
-    struct counted *counted = entry(&seen, now);
+    struct counted *counted = entry(skb, &seen, now);
     if (!counted) {
         miss(&seen);
         return 0;

@@ -13,10 +13,8 @@
 //
 // What a socket speaks with is kept at the socket itself and ends with it.
 
-#include "kernel.h"
+#include "talk.h"
 
-// How many Services one socket of UDP can speak with at a time, without being connected, and be told the right senders of.
-#define TALKS 16
 // How often a frontend is read because it or a slot was changed meanwhile.
 #define ATTEMPTS 8
 // Of clients that stay with their backend (sessionAffinity). The least recently used goes where there are more.
@@ -28,13 +26,6 @@
 #define ECONNREFUSED 111
 // Instead of an error: there is no such frontend.
 #define NO_FRONTEND -1
-
-// An address, port and protocol. One of IPv4 as IPv6 writes it (::ffff:a.b.c.d). All but the protocol in network order.
-struct place {
-    __be32 addr[4];
-    __be16 port;
-    __u16 protocol;
-};
 
 struct frontend {
     // Its backends: slots of that list.
@@ -59,27 +50,10 @@ struct client {
     __u32 unused;
 };
 
-// A backend that was chosen, and where it stood in the list.
-struct choice {
-    struct place backend;
-    __u32 slot;
-};
-
 struct stay {
     struct choice choice;
     // When it was last used, in ns of `now`.
     __u64 used;
-};
-
-// What a socket wanted to speak with, and what it speaks with.
-struct talk {
-    struct place frontend;
-    struct choice choice;
-};
-
-struct talks {
-    struct talk all[TALKS];
-    __u32 next;
 };
 
 // The namespace of the node itself: only there the loopback's addresses are the node's.
@@ -109,20 +83,6 @@ struct {
     __type(key, struct client);
     __type(value, struct stay);
 } stays SEC(".maps");
-
-struct {
-    __uint(type, BPF_MAP_TYPE_SK_STORAGE);
-    __uint(map_flags, BPF_F_NO_PREALLOC);
-    __type(key, int);
-    __type(value, struct talk);
-} connected SEC(".maps");
-
-struct {
-    __uint(type, BPF_MAP_TYPE_SK_STORAGE);
-    __uint(map_flags, BPF_F_NO_PREALLOC);
-    __type(key, int);
-    __type(value, struct talks);
-} spoken SEC(".maps");
 
 // Sockets of UDP that are connected, by their cookies. The kernel shows what it keeps at sockets of TCP to whoever lists them, and not what
 // it keeps at those of UDP.

@@ -1,13 +1,15 @@
 //! Real traffic between namespaces, against what the programs counted of it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::fd::AsFd,
+    os::fd::{AsFd, AsRawFd},
     thread,
+    time::Duration,
 };
 
+use podnet_flow::{Transport, Way};
 use rustix::net::sockopt;
 
 use super::*;
@@ -18,6 +20,8 @@ use crate::{
     sysctl,
     testing::{TestNs, eventually, mac},
 };
+
+mod forms;
 
 const SMALL: Sizes = Sizes { entries: 1024, ring: 1 << 16 };
 
@@ -61,7 +65,7 @@ impl Lab {
     }
 
     fn counting(&self, sizes: Sizes) -> Flows {
-        let flows = Flows::open(&mut self.socket(), &self.devices, sizes).unwrap();
+        let flows = Flows::open(&mut self.socket(), &self.devices, None, sizes).unwrap();
         for device in &self.devices {
             assert!(flows.attach(&mut self.socket(), device).unwrap());
         }
@@ -284,11 +288,13 @@ fn counting_goes_on_for_the_next_who_opens_it_and_ends_where_it_is_taken_away() 
     let (source, _) = both(&next, port).unwrap();
     assert_eq!(source.out.packets, 6);
     // Only flows to these from now on.
-    let elsewhere: IpNet = "10.9.0.0/16".parse().unwrap();
-    next.set_ranges(Some(&[elsewhere])).unwrap();
+    let only = |range: &str| Some(BTreeSet::from([range.parse::<IpNet>().unwrap()]));
+    next.set_ranges(only("10.9.0.0/16").as_ref()).unwrap();
     datagrams(&socket, 2, 100);
     assert_eq!(both(&next, port).unwrap().0.out.packets, 6);
-    next.set_ranges(Some(&["10.0.0.0/24".parse().unwrap()])).unwrap();
+    next.set_ranges(only("10.0.0.0/24").as_ref()).unwrap();
+    datagrams(&socket, 1, 100);
+    next.set_ranges(only("10.9.0.0/16").as_ref()).unwrap();
     datagrams(&socket, 1, 100);
     next.set_ranges(None).unwrap();
     datagrams(&socket, 1, 100);

@@ -1,6 +1,7 @@
 //! Loading: new programs over the maps of those that are there.
 
 use std::{
+    fs::File,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
@@ -11,7 +12,10 @@ use super::{
     Maps, Program, Sizes, SocketsError,
     call::{self, MapInfo},
 };
-use crate::object::{Kind, Object};
+use crate::{
+    cgroup::Cgroup,
+    object::{Kind, Object},
+};
 
 // enum bpf_prog_type
 const SOCK: u32 = 9;
@@ -101,6 +105,23 @@ pub(super) fn connected(cgroup: BorrowedFd<'_>) -> Result<Option<(Known, OwnedFd
         }
     }
     Ok(tcp.zip(udp))
+}
+
+/// Where programs keep at sockets what these speak with: the number of one of the maps, and all of them by their names.
+type Spoken = (u32, Vec<(String, OwnedFd)>);
+
+/// Where the programs at a cgroup do; none where there are no such programs.
+pub(crate) fn spoken_with(cgroup: &Cgroup) -> Result<Option<Spoken>, SocketsError> {
+    let failed = |source| SocketsError::Cgroup { path: cgroup.path().to_path_buf(), source };
+    let directory = match File::open(cgroup.path()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(failed)?,
+    };
+    let mut kept = to_keep(directory.as_fd(), Sizes { frontends: 0, backends: 0 })?;
+    kept.retain(|(info, _)| [CONNECTED, SPOKEN].contains(&info.name.as_str()));
+    let first = kept.iter().find(|(info, _)| info.name == CONNECTED).map(|(info, _)| info.id);
+    let maps: Vec<_> = kept.into_iter().map(|(info, map)| (info.name, map)).collect();
+    Ok(first.filter(|_| maps.len() == 2).zip(Some(maps)))
 }
 
 fn fits(info: &MapInfo) -> bool {

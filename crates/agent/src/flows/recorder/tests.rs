@@ -1,6 +1,11 @@
 //! Real traffic between two pods of a node, down to the lines of the log.
 
-use std::{net::UdpSocket, path::Path, process::Command};
+use std::{
+    net::UdpSocket,
+    path::Path,
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use podnet_flow::{Class, Report, Reporter};
 use podnet_kernel::{flows::Sizes, netlink::RtSocket, netns::NetNs};
@@ -9,6 +14,9 @@ use serde_json::json;
 
 use super::*;
 use crate::flows::FlowLog;
+
+/// Labs that were made by this process.
+static MADE: AtomicU32 = AtomicU32::new(0);
 
 /// A node with a pod in a namespace of its own, which goes with the value.
 struct Lab {
@@ -19,7 +27,9 @@ struct Lab {
 
 impl Lab {
     fn new() -> Self {
-        let paths = ["node", "pod"].map(|name| format!("/run/netns/podnet-test-flows-{name}-{}", std::process::id()));
+        let own = std::process::id();
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let paths = ["node", "pod"].map(|name| format!("/run/netns/podnet-test-flows-{name}-{own}-{number}"));
         let [node, pod] = [0, 1].map(|number| NetNs::create(&paths[number]).unwrap());
         let name = Path::new(&paths[1]).file_name().unwrap().to_str().unwrap().to_owned();
         let lab = Self { node, pod, paths };
@@ -44,7 +54,7 @@ fn ip(arguments: &str) {
 }
 
 fn known() -> Arc<Known> {
-    let known = Known::default();
+    let known = Known::of_node("node1".into(), None);
     known.learn(&Change::Node("node1".into(), Some(Node::new("node1".into(), NodeAddr("192.0.2.1".parse().unwrap())))));
     let service = Service::new(
         ServiceKey::new("shop", "cart"),
@@ -58,26 +68,26 @@ fn known() -> Arc<Known> {
         "status": {"podIPs": [{"ip": "192.0.2.7"}]},
     }));
     known.event(kube::runtime::watcher::Event::Apply(pod.unwrap()), &mut Vec::new());
-    Arc::new(known)
+    known
 }
 
 #[test]
 fn what_a_pod_says_is_in_the_log_once_with_its_name_also_over_a_restart() {
     let lab = Lab::new();
     let directory = tempfile::tempdir().unwrap();
-    let settings = FlowLog { path: directory.path().join("flows.jsonl"), bytes: 1 << 20 };
+    let settings = FlowLog { path: directory.path().join("flows.jsonl"), bytes: 1 << 20, between_pods: false };
     let device = LinkName::from("pn0");
-    let recorder = || {
+    let recorder = |sizes| {
         let flows = lab.node.run(|| {
             let socket = &mut RtSocket::open().unwrap();
-            let flows =
-                Flows::open(socket, std::slice::from_ref(&device), Sizes { entries: 100, ring: 1 << 16 }).unwrap();
+            let flows = Flows::open(socket, std::slice::from_ref(&device), None, sizes).unwrap();
             assert!(flows.attach(socket, &device).unwrap());
             flows
         });
         Recorder::new(Arc::new(flows.unwrap()), (Some(Log::open(&settings).unwrap()), None), "node1".into(), known())
     };
-    let mut first = recorder();
+    let sizes = Sizes { entries: 100, ring: 1 << 16 };
+    let mut first = recorder(sizes);
     let inside = lab.pod.run(|| UdpSocket::bind("192.0.2.7:4000").unwrap()).unwrap();
     let outside = lab.node.run(|| UdpSocket::bind("192.0.2.1:5000").unwrap()).unwrap();
     let say = || {
@@ -91,7 +101,7 @@ fn what_a_pod_says_is_in_the_log_once_with_its_name_also_over_a_restart() {
     say();
     drop(first);
     say();
-    let mut next = recorder();
+    let mut next = recorder(sizes);
     next.round(true, true);
     let text = std::fs::read_to_string(&settings.path).unwrap();
     let records: Vec<Record> = text
@@ -109,4 +119,30 @@ fn what_a_pod_says_is_in_the_log_once_with_its_name_also_over_a_restart() {
     assert_eq!(begun.destination.node.as_ref().map(NodeName::as_str), Some("node1"));
     // Whoever reads on tells the same flow, with all that passed since it began.
     assert_eq!((later.report, later.id, later.sent.packets), (Report::Update, begun.id, 3));
+}
+
+#[test]
+fn what_found_no_room_is_told_with_the_pod_that_it_is_of() {
+    let lab = Lab::new();
+    let directory = tempfile::tempdir().unwrap();
+    let settings = FlowLog { path: directory.path().join("flows.jsonl"), bytes: 1 << 20, between_pods: true };
+    let device = LinkName::from("pn0");
+    let flows = lab.node.run(|| {
+        let socket = &mut RtSocket::open().unwrap();
+        let flows = Flows::open(socket, &[], None, Sizes { entries: 4, ring: 1 << 16 }).unwrap();
+        assert!(flows.attach(socket, &device).unwrap());
+        flows
+    });
+    let log = Some(Log::open(&settings).unwrap());
+    let mut recorder = Recorder::new(Arc::new(flows.unwrap()), (log, None), "node1".into(), known());
+    for port in 4000..4020 {
+        let inside = lab.pod.run(|| UdpSocket::bind(("192.0.2.7", port)).unwrap()).unwrap();
+        inside.send_to(&[7; 100], "192.0.2.1:5000").unwrap();
+    }
+    recorder.round(true, true);
+    let text = std::fs::read_to_string(&settings.path).unwrap();
+    let items: Vec<Item> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [Item::Gap(gap)] = &items[..] else { panic!("what is with a node is not wanted there: {text}") };
+    assert_eq!(gap.pod.as_ref().map(|pod| &*pod.name), Some("web-1"), "{gap:?}");
+    assert!(gap.packets >= 16, "{gap:?}");
 }

@@ -1,0 +1,93 @@
+//! Packets of other forms than one datagram in one packet.
+
+use super::*;
+
+#[test]
+fn a_datagram_in_parts_and_one_behind_extension_headers_count_to_the_last_byte() {
+    let lab = Lab::new("parts");
+    let flows = lab.counting(SMALL);
+    for (to, header, of_part) in [(v4(2), 28, 20), (v6(2), 48, 48)] {
+        let socket = lab.udp(to);
+        let port = socket.local_addr().unwrap().port();
+        // Three parts at an MTU of 1450, the first of which alone shows the ports.
+        socket.send(&[7; 4000]).unwrap();
+        assert_eq!(socket.recv(&mut [0; 8192]).unwrap(), 4000);
+        let entries = flows.entries().unwrap();
+        let ours = |entry: &&Entry| entry.key.remote == to && entry.key.transport == Transport::UDP && entry.pod_began;
+        let (first, rest): (Vec<&Entry>, Vec<&Entry>) =
+            entries.iter().filter(ours).partition(|entry| entry.key.local_port == port);
+        let ([first], [rest]) = (&first[..], &rest[..]) else { panic!("{entries:?}") };
+        assert_eq!((rest.key.local_port, rest.key.remote_port), (0, 0));
+        for (first, rest) in [(first.out, rest.out), (first.into, rest.into)] {
+            assert_eq!((first.packets, rest.packets), (1, 2), "{to}");
+            let headers = if to.is_ipv4() { header + 2 * of_part } else { header + 8 + 2 * of_part };
+            assert_eq!(first.bytes + rest.bytes, 4000 + headers, "{to}");
+        }
+    }
+    // Destination options (RFC 8200, section 4.6) before the datagram: eight bytes that say nothing.
+    let socket = lab.udp(v6(2));
+    say_options_first(&socket);
+    datagrams(&socket, 3, 100);
+    let (source, destination) = both(&flows, socket.local_addr().unwrap().port()).unwrap();
+    assert_eq!((passed(source.out), passed(destination.into)), ((3, 3 * 156), (3, 3 * 156)));
+    assert_eq!(source.key.transport, Transport::UDP);
+}
+
+/// Destination options before each datagram: eight bytes that say nothing (PadN).
+fn say_options_first(socket: &UdpSocket) {
+    let options: [u8; 8] = [0, 0, 1, 4, 0, 0, 0, 0];
+    // SAFETY: the kernel reads the eight bytes at `options`, which outlive the call.
+    let done = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_DSTOPTS, options.as_ptr().cast(), 8)
+    };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+}
+
+#[test]
+fn what_the_kernel_holds_together_counts_as_what_it_is_cut_into() {
+    let lab = Lab::new("large");
+    let flows = lab.counting(SMALL);
+    for (to, header) in [(v4(2), 20 + 32), (v6(2), 40 + 32)] {
+        let mut stream = lab.tcp(to, 80).unwrap();
+        let port = stream.local_addr().unwrap().port();
+        for _ in 0..4 {
+            stream.write_all(&[7; 50_000]).unwrap();
+            stream.read_exact(&mut [0; 50_000]).unwrap();
+        }
+        eventually("all has come", || {
+            let (source, destination) = both(&flows, port).unwrap();
+            passed(source.out) == passed(destination.into) && passed(source.into) == passed(destination.out)
+        });
+        let (source, _) = both(&flows, port).unwrap();
+        // 200,000 bytes in segments that fit a link of 1450; the SYN's options are 8 bytes longer.
+        assert!(source.out.packets > 200_000 / 1450, "{source:?}");
+        assert_eq!(source.out.bytes, 200_000 + header * source.out.packets + 8, "{source:?}");
+        assert_eq!(source.out.retransmissions, 0);
+    }
+}
+
+#[test]
+fn an_association_of_sctp_ends_with_its_abort() {
+    let lab = Lab::new("sctp");
+    let flows = lab.counting(SMALL);
+    let socket = lab.pods[0].run(|| {
+        let protocol = Some(rustix::net::ipproto::SCTP);
+        let socket =
+            rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::RAW, protocol).unwrap();
+        rustix::net::connect(&socket, &SocketAddr::from((v4(2), 0))).unwrap();
+        socket
+    });
+    let socket = socket.unwrap();
+    // Ports 4000 and 36412, a tag, no checksum; then a chunk of that type (RFC 9260, section 3.2).
+    let say = |chunk: u8| {
+        let packet = [0x0f, 0xa0, 0x8e, 0x3c, 0, 0, 0, 1, 0, 0, 0, 0, chunk, 0, 0, 4];
+        // Nobody there speaks it, which the kernel tells.
+        let _ = rustix::net::send(&socket, &packet, rustix::net::SendFlags::empty());
+        let entries = flows.entries().unwrap();
+        entries.into_iter().find(|entry| entry.key.transport == Transport::SCTP && entry.pod_began).unwrap()
+    };
+    let begun = say(1);
+    assert_eq!((begun.key.local_port, begun.key.remote_port, begun.ended), (4000, 36412, false));
+    eventually("it is aborted", || say(6).ended);
+    assert_eq!(say(6).out.bytes % 36, 0);
+}
