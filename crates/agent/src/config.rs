@@ -58,6 +58,8 @@ pub struct AgentConfig {
     pub flow_log: Option<FlowLog>,
     /// Of what is recorded whether somebody follows or not only flows between pods are.
     pub flows_between_pods: bool,
+    /// Of how many pairs of workloads metrics tell what passed between them; of the others they tell the sum.
+    pub flow_pairs: usize,
     /// How these are read over the network; without it they are not.
     pub flow_api: Option<FlowApi>,
 }

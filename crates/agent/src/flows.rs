@@ -22,10 +22,12 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use ipnet::IpNet;
 use kube::Client;
+use podnet_flow::Tally;
 use podnet_kernel::{netlink::RtSocket, pod_interface::GATEWAY_V4, resolver};
 
 pub use api::FlowApi;
@@ -33,7 +35,7 @@ pub use counting::{AtStart, Counting};
 use demand::{Demand, Scope};
 pub(crate) use keeper::Keeper;
 
-use crate::AgentConfig;
+use crate::{AgentConfig, health::Health};
 
 /// Where records of flows go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +84,7 @@ pub(crate) async fn offer(
     config: &AgentConfig,
     node_address: IpAddr,
     client: &Client,
+    health: &Health,
 ) -> Result<Option<Keeper>, RecordError> {
     let always = match config.records_flows() {
         true if config.flows_between_pods => Scope::PodToPod,
@@ -103,6 +106,11 @@ pub(crate) async fn offer(
     }
     let retention = config.flow_api.as_ref().and_then(|api| api.retention);
     let (node, log) = (config.node.clone(), config.flow_log.clone());
+    let tally = Arc::new(Mutex::new(Tally::new(config.flow_pairs)));
+    health.add_metrics({
+        let tally = tally.clone();
+        move || tally.lock().unwrap_or_else(PoisonError::into_inner).metrics()
+    });
     let service_cidr = config.service_cidr.map(IpNet::V4);
-    Ok(Some(Keeper { demand, node, client: client.clone(), log, retention, service_cidr }))
+    Ok(Some(Keeper { demand, node, client: client.clone(), log, retention, tally, service_cidr }))
 }

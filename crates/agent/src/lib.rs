@@ -180,7 +180,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         updates,
     )?;
     let resolver = resolver(&config, &network, &view, &health);
-    let flows = flows::offer(&config, node_address, &client).await?;
+    let flows = flows::offer(&config, node_address, &client, &health).await?;
     tokio::pin!(shutdown);
     let standing = config.gives_addresses.then(|| {
         let announcements = view.announcements().clone();

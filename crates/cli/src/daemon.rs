@@ -110,6 +110,7 @@ pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
             between_pods: options.flow_pod_to_pod,
         }),
         flows_between_pods: options.flow_pod_to_pod,
+        flow_pairs: options.flow_metrics_pairs,
         flow_api,
     };
     run(async { Box::pin(podnet_agent::run(config, stopped()?)).await.doing(|| "the agent ended".into()) })

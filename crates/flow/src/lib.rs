@@ -2,7 +2,7 @@
 //!
 //! The kernel counts for each pod interface and five-tuple ([`entry`]); [`aggregate`] makes of what is read there one [`record`] of each flow,
 //! however often it is read, whatever bells were lost and however often the reader began anew. Who an address belonged to when a flow began
-//! is in [`names`]. [`filter`] picks records out, [`output`] prints them, [`store`] keeps the recent past.
+//! is in [`names`]. [`filter`] picks records out, [`output`] prints them, [`store`] keeps the recent past, [`tally`] sums them up.
 //!
 //! Time is an argument everywhere.
 
@@ -16,6 +16,7 @@ pub mod names;
 pub mod output;
 pub mod record;
 pub mod store;
+pub mod tally;
 
 pub use aggregate::{Aggregator, Translations};
 pub use entry::{Entry, EntryKey, Transport, Way};
@@ -23,3 +24,4 @@ pub use filter::Filter;
 pub use names::{Names, PodIdentity};
 pub use record::{Class, Gap, Item, Key, Record, Report, Reporter, Verdict};
 pub use store::Store;
+pub use tally::Tally;

@@ -1,11 +1,18 @@
 //! Turns recording on when somebody wants it, and off when nobody does any more.
 
-use std::{convert::Infallible, error::Error, io, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    error::Error,
+    io,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use k8s_openapi::jiff::SignedDuration;
 use kube::Client;
-use podnet_flow::store::Retention;
+use podnet_flow::{Tally, store::Retention};
 use podnet_model::NodeName;
 use tokio::time::{interval, sleep, timeout};
 use tracing::{info, warn};
@@ -39,6 +46,8 @@ pub(crate) struct Keeper {
     pub(super) log: Option<FlowLog>,
     /// The past that is kept whether somebody follows or not.
     pub(super) retention: Option<Retention>,
+    /// What is told in metrics.
+    pub(super) tally: Arc<Mutex<Tally>>,
     /// Services' addresses.
     pub(super) service_cidr: Option<IpNet>,
 }
@@ -113,7 +122,8 @@ impl Keeper {
         }
         narrow(fast_path, &known, self.demand.scope());
         let past = Past::new(self.retention.unwrap_or(UNASKED));
-        let recorder = |log| Recorder::new(flows, (log, Some(past.clone())), self.node.clone(), known.clone());
+        let recorder =
+            |log| Recorder::new(flows, (log, Some(past.clone()), self.tally.clone()), self.node.clone(), known.clone());
         let recording = self.open_log().and_then(|log| recorder(log).start().map_err(RecordError::Thread));
         match recording {
             Ok(recording) => {
@@ -138,6 +148,7 @@ impl Keeper {
         self.demand.set_past(None);
         tokio::task::block_in_place(|| {
             drop(running);
+            self.tally.lock().unwrap_or_else(PoisonError::into_inner).forget_flows();
             fast_path.count_flows(false);
             mend();
         });

@@ -3,14 +3,14 @@
 use std::{
     error::Error,
     io,
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use k8s_openapi::jiff::Timestamp;
 use podnet_flow::{
-    Aggregator, Entry, Gap, Item, Names, PodIdentity, Record, Translations,
+    Aggregator, Entry, Gap, Item, Names, PodIdentity, Record, Tally, Translations,
     aggregate::{Fate, Scene, Timeouts},
     names::Holder,
     record::GapAt,
@@ -52,6 +52,7 @@ pub(super) struct Recorder {
     flows: Arc<Flows>,
     log: Option<Log>,
     past: Option<Arc<Past>>,
+    tally: Arc<Mutex<Tally>>,
     node: NodeName,
     known: Arc<Known>,
     aggregator: Aggregator,
@@ -64,7 +65,7 @@ pub(super) struct Recorder {
 impl Recorder {
     pub(super) fn new(
         flows: Arc<Flows>,
-        (log, past): (Option<Log>, Option<Arc<Past>>),
+        (log, past, tally): (Option<Log>, Option<Arc<Past>>, Arc<Mutex<Tally>>),
         node: NodeName,
         known: Arc<Known>,
     ) -> Self {
@@ -77,7 +78,7 @@ impl Recorder {
             Ok(backends) => Box::new(backends),
             Err(_) => Box::new(()),
         };
-        Self { flows, log, past, node, known, aggregator, translations, whole: now, is_failing: false }
+        Self { flows, log, past, tally, node, known, aggregator, translations, whole: now, is_failing: false }
     }
 
     pub(super) fn start(mut self) -> io::Result<Recording> {
@@ -101,6 +102,7 @@ impl Recorder {
     pub(super) fn round(&mut self, reads: bool, is_last: bool) {
         let mut items = Vec::new();
         let read = self.read(reads, is_last, &mut items).map_err(|error| -> Box<dyn Error> { error.into() });
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner).add(&items);
         if let Some(past) = &self.past {
             past.add(&items, Timestamp::now());
         }

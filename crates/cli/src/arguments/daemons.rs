@@ -157,6 +157,9 @@ pub(crate) struct AgentOptions {
     /// Of the log and of the past that is kept: only flows between pods, which are told apart in the kernel; others cost one lookup and no memory
     #[arg(long, env = "PODNET_FLOW_POD_TO_POD")]
     pub(crate) flow_pod_to_pod: bool,
+    /// Of how many pairs of workloads the metrics (podnet_flow_*) tell apart what passed, while flows are recorded; of the others they tell the sum
+    #[arg(long, env = "PODNET_FLOW_METRICS_PAIRS", value_name = "NUMBER", default_value_t = 1000)]
+    pub(crate) flow_metrics_pairs: usize,
     /// The port where flows are read, at the node's address and pods' gateway
     #[arg(long, value_name = "PORT", default_value_t = super::flows::PORT)]
     pub(crate) flow_port: u16,

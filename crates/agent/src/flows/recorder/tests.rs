@@ -53,6 +53,10 @@ fn ip(arguments: &str) {
     assert!(Command::new("ip").args(arguments.split(' ')).status().unwrap().success(), "ip {arguments}");
 }
 
+fn tally() -> Arc<Mutex<Tally>> {
+    Arc::new(Mutex::new(Tally::new(10)))
+}
+
 fn known() -> Arc<Known> {
     let known = Known::of_node("node1".into(), None);
     known.learn(&Change::Node("node1".into(), Some(Node::new("node1".into(), NodeAddr("192.0.2.1".parse().unwrap())))));
@@ -84,7 +88,12 @@ fn what_a_pod_says_is_in_the_log_once_with_its_name_also_over_a_restart() {
             assert!(flows.attach(socket, &device).unwrap());
             flows
         });
-        Recorder::new(Arc::new(flows.unwrap()), (Some(Log::open(&settings).unwrap()), None), "node1".into(), known())
+        Recorder::new(
+            Arc::new(flows.unwrap()),
+            (Some(Log::open(&settings).unwrap()), None, tally()),
+            "node1".into(),
+            known(),
+        )
     };
     let sizes = Sizes { entries: 100, ring: 1 << 16 };
     let mut first = recorder(sizes);
@@ -134,7 +143,7 @@ fn what_found_no_room_is_told_with_the_pod_that_it_is_of() {
         flows
     });
     let log = Some(Log::open(&settings).unwrap());
-    let mut recorder = Recorder::new(Arc::new(flows.unwrap()), (log, None), "node1".into(), known());
+    let mut recorder = Recorder::new(Arc::new(flows.unwrap()), (log, None, tally()), "node1".into(), known());
     for port in 4000..4020 {
         let inside = lab.pod.run(|| UdpSocket::bind(("192.0.2.7", port)).unwrap()).unwrap();
         inside.send_to(&[7; 100], "192.0.2.1:5000").unwrap();
