@@ -6,6 +6,7 @@
 //! - `unread`: how many bytes wait for clients to read them
 //! - `outside`: what the server core asks of its surroundings: exchanges with upstreams, time, chance
 //! - `connections`: connections to upstreams, kept and shared, over TCP and TLS
+//! - `handover`: sockets that go from a process to the one that takes its place
 //! - `etcd`: the store of records that `etcd` names
 //! - `local`: the resolver of one node, in its agent; `clients`: whose search paths it knows
 //! - `keeper`: the one task that owns the cluster's state and replaces the server when the Corefile changes
@@ -19,6 +20,7 @@ mod connections;
 mod corefile;
 mod door;
 mod etcd;
+mod handover;
 mod http;
 pub(crate) mod identity;
 mod keeper;
@@ -48,17 +50,25 @@ use std::{
 
 use podnet_client::connect::ConnectError;
 use podnet_dns::{Checked, Config, CorefileError, Server, server::Later};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
 pub use clients::Clients;
 pub(crate) use local::Told;
 pub use local::{Local, LocalOptions, Seat};
 
-use crate::dns::{keeper::Keeper, listeners::Listeners};
+use crate::dns::{
+    handover::{Offer, Sockets},
+    keeper::Keeper,
+    listeners::Listeners,
+};
 
 /// How long answers that clients wait for may take after the stop, at most.
 const DRAIN: Duration = Duration::from_secs(2);
+/// The same where another process serves already: as long as an upstream may take, and nobody waits for this one to end.
+const DRAIN_FOLLOWED: Duration = Duration::from_secs(6);
+/// How long a process that is to follow another one waits for the cluster's state.
+const CATCH_UP: Duration = Duration::from_secs(30);
 
 /// What the DNS process is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +81,8 @@ pub struct DnsOptions {
     pub listen: Option<IpAddr>,
     /// What a Corefile means by `/etc/resolv.conf`.
     pub resolv_conf: PathBuf,
+    /// The unix socket at which a process takes over the sockets of the one that serves; none: nothing is handed over.
+    pub handover: Option<PathBuf>,
 }
 
 /// Why cluster DNS cannot run.
@@ -103,6 +115,23 @@ pub enum DnsError {
     /// Several API servers are named.
     #[error("the Corefile's kubernetes plugins name different API servers, or limits for them; podnet dns watches one")]
     SeveralApis,
+    /// Another process serves, and this one does not know what that one knows.
+    #[error(
+        "the cluster's state is not known after {seconds} s; the process that serves goes on: try again when the API server answers"
+    )]
+    NotSynced {
+        /// How long it took.
+        seconds: u64,
+    },
+    /// There is no place for the next process to ask at.
+    #[error("cannot hand over sockets at {path}")]
+    Handover {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// There is no client for the API server.
     #[error("cannot set up access to the API server")]
     Connect(#[from] ConnectError),
@@ -119,18 +148,37 @@ pub enum DnsError {
     },
 }
 
-/// Runs cluster DNS until `shutdown` is done, and then for the lameduck time of the Corefile's `health` on.
+/// Runs cluster DNS until `shutdown` is done, and then for the lameduck time of the Corefile's `health` on; or until another process
+/// has taken over its sockets.
 ///
 /// # Errors
 ///
 /// When the Corefile cannot be loaded, a port cannot be opened, or there is no access to an API server that the Corefile needs. An
-/// API server that is away is waited for.
+/// API server that is away is waited for, unless another process serves meanwhile.
 pub async fn run(options: DnsOptions, shutdown: impl Future<Output = ()>) -> Result<(), DnsError> {
     let (config, sources) = corefile::load(&options).await?;
     let process = config.process.clone();
-    let (keeper, shared) = Keeper::new(options.clone(), config.clone(), sources).await?;
+    let (mut keeper, shared) = Keeper::new(options.clone(), config.clone(), sources).await?;
     let mut listeners = Listeners::new(Arc::clone(&shared), options.listen);
+    let followed = match &options.handover {
+        Some(path) => handover::ask(path).await,
+        None => None,
+    };
+    let before = match followed {
+        Some((before, sockets)) => {
+            keeper.catch_up(CATCH_UP).await?;
+            listeners.inherit(sockets);
+            Some(before)
+        }
+        None => None,
+    };
     listeners.adopt(&config).await?;
+    // Whoever asks from now on asks here: the process before ends once it is told.
+    let offer = |path: &PathBuf| Offer::new(path).map_err(|source| DnsError::Handover { path: path.clone(), source });
+    let offer = options.handover.as_ref().map(offer).transpose()?;
+    if let Some(before) = before {
+        before.taken();
+    }
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -140,25 +188,40 @@ pub async fn run(options: DnsOptions, shutdown: impl Future<Output = ()>) -> Res
     shared.server().probe_loops();
     let checks = tokio::spawn(outside::check(Arc::clone(&shared)));
     let keeper = tokio::spawn(keeper.keep(listeners));
-    shutdown.await;
-    shared.ready_no_more.store(true, Ordering::Release);
-    let lameduck = shared.lameduck(process.health.map_or(Duration::ZERO, |(_, lameduck)| lameduck));
-    if !lameduck.is_zero() {
-        info!(seconds = lameduck.as_secs_f32(), "asked to stop; answering on until nobody asks any more");
-        tokio::time::sleep(lameduck).await;
+    let offered = taken(offer, &shared);
+    tokio::pin!(offered);
+    let mut followed = tokio::select! {
+        () = shutdown => false,
+        () = &mut offered => true,
+    };
+    if !followed {
+        shared.ready_no_more.store(true, Ordering::Release);
+        let lameduck = shared.lameduck(process.health.map_or(Duration::ZERO, |(_, lameduck)| lameduck));
+        if !lameduck.is_zero() {
+            info!(seconds = lameduck.as_secs_f32(), "asked to stop; answering on until nobody asks any more");
+            followed = tokio::time::timeout(lameduck, &mut offered).await.is_ok();
+        }
+    }
+    if followed {
+        info!("another process serves now");
     }
     keeper.abort();
     checks.abort();
     // The keeper owns the listeners: with it they are told to end; what clients wait for is still answered.
     let _ = keeper.await;
-    shared.ports.close();
-    shared.finishing.close();
-    let ended = async { tokio::join!(shared.ports.wait(), shared.finishing.wait()) };
-    if tokio::time::timeout(DRAIN, ended).await.is_err() {
+    if !shared.end(if followed { DRAIN_FOLLOWED } else { DRAIN }).await {
         info!("some upstreams did not answer before the end");
     }
     info!("cluster DNS stopped");
     Ok(())
+}
+
+/// Is done when another process has taken over the sockets.
+async fn taken(offer: Option<Offer>, shared: &Shared) {
+    match offer {
+        Some(offer) => offer.taken(&shared.sockets).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Reads a Corefile without serving it, and tells all that is wrong with it and what has no effect; `name` is what errors call it.
@@ -174,6 +237,10 @@ pub(crate) struct Shared {
     ports: TaskTracker,
     /// Questions that are being asked elsewhere.
     finishing: TaskTracker,
+    /// The sockets of all ports.
+    sockets: Sockets,
+    /// Ends connections that still have something to do.
+    cut: CancellationToken,
     ready_no_more: AtomicBool,
     lameduck: RwLock<Option<Duration>>,
 }
@@ -184,6 +251,8 @@ impl Shared {
             server: RwLock::new(server),
             ports: TaskTracker::new(),
             finishing: TaskTracker::new(),
+            sockets: Sockets::default(),
+            cut: CancellationToken::new(),
             ready_no_more: AtomicBool::new(false),
             lameduck: RwLock::new(None),
         }
@@ -192,6 +261,16 @@ impl Shared {
     /// The server as it is now. What began with an earlier one ends with it.
     fn server(&self) -> Arc<Server> {
         Arc::clone(&self.server.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits for the end of all that was asked, and cuts what takes longer than `within`; false: something was cut.
+    async fn end(&self, within: Duration) -> bool {
+        self.ports.close();
+        self.finishing.close();
+        let ended = async { tokio::join!(self.ports.wait(), self.finishing.wait()) };
+        let ended = tokio::time::timeout(within, ended).await.is_ok();
+        self.cut.cancel();
+        ended
     }
 
     fn replace(&self, server: Arc<Server>, lameduck: Duration) {

@@ -157,6 +157,7 @@ pub(crate) fn dns(options: DnsOptions) -> Result<(), Failure> {
         kubeconfig: options.kubeconfig,
         listen: None,
         resolv_conf: PathBuf::from("/etc/resolv.conf"),
+        handover: options.handover,
     };
     run(async { podnet_agent::dns::run(settings, stopped()?).await.doing(|| "cluster DNS ended".into()) })
 }

@@ -16,7 +16,6 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 
 use places::Place;
 pub(super) use places::{Places, Rest};
@@ -83,6 +82,15 @@ pub(super) struct Door {
     pub(super) unread: Arc<Unread>,
 }
 
+/// Nobody is let in any more.
+struct Closing<'a>(&'a Places);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 impl Door {
     pub(super) fn new(shared: Arc<Shared>, port: Port, manners: Manners) -> Arc<Self> {
         Arc::new(Self {
@@ -114,8 +122,9 @@ impl Door {
         manners.idle.min(BUSY_IDLE)
     }
 
-    /// Serves connections, for good. Those that are open end with `token`.
-    pub(super) async fn serve(self: Arc<Self>, listener: TcpListener, token: CancellationToken) {
+    /// Serves connections, for good. When this is dropped, those that are open end as soon as they have nothing to do.
+    pub(super) async fn serve(self: Arc<Self>, listener: Arc<TcpListener>) {
+        let _closing = Closing(&self.places);
         loop {
             let (stream, from) = match listener.accept().await {
                 Ok(accepted) => accepted,
@@ -129,7 +138,7 @@ impl Door {
             let Some(place) = self.places.take(from.ip()).await else { continue };
             let door = Arc::clone(&self);
             let serve = async move { door.admit(stream, from, &place).await };
-            tokio::spawn(token.clone().run_until_cancelled_owned(serve));
+            self.shared.ports.spawn(self.shared.cut.clone().run_until_cancelled_owned(serve));
         }
     }
 

@@ -1,13 +1,13 @@
 //! Health, readiness and metrics over HTTP, where and as CoreDNS serves them.
 
-use std::sync::Arc;
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     http::{StatusCode, header},
     routing::get,
 };
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -35,15 +35,37 @@ impl Role {
 }
 
 /// Serves a port until `token` is cancelled.
-pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, role: Role, token: CancellationToken) {
+pub(super) async fn serve(shared: Arc<Shared>, listener: Arc<TcpListener>, role: Role, token: CancellationToken) {
     let router = match role {
         Role::Health => Router::new().route("/health", get(|| async { "OK" })),
         Role::Ready => Router::new().route("/ready", get(move || std::future::ready(ready(&shared)))),
         Role::Metrics => Router::new().route("/metrics", get(move || std::future::ready(metrics(&shared)))),
     };
-    let served = axum::serve(listener, router).with_graceful_shutdown(token.cancelled_owned()).await;
+    let served = axum::serve(Held(listener), router).with_graceful_shutdown(token.cancelled_owned()).await;
     if let Err(error) = served {
         error!(%error, purpose = role.purpose(), "a port closed");
+    }
+}
+
+/// A socket that others hold as well.
+struct Held(Arc<TcpListener>);
+
+impl axum::serve::Listener for Held {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        loop {
+            match self.0.accept().await {
+                Ok(accepted) => return accepted,
+                // Out of descriptors: those that close meanwhile make room.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
     }
 }
 

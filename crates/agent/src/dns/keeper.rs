@@ -107,6 +107,19 @@ impl Keeper {
         Ok((keeper, shared))
     }
 
+    /// Takes in what the cluster has until its state is known, as another process knows it that is to be followed.
+    ///
+    /// # Errors
+    /// When that takes longer than `within`.
+    pub(super) async fn catch_up(&mut self, within: Duration) -> Result<(), DnsError> {
+        let known = async {
+            while !self.shared.server().synced() {
+                next(self.watches.as_mut(), &self.shared, &mut self.cluster).await;
+            }
+        };
+        tokio::time::timeout(within, known).await.map_err(|_| DnsError::NotSynced { seconds: within.as_secs() })
+    }
+
     /// Keeps the server for good.
     pub(super) async fn keep(mut self, mut listeners: Listeners) {
         let mut look = Box::pin(tokio::time::sleep(self.interval()));

@@ -18,6 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{
     DnsError, Shared,
     door::{Door, Manners},
+    handover::Inherited,
     http,
     http::Role,
     udp,
@@ -50,12 +51,18 @@ pub(super) struct Listeners {
     shared: Arc<Shared>,
     address: Option<IpAddr>,
     open: HashMap<Purpose, Open>,
+    inherited: Inherited,
 }
 
 impl Listeners {
     /// No ports. `address` is where those are that the Corefile does not bind; none: everywhere.
     pub(super) fn new(shared: Arc<Shared>, address: Option<IpAddr>) -> Self {
-        Self { shared, address, open: HashMap::new() }
+        Self { shared, address, open: HashMap::new(), inherited: Inherited::default() }
+    }
+
+    /// Uses sockets of the process before, rather than new ones, for what [`Listeners::adopt`] opens next.
+    pub(super) fn inherit(&mut self, sockets: Inherited) {
+        self.inherited = sockets;
     }
 
     /// Opens what a Corefile wants and is not open, then closes what is open and it does not want. When something cannot be
@@ -109,17 +116,20 @@ impl Listeners {
             });
         }
         self.open.extend(opened);
+        self.inherited.close();
         Ok(())
     }
 
     fn dns(&self, listener: &Listener, manners: Manners, beside: Beside) -> Result<Open, DnsError> {
         let port = listener.port;
         let (address, socket) =
-            bind(port.address.or(self.address), port.number, |address| tcp_socket(address, beside))?;
+            bind(port.address.or(self.address), port.number, |address| self.tcp_socket(address, beside))?;
         let datagrams = self.datagrams(port, address, beside, wanted(listener))?;
         let token = CancellationToken::new();
         let door = Door::new(Arc::clone(&self.shared), port, manners);
-        let serve = Arc::clone(&door).serve(socket, token.clone());
+        let socket = Arc::new(socket);
+        self.shared.sockets.note(&socket);
+        let serve = Arc::clone(&door).serve(socket);
         self.shared.ports.spawn(token.clone().run_until_cancelled_owned(serve));
         Ok(Open { address, door: Some(door), datagrams, _connections: token.drop_guard() })
     }
@@ -132,11 +142,13 @@ impl Listeners {
         beside: Beside,
         count: usize,
     ) -> Result<Vec<DropGuard>, DnsError> {
-        let open = |_| udp_socket(address, beside).map_err(failed(address, "DNS over UDP"));
+        let open = |_| self.udp_socket(address, beside).map_err(failed(address, "DNS over UDP"));
         let sockets: Vec<UdpSocket> = (0..count).map(open).collect::<Result<_, _>>()?;
         let serve = |socket| {
             let token = CancellationToken::new();
-            let serve = udp::serve(Arc::clone(&self.shared), Arc::new(socket), port);
+            let socket = Arc::new(socket);
+            self.shared.sockets.note(&socket);
+            let serve = udp::serve(Arc::clone(&self.shared), socket, port);
             self.shared.ports.spawn(token.clone().run_until_cancelled_owned(serve));
             token.drop_guard()
         };
@@ -145,17 +157,37 @@ impl Listeners {
 
     async fn http(&self, role: Role, address: SocketAddr) -> Result<Open, DnsError> {
         let purpose = role.purpose();
-        let listener = match TcpListener::bind(address).await {
-            // Without IPv6 in the kernel, all addresses are all IPv4 addresses.
-            Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => {
-                TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
-            }
-            other => other,
-        }
-        .map_err(failed(address, purpose))?;
+        let all_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+        let inherited = |address| self.inherited.take(SocketType::STREAM, address, false);
+        let listener = match inherited(address).or_else(|| inherited(all_v4)) {
+            Some(socket) => TcpListener::from_std(socket.into()),
+            None => match TcpListener::bind(address).await {
+                // Without IPv6 in the kernel, all addresses are all IPv4 addresses.
+                Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => TcpListener::bind(all_v4).await,
+                other => other,
+            },
+        };
+        let listener = Arc::new(listener.map_err(failed(address, purpose))?);
+        self.shared.sockets.note(&listener);
         let token = CancellationToken::new();
         self.shared.ports.spawn(http::serve(Arc::clone(&self.shared), listener, role, token.clone()));
         Ok(Open { address, door: None, datagrams: Vec::new(), _connections: token.drop_guard() })
+    }
+}
+
+impl Listeners {
+    fn udp_socket(&self, address: SocketAddr, beside: Beside) -> io::Result<UdpSocket> {
+        match self.inherited.take(SocketType::DGRAM, address, beside.all_v4) {
+            Some(socket) => UdpSocket::from_std(socket.into()),
+            None => udp_socket(address, beside),
+        }
+    }
+
+    fn tcp_socket(&self, address: SocketAddr, beside: Beside) -> io::Result<TcpListener> {
+        match self.inherited.take(SocketType::STREAM, address, beside.all_v4) {
+            Some(socket) => TcpListener::from_std(socket.into()),
+            None => tcp_socket(address, beside),
+        }
     }
 }
 

@@ -148,10 +148,7 @@ async fn serve(
     let _ = tokio::time::timeout(GIVE_WAY, told.wait_for(|told| told.gave_way)).await;
     tokio::time::sleep(EMPTY).await;
     drop(listeners);
-    shared.ports.close();
-    shared.finishing.close();
-    let ended = async { tokio::join!(shared.ports.wait(), shared.finishing.wait()) };
-    let _ = tokio::time::timeout(DRAIN, ended).await;
+    shared.end(DRAIN).await;
     info!("the node's resolver ended; questions are led on to cluster DNS");
 }
 

@@ -155,6 +155,8 @@ async fn comes(door: &Door, manners: &Manners, reader: &mut (impl AsyncBufRead +
         // What is answered meanwhile makes it rest: that is not to be found out late.
         let tick = if idle { Door::tick(manners) } else { Door::tick(manners).min(LOOK) };
         let began = tokio::select! {
+            // What has come is answered, whoever is waited for.
+            biased;
             began = timeout(tick, reader.fill_buf()) => began,
             () = client.rest.is_over(), if idle => return false,
         };

@@ -28,6 +28,7 @@ use tokio::{
 use super::{DnsError, DnsOptions, run};
 
 mod etcd;
+mod following;
 mod peers;
 mod ports;
 mod secure;
@@ -67,12 +68,18 @@ struct Process {
 
 impl Process {
     fn start(corefile: &Path, kubeconfig: Option<PathBuf>) -> Self {
+        Self::following(corefile, kubeconfig, None)
+    }
+
+    /// One that takes over the sockets of another one with the same path.
+    fn following(corefile: &Path, kubeconfig: Option<PathBuf>, handover: Option<PathBuf>) -> Self {
         let (stop, stopped) = oneshot::channel();
         let options = DnsOptions {
             corefile: corefile.to_path_buf(),
             kubeconfig,
             listen: Some(Ipv4Addr::LOCALHOST.into()),
             resolv_conf: "/nowhere".into(),
+            handover,
         };
         let shutdown = async {
             let _ = stopped.await;

@@ -182,6 +182,10 @@ pub(crate) struct DnsOptions {
     /// How to reach the API server; without it the pod's service account
     #[arg(long)]
     pub(crate) kubeconfig: Option<PathBuf>,
+    /// A unix socket at which the next process with the same path takes over the sockets of this one, so that a restart in place
+    /// loses no question: start the new one, the old one ends by itself
+    #[arg(long, value_name = "PATH")]
+    pub(crate) handover: Option<PathBuf>,
     /// Check the Corefile, say what is wrong with it, and end
     #[arg(long)]
     pub(crate) check: bool,

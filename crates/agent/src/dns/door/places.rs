@@ -33,6 +33,8 @@ pub(in crate::dns) struct Places {
 
 #[derive(Debug, Default)]
 struct Held {
+    /// Nobody comes any more, and everybody leaves once there is nothing to do.
+    closed: bool,
     next: u64,
     connections: HashMap<u64, (IpAddr, Arc<Rest>)>,
     clients: HashMap<IpAddr, usize>,
@@ -118,6 +120,9 @@ impl Places {
             return Err(Refusal::Full);
         }
         let rest = Arc::new(Rest::new(self.start));
+        if held.closed {
+            rest.leave.cancel();
+        }
         let number = held.next;
         held.next += 1;
         held.connections.insert(number, (client, Arc::clone(&rest)));
@@ -138,6 +143,13 @@ impl Places {
         if let Some((.., rest)) = resting.min_by_key(|(count, since, _)| (usize::MAX - count, *since)) {
             rest.leave.cancel();
         }
+    }
+
+    /// Has every connection end once it has nothing to do.
+    pub(super) fn close(&self) {
+        let mut held = self.held();
+        held.closed = true;
+        held.connections.values().for_each(|(_, rest)| rest.leave.cancel());
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {

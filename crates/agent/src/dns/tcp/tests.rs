@@ -1,5 +1,7 @@
 //! Connections whose clients do not read, and connections that give way, over pipes that hold next to nothing.
 
+mod rfc7766;
+
 use std::net::{Ipv4Addr, SocketAddr};
 
 use axum::http::Request;
