@@ -50,6 +50,8 @@ pub struct AgentConfig {
     pub health_address: SocketAddr,
     /// Where the node's own resolver answers; without an address there is none.
     pub node_local_dns: Vec<IpAddr>,
+    /// What that resolver does, in place of what it does by itself.
+    pub node_local_dns_corefile: Option<PathBuf>,
     /// The domain of the cluster's names.
     pub cluster_domain: String,
     /// kube-proxy's configuration of this node alone; without it the ConfigMap `kube-proxy` counts.

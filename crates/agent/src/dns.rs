@@ -123,6 +123,15 @@ pub enum DnsError {
         /// How long it took.
         seconds: u64,
     },
+    /// The nodes' resolver does not know what a plugin needs.
+    #[error(
+        "plugin {plugin:?} is cluster DNS's: the nodes' resolver does not watch the cluster and fetches no zones; have it forward to \
+             __PILLAR__CLUSTER__DNS__"
+    )]
+    NotOnNodes {
+        /// The plugin.
+        plugin: &'static str,
+    },
     /// There is no place for the next process to ask at.
     #[error("cannot hand over sockets at {path}")]
     Handover {

@@ -212,6 +212,7 @@ fn resolver(config: &AgentConfig, network: &Network, view: &View, health: &Healt
         addrs: config.node_local_dns.clone(),
         domain: config.cluster_domain.clone(),
         resolv_conf: PathBuf::from("/etc/resolv.conf"),
+        corefile: config.node_local_dns_corefile.clone(),
     };
     let resolver = dns::Local::start(options, network.resolver(), view.clients().clone());
     health.add_metrics(resolver.metrics());

@@ -102,6 +102,7 @@ pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
         gives_addresses: !options.no_load_balancer_controller,
         health_address: options.health_address,
         node_local_dns: options.node_local_dns,
+        node_local_dns_corefile: options.node_local_dns_corefile,
         cluster_domain: options.cluster_domain,
         proxy_config: options.proxy_config,
         flow_log: options.flow_log.map(|path| podnet_agent::flows::FlowLog {

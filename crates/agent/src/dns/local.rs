@@ -4,6 +4,8 @@
 //! Corefile says holds for every name. The network's thread holds its address and leads questions to it, or past it to cluster DNS
 //! while it is away (`network::resolver`); what the two tell each other is a [`Seat`].
 
+mod own;
+
 use std::{
     collections::BTreeSet,
     fmt::Write,
@@ -20,7 +22,10 @@ use podnet_planner::resolver::PORT;
 use tokio::{sync::watch, task::JoinSet};
 use tracing::{info, warn};
 
-use super::{Clients, DRAIN, DnsError, Shared, keeper::observer, listeners::Listeners, outside, outside::Network};
+use super::{
+    Clients, DRAIN, DnsError, Shared, corefile::Stamp, keeper::observer, listeners::Listeners, outside,
+    outside::Network,
+};
 
 /// How long it takes at most until nobody is led here any more; the network's thread may be busy with other things first.
 const GIVE_WAY: Duration = Duration::from_secs(5);
@@ -43,6 +48,8 @@ pub struct LocalOptions {
     pub domain: String,
     /// The node's `resolv.conf(5)`: what it searches stands in pods' search paths.
     pub resolv_conf: PathBuf,
+    /// What it does, in place of what it does by itself; see [`own`].
+    pub corefile: Option<PathBuf>,
 }
 
 /// What the network's thread and the resolver tell each other.
@@ -128,7 +135,7 @@ async fn serve(
     let mut told = seat.told.subscribe();
     let stop = async move { drop(stopping.wait_for(|stop| *stop).await) };
     tokio::pin!(stop);
-    let (asked, first) = tokio::select! {
+    let (asked, first, read) = tokio::select! {
         first = begin(options, &mut told, &network) => match first {
             Some(first) => first,
             None => return,
@@ -140,7 +147,7 @@ async fn serve(
     let mut listeners = Vec::new();
     tokio::select! {
         () = open(options, &shared, &asked, &told, &mut listeners) => {}
-        () = follow(options, &shared, &network, seat, told.clone(), asked.clone()) => {}
+        () = follow(options, &shared, &network, seat, told.clone(), asked.clone(), read) => {}
         () = &mut stop => {}
     }
     checks.abort();
@@ -152,21 +159,29 @@ async fn serve(
     info!("the node's resolver ended; questions are led on to cluster DNS");
 }
 
-/// What answers at first, and whom it asks: as soon as the node has an address for it and cluster DNS is somewhere.
+/// What answers at first, whom it asks, and from which Corefile of its own it is: as soon as the node has an address for it and cluster DNS is somewhere.
 async fn begin(
     options: &LocalOptions,
     told: &mut watch::Receiver<Told>,
     network: &Arc<Network>,
-) -> Option<(BTreeSet<SocketAddr>, Arc<Server>)> {
+) -> Option<(BTreeSet<SocketAddr>, Arc<Server>, Option<Stamp>)> {
     let mut refused = BTreeSet::new();
+    let mut read = own::stamp(options).await;
     loop {
-        let known = told
-            .wait_for(|told| !told.held.is_empty() && !told.upstreams.is_empty() && chosen(options, told) != refused);
-        let now = chosen(options, &*known.await.ok()?);
+        let is_new =
+            |told: &Told| !told.held.is_empty() && !told.upstreams.is_empty() && chosen(options, told) != refused;
+        let now = tokio::select! {
+            known = told.wait_for(is_new) => chosen(options, &*known.ok()?),
+            () = own::written(options, &mut read) => {
+                refused.clear();
+                continue;
+            }
+        };
+        read = own::stamp(options).await;
         match server(options, &now, network) {
-            Ok(server) => return Some((now, server)),
+            Ok(server) => return Some((now, server, read)),
             Err(error) => {
-                warn!(%error, upstreams = ?now, "the node's resolver cannot be made; it waits for other endpoints of cluster DNS");
+                warn!(%error, upstreams = ?now, "the node's resolver cannot be made; it waits for other endpoints of cluster DNS, or another Corefile");
                 refused = now;
             }
         }
@@ -222,21 +237,33 @@ async fn follow(
     seat: &Seat,
     mut told: watch::Receiver<Told>,
     mut asked: BTreeSet<SocketAddr>,
+    mut read: Option<Stamp>,
 ) {
     let mut refused = None;
-    while told.changed().await.is_ok() {
+    loop {
+        let rewritten = tokio::select! {
+            changed = told.changed() => match changed {
+                Ok(()) => false,
+                Err(_) => return,
+            },
+            () = own::written(options, &mut read) => true,
+        };
         let now = chosen(options, &told.borrow_and_update());
-        if now.is_empty() || refused.as_ref() == Some(&now) {
+        if now.is_empty() || (refused.as_ref() == Some(&now) && !rewritten) {
             continue;
         }
-        let next = (now != asked).then(|| server(options, &now, network)).transpose();
+        let next = (now != asked || rewritten).then(|| server(options, &now, network)).transpose();
         match next {
             Ok(None) => refused = None,
             Ok(Some(server)) => {
                 server.inherit(&shared.server());
                 shared.replace(server, Duration::ZERO);
-                info!(upstreams = ?now, "cluster DNS answers elsewhere");
+                let what = if rewritten { "the changed Corefile is in force" } else { "cluster DNS answers elsewhere" };
+                info!(upstreams = ?now, "{what}");
                 (asked, refused) = (now, None);
+            }
+            Err(error) if now == asked && refused.is_none() => {
+                warn!(%error, "the changed Corefile is not taken over, the one before stays in force");
             }
             Err(error) => {
                 warn!(%error, upstreams = ?now, "the node's resolver cannot ask cluster DNS there; questions are led on to it");
@@ -277,6 +304,9 @@ fn server(
 }
 
 fn config(options: &LocalOptions, upstreams: &BTreeSet<SocketAddr>) -> Result<Config, DnsError> {
+    if let Some(path) = &options.corefile {
+        return own::config(path, options, upstreams);
+    }
     let text = corefile(&options.domain, upstreams);
     Config::load("the node's resolver", &text, &Environment::EMPTY).map_err(DnsError::Corefile)
 }

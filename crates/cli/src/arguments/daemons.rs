@@ -139,6 +139,9 @@ pub(crate) struct AgentOptions {
     /// kubelets' clusterDNS has to be the same. It passes on to the Service kube-dns of kube-system and keeps answers
     #[arg(long, env = "PODNET_NODE_LOCAL_DNS", value_name = "ADDRESS", value_delimiter = ',', value_parser = ranges::resolver)]
     pub(crate) node_local_dns: Vec<std::net::IpAddr>,
+    /// A Corefile for that resolver, such as NodeLocal DNSCache's as it is; it is followed when it changes
+    #[arg(long, value_name = "FILE", requires = "node_local_dns")]
+    pub(crate) node_local_dns_corefile: Option<PathBuf>,
     /// The domain of the cluster's names
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     pub(crate) cluster_domain: String,

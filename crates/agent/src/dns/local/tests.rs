@@ -1,9 +1,12 @@
+mod own;
+
 use super::*;
 use crate::dns::outside::Network;
 
 fn options(domain: &str) -> LocalOptions {
     let addrs = vec!["127.0.0.1".parse().unwrap()];
-    LocalOptions { node: "node1".to_owned(), addrs, domain: domain.to_owned(), resolv_conf: "/nowhere".into() }
+    let resolv_conf = "/nowhere".into();
+    LocalOptions { node: "node1".to_owned(), addrs, domain: domain.to_owned(), resolv_conf, corefile: None }
 }
 
 /// So many endpoints of cluster DNS, in a network of their own.
@@ -71,13 +74,13 @@ async fn it_begins_with_many_endpoints_and_follows_them_when_all_are_replaced() 
     let mut hears = seat.told.subscribe();
     seat.told.send_replace(told(0, 16));
     let begun = tokio::time::timeout(Duration::from_secs(60), begin(&options, &mut hears, &network)).await;
-    let (asked, server) = begun.unwrap().unwrap();
+    let (asked, server, read) = begun.unwrap().unwrap();
     assert!(asked.iter().all(|asked| told(0, 16).upstreams.contains(asked)));
     let shared = Arc::new(Shared::new(Arc::clone(&server)));
     let follows = {
         let (options, shared, network, seat) =
             (options.clone(), Arc::clone(&shared), Arc::clone(&network), seat.clone());
-        tokio::spawn(async move { follow(&options, &shared, &network, &seat, hears, asked).await })
+        tokio::spawn(async move { follow(&options, &shared, &network, &seat, hears, asked, read).await })
     };
     seat.told.send_replace(told(1, 16));
     let replaced = async {
@@ -100,7 +103,7 @@ async fn questions_are_led_on_while_it_cannot_follow() {
     let hears = seat.told.subscribe();
     let follows = {
         let (shared, seat) = (Arc::clone(&shared), seat.clone());
-        tokio::spawn(async move { follow(&bad, &shared, &network, &seat, hears, asked).await })
+        tokio::spawn(async move { follow(&bad, &shared, &network, &seat, hears, asked, None).await })
     };
     let mut yields = seat.gives_way.subscribe();
     seat.told.send_replace(told(1, 2));

@@ -1,0 +1,119 @@
+//! The resolver with a Corefile of its own.
+
+use super::*;
+
+/// As NodeLocal DNSCache's ConfigMap has it.
+const NODE_LOCAL: &str = "
+__PILLAR__DNS__DOMAIN__:53 {
+    errors
+    cache {
+        success 9984 30
+        denial 9984 5
+    }
+    reload
+    loop
+    bind __PILLAR__LOCAL__DNS__ __PILLAR__DNS__SERVER__
+    forward . __PILLAR__CLUSTER__DNS__ {
+        force_tcp
+    }
+    prometheus :9253
+    health 169.254.20.10:8080
+}
+.:53 {
+    errors
+    cache 30
+    bind __PILLAR__LOCAL__DNS__ __PILLAR__DNS__SERVER__
+    forward . __PILLAR__UPSTREAM__SERVERS__
+    prometheus :9253
+}
+";
+
+/// Options with a Corefile, in a directory that the test takes away.
+fn with(name: &str, text: &str) -> (LocalOptions, PathBuf) {
+    let directory = std::env::temp_dir().join(format!("pntest-dns-own-{}-{name}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join("Corefile"), text).unwrap();
+    std::fs::write(directory.join("resolv.conf"), "nameserver 192.0.2.53\n").unwrap();
+    let corefile = Some(directory.join("Corefile"));
+    (LocalOptions { corefile, resolv_conf: directory.join("resolv.conf"), ..options("k8s.example") }, directory)
+}
+
+#[test]
+fn node_local_dnscache_s_corefile_is_taken_as_it_is() {
+    let (options, directory) = with("pillars", NODE_LOCAL);
+    let config = config(&options, &told(0, 2).upstreams).unwrap();
+    let zones: Vec<String> = config.blocks.iter().map(|block| block.keys[0].zone.to_string()).collect();
+    assert_eq!(zones, ["k8s.example.", "."]);
+    let asked = |block: usize| {
+        let forwards = config.blocks[block].forwards();
+        forwards.flat_map(|forward| &forward.upstreams).map(|upstream| upstream.addr.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(asked(0), ["10.244.0.0:53", "10.244.0.1:53"]);
+    assert_eq!(asked(1), ["192.0.2.53:53"]);
+    let ports = config.listeners();
+    assert_eq!(ports.len(), 1);
+    assert_eq!(
+        (ports[0].port.number, ports[0].port.address),
+        (PORT, None),
+        "its own addresses are the agent's to bind"
+    );
+    assert!(config.process.health.is_none() && config.process.metrics.is_none());
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn what_only_cluster_dns_can_do_is_refused() {
+    let (options, directory) = with("refused", ".:53 {\n kubernetes cluster.local\n}\n");
+    let error = config(&options, &told(0, 1).upstreams).unwrap_err();
+    assert!(matches!(error, DnsError::NotOnNodes { plugin: "kubernetes" }), "{error}");
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[tokio::test]
+async fn a_changed_corefile_is_taken_over_and_a_wrong_one_is_not() {
+    let (options, directory) = with("changed", ".:53 {\n bogus\n}\n");
+    let write = |text: &str| {
+        std::fs::write(directory.join("new"), text).unwrap();
+        std::fs::rename(directory.join("new"), directory.join("Corefile")).unwrap();
+    };
+    let network = Arc::new(Network::of_node(Arc::default(), Arc::default()));
+    let seat = Seat::default();
+    let mut hears = seat.told.subscribe();
+    seat.told.send_replace(told(0, 2));
+    let begins = {
+        let (options, network) = (options.clone(), Arc::clone(&network));
+        tokio::spawn(async move { begin(&options, &mut hears, &network).await })
+    };
+    tokio::task::yield_now().await;
+    write(NODE_LOCAL);
+    let (asked, first, read) = tokio::time::timeout(Duration::from_secs(60), begins).await.unwrap().unwrap().unwrap();
+    let shared = Arc::new(Shared::new(Arc::clone(&first)));
+    let follows = {
+        let (options, shared, network, seat) =
+            (options.clone(), Arc::clone(&shared), Arc::clone(&network), seat.clone());
+        let hears = seat.told.subscribe();
+        tokio::spawn(async move { follow(&options, &shared, &network, &seat, hears, asked, read).await })
+    };
+    let replaced = async |before: &Arc<Server>| {
+        let wait = async {
+            while Arc::ptr_eq(&shared.server(), before) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap();
+    };
+    write(&NODE_LOCAL.replace("30", "20"));
+    replaced(&first).await;
+    let second = shared.server();
+    // With a wrong one it cannot follow cluster DNS: questions are led on meanwhile.
+    write(".:53 {\n bogus\n}\n");
+    seat.told.send_replace(told(1, 2));
+    let mut yields = seat.gives_way.subscribe();
+    tokio::time::timeout(Duration::from_secs(60), yields.wait_for(|yields| *yields)).await.unwrap().unwrap();
+    assert!(Arc::ptr_eq(&shared.server(), &second));
+    write(&NODE_LOCAL.replace("30", "10"));
+    replaced(&second).await;
+    tokio::time::timeout(Duration::from_secs(60), yields.wait_for(|yields| !*yields)).await.unwrap().unwrap();
+    follows.abort();
+    std::fs::remove_dir_all(directory).unwrap();
+}
