@@ -161,6 +161,8 @@ impl Configured {
     /// The mode that is wanted was refused. What refuses it may pass, so it is tried again after a while.
     pub fn put_off(&mut self, why: &str, now: Instant) {
         self.refused = self.wanted.take().map(|choice| (choice, now + PAUSE));
+        // What was told of the mode that is refused is not so.
+        self.unsettled = true;
         self.refuse(why);
     }
 

@@ -86,7 +86,11 @@ impl Told {
         let mut text = String::new();
         for (name, help, which) in [
             ("podnet_proxy_mode", "1 for the mode that Services are served in.", stands_in.or(asked)),
-            ("podnet_proxy_mode_waiting", "1 for a mode that waits until connections of the one before are over.", waiting),
+            (
+                "podnet_proxy_mode_waiting",
+                "1 for a mode that waits until connections of the one before are over.",
+                waiting,
+            ),
         ] {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
