@@ -11,8 +11,8 @@ mod error;
 
 use std::{
     collections::BTreeSet,
-    fmt,
-    os::fd::{AsFd, OwnedFd},
+    fmt, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Mutex, PoisonError},
 };
 
@@ -24,6 +24,7 @@ use podnet_ebpf::flows::{
 };
 use podnet_flow::{Entry, EntryKey};
 use podnet_model::LinkName;
+use rustix::io::Errno;
 
 use clock::{Clock, raw};
 pub use error::FlowsError;
@@ -41,6 +42,8 @@ use crate::{
 /// What a map that is there has to be like to be gone on with: name, length of keys and values.
 const SHAPES: [(&str, u32, u32); 6] =
     [(ENTRIES, 44, 120), (BELLS, 0, 0), (MISSED, 4, 24), (RANGES, 20, 4), (SETTINGS, 4, 8), (FRESH, 4, 120)];
+/// A range in its map: [`range`].
+type RangeKey = [u8; 20];
 /// How many bells are read at a time, so that the map is read as well where they ring without end.
 const BELLS_AT_ONCE: usize = 65_536;
 
@@ -74,8 +77,8 @@ pub struct Flows {
     into: Program,
     object: Object,
     bells: Mutex<RingBuf<MapData>>,
-    /// What was written into the map of ranges.
-    ranges: Mutex<BTreeSet<IpNet>>,
+    /// What is in the map of ranges, as it stands there.
+    ranges: Mutex<BTreeSet<RangeKey>>,
     /// The map of what sockets speak with, by its number; none where no programs at sockets were there.
     sockets: Option<u32>,
     clock: Clock,
@@ -100,11 +103,24 @@ impl Flows {
         cgroup: Option<&Cgroup>,
         sizes: Sizes,
     ) -> Result<Self, FlowsError> {
-        let mut kept = kept(socket, devices)?;
+        Self::over(kept(socket, devices)?, cgroup, sizes)
+    }
+
+    /// Loads the programs anew, over the same maps, whether they are at devices or not: what these count is read here as well as there. The
+    /// ring is to be read by one of both alone.
+    ///
+    /// # Errors
+    /// As [`Flows::open`].
+    pub fn renewed(&self, cgroup: Option<&Cgroup>) -> Result<Self, FlowsError> {
+        Self::over(self.shared()?, cgroup, Sizes::default())
+    }
+
+    /// Over these maps, and such of its own as are not among them.
+    fn over(mut maps: Vec<(String, OwnedFd)>, cgroup: Option<&Cgroup>, sizes: Sizes) -> Result<Self, FlowsError> {
         let spoken = cgroup.map(spoken_with).transpose()?.flatten();
         let sockets = spoken.as_ref().map(|(number, _)| *number);
-        kept.extend(spoken.into_iter().flat_map(|(_, maps)| maps));
-        let object = Object::new(OBJECT, &[(ENTRIES, sizes.entries), (BELLS, sizes.ring)], kept)?;
+        maps.extend(spoken.into_iter().flat_map(|(_, maps)| maps));
+        let object = Object::new(OBJECT, &[(ENTRIES, sizes.entries), (BELLS, sizes.ring)], maps)?;
         let load = |name| {
             let (descriptor, id) = object.program(name, CLASSIFIER)?;
             Ok::<_, LoadError>(Program { name, id, priority: program::FLOWS, descriptor })
@@ -112,7 +128,17 @@ impl Flows {
         let [out, into] = [load(OUT)?, load(IN)?];
         let ring = MapData::from_fd(object.map(BELLS)?.try_clone()?)?;
         let bells = Mutex::new(RingBuf::try_from(Map::RingBuf(ring))?);
-        Ok(Self { out, into, object, bells, ranges: Mutex::default(), sockets, clock: Clock::now() })
+        let ranges: Vec<(RangeKey, [u8; 4])> =
+            call::elements(object.map(RANGES)?.as_fd()).map_err(refused("read the ranges that are counted"))?;
+        let ranges = Mutex::new(ranges.into_iter().map(|(key, _)| key).collect());
+        Ok(Self { out, into, object, bells, ranges, sockets, clock: Clock::now() })
+    }
+
+    fn shared(&self) -> Result<Vec<(String, OwnedFd)>, FlowsError> {
+        let share = |(name, ..): (&'static str, u32, u32)| {
+            Ok::<_, FlowsError>((name.to_owned(), self.object.map(name)?.try_clone()?))
+        };
+        SHAPES.into_iter().map(share).collect()
     }
 
     /// Whether other programs choose backends at the sockets of `cgroup` than those that were there when this was opened, or some do by now.
@@ -130,11 +156,7 @@ impl Flows {
     /// # Errors
     /// Where the kernel refuses the programs.
     pub fn fast_path(&self) -> Result<FastPath, FlowsError> {
-        let mut shared = Vec::new();
-        for (name, ..) in SHAPES {
-            shared.push((name.to_owned(), self.object.map(name)?.try_clone()?));
-        }
-        Ok(FastPath::of(&Object::new(FASTPATH_OBJECT, &[], shared)?)?)
+        Ok(FastPath::of(&Object::new(FASTPATH_OBJECT, &[], self.shared()?)?)?)
     }
 
     /// Counts at a device of the socket's namespace, the node's end of a pod's link. Whether it did not until now; where there is no such
@@ -151,27 +173,28 @@ impl Flows {
     /// Counts only flows whose other end is in one of these ranges; without them, all.
     ///
     /// # Errors
-    /// What the kernel refused, as more than 65,536 ranges: all that was counted goes on to be.
+    /// What the kernel refused, as more than 65,536 ranges: then less than these may be counted, until something else is set.
     pub fn set_ranges(&self, ranges: Option<&BTreeSet<IpNet>>) -> Result<(), FlowsError> {
         let map = self.object.map(RANGES)?.as_fd();
-        let write = |number: u64| {
-            let settings = self.object.map(SETTINGS)?.as_fd();
-            call::update(settings, &[([0; 4], number.to_le_bytes())]).map_err(refused("set what is counted"))
+        let settings = self.object.map(SETTINGS)?.as_fd();
+        let write = |number: u64| call::update(settings, &[([0; 4], number.to_le_bytes())]);
+        let Some(ranges) = ranges else { return write(0).map_err(refused("set what is counted")) };
+        let wanted = ranges.iter().map(IpNet::trunc).map(|net| range(net.addr(), net.prefix_len())).collect();
+        let change = |written: &mut BTreeSet<RangeKey>| -> io::Result<()> {
+            // What is counted too much meanwhile does no harm.
+            match insert(map, written, &wanted) {
+                Err(error) if error.raw_os_error() == Some(Errno::NOSPC.raw_os_error()) => {
+                    write(0)?;
+                    remove(map, written, &wanted)?;
+                    insert(map, written, &wanted)?;
+                }
+                done => done?,
+            }
+            write(1)?;
+            remove(map, written, &wanted)
         };
-        let Some(ranges) = ranges else { return write(0) };
-        let key = |net: &IpNet| range(net.network(), net.prefix_len());
         let mut written = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
-        // What is counted too much meanwhile does no harm.
-        for net in ranges.difference(&written.clone()) {
-            call::update(map, &[(key(net), [1, 0, 0, 0])]).map_err(refused("set the ranges that are counted"))?;
-            written.insert(*net);
-        }
-        write(1)?;
-        for net in written.clone().difference(ranges) {
-            call::delete(map, &[key(net)]).map_err(refused("set the ranges that are counted"))?;
-            written.remove(net);
-        }
-        Ok(())
+        change(&mut written).map_err(refused("set the ranges that are counted"))
     }
 
     /// Reads the whole map: `visit` gets each entry.
@@ -286,7 +309,25 @@ fn kept(socket: &mut RtSocket, devices: &[LinkName]) -> Result<Vec<(String, Owne
     Ok(Vec::new())
 }
 
-fn refused(action: &'static str) -> impl FnOnce(std::io::Error) -> FlowsError {
+/// Puts those into the map of ranges that are not there.
+fn insert(map: BorrowedFd<'_>, written: &mut BTreeSet<RangeKey>, wanted: &BTreeSet<RangeKey>) -> io::Result<()> {
+    for key in wanted.difference(&written.clone()) {
+        call::update(map, &[(*key, [1, 0, 0, 0])])?;
+        written.insert(*key);
+    }
+    Ok(())
+}
+
+/// Takes others out of it.
+fn remove(map: BorrowedFd<'_>, written: &mut BTreeSet<RangeKey>, wanted: &BTreeSet<RangeKey>) -> io::Result<()> {
+    for key in written.clone().difference(wanted) {
+        call::delete(map, &[*key])?;
+        written.remove(key);
+    }
+    Ok(())
+}
+
+fn refused(action: &'static str) -> impl FnOnce(io::Error) -> FlowsError {
     move |source| FlowsError::Map { action, source }
 }
 

@@ -22,7 +22,7 @@ use tracing::{debug, warn};
 pub enum AtStart {
     /// Nobody can ask for them: what an earlier agent left is taken away.
     Never,
-    /// Where an earlier agent counted: who followed it is about to ask again, and is to miss nothing.
+    /// Where an earlier agent counted: who followed it is about to ask again.
     WhereTheyWere,
     /// They are recorded whether somebody asks or not.
     Always,
@@ -75,20 +75,22 @@ impl Counting {
         flows.is_some()
     }
 
+    /// What an earlier agent left out, as it knew the cluster, is counted until this one knows it.
     fn load(&self) -> Result<Flows, FlowsOrLinks> {
         let mut socket = RtSocket::open().map_err(FlowsOrLinks::Links)?;
         let ends = ends(&mut socket)?;
-        Ok(Flows::open(&mut socket, &ends, self.cgroup.as_ref(), Sizes::default())?)
+        let flows = Flows::open(&mut socket, &ends, self.cgroup.as_ref(), Sizes::default())?;
+        flows.set_ranges(None)?;
+        Ok(flows)
     }
 
-    /// Loads other programs over the same maps, where backends of Services are chosen at sockets by now whose choices these cannot see. Whether
+    /// Loads other programs over the maps that are read, where backends of Services are chosen at sockets by now whose choices these cannot see. Whether
     /// that was done; they take the place of those that are there as devices are looked at.
     pub(super) fn follow_sockets(&self) -> bool {
         let (Some(flows), Some(cgroup)) = (self.flows(), &self.cgroup) else { return false };
         let renewed = flows
             .misses_sockets(cgroup)
-            .map_err(FlowsOrLinks::Flows)
-            .and_then(|misses| if misses { self.load().map(Some) } else { Ok(None) });
+            .and_then(|misses| if misses { flows.renewed(Some(cgroup)).map(Some) } else { Ok(None) });
         match renewed {
             Ok(Some(renewed)) => {
                 *self.flows.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(renewed));

@@ -299,9 +299,57 @@ fn counting_goes_on_for_the_next_who_opens_it_and_ends_where_it_is_taken_away() 
     next.set_ranges(None).unwrap();
     datagrams(&socket, 1, 100);
     assert_eq!(both(&next, port).unwrap().0.out.packets, 8);
+    // Whoever opens them next knows the ranges that are there.
+    let narrow = ["10.0.0.0/24", "10.0.0.7/24"].map(|range| range.parse::<IpNet>().unwrap());
+    next.set_ranges(Some(&narrow.into())).unwrap();
+    let next = lab.counting(SMALL);
+    next.set_ranges(only("10.9.0.0/16").as_ref()).unwrap();
+    datagrams(&socket, 1, 100);
+    assert_eq!(both(&next, port).unwrap().0.out.packets, 8);
+    // These two are one.
+    next.set_ranges(Some(&narrow.into())).unwrap();
+    next.set_ranges(only("10.0.0.7/24").as_ref()).unwrap();
+    datagrams(&socket, 1, 100);
+    assert_eq!(both(&next, port).unwrap().0.out.packets, 9);
+    next.set_ranges(None).unwrap();
     for device in &lab.devices {
         assert!(detach(&mut lab.socket(), device).unwrap() && !detach(&mut lab.socket(), device).unwrap());
     }
     datagrams(&socket, 1, 100);
-    assert_eq!(both(&next, port).unwrap().0.out.packets, 8);
+    assert_eq!(both(&next, port).unwrap().0.out.packets, 9);
+}
+
+#[test]
+fn programs_that_are_renewed_before_they_are_at_any_device_count_for_who_read_the_first_ones() {
+    let lab = Lab::new("renewed");
+    let first = Flows::open(&mut lab.socket(), &[], None, SMALL).unwrap();
+    let next = first.renewed(None).unwrap();
+    for device in &lab.devices {
+        assert!(next.attach(&mut lab.socket(), device).unwrap());
+    }
+    let socket = lab.udp(v4(2));
+    datagrams(&socket, 3, 100);
+    let port = socket.local_addr().unwrap().port();
+    for flows in [&first, &next] {
+        assert_eq!(both(flows, port).map(|(source, _)| passed(source.out)), Some((3, 3 * 128)));
+    }
+    assert_eq!(first.bells().len(), 2, "each entry rang as it began");
+}
+
+#[test]
+fn ranges_take_the_place_of_others_also_where_there_is_no_room_for_both() {
+    let lab = Lab::new("ranges");
+    let flows = lab.counting(SMALL);
+    let socket = lab.udp(v4(2));
+    let port = socket.local_addr().unwrap().port();
+    let many = |first: u8| -> BTreeSet<IpNet> {
+        let addr = |number: u32| Ipv4Addr::from(u32::from_be_bytes([first, 0, 0, 0]) + number);
+        (0..40_000).map(|number| IpNet::from(IpAddr::from(addr(number)))).collect()
+    };
+    // The second pod is 10.0.0.2.
+    for (first, packets) in [(11, None), (10, Some(1)), (11, Some(1)), (10, Some(2))] {
+        flows.set_ranges(Some(&many(first))).unwrap();
+        datagrams(&socket, 1, 100);
+        assert_eq!(both(&flows, port).map(|(source, _)| source.out.packets), packets, "{first}");
+    }
 }

@@ -23,6 +23,8 @@ const MAP_DELETE_BATCH: i32 = 27;
 const ALLOW_MULTI: u32 = 2;
 /// `BPF_F_REPLACE`: in one step, at the same place among others.
 const REPLACE: u32 = 4;
+/// Where a reading of a map goes on: a number of a hash map, a key of others. No map has longer ones.
+const CURSOR: usize = 64;
 /// How many programs may be at one place of one cgroup (`BPF_CGROUP_MAX_PROGS`).
 const MOST_PROGRAMS: usize = 64;
 
@@ -278,17 +280,18 @@ pub(crate) fn take<const K: usize, const V: usize>(map: BorrowedFd<'_>, key: &[u
     }
 }
 
-/// All elements of a hash map that were there all the time. What is made or removed meanwhile may be among them.
+/// All elements of a map that were there all the time. What is made or removed meanwhile may be among them.
 pub(crate) fn elements<const K: usize, const V: usize>(map: BorrowedFd<'_>) -> io::Result<Vec<([u8; K], [u8; V])>> {
+    const { assert!(K <= CURSOR, "the kernel writes a key there") };
     let mut found = Vec::new();
     let mut room = 4096;
-    let mut cursor: Option<u32> = None;
+    let mut cursor: Option<[u8; CURSOR]> = None;
     loop {
         let (mut keys, mut values) = (vec![[0_u8; K]; room], vec![[0_u8; V]; room]);
-        let (mut from, mut to) = (cursor.unwrap_or_default(), 0_u32);
+        let mut to = [0_u8; CURSOR];
         let mut batch = Batch {
-            from: cursor.map_or(0, |_| address(&raw mut from)),
-            to: address(&raw mut to),
+            from: cursor.as_ref().map_or(0, |from| address(from.as_ptr())),
+            to: address(to.as_mut_ptr()),
             keys: address(keys.as_mut_ptr()),
             values: address(values.as_mut_ptr()),
             count: room as u32,

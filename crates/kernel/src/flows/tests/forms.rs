@@ -12,6 +12,14 @@ fn a_datagram_in_parts_and_one_behind_extension_headers_count_to_the_last_byte()
         // Three parts at an MTU of 1450, the first of which alone shows the ports.
         socket.send(&[7; 4000]).unwrap();
         assert_eq!(socket.recv(&mut [0; 8192]).unwrap(), 4000);
+        eventually("the last part is counted", || {
+            let (mut out, mut into) = (0, 0);
+            for entry in flows.entries().unwrap().iter().filter(|entry| entry.key.remote == to && entry.pod_began) {
+                out += entry.out.packets;
+                into += entry.into.packets;
+            }
+            (out, into) == (3, 3)
+        });
         let entries = flows.entries().unwrap();
         let ours = |entry: &&Entry| entry.key.remote == to && entry.key.transport == Transport::UDP && entry.pod_began;
         let (first, rest): (Vec<&Entry>, Vec<&Entry>) =
@@ -55,14 +63,17 @@ fn what_the_kernel_holds_together_counts_as_what_it_is_cut_into() {
             stream.read_exact(&mut [0; 50_000]).unwrap();
         }
         eventually("all has come", || {
-            let (source, destination) = both(&flows, port).unwrap();
-            passed(source.out) == passed(destination.into) && passed(source.into) == passed(destination.out)
+            both(&flows, port).is_some_and(|(source, destination)| {
+                passed(source.out) == passed(destination.into) && passed(source.into) == passed(destination.out)
+            })
         });
         let (source, _) = both(&flows, port).unwrap();
         // 200,000 bytes in segments that fit a link of 1450; the SYN's options are 8 bytes longer.
         assert!(source.out.packets > 200_000 / 1450, "{source:?}");
-        assert_eq!(source.out.bytes, 200_000 + header * source.out.packets + 8, "{source:?}");
-        assert_eq!(source.out.retransmissions, 0);
+        let once = 200_000 + header * source.out.packets + 8;
+        // What a busy machine made be sent again counts again.
+        let is_exact = source.out.bytes == once && source.out.retransmissions == 0;
+        assert!(is_exact || source.out.retransmissions > 0 && source.out.bytes > once, "{source:?}");
     }
 }
 
@@ -83,11 +94,18 @@ fn an_association_of_sctp_ends_with_its_abort() {
         let packet = [0x0f, 0xa0, 0x8e, 0x3c, 0, 0, 0, 1, 0, 0, 0, 0, chunk, 0, 0, 4];
         // Nobody there speaks it, which the kernel tells.
         let _ = rustix::net::send(&socket, &packet, rustix::net::SendFlags::empty());
-        let entries = flows.entries().unwrap();
-        entries.into_iter().find(|entry| entry.key.transport == Transport::SCTP && entry.pod_began).unwrap()
     };
-    let begun = say(1);
+    let seen = || {
+        let entries = flows.entries().unwrap();
+        entries.into_iter().find(|entry| entry.key.transport == Transport::SCTP && entry.pod_began)
+    };
+    say(1);
+    eventually("it is seen", || seen().is_some_and(|begun| begun.out.packets > 0));
+    let begun = seen().unwrap();
     assert_eq!((begun.key.local_port, begun.key.remote_port, begun.ended), (4000, 36412, false));
-    eventually("it is aborted", || say(6).ended);
-    assert_eq!(say(6).out.bytes % 36, 0);
+    eventually("it is aborted", || {
+        say(6);
+        seen().is_some_and(|association| association.ended)
+    });
+    assert_eq!(seen().unwrap().out.bytes % 36, 0);
 }
