@@ -304,11 +304,11 @@ impl Pump {
         }
     }
 
-    /// Until there may be more; not where the reader has gone.
+    /// Until there may be more; not where the reader has gone, or recording ended.
     async fn waited(&mut self) -> bool {
         loop {
             tokio::select! {
-                () = self.reader.more() => return true,
+                there_is = self.reader.more() => return there_is,
                 () = self.sender.closed() => return false,
                 () = sleep(SILENCE) => if self.sender.send(Ok(Bytes::from_static(b"\n"))).await.is_err() { return false },
             }

@@ -70,8 +70,18 @@ impl Demand {
         self.past.borrow().clone()
     }
 
-    pub(super) fn set_past(&self, past: Option<Arc<Past>>) {
-        self.past.send_replace(past);
+    pub(super) fn set_past(&self, past: Arc<Past>) {
+        self.past.send_replace(Some(past));
+    }
+
+    /// Takes away what is read, unless somebody wants flows by now. Whether it did: who comes from then on waits for the next.
+    pub(super) fn close(&self) -> bool {
+        let past = self.past.send_replace(None);
+        let is_wanted = self.scope() != Scope::Nothing;
+        if is_wanted {
+            self.past.send_replace(past);
+        }
+        !is_wanted
     }
 }
 
@@ -114,7 +124,25 @@ impl Drop for Following {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+    use k8s_openapi::jiff::SignedDuration;
+    use podnet_flow::store::Retention;
+
     use super::*;
+
+    #[test]
+    fn who_comes_as_recording_ends_keeps_it_going_or_waits_for_the_next() {
+        let demand = Demand::new(Scope::Nothing);
+        let past = Past::new(Retention { time: SignedDuration::from_secs(10), bytes: 1 << 20 });
+        demand.set_past(past.clone());
+        let following = demand.follow(Scope::All);
+        assert!(!demand.close());
+        let found = following.past().now_or_never().unwrap();
+        assert!(Arc::ptr_eq(&found, &past));
+        drop(following);
+        assert!(demand.close() && demand.past().is_none());
+        assert!(demand.follow(Scope::All).past().now_or_never().is_none());
+    }
 
     #[test]
     fn what_is_recorded_is_what_the_most_demanding_of_those_who_follow_wants_and_no_less_than_the_settings_say() {

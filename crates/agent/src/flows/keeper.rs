@@ -56,7 +56,7 @@ pub(crate) struct Keeper {
 struct Running {
     /// It ends before what it reads of does.
     _recording: Recording,
-    _watches: Watches,
+    watches: Watches,
     known: Arc<Known>,
 }
 
@@ -71,7 +71,7 @@ impl Keeper {
             if let Some(going_on) = &running {
                 if scope != Scope::Nothing {
                     self.follow(going_on, scope, fast_path, &mend).await;
-                } else if timeout(LINGER, self.demand.changed_from(scope)).await.is_err() {
+                } else if timeout(LINGER, self.demand.changed_from(scope)).await.is_err() && self.demand.close() {
                     self.end(running.take(), fast_path, &mend);
                 }
                 continue;
@@ -91,17 +91,19 @@ impl Keeper {
     async fn follow(&self, running: &Running, scope: Scope, fast_path: &FastPath, mend: &impl Fn()) {
         let mut changed = pin!(self.demand.changed_from(scope));
         let mut look = interval(LOOK);
-        narrow(fast_path, running.known.as_ref(), scope);
+        let mut is_known = running.is_known();
+        running.narrow(fast_path, scope);
         loop {
             tokio::select! {
                 () = &mut changed => return,
-                () = running.known.ranges_changed(), if scope == Scope::PodToPod => {
-                    narrow(fast_path, running.known.as_ref(), scope);
-                }
+                () = running.known.ranges_changed(), if scope == Scope::PodToPod => running.narrow(fast_path, scope),
                 _ = look.tick() => tokio::task::block_in_place(|| {
                     if fast_path.counting().follow_sockets() {
-                        narrow(fast_path, running.known.as_ref(), scope);
                         mend();
+                    }
+                    if !is_known && running.is_known() {
+                        is_known = true;
+                        running.narrow(fast_path, scope);
                     }
                 }),
             }
@@ -120,7 +122,6 @@ impl Keeper {
         if timeout(LISTING, watches.listed()).await.is_err() {
             warn!("flows are recorded before it is known who is who");
         }
-        narrow(fast_path, &known, self.demand.scope());
         let past = Past::new(self.retention.unwrap_or(UNASKED));
         let recorder =
             |log| Recorder::new(flows, (log, Some(past.clone()), self.tally.clone()), self.node.clone(), known.clone());
@@ -129,8 +130,8 @@ impl Keeper {
             Ok(recording) => {
                 let path = self.log.as_ref().map(|log| tracing::field::display(log.path.display()));
                 info!(path, "flows are recorded");
-                self.demand.set_past(Some(past));
-                Some(Running { _recording: recording, _watches: watches, known })
+                self.demand.set_past(past);
+                Some(Running { _recording: recording, watches, known })
             }
             Err(error) => {
                 warn!(error = &error as &dyn Error, "flows are not recorded; it is tried again");
@@ -145,7 +146,6 @@ impl Keeper {
     }
 
     fn end(&self, running: Option<Running>, fast_path: &FastPath, mend: &impl Fn()) {
-        self.demand.set_past(None);
         tokio::task::block_in_place(|| {
             drop(running);
             self.tally.lock().unwrap_or_else(PoisonError::into_inner).forget_flows();
@@ -157,13 +157,20 @@ impl Keeper {
     }
 }
 
-/// Has the kernel count only what may be between pods, where nothing else is wanted.
-fn narrow(fast_path: &FastPath, known: &Known, scope: Scope) {
-    let Some(flows) = fast_path.counting().flows() else { return };
-    let ranges = (scope != Scope::All).then(|| known.ranges());
-    if let Err(error) = flows.set_ranges(ranges.as_ref()) {
-        info!(error = &error as &dyn Error, "all flows are counted, though only those between pods are wanted");
-        // It was so before.
-        let _ = flows.set_ranges(None);
+impl Running {
+    /// Whether all that is in the cluster was told once.
+    fn is_known(&self) -> bool {
+        self.watches.are_listed()
+    }
+
+    /// Has the kernel count only what may be between pods, where nothing else is wanted. Before it is known where pods may be, all is counted.
+    fn narrow(&self, fast_path: &FastPath, scope: Scope) {
+        let Some(flows) = fast_path.counting().flows() else { return };
+        let ranges = (scope != Scope::All && self.is_known()).then(|| self.known.ranges());
+        if let Err(error) = flows.set_ranges(ranges.as_ref()) {
+            info!(error = &error as &dyn Error, "all flows are counted, though only those between pods are wanted");
+            // It was so before.
+            let _ = flows.set_ranges(None);
+        }
     }
 }

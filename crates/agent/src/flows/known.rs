@@ -183,6 +183,11 @@ impl Watches {
         Self { tasks, listed }
     }
 
+    /// Whether all were listed once.
+    pub(super) fn are_listed(&self) -> bool {
+        self.listed.is_closed()
+    }
+
     /// Waits until all were listed once.
     pub(super) async fn listed(&mut self) {
         debug_assert!(!self.tasks.is_empty());

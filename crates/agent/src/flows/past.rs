@@ -13,12 +13,13 @@ const PAGE: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Past {
     store: Mutex<Store>,
-    written: watch::Sender<()>,
+    /// Whether nobody writes any more.
+    written: watch::Sender<bool>,
 }
 
 impl Past {
     pub(crate) fn new(retention: Retention) -> Arc<Self> {
-        Arc::new(Self { store: Mutex::new(Store::new(retention)), written: watch::Sender::new(()) })
+        Arc::new(Self { store: Mutex::new(Store::new(retention)), written: watch::Sender::new(false) })
     }
 
     fn store(&self) -> MutexGuard<'_, Store> {
@@ -32,8 +33,13 @@ impl Past {
         items.iter().for_each(|item| store.push(item.clone(), now));
         drop(store);
         if !items.is_empty() {
-            self.written.send_replace(());
+            self.written.send_modify(|_| {});
         }
+    }
+
+    /// Nothing more is added: who has read all is at the end.
+    pub(super) fn end(&self) {
+        self.written.send_replace(true);
     }
 
     /// Reads what is kept, or only what comes from now on.
@@ -50,7 +56,7 @@ impl Past {
 #[derive(Debug)]
 pub(super) struct Reader {
     past: Arc<Past>,
-    written: watch::Receiver<()>,
+    written: watch::Receiver<bool>,
     next: u64,
 }
 
@@ -65,11 +71,11 @@ impl Reader {
         (missing, items)
     }
 
-    /// Waits until there may be more; for good where nobody writes any more.
-    pub(super) async fn more(&mut self) {
-        if self.written.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
+    /// Waits until there may be more; not where nobody writes any more and all is read.
+    pub(super) async fn more(&mut self) -> bool {
+        let is_read = matches!(self.written.has_changed(), Ok(false));
+        let is_ended = *self.written.borrow();
+        !(is_read && is_ended) && self.written.changed().await.is_ok()
     }
 }
 
@@ -100,5 +106,23 @@ mod tests {
         assert_eq!(new.page(), (1, vec![item(3)]));
         assert_eq!(new.page(), (0, Vec::new()));
         assert_eq!(past.read(true).page(), (0, vec![item(3)]), "what is forgotten was not asked for");
+    }
+
+    #[tokio::test]
+    async fn a_reader_hears_what_was_written_last_and_that_nobody_writes_any_more() {
+        let past = Past::new(Retention { time: SignedDuration::from_secs(10), bytes: 1 << 20 });
+        let mut reader = past.read(false);
+        let late = tokio::spawn({
+            let mut reader = past.read(false);
+            async move { reader.more().await }
+        });
+        past.add(&[item(0)], Timestamp::UNIX_EPOCH);
+        assert!(late.await.unwrap());
+        past.end();
+        assert!(reader.more().await);
+        assert_eq!(reader.page(), (0, vec![item(0)]));
+        assert!(!reader.more().await);
+        let mut next = past.read(false);
+        assert!(!next.more().await, "who comes later waits for nothing");
     }
 }

@@ -62,6 +62,14 @@ pub(super) struct Recorder {
     is_failing: bool,
 }
 
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        if let Some(past) = &self.past {
+            past.end();
+        }
+    }
+}
+
 impl Recorder {
     pub(super) fn new(
         flows: Arc<Flows>,
