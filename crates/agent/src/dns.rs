@@ -14,7 +14,7 @@
 //! - `signing`: zone files that are signed
 //! - `http`: health, readiness and metrics
 
-mod activity;
+pub(crate) mod activity;
 mod clients;
 mod connections;
 mod corefile;

@@ -27,6 +27,7 @@ use std::{
 
 use ipnet::IpNet;
 use kube::Client;
+use podnet_client::events::Complaints;
 use podnet_flow::Tally;
 use podnet_kernel::{netlink::RtSocket, pod_interface::GATEWAY_V4, resolver};
 
@@ -35,7 +36,7 @@ pub use counting::{AtStart, Counting};
 use demand::{Demand, Scope};
 pub(crate) use keeper::Keeper;
 
-use crate::{AgentConfig, health::Health};
+use crate::{AgentConfig, addresses::Addresses, health::Health};
 
 /// Where records of flows go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,16 +77,15 @@ pub enum RecordError {
     Thread(#[source] io::Error),
 }
 
-/// Lets flows be read at the node's address and pods' gateway, where the agent is told how, and answers who turns recording on and off.
-///
-/// # Errors
-/// Where the port cannot be served.
-pub(crate) async fn offer(
+/// Lets flows be read at the node's address and pods' gateway, where the agent is told how, and answers who turns recording on and off. What
+/// is in the way of reading is told in the log and to `complaints`, and tried again: pods' network does not wait for it.
+pub(crate) fn offer(
     config: &AgentConfig,
     node_address: IpAddr,
     client: &Client,
-    health: &Health,
-) -> Result<Option<Keeper>, RecordError> {
+    addresses: &Arc<Addresses>,
+    (health, complaints): (&Health, Complaints),
+) -> Option<Keeper> {
     let always = match config.records_flows() {
         true if config.flows_between_pods => Scope::PodToPod,
         true => Scope::All,
@@ -94,14 +94,17 @@ pub(crate) async fn offer(
     let demand = Demand::new(always);
     if let Some(api) = &config.flow_api {
         let address = SocketAddr::new(node_address, api.port);
-        let answers = api::Answers { node: config.node.clone(), client: client.clone(), demand: demand.clone() };
-        api::serve(api, address, answers).await.map_err(|source| RecordError::Api { address, source })?;
+        let addresses = addresses.clone();
+        let is_here = move |uid: &str| addresses.holders().iter().any(|(_, holder)| *holder.uid == *uid);
+        let (node, client, demand) = (config.node.clone(), client.clone(), demand.clone());
+        let answers = api::Answers { node, client, demand, is_here: Box::new(is_here) };
+        api::serve(api.clone(), address, answers, complaints);
     } else {
         // What an earlier agent had there; it may be gone.
         let gateway = [IpAddr::V4(GATEWAY_V4)];
         let _ = RtSocket::open().and_then(|mut socket| resolver::release(&mut socket, &gateway));
         if !config.records_flows() {
-            return Ok(None);
+            return None;
         }
     }
     let retention = config.flow_api.as_ref().and_then(|api| api.retention);
@@ -112,5 +115,5 @@ pub(crate) async fn offer(
         move || tally.lock().unwrap_or_else(PoisonError::into_inner).metrics()
     });
     let service_cidr = config.service_cidr.map(IpNet::V4);
-    Ok(Some(Keeper { demand, node, client: client.clone(), log, retention, tally, service_cidr }))
+    Some(Keeper { demand, node, client: client.clone(), log, retention, tally, service_cidr })
 }

@@ -110,9 +110,6 @@ pub enum AgentError {
         #[source]
         source: io::Error,
     },
-    /// Flows cannot be recorded, or not be read.
-    #[error(transparent)]
-    Flows(#[from] flows::RecordError),
     /// The health port cannot be opened.
     #[error("cannot listen on {address} for health and metrics")]
     Health {
@@ -176,11 +173,11 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         addresses.clone(),
         view.clone(),
         ways.clone(),
-        (counts, complaints, told),
+        (counts, complaints.clone(), told),
         updates,
     )?;
     let resolver = resolver(&config, &network, &view, &health);
-    let flows = flows::offer(&config, node_address, &client, &health).await?;
+    let flows = flows::offer(&config, node_address, &client, &addresses, (&health, complaints));
     tokio::pin!(shutdown);
     let standing = config.gives_addresses.then(|| {
         let announcements = view.announcements().clone();

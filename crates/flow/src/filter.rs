@@ -90,6 +90,18 @@ impl fmt::Display for Place {
 }
 
 impl Place {
+    /// The namespace that it is in, where it is in one.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Pod(namespace, _)
+            | Self::Namespace(namespace)
+            | Self::Service(namespace, _)
+            | Self::Workload(namespace, _) => Some(namespace),
+            Self::Label(..) | Self::Node(_) | Self::World | Self::Range(_) => None,
+        }
+    }
+
     fn is_pod(&self, end: &End, is: impl Fn(&PodIdentity) -> bool) -> bool {
         end.pod.as_deref().is_some_and(is)
     }

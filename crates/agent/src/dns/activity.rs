@@ -7,10 +7,10 @@ use std::{
 
 /// How many requests are being worked on, and since when there have been so many.
 #[derive(Debug)]
-pub(super) struct Activity(Mutex<(usize, Instant)>);
+pub(crate) struct Activity(Mutex<(usize, Instant)>);
 
 /// A request that is being worked on.
-pub(super) struct Busy(Arc<Activity>);
+pub(crate) struct Busy(Arc<Activity>);
 
 impl Default for Activity {
     fn default() -> Self {
@@ -20,13 +20,13 @@ impl Default for Activity {
 
 impl Activity {
     /// A request begins.
-    pub(super) fn begin(self: &Arc<Self>) -> Busy {
+    pub(crate) fn begin(self: &Arc<Self>) -> Busy {
         self.change(|requests| requests + 1);
         Busy(Arc::clone(self))
     }
 
     /// How long there has been no request.
-    pub(super) fn idle(&self) -> Duration {
+    pub(crate) fn idle(&self) -> Duration {
         let (requests, since) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if requests > 0 { Duration::ZERO } else { since.elapsed() }
     }

@@ -1,7 +1,8 @@
 //! Who asks for flows, and which they may see: those of the pods that they may list, and a pod its own.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
+    hash::{BuildHasher, Hash, RandomState},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -13,6 +14,9 @@ use k8s_openapi::api::{
 use kube::{Api, Client, api::PostParams};
 use podnet_client::certificate;
 use podnet_flow::{Gap, Item, PodIdentity, Record, record::End};
+use tokio::{sync::Semaphore, time::timeout};
+
+use super::IsHere;
 
 /// How long it is believed whose a token is.
 const TOKEN: Duration = Duration::from_secs(10);
@@ -20,6 +24,16 @@ const TOKEN: Duration = Duration::from_secs(10);
 const TOKENS: usize = 256;
 /// How long it is believed what somebody may see.
 const RIGHTS: Duration = Duration::from_secs(30);
+/// Reviews of tokens at once.
+const REVIEWS: usize = 4;
+/// How long somebody waits for theirs to begin.
+const TURN: Duration = Duration::from_secs(1);
+/// How long one may take.
+const REVIEW: Duration = Duration::from_secs(10);
+/// How many tokens are remembered that are nobody's, by their hashes.
+const STRANGE: usize = 1024;
+/// Of how many namespaces it is asked whether somebody may follow flows there.
+const NAMESPACES: usize = 16;
 /// How a TokenReview calls the uid of the pod that a token was made for.
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 
@@ -40,6 +54,11 @@ impl Asker {
         Some(Self { user, groups, pod: None })
     }
 
+    /// What tells them from others: a pod's user is that of all pods with its service account.
+    pub(super) fn name(&self) -> String {
+        self.pod.as_ref().map_or_else(|| self.user.clone(), |(_, uid)| format!("{} {uid}", self.user))
+    }
+
     fn of_review(review: TokenReview) -> Option<Self> {
         let status = review.status.filter(|status| status.authenticated == Some(true))?;
         let user = status.user?;
@@ -51,37 +70,79 @@ impl Asker {
     }
 }
 
+/// Why it is not known whose a token is.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReviewError {
+    /// Many come with tokens that are not known.
+    #[error("too many tokens are being reviewed; try again later")]
+    Busy,
+    /// The API server does not answer.
+    #[error("the API server does not say whose the token is; try again later")]
+    Slow,
+    /// It does not review it.
+    #[error("the token cannot be reviewed")]
+    Failed(#[source] kube::Error),
+}
+
 /// Asks the API server whose tokens are.
-#[derive(Debug, Default)]
-pub(super) struct Tokens(Mutex<HashMap<String, (Instant, Asker)>>);
+#[derive(Debug)]
+pub(super) struct Tokens {
+    known: Mutex<HashMap<String, (Instant, Asker)>>,
+    /// Those that are nobody's, by their hashes, whose keys nobody knows.
+    strange: Mutex<HashMap<u64, Instant>>,
+    keyed: RandomState,
+    reviews: Semaphore,
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        let (known, strange) = (Mutex::default(), Mutex::default());
+        Self { known, strange, keyed: RandomState::new(), reviews: Semaphore::new(REVIEWS) }
+    }
+}
 
 impl Tokens {
     /// Whose a token is; none where it is nobody's.
-    pub(super) async fn owner(&self, client: &Client, token: &str) -> Result<Option<Asker>, kube::Error> {
-        if let Some(asker) = self.known(token) {
-            return Ok(Some(asker));
+    pub(super) async fn owner(&self, client: &Client, token: &str) -> Result<Option<Asker>, ReviewError> {
+        if let Some(owner) = self.remembered(token) {
+            return Ok(owner);
+        }
+        let Ok(Ok(_turn)) = timeout(TURN, self.reviews.acquire()).await else { return Err(ReviewError::Busy) };
+        // It may have been somebody else's turn with the same one.
+        if let Some(owner) = self.remembered(token) {
+            return Ok(owner);
         }
         let spec = TokenReviewSpec { token: token.to_owned(), audiences: None };
         let review = TokenReview { spec, ..TokenReview::default() };
-        let review = Api::<TokenReview>::all(client.clone()).create(&PostParams::default(), &review).await?;
-        let asker = Asker::of_review(review);
-        if let Some(asker) = &asker {
-            self.keep(token, asker);
+        let reviews = Api::<TokenReview>::all(client.clone());
+        let review = timeout(REVIEW, reviews.create(&PostParams::default(), &review)).await;
+        let asker = Asker::of_review(review.map_err(|_| ReviewError::Slow)?.map_err(ReviewError::Failed)?);
+        match &asker {
+            Some(asker) => {
+                remember(&self.known, TOKENS, token.to_owned(), (Instant::now(), asker.clone()), |(at, _)| *at);
+            }
+            None => remember(&self.strange, STRANGE, self.keyed.hash_one(token), Instant::now(), |at| *at),
         }
         Ok(asker)
     }
 
-    fn known(&self, token: &str) -> Option<Asker> {
-        let tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.get(token).filter(|(at, _)| at.elapsed() < TOKEN).map(|(_, asker)| asker.clone())
-    }
-
-    fn keep(&self, token: &str, asker: &Asker) {
-        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.retain(|_, (at, _)| at.elapsed() < TOKEN);
-        if tokens.len() < TOKENS {
-            tokens.insert(token.to_owned(), (Instant::now(), asker.clone()));
+    fn remembered(&self, token: &str) -> Option<Option<Asker>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, asker)) = known.get(token).filter(|(at, _)| at.elapsed() < TOKEN) {
+            return Some(Some(asker.clone()));
         }
+        drop(known);
+        let strange = self.strange.lock().unwrap_or_else(PoisonError::into_inner);
+        strange.get(&self.keyed.hash_one(token)).filter(|at| at.elapsed() < TOKEN).map(|_| None)
+    }
+}
+
+/// Keeps one more for [`TOKEN`], where there is room.
+fn remember<K: Eq + Hash, V>(of: &Mutex<HashMap<K, V>>, most: usize, key: K, value: V, at: impl Fn(&V) -> Instant) {
+    let mut kept = of.lock().unwrap_or_else(PoisonError::into_inner);
+    kept.retain(|_, value| at(value).elapsed() < TOKEN);
+    if kept.len() < most {
+        kept.insert(key, value);
     }
 }
 
@@ -95,6 +156,27 @@ pub(super) struct Rights {
 impl Rights {
     pub(super) fn new(client: Client, asker: Asker) -> Self {
         Self { client, asker, known: HashMap::new() }
+    }
+
+    /// Whether they may have flows be recorded: as a pod of this node, or where they may list the pods of all namespaces, of one of these,
+    /// or of their own.
+    pub(super) async fn may_follow(
+        &mut self,
+        namespaces: &BTreeSet<&str>,
+        is_here: &IsHere,
+    ) -> Result<bool, kube::Error> {
+        let pod = self.asker.pod.clone();
+        if pod.as_ref().is_some_and(|(_, uid)| is_here(uid)) || self.may_list("").await? {
+            return Ok(true);
+        }
+        let own = pod.iter().map(|(namespace, _)| namespace.as_str());
+        let some: Vec<&str> = own.chain(namespaces.iter().copied()).take(NAMESPACES).collect();
+        for namespace in some {
+            if self.may_list(namespace).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// An item as they may see it, or not at all.

@@ -1,8 +1,13 @@
 //! What a reader asks for: `since=SECONDS`, `follow=true`, `pod-to-pod=true`, and as often as wanted `is=TERM` and `not=TERM`
 //! ([`Term`]).
 
+use std::collections::BTreeSet;
+
 use axum::{extract, http::Uri};
-use podnet_flow::{Filter, Record, filter::Term};
+use podnet_flow::{
+    Filter, Record,
+    filter::{Place, Term},
+};
 
 /// A question.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,6 +45,15 @@ impl Query {
         Ok(query)
     }
 
+    /// Namespaces of what is wanted.
+    pub(super) fn namespaces(&self) -> BTreeSet<&str> {
+        let places = self.filter.wanted.iter().filter_map(|term| match term {
+            Term::From(place) | Term::To(place) => Some(place),
+            _ => None,
+        });
+        places.filter_map(Place::namespace).collect()
+    }
+
     pub(super) fn wants(&self, shown: &Record) -> bool {
         self.filter.wants(shown)
     }
@@ -59,6 +73,7 @@ mod tests {
         let query = parse("since=60&follow=true&is=port%3D80&is=from%3Dpod/web/a&not=to%3Dworld").unwrap();
         assert_eq!((query.since, query.follow, query.pod_to_pod), (Some(60), true, false));
         assert_eq!((query.filter.wanted.len(), query.filter.unwanted.len()), (2, 1));
+        assert_eq!(query.namespaces(), ["web"].into());
         assert_eq!(parse(""), Ok(Query::default()));
         for wrong in ["since=-1", "follow=1", "is=port%3Dx", "last=3"] {
             let name = wrong.split('=').next().unwrap();
