@@ -59,12 +59,17 @@ metadata: {name: later, namespace: shop}
 spec: {selector: {app: web}, ports: [{port: 80}]}
 "#;
 
+/// What is written line by line; the last one may be under way.
+fn lines(text: &str) -> impl Iterator<Item = Value> {
+    let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    whole.map(|line| serde_json::from_str(line).unwrap())
+}
+
 /// The flows to port 80, by the names of their ends, with the Service that was asked.
 fn named(text: &str) -> Vec<(String, String, String)> {
-    let flows = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let of =
         |end: &Value| format!("{}/{}", end["namespace"].as_str().unwrap_or("-"), end["name"].as_str().unwrap_or("-"));
-    flows
+    lines(text)
         .filter(|flow| flow["type"] == "flow" && flow["destination"]["port"] == 80)
         .map(|flow| (of(&flow["source"]["pod"]), of(&flow["destination"]["pod"]), of(&flow["service"])))
         .collect()
@@ -74,9 +79,8 @@ fn named(text: &str) -> Vec<(String, String, String)> {
 type Pairs = Vec<(String, String)>;
 
 fn pairs(log: &str, port: u16) -> Pairs {
-    let flows = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let name = |flow: &Value, end: &str| flow[end]["pod"]["name"].as_str().unwrap_or("nobody").to_owned();
-    let mut pairs: Pairs = flows
+    let mut pairs: Pairs = lines(log)
         .filter(|flow| flow["destination"]["port"] == port)
         .map(|flow| (name(&flow, "source"), name(&flow, "destination")))
         .collect();

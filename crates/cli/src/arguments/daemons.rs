@@ -148,7 +148,7 @@ pub(crate) struct AgentOptions {
     /// A KubeProxyConfiguration for this node; without it that of the ConfigMap kube-proxy in kube-system counts
     #[arg(long, value_name = "FILE")]
     pub(crate) proxy_config: Option<PathBuf>,
-    /// Record the flows of this node's pods in this file, as lines of JSON; without it nothing is recorded, and that costs nothing
+    /// Record the flows of this node's pods in this file, as lines of JSON, whether somebody follows them (`podnet flows`) or not
     #[arg(long, env = "PODNET_FLOW_LOG", value_name = "FILE")]
     pub(crate) flow_log: Option<PathBuf>,
     /// How many bytes that file and what is set aside of it (FILE.1.gz, …) may have together

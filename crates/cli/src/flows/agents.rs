@@ -9,7 +9,10 @@ use std::{
 use futures::{AsyncBufReadExt, StreamExt};
 use http::Request;
 use k8s_openapi::api::core::v1::Node;
-use kube::{Api, Client, ResourceExt, api::ListParams};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ListParams, ObjectList},
+};
 use podnet_client::connect;
 use podnet_flow::Item;
 use podnet_kernel::{netlink::RtSocket, route};
@@ -22,7 +25,7 @@ use crate::{
     report::{Doing, Failure},
 };
 
-/// A follower asks an agent that ended again after that time.
+/// A follower asks again after that time: an agent that ended, and the API server that does not answer.
 const AGAIN: Duration = Duration::from_secs(2);
 /// How long an agent may say nothing before it is taken for gone; it says something in 20 s.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -92,13 +95,38 @@ async fn addresses(options: &FlowsOptions, is_pod: bool) -> Result<Vec<Found>, F
     } else {
         api::connect(options.kubeconfig.as_deref(), "flows").await?
     };
-    let nodes = match Api::<Node>::all(client).list(&ListParams::default()).await {
+    let Some(nodes) = nodes(client, options.follow && is_pod).await? else {
+        if !is_pod {
+            return Err(
+                Failure::new("you may not list the cluster's nodes").remedy("give the addresses of nodes by --agent")
+            );
+        }
         // Few pods may list nodes.
-        Err(_) if is_pod => return own().map(|own| vec![own]),
-        nodes => nodes.doing(|| "cannot list the nodes".into())?,
+        let own = own()?;
+        eprintln!("podnet: this pod may not list the nodes; the agent of its own, {}, is asked alone", own.node);
+        return Ok(vec![own]);
     };
     let at = |node: Node| Some(Found { ip: internal(&node)?, node: node.name_any(), is_gateway: false });
     Ok(nodes.into_iter().filter_map(at).collect())
+}
+
+/// All nodes; none where these may not be listed. A pod that follows waits for an API server that does not answer.
+async fn nodes(client: Client, waits: bool) -> Result<Option<ObjectList<Node>>, Failure> {
+    let nodes = Api::<Node>::all(client);
+    let mut is_told = false;
+    loop {
+        match nodes.list(&ListParams::default()).await {
+            Ok(nodes) => return Ok(Some(nodes)),
+            Err(kube::Error::Api(status)) if status.code == 403 => return Ok(None),
+            Err(error) if waits => {
+                if !std::mem::replace(&mut is_told, true) {
+                    eprintln!("podnet: cannot list the nodes; it is tried again: {}", told(&error));
+                }
+            }
+            failed => return failed.map(Some).doing(|| "cannot list the nodes".into()),
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
 }
 
 /// The agent of this pod's node, which answers at the pod's gateway.
@@ -191,9 +219,44 @@ fn told(error: &kube::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use std::{
+        convert::Infallible,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
 
+    use clap::Parser;
+    use http::{Request, Response};
+    use kube::{Client, client::Body};
+    use serde_json::json;
+
+    use super::nodes;
     use crate::arguments::{Arguments, Command};
+
+    /// An API server that answers with these, one after the other, and a list where that is 200.
+    fn api_server(answers: &'static [u16]) -> Client {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let service = tower::service_fn(move |_: Request<Body>| {
+            let code = answers[asked.fetch_add(1, Ordering::SeqCst)];
+            let body = match code {
+                200 => json!({"metadata": {}, "items": [{"metadata": {"name": "node1"}}]}),
+                _ => json!({"status": "Failure", "message": "no", "code": code}),
+            };
+            let response = Response::builder().status(code).body(Body::from(body.to_string().into_bytes())).unwrap();
+            async { Ok::<_, Infallible>(response) }
+        });
+        Client::new(service, "default")
+    }
+
+    #[tokio::test]
+    async fn who_may_not_list_nodes_is_told_apart_from_an_api_server_that_fails_which_a_follower_asks_again() {
+        assert!(nodes(api_server(&[403]), true).await.unwrap().is_none());
+        assert!(nodes(api_server(&[500]), false).await.is_err());
+        let found = nodes(api_server(&[500, 200]), true).await.unwrap().unwrap();
+        assert_eq!(found.items.len(), 1);
+    }
 
     #[test]
     fn an_agent_is_asked_for_what_is_wanted() {

@@ -81,7 +81,7 @@ impl Merge {
         let is_nobody = !self.agents.is_empty() && self.agents.iter().all(|agent| self.lost.contains(agent));
         is_nobody.then(|| {
             Failure::new("no agent lets its flows be read")
-                .remedy("they do with `podnet up --flows`, on nodes of yours with `podnet agent --flow-retention 1h …`")
+                .remedy("the past is kept by `podnet up --flows`, on nodes of yours by `podnet agent --flow-retention 1h …`; with --follow it is not needed")
         })
     }
 }
