@@ -9,7 +9,6 @@ mod mirror;
 mod pace;
 mod slices;
 mod topology;
-mod unseen;
 
 use std::{
     collections::BTreeMap,
@@ -35,7 +34,6 @@ use pace::Pace;
 use slices::{Edit, Kin};
 use topology::Unsafe;
 use tracing::{debug, info};
-use unseen::Unseen;
 
 use super::{
     cache::Change,
@@ -60,7 +58,6 @@ pub(crate) struct ServiceEndpoints {
     lookup: Arc<Lookup>,
     queue: Queue<Key>,
     pace: Pace,
-    unseen: Unseen,
     recorder: Recorder,
     /// What was last said of Services that ask for endpoints by the shares of zones: none where they have them.
     said: Mutex<BTreeMap<Key, Option<Unsafe>>>,
@@ -75,7 +72,6 @@ impl ServiceEndpoints {
             lookup: Lookup::new(caches),
             queue: Queue::default(),
             pace: Pace::default(),
-            unseen: Unseen::default(),
             recorder: recorder.of("endpoint-slice-controller"),
             said: Mutex::default(),
         });
@@ -148,10 +144,6 @@ impl ServiceEndpoints {
             return Ok(Outcome::Done);
         }
         if let Some(wait) = self.pace.wait(&key, Instant::now()) {
-            return Ok(Outcome::After(wait));
-        }
-        let shows = |slice: &str| self.caches.slices.find(&Key::new(&*key.namespace, slice)).is_some();
-        if let Some(wait) = self.unseen.wait(&key, Instant::now(), shows) {
             return Ok(Outcome::After(wait));
         }
         let trigger = self.pace.take_trigger(&key);
@@ -255,7 +247,6 @@ impl ServiceEndpoints {
                     let name = slice.name_any();
                     let created = api.create(&PostParams::default(), &slice).await;
                     created.during(|| format!("creating endpointslice {}/{name}", key.namespace))?;
-                    self.unseen.created(key, name.clone(), Instant::now());
                     info!(service = %key, slice = %name, "endpointslice created");
                 }
                 Edit::Update(mut slice) => {
