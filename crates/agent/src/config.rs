@@ -10,7 +10,7 @@ use podnet_model::NodeName;
 
 use crate::{
     conflist::PodLink,
-    flows::{self, FlowApi, FlowLog},
+    flows::{self, CollectorSettings, FlowApi, FlowLog},
     underlay::UnderlaySettings,
 };
 
@@ -58,6 +58,8 @@ pub struct AgentConfig {
     pub proxy_config: Option<PathBuf>,
     /// Where records of the flows of this node's pods go; without it none are made.
     pub flow_log: Option<FlowLog>,
+    /// Where records are sent besides, whether somebody follows or not.
+    pub flow_collectors: CollectorSettings,
     /// Of what is recorded whether somebody follows or not only flows between pods are.
     pub flows_between_pods: bool,
     /// Of how many pairs of workloads metrics tell what passed between them; of the others they tell the sum.
@@ -69,7 +71,9 @@ pub struct AgentConfig {
 impl AgentConfig {
     /// Whether flows are recorded whether somebody follows them or not.
     pub(crate) fn records_flows(&self) -> bool {
-        self.flow_log.is_some() || self.flow_api.as_ref().is_some_and(|api| api.retention.is_some())
+        self.flow_log.is_some()
+            || !self.flow_collectors.targets.is_empty()
+            || self.flow_api.as_ref().is_some_and(|api| api.retention.is_some())
     }
 
     pub(crate) fn counts_at_start(&self) -> flows::AtStart {
@@ -98,6 +102,11 @@ impl AgentConfig {
 
     pub(crate) fn keys(&self) -> PathBuf {
         self.state_dir.join("wireguard.keys")
+    }
+
+    /// Where flows wait for collectors that are away.
+    pub(crate) fn flow_spill(&self) -> PathBuf {
+        self.state_dir.join("flow-spill")
     }
 
     pub(crate) fn journal(&self) -> PathBuf {

@@ -27,7 +27,7 @@ mod keeper;
 mod listeners;
 mod local;
 mod outside;
-mod pem;
+pub(crate) mod pem;
 mod protobuf;
 mod signing;
 mod tcp;

@@ -6,10 +6,12 @@
 //! - `known`: who is who, by the cluster's watches
 //! - `recorder`: reads what was counted and makes records of it
 //! - `log`: the file that they go to
+//! - `collect`: the collectors that they are sent to
 //! - `past`: what is kept of them in memory
 //! - `api`: who may read that, over HTTPS
 
 pub(crate) mod api;
+mod collect;
 mod counting;
 mod demand;
 mod keeper;
@@ -23,6 +25,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use ipnet::IpNet;
@@ -30,13 +33,19 @@ use kube::Client;
 use podnet_client::events::Complaints;
 use podnet_flow::Tally;
 use podnet_kernel::{netlink::RtSocket, pod_interface::GATEWAY_V4, resolver};
+use tokio::time::timeout;
 
 pub use api::FlowApi;
+use collect::Couriers;
+pub use collect::{Settings as CollectorSettings, Target, TargetError};
 pub use counting::{AtStart, Counting};
 use demand::{Demand, Scope};
 pub(crate) use keeper::Keeper;
 
 use crate::{AgentConfig, addresses::Addresses, health::Health};
+
+/// For those who follow to read the last items, as the agent ends.
+const READ: Duration = Duration::from_secs(2);
 
 /// Where records of flows go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,14 +87,15 @@ pub enum RecordError {
 }
 
 /// Lets flows be read at the node's address and pods' gateway, where the agent is told how, and answers who turns recording on and off. What
-/// is in the way of reading is told in the log and to `complaints`, and tried again: pods' network does not wait for it.
+/// is in the way of reading is told in the log and to `complaints`, and tried again: pods' network does not wait for it. Whoever has the second ends it
+/// when the first has gone.
 pub(crate) fn offer(
     config: &AgentConfig,
     node_address: IpAddr,
     client: &Client,
     addresses: &Arc<Addresses>,
     (health, complaints): (&Health, Complaints),
-) -> Option<Keeper> {
+) -> Option<(Keeper, Ending)> {
     let always = match config.records_flows() {
         true if config.flows_between_pods => Scope::PodToPod,
         true => Scope::All,
@@ -115,5 +125,24 @@ pub(crate) fn offer(
         move || tally.lock().unwrap_or_else(PoisonError::into_inner).metrics()
     });
     let service_cidr = config.service_cidr.map(IpNet::V4);
-    Some(Keeper { demand, node, client: client.clone(), log, retention, tally, service_cidr })
+    let (couriers, collectors) =
+        Couriers::start(&config.flow_collectors, (&node, &config.flow_spill()), config.flows_between_pods);
+    health.add_metrics(couriers.metrics());
+    let ending = Ending { demand: demand.clone(), couriers };
+    Some((Keeper { demand, node, client: client.clone(), log, retention, tally, collectors, service_cidr }, ending))
+}
+
+/// What is left to do when nothing is recorded any more, because the agent ends.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    demand: Arc<Demand>,
+    couriers: Couriers,
+}
+
+impl Ending {
+    /// Those who follow are told the last items, and collectors are sent them.
+    pub(crate) async fn end(self) {
+        let read = timeout(READ, self.demand.unfollowed());
+        let _ = tokio::join!(read, self.couriers.end());
+    }
 }

@@ -177,7 +177,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         updates,
     )?;
     let resolver = resolver(&config, &network, &view, &health);
-    let flows = flows::offer(&config, node_address, &client, &addresses, (&health, complaints));
+    let (flows, flows_ending) = flows::offer(&config, node_address, &client, &addresses, (&health, complaints)).unzip();
     tokio::pin!(shutdown);
     let standing = config.gives_addresses.then(|| {
         let announcements = view.announcements().clone();
@@ -188,9 +188,17 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         never = ways.publish(&client, &config.node) => match never {},
         () = &mut shutdown => Ok(()),
     };
-    if let Some(resolver) = resolver {
-        resolver.end().await;
-    }
+    let resolver_ends = async {
+        if let Some(resolver) = resolver {
+            resolver.end().await;
+        }
+    };
+    let flows_end = async {
+        if let Some(ending) = flows_ending {
+            ending.end().await;
+        }
+    };
+    tokio::join!(resolver_ends, flows_end);
     ended?;
     if let Some(standing) = standing {
         standing.end().await;

@@ -110,6 +110,10 @@ pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
             bytes: options.flow_log_bytes,
             between_pods: options.flow_pod_to_pod,
         }),
+        flow_collectors: podnet_agent::flows::CollectorSettings {
+            targets: options.flow_collector,
+            spill_bytes: options.flow_spill_bytes,
+        },
         flows_between_pods: options.flow_pod_to_pod,
         flow_pairs: options.flow_metrics_pairs,
         flow_api,

@@ -44,4 +44,6 @@ pub enum GapAt {
     Reader,
     /// The past that is kept is shorter than what was asked for.
     Store,
+    /// A collector was away for longer than there was room, or refused them.
+    Collector,
 }

@@ -2,7 +2,8 @@
 //!
 //! The kernel counts for each pod interface and five-tuple ([`entry`]); [`aggregate`] makes of what is read there one [`record`] of each flow,
 //! however often it is read, whatever bells were lost and however often the reader began anew. Who an address belonged to when a flow began
-//! is in [`names`]. [`filter`] picks records out, [`output`] prints them, [`store`] keeps the recent past, [`tally`] sums them up.
+//! is in [`names`]. [`filter`] picks records out, [`output`] prints them, [`store`] keeps the recent past, [`tally`] sums them up,
+//! [`export`] has the forms in which collectors take them.
 //!
 //! Time is an argument everywhere.
 
@@ -10,18 +11,23 @@
 
 pub mod aggregate;
 pub mod entry;
+pub mod export;
 pub mod filter;
 mod gap;
 pub mod names;
+mod numbered;
 pub mod output;
 pub mod record;
 pub mod store;
 pub mod tally;
+#[cfg(test)]
+mod testing;
 
 pub use aggregate::{Aggregator, Translations};
 pub use entry::{Entry, EntryKey, Transport, Way};
 pub use filter::Filter;
 pub use names::{Names, PodIdentity};
+pub use numbered::{NoRecordId, Numbered, RecordId};
 pub use record::{Class, Gap, Item, Key, Record, Report, Reporter, Verdict};
 pub use store::Store;
 pub use tally::Tally;

@@ -162,6 +162,7 @@ fn missing(gap: &Gap) -> String {
         ),
         GapAt::Reader => format!("GAP {start} to {end} at {node}: this reader was too slow for {flows} records"),
         GapAt::Store => format!("GAP {start} to {end} at {node}: {flows} records are not kept any more"),
+        GapAt::Collector => format!("GAP {start} to {end} at {node}: {flows} records did not come to this collector"),
     }
 }
 

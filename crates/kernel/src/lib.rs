@@ -29,12 +29,14 @@
 //! - [`monitor`]: what changes, told as it happens
 //! - [`carrier`]: the program behind the UDP tunnel
 //! - [`forwarding`]: the node forwards IPv6 and goes on listening to its routers
+//! - [`acknowledgement`]: what the other side of a connection has
 //! - [`heap`], [`descriptors`]: memory that a process does not use, and how many files it may have open
 //! - [`stale`]: connections whose own address is gone
 //! - [`sysctl`], [`cgroup`], [`process`]: settings of a namespace, groups of processes, and how a process is started in them
 //! - [`cni_wire`]: how `podnet-cni` and the agent talk
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod acknowledgement;
 pub mod addr;
 pub mod announce;
 pub mod apart;

@@ -11,7 +11,7 @@ use rustls::{
 };
 
 /// The authorities of a file, or those that the system trusts.
-pub(super) fn authorities(path: Option<&str>) -> io::Result<Arc<RootCertStore>> {
+pub(crate) fn authorities(path: Option<&str>) -> io::Result<Arc<RootCertStore>> {
     let Some(path) = path else { return system() };
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {

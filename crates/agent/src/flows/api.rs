@@ -151,10 +151,11 @@ impl Server {
         let (following, reader) = self.reader(&query, &mut rights).await?;
         let (sender, receiver) = mpsc::channel(AHEAD);
         let (node, heard) = (self.answers.node.clone(), Timestamp::now());
-        let pump = Pump { node, _following: following, reader, rights, query, sender, heard };
+        let pump = Pump { node, reader, rights, query, sender, heard };
         tokio::spawn(pump.run((place, share)));
-        let lines = futures::stream::unfold((receiver, busy), |(mut receiver, busy)| async {
-            Some((receiver.recv().await?, (receiver, busy)))
+        // As long as somebody reads who follows, flows are recorded, and the agent does not end before it has told the last ones.
+        let lines = futures::stream::unfold((receiver, busy, following), |(mut receiver, busy, following)| async {
+            Some((receiver.recv().await?, (receiver, busy, following)))
         });
         let mut response = Response::new(Body::from_stream(lines));
         response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/jsonl"));
@@ -199,8 +200,6 @@ impl Server {
 /// Brings a reader what it asked for.
 struct Pump {
     node: NodeName,
-    /// As long as it is there flows are recorded.
-    _following: Option<Following>,
     reader: Reader,
     rights: Rights,
     query: Query,

@@ -59,6 +59,13 @@ impl Demand {
         let _ = self.followers.subscribe().wait_for(|followers| self.scope_of(*followers) != scope).await;
     }
 
+    /// Waits until nobody follows any more.
+    pub(super) async fn unfollowed(&self) {
+        let is_nobody = |followers: &Followers| followers.pod_to_pod == 0 && followers.all == 0;
+        // The sender is this value's own.
+        let _ = self.followers.subscribe().wait_for(is_nobody).await;
+    }
+
     /// Somebody follows until the value goes.
     pub(super) fn follow(self: &Arc<Self>, scope: Scope) -> Following {
         self.followers.send_modify(|followers| *followers.of(scope) += 1);

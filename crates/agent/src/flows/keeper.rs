@@ -19,11 +19,12 @@ use tracing::{info, warn};
 
 use super::{
     FlowLog, RecordError,
+    collect::Collectors,
     demand::{Demand, Scope},
     known::{Known, Watches},
     log::Log,
     past::Past,
-    recorder::{Recorder, Recording},
+    recorder::{Recorder, Recording, Sinks},
 };
 use crate::fastpath::FastPath;
 
@@ -48,6 +49,8 @@ pub(crate) struct Keeper {
     pub(super) retention: Option<Retention>,
     /// What is told in metrics.
     pub(super) tally: Arc<Mutex<Tally>>,
+    /// Whom records are sent to.
+    pub(super) collectors: Collectors,
     /// Services' addresses.
     pub(super) service_cidr: Option<IpNet>,
 }
@@ -123,8 +126,11 @@ impl Keeper {
             warn!("flows are recorded before it is known who is who");
         }
         let past = Past::new(self.retention.unwrap_or(UNASKED));
-        let recorder =
-            |log| Recorder::new(flows, (log, Some(past.clone()), self.tally.clone()), self.node.clone(), known.clone());
+        let sinks = |log| {
+            let (tally, collectors) = (self.tally.clone(), self.collectors.clone());
+            Sinks { log, past: Some(past.clone()), tally, collectors }
+        };
+        let recorder = |log| Recorder::new(flows, sinks(log), self.node.clone(), known.clone());
         let recording = self.open_log().and_then(|log| recorder(log).start().map_err(RecordError::Thread));
         match recording {
             Ok(recording) => {

@@ -12,6 +12,8 @@ const PAGE: usize = 64;
 /// What is kept.
 #[derive(Debug)]
 pub(crate) struct Past {
+    /// When it began, in microseconds since 1970: items are numbered from then on.
+    epoch: u64,
     store: Mutex<Store>,
     /// Whether nobody writes any more.
     written: watch::Sender<bool>,
@@ -19,7 +21,13 @@ pub(crate) struct Past {
 
 impl Past {
     pub(crate) fn new(retention: Retention) -> Arc<Self> {
-        Arc::new(Self { store: Mutex::new(Store::new(retention)), written: watch::Sender::new(false) })
+        let epoch = u64::try_from(Timestamp::now().as_microsecond()).unwrap_or(0);
+        Arc::new(Self { epoch, store: Mutex::new(Store::new(retention)), written: watch::Sender::new(false) })
+    }
+
+    /// Which recording it is of (`RecordId`).
+    pub(super) const fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     fn store(&self) -> MutexGuard<'_, Store> {

@@ -10,7 +10,7 @@ use std::{
 
 use k8s_openapi::jiff::Timestamp;
 use podnet_flow::{
-    Aggregator, Entry, Gap, Item, Names, PodIdentity, Record, Tally, Translations,
+    Aggregator, Entry, Gap, Item, Names, Numbered, PodIdentity, Record, RecordId, Tally, Translations,
     aggregate::{Fate, Scene, Timeouts},
     names::Holder,
     record::GapAt,
@@ -23,7 +23,7 @@ use podnet_model::NodeName;
 use tracing::warn;
 use uuid::Uuid;
 
-use super::{known::Known, log::Log, past::Past};
+use super::{collect::Collectors, known::Known, log::Log, past::Past};
 
 /// How often bells are heard: the ring has room for what 100,000 connections of a second ring in this time.
 const HEARING: Duration = Duration::from_millis(100);
@@ -47,12 +47,21 @@ impl Drop for Recording {
     }
 }
 
+/// Where it goes.
+pub(super) struct Sinks {
+    pub(super) log: Option<Log>,
+    /// It has every item, so that its numbers are those of ids.
+    pub(super) past: Option<Arc<Past>>,
+    pub(super) tally: Arc<Mutex<Tally>>,
+    pub(super) collectors: Collectors,
+}
+
 /// What becomes of what is counted.
 pub(super) struct Recorder {
     flows: Arc<Flows>,
-    log: Option<Log>,
-    past: Option<Arc<Past>>,
-    tally: Arc<Mutex<Tally>>,
+    sinks: Sinks,
+    /// The id of the next item.
+    next: RecordId,
     node: NodeName,
     known: Arc<Known>,
     aggregator: Aggregator,
@@ -64,19 +73,14 @@ pub(super) struct Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        if let Some(past) = &self.past {
+        if let Some(past) = &self.sinks.past {
             past.end();
         }
     }
 }
 
 impl Recorder {
-    pub(super) fn new(
-        flows: Arc<Flows>,
-        (log, past, tally): (Option<Log>, Option<Arc<Past>>, Arc<Mutex<Tally>>),
-        node: NodeName,
-        known: Arc<Known>,
-    ) -> Self {
+    pub(super) fn new(flows: Arc<Flows>, sinks: Sinks, node: NodeName, known: Arc<Known>) -> Self {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let boot = Uuid::parse_str(boot.trim()).unwrap_or_default();
         let now = Timestamp::now();
@@ -86,7 +90,9 @@ impl Recorder {
             Ok(backends) => Box::new(backends),
             Err(_) => Box::new(()),
         };
-        Self { flows, log, past, tally, node, known, aggregator, translations, whole: now, is_failing: false }
+        let epoch = sinks.past.as_ref().map_or(0, |past| past.epoch());
+        let next = RecordId { node: node.clone(), epoch, sequence: 0, missing: false };
+        Self { flows, sinks, next, node, known, aggregator, translations, whole: now, is_failing: false }
     }
 
     pub(super) fn start(mut self) -> io::Result<Recording> {
@@ -110,11 +116,13 @@ impl Recorder {
     pub(super) fn round(&mut self, reads: bool, is_last: bool) {
         let mut items = Vec::new();
         let read = self.read(reads, is_last, &mut items).map_err(|error| -> Box<dyn Error> { error.into() });
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner).add(&items);
-        if let Some(past) = &self.past {
+        self.sinks.tally.lock().unwrap_or_else(PoisonError::into_inner).add(&items);
+        if let Some(past) = &self.sinks.past {
             past.add(&items, Timestamp::now());
         }
-        let written = self.log.as_mut().map_or(Ok(()), |log| log.add(&items));
+        let numbered = self.numbered(&items);
+        self.sinks.collectors.offer(&numbered);
+        let written = self.sinks.log.as_mut().map_or(Ok(()), |log| log.add(&items));
         let written = written.map_err(|error| -> Box<dyn Error> { error.into() });
         match read.and(written) {
             Ok(()) => self.is_failing = false,
@@ -123,6 +131,15 @@ impl Recorder {
             }
             Err(_) => {}
         }
+    }
+
+    fn numbered(&mut self, items: &[Item]) -> Vec<Numbered> {
+        let number = |item: &Item| {
+            let record = self.next.clone();
+            self.next.sequence += 1;
+            Numbered { record, item: item.clone() }
+        };
+        items.iter().map(number).collect()
     }
 
     fn read(&mut self, reads: bool, is_last: bool, items: &mut Vec<Item>) -> Result<(), FlowsError> {

@@ -154,6 +154,14 @@ pub(crate) struct AgentOptions {
     /// How many bytes that file and what is set aside of it (FILE.1.gz, …) may have together
     #[arg(long, env = "PODNET_FLOW_LOG_BYTES", value_name = "BYTES", default_value_t = 256 << 20, value_parser = clap::value_parser!(u64).range(65_536..))]
     pub(crate) flow_log_bytes: u64,
+    /// Send records of flows to this collector, whether somebody follows them or not: stdout:, syslog+udp://HOST (or tcp, tls), syslog+unix:///dev/log,
+    /// ipfix+tcp://HOST (or udp), elasticsearch+https://HOST/INDEX?credentials=FILE&ca=FILE (or http; or opensearch), otlp+https://HOST (or http); may be given
+    /// several times
+    #[arg(long, env = "PODNET_FLOW_COLLECTORS", value_name = "URL", value_delimiter = ' ')]
+    pub(crate) flow_collector: Vec<podnet_agent::flows::Target>,
+    /// How many bytes of records may wait on disk for each collector while it is away; the oldest go first, and the collector is told how many
+    #[arg(long, env = "PODNET_FLOW_SPILL_BYTES", value_name = "BYTES", default_value_t = 256 << 20, value_parser = clap::value_parser!(u64).range(1_048_576..))]
+    pub(crate) flow_spill_bytes: u64,
     /// Record flows and keep this much of the past (90s, 30m, 1h, within 64 MB) for `podnet flows`, which reads it over HTTPS
     #[arg(long, env = "PODNET_FLOW_RETENTION", value_name = "TIME", value_parser = super::flows::seconds, requires_all = ["flow_certificate", "flow_key", "flow_client_ca"])]
     pub(crate) flow_retention: Option<u32>,

@@ -53,8 +53,9 @@ fn ip(arguments: &str) {
     assert!(Command::new("ip").args(arguments.split(' ')).status().unwrap().success(), "ip {arguments}");
 }
 
-fn tally() -> Arc<Mutex<Tally>> {
-    Arc::new(Mutex::new(Tally::new(10)))
+fn sinks(log: &FlowLog) -> Sinks {
+    let tally = Arc::new(Mutex::new(Tally::new(10)));
+    Sinks { log: Some(Log::open(log).unwrap()), past: None, tally, collectors: Collectors::default() }
 }
 
 fn known() -> Arc<Known> {
@@ -88,12 +89,7 @@ fn what_a_pod_says_is_in_the_log_once_with_its_name_also_over_a_restart() {
             assert!(flows.attach(socket, &device).unwrap());
             flows
         });
-        Recorder::new(
-            Arc::new(flows.unwrap()),
-            (Some(Log::open(&settings).unwrap()), None, tally()),
-            "node1".into(),
-            known(),
-        )
+        Recorder::new(Arc::new(flows.unwrap()), sinks(&settings), "node1".into(), known())
     };
     let sizes = Sizes { entries: 100, ring: 1 << 16 };
     let mut first = recorder(sizes);
@@ -142,8 +138,7 @@ fn what_found_no_room_is_told_with_the_pod_that_it_is_of() {
         assert!(flows.attach(socket, &device).unwrap());
         flows
     });
-    let log = Some(Log::open(&settings).unwrap());
-    let mut recorder = Recorder::new(Arc::new(flows.unwrap()), (log, None, tally()), "node1".into(), known());
+    let mut recorder = Recorder::new(Arc::new(flows.unwrap()), sinks(&settings), "node1".into(), known());
     let outside = lab.node.run(|| UdpSocket::bind("192.0.2.1:5000").unwrap()).unwrap();
     for port in 4000..4020 {
         let inside = lab.pod.run(|| UdpSocket::bind(("192.0.2.7", port)).unwrap()).unwrap();

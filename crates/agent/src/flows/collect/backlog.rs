@@ -1,0 +1,238 @@
+//! What is not sent yet: in memory while the collector keeps up, on disk from the moment that it does not, until all there has come.
+
+use std::{collections::VecDeque, io, sync::Arc};
+
+use podnet_flow::Numbered;
+use tracing::{info, warn};
+
+use super::{counts::Counts, missing::Missing, spill::Spill};
+
+/// Items that wait in memory: more than a collector that keeps up is ever behind.
+const MEMORY: usize = if cfg!(test) { 100 } else { 20_000 };
+
+#[derive(Debug)]
+pub(super) struct Backlog {
+    memory: VecDeque<Numbered>,
+    /// None where the directory cannot be used.
+    spill: Option<Spill>,
+    out: Out,
+    /// What went unsent and is being told.
+    telling: Option<Missing>,
+    /// What went unsent and was not told yet; where there is a spill, that has it.
+    missing: Option<Missing>,
+    counts: Arc<Counts>,
+    /// That the disk refuses was told.
+    is_told: bool,
+}
+
+/// Where what is being sent came from.
+#[derive(Debug)]
+enum Out {
+    Nothing,
+    Memory(Vec<Numbered>),
+    Spill,
+}
+
+impl Backlog {
+    pub(super) fn new(spill: Option<Spill>, counts: Arc<Counts>) -> Self {
+        let (memory, out) = (VecDeque::new(), Out::Nothing);
+        let backlog = Self { memory, spill, out, telling: None, missing: None, counts, is_told: false };
+        backlog.count();
+        backlog
+    }
+
+    /// Adds what is to be sent.
+    pub(super) fn take_in(&mut self, items: Vec<Numbered>) {
+        self.memory.extend(items);
+        let is_behind = self.spill.as_ref().is_some_and(|spill| !spill.is_empty());
+        if is_behind || self.memory.len() > MEMORY {
+            self.write_down();
+        }
+        while self.memory.len() > MEMORY {
+            if let Some(item) = self.memory.pop_front() {
+                self.counts.dropped(1);
+                Missing::add(&mut self.missing, Missing::of(&item));
+            }
+        }
+        self.count();
+    }
+
+    /// How many items may be sent now, without those that say what is missing.
+    pub(super) fn len(&self) -> usize {
+        let spilled = self.spill.as_ref().map_or(0, Spill::len);
+        self.memory.len() + usize::try_from(spilled).unwrap_or(usize::MAX)
+    }
+
+    /// Whether nothing is to be sent.
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0 && self.missing.is_none() && !self.spill.as_ref().is_some_and(Spill::is_missing_some)
+    }
+
+    /// The oldest items, `most` of them at most, behind what tells which are missing. They are answered for by one of the next three.
+    pub(super) fn batch(&mut self, most: usize) -> Vec<Numbered> {
+        self.telling = self.spill.as_mut().and_then(Spill::take_missing).or_else(|| self.missing.take());
+        let mut batch: Vec<Numbered> = self.telling.as_ref().map(Missing::told).into_iter().collect();
+        let most = most.saturating_sub(batch.len());
+        let spilled = match &mut self.spill {
+            Some(spill) if most > 0 => spill.next(most),
+            _ => Ok(Vec::new()),
+        };
+        match spilled {
+            Ok(items) if !items.is_empty() => {
+                batch.extend(items);
+                self.out = Out::Spill;
+            }
+            spilled => {
+                self.heed(spilled.map(drop));
+                let items: Vec<Numbered> = self.memory.drain(..most.min(self.memory.len())).collect();
+                batch.extend_from_slice(&items);
+                self.out = Out::Memory(items);
+            }
+        }
+        batch
+    }
+
+    /// The batch has come.
+    pub(super) fn sent(&mut self) {
+        let was_told = self.telling.take().is_some();
+        let out = std::mem::replace(&mut self.out, Out::Nothing);
+        let done = self.spill.as_mut().map(|spill| {
+            let sent = if matches!(out, Out::Spill) { spill.sent() } else { Ok(()) };
+            if was_told { sent.and(spill.missing_is_told()) } else { sent }
+        });
+        self.heed(done.unwrap_or(Ok(())));
+        self.count();
+    }
+
+    /// The batch has not come, and is to be sent in other parts.
+    pub(super) fn returned(&mut self) {
+        match std::mem::replace(&mut self.out, Out::Nothing) {
+            Out::Memory(items) => items.into_iter().rev().for_each(|item| self.memory.push_front(item)),
+            Out::Spill => self.spill.iter_mut().for_each(Spill::unsent),
+            Out::Nothing => {}
+        }
+        if let Some(missing) = self.telling.take() {
+            self.miss(missing);
+        }
+    }
+
+    /// The batch has not come: what is in memory goes to disk, as it may be long until it does.
+    pub(super) fn failed(&mut self) {
+        self.returned();
+        self.write_down();
+        self.count();
+    }
+
+    /// A record never comes: its collector does not take it.
+    pub(super) fn miss(&mut self, missing: Missing) {
+        match &mut self.spill {
+            Some(spill) => spill.missing(missing),
+            None => Missing::add(&mut self.missing, missing),
+        }
+    }
+
+    /// Nobody is left to send anything: what is in memory goes to disk.
+    pub(super) fn keep(mut self) {
+        self.failed();
+        if !self.memory.is_empty() {
+            self.counts.dropped(self.memory.len() as u64);
+            warn!(records = self.memory.len(), "flows that were not sent are lost: they cannot be written down");
+        }
+        if self.spill.as_ref().is_some_and(|spill| !spill.is_empty()) {
+            info!(records = self.len(), "flows wait on disk for their collector");
+        }
+    }
+
+    fn write_down(&mut self) {
+        let Some(spill) = self.spill.as_mut().filter(|_| !self.memory.is_empty()) else { return };
+        let added = spill.add(self.memory.make_contiguous());
+        if let Ok(gone) = added {
+            self.counts.dropped(gone);
+            self.counts.spilled(self.memory.len() as u64);
+            self.memory.clear();
+        }
+        self.heed(added.map(drop));
+    }
+
+    /// Tells once that the disk refuses.
+    fn heed(&mut self, done: io::Result<()>) {
+        match done {
+            Ok(()) => self.is_told = false,
+            Err(error) if !std::mem::replace(&mut self.is_told, true) => {
+                warn!(%error, "flows that wait for their collector cannot be kept on disk; told once until it works again");
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn count(&self) {
+        let bytes = self.spill.as_ref().map_or(0, Spill::bytes);
+        self.counts.waiting(self.len() as u64, bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flows::collect::tests::{flow, sequences};
+
+    fn backlog(spill: Option<Spill>) -> (Backlog, Arc<Counts>) {
+        let counts = Arc::new(Counts::new("c".to_owned()));
+        (Backlog::new(spill, counts.clone()), counts)
+    }
+
+    fn drain(backlog: &mut Backlog) -> Vec<u64> {
+        let mut found = Vec::new();
+        while !backlog.is_empty() {
+            found.extend(sequences(&backlog.batch(30)));
+            backlog.sent();
+        }
+        found
+    }
+
+    #[test]
+    fn what_did_not_come_waits_on_disk_and_what_comes_behind_it_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut backlog, counts) = backlog(Some(Spill::open(directory.path(), 1 << 20).unwrap()));
+        backlog.take_in((0..50).map(flow).collect());
+        assert_eq!((backlog.batch(10).len(), backlog.len()), (10, 40));
+        backlog.failed();
+        backlog.take_in((50..70).map(flow).collect());
+        assert!(backlog.memory.is_empty() && counts.spilled_so_far() == 70);
+        assert_eq!(drain(&mut backlog), (0..70).collect::<Vec<_>>());
+        backlog.take_in(vec![flow(70)]);
+        assert!(backlog.memory.len() == 1, "where all has come nothing is written any more");
+        backlog.keep();
+        assert_eq!(Spill::open(directory.path(), 1 << 20).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_is_too_much_for_memory_is_written_down_or_told_as_missing_where_there_is_no_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let items = || (0..150).map(flow).collect();
+        let (mut with, _) = backlog(Some(Spill::open(directory.path(), 1 << 20).unwrap()));
+        with.take_in(items());
+        assert_eq!(drain(&mut with), (0..150).collect::<Vec<_>>());
+        let (mut without, counts) = backlog(None);
+        without.take_in(items());
+        let batch = without.batch(5);
+        assert_eq!((batch[0].record.to_string(), batch.len()), ("node1/1/49/missing".to_owned(), 5));
+        without.failed();
+        assert_eq!(counts.dropped_so_far(), 50);
+        let again = without.batch(5);
+        assert_eq!(again, batch, "what is missing is told until it has come");
+        without.sent();
+        assert_eq!(drain(&mut without), (54..150).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_batch_that_is_returned_is_sent_in_other_parts() {
+        let (mut backlog, _) = backlog(None);
+        backlog.take_in((0..4).map(flow).collect());
+        assert_eq!(sequences(&backlog.batch(4)), [0, 1, 2, 3]);
+        backlog.returned();
+        assert_eq!(sequences(&backlog.batch(2)), [0, 1]);
+        backlog.sent();
+        assert_eq!(drain(&mut backlog), [2, 3]);
+    }
+}

@@ -1,0 +1,243 @@
+//! What becomes of items while their collector is away, full, picky or slow.
+
+use super::*;
+use crate::flows::collect::courier::BATCH;
+
+/// What a collector does with a batch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mood {
+    Takes,
+    Away,
+    /// It takes them, and says nothing.
+    Silent,
+    /// It takes batches of no more than three items, and none of sequence 7.
+    Picky,
+    Full,
+    Refuses,
+}
+
+#[derive(Clone)]
+struct Sink {
+    came: Arc<Mutex<Vec<Numbered>>>,
+    mood: Arc<Mutex<Mood>>,
+    asked: Arc<AtomicU64>,
+}
+
+impl Sink {
+    fn new(mood: Mood) -> Self {
+        Self { came: Arc::default(), mood: Arc::new(Mutex::new(mood)), asked: Arc::default() }
+    }
+
+    fn is(&self, mood: Mood) {
+        *self.mood.lock().unwrap() = mood;
+    }
+
+    fn came(&self) -> Vec<Numbered> {
+        self.came.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// In the order in which they came first.
+    fn once(&self) -> Vec<String> {
+        let mut seen = BTreeSet::new();
+        self.came().into_iter().map(|item| item.record.to_string()).filter(|id| seen.insert(id.clone())).collect()
+    }
+}
+
+impl Collector for Sink {
+    fn send<'a>(&'a mut self, items: &'a [Numbered]) -> BoxFuture<'a, Result<Taken, SendError>> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let mood = *self.mood.lock().unwrap();
+        let keep = || self.came.lock().unwrap().extend_from_slice(items);
+        let answer = match mood {
+            Mood::Takes => {
+                keep();
+                Ok(Taken::default())
+            }
+            Mood::Silent => {
+                keep();
+                return std::future::pending().boxed();
+            }
+            Mood::Away => Err(SendError::Away("it is away".to_owned())),
+            Mood::Full => Ok(Taken { again: true, ..Taken::default() }),
+            Mood::Picky
+                if items.len() > 3 || items.iter().any(|item| item.record.sequence == 7 && !item.record.missing) =>
+            {
+                Err(SendError::Unfit("too much".to_owned()))
+            }
+            Mood::Picky => {
+                keep();
+                Ok(Taken::default())
+            }
+            Mood::Refuses => Ok(Taken { refused: items.len() as u64, why: Some("no".to_owned()), again: false }),
+        };
+        async { answer }.boxed()
+    }
+}
+
+/// A courier for a sink.
+struct Lab {
+    intake: Arc<Intake>,
+    counts: Arc<Counts>,
+    end: CancellationToken,
+    late: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Lab {
+    fn start(sink: &Sink, spill: Option<(&TempDir, u64)>) -> Self {
+        let (intake, counts) = (Arc::new(Intake::default()), Arc::new(Counts::new("sink".to_owned())));
+        let spill = spill.map(|(directory, room)| Spill::open(directory.path(), room).unwrap());
+        let backlog = Backlog::new(spill, counts.clone());
+        let courier = Courier::new("sink".to_owned(), Box::new(sink.clone()), backlog, intake.clone(), counts.clone());
+        let (end, late) = (CancellationToken::new(), CancellationToken::new());
+        let task = tokio::spawn(courier.run(end.clone(), late.clone()));
+        Self { intake, counts, end, late, task }
+    }
+
+    fn offer(&self, items: &[Numbered]) {
+        self.intake.offer(items.iter());
+    }
+
+    async fn end(self) {
+        self.end.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+fn flows(numbers: std::ops::Range<u64>) -> Vec<Numbered> {
+    numbers.map(flow).collect()
+}
+
+fn ids(numbers: std::ops::Range<u64>) -> Vec<String> {
+    numbers.map(|number| format!("node1/1/{number}")).collect()
+}
+
+#[tokio::test]
+async fn all_that_was_told_while_a_collector_was_away_comes_when_it_is_back_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let sink = Sink::new(Mood::Takes);
+    let lab = Lab::start(&sink, Some((&directory, 4 << 20)));
+    lab.offer(&flows(0..10));
+    eventually("the first come", || sink.came().len() == 10).await;
+    assert_eq!(lab.counts.spilled_so_far(), 0, "nothing is written where all comes");
+    sink.is(Mood::Away);
+    for number in 10..2010 {
+        lab.offer(&[flow(number)]);
+    }
+    eventually("it was tried again", || sink.asked.load(Ordering::SeqCst) > 4).await;
+    sink.is(Mood::Silent);
+    // What is not answered for is sent again.
+    eventually("some come unanswered", || sink.came().len() > 10).await;
+    sink.is(Mood::Takes);
+    lab.offer(&flows(2010..2020));
+    eventually("all come", || sink.once().len() == 2020).await;
+    assert_eq!(sink.once(), ids(0..2020));
+    let came = sink.came();
+    assert!(came.iter().all(|item| *item == flow(item.record.sequence)), "what comes again is the same");
+    assert!(lab.counts.spilled_so_far() > 0 && lab.counts.dropped_so_far() == 0);
+    lab.end().await;
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "what has come is on disk no more");
+}
+
+#[tokio::test]
+async fn what_an_agent_could_not_send_its_successor_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let sink = Sink::new(Mood::Away);
+    let lab = Lab::start(&sink, Some((&directory, 4 << 20)));
+    lab.offer(&flows(0..1200));
+    eventually("it was tried", || sink.asked.load(Ordering::SeqCst) > 0).await;
+    lab.offer(&flows(1200..1300));
+    lab.end().await;
+    assert!(sink.came().is_empty());
+    sink.is(Mood::Takes);
+    let next = Lab::start(&sink, Some((&directory, 4 << 20)));
+    eventually("all come", || sink.once().len() == 1300).await;
+    assert_eq!(sink.once(), ids(0..1300));
+    assert_eq!(next.counts.sent_so_far(), 1300);
+    next.end().await;
+}
+
+#[tokio::test]
+async fn as_an_agent_ends_what_is_in_memory_is_sent_or_written_down_in_the_time_there_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let sink = Sink::new(Mood::Takes);
+    let lab = Lab::start(&sink, Some((&directory, 4 << 20)));
+    lab.offer(&flows(0..1700));
+    lab.end().await;
+    assert_eq!(sink.once(), ids(0..1700));
+    sink.is(Mood::Silent);
+    let lab = Lab::start(&sink, Some((&directory, 4 << 20)));
+    lab.offer(&flows(1700..1800));
+    eventually("they are under way", || sink.came().len() > 1700).await;
+    let late = lab.late.clone();
+    let begun = Instant::now();
+    lab.end.cancel();
+    late.cancel();
+    lab.task.await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(1), "the answer is not waited for");
+    assert_eq!(Spill::open(directory.path(), 1 << 20).unwrap().len(), 100);
+}
+
+#[tokio::test]
+async fn where_the_room_on_disk_is_used_up_a_gap_says_how_many_never_come() {
+    let directory = tempfile::tempdir().unwrap();
+    let sink = Sink::new(Mood::Away);
+    let lab = Lab::start(&sink, Some((&directory, 64 << 10)));
+    for number in 0..2000 {
+        lab.offer(&[flow(number)]);
+    }
+    let dropped = || lab.counts.dropped_so_far();
+    eventually("the oldest go", || dropped() > 1000 && lab.counts.spilled_so_far() >= 1900).await;
+    sink.is(Mood::Takes);
+    eventually("the newest comes", || sink.once().contains(&"node1/1/1999".to_owned())).await;
+    let came = sink.came();
+    let told: u64 = came.iter().map(|item| if let Item::Gap(gap) = &item.item { gap.flows } else { 0 }).sum();
+    let flows = sink.once().iter().filter(|id| !id.ends_with("missing")).count() as u64;
+    assert_eq!((told, told + flows), (dropped(), 2000));
+    let first = came.iter().position(|item| item.record.missing).unwrap();
+    assert!(first == 0, "the gap comes before what is left, and not at {first}");
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn the_recorder_waits_for_no_courier_and_what_finds_no_room_is_told() {
+    let intake = Intake::default();
+    let items = flows(0..1000);
+    for _ in 0..intake::ROOM / 1000 + 2 {
+        intake.offer(items.iter());
+    }
+    let (taken, dropped) = intake.take();
+    assert_eq!((taken.len(), dropped), (intake::ROOM + 1, 2000 - intake::ROOM as u64 % 1000));
+    let Some(Numbered { item: Item::Gap(gap), .. }) = taken.last() else { panic!("no gap") };
+    assert_eq!(gap.flows, dropped);
+    assert_eq!(intake.take(), (Vec::new(), 0));
+}
+
+#[tokio::test]
+async fn a_batch_that_is_not_taken_is_sent_in_parts_and_only_what_cannot_be_meant_is_left_out() {
+    let sink = Sink::new(Mood::Picky);
+    let lab = Lab::start(&sink, None);
+    lab.offer(&flows(0..40));
+    eventually("the others come", || sink.once().len() == 40).await;
+    let mut expected = ids(0..7);
+    expected.push("node1/1/7/missing".to_owned());
+    expected.extend(ids(8..40));
+    assert_eq!(sink.once(), expected);
+    assert_eq!(lab.counts.refused_so_far(), 1);
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn a_collector_that_is_full_is_asked_again_and_one_that_refuses_is_not() {
+    let sink = Sink::new(Mood::Full);
+    let lab = Lab::start(&sink, None);
+    lab.offer(&flows(0..5));
+    eventually("it is asked again", || sink.asked.load(Ordering::SeqCst) > 1).await;
+    sink.is(Mood::Refuses);
+    eventually("they are refused", || lab.counts.refused_so_far() == 5).await;
+    sink.is(Mood::Takes);
+    lab.offer(&flows(5..6));
+    eventually("others come", || sink.once() == ids(5..6)).await;
+    assert_eq!((lab.counts.sent_so_far(), BATCH), (1, 500));
+    lab.end().await;
+}

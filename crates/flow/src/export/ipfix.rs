@@ -1,0 +1,223 @@
+//! IPFIX (RFC 7011): flows as bidirectional ones (RFC 5103), by elements of IANA's registry alone.
+//!
+//! What the registry has no element for is left out: labels, owners, the handshake. A pod's `namespace/name` is the virtualStationName of its
+//! direction, a Service's the applicationName, the node's name the observationDomainName. Counters are totals since the flow began, so that a record
+//! that comes again changes nothing for who keeps the last of each flowId. A gap is what RFC 7011 (section 4.3) has for records that were not sent.
+
+mod template;
+
+use jiff::Timestamp;
+use podnet_model::NodeName;
+use uuid::Uuid;
+
+use self::template::{FLOWS_V4, FLOWS_V6, MISSING, Template};
+use super::name;
+use crate::{Gap, Item, Numbered, Record, Report, Transport, Verdict, Way};
+
+const VERSION: u16 = 10;
+const HEADER: usize = 16;
+/// Behind a set's id and length come its records.
+const SET: usize = 4;
+/// `flowEndReason`s: nothing came any more; it goes on; its protocol ended it.
+const IDLE: u8 = 1;
+const ACTIVE: u8 = 2;
+const ENDED: u8 = 3;
+/// `forwardingStatus`es: forwarded, dropped; nothing more is known.
+const FORWARDED: u8 = 64;
+const DROPPED: u8 = 128;
+/// The longest name that is sent; Kubernetes' have 253 characters.
+const LONGEST: usize = 1024;
+/// What domains' ids are made in.
+const DOMAINS: Uuid = Uuid::from_u128(0x5b3c_0f4e_7d1a_4c55_9a07_1fd2_66b8_90c3);
+
+/// Who exports to one collector, through one transport session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exporter {
+    domain: u32,
+    /// How many data records were sent in this session, modulo 2³².
+    sequence: u32,
+}
+
+impl Exporter {
+    /// Of a node, at the beginning of a session.
+    #[must_use]
+    pub fn new(node: &NodeName) -> Self {
+        // The first four of its bytes; 0 means no domain in particular.
+        let domain = Uuid::new_v5(&DOMAINS, node.as_str().as_bytes()).as_fields().0.max(1);
+        Self { domain, sequence: 0 }
+    }
+
+    /// Templates alone: the first message of a session, and over UDP one from time to time.
+    #[must_use]
+    pub fn templates(&self, now: Timestamp) -> Vec<u8> {
+        let mut message = Message::new(self, now);
+        for template in [&FLOWS_V4, &FLOWS_V6, &MISSING] {
+            message.bytes.extend(template.set());
+        }
+        message.finish()
+    }
+
+    /// Items in as few messages as may be, none of more than `most` bytes unless one item alone has more.
+    pub fn messages(&mut self, items: &[Numbered], now: Timestamp, most: usize) -> Vec<Vec<u8>> {
+        let mut messages = Vec::new();
+        let mut message = Message::new(self, now);
+        for item in items {
+            let (template, record) = record(item);
+            if !message.has_room(template, &record, most) {
+                messages.push(message.finish());
+                message = Message::new(self, now);
+            }
+            message.add(template, &record);
+            self.sequence = self.sequence.wrapping_add(1);
+        }
+        if message.bytes.len() > HEADER {
+            messages.push(message.finish());
+        }
+        messages
+    }
+}
+
+/// One message under way; its length is filled in as it is finished.
+struct Message {
+    bytes: Vec<u8>,
+    /// Where the last set began, and of which template it is.
+    set: Option<(usize, u16)>,
+}
+
+impl Message {
+    fn new(exporter: &Exporter, now: Timestamp) -> Self {
+        let mut bytes = Vec::new();
+        bytes.extend(VERSION.to_be_bytes());
+        bytes.extend([0; 2]);
+        // Until 2106, as the RFC has it.
+        bytes.extend(u32::try_from(now.as_second()).unwrap_or(0).to_be_bytes());
+        bytes.extend(exporter.sequence.to_be_bytes());
+        bytes.extend(exporter.domain.to_be_bytes());
+        Self { bytes, set: None }
+    }
+
+    fn has_room(&self, template: &Template, record: &[u8], most: usize) -> bool {
+        let goes_on = self.set.is_some_and(|(_, id)| id == template.id);
+        let more = record.len() + if goes_on { 0 } else { SET };
+        self.bytes.len() == HEADER || self.bytes.len() + more <= most.min(usize::from(u16::MAX))
+    }
+
+    fn add(&mut self, template: &Template, record: &[u8]) {
+        let from = match self.set {
+            Some((from, id)) if id == template.id => from,
+            _ => {
+                let from = self.bytes.len();
+                self.bytes.extend(template.id.to_be_bytes());
+                self.bytes.extend([0; 2]);
+                self.set = Some((from, template.id));
+                from
+            }
+        };
+        self.bytes.extend_from_slice(record);
+        self.put_length(from);
+    }
+
+    fn put_length(&mut self, from: usize) {
+        let length = u16::try_from(self.bytes.len() - from).unwrap_or(u16::MAX);
+        self.bytes[from + 2..from + 4].copy_from_slice(&length.to_be_bytes());
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.put_length(0);
+        self.bytes
+    }
+}
+
+/// A data record, in the order of its template's fields.
+fn record(item: &Numbered) -> (&'static Template, Vec<u8>) {
+    match &item.item {
+        Item::Flow(record) => flow(record),
+        Item::Gap(gap) => (&MISSING, missing(item, gap)),
+    }
+}
+
+fn flow(record: &Record) -> (&'static Template, Vec<u8>) {
+    let mut bytes = Vec::new();
+    let template = match (record.source.ip, record.destination.ip) {
+        (std::net::IpAddr::V4(source), std::net::IpAddr::V4(destination)) => {
+            bytes.extend(source.octets());
+            bytes.extend(destination.octets());
+            &FLOWS_V4
+        }
+        (source, destination) => {
+            let v6 = |ip| match ip {
+                std::net::IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+                std::net::IpAddr::V6(ip) => ip,
+            };
+            bytes.extend(v6(source).octets());
+            bytes.extend(v6(destination).octets());
+            &FLOWS_V6
+        }
+    };
+    bytes.extend(record.source.port.to_be_bytes());
+    bytes.extend(record.destination.port.to_be_bytes());
+    bytes.push(record.protocol.0);
+    for at in [record.start, record.end] {
+        bytes.extend(millis(at));
+    }
+    for way in [&record.sent, &record.received] {
+        bytes.extend(way.packets.to_be_bytes());
+        bytes.extend(way.bytes.to_be_bytes());
+        bytes.extend(u16::from(way.flags).to_be_bytes());
+    }
+    bytes.push(end_reason(record));
+    bytes.push(if record.verdict == Verdict::Dropped { DROPPED } else { FORWARDED });
+    bytes.extend(record.id.0.as_u64_pair().0.to_be_bytes());
+    put_text(&mut bytes, &name(&record.source));
+    put_text(&mut bytes, &name(&record.destination));
+    let service = record.service.as_ref().map(|asked| asked.service.to_string());
+    put_text(&mut bytes, &service.unwrap_or_default());
+    put_text(&mut bytes, record.node.as_str());
+    (template, bytes)
+}
+
+fn missing(item: &Numbered, gap: &Gap) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // The process: the lower half of when it began, which no other of the node has.
+    #[allow(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+    bytes.extend((item.record.epoch as u32).to_be_bytes());
+    for at in [gap.start, gap.end] {
+        bytes.extend(millis(at));
+    }
+    for count in [gap.flows, gap.packets, gap.bytes] {
+        bytes.extend(count.to_be_bytes());
+    }
+    put_text(&mut bytes, gap.node.as_str());
+    bytes
+}
+
+fn end_reason(record: &Record) -> u8 {
+    let ended = record.protocol == Transport::TCP
+        && [&record.sent, &record.received].iter().any(|way| way.flags & (Way::FIN | Way::RST) != 0);
+    match record.report {
+        Report::End if ended => ENDED,
+        Report::End => IDLE,
+        Report::Start | Report::Update => ACTIVE,
+    }
+}
+
+fn millis(at: Timestamp) -> [u8; 8] {
+    u64::try_from(at.as_millisecond()).unwrap_or(0).to_be_bytes()
+}
+
+/// A text of variable length (section 7).
+fn put_text(bytes: &mut Vec<u8>, text: &str) {
+    let text = text.as_bytes().get(..LONGEST).unwrap_or(text.as_bytes());
+    match u8::try_from(text.len()) {
+        Ok(length) if length < u8::MAX => bytes.push(length),
+        _ => {
+            bytes.push(u8::MAX);
+            // No more than LONGEST.
+            bytes.extend(u16::try_from(text.len()).unwrap_or(0).to_be_bytes());
+        }
+    }
+    bytes.extend_from_slice(text);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! What tells items apart, however often they come: those who sent them again, and those who were sent to.
+
+use std::{fmt, str::FromStr};
+
+use podnet_model::NodeName;
+use serde::{Deserialize, Serialize};
+
+use crate::record::Item;
+
+/// Which item of which recording it is. Written as `node/epoch/sequence`; that items are missing, behind them all, as `node/epoch/sequence/missing`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct RecordId {
+    /// The node that tells it.
+    pub node: NodeName,
+    /// When its agent began to record, in microseconds since 1970.
+    pub epoch: u64,
+    /// Counts up from 0 over all that this recording told, to whomever.
+    pub sequence: u64,
+    /// It is no item of the recording: it says that this one and others before it are missing.
+    pub missing: bool,
+}
+
+impl fmt::Display for RecordId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let behind = if self.missing { "/missing" } else { "" };
+        write!(f, "{}/{}/{}{behind}", self.node, self.epoch, self.sequence)
+    }
+}
+
+impl From<RecordId> for String {
+    fn from(id: RecordId) -> Self {
+        id.to_string()
+    }
+}
+
+/// A text is no id of a record.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no id of a record, as node1/1760000000000000/17")]
+pub struct NoRecordId(String);
+
+impl FromStr for RecordId {
+    type Err = NoRecordId;
+
+    fn from_str(text: &str) -> Result<Self, NoRecordId> {
+        let read = || {
+            let mut parts = text.split('/');
+            let node = parts.next().filter(|node| !node.is_empty())?.into();
+            let (epoch, sequence) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+            match (parts.next(), parts.next()) {
+                (None, _) => Some(Self { node, epoch, sequence, missing: false }),
+                (Some("missing"), None) => Some(Self { node, epoch, sequence, missing: true }),
+                _ => None,
+            }
+        };
+        read().ok_or_else(|| NoRecordId(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for RecordId {
+    type Error = NoRecordId;
+
+    fn try_from(text: String) -> Result<Self, NoRecordId> {
+        text.parse()
+    }
+}
+
+/// An item with its id. The same item has the same id as often as it is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Numbered {
+    /// What tells it from others.
+    pub record: RecordId,
+    /// What is told.
+    #[serde(flatten)]
+    pub item: Item,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{flow, gap};
+
+    #[test]
+    fn an_id_is_read_as_it_is_written() {
+        for text in ["node1/1760000000000000/17", "a.b/0/0/missing"] {
+            assert_eq!(text.parse::<RecordId>().unwrap().to_string(), text);
+        }
+        for wrong in
+            ["", "/1/2", "node1", "node1/1", "node1/1/x", "node1/1/2/gone", "node1/1/2/missing/3", "node1/-1/2"]
+        {
+            assert_eq!(wrong.parse::<RecordId>(), Err(NoRecordId(wrong.to_owned())));
+        }
+    }
+
+    #[test]
+    fn items_come_back_with_their_ids() {
+        for item in [flow(7), gap(7)] {
+            let text = serde_json::to_string(&item).unwrap();
+            assert!(text.starts_with(r#"{"record":"node1/1/7","type":""#), "{text}");
+            assert_eq!(serde_json::from_str::<Numbered>(&text).unwrap(), item);
+            // Who does not know of ids reads the item alone.
+            assert_eq!(serde_json::from_str::<Item>(&text).unwrap(), item.item);
+        }
+    }
+}
