@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::AsFd,
     sync::Arc,
     thread::available_parallelism,
@@ -12,7 +12,7 @@ use std::{
 use podnet_dns::{Config, Listener, Port, Scheme};
 use podnet_kernel::datagrams::tell_destinations;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
@@ -21,7 +21,7 @@ use super::{
     handover::Inherited,
     http,
     http::Role,
-    udp,
+    udp::{self, Answered},
 };
 
 /// What the kernel may queue for each socket while the threads are busy; it gives at most `net.core.rmem_max`.
@@ -42,7 +42,7 @@ struct Open {
     address: SocketAddr,
     door: Option<Arc<Door>>,
     /// One for each socket.
-    datagrams: Vec<DropGuard>,
+    datagrams: Vec<Answered>,
     _connections: DropGuard,
 }
 
@@ -134,25 +134,16 @@ impl Listeners {
         Ok(Open { address, door: Some(door), datagrams, _connections: token.drop_guard() })
     }
 
-    /// So many sockets for datagrams, each served by a task of its own.
+    /// So many sockets for datagrams, each served by a thread of its own.
     fn datagrams(
         &self,
         port: Port,
         address: SocketAddr,
         beside: Beside,
         count: usize,
-    ) -> Result<Vec<DropGuard>, DnsError> {
-        let open = |_| self.udp_socket(address, beside).map_err(failed(address, "DNS over UDP"));
-        let sockets: Vec<UdpSocket> = (0..count).map(open).collect::<Result<_, _>>()?;
-        let serve = |socket| {
-            let token = CancellationToken::new();
-            let socket = Arc::new(socket);
-            self.shared.sockets.note(&socket);
-            let serve = udp::serve(Arc::clone(&self.shared), socket, port);
-            self.shared.ports.spawn(token.clone().run_until_cancelled_owned(serve));
-            token.drop_guard()
-        };
-        Ok(sockets.into_iter().map(serve).collect())
+    ) -> Result<Vec<Answered>, DnsError> {
+        let serve = |_| udp::serve(&self.shared, self.udp_socket(address, beside)?, port);
+        (0..count).map(serve).collect::<Result<_, _>>().map_err(failed(address, "DNS over UDP"))
     }
 
     async fn http(&self, role: Role, address: SocketAddr) -> Result<Open, DnsError> {
@@ -178,7 +169,7 @@ impl Listeners {
 impl Listeners {
     fn udp_socket(&self, address: SocketAddr, beside: Beside) -> io::Result<UdpSocket> {
         match self.inherited.take(SocketType::DGRAM, address, beside.all_v4) {
-            Some(socket) => UdpSocket::from_std(socket.into()),
+            Some(socket) => Ok(socket.into()),
             None => udp_socket(address, beside),
         }
     }
@@ -250,7 +241,7 @@ fn udp_socket(address: SocketAddr, beside: Beside) -> io::Result<UdpSocket> {
     }
     tell_destinations(socket.as_fd(), address.is_ipv6())?;
     rustix::net::bind(&socket, &address)?;
-    UdpSocket::from_std(socket.into())
+    Ok(socket.into())
 }
 
 fn tcp_socket(address: SocketAddr, beside: Beside) -> io::Result<TcpListener> {

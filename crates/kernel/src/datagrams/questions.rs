@@ -86,7 +86,10 @@ pub fn tell_destinations(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
 }
 
 impl Questions {
-    /// Receives what waits at a socket, at most 64 questions at once, and tells how many there are. What was there before, answers
+    /// The most that are received at once.
+    pub const MOST: usize = SIZE;
+
+    /// Receives what waits at a socket, at most [`Questions::MOST`] at once, and tells how many there are. What was there before, answers
     /// that were not sent included, is forgotten.
     ///
     /// # Errors

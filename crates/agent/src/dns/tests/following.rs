@@ -73,9 +73,9 @@ async fn what_was_asked_before_is_answered_by_the_process_that_was_asked() {
     };
     let old = start(0);
     dig_until(port, "version.example.com A +short", "10.0.1.0").await;
-    // A silent upstream: the answer takes seconds.
-    let over_udp = tokio::spawn(async move { dig(port, "silent.example.com A").await });
-    let over_tcp = tokio::spawn(async move { dig(port, "silent.example.com A +tcp").await });
+    // A silent upstream: the answer takes seconds, and dig's own patience has to be longer.
+    let over_udp = tokio::spawn(async move { dig(port, "silent.example.com A +time=20").await });
+    let over_tcp = tokio::spawn(async move { dig(port, "silent.example.com A +time=20 +tcp").await });
     let begun = Instant::now();
     while !fetch(port + 1, "/metrics").await.contains("podnet_dns_flights 1") {
         assert!(begun.elapsed() < DEADLINE, "nobody is asked");

@@ -108,6 +108,32 @@ async fn a_port_has_as_many_sockets_as_the_corefile_says_also_when_it_changes() 
     process.stop().await;
 }
 
+/// Whether an epoll of this process hears of sockets that a table of /proc/net has at a port (proc(5): `fdinfo` names inodes).
+fn heard_of(table: &str, port: u16) -> bool {
+    let table = std::fs::read_to_string(table).unwrap();
+    let lines = table
+        .lines()
+        .filter(|line| line.split_whitespace().nth(1).is_some_and(|at| at.ends_with(&format!(":{port:04X}"))));
+    let inodes: Vec<u64> = lines.map(|line| line.split_whitespace().nth(9).unwrap().parse().unwrap()).collect();
+    assert!(!inodes.is_empty(), "no socket at port {port}");
+    let watching = std::fs::read_dir("/proc/self/fdinfo").unwrap().map(|entry| entry.unwrap().path());
+    // One that was closed meanwhile tells nothing.
+    let watching: String = watching.filter_map(|path| std::fs::read_to_string(path).ok()).collect();
+    inodes.iter().any(|inode| watching.contains(&format!("ino:{inode:x} ")))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_runtime_hears_of_connections_and_of_no_single_datagrams() {
+    let directory = Directory::new("quiet");
+    let port = free_port().await;
+    let corefile = directory.write("Corefile", &format!(".:{port} {{\n bind 127.0.0.1\n {}\n}}\n", hosts("10.0.0.1")));
+    let process = Process::start(&corefile, None);
+    dig_until(port, "a.example.com A +short", "10.0.0.1").await;
+    assert!(heard_of("/proc/net/tcp", port));
+    assert!(!heard_of("/proc/net/udp", port), "each datagram wakes a thread of the runtime");
+    process.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_last_as_long_as_the_corefile_says() {
     let directory = Directory::new("timeouts");
