@@ -8,12 +8,14 @@
 //! - `log`: the file that they go to
 //! - `collect`: the collectors that they are sent to
 //! - `past`: what is kept of them in memory
-//! - `api`: who may read that, over HTTPS
+//! - `api`: who may read that, over HTTPS, and capture packets themselves
+//! - `inside`: where these are
 
 pub(crate) mod api;
 mod collect;
 mod counting;
 mod demand;
+mod inside;
 mod keeper;
 mod known;
 mod log;
@@ -42,7 +44,7 @@ pub use counting::{AtStart, Counting};
 use demand::{Demand, Scope};
 pub(crate) use keeper::Keeper;
 
-use crate::{AgentConfig, addresses::Addresses, health::Health};
+use crate::{AgentConfig, addresses::Addresses, health::Health, repair::PodEnds};
 
 /// For those who follow to read the last items, as the agent ends.
 const READ: Duration = Duration::from_secs(2);
@@ -93,7 +95,7 @@ pub(crate) fn offer(
     config: &AgentConfig,
     node_address: IpAddr,
     client: &Client,
-    addresses: &Arc<Addresses>,
+    (addresses, ends): (&Arc<Addresses>, Arc<PodEnds>),
     (health, complaints): (&Health, Complaints),
 ) -> Option<(Keeper, Ending)> {
     let always = match config.records_flows() {
@@ -104,10 +106,9 @@ pub(crate) fn offer(
     let demand = Demand::new(always);
     if let Some(api) = &config.flow_api {
         let address = SocketAddr::new(node_address, api.port);
-        let addresses = addresses.clone();
-        let is_here = move |uid: &str| addresses.holders().iter().any(|(_, holder)| *holder.uid == *uid);
+        let here = Arc::new(inside::Attached { addresses: addresses.clone(), ends });
         let (node, client, demand) = (config.node.clone(), client.clone(), demand.clone());
-        let answers = api::Answers { node, client, demand, is_here: Box::new(is_here) };
+        let answers = api::Answers { node, client, demand, here };
         api::serve(api.clone(), address, answers, complaints);
     } else {
         // What an earlier agent had there; it may be gone.

@@ -177,7 +177,9 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         updates,
     )?;
     let resolver = resolver(&config, &network, &view, &health);
-    let (flows, flows_ending) = flows::offer(&config, node_address, &client, &addresses, (&health, complaints)).unzip();
+    let ends = network.pods();
+    let (flows, flows_ending) =
+        flows::offer(&config, node_address, &client, (&addresses, ends), (&health, complaints)).unzip();
     tokio::pin!(shutdown);
     let standing = config.gives_addresses.then(|| {
         let announcements = view.announcements().clone();

@@ -1,5 +1,6 @@
 //! The command line.
 
+pub(crate) mod capture;
 mod daemons;
 pub(crate) mod flows;
 pub(crate) mod forwarding;
@@ -104,6 +105,15 @@ Examples:
   podnet flows --follow --to service/shop/web go on telling who asks a Service
   podnet flows --not class=pod-world -o csv   as values with commas between them")]
     Flows(Box<flows::FlowsOptions>),
+    /// Capture packets of pods: pcapng for Wireshark and tcpdump, from all nodes in the order of time
+    ///
+    /// Nothing is needed in the pods. Whoever captures has to be allowed to create pods/capture of each (RBAC). It ends with the pods.
+    #[command(after_help = "\
+Examples:
+  podnet capture shop/web shop/client tcp port 80 | tcpdump -nr -
+  podnet capture shop/web 'host 10.233.64.3 and not port 53' -w web.pcapng --duration 1m
+  podnet capture pod/web -i lo -w - | wireshark -k -i -")]
+    Capture(capture::CaptureOptions),
     /// Print what a cluster of yours needs to run podnet on each of its nodes
     ///
     /// Definitions, the account and its roles, the DaemonSet of agents. podnet serves Services as well: kube-proxy is to be removed.

@@ -3,7 +3,7 @@
 //! - [`agents`]: where they are, and what they tell
 //! - [`merge`]: one order of what several tell, each flow once
 
-mod agents;
+pub(crate) mod agents;
 mod merge;
 
 use std::{

@@ -5,6 +5,7 @@
 mod addons;
 mod api;
 mod arguments;
+mod capture;
 mod cluster;
 mod daemon;
 mod down;
@@ -50,6 +51,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Explain(options) => forwarding::explain(&options),
         Command::Why(options) => forwarding::why(&options),
         Command::Flows(options) => flows::run(&options),
+        Command::Capture(options) => capture::run(&options),
         Command::Manifests(options) => manifests::run(&options),
         Command::Kubeconfig => cluster::print_kubeconfig(),
         Command::Env => cluster::print_environment(),

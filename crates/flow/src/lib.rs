@@ -5,11 +5,14 @@
 //! is in [`names`]. [`filter`] picks records out, [`output`] prints them, [`store`] keeps the recent past, [`tally`] sums them up,
 //! [`export`] has the forms in which collectors take them.
 //!
+//! [`capture`] is about packets themselves: what is asked of an agent, and the order of what several tell, in the format [`pcapng`].
+//!
 //! Time is an argument everywhere.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod aggregate;
+pub mod capture;
 pub mod entry;
 pub mod export;
 pub mod filter;
@@ -17,6 +20,7 @@ mod gap;
 pub mod names;
 mod numbered;
 pub mod output;
+pub mod pcapng;
 pub mod record;
 pub mod store;
 pub mod tally;

@@ -21,6 +21,7 @@
 //! - [`datapath`], [`memory`]: the seam that agents work against, and the kernel that tests put there
 //! - [`fastpath`]: the way past the stack for what the stack has let through
 //! - [`flows`]: counting what passes pods' interfaces
+//! - [`capture`]: packets themselves, as they pass an interface, and libpcap's language for which
 //! - [`sockets`]: Services at the socket
 //! - [`localhost`]: the loopback's addresses as a node's other ones
 //! - [`apart`]: a namespace beside the node's, for what listens at addresses of Services
@@ -41,6 +42,7 @@ pub mod addr;
 pub mod announce;
 pub mod apart;
 pub mod capabilities;
+pub mod capture;
 pub mod carrier;
 pub mod cgroup;
 pub mod cni_wire;

@@ -7,6 +7,7 @@
 pub mod bridge;
 mod check;
 pub mod host_end;
+pub mod inside;
 pub(crate) mod ipv6;
 pub mod loopback;
 pub mod mtu;

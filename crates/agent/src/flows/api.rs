@@ -1,7 +1,8 @@
 //! Reading flows over HTTPS: `GET /flows` streams [`Item`]s as lines of JSON to whoever shows a certificate of the cluster's authority or a
-//! bearer token; lines without anything in them say that nothing happened.
+//! bearer token; lines without anything in them say that nothing happened. `POST /capture` streams packets.
 
 mod asker;
+mod capture;
 mod connections;
 mod query;
 mod shares;
@@ -31,11 +32,13 @@ use tracing::warn;
 pub(crate) use self::connections::serve;
 use self::{
     asker::{Asker, ReviewError, Rights, Tokens},
+    capture::CAPTURES,
     query::Query,
     shares::{Share, Shares},
 };
 use super::{
     demand::{Demand, Following, Scope},
+    inside::Here,
     past::Reader,
 };
 use crate::dns::activity::Busy;
@@ -73,15 +76,12 @@ pub struct FlowApi {
     pub retention: Option<Retention>,
 }
 
-/// Whether a pod is this node's, by its uid.
-pub(crate) type IsHere = dyn Fn(&str) -> bool + Send + Sync;
-
 /// What requests are answered from.
 pub(crate) struct Answers {
     pub(crate) node: NodeName,
     pub(crate) client: Client,
     pub(crate) demand: Arc<Demand>,
-    pub(crate) is_here: Box<IsHere>,
+    pub(crate) here: Arc<dyn Here>,
 }
 
 struct Server {
@@ -89,6 +89,8 @@ struct Server {
     tokens: Tokens,
     readers: Arc<Semaphore>,
     shares: Arc<Shares<String>>,
+    captures: Arc<Semaphore>,
+    captures_of: Arc<Shares<String>>,
 }
 
 /// Why a request is answered with something else than flows.
@@ -103,17 +105,18 @@ impl Refusal {
 impl Server {
     fn new(answers: Answers) -> Arc<Self> {
         let (readers, shares) = (Arc::new(Semaphore::new(READERS)), Shares::new(OF_ONE));
-        Arc::new(Self { answers, tokens: Tokens::default(), readers, shares })
+        let (captures, captures_of) = (Arc::new(Semaphore::new(CAPTURES)), Shares::new(capture::OF_ONE));
+        Arc::new(Self { answers, tokens: Tokens::default(), readers, shares, captures, captures_of })
     }
 
     /// The answer to a request, which is `busy` until that is read.
     async fn answer(
         &self,
-        request: &Request<Incoming>,
+        request: Request<Incoming>,
         by_certificate: Option<Option<Asker>>,
         busy: Busy,
     ) -> Response<Body> {
-        match self.flows(request, by_certificate, busy).await {
+        match self.asked(request, by_certificate, busy).await {
             Ok(response) => response,
             Err(Refusal(status, why)) => {
                 let mut response = Response::new(Body::from(format!("{why}\n")));
@@ -123,23 +126,32 @@ impl Server {
         }
     }
 
-    async fn flows(
+    async fn asked(
         &self,
-        request: &Request<Incoming>,
+        request: Request<Incoming>,
         by_certificate: Option<Option<Asker>>,
         busy: Busy,
     ) -> Result<Response<Body>, Refusal> {
-        if request.uri().path() != "/flows" {
-            return Err(Refusal::new(StatusCode::NOT_FOUND, "there is nothing here but /flows"));
-        }
-        if request.method() != Method::GET {
-            return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "flows are read with GET"));
-        }
+        let not_so = |why| Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, why));
+        let captures = match (request.uri().path(), request.method()) {
+            ("/flows", &Method::GET) => false,
+            ("/capture", &Method::POST) => true,
+            ("/flows", _) => return not_so("flows are read with GET"),
+            ("/capture", _) => return not_so("packets are captured with POST"),
+            _ => return Err(Refusal::new(StatusCode::NOT_FOUND, "there is nothing here but /flows and /capture")),
+        };
         let asker = match by_certificate {
             Some(asker) => asker,
-            None => self.by_token(request).await?,
+            None => self.by_token(&request).await?,
         };
         let asker = asker.ok_or_else(|| Refusal::new(StatusCode::UNAUTHORIZED, NOBODY))?;
+        if captures {
+            return capture::begin(self, request.into_body(), asker, busy).await;
+        }
+        self.flows(&request, asker, busy).await
+    }
+
+    async fn flows(&self, request: &Request<Incoming>, asker: Asker, busy: Busy) -> Result<Response<Body>, Refusal> {
         let query = Query::parse(request.uri()).map_err(|why| Refusal::new(StatusCode::BAD_REQUEST, why))?;
         let share = self.shares.take(asker.name()).ok_or_else(|| {
             Refusal::new(StatusCode::TOO_MANY_REQUESTS, format!("flows are read {OF_ONE} times by you already"))
@@ -169,7 +181,7 @@ impl Server {
             let past = demand.past().ok_or_else(|| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, NOT_KEPT))?;
             return Ok((None, past.read(true)));
         }
-        match rights.may_follow(&query.namespaces(), &*self.answers.is_here).await {
+        match rights.may_follow(&query.namespaces(), &*self.answers.here).await {
             Ok(true) => {}
             Ok(false) => return Err(Refusal::new(StatusCode::FORBIDDEN, FORBIDDEN)),
             Err(error) => {

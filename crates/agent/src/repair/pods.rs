@@ -12,8 +12,9 @@ use std::{
 
 use podnet_kernel::{
     netlink::{NetlinkError, RtSocket},
+    netns::NetNs,
     pod_interface::{
-        HostEnd, NodeBridge, OnBridge, PodBridgeError,
+        HostEnd, NodeBridge, OnBridge, PodBridgeError, inside,
         mtu::{self, Interface},
     },
 };
@@ -72,6 +73,16 @@ impl PodEnds {
     #[must_use]
     pub const fn fast_path(&self) -> &FastPath {
         &self.fast_path
+    }
+
+    /// The namespace of the pod behind this one; none where it is not in use, or that has no name here.
+    ///
+    /// # Errors
+    ///
+    /// When the device cannot be looked at.
+    pub fn namespace(&self, socket: &mut RtSocket, ifname: &LinkName) -> Result<Option<NetNs>, NetlinkError> {
+        let found = self.lock().get(ifname).map(|(end, netns)| (end.pod_mac, netns.clone()));
+        found.map_or(Ok(None), |(mac, netns)| inside::namespace_of(socket, ifname, mac, netns))
     }
 
     /// The MTU that interfaces shall have.

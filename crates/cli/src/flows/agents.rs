@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -54,7 +54,7 @@ pub(super) enum Heard {
 
 /// All agents that are to be asked.
 pub(super) async fn find(options: &FlowsOptions) -> Result<Vec<Agent>, Failure> {
-    let kubeconfig = kubeconfig(options);
+    let kubeconfig = kubeconfig(options.kubeconfig.as_deref());
     let mut found = Vec::new();
     for Found { node, ip, is_gateway } in addresses(options, kubeconfig.is_none()).await? {
         let address = SocketAddr::new(ip, options.agent_port);
@@ -74,12 +74,12 @@ struct Found {
     is_gateway: bool,
 }
 
-/// None: this is a pod, which has its service account.
-fn kubeconfig(options: &FlowsOptions) -> Option<std::path::PathBuf> {
+/// Who asks, where it is said or this is the embedded cluster's machine. None: this is a pod, which has its service account.
+pub(crate) fn kubeconfig(given: Option<&Path>) -> Option<PathBuf> {
     let own = layout::kubeconfig();
     let is_pod = !own.exists() && Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token").exists();
-    match &options.kubeconfig {
-        Some(path) => Some(path.clone()),
+    match given {
+        Some(path) => Some(path.to_path_buf()),
         None if is_pod => None,
         None => Some(own),
     }

@@ -122,7 +122,7 @@ fn change_pair(
     Ok(())
 }
 
-fn named() -> impl Iterator<Item = PathBuf> {
+pub(super) fn named() -> impl Iterator<Item = PathBuf> {
     // One of the two is usually a link to the other's parent.
     let directories = NAMES.map(|name| std::fs::canonicalize(name).unwrap_or_default());
     let distinct = if directories[0] == directories[1] { &directories[..1] } else { &directories[..] };

@@ -13,10 +13,14 @@ use k8s_openapi::api::{
 };
 use kube::{Api, Client, api::PostParams};
 use podnet_client::certificate;
-use podnet_flow::{Gap, Item, PodIdentity, Record, record::End};
+use podnet_flow::{
+    Gap, Item, PodIdentity, Record,
+    capture::{Captured, SUBRESOURCE},
+    record::End,
+};
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::IsHere;
+use crate::flows::inside::Here;
 
 /// How long it is believed whose a token is.
 const TOKEN: Duration = Duration::from_secs(10);
@@ -163,10 +167,10 @@ impl Rights {
     pub(super) async fn may_follow(
         &mut self,
         namespaces: &BTreeSet<&str>,
-        is_here: &IsHere,
+        here: &dyn Here,
     ) -> Result<bool, kube::Error> {
         let pod = self.asker.pod.clone();
-        if pod.as_ref().is_some_and(|(_, uid)| is_here(uid)) || self.may_list("").await? {
+        if pod.as_ref().is_some_and(|(_, uid)| here.is_here(uid)) || self.may_list("").await? {
             return Ok(true);
         }
         let own = pod.iter().map(|(namespace, _)| namespace.as_str());
@@ -241,22 +245,40 @@ impl Rights {
         {
             return Ok(*allowed);
         }
+        let list = ResourceAttributes {
+            verb: Some("list".to_owned()),
+            resource: Some("pods".to_owned()),
+            namespace: Some(namespace.to_owned()),
+            ..ResourceAttributes::default()
+        };
+        let allowed = self.may(list).await?;
+        self.known.insert(namespace.to_owned(), (Instant::now(), allowed));
+        Ok(allowed)
+    }
+
+    /// Whether they may capture a pod's packets: what RBAC knows as creating its subresource.
+    pub(super) async fn may_capture(&self, pod: &Captured) -> Result<bool, kube::Error> {
+        self.may(ResourceAttributes {
+            verb: Some("create".to_owned()),
+            resource: Some("pods".to_owned()),
+            subresource: Some(SUBRESOURCE.to_owned()),
+            namespace: Some(pod.namespace.clone()),
+            name: Some(pod.name.clone()),
+            ..ResourceAttributes::default()
+        })
+        .await
+    }
+
+    async fn may(&self, attempt: ResourceAttributes) -> Result<bool, kube::Error> {
         let spec = SubjectAccessReviewSpec {
             user: Some(self.asker.user.clone()),
             groups: Some(self.asker.groups.clone()),
-            resource_attributes: Some(ResourceAttributes {
-                verb: Some("list".to_owned()),
-                resource: Some("pods".to_owned()),
-                namespace: Some(namespace.to_owned()),
-                ..ResourceAttributes::default()
-            }),
+            resource_attributes: Some(attempt),
             ..SubjectAccessReviewSpec::default()
         };
         let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
         let reviews = Api::<SubjectAccessReview>::all(self.client.clone());
         let review = reviews.create(&PostParams::default(), &review).await?;
-        let allowed = review.status.is_some_and(|status| status.allowed && status.denied != Some(true));
-        self.known.insert(namespace.to_owned(), (Instant::now(), allowed));
-        Ok(allowed)
+        Ok(review.status.is_some_and(|status| status.allowed && status.denied != Some(true)))
     }
 }

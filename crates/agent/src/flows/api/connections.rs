@@ -155,7 +155,7 @@ async fn connection(stream: TcpStream, identity: &Arc<Identity>, server: Arc<Ser
         let (server, asker) = (Arc::clone(&server), by_certificate.clone());
         let (busy, nobody) = (busy.begin(), Arc::clone(&nobody));
         async move {
-            let response = server.answer(&request, asker, busy).await;
+            let response = server.answer(request, asker, busy).await;
             if response.status() == StatusCode::UNAUTHORIZED {
                 nobody.notify_one();
             }

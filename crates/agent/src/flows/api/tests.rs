@@ -24,9 +24,12 @@ use super::{
 };
 use crate::flows::past::Past;
 
+mod capture;
+
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Who has which token: `here` and `elsewhere` are pods of a service account that may list nothing, `lister` may list the pods of `shop`.
+/// Who has which token: `here` and `elsewhere` are pods of a service account that may list nothing, `lister` may list the pods of `shop`, and
+/// capture one of them, `web`.
 /// What is asked of a token that begins with `slow` is not answered while the gate is closed.
 #[derive(Debug)]
 struct ApiServer {
@@ -59,7 +62,12 @@ impl ApiServer {
     }
 
     fn may(spec: &Value) -> Value {
-        json!({"allowed": spec["user"] == "lister" && spec["resourceAttributes"]["namespace"] == "shop"})
+        let asked = &spec["resourceAttributes"];
+        let is_meant = match asked["subresource"].as_str() {
+            Some(subresource) => [&asked["verb"], &asked["name"]] == ["create", "web"] && subresource == "capture",
+            None => asked["verb"] == "list",
+        };
+        json!({"allowed": spec["user"] == "lister" && asked["namespace"] == "shop" && is_meant})
     }
 }
 
@@ -70,6 +78,7 @@ struct Lab {
     demand: Arc<Demand>,
     past: Arc<Past>,
     api: Arc<ApiServer>,
+    here: Arc<capture::Pods>,
 }
 
 impl Lab {
@@ -83,16 +92,16 @@ impl Lab {
             async move { Ok::<_, Infallible>(server.answer(request).await) }
         });
         let demand = Demand::new(Scope::Nothing);
+        let here = Arc::new(capture::Pods::default());
         let past = Past::new(Retention { time: SignedDuration::from_mins(10), bytes: 1 << 20 });
         demand.set_past(past.clone());
         let (identity, listener) =
             opened(&config(&directory), (Ipv4Addr::LOCALHOST, 0).into(), |error| panic!("{error:?}")).await;
         let address = listener.local_addr().unwrap();
         let client = Client::new(service, "default");
-        let is_here = Box::new(|uid: &str| uid == "here");
-        let answers = Answers { node: "node1".into(), client, demand: demand.clone(), is_here };
+        let answers = Answers { node: "node1".into(), client, demand: demand.clone(), here: here.clone() };
         tokio::spawn(accept(listener, identity, Server::new(answers)));
-        Self { directory, address, demand, past, api }
+        Self { directory, address, demand, past, api, here }
     }
 
     async fn connect(&self, protocol: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {
