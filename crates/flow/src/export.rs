@@ -1,8 +1,9 @@
 //! Items in the forms that collectors take.
 //!
 //! Each form says the same id of an item that is sent again, so that it is known again: as a document's `_id` in Elasticsearch, as an attribute in
-//! OTLP, in the text of syslog. IPFIX has the flow's own id and its counters since it began, which are the same again.
+//! OTLP, as a message's id in AMQP, in the text of syslog. IPFIX has the flow's own id and its counters since it began, which are the same again.
 
+pub mod amqp;
 pub mod bulk;
 pub mod ipfix;
 pub mod otlp;

@@ -1,7 +1,7 @@
 //! Sending what is recorded to collectors: one thread for each, so that none waits for another, and the recorder for none.
 //!
 //! - [`Target`]: what a collector is called on the command line
-//! - [`Collector`]: what all of them can do; `stdout`, `syslog`, `ipfix`, `bulk`, `otlp` are the ones there are, over `line` and `web`
+//! - [`Collector`]: what all of them can do; `stdout`, `syslog`, `ipfix`, `bulk`, `otlp`, `amqp` are the ones there are, over `line` and `web`
 //! - `intake`: where the recorder leaves items
 //! - `backlog`: what is not sent yet, in memory and (`spill`) on disk; `missing`: what had no room
 //! - `courier`: takes in, sends, tries again
@@ -10,6 +10,7 @@
 //! An item has come when its collector said so, or, where the protocol has no answers, when the collector's kernel acknowledged it. Whatever has
 //! not is sent again, with the same id: also by the next agent, where this one had time to write it down. Over UDP nobody can tell.
 
+mod amqp;
 mod backlog;
 mod bulk;
 mod counts;
@@ -91,6 +92,7 @@ fn collector(target: &Target, node: &NodeName) -> Box<dyn Collector> {
         Kind::Syslog(place) => Box::new(syslog::Syslog::new(place)),
         Kind::Ipfix(place) => Box::new(ipfix::Ipfix::new(place, node)),
         Kind::Elasticsearch(web, index) => Box::new(bulk::Bulk::new(web, index)),
+        Kind::Amqp(broker) => Box::new(amqp::Amqp::new(broker)),
         Kind::Otlp(web) => Box::new(otlp::Otlp::new(web)),
     }
 }

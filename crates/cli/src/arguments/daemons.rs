@@ -155,8 +155,8 @@ pub(crate) struct AgentOptions {
     #[arg(long, env = "PODNET_FLOW_LOG_BYTES", value_name = "BYTES", default_value_t = 256 << 20, value_parser = clap::value_parser!(u64).range(65_536..))]
     pub(crate) flow_log_bytes: u64,
     /// Send records of flows to this collector, whether somebody follows them or not: stdout:, syslog+udp://HOST (or tcp, tls), syslog+unix:///dev/log,
-    /// ipfix+tcp://HOST (or udp), elasticsearch+https://HOST/INDEX?credentials=FILE&ca=FILE (or http; or opensearch), otlp+https://HOST (or http); may be given
-    /// several times
+    /// ipfix+tcp://HOST (or udp), elasticsearch+https://HOST/INDEX?credentials=FILE&ca=FILE (or http; or opensearch), otlp+https://HOST (or http),
+    /// amqps://HOST/VHOST?exchange=NAME (or amqp); may be given several times
     #[arg(long, env = "PODNET_FLOW_COLLECTORS", value_name = "URL", value_delimiter = ' ')]
     pub(crate) flow_collector: Vec<podnet_agent::flows::Target>,
     /// How many bytes of records may wait on disk for each collector while it is away; the oldest go first, and the collector is told how many

@@ -1,4 +1,4 @@
-//! Ways to a collector whose protocol has no answers.
+//! Ways to collectors that do not speak HTTP.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use futures::FutureExt;
 use podnet_kernel::acknowledgement::unacknowledged;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UdpSocket, UnixDatagram},
     time::sleep,
 };
@@ -37,7 +37,7 @@ impl Line {
     /// One that was used before, where the other side still has it; else another one.
     pub(super) async fn usable(before: Option<Self>, place: &Place) -> io::Result<Self> {
         match before {
-            Some(line) if line.is_open().is_ok() => Ok(line),
+            Some(line) if line.is_usable() => Ok(line),
             _ => Ok(Self { way: open(place).await?, is_new: true }),
         }
     }
@@ -69,6 +69,21 @@ impl Line {
         }
     }
 
+    /// Adds what the other side of a stream says next.
+    pub(super) async fn read(&mut self, to: &mut Vec<u8>) -> io::Result<()> {
+        let read = match &mut self.way {
+            Way::Tcp(stream) => stream.read_buf(to).await?,
+            Way::Tls(stream) => stream.read_buf(to).await?,
+            Way::Unix(_) | Way::Udp(_) => 0,
+        };
+        if read == 0 { Err(closed()) } else { Ok(()) }
+    }
+
+    /// Whether the other side still has it.
+    pub(super) fn is_usable(&self) -> bool {
+        self.is_open().is_ok()
+    }
+
     /// Waits until the other side's kernel has all that was written to a stream. Of datagrams nobody knows.
     pub(super) async fn acknowledged(&mut self) -> io::Result<()> {
         match &mut self.way {
@@ -94,10 +109,14 @@ impl Line {
         let Some(stream) = self.stream() else { return Ok(()) };
         match stream.peek(&mut [0]).now_or_never() {
             None | Some(Ok(1..)) => Ok(()),
-            Some(Ok(0)) => Err(io::Error::new(io::ErrorKind::ConnectionReset, "the collector closed the connection")),
+            Some(Ok(0)) => Err(closed()),
             Some(Err(error)) => Err(error),
         }
     }
+}
+
+fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionReset, "the collector closed the connection")
 }
 
 fn whole(sent: usize, bytes: &[u8]) -> io::Result<()> {

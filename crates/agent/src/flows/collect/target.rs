@@ -11,8 +11,11 @@ const NAMES: Uuid = Uuid::from_u128(0x2d8b_61f0_93c4_4e0a_b6f7_58c1_0ad9_7e25);
 const READABLE: usize = 60;
 /// The index where none is named.
 const INDEX: &str = "podnet-flows";
+/// The exchange where none is named.
+const EXCHANGE: &str = "podnet.flows";
 const KINDS: &str = "stdout:, syslog+udp://HOST, syslog+tcp://HOST, syslog+tls://HOST, syslog+unix:///PATH, ipfix+tcp://HOST, ipfix+udp://HOST, \
-                     elasticsearch+https://HOST/INDEX, opensearch+https://HOST/INDEX (http as well), otlp+https://HOST (http as well)";
+                     elasticsearch+https://HOST/INDEX, opensearch+https://HOST/INDEX (http as well), otlp+https://HOST (http as well), \
+                     amqps://HOST/VHOST?exchange=NAME (amqp as well)";
 
 /// A collector, as it was named.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +32,7 @@ pub(super) enum Kind {
     /// With the index's name.
     Elasticsearch(Web, String),
     Otlp(Web),
+    Amqp(Broker),
 }
 
 /// Where something without answers is sent to.
@@ -46,6 +50,17 @@ pub(super) struct Host {
     /// A name or an address, of IPv6 without brackets.
     pub(super) name: String,
     pub(super) port: u16,
+}
+
+/// Where something is published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Broker {
+    pub(super) place: Place,
+    /// The virtual host.
+    pub(super) host: String,
+    pub(super) exchange: String,
+    /// The file with them.
+    pub(super) credentials: Option<String>,
 }
 
 /// Where something is posted.
@@ -118,6 +133,8 @@ impl FromStr for Target {
             "ipfix+tcp" => parts.host(4739).map(|host| Kind::Ipfix(Place::Tcp(host))),
             "elasticsearch+http" | "opensearch+http" => parts.elasticsearch("http"),
             "elasticsearch+https" | "opensearch+https" => parts.elasticsearch("https"),
+            "amqp" => parts.amqp(5672, false),
+            "amqps" => parts.amqp(5671, true),
             "otlp+http" => parts.otlp("http"),
             "otlp+https" => parts.otlp("https"),
             _ => return Err(unknown()),
@@ -135,6 +152,7 @@ struct Parts {
     path: String,
     credentials: Option<String>,
     authorities: Option<String>,
+    exchange: Option<String>,
 }
 
 impl Parts {
@@ -154,10 +172,11 @@ impl Parts {
             let slot = match name {
                 "credentials" => &mut parts.credentials,
                 "ca" => &mut parts.authorities,
-                _ => return Err(format!("{name} is none of credentials, ca")),
+                "exchange" => &mut parts.exchange,
+                _ => return Err(format!("{name} is none of credentials, ca, exchange")),
             };
             if value.is_empty() || slot.replace(value.to_owned()).is_some() {
-                return Err(format!("{name} is the path of a file, once"));
+                return Err(format!("{name} has a value, once"));
             }
         }
         Ok(parts)
@@ -170,6 +189,7 @@ impl Parts {
     fn unix(self) -> Result<Place, String> {
         self.without("credentials", self.credentials.as_ref())?;
         self.without("ca", self.authorities.as_ref())?;
+        self.without("exchange", self.exchange.as_ref())?;
         if !self.host.is_empty() || self.path.len() < 2 {
             return Err("the socket's whole path stands behind three slashes, as syslog+unix:///dev/log".to_owned());
         }
@@ -188,6 +208,7 @@ impl Parts {
 
     fn endpoint(&self, port: u16) -> Result<Host, String> {
         self.without("credentials", self.credentials.as_ref())?;
+        self.without("exchange", self.exchange.as_ref())?;
         if !["", "/"].contains(&self.path.as_str()) {
             return Err(format!("the path {} is of no use there", self.path));
         }
@@ -201,6 +222,7 @@ impl Parts {
 
     fn web(self, scheme: &str, port: u16, path: &str) -> Result<Web, String> {
         self.named()?;
+        self.without("exchange", self.exchange.as_ref())?;
         if scheme == "http" {
             self.without("ca", self.authorities.as_ref())?;
         }
@@ -219,6 +241,15 @@ impl Parts {
         }
         let path = format!("{before}/_bulk");
         Ok(Kind::Elasticsearch(self.web(scheme, 9200, &path)?, index))
+    }
+
+    fn amqp(mut self, port: u16, is_secure: bool) -> Result<Kind, String> {
+        let host = self.path.strip_prefix('/').filter(|host| !host.is_empty()).unwrap_or("/").to_owned();
+        let exchange = self.exchange.take().unwrap_or_else(|| EXCHANGE.to_owned());
+        let credentials = self.credentials.take();
+        self.path.clear();
+        let place = if is_secure { self.tls(port)? } else { Place::Tcp(self.host(port)?) };
+        Ok(Kind::Amqp(Broker { place, host, exchange, credentials }))
     }
 
     fn otlp(self, scheme: &str) -> Result<Kind, String> {
@@ -256,6 +287,14 @@ mod tests {
         assert_eq!((web.credentials.as_deref(), web.authorities.as_deref()), (Some("/c"), Some("/ca.pem")));
         let Kind::Elasticsearch(web, index) = kind("opensearch+http://[::1]:80") else { panic!() };
         assert_eq!((web.url.to_string().as_str(), index.as_str()), ("http://[::1]:80/_bulk", INDEX));
+        let broker = |text| if let Kind::Amqp(broker) = kind(text) { broker } else { panic!("{text}") };
+        let named = broker("amqp://a/logs?exchange=flows&credentials=/c");
+        assert_eq!(
+            (named.place, named.host.as_str(), named.exchange.as_str()),
+            (Place::Tcp(host("a", 5672)), "logs", "flows")
+        );
+        let named = broker("amqps://a/?ca=/f");
+        assert_eq!((named.place, named.host.as_str()), (Place::Tls(host("a", 5671), Some("/f".to_owned())), "/"));
         let Kind::Otlp(web) = kind("otlp+http://a/") else { panic!() };
         assert_eq!(web.url, "http://a:4318/v1/logs");
         assert_eq!("otlp+http://a".parse::<Target>().unwrap().to_string(), "otlp+http://a");
@@ -275,7 +314,7 @@ mod tests {
             ("syslog+tcp://a?credentials=/f", "credentials is of no use"),
             ("syslog+unix://dev/log", "three slashes"),
             ("otlp+http://a?x=1", "x is none of"),
-            ("otlp+https://a?ca=", "ca is the path"),
+            ("otlp+https://a?ca=", "ca has a value"),
             ("otlp+http://a?ca=/f", "ca is of no use"),
             ("elasticsearch+http://a/Flows", "Flows is no name"),
         ] {

@@ -1,5 +1,6 @@
 //! Collectors of a few lines, as far as their protocols go; some that are away, full, or picky; and those that Debian has.
 
+mod amqp;
 mod away;
 mod real;
 mod wire;

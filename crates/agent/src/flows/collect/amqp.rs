@@ -1,0 +1,124 @@
+//! RabbitMQ, by AMQP 0-9-1: each item a message to an exchange, which has come when it is confirmed.
+
+use std::{collections::BTreeSet, fs};
+
+use futures::{FutureExt, future::BoxFuture};
+use podnet_flow::{
+    Numbered,
+    export::{
+        Taken,
+        amqp::{self, Said},
+    },
+};
+
+use super::{Collector, SendError, line::Line, target::Broker};
+
+/// Who RabbitMQ lets in from its own machine where nobody says who they are.
+const GUEST: (&str, &str) = ("guest", "guest");
+
+pub(super) struct Amqp {
+    broker: Broker,
+    session: Option<Session>,
+}
+
+struct Session {
+    line: Line,
+    heard: Vec<u8>,
+    /// The largest frame that the other side takes; 0: any.
+    largest: u32,
+    /// How many messages were published.
+    published: u64,
+}
+
+impl Amqp {
+    pub(super) const fn new(broker: Broker) -> Self {
+        Self { broker, session: None }
+    }
+
+    async fn publish(&mut self, items: &[Numbered]) -> Result<(), SendError> {
+        let mut session = match self.session.take() {
+            Some(session) if session.line.is_usable() => session,
+            _ => Session::begin(&self.broker).await?,
+        };
+        let exchange = &self.broker.exchange;
+        let messages: Vec<_> = items.iter().map(|item| amqp::publish(item, exchange, session.largest)).collect();
+        session.line.write(&messages.concat()).await?;
+        let before = session.published;
+        session.published += items.len() as u64;
+        let mut unconfirmed: BTreeSet<u64> = (before + 1..=session.published).collect();
+        while !unconfirmed.is_empty() {
+            match session.next().await? {
+                Said::Ack { tag, multiple: true } => unconfirmed = unconfirmed.split_off(&tag.saturating_add(1)),
+                Said::Ack { tag, multiple: false } => {
+                    unconfirmed.remove(&tag);
+                }
+                Said::Nack => return Err(SendError::Away("it could not keep a message".to_owned())),
+                Said::Returned(why) => {
+                    let what = "no queue has what is sent to the exchange: bind one for the keys flow and gap";
+                    return Err(SendError::Away(format!("{why}: {what} (exchange {exchange:?})")));
+                }
+                _ => {}
+            }
+        }
+        self.session = Some(session);
+        Ok(())
+    }
+}
+
+impl Session {
+    async fn begin(broker: &Broker) -> Result<Self, SendError> {
+        let (user, password) = credentials(broker)?;
+        let line = Line::usable(None, &broker.place).await?;
+        let mut session = Self { line, heard: Vec::new(), largest: 0, published: 0 };
+        session.line.write(amqp::HEADER).await?;
+        session.until(|said| *said == Said::Start).await?;
+        session.line.write(&amqp::start_ok(&user, &password)).await?;
+        let Said::Tune(largest) = session.until(|said| matches!(said, Said::Tune(_))).await? else {
+            return Err(SendError::Away("it says no limits".to_owned()));
+        };
+        session.largest = largest;
+        for question in [amqp::tune_ok(largest, &broker.host), amqp::open_channel(), amqp::select_confirms()] {
+            session.line.write(&question).await?;
+            session.until(|said| *said == Said::Done).await?;
+        }
+        Ok(session)
+    }
+
+    async fn until(&mut self, is_it: impl Fn(&Said) -> bool) -> Result<Said, SendError> {
+        loop {
+            let said = self.next().await?;
+            if is_it(&said) {
+                return Ok(said);
+            }
+        }
+    }
+
+    /// What the other side says next; an error where that is that it ends.
+    async fn next(&mut self) -> Result<Said, SendError> {
+        loop {
+            let said = amqp::said(&self.heard).map_err(|error| SendError::Away(error.to_string()))?;
+            match said {
+                Some((Said::Closed(why), _)) => return Err(SendError::Away(format!("it ends the connection: {why}"))),
+                Some((said, length)) => {
+                    self.heard.drain(..length);
+                    return Ok(said);
+                }
+                None => self.line.read(&mut self.heard).await?,
+            }
+        }
+    }
+}
+
+fn credentials(broker: &Broker) -> Result<(String, String), SendError> {
+    let Some(path) = &broker.credentials else { return Ok((GUEST.0.to_owned(), GUEST.1.to_owned())) };
+    let text = fs::read_to_string(path).map_err(|error| SendError::Away(format!("{path}: {error}")))?;
+    let (user, password) =
+        text.trim().split_once(':').ok_or_else(|| SendError::Away(format!("{path}: it is not user:password")))?;
+    Ok((user.to_owned(), password.to_owned()))
+}
+
+impl Collector for Amqp {
+    fn send<'a>(&'a mut self, items: &'a [Numbered]) -> BoxFuture<'a, Result<Taken, SendError>> {
+        self.publish(items).map(|published| published.map(|()| Taken::default())).boxed()
+    }
+}
