@@ -47,7 +47,12 @@ pub(crate) fn run(options: &FlowsOptions) -> Result<(), Failure> {
 }
 
 async fn read(options: &FlowsOptions) -> Result<(), Failure> {
-    let agents = agents::find(options).await?;
+    // The first process of a container is told to end in vain as long as it does not listen.
+    let mut ends = Ends::listen()?;
+    let agents = tokio::select! {
+        agents = agents::find(options) => agents?,
+        _ = ends.told() => return Ok(()),
+    };
     let mut out = Out::open(options)?;
     let (sender, mut heard) = mpsc::channel(BACKLOG);
     let path = agents::path(options);
@@ -58,12 +63,16 @@ async fn read(options: &FlowsOptions) -> Result<(), Failure> {
     drop(sender);
     let mut merge = Merge::new(names, options.follow && !options.reports);
     if options.follow {
-        return follow(&mut heard, merge, &mut out).await;
+        return follow(&mut heard, merge, &mut out, ends).await;
     }
     let mut held = Held::default();
-    while let Some(heard) = heard.recv().await {
-        if let Some(item) = merge.hear(heard) {
-            held.add(item);
+    loop {
+        tokio::select! {
+            heard = heard.recv() => match heard {
+                Some(heard) => held.add(merge.hear(heard), Timestamp::now()),
+                None => break,
+            },
+            _ = ends.told() => return Ok(()),
         }
     }
     out.write(&merge.whole(held, options.last))?;
@@ -71,25 +80,60 @@ async fn read(options: &FlowsOptions) -> Result<(), Failure> {
 }
 
 /// Until nobody is left who tells something, or reads.
-async fn follow(heard: &mut mpsc::Receiver<Heard>, mut merge: Merge, out: &mut Out) -> Result<(), Failure> {
+async fn follow(
+    heard: &mut mpsc::Receiver<Heard>,
+    mut merge: Merge,
+    out: &mut Out,
+    mut ends: Ends,
+) -> Result<(), Failure> {
     let mut held = Held::default();
     let mut tick = tokio::time::interval(TICK);
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let mut last = pin!(futures::future::pending().left_future());
     loop {
         tokio::select! {
-            _ = terminate.recv() => last.set(sleep(LAST).right_future()),
-            // Somebody has seen enough.
-            _ = interrupt.recv() => return out.write(&held.all()),
-            () = &mut last => return out.write(&held.all()),
+            end = ends.told() => match end {
+                End::Terminated => last.set(sleep(LAST).right_future()),
+                // Somebody has seen enough.
+                End::Interrupted => return out.write(&merge.joined(held.all())),
+            },
+            () = &mut last => return out.write(&merge.joined(held.all())),
             told = heard.recv() => match told {
-                Some(told) => held.extend(merge.hear(told)),
+                Some(told) => held.add(merge.hear(told), Timestamp::now()),
                 None => {
-                    out.write(&held.all())?;
+                    out.write(&merge.joined(held.all()))?;
                     return merge.failure().map_or(Ok(()), Err);
                 }
             },
-            _ = tick.tick() => out.write(&held.due(Timestamp::now()))?,
+            _ = tick.tick() => {
+                let now = Timestamp::now();
+                out.write(&merge.joined(held.due(now)))?;
+                merge.forget(now);
+            }
+        }
+    }
+}
+
+/// What tells this process to end.
+struct Ends {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Terminated,
+    Interrupted,
+}
+
+impl Ends {
+    fn listen() -> Result<Self, Failure> {
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn told(&mut self) -> End {
+        tokio::select! {
+            _ = self.terminate.recv() => End::Terminated,
+            _ = self.interrupt.recv() => End::Interrupted,
         }
     }
 }

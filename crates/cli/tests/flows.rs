@@ -187,6 +187,17 @@ fn each_flow_is_told_once_with_both_names_to_people_and_to_its_own_pod_and_to_no
         flows if flows == vec![expected.clone(); asked] => Ok(()),
         flows => Err(format!("{} of {asked}: {flows:?}", flows.len())),
     });
+    eventually("both ends' counters are in one record", SOON, || {
+        let text = read(&["--pod-to-pod", "--port", "80"]);
+        let whole = lines(&text).all(|flow| {
+            let far = &flow["destinationCounts"];
+            flow["node"] == "node2"
+                && flow["reporter"] == "both"
+                && far["node"] == "node1"
+                && far["sent"] == flow["sent"]
+        });
+        if whole { Ok(()) } else { Err(text) }
+    });
     assert_eq!(named(&read(&["--to", "service/shop/web"])).len(), asked);
     assert_eq!(named(&read(&["--from", "namespace/default"])).len(), 0);
     // Its own pod's, between pods alone: cluster DNS is a pod, the agent is none.

@@ -2,7 +2,7 @@
 //!
 //! The kernel counts for each pod interface and five-tuple ([`entry`]); [`aggregate`] makes of what is read there one [`record`] of each flow,
 //! however often it is read, whatever bells were lost and however often the reader began anew. Who an address belonged to when a flow began
-//! is in [`names`]. [`filter`] picks records out, [`output`] prints them, [`store`] keeps the recent past, [`tally`] sums them up,
+//! is in [`names`]. What two nodes tell of one flow becomes one in [`ends`]. [`filter`] picks records out, [`output`] prints them, [`store`] keeps the recent past, [`tally`] sums them up,
 //! [`export`] has the forms in which collectors take them.
 //!
 //! [`capture`] is about packets themselves: what is asked of an agent, and the order of what several tell, in the format [`pcapng`].
@@ -12,7 +12,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod aggregate;
+<<<<<<< HEAD
 pub mod capture;
+=======
+pub mod ends;
+>>>>>>> b944cf9 (Who follows flows goes on behind the last record heard, over an agent that began anew and an API server that was away; a flow between two nodes is one record with what both counted)
 pub mod entry;
 pub mod export;
 pub mod filter;

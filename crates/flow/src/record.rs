@@ -108,7 +108,7 @@ pub enum Reporter {
     Source,
     /// That of whom it asked.
     Destination,
-    /// Both, on one node; the counters are those of the source's end.
+    /// Both; the counters are those of the source's end.
     Both,
 }
 
@@ -294,6 +294,21 @@ pub struct Record {
     /// How long the handshake of TCP took, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handshake_micros: Option<u32>,
+    /// What was counted at the other end, where that is on another node, and both nodes' records were put together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination_counts: Option<Box<AtDestination>>,
+}
+
+/// What the destination's node counted of a flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AtDestination {
+    /// The node.
+    pub node: NodeName,
+    /// What came from the source.
+    pub sent: Way,
+    /// What left for the source.
+    pub received: Way,
 }
 
 impl Record {

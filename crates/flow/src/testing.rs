@@ -47,6 +47,7 @@ pub(crate) fn flow(sequence: u64) -> Numbered {
         sent: way(6, 600),
         received: way(5, 5000),
         handshake_micros: Some(120),
+        destination_counts: None,
     };
     Numbered { record: id(sequence), item: Item::Flow(Arc::new(record)) }
 }

@@ -1,5 +1,9 @@
 //! Reading flows over HTTPS: `GET /flows` streams [`Item`]s as lines of JSON to whoever shows a certificate of the cluster's authority or a
+<<<<<<< HEAD
 //! bearer token; lines without anything in them say that nothing happened. `POST /capture` streams packets.
+=======
+//! bearer token, each with its id; lines without anything in them say that nothing happened.
+>>>>>>> b944cf9 (Who follows flows goes on behind the last record heard, over an agent that began anew and an API server that was away; a flow between two nodes is one record with what both counted)
 
 mod asker;
 mod capture;
@@ -16,12 +20,7 @@ use axum::{
 use hyper::body::Incoming;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Client;
-use podnet_flow::{
-    Gap, Item,
-    output::{Form, line},
-    record::GapAt,
-    store::Retention,
-};
+use podnet_flow::{Gap, Item, Numbered, RecordId, export::json, record::GapAt, store::Retention};
 use podnet_model::{NodeName, errors::chain};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
@@ -38,8 +37,12 @@ use self::{
 };
 use super::{
     demand::{Demand, Following, Scope},
+<<<<<<< HEAD
     inside::Here,
     past::Reader,
+=======
+    past::{Past, Reader},
+>>>>>>> b944cf9 (Who follows flows goes on behind the last record heard, over an agent that began anew and an API server that was away; a flow between two nodes is one record with what both counted)
 };
 use crate::dns::activity::Busy;
 
@@ -52,6 +55,8 @@ const AHEAD: usize = 2;
 /// How often a reader hears something, so that one who is gone is noticed.
 const SILENCE: Duration = Duration::from_secs(20);
 
+/// Before the API server is asked again what somebody who follows may see.
+const AGAIN: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 2000 });
 /// For recording to begin.
 const BEGINNING: Duration = Duration::from_secs(30);
 const NOT_KEPT: &str =
@@ -179,7 +184,7 @@ impl Server {
         let demand = &self.answers.demand;
         if !query.follow {
             let past = demand.past().ok_or_else(|| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, NOT_KEPT))?;
-            return Ok((None, past.read(true)));
+            return Ok((None, reader(&past, query, true)));
         }
         match rights.may_follow(&query.namespaces(), &*self.answers.here).await {
             Ok(true) => {}
@@ -192,7 +197,7 @@ impl Server {
         let following = demand.follow(if query.pod_to_pod { Scope::PodToPod } else { Scope::All });
         let past = timeout(BEGINNING, following.past()).await;
         let past = past.map_err(|_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, REFUSED))?;
-        let reader = past.read(query.since.is_some());
+        let reader = reader(&past, query, query.since.is_some());
         Ok((Some(following), reader))
     }
 
@@ -209,6 +214,13 @@ impl Server {
     }
 }
 
+fn reader(past: &Arc<Past>, query: &Query, kept: bool) -> Reader {
+    match &query.after {
+        Some(after) => past.read_after(after.epoch, after.sequence),
+        None => past.read(kept),
+    }
+}
+
 /// Brings a reader what it asked for.
 struct Pump {
     node: NodeName,
@@ -222,23 +234,24 @@ struct Pump {
 
 impl Pump {
     async fn run(mut self, _place: (OwnedSemaphorePermit, Share<String>)) {
-        let earliest =
-            self.query.since.and_then(|since| self.heard.checked_sub(SignedDuration::from_secs(since.into())).ok());
+        let since = self.query.since.filter(|_| self.query.after.is_none());
+        let earliest = since.and_then(|since| self.heard.checked_sub(SignedDuration::from_secs(since.into())).ok());
         loop {
             let (missing, items) = self.reader.page();
             let is_all = items.is_empty();
-            let mut text = if missing > 0 { self.gap(missing) } else { String::new() };
+            let mut id = self.id(items.len() as u64);
+            let mut text = if missing > 0 { self.gap(missing, &id) } else { String::new() };
             self.heard = Timestamp::now();
-            for item in items.into_iter().filter(|item| earliest.is_none_or(|earliest| item.at() >= earliest)) {
-                match self.shown(item).await {
-                    Ok(Some(item)) => add(&mut text, &item),
-                    Ok(None) => {}
-                    Err(error) => {
-                        // Broken off, and not ended: the reader has not got all.
-                        warn!(%error, "cannot ask what a reader of flows may see");
-                        let _ = self.sender.send(Err(io::Error::other(error))).await;
-                        return;
-                    }
+            for item in items {
+                let record = id.clone();
+                id.sequence += 1;
+                if earliest.is_some_and(|earliest| item.at() < earliest) {
+                    continue;
+                }
+                match self.shown_in_time(item).await {
+                    Some(Some(item)) => add(&mut text, &Numbered { record, item }),
+                    Some(None) => {}
+                    None => return,
                 }
             }
             if !text.is_empty() && self.sender.send(Ok(text.into())).await.is_err() {
@@ -261,6 +274,36 @@ impl Pump {
         }
     }
 
+    /// The id of the first of the items that were read last.
+    fn id(&self, read: u64) -> RecordId {
+        let (epoch, next) = self.reader.at();
+        RecordId { node: self.node.clone(), epoch, sequence: next.saturating_sub(read), missing: false }
+    }
+
+    /// What is shown of an item. Who follows waits for an API server that does not say what they may see; what is recorded meanwhile is kept
+    /// for them. None where that is of no use.
+    async fn shown_in_time(&mut self, item: Item) -> Option<Option<Item>> {
+        let mut is_told = false;
+        loop {
+            match self.shown(item.clone()).await {
+                Ok(shown) => return Some(shown),
+                Err(error) => {
+                    if !std::mem::replace(&mut is_told, true) {
+                        warn!(%error, "cannot ask what a reader of flows may see");
+                    }
+                    if !self.query.follow {
+                        // Broken off, and not ended: the reader has not got all.
+                        let _ = self.sender.send(Err(io::Error::other(error))).await;
+                        return None;
+                    }
+                    // Who has gone is noticed.
+                    self.sender.send(Ok(Bytes::from_static(b"\n"))).await.ok()?;
+                    sleep(AGAIN).await;
+                }
+            }
+        }
+    }
+
     async fn shown(&mut self, item: Item) -> Result<Option<Item>, kube::Error> {
         if let Item::Flow(record) = &item
             && self.query.pod_to_pod
@@ -272,7 +315,8 @@ impl Pump {
         Ok(shown.filter(|item| if let Item::Flow(record) = item { self.query.wants(record) } else { true }))
     }
 
-    fn gap(&self, missing: u64) -> String {
+    /// That so many are missing before the item of this id.
+    fn gap(&self, missing: u64, next: &RecordId) -> String {
         let mut text = String::new();
         let gap = Gap {
             start: self.heard,
@@ -285,13 +329,14 @@ impl Pump {
             bytes: 0,
             flows: missing,
         };
-        add(&mut text, &Item::Gap(gap));
+        let record = RecordId { sequence: next.sequence.saturating_sub(1), missing: true, ..next.clone() };
+        add(&mut text, &Numbered { record, item: Item::Gap(gap) });
         text
     }
 }
 
-fn add(text: &mut String, item: &Item) {
-    text.push_str(&line(Form::JsonLines, item));
+fn add(text: &mut String, item: &Numbered) {
+    text.push_str(&json(item));
     text.push('\n');
 }
 

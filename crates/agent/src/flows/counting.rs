@@ -3,9 +3,10 @@
 use std::{
     error::Error,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use podnet_kernel::{
@@ -16,6 +17,10 @@ use podnet_kernel::{
 };
 use podnet_model::LinkName;
 use tracing::{debug, warn};
+
+/// After programs were refused for the first time; and the longest time, as what a load costs is hundreds of milliseconds.
+const FIRST: Duration = Duration::from_secs(4);
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// Whether flows are to be counted when an agent begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +39,30 @@ pub struct Counting {
     flows: RwLock<Option<Arc<Flows>>>,
     /// Whose processes may choose backends of Services at their sockets.
     cgroup: Option<Cgroup>,
+    /// When it is worth while to load programs again that were refused.
+    patience: Mutex<Patience>,
     /// That the kernel refuses was told.
     told: AtomicBool,
+}
+
+/// How long to wait after failures, one after the other.
+#[derive(Debug, Default)]
+struct Patience {
+    failures: u32,
+    until: Option<Instant>,
+}
+
+impl Patience {
+    fn is_over(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| now >= until)
+    }
+
+    /// Twice as long each time.
+    fn fail(&mut self, now: Instant) {
+        let pause = FIRST.saturating_mul(1 << self.failures.min(16)).min(LONGEST);
+        self.failures = self.failures.saturating_add(1);
+        self.until = Some(now + pause);
+    }
 }
 
 impl Counting {
@@ -88,16 +115,25 @@ impl Counting {
     /// that was done; they take the place of those that are there as devices are looked at.
     pub(super) fn follow_sockets(&self) -> bool {
         let (Some(flows), Some(cgroup)) = (self.flows(), &self.cgroup) else { return false };
+        let mut patience = self.patience.lock().unwrap_or_else(PoisonError::into_inner);
+        if !patience.is_over(Instant::now()) {
+            return false;
+        }
         let renewed = flows
             .misses_sockets(cgroup)
             .and_then(|misses| if misses { flows.renewed(Some(cgroup)).map(Some) } else { Ok(None) });
         match renewed {
             Ok(Some(renewed)) => {
+                *patience = Patience::default();
                 *self.flows.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(renewed));
                 true
             }
-            Ok(None) => false,
+            Ok(None) => {
+                *patience = Patience::default();
+                false
+            }
             Err(error) => {
+                patience.fail(Instant::now());
                 debug!(error = &error as &dyn Error, "flows do not tell the Services that were asked at sockets");
                 false
             }
@@ -109,7 +145,9 @@ impl Counting {
         let before = self.flows.write().unwrap_or_else(PoisonError::into_inner).take();
         let ended = RtSocket::open().map_err(FlowsOrLinks::Links).and_then(|mut socket| {
             let ends = ends(&mut socket)?;
-            Ok(ends.iter().try_for_each(|end| flows::detach(&mut socket, end).map(drop))?)
+            // One that fails, or has just gone, keeps no other from it.
+            let failed = ends.iter().filter_map(|end| flows::detach(&mut socket, end).err());
+            Ok(failed.reduce(|first, _| first).map_or(Ok(()), Err)?)
         });
         if let Err(error) = ended {
             warn!(error = &error as &dyn Error, "flows go on to be counted, though nobody asks");
@@ -152,4 +190,25 @@ enum FlowsOrLinks {
     Flows(#[from] FlowsError),
     #[error("cannot list the pods' links")]
     Links(#[source] NetlinkError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_is_tried_again_more_and_more_seldom() {
+        let (mut patience, mut now) = (Patience::default(), Instant::now());
+        assert!(patience.is_over(now));
+        let mut pauses = Vec::new();
+        for _ in 0..40 {
+            patience.fail(now);
+            assert!(!patience.is_over(now));
+            let until = patience.until.unwrap();
+            pauses.push((until - now).as_secs());
+            now = until;
+            assert!(patience.is_over(now));
+        }
+        assert_eq!((&pauses[..4], pauses[39]), (&[4, 8, 16, 32][..], 600));
+    }
 }

@@ -58,6 +58,13 @@ impl Past {
         drop(store);
         Reader { past: Arc::clone(self), written, next }
     }
+
+    /// Reads on behind an item that was read before. Of another recording's it is not known how many were behind it there: all of this one is read.
+    pub(super) fn read_after(self: &Arc<Self>, epoch: u64, sequence: u64) -> Reader {
+        let written = self.written.subscribe();
+        let next = if epoch == self.epoch { sequence.saturating_add(1).min(self.store().next()) } else { 0 };
+        Reader { past: Arc::clone(self), written, next }
+    }
 }
 
 /// Somebody who reads, and where.
@@ -69,6 +76,11 @@ pub(super) struct Reader {
 }
 
 impl Reader {
+    /// The recording that is read, and the number of the item that is read next.
+    pub(super) fn at(&self) -> (u64, u64) {
+        (self.past.epoch, self.next)
+    }
+
     /// How many items went by unread, and the next ones; none where all are read.
     pub(super) fn page(&mut self) -> (u64, Vec<Item>) {
         self.written.mark_unchanged();
@@ -114,6 +126,12 @@ mod tests {
         assert_eq!(new.page(), (1, vec![item(3)]));
         assert_eq!(new.page(), (0, Vec::new()));
         assert_eq!(past.read(true).page(), (0, vec![item(3)]), "what is forgotten was not asked for");
+        let behind = |epoch, sequence| past.read_after(epoch, sequence).page();
+        assert_eq!(behind(past.epoch(), 2), (0, vec![item(3)]));
+        assert_eq!(behind(past.epoch(), 1), (1, vec![item(3)]));
+        assert_eq!(behind(past.epoch(), 3), (0, Vec::new()));
+        assert_eq!(behind(past.epoch(), u64::MAX), (0, Vec::new()), "nobody has read what is not there yet");
+        assert_eq!(behind(past.epoch() - 1, 7), (3, vec![item(3)]), "another recording's numbers mean nothing here");
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use kube::{
     api::{ListParams, ObjectList},
 };
 use podnet_client::connect;
-use podnet_flow::Item;
+use podnet_flow::{Item, Numbered, RecordId};
 use podnet_kernel::{netlink::RtSocket, route};
 use tokio::sync::mpsc;
 
@@ -49,7 +49,14 @@ pub(super) enum Heard {
         why: String,
     },
     /// It answers again.
-    Back(String),
+    Back {
+        /// Which one.
+        agent: String,
+        /// It goes on behind what it told last.
+        resumes: bool,
+    },
+    /// It tells on, of another recording: its agent began anew.
+    Anew(String),
 }
 
 /// All agents that are to be asked.
@@ -170,9 +177,9 @@ fn escaped(text: &str) -> String {
 impl Agent {
     /// Tells what the agent tells, until it ends; where somebody follows, again and again.
     pub(super) async fn listen(self, path: String, follow: bool, to: mpsc::Sender<Heard>) {
-        let mut is_lost = false;
+        let (mut is_lost, mut last) = (false, None);
         loop {
-            let why = match self.once(&path, &mut is_lost, &to).await {
+            let why = match self.once(&path, &mut last, &mut is_lost, &to).await {
                 Ok(()) if !follow => return,
                 Ok(()) => "it ended".to_owned(),
                 Err(why) => why,
@@ -189,13 +196,21 @@ impl Agent {
         }
     }
 
-    async fn once(&self, path: &str, is_lost: &mut bool, to: &mpsc::Sender<Heard>) -> Result<(), String> {
-        let request = Request::get(path).body(Vec::new()).map_err(|error| error.to_string())?;
+    /// Asks once, for what comes behind the `last` that was heard.
+    async fn once(
+        &self,
+        path: &str,
+        last: &mut Option<RecordId>,
+        is_lost: &mut bool,
+        to: &mpsc::Sender<Heard>,
+    ) -> Result<(), String> {
+        let after = last.as_ref().map(|last| format!("&after={}", escaped(&last.to_string()))).unwrap_or_default();
+        let request = Request::get(format!("{path}{after}")).body(Vec::new()).map_err(|error| error.to_string())?;
         let asked = tokio::time::timeout(SILENCE, self.client.request_stream(request)).await;
         let mut lines = asked.map_err(|_| "it says nothing".to_owned())?.map_err(|error| told(&error))?.lines();
         if std::mem::take(is_lost) {
             // Whoever does not listen any more is noticed below.
-            let _ = to.send(Heard::Back(self.name.clone())).await;
+            let _ = to.send(Heard::Back { agent: self.name.clone(), resumes: last.is_some() }).await;
         }
         loop {
             let line = tokio::time::timeout(SILENCE, lines.next()).await.map_err(|_| "it says nothing".to_owned())?;
@@ -204,7 +219,12 @@ impl Agent {
             if line.is_empty() {
                 continue;
             }
-            let item = serde_json::from_str(&line).map_err(|error| format!("it says {line:?}: {error}"))?;
+            let Numbered { record, item } =
+                serde_json::from_str(&line).map_err(|error| format!("it says {line:?}: {error}"))?;
+            if last.as_ref().is_some_and(|last| last.epoch != record.epoch) {
+                let _ = to.send(Heard::Anew(self.name.clone())).await;
+            }
+            *last = Some(record);
             if to.send(Heard::Item(item)).await.is_err() {
                 return Ok(());
             }

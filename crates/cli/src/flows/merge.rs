@@ -3,13 +3,15 @@
 use std::collections::{BTreeSet, HashMap};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use podnet_flow::{Item, Record, Report};
+use podnet_flow::{Item, Record, Report, ends::Destinations};
 
 use super::agents::Heard;
 use crate::report::Failure;
 
-/// So long an item is held for others that were earlier: agents read what was counted every second.
+/// So long an item is held for others that were earlier, and for what the other end's node tells of it: agents read what was counted every second.
 const HOLD: SignedDuration = SignedDuration::from_secs(2);
+/// So long it is remembered what a destination's node told of a flow that is over: longer than the end of one of UDP is waited for (60 s).
+const REMEMBERED: SignedDuration = SignedDuration::from_mins(3);
 /// So many are held at most.
 const HELD: usize = 100_000;
 
@@ -19,11 +21,13 @@ pub(super) struct Merge {
     lost: BTreeSet<String>,
     /// Only that flows ended.
     ends_only: bool,
+    /// What is left out because the source's node tells it as well.
+    destinations: Destinations,
 }
 
 impl Merge {
     pub(super) fn new(agents: BTreeSet<String>, ends_only: bool) -> Self {
-        Self { agents, lost: BTreeSet::new(), ends_only }
+        Self { agents, lost: BTreeSet::new(), ends_only, destinations: Destinations::new(HELD) }
     }
 
     /// An item that is wanted. Who does not answer is told at once.
@@ -34,13 +38,21 @@ impl Merge {
                 self.lost.insert(agent);
                 None
             }
-            Heard::Back(agent) => {
-                eprintln!("podnet: {agent} answers again; what ended meanwhile is missing");
+            Heard::Back { agent, resumes } => {
+                let behind = if resumes { "" } else { "; what ended meanwhile is missing" };
+                eprintln!("podnet: {agent} answers again{behind}");
                 self.lost.remove(&agent);
                 None
             }
+            Heard::Anew(agent) => {
+                eprintln!("podnet: {agent} began to record anew; what ended while it did not record is missing");
+                None
+            }
             Heard::Item(Item::Flow(record)) if self.ends_only && record.report != Report::End => None,
-            Heard::Item(Item::Flow(record)) if self.is_told_by_other(&record) => None,
+            Heard::Item(Item::Flow(record)) if self.is_told_by_other(&record) => {
+                self.destinations.keep(&record);
+                None
+            }
             Heard::Item(item) => Some(item),
         }
     }
@@ -57,6 +69,20 @@ impl Merge {
 }
 
 impl Merge {
+    /// Items with what the nodes of their destinations told of them.
+    pub(super) fn joined(&self, items: Vec<Item>) -> Vec<Item> {
+        let join = |item| match item {
+            Item::Flow(record) => Item::Flow(self.destinations.joined(&record)),
+            item => item,
+        };
+        items.into_iter().map(join).collect()
+    }
+
+    /// Forgets what was told of flows that are over for long.
+    pub(super) fn forget(&mut self, now: Timestamp) {
+        self.destinations.forget(now.checked_sub(REMEMBERED).unwrap_or(now));
+    }
+
     /// All that was heard, in the order of time: of each flow its last record, and of these the last `number`.
     pub(super) fn whole(&self, held: Held, number: Option<usize>) -> Vec<Item> {
         let all = held.all();
@@ -73,7 +99,7 @@ impl Merge {
         let mut chosen: Vec<Item> =
             all.iter().enumerate().filter(|(at, item)| is_last(*at, item)).map(|(_, item)| item.clone()).collect();
         let from = number.map_or(0, |number| chosen.len().saturating_sub(number));
-        chosen.split_off(from)
+        self.joined(chosen.split_off(from))
     }
 
     /// That nobody answered.
@@ -86,38 +112,38 @@ impl Merge {
     }
 }
 
-/// Items that wait for others that were earlier.
-#[derive(Debug, Default)]
-pub(super) struct Held(Vec<Item>);
-
-impl Extend<Item> for Held {
-    fn extend<T: IntoIterator<Item = Item>>(&mut self, items: T) {
-        self.0.extend(items);
-    }
-}
+/// Items that wait for others that were earlier, with the time at which they were heard.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Held(Vec<(Timestamp, Item)>);
 
 impl Held {
-    pub(super) fn add(&mut self, item: Item) {
-        self.0.push(item);
+    pub(super) fn add(&mut self, item: Option<Item>, now: Timestamp) {
+        self.0.extend(item.map(|item| (now, item)));
     }
 
-    /// Those that nothing earlier is awaited for any more, and those that are too many.
+    /// Those that nothing earlier, and nothing of their other end, is awaited for any more, and those that are too many.
     pub(super) fn due(&mut self, now: Timestamp) -> Vec<Item> {
         // Of what has one time, the order in which it was heard stays.
-        self.0.sort_by_key(Item::at);
+        self.0.sort_by_key(|(_, item)| item.at());
         let until = now.checked_sub(HOLD).unwrap_or(now);
-        let due = self.0.partition_point(|item| item.at() <= until).max(self.0.len().saturating_sub(HELD));
-        self.0.drain(..due).collect()
+        let mut too_many = self.0.len().saturating_sub(HELD);
+        let is_due = |(heard, item): &mut (Timestamp, Item)| {
+            let is_one = too_many > 0;
+            too_many = too_many.saturating_sub(1);
+            is_one || (*heard).max(item.at()) <= until
+        };
+        self.0.extract_if(.., is_due).map(|(_, item)| item).collect()
     }
 
     pub(super) fn all(mut self) -> Vec<Item> {
-        self.0.sort_by_key(Item::at);
-        self.0
+        self.0.sort_by_key(|(_, item)| item.at());
+        self.0.into_iter().map(|(_, item)| item).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use podnet_flow::Reporter;
     use serde_json::json;
 
     use super::*;
@@ -146,9 +172,11 @@ mod tests {
         let merge = merge(&["node1"], false);
         let mut held = Held::default();
         let records = [(1, 9, "start"), (2, 3, "end"), (1, 9, "end"), (3, 1, "end")];
-        held.extend(records.map(|(id, second, report)| flow(id, second, report, "source", "pod-pod-other-node")));
+        for (id, second, report) in records {
+            held.add(Some(flow(id, second, report, "source", "pod-pod-other-node")), Timestamp::UNIX_EPOCH);
+        }
         let expected = [(3, 1), (2, 3), (1, 9)].map(|(id, at)| flow(id, at, "end", "source", "pod-pod-other-node"));
-        assert_eq!(merge.whole(Held(held.0.clone()), None), expected);
+        assert_eq!(merge.whole(held.clone(), None), expected);
         assert_eq!(merge.whole(held, Some(2)), expected[1..]);
     }
 
@@ -170,10 +198,29 @@ mod tests {
     fn an_item_waits_for_those_that_were_earlier() {
         let mut held = Held::default();
         let at = |second| flow(second, second, "end", "source", "pod-pod-other-node");
-        held.extend([at(5), at(3)]);
         let now = |second: u8| format!("2026-01-01T00:00:{second:02}Z").parse().unwrap();
+        [at(5), at(3)].into_iter().for_each(|item| held.add(Some(item), now(3)));
         assert_eq!(held.due(now(5)), [at(3)]);
-        held.add(at(4));
-        assert_eq!(held.due(now(7)), [at(4), at(5)]);
+        held.add(Some(at(4)), now(6));
+        assert_eq!(held.due(now(7)), [at(5)], "what was heard late waits for what is told of its other end");
+        assert_eq!(held.due(now(8)), [at(4)]);
+    }
+
+    #[test]
+    fn what_the_destinations_node_tells_becomes_part_of_what_the_sources_does() {
+        let mut merge = merge(&["node1", "node2"], true);
+        let mut held = Held::default();
+        for (id, reporter) in [(1, "source"), (2, "destination")] {
+            let heard = Heard::Item(flow(id, 1, "end", reporter, "pod-pod-other-node"));
+            held.add(merge.hear(heard), Timestamp::UNIX_EPOCH);
+        }
+        let told = merge.joined(held.all());
+        let [Item::Flow(record)] = &told[..] else { panic!("{told:?}") };
+        assert_eq!((record.reporter, record.destination_counts.is_some()), (Reporter::Both, true));
+        merge.forget("2026-01-01T00:05:00Z".parse().unwrap());
+        let Item::Flow(later) = &merge.joined(vec![flow(1, 1, "end", "source", "pod-pod-other-node")])[0] else {
+            panic!()
+        };
+        assert!(later.destination_counts.is_none());
     }
 }

@@ -208,6 +208,7 @@ impl Flow {
             sent,
             received,
             handshake_micros: handshake.filter(|micros| *micros > 0).max(),
+            destination_counts: None,
         }
     }
 

@@ -45,6 +45,7 @@ pub(crate) fn record(source: End, destination: End) -> Record {
         sent: way,
         received: way,
         handshake_micros: Some(77),
+        destination_counts: None,
     }
 }
 

@@ -1,11 +1,11 @@
-//! What a reader asks for: `since=SECONDS`, `follow=true`, `pod-to-pod=true`, and as often as wanted `is=TERM` and `not=TERM`
+//! What a reader asks for: `since=SECONDS`, `after=ID` (what comes behind the record of that id, which they had last), `follow=true`, `pod-to-pod=true`, and as often as wanted `is=TERM` and `not=TERM`
 //! ([`Term`]).
 
 use std::collections::BTreeSet;
 
 use axum::{extract, http::Uri};
 use podnet_flow::{
-    Filter, Record,
+    Filter, Record, RecordId,
     filter::{Place, Term},
 };
 
@@ -14,6 +14,8 @@ use podnet_flow::{
 pub(super) struct Query {
     /// What ended that many seconds ago at most. None: all that is kept, or, where somebody follows, none of it.
     pub(super) since: Option<u32>,
+    /// What comes behind this one, in place of that.
+    pub(super) after: Option<RecordId>,
     pub(super) follow: bool,
     pub(super) pod_to_pod: bool,
     /// What is wanted of what the reader may see: who may not see a name does not learn it by asking for it.
@@ -35,11 +37,14 @@ impl Query {
                 "since" => {
                     query.since = Some(value.parse().map_err(|_| format!("since={value} is no number of seconds"))?);
                 }
+                "after" => {
+                    query.after = Some(value.parse().map_err(|error: podnet_flow::NoRecordId| error.to_string())?);
+                }
                 "follow" => query.follow = flag(&name, &value)?,
                 "pod-to-pod" => query.pod_to_pod = flag(&name, &value)?,
                 "is" => query.filter.wanted.push(term()?),
                 "not" => query.filter.unwanted.push(term()?),
-                _ => return Err(format!("{name} is none of since, follow, pod-to-pod, is, not")),
+                _ => return Err(format!("{name} is none of since, after, follow, pod-to-pod, is, not")),
             }
         }
         Ok(query)
@@ -74,11 +79,19 @@ mod tests {
         assert_eq!((query.since, query.follow, query.pod_to_pod), (Some(60), true, false));
         assert_eq!((query.filter.wanted.len(), query.filter.unwanted.len()), (2, 1));
         assert_eq!(query.namespaces(), ["web"].into());
+        assert_eq!(parse("after=node1%2F1%2F2").unwrap().after, "node1/1/2".parse().ok());
         assert_eq!(parse(""), Ok(Query::default()));
-        for wrong in ["since=-1", "follow=1", "is=port%3Dx", "last=3"] {
+        for wrong in ["since=-1", "follow=1", "is=port%3Dx", "last=3", "after=3"] {
             let name = wrong.split('=').next().unwrap();
             let error = parse(wrong).unwrap_err();
-            assert!(error.contains(if name == "is" { "port" } else { name }), "{error}");
+            assert!(
+                error.contains(match name {
+                    "is" => "port",
+                    "after" => "node1/1760000000000000/17",
+                    name => name,
+                }),
+                "{error}"
+            );
         }
     }
 }

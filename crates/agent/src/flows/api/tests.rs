@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     net::{Ipv4Addr, SocketAddr},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::Instant,
 };
 
@@ -35,10 +35,14 @@ const DEADLINE: Duration = Duration::from_secs(30);
 struct ApiServer {
     reviews: AtomicUsize,
     gate: Semaphore,
+    is_away: AtomicBool,
 }
 
 impl ApiServer {
     async fn answer(&self, request: Request<Answer>) -> Response<Answer> {
+        if self.is_away.load(Ordering::SeqCst) {
+            return Response::builder().status(503).body(Answer::empty()).unwrap();
+        }
         let is_token = request.uri().path().ends_with("/tokenreviews");
         let body = request.into_body().collect_bytes().await.unwrap();
         let mut review: Value = serde_json::from_slice(&body).unwrap();
@@ -85,7 +89,11 @@ impl Lab {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         certify(&directory);
-        let api = Arc::new(ApiServer { reviews: AtomicUsize::new(0), gate: Semaphore::new(0) });
+        let api = Arc::new(ApiServer {
+            reviews: AtomicUsize::new(0),
+            gate: Semaphore::new(0),
+            is_away: AtomicBool::new(false),
+        });
         let server = api.clone();
         let service = tower::service_fn(move |request: Request<Answer>| {
             let server = server.clone();
@@ -305,4 +313,32 @@ async fn a_port_that_is_taken_and_files_that_are_missing_are_told_once_and_tried
     drop(taken);
     let (_, listener) = timeout(DEADLINE, opening).await.unwrap().unwrap();
     assert_eq!((listener.local_addr().unwrap(), told.load(Ordering::SeqCst)), (address, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_again_hears_what_they_have_not_heard_and_nothing_twice() {
+    let lab = Lab::new().await;
+    lab.past.add(&[gap(), gap(), gap()], Timestamp::now());
+    let epoch = lab.past.epoch();
+    for (after, first) in [(format!("node1/{epoch}/0"), 1), (format!("node1/{}/7", epoch - 1), 0)] {
+        let (status, mut stream) = lab.ask("here", &format!("follow=true&after={}", after.replace('/', "%2F"))).await;
+        assert_eq!(status, 200);
+        let text = until_read(&mut stream, &format!("\"node1/{epoch}/2\"")).await;
+        let heard = [0, 1].map(|number| text.contains(&format!("\"node1/{epoch}/{number}\"")));
+        assert_eq!(heard, [first == 0, true], "{after}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_waits_for_an_api_server_that_is_away_and_hears_all() {
+    let lab = Lab::new().await;
+    let (status, mut following) = lab.ask("here", "follow=true").await;
+    assert_eq!(status, 200);
+    lab.api.is_away.store(true, Ordering::SeqCst);
+    lab.past.add(&[gap()], Timestamp::now());
+    // Chunks of one byte, which is the end of a line.
+    let silence = "1\r\n\n\r\n".repeat(2);
+    until_read(&mut following, &silence).await;
+    lab.api.is_away.store(false, Ordering::SeqCst);
+    until_read(&mut following, "77").await;
 }
