@@ -12,11 +12,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod aggregate;
-<<<<<<< HEAD
 pub mod capture;
-=======
 pub mod ends;
->>>>>>> b944cf9 (Who follows flows goes on behind the last record heard, over an agent that began anew and an API server that was away; a flow between two nodes is one record with what both counted)
 pub mod entry;
 pub mod export;
 pub mod filter;

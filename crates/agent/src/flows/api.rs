@@ -1,9 +1,5 @@
 //! Reading flows over HTTPS: `GET /flows` streams [`Item`]s as lines of JSON to whoever shows a certificate of the cluster's authority or a
-<<<<<<< HEAD
-//! bearer token; lines without anything in them say that nothing happened. `POST /capture` streams packets.
-=======
-//! bearer token, each with its id; lines without anything in them say that nothing happened.
->>>>>>> b944cf9 (Who follows flows goes on behind the last record heard, over an agent that began anew and an API server that was away; a flow between two nodes is one record with what both counted)
+//! bearer token, each with its id; lines without anything in them say that nothing happened. `POST /capture` streams packets.
 
 mod asker;
 mod capture;
@@ -37,12 +33,8 @@ use self::{
 };
 use super::{
     demand::{Demand, Following, Scope},
-<<<<<<< HEAD
     inside::Here,
-    past::Reader,
-=======
     past::{Past, Reader},
->>>>>>> b944cf9 (Who follows flows goes on behind the last record heard, over an agent that began anew and an API server that was away; a flow between two nodes is one record with what both counted)
 };
 use crate::dns::activity::Busy;
 
