@@ -289,7 +289,7 @@ fn a_stateful_pod_keeps_its_address(cluster: &Cluster) {
     rolled_out(cluster);
     for (pod, addr) in pods.iter().zip(&before) {
         assert_eq!(cluster.json(&["pod", pod])["spec"]["nodeName"], "node2");
-        assert_eq!(address(cluster, pod), *addr);
+        assert_eq!(address(cluster, pod), *addr, "{}", cluster.logs());
         reaches(cluster, "a", pod);
     }
     cluster.kubectl(&["scale", "statefulset", "db", "--replicas=1"]);

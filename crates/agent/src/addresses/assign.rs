@@ -19,8 +19,11 @@ use crate::{
 
 /// How long a request may wait for a block, its own claim and others' before it: the API server is near, and the runtime waits.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(10);
-/// How long a pod may wait for the address that it had before.
+/// How long a pod may wait for an answer about the address that it had before.
 const STICKY_PATIENCE: Duration = Duration::from_secs(3);
+/// How long it may wait for that address where its earlier life has it still, and whoever knows that answers. Less than
+/// [`CLAIM_PATIENCE`], so that there is time for another.
+const RETURN_PATIENCE: Duration = Duration::from_secs(6);
 /// Between questions whether an address is free by now that is about to be: each costs writes to the API.
 const RETURN_PAUSE: Duration = Duration::from_millis(200);
 /// For the question who holds an address that cannot be given.
@@ -121,14 +124,15 @@ impl Addresses {
         let Some(kept) = kept.filter(|_| request.wish.addrs.is_empty()) else {
             return self.assign_by(request, family, deadline).map_err(|error| self.naming_holder(error));
         };
-        let until = Instant::now() + STICKY_PATIENCE;
-        let mut assigned = self.assign_by(request, family, until);
+        let ask = || self.assign_by(request, family, Instant::now() + STICKY_PATIENCE);
+        let until = Instant::now() + RETURN_PATIENCE;
+        let mut assigned = ask();
         // The pod's earlier life, on another node, is on its way out: its address is about to be free.
         while matches!(&assigned, Err(AssignError::Ipam(IpamError::Held { pod, .. })) if *pod == request.pod)
             && Instant::now() + RETURN_PAUSE < until
         {
             std::thread::sleep(RETURN_PAUSE);
-            assigned = self.assign_by(request, family, until);
+            assigned = ask();
         }
         match assigned {
             Err(error) if !matches!(error, AssignError::Journal(_)) => {

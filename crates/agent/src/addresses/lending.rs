@@ -54,7 +54,11 @@ impl Addresses {
             uid: request.uid.to_string(),
             ask: Ask::Borrow(from.addr.map(|addr| addr.to_string())),
         };
-        let answer = self.ask_and_wait(from, &asked, deadline);
+        let mut answer = self.ask_and_wait(from, &asked, deadline);
+        if from.addr.is_some() && matches!(answer, Ok(Some(Answer::Refused(None)))) {
+            // Who had the address when the owner answered has it no more.
+            answer = self.ask_and_wait(from, &asked, deadline);
+        }
         if !matches!(answer, Ok(Some(_))) {
             // Nobody waits for the answer any more; one that comes all the same is returned by the housekeeping.
             let withdrawn = self.blocks.withdraw(from.block, &asked);
@@ -282,3 +286,6 @@ fn loan_request(request: &LendingRequest, wanted: Option<&str>) -> LoanRequest {
         addr: wanted.and_then(|addr| addr.parse().ok()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use podnet_model::Protocol;
 use podnet_planner::{
     ruleset::{BackendAddress, RuleSet, walk::Direction},
     services::packet_table::{self, Fate, NODES, Row},
@@ -72,8 +73,8 @@ fn without_rules_and_with_wrong_ones_the_rows_fail_that_need_them() {
             Fate::Arrives(_) if row.packet.is_echo => true,
             Fate::Arrives(at) => *at == BTreeMap::from([(to, false)]),
             Fate::Answered => is_somebodys,
-            // Nobody listens there.
-            Fate::Rejected => to.addr.is_loopback(),
+            // There somebody listens for connections alone.
+            Fate::Rejected => to.addr.is_loopback() && row.packet.protocol != Protocol::Tcp,
             Fate::Dropped => false,
         }
     };

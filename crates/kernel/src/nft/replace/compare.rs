@@ -10,7 +10,7 @@ use crate::{
     netlink::Connection,
     nft::{
         NftError,
-        element::{Key, Told, ToldValue as Value},
+        element::{Key, Told, ToldValue},
         object::Kind,
     },
 };
@@ -46,18 +46,17 @@ impl NftSocket {
             if set.kind == Kind::Memory {
                 continue;
             }
-            let count = Difference::find(self.wire.get()?, rules.family, table, name, set).count();
-            if count == 0 {
-                continue;
-            }
-            if matches!(set.kind, Kind::BackendMap | Kind::Numbers) {
+            let of_backends = matches!(set.kind, Kind::BackendMap | Kind::Numbers);
+            let (count, what) = if of_backends {
                 let count = frontends_that_differ(self.wire.get()?, rules.family, table, name, set)?;
-                if count > 0 {
-                    told.push(format!("{name} of table {table} has {count} frontends with wrong or missing backends"));
-                }
-                continue;
+                (count, "frontends with wrong or missing backends")
+            } else {
+                let count = Difference::find(self.wire.get()?, rules.family, table, name, set).count();
+                (count, "wrong or missing elements")
+            };
+            if count > 0 {
+                told.push(format!("{name} of table {table} has {count} {what}"));
             }
-            told.push(format!("{name} of table {table} has {count} wrong or missing elements"));
         }
         Ok(told)
     }
@@ -101,8 +100,8 @@ fn frontends_that_differ(
     }
     let take = |found: &mut BTreeMap<Option<Key>, Slots>, told: &Told<'_>| {
         let data = match told.value {
-            Value::Data(bytes) => Key::told(bytes),
-            Value::Nothing | Value::Goto(_) | Value::Other => None,
+            ToldValue::Data(bytes) => Key::told(bytes),
+            ToldValue::Nothing | ToldValue::Goto(_) | ToldValue::Other => None,
         };
         let place = told.place.and_then(|place| place.single()?.split_slot());
         match place {
