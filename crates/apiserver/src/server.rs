@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use podnet_client::shares::Shares;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -21,12 +22,13 @@ use crate::controllers::{self, ControllersConfig};
 use crate::pki::{Issued, Pki, PkiError};
 
 mod connection;
-mod peers;
-
-use peers::Peers;
 
 /// How long connections may take to end when the server stops.
 const DRAIN: Duration = Duration::from_secs(3);
+
+/// Anybody who reaches the port can open connections and say nothing, so each address may have this many at most that have not shown a
+/// certificate: those of its pods, who have tokens, and those that are still shaking hands.
+const UNKNOWN_OF_ONE: usize = 256;
 
 /// Pause after a failed accept: the usual reason, too many open files, does not go away at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -132,7 +134,7 @@ impl Server {
         let stopping = self.api.stopping().clone();
         let connections = TaskTracker::new();
         let mut accepting = JoinSet::new();
-        let peers = Peers::default();
+        let peers = Shares::new(UNKNOWN_OF_ONE);
         for listener in self.listeners {
             let (api, acceptor) = (self.api.clone(), self.acceptor.clone());
             accepting.spawn(accept(listener, api, acceptor, peers.clone(), connections.clone(), stopping.clone()));
@@ -152,7 +154,7 @@ async fn accept(
     listener: TcpListener,
     api: Api,
     Acceptor(acceptor): Acceptor,
-    peers: Peers,
+    peers: Arc<Shares<IpAddr>>,
     connections: TaskTracker,
     stopping: CancellationToken,
 ) {
@@ -164,7 +166,7 @@ async fn accept(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let Some(admission) = peers.admit(peer.ip()) else {
+                let Some(admission) = peers.take(peer.ip()) else {
                     tracing::debug!(%peer, "too many connections without a certificate: refused");
                     continue;
                 };

@@ -15,7 +15,7 @@ use kube::{
 use crate::requests::{Gate, Limits, Listener};
 
 /// The token of a pod's service account.
-const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+pub const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]

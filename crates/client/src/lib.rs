@@ -9,6 +9,7 @@
 //! - [`node`]: what a node says of itself
 //! - [`events`]: what people are to see of it
 //! - [`lease`]: what one of several has
+//! - [`shares`]: bounds of what each asker may have
 //! - [`apply`]: create-or-update for the objects that podnet installs
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -22,4 +23,5 @@ pub mod events;
 pub mod lease;
 pub mod node;
 pub mod requests;
+pub mod shares;
 pub mod watch;

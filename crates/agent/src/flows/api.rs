@@ -5,7 +5,6 @@ mod asker;
 mod capture;
 mod connections;
 mod query;
-mod shares;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -16,6 +15,7 @@ use axum::{
 use hyper::body::Incoming;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Client;
+use podnet_client::shares::{Share, Shares};
 use podnet_flow::{Gap, Item, Numbered, RecordId, export::json, record::GapAt, store::Retention};
 use podnet_model::{NodeName, errors::chain};
 use tokio::{
@@ -29,7 +29,6 @@ use self::{
     asker::{Asker, ReviewError, Rights, Tokens},
     capture::CAPTURES,
     query::Query,
-    shares::{Share, Shares},
 };
 use super::{
     demand::{Demand, Following, Scope},

@@ -32,7 +32,7 @@ use podnet_planner::{
 use tracing::debug;
 
 use self::{kernel::Kernel, refused::Refused, watch::Watch};
-use super::mode::{LINGER, RulesError, ServiceRules, Unserved, is_needed};
+use super::mode::{RulesError, ServiceRules, Unserved, is_needed};
 
 /// How often is looked whether connections are over, once the mode is left, where nobody else does.
 const LINGERS: Duration = Duration::from_secs(30);
@@ -56,8 +56,6 @@ pub(super) struct InIpvs {
     /// What [`Drain`] counts the time from.
     began: Instant,
     in_force: bool,
-    /// Since when the mode is left.
-    leaving: Option<Instant>,
     /// When it is looked again what stays for the sake of connections, where something does.
     lingers: Option<Instant>,
     /// The mode that comes translates before virtual servers do.
@@ -91,7 +89,6 @@ impl InIpvs {
             drain: Drain::default(),
             began: now,
             in_force: false,
-            leaving: None,
             lingers: None,
             may_linger: true,
             may_be_there: true,
@@ -112,7 +109,7 @@ impl InIpvs {
         let Some(kernel) = &mut self.kernel else { return Ok(Done::default()) };
         let rewrite = kernel.put_chains(self.renderer.rules(services))?;
         self.in_force = true;
-        (self.leaving, self.lingers) = (None, None);
+        self.lingers = None;
         self.watch.compared_chains(started);
         Ok(Done { edits, rewrite, ways })
     }
@@ -254,9 +251,7 @@ impl ServiceRules for InIpvs {
         self.in_force = false;
         self.edits = Vec::new();
         if let Some(netns) = datapath.netns() {
-            let leaving = *self.leaving.get_or_insert_with(Instant::now);
-            let may_stay = self.may_linger && leaving.elapsed() < LINGER;
-            let stays = kernel::remove(&netns, self.family, &self.config.exclude_cidrs, may_stay)?;
+            let stays = kernel::remove(&netns, self.family, &self.config.exclude_cidrs, self.may_linger)?;
             self.lingers = stays.then(|| Instant::now() + LINGERS);
         }
         self.kernel = None;

@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     error::Error,
     fmt,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use podnet_kernel::{
@@ -29,9 +29,6 @@ use podnet_planner::{
 };
 
 use super::{configured::BUILT, facts::Rules, iptables::InIptables, ipvs::InIpvs, userspace::InUserspace};
-
-/// How long connections are waited for that would end with what is left of a mode.
-pub(crate) const LINGER: Duration = Duration::from_secs(15 * 60);
 
 /// The rules of Services. `services` is what is planned, always the same value.
 pub(crate) trait ServiceRules: fmt::Debug + Send {

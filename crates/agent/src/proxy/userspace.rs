@@ -41,7 +41,7 @@ use podnet_planner::services::{
 };
 use tracing::info;
 
-use super::mode::{LINGER, RulesError, ServiceRules, Unserved, is_needed};
+use super::mode::{RulesError, ServiceRules, Unserved, is_needed};
 use program::{Program, Remaining};
 
 /// How often it is looked at most whether all is there, when something was heard, and ports that others had are tried again.
@@ -56,7 +56,7 @@ pub(super) struct InUserspace {
     planned: Userspace,
     program: Option<Program>,
     /// What goes on since then, where the mode is left.
-    remaining: Option<(Instant, Remaining)>,
+    remaining: Option<Remaining>,
     in_force: bool,
     /// It is not known whether there is nothing.
     may_be_there: bool,
@@ -152,7 +152,7 @@ impl ServiceRules for InUserspace {
     fn take_away(&mut self, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
         self.in_force = false;
         if let Some(program) = self.program.take() {
-            self.remaining = Some((Instant::now(), program.leave()));
+            self.remaining = Some(program.leave());
         } else if let Some(netns) = datapath.netns()
             && !program::is_left(&netns, self.family)
         {
@@ -163,7 +163,7 @@ impl ServiceRules for InUserspace {
     }
 
     fn lingers(&self) -> bool {
-        self.remaining.as_ref().is_some_and(|(since, remaining)| since.elapsed() < LINGER && remaining.is_there())
+        self.remaining.as_ref().is_some_and(Remaining::is_there)
     }
 
     fn in_force(&self) -> bool {

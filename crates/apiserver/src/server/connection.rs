@@ -1,5 +1,6 @@
 //! One connection: TLS, the client's identity, HTTP/1.1 or HTTP/2.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::Router;
@@ -10,13 +11,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use podnet_client::certificate::{CertificateError, holder};
+use podnet_client::shares::Share;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::peers::Admission;
 use super::without_delay;
 use crate::auth::Identity;
 
@@ -56,7 +57,7 @@ pub(super) enum ConnectionError {
 /// Serves a connection until the client is done or the server stops.
 pub(super) async fn serve(
     stream: TcpStream,
-    admission: Admission,
+    admission: Share<IpAddr>,
     acceptor: TlsAcceptor,
     router: Router,
     stopping: CancellationToken,

@@ -84,7 +84,7 @@ struct Found {
 /// Who asks, where it is said or this is the embedded cluster's machine. None: this is a pod, which has its service account.
 pub(crate) fn kubeconfig(given: Option<&Path>) -> Option<PathBuf> {
     let own = layout::kubeconfig();
-    let is_pod = !own.exists() && Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token").exists();
+    let is_pod = !own.exists() && Path::new(connect::TOKEN).exists();
     match given {
         Some(path) => Some(path.to_path_buf()),
         None if is_pod => None,

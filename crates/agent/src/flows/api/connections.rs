@@ -17,7 +17,10 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
-use podnet_client::events::{About, Complaints};
+use podnet_client::{
+    events::{About, Complaints},
+    shares::Shares,
+};
 use podnet_dns::{
     Scheme,
     chain::{ClientAuth, TlsFiles, TlsOptions},
@@ -33,7 +36,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
-use super::{Answers, FlowApi, SILENCE, Server, asker::Asker, shares::Shares};
+use super::{Answers, FlowApi, SILENCE, Server, asker::Asker};
 use crate::{
     dns::{activity::Activity, identity::Identity},
     flows::RecordError,

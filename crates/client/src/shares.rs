@@ -1,4 +1,4 @@
-//! How much each may have of what all have together.
+//! How many each may have of what all share: connections, readers. Whoever is reached by anybody bounds them by asker.
 
 use std::{
     collections::HashMap,
@@ -8,26 +8,26 @@ use std::{
 
 /// What is taken, by whom.
 #[derive(Debug)]
-pub(super) struct Shares<K: Eq + Hash> {
+pub struct Shares<K: Eq + Hash> {
     most: usize,
     taken: Mutex<HashMap<K, usize>>,
 }
 
 /// One that is taken, until the value goes.
 #[derive(Debug)]
-pub(super) struct Share<K: Eq + Hash> {
+pub struct Share<K: Eq + Hash> {
     shares: Arc<Shares<K>>,
     by: K,
 }
 
 impl<K: Eq + Hash + Clone> Shares<K> {
     /// So many for each at most.
-    pub(super) fn new(most: usize) -> Arc<Self> {
+    pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most, taken: Mutex::default() })
     }
 
-    /// One more; none where somebody has as many as they may.
-    pub(super) fn take(self: &Arc<Self>, by: K) -> Option<Share<K>> {
+    /// One more, for as long as the answer lives; none where somebody has as many as they may.
+    pub fn take(self: &Arc<Self>, by: K) -> Option<Share<K>> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let count = taken.entry(by.clone()).or_default();
         if *count >= self.most {
