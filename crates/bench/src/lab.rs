@@ -142,6 +142,21 @@ impl Running {
         Ok(self.mib("VmRSS")? - self.mib("RssFile")?)
     }
 
+    /// How long it and the processes that it started have had a processor so far.
+    pub(crate) fn processor(&self) -> Result<Duration> {
+        let (mut spent, mut left) = (Duration::ZERO, vec![self.0.id().to_string()]);
+        while let Some(process) = left.pop() {
+            for thread in fs::read_dir(Path::new("/proc").join(process).join("task"))? {
+                let thread = thread?.path();
+                // proc(5): the time on processors in nanoseconds, that of waiting, and how often it ran.
+                let figures = fs::read_to_string(thread.join("schedstat"))?;
+                spent += Duration::from_nanos(figures.split_whitespace().next().ok_or("no such figure")?.parse()?);
+                left.extend(fs::read_to_string(thread.join("children"))?.split_whitespace().map(str::to_owned));
+            }
+        }
+        Ok(spent)
+    }
+
     /// A figure of `/proc/<pid>/status`.
     fn mib(&self, key: &str) -> Result<f64> {
         let status = fs::read_to_string(Path::new("/proc").join(self.0.id().to_string()).join("status"))?;

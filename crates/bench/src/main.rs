@@ -12,6 +12,7 @@ mod names;
 mod planning;
 mod pods;
 mod programming;
+mod recording;
 mod services;
 mod stand_in;
 mod traffic;
@@ -27,7 +28,7 @@ use serde_json::{Value, json};
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// What can be asked for by name.
-const PARTS: [&str; 11] = [
+const PARTS: [&str; 12] = [
     "planning",
     "programming",
     "dns",
@@ -37,6 +38,7 @@ const PARTS: [&str; 11] = [
     "cni",
     "wire",
     "services",
+    "flows",
     "virtual-servers",
     "full-node",
 ];
@@ -92,6 +94,8 @@ fn run(podnet: &str) -> Result<()> {
     show(wire.as_ref());
     let services = wanted("services").then(|| services::measure(&cluster)).transpose()?;
     show(services.as_ref());
+    let flows = wanted("flows").then(|| recording::measure(podnet, &cluster)).transpose()?;
+    show(flows.as_ref());
     let full_node = wanted("full-node").then(pods::fill_node).transpose()?;
     show(full_node.as_ref());
     drop(cluster);
@@ -108,7 +112,8 @@ fn run(podnet: &str) -> Result<()> {
     write(
         "services",
         &json!({"machine": machine(), "programming": programming, "through": services, "emulated": emulated}),
-    )
+    )?;
+    write("flows", &json!({"machine": machine(), "flows": flows}))
 }
 
 fn show(part: Option<&impl Display>) {

@@ -65,13 +65,22 @@ pub(crate) struct Names {
     missing: Vec<&'static str>,
 }
 
-/// Questions a second.
+/// How servers did, each round's median.
 #[derive(Serialize)]
 struct Rates {
     load: Load,
-    podnet: f64,
+    podnet: Rate,
     lost: u64,
-    peers: Vec<(&'static str, f64)>,
+    peers: Vec<(&'static str, Rate)>,
+}
+
+/// How a server did.
+#[derive(Clone, Copy, Default, Serialize)]
+struct Rate {
+    /// Questions answered in a second. Where the server is the faster one, it is dnsperf's rate.
+    per_second: f64,
+    /// Questions answered in a second of the server's on its processor, however long it had it.
+    per_processor_second: f64,
 }
 
 /// The server that is measured, its surroundings, and the others.
@@ -177,19 +186,24 @@ impl Field {
         let mut others = vec![Vec::new(); peers.len()];
         let mut lost = 0;
         for _ in 0..ROUNDS {
-            let (rate, gone) = self.ask(PODNET, load)?;
+            let (rate, gone) = self.ask(&self.podnet, PODNET, load)?;
             podnet.push(rate);
             lost += gone;
-            for ((_, port, _), rates) in peers.iter().zip(&mut others) {
-                rates.push(self.ask(*port, load)?.0);
+            for ((_, port, running), rates) in peers.iter().zip(&mut others) {
+                rates.push(self.ask(running, *port, load)?.0);
             }
         }
         let names = peers.iter().map(|(peer, ..)| peer.name);
-        Ok(Rates { load, podnet: median(podnet), lost, peers: names.zip(others.into_iter().map(median)).collect() })
+        Ok(Rates {
+            load,
+            podnet: median(&podnet),
+            lost,
+            peers: names.zip(others.iter().map(|all| median(all))).collect(),
+        })
     }
 
-    /// Questions answered in a second, and questions that were not answered.
-    fn ask(&self, port: u16, load: Load) -> Result<(f64, u64)> {
+    /// How a server does, and how many questions it does not answer.
+    fn ask(&self, server: &Running, port: u16, load: Load) -> Result<(Rate, u64)> {
         let questions = match load {
             Load::Names | Load::Tcp => "names",
             Load::Missing => "missing",
@@ -199,14 +213,21 @@ impl Field {
         command.args(["-c", "1", "dnsperf", "-s", "127.0.0.1", "-p", &port.to_string(), "-l", SECONDS, "-c", "16"]);
         command.args(["-T", "1", "-q", "200", "-m", if load == Load::Tcp { "tcp" } else { "udp" }, "-d"]);
         command.arg(self.place.path(questions));
+        let before = server.processor()?;
         let output = self.place.netns.run(move || command.output())??;
+        let spent = server.processor()?.saturating_sub(before);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let figure = |key: &str| {
             let line = text.lines().find_map(|line| line.trim().strip_prefix(key));
             line.and_then(|rest| rest.split_whitespace().next()).and_then(|word| word.parse::<f64>().ok())
         };
-        let rate = figure("Queries per second:");
-        let rate = rate.ok_or_else(|| format!("dnsperf: {}", String::from_utf8_lossy(&output.stderr)))?;
+        let of_dnsperf = |key| {
+            figure(key).ok_or_else(|| format!("dnsperf tells no {key} {}", String::from_utf8_lossy(&output.stderr)))
+        };
+        let rate = Rate {
+            per_second: of_dnsperf("Queries per second:")?,
+            per_processor_second: of_dnsperf("Queries completed:")? / spent.as_secs_f64(),
+        };
         Ok((rate, figure("Queries lost:").unwrap_or(0.0) as u64))
     }
 }
@@ -267,9 +288,15 @@ fn addresses(port: u16, name: &str) -> std::io::Result<Vec<Ipv4Addr>> {
     Ok(found)
 }
 
-fn median(mut rates: Vec<f64>) -> f64 {
-    rates.sort_unstable_by(f64::total_cmp);
-    rates.get(rates.len() / 2).copied().unwrap_or_default()
+type Figure = fn(&Rate) -> f64;
+
+fn median(rates: &[Rate]) -> Rate {
+    let of = |figure: Figure| {
+        let mut all: Vec<f64> = rates.iter().map(figure).collect();
+        all.sort_unstable_by(f64::total_cmp);
+        all.get(all.len() / 2).copied().unwrap_or_default()
+    };
+    Rate { per_second: of(|rate| rate.per_second), per_processor_second: of(|rate| rate.per_processor_second) }
 }
 
 impl fmt::Display for Names {
@@ -281,11 +308,16 @@ impl fmt::Display for Names {
             "        answers {load_s:.2} s after its start; memory {memory_mib:.1} MiB, at its most {peak_mib:.1} MiB"
         )?;
         write!(f, "        one endpoint changes, until it is answered  {update}")?;
-        for rates in &self.loads {
-            write!(f, "\n{:10}  podnet {:8.0}/s, lost {}", format!("{:?}", rates.load), rates.podnet, rates.lost)?;
-            for (name, rate) in &rates.peers {
-                write!(f, "   {name} {rate:8.0}/s: {:.2}", rates.podnet / rate)?;
+        for Rates { load, podnet, lost, peers } in &self.loads {
+            let figures: [(_, Figure); 2] =
+                [("s", |rate| rate.per_second), ("processor s", |rate| rate.per_processor_second)];
+            for (unit, figure) in figures {
+                write!(f, "\n{:10}  podnet {:8.0}/{unit}", format!("{load:?}"), figure(podnet))?;
+                for (name, rate) in peers {
+                    write!(f, "   {name} {:8.0}/{unit}: {:.2}", figure(rate), figure(podnet) / figure(rate))?;
+                }
             }
+            write!(f, "   lost {lost}")?;
         }
         if !self.missing.is_empty() {
             write!(f, "\nnot installed: {} (scripts/setup bench)", self.missing.join(", "))?;

@@ -35,7 +35,7 @@ const CLOSE: u16 = 9003;
 
 /// What goes through one way.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Figures {
+pub(crate) struct Figures {
     gbit_s: f64,
     /// Requests on one connection.
     requests_s: f64,
@@ -96,7 +96,7 @@ fn service(cluster: &Cluster, name: &str) -> Result<IpAddr> {
 type Serve = fn(TcpStream) -> std::io::Result<()>;
 
 /// Serves until the program ends.
-fn serve(end: &End) -> Result<()> {
+pub(crate) fn serve(end: &End) -> Result<()> {
     let ports: [(u16, Serve); 3] = [(STREAM, drain), (ANSWER, echo), (CLOSE, answer_once)];
     for (port, with) in ports {
         let addr = end.addr;
@@ -131,11 +131,15 @@ fn compare(client: &End, direct: IpAddr, service: IpAddr, rounds: usize) -> Resu
     }
     let pairs: Vec<(&Figures, &Figures)> = through.iter().zip(&beside).collect();
     let ratio = |of: fn(&Figures) -> f64| median(pairs.iter().map(|(a, b)| of(a) / of(b)).collect());
-    let typical = |rounds: &[Figures]| each(|of| median(rounds.iter().map(of).collect()));
     Ok(Compared { ratios: each(ratio), service: typical(&through), direct: typical(&beside) })
 }
 
-fn each(value: impl Fn(fn(&Figures) -> f64) -> f64) -> Figures {
+/// Medians of rounds.
+pub(crate) fn typical(rounds: &[Figures]) -> Figures {
+    each(|of| median(rounds.iter().map(of).collect()))
+}
+
+pub(crate) fn each(value: impl Fn(fn(&Figures) -> f64) -> f64) -> Figures {
     Figures {
         gbit_s: value(|figures| figures.gbit_s),
         requests_s: value(|figures| figures.requests_s),
@@ -145,7 +149,7 @@ fn each(value: impl Fn(fn(&Figures) -> f64) -> f64) -> Figures {
 }
 
 /// One round, by a process in the client's pod.
-fn ask_client(client: &End, server: IpAddr) -> Result<Figures> {
+pub(crate) fn ask_client(client: &End, server: IpAddr) -> Result<Figures> {
     let pid = client.process.ok_or("the client is no pod")?;
     let mut command = Command::new("/proc/self/exe");
     command.args([CLIENT, &pid.to_string(), &server.to_string()]).process_group(0);

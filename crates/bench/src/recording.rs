@@ -1,0 +1,150 @@
+//! What it costs to record flows, and whether what is recorded is what was sent.
+//!
+//! Traffic between pods is measured with recording off and on, in turns. The same connections are recorded by podnet, by tcpdump that
+//! writes headers to a file, and by conntrack that tells events, which both run beside the pod's own programs, as a capture container
+//! does. Then many connections and many datagrams are made whose number is known, and the records of `podnet flows --follow` counted.
+
+mod account;
+mod load;
+mod peers;
+
+use std::{
+    fmt, fs,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use podnet_testnet::Cluster;
+use serde::Serialize;
+
+use crate::{
+    Result,
+    services::{self, Figures},
+    traffic::{End, median, pod},
+};
+use account::Accounts;
+use peers::Watched;
+
+/// Times that recording is turned on. What is compared is a few seconds apart.
+const TURNS: usize = 6;
+/// Rounds of traffic each time.
+const ROUNDS: usize = 4;
+/// New pods come to the fast path in the agents' rounds, which are 10 s apart.
+const SETTLING: Duration = Duration::from_secs(12);
+/// For recording to begin, and to end after nobody asks any more.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A client, a server on its node and one on another; servers serve what [`services::serve`] does.
+const PODS: [(&str, &str); 3] = [("rec-client", "node1"), ("rec-near", "node1"), ("rec-far", "node2")];
+/// What the agents log as recording begins and ends.
+const ON: &str = "flows are recorded";
+const OFF: &str = "flows are recorded no more";
+
+#[derive(Serialize)]
+pub(crate) struct Recording {
+    /// Medians with recording on by those with recording off.
+    same_node: Figures,
+    across_nodes: Figures,
+    /// What each way to watch costs for the same connections.
+    watched: Watched,
+    accounts: Accounts,
+}
+
+pub(crate) fn measure(podnet: &str, cluster: &Cluster) -> Result<Recording> {
+    let ends: Vec<End> = PODS.iter().map(|(name, node)| pod(cluster, name, node)).collect::<Result<_>>()?;
+    ends[1..].iter().try_for_each(services::serve)?;
+    thread::sleep(SETTLING);
+    let (mut near, mut far) = (Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        let off = [rounds(&ends, 1)?, rounds(&ends, 2)?];
+        let follower = Follower::start(podnet, None)?;
+        let on = [rounds(&ends, 1)?, rounds(&ends, 2)?];
+        follower.end()?;
+        let [on, off] = [on, off].map(|both| both.map(|rounds| services::typical(&rounds)));
+        near.push((on[0], off[0]));
+        far.push((on[1], off[1]));
+    }
+    let watched = peers::measure(podnet, cluster, [&ends[0], &ends[1]])?;
+    let accounts = account::measure(podnet, cluster, [&ends[0], &ends[2]])?;
+    Ok(Recording { same_node: ratios(&near), across_nodes: ratios(&far), watched, accounts })
+}
+
+fn rounds(ends: &[End], to: usize) -> Result<Vec<Figures>> {
+    (0..ROUNDS).map(|_| services::ask_client(&ends[0], ends[to].addr)).collect()
+}
+
+fn ratios(turns: &[(Figures, Figures)]) -> Figures {
+    services::each(|of| median(turns.iter().map(|(on, off)| of(on) / of(off)).collect()))
+}
+
+/// Somebody who follows flows, so that they are recorded.
+struct Follower {
+    child: Child,
+    /// How often recording had ended before.
+    ended: usize,
+}
+
+impl Follower {
+    /// Returns when both nodes record. What is told is added to the file, where there is one.
+    fn start(podnet: &str, file: Option<&str>) -> Result<Self> {
+        let [began, ended] = [begun(), ends()];
+        let mut command = Command::new(podnet);
+        command.args(["flows", "--follow", "--output", "jsonl"]).stdout(Stdio::null());
+        if let Some(file) = file {
+            command.args(["--file", file]);
+        }
+        let follower = Self { child: command.spawn()?, ended };
+        // Both nodes' agents say so.
+        until("flows are recorded", || begun() >= began + 2)?;
+        Ok(follower)
+    }
+
+    /// Returns when nothing is recorded any more.
+    fn end(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        let ended = self.ended;
+        until("flows are recorded no more", || ends() >= ended + 2)
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        // Of one that has ended nothing is left to do.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn ends() -> usize {
+    said(OFF)
+}
+
+fn begun() -> usize {
+    said(ON) - ends()
+}
+
+/// How often the two nodes' agents said so.
+fn said(words: &str) -> usize {
+    let log = |node| fs::read_to_string(format!("/run/podnet/log/{node}-agent.log")).unwrap_or_default();
+    ["node1", "node2"].into_iter().map(|node| log(node).matches(words).count()).sum()
+}
+
+fn until(what: &str, is_so: impl Fn() -> bool) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        if Instant::now() > deadline {
+            return Err(format!("{what}: not within {PATIENCE:?}").into());
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+impl fmt::Display for Recording {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "recording on by off, same node      {}", self.same_node)?;
+        writeln!(f, "recording on by off, another node   {}", self.across_nodes)?;
+        write!(f, "{}\n{}", self.watched, self.accounts)
+    }
+}

@@ -1,0 +1,185 @@
+//! What it costs to watch connections: by podnet, by tcpdump, by conntrack.
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use podnet_testnet::Cluster;
+use serde::Serialize;
+
+use super::{Follower, load};
+use crate::{
+    Result,
+    traffic::{End, median},
+};
+
+/// Connections each time, as fast as can be.
+const CONNECTIONS: u32 = 60_000;
+const TURNS: usize = 3;
+const PORT: u16 = 9101;
+/// For what was written or told to be taken in.
+const TAKING_IN: Duration = Duration::from_secs(4);
+
+/// By who watches, nobody first.
+#[derive(Serialize)]
+pub(crate) struct Watched(Vec<Watcher>);
+
+#[derive(Serialize)]
+struct Watcher {
+    name: &'static str,
+    /// Of the programs that watch, in seconds for a million connections.
+    cpu_s_per_million: f64,
+    /// By those when nobody watches.
+    connections_ratio: f64,
+}
+
+/// Who watches in a round; it ends with the value.
+enum Watching {
+    Nobody,
+    Podnet(Follower),
+    Peer(Peer),
+}
+
+const NAMES: [&str; 4] = ["nobody", "podnet", "tcpdump", "conntrack"];
+
+pub(super) fn measure(podnet: &str, cluster: &Cluster, [client, server]: [&End; 2]) -> Result<Watched> {
+    let agent = Process(u32::try_from(cluster.pid("node1-agent"))?);
+    let mut all: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+    for _ in 0..TURNS {
+        for name in NAMES {
+            let watching = match name {
+                "podnet" => Watching::Podnet(Follower::start(podnet, None)?),
+                "nobody" => Watching::Nobody,
+                peer => Watching::Peer(Peer::start(peer, client)?),
+            };
+            let process = match &watching {
+                Watching::Nobody => None,
+                Watching::Podnet(_) => Some(agent),
+                Watching::Peer(peer) => Some(Process(peer.child.id())),
+            };
+            let before = process.map_or(Ok(0.0), Process::cpu_s)?;
+            let took = load::connections(client, server, PORT, CONNECTIONS, f64::INFINITY)?;
+            thread::sleep(TAKING_IN);
+            let cpu = process.map_or(Ok(0.0), Process::cpu_s)? - before;
+            all.entry(name).or_default().push((cpu, f64::from(CONNECTIONS) / took.as_secs_f64()));
+            match watching {
+                Watching::Podnet(follower) => follower.end()?,
+                Watching::Nobody | Watching::Peer(_) => {}
+            }
+        }
+    }
+    let nobody = all[NAMES[0]].clone();
+    let watcher = |name: &'static str| {
+        let turns = &all[name];
+        let ratios = turns.iter().zip(&nobody).map(|(turn, nobody)| turn.1 / nobody.1);
+        let cpu = turns.iter().map(|turn| turn.0 * 1e6 / f64::from(CONNECTIONS));
+        Watcher { name, cpu_s_per_million: median(cpu.collect()), connections_ratio: median(ratios.collect()) }
+    };
+    Ok(Watched(NAMES.into_iter().map(watcher).collect()))
+}
+
+/// A program that watches in a pod's network namespace.
+struct Peer {
+    child: Child,
+    end: u32,
+    /// Where connection tracking was turned on for it.
+    tracked: bool,
+}
+
+const TRACK: &str = "add table inet benchtrack; add chain inet benchtrack all { type filter hook input priority 0; }; \
+                     add rule inet benchtrack all ct state new counter";
+
+impl Peer {
+    fn start(name: &str, at: &End) -> Result<Self> {
+        let pid = at.process.ok_or("the client is no pod")?;
+        let tracked = name == "conntrack";
+        let words: &[&str] = match name {
+            "tcpdump" => &["tcpdump", "-i", "eth0", "-s", "96", "-w", "/dev/null"],
+            _ => &["conntrack", "-E", "-b", "16777216"],
+        };
+        if tracked {
+            // Nothing tracks connections in a pod where no rule asks for them.
+            inside(pid, &["nft", TRACK])?;
+        }
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{pid}/ns/net")).args(words);
+        // Replaced by the program itself, so that its process is the one that is measured.
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let mut peer = Self { child, end: pid, tracked };
+        thread::sleep(Duration::from_secs(1));
+        match peer.child.try_wait()? {
+            None => Ok(peer),
+            Some(status) => Err(format!("{name} ended: {status}").into()),
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if self.tracked {
+            let _ = inside(self.end, &["nft", "delete table inet benchtrack"]);
+        }
+    }
+}
+
+fn inside(pid: u32, words: &[&str]) -> Result<()> {
+    let output = Command::new("nsenter").arg(format!("--net=/proc/{pid}/ns/net")).args(words).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{words:?}: {}", String::from_utf8_lossy(&output.stderr)).into())
+}
+
+/// A process, by its number.
+#[derive(Clone, Copy)]
+pub(super) struct Process(pub(super) u32);
+
+impl Process {
+    /// What it used of processors, in seconds.
+    fn cpu_s(self) -> Result<f64> {
+        const TICKS_S: f64 = 100.0;
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0))?;
+        // Behind the name in parentheses; utime and stime are the 14th and 15th of all.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let [user, system] = [11, 12].map(|at| fields.get(at).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0));
+        Ok((user + system) / TICKS_S)
+    }
+
+    pub(super) fn resident_mib(self) -> Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+        let kibibytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kibibytes / 1024.0)
+    }
+
+    /// What the maps of eBPF hold that it has open.
+    pub(super) fn maps_mib(self) -> Result<f64> {
+        let mut maps: BTreeMap<String, f64> = BTreeMap::new();
+        for entry in fs::read_dir(format!("/proc/{}/fdinfo", self.0))?.flatten() {
+            let info = fs::read_to_string(entry.path()).unwrap_or_default();
+            let value =
+                |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).map(|text| text.trim().to_owned());
+            if let (Some(map), Some(bytes)) = (value("map_id:"), value("memlock:")) {
+                maps.insert(map, bytes.parse()?);
+            }
+        }
+        Ok(maps.values().sum::<f64>() / 1_048_576.0)
+    }
+}
+
+impl fmt::Display for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = |Watcher { name, cpu_s_per_million, connections_ratio }: &Watcher| {
+            format!(
+                "watched by {name:<10} {cpu_s_per_million:8.2} s of a processor for a million connections, {connections_ratio:5.2} of the rate"
+            )
+        };
+        f.write_str(&self.0.iter().map(line).collect::<Vec<_>>().join("\n"))
+    }
+}
