@@ -112,3 +112,25 @@ async fn a_process_that_cannot_serve_takes_nothing() {
     assert_eq!(dig(port, "version.example.com A +short").await, "10.0.1.2\n");
     next.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_was_told_to_end_and_still_answers_hands_over_at_once() {
+    let directory = Directory::new("lameduck");
+    let port = free_port().await;
+    let path = directory.0.join("handover.sock");
+    // Longer than this test waits for anything.
+    let health = format!("health 127.0.0.1:{} {{\n  lameduck 60s\n }}\n ready 127.0.0.1:{}", port + 2, port + 3);
+    let old = Process::following(&directory.write("Old", &text(port, 0, &health)), None, Some(path.clone()));
+    dig_until(port, "version.example.com A +short", "10.0.1.0").await;
+    old.stop.send(()).unwrap();
+    let begun = Instant::now();
+    while !fetch(port + 3, "/ready").await.contains("the end") {
+        assert!(begun.elapsed() < DEADLINE, "it is as ready as before");
+    }
+    assert_eq!(dig(port, "version.example.com A +short").await, "10.0.1.0\n");
+    assert!(!old.task.is_finished());
+    let new = Process::following(&directory.write("New", &text(port, 1, "")), None, Some(path));
+    tokio::time::timeout(DEADLINE, old.task).await.expect("the old one goes on").unwrap().unwrap();
+    assert_eq!(dig(port, "version.example.com A +short").await, "10.0.1.1\n");
+    new.stop().await;
+}

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::{Environment, corefile};
+
 /// The table of a plugin.
 pub(super) struct Table {
     pub(super) plugin: &'static str,
@@ -95,10 +97,16 @@ impl Table {
         table
     }
 
-    /// Whether an option stands in a Corefile of the table.
+    /// Whether the plugin has an option in a Corefile of the table that is taken.
     pub(super) fn uses(&self, option: &str) -> bool {
-        let words = self.cases.iter().flat_map(|case| case.corefile.split_whitespace());
-        words.into_iter().any(|word| word == option)
+        let is_refused = |case: &&Case| case.rows.iter().any(|row| matches!(row.kind, Kind::Refused(_)));
+        let taken = self.cases.iter().filter(|case| !is_refused(case));
+        let corefiles = taken.map(|case| corefile::parse("Corefile", &case.corefile, &Environment::EMPTY));
+        let directives = corefiles.flat_map(|corefile| corefile.blocks).flat_map(|block| block.directives);
+        directives.filter(|directive| directive.name.text == self.plugin).any(|directive| {
+            let options = directive.options.iter().map(|option| &option.name);
+            directive.arguments.iter().chain(options).any(|word| word.text == option)
+        })
     }
 }
 
