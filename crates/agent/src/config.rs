@@ -109,6 +109,11 @@ impl AgentConfig {
         self.state_dir.join("flow-spill")
     }
 
+    /// Who had which address, for the names of flows.
+    pub(crate) fn flow_holders(&self) -> PathBuf {
+        self.state_dir.join("flow-holders.json")
+    }
+
     pub(crate) fn journal(&self) -> PathBuf {
         self.state_dir.join("addresses.journal")
     }

@@ -130,7 +130,8 @@ pub(crate) fn offer(
         Couriers::start(&config.flow_collectors, (&node, &config.flow_spill()), config.flows_between_pods);
     health.add_metrics(couriers.metrics());
     let ending = Ending { demand: demand.clone(), couriers };
-    Some((Keeper { demand, node, client: client.clone(), log, retention, tally, collectors, service_cidr }, ending))
+    let (client, holders) = (client.clone(), config.flow_holders());
+    Some((Keeper { demand, node, client, log, retention, tally, collectors, service_cidr, holders }, ending))
 }
 
 /// What is left to do when nothing is recorded any more, because the agent ends.

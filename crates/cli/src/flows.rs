@@ -69,7 +69,10 @@ async fn read(options: &FlowsOptions) -> Result<(), Failure> {
     loop {
         tokio::select! {
             heard = heard.recv() => match heard {
-                Some(heard) => held.add(merge.hear(heard), Timestamp::now()),
+                Some(heard) => {
+                    let now = Timestamp::now();
+                    held.add(merge.hear(heard, now), now);
+                }
                 None => break,
             },
             _ = ends.told() => return Ok(()),
@@ -98,7 +101,10 @@ async fn follow(
             },
             () = &mut last => return out.write(&merge.joined(held.all())),
             told = heard.recv() => match told {
-                Some(told) => held.add(merge.hear(told), Timestamp::now()),
+                Some(told) => {
+                    let now = Timestamp::now();
+                    held.add(merge.hear(told, now), now);
+                }
                 None => {
                     out.write(&merge.joined(held.all()))?;
                     return merge.failure().map_or(Ok(()), Err);
@@ -106,6 +112,7 @@ async fn follow(
             },
             _ = tick.tick() => {
                 let now = Timestamp::now();
+                held.add(merge.overdue(now), now);
                 out.write(&merge.joined(held.due(now)))?;
                 merge.forget(now);
             }

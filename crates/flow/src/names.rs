@@ -60,10 +60,28 @@ pub enum Holder {
     World,
 }
 
+/// A pod may send a little before it is written down that it began, and its node's clock may be another one.
+const NEARLY: SignedDuration = SignedDuration::from_secs(5);
+
 #[derive(Debug)]
 struct Held {
+    since: Timestamp,
     until: Option<Timestamp>,
     pod: Arc<PodIdentity>,
+}
+
+/// That a pod has or had an address: for whoever begins anew, and has to name flows that began before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tenancy {
+    /// The address.
+    pub addr: IpAddr,
+    /// The pod.
+    pub pod: Arc<PodIdentity>,
+    /// When the pod began.
+    pub since: Timestamp,
+    /// When it had the address no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }
 
 /// Who has which address, and which Service is where.
@@ -76,17 +94,37 @@ pub struct Names {
 }
 
 impl Names {
-    /// A pod has this address from now on; what it is called may have changed. An earlier holder has it no more.
-    pub fn hold(&mut self, addr: IpAddr, pod: &Arc<PodIdentity>, now: Timestamp) {
+    /// A pod that began at a time has this address; what it is called may have changed. An earlier holder has it no more, since then if not
+    /// before.
+    pub fn hold(&mut self, addr: IpAddr, pod: &Arc<PodIdentity>, since: Timestamp, now: Timestamp) {
         let held = self.pods.entry(addr).or_default();
         match held.last_mut() {
             Some(last) if last.pod.uid == pod.uid && last.until.is_none() => last.pod = pod.clone(),
             last => {
                 if let Some(last) = last.filter(|last| last.until.is_none()) {
-                    last.until = Some(now);
+                    last.until = Some(since.max(last.since).min(now));
                 }
-                held.push(Held { until: None, pod: pod.clone() });
+                held.push(Held { since, until: None, pod: pod.clone() });
             }
+        }
+    }
+
+    /// Who has and had addresses, as far as it is remembered.
+    pub fn tenancies(&self) -> impl Iterator<Item = Tenancy> {
+        self.pods.iter().flat_map(|(addr, held)| {
+            held.iter().map(|Held { since, until, pod }| Tenancy {
+                addr: *addr,
+                pod: pod.clone(),
+                since: *since,
+                until: *until,
+            })
+        })
+    }
+
+    /// Takes in who had addresses as somebody else knew it, before anything else is.
+    pub fn restore(&mut self, tenancies: impl IntoIterator<Item = Tenancy>) {
+        for Tenancy { addr, pod, since, until } in tenancies {
+            self.pods.entry(addr).or_default().push(Held { since, until, pod });
         }
     }
 
@@ -120,8 +158,7 @@ impl Names {
         self.services = services;
     }
 
-    /// Who had an address at a time. A pod may send before anybody was told of its address: where nobody is known to have had it
-    /// then, the next to have it counts.
+    /// Who had an address at a time.
     #[must_use]
     pub fn holder(&self, addr: IpAddr, at: Timestamp) -> Holder {
         if let Some(node) = self.nodes.get(&addr) {
@@ -130,6 +167,7 @@ impl Names {
         let held = self.pods.get(&addr).into_iter().flatten();
         held.into_iter()
             .find(|held| held.until.is_none_or(|until| at < until))
+            .filter(|held| at.duration_since(held.since) >= -NEARLY)
             .map_or(Holder::World, |held| Holder::Pod(held.pod.clone()))
     }
 
@@ -170,21 +208,29 @@ mod tests {
         let at = |second| Timestamp::from_second(second).unwrap();
         let addr: IpAddr = "10.0.0.1".parse().unwrap();
         let mut names = Names::default();
-        names.hold(addr, &pod("first"), at(10));
+        let hold = |names: &mut Names, name, since, now| names.hold(addr, &pod(name), at(since), at(now));
+        hold(&mut names, "first", 10, 11);
         names.release(addr, "uid-first", at(20));
-        names.hold(addr, &pod("second"), at(30));
+        hold(&mut names, "second", 30, 32);
         let is = |names: &Names, second| match names.holder(addr, at(second)) {
             Holder::Pod(pod) => pod.name.to_string(),
             other => format!("{other:?}"),
         };
-        assert_eq!([15, 25, 35].map(|second| is(&names, second)), ["first", "second", "second"]);
+        assert_eq!(
+            [4, 5, 15, 24, 25, 35].map(|second| is(&names, second)),
+            ["World", "first", "first", "World", "second", "second"]
+        );
         // Who did not let go before has it no more either.
-        names.hold(addr, &pod("third"), at(40));
+        hold(&mut names, "third", 40, 42);
         assert_eq!([35, 40].map(|second| is(&names, second)), ["second", "third"]);
         names.release(addr, "uid-second", at(50));
         assert_eq!(is(&names, 60), "third", "it is not the second's to release");
+        let mut anew = Names::default();
+        anew.restore(names.tenancies());
+        hold(&mut anew, "third", 40, 90);
+        assert_eq!([15, 35, 60].map(|second| is(&anew, second)), ["first", "second", "third"]);
         names.forget(at(20 + 600));
-        assert_eq!(is(&names, 15), "second", "long ago");
+        assert_eq!(is(&names, 15), "World", "long ago");
         names.release(addr, "uid-third", at(700));
         assert_eq!(is(&names, 800), "World");
     }

@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     error::Error,
     io,
+    path::PathBuf,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -53,6 +54,8 @@ pub(crate) struct Keeper {
     pub(super) collectors: Collectors,
     /// Services' addresses.
     pub(super) service_cidr: Option<IpNet>,
+    /// Where it is written down who had which address.
+    pub(super) holders: PathBuf,
 }
 
 /// While flows are recorded.
@@ -121,6 +124,7 @@ impl Keeper {
         let flows = fast_path.counting().flows()?;
         // What is counted meanwhile is in the kernel.
         let known = Known::of_node(self.node.clone(), self.service_cidr);
+        tokio::task::block_in_place(|| known.keep_at(&self.holders));
         let mut watches = Watches::start(&self.client, &known);
         if timeout(LISTING, watches.listed()).await.is_err() {
             warn!("flows are recorded before it is known who is who");

@@ -1,8 +1,11 @@
 //! Who is who: pods by address, nodes, Services; as the watches tell it.
 
+mod kept;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -14,7 +17,10 @@ use kube::{
     runtime::watcher::{self, Event, watcher},
 };
 use podnet_client::watch::{Interest, Update, steadily, watch};
-use podnet_flow::{Names, PodIdentity, Transport, names::Owner};
+use podnet_flow::{
+    Names, PodIdentity, Transport,
+    names::{Owner, Tenancy},
+};
 use podnet_kernel::pod_interface::GATEWAY_V4;
 use podnet_model::{Change, NodeName, Service, ServiceKey, service::ServiceKind};
 use tokio::{
@@ -22,6 +28,8 @@ use tokio::{
     task::JoinSet,
 };
 use tracing::info;
+
+use self::kept::Kept;
 
 /// Labels that tell more of a controller's doing than of the pod.
 const UNINTERESTING: [&str; 5] = [
@@ -36,6 +44,7 @@ const UNINTERESTING: [&str; 5] = [
 #[derive(Debug, Default)]
 pub(super) struct Known {
     facts: Mutex<Facts>,
+    kept: Mutex<Option<Kept>>,
     /// The ranges of those who may be asked changed.
     ranges_changed: Notify,
 }
@@ -53,6 +62,8 @@ pub(super) struct Facts {
     pods: HashMap<Arc<str>, Vec<IpAddr>>,
     /// Ranges of pods' and Services' addresses, by their pools.
     pools: BTreeMap<String, Vec<IpNet>>,
+    /// Addresses have or had others than is written down.
+    is_unwritten: bool,
 }
 
 impl Known {
@@ -61,7 +72,32 @@ impl Known {
         // No pool is without a name.
         let pools = [(String::new(), service_cidr.into_iter().collect())].into();
         let facts = Facts { own: Some(node), is_stale: true, pools, ..Facts::default() };
-        Arc::new(Self { facts: Mutex::new(facts), ranges_changed: Notify::new() })
+        Arc::new(Self { facts: Mutex::new(facts), ..Self::default() })
+    }
+
+    /// Takes in what an earlier agent wrote down, before anything else is known; from now on it is written there
+    /// ([`Known::write_down`]).
+    pub(super) fn keep_at(&self, path: &Path) {
+        let (kept, tenancies) = Kept::open(path);
+        let mut facts = self.lock();
+        for Tenancy { addr, pod, .. } in tenancies.iter().filter(|tenancy| tenancy.until.is_none()) {
+            facts.pods.entry(pod.uid.clone()).or_default().push(*addr);
+        }
+        facts.names.restore(tenancies);
+        drop(facts);
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+    }
+
+    /// Writes down who has and had which address, where that changed some time ago, or `is_last`.
+    pub(super) fn write_down(&self, is_last: bool) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(kept) = kept.as_mut().filter(|kept| is_last || kept.is_due()) else { return };
+        let mut facts = self.lock();
+        if std::mem::take(&mut facts.is_unwritten) {
+            let tenancies: Vec<Tenancy> = facts.names.tenancies().collect();
+            drop(facts);
+            kept.write(&tenancies);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Facts> {
@@ -156,11 +192,14 @@ impl Facts {
             return self.lose(pod.metadata.uid.as_deref().unwrap_or_default(), now);
         };
         let identity = Arc::new(identity);
-        addrs.iter().for_each(|addr| self.names.hold(*addr, &identity, now));
+        self.is_unwritten = true;
+        let since = began(pod).unwrap_or(Timestamp::MIN);
+        addrs.iter().for_each(|addr| self.names.hold(*addr, &identity, since, now));
         self.pods.insert(identity.uid.clone(), addrs);
     }
 
     fn lose(&mut self, uid: &str, now: Timestamp) {
+        self.is_unwritten |= self.pods.contains_key(uid);
         for addr in self.pods.remove(uid).into_iter().flatten() {
             self.names.release(addr, uid, now);
         }
@@ -227,6 +266,12 @@ async fn watch_others(client: Client, known: Arc<Known>, unlisted: mpsc::Sender<
         }
     }
     drop(unlisted);
+}
+
+/// When its node took it in, or else when it was made.
+fn began(pod: &Pod) -> Option<Timestamp> {
+    let started = pod.status.as_ref().and_then(|status| status.start_time.as_ref());
+    started.or(pod.metadata.creation_timestamp.as_ref()).map(|time| time.0)
 }
 
 /// Who a pod is, and its addresses; none of those that have none of their own, or no more.
@@ -327,5 +372,44 @@ mod tests {
             known.event(event, &mut listed);
         }
         assert_eq!(holder(), Holder::World, "it was not listed any more");
+    }
+
+    #[test]
+    fn who_had_an_address_is_known_to_an_agent_that_begins_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("holders.json");
+        let at = |second: i64| Timestamp::from_second(1_700_000_000 + second).unwrap();
+        let pod = |name: &str, second: i64| {
+            let mut pod = pod(name, "10.0.0.7", "Running");
+            pod.status.as_mut().unwrap().start_time =
+                Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(second)));
+            pod
+        };
+        let holder =
+            |known: &Known, second: i64| match known.facts().names.holder("10.0.0.7".parse().unwrap(), at(second)) {
+                Holder::Pod(pod) => pod.name.to_string(),
+                other => format!("{other:?}"),
+            };
+        let known = Known::of_node("node1".into(), None);
+        known.keep_at(&path);
+        known.event(Event::Apply(pod("first", 10)), &mut Vec::new());
+        known.write_down(false);
+        assert!(!path.exists(), "not each change is written at once");
+        known.write_down(true);
+        // It went while nobody looked, and another one has its address.
+        let anew = Known::of_node("node1".into(), None);
+        anew.keep_at(&path);
+        assert_eq!(holder(&anew, 20), "first");
+        let mut listed = Vec::new();
+        for event in [Event::Init, Event::InitApply(pod("second", 100)), Event::InitDone] {
+            anew.event(event, &mut listed);
+        }
+        assert_eq!([20, 99, 100].map(|second| holder(&anew, second)), ["first", "first", "second"]);
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+        std::fs::write(&path, "[{").unwrap();
+        let anew = Known::of_node("node1".into(), None);
+        anew.keep_at(&path);
+        assert_eq!(holder(&anew, 20), "World");
     }
 }

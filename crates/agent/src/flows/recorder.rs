@@ -114,6 +114,9 @@ impl Recorder {
 
     /// Hears what rang, and reads the map where it is time to. The first failure is told, and the next success.
     pub(super) fn round(&mut self, reads: bool, is_last: bool) {
+        if reads {
+            self.known.write_down(is_last);
+        }
         let mut items = Vec::new();
         let read = self.read(reads, is_last, &mut items).map_err(|error| -> Box<dyn Error> { error.into() });
         self.sinks.tally.lock().unwrap_or_else(PoisonError::into_inner).add(&items);

@@ -1,10 +1,18 @@
 //! One order of what several agents tell, each flow once.
 
-use std::collections::{BTreeSet, HashMap};
+#[cfg(test)]
+mod hour;
+mod lately;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use podnet_flow::{Item, Record, Report, ends::Destinations};
 
+use self::lately::Lately;
 use super::agents::Heard;
 use crate::report::Failure;
 
@@ -12,58 +20,88 @@ use crate::report::Failure;
 const HOLD: SignedDuration = SignedDuration::from_secs(2);
 /// So long it is remembered what a destination's node told of a flow that is over: longer than the end of one of UDP is waited for (60 s).
 const REMEMBERED: SignedDuration = SignedDuration::from_mins(3);
+/// An agent that begins anew tells what it had not told; one that is silent for longer is taken for lost.
+const SILENT: SignedDuration = SignedDuration::from_secs(15);
 /// So many are held at most.
 const HELD: usize = 100_000;
 
 /// What is known of the agents, and what of what they tell is left out.
 pub(super) struct Merge {
     agents: BTreeSet<String>,
-    lost: BTreeSet<String>,
+    /// Who does not answer, and since when.
+    lost: BTreeMap<String, Timestamp>,
+    /// Those of them whose flows the nodes of the other ends tell.
+    gone: BTreeSet<String>,
     /// Only that flows ended.
     ends_only: bool,
     /// What is left out because the source's node tells it as well.
     destinations: Destinations,
+    lately: Lately,
 }
 
 impl Merge {
     pub(super) fn new(agents: BTreeSet<String>, ends_only: bool) -> Self {
-        Self { agents, lost: BTreeSet::new(), ends_only, destinations: Destinations::new(HELD) }
+        Self {
+            agents,
+            lost: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            ends_only,
+            destinations: Destinations::new(HELD),
+            lately: Lately::default(),
+        }
     }
 
     /// An item that is wanted. Who does not answer is told at once.
-    pub(super) fn hear(&mut self, heard: Heard) -> Option<Item> {
+    pub(super) fn hear(&mut self, heard: Heard, now: Timestamp) -> Option<Item> {
         match heard {
             Heard::Lost { agent, why } => {
                 eprintln!("podnet: the flows of {agent} are missing: {why}");
-                self.lost.insert(agent);
+                self.lost.entry(agent).or_insert(now);
                 None
             }
             Heard::Back { agent, resumes } => {
                 let behind = if resumes { "" } else { "; what ended meanwhile is missing" };
                 eprintln!("podnet: {agent} answers again{behind}");
                 self.lost.remove(&agent);
+                self.gone.remove(&agent);
                 None
             }
             Heard::Anew(agent) => {
                 eprintln!("podnet: {agent} began to record anew; what ended while it did not record is missing");
                 None
             }
-            Heard::Item(Item::Flow(record)) if self.ends_only && record.report != Report::End => None,
-            Heard::Item(Item::Flow(record)) if self.is_told_by_other(&record) => {
-                self.destinations.keep(&record);
-                None
-            }
-            Heard::Item(item) => Some(item),
+            Heard::Item(Item::Flow(record)) => self.flow(record).map(Item::Flow),
+            Heard::Item(gap) => Some(gap),
         }
+    }
+
+    fn flow(&mut self, record: Arc<Record>) -> Option<Arc<Record>> {
+        if self.ends_only && record.report != Report::End {
+            return None;
+        }
+        if self.is_told_by_other(&record) {
+            self.destinations.keep(&record);
+            self.lately.leave_out(&record);
+            return None;
+        }
+        self.lately.tell(&record).then_some(record)
+    }
+
+    /// What nodes were to tell that are silent for too long, as the nodes of the other ends told it.
+    pub(super) fn overdue(&mut self, now: Timestamp) -> Vec<Item> {
+        let is_gone = |(_, since): &(&String, &Timestamp)| now.duration_since(**since) >= SILENT;
+        let gone: Vec<String> = self.lost.iter().filter(is_gone).map(|(agent, _)| agent.clone()).collect();
+        let anew = gone.into_iter().filter(|agent| self.gone.insert(agent.clone())).collect::<Vec<_>>();
+        anew.iter().flat_map(|agent| self.lately.take(agent)).map(Item::Flow).collect()
     }
 
     /// The source's node tells it as well. Where its name is left out, that holds if all nodes answer.
     fn is_told_by_other(&self, record: &Record) -> bool {
-        let answers = |name: &str| self.agents.contains(name) && !self.lost.contains(name);
+        let answers = |name: &str| self.agents.contains(name) && !self.gone.contains(name);
         record.is_secondary()
             && match &record.source.pod {
                 Some(pod) => answers(pod.node.as_str()),
-                None => self.agents.len() > 1 && self.lost.is_empty(),
+                None => self.agents.len() > 1 && self.gone.is_empty(),
             }
     }
 }
@@ -84,7 +122,9 @@ impl Merge {
     }
 
     /// All that was heard, in the order of time: of each flow its last record, and of these the last `number`.
-    pub(super) fn whole(&self, held: Held, number: Option<usize>) -> Vec<Item> {
+    pub(super) fn whole(&mut self, mut held: Held, number: Option<usize>) -> Vec<Item> {
+        // Nobody comes back any more.
+        held.add(self.overdue(Timestamp::MAX), Timestamp::MAX);
         let all = held.all();
         let mut last = HashMap::new();
         for (at, item) in all.iter().enumerate() {
@@ -104,7 +144,7 @@ impl Merge {
 
     /// That nobody answered.
     pub(super) fn failure(&self) -> Option<Failure> {
-        let is_nobody = !self.agents.is_empty() && self.agents.iter().all(|agent| self.lost.contains(agent));
+        let is_nobody = !self.agents.is_empty() && self.agents.iter().all(|agent| self.lost.contains_key(agent));
         is_nobody.then(|| {
             Failure::new("no agent lets its flows be read")
                 .remedy("the past is kept by `podnet up --flows`, on nodes of yours by `podnet agent --flow-retention 1h …`; with --follow it is not needed")
@@ -117,8 +157,8 @@ impl Merge {
 pub(super) struct Held(Vec<(Timestamp, Item)>);
 
 impl Held {
-    pub(super) fn add(&mut self, item: Option<Item>, now: Timestamp) {
-        self.0.extend(item.map(|item| (now, item)));
+    pub(super) fn add(&mut self, items: impl IntoIterator<Item = Item>, now: Timestamp) {
+        self.0.extend(items.into_iter().map(|item| (now, item)));
     }
 
     /// Those that nothing earlier, and nothing of their other end, is awaited for any more, and those that are too many.
@@ -169,7 +209,7 @@ mod tests {
 
     #[test]
     fn each_flow_is_there_once_in_the_order_of_time() {
-        let merge = merge(&["node1"], false);
+        let mut merge = merge(&["node1"], false);
         let mut held = Held::default();
         let records = [(1, 9, "start"), (2, 3, "end"), (1, 9, "end"), (3, 1, "end")];
         for (id, second, report) in records {
@@ -184,13 +224,26 @@ mod tests {
     fn what_the_sources_node_tells_is_left_out_of_what_the_others_does_unless_that_node_is_silent() {
         let mut merge = merge(&["node1", "node2"], true);
         let secondary = || flow(1, 1, "end", "destination", "pod-pod-other-node");
-        let mut hear = |item| merge.hear(Heard::Item(item)).is_some();
+        let now = |second: u8| format!("2026-01-01T00:01:{second:02}Z").parse().unwrap();
+        let mut hear = |item| merge.hear(Heard::Item(item), now(0)).is_some();
         assert!(!hear(secondary()) && !hear(flow(1, 1, "start", "source", "pod-pod-other-node")));
         assert!(hear(flow(1, 1, "end", "source", "pod-pod-other-node")));
         assert!(hear(flow(1, 1, "end", "destination", "world-pod")));
-        merge.hear(Heard::Lost { agent: "node1".into(), why: String::new() });
-        assert!(merge.hear(Heard::Item(secondary())).is_some() && merge.failure().is_none());
-        merge.hear(Heard::Lost { agent: "node2".into(), why: String::new() });
+        assert!(!hear(flow(2, 40, "end", "destination", "pod-pod-other-node")));
+        let lost = |agent: &str| Heard::Lost { agent: agent.to_owned(), why: String::new() };
+        merge.hear(lost("node1"), now(0));
+        assert!(merge.overdue(now(14)).is_empty(), "it may come back");
+        // What it had not told by then is told for it, and what it had is not told again.
+        assert_eq!(merge.overdue(now(15)), [flow(2, 40, "end", "destination", "pod-pod-other-node")]);
+        assert!(merge.overdue(now(16)).is_empty());
+        let mut hear = |item| merge.hear(Heard::Item(item), now(16)).is_some();
+        assert!(!hear(secondary()));
+        assert!(hear(flow(3, 50, "end", "destination", "pod-pod-other-node")));
+        merge.hear(Heard::Back { agent: "node1".into(), resumes: true }, now(17));
+        let mut hear = |item| merge.hear(Heard::Item(item), now(18)).is_some();
+        assert!(!hear(flow(4, 40, "end", "source", "pod-pod-other-node")), "it was told for it");
+        assert!(hear(flow(5, 58, "end", "source", "pod-pod-other-node")) && merge.failure().is_none());
+        ["node1", "node2"].into_iter().for_each(|agent| drop(merge.hear(lost(agent), now(20))));
         assert!(merge.failure().is_some());
     }
 
@@ -212,7 +265,7 @@ mod tests {
         let mut held = Held::default();
         for (id, reporter) in [(1, "source"), (2, "destination")] {
             let heard = Heard::Item(flow(id, 1, "end", reporter, "pod-pod-other-node"));
-            held.add(merge.hear(heard), Timestamp::UNIX_EPOCH);
+            held.add(merge.hear(heard, Timestamp::UNIX_EPOCH), Timestamp::UNIX_EPOCH);
         }
         let told = merge.joined(held.all());
         let [Item::Flow(record)] = &told[..] else { panic!("{told:?}") };

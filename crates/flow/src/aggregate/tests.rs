@@ -31,7 +31,7 @@ fn pod(name: &str, node: &str) -> Arc<PodIdentity> {
 fn names() -> Names {
     let mut names = Names::default();
     for (addr, name, node) in [("10.0.0.1", "a", "node1"), ("10.0.0.2", "b", "node1"), ("10.0.1.1", "c", "node2")] {
-        names.hold(addr.parse().unwrap(), &pod(name, node), at(0));
+        names.hold(addr.parse().unwrap(), &pod(name, node), at(0), at(0));
     }
     names
 }

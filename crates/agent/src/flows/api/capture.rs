@@ -17,6 +17,7 @@ use axum::{
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use k8s_openapi::jiff::Timestamp;
+use podnet_client::shares::Share;
 use podnet_flow::{
     capture::{Captured, Request, SUBRESOURCE},
     pcapng::{Block, Interface, Statistics, write_packet},
@@ -29,7 +30,7 @@ use tokio::{
 };
 use tracing::info;
 
-use super::{AHEAD, Refusal, Server, asker::Asker, asker::Rights, shares::Share};
+use super::{AHEAD, Refusal, Server, asker::Asker, asker::Rights};
 use crate::{dns::activity::Busy, flows::inside::Here};
 
 /// Captures at once.

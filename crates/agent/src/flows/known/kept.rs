@@ -1,0 +1,73 @@
+//! Who has and had which address, on disk: an agent that begins anew has to name flows that began before, also those of pods that went
+//! while it was away.
+
+use std::{
+    error::Error,
+    fs::{self, OpenOptions},
+    io::{self, BufWriter, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use podnet_flow::names::Tenancy;
+use tracing::warn;
+
+/// Between two times that it is written, where something changed.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// The file.
+#[derive(Debug)]
+pub(super) struct Kept {
+    path: PathBuf,
+    written: Instant,
+    is_failing: bool,
+}
+
+impl Kept {
+    /// What an earlier agent wrote there; nothing where there is no such file, or it says nothing that is understood.
+    pub(super) fn open(path: &Path) -> (Self, Vec<Tenancy>) {
+        let kept = Self { path: path.to_owned(), written: Instant::now(), is_failing: false };
+        let known = match fs::read(path) {
+            Ok(content) => serde_json::from_slice(&content).unwrap_or_else(|error| {
+                warn!(path = %path.display(), %error, "flows of pods that are gone have no names: the file is not understood");
+                Vec::new()
+            }),
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    warn!(path = %path.display(), %error, "flows of pods that are gone have no names: the file cannot be read");
+                }
+                Vec::new()
+            }
+        };
+        (kept, known)
+    }
+
+    /// Whether it is time to write.
+    pub(super) fn is_due(&self) -> bool {
+        self.written.elapsed() >= PAUSE
+    }
+
+    /// The first failure is told, and the next success.
+    pub(super) fn write(&mut self, tenancies: &[Tenancy]) {
+        self.written = Instant::now();
+        match replace(&self.path, tenancies) {
+            Ok(()) => self.is_failing = false,
+            Err(error) if !std::mem::replace(&mut self.is_failing, true) => {
+                let (path, error) = (self.path.display(), &error as &dyn Error);
+                warn!(%path, error, "it is not kept who had which address; flows of pods that go while the agent is away will have no names");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Nobody reads half of it. It need not outlive the machine, whose flows do not either.
+fn replace(path: &Path, tenancies: &[Tenancy]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    let mut out = BufWriter::new(file);
+    serde_json::to_writer(&mut out, tenancies)?;
+    out.flush()?;
+    fs::rename(&new, path)
+}
