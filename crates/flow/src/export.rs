@@ -21,9 +21,9 @@ use crate::{
 pub struct Taken {
     /// How many of them it will never take.
     pub refused: u64,
-    /// Why the first of these.
+    /// Why the first of these; where some are to be sent again, why the first of those.
     pub why: Option<String>,
-    /// It has no room for some at the moment.
+    /// It does not take some at the moment: all are to be sent again.
     pub again: bool,
 }
 

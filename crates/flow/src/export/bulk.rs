@@ -46,6 +46,13 @@ struct Made {
     error: Value,
 }
 
+impl Made {
+    fn why(&self) -> String {
+        let reason = self.error["reason"].as_str().unwrap_or("no reason is given");
+        format!("status {}: {reason}", self.status)
+    }
+}
+
 /// What an answer says of the items.
 ///
 /// # Errors
@@ -56,11 +63,12 @@ pub fn taken(answer: &[u8]) -> Result<Taken, serde_json::Error> {
     for Action { create } in answer.items.into_iter().filter(|_| answer.errors) {
         match create.status {
             200..=299 | 409 => {}
-            429 | 500.. => taken.again = true,
-            status => {
+            // Rights are given and an index is made by people, who may be later than the flows.
+            401 | 403 | 404 | 429 | 500.. if taken.again => {}
+            401 | 403 | 404 | 429 | 500.. => (taken.again, taken.why) = (true, Some(create.why())),
+            _ => {
                 taken.refused += 1;
-                let reason = create.error["reason"].as_str().unwrap_or("no reason is given");
-                taken.why.get_or_insert_with(|| format!("status {status}: {reason}"));
+                taken.why.get_or_insert_with(|| create.why());
             }
         }
     }
@@ -94,9 +102,13 @@ mod tests {
             taken(json!({"took": 1, "errors": true, "items": items}).to_string().as_bytes()).unwrap()
         };
         assert_eq!(answer(&[201, 409]), Taken::default());
-        assert_eq!(answer(&[201, 429]), Taken { again: true, ..Taken::default() });
+        for status in [401, 403, 404, 429, 503] {
+            let why = Some(format!("status {status}: r{status}"));
+            assert_eq!(answer(&[201, status, 500]), Taken { refused: 0, why: why.clone(), again: true });
+            assert_eq!(answer(&[400, status]), Taken { refused: 1, why, again: true });
+        }
         let why = Some("status 400: r400".to_owned());
-        assert_eq!(answer(&[400, 201, 404]), Taken { refused: 2, why, again: false });
+        assert_eq!(answer(&[400, 201, 413]), Taken { refused: 2, why, again: false });
         assert_eq!(taken(br#"{"took":1,"errors":false,"items":[]}"#).unwrap(), Taken::default());
         assert!(taken(b"<html>").is_err());
     }

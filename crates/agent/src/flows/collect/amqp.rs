@@ -35,7 +35,8 @@ impl Amqp {
         Self { broker, session: None }
     }
 
-    async fn publish(&mut self, items: &[Numbered]) -> Result<(), SendError> {
+    /// What comes back as there is no queue for it is confirmed as well, behind that.
+    async fn publish(&mut self, items: &[Numbered]) -> Result<Taken, SendError> {
         let mut session = match self.session.take() {
             Some(session) if session.line.is_usable() => session,
             _ => Session::begin(&self.broker).await?,
@@ -46,6 +47,7 @@ impl Amqp {
         let before = session.published;
         session.published += items.len() as u64;
         let mut unconfirmed: BTreeSet<u64> = (before + 1..=session.published).collect();
+        let mut taken = Taken::default();
         while !unconfirmed.is_empty() {
             match session.next().await? {
                 Said::Ack { tag, multiple: true } => unconfirmed = unconfirmed.split_off(&tag.saturating_add(1)),
@@ -55,13 +57,18 @@ impl Amqp {
                 Said::Nack => return Err(SendError::Away("it could not keep a message".to_owned())),
                 Said::Returned(why) => {
                     let what = "no queue has what is sent to the exchange: bind one for the keys flow and gap";
-                    return Err(SendError::Away(format!("{why}: {what} (exchange {exchange:?})")));
+                    taken.refused += 1;
+                    taken.why.get_or_insert_with(|| format!("{why}: {what} (exchange {exchange:?})"));
                 }
                 _ => {}
             }
         }
         self.session = Some(session);
-        Ok(())
+        match taken.why {
+            // Nothing is bound there yet.
+            Some(why) if taken.refused >= items.len() as u64 => Err(SendError::Away(why)),
+            why => Ok(Taken { why, ..taken }),
+        }
     }
 }
 
@@ -119,6 +126,6 @@ fn credentials(broker: &Broker) -> Result<(String, String), SendError> {
 
 impl Collector for Amqp {
     fn send<'a>(&'a mut self, items: &'a [Numbered]) -> BoxFuture<'a, Result<Taken, SendError>> {
-        self.publish(items).map(|published| published.map(|()| Taken::default())).boxed()
+        self.publish(items).boxed()
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct Backlog {
     counts: Arc<Counts>,
     /// That the disk refuses was told.
     is_told: bool,
+    /// The last batch is without what waits on disk, as that could not be read.
+    is_unreadable: bool,
 }
 
 /// Where what is being sent came from.
@@ -36,7 +38,8 @@ enum Out {
 impl Backlog {
     pub(super) fn new(spill: Option<Spill>, counts: Arc<Counts>) -> Self {
         let (memory, out) = (VecDeque::new(), Out::Nothing);
-        let backlog = Self { memory, spill, out, telling: None, missing: None, counts, is_told: false };
+        let (telling, missing, is_told, is_unreadable) = (None, None, false, false);
+        let backlog = Self { memory, spill, out, telling, missing, counts, is_told, is_unreadable };
         backlog.count();
         backlog
     }
@@ -51,7 +54,7 @@ impl Backlog {
         while self.memory.len() > MEMORY {
             if let Some(item) = self.memory.pop_front() {
                 self.counts.dropped(1);
-                Missing::add(&mut self.missing, Missing::of(&item));
+                self.miss(Missing::of(&item));
             }
         }
         self.count();
@@ -77,13 +80,16 @@ impl Backlog {
             Some(spill) if most > 0 => spill.next(most),
             _ => Ok(Vec::new()),
         };
+        self.is_unreadable = spilled.is_err();
         match spilled {
             Ok(items) if !items.is_empty() => {
                 batch.extend(items);
                 self.out = Out::Spill;
             }
             spilled => {
-                self.heed(spilled.map(drop));
+                if spilled.is_err() {
+                    self.heed(spilled.map(drop));
+                }
                 let items: Vec<Numbered> = self.memory.drain(..most.min(self.memory.len())).collect();
                 batch.extend_from_slice(&items);
                 self.out = Out::Memory(items);
@@ -92,15 +98,23 @@ impl Backlog {
         batch
     }
 
+    /// Whether something waits on disk that could not be read for the last batch.
+    pub(super) const fn is_unreadable(&self) -> bool {
+        self.is_unreadable
+    }
+
     /// The batch has come.
     pub(super) fn sent(&mut self) {
         let was_told = self.telling.take().is_some();
         let out = std::mem::replace(&mut self.out, Out::Nothing);
-        let done = self.spill.as_mut().map(|spill| {
-            let sent = if matches!(out, Out::Spill) { spill.sent() } else { Ok(()) };
-            if was_told { sent.and(spill.missing_is_told()) } else { sent }
+        let done = self.spill.as_mut().and_then(|spill| {
+            let sent = matches!(out, Out::Spill).then(|| spill.sent());
+            let noted = was_told.then(|| spill.note());
+            sent.into_iter().chain(noted).reduce(Result::and)
         });
-        self.heed(done.unwrap_or(Ok(())));
+        if let Some(done) = done {
+            self.heed(done);
+        }
         self.count();
     }
 
@@ -123,7 +137,7 @@ impl Backlog {
         self.count();
     }
 
-    /// A record never comes: its collector does not take it.
+    /// Records never come: their collector does not take them, or there is no room.
     pub(super) fn miss(&mut self, missing: Missing) {
         match &mut self.spill {
             Some(spill) => spill.missing(missing),
@@ -131,12 +145,23 @@ impl Backlog {
         }
     }
 
-    /// Nobody is left to send anything: what is in memory goes to disk.
+    /// Nobody is left to send anything: what is in memory goes to disk, and what is missing is noted there for the next agent.
     pub(super) fn keep(mut self) {
         self.failed();
         if !self.memory.is_empty() {
             self.counts.dropped(self.memory.len() as u64);
             warn!(records = self.memory.len(), "flows that were not sent are lost: they cannot be written down");
+            for item in std::mem::take(&mut self.memory) {
+                self.miss(Missing::of(&item));
+            }
+        }
+        let missing = self.missing.take();
+        if let Some(spill) = &mut self.spill {
+            if let Some(missing) = missing {
+                spill.missing(missing);
+            }
+            let noted = spill.note();
+            self.heed(noted);
         }
         if self.spill.as_ref().is_some_and(|spill| !spill.is_empty()) {
             info!(records = self.len(), "flows wait on disk for their collector");
@@ -146,12 +171,10 @@ impl Backlog {
     fn write_down(&mut self) {
         let Some(spill) = self.spill.as_mut().filter(|_| !self.memory.is_empty()) else { return };
         let added = spill.add(self.memory.make_contiguous());
-        if let Ok(gone) = added {
-            self.counts.dropped(gone);
-            self.counts.spilled(self.memory.len() as u64);
-            self.memory.clear();
-        }
-        self.heed(added.map(drop));
+        self.counts.dropped(added.gone);
+        self.counts.spilled(added.written as u64);
+        self.memory.drain(..added.written);
+        self.heed(added.done);
     }
 
     /// Tells once that the disk refuses.
@@ -204,6 +227,57 @@ mod tests {
         assert!(backlog.memory.len() == 1, "where all has come nothing is written any more");
         backlog.keep();
         assert_eq!(Spill::open(directory.path(), 1 << 20).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_written_down_stays_in_memory_and_is_told_as_missing_where_it_is_lost_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("spill");
+        let (mut backlog, counts) = backlog(Some(Spill::open(&path, 64 << 10).unwrap()));
+        backlog.take_in(vec![flow(0)]);
+        backlog.failed();
+        // The file that is open takes some more, and there is no place for another one.
+        std::fs::rename(&path, directory.path().join("elsewhere")).unwrap();
+        backlog.take_in((1..50).map(flow).collect());
+        let written = counts.spilled_so_far();
+        assert!(written > 1 && written < 50, "{written}");
+        assert_eq!(backlog.memory.len() as u64, 50 - written, "what was written is in memory no more");
+        backlog.failed();
+        assert_eq!(counts.spilled_so_far(), written);
+        // Now nothing can be added, but what is missing can be noted.
+        let next = path.join("1.jsonl");
+        std::fs::create_dir_all(&next).unwrap();
+        backlog.keep();
+        assert_eq!(counts.dropped_so_far(), 50 - written);
+        std::fs::remove_dir(next).unwrap();
+        assert_eq!(Spill::open(&path, 64 << 10).unwrap().take_missing().unwrap().records(), 50 - written);
+    }
+
+    #[test]
+    fn that_the_disk_cannot_be_read_is_known() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut backlog, _) = backlog(Some(Spill::open(directory.path(), 1 << 20).unwrap()));
+        backlog.take_in(vec![flow(0)]);
+        backlog.failed();
+        let path = directory.path().join("0.jsonl");
+        let text = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(backlog.batch(10).is_empty() && backlog.is_unreadable() && !backlog.is_empty());
+        backlog.failed();
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::write(&path, text).unwrap();
+        assert!(sequences(&backlog.batch(10)) == [0] && !backlog.is_unreadable());
+    }
+
+    #[test]
+    fn what_is_missing_as_an_agent_ends_the_next_one_tells() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut backlog, _) = backlog(Some(Spill::open(directory.path(), 1 << 20).unwrap()));
+        backlog.miss(Missing::of(&flow(7)));
+        backlog.keep();
+        let mut spill = Spill::open(directory.path(), 1 << 20).unwrap();
+        assert_eq!(spill.take_missing().unwrap().told().record.to_string(), "node1/1/7/missing");
     }
 
     #[test]

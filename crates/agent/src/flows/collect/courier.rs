@@ -18,10 +18,15 @@ pub(super) const BATCH: usize = 500;
 /// How long the first item of a batch waits for others.
 const GATHER: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1000 });
 /// For a batch to come.
-const ATTEMPT: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 10 });
+pub(super) const ATTEMPT: Duration = Duration::from_secs(if cfg!(test) { 5 } else { 10 });
 /// Before the second attempt; each further pause is twice as long, up to the longest.
 const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 500 });
 const LONGEST: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 60_000 });
+
+/// So many items that are refused one after the other, each alone, are refused for what the collector is and not for what they are.
+const RUN: u32 = 3;
+/// So many failures later the one that is tried is left out after all: should it be the item, it holds up those behind it no longer.
+const PATIENCE: u32 = 16;
 
 pub(super) struct Courier {
     name: String,
@@ -33,6 +38,8 @@ pub(super) struct Courier {
     most: usize,
     /// Attempts that failed, one after the other.
     failures: u32,
+    /// Items that were refused alone since a batch was taken.
+    refusals: u32,
 }
 
 impl Courier {
@@ -43,7 +50,7 @@ impl Courier {
         intake: Arc<Intake>,
         counts: Arc<Counts>,
     ) -> Self {
-        Self { name, collector, backlog, intake, counts, most: BATCH, failures: 0 }
+        Self { name, collector, backlog, intake, counts, most: BATCH, failures: 0, refusals: 0 }
     }
 
     /// Sends until `end`, and then what is left, until `late` or a failure. What has not come is on disk when it returns.
@@ -82,7 +89,7 @@ impl Courier {
     async fn deliver(&mut self, late: &CancellationToken) -> bool {
         let batch = self.backlog.batch(self.most);
         if batch.is_empty() {
-            return true;
+            return !self.backlog.is_unreadable() || self.is_away("what waits on disk for it cannot be read");
         }
         let Self { collector, backlog, intake, counts, .. } = self;
         let answer = {
@@ -105,8 +112,9 @@ impl Courier {
 
     fn has_come(&mut self, batch: &[Numbered], taken: Taken) -> bool {
         if taken.again {
-            return self.is_away("it has no room at the moment");
+            return self.is_away(taken.why.as_deref().unwrap_or("it has no room at the moment"));
         }
+        self.refusals = 0;
         if std::mem::take(&mut self.failures) > 0 {
             info!(collector = self.name, "the collector of flows takes them again");
         }
@@ -117,6 +125,11 @@ impl Courier {
         }
         self.counts.sent((batch.len() as u64).saturating_sub(taken.refused));
         self.backlog.sent();
+        if taken.refused > 0
+            && let Some(missing) = Missing::among(batch, taken.refused)
+        {
+            self.backlog.miss(missing);
+        }
         self.most = (self.most * 2).min(BATCH);
         true
     }
@@ -134,21 +147,33 @@ impl Courier {
         false
     }
 
-    /// It is sent in two halves, until one item is left that cannot be meant.
+    /// It is sent in two halves, until one item is left that cannot be meant; where none is taken, it is the collector.
     fn is_unfit(&mut self, batch: &[Numbered], why: &str) -> bool {
-        self.failures = 0;
-        if let [item] = batch {
-            warn!(collector = self.name, why, record = %item.record, "the collector does not take this record of a flow");
-            self.counts.refused(1);
-            self.backlog.sent();
-            // That it was told of what is missing is not told again.
-            if !item.record.missing {
-                self.backlog.miss(Missing::of(item));
-            }
-        } else {
+        let [item] = batch else {
+            self.failures = 0;
             self.backlog.returned();
             self.most = (batch.len() / 2).max(1);
+            return true;
+        };
+        self.refusals = self.refusals.saturating_add(1);
+        // What tells of the item before it is refused as that was.
+        let is_the_collector = self.refusals >= RUN || (item.record.missing && self.refusals > 1);
+        if is_the_collector && !self.failures.saturating_add(1).is_multiple_of(PATIENCE) {
+            return self.is_away(why);
         }
+        if self.refusals == 1 {
+            warn!(collector = self.name, why, record = %item.record, "the collector does not take this record of a flow");
+        }
+        self.counts.refused(1);
+        self.backlog.sent();
+        // That it was told of what is missing is not told again.
+        if !item.record.missing {
+            self.backlog.miss(Missing::of(item));
+        }
+        if is_the_collector {
+            return self.is_away(why);
+        }
+        self.failures = 0;
         true
     }
 }

@@ -38,6 +38,22 @@ impl Missing {
         own.last = own.last.clone().max(more.last);
     }
 
+    /// So many of these items, nobody knows which. None where none is left but what told of others: that is not told again.
+    pub(super) fn among(items: &[Numbered], records: u64) -> Option<Self> {
+        let (mut all, mut known) = (None, 0);
+        for item in items.iter().filter(|item| !item.record.missing) {
+            Self::add(&mut all, Self::of(item));
+            known += 1;
+        }
+        all.map(|all| if records < known { all.counting(records) } else { all })
+    }
+
+    /// At the same time, so many records.
+    pub(super) fn counting(mut self, records: u64) -> Self {
+        (self.gap.packets, self.gap.bytes, self.gap.flows) = (0, 0, records);
+        self
+    }
+
     /// How many records.
     pub(super) const fn records(&self) -> u64 {
         self.gap.flows
@@ -65,5 +81,15 @@ mod tests {
         let Item::Gap(told) = missing.told().item else { panic!("no gap") };
         assert_eq!((told.flows, told.packets, told.at), (3, 40, GapAt::Collector));
         assert!(told.start < told.end);
+    }
+
+    #[test]
+    fn of_some_that_nobody_knows_the_number_is_told_and_of_what_told_of_others_nothing() {
+        let items = [flow(3), gap(5, 40), flow(6)];
+        let some = Missing::among(&items, 2).unwrap();
+        assert_eq!((some.records(), some.told().record.to_string()), (2, "node1/1/6/missing".to_owned()));
+        let Item::Gap(all) = Missing::among(&items, 3).unwrap().told().item else { panic!("no gap") };
+        assert_eq!((all.flows, all.packets), (3, 40));
+        assert_eq!(Missing::among(&[some.told()], 1), None);
     }
 }

@@ -5,8 +5,9 @@
 
 use std::{
     collections::VecDeque,
-    fs::{self, File},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, BufRead, BufReader, Seek, SeekFrom, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -18,6 +19,9 @@ use super::missing::Missing;
 const PARTS: u64 = 16;
 const SUFFIX: &str = ".jsonl";
 const MISSING: &str = "missing";
+/// Who talks to whom is nobody's business on this node but the agent's.
+const DIRECTORY_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
 
 #[derive(Debug)]
 pub(super) struct Spill {
@@ -31,6 +35,19 @@ pub(super) struct Spill {
     read: u64,
     ahead: Option<Ahead>,
     missing: Option<Missing>,
+    /// Lines that went unsent as they cannot be read: they are missing, but nothing beside them told yet when they were.
+    unread: u64,
+}
+
+/// What became of items that were added.
+#[derive(Debug)]
+pub(super) struct Added {
+    /// So many of the first of them wait here now.
+    pub(super) written: usize,
+    /// How many items went for them.
+    pub(super) gone: u64,
+    /// Whether anything went wrong.
+    pub(super) done: io::Result<()>,
 }
 
 #[derive(Debug)]
@@ -41,19 +58,31 @@ struct Part {
     lines: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Ahead {
     to: u64,
     lines: u64,
+    /// How many of the lines are no items.
+    lost: u64,
+    /// The last item, as if it were missing.
+    beside: Option<Missing>,
 }
 
 impl Spill {
-    /// What is there; the directory is made where it is missing.
+    /// What is there; the directory is made where it is missing, and nobody else may read it from then on.
     pub(super) fn open(directory: &Path, room: u64) -> io::Result<Self> {
-        fs::create_dir_all(directory)?;
-        let mut files = Vec::new();
+        if let Some(parent) = directory.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory)?;
+        fs::set_permissions(directory, Permissions::from_mode(DIRECTORY_MODE))?;
+        let mut files: Vec<Part> = Vec::new();
         for entry in fs::read_dir(directory)? {
-            let name = entry?.file_name();
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                fs::set_permissions(entry.path(), Permissions::from_mode(FILE_MODE))?;
+            }
+            let name = entry.file_name();
             let number = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)).and_then(|name| name.parse().ok());
             files.extend(number.map(|number| Part { number, bytes: 0, lines: 0 }));
         }
@@ -61,16 +90,23 @@ impl Spill {
         let mut spill = Self {
             directory: directory.to_path_buf(),
             room,
-            files: files.into(),
+            files: VecDeque::new(),
             writer: None,
             read: 0,
             ahead: None,
             missing: None,
+            unread: 0,
         };
-        for at in 0..spill.files.len() {
-            let text = fs::read(spill.path(spill.files[at].number))?;
-            spill.files[at].bytes = text.len() as u64;
-            spill.files[at].lines = text.iter().filter(|byte| **byte == b'\n').count() as u64;
+        for mut part in files {
+            let path = spill.path(part.number);
+            let text = fs::read(&path)?;
+            if text.is_empty() {
+                fs::remove_file(path)?;
+                continue;
+            }
+            part.bytes = text.len() as u64;
+            part.lines = text.iter().filter(|byte| **byte == b'\n').count() as u64;
+            spill.files.push_back(part);
         }
         spill.missing = fs::read(directory.join(MISSING)).ok().and_then(|text| serde_json::from_slice(&text).ok());
         Ok(spill)
@@ -82,7 +118,7 @@ impl Spill {
 
     /// Whether nothing waits here.
     pub(super) fn is_empty(&self) -> bool {
-        self.files.is_empty()
+        self.bytes() == 0
     }
 
     /// How many items wait here.
@@ -94,30 +130,33 @@ impl Spill {
         self.files.iter().map(|part| part.bytes).sum()
     }
 
-    /// Adds items behind all others. How many items went for it.
-    pub(super) fn add(&mut self, items: &[Numbered]) -> io::Result<u64> {
+    /// Adds items behind all others, until one cannot be written.
+    pub(super) fn add(&mut self, items: &[Numbered]) -> Added {
+        let (mut written, mut done) = (0, Ok(()));
         for item in items {
-            let mut line = export::json(item).into_bytes();
-            line.push(b'\n');
-            let file = self.file()?;
-            let written = file.write_all(&line);
-            let Some(part) = self.files.back_mut() else { continue };
-            match written {
-                Ok(()) => {
-                    part.bytes += line.len() as u64;
-                    part.lines += 1;
-                }
-                Err(error) => {
-                    // Half a line would be read as one.
-                    if let Some(file) = &self.writer {
-                        let _ = file.set_len(part.bytes);
-                    }
-                    self.writer = None;
-                    return Err(error);
-                }
+            done = self.write(item);
+            if done.is_err() {
+                break;
             }
+            written += 1;
         }
-        self.shrink()
+        let (gone, shrunk) = self.shrink();
+        Added { written, gone, done: done.and(shrunk) }
+    }
+
+    fn write(&mut self, item: &Numbered) -> io::Result<()> {
+        let mut line = export::json(item).into_bytes();
+        line.push(b'\n');
+        let written = self.file()?.write_all(&line);
+        let Some(part) = self.files.back_mut() else { return written };
+        if written.is_ok() {
+            part.bytes += line.len() as u64;
+            part.lines += 1;
+        } else if self.writer.as_ref().is_none_or(|file| file.set_len(part.bytes).is_err()) {
+            // Half a line would be read as one.
+            self.writer = None;
+        }
+        written
     }
 
     /// The file that is written to; another one where the last is full.
@@ -126,63 +165,105 @@ impl Spill {
         if self.writer.is_none() || is_full {
             let number = self.files.back().map_or(0, |part| part.number + 1);
             self.writer = None;
-            let file = File::create_new(self.path(number))?;
+            let file = private().create_new(true).append(true).open(self.path(number))?;
             self.files.push_back(Part { number, bytes: 0, lines: 0 });
             return Ok(self.writer.insert(file));
         }
         self.writer.as_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Lets the oldest files go where there are too many bytes; not the one that is written to, nor what is being sent.
-    fn shrink(&mut self) -> io::Result<u64> {
-        let mut gone = 0;
+    /// Lets the oldest files go where there are too many bytes; not the one that is written to, nor what is being sent. How many items went.
+    fn shrink(&mut self) -> (u64, io::Result<()>) {
+        let (mut gone, mut done) = (0, Ok(()));
         while self.bytes() > self.room {
             let at = usize::from(self.ahead.is_some());
             if self.files.len() <= at + 1 {
                 break;
             }
-            let from = if at == 0 { std::mem::take(&mut self.read) } else { 0 };
-            let Some(part) = self.files.remove(at) else { break };
-            let (lost, lines) = self.lines(part.number, from, usize::MAX)?;
-            for item in &lost {
-                Missing::add(&mut self.missing, Missing::of(item));
+            match self.let_go(at) {
+                Ok(lines) => gone += lines,
+                Err(error) => {
+                    done = Err(error);
+                    break;
+                }
             }
-            self.note()?;
-            fs::remove_file(self.path(part.number))?;
-            gone += lines.lines;
         }
-        Ok(gone)
+        if gone > 0 {
+            done = done.and(self.note());
+        }
+        (gone, done)
+    }
+
+    /// Removes a file; what was in it is missing from then on. It stays known for as long as it is there.
+    fn let_go(&mut self, at: usize) -> io::Result<u64> {
+        let Some(Part { number, lines, .. }) = self.files.get(at) else { return Ok(0) };
+        let (number, lines) = (*number, *lines);
+        let found = self.lines(number, if at == 0 { self.read } else { 0 }, usize::MAX);
+        match fs::remove_file(self.path(number)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.files.remove(at);
+        if at == 0 {
+            self.read = 0;
+        }
+        let Ok((items, ahead)) = found else {
+            self.unread += lines;
+            return Ok(lines);
+        };
+        for item in &items {
+            Missing::add(&mut self.missing, Missing::of(item));
+        }
+        self.lose(ahead.lost, ahead.beside);
+        Ok(ahead.lines)
     }
 
     /// What is missing is known also to the next agent.
-    fn note(&self) -> io::Result<()> {
+    pub(super) fn note(&self) -> io::Result<()> {
         let path = self.directory.join(MISSING);
         match &self.missing {
             None if path.exists() => fs::remove_file(path),
             None => Ok(()),
             Some(missing) => {
                 let made = self.directory.join("missing.new");
-                fs::write(&made, serde_json::to_vec(missing)?)?;
+                let mut file = private().write(true).create(true).truncate(true).open(&made)?;
+                file.write_all(&serde_json::to_vec(missing)?)?;
                 fs::rename(made, path)
             }
         }
     }
 
-    /// Whole lines of a file from a place on, that many at most. What is no item is passed over.
+    /// Lines that cannot be read any more are missing as well: when they were is told by what was beside them.
+    fn lose(&mut self, lost: u64, beside: Option<Missing>) {
+        self.unread += lost;
+        if self.unread > 0
+            && let Some(beside) = beside
+        {
+            Missing::add(&mut self.missing, beside.counting(std::mem::take(&mut self.unread)));
+        }
+    }
+
+    /// Whole lines of a file from a place on, with that many items at most. What is no item is passed over.
     fn lines(&self, number: u64, from: u64, most: usize) -> io::Result<(Vec<Numbered>, Ahead)> {
         let mut file = File::open(self.path(number))?;
         file.seek(SeekFrom::Start(from))?;
         let mut reader = BufReader::new(file);
-        let (mut items, mut ahead, mut line) = (Vec::new(), Ahead { to: from, lines: 0 }, Vec::new());
+        let mut ahead = Ahead { to: from, lines: 0, lost: 0, beside: None };
+        let (mut items, mut line): (Vec<Numbered>, Vec<u8>) = (Vec::new(), Vec::new());
         while items.len() < most {
             line.clear();
             let length = reader.read_until(b'\n', &mut line)?;
             if !line.ends_with(b"\n") {
                 break;
             }
-            ahead = Ahead { to: ahead.to + length as u64, lines: ahead.lines + 1 };
-            items.extend(serde_json::from_slice::<Numbered>(&line));
+            ahead.to += length as u64;
+            ahead.lines += 1;
+            match serde_json::from_slice(&line) {
+                Ok(item) => items.push(item),
+                Err(_) => ahead.lost += 1,
+            }
         }
+        ahead.beside = items.last().map(Missing::of);
         Ok((items, ahead))
     }
 
@@ -192,7 +273,7 @@ impl Spill {
             let (items, ahead) = match self.lines(number, self.read, most) {
                 // Somebody removed it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    self.files.pop_front();
+                    self.unread += self.files.pop_front().map_or(0, |part| part.lines);
                     (self.read, self.writer) = (0, None);
                     continue;
                 }
@@ -202,6 +283,7 @@ impl Spill {
                 self.ahead = Some(ahead);
                 return Ok(items);
             }
+            self.unread += ahead.lost;
             self.remove_first()?;
         }
         Ok(Vec::new())
@@ -211,13 +293,14 @@ impl Spill {
     pub(super) fn sent(&mut self) -> io::Result<()> {
         let Some(ahead) = self.ahead.take() else { return Ok(()) };
         self.read = ahead.to;
+        self.lose(ahead.lost, ahead.beside);
         let Some(part) = self.files.front_mut() else { return Ok(()) };
         part.lines = part.lines.saturating_sub(ahead.lines);
         if part.bytes <= ahead.to { self.remove_first() } else { Ok(()) }
     }
 
     /// What was told last as next has not come.
-    pub(super) const fn unsent(&mut self) {
+    pub(super) fn unsent(&mut self) {
         self.ahead = None;
     }
 
@@ -243,89 +326,13 @@ impl Spill {
     pub(super) fn missing(&mut self, missing: Missing) {
         Missing::add(&mut self.missing, missing);
     }
+}
 
-    /// What was taken as missing has come.
-    pub(super) fn missing_is_told(&self) -> io::Result<()> {
-        self.note()
-    }
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(FILE_MODE);
+    options
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::flows::collect::tests::{flow, sequences};
-
-    fn drain(spill: &mut Spill, most: usize) -> Vec<u64> {
-        let mut found = Vec::new();
-        loop {
-            let items = spill.next(most).unwrap();
-            if items.is_empty() {
-                return found;
-            }
-            found.extend(sequences(&items));
-            spill.sent().unwrap();
-        }
-    }
-
-    #[test]
-    fn what_waits_comes_out_as_it_came_also_for_the_next_agent_and_nothing_is_left_behind() {
-        let directory = tempfile::tempdir().unwrap();
-        let items: Vec<Numbered> = (0..100).map(flow).collect();
-        let mut spill = Spill::open(directory.path(), 1 << 20).unwrap();
-        assert_eq!(spill.add(&items[..60]).unwrap(), 0);
-        assert_eq!(sequences(&spill.next(10).unwrap()), (0..10).collect::<Vec<_>>());
-        spill.unsent();
-        assert_eq!(sequences(&spill.next(5).unwrap()), (0..5).collect::<Vec<_>>());
-        spill.sent().unwrap();
-        assert_eq!(spill.len(), 55);
-        drop(spill);
-        let mut next = Spill::open(directory.path(), 1 << 20).unwrap();
-        next.add(&items[60..]).unwrap();
-        assert_eq!(drain(&mut next, 7), (0..100).collect::<Vec<_>>(), "what had come comes again");
-        assert!(next.is_empty() && next.bytes() == 0);
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
-        next.add(&items[..1]).unwrap();
-        assert_eq!(drain(&mut next, 7), [0]);
-    }
-
-    #[test]
-    fn where_there_are_too_many_bytes_the_oldest_go_and_the_next_agent_knows_how_many() {
-        let directory = tempfile::tempdir().unwrap();
-        let room = 64 << 10;
-        let mut spill = Spill::open(directory.path(), room).unwrap();
-        let mut gone = 0;
-        for number in 0..1000 {
-            gone += spill.add(&[flow(number)]).unwrap();
-            assert!(spill.bytes() <= room);
-        }
-        assert!(gone > 500, "{gone}");
-        drop(spill);
-        let mut next = Spill::open(directory.path(), room).unwrap();
-        let missing = next.take_missing().unwrap();
-        assert_eq!((missing.records(), missing.told().record.sequence), (gone, gone - 1));
-        next.missing_is_told().unwrap();
-        assert_eq!(drain(&mut next, 100), (gone..1000).collect::<Vec<_>>());
-        assert!(Spill::open(directory.path(), room).unwrap().take_missing().is_none());
-    }
-
-    #[test]
-    fn what_is_being_sent_stays_and_half_a_line_is_no_item() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut spill = Spill::open(directory.path(), 64 << 10).unwrap();
-        spill.add(&[flow(0), flow(1)]).unwrap();
-        assert_eq!(sequences(&spill.next(1).unwrap()), [0]);
-        let items: Vec<Numbered> = (2..1000).map(flow).collect();
-        spill.add(&items).unwrap();
-        spill.sent().unwrap();
-        assert_eq!(sequences(&spill.next(1).unwrap()), [1]);
-        drop(spill);
-        fs::remove_dir_all(directory.path()).unwrap();
-        fs::create_dir(directory.path()).unwrap();
-        let half = export::json(&flow(8));
-        fs::write(directory.path().join("4.jsonl"), format!("{}\nno item\n{}", export::json(&flow(7)), &half[..30]))
-            .unwrap();
-        let mut spill = Spill::open(directory.path(), 64 << 10).unwrap();
-        spill.add(&[flow(9)]).unwrap();
-        assert_eq!(drain(&mut spill, 10), [7, 9]);
-    }
-}
+mod tests;

@@ -53,7 +53,7 @@ fn message(stream: &mut BufReader<TcpStream>) -> (Vec<u8>, Numbered) {
 }
 
 #[test]
-fn a_message_has_come_when_the_broker_confirms_it_and_comes_again_when_it_does_not() {
+fn a_message_has_come_when_the_broker_confirms_it_and_comes_again_when_it_does_not_or_has_no_queue_for_any() {
     let directory = tempfile::tempdir().unwrap();
     let credentials = directory.path().join("credentials");
     fs::write(&credentials, "flows:secret\n").unwrap();
@@ -75,8 +75,8 @@ fn a_message_has_come_when_the_broker_confirms_it_and_comes_again_when_it_does_n
         (&b"\0\x3c\0\x28\0\0\x05flows\x04flow\x01"[..], &b"\0\x3c\0\x28\0\0\x05flows\x03gap\x01"[..])
     );
     say(&mut stream, 1, 60, 80, &[0, 0, 0, 0, 0, 0, 0, 2, 1]);
-    // The third one has no queue.
-    say(&mut stream, 1, 60, 50, b"\x01\x38\x08NO_ROUTE\x05flows\x04flow");
+    // It could not keep the third one.
+    say(&mut stream, 1, 60, 120, &[0, 0, 0, 0, 0, 0, 0, 3, 0]);
     let mut stream = accept();
     for item in [flow(0), gap(1, 2), flow(2)] {
         assert_eq!(message(&mut stream).1, item, "all of the batch come again");
@@ -93,5 +93,23 @@ fn a_message_has_come_when_the_broker_confirms_it_and_comes_again_when_it_does_n
     assert_eq!(message(&mut stream).1, flow(3));
     say(&mut stream, 1, 60, 80, &[0, 0, 0, 0, 0, 0, 0, 1, 0]);
     wait("it has come", || agent.metric("sent_records_total") == 4);
+    let unroutable = b"\x01\x38\x08NO_ROUTE\x05flows\x04flow";
+    // There is no queue for the second one of these.
+    agent.collectors.offer(&[flow(4), flow(5), flow(6)]);
+    for item in [flow(4), flow(5), flow(6)] {
+        assert_eq!(message(&mut stream).1, item);
+    }
+    say(&mut stream, 1, 60, 50, unroutable);
+    say(&mut stream, 1, 60, 80, &[0, 0, 0, 0, 0, 0, 0, 4, 1]);
+    let (_, missing) = message(&mut stream);
+    assert_eq!(missing.record.to_string(), "node1/1/6/missing", "only what came back is missing");
+    let Item::Gap(told) = missing.item else { panic!("no gap") };
+    assert_eq!((told.flows, agent.metric("sent_records_total"), agent.metric("refused_records_total")), (1, 6, 1));
+    // There is no queue for anything now.
+    say(&mut stream, 1, 60, 50, unroutable);
+    say(&mut stream, 1, 60, 80, &[0, 0, 0, 0, 0, 0, 0, 5, 0]);
+    assert_eq!(message(&mut stream).1.record, missing.record, "it waits for one");
+    say(&mut stream, 1, 60, 80, &[0, 0, 0, 0, 0, 0, 0, 6, 0]);
+    wait("it has come", || agent.metric("sent_records_total") == 7);
     agent.end();
 }

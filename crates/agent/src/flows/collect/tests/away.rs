@@ -1,7 +1,7 @@
 //! What becomes of items while their collector is away, full, picky or slow.
 
 use super::*;
-use crate::flows::collect::courier::BATCH;
+use crate::flows::collect::courier::{ATTEMPT, BATCH};
 
 /// What a collector does with a batch.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -13,7 +13,10 @@ enum Mood {
     /// It takes batches of no more than three items, and none of sequence 7.
     Picky,
     Full,
+    /// Flows; it takes gaps.
     Refuses,
+    /// Whatever it is sent.
+    Unfit,
 }
 
 #[derive(Clone)]
@@ -68,7 +71,12 @@ impl Collector for Sink {
                 keep();
                 Ok(Taken::default())
             }
-            Mood::Refuses => Ok(Taken { refused: items.len() as u64, why: Some("no".to_owned()), again: false }),
+            Mood::Refuses => {
+                let (gaps, flows): (Vec<_>, Vec<_>) = items.iter().cloned().partition(|item| item.record.missing);
+                self.came.lock().unwrap().extend(gaps);
+                Ok(Taken { refused: flows.len() as u64, why: Some("no".to_owned()), again: false })
+            }
+            Mood::Unfit => Err(SendError::Unfit("no".to_owned())),
         };
         async { answer }.boxed()
     }
@@ -167,14 +175,13 @@ async fn as_an_agent_ends_what_is_in_memory_is_sent_or_written_down_in_the_time_
     assert_eq!(sink.once(), ids(0..1700));
     sink.is(Mood::Silent);
     let lab = Lab::start(&sink, Some((&directory, 4 << 20)));
+    let begun = Instant::now();
     lab.offer(&flows(1700..1800));
     eventually("they are under way", || sink.came().len() > 1700).await;
-    let late = lab.late.clone();
-    let begun = Instant::now();
     lab.end.cancel();
-    late.cancel();
+    lab.late.cancel();
     lab.task.await.unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(1), "the answer is not waited for");
+    assert!(begun.elapsed() < ATTEMPT, "the answer is not waited for");
     assert_eq!(Spill::open(directory.path(), 1 << 20).unwrap().len(), 100);
 }
 
@@ -228,16 +235,39 @@ async fn a_batch_that_is_not_taken_is_sent_in_parts_and_only_what_cannot_be_mean
 }
 
 #[tokio::test]
-async fn a_collector_that_is_full_is_asked_again_and_one_that_refuses_is_not() {
+async fn a_collector_that_is_full_is_asked_again_and_one_that_refuses_is_told_what_is_missing() {
     let sink = Sink::new(Mood::Full);
     let lab = Lab::start(&sink, None);
     lab.offer(&flows(0..5));
     eventually("it is asked again", || sink.asked.load(Ordering::SeqCst) > 1).await;
     sink.is(Mood::Refuses);
     eventually("they are refused", || lab.counts.refused_so_far() == 5).await;
+    eventually("it is told so", || sink.once() == ["node1/1/4/missing"]).await;
+    let Item::Gap(told) = sink.came().remove(0).item else { panic!("no gap") };
+    assert_eq!(told.flows, 5);
     sink.is(Mood::Takes);
     lab.offer(&flows(5..6));
-    eventually("others come", || sink.once() == ids(5..6)).await;
-    assert_eq!((lab.counts.sent_so_far(), BATCH), (1, 500));
+    eventually("others come", || sink.once()[1..] == ids(5..6)).await;
+    eventually("both are counted", || lab.counts.sent_so_far() == 2).await;
+    assert_eq!((lab.counts.refused_so_far(), BATCH), (5, 500));
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn where_nothing_at_all_is_taken_it_waits_and_hardly_anything_is_left_out() {
+    let sink = Sink::new(Mood::Unfit);
+    let lab = Lab::start(&sink, None);
+    lab.offer(&flows(0..10));
+    // In halves: 10, 5, 2, 1; then what tells of the first one, which waits.
+    eventually("it is tried again", || sink.asked.load(Ordering::SeqCst) > 6).await;
+    assert_eq!(lab.counts.refused_so_far(), 1);
+    sink.is(Mood::Takes);
+    let mut expected = vec!["node1/1/0/missing".to_owned()];
+    expected.extend(ids(1..10));
+    eventually("the others come", || sink.once() == expected).await;
+    sink.is(Mood::Unfit);
+    lab.offer(&flows(10..12));
+    // One of them at once, what tells of it and the other one after some time: nothing is in the way for ever.
+    eventually("it goes on", || lab.counts.refused_so_far() == 4).await;
     lab.end().await;
 }

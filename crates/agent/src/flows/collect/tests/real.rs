@@ -24,6 +24,20 @@ fn free_port() -> u16 {
     listener().0.local_addr().unwrap().port()
 }
 
+/// Whether all datagrams that came to a port were read.
+fn is_read(port: u16) -> bool {
+    let end = format!(":{port:04X}");
+    ["/proc/net/udp", "/proc/net/udp6"].iter().all(|table| {
+        let text = fs::read_to_string(table).unwrap_or_default();
+        text.lines().all(|line| {
+            // Number, own address, other address, state, bytes that wait to be sent and to be read (proc(5)).
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let is_own = words.get(1).is_some_and(|own| own.ends_with(&end));
+            !is_own || words.get(4).is_some_and(|queues| queues.ends_with(":00000000"))
+        })
+    })
+}
+
 #[test]
 fn rsyslogd_reads_all_parts_of_the_messages() {
     let directory = tempfile::tempdir().unwrap();
@@ -74,6 +88,7 @@ fn nfcapd_reads_the_flows_of_ipfix() {
     agent.collectors.offer(&items);
     wait("they are sent", || agent.metric("sent_records_total") == 40);
     agent.end();
+    wait("they are read", || is_read(port));
     let interrupt = rustix::process::Pid::from_child(&server.0);
     rustix::process::kill_process(interrupt, rustix::process::Signal::TERM).unwrap();
     server.0.wait().unwrap();

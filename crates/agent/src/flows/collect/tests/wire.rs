@@ -243,6 +243,10 @@ fn otlp_is_sent_less_at_once_where_that_was_too_much() {
     assert_eq!(request(&mut stream).2, expected(&[flow(1)]));
     answer(&mut stream, "200 OK", r#"{"partialSuccess":{"rejectedLogRecords":"1","errorMessage":"too old"}}"#);
     wait("one has come", || agent.metric("sent_records_total") == 1 && agent.metric("refused_records_total") == 1);
+    let told = request(&mut stream).2;
+    assert!(String::from_utf8(told).unwrap().contains("node1/1/1/missing"), "that the other is missing is told");
+    answer(&mut stream, "200 OK", "{}");
+    wait("it has come", || agent.metric("sent_records_total") == 2);
     agent.end();
 }
 
