@@ -27,6 +27,9 @@ use received::{Head, VLAN};
 /// What is taken in at once, in bytes and in packets.
 const ROOM: usize = 256 << 10;
 const PACKETS: usize = 32;
+/// What a socket is bound to: no protocol, by which it only learns of what kind the interface is, or all of them.
+const NOTHING: u16 = 0;
+const EVERYTHING: u16 = libc::ETH_P_ALL as u16;
 
 /// Why an interface's packets cannot be captured.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +84,8 @@ pub struct Counts {
     pub dropped: u64,
 }
 
-/// A socket that sees an interface's packets, in both directions. It stays with its interface, in whatever namespace that is, and keeps the
+/// A socket that sees an interface's packets, in both directions; those of a loopback device, which leave by it and come in by it, only as
+/// they come in. It stays with its interface, in whatever namespace that is, and keeps the
 /// namespace there.
 #[derive(Debug)]
 pub struct Tap {
@@ -89,8 +93,6 @@ pub struct Tap {
     /// Bytes of a packet that are kept.
     snap: usize,
     mac: Option<Mac>,
-    /// What leaves by a loopback device comes in by it as well.
-    is_loopback: bool,
     counts: Counts,
     /// Slots, each with room for what is kept of a packet and a tag of VLAN.
     slots: Vec<u8>,
@@ -114,15 +116,19 @@ impl Tap {
         set(at, libc::SOL_PACKET, libc::PACKET_AUXDATA, 1).map_err(refused("ask for packets' lengths"))?;
         // Before it sees the first packet.
         attach(at, program, snap)?;
-        let kind = bind(at, index).map_err(refused("bind a socket"))?;
-        if ![libc::ARPHRD_ETHER, libc::ARPHRD_LOOPBACK].contains(&kind) {
-            return Err(TapError::NotEthernet { interface: interface.to_owned(), kind });
+        match bind(at, index, NOTHING).map_err(refused("bind a socket"))? {
+            libc::ARPHRD_ETHER => {}
+            libc::ARPHRD_LOOPBACK => {
+                let once = set(at, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1);
+                once.map_err(refused("leave out what leaves by the device"))?;
+            }
+            kind => return Err(TapError::NotEthernet { interface: interface.to_owned(), kind }),
         }
+        bind(at, index, EVERYTHING).map_err(refused("bind a socket"))?;
         let snap = snap as usize;
         let slots = (ROOM / (snap + VLAN)).clamp(1, PACKETS);
-        let is_loopback = kind == libc::ARPHRD_LOOPBACK;
         let slots = vec![0; slots * (snap + VLAN)];
-        Ok(Self { socket, snap, mac, is_loopback, counts: Counts::default(), slots, heads: Vec::new() })
+        Ok(Self { socket, snap, mac, counts: Counts::default(), slots, heads: Vec::new() })
     }
 
     /// Ethernet address of the interface.
@@ -143,8 +149,7 @@ impl Tap {
     /// What was taken in.
     pub fn seen(&self) -> impl Iterator<Item = Seen<'_>> {
         let slots = self.slots.chunks(self.snap + VLAN);
-        let seen = self.heads.iter().zip(slots).map(|(head, slot)| head.seen(slot, self.snap));
-        seen.filter(|seen| !(self.is_loopback && seen.outbound))
+        self.heads.iter().zip(slots).map(|(head, slot)| head.seen(slot, self.snap))
     }
 
     /// How many packets there were since it was opened.
@@ -224,11 +229,11 @@ fn attach(socket: BorrowedFd<'_>, program: &[Instruction], snap: u32) -> Result<
     socket_filter::attach(socket, &mut program).map_err(|source| TapError::Filter { instructions, source })
 }
 
-/// Lets it see what passes the interface, and answers of what kind that is.
-fn bind(socket: BorrowedFd<'_>, index: u32) -> io::Result<u16> {
+/// Lets it see what passes the interface by a protocol, and answers of what kind that is.
+fn bind(socket: BorrowedFd<'_>, index: u32, protocol: u16) -> io::Result<u16> {
     let mut address = received::nowhere();
     address.sll_family = libc::AF_PACKET as u16;
-    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_protocol = protocol.to_be();
     address.sll_ifindex = i32::try_from(index).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut length = length_of::<libc::sockaddr_ll>();
     // SAFETY: the address is a `sockaddr_ll` of that length; the second call writes one of at most that length.

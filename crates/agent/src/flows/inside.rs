@@ -5,12 +5,15 @@ use std::{net::IpAddr, sync::Arc};
 use podnet_flow::capture::Captured;
 use podnet_kernel::{cni_wire::host_ifname, netlink::RtSocket, netns::NetNs};
 use podnet_model::errors::chain;
+use podnet_planner::ipam::Handle;
 
 use crate::{addresses::Addresses, repair::PodEnds};
 
 /// A pod's namespace.
 pub(crate) struct Inside {
     pub(crate) netns: NetNs,
+    /// What the pod holds its address by there: its sandbox, and so the namespace, is gone when this is.
+    pub(crate) handle: Handle,
     /// Its addresses, each with the interface in the pod that has it.
     pub(crate) addrs: Vec<(String, IpAddr)>,
 }
@@ -19,6 +22,9 @@ pub(crate) struct Inside {
 pub(crate) trait Here: Send + Sync {
     /// Whether a pod is this node's, by its uid.
     fn is_here(&self, uid: &str) -> bool;
+
+    /// Whether an address is still held by this. A pod whose sandbox was made anew holds its own by another one.
+    fn is_held(&self, handle: &Handle) -> bool;
 
     /// The namespace of a pod.
     ///
@@ -38,12 +44,16 @@ impl Here for Attached {
         self.addresses.holders().iter().any(|(_, holder)| *holder.uid == *uid)
     }
 
+    fn is_held(&self, handle: &Handle) -> bool {
+        self.addresses.holders().iter().any(|(_, holder)| holder.handle == *handle)
+    }
+
     fn enter(&self, pod: &Captured) -> Result<Inside, String> {
         let (key, mut devices, mut addrs) = (pod.key(), Vec::new(), Vec::new());
         let holders = self.addresses.holders().into_iter();
         for (addr, holder) in holders.filter(|(_, holder)| holder.pod == key && *holder.uid == *pod.uid) {
             let Some((sandbox, ifname)) = holder.handle.as_str().rsplit_once('/') else { continue };
-            devices.push(host_ifname(sandbox, ifname));
+            devices.push((host_ifname(sandbox, ifname), holder.handle.clone()));
             addrs.push((ifname.to_owned(), addr));
         }
         if devices.is_empty() {
@@ -51,9 +61,9 @@ impl Here for Attached {
         }
         let cannot = |error: &dyn std::error::Error| format!("cannot look for pod {key}: {}", chain(error));
         let mut socket = RtSocket::open().map_err(|error| cannot(&error))?;
-        for device in devices {
+        for (device, handle) in devices {
             if let Some(netns) = self.ends.namespace(&mut socket, &device).map_err(|error| cannot(&error))? {
-                return Ok(Inside { netns, addrs });
+                return Ok(Inside { netns, handle, addrs });
             }
         }
         Err(format!(

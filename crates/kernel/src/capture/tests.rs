@@ -111,7 +111,7 @@ fn a_packets_tag_is_where_it_was() {
     // Tag 5 of 802.1Q before a protocol for experiments, which nobody listens to.
     let frame = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 9], &[0x81, 0, 0, 5], &[0x88, 0xb5], &[7; 46]].concat();
     let sender = near.run(|| (socket().unwrap(), find("eth0").unwrap().0)).unwrap();
-    near.run(|| bind(sender.0.as_fd(), sender.1).unwrap()).unwrap();
+    near.run(|| bind(sender.0.as_fd(), sender.1, EVERYTHING).unwrap()).unwrap();
     rustix::net::send(&sender.0, &frame, rustix::net::SendFlags::empty()).unwrap();
     let mut found = Vec::new();
     eventually("the frame is seen", || {
@@ -125,14 +125,16 @@ fn a_packets_tag_is_where_it_was() {
 }
 
 #[test]
-fn what_passes_a_loopback_device_is_seen_once() {
+fn what_passes_a_loopback_device_is_seen_and_counted_once() {
     let [near, _far] = lab("lo");
     let program = compile("udp port 5000", WHOLE).unwrap();
     let mut tap = near.run(|| Tap::open("lo", &program, WHOLE, ROOMY)).unwrap().unwrap();
     let socket = bound(&near, "127.0.0.1:5000");
     socket.send_to(b"one", socket.local_addr().unwrap()).unwrap();
     socket.send_to(b"three", socket.local_addr().unwrap()).unwrap();
-    assert_eq!(taken(&mut tap, 2).iter().map(|(_, length, _)| *length).collect::<Vec<_>>(), [45, 47]);
+    let seen: Vec<_> = taken(&mut tap, 2).into_iter().map(|(outbound, length, _)| (outbound, length)).collect();
+    assert_eq!(seen, [(false, 45), (false, 47)]);
+    assert_eq!(tap.counts().unwrap(), Counts { received: 2, dropped: 0 });
 }
 
 #[test]

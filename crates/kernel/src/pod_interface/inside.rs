@@ -1,19 +1,29 @@
 //! The namespace that a pod's interface is in.
 
-use std::path::PathBuf;
+use std::{
+    os::fd::{AsFd, AsRawFd},
+    path::PathBuf,
+};
 
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::LinkAttribute,
+    nsid::{NsidAttribute, NsidMessage},
+};
 use podnet_model::{LinkName, Mac};
 
 use super::mtu::named;
 use crate::{
-    link,
-    netlink::{NetlinkError, RtSocket},
+    link::{self, Link},
+    netlink::{NetlinkError, Operation, Request, RtSocket},
     netns::NetNs,
 };
 
 /// The namespace of the pod behind a device of the node: the known one, or one of those that have names; none where that of the pod is not
-/// among them, or there is no such device. `mac` is the Ethernet address of the pod's end: indices alone may be the same in two nodes that
-/// are namespaces of one machine.
+/// among them, or there is no such device. `mac` is the Ethernet address of the pod's end.
+///
+/// Indices and addresses are what a pod may give its own devices, which may so look like those of another one. The kernel says by the node's
+/// device which namespace the other end is in (`IFLA_LINK_NETNSID`), and no pod changes that.
 ///
 /// # Errors
 /// Where the node's device cannot be looked at.
@@ -23,17 +33,49 @@ pub fn namespace_of(
     mac: Mac,
     known: Option<PathBuf>,
 ) -> Result<Option<NetNs>, NetlinkError> {
-    let end = match link::find(host, device) {
-        Err(error) if !error.is_missing() => return Err(error),
-        end => end.ok().flatten(),
-    };
-    let Some((index, peer)) = end.and_then(|end| Some((end.index, end.peer?))) else { return Ok(None) };
+    let Some((end, id)) = end_of(host, device)? else { return Ok(None) };
+    let Some(peer) = end.peer else { return Ok(None) };
     Ok(known.into_iter().chain(named()).find_map(|path| {
         // One that cannot be looked into is gone, or somebody else's.
         let netns = NetNs::open(&path).ok()?;
+        if id_of(host, &netns) != Some(id) {
+            return None;
+        }
         let other = link::find(&mut RtSocket::open_in(&netns).ok()?, peer).ok()??;
-        (other.peer == Some(index) && other.mac == Some(mac)).then_some(netns)
+        (other.peer == Some(end.index) && other.mac == Some(mac)).then_some(netns)
     }))
+}
+
+/// The node's device, and the number of the namespace of its other end; none where that is the node's own.
+fn end_of(host: &mut RtSocket, device: &LinkName) -> Result<Option<(Link, i32)>, NetlinkError> {
+    let found = match host.exchange(&[link::request::find(device.into())]).map_err(NetlinkError::from) {
+        Err(error) if !error.is_missing() => return Err(error),
+        found => found.unwrap_or_default(),
+    };
+    Ok(found.into_iter().flatten().find_map(|message| {
+        let RouteNetlinkMessage::NewLink(shown) = &message else { return None };
+        let id = shown.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::LinkNetNsId(id) => Some(*id),
+            _ => None,
+        })?;
+        Some((link::from_message(message)?, id))
+    }))
+}
+
+/// The number by which the node's namespace calls another one; none where it has no number for it, and so no device that leads there.
+fn id_of(host: &mut RtSocket, netns: &NetNs) -> Option<i32> {
+    let descriptor = u32::try_from(netns.as_fd().as_raw_fd()).ok()?;
+    let mut message = NsidMessage::default();
+    message.attributes = vec![NsidAttribute::Fd(descriptor)];
+    let operation = Operation::new("ask for the number of the namespace of descriptor", descriptor);
+    let replies = host.exchange(&[Request::new(operation, RouteNetlinkMessage::GetNsId(message), 0)]).ok()?;
+    replies.into_iter().flatten().find_map(|reply| {
+        let RouteNetlinkMessage::NewNsId(shown) = reply else { return None };
+        shown.attributes.iter().find_map(|attribute| match attribute {
+            NsidAttribute::Id(id) if *id >= 0 => Some(*id),
+            _ => None,
+        })
+    })
 }
 
 #[cfg(test)]
@@ -63,5 +105,27 @@ mod tests {
         NetNs::remove(&pod.path).unwrap();
         assert_eq!(find("pn1", 1, None), None);
         drop(held);
+    }
+
+    #[test]
+    fn a_namespace_whose_devices_look_like_those_of_a_pod_is_not_taken_for_it() {
+        let [node, pod, imitator] = ["node", "pod", "imitator"].map(|name| TestNs::new(&format!("imitated-{name}")));
+        let end = "name eth0 index 77 address 02:00:00:00:00:01";
+        let name = pod.path.file_name().unwrap().to_str().unwrap();
+        node.command(&format!("ip link add pn1 index 71 type veth peer {end} netns {name}"));
+        // At first nothing ties it to the node; then another device does.
+        imitator.command(&format!("ip link add near index 71 type veth peer {end}"));
+        let mut host = RtSocket::open_in(&node).unwrap();
+        let mut find = || {
+            let known = Some(imitator.path.clone());
+            let found = namespace_of(&mut host, &"pn1".into(), Mac([2, 0, 0, 0, 0, 1]), known);
+            found.unwrap().map(|netns| netns.inode().unwrap())
+        };
+        assert_eq!(find(), Some(pod.inode().unwrap()));
+        let name = imitator.path.file_name().unwrap().to_str().unwrap();
+        node.command(&format!("ip link add pn2 type veth peer name eth1 netns {name}"));
+        assert_eq!(find(), Some(pod.inode().unwrap()));
+        NetNs::remove(&pod.path).unwrap();
+        assert_eq!(find(), None);
     }
 }

@@ -24,10 +24,16 @@ use podnet_flow::{
 };
 use podnet_kernel::capture::{self, Tap, TapError};
 use podnet_model::errors::chain;
+use podnet_planner::ipam::Handle;
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
-    time::timeout,
+    runtime,
+    sync::{
+        OwnedSemaphorePermit,
+        mpsc::{self, error::TrySendError},
+    },
+    time::{sleep, timeout},
 };
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::info;
 
 use super::{AHEAD, Refusal, Server, asker::Asker, asker::Rights};
@@ -41,6 +47,14 @@ pub(super) const OF_ONE: usize = 2;
 const QUESTION: usize = 256 << 10;
 /// For it to come.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Before the API server is asked again whether somebody who captures still may.
+const AGAIN: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 30_000 });
+/// For it to answer then, for each pod.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long somebody may read nothing while there is something for them: the place is another's then.
+const IDLE: Duration = Duration::from_secs(if cfg!(test) { 6 } else { 30 });
+const BROKEN_OFF: &str =
+    "the capture is broken off: nothing was read of it for long, or its pods may no longer be captured";
 /// Room in the kernel for packets that wait, of all interfaces of a capture together, and of each at least.
 const ROOM: usize = 8 << 20;
 const LEAST_ROOM: usize = 512 << 10;
@@ -65,17 +79,33 @@ pub(super) async fn begin(
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("{CAPTURES} capture here already; try again later"))
     })?;
     let user = asker.name();
-    permitted(&request, &Rights::new(server.answers.client.clone(), asker)).await?;
+    let rights = Rights::new(server.answers.client.clone(), asker);
+    permitted(&request, &rights).await?;
     let (taps, interfaces) = tokio::task::block_in_place(|| open(&request, &*server.answers.here))?;
     info!(user, pods = ?request.pods.iter().map(Captured::key).collect::<Vec<_>>(), "packets are captured");
     let (sender, receiver) = mpsc::channel(AHEAD);
-    let watch = Watch { taps, here: Arc::clone(&server.answers.here), sender, _place: (permit, share) };
+    let broken_off = CancellationToken::new();
+    let watch = Watch {
+        taps,
+        here: Arc::clone(&server.answers.here),
+        sender,
+        broken_off: broken_off.clone(),
+        runtime: runtime::Handle::current(),
+        _asking: AbortOnDropHandle::new(tokio::spawn(ask_again(request.pods, rights, user, broken_off.clone()))),
+        _place: (permit, share),
+    };
     thread::Builder::new().name("capture".into()).spawn(move || watch.run()).map_err(|error| {
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("there is no thread that captures: {error}"))
     })?;
     let first = futures::stream::iter([Ok(Bytes::from(interfaces))]);
-    let rest = futures::stream::unfold((receiver, busy), |(mut receiver, busy)| async {
-        Some((receiver.recv().await?, (receiver, busy)))
+    let rest = futures::stream::unfold(Some((receiver, broken_off, busy)), |left| async {
+        let (mut receiver, broken_off, busy) = left?;
+        match receiver.recv().await {
+            Some(piece) => Some((piece, Some((receiver, broken_off, busy)))),
+            // By an error whoever reads knows that the pods have not gone.
+            None if broken_off.is_cancelled() => Some((Err(io::Error::other(BROKEN_OFF)), None)),
+            None => None,
+        }
     });
     let mut response = Response::new(Body::from_stream(futures::StreamExt::chain(first, rest)));
     let kind = header::HeaderValue::from_static("application/x-pcapng");
@@ -115,6 +145,21 @@ async fn permitted(request: &Request, rights: &Rights) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Asks every so often whether all of them may still be captured, and breaks the capture off where one may not. An API server that does not
+/// answer has not said so.
+async fn ask_again(pods: Vec<Captured>, rights: Rights, user: String, broken_off: CancellationToken) {
+    loop {
+        sleep(AGAIN).await;
+        for pod in &pods {
+            if let Ok(Ok(false)) = timeout(ANSWER, rights.may_capture(pod)).await {
+                info!(user, pod = %pod.key(), "a capture is broken off: it is not allowed any more");
+                broken_off.cancel();
+                return;
+            }
+        }
+    }
+}
+
 /// A socket in each pod, and the blocks that a capture begins with.
 fn open(request: &Request, here: &dyn Here) -> Result<(Vec<Watched>, Vec<u8>), Refusal> {
     let room = (ROOM / request.pods.len()).max(LEAST_ROOM);
@@ -138,7 +183,7 @@ fn open(request: &Request, here: &dyn Here) -> Result<(Vec<Watched>, Vec<u8>), R
             filter: request.expression.clone(),
         };
         Block::Interface(interface).write(&mut blocks);
-        taps.push(Watched { number, tap, uid: pod.uid.clone() });
+        taps.push(Watched { number, tap, handle: inside.handle });
     }
     Ok((taps, blocks))
 }
@@ -157,6 +202,10 @@ struct Watch {
     taps: Vec<Watched>,
     here: Arc<dyn Here>,
     sender: mpsc::Sender<io::Result<Bytes>>,
+    /// It ends before its pods have gone, though there is a reader.
+    broken_off: CancellationToken,
+    runtime: runtime::Handle,
+    _asking: AbortOnDropHandle<()>,
     _place: (OwnedSemaphorePermit, Share<String>),
 }
 
@@ -164,25 +213,26 @@ struct Watch {
 struct Watched {
     number: u32,
     tap: Tap,
-    uid: String,
+    /// The capture ends with the sandbox that it began in: the namespace of another one is not looked at.
+    handle: Handle,
 }
 
 impl Watch {
-    /// Until the reader or all pods have gone.
+    /// Until the reader or all pods have gone, or it is broken off.
     fn run(mut self) {
         // The first word is said at once.
         let mut next = Instant::now();
-        while !self.taps.is_empty() && !self.sender.is_closed() {
+        while !self.taps.is_empty() && !self.sender.is_closed() && !self.broken_off.is_cancelled() {
             let left = next.saturating_duration_since(Instant::now());
             if let Err(error) = capture::wait(self.taps.iter().map(|watched| &watched.tap), left) {
-                let _ = self.sender.blocking_send(Err(error));
+                self.bring(Err(error));
                 return;
             }
             let is_time = next <= Instant::now();
             let (mut taps, turns) = (std::mem::take(&mut self.taps), if is_time { TURNS } else { 1 });
             // A pod that has gone sends nothing more.
             taps.retain_mut(|watched| {
-                let goes_on = !is_time || self.here.is_here(&watched.uid);
+                let goes_on = !is_time || self.here.is_held(&watched.handle);
                 self.take_in(watched, turns) && (!is_time || self.say(watched.counted())) && goes_on
             });
             self.taps = taps;
@@ -207,7 +257,29 @@ impl Watch {
     }
 
     fn say(&self, piece: Vec<u8>) -> bool {
-        piece.is_empty() || self.sender.blocking_send(Ok(piece.into())).is_ok()
+        piece.is_empty() || self.bring(Ok(piece.into()))
+    }
+
+    /// Answers whether the reader is there, and takes it in time.
+    fn bring(&self, piece: io::Result<Bytes>) -> bool {
+        let piece = match self.sender.try_send(piece) {
+            Ok(()) => return true,
+            Err(TrySendError::Closed(_)) => return false,
+            Err(TrySendError::Full(piece)) => piece,
+        };
+        self.runtime.block_on(async {
+            tokio::select! {
+                // A reader who has gone is noticed first, also where the runtime and its clock are going.
+                biased;
+                taken = self.sender.send(piece) => taken.is_ok(),
+                () = self.broken_off.cancelled() => false,
+                () = sleep(IDLE) => {
+                    info!("a capture is broken off: nothing is read of it");
+                    self.broken_off.cancel();
+                    false
+                }
+            }
+        })
     }
 }
 

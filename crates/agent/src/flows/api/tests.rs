@@ -36,6 +36,7 @@ struct ApiServer {
     reviews: AtomicUsize,
     gate: Semaphore,
     is_away: AtomicBool,
+    forbids: AtomicBool,
 }
 
 impl ApiServer {
@@ -46,7 +47,7 @@ impl ApiServer {
         let is_token = request.uri().path().ends_with("/tokenreviews");
         let body = request.into_body().collect_bytes().await.unwrap();
         let mut review: Value = serde_json::from_slice(&body).unwrap();
-        review["status"] = if is_token { self.owner(&review["spec"]).await } else { Self::may(&review["spec"]) };
+        review["status"] = if is_token { self.owner(&review["spec"]).await } else { self.may(&review["spec"]) };
         Response::builder().status(201).body(Answer::from(review.to_string().into_bytes())).unwrap()
     }
 
@@ -65,7 +66,10 @@ impl ApiServer {
         }
     }
 
-    fn may(spec: &Value) -> Value {
+    fn may(&self, spec: &Value) -> Value {
+        if self.forbids.load(Ordering::SeqCst) {
+            return json!({"allowed": false});
+        }
         let asked = &spec["resourceAttributes"];
         let is_meant = match asked["subresource"].as_str() {
             Some(subresource) => [&asked["verb"], &asked["name"]] == ["create", "web"] && subresource == "capture",
@@ -93,6 +97,7 @@ impl Lab {
             reviews: AtomicUsize::new(0),
             gate: Semaphore::new(0),
             is_away: AtomicBool::new(false),
+            forbids: AtomicBool::new(false),
         });
         let server = api.clone();
         let service = tower::service_fn(move |request: Request<Answer>| {
