@@ -276,7 +276,11 @@ impl Shared {
     async fn end(&self, within: Duration) -> bool {
         self.ports.close();
         self.finishing.close();
-        let ended = async { tokio::join!(self.ports.wait(), self.finishing.wait()) };
+        // What was received last may become something to finish.
+        let ended = async {
+            self.ports.wait().await;
+            self.finishing.wait().await;
+        };
         let ended = tokio::time::timeout(within, ended).await.is_ok();
         self.cut.cancel();
         ended

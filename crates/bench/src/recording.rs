@@ -27,9 +27,9 @@ use account::Accounts;
 use peers::Watched;
 
 /// Times that recording is turned on. What is compared is a few seconds apart.
-const TURNS: usize = 6;
+const TURNS: usize = 7;
 /// Rounds of traffic each time.
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 5;
 /// New pods come to the fast path in the agents' rounds, which are 10 s apart.
 const SETTLING: Duration = Duration::from_secs(12);
 /// For recording to begin, and to end after nobody asks any more.
@@ -39,6 +39,8 @@ const PODS: [(&str, &str); 3] = [("rec-client", "node1"), ("rec-near", "node1"),
 /// What the agents log as recording begins and ends.
 const ON: &str = "flows are recorded";
 const OFF: &str = "flows are recorded no more";
+/// What else begins with the words of [`ON`].
+const OTHERS: [&str; 2] = [OFF, "flows are recorded before"];
 
 #[derive(Serialize)]
 pub(crate) struct Recording {
@@ -55,11 +57,14 @@ pub(crate) fn measure(podnet: &str, cluster: &Cluster) -> Result<Recording> {
     ends[1..].iter().try_for_each(services::serve)?;
     thread::sleep(SETTLING);
     let (mut near, mut far) = (Vec::new(), Vec::new());
-    for _ in 0..TURNS {
-        let off = [rounds(&ends, 1)?, rounds(&ends, 2)?];
+    for turn in 0..TURNS {
+        let both = || -> Result<_> { Ok([rounds(&ends, 1)?, rounds(&ends, 2)?]) };
+        let before = if turn % 2 == 0 { Some(both()?) } else { None };
         let follower = Follower::start(podnet, None)?;
-        let on = [rounds(&ends, 1)?, rounds(&ends, 2)?];
+        let on = both()?;
         follower.end()?;
+        // Each is the first one every other time.
+        let off = before.map_or_else(both, Ok)?;
         let [on, off] = [on, off].map(|both| both.map(|rounds| services::typical(&rounds)));
         near.push((on[0], off[0]));
         far.push((on[1], off[1]));
@@ -80,14 +85,14 @@ fn ratios(turns: &[(Figures, Figures)]) -> Figures {
 /// Somebody who follows flows, so that they are recorded.
 struct Follower {
     child: Child,
-    /// How often recording had ended before.
-    ended: usize,
+    /// How often recording had ended before, on each node.
+    ended: [usize; 2],
 }
 
 impl Follower {
     /// Returns when both nodes record. What is told is added to the file, where there is one.
     fn start(podnet: &str, file: Option<&str>) -> Result<Self> {
-        let [began, ended] = [begun(), ends()];
+        let [began, ended] = [said(ON), said(OFF)];
         let mut command = Command::new(podnet);
         command.args(["flows", "--follow", "--output", "jsonl"]).stdout(Stdio::null());
         if let Some(file) = file {
@@ -95,8 +100,12 @@ impl Follower {
         }
         let follower = Self { child: command.spawn()?, ended };
         // Both nodes' agents say so.
-        until("flows are recorded", || begun() >= began + 2)?;
+        until("flows are recorded", || are_more(said(ON), began))?;
         Ok(follower)
+    }
+
+    fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Returns when nothing is recorded any more.
@@ -104,7 +113,7 @@ impl Follower {
         self.child.kill()?;
         self.child.wait()?;
         let ended = self.ended;
-        until("flows are recorded no more", || ends() >= ended + 2)
+        until("flows are recorded no more", || are_more(said(OFF), ended))
     }
 }
 
@@ -116,18 +125,18 @@ impl Drop for Follower {
     }
 }
 
-fn ends() -> usize {
-    said(OFF)
+fn are_more(now: [usize; 2], before: [usize; 2]) -> bool {
+    now.iter().zip(before).all(|(now, before)| *now > before)
 }
 
-fn begun() -> usize {
-    said(ON) - ends()
-}
-
-/// How often the two nodes' agents said so.
-fn said(words: &str) -> usize {
-    let log = |node| fs::read_to_string(format!("/run/podnet/log/{node}-agent.log")).unwrap_or_default();
-    ["node1", "node2"].into_iter().map(|node| log(node).matches(words).count()).sum()
+/// How often each of the two nodes' agents said so.
+fn said(words: &str) -> [usize; 2] {
+    ["node1", "node2"].map(|node| {
+        let log = fs::read_to_string(format!("/run/podnet/log/{node}-agent.log")).unwrap_or_default();
+        let says =
+            |line: &&str| line.contains(words) && (words == OFF || !OTHERS.iter().any(|other| line.contains(other)));
+        log.lines().filter(says).count()
+    })
 }
 
 fn until(what: &str, is_so: impl Fn() -> bool) -> Result<()> {

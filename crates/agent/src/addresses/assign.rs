@@ -21,9 +21,8 @@ use crate::{
 const CLAIM_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a pod may wait for an answer about the address that it had before.
 const STICKY_PATIENCE: Duration = Duration::from_secs(3);
-/// How long it may wait for that address where its earlier life has it still, and whoever knows that answers. Less than
-/// [`CLAIM_PATIENCE`], so that there is time for another.
-const RETURN_PATIENCE: Duration = Duration::from_secs(6);
+/// Of [`CLAIM_PATIENCE`], what is left for another address where that one is not to be had.
+const FOR_ANOTHER: Duration = Duration::from_secs(3);
 /// Between questions whether an address is free by now that is about to be: each costs writes to the API.
 const RETURN_PAUSE: Duration = Duration::from_millis(200);
 /// For the question who holds an address that cannot be given.
@@ -124,8 +123,8 @@ impl Addresses {
         let Some(kept) = kept.filter(|_| request.wish.addrs.is_empty()) else {
             return self.assign_by(request, family, deadline).map_err(|error| self.naming_holder(error));
         };
-        let ask = || self.assign_by(request, family, Instant::now() + STICKY_PATIENCE);
-        let until = Instant::now() + RETURN_PATIENCE;
+        let until = deadline.checked_sub(FOR_ANOTHER).unwrap_or(deadline);
+        let ask = || self.assign_by(request, family, until.min(Instant::now() + STICKY_PATIENCE));
         let mut assigned = ask();
         // The pod's earlier life, on another node, is on its way out: its address is about to be free.
         while matches!(&assigned, Err(AssignError::Ipam(IpamError::Held { pod, .. })) if *pod == request.pod)

@@ -17,11 +17,14 @@ use std::{
 
 use podnet_dns::{Arrival, Outcome, Port, Transport};
 use podnet_kernel::datagrams::{Back, Questions};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tokio::{io::Interest, runtime::Handle};
 use tracing::debug;
 
 use super::Shared;
+
+/// After a failure that is none of a response's.
+const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 /// A socket whose datagrams are answered; nothing more is received once this is dropped.
 pub(super) struct Answered {
@@ -60,6 +63,17 @@ pub(super) fn serve(shared: &Arc<Shared>, socket: UdpSocket, port: Port) -> io::
     Ok(Answered { end })
 }
 
+/// Whether a peer, or who is on the way to it, refused what it was sent.
+fn is_of_response(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted, NetworkUnreachable, PermissionDenied,
+    };
+    matches!(
+        error.kind(),
+        ConnectionRefused | ConnectionReset | HostUnreachable | Interrupted | NetworkUnreachable | PermissionDenied
+    )
+}
+
 struct Thread {
     shared: Arc<Shared>,
     socket: Arc<UdpSocket>,
@@ -80,9 +94,19 @@ impl Thread {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(),
                 // Errors of earlier responses come up here (ICMP unreachable); the socket is as good as before.
-                Err(_) => {}
+                Err(error) if is_of_response(&error) => {}
+                Err(error) => {
+                    debug!(%error, "datagrams could not be received; it is tried again");
+                    self.rest();
+                }
             }
         }
+    }
+
+    /// Waits a little, or for the end: what fails at once would fail all the time.
+    fn rest(&self) {
+        let mut watched = [PollFd::from_borrowed_fd(self.end.bell.as_fd(), PollFlags::IN)];
+        let _ = poll(&mut watched, Some(&PAUSE));
     }
 
     /// Waits until something is there to receive, or the end.

@@ -96,7 +96,9 @@ impl Known {
         if std::mem::take(&mut facts.is_unwritten) {
             let tenancies: Vec<Tenancy> = facts.names.tenancies().collect();
             drop(facts);
-            kept.write(&tenancies);
+            if !kept.write(&tenancies) {
+                self.lock().is_unwritten = true;
+            }
         }
     }
 

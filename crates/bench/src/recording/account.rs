@@ -24,6 +24,8 @@ const FROM: u16 = 50_000;
 const TO: std::ops::Range<u16> = 9200..9220;
 /// For the last record to be told: a flow of datagrams ends 60 s after the last one.
 const PATIENCE: Duration = Duration::from_secs(240);
+/// Once all is told, whether anything more is.
+const SETTLED: Duration = Duration::from_secs(5);
 /// Where nothing more is told for so long it is all.
 const QUIET: Duration = Duration::from_secs(75);
 
@@ -37,15 +39,15 @@ pub(crate) struct Accounts {
 #[derive(Serialize)]
 struct Account {
     flows: u64,
-    /// Of one direction: the one that the client sends.
-    packets: u64,
+    /// That the client sent, where it is known how many.
+    packets: Option<u64>,
     seconds: f64,
     recorded_flows: u64,
     recorded_packets: u64,
     /// Packets of both directions that gaps tell of, and their flows.
     missing_packets: u64,
     missing_flows: u64,
-    /// Of the client's node, while all were live.
+    /// Of the client's node, as the last one was sent, beside what there was before the first.
     agent_mib: f64,
     maps_mib: f64,
 }
@@ -75,16 +77,16 @@ struct Way {
 
 pub(super) fn measure(podnet: &str, cluster: &Cluster, [client, server]: [&End; 2]) -> Result<Accounts> {
     let agent = Process(u32::try_from(cluster.pid("node1-agent"))?);
+    let before = (agent.resident_mib()?, agent.maps_mib()?);
     let run = |ports: std::ops::Range<u16>, flows: u64, send: &dyn Fn() -> Result<Duration>| -> Result<Account> {
         let directory = tempfile::tempdir()?;
         let file = directory.path().join("flows.jsonl");
-        let before = (agent.resident_mib()?, agent.maps_mib()?);
         let follower = Follower::start(podnet, Some(&file.to_string_lossy()))?;
         let seconds = send()?.as_secs_f64();
         let (agent_mib, maps_mib) = (agent.resident_mib()? - before.0, agent.maps_mib()? - before.1);
         let mut account = Account {
             flows,
-            packets: 0,
+            packets: None,
             seconds,
             agent_mib,
             maps_mib,
@@ -103,7 +105,7 @@ pub(super) fn measure(podnet: &str, cluster: &Cluster, [client, server]: [&End; 
     })?;
     let flows = u64::from(FROM) * u64::from(TO.end - TO.start);
     let mut datagrams = run(TO, flows, &|| load::datagrams(client, server, FROM, TO))?;
-    datagrams.packets = flows;
+    datagrams.packets = Some(flows);
     Ok(Accounts { connections, datagrams })
 }
 
@@ -112,7 +114,11 @@ impl Account {
     fn read(&mut self, file: &Path, ports: &std::ops::Range<u16>) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let (mut reader, mut line, mut last) = (BufReader::new(File::open(file)?), String::new(), Instant::now());
-        while self.recorded_flows < self.flows && Instant::now() < deadline && last.elapsed() < QUIET {
+        loop {
+            let quiet = if self.recorded_flows < self.flows { QUIET } else { SETTLED };
+            if Instant::now() > deadline || last.elapsed() > quiet {
+                return Ok(());
+            }
             if reader.read_line(&mut line)? == 0 || !line.ends_with('\n') {
                 thread::sleep(Duration::from_millis(50));
                 continue;
@@ -132,7 +138,6 @@ impl Account {
                 _ => {}
             }
         }
-        Ok(())
     }
 }
 

@@ -13,10 +13,12 @@ use crate::{Result, traffic::End};
 pub(super) fn connections(client: &End, server: &End, port: u16, count: u32, rate: f64) -> Result<Duration> {
     let to = SocketAddr::from((server.addr, port));
     let listener = server.netns.run(move || TcpListener::bind(to))??;
+    let bell = listener.try_clone()?;
     thread::scope(|scope| {
         let serving = scope.spawn(move || -> std::io::Result<()> {
             for _ in 0..count {
                 let (mut stream, _) = listener.accept()?;
+                stream.set_read_timeout(Some(PATIENCE))?;
                 let mut byte = [0];
                 stream.read_exact(&mut byte)?;
                 stream.write_all(&byte)?;
@@ -30,19 +32,25 @@ pub(super) fn connections(client: &End, server: &End, port: u16, count: u32, rat
                 if let Some(early) = due.checked_sub(started.elapsed()).filter(|early| *early > SHORT) {
                     thread::sleep(early);
                 }
-                let mut stream = TcpStream::connect(to)?;
+                let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
                 stream.write_all(&[1])?;
                 stream.read_exact(&mut [0])?;
                 // Closed by a reset: neither side has to remember so many.
                 rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
             }
             Ok(started.elapsed())
-        })??;
+        });
+        // A server that waits for what does not come any more is woken.
+        rustix::net::shutdown(&bell, rustix::net::Shutdown::Both)?;
+        let took = took??;
         serving.join().map_err(|_| "the server panicked")??;
         Ok(took)
     })
 }
 
+/// For one step of one connection.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Less is not worth to sleep for.
 const SHORT: Duration = Duration::from_millis(1);
 

@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::{Follower, load};
 use crate::{
     Result,
+    lab::processor_s,
     traffic::{End, median},
 };
 
@@ -31,7 +32,7 @@ pub(crate) struct Watched(Vec<Watcher>);
 #[derive(Serialize)]
 struct Watcher {
     name: &'static str,
-    /// Of the programs that watch, in seconds for a million connections.
+    /// Of the programs that watch and tell, in seconds for a million connections; what the kernel does in senders' time shows in the ratio.
     cpu_s_per_million: f64,
     /// By those when nobody watches.
     connections_ratio: f64,
@@ -50,26 +51,39 @@ pub(super) fn measure(podnet: &str, cluster: &Cluster, [client, server]: [&End; 
     let agent = Process(u32::try_from(cluster.pid("node1-agent"))?);
     let mut all: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
     for _ in 0..TURNS {
+        let mut idle = 0.0;
         for name in NAMES {
             let watching = match name {
                 "podnet" => Watching::Podnet(Follower::start(podnet, None)?),
                 "nobody" => Watching::Nobody,
                 peer => Watching::Peer(Peer::start(peer, client)?),
             };
-            let process = match &watching {
-                Watching::Nobody => None,
-                Watching::Podnet(_) => Some(agent),
-                Watching::Peer(peer) => Some(Process(peer.child.id())),
+            // The agent does other things as well: what it does while nobody watches is taken off.
+            let processes = match &watching {
+                Watching::Nobody => vec![agent.0],
+                Watching::Podnet(follower) => vec![agent.0, follower.id()],
+                Watching::Peer(peer) => vec![peer.child.id()],
             };
-            let before = process.map_or(Ok(0.0), Process::cpu_s)?;
+            let spent = || processes.iter().map(|process| processor_s(*process)).sum::<Result<f64>>();
+            let before = spent()?;
             let took = load::connections(client, server, PORT, CONNECTIONS, f64::INFINITY)?;
             thread::sleep(TAKING_IN);
-            let cpu = process.map_or(Ok(0.0), Process::cpu_s)? - before;
+            let cpu = spent()? - before;
+            let cpu = match watching {
+                Watching::Nobody => {
+                    idle = cpu;
+                    0.0
+                }
+                Watching::Podnet(follower) => {
+                    follower.end()?;
+                    cpu - idle
+                }
+                Watching::Peer(peer) => {
+                    peer.end()?;
+                    cpu
+                }
+            };
             all.entry(name).or_default().push((cpu, f64::from(CONNECTIONS) / took.as_secs_f64()));
-            match watching {
-                Watching::Podnet(follower) => follower.end()?,
-                Watching::Nobody | Watching::Peer(_) => {}
-            }
         }
     }
     let nobody = all[NAMES[0]].clone();
@@ -118,6 +132,16 @@ impl Peer {
     }
 }
 
+impl Peer {
+    /// It watched until now.
+    fn end(mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => Err(format!("what watched ended before its time: {status}").into()),
+        }
+    }
+}
+
 impl Drop for Peer {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -141,16 +165,6 @@ fn inside(pid: u32, words: &[&str]) -> Result<()> {
 pub(super) struct Process(pub(super) u32);
 
 impl Process {
-    /// What it used of processors, in seconds.
-    fn cpu_s(self) -> Result<f64> {
-        const TICKS_S: f64 = 100.0;
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0))?;
-        // Behind the name in parentheses; utime and stime are the 14th and 15th of all.
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let [user, system] = [11, 12].map(|at| fields.get(at).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0));
-        Ok((user + system) / TICKS_S)
-    }
-
     pub(super) fn resident_mib(self) -> Result<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;

@@ -48,10 +48,12 @@ impl Kept {
         self.written.elapsed() >= PAUSE
     }
 
-    /// The first failure is told, and the next success.
-    pub(super) fn write(&mut self, tenancies: &[Tenancy]) {
+    /// Whether it was written. Of failures in a row the first is told.
+    pub(super) fn write(&mut self, tenancies: &[Tenancy]) -> bool {
         self.written = Instant::now();
-        match replace(&self.path, tenancies) {
+        let written = replace(&self.path, tenancies);
+        let is_written = written.is_ok();
+        match written {
             Ok(()) => self.is_failing = false,
             Err(error) if !std::mem::replace(&mut self.is_failing, true) => {
                 let (path, error) = (self.path.display(), &error as &dyn Error);
@@ -59,6 +61,7 @@ impl Kept {
             }
             Err(_) => {}
         }
+        is_written
     }
 }
 

@@ -29,7 +29,8 @@ use super::*;
 #[test]
 fn virtual_servers_are_put_in_force_followed_mended_and_taken_away() {
     let modules = [&vm::VIRTUAL_SERVERS[..], &["xt_nat"]].concat();
-    vm::run_tests_with("with_virtual_servers", &modules, &vm::IPTABLES_LEGACY);
+    let programs = [&vm::IPTABLES_LEGACY[..], &["ipvsadm"]].concat();
+    vm::run_tests_with("with_virtual_servers", &modules, &programs);
 }
 
 /// A node with the address 10.0.0.1, which has the endpoints too.
