@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// What damage has to be mended within.
 const MENDED: Duration = Duration::from_secs(1);
 /// So often it is tried: on a machine that does other things besides, seconds may go by in which the agent does not run.
-const TRIES: usize = 3;
+const TRIES: usize = 6;
 /// What takes longer is not mended at all.
 const NEVER: Duration = Duration::from_secs(20);
 
