@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     os::fd::OwnedFd,
     sync::atomic::{AtomicU16, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -15,6 +16,12 @@ use rustix::net::{
 };
 
 use crate::{listeners::Sight, raw, sctp};
+
+/// `ENOBUFS`.
+const NO_ROOM: i32 = 105;
+/// So long a queue on the way may be full, and between two looks at it.
+const FULL: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// What became of a first packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +99,7 @@ fn echo(to: IpAddr, deadline: Instant) -> io::Result<()> {
     };
     let sum = sum(&packet).to_be_bytes();
     packet[2..4].copy_from_slice(&sum);
-    unless_dropped_here(socket.send(&packet))?;
+    send_unless_dropped_here(|| socket.send(&packet))?;
     raw::await_packet(&socket, to, deadline, |message| {
         (message.first() == Some(&reply) && message.get(4..6) == Some(&identifier)).then_some(())
     })
@@ -137,11 +144,11 @@ fn udp(to: SocketAddr, how: Datagram, patience: Duration) -> io::Result<Sight> {
     let length = match how {
         Datagram::Connected => {
             socket.connect(to)?;
-            unless_dropped_here(socket.send(b"first"))?;
+            send_unless_dropped_here(|| socket.send(b"first"))?;
             socket.recv(&mut buffer)?
         }
         Datagram::Unconnected => {
-            unless_dropped_here(socket.send_to(b"first", to))?;
+            send_unless_dropped_here(|| socket.send_to(b"first", to))?;
             let (length, from) = socket.recv_from(&mut buffer)?;
             if from != to {
                 return Err(io::Error::other(format!("sent to {to}, but {from} answers")));
@@ -154,10 +161,15 @@ fn udp(to: SocketAddr, how: Datagram, patience: Duration) -> io::Result<Sight> {
 
 /// What netfilter drops at the output hook is told to the sender as "not permitted". Whether it was refused (and the refusal waits at
 /// the socket) or only dropped is not known by that.
-pub(crate) fn unless_dropped_here(sent: io::Result<usize>) -> io::Result<()> {
-    match sent {
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
-        sent => sent.map(drop),
+pub(crate) fn send_unless_dropped_here(mut send: impl FnMut() -> io::Result<usize>) -> io::Result<()> {
+    let deadline = Instant::now() + FULL;
+    loop {
+        match send() {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(()),
+            // So many send at once that a queue on the way is full.
+            Err(error) if error.raw_os_error() == Some(NO_ROOM) && Instant::now() < deadline => thread::sleep(PAUSE),
+            sent => return sent.map(drop),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use rustix::net::RawProtocol;
 
-use crate::{listeners::Sight, probes::unless_dropped_here, raw};
+use crate::{listeners::Sight, probes::send_unless_dropped_here, raw};
 
 /// `IPPROTO_SCTP`.
 const SCTP: RawProtocol = RawProtocol::new(132).expect("not zero");
@@ -46,7 +46,8 @@ pub(crate) fn answer(socket: &UdpSocket, addr: IpAddr, source: IpAddr, packet: &
 pub(crate) fn open(from_port: u16, to: SocketAddr, deadline: Instant) -> io::Result<Sight> {
     let socket = raw::socket(to.ip(), SCTP)?;
     socket.connect((to.ip(), 0))?;
-    unless_dropped_here(socket.send(&packet_of(INIT, from_port, to.port(), 0, &[])))?;
+    let init = packet_of(INIT, from_port, to.port(), 0, &[]);
+    send_unless_dropped_here(|| socket.send(&init))?;
     // The socket gets all that comes from there, for whatever port.
     let answer = raw::await_packet(&socket, to.ip(), deadline, |packet| {
         let (port, own_port, _, rest) = parse(packet, INIT_ACK)?;
