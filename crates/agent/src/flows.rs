@@ -10,6 +10,7 @@
 //! - `past`: what is kept of them in memory
 //! - `api`: who may read that, over HTTPS, and capture packets themselves
 //! - `inside`: where these are
+//! - `private`: files that are the agent's alone
 
 pub(crate) mod api;
 mod collect;
@@ -20,6 +21,7 @@ mod keeper;
 mod known;
 mod log;
 mod past;
+mod private;
 mod recorder;
 
 use std::{

@@ -1,6 +1,7 @@
 //! One agent, the real one, in a namespace of its own, before an API server that is nothing but its answers.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -132,35 +133,31 @@ impl Drop for Place {
 pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
+    fn process(&self) -> Process {
+        Process(self.0.id())
+    }
+
     /// The most memory of its own that it had so far (resident, less what is shared), in MiB.
     pub(crate) fn peak_mib(&self) -> Result<f64> {
-        Ok(self.mib("VmHWM")? - self.mib("RssFile")?)
+        Ok(self.process().status_mib("VmHWM")? - self.process().status_mib("RssFile")?)
     }
 
     /// The memory of its own that it has now, in MiB.
     pub(crate) fn memory_mib(&self) -> Result<f64> {
-        Ok(self.mib("VmRSS")? - self.mib("RssFile")?)
+        Ok(self.process().status_mib("VmRSS")? - self.process().status_mib("RssFile")?)
     }
 
     /// How long it and the processes that it started have had a processor so far.
     pub(crate) fn processor(&self) -> Result<Duration> {
-        let (mut spent, mut left) = (0.0, vec![self.0.id()]);
+        let (mut spent, mut left) = (0.0, vec![self.process()]);
         while let Some(process) = left.pop() {
-            spent += processor_s(process)?;
-            for thread in fs::read_dir(Path::new("/proc").join(process.to_string()).join("task"))?.flatten() {
+            spent += process.processor_s()?;
+            for thread in fs::read_dir(Path::new("/proc").join(process.0.to_string()).join("task"))?.flatten() {
                 let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-                left.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+                left.extend(children.split_whitespace().filter_map(|child| child.parse().ok().map(Process)));
             }
         }
         Ok(Duration::from_secs_f64(spent))
-    }
-
-    /// A figure of `/proc/<pid>/status`.
-    fn mib(&self, key: &str) -> Result<f64> {
-        let status = fs::read_to_string(Path::new("/proc").join(self.0.id().to_string()).join("status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-        let kib: f64 = line.and_then(|line| line.split_whitespace().next()).ok_or("no such figure")?.parse()?;
-        Ok(kib / 1024.0)
     }
 }
 
@@ -171,12 +168,40 @@ impl Drop for Running {
     }
 }
 
-/// How long a process has had a processor so far, with its threads that have ended, in seconds: utime and stime of proc(5).
-pub(crate) fn processor_s(process: u32) -> Result<f64> {
-    const TICKS_S: f64 = 100.0;
-    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
-    // Behind the name in parentheses; they are the 14th and 15th of all.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let [user, system] = [11, 12].map(|at| fields.get(at).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0));
-    Ok((user + system) / TICKS_S)
+/// A process, by its number.
+#[derive(Clone, Copy)]
+pub(crate) struct Process(pub(crate) u32);
+
+impl Process {
+    /// How long it has had a processor so far, with its threads that have ended, in seconds: utime and stime of proc(5).
+    pub(crate) fn processor_s(self) -> Result<f64> {
+        const TICKS_S: f64 = 100.0;
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0))?;
+        // Behind the name in parentheses; they are the 14th and 15th of all.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let [user, system] = [11, 12].map(|at| fields.get(at).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0));
+        Ok((user + system) / TICKS_S)
+    }
+
+    /// A figure of `/proc/<pid>/status`.
+    pub(crate) fn status_mib(self, key: &str) -> Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        let kib: f64 = line.and_then(|line| line.split_whitespace().next()).ok_or("no such figure")?.parse()?;
+        Ok(kib / 1024.0)
+    }
+
+    /// What the maps of eBPF hold that it has open.
+    pub(crate) fn maps_mib(self) -> Result<f64> {
+        let mut maps: BTreeMap<String, f64> = BTreeMap::new();
+        for entry in fs::read_dir(format!("/proc/{}/fdinfo", self.0))?.flatten() {
+            let info = fs::read_to_string(entry.path()).unwrap_or_default();
+            let value =
+                |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).map(|text| text.trim().to_owned());
+            if let (Some(map), Some(bytes)) = (value("map_id:"), value("memlock:")) {
+                maps.insert(map, bytes.parse()?);
+            }
+        }
+        Ok(maps.values().sum::<f64>() / 1_048_576.0)
+    }
 }

@@ -26,7 +26,7 @@ impl Destinations {
 
     /// Keeps what a destination's node told ([`Record::is_secondary`]): of each flow its last record.
     pub fn keep(&mut self, record: &Arc<Record>) {
-        let same = self.by_key.entry(key(record)).or_default();
+        let same = self.by_key.entry(record.key()).or_default();
         match same.iter_mut().find(|kept| kept.id == record.id) {
             Some(kept) => *kept = Arc::clone(record),
             None if self.kept < self.most => {
@@ -44,7 +44,7 @@ impl Destinations {
             return Arc::clone(record);
         }
         let apart = |other: &Arc<Record>| other.start.duration_since(record.start).abs();
-        let same = self.by_key.get(&key(record)).into_iter().flatten().filter(|other| apart(other) <= APART);
+        let same = self.by_key.get(&record.key()).into_iter().flatten().filter(|other| apart(other) <= APART);
         same.min_by_key(|other| apart(other)).map_or_else(|| Arc::clone(record), |other| Arc::new(join(record, other)))
     }
 
@@ -56,10 +56,6 @@ impl Destinations {
         });
         self.kept = self.by_key.values().map(Vec::len).sum();
     }
-}
-
-fn key(record: &Record) -> Key {
-    Key { source: record.source.at(), destination: record.destination.at(), transport: record.protocol }
 }
 
 /// The source's record stays what it is; what it does not know comes from the other.

@@ -312,6 +312,12 @@ pub struct AtDestination {
 }
 
 impl Record {
+    /// The flow that it is of, by its ends.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        Key { source: self.source.at(), destination: self.destination.at(), transport: self.protocol }
+    }
+
     /// The node of the other end tells it as well, and better: who reads all nodes leaves this one out. The class says
     /// so where the names are left out.
     #[must_use]

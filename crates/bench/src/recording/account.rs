@@ -12,8 +12,8 @@ use std::{
 use podnet_testnet::Cluster;
 use serde::{Deserialize, Serialize};
 
-use super::{Follower, load, peers::Process};
-use crate::{Result, traffic::End};
+use super::{Follower, load};
+use crate::{Result, lab::Process, traffic::End};
 
 /// Connections of a second, and for how long.
 const RATE: u32 = 20_000;
@@ -77,13 +77,13 @@ struct Way {
 
 pub(super) fn measure(podnet: &str, cluster: &Cluster, [client, server]: [&End; 2]) -> Result<Accounts> {
     let agent = Process(u32::try_from(cluster.pid("node1-agent"))?);
-    let before = (agent.resident_mib()?, agent.maps_mib()?);
+    let before = (agent.status_mib("VmRSS")?, agent.maps_mib()?);
     let run = |ports: std::ops::Range<u16>, flows: u64, send: &dyn Fn() -> Result<Duration>| -> Result<Account> {
         let directory = tempfile::tempdir()?;
         let file = directory.path().join("flows.jsonl");
         let follower = Follower::start(podnet, Some(&file.to_string_lossy()))?;
         let seconds = send()?.as_secs_f64();
-        let (agent_mib, maps_mib) = (agent.resident_mib()? - before.0, agent.maps_mib()? - before.1);
+        let (agent_mib, maps_mib) = (agent.status_mib("VmRSS")? - before.0, agent.maps_mib()? - before.1);
         let mut account = Account {
             flows,
             packets: None,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt, fs,
+    fmt,
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{Follower, load};
 use crate::{
     Result,
-    lab::processor_s,
+    lab::Process,
     traffic::{End, median},
 };
 
@@ -60,11 +60,11 @@ pub(super) fn measure(podnet: &str, cluster: &Cluster, [client, server]: [&End; 
             };
             // The agent does other things as well: what it does while nobody watches is taken off.
             let processes = match &watching {
-                Watching::Nobody => vec![agent.0],
-                Watching::Podnet(follower) => vec![agent.0, follower.id()],
-                Watching::Peer(peer) => vec![peer.child.id()],
+                Watching::Nobody => vec![agent],
+                Watching::Podnet(follower) => vec![agent, Process(follower.id())],
+                Watching::Peer(peer) => vec![Process(peer.child.id())],
             };
-            let spent = || processes.iter().map(|process| processor_s(*process)).sum::<Result<f64>>();
+            let spent = || processes.iter().map(|process| process.processor_s()).sum::<Result<f64>>();
             let before = spent()?;
             let took = load::connections(client, server, PORT, CONNECTIONS, f64::INFINITY)?;
             thread::sleep(TAKING_IN);
@@ -130,9 +130,7 @@ impl Peer {
             Some(status) => Err(format!("{name} ended: {status}").into()),
         }
     }
-}
 
-impl Peer {
     /// It watched until now.
     fn end(mut self) -> Result<()> {
         match self.child.try_wait()? {
@@ -158,33 +156,6 @@ fn inside(pid: u32, words: &[&str]) -> Result<()> {
         return Ok(());
     }
     Err(format!("{words:?}: {}", String::from_utf8_lossy(&output.stderr)).into())
-}
-
-/// A process, by its number.
-#[derive(Clone, Copy)]
-pub(super) struct Process(pub(super) u32);
-
-impl Process {
-    pub(super) fn resident_mib(self) -> Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-        let kibibytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
-        Ok(kibibytes / 1024.0)
-    }
-
-    /// What the maps of eBPF hold that it has open.
-    pub(super) fn maps_mib(self) -> Result<f64> {
-        let mut maps: BTreeMap<String, f64> = BTreeMap::new();
-        for entry in fs::read_dir(format!("/proc/{}/fdinfo", self.0))?.flatten() {
-            let info = fs::read_to_string(entry.path()).unwrap_or_default();
-            let value =
-                |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).map(|text| text.trim().to_owned());
-            if let (Some(map), Some(bytes)) = (value("map_id:"), value("memlock:")) {
-                maps.insert(map, bytes.parse()?);
-            }
-        }
-        Ok(maps.values().sum::<f64>() / 1_048_576.0)
-    }
 }
 
 impl fmt::Display for Watched {

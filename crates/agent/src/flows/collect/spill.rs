@@ -5,15 +5,16 @@
 
 use std::{
     collections::VecDeque,
-    fs::{self, DirBuilder, File, OpenOptions, Permissions},
+    fs::{self, DirBuilder, File, Permissions},
     io::{self, BufRead, BufReader, Seek, SeekFrom, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use podnet_flow::{Numbered, export};
 
 use super::missing::Missing;
+use crate::flows::private;
 
 /// Into how many files the room is parted: with the oldest so much goes.
 const PARTS: u64 = 16;
@@ -21,7 +22,6 @@ const SUFFIX: &str = ".jsonl";
 const MISSING: &str = "missing";
 /// Who talks to whom is nobody's business on this node but the agent's.
 const DIRECTORY_MODE: u32 = 0o700;
-const FILE_MODE: u32 = 0o600;
 
 #[derive(Debug)]
 pub(super) struct Spill {
@@ -80,7 +80,7 @@ impl Spill {
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
             if entry.file_type()?.is_file() {
-                fs::set_permissions(entry.path(), Permissions::from_mode(FILE_MODE))?;
+                fs::set_permissions(entry.path(), Permissions::from_mode(private::MODE))?;
             }
             let name = entry.file_name();
             let number = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)).and_then(|name| name.parse().ok());
@@ -165,7 +165,7 @@ impl Spill {
         if self.writer.is_none() || is_full {
             let number = self.files.back().map_or(0, |part| part.number + 1);
             self.writer = None;
-            let file = private().create_new(true).append(true).open(self.path(number))?;
+            let file = private::options().create_new(true).append(true).open(self.path(number))?;
             self.files.push_back(Part { number, bytes: 0, lines: 0 });
             return Ok(self.writer.insert(file));
         }
@@ -224,12 +224,7 @@ impl Spill {
         match &self.missing {
             None if path.exists() => fs::remove_file(path),
             None => Ok(()),
-            Some(missing) => {
-                let made = self.directory.join("missing.new");
-                let mut file = private().write(true).create(true).truncate(true).open(&made)?;
-                file.write_all(&serde_json::to_vec(missing)?)?;
-                fs::rename(made, path)
-            }
+            Some(missing) => private::replace(&path, &serde_json::to_vec(missing)?),
         }
     }
 
@@ -326,12 +321,6 @@ impl Spill {
     pub(super) fn missing(&mut self, missing: Missing) {
         Missing::add(&mut self.missing, missing);
     }
-}
-
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.mode(FILE_MODE);
-    options
 }
 
 #[cfg(test)]

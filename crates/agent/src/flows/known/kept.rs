@@ -3,15 +3,15 @@
 
 use std::{
     error::Error,
-    fs::{self, OpenOptions},
-    io::{self, BufWriter, Write},
-    os::unix::fs::OpenOptionsExt,
+    fs, io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use podnet_flow::names::Tenancy;
 use tracing::warn;
+
+use crate::flows::private;
 
 /// Between two times that it is written, where something changed.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -51,7 +51,8 @@ impl Kept {
     /// Whether it was written. Of failures in a row the first is told.
     pub(super) fn write(&mut self, tenancies: &[Tenancy]) -> bool {
         self.written = Instant::now();
-        let written = replace(&self.path, tenancies);
+        let written = serde_json::to_vec(tenancies).map_err(io::Error::from);
+        let written = written.and_then(|content| private::replace(&self.path, &content));
         let is_written = written.is_ok();
         match written {
             Ok(()) => self.is_failing = false,
@@ -63,14 +64,4 @@ impl Kept {
         }
         is_written
     }
-}
-
-/// Nobody reads half of it. It need not outlive the machine, whose flows do not either.
-fn replace(path: &Path, tenancies: &[Tenancy]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    let mut out = BufWriter::new(file);
-    serde_json::to_writer(&mut out, tenancies)?;
-    out.flush()?;
-    fs::rename(&new, path)
 }

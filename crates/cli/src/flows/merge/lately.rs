@@ -83,8 +83,7 @@ impl Lately {
 }
 
 fn begun(record: &Record) -> Begun {
-    let key = Key { source: record.source.at(), destination: record.destination.at(), transport: record.protocol };
-    (key, record.start)
+    (record.key(), record.start)
 }
 
 /// The same flow as another node's clock has it.
