@@ -9,8 +9,9 @@
 //! - `handover`: sockets that go from a process to the one that takes its place
 //! - `etcd`: the store of records that `etcd` names
 //! - `local`: the resolver of one node, in its agent; `clients`: whose search paths it knows
+//! - `imports`: what the cluster imports of its cluster set
 //! - `keeper`: the one task that owns the cluster's state and replaces the server when the Corefile changes
-//! - `corefile`: reading the Corefile and what it names
+//! - `corefile`: reading the Corefile and what it names; `hostnames`: the addresses of upstreams that it names
 //! - `signing`: zone files that are signed
 //! - `http`: health, readiness and metrics
 
@@ -21,8 +22,10 @@ mod corefile;
 mod door;
 mod etcd;
 mod handover;
+mod hostnames;
 mod http;
 pub(crate) mod identity;
+mod imports;
 mod keeper;
 mod listeners;
 mod local;

@@ -8,7 +8,7 @@
 //! - `log`: the file that they go to
 //! - `collect`: the collectors that they are sent to
 //! - `past`: what is kept of them in memory
-//! - `api`: who may read that, over HTTPS, and capture packets themselves
+//! - `api`: who may read that, over HTTPS, capture packets themselves, and see where a probe passes
 //! - `inside`: where these are
 //! - `private`: files that are the agent's alone
 
@@ -110,7 +110,7 @@ pub(crate) fn offer(
         let address = SocketAddr::new(node_address, api.port);
         let here = Arc::new(inside::Attached { addresses: addresses.clone(), ends });
         let (node, client, demand) = (config.node.clone(), client.clone(), demand.clone());
-        let answers = api::Answers { node, client, demand, here };
+        let answers = api::Answers { node, address: node_address, client, demand, here };
         api::serve(api.clone(), address, answers, complaints);
     } else {
         // What an earlier agent had there; it may be gone.

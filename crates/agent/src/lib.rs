@@ -141,6 +141,10 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     };
     let health =
         Health::serve(&config).await.map_err(|source| AgentError::Health { address: config.health_address, source })?;
+    let complaints = Complaints::new(client.clone(), config.node.clone());
+    let quarantine = Quarantine::default();
+    // The cluster tells what it has while the node is looked at.
+    let updates = watch(client.clone(), interest(&config, complaints.clone(), quarantine.clone()));
     let finder = tokio::task::block_in_place(|| Finder::new(config.underlay.clone()));
     let internal =
         if finder.needs_internal() { node::internal_ips(&client, &config.node).await } else { Dual::default() };
@@ -151,13 +155,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let node_address = underlay.address.addr();
     let addresses = Arc::new(Addresses::open(config.node.clone(), &config.journal(), client.clone())?);
     let view = Arc::new(View::new(config.node.clone()));
-    let complaints = Complaints::new(client.clone(), config.node.clone());
-    let quarantine = Quarantine::default();
-    health.add_metrics({
-        let quarantine = quarantine.clone();
-        move || quarantine.metrics()
-    });
-    let updates = watch(client.clone(), interest(&config, complaints.clone(), quarantine));
+    health.add_metrics(move || quarantine.metrics());
     let counts = Arc::new(Counts::default());
     health.add_metrics({
         let counts = counts.clone();

@@ -21,7 +21,7 @@ mod sockets;
 mod strangers;
 mod worker;
 
-use std::{sync::Arc, thread};
+use std::{panic, sync::Arc, thread};
 
 use ipnet::IpNet;
 use podnet_client::{events::Complaints, watch::Update};
@@ -29,7 +29,8 @@ use podnet_kernel::{capabilities, cgroup::Cgroup, datapath::KernelDatapath, exec
 use podnet_model::{Dual, Family};
 use podnet_planner::{
     border::BorderConfig,
-    overlay::{Overlay, OverlayConfig},
+    overlay::{Overlay, OverlayConfig, Support},
+    proxy::Capabilities,
     services::ServicesConfig,
 };
 use tokio::{
@@ -130,7 +131,7 @@ impl Network {
     ) -> Result<Self, NetworkError> {
         let (told, state) = watch::channel(State::Learning);
         let mut datapath = KernelDatapath::open()?;
-        let support = executor::support(datapath.route_socket()).map_err(NftError::from)?;
+        let (support, fast_path, has) = asked_of_kernel(config, &mut datapath)?;
         let overlay = OverlayConfig {
             support,
             without_lost_nodes: config.without_lost_nodes,
@@ -140,16 +141,11 @@ impl Network {
         };
         let mut overlay = Overlay::new(overlay);
         overlay.set_keys(ways.keys());
-        let fast_path = FastPath::open(
-            config.fast_path,
-            Counting::open(config.counts_at_start(), Cgroup::v2(&config.sockets_cgroup).ok()),
-        );
         let pods = Arc::new(PodEnds::new(PodRules::open()?, fast_path, overlay.pod_mtu()));
         let (publish, published) = watch::channel(underlay.published);
         let (repair, notices) =
             Repair::start(&mut datapath, &underlay, pods.clone(), counts.clone()).map_err(NftError::from)?;
         let by_file = config.proxy_config.is_some();
-        let has = capabilities::probe();
         let proxy = Configured::new(config.node.clone(), by_file, has, told_of_services, complaints.clone());
         let resolver = Seat::default();
         let gives_way = resolver.gives_way.subscribe();
@@ -228,6 +224,26 @@ impl Network {
         while state.changed().await.is_ok() {}
         NetworkError::Ended
     }
+}
+
+/// What the kernel can have: tunnels, the fast path, modes of Services. To ask is to wait for it (devices and namespaces that are made and go,
+/// programs that are verified), for each by itself; a node whose agent begins anew waits for all of them.
+fn asked_of_kernel(
+    config: &AgentConfig,
+    datapath: &mut KernelDatapath,
+) -> Result<(Support, FastPath, Capabilities), NetworkError> {
+    let (wanted, counts) = (config.fast_path, config.counts_at_start());
+    let cgroup = Cgroup::v2(&config.sockets_cgroup).ok();
+    thread::scope(|scope| {
+        let open = move || FastPath::open(wanted, Counting::open(counts, cgroup));
+        let named = |name: &str| thread::Builder::new().name(name.into());
+        let fast_path = named("programs").spawn_scoped(scope, open).map_err(NetworkError::Thread)?;
+        let has = named("probe").spawn_scoped(scope, capabilities::probe).map_err(NetworkError::Thread)?;
+        let support = executor::support(datapath.route_socket()).map_err(NftError::from)?;
+        let fast_path = fast_path.join().unwrap_or_else(|panicked| panic::resume_unwind(panicked));
+        let has = has.join().unwrap_or_else(|panicked| panic::resume_unwind(panicked));
+        Ok((support, fast_path, has))
+    })
 }
 
 fn rules_of(config: &AgentConfig, underlay: &Underlay) -> ClusterRules {

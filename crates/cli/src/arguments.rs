@@ -83,6 +83,7 @@ Examples:
   podnet trace pod/client web.shop:80         a name, as the pod's resolver completes it
   podnet trace web/client world               out of the cluster
   podnet trace world node/node2:30080         from outside to a port of a node
+  podnet trace web/client web/web --live      beside where a packet really passes
   podnet trace web/client web/web -o mermaid  as a graph")]
     Trace(forwarding::TraceOptions),
     /// Name the first broken link between two, and what to change

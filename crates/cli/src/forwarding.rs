@@ -5,12 +5,14 @@
 //! - [`names`]: which names a pod's resolver asks for, and what it is told
 //! - [`show`]: a trace as text, JSON or a graph
 //! - [`compare`]: a trace beside what the kernels have
+//! - [`live`]: a probe that is sent along it
 //! - [`explain`]: what was done for a pod
 //! - [`why`]: the first broken link; [`inside`]: what pods' own namespaces tell
 
 mod compare;
 mod explain;
 mod inside;
+mod live;
 mod names;
 mod operand;
 mod show;
@@ -26,11 +28,20 @@ pub(crate) use explain::run as explain;
 pub(crate) use why::run as why;
 
 pub(crate) fn trace(options: &TraceOptions) -> Result<(), Failure> {
+    if options.live && matches!(options.output, Form::Dot | Form::Mermaid) {
+        let failure = Failure::usage("a graph has no room for what is seen of a probe");
+        return Err(failure.remedy("podnet trace --live -o table|json"));
+    }
     let state = state::gather(&options.cluster, "trace")?;
-    let question = operand::read(&state, &options.ends)?;
+    let mut question = operand::read(&state, &options.ends)?;
+    if options.live {
+        // There is one probe: of several addresses of a name it goes to the first.
+        question.targets.truncate(1);
+    }
     let trace = operand::follow(&state, &question)?;
     let compared = if options.compare { Some(compare::compare(&state, &trace)?) } else { None };
-    let told = show::Told { question: &question, trace: &trace, compared: compared.as_ref() };
+    let live = if options.live { Some(live::follow(&state, &question, &trace, options)?) } else { None };
+    let told = show::Told { question: &question, trace: &trace, compared: compared.as_ref(), live: live.as_ref() };
     match options.output {
         Form::Table => print!("{}", told.text(&state)),
         Form::Json => {
@@ -38,6 +49,9 @@ pub(crate) fn trace(options: &TraceOptions) -> Result<(), Failure> {
         }
         Form::Dot => print!("{}", told.dot()),
         Form::Mermaid => print!("{}", told.mermaid()),
+    }
+    if let Some(failure) = live.and_then(|live| live.failure(&trace)) {
+        return Err(failure);
     }
     match compared.map_or(0, |(found, _)| found.len()) {
         0 => Ok(()),

@@ -38,8 +38,7 @@ use kube::{
     core::NamespaceResourceScope,
     runtime::watcher::{self, Event, watcher},
 };
-use pauses::is_unknown;
-pub use pauses::steadily;
+pub use pauses::{is_unknown, steadily};
 use podnet_model::{
     Change, NodeName,
     convert::{Invalid, Partly},
@@ -382,6 +381,11 @@ impl Follower {
             debug!(?object, "object without a usable name ignored");
             return Ok(None);
         };
+        if object.is_anothers() {
+            self.cell.seen(&gone, true);
+            self.remove(gone).await?;
+            return Ok(None);
+        }
         let present = object.partly_present();
         let is_right = present.as_ref().is_ok_and(|partly| partly.faults.is_empty());
         self.cell.seen(&gone, is_right || K::MAY_BE_UNFINISHED);

@@ -1,8 +1,10 @@
 //! Zones that this server is the authority of: files, transfers, signatures.
 //!
 //! [`zonefile`] reads text into [`Record`]s; records make a [`Zone`], which answers ([`Zone::lookup`]). [`transfer`] gives zones away
-//! and takes them in, [`tsig`] signs the messages of that with shared secrets, [`sign`] signs zones and answers (DNSSEC).
+//! and takes them in, [`catalog`] reads zones that list others, [`tsig`] signs the messages of that with shared secrets, [`sign`] signs
+//! zones and answers (DNSSEC).
 
+pub mod catalog;
 pub mod held;
 mod message;
 mod order;
@@ -19,3 +21,4 @@ pub(crate) use order::compare;
 pub use record::Record;
 pub(crate) use record::kind;
 pub use zone::{Defect, Found, Kind, Soa, Warning, Zone};
+pub(crate) use zone::{Nsec3Hash, nsec3_hash};

@@ -79,6 +79,9 @@ use crate::{
 };
 use scope::Scope;
 
+/// Tells the addresses of a host, as one of these servers knows them.
+pub type Resolve = dyn Fn(&[SocketAddr], &Name) -> io::Result<Vec<IpAddr>>;
+
 /// What loading a Corefile may ask of its surroundings.
 pub struct Environment<'a> {
     /// The value of an environment variable.
@@ -89,6 +92,8 @@ pub struct Environment<'a> {
     pub list: &'a dyn Fn(&str) -> io::Result<Vec<String>>,
     /// The addresses of an interface.
     pub interface: &'a dyn Fn(&str) -> io::Result<Vec<IpAddr>>,
+    /// The addresses of a host, as one of these servers tells them; none: it has none.
+    pub resolve: &'a Resolve,
 }
 
 impl Environment<'_> {
@@ -98,6 +103,7 @@ impl Environment<'_> {
         file: &|_| Err(io::Error::from(io::ErrorKind::NotFound)),
         list: &|_| Err(io::Error::from(io::ErrorKind::NotFound)),
         interface: &|_| Err(io::Error::from(io::ErrorKind::NotFound)),
+        resolve: &|_, _| Err(io::Error::from(io::ErrorKind::NotFound)),
     };
 }
 
@@ -248,6 +254,12 @@ impl Config {
             || self.blocks.iter().flat_map(|chain| &chain.plugins).any(|plugin| {
                 matches!(plugin, Plugin::Autopath(AutopathOptions { search: SearchPath::Plugin(..), .. }))
             })
+    }
+
+    /// Whether some zone shows what the cluster imports of its cluster set.
+    #[must_use]
+    pub fn imports(&self) -> bool {
+        self.kubernetes().any(|options| !options.multicluster.is_empty())
     }
 
     /// The zone files that are signed.

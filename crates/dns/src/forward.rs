@@ -7,6 +7,7 @@ mod bailiwick;
 mod cookie;
 mod denials;
 mod flights;
+mod host;
 mod journey;
 mod manners;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use std::{
 
 use futures::future::BoxFuture;
 
+pub use host::{HostError, host_addrs, host_query};
 pub use upstreams::Upstreams;
 
 use crate::{
@@ -173,7 +175,7 @@ impl Crew {
             if configured.is_some() { Failure::Configured } else { Failure::TooMany }
         })?;
         let upstream = flight.await?;
-        if let Some(from) = upstream.from {
+        if let Some(from) = upstream.from.clone() {
             let _ = query.asked.upstream.set(from);
         }
         let mut answer = upstream.answer.clone();

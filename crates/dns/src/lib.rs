@@ -4,7 +4,7 @@
 //! ([`chain`]), and [`server::Server`] runs that chain over packets: it answers from the cluster's zone ([`zone`]) and the
 //! hosts table ([`hosts`]), remembers upstream answers ([`cache`]) and says which upstream to ask otherwise ([`forward`]).
 //!
-//! - [`name`], [`message`], [`answer`]: names and messages on the wire
+//! - [`name`], [`message`], [`answer`]: names and messages on the wire; [`destination`]: where servers are that are asked
 //! - [`corefile`], [`chain`]: from text to configuration
 //! - [`zone`], [`hosts`], [`cache`], [`forward`]: where answers come from
 //! - [`etcd`]: records in etcd, as SkyDNS lays them out
@@ -20,6 +20,7 @@ pub mod authority;
 pub mod cache;
 pub mod chain;
 pub mod corefile;
+pub mod destination;
 pub mod etcd;
 pub mod forward;
 pub mod hosts;
@@ -34,4 +35,5 @@ pub mod zone;
 
 pub use chain::{Checked, Config, Environment, Listener, Port};
 pub use corefile::{CorefileError, Scheme};
+pub use destination::Destination;
 pub use server::{Arrival, Carrier, Exchange, Keep, Outcome, Outside, Secure, Server, Transport};

@@ -1,7 +1,7 @@
 //! What the RFCs demand of a server and of a resolver's messages, a file for each, a test for each clause.
 //!
-//! Clauses that live elsewhere: [`crate::message`] (broken packets), [`crate::authority`] (zone files, transfers, TSIG, DNSSEC of own
-//! zones), [`crate::cache`], [`crate::forward`] (RFC 5452, 7873 towards upstreams), the guard of server blocks (RFC 9018).
+//! Clauses that live elsewhere: [`crate::message`] (broken packets), [`crate::authority`] (zone files, transfers, catalogs, TSIG, DNSSEC
+//! of own zones), [`crate::cache`], [`crate::forward`] (RFC 5452, 7873 towards upstreams), the guard of server blocks (RFC 9018).
 
 mod rfc1035;
 mod rfc2181;

@@ -14,11 +14,14 @@ mod gate;
 mod giving;
 mod guard;
 mod link;
+mod members;
 mod metadata;
 mod outside;
+mod parts;
 mod pen;
 mod probe;
 mod query;
+mod queue;
 mod readiness;
 mod reporter;
 mod signed;
@@ -39,11 +42,12 @@ use std::{
 
 use futures::future::ready;
 
-pub use block::Parts;
 pub use event::{Event, Observer};
 pub use giving::Transfer;
 pub use link::{Answering, Given, Knowing, Link, Next, Own, Quick, Said};
+pub use members::Members;
 pub use outside::{Carrier, ClientSearch, Exchange, Keep, Outside, Secure, Take};
+pub use parts::Parts;
 pub use pen::{FlagChange, Pen, Shape};
 pub use query::{Arrival, Failure, Look, Query, Reply, Transport};
 
@@ -53,9 +57,11 @@ use crate::{
     metrics::{Counts, Metrics},
     name::QueryName,
     server::{
-        block::{Block, PlaceInLine},
+        block::Block,
         guard::Leaving,
+        parts::PlaceInLine,
         probe::Probe,
+        queue::Queue,
         readiness::Readiness,
         signed::{Seal, Signer},
         told::Told,
@@ -134,6 +140,7 @@ impl Server {
             waiting: Arc::default(),
             synced: Arc::default(),
             given: Arc::default(),
+            fetching: Queue::new(fetched::MEMBERS_AT_ONCE),
             keys: Arc::new(signed::keys(&config.blocks)),
         };
         let readiness = Readiness::new(config.process.ready.map_or_else(Default::default, |(_, monitor)| monitor));

@@ -1,23 +1,28 @@
 //! The cluster's zone (Kubernetes DNS-Based Service Discovery 1.1.0).
 //!
-//! [`Cluster`] keeps what the watches said, once and packed: Services under the wire form of their names, and who has an address. A
+//! [`Cluster`] keeps what the watches said, once and packed: Services under the wire form of their names, and who has an address; apart
+//! from them, the Services that the cluster imports of its cluster set. A
 //! [`Zone`] is how one `kubernetes` plugin shows it: it keeps nothing of its own, and makes records when they are asked for. The
 //! addresses of a Service are kept as records once somebody asked. So a change costs what it changes, and a reload nothing.
 
 mod cluster;
+mod clusterset;
 mod external;
 mod hosts;
 mod known;
 mod labels;
 mod lookup;
 mod packed;
+mod reverse;
 mod stand;
 #[cfg(test)]
 pub(crate) mod tests;
 mod whole;
+mod zonal;
 
 pub use cluster::Cluster;
 use cluster::Reader;
+pub use clusterset::SET_SCHEMA_VERSION;
 pub use external::External;
 pub use lookup::{Authority, Found, Names};
 
@@ -31,6 +36,8 @@ pub const SCHEMA_VERSION: &str = "1.1.0";
 pub struct Zone {
     options: KubernetesOptions,
     cluster: Reader,
+    /// What the cluster imports of its cluster set.
+    set: Reader,
     origins: Vec<Origin>,
     reverse_origins: Vec<Origin>,
     /// The serial number of a cluster that did not change yet.
@@ -42,6 +49,8 @@ pub struct Zone {
 struct Origin {
     name: Name,
     name_server: Name,
+    /// Its Services are those of the cluster set (`multicluster`).
+    in_set: bool,
     /// What stands behind a Service's name and namespace.
     tail: Box<[u8]>,
     soa: Box<[u8]>,
@@ -51,10 +60,10 @@ impl Zone {
     /// The zone of a cluster; `serial` starts its SOA's serial number.
     #[must_use]
     pub fn new(options: KubernetesOptions, cluster: &Cluster, serial: u32) -> Self {
-        let origin = |name: &Name| Origin::new(name, options.ttl);
+        let origin = |name: &Name| Origin::new(name, options.ttl, options.multicluster.contains(name));
         let (origins, reverse_origins) =
             (options.zones.iter().map(origin).collect(), options.reverse_zones.iter().map(origin).collect());
-        Self { cluster: cluster.reader(), origins, reverse_origins, serial, options }
+        Self { cluster: cluster.reader(), set: cluster.set_reader(), origins, reverse_origins, serial, options }
     }
 
     /// What it serves.
@@ -65,12 +74,12 @@ impl Zone {
 }
 
 impl Origin {
-    fn new(name: &Name, ttl: u32) -> Self {
+    fn new(name: &Name, ttl: u32, in_set: bool) -> Self {
         let within = |text: &str| name.prefixed_text(text).unwrap_or_else(|_| name.clone());
         let (name_server, mailbox) = (within("ns.dns"), within("hostmaster"));
         // The times are CoreDNS's: refresh 2 h, retry 30 min, expire a day.
         let soa = soa(&name_server, &mailbox, [7200, 1800, 86_400, ttl]);
-        Self { tail: within("svc").wire().into(), soa, name: name.clone(), name_server }
+        Self { tail: within("svc").wire().into(), soa, name: name.clone(), name_server, in_set }
     }
 
     fn authority(&self, ttl: u32, serial: u32) -> Authority<'_> {

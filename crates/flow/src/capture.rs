@@ -89,12 +89,17 @@ impl Request {
         if self.program.len() > MOST_INSTRUCTIONS {
             return Err(Unfit::Program(self.program.len()));
         }
-        let is_odd = |letter: char| letter == '/' || letter.is_whitespace() || letter.is_control();
-        if !(1..=15).contains(&self.interface.len()) || self.interface.contains(is_odd) {
+        if !is_interface(&self.interface) {
             return Err(Unfit::Interface(self.interface.clone()));
         }
         Ok(())
     }
+}
+
+/// Whether an interface can be called so.
+pub(crate) fn is_interface(name: &str) -> bool {
+    let is_odd = |letter: char| letter == '/' || letter.is_whitespace() || letter.is_control();
+    (1..=15).contains(&name.len()) && !name.contains(is_odd)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! [`export`] has the forms in which collectors take them.
 //!
 //! [`capture`] is about packets themselves: what is asked of an agent, and the order of what several tell, in the format [`pcapng`].
+//! [`probe`] is about one packet that is sent to see where it passes.
 //!
 //! Time is an argument everywhere.
 
@@ -22,6 +23,7 @@ pub mod names;
 mod numbered;
 pub mod output;
 pub mod pcapng;
+pub mod probe;
 pub mod record;
 pub mod store;
 pub mod tally;

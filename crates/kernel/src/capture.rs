@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use podnet_flow::capture::Instruction;
+use podnet_flow::{capture::Instruction, probe::Framing};
 use podnet_model::Mac;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -90,6 +90,7 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct Tap {
     socket: OwnedFd,
+    framing: Framing,
     /// Bytes of a packet that are kept.
     snap: usize,
     mac: Option<Mac>,
@@ -100,12 +101,25 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Captures at an interface of the calling thread's namespace what the filter chooses (all, where it is empty), `snap` bytes of each
-    /// packet. Packets that are not taken in yet have `room` bytes in the kernel.
+    /// Captures at an interface of the calling thread's namespace whose packets have an Ethernet header what the filter chooses (all, where it
+    /// is empty), `snap` bytes of each packet. Packets that are not taken in yet have `room` bytes in the kernel.
     ///
     /// # Errors
     /// What is wrong with the interface or the filter, or what the kernel refused.
     pub fn open(interface: &str, program: &[Instruction], snap: u32, room: usize) -> Result<Self, TapError> {
+        Self::choosing(interface, snap, room, |framing| (framing == Framing::Ethernet).then(|| program.to_vec()))
+    }
+
+    /// The same with the filter that there is for packets that begin so; with none it is not captured at the interface.
+    ///
+    /// # Errors
+    /// What is wrong with the interface or the filter, or what the kernel refused.
+    pub fn choosing(
+        interface: &str,
+        snap: u32,
+        room: usize,
+        program: impl FnOnce(Framing) -> Option<Vec<Instruction>>,
+    ) -> Result<Self, TapError> {
         let (index, mac) = find(interface)?;
         let refused = |action| move |source| TapError::Refused { action, interface: interface.to_owned(), source };
         let socket = socket().map_err(refused("open a socket"))?;
@@ -114,27 +128,34 @@ impl Tap {
         set(at, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes).map_err(refused("give a socket room"))?;
         set(at, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1).map_err(refused("ask for packets' times"))?;
         set(at, libc::SOL_PACKET, libc::PACKET_AUXDATA, 1).map_err(refused("ask for packets' lengths"))?;
-        // Before it sees the first packet.
-        attach(at, program, snap)?;
-        match bind(at, index, NOTHING).map_err(refused("bind a socket"))? {
-            libc::ARPHRD_ETHER => {}
-            libc::ARPHRD_LOOPBACK => {
-                let once = set(at, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1);
-                once.map_err(refused("leave out what leaves by the device"))?;
-            }
-            kind => return Err(TapError::NotEthernet { interface: interface.to_owned(), kind }),
+        let kind = bind(at, index, NOTHING).map_err(refused("bind a socket"))?;
+        if kind == libc::ARPHRD_LOOPBACK {
+            let once = set(at, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1);
+            once.map_err(refused("leave out what leaves by the device"))?;
         }
+        let framing = framing(kind);
+        let Some((framing, program)) = framing.and_then(|framing| Some((framing, program(framing)?))) else {
+            return Err(TapError::NotEthernet { interface: interface.to_owned(), kind });
+        };
+        // Before it sees the first packet.
+        attach(at, &program, snap)?;
         bind(at, index, EVERYTHING).map_err(refused("bind a socket"))?;
         let snap = snap as usize;
         let slots = (ROOM / (snap + VLAN)).clamp(1, PACKETS);
         let slots = vec![0; slots * (snap + VLAN)];
-        Ok(Self { socket, snap, mac, counts: Counts::default(), slots, heads: Vec::new() })
+        Ok(Self { socket, framing, snap, mac, counts: Counts::default(), slots, heads: Vec::new() })
     }
 
     /// Ethernet address of the interface.
     #[must_use]
     pub const fn mac(&self) -> Option<Mac> {
         self.mac
+    }
+
+    /// How its packets begin.
+    #[must_use]
+    pub const fn framing(&self) -> Framing {
+        self.framing
     }
 
     /// Takes in what waits, without waiting, and forgets what was taken in before. There may be more.
@@ -203,6 +224,16 @@ fn find(interface: &str) -> Result<(u32, Option<Mac>), TapError> {
     }
     let there = link::list(&mut socket)?.into_iter().map(|link| link.name.to_string()).collect();
     Err(TapError::NoInterface { interface: interface.to_owned(), there })
+}
+
+/// How packets of an interface of that kind begin, as a socket sees them; none where they begin with something else.
+const fn framing(kind: u16) -> Option<Framing> {
+    match kind {
+        libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => Some(Framing::Ethernet),
+        // WireGuard, tun; IPIP.
+        libc::ARPHRD_NONE | libc::ARPHRD_TUNNEL | libc::ARPHRD_TUNNEL6 => Some(Framing::Bare),
+        _ => None,
+    }
 }
 
 /// Of no protocol yet: it sees nothing.

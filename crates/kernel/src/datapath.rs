@@ -2,7 +2,7 @@
 
 use podnet_model::{Family, LinkName};
 use podnet_planner::{
-    ruleset::{Edit, RuleSet},
+    ruleset::{Edit, FrontendKey, RuleSet},
     step::Step,
 };
 
@@ -39,6 +39,12 @@ pub trait Datapath: Send {
     /// # Errors
     /// The part that was refused; the table is then as it was.
     fn replace(&mut self, table: &str, rules: &RuleSet) -> Result<(), NftError>;
+
+    /// The frontends for which the last [`Datapath::replace`] found something that had no place in the table, or something else; none the next
+    /// time, and none where nobody but the agent writes.
+    fn take_surplus(&mut self) -> Vec<FrontendKey> {
+        Vec::new()
+    }
 
     /// Mends elements of a table that others touched: see [`NftSocket::mend_elements`]. Nobody touches what is of no kernel.
     ///
@@ -139,6 +145,10 @@ impl Datapath for KernelDatapath {
 
     fn replace(&mut self, table: &str, rules: &RuleSet) -> Result<(), NftError> {
         self.nft.replace(table, rules).map(drop)
+    }
+
+    fn take_surplus(&mut self) -> Vec<FrontendKey> {
+        self.nft.take_surplus()
     }
 
     fn mend_elements(

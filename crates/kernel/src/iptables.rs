@@ -126,7 +126,16 @@ impl Iptables {
     /// # Errors
     /// Where it cannot be asked, or the line that was refused.
     pub fn put(&mut self, wanted: &Rules) -> Result<Rewrite, IptablesError> {
-        let missing = self.difference(wanted, &self.saved()?);
+        let found = self.saved()?;
+        self.put_over(wanted, &found)
+    }
+
+    /// As [`Iptables::put`], over what was [found](Iptables::saved) a moment ago.
+    ///
+    /// # Errors
+    /// As [`Iptables::put`].
+    pub fn put_over(&mut self, wanted: &Rules, found: &Saved) -> Result<Rewrite, IptablesError> {
+        let missing = self.difference(wanted, found);
         if missing.is_empty() {
             return Ok(missing);
         }

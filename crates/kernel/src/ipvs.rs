@@ -3,12 +3,14 @@
 //! Nothing here is a transaction: edits are done one after the other, in the order in which they are given.
 
 mod device;
+mod listed;
 mod message;
 mod settings;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -31,13 +33,14 @@ use crate::{
     netns::NetNs,
     sysctl::SysctlError,
 };
+use listed::LIST;
 use message::{Real, command, read_real, read_server, write_server};
 pub use settings::{Settings, configure};
 
 /// Whether the kernel has virtual servers without that anything is loaded for it. Where it has none there cannot be any.
 #[must_use]
 pub fn is_loaded(netns: &NetNs) -> bool {
-    netns.run(|| std::path::Path::new("/proc/thread-self/net/ip_vs").exists()).unwrap_or(false)
+    netns.run(|| Path::new(LIST).exists()).unwrap_or(false)
 }
 
 /// How long a set that rules asked is waited for, and how long between two looks.
@@ -102,8 +105,8 @@ impl Ipvs {
         &self.strange
     }
 
-    /// Whether all of this seems to be there, told by how virtual servers schedule, which addresses there are, and how many elements sets have.
-    /// It is asked for in few requests, however many virtual servers there are.
+    /// Whether all of this seems to be there, told by how virtual servers schedule, which real servers they have, which addresses there are,
+    /// and how many elements sets have. It is asked for in few requests, however many virtual servers there are.
     ///
     /// # Errors
     /// What the kernel refused.
@@ -121,7 +124,7 @@ impl Ipvs {
                 return Ok(false);
             }
         }
-        Ok(true)
+        Ok(listed::seem_right(self.links.netns(), self.family, &what.servers)?)
     }
 
     /// Does edits in order. Neighbours of one sort go out together, and all of them are tried; those behind are not done once one was

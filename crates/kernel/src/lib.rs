@@ -22,6 +22,7 @@
 //! - [`fastpath`]: the way past the stack for what the stack has let through
 //! - [`flows`]: counting what passes pods' interfaces
 //! - [`capture`]: packets themselves, as they pass an interface, and libpcap's language for which
+//! - [`probe`]: one packet that is sent to see where it passes
 //! - [`sockets`]: Services at the socket
 //! - [`localhost`]: the loopback's addresses as a node's other ones
 //! - [`apart`]: a namespace beside the node's, for what listens at addresses of Services
@@ -70,6 +71,7 @@ pub mod netns;
 pub mod nft;
 pub mod object;
 pub mod pod_interface;
+pub mod probe;
 pub mod process;
 mod release;
 pub mod resolver;

@@ -18,7 +18,7 @@ mod unheard;
 mod wire;
 
 use podnet_model::{Dual, Family};
-use podnet_planner::ruleset::{Edit, EditError};
+use podnet_planner::ruleset::{Edit, EditError, FrontendKey};
 use rustix::io::Errno;
 
 use crate::{monitor::Ears, netlink::NetlinkError, netns::NetNs};
@@ -40,6 +40,8 @@ pub struct NftSocket {
     missed: bool,
     /// The listener left its group and could not join it again.
     deaf: bool,
+    /// See [`NftSocket::take_surplus`].
+    surplus: Vec<FrontendKey>,
 }
 
 impl NftSocket {
@@ -48,7 +50,7 @@ impl NftSocket {
     /// # Errors
     /// Where the process may not.
     pub fn open() -> Result<Self, NftError> {
-        Ok(Self { wire: Wire::open()?, ears: None, missed: false, deaf: false })
+        Ok(Self { wire: Wire::open()?, ears: None, missed: false, deaf: false, surplus: Vec::new() })
     }
 
     /// Opens a socket in a namespace; it stays there, whoever uses it.

@@ -3,12 +3,14 @@
 //! Field names and meanings are those of Calico 3.30, so that existing manifests and tools work as they are. Values are kept as
 //! the API delivers them (a mode is a string here), so that one wrong object cannot break the decoding of a whole list;
 //! [`convert`](crate::convert) judges them. The schemas say what is allowed, so that an API server refuses the wrong ones first.
+//! `multicluster.x-k8s.io/v1alpha1` is only read.
 
 #![allow(clippy::duplicated_attributes, reason = "printer columns repeat their types")]
 
 mod balancer;
 mod block;
 mod felix;
+mod import;
 mod lending;
 mod pool;
 mod reservation;
@@ -25,6 +27,7 @@ pub use block::{
     block_name,
 };
 pub use felix::{FelixConfiguration, FelixConfigurationSpec};
+pub use import::{ImportedPort, ServiceImport, ServiceImportSpec};
 pub use lending::{Ask, LendingRequest, REQUESTS, requests, set_requests};
 pub use pool::{ALLOWED_USES, ASSIGNMENT_MODES, ENCAP_MODES, IPPool, IPPoolSpec, SPLIT_OF};
 pub use reservation::{IPAMConfig, IPAMConfigSpec, IPReservation, IPReservationSpec};

@@ -24,6 +24,15 @@ pub struct EndpointSlice {
     pub unproxied: bool,
 }
 
+/// An EndpointSlice of a Service that other clusters of a cluster set have (KEP-1645).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImportedSlice {
+    /// The cluster that the endpoints are in (label `multicluster.kubernetes.io/source-cluster`): a DNS label.
+    pub cluster: Arc<str>,
+    /// The slice; its Service is the ServiceImport (label `multicluster.kubernetes.io/service-name`).
+    pub slice: EndpointSlice,
+}
+
 /// A port of a slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointPort {
@@ -50,6 +59,8 @@ pub struct Endpoint {
     pub hostname: Option<Arc<str>>,
     /// `nodeName`.
     pub node: Option<NodeName>,
+    /// `zone`: where in the topology it is.
+    pub zone: Option<Arc<str>>,
     /// `targetRef`, where it is a pod.
     pub pod: Option<PodKey>,
     /// `hints`: for whom it is meant.
@@ -67,6 +78,7 @@ impl Endpoint {
             terminating: false,
             hostname: None,
             node: None,
+            zone: None,
             pod: None,
             hints: Hints::default(),
         }

@@ -95,7 +95,8 @@ pub struct Ingress {
 /// How a Service is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServiceKind {
-    /// Virtual addresses (`ClusterIP`, `NodePort` and `LoadBalancer` Services): at least one.
+    /// Virtual addresses (`ClusterIP`, `NodePort` and `LoadBalancer` Services): at least one. A Service that was imported from other
+    /// clusters may have none yet.
     Virtual {
         /// `spec.clusterIPs`, first one first.
         cluster_ips: Vec<ClusterIp>,

@@ -9,11 +9,10 @@ mod tls;
 use std::{
     collections::HashMap,
     io,
-    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use podnet_dns::{Carrier, Exchange, Secure, metrics::Metrics};
+use podnet_dns::{Carrier, Destination, Exchange, Secure, metrics::Metrics};
 
 use line::Line;
 use requests::Requests;
@@ -22,7 +21,7 @@ use requests::Requests;
 const SHARED: usize = 64;
 
 /// Whom a connection leads to, and how it is secured.
-type Place = (SocketAddr, Option<Arc<Secure>>);
+type Place = (Destination, Option<Arc<Secure>>);
 
 /// The connections that are open.
 #[derive(Debug)]
@@ -49,7 +48,7 @@ impl Connections {
             Carrier::Grpc => Some("grpc"),
         };
         if let Some(proto) = proto {
-            let told = |kept| self.metrics.upstreams.connection(exchange.upstream, proto, kept);
+            let told = |kept| self.metrics.upstreams.connection(&exchange.upstream, proto, kept);
             return self.requests.exchange(exchange, told).await;
         }
         let (line, kept) = self.line(exchange, exchange.fresh);
@@ -73,7 +72,7 @@ impl Connections {
         let lines = open.entry(place(exchange)).or_default();
         let free = lines.iter().filter(|line| line.takes_more()).map(|line| (line.load(), line));
         let free = free.min_by_key(|(load, _)| *load).filter(|(load, _)| *load < SHARED && !fresh);
-        self.metrics.upstreams.connection(exchange.upstream, proto, free.is_some());
+        self.metrics.upstreams.connection(&exchange.upstream, proto, free.is_some());
         if let Some((_, line)) = free {
             return (Arc::clone(line), true);
         }
@@ -106,7 +105,7 @@ pub(super) fn check(secure: &Secure) -> Result<(), String> {
 }
 
 fn place(exchange: &Exchange) -> Place {
-    (exchange.upstream, exchange.secure.clone())
+    (exchange.upstream.clone(), exchange.secure.clone())
 }
 
 /// A lock whose holder panicked is still a lock over plain data.

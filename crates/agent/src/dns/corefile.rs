@@ -1,11 +1,17 @@
 //! Reading the Corefile, and what it reads itself.
 
-use std::{fs::Metadata, io, net::IpAddr, os::unix::fs::MetadataExt, path::PathBuf};
+use std::{
+    fs::Metadata,
+    io,
+    net::{IpAddr, Ipv4Addr},
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+};
 
 use podnet_dns::{Config, Environment};
 use podnet_kernel::{addr, link, netlink::RtSocket};
 
-use super::{DnsError, DnsOptions, connections, signing};
+use super::{DnsError, DnsOptions, connections, hostnames, signing};
 
 /// What the configuration was made from: each file with its text, or none where it could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +26,13 @@ pub(super) struct Sources {
 
 /// Surroundings with this process' environment variables.
 pub(super) fn environment<'a>(file: &'a dyn Fn(&str) -> io::Result<String>) -> Environment<'a> {
-    Environment { variable: &|name| std::env::var(name).ok(), file, list: &list, interface: &interface }
+    Environment {
+        variable: &|name| std::env::var(name).ok(),
+        file,
+        list: &list,
+        interface: &interface,
+        resolve: &hostnames::resolve,
+    }
 }
 
 /// The addresses of an interface, sorted.
@@ -121,7 +133,10 @@ pub(super) async fn refused(options: &DnsOptions) -> io::Result<Sources> {
 
 fn sources(options: &DnsOptions, corefile: String) -> Sources {
     let name = options.corefile.display().to_string();
-    let config = Config::check(&name, &corefile, &environment(&|path| read(options, path))).config;
+    let read = |path: &str| read(options, path);
+    // Which files it names does not depend on where upstreams are; that they are somewhere has all of it read.
+    let environment = Environment { resolve: &|_, _| Ok(vec![Ipv4Addr::LOCALHOST.into()]), ..environment(&read) };
+    let config = Config::check(&name, &corefile, &environment).config;
     made_from(options, corefile, &config)
 }
 

@@ -1,34 +1,23 @@
 //! The task that owns the cluster's state: it feeds the server, and replaces it when the Corefile changes.
 
+mod watches;
+
 use std::{
-    collections::BTreeSet,
     hash::{BuildHasher, RandomState},
-    pin::Pin,
+    pin::pin,
     sync::{Arc, atomic::Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use futures::{Stream, StreamExt};
-use k8s_openapi::{api::core::v1 as core, jiff::Timestamp};
-use kube::{
-    Api, ResourceExt,
-    runtime::{WatchStreamExt, watcher},
-};
-use podnet_client::{
-    connect::Access,
-    requests::{Asked, Limits, Listener},
-    watch::{Interest, PodInterest, Update, watch},
-};
 use podnet_dns::{
     Config, Server,
-    chain::{ApiAccess, Level},
-    metrics::{ApiRequest, Metrics},
+    chain::Level,
+    metrics::Metrics,
     server::{Event, Observer},
     zone::Cluster,
 };
-use podnet_model::{Change, Namespace};
-use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
+use watches::{Watches, next, watches};
 
 use super::{
     DnsError, DnsOptions, Shared, corefile,
@@ -36,8 +25,6 @@ use super::{
     listeners::Listeners,
     outside::Network,
 };
-
-type Namespaces = Pin<Box<dyn Stream<Item = Result<watcher::Event<core::Namespace>, watcher::Error>> + Send>>;
 
 /// How often it is looked whether the Corefile is another file. One that changes is read when it stayed the same for this long, so
 /// that none is read that is half written.
@@ -60,21 +47,6 @@ pub(super) struct Keeper {
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
     watches: Option<Watches>,
-}
-
-/// What tells of the cluster.
-struct Watches {
-    /// The API server that tells.
-    api: ApiAccess,
-    updates: mpsc::Receiver<Update>,
-    namespaces: Namespaces,
-    with_pods: bool,
-    synced: bool,
-    /// The namespaces were listed, or cannot be: then those with Services in them are known.
-    namespaces_listed: bool,
-    /// Names of the list that is coming in.
-    listing: BTreeSet<Namespace>,
-    known: BTreeSet<Namespace>,
 }
 
 impl Keeper {
@@ -113,7 +85,8 @@ impl Keeper {
     /// When that takes longer than `within`.
     pub(super) async fn catch_up(&mut self, within: Duration) -> Result<(), DnsError> {
         let known = async {
-            while !self.shared.server().synced() {
+            let settled = |watches: &Option<Watches>| watches.as_ref().is_none_or(Watches::is_settled);
+            while !self.shared.server().synced() || !settled(&self.watches) {
                 next(self.watches.as_mut(), &self.shared, &mut self.cluster).await;
             }
         };
@@ -193,13 +166,22 @@ impl Keeper {
         }
     }
 
+    /// Loads the Corefile. The cluster's changes are not held up by name servers that are silent about its upstreams.
+    async fn load(&mut self) -> Result<(Config, Sources), DnsError> {
+        let mut load = pin!(corefile::load(&self.options));
+        loop {
+            tokio::select! {
+                biased;
+                loaded = &mut load => return loaded,
+                () = next(self.watches.as_mut(), &self.shared, &mut self.cluster) => {}
+            }
+        }
+    }
+
     async fn take_over(&mut self, listeners: &mut Listeners) -> Result<(), DnsError> {
-        let (config, sources) = corefile::load(&self.options).await?;
+        let (config, sources) = self.load().await?;
         let wanted = config.kubernetes().next().is_some();
-        let enough = |watches: &Watches| {
-            (watches.with_pods || !config.verifies_pods()) && api(&config).is_ok_and(|api| api == watches.api)
-        };
-        let enough = self.watches.as_ref().is_some_and(enough);
+        let enough = self.watches.as_ref().is_some_and(|watches| watches.suffice(&config));
         let watches = if wanted && !enough { watches(&self.options, &config, &self.metrics).await? } else { None };
         listeners.adopt(&config).await?;
         for warning in &config.warnings {
@@ -223,126 +205,6 @@ impl Keeper {
         (self.config, self.sources) = (config, sources);
         Ok(())
     }
-}
-
-/// Takes the next of the cluster's changes in; waits for ever where nothing is watched.
-async fn next(watches: Option<&mut Watches>, shared: &Shared, cluster: &mut Cluster) {
-    let Some(watches) = watches else { return std::future::pending().await };
-    let server = shared.server();
-    tokio::select! {
-        update = watches.updates.recv() => match update {
-            Some(Update::Change(change)) => {
-                if cluster.apply(&change) && server.synced() {
-                    programmed(&change, cluster, server.metrics());
-                }
-            }
-            Some(Update::Synced) => watches.synced = true,
-            None => std::future::pending().await,
-        },
-        event = watches.namespaces.next() => match event {
-            Some(event) => watches.namespace(event, cluster),
-            None => std::future::pending().await,
-        },
-    }
-    if watches.synced && watches.namespaces_listed && !server.synced() {
-        server.set_synced();
-        info!("the cluster's state is known");
-    }
-}
-
-impl Watches {
-    fn namespace(&mut self, event: Result<watcher::Event<core::Namespace>, watcher::Error>, cluster: &mut Cluster) {
-        let name = |namespace: &core::Namespace| Namespace::from(namespace.name_any());
-        let labels = |namespace: core::Namespace| Arc::new(namespace.metadata.labels.unwrap_or_default());
-        match event {
-            Ok(watcher::Event::Apply(namespace)) => {
-                self.known.insert(name(&namespace));
-                cluster.namespace(&name(&namespace), Some(&labels(namespace)));
-            }
-            Ok(watcher::Event::Delete(namespace)) => {
-                self.known.remove(&name(&namespace));
-                cluster.namespace(&name(&namespace), None);
-            }
-            Ok(watcher::Event::Init) => self.listing.clear(),
-            Ok(watcher::Event::InitApply(namespace)) => {
-                self.listing.insert(name(&namespace));
-                cluster.namespace(&name(&namespace), Some(&labels(namespace)));
-            }
-            Ok(watcher::Event::InitDone) => {
-                for gone in self.known.difference(&self.listing) {
-                    cluster.namespace(gone, None);
-                }
-                self.known = std::mem::take(&mut self.listing);
-                self.namespaces_listed = true;
-            }
-            Err(error) => {
-                // What forbids the list does not pass by waiting; names of Services do not depend on it.
-                self.namespaces_listed = true;
-                warn!(%error, "cannot watch namespaces; those without Services are not known meanwhile");
-            }
-        }
-    }
-}
-
-/// Counts how long ago a change was made that is answered now. As in CoreDNS, of headless Services whose endpoints a controller writes.
-fn programmed(change: &Change, cluster: &Cluster, metrics: &Metrics) {
-    let Change::Slice(_, Some(slice)) = change else { return };
-    let Some(triggered) = slice.triggered.filter(|_| cluster.is_headless(&slice.service)) else { return };
-    metrics.api.programmed(Timestamp::now().duration_since(triggered).try_into().unwrap_or_default());
-}
-
-/// How a Corefile wants the API server to be reached; it can be only one.
-fn api(config: &Config) -> Result<ApiAccess, DnsError> {
-    let mut said = config.kubernetes().map(|options| &options.api).filter(|api| **api != ApiAccess::default());
-    let first = said.next().cloned().unwrap_or_default();
-    if said.any(|other| *other != first) { Err(DnsError::SeveralApis) } else { Ok(first) }
-}
-
-fn access(options: &DnsOptions, api: &ApiAccess) -> Access {
-    if let Some((path, context)) = &api.kubeconfig {
-        return Access::Kubeconfig(path.into(), context.clone());
-    }
-    if let Some(url) = &api.endpoint {
-        let files = api.tls.clone().unwrap_or_default();
-        let identity = files.certificate.zip(files.key).map(|(certificate, key)| (certificate.into(), key.into()));
-        return Access::Endpoint { url: url.clone(), identity, authority: files.authorities.map(Into::into) };
-    }
-    options.kubeconfig.clone().map_or(Access::InCluster, |path| Access::Kubeconfig(path, None))
-}
-
-fn listener(metrics: &Arc<Metrics>) -> Listener {
-    let metrics = Arc::clone(metrics);
-    Arc::new(move |&Asked { host, method, code, held, took }| {
-        metrics.api.asked(&ApiRequest { host, method, code, held, took });
-    })
-}
-
-/// What has to be watched for a Corefile; none when it has no `kubernetes`.
-async fn watches(options: &DnsOptions, config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Watches>, DnsError> {
-    if config.kubernetes().next().is_none() {
-        return Ok(None);
-    }
-    let api = api(config)?;
-    let limits = Limits { qps: api.qps, burst: api.burst, max_inflight: api.max_inflight };
-    let client = access(options, &api).client(limits, listener(metrics)).await?;
-    let with_pods = config.verifies_pods();
-    let interest = Interest {
-        services: true,
-        slices: true,
-        pods: if with_pods { PodInterest::All } else { PodInterest::None },
-        ..Interest::default()
-    };
-    let namespaces = watcher(Api::<core::Namespace>::all(client.clone()), watcher::Config::default());
-    Ok(Some(Watches {
-        api,
-        updates: watch(client, interest),
-        namespaces: namespaces.default_backoff().boxed(),
-        with_pods,
-        synced: false,
-        namespaces_listed: false,
-        listing: BTreeSet::new(),
-        known: BTreeSet::new(),
-    }))
 }
 
 fn server(config: Config, cluster: &Cluster, metrics: &Arc<Metrics>) -> Server {

@@ -133,13 +133,14 @@ pub(super) async fn check(shared: Arc<Shared>) {
 
 /// Each exchange has a socket of its own: its port is as unpredictable as the query's id.
 async fn over_udp(exchange: &Exchange, metrics: &Metrics) -> io::Result<Vec<u8>> {
-    let any = match exchange.upstream.ip() {
+    let upstream = exchange.upstream.socket_addr().ok_or(io::ErrorKind::Unsupported)?;
+    let any = match upstream.ip() {
         IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         IpAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
     let socket = UdpSocket::bind(any).await?;
     // Connected: the kernel passes on only what comes from there, and reports a port that nobody listens on.
-    socket.connect(exchange.upstream).await?;
+    socket.connect(upstream).await?;
     socket.send(&exchange.message).await?;
     let mut message = vec![0; DATAGRAM];
     loop {
@@ -156,7 +157,8 @@ async fn over_udp(exchange: &Exchange, metrics: &Metrics) -> io::Result<Vec<u8>>
 async fn over_connection(exchange: Exchange, mut take: Take) -> io::Result<()> {
     let within = exchange.timeout;
     let start = async {
-        let mut stream = TcpStream::connect(exchange.upstream).await?;
+        let upstream = exchange.upstream.socket_addr().ok_or(io::ErrorKind::Unsupported)?;
+        let mut stream = TcpStream::connect(upstream).await?;
         send_framed(&mut stream, &exchange.message).await?;
         Ok::<_, io::Error>(stream)
     };

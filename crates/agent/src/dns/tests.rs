@@ -29,6 +29,7 @@ use super::{DnsError, DnsOptions, run};
 
 mod etcd;
 mod following;
+mod imports;
 mod peers;
 mod ports;
 mod secure;

@@ -1,16 +1,19 @@
 //! Reading flows over HTTPS: `GET /flows` streams [`Item`]s as lines of JSON to whoever shows a certificate of the cluster's authority or a
-//! bearer token, each with its id; lines without anything in them say that nothing happened. `POST /capture` streams packets.
+//! bearer token, each with its id; lines without anything in them say that nothing happened. `POST /capture` streams packets, `POST /probe` tells
+//! where a probe passes, or sends it.
 
 mod asker;
 mod capture;
 mod connections;
+mod matter;
+mod probe;
 mod query;
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
-    http::{Method, Request, Response, StatusCode, header},
+    http::{Request, Response, StatusCode, header},
 };
 use hyper::body::Incoming;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -28,6 +31,8 @@ pub(crate) use self::connections::serve;
 use self::{
     asker::{Asker, ReviewError, Rights, Tokens},
     capture::CAPTURES,
+    matter::Matter,
+    probe::PROBES,
     query::Query,
 };
 use super::{
@@ -75,6 +80,8 @@ pub struct FlowApi {
 /// What requests are answered from.
 pub(crate) struct Answers {
     pub(crate) node: NodeName,
+    /// The node's address on the underlay.
+    pub(crate) address: IpAddr,
     pub(crate) client: Client,
     pub(crate) demand: Arc<Demand>,
     pub(crate) here: Arc<dyn Here>,
@@ -87,6 +94,8 @@ struct Server {
     shares: Arc<Shares<String>>,
     captures: Arc<Semaphore>,
     captures_of: Arc<Shares<String>>,
+    probes: Arc<Semaphore>,
+    probes_of: Arc<Shares<String>>,
 }
 
 /// Why a request is answered with something else than flows.
@@ -102,7 +111,9 @@ impl Server {
     fn new(answers: Answers) -> Arc<Self> {
         let (readers, shares) = (Arc::new(Semaphore::new(READERS)), Shares::new(OF_ONE));
         let (captures, captures_of) = (Arc::new(Semaphore::new(CAPTURES)), Shares::new(capture::OF_ONE));
-        Arc::new(Self { answers, tokens: Tokens::default(), readers, shares, captures, captures_of })
+        let (probes, probes_of) = (Arc::new(Semaphore::new(PROBES)), Shares::new(probe::OF_ONE));
+        let tokens = Tokens::default();
+        Arc::new(Self { answers, tokens, readers, shares, captures, captures_of, probes, probes_of })
     }
 
     /// The answer to a request, which is `busy` until that is read.
@@ -128,23 +139,17 @@ impl Server {
         by_certificate: Option<Option<Asker>>,
         busy: Busy,
     ) -> Result<Response<Body>, Refusal> {
-        let not_so = |why| Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, why));
-        let captures = match (request.uri().path(), request.method()) {
-            ("/flows", &Method::GET) => false,
-            ("/capture", &Method::POST) => true,
-            ("/flows", _) => return not_so("flows are read with GET"),
-            ("/capture", _) => return not_so("packets are captured with POST"),
-            _ => return Err(Refusal::new(StatusCode::NOT_FOUND, "there is nothing here but /flows and /capture")),
-        };
+        let matter = Matter::of(request.uri().path(), request.method())?;
         let asker = match by_certificate {
             Some(asker) => asker,
             None => self.by_token(&request).await?,
         };
         let asker = asker.ok_or_else(|| Refusal::new(StatusCode::UNAUTHORIZED, NOBODY))?;
-        if captures {
-            return capture::begin(self, request.into_body(), asker, busy).await;
+        match matter {
+            Matter::Flows => self.flows(&request, asker, busy).await,
+            Matter::Capture => capture::begin(self, request.into_body(), asker, busy).await,
+            Matter::Probe => probe::begin(self, request.into_body(), asker, busy).await,
         }
-        self.flows(&request, asker, busy).await
     }
 
     async fn flows(&self, request: &Request<Incoming>, asker: Asker, busy: Busy) -> Result<Response<Body>, Refusal> {

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use podnet_flow::capture::Captured;
 use podnet_kernel::{cni_wire::host_ifname, netlink::RtSocket, netns::NetNs};
-use podnet_model::errors::chain;
+use podnet_model::{LinkName, errors::chain};
 use podnet_planner::ipam::Handle;
 
 use crate::{addresses::Addresses, repair::PodEnds};
@@ -16,6 +16,14 @@ pub(crate) struct Inside {
     pub(crate) handle: Handle,
     /// Its addresses, each with the interface in the pod that has it.
     pub(crate) addrs: Vec<(String, IpAddr)>,
+}
+
+impl Inside {
+    /// The node's end of the link that the pod's namespace was found by.
+    pub(crate) fn host_device(&self) -> Option<LinkName> {
+        let (sandbox, ifname) = self.handle.as_str().rsplit_once('/')?;
+        Some(host_ifname(sandbox, ifname))
+    }
 }
 
 /// What is known of the pods of this node.

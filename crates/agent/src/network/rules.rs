@@ -30,7 +30,7 @@ use podnet_planner::{
 };
 use tracing::warn;
 
-use family::OfFamily;
+use family::{OfFamily, is_served};
 use left::Left;
 use modes::PutOff;
 use without_local::WithoutLocal;
@@ -63,6 +63,8 @@ pub(crate) struct ClusterRules {
     changed: Option<Vec<FrontendChange>>,
     /// UDP connections to forget once what is planned is in force.
     vanished: Dual<HashSet<Vanished>>,
+    /// Frontends of UDP that an agent before this one had in force, and no Service has any more.
+    bygone: Dual<HashSet<FrontendKey>>,
     /// Rules were made as a whole: nothing is known of what led astray before.
     all_suspected: Dual<bool>,
     /// Connection tracking is not gone through before that.
@@ -110,6 +112,7 @@ impl ClusterRules {
             left: Left::default(),
             changed: None,
             vanished: Dual::default(),
+            bygone: Dual::default(),
             all_suspected: Dual::default(),
             next_forget: Instant::now(),
             reconciled: Vec::new(),
@@ -136,6 +139,7 @@ impl ClusterRules {
         } else if !plan.vanished.is_empty() {
             self.all_suspected[family] = true;
         }
+        self.left.learn(&plan);
         self.families[family].take(plan, edits, &mut self.changed);
     }
 
@@ -165,12 +169,14 @@ impl ClusterRules {
             }
             let was_in_force = own.rules.in_force();
             let done = own.edit(datapath, family);
+            self.bygone[family].extend(own.rules.take_bygone());
             self.all_suspected[family] |= !was_in_force && own.rules.in_force();
             match done {
                 Ok(done) => edits += done,
                 Err(error) => first = first.and(Err(error)),
             }
         }
+        self.left.withdraw(&is_served(&self.families), datapath);
         first.map(|()| edits)
     }
 
@@ -183,11 +189,13 @@ impl ClusterRules {
         let mut first = Ok(());
         for family in Family::ALL {
             self.all_suspected[family] = true;
-            first = first.and(self.families[family].put(datapath, family));
+            let own = &mut self.families[family];
+            first = first.and(own.put(datapath, family));
+            self.bygone[family].extend(own.rules.take_bygone());
         }
         // While the rules are not in force, those of another mode serve whom they serve.
         if first.is_ok() {
-            self.left.clear(self.standing, datapath);
+            self.left.clear(self.standing, &is_served(&self.families), datapath);
         }
         first
     }
@@ -250,7 +258,7 @@ impl ClusterRules {
             }
         }
         if !self.is_refused() {
-            self.left.look(self.standing, datapath);
+            self.left.look(self.standing, &is_served(&self.families), datapath);
             self.arrive_when_due(datapath);
         }
         first
@@ -258,6 +266,7 @@ impl ClusterRules {
 
     /// Tells what is in force, for metrics.
     pub(super) fn tell(&mut self, facts: &Facts) {
+        facts.cleanup_refused(self.left.take_tables_refused());
         for family in Family::ALL {
             let own = &self.families[family];
             facts.set_chains(family, own.rules.chains());

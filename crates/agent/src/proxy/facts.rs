@@ -38,6 +38,7 @@ pub struct Facts(Mutex<State>);
 #[derive(Debug)]
 struct State {
     nftables_failures: u64,
+    nftables_cleanup_failures: u64,
     restore_failures: u64,
     partial_restore_failures: u64,
     chains: Dual<BTreeMap<Table, Rules>>,
@@ -56,6 +57,11 @@ impl Facts {
             (Mode::Iptables | Mode::Ipvs, Round::Partial) => state.partial_restore_failures += 1,
             (Mode::Userspace, _) => {}
         }
+    }
+
+    /// So often the kernel refused to remove tables of nf_tables that another mode had.
+    pub fn cleanup_refused(&self, times: u64) {
+        self.state().nftables_cleanup_failures += times;
     }
 
     /// The rules of iptables of a family; none where the mode has none.
@@ -87,6 +93,11 @@ impl Facts {
         let mut text = String::new();
         for (name, help, value) in [
             ("nftables_sync_failures_total", "Rounds that nf_tables refused.", state.nftables_failures),
+            (
+                "nftables_cleanup_failures_total",
+                "Tables of a mode that was left which nf_tables did not remove, each time that it was tried.",
+                state.nftables_cleanup_failures,
+            ),
             ("iptables_restore_failures_total", "Rounds of all rules that iptables refused.", state.restore_failures),
             (
                 "iptables_partial_restore_failures_total",
@@ -127,6 +138,7 @@ impl Default for Facts {
     fn default() -> Self {
         Self(Mutex::new(State {
             nftables_failures: 0,
+            nftables_cleanup_failures: 0,
             restore_failures: 0,
             partial_restore_failures: 0,
             chains: Dual::default(),
@@ -201,9 +213,12 @@ mod tests {
         facts.set_without_local(Family::V4, WithoutLocal { internal: 2, external: 1 });
         facts.set_contested(Family::V6, 3);
         facts.reconciled(Family::V4, Duration::from_millis(3), 7);
+        facts.cleanup_refused(1);
+        facts.cleanup_refused(2);
         let text = facts.metrics();
         for line in [
             "kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family=\"IPv4\"} 2",
+            "kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total{ip_family=\"IPv6\"} 3",
             "kubeproxy_sync_proxy_rules_iptables_restore_failures_total{ip_family=\"IPv4\"} 1",
             "kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total{ip_family=\"IPv4\"} 2",
             "kubeproxy_sync_proxy_rules_iptables_total{ip_family=\"IPv6\",table=\"nat\"} 30",

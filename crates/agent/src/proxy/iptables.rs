@@ -16,9 +16,10 @@ use podnet_kernel::{
     monitor::{Notice, Transaction},
     netns::NetNs,
 };
-use podnet_model::Family;
+use podnet_model::{Family, Protocol};
 use podnet_planner::{
     iptables::{Rewrite, Table},
+    ruleset::FrontendKey,
     services::{Plan, Services, iptables::Iptables as Chains},
 };
 use tracing::{debug, info};
@@ -27,7 +28,7 @@ use count::Counted;
 
 use super::{
     facts::Rules,
-    mode::{RulesError, ServiceRules, is_needed},
+    mode::{RulesError, ServiceRules, bygone, is_needed},
 };
 
 /// How often the tables are looked at from afar, and how often at most as a whole.
@@ -59,6 +60,7 @@ pub(super) struct InIptables {
     suspected: bool,
     next_look: Instant,
     next_compare: Instant,
+    bygone: Vec<FrontendKey>,
 }
 
 impl InIptables {
@@ -75,6 +77,7 @@ impl InIptables {
             suspected: false,
             next_look: now,
             next_compare: now,
+            bygone: Vec::new(),
         }
     }
 
@@ -100,7 +103,12 @@ impl InIptables {
         };
         self.may_be_there = true;
         let wanted = self.chains.whole(services);
-        let done = tables.put(&wanted)?;
+        let found = tables.saved()?;
+        let done = tables.put_over(&wanted, &found)?;
+        // kube-proxy's chains have the same names.
+        if found.is_of_podnet() {
+            self.bygone.extend(bygone(found.frontends(Protocol::Udp, services.node_port_addrs()), services));
+        }
         self.counted.whole(&wanted, &done);
         self.seen = tables.fingerprint()?;
         self.tables = Some(tables);
@@ -152,6 +160,10 @@ impl ServiceRules for InIptables {
             debug!(chains = done.chains.len(), gone = done.gone.len(), "rules of iptables compared");
         }
         Ok(())
+    }
+
+    fn take_bygone(&mut self) -> Vec<FrontendKey> {
+        std::mem::take(&mut self.bygone)
     }
 
     fn take_away(&mut self, datapath: &mut dyn Datapath) -> Result<(), RulesError> {

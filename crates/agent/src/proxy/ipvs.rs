@@ -1,9 +1,10 @@
 //! Services' rules as virtual servers of the kernel, with sets and constant chains beside them.
 //!
 //! The kernel tells nobody of changed virtual servers and sets: these are read as a whole twice a second where they are few. Where they are many
-//! it is only counted so often what is there, and they are read as often as `ipvs.syncPeriod` says. The chains are looked after as those of the
-//! mode `iptables` are.
+//! it is only glanced so often at what is there (the kernel's list of virtual servers with their real servers; addresses; how many elements
+//! sets have), and they are read as often as `ipvs.syncPeriod` says. The chains are looked after as those of the mode `iptables` are.
 
+mod done;
 mod kernel;
 mod refused;
 mod watch;
@@ -22,8 +23,8 @@ use podnet_model::{
     proxy::{IpvsConfig, Mode},
 };
 use podnet_planner::{
-    iptables::Rewrite,
     ipvs::{Drain, Edit, Scheduler, State, difference},
+    ruleset::FrontendKey,
     services::{
         Plan, Services,
         ipvs::{Ipvs as Renderer, led_here, own},
@@ -31,7 +32,7 @@ use podnet_planner::{
 };
 use tracing::debug;
 
-use self::{kernel::Kernel, refused::Refused, watch::Watch};
+use self::{done::Done, kernel::Kernel, refused::Refused, watch::Watch};
 use super::mode::{RulesError, ServiceRules, Unserved, is_needed};
 
 /// How often is looked whether connections are over, once the mode is left, where nobody else does.
@@ -58,20 +59,13 @@ pub(super) struct InIpvs {
     in_force: bool,
     /// When it is looked again what stays for the sake of connections, where something does.
     lingers: Option<Instant>,
+    /// The frontends that it is of.
+    linger: BTreeSet<FrontendKey>,
     /// The mode that comes translates before virtual servers do.
     may_linger: bool,
     /// It is not known whether there are none.
     may_be_there: bool,
     watch: Watch,
-}
-
-/// What was done to make what is there what is wanted.
-#[derive(Default)]
-struct Done {
-    edits: Vec<Edit>,
-    rewrite: Rewrite,
-    /// Rules and routes that lead to virtual servers.
-    ways: usize,
 }
 
 impl InIpvs {
@@ -90,6 +84,7 @@ impl InIpvs {
             began: now,
             in_force: false,
             lingers: None,
+            linger: BTreeSet::new(),
             may_linger: true,
             may_be_there: true,
             watch: Watch::new(now),
@@ -110,6 +105,7 @@ impl InIpvs {
         let rewrite = kernel.put_chains(self.renderer.rules(services))?;
         self.in_force = true;
         self.lingers = None;
+        self.linger = BTreeSet::new();
         self.watch.compared_chains(started);
         Ok(Done { edits, rewrite, ways })
     }
@@ -193,6 +189,27 @@ impl InIpvs {
         self.edits = Vec::new();
         self.in_force = false;
     }
+
+    /// Takes all away but what has connections to frontends that are served.
+    fn leave(
+        &mut self,
+        is_served: &dyn Fn(&FrontendKey) -> bool,
+        datapath: &mut dyn Datapath,
+    ) -> Result<(), RulesError> {
+        self.in_force = false;
+        self.edits = Vec::new();
+        if let Some(netns) = datapath.netns() {
+            let may_stay = |frontend: &FrontendKey| self.may_linger && is_served(frontend);
+            self.linger = kernel::remove(&netns, self.family, &self.config.exclude_cidrs, may_stay)?;
+            self.lingers = (!self.linger.is_empty()).then(|| Instant::now() + LINGERS);
+        }
+        self.kernel = None;
+        self.there = State::default();
+        self.refused = Refused::default();
+        self.drain = Drain::default();
+        self.may_be_there = self.lingers.is_some();
+        Ok(())
+    }
 }
 
 fn renderer(services: &Services, config: &IpvsConfig) -> Renderer {
@@ -248,18 +265,7 @@ impl ServiceRules for InIpvs {
     }
 
     fn take_away(&mut self, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
-        self.in_force = false;
-        self.edits = Vec::new();
-        if let Some(netns) = datapath.netns() {
-            let stays = kernel::remove(&netns, self.family, &self.config.exclude_cidrs, self.may_linger)?;
-            self.lingers = stays.then(|| Instant::now() + LINGERS);
-        }
-        self.kernel = None;
-        self.there = State::default();
-        self.refused = Refused::default();
-        self.drain = Drain::default();
-        self.may_be_there = self.lingers.is_some();
-        Ok(())
+        self.leave(&|_| true, datapath)
     }
 
     fn make_way(&mut self, mode: Mode) {
@@ -269,6 +275,14 @@ impl ServiceRules for InIpvs {
 
     fn lingers(&self) -> bool {
         self.lingers.is_some()
+    }
+
+    fn withdraw(
+        &mut self,
+        is_served: &dyn Fn(&FrontendKey) -> bool,
+        datapath: &mut dyn Datapath,
+    ) -> Result<(), RulesError> {
+        if self.linger.iter().all(is_served) { Ok(()) } else { self.leave(is_served, datapath) }
     }
 
     fn in_force(&self) -> bool {
@@ -316,21 +330,6 @@ impl ServiceRules for InIpvs {
 
     fn unserved(&self) -> BTreeSet<Unserved> {
         self.refused.told_with(self.renderer.left_out())
-    }
-}
-
-impl Done {
-    /// What was mended; none where nothing was.
-    fn words(&self) -> Option<String> {
-        let chains = self.rewrite.chains.len() + self.rewrite.gone.len() + self.rewrite.hooks.len();
-        let parts = [
-            (self.edits.len(), "of virtual servers, their addresses and sets"),
-            (self.ways, "rules and routes that lead there"),
-            (chains, "chains of iptables and ways into them"),
-        ];
-        let done = parts.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
-        let done: Vec<String> = done.collect();
-        (!done.is_empty()).then(|| done.join("; "))
     }
 }
 

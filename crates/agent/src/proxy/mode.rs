@@ -16,12 +16,12 @@ use podnet_kernel::{
     nft::{NftError, Touched},
 };
 use podnet_model::{
-    Family, ServiceKey,
+    Family, Protocol, ServiceKey,
     proxy::{IpvsConfig, Mode},
 };
 use podnet_planner::{
     iptables::Table,
-    ruleset::Edit,
+    ruleset::{Edit, FrontendKey},
     services::{
         Plan, Services,
         nftables::{self, Nftables},
@@ -68,6 +68,11 @@ pub(crate) trait ServiceRules: fmt::Debug + Send {
     /// As [`ServiceRules::edit`].
     fn put(&mut self, services: &Services, datapath: &mut dyn Datapath) -> Result<(), RulesError>;
 
+    /// Frontends of UDP that were found in the mode's rules as these were put in force, and that no Service has; none the next time.
+    fn take_bygone(&mut self) -> Vec<FrontendKey> {
+        Vec::new()
+    }
+
     /// Mends elements of podnet's tables of nf_tables that others touched, these alone, and tells how many were wrong; none where more has to be
     /// looked at.
     ///
@@ -96,6 +101,19 @@ pub(crate) trait ServiceRules: fmt::Debug + Send {
     /// Whether something stays for now that [`ServiceRules::take_away`] left for the sake of connections: it has to be done again.
     fn lingers(&self) -> bool {
         false
+    }
+
+    /// Takes away at once what lingers for frontends that are no Service's any more: the mode that serves instead refuses them.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be taken away.
+    fn withdraw(
+        &mut self,
+        _is_served: &dyn Fn(&FrontendKey) -> bool,
+        _datapath: &mut dyn Datapath,
+    ) -> Result<(), RulesError> {
+        Ok(())
     }
 
     /// Whether what is planned is in force but for what [`ServiceRules::edit`] will do.
@@ -214,6 +232,14 @@ pub(super) fn is_needed(services: &Services) -> bool {
     services.config().family == Family::V4 || services.is_needed()
 }
 
+/// Those of frontends of UDP that no Service has.
+pub(super) fn bygone(
+    found: impl IntoIterator<Item = FrontendKey>,
+    services: &Services,
+) -> impl Iterator<Item = FrontendKey> {
+    found.into_iter().filter(move |key| key.protocol == Protocol::Udp && services.serving(key).is_none())
+}
+
 /// A table of nf_tables.
 #[derive(Debug)]
 struct InNftables {
@@ -223,6 +249,7 @@ struct InNftables {
     in_force: bool,
     /// It is not known whether there is none.
     may_be_there: bool,
+    bygone: Vec<FrontendKey>,
 }
 
 impl InNftables {
@@ -230,7 +257,8 @@ impl InNftables {
         let mut nftables = Nftables::new(services);
         // It takes plans from the first on.
         nftables.note(services, &services.whole());
-        Self { family: services.config().family, nftables, edits: Vec::new(), in_force: false, may_be_there: true }
+        let (edits, bygone) = (Vec::new(), Vec::new());
+        Self { family: services.config().family, nftables, edits, in_force: false, may_be_there: true, bygone }
     }
 }
 
@@ -260,11 +288,16 @@ impl ServiceRules for InNftables {
         self.in_force = false;
         if is_needed(services) {
             datapath.replace(nftables::TABLE, &self.nftables.desired(services))?;
+            self.bygone.extend(bygone(datapath.take_surplus(), services));
             self.in_force = true;
             self.may_be_there = true;
             return Ok(());
         }
         self.take_away(datapath)
+    }
+
+    fn take_bygone(&mut self) -> Vec<FrontendKey> {
+        std::mem::take(&mut self.bygone)
     }
 
     fn mend_elements(

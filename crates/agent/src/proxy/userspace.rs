@@ -35,9 +35,12 @@ use podnet_kernel::{
     route::Route,
 };
 use podnet_model::Family;
-use podnet_planner::services::{
-    Plan, Services,
-    userspace::{Userspace, Work, is_elsewhere},
+use podnet_planner::{
+    ruleset::FrontendKey,
+    services::{
+        Plan, Services,
+        userspace::{Userspace, Work, is_elsewhere},
+    },
 };
 use tracing::info;
 
@@ -164,6 +167,17 @@ impl ServiceRules for InUserspace {
 
     fn lingers(&self) -> bool {
         self.remaining.as_ref().is_some_and(Remaining::is_there)
+    }
+
+    fn withdraw(
+        &mut self,
+        is_served: &dyn Fn(&FrontendKey) -> bool,
+        _datapath: &mut dyn Datapath,
+    ) -> Result<(), RulesError> {
+        if let Some(remaining) = &self.remaining {
+            remaining.close(is_served);
+        }
+        Ok(())
     }
 
     fn in_force(&self) -> bool {

@@ -124,7 +124,7 @@ const RULES: &[Rule] = &[
 
     Rule { who: Who::Account("kube-system", "coredns"), verbs: READ, on: On::Any, resources: &[
         ("", "services"), ("", "endpoints"), ("", "namespaces"), ("", "pods"), ("", "nodes"),
-        ("discovery.k8s.io", "endpointslices")] },
+        ("discovery.k8s.io", "endpointslices"), ("multicluster.x-k8s.io", "serviceimports")] },
 ];
 
 /// Paths outside the resources that everybody may read who has said who they are.

@@ -104,8 +104,8 @@ struct Peer {
     tracked: bool,
 }
 
-const TRACK: &str = "add table inet benchtrack; add chain inet benchtrack all { type filter hook input priority 0; }; \
-                     add rule inet benchtrack all ct state new counter";
+const TRACK: &str = "add table inet benchtrack; add chain inet benchtrack tracked { type filter hook input priority 0; }; \
+                     add rule inet benchtrack tracked ct state new counter";
 
 impl Peer {
     fn start(name: &str, at: &End) -> Result<Self> {

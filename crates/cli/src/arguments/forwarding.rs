@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, ValueHint};
 
+use super::flows::PORT;
+
 #[derive(Debug, Args)]
 pub(crate) struct TraceOptions {
     #[command(flatten)]
@@ -11,6 +13,14 @@ pub(crate) struct TraceOptions {
     /// Compare each hop with what the kernels of the nodes really have; exits with 1 where something differs
     #[arg(long)]
     pub(crate) compare: bool,
+    /// Send a probe along (one SYN, or one datagram) and tell where it really passes, with times, by the agents of the nodes on its way; exits
+    /// with 1 where it dies. Needs to be allowed to create pods/exec of the sender, pods/capture of the pods and nodes/capture of the nodes
+    /// on the way
+    #[arg(long)]
+    pub(crate) live: bool,
+    /// The port of the agents
+    #[arg(long, value_name = "PORT", default_value_t = PORT)]
+    pub(crate) agent_port: u16,
     #[command(flatten)]
     pub(crate) cluster: ClusterOptions,
     /// How to print it

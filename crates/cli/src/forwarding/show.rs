@@ -1,5 +1,7 @@
 //! A trace as text, JSON or a graph.
 
+mod live;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
@@ -9,7 +11,12 @@ use podnet_model::NodeName;
 use podnet_planner::trace::{Hop, Path, Trace};
 use serde_json::{Value, json};
 
-use super::{compare::Deviation, operand::Question, state::State};
+use super::{
+    compare::Deviation,
+    live::{Live, Watched},
+    operand::Question,
+    state::State,
+};
 
 /// So many ways are shown to people; a Service may have thousands of endpoints.
 const WAYS: usize = 16;
@@ -20,6 +27,8 @@ pub(super) struct Told<'a> {
     pub(super) trace: &'a Trace,
     /// What differs in the kernels, and the nodes that cannot be looked at; none where nobody looked.
     pub(super) compared: Option<&'a (Vec<Deviation>, BTreeSet<NodeName>)>,
+    /// What became of a probe; none where none was sent.
+    pub(super) live: Option<&'a Live>,
 }
 
 impl Told<'_> {
@@ -34,19 +43,9 @@ impl Told<'_> {
                 "  (the nodes are not on this machine: their devices and MTU are assumed to be eth0 and 1500)\n",
             );
         }
-        let common = self.trace.common();
-        let [first, ..] = self.trace.paths.as_slice() else { return text };
-        write_hops(&mut text, &first.hops[..common], 1);
-        let many = self.trace.paths.len();
-        for (number, path) in self.trace.paths.iter().enumerate().take(WAYS) {
-            if many > 1 {
-                let _ = writeln!(text, "way {} of {many}, {} of all connections:", number + 1, percent(path.share));
-            }
-            write_hops(&mut text, &path.hops[common..], common + 1);
-            let _ = writeln!(text, "⇒ {}: {}", path.end.verdict.name(), path.end.why);
-        }
-        if many > WAYS {
-            let _ = writeln!(text, "and {} ways more (all of them: -o json)", many - WAYS);
+        match self.live {
+            Some(live) => live::write(&mut text, self.trace, live),
+            None => self.write_ways(&mut text),
         }
         if let Some((found, elsewhere)) = self.compared {
             for one in found {
@@ -62,6 +61,24 @@ impl Told<'_> {
         text
     }
 
+    /// All ways, what they have in common once.
+    fn write_ways(&self, text: &mut String) {
+        let common = self.trace.common();
+        let [first, ..] = self.trace.paths.as_slice() else { return };
+        write_hops(text, &first.hops[..common], 1);
+        let many = self.trace.paths.len();
+        for (number, path) in self.trace.paths.iter().enumerate().take(WAYS) {
+            if many > 1 {
+                let _ = writeln!(text, "way {} of {many}, {} of all connections:", number + 1, percent(path.share));
+            }
+            write_hops(text, &path.hops[common..], common + 1);
+            let _ = writeln!(text, "⇒ {}: {}", path.end.verdict.name(), path.end.why);
+        }
+        if many > WAYS {
+            let _ = writeln!(text, "and {} ways more (all of them: -o json)", many - WAYS);
+        }
+    }
+
     /// For programs: an interface.
     pub(super) fn json(&self) -> Value {
         json!({
@@ -72,6 +89,7 @@ impl Told<'_> {
                 found.iter().map(|one| json!({"node": one.node.to_string(), "what": one.what})).collect::<Vec<_>>()
             }),
             "paths": self.trace.paths.iter().map(path).collect::<Vec<_>>(),
+            "live": self.live.map(|live| live::json(self.trace, live)),
         })
     }
 
@@ -158,16 +176,28 @@ fn percent(share: f64) -> String {
 
 fn write_hops(text: &mut String, hops: &[Hop], first: usize) {
     for (number, hop) in (first..).zip(hops) {
-        let device = hop.device.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
-        let _ = writeln!(text, "{number:>3}  {:<28} {device:<16} {}", hop.place.to_string(), hop.what);
-        let by = hop.rule.as_ref().map(|rule| format!("by {rule}"));
-        let of = hop.object.as_ref().map(|object| format!("from {object}"));
-        let mtu = hop.mtu.map(|mtu| format!("MTU {mtu}"));
-        let costs = hop.cost.as_ref().map(|cost| format!("costs {cost}"));
-        let more: Vec<String> = [by, of, mtu, costs].into_iter().flatten().collect();
-        if !more.is_empty() {
-            let _ = writeln!(text, "     {}", more.join("; "));
-        }
+        write_hop(text, number, hop, None);
+    }
+}
+
+/// One of them, with what was seen of a probe where one was sent.
+fn write_hop(text: &mut String, number: usize, hop: &Hop, watched: Option<&Watched>) {
+    let device = match (&hop.device, watched) {
+        (Some(device), _) => device.to_string(),
+        // Of a node that is elsewhere its agent knows it.
+        (None, Some(Watched::Passed(passing))) => passing.device.clone(),
+        (None, _) => "-".to_owned(),
+    };
+    let column = live::column(watched);
+    let _ = writeln!(text, "{number:>3}  {:<28} {device:<16} {column}{}", hop.place.to_string(), hop.what);
+    let seen = live::addresses(watched);
+    let by = hop.rule.as_ref().map(|rule| format!("by {rule}"));
+    let of = hop.object.as_ref().map(|object| format!("from {object}"));
+    let mtu = hop.mtu.map(|mtu| format!("MTU {mtu}"));
+    let costs = hop.cost.as_ref().map(|cost| format!("costs {cost}"));
+    let more: Vec<String> = [seen, by, of, mtu, costs].into_iter().flatten().collect();
+    if !more.is_empty() {
+        let _ = writeln!(text, "     {}", more.join("; "));
     }
 }
 

@@ -10,7 +10,7 @@ use kube::Resource;
 use podnet_model::{
     self as model, BlockCidr, Change, PodKey, ServiceKey, SliceKey,
     balancer::AddressPool,
-    convert::{Invalid, Partly},
+    convert::{Invalid, Partly, is_only_imported},
     crd::{FelixConfiguration, IPAMBlock, IPAMConfig, IPAddressPool, IPPool, IPReservation, StickyAddress},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -27,6 +27,11 @@ pub(super) trait Watched:
     const MAY_BE_UNFINISHED: bool = false;
     /// Clusters do without this kind: where the API server does not have it there is none of it, and nobody waits for it.
     const MAY_BE_UNDEFINED: bool = false;
+
+    /// Whether it is of this kind, but says nothing to who watches it: it counts as not there, and as right.
+    fn is_anothers(&self) -> bool {
+        false
+    }
 
     /// The object as a change.
     fn present(&self) -> Result<Change, Invalid>;
@@ -85,7 +90,12 @@ impl Watched for Service {
     }
 }
 
+/// Those of other clusters' Services belong to none here. Who serves those reads them apart.
 impl Watched for EndpointSlice {
+    fn is_anothers(&self) -> bool {
+        is_only_imported(self)
+    }
+
     fn present(&self) -> Result<Change, Invalid> {
         self.partly_present().map(|partly| partly.right)
     }

@@ -53,7 +53,8 @@ fn steadily_by<K: Send, S: Future<Output = ()> + Send>(
 }
 
 /// Whether the API server does not have the kind, now.
-pub(super) fn is_unknown(error: &Error) -> bool {
+#[must_use]
+pub fn is_unknown(error: &Error) -> bool {
     matches!(error, Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404)
 }
 

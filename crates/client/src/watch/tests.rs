@@ -101,6 +101,48 @@ async fn a_kind_that_clusters_do_without_keeps_nobody_waiting_whatever_its_list_
     complete(&mut server.watch(None), &mut pools).await;
 }
 
+/// What a watch of EndpointSlices tells of these.
+async fn told_of_slices(items: Vec<Value>, quarantine: Quarantine) -> Vec<Change> {
+    let list = json!({"kind": "EndpointSliceList", "apiVersion": "discovery.k8s.io/v1", "metadata": {"resourceVersion": "5"}, "items": items});
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+        let list = list.to_string();
+        async move {
+            if is_watch {
+                return std::future::pending().await;
+            }
+            Response::builder().status(200).body(Body::from(list.into_bytes()))
+        }
+    });
+    let interest = Interest { slices: true, quarantine, ..Interest::default() };
+    let mut updates = watch(Client::new(service, "default"), interest);
+    let told = async {
+        let mut changes = Vec::new();
+        while let Some(Update::Change(change)) = updates.recv().await {
+            changes.push(change);
+        }
+        changes
+    };
+    timeout(Duration::from_secs(60), told).await.expect("the state is complete")
+}
+
+#[tokio::test]
+async fn slices_of_other_clusters_are_nobody_s_here_and_not_wrong() {
+    let slice = |name: &str, labels: Value| {
+        json!({
+            "metadata": {"name": name, "namespace": "test", "uid": name, "labels": labels}, "addressType": "IPv4",
+            "endpoints": [{"addresses": ["10.3.0.1"]}], "ports": [{"port": 80}],
+        })
+    };
+    let imported = json!({"multicluster.kubernetes.io/service-name": "web"});
+    let both = json!({"multicluster.kubernetes.io/service-name": "web", "kubernetes.io/service-name": "derived"});
+    let quarantine = Quarantine::default();
+    let items = vec![slice("imported", imported), slice("both", both), slice("lost", json!({}))];
+    let told = told_of_slices(items, quarantine.clone()).await;
+    assert!(matches!(&told[..], [Change::Slice(key, Some(_))] if &*key.name == "both"), "{told:?}");
+    assert!(quarantine.metrics().contains("{kind=\"EndpointSlice\"} 1\n"), "{}", quarantine.metrics());
+}
+
 #[tokio::test]
 async fn what_was_listed_before_counts_while_it_cannot_be_listed_and_not_where_it_is_gone() {
     let directory = tempfile::tempdir().unwrap();

@@ -16,6 +16,7 @@ pub(crate) mod tests;
 use std::fmt::Write as _;
 
 pub use build::{Defect, Warning};
+pub(crate) use chain::{Hash as Nsec3Hash, hash as nsec3_hash};
 pub use lookup::{Found, Kind};
 
 use super::{Record, order::Labels, record::kind};

@@ -1,12 +1,13 @@
 //! Plugins that ask others than DNS servers, or the cluster in another way: `k8s_external`, `etcd`, `grpc`.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use super::{
     Fallthrough, ForwardOptions, Policy, TlsFiles, UpstreamAddr, UpstreamTransport, forward, read, scope::Scope, tls,
 };
 use crate::{
     corefile::{CorefileError, Directive, Word},
+    destination::{Destination, MAX_PATH},
     name::{MAX_LABEL, Name},
 };
 
@@ -52,7 +53,7 @@ pub struct GrpcOptions {
     /// The names that are asked for: this one and those below.
     pub from: Name,
     /// The upstreams, at least one.
-    pub upstreams: Vec<SocketAddr>,
+    pub upstreams: Vec<Destination>,
     /// Names, with those below, that are not asked for.
     pub except: Vec<Name>,
     /// Certificates; none: gRPC without TLS.
@@ -76,7 +77,7 @@ impl GrpcOptions {
     #[must_use]
     pub fn as_forward(&self) -> ForwardOptions {
         let transport = UpstreamTransport::Grpc { encrypted: self.tls.is_some() };
-        let upstream = |addr: &SocketAddr| UpstreamAddr { addr: *addr, transport: transport.clone() };
+        let upstream = |addr: &Destination| UpstreamAddr { addr: addr.clone(), transport: transport.clone() };
         ForwardOptions {
             upstreams: self.upstreams.iter().map(upstream).collect(),
             except: self.except.clone(),
@@ -245,25 +246,32 @@ pub(super) fn grpc(directive: &Directive, scope: &mut Scope<'_>) -> Result<GrpcO
         }
         Ok(())
     });
+    let nameless = options.tls.is_some() && options.tls_server_name.is_none();
+    if nameless && options.upstreams.iter().any(|upstream| matches!(upstream, Destination::Unix(_))) {
+        return Err(
+            directive.missing("{ tls_servername <name> }: a unix socket has no name that a certificate could be for")
+        );
+    }
     Ok(options)
 }
 
-fn grpc_upstreams(word: &Word, scope: &mut Scope<'_>) -> Result<Vec<SocketAddr>, CorefileError> {
+fn grpc_upstreams(word: &Word, scope: &mut Scope<'_>) -> Result<Vec<Destination>, CorefileError> {
     let text = match word.text.split_once("://") {
-        Some(("unix", path)) if path.starts_with('/') => {
-            scope.served("grpc/unix://", word);
-            return Ok(Vec::new());
+        Some(("unix", path)) => {
+            let allowed = format!("unix:// and an absolute path of at most {MAX_PATH} printable characters");
+            return Destination::unix(path).map(|socket| vec![socket]).ok_or_else(|| word.bad("an upstream", &allowed));
         }
         Some(("grpc" | "dns", rest)) => rest,
         _ => &word.text,
     };
     let port = if word.text.starts_with("grpc://") { 443 } else { 53 };
     if let Some(addr) = read::server_address(text, port) {
-        return Ok(vec![addr]);
+        return Ok(vec![addr.into()]);
     }
     if text.contains("://") || !text.contains('/') {
         let allowed = "an address, address:port, unix:///path or the path of a resolv.conf";
         return Err(word.bad("an upstream", allowed));
     }
-    forward::name_servers(word, text, scope)
+    let servers = forward::name_servers(word, text, scope)?;
+    Ok(servers.into_iter().map(Destination::from).collect())
 }

@@ -2,7 +2,7 @@
 
 mod upstream;
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 pub(super) use upstream::name_servers;
 pub use upstream::{UpstreamAddr, UpstreamTransport};
@@ -143,19 +143,22 @@ pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<Forw
         return Err(directive.missing("the names to forward (\".\" is all) and the upstreams"));
     };
     if to.is_empty() {
-        return Err(directive.missing("at least one upstream: an address, address:port or a resolv.conf"));
+        return Err(directive.missing("at least one upstream: an address, address:port, a host name or a resolv.conf"));
     }
     let mut options = ForwardOptions::of(origin(from, scope)?);
+    let resolvers = directive.options.iter().filter(|option| option.name.text == "resolver");
+    let resolvers =
+        resolvers.flat_map(|option| &option.arguments).filter_map(|word| read::server_address(&word.text, 53));
+    let resolvers: Vec<SocketAddr> = resolvers.collect();
     for word in to {
-        upstream::read(word, scope, &mut options)?;
+        upstream::read(word, &resolvers, scope, &mut options)?;
     }
     if let Some(word) = to.get(MAX_UPSTREAMS) {
         return Err(word.bad("an upstream", &format!("at most {MAX_UPSTREAMS} of them")));
     }
     scope.options(directive, |scope, option| apply(&mut options, option, scope));
-    let vouched = |upstream: &UpstreamAddr| {
-        upstream.addr.ip().is_loopback() || !matches!(upstream.transport, UpstreamTransport::Plain)
-    };
+    let vouched =
+        |upstream: &UpstreamAddr| upstream.addr.is_local() || !matches!(upstream.transport, UpstreamTransport::Plain);
     if options.nsec > 0 && !options.upstreams.iter().any(vouched) {
         let at = &directive.name.place;
         scope
@@ -230,7 +233,11 @@ fn apply(options: &mut ForwardOptions, option: &Directive, scope: &mut Scope<'_>
                 _ => return Err(word.bad("doh_method", "GET or POST")),
             };
         }
+        // Upstreams have been asked for there already.
         "resolver" => {
+            if option.arguments.is_empty() {
+                return Err(option.missing("at least one address"));
+            }
             for word in &option.arguments {
                 read::server(word, "a resolver", 53)?;
             }

@@ -37,11 +37,12 @@ pub struct KubernetesOptions {
     pub labels: Option<Selector>,
     /// Only namespaces with such labels exist.
     pub namespace_labels: Option<Selector>,
-    /// The zones in which names of other clusters' Services exist (the Multi-Cluster Services API).
+    /// Those of its zones in which the Services of the cluster set have names, and the cluster's own have none (the Multi-Cluster
+    /// Services API).
     pub multicluster: Vec<Name>,
     /// How long answers wait for the first whole state of the cluster; 5 s by default.
     pub startup_timeout: Duration,
-    /// Endpoints in the client's own zone come first.
+    /// Headless Services have names for their endpoints in each zone of the topology.
     pub zonal: bool,
 }
 
@@ -124,6 +125,15 @@ pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<Kube
         let at = &directive.name.place;
         scope.warnings.push(format!("{at}: labels choose Services; pods have names whatever their labels are"));
     }
+    let named = directive.options.iter().filter(|option| option.name.text == "multicluster");
+    for word in named.flat_map(|option| &option.arguments) {
+        let zones = read::zones(std::slice::from_ref(word), "a zone of multicluster").unwrap_or_default();
+        if zones.iter().any(|zone| !options.zones.contains(zone)) {
+            return Err(
+                word.bad("a zone of multicluster", "one of the plugin's own zones, which stand behind its name")
+            );
+        }
+    }
     let both = directive.options.iter().find(|option| option.name.text == "namespace_labels");
     if let Some(option) = both.filter(|_| options.namespaces.is_some() && options.namespace_labels.is_some()) {
         return Err(option.name.bad("an option beside namespaces", "one of namespaces and namespace_labels"));
@@ -164,8 +174,11 @@ fn apply(options: &mut KubernetesOptions, option: &Directive, scope: &mut Scope<
             options.ignore_empty = true;
         }
         "multicluster" => {
-            let own = read::zones(&option.arguments, "a zone of multicluster")?;
-            options.multicluster = if own.is_empty() { options.zones.clone() } else { own };
+            options.multicluster = read::zones(&option.arguments, "a zone of multicluster")?;
+            if option.arguments.is_empty() {
+                // As in CoreDNS.
+                scope.warnings.push(format!("{}: multicluster without zones has no effect", option.name.place));
+            }
         }
         "startup_timeout" => {
             options.startup_timeout = read::duration(read::one(option, "a duration")?, "startup_timeout")?;

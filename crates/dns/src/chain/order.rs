@@ -55,15 +55,7 @@ pub const PLUGINS: [&str; 48] = [
 
 /// What is read and checked in full, but not acted on yet, so that a Corefile with it is refused: schemes of server
 /// blocks, plugins, and options as `plugin/option`.
-pub const NOT_SERVED: &[&str] = &[
-    "https3://",
-    "quic://",
-    "kubernetes/multicluster",
-    "kubernetes/zonal",
-    "secondary/catalog",
-    "forward/resolver",
-    "grpc/unix://",
-];
+pub const NOT_SERVED: &[&str] = &["https3://", "quic://"];
 
 /// What is accepted without being acted on, with a warning: answers are right without it.
 /// A panic ends the process, so there is none that `errors` could tell the stack of, or that `debug` could leave alone.

@@ -54,8 +54,8 @@ pub struct SecondaryOptions {
     pub zones: Vec<Name>,
     /// The primary servers: when one does not answer, the next is asked.
     pub primaries: Vec<SocketAddr>,
-    /// The zone lists other zones, which are fetched, too (RFC 9432).
-    pub catalog: bool,
+    /// The zones list other zones, which are fetched, too (RFC 9432): those within these names, any where there are none.
+    pub catalog: Option<Vec<Name>>,
     /// The names that go on to the next plugin when they do not exist.
     pub fallthrough: Fallthrough,
     /// The key of `tsig` with which primaries are asked; podnet's own option. And where it is named.
@@ -193,7 +193,7 @@ pub(super) fn secondary(directive: &Directive, scope: &mut Scope<'_>) -> Result<
     let mut options = SecondaryOptions {
         zones: scope.zones_or(read::zones(&directive.arguments, "a zone of secondary")?),
         primaries: Vec::new(),
-        catalog: false,
+        catalog: None,
         fallthrough: Fallthrough::default(),
         key: None,
     };
@@ -214,7 +214,7 @@ pub(super) fn secondary(directive: &Directive, scope: &mut Scope<'_>) -> Result<
                     options.primaries.push(read::server(word, "a primary server", 53)?);
                 }
             }
-            "catalog" => options.catalog = read::nothing(option).map(|()| true)?,
+            "catalog" => options.catalog = Some(read::zones(&option.arguments, "a zone that a catalog may list")?),
             "fallthrough" => options.fallthrough = read::fallthrough(option)?,
             "upstream" => {}
             _ => return Err(unknown("secondary", option, &["transfer from", "catalog", "fallthrough", "key"])),

@@ -1,12 +1,16 @@
-use std::io;
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
 
 use super::{Config, Environment, Plugin};
-use crate::corefile::Fault;
+use crate::{corefile::Fault, name::Name};
 
 mod made;
 mod rewriting;
 mod secrets;
 mod tables;
+mod upstreams;
 
 fn file(path: &str) -> io::Result<String> {
     match path {
@@ -33,13 +37,31 @@ fn variable(name: &str) -> Option<String> {
     (name == "HOSTNAME").then(|| "here".to_owned())
 }
 
+/// The addresses of hosts; those of `asked.example` are those of the servers that are asked.
+fn resolve(servers: &[SocketAddr], name: &Name) -> io::Result<Vec<IpAddr>> {
+    let (v4, v6) = (IpAddr::from([192, 0, 2, 7]), IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 7]));
+    match name.to_string().as_str() {
+        "one.example." => Ok(vec![v4]),
+        "two.example." => Ok(vec![v4, v6]),
+        "asked.example." => Ok(servers.iter().map(SocketAddr::ip).collect()),
+        "none.example." => Ok(Vec::new()),
+        _ => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
 /// Reads a Corefile; what is only not served yet is no error here.
 pub(super) fn check(text: &str) -> Result<Config, String> {
     let interface = |name: &str| match name {
         "eth0" => Ok(["10.0.0.1", "10.0.0.2", "fe80::1"].map(|address| address.parse().unwrap()).to_vec()),
         _ => Err(io::ErrorKind::NotFound.into()),
     };
-    let environment = Environment { variable: &variable, file: &file, interface: &interface, ..Environment::EMPTY };
+    let environment = Environment {
+        variable: &variable,
+        file: &file,
+        interface: &interface,
+        resolve: &resolve,
+        ..Environment::EMPTY
+    };
     let checked = Config::check("Corefile", text, &environment);
     let errors = checked.errors.into_iter().filter(|error| !matches!(error.fault, Fault::NotServed { .. }));
     let errors: Vec<String> = errors.map(|error| error.to_string()).collect();
@@ -109,12 +131,19 @@ fn all_that_is_wrong_is_told_in_the_order_of_the_text() {
 fn what_is_not_served_yet_is_refused_with_its_place_and_read_in_full() {
     let refused = |text: &str| Config::load("Corefile", text, &Environment::EMPTY).unwrap_err().to_string();
     assert_eq!(
-        refused(". {\n kubernetes cluster.local {\n  multicluster clusterset.local\n }\n}"),
-        "Corefile:3:3: \"kubernetes multicluster\" is understood, but not served by this server yet"
+        refused("https3://. {\n whoami\n}"),
+        "Corefile:1:1: \"https3://\" is understood, but not served by this server yet"
     );
-    let both = ". {\n kubernetes cluster.local {\n  multicluster clusterset.local\n  ttl never\n }\n}";
+    let both = "quic://. {\n kubernetes cluster.local {\n  ttl never\n }\n}";
     let both = Config::check("Corefile", both, &Environment::EMPTY).errors;
     assert_eq!(both.len(), 2, "{both:?}");
+}
+
+#[test]
+fn multicluster_without_zones_has_no_effect_and_that_is_said() {
+    let config = check(". {\n kubernetes cluster.local {\n  multicluster\n }\n}").unwrap();
+    assert!(config.warnings.iter().any(|warning| warning.contains("multicluster without zones")), "{config:?}");
+    assert!(config.kubernetes().all(|options| options.multicluster.is_empty()));
 }
 
 #[test]

@@ -161,6 +161,16 @@ pub enum Fault {
         /// What the system says.
         reason: String,
     },
+    /// A host's name without an address.
+    #[error(
+        "no address of upstream {host:?} is known: {reason}; write addresses, or name servers that know it with \"resolver\""
+    )]
+    Unresolved {
+        /// The name.
+        host: String,
+        /// Why not.
+        reason: String,
+    },
     /// A key that no `tsig` has.
     #[error("there is no key {name:?}; known: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") })]
     UnknownKey {

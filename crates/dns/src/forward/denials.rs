@@ -3,8 +3,10 @@
 //!
 //! The upstream's word (AD) counts only where nobody can have spoken in its name: over TLS, or at a loopback address. Each record
 //! says that there is nothing between two names of its zone, in canonical order; a later question for a name in between is answered
-//! with it. NSEC3 is left out: with opt-out its gaps prove nothing, and most zones with it opt out.
+//! with it. NSEC3 records (RFC 5155) say the same of names' hashes: a later question is denied with the closest name above it that
+//! exists, the gap around the next one, and that of the wildcard. Gaps that opt out prove nothing.
 
+mod hashed;
 mod zone;
 
 use std::{
@@ -12,9 +14,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::zone::{Place, Range, Zone};
+use self::{
+    hashed::Span,
+    zone::{Place, Range, Zone},
+};
 use crate::{
     answer::{Answer, Section, composed, extended},
+    authority::Nsec3Hash,
     message::{Expanded, Rcode, expand, rtype},
     name::{Name, QueryName},
 };
@@ -32,8 +38,30 @@ pub(super) struct Denials {
     capacity: usize,
     /// By the zone's name in wire form.
     zones: HashMap<Box<[u8]>, Zone>,
-    /// The ranges in the order in which they were learned: the first goes when there are too many.
-    order: VecDeque<(Box<[u8]>, Place)>,
+    /// The records in the order in which they were learned: the first goes when there are too many.
+    order: VecDeque<(Box<[u8]>, Key)>,
+}
+
+/// What a record is kept by.
+#[derive(Debug)]
+enum Key {
+    Name(Place),
+    Hash(Nsec3Hash),
+}
+
+/// A record that proves something, and the signature over it.
+#[derive(Debug)]
+struct Proved {
+    record: Expanded,
+    signature: Expanded,
+    until: Instant,
+}
+
+impl Proved {
+    /// Seconds for which it holds.
+    fn left(&self, now: Instant) -> u32 {
+        self.until.saturating_duration_since(now).as_secs() as u32
+    }
 }
 
 impl Denials {
@@ -54,30 +82,29 @@ impl Denials {
         let Some(minimum) = soa.rdata.last_chunk().map(|bytes| u32::from_be_bytes(*bytes)) else { return };
         let signature = |of: &Expanded| authority().find(|record| zone::signs(record, of, &soa.owner)).cloned();
         let Some(signed) = signature(soa) else { return };
-        for nsec in authority().filter(|record| record.rtype == NSEC) {
+        for nsec in authority().filter(|record| matches!(record.rtype, NSEC | NSEC3)) {
             let Some(signature) = signature(nsec) else { continue };
             // RFC 9077 §3: no longer than the zone's denials.
             let seconds = nsec.ttl.min(signature.ttl).min(soa.ttl).min(signed.ttl).min(minimum);
             let until = now + Duration::from_secs(seconds.into()).min(LONGEST);
-            if let Some(range) = Range::read(nsec, signature, &soa.owner, until) {
-                self.keep(soa, &signed, range);
-            }
+            self.keep(soa, &signed, Proved { record: nsec.clone(), signature, until });
         }
     }
 
-    fn keep(&mut self, soa: &Expanded, signature: &Expanded, range: Range) {
+    fn keep(&mut self, soa: &Expanded, signature: &Expanded, proved: Proved) {
         let wire: Box<[u8]> = soa.owner.wire().into();
-        let zone = self.zones.entry(wire.clone()).or_default();
-        zone.soa = vec![soa.clone(), signature.clone()];
-        let place = Place(range.owner().clone());
-        if zone.ranges.insert(place.clone(), range).is_none() {
-            self.order.push_back((wire, place));
+        let mut zone = self.zones.remove(&wire).unwrap_or_default();
+        let key = zone.keep(proved, &soa.owner);
+        if !zone.is_empty() {
+            zone.soa = vec![soa.clone(), signature.clone()];
+            self.zones.insert(wire.clone(), zone);
         }
+        self.order.extend(key.map(|key| (wire, key)));
         while self.order.len() > self.capacity {
-            let Some((wire, place)) = self.order.pop_front() else { break };
+            let Some((wire, key)) = self.order.pop_front() else { break };
             if let Some(zone) = self.zones.get_mut(&wire) {
-                zone.ranges.remove(&place);
-                if zone.ranges.is_empty() {
+                zone.forget(&key);
+                if zone.is_empty() {
                     self.zones.remove(&wire);
                 }
             }
@@ -90,17 +117,41 @@ impl Denials {
         let zone = (0..=name.labels()).find_map(|index| self.zones.get(name.suffix(index)))?;
         let name = Name::from_query(name);
         let (rcode, proof) = zone.proof(&name, qtype, now)?;
-        let left = proof.iter().map(|range| range.left(now)).min()?;
+        let left = proof.iter().map(|proved| proved.left(now)).min()?;
         let mut records: Vec<Expanded> = zone.soa.clone();
-        for range in proof {
-            if !records.contains(&range.nsec) {
-                records.extend([range.nsec.clone(), range.signature.clone()]);
+        for proved in proof {
+            if !records.contains(&proved.record) {
+                records.extend([proved.record.clone(), proved.signature.clone()]);
             }
         }
         records.iter_mut().for_each(|record| record.ttl = record.ttl.min(left));
         records.retain(|record| signed || record.rtype == rtype::SOA);
         let answer = Answer { authentic: true, ..composed(&name, rcode, &records) };
         Some(answer.because(extended::SYNTHESIZED, ""))
+    }
+}
+
+impl Zone {
+    /// Keeps what a record proves; its key, where it has not been there.
+    fn keep(&mut self, proved: Proved, origin: &Name) -> Option<Key> {
+        if proved.record.rtype == NSEC3 {
+            let (parameters, hash, span) = Span::read(proved, origin)?;
+            return self.spans.keep(parameters, hash, span).then_some(Key::Hash(hash));
+        }
+        let range = Range::read(proved, origin)?;
+        let place = Place(range.owner().clone());
+        self.ranges.insert(place.clone(), range).is_none().then_some(Key::Name(place))
+    }
+
+    fn forget(&mut self, key: &Key) {
+        match key {
+            Key::Name(place) => drop(self.ranges.remove(place)),
+            Key::Hash(hash) => self.spans.remove(hash),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.ranges.is_empty() && self.spans.is_empty()
     }
 }
 

@@ -71,14 +71,14 @@ pub(super) async fn journey(upstreams: Arc<Upstreams>, parts: Parts, key: Key, t
         let took = flying.iter().position(|one| one.number == number).map(|at| flying.remove(at).since);
         let took = took.map_or(PATIENCE, |since| parts.outside.now().saturating_duration_since(since));
         let result = answered.as_ref().map_or("failed", |upstream| upstream.answer.rcode.mnemonic());
-        parts.metrics.upstreams.asked(upstreams.addrs()[index], result, answered.is_some().then_some(took));
+        parts.metrics.upstreams.asked(&upstreams.addrs()[index], result, answered.is_some().then_some(took));
         let Some(mut answered) = answered else {
             upstreams.suspected(index);
             continue;
         };
         upstreams.succeeded(index);
         answered.vouched = upstreams.vouched(index);
-        answered.from = upstreams.addrs().get(index).copied();
+        answered.from = upstreams.addrs().get(index).cloned();
         if options.failover.contains(&answered.answer.rcode) {
             last = Some(answered);
             continue;

@@ -1,7 +1,6 @@
 //! The upstreams of one `forward` plugin, and how they are doing.
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
@@ -16,6 +15,7 @@ use super::{
 };
 use crate::{
     chain::{ForwardOptions, Policy, UpstreamTransport},
+    destination::Destination,
     message::{flag, question, rtype},
     server::{Carrier, Exchange, Keep, Outside, Parts, Secure, Transport, lock},
 };
@@ -26,7 +26,7 @@ pub struct Upstreams {
     options: ForwardOptions,
     /// They are asked for what they do not know themselves, too (RD).
     recursion: bool,
-    addrs: Vec<SocketAddr>,
+    addrs: Vec<Destination>,
     states: Vec<State>,
     turn: AtomicUsize,
     checked: Mutex<Option<Instant>>,
@@ -62,7 +62,7 @@ impl Upstreams {
     #[must_use]
     pub fn new(options: ForwardOptions, recursion: bool) -> Self {
         let states = options.upstreams.iter().map(|upstream| State::new(&options, &upstream.transport)).collect();
-        let addrs = options.upstreams.iter().map(|upstream| upstream.addr).collect();
+        let addrs = options.upstreams.iter().map(|upstream| upstream.addr.clone()).collect();
         Self { options, recursion, addrs, states, turn: AtomicUsize::new(0), checked: Mutex::new(None) }
     }
 
@@ -152,7 +152,7 @@ impl Upstreams {
                 match sent.await {
                     Ok(_) => upstreams.succeeded(index),
                     Err(_) => {
-                        metrics.upstreams.check_failed(upstreams.addrs[index]);
+                        metrics.upstreams.check_failed(&upstreams.addrs[index]);
                         upstreams.check_failed(index);
                     }
                 }
@@ -160,9 +160,9 @@ impl Upstreams {
         }
     }
 
-    /// The addresses.
+    /// Where they are.
     #[must_use]
-    pub fn addrs(&self) -> &[SocketAddr] {
+    pub fn addrs(&self) -> &[Destination] {
         &self.addrs
     }
 
@@ -173,7 +173,8 @@ impl Upstreams {
         let carrier = self.states.get(index).map(|state| state.carrier.clone()).unwrap_or_default();
         let transport = if self.connected(index) { Transport::Tcp } else { transport };
         let keep = Keep { idle: self.options.expire, most: self.options.max_idle };
-        Exchange { upstream: self.addrs[index], transport, carrier, secure, keep, fresh: false, message, timeout }
+        let upstream = self.addrs[index].clone();
+        Exchange { upstream, transport, carrier, secure, keep, fresh: false, message, timeout }
     }
 
     /// Whether an upstream is asked over connections alone, into which nobody speaks as easily as into datagrams.
@@ -183,7 +184,7 @@ impl Upstreams {
 
     /// Whether nobody can speak in an upstream's name: it is asked over TLS, or on this very machine.
     pub(super) fn vouched(&self, index: usize) -> bool {
-        self.states[index].secure.is_some() || self.addrs[index].ip().is_loopback()
+        self.states[index].secure.is_some() || self.addrs[index].is_local()
     }
 
     /// What is known of how an upstream speaks.

@@ -1,9 +1,7 @@
 //! Walking a message's records without trusting a byte of it (RFC 9267).
 
-use std::net::SocketAddr;
-
 use super::{CLASS_IN, HEADER, Rcode, flag, rtype, u16_at, u32_at};
-use crate::{answer::Answer, name::QueryName};
+use crate::{answer::Answer, destination::Destination, name::QueryName};
 
 /// Where one record lies in its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,7 +174,7 @@ pub struct Upstream {
     /// The answer without the OPT record.
     pub answer: Answer,
     /// Who sent it, as far as it is known.
-    pub from: Option<SocketAddr>,
+    pub from: Option<Destination>,
 }
 
 impl Upstream {

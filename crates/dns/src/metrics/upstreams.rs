@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    net::SocketAddr,
     sync::{
         Mutex,
         atomic::{AtomicU64, Ordering},
@@ -12,7 +11,7 @@ use std::{
 };
 
 use super::{BOUNDS, header};
-use crate::server::lock;
+use crate::{destination::Destination, server::lock};
 
 type Durations = [u64; BOUNDS.len() + 1];
 
@@ -23,33 +22,33 @@ struct Answers {
     micros: u64,
 }
 
-/// Counters of upstreams, by their addresses.
+/// Counters of upstreams, by where they are.
 #[derive(Debug, Default)]
 pub struct Upstreams {
-    attempts: Mutex<BTreeMap<(SocketAddr, &'static str), u64>>,
-    answers: Mutex<BTreeMap<(SocketAddr, &'static str), Answers>>,
-    failed_checks: Mutex<BTreeMap<SocketAddr, u64>>,
+    attempts: Mutex<BTreeMap<(Destination, &'static str), u64>>,
+    answers: Mutex<BTreeMap<(Destination, &'static str), Answers>>,
+    failed_checks: Mutex<BTreeMap<Destination, u64>>,
     /// Connections that were there already, and new ones.
-    connections: Mutex<BTreeMap<(SocketAddr, &'static str), [u64; 2]>>,
+    connections: Mutex<BTreeMap<(Destination, &'static str), [u64; 2]>>,
     all_down: AtomicU64,
     denied: AtomicU64,
 }
 
 impl Upstreams {
     /// An attempt to ask an upstream ended: with an answer after a time, or without.
-    pub(crate) fn asked(&self, upstream: SocketAddr, result: &'static str, took: Option<Duration>) {
-        *lock(&self.attempts).entry((upstream, result)).or_default() += 1;
+    pub(crate) fn asked(&self, upstream: &Destination, result: &'static str, took: Option<Duration>) {
+        *lock(&self.attempts).entry((upstream.clone(), result)).or_default() += 1;
         let Some(took) = took else { return };
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let mut all = lock(&self.answers);
-        let answers = all.entry((upstream, result)).or_default();
+        let answers = all.entry((upstream.clone(), result)).or_default();
         answers.durations[BOUNDS.iter().position(|bound| micros <= *bound).unwrap_or(BOUNDS.len())] += 1;
         answers.micros = answers.micros.saturating_add(micros);
     }
 
     /// A check of an upstream failed.
-    pub(crate) fn check_failed(&self, upstream: SocketAddr) {
-        *lock(&self.failed_checks).entry(upstream).or_default() += 1;
+    pub(crate) fn check_failed(&self, upstream: &Destination) {
+        *lock(&self.failed_checks).entry(upstream.clone()).or_default() += 1;
     }
 
     /// A question was denied by what upstreams have proved before.
@@ -63,8 +62,8 @@ impl Upstreams {
     }
 
     /// A message went over a connection (`tcp`, `tcp-tls`) that was kept, or over a new one.
-    pub fn connection(&self, upstream: SocketAddr, proto: &'static str, kept: bool) {
-        lock(&self.connections).entry((upstream, proto)).or_default()[usize::from(!kept)] += 1;
+    pub fn connection(&self, upstream: &Destination, proto: &'static str, kept: bool) {
+        lock(&self.connections).entry((upstream.clone(), proto)).or_default()[usize::from(!kept)] += 1;
     }
 
     pub(super) fn render(&self, out: &mut String) -> std::fmt::Result {
@@ -99,9 +98,9 @@ impl Upstreams {
 
     fn render_answers(&self, out: &mut String) -> std::fmt::Result {
         let answers = lock(&self.answers).clone();
-        let mut by_upstream: BTreeMap<SocketAddr, u64> = BTreeMap::new();
+        let mut by_upstream: BTreeMap<Destination, u64> = BTreeMap::new();
         for ((to, _), count) in lock(&self.attempts).iter() {
-            *by_upstream.entry(*to).or_default() += count;
+            *by_upstream.entry(to.clone()).or_default() += count;
         }
         header(out, "coredns_forward_requests_total", "counter", "Questions to upstreams.")?;
         for (to, count) in &by_upstream {

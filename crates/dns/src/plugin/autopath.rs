@@ -175,7 +175,7 @@ impl Link for Autopath {
             return Quick::Pass;
         }
         // Where the first name exists, there is nothing to search for; this is what pods of one namespace ask for each other.
-        let exists = |found: Option<Found<'_>>| !matches!(found, None | Some(Found::NoName(_)));
+        let exists = |found: Option<Found<'_>>| !matches!(found, None | Some(Found::Unknown | Found::NoName(_)));
         match self.zone.as_ref().is_some_and(|zone| zone.find(look.name, look.qtype, exists)) {
             true => Quick::Pass,
             false => Quick::Slow,

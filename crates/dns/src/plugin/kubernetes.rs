@@ -41,10 +41,15 @@ impl<Z: Names + Send + Sync> Kubernetes<Z> {
 
     /// Whether a name is one of these zones', and is not there as far as is known yet.
     fn may_come(&self, query: &Query) -> bool {
-        let missing = |found: Option<Found<'_>>| matches!(found, Some(Found::NoName(_)));
-        !self.parts.synced()
+        let synced = self.parts.synced();
+        let may = |found: Option<Found<'_>>| match found {
+            Some(Found::Unknown) => true,
+            Some(Found::NoName(_)) => !synced,
+            _ => false,
+        };
+        (!synced || self.zone.is_incomplete())
             && !self.zone.fallthrough().holds(&query.name)
-            && self.zone.find(&query.name, query.qtype, missing)
+            && self.zone.find(&query.name, query.qtype, may)
     }
 
     /// What is answered once the name is there, or is known not to be, or nobody waits for it any more.
@@ -64,7 +69,8 @@ impl<Z: Names + Send + Sync> Kubernetes<Z> {
             Some(Found::Authority(authority)) => Some(Ok(own(authority.itself(name)))),
             Some(Found::NoData(authority)) => Some(Ok(own(authority.answer(name, Rcode::NOERROR)))),
             Some(Found::Alias(alias)) => Some(Err(alias)),
-            Some(Found::NoName(_)) if zone.fallthrough().holds(name) => None,
+            Some(Found::Unknown | Found::NoName(_)) if zone.fallthrough().holds(name) => None,
+            Some(Found::Unknown) => Some(Ok(Err(Failure::NotSynced))),
             Some(Found::NoName(_)) if !self.parts.synced() => Some(Ok(Err(Failure::NotSynced))),
             Some(Found::NoName(authority)) => Some(Ok(own(authority.answer(name, Rcode::NXDOMAIN)))),
         });
@@ -95,15 +101,15 @@ impl<Z: Names + Send + Sync + 'static> Link for Kubernetes<Z> {
             Some(Found::Authority(authority)) => pen.start_of_authority(&authority, name),
             Some(Found::NoData(authority)) => pen.nothing(&authority, name, Rcode::NOERROR),
             Some(Found::Alias(_)) => Quick::Slow,
-            Some(Found::NoName(_)) if zone.fallthrough().holds(name) => Quick::Pass,
-            Some(Found::NoName(_)) if !self.parts.synced() => {
+            Some(Found::Unknown | Found::NoName(_)) if zone.fallthrough().holds(name) => Quick::Pass,
+            Some(Found::NoName(authority)) if self.parts.synced() => pen.nothing(&authority, name, Rcode::NXDOMAIN),
+            Some(Found::Unknown | Found::NoName(_)) => {
                 if look.now < self.until {
                     Quick::Slow
                 } else {
                     Quick::Fail(Failure::NotSynced)
                 }
             }
-            Some(Found::NoName(authority)) => pen.nothing(&authority, name, Rcode::NXDOMAIN),
         })
     }
 

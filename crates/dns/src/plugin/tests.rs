@@ -2,6 +2,7 @@
 
 mod autopath;
 mod balance;
+mod catalog;
 mod conformance;
 mod dnssec;
 mod documented;

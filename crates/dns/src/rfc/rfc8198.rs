@@ -1,5 +1,7 @@
 //! Aggressive use of what is validated: `nsec` of `forward`.
 
+mod hashed;
+
 use super::{answer_of, record_of};
 use crate::{
     message::{flag, rtype},

@@ -1,15 +1,10 @@
 //! One server block at work.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use super::{
-    Link, Outside, Own, Shape, arrange::Arrangement, fetched::Fetched, guard::Guard, reporter::Reporter, signed::Keys,
+    Link, Members, Outside, Own, Shape, arrange::Arrangement, fetched::Fetched, guard::Guard, members::Source,
+    parts::Parts, reporter::Reporter, signed::Keys,
 };
 use crate::{
     authority::{Held, sign::Online},
@@ -20,66 +15,11 @@ use crate::{
     },
     forward::{Crew, Upstreams},
     message::{CLASS_CH, flag},
-    metrics::{Counts, Metrics, Place},
+    metrics::{Counts, Place},
     name::Name,
     plugin,
     zone::{Cluster, External, Zone},
 };
-
-/// What all links of a server share.
-#[derive(Clone)]
-pub struct Parts {
-    /// The surroundings.
-    pub outside: Arc<dyn Outside>,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
-    /// What this machine is called.
-    pub host: Arc<str>,
-    /// Clients that wait for answers; see [`Parts::places`].
-    pub(super) waiting: Arc<AtomicUsize>,
-    /// Zones that are being given away.
-    pub(super) given: Arc<AtomicUsize>,
-    /// The keys of all server blocks (`tsig`).
-    pub(super) keys: Arc<Keys>,
-    /// The cluster's state is known.
-    pub(super) synced: Arc<AtomicBool>,
-}
-
-/// A place among those who wait; it is free again when it is dropped.
-#[derive(Debug)]
-pub(super) struct PlaceInLine(Arc<AtomicUsize>);
-
-impl Parts {
-    /// Whether the cluster's state is known: what is not there does not exist.
-    #[must_use]
-    pub fn synced(&self) -> bool {
-        self.synced.load(Ordering::Acquire)
-    }
-
-    /// A place among those who wait for answers; none when there are too many.
-    pub(super) fn place(&self, limit: usize) -> Option<PlaceInLine> {
-        PlaceInLine::take(&self.waiting, limit)
-    }
-
-    /// A place among those to whom a zone is given away; none when there are too many.
-    pub(super) fn giving(&self, limit: usize) -> Option<PlaceInLine> {
-        PlaceInLine::take(&self.given, limit)
-    }
-}
-
-impl PlaceInLine {
-    fn take(line: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
-        let place = Self(Arc::clone(line));
-        // Counted first, so that two who come at once cannot both take the last one; dropping the place counts it off again.
-        (line.fetch_add(1, Ordering::Relaxed) < limit).then_some(place)
-    }
-}
-
-impl Drop for PlaceInLine {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// One server block at work.
 pub(super) struct Block {
@@ -116,6 +56,8 @@ pub(super) struct Block {
     pub(super) held: Vec<Arc<Held>>,
     /// Those of them that other servers have, too, and from where they come.
     pub(super) fetched: Vec<Arc<Fetched>>,
+    /// Those that catalogs among them list.
+    pub(super) members: Option<Arc<Members>>,
     pub(super) transfers: Vec<TransferOptions>,
     pub(super) loop_check: bool,
 }
@@ -157,10 +99,11 @@ impl Block {
             online: None,
             held: Vec::new(),
             fetched: Vec::new(),
+            members: None,
             transfers: Vec::new(),
         };
         let mut plugins = chain.plugins.into_iter().peekable();
-        let (mut rules, mut zones) = (Vec::new(), Vec::new());
+        let (mut rules, mut zones, mut catalogs) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(plugin) = plugins.next() {
             let name = plugin.name();
             match plugin {
@@ -172,10 +115,12 @@ impl Block {
                     }
                 }
                 plugin @ (Plugin::File(_) | Plugin::Auto(_) | Plugin::Secondary(_)) => {
-                    zones.append(&mut block.zones(plugin, &parts.keys));
+                    zones.append(&mut block.zones(plugin, &parts.keys, &mut catalogs));
                     // All zones are one link: the plugins stand side by side.
                     if !matches!(plugins.peek(), Some(Plugin::File(_) | Plugin::Auto(_) | Plugin::Secondary(_))) {
-                        block.links.push(Box::new(plugin::Zones::new(std::mem::take(&mut zones))));
+                        block.members = block.members(std::mem::take(&mut catalogs));
+                        let zones = plugin::Zones::new(std::mem::take(&mut zones), block.members.clone());
+                        block.links.push(Box::new(zones));
                     }
                 }
                 plugin => block.take(plugin, parts),
@@ -280,8 +225,8 @@ impl Block {
         crew
     }
 
-    /// The zones of `file`, `auto` or `secondary`.
-    fn zones(&mut self, plugin: Plugin, keys: &Keys) -> Vec<plugin::ServedZone> {
+    /// The zones of `file`, `auto` or `secondary`, and those of them that are catalogs.
+    fn zones(&mut self, plugin: Plugin, keys: &Keys, catalogs: &mut Vec<Source>) -> Vec<plugin::ServedZone> {
         let (loaded, fallthrough) = match plugin {
             Plugin::File(options) => (options.loaded, options.fallthrough),
             Plugin::Auto(options) => (options.loaded, Fallthrough::default()),
@@ -289,12 +234,18 @@ impl Block {
                 let nothing = |origin| LoadedZone { origin, zone: None };
                 let before = self.held.len();
                 let zones: Vec<LoadedZone> = options.zones.into_iter().map(nothing).collect();
-                let served = self.hold(zones, &options.fallthrough);
+                let mut served = self.hold(zones, &options.fallthrough);
                 let key = options.key.and_then(|(name, _)| keys.get(&name).cloned());
                 for held in &self.held[before..] {
-                    let fetched = Fetched::new(Arc::clone(held), options.primaries.clone(), key.clone());
-                    self.fetched.push(Arc::new(fetched));
+                    let (held, primaries, key) = (Arc::clone(held), options.primaries.clone(), key.clone());
+                    if let Some(may) = options.catalog.clone() {
+                        let (held, fallthrough) = (Arc::clone(&held), options.fallthrough.clone());
+                        let (primaries, key) = (primaries.clone(), key.clone());
+                        catalogs.push(Source { held, primaries, key, may, fallthrough });
+                    }
+                    self.fetched.push(Arc::new(Fetched::new(held, primaries, key)));
                 }
+                served.iter_mut().for_each(|zone| zone.catalog = options.catalog.is_some());
                 return served;
             }
             _ => return Vec::new(),
@@ -307,9 +258,19 @@ impl Block {
         for LoadedZone { origin, zone } in loaded {
             let held = Arc::new(Held::new(origin, zone));
             self.held.push(Arc::clone(&held));
-            served.push(plugin::ServedZone { held, fallthrough: fallthrough.clone() });
+            served.push(plugin::ServedZone { held, fallthrough: fallthrough.clone(), catalog: false });
         }
         served
+    }
+
+    /// What the block's catalogs list; none: it has no catalog.
+    fn members(&self, catalogs: Vec<Source>) -> Option<Arc<Members>> {
+        if catalogs.is_empty() {
+            return None;
+        }
+        let named = self.held.iter().map(|held| held.origin().clone()).collect();
+        let around = self.keys.iter().map(|(zone, _)| zone.clone()).collect();
+        Some(Arc::new(Members::new(catalogs, named, around)))
     }
 
     /// How long answers wait for the first whole state of the cluster.

@@ -1,8 +1,6 @@
 //! What the shell hears of.
 
-use std::net::SocketAddr;
-
-use crate::{chain::Level, name::Name};
+use crate::{chain::Level, destination::Destination, name::Name};
 
 /// Something that the Corefile's `log` and `errors` plugins, or the operator, want to hear of.
 #[derive(Clone, Debug)]
@@ -31,7 +29,7 @@ pub enum Event<'a> {
     /// An upstream asks this server: it is no longer asked.
     Loop {
         /// The upstream.
-        upstream: SocketAddr,
+        upstream: &'a Destination,
     },
 }
 

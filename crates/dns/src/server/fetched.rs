@@ -11,7 +11,7 @@ use futures::{
     future::{Either, select},
 };
 
-use super::{Event, Exchange, Outside, Server, Transport, lock, signed};
+use super::{Event, Exchange, Outside, Server, Transport, lock, queue::Slot, signed};
 use crate::authority::{
     Held, Zone,
     held::Taken,
@@ -26,6 +26,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The same where it can be asked once more by another way.
 const SHORT_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How many zones that catalogs list are looked after at once: there can be thousands, all of which are due when their catalog comes.
+pub(super) const MEMBERS_AT_ONCE: usize = 64;
+
 /// A zone of another server.
 #[derive(Debug)]
 pub(super) struct Fetched {
@@ -34,6 +37,8 @@ pub(super) struct Fetched {
     pub(super) primaries: Vec<SocketAddr>,
     /// Signs what they are asked.
     key: Option<Arc<Key>>,
+    /// A catalog lists it. Zones that the Corefile names, catalogs among them, wait for none of these.
+    member: bool,
     /// When to look; none before the beginning.
     timers: Mutex<Option<Secondary>>,
     /// Ends the sleep of the task.
@@ -42,13 +47,31 @@ pub(super) struct Fetched {
 
 impl Fetched {
     pub(super) fn new(held: Arc<Held>, primaries: Vec<SocketAddr>, key: Option<Arc<Key>>) -> Self {
-        Self { held, primaries, key, timers: Mutex::default(), wake: Mutex::default() }
+        Self { held, primaries, key, member: false, timers: Mutex::default(), wake: Mutex::default() }
+    }
+
+    /// A zone that a catalog lists.
+    pub(super) fn member(held: Arc<Held>, primaries: Vec<SocketAddr>, key: Option<Arc<Key>>) -> Self {
+        Self { member: true, ..Self::new(held, primaries, key) }
     }
 
     /// Begins to fetch, where those before left off.
     pub(super) fn begin<'a>(self: &Arc<Self>, server: &Arc<Server>, mut before: impl Iterator<Item = &'a Arc<Self>>) {
         let old = before.find(|old| old.held.origin() == self.held.origin() && old.primaries == self.primaries);
-        let timers = old.and_then(|old| lock(&old.timers).clone()).filter(|_| self.held.zone().is_some());
+        self.run(old.and_then(|old| lock(&old.timers).clone()), server);
+    }
+
+    /// Goes on with what came from other primaries for as long as these allowed; the new ones are asked at once.
+    pub(super) fn succeed(self: &Arc<Self>, before: &Self, server: &Arc<Server>) {
+        let mut timers = lock(&before.timers).clone();
+        if let Some(timers) = &mut timers {
+            timers.notified(None, server.parts.outside.now());
+        }
+        self.run(timers, server);
+    }
+
+    fn run(self: &Arc<Self>, timers: Option<Secondary>, server: &Arc<Server>) {
+        let timers = timers.filter(|_| self.held.zone().is_some());
         *lock(&self.timers) = Some(timers.unwrap_or_else(|| Secondary::new(server.parts.outside.now())));
         let task = keep(Arc::downgrade(self), Arc::downgrade(server));
         server.parts.outside.spawn(Box::pin(task));
@@ -86,6 +109,7 @@ impl Fetched {
                         return;
                     }
                     server.tell_of(origin);
+                    server.listed(&self.held);
                     (format!("a new version came from {primary}"), false)
                 }
                 Err(reason) => (format!("cannot be fetched from {primary}: {reason}"), true),
@@ -112,6 +136,13 @@ impl Fetched {
             let told = "no primary was reached for longer than its SOA record allows: it is not served any more";
             (server.observer)(&Event::Zone { zone: self.held.origin(), told, failed: true });
         }
+    }
+
+    /// The time for which it may be served without a primary's word; none: it is not served.
+    fn lasts(&self, now: Instant) -> Option<Duration> {
+        self.held.zone()?;
+        let expires = lock(&self.timers).as_ref()?.expires()?;
+        Some(expires.saturating_duration_since(now))
     }
 
     fn is_due(&self, now: Instant) -> bool {
@@ -240,8 +271,33 @@ async fn keep(zone: Weak<Fetched>, server: Weak<Server>) {
         }
         let (Some(fetched), Some(at)) = (zone.upgrade(), server.upgrade()) else { return };
         fetched.expire(at.parts.outside.now(), &at);
-        if fetched.is_due(at.parts.outside.now()) {
+        if !fetched.is_due(at.parts.outside.now()) {
+            continue;
+        }
+        if !fetched.member {
             fetched.refresh(&at).await;
+            continue;
+        }
+        drop((fetched, at));
+        let Some(_slot) = turn(&zone, &server).await else { return };
+        let (Some(fetched), Some(at)) = (zone.upgrade(), server.upgrade()) else { return };
+        fetched.refresh(&at).await;
+    }
+}
+
+/// Waits until it is a zone's turn, which may expire meanwhile; none: it is not served any more.
+async fn turn(zone: &Weak<Fetched>, server: &Weak<Server>) -> Option<Slot> {
+    let mut slot = server.upgrade()?.parts.fetching.slot();
+    loop {
+        let (fetched, at) = (zone.upgrade()?, server.upgrade()?);
+        let now = at.parts.outside.now();
+        fetched.expire(now, &at);
+        let expiry = fetched.lasts(now).map(|time| at.parts.outside.sleep(time));
+        // The zone goes while it waits, as above.
+        drop((fetched, at));
+        let Some(expiry) = expiry else { return slot.await.ok() };
+        if let Either::Left((slot, _)) = select(&mut slot, expiry).await {
+            return slot.ok();
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr};
 
-use super::{Block, Given, Look, Outcome, Parts, Transport, block::PlaceInLine, signed::Signer};
+use super::{Block, Given, Look, Outcome, Parts, Transport, parts::PlaceInLine, signed::Signer};
 use crate::{
     authority::{held::Version, transfer},
     chain::Peer,

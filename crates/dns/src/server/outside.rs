@@ -13,6 +13,7 @@ use podnet_model::Namespace;
 
 use crate::{
     chain::{EtcdOptions, TlsFiles},
+    destination::Destination,
     etcd::{Entry, Keys, Store},
     message::{HEADER, Rcode, flag, u16_at},
     name::Name,
@@ -24,7 +25,7 @@ use super::Transport;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exchange {
     /// Whom to ask, from a socket of its own with a random port.
-    pub upstream: SocketAddr,
+    pub upstream: Destination,
     /// How.
     pub transport: Transport,
     /// What carries it over a connection.
@@ -81,6 +82,7 @@ impl Exchange {
     #[must_use]
     pub fn plain(upstream: SocketAddr, transport: Transport, message: Vec<u8>, timeout: Duration) -> Self {
         let keep = Keep { idle: Duration::ZERO, most: Some(0) };
+        let upstream = upstream.into();
         Self { upstream, transport, carrier: Carrier::Dns, secure: None, keep, fresh: true, message, timeout }
     }
 

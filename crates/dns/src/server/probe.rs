@@ -50,7 +50,7 @@ impl Server {
         let Some(probe) = self.probes.iter().find(|probe| probe.name.wire() == name.wire()) else { return false };
         let upstreams = self.blocks[probe.block].crews[probe.forward].upstreams();
         upstreams.looped(probe.upstream);
-        if let Some(&upstream) = upstreams.addrs().get(probe.upstream) {
+        if let Some(upstream) = upstreams.addrs().get(probe.upstream) {
             (self.observer)(&Event::Loop { upstream });
         }
         true

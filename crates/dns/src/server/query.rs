@@ -10,6 +10,7 @@ use crate::{
     answer::{Answer, extended},
     chain::Port,
     corefile::Scheme,
+    destination::Destination,
     message::{Head, Rcode, Request, question},
     name::{Name, QueryName},
 };
@@ -130,8 +131,8 @@ impl Query {
     }
 
     /// The upstream that answered it.
-    pub(crate) fn upstream(&self) -> Option<SocketAddr> {
-        self.asked.upstream.get().copied()
+    pub(crate) fn upstream(&self) -> Option<&Destination> {
+        self.asked.upstream.get()
     }
 
     /// What plugins look at.
@@ -154,7 +155,7 @@ pub(crate) struct Asked {
     /// The last link, by its place in the chain: the one that answered.
     pub(crate) link: AtomicUsize,
     /// The upstream that answered first.
-    pub(crate) upstream: OnceLock<SocketAddr>,
+    pub(crate) upstream: OnceLock<Destination>,
 }
 
 /// What a chain answers.

@@ -112,13 +112,13 @@ fn a_silent_upstream_is_followed_by_the_next_and_in_the_end_by_a_failure() {
 fn a_cut_answer_is_asked_for_over_tcp() {
     let rig = rig();
     let (mut waiting, sent) = rig.forward(&query("example.org", rtype::A));
-    let upstream = sent.upstream;
+    let upstream = sent.upstream.clone();
     let mut cut = upstream_answer(&sent.message, 0, &[]);
     cut[2] |= 2;
     sent.answered(cut);
     assert_eq!(waiting.response(), None);
     let again = rig.sent().pop().unwrap();
-    assert_eq!((again.transport, again.upstream), (Transport::Tcp, upstream));
+    assert_eq!((again.transport, &again.upstream), (Transport::Tcp, &upstream));
     again.tells(0, &[[192, 0, 2, 7]]);
     assert_eq!(waiting.told(), ["NOERROR", "A 192.0.2.7"]);
 }

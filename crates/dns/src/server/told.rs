@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fmt::Write as _,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,6 +11,7 @@ use std::{
 use super::{Arrival, Event, Look, Server, Transport, block::Block};
 use crate::{
     chain::{LogClass, LogField, LogFormat, LogOptions, LogPiece, Port},
+    destination::Destination,
     forward::Crew,
     message::{CLASS_CH, HEADER, Head, PLAIN_UDP_SIZE, Rcode, flag, rtype, u16_at, walk},
     metrics::{Counted, Counts, Gauges, Metrics, Place},
@@ -41,7 +42,7 @@ pub(super) struct Told<'a> {
     /// The link that answered.
     pub(super) link: Option<usize>,
     /// The upstream that did.
-    pub(super) upstream: Option<SocketAddr>,
+    pub(super) upstream: Option<&'a Destination>,
 }
 
 impl Server {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Arrival, Block, Event, Exchange, Failure, Look, Outcome, Outside, Pen, Quick, Server, Transport,
+    Arrival, Block, Event, Exchange, Failure, Look, Members, Outcome, Outside, Pen, Quick, Server, Transport,
     giving::asked_for,
     guard::Leaving,
     signed::{self, Unanswered},
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     authority::{
+        Held,
         held::Taken,
         transfer::{self, Notify},
         tsig::Key,
@@ -139,6 +140,10 @@ impl Server {
             self.tell_of(zone);
         }
         for (block, old) in self.blocks.iter().zip(before) {
+            // Before their catalogs: what these add from then on has begun.
+            if let Some(members) = &block.members {
+                members.begin(self, &members_of(&old));
+            }
             for zone in &block.fetched {
                 zone.begin(self, old.iter().flat_map(|old| &old.fetched));
             }
@@ -149,6 +154,9 @@ impl Server {
     fn succeed(&self, before: &[Vec<&Block>]) -> Vec<&Name> {
         let mut newer = Vec::new();
         for (block, old) in self.blocks.iter().zip(before) {
+            if let Some(members) = &block.members {
+                members.resume(&members_of(old));
+            }
             for held in &block.held {
                 let ancestor = old.iter().flat_map(|old| &old.held).find(|old| old.origin() == held.origin());
                 let taken = ancestor.map_or(Taken::Newer, |ancestor| held.inherit(ancestor));
@@ -166,11 +174,17 @@ impl Server {
         newer
     }
 
+    /// A zone of others has a new version, which may list other zones.
+    pub(super) fn listed(self: &Arc<Self>, zone: &Arc<Held>) {
+        for members in self.blocks.iter().filter_map(|block| block.members.as_ref()) {
+            members.changed(zone, self);
+        }
+    }
+
     /// Tells a zone's secondaries that there is a new version (RFC 1996).
     pub(super) fn tell_of(&self, zone: &Name) {
         for block in &self.blocks {
-            let version = block.held.iter().find(|held| held.origin() == zone).and_then(|held| held.version());
-            let Some(version) = version else { continue };
+            let Some(version) = block.zone_of(zone).and_then(|held| held.version()) else { continue };
             let servers = block.transfers_of(zone).flat_map(|options| {
                 let key = options.key.as_ref().and_then(|(name, _)| self.parts.keys.get(name));
                 options.to.iter().filter_map(move |peer| match peer {
@@ -185,6 +199,11 @@ impl Server {
             }
         }
     }
+}
+
+/// The members of blocks that have any.
+fn members_of<'b>(blocks: &[&'b Block]) -> Vec<&'b Members> {
+    blocks.iter().filter_map(|block| block.members.as_deref()).collect()
 }
 
 async fn notify(outside: Arc<dyn Outside>, key: Option<Arc<Key>>, upstream: SocketAddr, message: Vec<u8>) {
@@ -207,9 +226,16 @@ impl Block {
         old.filter(|old| old.keys.iter().any(|key| self.keys.contains(key)))
     }
 
+    /// A zone that this server is an authority of here.
+    fn zone_of(&self, zone: &Name) -> Option<Arc<Held>> {
+        let own = self.held.iter().find(|held| held.origin() == zone).cloned();
+        own.or_else(|| self.members.as_ref()?.held(zone))
+    }
+
     /// Takes a primary's word of a new version; the code that says why not.
     fn notified(&self, notify: &Notify, look: &Look<'_>) -> Result<(), Rcode> {
-        let zone = self.fetched.iter().find(|zone| *zone.held.origin() == notify.zone).ok_or(Rcode::REFUSED)?;
+        let own = self.fetched.iter().find(|zone| *zone.held.origin() == notify.zone).cloned();
+        let zone = own.or_else(|| self.members.as_ref()?.fetched(&notify.zone)).ok_or(Rcode::REFUSED)?;
         if !zone.primaries.iter().any(|primary| primary.ip() == look.arrival.from.ip()) {
             return Err(Rcode::REFUSED);
         }

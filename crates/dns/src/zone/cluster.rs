@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use podnet_model::{Change, Namespace, ServiceKey, labels::Labels};
+use podnet_model::{Change, Namespace, Service, ServiceKey, SliceKey, endpoints::ImportedSlice, labels::Labels};
 
 use super::{
     known::{self, Known},
@@ -11,10 +11,14 @@ use super::{
 
 /// The Services, EndpointSlices, pods and namespaces of a cluster. All zones of a process read the same ones.
 #[derive(Debug, Default)]
-pub struct Cluster(Arc<RwLock<Known>>);
+pub struct Cluster {
+    own: Reader,
+    /// What it imports of the Services of its cluster set. Who needs both takes this one last.
+    set: Reader,
+}
 
 /// Who reads what a [`Cluster`] takes in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Reader(Arc<RwLock<Known>>);
 
 impl Cluster {
@@ -24,16 +28,16 @@ impl Cluster {
         match change {
             Change::Service(key, service) => {
                 let front = service.as_ref().map(Front::from);
-                self.write(|known| known.put_service(key, front))
+                self.own.write(|known| known.put_service(key, front))
             }
             Change::Slice(key, slice) => {
                 let slice = slice.as_ref().map(|slice| (&slice.service, Slice::from(slice)));
-                self.write(|known| known.put_slice(key, slice))
+                self.own.write(|known| known.put_slice(key, slice))
             }
             Change::Pod(key, pod) => {
                 let pod = pod.as_ref().filter(|pod| !pod.finished);
                 let addrs = pod.into_iter().flat_map(|pod| &pod.addrs).map(|addr| addr.0).collect();
-                self.write(|known| known.put_pod(key, addrs))
+                self.own.write(|known| known.put_pod(key, addrs))
             }
             _ => false,
         }
@@ -41,25 +45,53 @@ impl Cluster {
 
     /// A namespace appeared, got other labels, or vanished (then without labels).
     pub fn namespace(&mut self, namespace: &Namespace, labels: Option<&Labels>) {
-        self.write(|known| known.put_namespace(namespace, labels));
+        self.own.write(|known| known.put_namespace(namespace, labels));
+    }
+
+    /// A Service of the cluster set was imported, changed, or vanished. Says whether names or their records are others than before.
+    pub fn import(&mut self, key: &ServiceKey, service: Option<&Service>) -> bool {
+        let front = service.map(Front::from);
+        self.set.write(|known| known.put_service(key, front))
+    }
+
+    /// Endpoints of an imported Service appeared, changed or vanished. Says whether names or their records are others than before.
+    pub fn imported_slice(&mut self, key: &SliceKey, slice: Option<&ImportedSlice>) -> bool {
+        let slice = slice.map(|imported| (&imported.slice.service, Slice::from(imported)));
+        self.set.write(|known| known.put_slice(key, slice))
+    }
+
+    /// All that is imported was taken in: what is not there does not exist.
+    pub fn imports_listed(&mut self) {
+        self.set.write(|known| known.complete = true);
     }
 
     /// Whether a Service is there and has no addresses but its endpoints'.
     #[must_use]
     pub fn is_headless(&self, service: &ServiceKey) -> bool {
         let Some(base) = known::base(service) else { return false };
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.own.read();
         let front = known.service(&base).and_then(|record| record.front.as_ref());
         front.is_some_and(|front| front.kind == Kind::Headless)
     }
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.own.read().is_empty() && self.set.read().is_empty()
     }
 
     pub(super) fn reader(&self) -> Reader {
-        Reader(Arc::clone(&self.0))
+        self.own.clone()
+    }
+
+    /// Who reads what is imported.
+    pub(super) fn set_reader(&self) -> Reader {
+        self.set.clone()
+    }
+}
+
+impl Reader {
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Known> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self, change: impl FnOnce(&mut Known)) -> bool {
@@ -67,11 +99,5 @@ impl Cluster {
         let before = known.changes;
         change(known);
         known.changes != before
-    }
-}
-
-impl Reader {
-    pub(super) fn read(&self) -> RwLockReadGuard<'_, Known> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 }

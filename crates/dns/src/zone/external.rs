@@ -3,7 +3,7 @@
 use super::{
     Authority, Cluster, Found, Names, Origin, Reader,
     known::{Known, Record},
-    lookup, soa,
+    lookup, reverse, soa,
     stand::Stand,
 };
 use crate::{
@@ -85,7 +85,8 @@ impl Names for External {
         then(reverse.map(|origin| {
             let authority = origin.authority(self.options.ttl, serial);
             let stand = |record| self.stand(&known, record, &self.origins.first()?.tail);
-            lookup::reverse_answer(&known, name, qtype, authority, &self.options.fallthrough, stand)
+            let names = |addr| reverse::names(&known, addr, stand);
+            reverse::reverse_answer(name, qtype, authority, &self.options.fallthrough, names)
         }))
     }
 
@@ -109,5 +110,5 @@ fn origin(name: &Name, server_zone: &Name, options: &ExternalOptions) -> Origin 
     let mailbox = name.child("hostmaster").unwrap_or_else(|_| Name::root());
     // The times are CoreDNS's: refresh 4 h, retry 1 h, expire a week.
     let soa = soa(&name_server, &mailbox, [14_400, 3600, 604_800, options.ttl]);
-    Origin { tail: name.wire().into(), soa, name: name.clone(), name_server }
+    Origin { tail: name.wire().into(), soa, name: name.clone(), name_server, in_set: false }
 }

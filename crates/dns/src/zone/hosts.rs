@@ -27,9 +27,8 @@ pub(super) struct Target {
 
 /// Where the ports of the Service's endpoints are: port by port, and by the endpoints' names.
 pub(super) fn targets<'a>(stand: &Stand<'a>, wanted: impl Fn(&Port) -> bool) -> Vec<Target> {
-    let named = |(slice, endpoint): (&'a Slice, &'a Endpoint)| {
-        Some((stand.below(&stand.label(slice, endpoint))?, endpoint.addr, slice))
-    };
+    let named =
+        |(slice, endpoint): (&'a Slice, &'a Endpoint)| Some((stand.below(slice, endpoint)?, endpoint.addr, slice));
     let mut all: Vec<(Name, IpAddr, &'a Slice)> = stand.endpoints().take(MOST).filter_map(named).collect();
     all.sort_unstable_by(|one, other| (&one.0, one.1).cmp(&(&other.0, other.1)));
     let mut targets: Vec<(&'a Port, Target)> = Vec::with_capacity(all.len());

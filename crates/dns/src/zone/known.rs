@@ -1,7 +1,7 @@
 //! What is known of the cluster, as far as names need it: each Service under its name, and who has an address.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::IpAddr,
     sync::{Arc, OnceLock},
 };
@@ -11,6 +11,9 @@ use smallvec::SmallVec;
 
 use super::packed::{Front, Slice};
 use crate::{answer::Answer, name::push_label};
+
+/// The most zones of the topology that are known. Clusters have a handful; nobody can fill the memory with made-up ones.
+const MOST_ZONES: usize = 4096;
 
 /// All of it.
 #[derive(Debug, Default)]
@@ -28,6 +31,10 @@ pub(super) struct Known {
     /// The namespace of each pod that has an address.
     pods: HashMap<IpAddr, SmallVec<[Namespace; 1]>>,
     pod_addrs: HashMap<PodKey, SmallVec<[IpAddr; 1]>>,
+    /// The zones of the topology that an endpoint was ever in, in lower case: one that is drained for a while stays a zone.
+    zones: HashSet<Box<str>>,
+    /// All of it was listed once. Only of a cluster set: of the cluster itself, the server knows.
+    pub(super) complete: bool,
     /// How often it changed what names there are.
     pub(super) changes: u32,
 }
@@ -120,6 +127,16 @@ impl Known {
         self.pods.get(&addr).map_or(&[], |pods| &pods[..])
     }
 
+    /// The zone of the topology that a label names, where there is or was such a one.
+    pub(super) fn zone(&self, label: &[u8]) -> Option<&str> {
+        self.zones.get(std::str::from_utf8(label).ok()?).map(|zone| &**zone)
+    }
+
+    /// Whether endpoints are, or were, in zones at all.
+    pub(super) fn has_zones(&self) -> bool {
+        !self.zones.is_empty()
+    }
+
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.places.is_empty()
@@ -156,6 +173,11 @@ impl Known {
     /// Puts a slice in for a Service, or takes it out.
     pub(super) fn put_slice(&mut self, key: &SliceKey, slice: Option<(&ServiceKey, Slice)>) {
         let before = self.slices.get(key).copied();
+        for zone in slice.iter().flat_map(|(_, slice)| &slice.zones) {
+            if !self.zones.contains(zone) && self.zones.len() < MOST_ZONES {
+                self.zones.insert(zone.clone());
+            }
+        }
         let (now, slice) = match slice {
             Some((service, slice)) => match self.place(service, true) {
                 Some(place) => (Some(place), Some(slice)),

@@ -7,7 +7,8 @@ use podnet_model::Namespace;
 use super::{
     Origin, SCHEMA_VERSION, Zone,
     known::{Known, Record},
-    labels,
+    labels::{self, Deep},
+    reverse::reverse_answer,
     stand::{self, Stand, Stood},
 };
 use crate::{
@@ -31,6 +32,8 @@ pub enum Found<'a> {
     Authority(Authority<'a>),
     /// The name exists and has no records of the type.
     NoData(Authority<'a>),
+    /// Whether the name exists is not known yet, whatever is known of the cluster itself.
+    Unknown,
     /// The name does not exist.
     NoName(Authority<'a>),
 }
@@ -103,6 +106,11 @@ pub trait Names {
     /// The names that go on to the next plugin when they do not exist.
     fn fallthrough(&self) -> &Fallthrough;
 
+    /// Whether some names are [`Found::Unknown`] yet.
+    fn is_incomplete(&self) -> bool {
+        false
+    }
+
     /// Whether a zone of this name can be given away.
     fn gives(&self, _zone: &Name) -> bool {
         false
@@ -123,22 +131,30 @@ impl Names for Zone {
     fn find<R>(&self, name: &QueryName, qtype: u16, then: impl FnOnce(Option<Found<'_>>) -> R) -> R {
         let known = self.cluster.read();
         let serial = self.serial.wrapping_add(known.changes);
-        for origin in &self.origins {
-            if let Some(below) = name.within(&origin.name) {
-                let authority = origin.authority(self.options.ttl, serial);
-                return then(Some(self.forward(&known, origin, name, below, qtype, authority)));
+        if let Some((below, origin)) = self.origin(name) {
+            if origin.in_set {
+                let set = self.set.read();
+                let authority = origin.authority(self.options.ttl, serial.wrapping_add(set.changes));
+                return then(Some(self.in_set((&*known, &*set), origin, name, below, qtype, authority)));
             }
-        }
-        let reverse = self.reverse_origins.iter().find(|origin| name.within(&origin.name).is_some());
-        then(reverse.map(|origin| {
             let authority = origin.authority(self.options.ttl, serial);
-            let stand = |record| self.stand(&known, record, &self.origins.first()?.tail);
-            reverse_answer(&known, name, qtype, authority, &self.options.fallthrough, stand)
-        }))
+            return then(Some(self.forward(&known, origin, name, below, qtype, authority)));
+        }
+        let Some(origin) = self.reverse_origins.iter().find(|origin| name.within(&origin.name).is_some()) else {
+            return then(None);
+        };
+        let serial = serial.wrapping_add(self.changes_of_set());
+        let authority = origin.authority(self.options.ttl, serial);
+        let names = |addr| self.names_of_address(&known, addr);
+        then(Some(reverse_answer(name, qtype, authority, &self.options.fallthrough, names)))
     }
 
     fn fallthrough(&self) -> &Fallthrough {
         &self.options.fallthrough
+    }
+
+    fn is_incomplete(&self) -> bool {
+        self.has_set() && !self.set.read().complete
     }
 
     fn gives(&self, zone: &Name) -> bool {
@@ -154,8 +170,13 @@ impl Names for Zone {
         if wanted == "client-namespace" {
             return Some(self.namespace_of(client)?.to_string());
         }
-        let (zone, _) = self.origin_of(name)?;
-        labels::told(wanted, &name.to_string(), &zone.to_string())
+        let (_, origin) = self.origin(name)?;
+        let deep = match (origin.in_set, self.options.zonal) {
+            (true, _) => Deep::Clusters,
+            (false, true) => Deep::Zones,
+            (false, false) => Deep::Ports,
+        };
+        labels::told(wanted, &name.to_string(), &origin.name.to_string(), deep)
     }
 }
 
@@ -169,10 +190,17 @@ impl Zone {
         others.iter().all(|other| other == first).then(|| first.clone())
     }
 
-    /// The zone of Services that a name lies in, and how many labels stand before it.
+    /// The zone of the cluster's own Services that a name lies in, and how many labels stand before it.
     #[must_use]
     pub fn origin_of(&self, name: &QueryName) -> Option<(&Name, usize)> {
-        self.origins.iter().find_map(|origin| Some((&origin.name, name.within(&origin.name)?)))
+        let mut own = self.origins.iter().filter(|origin| !origin.in_set);
+        own.find_map(|origin| Some((&origin.name, name.within(&origin.name)?)))
+    }
+
+    /// The smallest zone of Services that a name lies in, and how many labels stand before it.
+    fn origin(&self, name: &QueryName) -> Option<(usize, &Origin)> {
+        let within = self.origins.iter().filter_map(|origin| Some((name.within(&origin.name)?, origin)));
+        within.min_by_key(|(below, _)| *below)
     }
 
     fn forward<'a>(
@@ -187,8 +215,12 @@ impl Zone {
         let Some(parent) = below.checked_sub(1) else { return apex(origin, qtype, authority) };
         let exists = match (name.label(parent), below) {
             (b"svc", 3..) => {
-                let base = name.labels_between(below - 3, below - 1);
-                let stand = known.service(base).and_then(|record| self.stand(known, record, &origin.tail));
+                let record = known.service(name.labels_between(below - 3, below - 1));
+                if self.options.zonal && below > 3 && name.label(below - 4) == b"_zone" {
+                    let zonal = record.and_then(|record| self.zonal(known, record, &origin.tail, name, below, qtype));
+                    return stood(zonal, authority);
+                }
+                let stand = record.and_then(|record| self.stand(known, record, &origin.tail));
                 return stood(stand.and_then(|stand| stand.at(name, below - 3, qtype)), authority);
             }
             (b"svc", 2) => namespace_exists(known, name.label(0), &self.options),
@@ -200,7 +232,7 @@ impl Zone {
                 None => false,
             },
             (b"dns", 2) if name.label(0) == b"ns" => return name_server(known, qtype, authority),
-            (b"dns-version", 1) if qtype == rtype::TXT => return version(authority),
+            (b"dns-version", 1) if qtype == rtype::TXT => return version(SCHEMA_VERSION, authority),
             (b"svc" | b"pod" | b"dns" | b"dns-version", 1) => true,
             _ => false,
         };
@@ -228,7 +260,7 @@ impl Zone {
 }
 
 /// Whether names in a namespace are shown. Where labels decide it, the namespace itself has to be known.
-fn exposed(known: &Known, namespace: &[u8], options: &KubernetesOptions) -> bool {
+pub(super) fn exposed(known: &Known, namespace: &[u8], options: &KubernetesOptions) -> bool {
     let named = |only: &Namespace| only.as_str().as_bytes().eq_ignore_ascii_case(namespace);
     options.namespaces.as_ref().is_none_or(|only| only.iter().any(named))
         && options.namespace_labels.as_ref().is_none_or(|selector| {
@@ -268,7 +300,7 @@ pub(super) fn apex<'a>(origin: &Origin, qtype: u16, authority: Authority<'a>) ->
 }
 
 /// `ns.dns.<zone>`, which the zone's NS record names, has the addresses of the cluster's DNS Service.
-fn name_server<'a>(known: &Known, qtype: u16, authority: Authority<'a>) -> Found<'a> {
+pub(super) fn name_server<'a>(known: &Known, qtype: u16, authority: Authority<'a>) -> Found<'a> {
     addresses(dns_service(known, false), qtype, authority)
 }
 
@@ -289,59 +321,16 @@ fn one_address(qtype: u16, addr: IpAddr, authority: Authority<'_>) -> Found<'_> 
     addresses(&[addr], qtype, authority)
 }
 
-fn version(authority: Authority<'_>) -> Found<'_> {
-    let mut text = vec![SCHEMA_VERSION.len() as u8];
-    text.extend_from_slice(SCHEMA_VERSION.as_bytes());
+/// `dns-version.<zone>`: the version of the schema that a zone follows.
+pub(super) fn version<'a>(version: &str, authority: Authority<'a>) -> Found<'a> {
+    let mut text = vec![version.len() as u8];
+    text.extend_from_slice(version.as_bytes());
     one_record(rtype::TXT, &text, authority)
 }
 
 fn one_record<'a>(rtype: u16, data: &[u8], authority: Authority<'a>) -> Found<'a> {
     let mut builder = AnswerBuilder::for_any();
     builder.push(Section::Answer, Owner::Question, rtype, authority.ttl, data);
-    Found::Records(Cow::Owned(builder.build()))
-}
-
-/// What is said about a name in a reverse zone. `stand` says how a Service is shown.
-pub(super) fn reverse_answer<'a, 'k>(
-    known: &'k Known,
-    name: &QueryName,
-    qtype: u16,
-    authority: Authority<'a>,
-    fallthrough: &Fallthrough,
-    stand: impl Fn(&'k Record) -> Option<Stand<'k>>,
-) -> Found<'a> {
-    let Some(addr) = name.reverse_address() else {
-        return match (name.labels() == authority.zone.labels(), qtype) {
-            (true, rtype::SOA) => Found::Authority(authority),
-            (true, _) => Found::NoData(authority),
-            // Half an address has names below it, or may have: saying that it does not exist would deny those, too (RFC 8020).
-            (false, _) if !fallthrough.holds(name) => Found::NoData(authority),
-            (false, _) => Found::NoName(authority),
-        };
-    };
-    let stands = known.holders(addr).filter_map(stand);
-    let all: Vec<(bool, Name)> = stands
-        .flat_map(|stand| {
-            let (own, names) = stand.names_of(addr);
-            names.into_iter().map(move |name| (own, name))
-        })
-        .collect();
-    if all.is_empty() {
-        return match (name.labels() == authority.zone.labels(), qtype) {
-            (true, rtype::SOA) => Found::Authority(authority),
-            (true, _) => Found::NoData(authority),
-            (false, _) => Found::NoName(authority),
-        };
-    }
-    if qtype != rtype::PTR {
-        return Found::NoData(authority);
-    }
-    // Endpoints' names for an address that is a Service's own are not told.
-    let own = all.iter().any(|(own, _)| *own);
-    let mut builder = AnswerBuilder::for_any();
-    for (_, name) in all.iter().filter(|(one, _)| *one == own) {
-        builder.push(Section::Answer, Owner::Question, rtype::PTR, authority.ttl, name.wire());
-    }
     Found::Records(Cow::Owned(builder.build()))
 }
 

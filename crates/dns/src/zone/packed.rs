@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use podnet_model::{Endpoint as ModelEndpoint, EndpointSlice, Protocol, Service, service::ServiceKind};
+use podnet_model::{
+    Endpoint as ModelEndpoint, EndpointSlice, Protocol, Service, endpoints::ImportedSlice, service::ServiceKind,
+};
 
 use crate::name::Name;
 
@@ -52,11 +54,15 @@ pub(super) struct Port {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Slice {
     pub(super) name: Box<str>,
+    /// The cluster that it comes from, in lower case; empty for this one.
+    pub(super) cluster: Box<str>,
     pub(super) ports: Box<[Port]>,
     /// By address.
     pub(super) endpoints: Box<[Endpoint]>,
     /// Which of them have a hostname, by hostname.
     named: Box<[u32]>,
+    /// The zones of the topology that its endpoints are in, in lower case.
+    pub(super) zones: Box<[Box<str>]>,
     /// What the endpoints are called, one behind the other.
     texts: Box<str>,
 }
@@ -69,6 +75,8 @@ pub(super) struct Endpoint {
     hostname: u8,
     pod: u8,
     at: u32,
+    /// Which of the slice's zones it is in, from 1 on; 0 where it is in none.
+    zone: u16,
 }
 
 impl From<&Service> for Front {
@@ -140,14 +148,16 @@ impl Port {
 impl From<&EndpointSlice> for Slice {
     fn from(slice: &EndpointSlice) -> Self {
         let ports = slice.ports.iter().map(|port| Port::new(port.name.as_str(), port.protocol, port.port.0)).collect();
-        let mut texts = String::new();
+        let (mut texts, mut zones) = (String::new(), Vec::new());
         let mut endpoints: Vec<Endpoint> =
-            slice.endpoints.iter().map(|endpoint| Endpoint::new(endpoint, &mut texts)).collect();
+            slice.endpoints.iter().map(|endpoint| Endpoint::new(endpoint, &mut texts, &mut zones)).collect();
         endpoints.sort_by_key(|endpoint| endpoint.addr);
         let mut packed = Self {
             name: (*slice.key.name).into(),
+            cluster: Box::default(),
             ports,
             named: Box::default(),
+            zones: zones.into(),
             endpoints: endpoints.into(),
             texts: texts.into(),
         };
@@ -159,8 +169,14 @@ impl From<&EndpointSlice> for Slice {
     }
 }
 
+impl From<&ImportedSlice> for Slice {
+    fn from(imported: &ImportedSlice) -> Self {
+        Self { cluster: imported.cluster.to_ascii_lowercase().into(), ..Self::from(&imported.slice) }
+    }
+}
+
 impl Endpoint {
-    fn new(endpoint: &ModelEndpoint, texts: &mut String) -> Self {
+    fn new(endpoint: &ModelEndpoint, texts: &mut String, zones: &mut Vec<Box<str>>) -> Self {
         let at = texts.len() as u32;
         // What is longer than a label is the name of nothing that can be asked for.
         let mut put = |text: Option<&str>| {
@@ -170,7 +186,15 @@ impl Endpoint {
         };
         let hostname = put(endpoint.hostname.as_deref());
         let pod = put(endpoint.pod.as_ref().map(|pod| &*pod.name));
-        Self { addr: endpoint.addr.0, ready: endpoint.ready, hostname, pod, at }
+        let zone = endpoint.zone.as_deref().map_or(0, |zone| {
+            let there = zones.iter().position(|known| known.eq_ignore_ascii_case(zone));
+            let index = there.unwrap_or_else(|| {
+                zones.push(zone.to_ascii_lowercase().into());
+                zones.len() - 1
+            });
+            u16::try_from(index + 1).unwrap_or(0)
+        });
+        Self { addr: endpoint.addr.0, ready: endpoint.ready, hostname, pod, at, zone }
     }
 }
 
@@ -198,6 +222,11 @@ impl Slice {
     /// The name of an endpoint's pod; empty where it has none.
     pub(super) fn pod(&self, endpoint: &Endpoint) -> &str {
         self.text(endpoint.at, usize::from(endpoint.hostname), endpoint.pod)
+    }
+
+    /// The zone of the topology that an endpoint is in.
+    pub(super) fn zone(&self, endpoint: &Endpoint) -> Option<&str> {
+        Some(self.zones.get(usize::from(endpoint.zone).checked_sub(1)?)?)
     }
 
     fn text(&self, at: u32, before: usize, size: u8) -> &str {

@@ -1,5 +1,7 @@
 //! A Service as a zone shows it: the names that it has there, and their records.
 
+mod shown;
+
 use std::{borrow::Cow, fmt::Write as _, net::IpAddr};
 
 use smallvec::SmallVec;
@@ -7,11 +9,10 @@ use smallvec::SmallVec;
 use super::{
     hosts::{self, Target},
     known::{Built, Record},
-    packed::{Endpoint, Front, Kind, Port, Slice},
+    packed::{Endpoint, Front, Port, Slice},
 };
 use crate::{
     answer::{Alias, Answer, AnswerBuilder, Owner, Section},
-    chain::{ExternalOptions, KubernetesOptions},
     message::rtype,
     name::{Name, QueryName},
 };
@@ -26,6 +27,10 @@ pub(super) struct Stand<'a> {
     with_hosts: bool,
     /// Endpoints without a hostname are called as their pod.
     by_pod: bool,
+    /// It is a Service of a cluster set: what stands below it stands below the cluster that it is in.
+    in_set: bool,
+    /// Only the endpoints in this zone of the topology.
+    in_zone: Option<&'a str>,
     /// Its addresses are those that are kept as records.
     kept: bool,
     pub(super) ttl: u32,
@@ -54,45 +59,6 @@ pub(super) enum Stood<'a> {
 }
 
 impl<'a> Stand<'a> {
-    /// A Service in a zone of `kubernetes`; none where it has no names there.
-    pub(super) fn inside(record: &'a Record, options: &KubernetesOptions, tail: &'a [u8]) -> Option<Self> {
-        let front = record.front.as_ref()?;
-        let face = match &front.kind {
-            Kind::Virtual(addrs) => Face::Addrs(addrs),
-            Kind::Headless => Face::Headless,
-            Kind::External(target) => Face::Alias(target.as_ref()?, false),
-        };
-        let with_hosts = !options.no_endpoints && !matches!(face, Face::Alias(..));
-        let by_pod = options.endpoint_pod_names;
-        let stand = Self { record, front, face, with_hosts, by_pod, kept: true, ttl: options.ttl, tail };
-        let needs_hosts = match face {
-            Face::Addrs(_) => options.ignore_empty,
-            Face::Headless => true,
-            Face::Alias(..) => false,
-        };
-        let unseen = matches!(face, Face::Headless) && !with_hosts;
-        (!unseen && (!needs_hosts || stand.endpoints().next().is_some())).then_some(stand)
-    }
-
-    /// A Service in a zone of `k8s_external`; none where it has no names there.
-    pub(super) fn outside(
-        record: &'a Record,
-        options: &ExternalOptions,
-        kubernetes: &KubernetesOptions,
-        tail: &'a [u8],
-    ) -> Option<Self> {
-        let front = record.front.as_ref()?;
-        let (face, with_hosts) = match front.outside.as_deref() {
-            Some(outside) if !outside.addrs.is_empty() => (Face::Addrs(&outside.addrs), false),
-            Some(outside) => (Face::Alias(outside.name.as_ref()?, true), false),
-            None if front.kind != Kind::Headless || !options.headless || kubernetes.no_endpoints => return None,
-            None => (Face::Headless, true),
-        };
-        let by_pod = kubernetes.endpoint_pod_names;
-        let stand = Self { record, front, face, with_hosts, by_pod, kept: false, ttl: options.ttl, tail };
-        (!with_hosts || stand.endpoints().next().is_some()).then_some(stand)
-    }
-
     /// What stands at a name that has `above` labels before the Service's own; none where there is no such name.
     pub(super) fn at(&self, name: &QueryName, above: usize, qtype: u16) -> Option<Stood<'a>> {
         match (above, name.label(0)) {
@@ -103,7 +69,9 @@ impl<'a> Stand<'a> {
                     ports.into_iter().any(|port| !port.name.is_empty() && name.label(0) == port.protocol.as_bytes());
                 known.then_some(Stood::Nothing)
             }
-            (1, label) => self.host(name, label, qtype),
+            (1, label) if self.in_set => self.has_cluster(label).then_some(Stood::Nothing),
+            (1, label) => self.host(name, label, b"", qtype),
+            (2, label) if self.in_set && !label.starts_with(b"_") => self.host(name, label, name.label(1), qtype),
             (2, [b'_', port @ ..]) => {
                 let targets = self.port(port, name.label(1));
                 (!targets.is_empty()).then(|| self.locations(name, qtype, &targets))
@@ -120,8 +88,8 @@ impl<'a> Stand<'a> {
                 let some =
                     self.record.slices.iter().flat_map(|slice| slice.at(addr).iter().map(move |one| (slice, one)));
                 let mut names: SmallVec<[Name; 1]> = some
-                    .filter(|(_, endpoint)| self.tells(endpoint))
-                    .filter_map(|(slice, endpoint)| self.below(&self.label(slice, endpoint)))
+                    .filter(|(slice, endpoint)| self.tells(slice, endpoint))
+                    .filter_map(|(slice, endpoint)| self.below(slice, endpoint))
                     .collect();
                 names.sort_unstable();
                 names.dedup();
@@ -140,12 +108,12 @@ impl<'a> Stand<'a> {
             Name::joined(&[&labels, &self.record.base, self.tail]).into_iter().for_each(&mut tell);
         }
         if self.with_hosts {
-            let hosts = self.endpoints().filter_map(|(slice, endpoint)| self.below(&self.label(slice, endpoint)));
-            hosts.for_each(&mut tell);
+            self.endpoints().filter_map(|(slice, endpoint)| self.below(slice, endpoint)).for_each(&mut tell);
         }
     }
 
-    fn own(&self, name: &QueryName, qtype: u16) -> Stood<'a> {
+    /// What stands at the Service's own name.
+    pub(super) fn own(&self, name: &QueryName, qtype: u16) -> Stood<'a> {
         match (self.face, qtype) {
             (Face::Alias(target, _), _) => {
                 Stood::Alias(Alias { owner: Name::from_query(name), target: target.clone(), ttl: self.ttl })
@@ -185,9 +153,14 @@ impl<'a> Stand<'a> {
         }
     }
 
-    /// What stands at an endpoint's name.
-    fn host(&self, name: &QueryName, label: &[u8], qtype: u16) -> Option<Stood<'a>> {
-        let mut some = self.called(label).peekable();
+    /// Whether endpoints that are told, and have names, are in a cluster of the set.
+    fn has_cluster(&self, cluster: &[u8]) -> bool {
+        self.with_hosts && self.endpoints().any(|(slice, _)| slice.cluster.as_bytes() == cluster)
+    }
+
+    /// What stands at the name of an endpoint of a cluster; without a name the cluster is this one.
+    fn host(&self, name: &QueryName, label: &[u8], cluster: &[u8], qtype: u16) -> Option<Stood<'a>> {
+        let mut some = self.called(label).filter(|(slice, _)| slice.cluster.as_bytes() == cluster).peekable();
         some.peek()?;
         let (mut addrs, mut ports): (Vec<IpAddr>, Vec<&Port>) = (Vec::new(), Vec::new());
         for (slice, endpoint) in some {
@@ -219,7 +192,7 @@ impl<'a> Stand<'a> {
             let others = by_addr.iter().chain(by_pod).map(move |endpoint| (slice, endpoint));
             by_name.chain(others).filter(move |(slice, endpoint)| {
                 // By whichever way it was found, it is called so.
-                stand.tells(endpoint) && stand.label(slice, endpoint).as_bytes() == label
+                stand.tells(slice, endpoint) && stand.label(slice, endpoint).as_bytes() == label
             })
         })
     }
@@ -254,7 +227,8 @@ impl<'a> Stand<'a> {
         match self.face {
             Face::Alias(_, false) => SmallVec::new(),
             Face::Headless => {
-                let shown = self.record.slices.iter().filter(|slice| slice.endpoints.iter().any(|one| self.tells(one)));
+                let shown =
+                    self.record.slices.iter().filter(|slice| slice.endpoints.iter().any(|one| self.tells(slice, one)));
                 shown.flat_map(|slice| &slice.ports).collect()
             }
             _ => self.front.ports.iter().collect(),
@@ -272,11 +246,12 @@ impl<'a> Stand<'a> {
     pub(super) fn endpoints(&self) -> impl Iterator<Item = (&'a Slice, &'a Endpoint)> + use<'a> {
         let stand = *self;
         let all = stand.record.slices.iter().flat_map(|slice| slice.endpoints.iter().map(move |one| (slice, one)));
-        all.filter(move |(_, endpoint)| stand.tells(endpoint))
+        all.filter(move |(slice, endpoint)| stand.tells(slice, endpoint))
     }
 
-    fn tells(&self, endpoint: &Endpoint) -> bool {
-        endpoint.ready || self.front.publish_not_ready
+    fn tells(&self, slice: &Slice, endpoint: &Endpoint) -> bool {
+        (endpoint.ready || self.front.publish_not_ready)
+            && self.in_zone.is_none_or(|zone| slice.zone(endpoint) == Some(zone))
     }
 
     /// What an endpoint is called: its hostname, its pod's name where the Corefile says so, or its address with dashes.
@@ -294,10 +269,15 @@ impl<'a> Stand<'a> {
         Name::joined(&[&self.record.base, self.tail])
     }
 
-    /// A name below the Service's own.
-    pub(super) fn below(&self, label: &str) -> Option<Name> {
-        let size = u8::try_from(label.len()).ok()?;
-        Name::joined(&[&[size], label.as_bytes(), &self.record.base, self.tail])
+    /// The name of an endpoint: below the Service's own, or below its cluster's in a cluster set.
+    pub(super) fn below(&self, slice: &Slice, endpoint: &Endpoint) -> Option<Name> {
+        let label = self.label(slice, endpoint);
+        let mut labels: SmallVec<[u8; 128]> = SmallVec::new();
+        for label in [&*label, &*slice.cluster].into_iter().take(1 + usize::from(self.in_set)) {
+            labels.push(u8::try_from(label.len()).ok()?);
+            labels.extend_from_slice(label.as_bytes());
+        }
+        Name::joined(&[&labels, &self.record.base, self.tail])
     }
 }
 

@@ -1,10 +1,12 @@
 //! What the zone answers, and how changes show.
 
 mod changes;
+mod clusterset;
 mod external;
 mod selected;
 mod specification;
 mod whole;
+mod zonal;
 
 use std::time::Instant;
 
@@ -72,6 +74,11 @@ pub(crate) fn slice(namespace: &str, service: &str, ports: &[(&str, u16)], endpo
     Change::Slice(key, Some(slice))
 }
 
+/// An endpoint in a zone of the topology.
+fn at(zone: &str, endpoint: Endpoint) -> Endpoint {
+    Endpoint { zone: Some(zone.into()), ..endpoint }
+}
+
 fn pod(namespace: &str, name: &str, addrs: &[&str]) -> Change {
     let key = PodKey::new(namespace, name);
     let pod = Pod {
@@ -90,7 +97,7 @@ fn pod(namespace: &str, name: &str, addrs: &[&str]) -> Change {
     Change::Pod(key, Some(pod))
 }
 
-/// A cluster with a Service of each kind.
+/// A cluster with a Service of each kind, and what it imports.
 pub(crate) fn cluster(rig: &mut Rig) {
     let http = || vec![port("http", Protocol::Tcp, 80), port("dns", Protocol::Udp, 53)];
     let external = |name: &str| ServiceKind::External { name: name.into() };
@@ -105,10 +112,10 @@ pub(crate) fn cluster(rig: &mut Rig) {
             "headless",
             &[("http", 8080)],
             vec![
-                endpoint("10.244.1.3", true, Some("db-0")),
-                endpoint("10.244.2.3", true, None),
-                endpoint("10.244.2.4", false, None),
-                endpoint("fd00:244::3", true, Some("db-0")),
+                at("east", endpoint("10.244.1.3", true, Some("db-0"))),
+                at("West", endpoint("10.244.2.3", true, None)),
+                at("south", endpoint("10.244.2.4", false, None)),
+                at("east", endpoint("fd00:244::3", true, Some("db-0"))),
             ],
         ),
         service("web", "nobody", ServiceKind::Headless, http()),
@@ -125,6 +132,7 @@ pub(crate) fn cluster(rig: &mut Rig) {
         rig.apply(&change);
     }
     rig.namespace(&Namespace::from("bare"), Some(&Labels::default()));
+    clusterset::imports(&mut rig.cluster);
     rig.server.set_synced();
 }
 

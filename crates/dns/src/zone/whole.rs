@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{
-    Found, Names, Origin, Zone,
-    known::{Known, Record},
-};
+use super::{Found, Names, Zone, known::Known};
 use crate::{
     answer::Section,
     authority::{self, Record as Line},
@@ -52,29 +49,34 @@ impl Zone {
     /// The names of a zone, its own first.
     fn names_of(&self, zone: &Name) -> Option<Vec<Name>> {
         let known = self.cluster.read();
+        let set = self.set.read();
         let mut names: BTreeSet<Name> = BTreeSet::new();
         if let Some(origin) = self.origins.iter().find(|origin| origin.name == *zone) {
-            names.extend(["ns.dns", "dns-version"].iter().filter_map(|text| zone.prefixed_text(text).ok()));
-            for record in known.records() {
-                self.names_of_service(&known, record, origin, &mut names);
+            // What is not known cannot be given.
+            if origin.in_set && !set.complete {
+                return None;
             }
-            if self.options.pods == PodNames::Verified {
+            names.extend(["ns.dns", "dns-version"].iter().filter_map(|text| zone.prefixed_text(text).ok()));
+            let mut tell = |name| {
+                names.insert(name);
+            };
+            if origin.in_set {
+                let stands = set.records().filter_map(|record| self.imported(&known, record, &origin.tail));
+                stands.for_each(|stand| stand.names(&mut tell));
+            } else {
+                let stands = known.records().filter_map(|record| self.stand(&known, record, &origin.tail));
+                stands.for_each(|stand| stand.names(&mut tell));
+            }
+            if !origin.in_set && self.options.pods == PodNames::Verified {
                 self.names_of_pods(&known, zone, &mut names);
             }
         } else {
             self.reverse_origins.iter().find(|origin| origin.name == *zone)?;
-            names.extend(known.addresses().map(reverse_name).filter(|name| name.within(zone)));
+            // Those of the set have names where some zone shows it.
+            names.extend(known.addresses().chain(set.addresses()).map(reverse_name).filter(|name| name.within(zone)));
         }
         names.remove(zone);
         Some(std::iter::once(zone.clone()).chain(names).collect())
-    }
-
-    fn names_of_service(&self, known: &Known, record: &Record, origin: &Origin, names: &mut BTreeSet<Name>) {
-        if let Some(stand) = self.stand(known, record, &origin.tail) {
-            stand.names(|name| {
-                names.insert(name);
-            });
-        }
     }
 
     fn names_of_pods(&self, known: &Known, zone: &Name, names: &mut BTreeSet<Name>) {
@@ -94,7 +96,7 @@ fn records_at(name: &Name, asked: &QueryName, found: Option<Found<'_>>) -> Vec<L
         Some(Found::Records(answer)) => answer.into_owned(),
         Some(Found::Authority(authority)) => authority.itself(asked),
         Some(Found::Alias(alias)) => return vec![line(rtype::CNAME, alias.ttl, alias.target.wire())],
-        Some(Found::NoData(_) | Found::NoName(_)) | None => return Vec::new(),
+        Some(Found::NoData(_) | Found::Unknown | Found::NoName(_)) | None => return Vec::new(),
     };
     let told = expand(name, &answer).into_iter().filter(|record| record.section == Section::Answer);
     told.map(|record| line(record.rtype, record.ttl, &record.rdata)).collect()

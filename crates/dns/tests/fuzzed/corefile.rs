@@ -1,8 +1,11 @@
 //! Corefiles: what can be loaded can be asked, whatever it says.
 
-use std::{io, net::IpAddr};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
 
-use podnet_dns::{Config, Environment, Transport};
+use podnet_dns::{Config, Environment, Transport, name::Name};
 
 use super::{
     check,
@@ -35,7 +38,9 @@ pub fn run(data: &[u8]) {
     let list = |_: &str| Ok(vec!["a".to_owned(), "b.conf".to_owned()]);
     let variable = |name: &str| Some(format!("{name} {{}}")).filter(|_| name.len() < 4);
     let interface = |_: &str| Ok(vec![IpAddr::from([192, 0, 2, 1])]);
-    let environment = Environment { variable: &variable, file: &file, list: &list, interface: &interface };
+    let resolve = |_: &[SocketAddr], _: &Name| Ok(vec![IpAddr::from([192, 0, 2, 2])]);
+    let environment =
+        Environment { variable: &variable, file: &file, list: &list, interface: &interface, resolve: &resolve };
     let checked = Config::check("Corefile", &text, &environment);
     for error in &checked.errors {
         assert!(error.place.line >= 1 && error.place.column >= 1, "an error without a place: {error}");

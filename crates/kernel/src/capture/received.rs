@@ -24,7 +24,7 @@ pub struct Seen<'a> {
     pub length: u32,
     /// It left by the interface; else it came in.
     pub outbound: bool,
-    /// What is kept of it, its Ethernet header first.
+    /// What is kept of it, its Ethernet header first where the interface's packets have one.
     pub bytes: &'a [u8],
 }
 

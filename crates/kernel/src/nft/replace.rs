@@ -12,7 +12,7 @@ mod wanted;
 use std::error::Error;
 
 use podnet_model::Family;
-use podnet_planner::ruleset::RuleSet;
+use podnet_planner::ruleset::{FrontendKey, RuleSet};
 
 use super::{
     NftError, NftSocket, element,
@@ -52,6 +52,7 @@ impl NftSocket {
     /// Which part the kernel refused; the table is then as it was.
     pub fn replace(&mut self, table: &str, rules: &RuleSet) -> Result<Mended, NftError> {
         let wanted = Wanted::of(rules);
+        self.surplus = Vec::new();
         let mut refused = None;
         // A table that changes between the look and the transaction is looked at again.
         for look in [Look::Elements, Look::Elements, Look::Names, Look::Names] {
@@ -77,6 +78,12 @@ impl NftSocket {
         object::render(&mut transaction, rules);
         self.commit(transaction)?;
         Ok(Mended { whole: true, ..Mended::default() })
+    }
+
+    /// The frontends to which the last [`NftSocket::replace`] found a verdict that had no place in its map, or was another one; none the next
+    /// time.
+    pub fn take_surplus(&mut self) -> Vec<FrontendKey> {
+        std::mem::take(&mut self.surplus)
     }
 
     /// The names of the chains of a table; none where there is no such table, or one that does nothing.
@@ -140,7 +147,11 @@ impl NftSocket {
         for (name, chain) in &rules.chains {
             object::add_rules(&mut transaction, rules.family, name, chain);
         }
+        let verdicts = differences.iter().filter(|(_, set, _)| set.kind == Kind::VerdictMap);
+        let surplus = verdicts.flat_map(|(.., difference)| difference.surplus());
+        let surplus = surplus.filter_map(|key| key.frontend(rules.family)).collect();
         self.commit(transaction)?;
+        self.surplus = surplus;
         Ok(mended)
     }
 }

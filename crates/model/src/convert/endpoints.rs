@@ -7,11 +7,18 @@ use k8s_openapi::api::discovery::v1 as api;
 use super::{Faults, Invalid, Object, Partly, service::PROXY_NAME};
 use crate::{
     Endpoint, EndpointSlice, PodAddr, PodKey, ServiceKey, SliceKey, TargetPort,
-    endpoints::{EndpointPort, Hints},
+    endpoints::{EndpointPort, Hints, ImportedSlice},
 };
+
+/// The label selector of slices that belong to ServiceImports: by this label they do.
+pub const IMPORTED_SLICES: &str = "multicluster.kubernetes.io/service-name";
 
 /// The label by which a slice belongs to a Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The label with the cluster that an imported slice comes from.
+const SOURCE_CLUSTER: &str = "multicluster.kubernetes.io/source-cluster";
+/// The longest label of a name (RFC 1035 §2.3.4).
+const MAX_LABEL: usize = 63;
 /// The label of slices of a headless Service.
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
@@ -23,7 +30,7 @@ impl TryFrom<&api::EndpointSlice> for EndpointSlice {
     type Error = Invalid;
 
     fn try_from(slice: &api::EndpointSlice) -> Result<Self, Invalid> {
-        Partly::try_from(slice).map(|partly| partly.right)
+        Partly::<Self>::try_from(slice).map(|partly| partly.right)
     }
 }
 
@@ -33,35 +40,71 @@ impl TryFrom<&api::EndpointSlice> for Partly<EndpointSlice> {
     type Error = Invalid;
 
     fn try_from(slice: &api::EndpointSlice) -> Result<Self, Invalid> {
-        let object = Object::new("EndpointSlice", &slice.metadata);
-        let namespace = object.namespace()?;
-        let service = object.label(SERVICE_NAME).filter(|name| !name.is_empty()).ok_or_else(|| {
-            object.missing(format!("metadata.labels[{SERVICE_NAME}]"), "the name of the Service that it belongs to")
-        })?;
-        let endpoints = match slice.address_type.as_str() {
-            "IPv4" | "IPv6" => slice.endpoints.as_deref().unwrap_or_default(),
-            // Names are for nobody who proxies; the slice is right all the same.
-            "FQDN" => &[],
-            other => return Err(object.value("addressType", other, "IPv4, IPv6 or FQDN")),
-        };
-        let mut faults = Faults::default();
-        let ports = slice.ports.as_deref().unwrap_or_default().iter().enumerate();
-        let ports = ports.filter_map(|(index, port)| self::port(&object, index, port).transpose());
-        let ports = faults.all_right(ports);
-        let endpoints = endpoints.iter().enumerate();
-        let endpoints =
-            endpoints.map(|(index, endpoint)| self::endpoint(&object, index, &slice.address_type, endpoint));
-        let right = EndpointSlice {
-            key: SliceKey::new(namespace, object.name()?),
-            service: ServiceKey::new(namespace, service),
-            ports,
-            endpoints: faults.all_right(endpoints),
-            // It says how long programming takes, and nothing else depends on it.
-            triggered: object.annotation(TRIGGER_TIME).and_then(|time| time.parse().ok()),
-            unproxied: object.label(HEADLESS).is_some() || object.label(PROXY_NAME).is_some(),
-        };
-        Ok(Self { right, faults: faults.0 })
+        slice_of(SERVICE_NAME, "the name of the Service that it belongs to", slice)
     }
+}
+
+/// As of a cluster's own; wrong as a whole, too, is one that does not say from which cluster it comes.
+impl TryFrom<&api::EndpointSlice> for Partly<ImportedSlice> {
+    type Error = Invalid;
+
+    fn try_from(slice: &api::EndpointSlice) -> Result<Self, Invalid> {
+        let object = Object::new("EndpointSlice", &slice.metadata);
+        let field = || format!("metadata.labels[{SOURCE_CLUSTER}]");
+        let allowed = "the id of the cluster that its endpoints are in";
+        let cluster = object.label(SOURCE_CLUSTER).ok_or_else(|| object.missing(field(), allowed))?;
+        let is_label = |text: &str| {
+            let right = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+            (1..=MAX_LABEL).contains(&text.len()) && text.bytes().all(right)
+        };
+        if !is_label(cluster) {
+            return Err(object.value(field(), cluster, "a DNS label: 1 to 63 letters, digits and dashes"));
+        }
+        let Partly { right: slice, faults } =
+            slice_of(IMPORTED_SLICES, "the name of the ServiceImport that it belongs to", slice)?;
+        Ok(Self { right: ImportedSlice { cluster: cluster.into(), slice }, faults })
+    }
+}
+
+/// Whether a slice is none of this cluster's: it belongs to a ServiceImport, and to no Service.
+#[must_use]
+pub fn is_only_imported(slice: &api::EndpointSlice) -> bool {
+    let object = Object::new("EndpointSlice", &slice.metadata);
+    object.label(IMPORTED_SLICES).is_some() && object.label(SERVICE_NAME).is_none()
+}
+
+/// A slice that belongs to what a label names.
+fn slice_of(
+    label: &'static str,
+    allowed: &'static str,
+    slice: &api::EndpointSlice,
+) -> Result<Partly<EndpointSlice>, Invalid> {
+    let object = Object::new("EndpointSlice", &slice.metadata);
+    let namespace = object.namespace()?;
+    let named = object.label(label).filter(|name| !name.is_empty());
+    let service = named.ok_or_else(|| object.missing(format!("metadata.labels[{label}]"), allowed))?;
+    let endpoints = match slice.address_type.as_str() {
+        "IPv4" | "IPv6" => slice.endpoints.as_deref().unwrap_or_default(),
+        // Names are for nobody who proxies; the slice is right all the same.
+        "FQDN" => &[],
+        other => return Err(object.value("addressType", other, "IPv4, IPv6 or FQDN")),
+    };
+    let mut faults = Faults::default();
+    let ports = slice.ports.as_deref().unwrap_or_default().iter().enumerate();
+    let ports = ports.filter_map(|(index, port)| self::port(&object, index, port).transpose());
+    let ports = faults.all_right(ports);
+    let endpoints = endpoints.iter().enumerate();
+    let endpoints = endpoints.map(|(index, endpoint)| self::endpoint(&object, index, &slice.address_type, endpoint));
+    let right = EndpointSlice {
+        key: SliceKey::new(namespace, object.name()?),
+        service: ServiceKey::new(namespace, service),
+        ports,
+        endpoints: faults.all_right(endpoints),
+        // It says how long programming takes, and nothing else depends on it.
+        triggered: object.annotation(TRIGGER_TIME).and_then(|time| time.parse().ok()),
+        unproxied: object.label(HEADLESS).is_some() || object.label(PROXY_NAME).is_some(),
+    };
+    Ok(Partly { right, faults: faults.0 })
 }
 
 /// A port; none where its number is absent, which means "all ports" and serves no Service port.
@@ -99,6 +142,7 @@ fn endpoint(
         terminating: conditions.and_then(|conditions| conditions.terminating).unwrap_or(false),
         hostname: endpoint.hostname.as_deref().filter(|name| !name.is_empty()).map(Arc::from),
         node: endpoint.node_name.as_deref().map(Into::into),
+        zone: endpoint.zone.as_deref().filter(|zone| !zone.is_empty()).map(Arc::from),
         pod: target.and_then(|target| {
             let namespace = target.namespace.as_deref().or(object.meta.namespace.as_deref())?;
             Some(PodKey::new(namespace, target.name.as_deref()?))

@@ -1,6 +1,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "json! literals are passed as they are")]
 
 mod dual;
+mod imports;
 mod services;
 
 use std::error::Error as _;

@@ -1,8 +1,14 @@
 //! What `iptables-save` prints.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
-use super::{ChainKey, Table};
+use podnet_model::Protocol;
+
+use super::{ChainKey, Table, Transport};
+use crate::ruleset::FrontendKey;
 
 /// Chains that podnet always has in the mode `iptables`, and kube-proxy never, one in each table.
 const MARKS: [(Table, &str); 2] = [(Table::Nat, "KUBE-PING"), (Table::Filter, "KUBE-CLUSTER-IPS")];
@@ -56,6 +62,19 @@ impl Saved {
         self.has_one_of(&MARKS_OF_IPVS)
     }
 
+    /// The frontends of a protocol that podnet's chains of the mode `iptables` translate; ports of nodes are taken to be at these addresses.
+    #[must_use]
+    pub fn frontends(&self, protocol: Protocol, node_port_addrs: &[IpAddr]) -> BTreeSet<FrontendKey> {
+        let rules = |name: &'static str| self.chains.get(&ChainKey::new(Table::Nat, name)).into_iter().flatten();
+        let at = |rule: &String| {
+            let (addr, port) = destination(rule).zip(port_of(rule, protocol))?;
+            Some(FrontendKey { addr, protocol, port })
+        };
+        let of_node = |port| node_port_addrs.iter().map(move |addr| FrontendKey { addr: *addr, protocol, port });
+        let everywhere = rules("KUBE-NODEPORTS").filter_map(|rule| port_of(rule, protocol)).flat_map(of_node);
+        rules("KUBE-SERVICES").filter_map(at).chain(everywhere).collect()
+    }
+
     fn has_one_of(&self, marks: &[(Table, &str)]) -> bool {
         marks.iter().any(|(table, name)| self.chains.contains_key(&ChainKey::new(*table, *name)))
     }
@@ -75,6 +94,20 @@ impl Saved {
 /// Whether it is one of the kernel's own chains.
 pub(super) fn is_built_in(name: &str) -> bool {
     matches!(name, "PREROUTING" | "INPUT" | "FORWARD" | "OUTPUT" | "POSTROUTING")
+}
+
+/// The port that a rule is for, where it is for one of the protocol. It stands behind the comment, which may say anything.
+fn port_of(rule: &str, protocol: Protocol) -> Option<u16> {
+    let (_, rest) = rule.rsplit_once(&format!(" -m {} --dport ", Transport::Ports(protocol)))?;
+    rest.split(' ').next()?.parse().ok()
+}
+
+/// The one address that a rule is for. It stands first.
+fn destination(rule: &str) -> Option<IpAddr> {
+    let (addr, length) = rule.strip_prefix("-d ")?.split(' ').next()?.split_once('/')?;
+    let addr: IpAddr = addr.parse().ok()?;
+    let all = if addr.is_ipv4() { "32" } else { "128" };
+    (length == all).then_some(addr)
 }
 
 /// The chain, or the target, that a rule leads to. Its options stand behind it, and its conditions before; a comment is in quotes.

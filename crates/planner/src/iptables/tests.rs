@@ -104,6 +104,35 @@ fn removal_takes_all_of_ours_and_keeps_what_others_use() {
 }
 
 #[test]
+fn frontends_of_a_protocol_are_read_from_what_was_saved() {
+    let saved = Saved::parse(
+        r#"*nat
+-A KUBE-SERVICES -d 10.96.0.10/32 -p udp -m comment --comment "kube-system/dns:dns cluster IP" -m udp --dport 53 -j KUBE-SVC-A
+-A KUBE-SERVICES -d 10.96.0.10/32 -p tcp -m comment --comment "kube-system/dns:dns-tcp cluster IP" -m tcp --dport 53 -j KUBE-SVC-B
+-A KUBE-SERVICES -d fd96::a/128 -p udp -m comment --comment "a/b -m udp --dport 7 cluster IP" -m udp --dport 54 -j KUBE-SVC-C
+-A KUBE-SERVICES -d 192.0.2.0/24 -p udp -m comment --comment others -m udp --dport 55 -j OTHERS
+-A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS
+-A KUBE-NODEPORTS -p udp -m comment --comment a/b -m udp --dport 30053 -j KUBE-EXT-A
+-A KUBE-EXT-A -d 10.96.0.11/32 -p udp -m udp --dport 53 -j KUBE-SVC-A
+COMMIT
+*filter
+-A KUBE-SERVICES -d 10.96.0.12/32 -p udp -m udp --dport 53 -j REJECT
+COMMIT
+"#,
+    );
+    let node = "192.0.2.7".parse().unwrap();
+    let frontends =
+        |protocol| -> Vec<String> { saved.frontends(protocol, &[node]).iter().map(ToString::to_string).collect() };
+    let at = |addr: &str, protocol, port| {
+        crate::ruleset::FrontendKey { addr: addr.parse().unwrap(), protocol, port }.to_string()
+    };
+    let udp = [("10.96.0.10", 53), ("192.0.2.7", 30053), ("fd96::a", 54)];
+    assert_eq!(frontends(Protocol::Udp), udp.map(|(addr, port)| at(addr, Protocol::Udp, port)));
+    assert_eq!(frontends(Protocol::Tcp), [at("10.96.0.10", Protocol::Tcp, 53)]);
+    assert_eq!(frontends(Protocol::Sctp), [""; 0]);
+}
+
+#[test]
 fn the_chance_is_told_as_the_kernel_tells_it() {
     for (number, text) in [(2, "0.50000000000"), (3, "0.33333333349"), (7, "0.14285714272")] {
         assert_eq!(Match::OneIn(number).to_string(), format!("-m statistic --mode random --probability {text}"));

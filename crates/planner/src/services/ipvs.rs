@@ -31,7 +31,7 @@ use crate::{
     ipvs::{Edit, Element, Scheduler, Scheduling, Server, ServerKey, SetName, State},
     ruleset::{self, BackendAddress, FrontendKey},
 };
-pub use leaving::{led_here, lingering, may_linger};
+pub use leaving::{led_here, lingering, lingers_for, may_linger};
 use marks::Marks;
 use notes::{Notes, note_element, note_set};
 use parts::Parts;

@@ -152,7 +152,9 @@ impl Line {
     }
 
     /// Opens the connection and serves it; tells why it ended.
-    async fn run(&self, (address, secure): Place, messages: mpsc::Receiver<Vec<u8>>, idle: Duration) -> io::Error {
+    async fn run(&self, (server, secure): Place, messages: mpsc::Receiver<Vec<u8>>, idle: Duration) -> io::Error {
+        // At unix sockets gRPC alone is spoken.
+        let Some(address) = server.socket_addr() else { return io::ErrorKind::Unsupported.into() };
         let stream = match timeout(CONNECT, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return error,
@@ -161,7 +163,7 @@ impl Line {
         // Questions are small and complete: waiting to fill a segment only delays them.
         let _ = stream.set_nodelay(true);
         let Some(secure) = secure else { return self.serve(stream, messages, idle).await };
-        match timeout(CONNECT, tls::connect(stream, address.ip(), &secure, &[])).await {
+        match timeout(CONNECT, tls::connect(stream, &server, &secure, &[])).await {
             Ok(Ok(stream)) => self.serve(stream, messages, idle).await,
             Ok(Err(error)) => {
                 tracing::warn!(upstream = %address, %error, "an upstream cannot be asked over TLS");

@@ -19,10 +19,10 @@ use hyper::{
     client::conn::http2::{SendRequest, handshake},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use podnet_dns::{Carrier, Exchange};
+use podnet_dns::{Carrier, Destination, Exchange};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
 };
 
 use super::{Place, lock, place, tls};
@@ -98,12 +98,21 @@ impl Requests {
 }
 
 async fn open(exchange: &Exchange) -> io::Result<Open> {
-    let stream = TcpStream::connect(exchange.upstream).await?;
-    let _ = stream.set_nodelay(true);
+    match &exchange.upstream {
+        Destination::Internet(addr) => {
+            let stream = TcpStream::connect(addr).await?;
+            let _ = stream.set_nodelay(true);
+            begin(stream, exchange).await
+        }
+        Destination::Unix(path) => begin(UnixStream::connect(&**path).await?, exchange).await,
+    }
+}
+
+async fn begin(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, exchange: &Exchange) -> io::Result<Open> {
     match &exchange.secure {
         None => speak(stream, exchange.keep.idle).await,
         Some(secure) => {
-            let stream = tls::connect(stream, exchange.upstream.ip(), secure, &["h2"]).await;
+            let stream = tls::connect(stream, &exchange.upstream, secure, &["h2"]).await;
             let stream = stream.inspect_err(|error| {
                 tracing::warn!(upstream = %exchange.upstream, %error, "an upstream cannot be asked over TLS");
             })?;
@@ -134,9 +143,11 @@ fn request(exchange: &Exchange) -> io::Result<Request<Full<Bytes>>> {
     message.iter_mut().take(2).for_each(|byte| *byte = 0);
     let scheme = if exchange.secure.is_some() { "https" } else { "http" };
     let name = exchange.secure.as_ref().and_then(|secure| secure.name.as_ref());
-    let host = match name {
-        Some(name) => name.to_string().trim_end_matches('.').to_owned(),
-        None => exchange.upstream.to_string(),
+    let host = match (name, &exchange.upstream) {
+        (Some(name), _) => name.to_string().trim_end_matches('.').to_owned(),
+        (None, Destination::Internet(addr)) => addr.to_string(),
+        // A path is no authority of a URL; gRPC's libraries say this for all unix sockets.
+        (None, Destination::Unix(_)) => "localhost".to_owned(),
     };
     let at = |path: &str| format!("{scheme}://{host}{path}");
     let built = match &exchange.carrier {

@@ -82,7 +82,7 @@ fn exchange(upstream: SocketAddr, id: u16, letter: u8) -> Exchange {
     message.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, letter, 0, 0, 1, 0, 1]);
     let keep = Keep { idle: TIMEOUT, most: None };
     Exchange {
-        upstream,
+        upstream: upstream.into(),
         transport: Transport::Tcp,
         carrier: Carrier::Dns,
         secure: None,

@@ -1,27 +1,31 @@
 //! TLS towards upstreams (RFC 7858): their certificates have to be for the name, or the address, that is asked.
 
-use std::{io, net::IpAddr, sync::Arc};
+use std::{io, sync::Arc};
 
-use podnet_dns::Secure;
+use podnet_dns::{Destination, Secure};
 use rustls::{ClientConfig, pki_types::ServerName};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::dns::pem;
 
-/// Speaks TLS on a connection to `address`, and one of `protocols` in it (RFC 7301), where there are any.
-pub(super) async fn connect(
-    stream: TcpStream,
-    address: IpAddr,
+/// Speaks TLS on a connection to a server, and one of `protocols` in it (RFC 7301), where there are any.
+pub(super) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    server: &Destination,
     secure: &Secure,
     protocols: &'static [&'static str],
-) -> io::Result<TlsStream<TcpStream>> {
-    let name = match &secure.name {
-        Some(name) => {
+) -> io::Result<TlsStream<S>> {
+    let name = match (&secure.name, server) {
+        (Some(name), _) => {
             let name = name.to_string();
             ServerName::try_from(name.trim_end_matches('.').to_owned()).map_err(io::Error::other)?
         }
-        None => ServerName::IpAddress(address.into()),
+        (None, Destination::Internet(addr)) => ServerName::IpAddress(addr.ip().into()),
+        (None, Destination::Unix(_)) => {
+            let nobody = "a unix socket has no name that a certificate could be for; tls_servername has to say it";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, nobody));
+        }
     };
     let secure = secure.clone();
     // Read for every connection: certificates are replaced while this runs.

@@ -41,10 +41,16 @@ impl Peer {
 
     /// Knot with this of its zones.
     fn knot(directory: &Directory, port: u16, ours: u16, zones: &str) -> Self {
-        let home = directory.0.display();
         // Without its database it would fall back to fetching whole zones.
         std::fs::create_dir_all(directory.0.join("knotdb")).unwrap();
-        let conf = directory.write(
+        let conf = Self::knot_conf(directory, port, ours, zones).display().to_string();
+        Self::start("knotd", &["-c", &conf], &directory.0.join("knot.log"))
+    }
+
+    /// Knot's configuration, which it reads at its start and when it is told to.
+    fn knot_conf(directory: &Directory, port: u16, ours: u16, zones: &str) -> PathBuf {
+        let home = directory.0.display();
+        directory.write(
             "knot.conf",
             &format!(
                 "server:\n  listen: 127.0.0.1@{port}\n  rundir: {home}\n  pidfile: {home}/knot.pid\n\
@@ -54,9 +60,7 @@ impl Peer {
                  acl:\n  - id: by-key\n    key: k\n    action: [transfer, notify]\n\
                  log:\n  - target: stderr\n    any: info\n{zones}"
             ),
-        );
-        let conf = conf.display().to_string();
-        Self::start("knotd", &["-c", &conf], &directory.0.join("knot.log"))
+        )
     }
 
     /// Has it read its zones again.
@@ -156,6 +160,54 @@ async fn zones_of_bind_and_knot_are_fetched_with_a_key_and_their_notifications_h
         dig_until(ours, &format!("www.{name} A +short"), "192.0.2.3\n").await;
     }
     named.stop().await;
+    knotd.stop().await;
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_zones_that_a_catalog_of_knot_lists_come_and_go_with_it() {
+    let directory = Directory::new("catalog");
+    let (ours, knot) = (free_port().await, free_port().await);
+    let home = directory.0.display();
+    for (name, addr) in [("a.example", "192.0.2.2"), ("b.example", "192.0.2.3")] {
+        directory.write(name, &zone(1, addr));
+    }
+    let zones = |members: &[&str]| {
+        let member = |name: &&str| {
+            format!(
+                "  - domain: {name}\n    file: {home}/{name}\n    acl: by-key\n    notify: us\n    catalog-role: \
+                 member\n    catalog-zone: catalog.test\n"
+            )
+        };
+        let members: String = members.iter().map(member).collect();
+        format!(
+            "zone:\n  - domain: catalog.test\n    catalog-role: generate\n    acl: by-key\n    notify: us\n    \
+             zonefile-sync: -1\n{members}"
+        )
+    };
+    let knotd = Peer::knot(&directory, knot, ours, &zones(&["a.example"]));
+    dig_until(knot, "www.a.example A +short", "192.0.2.2\n").await;
+    let corefile = directory.write(
+        "Corefile",
+        &format!(
+            ".:{ours} {{\n tsig {{\n  secret k {SECRET}\n  require_opcode NOTIFY\n }}\n secondary catalog.test {{\n  \
+             transfer from 127.0.0.1:{knot}\n  key k\n  catalog example\n }}\n}}\n"
+        ),
+    );
+    let process = Process::start(&corefile, None);
+    dig_until(ours, "www.a.example A +short", "192.0.2.2\n").await;
+    // Of the catalog itself clients get nothing.
+    let listed = dig(ours, "version.catalog.test TXT").await;
+    assert!(listed.contains("status: SERVFAIL"), "{listed}");
+    for (members, question, wanted) in [
+        (&["a.example", "b.example"][..], "www.b.example A", "192.0.2.3"),
+        (&["b.example"][..], "www.a.example A", "status: SERVFAIL"),
+    ] {
+        Peer::knot_conf(&directory, knot, ours, &zones(members));
+        knotd.reread().await;
+        dig_until(ours, question, wanted).await;
+    }
+    dig_until(ours, "www.b.example A +short", "192.0.2.3\n").await;
     knotd.stop().await;
     process.stop().await;
 }

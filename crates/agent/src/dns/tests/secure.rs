@@ -4,6 +4,10 @@ use axum::http::{HeaderMap, Request, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{
+    net::{TcpStream, UnixListener},
+    task::JoinSet,
+};
 
 use super::*;
 use crate::dns::protobuf;
@@ -227,12 +231,17 @@ async fn upstreams_are_asked_over_https_and_by_grpc() {
     let path = corefile(&directory, &served);
     let mut text = std::fs::read_to_string(&path).unwrap();
     let tls = format!("{{\n  tls {}/own.pem\n  tls_servername {NAME}\n", directory.0.display());
+    let sockets = [directory.0.join("grpc.sock"), directory.0.join("secured.sock")];
+    let ways = [grpc, secured].into_iter().zip(&sockets).map(|(port, socket)| leading(socket, port));
+    let ways: Vec<JoinHandle<()>> = ways.collect();
     let mut ports = Vec::new();
     for asking in [
         format!("forward . https://127.0.0.1:{https} {tls} }}"),
         format!("forward . https://127.0.0.1:{https} {tls}  doh_method GET\n }}"),
         format!("grpc . 127.0.0.1:{grpc}"),
         format!("grpc . 127.0.0.1:{secured} {tls}  pool_size 2\n }}"),
+        format!("grpc . unix://{}", sockets[0].display()),
+        format!("grpc . unix://{} {tls} }}", sockets[1].display()),
     ] {
         let port = free_port().await;
         ports.push(port);
@@ -247,4 +256,20 @@ async fn upstreams_are_asked_over_https_and_by_grpc() {
         assert_eq!(asked.await, vec!["10.0.0.1\n"; 8]);
     }
     process.stop().await;
+    ways.iter().for_each(JoinHandle::abort);
+}
+
+/// A unix socket that leads to a port.
+fn leading(socket: &Path, port: u16) -> JoinHandle<()> {
+    let listener = UnixListener::bind(socket).unwrap();
+    tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((mut from, _)) = listener.accept().await {
+            connections.spawn(async move {
+                if let Ok(mut to) = TcpStream::connect(("127.0.0.1", port)).await {
+                    let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+                }
+            });
+        }
+    })
 }

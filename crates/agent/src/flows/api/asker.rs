@@ -18,6 +18,7 @@ use podnet_flow::{
     capture::{Captured, SUBRESOURCE},
     record::End,
 };
+use podnet_model::NodeName;
 use tokio::{sync::Semaphore, time::timeout};
 
 use crate::flows::inside::Here;
@@ -258,12 +259,36 @@ impl Rights {
 
     /// Whether they may capture a pod's packets: what RBAC knows as creating its subresource.
     pub(super) async fn may_capture(&self, pod: &Captured) -> Result<bool, kube::Error> {
+        self.may_create(("pods", SUBRESOURCE), Some(&pod.namespace), &pod.name).await
+    }
+
+    /// Whether they may see which packets pass a node's own devices.
+    pub(super) async fn may_watch(&self, node: &NodeName) -> Result<bool, kube::Error> {
+        self.may_create(("nodes", SUBRESOURCE), None, node.as_str()).await
+    }
+
+    /// Whether they may have something be sent from within a pod: who may run programs there.
+    pub(super) async fn may_send_from_pod(&self, pod: &Captured) -> Result<bool, kube::Error> {
+        self.may_create(("pods", "exec"), Some(&pod.namespace), &pod.name).await
+    }
+
+    /// The same of the node itself: who may do so in all of its pods.
+    pub(super) async fn may_send_from_node(&self, node: &NodeName) -> Result<bool, kube::Error> {
+        self.may_create(("nodes", "proxy"), None, node.as_str()).await
+    }
+
+    async fn may_create(
+        &self,
+        (resource, subresource): (&str, &str),
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<bool, kube::Error> {
         self.may(ResourceAttributes {
             verb: Some("create".to_owned()),
-            resource: Some("pods".to_owned()),
-            subresource: Some(SUBRESOURCE.to_owned()),
-            namespace: Some(pod.namespace.clone()),
-            name: Some(pod.name.clone()),
+            resource: Some(resource.to_owned()),
+            subresource: Some(subresource.to_owned()),
+            namespace: namespace.map(str::to_owned),
+            name: Some(name.to_owned()),
             ..ResourceAttributes::default()
         })
         .await

@@ -80,7 +80,7 @@ pub(super) async fn begin(
     })?;
     let user = asker.name();
     let rights = Rights::new(server.answers.client.clone(), asker);
-    permitted(&request, &rights).await?;
+    permitted(&request.pods, &rights).await?;
     let (taps, interfaces) = tokio::task::block_in_place(|| open(&request, &*server.answers.here))?;
     info!(user, pods = ?request.pods.iter().map(Captured::key).collect::<Vec<_>>(), "packets are captured");
     let (sender, receiver) = mpsc::channel(AHEAD);
@@ -115,18 +115,24 @@ pub(super) async fn begin(
 
 async fn read(question: Incoming) -> Result<Request, Refusal> {
     let bad = |why: String| Refusal::new(StatusCode::BAD_REQUEST, why);
-    let text = timeout(PATIENCE, Limited::new(question, QUESTION).collect()).await;
-    let text = text.map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the question does not come"))?;
-    let text = text.map_err(|error| bad(format!("the question cannot be read: {error}")))?.to_bytes();
-    let request: Request = serde_json::from_slice(&text)
+    let request: Request = serde_json::from_slice(&text(question).await?)
         .map_err(|error| bad(format!("what is to be captured cannot be read: {error}")))?;
     request.check().map_err(|error| bad(error.to_string()))?;
     Ok(request)
 }
 
+/// A question, of a length that can be read.
+pub(super) async fn text(question: Incoming) -> Result<Bytes, Refusal> {
+    let text = timeout(PATIENCE, Limited::new(question, QUESTION).collect()).await;
+    let text = text.map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the question does not come"))?;
+    let text =
+        text.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, format!("the question cannot be read: {error}")))?;
+    Ok(text.to_bytes())
+}
+
 /// Before it is looked which pods are here: who may not capture a pod is not told whether there is one.
-async fn permitted(request: &Request, rights: &Rights) -> Result<(), Refusal> {
-    for pod in &request.pods {
+pub(super) async fn permitted(pods: &[Captured], rights: &Rights) -> Result<(), Refusal> {
+    for pod in pods {
         match rights.may_capture(pod).await {
             Ok(true) => {}
             Ok(false) => {
@@ -189,12 +195,16 @@ fn open(request: &Request, here: &dyn Here) -> Result<(Vec<Watched>, Vec<u8>), R
 }
 
 fn refused(pod: &Captured, error: &TapError) -> Refusal {
-    let status = match error {
+    Refusal::new(status(error), format!("pod {}: {}", pod.key(), chain(error)))
+}
+
+/// Whose fault it is.
+pub(super) const fn status(error: &TapError) -> StatusCode {
+    match error {
         TapError::NoInterface { .. } => StatusCode::NOT_FOUND,
         TapError::NotEthernet { .. } | TapError::Filter { .. } => StatusCode::BAD_REQUEST,
         TapError::Refused { .. } | TapError::Interfaces(_) => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    Refusal::new(status, format!("pod {}: {}", pod.key(), chain(error)))
+    }
 }
 
 /// Brings a reader the packets of its pods, on a thread of its own.

@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     net::{Ipv4Addr, SocketAddr},
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::atomic::{AtomicUsize, Ordering},
     time::Instant,
 };
 
@@ -24,60 +24,13 @@ use super::{
 };
 use crate::flows::past::Past;
 
+mod api_server;
 mod capture;
+mod probe;
+
+use api_server::ApiServer;
 
 const DEADLINE: Duration = Duration::from_secs(30);
-
-/// Who has which token: `here` and `elsewhere` are pods of a service account that may list nothing, `lister` may list the pods of `shop`, and
-/// capture one of them, `web`.
-/// What is asked of a token that begins with `slow` is not answered while the gate is closed.
-#[derive(Debug)]
-struct ApiServer {
-    reviews: AtomicUsize,
-    gate: Semaphore,
-    is_away: AtomicBool,
-    forbids: AtomicBool,
-}
-
-impl ApiServer {
-    async fn answer(&self, request: Request<Answer>) -> Response<Answer> {
-        if self.is_away.load(Ordering::SeqCst) {
-            return Response::builder().status(503).body(Answer::empty()).unwrap();
-        }
-        let is_token = request.uri().path().ends_with("/tokenreviews");
-        let body = request.into_body().collect_bytes().await.unwrap();
-        let mut review: Value = serde_json::from_slice(&body).unwrap();
-        review["status"] = if is_token { self.owner(&review["spec"]).await } else { self.may(&review["spec"]) };
-        Response::builder().status(201).body(Answer::from(review.to_string().into_bytes())).unwrap()
-    }
-
-    async fn owner(&self, spec: &Value) -> Value {
-        self.reviews.fetch_add(1, Ordering::SeqCst);
-        let token = spec["token"].as_str().unwrap();
-        if token.starts_with("slow") {
-            self.gate.acquire().await.unwrap().forget();
-        }
-        match token {
-            "here" | "elsewhere" => json!({"authenticated": true, "user": {
-                "username": "system:serviceaccount:web:default",
-                "extra": {"authentication.kubernetes.io/pod-uid": [token]}}}),
-            "lister" => json!({"authenticated": true, "user": {"username": token}}),
-            _ => json!({"authenticated": false}),
-        }
-    }
-
-    fn may(&self, spec: &Value) -> Value {
-        if self.forbids.load(Ordering::SeqCst) {
-            return json!({"allowed": false});
-        }
-        let asked = &spec["resourceAttributes"];
-        let is_meant = match asked["subresource"].as_str() {
-            Some(subresource) => [&asked["verb"], &asked["name"]] == ["create", "web"] && subresource == "capture",
-            None => asked["verb"] == "list",
-        };
-        json!({"allowed": spec["user"] == "lister" && asked["namespace"] == "shop" && is_meant})
-    }
-}
 
 /// An agent's API, where flows are recorded.
 struct Lab {
@@ -93,12 +46,7 @@ impl Lab {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         certify(&directory);
-        let api = Arc::new(ApiServer {
-            reviews: AtomicUsize::new(0),
-            gate: Semaphore::new(0),
-            is_away: AtomicBool::new(false),
-            forbids: AtomicBool::new(false),
-        });
+        let api = Arc::new(ApiServer::new());
         let server = api.clone();
         let service = tower::service_fn(move |request: Request<Answer>| {
             let server = server.clone();
@@ -112,7 +60,9 @@ impl Lab {
             opened(&config(&directory), (Ipv4Addr::LOCALHOST, 0).into(), |error| panic!("{error:?}")).await;
         let address = listener.local_addr().unwrap();
         let client = Client::new(service, "default");
-        let answers = Answers { node: "node1".into(), client, demand: demand.clone(), here: here.clone() };
+        let (node, address_of_node) = ("node1".into(), Ipv4Addr::LOCALHOST.into());
+        let (demand_of, here_of) = (demand.clone(), here.clone());
+        let answers = Answers { node, address: address_of_node, client, demand: demand_of, here: here_of };
         tokio::spawn(accept(listener, identity, Server::new(answers)));
         Self { directory, address, demand, past, api, here }
     }

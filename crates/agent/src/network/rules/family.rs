@@ -1,11 +1,13 @@
 //! The rules of one family of addresses: those of Services, by the seam of their mode, and the table of the border.
 
+use std::net::IpAddr;
+
 use podnet_kernel::{datapath::Datapath, nft::NftError};
-use podnet_model::Family;
+use podnet_model::{Dual, Family};
 use podnet_planner::{
     border::{self, Border},
-    ruleset::Edit,
-    services::{FrontendChange, Plan, Services},
+    ruleset::{Edit, FrontendKey},
+    services::{FrontendChange, FrontendKind, Plan, Services},
 };
 
 use super::without_local::WithoutLocal;
@@ -24,6 +26,19 @@ pub(super) struct OfFamily {
     pub(super) without_local: WithoutLocal,
     /// Something was refused the last time that it was tried.
     pub(super) refused: bool,
+}
+
+/// Whether a frontend is a Service's. A node's port is one at whatever address: at which of its addresses a node has them depends on the
+/// mode, and connections that are under way do not.
+pub(super) fn is_served(families: &Dual<OfFamily>) -> impl Fn(&FrontendKey) -> bool {
+    move |key: &FrontendKey| {
+        let services = &families[Family::of(&key.addr)].services;
+        let is_node_port = |addr: &IpAddr| {
+            let serving = services.serving(&FrontendKey { addr: *addr, ..*key });
+            serving.is_some_and(|serving| serving.kind == FrontendKind::NodePort)
+        };
+        services.serving(key).is_some() || services.node_port_addrs().iter().any(is_node_port)
+    }
 }
 
 impl OfFamily {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use podnet_kernel::datapath::Datapath;
 use podnet_model::proxy::Mode;
+use podnet_planner::{ruleset::FrontendKey, services::Plan};
 use tracing::{info, warn};
 
 use crate::proxy::mode::{ServiceRules, have_same_rules};
@@ -18,6 +19,10 @@ pub(super) struct Left {
     rules: Vec<(Mode, Box<dyn ServiceRules>)>,
     /// When that which could not be taken away is tried again, and how long that was put off.
     again: Option<(Instant, Duration)>,
+    /// Frontends went since it was looked whether something lingers for them.
+    fewer: bool,
+    /// So often tables of nf_tables could not be taken away since somebody asked.
+    tables_refused: u64,
 }
 
 impl Left {
@@ -46,17 +51,43 @@ impl Left {
         }
     }
 
-    /// Takes all away, since this mode serves. What cannot be is tried again after growing pauses; what lingers is looked at after equal ones.
-    pub(super) fn clear(&mut self, serving: Mode, datapath: &mut dyn Datapath) {
+    /// Takes a plan in: something may linger for frontends that go.
+    pub(super) fn learn(&mut self, plan: &Plan) {
+        self.fewer |= !self.rules.is_empty() && plan.frontends.iter().any(|change| change.after.is_none());
+    }
+
+    /// Takes away what lingers for frontends that are no Service's any more, where some went. What cannot be taken away is tried again with the
+    /// rest.
+    pub(super) fn withdraw(&mut self, is_served: &dyn Fn(&FrontendKey) -> bool, datapath: &mut dyn Datapath) {
+        if !std::mem::take(&mut self.fewer) {
+            return;
+        }
+        for (mode, rules) in &mut self.rules {
+            if let Err(error) = rules.withdraw(is_served, datapath) {
+                let error = &error as &dyn std::error::Error;
+                warn!(%mode, error, "what another mode keeps for a Service that is gone cannot be taken away; it is tried again");
+            }
+        }
+    }
+
+    /// Takes all away, since this mode serves, and what lingers only stays for frontends that are served. What cannot be is tried again after
+    /// growing pauses; what lingers is looked at after equal ones.
+    pub(super) fn clear(
+        &mut self,
+        serving: Mode,
+        is_served: &dyn Fn(&FrontendKey) -> bool,
+        datapath: &mut dyn Datapath,
+    ) {
         let mut refused = false;
         self.rules.retain_mut(|(mode, rules)| {
             rules.make_way(serving);
-            match rules.take_away(datapath) {
+            match rules.take_away(datapath).and_then(|()| rules.withdraw(is_served, datapath)) {
                 Ok(()) => rules.lingers(),
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
                     warn!(%mode, error, "rules of another mode cannot be taken away; it is tried again");
                     refused = true;
+                    self.tables_refused += u64::from(have_same_rules(*mode, Mode::Nftables));
                     true
                 }
             }
@@ -71,6 +102,11 @@ impl Left {
         }
     }
 
+    /// How often tables of nf_tables could not be taken away since the last time.
+    pub(super) fn take_tables_refused(&mut self) -> u64 {
+        std::mem::take(&mut self.tables_refused)
+    }
+
     /// Whether nothing was done yet to take it away.
     pub(super) fn is_untried(&self) -> bool {
         !self.rules.is_empty() && self.again.is_none()
@@ -83,9 +119,14 @@ impl Left {
     }
 
     /// Tries again what could not be taken away, where that is due.
-    pub(super) fn look(&mut self, serving: Mode, datapath: &mut dyn Datapath) {
+    pub(super) fn look(
+        &mut self,
+        serving: Mode,
+        is_served: &dyn Fn(&FrontendKey) -> bool,
+        datapath: &mut dyn Datapath,
+    ) {
         if self.due().is_some_and(|due| due <= Instant::now()) {
-            self.clear(serving, datapath);
+            self.clear(serving, is_served, datapath);
         }
     }
 

@@ -9,7 +9,7 @@ use podnet_kernel::datapath::Datapath;
 use podnet_model::{Dual, Family, proxy::Mode};
 use tracing::{info, warn};
 
-use super::{ClusterRules, left::Left};
+use super::{ClusterRules, family::is_served, left::Left};
 use crate::proxy::mode::{self, RulesError, ServiceRules};
 
 /// The pause after a mode that had to wait was refused, doubling up to the longest.
@@ -150,7 +150,7 @@ impl ClusterRules {
         if !mode::have_same_rules(self.standing, mode) {
             let rules = Dual::from_fn(|family| self.fresh(mode, family));
             // What may be left of this very mode goes before it is there again.
-            self.left.clear(self.standing, datapath);
+            self.left.clear(self.standing, &is_served(&self.families), datapath);
             self.replace(mode, rules, datapath)?;
             // Datagrams that a program passed on were no connections of a backend.
             self.all_suspected = Dual::from_fn(|_| true);
@@ -169,7 +169,7 @@ impl ClusterRules {
                 // Those of the other family may be in force.
                 self.left.add(mode, rules.v4);
                 self.left.add(mode, rules.v6);
-                self.left.clear(self.standing, datapath);
+                self.left.clear(self.standing, &is_served(&self.families), datapath);
                 return Err(error);
             }
         }
@@ -181,7 +181,7 @@ impl ClusterRules {
             self.families[family].refused = false;
         }
         self.standing = mode;
-        self.left.clear(mode, datapath);
+        self.left.clear(mode, &is_served(&self.families), datapath);
         Ok(())
     }
 }

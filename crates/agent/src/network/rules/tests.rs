@@ -18,6 +18,7 @@ use crate::proxy::mode::ServiceRules;
 
 mod damage;
 mod forget;
+mod linger;
 mod refused;
 mod restart;
 
@@ -135,6 +136,14 @@ impl ServiceRules for Fake {
 
     fn lingers(&self) -> bool {
         self.lingers.load(Ordering::Relaxed)
+    }
+
+    fn withdraw(&mut self, is_served: &dyn Fn(&FrontendKey) -> bool, _: &mut dyn Datapath) -> Result<(), RulesError> {
+        if self.lingers() {
+            let web = FrontendKey { addr: [10, 96, 0, 1].into(), protocol: Protocol::Tcp, port: 80 };
+            self.note(if is_served(&web) { "keeps web" } else { "withdraws web" });
+        }
+        Ok(())
     }
 
     fn begin_anew(&mut self, _services: &Services) {}

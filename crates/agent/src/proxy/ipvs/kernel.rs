@@ -18,8 +18,8 @@ use podnet_model::{Family, proxy::IpvsConfig};
 use podnet_planner::{
     iptables::{Rewrite, Rules},
     ipvs::{Edit, PRIORITY, ROUTES, ServerKey, State, difference},
-    ruleset::BackendAddress,
-    services::ipvs::{led_here, lingering, may_linger, names, own},
+    ruleset::{BackendAddress, FrontendKey},
+    services::ipvs::{led_here, lingering, lingers_for, may_linger, names, own},
 };
 use tracing::info;
 
@@ -136,20 +136,25 @@ impl Kernel {
     }
 }
 
-/// Takes away what podnet has; nothing where there are no virtual servers. Where it may linger, what has connections stays, and it answers
-/// whether there is any such.
-pub(super) fn remove(netns: &NetNs, family: Family, excluded: &[IpNet], may_stay: bool) -> Result<bool, RulesError> {
+/// Takes away what podnet has; nothing where there are no virtual servers. What has connections lingers where its frontend `may_stay`, and it
+/// answers for which frontends something does.
+pub(super) fn remove(
+    netns: &NetNs,
+    family: Family,
+    excluded: &[IpNet],
+    may_stay: impl Fn(&FrontendKey) -> bool,
+) -> Result<BTreeSet<FrontendKey>, RulesError> {
     let remove_all_chains =
         || [Variant::Nft, Variant::Legacy].into_iter().try_for_each(|variant| remove_chains(netns, family, variant));
     // Asking would load the modules. Where they are not there nothing is.
     if !ipvs::is_loaded(netns) {
         remove_all_chains()?;
-        return Ok(false);
+        return Ok(BTreeSet::new());
     }
     let mut servers = Ipvs::open(netns, family)?;
     let is_excluded = |addr: &IpAddr| excluded.iter().any(|range| range.contains(addr));
     let there = own(servers.read(&names(family))?, &State::default(), family, is_excluded);
-    let busy = if may_stay { servers.connections(&may_linger(&there, family))? } else { BTreeMap::new() };
+    let busy = servers.connections(&may_linger(&there, family, may_stay))?;
     let stays = lingering(&there, family, &busy);
     let frontends = led_here(&stays, family, stays.servers.keys());
     let what = Attraction { frontends, ..NOTHING };
@@ -159,7 +164,7 @@ pub(super) fn remove(netns: &NetNs, family: Family, excluded: &[IpNet], may_stay
     attract(netns, family, &what)?;
     servers.apply_when_free(&difference(&stays, &there))?;
     servers.remove_device()?;
-    Ok(!stays.servers.is_empty())
+    Ok(lingers_for(&stays, family))
 }
 
 /// Nothing where the variant is not installed, or the chains are those of another mode.

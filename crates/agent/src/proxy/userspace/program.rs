@@ -70,6 +70,13 @@ impl Remaining {
     pub fn is_there(&self) -> bool {
         self.0.strong_count() > 0
     }
+
+    /// Closes what listens for frontends that are not served any more. Connections go on.
+    pub fn close(&self, is_served: &dyn Fn(&FrontendKey) -> bool) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.lock().doors.retain(|key, _| is_served(key));
+        }
+    }
 }
 
 /// What keeps a program alive while there are connections. What listens does not.

@@ -222,6 +222,20 @@ fn connections_outlive_their_frontend_their_backends_and_the_mode() {
     }
 }
 
+#[test]
+fn what_is_left_of_the_mode_hears_nobody_at_a_frontend_that_goes_and_its_connections_go_on() {
+    let mut scene = Scene::new("withdrawn");
+    let backend = Backend::new(&scene, "10.0.0.1");
+    scene.serve(&[backend.at]);
+    let (mut first, mut first_there) = (scene.connect(SERVICE, 53).unwrap(), backend.accept());
+    echo(&mut first, &mut first_there);
+    scene.rules.take_away(&mut scene.datapath).unwrap();
+    scene.rules.withdraw(&|frontend| frontend.port != 53, &mut scene.datapath).unwrap();
+    assert_eq!(scene.connect(SERVICE, 53).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    echo(&mut scene.connect(NODE, 30053).unwrap(), &mut backend.accept());
+    echo(&mut first, &mut first_there);
+}
+
 fn echo_ends(stream: &mut TcpStream) {
     assert_eq!(stream.read(&mut [0; 9]).unwrap(), 0);
 }

@@ -79,7 +79,18 @@ fn a_service_account_discovers_and_nothing_else() {
     let attempt = Attempt { verb: "get", path: "/apis", ..Attempt::default() };
     assert!(allows(&robot, &attempt, &Small));
     assert!(!may(&robot, "list", "pods", "", ""));
-    assert!(may(&Identity::service_account("kube-system", "coredns"), "list", "services", "", ""));
+}
+
+#[test]
+fn cluster_dns_reads_what_has_names_and_writes_nothing() {
+    let dns = Identity::service_account("kube-system", "coredns");
+    let imports = Attempt { group: "multicluster.x-k8s.io", resource: "serviceimports", ..Attempt::default() };
+    for verb in ["get", "list", "watch"] {
+        assert!(may(&dns, verb, "services", "", ""), "{verb}");
+        assert!(allows(&dns, &Attempt { verb, ..imports.clone() }, &Small), "{verb}");
+    }
+    assert!(!may(&dns, "update", "services", "", ""));
+    assert!(!allows(&dns, &Attempt { verb: "update", ..imports }, &Small));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::{message::u16_at, name::Name};
 const MAX_ITERATIONS: u16 = 500;
 
 /// A SHA-1 digest, the only hash that NSEC3 has (RFC 5155 §11).
-pub(super) type Hash = [u8; 20];
+pub(crate) type Hash = [u8; 20];
 
 /// A zone's chain of hashes.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl Chain {
 }
 
 /// `iterations` hashes beyond the first, each over the last one and the salt.
-fn hash(name: &[u8], iterations: u16, salt: &[u8]) -> Hash {
+pub(crate) fn hash(name: &[u8], iterations: u16, salt: &[u8]) -> Hash {
     let mut out: Hash = [0; 20];
     for round in 0..=iterations {
         let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);

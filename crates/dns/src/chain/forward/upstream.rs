@@ -2,10 +2,11 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use super::ForwardOptions;
+use super::{ForwardOptions, MAX_UPSTREAMS};
 use crate::{
     chain::{read::server_address, scope::Scope},
     corefile::{CorefileError, Fault, Word},
+    destination::Destination,
     name::Name,
 };
 
@@ -13,7 +14,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamAddr {
     /// Where it is.
-    pub addr: SocketAddr,
+    pub addr: Destination,
     /// How it is asked.
     pub transport: UpstreamTransport,
 }
@@ -40,54 +41,115 @@ pub enum UpstreamTransport {
     },
 }
 
-/// What one word after `FROM` stands for.
-pub(super) fn read(word: &Word, scope: &mut Scope<'_>, options: &mut ForwardOptions) -> Result<(), CorefileError> {
-    let bad = |allowed| word.bad("an upstream", allowed);
-    let text = match word.text.split_once("://") {
-        None => word.text.as_str(),
-        Some(("dns", rest)) => rest,
-        Some(("tls", rest)) => {
-            scope.served("forward/tls://", word);
-            let upstream = over_tls(rest).ok_or_else(|| bad("tls://address[%server name][:port]"))?;
-            options.upstreams.push(upstream);
-            return Ok(());
+/// What one word after `FROM` stands for. Names of hosts are asked for at `resolvers`; none: at those of `/etc/resolv.conf`.
+pub(super) fn read(
+    word: &Word,
+    resolvers: &[SocketAddr],
+    scope: &mut Scope<'_>,
+    options: &mut ForwardOptions,
+) -> Result<(), CorefileError> {
+    let bad = |allowed: &str| word.bad("an upstream", allowed);
+    let (scheme, text) = word.text.split_once("://").unwrap_or(("dns", word.text.as_str()));
+    let (server, port, transport, allowed) = match scheme {
+        "dns" => {
+            let allowed = "an address, address:port, [address]:port, a host name or the path of a resolv.conf";
+            (text.to_owned(), 53, UpstreamTransport::Plain, allowed)
         }
-        Some(("https", rest)) => {
-            scope.served("forward/https://", word);
-            let (host, path) = rest.split_once('/').map_or((rest, "/dns-query".to_owned()), |(host, path)| {
-                (host, if path.is_empty() { "/dns-query".to_owned() } else { format!("/{path}") })
-            });
-            let addr = server_address(host, 443).ok_or_else(|| bad("https://address[:port][/path]"))?;
-            options.upstreams.push(UpstreamAddr { addr, transport: UpstreamTransport::Https { path } });
-            return Ok(());
+        "tls" => {
+            let allowed = "tls://address[%server name][:port], with a host name or an address";
+            let (server, server_name) = over_tls(text).ok_or_else(|| bad(allowed))?;
+            (server, 853, UpstreamTransport::Tls { server_name }, allowed)
         }
-        Some(_) => return Err(bad("an address, optionally after dns://, tls:// or https://")),
+        "https" => {
+            let (host, path) = text.split_once('/').unwrap_or((text, ""));
+            let path = if path.is_empty() { "/dns-query".to_owned() } else { format!("/{path}") };
+            let allowed = "https://address[:port][/path], with a host name or an address";
+            (host.to_owned(), 443, UpstreamTransport::Https { path }, allowed)
+        }
+        _ => return Err(bad("an address, optionally after dns://, tls:// or https://")),
     };
-    if let Some(addr) = server_address(text, 53) {
-        options.upstreams.push(UpstreamAddr { addr, transport: UpstreamTransport::Plain });
+    if transport == UpstreamTransport::Plain
+        && server_address(&server, port).is_none()
+        && let Some(servers) = of_file(word, &server, scope)?
+    {
+        options.take(servers, &transport);
+        options.files.push(server);
         return Ok(());
     }
-    let found = match name_servers(word, text, scope) {
-        Err(_) if !text.contains('/') => {
-            return Err(bad("an address, address:port, [address]:port or the path of a resolv.conf"));
-        }
-        found => found?,
-    };
-    options.upstreams.extend(found.into_iter().map(|addr| UpstreamAddr { addr, transport: UpstreamTransport::Plain }));
-    options.files.push(text.to_owned());
+    let addrs = addresses(word, &server, port, resolvers, scope)?;
+    options.take(addrs.ok_or_else(|| bad(allowed))?, &transport);
     Ok(())
 }
 
-/// `9.9.9.9%dns.quad9.net:853`: the port stands behind the name.
-fn over_tls(text: &str) -> Option<UpstreamAddr> {
-    let Some((addr, name)) = text.split_once('%') else {
-        let addr = server_address(text, 853)?;
-        return Some(UpstreamAddr { addr, transport: UpstreamTransport::Tls { server_name: None } });
+impl ForwardOptions {
+    /// Adds upstreams that are not there yet: several names may lead to one.
+    fn take(&mut self, addrs: Vec<SocketAddr>, transport: &UpstreamTransport) {
+        for addr in addrs {
+            let upstream = UpstreamAddr { addr: addr.into(), transport: transport.clone() };
+            if !self.upstreams.contains(&upstream) {
+                self.upstreams.push(upstream);
+            }
+        }
+    }
+}
+
+/// The name servers of a file; none: there is no such file, and it may be a host's name.
+fn of_file(word: &Word, path: &str, scope: &mut Scope<'_>) -> Result<Option<Vec<SocketAddr>>, CorefileError> {
+    if path.contains('/') || (scope.environment.file)(path).is_ok() {
+        return name_servers(word, path, scope).map(Some);
+    }
+    // When there is one, the Corefile means something else.
+    scope.files.push(PathBuf::from(path));
+    Ok(None)
+}
+
+/// The addresses that stand for a server: its own, or those of a host's name, with `port` where none is said; none: it is neither.
+/// Names are meant in full, as in CoreDNS: no search path is tried. Of a host's addresses no more count than a Corefile may name.
+fn addresses(
+    word: &Word,
+    text: &str,
+    port: u16,
+    resolvers: &[SocketAddr],
+    scope: &mut Scope<'_>,
+) -> Result<Option<Vec<SocketAddr>>, CorefileError> {
+    if let Some(addr) = server_address(text, port) {
+        return Ok(Some(vec![addr]));
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse::<u16>().ok().filter(|port| *port != 0)),
+        None => (text, Some(port)),
     };
-    let (name, port) = name.split_once(':').map_or((name, Some(853)), |(name, port)| (name, port.parse().ok()));
+    let Some((name, port)) = host_name(host).zip(port) else { return Ok(None) };
+    let system = if resolvers.is_empty() { name_servers(word, "/etc/resolv.conf", scope)? } else { Vec::new() };
+    let resolvers = if resolvers.is_empty() { &system[..] } else { resolvers };
+    let unresolved = |reason: String| word.error(Fault::Unresolved { host: host.to_owned(), reason });
+    let found = (scope.environment.resolve)(resolvers, &name).map_err(|error| unresolved(error.to_string()))?;
+    if found.is_empty() {
+        return Err(unresolved("it has none".to_owned()));
+    }
+    Ok(Some(found.into_iter().take(MAX_UPSTREAMS).map(|addr| SocketAddr::new(addr, port)).collect()))
+}
+
+/// A host's name: letters, digits, hyphens and underscores. What ends in a number is a mistaken address.
+fn host_name(text: &str) -> Option<Name> {
+    let labels = text.strip_suffix('.').unwrap_or(text);
+    let letters = |label: &str| label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    let last = labels.rsplit('.').next()?;
+    let named = labels.split('.').all(letters) && !last.bytes().all(|byte| byte.is_ascii_digit());
+    Name::parse(text).ok().filter(|_| named)
+}
+
+/// The server and the name of its certificate: in `9.9.9.9%dns.quad9.net:853` the port stands behind the name.
+fn over_tls(text: &str) -> Option<(String, Option<Name>)> {
+    let Some((host, name)) = text.split_once('%') else { return Some((text.to_owned(), None)) };
+    let (name, port) = name.split_once(':').map_or((name, None), |(name, port)| (name, Some(port)));
     let server_name = Name::parse(name).ok().filter(|name| name.labels() > 0)?;
-    let addr = server_address(addr, port.filter(|port| *port != 0)?)?;
-    Some(UpstreamAddr { addr, transport: UpstreamTransport::Tls { server_name: Some(server_name) } })
+    let server = match port {
+        None => host.to_owned(),
+        Some(port) if host.contains(':') && !host.starts_with('[') => format!("[{host}]:{port}"),
+        Some(port) => format!("{host}:{port}"),
+    };
+    Some((server, Some(server_name)))
 }
 
 /// The `nameserver` lines of a `resolv.conf(5)`.

@@ -5,8 +5,7 @@ use std::time::Duration;
 use super::{options, refused};
 use crate::{
     chain::{
-        AclAction, Balance, HeaderFlag, Level, LogClass, LogField, LogPiece, Monitor, Peer, Policy, Refresh,
-        SearchPath, UpstreamTransport,
+        AclAction, Balance, HeaderFlag, Level, LogClass, LogField, LogPiece, Monitor, Peer, Policy, Refresh, SearchPath,
     },
     name::{Name, QueryName},
 };
@@ -33,33 +32,6 @@ fn forward_has_all_its_options() {
     assert_eq!((forward.tls.certificate.as_deref(), forward.tls.authorities.as_deref()), (Some("a"), Some("c")));
     assert!(forward.https_get && forward.fail_fast && forward.next_on_nodata && forward.prefer_udp);
     assert_eq!(forward.tls_server_name, Some(name("dns.example.org")));
-}
-
-#[test]
-fn forward_takes_the_servers_of_any_file() {
-    assert_eq!(options!(Forward, "forward . resolv.conf").upstreams[0].addr.to_string(), "192.0.2.53:53");
-    refused(&[(
-        "forward . resolv.none",
-        "2:11: an upstream cannot be \"resolv.none\"; allowed: an address, address:port",
-    )]);
-}
-
-#[test]
-fn forward_asks_over_tls_and_https() {
-    let forward = options!(
-        Forward,
-        "forward . tls://9.9.9.9 tls://9.9.9.9%dns.quad9.net:10853 https://9.9.9.9 https://9.9.9.9:444/q"
-    );
-    let told: Vec<_> = forward.upstreams.iter().map(|upstream| (upstream.addr.port(), &upstream.transport)).collect();
-    assert_eq!(
-        told,
-        [
-            (853, &UpstreamTransport::Tls { server_name: None }),
-            (10853, &UpstreamTransport::Tls { server_name: Some(name("dns.quad9.net")) }),
-            (443, &UpstreamTransport::Https { path: "/dns-query".to_owned() }),
-            (444, &UpstreamTransport::Https { path: "/q".to_owned() }),
-        ]
-    );
 }
 
 #[test]
@@ -200,7 +172,12 @@ fn plugins_that_serve_zones_have_all_their_options() {
     );
     let secondary =
         options!(Secondary, "secondary {\n transfer from 10.0.1.1 10.1.2.1:54\n transfer from ::1\n catalog\n}");
-    assert_eq!((secondary.primaries.len(), secondary.primaries[1].port(), secondary.catalog), (3, 54, true));
+    assert_eq!(
+        (secondary.primaries.len(), secondary.primaries[1].port(), secondary.catalog),
+        (3, 54, Some(Vec::new()))
+    );
+    let scoped = options!(Secondary, "secondary {\n transfer from ::1\n catalog a.org 10.0.0.0/24\n}");
+    assert_eq!(scoped.catalog, Some(vec![name("a.org"), name("0.0.10.in-addr.arpa")]));
     let transfer = options!(Transfer, "transfer a.org b.org {\n to * 10.0.0.1\n to 10.0.0.0/8 [::1]:5353\n}");
     assert_eq!((transfer.zones.len(), transfer.to.len()), (2, 4));
     assert_eq!((transfer.to[0], transfer.to[3]), (Peer::All, Peer::Server("[::1]:5353".parse().unwrap())));
@@ -212,12 +189,13 @@ fn plugins_that_serve_zones_have_all_their_options() {
 fn kubernetes_has_all_its_options() {
     let kubernetes = options!(
         Kubernetes,
-        "kubernetes c.local 10.0.0.0/8 {\n endpoint https://10.0.0.1:6443\n tls cert key ca\n kubeconfig /kc context\n \
+        "kubernetes c.local clusterset.local 10.0.0.0/8 {\n endpoint https://10.0.0.1:6443\n tls cert key ca\n kubeconfig /kc context\n \
          namespaces a b\n labels env in (staging, qa),app=nginx,!old,tier!=x,now\n pods verified\n endpoint_pod_names\n \
          ttl 0\n noendpoints\n fallthrough 10.in-addr.arpa\n ignore empty_service\n multicluster clusterset.local\n zonal\n \
          startup_timeout 10s\n apiserver_qps 5\n apiserver_burst 10\n apiserver_max_inflight 3\n upstream\n}"
     );
-    assert_eq!((kubernetes.zones.len(), kubernetes.reverse_zones.len(), kubernetes.ttl), (1, 1, 0));
+    assert_eq!((kubernetes.zones.len(), kubernetes.reverse_zones.len(), kubernetes.ttl), (2, 1, 0));
+    assert_eq!((&kubernetes.multicluster[..], kubernetes.zonal), (&kubernetes.zones[1..], true));
     assert_eq!(kubernetes.api.kubeconfig, Some(("/kc".to_owned(), Some("context".to_owned()))));
     assert_eq!((kubernetes.api.qps, kubernetes.api.burst, kubernetes.api.max_inflight), (Some(5), Some(10), Some(3)));
     let labels = kubernetes.labels.unwrap();

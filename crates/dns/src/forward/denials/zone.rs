@@ -2,15 +2,15 @@
 
 use std::{cmp::Ordering, collections::BTreeMap, time::Instant};
 
-use super::{NSEC, RRSIG};
+use super::{NSEC, Proved, RRSIG, hashed::Spans};
 use crate::{
     authority::compare,
     message::{Expanded, Rcode, rtype, u16_at},
     name::{Name, QueryName},
 };
 
-const DNAME: u16 = 39;
-const DS: u16 = 43;
+pub(super) const DNAME: u16 = 39;
+pub(super) const DS: u16 = 43;
 
 /// A name in the canonical order (RFC 4034 §6.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,40 +35,37 @@ pub(super) struct Zone {
     pub(super) soa: Vec<Expanded>,
     /// By owner.
     pub(super) ranges: BTreeMap<Place, Range>,
+    /// What is proved by hashes.
+    pub(super) spans: Spans,
 }
 
 /// An NSEC record: its owner has these types, and up to `next` there is no other name.
 #[derive(Debug)]
 pub(super) struct Range {
     next: Name,
-    pub(super) nsec: Expanded,
-    pub(super) signature: Expanded,
-    until: Instant,
+    types: Types,
+    proved: Proved,
 }
+
+/// Where in a record's data the types of its owner begin.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Types(pub(super) usize);
 
 impl Range {
     /// Reads a record of a zone; none where it proves nothing that could be of use.
-    pub(super) fn read(nsec: &Expanded, signature: Expanded, zone: &Name, until: Instant) -> Option<Self> {
-        let (next, _) = QueryName::parse(&nsec.rdata, 0).ok()?;
+    pub(super) fn read(proved: Proved, zone: &Name) -> Option<Self> {
+        let Expanded { owner, rdata, .. } = &proved.record;
+        let (next, end) = QueryName::parse(rdata, 0).ok()?;
         let next = Name::from_query(&next);
         // A gap behind a name that is made for the question alone (RFC 4470, RFC 9824) has room for nobody.
-        let made = next.wire().strip_prefix(&[1, 0]).is_some_and(|rest| rest == nsec.owner.wire());
-        let forwards = next == *zone || compare(nsec.owner.wire(), next.wire()) == Ordering::Less;
-        (!made && forwards && nsec.owner.within(zone) && next.within(zone)).then(|| Self {
-            next,
-            nsec: nsec.clone(),
-            signature,
-            until,
-        })
+        let made = next.wire().strip_prefix(&[1, 0]).is_some_and(|rest| rest == owner.wire());
+        let forwards = next == *zone || compare(owner.wire(), next.wire()) == Ordering::Less;
+        let of_zone = owner.within(zone) && next.within(zone);
+        (!made && forwards && of_zone).then_some(Self { next, types: Types(end), proved })
     }
 
     pub(super) fn owner(&self) -> &Name {
-        &self.nsec.owner
-    }
-
-    /// Seconds for which it holds.
-    pub(super) fn left(&self, now: Instant) -> u32 {
-        self.until.saturating_duration_since(now).as_secs() as u32
+        &self.proved.record.owner
     }
 
     /// Whether a name lies in the gap. The last record's next name is the zone's own.
@@ -78,9 +75,20 @@ impl Range {
         behind && (last || compare(name.wire(), self.next.wire()) == Ordering::Less)
     }
 
-    /// Whether its owner has records of a type (RFC 4034 §4.1.2).
     fn has(&self, kind: u16) -> bool {
-        let mut bitmap = self.nsec.rdata.get(self.next.wire().len()..).unwrap_or_default();
+        self.types.has(&self.proved.record.rdata, kind)
+    }
+
+    /// It is the parent's side of a delegation: of the child it says nothing (RFC 6840 §4.1).
+    fn delegates(&self) -> bool {
+        self.has(rtype::NS) && !self.has(rtype::SOA)
+    }
+}
+
+impl Types {
+    /// Whether there are records of a type (RFC 4034 §4.1.2).
+    pub(super) fn has(self, rdata: &[u8], kind: u16) -> bool {
+        let mut bitmap = rdata.get(self.0..).unwrap_or_default();
         while let [window, length, rest @ ..] = bitmap {
             let Some((bits, behind)) = rest.split_at_checked(usize::from(*length)) else { return true };
             if u16::from(*window) == kind >> 8 {
@@ -91,23 +99,23 @@ impl Range {
         }
         false
     }
-
-    /// It is the parent's side of a delegation: of the child it says nothing (RFC 6840 §4.1).
-    fn delegates(&self) -> bool {
-        self.has(rtype::NS) && !self.has(rtype::SOA)
-    }
 }
 
 impl Zone {
     /// Why a name, or its type, does not exist.
-    pub(super) fn proof(&self, name: &Name, qtype: u16, now: Instant) -> Option<(Rcode, Vec<&Range>)> {
+    pub(super) fn proof(&self, name: &Name, qtype: u16, now: Instant) -> Option<(Rcode, Vec<&Proved>)> {
+        let hashed = || self.spans.proof(&self.soa.first()?.owner, name, qtype, now);
+        self.by_name(name, qtype, now).or_else(hashed)
+    }
+
+    fn by_name(&self, name: &Name, qtype: u16, now: Instant) -> Option<(Rcode, Vec<&Proved>)> {
         let range = self.before(name, now)?;
         if range.owner() == name {
             // A child's apex says nothing of its DS record, and its parent nothing but that.
             let other_side = if qtype == DS { range.has(rtype::SOA) } else { range.delegates() };
             let unclear = matches!(qtype, rtype::ANY | RRSIG | NSEC) || other_side;
             let there = range.has(qtype) || range.has(rtype::CNAME);
-            return (!there && !unclear).then(|| (Rcode::NOERROR, vec![range]));
+            return (!there && !unclear).then(|| (Rcode::NOERROR, vec![&range.proved]));
         }
         let above = name.within(range.owner());
         if !range.covers(name) || above && (range.delegates() || range.has(DNAME)) {
@@ -115,18 +123,19 @@ impl Zone {
         }
         if range.next.within(name) {
             // An empty non-terminal: there is something below it (RFC 4592 §2.2.2).
-            return Some((Rcode::NOERROR, vec![range]));
+            return Some((Rcode::NOERROR, vec![&range.proved]));
         }
         // Nothing may stand in for it either (RFC 4035 §5.4).
         let wildcard = closest(name, range).child("*").ok()?;
         let instead = self.before(&wildcard, now)?;
-        (instead.owner() != &wildcard && instead.covers(&wildcard)).then(|| (Rcode::NXDOMAIN, vec![range, instead]))
+        (instead.owner() != &wildcard && instead.covers(&wildcard))
+            .then(|| (Rcode::NXDOMAIN, vec![&range.proved, &instead.proved]))
     }
 
     /// The last range that begins at a name or before it, as long as it holds.
     fn before(&self, name: &Name, now: Instant) -> Option<&Range> {
         let (_, range) = self.ranges.range(..=Place(name.clone())).next_back()?;
-        (range.until > now).then_some(range)
+        (range.proved.until > now).then_some(range)
     }
 }
 

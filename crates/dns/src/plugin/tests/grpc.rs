@@ -31,7 +31,7 @@ fn forward_asks_over_https_with_the_method_that_it_is_told() {
         let (mut waiting, sent) = rig.forward(&query("www.example.com", rtype::A));
         assert_eq!(sent.carrier, Carrier::Https { path: "/q".to_owned(), get });
         assert_eq!(sent.secure.as_ref().unwrap().name, Some(crate::server::fixture::name("dns.example.org")));
-        assert_eq!((sent.upstream.port(), sent.transport), (443, Transport::Tcp));
+        assert_eq!((sent.upstream.to_string().as_str(), sent.transport), ("192.0.2.1:443", Transport::Tcp));
         sent.tells(0, &[[192, 0, 2, 9]]);
         assert_eq!(waiting.told(), ["NOERROR", "A 192.0.2.9"]);
     }

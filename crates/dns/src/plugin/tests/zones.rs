@@ -22,7 +22,7 @@ pub(super) fn served(corefile: &str, files: &[(&str, String)]) -> Rig {
 }
 
 /// The server after its files changed.
-fn reread(rig: &mut Rig, corefile: &str, files: &[(&str, String)]) {
+pub(super) fn reread(rig: &mut Rig, corefile: &str, files: &[(&str, String)]) {
     let files: BTreeMap<String, String> = files.iter().map(|(name, text)| ((*name).into(), text.clone())).collect();
     let before = Arc::clone(&rig.server);
     rig.reload_with(corefile, &files);

@@ -193,7 +193,7 @@ fn the_apex_and_the_time_to_live_are_as_the_corefile_says() {
 fn names_that_do_not_exist_fall_through_where_the_corefile_says_so() {
     let rig = rig("fallthrough example.org");
     let (_waiting, sent) = rig.forward(&query("none.shop.example.org", rtype::A));
-    assert_eq!(sent.upstream.port(), 53);
+    assert!(sent.upstream.to_string().ends_with(":53"));
     check(
         &rig,
         &[("led.shop.example.org", rtype::TXT, NODATA), ("99.2.0.192.in-addr.arpa", rtype::PTR, &["NXDOMAIN", SOA])],

@@ -23,7 +23,7 @@ fn given() -> Rig {
 }
 
 /// A zone as a secondary has it.
-fn fetched(rig: &Rig, zone: &str) -> Zone {
+pub(super) fn fetched(rig: &Rig, zone: &str) -> Zone {
     let mut incoming = Incoming::whole(&Name::parse(zone).unwrap(), 7, 1 << 20);
     let (Outcome::Transfer(transfer), _) = rig.handle_from(&incoming.request(None), &TCP) else { panic!("refused") };
     let mut whole = None;

@@ -62,6 +62,14 @@ impl<'a> Difference<'a> {
         }
     }
 
+    /// Where something is that does not belong there, or something else does; of a set that is filled anew that is not known.
+    pub(super) fn surplus(&self) -> &[Key] {
+        match self {
+            Self::Anew => &[],
+            Self::Some { surplus, .. } => surplus,
+        }
+    }
+
     /// Removes what does not belong there.
     pub(super) fn remove(&self, transaction: &mut Transaction<'_>, set: &str) {
         match self {

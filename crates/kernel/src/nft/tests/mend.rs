@@ -50,6 +50,25 @@ fn where_nothing_is_wrong_nothing_is_found() {
 }
 
 #[test]
+fn verdicts_that_had_no_place_in_a_table_are_told_once_by_their_frontends() {
+    for family in Family::ALL {
+        let namespace = TestNs::new(&format!("mend-surplus-{}", family.bits()));
+        let mut socket = NftSocket::open_in(&namespace).unwrap();
+        let backends = [1, 2].map(|number| super::BackendAddress { addr: super::pod_addr(family, number), port: 80 });
+        let wanted = rules_of(family, &backends);
+        let mut more = wanted.clone();
+        let gone = FrontendKey { addr: super::vip(family), ..frontend(8053) };
+        let elements = &mut more.verdict_maps.get_mut("frontends").unwrap().elements;
+        elements.insert(gone, "svc-2".into());
+        for (rules, surplus) in [(&more, vec![]), (&wanted, vec![gone]), (&wanted, vec![])] {
+            socket.replace(TABLE, rules).unwrap();
+            assert_eq!(socket.take_surplus(), surplus);
+            assert_eq!(socket.take_surplus(), []);
+        }
+    }
+}
+
+#[test]
 fn the_order_of_backends_is_no_difference_and_another_backend_is() {
     for family in Family::ALL {
         let namespace = TestNs::new(&format!("differences-{}", family.bits()));

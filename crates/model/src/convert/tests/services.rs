@@ -166,7 +166,7 @@ fn slice(labels: Value, address_type: &str, ports: Value, endpoints: Value) -> P
         "metadata": {"name": "web-1", "namespace": "test", "labels": all},
         "addressType": address_type, "ports": ports, "endpoints": endpoints
     }));
-    Partly::try_from(&slice).unwrap()
+    Partly::<EndpointSlice>::try_from(&slice).unwrap()
 }
 
 #[test]

@@ -18,10 +18,17 @@ use crate::{
 /// As many external frontends are led here at once, of those that leave: each packet of the node's asks all rules of routing.
 const MOST_LED: usize = 512;
 
-/// The virtual servers that may have connections worth to be kept.
+/// The virtual servers that may have connections worth to be kept: those of frontends that `may_stay`.
 #[must_use]
-pub fn may_linger(there: &State, family: Family) -> Vec<ServerKey> {
-    frontends(there, &Sets::of(family)).into_iter().map(|(key, _)| key).collect()
+pub fn may_linger(there: &State, family: Family, may_stay: impl Fn(&FrontendKey) -> bool) -> Vec<ServerKey> {
+    let all = frontends(there, &Sets::of(family)).into_iter();
+    all.filter(|(_, frontend)| may_stay(frontend)).map(|(key, _)| key).collect()
+}
+
+/// The frontends of what lingers.
+#[must_use]
+pub fn lingers_for(left: &State, family: Family) -> BTreeSet<FrontendKey> {
+    frontends(left, &Sets::of(family)).into_iter().map(|(_, frontend)| frontend).collect()
 }
 
 /// What stays of what is there, where each real server has so many connections.

@@ -208,7 +208,7 @@ fn one_changed_endpoint_is_a_handful_of_edits() {
 fn what_has_connections_lingers_when_the_mode_is_left() {
     let (_, ipvs) = of("node1", packet_table::config);
     let there = ipvs.state();
-    let candidates = may_linger(there, Family::V4);
+    let candidates = may_linger(there, Family::V4, |_| true);
     let address = |name, port| ServerKey::Address(key(name, port));
     assert!(candidates.contains(&address("web", 80)) && candidates.contains(&address("node1", 30054)));
     let dns = FrontendKey { protocol: Protocol::Udp, ..key("dns", 53) };
@@ -226,6 +226,9 @@ fn what_has_connections_lingers_when_the_mode_is_left() {
     assert!(left.servers.values().flat_map(|server| server.reals.values()).all(|weight| *weight == 0), "{left:?}");
     assert_eq!(left.addrs, [packet_table::address("web").unwrap()].into());
     assert_eq!(own(left.clone(), &State::default(), Family::V4, |_| false), left);
+    // Of a Service that goes meanwhile nothing stays.
+    assert_eq!(lingers_for(&left, Family::V4), [key("web", 80), node_port].into());
+    assert_eq!(may_linger(&left, Family::V4, |frontend| *frontend == node_port), [mark]);
     assert_eq!(lingering(there, Family::V4, &BTreeMap::new()), State::default());
     assert_eq!(led_here(&left, Family::V4, left.servers.keys()), BTreeSet::new());
 

@@ -26,7 +26,7 @@ pub(super) struct Pods {
 }
 
 impl Pods {
-    fn set(&self, namespace: Option<PathBuf>) {
+    pub(super) fn set(&self, namespace: Option<PathBuf>) {
         *self.web.lock().unwrap_or_else(PoisonError::into_inner) = namespace;
     }
 
@@ -58,10 +58,10 @@ fn handle_in(namespace: &Path) -> Handle {
 }
 
 /// A namespace that goes with the value.
-struct Namespace(PathBuf, NetNs);
+pub(super) struct Namespace(pub(super) PathBuf, NetNs);
 
 impl Namespace {
-    fn new(tag: &str) -> Self {
+    pub(super) fn new(tag: &str) -> Self {
         let path = PathBuf::from(format!("/run/netns/podnet-test-{tag}-{}", std::process::id()));
         Self(path.clone(), NetNs::create(&path).unwrap())
     }
@@ -105,10 +105,14 @@ fn whole_packets() -> String {
 
 impl Lab {
     async fn post(&self, token: &str, question: &str) -> Response<Incoming> {
+        self.post_to("/capture", token, question).await
+    }
+
+    pub(super) async fn post_to(&self, path: &str, token: &str, question: &str) -> Response<Incoming> {
         let stream = self.connect(b"http/1.1").await.unwrap();
         let (mut sender, connection) = http1::handshake::<_, String>(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
-        let request = Request::post("/capture").header("Host", "x").header("Authorization", format!("Bearer {token}"));
+        let request = Request::post(path).header("Host", "x").header("Authorization", format!("Bearer {token}"));
         timeout(DEADLINE, sender.send_request(request.body(question.to_owned()).unwrap())).await.unwrap().unwrap()
     }
 }

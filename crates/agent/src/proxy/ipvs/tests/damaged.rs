@@ -51,6 +51,8 @@ fn with_virtual_servers_damage_shows_by_counting_where_there_are_too_many_to_rea
     for damage in [
         Edit::RemoveAddress(CLUSTER_IP.into()),
         Edit::RemoveServer(key()),
+        Edit::RemoveReal(key(), real(8080)),
+        Edit::Weigh(key(), real(8081), 3),
         Edit::ChangeServer(key(), Scheduling { persistence: Some(60), ..right.servers[&key()].scheduling }),
         Edit::RemoveElement("KUBE-IPVS-IPS".into(), Element::Address(CLUSTER_IP.into())),
     ] {

@@ -183,6 +183,37 @@ fn with_virtual_servers_connections_from_outside_outlive_the_mode() {
 
 #[test]
 #[ignore = "runs in the virtual machine"]
+fn with_virtual_servers_what_lingers_goes_with_its_service_and_the_rest_stays() {
+    let mut scene = Scene::new("withdrawn");
+    let client = scene.client("withdrawn-client");
+    scene.serve(&[8080]);
+    scene.serve_outside(TrafficPolicy::Cluster);
+    let listener = scene.listen(8080);
+    let external = SocketAddr::from((EXTERNAL, 80));
+    let mut talk = Talk::new(scene.connect().unwrap(), &listener);
+    let mut outer = Talk::new(connect(&client.netns, external).unwrap(), &listener);
+    // The kernel tracks connections while any rule asks for it: another mode's do.
+    scene.restore("*nat\n-A POSTROUTING -m conntrack --ctstate INVALID -j RETURN\nCOMMIT\n");
+    scene.take_away();
+    assert!(talk.goes_on() && outer.goes_on());
+    let before = scene.read();
+    assert_eq!(before.servers.len(), 2);
+    scene.rules.withdraw(&|_| true, &mut scene.datapath).unwrap();
+    assert_eq!(scene.read(), before, "all are served");
+
+    scene.rules.withdraw(&|frontend| frontend.addr != external.ip(), &mut scene.datapath).unwrap();
+    let left = scene.read();
+    assert_eq!(left.servers.keys().collect::<Vec<_>>(), [&key()]);
+    assert!(left.addrs.contains(&CLUSTER_IP.into()) && !scene.command("ip rule").contains("tcp"));
+    assert!(scene.rules.lingers() && talk.goes_on());
+    scene.rules.withdraw(&|_| false, &mut scene.datapath).unwrap();
+    assert!(!scene.rules.lingers());
+    assert_eq!(scene.read(), State::default());
+    assert!(!scene.command("ip link").contains(DEVICE));
+}
+
+#[test]
+#[ignore = "runs in the virtual machine"]
 fn with_virtual_servers_what_lingers_of_a_family_that_nobody_needs_is_looked_at_when_it_is_due() {
     let mut scene = Scene::new("six");
     scene.services = Services::new(ServicesConfig::new(Family::V6, "node1".into(), Vec::new()));

@@ -1,9 +1,9 @@
 //! What upstreams answer, and what they were asked.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use crate::{
-    Carrier, Transport,
+    Carrier, Destination, Transport,
     message::{flag, rtype, u16_at},
     name::{Name, QueryName},
     server::fixture::Sent,
@@ -11,8 +11,7 @@ use crate::{
 
 /// Has an upstream answer by its last number and the name.
 pub(super) fn answer(sent: Sent) {
-    let IpAddr::V4(addr) = sent.upstream.ip() else { panic!("{} has no last number", sent.upstream) };
-    let last = addr.octets()[3];
+    let last = last_number(&sent.upstream);
     let query = &sent.message;
     let (name, end) = QueryName::parse(query, 12).unwrap();
     let (name, qtype) = (Name::from_query(&name).to_string(), u16_at(query, end).unwrap());
@@ -56,16 +55,32 @@ pub(super) fn answer(sent: Sent) {
     sent.answered(message);
 }
 
-/// Gives a zone away: its SOA, and the address of `www`.
+fn last_number(upstream: &Destination) -> u8 {
+    let number = match upstream {
+        Destination::Internet(SocketAddr::V4(addr)) => Some(addr.ip().octets()[3]),
+        Destination::Internet(SocketAddr::V6(_)) => None,
+        Destination::Unix(path) => path.rsplit('/').next().and_then(|name| name.parse().ok()),
+    };
+    number.unwrap_or_else(|| panic!("{upstream} has no last number"))
+}
+
+/// Gives a zone away: its SOA, and the address of `www`; what is called `catalog` lists `member.example`.
 fn give(sent: Sent, last: u8) {
-    let (_, end) = QueryName::parse(&sent.message, 12).unwrap();
+    let (name, end) = QueryName::parse(&sent.message, 12).unwrap();
     let mut message = sent.message[..end + 4].to_vec();
     message[2..12].copy_from_slice(&[0x84, 0, 0, 1, 0, 4, 0, 0, 0, 0]);
     let soa =
         [&[0xc0, 12, 0, 6, 0, 1, 0, 0, 0, 60, 0, 22, 0, 0][..], &[1, 2, 3, 86_400, 60].map(u32::to_be_bytes).concat()];
     let ns = [0xc0, 12, 0, 2, 0, 1, 0, 0, 0, 60, 0, 1, 0];
     let www = [3, b'w', b'w', b'w', 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 198, 51, 100, last];
-    message.extend([&soa.concat()[..], &ns, &www, &soa.concat()].concat());
+    let mut own = www.to_vec();
+    if name.label(0) == b"catalog" {
+        let version = b"\x07version\xc0\x0c\0\x10\0\x01\0\0\0\x3c\0\x02\x012";
+        let member = b"\x01m\x05zones\xc0\x0c\0\x0c\0\x01\0\0\0\x3c\0\x10\x06member\x07example\0";
+        own = [&version[..], member].concat();
+        message[7] += 1;
+    }
+    message.extend([&soa.concat()[..], &ns, &own, &soa.concat()].concat());
     let framed = [&(message.len() as u16).to_be_bytes()[..], &message].concat();
     sent.delivered(framed);
 }
@@ -92,8 +107,10 @@ pub(super) fn told(sent: &Sent) -> Vec<String> {
         _ => 53,
     };
     let (name, end) = QueryName::parse(&sent.message, 12).unwrap();
-    let upstream =
-        if sent.upstream.port() == default { sent.upstream.ip().to_string() } else { sent.upstream.to_string() };
+    let upstream = match sent.upstream.socket_addr() {
+        Some(addr) if addr.port() == default => addr.ip().to_string(),
+        _ => sent.upstream.to_string(),
+    };
     let name = Name::from_query(&name).to_string();
     let name = if name == "." { name } else { name.trim_end_matches('.').to_owned() };
     let mut words = vec![upstream, name, rtype::mnemonic(u16_at(&sent.message, end).unwrap()).to_owned()];

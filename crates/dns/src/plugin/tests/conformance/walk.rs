@@ -32,6 +32,11 @@ pub(super) fn faults(case: &Case) -> Vec<String> {
             "eth0" => Ok(["10.0.0.1", "10.0.0.2", "fe80::1"].map(|address| address.parse().unwrap()).to_vec()),
             _ => Err(std::io::ErrorKind::NotFound.into()),
         },
+        // The last of the servers that are asked is the host itself.
+        resolve: &|servers, name| match name.to_string().as_str() {
+            "dns.example." => Ok(servers.last().map(SocketAddr::ip).into_iter().collect()),
+            _ => Err(std::io::ErrorKind::TimedOut.into()),
+        },
     };
     let loaded = Config::load("Corefile", &case.corefile, &environment);
     let refused = loaded.as_ref().err().map(ToString::to_string);

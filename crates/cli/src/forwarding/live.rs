@@ -1,0 +1,211 @@
+//! `podnet trace --live`: a marked packet is sent, and the agents of the nodes on its way tell where it passes.
+//!
+//! - [`points`]: where it can be seen
+//! - [`agents`]: who watches there, and who sends it
+//! - [`course`]: what was seen beside what was planned
+
+mod agents;
+mod course;
+mod points;
+
+use std::{
+    collections::BTreeMap,
+    hash::{BuildHasher, RandomState},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use futures::future::try_join_all;
+use podnet_flow::{
+    capture::Captured,
+    probe::{Dispatch, Point, Probe, Sent},
+};
+use podnet_model::{NodeName, Protocol};
+use podnet_planner::trace::{Hop, Kind, Place, Trace};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
+
+pub(super) use self::course::{Answer, Course, Passing, Watched};
+use self::{
+    agents::{Agents, Heard},
+    course::{Seen, Way, course},
+};
+use super::{operand::Question, state::State};
+use crate::{
+    arguments::forwarding::TraceOptions,
+    report::{Doing, Failure},
+};
+
+/// How long a probe may be on its way.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long an answer may take once it came, and the last word of an agent once there is an answer.
+const ANSWER: Duration = Duration::from_millis(500);
+const LAST: Duration = Duration::from_millis(300);
+/// So many ways are watched: a Service may have thousands of endpoints, and chance chooses.
+const WAYS: usize = 16;
+/// What agents said and nobody has heard yet.
+const BACKLOG: usize = 256;
+
+/// What became of a probe.
+pub(super) struct Live {
+    pub(super) sent: Sent,
+    pub(super) course: Course,
+    /// Agents that said nothing more, and why.
+    pub(super) lost: Vec<String>,
+    /// Times are of clocks of several machines.
+    pub(super) clocks_differ: bool,
+}
+
+/// What is to be sent, and which ways it can go.
+struct Plan {
+    from: (NodeName, Option<Captured>),
+    to: SocketAddr,
+    protocol: Protocol,
+    ways: Vec<Way>,
+}
+
+/// Sends a probe along a trace, whose question has one target.
+pub(super) fn follow(
+    state: &State,
+    question: &Question,
+    trace: &Trace,
+    options: &TraceOptions,
+) -> Result<Live, Failure> {
+    let plan = plan(state, question, trace)?;
+    let agents = Agents::new(state, options);
+    let mark = RandomState::new().hash_one(std::process::id());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().doing(|| "cannot start".into())?;
+    runtime.block_on(send(&plan, &agents, Probe { protocol: plan.protocol, mark }, state))
+}
+
+fn plan(state: &State, question: &Question, trace: &Trace) -> Result<Plan, Failure> {
+    let target = question.targets.first().map(|(target, _)| *target);
+    let (Some(target), Some(first)) = (target, trace.paths.first()) else {
+        return Err(Failure::new("there is no way that a probe could go"));
+    };
+    if target.protocol == Protocol::Sctp {
+        return Err(
+            Failure::usage("a probe is of TCP or UDP, and not of SCTP").remedy("without --live the way is told")
+        );
+    }
+    let from = match first.hops.first().map(|hop| &hop.place) {
+        Some(Place::Pod(pod, node)) => {
+            let gone = || Failure::new(format!("there is no pod {pod} any more"));
+            (node.clone(), Some(points::captured(&state.cluster, pod).ok_or_else(gone)?))
+        }
+        Some(Place::Node(node)) => (node.clone(), None),
+        Some(Place::Underlay) | None => {
+            let failure = Failure::usage("a probe is sent by a pod or a node, and not from outside of the cluster");
+            return Err(failure.remedy("without --live the way is told"));
+        }
+    };
+    if first.hops.iter().all(|hop| hop.kind == Kind::Chosen) {
+        return Err(Failure::new(format!("no packet leaves the sender: {}", first.end.why)));
+    }
+    // What is chosen before there is a packet is chosen here: a probe has no socket.
+    let is_chosen = first.hops.iter().any(|hop| hop.kind == Kind::Chosen);
+    let destination = first.destination;
+    let (to, count) = match is_chosen {
+        true => ((destination.addr, destination.port), 1),
+        false => ((target.addr, target.port), WAYS),
+    };
+    let ways = trace
+        .paths
+        .iter()
+        .take(count)
+        .map(|path| Way { spots: points::along(&state.cluster, path), destination: path.destination });
+    let ways: Vec<Way> = ways.collect();
+    if ways.iter().all(|way| way.spots.iter().all(Option::is_none)) {
+        return Err(Failure::new("the packet passes no device at which it could be watched"));
+    }
+    Ok(Plan { from, to: to.into(), protocol: target.protocol, ways })
+}
+
+async fn send(plan: &Plan, agents: &Agents<'_>, probe: Probe, state: &State) -> Result<Live, Failure> {
+    let mut nodes: BTreeMap<&NodeName, Vec<Point>> = BTreeMap::new();
+    for spot in plan.ways.iter().flat_map(|way| way.spots.iter().flatten()) {
+        let points = nodes.entry(&spot.node).or_default();
+        if !points.contains(&spot.point) {
+            points.push(spot.point.clone());
+        }
+    }
+    let clocks_differ = nodes.len() > 1 && nodes.keys().any(|node| !state.here.contains_key(*node));
+    // All of them watch before it is sent.
+    let streams = try_join_all(nodes.into_iter().map(|(node, points)| agents.watch(node, probe, points))).await?;
+    let (sender, mut heard) = mpsc::channel(BACKLOG);
+    for stream in streams {
+        tokio::spawn(stream.listen(sender.clone()));
+    }
+    drop(sender);
+    let (node, pod) = &plan.from;
+    let sent = agents.send(node, Dispatch { probe, from: pod.clone(), to: plan.to }).await?;
+    let (seen, lost) = collect(&plan.ways, &sent, &mut heard).await;
+    Ok(Live { sent, course: course(&plan.ways, &sent, &seen), lost, clocks_differ })
+}
+
+/// What is told, until all is there or nothing more is to be waited for.
+async fn collect(ways: &[Way], sent: &Sent, heard: &mut mpsc::Receiver<Heard>) -> (Vec<Seen>, Vec<String>) {
+    let (mut seen, mut lost) = (Vec::new(), Vec::new());
+    let mut end = Instant::now() + PATIENCE;
+    while let Ok(Some(told)) = timeout_at(end, heard.recv()).await {
+        match told {
+            Heard::Seen(one) => seen.push(*one),
+            Heard::Lost(why) => lost.push(why),
+        }
+        let course = course(ways, sent, &seen);
+        if course.is_whole() && course.passed_by().next().is_none() {
+            break;
+        }
+        let is_back = course.answer.as_ref().is_some_and(|answer| answer.back.is_some());
+        let wait = match (course.is_whole(), is_back || course.died().is_none()) {
+            (true, _) => LAST,
+            (false, true) => ANSWER,
+            (false, false) => continue,
+        };
+        end = end.min(Instant::now() + wait);
+    }
+    (seen, lost)
+}
+
+impl Live {
+    /// Why it did not come to where it was sent.
+    pub(super) fn failure(&self, trace: &Trace) -> Option<Failure> {
+        let path = trace.paths.get(self.course.way)?;
+        if let Some(died) = self.died(&path.hops) {
+            // Who was not heard may have seen it.
+            if !self.lost.is_empty() {
+                let lost = self.lost.join("; ");
+                return Some(Failure::new(format!(
+                    "where the probe died is not known, as not all was heard ({lost}): {died}"
+                )));
+            }
+            let remedy =
+                "podnet why names what is broken; somebody else's rules: nft list ruleset, iptables-save on that node";
+            return Some(Failure::new(format!("the probe died: {died}")).remedy(remedy));
+        }
+        let is_well = path.end.verdict.is_well();
+        (!is_well).then(|| Failure::new(format!("the probe went as planned, and does not arrive: {}", path.end.why)))
+    }
+
+    /// Between which hops it was lost.
+    pub(super) fn died(&self, hops: &[Hop]) -> Option<String> {
+        let (lost, last) = self.course.died()?;
+        let lost = self.place(hops, lost);
+        Some(match last {
+            Some(last) => format!("it passed {}, and was not seen at {lost}", self.place(hops, last)),
+            None => format!("it was sent, and not seen at {lost}"),
+        })
+    }
+
+    fn place(&self, hops: &[Hop], number: usize) -> String {
+        let Some(hop) = hops.get(number) else { return format!("hop {}", number + 1) };
+        let told = match self.course.hops.get(number) {
+            Some(Watched::Passed(passing)) => Some(passing.device.clone()),
+            _ => hop.device.as_ref().map(ToString::to_string),
+        };
+        let device = told.unwrap_or_else(|| "the node's end of the pod's link".to_owned());
+        format!("{device} of {} (hop {})", hop.place, number + 1)
+    }
+}

@@ -1,0 +1,66 @@
+//! What all of a server's parts share.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use super::{Outside, queue::Queue, signed::Keys};
+use crate::metrics::Metrics;
+
+/// What all links of a server share.
+#[derive(Clone)]
+pub struct Parts {
+    /// The surroundings.
+    pub outside: Arc<dyn Outside>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What this machine is called.
+    pub host: Arc<str>,
+    /// Clients that wait for answers; see [`Parts::places`].
+    pub(super) waiting: Arc<AtomicUsize>,
+    /// Zones that are being given away.
+    pub(super) given: Arc<AtomicUsize>,
+    /// Zones that catalogs list, as they are looked after.
+    pub(super) fetching: Arc<Queue>,
+    /// The keys of all server blocks (`tsig`).
+    pub(super) keys: Arc<Keys>,
+    /// The cluster's state is known.
+    pub(super) synced: Arc<AtomicBool>,
+}
+
+/// A place among those who wait; it is free again when it is dropped.
+#[derive(Debug)]
+pub(super) struct PlaceInLine(Arc<AtomicUsize>);
+
+impl Parts {
+    /// Whether the cluster's state is known: what is not there does not exist.
+    #[must_use]
+    pub fn synced(&self) -> bool {
+        self.synced.load(Ordering::Acquire)
+    }
+
+    /// A place among those who wait for answers; none when there are too many.
+    pub(super) fn place(&self, limit: usize) -> Option<PlaceInLine> {
+        PlaceInLine::take(&self.waiting, limit)
+    }
+
+    /// A place among those to whom a zone is given away; none when there are too many.
+    pub(super) fn giving(&self, limit: usize) -> Option<PlaceInLine> {
+        PlaceInLine::take(&self.given, limit)
+    }
+}
+
+impl PlaceInLine {
+    fn take(line: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
+        let place = Self(Arc::clone(line));
+        // Counted first, so that two who come at once cannot both take the last one; dropping the place counts it off again.
+        (line.fetch_add(1, Ordering::Relaxed) < limit).then_some(place)
+    }
+}
+
+impl Drop for PlaceInLine {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

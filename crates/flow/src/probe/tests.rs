@@ -1,0 +1,191 @@
+//! The filter is run in memory as the kernel runs it.
+
+use super::{packet::checksum, *};
+use crate::capture::Instruction;
+
+const TCP: Probe = Probe { protocol: Protocol::Tcp, mark: 0x1122_3344_9e37_79b9 };
+const UDP: Probe = Probe { protocol: Protocol::Udp, ..TCP };
+const ENDS: [[&str; 2]; 2] = [["10.1.0.5:40000", "10.96.0.1:80"], ["[fd00::5]:40000", "[fd00:1::1]:80"]];
+
+fn addr(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+/// Of both protocols and families.
+fn packets() -> Vec<(Probe, SocketAddr, SocketAddr, Vec<u8>)> {
+    let all = [TCP, UDP].into_iter().flat_map(|probe| ENDS.map(|[from, to]| (probe, addr(from), addr(to))));
+    all.map(|(probe, from, to)| (probe, from, to, probe.packet(from, to).unwrap())).collect()
+}
+
+fn framed(packet: &[u8]) -> Vec<u8> {
+    let kind = if packet[0] >> 4 == 4 { [8, 0] } else { [0x86, 0xdd] };
+    [&[2; 12][..], &kind, packet].concat()
+}
+
+/// In a datagram or another packet of IPv4 or IPv6, whose checksums nobody looks at.
+fn outer(is_six: bool, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut header = if is_six { vec![0; 40] } else { vec![0; 20] };
+    (header[0], header[if is_six { 6 } else { 9 }]) = (if is_six { 0x60 } else { 0x45 }, protocol);
+    [header, payload.to_vec()].concat()
+}
+
+fn datagram(payload: &[u8]) -> Vec<u8> {
+    [&[0xd0, 1, 0x12, 0xb5, 0, 0, 0, 0][..], payload].concat()
+}
+
+fn vxlan(is_six: bool, packet: &[u8]) -> Vec<u8> {
+    let inner = [&[8, 0, 0, 0, 0, 0, 9, 0][..], &framed(packet)].concat();
+    outer(is_six, 17, &datagram(&inner))
+}
+
+/// What the kernel makes of it (`struct sock_filter`): how many bytes are let through.
+fn let_through(program: &[Instruction], packet: &[u8]) -> u32 {
+    let (mut at, mut loaded) = (0, 0);
+    loop {
+        match program[at] {
+            Instruction(0x20, 0, 0, offset) => {
+                let offset = offset as usize;
+                let Some(word) = packet.get(offset..offset + 4) else { return 0 };
+                loaded = u32::from_be_bytes(word.try_into().unwrap());
+            }
+            Instruction(0x15, yes, no, word) => at += usize::from(if loaded == word { yes } else { no }),
+            Instruction(0x06, 0, 0, bytes) => return bytes,
+            other => panic!("{other:?}"),
+        }
+        at += 1;
+    }
+}
+
+/// What is let through and recognised.
+fn found(probe: Probe, packet: &[u8]) -> Option<Found> {
+    let bare = probe.recognise(Framing::Bare, packet);
+    let frame = framed(packet);
+    assert_eq!(probe.recognise(Framing::Ethernet, &frame), bare);
+    for (framing, bytes) in [(Framing::Bare, packet), (Framing::Ethernet, &frame)] {
+        let program = probe.filter(framing);
+        assert!(program.len() < crate::capture::MOST_INSTRUCTIONS);
+        let expected = if bare.is_some() { SNAP } else { 0 };
+        assert_eq!(let_through(&program, bytes), expected, "{probe:?} {framing:?} {packet:02x?}");
+    }
+    bare
+}
+
+#[test]
+fn a_probe_is_known_again_as_it_is_and_in_each_tunnel_with_its_addresses() {
+    for (probe, source, destination, packet) in packets() {
+        let expected = |within| Some(Found { kind: Kind::Probe, source, destination, within });
+        assert_eq!(found(probe, &packet), expected(None));
+        for is_six in [false, true] {
+            assert_eq!(found(probe, &vxlan(is_six, &packet)), expected(Some(Tunnel::Vxlan)));
+        }
+        if source.is_ipv4() {
+            assert_eq!(found(probe, &outer(false, 4, &packet)), expected(Some(Tunnel::Ipip)));
+            assert_eq!(found(probe, &outer(false, 17, &datagram(&packet))), expected(Some(Tunnel::Udp)));
+        }
+        // In a VLAN, whose tag is put back behind the filter.
+        let mut tagged = framed(&packet);
+        tagged.splice(12..12, [0x81, 0, 0, 5]);
+        assert_eq!(probe.recognise(Framing::Ethernet, &tagged), expected(None));
+    }
+}
+
+#[test]
+fn its_checksums_are_right() {
+    for (probe, source, _, packet) in packets() {
+        let (header, addrs) = if source.is_ipv4() { (20, 12..20) } else { (40, 8..40) };
+        if source.is_ipv4() {
+            assert_eq!(checksum(&[&packet[..20]]), 0);
+            assert_eq!(usize::from(u16::from_be_bytes([packet[2], packet[3]])), packet.len());
+        } else {
+            assert_eq!(usize::from(u16::from_be_bytes([packet[4], packet[5]])), packet.len() - 40);
+        }
+        let segment = &packet[header..];
+        let length = u16::try_from(segment.len()).unwrap().to_be_bytes();
+        // What is summed up with its own checksum is nothing.
+        assert_eq!(checksum(&[&packet[addrs], &length, &[0, probe.protocol.number()], segment]), 0, "{probe:?}");
+    }
+    assert_eq!(TCP.packet(addr(ENDS[0][0]), addr(ENDS[1][1])), None);
+}
+
+/// A header of TCP with these flags, and what it acknowledges.
+fn answer(flags: u8, acknowledged: u32) -> Vec<u8> {
+    let header = [&[0, 80, 0x9c, 0x40, 7, 7, 7, 7][..], &acknowledged.to_be_bytes(), &[0x50, flags, 0, 0, 0, 0, 0, 0]];
+    outer(false, 6, &header.concat())
+}
+
+#[test]
+fn answers_are_told_from_the_probe_and_from_those_to_others() {
+    let acknowledged = (TCP.mark as u32) + 1;
+    for (flags, kind) in [(0x12, Some(Kind::Accepted)), (0x14, Some(Kind::Refused))] {
+        let packet = answer(flags, acknowledged);
+        assert_eq!(found(TCP, &packet).map(|found| found.kind), kind);
+        let found = found(TCP, &vxlan(false, &packet)).unwrap();
+        assert_eq!((Some(found.kind), found.source.port(), found.within), (kind, 80, Some(Tunnel::Vxlan)));
+        assert_eq!(self::found(TCP, &answer(flags, acknowledged + 1)), None);
+    }
+    // An acknowledgement that is no answer, and a header that is cut off.
+    assert_eq!(TCP.recognise(Framing::Bare, &answer(0x10, acknowledged)), None);
+    assert_eq!(TCP.recognise(Framing::Bare, &answer(0x12, acknowledged)[..33]), None);
+}
+
+#[test]
+fn an_error_that_quotes_the_probe_is_told_with_who_says_so() {
+    for (probe, source, _, packet) in packets() {
+        let (number, kind) = if source.is_ipv4() { (1, 3) } else { (58, 1) };
+        let error = outer(source.is_ipv6(), number, &[&[kind, 1, 0, 0, 0, 0, 0, 0][..], &packet].concat());
+        let told = found(probe, &error).unwrap();
+        assert_eq!((told.kind, told.source.port(), told.source.ip().is_unspecified()), (Kind::Error, 0, true));
+        assert_eq!(found(probe, &vxlan(false, &error)).unwrap().within, Some(Tunnel::Vxlan));
+    }
+    // An echo with the same bytes is no error.
+    let packet = TCP.packet(addr(ENDS[0][0]), addr(ENDS[0][1])).unwrap();
+    let echo = outer(false, 1, &[&[8, 0, 0, 0, 0, 0, 0, 0][..], &packet].concat());
+    assert_eq!(TCP.recognise(Framing::Bare, &echo), None);
+}
+
+#[test]
+fn other_probes_other_protocols_and_what_is_cut_off_are_nothing() {
+    for (probe, _, _, packet) in packets() {
+        let other = Probe { mark: probe.mark + 1, ..probe };
+        assert_eq!(found(other, &packet), None);
+        assert_eq!(found(other, &vxlan(true, &packet)), None);
+        for frame in [framed(&packet), framed(&vxlan(false, &packet)), framed(&outer(false, 4, &packet))] {
+            for length in 0..frame.len() {
+                // Nothing panics; a datagram's text behind its mark need not be there.
+                let found = probe.recognise(Framing::Ethernet, &frame[..length]);
+                assert!(found.is_none() || length > 14 + 20 + 13, "{length}");
+            }
+        }
+    }
+    assert_eq!(UDP.recognise(Framing::Bare, &TCP.packet(addr(ENDS[0][0]), addr(ENDS[0][1])).unwrap()), None);
+}
+
+#[test]
+fn what_is_too_much_or_cannot_be_is_refused_and_what_is_said_is_read_again() {
+    let watch = |count: usize, probe| Request::Watch(Watch { probe, points: vec![Point::Underlay; count] });
+    let named = |name: &str| Request::Watch(Watch { probe: TCP, points: vec![Point::Device(name.to_owned())] });
+    let send = |to: &str| Request::Send(Dispatch { probe: TCP, from: None, to: addr(to) });
+    let sctp = Probe { protocol: Protocol::Sctp, ..TCP };
+    for (request, unfit) in [
+        (watch(64, UDP), Ok(())),
+        (watch(0, TCP), Err(Unfit::Points(0))),
+        (watch(65, TCP), Err(Unfit::Points(65))),
+        (named("podnet.vxlan"), Ok(())),
+        (named("of.sixteen.bytes"), Err(Unfit::Interface("of.sixteen.bytes".to_owned()))),
+        (named("a/b"), Err(Unfit::Interface("a/b".to_owned()))),
+        (watch(1, sctp), Err(Unfit::Protocol(Protocol::Sctp))),
+        (send("10.0.0.1:80"), Ok(())),
+        (send("10.0.0.1:0"), Err(Unfit::Destination(addr("10.0.0.1:0")))),
+        (send("224.0.0.1:80"), Err(Unfit::Destination(addr("224.0.0.1:80")))),
+        (send("255.255.255.255:80"), Err(Unfit::Destination(addr("255.255.255.255:80")))),
+        (send("[::]:80"), Err(Unfit::Destination(addr("[::]:80")))),
+    ] {
+        assert_eq!(request.check(), unfit);
+        let text = serde_json::to_string(&request).unwrap();
+        assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request, "{text}");
+    }
+    let pod = Captured { namespace: "shop".into(), name: "web".into(), uid: "u".into() };
+    let points = vec![Point::Inside(pod.clone(), "eth0".into()), Point::Outside(pod), Point::Device("cni0".into())];
+    let request = Request::Watch(Watch { probe: UDP, points });
+    assert_eq!(serde_json::from_str::<Request>(&serde_json::to_string(&request).unwrap()).unwrap(), request);
+}

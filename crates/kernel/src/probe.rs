@@ -1,0 +1,147 @@
+//! One packet that is sent to see where it passes (`raw(7)`).
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    time::SystemTime,
+};
+
+use podnet_flow::probe::{Probe, Sent};
+use podnet_model::Protocol;
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, ipproto, sendto, socket_with};
+
+/// Sends a probe from the calling thread's namespace, from the address that its routes choose and a port that nobody has. No socket waits for an
+/// answer: the kernel resets a connection that is accepted, and no program is the wiser here.
+///
+/// # Errors
+/// Where there is no route or no address of the family, or the kernel refuses.
+pub fn send(probe: Probe, to: SocketAddr) -> io::Result<Sent> {
+    let source = source(probe.protocol, to)?;
+    let unfit = || io::Error::new(io::ErrorKind::InvalidInput, format!("there is no way from {source} to {to}"));
+    let packet = probe.packet(source, to).ok_or_else(unfit)?;
+    let domain = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    // Headers are the sender's affair with this protocol.
+    let socket = socket_with(domain, SocketType::RAW, SocketFlags::CLOEXEC, Some(ipproto::RAW))?;
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    // A port would be taken for a protocol (raw(7)).
+    sendto(&socket, &packet, SendFlags::empty(), &SocketAddr::new(to.ip(), 0))?;
+    Ok(Sent { at: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX), source })
+}
+
+fn source(protocol: Protocol, to: SocketAddr) -> io::Result<SocketAddr> {
+    let any = if to.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    // This sends nothing.
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(to)?;
+    let own = socket.local_addr()?.ip();
+    match protocol {
+        Protocol::Tcp => TcpListener::bind((own, 0))?.local_addr(),
+        Protocol::Udp | Protocol::Sctp => UdpSocket::bind((own, 0))?.local_addr(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use podnet_flow::probe::{Found, Framing, Kind, SNAP};
+
+    use super::*;
+    use crate::{
+        capture::{Tap, wait},
+        testing::TestNs,
+    };
+
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    /// Two namespaces with a link between them, which has addresses of both families.
+    fn lab(tag: &str) -> [TestNs; 2] {
+        let [near, far] = ["near", "far"].map(|end| TestNs::new(&format!("probe-{tag}-{end}")));
+        let name = far.path.file_name().unwrap().to_str().unwrap();
+        near.command(&format!("ip link add eth0 type veth peer name eth0 netns {name}"));
+        // First both ends: routes of IPv6 come with addresses at once where the link is up, and later where it comes up.
+        for end in [&near, &far] {
+            end.command("ip link set eth0 up");
+        }
+        for (number, end) in [(1, &near), (2, &far)] {
+            end.command(&format!("ip addr add 192.0.2.{number}/24 dev eth0"));
+            end.command(&format!("ip addr add fd00::{number}/64 dev eth0 nodad"));
+        }
+        [near, far]
+    }
+
+    fn tap(namespace: &TestNs, device: &str, probe: Probe) -> Tap {
+        let open = || Tap::choosing(device, SNAP, 64 << 10, |framing| Some(probe.filter(framing)));
+        namespace.run(open).unwrap().unwrap()
+    }
+
+    /// So many packets of the probe, each with whether it left.
+    fn seen(tap: &mut Tap, probe: Probe, count: usize) -> Vec<(bool, u64, Found)> {
+        let (mut all, deadline) = (Vec::new(), std::time::Instant::now() + PATIENCE);
+        while all.len() < count {
+            assert!(std::time::Instant::now() < deadline, "only {all:?}");
+            wait([&*tap], PATIENCE).unwrap();
+            let framing = tap.framing();
+            if tap.receive().is_ok() {
+                let found = |bytes: &[u8]| probe.recognise(framing, bytes).expect("the filter lets nothing else pass");
+                all.extend(tap.seen().map(|seen| (seen.outbound, seen.at, found(seen.bytes))));
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn a_probe_and_its_answer_pass_both_ends_of_a_link_and_leave_nothing() {
+        let [near, far] = lab("tcp");
+        for (number, text) in (1..).zip(["192.0.2.2:80", "[fd00::2]:80"]) {
+            let to: SocketAddr = text.parse().unwrap();
+            let listener = far.run(|| TcpListener::bind(to).unwrap()).unwrap();
+            let probe = Probe { protocol: Protocol::Tcp, mark: 0xfeed_0000 + number };
+            let mut taps = [&near, &far].map(|end| tap(end, "eth0", probe));
+            let sent = near.run(|| send(probe, to)).unwrap().unwrap();
+            for (tap, is_near) in taps.iter_mut().zip([true, false]) {
+                let seen = seen(tap, probe, 2);
+                let [(out, at, there), (back_out, _, back)] = seen[..] else { panic!("{seen:?}") };
+                assert_eq!((there.kind, there.source, there.destination), (Kind::Probe, sent.source, to));
+                assert_eq!((back.kind, back.source, back.destination), (Kind::Accepted, to, sent.source));
+                assert_eq!((out, back_out), (is_near, !is_near));
+                assert!(sent.at <= at, "{} {at}", sent.at);
+            }
+            // Reset before it was a connection: nobody is there to be accepted.
+            listener.set_nonblocking(true).unwrap();
+            assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        }
+    }
+
+    #[test]
+    fn who_does_not_listen_refuses_by_reset_and_by_an_error() {
+        let [near, _far] = lab("refused");
+        for (protocol, text, kind) in [
+            (Protocol::Tcp, "192.0.2.2:80", Kind::Refused),
+            (Protocol::Udp, "192.0.2.2:80", Kind::Error),
+            (Protocol::Udp, "[fd00::2]:80", Kind::Error),
+        ] {
+            let probe = Probe { protocol, mark: 0x0123_4567_89ab_cdef };
+            let mut tap = tap(&near, "eth0", probe);
+            near.run(|| send(probe, text.parse().unwrap())).unwrap().unwrap();
+            let kinds: Vec<Kind> = seen(&mut tap, probe, 2).into_iter().map(|(.., found)| found.kind).collect();
+            assert_eq!(kinds, [Kind::Probe, kind], "{text}");
+        }
+    }
+
+    #[test]
+    fn a_device_without_ethernet_is_watched_by_its_bare_packets() {
+        let [near, _far] = lab("bare");
+        near.command("ip tuntap add tun0 mode tun");
+        let probe = Probe { protocol: Protocol::Udp, mark: 7 << 40 };
+        assert_eq!(tap(&near, "tun0", probe).framing(), Framing::Bare);
+    }
+
+    #[test]
+    fn where_there_is_no_route_nothing_is_sent() {
+        let [near, _far] = lab("noroute");
+        let probe = Probe { protocol: Protocol::Tcp, mark: 9 };
+        let error = near.run(|| send(probe, "198.51.100.1:80".parse().unwrap())).unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NetworkUnreachable);
+    }
+}
