@@ -334,6 +334,14 @@ static __always_inline void forget_talks(struct bpf_sock_addr *ctx, const struct
             talks->all[number] = (struct talk){};
 }
 
+static __always_inline struct talk *talk_with(struct talks *talks, const struct place *frontend)
+{
+    for (int number = 0; number < TALKS; number++)
+        if (same(&talks->all[number].frontend, frontend))
+            return &talks->all[number];
+    return 0;
+}
+
 // The backend that the socket sends this frontend's datagrams to as long as it is one: a conversation is not torn apart.
 static __always_inline int send(struct bpf_sock_addr *ctx, struct place *to)
 {
@@ -347,27 +355,23 @@ static __always_inline int send(struct bpf_sock_addr *ctx, struct place *to)
     if (!ctx->sk)
         return 1;
     struct talks *talks = bpf_sk_storage_get(&spoken, ctx->sk, 0, frontend->count ? BPF_SK_STORAGE_GET_F_CREATE : 0);
-    struct talk *talk = 0;
-    if (talks)
-        for (int number = 0; number < TALKS; number++)
-            if (same(&talks->all[number].frontend, to)) {
-                talk = &talks->all[number];
-                break;
-            }
     struct choice former = {}, choice = {};
     // A connected socket hears its peer alone, also where it names again whom it sends to.
     struct talk *peer = bpf_sk_storage_get(&connected, ctx->sk, 0, 0);
     int is_connected = peer && same(&peer->frontend, to);
-    if (is_connected)
-        former = peer->choice;
-    else if (talk)
-        former = talk->choice;
-    int refusal = find(ctx, to, is_connected || talk ? &former : 0, &choice);
+    struct talk *before = is_connected ? peer : talks ? talk_with(talks, to) : 0;
+    int has_former = before != 0;
+    // The kernel would verify all that follows for each place where the pointer can be, and take a second for that: nothing keeps it.
+    asm volatile("" : "+r"(has_former));
+    if (before)
+        former = before->choice;
+    int refusal = find(ctx, to, has_former ? &former : 0, &choice);
     if (refusal == NO_FRONTEND)
         return 1;
     if (refusal)
         return refuse(refusal);
     if (talks) {
+        struct talk *talk = talk_with(talks, to);
         if (!talk)
             talk = &talks->all[talks->next++ % TALKS];
         talk->frontend = *to;

@@ -75,7 +75,7 @@ fn who_else_is_asked_has_all_options() {
         "grpc . 10.0.0.1:9005 unix:///run/g.sock /etc/resolv.conf {\n except a.org\n tls\n tls_servername b.org\n policy \
          round_robin\n fallthrough\n pool_size 5\n health_check 1s\n max_fails 3\n}"
     );
-    assert_eq!((grpc.upstreams.len(), grpc.pool_size, grpc.policy), (2, 5, Policy::RoundRobin));
+    assert_eq!((grpc.upstreams.len(), grpc.pool_size, grpc.policy), (3, 5, Policy::RoundRobin));
     assert_eq!(options!(Metadata, "metadata a.org b.org").len(), 2);
 }
 
