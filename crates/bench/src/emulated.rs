@@ -4,6 +4,7 @@
 
 use std::{fmt, path::Path};
 
+use podnet_kernel::sysctl;
 use podnet_testnet::{Cluster, vm};
 use serde::Serialize;
 
@@ -37,6 +38,8 @@ pub(crate) fn measure(podnet: &str) -> Result<Emulated> {
 /// What is done inside.
 pub(crate) fn inside(args: &[String]) -> Result<()> {
     let [podnet] = args else { return Err("inside, the binary podnet is the one argument".into()) };
+    // So small a machine tracks few thousands of connections, remembers those that have ended for minutes, and drops what is too many.
+    sysctl::set_here("net.netfilter.nf_conntrack_max", "500000")?;
     let cluster = Cluster::up(podnet, &["--nodes", "2"]);
     let figures = services::in_modes(&cluster, &MODES, ROUNDS)?;
     println!("{FIGURES}{}", serde_json::to_string(&figures)?);
