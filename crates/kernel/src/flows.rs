@@ -8,11 +8,12 @@
 
 mod clock;
 mod error;
+mod ranges;
 
 use std::{
     collections::BTreeSet,
     fmt, io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     sync::{Mutex, PoisonError},
 };
 
@@ -22,12 +23,13 @@ use podnet_ebpf::flows::{
     BELLS, Bell, Counted, ENTRIES, FASTPATH_OBJECT, FRESH, IN, Key, MISSED, Missed, OBJECT, OUT, RANGES, Rung,
     SETTINGS, range,
 };
-use podnet_flow::{Entry, EntryKey};
+use podnet_flow::Entry;
 use podnet_model::LinkName;
 use rustix::io::Errno;
 
 use clock::{Clock, raw};
 pub use error::FlowsError;
+use ranges::{RangeKey, insert, remove};
 
 use crate::{
     cgroup::Cgroup,
@@ -42,8 +44,6 @@ use crate::{
 /// What a map that is there has to be like to be gone on with: name, length of keys and values.
 const SHAPES: [(&str, u32, u32); 6] =
     [(ENTRIES, 44, 120), (BELLS, 0, 0), (MISSED, 4, 24), (RANGES, 20, 4), (SETTINGS, 4, 8), (FRESH, 4, 120)];
-/// A range in its map: [`range`].
-type RangeKey = [u8; 20];
 /// How many bells are read at a time, so that the map is read as well where they ring without end.
 const BELLS_AT_ONCE: usize = 65_536;
 
@@ -197,28 +197,50 @@ impl Flows {
         change(&mut written).map_err(refused("set the ranges that are counted"))
     }
 
-    /// Reads the whole map: `visit` gets each entry.
+    /// Reads the whole map.
     ///
     /// # Errors
     /// What the kernel refused.
     pub fn entries(&self) -> Result<Vec<Entry>, FlowsError> {
-        let entries = self.object.map(ENTRIES)?.as_fd();
-        let found = call::elements(entries).map_err(refused("read the counters"))?;
-        Ok(found
-            .iter()
-            .map(|(key, value)| self.clock.entry(&Key::from_bytes(key), &Counted::from_bytes(value)))
-            .collect())
+        let mut entries = Vec::new();
+        self.each(|entry| entries.push(entry))?;
+        Ok(entries)
     }
 
-    /// Takes an entry out of the map; its last counters, or none where it is not there.
+    /// Reads the whole map: `visit` gets each entry, soon after it was read.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn take(&self, key: &EntryKey) -> Result<Option<Entry>, FlowsError> {
-        let key = raw(key);
-        let taken =
-            call::take(self.object.map(ENTRIES)?.as_fd(), &key.to_bytes()).map_err(refused("take a counter"))?;
-        Ok(taken.map(|value| self.clock.entry(&key, &Counted::from_bytes(&value))))
+    pub fn each(&self, mut visit: impl FnMut(Entry)) -> Result<(), FlowsError> {
+        let entries = self.object.map(ENTRIES)?.as_fd();
+        let visit = |key: &[u8; Key::SIZE], value: &[u8; Counted::SIZE]| {
+            visit(self.clock.entry(&Key::from_bytes(key), &Counted::from_bytes(value)));
+        };
+        call::each(entries, visit).map_err(refused("read the counters"))
+    }
+
+    /// Takes an entry out of the map that is as it was read; its last counters. None where it is not, as something passed since, or another
+    /// connection from the same port has its place: that one goes on to be counted there.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn take(&self, entry: &Entry) -> Result<Option<Entry>, FlowsError> {
+        let (map, key) = (self.object.map(ENTRIES)?.as_fd(), raw(&entry.key));
+        let bytes = key.to_bytes();
+        let read = |value: &[u8; Counted::SIZE]| self.clock.entry(&key, &Counted::from_bytes(value));
+        let there: Option<[u8; Counted::SIZE]> = call::lookup(map, &bytes).map_err(refused("look at a counter"))?;
+        let is_same = |now: &Entry| now.born == entry.born && now.packets() == entry.packets();
+        if !there.is_some_and(|value| is_same(&read(&value))) {
+            return Ok(None);
+        }
+        let taken: Option<[u8; Counted::SIZE]> = call::take(map, &bytes).map_err(refused("take a counter"))?;
+        let Some(value) = taken else { return Ok(None) };
+        let last = read(&value);
+        // Another took its place in the microsecond between: it is put back, unless it was missed there already. Then this is a part of it.
+        if last.born != entry.born && matches!(call::insert(map, &bytes, &value), Ok(true)) {
+            return Ok(None);
+        }
+        Ok(Some(last))
     }
 
     /// What rang since the last time, in its order. Reading the map makes good what rang in vain.
@@ -307,24 +329,6 @@ fn kept(socket: &mut RtSocket, devices: &[LinkName]) -> Result<Vec<(String, Owne
         }
     }
     Ok(Vec::new())
-}
-
-/// Puts those into the map of ranges that are not there.
-fn insert(map: BorrowedFd<'_>, written: &mut BTreeSet<RangeKey>, wanted: &BTreeSet<RangeKey>) -> io::Result<()> {
-    for key in wanted.difference(&written.clone()) {
-        call::update(map, &[(*key, [1, 0, 0, 0])])?;
-        written.insert(*key);
-    }
-    Ok(())
-}
-
-/// Takes others out of it.
-fn remove(map: BorrowedFd<'_>, written: &mut BTreeSet<RangeKey>, wanted: &BTreeSet<RangeKey>) -> io::Result<()> {
-    for key in written.clone().difference(wanted) {
-        call::delete(map, &[*key])?;
-        written.remove(key);
-    }
-    Ok(())
 }
 
 fn refused(action: &'static str) -> impl FnOnce(io::Error) -> FlowsError {

@@ -106,6 +106,11 @@ pub(super) struct Collectors {
 }
 
 impl Collectors {
+    /// Nobody is sent anything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.intakes.is_empty()
+    }
+
     /// Leaves items to be sent. Waits for nothing.
     pub(super) fn offer(&self, items: &[Numbered]) {
         let is_wanted = |item: &&Numbered| match &item.item {

@@ -1,8 +1,10 @@
 //! Reads what was counted and makes records of it: bells often, the whole map every second.
 
 use std::{
+    collections::HashMap,
     error::Error,
     io,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -123,8 +125,12 @@ impl Recorder {
         if let Some(past) = &self.sinks.past {
             past.add(&items, Timestamp::now());
         }
-        let numbered = self.numbered(&items);
-        self.sinks.collectors.offer(&numbered);
+        if self.sinks.collectors.is_empty() {
+            self.next.sequence += items.len() as u64;
+        } else {
+            let numbered = self.numbered(&items);
+            self.sinks.collectors.offer(&numbered);
+        }
         let written = self.sinks.log.as_mut().map_or(Ok(()), |log| log.add(&items));
         let written = written.map_err(|error| -> Box<dyn Error> { error.into() });
         match read.and(written) {
@@ -147,8 +153,9 @@ impl Recorder {
 
     fn read(&mut self, reads: bool, is_last: bool, items: &mut Vec<Item>) -> Result<(), FlowsError> {
         let bells = self.flows.bells();
-        let entries = if reads { self.flows.entries()? } else { Vec::new() };
         let missed = if reads { self.flows.missed()? } else { Vec::new() };
+        // Whose flows are missing is known by the addresses that others of theirs have.
+        let mut addrs: HashMap<u32, Option<IpAddr>> = missed.iter().map(|(device, _)| (*device, None)).collect();
         let mut facts = self.known.facts();
         let now = Timestamp::now();
         let mut told: Vec<Record> = Vec::new();
@@ -162,8 +169,12 @@ impl Recorder {
             }
         }
         self.aggregator.settle(false, &mut scene, &mut told);
-        let taken =
-            if reads { sweep(&self.flows, &mut self.aggregator, &entries, &mut scene, &mut told) } else { Ok(()) };
+        let seen = |entry: &Entry| {
+            if let Some(addr) = addrs.get_mut(&entry.key.device) {
+                *addr = addr.or(Some(entry.key.local));
+            }
+        };
+        let taken = if reads { sweep(&self.flows, &mut self.aggregator, &mut scene, &mut told, seen) } else { Ok(()) };
         if is_last {
             self.aggregator.settle(true, &mut scene, &mut told);
         }
@@ -175,7 +186,7 @@ impl Recorder {
                 node: self.node.clone(),
                 at: GapAt::Kernel,
                 device: Some(device),
-                pod: pod_behind(device, &entries, &facts.names, now),
+                pod: addrs.get(&device).copied().flatten().and_then(|addr| pod_at(addr, &facts.names, now)),
                 packets: missed.packets,
                 bytes: missed.bytes,
                 flows: missed.connections,
@@ -189,29 +200,34 @@ impl Recorder {
     }
 }
 
-/// The pod at an interface, by the address that others of its flows have.
-fn pod_behind(device: u32, entries: &[Entry], names: &Names, now: Timestamp) -> Option<Arc<PodIdentity>> {
-    let counted = entries.iter().find(|entry| entry.key.device == device)?;
-    match names.holder(counted.key.local, now) {
+fn pod_at(addr: IpAddr, names: &Names, now: Timestamp) -> Option<Arc<PodIdentity>> {
+    match names.holder(addr, now) {
         Holder::Pod(pod) => Some(pod),
         _ => None,
     }
 }
 
+/// Reads the map and takes out what is over. `seen` gets each entry.
 fn sweep(
     flows: &Flows,
     aggregator: &mut Aggregator,
-    entries: &[Entry],
     scene: &mut Scene<'_>,
     told: &mut Vec<Record>,
+    mut seen: impl FnMut(&Entry),
 ) -> Result<(), FlowsError> {
-    for entry in entries {
-        if aggregator.observe(entry, scene, told) == Fate::Over
-            && let Some(last) = flows.take(&entry.key)?
-        {
-            aggregator.over(&last, scene);
+    let mut taken = Ok(());
+    flows.each(|entry| {
+        seen(&entry);
+        if aggregator.observe(&entry, scene, told) == Fate::Over && taken.is_ok() {
+            match flows.take(&entry) {
+                Ok(Some(last)) => aggregator.over(&last, scene),
+                // It is told by a later reading, or a bell.
+                Ok(None) => {}
+                Err(error) => taken = Err(error),
+            }
         }
-    }
+    })?;
+    taken?;
     aggregator.sweep(scene, told);
     Ok(())
 }

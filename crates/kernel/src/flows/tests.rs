@@ -211,8 +211,10 @@ fn a_connections_handshake_end_resets_and_next_of_the_same_ports_are_seen() {
     assert!(replaced.contains(&once), "its last counters rang: {replaced:?}");
     let now = flows.entries().unwrap().into_iter().find(|entry| entry.key == once.key).unwrap();
     assert!(now.born > once.born && now.out.packets == 1, "and the next counts from none: {now:?}");
-    assert_eq!(flows.take(&now.key).unwrap(), Some(now));
-    assert_eq!(flows.take(&now.key).unwrap(), None);
+    assert_eq!(flows.take(&once).unwrap(), None, "the next one has its place");
+    assert_eq!(flows.take(&Entry { out: Way::default(), ..now }).unwrap(), None, "something passed since");
+    assert_eq!(flows.take(&now).unwrap(), Some(now));
+    assert_eq!(flows.take(&now).unwrap(), None);
 }
 
 #[test]

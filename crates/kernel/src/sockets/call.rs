@@ -1,12 +1,16 @@
 //! What of `bpf(2)` the loader has no words for: whole batches of a map's elements, and programs that are at a cgroup without anybody
 //! who holds them (`linux/bpf.h`).
 
+mod elements;
+
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
 use rustix::io::Errno;
+
+pub(crate) use self::elements::{delete, each, elements, insert, lookup, take, update};
 
 // enum bpf_cmd
 const PROG_ATTACH: i32 = 8;
@@ -15,16 +19,10 @@ const PROG_GET_FD_BY_ID: i32 = 13;
 const MAP_GET_FD_BY_ID: i32 = 14;
 const OBJ_GET_INFO_BY_FD: i32 = 15;
 const PROG_QUERY: i32 = 16;
-const MAP_LOOKUP_AND_DELETE_ELEM: i32 = 21;
-const MAP_LOOKUP_BATCH: i32 = 24;
-const MAP_UPDATE_BATCH: i32 = 26;
-const MAP_DELETE_BATCH: i32 = 27;
 /// `BPF_F_ALLOW_MULTI`: beside the programs of others.
 const ALLOW_MULTI: u32 = 2;
 /// `BPF_F_REPLACE`: in one step, at the same place among others.
 const REPLACE: u32 = 4;
-/// Where a reading of a map goes on: a number of a hash map, a key of others. No map has longer ones.
-const CURSOR: usize = 64;
 /// How many programs may be at one place of one cgroup (`BPF_CGROUP_MAX_PROGS`).
 const MOST_PROGRAMS: usize = 64;
 
@@ -64,29 +62,6 @@ struct Info {
     descriptor: u32,
     length: u32,
     info: u64,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct Element {
-    map: u32,
-    padding: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct Batch {
-    from: u64,
-    to: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map: u32,
-    element_flags: u64,
-    flags: u64,
 }
 
 /// The head of `struct bpf_prog_info`.
@@ -222,98 +197,6 @@ pub(super) fn detach(cgroup: BorrowedFd<'_>, hook: u32, program: BorrowedFd<'_>)
         // Somebody else was faster.
         Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(()),
         done => done.map(drop),
-    }
-}
-
-/// Makes or changes elements, in order.
-pub(crate) fn update<const K: usize, const V: usize>(
-    map: BorrowedFd<'_>,
-    elements: &[([u8; K], [u8; V])],
-) -> io::Result<()> {
-    if elements.is_empty() {
-        return Ok(());
-    }
-    let mut keys: Vec<u8> = elements.iter().flat_map(|(key, _)| key).copied().collect();
-    let mut values: Vec<u8> = elements.iter().flat_map(|(_, value)| value).copied().collect();
-    let mut batch = Batch {
-        keys: address(keys.as_mut_ptr()),
-        values: address(values.as_mut_ptr()),
-        count: elements.len() as u32,
-        map: number(map),
-        ..Batch::default()
-    };
-    call(MAP_UPDATE_BATCH, &mut batch).map(drop)
-}
-
-/// Removes elements; those that are not there are no obstacle.
-pub(crate) fn delete<const K: usize>(map: BorrowedFd<'_>, keys: &[[u8; K]]) -> io::Result<()> {
-    let mut left = keys;
-    while !left.is_empty() {
-        let mut bytes: Vec<u8> = left.concat();
-        let mut batch =
-            Batch { keys: address(bytes.as_mut_ptr()), count: left.len() as u32, map: number(map), ..Batch::default() };
-        match call(MAP_DELETE_BATCH, &mut batch) {
-            Ok(_) => return Ok(()),
-            // The count is of those before the one that is missing.
-            Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {
-                left = left.get(batch.count as usize + 1..).unwrap_or_default();
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// Takes an element of a hash map out of it (Linux 5.14); none where it is not there.
-pub(crate) fn take<const K: usize, const V: usize>(map: BorrowedFd<'_>, key: &[u8; K]) -> io::Result<Option<[u8; V]>> {
-    let mut value = [0_u8; V];
-    let mut element = Element {
-        map: number(map),
-        key: address(key.as_ptr()),
-        value: address(value.as_mut_ptr()),
-        ..Element::default()
-    };
-    match call(MAP_LOOKUP_AND_DELETE_ELEM, &mut element) {
-        Ok(_) => Ok(Some(value)),
-        Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// All elements of a map that were there all the time. What is made or removed meanwhile may be among them.
-pub(crate) fn elements<const K: usize, const V: usize>(map: BorrowedFd<'_>) -> io::Result<Vec<([u8; K], [u8; V])>> {
-    const { assert!(K <= CURSOR, "the kernel writes a key there") };
-    let mut found = Vec::new();
-    let mut room = 4096;
-    let mut cursor: Option<[u8; CURSOR]> = None;
-    loop {
-        let (mut keys, mut values) = (vec![[0_u8; K]; room], vec![[0_u8; V]; room]);
-        let mut to = [0_u8; CURSOR];
-        let mut batch = Batch {
-            from: cursor.as_ref().map_or(0, |from| address(from.as_ptr())),
-            to: address(to.as_mut_ptr()),
-            keys: address(keys.as_mut_ptr()),
-            values: address(values.as_mut_ptr()),
-            count: room as u32,
-            map: number(map),
-            ..Batch::default()
-        };
-        let done = match call(MAP_LOOKUP_BATCH, &mut batch) {
-            Ok(_) => false,
-            Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => true,
-            // One bucket of the map has more than that.
-            Err(error) if error.raw_os_error() == Some(Errno::NOSPC.raw_os_error()) => {
-                room *= 2;
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        let count = (batch.count as usize).min(room);
-        found.extend(keys.into_iter().zip(values).take(count));
-        if done {
-            return Ok(found);
-        }
-        cursor = Some(to);
     }
 }
 
