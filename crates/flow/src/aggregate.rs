@@ -8,7 +8,12 @@
 
 mod flow;
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use flow::{Flow, Side};
 use jiff::{SignedDuration, Timestamp};
@@ -111,8 +116,11 @@ pub struct Aggregator {
     since: Timestamp,
     timeouts: Timeouts,
     live: HashMap<Incarnation, Live>,
-    flows: HashMap<u64, Flow>,
-    by_key: HashMap<Key, Vec<u64>>,
+    /// Apart from the table, whose empty places would be as large.
+    flows: HashMap<u64, Box<Flow>>,
+    /// Flows by the hashes of their keys: others may have the same one.
+    by_key: HashMap<u64, Vec<u64>>,
+    keyed: RandomState,
     /// Flows all of whose entries are over.
     closing: Vec<u64>,
     next: u64,
@@ -131,6 +139,7 @@ impl Aggregator {
             live: HashMap::new(),
             flows: HashMap::new(),
             by_key: HashMap::new(),
+            keyed: RandomState::new(),
             closing: Vec::new(),
             next: 0,
             scan: 0,
@@ -179,16 +188,14 @@ impl Aggregator {
         self.settle(false, scene, told);
     }
 
-    /// Tells the flows that have ended by what bells told. The last time, also those whose other end's entry may still come.
+    /// Tells the flows that have ended by what bells told: that one began that is over so soon is not told besides. The last time, also
+    /// those whose other end's entry may still come.
     pub fn settle(&mut self, is_last: bool, scene: &mut Scene<'_>, told: &mut Vec<Record>) {
         for id in std::mem::take(&mut self.closing) {
             let Some(flow) = self.flows.get_mut(&id).filter(|flow| !flow.is_open()) else { continue };
             if flow.waits_for_other(self.scan) && !is_last {
                 self.closing.push(id);
                 continue;
-            }
-            if !flow.is_told() && flow.start() >= self.since {
-                told.push(flow.tell(Report::Start, scene, (&self.node, self.boot)));
             }
             told.push(flow.tell(Report::End, scene, (&self.node, self.boot)));
             self.remove(id);
@@ -197,10 +204,11 @@ impl Aggregator {
 
     fn remove(&mut self, id: u64) {
         let Some(flow) = self.flows.remove(&id) else { return };
-        if let Some(ids) = self.by_key.get_mut(&flow.key) {
+        let hash = self.keyed.hash_one(flow.key);
+        if let Some(ids) = self.by_key.get_mut(&hash) {
             ids.retain(|other| *other != id);
             if ids.is_empty() {
-                self.by_key.remove(&flow.key);
+                self.by_key.remove(&hash);
             }
         }
     }
@@ -242,10 +250,11 @@ impl Aggregator {
         let key = Key { destination: backend.unwrap_or(own.destination), ..own };
         let asked = asked.map(|service| Asked { service, ip: at.ip(), port: at.port() });
         let fits = |id: &u64| {
-            let flow = self.flows.get(id)?;
+            let flow = self.flows.get(id).filter(|flow| flow.key == key)?;
             Some((flow.distance(side, entry)?, *id))
         };
-        let nearest = self.by_key.get(&key).and_then(|ids| ids.iter().filter_map(fits).min());
+        let hash = self.keyed.hash_one(key);
+        let nearest = self.by_key.get(&hash).and_then(|ids| ids.iter().filter_map(fits).min());
         if let Some((flow, id)) = nearest.and_then(|(_, id)| Some((self.flows.get_mut(&id)?, id))) {
             flow.attach(side, entry, asked);
             return id;
@@ -253,8 +262,9 @@ impl Aggregator {
         let flow = self.flow(key, (entry, side), asked, scene.names);
         let id = self.next;
         self.next += 1;
-        self.flows.insert(id, flow);
-        self.by_key.entry(key).or_default().push(id);
+        self.flows.insert(id, Box::new(flow));
+        // Nearly all are alone.
+        self.by_key.entry(hash).or_insert_with(|| Vec::with_capacity(1)).push(id);
         id
     }
 

@@ -12,6 +12,8 @@ use crate::{
 
 /// A packet passes both ends' interfaces nearly at once.
 const NEARLY: SignedDuration = SignedDuration::from_millis(1);
+/// A flow whose protocol says that it is over, and that is not older, is told once: as it ends.
+const SHORT: SignedDuration = SignedDuration::from_secs(5);
 /// What ids of flows are made in.
 const IDS: Uuid = Uuid::from_u128(0x9d1f_5f1e_2f0c_4f7b_8d44_62a7_3d5c_0e11);
 
@@ -33,9 +35,10 @@ pub(super) struct Flow {
     pub(super) key: Key,
     source: End,
     destination: End,
-    asked: Option<Asked>,
-    at_source: Option<Counted>,
-    at_destination: Option<Counted>,
+    // Most flows have one of these: there are hundreds of thousands of them.
+    asked: Option<Box<Asked>>,
+    at_source: Option<Box<Counted>>,
+    at_destination: Option<Box<Counted>>,
     /// The pods at these ends are this node's, so that there have to be entries of theirs.
     expects: [bool; 2],
     id: Option<FlowId>,
@@ -61,7 +64,7 @@ impl Flow {
             key,
             source,
             destination,
-            asked,
+            asked: asked.map(Box::new),
             at_source: None,
             at_destination: None,
             expects,
@@ -76,12 +79,12 @@ impl Flow {
 
     fn counted(&self, side: Side) -> Option<&Counted> {
         match side {
-            Side::Source => self.at_source.as_ref(),
-            Side::Destination => self.at_destination.as_ref(),
+            Side::Source => self.at_source.as_deref(),
+            Side::Destination => self.at_destination.as_deref(),
         }
     }
 
-    fn counted_mut(&mut self, side: Side) -> &mut Option<Counted> {
+    fn counted_mut(&mut self, side: Side) -> &mut Option<Box<Counted>> {
         match side {
             Side::Source => &mut self.at_source,
             Side::Destination => &mut self.at_destination,
@@ -90,9 +93,9 @@ impl Flow {
 
     /// An entry at one of its ends.
     pub(super) fn attach(&mut self, side: Side, entry: &Entry, asked: Option<Asked>) {
-        *self.counted_mut(side) = Some(Counted { entry: *entry, is_open: true });
+        *self.counted_mut(side) = Some(Box::new(Counted { entry: *entry, is_open: true }));
         self.idle = None;
-        self.asked = self.asked.take().or(asked);
+        self.asked = self.asked.take().or(asked.map(Box::new));
     }
 
     /// What a bell brings may be older than what was read since.
@@ -174,8 +177,11 @@ impl Flow {
         if self.at_source.is_none() && self.expects[0] && self.is_open() {
             return false;
         }
-        let packets = self.main().map_or(0, Entry::packets);
-        self.told.is_none_or(|(at, told)| told != packets && now.duration_since(at) >= update)
+        let Some(main) = self.main() else { return false };
+        match self.told {
+            None => !main.ended || now.duration_since(main.first) >= SHORT,
+            Some((at, told)) => told != main.packets() && now.duration_since(at) >= update,
+        }
     }
 
     pub(super) fn tell(&mut self, report: Report, scene: &Scene<'_>, (node, boot): (&NodeName, Uuid)) -> Record {
@@ -189,7 +195,7 @@ impl Flow {
         let (reporter, sent, received) = self.ways();
         let packets = sent.packets + received.packets;
         self.told = Some((scene.now, packets));
-        let id = *self.id.get_or_insert_with(|| id(boot, self.at_source.as_ref().or(self.at_destination.as_ref())));
+        let id = *self.id.get_or_insert_with(|| id(boot, self.at_source.as_deref().or(self.at_destination.as_deref())));
         let handshake =
             [&self.at_source, &self.at_destination].into_iter().flatten().map(|one| one.entry.handshake_micros);
         Record {
@@ -201,7 +207,7 @@ impl Flow {
             class: class(&self.source, &self.destination, self.asked.is_some()),
             source: self.source.clone(),
             destination: self.destination.clone(),
-            service: self.asked.clone(),
+            service: self.asked.as_deref().cloned(),
             verdict: self.verdict(sent, received, report),
             node: node.clone(),
             reporter,

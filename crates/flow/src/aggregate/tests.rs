@@ -271,6 +271,30 @@ fn both_ends_of_a_node_make_one_record_that_is_told_as_it_begins_lasts_and_ends(
 }
 
 #[test]
+fn what_is_over_when_it_is_first_read_is_told_once_unless_it_goes_on() {
+    let (mut kernel, mut reader) = (Kernel { now: 1, ..Kernel::default() }, Reader::new());
+    let exchange = |kernel: &mut Kernel| {
+        for (answers, ends) in [(false, false), (true, false), (false, true)] {
+            kernel.packet(1, answers, ends);
+        }
+    };
+    exchange(&mut kernel);
+    reader.scan(&mut kernel);
+    assert!(reader.told.is_empty(), "{:?}", reader.told);
+    kernel.now += 2000;
+    (0..2).for_each(|_| reader.scan(&mut kernel));
+    let class = Class::PodPodOtherNode;
+    assert_eq!(reports(&reader), [(Report::End, Reporter::Source, class, Verdict::Forwarded)]);
+    assert_eq!((reader.told[0].sent.packets, reader.told[0].received.packets), (2, 1));
+    exchange(&mut kernel);
+    reader.scan(&mut kernel);
+    kernel.now += 6000;
+    kernel.packet(1, true, false);
+    reader.scan(&mut kernel);
+    assert_eq!(reports(&reader)[1..], [(Report::Start, Reporter::Source, class, Verdict::Forwarded)]);
+}
+
+#[test]
 fn what_the_other_node_tells_is_secondary_here_and_what_nobody_answers_is_told_so() {
     let (mut kernel, mut reader) = (Kernel { now: 1, ..Kernel::default() }, Reader::new());
     kernel.packet(2, false, false);
