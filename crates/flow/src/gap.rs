@@ -26,11 +26,11 @@ pub struct Gap {
     /// The pod behind it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<Arc<PodIdentity>>,
-    /// Packets that are in no record.
+    /// Packets that are in no record; of records that are missing those of flows that have ended, of both directions, as far as they are known.
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Records, or connections of TCP, that are missing; of other protocols it cannot be told.
+    /// Records, or connections of TCP, that are missing; of other protocols it cannot be told. To who reads only of flows that have ended: those.
     pub flows: u64,
 }
 

@@ -1,11 +1,11 @@
 //! What tells items apart, however often they come: those who sent them again, and those who were sent to.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use podnet_model::NodeName;
 use serde::{Deserialize, Serialize};
 
-use crate::record::Item;
+use crate::record::{Gap, Item, Record};
 
 /// Which item of which recording it is. Written as `node/epoch/sequence`; that items are missing, behind them all, as `node/epoch/sequence/missing`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -75,10 +75,41 @@ pub struct Numbered {
     pub item: Item,
 }
 
+/// What stands beside an item's own values.
+#[derive(Deserialize)]
+struct Head {
+    record: RecordId,
+    #[serde(rename = "type")]
+    kind: Kind,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Flow,
+    Gap,
+}
+
+impl Numbered {
+    /// Reads a line of JSON ([`crate::export::json`]), in a fraction of the time that [`Deserialize`] takes: that has to keep all values until it
+    /// knows what they are of.
+    ///
+    /// # Errors
+    /// Where it is none.
+    pub fn from_json(line: &str) -> serde_json::Result<Self> {
+        let Head { record, kind } = serde_json::from_str(line)?;
+        let item = match kind {
+            Kind::Flow => Item::Flow(Arc::new(serde_json::from_str::<Record>(line)?)),
+            Kind::Gap => Item::Gap(serde_json::from_str::<Gap>(line)?),
+        };
+        Ok(Self { record, item })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{flow, gap};
+    use crate::testing::{flow, flow_v6, gap};
 
     #[test]
     fn an_id_is_read_as_it_is_written() {
@@ -94,10 +125,12 @@ mod tests {
 
     #[test]
     fn items_come_back_with_their_ids() {
-        for item in [flow(7), gap(7)] {
+        for item in [flow(7), flow_v6(7), gap(7)] {
             let text = serde_json::to_string(&item).unwrap();
             assert!(text.starts_with(r#"{"record":"node1/1/7","type":""#), "{text}");
             assert_eq!(serde_json::from_str::<Numbered>(&text).unwrap(), item);
+            assert_eq!(Numbered::from_json(&text).unwrap(), item);
+            assert!(Numbered::from_json(&text.replace("type", "kind")).is_err());
             // Who does not know of ids reads the item alone.
             assert_eq!(serde_json::from_str::<Item>(&text).unwrap(), item.item);
         }

@@ -19,7 +19,12 @@ use hyper::body::Incoming;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use podnet_client::shares::{Share, Shares};
-use podnet_flow::{Gap, Item, Numbered, RecordId, export::json, record::GapAt, store::Retention};
+use podnet_flow::{
+    Gap, Item, Numbered, RecordId,
+    export::json,
+    record::GapAt,
+    store::{Retention, Sum},
+};
 use podnet_model::{NodeName, errors::chain};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
@@ -241,7 +246,7 @@ impl Pump {
             for item in items {
                 let record = id.clone();
                 id.sequence += 1;
-                if earliest.is_some_and(|earliest| item.at() < earliest) {
+                if earliest.is_some_and(|earliest| item.at() < earliest) || !self.query.is_for(&item) {
                     continue;
                 }
                 match self.shown_in_time(item).await {
@@ -311,9 +316,14 @@ impl Pump {
         Ok(shown.filter(|item| if let Item::Flow(record) = item { self.query.wants(record) } else { true }))
     }
 
-    /// That so many are missing before the item of this id.
+    /// That so many are missing before the item of this id. Nothing where none of them were asked for.
     fn gap(&self, missing: u64, next: &RecordId) -> String {
         let mut text = String::new();
+        let sum = self.reader.missed();
+        if self.query.ends && sum == Some(Sum::default()) {
+            return text;
+        }
+        let Sum { packets, bytes, flows } = sum.unwrap_or_default();
         let gap = Gap {
             start: self.heard,
             end: Timestamp::now(),
@@ -321,9 +331,9 @@ impl Pump {
             at: GapAt::Reader,
             device: None,
             pod: None,
-            packets: 0,
-            bytes: 0,
-            flows: missing,
+            packets,
+            bytes,
+            flows: if self.query.ends && sum.is_some() { flows } else { missing },
         };
         let record = RecordId { sequence: next.sequence.saturating_sub(1), missing: true, ..next.clone() };
         add(&mut text, &Numbered { record, item: Item::Gap(gap) });

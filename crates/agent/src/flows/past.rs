@@ -3,7 +3,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::jiff::Timestamp;
-use podnet_flow::{Item, Store, store::Retention};
+use podnet_flow::{
+    Item, Store,
+    store::{Retention, Sum},
+};
 use tokio::sync::watch;
 
 /// Items that a reader takes at once: what a slow one holds is bounded by it.
@@ -55,15 +58,19 @@ impl Past {
         let written = self.written.subscribe();
         let store = self.store();
         let next = if kept { store.since(0).0 } else { store.next() };
+        let sum = store.sum_before(next);
         drop(store);
-        Reader { past: Arc::clone(self), written, next }
+        Reader { past: Arc::clone(self), written, next, sum, missed: None }
     }
 
     /// Reads on behind an item that was read before. Of another recording's it is not known how many were behind it there: all of this one is read.
     pub(super) fn read_after(self: &Arc<Self>, epoch: u64, sequence: u64) -> Reader {
         let written = self.written.subscribe();
-        let next = if epoch == self.epoch { sequence.saturating_add(1).min(self.store().next()) } else { 0 };
-        Reader { past: Arc::clone(self), written, next }
+        let store = self.store();
+        let next = if epoch == self.epoch { sequence.saturating_add(1).min(store.next()) } else { 0 };
+        let sum = store.sum_before(next);
+        drop(store);
+        Reader { past: Arc::clone(self), written, next, sum, missed: None }
     }
 }
 
@@ -73,6 +80,9 @@ pub(super) struct Reader {
     past: Arc<Past>,
     written: watch::Receiver<bool>,
     next: u64,
+    /// Of all items before the next one, as far as it is known.
+    sum: Option<Sum>,
+    missed: Option<Sum>,
 }
 
 impl Reader {
@@ -87,8 +97,21 @@ impl Reader {
         let store = self.past.store();
         let (missing, items) = store.since(self.next);
         let items: Vec<Item> = items.take(PAGE).cloned().collect();
+        if missing > 0 {
+            let now = store.sum_before(self.next + missing);
+            self.missed = now.zip(self.sum).map(|(now, before)| now.since(before));
+            self.sum = now;
+        }
+        if let Some(sum) = &mut self.sum {
+            items.iter().for_each(|item| sum.add(item));
+        }
         self.next += missing + items.len() as u64;
         (missing, items)
+    }
+
+    /// What was in the items that went by unread when some did the last time; none where that is not known.
+    pub(super) const fn missed(&self) -> Option<Sum> {
+        self.missed
     }
 
     /// Waits until there may be more; not where nobody writes any more and all is read.
@@ -124,6 +147,7 @@ mod tests {
         past.add(&[item(2)], at(5));
         past.add(&[item(3)], at(16));
         assert_eq!(new.page(), (1, vec![item(3)]));
+        assert_eq!(new.missed(), Some(Sum { packets: 2, ..Sum::default() }));
         assert_eq!(new.page(), (0, Vec::new()));
         assert_eq!(past.read(true).page(), (0, vec![item(3)]), "what is forgotten was not asked for");
         let behind = |epoch, sequence| past.read_after(epoch, sequence).page();
@@ -132,6 +156,8 @@ mod tests {
         assert_eq!(behind(past.epoch(), 3), (0, Vec::new()));
         assert_eq!(behind(past.epoch(), u64::MAX), (0, Vec::new()), "nobody has read what is not there yet");
         assert_eq!(behind(past.epoch() - 1, 7), (3, vec![item(3)]), "another recording's numbers mean nothing here");
+        let mut behind = past.read_after(past.epoch(), 0);
+        assert_eq!((behind.page().0, behind.missed()), (2, None), "what was in the second is not known any more");
     }
 
     #[tokio::test]

@@ -159,6 +159,8 @@ pub(super) fn path(options: &FlowsOptions) -> String {
     let mut query = Vec::new();
     query.extend(options.since.map(|since| format!("since={since}")));
     query.extend(options.follow.then(|| "follow=true".to_owned()));
+    // Agents need not say what is not told here.
+    query.extend((options.follow && !options.reports).then(|| "ends=true".to_owned()));
     query.extend(options.pod_to_pod.then(|| "pod-to-pod=true".to_owned()));
     query.extend(options.wanted().iter().map(|term| format!("is={}", escaped(&term.to_string()))));
     query.extend(options.not.iter().map(|term| format!("not={}", escaped(&term.to_string()))));
@@ -220,7 +222,7 @@ impl Agent {
                 continue;
             }
             let Numbered { record, item } =
-                serde_json::from_str(&line).map_err(|error| format!("it says {line:?}: {error}"))?;
+                Numbered::from_json(&line).map_err(|error| format!("it says {line:?}: {error}"))?;
             if last.as_ref().is_some_and(|last| last.epoch != record.epoch) {
                 let _ = to.send(Heard::Anew(self.name.clone())).await;
             }
@@ -284,7 +286,7 @@ mod tests {
         let Command::Flows(options) = Arguments::parse_from(line.split(' ')).command else { panic!("not flows") };
         assert_eq!(
             super::path(&options),
-            "/flows?since=300&follow=true&pod-to-pod=true&is=from%3Dlabel%2Fapp%3Dweb&is=port%3D80&not=protocol%3DUDP"
+            "/flows?since=300&follow=true&ends=true&pod-to-pod=true&is=from%3Dlabel%2Fapp%3Dweb&is=port%3D80&not=protocol%3DUDP"
         );
     }
 }

@@ -1,11 +1,11 @@
-//! What a reader asks for: `since=SECONDS`, `after=ID` (what comes behind the record of that id, which they had last), `follow=true`, `pod-to-pod=true`, and as often as wanted `is=TERM` and `not=TERM`
+//! What a reader asks for: `since=SECONDS`, `after=ID` (what comes behind the record of that id, which they had last), `follow=true`, `ends=true` (that flows ended, and not that they began and go on), `pod-to-pod=true`, and as often as wanted `is=TERM` and `not=TERM`
 //! ([`Term`]).
 
 use std::collections::BTreeSet;
 
 use axum::{extract, http::Uri};
 use podnet_flow::{
-    Filter, Record, RecordId,
+    Filter, Item, Record, RecordId, Report,
     filter::{Place, Term},
 };
 
@@ -17,6 +17,8 @@ pub(super) struct Query {
     /// What comes behind this one, in place of that.
     pub(super) after: Option<RecordId>,
     pub(super) follow: bool,
+    /// Only records of flows that have ended.
+    pub(super) ends: bool,
     pub(super) pod_to_pod: bool,
     /// What is wanted of what the reader may see: who may not see a name does not learn it by asking for it.
     filter: Filter,
@@ -41,10 +43,11 @@ impl Query {
                     query.after = Some(value.parse().map_err(|error: podnet_flow::NoRecordId| error.to_string())?);
                 }
                 "follow" => query.follow = flag(&name, &value)?,
+                "ends" => query.ends = flag(&name, &value)?,
                 "pod-to-pod" => query.pod_to_pod = flag(&name, &value)?,
                 "is" => query.filter.wanted.push(term()?),
                 "not" => query.filter.unwanted.push(term()?),
-                _ => return Err(format!("{name} is none of since, after, follow, pod-to-pod, is, not")),
+                _ => return Err(format!("{name} is none of since, after, follow, ends, pod-to-pod, is, not")),
             }
         }
         Ok(query)
@@ -57,6 +60,14 @@ impl Query {
             _ => None,
         });
         places.filter_map(Place::namespace).collect()
+    }
+
+    /// Whether such records are asked for, whatever is in them.
+    pub(super) fn is_for(&self, item: &Item) -> bool {
+        match item {
+            Item::Flow(record) => !self.ends || record.report == Report::End,
+            Item::Gap(_) => true,
+        }
     }
 
     pub(super) fn wants(&self, shown: &Record) -> bool {
@@ -75,13 +86,13 @@ mod tests {
     #[test]
     fn a_query_is_read_and_what_is_wrong_with_it_is_named() {
         let parse = |query: &str| Query::parse(&format!("/flows?{query}").parse().unwrap());
-        let query = parse("since=60&follow=true&is=port%3D80&is=from%3Dpod/web/a&not=to%3Dworld").unwrap();
-        assert_eq!((query.since, query.follow, query.pod_to_pod), (Some(60), true, false));
+        let query = parse("since=60&follow=true&ends=true&is=port%3D80&is=from%3Dpod/web/a&not=to%3Dworld").unwrap();
+        assert_eq!((query.since, query.follow, query.ends, query.pod_to_pod), (Some(60), true, true, false));
         assert_eq!((query.filter.wanted.len(), query.filter.unwanted.len()), (2, 1));
         assert_eq!(query.namespaces(), ["web"].into());
         assert_eq!(parse("after=node1%2F1%2F2").unwrap().after, "node1/1/2".parse().ok());
         assert_eq!(parse(""), Ok(Query::default()));
-        for wrong in ["since=-1", "follow=1", "is=port%3Dx", "last=3", "after=3"] {
+        for wrong in ["since=-1", "follow=1", "ends=yes", "is=port%3Dx", "last=3", "after=3"] {
             let name = wrong.split('=').next().unwrap();
             let error = parse(wrong).unwrap_err();
             assert!(

@@ -26,6 +26,7 @@ use crate::flows::past::Past;
 
 mod api_server;
 mod capture;
+mod ends;
 mod probe;
 
 use api_server::ApiServer;
