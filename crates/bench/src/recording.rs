@@ -30,12 +30,15 @@ use peers::Watched;
 const TURNS: usize = 7;
 /// Rounds of traffic each time.
 const ROUNDS: usize = 5;
-/// New pods come to the fast path in the agents' rounds, which are 10 s apart.
+/// New pods come to the fast path in the agents' rounds, which are 10 s apart; as recording begins and ends other programs take its place,
+/// and what was told last is still taken in.
 const SETTLING: Duration = Duration::from_secs(12);
 /// For recording to begin, and to end after nobody asks any more.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The client's node.
+const NODE: &str = "node1";
 /// A client, a server on its node and one on another; servers serve what [`services::serve`] does.
-const PODS: [(&str, &str); 3] = [("rec-client", "node1"), ("rec-near", "node1"), ("rec-far", "node2")];
+const PODS: [(&str, &str); 3] = [("rec-client", NODE), ("rec-near", NODE), ("rec-far", "node2")];
 /// What the agents log as recording begins and ends.
 const ON: &str = "flows are recorded";
 const OFF: &str = "flows are recorded no more";
@@ -44,21 +47,31 @@ const OTHERS: [&str; 2] = [OFF, "flows are recorded before"];
 
 #[derive(Serialize)]
 pub(crate) struct Recording {
-    /// Medians with recording on by those with recording off.
-    same_node: Figures,
-    across_nodes: Figures,
+    same_node: Compared,
+    across_nodes: Compared,
     /// What each way to watch costs for the same connections.
     watched: Watched,
     accounts: Accounts,
 }
 
+/// Medians of all turns.
+#[derive(Serialize)]
+struct Compared {
+    on: Figures,
+    off: Figures,
+    /// Medians of the turns' own ratios, on by off.
+    ratios: Figures,
+}
+
 pub(crate) fn measure(podnet: &str, cluster: &Cluster) -> Result<Recording> {
     let ends: Vec<End> = PODS.iter().map(|(name, node)| pod(cluster, name, node)).collect::<Result<_>>()?;
     ends[1..].iter().try_for_each(services::serve)?;
-    thread::sleep(SETTLING);
     let (mut near, mut far) = (Vec::new(), Vec::new());
     for turn in 0..TURNS {
-        let both = || -> Result<_> { Ok([rounds(&ends, 1)?, rounds(&ends, 2)?]) };
+        let both = || -> Result<_> {
+            thread::sleep(SETTLING);
+            Ok([rounds(&ends, 1)?, rounds(&ends, 2)?])
+        };
         let before = if turn % 2 == 0 { Some(both()?) } else { None };
         let follower = Follower::start(podnet, None)?;
         let on = both()?;
@@ -71,15 +84,19 @@ pub(crate) fn measure(podnet: &str, cluster: &Cluster) -> Result<Recording> {
     }
     let watched = peers::measure(podnet, cluster, [&ends[0], &ends[1]])?;
     let accounts = account::measure(podnet, cluster, [&ends[0], &ends[2]])?;
-    Ok(Recording { same_node: ratios(&near), across_nodes: ratios(&far), watched, accounts })
+    Ok(Recording { same_node: compare(&near), across_nodes: compare(&far), watched, accounts })
 }
 
 fn rounds(ends: &[End], to: usize) -> Result<Vec<Figures>> {
+    // It warms up.
+    services::ask_client(&ends[0], ends[to].addr)?;
     (0..ROUNDS).map(|_| services::ask_client(&ends[0], ends[to].addr)).collect()
 }
 
-fn ratios(turns: &[(Figures, Figures)]) -> Figures {
-    services::each(|of| median(turns.iter().map(|(on, off)| of(on) / of(off)).collect()))
+fn compare(turns: &[(Figures, Figures)]) -> Compared {
+    let (on, off): (Vec<Figures>, Vec<Figures>) = turns.iter().copied().unzip();
+    let ratios = services::each(|of| median(turns.iter().map(|(on, off)| of(on) / of(off)).collect()));
+    Compared { on: services::typical(&on), off: services::typical(&off), ratios }
 }
 
 /// Somebody who follows flows, so that they are recorded.
@@ -152,8 +169,12 @@ fn until(what: &str, is_so: impl Fn() -> bool) -> Result<()> {
 
 impl fmt::Display for Recording {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "recording on by off, same node      {}", self.same_node)?;
-        writeln!(f, "recording on by off, another node   {}", self.across_nodes)?;
+        for (to, Compared { on, off, ratios }) in [("same node", &self.same_node), ("another node", &self.across_nodes)]
+        {
+            writeln!(f, "recording on, {to:<22}{on}")?;
+            writeln!(f, "recording off, {to:<21}{off}")?;
+            writeln!(f, "ratio, median of turns, {to:<12}{ratios}")?;
+        }
         write!(f, "{}\n{}", self.watched, self.accounts)
     }
 }

@@ -4,6 +4,7 @@ use std::{
     fmt,
     fs::File,
     io::{BufRead, BufReader},
+    ops::Range,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -12,7 +13,7 @@ use std::{
 use podnet_testnet::Cluster;
 use serde::{Deserialize, Serialize};
 
-use super::{Follower, load};
+use super::{Follower, NODE, load};
 use crate::{Result, lab::Process, traffic::End};
 
 /// Connections of a second, and for how long.
@@ -21,7 +22,7 @@ const SECONDS: u32 = 30;
 const CONNECTIONS_PORT: u16 = 9100;
 /// From so many ports to so many others: 1,000,000 flows.
 const FROM: u16 = 50_000;
-const TO: std::ops::Range<u16> = 9200..9220;
+const TO: Range<u16> = 9200..9220;
 /// For the last record to be told: a flow of datagrams ends 60 s after the last one.
 const PATIENCE: Duration = Duration::from_secs(240);
 /// Once all is told, whether anything more is.
@@ -36,18 +37,19 @@ pub(crate) struct Accounts {
 }
 
 /// What was sent beside what was recorded.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Account {
     flows: u64,
-    /// That the client sent, where it is known how many.
-    packets: Option<u64>,
+    /// That the client sent and got.
+    packets: u64,
     seconds: f64,
+    /// Of the client's node, packets of both directions.
     recorded_flows: u64,
     recorded_packets: u64,
-    /// Packets of both directions that gaps tell of, and their flows.
+    /// What gaps of the client's node tell of. Of datagrams that find no room it cannot be told how many flows they are.
     missing_packets: u64,
     missing_flows: u64,
-    /// Of the client's node, as the last one was sent, beside what there was before the first.
+    /// Of the client's node's agent, as the last one was sent, beside what there was before the first.
     agent_mib: f64,
     maps_mib: f64,
 }
@@ -56,8 +58,10 @@ struct Account {
 struct Line {
     #[serde(rename = "type")]
     kind: String,
+    node: String,
     destination: Option<Destination>,
     sent: Option<Way>,
+    received: Option<Way>,
     #[serde(default)]
     packets: u64,
     #[serde(default)]
@@ -75,47 +79,51 @@ struct Way {
     packets: u64,
 }
 
-pub(super) fn measure(podnet: &str, cluster: &Cluster, [client, server]: [&End; 2]) -> Result<Accounts> {
-    let agent = Process(u32::try_from(cluster.pid("node1-agent"))?);
-    let before = (agent.status_mib("VmRSS")?, agent.maps_mib()?);
-    let run = |ports: std::ops::Range<u16>, flows: u64, send: &dyn Fn() -> Result<Duration>| -> Result<Account> {
-        let directory = tempfile::tempdir()?;
-        let file = directory.path().join("flows.jsonl");
-        let follower = Follower::start(podnet, Some(&file.to_string_lossy()))?;
-        let seconds = send()?.as_secs_f64();
-        let (agent_mib, maps_mib) = (agent.status_mib("VmRSS")? - before.0, agent.maps_mib()? - before.1);
-        let mut account = Account {
-            flows,
-            packets: None,
-            seconds,
-            agent_mib,
-            maps_mib,
-            recorded_flows: 0,
-            recorded_packets: 0,
-            missing_packets: 0,
-            missing_flows: 0,
-        };
-        account.read(&file, &ports)?;
-        follower.end()?;
-        Ok(account)
-    };
-    let connections = u64::from(RATE) * u64::from(SECONDS);
-    let connections = run(CONNECTIONS_PORT..CONNECTIONS_PORT + 1, connections, &|| {
+pub(super) fn measure(podnet: &str, cluster: &Cluster, ends: [&End; 2]) -> Result<Accounts> {
+    let [client, server] = ends;
+    let agent = Process(u32::try_from(cluster.pid(&format!("{NODE}-agent")))?);
+    let ports = CONNECTIONS_PORT..CONNECTIONS_PORT + 1;
+    let segments = load::segments(client)?;
+    let mut connections = Account::of(u64::from(RATE) * u64::from(SECONDS));
+    connections.run(podnet, agent, &ports, || {
         load::connections(client, server, CONNECTIONS_PORT, RATE * SECONDS, f64::from(RATE))
     })?;
+    connections.packets = load::segments(client)? - segments;
     let flows = u64::from(FROM) * u64::from(TO.end - TO.start);
-    let mut datagrams = run(TO, flows, &|| load::datagrams(client, server, FROM, TO))?;
-    datagrams.packets = Some(flows);
+    // None is answered.
+    let mut datagrams = Account { packets: flows, ..Account::of(flows) };
+    datagrams.run(podnet, agent, &TO, || load::datagrams(client, server, FROM, TO))?;
     Ok(Accounts { connections, datagrams })
 }
 
 impl Account {
+    fn of(flows: u64) -> Self {
+        Self { flows, ..Self::default() }
+    }
+
+    fn run(
+        &mut self,
+        podnet: &str,
+        agent: Process,
+        ports: &Range<u16>,
+        send: impl FnOnce() -> Result<Duration>,
+    ) -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let file = directory.path().join("flows.jsonl");
+        let follower = Follower::start(podnet, Some(&file.to_string_lossy()))?;
+        let before = (agent.status_mib("VmRSS")?, agent.maps_mib()?);
+        self.seconds = send()?.as_secs_f64();
+        (self.agent_mib, self.maps_mib) = (agent.status_mib("VmRSS")? - before.0, agent.maps_mib()? - before.1);
+        self.read(&file, ports)?;
+        follower.end()
+    }
+
     /// Reads what is told until it is all, or nothing more is.
-    fn read(&mut self, file: &Path, ports: &std::ops::Range<u16>) -> Result<()> {
+    fn read(&mut self, file: &Path, ports: &Range<u16>) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let (mut reader, mut line, mut last) = (BufReader::new(File::open(file)?), String::new(), Instant::now());
         loop {
-            let quiet = if self.recorded_flows < self.flows { QUIET } else { SETTLED };
+            let quiet = if self.is_whole() { SETTLED } else { QUIET };
             if Instant::now() > deadline || last.elapsed() > quiet {
                 return Ok(());
             }
@@ -126,31 +134,49 @@ impl Account {
             last = Instant::now();
             let told: Line = serde_json::from_str(&line)?;
             line.clear();
-            match (told.kind.as_str(), told.destination, told.sent) {
-                ("gap", ..) => {
-                    self.missing_packets += told.packets;
-                    self.missing_flows += told.flows;
-                }
-                ("flow", Some(to), Some(sent)) if ports.contains(&to.port) => {
-                    self.recorded_flows += 1;
-                    self.recorded_packets += sent.packets;
-                }
-                _ => {}
+            // The server's node counts the same packets.
+            if told.node == NODE {
+                self.add(told, ports);
             }
         }
+    }
+
+    fn add(&mut self, told: Line, ports: &Range<u16>) {
+        match (told.kind.as_str(), told.destination, told.sent, told.received) {
+            ("gap", ..) => {
+                self.missing_packets += told.packets;
+                self.missing_flows += told.flows;
+            }
+            ("flow", Some(to), Some(sent), Some(received)) if ports.contains(&to.port) => {
+                self.recorded_flows += 1;
+                self.recorded_packets += sent.packets + received.packets;
+            }
+            _ => {}
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        let accounted = self.recorded_packets + self.missing_packets;
+        self.recorded_flows >= self.flows || (self.packets > 0 && accounted >= self.packets)
+    }
+
+    /// Packets that are neither in records nor in gaps; less than none are there twice.
+    fn unaccounted(&self) -> i128 {
+        i128::from(self.packets) - i128::from(self.recorded_packets) - i128::from(self.missing_packets)
     }
 }
 
 impl fmt::Display for Accounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (what, account) in [("connections", &self.connections), ("flows of datagrams", &self.datagrams)] {
-            let Account { flows, seconds, recorded_flows, recorded_packets, missing_packets, missing_flows, .. } =
-                account;
+            let Account { flows, packets, seconds, recorded_flows, recorded_packets, .. } = account;
+            let Account { missing_packets, missing_flows, agent_mib, maps_mib, .. } = account;
             writeln!(
                 f,
-                "{flows} {what} in {seconds:.1} s: {recorded_flows} recorded with {recorded_packets} packets from the client; gaps tell of \
-                 {missing_flows} flows and {missing_packets} packets; agent {:+.1} MiB, maps {:+.1} MiB",
-                account.agent_mib, account.maps_mib
+                "{flows} {what} in {seconds:.1} s: {recorded_flows} recorded, gaps tell of {missing_flows}; of {packets} packets \
+                 {recorded_packets} are in records, {missing_packets} in gaps, {} in neither; agent {agent_mib:+.1} MiB, maps \
+                 {maps_mib:+.1} MiB",
+                account.unaccounted()
             )?;
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Traffic of which it is known how much it is.
 
 use std::{
+    fs,
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
@@ -47,6 +48,18 @@ pub(super) fn connections(client: &End, server: &End, port: u16, count: u32, rat
         serving.join().map_err(|_| "the server panicked")??;
         Ok(took)
     })
+}
+
+/// Segments of TCP that the stack of a pod has sent and got so far (`Tcp` of RFC 4022, without those sent again in `OutSegs`).
+pub(super) fn segments(end: &End) -> Result<u64> {
+    // Those of the thread's namespace: other threads of the process are in another one.
+    let text = end.netns.run(|| fs::read_to_string("/proc/thread-self/net/snmp"))??;
+    let mut rows = text.lines().filter_map(|line| line.strip_prefix("Tcp: ")).map(str::split_whitespace);
+    let (Some(names), Some(values)) = (rows.next(), rows.next()) else {
+        return Err("the stack counts no segments".into());
+    };
+    let counted = names.zip(values).filter(|(name, _)| ["InSegs", "OutSegs", "RetransSegs"].contains(name));
+    Ok(counted.map(|(_, value)| value.parse::<u64>()).sum::<std::result::Result<u64, _>>()?)
 }
 
 /// For one step of one connection.
