@@ -177,8 +177,6 @@ impl Counted {
 /// What a bell tells of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rung {
-    /// An entry was made.
-    Began,
     /// The protocol said that it is over.
     Ended,
     /// It is out of the map: another of its key took its place.
@@ -205,7 +203,6 @@ impl Bell {
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; Self::SIZE] = bytes.try_into().ok()?;
         let rung = match u32::from_le_bytes(number(bytes, 0)) {
-            0 => Rung::Began,
             1 => Rung::Ended,
             2 => Rung::Replaced,
             _ => return None,

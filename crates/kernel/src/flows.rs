@@ -65,8 +65,8 @@ impl Default for Sizes {
 /// What a bell told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// An entry began, or the protocol said that it is over. It is in the map.
-    Seen(Entry),
+    /// The protocol said that it is over. It is in the map until it is taken out.
+    Ended(Entry),
     /// It is out of the map: these are its last counters.
     Replaced(Entry),
 }
@@ -253,7 +253,7 @@ impl Flows {
         {
             let Some(bell) = Bell::from_bytes(&bytes) else { continue };
             let entry = self.clock.entry(&bell.key, &bell.counted);
-            told.push(if bell.rung == Rung::Replaced { Told::Replaced(entry) } else { Told::Seen(entry) });
+            told.push(if bell.rung == Rung::Replaced { Told::Replaced(entry) } else { Told::Ended(entry) });
         }
         told
     }

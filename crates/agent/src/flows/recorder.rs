@@ -162,9 +162,7 @@ impl Recorder {
         let mut scene = Scene { now, names: &facts.names, translations: &mut *self.translations };
         for bell in bells {
             match bell {
-                // As it begins nothing is counted yet: it is found in the map, as what is over is.
-                Told::Seen(entry) if entry.packets() == 0 => {}
-                Told::Seen(entry) => drop(self.aggregator.observe(&entry, &mut scene, &mut told)),
+                Told::Ended(entry) => drop(self.aggregator.observe(&entry, &mut scene, &mut told)),
                 Told::Replaced(entry) => self.aggregator.over(&entry, &mut scene),
             }
         }

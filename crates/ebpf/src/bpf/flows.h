@@ -1,6 +1,6 @@
 // Counting flows at pods' interfaces: one entry for each interface and five-tuple as the pod sees it, with the counters of both directions.
 //
-// The map is the truth. What begins, ends, or takes the place of an ended one rings besides; where the ring is full, that is counted, and a later
+// The map is the truth. What ends, or takes the place of an ended one, rings besides; where the ring is full, that is counted, and a later
 // reading of the map makes it good: what would take an ended entry's place goes on in that entry then, so that nothing is lost.
 #pragma once
 
@@ -60,7 +60,7 @@ struct counted {
     __u16 unused[3];
 };
 
-enum { BEGAN, ENDED, REPLACED };
+enum { ENDED = 1, REPLACED };
 
 struct bell {
     __u32 kind;
@@ -365,11 +365,9 @@ static __always_inline struct counted *entry(struct __sk_buff *skb, struct seen 
 #else
     (void)skb;
 #endif
-    long refused = bpf_map_update_elem(&flow_entries, &seen->key, fresh, how);
-    counted = bpf_map_lookup_elem(&flow_entries, &seen->key);
-    if (counted && !refused)
-        ring(BEGAN, &seen->key, counted);
-    return counted;
+    // Another processor may have made it just now.
+    bpf_map_update_elem(&flow_entries, &seen->key, fresh, how);
+    return bpf_map_lookup_elem(&flow_entries, &seen->key);
 }
 
 // The verifier has to see that there are two; the compiler knows it, and would not show it.
