@@ -152,8 +152,9 @@ impl Recorder {
     }
 
     fn read(&mut self, reads: bool, is_last: bool, items: &mut Vec<Item>) -> Result<(), FlowsError> {
-        let bells = self.flows.bells();
+        // What has rung is not heard again: nothing may fail before it is taken in.
         let missed = if reads { self.flows.missed()? } else { Vec::new() };
+        let bells = self.flows.bells();
         // Whose flows are missing is known by the addresses that others of theirs have.
         let mut addrs: HashMap<u32, Option<IpAddr>> = missed.iter().map(|(device, _)| (*device, None)).collect();
         let mut facts = self.known.facts();

@@ -46,6 +46,8 @@ struct Account {
     /// Of the client's node, packets of both directions.
     recorded_flows: u64,
     recorded_packets: u64,
+    /// Flows that the server's node told besides: the same once more.
+    told_twice: u64,
     /// What gaps of the client's node tell of. Of datagrams that find no room it cannot be told how many flows they are.
     missing_packets: u64,
     missing_flows: u64,
@@ -140,20 +142,20 @@ impl Account {
             last = Instant::now();
             let told: Line = serde_json::from_str(&line)?;
             line.clear();
-            // The server's node counts the same packets.
-            if told.node == NODE {
-                self.add(told, ports);
-            }
+            self.add(told, ports);
         }
     }
 
     fn add(&mut self, told: Line, ports: &Range<u16>) {
+        // The server's node counts the same packets.
+        let is_own = told.node == NODE;
         match (told.kind.as_str(), told.destination, told.sent, told.received) {
             // Others find no room either.
-            ("gap", ..) if told.pod.as_ref().is_none_or(|pod| pod.name == PODS[0].0) => {
+            ("gap", ..) if is_own && told.pod.as_ref().is_none_or(|pod| pod.name == PODS[0].0) => {
                 self.missing_packets += told.packets;
                 self.missing_flows += told.flows;
             }
+            ("flow", Some(to), ..) if !is_own && ports.contains(&to.port) => self.told_twice += 1,
             ("flow", Some(to), Some(sent), Some(received)) if ports.contains(&to.port) => {
                 self.recorded_flows += 1;
                 self.recorded_packets += sent.packets + received.packets;
@@ -177,12 +179,12 @@ impl fmt::Display for Accounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (what, account) in [("connections", &self.connections), ("flows of datagrams", &self.datagrams)] {
             let Account { flows, packets, seconds, recorded_flows, recorded_packets, .. } = account;
-            let Account { missing_packets, missing_flows, agent_mib, maps_mib, .. } = account;
+            let Account { told_twice, missing_packets, missing_flows, agent_mib, maps_mib, .. } = account;
             writeln!(
                 f,
-                "{flows} {what} in {seconds:.1} s: {recorded_flows} recorded, gaps tell of {missing_flows}; of {packets} packets \
-                 {recorded_packets} are in records, {missing_packets} in gaps, {} in neither; agent {agent_mib:+.1} MiB, maps \
-                 {maps_mib:+.1} MiB",
+                "{flows} {what} in {seconds:.1} s: {recorded_flows} recorded, {told_twice} by the other node as well, gaps tell of \
+                 {missing_flows}; of {packets} packets {recorded_packets} are in records, {missing_packets} in gaps, {} in \
+                 neither; agent {agent_mib:+.1} MiB, maps {maps_mib:+.1} MiB",
                 account.unaccounted()
             )?;
         }
