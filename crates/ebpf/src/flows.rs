@@ -218,7 +218,7 @@ pub struct Missed {
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Connections of TCP that were opened.
+    /// Connections of TCP that were opened; also those that were counted, as one with the one before from the same port.
     pub connections: u64,
 }
 

@@ -38,7 +38,8 @@ pub struct Gap {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GapAt {
-    /// The kernel's map was full: a larger one has room.
+    /// The kernel's map was full: a larger one has room. Or what ended could not be told before its port was used again: packets of both connections
+    /// are in one record.
     Kernel,
     /// A reader was slower than what it reads: records went by.
     Reader,

@@ -157,8 +157,8 @@ fn missing(gap: &Gap) -> String {
     let whose = gap.pod.as_ref().map(|pod| format!(" of {}/{}", pod.namespace, pod.name)).unwrap_or_default();
     match gap.at {
         GapAt::Kernel => format!(
-            "GAP {start} to {end} at {node}{whose}: the kernel's map was full; {packets} packets with {bytes} bytes are in no flow, \
-             {flows} of them began connections"
+            "GAP {start} to {end} at {node}{whose}: the kernel had no room; {packets} packets with {bytes} bytes are in no flow, \
+             {flows} connections in none of their own"
         ),
         GapAt::Reader => format!("GAP {start} to {end} at {node}: this reader was too slow for {flows} records"),
         GapAt::Store => format!("GAP {start} to {end} at {node}: {flows} records are not kept any more"),

@@ -1,7 +1,8 @@
 // Counting flows at pods' interfaces: one entry for each interface and five-tuple as the pod sees it, with the counters of both directions.
 //
 // The map is the truth. What ends, or takes the place of an ended one, rings besides; where the ring is full, that is counted, and a later
-// reading of the map makes it good: what would take an ended entry's place goes on in that entry then, so that nothing is lost.
+// reading of the map makes it good: what would take an ended entry's place goes on in that entry then, so that no packet is lost, and is missed as a
+// connection.
 #pragma once
 
 #include "kernel.h"
@@ -68,7 +69,7 @@ struct bell {
     struct counted counted;
 };
 
-// What was not counted since there was no room.
+// What was not counted since there was no room, and connections that were counted as one with the one before.
 struct missed {
     __u64 packets;
     __u64 bytes;
@@ -141,6 +142,8 @@ struct seen {
     __u8 aborts;
     // The direction: 0 from the pod, 1 to it.
     __u8 into;
+    // It opens a connection that goes on in the entry of one that has ended.
+    __u8 merged;
 };
 
 static __always_inline int ring(__u32 kind, struct flow_key *key, struct counted *counted)
@@ -171,8 +174,10 @@ static __always_inline void miss(struct seen *seen)
     }
     if (!missed)
         return;
-    __sync_fetch_and_add(&missed->packets, seen->packets);
-    __sync_fetch_and_add(&missed->bytes, seen->bytes);
+    if (!seen->merged) {
+        __sync_fetch_and_add(&missed->packets, seen->packets);
+        __sync_fetch_and_add(&missed->bytes, seen->bytes);
+    }
     if ((seen->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
         __sync_fetch_and_add(&missed->connections, 1);
 }
@@ -349,8 +354,14 @@ static __always_inline struct counted *entry(struct __sk_buff *skb, struct seen 
     __u8 opens = seen->key.protocol == IPPROTO_TCP && (seen->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
     __u64 how = BPF_NOEXIST;
     if (counted) {
-        if (!opens || !counted->ended || !ring(REPLACED, &seen->key, counted))
+        if (!opens || !counted->ended)
             return counted;
+        if (!ring(REPLACED, &seen->key, counted)) {
+            // Its next SYN is the same connection's.
+            counted->ended = counted->finished = 0;
+            seen->merged = 1;
+            return counted;
+        }
         how = BPF_ANY;
     }
     __u32 first = 0;
@@ -418,10 +429,10 @@ static __attribute__((noinline)) int count_flow(struct __sk_buff *skb, __u32 dev
         return 0;
     __u64 now = bpf_ktime_get_ns();
     struct counted *counted = entry(skb, &seen, now);
-    if (!counted) {
+    if (!counted || seen.merged)
         miss(&seen);
+    if (!counted)
         return 0;
-    }
     struct way *way = way_of(counted, seen.into);
     __sync_fetch_and_add(&way->packets, seen.packets);
     __sync_fetch_and_add(&way->bytes, seen.bytes);

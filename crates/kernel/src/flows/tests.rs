@@ -21,6 +21,7 @@ use crate::{
     testing::{TestNs, eventually, mac},
 };
 
+mod again;
 mod forms;
 
 const SMALL: Sizes = Sizes { entries: 1024, ring: 1 << 16 };
