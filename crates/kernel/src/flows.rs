@@ -230,7 +230,7 @@ impl Flows {
         let read = |value: &[u8; Counted::SIZE]| self.clock.entry(&key, &Counted::from_bytes(value));
         let there: Option<[u8; Counted::SIZE]> = call::lookup(map, &bytes).map_err(refused("look at a counter"))?;
         let is_same = |now: &Entry| now.born == entry.born && now.packets() == entry.packets();
-        if !there.is_some_and(|value| is_same(&read(&value))) {
+        if there.is_none_or(|value| !is_same(&read(&value))) {
             return Ok(None);
         }
         let taken: Option<[u8; Counted::SIZE]> = call::take(map, &bytes).map_err(refused("take a counter"))?;
