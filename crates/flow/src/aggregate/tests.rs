@@ -48,7 +48,7 @@ const CONNECTIONS: [(&str, &str, Transport, [Option<u32>; 2]); 5] = [
 ];
 
 enum Bell {
-    Began(Entry),
+    Ended(Entry),
     Replaced(Entry),
 }
 
@@ -107,14 +107,16 @@ impl Kernel {
                 if let Some(old) = self.map.insert(key, fresh) {
                     self.bells.push_back(Bell::Replaced(old));
                 }
-                self.bells.push_back(Bell::Began(fresh));
             }
             let Some(entry) = self.map.get_mut(&key) else { continue };
             let way = if pod_began == answers { &mut entry.into } else { &mut entry.out };
             way.packets += 1;
             way.bytes += 40;
             entry.last = now;
-            entry.ended |= ends && key.transport == Transport::TCP;
+            if ends && key.transport == Transport::TCP && !entry.ended {
+                entry.ended = true;
+                self.bells.push_back(Bell::Ended(*entry));
+            }
         }
         let counted = self.counted.entry(connection).or_default();
         if is_new {
@@ -156,8 +158,8 @@ impl Reader {
         self.with(kernel.now, |aggregator, scene, told| {
             for bell in bells {
                 match bell {
-                    Bell::Began(entry) if hears => drop(aggregator.observe(&entry, scene, told)),
-                    Bell::Began(_) => {}
+                    Bell::Ended(entry) if hears => drop(aggregator.observe(&entry, scene, told)),
+                    Bell::Ended(_) => {}
                     // The kernel keeps counting in the old entry where it cannot ring.
                     Bell::Replaced(entry) => aggregator.over(&entry, scene),
                 }
@@ -250,8 +252,8 @@ fn reports(reader: &Reader) -> Vec<(Report, Reporter, Class, Verdict)> {
 fn both_ends_of_a_node_make_one_record_that_is_told_as_it_begins_lasts_and_ends() {
     let (mut kernel, mut reader) = (Kernel { now: 1, ..Kernel::default() }, Reader::new());
     kernel.packet(0, false, false);
-    kernel.packet(0, true, false);
     reader.scan(&mut kernel);
+    kernel.packet(0, true, false);
     reader.scan(&mut kernel);
     assert_eq!(reader.told.len(), 1, "it was told already");
     kernel.now += 60_000;
@@ -263,7 +265,7 @@ fn both_ends_of_a_node_make_one_record_that_is_told_as_it_begins_lasts_and_ends(
     kernel.now += 2000;
     (0..2).for_each(|_| reader.scan(&mut kernel));
     let told = |report, reporter, verdict| (report, reporter, Class::PodPodSameNode, verdict);
-    // The bell at the source's interface rings first, with the first packet.
+    // The entry at the source's interface is read first.
     let expected = [
         told(Report::Start, Reporter::Source, Verdict::Unanswered),
         told(Report::Update, Reporter::Both, Verdict::Forwarded),
@@ -314,5 +316,5 @@ fn what_the_other_node_tells_is_secondary_here_and_what_nobody_answers_is_told_s
     kernel.now += 60_000;
     (0..3).for_each(|_| reader.scan(&mut kernel));
     let last = reader.told.iter().rfind(|record| record.source.port == 1004).unwrap();
-    assert_eq!((last.report, last.reporter), (Report::End, Reporter::Both), "its bell was heard");
+    assert_eq!((last.report, last.reporter), (Report::End, Reporter::Source), "nothing was seen there");
 }
