@@ -75,8 +75,7 @@ fn run(podnet: &str) -> Result<()> {
     show(programming.as_ref());
     let names = wanted("dns").then(|| names::measure(podnet)).transpose()?;
     show(names.as_ref());
-    let emulated =
-        ["services", "virtual-servers"].into_iter().any(&wanted).then(|| emulated::measure(podnet)).transpose()?;
+    let emulated = wanted("virtual-servers").then(|| emulated::measure(podnet)).transpose()?;
     show(emulated.as_ref());
     if !only.is_empty() && only.iter().all(|part| WITHOUT_CLUSTER.contains(&part.as_str())) {
         return Ok(());
