@@ -1,6 +1,8 @@
 # What a newcomer types: `make demo`, `make test`, `make bench`. Everything that they need is installed when it is missing.
 SHELL := /bin/bash
 PODNET := target/release/podnet
+# What is not built in by default is tested all the same.
+FEATURES := --features podnet-cli/parquet
 
 .PHONY: help setup setup-test setup-bench build demo test lint bench churn fuzz install
 
@@ -31,9 +33,9 @@ test: setup-test
 	cargo fmt --all --check
 	cargo xtask layers
 	cargo deny --locked check bans licenses sources
-	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo build --workspace --locked
-	cargo nextest run --workspace --locked
+	cargo clippy --workspace --all-targets $(FEATURES) --locked -- -D warnings
+	cargo build --workspace $(FEATURES) --locked
+	cargo nextest run --workspace $(FEATURES) --locked
 
 bench: setup-bench build
 	@PODNET=$(abspath $(PODNET)) bench/run

@@ -35,6 +35,7 @@ use podnet_kernel::{
 };
 use podnet_model::{LinkName, Mac, PodKey, errors::chain, pod::StickyOwner};
 use podnet_planner::ipam::Handle;
+pub use records::links;
 use records::{Record, Records};
 use tokio::sync::mpsc;
 use tracing::warn;

@@ -64,6 +64,8 @@ pub struct AgentConfig {
     pub flows_between_pods: bool,
     /// Of how many pairs of workloads metrics tell what passed between them; of the others they tell the sum.
     pub flow_pairs: usize,
+    /// The labels of pods that records have, by their keys, or by what these begin with and `*` behind it. None: all but those that controllers make.
+    pub flow_labels: Vec<String>,
     /// How these are read over the network; without it they are not.
     pub flow_api: Option<FlowApi>,
 }
@@ -90,6 +92,11 @@ impl AgentConfig {
         self.state_dir.join("tombstones")
     }
 
+    /// Destinations to which pods keep their own address, in spite of `natOutgoing`: those of Services among them.
+    pub(crate) fn all_no_nat_cidrs(&self) -> impl Iterator<Item = IpNet> {
+        self.no_nat_cidrs.iter().copied().chain(self.service_cidr.map(IpNet::V4))
+    }
+
     /// Where it is kept what was made for each attachment.
     pub(crate) fn attachments(&self) -> PathBuf {
         self.state_dir.join("attachments")
@@ -98,6 +105,11 @@ impl AgentConfig {
     /// Where the addresses of the node's resolver are noted.
     pub(crate) fn resolver_note(&self) -> PathBuf {
         self.state_dir.join("node-local-dns")
+    }
+
+    /// Which frontends of UDP connection tracking may remember.
+    pub(crate) fn udp_frontends(&self) -> PathBuf {
+        self.state_dir.join("udp-frontends")
     }
 
     pub(crate) fn keys(&self) -> PathBuf {

@@ -8,10 +8,11 @@
 //! - `connections`: connections to upstreams, kept and shared, over TCP and TLS
 //! - `handover`: sockets that go from a process to the one that takes its place
 //! - `etcd`: the store of records that `etcd` names
-//! - `local`: the resolver of one node, in its agent; `clients`: whose search paths it knows
+//! - `local`: the resolver of one node, in its agent; `clients`: whose search paths it knows; `neighbours`: whom it answers
 //! - `imports`: what the cluster imports of its cluster set
 //! - `keeper`: the one task that owns the cluster's state and replaces the server when the Corefile changes
-//! - `corefile`: reading the Corefile and what it names; `hostnames`: the addresses of upstreams that it names
+//! - `corefile`: reading the Corefile and what it names; `hostnames`: the addresses of upstreams that it names; `retry`: when one is
+//!   tried again for which they were not known
 //! - `signing`: zone files that are signed
 //! - `http`: health, readiness and metrics
 
@@ -29,9 +30,11 @@ mod imports;
 mod keeper;
 mod listeners;
 mod local;
+mod neighbours;
 mod outside;
 pub(crate) mod pem;
 mod protobuf;
+mod retry;
 mod signing;
 mod tcp;
 #[cfg(test)]
@@ -52,7 +55,7 @@ use std::{
 };
 
 use podnet_client::connect::ConnectError;
-use podnet_dns::{Checked, Config, CorefileError, Server, server::Later};
+use podnet_dns::{Checked, Config, CorefileError, Scheme, Server, chain::TlsOptions, server::Later};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
@@ -62,8 +65,10 @@ pub use local::{Local, LocalOptions, Seat};
 
 use crate::dns::{
     handover::{Offer, Sockets},
+    identity::Identity,
     keeper::Keeper,
     listeners::Listeners,
+    neighbours::Neighbours,
 };
 
 /// How long answers that clients wait for may take after the stop, at most.
@@ -168,6 +173,10 @@ pub enum DnsError {
 /// When the Corefile cannot be loaded, a port cannot be opened, or there is no access to an API server that the Corefile needs. An
 /// API server that is away is waited for, unless another process serves meanwhile.
 pub async fn run(options: DnsOptions, shutdown: impl Future<Output = ()>) -> Result<(), DnsError> {
+    // Each connection is a descriptor, and each question that an upstream is asked over UDP has a socket of its own.
+    if let Err(error) = podnet_kernel::descriptors::raise_limit() {
+        tracing::warn!(%error, "cluster DNS may have no more open files than it began with");
+    }
     let (config, sources) = corefile::load(&options).await?;
     let process = config.process.clone();
     let (mut keeper, shared) = Keeper::new(options.clone(), config.clone(), sources).await?;
@@ -190,6 +199,7 @@ pub async fn run(options: DnsOptions, shutdown: impl Future<Output = ()>) -> Res
     let offer = options.handover.as_ref().map(offer).transpose()?;
     if let Some(before) = before {
         before.taken();
+        shared.sockets.have_alone();
     }
     for warning in &config.warnings {
         tracing::warn!("{warning}");
@@ -208,7 +218,7 @@ pub async fn run(options: DnsOptions, shutdown: impl Future<Output = ()>) -> Res
     };
     if !followed {
         shared.ready_no_more.store(true, Ordering::Release);
-        let lameduck = shared.lameduck(process.health.map_or(Duration::ZERO, |(_, lameduck)| lameduck));
+        let lameduck = shared.lameduck(process.lameduck());
         if !lameduck.is_zero() {
             info!(seconds = lameduck.as_secs_f32(), "asked to stop; answering on until nobody asks any more");
             followed = tokio::time::timeout(lameduck, &mut offered).await.is_ok();
@@ -242,6 +252,21 @@ pub fn check(text: &str, name: &str) -> Checked {
     Config::check(name, text, &corefile::environment(&|path| std::fs::read_to_string(path)))
 }
 
+/// What keeps a Corefile from being served that can be read: certificates and keys that cannot be used, and API servers that differ.
+/// No port is opened, and nobody is asked.
+#[must_use]
+pub fn obstacles(config: &Config) -> Vec<DnsError> {
+    let certificates = config.listeners().into_iter().filter_map(|listener| {
+        let port = listener.port;
+        let tls = listener.tls.filter(|_| port.scheme != Scheme::Dns)?;
+        let read = Identity::read(&TlsOptions { keylog: None, ..tls }, port.scheme);
+        read.err().map(|source| DnsError::Certificate { port, source })
+    });
+    let upstreams = podnet_dns::forward::secured(config);
+    let upstreams = upstreams.filter_map(|secure| connections::check(&secure).err().map(DnsError::Tls));
+    certificates.chain(upstreams).chain(keeper::api(config).err()).collect()
+}
+
 /// What all tasks of the process share.
 pub(crate) struct Shared {
     server: RwLock<Arc<Server>>,
@@ -255,6 +280,8 @@ pub(crate) struct Shared {
     cut: CancellationToken,
     ready_no_more: AtomicBool,
     lameduck: RwLock<Option<Duration>>,
+    /// Who is answered.
+    neighbours: Neighbours,
 }
 
 impl Shared {
@@ -267,6 +294,7 @@ impl Shared {
             cut: CancellationToken::new(),
             ready_no_more: AtomicBool::new(false),
             lameduck: RwLock::new(None),
+            neighbours: Neighbours::default(),
         }
     }
 

@@ -4,12 +4,14 @@
 //! - `keeper`: turns recording on and off
 //! - [`Counting`]: the programs at pods' interfaces
 //! - `known`: who is who, by the cluster's watches
-//! - `recorder`: reads what was counted and makes records of it
-//! - `log`: the file that they go to
+//! - `recorder`: reads what was counted and makes records of it; `senders`: whose addresses their sources have to be; `translated`: what is
+//!   translated on the node
+//! - `log`: the file that they go to, as [`Lines`]
 //! - `collect`: the collectors that they are sent to
+//! - `recorders`: which nodes record to the same places
 //! - `past`: what is kept of them in memory
 //! - `api`: who may read that, over HTTPS, capture packets themselves, and see where a probe passes
-//! - `inside`: where these are
+//! - `inside`: where these are; `own`: what is told of the node itself
 //! - `private`: files that are the agent's alone
 
 pub(crate) mod api;
@@ -19,10 +21,15 @@ mod demand;
 mod inside;
 mod keeper;
 mod known;
+mod lines;
 mod log;
+mod own;
 mod past;
 mod private;
 mod recorder;
+mod recorders;
+mod senders;
+mod translated;
 
 use std::{
     io,
@@ -36,15 +43,22 @@ use ipnet::IpNet;
 use kube::Client;
 use podnet_client::events::Complaints;
 use podnet_flow::Tally;
-use podnet_kernel::{netlink::RtSocket, pod_interface::GATEWAY_V4, resolver};
+use podnet_kernel::{
+    netlink::RtSocket,
+    pod_interface::{AGENT_V6, GATEWAY_V4},
+    resolver,
+};
 use tokio::time::timeout;
 
-pub use api::FlowApi;
+pub use api::{ClientAuthority, FlowApi};
 use collect::Couriers;
 pub use collect::{Settings as CollectorSettings, Target, TargetError};
 pub use counting::{AtStart, Counting};
 use demand::{Demand, Scope};
 pub(crate) use keeper::Keeper;
+pub use lines::{Lines, Short};
+pub(crate) use own::OwnNode;
+use recorders::Marks;
 
 use crate::{AgentConfig, addresses::Addresses, health::Health, repair::PodEnds};
 
@@ -97,7 +111,7 @@ pub(crate) fn offer(
     config: &AgentConfig,
     node_address: IpAddr,
     client: &Client,
-    (addresses, ends): (&Arc<Addresses>, Arc<PodEnds>),
+    (addresses, ends, own): (&Arc<Addresses>, Arc<PodEnds>, OwnNode),
     (health, complaints): (&Health, Complaints),
 ) -> Option<(Keeper, Ending)> {
     let always = match config.records_flows() {
@@ -110,13 +124,15 @@ pub(crate) fn offer(
         let address = SocketAddr::new(node_address, api.port);
         let here = Arc::new(inside::Attached { addresses: addresses.clone(), ends });
         let (node, client, demand) = (config.node.clone(), client.clone(), demand.clone());
-        let answers = api::Answers { node, address: node_address, client, demand, here };
+        let own = Arc::new(own);
+        let answers = api::Answers { node, address: node_address, client, demand, here, own };
         api::serve(api.clone(), address, answers, complaints);
     } else {
         // What an earlier agent had there; it may be gone.
-        let gateway = [IpAddr::V4(GATEWAY_V4)];
-        let _ = RtSocket::open().and_then(|mut socket| resolver::release(&mut socket, &gateway));
+        let answered = [IpAddr::V4(GATEWAY_V4), IpAddr::V6(AGENT_V6)];
+        let _ = RtSocket::open().and_then(|mut socket| resolver::release(&mut socket, &answered));
         if !config.records_flows() {
+            tokio::spawn(recorders::announce(client.clone(), config.node.clone(), Marks::default(), demand));
             return None;
         }
     }
@@ -131,9 +147,14 @@ pub(crate) fn offer(
     let (couriers, collectors) =
         Couriers::start(&config.flow_collectors, (&node, &config.flow_spill()), config.flows_between_pods);
     health.add_metrics(couriers.metrics());
+    let marks = recorders::marks(log.is_some(), &collectors);
+    tokio::spawn(recorders::announce(client.clone(), node.clone(), marks, demand.clone()));
     let ending = Ending { demand: demand.clone(), couriers };
     let (client, holders) = (client.clone(), config.flow_holders());
-    Some((Keeper { demand, node, client, log, retention, tally, collectors, service_cidr, holders }, ending))
+    let (labels, addresses) = (config.flow_labels.clone(), addresses.clone());
+    let keeper =
+        Keeper { demand, node, client, log, retention, tally, collectors, labels, service_cidr, addresses, holders };
+    Some((keeper, ending))
 }
 
 /// What is left to do when nothing is recorded any more, because the agent ends.

@@ -1,4 +1,4 @@
-//! The address journal: an append-only file of lines, durable before anybody acts on them.
+//! An append-only file of lines: the address journal, durable before anybody acts on it, and what need only outlive the agent.
 //!
 //! Appending and waiting for durability are two calls, so that the order of lines is decided under the caller's lock while many
 //! callers share one `fdatasync`: the first to wait syncs for everybody who appended before it.

@@ -171,13 +171,13 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         addresses.clone(),
         view.clone(),
         ways.clone(),
-        (counts, complaints.clone(), told),
+        (counts, complaints.clone(), told.clone()),
         updates,
     )?;
     let resolver = resolver(&config, &network, &view, &health);
-    let ends = network.pods();
+    let (ends, own) = (network.pods(), flows::OwnNode::new(&config, &network, &told));
     let (flows, flows_ending) =
-        flows::offer(&config, node_address, &client, (&addresses, ends), (&health, complaints)).unzip();
+        flows::offer(&config, node_address, &client, (&addresses, ends, own), (&health, complaints)).unzip();
     tokio::pin!(shutdown);
     let standing = config.gives_addresses.then(|| {
         let announcements = view.announcements().clone();

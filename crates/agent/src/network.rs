@@ -85,6 +85,7 @@ pub struct Network {
     pods: Arc<PodEnds>,
     published: watch::Receiver<Dual<Option<IpNet>>>,
     state: watch::Receiver<State>,
+    overlay: watch::Receiver<OverlayConfig>,
     resolver: Seat,
 }
 
@@ -141,6 +142,7 @@ impl Network {
         };
         let mut overlay = Overlay::new(overlay);
         overlay.set_keys(ways.keys());
+        let (planned_with, of_overlay) = watch::channel(overlay.config().clone());
         let pods = Arc::new(PodEnds::new(PodRules::open()?, fast_path, overlay.pod_mtu()));
         let (publish, published) = watch::channel(underlay.published);
         let (repair, notices) =
@@ -167,6 +169,7 @@ impl Network {
             counts,
             publish,
             overlay,
+            planned_with,
             rules: rules_of(config, &underlay),
             sockets: SocketsPlace::new(config.sockets_cgroup.clone()),
             datapath,
@@ -185,13 +188,19 @@ impl Network {
         thread
             .spawn(move || worker.run(&handle, Events { updates, notices, gives_way }))
             .map_err(NetworkError::Thread)?;
-        Ok(Self { pods, published, state, resolver })
+        Ok(Self { pods, published, state, overlay: of_overlay, resolver })
     }
 
     /// What peers shall know of this node's addresses, as they change.
     #[must_use]
     pub fn published(&self) -> watch::Receiver<Dual<Option<IpNet>>> {
         self.published.clone()
+    }
+
+    /// What the ways between nodes are planned with here, as that changes.
+    #[must_use]
+    pub(crate) fn overlay(&self) -> watch::Receiver<OverlayConfig> {
+        self.overlay.clone()
     }
 
     /// What the node's resolver and the network tell each other.
@@ -249,9 +258,9 @@ fn asked_of_kernel(
 fn rules_of(config: &AgentConfig, underlay: &Underlay) -> ClusterRules {
     let node_addrs = place::addrs_of(underlay);
     let services = ServicesConfig::new(Family::V4, config.node.clone(), node_addrs.clone());
-    let service_cidrs = config.service_cidr.map(IpNet::V4);
-    let no_nat_cidrs = config.no_nat_cidrs.iter().copied().chain(service_cidrs).collect();
-    ClusterRules::new(&services, &BorderConfig { family: Family::V4, node_addrs, pod_cidrs: Vec::new(), no_nat_cidrs })
+    let no_nat_cidrs = config.all_no_nat_cidrs().collect();
+    let border = BorderConfig { family: Family::V4, node_addrs, pod_cidrs: Vec::new(), no_nat_cidrs };
+    ClusterRules::new(&services, &border).noting_in(&config.udp_frontends())
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ mod histogram;
 mod iptables;
 mod ipvs;
 pub mod mode;
-mod ports;
+pub(crate) mod ports;
 pub mod programming;
 pub mod status;
 pub mod told;

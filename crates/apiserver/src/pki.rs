@@ -146,6 +146,22 @@ impl Pki {
     }
 }
 
+/// A server's certificate for one name, which nobody vouches for but itself: clients have it.
+///
+/// # Errors
+///
+/// When the name cannot be one of a certificate, or there is no randomness for the key.
+pub fn self_signed(name: &str) -> Result<Issued, PkiError> {
+    let key = KeyPair::generate().map_err(failed(format!("generating the key of {name:?}")))?;
+    let mut params = leaf(name, &[]);
+    params.use_authority_key_identifier_extension = false;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let dns_name = name.try_into().map_err(failed(format!("using {name:?} as a name in a certificate")))?;
+    params.subject_alt_names.push(SanType::DnsName(dns_name));
+    let certificate = params.self_signed(&key).map_err(failed(format!("signing the certificate of {name:?}")))?;
+    Ok(Issued { cert_pem: certificate.pem(), key_pem: key.serialize_pem() })
+}
+
 /// The key in a file, made when there is none.
 fn key_at(path: &Path) -> Result<KeyPair, PkiError> {
     let pem = files::write_once(path, 0o600, || {

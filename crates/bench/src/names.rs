@@ -3,11 +3,13 @@
 //! Each server runs on the first processor, and dnsperf, which asks, on the second; the servers take turns. The others have the same
 //! names in a zone file, or forward to the same server. Those that are not installed are left out, which is said.
 
+mod asking;
 mod peers;
+mod records;
+mod verified;
 
 use std::{
     fmt, fs,
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -22,33 +24,24 @@ use crate::{
     programming::{self, CHANGES, ENDPOINTS},
     stand_in::{Answers, StandIn},
 };
+use asking::{Figure, LOADS, Load, Rate, addresses, ask, median, until_answered};
 use peers::{CACHES, Kind, PEERS, Peer};
+use records::{name, outside, service};
+use verified::Verified;
 
 const SERVICES: usize = 10_000;
 /// Names of the outside world that are forwarded, and then cached.
 const OUTSIDE: usize = 1_000;
 const ROUNDS: usize = 3;
-const SECONDS: &str = "3";
 /// Where podnet answers, the server that it forwards to, and the first of the others.
 const PODNET: u16 = 5300;
 const UPSTREAM: u16 = 5301;
 const FIRST_PEER: u16 = 5310;
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-enum Load {
-    /// Addresses of Services.
-    Names,
-    /// Names of the cluster that do not exist.
-    Missing,
-    /// Addresses of Services, over connections.
-    Tcp,
-    /// Names of the outside world, which are in the cache after the first time.
-    Cached,
-}
-
-const LOADS: [Load; 4] = [Load::Names, Load::Missing, Load::Tcp, Load::Cached];
+/// One in so many Services is asked for at every server, before they are measured.
+const SAMPLE: usize = 97;
+/// What CoreDNS's documentation says of names of a cluster (coredns/deployment, Scaling_CoreDNS): questions in a second on two processors.
+const COREDNS: u32 = 34_000;
 
 #[derive(Serialize)]
 pub(crate) struct Names {
@@ -61,7 +54,10 @@ pub(crate) struct Names {
     peak_mib: f64,
     /// From the watch event of a changed slice until a question has the new address.
     update: Times,
+    verified: Verified,
     loads: Vec<Rates>,
+    /// CoreDNS's rate as it is published, of questions for names on two processors.
+    coredns_published: u32,
     missing: Vec<&'static str>,
 }
 
@@ -70,17 +66,7 @@ pub(crate) struct Names {
 struct Rates {
     load: Load,
     podnet: Rate,
-    lost: u64,
     peers: Vec<(&'static str, Rate)>,
-}
-
-/// How a server did.
-#[derive(Clone, Copy, Default, Serialize)]
-struct Rate {
-    /// Questions answered in a second. Where the server is the faster one, it is dnsperf's rate.
-    per_second: f64,
-    /// Questions answered in a second of the server's on its processor, however long it had it.
-    per_processor_second: f64,
 }
 
 /// The server that is measured, its surroundings, and the others.
@@ -90,7 +76,7 @@ struct Field {
     podnet: Running,
     load: Duration,
     peers: Vec<(Peer, u16, Running)>,
-    _upstream: Option<Running>,
+    upstream: Option<Running>,
 }
 
 pub(crate) fn measure(podnet: &str) -> Result<Names> {
@@ -101,10 +87,24 @@ pub(crate) fn measure(podnet: &str) -> Result<Names> {
     let missing = missing.collect();
     let field = Field::lay_out(podnet)?;
     let (memory_mib, peak_mib) = (field.podnet.memory_mib()?, field.podnet.peak_mib()?);
+    field.compare()?;
     let update = field.updates()?;
-    let loads = LOADS.into_iter().map(|load| field.rates(load)).collect::<Result<Vec<_>>>()?;
-    let load_s = field.load.as_secs_f64();
-    Ok(Names { services: SERVICES, endpoints: ENDPOINTS, load_s, memory_mib, peak_mib, update, loads, missing })
+    // Without an upstream nothing can be forwarded.
+    let loads = LOADS.into_iter().filter(|load| *load != Load::Cached || field.upstream.is_some());
+    let loads = loads.map(|load| field.rates(load)).collect::<Result<Vec<_>>>()?;
+    let verified = verified::measure(&field.place, podnet)?;
+    Ok(Names {
+        services: SERVICES,
+        endpoints: ENDPOINTS,
+        load_s: field.load.as_secs_f64(),
+        memory_mib,
+        peak_mib,
+        update,
+        verified,
+        loads,
+        coredns_published: COREDNS,
+        missing,
+    })
 }
 
 impl Field {
@@ -113,16 +113,19 @@ impl Field {
         let services: Vec<Value> = (0..SERVICES).map(service).collect();
         let slices: Vec<Value> = (0..SERVICES).map(|number| programming::slice(number, 0)).collect();
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default", "resourceVersion": "1", "uid": "n"}});
+        let pods = verified::pods();
         let answers = Answers::new(|_, _| None)
+            .list_of("pods", "v1", "Pod", pods.len(), |at| verified::pod(pods[at]))
             .list("services", "v1", "Service", &services)
             .list("namespaces", "v1", "Namespace", &[namespace])
             .list("endpointslices", "discovery.k8s.io/v1", "EndpointSlice", &slices);
         let api = place.netns.run(move || StandIn::serve(answers))??;
         fs::write(place.path("kubeconfig"), api.kubeconfig())?;
-        let corefile =
-            format!(".:{PODNET} {{\n kubernetes cluster.local\n cache 300\n forward . 127.0.0.1:{UPSTREAM}\n}}\n");
+        let corefile = format!(
+            ".:{PODNET} {{\n kubernetes cluster.local in-addr.arpa\n cache 300\n forward . 127.0.0.1:{UPSTREAM}\n}}\n"
+        );
         fs::write(place.path("Corefile"), corefile)?;
-        peers::write(&place.path(""), SERVICES, OUTSIDE)?;
+        records::write(&place.path(""), SERVICES, OUTSIDE)?;
         let knot = PEERS.iter().find(|peer| peers::installed(peer.program));
         let upstream = knot.map(|peer| start(&place, peer, Kind::Outside, UPSTREAM)).transpose()?;
         let started = Instant::now();
@@ -130,28 +133,33 @@ impl Field {
         command.args(["-c", "0", podnet, "dns", "--conf"]).arg(place.path("Corefile"));
         command.arg("--kubeconfig").arg(place.path("kubeconfig"));
         let running = spawn(&place, command, "podnet")?;
-        let mut field =
-            Self { place, api, podnet: running, load: Duration::ZERO, peers: Vec::new(), _upstream: upstream };
-        field.until_answered(PODNET, &name(SERVICES - 2))?;
+        let mut field = Self { place, api, podnet: running, load: Duration::ZERO, peers: Vec::new(), upstream };
+        until_answered(&field.place, PODNET, &name(SERVICES - 2))?;
         field.load = started.elapsed();
         for (peer, port) in PEERS.iter().chain(&CACHES).zip(FIRST_PEER..) {
-            if peers::installed(peer.program) {
+            let has_upstream = peer.kind != Kind::Cache || field.upstream.is_some();
+            if peers::installed(peer.program) && has_upstream {
                 let running = start(&field.place, peer, peer.kind, port)?;
                 field.peers.push((*peer, port, running));
                 let asked = if peer.kind == Kind::Cache { outside(0) } else { name(0) };
-                field.until_answered(port, &asked)?;
+                until_answered(&field.place, port, &asked)?;
             }
         }
         Ok(field)
     }
 
-    fn until_answered(&self, port: u16, name: &str) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while self.place.netns.run(|| addresses(port, name))?.is_ok_and(|found| found.is_empty()) {
-            if Instant::now() > deadline {
-                return Err(format!("the server at port {port} does not answer for {name}").into());
+    /// Sees that servers of the cluster's names tell what there is: addresses of some Services, with and without one of their own.
+    fn compare(&self) -> Result<()> {
+        let zones = self.peers.iter().filter(|(peer, ..)| peer.kind == Kind::Zone);
+        let servers = zones.map(|(peer, port, _)| (peer.name, *port)).chain([("podnet", PODNET)]);
+        for (server, port) in servers {
+            for number in (0..SERVICES).step_by(SAMPLE) {
+                let (told, expected) =
+                    (self.place.netns.run(|| addresses(port, &name(number)))??, records::addresses(number));
+                if told != expected {
+                    return Err(format!("{server} tells {told:?} for {}, not {expected:?}", name(number)).into());
+                }
             }
-            std::thread::sleep(Duration::from_millis(2));
         }
         Ok(())
     }
@@ -184,51 +192,15 @@ impl Field {
         let peers: Vec<&(Peer, u16, Running)> = self.peers.iter().filter(|(peer, ..)| of_load(peer)).collect();
         let mut podnet = Vec::new();
         let mut others = vec![Vec::new(); peers.len()];
-        let mut lost = 0;
         for _ in 0..ROUNDS {
-            let (rate, gone) = self.ask(&self.podnet, PODNET, load)?;
-            podnet.push(rate);
-            lost += gone;
+            podnet.push(ask(&self.place, &self.podnet, PODNET, load)?);
             for ((_, port, running), rates) in peers.iter().zip(&mut others) {
-                rates.push(self.ask(running, *port, load)?.0);
+                rates.push(ask(&self.place, running, *port, load)?);
             }
         }
         let names = peers.iter().map(|(peer, ..)| peer.name);
-        Ok(Rates {
-            load,
-            podnet: median(&podnet),
-            lost,
-            peers: names.zip(others.iter().map(|all| median(all))).collect(),
-        })
-    }
-
-    /// How a server does, and how many questions it does not answer.
-    fn ask(&self, server: &Running, port: u16, load: Load) -> Result<(Rate, u64)> {
-        let questions = match load {
-            Load::Names | Load::Tcp => "names",
-            Load::Missing => "missing",
-            Load::Cached => "outside",
-        };
-        let mut command = Command::new("taskset");
-        command.args(["-c", "1", "dnsperf", "-s", "127.0.0.1", "-p", &port.to_string(), "-l", SECONDS, "-c", "16"]);
-        command.args(["-T", "1", "-q", "200", "-m", if load == Load::Tcp { "tcp" } else { "udp" }, "-d"]);
-        command.arg(self.place.path(questions));
-        let before = server.processor()?;
-        let output = self.place.netns.run(move || command.output())??;
-        let spent = server.processor()?.saturating_sub(before);
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let figure = |key: &str| {
-            let line = text.lines().find_map(|line| line.trim().strip_prefix(key));
-            line.and_then(|rest| rest.split_whitespace().next()).and_then(|word| word.parse::<f64>().ok())
-        };
-        let of_dnsperf = |key| {
-            figure(key).ok_or_else(|| format!("dnsperf tells no {key} {}", String::from_utf8_lossy(&output.stderr)))
-        };
-        let rate = Rate {
-            per_second: of_dnsperf("Queries per second:")?,
-            per_processor_second: of_dnsperf("Queries completed:")? / spent.as_secs_f64(),
-        };
-        Ok((rate, figure("Queries lost:").unwrap_or(0.0) as u64))
+        let peers = names.zip(others.iter().map(|all| median(all))).collect();
+        Ok(Rates { load, podnet: median(&podnet), peers })
     }
 }
 
@@ -246,69 +218,21 @@ fn start(place: &Place, peer: &Peer, kind: Kind, port: u16) -> Result<Running> {
     spawn(place, command, &format!("{}-{port}", peer.name))
 }
 
-/// Services by number: every second one is headless, so that its endpoints are its addresses.
-fn service(number: usize) -> Value {
-    let mut service = programming::service(number);
-    if number.is_multiple_of(2) && number > 0 {
-        service["spec"]["clusterIP"] = json!("None");
-        service["spec"]["clusterIPs"] = json!(["None"]);
-    }
-    service
-}
-
-fn name(number: usize) -> String {
-    format!("service-{number:05}.default.svc.cluster.local")
-}
-
-fn outside(number: usize) -> String {
-    format!("host-{number:05}.example.org")
-}
-
-/// The addresses that a server tells for a name; none where it knows none. Only the sections' sizes and the ends of records are read.
-fn addresses(port: u16, name: &str) -> std::io::Result<Vec<Ipv4Addr>> {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-    socket.set_read_timeout(Some(Duration::from_millis(500)))?;
-    let mut query = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    for label in name.split('.') {
-        query.push(label.len() as u8);
-        query.extend_from_slice(label.as_bytes());
-    }
-    query.extend_from_slice(&[0, 0, 1, 0, 1]);
-    let mut answer = [0; 4096];
-    let length = socket
-        .send_to(&query, SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-        .and_then(|_| socket.recv(&mut answer))
-        .unwrap_or(0);
-    let count = usize::from(answer[7]);
-    // A pointer, type, class, time to live, length, address.
-    let records = answer.get(query.len()..length).unwrap_or_default().chunks_exact(16).take(count);
-    let mut found: Vec<Ipv4Addr> =
-        records.map(|record| Ipv4Addr::new(record[12], record[13], record[14], record[15])).collect();
-    found.sort_unstable();
-    Ok(found)
-}
-
-type Figure = fn(&Rate) -> f64;
-
-fn median(rates: &[Rate]) -> Rate {
-    let of = |figure: Figure| {
-        let mut all: Vec<f64> = rates.iter().map(figure).collect();
-        all.sort_unstable_by(f64::total_cmp);
-        all.get(all.len() / 2).copied().unwrap_or_default()
-    };
-    Rate { per_second: of(|rate| rate.per_second), per_processor_second: of(|rate| rate.per_processor_second) }
-}
-
 impl fmt::Display for Names {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { services, endpoints, load_s, memory_mib, peak_mib, update, .. } = self;
+        let Self { services, endpoints, load_s, memory_mib, peak_mib, update, verified, .. } = self;
         writeln!(f, "cluster DNS among {services} Services of {endpoints} endpoints, half of them headless")?;
         writeln!(
             f,
             "        answers {load_s:.2} s after its start; memory {memory_mib:.1} MiB, at its most {peak_mib:.1} MiB"
         )?;
+        let Verified { pods, load_s, memory_mib, peak_mib } = verified;
+        writeln!(
+            f,
+            "        with {pods} pods verified: {load_s:.2} s; memory {memory_mib:.1} MiB, at its most {peak_mib:.1} MiB"
+        )?;
         write!(f, "        one endpoint changes, until it is answered  {update}")?;
-        for Rates { load, podnet, lost, peers } in &self.loads {
+        for Rates { load, podnet, peers } in &self.loads {
             let figures: [(_, Figure); 2] =
                 [("s", |rate| rate.per_second), ("processor s", |rate| rate.per_processor_second)];
             for (unit, figure) in figures {
@@ -317,7 +241,13 @@ impl fmt::Display for Names {
                     write!(f, "   {name} {:8.0}/{unit}: {:.2}", figure(rate), figure(podnet) / figure(rate))?;
                 }
             }
-            write!(f, "   lost {lost}")?;
+            write!(f, "   lost {}", podnet.lost)?;
+            for (name, rate) in peers.iter().filter(|(_, rate)| rate.lost > 0) {
+                write!(f, ", {name} {}", rate.lost)?;
+            }
+            if *load == Load::Names {
+                write!(f, "\n            CoreDNS, as published: about {}/s on two processors", self.coredns_published)?;
+            }
         }
         if !self.missing.is_empty() {
             write!(f, "\nnot installed: {} (scripts/setup bench)", self.missing.join(", "))?;

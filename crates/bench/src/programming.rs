@@ -31,7 +31,7 @@ const COUNTS: [usize; 5] = [10, 1_000, 10_000, 30_000, 50_000];
 pub(crate) const ENDPOINTS: usize = 10;
 pub(crate) const CHANGES: usize = 100;
 const CONNECTIONS: usize = 1_500;
-const PORT: u16 = 8080;
+pub(crate) const PORT: u16 = 8080;
 /// The two ends, in the node's own block.
 const ENDS: [(&str, Ipv4Addr); 2] =
     [("client", Ipv4Addr::new(100, 64, 0, 50)), ("server", Ipv4Addr::new(100, 64, 0, 51))];

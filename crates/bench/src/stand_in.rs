@@ -34,13 +34,26 @@ impl Answers {
 
     /// With a list: `version` and `kind` are its own.
     pub(crate) fn list(mut self, resource: &'static str, version: &str, kind: &str, items: &[Value]) -> Self {
-        self.lists.insert(resource, pages(version, kind, items));
+        self.lists.insert(resource, pages(version, kind, items.len(), |at| items[at].clone()));
+        self
+    }
+
+    /// As [`Answers::list`], of so many objects that they are made one by one.
+    pub(crate) fn list_of(
+        mut self,
+        resource: &'static str,
+        version: &str,
+        kind: &str,
+        count: usize,
+        item: impl Fn(usize) -> Value,
+    ) -> Self {
+        self.lists.insert(resource, pages(version, kind, count, item));
         self
     }
 
     /// The page that is asked for. A client that reads no pages would get a part of a long list: it is told so by nothing at all.
     fn page(&self, resource: &str, query: &str) -> String {
-        let Some(pages) = self.lists.get(resource) else { return pages("v1", "List", &[]).concat() };
+        let Some(pages) = self.lists.get(resource) else { return pages("v1", "List", 0, |_| Value::Null).concat() };
         if pages.len() > 1 && !query.contains("limit=") {
             return String::new();
         }
@@ -61,10 +74,10 @@ impl Answers {
 }
 
 /// The pages; each names the next one.
-fn pages(version: &str, kind: &str, items: &[Value]) -> Vec<String> {
-    let count = items.len().div_ceil(PAGE).max(1);
+fn pages(version: &str, kind: &str, items: usize, item: impl Fn(usize) -> Value) -> Vec<String> {
+    let count = items.div_ceil(PAGE).max(1);
     let page = |number: usize| {
-        let items = items.chunks(PAGE).nth(number).unwrap_or_default();
+        let items: Vec<Value> = (number * PAGE..items.min((number + 1) * PAGE)).map(&item).collect();
         let next = if number + 1 < count { (number + 1).to_string() } else { String::new() };
         json!({"apiVersion": version, "kind": kind, "metadata": {"resourceVersion": "1", "continue": next}, "items": items})
             .to_string()

@@ -58,6 +58,11 @@ pub(crate) struct Cluster {
     /// Whether the nodes record flows.
     #[serde(default)]
     pub(crate) flows: bool,
+    /// For how many seconds, and in how many bytes of each node, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) flow_retention: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) flow_retention_bytes: Option<u64>,
     pub(crate) datastore: Option<PathBuf>,
     /// The binary that `up` was called with: the supervisor starts the processes from it.
     pub(crate) binary: PathBuf,
@@ -211,6 +216,8 @@ mod tests {
             proxy_mode: None,
             node_local_dns: None,
             flows: false,
+            flow_retention: None,
+            flow_retention_bytes: None,
             datastore: None,
             binary: PathBuf::new(),
         }

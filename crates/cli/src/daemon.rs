@@ -6,7 +6,7 @@ use k8s_openapi::jiff::SignedDuration;
 use podnet_agent::{
     AgentConfig,
     dns::DnsOptions as DnsSettings,
-    flows::FlowApi,
+    flows::{ClientAuthority, FlowApi},
     underlay::{Detection, UnderlaySettings, detection::expression},
 };
 use podnet_flow::store::Retention;
@@ -116,6 +116,7 @@ pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
         },
         flows_between_pods: options.flow_pod_to_pod,
         flow_pairs: options.flow_metrics_pairs,
+        flow_labels: options.flow_labels,
         flow_api,
     };
     run(async { Box::pin(podnet_agent::run(config, stopped()?)).await.doing(|| "the agent ended".into()) })
@@ -123,14 +124,18 @@ pub(crate) fn agent(options: AgentOptions) -> Result<(), Failure> {
 
 /// Where the files are given; clap asks for them where a time is.
 fn flow_api(options: &AgentOptions) -> Option<FlowApi> {
+    let bytes = usize::try_from(options.flow_retention_bytes).unwrap_or(usize::MAX);
     Some(FlowApi {
         port: options.flow_port,
         certificate: options.flow_certificate.clone()?,
         key: options.flow_key.clone()?,
-        client_ca: options.flow_client_ca.clone()?,
+        client_ca: options.flow_client_ca.clone().map_or_else(
+            || ClientAuthority::Cluster(options.state_dir.join("flow-client-ca.crt")),
+            ClientAuthority::File,
+        ),
         retention: options
             .flow_retention
-            .map(|seconds| Retention { time: SignedDuration::from_secs(seconds.into()), ..Retention::default() }),
+            .map(|seconds| Retention { time: SignedDuration::from_secs(seconds.into()), bytes }),
     })
 }
 
@@ -154,11 +159,12 @@ fn underlay(options: &AgentOptions) -> Result<UnderlaySettings, Failure> {
 }
 
 pub(crate) fn dns(options: DnsOptions) -> Result<(), Failure> {
+    let corefile = options.file.unwrap_or(options.conf);
     if options.check {
-        return check_corefile(&options.conf);
+        return check_corefile(&corefile);
     }
     let settings = DnsSettings {
-        corefile: options.conf,
+        corefile,
         kubeconfig: options.kubeconfig,
         listen: None,
         resolv_conf: PathBuf::from("/etc/resolv.conf"),
@@ -177,19 +183,26 @@ pub(crate) fn pause(dir: &Path) -> Result<(), Failure> {
     podnet_runtime::pause(dir).doing(|| format!("the sandbox in {} ended", dir.display()))
 }
 
-/// Tells all that is wrong with a Corefile, and what has no effect.
+/// Tells all that is wrong with a Corefile, or would keep it from being served, and what has no effect.
 fn check_corefile(path: &Path) -> Result<(), Failure> {
     let text = std::fs::read_to_string(path).doing(|| format!("cannot read {}", path.display()))?;
     let checked = podnet_agent::dns::check(&text, &path.display().to_string());
     for warning in &checked.config.warnings {
         eprintln!("warning: {warning}");
     }
-    match checked.errors.as_slice() {
+    let mut mistakes: Vec<String> = checked.errors.iter().map(ToString::to_string).collect();
+    for obstacle in podnet_agent::dns::obstacles(&checked.config) {
+        let cause = std::error::Error::source(&obstacle).map(|cause| format!(": {cause}"));
+        mistakes.push(format!("{obstacle}{}", cause.unwrap_or_default()));
+    }
+    // Upstreams share their files.
+    mistakes.dedup();
+    match mistakes.as_slice() {
         [] => println!("{}: no mistake found", path.display()),
-        [error] => return Err(Failure::new(error.to_string())),
-        errors => {
-            let what = format!("{} has {} mistakes", path.display(), errors.len());
-            return Err(Failure::new(what).detail(errors.iter().map(ToString::to_string)));
+        [mistake] => return Err(Failure::new(mistake)),
+        mistakes => {
+            let what = format!("{} has {} mistakes", path.display(), mistakes.len());
+            return Err(Failure::new(what).detail(mistakes.iter().cloned()));
         }
     }
     Ok(())
@@ -252,4 +265,26 @@ fn parse_label(text: &str) -> Result<(String, String), Failure> {
     let (key, value) =
         text.split_once('=').ok_or_else(|| Failure::new(format!("--label {text:?} is not KEY=VALUE")))?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::arguments::{Arguments, Command};
+
+    #[test]
+    fn the_past_of_flows_takes_no_more_memory_than_is_asked_for() {
+        let kept = |more: &str| {
+            let line = format!("podnet agent --name node1 --flow-certificate c --flow-key k --flow-client-ca a {more}");
+            let Command::Agent(options) = Arguments::parse_from(line.split_whitespace()).command else {
+                panic!("not an agent")
+            };
+            flow_api(&options).unwrap().retention.map(|retention| (retention.time.as_secs(), retention.bytes))
+        };
+        assert_eq!(kept(""), None);
+        assert_eq!(kept("--flow-retention 90s"), Some((90, 64 << 20)));
+        assert_eq!(kept("--flow-retention 2h --flow-retention-bytes 1048576"), Some((7200, 1 << 20)));
+    }
 }

@@ -2,23 +2,18 @@
 //!
 //! - [`agents`]: where they are, and what they tell
 //! - [`merge`]: one order of what several tell, each flow once
+//! - `services`: who is behind a Service
+//! - [`out`]: where that is printed
 
 pub(crate) mod agents;
 mod merge;
+mod out;
+mod services;
 
-use std::{
-    fs::OpenOptions,
-    io::{self, BufWriter, Write},
-    pin::pin,
-    time::Duration,
-};
+use std::{pin::pin, time::Duration};
 
 use futures::FutureExt;
 use k8s_openapi::jiff::Timestamp;
-use podnet_flow::{
-    Item,
-    output::{Form, heading, line},
-};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -28,6 +23,7 @@ use tokio::{
 use self::{
     agents::Heard,
     merge::{Held, Merge},
+    out::Out,
 };
 use crate::{
     arguments::flows::FlowsOptions,
@@ -53,18 +49,22 @@ async fn read(options: &FlowsOptions) -> Result<(), Failure> {
         agents = agents::find(options) => agents?,
         _ = ends.told() => return Ok(()),
     };
-    let mut out = Out::open(options)?;
+    let mut out = Out::open(options.file.as_deref(), options.output.into())?;
     let (sender, mut heard) = mpsc::channel(BACKLOG);
-    let path = agents::path(options);
+    let path = tokio::select! {
+        resolved = services::resolved(options) => agents::path(&resolved?),
+        _ = ends.told() => return Ok(()),
+    };
     let names = agents.iter().map(|agent| agent.name.clone()).collect();
     for agent in agents {
         tokio::spawn(agent.listen(path.clone(), options.follow, sender.clone()));
     }
     drop(sender);
-    let mut merge = Merge::new(names, options.follow && !options.reports);
+    let merge = Merge::new(names, options.follow && !options.reports).picking(options.outcome());
     if options.follow {
         return follow(&mut heard, merge, &mut out, ends).await;
     }
+    let mut merge = merge.of_the_past();
     let mut held = Held::default();
     loop {
         tokio::select! {
@@ -147,46 +147,4 @@ impl Ends {
 
 fn listen(kind: SignalKind) -> Result<Signal, Failure> {
     signal(kind).doing(|| "cannot listen to signals".into())
-}
-
-/// Where flows are printed.
-struct Out {
-    form: Form,
-    to: BufWriter<Box<dyn Write>>,
-    name: String,
-}
-
-impl Out {
-    fn open(options: &FlowsOptions) -> Result<Self, Failure> {
-        let form = options.output.into();
-        let (to, name, is_begun): (Box<dyn Write>, _, _) = match &options.file {
-            None => (Box::new(io::stdout()), "the output".to_owned(), false),
-            Some(path) => {
-                let name = path.display().to_string();
-                let file = OpenOptions::new().create(true).append(true).open(path);
-                let file = file.doing(|| format!("cannot add to {name}"))?;
-                let is_begun = file.metadata().is_ok_and(|file| file.len() > 0);
-                (Box::new(file), name, is_begun)
-            }
-        };
-        let mut out = Self { form, to: BufWriter::new(to), name };
-        if let Some(heading) = heading(form).filter(|_| !is_begun) {
-            out.put(&[heading])?;
-        }
-        Ok(out)
-    }
-
-    fn write(&mut self, items: &[Item]) -> Result<(), Failure> {
-        let lines: Vec<String> = items.iter().map(|item| line(self.form, item)).collect();
-        if lines.is_empty() { Ok(()) } else { self.put(&lines) }
-    }
-
-    fn put(&mut self, lines: &[String]) -> Result<(), Failure> {
-        let written = lines.iter().try_for_each(|line| writeln!(self.to, "{line}")).and_then(|()| self.to.flush());
-        match written {
-            // Who reads this has seen enough.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-            written => written.doing(|| format!("cannot write to {}", self.name)),
-        }
-    }
 }

@@ -4,14 +4,19 @@
 //! - [`operand`]: what people write for the two ends
 //! - [`names`]: which names a pod's resolver asks for, and what it is told
 //! - [`show`]: a trace as text, JSON or a graph
-//! - [`compare`]: a trace beside what the kernels have
+//! - [`kernels`]: what the kernels of nodes have, by the nodes' namespaces or their agents; [`access`]: how agents are reached
+//! - [`compare`]: a trace beside that
 //! - [`live`]: a probe that is sent along it
 //! - [`explain`]: what was done for a pod
 //! - [`why`]: the first broken link; [`inside`]: what pods' own namespaces tell
 
+mod access;
 mod compare;
 mod explain;
 mod inside;
+mod kernels;
+#[cfg(test)]
+mod lab;
 mod live;
 mod names;
 mod operand;
@@ -19,6 +24,7 @@ mod show;
 mod state;
 mod why;
 
+use self::{access::Access, state::State};
 use crate::{
     arguments::forwarding::{Form, TraceOptions},
     report::{Doing, Failure},
@@ -32,15 +38,23 @@ pub(crate) fn trace(options: &TraceOptions) -> Result<(), Failure> {
         let failure = Failure::usage("a graph has no room for what is seen of a probe");
         return Err(failure.remedy("podnet trace --live -o table|json"));
     }
-    let state = state::gather(&options.cluster, "trace")?;
+    let mut state = state::gather(&options.cluster, "trace")?;
+    let access = Access::new(&options.cluster, options.agent_port);
     let mut question = operand::read(&state, &options.ends)?;
     if options.live {
         // There is one probe: of several addresses of a name it goes to the first.
         question.targets.truncate(1);
     }
-    let trace = operand::follow(&state, &question)?;
-    let compared = if options.compare { Some(compare::compare(&state, &trace)?) } else { None };
-    let live = if options.live { Some(live::follow(&state, &question, &trace, options)?) } else { None };
+    let follow = |state: &State| operand::follow(state, &question);
+    let (trace, compared) = match options.compare {
+        true => {
+            let (trace, kernels) = kernels::look(&mut state, &access, follow)?;
+            let compared = compare::compare(&state, &trace, &kernels);
+            (trace, Some(compared))
+        }
+        false => (follow(&state)?, None),
+    };
+    let live = if options.live { Some(live::follow(&state, &question, &trace, &access)?) } else { None };
     let told = show::Told { question: &question, trace: &trace, compared: compared.as_ref(), live: live.as_ref() };
     match options.output {
         Form::Table => print!("{}", told.text(&state)),
@@ -53,9 +67,5 @@ pub(crate) fn trace(options: &TraceOptions) -> Result<(), Failure> {
     if let Some(failure) = live.and_then(|live| live.failure(&trace)) {
         return Err(failure);
     }
-    match compared.map_or(0, |(found, _)| found.len()) {
-        0 => Ok(()),
-        count => Err(Failure::new(format!("{count} things on the way are not as they are planned"))
-            .remedy("agents mend such things within a second: is it running? podnet status; podnet logs agent")),
-    }
+    compared.and_then(|compared| compared.failure()).map_or(Ok(()), Err)
 }

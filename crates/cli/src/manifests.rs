@@ -3,6 +3,8 @@
 use std::io::Write;
 
 use ipnet::IpNet;
+use podnet_apiserver::pki;
+use podnet_client::connect::AGENTS;
 use podnet_model::{
     balancer::LEASE,
     crd::{self, IPPool},
@@ -15,7 +17,8 @@ use crate::{
     report::{Doing, Failure},
 };
 
-/// Everything but the definitions; IMAGE, API_HOST, API_PORT and ARGUMENTS stand for what the options say.
+/// Everything but the definitions; IMAGE, API_HOST, API_PORT and ARGUMENTS stand for what the options say, AGENT_CERTIFICATE and AGENT_KEY for
+/// a certificate that is made each time.
 const PODNET: &str = include_str!("../manifests/podnet.yaml");
 /// The option by which agents leave load balancers' addresses to others.
 const NO_BALANCERS: &str = "--no-load-balancer-controller";
@@ -42,9 +45,12 @@ fn all(options: &ManifestsOptions) -> Result<String, Failure> {
 fn podnet(options: &ManifestsOptions) -> Result<Vec<String>, Failure> {
     let ApiServer { host, port } = &options.api_server;
     let arguments = quoted(&options.arguments)?;
+    let agents = pki::self_signed(AGENTS.1).doing(|| "cannot make the agents' certificate".into())?;
     let text = filled(
         PODNET,
         &[
+            ("AGENT_CERTIFICATE", quoted(&agents.cert_pem)?),
+            ("AGENT_KEY", quoted(&agents.key_pem)?),
             ("ARGUMENTS", arguments),
             ("IMAGE", quoted(&options.image)?),
             ("API_HOST", quoted(host)?),
@@ -94,11 +100,12 @@ mod tests {
     use k8s_openapi::{
         api::{
             apps::v1::DaemonSet,
-            core::v1::{Namespace, ServiceAccount},
+            core::v1::{ConfigMap, Namespace, Secret, ServiceAccount},
             rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
         },
         apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
     };
+    use podnet_client::connect::AGENTS_CERTIFICATE;
     use serde::{Deserialize, de::DeserializeOwned};
     use serde_json::Value;
 
@@ -134,6 +141,8 @@ mod tests {
                 "IPPool" => is_a::<IPPool>(object),
                 "Namespace" => is_a::<Namespace>(object),
                 "ServiceAccount" => is_a::<ServiceAccount>(object),
+                "Secret" => is_a::<Secret>(object),
+                "ConfigMap" => is_a::<ConfigMap>(object),
                 "ClusterRole" => is_a::<ClusterRole>(object),
                 "ClusterRoleBinding" => is_a::<ClusterRoleBinding>(object),
                 "Role" => is_a::<Role>(object),
@@ -168,16 +177,39 @@ mod tests {
         let Command::Agent(agent) = Arguments::parse_from(&line).command else { panic!("{line:?}") };
         assert!(agent.no_load_balancer_controller && agent.service_cidr.is_some());
         assert_eq!(named(&objects, "ClusterRole"), ["podnet-agent"], "what it does not need");
-        assert!(named(&objects, "Role").is_empty() && named(&objects, "RoleBinding").is_empty());
+        let others = ["podnet-agents", "podnet-agent"];
+        assert_eq!([named(&objects, "Role"), named(&objects, "RoleBinding")], [others, others]);
 
         let mounted = |path: &str| {
             let mounts = container["volumeMounts"].as_array().unwrap().iter();
             mounts.filter_map(|mount| mount["mountPath"].as_str()).any(|mount| path.starts_with(mount))
         };
+        let shown = [value("PODNET_FLOW_CERTIFICATE"), value("PODNET_FLOW_KEY")];
+        assert_eq!(shown, ["/etc/podnet/agents/tls.crt", "/etc/podnet/agents/tls.key"], "keys of the Secret");
+        assert!(mounted("/etc/podnet/agents/tls.crt"));
         for path in [&agent.state_dir, &agent.socket, &agent.cni_conf_dir, &agent.subnet_file] {
             assert!(mounted(&path.display().to_string()), "{}", path.display());
         }
         assert_eq!(container["readinessProbe"]["httpGet"]["port"], agent.health_address.port());
+    }
+
+    #[test]
+    fn agents_show_the_certificate_that_everybody_may_read_and_nobody_else_has_its_key() {
+        let of = |objects: &[Value], kind: &str| {
+            let is_it = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == AGENTS.1;
+            objects.iter().find(is_it).unwrap().clone()
+        };
+        let objects = printed(&[]);
+        let (secret, public) = (of(&objects, "Secret"), of(&objects, "ConfigMap"));
+        assert_eq!([&secret["metadata"]["namespace"], &public["metadata"]["namespace"]], [AGENTS.0, AGENTS.0]);
+        let certificate = public["data"][AGENTS_CERTIFICATE].as_str().unwrap();
+        assert!(certificate.starts_with("-----BEGIN CERTIFICATE-----\n"), "{certificate}");
+        assert_eq!(secret["stringData"]["tls.crt"], certificate);
+        assert!(secret["stringData"]["tls.key"].as_str().unwrap().contains("PRIVATE KEY"));
+        assert_eq!(public["data"].as_object().unwrap().len(), 1, "the certificate alone");
+        assert_eq!(of(&objects, "Role")["rules"][0]["resourceNames"], serde_json::json!([AGENTS.1]));
+        let other = printed(&[]);
+        assert_ne!(of(&other, "Secret")["stringData"]["tls.key"], secret["stringData"]["tls.key"]);
     }
 
     #[test]

@@ -11,13 +11,13 @@ pub(crate) struct Failure {
     /// More lines, for example the end of a log.
     detail: Vec<String>,
     remedy: Option<String>,
-    /// The command was called wrongly.
-    usage: bool,
+    /// See [`Failure::exit_code`].
+    code: u8,
 }
 
 impl Failure {
     pub(crate) fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), cause: None, detail: Vec::new(), remedy: None, usage: false }
+        Self { what: what.into(), cause: None, detail: Vec::new(), remedy: None, code: 1 }
     }
 
     pub(crate) fn because(what: impl Into<String>, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -26,7 +26,12 @@ impl Failure {
 
     /// Arguments that do not go together; what is wrong with one by itself is said by clap.
     pub(crate) fn usage(what: impl Into<String>) -> Self {
-        Self { usage: true, ..Self::new(what) }
+        Self { code: 2, ..Self::new(what) }
+    }
+
+    /// Nothing that was looked at is wrong, and not all could be looked at.
+    pub(crate) fn incomplete(what: impl Into<String>) -> Self {
+        Self { code: 3, ..Self::new(what) }
     }
 
     /// Lines to show below what failed.
@@ -41,9 +46,17 @@ impl Failure {
         self
     }
 
-    /// 2 for wrong usage, as clap's own errors have it; otherwise 1.
+    /// 2 for wrong usage, as clap's own errors have it; 3 where what is asked is not known as a whole; otherwise 1.
     pub(crate) fn exit_code(&self) -> ExitCode {
-        ExitCode::from(if self.usage { 2 } else { 1 })
+        ExitCode::from(self.code)
+    }
+
+    /// What failed and why, in one sentence.
+    pub(crate) fn sentence(&self) -> String {
+        match &self.cause {
+            Some(cause) => format!("{}: {}", self.what, chain(&**cause)),
+            None => self.what.clone(),
+        }
     }
 
     pub(crate) fn print(&self) {
@@ -53,10 +66,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "podnet: {}", self.what)?;
-        if let Some(cause) = &self.cause {
-            write!(f, ": {}", chain(&**cause))?;
-        }
+        write!(f, "podnet: {}", self.sentence())?;
         for line in &self.detail {
             write!(f, "\n  | {line}")?;
         }

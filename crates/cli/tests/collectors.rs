@@ -6,6 +6,7 @@ use std::{
     io::{BufRead, BufReader, Read},
     net::TcpListener,
     os::unix::net::UnixDatagram,
+    path::Path,
     process::{Command, Stdio},
     sync::{Arc, Mutex},
     thread,
@@ -17,6 +18,8 @@ use serde_json::Value;
 
 const PODNET: &str = env!("CARGO_BIN_EXE_podnet");
 const SOON: Duration = Duration::from_secs(60);
+/// Parts come a minute after the end of what they are of.
+const LATER: Duration = Duration::from_secs(180);
 
 const PODS: &str = r#"
 apiVersion: v1
@@ -48,17 +51,29 @@ impl Came {
     /// Bytes that the client got in each of its connections to port 80 that have ended, by the flows' ids.
     fn answers(&self) -> BTreeMap<String, u64> {
         let came = self.0.lock().unwrap();
-        let is_meant = |item: &&Value| {
-            item["report"] == "end"
-                && item["source"]["pod"]["name"] == "client"
-                && item["destination"]["pod"]["name"] == "web"
-                && item["destination"]["port"] == 80
-        };
-        let ended = came.values().filter(is_meant);
+        let ended = came.values().filter(|item| item["report"] == "end" && is_asked_by_client(item));
         ended
             .map(|item| (item["id"].as_str().unwrap().to_owned(), item["received"]["bytes"].as_u64().unwrap()))
             .collect()
     }
+
+    /// How many ends, and parts of such, of these connections came from which node, counted at whose end.
+    fn ends(&self) -> BTreeMap<[String; 3], usize> {
+        let came = self.0.lock().unwrap();
+        let is_end = |item: &&Value| item["report"] == "end" || item["report"] == "part";
+        let mut ends = BTreeMap::new();
+        for item in came.values().filter(|item| is_asked_by_client(item)).filter(is_end) {
+            let key = ["report", "node", "reporter"].map(|name| item[name].as_str().unwrap().to_owned());
+            *ends.entry(key).or_default() += 1;
+        }
+        ends
+    }
+}
+
+fn is_asked_by_client(item: &Value) -> bool {
+    item["source"]["pod"]["name"] == "client"
+        && item["destination"]["pod"]["name"] == "web"
+        && item["destination"]["port"] == 80
 }
 
 /// Reads what comes to a port, in a stream with lengths, at one connection after the other.
@@ -83,6 +98,50 @@ fn listen(listener: TcpListener, came: Came) {
     });
 }
 
+/// Reads what comes to a socket.
+fn hear(path: &Path) -> Came {
+    let (socket, came) = (UnixDatagram::bind(path).unwrap(), Came::default());
+    thread::spawn({
+        let came = came.clone();
+        move || {
+            let mut buffer = vec![0; 65536];
+            while let Ok(length) = socket.recv(&mut buffer) {
+                came.add(std::str::from_utf8(&buffer[..length]).unwrap());
+            }
+        }
+    });
+    came
+}
+
+/// Makes a cluster whose agents send to collectors.
+fn up(nodes: &str, collectors: &str) {
+    up_with(nodes, &[("PODNET_FLOW_COLLECTORS", collectors)]);
+}
+
+/// Makes a cluster whose agents have these options more.
+fn up_with(nodes: &str, options: &[(&str, &str)]) {
+    let up = Command::new(PODNET)
+        .args(["up", "--nodes", nodes])
+        .envs(options.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
+}
+
+/// Has the client ask the server, with a connection for each time.
+fn ask(cluster: &Cluster, times: usize) {
+    let address = cluster.kubectl(&["-n", "default", "get", "pod", "web", "-o", "jsonpath={.status.podIP}"]);
+    let url = format!("http://{}/hostname?[1-{times}]", address.trim());
+    cluster.exec("default", "client", &["curl", "-sS", "--max-time", "10", "-H", "connection: close", &url]).unwrap();
+}
+
+/// What the first node's agent says of itself.
+fn metrics() -> String {
+    let ask = ["netns", "exec", "podnet-node1", "curl", "-sS", "http://127.0.0.1:9099/metrics"];
+    String::from_utf8(Command::new("ip").args(ask).output().unwrap().stdout).unwrap()
+}
+
 /// Tells the node's agent to end, and waits for the one that the supervisor starts then.
 fn end_agent(cluster: &Cluster) {
     let pid = cluster.pid("node1-agent");
@@ -100,37 +159,15 @@ fn end_agent(cluster: &Cluster) {
 fn collectors_are_sent_each_flow_once_also_those_of_the_time_when_one_was_away_and_the_agent_began_anew() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log");
-    let socket = UnixDatagram::bind(&path).unwrap();
-    let steady = Came::default();
-    thread::spawn({
-        let steady = steady.clone();
-        move || {
-            let mut buffer = vec![0; 65536];
-            while let Ok(length) = socket.recv(&mut buffer) {
-                steady.add(std::str::from_utf8(&buffer[..length]).unwrap());
-            }
-        }
-    });
+    let steady = hear(&path);
     let cluster = Cluster::none(PODNET);
     // Agents reach this machine at the underlay's address; nobody listens there yet.
     let away = "172.29.240.254:6010";
     let collectors = format!("syslog+unix://{} syslog+tcp://{away}", path.display());
-    let up = Command::new(PODNET)
-        .args(["up", "--nodes", "1"])
-        .env("PODNET_FLOW_COLLECTORS", collectors)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
+    up("1", &collectors);
     cluster.apply(PODS);
     cluster.await_ready(&["-n", "default", "web", "client"], SOON);
-    let address = cluster.kubectl(&["-n", "default", "get", "pod", "web", "-o", "jsonpath={.status.podIP}"]);
-    let ask = |times: usize| {
-        let url = format!("http://{}/hostname?[1-{times}]", address.trim());
-        cluster
-            .exec("default", "client", &["curl", "-sS", "--max-time", "10", "-H", "connection: close", &url])
-            .unwrap();
-    };
+    let ask = |times| ask(&cluster, times);
     ask(20);
     eventually("the flows come to who is there", SOON, || match steady.answers().len() {
         20 => Ok(()),
@@ -147,11 +184,87 @@ fn collectors_are_sent_each_flow_once_also_those_of_the_time_when_one_was_away_a
         });
     }
     assert_eq!(steady.answers(), late.answers());
-    let ask = ["netns", "exec", "podnet-node1", "curl", "-sS", "http://127.0.0.1:9099/metrics"];
-    let metrics = String::from_utf8(Command::new("ip").args(ask).output().unwrap().stdout).unwrap();
+    let metrics = metrics();
     for counted in ["sent_records_total{collector=\"syslog+unix", "sent_records_total{collector=\"syslog+tcp"] {
         let line =
             metrics.lines().find(|line| line.contains(counted)).unwrap_or_else(|| panic!("{counted}: {metrics}"));
         assert!(!line.ends_with(" 0"), "{line}");
     }
+}
+
+#[test]
+fn the_agents_options_have_flows_between_pods_logged_within_bounds_and_workloads_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("flows.jsonl");
+    let log = path.display().to_string();
+    let cluster = Cluster::none(PODNET);
+    up_with(
+        "1",
+        &[
+            ("PODNET_FLOW_LOG", log.as_str()),
+            ("PODNET_FLOW_LOG_BYTES", "65536"),
+            ("PODNET_FLOW_METRICS_PAIRS", "1000"),
+            ("PODNET_FLOW_POD_TO_POD", "true"),
+        ],
+    );
+    cluster.apply(PODS);
+    cluster.await_ready(&["-n", "default", "web", "client"], SOON);
+    // Not between pods: the node's own port.
+    let node = cluster.kubectl(&["-n", "default", "get", "pod", "web", "-o", "jsonpath={.status.hostIP}"]);
+    let strange = format!("curl -sk -o /dev/null https://{}:10250/ || true", node.trim());
+    ask(&cluster, 20);
+    let of_workloads = |metrics: &str, name: &str| -> Vec<String> {
+        let is_it = |line: &&str| line.starts_with(name) && line.contains("client") && line.contains("web");
+        metrics.lines().filter(is_it).map(str::to_owned).collect()
+    };
+    let counted = |connections: usize| {
+        eventually("the connections are counted", SOON, || {
+            match &of_workloads(&metrics(), "podnet_flow_connections_total{")[..] {
+                [line] if line.ends_with(&format!(" {connections}")) => Ok(()),
+                lines => Err(format!("{lines:?}")),
+            }
+        });
+    };
+    counted(20);
+    assert!(!of_workloads(&metrics(), "podnet_flow_bytes_total{").is_empty());
+    let logged = || std::fs::read_to_string(&path).unwrap_or_default();
+    // Each has a record of about 1 kB at its beginning and one at its end.
+    ask(&cluster, 400);
+    let aside = directory.path().join("flows.jsonl.1.gz");
+    eventually("what is full is set aside", SOON, || if aside.exists() { Ok(()) } else { Err(logged().len()) });
+    cluster.exec("default", "client", &["sh", "-c", &strange]).unwrap();
+    ask(&cluster, 1);
+    counted(421);
+    let has = |word: &str| logged().contains(word);
+    assert!(has("\"name\":\"client\"") && !has(":10250,") && !has("pod-node"), "{}", logged());
+    // One may be set aside meanwhile.
+    let bytes = |entry: std::io::Result<std::fs::DirEntry>| entry.ok()?.metadata().ok().map(|file| file.len());
+    let all: u64 = std::fs::read_dir(directory.path()).unwrap().filter_map(bytes).sum();
+    assert!(all <= 65536, "{all}");
+}
+
+#[test]
+fn a_flow_between_two_nodes_comes_from_the_sources_node_alone_and_what_the_other_one_counted_as_its_part() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let came = hear(&path);
+    let cluster = Cluster::none(PODNET);
+    up("2", &format!("syslog+unix://{}", path.display()));
+    cluster.apply(&PODS.replacen("nodeName: node1", "nodeName: node2", 1));
+    cluster.await_ready(&["-n", "default", "web", "client"], SOON);
+    eventually("both nodes say where their records go", SOON, || {
+        let nodes: Value = serde_json::from_str(&cluster.kubectl(&["get", "nodes", "-o", "json"])).unwrap();
+        let nodes = nodes["items"].as_array().unwrap();
+        let said: Vec<&Value> =
+            nodes.iter().map(|node| &node["metadata"]["annotations"]["flows.podnet.io/recorded-to"]).collect();
+        let is_same = said.len() == 2 && said[0].is_string() && said[0] == said[1];
+        if is_same { Ok(()) } else { Err(format!("{said:?}")) }
+    });
+    ask(&cluster, 20);
+    let expected = [["end", "node1", "source"], ["part", "node2", "destination"]];
+    let expected: BTreeMap<[String; 3], usize> = expected.into_iter().map(|key| (key.map(str::to_owned), 20)).collect();
+    eventually("each flow comes once, and its part", LATER, || {
+        let ends = came.ends();
+        if ends == expected { Ok(()) } else { Err(format!("{ends:?}")) }
+    });
 }

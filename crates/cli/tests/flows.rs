@@ -1,7 +1,7 @@
 //! `podnet flows`: what people and pods are told of who talks to whom.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::{process::Command, time::Duration};
+use std::{path::Path, process::Command, time::Duration};
 
 use podnet_testnet::{Cluster, eventually};
 use serde_json::Value;
@@ -50,6 +50,34 @@ spec:
       image: "podnet.local/tools"
       command: [sleep, infinity]
       env: [{name: PODNET_AGENT, valueFrom: {fieldRef: {fieldPath: status.hostIP}}}]
+"#;
+
+/// A capture whose file outlives its pod.
+fn leaver(directory: &Path) -> String {
+    format!(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: leaver, namespace: relays}}
+spec:
+  nodeName: node1
+  volumes: [{{name: flows, hostPath: {{path: {}, type: Directory}}}}]
+  containers:
+    - {{name: client, image: "podnet.local/tools", command: [sh, -c, "trap 'exit 0' TERM; while :; do sleep 1; done"]}}
+    - name: capture
+      image: "podnet.local/tools"
+      command: [podnet, flows, --pod-to-pod, --follow, --output, json, --file, /flows/flows.jsonl]
+      volumeMounts: [{{name: flows, mountPath: /flows}}]
+"#,
+        directory.display()
+    )
+}
+
+const NOBODY: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: nobody, namespace: shop}
+spec: {selector: {app: nobody}, ports: [{port: 80}]}
 "#;
 
 const LATER: &str = r#"
@@ -143,11 +171,38 @@ fn a_capture_beside_a_relay_turns_recording_on_and_logs_each_flow_between_pods_o
         }
     }
     assert!(counts("node1"));
+    a_pod_that_is_deleted_loses_no_flow_that_had_ended(&cluster);
     cluster.kubectl(&["-n", "relays", "delete", "statefulset", "relay", "--cascade=orphan"]);
     cluster.kubectl(&["-n", "relays", "delete", "pods", "--all", "--grace-period=1"]);
     eventually("nothing is counted where nobody asks", SOON, || {
         if counts("node1") { Err("node1 goes on".to_owned()) } else { Ok(()) }
     });
+}
+
+/// What is told to end at once after the last answer has it in its file.
+fn a_pod_that_is_deleted_loses_no_flow_that_had_ended(cluster: &Cluster) {
+    const FLOWS: usize = 20;
+    let directory = tempfile::tempdir().unwrap();
+    cluster.apply(&leaver(directory.path()));
+    cluster.await_ready(&["-n", "relays", "leaver"], SOON);
+    let file = || std::fs::read_to_string(directory.path().join("flows.jsonl")).unwrap_or_default();
+    let ask = |times: usize, port: u16| {
+        let command = format!(
+            "for number in $(seq {times}); do curl -sS --max-time 5 http://relay-0.relay:{port}/hostname || exit 1; done"
+        );
+        cluster.kubectl(&["-n", "relays", "exec", "leaver", "-c", "client", "--", "sh", "-c", &command])
+    };
+    let pair = || ("leaver".to_owned(), "relay-0".to_owned());
+    eventually("the capture follows", SOON, || {
+        if pairs(&file(), 9030).contains(&pair()) {
+            return Ok(());
+        }
+        ask(1, 9030);
+        Err(file())
+    });
+    ask(FLOWS, 7000);
+    cluster.kubectl(&["-n", "relays", "delete", "pod", "leaver", "--grace-period=20"]);
+    assert_eq!(pairs(&file(), 7000), vec![pair(); FLOWS], "{}", file());
 }
 
 /// Whether programs that count are at a pod's interface of a node: cluster DNS has one on each.
@@ -214,7 +269,28 @@ fn each_flow_is_told_once_with_both_names_to_people_and_to_its_own_pod_and_to_no
     // Who may not list pods is told of none but itself.
     let told = cluster.exec("default", "stranger", &["podnet", "flows", "-o", "jsonl"]).unwrap();
     assert_eq!(named(&told), [], "{told}");
+    tells_what_refused_a_flow(&cluster);
     tells_what_was_asked_at_the_socket(&cluster);
+}
+
+/// A Service that nobody stands behind refuses, and that it is why is told.
+fn tells_what_refused_a_flow(cluster: &Cluster) {
+    cluster.apply(NOBODY);
+    let told = |cause: &str| {
+        let to = ["flows", "-o", "jsonl", "--since", "5m", "--to", "service/shop/nobody", "--cause", cause];
+        let output = cluster.podnet(&to);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    eventually("the Service that has no backend is told as the cause", SOON, || {
+        let ask = ["sh", "-c", "curl -sS --max-time 5 http://nobody.shop/ || true"];
+        cluster.exec("default", "stranger", &ask)?;
+        let text = told("no-backend");
+        let is_told = |flow: Value| flow["verdict"] == "refused" && flow["service"]["name"] == "nobody";
+        if lines(&text).any(is_told) { Ok(()) } else { Err(text) }
+    });
+    let others = told("no-route");
+    assert!(lines(&others).all(|item| item["type"] != "flow"), "{others}");
 }
 
 /// In mode ebpf sockets choose the backends, and packets do not show the Service any more.

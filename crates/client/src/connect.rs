@@ -3,19 +3,30 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
-    Client, Config,
+    Api, Client, Config,
     client::ClientBuilder,
     config::{AuthInfo, Cluster, Context, KubeConfigOptions, Kubeconfig, NamedAuthInfo, NamedCluster, NamedContext},
 };
+use x509_parser::pem::Pem;
 
 use crate::requests::{Gate, Limits, Listener};
 
 /// The token of a pod's service account.
 pub const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+
+/// Namespace and name of the ConfigMap with the certificate that all agents of a cluster show where `podnet manifests` made it one, under the key
+/// [`AGENTS_CERTIFICATE`]. That name is also the one that the certificate is of.
+pub const AGENTS: (&str, &str) = ("podnet-system", "podnet-agents");
+/// Its key there.
+pub const AGENTS_CERTIFICATE: &str = "tls.crt";
+/// An API server that takes connections and says nothing for so long does not answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +55,14 @@ pub enum ConnectError {
     /// The certificates cannot be used.
     #[error("cannot set up TLS towards the API server")]
     Tls(#[source] kube::Error),
+    /// The API server does not say which certificate agents show.
+    #[error("cannot read the certificate of agents (ConfigMap podnet-agents in podnet-system)")]
+    Agents(#[source] kube::Error),
+    /// What it says is no certificate.
+    #[error(
+        "the ConfigMap podnet-agents in podnet-system has no certificate (PEM) under the key tls.crt; apply what `podnet manifests` prints"
+    )]
+    Certificate,
 }
 
 /// Where the API server is, and who asks it.
@@ -139,25 +158,49 @@ pub fn in_cluster() -> Result<Client, ConnectError> {
     client(Config::incluster().map_err(ConnectError::InCluster)?)
 }
 
-/// A client with the same identity, of a kubeconfig or the pod's service account, for another server of the cluster, whose certificate the
-/// same authority vouches for. It has to be of `name`, or, without one, of the address.
+/// A client with the same identity, of a kubeconfig or the pod's service account, for the agent at an address. Where the cluster has a certificate of
+/// its agents ([`AGENTS`]), the agent has to show that one. Elsewhere it is one that the API server's authority vouches for, of `name`, or,
+/// without one, of the address.
 ///
 /// # Errors
 ///
-/// As [`from_kubeconfig`] and [`in_cluster`].
-pub async fn to_server(
+/// As [`from_kubeconfig`] and [`in_cluster`]; and where the API server refuses to tell whether there is such a certificate.
+pub async fn to_agent(
     kubeconfig: Option<&Path>,
     address: SocketAddr,
     name: Option<String>,
 ) -> Result<Client, ConnectError> {
     let access = kubeconfig.map_or(Access::InCluster, |path| Access::Kubeconfig(path.to_path_buf(), None));
     let mut config = access.config().await?;
+    let mut asked = config.clone();
+    asked.read_timeout = Some(PATIENCE);
+    let shown = shown_by_agents(Client::try_from(asked).map_err(ConnectError::Tls)?).await?;
     // An address is always an authority.
     if let Ok(url) = format!("https://{address}").parse() {
         config.cluster_url = url;
     }
     config.tls_server_name = name;
+    if let Some(certificates) = shown {
+        config.root_cert = Some(certificates);
+        config.tls_server_name = Some(AGENTS.1.to_owned());
+    }
     client(config)
+}
+
+/// What all agents show (DER); none where the cluster has no such certificate, who asks may not read it, or nobody answers.
+async fn shown_by_agents(api_server: Client) -> Result<Option<Vec<Vec<u8>>>, ConnectError> {
+    let found = match Api::<ConfigMap>::namespaced(api_server, AGENTS.0).get_opt(AGENTS.1).await {
+        Err(kube::Error::Api(status)) if status.code == 403 => None,
+        // While the API server is away, agents that the cluster's authority certifies can be asked all the same.
+        Err(kube::Error::Service(_) | kube::Error::HyperError(_)) => None,
+        found => found.map_err(ConnectError::Agents)?,
+    };
+    let Some(found) = found else { return Ok(None) };
+    let pem = found.data.and_then(|mut data| data.remove(AGENTS_CERTIFICATE)).ok_or(ConnectError::Certificate)?;
+    let blocks: Result<Vec<_>, _> = Pem::iter_from_buffer(pem.as_bytes()).collect();
+    let certificates: Vec<_> =
+        blocks.map_err(|_| ConnectError::Certificate)?.into_iter().map(|pem| pem.contents).collect();
+    if certificates.is_empty() { Err(ConnectError::Certificate) } else { Ok(Some(certificates)) }
 }
 
 /// The name of the node that this pod is on, as the token of its service account says (Kubernetes 1.30 and later, and podnet's own API server);
@@ -186,7 +229,43 @@ fn patient(mut config: Config) -> Config {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
     use super::*;
+
+    /// What an API server that answers so says of the agents' certificate.
+    async fn shown(code: u16, body: Value) -> Result<Option<Vec<Vec<u8>>>, ConnectError> {
+        let service = tower::service_fn(move |request: Request<Body>| {
+            assert_eq!(request.uri().path(), "/api/v1/namespaces/podnet-system/configmaps/podnet-agents");
+            let answer = Response::builder().status(code).body(Body::from(body.to_string().into_bytes())).unwrap();
+            async { Ok::<_, Infallible>(answer) }
+        });
+        shown_by_agents(Client::new(service, "default")).await
+    }
+
+    #[tokio::test]
+    async fn agents_show_the_certificate_that_the_cluster_has_of_them_and_where_it_is_damaged_nobody_is_trusted() {
+        let failure =
+            |reason: &str, code: u16| json!({"status": "Failure", "message": "no", "reason": reason, "code": code});
+        assert_eq!(shown(404, failure("NotFound", 404)).await.unwrap(), None);
+        assert_eq!(shown(403, failure("Forbidden", 403)).await.unwrap(), None);
+        let failed = shown(500, failure("InternalError", 500)).await;
+        assert!(matches!(failed, Err(ConnectError::Agents(_))), "{failed:?}");
+        let of = |data: Value| json!({"metadata": {}, "data": data});
+        let block = |text: &str| format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+        let two = shown(200, of(json!({"tls.crt": block("AQID") + &block("BAUG")}))).await.unwrap();
+        assert_eq!(two, Some(vec![vec![1, 2, 3], vec![4, 5, 6]]), "while one takes the place of another");
+        for damaged in
+            [json!({}), json!({"tls.crt": ""}), json!({"tls.crt": block("?")}), json!({"ca.crt": block("AQID")})]
+        {
+            let found = shown(200, of(damaged.clone())).await;
+            assert!(matches!(found, Err(ConnectError::Certificate)), "{damaged}: {found:?}");
+        }
+    }
 
     #[test]
     fn a_token_tells_its_pods_node_if_it_names_one() {

@@ -245,6 +245,31 @@ pub fn uniform_addresses(body: &[u8], count: u16) -> Option<Rotation> {
     (run >= 2).then_some(Rotation { start: start as u16, stride: stride as u16, count: run as u16 })
 }
 
+/// Whether there are several mail exchangers in an answer section of `count` records. They have different sizes: to take turns they are
+/// put together anew.
+#[must_use]
+pub fn has_exchangers(body: &[u8], count: u16) -> bool {
+    let (mut at, mut exchangers) = (0, 0);
+    for _ in 0..count {
+        let Some(fixed) = name_end(body, at) else { break };
+        let Some(&[high, low, _, _, _, _, _, _, longer, shorter]) = body.get(fixed..fixed + 10) else { break };
+        exchangers += usize::from(u16::from_be_bytes([high, low]) == rtype::MX);
+        at = fixed + 10 + usize::from(u16::from_be_bytes([longer, shorter]));
+    }
+    exchangers > 1
+}
+
+/// Whether all of an answer section of `count` records is the question's own, as the body itself says: by a pointer to the question.
+#[must_use]
+pub fn is_all_own(body: &[u8], count: u16) -> bool {
+    let mut at = 0;
+    (0..count).all(|_| {
+        let Some(&[0xc0, 12, _, _, _, _, _, _, _, _, longer, shorter]) = body.get(at..at + 12) else { return false };
+        at += 12 + usize::from(u16::from_be_bytes([longer, shorter]));
+        true
+    })
+}
+
 /// Where the name at `at` of a body ends.
 fn name_end(body: &[u8], mut at: usize) -> Option<usize> {
     loop {

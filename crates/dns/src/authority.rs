@@ -19,6 +19,6 @@ pub mod zonefile;
 pub use held::Held;
 pub(crate) use order::compare;
 pub use record::Record;
-pub(crate) use record::kind;
+pub(crate) use record::{kind, size};
 pub use zone::{Defect, Found, Kind, Soa, Warning, Zone};
 pub(crate) use zone::{Nsec3Hash, nsec3_hash};

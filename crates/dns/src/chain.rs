@@ -88,7 +88,7 @@ pub struct Environment<'a> {
     pub variable: &'a dyn Fn(&str) -> Option<String>,
     /// The text of a file: `resolv.conf`, a hosts file, an imported Corefile.
     pub file: &'a dyn Fn(&str) -> io::Result<String>,
-    /// The names of a directory's files, for imports by pattern.
+    /// The names of a directory's files, for imports by pattern, and of its directories, with a slash behind.
     pub list: &'a dyn Fn(&str) -> io::Result<Vec<String>>,
     /// The addresses of an interface.
     pub interface: &'a dyn Fn(&str) -> io::Result<Vec<IpAddr>>,
@@ -118,6 +118,9 @@ pub struct Config {
     pub files: Vec<PathBuf>,
     /// Directories whose files were listed; when there is another one, the Corefile may mean something else.
     pub directories: Vec<PathBuf>,
+    /// Those of the files and directories that plugins look at by themselves, and how often; none: never again, as long as the rest
+    /// of the Corefile is the same. One may stand here for several plugins.
+    pub watched: Vec<(PathBuf, Option<Duration>)>,
     /// Interfaces whose addresses are listened on; when they change, the Corefile means something else.
     pub interfaces: Vec<String>,
     /// What was accepted and has no effect, each with its place.
@@ -136,16 +139,16 @@ pub struct Checked {
 /// What the Corefile says about the process rather than about answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessOptions {
-    /// `health`: where, and how long to go on after a stop was asked for.
-    pub health: Option<(SocketAddr, Duration)>,
-    /// `ready`: where, and how plugins are asked.
-    pub ready: Option<(SocketAddr, Monitor)>,
-    /// `prometheus`: where.
-    pub metrics: Option<SocketAddr>,
+    /// `health`: where, and how long to go on after a stop was asked for, once for each address.
+    pub health: Vec<(SocketAddr, Duration)>,
+    /// `ready`: where, once for each address.
+    pub ready: Vec<SocketAddr>,
+    /// `ready`: how plugins are asked; the last one that says it says it for all.
+    pub monitor: Monitor,
+    /// `prometheus`: where, once for each address.
+    pub metrics: Vec<SocketAddr>,
     /// `reload`: how often the Corefile is looked at, and the spread of that.
     pub reload: Option<(Duration, Duration)>,
-    /// How often the files of plugins are looked at.
-    pub hosts_reload: Option<Duration>,
 }
 
 /// The plugins of one server block.
@@ -200,6 +203,7 @@ impl Config {
             process: ProcessOptions::default(),
             files: corefile.files,
             directories: corefile.directories,
+            watched: Vec::new(),
             interfaces: Vec::new(),
             warnings: corefile.warnings,
         };
@@ -207,6 +211,7 @@ impl Config {
         for block in corefile.blocks {
             config.block(block, environment, &mut errors);
         }
+        config.watch_signed();
         errors.extend(served::overlaps(&config.blocks));
         errors.extend(signing::unknown_keys(&config.blocks));
         errors.extend(listener::disagreements(&config.blocks, &mut config.warnings));
@@ -241,10 +246,23 @@ impl Config {
         }
         self.files.append(&mut scope.files);
         self.directories.append(&mut scope.directories);
+        self.watched.append(&mut scope.watched);
         self.interfaces.append(&mut scope.interfaces);
         self.warnings.append(&mut scope.warnings);
         errors.append(&mut scope.errors);
         self.blocks.push(Chain { keys: block.keys, plugins });
+    }
+
+    /// Zone files that are signed are looked at each minute, and as often as what is made of them.
+    fn watch_signed(&mut self) {
+        const LOOK: Duration = Duration::from_secs(60);
+        let mut signed = Vec::new();
+        for options in self.signs() {
+            let made = |path: &PathBuf| options.zones.iter().any(|zone| path.as_os_str() == zone.file.as_str());
+            let served = self.watched.iter().filter(|(path, _)| made(path)).filter_map(|(_, every)| *every);
+            signed.push((PathBuf::from(&options.path), Some(served.fold(LOOK, Ord::min))));
+        }
+        self.watched.append(&mut signed);
     }
 
     /// Whether some part of it needs the pods: their names, or their search paths.
@@ -277,25 +295,26 @@ impl Config {
 impl ProcessOptions {
     fn take(&mut self, plugin: &Plugin) {
         match plugin {
-            Plugin::Health(options) => self.health = Some((options.listen, options.lameduck)),
-            Plugin::Ready(options) => self.ready = Some((options.listen, options.monitor)),
-            Plugin::Prometheus(listen) => self.metrics = Some(*listen),
-            Plugin::Reload(times) => self.reload = *times,
-            // The zone may be another one.
-            Plugin::Sign(_) => self.look(Some(Duration::from_secs(60))),
-            Plugin::Hosts(HostsOptions { reload, .. })
-            | Plugin::File(FileOptions { reload, .. })
-            | Plugin::Auto(AutoOptions { reload, .. })
-            | Plugin::Loadbalance(LoadbalanceOptions { policy: Balance::Weighted { reload, .. }, .. }) => {
-                self.look(*reload);
+            Plugin::Health(options) => match self.health.iter_mut().find(|(listen, _)| *listen == options.listen) {
+                Some((_, lameduck)) => *lameduck = options.lameduck.max(*lameduck),
+                None => self.health.push((options.listen, options.lameduck)),
+            },
+            Plugin::Ready(options) => {
+                if !self.ready.contains(&options.listen) {
+                    self.ready.push(options.listen);
+                }
+                self.monitor = options.monitor;
             }
+            Plugin::Prometheus(listen) if !self.metrics.contains(listen) => self.metrics.push(*listen),
+            Plugin::Reload(times) => self.reload = *times,
             _ => {}
         }
     }
 
-    /// Files are looked at as often as the most watchful plugin wants.
-    fn look(&mut self, reload: Option<Duration>) {
-        self.hosts_reload = self.hosts_reload.into_iter().chain(reload).min();
+    /// How long to go on after a stop was asked for: the longest that a `health` says.
+    #[must_use]
+    pub fn lameduck(&self) -> Duration {
+        self.health.iter().map(|(_, lameduck)| *lameduck).max().unwrap_or_default()
     }
 }
 

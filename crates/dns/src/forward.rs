@@ -4,9 +4,10 @@
 
 mod ask;
 mod bailiwick;
+mod budget;
 mod cookie;
 mod denials;
-mod flights;
+pub(crate) mod flights;
 mod host;
 mod journey;
 mod manners;
@@ -64,14 +65,15 @@ pub fn query(id: u16, question: &[u8], edns: bool, dnssec_ok: bool, flags: u16) 
     message
 }
 
-/// What it takes to ask an upstream over TLS; none where it is asked in plain.
-fn secure(options: &ForwardOptions, transport: &UpstreamTransport) -> Option<Secure> {
-    let own = match transport {
+/// What it takes to ask an upstream over TLS; none where it is asked in plain. The certificate has to be for the name that the Corefile
+/// says, or else for that by which it writes the upstream, be it a host's name or an address.
+fn secure(options: &ForwardOptions, upstream: &UpstreamAddr) -> Option<Secure> {
+    let own = match &upstream.transport {
         UpstreamTransport::Tls { server_name } => server_name.clone(),
         UpstreamTransport::Https { .. } | UpstreamTransport::Grpc { encrypted: true } => None,
         UpstreamTransport::Plain | UpstreamTransport::Grpc { encrypted: false } => return None,
     };
-    let name = own.or_else(|| options.tls_server_name.clone());
+    let name = own.or_else(|| options.tls_server_name.clone()).or_else(|| upstream.host.clone());
     Some(Secure { files: options.tls.clone(), name })
 }
 
@@ -87,8 +89,7 @@ pub fn secured(config: &Config) -> impl Iterator<Item = Secure> {
             }
             _ => return Vec::new(),
         };
-        let secure = |upstream: &UpstreamAddr| secure(&options, &upstream.transport);
-        options.upstreams.iter().filter_map(secure).collect::<Vec<_>>()
+        options.upstreams.iter().filter_map(|upstream| secure(&options, upstream)).collect::<Vec<_>>()
     })
 }
 
@@ -105,7 +106,7 @@ type Landed = Result<Arc<Upstream>, Failure>;
 #[derive(Clone)]
 pub struct Crew {
     upstreams: Arc<Upstreams>,
-    flights: Arc<Flights<Landed>>,
+    flights: Arc<Flights<Key, Landed>>,
     /// What is proved not to exist, where the Corefile wants that to be used.
     denials: Option<Arc<Mutex<Denials>>>,
     parts: Parts,

@@ -64,6 +64,8 @@ pub mod rtype {
     pub const PTR: u16 = 12;
     /// Host information; asked for by the loop probe.
     pub const HINFO: u16 = 13;
+    /// A mail exchanger.
+    pub const MX: u16 = 15;
     /// Text.
     pub const TXT: u16 = 16;
     /// An IPv6 address.
@@ -89,13 +91,15 @@ pub mod rtype {
             SOA => "SOA",
             PTR => "PTR",
             HINFO => "HINFO",
-            15 => "MX",
+            MX => "MX",
             TXT => "TXT",
             AAAA => "AAAA",
             SRV => "SRV",
             43 => "DS",
             46 => "RRSIG",
+            47 => "NSEC",
             48 => "DNSKEY",
+            50 => "NSEC3",
             64 => "SVCB",
             65 => "HTTPS",
             IXFR => "IXFR",

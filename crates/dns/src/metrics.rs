@@ -19,6 +19,8 @@ pub(crate) use counts::{Counted, Counts, Place};
 pub(crate) use tally::Tally;
 pub use upstreams::Upstreams;
 
+use crate::chain::Port;
+
 /// Upper bounds of durations, in microseconds: from a prebuilt answer to a slow upstream.
 const BOUNDS: [u64; 12] =
     [10, 50, 250, 1_000, 4_000, 16_000, 64_000, 256_000, 1_000_000, 2_000_000, 4_000_000, 8_000_000];
@@ -38,6 +40,10 @@ pub struct Metrics {
     tallies: tally::Tallies,
     dropped: AtomicU64,
     rejected: AtomicU64,
+    members_left_out: AtomicU64,
+    localhosts: AtomicU64,
+    /// Responses of HTTP, by where they were asked for and by their status.
+    https: Mutex<BTreeMap<(Port, u16), u64>>,
     requests_exceeded: AtomicU64,
     responses_exceeded: AtomicU64,
     /// What is counted of upstreams.
@@ -63,6 +69,8 @@ pub struct Gauges {
     pub signatures: (usize, u64, u64),
     /// Questions that are being asked upstream.
     pub flights: usize,
+    /// Bytes of records that zones have which catalogs list.
+    pub member_bytes: usize,
     /// The cluster's state is known.
     pub synced: bool,
     /// The plugins of the Corefile in force, each with its listener, zone and view.
@@ -127,6 +135,21 @@ impl Metrics {
         self.responses_exceeded.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a zone that a catalog lists and that was not taken, since there was no room for it.
+    pub(crate) fn left_out(&self) {
+        self.members_left_out.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a question for `localhost` below some other name.
+    pub(crate) fn localhost(&self) {
+        self.localhosts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a response of DNS over HTTPS: `status` is HTTP's.
+    pub fn https_answered(&self, port: Port, status: u16) {
+        *self.https.lock().unwrap_or_else(PoisonError::into_inner).entry((port, status)).or_default() += 1;
+    }
+
     pub(crate) fn rejected(&self) {
         self.rejected.fetch_add(1, Ordering::Relaxed);
     }
@@ -139,6 +162,8 @@ impl Metrics {
         let places: Vec<(&Place, &Counts)> = places.iter().map(|(place, counts)| (place, &**counts)).collect();
         let _ = counts::render(&places, &mut out);
         let _ = self.parts(server, gauges, &mut out);
+        let _ = self.members(gauges, &mut out);
+        let _ = self.clients(&mut out);
         let _ = process(gauges, &mut out);
         out
     }
@@ -214,6 +239,28 @@ impl Metrics {
         header(out, "podnet_dns_reloads_total", "counter", "Corefiles that were taken over.")?;
         writeln!(out, "podnet_dns_reloads_total {}", self.reloads.load(Ordering::Relaxed))
     }
+
+    /// What is counted of clients beside their questions.
+    fn clients(&self, out: &mut String) -> std::fmt::Result {
+        let name = "coredns_dns_https_responses_total";
+        header(out, name, "counter", "Responses of DNS over HTTPS, by HTTP's status.")?;
+        for ((port, status), count) in self.https.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            writeln!(out, "{name}{{server=\"{port}\",status=\"{status}\"}} {count}")?;
+        }
+        let name = "coredns_local_localhost_requests_total";
+        header(out, name, "counter", "Questions for localhost below some other name.")?;
+        writeln!(out, "{name} {}", self.localhosts.load(Ordering::Relaxed))
+    }
+
+    /// What is counted of zones that catalogs list.
+    fn members(&self, gauges: &Gauges, out: &mut String) -> std::fmt::Result {
+        let name = "podnet_dns_catalog_bytes";
+        header(out, name, "gauge", "Bytes of records that zones have which catalogs list.")?;
+        writeln!(out, "{name} {}", gauges.member_bytes)?;
+        let (name, count) = ("podnet_dns_catalog_refused_total", self.members_left_out.load(Ordering::Relaxed));
+        header(out, name, "counter", "Transfers of such zones that were refused since there was no room for them.")?;
+        writeln!(out, "{name} {count}")
+    }
 }
 
 /// What the process is, and what it runs.
@@ -223,6 +270,9 @@ fn process(gauges: &Gauges, out: &mut String) -> std::fmt::Result {
     for ([server, zone, view], plugin) in &gauges.plugins {
         writeln!(out, "{name}{{server=\"{server}\",zone=\"{zone}\",view=\"{view}\",name=\"{plugin}\"}} 1")?;
     }
+    let name = "coredns_panics_total";
+    header(out, name, "counter", "Panics that were survived: none is, each ends the process.")?;
+    writeln!(out, "{name} 0")?;
     let name = "coredns_build_info";
     header(out, name, "gauge", "1, with the version of podnet; it is built with no Go.")?;
     writeln!(out, "{name}{{goversion=\"\",revision=\"\",version=\"podnet-{}\"}} 1", env!("CARGO_PKG_VERSION"))

@@ -4,6 +4,7 @@
 //! What takes time becomes a [`Later`], which the shell hands to [`Server::finish`]; that is a future without a runtime, sockets or
 //! a clock of its own: it asks upstreams, and waits, through [`Outside`].
 
+mod allowance;
 mod arrange;
 mod block;
 mod event;
@@ -143,7 +144,7 @@ impl Server {
             fetching: Queue::new(fetched::MEMBERS_AT_ONCE),
             keys: Arc::new(signed::keys(&config.blocks)),
         };
-        let readiness = Readiness::new(config.process.ready.map_or_else(Default::default, |(_, monitor)| monitor));
+        let readiness = Readiness::new(config.process.monitor);
         let blocks: Vec<Block> =
             config.blocks.into_iter().map(|chain| Block::new(chain, cluster, serial, &parts)).collect();
         let probes = probe::probes(&blocks, &*parts.outside);

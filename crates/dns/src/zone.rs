@@ -14,6 +14,7 @@ mod labels;
 mod lookup;
 mod packed;
 mod reverse;
+mod servers;
 mod stand;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -26,7 +27,10 @@ pub use clusterset::SET_SCHEMA_VERSION;
 pub use external::External;
 pub use lookup::{Authority, Found, Names};
 
-use crate::{chain::KubernetesOptions, name::Name};
+use crate::{
+    chain::{KubernetesOptions, PodNames},
+    name::Name,
+};
 
 /// The version of the schema that the zone follows (specification §2.2).
 pub const SCHEMA_VERSION: &str = "1.1.0";
@@ -70,6 +74,11 @@ impl Zone {
     #[must_use]
     pub fn options(&self) -> &KubernetesOptions {
         &self.options
+    }
+
+    /// Whether only pods that there are have names.
+    fn verifies_pods(&self) -> bool {
+        self.options.pods == PodNames::Verified
     }
 }
 

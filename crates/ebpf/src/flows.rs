@@ -129,6 +129,27 @@ impl Way {
     }
 }
 
+/// An error of ICMP about a packet of who began a flow, since which none was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// Its type (RFC 792; RFC 4443, section 3).
+    pub kind: u8,
+    /// Its code.
+    pub code: u8,
+    /// Whom the packet was for sent it, and nobody on the way.
+    pub by_destination: bool,
+}
+
+impl Error {
+    /// `ERROR_BY_DESTINATION` in `bpf/flows.h`.
+    const BY_DESTINATION: u8 = 1;
+
+    /// Who sent it is 0 where there is none.
+    fn from_bytes([by, kind, code]: [u8; 3]) -> Option<Self> {
+        (by != 0).then_some(Self { kind, code, by_destination: by & Self::BY_DESTINATION != 0 })
+    }
+}
+
 /// `struct counted`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
@@ -148,6 +169,8 @@ pub struct Counted {
     pub ended: bool,
     /// The frontend of a Service that the pod's socket asked for, where the backend was chosen there.
     pub asked: Option<SocketAddr>,
+    /// The last error about it, unless it was answered since.
+    pub error: Option<Error>,
 }
 
 impl Counted {
@@ -170,6 +193,7 @@ impl Counted {
                 u16::from_be_bytes(number(bytes, 112)),
             ))
             .filter(|asked| asked.port() != 0),
+            error: Error::from_bytes(number(bytes, 114)),
         }
     }
 }
@@ -226,6 +250,16 @@ impl Missed {
     /// Its length in a map.
     pub const SIZE: usize = 24;
 
+    /// As it stands in a map.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        for (at, number) in [(0, self.packets), (8, self.bytes), (16, self.connections)] {
+            bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
+        }
+        bytes
+    }
+
     /// From what stands in a map.
     #[must_use]
     pub fn from_bytes(bytes: &[u8; Self::SIZE]) -> Self {
@@ -254,6 +288,21 @@ mod tests {
             let (local, remote) = (local.parse().unwrap(), remote.parse().unwrap());
             let key = Key { device: 70_000, local, remote, local_port: 40_000, remote_port: 443, protocol: 6 };
             assert_eq!(Key::from_bytes(&key.to_bytes()), key);
+        }
+        let missed = Missed { packets: 1 << 40, bytes: 2, connections: 3 };
+        assert_eq!(Missed::from_bytes(&missed.to_bytes()), missed);
+    }
+
+    #[test]
+    fn an_error_stands_behind_the_frontend_and_older_programs_left_none() {
+        let mut bytes = [0; Counted::SIZE];
+        bytes[113] = 80;
+        let asked = Some("[::]:80".parse().unwrap());
+        let read = |bytes: &[u8; Counted::SIZE]| (Counted::from_bytes(bytes).asked, Counted::from_bytes(bytes).error);
+        assert_eq!(read(&bytes), (asked, None));
+        for (by, by_destination) in [(1, true), (2, false), (6, false)] {
+            bytes[114..117].copy_from_slice(&[by, 3, 4]);
+            assert_eq!(read(&bytes), (asked, Some(Error { kind: 3, code: 4, by_destination })));
         }
     }
 

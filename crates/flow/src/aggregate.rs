@@ -7,23 +7,26 @@
 //! ends between two complete readings of the map ([`Aggregator::sweep`]), so that the second entry is not taken for another flow.
 
 mod flow;
+mod outcome;
+mod resolved;
+mod table;
 
 use std::{
-    collections::HashMap,
-    hash::{BuildHasher, RandomState},
-    net::SocketAddr,
-    sync::Arc,
+    collections::{HashMap, HashSet},
+    net::IpAddr,
 };
 
-use flow::{Flow, Side};
+use flow::{First, Flow, Side};
 use jiff::{SignedDuration, Timestamp};
 use podnet_model::NodeName;
+use resolved::Resolved;
+use table::Table;
 use uuid::Uuid;
 
 use crate::{
     entry::{Entry, EntryKey, Transport},
-    names::{Holder, Names},
-    record::{Asked, Class, End, Key, Record, Report},
+    names::Names,
+    record::{Class, End, Key, Record, Report},
 };
 
 /// How long a flow without packets is waited for, and how often one that lasts is told.
@@ -54,9 +57,14 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    fn of(&self, entry: &Entry) -> SignedDuration {
+    /// Of an entry whose other end on this node `is_gone`, if so.
+    fn of(&self, entry: &Entry, is_gone: bool) -> SignedDuration {
         match entry.key.transport {
             _ if entry.ended => self.ended,
+            // Nobody is there any more who could answer.
+            _ if is_gone => self.others,
+            // Nearly all who open a connection give up when they are told that there is no way (RFC 5461, section 3.1).
+            Transport::TCP if entry.is_stopped() => self.others,
             Transport::TCP => self.tcp,
             Transport::UDP => self.udp,
             _ => self.others,
@@ -64,15 +72,22 @@ impl Timeouts {
     }
 }
 
-/// Who knows what the node's stack translates.
+/// Who knows what is translated on the node: by its stack, or by who takes connections and passes them on.
 pub trait Translations {
-    /// Who answers what was addressed to a Service, if the stack knows.
-    fn backend(&mut self, key: &Key) -> Option<SocketAddr>;
+    /// What who answers sees of a flow that somebody began with these addresses and ports; none where that is the same, or nothing is known.
+    fn onward(&mut self, key: &Key) -> Option<Key>;
+
+    /// With which addresses and ports a flow began of which who answers sees these; none where they are the same, or nothing is known.
+    fn origin(&mut self, key: &Key) -> Option<Key>;
 }
 
-/// No stack translates anything: of use where Services are chosen at the socket.
+/// Nothing is translated: of use where Services are chosen at the socket.
 impl Translations for () {
-    fn backend(&mut self, _: &Key) -> Option<SocketAddr> {
+    fn onward(&mut self, _: &Key) -> Option<Key> {
+        None
+    }
+
+    fn origin(&mut self, _: &Key) -> Option<Key> {
         None
     }
 }
@@ -116,14 +131,12 @@ pub struct Aggregator {
     since: Timestamp,
     timeouts: Timeouts,
     live: HashMap<Incarnation, Live>,
-    /// Apart from the table, whose empty places would be as large.
-    flows: HashMap<u64, Box<Flow>>,
-    /// Flows by the hashes of their keys: others may have the same one.
-    by_key: HashMap<u64, Vec<u64>>,
-    keyed: RandomState,
+    flows: Table,
     /// Flows all of whose entries are over.
     closing: Vec<u64>,
-    next: u64,
+    /// Connections that are over since the last reading of the map, and those before that since the one before.
+    ended: HashSet<Incarnation>,
+    ended_before: HashSet<Incarnation>,
     scan: u64,
 }
 
@@ -137,11 +150,10 @@ impl Aggregator {
             since: now,
             timeouts,
             live: HashMap::new(),
-            flows: HashMap::new(),
-            by_key: HashMap::new(),
-            keyed: RandomState::new(),
+            flows: Table::default(),
             closing: Vec::new(),
-            next: 0,
+            ended: HashSet::new(),
+            ended_before: HashSet::new(),
             scan: 0,
         }
     }
@@ -160,31 +172,50 @@ impl Aggregator {
 
     /// Takes in an entry of the map, or one that a bell told of. Records that are due come to `told`.
     pub fn observe(&mut self, entry: &Entry, scene: &mut Scene<'_>, told: &mut Vec<Record>) -> Fate {
+        if self.has_ended(entry) {
+            return Fate::Stays;
+        }
         let id = self.learn(entry, scene);
         let (timeouts, since, scan) = (self.timeouts, self.since, self.scan);
-        let Some(flow) = self.flows.get_mut(&id) else { return Fate::Stays };
+        let Some(flow) = self.flows.get_mut(id) else { return Fate::Stays };
         if flow.is_due(scene.now, timeouts.update) {
             let report = if flow.is_told() || flow.start() < since { Report::Update } else { Report::Start };
             told.push(flow.tell(report, scene, (&self.node, self.boot)));
         }
-        let is_idle = |entry: &Entry| scene.now.duration_since(entry.last) >= timeouts.of(entry);
+        let is_gone = flow.has_lost_an_end();
+        let is_idle = |entry: &Entry| scene.now.duration_since(entry.last) >= timeouts.of(entry, is_gone);
         if flow.is_over(scan, is_idle) { Fate::Over } else { Fate::Stays }
     }
 
-    /// An entry is out of the kernel's map; these are its last counters.
+    /// An entry is out of the kernel's map; these are its last counters. It may have been open: its interface is gone, and no packet can come any more.
     pub fn over(&mut self, entry: &Entry, scene: &mut Scene<'_>) {
+        if self.has_ended(entry) {
+            return;
+        }
         self.learn(entry, scene);
-        self.close((entry.key, entry.born));
+        let incarnation = (entry.key, entry.born);
+        self.close(incarnation);
+        if may_be_replaced(entry) {
+            self.ended.insert(incarnation);
+        }
+    }
+
+    /// Whether it is over already. The kernel rings for an entry a moment before another takes its place: in between that one is read, or taken out.
+    fn has_ended(&self, entry: &Entry) -> bool {
+        let incarnation = (entry.key, entry.born);
+        may_be_replaced(entry) && [&self.ended, &self.ended_before].iter().any(|ended| ended.contains(&incarnation))
     }
 
     /// The map was read as a whole, every entry in it was observed, and those that are over were taken out. Flows that have ended are told.
-    /// What was not in the map, neither now nor the time before, is gone: with its interface, say.
+    /// What was not in the map, neither now nor the time before, is gone: others took it out.
     pub fn sweep(&mut self, scene: &mut Scene<'_>, told: &mut Vec<Record>) {
         self.scan += 1;
         let scan = self.scan;
         let gone: Vec<Incarnation> =
             self.live.iter().filter(|(_, live)| live.scan + 2 < scan).map(|(incarnation, _)| *incarnation).collect();
         gone.into_iter().for_each(|incarnation| self.close(incarnation));
+        // What rang before this reading has been heard before the next one ends.
+        self.ended_before = std::mem::take(&mut self.ended);
         self.settle(false, scene, told);
     }
 
@@ -192,30 +223,19 @@ impl Aggregator {
     /// those whose other end's entry may still come.
     pub fn settle(&mut self, is_last: bool, scene: &mut Scene<'_>, told: &mut Vec<Record>) {
         for id in std::mem::take(&mut self.closing) {
-            let Some(flow) = self.flows.get_mut(&id).filter(|flow| !flow.is_open()) else { continue };
+            let Some(flow) = self.flows.get_mut(id).filter(|flow| !flow.is_open()) else { continue };
             if flow.waits_for_other(self.scan) && !is_last {
                 self.closing.push(id);
                 continue;
             }
             told.push(flow.tell(Report::End, scene, (&self.node, self.boot)));
-            self.remove(id);
-        }
-    }
-
-    fn remove(&mut self, id: u64) {
-        let Some(flow) = self.flows.remove(&id) else { return };
-        let hash = self.keyed.hash_one(flow.key);
-        if let Some(ids) = self.by_key.get_mut(&hash) {
-            ids.retain(|other| *other != id);
-            if ids.is_empty() {
-                self.by_key.remove(&hash);
-            }
+            self.flows.remove(id);
         }
     }
 
     fn close(&mut self, incarnation: Incarnation) {
         let Some(live) = self.live.remove(&incarnation) else { return };
-        let Some(flow) = self.flows.get_mut(&live.flow) else { return };
+        let Some(flow) = self.flows.get_mut(live.flow) else { return };
         if flow.close(live.side) {
             self.closing.push(live.flow);
         }
@@ -226,7 +246,7 @@ impl Aggregator {
         let incarnation = (entry.key, entry.born);
         if let Some(live) = self.live.get_mut(&incarnation) {
             live.scan = self.scan;
-            if let Some(flow) = self.flows.get_mut(&live.flow) {
+            if let Some(flow) = self.flows.get_mut(live.flow) {
                 flow.update(live.side, entry);
             }
             return live.flow;
@@ -238,46 +258,49 @@ impl Aggregator {
     }
 
     fn begin(&mut self, entry: &Entry, side: Side, scene: &mut Scene<'_>) -> u64 {
-        let own = Key::of(entry);
-        // What the socket asked for, or what is addressed and translated on its way.
-        let at = entry.asked.unwrap_or(own.destination);
-        let asked = match side {
-            Side::Source => scene.names.service(at, own.transport).cloned(),
-            Side::Destination => None,
-        };
-        let is_translated = asked.is_some() && entry.asked.is_none();
-        let backend = is_translated.then(|| scene.translations.backend(&own)).flatten();
-        let key = Key { destination: backend.unwrap_or(own.destination), ..own };
-        let asked = asked.map(|service| Asked { service, ip: at.ip(), port: at.port() });
-        let fits = |id: &u64| {
-            let flow = self.flows.get(id).filter(|flow| flow.key == key)?;
-            Some((flow.distance(side, entry)?, *id))
-        };
-        let hash = self.keyed.hash_one(key);
-        let nearest = self.by_key.get(&hash).and_then(|ids| ids.iter().filter_map(fits).min());
-        if let Some((flow, id)) = nearest.and_then(|(_, id)| Some((self.flows.get_mut(&id)?, id))) {
-            flow.attach(side, entry, asked);
+        let resolved = Resolved::new(entry, side, &self.node, scene);
+        let key = resolved.key;
+        let mut nearest = self.flows.nearest(&key, side, entry);
+        if nearest.is_none() {
+            // What of it was read first may have been read too soon.
+            nearest = resolved.elsewhere.and_then(|key| self.flows.nearest(&key, side, entry));
+            if let Some(id) = nearest {
+                let ends = ends(&key, entry.first, None, scene.names);
+                self.flows.readdress(id, key, ends, &self.node);
+            }
+        }
+        if let Some((flow, id)) = nearest.and_then(|id| Some((self.flows.get_mut(id)?, id))) {
+            flow.attach(side, entry, resolved.asked);
             return id;
         }
-        let flow = self.flow(key, (entry, side), asked, scene.names);
-        let id = self.next;
-        self.next += 1;
-        self.flows.insert(id, Box::new(flow));
-        // Nearly all are alone.
-        self.by_key.entry(hash).or_insert_with(|| Vec::with_capacity(1)).push(id);
-        id
+        let flow = self.flow(resolved, (entry, side), scene.names);
+        self.flows.insert(flow)
     }
 
-    fn flow(&self, key: Key, (entry, side): (&Entry, Side), asked: Option<Asked>, names: &Names) -> Flow {
-        let own = names.device(entry.key.device).map(|pod| Holder::Pod(Arc::clone(pod)));
-        let holder = |of: Side, at: SocketAddr| match &own {
-            Some(own) if of == side && at.ip() == entry.key.local => own.clone(),
-            _ => names.holder(at.ip(), entry.first),
+    fn flow(&self, resolved: Resolved, (entry, side): (&Entry, Side), names: &Names) -> Flow {
+        let Resolved { key, asked, is_masked, .. } = resolved;
+        let first = First {
+            is_spoofed: side == Side::Source && names.is_spoofed(entry),
+            // Where the Service has a backend, that is the destination.
+            is_unserved: asked.is_some() && names.is_unserved(key.destination, key.transport),
+            is_masked,
         };
-        let source = End::new(key.source, holder(Side::Source, key.source));
-        let destination = End::new(key.destination, holder(Side::Destination, key.destination));
-        Flow::new(&self.node, key, (source, destination), asked, (entry, side, self.scan))
+        // The pod that sent it, and not the one whose address it took.
+        let sender = names.senders(entry.key.device).filter(|_| first.is_spoofed).and_then(<[IpAddr]>::first);
+        let ends = ends(&key, entry.first, sender.copied(), names);
+        Flow::new(&self.node, key, ends, (asked, first), (entry, side, self.scan))
     }
+}
+
+/// Who is at both ends of a flow, at a time; at the source who has the address of `sender`, if there is one.
+fn ends(key: &Key, at: Timestamp, sender: Option<IpAddr>, names: &Names) -> (End, End) {
+    let source = End::new(key.source, names.holder(sender.unwrap_or(key.source.ip()), at));
+    (source, End::new(key.destination, names.holder(key.destination.ip(), at)))
+}
+
+/// Entries of connections are, once these have ended.
+fn may_be_replaced(entry: &Entry) -> bool {
+    entry.ended && matches!(entry.key.transport, Transport::TCP | Transport::SCTP)
 }
 
 /// What kinds of ends these are.

@@ -1,10 +1,13 @@
 //! One record of what the nodes of both ends tell of a flow: the source's, with what the destination's counted.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::record::{AtDestination, Key, Record, Reporter};
+use crate::record::{AtDestination, FlowId, Key, Record, Reporter, Verdict};
 
 /// So far apart two nodes' clocks and the two ends' first packets may be; ports are seldom used again sooner.
 const APART: SignedDuration = SignedDuration::from_secs(30);
@@ -13,27 +16,45 @@ const APART: SignedDuration = SignedDuration::from_secs(30);
 #[derive(Debug)]
 pub struct Destinations {
     by_key: HashMap<Key, Vec<Arc<Record>>>,
+    /// In the order in which they were kept, with some that are not any more.
+    order: VecDeque<(Key, FlowId)>,
     most: usize,
     kept: usize,
 }
 
 impl Destinations {
-    /// For no more than that many records; what is beyond is not kept.
+    /// For no more than that many records, of 1 or more: where there are as many, the oldest goes, since both nodes tell of a flow at about the same
+    /// time.
     #[must_use]
     pub fn new(most: usize) -> Self {
-        Self { by_key: HashMap::new(), most, kept: 0 }
+        Self { by_key: HashMap::new(), order: VecDeque::new(), most, kept: 0 }
     }
 
     /// Keeps what a destination's node told ([`Record::is_secondary`]): of each flow its last record.
     pub fn keep(&mut self, record: &Arc<Record>) {
-        let same = self.by_key.entry(record.key()).or_default();
-        match same.iter_mut().find(|kept| kept.id == record.id) {
-            Some(kept) => *kept = Arc::clone(record),
-            None if self.kept < self.most => {
-                same.push(Arc::clone(record));
-                self.kept += 1;
+        let key = record.key();
+        let mut same = self.by_key.get_mut(&key).into_iter().flatten();
+        if let Some(kept) = same.find(|kept| kept.id == record.id) {
+            *kept = Arc::clone(record);
+        } else {
+            self.make_room();
+            self.by_key.entry(key).or_default().push(Arc::clone(record));
+            self.order.push_back((key, record.id));
+            self.kept += 1;
+        }
+    }
+
+    fn make_room(&mut self) {
+        while self.kept >= self.most
+            && let Some((key, id)) = self.order.pop_front()
+        {
+            let Some(kept) = self.by_key.get_mut(&key) else { continue };
+            let before = kept.len();
+            kept.retain(|kept| kept.id != id);
+            self.kept -= before - kept.len();
+            if kept.is_empty() {
+                self.by_key.remove(&key);
             }
-            None => {}
         }
     }
 
@@ -55,6 +76,12 @@ impl Destinations {
             !kept.is_empty()
         });
         self.kept = self.by_key.values().map(Vec::len).sum();
+        if self.order.len() > 2 * self.kept {
+            let is_kept = |(key, id): &(Key, FlowId)| {
+                self.by_key.get(key).is_some_and(|kept| kept.iter().any(|kept| kept.id == *id))
+            };
+            self.order.retain(is_kept);
+        }
     }
 }
 
@@ -62,11 +89,23 @@ impl Destinations {
 fn join(source: &Record, destination: &Record) -> Record {
     let mut joined = source.clone();
     joined.reporter = Reporter::Both;
+    if destination.service.is_some() {
+        // It was translated there: who answers is known there alone.
+        joined.destination = destination.destination.clone();
+        joined.service = joined.service.or_else(|| destination.service.clone());
+    }
     for (end, other) in [(&mut joined.source, &destination.source), (&mut joined.destination, &destination.destination)]
     {
         end.pod = end.pod.take().or_else(|| other.pod.clone());
     }
     joined.handshake_micros = joined.handshake_micros.or(destination.handshake_micros);
+    if joined.cause.is_none() && destination.cause.is_some() {
+        joined.cause = destination.cause;
+        // What the destination's end said did not come to who asked; nor did what it answered, if it did.
+        if joined.received.packets == 0 && destination.verdict != Verdict::Forwarded {
+            joined.verdict = destination.verdict;
+        }
+    }
     joined.destination_counts = Some(Box::new(AtDestination {
         node: destination.node.clone(),
         sent: destination.sent,
@@ -79,8 +118,8 @@ fn join(source: &Record, destination: &Record) -> Record {
 mod tests {
     use super::*;
     use crate::{
-        Item, Transport,
-        record::{Class, FlowId},
+        Item, Transport, Way,
+        record::{Asked, Cause, Class, FlowId},
         testing,
     };
 
@@ -117,13 +156,91 @@ mod tests {
         assert_eq!(joined.destination.pod.as_ref().map(|pod| &*pod.name), Some("web"));
         assert_eq!(destinations.joined(&joined), joined);
         destinations.keep(&told(Reporter::Destination, 4, "2026-01-01T00:00:00Z"));
-        assert_eq!(destinations.kept, 2, "there is no room for another one");
+        let mut elsewhere = Record::clone(&told(Reporter::Destination, 5, "2026-01-01T00:00:00Z"));
+        elsewhere.protocol = Transport::UDP;
+        destinations.keep(&Arc::new(elsewhere));
+        assert_eq!((destinations.kept, destinations.by_key.len()), (2, 2), "the oldest went");
         let later = told(Reporter::Source, 1, "2026-01-01T00:00:41Z");
         assert_eq!(destinations.joined(&later), later, "that was another one with the same ports");
         destinations.forget("2026-01-01T00:00:02.5Z".parse().unwrap());
         assert_eq!(destinations.kept, 2);
         destinations.forget("2026-01-01T00:00:02.6Z".parse().unwrap());
-        assert!(destinations.by_key.is_empty() && destinations.kept == 0);
+        assert!(destinations.by_key.is_empty() && destinations.order.is_empty() && destinations.kept == 0);
+    }
+
+    #[test]
+    fn what_was_told_just_now_is_joined_however_much_was_told_before() {
+        let port = |of: Reporter, port: u16| {
+            let id = 2 * u128::from(port) + u128::from(of == Reporter::Source);
+            let mut record = Record::clone(&told(of, id, "2026-01-01T00:00:00Z"));
+            record.source.port = port;
+            Arc::new(record)
+        };
+        let mut destinations = Destinations::new(100);
+        for number in 1..=10_000 {
+            destinations.keep(&port(Reporter::Destination, number));
+            let joined = destinations.joined(&port(Reporter::Source, number));
+            assert!(joined.destination_counts.is_some(), "{number}");
+            assert!(destinations.kept <= 100 && destinations.order.len() <= 100);
+        }
+        let is_joined = |number| destinations.joined(&port(Reporter::Source, number)).destination_counts.is_some();
+        assert_eq!((1..=10_000).filter(|number| is_joined(*number)).count(), 100);
+        assert!(is_joined(9_901) && !is_joined(9_900));
+    }
+
+    #[test]
+    fn who_answers_at_a_port_of_another_node_is_what_that_one_knows() {
+        let at = "2026-01-01T00:00:00Z";
+        let asked = Asked {
+            service: podnet_model::ServiceKey::new("shop", "web"),
+            ip: "192.0.2.2".parse().unwrap(),
+            port: 30080,
+        };
+        let mut source = Record::clone(&told(Reporter::Source, 1, at));
+        (source.service, source.class) = (Some(asked.clone()), Class::PodService);
+        let backend = source.destination.clone();
+        (source.destination.ip, source.destination.port) = (asked.ip, asked.port);
+        source.destination.node = Some("node2".into());
+        let mut destination = Record::clone(&told(Reporter::Destination, 2, at));
+        (destination.service, destination.class) = (Some(asked.clone()), Class::PodService);
+        assert!(destination.is_secondary());
+        let mut destinations = Destinations::new(1);
+        destinations.keep(&Arc::new(destination.clone()));
+        let joined = destinations.joined(&Arc::new(source));
+        assert_eq!((joined.reporter, joined.destination.at()), (Reporter::Both, backend.at()));
+        assert_eq!((&joined.destination, joined.service.as_ref()), (&destination.destination, Some(&asked)));
+    }
+
+    #[test]
+    fn the_cause_is_what_either_end_knows() {
+        let at = "2026-01-01T00:00:00Z";
+        let outcome = |of: Reporter, verdict, cause, answers| {
+            let mut record = Record::clone(&told(of, if of == Reporter::Source { 1 } else { 2 }, at));
+            (record.verdict, record.cause) = (verdict, cause);
+            record.received = Way { packets: answers, ..Way::default() };
+            Arc::new(record)
+        };
+        let joined = |source: &Arc<Record>, destination: &Arc<Record>| {
+            let mut destinations = Destinations::new(1);
+            destinations.keep(destination);
+            let joined = destinations.joined(source);
+            (joined.verdict, joined.cause)
+        };
+        let (closed, none) = (Some(Cause::PortClosed), None);
+        let (unanswered, refused) = (Verdict::Unanswered, Verdict::Refused);
+        let silent = outcome(Reporter::Source, unanswered, none, 0);
+        let reset = outcome(Reporter::Source, refused, none, 1);
+        let lost = outcome(Reporter::Source, Verdict::Dropped, Some(Cause::NoRoute), 0);
+        let answered = outcome(Reporter::Source, Verdict::Forwarded, none, 3);
+        let said_no = outcome(Reporter::Destination, refused, closed, 1);
+        let said_nothing = outcome(Reporter::Destination, unanswered, none, 0);
+        let said_yes_first = outcome(Reporter::Destination, Verdict::Forwarded, closed, 2);
+        assert_eq!(joined(&silent, &said_no), (refused, closed));
+        assert_eq!(joined(&reset, &said_no), (refused, closed));
+        assert_eq!(joined(&lost, &said_no), (Verdict::Dropped, Some(Cause::NoRoute)));
+        assert_eq!(joined(&answered, &said_no), (Verdict::Forwarded, closed));
+        assert_eq!(joined(&silent, &said_nothing), (unanswered, none));
+        assert_eq!(joined(&silent, &said_yes_first), (unanswered, closed));
     }
 
     #[test]

@@ -130,6 +130,17 @@ impl Way {
     pub const RST: u8 = 4;
 }
 
+/// An error of ICMP about a packet of who began a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IcmpError {
+    /// Its type (RFC 792; RFC 4443, section 3).
+    pub kind: u8,
+    /// Its code.
+    pub code: u8,
+    /// Whom the packet was for sent it, and nobody on the way.
+    pub by_destination: bool,
+}
+
 /// One entry, with its counters since it began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -153,6 +164,8 @@ pub struct Entry {
     pub ended: bool,
     /// The frontend of a Service that the pod's socket asked for, where the backend was chosen there: in packets it is the backend alone.
     pub asked: Option<SocketAddr>,
+    /// The last error of ICMP about a packet of who began it, unless an answer came since.
+    pub error: Option<IcmpError>,
 }
 
 impl Entry {
@@ -160,5 +173,12 @@ impl Entry {
     #[must_use]
     pub const fn packets(&self) -> u64 {
         self.out.packets + self.into.packets
+    }
+
+    /// Who began it was told that nobody takes its packets, and nobody ever answered.
+    #[must_use]
+    pub const fn is_stopped(&self) -> bool {
+        let answers = if self.pod_began { self.into.packets } else { self.out.packets };
+        self.error.is_some() && answers == 0
     }
 }

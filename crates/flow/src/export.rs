@@ -6,7 +6,10 @@
 pub mod amqp;
 pub mod bulk;
 pub mod ipfix;
+pub mod kafka;
 pub mod otlp;
+#[cfg(feature = "parquet")]
+pub mod parquet;
 pub mod syslog;
 
 use jiff::Timestamp;

@@ -1,17 +1,17 @@
 //! Which records somebody wants to see.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;
 
 use crate::{
     entry::{Transport, UnknownTransport},
     names::PodIdentity,
-    record::{Class, End, Record, UnknownName, Verdict},
+    record::{Cause, Class, End, Record, UnknownName, Verdict},
 };
 
-/// One end of a flow, by what it is. As text: `pod/NAMESPACE/NAME`, `namespace/NAME`, `label/KEY=VALUE`, `service/NAMESPACE/NAME`,
-/// `workload/NAMESPACE/NAME`, `node/NAME`, `world`, an address or a range.
+/// One end of a flow, by what it is. As text: `pod/NAMESPACE/NAME`, `namespace/NAME`, `label/KEY=VALUE`, `pods/NAMESPACE/KEY=VALUE,KEY=VALUE`,
+/// `service/NAMESPACE/NAME`, `workload/NAMESPACE/NAME`, `node/NAME`, `world`, an address or a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// A pod.
@@ -20,7 +20,10 @@ pub enum Place {
     Namespace(String),
     /// Pods with a label.
     Label(String, String),
-    /// Who answers for a Service that was asked.
+    /// Pods of a namespace that have all of these labels, as a Service selects them.
+    Selected(String, BTreeMap<String, String>),
+    /// Who answers for a Service that was asked. As a source it is nobody: a record says which Service was asked, and not behind which ones the
+    /// source is ([`InvalidTerm::Service`]).
     Service(String, String),
     /// Pods of a Deployment, StatefulSet or the like.
     Workload(String, String),
@@ -35,8 +38,8 @@ pub enum Place {
 /// A text names no end of flows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no end of a flow; it must be pod/NAMESPACE/NAME, namespace/NAME, label/KEY=VALUE, service/NAMESPACE/NAME, \
-     workload/NAMESPACE/NAME, node/NAME, world, an address or a range (10.0.0.0/8)"
+    "{0:?} is no end of a flow; it must be pod/NAMESPACE/NAME, namespace/NAME, label/KEY=VALUE, pods/NAMESPACE/KEY=VALUE,KEY=VALUE, \
+     service/NAMESPACE/NAME, workload/NAMESPACE/NAME, node/NAME, world, an address or a range (10.0.0.0/8)"
 )]
 pub struct UnknownPlace(String);
 
@@ -65,6 +68,13 @@ impl FromStr for Place {
             "workload" => named().map(|(namespace, name)| Self::Workload(namespace, name)),
             "namespace" | "ns" => Ok(Self::Namespace(rest.to_owned())),
             "node" => Ok(Self::Node(rest.to_owned())),
+            "pods" => {
+                let (namespace, labels) =
+                    rest.split_once('/').filter(|(namespace, _)| !namespace.is_empty()).ok_or_else(unknown)?;
+                let label = |label: &str| label.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+                let labels: Option<BTreeMap<_, _>> = labels.split(',').map(label).collect();
+                Ok(Self::Selected(namespace.to_owned(), labels.ok_or_else(unknown)?))
+            }
             "label" => {
                 let (key, value) = rest.split_once('=').ok_or_else(unknown)?;
                 Ok(Self::Label(key.to_owned(), value.to_owned()))
@@ -80,6 +90,13 @@ impl fmt::Display for Place {
             Self::Pod(namespace, name) => write!(f, "pod/{namespace}/{name}"),
             Self::Namespace(name) => write!(f, "namespace/{name}"),
             Self::Label(key, value) => write!(f, "label/{key}={value}"),
+            Self::Selected(namespace, labels) => {
+                write!(f, "pods/{namespace}/")?;
+                let mut between = "";
+                labels
+                    .iter()
+                    .try_for_each(|(key, value)| write!(f, "{}{key}={value}", std::mem::replace(&mut between, ",")))
+            }
             Self::Service(namespace, name) => write!(f, "service/{namespace}/{name}"),
             Self::Workload(namespace, name) => write!(f, "workload/{namespace}/{name}"),
             Self::Node(name) => write!(f, "node/{name}"),
@@ -96,6 +113,7 @@ impl Place {
         match self {
             Self::Pod(namespace, _)
             | Self::Namespace(namespace)
+            | Self::Selected(namespace, _)
             | Self::Service(namespace, _)
             | Self::Workload(namespace, _) => Some(namespace),
             Self::Label(..) | Self::Node(_) | Self::World | Self::Range(_) => None,
@@ -110,9 +128,10 @@ impl Place {
         match self {
             Self::Pod(namespace, name) => self.is_pod(end, |pod| *pod.namespace == **namespace && *pod.name == **name),
             Self::Namespace(namespace) => self.is_pod(end, |pod| *pod.namespace == **namespace),
-            Self::Label(key, value) => {
-                self.is_pod(end, |pod| pod.labels.get(key.as_str()).is_some_and(|of| **of == **value))
-            }
+            Self::Label(key, value) => self.is_pod(end, |pod| has_label(pod, key, value)),
+            Self::Selected(namespace, labels) => self.is_pod(end, |pod| {
+                *pod.namespace == **namespace && labels.iter().all(|(key, value)| has_label(pod, key, value))
+            }),
             Self::Workload(namespace, name) => self.is_pod(end, |pod| {
                 *pod.namespace == **namespace && pod.owner.as_ref().is_some_and(|owner| *owner.name == **name)
             }),
@@ -140,7 +159,15 @@ impl Place {
     }
 }
 
-/// One thing that is asked of a record. As text: `from=PLACE`, `to=PLACE`, `port=NUMBER`, `protocol=NAME`, `verdict=NAME`, `class=NAME`.
+/// The label by which a Service selects one pod of a StatefulSet.
+const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
+
+fn has_label(pod: &PodIdentity, key: &str, value: &str) -> bool {
+    // Records leave it out, since it is the pod's name.
+    pod.labels.get(key).map_or(key == POD_NAME && *pod.name == *value, |of| **of == *value)
+}
+
+/// One thing that is asked of a record. As text: `from=PLACE`, `to=PLACE`, `port=NUMBER`, `protocol=NAME`, `verdict=NAME`, `cause=NAME`, `class=NAME`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Term {
     /// Who began it.
@@ -153,6 +180,8 @@ pub enum Term {
     Protocol(Transport),
     /// What became of it.
     Verdict(Verdict),
+    /// What dropped or refused it.
+    Cause(Cause),
     /// What kinds of ends it has.
     Class(Class),
 }
@@ -161,18 +190,24 @@ pub enum Term {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTerm {
     /// Its form is another.
-    #[error("{0:?} must be NAME=VALUE with one of the names from, to, port, protocol, verdict, class")]
+    #[error("{0:?} must be NAME=VALUE with one of the names from, to, port, protocol, verdict, cause, class")]
     Form(String),
     /// The port is none.
     #[error("the port {0:?} is none; it must be a number from 0 to 65535")]
     Port(String),
+    /// A Service as source.
+    #[error(
+        "from=service/{0}/{1}: a Service begins no flows, and no record says behind which Services its source is; name the pods that it selects: \
+         from=pods/{0}/KEY=VALUE,KEY=VALUE"
+    )]
+    Service(String, String),
     /// The end of flows is none.
     #[error(transparent)]
     Place(#[from] UnknownPlace),
     /// The protocol is none.
     #[error(transparent)]
     Protocol(#[from] UnknownTransport),
-    /// The verdict or class is none.
+    /// The verdict, cause or class is none.
     #[error(transparent)]
     Name(#[from] UnknownName),
 }
@@ -189,6 +224,7 @@ impl FromStr for Term {
             "port" => Self::Port(value.parse().map_err(|_| InvalidTerm::Port(value.to_owned()))?),
             "protocol" => Self::Protocol(value.parse()?),
             "verdict" => Self::Verdict(value.parse()?),
+            "cause" => Self::Cause(value.parse()?),
             "class" => Self::Class(value.parse()?),
             _ => return Err(form()),
         })
@@ -203,6 +239,7 @@ impl fmt::Display for Term {
             Self::Port(port) => write!(f, "port={port}"),
             Self::Protocol(transport) => write!(f, "protocol={transport}"),
             Self::Verdict(verdict) => write!(f, "verdict={verdict}"),
+            Self::Cause(cause) => write!(f, "cause={cause}"),
             Self::Class(class) => write!(f, "class={class}"),
         }
     }
@@ -218,7 +255,19 @@ impl Term {
             }
             Self::Protocol(transport) => record.protocol == *transport,
             Self::Verdict(verdict) => record.verdict == *verdict,
+            Self::Cause(cause) => record.cause == Some(*cause),
             Self::Class(class) => record.class == *class,
+        }
+    }
+
+    /// Whether records tell if it is met.
+    ///
+    /// # Errors
+    /// Where they do not: [`InvalidTerm::Service`].
+    pub fn check(&self) -> Result<(), InvalidTerm> {
+        match self {
+            Self::From(Place::Service(namespace, name)) => Err(InvalidTerm::Service(namespace.clone(), name.clone())),
+            _ => Ok(()),
         }
     }
 
@@ -231,7 +280,15 @@ impl Term {
             Self::Protocol(_) => 3,
             Self::Verdict(_) => 4,
             Self::Class(_) => 5,
+            Self::Cause(_) => 6,
         }
+    }
+
+    /// Whether it asks what became of a flow: of that the nodes of both ends may each know a part, so that it has to be asked of records that were
+    /// joined ([`crate::ends`]).
+    #[must_use]
+    pub const fn is_of_outcome(&self) -> bool {
+        matches!(self, Self::Verdict(_) | Self::Cause(_))
     }
 }
 

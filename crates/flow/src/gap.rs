@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use podnet_model::NodeName;
+use podnet_model::{LinkName, NodeName};
 use serde::{Deserialize, Serialize};
 
 use crate::names::PodIdentity;
@@ -20,18 +20,36 @@ pub struct Gap {
     pub node: NodeName,
     /// What could not take more.
     pub at: GapAt,
-    /// The interface's index, where it is one's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device: Option<u32>,
-    /// The pod behind it.
+    /// The interface, where it is one's.
+    #[serde(flatten)]
+    pub device: Option<Interface>,
+    /// The pod at whose interfaces it is missing, where all of it is one's and that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<Arc<PodIdentity>>,
-    /// Packets that are in no record; of records that are missing those of flows that have ended, of both directions, as far as they are known.
+    /// Packets that are in no record; of records that are missing those of flows that have ended, of both directions, as far as they are known: since a
+    /// flow began, so that to who reads also of flows that go on earlier records may have told a part of them.
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
     /// Records, or connections of TCP, that are missing; of other protocols it cannot be told. To who reads only of flows that have ended: those.
     pub flows: u64,
+}
+
+/// The node's end of a pod's link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its index in the node's namespace: another one's after the node began anew.
+    #[serde(rename = "device")]
+    pub index: u32,
+    /// Its name, where that is known: nobody has it any more once the pod is gone.
+    #[serde(default, rename = "interface", skip_serializing_if = "Option::is_none")]
+    pub name: Option<LinkName>,
+}
+
+impl From<u32> for Interface {
+    fn from(index: u32) -> Self {
+        Self { index, name: None }
+    }
 }
 
 /// Where flows got lost.
@@ -47,4 +65,8 @@ pub enum GapAt {
     Store,
     /// A collector was away for longer than there was room, or refused them.
     Collector,
+    /// The node's log of flows could not be written.
+    Log,
+    /// An agent did not end by itself (it was killed, or its node): what it had read and not told yet is nowhere. How much that was is not known.
+    Agent,
 }

@@ -2,7 +2,7 @@
 //!
 //! The kernel counts for each pod interface and five-tuple ([`entry`]); [`aggregate`] makes of what is read there one [`record`] of each flow,
 //! however often it is read, whatever bells were lost and however often the reader began anew. Who an address belonged to when a flow began
-//! is in [`names`]. What two nodes tell of one flow becomes one in [`ends`]. [`filter`] picks records out, [`output`] prints them, [`store`] keeps the recent past, [`tally`] sums them up,
+//! is in [`names`]. What two nodes tell of one flow becomes one in [`ends`], and what the one leaves to the other is in [`parts`]. [`filter`] picks records out, [`output`] prints them, [`store`] keeps the recent past, [`tally`] sums them up,
 //! [`export`] has the forms in which collectors take them.
 //!
 //! [`capture`] is about packets themselves: what is asked of an agent, and the order of what several tell, in the format [`pcapng`].
@@ -22,6 +22,7 @@ mod gap;
 pub mod names;
 mod numbered;
 pub mod output;
+pub mod parts;
 pub mod pcapng;
 pub mod probe;
 pub mod record;
@@ -29,12 +30,13 @@ pub mod store;
 pub mod tally;
 #[cfg(test)]
 mod testing;
+mod verdict;
 
 pub use aggregate::{Aggregator, Translations};
-pub use entry::{Entry, EntryKey, Transport, Way};
+pub use entry::{Entry, EntryKey, IcmpError, Transport, Way};
 pub use filter::Filter;
 pub use names::{Names, PodIdentity};
 pub use numbered::{NoRecordId, Numbered, RecordId};
-pub use record::{Class, Gap, Item, Key, Record, Report, Reporter, Verdict};
+pub use record::{Cause, Class, Gap, Interface, Item, Key, Record, Report, Reporter, Verdict};
 pub use store::Store;
 pub use tally::Tally;

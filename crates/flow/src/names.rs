@@ -3,8 +3,8 @@
 //! Addresses go from pod to pod, and what is read of the kernel is read later than it happened: so earlier holders are remembered for a while.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    net::{IpAddr, SocketAddr},
+    collections::{BTreeMap, HashMap, HashSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use podnet_model::{NodeName, ServiceKey};
 use serde::{Deserialize, Serialize};
 
-use crate::entry::Transport;
+use crate::entry::{Entry, Transport};
 
 /// How long an earlier holder of an address is remembered: longer than a flow waits to be read.
 const REMEMBERED: SignedDuration = SignedDuration::from_mins(10);
@@ -88,9 +88,12 @@ pub struct Tenancy {
 #[derive(Debug, Default)]
 pub struct Names {
     pods: HashMap<IpAddr, Vec<Held>>,
-    devices: HashMap<u32, Arc<PodIdentity>>,
+    senders: HashMap<u32, Vec<IpAddr>>,
     nodes: HashMap<IpAddr, NodeName>,
     services: HashMap<(SocketAddr, Transport), ServiceKey>,
+    unserved: HashSet<(SocketAddr, Transport)>,
+    /// Some of them are at unspecified addresses.
+    has_node_ports: bool,
 }
 
 impl Names {
@@ -134,18 +137,21 @@ impl Names {
         held.filter(|held| *held.pod.uid == *uid && held.until.is_none()).for_each(|held| held.until = Some(now));
     }
 
-    /// The pod behind an interface of this node, by its index. While it is known, nobody asks whose its address is.
-    pub fn set_device(&mut self, device: u32, pod: Option<Arc<PodIdentity>>) {
-        match pod {
-            Some(pod) => self.devices.insert(device, pod),
-            None => self.devices.remove(&device),
-        };
+    /// The addresses of pods by the indices of their interfaces' ends on this node, in place of what was before: they may send with no others.
+    pub fn set_senders(&mut self, senders: HashMap<u32, Vec<IpAddr>>) {
+        self.senders = senders;
     }
 
-    /// The pod behind an interface.
+    /// The addresses of the pod behind an interface; none where that is not known.
     #[must_use]
-    pub fn device(&self, device: u32) -> Option<&Arc<PodIdentity>> {
-        self.devices.get(&device)
+    pub fn senders(&self, device: u32) -> Option<&[IpAddr]> {
+        self.senders.get(&device).map(Vec::as_slice)
+    }
+
+    /// Whether a pod sent it with an address that it does not have. What comes to a pod may be for a group.
+    pub(crate) fn is_spoofed(&self, entry: &Entry) -> bool {
+        let is_sent = entry.out.packets > 0 && entry.into.packets == 0;
+        is_sent && self.senders(entry.key.device).is_some_and(|own| !own.contains(&entry.key.local))
     }
 
     /// The addresses of nodes, in place of those of before.
@@ -153,9 +159,45 @@ impl Names {
         self.nodes = nodes;
     }
 
-    /// Where Services are, in place of what was before.
+    /// Where Services are, in place of what was before. What is at an unspecified address is at all those that nodes have, of the family.
     pub fn set_services(&mut self, services: HashMap<(SocketAddr, Transport), ServiceKey>) {
+        self.has_node_ports = services.keys().any(|(at, _)| at.ip().is_unspecified());
         self.services = services;
+    }
+
+    /// Where those of them are that have nobody to answer this node's pods, in place of what was before.
+    pub fn set_unserved(&mut self, unserved: HashSet<(SocketAddr, Transport)>) {
+        self.unserved = unserved;
+    }
+
+    /// Whether any Service is at a port of all nodes.
+    #[must_use]
+    pub const fn has_node_ports(&self) -> bool {
+        self.has_node_ports
+    }
+
+    /// The Service at this port of all nodes, if the address is one of a node.
+    #[must_use]
+    pub fn node_port(&self, at: SocketAddr, transport: Transport) -> Option<&ServiceKey> {
+        self.services.get(&(at_all_nodes(at), transport))
+    }
+
+    /// Whether that node has the address.
+    #[must_use]
+    pub fn is_of_node(&self, addr: IpAddr, node: &NodeName) -> bool {
+        self.nodes.get(&addr) == Some(node)
+    }
+
+    /// Whether the Service at an address and port has nobody to answer this node's pods.
+    #[must_use]
+    pub fn is_unserved(&self, at: SocketAddr, transport: Transport) -> bool {
+        self.unserved.contains(&(self.place(at, transport), transport))
+    }
+
+    /// Where the Service is that has an address and port, if any: at just these, or at all nodes.
+    fn place(&self, at: SocketAddr, transport: Transport) -> SocketAddr {
+        let is_own = !self.has_node_ports || self.services.contains_key(&(at, transport));
+        if !is_own && self.nodes.contains_key(&at.ip()) { at_all_nodes(at) } else { at }
     }
 
     /// Who had an address at a time.
@@ -171,10 +213,10 @@ impl Names {
             .map_or(Holder::World, |held| Holder::Pod(held.pod.clone()))
     }
 
-    /// The Service at an address and port.
+    /// The Service at an address and port, which may be a node's.
     #[must_use]
     pub fn service(&self, at: SocketAddr, transport: Transport) -> Option<&ServiceKey> {
-        self.services.get(&(at, transport))
+        self.services.get(&(self.place(at, transport), transport))
     }
 
     /// Forgets who had an address long ago.
@@ -185,6 +227,15 @@ impl Names {
             !held.is_empty()
         });
     }
+}
+
+/// The port at an unspecified address of the family.
+const fn at_all_nodes(at: SocketAddr) -> SocketAddr {
+    let unspecified = match at {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    SocketAddr::new(unspecified, at.port())
 }
 
 #[cfg(test)]
@@ -201,6 +252,32 @@ mod tests {
             owner: None,
             service_account: None,
         })
+    }
+
+    #[test]
+    fn a_port_of_all_nodes_is_a_services_at_their_addresses_alone_unless_another_one_is_just_there() {
+        let (cart, till) = (ServiceKey::new("shop", "cart"), ServiceKey::new("shop", "till"));
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let mut names = Names::default();
+        names.set_nodes([("172.16.0.1".parse().unwrap(), "node1".into())].into());
+        let places = [("0.0.0.0:30080", &cart), ("172.16.0.1:443", &till), ("0.0.0.0:443", &cart)];
+        names.set_services(places.map(|(place, key)| ((at(place), Transport::TCP), key.clone())).into());
+        names.set_unserved([(at("0.0.0.0:30080"), Transport::TCP)].into());
+        let rows = [
+            ("172.16.0.1:30080", Some(&cart), true),
+            ("172.16.0.1:443", Some(&till), false),
+            ("172.16.0.1:80", None, false),
+            ("10.0.0.1:30080", None, false),
+            ("[fd00::1]:30080", None, false),
+        ];
+        for (place, service, is_unserved) in rows {
+            let place = at(place);
+            let found = (names.service(place, Transport::TCP), names.is_unserved(place, Transport::TCP));
+            assert_eq!(found, (service, is_unserved), "{place}");
+            assert_eq!(names.service(place, Transport::UDP), None);
+        }
+        assert_eq!(names.node_port(at("10.0.0.1:30080"), Transport::TCP), Some(&cart));
+        assert!(names.has_node_ports());
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use crate::record::{Asked, End, Gap, GapAt, Item, Record};
+use crate::{
+    gap::Interface,
+    record::{Asked, End, Gap, GapAt, Item, Record},
+};
 
 /// A form of output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +22,7 @@ pub enum Form {
 
 /// The columns of [`Form::Csv`].
 const COLUMNS: &str = "id,report,start,end,protocol,source_ip,source_port,source,destination_ip,destination_port,destination,\
-service,service_ip,service_port,class,verdict,node,reporter,sent_packets,sent_bytes,received_packets,received_bytes,handshake_micros";
+service,service_ip,service_port,class,verdict,node,reporter,sent_packets,sent_bytes,received_packets,received_bytes,handshake_micros,cause";
 
 /// What stands before the first item, if anything.
 #[must_use]
@@ -34,6 +37,7 @@ pub fn heading(form: Form) -> Option<String> {
             "SERVICE",
             "CLASS",
             "VERDICT",
+            "CAUSE",
             "SENT",
             "RECEIVED",
         ])),
@@ -56,8 +60,8 @@ pub fn line(form: Form, item: &Item) -> String {
     }
 }
 
-fn row<T: AsRef<str>>(cells: &[T; 10]) -> String {
-    const WIDTHS: [usize; 10] = [15, 8, 6, 44, 44, 28, 19, 11, 16, 0];
+fn row<T: AsRef<str>>(cells: &[T; 11]) -> String {
+    const WIDTHS: [usize; 11] = [15, 8, 6, 44, 44, 28, 19, 11, 15, 16, 0];
     let mut row = String::new();
     for (cell, width) in cells.iter().zip(WIDTHS) {
         // Writing to a String cannot fail.
@@ -82,6 +86,7 @@ fn table(record: &Record) -> String {
         record.service.as_ref().map(|asked| asked.service.to_string()).unwrap_or_default(),
         record.class.to_string(),
         record.verdict.to_string(),
+        cause(record),
         way(&record.sent),
         way(&record.received),
     ])
@@ -89,8 +94,9 @@ fn table(record: &Record) -> String {
 
 fn compact(record: &Record) -> String {
     let service = record.service.as_ref().map(|asked| format!(" by {}", asked_text(asked))).unwrap_or_default();
+    let cause = record.cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
     format!(
-        "{} {} {} > {}{service} {} sent {}/{} received {}/{}",
+        "{} {} {} > {}{service} {}{cause} sent {}/{} received {}/{}",
         record.end,
         record.protocol,
         called(&record.source),
@@ -101,6 +107,10 @@ fn compact(record: &Record) -> String {
         record.received.packets,
         record.received.bytes,
     )
+}
+
+fn cause(record: &Record) -> String {
+    record.cause.map(|cause| cause.to_string()).unwrap_or_default()
 }
 
 fn asked_text(asked: &Asked) -> String {
@@ -142,6 +152,7 @@ fn csv(record: &Record) -> String {
         record.received.packets.to_string(),
         record.received.bytes.to_string(),
         record.handshake_micros.map(|micros| micros.to_string()).unwrap_or_default(),
+        cause(record),
     ];
     // Names of Kubernetes have neither commas nor quotes.
     values.join(",")
@@ -154,15 +165,28 @@ fn word(value: &impl serde::Serialize) -> String {
 
 fn missing(gap: &Gap) -> String {
     let Gap { start, end, node, packets, bytes, flows, .. } = gap;
-    let whose = gap.pod.as_ref().map(|pod| format!(" of {}/{}", pod.namespace, pod.name)).unwrap_or_default();
+    let pod = gap.pod.as_ref().map(|pod| format!(" of {}/{}", pod.namespace, pod.name)).unwrap_or_default();
+    let interface = match &gap.device {
+        Some(Interface { name: Some(name), .. }) => format!(" by interface {name}"),
+        Some(Interface { index, name: None }) => format!(" by interface number {index}"),
+        None => String::new(),
+    };
+    let whose = pod + &interface;
     match gap.at {
         GapAt::Kernel => format!(
             "GAP {start} to {end} at {node}{whose}: the kernel had no room; {packets} packets with {bytes} bytes are in no flow, \
              {flows} connections in none of their own"
         ),
-        GapAt::Reader => format!("GAP {start} to {end} at {node}: this reader was too slow for {flows} records"),
+        GapAt::Reader => {
+            format!("GAP {start} to {end} at {node}{whose}: this reader was too slow for {flows} records")
+        }
         GapAt::Store => format!("GAP {start} to {end} at {node}: {flows} records are not kept any more"),
         GapAt::Collector => format!("GAP {start} to {end} at {node}: {flows} records did not come to this collector"),
+        GapAt::Log => format!("GAP {start} to {end} at {node}: this log could not take {flows} records"),
+        GapAt::Agent => format!(
+            "GAP {start} to {end} at {node}: the agent did not end by itself; what it had read and not told is lost, and nobody knows how \
+             much that was"
+        ),
     }
 }
 

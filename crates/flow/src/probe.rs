@@ -4,7 +4,7 @@
 //! through and little else ([`Probe::filter`]), and what a packet is by all of its headers ([`Probe::recognise`]).
 //!
 //! A probe of TCP is a SYN with a sequence number of its own (RFC 9293), which translation leaves alone and the answer acknowledges. One of UDP
-//! begins its payload with its mark, which nothing but an error sends back.
+//! begins its payload with its mark, which nothing but an error sends back. One of SCTP is an INIT, whose tag the answer has in its header (RFC 9260).
 
 mod packet;
 mod recognise;
@@ -25,9 +25,9 @@ pub const MOST_POINTS: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Probe {
-    /// TCP or UDP.
+    /// What it is sent by.
     pub protocol: Protocol,
-    /// What no other packet has: of TCP the lower 32 bits count.
+    /// What no other packet has: of TCP and SCTP the lower 32 bits count.
     pub mark: u64,
 }
 
@@ -138,9 +138,9 @@ pub struct Found {
 pub enum Kind {
     /// The probe itself.
     Probe,
-    /// The port takes it: SYN and ACK.
+    /// The port takes it: SYN and ACK, or INIT ACK.
     Accepted,
-    /// It is refused: RST.
+    /// It is refused: RST, or ABORT.
     Refused,
     /// An error of ICMP quotes it.
     Error,
@@ -188,9 +188,6 @@ pub enum Unfit {
     /// No interface has such a name.
     #[error("{0:?} is no name of an interface: 1 to 15 bytes without spaces and slashes")]
     Interface(String),
-    /// No probe is of that protocol.
-    #[error("a probe is of TCP or UDP, and not of {0}")]
-    Protocol(Protocol),
     /// Nobody is there.
     #[error("no probe can be sent to {0}: it is no address and port of one host")]
     Destination(SocketAddr),
@@ -202,23 +199,16 @@ impl Request {
     /// # Errors
     /// What is too much or cannot be.
     pub fn check(&self) -> Result<(), Unfit> {
-        let probe = match self {
+        match self {
             Self::Watch(watch) if !(1..=MOST_POINTS).contains(&watch.points.len()) => {
-                return Err(Unfit::Points(watch.points.len()));
+                Err(Unfit::Points(watch.points.len()))
             }
             Self::Watch(watch) => {
                 let mut names = watch.points.iter().filter_map(Point::named);
-                if let Some(odd) = names.find(|name| !is_interface(name)) {
-                    return Err(Unfit::Interface(odd.to_owned()));
-                }
-                watch.probe
+                names.find(|name| !is_interface(name)).map_or(Ok(()), |odd| Err(Unfit::Interface(odd.to_owned())))
             }
-            Self::Send(dispatch) if !is_one_host(dispatch.to) => return Err(Unfit::Destination(dispatch.to)),
-            Self::Send(dispatch) => dispatch.probe,
-        };
-        match probe.protocol {
-            Protocol::Tcp | Protocol::Udp => Ok(()),
-            Protocol::Sctp => Err(Unfit::Protocol(probe.protocol)),
+            Self::Send(dispatch) if !is_one_host(dispatch.to) => Err(Unfit::Destination(dispatch.to)),
+            Self::Send(_) => Ok(()),
         }
     }
 }

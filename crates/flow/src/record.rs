@@ -14,10 +14,13 @@ use podnet_model::{NodeName, ServiceKey};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use crate::gap::{Gap, GapAt};
 use crate::{
     entry::{Entry, EntryKey, Transport, Way},
     names::{Holder, PodIdentity},
+};
+pub use crate::{
+    gap::{Gap, GapAt, Interface},
+    verdict::{Cause, Verdict},
 };
 
 /// What is told: a flow, or that flows are missing.
@@ -66,7 +69,7 @@ impl TryFrom<String> for FlowId {
     }
 }
 
-/// A flow as who began it sees it; of ICMP without ports.
+/// A flow as who began it sees it; of ICMP the source's port is the identifier and the destination's the type, at both ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     /// Who began it.
@@ -83,7 +86,11 @@ impl Key {
     pub fn of(entry: &Entry) -> Self {
         let EntryKey { local, remote, local_port, remote_port, transport, .. } = entry.key;
         let (local, remote) = (SocketAddr::new(local, local_port), SocketAddr::new(remote, remote_port));
-        let (source, destination) = if entry.pod_began { (local, remote) } else { (remote, local) };
+        let (mut source, mut destination) = if entry.pod_began { (local, remote) } else { (remote, local) };
+        if matches!(transport, Transport::ICMP | Transport::ICMP6) {
+            source.set_port(local_port);
+            destination.set_port(remote_port);
+        }
         Self { source, destination, transport }
     }
 }
@@ -98,6 +105,9 @@ pub enum Report {
     Update,
     /// It has ended.
     End,
+    /// It has ended, as the source's node tells: this is what was counted at the destination's end, where that is another node's
+    /// ([`Record::is_secondary`]). It is part of that flow's record, by the same ends and nearly the same start, and no flow of its own.
+    Part,
 }
 
 /// Whose end it was counted at.
@@ -159,44 +169,6 @@ impl FromStr for Class {
     }
 }
 
-/// What became of it, as far as its packets show.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// Packets passed and were answered, or need no answer.
-    Forwarded,
-    /// The first answer was a reset.
-    Refused,
-    /// Somebody was asked for a connection, and never answered.
-    Unanswered,
-    /// The destination is on this node, and no packet came to it.
-    Dropped,
-}
-
-impl Verdict {
-    const NAMED: [(Self, &'static str); 4] = [
-        (Self::Forwarded, "forwarded"),
-        (Self::Refused, "refused"),
-        (Self::Unanswered, "unanswered"),
-        (Self::Dropped, "dropped"),
-    ];
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = Self::NAMED.iter().find(|(verdict, _)| verdict == self).map_or("", |(_, name)| *name);
-        f.write_str(name)
-    }
-}
-
-impl FromStr for Verdict {
-    type Err = UnknownName;
-
-    fn from_str(text: &str) -> Result<Self, UnknownName> {
-        named(&Self::NAMED, text)
-    }
-}
-
 /// A text is none of the names there are.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{found:?} is none of {known}")]
@@ -205,7 +177,8 @@ pub struct UnknownName {
     known: String,
 }
 
-fn named<T: Copy>(names: &[(T, &str)], text: &str) -> Result<T, UnknownName> {
+/// The one of these that a text names.
+pub(crate) fn named<T: Copy>(names: &[(T, &str)], text: &str) -> Result<T, UnknownName> {
     let found = names.iter().find(|(_, name)| *name == text).map(|(value, _)| *value);
     found.ok_or_else(|| {
         let known = names.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ");
@@ -283,6 +256,10 @@ pub struct Record {
     pub class: Class,
     /// What became of it.
     pub verdict: Verdict,
+    /// What dropped or refused its packets, where something tells it: all of them, or where the verdict is [`Verdict::Forwarded`] those after the
+    /// last answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
     /// The node that tells it.
     pub node: NodeName,
     /// Whose end it was counted at.
@@ -291,7 +268,7 @@ pub struct Record {
     pub sent: Way,
     /// To the source.
     pub received: Way,
-    /// How long the handshake of TCP took, in microseconds.
+    /// How long the handshake of TCP took, in microseconds: the smoothed time of a way there and back after its first measurement (RFC 6298, section 2.2).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handshake_micros: Option<u32>,
     /// What was counted at the other end, where that is on another node, and both nodes' records were put together.
@@ -312,10 +289,13 @@ pub struct AtDestination {
 }
 
 impl Record {
-    /// The flow that it is of, by its ends.
+    /// The flow that it is of, by its ends as the source's node knows them: where the destination's translated what a Service was asked, these are
+    /// whom it asked.
     #[must_use]
     pub fn key(&self) -> Key {
-        Key { source: self.source.at(), destination: self.destination.at(), transport: self.protocol }
+        let asked = self.service.as_ref().filter(|_| self.reporter == Reporter::Destination);
+        let destination = asked.map_or_else(|| self.destination.at(), |asked| SocketAddr::new(asked.ip, asked.port));
+        Key { source: self.source.at(), destination, transport: self.protocol }
     }
 
     /// The node of the other end tells it as well, and better: who reads all nodes leaves this one out. The class says
@@ -341,10 +321,6 @@ mod tests {
         for (class, _) in Class::NAMED {
             assert_eq!(class.to_string().parse(), Ok(class));
             assert_eq!(serde_json::to_value(class).unwrap(), class.to_string());
-        }
-        for (verdict, _) in Verdict::NAMED {
-            assert_eq!(verdict.to_string().parse(), Ok(verdict));
-            assert_eq!(serde_json::to_value(verdict).unwrap(), verdict.to_string());
         }
         assert!("pod".parse::<Class>().unwrap_err().to_string().contains("pod-world"));
     }

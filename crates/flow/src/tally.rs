@@ -3,14 +3,19 @@
 //! A flow counts where it is told first: what the source's node tells as well is left out ([`Record::is_secondary`]), so that the sums of
 //! all nodes are those of the cluster.
 
+mod handshakes;
+
 use std::{
     collections::{BTreeMap, HashMap},
     fmt::Write as _,
 };
 
+use handshakes::Handshakes;
+use jiff::Timestamp;
+
 use crate::{
     entry::Way,
-    record::{End, FlowId, Item, Record, Report, Verdict},
+    record::{Cause, End, FlowId, Item, Record, Report, Verdict},
 };
 
 /// How all pairs beyond the limit are called together.
@@ -22,7 +27,16 @@ pub struct Tally {
     limit: usize,
     pairs: BTreeMap<Pair, Sums>,
     /// What of flows under way is in the sums.
-    counted: HashMap<FlowId, [(u64, u64); 2]>,
+    counted: HashMap<FlowId, Counted>,
+    /// What began before was told by an earlier agent.
+    since: Timestamp,
+}
+
+/// What of a flow is in the sums, or was in those of an earlier agent.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    ways: [(u64, u64); 2],
+    has_handshake: bool,
 }
 
 /// Who asked whom: `namespace/workload`, `node` or `world`.
@@ -32,21 +46,29 @@ struct Pair {
     destination: String,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Sums {
     /// Packets and bytes of who asked, and of who answered.
     ways: [(u64, u64); 2],
     flows: u64,
     failures: u64,
-    handshakes: u64,
-    handshake_micros: u64,
+    /// Of what dropped or refused packets at the end of flows: as many as there are names.
+    causes: BTreeMap<Cause, u64>,
+    handshakes: Handshakes,
 }
 
 impl Tally {
     /// For that many pairs; what is beyond is summed up as one.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { limit, pairs: BTreeMap::new(), counted: HashMap::new() }
+        Self { limit, pairs: BTreeMap::new(), counted: HashMap::new(), since: Timestamp::MIN }
+    }
+
+    /// Another recording begins. What flows came to that began before `since` is in the sums of an earlier agent, as far as it is in the first record
+    /// of each that is told now; nothing is where that is [`Timestamp::MIN`].
+    pub fn begin(&mut self, since: Timestamp) {
+        self.forget_flows();
+        self.since = since;
     }
 
     /// Takes in what was told. Records of a flow say what passed since it began, so only what is new of it counts.
@@ -67,25 +89,36 @@ impl Tally {
 
     fn record(&mut self, record: &Record) {
         let passed = [&record.sent, &record.received].map(|way: &Way| (way.packets, way.bytes));
-        let before = self.counted.insert(record.id, passed);
+        let had = self.counted.get(&record.id).copied();
+        let has_handshake = record.handshake_micros.is_some();
+        // An earlier agent told it up to about here: whoever adds up both agents' sums would have all of it twice.
+        let base = if record.start < self.since { Counted { ways: passed, has_handshake } } else { Counted::default() };
+        let before = had.unwrap_or(base);
         if record.report == Report::End {
             self.counted.remove(&record.id);
+        } else {
+            let has_handshake = before.has_handshake || has_handshake;
+            self.counted.insert(record.id, Counted { ways: passed, has_handshake });
         }
+        let is_new = had.is_none() && record.start >= self.since;
         let pair = Pair { source: workload(&record.source), destination: workload(&record.destination) };
         let sums = self.sums(pair);
-        if before.is_none() {
-            sums.flows += 1;
-            if let Some(micros) = record.handshake_micros {
-                sums.handshakes += 1;
-                sums.handshake_micros += u64::from(micros);
-            }
+        sums.flows += u64::from(is_new);
+        // The first record may tell of a handshake that is under way.
+        if let Some(micros) = record.handshake_micros
+            && !before.has_handshake
+        {
+            sums.handshakes.add(micros);
         }
-        for ((sum, now), before) in sums.ways.iter_mut().zip(passed).zip(before.unwrap_or_default()) {
+        for ((sum, now), before) in sums.ways.iter_mut().zip(passed).zip(before.ways) {
             sum.0 += now.0.saturating_sub(before.0);
             sum.1 += now.1.saturating_sub(before.1);
         }
-        if record.report == Report::End && record.verdict != Verdict::Forwarded {
-            sums.failures += 1;
+        if record.report == Report::End {
+            sums.failures += u64::from(record.verdict != Verdict::Forwarded);
+            if let Some(cause) = record.cause {
+                *sums.causes.entry(cause).or_default() += 1;
+            }
         }
     }
 
@@ -102,10 +135,8 @@ impl Tally {
         let ways = |number: fn((u64, u64)) -> u64| {
             move |sums: &Sums| {
                 let [sent, received] = sums.ways.map(number);
-                vec![
-                    (r#",direction="sent""#, Number::Whole(sent)),
-                    (r#",direction="received""#, Number::Whole(received)),
-                ]
+                let label = |direction: &str| format!(r#",direction="{direction}""#);
+                vec![(label("sent"), Number::Whole(sent)), (label("received"), Number::Whole(received))]
             }
         };
         self.family(
@@ -115,7 +146,7 @@ impl Tally {
             ways(|way| way.1),
         );
         self.family(&mut text, ("podnet_flow_packets_total", "Packets of flows.", "counter"), "", ways(|way| way.0));
-        let one = |number: fn(&Sums) -> u64| move |sums: &Sums| vec![("", Number::Whole(number(sums)))];
+        let one = |number: fn(&Sums) -> u64| move |sums: &Sums| vec![(String::new(), Number::Whole(number(sums)))];
         self.family(
             &mut text,
             ("podnet_flow_connections_total", "Flows that began.", "counter"),
@@ -124,12 +155,22 @@ impl Tally {
         );
         let help = "Flows that were refused, dropped or never answered.";
         self.family(&mut text, ("podnet_flow_failures_total", help, "counter"), "", one(|sums| sums.failures));
-        let help = "How long handshakes of TCP took.";
+        if self.pairs.values().any(|sums| !sums.causes.is_empty()) {
+            let help = "Flows at whose end packets were dropped or refused, by what did that.";
+            self.family(&mut text, ("podnet_flow_causes_total", help, "counter"), "", |sums| {
+                let label = |cause: &Cause| format!(r#",cause="{cause}""#);
+                sums.causes.iter().map(|(cause, count)| (label(cause), Number::Whole(*count))).collect()
+            });
+        }
         let name = "podnet_flow_handshake_seconds";
-        self.family(&mut text, (name, help, "summary"), "_sum", |sums| {
-            vec![("", Number::Micros(sums.handshake_micros))]
+        self.family(&mut text, (name, "How long handshakes of TCP took.", "histogram"), "_bucket", |sums| {
+            let label = |least: &str| format!(r#",le="{least}""#);
+            sums.handshakes.buckets().map(|(least, count)| (label(&least), Number::Whole(count))).collect()
         });
-        self.samples(&mut text, &format!("{name}_count"), one(|sums| sums.handshakes));
+        self.samples(&mut text, &format!("{name}_sum"), |sums| {
+            vec![(String::new(), Number::Micros(sums.handshakes.micros()))]
+        });
+        self.samples(&mut text, &format!("{name}_count"), one(|sums| sums.handshakes.count()));
         text
     }
 
@@ -138,7 +179,7 @@ impl Tally {
         text: &mut String,
         (name, help, kind): (&str, &str, &str),
         suffix: &str,
-        values: impl Fn(&Sums) -> Vec<(&'static str, Number)>,
+        values: impl Fn(&Sums) -> Vec<(String, Number)>,
     ) {
         if self.pairs.is_empty() {
             return;
@@ -148,7 +189,7 @@ impl Tally {
         self.samples(text, &format!("{name}{suffix}"), values);
     }
 
-    fn samples(&self, text: &mut String, name: &str, values: impl Fn(&Sums) -> Vec<(&'static str, Number)>) {
+    fn samples(&self, text: &mut String, name: &str, values: impl Fn(&Sums) -> Vec<(String, Number)>) {
         for (Pair { source, destination }, sums) in &self.pairs {
             for (label, number) in values(sums) {
                 let _ = write!(text, r#"{name}{{source="{source}",destination="{destination}"{label}}} "#);
@@ -179,68 +220,4 @@ fn workload(end: &End) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use serde_json::json;
-
-    use super::*;
-
-    fn record(id: u8, report: &str, reporter: &str, (pod, verdict): (&str, &str), packets: u64) -> Item {
-        let end = |name: &str| {
-            json!({"ip": "10.0.0.1", "port": 1,
-                "pod": {"namespace": "shop", "name": format!("{name}-1"), "uid": name, "node": "node1",
-                    "owner": {"kind": "Deployment", "name": name}}})
-        };
-        let way = |packets| json!({"packets": packets, "bytes": packets * 100});
-        let record: Record = serde_json::from_value(json!({
-            "id": format!("00000000-0000-0000-0000-0000000000{id:02}"), "report": report,
-            "start": "2026-01-01T00:00:00Z", "end": "2026-01-01T00:00:01Z", "protocol": "TCP",
-            "source": end(pod), "destination": end("cart"), "class": "pod-pod-other-node", "verdict": verdict,
-            "node": "node1", "reporter": reporter, "sent": way(packets), "received": way(packets / 2),
-            "handshakeMicros": 1500,
-        }))
-        .unwrap();
-        Item::Flow(Arc::new(record))
-    }
-
-    fn value<'a>(text: &'a str, line: &str) -> Option<&'a str> {
-        text.lines().find_map(|one| one.strip_prefix(line)).map(str::trim)
-    }
-
-    #[test]
-    fn each_packet_counts_once_though_records_tell_all_since_the_flow_began() {
-        let mut tally = Tally::new(10);
-        assert_eq!(tally.metrics(), "");
-        let good = ("web", "forwarded");
-        tally.add(&[record(1, "start", "source", good, 2), record(1, "update", "source", good, 10)]);
-        tally.add(&[record(1, "end", "source", good, 12), record(2, "end", "source", ("web", "refused"), 1)]);
-        // The source's node tells it.
-        tally.add(&[record(3, "end", "destination", good, 1000)]);
-        let text = tally.metrics();
-        let labels = r#"{source="shop/web",destination="shop/cart""#;
-        for (name, label, expected) in [
-            ("podnet_flow_packets_total", r#",direction="sent""#, "13"),
-            ("podnet_flow_packets_total", r#",direction="received""#, "6"),
-            ("podnet_flow_bytes_total", r#",direction="sent""#, "1300"),
-            ("podnet_flow_connections_total", "", "2"),
-            ("podnet_flow_failures_total", "", "1"),
-            ("podnet_flow_handshake_seconds_sum", "", "0.003000"),
-            ("podnet_flow_handshake_seconds_count", "", "2"),
-        ] {
-            assert_eq!(value(&text, &format!("{name}{labels}{label}}} ")), Some(expected), "{name}{label}\n{text}");
-        }
-        assert_eq!(text.matches("# TYPE").count(), 5, "{text}");
-        assert!(tally.counted.is_empty(), "what ended is not remembered");
-    }
-
-    #[test]
-    fn pairs_beyond_the_limit_are_summed_up_as_one() {
-        let mut tally = Tally::new(1);
-        tally.add(&["web", "api", "job"].map(|pod| record(1, "end", "source", (pod, "forwarded"), 4)));
-        let text = tally.metrics();
-        let packets = |pair: &str| value(&text, &format!("podnet_flow_packets_total{{{pair},direction=\"sent\"}} "));
-        assert_eq!(packets(r#"source="shop/web",destination="shop/cart""#), Some("4"));
-        assert_eq!(packets(r#"source="other",destination="other""#), Some("8"), "{text}");
-    }
-}
+mod tests;

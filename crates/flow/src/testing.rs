@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    Class, Gap, Item, Numbered, PodIdentity, Record, RecordId, Report, Reporter, Transport, Verdict, Way,
-    record::{Asked, End, FlowId, GapAt},
+    Cause, Class, Gap, Item, Numbered, PodIdentity, Record, RecordId, Report, Reporter, Transport, Verdict, Way,
+    record::{Asked, End, FlowId, GapAt, Interface},
 };
 
 fn id(sequence: u64) -> RecordId {
@@ -42,6 +42,7 @@ pub(crate) fn flow(sequence: u64) -> Numbered {
         }),
         class: Class::PodService,
         verdict: Verdict::Forwarded,
+        cause: None,
         node: "node1".into(),
         reporter: Reporter::Source,
         sent: way(6, 600),
@@ -52,14 +53,15 @@ pub(crate) fn flow(sequence: u64) -> Numbered {
     Numbered { record: id(sequence), item: Item::Flow(Arc::new(record)) }
 }
 
-/// The same over IPv6, with somebody outside, refused.
+/// The same over IPv6, with somebody outside, dropped for lack of a route.
 pub(crate) fn flow_v6(sequence: u64) -> Numbered {
     let mut numbered = flow(sequence);
     if let Item::Flow(record) = &mut numbered.item {
         let record = Arc::make_mut(record);
         record.source = end("fd00::1", 40000, Some("client"));
         record.destination = end("2001:db8::2", 443, None);
-        (record.service, record.verdict, record.report) = (None, Verdict::Dropped, Report::Update);
+        (record.service, record.report) = (None, Report::Update);
+        (record.verdict, record.cause) = (Verdict::Dropped, Some(Cause::NoRoute));
     }
     numbered
 }
@@ -68,6 +70,7 @@ pub(crate) fn flow_v6(sequence: u64) -> Numbered {
 pub(crate) fn gap(sequence: u64) -> Numbered {
     let (start, end) = ("2026-01-01T00:00:00Z".parse().unwrap(), "2026-01-01T00:00:01Z".parse().unwrap());
     let (node, at) = ("node1".into(), GapAt::Kernel);
-    let gap = Gap { start, end, node, at, device: Some(7), pod: None, packets: 40, bytes: 4000, flows: 3 };
+    let device = Some(Interface { index: 7, name: Some("pn00c0ffee".into()) });
+    let gap = Gap { start, end, node, at, device, pod: None, packets: 40, bytes: 4000, flows: 3 };
     Numbered { record: id(sequence), item: Item::Gap(gap) }
 }

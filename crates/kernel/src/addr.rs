@@ -81,6 +81,18 @@ pub fn list_lasting(socket: &mut RtSocket) -> Result<Vec<(u32, IpNet)>, NetlinkE
     })
 }
 
+/// Those of [`list_lasting`] at which others on the network can reach the namespace.
+///
+/// # Errors
+/// Why the kernel refused.
+pub fn list_reachable(socket: &mut RtSocket) -> Result<Vec<IpAddr>, NetlinkError> {
+    let is_reachable = |addr: &IpAddr| match addr {
+        IpAddr::V4(addr) => !addr.is_loopback() && !addr.is_link_local(),
+        IpAddr::V6(addr) => !addr.is_loopback() && !addr.is_unicast_link_local(),
+    };
+    Ok(list_lasting(socket)?.into_iter().map(|(_, net)| net.addr()).filter(is_reachable).collect())
+}
+
 /// Those with such flags.
 pub(crate) fn list_flagged(
     socket: &mut RtSocket,

@@ -17,6 +17,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_route::address::{AddressFlags, AddressScope};
 use podnet_model::{Family, LinkName, Mac};
 use podnet_planner::services::userspace::Led;
+pub use podnet_planner::services::userspace::device;
 
 use crate::{
     addr,
@@ -312,15 +313,6 @@ fn remove_by(node: &mut RtSocket, family: Family) -> Result<(), NetlinkError> {
 /// Gives the loopback an address of IPv6, without which the kernel answers from others, and no route to it but the one for what comes in.
 fn own(lo: u32, addr: IpAddr) -> Request {
     addr::set_as(lo, addr.into(), AddressScope::Universe, AddressFlags::Nodad | AddressFlags::Noprefixroute)
-}
-
-/// The link's name in the node's namespace: none that pods or tunnels have.
-#[must_use]
-pub const fn device(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "podservices4",
-        Family::V6 => "podservices6",
-    }
 }
 
 /// Refusals are told to everybody, and not to some a second. What comes by the link is from anybody, and is for here: what is led here

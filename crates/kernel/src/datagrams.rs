@@ -1,5 +1,7 @@
 //! Many datagrams with one system call (`recvmmsg(2)`, `sendmmsg(2)`), to and from addresses of either family.
 
+mod back;
+mod grouped;
 mod questions;
 
 use std::{
@@ -10,7 +12,8 @@ use std::{
     ptr,
 };
 
-pub use questions::{Back, Questions, tell_destinations};
+pub use back::Back;
+pub use questions::{Questions, tell_destinations};
 
 /// Datagrams that are taken together.
 const SIZE: usize = 32;

@@ -10,7 +10,10 @@ use netlink_packet_route::{
 use podnet_model::Mac;
 use rustix::io::Errno;
 
-use crate::netlink::{NetlinkError, Operation, Request, RtSocket};
+use crate::{
+    neigh,
+    netlink::{NetlinkError, Operation, Request, RtSocket},
+};
 
 /// Makes the entry, or changes the VTEP that the address is behind.
 ///
@@ -69,7 +72,7 @@ fn naming(link: u32, mac: Mac, remote: IpAddr) -> NeighbourMessage {
 
 fn entry(message: RouteNetlinkMessage, link: u32) -> Option<(Mac, IpAddr)> {
     let RouteNetlinkMessage::NewNeighbour(message) = message else { return None };
-    if message.header.ifindex != link || message.header.state != NeighbourState::Permanent {
+    if message.header.ifindex != link || !neigh::is_lasting(message.header.state) {
         return None;
     }
     let (mac, remote) = parts(message.attributes);

@@ -8,6 +8,7 @@
 
 mod clock;
 mod error;
+mod missed;
 mod ranges;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
     fmt, io,
     os::fd::{AsFd, OwnedFd},
     sync::{Mutex, PoisonError},
+    time::Instant,
 };
 
 use aya::maps::{Map, MapData, RingBuf};
@@ -79,8 +81,10 @@ pub struct Flows {
     bells: Mutex<RingBuf<MapData>>,
     /// What is in the map of ranges, as it stands there.
     ranges: Mutex<BTreeSet<RangeKey>>,
+    missed: Mutex<missed::Told>,
     /// The map of what sockets speak with, by its number; none where no programs at sockets were there.
     sockets: Option<u32>,
+    goes_on: bool,
     clock: Clock,
 }
 
@@ -119,6 +123,7 @@ impl Flows {
     fn over(mut maps: Vec<(String, OwnedFd)>, cgroup: Option<&Cgroup>, sizes: Sizes) -> Result<Self, FlowsError> {
         let spoken = cgroup.map(spoken_with).transpose()?.flatten();
         let sockets = spoken.as_ref().map(|(number, _)| *number);
+        let goes_on = !maps.is_empty();
         maps.extend(spoken.into_iter().flat_map(|(_, maps)| maps));
         let object = Object::new(OBJECT, &[(ENTRIES, sizes.entries), (BELLS, sizes.ring)], maps)?;
         let load = |name| {
@@ -131,7 +136,13 @@ impl Flows {
         let ranges: Vec<(RangeKey, [u8; 4])> =
             call::elements(object.map(RANGES)?.as_fd()).map_err(refused("read the ranges that are counted"))?;
         let ranges = Mutex::new(ranges.into_iter().map(|(key, _)| key).collect());
-        Ok(Self { out, into, object, bells, ranges, sockets, clock: Clock::now() })
+        Ok(Self { out, into, object, bells, ranges, missed: Mutex::default(), sockets, goes_on, clock: Clock::now() })
+    }
+
+    /// Whether there are flows that others who opened the maps before may have told of.
+    #[must_use]
+    pub const fn goes_on(&self) -> bool {
+        self.goes_on
     }
 
     fn shared(&self) -> Result<Vec<(String, OwnedFd)>, FlowsError> {
@@ -264,14 +275,8 @@ impl Flows {
     /// What the kernel refused.
     pub fn missed(&self) -> Result<Vec<(u32, Missed)>, FlowsError> {
         let map = self.object.map(MISSED)?.as_fd();
-        let found: Vec<([u8; 4], [u8; Missed::SIZE])> = call::elements(map).map_err(refused("read what was missed"))?;
-        let mut missed = Vec::new();
-        for (device, _) in found {
-            if let Some(value) = call::take(map, &device).map_err(refused("take what was missed"))? {
-                missed.push((u32::from_le_bytes(device), Missed::from_bytes(&value)));
-            }
-        }
-        Ok(missed)
+        let mut told = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        missed::read(map, &mut told, Instant::now()).map_err(refused("read what was missed"))
     }
 }
 

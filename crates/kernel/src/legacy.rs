@@ -1,20 +1,19 @@
-//! The filter table of `iptables-legacy`, which knows nothing of nf_tables nor tells anybody what changes in it: looked at, never
-//! changed. It is looked at only where it is there, as asking for it would make it (`linux/netfilter_ipv4/ip_tables.h`).
+//! Tables of `iptables-legacy`, which knows nothing of nf_tables nor tells anybody what changes in it: looked at, never changed. They are
+//! looked at only where they are there, as asking for one would make it (`linux/netfilter_ipv4/ip_tables.h`).
 
-use std::{collections::BTreeSet, fs, io, net::Ipv4Addr, os::fd::AsRawFd};
+mod chains;
+mod table;
+
+use std::{collections::BTreeSet, io, net::Ipv4Addr};
 
 use ipnet::Ipv4Net;
-use rustix::net::{AddressFamily, SocketType, ipproto};
+use podnet_model::Family;
 
-/// `IPT_SO_GET_INFO`, `IPT_SO_GET_ENTRIES`.
-const GET_INFO: i32 = 64;
-const GET_ENTRIES: i32 = 65;
+pub use chains::LegacyChains;
+use table::Table;
+
 /// `XT_TABLE_MAXNAMELEN`.
 const NAME: usize = 32;
-/// `struct ipt_getinfo`: name, valid hooks, where each hook begins, where its policy is, number and size of the entries.
-const INFO: usize = NAME + 4 + 5 * 4 + 5 * 4 + 4 + 4;
-/// `struct ipt_get_entries` before the entries, which are aligned to eight bytes.
-const ENTRIES: usize = NAME + 8;
 /// `struct ipt_entry`: addresses and devices, then where the target is and where the next entry, counters.
 const ENTRY: usize = 112;
 /// `struct xt_entry_target`, before the verdict of a standard target.
@@ -48,44 +47,9 @@ impl LegacyForward {
 /// # Errors
 /// Where the kernel cannot be asked.
 pub fn forward_chain() -> io::Result<Option<LegacyForward>> {
-    let tables = match fs::read_to_string("/proc/thread-self/net/ip_tables_names") {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        tables => tables?,
-    };
-    if !tables.lines().any(|table| table == "filter") {
-        return Ok(None);
-    }
-    let socket = rustix::net::socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::RAW))?;
-    // Somebody may change the table between the two questions; the kernel then refuses the second (EAGAIN).
-    for _ in 0..8 {
-        let mut info = named(INFO);
-        ask(&socket, GET_INFO, &mut info)?;
-        let size = word(&info, INFO - 4).unwrap_or_default();
-        let length = usize::try_from(size).unwrap_or(usize::MAX).min(64 << 20);
-        let mut entries = named(ENTRIES + length);
-        entries[NAME..NAME + 4].copy_from_slice(&size.to_ne_bytes());
-        match ask(&socket, GET_ENTRIES, &mut entries) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-            Ok(()) => return Ok(Some(read(&info, &entries[ENTRIES..]))),
-        }
-    }
-    Err(io::Error::new(io::ErrorKind::WouldBlock, "the filter table of iptables-legacy changes all the time"))
-}
-
-fn named(length: usize) -> Vec<u8> {
-    let mut bytes = vec![0; length];
-    bytes[..6].copy_from_slice(b"filter");
-    bytes
-}
-
-fn ask(socket: &impl AsRawFd, what: i32, bytes: &mut [u8]) -> io::Result<()> {
-    let mut length = libc::socklen_t::try_from(bytes.len()).map_err(io::Error::other)?;
-    // SAFETY: the kernel writes at most `length` bytes, which are there and initialised.
-    let result = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_IP, what, bytes.as_mut_ptr().cast(), &raw mut length)
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    let Some(table) = Table::open(Family::V4, "filter")? else { return Ok(None) };
+    let (info, entries) = table.read()?;
+    Ok(Some(read(&info, &entries)))
 }
 
 /// What the table's bytes say; what does not fit says nothing.

@@ -23,6 +23,7 @@
 //! - [`flows`]: counting what passes pods' interfaces
 //! - [`capture`]: packets themselves, as they pass an interface, and libpcap's language for which
 //! - [`probe`]: one packet that is sent to see where it passes
+//! - [`snapshot`]: what a node's kernel has of what a plan is compared with, as a value
 //! - [`sockets`]: Services at the socket
 //! - [`localhost`]: the loopback's addresses as a node's other ones
 //! - [`apart`]: a namespace beside the node's, for what listens at addresses of Services
@@ -77,6 +78,7 @@ mod release;
 pub mod resolver;
 pub mod route;
 pub mod segment;
+pub mod snapshot;
 pub mod socket_filter;
 pub mod sockets;
 pub mod stale;

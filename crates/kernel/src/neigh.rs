@@ -87,11 +87,17 @@ fn naming(link: u32, addr: IpAddr) -> NeighbourMessage {
 
 fn neighbour(message: RouteNetlinkMessage, link: u32) -> Option<(IpAddr, Mac)> {
     let RouteNetlinkMessage::NewNeighbour(message) = message else { return None };
-    if message.header.ifindex != link || message.header.state != NeighbourState::Permanent {
+    if message.header.ifindex != link || !is_lasting(message.header.state) {
         return None;
     }
     let (addr, mac) = parts(message.attributes);
     Some((addr?, mac?))
+}
+
+/// Entries that never age. `bridge fdb` marks its own as `NUD_NOARP` besides (`linux/neighbour.h`).
+pub(crate) fn is_lasting(state: NeighbourState) -> bool {
+    const NUD_PERMANENT: u16 = 0x80;
+    u16::from(state) & NUD_PERMANENT != 0
 }
 
 /// A neighbour's address and its Ethernet address.

@@ -24,7 +24,7 @@ use rustix::io::Errno;
 use crate::{monitor::Ears, netlink::NetlinkError, netns::NetNs};
 pub(crate) use generation::generation;
 pub use passage::{ForwardChain, Passing};
-pub use replace::{Mended, Touched};
+pub use replace::{Listed, Mended, Touched};
 pub use segment::Sender;
 use transaction::Transaction;
 use wire::Wire;
@@ -124,6 +124,14 @@ impl NftSocket {
     /// What the kernel refused.
     pub fn tables(&mut self, family: Family) -> Result<Vec<String>, NftError> {
         if self.is_there()? { listing::tables(self.wire.get()?, family) } else { Ok(Vec::new()) }
+    }
+
+    /// Whether a table has a chain of this name; no where there is no such table, as on a kernel without nf_tables.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn has_chain(&mut self, family: Family, table: &str, chain: &str) -> Result<bool, NftError> {
+        Ok(self.is_there()? && listing::has_chain(self.wire.get()?, family, table, chain)?)
     }
 
     /// How many elements a set or map has; a range counts once.

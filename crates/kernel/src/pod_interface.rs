@@ -36,6 +36,9 @@ pub use host_end::HostEnd;
 pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// The gateway of every pod for IPv6: link-local (RFC 4291, section 2.5.6).
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+/// Where the agent of a pod's node answers it over IPv6, as at [`GATEWAY_V4`] over IPv4: a link-local address is one of a single interface, and this
+/// one of every node, behind whichever the pod's packets come in. It is unique local (RFC 4193), with the letters "podnet" behind its first byte.
+pub const AGENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd70, 0x6f64, 0x6e65, 0x7400, 0, 0, 0, 1);
 
 /// Where a sandbox's later interfaces have their metrics and tables, each by its index: after the kernel's own metric for IPv6 (1024).
 /// Also the priority of their rules, which is before that of the main table (32766).

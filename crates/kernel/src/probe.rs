@@ -116,7 +116,13 @@ mod tests {
     #[test]
     fn who_does_not_listen_refuses_by_reset_and_by_an_error() {
         let [near, _far] = lab("refused");
+        // Who knows nothing of SCTP says that. To ask for it loads it, where there is a module.
+        let knows_sctp =
+            socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::SCTP));
+        let of_sctp = if knows_sctp.is_ok() { Kind::Refused } else { Kind::Error };
         for (protocol, text, kind) in [
+            (Protocol::Sctp, "192.0.2.2:80", of_sctp),
+            (Protocol::Sctp, "[fd00::2]:80", of_sctp),
             (Protocol::Tcp, "192.0.2.2:80", Kind::Refused),
             (Protocol::Udp, "192.0.2.2:80", Kind::Error),
             (Protocol::Udp, "[fd00::2]:80", Kind::Error),

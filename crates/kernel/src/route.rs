@@ -2,6 +2,7 @@
 
 pub mod attraction;
 mod rule;
+pub mod way;
 
 use std::{
     fmt,
@@ -112,13 +113,18 @@ pub fn default_device(socket: &mut RtSocket) -> Result<Option<u32>, NetlinkError
     Ok(None)
 }
 
-/// The next hop of the main table's default route of IPv4.
+/// The next hop of the main table's default route of IPv4; of IPv6, where there is none of IPv4.
 ///
 /// # Errors
 /// Why the kernel refused.
 pub fn default_gateway(socket: &mut RtSocket) -> Result<Option<IpAddr>, NetlinkError> {
-    let via = |route: Route| if let Target::Gateway { via, .. } = route.target { Some(via) } else { None };
-    Ok(default(socket, AddressFamily::Inet)?.and_then(via))
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let via = |route: Route| if let Target::Gateway { via, .. } = route.target { Some(via) } else { None };
+        if let Some(via) = default(socket, family)?.and_then(via) {
+            return Ok(Some(via));
+        }
+    }
+    Ok(None)
 }
 
 /// The kernel lists the best of those to one destination first.

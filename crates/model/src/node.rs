@@ -43,6 +43,9 @@ pub struct Node {
     pub lease: Option<Lease>,
     /// What it shall say there instead of its own addresses (`public-ip-overwrite`, `public-ipv6-overwrite`).
     pub overwrites: Dual<Option<IpAddr>>,
+    /// Where its agent's records of flows go whether somebody follows or not, as marks with commas between them, where it says so
+    /// (`flows.podnet.io/recorded-to`).
+    pub recorded_to: Option<Arc<str>>,
     /// What is wrong with its annotations beyond its address: they count as absent, and the node as there.
     pub wrong: Option<Arc<str>>,
 }
@@ -66,6 +69,7 @@ impl Node {
             wireguard_key: None,
             lease: None,
             overwrites: Dual::default(),
+            recorded_to: None,
             wrong: None,
         }
     }

@@ -30,6 +30,9 @@ pub struct Pod {
     /// Its resolver has the cluster's search path, and behind that these names beside its node's (`spec.dnsPolicy`, `spec.dnsConfig`);
     /// none where it has another path, or searches in a manner of its own.
     pub searches: Option<Box<[Arc<str>]>>,
+    /// With fewer dots its resolver completes a name before it asks for it as it stands (`ndots` of `spec.dnsConfig.options`), 0 to 15, which is
+    /// the most that resolvers know (`resolv.conf(5)`); none where it does as every pod.
+    pub ndots: Option<u8>,
     /// What its annotations ask of IPAM. A wrong annotation does not hide the pod: its ADD fails with this error.
     pub request: Result<AddressRequest, InvalidRequest>,
     /// How its annotations limit its traffic. Wrong ones do not hide the pod either.

@@ -14,16 +14,18 @@ mod unused;
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
-use crate::Dual;
+use crate::{Dual, Family};
 
 /// How Services are served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// At the socket for pods and the node itself, by `nftables` for what comes from outside.
     Ebpf,
@@ -79,15 +81,17 @@ pub struct ProxyConfig {
     pub ipvs: IpvsConfig,
     /// `conntrack.*`.
     pub conntrack: ConntrackConfig,
-    /// `healthzBindAddress`; 0.0.0.0:10256 where not given.
+    /// `healthzBindAddress`; 0.0.0.0:10256 where not given, or `[::]:10256` where `bindAddress` is of IPv6. Either stands for all addresses of
+    /// both families.
     pub healthz: SocketAddr,
-    /// `metricsBindAddress`; 127.0.0.1:10249 where not given.
+    /// `metricsBindAddress`; 127.0.0.1:10249 where not given, or `[::1]:10249` where `bindAddress` is of IPv6.
     pub metrics: SocketAddr,
     unused: Vec<Unused>,
 }
 
 impl Default for ProxyConfig {
     fn default() -> Self {
+        let (healthz, metrics) = told_at(Family::V4);
         Self {
             mode: None,
             cluster_cidrs: Dual::default(),
@@ -97,11 +101,20 @@ impl Default for ProxyConfig {
             nftables: RulesConfig { min_sync_period: Duration::from_secs(1), ..RulesConfig::default() },
             ipvs: IpvsConfig::default(),
             conntrack: ConntrackConfig::default(),
-            healthz: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 10256),
-            metrics: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249),
+            healthz,
+            metrics,
             unused: Vec::new(),
         }
     }
+}
+
+/// Where kube-proxy tells its health and its metrics if nothing else is said and `bindAddress` is of the family.
+const fn told_at(family: Family) -> (SocketAddr, SocketAddr) {
+    let (all, own) = match family {
+        Family::V4 => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        Family::V6 => (IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::LOCALHOST)),
+    };
+    (SocketAddr::new(all, 10256), SocketAddr::new(own, 10249))
 }
 
 impl ProxyConfig {
@@ -113,10 +126,16 @@ impl ProxyConfig {
         parse::parse(text)
     }
 
-    /// What was given but cannot apply to podnet, in the order of the configuration's fields.
+    /// What was given but cannot apply to podnet in any mode, in the order of the configuration's fields.
     #[must_use]
     pub fn unused(&self) -> &[Unused] {
         &self.unused
+    }
+
+    /// What else was given and cannot apply in this mode, of what the mode's rules are told.
+    #[must_use]
+    pub fn unused_in(&self, mode: Mode) -> Vec<Unused> {
+        unused::in_mode(self, mode)
     }
 
     /// What the mode's rules are told.

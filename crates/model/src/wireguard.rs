@@ -4,6 +4,7 @@ use std::{fmt, str::FromStr};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use curve25519_dalek::{montgomery::MontgomeryPoint, scalar::clamp_integer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 /// The port that nodes listen on where nothing else is said, as WireGuard's tools have it.
 pub const DEFAULT_PORT: u16 = 51820;
@@ -34,6 +35,18 @@ impl FromStr for PublicKey {
 
     fn from_str(text: &str) -> Result<Self, InvalidKey> {
         bytes(text).map(Self)
+    }
+}
+
+impl Serialize for PublicKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PublicKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 
@@ -100,7 +113,11 @@ mod tests {
     #[test]
     fn keys_are_read_as_they_are_written_and_private_ones_are_not_shown() {
         let text = "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=";
-        assert_eq!(text.parse::<PublicKey>().unwrap().to_string(), text);
+        let public: PublicKey = text.parse().unwrap();
+        assert_eq!(public.to_string(), text);
+        let json = serde_json::to_string(&public).unwrap();
+        assert_eq!((json.as_str(), serde_json::from_str(&json).unwrap()), (&*format!("{text:?}"), public));
+        assert!(serde_json::from_str::<PublicKey>("\"AQID\"").is_err());
         let private: PrivateKey = text.parse().unwrap();
         assert_eq!((private.reveal().as_str(), format!("{private:?}").as_str()), (text, "(private key)"));
         for wrong in ["", "AQID", "no key at all", "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyAh"] {

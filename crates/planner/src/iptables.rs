@@ -21,7 +21,7 @@ pub use difference::{difference, removal};
 pub use names::{endpoint_chain, is_ours, port_chain};
 pub(crate) use names::{nth_port_chain, port_text};
 pub use rule::{Match, Rule, Side, Target, Transport};
-pub use saved::Saved;
+pub use saved::{Saved, nat_is_of_kube_proxy};
 
 /// A chain's name: at most 28 bytes (`XT_EXTENSION_MAXNAMELEN` less the terminator).
 pub type ChainName = Arc<str>;

@@ -216,18 +216,20 @@ impl Services {
         self.done(draft)
     }
 
-    /// The settings of kube-proxy's configuration changed: where NodePorts are, and how is masqueraded. The latter stand in rules and in no
-    /// element: where they change, whoever renders has to begin anew.
+    /// The settings of kube-proxy's configuration changed: where NodePorts are, how is masqueraded, and whether what fits no connection is dropped.
+    /// All but the first stand in rules and in no element: where they change, whoever renders has to begin anew.
     pub fn configure(
         &mut self,
         node_port_addresses: NodePortAddresses,
         loopback: Vec<IpAddr>,
         masquerade_mark: u32,
         masquerade_all: bool,
+        drops_invalid: bool,
     ) -> Plan {
         let addrs = std::mem::take(&mut self.config.node_addrs);
         let config = self.config.clone();
-        self.config = ServicesConfig { node_port_addresses, loopback, masquerade_mark, masquerade_all, ..config };
+        self.config =
+            ServicesConfig { node_port_addresses, loopback, masquerade_mark, masquerade_all, drops_invalid, ..config };
         self.set_node_addrs(addrs)
     }
 

@@ -13,6 +13,7 @@ use podnet_model::{
     LinkName, Mac,
     wireguard::{PrivateKey, PublicKey},
 };
+use serde::{Deserialize, Serialize};
 
 /// The `rtm_protocol` of every route that podnet makes, by which it tells its own from others' (`rtnetlink(7)`; 5–255 are
 /// free for routing daemons, and neither iproute2's `rt_protos` nor FRR, BIRD or Calico use this one).
@@ -46,7 +47,7 @@ pub enum Step {
 }
 
 /// A VXLAN device without learning (RFC 7348; `ip-link(8)`, type vxlan).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vxlan {
     /// Device name.
     pub name: LinkName,
@@ -69,11 +70,13 @@ pub const DEVICE_PREFIX: &str = "podnet.";
 
 /// A device that carries IP packets to other nodes inside something else, without Ethernet: no neighbours, no FDB. Its routes'
 /// next hops are the peers' addresses on the underlay.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Tunnel {
     /// IP in IP.
     Ipip(Ipip),
-    /// WireGuard.
+    /// WireGuard. It holds the node's private key: it is not written anywhere.
+    #[serde(skip)]
     Wireguard(Wireguard),
     /// Packets in UDP, by a program.
     Udp(UdpTunnel),
@@ -92,7 +95,7 @@ impl Tunnel {
 }
 
 /// An IPIP device without a remote end of its own (RFC 2003; `ip-tunnel(8)`): it sends to a route's next hop.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ipip {
     /// Device name.
     pub name: LinkName,
@@ -118,7 +121,7 @@ pub struct Wireguard {
 }
 
 /// A TUN device whose packets a program carries to other nodes in UDP, and back.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UdpTunnel {
     /// Device name.
     pub name: LinkName,
@@ -127,7 +130,7 @@ pub struct UdpTunnel {
 }
 
 /// A peer of a WireGuard device.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Peer {
     /// The WireGuard device.
     pub device: LinkName,
@@ -140,7 +143,7 @@ pub struct Peer {
 }
 
 /// A route of the main table, protocol [`ROUTE_PROTOCOL`].
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Route {
     /// Destination.
     pub dst: IpNet,
@@ -149,7 +152,8 @@ pub struct Route {
 }
 
 /// Where a route goes.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum RouteTarget {
     /// Straight out of a device (scope link).
     Device(LinkName),
@@ -170,7 +174,7 @@ pub enum RouteTarget {
 }
 
 /// A permanent neighbour entry.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Neighbour {
     /// The device.
     pub device: LinkName,
@@ -181,7 +185,7 @@ pub struct Neighbour {
 }
 
 /// A permanent FDB entry of a VXLAN device: frames to `mac` go to the VTEP at `remote`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FdbEntry {
     /// The VXLAN device.
     pub device: LinkName,

@@ -11,12 +11,12 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use podnet_kernel::pod_interface::OnBridge;
+use podnet_kernel::{cni_wire::host_ifname, pod_interface::OnBridge};
 use podnet_model::{
     LinkName, Mac,
     cni::{PortMapping, hosts_file},
 };
-use podnet_planner::ipam::Handle;
+use podnet_planner::{ipam::Handle, trace::Link};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use tracing::warn;
@@ -186,6 +186,20 @@ impl Records {
     }
 }
 
+/// The node's ends of what was made, by the addresses behind them, as an agent's records in this directory have it.
+///
+/// # Errors
+///
+/// When they cannot be read.
+pub fn links(directory: &Path) -> io::Result<BTreeMap<IpAddr, Link>> {
+    let of = |(handle, record): (Handle, Record)| {
+        let device = handle.as_str().rsplit_once('/').map(|(container, ifname)| host_ifname(container, ifname));
+        let link = device.map(|device| Link { device, bridge: record.bridge.map(|on| on.bridge) });
+        record.addrs.into_iter().filter_map(move |addr| Some((addr, link.clone()?)))
+    };
+    Ok(read(directory)?.into_iter().flat_map(of).collect())
+}
+
 /// Named as tombstones are: the container's id holds no `@`, and neither part a `/`.
 fn file_name(handle: &Handle) -> String {
     handle.as_str().replacen('/', "@", 1)
@@ -204,7 +218,12 @@ fn read(directory: &Path) -> io::Result<BTreeMap<Handle, Record>> {
         if container_id.starts_with('.') {
             continue;
         }
-        match serde_json::from_slice(&fs::read(entry.path())?) {
+        let text = match fs::read(entry.path()) {
+            // It is being removed just now.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            text => text?,
+        };
+        match serde_json::from_slice(&text) {
             Ok(record) => drop(known.insert(Handle::new(container_id, ifname), record)),
             Err(error) => warn!(%error, path = %entry.path().display(), "record of an attachment is damaged"),
         }
@@ -242,6 +261,26 @@ mod tests {
         again.remove(&a).unwrap();
         again.remove(&a).unwrap();
         assert_eq!(Records::open(path).all(), [(b, record("two"))]);
+    }
+
+    #[test]
+    fn links_are_told_by_the_addresses_behind_them_also_to_who_does_not_keep_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("attachments");
+        assert_eq!(links(&path).unwrap(), BTreeMap::new());
+        let bridge = OnBridge { bridge: "cni0".into(), hairpin: false, segments: Vec::new(), gateways: Vec::new() };
+        let on_bridge = Record { addrs: vec!["10.0.0.2".parse().unwrap()], bridge: Some(bridge), ..record("n") };
+        let records = Records::open(path.clone());
+        records.put(&Handle::new("routed", "eth0"), record("n")).unwrap();
+        records.put(&Handle::new("port", "net1"), on_bridge).unwrap();
+        let link = |container: &str, ifname: &str, bridge: Option<&str>| Link {
+            device: host_ifname(container, ifname),
+            bridge: bridge.map(LinkName::from),
+        };
+        let (routed, port) = (link("routed", "eth0", None), link("port", "net1", Some("cni0")));
+        let all = [("10.0.0.1", &routed), ("10.0.0.2", &port), ("fd00::1", &routed)];
+        let all = all.map(|(addr, link)| (addr.parse().unwrap(), link.clone()));
+        assert_eq!(links(&path).unwrap(), BTreeMap::from(all));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::{
     collections::HashMap,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use podnet_dns::{Carrier, Destination, Exchange, Secure, metrics::Metrics};
@@ -19,6 +20,11 @@ use requests::Requests;
 
 /// The most questions on one connection at once; beyond it another one is opened.
 const SHARED: usize = 64;
+/// The most connections to one upstream. Beyond it those that are there are shared by more.
+const MOST: usize = 32;
+/// For how long a connection that was opened for a question that is asked again serves other such questions: where many are, they must not
+/// become as many connections.
+const NEW: Duration = Duration::from_secs(1);
 
 /// Whom a connection leads to, and how it is secured.
 type Place = (Destination, Option<Arc<Secure>>);
@@ -51,18 +57,18 @@ impl Connections {
             let told = |kept| self.metrics.upstreams.connection(&exchange.upstream, proto, kept);
             return self.requests.exchange(exchange, told).await;
         }
-        let (line, kept) = self.line(exchange, exchange.fresh);
+        let (line, kept) = self.line(exchange, |line| !exchange.fresh || (line.is_new() && !is_alone(exchange)))?;
         let mut answered = line.ask(exchange).await;
         if answered.is_err() && kept && line.was_open() {
             // The other side may close a connection at any time: that says nothing about the question.
-            answered = self.line(exchange, true).0.ask(exchange).await;
+            answered = self.line(exchange, |_| false)?.0.ask(exchange).await;
         }
         self.trim(exchange);
         answered
     }
 
-    /// A connection for a message, and whether it was there already.
-    fn line(&self, exchange: &Exchange, fresh: bool) -> (Arc<Line>, bool) {
+    /// A connection for a message, and whether it was there already: one that `suits` it, or a new one as long as there may be more.
+    fn line(&self, exchange: &Exchange, suits: impl Fn(&Line) -> bool) -> io::Result<(Arc<Line>, bool)> {
         let proto = if exchange.secure.is_some() { "tcp-tls" } else { "tcp" };
         let mut open = lock(&self.open);
         open.retain(|_, lines| {
@@ -70,15 +76,20 @@ impl Connections {
             !lines.is_empty()
         });
         let lines = open.entry(place(exchange)).or_default();
+        let full = lines.len() >= MOST;
         let free = lines.iter().filter(|line| line.takes_more()).map(|line| (line.load(), line));
-        let free = free.min_by_key(|(load, _)| *load).filter(|(load, _)| *load < SHARED && !fresh);
+        let free = free.filter(|(load, line)| full || (*load < SHARED && suits(line)));
+        let free = free.min_by_key(|(load, _)| *load).map(|(_, line)| Arc::clone(line));
         self.metrics.upstreams.connection(&exchange.upstream, proto, free.is_some());
-        if let Some((_, line)) = free {
-            return (Arc::clone(line), true);
+        if let Some(line) = free {
+            return Ok((line, true));
         }
-        let line = Line::open(place(exchange), exchange.keep.idle);
+        if full {
+            return Err(io::Error::other("all connections to the upstream are silent, and there may be no more"));
+        }
+        let line = Line::open(place(exchange), exchange.keep.idle, exchange.fresh && !is_alone(exchange));
         lines.push(Arc::clone(&line));
-        (line, false)
+        Ok((line, false))
     }
 
     /// Closes what is idle beyond the number that the Corefile allows.
@@ -106,6 +117,11 @@ pub(super) fn check(secure: &Secure) -> Result<(), String> {
 
 fn place(exchange: &Exchange) -> Place {
     (exchange.upstream.clone(), exchange.secure.clone())
+}
+
+/// Whether a message is to have a connection for itself ([`Exchange::plain`]).
+fn is_alone(exchange: &Exchange) -> bool {
+    exchange.fresh && exchange.keep.most == Some(0)
 }
 
 /// A lock whose holder panicked is still a lock over plain data.

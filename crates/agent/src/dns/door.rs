@@ -3,19 +3,22 @@
 mod places;
 
 use std::{
-    io,
+    io, iter,
     net::SocketAddr,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
 use podnet_dns::{Arrival, Listener, Port, Scheme, Transport};
+use rustix::net::{SocketFlags, accept_with};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    task::spawn_blocking,
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
 use places::Place;
 pub(super) use places::{Places, Rest};
@@ -122,9 +125,15 @@ impl Door {
         manners.idle.min(BUSY_IDLE)
     }
 
-    /// Serves connections, for good. When this is dropped, those that are open end as soon as they have nothing to do.
-    pub(super) async fn serve(self: Arc<Self>, listener: Arc<TcpListener>) {
+    /// Serves connections until `token` is cancelled, and then those that the kernel took in before. After it all that are open end as
+    /// soon as they have nothing to do.
+    pub(super) async fn serve(self: Arc<Self>, listener: Arc<TcpListener>, token: CancellationToken) {
         let _closing = Closing(&self.places);
+        token.run_until_cancelled(self.accept(&listener)).await;
+        self.serve_late(listener).await;
+    }
+
+    async fn accept(self: &Arc<Self>, listener: &TcpListener) {
         loop {
             let (stream, from) = match listener.accept().await {
                 Ok(accepted) => accepted,
@@ -134,12 +143,41 @@ impl Door {
                     continue;
                 }
             };
-            let from = canonical(from);
-            let Some(place) = self.places.take(from.ip()).await else { continue };
-            let door = Arc::clone(&self);
-            let serve = async move { door.admit(stream, from, &place).await };
-            self.shared.ports.spawn(self.shared.cut.clone().run_until_cancelled_owned(serve));
+            self.let_in(stream, from).await;
         }
+    }
+
+    /// Serves those whom the kernel took in and nobody did here yet: they would be cut off with the socket. Where another process has
+    /// the socket as well, they are that one's.
+    async fn serve_late(self: &Arc<Self>, listener: Arc<TcpListener>) {
+        if !self.shared.sockets.withdraw(&listener) {
+            return;
+        }
+        let next = || accept_with(&*listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok();
+        let late: Vec<_> = iter::from_fn(next).take(CONNECTIONS).collect();
+        // Who comes from now on is refused at once.
+        drop(listener);
+        for stream in late {
+            let stream = TcpStream::from_std(stream.into());
+            if let Ok((stream, from)) = stream.and_then(|stream| stream.peer_addr().map(|from| (stream, from))) {
+                self.let_in(stream, from).await;
+            }
+        }
+    }
+
+    /// Begins to serve a connection, once there is a place for it.
+    async fn let_in(self: &Arc<Self>, stream: TcpStream, from: SocketAddr) {
+        let from = canonical(from);
+        if self.shared.neighbours.judges() {
+            let shared = Arc::clone(&self.shared);
+            if !spawn_blocking(move || shared.neighbours.may_ask(from.ip())).await.unwrap_or(false) {
+                return;
+            }
+        }
+        let Some(place) = self.places.take(from.ip()).await else { return };
+        let door = Arc::clone(self);
+        let serve = async move { door.admit(stream, from, &place).await };
+        self.shared.ports.spawn(self.shared.cut.clone().run_until_cancelled_owned(serve));
     }
 
     /// Serves one connection to its end.

@@ -27,13 +27,11 @@ use podnet_dns::{
     etcd::{Entry, Keys, Store},
 };
 use serde_json::Value;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::connections;
 
-/// Questions to one store at once; those beyond wait, no longer than the others are waited for.
-const AT_ONCE: usize = 256;
 /// How long one server may take: those who ask have some left for the next one.
 const ATTEMPT: Duration = Duration::from_millis(1500);
 /// How long all of them may take together; clients ask again after 5 s.
@@ -53,7 +51,7 @@ const LEASES_AT_ONCE: usize = 8;
 
 type Http = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
-/// The servers of one etcd.
+/// The servers of one etcd. How much they are asked at once is bounded by who asks.
 pub(super) struct Etcd(Arc<Gateway>);
 
 struct Gateway {
@@ -65,7 +63,6 @@ struct Gateway {
     credentials: Option<(String, String)>,
     /// What the credentials were exchanged for.
     token: Mutex<Option<HeaderValue>>,
-    places: Semaphore,
     away: AtomicBool,
 }
 
@@ -81,7 +78,6 @@ impl Etcd {
             turn: AtomicUsize::new(0),
             credentials: options.credentials.clone(),
             token: Mutex::default(),
-            places: Semaphore::new(AT_ONCE),
             away: AtomicBool::new(false),
         }))
     }
@@ -115,7 +111,6 @@ fn http(options: &EtcdOptions) -> io::Result<Http> {
 
 impl Gateway {
     async fn find(&self, keys: &Keys) -> io::Result<Vec<Entry>> {
-        let _place = self.places.acquire().await.map_err(io::Error::other)?;
         let answer = self.ask("/v3/kv/range", &wire::range(keys, MOST)).await?;
         let found = wire::found(&answer)?;
         let leases: BTreeSet<i64> = found.iter().map(|found| found.lease).filter(|lease| *lease != 0).collect();

@@ -11,7 +11,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     os::unix::{fs::PermissionsExt, net::UnixStream},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -39,19 +39,51 @@ type AnySocket = dyn AsFd + Send + Sync;
 
 /// The sockets of this process, as long as somebody serves them.
 #[derive(Default)]
-pub(super) struct Sockets(Mutex<Vec<Weak<AnySocket>>>);
+pub(super) struct Sockets(Mutex<Held>);
+
+#[derive(Default)]
+struct Held {
+    sockets: Vec<Weak<AnySocket>>,
+    /// Another process has them as well, and reads them.
+    shared: bool,
+}
 
 impl Sockets {
     /// Notes a socket.
     pub(super) fn note<S: AsFd + Send + Sync + 'static>(&self, socket: &Arc<S>) {
-        let mut sockets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sockets.retain(|socket| socket.strong_count() > 0);
+        let mut held = self.held();
+        held.sockets.retain(|socket| socket.strong_count() > 0);
         let socket: Weak<S> = Arc::downgrade(socket);
-        sockets.push(socket);
+        held.sockets.push(socket);
     }
 
-    fn now(&self) -> Vec<Arc<AnySocket>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect()
+    /// Takes a socket out: it is given to nobody from now on. False where another process may have it already, and reads it.
+    pub(super) fn withdraw<S>(&self, socket: &Arc<S>) -> bool {
+        let mut held = self.held();
+        let place = Arc::as_ptr(socket).cast::<()>();
+        held.sockets.retain(|socket| Weak::as_ptr(socket).cast::<()>() != place);
+        !held.shared
+    }
+
+    /// Those that another process is to have.
+    pub(super) fn give(&self) -> Vec<Arc<AnySocket>> {
+        let mut held = self.held();
+        held.shared = true;
+        held.sockets.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Those that come from the process before are that one's until it is told otherwise.
+    pub(super) fn share(&self) {
+        self.held().shared = true;
+    }
+
+    /// The other process ended with what it had, or ends.
+    pub(super) fn have_alone(&self) {
+        self.held().shared = false;
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -155,11 +187,12 @@ impl Offer {
             if !stream.peer_cred().is_ok_and(|peer| peer.uid() == own) {
                 continue;
             }
-            match give(stream, sockets.now()).await {
+            match give(stream, sockets.give()).await {
                 Ok(true) => return,
                 Ok(false) => warn!("the process that asked for the sockets ended before it served them"),
                 Err(error) => warn!(%error, "the sockets could not be handed over"),
             }
+            sockets.have_alone();
         }
     }
 }

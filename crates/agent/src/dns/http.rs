@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::Shared;
+use crate::proxy::{guests::Guests, ports::bounded};
 
 /// What an HTTP port is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,14 +35,21 @@ impl Role {
     }
 }
 
-/// Serves a port until `token` is cancelled.
-pub(super) async fn serve(shared: Arc<Shared>, listener: Arc<TcpListener>, role: Role, token: CancellationToken) {
+/// Serves a port until `token` is cancelled: so many connections at once, each for a while. Pods may reach it.
+pub(super) async fn serve(
+    shared: Arc<Shared>,
+    listener: Arc<TcpListener>,
+    address: SocketAddr,
+    role: Role,
+    token: CancellationToken,
+) {
     let router = match role {
         Role::Health => Router::new().route("/health", get(|| async { "OK" })),
         Role::Ready => Router::new().route("/ready", get(move || std::future::ready(ready(&shared)))),
         Role::Metrics => Router::new().route("/metrics", get(move || std::future::ready(metrics(&shared)))),
     };
-    let served = axum::serve(Held(listener), router).with_graceful_shutdown(token.cancelled_owned()).await;
+    let listener = bounded(Held(listener), address, Guests::default());
+    let served = axum::serve(listener, router).with_graceful_shutdown(token.cancelled_owned()).await;
     if let Err(error) = served {
         error!(%error, purpose = role.purpose(), "a port closed");
     }

@@ -86,6 +86,14 @@ impl Imports {
         }
     }
 
+    /// Goes on from those `before`, as the same API server told them: what they know and is not listed any more is gone then.
+    pub(super) fn succeed(&mut self, before: Self) {
+        for (own, old) in [(&mut self.of_services, before.of_services), (&mut self.of_slices, before.of_slices)] {
+            (own.there, own.wrong) = (old.there, old.wrong);
+        }
+        self.is_complete = before.is_complete;
+    }
+
     /// What is heard next.
     pub(super) async fn next(&mut self) -> Heard {
         tokio::select! {

@@ -1,9 +1,13 @@
 //! The task that owns the cluster's state: it feeds the server, and replaces it when the Corefile changes.
 
+mod rounds;
 mod watches;
 
 use std::{
+    collections::BTreeSet,
     hash::{BuildHasher, RandomState},
+    net::IpAddr,
+    path::PathBuf,
     pin::pin,
     sync::{Arc, atomic::Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -16,14 +20,20 @@ use podnet_dns::{
     server::{Event, Observer},
     zone::Cluster,
 };
+use podnet_kernel::{addr, netlink::RtSocket};
+use rounds::Rounds;
+use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
+pub(super) use watches::api;
 use watches::{Watches, next, watches};
 
 use super::{
     DnsError, DnsOptions, Shared, corefile,
-    corefile::{Sources, Stamp},
+    corefile::{Anew, Sources, Stamp},
     listeners::Listeners,
     outside::Network,
+    retry,
+    retry::Retry,
 };
 
 /// How often it is looked whether the Corefile is another file. One that changes is read when it stayed the same for this long, so
@@ -40,6 +50,12 @@ pub(super) struct Keeper {
     sources: Sources,
     /// A Corefile that could not be loaded, so that it is complained about once.
     refused: Option<Sources>,
+    /// Whether that one is tried again as it is.
+    retry: Retry,
+    /// Files that plugins look at by themselves and that could not be taken over, and how they were then.
+    refused_files: Option<(Sources, BTreeSet<PathBuf>)>,
+    /// When plugins look at their files.
+    rounds: Rounds,
     /// The file that was read last, and another one that was seen once since.
     read: Option<Stamp>,
     seen: Option<Stamp>,
@@ -57,7 +73,8 @@ impl Keeper {
         sources: Sources,
     ) -> Result<(Self, Arc<Shared>), DnsError> {
         let metrics = Arc::new(Metrics::default());
-        let cluster = Cluster::default();
+        let mut cluster = Cluster::default();
+        cluster.stands_at(&here());
         let server = Arc::new(server(config.clone(), &cluster, &metrics));
         let shared = Arc::new(Shared::new(server));
         let watches = watches(&options, &config, &metrics).await?;
@@ -69,6 +86,9 @@ impl Keeper {
             config,
             sources,
             refused: None,
+            refused_files: None,
+            rounds: Rounds::default(),
+            retry: Retry::default(),
             read: None,
             seen: None,
             cluster,
@@ -95,6 +115,7 @@ impl Keeper {
 
     /// Keeps the server for good.
     pub(super) async fn keep(mut self, mut listeners: Listeners) {
+        self.rounds.follow(&self.config.watched, Instant::now());
         let mut look = Box::pin(tokio::time::sleep(self.interval()));
         let mut glance = tokio::time::interval(GLANCE);
         glance.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -109,6 +130,8 @@ impl Keeper {
                     self.reload(&mut listeners).await;
                     look = Box::pin(tokio::time::sleep(self.interval()));
                 }
+                () = self.rounds.due() => self.look_at_files(&mut listeners).await,
+                () = self.retry.due() => self.attempt(&mut listeners).await,
                 // The next look finds what was written.
                 _ = sign.tick() => corefile::sign(&self.config).await,
                 _ = glance.tick(), if self.config.process.reload.is_some() => {
@@ -131,44 +154,105 @@ impl Keeper {
         settled
     }
 
-    /// The time to the next look at all files: replicas do not look all at once.
+    /// The time to the next look at the Corefile, where it has `reload`: replicas do not look all at once.
     fn interval(&self) -> Duration {
-        let process = &self.config.process;
-        let reload = process.reload.map(|(interval, jitter)| {
+        let reload = self.config.process.reload.map(|(interval, jitter)| {
             let share = RandomState::new().hash_one(0) % 1000;
             interval.saturating_sub(jitter / 2) + jitter.mul_f64(share as f64 / 1000.0)
         });
-        match (reload, process.hosts_reload) {
-            (Some(reload), Some(hosts)) => reload.min(hosts),
-            (one, other) => one.or(other).unwrap_or(Duration::MAX / 4),
+        reload.unwrap_or(Duration::MAX / 4)
+    }
+
+    /// Looks at the files whose plugins want that now, and takes those over that changed: the Corefile stays the one in force.
+    async fn look_at_files(&mut self, listeners: &mut Listeners) {
+        let due = self.rounds.take(Instant::now());
+        let (last, mut refused) = match &self.refused_files {
+            Some((seen, paths)) => (self.sources.with(seen, paths), paths.clone()),
+            None => (self.sources.clone(), BTreeSet::new()),
+        };
+        let Ok(now) = corefile::look(&self.options, &last, Anew::These(due)).await else { return };
+        let changed = now.changed(&last);
+        if changed.is_empty() {
+            return;
         }
+        refused.retain(|path| !changed.contains(path));
+        // What is again as it was read needs nothing.
+        let newer: BTreeSet<PathBuf> = now.changed(&self.sources).intersection(&changed).cloned().collect();
+        refused.append(&mut self.take_over_files(newer, listeners).await);
+        self.refused_files = (!refused.is_empty()).then_some((now, refused));
+    }
+
+    /// Takes over what plugins read: all of it, or else, where one of the files is wrong, each by itself. Those that are wrong.
+    async fn take_over_files(&mut self, paths: BTreeSet<PathBuf>, listeners: &mut Listeners) -> BTreeSet<PathBuf> {
+        let mut wrong = BTreeSet::new();
+        if paths.is_empty() || (paths.len() > 1 && self.take_over(listeners, Some(&paths)).await.is_ok()) {
+            return wrong;
+        }
+        for path in paths {
+            let one = BTreeSet::from([path]);
+            let Err(error) = self.take_over(listeners, Some(&one)).await else { continue };
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            error!(%error, cause, files = ?one, "a changed file is not taken over, what was read before stays in force");
+            // That a host has no address may change by itself: the next look tries again.
+            if !retry::lacks_address(&error) {
+                wrong.extend(one);
+            }
+        }
+        wrong
     }
 
     async fn reload(&mut self, listeners: &mut Listeners) {
+        // What was refused may be right once any of its files is another one.
+        let others = if self.refused.is_some() { BTreeSet::new() } else { self.rounds.all().clone() };
         let last = self.refused.as_ref().unwrap_or(&self.sources);
-        let Ok(now) = corefile::look(&self.options, last).await else { return };
-        if now == *last || now == self.sources {
+        let Ok(now) = corefile::look(&self.options, last, Anew::Corefile(others)).await else { return };
+        let is_last = now == *last;
+        if now == self.sources {
+            // What was refused is not there any more.
+            self.refused = None;
+            self.retry.stop();
+        }
+        if is_last || now == self.sources {
             return;
         }
-        match self.take_over(listeners).await {
-            Ok(()) => {
-                self.refused = None;
-                self.metrics.reloads.fetch_add(1, Ordering::Relaxed);
-                info!(corefile = %self.options.corefile.display(), "the changed Corefile is in force");
-            }
-            Err(error) => {
-                // With the files that it names: what is wrong may be in one of them.
-                self.refused = Some(corefile::refused(&self.options).await.unwrap_or(now));
-                self.metrics.reload_failures.fetch_add(1, Ordering::Relaxed);
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                error!(%error, cause, "the changed Corefile is not taken over, the one before stays in force");
-            }
-        }
+        self.refused = Some(now);
+        self.retry.stop();
+        self.attempt(listeners).await;
     }
 
-    /// Loads the Corefile. The cluster's changes are not held up by name servers that are silent about its upstreams.
-    async fn load(&mut self) -> Result<(Config, Sources), DnsError> {
-        let mut load = pin!(corefile::load(&self.options));
+    /// Takes the Corefile over as it is now. One that is tried again is complained about only where something else is wrong with it.
+    async fn attempt(&mut self, listeners: &mut Listeners) {
+        let Err(error) = self.take_over(listeners, None).await else {
+            (self.refused, self.refused_files) = (None, None);
+            self.retry.stop();
+            self.metrics.reloads.fetch_add(1, Ordering::Relaxed);
+            info!(corefile = %self.options.corefile.display(), "the changed Corefile is in force");
+            return;
+        };
+        if !self.retry.refused(&error) {
+            debug!(%error, "the changed Corefile still cannot be taken over");
+            return;
+        }
+        // With the files that it names: what is wrong may be in one of them.
+        if let Ok(now) = corefile::refused(&self.options).await {
+            self.refused = Some(now);
+        }
+        self.metrics.reload_failures.fetch_add(1, Ordering::Relaxed);
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        let tried_again = self.retry.waits();
+        error!(%error, cause, tried_again, "the changed Corefile is not taken over, the one before stays in force");
+    }
+
+    /// Loads the Corefile; or, with `due`, the one in force with these files as they are now. The cluster's changes are not held up by
+    /// name servers that are silent about its upstreams.
+    async fn load(&mut self, due: Option<&BTreeSet<PathBuf>>) -> Result<(Config, Sources), DnsError> {
+        let (options, sources) = (&self.options, &self.sources);
+        let mut load = pin!(async move {
+            match due {
+                Some(due) => corefile::load_again(options, sources, due).await,
+                None => corefile::load(options).await,
+            }
+        });
         loop {
             tokio::select! {
                 biased;
@@ -178,33 +262,52 @@ impl Keeper {
         }
     }
 
-    async fn take_over(&mut self, listeners: &mut Listeners) -> Result<(), DnsError> {
-        let (config, sources) = self.load().await?;
+    async fn take_over(&mut self, listeners: &mut Listeners, due: Option<&BTreeSet<PathBuf>>) -> Result<(), DnsError> {
+        let (config, sources) = self.load(due).await?;
         let wanted = config.kubernetes().next().is_some();
         let enough = self.watches.as_ref().is_some_and(|watches| watches.suffice(&config));
         let watches = if wanted && !enough { watches(&self.options, &config, &self.metrics).await? } else { None };
         listeners.adopt(&config).await?;
+        self.cluster.stands_at(&here());
         for warning in &config.warnings {
             warn!("{warning}");
         }
         let server = Arc::new(server(config.clone(), &self.cluster, &self.metrics));
-        if watches.is_some() {
-            self.watches = watches;
-        }
-        // What was known stays known: new watches only add to it.
-        if self.shared.server().synced() {
+        // What was known stays known, and what is not there is known not to be, unless nobody told of it yet.
+        let goes_on = watches.as_ref().is_none_or(|watches| watches.announce(self.watches.as_ref(), &mut self.cluster));
+        if goes_on && self.shared.server().synced() {
             server.set_synced();
         }
         let before = self.shared.server();
-        let lameduck = config.process.health.map_or(Duration::ZERO, |(_, lameduck)| lameduck);
+        let lameduck = config.process.lameduck();
         // Large zones are compared with what they were.
         tokio::task::block_in_place(|| {
             server.start(Some(&before), || self.shared.replace(Arc::clone(&server), lameduck));
         });
         self.shared.server().probe_loops();
+        // Until then what they told was asked for.
+        if let Some(mut watches) = watches {
+            if let Some(before) = self.watches.take() {
+                watches.succeed(before, &mut self.cluster);
+            }
+            self.watches = Some(watches);
+        }
+        if let Some(watches) = &mut self.watches {
+            watches.drop_imports(&config, &mut self.cluster);
+        }
+        self.rounds.follow(&config.watched, Instant::now());
         (self.config, self.sources) = (config, sources);
         Ok(())
     }
+}
+
+/// The addresses of this machine that others reach; none where the kernel does not tell them.
+fn here() -> Vec<IpAddr> {
+    let addrs = RtSocket::open().and_then(|mut socket| addr::list_reachable(&mut socket));
+    addrs.unwrap_or_else(|error| {
+        warn!(%error, "the kernel does not tell this machine's addresses: which Service leads here is not known");
+        Vec::new()
+    })
 }
 
 fn server(config: Config, cluster: &Cluster, metrics: &Arc<Metrics>) -> Server {

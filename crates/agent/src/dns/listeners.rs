@@ -24,7 +24,8 @@ use super::{
     udp::{self, Answered},
 };
 
-/// What the kernel may queue for each socket while the threads are busy; it gives at most `net.core.rmem_max`.
+/// What the kernel may queue for each socket while the threads are busy. Who may not administer the network gets at most
+/// `net.core.rmem_max`.
 const RECEIVE_BUFFER: usize = 4 << 20;
 /// Connections that wait to be accepted.
 const TCP_BACKLOG: i32 = 1024;
@@ -63,19 +64,17 @@ impl Listeners {
     /// Uses sockets of the process before, rather than new ones, for what [`Listeners::adopt`] opens next.
     pub(super) fn inherit(&mut self, sockets: Inherited) {
         self.inherited = sockets;
+        self.shared.sockets.share();
     }
 
     /// Opens what a Corefile wants and is not open, then closes what is open and it does not want. When something cannot be
     /// opened, everything stays as it was.
     pub(super) async fn adopt(&mut self, config: &Config) -> Result<(), DnsError> {
         let process = &config.process;
-        let web = [
-            (Role::Health, process.health.map(|(address, _)| address)),
-            (Role::Ready, process.ready.map(|(address, _)| address)),
-            (Role::Metrics, process.metrics),
-        ];
-        let web: Vec<(Role, SocketAddr)> =
-            web.into_iter().filter_map(|(role, address)| Some((role, address?))).collect();
+        let health = process.health.iter().map(|(address, _)| (Role::Health, *address));
+        let ready = process.ready.iter().map(|address| (Role::Ready, *address));
+        let metrics = process.metrics.iter().map(|address| (Role::Metrics, *address));
+        let web: Vec<(Role, SocketAddr)> = health.chain(ready).chain(metrics).collect();
         let listeners = config.listeners();
         let (mut opened, mut changes) = (HashMap::new(), Vec::new());
         for listener in &listeners {
@@ -129,8 +128,7 @@ impl Listeners {
         let door = Door::new(Arc::clone(&self.shared), port, manners);
         let socket = Arc::new(socket);
         self.shared.sockets.note(&socket);
-        let serve = Arc::clone(&door).serve(socket);
-        self.shared.ports.spawn(token.clone().run_until_cancelled_owned(serve));
+        self.shared.ports.spawn(Arc::clone(&door).serve(socket, token.clone()));
         Ok(Open { address, door: Some(door), datagrams, _connections: token.drop_guard() })
     }
 
@@ -161,7 +159,7 @@ impl Listeners {
         let listener = Arc::new(listener.map_err(failed(address, purpose))?);
         self.shared.sockets.note(&listener);
         let token = CancellationToken::new();
-        self.shared.ports.spawn(http::serve(Arc::clone(&self.shared), listener, role, token.clone()));
+        self.shared.ports.spawn(http::serve(Arc::clone(&self.shared), listener, address, role, token.clone()));
         Ok(Open { address, door: None, datagrams: Vec::new(), _connections: token.drop_guard() })
     }
 }
@@ -235,7 +233,9 @@ fn udp_socket(address: SocketAddr, beside: Beside) -> io::Result<UdpSocket> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family(address), SocketType::DGRAM, flags, None)?;
     sockopt::set_socket_reuseport(&socket, true)?;
-    sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER)?;
+    if sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
+        sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER)?;
+    }
     if address.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, beside.all_v4)?;
     }
@@ -261,4 +261,18 @@ fn tcp_socket(address: SocketAddr, beside: Beside) -> io::Result<TcpListener> {
 
 fn family(address: SocketAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_has_room_for_as_much_as_it_is_to_have_whatever_the_machine_gives_to_others() {
+        let beside = Beside { whole_and_part: false, all_v4: false };
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let socket = udp_socket(address.parse().unwrap(), beside).unwrap();
+            assert!(sockopt::socket_recv_buffer_size(&socket).unwrap() >= RECEIVE_BUFFER, "{address}");
+        }
+    }
 }

@@ -5,6 +5,7 @@
 //! while it is away (`network::resolver`); what the two tell each other is a [`Seat`].
 
 mod own;
+mod searches;
 
 use std::{
     collections::BTreeSet,
@@ -17,14 +18,14 @@ use std::{
 };
 
 use podnet_dns::{Config, Environment, Server, zone::Cluster};
-use podnet_model::Family;
+use podnet_model::{Family, LinkName};
 use podnet_planner::resolver::PORT;
 use tokio::{sync::watch, task::JoinSet};
 use tracing::{info, warn};
 
 use super::{
     Clients, DRAIN, DnsError, Shared, corefile::Stamp, keeper::observer, listeners::Listeners, outside,
-    outside::Network,
+    outside::Network, retry::Retry,
 };
 
 /// How long it takes at most until nobody is led here any more; the network's thread may be busy with other things first.
@@ -70,6 +71,8 @@ pub(crate) struct Told {
     pub(crate) held: BTreeSet<IpAddr>,
     /// Nobody is led to it any more.
     pub(crate) gave_way: bool,
+    /// No rules keep strangers from it: the bridges that pods are on beside the agent's own.
+    pub(crate) unguarded: Option<BTreeSet<LinkName>>,
 }
 
 impl Default for Seat {
@@ -98,13 +101,11 @@ impl Local {
         let name = options.addrs.first().map(|addr| format!("dns://{}", SocketAddr::new(*addr, PORT)));
         let into = Arc::clone(&serving);
         let task = tokio::spawn(async move {
-            match tokio::fs::read_to_string(&options.resolv_conf).await {
-                Ok(text) => clients.set_node(&text),
-                Err(error) => {
-                    warn!(path = %options.resolv_conf.display(), %error, "the node's search path is not known");
-                }
+            let network = Arc::new(Network::of_node(Arc::default(), Arc::clone(&clients)));
+            tokio::select! {
+                () = serve(&options, &seat, network, &into, stopped) => {}
+                () = searches::follow(&options.resolv_conf, &clients) => {}
             }
-            serve(&options, &seat, Arc::new(Network::of_node(Arc::default(), clients)), &into, stopped).await;
         });
         Self { stop, task, name: name.unwrap_or_default(), serving }
     }
@@ -145,7 +146,9 @@ async fn serve(
     let shared = serving.get_or_init(|| Arc::new(Shared::new(first))).clone();
     let checks = tokio::spawn(outside::check(Arc::clone(&shared)));
     let mut listeners = Vec::new();
+    shared.neighbours.heed(&told.borrow());
     tokio::select! {
+        () = shared.neighbours.follow(told.clone()) => {}
         () = open(options, &shared, &asked, &told, &mut listeners) => {}
         () = follow(options, &shared, &network, seat, told.clone(), asked.clone(), read) => {}
         () = &mut stop => {}
@@ -165,7 +168,7 @@ async fn begin(
     told: &mut watch::Receiver<Told>,
     network: &Arc<Network>,
 ) -> Option<(BTreeSet<SocketAddr>, Arc<Server>, Option<Stamp>)> {
-    let mut refused = BTreeSet::new();
+    let (mut refused, mut retry) = (BTreeSet::new(), Retry::default());
     let mut read = own::stamp(options).await;
     loop {
         let is_new =
@@ -174,6 +177,11 @@ async fn begin(
             known = told.wait_for(is_new) => chosen(options, &*known.ok()?),
             () = own::written(options, &mut read) => {
                 refused.clear();
+                retry.stop();
+                continue;
+            }
+            () = retry.due() => {
+                refused.clear();
                 continue;
             }
         };
@@ -181,7 +189,10 @@ async fn begin(
         match server(options, &now, network) {
             Ok(server) => return Some((now, server, read)),
             Err(error) => {
-                warn!(%error, upstreams = ?now, "the node's resolver cannot be made; it waits for other endpoints of cluster DNS, or another Corefile");
+                if retry.refused(&error) {
+                    let tried_again = retry.waits();
+                    warn!(%error, upstreams = ?now, tried_again, "the node's resolver cannot be made; it waits for other endpoints of cluster DNS, or another Corefile");
+                }
                 refused = now;
             }
         }
@@ -239,19 +250,23 @@ async fn follow(
     mut asked: BTreeSet<SocketAddr>,
     mut read: Option<Stamp>,
 ) {
-    let mut refused = None;
+    let (mut refused, mut retry, mut anew) = (None, Retry::default(), false);
     loop {
-        let rewritten = tokio::select! {
-            changed = told.changed() => match changed {
-                Ok(()) => false,
-                Err(_) => return,
+        tokio::select! {
+            changed = told.changed() => if changed.is_err() {
+                return;
             },
-            () = own::written(options, &mut read) => true,
-        };
+            () = own::written(options, &mut read) => {
+                retry.stop();
+                anew = true;
+            }
+            () = retry.due() => anew = true,
+        }
         let now = chosen(options, &told.borrow_and_update());
-        if now.is_empty() || (refused.as_ref() == Some(&now) && !rewritten) {
+        if now.is_empty() || (refused.as_ref() == Some(&now) && !anew) {
             continue;
         }
+        let rewritten = std::mem::take(&mut anew);
         let next = (now != asked || rewritten).then(|| server(options, &now, network)).transpose();
         match next {
             Ok(None) => refused = None,
@@ -261,13 +276,19 @@ async fn follow(
                 let what = if rewritten { "the changed Corefile is in force" } else { "cluster DNS answers elsewhere" };
                 info!(upstreams = ?now, "{what}");
                 (asked, refused) = (now, None);
-            }
-            Err(error) if now == asked && refused.is_none() => {
-                warn!(%error, "the changed Corefile is not taken over, the one before stays in force");
+                retry.stop();
             }
             Err(error) => {
-                warn!(%error, upstreams = ?now, "the node's resolver cannot ask cluster DNS there; questions are led on to it");
-                refused = Some(now);
+                let lost = now != asked || refused.is_some();
+                let what = if lost {
+                    "the node's resolver cannot ask cluster DNS there; questions are led on to it"
+                } else {
+                    "the changed Corefile is not taken over, the one before stays in force"
+                };
+                if retry.refused(&error) {
+                    warn!(%error, upstreams = ?now, tried_again = retry.waits(), "{what}");
+                }
+                refused = lost.then_some(now);
             }
         }
         seat.gives_way

@@ -19,6 +19,7 @@ use podnet_dns::{
     metrics::Metrics,
     server::{ClientSearch, Take},
 };
+use podnet_model::Namespace;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpStream, UdpSocket},
@@ -119,6 +120,10 @@ impl Outside for Network {
     fn search_of(&self, client: IpAddr) -> Option<Arc<ClientSearch>> {
         self.clients.search_of(client)
     }
+
+    fn has_service(&self, namespace: &Namespace, name: &[u8]) -> bool {
+        self.clients.has_service(namespace, name)
+    }
 }
 
 /// Has upstreams that failed checked, for good.
@@ -185,3 +190,6 @@ async fn send_framed(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
     framed.extend_from_slice(message);
     stream.write_all(&framed).await
 }
+
+#[cfg(test)]
+mod tests;

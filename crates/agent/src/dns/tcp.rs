@@ -29,6 +29,10 @@ const PENDING: usize = 128;
 /// How often a connection looks whether all its answers are written, while it waits for a query.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// How long who was let in just now is waited for, though somebody else needs the place or the port closes: the first query is behind its
+/// connection.
+const FIRST: Duration = Duration::from_millis(500);
+
 /// An answer, its query's share of what may be pending, and what its bytes count for until they are written.
 struct Reply {
     message: Vec<u8>,
@@ -85,8 +89,10 @@ async fn read(
     let mut packet = Vec::new();
     let Client { arrival, account, seats, .. } = &client;
     let mut left = manners.max_queries.unwrap_or(u32::MAX);
-    while left > 0 && comes(door, manners, &mut reader, &client).await {
+    let mut opened = Some(Instant::now());
+    while left > 0 && comes(door, manners, &mut reader, &client, opened).await {
         client.rest.tell(None);
+        opened = None;
         if !matches!(timeout(manners.read, message(&mut reader, &mut packet)).await, Ok(Ok(()))) {
             return;
         }
@@ -143,8 +149,14 @@ async fn read(
 }
 
 /// Waits for a message to begin; false when the connection ended, or was silent for too long while nothing was asked, or somebody else
-/// needs its place meanwhile.
-async fn comes(door: &Door, manners: &Manners, reader: &mut (impl AsyncBufRead + Unpin), client: &Client<'_>) -> bool {
+/// needs its place meanwhile. `opened` says since when the connection is open; none: it has asked already.
+async fn comes(
+    door: &Door,
+    manners: &Manners,
+    reader: &mut (impl AsyncBufRead + Unpin),
+    client: &Client<'_>,
+    opened: Option<Instant>,
+) -> bool {
     let mut since = Instant::now();
     loop {
         let idle = client.is_idle();
@@ -157,15 +169,22 @@ async fn comes(door: &Door, manners: &Manners, reader: &mut (impl AsyncBufRead +
         let began = tokio::select! {
             // What has come is answered, whoever is waited for.
             biased;
-            began = timeout(tick, reader.fill_buf()) => began,
-            () = client.rest.is_over(), if idle => return false,
+            began = timeout(tick, reader.fill_buf()) => began.map(has_begun),
+            () = client.rest.is_over(), if idle => break,
         };
         match began {
-            Ok(began) => return began.is_ok_and(|bytes| !bytes.is_empty()),
+            Ok(began) => return began,
             Err(_) if client.is_idle() && since.elapsed() >= door.idle(manners) => return false,
             Err(_) => {}
         }
     }
+    let left = opened.map_or(Duration::ZERO, |opened| FIRST.saturating_sub(opened.elapsed()));
+    timeout(left, reader.fill_buf()).await.is_ok_and(has_begun)
+}
+
+/// Whether something came; nothing is the end.
+fn has_begun(came: io::Result<&[u8]>) -> bool {
+    came.is_ok_and(|bytes| !bytes.is_empty())
 }
 
 async fn message(reader: &mut (impl AsyncRead + Unpin), packet: &mut Vec<u8>) -> io::Result<()> {

@@ -5,14 +5,14 @@
 
 use std::{
     io,
-    net::{SocketAddr, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::{AsFd, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use podnet_dns::{Arrival, Outcome, Port, Transport};
@@ -23,10 +23,21 @@ use tracing::debug;
 
 use super::Shared;
 
+/// So many questions at once mean that more are on their way: they are let come together, instead of waking the thread for each.
+const BUSY: usize = 8;
+/// For how long, which the kernel makes some 60 µs of (its slack with timers). That many questions take longer to be answered.
+const GATHER: Duration = Duration::from_micros(10);
 /// After a failure that is none of a response's.
 const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
-/// A socket whose datagrams are answered; nothing more is received once this is dropped.
+/// How often what waits in a socket is received at its end: many times what the kernel queues for one.
+const LAST: usize = 1024;
+/// How long an empty socket is left at its end: the kernel may have chosen it just before for a datagram that is still on its way into it.
+const LINGER: Duration = Duration::from_millis(5);
+/// The port of the discard service: whoever listens there says nothing (RFC 863).
+const DISCARD: u16 = 9;
+
+/// A socket whose datagrams are answered; once this is dropped, those that came before are, and nothing more is received.
 pub(super) struct Answered {
     end: Arc<End>,
 }
@@ -88,8 +99,10 @@ impl Thread {
             match questions.receive(self.socket.as_fd()) {
                 Ok(count) => {
                     self.answer(&mut questions, count);
-                    if count < Questions::MOST {
-                        self.wait();
+                    match count {
+                        Questions::MOST => {}
+                        BUSY.. => thread::sleep(GATHER),
+                        _ => self.wait(),
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(),
@@ -101,6 +114,40 @@ impl Thread {
                 }
             }
         }
+        self.empty(&mut questions);
+    }
+
+    /// Answers what waits in a socket that is to be closed, with which it would be lost. Where another process has the socket as well, it
+    /// is that one's to read.
+    fn empty(&self, questions: &mut Questions) {
+        if !self.shared.sockets.withdraw(&self.socket) {
+            return;
+        }
+        if let Err(error) = self.hear_nobody() {
+            debug!(%error, "a socket that is closed is sent datagrams to the end");
+        }
+        let mut lingered = false;
+        for _ in 0..LAST {
+            match questions.receive(self.socket.as_fd()) {
+                Ok(count) => self.answer(questions, count),
+                Err(error) if is_of_response(&error) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !lingered => {
+                    lingered = true;
+                    thread::sleep(LINGER);
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Has the kernel lead what comes from now on to the other sockets of the port: a socket that is connected gets what its peer sends
+    /// (udp(7)), and nobody else's datagrams (for sockets that share a port since Linux 5.4).
+    fn hear_nobody(&self) -> io::Result<()> {
+        let nobody = match self.socket.local_addr()? {
+            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, DISCARD)),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::LOCALHOST, DISCARD)),
+        };
+        self.socket.connect(nobody)
     }
 
     /// Waits a little, or for the end: what fails at once would fail all the time.
@@ -122,9 +169,12 @@ impl Thread {
         let server = shared.server();
         let now = Instant::now();
         for number in 0..count {
-            let Some(from) = questions.sender(number) else { continue };
+            let Some(from) = questions.sender(number).map(canonical) else { continue };
+            if !shared.neighbours.may_ask(from.ip()) {
+                continue;
+            }
             let arrival = Arrival {
-                from: canonical(from),
+                from,
                 transport: Transport::Udp,
                 port: port.number,
                 scheme: port.scheme,
@@ -167,4 +217,62 @@ async fn send(socket: &UdpSocket, back: &mut Back, response: &[u8]) -> io::Resul
 /// An IPv4 client of a socket for both families, as what it is.
 pub(super) fn canonical(from: SocketAddr) -> SocketAddr {
     SocketAddr::new(from.ip().to_canonical(), from.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use podnet_dns::{Config, Environment, Scheme, Server, zone::Cluster};
+    use podnet_kernel::datagrams::tell_destinations;
+
+    use super::*;
+    use crate::dns::{keeper::observer, outside::Network};
+
+    fn shared() -> Arc<Shared> {
+        let config = Config::load("Corefile", ".:53 {\n whoami\n}\n", &Environment::EMPTY).unwrap();
+        let network = Arc::new(Network::new(Arc::default()));
+        let server = Server::new(config, &Cluster::default(), 1, Arc::default(), network, observer());
+        server.set_synced();
+        Arc::new(Shared::new(Arc::new(server)))
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_waits_in_a_socket_is_answered_before_it_closes() {
+        let port = Port { scheme: Scheme::Dns, address: None, number: 53 };
+        for local in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
+            let (socket, client) = (UdpSocket::bind(local).unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+            tell_destinations(socket.as_fd(), local.starts_with('[')).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            client.connect((Ipv4Addr::LOCALHOST, socket.local_addr().unwrap().port())).unwrap();
+            // More than are received at once.
+            for id in 0..150_u8 {
+                client.send(&[0, id, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, b'a', 0, 0, 1, 0, 1]).unwrap();
+            }
+            drop(serve(&shared(), socket, port).unwrap());
+            let mut ids = Vec::new();
+            for _ in 0..150 {
+                let mut answer = [0; 512];
+                let length = client.recv(&mut answer).unwrap();
+                assert!(length > 19 && answer[2] & 0x80 != 0, "{local}");
+                ids.push(answer[1]);
+            }
+            ids.sort_unstable();
+            assert_eq!(ids, (0..150).collect::<Vec<u8>>(), "{local}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_another_process_has_as_well_is_left_to_it() {
+        let port = Port { scheme: Scheme::Dns, address: None, number: 53 };
+        let shared = shared();
+        let (socket, client) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        let (local, theirs) = (socket.local_addr().unwrap(), socket.try_clone().unwrap());
+        let answered = serve(&shared, socket, port).unwrap();
+        drop(shared.sockets.give());
+        drop(answered);
+        shared.ports.close();
+        tokio::time::timeout(Duration::from_secs(20), shared.ports.wait()).await.expect("its thread goes on");
+        client.send_to(b"a", local).unwrap();
+        theirs.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        assert_eq!(theirs.recv(&mut [0; 9]).unwrap(), 1);
+    }
 }

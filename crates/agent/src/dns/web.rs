@@ -53,7 +53,13 @@ pub(super) async fn connection(
         async move {
             let response = match arrival.scheme {
                 Scheme::Grpc => Ok(grpc::answer(&shared, &unread, read, request, &arrival).await),
-                _ => https::answer(&shared, &unread, read, request, &arrival).await,
+                _ => {
+                    let answered = https::answer(&shared, &unread, read, request, &arrival).await;
+                    if let Ok(response) = &answered {
+                        shared.server().metrics().https_answered(arrival.port(), response.status().as_u16());
+                    }
+                    answered
+                }
             };
             drop(busy);
             response

@@ -1,15 +1,26 @@
 //! Reading flows over HTTPS: `GET /flows` streams [`Item`]s as lines of JSON to whoever shows a certificate of the cluster's authority or a
 //! bearer token, each with its id; lines without anything in them say that nothing happened. `POST /capture` streams packets, `POST /probe` tells
-//! where a probe passes, or sends it.
+//! where a probe passes, or sends it, `GET /forwarding` tells what the kernel has.
 
 mod asker;
+mod authority;
 mod capture;
 mod connections;
+mod forwarding;
 mod matter;
+mod missing;
+mod places;
 mod probe;
 mod query;
+mod refusal;
 
-use std::{io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     body::{Body, Bytes},
@@ -18,16 +29,14 @@ use axum::{
 use hyper::body::Incoming;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Client;
-use podnet_client::shares::{Share, Shares};
 use podnet_flow::{
-    Gap, Item, Numbered, RecordId,
+    Item, Numbered, RecordId,
     export::json,
-    record::GapAt,
-    store::{Retention, Sum},
+    store::{Page, Retention},
 };
 use podnet_model::{NodeName, errors::chain};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::mpsc,
     time::{sleep, timeout},
 };
 use tracing::warn;
@@ -36,13 +45,17 @@ pub(crate) use self::connections::serve;
 use self::{
     asker::{Asker, ReviewError, Rights, Tokens},
     capture::CAPTURES,
+    forwarding::LOOKS,
     matter::Matter,
+    places::{Place, Places},
     probe::PROBES,
     query::Query,
+    refusal::Refusal,
 };
 use super::{
     demand::{Demand, Following, Scope},
     inside::Here,
+    own::Own,
     past::{Past, Reader},
 };
 use crate::dns::activity::Busy;
@@ -76,10 +89,28 @@ pub struct FlowApi {
     pub certificate: PathBuf,
     /// Its key, PEM.
     pub key: PathBuf,
-    /// Whose certificates of clients are believed, PEM.
-    pub client_ca: PathBuf,
+    /// Whose certificates of clients are believed.
+    pub client_ca: ClientAuthority,
     /// How much of the past is kept; without it none is, and nothing recorded unless somebody follows.
     pub retention: Option<Retention>,
+}
+
+/// Whose certificates of clients are believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientAuthority {
+    /// Those of the authority in this file, PEM.
+    File(PathBuf),
+    /// Those of the authority that the API server believes itself, which it publishes: it is written into this file.
+    Cluster(PathBuf),
+}
+
+impl ClientAuthority {
+    /// Where it is read from.
+    fn path(&self) -> &Path {
+        match self {
+            Self::File(path) | Self::Cluster(path) => path,
+        }
+    }
 }
 
 /// What requests are answered from.
@@ -90,35 +121,28 @@ pub(crate) struct Answers {
     pub(crate) client: Client,
     pub(crate) demand: Arc<Demand>,
     pub(crate) here: Arc<dyn Here>,
+    pub(crate) own: Arc<dyn Own>,
 }
 
 struct Server {
     answers: Answers,
     tokens: Tokens,
-    readers: Arc<Semaphore>,
-    shares: Arc<Shares<String>>,
-    captures: Arc<Semaphore>,
-    captures_of: Arc<Shares<String>>,
-    probes: Arc<Semaphore>,
-    probes_of: Arc<Shares<String>>,
-}
-
-/// Why a request is answered with something else than flows.
-struct Refusal(StatusCode, String);
-
-impl Refusal {
-    fn new(status: StatusCode, why: impl Into<String>) -> Self {
-        Self(status, why.into())
-    }
+    readers: Places,
+    captures: Places,
+    probes: Places,
+    looks: Places,
 }
 
 impl Server {
     fn new(answers: Answers) -> Arc<Self> {
-        let (readers, shares) = (Arc::new(Semaphore::new(READERS)), Shares::new(OF_ONE));
-        let (captures, captures_of) = (Arc::new(Semaphore::new(CAPTURES)), Shares::new(capture::OF_ONE));
-        let (probes, probes_of) = (Arc::new(Semaphore::new(PROBES)), Shares::new(probe::OF_ONE));
-        let tokens = Tokens::default();
-        Arc::new(Self { answers, tokens, readers, shares, captures, captures_of, probes, probes_of })
+        Arc::new(Self {
+            answers,
+            tokens: Tokens::default(),
+            readers: Places::new(READERS, OF_ONE),
+            captures: Places::new(CAPTURES, capture::OF_ONE),
+            probes: Places::new(PROBES, probe::OF_ONE),
+            looks: Places::new(LOOKS, forwarding::OF_ONE),
+        })
     }
 
     /// The answer to a request, which is `busy` until that is read.
@@ -128,14 +152,7 @@ impl Server {
         by_certificate: Option<Option<Asker>>,
         busy: Busy,
     ) -> Response<Body> {
-        match self.asked(request, by_certificate, busy).await {
-            Ok(response) => response,
-            Err(Refusal(status, why)) => {
-                let mut response = Response::new(Body::from(format!("{why}\n")));
-                *response.status_mut() = status;
-                response
-            }
-        }
+        self.asked(request, by_certificate, busy).await.unwrap_or_else(Refusal::response)
     }
 
     async fn asked(
@@ -154,23 +171,20 @@ impl Server {
             Matter::Flows => self.flows(&request, asker, busy).await,
             Matter::Capture => capture::begin(self, request.into_body(), asker, busy).await,
             Matter::Probe => probe::begin(self, request.into_body(), asker, busy).await,
+            Matter::Forwarding => forwarding::tell(self, asker).await,
         }
     }
 
     async fn flows(&self, request: &Request<Incoming>, asker: Asker, busy: Busy) -> Result<Response<Body>, Refusal> {
         let query = Query::parse(request.uri()).map_err(|why| Refusal::new(StatusCode::BAD_REQUEST, why))?;
-        let share = self.shares.take(asker.name()).ok_or_else(|| {
-            Refusal::new(StatusCode::TOO_MANY_REQUESTS, format!("flows are read {OF_ONE} times by you already"))
-        })?;
-        let place = Arc::clone(&self.readers)
-            .try_acquire_owned()
-            .map_err(|_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many read flows here; try again later"))?;
+        let theirs = format!("flows are read {OF_ONE} times by you already");
+        let place = self.readers.take(&asker, &theirs, "too many read flows here; try again later")?;
         let mut rights = Rights::new(self.answers.client.clone(), asker);
         let (following, reader) = self.reader(&query, &mut rights).await?;
         let (sender, receiver) = mpsc::channel(AHEAD);
         let (node, heard) = (self.answers.node.clone(), Timestamp::now());
         let pump = Pump { node, reader, rights, query, sender, heard };
-        tokio::spawn(pump.run((place, share)));
+        tokio::spawn(pump.run(place));
         // As long as somebody reads who follows, flows are recorded, and the agent does not end before it has told the last ones.
         let lines = futures::stream::unfold((receiver, busy, following), |(mut receiver, busy, following)| async {
             Some((receiver.recv().await?, (receiver, busy, following)))
@@ -234,18 +248,18 @@ struct Pump {
 }
 
 impl Pump {
-    async fn run(mut self, _place: (OwnedSemaphorePermit, Share<String>)) {
+    async fn run(mut self, _place: Place) {
         let since = self.query.since.filter(|_| self.query.after.is_none());
         let earliest = since.and_then(|since| self.heard.checked_sub(SignedDuration::from_secs(since.into())).ok());
         loop {
-            let (missing, items) = self.reader.page();
+            let Page { missed, first, items } = self.reader.page();
             let is_all = items.is_empty();
-            let mut id = self.id(items.len() as u64);
-            let mut text = if missing > 0 { self.gap(missing, &id) } else { String::new() };
-            self.heard = Timestamp::now();
-            for item in items {
-                let record = id.clone();
-                id.sequence += 1;
+            let next = self.id(first);
+            let whole = std::mem::replace(&mut self.heard, Timestamp::now());
+            let gaps = missing::gaps(&missed, &next, (whole, self.heard), self.query.ends);
+            let numbered = |(sequence, item)| Numbered { record: RecordId { sequence, ..next.clone() }, item };
+            let mut text = String::new();
+            for Numbered { record, item } in gaps.into_iter().chain((first..).zip(items).map(numbered)) {
                 if earliest.is_some_and(|earliest| item.at() < earliest) || !self.query.is_for(&item) {
                     continue;
                 }
@@ -275,10 +289,8 @@ impl Pump {
         }
     }
 
-    /// The id of the first of the items that were read last.
-    fn id(&self, read: u64) -> RecordId {
-        let (epoch, next) = self.reader.at();
-        RecordId { node: self.node.clone(), epoch, sequence: next.saturating_sub(read), missing: false }
+    fn id(&self, sequence: u64) -> RecordId {
+        RecordId { node: self.node.clone(), epoch: self.reader.epoch(), sequence, missing: false }
     }
 
     /// What is shown of an item. Who follows waits for an API server that does not say what they may see; what is recorded meanwhile is kept
@@ -314,30 +326,6 @@ impl Pump {
         }
         let shown = self.rights.shown(item).await?;
         Ok(shown.filter(|item| if let Item::Flow(record) = item { self.query.wants(record) } else { true }))
-    }
-
-    /// That so many are missing before the item of this id. Nothing where none of them were asked for.
-    fn gap(&self, missing: u64, next: &RecordId) -> String {
-        let mut text = String::new();
-        let sum = self.reader.missed();
-        if self.query.ends && sum == Some(Sum::default()) {
-            return text;
-        }
-        let Sum { packets, bytes, flows } = sum.unwrap_or_default();
-        let gap = Gap {
-            start: self.heard,
-            end: Timestamp::now(),
-            node: self.node.clone(),
-            at: GapAt::Reader,
-            device: None,
-            pod: None,
-            packets,
-            bytes,
-            flows: if self.query.ends && sum.is_some() { flows } else { missing },
-        };
-        let record = RecordId { sequence: next.sequence.saturating_sub(1), missing: true, ..next.clone() };
-        add(&mut text, &Numbered { record, item: Item::Gap(gap) });
-        text
     }
 }
 

@@ -1,7 +1,8 @@
 //! Sending what is recorded to collectors: one thread for each, so that none waits for another, and the recorder for none.
 //!
 //! - [`Target`]: what a collector is called on the command line
-//! - [`Collector`]: what all of them can do; `stdout`, `syslog`, `ipfix`, `bulk`, `otlp`, `amqp` are the ones there are, over `line` and `web`
+//! - [`Collector`]: what all of them can do; `stdout`, `syslog`, `ipfix`, `bulk`, `otlp`, `amqp`, `kafka`, `parquet` are the ones there are, over `line` and
+//!   `web`, with `tls` and `credentials`; all but the first are features of the crate
 //! - `intake`: where the recorder leaves items
 //! - `backlog`: what is not sent yet, in memory and (`spill`) on disk; `missing`: what had no room
 //! - `courier`: takes in, sends, tries again
@@ -10,20 +11,51 @@
 //! An item has come when its collector said so, or, where the protocol has no answers, when the collector's kernel acknowledged it. Whatever has
 //! not is sent again, with the same id: also by the next agent, where this one had time to write it down. Over UDP nobody can tell.
 
+#[cfg(feature = "amqp")]
 mod amqp;
 mod backlog;
+#[cfg(feature = "elasticsearch")]
 mod bulk;
 mod counts;
 mod courier;
+#[cfg(any(feature = "amqp", feature = "elasticsearch", feature = "kafka", feature = "otlp", feature = "parquet"))]
+mod credentials;
 mod intake;
+#[cfg(feature = "ipfix")]
 mod ipfix;
+#[cfg(feature = "kafka")]
+mod kafka;
+#[cfg(any(feature = "amqp", feature = "ipfix", feature = "kafka", feature = "syslog"))]
+#[cfg_attr(
+    not(all(feature = "amqp", feature = "ipfix", feature = "syslog")),
+    allow(dead_code, reason = "each kind has a use for a part of it")
+)]
 mod line;
 mod missing;
+#[cfg(feature = "otlp")]
 mod otlp;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod spill;
 mod stdout;
+#[cfg(feature = "syslog")]
 mod syslog;
 mod target;
+#[cfg(any(
+    feature = "amqp",
+    feature = "elasticsearch",
+    feature = "ipfix",
+    feature = "kafka",
+    feature = "otlp",
+    feature = "parquet",
+    feature = "syslog"
+))]
+mod tls;
+#[cfg(any(feature = "elasticsearch", feature = "otlp", feature = "parquet"))]
+#[cfg_attr(
+    not(any(feature = "elasticsearch", feature = "otlp")),
+    allow(dead_code, reason = "each kind has a use for a part of it")
+)]
 mod web;
 
 use std::{
@@ -43,7 +75,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 pub use self::target::{Target, TargetError};
-use self::{backlog::Backlog, counts::Counts, courier::Courier, intake::Intake, spill::Spill, target::Kind};
+use self::{
+    backlog::Backlog,
+    counts::Counts,
+    courier::{Courier, Gather},
+    intake::Intake,
+    spill::Spill,
+    target::Kind,
+};
 
 /// For what is in memory to be sent as the agent ends; what is left goes to disk.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -84,23 +123,55 @@ pub(super) trait Collector: Send {
     /// Sends items, in this order. All of them have come when it is done, but those that are refused. Where it fails, or is given up before it is
     /// done, they are sent again.
     fn send<'a>(&'a mut self, items: &'a [Numbered]) -> BoxFuture<'a, Result<Taken, SendError>>;
+
+    /// How many are put together for it.
+    fn gather(&self) -> Gather {
+        Gather::default()
+    }
 }
 
-fn collector(target: &Target, node: &NodeName) -> Box<dyn Collector> {
-    match target.kind.clone() {
+/// None for a kind that this program was built without, of which there is no target.
+#[cfg_attr(
+    not(any(feature = "ipfix", feature = "parquet")),
+    allow(unused_variables, reason = "nobody else asks for the node")
+)]
+fn collector(target: &Target, node: &NodeName) -> Option<Box<dyn Collector>> {
+    let collector: Box<dyn Collector> = match target.kind.clone() {
         Kind::Stdout => Box::new(stdout::Stdout),
+        #[cfg(feature = "syslog")]
         Kind::Syslog(place) => Box::new(syslog::Syslog::new(place)),
+        #[cfg(feature = "ipfix")]
         Kind::Ipfix(place) => Box::new(ipfix::Ipfix::new(place, node)),
+        #[cfg(feature = "elasticsearch")]
         Kind::Elasticsearch(web, index) => Box::new(bulk::Bulk::new(web, index)),
+        #[cfg(feature = "amqp")]
         Kind::Amqp(broker) => Box::new(amqp::Amqp::new(broker)),
+        #[cfg(feature = "otlp")]
         Kind::Otlp(web) => Box::new(otlp::Otlp::new(web)),
-    }
+        #[cfg(feature = "kafka")]
+        Kind::Kafka(brokers) => Box::new(kafka::Kafka::new(brokers)),
+        #[cfg(feature = "parquet")]
+        Kind::Parquet(files) => Box::new(parquet::Parquet::new(files, node)),
+        #[cfg(not(all(
+            feature = "amqp",
+            feature = "elasticsearch",
+            feature = "ipfix",
+            feature = "kafka",
+            feature = "otlp",
+            feature = "parquet",
+            feature = "syslog"
+        )))]
+        _ => return None,
+    };
+    Some(collector)
 }
 
 /// All collectors, as the recorder sees them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Collectors {
     intakes: Vec<Arc<Intake>>,
+    /// What stands for them ([`Target`]).
+    marks: Vec<Box<str>>,
     /// Only flows between pods go there.
     between_pods: bool,
 }
@@ -109,6 +180,11 @@ impl Collectors {
     /// Nobody is sent anything.
     pub(super) fn is_empty(&self) -> bool {
         self.intakes.is_empty()
+    }
+
+    /// What stands for each of them, on all nodes alike.
+    pub(super) fn marks(&self) -> impl Iterator<Item = Box<str>> + '_ {
+        self.marks.iter().cloned()
     }
 
     /// Leaves items to be sent. Waits for nothing.
@@ -143,14 +219,14 @@ impl Couriers {
         let (running, ended) = mpsc::channel(1);
         let mut couriers =
             Self { end: CancellationToken::new(), late: CancellationToken::new(), ended, counts: Vec::new() };
-        let mut collectors = Collectors { intakes: Vec::new(), between_pods };
+        let mut collectors = Collectors { intakes: Vec::new(), marks: Vec::new(), between_pods };
         let mut names = BTreeSet::new();
         for target in settings.targets.iter().filter(|target| names.insert(target.directory())) {
             let (intake, counts) = (Arc::new(Intake::default()), Arc::new(Counts::new(target.to_string())));
+            let Some(collector) = collector(target, node) else { continue };
             let spill = open(&directory.join(target.directory()), settings.spill_bytes);
             let backlog = Backlog::new(spill, Arc::clone(&counts));
-            let courier =
-                Courier::new(target.to_string(), collector(target, node), backlog, Arc::clone(&intake), counts.clone());
+            let courier = Courier::new(target.to_string(), collector, backlog, Arc::clone(&intake), counts.clone());
             let (end, late, running) = (couriers.end.clone(), couriers.late.clone(), running.clone());
             let run = move || {
                 drive(courier.run(end, late));
@@ -159,6 +235,7 @@ impl Couriers {
             match thread::Builder::new().name("collector".into()).spawn(run) {
                 Ok(_) => {
                     collectors.intakes.push(intake);
+                    collectors.marks.push(target.mark().into());
                     couriers.counts.push(counts);
                 }
                 Err(error) => error!(%error, collector = %target, "there is no thread to send flows"),

@@ -77,6 +77,12 @@ impl Demand {
         self.past.borrow().clone()
     }
 
+    /// Waits until flows are recorded.
+    pub(super) async fn recorded(&self) {
+        // The sender is this value's own.
+        let _ = self.past.subscribe().wait_for(Option::is_some).await;
+    }
+
     pub(super) fn set_past(&self, past: Arc<Past>) {
         self.past.send_replace(Some(past));
     }

@@ -27,7 +27,7 @@ use super::{
     past::Past,
     recorder::{Recorder, Recording, Sinks},
 };
-use crate::fastpath::FastPath;
+use crate::{addresses::Addresses, fastpath::FastPath};
 
 /// So long recording goes on after the last one who followed went: they may only have lost their connection.
 const LINGER: Duration = Duration::from_secs(15);
@@ -52,8 +52,12 @@ pub(crate) struct Keeper {
     pub(super) tally: Arc<Mutex<Tally>>,
     /// Whom records are sent to.
     pub(super) collectors: Collectors,
+    /// Labels of pods that records have.
+    pub(super) labels: Vec<String>,
     /// Services' addresses.
     pub(super) service_cidr: Option<IpNet>,
+    /// Which pod of this node has which.
+    pub(super) addresses: Arc<Addresses>,
     /// Where it is written down who had which address.
     pub(super) holders: PathBuf,
 }
@@ -124,6 +128,7 @@ impl Keeper {
         let flows = fast_path.counting().flows()?;
         // What is counted meanwhile is in the kernel.
         let known = Known::of_node(self.node.clone(), self.service_cidr);
+        known.choose_labels(&self.labels);
         tokio::task::block_in_place(|| known.keep_at(&self.holders));
         let mut watches = Watches::start(&self.client, &known);
         if timeout(LISTING, watches.listed()).await.is_err() {
@@ -134,7 +139,10 @@ impl Keeper {
             let (tally, collectors) = (self.tally.clone(), self.collectors.clone());
             Sinks { log, past: Some(past.clone()), tally, collectors }
         };
-        let recorder = |log| Recorder::new(flows, sinks(log), self.node.clone(), known.clone());
+        let addresses = self.addresses.clone();
+        let mark = self.holders.with_file_name("flow-recording");
+        let recorder =
+            |log| Recorder::new(flows, sinks(log), self.node.clone(), (known.clone(), addresses)).marking(&mark);
         let recording = self.open_log().and_then(|log| recorder(log).start().map_err(RecordError::Thread));
         match recording {
             Ok(recording) => {
@@ -152,7 +160,7 @@ impl Keeper {
 
     fn open_log(&self) -> Result<Option<Log>, RecordError> {
         let failed = |log: &FlowLog, source: io::Error| RecordError::Log { path: log.path.clone(), source };
-        self.log.as_ref().map(|log| Log::open(log).map_err(|source| failed(log, source))).transpose()
+        self.log.as_ref().map(|log| Log::open(log, self.node.clone()).map_err(|source| failed(log, source))).transpose()
     }
 
     fn end(&self, running: Option<Running>, fast_path: &FastPath, mend: &impl Fn()) {

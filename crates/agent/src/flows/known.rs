@@ -1,10 +1,12 @@
 //! Who is who: pods by address, nodes, Services; as the watches tell it.
 
+mod identity;
 mod kept;
+mod served;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -13,32 +15,25 @@ use futures::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client,
     runtime::watcher::{self, Event, watcher},
 };
 use podnet_client::watch::{Interest, Update, steadily, watch};
-use podnet_flow::{
-    Names, PodIdentity, Transport,
-    names::{Owner, Tenancy},
-};
-use podnet_kernel::pod_interface::GATEWAY_V4;
-use podnet_model::{Change, NodeName, Service, ServiceKey, service::ServiceKind};
+use podnet_flow::{Names, names::Tenancy};
+use podnet_kernel::pod_interface::{AGENT_V6, GATEWAY_V4};
+use podnet_model::{Change, NodeName, ServiceKey};
 use tokio::{
     sync::{Notify, mpsc},
     task::JoinSet,
 };
 use tracing::info;
 
-use self::kept::Kept;
-
-/// Labels that tell more of a controller's doing than of the pod.
-const UNINTERESTING: [&str; 5] = [
-    "pod-template-hash",
-    "controller-revision-hash",
-    "pod-template-generation",
-    "statefulset.kubernetes.io/pod-name",
-    "apps.kubernetes.io/pod-index",
-];
+use self::{
+    identity::{began, identity},
+    kept::Kept,
+    served::{Place, Served, places},
+};
+use super::recorders::Recorders;
 
 /// What is known of the cluster.
 #[derive(Debug, Default)]
@@ -53,11 +48,15 @@ pub(super) struct Known {
 pub(super) struct Facts {
     pub(super) names: Names,
     nodes: HashMap<NodeName, Vec<IpAddr>>,
+    recorders: Arc<Recorders>,
+    /// Which labels of pods are of interest; none: the ordinary ones.
+    labels: Vec<String>,
     /// The node whose agent this is: its pods ask it at their gateway.
     own: Option<NodeName>,
     /// What the names say of nodes and Services is older than what was told of them.
     is_stale: bool,
-    services: HashMap<ServiceKey, Vec<(SocketAddr, Transport)>>,
+    services: HashMap<ServiceKey, Vec<Place>>,
+    served: Served,
     /// Addresses of the pods that are there, by their uids.
     pods: HashMap<Arc<str>, Vec<IpAddr>>,
     /// Ranges of pods' and Services' addresses, by their pools.
@@ -73,6 +72,11 @@ impl Known {
         let pools = [(String::new(), service_cidr.into_iter().collect())].into();
         let facts = Facts { own: Some(node), is_stale: true, pools, ..Facts::default() };
         Arc::new(Self { facts: Mutex::new(facts), ..Self::default() })
+    }
+
+    /// From now on pods are known with these labels alone (`AgentConfig::flow_labels`).
+    pub(super) fn choose_labels(&self, labels: &[String]) {
+        self.lock().labels = labels.to_vec();
     }
 
     /// Takes in what an earlier agent wrote down, before anything else is known; from now on it is written there
@@ -124,9 +128,17 @@ impl Known {
         facts
     }
 
+    /// Where other nodes' agents record flows to.
+    pub(super) fn recorders(&self) -> Arc<Recorders> {
+        Arc::clone(&self.lock().recorders)
+    }
+
     /// Takes a change in.
     pub(super) fn learn(&self, change: &Change) {
         let mut facts = self.lock();
+        if let Change::Node(name, node) = change {
+            Recorders::learn(&mut facts.recorders, name, node.as_ref());
+        }
         match change {
             Change::Node(name, Some(node)) => {
                 let addrs = [Some(node.addr), node.addr6, node.internal, node.internal6];
@@ -135,6 +147,11 @@ impl Known {
             Change::Node(name, None) => drop(facts.nodes.remove(name)),
             Change::Service(key, Some(service)) => drop(facts.services.insert(key.clone(), places(service))),
             Change::Service(key, None) => drop(facts.services.remove(key)),
+            Change::Slice(key, slice) => {
+                let Facts { own, served, is_stale, .. } = &mut *facts;
+                *is_stale |= served.learn(key, slice.as_ref(), own.as_ref());
+                return;
+            }
             Change::Pool(name, Some(pool)) => drop(facts.pools.insert(name.to_string(), vec![pool.cidr])),
             Change::Pool(name, None) => drop(facts.pools.remove(&name.to_string())),
             // No pool can have such a name.
@@ -145,10 +162,18 @@ impl Known {
             _ => return,
         }
         facts.is_stale = true;
+        let moves_ranges = !matches!(change, Change::Node(..)) || facts.has_node_ports();
         drop(facts);
-        if !matches!(change, Change::Node(..)) {
+        if moves_ranges {
             self.ranges_changed.notify_one();
         }
+    }
+
+    /// All nodes, Services and what serves these were told of.
+    pub(super) fn listed(&self) {
+        let mut facts = self.lock();
+        facts.served.listed();
+        facts.is_stale = true;
     }
 
     pub(super) fn event(&self, event: Event<Pod>, listed: &mut Vec<Arc<str>>) {
@@ -177,20 +202,30 @@ impl Facts {
         let pools: Vec<IpNet> = self.pools.values().flatten().copied().collect();
         let is_apart = |addr: &&IpAddr| !pools.iter().any(|pool| pool.contains(*addr));
         let pods = self.pods.values().flatten().filter(is_apart).map(|addr| IpNet::from(*addr));
-        let services = self.services.values().flatten().map(|(at, _)| IpNet::from(at.ip()));
-        pools.iter().copied().chain(pods).chain(services).collect()
+        let services = self.services.values().flatten().map(|place| place.at.ip());
+        let services = services.filter(|addr| !addr.is_unspecified()).map(IpNet::from);
+        // At nodes' ports there are pods behind their addresses, and from there these see others masqueraded.
+        let nodes = self.has_node_ports().then(|| self.nodes.values().flatten().map(|addr| IpNet::from(*addr)));
+        pools.iter().copied().chain(pods).chain(services).chain(nodes.into_iter().flatten()).collect()
+    }
+
+    fn has_node_ports(&self) -> bool {
+        self.services.values().flatten().any(|place| place.at.ip().is_unspecified())
     }
 
     fn name(&mut self) {
-        let gateway = self.own.iter().map(|own| (IpAddr::V4(GATEWAY_V4), own.clone()));
+        let answers = [IpAddr::V4(GATEWAY_V4), IpAddr::V6(AGENT_V6)];
+        let gateway = self.own.iter().flat_map(|own| answers.map(|addr| (addr, own.clone())));
         let nodes = self.nodes.iter().flat_map(|(name, addrs)| addrs.iter().map(|addr| (*addr, name.clone())));
         self.names.set_nodes(nodes.chain(gateway).collect());
-        let services = self.services.iter().flat_map(|(key, places)| places.iter().map(|place| (*place, key.clone())));
-        self.names.set_services(services.collect());
+        let places = || self.services.iter().flat_map(|(key, places)| places.iter().map(move |place| (key, place)));
+        let unserved = places().filter(|(key, place)| self.served.is_unserved(key, place));
+        self.names.set_unserved(unserved.map(|(_, place)| (place.at, place.transport)).collect());
+        self.names.set_services(places().map(|(key, place)| ((place.at, place.transport), key.clone())).collect());
     }
 
     fn see(&mut self, pod: &Pod, now: Timestamp) {
-        let Some((identity, addrs)) = identity(pod) else {
+        let Some((identity, addrs)) = identity(pod, &self.labels) else {
             return self.lose(pod.metadata.uid.as_deref().unwrap_or_default(), now);
         };
         let identity = Arc::new(identity);
@@ -259,159 +294,21 @@ async fn watch_pods(client: Client, known: Arc<Known>, unlisted: mpsc::Sender<()
 
 async fn watch_others(client: Client, known: Arc<Known>, unlisted: mpsc::Sender<()>) {
     let mut unlisted = Some(unlisted);
-    let mut updates =
-        watch(client, Interest { nodes: true, services: true, pools: true, ways: true, ..Interest::default() });
+    let mut updates = watch(
+        client,
+        Interest { nodes: true, services: true, slices: true, pools: true, ways: true, ..Interest::default() },
+    );
     while let Some(update) = updates.recv().await {
         match update {
             Update::Change(change) => known.learn(&change),
-            Update::Synced => unlisted = None,
+            Update::Synced => {
+                known.listed();
+                unlisted = None;
+            }
         }
     }
     drop(unlisted);
 }
 
-/// When its node took it in, or else when it was made.
-fn began(pod: &Pod) -> Option<Timestamp> {
-    let started = pod.status.as_ref().and_then(|status| status.start_time.as_ref());
-    started.or(pod.metadata.creation_timestamp.as_ref()).map(|time| time.0)
-}
-
-/// Who a pod is, and its addresses; none of those that have none of their own, or no more.
-fn identity(pod: &Pod) -> Option<(PodIdentity, Vec<IpAddr>)> {
-    let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
-    let is_over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-    if spec.host_network == Some(true) || is_over {
-        return None;
-    }
-    let addrs = status.pod_ips.iter().flatten().filter_map(|ip| ip.ip.parse().ok()).collect();
-    let labels: BTreeMap<Arc<str>, Arc<str>> = pod
-        .labels()
-        .iter()
-        .filter(|(key, _)| !UNINTERESTING.contains(&key.as_str()))
-        .map(|(key, value)| (key.as_str().into(), value.as_str().into()))
-        .collect();
-    let identity = PodIdentity {
-        namespace: pod.metadata.namespace.as_deref()?.into(),
-        name: pod.metadata.name.as_deref()?.into(),
-        uid: pod.metadata.uid.as_deref()?.into(),
-        node: spec.node_name.as_deref()?.into(),
-        labels,
-        owner: owner(pod),
-        service_account: spec.service_account_name.as_deref().map(Arc::from),
-    };
-    Some((identity, addrs))
-}
-
-/// A ReplicaSet is named after its Deployment, with the pods' hash behind it.
-fn owner(pod: &Pod) -> Option<Owner> {
-    let controller = pod.owner_references().iter().find(|owner| owner.controller == Some(true))?;
-    let hash = pod.labels().get("pod-template-hash").map(|hash| format!("-{hash}"));
-    let deployment =
-        hash.and_then(|hash| controller.name.strip_suffix(&hash)).filter(|_| controller.kind == "ReplicaSet");
-    Some(match deployment {
-        Some(name) => Owner { kind: "Deployment".into(), name: name.into() },
-        None => Owner { kind: controller.kind.as_str().into(), name: controller.name.as_str().into() },
-    })
-}
-
-/// Where a Service is asked.
-fn places(service: &Service) -> Vec<(SocketAddr, Transport)> {
-    let ServiceKind::Virtual { cluster_ips } = &service.kind else { return Vec::new() };
-    let ingress = service.ingress.iter().map(|ingress| ingress.addr);
-    let addrs = cluster_ips.iter().map(|ip| ip.0).chain(service.external_ips.iter().copied()).chain(ingress);
-    let at = |addr| {
-        service.ports.iter().map(move |port| (SocketAddr::new(addr, port.port.0), Transport(port.protocol.number())))
-    };
-    addrs.flat_map(at).collect()
-}
-
 #[cfg(test)]
-mod tests {
-    use podnet_flow::names::Holder;
-    use serde_json::json;
-
-    use super::*;
-
-    fn pod(name: &str, ip: &str, phase: &str) -> Pod {
-        serde_json::from_value(json!({
-            "metadata": {
-                "name": name, "namespace": "shop", "uid": name,
-                "labels": {"app": "web", "pod-template-hash": "77f9"},
-                "ownerReferences": [
-                    {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-77f9", "uid": "r", "controller": true},
-                ],
-            },
-            "spec": {"nodeName": "node1", "serviceAccountName": "till", "containers": []},
-            "status": {"phase": phase, "podIPs": [{"ip": ip}]},
-        }))
-        .unwrap()
-    }
-
-    #[test]
-    fn a_pod_is_known_by_its_address_with_its_deployment_until_it_is_over_or_gone() {
-        let known = Known::of_node("node1".into(), Some("10.96.0.0/16".parse().unwrap()));
-        let addr: IpAddr = "10.0.0.7".parse().unwrap();
-        let holder = || known.facts().names.holder(addr, Timestamp::now());
-        let mut listed = Vec::new();
-        known.event(Event::Apply(pod("web-1", "10.0.0.7", "Running")), &mut listed);
-        let Holder::Pod(found) = holder() else { panic!("{:?}", holder()) };
-        assert_eq!(
-            (&*found.name, &*found.owner.as_ref().unwrap().kind, &*found.owner.as_ref().unwrap().name),
-            ("web-1", "Deployment", "web")
-        );
-        assert_eq!((found.service_account.as_deref(), found.labels.len()), (Some("till"), 1));
-        let net = |text: &str| text.parse::<IpNet>().unwrap();
-        assert_eq!(known.ranges(), [net("10.0.0.7/32"), net("10.96.0.0/16")].into(), "no pool has it");
-        known.facts().pools.insert("p".to_owned(), vec![net("10.0.0.0/24")]);
-        assert_eq!(known.ranges(), [net("10.0.0.0/24"), net("10.96.0.0/16")].into());
-        let gateway = known.facts().names.holder(GATEWAY_V4.into(), Timestamp::now());
-        assert_eq!(gateway, Holder::Node("node1".into()), "its pods ask it there");
-        known.event(Event::Apply(pod("web-1", "10.0.0.7", "Succeeded")), &mut listed);
-        assert_eq!(holder(), Holder::World);
-        known.event(Event::Apply(pod("web-2", "10.0.0.7", "Running")), &mut listed);
-        for event in [Event::Init, Event::InitApply(pod("web-3", "10.0.0.8", "Running")), Event::InitDone] {
-            assert!(matches!(holder(), Holder::Pod(_)));
-            known.event(event, &mut listed);
-        }
-        assert_eq!(holder(), Holder::World, "it was not listed any more");
-    }
-
-    #[test]
-    fn who_had_an_address_is_known_to_an_agent_that_begins_anew() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("holders.json");
-        let at = |second: i64| Timestamp::from_second(1_700_000_000 + second).unwrap();
-        let pod = |name: &str, second: i64| {
-            let mut pod = pod(name, "10.0.0.7", "Running");
-            pod.status.as_mut().unwrap().start_time =
-                Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(second)));
-            pod
-        };
-        let holder =
-            |known: &Known, second: i64| match known.facts().names.holder("10.0.0.7".parse().unwrap(), at(second)) {
-                Holder::Pod(pod) => pod.name.to_string(),
-                other => format!("{other:?}"),
-            };
-        let known = Known::of_node("node1".into(), None);
-        known.keep_at(&path);
-        known.event(Event::Apply(pod("first", 10)), &mut Vec::new());
-        known.write_down(false);
-        assert!(!path.exists(), "not each change is written at once");
-        known.write_down(true);
-        // It went while nobody looked, and another one has its address.
-        let anew = Known::of_node("node1".into(), None);
-        anew.keep_at(&path);
-        assert_eq!(holder(&anew, 20), "first");
-        let mut listed = Vec::new();
-        for event in [Event::Init, Event::InitApply(pod("second", 100)), Event::InitDone] {
-            anew.event(event, &mut listed);
-        }
-        assert_eq!([20, 99, 100].map(|second| holder(&anew, second)), ["first", "first", "second"]);
-        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
-        assert_eq!(mode & 0o777, 0o600);
-        std::fs::write(&path, "[{").unwrap();
-        let anew = Known::of_node("node1".into(), None);
-        anew.keep_at(&path);
-        assert_eq!(holder(&anew, 20), "World");
-    }
-}
+mod tests;

@@ -1,151 +1,154 @@
 //! A file of JSON lines within a budget of bytes.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, BufWriter, Write},
-    path::PathBuf,
-};
+mod asides;
 
-use flate2::{Compression, write::GzEncoder};
+use std::{fs, io};
+
+use k8s_openapi::jiff::Timestamp;
 use podnet_flow::{
-    Item,
+    Gap, Item,
     output::{Form, line},
+    record::GapAt,
+    store::Sum,
 };
+use podnet_model::NodeName;
 
-use super::FlowLog;
+use self::asides::Asides;
+use super::{FlowLog, lines::Lines};
 
-/// The file itself may have this part of the budget; what is set aside, compressed, the rest.
-const PARTS: u64 = 4;
+/// Into how many parts the budget is parted. The file itself, the one that is being compressed, and what becomes of that have one each at most; what
+/// was compressed before has the rest.
+const PARTS: u64 = 8;
+/// So many bytes are written at once.
+const CHUNK: usize = 64 << 10;
 
 /// The file, open at its end.
 #[derive(Debug)]
 pub(super) struct Log {
     settings: FlowLog,
-    file: BufWriter<File>,
+    node: NodeName,
+    lines: Lines,
     bytes: u64,
+    asides: Asides,
+    /// When the last items were written.
+    whole: Timestamp,
+    /// What could not be written, until the log says so.
+    missing: Option<Gap>,
 }
 
+/// So many of the items were written, and why no more.
+type Short = (usize, io::Error);
+
 impl Log {
-    /// Goes on with what is there.
-    pub(super) fn open(settings: &FlowLog) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(&settings.path)?;
-        let bytes = file.metadata()?.len();
-        Ok(Self { settings: settings.clone(), file: BufWriter::new(file), bytes })
+    /// Goes on with what is there, of a node. A record that an agent was killed while writing is missing.
+    pub(super) fn open(settings: &FlowLog, node: NodeName) -> io::Result<Self> {
+        let now = Timestamp::now();
+        let changed = fs::metadata(&settings.path).and_then(|about| about.modified());
+        let (lines, is_cut) = Lines::open(&settings.path)?;
+        let bytes = lines.len()?;
+        let part = settings.bytes / PARTS;
+        let asides = Asides::open(&settings.path, settings.bytes - 3 * part);
+        let whole = changed.ok().and_then(|changed| Timestamp::try_from(changed).ok()).unwrap_or(now);
+        let mut log = Self { settings: settings.clone(), node, lines, bytes, asides, whole, missing: None };
+        if is_cut {
+            log.miss(Sum::default(), 1);
+        }
+        log.whole = now;
+        Ok(log)
     }
 
-    /// Adds items; all of them are in the file when it returns.
+    /// Adds items; all of them are in the file when it returns. What is not, because of an error, is told by a gap as soon as there is room.
     pub(super) fn add(&mut self, items: &[Item]) -> io::Result<()> {
         let between_pods = self.settings.between_pods;
         let is_wanted = |item: &&Item| match item {
             Item::Flow(record) => !between_pods || record.is_pod_to_pod(),
             Item::Gap(_) => true,
         };
-        for item in items.iter().filter(is_wanted) {
-            let mut text = line(Form::JsonLines, item);
-            text.push('\n');
-            if self.bytes > 0 && self.bytes + text.len() as u64 > self.settings.bytes / PARTS {
-                self.set_aside()?;
+        let wanted: Vec<&Item> = items.iter().filter(is_wanted).collect();
+        let written = self.tell_missing().and_then(|()| self.put(&wanted));
+        match written {
+            Ok(()) => {
+                self.whole = Timestamp::now();
+                Ok(())
             }
-            self.file.write_all(text.as_bytes())?;
-            self.bytes += text.len() as u64;
+            Err((written, error)) => {
+                let lost = wanted.get(written..).unwrap_or_default();
+                let mut sum = Sum::default();
+                lost.iter().for_each(|item| sum.add(item));
+                self.miss(sum, lost.len() as u64);
+                Err(error)
+            }
         }
-        self.file.flush()
     }
 
-    fn aside(&self, number: u64) -> PathBuf {
-        let mut name = self.settings.path.clone().into_os_string();
-        name.push(format!(".{number}.gz"));
-        name.into()
+    fn miss(&mut self, Sum { packets, bytes, .. }: Sum, records: u64) {
+        let (start, end, node, at) = (self.whole, Timestamp::now(), self.node.clone(), GapAt::Log);
+        let none = Gap { start, end, node, at, device: None, pod: None, packets: 0, bytes: 0, flows: 0 };
+        let missing = self.missing.get_or_insert(none);
+        missing.end = end;
+        missing.packets += packets;
+        missing.bytes += bytes;
+        missing.flows += records;
     }
 
-    /// What is full is compressed as `.1.gz`; the older ones count up, and the oldest go where the budget is used up.
+    fn tell_missing(&mut self) -> Result<(), Short> {
+        let Some(missing) = self.missing.take() else { return Ok(()) };
+        let told = Item::Gap(missing.clone());
+        self.put(&[&told]).map_err(|(_, error)| {
+            self.missing = Some(missing);
+            (0, error)
+        })
+    }
+
+    fn put(&mut self, items: &[&Item]) -> Result<(), Short> {
+        let (mut text, mut written) = (Vec::new(), 0);
+        for item in items {
+            let mut line = line(Form::JsonLines, item);
+            line.push('\n');
+            let before = self.bytes + text.len() as u64;
+            let is_full = before > 0 && before + line.len() as u64 > self.settings.bytes / PARTS;
+            if is_full || text.len() >= CHUNK {
+                written += self.write(&mut text).map_err(|(more, error)| (written + more, error))?;
+            }
+            if is_full {
+                self.set_aside().map_err(|error| (written, error))?;
+            }
+            text.extend_from_slice(line.as_bytes());
+        }
+        self.write(&mut text).map_err(|(more, error)| (written + more, error))?;
+        Ok(())
+    }
+
+    /// How many lines that are.
+    fn write(&mut self, text: &mut Vec<u8>) -> Result<usize, Short> {
+        if text.is_empty() {
+            return Ok(0);
+        }
+        let added = self.lines.add(text);
+        let bytes = added.as_ref().map_or_else(|short| short.written, |_| text.len());
+        self.bytes += bytes as u64;
+        let lines = text.iter().take(bytes).filter(|byte| **byte == b'\n').count();
+        text.clear();
+        added.map(|()| lines).map_err(|short| (lines, short.error))
+    }
+
+    /// Begins the file anew. What was there is compressed by a thread of its own.
     fn set_aside(&mut self) -> io::Result<()> {
-        self.file.flush()?;
-        let last = (1..).find(|number| !self.aside(*number).exists()).unwrap_or(1);
-        for number in (1..last).rev() {
-            fs::rename(self.aside(number), self.aside(number + 1))?;
-        }
-        let mut encoder = GzEncoder::new(File::create(self.aside(1))?, Compression::default());
-        io::copy(&mut File::open(&self.settings.path)?, &mut encoder)?;
-        encoder.finish()?.sync_all()?;
-        self.file.get_ref().set_len(0)?;
-        self.bytes = 0;
-        let mut left = self.settings.bytes - self.settings.bytes / PARTS;
-        for number in 1..=last {
-            let size = fs::metadata(self.aside(number))?.len();
-            match left.checked_sub(size) {
-                Some(rest) => left = rest,
-                None => {
-                    left = 0;
-                    fs::remove_file(self.aside(number))?;
-                }
+        let aside = self.asides.free()?;
+        fs::rename(&self.settings.path, &aside)?;
+        match Lines::open(&self.settings.path) {
+            Ok((lines, _)) => self.lines = lines,
+            Err(error) => {
+                // It goes on to be the one that is open.
+                fs::rename(&aside, &self.settings.path)?;
+                return Err(error);
             }
         }
+        self.bytes = 0;
+        self.asides.compress();
         Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Read;
-
-    use flate2::read::GzDecoder;
-    use k8s_openapi::jiff::Timestamp;
-    use podnet_flow::{Gap, record::GapAt};
-
-    use super::*;
-
-    fn gap(packets: u64) -> Item {
-        let now = Timestamp::UNIX_EPOCH;
-        let node = "node1".into();
-        Item::Gap(Gap {
-            start: now,
-            end: now,
-            node,
-            at: GapAt::Kernel,
-            device: None,
-            pod: None,
-            packets,
-            bytes: 0,
-            flows: 0,
-        })
-    }
-
-    fn packets(text: &str) -> Vec<u64> {
-        text.lines()
-            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["packets"].as_u64().unwrap())
-            .collect()
-    }
-
-    #[test]
-    fn what_is_full_is_set_aside_compressed_and_the_oldest_goes() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("flows.jsonl");
-        let settings = FlowLog { path: path.clone(), bytes: 4000, between_pods: false };
-        let mut next = 1000;
-        for _ in 0..2 {
-            // An agent that begins anew goes on.
-            let mut log = Log::open(&settings).unwrap();
-            for _ in 0..150 {
-                log.add(&[gap(next)]).unwrap();
-                next += 1;
-            }
-        }
-        let mut found = Vec::new();
-        let mut all = 0;
-        for number in (1..20).rev() {
-            let aside = directory.path().join(format!("flows.jsonl.{number}.gz"));
-            let Ok(file) = File::open(&aside) else { continue };
-            all += file.metadata().unwrap().len();
-            let mut text = String::new();
-            GzDecoder::new(file).read_to_string(&mut text).unwrap();
-            assert!(text.len() <= 1000, "{}", text.len());
-            found.extend(packets(&text));
-        }
-        let text = fs::read_to_string(&path).unwrap();
-        all += text.len() as u64;
-        found.extend(packets(&text));
-        assert!(all <= 4000 && found.len() > 100, "{all} bytes, {} items", found.len());
-        assert_eq!(found, (next - found.len() as u64..next).collect::<Vec<_>>(), "the newest, each once, in order");
-    }
-}
+mod tests;

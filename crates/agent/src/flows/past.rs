@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use k8s_openapi::jiff::Timestamp;
 use podnet_flow::{
     Item, Store,
-    store::{Retention, Sum},
+    store::{Bookmark, Page, Retention},
 };
 use tokio::sync::watch;
 
@@ -55,22 +55,21 @@ impl Past {
 
     /// Reads what is kept, or only what comes from now on.
     pub(super) fn read(self: &Arc<Self>, kept: bool) -> Reader {
-        let written = self.written.subscribe();
-        let store = self.store();
-        let next = if kept { store.since(0).0 } else { store.next() };
-        let sum = store.sum_before(next);
-        drop(store);
-        Reader { past: Arc::clone(self), written, next, sum, missed: None }
+        self.reader(|store| if kept { store.first() } else { store.next() })
     }
 
     /// Reads on behind an item that was read before. Of another recording's it is not known how many were behind it there: all of this one is read.
     pub(super) fn read_after(self: &Arc<Self>, epoch: u64, sequence: u64) -> Reader {
+        self.reader(|_| if epoch == self.epoch { sequence.saturating_add(1) } else { 0 })
+    }
+
+    fn reader(self: &Arc<Self>, from: impl FnOnce(&Store) -> u64) -> Reader {
         let written = self.written.subscribe();
-        let store = self.store();
-        let next = if epoch == self.epoch { sequence.saturating_add(1).min(store.next()) } else { 0 };
-        let sum = store.sum_before(next);
+        let mut store = self.store();
+        let next = from(&store);
+        let bookmark = store.enter(next);
         drop(store);
-        Reader { past: Arc::clone(self), written, next, sum, missed: None }
+        Reader { past: Arc::clone(self), written, bookmark }
     }
 }
 
@@ -79,39 +78,25 @@ impl Past {
 pub(super) struct Reader {
     past: Arc<Past>,
     written: watch::Receiver<bool>,
-    next: u64,
-    /// Of all items before the next one, as far as it is known.
-    sum: Option<Sum>,
-    missed: Option<Sum>,
+    bookmark: Bookmark,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.past.store().leave(&self.bookmark);
+    }
 }
 
 impl Reader {
-    /// The recording that is read, and the number of the item that is read next.
-    pub(super) fn at(&self) -> (u64, u64) {
-        (self.past.epoch, self.next)
+    /// The recording that is read.
+    pub(super) fn epoch(&self) -> u64 {
+        self.past.epoch
     }
 
-    /// How many items went by unread, and the next ones; none where all are read.
-    pub(super) fn page(&mut self) -> (u64, Vec<Item>) {
+    /// The next items, none where all are read, and what went by unread before them.
+    pub(super) fn page(&mut self) -> Page {
         self.written.mark_unchanged();
-        let store = self.past.store();
-        let (missing, items) = store.since(self.next);
-        let items: Vec<Item> = items.take(PAGE).cloned().collect();
-        if missing > 0 {
-            let now = store.sum_before(self.next + missing);
-            self.missed = now.zip(self.sum).map(|(now, before)| now.since(before));
-            self.sum = now;
-        }
-        if let Some(sum) = &mut self.sum {
-            items.iter().for_each(|item| sum.add(item));
-        }
-        self.next += missing + items.len() as u64;
-        (missing, items)
-    }
-
-    /// What was in the items that went by unread when some did the last time; none where that is not known.
-    pub(super) const fn missed(&self) -> Option<Sum> {
-        self.missed
+        self.past.store().page(&self.bookmark, PAGE)
     }
 
     /// Waits until there may be more; not where nobody writes any more and all is read.
@@ -136,28 +121,35 @@ mod tests {
         Item::Gap(Gap { start: at, end: at, node, at: at_, device: None, pod: None, packets, bytes: 0, flows: 0 })
     }
 
+    /// How many items went by, and the next ones.
+    fn page(reader: &mut Reader) -> (u64, Vec<Item>) {
+        let Page { missed, items, .. } = reader.page();
+        (missed.items(), items)
+    }
+
     #[test]
     fn a_reader_is_told_how_much_went_by_and_reads_on_from_there() {
         let past = Past::new(Retention { time: SignedDuration::from_secs(10), bytes: 1 << 20 });
         let at = |second| Timestamp::from_second(second).unwrap();
         past.add(&[item(0), item(1)], at(0));
         let (mut all, mut new) = (past.read(true), past.read(false));
-        assert_eq!(all.page(), (0, vec![item(0), item(1)]));
-        assert_eq!(new.page(), (0, Vec::new()));
+        assert_eq!(page(&mut all), (0, vec![item(0), item(1)]));
+        assert_eq!(page(&mut new), (0, Vec::new()));
         past.add(&[item(2)], at(5));
         past.add(&[item(3)], at(16));
-        assert_eq!(new.page(), (1, vec![item(3)]));
-        assert_eq!(new.missed(), Some(Sum { packets: 2, ..Sum::default() }));
-        assert_eq!(new.page(), (0, Vec::new()));
-        assert_eq!(past.read(true).page(), (0, vec![item(3)]), "what is forgotten was not asked for");
-        let behind = |epoch, sequence| past.read_after(epoch, sequence).page();
+        let late = new.page();
+        assert_eq!((late.missed.items(), late.first, late.items), (1, 3, vec![item(3)]));
+        assert_eq!(late.missed.shares().map(|share| share.sum.packets).collect::<Vec<_>>(), [2]);
+        assert_eq!(page(&mut new), (0, Vec::new()));
+        assert_eq!(page(&mut past.read(true)), (0, vec![item(3)]), "what is forgotten was not asked for");
+        let behind = |epoch, sequence| page(&mut past.read_after(epoch, sequence));
         assert_eq!(behind(past.epoch(), 2), (0, vec![item(3)]));
         assert_eq!(behind(past.epoch(), 1), (1, vec![item(3)]));
         assert_eq!(behind(past.epoch(), 3), (0, Vec::new()));
         assert_eq!(behind(past.epoch(), u64::MAX), (0, Vec::new()), "nobody has read what is not there yet");
         assert_eq!(behind(past.epoch() - 1, 7), (3, vec![item(3)]), "another recording's numbers mean nothing here");
-        let mut behind = past.read_after(past.epoch(), 0);
-        assert_eq!((behind.page().0, behind.missed()), (2, None), "what was in the second is not known any more");
+        let missed = past.read_after(past.epoch(), 0).page().missed;
+        assert_eq!((missed.items(), missed.unknown()), (2, 2), "what was in them is not known any more");
     }
 
     #[tokio::test]
@@ -172,7 +164,7 @@ mod tests {
         assert!(late.await.unwrap());
         past.end();
         assert!(reader.more().await);
-        assert_eq!(reader.page(), (0, vec![item(0)]));
+        assert_eq!(page(&mut reader), (0, vec![item(0)]));
         assert!(!reader.more().await);
         let mut next = past.read(false);
         assert!(!next.more().await, "who comes later waits for nothing");

@@ -1,10 +1,13 @@
 //! Reads what was counted and makes records of it: bells often, the whole map every second.
 
+mod interfaces;
+mod mark;
+
 use std::{
-    collections::HashMap,
+    collections::HashSet,
     error::Error,
     io,
-    net::IpAddr,
+    path::Path,
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -12,25 +15,37 @@ use std::{
 
 use k8s_openapi::jiff::Timestamp;
 use podnet_flow::{
-    Aggregator, Entry, Gap, Item, Names, Numbered, PodIdentity, Record, RecordId, Tally, Translations,
+    Aggregator, Entry, Gap, Item, Numbered, Record, RecordId, Tally,
     aggregate::{Fate, Scene, Timeouts},
-    names::Holder,
+    parts::{self, Parts},
     record::GapAt,
 };
-use podnet_kernel::{
-    conntrack::Backends,
-    flows::{Flows, FlowsError, Told},
-};
+use podnet_kernel::flows::{Flows, FlowsError, Told};
 use podnet_model::NodeName;
 use tracing::warn;
 use uuid::Uuid;
 
-use super::{collect::Collectors, known::Known, log::Log, past::Past};
+use self::{
+    interfaces::{Interfaces, Seen},
+    mark::Mark,
+};
+use super::{
+    collect::Collectors,
+    known::Known,
+    log::Log,
+    past::Past,
+    recorders::{Marks, Recorders, marks},
+    senders::{Asking, Holders},
+    translated::Translated,
+};
 
 /// How often bells are heard: the ring has room for what 100,000 connections of a second ring in this time.
 const HEARING: Duration = Duration::from_millis(100);
 /// How often the map is read.
 const READING: Duration = Duration::from_secs(1);
+/// So long what was read may have been on its way to the log, or to a collector that answers: parts wait for 60 s (`podnet_flow::parts`), what comes in a
+/// second is sent together, and an attempt takes 10 s at most.
+const UNSENT: Duration = Duration::from_secs(71);
 
 /// The recorder's thread, which ends with the value.
 #[derive(Debug)]
@@ -67,10 +82,21 @@ pub(super) struct Recorder {
     node: NodeName,
     known: Arc<Known>,
     aggregator: Aggregator,
-    translations: Box<dyn Translations + Send>,
+    translations: Translated,
+    /// Who may send what.
+    senders: Asking,
+    interfaces: Interfaces,
+    /// What stands for the places where all goes that is told, and who else told there when it was looked last.
+    marks: Marks,
+    recorders: Arc<Recorders>,
+    /// What these tell.
+    parts: Parts,
     /// When it was last known that nothing was missing.
     whole: Timestamp,
     is_failing: bool,
+    mark: Option<Mark>,
+    /// What an earlier agent lost, until it is told.
+    unfinished: Option<Gap>,
 }
 
 impl Drop for Recorder {
@@ -82,19 +108,58 @@ impl Drop for Recorder {
 }
 
 impl Recorder {
-    pub(super) fn new(flows: Arc<Flows>, sinks: Sinks, node: NodeName, known: Arc<Known>) -> Self {
+    pub(super) fn new(
+        flows: Arc<Flows>,
+        sinks: Sinks,
+        node: NodeName,
+        (known, holders): (Arc<Known>, impl Holders + 'static),
+    ) -> Self {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let boot = Uuid::parse_str(boot.trim()).unwrap_or_default();
         let now = Timestamp::now();
-        let aggregator = Aggregator::new(node.clone(), boot, now, Timeouts::default());
-        // Without netfilter nothing is translated.
-        let translations: Box<dyn Translations + Send> = match Backends::open() {
-            Ok(backends) => Box::new(backends),
-            Err(_) => Box::new(()),
-        };
+        // What is counted since nobody counted before was told by nobody yet.
+        let since = if flows.goes_on() { now } else { Timestamp::MIN };
+        sinks.tally.lock().unwrap_or_else(PoisonError::into_inner).begin(since);
+        let aggregator = Aggregator::new(node.clone(), boot, since, Timeouts::default());
+        let translations = Translated::open();
         let epoch = sinks.past.as_ref().map_or(0, |past| past.epoch());
         let next = RecordId { node: node.clone(), epoch, sequence: 0, missing: false };
-        Self { flows, sinks, next, node, known, aggregator, translations, whole: now, is_failing: false }
+        let senders = Asking::new(Box::new(holders));
+        let marks = marks(sinks.log.is_some(), &sinks.collectors);
+        let (recorders, parts) = (Arc::default(), Parts::new(parts::MOST));
+        Self {
+            flows,
+            sinks,
+            next,
+            node,
+            known,
+            aggregator,
+            translations,
+            senders,
+            interfaces: Interfaces::default(),
+            marks,
+            recorders,
+            parts,
+            whole: now,
+            is_failing: false,
+            mark: None,
+            unfinished: None,
+        }
+    }
+
+    /// Marks with a file that it records. An earlier agent that did not come to take its mark away had read what it did not tell: a gap says so first.
+    pub(super) fn marking(mut self, path: &Path) -> Self {
+        let (mark, found) = Mark::make(path);
+        self.mark = mark;
+        let Some(told) = found else { return self };
+        // If nothing was counted meanwhile, nobody asked for it.
+        let end = if self.flows.goes_on() { self.whole } else { told.checked_add(READING).unwrap_or(told) };
+        // Who reads the past is told of a flow at the next reading at the latest.
+        let is_sent = self.sinks.log.is_some() || !self.sinks.collectors.is_empty();
+        let unsent = if is_sent { UNSENT } else { 2 * READING };
+        let (start, node, at) = (told.checked_sub(unsent).unwrap_or(told), self.node.clone(), GapAt::Agent);
+        self.unfinished = Some(Gap { start, end, node, at, device: None, pod: None, packets: 0, bytes: 0, flows: 0 });
+        self
     }
 
     pub(super) fn start(mut self) -> io::Result<Recording> {
@@ -119,20 +184,26 @@ impl Recorder {
         if reads {
             self.known.write_down(is_last);
         }
-        let mut items = Vec::new();
+        let mut items: Vec<Item> = self.unfinished.take().map(Item::Gap).into_iter().collect();
         let read = self.read(reads, is_last, &mut items).map_err(|error| -> Box<dyn Error> { error.into() });
         self.sinks.tally.lock().unwrap_or_else(PoisonError::into_inner).add(&items);
         if let Some(past) = &self.sinks.past {
             past.add(&items, Timestamp::now());
         }
-        if self.sinks.collectors.is_empty() {
+        if self.sinks.collectors.is_empty() && self.sinks.log.is_none() {
             self.next.sequence += items.len() as u64;
         } else {
-            let numbered = self.numbered(&items);
-            self.sinks.collectors.offer(&numbered);
+            let told = self.told(&items, is_last);
+            self.sinks.collectors.offer(&told);
+            items = told.into_iter().map(|numbered| numbered.item).collect();
         }
         let written = self.sinks.log.as_mut().map_or(Ok(()), |log| log.add(&items));
         let written = written.map_err(|error| -> Box<dyn Error> { error.into() });
+        if is_last {
+            self.mark.take().into_iter().for_each(Mark::take_away);
+        } else if let Some(mark) = self.mark.as_ref().filter(|_| reads && read.is_ok()) {
+            mark.touch();
+        }
         match read.and(written) {
             Ok(()) => self.is_failing = false,
             Err(error) if !std::mem::replace(&mut self.is_failing, true) => {
@@ -140,6 +211,18 @@ impl Recorder {
             }
             Err(_) => {}
         }
+    }
+
+    /// What goes to the log and to collectors: of what other nodes tell there as well only parts.
+    fn told(&mut self, items: &[Item], is_last: bool) -> Vec<Numbered> {
+        let numbered = self.numbered(items);
+        let recorders = self.known.recorders();
+        let tells = |node: &NodeName| recorders.tell(node, &self.marks);
+        let is_news = !Arc::ptr_eq(&recorders, &self.recorders);
+        let mut told = if is_news { self.parts.orphans(tells) } else { Vec::new() };
+        told.extend(self.parts.told(numbered, (Timestamp::now(), is_last), tells));
+        self.recorders = recorders;
+        told
     }
 
     fn numbered(&mut self, items: &[Item]) -> Vec<Numbered> {
@@ -155,12 +238,18 @@ impl Recorder {
         // What has rung is not heard again: nothing may fail before it is taken in.
         let missed = if reads { self.flows.missed()? } else { Vec::new() };
         let bells = self.flows.bells();
-        // Whose flows are missing is known by the addresses that others of theirs have.
-        let mut addrs: HashMap<u32, Option<IpAddr>> = missed.iter().map(|(device, _)| (*device, None)).collect();
+        let mut seen = Seen::new(missed.iter().map(|(device, _)| *device));
+        let senders = if reads { self.senders.ask() } else { None };
+        if reads {
+            self.interfaces.look(self.senders.devices());
+        }
         let mut facts = self.known.facts();
+        if let Some(senders) = senders {
+            facts.names.set_senders(senders);
+        }
         let now = Timestamp::now();
         let mut told: Vec<Record> = Vec::new();
-        let mut scene = Scene { now, names: &facts.names, translations: &mut *self.translations };
+        let mut scene = Scene { now, names: &facts.names, translations: &mut self.translations };
         for bell in bells {
             match bell {
                 Told::Ended(entry) => drop(self.aggregator.observe(&entry, &mut scene, &mut told)),
@@ -168,12 +257,12 @@ impl Recorder {
             }
         }
         self.aggregator.settle(false, &mut scene, &mut told);
-        let seen = |entry: &Entry| {
-            if let Some(addr) = addrs.get_mut(&entry.key.device) {
-                *addr = addr.or(Some(entry.key.local));
-            }
+        let taken = if reads {
+            let counting = (&*self.flows, self.interfaces.gone());
+            sweep(counting, &mut self.aggregator, &mut scene, &mut told, |entry| seen.entry(entry, &facts.names))
+        } else {
+            Ok(())
         };
-        let taken = if reads { sweep(&self.flows, &mut self.aggregator, &mut scene, &mut told, seen) } else { Ok(()) };
         if is_last {
             self.aggregator.settle(true, &mut scene, &mut told);
         }
@@ -184,14 +273,15 @@ impl Recorder {
                 end: now,
                 node: self.node.clone(),
                 at: GapAt::Kernel,
-                device: Some(device),
-                pod: addrs.get(&device).copied().flatten().and_then(|addr| pod_at(addr, &facts.names, now)),
+                device: Some(self.interfaces.called(device)),
+                pod: seen.pod(device, &facts.names, now),
                 packets: missed.packets,
                 bytes: missed.bytes,
                 flows: missed.connections,
             }));
         }
         if reads {
+            self.senders.saw(self.interfaces.read(seen));
             self.whole = now;
             facts.names.forget(now);
         }
@@ -199,16 +289,9 @@ impl Recorder {
     }
 }
 
-fn pod_at(addr: IpAddr, names: &Names, now: Timestamp) -> Option<Arc<PodIdentity>> {
-    match names.holder(addr, now) {
-        Holder::Pod(pod) => Some(pod),
-        _ => None,
-    }
-}
-
-/// Reads the map and takes out what is over. `seen` gets each entry.
+/// Reads the map and takes out what is over, also since its interface is gone. `seen` gets each entry.
 fn sweep(
-    flows: &Flows,
+    (flows, gone): (&Flows, &HashSet<u32>),
     aggregator: &mut Aggregator,
     scene: &mut Scene<'_>,
     told: &mut Vec<Record>,
@@ -217,7 +300,8 @@ fn sweep(
     let mut taken = Ok(());
     flows.each(|entry| {
         seen(&entry);
-        if aggregator.observe(&entry, scene, told) == Fate::Over && taken.is_ok() {
+        let is_over = aggregator.observe(&entry, scene, told) == Fate::Over || gone.contains(&entry.key.device);
+        if is_over && taken.is_ok() {
             match flows.take(&entry) {
                 Ok(Some(last)) => aggregator.over(&last, scene),
                 // It is told by a later reading, or a bell.

@@ -51,6 +51,7 @@ impl Worker {
         let address6 = found.address6.map(tracing::field::display);
         info!(%device, %address, address6, mtu, "the node's place on the underlay changed");
         work.steps.extend(self.overlay.set_underlay(of(&found)));
+        self.planned_with.send_replace(self.overlay.config().clone());
         self.publish.send_if_modified(|published| std::mem::replace(published, found.published) != found.published);
         self.view.announcements().set_underlay(&found.device);
         // The settings of the new device are looked at with the others.

@@ -179,7 +179,8 @@ impl ResolverWay {
         }
         let over_tcp = self.wanted.endpoints.get(&Protocol::Tcp).into_iter().flatten();
         let upstreams: BTreeSet<SocketAddr> = over_tcp.map(|to| SocketAddr::new(to.addr, to.port)).collect();
-        let told = Told { upstreams, held, gave_way: self.wanted.gives_way && all };
+        let unguarded = (!all).then(|| self.wanted.bridges.clone());
+        let told = Told { upstreams, held, gave_way: self.wanted.gives_way && all, unguarded };
         self.seat.told.send_if_modified(|last| std::mem::replace(last, told.clone()) != told);
         failed.map_or(Ok(()), Err)
     }

@@ -7,6 +7,7 @@ mod family;
 mod forget;
 mod left;
 mod modes;
+mod noted;
 mod settings;
 mod unserved;
 mod without_local;
@@ -14,6 +15,7 @@ mod without_local;
 use std::{
     collections::{BTreeMap, HashSet},
     net::SocketAddr,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -33,6 +35,7 @@ use tracing::warn;
 use family::{OfFamily, is_served};
 use left::Left;
 use modes::PutOff;
+use noted::Noted;
 use without_local::WithoutLocal;
 
 use crate::proxy::{
@@ -63,8 +66,8 @@ pub(crate) struct ClusterRules {
     changed: Option<Vec<FrontendChange>>,
     /// UDP connections to forget once what is planned is in force.
     vanished: Dual<HashSet<Vanished>>,
-    /// Frontends of UDP that an agent before this one had in force, and no Service has any more.
-    bygone: Dual<HashSet<FrontendKey>>,
+    /// Frontends of UDP that rules lead or led, also those of an agent before this one.
+    noted: Noted,
     /// Rules were made as a whole: nothing is known of what led astray before.
     all_suspected: Dual<bool>,
     /// Connection tracking is not gone through before that.
@@ -112,7 +115,7 @@ impl ClusterRules {
             left: Left::default(),
             changed: None,
             vanished: Dual::default(),
-            bygone: Dual::default(),
+            noted: Noted::default(),
             all_suspected: Dual::default(),
             next_forget: Instant::now(),
             reconciled: Vec::new(),
@@ -121,6 +124,11 @@ impl ClusterRules {
         };
         new.suspect_others();
         new
+    }
+
+    /// The same, which writes down in that file which frontends of UDP there are, and knows those that an agent before this one wrote down.
+    pub(super) fn noting_in(self, path: &Path) -> Self {
+        Self { noted: Noted::open(path), ..self }
     }
 
     /// Takes a change in: what it means is to be done.
@@ -140,6 +148,7 @@ impl ClusterRules {
             self.all_suspected[family] = true;
         }
         self.left.learn(&plan);
+        self.noted.learn(&plan.frontends);
         self.families[family].take(plan, edits, &mut self.changed);
     }
 
@@ -162,6 +171,7 @@ impl ClusterRules {
     /// made as a whole.
     pub(super) fn edit(&mut self, tries: Tries, datapath: &mut dyn Datapath) -> Result<usize, RulesError> {
         let (mut edits, mut first) = (0, Ok(()));
+        self.noted.write();
         for family in Family::ALL {
             let own = &mut self.families[family];
             if own.refused && tries == Tries::ButRefused {
@@ -169,7 +179,7 @@ impl ClusterRules {
             }
             let was_in_force = own.rules.in_force();
             let done = own.edit(datapath, family);
-            self.bygone[family].extend(own.rules.take_bygone());
+            self.noted.found(family, own.rules.take_bygone());
             self.all_suspected[family] |= !was_in_force && own.rules.in_force();
             match done {
                 Ok(done) => edits += done,
@@ -187,11 +197,12 @@ impl ClusterRules {
     /// The first refusal; the other tables are in force all the same. What is in force of that table is as it was.
     pub(crate) fn put(&mut self, datapath: &mut dyn Datapath) -> Result<(), RulesError> {
         let mut first = Ok(());
+        self.noted.write();
         for family in Family::ALL {
             self.all_suspected[family] = true;
             let own = &mut self.families[family];
             first = first.and(own.put(datapath, family));
-            self.bygone[family].extend(own.rules.take_bygone());
+            self.noted.found(family, own.rules.take_bygone());
         }
         // While the rules are not in force, those of another mode serve whom they serve.
         if first.is_ok() {

@@ -10,7 +10,10 @@ use ipnet::IpNet;
 use podnet_client::watch::Update;
 use podnet_kernel::{carrier::RunningCarrier, datapath::KernelDatapath, monitor::Notice};
 use podnet_model::{Change, Dual, NodeName, errors::chain};
-use podnet_planner::{overlay::Overlay, step::Step};
+use podnet_planner::{
+    overlay::{Overlay, OverlayConfig},
+    step::Step,
+};
 use tokio::{
     runtime::Handle,
     sync::{mpsc, watch},
@@ -65,6 +68,8 @@ pub(super) struct Worker {
     pub(super) counts: Arc<Counts>,
     pub(super) publish: watch::Sender<Dual<Option<IpNet>>>,
     pub(super) overlay: Overlay,
+    /// What that is made with.
+    pub(super) planned_with: watch::Sender<OverlayConfig>,
     pub(super) rules: ClusterRules,
     /// Services at the sockets, in mode `ebpf`.
     pub(super) sockets: SocketsPlace,

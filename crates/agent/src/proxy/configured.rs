@@ -14,7 +14,11 @@ use podnet_client::{
     watch::PROXY_CONFIG_MAP,
 };
 use podnet_kernel::conntrack as tracking;
-use podnet_model::{NodeName, ProxyConfig, ServiceKey, errors::chain, proxy::Mode};
+use podnet_model::{
+    NodeName, ProxyConfig, ServiceKey,
+    errors::chain,
+    proxy::{Mode, Unused},
+};
 use podnet_planner::{
     proxy::{self, Capabilities, Choice, RuleSettings, choose},
     services::NodePortAddresses,
@@ -83,12 +87,8 @@ impl Configured {
         self.config = config.unwrap_or_default();
         self.told.config.send_replace(self.config.clone());
         self.unsettled = true;
-        for unused in self.config.unused() {
-            if self.named.insert(unused.field.clone()) {
-                warn!(%unused, "a field of kube-proxy's configuration has no effect");
-                self.tell("NoEffect", format!("{}: {unused}", self.place()));
-            }
-        }
+        let config = self.config.clone();
+        config.unused().iter().for_each(|unused| self.name(unused, unused.field.clone()));
         self.refused = None;
         self.wanted = self.choice();
     }
@@ -208,8 +208,19 @@ impl Configured {
         self.faults = now;
     }
 
-    /// The mode is in force, whether it was wanted or not.
-    pub fn in_force(&self, mode: Mode, why: &str) {
+    /// Tells of a field without effect, once for `what` it is that has none.
+    fn name(&mut self, unused: &Unused, what: String) {
+        if self.named.insert(what) {
+            warn!(%unused, "a field of kube-proxy's configuration has no effect");
+            self.tell("NoEffect", format!("{}: {unused}", self.place()));
+        }
+    }
+
+    /// The mode is in force, whether it was wanted or not. What the configuration says that cannot apply in it is told.
+    pub fn in_force(&mut self, mode: Mode, why: &str) {
+        for unused in self.config.unused_in(mode) {
+            self.name(&unused, format!("{} in mode {mode}", unused.field));
+        }
         if self.told.mode.send_replace(Some(mode)) != Some(mode) {
             info!(%mode, why, "Services are served");
         }
@@ -253,10 +264,12 @@ impl Configured {
         changed
     }
 
-    /// What the rules of a mode are told.
+    /// What the rules of a mode are told. Where connection tracking is liberal already, for the fast path or by somebody else, it is taken to be
+    /// meant so, as kube-proxy does.
     #[must_use]
     pub(crate) fn rules(&self, mode: Mode) -> RuleSettings {
-        RuleSettings::of(&self.config, mode)
+        let settings = RuleSettings::of(&self.config, mode);
+        RuleSettings { drops_invalid: settings.drops_invalid && !conntrack::is_liberal(), ..settings }
     }
 
     /// Where NodePorts are to be.

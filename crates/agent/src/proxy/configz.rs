@@ -1,5 +1,5 @@
 //! The configuration as it was read, as `/configz` of kube-proxy tells it: defaults filled in, under the fields' own names. What of it is refused
-//! is there, too: which mode is in force `/proxyMode` tells.
+//! is there, too: which mode serves `/proxyMode` tells.
 
 use std::time::Duration;
 

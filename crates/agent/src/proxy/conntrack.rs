@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use podnet_kernel::sysctl::{self, SysctlError};
+use podnet_kernel::{
+    fastpath::CONNTRACK_LIBERAL,
+    sysctl::{self, SysctlError},
+};
 use podnet_model::proxy::ConntrackConfig;
 
 /// A setting of the namespace, the field that asks for it, and the value.
@@ -40,7 +43,7 @@ pub(super) fn settings(config: &ConntrackConfig, cores: u32) -> Vec<Setting> {
             seconds(config.tcp_close_wait_timeout),
         ),
         // It is never set back: the fast path needs it, and so may others.
-        ("conntrack.tcpBeLiberal", "net.netfilter.nf_conntrack_tcp_be_liberal", config.tcp_be_liberal.then_some(1)),
+        ("conntrack.tcpBeLiberal", CONNTRACK_LIBERAL, config.tcp_be_liberal.then_some(1)),
         ("conntrack.udpTimeout", "net.netfilter.nf_conntrack_udp_timeout", seconds(config.udp_timeout)),
         (
             "conntrack.udpStreamTimeout",
@@ -62,6 +65,12 @@ pub(super) fn set(setting: &Setting) -> Result<bool, SysctlError> {
         return Ok(false);
     }
     sysctl::set_here(setting.key, &wanted).map(|()| true)
+}
+
+/// Whether packets beyond a connection's window are taken for the connection's in the calling thread's namespace; not without connection
+/// tracking.
+pub(super) fn is_liberal() -> bool {
+    sysctl::read_here(CONNTRACK_LIBERAL).is_ok_and(|found| found != "0")
 }
 
 #[cfg(test)]
@@ -108,6 +117,10 @@ mod tests {
             for setting in settings(&ConntrackConfig::default(), 1).into_iter().skip(2) {
                 assert!(set(&setting).unwrap() && !set(&setting).unwrap(), "{setting:?}");
                 assert_eq!(sysctl::read_here(setting.key).unwrap(), setting.value.to_string());
+            }
+            for (value, is_so) in [("1", true), ("0", false)] {
+                sysctl::set_here(CONNTRACK_LIBERAL, value).unwrap();
+                assert_eq!(is_liberal(), is_so);
             }
             let max = Setting { field: "", key: "net.netfilter.nf_conntrack_max", value: 12_345, at_least: false };
             assert!(set(&max).is_err(), "it is the machine's");

@@ -329,7 +329,9 @@ impl ServiceRules for InIpvs {
     }
 
     fn unserved(&self) -> BTreeSet<Unserved> {
-        self.refused.told_with(self.renderer.left_out())
+        let mut told = self.refused.told_with(self.renderer.left_out());
+        told.extend(self.renderer.hashed().map(refused::without_timeout));
+        told
     }
 }
 

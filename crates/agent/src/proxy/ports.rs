@@ -3,16 +3,17 @@
 use std::{
     future::Future as _,
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
 use axum::{Router, serve::Listener};
+use rustix::{io::Errno, net::sockopt::set_ipv6_v6only};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     time::{Instant, Sleep, sleep},
 };
 
@@ -23,22 +24,50 @@ const ASKING: Duration = Duration::from_secs(5);
 /// Whoever asks has an answer long before.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// Serves a port until it is dropped.
+/// How many connections wait at most at all addresses.
+const BACKLOG: u32 = 1024;
+
+/// Serves a port until it is dropped. At an address that stands for all of a node's it answers in both families, whichever of the two it is,
+/// as kube-proxy does.
 ///
 /// # Errors
 /// Where the port cannot be had.
 pub(super) async fn serve(address: SocketAddr, router: Router, guests: Guests) -> io::Result<()> {
-    let listener = TcpListener::bind(address).await?;
-    axum::serve(Bounded { listener, address, guests }, router).await
+    let all = address.ip().is_unspecified();
+    let listener = if all { everywhere(address.port())? } else { TcpListener::bind(address).await? };
+    axum::serve(bounded(listener, address, guests), router).await
 }
 
-struct Bounded {
-    listener: TcpListener,
+/// At all addresses of both families; of IPv4 alone on a kernel without IPv6.
+fn everywhere(port: u16) -> io::Result<TcpListener> {
+    let (socket, all) = match TcpSocket::new_v6() {
+        Ok(socket) => {
+            set_ipv6_v6only(&socket, false)?;
+            (socket, SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
+        }
+        Err(error) if error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error()) => {
+            (TcpSocket::new_v4()?, SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
+        }
+        Err(error) => return Err(error),
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(all)?;
+    socket.listen(BACKLOG)
+}
+
+/// A port at which so many are let in at once, each for a while. By its address it is told from other ports of the same guests.
+pub(crate) fn bounded<L>(listener: L, address: SocketAddr, guests: Guests) -> Bounded<L> {
+    Bounded { listener, address, guests }
+}
+
+/// A port that strangers may reach.
+pub(crate) struct Bounded<L> {
+    listener: L,
     address: SocketAddr,
     guests: Guests,
 }
 
-impl Listener for Bounded {
+impl<L: Listener<Io = TcpStream, Addr = SocketAddr>> Listener for Bounded<L> {
     type Io = Served;
     type Addr = SocketAddr;
 
@@ -55,7 +84,7 @@ impl Listener for Bounded {
 }
 
 /// A connection that ends when its time is over, or when others need its place.
-struct Served {
+pub(crate) struct Served {
     stream: TcpStream,
     came: Instant,
     answered: bool,

@@ -47,6 +47,8 @@ pub struct Status {
     pub programming: Arc<Programming>,
     /// Of `/proxyMode`; none while no mode is in force.
     pub mode: watch::Receiver<Option<Mode>>,
+    /// Of `/proxyMode` too: the mode whose rules serve while the one in force waits.
+    pub stands_in: watch::Receiver<Option<Mode>>,
     /// Of `/configz`.
     pub config: watch::Receiver<Arc<ProxyConfig>>,
     /// Of `/metrics`.
@@ -166,13 +168,18 @@ pub(super) const fn headers() -> [(HeaderName, &'static str); 3] {
 fn facts(status: Arc<Status>) -> Router {
     let (metrics, config) = (status.clone(), status.config.clone());
     let json = [(header::CONTENT_TYPE, "application/json")];
-    let mode = move || status.mode.borrow().map_or("", Mode::name);
+    let mode = move || serving(*status.mode.borrow(), *status.stands_in.borrow()).map_or("", Mode::name);
     let content = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     Router::new()
         .route("/proxyMode", get(move || async move { mode() }))
         .route("/configz", get(move || async move { (json, configz(&config.borrow())) }))
         .route("/healthz", get(|| async { "ok" }))
         .route("/metrics", get(move || async move { (content, (metrics.metrics)()) }))
+}
+
+/// The mode in which Services are served.
+pub(super) fn serving(in_force: Option<Mode>, stands_in: Option<Mode>) -> Option<Mode> {
+    stands_in.or(in_force)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use super::{
     facts::Facts,
     guests::Guests,
     programming::{Moment, Programming},
-    status::{self, Answers, Places, Status},
+    status::{self, Answers, Places, Status, serving},
 };
 use crate::health::Health;
 
@@ -30,7 +30,7 @@ pub struct Told {
     pub facts: Arc<Facts>,
     /// The configuration that counts.
     pub config: watch::Sender<Arc<ProxyConfig>>,
-    /// The mode in force.
+    /// The mode in force, or about to be: see `stands_in`.
     pub mode: watch::Sender<Option<Mode>>,
     /// Whose rules serve Services while that mode waits until connections of the one before are over; none while it does not wait.
     pub stands_in: watch::Sender<Option<Mode>>,
@@ -69,6 +69,7 @@ impl Told {
         let status = Status {
             programming: self.programming.clone(),
             mode: self.mode.subscribe(),
+            stands_in: self.stands_in.subscribe(),
             config: self.config.subscribe(),
             metrics: Box::new(move || all.metrics()),
             answers,
@@ -85,7 +86,7 @@ impl Told {
         let waiting = asked.filter(|_| stands_in.is_some());
         let mut text = String::new();
         for (name, help, which) in [
-            ("podnet_proxy_mode", "1 for the mode that Services are served in.", stands_in.or(asked)),
+            ("podnet_proxy_mode", "1 for the mode that Services are served in.", serving(asked, stands_in)),
             (
                 "podnet_proxy_mode_waiting",
                 "1 for a mode that waits until connections of the one before are over.",

@@ -5,12 +5,14 @@
 //! - `door`: a socket that listens for a frontend
 //! - `front`: what its connections have in common: which backend each comes to
 //! - `room`: how many there may be at once
+//! - `passed`: which there are, for who tells flows
 //! - `tcp`, `splice`, `udp`: how is passed on
 //!
 //! Connections end with the process. Where the mode is left, the program stays until the last of them is over.
 
 mod door;
 mod front;
+pub(crate) mod passed;
 pub mod program;
 mod refused;
 mod room;

@@ -1,13 +1,11 @@
 //! The other servers: what they are started with.
 
 use std::{
-    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
 };
 
-use super::{name, outside};
-use crate::{Result, programming};
+use crate::Result;
 
 /// What a server is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,31 +48,18 @@ pub(super) fn installed(program: &str) -> bool {
     std::env::split_paths(&paths).chain([PathBuf::from("/usr/sbin")]).any(|path| path.join(program).is_file())
 }
 
-/// Writes the zones, and the questions that dnsperf asks.
-pub(super) fn write(directory: &Path, services: usize, hosts: usize) -> Result<()> {
-    let head = "$TTL 30\n@ SOA ns hostmaster 1 7200 1800 86400 30\n@ NS ns\nns A 127.0.0.1\n";
-    let (mut cluster, mut world) = (head.to_owned(), head.to_owned());
-    let (mut names, mut missing, mut questions) = (String::new(), String::new(), String::new());
-    // Those with an address of their own: every second one, and the first.
-    for number in (0..services).filter(|number| number % 2 == 1) {
-        writeln!(cluster, "service-{number:05}.default.svc A {}", programming::cluster_ip(number))?;
-        writeln!(names, "{} A", name(number))?;
-        writeln!(missing, "no-{} A", name(number))?;
+/// The zones that a server has, and their files.
+fn zones(kind: Kind) -> &'static [(&'static str, &'static str)] {
+    if kind == Kind::Zone {
+        &[("cluster.local", "zone"), ("in-addr.arpa", "reverse")]
+    } else {
+        &[("example.org", "world")]
     }
-    writeln!(cluster, "service-00000.default.svc A {}", programming::cluster_ip(0))?;
-    for number in 0..hosts {
-        writeln!(world, "host-{number:05} A 192.0.2.{}", number % 250 + 1)?;
-        writeln!(questions, "{} A", outside(number))?;
-    }
-    let files = [("zone", cluster), ("world", world), ("names", names), ("missing", missing), ("outside", questions)];
-    for (file, text) in files {
-        fs::write(directory.join(file), text)?;
-    }
-    Ok(())
 }
 
-fn zone(kind: Kind) -> (&'static str, &'static str) {
-    if kind == Kind::Zone { ("cluster.local", "zone") } else { ("example.org", "world") }
+/// What a configuration says of each zone.
+fn of_zones(kind: Kind, text: impl Fn(&str, &str) -> String) -> String {
+    zones(kind).iter().map(|(domain, file)| text(domain, file)).collect()
 }
 
 /// A directory of the server's own, and the configuration in it.
@@ -87,39 +72,38 @@ fn configured(directory: &Path, name: &str, port: u16, text: impl FnOnce(&str) -
 }
 
 fn knot(directory: &Path, kind: Kind, port: u16, _: u16) -> Result<Vec<String>> {
-    let (domain, file) = zone(kind);
     let at = directory.display();
+    let zones = of_zones(kind, |domain, file| format!("  - domain: {domain}\n    storage: {at}\n    file: {file}\n"));
     let conf = configured(directory, "knot", port, |own| {
         format!(
             "server:\n    listen: 127.0.0.1@{port}\n    udp-workers: 1\n    tcp-workers: 1\n    background-workers: 1\n    \
-             rundir: {own}\ndatabase:\n    storage: {own}\nzone:\n  - domain: {domain}\n    storage: {at}\n    \
-             file: {file}\nlog:\n  - target: stderr\n    any: warning\n"
+             rundir: {own}\ndatabase:\n    storage: {own}\nzone:\n{zones}log:\n  - target: stderr\n    any: warning\n"
         )
     })?;
     Ok(vec!["-c".to_owned(), conf])
 }
 
 fn nsd(directory: &Path, kind: Kind, port: u16, _: u16) -> Result<Vec<String>> {
-    let (domain, file) = zone(kind);
     let at = directory.display();
+    let zones = of_zones(kind, |domain, file| format!("zone:\n  name: {domain}\n  zonefile: {at}{file}\n"));
     let conf = configured(directory, "nsd", port, |own| {
         format!(
             "server:\n  ip-address: 127.0.0.1@{port}\n  server-count: 1\n  username: \"\"\n  database: \"\"\n  \
              pidfile: {own}/pid\n  xfrdfile: {own}/xfrd\n  zonelistfile: {own}/zones\n  xfrdir: {own}\n  \
-             round-robin: no\n  rrl-ratelimit: 0\n  rrl-whitelist-ratelimit: 0\nremote-control:\n  control-enable: no\nzone:\n  name: {domain}\n  zonefile: {at}{file}\n"
+             round-robin: no\n  rrl-ratelimit: 0\n  rrl-whitelist-ratelimit: 0\nremote-control:\n  control-enable: no\n{zones}"
         )
     })?;
     Ok(vec!["-d".to_owned(), "-c".to_owned(), conf])
 }
 
 fn bind(directory: &Path, kind: Kind, port: u16, _: u16) -> Result<Vec<String>> {
-    let (domain, file) = zone(kind);
     let at = directory.display();
+    let zones = of_zones(kind, |domain, file| format!("zone \"{domain}\" {{ type primary; file \"{at}{file}\"; }};\n"));
     let conf = configured(directory, "bind9", port, |own| {
         format!(
             "options {{\n directory \"{own}\";\n pid-file \"{own}/pid\";\n session-keyfile \"{own}/key\";\n \
-             listen-on port {port} {{ 127.0.0.1; }};\n listen-on-v6 {{ none; }};\n recursion no;\n}};\n\
-             controls {{ }};\nzone \"{domain}\" {{ type primary; file \"{at}{file}\"; }};\n"
+             listen-on port {port} {{ 127.0.0.1; }};\n listen-on-v6 {{ none; }};\n recursion no;\n empty-zones-enable no;\n}};\n\
+             controls {{ }};\n{zones}"
         )
     })?;
     Ok(["-g", "-n", "1", "-c", &conf].map(str::to_owned).to_vec())

@@ -48,9 +48,12 @@ struct Account {
     recorded_packets: u64,
     /// Flows that the server's node told besides: the same once more.
     told_twice: u64,
-    /// What gaps of the client's node tell of. Of datagrams that find no room it cannot be told how many flows they are.
+    /// What gaps of the client's node tell of the client: other pods there speak as well, and find no room either. Of datagrams that find none it
+    /// cannot be told how many flows they are.
     missing_packets: u64,
     missing_flows: u64,
+    /// Packets in gaps that name no pod: whose they are is not known.
+    nameless_packets: u64,
     /// Of the client's node's agent, as the last one was sent, beside what there was before the first.
     agent_mib: f64,
     maps_mib: f64,
@@ -150,11 +153,14 @@ impl Account {
         // The server's node counts the same packets.
         let is_own = told.node == NODE;
         match (told.kind.as_str(), told.destination, told.sent, told.received) {
-            // Others find no room either.
-            ("gap", ..) if is_own && told.pod.as_ref().is_none_or(|pod| pod.name == PODS[0].0) => {
-                self.missing_packets += told.packets;
-                self.missing_flows += told.flows;
-            }
+            ("gap", ..) if is_own => match told.pod {
+                Some(pod) if pod.name == PODS[0].0 => {
+                    self.missing_packets += told.packets;
+                    self.missing_flows += told.flows;
+                }
+                Some(_) => {}
+                None => self.nameless_packets += told.packets,
+            },
             ("flow", Some(to), ..) if !is_own && ports.contains(&to.port) => self.told_twice += 1,
             ("flow", Some(to), Some(sent), Some(received)) if ports.contains(&to.port) => {
                 self.recorded_flows += 1;
@@ -179,12 +185,13 @@ impl fmt::Display for Accounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (what, account) in [("connections", &self.connections), ("flows of datagrams", &self.datagrams)] {
             let Account { flows, packets, seconds, recorded_flows, recorded_packets, .. } = account;
-            let Account { told_twice, missing_packets, missing_flows, agent_mib, maps_mib, .. } = account;
+            let Account { told_twice, missing_packets, missing_flows, nameless_packets, .. } = account;
+            let Account { agent_mib, maps_mib, .. } = account;
             writeln!(
                 f,
                 "{flows} {what} in {seconds:.1} s: {recorded_flows} recorded, {told_twice} by the other node as well, gaps tell of \
                  {missing_flows}; of {packets} packets {recorded_packets} are in records, {missing_packets} in gaps, {} in \
-                 neither; agent {agent_mib:+.1} MiB, maps {maps_mib:+.1} MiB",
+                 neither; {nameless_packets} are in gaps of nobody known; agent {agent_mib:+.1} MiB, maps {maps_mib:+.1} MiB",
                 account.unaccounted()
             )?;
         }

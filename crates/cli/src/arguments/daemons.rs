@@ -156,37 +156,50 @@ pub(crate) struct AgentOptions {
     pub(crate) flow_log_bytes: u64,
     /// Send records of flows to this collector, whether somebody follows them or not: stdout:, syslog+udp://HOST (or tcp, tls), syslog+unix:///dev/log,
     /// ipfix+tcp://HOST (or udp), elasticsearch+https://HOST/INDEX?credentials=FILE&ca=FILE (or http; or opensearch), otlp+https://HOST (or http),
-    /// amqps://HOST/VHOST?exchange=NAME (or amqp); may be given several times
+    /// amqps://HOST/VHOST?exchange=NAME (or amqp), kafka+tls://HOST,HOST/TOPIC?credentials=FILE&ca=FILE (or kafka); where podnet was built with the feature
+    /// parquet also parquet:///DIRECTORY?bytes=BYTES&seconds=SECONDS and s3+https://HOST/BUCKET/PREFIX?region=REGION&credentials=FILE&seconds=SECONDS (or
+    /// http); may be given several times
     #[arg(long, env = "PODNET_FLOW_COLLECTORS", value_name = "URL", value_delimiter = ' ')]
     pub(crate) flow_collector: Vec<podnet_agent::flows::Target>,
     /// How many bytes of records may wait on disk for each collector while it is away; the oldest go first, and the collector is told how many
     #[arg(long, env = "PODNET_FLOW_SPILL_BYTES", value_name = "BYTES", default_value_t = 256 << 20, value_parser = clap::value_parser!(u64).range(1_048_576..))]
     pub(crate) flow_spill_bytes: u64,
-    /// Record flows and keep this much of the past (90s, 30m, 1h, within 64 MB) for `podnet flows`, which reads it over HTTPS
-    #[arg(long, env = "PODNET_FLOW_RETENTION", value_name = "TIME", value_parser = super::flows::seconds, requires_all = ["flow_certificate", "flow_key", "flow_client_ca"])]
+    /// Record flows and keep this much of the past (90s, 30m, 1h) for `podnet flows`, which reads it over HTTPS
+    #[arg(long, env = "PODNET_FLOW_RETENTION", value_name = "TIME", value_parser = super::flows::seconds, requires_all = ["flow_certificate", "flow_key"])]
     pub(crate) flow_retention: Option<u32>,
+    /// How many bytes of memory that past may take; the oldest goes first
+    #[arg(long, env = "PODNET_FLOW_RETENTION_BYTES", value_name = "BYTES", default_value_t = 64 << 20, value_parser = clap::value_parser!(u64).range(1_048_576..))]
+    pub(crate) flow_retention_bytes: u64,
     /// Of the log and of the past that is kept: only flows between pods, which are told apart in the kernel; others cost one lookup and no memory
     #[arg(long, env = "PODNET_FLOW_POD_TO_POD")]
     pub(crate) flow_pod_to_pod: bool,
     /// Of how many pairs of workloads the metrics (podnet_flow_*) tell apart what passed, while flows are recorded; of the others they tell the sum
     #[arg(long, env = "PODNET_FLOW_METRICS_PAIRS", value_name = "NUMBER", default_value_t = 1000)]
     pub(crate) flow_metrics_pairs: usize,
+    /// The labels of pods that records of flows have: keys, or what keys begin with and * behind it (app,app.kubernetes.io/*), an empty one for none;
+    /// without it all but those that controllers make. By others no flows can be asked for (label/…, pods/…, of --from service/… what it selects)
+    #[arg(long, env = "PODNET_FLOW_LABELS", value_name = "KEY", value_delimiter = ',')]
+    pub(crate) flow_labels: Vec<String>,
     /// The port where flows are read, at the node's address and pods' gateway
     #[arg(long, value_name = "PORT", default_value_t = super::flows::PORT)]
     pub(crate) flow_port: u16,
     /// The certificate of the node's address and name (PEM). With it flows are also recorded while somebody follows them
-    #[arg(long, value_name = "FILE", requires_all = ["flow_key", "flow_client_ca"])]
+    #[arg(long, env = "PODNET_FLOW_CERTIFICATE", value_name = "FILE", requires = "flow_key")]
     pub(crate) flow_certificate: Option<PathBuf>,
     /// Its key (PEM)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, env = "PODNET_FLOW_KEY", value_name = "FILE")]
     pub(crate) flow_key: Option<PathBuf>,
-    /// The authority whose clients' certificates are believed (PEM)
+    /// The authority whose clients' certificates are believed (PEM); without it the one that the API server publishes for that (ConfigMap
+    /// extension-apiserver-authentication in kube-system)
     #[arg(long, value_name = "FILE")]
     pub(crate) flow_client_ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct DnsOptions {
+    /// The Corefile, as --conf has it
+    #[arg(value_name = "COREFILE", conflicts_with = "conf")]
+    pub(crate) file: Option<PathBuf>,
     /// The Corefile
     #[arg(short, long, alias = "corefile", default_value = "/etc/coredns/Corefile")]
     pub(crate) conf: PathBuf,

@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, ValueEnum, ValueHint};
 use podnet_flow::{
-    Class, Transport, Verdict,
+    Cause, Class, Filter, Transport, Verdict,
     filter::{Place, Term},
     output::Form,
 };
@@ -12,7 +12,7 @@ use podnet_flow::{
 /// Where agents let flows be read.
 pub(crate) const PORT: u16 = 9098;
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct FlowsOptions {
     /// Go on printing flows as they end; without --since only these
     #[arg(short, long)]
@@ -26,11 +26,11 @@ pub(crate) struct FlowsOptions {
     /// Only between pods
     #[arg(long)]
     pub(crate) pod_to_pod: bool,
-    /// Who began it: pod/NAMESPACE/NAME, namespace/NAME, label/KEY=VALUE, workload/NAMESPACE/NAME, node/NAME, world, an address or a
-    /// range; of several one
+    /// Who began it: pod/NAMESPACE/NAME, namespace/NAME, label/KEY=VALUE, pods/NAMESPACE/KEY=VALUE,KEY=VALUE (all of these labels),
+    /// service/NAMESPACE/NAME (pods with the labels that it selects), workload/NAMESPACE/NAME, node/NAME, world, an address or a range; of several one
     #[arg(long, value_name = "PLACE")]
     pub(crate) from: Vec<Place>,
-    /// Who was asked: as --from, or service/NAMESPACE/NAME
+    /// Who was asked: as --from, where service/NAMESPACE/NAME is the Service that was asked
     #[arg(long, value_name = "PLACE")]
     pub(crate) to: Vec<Place>,
     /// The port that was asked
@@ -42,10 +42,13 @@ pub(crate) struct FlowsOptions {
     /// forwarded, refused, unanswered or dropped
     #[arg(long, value_name = "VERDICT")]
     pub(crate) verdict: Vec<Verdict>,
+    /// What dropped or refused it: no-backend, spoof-guard, no-route, prohibited, port-closed, packet-too-big or hop-limit
+    #[arg(long, value_name = "CAUSE")]
+    pub(crate) cause: Vec<Cause>,
     /// pod-pod-same-node, pod-pod-other-node, pod-service, pod-node, pod-world, world-pod or node-pod
     #[arg(long, value_name = "CLASS")]
     pub(crate) class: Vec<Class>,
-    /// What is not wanted: from=PLACE, to=PLACE, port=PORT, protocol=PROTOCOL, verdict=VERDICT or class=CLASS
+    /// What is not wanted: from=PLACE, to=PLACE, port=PORT, protocol=PROTOCOL, verdict=VERDICT, cause=CAUSE or class=CLASS
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) not: Vec<Term>,
     /// With --follow, tell also that flows began and go on; each of a flow's records says what passed until then
@@ -69,15 +72,25 @@ pub(crate) struct FlowsOptions {
 }
 
 impl FlowsOptions {
-    /// What is asked of flows, as terms.
+    /// What is asked of flows, as terms, beside [`FlowsOptions::outcome`].
     pub(crate) fn wanted(&self) -> Vec<Term> {
         let from = self.from.iter().cloned().map(Term::From);
         let to = self.to.iter().cloned().map(Term::To);
         let port = self.port.iter().copied().map(Term::Port);
         let protocol = self.protocol.iter().copied().map(Term::Protocol);
-        let verdict = self.verdict.iter().copied().map(Term::Verdict);
         let class = self.class.iter().copied().map(Term::Class);
-        from.chain(to).chain(port).chain(protocol).chain(verdict).chain(class).collect()
+        from.chain(to).chain(port).chain(protocol).chain(class).collect()
+    }
+
+    /// What is asked of what became of flows: that is known where both ends' records are.
+    pub(crate) fn outcome(&self) -> Filter {
+        let verdict = self.verdict.iter().copied().map(Term::Verdict);
+        let cause = self.cause.iter().copied().map(Term::Cause);
+        Filter {
+            wanted: verdict.chain(cause).collect(),
+            unwanted: self.not.iter().filter(|term| term.is_of_outcome()).cloned().collect(),
+            pod_to_pod: false,
+        }
     }
 }
 

@@ -10,10 +10,11 @@ use super::flows::PORT;
 pub(crate) struct TraceOptions {
     #[command(flatten)]
     pub(crate) ends: Ends,
-    /// Compare each hop with what the kernels of the nodes really have; exits with 1 where something differs
+    /// Compare each hop with what the kernels of the nodes really have, which their agents tell who may get nodes/forwarding; exits with 1 where
+    /// something differs, and with 3 where nothing does and not all could be compared
     #[arg(long)]
     pub(crate) compare: bool,
-    /// Send a probe along (one SYN, or one datagram) and tell where it really passes, with times, by the agents of the nodes on its way; exits
+    /// Send a probe along (one SYN, INIT or datagram) and tell where it really passes, with times, by the agents of the nodes on its way; exits
     /// with 1 where it dies. Needs to be allowed to create pods/exec of the sender, pods/capture of the pods and nodes/capture of the nodes
     /// on the way
     #[arg(long)]
@@ -32,6 +33,9 @@ pub(crate) struct TraceOptions {
 pub(crate) struct WhyOptions {
     #[command(flatten)]
     pub(crate) ends: Ends,
+    /// The port of the agents
+    #[arg(long, value_name = "PORT", default_value_t = PORT)]
+    pub(crate) agent_port: u16,
     #[command(flatten)]
     pub(crate) cluster: ClusterOptions,
 }

@@ -50,9 +50,15 @@ pub(crate) struct UpOptions {
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true, default_missing_value = "169.254.20.10",
         value_parser = ranges::resolver)]
     pub(crate) node_local_dns: Option<IpAddr>,
-    /// Record flows on all nodes and keep an hour of them, for `podnet flows`
+    /// Record flows on all nodes and keep the recent past, for `podnet flows`
     #[arg(long)]
     pub(crate) flows: bool,
+    /// How long they are kept: 90s, 30m, 6h [default: 1h]
+    #[arg(long, value_name = "TIME", value_parser = super::flows::seconds, requires = "flows")]
+    pub(crate) flow_retention: Option<u32>,
+    /// How many bytes of memory they may take on each node; the oldest go first [default: 64 MiB]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1_048_576..), requires = "flows")]
+    pub(crate) flow_retention_bytes: Option<u64>,
     /// Keep the cluster's objects in this file, over `podnet down` too
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub(crate) datastore: Option<PathBuf>,

@@ -87,7 +87,7 @@ async fn begin(
     let address = host.map(|host| SocketAddr::new(host, question.options.agent_port));
     let address = address.ok_or_else(|| Failure::new(format!("no pod of {node} is captured")))?;
     let cannot = || format!("cannot capture on {node} ({address})");
-    let client = connect::to_server(question.kubeconfig.as_deref(), address, None).await.doing(cannot)?;
+    let client = connect::to_agent(question.kubeconfig.as_deref(), address, None).await.doing(cannot)?;
     let text = serde_json::to_vec(&request).doing(cannot)?;
     let asked = Request::post("/capture").header(CONTENT_TYPE, "application/json").body(text).doing(cannot)?;
     let answer = timeout(SILENCE, client.request_stream(asked)).await;

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Display,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
 };
 
@@ -49,6 +49,10 @@ impl Cluster {
             proxy_mode: options.proxy_mode.or(present.and_then(|cluster| cluster.proxy_mode)),
             node_local_dns: options.node_local_dns.or(present.and_then(|cluster| cluster.node_local_dns)),
             flows: options.flows || present.is_some_and(|cluster| cluster.flows),
+            flow_retention: options.flow_retention.or(present.and_then(|cluster| cluster.flow_retention)),
+            flow_retention_bytes: options
+                .flow_retention_bytes
+                .or(present.and_then(|cluster| cluster.flow_retention_bytes)),
             datastore: datastore.or_else(|| present.and_then(|cluster| cluster.datastore.clone())),
             binary: std::env::current_exe().doing(|| "cannot find the podnet binary itself".into())?,
         };
@@ -106,6 +110,8 @@ impl Cluster {
             self.proxy_mode.zip(asked.proxy_mode).and_then(|(is, asked)| difference("--proxy-mode", &is, &asked)),
             difference("--node-local-dns", &told(self.node_local_dns), &told(asked.node_local_dns)),
             difference("--flows", &self.flows, &asked.flows),
+            difference("--flow-retention", &told(self.flow_retention), &told(asked.flow_retention)),
+            difference("--flow-retention-bytes", &told(self.flow_retention_bytes), &told(asked.flow_retention_bytes)),
             difference("--datastore", &self.store().display(), &asked.store().display()),
         ];
         settings.into_iter().flatten().collect()
@@ -135,8 +141,8 @@ fn ranges_v6(options: &UpOptions, present: Option<&Cluster>) -> Result<Option<(I
     }
 }
 
-fn told(addr: Option<IpAddr>) -> String {
-    addr.map_or_else(|| "none".to_owned(), |addr| addr.to_string())
+fn told(setting: Option<impl Display>) -> String {
+    setting.map_or_else(|| "none".to_owned(), |setting| setting.to_string())
 }
 
 fn difference(option: &str, present: &impl Display, asked: &impl Display) -> Option<String> {
@@ -205,6 +211,21 @@ mod tests {
             assert!(message.contains(part), "{message}");
         }
         assert!(!message.contains("--subnets") && message.contains("podnet down"), "{message}");
+    }
+
+    #[test]
+    fn the_past_of_flows_stays_as_long_as_it_was_asked_for_first() {
+        let kept = |flow_retention, flow_retention_bytes| UpOptions {
+            flows: true,
+            flow_retention,
+            flow_retention_bytes,
+            ..UpOptions::default()
+        };
+        let present = settle(&kept(Some(7200), Some(1 << 24)), None).unwrap();
+        assert_eq!((present.flow_retention, present.flow_retention_bytes), (Some(7200), Some(1 << 24)));
+        assert_eq!(settle(&kept(None, None), Some(&present)).unwrap(), present);
+        let message = settle(&kept(Some(90), None), Some(&present)).unwrap_err();
+        assert!(message.contains("--flow-retention is 7200 there, asked for was 90"), "{message}");
     }
 
     #[test]

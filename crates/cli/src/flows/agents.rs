@@ -15,7 +15,7 @@ use kube::{
 };
 use podnet_client::connect;
 use podnet_flow::{Item, Numbered, RecordId};
-use podnet_kernel::{netlink::RtSocket, route};
+use podnet_kernel::{netlink::RtSocket, pod_interface::AGENT_V6, route};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -66,7 +66,7 @@ pub(super) async fn find(options: &FlowsOptions) -> Result<Vec<Agent>, Failure> 
     for Found { node, ip, is_gateway } in addresses(options, kubeconfig.is_none()).await? {
         let address = SocketAddr::new(ip, options.agent_port);
         // All nodes' pods have the same gateway, which no certificate is of.
-        let client = connect::to_server(kubeconfig.as_deref(), address, is_gateway.then(|| node.clone())).await;
+        let client = connect::to_agent(kubeconfig.as_deref(), address, is_gateway.then(|| node.clone())).await;
         found.push(Agent { name: node, client: client.doing(|| format!("cannot ask the agent at {address}"))? });
     }
     Ok(found)
@@ -97,11 +97,7 @@ async fn addresses(options: &FlowsOptions, is_pod: bool) -> Result<Vec<Found>, F
         let given = |ip: &IpAddr| Found { node: ip.to_string(), ip: *ip, is_gateway: false };
         return Ok(options.agent.iter().map(given).collect());
     }
-    let client = if is_pod {
-        connect::in_cluster().doing(|| "cannot use the pod's service account".into())?
-    } else {
-        api::connect(options.kubeconfig.as_deref(), "flows").await?
-    };
+    let client = api_server(options, is_pod).await?;
     let Some(nodes) = nodes(client, options.follow && is_pod).await? else {
         if !is_pod {
             return Err(
@@ -115,6 +111,15 @@ async fn addresses(options: &FlowsOptions, is_pod: bool) -> Result<Vec<Found>, F
     };
     let at = |node: Node| Some(Found { ip: internal(&node)?, node: node.name_any(), is_gateway: false });
     Ok(nodes.into_iter().filter_map(at).collect())
+}
+
+/// A client of the API server, as who asks.
+pub(super) async fn api_server(options: &FlowsOptions, is_pod: bool) -> Result<Client, Failure> {
+    if is_pod {
+        connect::in_cluster().doing(|| "cannot use the pod's service account".into())
+    } else {
+        api::connect(options.kubeconfig.as_deref(), "flows").await
+    }
 }
 
 /// All nodes; none where these may not be listed. A pod that follows waits for an API server that does not answer.
@@ -136,7 +141,7 @@ async fn nodes(client: Client, waits: bool) -> Result<Option<ObjectList<Node>>, 
     }
 }
 
-/// The agent of this pod's node, which answers at the pod's gateway.
+/// The agent of this pod's node, which answers at the pod's gateway, or, where that is one of IPv6, behind it.
 fn own() -> Result<Found, Failure> {
     let remedy = "give --agent, or PODNET_AGENT, from the field status.hostIP";
     let node = connect::own_node().ok_or_else(|| {
@@ -145,7 +150,8 @@ fn own() -> Result<Found, Failure> {
     })?;
     let gateway = RtSocket::open().and_then(|mut socket| route::default_gateway(&mut socket));
     let gateway = gateway.doing(|| "cannot look for this pod's gateway".into())?;
-    let ip = gateway.ok_or_else(|| Failure::new("this pod has no gateway of IPv4").remedy(remedy))?;
+    let gateway = gateway.ok_or_else(|| Failure::new("this pod has no gateway").remedy(remedy))?;
+    let ip = if gateway.is_ipv6() { AGENT_V6.into() } else { gateway };
     Ok(Found { node, ip, is_gateway: true })
 }
 
@@ -154,7 +160,7 @@ fn internal(node: &Node) -> Option<IpAddr> {
     addresses.filter(|address| address.type_ == "InternalIP").find_map(|address| address.address.parse().ok())
 }
 
-/// What an agent is asked.
+/// What an agent is asked: not what became of flows, since of that it knows its own end's part alone.
 pub(super) fn path(options: &FlowsOptions) -> String {
     let mut query = Vec::new();
     query.extend(options.since.map(|since| format!("since={since}")));
@@ -163,7 +169,8 @@ pub(super) fn path(options: &FlowsOptions) -> String {
     query.extend((options.follow && !options.reports).then(|| "ends=true".to_owned()));
     query.extend(options.pod_to_pod.then(|| "pod-to-pod=true".to_owned()));
     query.extend(options.wanted().iter().map(|term| format!("is={}", escaped(&term.to_string()))));
-    query.extend(options.not.iter().map(|term| format!("not={}", escaped(&term.to_string()))));
+    let unwanted = options.not.iter().filter(|term| !term.is_of_outcome());
+    query.extend(unwanted.map(|term| format!("not={}", escaped(&term.to_string()))));
     format!("/flows?{}", query.join("&"))
 }
 
@@ -282,11 +289,20 @@ mod tests {
 
     #[test]
     fn an_agent_is_asked_for_what_is_wanted() {
-        let line = "podnet flows --follow --since 5m --pod-to-pod --from label/app=web --port 80 --not protocol=udp";
-        let Command::Flows(options) = Arguments::parse_from(line.split(' ')).command else { panic!("not flows") };
+        let line = "podnet flows --follow --since 5m --pod-to-pod --from label/app=web --port 80 --not protocol=udp \
+                    --verdict dropped --cause no-route --not cause=hop-limit";
+        let Command::Flows(options) = Arguments::parse_from(line.split_whitespace()).command else {
+            panic!("not flows")
+        };
         assert_eq!(
             super::path(&options),
             "/flows?since=300&follow=true&ends=true&pod-to-pod=true&is=from%3Dlabel%2Fapp%3Dweb&is=port%3D80&not=protocol%3DUDP"
         );
+        let outcome = options.outcome();
+        assert_eq!(
+            outcome.wanted.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["verdict=dropped", "cause=no-route"]
+        );
+        assert_eq!(outcome.unwanted.iter().map(ToString::to_string).collect::<Vec<_>>(), ["cause=hop-limit"]);
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use podnet_flow::{Item, Record, Report, ends::Destinations};
+use podnet_flow::{Filter, Item, Record, Report, ends::Destinations};
 
 use self::lately::Lately;
 use super::agents::Heard;
@@ -36,7 +36,14 @@ pub(super) struct Merge {
     ends_only: bool,
     /// What is left out because the source's node tells it as well.
     destinations: Destinations,
+    /// So many of these are kept.
+    most: usize,
+    /// How many came since when, no longer ago than they are waited for; and that it was told that they are too many.
+    came: (Timestamp, usize),
+    is_told: bool,
     lately: Lately,
+    /// What is asked of what was joined.
+    outcome: Filter,
 }
 
 impl Merge {
@@ -47,8 +54,22 @@ impl Merge {
             gone: BTreeSet::new(),
             ends_only,
             destinations: Destinations::new(HELD),
+            most: HELD,
+            came: (Timestamp::MIN, 0),
+            is_told: false,
             lately: Lately::default(),
+            outcome: Filter::default(),
         }
+    }
+
+    /// Only flows of which this became.
+    pub(super) fn picking(self, outcome: Filter) -> Self {
+        Self { outcome, ..self }
+    }
+
+    /// Of what agents keep alone, which is bounded there: all of it is held until they have told it.
+    pub(super) fn of_the_past(self) -> Self {
+        Self { destinations: Destinations::new(usize::MAX), most: usize::MAX, ..self }
     }
 
     /// An item that is wanted. Who does not answer is told at once.
@@ -70,21 +91,36 @@ impl Merge {
                 eprintln!("podnet: {agent} began to record anew; what ended while it did not record is missing");
                 None
             }
-            Heard::Item(Item::Flow(record)) => self.flow(record).map(Item::Flow),
+            Heard::Item(Item::Flow(record)) => self.flow(record, now).map(Item::Flow),
             Heard::Item(gap) => Some(gap),
         }
     }
 
-    fn flow(&mut self, record: Arc<Record>) -> Option<Arc<Record>> {
+    fn flow(&mut self, record: Arc<Record>, now: Timestamp) -> Option<Arc<Record>> {
         if self.ends_only && record.report != Report::End {
             return None;
         }
         if self.is_told_by_other(&record) {
             self.destinations.keep(&record);
+            if self.came_too_many(now) && !std::mem::replace(&mut self.is_told, true) {
+                eprintln!(
+                    "podnet: more than {HELD} flows between nodes are told at a time: of some it is missing what the destination's node knows"
+                );
+            }
             self.lately.leave_out(&record);
             return None;
         }
         self.lately.tell(&record).then_some(record)
+    }
+
+    /// Whether more came of late than are kept until the source's nodes tell the same.
+    fn came_too_many(&mut self, now: Timestamp) -> bool {
+        let (since, count) = &mut self.came;
+        if now.duration_since(*since) >= HOLD {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        *count > self.most
     }
 
     /// What nodes were to tell that are silent for too long, as the nodes of the other ends told it.
@@ -107,13 +143,16 @@ impl Merge {
 }
 
 impl Merge {
-    /// Items with what the nodes of their destinations told of them.
+    /// Items with what the nodes of their destinations told of them; of flows those that are wanted.
     pub(super) fn joined(&self, items: Vec<Item>) -> Vec<Item> {
         let join = |item| match item {
-            Item::Flow(record) => Item::Flow(self.destinations.joined(&record)),
-            item => item,
+            Item::Flow(record) => {
+                let record = self.destinations.joined(&record);
+                self.outcome.wants(&record).then_some(Item::Flow(record))
+            }
+            item => Some(item),
         };
-        items.into_iter().map(join).collect()
+        items.into_iter().filter_map(join).collect()
     }
 
     /// Forgets what was told of flows that are over for long.
@@ -136,10 +175,11 @@ impl Merge {
             Item::Flow(record) => last.get(&record.id) == Some(&at),
             Item::Gap(_) => true,
         };
-        let mut chosen: Vec<Item> =
+        let chosen =
             all.iter().enumerate().filter(|(at, item)| is_last(*at, item)).map(|(_, item)| item.clone()).collect();
-        let from = number.map_or(0, |number| chosen.len().saturating_sub(number));
-        self.joined(chosen.split_off(from))
+        let mut joined = self.joined(chosen);
+        let from = number.map_or(0, |number| joined.len().saturating_sub(number));
+        joined.split_off(from)
     }
 
     /// That nobody answered.
@@ -182,98 +222,4 @@ impl Held {
 }
 
 #[cfg(test)]
-mod tests {
-    use podnet_flow::Reporter;
-    use serde_json::json;
-
-    use super::*;
-
-    fn flow(id: u8, second: u8, report: &str, reporter: &str, class: &str) -> Item {
-        let time = format!("2026-01-01T00:00:{second:02}Z");
-        let pod = |node: &str| {
-            json!({"ip": "10.0.0.1", "port": 1,
-                "pod": {"namespace": "a", "name": "b", "uid": "c", "node": node, "labels": {}}})
-        };
-        let way = json!({"packets": 1, "bytes": 1});
-        serde_json::from_value(json!({
-            "type": "flow", "id": format!("00000000-0000-0000-0000-0000000000{id:02}"), "report": report, "start": time,
-            "end": time, "protocol": "TCP", "source": pod("node1"), "destination": pod("node2"), "class": class,
-            "verdict": "forwarded", "node": "node1", "reporter": reporter, "sent": way, "received": way,
-        }))
-        .unwrap()
-    }
-
-    fn merge(agents: &[&str], ends_only: bool) -> Merge {
-        Merge::new(agents.iter().map(|agent| (*agent).to_owned()).collect(), ends_only)
-    }
-
-    #[test]
-    fn each_flow_is_there_once_in_the_order_of_time() {
-        let mut merge = merge(&["node1"], false);
-        let mut held = Held::default();
-        let records = [(1, 9, "start"), (2, 3, "end"), (1, 9, "end"), (3, 1, "end")];
-        for (id, second, report) in records {
-            held.add(Some(flow(id, second, report, "source", "pod-pod-other-node")), Timestamp::UNIX_EPOCH);
-        }
-        let expected = [(3, 1), (2, 3), (1, 9)].map(|(id, at)| flow(id, at, "end", "source", "pod-pod-other-node"));
-        assert_eq!(merge.whole(held.clone(), None), expected);
-        assert_eq!(merge.whole(held, Some(2)), expected[1..]);
-    }
-
-    #[test]
-    fn what_the_sources_node_tells_is_left_out_of_what_the_others_does_unless_that_node_is_silent() {
-        let mut merge = merge(&["node1", "node2"], true);
-        let secondary = || flow(1, 1, "end", "destination", "pod-pod-other-node");
-        let now = |second: u8| format!("2026-01-01T00:01:{second:02}Z").parse().unwrap();
-        let mut hear = |item| merge.hear(Heard::Item(item), now(0)).is_some();
-        assert!(!hear(secondary()) && !hear(flow(1, 1, "start", "source", "pod-pod-other-node")));
-        assert!(hear(flow(1, 1, "end", "source", "pod-pod-other-node")));
-        assert!(hear(flow(1, 1, "end", "destination", "world-pod")));
-        assert!(!hear(flow(2, 40, "end", "destination", "pod-pod-other-node")));
-        let lost = |agent: &str| Heard::Lost { agent: agent.to_owned(), why: String::new() };
-        merge.hear(lost("node1"), now(0));
-        assert!(merge.overdue(now(14)).is_empty(), "it may come back");
-        // What it had not told by then is told for it, and what it had is not told again.
-        assert_eq!(merge.overdue(now(15)), [flow(2, 40, "end", "destination", "pod-pod-other-node")]);
-        assert!(merge.overdue(now(16)).is_empty());
-        let mut hear = |item| merge.hear(Heard::Item(item), now(16)).is_some();
-        assert!(!hear(secondary()));
-        assert!(hear(flow(3, 50, "end", "destination", "pod-pod-other-node")));
-        merge.hear(Heard::Back { agent: "node1".into(), resumes: true }, now(17));
-        let mut hear = |item| merge.hear(Heard::Item(item), now(18)).is_some();
-        assert!(!hear(flow(4, 40, "end", "source", "pod-pod-other-node")), "it was told for it");
-        assert!(hear(flow(5, 58, "end", "source", "pod-pod-other-node")) && merge.failure().is_none());
-        ["node1", "node2"].into_iter().for_each(|agent| drop(merge.hear(lost(agent), now(20))));
-        assert!(merge.failure().is_some());
-    }
-
-    #[test]
-    fn an_item_waits_for_those_that_were_earlier() {
-        let mut held = Held::default();
-        let at = |second| flow(second, second, "end", "source", "pod-pod-other-node");
-        let now = |second: u8| format!("2026-01-01T00:00:{second:02}Z").parse().unwrap();
-        [at(5), at(3)].into_iter().for_each(|item| held.add(Some(item), now(3)));
-        assert_eq!(held.due(now(5)), [at(3)]);
-        held.add(Some(at(4)), now(6));
-        assert_eq!(held.due(now(7)), [at(5)], "what was heard late waits for what is told of its other end");
-        assert_eq!(held.due(now(8)), [at(4)]);
-    }
-
-    #[test]
-    fn what_the_destinations_node_tells_becomes_part_of_what_the_sources_does() {
-        let mut merge = merge(&["node1", "node2"], true);
-        let mut held = Held::default();
-        for (id, reporter) in [(1, "source"), (2, "destination")] {
-            let heard = Heard::Item(flow(id, 1, "end", reporter, "pod-pod-other-node"));
-            held.add(merge.hear(heard, Timestamp::UNIX_EPOCH), Timestamp::UNIX_EPOCH);
-        }
-        let told = merge.joined(held.all());
-        let [Item::Flow(record)] = &told[..] else { panic!("{told:?}") };
-        assert_eq!((record.reporter, record.destination_counts.is_some()), (Reporter::Both, true));
-        merge.forget("2026-01-01T00:05:00Z".parse().unwrap());
-        let Item::Flow(later) = &merge.joined(vec![flow(1, 1, "end", "source", "pod-pod-other-node")])[0] else {
-            panic!()
-        };
-        assert!(later.destination_counts.is_none());
-    }
-}
+mod tests;

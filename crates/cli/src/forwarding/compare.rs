@@ -1,16 +1,11 @@
 //! What is traced beside what the kernels of the nodes really have.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path as FilePath,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use podnet_kernel::{
-    executor,
-    link::{self, Link},
-    netlink::RtSocket,
-    netns::NetNs,
-    nft::{NftSocket, Passing},
+    forwarding::FORWARDING6,
+    nft::{ForwardChain, Passing},
+    snapshot::{FORWARDING4, Snapshot, Told},
 };
 use podnet_model::{Family, NodeName, proxy::Mode};
 use podnet_planner::{
@@ -21,27 +16,55 @@ use podnet_planner::{
     trace::{Hop, Kind, Place, Planned, Trace},
 };
 
-use super::state::State;
-use crate::report::{Doing, Failure};
+use super::{kernels::Kernels, state::State};
+use crate::report::Failure;
 
-/// What a node's kernel has of what is compared.
-struct Kernel {
-    observed: Observed,
-    links: Vec<Link>,
-}
-
-/// Something that is not as it is planned.
+/// Something about a node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Deviation {
+pub(super) struct Remark {
     pub(super) node: NodeName,
     /// In words.
     pub(super) what: String,
 }
 
-/// What differs on the ways of a trace, each once. Nodes that are not on this machine cannot be looked at; their names are the other part.
-pub(super) fn compare(state: &State, trace: &Trace) -> Result<(Vec<Deviation>, BTreeSet<NodeName>), Failure> {
-    let mut kernels: BTreeMap<NodeName, Kernel> = BTreeMap::new();
-    let (mut found, mut elsewhere, mut ruled) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+/// What came of comparing.
+#[derive(Default)]
+pub(super) struct Compared {
+    /// What is not as it is planned, each once, in the order of the hops.
+    pub(super) found: Vec<Remark>,
+    /// Nodes that nobody told of, and why.
+    pub(super) unseen: BTreeMap<NodeName, String>,
+    /// What of other nodes was not compared.
+    pub(super) left_out: BTreeSet<Remark>,
+}
+
+impl Compared {
+    /// What it means for whoever asked.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        match self.found.len() {
+            0 if self.unseen.is_empty() && self.left_out.is_empty() => None,
+            0 => Some(
+                Failure::incomplete("what was compared is as it is planned, and not all was compared")
+                    .remedy("agents answer who may get nodes/forwarding, at their port for flows (--agent-port)"),
+            ),
+            count => Some(
+                Failure::new(format!("{count} things on the way are not as they are planned"))
+                    .remedy("agents mend such things within a second: is it running? podnet status; podnet logs agent"),
+            ),
+        }
+    }
+
+    /// What was not compared, and why, a line for each.
+    pub(super) fn lines(&self) -> impl Iterator<Item = String> {
+        let unseen = self.unseen.iter().map(|(node, why)| format!("node {node} was not compared: {why}"));
+        unseen.chain(self.left_out.iter().map(|Remark { node, what }| format!("not compared on node {node}: {what}")))
+    }
+}
+
+/// What differs on the ways of a trace, by what the nodes' kernels were told to have.
+pub(super) fn compare(state: &State, trace: &Trace, kernels: &Kernels) -> Compared {
+    let mut compared = Compared::default();
+    let (mut observed, mut ruled) = (BTreeMap::new(), BTreeSet::new());
     let mut hops: Vec<&Hop> = Vec::new();
     for hop in trace.paths.iter().flat_map(|path| &path.hops) {
         if !hops.contains(&hop) {
@@ -50,44 +73,34 @@ pub(super) fn compare(state: &State, trace: &Trace) -> Result<(Vec<Deviation>, B
     }
     for hop in hops {
         let Place::Node(node) = &hop.place else { continue };
-        let (Some(netns), Some(planned)) = (state.here.get(node), state.cluster.planned(node)) else {
-            elsewhere.insert(node.clone());
+        let (Some(told), Some(planned)) = (kernels.of(node), state.cluster.planned(node)) else {
+            compared.unseen.entry(node.clone()).or_insert_with(|| kernels.why_not(node).to_owned());
             continue;
         };
-        if !kernels.contains_key(node) {
-            kernels.insert(node.clone(), look(node, netns, planned)?);
-        }
-        let what = of_hop(hop, &kernels[node]);
-        found.extend(what.into_iter().map(|what| Deviation { node: node.clone(), what }));
-        if matches!(hop.kind, Kind::Translated | Kind::Masqueraded | Kind::Judged | Kind::Routed)
-            && ruled.insert(node.clone())
+        let remark = |what: String| Remark { node: node.clone(), what };
+        let observed = observed.entry(node).or_insert_with(|| told.kernel.observed());
+        compared.found.extend(of_hop(hop, &told.kernel, observed).into_iter().map(remark));
+        if matches!(hop.kind, Kind::Translated | Kind::Masqueraded | Kind::Judged | Kind::Routed) && ruled.insert(node)
         {
-            let what = of_rules(node, netns, planned)?;
-            found.extend(what.into_iter().map(|what| Deviation { node: node.clone(), what }));
+            let (found, left_out) = of_rules(told, planned);
+            compared.found.extend(found.into_iter().map(remark));
+            compared.left_out.extend(left_out.into_iter().map(remark));
         }
     }
     let mut seen = BTreeSet::new();
-    found.retain(|one| seen.insert(one.clone()));
-    Ok((found, elsewhere))
+    compared.found.retain(|one| seen.insert(one.clone()));
+    compared
 }
 
-fn look(node: &NodeName, netns: &FilePath, planned: &Planned) -> Result<Kernel, Failure> {
-    let what = || format!("cannot look into the network of node {node}");
-    let mut socket = RtSocket::open_in(&NetNs::open(netns).doing(what)?).doing(what)?;
-    let vxlans = planned.overlay.config().vxlan_names();
-    let observed = executor::observe(&mut socket, &vxlans).doing(what)?.into();
-    Ok(Kernel { observed, links: link::list(&mut socket).doing(what)? })
-}
-
-fn of_hop(hop: &Hop, kernel: &Kernel) -> Vec<String> {
-    let mut told: Vec<String> = hop.stands.iter().filter_map(|step| of_step(step, &kernel.observed)).collect();
+fn of_hop(hop: &Hop, kernel: &Snapshot, observed: &Observed) -> Vec<String> {
+    let mut told: Vec<String> = hop.stands.iter().filter_map(|step| of_step(step, observed)).collect();
     if let Some(device) = &hop.device {
-        match kernel.links.iter().find(|link| link.name == *device) {
+        match kernel.devices.iter().find(|found| found.name == *device) {
             None => told.push(format!("there is no device {device}")),
-            Some(link) if !link.is_up => told.push(format!("device {device} is down")),
-            Some(link) if hop.mtu.is_some_and(|mtu| mtu != link.mtu) => {
+            Some(found) if !found.is_up => told.push(format!("device {device} is down")),
+            Some(found) if hop.mtu.is_some_and(|mtu| mtu != found.mtu) => {
                 let mtu = hop.mtu.unwrap_or_default();
-                told.push(format!("device {device} has MTU {} and not {mtu}", link.mtu));
+                told.push(format!("device {device} has MTU {} and not {mtu}", found.mtu));
             }
             Some(_) => {}
         }
@@ -145,31 +158,52 @@ fn way(target: &RouteTarget) -> String {
     }
 }
 
-/// The tables of nf_tables, and other people's chains that would drop what is forwarded.
-fn of_rules(node: &NodeName, netns: &FilePath, planned: &Planned) -> Result<Vec<String>, Failure> {
-    let what = || format!("cannot read the rules of node {node}");
-    let mut socket = NftSocket::open_in(&NetNs::open(netns).doing(what)?).doing(what)?;
-    let mut told = Vec::new();
-    for family in Family::ALL {
-        let [services, borders] = &planned.rules[family];
-        let in_nftables = matches!(planned.facts.mode, Mode::Nftables | Mode::Ebpf);
-        if in_nftables && planned.services[family].is_needed() {
-            told.extend(socket.differences(nftables::TABLE, services).doing(what)?);
-        }
-        if family == Family::V4 {
-            told.extend(socket.differences(border::TABLE, borders).doing(what)?);
-        }
-    }
-    if planned.facts.mode == Mode::Userspace {
-        // What is passed on there by the agent needs other rules in these chains.
-        return Ok(told);
-    }
-    let all: Vec<Passing> = planned.overlay.pod_ranges().map(Passing::Range).collect();
-    let own = [nftables::TABLE, border::TABLE, "podnet-pods", "podnet-limits", "podnet-dns"];
-    for chain in socket.forward_chains(&own).doing(what)? {
-        if chain.drops && !chain.lets_pass(&all) {
-            told.push(format!("the host's firewall drops what is forwarded: chain {chain} has the policy drop"));
+/// Of the settings, of the tables of nf_tables and of other people's chains that would drop what is forwarded: what is wrong, and what is not
+/// known.
+fn of_rules(told: &Told, planned: &Planned) -> (Vec<String>, Vec<String>) {
+    let (mut found, mut left_out) = (of_settings(&told.kernel, planned), Vec::new());
+    let Some(rules) = &told.kernel.rules else {
+        found.push("its kernel has no nf_tables (CONFIG_NF_TABLES): there are no rules of podnet's".to_owned());
+        return (found, left_out);
+    };
+    let mut wanted = vec![(border::TABLE, &planned.rules[Family::V4][1])];
+    if matches!(planned.facts.mode, Mode::Nftables | Mode::Ebpf) {
+        let needed = Family::ALL.into_iter().filter(|family| planned.services[*family].is_needed());
+        match told.is_configured_alone {
+            true => {
+                left_out.push("rules of Services, as its agent has a kube-proxy configuration of its own".to_owned());
+            }
+            false => wanted.extend(needed.map(|family| (nftables::TABLE, &planned.rules[family][0]))),
         }
     }
-    Ok(told)
+    for (table, planned) in wanted {
+        found.extend(rules.differences(table, planned));
+        left_out.extend(rules.unlisted(table, planned));
+    }
+    // What is passed on by the agent itself needs other rules in these chains.
+    if planned.facts.mode != Mode::Userspace {
+        let all: Vec<Passing> = planned.overlay.pod_ranges().map(Passing::Range).collect();
+        let walls = rules.walls.iter().filter(|chain| !chain.lets_pass(&all));
+        let dropped = |chain: &ForwardChain| {
+            format!("the host's firewall drops what is forwarded: chain {chain} has the policy drop")
+        };
+        found.extend(walls.map(dropped));
+    }
+    (found, left_out)
 }
+
+/// A kernel that was started without a family has no setting of it.
+fn of_settings(kernel: &Snapshot, planned: &Planned) -> Vec<String> {
+    let needed = [(FORWARDING4, planned.node.v4().is_some()), (FORWARDING6, planned.overlay.carries_ipv6())];
+    let mut told = Vec::new();
+    for (key, _) in needed.into_iter().filter(|(_, is_needed)| *is_needed) {
+        // 2 is forwarding too.
+        if let Some(found) = kernel.settings.get(key).filter(|found| *found == "0") {
+            told.push(format!("{} is {found} and not 1: nothing is forwarded", key.replace('/', ".")));
+        }
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests;

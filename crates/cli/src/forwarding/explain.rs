@@ -10,6 +10,7 @@ use podnet_planner::{
 };
 
 use super::{
+    names::DOTS,
     operand,
     state::{self, State},
 };
@@ -193,7 +194,7 @@ fn names(state: &State, pod: &Pod) -> String {
             let more: Vec<&str> = more.iter().map(|name| &**name).collect();
             let path =
                 [format!("{}.svc.{domain}", pod.key.namespace), format!("svc.{domain}"), domain.clone()].join(" ");
-            format!("cluster DNS; search {path} {}; ndots:5", more.join(" "))
+            format!("cluster DNS; search {path} {}; ndots:{}", more.join(" "), pod.ndots.unwrap_or(DOTS))
         }
     }
 }

@@ -32,17 +32,14 @@ use self::{
     agents::{Agents, Heard},
     course::{Seen, Way, course},
 };
-use super::{operand::Question, state::State};
-use crate::{
-    arguments::forwarding::TraceOptions,
-    report::{Doing, Failure},
-};
+use super::{access::Access, operand::Question, state::State};
+use crate::report::{Doing, Failure};
 
 /// How long a probe may be on its way.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long an answer may take once it came, and the last word of an agent once there is an answer.
-const ANSWER: Duration = Duration::from_millis(500);
-const LAST: Duration = Duration::from_millis(300);
+const ANSWER: Duration = Duration::from_secs(2);
+const LAST: Duration = Duration::from_secs(1);
 /// So many ways are watched: a Service may have thousands of endpoints, and chance chooses.
 const WAYS: usize = 16;
 /// What agents said and nobody has heard yet.
@@ -50,6 +47,7 @@ const BACKLOG: usize = 256;
 
 /// What became of a probe.
 pub(super) struct Live {
+    pub(super) protocol: Protocol,
     pub(super) sent: Sent,
     pub(super) course: Course,
     /// Agents that said nothing more, and why.
@@ -67,14 +65,9 @@ struct Plan {
 }
 
 /// Sends a probe along a trace, whose question has one target.
-pub(super) fn follow(
-    state: &State,
-    question: &Question,
-    trace: &Trace,
-    options: &TraceOptions,
-) -> Result<Live, Failure> {
+pub(super) fn follow(state: &State, question: &Question, trace: &Trace, access: &Access) -> Result<Live, Failure> {
     let plan = plan(state, question, trace)?;
-    let agents = Agents::new(state, options);
+    let agents = Agents::new(&state.cluster, access);
     let mark = RandomState::new().hash_one(std::process::id());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().doing(|| "cannot start".into())?;
     runtime.block_on(send(&plan, &agents, Probe { protocol: plan.protocol, mark }, state))
@@ -85,11 +78,6 @@ fn plan(state: &State, question: &Question, trace: &Trace) -> Result<Plan, Failu
     let (Some(target), Some(first)) = (target, trace.paths.first()) else {
         return Err(Failure::new("there is no way that a probe could go"));
     };
-    if target.protocol == Protocol::Sctp {
-        return Err(
-            Failure::usage("a probe is of TCP or UDP, and not of SCTP").remedy("without --live the way is told")
-        );
-    }
     let from = match first.hops.first().map(|hop| &hop.place) {
         Some(Place::Pod(pod, node)) => {
             let gone = || Failure::new(format!("there is no pod {pod} any more"));
@@ -142,7 +130,8 @@ async fn send(plan: &Plan, agents: &Agents<'_>, probe: Probe, state: &State) -> 
     let (node, pod) = &plan.from;
     let sent = agents.send(node, Dispatch { probe, from: pod.clone(), to: plan.to }).await?;
     let (seen, lost) = collect(&plan.ways, &sent, &mut heard).await;
-    Ok(Live { sent, course: course(&plan.ways, &sent, &seen), lost, clocks_differ })
+    let course = course(&plan.ways, &sent, &seen);
+    Ok(Live { protocol: plan.protocol, sent, course, lost, clocks_differ })
 }
 
 /// What is told, until all is there or nothing more is to be waited for.

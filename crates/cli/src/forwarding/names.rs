@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use podnet_model::{Pod, ServiceKey, service::ServiceKind};
 use podnet_planner::trace::Cluster;
 
-/// With fewer dots than these a name is completed before it is asked for as it stands (`ndots` of the cluster's resolv.conf).
-const DOTS: usize = 5;
+/// With fewer dots than these a name is completed before it is asked for as it stands (`ndots` of the cluster's resolv.conf), where the pod says
+/// nothing else.
+pub(super) const DOTS: u8 = 5;
 
 /// What became of a name.
 pub(super) struct Resolved {
@@ -30,18 +31,24 @@ pub(super) enum Answer {
 
 /// Asks as the resolver of the pod does; of nobody's where none is named.
 pub(super) fn resolve(cluster: &Cluster, domain: &str, pod: Option<&Pod>, name: &str) -> Resolved {
-    let mut asked = Vec::new();
+    let (mut asked, mut as_given) = (Vec::new(), None);
     for candidate in candidates(domain, pod, name) {
         asked.push(format!("{candidate}."));
         match answer(cluster, domain, &candidate) {
             Answer::Nothing => {}
-            // What is completed by a path of the pod's own and is none of the cluster's is taken not to exist.
-            Answer::Outside(outside)
-                if outside == candidate && !candidate.eq_ignore_ascii_case(name.trim_end_matches('.')) => {}
+            // What is completed by a path of the pod's own and is none of the cluster's is taken not to exist; a name as it is given, where the
+            // cluster has none of the others.
+            Answer::Outside(outside) if outside == candidate => {
+                if candidate.eq_ignore_ascii_case(name.trim_end_matches('.')) {
+                    as_given = Some((asked.len(), outside));
+                }
+            }
             answer => return Resolved { asked, answer },
         }
     }
-    Resolved { asked, answer: Answer::Nothing }
+    let Some((count, outside)) = as_given else { return Resolved { asked, answer: Answer::Nothing } };
+    asked.truncate(count);
+    Resolved { asked, answer: Answer::Outside(outside) }
 }
 
 fn candidates(domain: &str, pod: Option<&Pod>, name: &str) -> Vec<String> {
@@ -51,7 +58,7 @@ fn candidates(domain: &str, pod: Option<&Pod>, name: &str) -> Vec<String> {
     let own = [format!("{}.svc.{domain}", pod.key.namespace), format!("svc.{domain}"), domain.to_owned()];
     let path = own.into_iter().chain(more.iter().map(ToString::to_string));
     let mut all: Vec<String> = path.map(|place| format!("{absolute}.{place}")).collect();
-    match absolute.matches('.').count() < DOTS {
+    match absolute.matches('.').count() < usize::from(pod.ndots.unwrap_or(DOTS)) {
         true => all.push(absolute),
         false => all.insert(0, absolute),
     }
@@ -138,6 +145,13 @@ mod tests {
         assert_eq!(asked(&client, "abroad"), (1, "outside example.org".to_owned()));
         assert_eq!(asked(&client, "example.com"), (4, "outside example.com".to_owned()));
         assert_eq!(asked(&client, "nobody.web.svc.cluster.local."), (1, "nothing".to_owned()));
+        let options =
+            |ndots: &str| json!({"options": [{"name": "ndots", "value": ndots}], "searches": ["lab.example"]});
+        let [direct, patient] = ["1", "99"].map(|ndots| pod(&json!({"containers": [], "dnsConfig": options(ndots)})));
+        assert_eq!(asked(&direct, "example.com"), (1, "outside example.com".to_owned()), "ndots of the pod");
+        assert_eq!(asked(&direct, "shop"), (1, "web/shop".to_owned()));
+        assert_eq!(asked(&direct, "shop.web"), (3, "web/shop".to_owned()), "first as it stands");
+        assert_eq!(asked(&patient, "a.b.c.d.e.f.example"), (5, "outside a.b.c.d.e.f.example".to_owned()), "its path");
         assert_eq!(asked(&stranger, "shop"), (1, "outside shop".to_owned()), "without the cluster's search path");
     }
 }

@@ -2,17 +2,13 @@
 
 mod live;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write,
-};
+use std::{collections::BTreeMap, fmt::Write};
 
-use podnet_model::NodeName;
-use podnet_planner::trace::{Hop, Path, Trace};
+use podnet_planner::trace::{Hop, Path, Place, Trace};
 use serde_json::{Value, json};
 
 use super::{
-    compare::Deviation,
+    compare::{Compared, Remark},
     live::{Live, Watched},
     operand::Question,
     state::State,
@@ -25,8 +21,8 @@ const WAYS: usize = 16;
 pub(super) struct Told<'a> {
     pub(super) question: &'a Question,
     pub(super) trace: &'a Trace,
-    /// What differs in the kernels, and the nodes that cannot be looked at; none where nobody looked.
-    pub(super) compared: Option<&'a (Vec<Deviation>, BTreeSet<NodeName>)>,
+    /// What differs in the kernels; none where nobody looked.
+    pub(super) compared: Option<&'a Compared>,
     /// What became of a probe; none where none was sent.
     pub(super) live: Option<&'a Live>,
 }
@@ -38,25 +34,27 @@ impl Told<'_> {
         for line in &self.question.names {
             let _ = writeln!(text, "  name: {line}");
         }
-        if state.here.is_empty() {
+        let mut nodes = self.trace.paths.iter().flat_map(|path| &path.hops).filter_map(|hop| hop.place.node());
+        if nodes.any(|node| !state.is_known(node)) {
             text.push_str(
-                "  (the nodes are not on this machine: their devices and MTU are assumed to be eth0 and 1500)\n",
+                "  (not all of the nodes are on this machine: devices and MTU of others are assumed to be eth0 and 1500; --compare asks their agents)\n",
             );
         }
         match self.live {
-            Some(live) => live::write(&mut text, self.trace, live),
+            Some(live) => live::write(&mut text, self.trace, live, self.compared),
             None => self.write_ways(&mut text),
         }
-        if let Some((found, elsewhere)) = self.compared {
-            for one in found {
-                let _ = writeln!(text, "differs on node {}: {}", one.node, one.what);
+        if let Some(compared) = self.compared {
+            for Remark { node, what } in &compared.found {
+                let _ = writeln!(text, "differs on node {node}: {what}");
             }
-            if found.is_empty() && elsewhere.is_empty() {
+            let mut left_out = compared.lines().peekable();
+            if compared.found.is_empty() && left_out.peek().is_none() {
                 text.push_str("the kernels have it so\n");
             }
-            for node in elsewhere {
-                let _ = writeln!(text, "node {node} is not on this machine and was not looked at");
-            }
+            left_out.for_each(|line| {
+                let _ = writeln!(text, "{line}");
+            });
         }
         text
     }
@@ -65,13 +63,13 @@ impl Told<'_> {
     fn write_ways(&self, text: &mut String) {
         let common = self.trace.common();
         let [first, ..] = self.trace.paths.as_slice() else { return };
-        write_hops(text, &first.hops[..common], 1);
+        write_hops(text, &first.hops[..common], 1, self.compared);
         let many = self.trace.paths.len();
         for (number, path) in self.trace.paths.iter().enumerate().take(WAYS) {
             if many > 1 {
                 let _ = writeln!(text, "way {} of {many}, {} of all connections:", number + 1, percent(path.share));
             }
-            write_hops(text, &path.hops[common..], common + 1);
+            write_hops(text, &path.hops[common..], common + 1, self.compared);
             let _ = writeln!(text, "⇒ {}: {}", path.end.verdict.name(), path.end.why);
         }
         if many > WAYS {
@@ -85,10 +83,12 @@ impl Told<'_> {
             "question": self.question.title,
             "names": self.question.names,
             "object": self.question.object.as_ref().map(ToString::to_string),
-            "differences": self.compared.map(|(found, _)| {
-                found.iter().map(|one| json!({"node": one.node.to_string(), "what": one.what})).collect::<Vec<_>>()
+            "differences": self.compared.map(|compared| compared.found.iter().map(remark).collect::<Vec<_>>()),
+            "uncompared": self.compared.map(|compared| {
+                let unseen = compared.unseen.iter().map(|(node, why)| json!({"node": node.to_string(), "what": why}));
+                unseen.chain(compared.left_out.iter().map(remark)).collect::<Vec<_>>()
             }),
-            "paths": self.trace.paths.iter().map(path).collect::<Vec<_>>(),
+            "paths": self.trace.paths.iter().map(|one| path(one, self.compared)).collect::<Vec<_>>(),
             "live": self.live.map(|live| live::json(self.trace, live)),
         })
     }
@@ -174,14 +174,14 @@ fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
-fn write_hops(text: &mut String, hops: &[Hop], first: usize) {
+fn write_hops(text: &mut String, hops: &[Hop], first: usize, compared: Option<&Compared>) {
     for (number, hop) in (first..).zip(hops) {
-        write_hop(text, number, hop, None);
+        write_hop(text, number, hop, compared, None);
     }
 }
 
 /// One of them, with what was seen of a probe where one was sent.
-fn write_hop(text: &mut String, number: usize, hop: &Hop, watched: Option<&Watched>) {
+fn write_hop(text: &mut String, number: usize, hop: &Hop, compared: Option<&Compared>, watched: Option<&Watched>) {
     let device = match (&hop.device, watched) {
         (Some(device), _) => device.to_string(),
         // Of a node that is elsewhere its agent knows it.
@@ -195,24 +195,35 @@ fn write_hop(text: &mut String, number: usize, hop: &Hop, watched: Option<&Watch
     let of = hop.object.as_ref().map(|object| format!("from {object}"));
     let mtu = hop.mtu.map(|mtu| format!("MTU {mtu}"));
     let costs = hop.cost.as_ref().map(|cost| format!("costs {cost}"));
-    let more: Vec<String> = [seen, by, of, mtu, costs].into_iter().flatten().collect();
+    let uncompared = (is_compared(hop, compared) == Some(false)).then(|| "not compared".to_owned());
+    let more: Vec<String> = [seen, by, of, mtu, costs, uncompared].into_iter().flatten().collect();
     if !more.is_empty() {
         let _ = writeln!(text, "     {}", more.join("; "));
     }
 }
 
-fn path(path: &Path) -> Value {
+/// Whether a hop was held against what the kernel has; none where there is nothing that could be, or nobody wanted it.
+fn is_compared(hop: &Hop, compared: Option<&Compared>) -> Option<bool> {
+    let Place::Node(node) = &hop.place else { return None };
+    compared.map(|compared| !compared.unseen.contains_key(node))
+}
+
+fn remark(Remark { node, what }: &Remark) -> Value {
+    json!({"node": node.to_string(), "what": what})
+}
+
+fn path(path: &Path, compared: Option<&Compared>) -> Value {
     json!({
         "share": path.share,
         "verdict": path.end.verdict.name(),
         "why": path.end.why,
         "source": path.source.to_string(),
         "destination": path.destination.to_string(),
-        "hops": path.hops.iter().map(hop).collect::<Vec<_>>(),
+        "hops": path.hops.iter().map(|one| hop(one, compared)).collect::<Vec<_>>(),
     })
 }
 
-fn hop(hop: &Hop) -> Value {
+fn hop(hop: &Hop, compared: Option<&Compared>) -> Value {
     json!({
         "place": hop.place.to_string(),
         "node": hop.place.node().map(ToString::to_string),
@@ -223,5 +234,6 @@ fn hop(hop: &Hop) -> Value {
         "object": hop.object.as_ref().map(ToString::to_string),
         "mtu": hop.mtu,
         "cost": hop.cost,
+        "compared": is_compared(hop, compared),
     })
 }

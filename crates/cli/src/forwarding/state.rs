@@ -1,17 +1,20 @@
 //! The cluster's objects, and what its nodes alone know.
 
-use std::{collections::BTreeMap, fs, net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
 
 use ipnet::IpNet;
-use podnet_agent::proxy::configured::BUILT;
+use podnet_agent::{attach, proxy::configured::BUILT};
 use podnet_client::watch::{Interest, PodInterest, ProxySource, Update, watch};
-use podnet_kernel::{addr, capabilities, cni_wire::host_ifname, executor, link, netlink::RtSocket, netns::NetNs};
+use podnet_kernel::{addr, capabilities, executor, link, netlink::RtSocket, netns::NetNs};
 use podnet_model::{Change, NodeName, ProxyConfig, proxy::Mode};
 use podnet_planner::{
     proxy::{Capabilities, choose},
-    trace::{Cluster, Facts, Link},
+    trace::{Cluster, Facts},
 };
-use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::{
@@ -34,6 +37,36 @@ pub(super) struct State {
     pub(super) domain: String,
     /// The nodes whose namespaces are on this machine.
     pub(super) here: BTreeMap<NodeName, PathBuf>,
+    facts: BTreeMap<NodeName, Facts>,
+    /// The nodes of which agents told what they are.
+    told: BTreeSet<NodeName>,
+}
+
+impl State {
+    /// Whether a node's device, MTU and mode are known, and not only taken for the usual ones.
+    pub(super) fn is_known(&self, node: &NodeName) -> bool {
+        self.here.contains_key(node) || self.told.contains(node)
+    }
+
+    /// Plans nodes by what was told of them.
+    pub(super) fn learn(&mut self, told: BTreeMap<NodeName, Facts>) {
+        self.told.extend(told.keys().cloned());
+        if told.iter().all(|(node, facts)| self.facts.get(node) == Some(facts)) {
+            return;
+        }
+        self.facts.extend(told);
+        self.cluster = Cluster::new(self.changes.clone(), self.facts.clone());
+    }
+}
+
+#[cfg(test)]
+impl State {
+    /// Of these objects, as somebody knows it who is elsewhere.
+    pub(super) fn of(changes: Vec<Change>, facts: BTreeMap<NodeName, Facts>) -> Self {
+        let cluster = Cluster::new(changes.clone(), facts.clone());
+        let (domain, here, told) = ("cluster.local".to_owned(), BTreeMap::new(), BTreeSet::new());
+        Self { cluster, changes, domain, here, facts, told }
+    }
 }
 
 /// Asks the API server, and this machine where the nodes are its namespaces.
@@ -76,8 +109,8 @@ pub(super) fn gather(options: &ClusterOptions, command: &str) -> Result<State, F
         }
         facts.insert(node, known);
     }
-    let cluster = Cluster::new(changes.clone(), facts);
-    Ok(State { cluster, changes, domain: options.cluster_domain.clone(), here })
+    let cluster = Cluster::new(changes.clone(), facts.clone());
+    Ok(State { cluster, changes, domain: options.cluster_domain.clone(), here, facts, told: BTreeSet::new() })
 }
 
 async fn objects(client: kube::Client) -> Vec<Change> {
@@ -119,30 +152,8 @@ fn look(node: &NodeName, netns: &std::path::Path, facts: &mut Facts) -> Result<(
     if let Some(underlay) = link::find(&mut socket, facts.device.as_str()).doing(what)? {
         facts.mtu = underlay.mtu;
     }
-    let is_usable = |addr: &IpAddr| match addr {
-        IpAddr::V4(addr) => !addr.is_loopback() && !addr.is_link_local(),
-        IpAddr::V6(addr) => !addr.is_loopback() && !addr.is_unicast_link_local(),
-    };
-    let listed = addr::list_lasting(&mut socket).doing(what)?;
-    facts.addrs = listed.into_iter().map(|(_, net)| net.addr()).filter(is_usable).collect();
-    facts.links = links(node);
+    facts.addrs = addr::list_reachable(&mut socket).doing(what)?;
+    let records = NodeLayout::new(node.as_str()).agent_state().join("attachments");
+    facts.links = attach::links(&records).doing(|| format!("cannot read which pods are on node {node}"))?;
     Ok(())
-}
-
-/// The links of pods, as the agent recorded them.
-fn links(node: &NodeName) -> BTreeMap<IpAddr, Link> {
-    let directory = NodeLayout::new(node.as_str()).agent_state().join("attachments");
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let records = entries.filter_map(|entry| {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let (container, interface) = name.split_once('@').filter(|_| !name.starts_with('.'))?;
-        // One that is being removed just now is no longer there.
-        let record: Value = serde_json::from_slice(&fs::read(entry.path()).ok()?).ok()?;
-        let bridge = record["bridge"]["bridge"].as_str().map(Into::into);
-        let link = Link { device: host_ifname(container, interface), bridge };
-        let addrs = record["addrs"].as_array().cloned().unwrap_or_default();
-        let addrs = addrs.iter().filter_map(|addr| addr.as_str()?.parse().ok()).collect::<Vec<IpAddr>>();
-        Some(addrs.into_iter().map(move |addr| (addr, link.clone())))
-    });
-    records.flatten().collect()
 }

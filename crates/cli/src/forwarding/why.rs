@@ -1,16 +1,19 @@
 //! `podnet why`: the first broken link, in one sentence, with what to change.
 //!
 //! What is looked at, in the order in which a packet would meet it: the sender, the name, the way by plan, the kernels on the way and on the way
-//! back, who it is for, and last, where the nodes are on this machine, a connection.
+//! back, whether cluster DNS answers, who it is for, and last a connection, or, where the nodes are not on this machine, a probe.
 
-use std::net::SocketAddr;
+mod probed;
+mod silent;
+
+use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1 as api;
 use kube::{Api, Client, api::ListParams};
-use podnet_model::{PodKey, Protocol, ServiceKey};
+use podnet_model::{PodKey, Protocol, ServiceKey, service::ServiceKind};
 use podnet_planner::trace::{End, Path, Place, Source, Target, Trace, Verdict};
 
-use super::{compare, inside, operand, operand::Question, state, state::State};
+use super::{access::Access, compare, inside, kernels, operand, operand::Question, state, state::State};
 use crate::{
     api as server,
     arguments::forwarding::WhyOptions,
@@ -22,11 +25,11 @@ const DNS: (&str, &str) = ("kube-system", "kube-dns");
 const DNS_PORT: u16 = 53;
 
 pub(crate) fn run(options: &WhyOptions) -> Result<(), Failure> {
-    let state = state::gather(&options.cluster, "why")?;
+    let mut state = state::gather(&options.cluster, "why")?;
     if let Some(broken) = sender(&state, options)? {
         return Err(broken);
     }
-    let question = operand::read(&state, &options.ends)?;
+    let mut question = operand::read(&state, &options.ends)?;
     let broken = match &question.names[..] {
         [] => None,
         _ => name_server(&state, &question)?,
@@ -34,27 +37,41 @@ pub(crate) fn run(options: &WhyOptions) -> Result<(), Failure> {
     if let Some(broken) = broken {
         return Err(broken);
     }
+    let access = Access::new(&options.cluster, options.agent_port);
+    let (both, kernels) = kernels::look(&mut state, &access, |state| there_and_back(state, &question))?;
     let trace = operand::follow(&state, &question)?;
     for path in &trace.paths {
         if let Some(broken) = by_plan(&state, path) {
             return Err(broken);
         }
     }
-    if let Some(broken) = in_kernels(&state, &trace, &question)? {
+    let compared = compare::compare(&state, &both, &kernels);
+    if let Some(first) = compared.found.first() {
+        let remedy = "its agent mends this within a second: is it running? podnet status; podnet logs agent";
+        return Err(Failure::new(format!("on node {}: {}", first.node, first.what)).remedy(remedy));
+    }
+    if !question.names.is_empty()
+        && let Some(broken) = silent::name_server(&state, &question, &access)?
+    {
         return Err(broken);
     }
     let protocol = question.targets.first().map_or(Protocol::Tcp, |(target, _)| target.protocol);
     for path in &trace.paths {
-        if let Some(broken) = receiver(options, path, protocol)? {
+        if let Some(broken) = receiver(&state, options, path, protocol)? {
             return Err(broken);
         }
     }
-    if let Some(broken) = alive(&state, &question)? {
-        return Err(broken);
-    }
+    let unknown = match alive(&state, &question)? {
+        Alive::Broken(broken) => return Err(broken),
+        Alive::Tried => None,
+        Alive::Elsewhere => probed::along(&state, &mut question, &access)?,
+    };
     println!("nothing is broken on the way: {}", question.title);
     for path in &trace.paths {
         println!("  {:.1} %: {}", path.share * 100.0, path.end.why);
+    }
+    for line in compared.lines().chain(unknown) {
+        println!("  {line}");
     }
     Ok(())
 }
@@ -111,15 +128,22 @@ async fn warnings(client: Client, namespace: &str, name: &str) -> Option<String>
 fn name_server(state: &State, question: &Question) -> Result<Option<Failure>, Failure> {
     let key = ServiceKey::new(DNS.0, DNS.1);
     let see = format!("kubectl get endpointslices -n {} -l kubernetes.io/service-name={}", DNS.0, DNS.1);
-    let Some(service) = state.cluster.services().get(&key) else {
+    if !state.cluster.services().contains_key(&key) {
         return Ok(Some(Failure::new(format!("names are not answered: there is no Service {key}")).remedy(see)));
-    };
-    let podnet_model::service::ServiceKind::Virtual { cluster_ips } = &service.kind else { return Ok(None) };
-    let Some(addr) = cluster_ips.first().map(|addr| addr.0) else { return Ok(None) };
+    }
+    let Some(addr) = cluster_dns(state) else { return Ok(None) };
     let asked = Target { addr, protocol: Protocol::Udp, port: DNS_PORT };
     let Ok(trace) = state.cluster.trace(&question.from, asked) else { return Ok(None) };
     let broken = trace.paths.iter().find(|path| !path.end.verdict.is_well());
     Ok(broken.map(|path| Failure::new(format!("names are not answered: {}", path.end.why)).remedy(see)))
+}
+
+/// The first ClusterIP of cluster DNS.
+fn cluster_dns(state: &State) -> Option<IpAddr> {
+    match &state.cluster.services().get(&ServiceKey::new(DNS.0, DNS.1))?.kind {
+        ServiceKind::Virtual { cluster_ips } => cluster_ips.first().map(|addr| addr.0),
+        ServiceKind::Headless | ServiceKind::External { .. } => None,
+    }
 }
 
 /// What the plan itself says against it.
@@ -166,12 +190,13 @@ fn by_plan(state: &State, path: &Path) -> Option<Failure> {
 }
 
 fn is_at(service: &podnet_model::Service, path: &Path) -> bool {
-    let podnet_model::service::ServiceKind::Virtual { cluster_ips } = &service.kind else { return false };
+    let ServiceKind::Virtual { cluster_ips } = &service.kind else { return false };
     cluster_ips.iter().any(|addr| addr.0 == path.destination.addr)
 }
 
-/// What the kernels of the nodes on the way, and on the way back, have otherwise.
-fn in_kernels(state: &State, trace: &Trace, question: &Question) -> Result<Option<Failure>, Failure> {
+/// The way of a packet, and that of the answer.
+fn there_and_back(state: &State, question: &Question) -> Result<Trace, Failure> {
+    let trace = operand::follow(state, question)?;
     let mut all = trace.clone();
     for path in &trace.paths {
         let pod = state.cluster.pod_of(path.destination.addr);
@@ -181,21 +206,18 @@ fn in_kernels(state: &State, trace: &Trace, question: &Question) -> Result<Optio
             all.paths.extend(answers.paths);
         }
     }
-    let (found, _) = compare::compare(state, &all)?;
-    Ok(found.first().map(|first| {
-        let remedy = "its agent mends this within a second: is it running? podnet status; podnet logs agent";
-        Failure::new(format!("on node {}: {}", first.node, first.what)).remedy(remedy)
-    }))
+    Ok(all)
 }
 
 /// Whether there is somebody who takes what arrives.
-fn receiver(options: &WhyOptions, path: &Path, protocol: Protocol) -> Result<Option<Failure>, Failure> {
-    let Some(Place::Pod(key, _)) = path.hops.last().map(|hop| &hop.place) else { return Ok(None) };
+fn receiver(state: &State, options: &WhyOptions, path: &Path, protocol: Protocol) -> Result<Option<Failure>, Failure> {
+    let Some(Place::Pod(key, node)) = path.hops.last().map(|hop| &hop.place) else { return Ok(None) };
     if let Some(broken) = running(options, key)? {
         return Ok(Some(broken));
     }
     let (addr, port) = (path.destination.addr, path.destination.port);
-    let Some(netns) = inside::namespace_of(addr) else { return Ok(None) };
+    let netns = inside::namespace_of(addr).filter(|_| state.here.contains_key(node));
+    let Some(netns) = netns else { return Ok(None) };
     if inside::listens(&netns, protocol, port) != Some(false) {
         return Ok(None);
     }
@@ -209,11 +231,28 @@ fn receiver(options: &WhyOptions, path: &Path, protocol: Protocol) -> Result<Opt
     Ok(Some(Failure::new(format!("nothing in pod {key} listens on port {port}/{protocol}")).remedy(remedy)))
 }
 
+/// What comes of trying.
+enum Alive {
+    Broken(Failure),
+    /// It works, or there is nothing to be tried.
+    Tried,
+    /// The sender is not on this machine.
+    Elsewhere,
+}
+
 /// Everything is as it should be, and yet nobody answers: somebody else's rules.
-fn alive(state: &State, question: &Question) -> Result<Option<Failure>, Failure> {
-    let Source::Pod(key) = &question.from else { return Ok(None) };
-    let own = state.cluster.pods().get(key).and_then(|pod| pod.addrs.first()).map(|addr| addr.0);
-    let Some(netns) = own.and_then(inside::namespace_of) else { return Ok(None) };
+fn alive(state: &State, question: &Question) -> Result<Alive, Failure> {
+    let key = match &question.from {
+        Source::Pod(key) => key,
+        Source::Node(node) if !state.here.contains_key(node) => return Ok(Alive::Elsewhere),
+        Source::Node(_) | Source::World(..) => return Ok(Alive::Tried),
+    };
+    let pod = state.cluster.pods().get(key);
+    if pod.and_then(|pod| pod.node.as_ref()).is_some_and(|node| !state.here.contains_key(node)) {
+        return Ok(Alive::Elsewhere);
+    }
+    let own = pod.and_then(|pod| pod.addrs.first()).map(|addr| addr.0);
+    let Some(netns) = own.and_then(inside::namespace_of) else { return Ok(Alive::Tried) };
     for (target, _) in question.targets.iter().filter(|(target, _)| target.protocol == Protocol::Tcp) {
         let to = SocketAddr::new(target.addr, target.port);
         if let Err(error) = inside::connect(&netns, to)? {
@@ -221,8 +260,8 @@ fn alive(state: &State, question: &Question) -> Result<Option<Failure>, Failure>
                 "all is as podnet planned it, and a connection from pod {key} to {to} fails all the same ({error})"
             );
             let remedy = "somebody else's rules may drop it: nft list ruleset, iptables-save on the nodes that podnet trace names";
-            return Ok(Some(Failure::new(what).remedy(remedy)));
+            return Ok(Alive::Broken(Failure::new(what).remedy(remedy)));
         }
     }
-    Ok(None)
+    Ok(Alive::Tried)
 }

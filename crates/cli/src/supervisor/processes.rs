@@ -10,6 +10,9 @@ use crate::{
     report::{Doing, Failure},
 };
 
+/// For how many seconds flows are kept where nothing else is asked for.
+const RETENTION: u32 = 3600;
+
 /// A process to keep running.
 pub(crate) struct ProcessSpec {
     /// Its name in logs, cgroups and `podnet status`.
@@ -84,7 +87,10 @@ fn agent(cluster: &Cluster, place: &NodePlace) -> ProcessSpec {
         arguments.option("--node-local-dns", &addr);
     }
     if cluster.flows {
-        arguments.option("--flow-retention", &"1h");
+        arguments.option("--flow-retention", &cluster.flow_retention.unwrap_or(RETENTION));
+        if let Some(bytes) = cluster.flow_retention_bytes {
+            arguments.option("--flow-retention-bytes", &bytes);
+        }
     }
     arguments.option("--flow-certificate", &files.serving_certificate().display());
     arguments.option("--flow-key", &files.serving_key().display());
@@ -113,5 +119,35 @@ impl Line {
 
     fn spec(self) -> ProcessSpec {
         ProcessSpec { name: self.name, arguments: self.arguments }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arguments::UpOptions;
+
+    /// What an agent of such a cluster is told.
+    fn told(options: &UpOptions, name: &str) -> Option<String> {
+        let cluster = Cluster::from_options(options, None).map_err(|failure| failure.to_string()).unwrap();
+        let arguments = agent(&cluster, cluster.places().first().unwrap()).arguments;
+        let at = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(at + 1).cloned()
+    }
+
+    #[test]
+    fn agents_keep_as_much_of_the_past_as_was_asked_for_and_else_an_hour() {
+        let (time, bytes) = ("--flow-retention", "--flow-retention-bytes");
+        let none = UpOptions::default();
+        assert_eq!((told(&none, time), told(&none, bytes)), (None, None));
+        let some = UpOptions { flows: true, ..UpOptions::default() };
+        assert_eq!((told(&some, time), told(&some, bytes)), (Some("3600".to_owned()), None));
+        let own = UpOptions {
+            flows: true,
+            flow_retention: Some(90),
+            flow_retention_bytes: Some(1 << 20),
+            ..UpOptions::default()
+        };
+        assert_eq!((told(&own, time), told(&own, bytes)), (Some("90".to_owned()), Some("1048576".to_owned())));
     }
 }

@@ -205,6 +205,11 @@ fn of_kernels(cluster: &Cluster) {
             "on node node2: there is no VXLAN device podnet.vxlan".into(),
         ),
         ("node1", vec!["ip", "link", "set", &own, "down"], format!("on node node1: device {own} is down")),
+        (
+            "node2",
+            vec!["sysctl", "-qw", "net.ipv4.ip_forward=0"],
+            "on node node2: net.ipv4.ip_forward is 0 and not 1".into(),
+        ),
         ("node1", vec!["nft", "delete", "table", "ip", "podnet"], "on node node1: there is no table podnet".into()),
         (
             "node1",
@@ -239,7 +244,7 @@ fn of_kernels(cluster: &Cluster) {
     }
 }
 
-fn signal(which: &str, pids: &[String]) {
+pub(super) fn signal(which: &str, pids: &[String]) {
     assert!(Command::new("kill").arg(which).args(pids).status().unwrap().success());
 }
 
@@ -263,6 +268,17 @@ fn of_others(cluster: &Cluster) {
 }
 
 fn of_names(cluster: &Cluster) {
+    assert_well(cluster, "pod/client", "web");
+    // It runs, and nothing of what it is asked comes to it.
+    on(
+        "node1",
+        &[
+            "nft",
+            "add table inet wall; add chain inet wall across { type filter hook forward priority 0; }; add rule inet wall across udp dport 53 drop",
+        ],
+    );
+    assert_named(cluster, "pod/client", "web", "names are not answered: cluster DNS at");
+    on("node1", &["nft", "delete", "table", "inet", "wall"]);
     assert_well(cluster, "pod/client", "web");
     let _ = cluster.try_kubectl(&["-n", "kube-system", "scale", "deployment", "coredns", "--replicas=0"]).unwrap();
     eventually("names are not answered", SOON, || {

@@ -1,6 +1,7 @@
 //! `podnet trace` and `podnet why` on a cluster: what they say is what the nodes have and what a probe does, and each injected fault is named.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod agents;
 mod faults;
 mod live;
 
@@ -67,6 +68,7 @@ fn what_is_traced_is_what_the_nodes_have_and_each_fault_is_named() {
     what_leaves_and_what_comes_is_traced(&cluster);
     what_was_done_for_a_pod_is_explained(&cluster);
     live::a_probe_passes_where_the_trace_says_and_where_it_dies_is_named(&cluster);
+    agents::agents_tell_of_their_nodes_who_may_ask(&cluster);
     faults::each_fault_is_named(&cluster);
 }
 

@@ -18,7 +18,8 @@ const LONGEST: &str = "90";
 pub(crate) struct Load<'a> {
     cluster: &'a Cluster,
     dnsperf: Option<Child>,
-    server: String,
+    /// How its command begins, which no other one's does.
+    begins: [String; 5],
 }
 
 impl<'a> Load<'a> {
@@ -27,25 +28,31 @@ impl<'a> Load<'a> {
 
     /// Begins, and is under way when it returns.
     pub(crate) fn begin(cluster: &'a Cluster, server: &str) -> Self {
-        let ask = format!("cat > /tmp/questions-{server}");
+        Self::over(cluster, server, "udp")
+    }
+
+    /// As [`Load::begin`], over `udp` or `tcp`.
+    pub(crate) fn over(cluster: &'a Cluster, server: &str, transport: &str) -> Self {
+        let questions = format!("/tmp/questions-{server}-{transport}");
+        let ask = format!("cat > {questions}");
         let mut put = cluster.kubectl_command(&["-n", "web", "exec", "-i", "client", "--", "sh", "-c", &ask]);
         let mut put = put.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         put.stdin.take().unwrap().write_all(QUESTIONS.as_bytes()).unwrap();
         assert!(put.wait().unwrap().success());
         // No shell between: an interrupt is for dnsperf, which then tells what it counted.
-        let questions = format!("/tmp/questions-{server}");
         let hand = Self::IN_HAND.to_string();
         let mut dnsperf = cluster.kubectl_command(&["-n", "web", "exec", "client", "--"]);
         // What takes longer than 5 s is lost: that is when a client's resolver gives up for the first time.
-        dnsperf.args(["dnsperf", "-s", server, "-d", &questions, "-l", LONGEST, "-Q", "400", "-q", &hand, "-t", "5"]);
+        let begins = ["dnsperf", "-m", transport, "-s", server].map(str::to_owned);
+        dnsperf.args(&begins).args(["-d", &questions, "-l", LONGEST, "-Q", "400", "-q", &hand, "-t", "5"]);
         let dnsperf = dnsperf.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let load = Self { cluster, dnsperf: Some(dnsperf), server: server.to_owned() };
+        let load = Self { cluster, dnsperf: Some(dnsperf), begins };
         eventually("dnsperf runs", Duration::from_secs(20), || load.signal("-0"));
         load
     }
 
     fn signal(&self, signal: &str) -> Result<String, String> {
-        self.cluster.exec("web", "client", &["pkill", signal, "-f", &format!("^dnsperf -s {}", self.server)])
+        self.cluster.exec("web", "client", &["pkill", signal, "-f", &format!("^{} ", self.begins.join(" "))])
     }
 
     /// Ends it: not a question was lost, and each was answered with what exists.
@@ -64,7 +71,7 @@ impl<'a> Load<'a> {
             word.parse().unwrap()
         };
         let (sent, lost) = (number("Queries sent:"), number("Queries lost:"));
-        eprintln!("{}: {sent} questions, {lost} lost", self.server);
+        eprintln!("{}: {sent} questions, {lost} lost", self.begins.join(" "));
         assert!(sent > 20, "{told}");
         assert!(lost <= most, "{told}\n{}", self.cluster.logs());
         let codes =

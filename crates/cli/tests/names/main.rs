@@ -1,7 +1,9 @@
 //! Names as pods see them, with each node's own resolver (`podnet up --node-local-dns`): by the resolvers of glibc, musl and busybox, by
-//! dig and nslookup; while the Corefile changes, and while the resolver is replaced or dies.
+//! dig and nslookup; while the Corefile changes, and while the resolver is replaced or dies. And the names of what is imported of a cluster
+//! set.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod imports;
 mod load;
 
 use std::{
@@ -88,6 +90,7 @@ fn pods_find_names_by_their_own_node_s_resolver_whatever_happens_to_it() {
 fn a_changed_corefile_is_in_force_without_a_question_lost(cluster: &Cluster) {
     let through = Load::begin(cluster, RESOLVER);
     let straight = Load::begin(cluster, CLUSTER_DNS);
+    let connected = [RESOLVER, CLUSTER_DNS].map(|server| Load::over(cluster, server, "tcp"));
     cluster.apply_file("crates/cli/tests/manifests/05-corefile.yaml");
     for server in [CLUSTER_DNS, RESOLVER] {
         let asked = format!("@{server}");
@@ -106,6 +109,7 @@ fn a_changed_corefile_is_in_force_without_a_question_lost(cluster: &Cluster) {
     assert!(blocked.contains("status: SERVFAIL"), "{blocked}");
     straight.ends_without_loss();
     through.ends_without_loss();
+    connected.into_iter().for_each(Load::ends_without_loss);
 }
 
 fn every_resolver_finds_the_same(cluster: &Cluster) {
@@ -153,7 +157,17 @@ fn every_resolver_finds_the_same(cluster: &Cluster) {
         let told = inside(stranger, &["dig", "+time=2", &format!("web.{place}")]).unwrap();
         assert!(told.contains("status: NXDOMAIN") && told.contains("SOA"), "{told}");
     }
-    assert_eq!(words(&inside(stranger, &["/tmp/of-musl", "web.web"]).unwrap()), one(&web));
+    // So no resolver finds it, by whatever path; with the namespace in it each does.
+    for library in ["/tmp/of-glibc", "/tmp/of-musl"] {
+        assert_eq!(words(&inside(stranger, &[library, "web"]).unwrap()), one("nothing"), "{library}");
+        assert_eq!(words(&inside(stranger, &[library, "web.web"]).unwrap()), one(&web), "{library}");
+    }
+    for tool in [&["nslookup", "web"][..], &["busybox", "nslookup", "web"]] {
+        // It ends with an error then.
+        let told = inside(stranger, tool).unwrap_or_else(|failed| failed);
+        assert!(!words(&told).contains(&web), "{tool:?}: {told}");
+        assert!(told.contains(RESOLVER) || told.contains("find"), "{tool:?} did not ask: {told}");
+    }
     let reverse = inside(client, &["dig", "+short", "-x", &web]).unwrap();
     assert_eq!(reverse.trim(), "web.web.svc.cluster.local.");
     let alias = inside(client, &["dig", "+short", "web-external.web.svc.cluster.local", "CNAME"]).unwrap();
@@ -164,15 +178,18 @@ fn every_resolver_finds_the_same(cluster: &Cluster) {
     assert_eq!(String::from_utf8_lossy(&tracked.unwrap().stdout), "");
 }
 
-/// The ndots tax: `harbor.example.com` has fewer than five dots, so that a resolver walks along a search path of three names first.
+/// The ndots tax: these have fewer than five dots, so that a resolver walks along a search path of three names; `kubernetes.default` is
+/// found at the second one.
 fn a_name_costs_one_question_for_each_type(cluster: &Cluster) {
     for library in ["/tmp/of-glibc", "/tmp/of-musl"] {
-        let before = count(cluster, "coredns_dns_requests_total");
-        cluster.exec("web", "client", &[library, "harbor.example.com"]).unwrap();
-        let asked = count(cluster, "coredns_dns_requests_total") - before;
-        assert_eq!(asked, 2, "{library} asks once for each type, not four times");
+        for name in ["harbor.example.com", "kubernetes.default"] {
+            let before = count(cluster, "coredns_dns_requests_total");
+            cluster.exec("web", "client", &[library, name]).unwrap();
+            let asked = count(cluster, "coredns_dns_requests_total") - before;
+            assert_eq!(asked, 2, "{library} asks for {name} once for each type");
+        }
     }
-    assert!(count(cluster, "coredns_autopath_success_total") >= 4);
+    assert!(count(cluster, "coredns_autopath_success_total") >= 8);
 }
 
 fn the_resolver_is_replaced_without_a_question_lost(cluster: &Cluster) {

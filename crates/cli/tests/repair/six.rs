@@ -77,9 +77,38 @@ fn pods_reach_each_other_by_ipv6_and_what_they_need_for_it_is_kept_whole() {
     damage("ip6tables -P FORWARD DROP", "ip6tables -S FORWARD | grep 'podnet: to fd00:10:233::/56'");
     node.must("ip6tables -P FORWARD ACCEPT");
 
+    services_by_ipv6_are_kept_whole(&cluster, &client, &damage);
     ways_follow_the_pool_and_the_nodes_address(&cluster, &node, &near, &flows);
     a_node_that_starts_without_ipv4_is_reached_and_takes_it_when_it_comes(&cluster, &node, &flows);
     where_ipv6_has_no_room_pods_have_ipv4_and_the_node_says_why(&cluster);
+}
+
+/// Rules of Services and their elements, in modes that have such of each family.
+fn services_by_ipv6_are_kept_whole(cluster: &Cluster, client: &Inside, damage: &impl Fn(&str, &str)) {
+    cluster.apply(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: six}\nspec: {ipFamilies: [IPv6], ipFamilyPolicy: SingleStack, \
+         selector: {app: near}, ports: [{port: 80}]}\n",
+    );
+    let service = cluster.json(&["service", "six"]);
+    let vip = service["spec"]["clusterIP"].as_str().unwrap();
+    let answers = || {
+        let ask = || client.run(&format!("curl -sS -m 2 'http://[{vip}]/'"));
+        eventually("the Service answers", SOON, ask);
+    };
+    answers();
+    let frontend = format!("ip6 podnet-services frontends {{ {vip} . tcp . 80 }}");
+    let whole = format!("nft get element {frontend}");
+    for lost in [format!("nft delete element {frontend}"), "nft delete table ip6 podnet-services".to_owned()] {
+        damage(&lost, &whole);
+        answers();
+    }
+    cluster.take_proxy_mode("iptables", &["node1"], SOON);
+    let whole = format!("ip6tables -t nat -S KUBE-SERVICES | grep -e '-d {vip}/128'");
+    eventually("its chains are there", SOON, || Inside::node("node1").run(&whole));
+    damage("ip6tables -t nat -F KUBE-SERVICES", &whole);
+    answers();
+    cluster.take_proxy_mode("nftables", &["node1"], SOON);
+    answers();
 }
 
 fn kill(cluster: &Cluster, process: &str) {

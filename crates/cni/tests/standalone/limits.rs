@@ -37,9 +37,9 @@ fn traffic_is_held_back_in_both_directions_and_free_again_with_the_container() {
         let second = list.add("free", &b.path(), "eth0").done();
         let _ = limited.check("slow", &a.path(), "eth0", &first).done();
         let (to, from) = (seconds(&b, &a, &address(&first, '.')), seconds(&a, &b, &address(&second, '.')));
-        // 1.5 MB less the burst take 1.45 s and, with headers, a little more.
+        // 1.5 MB less the burst take 1.45 s and, with headers, a little more; much more where others have the processors.
         for (what, took) in [("to it", to), ("from it", from)] {
-            assert!((1.3..4.0).contains(&took), "{what}, {mode}: {took} s");
+            assert!((1.3..12.0).contains(&took), "{what}, {mode}: {took} s");
         }
         let (code, message) = list.check("slow", &a.path(), "eth0", &first).refused();
         assert!(code == 101 && message.contains("not limited as asked for"), "{message}");

@@ -19,6 +19,10 @@ use crate::{
 /// The most zones that catalogs may list, all catalogs of a server block together: each has a task and data of its own.
 pub const MOST_MEMBERS: usize = 10_000;
 
+/// How many bytes of records the zones that the catalogs of one `secondary` list may have together where it says nothing else
+/// (`catalog_bytes`): as many as [`MOST_MEMBERS`] zones of 26 KiB. In memory small records take several times as much.
+pub const MEMBERS_BYTES: usize = 256 << 20;
+
 /// The only version that there is of the way in which catalogs are written: a TXT record's one string (RFC 9432 §4.3.1).
 const VERSION: &[u8] = b"\x012";
 

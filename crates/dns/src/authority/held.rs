@@ -47,6 +47,14 @@ pub enum Taken {
     Unseen,
 }
 
+impl Version {
+    /// How many bytes of records it has: the zone's, and those that changed.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.zone.bytes() + self.journal.bytes()
+    }
+}
+
 impl Held {
     /// A zone with its first version.
     #[must_use]
@@ -84,6 +92,12 @@ impl Held {
     /// No version is in force any more.
     pub fn clear(&self) {
         self.set(None);
+    }
+
+    /// Forgets the changes that led to the version in force: who has an earlier one gets the whole zone.
+    pub fn forget_changes(&self) {
+        let forgotten = self.zone().map(|zone| Version { journal: Arc::new(journal(&zone)), zone });
+        self.set(forgotten);
     }
 
     /// Goes on where another left off: the version here follows the one there; where there is none here, it is the one there.

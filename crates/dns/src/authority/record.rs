@@ -18,6 +18,12 @@ pub struct Record {
     pub rdata: Box<[u8]>,
 }
 
+/// How many bytes a record takes in a message that does not compress: its owner, type, class, time to live, and data behind its length
+/// (RFC 1035 §4.1.3).
+pub(crate) fn size(owner: &Name, rdata: &[u8]) -> usize {
+    owner.wire().len() + 10 + rdata.len()
+}
+
 impl fmt::Display for Record {
     /// Writes it as a line of a zone file (RFC 1035 §5.1).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -30,7 +36,8 @@ impl fmt::Display for Record {
 
 /// Types that a zone's logic knows beside those of [`crate::message::rtype`] (IANA, DNS parameters).
 pub(crate) mod kind {
-    pub(crate) const MX: u16 = 15;
+    pub(crate) use crate::message::rtype::MX;
+
     pub(crate) const AFSDB: u16 = 18;
     pub(crate) const SIG: u16 = 24;
     pub(crate) const KEY: u16 = 25;

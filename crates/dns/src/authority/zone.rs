@@ -33,6 +33,7 @@ pub struct Zone {
     /// The NSEC3 sets, which are no names of the zone (RFC 5155 §7.2.8).
     hashed: Vec<(Name, RrSet)>,
     records: usize,
+    bytes: usize,
 }
 
 /// The numbers of a zone's SOA record (RFC 1035 §3.3.13), times in seconds.
@@ -162,6 +163,12 @@ impl Zone {
     #[must_use]
     pub fn len(&self) -> usize {
         self.records
+    }
+
+    /// How many bytes its records have, without compression.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Never: a zone has an SOA record.

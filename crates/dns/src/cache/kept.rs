@@ -17,7 +17,7 @@ pub struct Kept {
     /// Questions for it without a long pause between them.
     asked: u32,
     last_asked: Instant,
-    /// When a newer answer was asked for.
+    /// When a newer answer was asked for, or failed to come.
     refreshed: Option<Instant>,
 }
 
@@ -31,9 +31,6 @@ pub enum Age {
     /// It has ended, and may be given out while there is no newer one (RFC 8767).
     Stale,
 }
-
-/// How often a newer answer is asked for, at most, while there is none: who serves the name has trouble enough.
-const REFRESH: Duration = Duration::from_secs(5);
 
 impl Kept {
     /// An answer that is kept from now on for so many seconds, which none of its records' times to live exceeds.
@@ -55,13 +52,15 @@ impl Kept {
         self.answer.body.len() + size_of_val(&*self.ttls)
     }
 
-    /// Whether a newer answer is to be asked for now; not again for some seconds.
-    pub fn takes_refresh(&mut self, now: Instant) -> bool {
-        let due = self.refreshed.is_none_or(|last| now.saturating_duration_since(last) >= REFRESH);
-        if due {
-            self.refreshed = Some(now);
-        }
-        due
+    /// Whether a newer answer may be asked for now: that did not happen, or did not fail, for so long.
+    #[must_use]
+    pub fn is_due(&self, pause: Duration, now: Instant) -> bool {
+        self.refreshed.is_none_or(|last| now.saturating_duration_since(last) >= pause)
+    }
+
+    /// A newer answer is asked for now, or has failed to come.
+    pub fn refreshed(&mut self, now: Instant) {
+        self.refreshed = Some(now);
     }
 
     /// Counts a question, and says whether the answer is to be fetched anew.
@@ -71,7 +70,9 @@ impl Kept {
         self.last_asked = now;
         let left = self.expires.saturating_duration_since(now);
         let whole = self.expires.saturating_duration_since(self.stored);
-        prefetch.amount > 0 && self.asked >= prefetch.amount && left <= whole * u32::from(prefetch.percentage) / 100
+        // With little to live there is a last second all the same.
+        let last = (whole * u32::from(prefetch.percentage) / 100).max(Duration::from_secs(1));
+        prefetch.amount > 0 && self.asked >= prefetch.amount && left <= last
     }
 
     /// The answer with what is left of each record's time to live.
@@ -79,6 +80,16 @@ impl Kept {
     pub fn aged(&self, now: Instant) -> Answer {
         let mut answer = self.answer.clone();
         self.write_ages(&mut answer.body, now);
+        answer
+    }
+
+    /// The answer after its end, with this time to live, in seconds, for each record.
+    #[must_use]
+    pub fn stale(&self, ttl: u32) -> Answer {
+        let mut answer = self.answer.clone();
+        for &(at, _) in &self.ttls {
+            write(&mut answer.body, at, ttl);
+        }
         answer
     }
 
@@ -90,17 +101,16 @@ impl Kept {
     }
 
     fn write_ages(&self, body: &mut [u8], now: Instant) {
-        // RFC 8767 §4 would have 30 s told of what has ended; CoreDNS tells 0, and clients ask again at once when there is news.
-        let age = if self.keep_ttl && now < self.expires {
-            0
-        } else {
-            now.saturating_duration_since(self.stored).as_secs() as u32
-        };
+        let age = if self.keep_ttl { 0 } else { now.saturating_duration_since(self.stored).as_secs() as u32 };
         for &(at, ttl) in &self.ttls {
-            let at = usize::from(at);
-            if let Some(bytes) = body.get_mut(at..at + 4) {
-                bytes.copy_from_slice(&ttl.saturating_sub(age).to_be_bytes());
-            }
+            write(body, at, ttl.saturating_sub(age));
         }
+    }
+}
+
+fn write(body: &mut [u8], at: u16, ttl: u32) {
+    let at = usize::from(at);
+    if let Some(bytes) = body.get_mut(at..at + 4) {
+        bytes.copy_from_slice(&ttl.to_be_bytes());
     }
 }

@@ -77,7 +77,8 @@ impl GrpcOptions {
     #[must_use]
     pub fn as_forward(&self) -> ForwardOptions {
         let transport = UpstreamTransport::Grpc { encrypted: self.tls.is_some() };
-        let upstream = |addr: &Destination| UpstreamAddr { addr: addr.clone(), transport: transport.clone() };
+        let upstream =
+            |addr: &Destination| UpstreamAddr { addr: addr.clone(), transport: transport.clone(), host: None };
         ForwardOptions {
             upstreams: self.upstreams.iter().map(upstream).collect(),
             except: self.except.clone(),
@@ -237,7 +238,13 @@ pub(super) fn grpc(directive: &Directive, scope: &mut Scope<'_>) -> Result<GrpcO
             "pool_size" => {
                 options.pool_size = read::number(read::one(option, "a number")?, "pool_size", 1, 100)? as usize;
             }
-            "health_check" => options.health_check = read::duration(read::one(option, "a duration")?, "health_check")?,
+            "health_check" => {
+                let word = read::one(option, "a duration")?;
+                options.health_check = read::duration(word, "health_check")?;
+                if options.health_check.is_zero() {
+                    return Err(word.bad("health_check", "a duration above zero"));
+                }
+            }
             "max_fails" => {
                 let word = read::one(option, "a number")?;
                 options.max_fails = read::number(word, "max_fails", 0, u32::MAX.into())? as u32;

@@ -51,6 +51,23 @@ pub struct ServeStale {
     pub refresh: Refresh,
     /// How long [`Refresh::Verify`] waits for the newer answer; none: as long as the source takes.
     pub verify_timeout: Option<Duration>,
+    /// The time to live that is told of its records, in seconds. 0 by default, as with CoreDNS: clients ask again at once when there
+    /// is news. RFC 8767 §4 has 30.
+    pub ttl: u32,
+    /// How long nothing newer is asked for after that failed, at most 5 minutes; none: as the mode has it.
+    pub recheck: Option<Duration>,
+}
+
+impl ServeStale {
+    /// How long nothing newer is asked for after that failed. Where the Corefile says nothing, who verifies asks each time, as with
+    /// CoreDNS; who tells at once asks every 5 seconds at most: who serves the name has trouble enough.
+    #[must_use]
+    pub fn pause(&self) -> Duration {
+        self.recheck.unwrap_or(match self.refresh {
+            Refresh::Immediate => Duration::from_secs(5),
+            Refresh::Verify => Duration::ZERO,
+        })
+    }
 }
 
 /// When a newer answer is asked for.
@@ -147,14 +164,16 @@ fn prefetch(option: &Directive) -> Result<Prefetch, CorefileError> {
     Ok(prefetch)
 }
 
-/// `serve_stale [DURATION [REFRESH_MODE [VERIFY_TIMEOUT]]]`.
+/// `serve_stale [DURATION [immediate [RESPONSE_TTL [FAILURE_RECHECK]]]]`, or with `verify [VERIFY_TIMEOUT [RESPONSE_TTL
+/// [FAILURE_RECHECK]]]`.
 fn serve_stale(option: &Directive) -> Result<ServeStale, CorefileError> {
-    read::at_most(option, 3)?;
-    let mut stale = ServeStale { up_to: Duration::from_secs(3600), refresh: Refresh::Immediate, verify_timeout: None };
-    if let Some(word) = option.arguments.first() {
+    let (up_to, refresh) = (Duration::from_secs(3600), Refresh::Immediate);
+    let mut stale = ServeStale { up_to, refresh, verify_timeout: None, ttl: 0, recheck: None };
+    let mut words = option.arguments.iter();
+    if let Some(word) = words.next() {
         stale.up_to = read::duration(word, "the duration of serve_stale")?;
     }
-    if let Some(word) = option.arguments.get(1) {
+    if let Some(word) = words.next() {
         stale.refresh = match word.text.to_ascii_lowercase().as_str() {
             "immediate" => Refresh::Immediate,
             // The documentation says one, the program the other.
@@ -162,11 +181,20 @@ fn serve_stale(option: &Directive) -> Result<ServeStale, CorefileError> {
             _ => return Err(word.bad("the refresh mode of serve_stale", "immediate or verify")),
         };
     }
-    if let Some(word) = option.arguments.get(2) {
-        if stale.refresh != Refresh::Verify {
-            return Err(word.bad("the time of serve_stale", "nothing: only mode verify waits"));
-        }
+    let verifies = stale.refresh == Refresh::Verify;
+    read::at_most(option, if verifies { 5 } else { 4 })?;
+    if let Some(word) = verifies.then(|| words.next()).flatten() {
         stale.verify_timeout = Some(read::duration(word, "the time of serve_stale")?).filter(|time| !time.is_zero());
+    }
+    if let Some(word) = words.next() {
+        stale.ttl = read::duration(word, "the time to live of serve_stale")?.as_secs().min(MAX_TTL) as u32;
+    }
+    if let Some(word) = words.next() {
+        let recheck = read::duration(word, "the recheck of serve_stale")?;
+        if recheck > Duration::from_secs(300) {
+            return Err(word.bad("the recheck of serve_stale", "at most 5m"));
+        }
+        stale.recheck = Some(recheck);
     }
     Ok(stale)
 }

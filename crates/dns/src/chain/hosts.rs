@@ -1,6 +1,6 @@
 //! `hosts`.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{io, time::Duration};
 
 use super::{Fallthrough, read, scope::Scope};
 use crate::{
@@ -71,7 +71,7 @@ pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<Host
             return Err(directive.name.error(Fault::Unreadable { path, reason: error.to_string() }));
         }
     };
-    scope.files.push(PathBuf::from(&path));
+    scope.watch(&path, reload);
     let table = Hosts::new(&text, &inline, ttl, reverse);
     Ok(HostsOptions {
         path,

@@ -125,15 +125,6 @@ pub(super) fn parse(directive: &Directive, scope: &mut Scope<'_>) -> Result<Kube
         let at = &directive.name.place;
         scope.warnings.push(format!("{at}: labels choose Services; pods have names whatever their labels are"));
     }
-    let named = directive.options.iter().filter(|option| option.name.text == "multicluster");
-    for word in named.flat_map(|option| &option.arguments) {
-        let zones = read::zones(std::slice::from_ref(word), "a zone of multicluster").unwrap_or_default();
-        if zones.iter().any(|zone| !options.zones.contains(zone)) {
-            return Err(
-                word.bad("a zone of multicluster", "one of the plugin's own zones, which stand behind its name")
-            );
-        }
-    }
     let both = directive.options.iter().find(|option| option.name.text == "namespace_labels");
     if let Some(option) = both.filter(|_| options.namespaces.is_some() && options.namespace_labels.is_some()) {
         return Err(option.name.bad("an option beside namespaces", "one of namespaces and namespace_labels"));
@@ -174,7 +165,15 @@ fn apply(options: &mut KubernetesOptions, option: &Directive, scope: &mut Scope<
             options.ignore_empty = true;
         }
         "multicluster" => {
-            options.multicluster = read::zones(&option.arguments, "a zone of multicluster")?;
+            options.multicluster.clear();
+            for word in &option.arguments {
+                let zones = read::zones(std::slice::from_ref(word), "a zone of multicluster")?;
+                if zones.iter().any(|zone| !options.zones.contains(zone)) {
+                    let allowed = "one of the plugin's own zones, which stand behind its name";
+                    return Err(word.bad("a zone of multicluster", allowed));
+                }
+                options.multicluster.extend(zones);
+            }
             if option.arguments.is_empty() {
                 // As in CoreDNS.
                 scope.warnings.push(format!("{}: multicluster without zones has no effect", option.name.place));

@@ -1,7 +1,7 @@
 //! Which plugins there are, and in which order they act.
 
-/// The plugins that a Corefile may use, in the order in which they act: CoreDNS's, two of podnet's own (`cookies`, `searchpath`), and
-/// `rrl`, which is none of CoreDNS's own either.
+/// The plugins that a Corefile may use, in the order in which they act: CoreDNS's since its 1.14.2 (CVE-2026-26017: a rewritten name
+/// passed `acl`), two of podnet's own (`cookies`, `searchpath`), and `rrl`, which is none of CoreDNS's own either.
 pub const PLUGINS: [&str; 48] = [
     "root",
     "metadata",
@@ -23,6 +23,8 @@ pub const PLUGINS: [&str; 48] = [
     "dns64",
     "cookies",
     "rrl",
+    // Before those who say who may ask, and before what is kept: both have to do with the question as it is answered.
+    "rewrite",
     "acl",
     "any",
     "chaos",
@@ -30,7 +32,6 @@ pub const PLUGINS: [&str; 48] = [
     "tsig",
     "searchpath",
     "cache",
-    "rewrite",
     "header",
     "dnssec",
     "autopath",
@@ -55,11 +56,13 @@ pub const PLUGINS: [&str; 48] = [
 
 /// What is read and checked in full, but not acted on yet, so that a Corefile with it is refused: schemes of server
 /// blocks, plugins, and options as `plugin/option`.
-pub const NOT_SERVED: &[&str] = &["https3://", "quic://"];
+pub const NOT_SERVED: &[&str] = &["https3://", "quic://", "prometheus/tls"];
 
 /// What is accepted without being acted on, with a warning: answers are right without it.
 /// A panic ends the process, so there is none that `errors` could tell the stack of, or that `debug` could leave alone.
-pub const WITHOUT_EFFECT: &[&str] = &["debug", "errors/stacktrace", "errors/panicRecoveryStacktrace"];
+/// There is no Go that `runtime_metrics` could be about.
+pub const WITHOUT_EFFECT: &[&str] =
+    &["debug", "errors/stacktrace", "errors/panicRecoveryStacktrace", "prometheus/runtime_metrics"];
 
 /// Plugins that may stand several times in a server block.
 pub(super) const SEVERAL: [&str; 14] = [

@@ -242,7 +242,7 @@ fn plugin(directive: &Directive, scope: &mut Scope<'_>) -> Result<Plugin, Corefi
         "debug" => bare(Plugin::Debug)?,
         "ready" => Plugin::Ready(process::ready(directive, scope)?),
         "health" => Plugin::Health(process::health(directive, scope)?),
-        "prometheus" => Plugin::Prometheus(process::prometheus(directive)?),
+        "prometheus" => Plugin::Prometheus(process::prometheus(directive, scope)?),
         "errors" => Plugin::Errors(logging::errors(directive, scope)?),
         "log" => Plugin::Log(logging::log(directive, scope)?),
         "local" => bare(Plugin::Local)?,

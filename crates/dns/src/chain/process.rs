@@ -242,16 +242,22 @@ pub(super) fn ready(directive: &Directive, scope: &mut Scope<'_>) -> Result<Read
     Ok(ReadyOptions { listen, monitor })
 }
 
-pub(super) fn prometheus(directive: &Directive) -> Result<SocketAddr, CorefileError> {
-    read::no_options(directive)?;
+/// `prometheus [ADDRESS] { runtime_metrics }`.
+pub(super) fn prometheus(directive: &Directive, scope: &mut Scope<'_>) -> Result<SocketAddr, CorefileError> {
     read::at_most(directive, 1)?;
+    scope.options(directive, |_, option| match option.name.text.as_str() {
+        "runtime_metrics" => read::nothing(option),
+        // Whatever it says: it is not served.
+        "tls" => Ok(()),
+        _ => Err(read::unknown("prometheus", option, &["runtime_metrics", "tls"])),
+    });
     match directive.arguments.first() {
         Some(word) => read::listen(word, "the address of prometheus"),
         None => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 9153))),
     }
 }
 
-/// `reload [INTERVAL [JITTER]]`, at least 2 s and 1 s; `off` and 0 switch it off.
+/// `reload [INTERVAL [JITTER]]`, at least 2 s and 1 s; `off` and 0 switch it off, and a jitter of 0 the spread.
 pub(super) fn reload(directive: &Directive) -> Result<Option<(Duration, Duration)>, CorefileError> {
     read::no_options(directive)?;
     read::at_most(directive, 2)?;
@@ -272,8 +278,8 @@ pub(super) fn reload(directive: &Directive) -> Result<Option<(Duration, Duration
         None => interval / 2,
         Some(word) => {
             let jitter = read::duration(word, "the jitter of reload")?;
-            if jitter < Duration::from_secs(1) {
-                return Err(word.bad("the jitter of reload", "at least 1s"));
+            if !jitter.is_zero() && jitter < Duration::from_secs(1) {
+                return Err(word.bad("the jitter of reload", "at least 1s, or 0s for none"));
             }
             jitter.min(interval / 2)
         }

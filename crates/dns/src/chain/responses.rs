@@ -1,6 +1,6 @@
 //! The plugins that shape answers without having records of their own, and those that make some up.
 
-use std::{net::Ipv6Addr, time::Duration};
+use std::{net::Ipv6Addr, path::PathBuf, time::Duration};
 
 use ipnet::{IpNet, Ipv6Net};
 
@@ -113,7 +113,7 @@ pub struct ErraticOptions {
     pub delay: u32,
     /// How late.
     pub delay_by: Duration,
-    /// Zone transfers are large.
+    /// Answers with an IPv4 address have it thirty times, which is more than a datagram without EDNS holds.
     pub large: bool,
 }
 
@@ -194,6 +194,9 @@ pub(super) fn loadbalance(directive: &Directive, scope: &mut Scope<'_>) -> Resul
         }
         Ok(())
     });
+    if let (Balance::Weighted { reload, .. }, Some(file)) = (&options.policy, directive.arguments.get(1)) {
+        scope.watched.push((PathBuf::from(scope.path(&file.text)), *reload));
+    }
     Ok(options)
 }
 

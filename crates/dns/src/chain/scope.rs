@@ -1,6 +1,6 @@
 //! What a directive is read in: its server block, its surroundings, and what was found out on the way.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use super::{
     Environment,
@@ -26,6 +26,8 @@ pub(super) struct Scope<'a> {
     pub(super) files: Vec<PathBuf>,
     /// Directories whose files were listed.
     pub(super) directories: Vec<PathBuf>,
+    /// Those of both that plugins look at by themselves, and how often; none: never again.
+    pub(super) watched: Vec<(PathBuf, Option<Duration>)>,
     /// What has no effect.
     pub(super) warnings: Vec<String>,
     /// What is wrong.
@@ -41,6 +43,7 @@ impl<'a> Scope<'a> {
             interfaces: Vec::new(),
             files: Vec::new(),
             directories: Vec::new(),
+            watched: Vec::new(),
             warnings: Vec::new(),
             errors: Vec::new(),
         }
@@ -62,6 +65,12 @@ impl<'a> Scope<'a> {
             Some(root) if !path.starts_with('/') => format!("{}/{path}", root.trim_end_matches('/')),
             _ => path.to_owned(),
         }
+    }
+
+    /// Notes a file that a plugin reads, and looks at so often by itself; none: never again.
+    pub(super) fn watch(&mut self, path: &str, every: Option<Duration>) {
+        self.files.push(PathBuf::from(path));
+        self.watched.push((PathBuf::from(path), every));
     }
 
     /// Reads the options of a directive one by one, so that each can be wrong by itself.

@@ -11,6 +11,7 @@ use super::{
     zonefiles::{self, LoadedZone},
 };
 use crate::{
+    authority::catalog::MEMBERS_BYTES,
     corefile::{CorefileError, Directive, Fault, Place, Word},
     name::Name,
 };
@@ -56,6 +57,8 @@ pub struct SecondaryOptions {
     pub primaries: Vec<SocketAddr>,
     /// The zones list other zones, which are fetched, too (RFC 9432): those within these names, any where there are none.
     pub catalog: Option<Vec<Name>>,
+    /// How many bytes of records these may have together; podnet's own option.
+    pub catalog_bytes: usize,
     /// The names that go on to the next plugin when they do not exist.
     pub fallthrough: Fallthrough,
     /// The key of `tsig` with which primaries are asked; podnet's own option. And where it is named.
@@ -99,15 +102,17 @@ pub(super) fn file(directive: &Directive, scope: &mut Scope<'_>) -> Result<FileO
     scope.options(directive, |_, option| {
         match option.name.text.as_str() {
             "reload" => options.reload = read::interval(option)?,
+            // Files are compared as a whole, which a new time alone does not deceive, nor a serial number that stayed.
+            "reload_by_mtime" => read::nothing(option)?,
             "fallthrough" => options.fallthrough = read::fallthrough(option)?,
             // It was an option once; aliases are followed by this server.
             "upstream" => {}
-            _ => return Err(unknown("file", option, &["reload", "fallthrough"])),
+            _ => return Err(unknown("file", option, &["reload", "reload_by_mtime", "fallthrough"])),
         }
         Ok(())
     });
     for zone in &options.zones {
-        options.loaded.push(zonefiles::load(path, &options.path, zone, options.reload.is_some(), scope)?);
+        options.loaded.push(zonefiles::load(path, &options.path, zone, options.reload, scope)?);
     }
     Ok(options)
 }
@@ -134,9 +139,8 @@ pub(super) fn auto(directive: &Directive, scope: &mut Scope<'_>) -> Result<AutoO
 /// The zones of a directory's files. A directory that is not there yet has none.
 fn found(options: &AutoOptions, word: &Word, scope: &mut Scope<'_>) -> Result<Vec<LoadedZone>, CorefileError> {
     let path = options.directory.trim_end_matches('/');
-    if options.reload.is_some() {
-        scope.directories.push(PathBuf::from(path));
-    }
+    scope.directories.push(PathBuf::from(path));
+    scope.watched.push((PathBuf::from(path), options.reload));
     let names = match (scope.environment.list)(path) {
         Ok(names) => names,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -148,7 +152,7 @@ fn found(options: &AutoOptions, word: &Word, scope: &mut Scope<'_>) -> Result<Ve
         }
     };
     let mut loaded: Vec<LoadedZone> = Vec::new();
-    for file in names {
+    for file in names.into_iter().filter(|name| !name.ends_with('/')) {
         let Some(groups) = options.pattern.regex().captures(&file) else { continue };
         let mut origin = options.origin.clone();
         for (number, group) in groups.iter().enumerate() {
@@ -161,7 +165,7 @@ fn found(options: &AutoOptions, word: &Word, scope: &mut Scope<'_>) -> Result<Ve
         if !options.zones.iter().any(|zone| origin.within(zone)) || loaded.iter().any(|zone| zone.origin == origin) {
             continue;
         }
-        loaded.push(zonefiles::load(word, &format!("{path}/{file}"), &origin, options.reload.is_some(), scope)?);
+        loaded.push(zonefiles::load(word, &format!("{path}/{file}"), &origin, options.reload, scope)?);
     }
     Ok(loaded)
 }
@@ -194,6 +198,7 @@ pub(super) fn secondary(directive: &Directive, scope: &mut Scope<'_>) -> Result<
         zones: scope.zones_or(read::zones(&directive.arguments, "a zone of secondary")?),
         primaries: Vec::new(),
         catalog: None,
+        catalog_bytes: MEMBERS_BYTES,
         fallthrough: Fallthrough::default(),
         key: None,
     };
@@ -215,14 +220,25 @@ pub(super) fn secondary(directive: &Directive, scope: &mut Scope<'_>) -> Result<
                 }
             }
             "catalog" => options.catalog = Some(read::zones(&option.arguments, "a zone that a catalog may list")?),
+            "catalog_bytes" => {
+                let bytes = read::one(option, "a number of bytes")?;
+                options.catalog_bytes = read::number(bytes, "catalog_bytes", 1, 1 << 40)? as usize;
+            }
             "fallthrough" => options.fallthrough = read::fallthrough(option)?,
             "upstream" => {}
-            _ => return Err(unknown("secondary", option, &["transfer from", "catalog", "fallthrough", "key"])),
+            _ => {
+                let known = ["transfer from", "catalog", "catalog_bytes", "fallthrough", "key"];
+                return Err(unknown("secondary", option, &known));
+            }
         }
         Ok(())
     });
     if options.primaries.is_empty() {
         return Err(directive.missing("{ transfer from <address>… }"));
+    }
+    let bounds = directive.options.iter().find(|option| option.name.text == "catalog_bytes");
+    if let Some(option) = bounds.filter(|_| options.catalog.is_none()) {
+        return Err(option.name.bad("an option without catalog", "catalog beside it: it bounds what a catalog lists"));
     }
     Ok(options)
 }

@@ -1,10 +1,6 @@
 //! The zones of `file` and `auto`: read with the Corefile, and again whenever one of their files changes.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use super::scope::Scope;
 use crate::{
@@ -23,17 +19,15 @@ pub struct LoadedZone {
 }
 
 /// Reads a file as the zone `origin`. One that is missing may come later: until then the zone's names are failures, which is
-/// said. `word` is where the Corefile names it; `watched`: the file, and those that it includes, are looked at again.
+/// said. `word` is where the Corefile names it; `every`: how often the file, and those that it includes, are looked at again.
 pub(super) fn load(
     word: &Word,
     path: &str,
     origin: &Name,
-    watched: bool,
+    every: Option<Duration>,
     scope: &mut Scope<'_>,
 ) -> Result<LoadedZone, CorefileError> {
-    if watched {
-        scope.files.push(PathBuf::from(path));
-    }
+    scope.watch(path, every);
     let text = match (scope.environment.file)(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -50,8 +44,8 @@ pub(super) fn load(
         .and_then(|file| Zone::from_file(origin, &file, path).map(|(zone, warnings)| (file, zone, warnings)));
     let bad = |reason: String| word.error(Fault::Zone { zone: origin.to_string(), reason });
     let (file, zone, warnings) = parsed.map_err(|error| bad(error.to_string()))?;
-    if watched {
-        scope.files.extend(file.included.iter().map(|included| PathBuf::from(beside(included))));
+    for included in &file.included {
+        scope.watch(&beside(included), every);
     }
     scope.warnings.extend(warnings.iter().map(ToString::to_string));
     Ok(LoadedZone { origin: origin.clone(), zone: Some(Arc::new(zone)) })

@@ -80,22 +80,12 @@ impl<'a> Imports<'a> {
         if !path.contains(['*', '?']) {
             return self.file(name, &path);
         }
-        let (directory, pattern) = path.rsplit_once('/').unwrap_or((".", &path));
-        if directory.contains(['*', '?']) {
-            return Err(name.bad("a pattern of import", "* and ? behind the last slash"));
-        }
-        self.directories.push(PathBuf::from(directory));
-        let unreadable =
-            |error: io::Error| name.error(Fault::Unreadable { path: directory.to_owned(), reason: error.to_string() });
-        let mut found = (self.environment.list)(directory).map_err(unreadable)?;
-        found.retain(|file| matches(pattern, file));
-        found.sort_unstable();
+        let found = self.called(name, &path)?;
         if found.is_empty() {
             self.warnings.push(format!("{}: no file is called {:?}", name.place, name.text));
         }
         let mut words = Vec::new();
-        for file in found {
-            let path = if path.contains('/') { format!("{directory}/{file}") } else { file };
+        for path in found {
             let mut more = self.file(name, &path)?;
             if let Some(first) = more.first_mut() {
                 first.first = true;
@@ -103,6 +93,53 @@ impl<'a> Imports<'a> {
             words.append(&mut more);
         }
         Ok(words)
+    }
+
+    /// The files whose paths are of a pattern, directory by directory.
+    fn called(&mut self, name: &Word, pattern: &str) -> Result<Vec<String>, CorefileError> {
+        let has_wildcard = |part: &str| part.contains(['*', '?']);
+        let (mut found, mut many) = (vec![String::new()], false);
+        let mut parts = pattern.split('/').peekable();
+        while let Some(part) = parts.next() {
+            let end = if parts.peek().is_some() { "/" } else { "" };
+            if !has_wildcard(part) {
+                found.iter_mut().for_each(|path| path.push_str(&format!("{part}{end}")));
+                continue;
+            }
+            let mut further = Vec::new();
+            for path in found {
+                let mut names = self.names(name, &path, many)?;
+                names.retain(|name| name.ends_with('/') != end.is_empty() && matches(part, name.trim_end_matches('/')));
+                names.sort_unstable();
+                further.extend(names.into_iter().map(|name| format!("{path}{name}")));
+            }
+            if further.len() > MOST {
+                return Err(name.error(Fault::Imports { limit: MOST }));
+            }
+            (found, many) = (further, true);
+        }
+        // In some of the directories there may be no such file.
+        let missing =
+            |path: &String| (self.environment.file)(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        let (gone, there): (Vec<String>, Vec<String>) = found.into_iter().partition(missing);
+        self.files.extend(gone.into_iter().map(PathBuf::from));
+        Ok(there)
+    }
+
+    /// What is in the directory that a path ends with; nothing where one of many is not there.
+    fn names(&mut self, name: &Word, path: &str, many: bool) -> Result<Vec<String>, CorefileError> {
+        let directory = match path.strip_suffix('/') {
+            None => ".",
+            Some("") => "/",
+            Some(directory) => directory,
+        };
+        self.directories.push(PathBuf::from(directory));
+        match (self.environment.list)(directory) {
+            Err(error) if many && error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            listed => listed.map_err(|error| {
+                name.error(Fault::Unreadable { path: directory.to_owned(), reason: error.to_string() })
+            }),
+        }
     }
 
     fn file(&mut self, name: &Word, path: &str) -> Result<Vec<Word>, CorefileError> {

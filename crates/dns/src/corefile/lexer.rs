@@ -8,8 +8,9 @@ use super::{
 };
 use crate::chain::Environment;
 
-/// Splits a text into words: white space separates, `#` at a word's start begins a comment, quotes hold a word together
-/// (`\"` is a quote within), and `{$NAME}` and `{%NAME%}` are replaced from the environment. Beside the words, what is wrong.
+/// Splits a text into words: white space separates, `#` outside of quotes begins a comment, wherever on a line (corefile(5)), quotes
+/// hold a word together (`\"` is a quote within, and a backslash before anything else is one), and `{$NAME}` and `{%NAME%}` are replaced
+/// from the environment. Beside the words, what is wrong.
 pub(super) fn words(file: &Arc<str>, text: &str, environment: &Environment<'_>) -> (Vec<Word>, Option<CorefileError>) {
     let mut lexer = Lexer { file, rest: text.chars().peekable(), line: 1, column: 1, first: true };
     let mut words = Vec::new();
@@ -80,7 +81,7 @@ impl Lexer<'_> {
         let (place, first) = (self.place(), std::mem::take(&mut self.first));
         let mut text = String::new();
         while let Some(&next) = self.rest.peek() {
-            if next.is_whitespace() {
+            if next.is_whitespace() || next == '#' {
                 break;
             }
             text.push(next);
@@ -96,9 +97,13 @@ impl Lexer<'_> {
         while let Some(next) = self.next() {
             match next {
                 '"' => return Ok(Word { text, place, quoted: true, first }),
-                '\\' if self.rest.peek() == Some(&'"') => {
-                    text.push('"');
-                    self.next();
+                '\\' => {
+                    // What stands behind it ends nothing: the second of two does not escape a quote.
+                    let Some(escaped) = self.next() else { break };
+                    if escaped != '"' {
+                        text.push('\\');
+                    }
+                    text.push(escaped);
                 }
                 other => text.push(other),
             }

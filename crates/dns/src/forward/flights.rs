@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -13,33 +14,33 @@ use futures::{
     future::{BoxFuture, Shared, WeakShared},
 };
 
-use crate::{cache::Key, server::lock};
+use crate::server::lock;
 
 /// No more questions can be taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Full;
+pub(crate) struct Full;
 
 type Flight<T> = BoxFuture<'static, T>;
 /// Each with a number, which tells it from an earlier one for the same question.
-type Open<T> = HashMap<Key, (u64, WeakShared<Flight<T>>)>;
+type Open<K, T> = HashMap<K, (u64, WeakShared<Flight<T>>)>;
 
 /// Questions that are being asked, each once for all who want to know.
-pub(super) struct Flights<T: Clone> {
-    open: Mutex<Open<T>>,
+pub(crate) struct Flights<K: Hash + Eq, T: Clone> {
+    open: Mutex<Open<K, T>>,
     next: AtomicU64,
 }
 
-impl<T: Clone> Default for Flights<T> {
+impl<K: Hash + Eq, T: Clone> Default for Flights<K, T> {
     fn default() -> Self {
         Self { open: Mutex::default(), next: AtomicU64::new(0) }
     }
 }
 
-impl<T: Clone + Send + Sync + 'static> Flights<T> {
+impl<K: Hash + Eq + Clone + Send + Sync + 'static, T: Clone + Send + Sync + 'static> Flights<K, T> {
     /// The flight for a question: the one that is under way, or else a new one. It goes on as long as somebody waits for it.
-    pub(super) fn join(
+    pub(crate) fn join(
         self: &Arc<Self>,
-        key: &Key,
+        key: &K,
         limit: usize,
         journey: impl FnOnce() -> Flight<T>,
     ) -> Result<Shared<Flight<T>>, Full> {
@@ -66,19 +67,19 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
     }
 
     /// How many there are.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         lock(&self.open).len()
     }
 }
 
 /// A flight's entry in the list: it goes with the flight, when it has landed and when nobody waits for it any more.
-struct Entry<T: Clone> {
-    flights: Arc<Flights<T>>,
-    key: Key,
+struct Entry<K: Hash + Eq, T: Clone> {
+    flights: Arc<Flights<K, T>>,
+    key: K,
     number: u64,
 }
 
-impl<T: Clone> Drop for Entry<T> {
+impl<K: Hash + Eq, T: Clone> Drop for Entry<K, T> {
     fn drop(&mut self) {
         let mut open = lock(&self.flights.open);
         if open.get(&self.key).is_some_and(|(number, _)| *number == self.number) {

@@ -1,9 +1,13 @@
 //! One question, asked until somebody answers it or it was asked often enough.
 //!
 //! An upstream that is silent for longer than it usually takes is passed by: the next one is asked besides, and the first answer
-//! counts. So a dead upstream costs a fraction of a second, not a client's patience.
+//! counts. So a dead upstream costs a fraction of a second, not a client's patience. Where many questions are being asked that is done
+//! for few of them ([`super::budget`]); the others ask the next one once it is late for all.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::{
     StreamExt as _,
@@ -11,7 +15,7 @@ use futures::{
     stream::FuturesUnordered,
 };
 
-use super::{ATTEMPTS, Landed, PATIENCE, Upstreams, ask, ask::Attempt, bailiwick};
+use super::{ATTEMPT_TIMEOUT, ATTEMPTS, Landed, PATIENCE, Upstreams, ask, ask::Attempt, bailiwick, budget::Asking};
 use crate::{
     cache::Key,
     message::Upstream,
@@ -37,6 +41,7 @@ pub(super) async fn journey(upstreams: Arc<Upstreams>, parts: Parts, key: Key, t
             return Err(Failure::AllDown);
         }
     }
+    let asking = upstreams.begin();
     let until = parts.outside.now() + PATIENCE;
     let most = options.max_attempts.map_or(ATTEMPTS.max(order.len()), |most| most as usize);
     let mut attempts = FuturesUnordered::new();
@@ -59,11 +64,10 @@ pub(super) async fn journey(upstreams: Arc<Upstreams>, parts: Parts, key: Key, t
         }
         let Some(latest) = flying.last() else { break };
         let landed = if may(started) {
-            let pause = parts.outside.sleep(upstreams.pause(latest.index));
-            match select(attempts.next(), pause).await {
-                Either::Left((landed, _)) => landed,
-                Either::Right(_) => continue,
-            }
+            let Some(landed) = heard(&mut attempts, upstreams.pause(latest.index), &asking, &parts).await else {
+                continue;
+            };
+            landed
         } else {
             attempts.next().await
         };
@@ -87,6 +91,27 @@ pub(super) async fn journey(upstreams: Arc<Upstreams>, parts: Parts, key: Key, t
         return Ok(Arc::new(bailiwick::within(&options.from, &key, answered)));
     }
     last.map(|last| Arc::new(bailiwick::within(&options.from, &key, last))).ok_or(Failure::NoAnswer)
+}
+
+/// The attempt that ends next; none: the latest was silent for so long that somebody is to be asked besides. That is after its usual
+/// `pause`, or later where too much is being asked.
+async fn heard<A: Future>(
+    attempts: &mut FuturesUnordered<A>,
+    pause: Duration,
+    asking: &Asking<'_>,
+    parts: &Parts,
+) -> Option<Option<A::Output>> {
+    if let Either::Left((landed, _)) = select(attempts.next(), parts.outside.sleep(pause)).await {
+        return Some(landed);
+    }
+    let left = ATTEMPT_TIMEOUT.saturating_sub(pause);
+    if left.is_zero() || asking.may_hurry() {
+        return None;
+    }
+    match select(attempts.next(), parts.outside.sleep(left)).await {
+        Either::Left((landed, _)) => Some(landed),
+        Either::Right(_) => None,
+    }
 }
 
 /// Those who were silent for longer than they usually are while another one answered.

@@ -1,5 +1,8 @@
 //! What `forward` does, over a whole chain: whom it asks, what it believes, and when it asks another one.
 
+mod aliases;
+mod many;
+
 use std::time::Duration;
 
 use super::manners::Pace;

@@ -10,11 +10,12 @@ use std::{
 
 use super::{
     ATTEMPT_TIMEOUT,
+    budget::{Asking, Budget},
     manners::{Manners, Pace},
     query, secure,
 };
 use crate::{
-    chain::{ForwardOptions, Policy, UpstreamTransport},
+    chain::{ForwardOptions, Policy, UpstreamAddr, UpstreamTransport},
     destination::Destination,
     message::{flag, question, rtype},
     server::{Carrier, Exchange, Keep, Outside, Parts, Secure, Transport, lock},
@@ -30,6 +31,7 @@ pub struct Upstreams {
     states: Vec<State>,
     turn: AtomicUsize,
     checked: Mutex<Option<Instant>>,
+    budget: Budget,
 }
 
 #[derive(Debug, Default)]
@@ -46,9 +48,9 @@ struct State {
 }
 
 impl State {
-    fn new(options: &ForwardOptions, transport: &UpstreamTransport) -> Self {
-        let secure = secure(options, transport).map(Arc::new);
-        let carrier = match transport {
+    fn new(options: &ForwardOptions, upstream: &UpstreamAddr) -> Self {
+        let secure = secure(options, upstream).map(Arc::new);
+        let carrier = match &upstream.transport {
             UpstreamTransport::Https { path } => Carrier::Https { path: path.clone(), get: options.https_get },
             UpstreamTransport::Grpc { .. } => Carrier::Grpc,
             _ => Carrier::Dns,
@@ -61,9 +63,15 @@ impl Upstreams {
     /// Upstreams that are all up. `recursion`: they are to ask others in turn.
     #[must_use]
     pub fn new(options: ForwardOptions, recursion: bool) -> Self {
-        let states = options.upstreams.iter().map(|upstream| State::new(&options, &upstream.transport)).collect();
+        let states = options.upstreams.iter().map(|upstream| State::new(&options, upstream)).collect();
         let addrs = options.upstreams.iter().map(|upstream| upstream.addr.clone()).collect();
-        Self { options, recursion, addrs, states, turn: AtomicUsize::new(0), checked: Mutex::new(None) }
+        let (turn, checked, budget) = (AtomicUsize::new(0), Mutex::new(None), Budget::default());
+        Self { options, recursion, addrs, states, turn, checked, budget }
+    }
+
+    /// A question begins to be asked.
+    pub(super) fn begin(&self) -> Asking<'_> {
+        self.budget.begin()
     }
 
     /// The flags of a query for a client. AD asks to be told whether the answer is authentic (RFC 6840 §5.7).

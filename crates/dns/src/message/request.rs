@@ -162,6 +162,10 @@ impl<'a> Request<'a> {
         if qtype == rtype::OPT {
             return Err(code(head, Rcode::FORMERR));
         }
+        // All that a name has goes out whole over connections alone: in a datagram somebody else may have asked for it (RFC 8482 §4.4).
+        if transport == Transport::Udp && qtype == rtype::ANY {
+            head.limit = PLAIN_UDP_SIZE;
+        }
         if !matches!(qclass, CLASS_IN | CLASS_CH) || matches!(qtype, rtype::AXFR | rtype::IXFR) {
             return Err(code(head, Rcode::REFUSED));
         }

@@ -16,7 +16,7 @@ use crate::{
 /// Upper bounds of sizes, in bytes: CoreDNS's.
 const SIZES: [u64; 14] = [0, 100, 200, 300, 400, 511, 1023, 2047, 4095, 8291, 16_000, 32_000, 48_000, 64_000];
 /// The query types that have a row of their own; the others share the last one.
-const TYPES: [u16; 12] = [
+const TYPES: [u16; 19] = [
     rtype::A,
     rtype::AAAA,
     rtype::SRV,
@@ -25,8 +25,16 @@ const TYPES: [u16; 12] = [
     rtype::TXT,
     rtype::NS,
     rtype::SOA,
-    15,
+    rtype::MX,
+    // HTTPS, DS, RRSIG, NSEC, DNSKEY, NSEC3.
     65,
+    43,
+    46,
+    47,
+    48,
+    50,
+    rtype::IXFR,
+    rtype::AXFR,
     rtype::ANY,
     0,
 ];
@@ -59,6 +67,8 @@ pub(crate) struct Counts {
     requests: [[AtomicU64; TYPES.len()]; 4],
     /// For each code those of each plugin, and those that no plugin answered.
     responses: [[AtomicU64; PLUGINS.len() + 1]; RCODES.len()],
+    /// Those that ask for signatures (RFC 3225).
+    dnssec_ok: AtomicU64,
     durations: Histogram<{ BOUNDS.len() + 1 }>,
     request_sizes: [Histogram<{ SIZES.len() + 1 }>; 2],
     response_sizes: [Histogram<{ SIZES.len() + 1 }>; 2],
@@ -71,6 +81,8 @@ pub(crate) struct Counted<'a> {
     pub(crate) qtype: u16,
     /// The question's size in bytes.
     pub(crate) size: usize,
+    /// Signatures are asked for.
+    pub(crate) dnssec_ok: bool,
     pub(crate) rcode: Rcode,
     /// The response's size in bytes.
     pub(crate) response_size: usize,
@@ -90,6 +102,7 @@ impl Default for Counts {
         Self {
             requests: Default::default(),
             responses: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
+            dnssec_ok: AtomicU64::new(0),
             durations: Histogram::default(),
             request_sizes: Default::default(),
             response_sizes: Default::default(),
@@ -133,6 +146,7 @@ impl Counts {
     /// Counts an answered question.
     pub(crate) fn count(&self, question: &Counted<'_>) {
         self.asked(question.arrival, question.qtype, question.size);
+        self.dnssec_ok.fetch_add(question.dnssec_ok.into(), Ordering::Relaxed);
         let row = RCODES.iter().position(|known| *known == question.rcode).unwrap_or(RCODES.len() - 1);
         let plugin = question.plugin.unwrap_or(PLUGINS.len()).min(PLUGINS.len());
         self.responses[row][plugin].fetch_add(1, Ordering::Relaxed);
@@ -174,6 +188,12 @@ pub(super) fn render<'a>(all: &[(&'a Place, &'a Counts)], out: &mut String) -> f
             }
         }
         Ok(())
+    })?;
+    let name = "coredns_dns_do_requests_total";
+    super::header(out, name, "counter", "Queries that ask for signatures (DO).")?;
+    each(all, out, |counts, labels, out| {
+        let count = counts.dnssec_ok.load(Ordering::Relaxed);
+        if count > 0 { writeln!(out, "{name}{{{labels}}} {count}") } else { Ok(()) }
     })?;
     super::header(out, "coredns_dns_responses_total", "counter", "Responses, by code and plugin.")?;
     each(all, out, |counts, labels, out| {

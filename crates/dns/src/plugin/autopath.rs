@@ -8,11 +8,20 @@
 //! `searchpath` does the same where the client's path is known from outside: in the resolver of a pod's own node. It stands before
 //! `cache`, so that what is asked on the way is kept; and where something fails on the way its answer is the first name's, whose
 //! truth that is: so a client that passes failures by (glibc) does, and one that stops at them (musl) stops at that very name. The
-//! same holds for names without any address. Nor does it complete what may be somebody's name in full: a Service of the namespace, or
-//! a pod of one, that is not there now must not turn into a host elsewhere whose name begins alike. Those have one label or two before
-//! the namespace's; names that are longer than that are no names of the cluster, so they come from a search.
+//! same holds for names without any address.
+//!
+//! Nor may somebody's name in full that is not there now turn into a host elsewhere whose name begins alike, and a question does not
+//! say which of the two it is. One label before the namespace's may be a Service that is gone; two labels may be a pod of a Service,
+//! where the namespace has one that is called like the second label; and what begins with `_` is of a Service always. A client that
+//! asks for the next name of its search path as well searches: from then on ([`walks`]) such a name is completed for it, too. All
+//! others come from a search. (An absent name in full of three labels, or of two of which the second is no Service, asks the very
+//! question that a search for them begins with: nobody can tell them apart.)
 
-use std::sync::Arc;
+mod walks;
+
+use std::{net::IpAddr, sync::Arc};
+
+use podnet_model::Namespace;
 
 use crate::{
     answer::{Alias, Answer, Section, behind_aliases},
@@ -23,11 +32,15 @@ use crate::{
     zone::{Found, Names, Zone},
 };
 
+use walks::Walks;
+
 /// The plugin.
 pub struct Autopath {
     options: AutopathOptions,
     /// What `kubernetes` of the same server block knows of pods.
     zone: Option<Arc<Zone>>,
+    /// Who searches for names that may be the namespace's own.
+    walks: Walks,
     parts: Parts,
 }
 
@@ -46,7 +59,7 @@ impl Autopath {
     /// The plugin of a chain that has `zone`.
     #[must_use]
     pub fn new(options: AutopathOptions, zone: Option<Arc<Zone>>, parts: Parts) -> Self {
-        Self { options, zone, parts }
+        Self { options, zone, walks: Walks::default(), parts }
     }
 
     /// How many labels stand before the first name of the client's search path; none when the question is no such name.
@@ -67,17 +80,19 @@ impl Autopath {
                 if name.label(labels + 1) != b"svc" {
                     return None;
                 }
-                let namespace = zone.namespace_of(look.arrival.from.ip().to_canonical())?;
+                let namespace = zone.namespace_of(address(look))?;
                 (name.label(labels) == namespace.as_str().as_bytes()).then_some(labels)?
             }
             SearchPath::Client(domain) => {
                 let labels = name.within(domain)?.checked_sub(2)?;
-                // `_port._protocol.service` is a Service's as well.
-                if labels <= IN_NAMESPACE || name.label(0).starts_with(b"_") || name.label(labels + 1) != b"svc" {
+                // `_port._protocol.service` is a Service's as well, and `zone._zone.service`.
+                let is_service = (0..labels).any(|label| name.label(label).starts_with(b"_"));
+                if labels == 0 || is_service || name.label(labels + 1) != b"svc" {
                     return None;
                 }
                 let search = self.client(look)?;
-                (name.label(labels) == search.namespace.as_str().as_bytes()).then_some(labels)?
+                let is_own = name.label(labels) == search.namespace.as_str().as_bytes();
+                (is_own && self.is_searched(look, labels, &search.namespace)).then_some(labels)?
             }
         };
         (labels > 0).then_some(labels)
@@ -85,7 +100,31 @@ impl Autopath {
 
     /// What is known of a client from outside.
     fn client(&self, look: &Look<'_>) -> Option<Arc<ClientSearch>> {
-        self.parts.outside.search_of(look.arrival.from.ip().to_canonical())
+        self.parts.outside.search_of(address(look))
+    }
+
+    /// Whether what stands before a pod's namespace comes from a search: nobody is called so in full, or this client was seen to
+    /// search for it.
+    fn is_searched(&self, look: &Look<'_>, labels: usize, namespace: &Namespace) -> bool {
+        let outside = &self.parts.outside;
+        let may_be_in_full = match labels {
+            // It is there, and asked for often.
+            1 if outside.has_service(namespace, look.name.label(0)) => return false,
+            1 => true,
+            IN_NAMESPACE => outside.has_service(namespace, look.name.label(1)),
+            _ => false,
+        };
+        !may_be_in_full || self.walks.begins(address(look), look.name.labels_between(0, labels), look.now)
+    }
+
+    /// Sees who goes on to the second name of a search path.
+    fn notice(&self, look: &Look<'_>) {
+        let SearchPath::Client(domain) = &self.options.search else { return };
+        let labels = look.name.within(domain).and_then(|before| before.checked_sub(1));
+        let Some(labels) = labels.filter(|labels| (1..=IN_NAMESPACE).contains(labels)) else { return };
+        if matches!(look.qtype, rtype::A | rtype::AAAA) && look.name.label(labels) == b"svc" {
+            self.walks.goes_on(address(look), look.name.labels_between(0, labels), look.now);
+        }
     }
 
     /// What is asked next when the question's own name does not exist.
@@ -158,6 +197,10 @@ impl Autopath {
     }
 }
 
+fn address(look: &Look<'_>) -> IpAddr {
+    look.arrival.from.ip().to_canonical()
+}
+
 /// The answer for a name of the search path, as that of the name that was asked for. It holds for this client alone: others have
 /// other search paths.
 fn found(query: &Query, name: &Name, reply: &Reply) -> Reply {
@@ -171,6 +214,7 @@ fn found(query: &Query, name: &Name, reply: &Reply) -> Reply {
 
 impl Link for Autopath {
     fn quick(&self, look: &Look<'_>, _: &mut Pen<'_>) -> Quick {
+        self.notice(look);
         if self.first(look).is_none() {
             return Quick::Pass;
         }
@@ -183,7 +227,12 @@ impl Link for Autopath {
     }
 
     fn serve<'a>(&'a self, query: &'a Query, next: Next<'a>) -> Answering<'a> {
-        match self.search(&query.look()).filter(|_| !query.searched) {
+        // What this server asks on the way tells nothing of the client.
+        if query.searched {
+            return next.run(query);
+        }
+        self.notice(&query.look());
+        match self.search(&query.look()) {
             Some(search) => Box::pin(self.answer(query, search, next)),
             None => next.run(query),
         }

@@ -1,6 +1,9 @@
 //! `cache`: answers from elsewhere, kept for as long as they say.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::future::{Either, select};
 
@@ -13,6 +16,9 @@ use crate::{
     server::{Answering, Failure, Link, Look, Next, Parts, Pen, Query, Quick, Reply},
     zone::Zone,
 };
+
+/// How often what is popular is fetched before its end, at most, while that fails.
+const PREFETCH_PAUSE: Duration = Duration::from_secs(5);
 
 /// The plugin.
 pub struct Cached {
@@ -95,8 +101,9 @@ impl Cached {
 
     fn told(&self, hit: Hit<'_>, now: Instant) -> (Reply, Age) {
         let Hit { half, kept, age } = hit;
-        let mut reply = Reply { fresh: false, ..Reply::own(kept.aged(now)) };
-        let verifies = self.options.serve_stale.is_some_and(|stale| stale.refresh == Refresh::Verify);
+        let stale = self.options.serve_stale.filter(|_| age == Age::Stale);
+        let answer = stale.map_or_else(|| kept.aged(now), |stale| kept.stale(stale.ttl));
+        let mut reply = Reply { fresh: false, ..Reply::own(answer) };
         if age == Age::Stale {
             self.parts.metrics.stale();
             let missing = reply.answer.rcode == Rcode::NXDOMAIN;
@@ -104,11 +111,14 @@ impl Cached {
             reply.answer = reply.answer.because(code, "");
         }
         self.parts.metrics.cache(Some(half));
-        let age = if (age == Age::Stale && verifies) || (age != Age::Fresh && kept.takes_refresh(now)) {
-            age
-        } else {
-            Age::Fresh
-        };
+        let pause = stale.map_or(PREFETCH_PAUSE, |stale| stale.pause());
+        if age == Age::Fresh || !kept.is_due(pause, now) {
+            return (reply, Age::Fresh);
+        }
+        // All who come before a newer one has come verify it.
+        if stale.is_none_or(|stale| stale.refresh == Refresh::Immediate) {
+            kept.refreshed(now);
+        }
         (reply, age)
     }
 
@@ -124,17 +134,20 @@ impl Cached {
                 Either::Left((reply, _)) => reply.ok(),
                 Either::Right(_) => {
                     // What comes later is kept for the next one who asks.
-                    self.refresh(key.clone(), query, next);
-                    None
+                    self.refresh(key, query, next);
+                    return Ok(old);
                 }
             },
         };
-        match newer.filter(|reply| reply.answer.rcode != Rcode::SERVFAIL) {
+        match newer.filter(is_news) {
             Some(reply) => {
                 keep(&self.cache, &self.parts, &key, &reply);
                 Ok(reply)
             }
-            None => Ok(old),
+            None => {
+                failed(&self.cache, &self.parts, &key);
+                Ok(old)
+            }
         }
     }
 
@@ -142,6 +155,9 @@ impl Cached {
     fn refresh(&self, key: Key, query: &Query, next: Next<'_>) {
         let (cache, parts) = (Arc::clone(&self.cache), self.parts.clone());
         next.apart(query.clone(), move |reply| {
+            if !reply.as_ref().is_ok_and(is_news) {
+                failed(&cache, &parts, &key);
+            }
             if let Ok(reply) = reply {
                 keep(&cache, &parts, &key, &reply);
             }
@@ -154,6 +170,21 @@ fn keep(cache: &Divided, parts: &Parts, key: &Key, reply: &Reply) {
     if let Some((half, gone)) = cache.insert(key, reply, parts.outside.now()) {
         parts.metrics.cache_evicted(half, gone);
     }
+}
+
+/// Whether an answer takes the place of what has ended: a failure does not (RFC 8767 §4), nor what is cut.
+fn is_news(reply: &Reply) -> bool {
+    !reply.truncated && matches!(reply.answer.rcode, Rcode::NOERROR | Rcode::NXDOMAIN)
+}
+
+/// Nothing newer came for what is kept: it is not asked for again for some time.
+fn failed(cache: &Divided, parts: &Parts, key: &Key) {
+    let now = parts.outside.now();
+    cache.find(key, now, |hit| {
+        if let Some(hit) = hit.filter(|hit| hit.age == Age::Stale) {
+            hit.kept.refreshed(now);
+        }
+    });
 }
 
 fn key(name: &QueryName, qtype: u16, head: &crate::message::Head) -> Key {

@@ -13,6 +13,9 @@ use crate::{
     server::{Answering, Failure, Link, Look, Next, Parts, Pen, Query, Quick, Reply},
 };
 
+/// How often a large answer has its one address, as CoreDNS's: with any name that is more than a datagram without EDNS holds.
+const LARGE: usize = 30;
+
 /// The plugin.
 pub struct Erratic {
     options: ErraticOptions,
@@ -43,7 +46,10 @@ impl Erratic {
             // As CoreDNS: there is nothing to tell.
             _ => return Ok(Reply::own(Answer::code(Rcode::SERVFAIL))),
         };
-        builder.push_addr(Section::Answer, Owner::Question, 0, addr);
+        let count = if self.options.large && addr.is_ipv4() { LARGE } else { 1 };
+        for _ in 0..count {
+            builder.push_addr(Section::Answer, Owner::Question, 0, addr);
+        }
         Ok(Reply { truncated: each(self.options.truncate), ..Reply::own(builder.build()) })
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     authority::kind,
     chain::EtcdOptions,
     etcd::{self, Host, Place, Service, Store, grouped, records},
+    forward::flights::{Flights, Full},
     message::{Expanded, Rcode, expand, rtype},
     name::{Name, QueryName},
     server::{Answering, Failure, Link, Look, Next, Parts, Pen, Query, Quick, Reply},
@@ -21,11 +22,18 @@ const TTL: u32 = 30;
 const MAX_ALIASES: usize = 8;
 /// How often the store is asked for one question: aliases and targets branch.
 const MAX_SEARCHES: usize = 64;
+/// How much the store is asked at once; what is asked beyond it fails, so that nothing waits behind a store that is slow.
+pub(super) const AT_ONCE: usize = 256;
+
+/// What the store has for those who wait for it.
+type Told = Result<Arc<Vec<etcd::Entry>>, Failure>;
 
 /// The plugin.
 pub struct Etcd {
     options: EtcdOptions,
     store: Arc<dyn Store>,
+    /// What it is being asked, each once for all who want to know.
+    flights: Arc<Flights<etcd::Keys, Told>>,
     parts: Parts,
 }
 
@@ -33,7 +41,7 @@ impl Etcd {
     /// The plugin, with the store that its options name.
     #[must_use]
     pub fn new(options: EtcdOptions, parts: Parts) -> Self {
-        Self { store: parts.outside.store(&options), options, parts }
+        Self { store: parts.outside.store(&options), options, flights: Arc::default(), parts }
     }
 
     fn zone(&self, name: &QueryName) -> Option<&Name> {
@@ -141,7 +149,13 @@ impl Search<'_> {
 
     async fn find(&mut self, keys: etcd::Keys) -> Result<Vec<etcd::Entry>, Failure> {
         self.left = self.left.checked_sub(1).ok_or(Failure::TooMany)?;
-        self.etcd.store.find(keys).await.map_err(|_| Failure::NoStore)
+        let Etcd { store, flights, .. } = self.etcd;
+        let begin = || -> BoxFuture<'static, Told> {
+            let found = store.find(keys.clone());
+            Box::pin(async move { found.await.map(Arc::new).map_err(|_| Failure::NoStore) })
+        };
+        let flight = flights.join(&keys, AT_ONCE, begin).map_err(|Full| Failure::TooMany)?;
+        flight.await.map(Arc::unwrap_or_clone)
     }
 
     /// The services of a name; those of the zone itself have a place of their own.

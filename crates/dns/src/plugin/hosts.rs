@@ -29,6 +29,8 @@ impl Knowing for Hosts {
             Some(_) if self.passes_on(look) => Said::Pass,
             Some(answer) => Said::Answer(answer),
             None if options.fallthrough.holds(look.name) => Said::Pass,
+            // As in CoreDNS: addresses that have no name here go on, whatever falls through.
+            None if look.qtype == rtype::PTR => Said::Pass,
             // There is no SOA to say NXDOMAIN with; CoreDNS does the same.
             None => Said::Fail(Failure::NoPlugin),
         }

@@ -1,10 +1,14 @@
 //! `local`: names that mean this machine are nobody else's affair (RFC 6761 §6.3, RFC 6303 §4.1).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use crate::{
     answer::{Answer, AnswerBuilder, Owner, Section},
     message::rtype,
+    metrics::Metrics,
     name::{Name, QueryName},
     server::{Knowing, Look, Said},
 };
@@ -21,8 +25,11 @@ const ZONES: [&[u8]; 4] = [
 const PTR: &[u8] = b"\x011\x010\x010\x03127\x07in-addr\x04arpa\0";
 
 /// The plugin.
-#[derive(Clone, Copy, Debug)]
-pub struct Local;
+#[derive(Clone, Debug)]
+pub struct Local {
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
 
 impl Knowing for Local {
     fn say(&self, look: &Look<'_>) -> Said {
@@ -30,7 +37,10 @@ impl Knowing for Local {
         match zone {
             Some(labels) => Said::Answer(within(look.name, labels, look.qtype)),
             // A search path makes `localhost.example.org` of `localhost`.
-            None if look.name.label(0) == b"localhost" => Said::Answer(addresses(look.name, look.qtype)),
+            None if look.name.label(0) == b"localhost" => {
+                self.metrics.localhost();
+                Said::Answer(addresses(look.name, look.qtype))
+            }
             None => Said::Pass,
         }
     }

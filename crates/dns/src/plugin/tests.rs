@@ -23,7 +23,7 @@ use crate::{
     message::{flag, rtype, u16_at},
     server::{
         Arrival, Outcome,
-        fixture::{ARRIVAL, Rig, query, told, with_edns},
+        fixture::{ARRIVAL, Rig, Waiting, query, told, with_edns},
     },
     zone::tests::cluster,
 };
@@ -246,4 +246,55 @@ fn serve_stale_can_ask_first_and_wait_no_longer_than_it_is_told() {
     let mut waiting = rig.wait(&packet);
     rig.wake();
     assert_eq!(waiting.told(), ["NOERROR", "A 192.0.2.2"]);
+}
+
+#[test]
+fn what_failed_to_be_fetched_anew_is_not_asked_for_again_for_as_long_as_is_said() {
+    let packet = query("www.example.org", rtype::A);
+    for (mode, verifies) in [("immediate 30s 30s", false), ("verify 1s 30s 30s", true)] {
+        let rig = rig(&format!("cache 60 {{\n serve_stale 1h {mode}\n}}\n{FORWARDED}"));
+        keeps_first(&rig, &packet);
+        for (seconds, code) in [(100, 2), (130, 5)] {
+            rig.at(seconds);
+            let mut waiting = verifies.then(|| rig.wait(&packet));
+            let at_once = (!verifies).then(|| rig.answer(&packet));
+            rig.work();
+            rig.sent().pop().expect("it is asked for").tells(code, &[]);
+            rig.work();
+            let old = at_once.or_else(|| waiting.as_mut()?.response()).expect("no response");
+            assert_eq!(told(&old), ["NOERROR", "A 192.0.2.1"], "{mode}, code {code}");
+            assert_eq!(old[old.len() - 10..old.len() - 6], 30_u32.to_be_bytes(), "{mode}");
+            rig.at(seconds + 29);
+            assert_eq!(told(&rig.answer(&packet)), ["NOERROR", "A 192.0.2.1"], "{mode}");
+            rig.work();
+            assert!(rig.sent().is_empty(), "{mode}: it failed less than 30 seconds ago");
+        }
+        rig.at(160);
+        let mut waiting = verifies.then(|| rig.wait(&packet));
+        if !verifies {
+            rig.answer(&packet);
+        }
+        rig.work();
+        upstream_tells(&rig, 2);
+        rig.work();
+        let newer = waiting.as_mut().and_then(Waiting::response).unwrap_or_else(|| rig.answer(&packet));
+        assert_eq!(told(&newer), ["NOERROR", "A 192.0.2.2"], "{mode}");
+    }
+}
+
+#[test]
+fn what_lives_for_seconds_is_fetched_before_it_ends_in_its_last_second() {
+    let rig = rig(&format!("cache 5 {{\n prefetch 1 1m 10%\n}}\n{FORWARDED}"));
+    let packet = query("www.example.org", rtype::A);
+    keeps_first(&rig, &packet);
+    rig.at(3);
+    rig.answer(&packet);
+    rig.work();
+    assert!(rig.sent().is_empty(), "it lives for two seconds still");
+    rig.at(4);
+    rig.answer(&packet);
+    rig.work();
+    upstream_tells(&rig, 2);
+    rig.work();
+    assert_eq!(told(&rig.answer(&packet)), ["NOERROR", "A 192.0.2.2"]);
 }

@@ -1,4 +1,4 @@
-//! The order of an answer's addresses, where more decides on it than turns (`loadbalance`).
+//! The order of an answer's addresses, where more decides on it than turns (`loadbalance`), and of its mail exchangers.
 
 use std::net::IpAddr;
 
@@ -19,6 +19,9 @@ pub(super) struct Arrangement {
     limit: Option<usize>,
 }
 
+/// Nothing but turns.
+pub(super) static TURNS: Arrangement = Arrangement { weights: None, prefer: Vec::new(), limit: None };
+
 impl Arrangement {
     /// None where addresses only take turns.
     pub(super) fn new(options: &LoadbalanceOptions) -> Option<Self> {
@@ -32,14 +35,26 @@ impl Arrangement {
     }
 
     /// The answer to a question for `name` in its new order: by turn or weight, then what is preferred, then cut. Nothing is cut for
-    /// who checks signatures: they are over all of the records. None when there is nothing to order.
+    /// who checks signatures: they are over all of the records. Mail exchangers take turns. None when there is nothing to order.
     pub(super) fn arrange(&self, name: &Name, answer: &Answer, turn: usize, signed: bool) -> Option<Answer> {
         let mut records = expand(name, answer);
         // What could not be read would be lost.
         if records.len() != answer.counts.iter().map(|count| usize::from(*count)).sum::<usize>() {
             return None;
         }
-        let first = records.iter().position(|record| addr(record).is_some())?;
+        let exchangers = self.weights.is_none() && take_turns(&mut records, is_exchanger, turn);
+        let addresses = self.addresses(&mut records, turn, signed);
+        if !exchangers && !addresses {
+            return None;
+        }
+        let whole = composed(name, answer.rcode, &records);
+        let Answer { authoritative, authentic, .. } = *answer;
+        Some(Answer { authoritative, authentic, extended: answer.extended.clone(), ..whole })
+    }
+
+    /// Orders the addresses among records; false: there are none.
+    fn addresses(&self, records: &mut Vec<Expanded>, turn: usize, signed: bool) -> bool {
+        let Some(first) = records.iter().position(|record| addr(record).is_some()) else { return false };
         let mut addrs: Vec<Expanded> = records.extract_if(.., |record| addr(record).is_some()).collect();
         match &self.weights {
             None => {
@@ -59,10 +74,22 @@ impl Arrangement {
         }
         addrs.truncate(self.limit.filter(|_| !signed).unwrap_or(usize::MAX));
         records.splice(first..first, addrs);
-        let whole = composed(name, answer.rcode, &records);
-        let Answer { authoritative, authentic, .. } = *answer;
-        Some(Answer { authoritative, authentic, extended: answer.extended.clone(), ..whole })
+        true
     }
+}
+
+/// Has some of the records take turns in front of each other; false: there are not several.
+fn take_turns(records: &mut Vec<Expanded>, takes: fn(&Expanded) -> bool, turn: usize) -> bool {
+    let Some(first) = records.iter().position(takes) else { return false };
+    let mut taken: Vec<Expanded> = records.extract_if(.., |record| takes(record)).collect();
+    let count = taken.len();
+    taken.rotate_left(turn % count);
+    records.splice(first..first, taken);
+    count > 1
+}
+
+fn is_exchanger(record: &Expanded) -> bool {
+    record.section == Section::Answer && record.rtype == rtype::MX
 }
 
 /// The address that a record of the answer section tells.

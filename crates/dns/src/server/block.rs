@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Link, Members, Outside, Own, Shape, arrange::Arrangement, fetched::Fetched, guard::Guard, members::Source,
-    parts::Parts, reporter::Reporter, signed::Keys,
+    Link, Members, Outside, Own, Shape, allowance::Allowance, arrange::Arrangement, fetched::Fetched, guard::Guard,
+    members::Source, parts::Parts, reporter::Reporter, signed::Keys,
 };
 use crate::{
     authority::{Held, sign::Online},
@@ -69,7 +69,7 @@ impl Block {
         let external = external.map(|(options, shown)| Arc::new(External::new(options, shown, cluster, serial)));
         let name = |plugin: &Plugin| if let Plugin::View(view) = plugin { Some(view.name.clone()) } else { None };
         let view = chain.plugins.iter().find_map(name).unwrap_or_default();
-        let guard = guard(&chain, &*parts.outside);
+        let (guard, stored) = (guard(&chain, &*parts.outside), stored(&chain));
         let addresses = chain.addresses();
         let keys: Vec<(Name, Port)> =
             chain.keys.iter().flat_map(|key| Port::of(key, &addresses).map(|port| (key.zone.clone(), port))).collect();
@@ -118,7 +118,7 @@ impl Block {
                     zones.append(&mut block.zones(plugin, &parts.keys, &mut catalogs));
                     // All zones are one link: the plugins stand side by side.
                     if !matches!(plugins.peek(), Some(Plugin::File(_) | Plugin::Auto(_) | Plugin::Secondary(_))) {
-                        block.members = block.members(std::mem::take(&mut catalogs));
+                        block.members = block.members(std::mem::take(&mut catalogs), &stored);
                         let zones = plugin::Zones::new(std::mem::take(&mut zones), block.members.clone());
                         block.links.push(Box::new(zones));
                     }
@@ -162,7 +162,7 @@ impl Block {
             }
             Plugin::Header(rules) => return self.flags(&rules),
             Plugin::Transfer(options) => return self.transfers.push(options),
-            Plugin::Local => Box::new(Own(plugin::Local)),
+            Plugin::Local => Box::new(Own(plugin::Local { metrics: Arc::clone(&parts.metrics) })),
             Plugin::Dns64(options) => Box::new(plugin::Dns64 { options, metrics: Arc::clone(&parts.metrics) }),
             Plugin::Acl(options) => Box::new(Own(plugin::Acl { options, metrics: Arc::clone(&parts.metrics) })),
             Plugin::Tsig(options) => Box::new(Own(plugin::Tsig(options))),
@@ -236,12 +236,13 @@ impl Block {
                 let zones: Vec<LoadedZone> = options.zones.into_iter().map(nothing).collect();
                 let mut served = self.hold(zones, &options.fallthrough);
                 let key = options.key.and_then(|(name, _)| keys.get(&name).cloned());
+                let allowance = Allowance::new(options.catalog_bytes);
                 for held in &self.held[before..] {
                     let (held, primaries, key) = (Arc::clone(held), options.primaries.clone(), key.clone());
                     if let Some(may) = options.catalog.clone() {
                         let (held, fallthrough) = (Arc::clone(&held), options.fallthrough.clone());
-                        let (primaries, key) = (primaries.clone(), key.clone());
-                        catalogs.push(Source { held, primaries, key, may, fallthrough });
+                        let (primaries, key, allowance) = (primaries.clone(), key.clone(), Arc::clone(&allowance));
+                        catalogs.push(Source { held, primaries, key, may, allowance, fallthrough });
                     }
                     self.fetched.push(Arc::new(Fetched::new(held, primaries, key)));
                 }
@@ -263,14 +264,14 @@ impl Block {
         served
     }
 
-    /// What the block's catalogs list; none: it has no catalog.
-    fn members(&self, catalogs: Vec<Source>) -> Option<Arc<Members>> {
+    /// What the block's catalogs list, beside zones that others of its plugins have; none: it has no catalog.
+    fn members(&self, catalogs: Vec<Source>, stored: &[Name]) -> Option<Arc<Members>> {
         if catalogs.is_empty() {
             return None;
         }
         let named = self.held.iter().map(|held| held.origin().clone()).collect();
         let around = self.keys.iter().map(|(zone, _)| zone.clone()).collect();
-        Some(Arc::new(Members::new(catalogs, named, around)))
+        Some(Arc::new(Members::new(catalogs, named, stored.to_vec(), around)))
     }
 
     /// How long answers wait for the first whole state of the cluster.
@@ -312,6 +313,12 @@ fn guard(chain: &Chain, outside: &dyn Outside) -> Guard {
     let cookies = plugins().find_map(|plugin| if let Plugin::Cookies(options) = plugin { Some(options) } else { None });
     let rrl = plugins().find_map(|plugin| if let Plugin::Rrl(options) = plugin { Some(options) } else { None });
     Guard::new(cookies.cloned(), rrl.cloned(), outside)
+}
+
+/// The zones whose records are in a store (`etcd`).
+fn stored(chain: &Chain) -> Vec<Name> {
+    let zones = |plugin: &Plugin| if let Plugin::Etcd(options) = plugin { options.zones.clone() } else { Vec::new() };
+    chain.plugins.iter().flat_map(zones).collect()
 }
 
 /// Where the questions for a zone at a port are counted.

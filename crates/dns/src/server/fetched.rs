@@ -1,17 +1,20 @@
 //! `secondary`: zones that are fetched from primary servers, and kept as new as these have them.
 
+mod task;
+
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use futures::{
-    channel::oneshot,
-    future::{Either, select},
-};
+use futures::channel::oneshot;
 
-use super::{Event, Exchange, Outside, Server, Transport, lock, queue::Slot, signed};
+use super::{
+    Event, Exchange, Outside, Server, Transport,
+    allowance::{Allowance, Part},
+    lock, signed,
+};
 use crate::authority::{
     Held, Zone,
     held::Taken,
@@ -37,8 +40,9 @@ pub(super) struct Fetched {
     pub(super) primaries: Vec<SocketAddr>,
     /// Signs what they are asked.
     key: Option<Arc<Key>>,
-    /// A catalog lists it. Zones that the Corefile names, catalogs among them, wait for none of these.
-    member: bool,
+    /// What it has of its catalog's allowance, where one lists it. Zones that the Corefile names, catalogs among them, have none, and
+    /// wait for none that do.
+    part: Option<Arc<Mutex<Part>>>,
     /// When to look; none before the beginning.
     timers: Mutex<Option<Secondary>>,
     /// Ends the sleep of the task.
@@ -47,12 +51,47 @@ pub(super) struct Fetched {
 
 impl Fetched {
     pub(super) fn new(held: Arc<Held>, primaries: Vec<SocketAddr>, key: Option<Arc<Key>>) -> Self {
-        Self { held, primaries, key, member: false, timers: Mutex::default(), wake: Mutex::default() }
+        Self { held, primaries, key, part: None, timers: Mutex::default(), wake: Mutex::default() }
     }
 
-    /// A zone that a catalog lists.
-    pub(super) fn member(held: Arc<Held>, primaries: Vec<SocketAddr>, key: Option<Arc<Key>>) -> Self {
-        Self { member: true, ..Self::new(held, primaries, key) }
+    /// A zone that a catalog lists. It keeps what `held` has where there is room for that.
+    pub(super) fn member(
+        held: Arc<Held>,
+        primaries: Vec<SocketAddr>,
+        key: Option<Arc<Key>>,
+        allowance: &Arc<Allowance>,
+    ) -> Self {
+        let part = Some(Arc::new(Mutex::new(Part::new(allowance))));
+        let zone = Self { part, ..Self::new(held, primaries, key) };
+        if !zone.count() {
+            zone.held.clear();
+        }
+        zone
+    }
+
+    /// Counts what is held; false: there is no room for it. Changes for which there is none are forgotten.
+    fn count(&self) -> bool {
+        let Some(part) = &self.part else { return true };
+        let version = self.held.version();
+        let (whole, zone) = version.map_or((0, 0), |version| (version.bytes(), version.zone.bytes()));
+        let mut part = lock(part);
+        if part.resize(whole) {
+            return true;
+        }
+        self.held.forget_changes();
+        part.resize(zone)
+    }
+
+    /// What it holds is another one's to count from now on.
+    pub(super) fn give_up(&self) {
+        if let Some(part) = &self.part {
+            lock(part).resize(0);
+        }
+    }
+
+    /// How many bytes of its catalog's allowance it has.
+    pub(super) fn counted(&self) -> usize {
+        self.part.as_ref().map_or(0, |part| lock(part).bytes())
     }
 
     /// Begins to fetch, where those before left off.
@@ -73,7 +112,7 @@ impl Fetched {
     fn run(self: &Arc<Self>, timers: Option<Secondary>, server: &Arc<Server>) {
         let timers = timers.filter(|_| self.held.zone().is_some());
         *lock(&self.timers) = Some(timers.unwrap_or_else(|| Secondary::new(server.parts.outside.now())));
-        let task = keep(Arc::downgrade(self), Arc::downgrade(server));
+        let task = task::keep(Arc::downgrade(self), Arc::downgrade(server));
         server.parts.outside.spawn(Box::pin(task));
     }
 
@@ -102,7 +141,10 @@ impl Fetched {
             timers.begins();
         }
         for &primary in &self.primaries {
-            let (told, failed) = match self.refresh_from(primary, server).await {
+            let taken = self.refresh_from(primary, server).await;
+            // What came and was not taken needs no room any more.
+            self.count();
+            let (told, failed) = match taken {
                 Ok(taken) => {
                     self.refreshed(server);
                     if taken == Taken::Same {
@@ -133,6 +175,7 @@ impl Fetched {
         if let Some(timers) = timers.as_mut().filter(|timers| timers.is_expired(now) && self.held.zone().is_some()) {
             timers.gone();
             self.held.clear();
+            self.count();
             let told = "no primary was reached for longer than its SOA record allows: it is not served any more";
             (server.observer)(&Event::Zone { zone: self.held.origin(), told, failed: true });
         }
@@ -213,14 +256,19 @@ impl Fetched {
         let mut session = self.key.as_ref().map(|key| Session::request(Arc::clone(key), &mut message, outside.unix()));
         let ask = Exchange::plain(primary, Transport::Tcp, message, TIMEOUT);
         let state = Arc::new(Mutex::new((incoming, None)));
-        let taking = Arc::clone(&state);
+        let (taking, room) = (Arc::clone(&state), self.room());
         let take = move |message: &[u8]| {
             let (incoming, done) = &mut *lock(&taking);
             let taken = match &mut session {
                 None => incoming.message(message).map_err(Stopped::Transfer),
                 Some(session) => vouched(session, message, incoming, outside.unix()),
             };
+            let needed = match &taken {
+                Ok(Progress::Done(zone, _)) => zone.bytes(),
+                _ => incoming.bytes(),
+            };
             *done = match taken {
+                Ok(_) if !room(needed) => Some(Err(Stopped::NoRoom)),
                 Ok(Progress::More) => return true,
                 Ok(Progress::UpToDate) => Some(Ok(None)),
                 Ok(Progress::Done(zone, _)) => Some(Ok(Some(*zone))),
@@ -233,10 +281,27 @@ impl Fetched {
         match (done, talked) {
             (Some(Err(Stopped::Signature(error))), _) => Err(error.to_string()),
             (Some(Err(Stopped::Transfer(error))), _) => Ok(Err(error)),
+            (Some(Err(Stopped::NoRoom)), _) => Err(self.no_room(server)),
             (Some(Ok(zone)), _) => Ok(Ok(zone)),
             (None, Err(error)) => Err(error.to_string()),
             (None, Ok(())) => Err("the transfer ended early".to_owned()),
         }
+    }
+
+    /// Keeps room for so many bytes that have come; false: there is none. What is held is counted already: what comes takes its place.
+    fn room(&self) -> impl Fn(usize) -> bool + Send + use<> {
+        let (part, held) = (self.part.clone(), self.counted());
+        move |bytes| part.as_ref().is_none_or(|part| lock(part).resize(bytes.max(held)))
+    }
+
+    /// Counts that there was no room, and says it.
+    fn no_room(&self, server: &Server) -> String {
+        server.parts.metrics.left_out();
+        let limit = self.part.as_ref().map_or(0, |part| lock(part).limit());
+        format!(
+            "with it the zones of its catalog would have more than {limit} bytes of records together; have the catalog list less, or \
+             raise catalog_bytes of \"secondary\""
+        )
     }
 }
 
@@ -244,6 +309,8 @@ impl Fetched {
 enum Stopped {
     Signature(TsigError),
     Transfer(TransferError),
+    /// The zones of the catalog have what they may have.
+    NoRoom,
 }
 
 /// Takes a message in once its signature, or that of those before it, is right.
@@ -256,48 +323,4 @@ fn vouched(session: &mut Session, message: &[u8], incoming: &mut Incoming, now: 
         session.finish().map_err(Stopped::Signature)?;
     }
     Ok(progress)
-}
-
-/// Keeps a zone as new as its primaries have it, as long as it is served.
-async fn keep(zone: Weak<Fetched>, server: Weak<Server>) {
-    loop {
-        let (Some(fetched), Some(at)) = (zone.upgrade(), server.upgrade()) else { return };
-        let (time, woken) = fetched.rest(at.parts.outside.now());
-        let sleep = at.parts.outside.sleep(time);
-        // The zone goes while the task sleeps: then it wakes up and ends.
-        drop((fetched, at));
-        if !time.is_zero() {
-            let (Either::Left(_) | Either::Right(_)) = select(sleep, woken).await;
-        }
-        let (Some(fetched), Some(at)) = (zone.upgrade(), server.upgrade()) else { return };
-        fetched.expire(at.parts.outside.now(), &at);
-        if !fetched.is_due(at.parts.outside.now()) {
-            continue;
-        }
-        if !fetched.member {
-            fetched.refresh(&at).await;
-            continue;
-        }
-        drop((fetched, at));
-        let Some(_slot) = turn(&zone, &server).await else { return };
-        let (Some(fetched), Some(at)) = (zone.upgrade(), server.upgrade()) else { return };
-        fetched.refresh(&at).await;
-    }
-}
-
-/// Waits until it is a zone's turn, which may expire meanwhile; none: it is not served any more.
-async fn turn(zone: &Weak<Fetched>, server: &Weak<Server>) -> Option<Slot> {
-    let mut slot = server.upgrade()?.parts.fetching.slot();
-    loop {
-        let (fetched, at) = (zone.upgrade()?, server.upgrade()?);
-        let now = at.parts.outside.now();
-        fetched.expire(now, &at);
-        let expiry = fetched.lasts(now).map(|time| at.parts.outside.sleep(time));
-        // The zone goes while it waits, as above.
-        drop((fetched, at));
-        let Some(expiry) = expiry else { return slot.await.ok() };
-        if let Either::Left((slot, _)) = select(&mut slot, expiry).await {
-            return slot.ok();
-        }
-    }
 }

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use super::{Event, Server, fetched::Fetched, lock};
+use super::{Event, Server, allowance::Allowance, fetched::Fetched, lock};
 use crate::{
     authority::{
         Held,
@@ -30,6 +30,8 @@ pub(super) struct Source {
     pub(super) key: Option<Arc<Key>>,
     /// Which zones it may list: those within these; none means any.
     pub(super) may: Vec<Name>,
+    /// What these may have together.
+    pub(super) allowance: Arc<Allowance>,
     pub(super) fallthrough: Fallthrough,
 }
 
@@ -39,6 +41,8 @@ pub struct Members {
     catalogs: Vec<Source>,
     /// Zones that the Corefile names, which no catalog overrides.
     named: Vec<Name>,
+    /// Those of them that a plugin behind answers for, by names that it is asked for alone (`etcd`).
+    stored: Vec<Name>,
     /// The zones of the server block.
     around: Vec<Name>,
     roster: Mutex<Roster>,
@@ -54,19 +58,22 @@ struct Member {
 
 impl Members {
     /// No member is known yet.
-    pub(super) fn new(catalogs: Vec<Source>, named: Vec<Name>, around: Vec<Name>) -> Self {
-        Self { catalogs, named, around, roster: Mutex::default(), served: RwLock::default() }
+    pub(super) fn new(catalogs: Vec<Source>, named: Vec<Name>, stored: Vec<Name>, around: Vec<Name>) -> Self {
+        Self { catalogs, named, stored, around, roster: Mutex::default(), served: RwLock::default() }
     }
 
-    /// The member zone with the longest name that a name lies in, leaving `skip` of the name's labels out.
+    /// The member zone with the longest name that a name lies in, leaving `skip` of the name's labels out; none where a zone of a plugin
+    /// behind has a longer one.
     #[must_use]
     pub fn above(&self, name: &QueryName, skip: usize) -> Option<Arc<ServedZone>> {
         let served = self.served.read().unwrap_or_else(PoisonError::into_inner);
         if served.is_empty() {
             return None;
         }
-        let found = (skip..=name.labels()).find_map(|labels| served.get(name.suffix(labels)));
-        found.map(|member| Arc::clone(&member.served))
+        let (above, member) =
+            (skip..=name.labels()).find_map(|above| Some((above, served.get(name.suffix(above))?)))?;
+        let longer = |zone: &Name| name.within(zone).is_some_and(|labels| (skip..above).contains(&labels));
+        (!self.stored.iter().any(longer)).then(|| Arc::clone(&member.served))
     }
 
     /// A member zone.
@@ -78,6 +85,12 @@ impl Members {
     /// How a member zone is kept new.
     pub(super) fn fetched(&self, zone: &Name) -> Option<Arc<Fetched>> {
         self.member(zone).map(|member| Arc::clone(&member.fetched))
+    }
+
+    /// How many bytes of records they have, with what is being fetched.
+    pub(super) fn bytes(&self) -> usize {
+        let served = self.served.read().unwrap_or_else(PoisonError::into_inner);
+        served.values().map(|member| member.fetched.counted()).sum()
     }
 
     /// Members go on from those `before`; none of them is fetched yet.
@@ -146,7 +159,7 @@ impl Members {
     fn admits(&self, catalog: &Name, zone: &Name) -> Result<(), LeftOut> {
         let within = |zones: &[Name]| zones.iter().any(|around| zone.within(around));
         let source = self.catalogs.iter().find(|source| source.held.origin() == catalog);
-        if self.named.contains(zone) {
+        if self.named.contains(zone) || self.stored.contains(zone) {
             return Err(LeftOut::Configured);
         }
         if source.is_none_or(|source| !source.may.is_empty() && !within(&source.may)) {
@@ -169,6 +182,9 @@ impl Members {
             }
             Step::Hand { zone, catalog } => {
                 let old = self.member(zone);
+                if let Some(old) = &old {
+                    old.fetched.give_up();
+                }
                 // The data is copied: what still comes from the primaries before must not get into it.
                 let member = self.add(zone, catalog, old.as_ref().map(|old| &*old.served.held));
                 if let Some((member, old)) = member.zip(old) {
@@ -185,7 +201,8 @@ impl Members {
         if let Some(data) = data {
             held.inherit(data);
         }
-        let fetched = Arc::new(Fetched::member(Arc::clone(&held), source.primaries.clone(), source.key.clone()));
+        let (primaries, key) = (source.primaries.clone(), source.key.clone());
+        let fetched = Arc::new(Fetched::member(Arc::clone(&held), primaries, key, &source.allowance));
         let served = Arc::new(ServedZone { held, fallthrough: source.fallthrough.clone(), catalog: false });
         let member = Arc::new(Member { served, fetched });
         let mut all = self.served.write().unwrap_or_else(PoisonError::into_inner);

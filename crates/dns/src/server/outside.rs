@@ -153,4 +153,9 @@ pub trait Outside: Send + Sync {
     fn search_of(&self, _client: IpAddr) -> Option<Arc<ClientSearch>> {
         None
     }
+    /// Whether a namespace that [`Outside::search_of`] told has a Service of this name, in lower case (`searchpath`). Who does not
+    /// know says that it has.
+    fn has_service(&self, _namespace: &Namespace, _name: &[u8]) -> bool {
+        true
+    }
 }

@@ -5,9 +5,12 @@ use std::{
     time::Instant,
 };
 
-use super::{Quick, Reply, Transport, arrange::Arrangement};
+use super::{
+    Quick, Reply, Transport,
+    arrange::{Arrangement, TURNS},
+};
 use crate::{
-    answer::Answer,
+    answer::{Answer, has_exchangers},
     cache::Kept,
     message::{CLASS_IN, HEADER, Head, KEEPALIVE, OPT, PLAIN_UDP_SIZE, Rcode, flag, negative, records, u16_at, walk},
     name::{Name, QueryName},
@@ -119,13 +122,20 @@ impl<'a> Pen<'a> {
 
     /// The answer in the order in which its addresses are to be told, where more than turns decides on it.
     fn arranged(&self, answer: &Answer) -> Option<Answer> {
-        let arrangement = self.shape.arrangement.as_ref()?;
+        let arrangement = self.arrangement(answer)?;
         let (name, end) = QueryName::parse(self.question, 0).ok()?;
         if u16_at(self.question, end + 2) != Some(CLASS_IN) || answer.counts[0] == 0 {
             return None;
         }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         arrangement.arrange(&Name::from_query(&name), answer, turn, self.head.dnssec_ok())
+    }
+
+    /// What orders an answer's records but turns of its addresses, which need no writing of it anew.
+    fn arrangement(&self, answer: &Answer) -> Option<&'a Arrangement> {
+        let exchangers = || answer.counts[0] > 1 && has_exchangers(&answer.body, answer.counts[0]);
+        let turns = self.shape.turns && answer.rotation.is_none() && exchangers();
+        self.shape.arrangement.as_ref().or_else(|| turns.then_some(&TURNS))
     }
 
     /// Appends an option to the OPT record, where there is one and room for it.
@@ -168,7 +178,7 @@ impl<'a> Pen<'a> {
 
     /// Writes an answer that was kept, with what is left of its records' time to live.
     pub fn kept(&mut self, kept: &Kept, now: Instant) -> Quick {
-        if self.shape.arrangement.is_some() {
+        if self.arrangement(&kept.answer).is_some() {
             // Its records are not where they were.
             return self.answer(&kept.aged(now));
         }

@@ -57,7 +57,10 @@ impl Server {
         let signatures = signatures.fold((0, 0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1, sum.2 + one.2));
         let hosts = self.blocks.iter().filter_map(|block| block.hosts);
         let hosts = hosts.reduce(|one, other| (one.0 + other.0, one.1.max(other.1)));
-        Gauges { hosts, signatures, cache_success, cache_denial, flights, synced: self.synced(), plugins }
+        let member_bytes =
+            self.blocks.iter().filter_map(|block| block.members.as_ref()).map(|members| members.bytes()).sum();
+        let synced = self.synced();
+        Gauges { hosts, signatures, cache_success, cache_denial, flights, member_bytes, synced, plugins }
     }
 
     /// How long ago something was.
@@ -69,7 +72,7 @@ impl Server {
     pub(super) fn stray(&self, qtype: u16, arrival: &Arrival, size: usize, rcode: Rcode, response_size: usize) {
         let Some((_, counts)) = self.strays.iter().find(|(port, _)| *port == arrival.port()) else { return };
         let (took, plugin) = (Duration::ZERO, None);
-        counts.count(&Counted { arrival, qtype, size, rcode, response_size, took, plugin });
+        counts.count(&Counted { arrival, qtype, size, dnssec_ok: false, rcode, response_size, took, plugin });
     }
 
     /// Counts a question of a block, and tells of it where the block's `log` wants that.
@@ -79,6 +82,7 @@ impl Server {
             arrival: told.arrival,
             qtype: told.qtype,
             size: told.size,
+            dnssec_ok: told.head.dnssec_ok(),
             rcode: told.rcode(),
             response_size: told.response.len(),
             took: told.took,
@@ -89,6 +93,8 @@ impl Server {
         if let Some(rule) = rule.filter(|rule| told.wanted(rule)) {
             let label = |label: &str| match (label, told.upstream) {
                 ("forward/upstream", Some(upstream)) if self.tells(index, told.name) => Some(upstream.to_string()),
+                ("log/class", _) if self.tells(index, told.name) => Some(told.class_name().to_owned()),
+                ("log/type", _) if self.tells(index, told.name) => Some(told.kind().to_owned()),
                 _ => self.label(index, label, &told.look(self.parts.outside.now())),
             };
             (self.observer)(&Event::Answered { line: &told.line(&rule.format, &label) });
@@ -123,6 +129,28 @@ impl Told<'_> {
             Rcode::NOERROR if u16_at(self.response, 6) == Some(0) && !self.delegates() => LogClass::Denial,
             Rcode::NOERROR => LogClass::Success,
             _ => LogClass::Error,
+        }
+    }
+
+    /// The class as `log` calls it.
+    fn class_name(&self) -> &'static str {
+        match self.class() {
+            LogClass::Success => "success",
+            LogClass::Denial => "denial",
+            LogClass::Error => "error",
+        }
+    }
+
+    /// What kind of response it is, as CoreDNS calls it.
+    fn kind(&self) -> &'static str {
+        let is_empty = u16_at(self.response, 6) == Some(0);
+        match (self.class(), self.rcode()) {
+            (LogClass::Success, _) if is_empty => "DELEGATION",
+            (LogClass::Success, _) => "NOERROR",
+            (LogClass::Denial, Rcode::NXDOMAIN) => "NXDOMAIN",
+            (LogClass::Denial, _) => "NODATA",
+            (LogClass::Error, Rcode::SERVFAIL | Rcode::NOTIMP) => "SERVERERROR",
+            (LogClass::Error, _) => "OTHERERROR",
         }
     }
 

@@ -1,11 +1,14 @@
 //! What the watches said, as far as names need it.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::{
+    net::IpAddr,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+};
 
 use podnet_model::{Change, Namespace, Service, ServiceKey, SliceKey, endpoints::ImportedSlice, labels::Labels};
 
 use super::{
-    known::{self, Known},
+    known::{self, Known, left::Left},
     packed::{Front, Kind, Slice},
 };
 
@@ -15,6 +18,8 @@ pub struct Cluster {
     own: Reader,
     /// What it imports of the Services of its cluster set. Who needs both takes this one last.
     set: Reader,
+    /// What watches told that were replaced, and those of now did not name yet; none where these listed all.
+    left: Option<Box<Left>>,
 }
 
 /// Who reads what a [`Cluster`] takes in.
@@ -25,6 +30,9 @@ impl Cluster {
     /// Takes a change in: from here on it is answered. It costs what it changes, and who asks meanwhile waits for no more than that.
     /// Says whether names or their records are others than before; pods' do not count.
     pub fn apply(&mut self, change: &Change) -> bool {
+        if let Some(left) = &mut self.left {
+            left.named(change);
+        }
         match change {
             Change::Service(key, service) => {
                 let front = service.as_ref().map(Front::from);
@@ -37,10 +45,37 @@ impl Cluster {
             Change::Pod(key, pod) => {
                 let pod = pod.as_ref().filter(|pod| !pod.finished);
                 let addrs = pod.into_iter().flat_map(|pod| &pod.addrs).map(|addr| addr.0).collect();
-                self.own.write(|known| known.put_pod(key, addrs))
+                self.own.write(|known| known.pods.put(key, addrs))
             }
             _ => false,
         }
+    }
+
+    /// Where this server is: the Services that have it as an endpoint are the name servers of the cluster's zones.
+    pub fn stands_at(&mut self, here: &[IpAddr]) {
+        self.own.write(|known| {
+            if *known.here != *here {
+                known.here = here.into();
+                known.changes = known.changes.wrapping_add(1);
+            }
+        });
+    }
+
+    /// Other watches tell of Services, EndpointSlices and pods from here on. What is known stays until these listed all that there is
+    /// ([`Self::listed`]). Where they are the first ones that tell of pods (`first_pods`), whether a pod has a name is not known until then.
+    pub fn succeed(&mut self, first_pods: bool) {
+        self.left = Some(Box::new(Left::of(&self.own.read())));
+        self.own.write(|known| known.awaits_pods = first_pods);
+    }
+
+    /// The watches listed all that there is: what those before told and these did not name is gone, all at once. Says whether names or
+    /// their records are others than before.
+    pub fn listed(&mut self) -> bool {
+        let Some(left) = self.left.take() else { return false };
+        self.own.write(|known| {
+            known.awaits_pods = false;
+            left.take_out(known);
+        })
     }
 
     /// A namespace appeared, got other labels, or vanished (then without labels).
@@ -63,6 +98,14 @@ impl Cluster {
     /// All that is imported was taken in: what is not there does not exist.
     pub fn imports_listed(&mut self) {
         self.set.write(|known| known.complete = true);
+    }
+
+    /// What is imported is not followed any more: all of it is forgotten, and until all is listed again what is not there may be.
+    pub fn forget_imports(&mut self) {
+        let mut gone = None;
+        self.set.write(|known| gone = Some(known.forget()));
+        // It may be large: who asks meanwhile does not wait for this.
+        drop(gone);
     }
 
     /// Whether a Service is there and has no addresses but its endpoints'.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::{
     Authority, Found, Origin, Zone,
     known::{Known, Record},
-    lookup, reverse,
+    lookup, reverse, servers,
     stand::Stand,
 };
 use crate::{
@@ -44,7 +44,7 @@ impl Zone {
                 (known.namespace(namespace) || set.namespace(namespace))
                     && lookup::exposed(known, namespace, &self.options)
             }
-            (b"dns", 2) if name.label(0) == b"ns" => return lookup::name_server(known, qtype, authority),
+            (b"dns", 2) if name.label(0) == b"ns" => return servers::inside(known, qtype, authority),
             (b"dns-version", 1) if qtype == rtype::TXT => return lookup::version(SET_SCHEMA_VERSION, authority),
             (b"svc" | b"dns" | b"dns-version", 1) => true,
             _ => false,

@@ -1,14 +1,18 @@
 //! The zones of `k8s_external`: names for the addresses at which Services are reached from outside of the cluster.
 
+use std::collections::BTreeSet;
+
 use super::{
     Authority, Cluster, Found, Names, Origin, Reader,
     known::{Known, Record},
-    lookup, reverse, soa,
+    lookup, reverse, servers, soa,
     stand::Stand,
+    whole,
 };
 use crate::{
+    authority,
     chain::{ExternalOptions, Fallthrough, KubernetesOptions, is_reverse},
-    name::{Name, QueryName},
+    name::{Name, QueryName, reverse_name},
 };
 
 /// What one `k8s_external` plugin serves.
@@ -49,7 +53,7 @@ impl External {
         if name.label(namespace) == self.options.apex.as_bytes() {
             return match below {
                 1 => Found::NoData(authority),
-                2 if name.label(0) == b"ns1" => name_server(known, qtype, authority),
+                2 if name.label(0) == b"ns1" => servers::outside(known, qtype, authority),
                 _ => Found::NoName(authority),
             };
         }
@@ -68,6 +72,26 @@ impl External {
         }
         let stand = Stand::outside(record, &self.options, &self.kubernetes, tail)?;
         lookup::shows(known, record, &self.kubernetes).then_some(stand)
+    }
+
+    /// The names of a zone that have records, its own first; none where it is not served here.
+    fn names_of(&self, zone: &Name) -> Option<Vec<Name>> {
+        let known = self.cluster.read();
+        let mut names: BTreeSet<Name> = BTreeSet::new();
+        if let Some(origin) = self.origins.iter().find(|origin| origin.name == *zone) {
+            names.insert(origin.name_server.clone());
+            let stands = known.records().filter_map(|record| self.stand(&known, record, &origin.tail));
+            stands.for_each(|stand| {
+                stand.names(|name| {
+                    names.insert(name);
+                });
+            });
+        } else {
+            self.reverse_origins.iter().find(|origin| origin.name == *zone)?;
+            names.extend(known.addresses().map(reverse_name).filter(|name| name.within(zone)));
+        }
+        names.remove(zone);
+        Some(std::iter::once(zone.clone()).chain(names).collect())
     }
 }
 
@@ -93,14 +117,14 @@ impl Names for External {
     fn fallthrough(&self) -> &Fallthrough {
         &self.options.fallthrough
     }
-}
 
-/// `ns1.<apex>.<zone>`, which the zone's NS record names, has the addresses of the cluster's DNS Service: those outside of the cluster,
-/// or its own where it has no others.
-fn name_server<'a>(known: &Known, qtype: u16, authority: Authority<'a>) -> Found<'a> {
-    let outside = lookup::dns_service(known, true);
-    let addrs = if outside.is_empty() { lookup::dns_service(known, false) } else { outside };
-    lookup::addresses(addrs, qtype, authority)
+    fn gives(&self, zone: &Name) -> bool {
+        self.origins.iter().chain(&self.reverse_origins).any(|origin| origin.name == *zone)
+    }
+
+    fn given(&self, zone: &Name) -> Option<authority::Zone> {
+        whole::put_together(self, zone, &self.names_of(zone)?)
+    }
 }
 
 /// A zone whose name server stands in `server_zone`.

@@ -1,12 +1,16 @@
 //! What is known of the cluster, as far as names need it: each Service under its name, and who has an address.
 
+pub(super) mod left;
+mod pods;
+
 use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
     sync::{Arc, OnceLock},
 };
 
-use podnet_model::{Namespace, PodKey, ServiceKey, SliceKey, labels::Labels};
+use podnet_model::{Namespace, ServiceKey, SliceKey, labels::Labels};
+use pods::Pods;
 use smallvec::SmallVec;
 
 use super::packed::{Front, Slice};
@@ -28,13 +32,16 @@ pub(super) struct Known {
     slices: HashMap<SliceKey, u32>,
     /// By their label in names.
     namespaces: HashMap<Box<[u8]>, Populace>,
-    /// The namespace of each pod that has an address.
-    pods: HashMap<IpAddr, SmallVec<[Namespace; 1]>>,
-    pod_addrs: HashMap<PodKey, SmallVec<[IpAddr; 1]>>,
+    /// The pods that have addresses.
+    pub(super) pods: Pods,
     /// The zones of the topology that an endpoint was ever in, in lower case: one that is drained for a while stays a zone.
     zones: HashSet<Box<str>>,
+    /// Where this server is.
+    pub(super) here: Box<[IpAddr]>,
     /// All of it was listed once. Only of a cluster set: of the cluster itself, the server knows.
     pub(super) complete: bool,
+    /// Its pods are told of since its watches were replaced, and were not listed yet.
+    pub(super) awaits_pods: bool,
     /// How often it changed what names there are.
     pub(super) changes: u32,
 }
@@ -107,11 +114,6 @@ impl Known {
         self.holders.keys().copied()
     }
 
-    /// All addresses of pods, and the pods' namespaces.
-    pub(super) fn pod_addresses(&self) -> impl Iterator<Item = (IpAddr, &[Namespace])> {
-        self.pods.iter().map(|(addr, namespaces)| (*addr, &namespaces[..]))
-    }
-
     /// Whether a namespace was announced, or has Services.
     pub(super) fn namespace(&self, label: &[u8]) -> bool {
         self.namespaces.get(label).is_some_and(|populace| populace.labels.is_some() || populace.services > 0)
@@ -120,11 +122,6 @@ impl Known {
     /// The labels of a namespace; none where it was not announced.
     pub(super) fn labels(&self, namespace: &[u8]) -> Option<&Labels> {
         self.namespaces.get(namespace)?.labels.as_ref()
-    }
-
-    /// The namespaces of the pods that have an address.
-    pub(super) fn pods(&self, addr: IpAddr) -> &[Namespace] {
-        self.pods.get(&addr).map_or(&[], |pods| &pods[..])
     }
 
     /// The zone of the topology that a label names, where there is or was such a one.
@@ -144,7 +141,6 @@ impl Known {
             && self.slices.is_empty()
             && self.namespaces.is_empty()
             && self.pods.is_empty()
-            && self.pod_addrs.is_empty()
             && self.free.len() == self.records.len()
     }
 
@@ -237,28 +233,10 @@ impl Known {
         self.forget_namespace(namespace);
     }
 
-    /// Puts a pod in with the addresses that it has, or takes it out.
-    pub(super) fn put_pod(&mut self, key: &PodKey, addrs: SmallVec<[IpAddr; 1]>) {
-        let before = if addrs.is_empty() { self.pod_addrs.remove(key) } else { self.pod_addrs.get(key).cloned() };
-        if before.as_ref().unwrap_or(&SmallVec::new()) == &addrs {
-            return;
-        }
-        for addr in before.into_iter().flatten() {
-            if let Some(pods) = self.pods.get_mut(&addr) {
-                if let Some(index) = pods.iter().position(|namespace| *namespace == key.namespace) {
-                    pods.swap_remove(index);
-                }
-                if pods.is_empty() {
-                    self.pods.remove(&addr);
-                }
-            }
-        }
-        for addr in &addrs {
-            self.pods.entry(*addr).or_default().push(key.namespace.clone());
-        }
-        if !addrs.is_empty() {
-            self.pod_addrs.insert(key.clone(), addrs);
-        }
+    /// Begins anew with nothing, which was listed never; hands out what there was. The number of changes goes on.
+    pub(super) fn forget(&mut self) -> Self {
+        let changes = self.changes.wrapping_add(1);
+        std::mem::replace(self, Self { changes, ..Self::default() })
     }
 
     /// The place of a Service, which is made where `new` says so.

@@ -9,6 +9,7 @@ use super::{
     known::{Known, Record},
     labels::{self, Deep},
     reverse::reverse_answer,
+    servers,
     stand::{self, Stand, Stood},
 };
 use crate::{
@@ -17,9 +18,6 @@ use crate::{
     message::rtype,
     name::{Name, QueryName},
 };
-
-/// The Service that cluster DNS itself stands behind, in every distribution.
-const DNS_SERVICE: &[u8] = b"\x08kube-dns\x0bkube-system";
 
 /// What the zone says about a question.
 #[derive(Clone, Debug)]
@@ -154,7 +152,7 @@ impl Names for Zone {
     }
 
     fn is_incomplete(&self) -> bool {
-        self.has_set() && !self.set.read().complete
+        (self.verifies_pods() && self.cluster.read().awaits_pods) || (self.has_set() && !self.set.read().complete)
     }
 
     fn gives(&self, zone: &Name) -> bool {
@@ -167,8 +165,10 @@ impl Names for Zone {
 
     fn label(&self, label: &str, name: &QueryName, client: IpAddr) -> Option<String> {
         let wanted = label.strip_prefix("kubernetes/")?;
-        if wanted == "client-namespace" {
-            return Some(self.namespace_of(client)?.to_string());
+        match wanted {
+            "client-namespace" => return Some(self.namespace_of(client)?.to_string()),
+            "client-pod-name" => return Some(self.cluster.read().pods.only_at(client)?.name.to_string()),
+            _ => {}
         }
         let (_, origin) = self.origin(name)?;
         let deep = match (origin.in_set, self.options.zonal) {
@@ -186,8 +186,8 @@ impl Zone {
     #[must_use]
     pub fn namespace_of(&self, addr: IpAddr) -> Option<Namespace> {
         let known = self.cluster.read();
-        let (first, others) = known.pods(addr).split_first()?;
-        others.iter().all(|other| other == first).then(|| first.clone())
+        let (first, others) = known.pods.at(addr).split_first()?;
+        others.iter().all(|other| other.namespace == first.namespace).then(|| first.namespace.clone())
     }
 
     /// The zone of the cluster's own Services that a name lies in, and how many labels stand before it.
@@ -229,9 +229,10 @@ impl Zone {
             }
             (b"pod", 3) => match self.pod_address(known, name.label(0), name.label(1)) {
                 Some(addr) => return one_address(qtype, addr, authority),
+                None if self.verifies_pods() && known.awaits_pods => return Found::Unknown,
                 None => false,
             },
-            (b"dns", 2) if name.label(0) == b"ns" => return name_server(known, qtype, authority),
+            (b"dns", 2) if name.label(0) == b"ns" => return servers::inside(known, qtype, authority),
             (b"dns-version", 1) if qtype == rtype::TXT => return version(SCHEMA_VERSION, authority),
             (b"svc" | b"pod" | b"dns" | b"dns-version", 1) => true,
             _ => false,
@@ -251,8 +252,8 @@ impl Zone {
             PodNames::Disabled => None,
             PodNames::Insecure => namespace_exists(known, namespace, &self.options).then_some(addr),
             PodNames::Verified => {
-                let mut pods = known.pods(addr).iter();
-                let named = pods.any(|pod| pod.as_str().as_bytes().eq_ignore_ascii_case(namespace));
+                let mut pods = known.pods.at(addr).iter();
+                let named = pods.any(|pod| pod.namespace.as_str().as_bytes().eq_ignore_ascii_case(namespace));
                 (named && exposed(known, namespace, &self.options)).then_some(addr)
             }
         }
@@ -297,17 +298,6 @@ pub(super) fn apex<'a>(origin: &Origin, qtype: u16, authority: Authority<'a>) ->
         rtype::NS => one_record(rtype::NS, origin.name_server.wire(), authority),
         _ => Found::NoData(authority),
     }
-}
-
-/// `ns.dns.<zone>`, which the zone's NS record names, has the addresses of the cluster's DNS Service.
-pub(super) fn name_server<'a>(known: &Known, qtype: u16, authority: Authority<'a>) -> Found<'a> {
-    addresses(dns_service(known, false), qtype, authority)
-}
-
-/// Where the cluster's DNS Service is reached.
-pub(super) fn dns_service(known: &Known, outside: bool) -> &[IpAddr] {
-    let front = known.service(DNS_SERVICE).and_then(|record| record.front.as_ref());
-    front.map_or(&[], |front| if outside { front.outside_addrs() } else { front.own_addrs() })
 }
 
 /// These addresses of the type that is asked for.

@@ -4,7 +4,9 @@ mod changes;
 mod clusterset;
 mod external;
 mod selected;
+mod servers;
 mod specification;
+mod succession;
 mod whole;
 mod zonal;
 
@@ -86,6 +88,7 @@ fn pod(namespace: &str, name: &str, addrs: &[&str]) -> Change {
         uid: "u".into(),
         static_uid: None,
         searches: None,
+        ndots: None,
         node: None,
         labels: std::sync::Arc::default(),
         host_network: false,

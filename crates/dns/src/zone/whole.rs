@@ -1,4 +1,4 @@
-//! A cluster's zone as a whole, for those who fetch it (`transfer`).
+//! A cluster's zones as a whole, for those who fetch them (`transfer`).
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,6 @@ use super::{Found, Names, Zone, known::Known};
 use crate::{
     answer::Section,
     authority::{self, Record as Line},
-    chain::PodNames,
     message::{expand, rtype},
     name::{Name, QueryName, reverse_name},
 };
@@ -29,21 +28,7 @@ impl Zone {
     /// it or not, and makes a higher serial number than the one that it has.
     #[must_use]
     pub fn whole(&self, zone: &Name) -> Option<authority::Zone> {
-        let names = self.names_of(zone)?;
-        let mut lines: Vec<Line> = Vec::new();
-        for name in &names {
-            let asked = QueryName::from(name);
-            // An alias stands at every type, so it comes again and again.
-            let before = lines.len();
-            for qtype in TYPES {
-                for line in self.find(&asked, qtype, |found| records_at(name, &asked, found)) {
-                    if !lines[before..].contains(&line) {
-                        lines.push(line);
-                    }
-                }
-            }
-        }
-        authority::Zone::from_records(zone, &lines).ok().map(|(zone, _)| zone)
+        put_together(self, zone, &self.names_of(zone)?)
     }
 
     /// The names of a zone, its own first.
@@ -52,8 +37,9 @@ impl Zone {
         let set = self.set.read();
         let mut names: BTreeSet<Name> = BTreeSet::new();
         if let Some(origin) = self.origins.iter().find(|origin| origin.name == *zone) {
+            let is_unknown = if origin.in_set { !set.complete } else { self.verifies_pods() && known.awaits_pods };
             // What is not known cannot be given.
-            if origin.in_set && !set.complete {
+            if is_unknown {
                 return None;
             }
             names.extend(["ns.dns", "dns-version"].iter().filter_map(|text| zone.prefixed_text(text).ok()));
@@ -67,7 +53,7 @@ impl Zone {
                 let stands = known.records().filter_map(|record| self.stand(&known, record, &origin.tail));
                 stands.for_each(|stand| stand.names(&mut tell));
             }
-            if !origin.in_set && self.options.pods == PodNames::Verified {
+            if !origin.in_set && self.verifies_pods() {
                 self.names_of_pods(&known, zone, &mut names);
             }
         } else {
@@ -80,13 +66,31 @@ impl Zone {
     }
 
     fn names_of_pods(&self, known: &Known, zone: &Name, names: &mut BTreeSet<Name>) {
-        for (addr, namespaces) in known.pod_addresses() {
-            for namespace in namespaces {
-                let text = format!("{}.{namespace}.pod", super::stand::dashed(addr));
+        for (addr, pods) in known.pods.all() {
+            for pod in pods {
+                let text = format!("{}.{}.pod", super::stand::dashed(addr), pod.namespace);
                 names.extend(zone.prefixed_text(&text).ok());
             }
         }
     }
+}
+
+/// A zone of all records that its names have.
+pub(super) fn put_together(all: &impl Names, zone: &Name, names: &[Name]) -> Option<authority::Zone> {
+    let mut lines: Vec<Line> = Vec::new();
+    for name in names {
+        let asked = QueryName::from(name);
+        // An alias stands at every type, so it comes again and again.
+        let before = lines.len();
+        for qtype in TYPES {
+            for line in all.find(&asked, qtype, |found| records_at(name, &asked, found)) {
+                if !lines[before..].contains(&line) {
+                    lines.push(line);
+                }
+            }
+        }
+    }
+    authority::Zone::from_records(zone, &lines).ok().map(|(zone, _)| zone)
 }
 
 /// The records of one type at a name.

@@ -19,13 +19,19 @@ const FILE: &str = "192.0.2.1 a.test b.test\n# comment\n(snippet) {\n log\n}\nwh
 const ANSWER: &[u8] = b"\0\0\x81\x80\0\x01\0\x02\0\0\0\0\xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x04\x01b\xc0\x0c\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01";
 
 /// Questions of several types and classes for several names.
-const QUESTIONS: [(&str, u16, u8); 7] = [
+const QUESTIONS: &[(&str, u16, u8)] = &[
     ("a.test", 1, 1),
     ("a.example.org", 28, 1),
     ("version.bind", 16, 3),
     ("1.2.0.192.in-addr.arpa", 12, 1),
     ("kubernetes.default.svc.cluster.local", 1, 1),
     ("x.ns.svc.cluster.local.default.svc.cluster.local", 1, 1),
+    ("web.default.svc.cluster.local", 1, 1),
+    ("_http._tcp.db.default.svc.cluster.local", 33, 1),
+    ("turn.default.svc.cluster.local", 28, 1),
+    ("10-244-1-2.default.pod.cluster.local", 1, 1),
+    ("example.com.default.svc.cluster.local", 1, 1),
+    ("7.0.233.10.in-addr.arpa", 12, 1),
     ("example.org", 255, 1),
 ];
 
@@ -54,7 +60,7 @@ pub fn run(data: &[u8]) {
     let waits = ["cancel", "erratic", "serve_stale"].iter().any(|plugin| text.contains(plugin));
     let upstreams = Upstreams { answer: ANSWER.to_vec().into(), behind_question: true, ..Upstreams::default() };
     let server = server(checked.config, upstreams);
-    for (name, qtype, class) in QUESTIONS {
+    for &(name, qtype, class) in QUESTIONS {
         let packet = question(name, qtype, class);
         // Those wait on purpose, and time stands still.
         if !waits && let Some(response) = asked(&server, &packet, Transport::Udp) {

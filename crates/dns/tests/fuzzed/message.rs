@@ -6,13 +6,13 @@ use podnet_dns::{
     Transport,
     answer::composed,
     authority::{transfer, tsig},
-    message::{HEADER, Times, Upstream, expand, rtype, truncate, walk},
+    message::{HEADER, Request, Times, Upstream, expand, rtype, truncate, walk},
     name::{Name, QueryName},
 };
 
 use super::{
     check,
-    outside::{Upstreams, asked, of_corefile},
+    outside::{NOW, Upstreams, asked, of_corefile},
     question_end, split,
 };
 
@@ -27,16 +27,53 @@ const COREFILES: [&str; 4] = [
     ". {\n autopath @kubernetes\n kubernetes cluster.local {\n pods verified\n }\n cache\n forward . tls://192.0.2.53\n}",
 ];
 
-/// The chains of [`COREFILES`] that can be loaded are asked the input's question twice: the second time from the cache.
+/// Chains that say who is answered, and how much, that sign and look at signatures, or answer for names that were not asked for. Those of
+/// inputs whose first byte has its high bit.
+const GUARDED: [&str; 5] = [
+    ". {\n rrl . {\n responses-per-second 1\n nxdomains-per-second 1\n slip-ratio 2\n max-table-size 16\n }\n acl {\n allow type A net 10.244.0.0/16\n \
+     filter type AAAA net *\n drop type TXT net *\n block net 10.244.0.0/16\n }\n kubernetes cluster.local\n forward . 192.0.2.53\n}",
+    ". {\n tsig {\n secret k. c2VjcmV0 hmac-sha256\n require all\n }\n kubernetes cluster.local in-addr.arpa\n cache\n forward . 192.0.2.53\n}",
+    ". {\n dnssec example {\n key file Kexample\n }\n cache\n forward . 192.0.2.53\n}",
+    ". {\n cache\n forward . tls://192.0.2.53 {\n nsec 100\n }\n}",
+    ". {\n searchpath cluster.local\n cache\n kubernetes cluster.local\n forward . 192.0.2.53\n}",
+];
+
+/// The chain of [`GUARDED`] that has a key.
+const SIGNED: usize = 1;
+
+/// The chain that an input is for, and whether it is asked with the right signature.
+fn chosen(how: u8) -> (&'static str, bool) {
+    let place = usize::from(how >> 2 & 0xf);
+    if how & 0x80 == 0 {
+        return (COREFILES[place % COREFILES.len()], false);
+    }
+    let place = place % GUARDED.len();
+    (GUARDED[place], place == SIGNED && how & 0x40 != 0)
+}
+
+/// A query with the signature that [`GUARDED`] asks for.
+fn signed(packet: &[u8]) -> Vec<u8> {
+    let name = Name::parse("k").expect("it is a name");
+    let key = tsig::Key::new(name, tsig::Algorithm::named("hmac-sha256").expect("it is one"), b"secret");
+    let mut message = packet.to_vec();
+    let _ = tsig::Session::request(Arc::new(key), &mut message, NOW);
+    message
+}
+
+/// The chains of [`COREFILES`] and [`GUARDED`] are asked the input's question twice: the second time from the cache.
 pub fn run(data: &[u8]) {
     let Some((&how, rest)) = data.split_first() else { return };
     let (packet, answer) = split(rest);
+    let (corefile, is_signed) = chosen(how);
     let transport = if how & 1 == 0 { Transport::Udp } else { Transport::Tcp };
     let upstreams = Upstreams { answer: answer.to_vec().into(), behind_question: how & 2 != 0, ..Upstreams::default() };
-    let server = of_corefile(COREFILES[usize::from(how >> 2) % COREFILES.len()], upstreams);
+    let server = of_corefile(corefile, upstreams);
+    // Only what can be read, and has room for one record more, can be signed.
+    let is_signed = is_signed && packet.get(10..12) == Some(&[0, 0][..]) && Request::parse(packet, transport).is_ok();
+    let query = if is_signed { signed(packet) } else { packet.to_vec() };
     for _ in 0..2 {
-        if let Some(response) = asked(&server, packet, transport) {
-            check(packet, &response, transport);
+        if let Some(response) = asked(&server, &query, transport) {
+            check(&query, &response, transport);
         }
     }
     upstream(packet, answer);

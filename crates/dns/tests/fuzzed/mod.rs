@@ -4,6 +4,7 @@
 
 #![allow(dead_code, clippy::expect_used, unreachable_pub)]
 
+mod cluster;
 pub mod corefile;
 pub mod hosts;
 pub mod message;

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -14,9 +15,18 @@ use futures::{
     future::{BoxFuture, pending, ready},
 };
 use podnet_dns::{
-    Arrival, Config, Environment, Exchange, Outcome, Outside, Server, Transport, corefile::Scheme, message::HEADER,
-    server::Take,
+    Arrival, Config, Environment, Exchange, Outcome, Outside, Server, Transport,
+    corefile::Scheme,
+    message::HEADER,
+    name::Name,
+    server::{ClientSearch, Take},
 };
+use podnet_model::Namespace;
+
+use super::cluster::{CLIENT, NAMESPACE, cluster};
+
+/// What time it is, in seconds since 1970.
+pub const NOW: u64 = 1_800_000_000;
 
 /// What every upstream answers.
 #[derive(Debug, Default)]
@@ -69,40 +79,59 @@ impl Outside for Upstreams {
     }
 
     fn unix(&self) -> u64 {
-        1_800_000_000
+        NOW
     }
 
     fn random(&self) -> u64 {
         self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
     }
+
+    fn search_of(&self, _: IpAddr) -> Option<Arc<ClientSearch>> {
+        let behind = Name::parse("corp.example").ok().into_iter().collect();
+        Some(Arc::new(ClientSearch { namespace: NAMESPACE.into(), behind }))
+    }
+
+    fn has_service(&self, _: &Namespace, name: &[u8]) -> bool {
+        [&b"web"[..], b"db"].contains(&name)
+    }
 }
 
-/// A server of a Corefile that knows all there is of a cluster: nothing.
+/// What a Corefile names: the key of the zone `example`.
+const FILES: [(&str, &str); 2] = [
+    (
+        "Kexample.key",
+        "example. IN DNSKEY 257 3 13 5qb5yppGtrOhOyQgrY9HZqw9YV+DzjtamKELj6Sc0qUE7B7EvFiwhI4I DLY4uD6/X46XkaBfJJinUQitMw2xug==\n",
+    ),
+    (
+        "Kexample.private",
+        "Private-key-format: v1.3\nAlgorithm: 13 (ECDSAP256SHA256)\nPrivateKey: 6z5D3z/78u86QsY1YYXL2VW8z7XkbCPEHe9xS77yfkU=\n",
+    ),
+];
+
+/// A server of a Corefile that knows all there is of a small cluster.
 #[must_use]
 pub fn server(config: Config, upstreams: Upstreams) -> Arc<Server> {
-    let server = Server::new(
-        config,
-        &podnet_dns::zone::Cluster::default(),
-        1,
-        Arc::default(),
-        Arc::new(upstreams),
-        Box::new(|_| {}),
-    );
+    let server = Server::new(config, &cluster(), 1, Arc::default(), Arc::new(upstreams), Box::new(|_| {}));
     server.set_synced();
     Arc::new(server)
 }
 
-/// The server of a Corefile without files.
+/// The server of a Corefile that names no other files than the keys of a zone.
 #[must_use]
 pub fn of_corefile(corefile: &str, upstreams: Upstreams) -> Arc<Server> {
-    let config = Config::load("Corefile", corefile, &Environment::EMPTY).expect("the fuzzed Corefile is right");
+    let file = |path: &str| {
+        let known = FILES.iter().find(|(name, _)| path.ends_with(name));
+        known.map(|(_, text)| (*text).to_owned()).ok_or_else(|| io::ErrorKind::NotFound.into())
+    };
+    let environment = Environment { file: &file, ..Environment::EMPTY };
+    let config = Config::load("Corefile", corefile, &environment).expect("the fuzzed Corefile is right");
     server(config, upstreams)
 }
 
 /// The response to a packet, where there is one.
 #[must_use]
 pub fn asked(server: &Arc<Server>, packet: &[u8], transport: Transport) -> Option<Vec<u8>> {
-    let from = "10.244.1.2:4000".parse().expect("it is an address");
+    let from = format!("{CLIENT}:4000").parse().expect("it is an address");
     let local = "10.96.0.10".parse().ok();
     let arrival = Arrival { from, transport, port: 53, scheme: Scheme::Dns, bound: None, local, keepalive: None };
     let mut out = Vec::new();

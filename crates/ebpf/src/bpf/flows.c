@@ -4,16 +4,61 @@
 #define ASKED
 #include "flows.h"
 
+// Notes an error of ICMP, which begins at `at`, in the entry of the flow that it quotes a packet of: that went the other way. Only what who began the
+// flow is told of matters: answers that come too late are refused every day.
+static __attribute__((noinline)) int note_error(struct __sk_buff *skb, __u32 at, __u32 into)
+{
+    struct seen quoted;
+    __builtin_memset(&quoted, 0, sizeof(quoted));
+    quoted.key.device = skb->ifindex;
+    quoted.into = !(into & 1);
+    __u32 is_v6 = skb->protocol == bpf_htons(ETH_P_IPV6);
+    __u8 head[2];
+    __be32 sender[4];
+    if (bpf_skb_load_bytes(skb, at, head, sizeof(head)))
+        return 0;
+    // Behind eight bytes of its own it quotes the packet from the IP header on (RFC 792; RFC 4443, section 3).
+    if (is_v6) {
+        if (!see_v6(skb, &quoted, at + 8, 1) || bpf_skb_load_bytes(skb, ETH_HLEN + 8, sender, 16))
+            return 0;
+    } else {
+        __be32 v4;
+        if (!see_v4(skb, &quoted, at + 8, 1) || bpf_skb_load_bytes(skb, ETH_HLEN + 12, &v4, 4))
+            return 0;
+        mapped(sender, v4);
+    }
+    struct counted *counted = bpf_map_lookup_elem(&flow_entries, &quoted.key);
+    if (!counted || quoted.into != counted->remote_began)
+        return 0;
+    __be32 *whom = quoted.into ? quoted.key.local : quoted.key.remote;
+    __u8 by = ERROR_ON_THE_WAY;
+    if (sender[0] == whom[0] && sender[1] == whom[1] && sender[2] == whom[2] && sender[3] == whom[3])
+        by = ERROR_BY_DESTINATION;
+    if (is_v6 ? head[0] == 2 : head[0] == 3 && head[1] == 4)
+        by |= ERROR_TOO_BIG;
+    counted->error_type = head[0];
+    counted->error_code = head[1];
+    counted->error_by = by;
+    return 0;
+}
+
+static __always_inline int see(struct __sk_buff *skb, __u32 into)
+{
+    __u32 error = count_flow(skb, skb->ifindex, into);
+    // The fast path leads none to a pod.
+    if (error)
+        note_error(skb, error, into);
+    return TC_ACT_UNSPEC;
+}
+
 // At the ingress of the node's end: from the pod.
 SEC("classifier") int podnet_seen_out(struct __sk_buff *skb)
 {
-    count_flow(skb, skb->ifindex, 0);
-    return TC_ACT_UNSPEC;
+    return see(skb, 0);
 }
 
 // At its egress: to the pod.
 SEC("classifier") int podnet_seen_in(struct __sk_buff *skb)
 {
-    count_flow(skb, skb->ifindex, 1);
-    return TC_ACT_UNSPEC;
+    return see(skb, 1);
 }

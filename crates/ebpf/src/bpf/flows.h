@@ -14,10 +14,18 @@
 #define TCP_ACK 0x10
 // How many extension headers of IPv6 are passed over (RFC 8200, section 4.1).
 #define EXTENSIONS 4
+// Chunks of SCTP: INIT, ABORT, SHUTDOWN COMPLETE (RFC 9260, section 3.2).
+#define SCTP_INIT 1
+#define SCTP_ABORT 6
+#define SCTP_SHUTDOWN_COMPLETE 14
 // Beside the flags of TCP in `struct way`: `next` is known.
 #define NEXT_KNOWN 0x100
 // What `settings` says: only flows to addresses in `ranges` count.
 #define ONLY_RANGES 1
+// Who sent an error of ICMP: whom the packet was for, or somebody on its way. It may have been too large for a link besides.
+#define ERROR_BY_DESTINATION 1
+#define ERROR_ON_THE_WAY 2
+#define ERROR_TOO_BIG 4
 
 struct flow_key {
     __u32 device;
@@ -58,8 +66,15 @@ struct counted {
     // The frontend of a Service that the pod's socket asked for; port 0: none that is known.
     __be32 asked[4];
     __be16 asked_port;
-    __u16 unused[3];
+    // The last error of ICMP about a packet of who began it: who sent it, its type and code; 0: none, or packets were answered since. Older
+    // programs leave zeros here.
+    __u8 error_by;
+    __u8 error_type;
+    __u8 error_code;
+    __u8 unused[3];
 };
+
+_Static_assert(sizeof(struct counted) == 120 && __builtin_offsetof(struct counted, error_by) == 114, "flows.rs reads it in another way");
 
 enum { ENDED = 1, REPLACED };
 
@@ -138,8 +153,11 @@ struct seen {
     __u32 payload;
     __u32 packets;
     __u32 bytes;
+    // Where an error of ICMP begins in the packet; 0: it is none.
+    __u32 error;
     __u8 flags;
-    __u8 aborts;
+    // The first one of SCTP.
+    __u8 chunk;
     // The direction: 0 from the pod, 1 to it.
     __u8 into;
     // It opens a connection that goes on in the entry of one that has ended.
@@ -164,6 +182,14 @@ static __always_inline int ring(__u32 kind, struct flow_key *key, struct counted
     return 1;
 }
 
+// It opens a connection, or an association.
+static __always_inline int opens(struct seen *seen)
+{
+    if (seen->key.protocol == IPPROTO_SCTP)
+        return seen->chunk == SCTP_INIT;
+    return seen->key.protocol == IPPROTO_TCP && (seen->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
 static __always_inline void miss(struct seen *seen)
 {
     __u32 device = seen->key.device;
@@ -178,11 +204,26 @@ static __always_inline void miss(struct seen *seen)
         __sync_fetch_and_add(&missed->packets, seen->packets);
         __sync_fetch_and_add(&missed->bytes, seen->bytes);
     }
-    if ((seen->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+    if (opens(seen))
         __sync_fetch_and_add(&missed->connections, 1);
 }
 
-// Reads what is behind the IP headers at `at`; `header` is the length of these. 0: it does not count.
+// A message of ICMP goes by its type; an echo by its identifier besides, and a reply by the type of its request.
+static __always_inline void name_message(struct seen *seen, __u32 protocol, __u8 *head)
+{
+    __u8 request = protocol == IPPROTO_ICMP ? 8 : 128, reply = protocol == IPPROTO_ICMP ? 0 : 129;
+    __u8 echo = head[0] == request || head[0] == reply;
+    seen->key.local_port = echo ? *(__be16 *)(head + 4) : 0;
+    seen->key.remote_port = bpf_htons(echo ? request : head[0]);
+}
+
+// Destination unreachable, time exceeded (RFC 792); unreachable, too big, time exceeded, parameter problem (RFC 4443, section 3).
+static __always_inline int is_error(__u32 protocol, __u8 type)
+{
+    return protocol == IPPROTO_ICMP ? type == 3 || type == 11 : type >= 1 && type <= 4;
+}
+
+// Reads what is behind the IP headers at `at`. 0: it does not count.
 static __always_inline int read_transport(struct __sk_buff *skb, struct seen *seen, __u32 protocol, __u32 at)
 {
     __be16 *near = seen->into ? &seen->key.remote_port : &seen->key.local_port;
@@ -204,9 +245,9 @@ static __always_inline int read_transport(struct __sk_buff *skb, struct seen *se
             return 1;
         *near = *(__be16 *)head;
         *far = *(__be16 *)(head + 2);
-        // ABORT, SHUTDOWN COMPLETE (RFC 9260, section 3.2): the first chunk is behind the common header.
+        // It is behind the common header.
         if (protocol == IPPROTO_SCTP && !bpf_skb_load_bytes(skb, at + 12, head, 1))
-            seen->aborts = head[0] == 6 || head[0] == 14;
+            seen->chunk = head[0];
     } else if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6) {
         if (bpf_skb_load_bytes(skb, at, head, 8))
             return 1;
@@ -214,17 +255,32 @@ static __always_inline int read_transport(struct __sk_buff *skb, struct seen *se
         // Neighbours and listeners to groups: between a pod and its link.
         if (protocol == IPPROTO_ICMPV6 && ((type >= 130 && type <= 137) || type == 143))
             return 0;
-        // Echo: the reply's type is that of the request. Both have the identifier.
-        __u8 echo = protocol == IPPROTO_ICMP ? type == 0 || type == 8 : type == 128 || type == 129;
-        if (echo)
-            type = protocol == IPPROTO_ICMP ? 8 : 128;
-        seen->key.local_port = echo ? *(__be16 *)(head + 4) : 0;
-        seen->key.remote_port = bpf_htons(type);
+        name_message(seen, protocol, head);
+        if (is_error(protocol, type))
+            seen->error = at;
     }
     // As many as leave by a link that takes no larger ones.
     if (skb->gso_size && skb->gso_segs > 1) {
         seen->packets = skb->gso_segs;
         seen->bytes += (seen->packets - 1) * (at - ETH_HLEN + own);
+    }
+    return 1;
+}
+
+// Reads of a packet that an error quotes whose it is: no more than eight bytes behind the IP headers are sure (RFC 792). 0: it is not known.
+static __always_inline int read_quoted(struct __sk_buff *skb, struct seen *seen, __u32 protocol, __u32 at)
+{
+    __be16 *near = seen->into ? &seen->key.remote_port : &seen->key.local_port;
+    __be16 *far = seen->into ? &seen->key.local_port : &seen->key.remote_port;
+    __u8 head[8] __attribute__((aligned(8)));
+    seen->key.protocol = protocol;
+    if (bpf_skb_load_bytes(skb, at, head, sizeof(head)))
+        return 0;
+    if (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP) {
+        *near = *(__be16 *)head;
+        *far = *(__be16 *)(head + 2);
+    } else if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6) {
+        name_message(seen, protocol, head);
     }
     return 1;
 }
@@ -236,10 +292,11 @@ static __always_inline void mapped(__be32 *addr, __be32 v4)
     addr[3] = v4;
 }
 
-static __always_inline int see_v4(struct __sk_buff *skb, struct seen *seen)
+// Reads a packet whose IP header is at `from`, or one that is quoted there.
+static __always_inline int see_v4(struct __sk_buff *skb, struct seen *seen, __u32 from, int quoted)
 {
     struct iphdr ip;
-    if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)))
+    if (bpf_skb_load_bytes(skb, from, &ip, sizeof(ip)))
         return 0;
     mapped(seen->key.local, seen->into ? ip.daddr : ip.saddr);
     mapped(seen->key.remote, seen->into ? ip.saddr : ip.daddr);
@@ -247,17 +304,18 @@ static __always_inline int see_v4(struct __sk_buff *skb, struct seen *seen)
     // What follows of a datagram in parts has no ports.
     if (ip.frag_off & bpf_htons(0x1fff))
         return 1;
-    return read_transport(skb, seen, ip.protocol, ETH_HLEN + (*(__u8 *)&ip & 0xf) * 4);
+    __u32 at = from + (*(__u8 *)&ip & 0xf) * 4;
+    return quoted ? read_quoted(skb, seen, ip.protocol, at) : read_transport(skb, seen, ip.protocol, at);
 }
 
-static __always_inline int see_v6(struct __sk_buff *skb, struct seen *seen)
+static __always_inline int see_v6(struct __sk_buff *skb, struct seen *seen, __u32 from, int quoted)
 {
     struct ipv6hdr ip;
-    if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)))
+    if (bpf_skb_load_bytes(skb, from, &ip, sizeof(ip)))
         return 0;
     __builtin_memcpy(seen->key.local, seen->into ? &ip.daddr : &ip.saddr, 16);
     __builtin_memcpy(seen->key.remote, seen->into ? &ip.saddr : &ip.daddr, 16);
-    __u32 next = ip.nexthdr, at = ETH_HLEN + sizeof(ip);
+    __u32 next = ip.nexthdr, at = from + sizeof(ip);
     for (int count = 0; count < EXTENSIONS; count++) {
         __u8 head[4];
         // Hop-by-hop, routing, destination options; fragment.
@@ -272,7 +330,7 @@ static __always_inline int see_v6(struct __sk_buff *skb, struct seen *seen)
         at += next == 44 ? 8 : (head[1] + 1) * 8;
         next = head[0];
     }
-    return read_transport(skb, seen, next, at);
+    return quoted ? read_quoted(skb, seen, next, at) : read_transport(skb, seen, next, at);
 }
 
 // Only flows whose other end may be a pod, if that is what is asked for.
@@ -347,15 +405,32 @@ static __always_inline void ask_socket(struct __sk_buff *skb, struct seen *seen,
 }
 #endif
 
+// The verifier has to see that there are two; the compiler knows it, and would not show it.
+static __always_inline struct way *way_of(struct counted *counted, __u64 into)
+{
+    asm volatile("%0 &= 1" : "+r"(into));
+    return &counted->ways[into];
+}
+
+// What opens a connection opens another one than that which is counted, whose end nobody saw: from the same ports numbers go up (RFC 6528), and
+// what is sent again has the number that it had.
+static __always_inline int is_another(struct seen *seen, struct counted *counted)
+{
+    if (seen->key.protocol != IPPROTO_TCP || seen->into != counted->remote_began)
+        return 0;
+    struct way *way = way_of(counted, seen->into);
+    return way->flags & NEXT_KNOWN && (__s32)(seen->seq + 1 - way->next) > 0;
+}
+
 // The packet's entry, which is made where there is none; 0: there is no room.
 static __always_inline struct counted *entry(struct __sk_buff *skb, struct seen *seen, __u64 now)
 {
     struct counted *counted = bpf_map_lookup_elem(&flow_entries, &seen->key);
-    __u8 opens = seen->key.protocol == IPPROTO_TCP && (seen->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
     __u64 how = BPF_NOEXIST;
     if (counted) {
-        if (!opens || !counted->ended)
+        if (!opens(seen) || (!counted->ended && !is_another(seen, counted)))
             return counted;
+        counted->ended = 1;
         if (!ring(REPLACED, &seen->key, counted)) {
             // Its next SYN is the same connection's.
             counted->ended = counted->finished = 0;
@@ -377,15 +452,13 @@ static __always_inline struct counted *entry(struct __sk_buff *skb, struct seen 
     (void)skb;
 #endif
     // Another processor may have made it just now.
-    bpf_map_update_elem(&flow_entries, &seen->key, fresh, how);
-    return bpf_map_lookup_elem(&flow_entries, &seen->key);
-}
-
-// The verifier has to see that there are two; the compiler knows it, and would not show it.
-static __always_inline struct way *way_of(struct counted *counted, __u64 into)
-{
-    asm volatile("%0 &= 1" : "+r"(into));
-    return &counted->ways[into];
+    if (!bpf_map_update_elem(&flow_entries, &seen->key, fresh, how) || how == BPF_NOEXIST)
+        return bpf_map_lookup_elem(&flow_entries, &seen->key);
+    // There is no memory for another one: it begins in place of the one that rang, whose packets were all told by that.
+    counted = bpf_map_lookup_elem(&flow_entries, &seen->key);
+    if (counted)
+        *counted = *fresh;
+    return counted;
 }
 
 static __always_inline void count_tcp(struct seen *seen, struct counted *counted, struct way *way, __u64 now)
@@ -413,7 +486,8 @@ static __always_inline void count_tcp(struct seen *seen, struct counted *counted
     }
 }
 
-// Counts a packet of the pod behind a device: 0, one that it sent; 1, one that comes to it.
+// Counts a packet of the pod behind a device: 0, one that it sent; 1, one that comes to it. Where it is an error of ICMP, where that begins in it;
+// else 0.
 static __attribute__((noinline)) int count_flow(struct __sk_buff *skb, __u32 device, __u32 into)
 {
     struct seen seen;
@@ -422,26 +496,29 @@ static __attribute__((noinline)) int count_flow(struct __sk_buff *skb, __u32 dev
     seen.into = into & 1;
     seen.packets = 1;
     seen.bytes = skb->len - ETH_HLEN;
-    int counts = skb->protocol == bpf_htons(ETH_P_IP)     ? see_v4(skb, &seen)
-                 : skb->protocol == bpf_htons(ETH_P_IPV6) ? see_v6(skb, &seen)
+    int counts = skb->protocol == bpf_htons(ETH_P_IP)     ? see_v4(skb, &seen, ETH_HLEN, 0)
+                 : skb->protocol == bpf_htons(ETH_P_IPV6) ? see_v6(skb, &seen, ETH_HLEN, 0)
                                                           : 0;
     if (!counts || !is_wanted(&seen))
-        return 0;
+        return seen.error;
     __u64 now = bpf_ktime_get_ns();
     struct counted *counted = entry(skb, &seen, now);
     if (!counted || seen.merged)
         miss(&seen);
     if (!counted)
-        return 0;
+        return seen.error;
     struct way *way = way_of(counted, seen.into);
     __sync_fetch_and_add(&way->packets, seen.packets);
     __sync_fetch_and_add(&way->bytes, seen.bytes);
     counted->last = now;
+    // An answer; or the next packet, as each one that is too large for a link gets an error of its own.
+    if (counted->error_by && (seen.into != counted->remote_began || counted->error_by & ERROR_TOO_BIG))
+        counted->error_by = 0;
     if (seen.key.protocol == IPPROTO_TCP)
         count_tcp(&seen, counted, way, now);
-    else if (seen.aborts && !counted->ended) {
+    else if (seen.key.protocol == IPPROTO_SCTP && (seen.chunk == SCTP_ABORT || seen.chunk == SCTP_SHUTDOWN_COMPLETE) && !counted->ended) {
         counted->ended = 1;
         ring(ENDED, &seen.key, counted);
     }
-    return 0;
+    return seen.error;
 }

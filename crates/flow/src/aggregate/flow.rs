@@ -1,13 +1,16 @@
 //! One flow that is under way.
 
+use std::net::SocketAddr;
+
 use jiff::{SignedDuration, Timestamp};
 use podnet_model::NodeName;
 use uuid::Uuid;
 
-use super::{Scene, class};
+use super::{Scene, class, outcome::Evidence};
 use crate::{
     entry::{Entry, EntryKey, Transport, Way},
-    record::{Asked, End, FlowId, Key, Record, Report, Reporter, Verdict},
+    names::Names,
+    record::{Asked, Cause, End, FlowId, Key, Record, Report, Reporter},
 };
 
 /// A packet passes both ends' interfaces nearly at once.
@@ -30,6 +33,17 @@ struct Counted {
     is_open: bool,
 }
 
+/// What may be another thing by the time that a flow is told.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct First {
+    /// The source is no address of the pod that sent.
+    pub(super) is_spoofed: bool,
+    /// The Service that was asked had nobody to answer here.
+    pub(super) is_unserved: bool,
+    /// Who answers sees another source: there it may not be among what is counted.
+    pub(super) is_masked: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct Flow {
     pub(super) key: Key,
@@ -41,6 +55,8 @@ pub(super) struct Flow {
     at_destination: Option<Box<Counted>>,
     /// The pods at these ends are this node's, so that there have to be entries of theirs.
     expects: [bool; 2],
+    /// What is known of the source, and of whom it asked, as it began.
+    first: First,
     id: Option<FlowId>,
     /// When it was told, and with how many packets.
     told: Option<(Timestamp, u64)>,
@@ -55,11 +71,10 @@ impl Flow {
         node: &NodeName,
         key: Key,
         (source, destination): (End, End),
-        asked: Option<Asked>,
+        (asked, first): (Option<Asked>, First),
         (entry, side, began): (&Entry, Side, u64),
     ) -> Self {
-        let is_here = |end: &End| end.pod.as_ref().is_some_and(|pod| pod.node == *node);
-        let expects = [is_here(&source), is_here(&destination)];
+        let expects = expects(&source, &destination, node);
         let mut flow = Self {
             key,
             source,
@@ -68,6 +83,7 @@ impl Flow {
             at_source: None,
             at_destination: None,
             expects,
+            first,
             id: None,
             told: None,
             began,
@@ -89,6 +105,18 @@ impl Flow {
             Side::Source => &mut self.at_source,
             Side::Destination => &mut self.at_destination,
         }
+    }
+
+    /// It is known by now between whom it is.
+    pub(super) fn readdress(&mut self, key: Key, (source, destination): (End, End), node: &NodeName) {
+        if key.source != self.key.source {
+            self.source = source;
+        }
+        if key.destination != self.key.destination {
+            self.destination = destination;
+        }
+        self.key = key;
+        self.expects = expects(&self.source, &self.destination, node);
     }
 
     /// An entry at one of its ends.
@@ -122,6 +150,12 @@ impl Flow {
             counted.is_open = false;
         }
         !self.is_open()
+    }
+
+    /// One of its ends went away while it was open.
+    pub(super) fn has_lost_an_end(&self) -> bool {
+        let all = [&self.at_source, &self.at_destination].into_iter().flatten();
+        all.filter(|counted| !counted.entry.ended).any(|counted| !counted.is_open)
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -185,19 +219,16 @@ impl Flow {
     }
 
     pub(super) fn tell(&mut self, report: Report, scene: &Scene<'_>, (node, boot): (&NodeName, Uuid)) -> Record {
-        // A pod may have spoken before anybody was told its name.
         let (start, end) = self.main().map_or((scene.now, scene.now), |entry| (entry.first, entry.last));
-        for end in [&mut self.source, &mut self.destination] {
-            if end.pod.is_none() && end.node.is_none() {
-                *end = End::new(end.at(), scene.names.holder(end.ip, start));
-            }
-        }
+        self.unmask(scene.names);
+        self.name(scene.names, start);
         let (reporter, sent, received) = self.ways();
         let packets = sent.packets + received.packets;
         self.told = Some((scene.now, packets));
         let id = *self.id.get_or_insert_with(|| id(boot, self.at_source.as_deref().or(self.at_destination.as_deref())));
         let handshake =
             [&self.at_source, &self.at_destination].into_iter().flatten().map(|one| one.entry.handshake_micros);
+        let (verdict, cause) = self.evidence((sent, received), report, scene.names).outcome();
         Record {
             id,
             report,
@@ -208,13 +239,34 @@ impl Flow {
             source: self.source.clone(),
             destination: self.destination.clone(),
             service: self.asked.as_deref().cloned(),
-            verdict: self.verdict(sent, received, report),
+            verdict,
+            cause,
             node: node.clone(),
             reporter,
             sent,
             received,
             handshake_micros: handshake.filter(|micros| *micros > 0).max(),
             destination_counts: None,
+        }
+    }
+
+    /// Whose packets these are may be known later than that they came.
+    fn unmask(&mut self, names: &Names) {
+        if !self.first.is_spoofed && self.at_source.as_ref().is_some_and(|counted| names.is_spoofed(&counted.entry)) {
+            self.first.is_spoofed = true;
+            // It was named after who has the address.
+            (self.source.pod, self.source.node) = (None, None);
+        }
+    }
+
+    /// A pod may have spoken before anybody was told its name.
+    fn name(&mut self, names: &Names, start: Timestamp) {
+        let sender = self.at_source.as_ref().map(|counted| counted.entry.key).filter(|_| self.first.is_spoofed);
+        let own = sender.and_then(|key| names.senders(key.device)?.first().copied());
+        for (end, own) in [(&mut self.source, own), (&mut self.destination, None)] {
+            if end.pod.is_none() && end.node.is_none() {
+                *end = End::new(end.at(), names.holder(own.unwrap_or(end.ip), start));
+            }
         }
     }
 
@@ -227,16 +279,40 @@ impl Flow {
         }
     }
 
-    fn verdict(&self, sent: Way, received: Way, report: Report) -> Verdict {
-        let is_tcp = self.key.transport == Transport::TCP;
-        if is_tcp && received.resets > 0 && received.flags & Way::SYN == 0 && sent.flags & Way::SYN != 0 {
-            return Verdict::Refused;
+    fn evidence(&self, (sent, received): (Way, Way), report: Report, names: &Names) -> Evidence {
+        let [source, destination] =
+            [&self.at_source, &self.at_destination].map(|end| end.as_ref().map(|counted| &counted.entry));
+        let error = |entry: &Entry| Cause::of(entry.error?, entry.key.remote.is_ipv6());
+        let asked = self.asked.as_deref().map(|asked| SocketAddr::new(asked.ip, asked.port));
+        Evidence {
+            is_tcp: self.key.transport == Transport::TCP,
+            wants_answer: wants_answer(&self.key),
+            sent,
+            received,
+            error: source.and_then(error).or_else(|| destination.and_then(error)),
+            was_reset_by_destination: destination.is_some_and(|entry| entry.out.resets > 0),
+            is_spoofed: self.first.is_spoofed,
+            has_backend: asked.is_some_and(|asked| asked != self.key.destination),
+            was_unserved: self.first.is_unserved,
+            is_unserved: asked.is_some_and(|asked| names.is_unserved(asked, self.key.transport)),
+            never_came: report == Report::End && self.expects[1] && destination.is_none() && !self.first.is_masked,
         }
-        let never_came = self.expects[1] && self.at_destination.is_none() && received.packets == 0;
-        if report == Report::End && never_came {
-            return Verdict::Dropped;
-        }
-        if is_tcp && received.packets == 0 { Verdict::Unanswered } else { Verdict::Forwarded }
+    }
+}
+
+/// Which ends are those of this node's pods.
+fn expects(source: &End, destination: &End, node: &NodeName) -> [bool; 2] {
+    [source, destination].map(|end| end.pod.as_ref().is_some_and(|pod| pod.node == *node))
+}
+
+/// Whether somebody is always answered by who gets it: what opens a connection or an association, or an echo request (RFC 792; RFC 4443,
+/// section 4.1).
+const fn wants_answer(key: &Key) -> bool {
+    match key.transport {
+        Transport::TCP | Transport::SCTP => true,
+        Transport::ICMP => key.destination.port() == 8,
+        Transport::ICMP6 => key.destination.port() == 128,
+        _ => false,
     }
 }
 

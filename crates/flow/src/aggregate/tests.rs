@@ -1,6 +1,10 @@
 //! A simulated kernel, whose map and bells are read in any order, against what it counted.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use proptest::prelude::*;
 
@@ -11,6 +15,10 @@ use crate::{
     record::{Reporter, Verdict},
 };
 
+mod account;
+mod causes;
+mod gone;
+mod late;
 mod services;
 
 fn at(millis: i64) -> Timestamp {
@@ -103,6 +111,7 @@ impl Kernel {
                     handshake_micros: 0,
                     ended: false,
                     asked: None,
+                    error: None,
                 };
                 if let Some(old) = self.map.insert(key, fresh) {
                     self.bells.push_back(Bell::Replaced(old));

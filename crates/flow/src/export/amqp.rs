@@ -113,10 +113,11 @@ pub fn start_ok(user: &str, password: &str) -> Vec<u8> {
     frame(METHOD, 0, &called(10, 11, &arguments))
 }
 
-/// In answer to [`Said::Tune`]: what it wants, no heartbeats, and that virtual host.
+/// In answer to [`Said::Tune`]: what it wants, one channel, no heartbeats, and that virtual host.
 #[must_use]
 pub fn tune_ok(largest: u32, host: &str) -> Vec<u8> {
-    let mut arguments = 0_u16.to_be_bytes().to_vec();
+    // 0 would be as many as there can be, which RabbitMQ refuses where it allows fewer.
+    let mut arguments = CHANNEL.to_be_bytes().to_vec();
     arguments.extend(limit(largest).to_be_bytes());
     arguments.extend(0_u16.to_be_bytes());
     let mut open = Vec::new();

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use self::template::{FLOWS_V4, FLOWS_V6, MISSING, Template};
 use super::name;
-use crate::{Gap, Item, Numbered, Record, Report, Transport, Verdict, Way};
+use crate::{Cause, Gap, Item, Numbered, Record, Report, Transport, Verdict, Way};
 
 const VERSION: u16 = 10;
 const HEADER: usize = 16;
@@ -22,9 +22,15 @@ const SET: usize = 4;
 const IDLE: u8 = 1;
 const ACTIVE: u8 = 2;
 const ENDED: u8 = 3;
-/// `forwardingStatus`es: forwarded, dropped; nothing more is known.
+/// `forwardingStatus`es (RFC 7270, section 4.12): forwarded, and dropped, of which nothing more is known.
 const FORWARDED: u8 = 64;
 const DROPPED: u8 = 128;
+/// Dropped, with the reason: a rule said no, no route, a fragment would have been needed, time to live, the wrong way back to the source.
+const DENIED: u8 = 129;
+const UNROUTABLE: u8 = 131;
+const NOT_FRAGMENTED: u8 = 133;
+const BAD_TTL: u8 = 137;
+const REVERSE_PATH: u8 = 140;
 /// The longest name that is sent; Kubernetes' have 253 characters.
 const LONGEST: usize = 1024;
 /// What domains' ids are made in.
@@ -57,11 +63,12 @@ impl Exporter {
         message.finish()
     }
 
-    /// Items in as few messages as may be, none of more than `most` bytes unless one item alone has more.
+    /// Items in as few messages as may be, none of more than `most` bytes unless one item alone has more. Parts of other nodes' records are left out:
+    /// no element says what they are, and they would count as flows.
     pub fn messages(&mut self, items: &[Numbered], now: Timestamp, most: usize) -> Vec<Vec<u8>> {
         let mut messages = Vec::new();
         let mut message = Message::new(self, now);
-        for item in items {
+        for item in items.iter().filter(|item| !is_part(item)) {
             let (template, record) = record(item);
             if !message.has_room(template, &record, most) {
                 messages.push(message.finish());
@@ -128,6 +135,10 @@ impl Message {
     }
 }
 
+fn is_part(item: &Numbered) -> bool {
+    matches!(&item.item, Item::Flow(record) if record.report == Report::Part)
+}
+
 /// A data record, in the order of its template's fields.
 fn record(item: &Numbered) -> (&'static Template, Vec<u8>) {
     match &item.item {
@@ -166,7 +177,7 @@ fn flow(record: &Record) -> (&'static Template, Vec<u8>) {
         bytes.extend(u16::from(way.flags).to_be_bytes());
     }
     bytes.push(end_reason(record));
-    bytes.push(if record.verdict == Verdict::Dropped { DROPPED } else { FORWARDED });
+    bytes.push(forwarding_status(record));
     bytes.extend(record.id.0.as_u64_pair().0.to_be_bytes());
     put_text(&mut bytes, &name(&record.source));
     put_text(&mut bytes, &name(&record.destination));
@@ -191,13 +202,27 @@ fn missing(item: &Numbered, gap: &Gap) -> Vec<u8> {
     bytes
 }
 
+/// What its destination refused was forwarded there.
+const fn forwarding_status(record: &Record) -> u8 {
+    match (record.verdict, record.cause) {
+        (Verdict::Forwarded, _) | (_, Some(Cause::PortClosed)) => FORWARDED,
+        (_, Some(Cause::NoBackend | Cause::NoRoute)) => UNROUTABLE,
+        (_, Some(Cause::Prohibited)) => DENIED,
+        (_, Some(Cause::PacketTooBig)) => NOT_FRAGMENTED,
+        (_, Some(Cause::HopLimit)) => BAD_TTL,
+        (_, Some(Cause::SpoofGuard)) => REVERSE_PATH,
+        (Verdict::Dropped, None) => DROPPED,
+        (Verdict::Refused | Verdict::Unanswered, None) => FORWARDED,
+    }
+}
+
 fn end_reason(record: &Record) -> u8 {
     let ended = record.protocol == Transport::TCP
         && [&record.sent, &record.received].iter().any(|way| way.flags & (Way::FIN | Way::RST) != 0);
     match record.report {
         Report::End if ended => ENDED,
         Report::End => IDLE,
-        Report::Start | Report::Update => ACTIVE,
+        Report::Start | Report::Update | Report::Part => ACTIVE,
     }
 }
 

@@ -52,6 +52,7 @@ fn flow(record: &Record) -> Vec<Value> {
         let counters = [("packets", way.packets), ("bytes", way.bytes)];
         attributes.extend(counters.map(|(what, count)| number(&format!("podnet.flow.{side}.{what}"), count)));
     }
+    attributes.extend(record.cause.map(|cause| text("podnet.flow.cause", &cause.to_string())));
     attributes.extend(record.handshake_micros.map(|micros| number("podnet.flow.handshake_us", micros.into())));
     if let Some(asked) = &record.service {
         attributes.push(text("podnet.service.name", &asked.service.to_string()));
@@ -91,6 +92,9 @@ fn gap(gap: &Gap) -> Vec<Value> {
         number("podnet.gap.bytes", gap.bytes),
         number("podnet.gap.flows", gap.flows),
     ];
+    if let Some(name) = gap.device.as_ref().and_then(|device| device.name.as_ref()) {
+        attributes.push(text("podnet.gap.interface", name.as_str()));
+    }
     if let Some(pod) = &gap.pod {
         attributes.push(text("k8s.namespace.name", &pod.namespace));
         attributes.push(text("k8s.pod.name", &pod.name));
@@ -131,7 +135,7 @@ pub fn taken(answer: &[u8]) -> Result<Taken, serde_json::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{flow, gap};
+    use crate::testing::{flow, flow_v6, gap};
 
     fn attribute<'a>(record: &'a Value, key: &str) -> &'a Value {
         let found = record["attributes"].as_array().unwrap().iter().find(|attribute| attribute["key"] == key);
@@ -157,6 +161,16 @@ mod tests {
             assert_eq!(*attribute(&records[0], key), value, "{key}");
         }
         assert_eq!(*attribute(&records[1], "podnet.gap.flows"), json!({"intValue": "3"}));
+        assert_eq!(*attribute(&records[0], "podnet.flow.cause"), Value::Null, "nothing stopped it");
+    }
+
+    #[test]
+    fn what_stopped_a_flow_is_an_attribute_beside_the_verdict() {
+        let request: Value = serde_json::from_slice(&request(&[flow_v6(7)], "1.2")).unwrap();
+        let record = &request["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0];
+        let values =
+            ["podnet.flow.verdict", "podnet.flow.cause"].map(|key| attribute(record, key)["stringValue"].clone());
+        assert_eq!(values, ["dropped", "no-route"]);
     }
 
     #[test]

@@ -40,6 +40,7 @@ pub(crate) fn record(source: End, destination: End) -> Record {
         service: None,
         class: Class::PodPodSameNode,
         verdict: Verdict::Forwarded,
+        cause: None,
         node: "node1".into(),
         reporter: Reporter::Both,
         sent: way,
@@ -68,6 +69,9 @@ fn terms_pick_records_out() {
         "from=label/app=web",
         "from=10.0.0.0/8",
         "from=workload/shop/web",
+        "from=pods/shop/app=web",
+        "from=pods/shop/app=web,statefulset.kubernetes.io/pod-name=web-1",
+        "to=pods/shop/app=cart",
         "to=10.0.0.2",
         "to=10.96.0.7",
         "to=service/shop/cart",
@@ -82,6 +86,9 @@ fn terms_pick_records_out() {
         "from=pod/shop/cart-1",
         "from=namespace/bank",
         "from=label/app=cart",
+        "from=pods/bank/app=web",
+        "from=pods/shop/app=web,tier=front",
+        "from=pods/shop/app=web,statefulset.kubernetes.io/pod-name=web-2",
         "from=192.0.2.0/24",
         "from=service/shop/cart",
         "from=world",
@@ -101,6 +108,9 @@ fn terms_pick_records_out() {
     }
     assert!(wants(&record, &["port=80", "port=443", "from=namespace/shop"], &["protocol=udp"]), "one of each kind");
     assert!(!wants(&record, &["port=80", "from=namespace/bank"], &[]), "each kind");
+    assert!(!wants(&record, &["cause=no-route"], &[]) && wants(&record, &[], &["cause=no-route"]));
+    record.cause = Some(crate::Cause::NoRoute);
+    assert!(wants(&record, &["cause=no-route"], &["cause=hop-limit"]) && !wants(&record, &[], &["cause=no-route"]));
     assert!(Filter { pod_to_pod: true, ..Filter::default() }.wants(&record));
     record.destination.pod = None;
     assert!(!Filter { pod_to_pod: true, ..Filter::default() }.wants(&record));
@@ -109,19 +119,47 @@ fn terms_pick_records_out() {
 
 #[test]
 fn terms_are_read_as_they_are_written_and_what_is_none_says_what_is() {
-    for term in ["from=pod/a/b", "to=label/k=v", "to=10.0.0.0/8", "port=53", "protocol=UDP", "class=pod-world"] {
-        assert_eq!(term.parse::<Term>().unwrap().to_string(), term);
+    let terms = [
+        "from=pod/a/b",
+        "to=label/k=v",
+        "from=pods/shop/app.kubernetes.io/name=web,tier=front",
+        "to=10.0.0.0/8",
+        "port=53",
+        "protocol=UDP",
+        "class=pod-world",
+        "verdict=refused",
+        "cause=no-backend",
+    ];
+    for term in terms {
+        let read = term.parse::<Term>().unwrap();
+        assert_eq!(read.to_string(), term);
+        assert_eq!(read.is_of_outcome(), term.starts_with("verdict") || term.starts_with("cause"), "{term}");
     }
     for (wrong, says) in [
         ("from", "NAME=VALUE"),
         ("colour=red", "NAME=VALUE"),
         ("from=pod/onlyname", "pod/NAMESPACE/NAME"),
         ("to=house/a/b", "pod/NAMESPACE/NAME"),
+        ("to=pods/shop", "pods/NAMESPACE/KEY=VALUE"),
+        ("to=pods/shop/", "pods/NAMESPACE/KEY=VALUE"),
+        ("to=pods/shop/web", "pods/NAMESPACE/KEY=VALUE"),
+        ("to=pods//app=web", "pods/NAMESPACE/KEY=VALUE"),
         ("port=80000", "65535"),
         ("protocol=token-ring", "sctp"),
         ("verdict=guilty", "refused"),
+        ("cause=fate", "packet-too-big"),
     ] {
         let error = wrong.parse::<Term>().unwrap_err().to_string();
         assert!(error.contains(says), "{wrong}: {error}");
+    }
+}
+
+#[test]
+fn whose_source_is_a_service_no_record_says() {
+    let check = |term: &str| term.parse::<Term>().unwrap().check();
+    let error = check("from=svc/shop/cart").unwrap_err().to_string();
+    assert!(error.contains("from=service/shop/cart") && error.contains("from=pods/shop/KEY=VALUE"), "{error}");
+    for term in ["to=service/shop/cart", "from=pods/shop/app=cart", "port=80"] {
+        assert_eq!(check(term), Ok(()), "{term}");
     }
 }

@@ -21,5 +21,55 @@ fn each_form_says_who_spoke_with_whom_and_how_much() {
     assert_eq!(csv.split(',').count(), columns.split(',').count());
     let value = |name: &str| csv.split(',').nth(columns.split(',').position(|column| column == name).unwrap());
     assert_eq!((value("source"), value("destination_ip")), (Some("shop/web-1"), Some("fd00::2")));
-    assert_eq!((value("report"), value("handshake_micros")), (Some("end"), Some("77")));
+    assert_eq!((value("report"), value("handshake_micros"), value("cause")), (Some("end"), Some("77"), Some("")));
+}
+
+#[test]
+fn what_is_missing_is_said_with_the_pod_that_it_is_of() {
+    let Item::Gap(gap) = crate::testing::gap(1).item else { panic!("no gap") };
+    let gap = Gap { device: None, ..gap };
+    let pod = record(end("10.0.0.1:40000", Some(("shop", "web-1", "web"))), end("[fd00::2]:8080", None)).source.pod;
+    for at in [GapAt::Kernel, GapAt::Reader] {
+        let of_nobody = line(Form::Table, &Item::Gap(Gap { at, ..gap.clone() }));
+        let of_one = line(Form::Table, &Item::Gap(Gap { at, pod: pod.clone(), ..gap.clone() }));
+        assert!(of_nobody.contains(" at node1: ") && of_one.contains(" at node1 of shop/web-1: "), "{of_one}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_said_with_the_interface_that_was_it() {
+    let Item::Gap(gap) = crate::testing::gap(1).item else { panic!("no gap") };
+    let item = Item::Gap(gap.clone());
+    for form in [Form::Table, Form::Compact, Form::Csv] {
+        assert!(line(form, &item).contains(" at node1 by interface pn00c0ffee: the kernel had no room; 40 packets"));
+    }
+    let json = line(Form::JsonLines, &item);
+    assert!(json.contains(r#""device":7,"interface":"pn00c0ffee""#), "{json}");
+    assert_eq!(serde_json::from_str::<Item>(&json).unwrap(), item);
+    // As agents told it that knew the index alone, or none.
+    let older = json.replace(r#","interface":"pn00c0ffee""#, "");
+    let Item::Gap(older) = serde_json::from_str(&older).unwrap() else { panic!("no gap") };
+    assert_eq!(older.device, Some(7_u32.into()));
+    assert!(line(Form::Table, &Item::Gap(older)).contains(" at node1 by interface number 7: "));
+    let none = Item::Gap(Gap { device: None, at: GapAt::Agent, ..gap });
+    let json = line(Form::JsonLines, &none);
+    assert!(!json.contains("device") && !json.contains("interface") && json.contains(r#""at":"agent""#), "{json}");
+    assert_eq!(serde_json::from_str::<Item>(&json).unwrap(), none);
+    assert!(line(Form::Table, &none).contains(" at node1: the agent did not end by itself"));
+}
+
+#[test]
+fn each_form_says_what_dropped_or_refused_a_flow_and_nothing_where_nothing_did() {
+    let mut record = record(end("10.0.0.1:40000", Some(("shop", "web-1", "web"))), end("[fd00::2]:8080", None));
+    assert!(!line(Form::JsonLines, &Item::Flow(record.clone().into())).contains("cause"));
+    (record.verdict, record.cause) = (crate::Verdict::Dropped, Some(crate::Cause::NoRoute));
+    let item = Item::Flow(record.into());
+    let table = line(Form::Table, &item);
+    let column = heading(Form::Table).unwrap().find("CAUSE").unwrap();
+    assert!(table[column..].starts_with("no-route "), "{table}");
+    assert!(line(Form::Compact, &item).contains(" dropped (no-route) sent "));
+    let json = line(Form::JsonLines, &item);
+    assert!(json.contains(r#""verdict":"dropped","cause":"no-route""#), "{json}");
+    assert_eq!(serde_json::from_str::<Item>(&json).unwrap(), item);
+    assert!(line(Form::Csv, &item).ends_with(",77,no-route"));
 }

@@ -1,4 +1,4 @@
-//! The packet of a probe: its headers in full (RFC 791, RFC 8200, RFC 9293, RFC 768).
+//! The packet of a probe: its headers in full (RFC 791, RFC 8200, RFC 9293, RFC 768, RFC 9260).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,6 +12,11 @@ const HOPS: u8 = 64;
 const SYN: u8 = 2;
 /// What the sender of a SYN says it has room for.
 const WINDOW: u16 = 64_240;
+/// What the sender of an INIT says it has room for, in bytes.
+const ROOM: u32 = 65_536;
+/// An INIT chunk (RFC 9260, section 3.3.2), and its length in bytes.
+const INIT: u8 = 1;
+const INIT_LENGTH: u16 = 20;
 /// Behind the mark of a datagram: whoever finds it in a log knows what it was.
 const TEXT: &[u8] = b" podnet trace --live";
 
@@ -26,13 +31,23 @@ impl Probe {
         self.mark as u32
     }
 
+    /// The tag of the probe of SCTP, which is never 0.
+    pub(super) const fn tag(self) -> u32 {
+        match self.mark as u32 {
+            0 => 1,
+            tag => tag,
+        }
+    }
+
     /// The whole packet, its IP header first; none where the addresses are of two families.
     #[must_use]
     pub fn packet(self, source: SocketAddr, destination: SocketAddr) -> Option<Vec<u8>> {
         let ports = [source.port().to_be_bytes(), destination.port().to_be_bytes()].concat();
         let (mut segment, checksum_at) = match self.protocol {
-            Protocol::Tcp => (self.syn(ports), 16),
-            Protocol::Udp | Protocol::Sctp => (self.datagram(ports), 6),
+            Protocol::Tcp => (self.syn(ports), Some(16)),
+            Protocol::Udp => (self.datagram(ports), Some(6)),
+            // Of the addresses it knows nothing.
+            Protocol::Sctp => (self.init(ports), None),
         };
         let protocol = self.protocol.number();
         let length = u16::try_from(segment.len()).ok()?;
@@ -47,14 +62,16 @@ impl Probe {
             }
             _ => return None,
         };
-        // The pseudo header, whose length and protocol add up to the same in both families.
-        let pseudo = [&addrs[..], &length.to_be_bytes(), &[0, protocol]].concat();
-        let sum = match checksum(&[&pseudo, &segment]) {
-            // Of a datagram that would mean that there is none.
-            0 => u16::MAX,
-            sum => sum,
-        };
-        segment.get_mut(checksum_at..checksum_at + 2)?.copy_from_slice(&sum.to_be_bytes());
+        if let Some(at) = checksum_at {
+            // The pseudo header, whose length and protocol add up to the same in both families.
+            let pseudo = [&addrs[..], &length.to_be_bytes(), &[0, protocol]].concat();
+            let sum = match checksum(&[&pseudo, &segment]) {
+                // Of a datagram that would mean that there is none.
+                0 => u16::MAX,
+                sum => sum,
+            };
+            segment.get_mut(at..at + 2)?.copy_from_slice(&sum.to_be_bytes());
+        }
         packet.extend(segment);
         Some(packet)
     }
@@ -67,6 +84,22 @@ impl Probe {
         segment.extend(WINDOW.to_be_bytes());
         segment.extend([0; 4]);
         segment
+    }
+
+    /// With its checksum.
+    fn init(self, mut packet: Vec<u8>) -> Vec<u8> {
+        // There is no tag of the other side yet.
+        packet.extend([0; 8]);
+        packet.extend([INIT, 0]);
+        packet.extend(INIT_LENGTH.to_be_bytes());
+        packet.extend(self.tag().to_be_bytes());
+        packet.extend(ROOM.to_be_bytes());
+        // One stream each way.
+        packet.extend([0, 1, 0, 1]);
+        packet.extend(self.tag().to_be_bytes());
+        let sum = crc32c(&packet).to_le_bytes();
+        packet[8..12].copy_from_slice(&sum);
+        packet
     }
 
     fn datagram(self, mut datagram: Vec<u8>) -> Vec<u8> {
@@ -96,6 +129,14 @@ fn v6(protocol: u8, length: u16, addrs: &[u8]) -> Vec<u8> {
     header.extend([protocol, HOPS]);
     header.extend(addrs);
     header
+}
+
+/// RFC 9260, appendix A, bit by bit: a probe has 32 bytes.
+pub(super) fn crc32c(bytes: &[u8]) -> u32 {
+    /// The polynomial of Castagnoli, its bits the other way round.
+    const POLYNOMIAL: u32 = 0x82f6_3b78;
+    let step = |sum: u32, _| (sum >> 1) ^ if sum & 1 == 1 { POLYNOMIAL } else { 0 };
+    !bytes.iter().fold(u32::MAX, |sum, byte| (0..8).fold(sum ^ u32::from(*byte), step))
 }
 
 /// RFC 1071, of parts of which all but the last one have an even number of bytes.

@@ -48,18 +48,21 @@ impl Probe {
     pub fn filter(self, framing: Framing) -> Vec<Instruction> {
         let link = if framing == Framing::Ethernet { ETHERNET } else { 0 };
         let mut program = Vec::new();
+        let mut places: Vec<_> = headers()
+            .into_iter()
+            .flat_map(|header| self.words().into_iter().map(move |words| (header, words)))
+            .collect();
         // A load beyond a packet's end ends the filter: what is further behind comes later.
-        for header in headers() {
-            for words in self.words() {
-                let mut left = words.len();
-                for (at, word) in words {
-                    left -= 1;
-                    program.push(Instruction(LOAD, 0, 0, link + header + at));
-                    // Past the words behind this one, and past the answer.
-                    program.push(Instruction(COMPARE, 0, 2 * left as u8 + 1, word));
-                }
-                program.push(Instruction(ANSWER, 0, 0, SNAP));
+        places.sort_by_key(|(header, words)| words.last().map(|(at, _)| header + at));
+        for (header, words) in places {
+            let mut left = words.len();
+            for (at, word) in words {
+                left -= 1;
+                program.push(Instruction(LOAD, 0, 0, link + header + at));
+                // Past the words behind this one, and past the answer.
+                program.push(Instruction(COMPARE, 0, 2 * left as u8 + 1, word));
             }
+            program.push(Instruction(ANSWER, 0, 0, SNAP));
         }
         program.push(Instruction(ANSWER, 0, 0, 0));
         program
@@ -69,7 +72,8 @@ impl Probe {
     fn words(self) -> Vec<Vec<(u32, u32)>> {
         match self.protocol {
             Protocol::Tcp => vec![vec![(4, self.sequence())], vec![(8, self.acknowledged())]],
-            Protocol::Udp | Protocol::Sctp => vec![vec![(8, (self.mark >> 32) as u32), (12, self.mark as u32)]],
+            Protocol::Udp => vec![vec![(8, (self.mark >> 32) as u32), (12, self.mark as u32)]],
+            Protocol::Sctp => vec![vec![(16, self.tag())], vec![(4, self.tag())]],
         }
     }
 
@@ -118,9 +122,34 @@ impl Probe {
     }
 
     fn own(self, header: &[u8]) -> Option<Kind> {
-        if self.protocol != Protocol::Tcp {
-            return (header.get(8..16)? == self.mark.to_be_bytes()).then_some(Kind::Probe);
+        match self.protocol {
+            Protocol::Tcp => self.own_tcp(header),
+            Protocol::Udp => (header.get(8..16)? == self.mark.to_be_bytes()).then_some(Kind::Probe),
+            Protocol::Sctp => self.own_sctp(header),
         }
+    }
+
+    /// By its first chunk: none of these shares a packet with another one.
+    fn own_sctp(self, header: &[u8]) -> Option<Kind> {
+        /// Types of chunks (RFC 9260, section 3.2).
+        const INIT: u8 = 1;
+        const INIT_ACK: u8 = 2;
+        const ABORT: u8 = 6;
+        /// A flag of ABORT: its tag is that of the packet that it is about. So the sender's own kernel aborts what an answer of INIT ACK begins, as
+        /// nobody waits for that there (section 8.4); an INIT is never refused by it.
+        const REFLECTED: u8 = 1;
+        let (tag, chunk, flags) = (word(header, 4)?, *header.get(12)?, *header.get(13)?);
+        if tag == 0 && chunk == INIT && word(header, 16)? == self.tag() {
+            return Some(Kind::Probe);
+        }
+        match chunk {
+            INIT_ACK if tag == self.tag() => Some(Kind::Accepted),
+            ABORT if tag == self.tag() && flags & REFLECTED == 0 => Some(Kind::Refused),
+            _ => None,
+        }
+    }
+
+    fn own_tcp(self, header: &[u8]) -> Option<Kind> {
         /// Flags of RFC 9293, section 3.1.
         const SYN: u8 = 2;
         const RST: u8 = 4;
@@ -145,7 +174,8 @@ impl Probe {
         let is_it = match self.protocol {
             _ if about.protocol != self.protocol.number() => false,
             Protocol::Tcp => word(about.payload, 4)? == self.sequence(),
-            Protocol::Udp | Protocol::Sctp => self.own(about.payload).is_some(),
+            // Of SCTP the kernel quotes more than it has to.
+            Protocol::Udp | Protocol::Sctp => self.own(about.payload) == Some(Kind::Probe),
         };
         is_it.then_some((Kind::Error, 0, 0))
     }

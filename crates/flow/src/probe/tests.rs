@@ -1,19 +1,23 @@
 //! The filter is run in memory as the kernel runs it.
 
-use super::{packet::checksum, *};
+use super::{
+    packet::{checksum, crc32c},
+    *,
+};
 use crate::capture::Instruction;
 
 const TCP: Probe = Probe { protocol: Protocol::Tcp, mark: 0x1122_3344_9e37_79b9 };
 const UDP: Probe = Probe { protocol: Protocol::Udp, ..TCP };
+const SCTP: Probe = Probe { protocol: Protocol::Sctp, ..TCP };
 const ENDS: [[&str; 2]; 2] = [["10.1.0.5:40000", "10.96.0.1:80"], ["[fd00::5]:40000", "[fd00:1::1]:80"]];
 
 fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-/// Of both protocols and families.
+/// Of all protocols and both families.
 fn packets() -> Vec<(Probe, SocketAddr, SocketAddr, Vec<u8>)> {
-    let all = [TCP, UDP].into_iter().flat_map(|probe| ENDS.map(|[from, to]| (probe, addr(from), addr(to))));
+    let all = [TCP, UDP, SCTP].into_iter().flat_map(|probe| ENDS.map(|[from, to]| (probe, addr(from), addr(to))));
     all.map(|(probe, from, to)| (probe, from, to, probe.packet(from, to).unwrap())).collect()
 }
 
@@ -100,11 +104,46 @@ fn its_checksums_are_right() {
             assert_eq!(usize::from(u16::from_be_bytes([packet[4], packet[5]])), packet.len() - 40);
         }
         let segment = &packet[header..];
+        if probe.protocol == Protocol::Sctp {
+            let sum = u32::from_le_bytes(segment[8..12].try_into().unwrap());
+            assert_eq!(crc32c(&[&segment[..8], &[0; 4], &segment[12..]].concat()), sum);
+            continue;
+        }
         let length = u16::try_from(segment.len()).unwrap().to_be_bytes();
         // What is summed up with its own checksum is nothing.
         assert_eq!(checksum(&[&packet[addrs], &length, &[0, probe.protocol.number()], segment]), 0, "{probe:?}");
     }
     assert_eq!(TCP.packet(addr(ENDS[0][0]), addr(ENDS[1][1])), None);
+    // Of RFC 3720, appendix B.4.
+    assert_eq!((crc32c(&[0; 32]), crc32c(&[0xff; 32])), (0x8a91_36aa, 0x62a8_ab43));
+}
+
+/// A packet of SCTP with a tag and a chunk that says no more than what it is.
+fn chunk(tag: u32, kind: u8) -> Vec<u8> {
+    let packet = [&[0, 80, 0x9c, 0x40][..], &tag.to_be_bytes(), &[0, 0, 0, 0, kind, 0, 0, 4]];
+    outer(false, 132, &packet.concat())
+}
+
+#[test]
+fn answers_of_sctp_are_known_by_their_tag_however_short_they_are() {
+    let tag = SCTP.mark as u32;
+    for (kind, expected) in [(2, Some(Kind::Accepted)), (6, Some(Kind::Refused)), (1, None), (0, None)] {
+        let packet = chunk(tag, kind);
+        // The filter knows no chunks.
+        if expected.is_some() {
+            let found = found(SCTP, &vxlan(false, &packet)).unwrap();
+            assert_eq!((Some(found.kind), found.source.port(), found.within), (expected, 80, Some(Tunnel::Vxlan)));
+            assert_eq!(self::found(SCTP, &packet).map(|found| found.kind), expected);
+        }
+        assert_eq!(SCTP.recognise(Framing::Bare, &packet).map(|found| found.kind), expected, "{kind}");
+        assert_eq!(found(SCTP, &chunk(tag + 1, kind)), None);
+    }
+    // What the sender's own kernel says of an answer that it did not ask for is no refusal: its tag is the answer's.
+    let mut aborted = chunk(tag, 6);
+    aborted[20 + 13] = 1;
+    assert_eq!(SCTP.recognise(Framing::Bare, &aborted).map(|found| found.kind), None);
+    let none = Probe { mark: 1 << 32, ..SCTP };
+    assert_eq!(found(none, &chunk(1, 2)).map(|found| found.kind), Some(Kind::Accepted), "a tag is never 0");
 }
 
 /// A header of TCP with these flags, and what it acknowledges.
@@ -165,7 +204,6 @@ fn what_is_too_much_or_cannot_be_is_refused_and_what_is_said_is_read_again() {
     let watch = |count: usize, probe| Request::Watch(Watch { probe, points: vec![Point::Underlay; count] });
     let named = |name: &str| Request::Watch(Watch { probe: TCP, points: vec![Point::Device(name.to_owned())] });
     let send = |to: &str| Request::Send(Dispatch { probe: TCP, from: None, to: addr(to) });
-    let sctp = Probe { protocol: Protocol::Sctp, ..TCP };
     for (request, unfit) in [
         (watch(64, UDP), Ok(())),
         (watch(0, TCP), Err(Unfit::Points(0))),
@@ -173,7 +211,7 @@ fn what_is_too_much_or_cannot_be_is_refused_and_what_is_said_is_read_again() {
         (named("podnet.vxlan"), Ok(())),
         (named("of.sixteen.bytes"), Err(Unfit::Interface("of.sixteen.bytes".to_owned()))),
         (named("a/b"), Err(Unfit::Interface("a/b".to_owned()))),
-        (watch(1, sctp), Err(Unfit::Protocol(Protocol::Sctp))),
+        (watch(1, SCTP), Ok(())),
         (send("10.0.0.1:80"), Ok(())),
         (send("10.0.0.1:0"), Err(Unfit::Destination(addr("10.0.0.1:0")))),
         (send("224.0.0.1:80"), Err(Unfit::Destination(addr("224.0.0.1:80")))),

@@ -3,44 +3,27 @@
 //! An answer has to come from the address that was asked. A socket that is bound to all of a machine's addresses would leave the
 //! choice to the routing table; so each question is received with the address that it went to (`IP_PKTINFO`, ip(7), and
 //! `IPV6_PKTINFO`, RFC 3542 §6.1), and its answer is sent from there.
+//!
+//! Where many wait, answers to one asker go in one message that the kernel cuts (see [`super::grouped`]). Where few do, each goes by
+//! itself: who captures packets sees them as they are.
 
 use std::{
     fmt, io, mem,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     os::fd::{AsRawFd, BorrowedFd},
     ptr,
 };
 
-use super::{length_of, parse};
+use super::{back::Back, grouped::Groups, length_of};
 
 /// Questions that are taken together.
-const SIZE: usize = 64;
+pub(super) const SIZE: usize = 64;
+/// So many at once mean that more come than are answered one by one.
+const MANY: usize = 32;
 /// The longest question that is taken: one name with an OPT record and its options fits many times. What is longer is cut.
 const QUESTION: usize = 4096;
 /// What an answer's buffer holds before it grows.
 const ANSWER: usize = 1280;
-/// Room for one `IP_PKTINFO` or `IPV6_PKTINFO` message.
-const CONTROL: usize = 64;
-
-/// The control message that says where a datagram went to, aligned as the kernel has it.
-#[derive(Clone, Copy)]
-#[repr(C, align(8))]
-struct Control([u8; CONTROL]);
-
-/// The way back to who sent a datagram.
-#[derive(Clone, Copy)]
-pub struct Back {
-    to: libc::sockaddr_storage,
-    to_length: libc::socklen_t,
-    control: Control,
-    control_length: usize,
-}
-
-impl fmt::Debug for Back {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Back").field("to", &parse(&self.to)).finish_non_exhaustive()
-    }
-}
 
 /// Questions that came, and their answers. There are about 350 KB of buffers in it: one for each socket is enough.
 pub struct Questions {
@@ -48,18 +31,18 @@ pub struct Questions {
     lengths: Vec<usize>,
     backs: Vec<Back>,
     answers: Vec<Vec<u8>>,
+    /// Whether the kernel cuts messages (Linux 4.18 and later, but not on every way); none before it was asked.
+    cuts: Option<bool>,
 }
 
 impl Default for Questions {
     fn default() -> Self {
-        // SAFETY: all-zero bytes are a valid `sockaddr_storage`: one of no family.
-        let to: libc::sockaddr_storage = unsafe { mem::zeroed() };
-        let back = Back { to, to_length: 0, control: Control([0; CONTROL]), control_length: 0 };
         Self {
             questions: vec![vec![0; QUESTION]; SIZE],
             lengths: Vec::with_capacity(SIZE),
-            backs: vec![back; SIZE],
+            backs: vec![Back::default(); SIZE],
             answers: (0..SIZE).map(|_| Vec::with_capacity(ANSWER)).collect(),
+            cuts: None,
         }
     }
 }
@@ -105,10 +88,7 @@ impl Questions {
             let header = &mut header.msg_hdr;
             header.msg_iov = vector;
             header.msg_iovlen = 1;
-            header.msg_name = ptr::from_mut(&mut back.to).cast();
-            header.msg_namelen = length_of::<libc::sockaddr_storage>();
-            header.msg_control = back.control.0.as_mut_ptr().cast();
-            header.msg_controllen = CONTROL;
+            back.be_told(header);
         }
         // SAFETY: `headers` holds as many headers as are told, whose vectors, addresses and control messages live in `vectors` and
         // `self` until the call returns; the kernel writes into those and into the buffers that the vectors name, within their
@@ -120,9 +100,7 @@ impl Questions {
         let done = usize::try_from(done).map_err(|_| io::Error::last_os_error())?;
         for (back, header) in self.backs.iter_mut().zip(&headers).take(done) {
             self.lengths.push((header.msg_len as usize).min(QUESTION));
-            back.to_length = header.msg_hdr.msg_namelen;
-            back.control_length = header.msg_hdr.msg_controllen;
-            back.control.answer_from_here(back.control_length);
+            back.told(&header.msg_hdr);
         }
         self.answers.iter_mut().take(done).for_each(Vec::clear);
         Ok(done)
@@ -138,14 +116,14 @@ impl Questions {
     /// Who asked; none where there is no such question, or its sender is of no family that is known.
     #[must_use]
     pub fn sender(&self, number: usize) -> Option<SocketAddr> {
-        self.backs.get(number).filter(|_| number < self.lengths.len()).and_then(|back| parse(&back.to))
+        self.backs.get(number).filter(|_| number < self.lengths.len()).and_then(Back::sender)
     }
 
     /// The address that a question came to; none where the kernel did not tell.
     #[must_use]
     pub fn destination(&self, number: usize) -> Option<IpAddr> {
         let back = self.backs.get(number).filter(|_| number < self.lengths.len())?;
-        back.control.told(back.control_length)
+        back.destination()
     }
 
     /// The way back for an answer that comes later.
@@ -157,111 +135,90 @@ impl Questions {
     /// Sends the answers, as many at once as the kernel takes, and says how many went. Those that cannot be sent are passed over:
     /// who asked asks again.
     pub fn send(&mut self, socket: BorrowedFd<'_>) -> usize {
+        let groups = self.groups(socket);
         let mut vectors = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; SIZE];
         // SAFETY: as in `receive`.
         let mut headers: [libc::mmsghdr; SIZE] = unsafe { mem::zeroed() };
-        let mut count = 0;
-        let answers = self.answers.iter_mut().zip(&mut self.backs).take(self.lengths.len());
-        for (answer, back) in answers.filter(|(answer, _)| !answer.is_empty()) {
-            vectors[count] = libc::iovec { iov_base: answer.as_mut_ptr().cast(), iov_len: answer.len() };
-            headers[count].msg_hdr = back.header(&mut vectors[count]);
-            count += 1;
+        let mut rest = vectors.as_mut_slice();
+        for (at, header) in headers.iter_mut().enumerate().take(groups.len()) {
+            let (piece, numbers) = groups.message(at);
+            let (mut first, mut count) = (None, 0);
+            for number in numbers {
+                let answer = &mut self.answers[number];
+                rest[count] = libc::iovec { iov_base: answer.as_mut_ptr().cast(), iov_len: answer.len() };
+                first.get_or_insert(number);
+                count += 1;
+            }
+            let (own, others) = rest.split_at_mut(count);
+            rest = others;
+            if let Some(back) = first.and_then(|number| self.backs.get_mut(number)) {
+                header.msg_hdr = back.header(own, piece);
+            }
         }
         let (mut at, mut sent) = (0, 0);
-        while at < count {
-            let rest = &mut headers[at..count];
+        while at < groups.len() {
+            let rest = &mut headers[at..groups.len()];
             // SAFETY: `rest` holds as many headers as are told; what they point to lives in `vectors` and `self`, untouched until
             // the call returns.
             let done = unsafe {
                 libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as libc::c_uint, libc::MSG_DONTWAIT)
             };
-            match usize::try_from(done) {
-                Ok(done) => (at, sent) = (at + done, sent + done),
-                Err(_) if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => at += 1,
+            if let Ok(done) = usize::try_from(done) {
+                sent += rest.iter().take(done).map(|header| header.msg_hdr.msg_iovlen).sum::<usize>();
+                at += done;
+                continue;
             }
+            let error = io::Error::last_os_error();
+            if error.kind() == io::ErrorKind::Interrupted {
+                continue;
+            }
+            if rest.first().is_some_and(|header| header.msg_hdr.msg_iovlen > 1) {
+                sent += self.send_apart(socket, groups.message(at).1, &error);
+            }
+            at += 1;
         }
         self.answers.iter_mut().for_each(Vec::clear);
         sent
     }
+
+    /// Which answers go in which message.
+    fn groups(&mut self, socket: BorrowedFd<'_>) -> Groups {
+        let mut groups = Groups::new();
+        let count = self.lengths.len();
+        let are_many = count >= MANY && *self.cuts.get_or_insert_with(|| cuts(socket));
+        let is_same = |one: usize, other: usize| self.backs[one].is_same(&self.backs[other]);
+        for (number, (answer, back)) in self.answers.iter().zip(&self.backs).enumerate().take(count) {
+            if answer.is_empty() {
+            } else if are_many && back.has_room() {
+                groups.with_others(number, answer.len(), back.hash(), is_same);
+            } else {
+                groups.alone(number, answer.len());
+            }
+        }
+        groups
+    }
+
+    /// Sends answers one by one that the kernel did not take together.
+    fn send_apart(&mut self, socket: BorrowedFd<'_>, numbers: impl Iterator<Item = usize>, error: &io::Error) -> usize {
+        // On other ways too it would be in vain, which costs a call each time. A way that is too narrow is none of them, nor is an
+        // address that has gone since it was asked: `EINVAL` may be either (the former before Linux 6.14).
+        if matches!(error.raw_os_error(), Some(libc::EIO | libc::EOPNOTSUPP)) {
+            self.cuts = Some(false);
+        }
+        let mut send = |number: usize| self.backs[number].send(socket, &self.answers[number]).is_ok();
+        numbers.map(&mut send).filter(|sent| *sent).count()
+    }
 }
 
-impl Back {
-    /// Sends one answer.
-    ///
-    /// # Errors
-    /// When the kernel does not take it: [`io::ErrorKind::WouldBlock`] where the socket's queue is full.
-    pub fn send(&mut self, socket: BorrowedFd<'_>, answer: &[u8]) -> io::Result<()> {
-        let mut vector = libc::iovec { iov_base: answer.as_ptr().cast_mut().cast(), iov_len: answer.len() };
-        let header = self.header(&mut vector);
-        // SAFETY: the header, and what it points to, live until the call returns; sending only reads.
-        let done = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT) };
-        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-    }
-
-    fn header(&mut self, vector: &mut libc::iovec) -> libc::msghdr {
-        // SAFETY: all-zero bytes are a valid `msghdr`.
-        let mut header: libc::msghdr = unsafe { mem::zeroed() };
-        header.msg_name = ptr::from_mut(&mut self.to).cast();
-        header.msg_namelen = self.to_length;
-        header.msg_iov = vector;
-        header.msg_iovlen = 1;
-        if self.control_length > 0 {
-            header.msg_control = self.control.0.as_mut_ptr().cast();
-            header.msg_controllen = self.control_length;
-        }
-        header
-    }
-}
-
-impl Control {
-    /// The address that an answer comes from: the one that was asked.
-    fn told(&self, length: usize) -> Option<IpAddr> {
-        const HEADER: usize = mem::size_of::<libc::cmsghdr>();
-        let number = |at: usize| self.0.get(at..at + 4)?.try_into().ok().map(i32::from_ne_bytes);
-        match (number(HEADER - 8)?, number(HEADER - 4)?) {
-            (libc::IPPROTO_IP, libc::IP_PKTINFO) if length >= HEADER + 12 => {
-                let octets: [u8; 4] = self.0.get(HEADER + 4..HEADER + 8)?.try_into().ok()?;
-                Some(IpAddr::from(octets))
-            }
-            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if length >= HEADER + 20 => {
-                let octets: [u8; 16] = self.0.get(HEADER..HEADER + 16)?.try_into().ok()?;
-                Some(IpAddr::from(octets).to_canonical())
-            }
-            _ => None,
-        }
-    }
-
-    /// Turns what the kernel said of a datagram's destination into the wish that the answer comes from there.
-    ///
-    /// A device is not asked for, except where the address means something on that device only (link-local ones): the way back
-    /// may be another than the way here.
-    fn answer_from_here(&mut self, length: usize) {
-        const HEADER: usize = mem::size_of::<libc::cmsghdr>();
-        let number = |bytes: &[u8], at: usize| {
-            bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_ne_bytes)
-        };
-        let (level, kind) = (number(&self.0, HEADER - 8), number(&self.0, HEADER - 4));
-        match (level, kind) {
-            (libc::IPPROTO_IP, libc::IP_PKTINFO) if length >= HEADER + 12 => {
-                // ip(7): device, the local address that the answer comes from, the address in the header.
-                self.0[HEADER..HEADER + 4].fill(0);
-                let told = Ipv4Addr::from(number(&self.0, HEADER + 8).to_ne_bytes());
-                // The answer to a broadcast or multicast comes from an address of the node: the kernel has put it there.
-                if !told.is_multicast() && !told.is_broadcast() {
-                    let octets = told.octets();
-                    self.0[HEADER + 4..HEADER + 8].copy_from_slice(&octets);
-                }
-            }
-            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if length >= HEADER + 20 => {
-                let link_local = self.0[HEADER] == 0xfe && self.0[HEADER + 1] & 0xc0 == 0x80;
-                if !link_local {
-                    self.0[HEADER + 16..HEADER + 20].fill(0);
-                }
-            }
-            _ => {}
-        }
-    }
+/// Whether the kernel knows `UDP_SEGMENT`; one that does not would send what is to be cut as one datagram.
+fn cuts(socket: BorrowedFd<'_>) -> bool {
+    let (mut value, mut length): (libc::c_int, _) = (0, length_of::<libc::c_int>());
+    // SAFETY: the value and its length live until the call returns, and the length is the value's.
+    let done = unsafe {
+        let value = ptr::from_mut(&mut value).cast();
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, value, &raw mut length)
+    };
+    done == 0
 }
 
 #[cfg(test)]
@@ -318,6 +275,57 @@ mod tests {
         }
     }
 
+    /// Has the kernel put datagrams together that came as one (`UDP_GRO`, udp(7)), so that it is seen which did.
+    fn sees_messages(socket: &UdpSocket) {
+        let on: libc::c_int = 1;
+        let length = length_of::<libc::c_int>();
+        // SAFETY: the value lives until the call returns, and its length is told.
+        let done = unsafe {
+            libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_GRO, ptr::from_ref(&on).cast(), length)
+        };
+        assert_eq!(done, 0, "{}", io::Error::last_os_error());
+    }
+
+    #[test]
+    fn where_many_wait_answers_to_one_asker_go_together_and_come_apart() {
+        for (local, asked) in [("0.0.0.0:0", "127.0.0.2"), ("[::]:0", "127.0.0.3"), ("[::]:0", "::1")] {
+            let server = UdpSocket::bind(local).unwrap();
+            tell_destinations(server.as_fd(), local.starts_with('[')).unwrap();
+            let asked: IpAddr = asked.parse().unwrap();
+            let to = SocketAddr::new(asked, server.local_addr().unwrap().port());
+            let any = if asked.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
+            let (client, watcher) = (UdpSocket::bind(any).unwrap(), UdpSocket::bind(any).unwrap());
+            sees_messages(&watcher);
+            let mut questions = Questions::default();
+            for few in [true, false] {
+                let numbers = if few { 0..4_u8 } else { 0..20_u8 };
+                for number in numbers.clone() {
+                    for socket in [&client, &watcher] {
+                        // Two of three are of one length.
+                        socket.send_to(&vec![number; if number % 3 == 2 { 60 } else { 80 }], to).unwrap();
+                    }
+                }
+                let count = serve(&server, &mut questions);
+                assert_eq!((count, questions.send(server.as_fd())), (2 * numbers.len(), 2 * numbers.len()));
+                let mut came: Vec<Vec<u8>> = Vec::new();
+                for _ in numbers.clone() {
+                    let mut answer = [0; 999];
+                    let (length, from) = client.recv_from(&mut answer).unwrap();
+                    assert_eq!(from, to);
+                    came.push(answer[..length].to_vec());
+                }
+                came.sort_unstable();
+                let whole = |number: u8| vec![number; if number % 3 == 2 { 60 } else { 80 }];
+                assert_eq!(came, numbers.map(whole).collect::<Vec<_>>());
+                let mut first = [0; 999];
+                assert_eq!(watcher.recv(&mut first).unwrap(), if few { 80 } else { 80 + 80 + 60 });
+                watcher.set_nonblocking(true).unwrap();
+                while watcher.recv(&mut first).is_ok() {}
+                watcher.set_nonblocking(false).unwrap();
+            }
+        }
+    }
+
     #[test]
     fn who_cannot_be_answered_keeps_nobody_else_from_an_answer() {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -336,5 +344,16 @@ mod tests {
         assert_eq!(questions.send(server.as_fd()), 1);
         let mut answer = [0; 9];
         assert_eq!(second.recv(&mut answer).unwrap(), 1);
+    }
+
+    #[test]
+    fn one_way_that_is_too_narrow_or_gone_does_not_end_that_answers_go_together() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut questions = Questions { cuts: Some(true), ..Questions::default() };
+        for (code, cuts) in [(libc::EMSGSIZE, true), (libc::EINVAL, true), (libc::EIO, false)] {
+            let error = io::Error::from_raw_os_error(code);
+            questions.send_apart(server.as_fd(), std::iter::empty(), &error);
+            assert_eq!(questions.cuts, Some(cuts), "{error}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use podnet_ebpf::flows::{Counted, Key};
-use podnet_flow::{Entry, EntryKey, Transport, Way};
+use podnet_flow::{Entry, EntryKey, IcmpError, Transport, Way};
 
 /// The machine's time since its start, as that of the calendar.
 #[derive(Clone, Copy, Debug)]
@@ -42,8 +42,14 @@ impl Clock {
             handshake_micros: counted.handshake,
             ended: counted.ended,
             asked: counted.asked,
+            error: counted.error.map(error),
         }
     }
+}
+
+fn error(of: podnet_ebpf::flows::Error) -> IcmpError {
+    let podnet_ebpf::flows::Error { kind, code, by_destination } = of;
+    IcmpError { kind, code, by_destination }
 }
 
 fn way(of: &podnet_ebpf::flows::Way) -> Way {

@@ -22,7 +22,9 @@ use crate::{
 };
 
 mod again;
+mod errors;
 mod forms;
+mod missed;
 mod narrow;
 
 const SMALL: Sizes = Sizes { entries: 1024, ring: 1 << 16 };
@@ -281,12 +283,14 @@ fn what_finds_no_room_is_counted_as_missing() {
 fn counting_goes_on_for_the_next_who_opens_it_and_ends_where_it_is_taken_away() {
     let lab = Lab::new("next");
     let first = lab.counting(SMALL);
+    assert!(!first.goes_on());
     let socket = lab.udp(v4(2));
     let port = socket.local_addr().unwrap().port();
     datagrams(&socket, 2, 100);
     drop(first);
     datagrams(&socket, 2, 100);
     let next = lab.counting(SMALL);
+    assert!(next.goes_on());
     datagrams(&socket, 2, 100);
     let (source, _) = both(&next, port).unwrap();
     assert_eq!(source.out.packets, 6);

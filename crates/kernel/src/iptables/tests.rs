@@ -73,6 +73,7 @@ fn rules(family: Family) -> Rules {
         Rule::new(Target::Reject(family)).to_frontend(&key, "a/b:c has no endpoints"),
         Rule::new(Target::Reset).to_frontend(&key, "a/b:c has no endpoints"),
         Rule::new(Target::Drop).when(Match::Untranslated),
+        Rule::new(Target::Drop).when(Match::ConnectionInvalid),
         Rule::new(Target::Accept).because("x y").when(Match::ConnectionKnown),
         Rule::new(Target::Accept).when(Match::Mark { bits: 0x4000, set: true }),
     ];

@@ -102,6 +102,10 @@ fn addresses_neighbours_and_fdb_entries_are_set_listed_and_removed_twice() {
         neighbours.iter().for_each(|(addr, _)| neigh::delete(&mut socket, index, *addr).unwrap());
         fdb::delete(&mut socket, index, mac(7, 9), remotes[1]).unwrap();
     }
+    namespace.command("bridge fdb add 02:00:00:00:00:07 dev vx0 dst 192.0.2.7");
+    let [(_, by_hand)] = fdb::list(&mut socket, index).unwrap()[..] else { panic!("one entry is there") };
+    assert_eq!(by_hand, "192.0.2.7".parse::<IpAddr>().unwrap(), "entries of bridge(8) never age either");
+    namespace.command("bridge fdb del 02:00:00:00:00:07 dev vx0 dst 192.0.2.7");
     assert_eq!(addr::list(&mut socket, index).unwrap(), []);
     assert_eq!(neigh::list(&mut socket, index).unwrap(), []);
     assert_eq!(fdb::list(&mut socket, index).unwrap(), []);

@@ -75,9 +75,8 @@ fn way_gone(message: &RouteMessage) -> Option<Notice> {
 }
 
 fn neighbour(message: netlink_packet_route::neighbour::NeighbourMessage, there: bool) -> Option<Notice> {
-    use netlink_packet_route::neighbour::NeighbourState;
     let device = message.header.ifindex;
-    let lasting = there && message.header.state == NeighbourState::Permanent;
+    let lasting = there && neigh::is_lasting(message.header.state);
     if message.header.family == AddressFamily::Bridge {
         let (mac, remote) = fdb::parts(message.attributes);
         return Some(Notice::Fdb { device, mac: mac?, remote: remote.filter(|_| lasting) });

@@ -148,6 +148,9 @@ fn fdb_entries_are_told() {
     until(&mut monitor, entry(true));
     namespace.command("bridge fdb del 02:00:00:00:00:07 dev vx0 dst 192.0.2.7");
     until(&mut monitor, entry(false));
+    // Marked otherwise than podnet's own.
+    namespace.command("bridge fdb add 02:00:00:00:00:07 dev vx0 dst 192.0.2.7");
+    until(&mut monitor, entry(true));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use podnet_planner::ruleset::{BackendAddress, BackendKey, FrontendKey, Sender, S
 
 use super::transaction::{Message, Transaction};
 use crate::netlink::attribute::Writer;
-pub(super) use told::{Told, Value as ToldValue, count, listed, remove_told};
+pub(super) use told::{Kept, Told, Value as ToldValue, count, listed, remove_told};
 
 // enum nft_set_elem_list_attributes, nft_set_elem_attributes, nft_data_attributes, nft_verdict_attributes
 const LIST_SET: u16 = 2;

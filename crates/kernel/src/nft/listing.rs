@@ -1,6 +1,6 @@
 //! What the kernel holds.
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use podnet_model::Family;
 use rustix::io::Errno;
 
@@ -22,6 +22,28 @@ pub(super) fn tables(connection: &mut Connection, family: Family) -> Result<Vec<
     let messages =
         dump(connection, protocol_family(family), Message::GetTable, &Operation::new("list", "tables"), |_| {})?;
     Ok(messages.iter().filter_map(|message| attribute(message, TABLE)).map(text).collect())
+}
+
+/// Asks for the one chain, however many there are.
+pub(super) fn has_chain(
+    connection: &mut Connection,
+    family: Family,
+    table: &str,
+    chain: &str,
+) -> Result<bool, NftError> {
+    /// `NFTA_CHAIN_NAME`.
+    const NAME: u16 = 3;
+    let operation = Operation::new("look for", format_args!("chain {chain} in table {table}"));
+    let asked = connection.ask(&operation, Message::GetChain.kind(), NLM_F_ACK, |writer| {
+        writer.raw(&head(protocol_family(family), 0));
+        writer.text(TABLE, table);
+        writer.text(NAME, chain);
+    });
+    match asked {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_missing() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 pub(super) fn element_count(

@@ -47,6 +47,8 @@ pub(super) fn fill_new_set(transaction: &mut Transaction<'_>, family: Family, na
 
 /// The policy of base chains.
 const NF_ACCEPT: u32 = 1;
+/// Elements are evaluated (`NFT_SET_EVAL`): the kernel takes a hash table that collects what has ended.
+const EVALUATED: u32 = 0x20;
 
 /// What a set is, and what it maps to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -102,8 +104,6 @@ impl Kind {
         const MAP: u32 = 8;
         /// Elements end by themselves.
         const TIMEOUT: u32 = 0x10;
-        /// Elements are evaluated: the kernel takes a hash table that collects what has ended.
-        const EVALUATED: u32 = 0x20;
         /// Ranges of concatenations.
         const CONCATENATED: u32 = 0x80;
         let backend = || Some(typed(&[addr_type(family), INET_SERVICE]));

@@ -10,6 +10,7 @@ use std::{fmt, net::IpAddr};
 use ipnet::IpNet;
 use netlink_packet_core::NLM_F_CREATE;
 use podnet_model::Family;
+use serde::{Deserialize, Serialize};
 
 use super::{
     NftError, NftSocket,
@@ -30,7 +31,8 @@ const FAMILY_IP6: u8 = 10;
 const FIRST: Register = Register(0);
 
 /// A base chain of somebody else at the hook `forward`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ForwardChain {
     family: u8,
     table: String,

@@ -6,6 +6,7 @@
 mod compare;
 mod difference;
 mod found;
+mod listed;
 mod touched;
 mod wanted;
 
@@ -21,6 +22,7 @@ use super::{
 };
 use difference::Difference;
 use found::Found;
+pub use listed::Listed;
 pub use touched::Touched;
 use wanted::Wanted;
 

@@ -58,6 +58,17 @@ fn every_kind_of_route_is_listed_as_it_was_made_and_others_are_not() {
 }
 
 #[test]
+fn the_default_gateway_is_that_of_ipv4_before_that_of_ipv6() {
+    let (_namespace, mut socket, index) = prepared("route-gateway");
+    let via = |addr: &str| Target::Gateway { device: Some(index), via: addr.parse().unwrap(), onlink: true };
+    assert_eq!(default_gateway(&mut socket).unwrap(), None);
+    replace(&mut socket, &route("::/0", via("fe80::1"))).unwrap();
+    assert_eq!(default_gateway(&mut socket).unwrap(), Some("fe80::1".parse().unwrap()));
+    replace(&mut socket, &route("0.0.0.0/0", via("192.0.2.254"))).unwrap();
+    assert_eq!(default_gateway(&mut socket).unwrap(), Some("192.0.2.254".parse().unwrap()));
+}
+
+#[test]
 fn a_route_to_the_same_destination_takes_the_others_place() {
     let (_namespace, mut socket, index) = prepared("route-replace");
     replace(&mut socket, &route("10.1.0.0/26", Target::Blackhole)).unwrap();

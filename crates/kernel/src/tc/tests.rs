@@ -112,8 +112,9 @@ fn a_limited_pod_receives_and_sends_at_its_rate_and_has_no_long_first_burst() {
             assert!(first <= 1.3, "{direction}: {first} of half a second's bits in the first half second");
             rates.push(rate);
         }
-        // Less may be the machine's doing, that had something else to do than to fill the bucket.
-        assert!(rates.iter().any(|rate| *rate >= 0.95 * RATE), "{direction}: {rates:?} bits per second");
+        // Somewhat less may be the machine's doing, that had something else to do than to fill the bucket; mistaken units and limits that count
+        // twice make it half at most.
+        assert!(rates.iter().any(|rate| *rate >= 0.6 * RATE), "{direction}: {rates:?} bits per second");
     }
     // Without limits the same is many times faster.
     limited.shape(&Shaping::default());

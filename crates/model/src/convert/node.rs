@@ -23,6 +23,10 @@ pub const IPV6_ADDRESS: &str = "projectcalico.org/IPv6Address";
 /// The annotation by which a node publishes its WireGuard key, as Calico's nodes do.
 pub const WIREGUARD_PUBLIC_KEY: &str = "projectcalico.org/WireguardPublicKey";
 
+/// The annotation by which a node's agent says where its records of flows go, each place by a mark of its own, with commas between them: other
+/// nodes' agents need not send there what it sends.
+pub const RECORDED_TO: &str = "flows.podnet.io/recorded-to";
+
 /// flannel's annotations (`--kube-annotation-prefix` where not given).
 pub mod flannel_annotation {
     /// Type of the backend.
@@ -87,6 +91,7 @@ impl TryFrom<&api::Node> for Node {
             subnet6,
             lost: is_lost(node),
             leaving: is_leaving(node),
+            recorded_to: object.annotation(RECORDED_TO).filter(|text| !text.is_empty()).map(Arc::from),
         })
     }
 }

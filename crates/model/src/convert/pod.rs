@@ -48,6 +48,7 @@ impl TryFrom<&api::Pod> for Pod {
             addrs: addrs.collect::<Result<_, _>>()?,
             finished: matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed")),
             searches: spec.and_then(searches),
+            ndots: spec.and_then(ndots),
             request: request(&object),
             limits: match &pod.metadata.annotations {
                 Some(annotations) => limits::annotations::limits(annotations),
@@ -67,6 +68,16 @@ fn searches(spec: &api::PodSpec) -> Option<Box<[Arc<str>]>> {
     let more = config.and_then(|config| config.searches.as_deref()).unwrap_or_default();
     (of_cluster && !in_own_manner && spec.host_network != Some(true))
         .then(|| more.iter().map(|name| Arc::from(name.as_str())).collect())
+}
+
+/// The last that is said counts, as in the file that it becomes; what is no number is nothing to a resolver.
+fn ndots(spec: &api::PodSpec) -> Option<u8> {
+    const MOST: u64 = 15;
+    let options = spec.dns_config.as_ref()?.options.as_deref()?.iter();
+    let said =
+        options.filter(|option| option.name.as_deref() == Some("ndots")).filter_map(|option| option.value.as_deref());
+    let number = said.filter_map(|value| value.parse::<u64>().ok()).next_back()?;
+    u8::try_from(number.min(MOST)).ok()
 }
 
 /// What the annotations ask for.

@@ -358,6 +358,15 @@ fn a_flannel_node_says_what_its_peers_need() {
 }
 
 #[test]
+fn a_node_says_where_its_records_of_flows_go() {
+    let recorded_to = |annotations| node(annotations, json!({})).unwrap().recorded_to;
+    let said = json!({"flows.podnet.io/recorded-to": "1a2b3c4d,log"});
+    assert_eq!(recorded_to(said).as_deref(), Some("1a2b3c4d,log"));
+    assert_eq!(recorded_to(json!({"flows.podnet.io/recorded-to": ""})), None);
+    assert_eq!(recorded_to(json!({})), None);
+}
+
+#[test]
 fn a_wireguard_key_is_read_from_calicos_annotation_or_flannels() {
     let calico = json!({"projectcalico.org/WireguardPublicKey": KEY});
     assert_eq!(node(calico, json!({})).unwrap().wireguard_key.unwrap().to_string(), KEY);

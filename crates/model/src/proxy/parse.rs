@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::{
     ConntrackConfig, Fault, IpvsConfig, Mode, NodePortAddresses, ProxyConfig, RulesConfig, SCHEDULERS, lenient,
     section::{Given, Section},
-    unused,
+    told_at, unused,
 };
 use crate::{Dual, Family};
 
@@ -43,9 +43,10 @@ fn fields(top: &mut Section<'_>) -> Result<ProxyConfig, Fault> {
     // Nothing of it applies, and its fields differ between versions.
     top.anything("logging");
     top.text("hostnameOverride")?;
-    top.read("bindAddress", "an IP address", |text| text.parse::<IpAddr>().ok())?;
-    let healthz = endpoint(top, "healthzBindAddress", default.healthz)?;
-    let metrics = endpoint(top, "metricsBindAddress", default.metrics)?;
+    let bound = top.read("bindAddress", "an IP address", |text| text.parse::<IpAddr>().ok())?;
+    let (healthz, metrics) = told_at(bound.map_or(Family::V4, |addr| Family::of(&addr.to_canonical())));
+    let healthz = endpoint(top, "healthzBindAddress", healthz)?;
+    let metrics = endpoint(top, "metricsBindAddress", metrics)?;
     top.flag("bindAddressHardFail")?;
     top.flag("enableProfiling")?;
     top.text("showHiddenMetricsForVersion")?;

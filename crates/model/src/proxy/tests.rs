@@ -26,6 +26,24 @@ fn an_empty_configuration_has_kube_proxys_defaults() {
     );
 }
 
+/// kube-proxy's defaults follow the family of `bindAddress`.
+#[test]
+fn health_and_metrics_are_told_in_the_family_that_is_bound_unless_they_say_where() {
+    let at = |fields: &str| {
+        let config = parse(fields).unwrap();
+        [config.healthz, config.metrics].map(|at| at.to_string())
+    };
+    assert_eq!(at("bindAddress: '::'"), ["[::]:10256", "[::1]:10249"]);
+    assert_eq!(at("bindAddress: 2001:db8::1"), ["[::]:10256", "[::1]:10249"]);
+    assert_eq!(at("bindAddress: 192.0.2.1"), ["0.0.0.0:10256", "127.0.0.1:10249"]);
+    assert_eq!(at("bindAddress: '::ffff:192.0.2.1'"), ["0.0.0.0:10256", "127.0.0.1:10249"]);
+    let said = "bindAddress: '::'\nhealthzBindAddress: 0.0.0.0:1\nmetricsBindAddress: '::'";
+    assert_eq!(at(said), ["0.0.0.0:1", "[::]:10249"]);
+    // What `::` says is done; an address would be the node's.
+    assert_eq!(unused("bindAddress: '::'"), [""; 0]);
+    assert_eq!(unused("bindAddress: 2001:db8::1"), ["bindAddress"]);
+}
+
 /// Installers write every field, with zeros.
 #[test]
 fn zeros_count_as_not_given() {

@@ -75,6 +75,8 @@ pub enum Match {
     ConnectionKnown,
     /// A packet that has to do with a connection that is known: an error that somebody on its way tells.
     ConnectionRelated,
+    /// A packet that connection tracking can make nothing of: it neither begins a connection nor fits one that is known.
+    ConnectionInvalid,
     /// The connection's destination was translated.
     Translated,
     /// It was not.
@@ -280,6 +282,7 @@ impl fmt::Display for Match {
             Self::ConnectionNew => f.write_str("-m conntrack --ctstate NEW"),
             Self::ConnectionKnown => f.write_str("-m conntrack --ctstate RELATED,ESTABLISHED"),
             Self::ConnectionRelated => f.write_str("-m conntrack --ctstate RELATED"),
+            Self::ConnectionInvalid => f.write_str("-m conntrack --ctstate INVALID"),
             Self::InSet { set, of, within } => {
                 write!(f, "-m set {}--match-set {set} {}", if *within { "" } else { "! " }, of.words())
             }

@@ -91,6 +91,23 @@ impl Saved {
     }
 }
 
+/// Whether the chains of Services in the table `nat` are kube-proxy's: the one through which all Services are reached is there, and none of
+/// those that kube-proxy never has. `has` answers whether there is a chain of that name.
+///
+/// # Errors
+/// What `has` says.
+pub fn nat_is_of_kube_proxy<E>(mut has: impl FnMut(&str) -> Result<bool, E>) -> Result<bool, E> {
+    if !has("KUBE-SERVICES")? {
+        return Ok(false);
+    }
+    for (_, name) in MARKS.iter().chain(&MARKS_OF_IPVS).filter(|(table, _)| *table == Table::Nat) {
+        if has(name)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Whether it is one of the kernel's own chains.
 pub(super) fn is_built_in(name: &str) -> bool {
     matches!(name, "PREROUTING" | "INPUT" | "FORWARD" | "OUTPUT" | "POSTROUTING")

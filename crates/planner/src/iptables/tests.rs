@@ -104,6 +104,18 @@ fn removal_takes_all_of_ours_and_keeps_what_others_use() {
 }
 
 #[test]
+fn chains_of_services_are_kube_proxys_where_none_is_podnets_alone() {
+    let is = |there: &[&str]| nat_is_of_kube_proxy(|name| Ok::<_, ()>(there.contains(&name))).unwrap();
+    assert!(is(&["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-MARK-MASQ", "KUBE-POSTROUTING", "KUBE-PROXY-CANARY"]));
+    assert!(is(&["KUBE-SERVICES", "KUBE-NODE-PORT", "KUBE-LOAD-BALANCER"]));
+    // podnet's, in either mode; a kubelet's.
+    assert!(!is(&["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-PING"]));
+    assert!(!is(&["KUBE-SERVICES", "KUBE-NODE-PORT", "KUBE-NODE-ADDRESSES"]));
+    assert!(!is(&["KUBE-MARK-MASQ", "KUBE-POSTROUTING", "KUBE-KUBELET-CANARY"]));
+    assert_eq!(nat_is_of_kube_proxy(|_| Err("cannot be asked")), Err("cannot be asked"));
+}
+
+#[test]
 fn frontends_of_a_protocol_are_read_from_what_was_saved() {
     let saved = Saved::parse(
         r#"*nat

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use podnet_model::{Dual, LinkName, NodeName};
+use serde::{Deserialize, Serialize};
 
 /// Bytes that VXLAN adds to a packet inside IPv4: 20 IP, 8 UDP, 8 VXLAN, 14 inner Ethernet (RFC 7348 section 5).
 pub const VXLAN_OVERHEAD: u32 = 50;
@@ -84,7 +85,7 @@ impl Place {
 }
 
 /// Kinds of tunnels that this node's kernel can make; VXLAN it always can.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Support {
     /// IPIP: its module is there.
     pub ipip: bool,

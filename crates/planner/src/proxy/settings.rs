@@ -23,6 +23,8 @@ pub struct RuleSettings {
     pub masquerade_mark: u32,
     /// `masqueradeAll`.
     pub masquerade_all: bool,
+    /// What fits no connection is dropped: not with `conntrack.tcpBeLiberal`.
+    pub drops_invalid: bool,
     /// `ipvs`.
     pub ipvs: IpvsConfig,
 }
@@ -38,6 +40,7 @@ impl RuleSettings {
             cluster_cidrs: config.cluster_cidrs,
             masquerade_mark: rules.masquerade_mark(),
             masquerade_all: rules.masquerade_all,
+            drops_invalid: !config.conntrack.tcp_be_liberal,
             ipvs: config.ipvs.clone(),
         }
     }
@@ -45,7 +48,7 @@ impl RuleSettings {
     /// Tells Services what of it they are planned by.
     pub fn configure(&self, services: &mut Services) -> Plan {
         let (at, loopback) = (self.node_port_addresses.clone(), self.loopback.clone());
-        services.configure(at, loopback, self.masquerade_mark, self.masquerade_all)
+        services.configure(at, loopback, self.masquerade_mark, self.masquerade_all, self.drops_invalid)
     }
 
     /// `clusterCIDR` of a family as a change: a range of pods as a pool's is, but nobody draws from it. No pool can have the name.

@@ -27,6 +27,10 @@ pub struct ServicesConfig {
     pub masquerade_mark: u32,
     /// All that goes to a ClusterIP is masqueraded (`masqueradeAll`), pods' connections too.
     pub masquerade_all: bool,
+    /// In mode `iptables` what is forwarded and fits no connection is dropped, as kube-proxy does where connection tracking is not liberal
+    /// (`conntrack.tcpBeLiberal`): such a packet would come to a pod, or to its client, from an address that it does not know, and be answered
+    /// by a reset.
+    pub drops_invalid: bool,
 }
 
 impl ServicesConfig {
@@ -42,6 +46,7 @@ impl ServicesConfig {
             pod_cidrs: Vec::new(),
             masquerade_mark: MASQUERADE_MARK,
             masquerade_all: false,
+            drops_invalid: true,
         }
     }
 

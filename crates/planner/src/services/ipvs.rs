@@ -48,6 +48,8 @@ pub struct Ipvs {
     wanted: BTreeMap<(SetName, Element), u32>,
     /// Endpoints of frontends that cannot be real servers.
     odd: BTreeMap<FrontendKey, (ServiceKey, BTreeSet<BackendAddress>)>,
+    /// Frontends at which this node and its pods have affinity by their address alone.
+    hashed: BTreeMap<FrontendKey, ServiceKey>,
     state: State,
 }
 
@@ -59,8 +61,8 @@ impl Ipvs {
         let sets = Sets::of(config.family);
         let state = State { sets: sets.empty(), ..State::default() };
         let marks = Marks::new(config.masquerade_mark);
-        let (scheduling, wanted, odd) = (scheduling(scheduler), BTreeMap::new(), BTreeMap::new());
-        let mut ipvs = Self { scheduling, sets, marks, wanted, odd, state };
+        let (wanted, odd, hashed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut ipvs = Self { scheduling: scheduling(scheduler), sets, marks, wanted, odd, hashed, state };
         ipvs.take_frontends(&services.whole(), None);
         for addr in services.cluster_ips() {
             ipvs.take_cluster_ip(addr, true);
@@ -116,6 +118,12 @@ impl Ipvs {
         self.odd.values().flat_map(|(service, addrs)| addrs.iter().map(move |addr| (service, addr)))
     }
 
+    /// Services of whose affinity the timeout does not count for this node and its pods where a policy `Local` counts for others; each as often as
+    /// it has such frontends.
+    pub fn hashed(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.hashed.values()
+    }
+
     /// The frontend that a virtual server is of.
     #[must_use]
     pub fn frontend<'a>(&'a self, key: &'a ServerKey) -> Option<&'a FrontendKey> {
@@ -163,6 +171,10 @@ impl Ipvs {
                 change.after.as_ref().map(|one| (&one.service, odd::of(one))).filter(|(_, odd)| !odd.is_empty())
             {
                 self.odd.insert(change.key, (service.clone(), odd));
+            }
+            self.hashed.remove(&change.key);
+            if let Some(one) = change.after.as_deref().filter(|one| parts::hashes_insiders(one)) {
+                self.hashed.insert(change.key, one.service.clone());
             }
             let marks = &mut self.marks;
             let mut parts = |one| Parts::of(&change.key, &odd::without(one), &self.sets, self.scheduling, marks);

@@ -12,6 +12,7 @@ mod objects;
 mod policies;
 pub mod six;
 mod table;
+pub mod traced;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 

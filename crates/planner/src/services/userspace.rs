@@ -18,7 +18,7 @@ use std::{
     sync::Arc,
 };
 
-use podnet_model::{NodeAddr, Protocol};
+use podnet_model::{Family, NodeAddr, Protocol};
 
 pub use choice::{Asked, Choice, Chooser, Memories, is_elsewhere};
 pub use guard::Guard;
@@ -28,6 +28,15 @@ use crate::ruleset::{BackendAddress, FrontendKey};
 
 /// The names of devices that lead to namespaces apart begin so.
 pub const DEVICE_PREFIX: &str = "podservices";
+
+/// The node's end of the link to the namespace apart of a family: no pod's and no tunnel's name begins so.
+#[must_use]
+pub const fn device(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "podservices4",
+        Family::V6 => "podservices6",
+    }
+}
 
 /// What is open for one frontend.
 #[derive(Clone, Debug, PartialEq, Eq)]

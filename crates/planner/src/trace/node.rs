@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use ipnet::IpNet;
@@ -11,26 +11,40 @@ use podnet_model::{
     proxy::Mode,
     wireguard::{KeyPair, PrivateKey},
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
     border::{Border, BorderConfig},
     overlay::{Overlay, OverlayConfig, Place, Support},
     proxy::RuleSettings,
     ruleset::{
-        RuleSet,
+        FrontendKey, RuleSet,
         walk::{Routing, Way},
     },
-    services::{Services, ServicesConfig, nftables::Nftables},
+    services::{
+        Services, ServicesConfig,
+        nftables::Nftables,
+        userspace::{Led, Userspace},
+    },
     step::RouteTarget,
 };
 
 /// What the objects of the cluster do not tell of a node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Facts {
     /// The device with the node's address on the underlay.
     pub device: LinkName,
     /// That device's MTU in bytes.
     pub mtu: u32,
+    /// The node's own address there, where it is not the one that its peers know.
+    pub addr: Option<Ipv4Addr>,
+    /// The same by IPv6.
+    pub addr6: Option<Ipv6Addr>,
+    /// The MTU of pods' interfaces; none lets it follow from the underlay and the encapsulation.
+    pub pod_mtu: Option<u32>,
+    /// A node whose lease has expired counts as gone there.
+    pub without_lost_nodes: bool,
     /// Which tunnels the node's kernel can make.
     pub support: Support,
     /// The mode that Services are served in.
@@ -52,6 +66,10 @@ impl Facts {
         Self {
             device,
             mtu,
+            addr: None,
+            addr6: None,
+            pod_mtu: None,
+            without_lost_nodes: false,
             support: Support::ALL,
             mode,
             addrs: Vec::new(),
@@ -63,7 +81,8 @@ impl Facts {
 }
 
 /// How a pod is joined to its node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Link {
     /// The node's end of its link.
     pub device: LinkName,
@@ -95,6 +114,8 @@ pub struct Planned {
     /// The node's addresses.
     pub addrs: BTreeSet<IpAddr>,
     pods: BTreeMap<IpAddr, PodKey>,
+    /// What mode `userspace` leads to where its sockets are, beside the node's own network.
+    led: BTreeSet<Led>,
 }
 
 /// Where a node's routing table sends packets to an address.
@@ -115,7 +136,13 @@ impl Planned {
     #[must_use]
     pub fn new(node: &Node, facts: Facts, proxy: &ProxyConfig, changes: &[Change]) -> Self {
         let overlay = overlay(node, &facts, changes);
-        let underlay: Vec<NodeAddr> = [Some(node.addr), node.addr6].into_iter().flatten().collect();
+        let known: Vec<NodeAddr> = [Some(node.addr), node.addr6].into_iter().flatten().collect();
+        // Its rules are about the addresses that it has itself, also where its peers reach it at others.
+        let own = |known: &NodeAddr| match known.0 {
+            IpAddr::V4(_) => facts.addr.map_or(*known, |addr| NodeAddr(addr.into())),
+            IpAddr::V6(_) => facts.addr6.map_or(*known, |addr| NodeAddr(addr.into())),
+        };
+        let underlay: Vec<NodeAddr> = known.iter().map(own).collect();
         let further = facts.addrs.iter().copied().map(NodeAddr).filter(|addr| !underlay.contains(addr));
         let all: Vec<NodeAddr> = underlay.iter().copied().chain(further).collect();
         let settings = RuleSettings::of(proxy, facts.mode);
@@ -140,9 +167,14 @@ impl Planned {
             rendered.note(services, &services.whole());
             [rendered.desired(services), borders[family].desired()]
         });
+        let led = match facts.mode {
+            Mode::Userspace => Family::ALL.into_iter().flat_map(|family| led(&services[family])).collect(),
+            _ => BTreeSet::new(),
+        };
         let internal = [node.internal, node.internal6].into_iter().flatten();
-        let addrs = all.iter().copied().chain(internal).map(|addr| addr.0).collect();
-        Self { pods: pods_of(&node.name, changes), node: node.clone(), facts, overlay, services, rules, addrs }
+        let addrs = all.iter().copied().chain(known).chain(internal).map(|addr| addr.0).collect();
+        let pods = pods_of(&node.name, changes);
+        Self { pods, node: node.clone(), facts, overlay, services, rules, addrs, led }
     }
 
     /// Where packets to an address go.
@@ -165,6 +197,13 @@ impl Planned {
     #[must_use]
     pub fn addr(&self, family: Family) -> Option<IpAddr> {
         self.services[family].config().primary()
+    }
+
+    /// Whether mode `userspace` leads what is sent there away from the node's own network; no other mode does.
+    #[must_use]
+    pub fn leads(&self, to: &FrontendKey) -> bool {
+        let port = Led::Port { addr: to.addr, protocol: to.protocol, port: to.port };
+        self.led.contains(&Led::Address(to.addr)) || self.led.contains(&port)
     }
 
     /// The link of a pod's address, where it is known.
@@ -192,10 +231,13 @@ impl Routing for Planned {
 
 /// The private key is known to the node alone and no route depends on it: the one here is none.
 fn overlay(node: &Node, facts: &Facts, changes: &[Change]) -> Overlay {
-    let underlay = Place::on(facts.device.clone(), facts.mtu);
+    let (addr, addr6) = (facts.addr, facts.addr6);
+    let underlay = Place { addr, addr6, ..Place::on(facts.device.clone(), facts.mtu) };
     let config = OverlayConfig {
         support: facts.support,
         underlay,
+        pod_mtu: facts.pod_mtu,
+        without_lost_nodes: facts.without_lost_nodes,
         ..OverlayConfig::new(node.name.clone(), facts.device.clone(), facts.mtu)
     };
     let mut overlay = Overlay::new(config);
@@ -207,6 +249,10 @@ fn overlay(node: &Node, facts: &Facts, changes: &[Change]) -> Overlay {
     overlay
 }
 
+fn led(services: &Services) -> Vec<Led> {
+    Userspace::new(services).whole(services).more
+}
+
 fn pods_of(node: &NodeName, changes: &[Change]) -> BTreeMap<IpAddr, PodKey> {
     let pods = changes.iter().filter_map(|change| match change {
         Change::Pod(key, Some(pod)) => Some((key, pod)),
@@ -214,4 +260,19 @@ fn pods_of(node: &NodeName, changes: &[Change]) -> BTreeMap<IpAddr, PodKey> {
     });
     let here = pods.filter(|(_, pod)| pod.node.as_ref() == Some(node) && !pod.host_network && !pod.finished);
     here.flat_map(|(key, pod)| pod.addrs.iter().map(|addr| (addr.0, key.clone()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_about_the_address_that_a_node_has_itself_where_its_peers_reach_it_at_another() {
+        let [known, own] = [Ipv4Addr::new(198, 51, 100, 1), Ipv4Addr::new(10, 0, 0, 1)].map(IpAddr::from);
+        let node = Node::new("node1".into(), NodeAddr(known));
+        let facts = Facts { addr: Some(Ipv4Addr::new(10, 0, 0, 1)), ..Facts::new("eth0".into(), 1500, Mode::Nftables) };
+        let planned = Planned::new(&node, facts, &ProxyConfig::default(), &[]);
+        assert_eq!(planned.addr(Family::V4), Some(own));
+        assert_eq!([known, own].map(|addr| planned.lookup(addr)), [Lookup::Own, Lookup::Own]);
+    }
 }

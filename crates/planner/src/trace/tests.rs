@@ -1,5 +1,7 @@
 //! What is traced is what the rules and routes of the nodes say.
 
+mod rows;
+
 use std::collections::BTreeMap;
 
 use podnet_model::{
@@ -8,144 +10,11 @@ use podnet_model::{
 };
 
 use super::*;
-use crate::{
-    overlay::vtep_mac,
-    ruleset::{BackendAddress, walk::Direction},
-    services::packet_table::{self, Fate, NODES, Row, rows},
-};
-
-/// The packet table's cluster, whose pods are in blocks of their nodes; Services in this mode.
-fn table(mode: Mode) -> Cluster {
-    let mut changes = packet_table::changes();
-    let blocks = [
-        ("10.233.64.0/26", "node1"),
-        ("10.233.65.0/26", "node2"),
-        ("10.233.66.0/26", "node3"),
-        ("10.240.0.0/26", "node1"),
-    ];
-    changes.extend(blocks.map(|(cidr, owner)| block(cidr, owner)));
-    let facts = |node: &str| {
-        let no_nat_cidrs = packet_table::config(node).1.no_nat_cidrs;
-        (NodeName::from(node), Facts { no_nat_cidrs, ..Facts::new("eth0".into(), 1500, mode) })
-    };
-    Cluster::new(changes, NODES.map(facts).into())
-}
+use crate::overlay::vtep_mac;
 
 fn block(cidr: &str, owner: &str) -> Change {
     let cidr = BlockCidr(cidr.parse().unwrap());
     Change::Block(cidr, Some(Block::new(cidr, Some(owner.into()))))
-}
-
-/// The rows of packets with ports whose sender is where the row has it: a few have a pod of another node send as if it were of this one.
-fn rows_of(cluster: &Cluster) -> Vec<Row> {
-    let mut rows = rows();
-    rows.retain(|row| {
-        let pod = || cluster.pods()[cluster.pod_of(row.packet.src).unwrap()].node.as_ref().unwrap().as_str();
-        !row.packet.is_echo && (row.direction != Direction::FromPod || pod() == row.node)
-    });
-    assert!(rows.len() > 250, "{} rows", rows.len());
-    rows
-}
-
-fn traced(cluster: &Cluster, row: &Row) -> Trace {
-    let from = match row.direction {
-        Direction::FromPod => Source::Pod(cluster.pod_of(row.packet.src).unwrap().clone()),
-        Direction::FromHost => Source::Node(row.node.into()),
-        Direction::FromOutside => Source::World(row.packet.src, row.node.into()),
-    };
-    let packet = row.packet;
-    let target = Target { addr: packet.dst, protocol: packet.protocol, port: packet.dport };
-    cluster.trace(&from, target).unwrap_or_else(|unknown| panic!("{row}: {unknown}"))
-}
-
-/// What the trace says becomes of a row's packet on the row's node, in the words of the table; whatever other nodes do to it then.
-fn fate(row: &Row, trace: &Trace) -> Option<Fate> {
-    let here = |hop: &&Hop| hop.place.node().is_some_and(|node| node.as_str() == row.node);
-    let elsewhere = |hop: &&Hop| matches!(hop.kind, Kind::Translated | Kind::Judged) && !here(hop);
-    let mut arrivals = BTreeMap::new();
-    let mut shares = BTreeMap::new();
-    for path in &trace.paths {
-        let masqueraded = path.hops.iter().filter(here).any(|hop| hop.kind == Kind::Masqueraded);
-        let goes_on = path.hops.iter().any(|hop| elsewhere(&hop));
-        let to = match goes_on {
-            true => BackendAddress { addr: row.packet.dst, port: row.packet.dport },
-            false => path.destination,
-        };
-        match path.end.verdict {
-            Verdict::Arrives | Verdict::Leaves => {}
-            _ if goes_on => {}
-            Verdict::Refused => return Some(Fate::Rejected),
-            Verdict::Lost => return Some(Fate::Dropped),
-            Verdict::NoRoute => return None,
-        }
-        arrivals.insert(to, masqueraded);
-        *shares.entry(to).or_insert(0.0) += path.share;
-    }
-    let equal = 1.0 / shares.len() as f64;
-    shares.values().all(|share: &f64| (share - equal).abs() < 1e-9).then_some(Fate::Arrives(arrivals))
-}
-
-#[test]
-fn each_row_of_the_packet_table_is_traced_to_its_fate() {
-    for mode in [Mode::Nftables, Mode::Iptables, Mode::Userspace] {
-        let cluster = table(mode);
-        for row in rows_of(&cluster) {
-            assert_eq!(fate(&row, &traced(&cluster, &row)).as_ref(), Some(&row.fate), "{mode} {row}");
-        }
-    }
-}
-
-#[test]
-fn at_the_socket_the_same_backends_are_chosen_and_no_packet_is_translated() {
-    let cluster = table(Mode::Ebpf);
-    let mut chosen = 0;
-    for row in rows_of(&cluster).into_iter().filter(|row| row.direction == Direction::FromPod) {
-        let trace = traced(&cluster, &row);
-        let Some(hop) = trace.paths[0].hops.first().filter(|hop| hop.kind == Kind::Chosen) else {
-            assert_eq!(fate(&row, &trace).as_ref(), Some(&row.fate), "{row}: by the rules");
-            continue;
-        };
-        assert!(hop.object.as_ref().is_some_and(|object| object.kind == "service"), "{row}");
-        let places = |fate: Option<Fate>| match fate {
-            Some(Fate::Arrives(backends)) => Ok(backends.into_keys().collect::<Vec<_>>()),
-            other => Err(other),
-        };
-        assert_eq!(places(fate(&row, &trace)), places(Some(row.fate.clone())), "{row}");
-        let of_services = |hop: &Hop| hop.kind == Kind::Translated || hop.what.contains("itself through a Service");
-        assert!(!trace.paths.iter().flat_map(|path| &path.hops).any(of_services), "{row}");
-        chosen += 1;
-    }
-    assert!(chosen > 50, "{chosen} rows");
-}
-
-#[test]
-fn who_is_kept_out_is_told_why() {
-    let cluster = table(Mode::Nftables);
-    let why = |from: Source, to: &str, port| {
-        let addr = packet_table::address(to).unwrap();
-        cluster.trace(&from, Target { addr, protocol: Protocol::Tcp, port }).unwrap().paths[0].end.why.clone()
-    };
-    let pod = |name: &str| Source::Pod(PodKey::new("default", name));
-    let world = |name: &str, node: &str| Source::World(packet_table::address(name).unwrap(), node.into());
-    let table = [
-        (pod("client1"), "empty", 80, "service default/empty has no ready endpoint for its port 80"),
-        (pod("client1"), "web", 81, "10.233.0.20 is a ClusterIP without port 81/TCP"),
-        (
-            world("visitor", "node2"),
-            "local-ip",
-            80,
-            "a traffic policy Local of service default/local leaves no endpoint on node node2, and others serve it",
-        ),
-        (
-            world("partner", "node1"),
-            "lbranges-ip",
-            80,
-            "198.51.100.200 is in none of the loadBalancerSourceRanges of service default/lbranges",
-        ),
-    ];
-    for (from, to, port, said) in table {
-        assert_eq!(why(from, to, port), said);
-    }
 }
 
 /// Two nodes on one subnet and one on another; a pod on each.
@@ -208,6 +77,7 @@ fn pod(name: &str, node: &str, addr: &str) -> Change {
         uid: name.into(),
         static_uid: None,
         searches: None,
+        ndots: None,
         node: Some(node.into()),
         labels: Labels::default(),
         host_network: false,
@@ -235,6 +105,35 @@ fn a_pod_of_the_same_node_is_one_route_away() {
     assert_eq!(passed(&path)[2..], ["node node1 routed -", "pod default/near delivered eth0"]);
     assert_eq!(path.end, End { verdict: Verdict::Arrives, why: "pod default/near on node node1".into() });
     assert_eq!(path.hops[0].mtu, Some(1450), "room for VXLAN");
+}
+
+#[test]
+fn behind_a_bridge_a_packet_passes_port_and_bridge() {
+    let links = ["10.1.1.5", "10.1.1.6"].map(|addr| {
+        let device = format!("pn-{}", &addr[7..]).into();
+        (addr.parse::<IpAddr>().unwrap(), Link { device, bridge: Some("br-one".into()) })
+    });
+    let facts = Facts { links: links.into(), ..Facts::new("eth0".into(), 1500, Mode::Nftables) };
+    let facts = BTreeMap::from([(NodeName::from("node1"), facts)]);
+    let net: ipnet::IpNet = "192.0.2.11/24".parse().unwrap();
+    let node = Node { subnet: Some(net), ..Node::new("node1".into(), NodeAddr(net.addr())) };
+    let pods = [pod("p1", "node1", "10.1.1.5"), pod("near", "node1", "10.1.1.6")];
+    let range = pool(EncapMode::Never, EncapMode::Never);
+    let changes = [Change::Node("node1".into(), Some(node)), Change::Pool(range.name.clone(), Some(range))];
+    let cluster = Cluster::new(changes.into_iter().chain(pods).collect(), facts);
+    let target = Target { addr: "10.1.1.6".parse().unwrap(), protocol: Protocol::Tcp, port: 80 };
+    let trace = cluster.trace(&Source::Pod(PodKey::new("default", "p1")), target).unwrap();
+    assert_eq!(
+        passed(&trace.paths[0]),
+        [
+            "pod default/p1 sent eth0",
+            "node node1 received pn-5",
+            "node node1 received br-one",
+            "node node1 routed br-one",
+            "node node1 routed pn-6",
+            "pod default/near delivered eth0",
+        ]
+    );
 }
 
 #[test]

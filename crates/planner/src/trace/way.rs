@@ -30,11 +30,13 @@ struct Traveller {
     share: f64,
     hops: Vec<Hop>,
     passed: usize,
+    /// The node that it is at sent it itself: to the node's own addresses it goes by the loopback.
+    is_own: bool,
 }
 
 impl Traveller {
     const fn new(source: IpAddr, target: Target) -> Self {
-        Self { source, target, share: 1.0, hops: Vec::new(), passed: 0 }
+        Self { source, target, share: 1.0, hops: Vec::new(), passed: 0, is_own: false }
     }
 
     fn hop(mut self, hop: Hop) -> Self {
@@ -65,7 +67,10 @@ impl Cluster {
                 let entry = self.known(entry)?;
                 let what = format!("sent by {addr} to {}", at(target.addr, target.port));
                 let traveller = Traveller::new(*addr, target).hop(Hop::new(Place::Underlay, Kind::Sent, what));
-                self.arrive(&entry.node.name, traveller)
+                let node = &entry.node.name;
+                let received = Hop::new(Place::Node(node.clone()), Kind::Received, "comes in from outside");
+                let received = received.of(objects::node(node)).at(entry.facts.device.clone(), entry.facts.mtu);
+                self.arrive(node, traveller.hop(received))
             }
         };
         paths.sort_by(|one, other| {
@@ -115,13 +120,18 @@ impl Cluster {
         let source = if target.addr.is_loopback() { Some(target.addr) } else { planned.addr(family) };
         let source = source.ok_or_else(|| Unknown::NodeFamily { node: node.clone(), family })?;
         let place = Place::Node(node.clone());
-        let traveller = Traveller::new(source, target);
+        let traveller = Traveller { is_own: true, ..Traveller::new(source, target) };
         let (open, mut paths) = match planned.facts.serves_node_at_sockets {
             true => sockets::choose(planned, &place, traveller),
             false => (vec![traveller], Vec::new()),
         };
-        for traveller in open {
-            let sent = Hop::new(place.clone(), Kind::Sent, format!("sent by a process of the node, from {source}"));
+        for mut traveller in open {
+            // Who was sent elsewhere before there was a packet sends none from a loopback address.
+            if traveller.source.is_loopback() && !traveller.target.addr.is_loopback() {
+                traveller.source = planned.addr(family).unwrap_or(source);
+            }
+            let from = traveller.source;
+            let sent = Hop::new(place.clone(), Kind::Sent, format!("sent by a process of the node, from {from}"));
             let traveller = traveller.hop(sent.of(objects::node(node)));
             paths.extend(self.through(planned, Direction::FromHost, &traveller));
         }
@@ -136,7 +146,8 @@ impl Cluster {
         if traveller.passed >= NODES {
             return vec![traveller.ends(Verdict::Lost, "it goes in a circle: its hop limit would end it")];
         }
-        self.through(planned, Direction::FromOutside, &Traveller { passed: traveller.passed + 1, ..traveller })
+        let traveller = Traveller { passed: traveller.passed + 1, is_own: false, ..traveller };
+        self.through(planned, Direction::FromOutside, &traveller)
     }
 
     /// Takes the route of a node that the packet's address of now has.
@@ -147,6 +158,7 @@ impl Cluster {
             Lookup::Own => {
                 let what = format!("to a process of the node at {}", at(addr, traveller.target.port));
                 let hop = Hop::new(place(), Kind::Delivered, what).of(objects::node(&planned.node.name));
+                let hop = if traveller.is_own { hop.at("lo".into(), LOOPBACK_MTU) } else { hop };
                 vec![traveller.hop(hop).ends(Verdict::Arrives, format!("node {}", planned.node.name))]
             }
             Lookup::Pod(key) => vec![into_pod(planned, &key, traveller)],
@@ -185,7 +197,14 @@ fn by_link(planned: &Planned, pod: &PodKey, traveller: Traveller) -> Traveller {
             .by(format!("sender {source} of {} alone (table podnet-pods, set senders)", link.route_device())),
         None => Hop { mtu: Some(mtu), ..received },
     };
-    traveller.hop(sent.by(rule).of(objects::pod(pod))).hop(received)
+    let traveller = traveller.hop(sent.by(rule).of(objects::pod(pod))).hop(received);
+    match link.and_then(|link| link.bridge.as_ref()) {
+        Some(bridge) => {
+            let hop = Hop::new(Place::Node(node.clone()), Kind::Received, "comes in by the bridge");
+            traveller.hop(hop.at(bridge.clone(), mtu))
+        }
+        None => traveller,
+    }
 }
 
 fn into_pod(planned: &Planned, pod: &PodKey, traveller: Traveller) -> Path {
@@ -203,7 +222,12 @@ fn into_pod(planned: &Planned, pod: &PodKey, traveller: Traveller) -> Path {
     let place = Place::Pod(pod.clone(), node.clone());
     let what = format!("at {}", at(addr, traveller.target.port));
     let delivered = Hop::new(place, Kind::Delivered, what).at("eth0".into(), mtu).of(objects::pod(pod));
-    let traveller = traveller.hop(routed.of(objects::pod(pod))).hop(delivered);
+    let mut traveller = traveller.hop(routed.of(objects::pod(pod)));
+    if let Some(link) = planned.link(addr).filter(|link| link.bridge.is_some()) {
+        let port = Hop::new(Place::Node(node.clone()), Kind::Routed, format!("out by the port of pod {pod}"));
+        traveller.hops.push(port.at(link.device.clone(), mtu).of(objects::pod(pod)));
+    }
+    let traveller = traveller.hop(delivered);
     traveller.ends(Verdict::Arrives, format!("pod {pod} on node {node}"))
 }
 

@@ -1,6 +1,7 @@
 //! What becomes of connections.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::Duration,
@@ -9,7 +10,7 @@ use std::{
 use podnet_kernel::ipvs::{self, Settings};
 use podnet_model::{Family, Protocol};
 use podnet_planner::{
-    ipvs::{Edit, Scheduler, Server, ServerKey, State, difference},
+    ipvs::{Edit, Scheduler, Scheduling, Server, ServerKey, State, difference},
     ruleset::{BackendAddress, FrontendKey},
 };
 use podnet_testnet::eventually;
@@ -51,6 +52,56 @@ fn machine_datagrams_follow_to_the_rules_of_another_mode() {
     // The kernel forgets what it translated for a real server that is gone (`expire_nodest_conn`), a moment later.
     let look = || if arrives() { Ok(()) } else { Err("nothing arrives") };
     eventually("a datagram by the rules", Duration::from_secs(30), look);
+}
+
+/// A client comes to the real server that it came to first, until it had no connection for as long as is said.
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn machine_affinity_ends_when_its_time_without_a_connection_is_over() {
+    let place = Namespace::new("affinity");
+    let mut ipvs = open(&place, Family::V4);
+    // Connections are forgotten before affinity is: the kernel looks again a minute later where some are left.
+    let settings = Settings { udp_timeout: Some(Duration::from_secs(1)), ..Settings::default() };
+    ipvs::configure(&place.netns, &settings).unwrap();
+    let listeners = [1, 2].map(|number| {
+        let at = addr(Family::V4, 1, number);
+        place.command(&format!("ip addr add {at} dev lo"));
+        let listener = place.netns.run(|| UdpSocket::bind((at, 8080))).unwrap().unwrap();
+        listener.set_nonblocking(true).unwrap();
+        listener
+    });
+    let [short, long] = [(1, 5), (2, 3600)].map(|(number, seconds)| {
+        let frontend = FrontendKey { addr: addr(Family::V4, 96, number), protocol: Protocol::Udp, port: 53 };
+        let scheduling = Scheduling { persistence: Some(seconds), ..plain(Scheduler::RoundRobin) };
+        let server = Server { scheduling, reals: reals(Family::V4, &[1, 1]) };
+        let (servers, addrs) = ([(ServerKey::Address(frontend), server)].into(), [frontend.addr].into());
+        let wanted = State { servers, addrs, ..State::default() };
+        ipvs.apply(&difference(&wanted, &State::default())).unwrap();
+        frontend.addr
+    });
+    let client = addr(Family::V4, 1, 1);
+    // Always from another port: a new connection.
+    let asked = |at: IpAddr| {
+        let socket = place.netns.run(|| UdpSocket::bind((client, 0))).unwrap().unwrap();
+        socket.send_to(b"x", (at, 53)).unwrap();
+        eventually("a datagram", Duration::from_secs(30), || {
+            let found = listeners.iter().position(|listener| listener.recv_from(&mut [0; 8]).is_ok());
+            found.ok_or("it does not arrive")
+        })
+    };
+    let stays = |at| {
+        let first = asked(at);
+        assert!((0..5).all(|_| asked(at) == first), "{at}");
+        first
+    };
+    let (by_short, by_long) = (stays(short), stays(long));
+    // What is left is what remembers the client of the one.
+    eventually("connections and the shorter affinity are over", Duration::from_secs(120), || {
+        let told = place.netns.run(|| fs::read_to_string("/proc/thread-self/net/ip_vs_conn")).unwrap().unwrap();
+        if told.lines().count() == 2 { Ok(()) } else { Err(told) }
+    });
+    assert_ne!(asked(short), by_short, "it is the next one's turn");
+    assert_eq!(asked(long), by_long);
 }
 
 /// What drains keeps its connections, which are counted, and gets no new ones.

@@ -25,11 +25,11 @@ use crate::{
 };
 
 /// On a loaded machine, and in an emulated one, an answer takes its time. Only rows that fail wait for so long.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 /// What is refused at once is refused before TCP tries again, which is after 1 s.
 const AT_ONCE: Duration = Duration::from_millis(900);
 /// What was not answered by then is dropped: longer would cost time only, as an answer that comes is seen far earlier.
-const SILENCE: Duration = Duration::from_millis(400);
+pub(crate) const SILENCE: Duration = Duration::from_millis(400);
 /// How a refusal is told that did not come at once.
 const LATE: &str = "refused, but late";
 /// A slow answer may be the machine's fault, but not each time.
@@ -60,8 +60,18 @@ pub(crate) const SELDOM: u32 = 4;
 
 /// The rows that do not hold, where each packet is sent so often for each of its backends.
 pub(crate) fn failures(lab: &Lab, mode: &dyn Mode, rows: &[Row], often: u32) -> Vec<Failure> {
+    on_each_node(lab, mode, rows, |own| of_node(lab, mode, own, often))
+}
+
+/// Has each node with rows in turn under test, and in force there what the mode does, while something is done with the node's rows.
+pub(crate) fn on_each_node<'a, T>(
+    lab: &Lab,
+    mode: &dyn Mode,
+    rows: &'a [Row],
+    work: impl Fn(&[&'a Row]) -> Vec<T>,
+) -> Vec<T> {
     let ports = ports(rows.iter().chain(&packet_table::rows()));
-    let mut failures = Vec::new();
+    let mut done = Vec::new();
     for node in NODES {
         let own: Vec<&Row> = rows.iter().filter(|row| row.node == node).collect();
         if own.is_empty() {
@@ -71,15 +81,19 @@ pub(crate) fn failures(lab: &Lab, mode: &dyn Mode, rows: &[Row], often: u32) -> 
         let rules = rules(node, mode);
         let _listeners = Listeners::start(lab, &ports, (node, &mode.listens_at(&rules)));
         let in_force = mode.put(&lab.places[node].namespace.netns, &rules);
-        // Beside all others a slow machine may be late for each try of a row, but not while that row is alone.
-        let (again, failed): (Vec<_>, Vec<_>) = together(lab, mode, &own, often)
-            .into_iter()
-            .partition(|(_, failure)| mode.takes_turns() || failure.is_late);
-        let failed_again = again.iter().flat_map(|(row, _)| together(lab, mode, &[*row], often));
-        failures.extend(failed.into_iter().chain(failed_again).map(|(_, failure)| failure));
+        done.extend(work(&own));
         drop(in_force);
     }
-    failures
+    done
+}
+
+/// The rows that do not hold of those of the node that is under test.
+pub(crate) fn of_node(lab: &Lab, mode: &dyn Mode, own: &[&Row], often: u32) -> Vec<Failure> {
+    // Beside all others a slow machine may be late for each try of a row, but not while that row is alone.
+    let (again, failed): (Vec<_>, Vec<_>) =
+        together(lab, mode, own, often).into_iter().partition(|(_, failure)| mode.takes_turns() || failure.is_late);
+    let failed_again = again.iter().flat_map(|(row, _)| together(lab, mode, &[*row], often));
+    failed.into_iter().chain(failed_again).map(|(_, failure)| failure).collect()
 }
 
 /// What a node's agent knows of the table's cluster.

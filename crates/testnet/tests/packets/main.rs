@@ -1,8 +1,10 @@
 //! The packet table of Services with real packets: its cluster is made of namespaces, each row is sent through it, and what arrives
-//! where, from which source, or is refused, is what the table says; in each mode.
+//! where, from which source, or is refused, is what the table says, and the devices that it passes are those that a trace names; in each
+//! mode.
 #![allow(clippy::unwrap_used)]
 
 mod churn;
+mod counted;
 mod group;
 mod judge;
 mod lab;
@@ -26,6 +28,7 @@ use podnet_planner::{
 use podnet_testnet::vm;
 
 use crate::{
+    counted::Traced,
     judge::{OFTEN, SELDOM},
     lab::Lab,
     modes::{Ebpf, IptablesMode, IpvsMode, Mode, Nftables, UserspaceMode},
@@ -142,7 +145,12 @@ fn hold(mode: &dyn Mode, rows: &[Row], often: u32) {
     let served = |row: &&Row| mode.serves_loopback() || !row.packet.dst.is_loopback();
     let rows: Vec<Row> = rows.iter().filter(served).cloned().collect();
     let lab = Lab::new(&format!("table-{}", mode.name()));
-    let failures = judge::failures(&lab, mode, &rows, often);
-    let (failed, told) = (failures.len(), failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
-    assert!(failures.is_empty(), "{failed} of {} rows fail:\n{told}", rows.len());
+    let traced = Traced::new(mode.traced_as());
+    let told = judge::on_each_node(&lab, mode, &rows, |own| {
+        let failures = judge::of_node(&lab, mode, own, often);
+        let mut told: Vec<String> = failures.iter().map(ToString::to_string).collect();
+        told.extend(traced.differences(&lab, mode, own));
+        told
+    });
+    assert!(told.is_empty(), "{} faults in {} rows:\n{}", told.len(), rows.len(), told.join("\n"));
 }

@@ -9,7 +9,7 @@ mod userspace;
 use std::{any::Any, collections::BTreeSet};
 
 use podnet_kernel::{localhost::Localhost, netlink::RtSocket, netns::NetNs, nft::NftSocket};
-use podnet_model::Family;
+use podnet_model::{Family, proxy};
 use podnet_planner::{
     ruleset::walk::Direction,
     services::packet_table::{NodeRules, Row},
@@ -26,6 +26,9 @@ pub(crate) use userspace::UserspaceMode;
 pub(crate) trait Mode: Sync {
     /// Its name.
     fn name(&self) -> &'static str;
+
+    /// What a trace calls it.
+    fn traced_as(&self) -> proxy::Mode;
 
     /// Puts in force on a node what its rules, those of each family, want. It is in force until the answer is dropped.
     fn put(&self, node: &NetNs, rules: &[NodeRules]) -> Box<dyn Any>;
@@ -86,6 +89,10 @@ pub(crate) struct Nothing;
 impl Mode for Nothing {
     fn name(&self) -> &'static str {
         "nothing"
+    }
+
+    fn traced_as(&self) -> proxy::Mode {
+        proxy::Mode::Nftables
     }
 
     fn put(&self, _node: &NetNs, _rules: &[NodeRules]) -> Box<dyn Any> {

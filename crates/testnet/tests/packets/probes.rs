@@ -17,6 +17,8 @@ use rustix::net::{
 
 use crate::{listeners::Sight, raw, sctp};
 
+/// What a first datagram begins with; behind it is its port as a word, by which it is known.
+pub(crate) const GREETING: &[u8] = b"first";
 /// `ENOBUFS`.
 const NO_ROOM: i32 = 105;
 /// So long a queue on the way may be full, and between two looks at it.
@@ -51,11 +53,16 @@ pub(crate) enum Datagram {
 
 /// Sends a first packet from the calling thread's namespace, always from another port, and waits so long for what becomes of it.
 pub(crate) fn send(protocol: Protocol, to: SocketAddr, how: Datagram, patience: Duration) -> Outcome {
+    send_from(next_port(), protocol, to, how, patience)
+}
+
+/// The same from a port of [`next_port`].
+pub(crate) fn send_from(port: u16, protocol: Protocol, to: SocketAddr, how: Datagram, patience: Duration) -> Outcome {
     let start = Instant::now();
     let sight = match protocol {
-        Protocol::Tcp => tcp(to, patience),
-        Protocol::Udp => udp(to, how, patience),
-        Protocol::Sctp => sctp::open(next_port(), to, start + patience),
+        Protocol::Tcp => tcp(port, to, patience),
+        Protocol::Udp => udp(port, to, how, patience),
+        Protocol::Sctp => sctp::open(port, to, start + patience),
     };
     match sight {
         Ok(sight) => Outcome::Arrived(sight),
@@ -106,7 +113,7 @@ fn echo(to: IpAddr, deadline: Instant) -> io::Result<()> {
 }
 
 /// Connection tracking remembers a source port for minutes: none is used twice before all were.
-fn next_port() -> u16 {
+pub(crate) fn next_port() -> u16 {
     /// Above the NodePorts, below those that the kernel gives away for a masqueraded connection when its own port is taken.
     const FIRST: u16 = 33_000;
     const LAST: u16 = 60_999;
@@ -115,12 +122,12 @@ fn next_port() -> u16 {
     NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).expect("there is always a next one")
 }
 
-fn tcp(to: SocketAddr, patience: Duration) -> io::Result<Sight> {
+fn tcp(port: u16, to: SocketAddr, patience: Duration) -> io::Result<Sight> {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket: OwnedFd = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     set_socket_timeout(&socket, Timeout::Send, Some(patience))?;
     set_socket_reuseaddr(&socket, true)?;
-    rustix::net::bind(&socket, &SocketAddr::new(unspecified(to.ip()), next_port()))?;
+    rustix::net::bind(&socket, &SocketAddr::new(unspecified(to.ip()), port))?;
     match rustix::net::connect(&socket, &to) {
         // The time is up.
         Err(rustix::io::Errno::INPROGRESS) => return Err(ErrorKind::TimedOut.into()),
@@ -137,18 +144,19 @@ fn tcp(to: SocketAddr, patience: Duration) -> io::Result<Sight> {
     parse(&answer)
 }
 
-fn udp(to: SocketAddr, how: Datagram, patience: Duration) -> io::Result<Sight> {
-    let socket = UdpSocket::bind((unspecified(to.ip()), next_port()))?;
+fn udp(port: u16, to: SocketAddr, how: Datagram, patience: Duration) -> io::Result<Sight> {
+    let socket = UdpSocket::bind((unspecified(to.ip()), port))?;
+    let first = [GREETING, &u32::from(port).to_be_bytes()].concat();
     socket.set_read_timeout(Some(patience))?;
     let mut buffer = [0; 512];
     let length = match how {
         Datagram::Connected => {
             socket.connect(to)?;
-            send_unless_dropped_here(|| socket.send(b"first"))?;
+            send_unless_dropped_here(|| socket.send(&first))?;
             socket.recv(&mut buffer)?
         }
         Datagram::Unconnected => {
-            send_unless_dropped_here(|| socket.send_to(b"first", to))?;
+            send_unless_dropped_here(|| socket.send_to(&first, to))?;
             let (length, from) = socket.recv_from(&mut buffer)?;
             if from != to {
                 return Err(io::Error::other(format!("sent to {to}, but {from} answers")));

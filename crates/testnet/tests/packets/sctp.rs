@@ -34,7 +34,7 @@ pub(crate) fn listener(addr: IpAddr) -> io::Result<UdpSocket> {
 pub(crate) fn answer(socket: &UdpSocket, addr: IpAddr, source: IpAddr, packet: &[u8]) -> io::Result<()> {
     let Some((source_port, port, tag, _)) = parse(raw::payload(addr, packet), INIT) else { return Ok(()) };
     let sight = Sight { at: SocketAddr::new(addr, port), source: SocketAddr::new(source, source_port) };
-    let answer = packet_of(INIT_ACK, port, source_port, tag, sight.to_text().as_bytes());
+    let answer = packet_of(INIT_ACK, [port, source_port], [tag, 7], sight.to_text().as_bytes());
     socket.send_to(&answer, (source, 0)).map(drop)
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn answer(socket: &UdpSocket, addr: IpAddr, source: IpAddr, packet: &
 pub(crate) fn open(from_port: u16, to: SocketAddr, deadline: Instant) -> io::Result<Sight> {
     let socket = raw::socket(to.ip(), SCTP)?;
     socket.connect((to.ip(), 0))?;
-    let init = packet_of(INIT, from_port, to.port(), 0, &[]);
+    let init = packet_of(INIT, [from_port, to.port()], [0, from_port.into()], &[]);
     send_unless_dropped_here(|| socket.send(&init))?;
     // The socket gets all that comes from there, for whatever port.
     let answer = raw::await_packet(&socket, to.ip(), deadline, |packet| {
@@ -70,17 +70,18 @@ fn sight(parameters: &[u8]) -> Option<Sight> {
     (kind == SIGHT.to_be_bytes()).then(|| Sight::parse(parameters.get(4..length)?))?
 }
 
-/// `peer_tag` is what the receiver knows the association by: none in an INIT.
-fn packet_of(kind: u8, source_port: u16, port: u16, peer_tag: u32, text: &[u8]) -> Vec<u8> {
-    /// Own tag, receive window, streams out and in, first sequence number.
-    const FIXED_PART: [u8; 16] = [0, 0, 0, 7, 0, 0, 0xff, 0xff, 0, 1, 0, 1, 0, 0, 0, 1];
+/// `peer_tag` is what the receiver knows the association by: none in an INIT. `own_tag` is what the sender does: that of an INIT is its port.
+fn packet_of(kind: u8, [source_port, port]: [u16; 2], [peer_tag, own_tag]: [u32; 2], text: &[u8]) -> Vec<u8> {
+    /// Receive window, streams out and in, first sequence number.
+    const FIXED_PART: [u8; 12] = [0, 0, 0xff, 0xff, 0, 1, 0, 1, 0, 0, 0, 1];
     let parameter = if text.is_empty() { 0 } else { 4 + text.len() };
     let length = |value: usize| u16::try_from(value).expect("a short packet").to_be_bytes();
     let mut packet = [source_port.to_be_bytes(), port.to_be_bytes()].concat();
     packet.extend(peer_tag.to_be_bytes());
     packet.extend([0; 4]);
     packet.extend([kind, 0]);
-    packet.extend(length(4 + FIXED_PART.len() + parameter));
+    packet.extend(length(8 + FIXED_PART.len() + parameter));
+    packet.extend(own_tag.to_be_bytes());
     packet.extend(FIXED_PART);
     if !text.is_empty() {
         packet.extend(SIGHT.to_be_bytes());

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use podnet_model::Protocol;
+use podnet_model::{Protocol, proxy};
 use podnet_planner::{
     ruleset::{BackendAddress, RuleSet, walk::Direction},
     services::packet_table::{self, Fate, NODES, Row},
 };
 
 use crate::{
+    counted::Traced,
     judge::{self, OFTEN},
     lab::{BEYOND, Lab},
     modes::{Mode, Nftables, Nothing},
@@ -106,6 +107,28 @@ fn without_rules_and_with_wrong_ones_the_rows_fail_that_need_them() {
     let to_web = |row: &Row| Some(row.packet.dst) == packet_table::address("web") && row.packet.dport == 443;
     let mode = Nftables { damage: Some(a_slot_less) };
     assert_eq!(failing(&lab, &mode, &rows), needing(&to_web));
+}
+
+#[test]
+fn a_trace_of_another_mode_differs_from_what_is_counted() {
+    let lab = Lab::new("table-traced");
+    let mut rows = packet_table::rows();
+    rows.retain(|row| row.node == "node1" && row.direction == Direction::FromPod && arrivals(row).is_some());
+    let to = |names: &[&str]| -> Vec<Row> {
+        let addrs: Vec<_> = names.iter().map(|name| packet_table::address(name)).collect();
+        let rows: Vec<Row> = rows.iter().filter(|row| addrs.contains(&Some(row.packet.dst))).cloned().collect();
+        assert!(rows.len() > 1, "rows to {names:?}");
+        rows
+    };
+    let differing = |traced_as: proxy::Mode, rows: &[Row]| {
+        let (mode, traced) = (Nftables::default(), Traced::new(traced_as));
+        judge::on_each_node(&lab, &mode, rows, |own| traced.differences(&lab, &mode, own)).len()
+    };
+    let (services, pods) = (to(&["web", "dns", "alone"]), to(&["web1", "web2"]));
+    assert_eq!(differing(proxy::Mode::Nftables, &services), 0);
+    // There a ClusterIP is led away from the node, by a device that no packet passes here.
+    assert_eq!(differing(proxy::Mode::Userspace, &services), services.len());
+    assert_eq!(differing(proxy::Mode::Userspace, &pods), 0);
 }
 
 fn failing(lab: &Lab, mode: &dyn Mode, rows: &[Row]) -> BTreeSet<usize> {

@@ -93,9 +93,14 @@ pub(crate) fn felix() -> Change {
     Change::Felix(Some(Felix { wireguard: true, ..Felix::default() }))
 }
 
+/// The node's end of a pod's link.
+pub(crate) const LINK: &str = "pnpod";
+
 pub(crate) struct Lab {
     pub(crate) nodes: Vec<LabNode>,
     pub(crate) router: Option<Namespace>,
+    /// All changes that the first node was told of.
+    pub(crate) told: Vec<Change>,
     underlay: Underlay,
     outside: Outside,
 }
@@ -127,7 +132,7 @@ impl Lab {
             node.overlay.set_underlay(Place { addr6, ..node.overlay.config().underlay.clone() });
             node
         });
-        let mut lab = Self { nodes: nodes.collect(), router, underlay, outside };
+        let mut lab = Self { nodes: nodes.collect(), router, told: Vec::new(), underlay, outside };
         let changes: Vec<Change> = (1..=2).flat_map(|number| objects(number, underlay, outside)).collect();
         for node in 0..2 {
             for change in changes.iter().chain(pools.iter().copied()) {
@@ -139,6 +144,9 @@ impl Lab {
 
     /// Takes a change over on one node.
     pub(crate) fn apply(&mut self, node: usize, change: &Change) {
+        if node == 0 {
+            self.told.push(change.clone());
+        }
         let node = &mut self.nodes[node];
         let steps = node.overlay.apply(change);
         let applied = executor::apply(&mut node.socket, &steps).unwrap_or_else(|error| panic!("{error}: {error:?}"));
@@ -242,7 +250,7 @@ impl LabNode {
         let interface = PodInterface {
             netns: pod.netns.clone(),
             container_ifname: "eth0".into(),
-            host_ifname: "pnpod".into(),
+            host_ifname: LINK.into(),
             addr: vec![pod_address, pod_address6],
             routes: Vec::new(),
             mtu,

@@ -1,10 +1,11 @@
 //! Every way between nodes carries TCP, UDP, ICMP and fragments between pods: what the planner plans is done to two nodes in
-//! namespaces, here, and in the virtual machine where this kernel lacks what is needed.
+//! namespaces, here, and in the virtual machine where this kernel lacks what is needed. A packet passes the devices that a trace names.
 #![allow(clippy::unwrap_used)]
 
 mod lab;
 mod namespace;
 mod probes;
+mod traced;
 
 use std::{net::UdpSocket, sync::atomic::Ordering, time::Duration};
 
@@ -32,6 +33,7 @@ fn vxlan_carries_everything_between_pods() {
         let mut lab = Lab::new("vxlan", underlay, &pool(mode, Never));
         assert_eq!(lab.devices(), ["podnet.vxlan"]);
         lab.everything_passes(1450);
+        lab.passes_as_traced();
     }
 }
 
@@ -52,6 +54,8 @@ fn vxlan_carries_ipv6_too_over_whatever_family_the_underlay_has() {
         lab.everything_passes_by_ipv6(mtu as usize);
         lab.everything_passes(mtu as usize);
         assert_eq!(lab.repairs(), [], "{outside:?}");
+        lab.passes_as_traced();
+        lab.passes_as_traced_by_ipv6();
     }
 }
 
@@ -63,6 +67,8 @@ fn a_node_of_both_families_and_one_of_ipv6_alone_reach_each_others_pods_by_both(
     lab.everything_passes_by_ipv6(1430);
     lab.everything_passes(1430);
     assert_eq!(lab.repairs(), []);
+    lab.passes_as_traced();
+    lab.passes_as_traced_by_ipv6();
 }
 
 #[test]
@@ -73,6 +79,8 @@ fn plain_routes_carry_ipv6_and_without_ipv4_on_the_underlay_ipv4_too() {
         lab.everything_passes_by_ipv6(1500);
         lab.everything_passes(1500);
         assert_eq!(lab.repairs(), [], "{outside:?}");
+        lab.passes_as_traced();
+        lab.passes_as_traced_by_ipv6();
     }
 }
 
@@ -95,6 +103,7 @@ fn plain_routes_carry_everything_between_pods_of_one_subnet() {
     for vxlan in [Never, CrossSubnet] {
         let mut lab = Lab::new("plain", Underlay::OneSubnet, &pool(vxlan, Never));
         lab.everything_passes(1500);
+        lab.passes_as_traced();
     }
 }
 
@@ -105,6 +114,7 @@ fn udp_carries_everything_between_pods() {
         assert_eq!(lab.devices(), ["podnet.udp"]);
         lab.everything_passes(1472);
         assert_eq!(lab.repairs(), []);
+        lab.passes_as_traced();
     }
 }
 
@@ -187,6 +197,7 @@ fn machine_ipip_carries_everything_between_pods() {
         lab.everything_passes(1480);
         // What was planned is what is there: a restarted agent changes nothing.
         assert_eq!(lab.repairs(), []);
+        lab.passes_as_traced();
     }
 }
 
@@ -221,6 +232,7 @@ fn machine_wireguard_carries_everything_between_pods() {
     assert_eq!(lab.devices(), ["podnet.vxlan", "podnet.wg"]);
     lab.everything_passes(1440);
     assert_eq!(lab.repairs(), []);
+    lab.passes_as_traced();
 }
 
 #[test]
@@ -231,6 +243,8 @@ fn machine_wireguard_carries_ipv6_too_over_whatever_family_the_underlay_has() {
         lab.everything_passes_by_ipv6(mtu as usize);
         lab.everything_passes(mtu as usize);
         assert_eq!(lab.repairs(), [], "{outside:?}");
+        lab.passes_as_traced();
+        lab.passes_as_traced_by_ipv6();
     }
 }
 

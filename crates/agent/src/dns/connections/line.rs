@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Place, SHARED, lock, tls};
+use super::{NEW, Place, SHARED, lock, tls};
 
 /// How long opening a connection may take; who waits for it may give up before.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -26,6 +26,8 @@ const SILENT: Duration = Duration::from_secs(1);
 /// One connection to an upstream.
 #[derive(Debug)]
 pub(super) struct Line {
+    /// When it was opened for a message that had to have a new one; none: for another one.
+    fresh: Option<Instant>,
     queue: mpsc::Sender<Vec<u8>>,
     state: Mutex<State>,
     end: CancellationToken,
@@ -60,11 +62,12 @@ struct Seat<'a> {
 
 impl Line {
     /// A connection that is being opened: questions may be asked on it at once.
-    pub(super) fn open(place: Place, idle: Duration) -> Arc<Self> {
+    pub(super) fn open(place: Place, idle: Duration, fresh: bool) -> Arc<Self> {
         let (queue, messages) = mpsc::channel(SHARED);
         let state =
             State { waiting: HashMap::new(), heard: Instant::now(), was_open: false, retired: false, ended: None };
-        let line = Arc::new(Self { queue, state: Mutex::new(state), end: CancellationToken::new() });
+        let fresh = fresh.then(Instant::now);
+        let line = Arc::new(Self { fresh, queue, state: Mutex::new(state), end: CancellationToken::new() });
         let opened = Arc::clone(&line);
         tokio::spawn(async move {
             let end = opened.end.clone();
@@ -86,6 +89,11 @@ impl Line {
     /// It was there, at some time.
     pub(super) fn was_open(&self) -> bool {
         lock(&self.state).was_open
+    }
+
+    /// It was opened just now for a message that had to have a new one.
+    pub(super) fn is_new(&self) -> bool {
+        self.fresh.is_some_and(|opened| opened.elapsed() < NEW)
     }
 
     /// How many questions are not answered yet.
@@ -127,6 +135,10 @@ impl Line {
         let mut state = lock(&self.state);
         if let Some((kind, reason)) = &state.ended {
             return Err(io::Error::new(*kind, reason.clone()));
+        }
+        // Where each id is somebody's, the search for a free one would not end.
+        if state.waiting.len() > usize::from(u16::MAX) {
+            return Err(io::Error::other("the connection has as many open questions as it can tell apart"));
         }
         let mut id = u16::from_be_bytes([high, low]);
         while state.waiting.contains_key(&id) {

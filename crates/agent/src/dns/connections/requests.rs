@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::http::{HeaderValue, Request, Response, StatusCode, header, request::Builder};
@@ -25,7 +25,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use super::{Place, lock, place, tls};
+use super::{NEW, Place, lock, place, tls};
 use crate::dns::{
     activity::{Activity, Busy},
     protobuf,
@@ -52,6 +52,15 @@ struct Pool {
 struct Open {
     sender: SendRequest<Full<Bytes>>,
     activity: Arc<Activity>,
+    /// When it was opened for a message that had to have a new one; none: for another one.
+    fresh: Option<Instant>,
+}
+
+impl Open {
+    fn serves(&self, exchange: &Exchange) -> bool {
+        let is_new = || self.fresh.is_some_and(|opened| opened.elapsed() < NEW);
+        !self.sender.is_closed() && (!exchange.fresh || is_new())
+    }
 }
 
 impl Requests {
@@ -85,11 +94,11 @@ impl Requests {
         };
         let seat = &pool.seats[pool.turn.fetch_add(1, Ordering::Relaxed) % pool.seats.len()];
         let mut seat = seat.lock().await;
-        let kept = seat.as_ref().filter(|open| !open.sender.is_closed() && !exchange.fresh).cloned();
+        let kept = seat.as_ref().filter(|open| open.serves(exchange)).cloned();
         told(kept.is_some());
         let open = match kept {
             Some(open) => open,
-            None => open(exchange).await?,
+            None => Open { fresh: exchange.fresh.then(Instant::now), ..open(exchange).await? },
         };
         *seat = Some(open.clone());
         let busy = open.activity.begin();
@@ -134,7 +143,7 @@ async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, idl
             }
         }
     });
-    Ok(Open { sender, activity })
+    Ok(Open { sender, activity, fresh: None })
 }
 
 /// The request for a message, whose id is left out: so equal questions are equal requests (RFC 8484 §4.1).

@@ -156,14 +156,50 @@ async fn idle_connections_end_after_their_time_and_beyond_their_number() {
     }
     // Longer than a test may take: it is the number that ends them.
     let one = Keep { idle: TIMEOUT * 100, most: Some(1) };
-    for id in 0..3 {
-        ask(&connections, &Exchange { keep: one, fresh: true, ..exchange(address, id, b'a') }).await;
+    let question = Exchange { keep: one, ..exchange(address, 2, b'a') };
+    for _ in 0..3 {
+        connections.line(&question, |_| false).unwrap().0.ask(&question).await.unwrap();
     }
+    ask(&connections, &question).await;
     let lines = super::lock(&connections.open).values().next().unwrap().clone();
     while lines.iter().filter(|line| !line.closed()).count() > 1 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(seen.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test]
+async fn many_questions_that_are_asked_again_share_new_connections() {
+    let (address, seen) = upstream(Kind::Patient, None).await;
+    let (connections, _) = connections();
+    ask(&connections, &exchange(address, 0, b'a')).await;
+    let again = |id| Exchange { fresh: true, ..exchange(address, id, b'a') };
+    let questions: Vec<_> = (0..super::SHARED as u16).map(again).collect();
+    futures::future::join_all(questions.iter().map(|question| ask(&connections, question))).await;
+    assert_eq!(seen.load(Ordering::SeqCst), 2, "not the one that was there, nor one for each");
+}
+
+#[tokio::test]
+async fn no_upstream_has_more_than_so_many_connections() {
+    // It takes connections, and answers nothing.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (connections, _) = connections();
+    let question = exchange(listener.local_addr().unwrap(), 1, b'a');
+    let line = || connections.line(&question, |_| false);
+    let lines: Vec<_> = (0..super::MOST).map(|_| line().unwrap()).collect();
+    assert!(lines.iter().all(|(_, kept)| !kept));
+    assert!(line().unwrap().1, "there are more");
+    // Once all are silent they might be dead, and nothing waits for that to be seen.
+    let asking = futures::future::join_all(lines.iter().map(|(line, _)| line.ask(&question)));
+    let refused = async {
+        while line().is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        _ = asking => panic!("nobody answers"),
+        refused = tokio::time::timeout(TIMEOUT, refused) => refused.expect("it is not refused"),
+    }
 }
 
 #[tokio::test]

@@ -39,6 +39,7 @@ pub(super) struct Watches {
     /// What is imported, where some zone shows it.
     imports: Option<Imports>,
     with_pods: bool,
+    with_slices: bool,
     synced: bool,
     /// The namespaces were listed, or cannot be: then those with Services in them are known.
     namespaces_listed: bool,
@@ -59,10 +60,10 @@ pub(super) async fn watches(
     let api = api(config)?;
     let limits = Limits { qps: api.qps, burst: api.burst, max_inflight: api.max_inflight };
     let client = access(options, &api).client(limits, listener(metrics)).await?;
-    let with_pods = config.verifies_pods();
+    let (with_pods, with_slices) = (config.verifies_pods(), shows_endpoints(config));
     let interest = Interest {
         services: true,
-        slices: true,
+        slices: with_slices,
         pods: if with_pods { PodInterest::All } else { PodInterest::None },
         ..Interest::default()
     };
@@ -73,6 +74,7 @@ pub(super) async fn watches(
         updates: watch(client, interest),
         namespaces: namespaces.default_backoff().boxed(),
         with_pods,
+        with_slices,
         synced: false,
         namespaces_listed: false,
         listing: BTreeSet::new(),
@@ -91,7 +93,10 @@ pub(super) async fn next(watches: Option<&mut Watches>, shared: &Shared, cluster
                     programmed(&change, cluster, server.metrics());
                 }
             }
-            Some(Update::Synced) => watches.synced = true,
+            Some(Update::Synced) => {
+                cluster.listed();
+                watches.synced = true;
+            }
             None => std::future::pending().await,
         },
         event = watches.namespaces.next() => match event {
@@ -118,8 +123,43 @@ impl Watches {
     /// Whether they tell all that a Corefile needs.
     pub(super) fn suffice(&self, config: &Config) -> bool {
         (self.with_pods || !config.verifies_pods())
+            && (self.with_slices || !shows_endpoints(config))
             && (self.imports.is_some() || !config.imports())
             && api(config).is_ok_and(|api| api == self.api)
+    }
+
+    /// Lets the cluster know that these take the place of those `before`: what is known is served until these listed what there is, and what
+    /// they did not list is gone then. Says whether what is not known meanwhile is known not to be: what another API server has is not,
+    /// nor are endpoints that nobody told of.
+    pub(super) fn announce(&self, before: Option<&Self>, cluster: &mut Cluster) -> bool {
+        let Some(before) = before else { return false };
+        cluster.succeed(self.with_pods && !(before.with_pods && before.synced));
+        self.is_told_by(&before.api) && (before.with_slices || !self.with_slices)
+    }
+
+    /// Goes on from those `before`: namespaces and imports that they told of and these do not list are gone. What is imported is forgotten
+    /// where it was another API server that told it, or where it is not followed any more.
+    pub(super) fn succeed(&mut self, before: Self, cluster: &mut Cluster) {
+        let is_same = self.is_told_by(&before.api);
+        self.known = before.known;
+        match (&mut self.imports, before.imports) {
+            (Some(imports), Some(old)) if is_same => imports.succeed(old),
+            (_, Some(_)) => cluster.forget_imports(),
+            (_, None) => {}
+        }
+    }
+
+    /// Whether it is this API server that tells, however often it may be asked, and as whom.
+    fn is_told_by(&self, other: &ApiAccess) -> bool {
+        (&self.api.endpoint, &self.api.kubeconfig) == (&other.endpoint, &other.kubeconfig)
+    }
+
+    /// Follows what is imported no more, once nothing shows it, and forgets it.
+    pub(super) fn drop_imports(&mut self, config: &Config, cluster: &mut Cluster) {
+        if !config.imports() && self.imports.take().is_some() {
+            cluster.forget_imports();
+            info!("nothing shows any more what the cluster imports of its cluster set: it is not followed");
+        }
     }
 
     /// Whether nothing is left that would be known in a moment, whatever cannot be had.
@@ -147,6 +187,8 @@ impl Watches {
             }
             Ok(watcher::Event::Init) => self.listing.clear(),
             Ok(watcher::Event::InitApply(namespace)) => {
+                // At once: the list may be broken off, and it may be gone when it is made anew.
+                self.known.insert(name(&namespace));
                 self.listing.insert(name(&namespace));
                 cluster.namespace(&name(&namespace), Some(&labels(namespace)));
             }
@@ -173,8 +215,14 @@ fn programmed(change: &Change, cluster: &Cluster, metrics: &Metrics) {
     metrics.api.programmed(Timestamp::now().duration_since(triggered).try_into().unwrap_or_default());
 }
 
+/// Whether some zone shows endpoints, or Services by their endpoints: where none does (`noendpoints`), nobody has to be allowed to
+/// watch them.
+fn shows_endpoints(config: &Config) -> bool {
+    config.kubernetes().any(|options| !options.no_endpoints || options.ignore_empty)
+}
+
 /// How a Corefile wants the API server to be reached; it can be only one.
-fn api(config: &Config) -> Result<ApiAccess, DnsError> {
+pub(in crate::dns) fn api(config: &Config) -> Result<ApiAccess, DnsError> {
     let mut said = config.kubernetes().map(|options| &options.api).filter(|api| **api != ApiAccess::default());
     let first = said.next().cloned().unwrap_or_default();
     if said.any(|other| *other != first) { Err(DnsError::SeveralApis) } else { Ok(first) }

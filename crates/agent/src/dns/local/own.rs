@@ -66,7 +66,8 @@ pub(super) fn config(
     for block in &mut config.blocks {
         block.plugins.retain(|plugin| !matches!(plugin, Plugin::Bind(_)));
     }
-    (config.process.health, config.process.ready, config.process.metrics) = (None, None, None);
+    let process = &mut config.process;
+    (process.health, process.ready, process.metrics) = (Vec::new(), Vec::new(), Vec::new());
     Ok(config)
 }
 

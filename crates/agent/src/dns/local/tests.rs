@@ -12,7 +12,7 @@ fn options(domain: &str) -> LocalOptions {
 /// So many endpoints of cluster DNS, in a network of their own.
 fn told(network: u8, endpoints: u8) -> Told {
     let upstreams = (0..endpoints).map(|last| SocketAddr::from(([10, 244, network, last], 53))).collect();
-    Told { upstreams, held: BTreeSet::from(["127.0.0.1".parse().unwrap()]), gave_way: false }
+    Told { upstreams, held: BTreeSet::from(["127.0.0.1".parse().unwrap()]), gave_way: false, unguarded: None }
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn what_it_is_as_a_corefile_can_be_loaded_whatever_cluster_dns_is() {
         assert_eq!(zones, ["k8s.example.", "."]);
         // It opens no ports of its own on the node beside that one.
         let process = &config.process;
-        assert!(process.health.is_none() && process.ready.is_none() && process.metrics.is_none());
+        assert!(process.health.is_empty() && process.ready.is_empty() && process.metrics.is_empty());
     }
 }
 

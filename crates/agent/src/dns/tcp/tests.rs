@@ -9,7 +9,12 @@ use http_body_util::Empty;
 use hyper::{body::Bytes, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use podnet_dns::{Config, Environment, Port, Server, Transport, zone::Cluster};
-use tokio::{io::DuplexStream, task::JoinHandle};
+use tokio::{
+    io::DuplexStream,
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::dns::{Shared, door::Places, keeper::observer, outside::Network, unread::Unread, web};
@@ -70,13 +75,13 @@ fn query(name: &str) -> Vec<u8> {
     message
 }
 
-async fn ask(client: &mut DuplexStream, name: &str) -> io::Result<()> {
+async fn ask(client: &mut (impl AsyncWrite + Unpin), name: &str) -> io::Result<()> {
     let message = query(name);
     client.write_u16(message.len() as u16).await?;
     client.write_all(&message).await
 }
 
-async fn answer(client: &mut DuplexStream) -> Vec<u8> {
+async fn answer(client: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut message = vec![0; client.read_u16().await.unwrap().into()];
     client.read_exact(&mut message).await.unwrap();
     message
@@ -191,4 +196,28 @@ async fn who_has_nothing_to_do_gives_way_and_who_waits_for_an_answer_does_not() 
     assert!(!of_busy.is_finished());
     of_busy.abort();
     drop(two);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_to_be_let_in_when_a_port_closes_is_answered_and_who_comes_later_is_refused() {
+    let door = door(Scheme::Dns, Duration::from_secs(10));
+    let listener = Arc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let address = listener.local_addr().unwrap();
+    door.shared.sockets.note(&listener);
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        // The kernel takes it in; nobody here has yet.
+        let mut client = TcpStream::connect(address).await.unwrap();
+        ask(&mut client, "small").await.unwrap();
+        clients.push(client);
+    }
+    let token = CancellationToken::new();
+    token.cancel();
+    let served = tokio::spawn(Arc::clone(&door).serve(listener, token));
+    for mut client in clients {
+        let answer = tokio::time::timeout(DEADLINE, answer(&mut client)).await.expect("it is not answered");
+        assert_eq!(answer[3] & 15, 0);
+    }
+    served.await.unwrap();
+    assert!(TcpStream::connect(address).await.is_err());
 }

@@ -1,6 +1,6 @@
 //! What is imported of a cluster set, by an API server that may not have it, or not show it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::{http::StatusCode, routing::MethodRouter};
 use futures::StreamExt;
@@ -13,6 +13,8 @@ use super::*;
 struct Played {
     /// How it answers when they are asked for.
     code: Arc<AtomicU16>,
+    /// Those that there are.
+    there: Arc<Mutex<Vec<Value>>>,
     /// What watches of them are told.
     told: broadcast::Sender<String>,
 }
@@ -22,6 +24,15 @@ fn is_watch(query: Option<&str>) -> bool {
 }
 
 impl Played {
+    fn new(code: u16) -> Self {
+        let there = vec![import("shared", "ClusterSetIP", &["10.42.42.42"]), import("pets", "Headless", &[])];
+        Self {
+            code: Arc::new(AtomicU16::new(code)),
+            there: Arc::new(Mutex::new(there)),
+            told: broadcast::channel(16).0,
+        }
+    }
+
     fn imports(&self) -> MethodRouter {
         let played = self.clone();
         get(async move |RawQuery(query): RawQuery| -> Response {
@@ -32,7 +43,7 @@ impl Played {
                 return (StatusCode::from_u16(code).unwrap(), Json(status)).into_response();
             }
             if !is_watch(query.as_deref()) {
-                let items = [import("shared", "ClusterSetIP", &["10.42.42.42"]), import("pets", "Headless", &[])];
+                let items = played.there.lock().unwrap().clone();
                 return Json(json!({
                     "apiVersion": "multicluster.x-k8s.io/v1alpha1", "kind": "ServiceImportList",
                     "metadata": {"resourceVersion": "1"}, "items": items,
@@ -45,6 +56,23 @@ impl Played {
             };
             Body::from_stream(futures::stream::unfold(told, next).map(Ok::<_, std::io::Error>)).into_response()
         })
+    }
+
+    /// Serves them beside a headless Service and no pods.
+    async fn serve(&self) -> SocketAddr {
+        let meta = json!({"name": "db", "namespace": "web", "uid": "db", "resourceVersion": "1"});
+        let spec = json!({"type": "ClusterIP", "clusterIP": "None", "clusterIPs": ["None"], "ports": []});
+        let namespace = json!({"metadata": {"name": "web", "resourceVersion": "1"}});
+        let router = Router::new()
+            .route("/api/v1/services", list("v1", "Service", vec![json!({"metadata": meta, "spec": spec})]))
+            .route("/api/v1/namespaces", list("v1", "Namespace", vec![namespace]))
+            .route("/api/v1/pods", list("v1", "Pod", vec![]))
+            .route("/apis/discovery.k8s.io/v1/endpointslices", slices())
+            .route("/apis/multicluster.x-k8s.io/v1alpha1/serviceimports", self.imports());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let api = listener.local_addr().unwrap();
+        tokio::spawn(axum::serve(listener, router).into_future());
+        api
     }
 }
 
@@ -86,18 +114,8 @@ fn slices() -> MethodRouter {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_imported_comes_and_goes_and_the_cluster_s_own_never_waits_for_it() {
     let directory = Directory::new("imports");
-    let played = Played { code: Arc::new(AtomicU16::new(403)), told: broadcast::channel(16).0 };
-    let meta = json!({"name": "db", "namespace": "web", "uid": "db", "resourceVersion": "1"});
-    let spec = json!({"type": "ClusterIP", "clusterIP": "None", "clusterIPs": ["None"], "ports": []});
-    let namespace = json!({"metadata": {"name": "web", "resourceVersion": "1"}});
-    let router = Router::new()
-        .route("/api/v1/services", list("v1", "Service", vec![json!({"metadata": meta, "spec": spec})]))
-        .route("/api/v1/namespaces", list("v1", "Namespace", vec![namespace]))
-        .route("/apis/discovery.k8s.io/v1/endpointslices", slices())
-        .route("/apis/multicluster.x-k8s.io/v1alpha1/serviceimports", played.imports());
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let api = listener.local_addr().unwrap();
-    tokio::spawn(axum::serve(listener, router).into_future());
+    let played = Played::new(403);
+    let api = played.serve().await;
     let (port, ready) = (free_port().await, free_port().await);
     let corefile = directory.write(
         "Corefile",
@@ -128,5 +146,50 @@ async fn what_is_imported_comes_and_goes_and_the_cluster_s_own_never_waits_for_i
         let _ = played.told.send(format!("{event}\n"));
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_imported_goes_with_the_last_zone_that_shows_it_and_comes_anew() {
+    let directory = Directory::new("unimported");
+    let played = Played::new(200);
+    let api = played.serve().await;
+    let port = free_port().await;
+    let corefile = |version: u32, zone: &str, options: &str| {
+        let text = format!(
+            ".:{port} {{\n reload 10h\n hosts /nowhere {{\n  10.0.1.{version} version.example.com\n  fallthrough\n }}\n \
+             kubernetes cluster.local {zone} in-addr.arpa {{\n  endpoint http://{api}\n  startup_timeout 10ms\n  {options}\n \
+             }}\n}}\n"
+        );
+        directory.write("Corefile", &text)
+    };
+    let in_force = async |version: u32| {
+        dig_until(port, "version.example.com A +short", &format!("10.0.1.{version}\n")).await;
+    };
+    let shown = "multicluster clusterset.local";
+    let (shared, reverse) = ("shared.web.svc.clusterset.local A", "-x 10.42.42.42");
+    let process = Process::start(&corefile(0, "clusterset.local", shown), None);
+    dig_until(port, &format!("{shared} +short"), "10.42.42.42\n").await;
+    assert!(dig(port, reverse).await.contains("shared.web"));
+    // The watches are others then, and what the old ones were not told of is not listed by the new ones.
+    played.there.lock().unwrap().remove(0);
+    corefile(1, "clusterset.local", &format!("{shown}\n  pods verified"));
+    in_force(1).await;
+    dig_until(port, shared, "NXDOMAIN").await;
+    assert_eq!(dig(port, "pets.web.svc.clusterset.local A +short").await, "10.3.0.100\n");
+    // Nothing shows it any more.
+    corefile(2, "", "");
+    in_force(2).await;
+    dig_until(port, "-x 10.3.0.100", "NXDOMAIN").await;
+    // Nobody may know it now: what was known before is not told.
+    played.code.store(403, Ordering::SeqCst);
+    corefile(3, "clusterset.local", shown);
+    in_force(3).await;
+    let pets = dig(port, "pets.web.svc.clusterset.local A").await;
+    assert!(pets.contains("SERVFAIL") && !pets.contains("10.3.0.100"), "{pets}");
+    assert!(!dig(port, "-x 10.3.0.100").await.contains("pets.web"));
+    played.code.store(200, Ordering::SeqCst);
+    dig_until(port, "pets.web.svc.clusterset.local A +short", "10.3.0.100\n").await;
+    dig_until(port, shared, "NXDOMAIN").await;
     process.stop().await;
 }

@@ -9,14 +9,14 @@ fn hosts(address: &str) -> String {
 }
 
 /// A question for the address of a name whose first label is as long as it says.
-fn question(id: u8, label: &str) -> Vec<u8> {
+pub(super) fn question(id: u8, label: &str) -> Vec<u8> {
     let mut message = vec![0, id, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, label.len() as u8];
     message.extend_from_slice(label.as_bytes());
     message.extend_from_slice(b"\x07example\x03com\0\0\x01\0\x01");
     message
 }
 
-async fn ask(stream: &mut TcpStream, message: &[u8]) {
+pub(super) async fn ask(stream: &mut TcpStream, message: &[u8]) {
     let mut frame = (message.len() as u16).to_be_bytes().to_vec();
     frame.extend_from_slice(message);
     stream.write_all(&frame).await.unwrap();
@@ -105,6 +105,30 @@ async fn a_port_has_as_many_sockets_as_the_corefile_says_also_when_it_changes() 
         }
     }
     assert_eq!(dig(port, "a.example.com A +short").await, "10.0.0.3\n");
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_query_is_lost_while_a_port_gets_more_sockets_and_fewer() {
+    let directory = Directory::new("resized");
+    let port = free_port().await;
+    let text = |count: u32, version: u32| {
+        format!(
+            ".:{port} {{\n reload 10h\n multisocket {count}\n hosts /nowhere {{\n  10.0.0.7 a.example.com\n  \
+             10.0.1.{version} version.example.com\n }}\n}}\n"
+        )
+    };
+    let process = Process::start(&directory.write("Corefile", &text(5, 0)), None);
+    dig_until(port, "version.example.com A +short", "10.0.1.0\n").await;
+    let changes = async {
+        for version in 1..=20 {
+            directory.write("Corefile", &text(if version % 2 == 0 { 5 } else { 1 }, version));
+            dig_until(port, "version.example.com A +short", &format!("10.0.1.{version}\n")).await;
+        }
+    };
+    // Many sockets ask, so that each of those that close is somebody's.
+    let load = Load::start(port, &directory, &["-l", "6", "-Q", "5000", "-q", "100", "-c", "50"]);
+    tokio::join!(load.finish(), changes);
     process.stop().await;
 }
 
@@ -197,6 +221,73 @@ async fn one_client_does_not_take_all_connections() {
             break;
         }
         assert!(start.elapsed() < DEADLINE, "no room");
+    }
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_may_have_as_many_files_open_as_the_kernel_lets_it() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let directory = Directory::new("descriptors");
+    let port = free_port().await;
+    let most = podnet_kernel::descriptors::raise_limit().unwrap().min(1 << 16);
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(most - 1), maximum }).unwrap();
+    let process = Process::start(&directory.write("Corefile", &format!(".:{port} {{\n whoami\n}}\n")), None);
+    dig_until(port, "a.example.com A", "NOERROR").await;
+    assert_eq!(getrlimit(Resource::Nofile).current, Some(most));
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_readiness_and_metrics_are_served_wherever_a_block_wants_them() {
+    let directory = Directory::new("several-ports");
+    let port = free_port().await;
+    let mut web = Vec::new();
+    for path in ["/health", "/ready", "/metrics"] {
+        web.push((path, free_port().await, free_port().await));
+    }
+    let block = |zone: &str, ports: [u16; 3]| {
+        let [health, ready, metrics] = ports;
+        format!(
+            "{zone}:{port} {{\n health 127.0.0.1:{health}\n ready 127.0.0.1:{ready}\n prometheus 127.0.0.1:{metrics}\n \
+             whoami\n}}\n"
+        )
+    };
+    let ports = |of: fn(&(&str, u16, u16)) -> u16| [of(&web[0]), of(&web[1]), of(&web[2])];
+    let text = block("one.example", ports(|one| one.1)) + &block("two.example", ports(|one| one.2));
+    let process = Process::start(&directory.write("Corefile", &text), None);
+    dig_until(port, "a.one.example A", "NOERROR").await;
+    for (path, one, other) in &web {
+        for port in [one, other] {
+            assert!(fetch(*port, path).await.starts_with("HTTP/1.1 200"), "{path} at {port}");
+        }
+    }
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_nothing_at_the_ports_of_health_readiness_and_metrics_keeps_nobody_out_and_is_let_go() {
+    let directory = Directory::new("silent");
+    let (port, health, ready, metrics) = (free_port().await, free_port().await, free_port().await, free_port().await);
+    let ports = format!("health 127.0.0.1:{health}\n ready 127.0.0.1:{ready}\n prometheus 127.0.0.1:{metrics}");
+    let process = Process::start(&directory.write("Corefile", &format!(".:{port} {{\n {ports}\n whoami\n}}\n")), None);
+    dig_until(port, "a.example.com A", "NOERROR").await;
+    let mut silent = Vec::new();
+    for (port, path) in [(health, "/health"), (ready, "/ready"), (metrics, "/metrics")] {
+        for number in 0..100 {
+            let mut stream = connect(port).await;
+            // Some begin to say something, and never end.
+            if number % 2 == 0 {
+                stream.write_all(b"GET / HTTP/1.1\r\nX: ").await.unwrap();
+            }
+            silent.push(stream);
+        }
+        assert!(fetch(port, path).await.starts_with("HTTP/1.1 200"), "{path}");
+    }
+    for mut stream in silent {
+        let ended = tokio::time::timeout(DEADLINE, stream.read(&mut [0])).await.expect("it is kept for good");
+        assert!(matches!(ended, Ok(0) | Err(_)));
     }
     process.stop().await;
 }

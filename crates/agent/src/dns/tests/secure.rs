@@ -148,8 +148,9 @@ const QUESTION: &[u8] = b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x01a\x07example\x03com\0\
 async fn kdig_asks_over_https_and_requests_that_are_none_are_told_why() {
     let directory = Directory::new("doh");
     certificate(&directory, "own");
-    let (port, plain) = (free_port().await, free_port().await);
-    let blocks = [("https", port, "tls own.pem own.key"), ("https", plain, "acl {\n  drop type TXT\n }")];
+    let (port, plain, metrics) = (free_port().await, free_port().await, free_port().await);
+    let more = format!("acl {{\n  drop type TXT\n }}\n prometheus 127.0.0.1:{metrics}");
+    let blocks = [("https", port, "tls own.pem own.key"), ("https", plain, more.as_str())];
     let process = Process::start(&corefile(&directory, &blocks), None);
     for how in ["+https", "+https-get"] {
         kdig_until(port, &trusting(&directory, "own", how), "10.0.0.1").await;
@@ -177,6 +178,12 @@ async fn kdig_asks_over_https_and_requests_that_are_none_are_told_why() {
     let mut unheard = QUESTION.to_vec();
     unheard[QUESTION.len() - 3] = 16;
     assert_eq!(request(plain, post, &unheard).await, "", "who is not to be answered gets no status either");
+    let text = fetch(metrics, "/metrics").await;
+    for (status, count) in [(200, 2), (400, 3), (404, 1)] {
+        let line =
+            format!("coredns_dns_https_responses_total{{server=\"https://:{plain}\",status=\"{status}\"}} {count}");
+        assert!(text.contains(&line), "{line}: {text}");
+    }
     process.stop().await;
 }
 
@@ -272,4 +279,43 @@ fn leading(socket: &Path, port: u16) -> JoinHandle<()> {
             });
         }
     })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_is_written_by_its_name_shows_a_certificate_for_that_name() {
+    let directory = Directory::new("written");
+    // For the name alone, and for no address.
+    let made = rcgen::generate_simple_self_signed(vec![NAME.to_owned()]).unwrap();
+    directory.write("own.key", &made.signing_key.serialize_pem());
+    directory.write("own.pem", &made.cert.pem());
+    let (secured, names) = (free_port().await, free_port().await);
+    let mut text = std::fs::read_to_string(corefile(&directory, &[("tls", secured, "tls own.pem own.key")])).unwrap();
+    let hosts = [NAME, "other.example.org"].map(|name| format!("  127.0.0.1 {name}\n")).concat();
+    text.push_str(&format!(".:{names} {{\n hosts /nowhere {{\n{hosts} }}\n}}\n"));
+    let upstream = Process::start(&directory.write("Upstream", &text), None);
+    dig_until(names, &format!("{NAME} A +short"), "127.0.0.1\n").await;
+    let forwarding = async |host: &str, more: &str| {
+        let port = free_port().await;
+        let authorities = directory.0.join("own.pem");
+        let text = format!(
+            ".:{port} {{\n forward . tls://{host}:{secured} {{\n  resolver 127.0.0.1:{names}\n  tls {}\n{more}  \
+             max_fails 0\n }}\n}}\n",
+            authorities.display()
+        );
+        (port, Process::start(&directory.write(&format!("Corefile{port}"), &text), None))
+    };
+    let (port, process) = forwarding(NAME, "").await;
+    dig_until(port, "a.example.com A +short", "10.0.0.1\n").await;
+    process.stop().await;
+    // It leads to the same server, which is not who it is taken for.
+    let (port, process) = forwarding("other.example.org", "").await;
+    dig_until(port, "a.example.com A", "SERVFAIL").await;
+    process.stop().await;
+    let (port, process) = forwarding("other.example.org", &format!("  tls_servername {NAME}\n")).await;
+    dig_until(port, "a.example.com A +short", "10.0.0.1\n").await;
+    process.stop().await;
+    let (port, process) = forwarding("127.0.0.1", "").await;
+    dig_until(port, "a.example.com A", "SERVFAIL").await;
+    process.stop().await;
+    upstream.stop().await;
 }

@@ -277,6 +277,18 @@ impl Rights {
         self.may_create(("nodes", "proxy"), None, node.as_str()).await
     }
 
+    /// Whether they may see what a node's kernel has: what RBAC knows as getting its subresource.
+    pub(super) async fn may_see_forwarding(&self, node: &NodeName) -> Result<bool, kube::Error> {
+        self.may(ResourceAttributes {
+            verb: Some("get".to_owned()),
+            resource: Some("nodes".to_owned()),
+            subresource: Some("forwarding".to_owned()),
+            name: Some(node.to_string()),
+            ..ResourceAttributes::default()
+        })
+        .await
+    }
+
     async fn may_create(
         &self,
         (resource, subresource): (&str, &str),

@@ -17,7 +17,6 @@ use axum::{
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use k8s_openapi::jiff::Timestamp;
-use podnet_client::shares::Share;
 use podnet_flow::{
     capture::{Captured, Request, SUBRESOURCE},
     pcapng::{Block, Interface, Statistics, write_packet},
@@ -27,16 +26,17 @@ use podnet_model::errors::chain;
 use podnet_planner::ipam::Handle;
 use tokio::{
     runtime,
-    sync::{
-        OwnedSemaphorePermit,
-        mpsc::{self, error::TrySendError},
-    },
+    sync::mpsc::{self, error::TrySendError},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::info;
 
-use super::{AHEAD, Refusal, Server, asker::Asker, asker::Rights};
+use super::{
+    AHEAD, Refusal, Server,
+    asker::{Asker, Rights},
+    places::Place,
+};
 use crate::{dns::activity::Busy, flows::inside::Here};
 
 /// Captures at once.
@@ -71,13 +71,11 @@ pub(super) async fn begin(
     busy: Busy,
 ) -> Result<Response<Body>, Refusal> {
     let request = read(question).await?;
-    let share = server.captures_of.take(asker.name()).ok_or_else(|| {
-        Refusal::new(StatusCode::TOO_MANY_REQUESTS, format!("you capture here {OF_ONE} times already"))
-    })?;
-    let permit = Arc::clone(&server.captures).try_acquire_owned();
-    let permit = permit.map_err(|_| {
-        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("{CAPTURES} capture here already; try again later"))
-    })?;
+    let place = server.captures.take(
+        &asker,
+        &format!("you capture here {OF_ONE} times already"),
+        &format!("{CAPTURES} capture here already; try again later"),
+    )?;
     let user = asker.name();
     let rights = Rights::new(server.answers.client.clone(), asker);
     permitted(&request.pods, &rights).await?;
@@ -92,7 +90,7 @@ pub(super) async fn begin(
         broken_off: broken_off.clone(),
         runtime: runtime::Handle::current(),
         _asking: AbortOnDropHandle::new(tokio::spawn(ask_again(request.pods, rights, user, broken_off.clone()))),
-        _place: (permit, share),
+        _place: place,
     };
     thread::Builder::new().name("capture".into()).spawn(move || watch.run()).map_err(|error| {
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("there is no thread that captures: {error}"))
@@ -216,7 +214,7 @@ struct Watch {
     broken_off: CancellationToken,
     runtime: runtime::Handle,
     _asking: AbortOnDropHandle<()>,
-    _place: (OwnedSemaphorePermit, Share<String>),
+    _place: Place,
 }
 
 /// One pod of them.

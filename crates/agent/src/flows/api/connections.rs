@@ -5,7 +5,7 @@ use std::{
     error::Error,
     io,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::Path,
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -25,7 +25,11 @@ use podnet_dns::{
     Scheme,
     chain::{ClientAuth, TlsFiles, TlsOptions},
 };
-use podnet_kernel::{netlink::RtSocket, pod_interface::GATEWAY_V4, resolver};
+use podnet_kernel::{
+    netlink::RtSocket,
+    pod_interface::{AGENT_V6, GATEWAY_V4},
+    resolver,
+};
 use podnet_model::errors::chain;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -36,7 +40,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
-use super::{Answers, FlowApi, SILENCE, Server, asker::Asker};
+use super::{Answers, ClientAuthority, FlowApi, SILENCE, Server, asker::Asker, authority};
 use crate::{
     dns::{activity::Activity, identity::Identity},
     flows::RecordError,
@@ -55,15 +59,23 @@ const LOOK: Duration = if cfg!(test) { Duration::from_millis(20) } else { Durati
 pub(crate) fn serve(config: FlowApi, address: SocketAddr, answers: Answers, complaints: Complaints) {
     tokio::spawn(async move {
         let node = answers.node.clone();
-        let (identity, listener) = opened(&config, address, |error| {
+        let tell = |error: &RecordError| {
             warn!(error = error as &dyn Error, "nobody can read flows here; it is tried again");
             complaints.tell(About::node(&node), "FlowsNotRead", format!("{}; it is tried again", chain(error)));
-        })
-        .await;
+        };
+        if let ClientAuthority::Cluster(path) = &config.client_ca {
+            authority::first(&answers.client, path, |source| tell(&RecordError::Api { address, source })).await;
+            tokio::spawn(authority::follow(answers.client.clone(), path.clone()));
+        }
+        let (identity, listener) = opened(&config, address, tell).await;
         info!(%address, "flows are read here");
         let server = Server::new(answers);
         tokio::spawn(accept(listener, identity.clone(), server.clone()));
-        accept_at_gateway(config.port, identity, server).await;
+        // IPv6 may be off.
+        tokio::join!(
+            accept_at_gateway(GATEWAY_V4.into(), config.port, identity.clone(), server.clone()),
+            accept_at_gateway(AGENT_V6.into(), config.port, identity, server),
+        );
     });
 }
 
@@ -85,19 +97,18 @@ pub(super) async fn opened(
 }
 
 async fn open(config: &FlowApi, address: SocketAddr) -> io::Result<(Arc<Identity>, TcpListener)> {
-    let text = |path: &PathBuf| Some(path.display().to_string());
+    let text = |path: &Path| Some(path.display().to_string());
     let files = TlsFiles {
         certificate: text(&config.certificate),
         key: text(&config.key),
-        authorities: text(&config.client_ca),
+        authorities: text(config.client_ca.path()),
     };
     let options = TlsOptions { files, client_auth: ClientAuth::VerifyIfGiven, keylog: None };
     Ok((Identity::read(&options, Scheme::Https)?, TcpListener::bind(address).await?))
 }
 
-/// A pod knows its gateway, and not its node's address: there its node's agent answers it.
-async fn accept_at_gateway(port: u16, identity: Arc<Identity>, server: Arc<Server>) {
-    let gateway = IpAddr::V4(GATEWAY_V4);
+/// A pod knows its gateway, and not its node's address: there its node's agent answers it, or, where the pod has IPv6 alone, behind it.
+async fn accept_at_gateway(gateway: IpAddr, port: u16, identity: Arc<Identity>, server: Arc<Server>) {
     let mut tasks = JoinSet::new();
     let mut told = false;
     loop {
@@ -114,6 +125,11 @@ async fn accept_at_gateway(port: u16, identity: Arc<Identity>, server: Arc<Serve
         };
         match listening.await {
             Ok(()) => told = false,
+            Err(error) if gateway.is_ipv6() => {
+                if !std::mem::replace(&mut told, true) {
+                    info!(%error, %gateway, port, "pods with IPv6 alone do not reach the flows at their node; it is tried again");
+                }
+            }
             Err(error) if !std::mem::replace(&mut told, true) => {
                 warn!(%error, %gateway, port, "pods do not reach the flows at their gateway, only at the node's address; it is tried again");
             }

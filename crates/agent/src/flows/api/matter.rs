@@ -10,6 +10,7 @@ pub(super) enum Matter {
     Flows,
     Capture,
     Probe,
+    Forwarding,
 }
 
 impl Matter {
@@ -18,8 +19,9 @@ impl Matter {
             "/flows" => (Self::Flows, Method::GET, "flows are read with GET"),
             "/capture" => (Self::Capture, Method::POST, "packets are captured with POST"),
             "/probe" => (Self::Probe, Method::POST, "probes are watched and sent with POST"),
+            "/forwarding" => (Self::Forwarding, Method::GET, "what the kernel has is read with GET"),
             _ => {
-                let why = "there is nothing here but /flows, /capture and /probe";
+                let why = "there is nothing here but /flows, /capture, /probe and /forwarding";
                 return Err(Refusal::new(StatusCode::NOT_FOUND, why));
             }
         };

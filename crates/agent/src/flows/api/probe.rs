@@ -6,7 +6,6 @@
 use std::{
     io,
     net::IpAddr,
-    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -16,7 +15,6 @@ use axum::{
     http::{Response, StatusCode, header},
 };
 use hyper::body::Incoming;
-use podnet_client::shares::Share;
 use podnet_flow::{
     capture::Captured,
     probe::{Dispatch, Point, Probe, Request, SNAP, Said, Sent, Sighting, Watch},
@@ -30,13 +28,14 @@ use podnet_kernel::{
 };
 use podnet_model::errors::chain;
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tracing::info;
 
 use super::{
     Answers, Refusal, Server,
     asker::{Asker, Rights},
     capture::{permitted, status, text},
+    places::Place,
 };
 use crate::dns::activity::Busy;
 
@@ -64,20 +63,18 @@ pub(super) async fn begin(
     let request: Request = serde_json::from_slice(&text(question).await?)
         .map_err(|error| bad(format!("what is to be done with a probe cannot be read: {error}")))?;
     request.check().map_err(|error| bad(error.to_string()))?;
-    let share = server.probes_of.take(asker.name()).ok_or_else(|| {
-        Refusal::new(StatusCode::TOO_MANY_REQUESTS, format!("{OF_ONE} probes of yours are under way here already"))
-    })?;
-    let permit = Arc::clone(&server.probes).try_acquire_owned().map_err(|_| {
-        let why = format!("{PROBES} probes are under way here already; try again in some seconds");
-        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why)
-    })?;
+    let place = server.probes.take(
+        &asker,
+        &format!("{OF_ONE} probes of yours are under way here already"),
+        &format!("{PROBES} probes are under way here already; try again in some seconds"),
+    )?;
     let user = asker.name();
     let rights = Rights::new(server.answers.client.clone(), asker);
     match request {
         Request::Watch(request) => {
             may_watch(&request, &rights, &server.answers).await?;
             info!(user, points = request.points.len(), "a probe is watched");
-            watch(&request, &server.answers, (permit, share), busy)
+            watch(&request, &server.answers, place, busy)
         }
         Request::Send(request) => {
             may_send(&request, &rights, &server.answers).await?;
@@ -120,7 +117,8 @@ async fn may_send(request: &Dispatch, rights: &Rights, answers: &Answers) -> Res
     }
 }
 
-fn allowed(asked: Result<bool, kube::Error>, why: impl FnOnce() -> String) -> Result<(), Refusal> {
+/// Whether it is allowed; `why` not else.
+pub(super) fn allowed(asked: Result<bool, kube::Error>, why: impl FnOnce() -> String) -> Result<(), Refusal> {
     match asked {
         Ok(true) => Ok(()),
         Ok(false) => Err(Refusal::new(StatusCode::FORBIDDEN, why())),
@@ -147,12 +145,7 @@ fn send(request: &Dispatch, answers: &Answers) -> Result<Sent, Refusal> {
 }
 
 /// Lines of what passes, the first one once it is watched everywhere.
-fn watch(
-    request: &Watch,
-    answers: &Answers,
-    place: (OwnedSemaphorePermit, Share<String>),
-    busy: Busy,
-) -> Result<Response<Body>, Refusal> {
+fn watch(request: &Watch, answers: &Answers, place: Place, busy: Busy) -> Result<Response<Body>, Refusal> {
     let opened = tokio::task::block_in_place(|| -> Result<Vec<_>, Refusal> {
         request.points.iter().map(|point| open(point, request.probe, answers)).collect()
     });
@@ -222,7 +215,7 @@ struct Watching {
     probe: Probe,
     taps: Vec<Tap>,
     sender: mpsc::Sender<Bytes>,
-    _place: (OwnedSemaphorePermit, Share<String>),
+    _place: Place,
 }
 
 impl Watching {

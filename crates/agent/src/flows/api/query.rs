@@ -34,7 +34,10 @@ impl Query {
         let extract::Query(pairs) = extract::Query::<Vec<(String, String)>>::try_from_uri(uri)
             .map_err(|error| format!("the query cannot be read: {error}"))?;
         for (name, value) in pairs {
-            let term = || value.parse::<Term>().map_err(|error| error.to_string());
+            let term = || {
+                let term = value.parse::<Term>().map_err(|error| error.to_string())?;
+                term.check().map(|()| term).map_err(|error| error.to_string())
+            };
             match name.as_str() {
                 "since" => {
                     query.since = Some(value.parse().map_err(|_| format!("since={value} is no number of seconds"))?);
@@ -92,6 +95,9 @@ mod tests {
         assert_eq!(query.namespaces(), ["web"].into());
         assert_eq!(parse("after=node1%2F1%2F2").unwrap().after, "node1/1/2".parse().ok());
         assert_eq!(parse(""), Ok(Query::default()));
+        for query in ["is=from%3Dservice/shop/cart", "not=from%3Dsvc/shop/cart"] {
+            assert!(parse(query).unwrap_err().contains("from=pods/shop/KEY=VALUE"), "{query}");
+        }
         for wrong in ["since=-1", "follow=1", "ends=yes", "is=port%3Dx", "last=3", "after=3"] {
             let name = wrong.split('=').next().unwrap();
             let error = parse(wrong).unwrap_err();

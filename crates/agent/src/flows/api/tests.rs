@@ -9,6 +9,7 @@ use std::{
 
 use futures::future::join_all;
 use kube::client::Body as Answer;
+use podnet_flow::{Gap, record::GapAt};
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -27,7 +28,9 @@ use crate::flows::past::Past;
 mod api_server;
 mod capture;
 mod ends;
+mod forwarding;
 mod probe;
+mod rights;
 
 use api_server::ApiServer;
 
@@ -41,6 +44,7 @@ struct Lab {
     past: Arc<Past>,
     api: Arc<ApiServer>,
     here: Arc<capture::Pods>,
+    own: Arc<forwarding::Node>,
 }
 
 impl Lab {
@@ -55,6 +59,7 @@ impl Lab {
         });
         let demand = Demand::new(Scope::Nothing);
         let here = Arc::new(capture::Pods::default());
+        let own = Arc::new(forwarding::Node::default());
         let past = Past::new(Retention { time: SignedDuration::from_mins(10), bytes: 1 << 20 });
         demand.set_past(past.clone());
         let (identity, listener) =
@@ -62,10 +67,10 @@ impl Lab {
         let address = listener.local_addr().unwrap();
         let client = Client::new(service, "default");
         let (node, address_of_node) = ("node1".into(), Ipv4Addr::LOCALHOST.into());
-        let (demand_of, here_of) = (demand.clone(), here.clone());
-        let answers = Answers { node, address: address_of_node, client, demand: demand_of, here: here_of };
+        let (demand_of, here_of, own_of) = (demand.clone(), here.clone(), own.clone());
+        let answers = Answers { node, address: address_of_node, client, demand: demand_of, here: here_of, own: own_of };
         tokio::spawn(accept(listener, identity, Server::new(answers)));
-        Self { directory, address, demand, past, api, here }
+        Self { directory, address, demand, past, api, here, own }
     }
 
     async fn connect(&self, protocol: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {
@@ -103,7 +108,8 @@ fn certify(directory: &TempDir) {
 
 fn config(directory: &TempDir) -> FlowApi {
     let path = |name: &str| directory.path().join(name);
-    let (certificate, key, client_ca) = (path("own.pem"), path("own.key"), path("own.pem"));
+    let (certificate, key) = (path("own.pem"), path("own.key"));
+    let client_ca = ClientAuthority::File(path("own.pem"));
     FlowApi { port: 0, certificate, key, client_ca, retention: None }
 }
 

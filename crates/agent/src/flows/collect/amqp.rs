@@ -1,6 +1,6 @@
 //! RabbitMQ, by AMQP 0-9-1: each item a message to an exchange, which has come when it is confirmed.
 
-use std::{collections::BTreeSet, fs};
+use std::collections::BTreeSet;
 
 use futures::{FutureExt, future::BoxFuture};
 use podnet_flow::{
@@ -11,7 +11,7 @@ use podnet_flow::{
     },
 };
 
-use super::{Collector, SendError, line::Line, target::Broker};
+use super::{Collector, SendError, credentials, line::Line, target::Broker};
 
 /// Who RabbitMQ lets in from its own machine where nobody says who they are.
 const GUEST: (&str, &str) = ("guest", "guest");
@@ -74,7 +74,7 @@ impl Amqp {
 
 impl Session {
     async fn begin(broker: &Broker) -> Result<Self, SendError> {
-        let (user, password) = credentials(broker)?;
+        let (user, password) = user(broker)?;
         let line = Line::usable(None, &broker.place).await?;
         let mut session = Self { line, heard: Vec::new(), largest: 0, published: 0 };
         session.line.write(amqp::HEADER).await?;
@@ -116,12 +116,11 @@ impl Session {
     }
 }
 
-fn credentials(broker: &Broker) -> Result<(String, String), SendError> {
-    let Some(path) = &broker.credentials else { return Ok((GUEST.0.to_owned(), GUEST.1.to_owned())) };
-    let text = fs::read_to_string(path).map_err(|error| SendError::Away(format!("{path}: {error}")))?;
-    let (user, password) =
-        text.trim().split_once(':').ok_or_else(|| SendError::Away(format!("{path}: it is not user:password")))?;
-    Ok((user.to_owned(), password.to_owned()))
+fn user(broker: &Broker) -> Result<(String, String), SendError> {
+    match &broker.credentials {
+        Some(path) => credentials::user(path),
+        None => Ok((GUEST.0.to_owned(), GUEST.1.to_owned())),
+    }
 }
 
 impl Collector for Amqp {

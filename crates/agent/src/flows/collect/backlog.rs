@@ -1,4 +1,5 @@
-//! What is not sent yet: in memory while the collector keeps up, on disk from the moment that it does not, until all there has come.
+//! What is not sent yet: in memory while the collector keeps up, on disk from the moment that it does not, until all there has come. What is put together
+//! for a long time is on disk from the start.
 
 use std::{collections::VecDeque, io, sync::Arc};
 
@@ -15,6 +16,8 @@ pub(super) struct Backlog {
     memory: VecDeque<Numbered>,
     /// None where the directory cannot be used.
     spill: Option<Spill>,
+    /// All goes to disk, also while the collector keeps up.
+    is_on_disk: bool,
     out: Out,
     /// What went unsent and is being told.
     telling: Option<Missing>,
@@ -39,16 +42,27 @@ impl Backlog {
     pub(super) fn new(spill: Option<Spill>, counts: Arc<Counts>) -> Self {
         let (memory, out) = (VecDeque::new(), Out::Nothing);
         let (telling, missing, is_told, is_unreadable) = (None, None, false, false);
-        let backlog = Self { memory, spill, out, telling, missing, counts, is_told, is_unreadable };
+        let is_on_disk = false;
+        let backlog = Self { memory, spill, is_on_disk, out, telling, missing, counts, is_told, is_unreadable };
         backlog.count();
         backlog
+    }
+
+    /// From now on all waits on disk, where there is one.
+    pub(super) const fn wait_on_disk(&mut self) {
+        self.is_on_disk = true;
+    }
+
+    /// Whether more waits on disk than what is added to at the moment: nothing is gained by waiting for others.
+    pub(super) fn has_whole_part(&self) -> bool {
+        self.spill.as_ref().is_some_and(Spill::has_whole_part)
     }
 
     /// Adds what is to be sent.
     pub(super) fn take_in(&mut self, items: Vec<Numbered>) {
         self.memory.extend(items);
         let is_behind = self.spill.as_ref().is_some_and(|spill| !spill.is_empty());
-        if is_behind || self.memory.len() > MEMORY {
+        if is_behind || self.is_on_disk || self.memory.len() > MEMORY {
             self.write_down();
         }
         while self.memory.len() > MEMORY {

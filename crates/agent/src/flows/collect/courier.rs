@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 use super::{Collector, SendError, backlog::Backlog, counts::Counts, intake::Intake, missing::Missing};
 
-/// The most items of a batch.
+/// The most items of a batch, where a collector asks for nothing else.
 pub(super) const BATCH: usize = 500;
-/// How long the first item of a batch waits for others.
+/// How long the first item of a batch waits for others, where a collector asks for nothing else.
 const GATHER: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1000 });
 /// For a batch to come.
 pub(super) const ATTEMPT: Duration = Duration::from_secs(if cfg!(test) { 5 } else { 10 });
@@ -28,13 +28,31 @@ const RUN: u32 = 3;
 /// So many failures later the one that is tried is left out after all: should it be the item, it holds up those behind it no longer.
 const PATIENCE: u32 = 16;
 
+/// How much is put together before it is sent.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::flows) struct Gather {
+    /// The most items: no more than may wait in memory.
+    pub(super) most: usize,
+    /// How long the first one waits for others.
+    pub(super) time: Duration,
+    /// That is too long for an agent that may be killed: they wait on disk meanwhile.
+    pub(super) is_long: bool,
+}
+
+impl Default for Gather {
+    fn default() -> Self {
+        Self { most: BATCH, time: GATHER, is_long: false }
+    }
+}
+
 pub(super) struct Courier {
     name: String,
     collector: Box<dyn Collector>,
     backlog: Backlog,
     intake: Arc<Intake>,
     counts: Arc<Counts>,
-    /// The most items that are sent together: fewer after a batch was unfit.
+    gather: Gather,
+    /// The most items that are sent together: fewer after a batch was unfit, or a large one took too long.
     most: usize,
     /// Attempts that failed, one after the other.
     failures: u32,
@@ -46,11 +64,15 @@ impl Courier {
     pub(super) fn new(
         name: String,
         collector: Box<dyn Collector>,
-        backlog: Backlog,
+        mut backlog: Backlog,
         intake: Arc<Intake>,
         counts: Arc<Counts>,
     ) -> Self {
-        Self { name, collector, backlog, intake, counts, most: BATCH, failures: 0, refusals: 0 }
+        let gather = collector.gather();
+        if gather.is_long {
+            backlog.wait_on_disk();
+        }
+        Self { name, collector, backlog, intake, counts, gather, most: gather.most, failures: 0, refusals: 0 }
     }
 
     /// Sends until `end`, and then what is left, until `late` or a failure. What has not come is on disk when it returns.
@@ -59,8 +81,8 @@ impl Courier {
         let mut due = (!self.backlog.is_empty()).then(Instant::now);
         loop {
             self.take_in();
-            due = if self.backlog.is_empty() { None } else { due.or_else(|| Some(Instant::now() + GATHER)) };
-            let is_full = self.failures == 0 && self.backlog.len() >= self.most;
+            due = if self.backlog.is_empty() { None } else { due.or_else(|| Some(Instant::now() + self.gather.time)) };
+            let is_full = self.failures == 0 && (self.backlog.len() >= self.most || self.backlog.has_whole_part());
             tokio::select! {
                 () = end.cancelled() => break,
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() && !is_full => {}
@@ -92,6 +114,7 @@ impl Courier {
             return !self.backlog.is_unreadable() || self.is_away("what waits on disk for it cannot be read");
         }
         let Self { collector, backlog, intake, counts, .. } = self;
+        let begun = Instant::now();
         let answer = {
             let sending = timeout(ATTEMPT, collector.send(&batch));
             pin!(sending);
@@ -106,7 +129,13 @@ impl Courier {
         match answer {
             Ok(taken) => self.has_come(&batch, taken),
             Err(SendError::Unfit(why)) => self.is_unfit(&batch, &why),
-            Err(SendError::Away(why)) => self.is_away(&why),
+            Err(SendError::Away(why)) => {
+                // What takes longer than an attempt may, by a slow way, would do so each time.
+                if begun.elapsed() >= ATTEMPT && batch.len() > BATCH {
+                    self.most = batch.len() / 2;
+                }
+                self.is_away(&why)
+            }
         }
     }
 
@@ -130,7 +159,7 @@ impl Courier {
         {
             self.backlog.miss(missing);
         }
-        self.most = (self.most * 2).min(BATCH);
+        self.most = (self.most * 2).min(self.gather.most);
         true
     }
 

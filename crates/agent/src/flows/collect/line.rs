@@ -1,10 +1,10 @@
 //! Ways to collectors that do not speak HTTP.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, time::Duration};
 
 use futures::FutureExt;
 use podnet_kernel::acknowledgement::unacknowledged;
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UdpSocket, UnixDatagram},
@@ -12,8 +12,10 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::target::{Host, Place};
-use crate::dns::pem;
+use super::{
+    target::{Host, Place},
+    tls::tls,
+};
 
 /// Between two looks at what the other side acknowledged, at first and at most.
 const LOOK: Duration = Duration::from_millis(1);
@@ -160,19 +162,4 @@ async fn udp(host: &Host) -> io::Result<UdpSocket> {
         }
     }
     Err(failed)
-}
-
-/// How TLS is spoken: with whom these authorities vouch for, or those that the system trusts. Read for each connection, as files change.
-pub(super) fn tls(authorities: Option<&str>) -> io::Result<Arc<ClientConfig>> {
-    let roots = match authorities {
-        Some(path) => pem::authorities(Some(path))?,
-        None => pem::authorities(None).map_err(|error| io::Error::other(format!("{error}; or name one: ?ca=FILE")))?,
-    };
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
 }

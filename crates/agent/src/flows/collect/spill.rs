@@ -126,6 +126,11 @@ impl Spill {
         self.files.iter().map(|part| part.lines).sum()
     }
 
+    /// Whether there is a file that nothing is added to any more.
+    pub(super) fn has_whole_part(&self) -> bool {
+        self.files.len() > 1
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.files.iter().map(|part| part.bytes).sum()
     }

@@ -1,8 +1,19 @@
 //! Collectors of a few lines, as far as their protocols go; some that are away, full, or picky; and those that Debian has.
 
+#[cfg(any(feature = "amqp", feature = "kafka", feature = "parquet", all(feature = "ipfix", feature = "syslog")))]
+mod agent;
+#[cfg(feature = "amqp")]
 mod amqp;
 mod away;
+#[cfg(feature = "kafka")]
+mod kafka;
+#[cfg(feature = "parquet")]
+mod parquet;
+#[cfg(feature = "amqp")]
+mod rabbitmq;
+#[cfg(all(feature = "ipfix", feature = "syslog"))]
 mod real;
+#[cfg(all(feature = "elasticsearch", feature = "ipfix", feature = "otlp", feature = "syslog"))]
 mod wire;
 
 use std::{

@@ -1,8 +1,8 @@
 //! Collectors that are sent to over HTTP.
 
-use std::{fs, io, time::Duration};
+use std::{io, time::Duration};
 
-use axum::http::{HeaderValue, Request, StatusCode, header};
+use axum::http::{HeaderValue, Request, StatusCode, Uri, header};
 use data_encoding::BASE64;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
@@ -12,7 +12,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 
-use super::{SendError, line::tls, target::Web};
+use super::{SendError, credentials, target::Web, tls::tls};
 
 /// For a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -23,41 +23,64 @@ const LARGEST: usize = 4 << 20;
 /// How much of an answer that is none is told.
 const TOLD: usize = 200;
 
-type Http = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+type Connections = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
-pub(super) struct Post {
+/// A server, and the connection to it.
+pub(super) struct Server {
     web: Web,
-    content: &'static str,
     /// None before the first time, and after a failure: files may be others then.
-    http: Option<Http>,
+    connections: Option<Connections>,
 }
 
-impl Post {
-    pub(super) const fn new(web: Web, content: &'static str) -> Self {
-        Self { web, content, http: None }
+impl Server {
+    pub(super) const fn new(web: Web) -> Self {
+        Self { web, connections: None }
     }
 
-    /// Posts a body; the answer's body where it is accepted.
-    pub(super) async fn post(&mut self, body: Vec<u8>) -> Result<Bytes, SendError> {
-        let http = match self.http.take() {
-            Some(http) => http,
-            None => http(&self.web)?,
+    pub(super) const fn web(&self) -> &Web {
+        &self.web
+    }
+
+    /// Asks for something: the answer's status and its body.
+    pub(super) async fn ask(&mut self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), SendError> {
+        let connections = match self.connections.take() {
+            Some(connections) => connections,
+            None => connect(&self.web)?,
         };
-        let mut request = Request::post(&self.web.url).header(header::CONTENT_TYPE, self.content);
-        if let Some(path) = &self.web.credentials {
-            request = request.header(header::AUTHORIZATION, authorization(path)?);
-        }
-        let request = request.body(Full::from(body)).map_err(|error| SendError::Away(error.to_string()))?;
-        let response = http.request(request).await;
+        let response = connections.request(request).await;
         let response = response.map_err(|error| SendError::Away(podnet_model::errors::chain(&error)))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), LARGEST).collect().await;
         let body = body.map_err(|error| SendError::Away(format!("its answer cannot be read: {error}")))?.to_bytes();
-        self.http = Some(http);
+        self.connections = Some(connections);
+        Ok((status, body))
+    }
+}
+
+/// Posts bodies of one kind to a server.
+pub(super) struct Post {
+    server: Server,
+    content: &'static str,
+}
+
+impl Post {
+    pub(super) const fn new(web: Web, content: &'static str) -> Self {
+        Self { server: Server::new(web), content }
+    }
+
+    /// Posts a body; the answer's body where it is accepted.
+    pub(super) async fn post(&mut self, body: Vec<u8>) -> Result<Bytes, SendError> {
+        let web = self.server.web();
+        let mut request = Request::post(&web.url).header(header::CONTENT_TYPE, self.content);
+        if let Some(path) = &web.credentials {
+            request = request.header(header::AUTHORIZATION, authorization(path)?);
+        }
+        let request = request.body(Full::from(body)).map_err(|error| SendError::Away(error.to_string()))?;
+        let (status, body) = self.server.ask(request).await?;
         if status.is_success() {
             return Ok(body);
         }
-        let told = format!("{} answers {status}: {}", self.web.url, beginning(&body));
+        let told = refusal(&self.server.web().url, status, &body);
         Err(match status {
             StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {
                 SendError::Unfit(told)
@@ -65,6 +88,11 @@ impl Post {
             _ => SendError::Away(told),
         })
     }
+}
+
+/// What a server says that does not take something.
+pub(super) fn refusal(url: &Uri, status: StatusCode, body: &[u8]) -> String {
+    format!("{url} answers {status}: {}", beginning(body))
 }
 
 /// That an answer is not what it has to be.
@@ -78,9 +106,8 @@ fn beginning(body: &[u8]) -> String {
 
 /// What a file of credentials comes to: a header's value as it is (`Bearer …`, `ApiKey …`), or user and password with a colon between them.
 fn authorization(path: &str) -> Result<HeaderValue, SendError> {
-    let text = fs::read_to_string(path).map_err(|error| SendError::Away(format!("{path}: {error}")))?;
-    let text = text.trim();
-    let value = if text.contains(' ') { text.to_owned() } else { format!("Basic {}", BASE64.encode(text.as_bytes())) };
+    let text = credentials::read(path)?;
+    let value = if text.contains(' ') { text } else { format!("Basic {}", BASE64.encode(text.as_bytes())) };
     let mut value = HeaderValue::try_from(value).map_err(|_| {
         SendError::Away(format!("{path}: neither user:password nor a line as Bearer TOKEN or ApiKey KEY"))
     })?;
@@ -88,7 +115,7 @@ fn authorization(path: &str) -> Result<HeaderValue, SendError> {
     Ok(value)
 }
 
-fn http(web: &Web) -> io::Result<Http> {
+fn connect(web: &Web) -> io::Result<Connections> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);

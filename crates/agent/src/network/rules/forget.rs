@@ -18,8 +18,8 @@ const FORGET_AGAIN: Duration = Duration::from_secs(10);
 impl ClusterRules {
     /// Makes connection tracking forget the UDP connections that lead where nothing leads any more, now that the rules are in force: what
     /// vanished since the last time, and, where nothing is known of what was before, all that lead elsewhere than they have to. Of frontends
-    /// that went while no agent ran nothing is known but that they were translated: what is not is none of them. What follows closely is
-    /// forgotten together.
+    /// that are no Service's any more all that is translated is forgotten, also what an agent before this one led: what is not translated is
+    /// none of them. What follows closely is forgotten together.
     ///
     /// # Errors
     ///
@@ -34,20 +34,19 @@ impl ClusterRules {
         for &family in &families {
             let (services, vanished) = (&self.families[family].services, &self.vanished[family]);
             let all = self.all_suspected[family];
-            // What vanished may have come back since.
-            let is_gone = |one: &Vanished| vanished.contains(one) && services.serving(&one.0).is_none();
+            let gone = self.noted.gone(family);
+            // What went may have come back since.
+            let is_gone =
+                |(to, by): &Vanished| gone.contains(to) && is_translated(to, by) && services.serving(to).is_none();
             let is_astray = |one: &Vanished| (all || vanished.contains(one)) && services.leads_astray(one);
-            let bygone = &self.bygone[family];
-            let is_bygone =
-                |(to, by): &Vanished| bygone.contains(to) && is_translated(to, by) && services.serving(to).is_none();
-            let leads_nowhere = |one: &Vanished| is_gone(one) || is_astray(one) || is_bygone(one);
+            let leads_nowhere = |one: &Vanished| is_gone(one) || is_astray(one);
             let began = Instant::now();
             match conntrack::forget_astray(family, |to, by| leads_nowhere(&(to, by))) {
                 Ok(some) => {
                     forgotten += some;
                     self.reconciled.push((family, began.elapsed(), some));
                     self.vanished[family].clear();
-                    self.bygone[family].clear();
+                    self.noted.forgotten(family, services);
                     self.all_suspected[family] = false;
                 }
                 Err(error) => first = first.and(Err(error)),
@@ -63,7 +62,7 @@ impl ClusterRules {
     pub(super) fn forgets(&self, family: Family) -> bool {
         let own = &self.families[family];
         let suspected = self.all_suspected[family] && own.services.is_needed();
-        !own.refused && (suspected || !self.vanished[family].is_empty() || !self.bygone[family].is_empty())
+        !own.refused && (suspected || !self.vanished[family].is_empty() || !self.noted.gone(family).is_empty())
     }
 }
 

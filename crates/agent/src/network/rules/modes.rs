@@ -164,6 +164,7 @@ impl ClusterRules {
         mut rules: Dual<Box<dyn ServiceRules>>,
         datapath: &mut dyn Datapath,
     ) -> Result<(), RulesError> {
+        self.noted.write();
         for family in Family::ALL {
             if let Err(error) = rules[family].put(&self.families[family].services, datapath) {
                 // Those of the other family may be in force.

@@ -18,10 +18,10 @@ impl ClusterRules {
         for family in Family::ALL {
             let own = &mut self.families[family];
             let before = own.services.config();
-            let masquerades = (before.masquerade_mark, before.masquerade_all);
+            let before = (before.masquerade_mark, before.masquerade_all, before.drops_invalid);
             let plan = settings.configure(&mut own.services);
             self.take(family, plan, Vec::new());
-            if masquerades != (settings.masquerade_mark, settings.masquerade_all) {
+            if before != (settings.masquerade_mark, settings.masquerade_all, settings.drops_invalid) {
                 let own = &mut self.families[family];
                 own.rules.begin_anew(&own.services);
             }

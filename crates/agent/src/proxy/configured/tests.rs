@@ -58,6 +58,22 @@ async fn a_mode_that_cannot_be_chosen_leaves_the_one_in_force_and_the_rest_count
 }
 
 #[tokio::test]
+async fn a_field_that_cannot_apply_in_a_mode_is_told_once_that_mode_serves() {
+    let mut configured = configured();
+    configured.take(config("mode: nftables\nnftables: {masqueradeAll: true}"));
+    configured.had(Mode::Nftables, "");
+    assert_eq!(configured.named, BTreeSet::new());
+    configured.had(Mode::Ebpf, "");
+    let told: BTreeSet<_> = ["nftables.masqueradeAll in mode ebpf".to_owned()].into();
+    assert_eq!(configured.named, told);
+    // It is the mode in force that counts, whatever was asked for.
+    configured.take(config("nodePortAddresses: [127.0.0.0/8]"));
+    configured.in_force(Mode::Ipvs, "another one cannot be had");
+    let both: BTreeSet<_> = told.into_iter().chain(["nodePortAddresses in mode ipvs".to_owned()]).collect();
+    assert_eq!(configured.named, both);
+}
+
+#[tokio::test]
 async fn node_ports_are_at_the_loopback_where_the_configuration_and_the_mode_have_them_there() {
     let mut configured = configured();
     let mut at = |fields: &str, mode| -> Vec<String> {

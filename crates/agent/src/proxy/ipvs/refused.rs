@@ -1,4 +1,4 @@
-//! Real servers that the kernel does not take.
+//! What of Services virtual servers cannot do: real servers that the kernel does not take, and affinity that has no timeout.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,6 +10,14 @@ use podnet_planner::{
 };
 
 use super::super::mode::Unserved;
+
+/// What is told of a Service of whose affinity the timeout does not count for the node and its pods.
+pub(super) fn without_timeout(service: &ServiceKey) -> Unserved {
+    let message = "sessionAffinity and a traffic policy Local: in mode ipvs the node itself and its pods come to one endpoint by their address at \
+                   NodePorts and at addresses of load balancers, with the scheduler mh instead of the configured one and without a timeout; \
+                   clients from outside, and all at the ClusterIP, have both";
+    Unserved { service: service.clone(), message: message.to_owned(), fact: None }
+}
 
 /// Those that are wanted, and whose they are. They are tried again whenever all is compared.
 #[derive(Debug, Default)]

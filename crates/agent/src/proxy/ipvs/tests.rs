@@ -1,5 +1,6 @@
 //! In the virtual machine: this one's kernel may have no virtual servers.
 
+mod configured;
 mod damaged;
 mod going;
 
@@ -26,9 +27,23 @@ use podnet_testnet::vm;
 
 use super::*;
 
+/// The schedulers that only some ask for, and what other modes' rules need.
+const FURTHER: [&str; 10] = [
+    "ip_vs_wrr",
+    "ip_vs_lc",
+    "ip_vs_wlc",
+    "ip_vs_lblc",
+    "ip_vs_lblcr",
+    "ip_vs_sh",
+    "ip_vs_dh",
+    "ip_vs_sed",
+    "ip_vs_nq",
+    "xt_nat",
+];
+
 #[test]
 fn virtual_servers_are_put_in_force_followed_mended_and_taken_away() {
-    let modules = [&vm::VIRTUAL_SERVERS[..], &["xt_nat"]].concat();
+    let modules = [&vm::VIRTUAL_SERVERS[..], &FURTHER].concat();
     let programs = [&vm::IPTABLES_LEGACY[..], &["ipvsadm"]].concat();
     vm::run_tests_with("with_virtual_servers", &modules, &programs);
 }

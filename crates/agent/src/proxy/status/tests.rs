@@ -37,23 +37,24 @@ async fn asked(address: SocketAddr, path: &str) -> (u16, String) {
     }
 }
 
-fn status(programming: &Arc<Programming>, mode: watch::Receiver<Option<Mode>>) -> Arc<Status> {
+fn status(programming: &Arc<Programming>, modes: [watch::Receiver<Option<Mode>>; 2]) -> Arc<Status> {
+    let [mode, stands_in] = modes;
     let answers = Arc::new(Answers::default());
     let metrics = {
         let answers = answers.clone();
         Box::new(move || answers.metrics())
     };
     let config = watch::Sender::default().subscribe();
-    Arc::new(Status { programming: programming.clone(), mode, config, metrics, answers })
+    Arc::new(Status { programming: programming.clone(), mode, stands_in, config, metrics, answers })
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_ports_tell_what_kube_proxy_tells_and_move_when_they_are_told_to() {
     let programming = Arc::new(Programming::new(Moment::now()));
-    let (mode, seen) = watch::channel(None);
+    let ((mode, seen), (stands_in, seen_beside)) = (watch::channel(None), watch::channel(None));
     let first = Places { healthz: free(), metrics: free() };
     let (places, places_seen) = watch::channel(Some(first));
-    let server = tokio::spawn(serve(status(&programming, seen), places_seen, Guests::default()));
+    let server = tokio::spawn(serve(status(&programming, [seen, seen_beside]), places_seen, Guests::default()));
     let json = |(code, body): (u16, String)| (code, serde_json::from_str::<Value>(&body).unwrap());
     let (code, body) = json(asked(first.healthz, "/healthz").await);
     assert_eq!((code, &body["nodeEligible"], body["currentTime"].is_string()), (200, &Value::Bool(true), true));
@@ -64,6 +65,12 @@ async fn the_ports_tell_what_kube_proxy_tells_and_move_when_they_are_told_to() {
     assert_eq!(asked(first.metrics, "/proxyMode").await, (200, String::new()));
     mode.send_replace(Some(Mode::Nftables));
     assert_eq!(asked(first.metrics, "/proxyMode").await, (200, "nftables".to_owned()));
+    // The one that serves, and not the one that waits until it can.
+    mode.send_replace(Some(Mode::Userspace));
+    stands_in.send_replace(Some(Mode::Ipvs));
+    assert_eq!(asked(first.metrics, "/proxyMode").await, (200, "ipvs".to_owned()));
+    stands_in.send_replace(None);
+    assert_eq!(asked(first.metrics, "/proxyMode").await, (200, "userspace".to_owned()));
     let (code, body) = json(asked(first.metrics, "/configz").await);
     assert_eq!((code, &body["kubeproxy.config.k8s.io"]["iptables"]["masqueradeBit"]), (200, &Value::from(14)));
     let (_, text) = asked(first.metrics, "/metrics").await;
@@ -79,11 +86,25 @@ async fn the_ports_tell_what_kube_proxy_tells_and_move_when_they_are_told_to() {
     server.abort();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_at_all_of_a_nodes_addresses_answers_in_both_families() {
+    for all in ["0.0.0.0", "[::]"] {
+        let port = TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port();
+        let router = Router::new().route("/", get(|| async { "ok" }));
+        let address = format!("{all}:{port}").parse().unwrap();
+        let server = tokio::spawn(ports::serve(address, router, Guests::default()));
+        for at in ["127.0.0.1", "[::1]"] {
+            assert_eq!(asked(format!("{at}:{port}").parse().unwrap(), "/").await.1, "ok", "{all} at {at}");
+        }
+        server.abort();
+    }
+}
+
 #[test]
 fn programming_that_hangs_is_neither_healthy_nor_alive() {
     let start = Moment::now();
     let programming = Arc::new(Programming::new(start));
-    let status = status(&programming, watch::channel(None).1);
+    let status = status(&programming, [watch::channel(None).1, watch::channel(None).1]);
     programming.done(Round::Full, Duration::ZERO, start);
     programming.queued(&Change::Service(ServiceKey::new("a", "b"), None), start);
     let late = Moment { at: start.at + Duration::from_secs(60), ..start };

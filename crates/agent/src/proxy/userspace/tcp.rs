@@ -16,6 +16,7 @@ use tracing::debug;
 
 use super::{
     front::Front,
+    passed::Known,
     program::{Life, Stay},
     splice,
 };
@@ -65,6 +66,8 @@ async fn connection(client: TcpStream, from: SocketAddr, front: Arc<Front>, _sta
     let Some(backend) = dial(&front, from).await else {
         return reset(&client);
     };
+    let ends = backend.local_addr().and_then(|node| Ok((node, backend.peer_addr()?)));
+    let _known = ends.ok().map(|(node, at)| Known::new(from, &front.key, node, at));
     drop(front);
     for stream in [&client, &backend] {
         let _ = stream.set_nodelay(true);

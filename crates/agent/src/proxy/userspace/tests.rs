@@ -27,6 +27,8 @@ use super::{
     *,
 };
 
+mod known;
+
 /// The node, and its pods.
 const NODE: &str = "192.0.2.1";
 const SERVICE: &str = "10.96.0.10";

@@ -24,6 +24,7 @@ use tracing::debug;
 
 use super::{
     front::Front,
+    passed::Known,
     room::{Flowing, Room},
 };
 
@@ -49,6 +50,7 @@ pub(super) struct Flow {
     socket: Arc<UdpSocket>,
     used: Arc<Used>,
     task: AbortHandle,
+    _known: Option<Known>,
 }
 
 impl Drop for Flow {
@@ -166,12 +168,14 @@ fn flow(
     let Some(room) = room.flow(front.origin(client.ip()), used.last.clone()) else { return Ok(None) };
     let unspecified = if at.addr.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let backend = std::net::UdpSocket::bind(SocketAddr::new(unspecified, 0))?;
-    backend.connect(SocketAddr::new(at.addr, at.port))?;
+    let to = SocketAddr::new(at.addr, at.port);
+    backend.connect(to)?;
+    let known = backend.local_addr().ok().map(|node| Known::new(client, &front.key, node, to));
     backend.set_nonblocking(true)?;
     let backend = Arc::new(UdpSocket::from_std(backend)?);
     let answers = answers(backend.clone(), client, socket.clone(), used.clone(), front.clone(), room);
     let task = tokio::spawn(answers).abort_handle();
-    flows.of.insert(client, Flow { at, socket: backend.clone(), used, task });
+    flows.of.insert(client, Flow { at, socket: backend.clone(), used, task, _known: known });
     Ok(Some((backend, true)))
 }
 

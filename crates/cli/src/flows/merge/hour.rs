@@ -124,8 +124,12 @@ struct Kernel {
 struct Stack(HashMap<Key, SocketAddr>);
 
 impl Translations for Stack {
-    fn backend(&mut self, key: &Key) -> Option<SocketAddr> {
-        self.0.get(key).copied()
+    fn onward(&mut self, key: &Key) -> Option<Key> {
+        self.0.get(key).map(|backend| Key { destination: *backend, ..*key })
+    }
+
+    fn origin(&mut self, _: &Key) -> Option<Key> {
+        None
     }
 }
 
@@ -353,6 +357,7 @@ impl World {
                     handshake_micros: 0,
                     ended: false,
                     asked: line.asked.filter(|(_, at_socket)| began && *at_socket).map(|(service, _)| service),
+                    error: None,
                 };
                 if let Some(old) = kernel.map.insert(key, fresh) {
                     kernel.bells.push((true, old));

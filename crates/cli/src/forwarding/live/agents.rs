@@ -1,21 +1,17 @@
 //! The agents that watch a probe, and the one that sends it.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use futures::{AsyncBufRead, AsyncBufReadExt, StreamExt, io::Lines};
 use http::{Request, header::CONTENT_TYPE};
-use kube::Client;
-use podnet_client::connect;
 use podnet_flow::probe::{self, Dispatch, Point, Probe, Said, Sent, Watch};
-use podnet_model::{NodeName, errors::chain};
+use podnet_model::NodeName;
 use podnet_planner::trace::Cluster;
 use tokio::{sync::mpsc, time::timeout};
 
 use super::course::Seen;
 use crate::{
-    arguments::forwarding::TraceOptions,
-    flows::agents::kubeconfig,
-    forwarding::state::State,
+    forwarding::access::{Access, said},
     report::{Doing, Failure},
 };
 
@@ -33,8 +29,7 @@ pub(super) enum Heard {
 /// How they are asked.
 pub(super) struct Agents<'a> {
     cluster: &'a Cluster,
-    kubeconfig: Option<PathBuf>,
-    port: u16,
+    access: &'a Access,
 }
 
 /// One that watches.
@@ -46,14 +41,13 @@ pub(super) struct Stream {
 }
 
 impl<'a> Agents<'a> {
-    pub(super) fn new(state: &'a State, options: &TraceOptions) -> Self {
-        let kubeconfig = kubeconfig(options.cluster.kubeconfig.as_deref());
-        Self { cluster: &state.cluster, kubeconfig, port: options.agent_port }
+    pub(super) const fn new(cluster: &'a Cluster, access: &'a Access) -> Self {
+        Self { cluster, access }
     }
 
     /// Has a node's agent watch, and answers once it does.
     pub(super) async fn watch(&self, node: &NodeName, probe: Probe, points: Vec<Point>) -> Result<Stream, Failure> {
-        let (client, address) = self.client(node).await?;
+        let (client, address) = self.access.agent(self.cluster, node).await?;
         let cannot = || format!("cannot watch a probe on node {node} ({address})");
         let asked = question(&probe::Request::Watch(Watch { probe, points: points.clone() }), cannot)?;
         let answer = timeout(SILENCE, client.request_stream(asked)).await;
@@ -74,7 +68,7 @@ impl<'a> Agents<'a> {
 
     /// Has a node's agent send.
     pub(super) async fn send(&self, node: &NodeName, dispatch: Dispatch) -> Result<Sent, Failure> {
-        let (client, address) = self.client(node).await?;
+        let (client, address) = self.access.agent(self.cluster, node).await?;
         let cannot = || format!("cannot send a probe from node {node} ({address})");
         let asked = question(&probe::Request::Send(dispatch), cannot)?;
         match timeout(SILENCE, client.request_text(asked)).await {
@@ -82,15 +76,6 @@ impl<'a> Agents<'a> {
             Ok(Err(error)) => Err(refused(&error, cannot)),
             Err(_) => Err(Failure::new(format!("{}: it says nothing", cannot()))),
         }
-    }
-
-    async fn client(&self, node: &NodeName) -> Result<(Client, SocketAddr), Failure> {
-        let found = self.cluster.nodes().get(node);
-        let gone = || Failure::new(format!("there is no node {node} any more")).remedy("kubectl get nodes");
-        let found = found.ok_or_else(gone)?;
-        let address = SocketAddr::new(found.internal.unwrap_or(found.addr).0, self.port);
-        let client = connect::to_server(self.kubeconfig.as_deref(), address, None).await;
-        Ok((client.doing(|| format!("cannot ask the agent of node {node} at {address}"))?, address))
     }
 }
 
@@ -101,10 +86,7 @@ fn question(request: &probe::Request, cannot: impl Fn() -> String) -> Result<Req
 }
 
 fn refused(error: &kube::Error, cannot: impl Fn() -> String) -> Failure {
-    match error {
-        kube::Error::Api(status) => Failure::new(format!("{}: {}", cannot(), status.message)),
-        error => Failure::new(format!("{}: {}", cannot(), chain(error))),
-    }
+    Failure::new(format!("{}: {}", cannot(), said(error)))
 }
 
 impl Stream {

@@ -3,14 +3,18 @@
 use std::fmt::Write;
 
 use podnet_flow::probe::Kind;
+use podnet_model::Protocol;
 use podnet_planner::trace::{Path, Trace};
 use serde_json::{Value, json};
 
 use super::{percent, write_hop};
-use crate::forwarding::live::{Answer, Live, Passing, Watched};
+use crate::forwarding::{
+    compare::Compared,
+    live::{Answer, Live, Passing, Watched},
+};
 
 /// The way that it went, each hop with what was seen there.
-pub(super) fn write(text: &mut String, trace: &Trace, live: &Live) {
+pub(super) fn write(text: &mut String, trace: &Trace, live: &Live, compared: Option<&Compared>) {
     let Some(path) = trace.paths.get(live.course.way) else { return };
     let many = trace.paths.len();
     if many > 1 {
@@ -18,12 +22,12 @@ pub(super) fn write(text: &mut String, trace: &Trace, live: &Live) {
         let _ = writeln!(text, "the probe's way is {number} of {many}, {} of all connections:", percent(path.share));
     }
     for (number, hop) in path.hops.iter().enumerate() {
-        write_hop(text, number + 1, hop, live.course.hops.get(number));
+        write_hop(text, number + 1, hop, compared, live.course.hops.get(number));
     }
     let _ = writeln!(text, "⇒ {}: {}", path.end.verdict.name(), path.end.why);
     let _ = writeln!(text, "probe: {}", outcome(path, live));
     if let Some(answer) = &live.course.answer {
-        let _ = writeln!(text, "answer: {}", told(answer));
+        let _ = writeln!(text, "answer: {}", told(live.protocol, answer));
     }
     for number in live.course.passed_by() {
         let _ = writeln!(text, "it was not seen at hop {}, and came all the same by another way", number + 1);
@@ -65,11 +69,13 @@ fn outcome(path: &Path, live: &Live) -> String {
     }
 }
 
-fn told(answer: &Answer) -> String {
-    let what = match answer.kind {
-        Kind::Accepted => "accepted (SYN and ACK)",
-        Kind::Refused => "refused (RST)",
-        Kind::Error | Kind::Probe => "refused (an error of ICMP)",
+fn told(protocol: Protocol, answer: &Answer) -> String {
+    let what = match (answer.kind, protocol) {
+        (Kind::Accepted, Protocol::Sctp) => "accepted (INIT ACK)",
+        (Kind::Accepted, _) => "accepted (SYN and ACK)",
+        (Kind::Refused, Protocol::Sctp) => "refused (ABORT)",
+        (Kind::Refused, _) => "refused (RST)",
+        (Kind::Error | Kind::Probe, _) => "refused (an error of ICMP)",
     };
     let (node, device) = &answer.first;
     let back = match answer.back {

@@ -2,7 +2,7 @@
 
 use super::{apply::Working, head, newer, only_question};
 use crate::{
-    authority::{Defect, Record, Soa, Warning, Zone, message::Writer, rdata},
+    authority::{Defect, Record, Soa, Warning, Zone, message::Writer, rdata, size},
     message::{CLASS_IN, HEADER, Rcode, flag, rtype, u16_at, walk},
     name::Name,
 };
@@ -130,6 +130,12 @@ impl Incoming {
         message
     }
 
+    /// How many bytes of records came.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Takes a message in.
     ///
     /// # Errors
@@ -162,7 +168,7 @@ impl Incoming {
             if u16_at(message, record.ttl_at - 2) != Some(CLASS_IN) {
                 return Err(TransferError::Malformed);
             }
-            self.bytes += owner.wire().len() + data.len() + 10;
+            self.bytes += size(&owner, &data);
             if self.bytes > self.limit {
                 return Err(TransferError::TooLarge { limit: self.limit });
             }

@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use crate::{
-    authority::{Record, Soa, Zone},
+    authority::{Record, Soa, Zone, size},
     message::rtype,
 };
 
@@ -37,8 +37,13 @@ impl Difference {
         Some((Soa::read(&self.from.rdata)?.serial, Soa::read(&self.to.rdata)?.serial))
     }
 
-    fn size(&self) -> usize {
+    fn len(&self) -> usize {
         self.deleted.len() + self.added.len() + 2
+    }
+
+    fn bytes(&self) -> usize {
+        let records = [&self.from, &self.to].into_iter().chain(&self.deleted).chain(&self.added);
+        records.map(|record| size(&record.owner, &record.rdata)).sum()
     }
 }
 
@@ -69,13 +74,19 @@ impl Journal {
             self.differences.clear();
             self.records = 0;
         }
-        self.records += difference.size();
+        self.records += difference.len();
         self.differences.push_back(difference);
         while self.records > self.limit
             && let Some(oldest) = self.differences.pop_front()
         {
-            self.records -= oldest.size();
+            self.records -= oldest.len();
         }
+    }
+
+    /// How many bytes of records it has.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.differences.iter().map(Difference::bytes).sum()
     }
 
     /// The changes that lead from one version to another, oldest first; none when they are not all here.

@@ -8,7 +8,7 @@ use crate::{
         Record,
         order::{Labels, compare},
         rdata::{canonical, mnemonic},
-        record::kind,
+        record::{kind, size},
         zonefile::{ZoneFault, ZoneFile, ZoneFileError},
     },
     corefile::Place,
@@ -128,18 +128,18 @@ fn build(origin: &Name, records: &[Record]) -> Result<(Zone, Vec<(usize, String)
     // RFC 2181 §5: a set has each record once.
     order.dedup_by(|left, right| by_place(&records[*left], &records[*right]).is_eq());
     let soa = start_of_authority(origin, records, &order)?;
-    let mut builder = Builder { records, warnings, nodes: Vec::new(), hashed: Vec::new(), kept: 0 };
+    let mut builder = Builder { records, warnings, nodes: Vec::new(), hashed: Vec::new(), kept: 0, bytes: 0 };
     for group in order.chunk_by(|left, right| records[*left].owner == records[*right].owner) {
         builder.name(origin, group)?;
     }
-    let Builder { mut nodes, hashed, kept, mut warnings, .. } = builder;
+    let Builder { mut nodes, hashed, kept, bytes, mut warnings, .. } = builder;
     cover(&mut nodes);
     if nodes[0].set(rtype::NS).is_none() {
         warnings.push((order[0], format!("the zone {origin} has no NS records; give it at least one")));
     }
     let denial = denial(origin, &nodes, &hashed).map_err(|defect| (defect, None))?;
     let table = Table::new(nodes.len(), |index| nodes[index].name.wire());
-    Ok((Zone { origin: origin.clone(), soa, nodes, table, denial, hashed, records: kept }, warnings))
+    Ok((Zone { origin: origin.clone(), soa, nodes, table, denial, hashed, records: kept, bytes }, warnings))
 }
 
 /// Canonical order of names, then types, then data (RFC 4034 §6).
@@ -171,6 +171,7 @@ struct Builder<'a> {
     nodes: Vec<Node>,
     hashed: Vec<(Name, RrSet)>,
     kept: usize,
+    bytes: usize,
 }
 
 impl Builder<'_> {
@@ -202,7 +203,9 @@ impl Builder<'_> {
                 .map(|at| &self.records[*at])
                 .filter(|record| record.rtype == kind::RRSIG && u16_at(&record.rdata, 0) == Some(set.rtype));
             set.signatures = Packed::new(signatures.map(|record| &*record.rdata));
-            self.kept += set.data.iter().count() + set.signatures.iter().count();
+            for data in set.data.iter().chain(set.signatures.iter()) {
+                (self.kept, self.bytes) = (self.kept + 1, self.bytes + size(owner, data));
+            }
         }
         self.hashed.extend(sets.extract_if(.., |set| set.rtype == kind::NSEC3).map(|set| (owner.clone(), set)));
         if !sets.is_empty() {

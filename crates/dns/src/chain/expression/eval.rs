@@ -33,7 +33,9 @@ pub(super) fn value<'a>(node: &'a Node, data: &ExpressionData<'a>) -> Option<Val
         Node::Or(one, other) => Value::Bool(truth(one, data)? || truth(other, data)?),
         Node::Choose(condition, one, other) => return value(if truth(condition, data)? { one } else { other }, data),
         Node::Compare(how, one, other) => {
-            let order = value(one, data)?.cmp(&value(other, data)?);
+            let (one, other, with_address) =
+                (value(one, data)?, value(other, data)?, is_address(one) || is_address(other));
+            let order = if with_address { bare(one).cmp(&bare(other)) } else { one.cmp(&other) };
             Value::Bool(match how {
                 Compare::Equal => order.is_eq(),
                 Compare::Differ => order.is_ne(),
@@ -43,7 +45,7 @@ pub(super) fn value<'a>(node: &'a Node, data: &ExpressionData<'a>) -> Option<Val
                 Compare::AtLeast => order.is_ge(),
             })
         }
-        Node::In(one, list) => Value::Bool(contains(list, &value(one, data)?, data)?),
+        Node::In(one, list) => Value::Bool(contains(list, &value(one, data)?, is_address(one), data)?),
         Node::Test(test, one, other) => {
             let (one, other) = (text(one, data)?, text(other, data)?);
             Value::Bool(match test {
@@ -116,11 +118,28 @@ fn text<'a>(node: &'a Node, data: &ExpressionData<'a>) -> Option<Cow<'a, str>> {
     }
 }
 
-fn contains(list: &Node, wanted: &Value<'_>, data: &ExpressionData<'_>) -> Option<bool> {
+/// Whether it is an address, which CoreDNS documents in brackets where it is IPv6's, and tells without.
+fn is_address(node: &Node) -> bool {
+    matches!(node, Node::Field(Field::ClientIp | Field::ServerIp))
+}
+
+/// What is compared with an address: either way of writing one is the same.
+fn bare(value: Value<'_>) -> Value<'_> {
+    match value {
+        Value::Text(text) if text.starts_with('[') && text.ends_with(']') => {
+            Value::Text(Cow::Owned(text[1..text.len() - 1].to_owned()))
+        }
+        other => other,
+    }
+}
+
+fn contains(list: &Node, wanted: &Value<'_>, is_address: bool, data: &ExpressionData<'_>) -> Option<bool> {
     match list {
         Node::List(values) => {
             for one in values {
-                if value(one, data)? == *wanted {
+                let one = value(one, data)?;
+                let one = if is_address { bare(one) } else { one };
+                if one == *wanted {
                     return Some(true);
                 }
             }
@@ -131,7 +150,7 @@ fn contains(list: &Node, wanted: &Value<'_>, data: &ExpressionData<'_>) -> Optio
             _ => None,
         },
         Node::Choose(condition, one, other) => {
-            contains(if truth(condition, data)? { one } else { other }, wanted, data)
+            contains(if truth(condition, data)? { one } else { other }, wanted, is_address, data)
         }
         _ => None,
     }

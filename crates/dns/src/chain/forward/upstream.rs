@@ -17,6 +17,9 @@ pub struct UpstreamAddr {
     pub addr: Destination,
     /// How it is asked.
     pub transport: UpstreamTransport,
+    /// The host's name that it is written by, where it is asked over TLS: its certificate is for that name unless the Corefile says
+    /// another one (RFC 8310 §8.1).
+    pub host: Option<Name>,
 }
 
 /// How an upstream is asked.
@@ -26,7 +29,7 @@ pub enum UpstreamTransport {
     Plain,
     /// DNS over TLS (RFC 7858).
     Tls {
-        /// The name that its certificate is for, where it has one of its own.
+        /// The name that its certificate is for, where the Corefile says one for it alone.
         server_name: Option<Name>,
     },
     /// DNS over HTTPS (RFC 8484).
@@ -53,7 +56,8 @@ pub(super) fn read(
     let (server, port, transport, allowed) = match scheme {
         "dns" => {
             let allowed = "an address, address:port, [address]:port, a host name or the path of a resolv.conf";
-            (text.to_owned(), 53, UpstreamTransport::Plain, allowed)
+            let bare = without_zone(text).filter(|bare| server_address(bare, 53).is_some());
+            (bare.unwrap_or_else(|| text.to_owned()), 53, UpstreamTransport::Plain, allowed)
         }
         "tls" => {
             let allowed = "tls://address[%server name][:port], with a host name or an address";
@@ -72,20 +76,21 @@ pub(super) fn read(
         && server_address(&server, port).is_none()
         && let Some(servers) = of_file(word, &server, scope)?
     {
-        options.take(servers, &transport);
+        options.take(servers, &transport, None);
         options.files.push(server);
         return Ok(());
     }
-    let addrs = addresses(word, &server, port, resolvers, scope)?;
-    options.take(addrs.ok_or_else(|| bad(allowed))?, &transport);
+    let found = addresses(word, &server, port, resolvers, scope)?;
+    let (addrs, host) = found.ok_or_else(|| bad(allowed))?;
+    options.take(addrs, &transport, host.filter(|_| transport != UpstreamTransport::Plain).as_ref());
     Ok(())
 }
 
 impl ForwardOptions {
     /// Adds upstreams that are not there yet: several names may lead to one.
-    fn take(&mut self, addrs: Vec<SocketAddr>, transport: &UpstreamTransport) {
+    fn take(&mut self, addrs: Vec<SocketAddr>, transport: &UpstreamTransport, host: Option<&Name>) {
         for addr in addrs {
-            let upstream = UpstreamAddr { addr: addr.into(), transport: transport.clone() };
+            let upstream = UpstreamAddr { addr: addr.into(), transport: transport.clone(), host: host.cloned() };
             if !self.upstreams.contains(&upstream) {
                 self.upstreams.push(upstream);
             }
@@ -103,7 +108,11 @@ fn of_file(word: &Word, path: &str, scope: &mut Scope<'_>) -> Result<Option<Vec<
     Ok(None)
 }
 
-/// The addresses that stand for a server: its own, or those of a host's name, with `port` where none is said; none: it is neither.
+/// A server's addresses, and its name where that was written.
+type Addresses = (Vec<SocketAddr>, Option<Name>);
+
+/// The addresses that stand for a server: its own, or those of a host's name, which is told, too, with `port` where none is said;
+/// none: it is neither.
 /// Names are meant in full, as in CoreDNS: no search path is tried. Of a host's addresses no more count than a Corefile may name.
 fn addresses(
     word: &Word,
@@ -111,9 +120,9 @@ fn addresses(
     port: u16,
     resolvers: &[SocketAddr],
     scope: &mut Scope<'_>,
-) -> Result<Option<Vec<SocketAddr>>, CorefileError> {
+) -> Result<Option<Addresses>, CorefileError> {
     if let Some(addr) = server_address(text, port) {
-        return Ok(Some(vec![addr]));
+        return Ok(Some((vec![addr], None)));
     }
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) => (host, port.parse::<u16>().ok().filter(|port| *port != 0)),
@@ -127,7 +136,8 @@ fn addresses(
     if found.is_empty() {
         return Err(unresolved("it has none".to_owned()));
     }
-    Ok(Some(found.into_iter().take(MAX_UPSTREAMS).map(|addr| SocketAddr::new(addr, port)).collect()))
+    let addrs = found.into_iter().take(MAX_UPSTREAMS).map(|addr| SocketAddr::new(addr, port)).collect();
+    Ok(Some((addrs, Some(name))))
 }
 
 /// A host's name: letters, digits, hyphens and underscores. What ends in a number is a mistaken address.
@@ -152,6 +162,12 @@ fn over_tls(text: &str) -> Option<(String, Option<Name>)> {
     Some((server, Some(server_name)))
 }
 
+/// An address without the zone that it is of (`fe80::1%eth0`, RFC 4007 §11), which CoreDNS leaves out as well; none: it has none.
+fn without_zone(text: &str) -> Option<String> {
+    let (address, zone) = text.split_once('%')?;
+    Some(zone.split_once(']').map_or_else(|| address.to_owned(), |(_, behind)| format!("{address}]{behind}")))
+}
+
 /// The `nameserver` lines of a `resolv.conf(5)`.
 pub(in crate::chain) fn name_servers(
     word: &Word,
@@ -165,7 +181,8 @@ pub(in crate::chain) fn name_servers(
         .lines()
         .filter_map(|line| {
             let mut words = line.split_ascii_whitespace();
-            (words.next() == Some("nameserver")).then(|| words.next())?.and_then(|word| server_address(word, 53))
+            let word = (words.next() == Some("nameserver")).then(|| words.next())??;
+            server_address(without_zone(word).as_deref().unwrap_or(word), 53)
         })
         .collect();
     if servers.is_empty() {

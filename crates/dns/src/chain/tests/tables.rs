@@ -178,6 +178,9 @@ fn plugins_that_serve_zones_have_all_their_options() {
     );
     let scoped = options!(Secondary, "secondary {\n transfer from ::1\n catalog a.org 10.0.0.0/24\n}");
     assert_eq!(scoped.catalog, Some(vec![name("a.org"), name("0.0.10.in-addr.arpa")]));
+    assert_eq!(scoped.catalog_bytes, 256 << 20);
+    let bounded = options!(Secondary, "secondary {\n transfer from ::1\n catalog\n catalog_bytes 1000000\n}");
+    assert_eq!(bounded.catalog_bytes, 1_000_000);
     let transfer = options!(Transfer, "transfer a.org b.org {\n to * 10.0.0.1\n to 10.0.0.0/8 [::1]:5353\n}");
     assert_eq!((transfer.zones.len(), transfer.to.len()), (2, 4));
     assert_eq!((transfer.to[0], transfer.to[3]), (Peer::All, Peer::Server("[::1]:5353".parse().unwrap())));
@@ -243,7 +246,7 @@ fn what_no_plugin_means_is_refused_at_its_place() {
         ("file", "2:1: \"file\" ends here, needed: the zone's file"),
         (
             "file db {\n transfer to *\n}",
-            "3:2: found \"transfer\", allowed here: reload, fallthrough; zones are handed",
+            "3:2: found \"transfer\", allowed here: reload, reload_by_mtime, fallthrough; zones are handed",
         ),
         ("forward . tls://9.9.9.9%:1", "2:11: an upstream cannot be \"tls://9.9.9.9%:1\"; allowed: tls://address"),
         ("forward . quic://9.9.9.9", "2:11: an upstream cannot be \"quic://9.9.9.9\"; allowed: an address, optionally"),
@@ -272,6 +275,11 @@ fn what_no_plugin_means_is_refused_at_its_place() {
         ("ready {\n monitor never\n}", "3:10: monitor cannot be \"never\""),
         ("root", "2:1: \"root\" ends here, needed: a directory"),
         ("secondary", "2:1: \"secondary\" ends here, needed: { transfer from"),
+        (
+            "secondary {\n transfer from ::1\n catalog_bytes 9\n}",
+            "4:2: an option without catalog cannot be \"catalog_bytes\"; allowed: catalog beside it",
+        ),
+        ("secondary {\n catalog_bytes 0\n}", "3:16: catalog_bytes cannot be \"0\""),
         ("secondary {\n transfer to *\n}", "3:11: the direction of the transfer cannot be \"to\""),
         ("timeouts", "2:1: \"timeouts\" ends here, needed: { read"),
         ("timeouts {\n read 25h\n}", "3:7: a time of timeouts cannot be \"25h\"; allowed: 1s to 24h"),

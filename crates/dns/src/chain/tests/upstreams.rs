@@ -38,6 +38,12 @@ fn forward_asks_for_the_addresses_of_upstreams_that_are_named() {
             ("192.0.2.7:443".to_owned(), UpstreamTransport::Https { path: "/q".to_owned() }),
         ]
     );
+    // A certificate is checked against the name that is written; without TLS there is none.
+    let host = |text: &str| options!(Forward, text).upstreams.remove(0).host;
+    assert_eq!(host("forward . tls://one.example:8853"), Some(name("one.example")));
+    assert_eq!(host("forward . https://one.example/q"), Some(name("one.example")));
+    assert_eq!(host("forward . tls://192.0.2.7"), None);
+    assert_eq!(host("forward . one.example"), None);
     refused(&[
         (
             "forward . none.example",

@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use super::{
-    NSEC, NSEC3, Proved, RRSIG,
-    zone::{DNAME, DS, Types},
+    NSEC3, Proved,
+    zone::{DNAME, Known},
 };
 use crate::{
     authority::{Nsec3Hash, nsec3_hash},
-    message::{Expanded, Rcode, rtype, u16_at},
+    message::{Expanded, Rcode, u16_at},
     name::Name,
 };
 
@@ -39,8 +39,7 @@ pub(super) struct Parameters {
 pub(super) struct Span {
     next: Nsec3Hash,
     opt_out: bool,
-    types: Types,
-    proved: Proved,
+    known: Known,
 }
 
 impl Span {
@@ -57,24 +56,15 @@ impl Span {
         let (&[algorithm, flags], iterations) = (rdata.first_chunk::<2>()?, u16_at(rdata, 2)?);
         let end = 5 + usize::from(*rdata.get(4)?);
         let next = Nsec3Hash::try_from(rdata.get(end + 1..end + 21)?).ok()?;
-        let known = algorithm == 1 && flags & !OPT_OUT == 0 && rdata.get(end) == Some(&20);
+        let is_known = algorithm == 1 && flags & !OPT_OUT == 0 && rdata.get(end) == Some(&20);
         // A gap that is made for the question alone (RFC 7129 §B) has room for nobody else.
         let made = next == after(hash) || next == after(after(hash));
-        if !known || made || iterations > MAX_ITERATIONS {
+        if !is_known || made || iterations > MAX_ITERATIONS {
             return None;
         }
         let parameters = Parameters { iterations, salt: rdata.get(5..end)?.into() };
-        let (opt_out, types) = (flags & OPT_OUT != 0, Types(end + 21));
-        Some((parameters, hash, Self { next, opt_out, types, proved }))
-    }
-
-    fn has(&self, kind: u16) -> bool {
-        self.types.has(&self.proved.record.rdata, kind)
-    }
-
-    /// It is the parent's side of a delegation: of the child it says nothing (RFC 6840 §4.1).
-    fn delegates(&self) -> bool {
-        self.has(rtype::NS) && !self.has(rtype::SOA)
+        let (opt_out, known) = (flags & OPT_OUT != 0, Known { proved, types: end + 21 });
+        Some((parameters, hash, Self { next, opt_out, known }))
     }
 }
 
@@ -103,11 +93,8 @@ impl Spans {
             return None;
         }
         if let Some(span) = self.matching(name, now) {
-            // A child's apex says nothing of its DS record, and its parent nothing but that.
-            let other_side = if qtype == DS { span.has(rtype::SOA) } else { span.delegates() };
-            let unclear = matches!(qtype, rtype::ANY | RRSIG | NSEC | NSEC3) || other_side;
-            let there = span.has(qtype) || span.has(rtype::CNAME);
-            return (!there && !unclear).then(|| (Rcode::NOERROR, vec![&span.proved]));
+            let denied = qtype != NSEC3 && span.known.denies(qtype);
+            return denied.then(|| (Rcode::NOERROR, vec![&span.known.proved]));
         }
         // The closest name above that is known to exist, and the next one towards the name, which has to be proved not to (RFC
         // 5155 §8.3). In a span that opts out there may be a delegation of that name.
@@ -122,13 +109,13 @@ impl Spans {
                 None => next = above,
             }
         };
-        if encloser.delegates() || encloser.has(DNAME) {
+        if encloser.known.delegates() || encloser.known.has(DNAME) {
             return None;
         }
         let gap = self.covering(&next, now)?;
         // Nothing may stand in for it either (RFC 5155 §8.4).
         let instead = self.covering(&above.child("*").ok()?, now)?;
-        let proof = [encloser, gap, instead].map(|span| &span.proved);
+        let proof = [encloser, gap, instead].map(|span| &span.known.proved);
         (!gap.opt_out && !instead.opt_out).then(|| (Rcode::NXDOMAIN, proof.to_vec()))
     }
 
@@ -138,7 +125,7 @@ impl Spans {
 
     /// The record of a name, as long as it holds.
     fn matching(&self, name: &Name, now: Instant) -> Option<&Span> {
-        self.spans.get(&self.hash(name)).filter(|span| span.proved.until > now)
+        self.spans.get(&self.hash(name)).filter(|span| span.known.proved.until > now)
     }
 
     /// The record into whose span a name's hash falls, as long as it holds. The last one's span goes round to the first.
@@ -148,7 +135,7 @@ impl Spans {
         let (owner, span) = before?;
         let within =
             if *owner < span.next { *owner < hash && hash < span.next } else { *owner < hash || hash < span.next };
-        (within && span.proved.until > now).then_some(span)
+        (within && span.known.proved.until > now).then_some(span)
     }
 }
 

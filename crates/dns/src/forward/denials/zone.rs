@@ -10,7 +10,7 @@ use crate::{
 };
 
 pub(super) const DNAME: u16 = 39;
-pub(super) const DS: u16 = 43;
+const DS: u16 = 43;
 
 /// A name in the canonical order (RFC 4034 §6.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,13 +43,16 @@ pub(super) struct Zone {
 #[derive(Debug)]
 pub(super) struct Range {
     next: Name,
-    types: Types,
-    proved: Proved,
+    known: Known,
 }
 
-/// Where in a record's data the types of its owner begin.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Types(pub(super) usize);
+/// A record that tells which types its owner has.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) proved: Proved,
+    /// Where in its data the types begin.
+    pub(super) types: usize,
+}
 
 impl Range {
     /// Reads a record of a zone; none where it proves nothing that could be of use.
@@ -61,11 +64,11 @@ impl Range {
         let made = next.wire().strip_prefix(&[1, 0]).is_some_and(|rest| rest == owner.wire());
         let forwards = next == *zone || compare(owner.wire(), next.wire()) == Ordering::Less;
         let of_zone = owner.within(zone) && next.within(zone);
-        (!made && forwards && of_zone).then_some(Self { next, types: Types(end), proved })
+        (!made && forwards && of_zone).then_some(Self { next, known: Known { proved, types: end } })
     }
 
     pub(super) fn owner(&self) -> &Name {
-        &self.proved.record.owner
+        &self.known.proved.record.owner
     }
 
     /// Whether a name lies in the gap. The last record's next name is the zone's own.
@@ -74,21 +77,12 @@ impl Range {
         let last = compare(self.next.wire(), self.owner().wire()) != Ordering::Greater;
         behind && (last || compare(name.wire(), self.next.wire()) == Ordering::Less)
     }
-
-    fn has(&self, kind: u16) -> bool {
-        self.types.has(&self.proved.record.rdata, kind)
-    }
-
-    /// It is the parent's side of a delegation: of the child it says nothing (RFC 6840 §4.1).
-    fn delegates(&self) -> bool {
-        self.has(rtype::NS) && !self.has(rtype::SOA)
-    }
 }
 
-impl Types {
+impl Known {
     /// Whether there are records of a type (RFC 4034 §4.1.2).
-    pub(super) fn has(self, rdata: &[u8], kind: u16) -> bool {
-        let mut bitmap = rdata.get(self.0..).unwrap_or_default();
+    pub(super) fn has(&self, kind: u16) -> bool {
+        let mut bitmap = self.proved.record.rdata.get(self.types..).unwrap_or_default();
         while let [window, length, rest @ ..] = bitmap {
             let Some((bits, behind)) = rest.split_at_checked(usize::from(*length)) else { return true };
             if u16::from(*window) == kind >> 8 {
@@ -98,6 +92,20 @@ impl Types {
             bitmap = behind;
         }
         false
+    }
+
+    /// It is the parent's side of a delegation: of the child it says nothing (RFC 6840 §4.1).
+    pub(super) fn delegates(&self) -> bool {
+        self.has(rtype::NS) && !self.has(rtype::SOA)
+    }
+
+    /// Whether the owner is known to have nothing that answers a question for a type.
+    pub(super) fn denies(&self, qtype: u16) -> bool {
+        // A child's apex says nothing of its DS record, and its parent nothing but that.
+        let other_side = if qtype == DS { self.has(rtype::SOA) } else { self.delegates() };
+        let unclear = matches!(qtype, rtype::ANY | RRSIG | NSEC) || other_side;
+        let there = self.has(qtype) || self.has(rtype::CNAME);
+        !there && !unclear
     }
 }
 
@@ -111,31 +119,27 @@ impl Zone {
     fn by_name(&self, name: &Name, qtype: u16, now: Instant) -> Option<(Rcode, Vec<&Proved>)> {
         let range = self.before(name, now)?;
         if range.owner() == name {
-            // A child's apex says nothing of its DS record, and its parent nothing but that.
-            let other_side = if qtype == DS { range.has(rtype::SOA) } else { range.delegates() };
-            let unclear = matches!(qtype, rtype::ANY | RRSIG | NSEC) || other_side;
-            let there = range.has(qtype) || range.has(rtype::CNAME);
-            return (!there && !unclear).then(|| (Rcode::NOERROR, vec![&range.proved]));
+            return range.known.denies(qtype).then(|| (Rcode::NOERROR, vec![&range.known.proved]));
         }
         let above = name.within(range.owner());
-        if !range.covers(name) || above && (range.delegates() || range.has(DNAME)) {
+        if !range.covers(name) || above && (range.known.delegates() || range.known.has(DNAME)) {
             return None;
         }
         if range.next.within(name) {
             // An empty non-terminal: there is something below it (RFC 4592 §2.2.2).
-            return Some((Rcode::NOERROR, vec![&range.proved]));
+            return Some((Rcode::NOERROR, vec![&range.known.proved]));
         }
         // Nothing may stand in for it either (RFC 4035 §5.4).
         let wildcard = closest(name, range).child("*").ok()?;
         let instead = self.before(&wildcard, now)?;
         (instead.owner() != &wildcard && instead.covers(&wildcard))
-            .then(|| (Rcode::NXDOMAIN, vec![&range.proved, &instead.proved]))
+            .then(|| (Rcode::NXDOMAIN, vec![&range.known.proved, &instead.known.proved]))
     }
 
     /// The last range that begins at a name or before it, as long as it holds.
     fn before(&self, name: &Name, now: Instant) -> Option<&Range> {
         let (_, range) = self.ranges.range(..=Place(name.clone())).next_back()?;
-        (range.proved.until > now).then_some(range)
+        (range.known.proved.until > now).then_some(range)
     }
 }
 

@@ -56,8 +56,8 @@ pub(super) async fn change(
         }
     }
     let whole = composed(&Name::from_query(&query.name), told.rcode, &told.records);
-    let Answer { authoritative, authentic, .. } = reply.answer;
-    Ok(Reply { answer: Answer { authoritative, authentic, ..whole }, ..reply })
+    let Answer { authoritative, authentic, extended, .. } = reply.answer;
+    Ok(Reply { answer: Answer { authoritative, authentic, extended, ..whole }, ..reply })
 }
 
 fn changed_code(code: Rcode, changes: &[Change<'_>]) -> Rcode {

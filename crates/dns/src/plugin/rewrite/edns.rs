@@ -37,7 +37,7 @@ pub(super) fn apply(
         _ => {}
     }
     let data = match &rule.option {
-        EdnsOption::Local { data, .. } => local(data, look, plan, text, meta)?,
+        EdnsOption::Local { data, .. } => local(data, look, plan, text, meta),
         EdnsOption::Nsid => Vec::new(),
         EdnsOption::Subnet { v4, v6 } => subnet(look.arrival.from.ip().to_canonical(), *v4, *v6),
     };
@@ -75,19 +75,19 @@ pub(super) fn wants_label(rule: &RewriteOptions) -> bool {
     matches!(data, EdnsData::Metadata(_))
 }
 
-/// The data of an option; none where nobody tells it.
+/// The data of an option; empty where nobody tells it.
 fn local(
     data: &EdnsData,
     look: &Look<'_>,
     plan: &Plan<'_>,
     text: &str,
     meta: &dyn Fn(&str) -> Option<String>,
-) -> Option<Vec<u8>> {
+) -> Vec<u8> {
     let address = |addr: IpAddr| match addr {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
     };
-    Some(match data {
+    match data {
         EdnsData::Bytes(bytes) => bytes.clone(),
         EdnsData::QueryName => text.as_bytes().to_vec(),
         EdnsData::QueryType => plan.qtype.to_be_bytes().to_vec(),
@@ -98,9 +98,9 @@ fn local(
             Transport::Tcp => b"tcp".to_vec(),
         },
         EdnsData::ServerPort => look.arrival.port.to_be_bytes().to_vec(),
-        EdnsData::Metadata(label) => meta(label)?.into_bytes(),
+        EdnsData::Metadata(label) => meta(label).unwrap_or_default().into_bytes(),
         EdnsData::ServerIp => look.arrival.local.map(address).unwrap_or_default(),
-    })
+    }
 }
 
 /// RFC 7871 §6: family, prefix length, scope 0, and as many bytes of the address as the prefix needs.

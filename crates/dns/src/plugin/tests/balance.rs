@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    message::rtype,
+    message::{rtype, walk},
     server::fixture::{Rig, query, told, upstream_answer, with_edns},
 };
 
@@ -76,6 +76,30 @@ fn addresses_behind_an_alias_take_turns_too_and_what_is_kept_ages_in_its_new_pla
     let response = rig.answer(&packet);
     assert_eq!(told(&response).len(), 2);
     assert_eq!(response[response.len() - 10..response.len() - 6], 50_u32.to_be_bytes());
+}
+
+#[test]
+fn mail_exchangers_that_are_kept_take_turns_and_age() {
+    let rig = Rig::new(". {\n loadbalance\n cache\n forward . 192.0.2.1\n}\n");
+    let packet = query("example.org", rtype::MX);
+    let (mut waiting, sent) = rig.forward(&packet);
+    let mut answer = upstream_answer(&sent.message, 0, &[]);
+    answer[7] = 2;
+    for (preference, host) in [(10, b'a'), (20, b'b')] {
+        answer.extend_from_slice(&[0xc0, 12, 0, 15, 0, 1, 0, 0, 0, 60, 0, 6, 0, preference, 1, host, 0xc0, 12]);
+    }
+    sent.answered(answer);
+    waiting.told();
+    rig.at(10);
+    let mut first: Vec<String> = Vec::new();
+    for _ in 0..2 {
+        let response = rig.answer(&packet);
+        let ttls: Vec<u32> = walk(&response, packet.len()).map(|record| record.unwrap().ttl).collect();
+        assert_eq!((told(&response).len(), ttls), (3, vec![50, 50]));
+        first.push(told(&response)[1].clone());
+    }
+    first.sort();
+    assert_eq!(first, ["MX 10 a.example.org", "MX 20 b.example.org"]);
 }
 
 #[test]

@@ -187,6 +187,100 @@ fn members_outlive_a_changed_corefile_as_long_as_it_has_their_catalog() {
     assert_eq!(address(&rig, "www.a.example"), ["NOERROR", "A 192.0.2.3"]);
 }
 
+/// A number of the metrics.
+fn counted(rig: &Rig, metric: &str) -> u64 {
+    let text = rig.server.metrics().render("x", &rig.server.gauges());
+    let line = text.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{metric}: {text}")).parse().unwrap()
+}
+
+const BYTES: &str = "podnet_dns_catalog_bytes";
+const REFUSED: &str = "podnet_dns_catalog_refused_total";
+/// What `with` makes of a zone with a name of one letter below `example`: SOA, NS and two addresses.
+const ZONE: u64 = 72 + 35 + 28 + 29;
+
+#[test]
+fn members_have_no_more_bytes_together_than_they_may_and_others_go_on() {
+    let corefile = CONSUMER.replacen(" catalog\n", " catalog\n catalog_bytes 400\n", 1);
+    let mut rig = served(&corefile, &[]);
+    let listed = |serial, members: &[&str]| {
+        let zones: Vec<String> = members.iter().map(|id| format!("{id}.example")).collect();
+        let members: Vec<(&str, &str)> = members.iter().copied().zip(zones.iter().map(String::as_str)).collect();
+        ("one.test", catalog(serial, &members))
+    };
+    let zones = |serial| ["a.example", "b.example", "c.example"].map(|name| (name, with(serial, 2)));
+    settle(&rig, &primary(&[&[listed(1, &["a", "b", "c"])][..], &zones(1)].concat()));
+    assert_eq!((counted(&rig, BYTES), counted(&rig, REFUSED)), (2 * ZONE, 1));
+    let events = rig.events.lock().unwrap().clone();
+    let names_it = |event: &String| event.contains("more than 400 bytes") && event.contains("c.example.");
+    assert!(events.iter().any(names_it), "{events:?}");
+    let answers = |rig: &Rig| ["a", "b", "c"].map(|zone| address(rig, &format!("www.{zone}.example"))[0].clone());
+    assert_eq!(answers(&rig), ["NOERROR", "NOERROR", "SERVFAIL"]);
+    // A new version for which there is no room is not taken, and what was there is served on.
+    let large = zone(2, &format!("www A 192.0.2.9\ntext TXT {}", "x".repeat(200)));
+    notify(&rig, "b.example", 1);
+    settle(&rig, &primary(&[("b.example", large)]));
+    assert_eq!((counted(&rig, BYTES), counted(&rig, REFUSED)), (2 * ZONE, 2));
+    assert_eq!(address(&rig, "www.b.example"), ["NOERROR", "A 192.0.2.2"]);
+    // One that is as large is, though there is no room for what changed.
+    notify(&rig, "b.example", 1);
+    settle(&rig, &primary(&[("b.example", with(3, 3))]));
+    assert_eq!(counted(&rig, BYTES), 2 * ZONE);
+    assert_eq!(address(&rig, "www.b.example"), ["NOERROR", "A 192.0.2.3"]);
+    // Another Corefile counts what it takes over.
+    reread(&mut rig, &corefile, &[]);
+    assert_eq!((counted(&rig, BYTES), answers(&rig)[1].as_str()), (2 * ZONE, "NOERROR"));
+    // Who goes leaves room for who waits.
+    notify(&rig, "one.test", 1);
+    settle(&rig, &primary(&[listed(2, &["b", "c"])]));
+    assert_eq!(counted(&rig, BYTES), ZONE);
+    rig.at(30);
+    rig.wake();
+    settle(&rig, &primary(&zones(1)));
+    assert_eq!(counted(&rig, BYTES), 2 * ZONE);
+    assert_eq!(answers(&rig)[1..], ["NOERROR", "NOERROR"]);
+    // Where less is allowed, what does not fit any more is not served.
+    reread(&mut rig, &corefile.replace("400", "200"), &[]);
+    assert_eq!(counted(&rig, BYTES), ZONE);
+    assert_eq!(answers(&rig)[1..], ["NOERROR", "SERVFAIL"]);
+}
+
+#[test]
+fn what_changed_counts_and_goes_over_with_a_member() {
+    let rig = consumer(&[("one.test", catalog(1, &[("a", "a.example")])), ("a.example", with(1, 2))]);
+    notify(&rig, "a.example", 1);
+    settle(&rig, &primary(&[("a.example", with(2, 3))]));
+    // Both SOA records, and the address before and after.
+    let changed = ZONE + 2 * 72 + 2 * 29;
+    assert_eq!(counted(&rig, BYTES), changed);
+    let given = format!("{}coo.a.zones PTR two.test.\n", catalog(2, &[("a", "a.example")]));
+    notify(&rig, "one.test", 1);
+    settle(&rig, &primary(&[("one.test", given)]));
+    notify(&rig, "two.test", 2);
+    settle(&rig, &primary(&[("two.test", catalog(1, &[("a", "a.example")]))]));
+    assert_eq!(counted(&rig, BYTES), changed);
+}
+
+#[test]
+fn of_members_and_zones_of_a_store_the_longest_name_answers_and_the_corefile_s_of_two_that_are_alike() {
+    let corefile = CONSUMER.replace(" whoami", " etcd skydns.example\n whoami");
+    let rig = served(&corefile, &[]);
+    for key in ["a", "east/a"] {
+        rig.outside.shelf.put(&format!("/skydns/example/skydns/{key}"), r#"{"host":"10.0.0.1"}"#, None);
+    }
+    let members = [("a", "example"), ("b", "skydns.example"), ("c", "east.skydns.example")];
+    let zones = members.map(|(_, zone)| (zone, with(1, 2)));
+    settle(&rig, &primary(&[&[("one.test", catalog(1, &members))][..], &zones].concat()));
+    assert!(was_told(&rig, "skydns.example.: the Corefile itself names it"), "{:?}", rig.events.lock().unwrap());
+    for (name, answer) in
+        [("www.example", "A 192.0.2.2"), ("a.skydns.example", "A 10.0.0.1"), ("www.east.skydns.example", "A 192.0.2.2")]
+    {
+        assert_eq!(address(&rig, name), ["NOERROR", answer], "{name}");
+    }
+    assert_eq!(address(&rig, "www.skydns.example"), ["NXDOMAIN", "SOA"]);
+    assert_eq!(address(&rig, "a.east.skydns.example"), ["NXDOMAIN", "SOA"]);
+}
+
 #[test]
 fn members_are_handed_on_as_are_catalogs_to_those_who_may_fetch_them() {
     let corefile = CONSUMER.replace(" whoami", " transfer {\n to 192.0.2.9\n }");

@@ -3,6 +3,7 @@
 use super::{flags, rig};
 use crate::{
     message::{flag, rtype},
+    plugin::etcd::AT_ONCE,
     server::fixture::{Rig, query, told},
 };
 
@@ -234,4 +235,25 @@ fn what_etcd_told_is_kept_by_the_cache() {
     assert_eq!(rig.ask("b.skydns.local", rtype::A), ["NXDOMAIN", "SOA"]);
     rig.at(61);
     assert_eq!(rig.ask("a.skydns.local", rtype::A), ["NOERROR", "A 10.0.0.2"]);
+}
+
+#[test]
+fn what_the_store_is_being_asked_it_is_asked_once_and_too_much_fails_at_once() {
+    let rig = skydns("", &[("/skydns/local/skydns/a/1", r#"{"host":"10.0.0.1"}"#)]);
+    let shelf = &rig.outside.shelf;
+    shelf.pauses();
+    let mut waiting: Vec<_> = (0..5).map(|_| rig.wait(&query("a.skydns.local", rtype::A))).collect();
+    assert_eq!(shelf.goes_on(), 1);
+    for one in &mut waiting {
+        assert_eq!(one.told(), ["NOERROR", "A 10.0.0.1"]);
+    }
+    shelf.pauses();
+    let wait = |number: usize| rig.wait(&query(&format!("n{number}.skydns.local"), rtype::A));
+    let mut waiting: Vec<_> = (0..AT_ONCE).map(wait).collect();
+    assert_eq!(rig.ask("more.skydns.local", rtype::A), ["SERVFAIL"]);
+    assert_eq!(shelf.goes_on(), AT_ONCE);
+    for one in &mut waiting {
+        assert_eq!(one.told(), ["NXDOMAIN", "SOA"]);
+    }
+    assert_eq!(rig.ask("more.skydns.local", rtype::A), ["NXDOMAIN", "SOA"]);
 }

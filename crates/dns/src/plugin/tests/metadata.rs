@@ -37,7 +37,7 @@ fn view_template_and_rewrite_use_what_is_told() {
     let mut rig = Rig::new(
         ". {\n metadata\n view web {\n  expr metadata('kubernetes/namespace') == 'web'\n }\n \
          template IN TXT {\n  answer \"{{ .Name }} 5 IN TXT of-{{ .Meta \\\"kubernetes/service\\\" }}\"\n }\n \
-         rewrite edns0 local set 0xffee {kubernetes/service}\n rewrite edns0 local set 0xffef {no/label}\n \
+         rewrite continue edns0 local set 0xffee {kubernetes/service}\n rewrite edns0 local set 0xffef {no/label}\n \
          kubernetes cluster.local {\n  fallthrough\n }\n forward . 192.0.2.1\n}\n",
     );
     cluster(&mut rig);
@@ -46,7 +46,7 @@ fn view_template_and_rewrite_use_what_is_told() {
     let (mut waiting, sent) = rig.forward(&query("none.web.svc.cluster.local", rtype::A));
     let message = &sent.exchange.message;
     assert!(message.windows(8).any(|bytes| bytes == b"\xff\xee\0\x04none"), "{message:?}");
-    assert!(!message.windows(2).any(|bytes| bytes == b"\xff\xef"), "what nobody tells is not sent");
+    assert!(message.windows(4).any(|bytes| bytes == b"\xff\xef\0\0"), "what nobody tells is empty: {message:?}");
     sent.tells(0, &[[192, 0, 2, 9]]);
     assert_eq!(told(&waiting.response().unwrap()), ["NOERROR", "A 192.0.2.9"]);
 }

@@ -89,14 +89,18 @@ fn what_is_rewritten_to_no_name_is_a_failure_that_is_told() {
 }
 
 #[test]
-fn rewritten_answers_are_kept_under_the_name_that_was_asked() {
+fn answers_are_kept_under_the_name_that_the_question_is_rewritten_to() {
     let rig = rig("cache\nrewrite name a.example.org b.example.org\nforward . 192.0.2.1");
     let packet = query("a.example.org", rtype::A);
     let (mut waiting, sent) = rig.forward(&packet);
     assert_eq!(sent.message[12..27].to_ascii_lowercase(), *b"\x01b\x07example\x03org\0");
     sent.tells(0, &[[192, 0, 2, 9]]);
     assert_eq!(waiting.told(), ["NOERROR", "A 192.0.2.9"]);
-    assert_eq!(told(&rig.answer(&packet)), ["NOERROR", "A 192.0.2.9"]);
+    let again = rig.answer(&packet);
+    assert_eq!(told(&again), ["NOERROR", "A 192.0.2.9"]);
+    assert_eq!(again[12..packet.len()], packet[12..], "the question is as it was");
+    assert_eq!(rig.ask("b.example.org", rtype::A), ["NOERROR", "A 192.0.2.9"]);
+    assert!(rig.sent().is_empty());
 }
 
 #[test]

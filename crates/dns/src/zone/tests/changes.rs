@@ -118,6 +118,24 @@ proptest! {
         last.values().for_each(|change| there.apply(&gone(change)));
         prop_assert!(there.cluster.is_empty(), "something is left: {:?}", there.cluster);
     }
+
+    #[test]
+    fn after_other_watches_listed_all_only_what_they_told_is_answered(
+        before in prop::collection::vec(change(), 0..15),
+        told_anew in prop::collection::vec(change(), 0..15),
+    ) {
+        let (mut there, mut fresh) = (rig(), rig());
+        before.iter().for_each(|change| there.apply(change));
+        there.cluster.succeed(false);
+        for change in &told_anew {
+            there.apply(change);
+            fresh.apply(change);
+        }
+        there.cluster.listed();
+        prop_assert_eq!(told(&there), told(&fresh));
+        told_anew.iter().for_each(|change| there.apply(&gone(change)));
+        prop_assert!(there.cluster.is_empty(), "something is left: {:?}", there.cluster);
+    }
 }
 
 #[test]

@@ -188,6 +188,26 @@ fn what_is_imported_changes_and_vanishes() {
 }
 
 #[test]
+fn what_is_followed_no_more_is_forgotten_and_nothing_is_denied_until_it_is_listed_again() {
+    let mut rig = Rig::new(COREFILE);
+    rig.server.set_synced();
+    rig.at(5);
+    imports(&mut rig.cluster);
+    let serial = |rig: &Rig| rig.ask("clusterset.local", rtype::SOA)[1].clone();
+    let (shared, before) = ("shared.test.svc.clusterset.local", serial(&rig));
+    assert_eq!(rig.ask(shared, rtype::A), ["NOERROR", "A 10.42.42.42"]);
+    rig.cluster.forget_imports();
+    assert!(rig.cluster.is_empty(), "it is kept in memory");
+    assert_eq!(rig.ask(shared, rtype::A), ["SERVFAIL"]);
+    assert_ne!(serial(&rig), before);
+    rig.cluster.imports_listed();
+    assert_eq!(rig.ask(shared, rtype::A), NXDOMAIN);
+    assert_eq!(rig.ask("42.42.42.10.in-addr.arpa", rtype::PTR), NXDOMAIN);
+    imports(&mut rig.cluster);
+    assert_eq!(rig.ask(shared, rtype::A), ["NOERROR", "A 10.42.42.42"]);
+}
+
+#[test]
 fn the_options_of_the_plugin_choose_among_what_is_imported_too() {
     let asks = |options: &str, name: &str| {
         let zones = "cluster.local clusterset.local";

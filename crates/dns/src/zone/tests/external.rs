@@ -213,6 +213,38 @@ fn addresses_come_and_go() {
 }
 
 #[test]
+fn the_zones_are_given_away_with_every_name_that_has_records() {
+    let mut rig = rig("headless");
+    rig.reload(
+        ". {\n kubernetes cluster.local 10.0.0.0/8\n k8s_external example.org 192.0.2.0/24 {\n headless\n }\n \
+         transfer example.org 2.0.192.in-addr.arpa {\n to *\n }\n}",
+    );
+    rig.server.set_synced();
+    for (zone, expected) in [
+        (
+            "example.org",
+            &[
+                "example.org. 5 IN NS ns1.dns.example.org.",
+                "ns1.dns.example.org. 5 IN A 10.233.0.10",
+                "led.shop.example.org. 5 IN A 192.0.2.7",
+                "led.shop.example.org. 5 IN AAAA 2001:db8::7",
+                "_http._tcp.led.shop.example.org. 5 IN SRV 0 100 80 led.shop.example.org.",
+                "named.shop.example.org. 5 IN CNAME lb.example.net.",
+                "db-0.bare.shop.example.org. 5 IN A 10.244.3.1",
+            ][..],
+        ),
+        ("2.0.192.in-addr.arpa", &["7.2.0.192.in-addr.arpa. 5 IN PTR led.shop.example.org."][..]),
+    ] {
+        let given = super::whole::fetched(&rig, zone);
+        let lines: Vec<String> = given.records().map(|record| record.to_string().replace('\t', " ")).collect();
+        for line in expected {
+            assert!(lines.iter().any(|found| found == line), "{line}: {lines:?}");
+        }
+        assert!(!lines.iter().any(|line| line.starts_with("inner.")), "what is not reached from outside: {lines:?}");
+    }
+}
+
+#[test]
 fn what_kubernetes_does_not_show_is_not_shown_outside_either() {
     let mut rig = Rig::new(". {\n kubernetes cluster.local {\n namespaces web\n }\n k8s_external example.org\n}");
     rig.apply(&outside("led", virtual_one(), &["192.0.2.7"], &[]));

@@ -106,9 +106,22 @@ fn a_flow_is_read_by_its_template_with_both_directions_and_names() {
     assert_eq!((of(136), of(89), of(148)), (3, 64, 0x0102_0304_0506_0708));
     let named = [(350, false), (350, true), (96, false), (300, false)].map(|key| String::from_utf8(v4[&key].clone()));
     assert_eq!(named.map(Result::unwrap), ["shop/client", "shop/web", "shop/web", "node1"]);
-    assert_eq!((v6[&(28, false)].len(), read(v6, 136), read(v6, 89)), (16, 2, 128));
+    assert_eq!((v6[&(28, false)].len(), read(v6, 136), read(v6, 89)), (16, 2, 131));
     assert_eq!((&v6[&(350, true)], &v6[&(96, false)]), (&Vec::new(), &Vec::new()));
     assert_eq!([166, 167, 168].map(|element| read(gap, element)), [3, 40, 4000]);
+}
+
+#[test]
+fn the_status_of_forwarding_has_the_reason() {
+    let Item::Flow(flow) = flow(0).item else { panic!("no flow") };
+    let status = |verdict, cause| forwarding_status(&Record { verdict, cause, ..Record::clone(&flow) });
+    let dropped = |cause| status(Verdict::Dropped, Some(cause));
+    let found = [Cause::NoRoute, Cause::PacketTooBig, Cause::HopLimit, Cause::SpoofGuard].map(dropped);
+    assert_eq!(found, [131, 133, 137, 140]);
+    let refused = |cause| status(Verdict::Refused, Some(cause));
+    assert_eq!([Cause::NoBackend, Cause::Prohibited, Cause::PortClosed].map(refused), [131, 129, 64]);
+    assert_eq!([Verdict::Dropped, Verdict::Unanswered].map(|verdict| status(verdict, None)), [128, 64]);
+    assert_eq!(status(Verdict::Forwarded, Some(Cause::PacketTooBig)), 64, "it was answered before");
 }
 
 #[test]
@@ -128,6 +141,19 @@ fn messages_are_no_longer_than_they_may_be_and_say_how_many_records_came_before(
     assert_eq!(exporter.messages(&[], now(), 400), Vec::<Vec<u8>>::new());
     // One that is too large for itself goes alone.
     assert_eq!(exporter.messages(&[flow(0), flow(1)], now(), 20).len(), 2);
+}
+
+#[test]
+fn what_is_part_of_another_nodes_record_is_no_record() {
+    let mut part = flow(1);
+    let Item::Flow(record) = &mut part.item else { panic!("no flow") };
+    std::sync::Arc::make_mut(record).report = Report::Part;
+    let mut exporter = Exporter::new(&"node1".into());
+    assert_eq!(exporter.messages(std::slice::from_ref(&part), now(), 400), Vec::<Vec<u8>>::new());
+    let mut collector = Collector::default();
+    collector.hear(&exporter.templates(now()));
+    exporter.messages(&[flow(0), part, flow(2)], now(), 65535).iter().for_each(|message| collector.hear(message));
+    assert_eq!((collector.records.len(), exporter.sequence), (2, 2));
 }
 
 #[test]

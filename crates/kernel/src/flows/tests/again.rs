@@ -35,3 +35,34 @@ fn connections_that_cannot_be_told_apart_for_lack_of_room_are_missed() {
     }
     assert_eq!(told.into_values().collect::<Vec<_>>(), [(COUNT, 2 * COUNT); 2]);
 }
+
+#[test]
+fn connections_whose_end_nobody_saw_are_told_apart_by_their_numbers() {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    const COUNT: u64 = 5;
+    const PORT: u16 = 20_001;
+    let lab = Lab::new("anew");
+    let flows = lab.counting(SMALL);
+    let mut replaced: Vec<Entry> = Vec::new();
+    for count in 1..=COUNT {
+        let begun = lab.pods[0].run(|| {
+            let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::NONBLOCK, None).unwrap();
+            sockopt::set_socket_reuseaddr(socket.as_fd(), true).unwrap();
+            rustix::net::bind(&socket, &SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT))).unwrap();
+            // It goes before anybody answers, and says nothing of that.
+            rustix::net::connect(&socket, &SocketAddr::from((Ipv4Addr::new(203, 0, 113, 9), 81)))
+        });
+        assert_eq!(begun.unwrap().unwrap_err(), rustix::io::Errno::INPROGRESS);
+        eventually("the connection is counted", || {
+            let bells = flows.bells().into_iter().filter_map(|told| match told {
+                Told::Replaced(entry) => Some(entry),
+                Told::Ended(_) => None,
+            });
+            replaced.extend(bells);
+            let entries = flows.entries().unwrap();
+            let all = replaced.iter().chain(entries.iter().filter(|entry| entry.key.local_port == PORT));
+            all.map(|entry| entry.out.packets).collect::<Vec<_>>() == vec![1; usize::try_from(count).unwrap()]
+        });
+    }
+    assert!(replaced.iter().all(|entry| entry.key.local_port == PORT && entry.ended), "{replaced:?}");
+}

@@ -42,7 +42,7 @@ fn a_datagram_in_parts_and_one_behind_extension_headers_count_to_the_last_byte()
 }
 
 /// Destination options before each datagram: eight bytes that say nothing (PadN).
-fn say_options_first(socket: &UdpSocket) {
+pub(super) fn say_options_first(socket: &UdpSocket) {
     let options: [u8; 8] = [0, 0, 1, 4, 0, 0, 0, 0];
     // SAFETY: the kernel reads the eight bytes at `options`, which outlive the call.
     let done = unsafe {
@@ -107,5 +107,11 @@ fn an_association_of_sctp_ends_with_its_abort() {
         say(6);
         seen().is_some_and(|association| association.ended)
     });
-    assert_eq!(seen().unwrap().out.bytes % 36, 0);
+    let aborted = seen().unwrap();
+    assert_eq!(aborted.out.bytes % 36, 0);
+    // Another one from the same port, before anybody read that the first one is over.
+    say(1);
+    eventually("another one begins", || seen().is_some_and(|next| next.born != aborted.born));
+    let is_first = |told: Told| matches!(told, Told::Replaced(entry) if entry.born == aborted.born && entry.ended);
+    assert!(flows.bells().into_iter().any(is_first));
 }

@@ -1,5 +1,8 @@
 //! Elements as the kernel tells of them.
 
+mod kept;
+
+pub(in super::super) use self::kept::Kept;
 use super::{
     super::transaction::{Message, Transaction},
     DATA, DATA_VALUE, DATA_VERDICT, EXPRESSION, EXPRESSIONS, Element, FLAGS, GOTO, INTERVAL_END, KEY, KEY_END, Key,

@@ -2,12 +2,14 @@
 
 use podnet_model::Family;
 use podnet_planner::ruleset::Hook;
+use serde::{Deserialize, Serialize};
 
-use super::{Kind, NF_ACCEPT, VERDICT, chain_type, description, hook_number, typed};
+use super::{EVALUATED, Kind, NF_ACCEPT, VERDICT, chain_type, description, hook_number, typed};
 use crate::netlink::attribute::{attribute, attributes};
 
 /// What a set or map is, as the kernel tells it; what is zero is not told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in super::super) struct Form {
     flags: u32,
     key_type: u32,
@@ -50,10 +52,16 @@ impl Form {
         const ANONYMOUS: u32 = 1;
         self.flags & ANONYMOUS != 0
     }
+
+    /// Rules put elements there, or its elements have limits that are used up: what is in it is in no plan.
+    pub(in super::super) fn is_evaluated(&self) -> bool {
+        self.flags & EVALUATED != 0
+    }
 }
 
 /// Where a base chain stands, as the kernel tells it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(in super::super) struct HookForm {
     pub(in super::super) number: u32,
     pub(in super::super) priority: i32,

@@ -2,35 +2,28 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use podnet_model::Family;
 use podnet_planner::ruleset::RuleSet;
 
-use super::{Difference, Found, NftSocket, Wanted, difference, is_right, wanted::WantedSet};
-use crate::{
-    netlink::Connection,
-    nft::{
-        NftError,
-        element::{Key, Told, ToldValue},
-        object::Kind,
-    },
+use super::{
+    Difference, Wanted, is_right,
+    listed::{Contents, Listed},
+    wanted::WantedSet,
+};
+use crate::nft::{
+    element::{Kept, Key, ToldValue},
+    object::Kind,
 };
 
-impl NftSocket {
-    /// What [`NftSocket::replace`] would mend, in words; nothing where the table is right. Rules within chains are not compared, nor is told
-    /// what is there beside. Which of a frontend's backends has which slot is no difference: it comes from the order in which a node heard of
-    /// them.
-    ///
-    /// # Errors
-    /// What the kernel refused.
-    pub fn differences(&mut self, table: &str, rules: &RuleSet) -> Result<Vec<String>, NftError> {
+impl Listed {
+    /// What [`NftSocket::replace`](crate::nft::NftSocket::replace) would mend in the table of this name, in words; nothing where it is right.
+    /// Rules within chains are not compared, nor is told what is there beside. Which of a frontend's backends has which slot is no difference: it
+    /// comes from the order in which a node heard of them.
+    #[must_use]
+    pub fn differences(&self, table: &str, rules: &RuleSet) -> Vec<String> {
         let wanted = Wanted::of(rules);
-        let Some(found) = Found::read(self.wire.get()?, rules.family, table)? else {
-            return Ok(vec![format!("there is no table {table} that does anything")]);
-        };
-        let kept = wanted.kept(&found);
         let mut told = Vec::new();
         for name in rules.chains.keys() {
-            match found.chains.get(&**name) {
+            match self.chains.get(&**name) {
                 None => told.push(format!("chain {name} of table {table} is missing")),
                 Some(hook) if !is_right(rules, name, hook) => {
                     told.push(format!("chain {name} of table {table} is at another hook"));
@@ -39,26 +32,31 @@ impl NftSocket {
             }
         }
         for (name, set) in &wanted.sets {
-            if !kept.contains(name) {
+            let Some(listed) = self.sets.get(*name).filter(|listed| wanted.is_kept(name, &listed.form)) else {
                 told.push(format!("{name} of table {table} is missing or of another type"));
                 continue;
-            }
-            if set.kind == Kind::Memory {
-                continue;
-            }
+            };
+            let Contents::Elements(elements) = &listed.contents else { continue };
             let of_backends = matches!(set.kind, Kind::BackendMap | Kind::Numbers);
-            let (count, what) = if of_backends {
-                let count = frontends_that_differ(self.wire.get()?, rules.family, table, name, set)?;
-                (count, "frontends with wrong or missing backends")
-            } else {
-                let count = Difference::find(self.wire.get()?, rules.family, table, name, set).count();
-                (count, "wrong or missing elements")
+            let (count, what) = match of_backends {
+                true => (frontends_that_differ(set, elements), "frontends with wrong or missing backends"),
+                false => (Difference::with(set, elements).count(), "wrong or missing elements"),
             };
             if count > 0 {
                 told.push(format!("{name} of table {table} has {count} {what}"));
             }
         }
-        Ok(told)
+        told
+    }
+
+    /// The sets and maps of the rules that cannot be compared, as there was no room for their elements; each with how many it has.
+    pub fn unlisted(&self, rules: &RuleSet) -> impl Iterator<Item = (&str, usize)> {
+        let wanted = Wanted::of(rules);
+        let names: Vec<_> = self.sets.keys().filter(|name| wanted.sets.contains_key(name.as_str())).collect();
+        names.into_iter().filter_map(move |name| match self.sets.get(name)?.contents {
+            Contents::TooMany(count) => Some((name.as_str(), count)),
+            Contents::Elements(_) | Contents::Evaluated => None,
+        })
     }
 }
 
@@ -85,34 +83,27 @@ impl Slots {
 }
 
 /// At how many frontends a map has other slots, or other backends in them.
-fn frontends_that_differ(
-    connection: &mut Connection,
-    family: Family,
-    table: &str,
-    name: &str,
-    set: &WantedSet<'_>,
-) -> Result<usize, NftError> {
+fn frontends_that_differ(set: &WantedSet<'_>, elements: &[Kept]) -> usize {
     let mut wanted: BTreeMap<Key, Slots> = BTreeMap::new();
     for element in set.elements() {
         if let Some((frontend, slot)) = element.place().key.split_slot() {
             wanted.entry(frontend).or_default().add(slot, element.data());
         }
     }
-    let take = |found: &mut BTreeMap<Option<Key>, Slots>, told: &Told<'_>| {
+    let mut found: BTreeMap<Option<Key>, Slots> = BTreeMap::new();
+    for told in elements.iter().map(Kept::told) {
         let data = match told.value {
             ToldValue::Data(bytes) => Key::told(bytes),
             ToldValue::Nothing | ToldValue::Goto(_) | ToldValue::Other => None,
         };
-        let place = told.place.and_then(|place| place.single()?.split_slot());
-        match place {
+        match told.place.and_then(|place| place.single()?.split_slot()) {
             Some((frontend, slot)) => found.entry(Some(frontend)).or_default().add(slot, data),
             None => found.entry(None).or_default().is_strange = true,
         }
-    };
-    let found = difference::elements(connection, family, table, name, take)?;
+    }
     let missing = wanted.keys().filter(|frontend| !found.contains_key(&Some(**frontend))).count();
     let wrong = |(frontend, slots): &(&Option<Key>, &Slots)| {
         frontend.as_ref().is_none_or(|frontend| wanted.get(frontend) != Some(*slots))
     };
-    Ok(missing + found.iter().filter(wrong).count())
+    missing + found.iter().filter(wrong).count()
 }

@@ -7,7 +7,7 @@ use podnet_model::Family;
 use super::{
     super::{
         NftError,
-        element::{self, Element, Key, Told},
+        element::{self, Element, Kept, Key, Told},
         listing,
         transaction::{Message, Transaction, protocol_family},
     },
@@ -40,9 +40,22 @@ impl<'a> Difference<'a> {
         name: &str,
         wanted: &WantedSet<'a>,
     ) -> Self {
-        let mut elements = wanted.elements();
-        elements.sort_unstable_by_key(Element::place);
-        let Ok(listing) = list(connection, family, table, name, &elements) else { return Self::Anew };
+        let elements = wanted.in_order();
+        match list(connection, family, table, name, &elements) {
+            Ok(listing) => Self::between(wanted, elements, listing),
+            Err(_) => Self::Anew,
+        }
+    }
+
+    /// Compares a set with what the kernel told of it.
+    pub(super) fn with(wanted: &WantedSet<'a>, told: &[Kept]) -> Self {
+        let elements = wanted.in_order();
+        let mut listing = Listing { states: vec![State::Missing; elements.len()], ..Listing::default() };
+        told.iter().for_each(|one| listing.take(&elements, &one.told()));
+        Self::between(wanted, elements, listing)
+    }
+
+    fn between(wanted: &WantedSet<'a>, mut elements: Vec<Element<'a>>, listing: Listing) -> Self {
         let wrong = listing.states.iter().filter(|state| **state == State::Wrong).count();
         let mut states = listing.states.iter();
         elements.retain(|_| states.next() != Some(&State::Right));

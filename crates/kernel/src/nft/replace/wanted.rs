@@ -47,13 +47,15 @@ impl<'a> Wanted<'a> {
         Self { family: rules.family, sets: verdicts.chain(backends).chain(sets).chain(memories).collect() }
     }
 
-    /// The sets that can stay. Elements with limits cannot be compared: the kernel tells how much of a limit is used up.
+    /// The sets that can stay.
     pub(super) fn kept(&self, found: &'a Found) -> BTreeSet<&'a str> {
-        let is_kept = |name: &str, form: &Form| {
-            let wanted = self.sets.get(name);
-            wanted.is_some_and(|set| !set.kind.has_limits() && set.kind.form(self.family) == *form)
-        };
-        found.sets.iter().filter(|(name, form)| is_kept(name, form)).map(|(name, _)| name.as_str()).collect()
+        found.sets.iter().filter(|(name, form)| self.is_kept(name, form)).map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// Whether a set of this form can stay. Elements with limits cannot be compared: the kernel tells how much of a limit is used up.
+    pub(super) fn is_kept(&self, name: &str, form: &Form) -> bool {
+        let wanted = self.sets.get(name);
+        wanted.is_some_and(|set| !set.kind.has_limits() && set.kind.form(self.family) == *form)
     }
 }
 
@@ -66,5 +68,12 @@ impl<'a> WantedSet<'a> {
             Contents::Set(set) => set_elements(set),
             Contents::Memory => Vec::new(),
         }
+    }
+
+    /// The same by their places.
+    pub(super) fn in_order(&self) -> Vec<Element<'a>> {
+        let mut elements = self.elements();
+        elements.sort_unstable_by_key(Element::place);
+        elements
     }
 }

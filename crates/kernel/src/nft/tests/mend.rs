@@ -13,7 +13,7 @@ use podnet_model::Family;
 use podnet_planner::ruleset::{BackendMap, FrontendKey, RuleSet, Set, VerdictMap};
 
 use super::{
-    super::{Mended, NftSocket},
+    super::{Listed, Mended, NftSocket},
     backend, frontend, rules, rules_of, slot,
 };
 use crate::testing::TestNs;
@@ -76,15 +76,42 @@ fn the_order_of_backends_is_no_difference_and_another_backend_is() {
         let [one, other, third] =
             [1, 2, 3].map(|number| super::BackendAddress { addr: super::pod_addr(family, number), port: 80 });
         socket.replace(TABLE, &rules_of(family, &[one, other])).unwrap();
+        let listed = listed(&mut socket, family, usize::MAX);
         for same in [[one, other], [other, one]] {
-            assert_eq!(socket.differences(TABLE, &rules_of(family, &same)).unwrap(), [""; 0]);
+            assert_eq!(listed.differences(TABLE, &rules_of(family, &same)), [""; 0]);
         }
         let told = "backends of table podnet has 1 frontends with wrong or missing backends";
         for wrong in [&[one, third][..], &[one, one], &[one]] {
-            let found = socket.differences(TABLE, &rules_of(family, wrong)).unwrap();
+            let found = listed.differences(TABLE, &rules_of(family, wrong));
             assert!(found.iter().any(|found| *found == told), "{wrong:?}: {found:?}");
         }
     }
+}
+
+/// As whoever is elsewhere has it.
+fn listed(socket: &mut NftSocket, family: Family, mut room: usize) -> Listed {
+    let listed = socket.listed(family, TABLE, &mut room).unwrap().unwrap();
+    let text = serde_json::to_string(&listed).unwrap();
+    let read: Listed = serde_json::from_str(&text).unwrap();
+    assert_eq!(read, listed, "{text}");
+    read
+}
+
+#[test]
+fn a_set_for_which_there_is_no_room_is_told_by_its_size_and_is_no_difference() {
+    let (namespace, mut socket, _) = made("listed-room");
+    let wanted = rules(&three());
+    let whole = listed(&mut socket, Family::V4, usize::MAX);
+    assert_eq!((whole.differences(TABLE, &wanted), whole.unlisted(&wanted).count()), (Vec::new(), 0));
+    // Of its three backends there is room for two.
+    let small = listed(&mut socket, Family::V4, 2);
+    assert!(small.unlisted(&wanted).any(|found| found == ("backends", 3)), "{small:?}");
+    assert_eq!(small.differences(TABLE, &wanted), [""; 0]);
+    namespace.command("nft flush chain ip podnet nat-output; delete chain ip podnet nat-output");
+    let told = listed(&mut socket, Family::V4, 0).differences(TABLE, &wanted);
+    assert_eq!(told, ["chain nat-output of table podnet is missing"]);
+    namespace.command("nft delete table ip podnet");
+    assert_eq!(socket.listed(Family::V4, TABLE, &mut 0).unwrap(), None);
 }
 
 #[test]

@@ -64,6 +64,7 @@ impl Node {
             pod_cidrs: Vec::new(),
             masquerade_mark: MASQUERADE_MARK,
             masquerade_all: false,
+            drops_invalid: true,
         });
         let socket = NftSocket::open_in(&namespace).unwrap();
         let nftables = Nftables::new(&services);

@@ -50,6 +50,20 @@ fn nft_lists_the_table_in_words_that_people_read() {
 }
 
 #[test]
+fn one_chain_is_asked_for_by_its_family_table_and_name() {
+    let (namespace, mut socket) = opened("nft-chain");
+    namespace.command("nft add table ip nat");
+    namespace.command("nft add chain ip nat KUBE-SERVICES");
+    let mut has = |family, table: &str, chain: &str| socket.has_chain(family, table, chain).unwrap();
+    assert!(has(Family::V4, "nat", "KUBE-SERVICES"));
+    assert!(!has(Family::V4, "nat", "KUBE-PING"));
+    assert!(!has(Family::V4, "filter", "KUBE-SERVICES"));
+    assert!(!has(Family::V6, "nat", "KUBE-SERVICES"));
+    // The answer to an earlier question is not taken for that to the next.
+    assert!(has(Family::V4, "nat", "KUBE-SERVICES"));
+}
+
+#[test]
 fn a_table_of_ipv6_is_one_of_its_own_with_the_same_name() {
     let (namespace, mut socket) = opened("nft-list6");
     socket.replace(TABLE, &rules(&three())).unwrap();

@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use podnet_model::{Family, Protocol};
 
 use super::{
-    super::{FrontendKind, Plan, Services},
+    super::{FrontendKind, Plan, Services, ServicesConfig},
     Context, Iptables,
     port::Layout,
 };
@@ -142,7 +142,7 @@ impl Iptables {
         services: &Services,
         wanted: impl Fn(&ChainKey) -> bool,
     ) -> BTreeMap<ChainKey, Vec<Rule>> {
-        let mut chains = constant(services.config.masquerade_mark, services.config.family);
+        let mut chains = constant(&services.config);
         chains.retain(|key, _| wanted(key));
         self.add_addresses(services, &wanted, &mut chains);
         let of_ports = OF_PORTS.map(|(table, name)| ChainKey::new(table, name));
@@ -221,12 +221,14 @@ impl Iptables {
 }
 
 /// The chains that are the same whatever there is.
-fn constant(bits: u32, family: Family) -> BTreeMap<ChainKey, Vec<Rule>> {
+fn constant(config: &ServicesConfig) -> BTreeMap<ChainKey, Vec<Rule>> {
+    let (bits, family) = (config.masquerade_mark, config.family);
+    let invalid = config.drops_invalid.then(|| Rule::new(Target::Drop).when(Match::ConnectionInvalid));
     [
         (nat(mark()), vec![Rule::new(Target::SetMark(bits))]),
         (reject(), refusals(family)),
         (nat("KUBE-POSTROUTING"), postrouting(bits)),
-        (filter("KUBE-FORWARD"), forward(bits)),
+        (filter("KUBE-FORWARD"), invalid.into_iter().chain(forward(bits)).collect()),
     ]
     .into()
 }

@@ -138,6 +138,22 @@ fn where_all_is_masqueraded_pods_are_too() {
     assert!(chain[0].starts_with("-d ") && chain[0].ends_with("-j KUBE-MARK-MASQ"), "{chain:?}");
 }
 
+/// As kube-proxy's chain reads.
+#[test]
+fn what_fits_no_connection_is_dropped_before_anything_passes_unless_tracking_is_liberal() {
+    let passes = [
+        r#"-m comment --comment "kubernetes forwarding rules" -m mark --mark 0x4000/0x4000 -j ACCEPT"#,
+        r#"-m comment --comment "kubernetes forwarding conntrack rule" -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"#,
+    ];
+    let forward = |drops_invalid| {
+        let config = super::super::ServicesConfig { drops_invalid, ..packet_table::config("node1").0 };
+        let services = Services::new(config);
+        text(&Iptables::new(&services).desired(&services), Table::Filter, "KUBE-FORWARD")
+    };
+    assert_eq!(forward(true), [&["-m conntrack --ctstate INVALID -j DROP"], &passes[..]].concat());
+    assert_eq!(forward(false), passes);
+}
+
 #[test]
 fn one_changed_endpoint_writes_the_chains_of_its_service_alone() {
     let mut services = Services::new(packet_table::config("node1").0);

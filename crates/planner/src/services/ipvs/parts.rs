@@ -29,11 +29,9 @@ impl Parts {
         scheduling: Scheduling,
         marks: &mut Marks,
     ) -> Self {
-        let persistence = serving.affinity.filter(|seconds| *seconds > 0);
+        let persistence = persistence(serving);
         let server = Server::from((Scheduling { persistence, ..scheduling }, &serving.outside));
-        // Not only while they differ: a virtual server that goes leaves its connections without one.
-        let is_told_apart = serving.kind != FrontendKind::ClusterIp && serving.keeps_source;
-        let inside = is_told_apart.then(|| {
+        let inside = tells_apart(serving).then(|| {
             // With persistence the kernel does not translate the port where it is a mark that leads here: so it is the address's hash.
             let hashed = Scheduling { scheduler: Scheduler::Maglev, fallback: true, port: false, persistence: None };
             let scheduling = if persistence.is_some() { hashed } else { scheduling };
@@ -119,5 +117,47 @@ impl Parts {
                 self.add(&sets.sources, Element::PortFromRange(addr, protocol, port, range));
             }
         }
+    }
+}
+
+fn persistence(serving: &Serving) -> Option<u32> {
+    serving.affinity.filter(|seconds| *seconds > 0)
+}
+
+/// Whether this node and its pods have a virtual server of their own. Not only while they have other backends: a virtual server that goes leaves
+/// its connections without one.
+fn tells_apart(serving: &Serving) -> bool {
+    serving.kind != FrontendKind::ClusterIp && serving.keeps_source
+}
+
+/// Whether this node and its pods stay with a backend by their address alone, without timeout and whatever scheduler is configured.
+pub(super) fn hashes_insiders(serving: &Serving) -> bool {
+    tells_apart(serving) && persistence(serving).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::{
+        super::{Services, ServicesConfig, packet_table},
+        Ipvs,
+    };
+    use crate::ipvs::Scheduler;
+
+    #[test]
+    fn services_with_affinity_and_a_policy_local_are_told_of_as_long_as_they_are_there() {
+        let config = ServicesConfig { loopback: Vec::new(), ..packet_table::config("node1").0 };
+        let mut services = Services::new(config);
+        let changes = packet_table::changes();
+        changes.iter().for_each(|change| drop(services.apply(change)));
+        let mut ipvs = Ipvs::new(&services, Scheduler::RoundRobin);
+        let told = |ipvs: &Ipvs| ipvs.hashed().map(|service| service.name.to_string()).collect::<BTreeSet<String>>();
+        assert_eq!(told(&ipvs), ["guard", "stickylocal"].map(str::to_owned).into());
+        for change in packet_table::removals(&changes) {
+            let plan = services.apply(&change);
+            ipvs.note(&services, &plan);
+        }
+        assert_eq!(told(&ipvs), BTreeSet::new());
     }
 }

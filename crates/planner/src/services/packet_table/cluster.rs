@@ -35,7 +35,7 @@ const PLAIN_CIDR: &str = "10.240.0.0/24";
 pub const SERVICE_CIDR: &str = "10.233.0.0/18";
 
 /// All names of the table: nodes, pods (the digit at the end is the node's), Services, and hosts outside of the cluster.
-pub const ADDRESSES: [(&str, Ipv4Addr); 84] = [
+pub const ADDRESSES: [(&str, Ipv4Addr); 85] = [
     ("node1", Ipv4Addr::new(172, 29, 0, 11)),
     ("node2", Ipv4Addr::new(172, 29, 0, 12)),
     ("node3", Ipv4Addr::new(172, 29, 1, 13)),
@@ -119,6 +119,7 @@ pub const ADDRESSES: [(&str, Ipv4Addr); 84] = [
     ("closed-ip", Ipv4Addr::new(203, 0, 113, 81)),
     ("both", Ipv4Addr::new(10, 233, 0, 82)),
     ("both-ip", Ipv4Addr::new(203, 0, 113, 82)),
+    ("guard", Ipv4Addr::new(10, 233, 0, 83)),
     ("unused", Ipv4Addr::new(10, 233, 63, 250)),
 ];
 
@@ -296,6 +297,7 @@ fn pod(name: &str) -> Change {
         uid: name.into(),
         static_uid: None,
         searches: None,
+        ndots: None,
         node: node_of(name),
         labels: Labels::default(),
         host_network: false,

@@ -152,6 +152,13 @@ fn with_local_policies() -> Vec<Change> {
     let interm = inside(plain("interm", &[tcp("", 80)]));
     let extnone = outside(load_balanced("extnone", 30058));
     let localterm = outside(load_balanced("localterm", 30059));
+    // All three that decide by who comes, at an address that it has together with another Service.
+    let guard = outside(Service {
+        affinity: Some(600),
+        ingress: vec![vip("lbranges-ip")],
+        source_ranges: vec![range("198.51.100.0/28"), range("10.233.64.0/24")],
+        ..plain("guard", &[at_nodes(tcp("", 8090), 30087)])
+    });
     [
         of(local, &HTTP, &["web1", "shop1", "web3"].map(ready)),
         of(inlocal, &HTTP, &["web1", "web2"].map(ready)),
@@ -159,6 +166,7 @@ fn with_local_policies() -> Vec<Change> {
         of(interm, &HTTP, &[ending("web1"), starting("shop1"), ready("web2")]),
         of(extnone, &HTTP, &[starting("web1")]),
         of(localterm, &HTTP, &[ending("web1"), ready("web2")]),
+        of(guard, &HTTP, &["web1", "shop1", "web3"].map(ready)),
     ]
     .into_iter()
     .flatten()

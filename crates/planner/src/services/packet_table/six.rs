@@ -100,7 +100,7 @@ pub(crate) fn change_six(mut change: Change) -> Change {
     change
 }
 
-fn range_six(range: IpNet) -> IpNet {
+pub(super) fn range_six(range: IpNet) -> IpNet {
     match (range, six(range.network())) {
         (IpNet::V4(range), IpAddr::V6(network)) => Ipv6Net::new_assert(network, range.prefix_len() + 96).into(),
         (range, _) => range,

@@ -428,6 +428,24 @@ node3 @visitor node3:30071       ⇒ web3:8080 sticky
 node2 @visitor node2:30071       ⇒ dropped
 node2 client2  stickylocal:80    ⇒ web1:8080 shop1:8080 web3:8080 sticky
 
+# For some sources only, externalTrafficPolicy Local and sessionAffinity in one: the sources say who comes in, at the load balancer's address
+# alone; the policy where to; and there it stays.
+node1 @visitor lbranges-ip:8090  ⇒ web1:8080 shop1:8080 sticky
+node3 @visitor lbranges-ip:8090  ⇒ web3:8080 sticky
+node2 @visitor lbranges-ip:8090  ⇒ dropped
+node1 @partner lbranges-ip:8090  ⇒ dropped
+node3 @partner lbranges-ip:8090  ⇒ dropped
+node3 @client1 lbranges-ip:8090  ⇒ web3:8080 sticky
+node3 @client2 lbranges-ip:8090  ⇒ dropped
+node1 client1  lbranges-ip:8090  ⇒ web1:8080 shop1:8080 web3:8080 sticky
+node1 web1     lbranges-ip:8090  ⇒ web1:8080! shop1:8080 web3:8080 sticky
+node2 client2  lbranges-ip:8090  ⇒ dropped
+node3 host     lbranges-ip:8090  ⇒ dropped
+node1 @partner node1:30087       ⇒ web1:8080 shop1:8080 sticky
+node3 @partner node3:30087       ⇒ web3:8080 sticky
+node2 @partner node2:30087       ⇒ dropped
+node2 client2  guard:8090        ⇒ web1:8080 shop1:8080 web3:8080 sticky
+
 # What another program proxies is nothing to this one; slices that are not to be proxied are no endpoints.
 node1 client1  others:80         ⇒ direct
 node1 host     others:80         ⇒ direct

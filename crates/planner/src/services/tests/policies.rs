@@ -1,11 +1,20 @@
 //! What Services say beyond ports: policies, zones, health checks, connections of UDP.
 
+use std::collections::BTreeSet;
+
 use podnet_model::{Change, Protocol, ServiceKey, SliceKey};
 
-use super::{Tables, host, key, on, packet_table, rules_after};
-use crate::ruleset::{
-    BackendAddress, BackendKey, GROUP, Set,
-    walk::{Direction, Packet, Verdict},
+use super::{
+    super::{ServicesConfig, ipvs::Ipvs},
+    Fate, NodeRules, Tables, host, key, on, packet_table, rules_after,
+};
+use crate::{
+    iptables::{ChainKey, Table},
+    ipvs::Scheduler,
+    ruleset::{
+        BackendAddress, BackendKey, GROUP, Set,
+        walk::{Direction, Packet, Verdict},
+    },
 };
 
 /// A client has one backend at all addresses of a Service's port; each port, and each protocol, has its own.
@@ -47,9 +56,37 @@ fn health_checks_count_the_ready_endpoints_of_this_node() {
             (31058, check("extnone", &[])),
             (31059, check("localterm", ending)),
             (31081, check("talk", talk)),
+            (31087, check("guard", local)),
         ];
         assert_eq!(found.collect::<Vec<_>>(), expected, "{node}");
     }
+}
+
+/// `masqueradeAll`. What it is in mode `iptables` stands beside the chains of that mode.
+#[test]
+fn where_all_is_masqueraded_pods_are_too_and_that_at_cluster_ips_alone() {
+    let (config, border) = packet_table::config("node1");
+    let config = ServicesConfig { masquerade_all: true, loopback: Vec::new(), ..config };
+    let mut node = NodeRules::new((config, border));
+    let rules = rules_after(&mut node, &packet_table::changes());
+    let address = |name: &str| packet_table::address(name).unwrap();
+    let masqueraded = |to: &str, port| {
+        let packet = Packet::opening(address("client1"), address(to), Protocol::Tcp, port);
+        let journey = rules.walk(&packet, Direction::FromPod, &host("node1"));
+        let Some(Fate::Arrives(at)) = Fate::of(&journey) else { panic!("{journey:#?}") };
+        at.into_values().collect::<BTreeSet<bool>>()
+    };
+    assert_eq!(masqueraded("web", 80), [true].into());
+    assert_eq!(masqueraded("lb", 80), [true].into());
+    assert_eq!(masqueraded("lb-ip", 80), [false].into());
+    assert_eq!(masqueraded("node1", 30080), [false].into());
+    let ipvs = Ipvs::new(&node.services, Scheduler::RoundRobin).rules(&node.services);
+    let services = &ipvs.chains[&ChainKey::new(Table::Nat, "KUBE-SERVICES")];
+    assert_eq!(
+        services[0].to_string(),
+        "-m comment --comment \"Kubernetes service cluster ip + port for masquerade purpose\" \
+         -m set --match-set KUBE-CLUSTER-IP dst,dst -j KUBE-MARK-MASQ"
+    );
 }
 
 #[test]

@@ -148,6 +148,7 @@ fn pod() -> impl Strategy<Value = Change> {
             uid: "".into(),
             static_uid: None,
             searches: None,
+            ndots: None,
             node: Some(node.into()),
             labels: Labels::default(),
             host_network,

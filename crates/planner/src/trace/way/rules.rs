@@ -2,14 +2,14 @@
 
 use podnet_model::{Family, ServiceKey, proxy::Mode};
 
-use super::{super::Kind, Cluster, Hop, Path, Place, Planned, Traveller, Verdict, at, objects};
+use super::{super::Kind, Cluster, Hop, LOOPBACK_MTU, Path, Place, Planned, Traveller, Verdict, at, objects};
 use crate::{
     iptables::{endpoint_chain, port_chain},
     ruleset::{
         BackendAddress, FrontendKey, HookPoint,
         walk::{self, Direction, Element, Outcome, Packet, walk_tables},
     },
-    services::{Serving, nftables},
+    services::{Serving, nftables, userspace},
     step::RouteTarget,
     trace::node::Lookup,
 };
@@ -34,8 +34,13 @@ impl Cluster {
     fn after(&self, planned: &Planned, outcome: &Outcome, mut way: Traveller) -> Vec<Path> {
         let asked = FrontendKey { addr: way.target.addr, protocol: way.target.protocol, port: way.target.port };
         let serving = planned.services[Family::of(&asked.addr)].serving(&asked);
+        if outcome.translated || matches!(outcome.verdict, walk::Verdict::Rejected | walk::Verdict::Dropped) {
+            way.hops.extend(to_socket(planned, &asked, serving, way.is_own));
+        }
         if outcome.translated {
             way.hops.push(translated(planned, &asked, serving, outcome));
+            // Who passes connections on sends packets of its own.
+            way.is_own |= planned.facts.mode == Mode::Userspace;
             (way.target.addr, way.target.port) = (outcome.destination.addr, outcome.destination.port);
         }
         let whose = || serving.map_or_else(|| format!("{asked}"), |serving| format!("service {}", serving.service));
@@ -99,6 +104,21 @@ fn together(outcomes: Vec<Outcome>) -> Vec<(Outcome, f64)> {
 
 fn place(planned: &Planned) -> Place {
     Place::Node(planned.node.name.clone())
+}
+
+/// In mode `userspace`: to where the agent's socket is or would be, in the node's network or apart from it.
+fn to_socket(planned: &Planned, asked: &FrontendKey, serving: Option<&Serving>, is_own: bool) -> Option<Hop> {
+    if planned.facts.mode != Mode::Userspace {
+        return None;
+    }
+    let object = serving.map(|serving| objects::service(&serving.service));
+    if planned.leads(asked) {
+        let device = userspace::device(Family::of(&asked.addr));
+        let hop = Hop::new(place(planned), Kind::Routed, "to where the agent's sockets are").of(object);
+        return Some(Hop { device: Some(device.into()), ..hop.by(format!("{} dev {device}", asked.addr)) });
+    }
+    let hop = Hop::new(place(planned), Kind::Delivered, "to the agent's own socket").of(object);
+    (is_own && serving.is_some()).then(|| hop.at("lo".into(), LOOPBACK_MTU))
 }
 
 fn translated(planned: &Planned, asked: &FrontendKey, serving: Option<&Serving>, outcome: &Outcome) -> Hop {

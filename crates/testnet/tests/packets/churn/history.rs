@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     cluster::{Cluster, SERVICES},
+    here,
     load::{Connection, End},
     questions::Question,
 };
@@ -36,11 +37,11 @@ impl History {
         Self { states: cluster.ready.iter().map(|(service, ready)| (*service, first(ready))).collect() }
     }
 
-    /// Between these times the Service got the endpoints that it has now. In between, both the old and the new may be met.
-    pub(super) fn changed(&mut self, service: u32, begun: Instant, done: Instant, cluster: &Cluster) {
+    /// Between these times the Service got these endpoints. In between, both the old and the new may be met.
+    pub(super) fn changed(&mut self, service: u32, begun: Instant, done: Instant, ready: &BTreeSet<Ipv4Addr>) {
         let states = self.states.get_mut(&service).expect("a Service of the cluster");
         states.last_mut().expect("there is a first one").until = Some(done);
-        states.push(State { ready: cluster.ready[&service].clone(), from: Some(begun), until: None });
+        states.push(State { ready: ready.clone(), from: Some(begun), until: None });
     }
 
     /// What is wrong with a connection: it met nothing that was in force at any time while it was made. This is stricter than what is
@@ -65,8 +66,9 @@ impl History {
         let within = |state: &&State, linger: Duration| {
             state.until.is_none_or(|until| until + linger >= *begun) && state.from.is_none_or(|from| from <= *ended)
         };
+        let lingers = here(LINGERS);
         let right = match answered {
-            Some(by) => states.iter().filter(|state| within(state, LINGERS)).any(|state| state.ready.contains(by)),
+            Some(by) => states.iter().filter(|state| within(state, lingers)).any(|state| state.ready.contains(by)),
             None => states.iter().filter(|state| within(state, Duration::ZERO)).any(|state| state.ready.is_empty()),
         };
         let socket = if *lasting { "a socket that lasts" } else { "a new socket" };
@@ -101,9 +103,9 @@ fn a_connection_fits_if_what_it_met_was_in_force_while_it_was_made() {
     let mut history = History::new(&cluster);
     let first = *cluster.ready[&0].first().expect("ten");
     cluster.ready.get_mut(&0).expect("there").remove(&first);
-    history.changed(0, at(10), at(12), &cluster);
+    history.changed(0, at(10), at(12), &cluster.ready[&0]);
     cluster.ready.get_mut(&0).expect("there").clear();
-    history.changed(0, at(20), at(22), &cluster);
+    history.changed(0, at(20), at(22), &cluster.ready[&0]);
     let judge = |begun, ended, end| {
         history.judge(&Connection { service: 0, begun: at(begun), ended: at(ended), end }).is_none()
     };
@@ -118,7 +120,8 @@ fn a_connection_fits_if_what_it_met_was_in_force_while_it_was_made() {
         let question = Question { service: 0, begun: at(begun), ended: at(ended), answered, lasting: true };
         history.judge_question(&question).is_none()
     };
-    for (begun, ended, fits) in [(13, 15, true), (1_000, 1_001, true), (1_013, 1_015, false)] {
+    let lingers = u64::try_from(here(LINGERS).as_millis()).unwrap();
+    for (begun, ended, fits) in [(13, 15, true), (lingers, lingers + 1, true), (lingers + 13, lingers + 15, false)] {
         assert_eq!(judge(begun, ended, Some(first)), fits, "answered from {begun} to {ended} ms");
     }
     for (begun, ended, fits) in [(0, 15, false), (15, 21, true), (23, 25, true)] {

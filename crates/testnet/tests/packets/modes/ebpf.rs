@@ -7,6 +7,7 @@ use podnet_kernel::{
     netns::NetNs,
     sockets::{self, Sizes, Sockets},
 };
+use podnet_model::proxy;
 use podnet_planner::{
     ruleset::{RuleSet, walk::Direction},
     services::{
@@ -45,6 +46,10 @@ impl Ebpf {
 impl Mode for Ebpf {
     fn name(&self) -> &'static str {
         "ebpf"
+    }
+
+    fn traced_as(&self) -> proxy::Mode {
+        proxy::Mode::Ebpf
     }
 
     fn put(&self, node: &NetNs, rules: &[NodeRules]) -> Box<dyn Any> {

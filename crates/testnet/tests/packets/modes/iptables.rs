@@ -7,7 +7,7 @@ use podnet_kernel::{
     netns::NetNs,
     nft::NftSocket,
 };
-use podnet_model::Family;
+use podnet_model::{Family, proxy};
 use podnet_planner::{
     border,
     iptables::Rewrite,
@@ -34,6 +34,10 @@ impl Mode for IptablesMode {
             Variant::Legacy => "iptables-legacy",
             Variant::Nft => "iptables-nft",
         }
+    }
+
+    fn traced_as(&self) -> proxy::Mode {
+        proxy::Mode::Iptables
     }
 
     fn put(&self, node: &NetNs, rules: &[NodeRules]) -> Box<dyn Any> {

@@ -9,7 +9,7 @@ use podnet_kernel::{
     nft::NftSocket,
     route::attraction::{Attraction, attract},
 };
-use podnet_model::Family;
+use podnet_model::{Family, proxy};
 use podnet_planner::{
     border,
     iptables::Rewrite,
@@ -46,6 +46,10 @@ struct OfFamily {
 impl Mode for IpvsMode {
     fn name(&self) -> &'static str {
         "ipvs"
+    }
+
+    fn traced_as(&self) -> proxy::Mode {
+        proxy::Mode::Ipvs
     }
 
     fn put(&self, node: &NetNs, rules: &[NodeRules]) -> Box<dyn Any> {

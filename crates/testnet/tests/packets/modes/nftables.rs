@@ -3,7 +3,7 @@
 use std::{any::Any, collections::BTreeSet, time::Duration};
 
 use podnet_kernel::{netns::NetNs, nft::NftSocket};
-use podnet_model::Family;
+use podnet_model::{Family, proxy};
 use podnet_planner::{
     border,
     ruleset::{RuleSet, Set},
@@ -36,6 +36,10 @@ struct InForce {
 impl Mode for Nftables {
     fn name(&self) -> &'static str {
         "nftables"
+    }
+
+    fn traced_as(&self) -> proxy::Mode {
+        proxy::Mode::Nftables
     }
 
     fn put(&self, node: &NetNs, rules: &[NodeRules]) -> Box<dyn Any> {
@@ -110,16 +114,35 @@ pub(crate) fn contents(node: &Namespace, rules: &NodeRules) -> BTreeSet<String> 
     })
 }
 
+/// The same but for which slot a backend has: that depends on what was before.
+pub(crate) fn contents_without_slots(node: &Namespace) -> BTreeSet<String> {
+    let unslotted = |(of, mut element): (String, Value)| {
+        // The key of a backend ends with its slot.
+        if of.ends_with("backends\"")
+            && let Some(key) = element.pointer_mut("/0/concat").and_then(Value::as_array_mut)
+        {
+            key.pop();
+        }
+        format!("{of}: {element}")
+    };
+    elements(node).into_iter().map(unslotted).collect()
+}
+
 fn listing(node: &Namespace) -> BTreeSet<String> {
+    elements(node).into_iter().map(|(of, element)| format!("{of}: {element}")).collect()
+}
+
+/// The elements of sets and maps, each with the kind and the name of what it is in.
+fn elements(node: &Namespace) -> Vec<(String, Value)> {
     let listing: Value = serde_json::from_str(&node.command(&format!("nft -j list table ip {TABLE}"))).unwrap();
-    let mut contents = BTreeSet::new();
+    let mut found = Vec::new();
     for object in listing["nftables"].as_array().expect("a list of objects") {
         let Some((kind, fields)) = object.as_object().and_then(|object| object.iter().next()) else { continue };
         if !["map", "set"].contains(&kind.as_str()) {
             continue;
         }
         let elements = fields["elem"].as_array().into_iter().flatten();
-        contents.extend(elements.map(|element| format!("{kind} {}: {element}", fields["name"])));
+        found.extend(elements.map(|element| (format!("{kind} {}", fields["name"]), element.clone())));
     }
-    contents
+    found
 }

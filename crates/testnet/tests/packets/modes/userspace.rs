@@ -4,7 +4,7 @@ use std::{any::Any, collections::BTreeSet};
 
 use podnet_agent::proxy::userspace::program::Program;
 use podnet_kernel::{netns::NetNs, nft::NftSocket, sysctl};
-use podnet_model::Family;
+use podnet_model::{Family, proxy};
 use podnet_planner::{
     border,
     services::{
@@ -22,6 +22,10 @@ pub(crate) struct UserspaceMode;
 impl Mode for UserspaceMode {
     fn name(&self) -> &'static str {
         "userspace"
+    }
+
+    fn traced_as(&self) -> proxy::Mode {
+        proxy::Mode::Userspace
     }
 
     fn put(&self, node: &NetNs, rules: &[NodeRules]) -> Box<dyn Any> {

@@ -1,5 +1,7 @@
 //! The resolver with a Corefile of its own.
 
+use std::net::UdpSocket;
+
 use super::*;
 
 /// As NodeLocal DNSCache's ConfigMap has it.
@@ -57,7 +59,7 @@ fn node_local_dnscache_s_corefile_is_taken_as_it_is() {
         (PORT, None),
         "its own addresses are the agent's to bind"
     );
-    assert!(config.process.health.is_none() && config.process.metrics.is_none());
+    assert!(config.process.health.is_empty() && config.process.metrics.is_empty());
     std::fs::remove_dir_all(directory).unwrap();
 }
 
@@ -115,5 +117,42 @@ async fn a_changed_corefile_is_taken_over_and_a_wrong_one_is_not() {
     replaced(&second).await;
     tokio::time::timeout(Duration::from_secs(60), yields.wait_for(|yields| !*yields)).await.unwrap().unwrap();
     follows.abort();
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[tokio::test]
+async fn a_corefile_whose_upstream_has_no_address_yet_is_tried_again() {
+    let names = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addr = names.local_addr().unwrap();
+    // For the first two times, A and AAAA, there is no such name.
+    let serving = std::thread::spawn(move || {
+        let mut asked = 0;
+        loop {
+            let mut query = [0; 512];
+            let (length, from) = names.recv_from(&mut query).unwrap();
+            if length == 0 {
+                return asked;
+            }
+            let mut answer = query[..length].to_vec();
+            let is_there = asked >= 4 && query[length - 3] == 1;
+            answer[2..4].copy_from_slice(&[0x81, if asked < 4 { 0x83 } else { 0x80 }]);
+            if is_there {
+                answer[7] = 1;
+                answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 7]);
+            }
+            names.send_to(&answer, from).unwrap();
+            asked += 1;
+        }
+    });
+    let text = format!(".:53 {{\n forward . later.example {{\n  resolver {addr}\n }}\n}}\n");
+    let (options, directory) = with("waiting", &text);
+    let (network, seat) = (Arc::new(Network::of_node(Arc::default(), Arc::default())), Seat::default());
+    let mut hears = seat.told.subscribe();
+    seat.told.send_replace(told(0, 1));
+    let begun = tokio::time::timeout(Duration::from_secs(60), begin(&options, &mut hears, &network));
+    assert!(begun.await.unwrap().is_some());
+    // Nothing at all ends it: on a busy machine it may be asked more often than three times for both families.
+    UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&[], addr).unwrap();
+    assert!(serving.join().unwrap() >= 6);
     std::fs::remove_dir_all(directory).unwrap();
 }

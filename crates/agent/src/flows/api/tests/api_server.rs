@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 /// Who has which token: `here` and `elsewhere` are pods of a service account that may list nothing, `lister` may list the pods of `shop`, and
-/// capture one of them, `web`, and run programs in it. `watcher` may see what passes devices of nodes.
+/// capture one of them, `web`, and run programs in it. `watcher` may see what passes devices of nodes, and what their kernels have.
 /// What is asked of a token that begins with `slow` is not answered while the gate is closed.
 #[derive(Debug)]
 pub(super) struct ApiServer {
@@ -65,7 +65,10 @@ impl ApiServer {
             }
             None => asked["verb"] == "list",
         };
-        let of_nodes = spec["user"] == "watcher" && asked["resource"] == "nodes" && asked["subresource"] == "capture";
+        let is_of_nodes = [("create", "capture"), ("get", "forwarding")]
+            .iter()
+            .any(|(verb, subresource)| asked["verb"] == *verb && asked["subresource"] == *subresource);
+        let of_nodes = spec["user"] == "watcher" && asked["resource"] == "nodes" && is_of_nodes;
         let of_pods = spec["user"] == "lister" && asked["namespace"] == "shop" && is_meant;
         json!({"allowed": of_pods || of_nodes})
     }

@@ -6,12 +6,12 @@ use std::{
 };
 
 use super::{
-    wire::{Agent, listener, wait},
+    agent::{Agent, listener, wait},
     *,
 };
 
 /// Type, channel and payload of the next frame.
-fn frame(stream: &mut BufReader<TcpStream>) -> (u8, u16, Vec<u8>) {
+pub(super) fn frame(stream: &mut BufReader<TcpStream>) -> (u8, u16, Vec<u8>) {
     let mut head = [0; 7];
     stream.read_exact(&mut head).unwrap();
     let mut rest = vec![0; u32::from_be_bytes([head[3], head[4], head[5], head[6]]) as usize + 1];
@@ -20,7 +20,7 @@ fn frame(stream: &mut BufReader<TcpStream>) -> (u8, u16, Vec<u8>) {
     (head[0], u16::from_be_bytes([head[1], head[2]]), rest)
 }
 
-fn say(stream: &mut BufReader<TcpStream>, channel: u8, class: u8, method: u8, arguments: &[u8]) {
+pub(super) fn say(stream: &mut BufReader<TcpStream>, channel: u8, class: u8, method: u8, arguments: &[u8]) {
     let size = u32::try_from(arguments.len() + 4).unwrap().to_be_bytes();
     let bytes = [&[1, 0, channel][..], &size, &[0, class, 0, method], arguments, &[0xCE]].concat();
     stream.get_mut().write_all(&bytes).unwrap();

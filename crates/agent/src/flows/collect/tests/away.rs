@@ -10,6 +10,8 @@ enum Mood {
     Away,
     /// It takes them, and says nothing.
     Silent,
+    /// What is more than a usual batch takes longer than an attempt may.
+    Slow,
     /// It takes batches of no more than three items, and none of sequence 7.
     Picky,
     Full,
@@ -24,11 +26,23 @@ struct Sink {
     came: Arc<Mutex<Vec<Numbered>>>,
     mood: Arc<Mutex<Mood>>,
     asked: Arc<AtomicU64>,
+    gather: Gather,
 }
 
 impl Sink {
     fn new(mood: Mood) -> Self {
-        Self { came: Arc::default(), mood: Arc::new(Mutex::new(mood)), asked: Arc::default() }
+        Self {
+            came: Arc::default(),
+            mood: Arc::new(Mutex::new(mood)),
+            asked: Arc::default(),
+            gather: Gather::default(),
+        }
+    }
+
+    /// One that takes all that came in an hour.
+    fn patient() -> Self {
+        let gather = Gather { most: 10_000, time: Duration::from_secs(3600), is_long: true };
+        Self { gather, ..Self::new(Mood::Takes) }
     }
 
     fn is(&self, mood: Mood) {
@@ -60,6 +74,11 @@ impl Collector for Sink {
                 keep();
                 return std::future::pending().boxed();
             }
+            Mood::Slow if items.len() > BATCH => return std::future::pending().boxed(),
+            Mood::Slow => {
+                keep();
+                Ok(Taken::default())
+            }
             Mood::Away => Err(SendError::Away("it is away".to_owned())),
             Mood::Full => Ok(Taken { again: true, ..Taken::default() }),
             Mood::Picky
@@ -79,6 +98,10 @@ impl Collector for Sink {
             Mood::Unfit => Err(SendError::Unfit("no".to_owned())),
         };
         async { answer }.boxed()
+    }
+
+    fn gather(&self) -> Gather {
+        self.gather
     }
 }
 
@@ -270,4 +293,53 @@ async fn where_nothing_at_all_is_taken_it_waits_and_hardly_anything_is_left_out(
     // One of them at once, what tells of it and the other one after some time: nothing is in the way for ever.
     eventually("it goes on", || lab.counts.refused_so_far() == 4).await;
     lab.end().await;
+}
+
+#[tokio::test]
+async fn what_is_put_together_for_long_is_on_disk_meanwhile_and_not_lost_with_the_agent() {
+    let directory = tempfile::tempdir().unwrap();
+    let sink = Sink::patient();
+    let killed = Lab::start(&sink, Some((&directory, 4 << 20)));
+    killed.offer(&flows(0..10));
+    eventually("they are on disk", || killed.counts.spilled_so_far() == 10).await;
+    killed.task.abort();
+    assert!(killed.task.await.unwrap_err().is_cancelled());
+    assert_eq!(sink.asked.load(Ordering::SeqCst), 0);
+    // Of what was left nobody knows how long it has waited already.
+    let next = Lab::start(&sink, Some((&directory, 4 << 20)));
+    eventually("they come", || sink.once() == ids(0..10)).await;
+    next.offer(&flows(10..20));
+    eventually("those are on disk as well", || next.counts.spilled_so_far() == 10).await;
+    assert_eq!(sink.asked.load(Ordering::SeqCst), 1);
+    next.end().await;
+    assert_eq!(sink.once(), ids(0..20), "an agent that ends waits no longer");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn what_is_too_much_for_the_time_of_an_attempt_is_sent_in_parts() {
+    let directory = tempfile::tempdir().unwrap();
+    let gather = Gather { most: 2 * BATCH, time: Duration::from_millis(10), is_long: true };
+    let sink = Sink { gather, ..Sink::new(Mood::Slow) };
+    let lab = Lab::start(&sink, Some((&directory, 64 << 20)));
+    lab.offer(&flows(0..900));
+    eventually("all come", || sink.once().len() == 900).await;
+    assert_eq!(sink.once(), ids(0..900));
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn what_has_a_whole_file_on_disk_waits_for_no_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let sink = Sink::patient();
+    let lab = Lab::start(&sink, Some((&directory, 1 << 20)));
+    for number in 0..300 {
+        lab.offer(&[flow(number)]);
+    }
+    // A file has a sixteenth of the room, which is less than a third of them.
+    eventually("whole files come", || lab.counts.spilled_so_far() == 300 && sink.once().len() > 100).await;
+    let before = sink.once().len();
+    assert!(before < 300 && sink.once() == ids(0..before as u64), "{before}");
+    lab.end().await;
+    assert_eq!(sink.once(), ids(0..300));
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    wire::{Agent, listener, wait},
+    agent::{Agent, listener, wait},
     *,
 };
 
@@ -103,4 +103,47 @@ fn nfcapd_reads_the_flows_of_ipfix() {
         let bytes = number.to_string();
         assert_eq!(line[..], ["10.0.0.1:40000", "10.0.0.2:80", "TCP", "4", &bytes], "{text}");
     }
+}
+
+#[cfg(feature = "kafka")]
+#[test]
+fn librdkafka_keeps_the_records_of_kafka_and_reads_them_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| fs::File::create(directory.path().join(name)).unwrap();
+    let read = |name: &str| fs::read_to_string(directory.path().join(name)).unwrap();
+    // It has brokers of its own, reads a topic that they make with four partitions, and looks at checksums.
+    let client = Command::new("kcat")
+        .args(["-C", "-b", "127.0.0.1:1", "-t", "flows", "-u", "-f", "%p %T %k %h %s\\n"])
+        .args(["-X", "test.mock.num.brokers=2", "-X", "check.crcs=true"])
+        .env("HOME", directory.path())
+        .stdin(Stdio::null())
+        .stdout(file("out"))
+        .stderr(file("err"))
+        .spawn();
+    let _client = Program(client.unwrap());
+    // Of whole lines, as it may be writing.
+    let brokers = || Some(read("err").split_once("replaced with ")?.1.split_once('\n')?.0.to_owned());
+    wait("there are brokers", || brokers().is_some());
+    let agent = Agent::start(&format!("kafka://{}/flows", brokers().unwrap()));
+    let mut items: Vec<Numbered> = (0..40).map(flow).collect();
+    items.push(gap(40, 3));
+    agent.collectors.offer(&items);
+    wait("all are kept", || agent.metric("sent_records_total") == 41);
+    agent.end();
+    wait("all are read again", || read("out").matches('\n').count() == 41);
+    let (mut seen, mut partitions) = (BTreeSet::new(), BTreeSet::new());
+    for line in read("out").lines() {
+        let parts: Vec<&str> = line.splitn(5, ' ').collect();
+        let [partition, millis, key, headers, value] = parts[..] else { panic!("{line}") };
+        let item: Numbered = serde_json::from_str(value).unwrap();
+        let (expected, kind) = match &item.item {
+            Item::Flow(record) => (record.id.to_string(), "flow"),
+            Item::Gap(gap) => (gap.node.to_string(), "gap"),
+        };
+        assert_eq!((key, millis), (expected.as_str(), item.item.at().as_millisecond().to_string().as_str()));
+        assert_eq!(headers, format!("content-type=application/json,record={},type={kind}", item.record));
+        assert!(items.contains(&item) && seen.insert(item.record.clone()), "{line}");
+        partitions.insert(partition.to_owned());
+    }
+    assert_eq!((seen.len(), partitions.len()), (41, 4));
 }

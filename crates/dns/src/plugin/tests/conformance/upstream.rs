@@ -122,8 +122,9 @@ pub(super) fn told(sent: &Sent) -> Vec<String> {
         Carrier::Https { get, .. } => tell(if *get { "https get" } else { "https" }),
         Carrier::Grpc => tell("grpc"),
     }
-    if let Some(name) = sent.secure.as_ref().and_then(|secure| secure.name.as_ref()) {
-        tell(&format!("of={}", name.to_string().trim_end_matches('.')));
+    if let Some(secure) = &sent.secure {
+        let name = secure.name.as_ref().map(|name| format!("of={}", name.to_string().trim_end_matches('.')));
+        tell(name.as_deref().unwrap_or("unnamed"));
     }
     if let Some(most) = sent.keep.most {
         tell(&format!("most={most}"));

@@ -21,7 +21,10 @@ use crate::{
 pub(super) fn faults(case: &Case) -> Vec<String> {
     let list = |directory: &str| {
         let below = case.files.keys().filter_map(|path| path.strip_prefix(directory)?.strip_prefix('/'));
-        let names: Vec<String> = below.map(str::to_owned).collect();
+        // Of a directory in it the name, with a slash behind.
+        let mut names: Vec<String> =
+            below.map(|path| path.split_inclusive('/').next().unwrap_or_default().to_owned()).collect();
+        names.dedup();
         if names.is_empty() { Err(std::io::ErrorKind::NotFound.into()) } else { Ok(names) }
     };
     let environment = Environment {
@@ -54,7 +57,7 @@ pub(super) fn faults(case: &Case) -> Vec<String> {
         Ok(config) => config,
         Err(error) => return vec![format!("  the Corefile is refused: {error}")],
     };
-    let shown = format!("{:?} {:?} {:?}", config.process, config.listeners(), config.blocks);
+    let shown = format!("{:?} {:?} {:?} {:?}", config.process, config.watched, config.listeners(), config.blocks);
     let warnings = config.warnings.join("\n");
     let rig = rig(config);
     for row in &case.rows {

@@ -1,0 +1,80 @@
+//! Which files are read again, and when: each plugin's by itself, the Corefile only with `reload`.
+
+use std::fmt::Display;
+
+use super::{Directory, Process, dig, dig_until, free_port};
+
+/// A Corefile with a file that is looked at each second, one that never is, and a host of its own.
+fn corefile(directory: &Directory, port: u16, reload: &str, own: &dyn Display) -> String {
+    let home = directory.0.display();
+    format!(
+        "a.test:{port} {{\n {reload}\n hosts {home}/a {{\n  reload 1s\n }}\n}}\n\
+         b.test:{port} {{\n hosts {home}/b {{\n  reload 0\n }}\n}}\n\
+         c.test:{port} {{\n hosts /nowhere {{\n  {own} c.test\n  reload 0\n }}\n}}\n"
+    )
+}
+
+/// Starts a process whose three names have their first addresses.
+async fn started(directory: &Directory, port: u16, reload: &str) -> Process {
+    directory.write("a", "192.0.2.1 a.test\n");
+    directory.write("b", "192.0.2.1 b.test\n");
+    let text = corefile(directory, port, reload, &"192.0.2.1");
+    let process = Process::start(&directory.write("Corefile", &text), None);
+    dig_until(port, "a.test A +short", "192.0.2.1\n").await;
+    process
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_reload_a_changed_corefile_is_not_taken_over_whatever_plugins_look_at() {
+    let (directory, port) = (Directory::new("files"), free_port().await);
+    let process = started(&directory, port, "").await;
+    directory.write("Corefile", &corefile(&directory, port, "", &"192.0.2.2"));
+    for version in 2..=3 {
+        directory.write("b", &format!("192.0.2.{version} b.test\n"));
+        directory.write("a", &format!("192.0.2.{version} a.test\n"));
+        dig_until(port, "a.test A +short", &format!("192.0.2.{version}\n")).await;
+        // What was written before it has been passed over.
+        assert_eq!(dig(port, "b.test A +short").await, "192.0.2.1\n");
+        assert_eq!(dig(port, "c.test A +short").await, "192.0.2.1\n");
+    }
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_corefile_has_all_files_read_again() {
+    let (directory, port) = (Directory::new("files-all"), free_port().await);
+    let reload = "reload 10h";
+    let process = started(&directory, port, reload).await;
+    directory.write("b", "192.0.2.2 b.test\n");
+    directory.write("a", "192.0.2.2 a.test\n");
+    dig_until(port, "a.test A +short", "192.0.2.2\n").await;
+    assert_eq!(dig(port, "b.test A +short").await, "192.0.2.1\n");
+    directory.write("Corefile", &corefile(&directory, port, reload, &"192.0.2.2"));
+    dig_until(port, "c.test A +short", "192.0.2.2\n").await;
+    assert_eq!(dig(port, "b.test A +short").await, "192.0.2.2\n");
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_wrong_leaves_what_was_read_before_until_it_is_right() {
+    let (directory, port) = (Directory::new("files-wrong"), free_port().await);
+    let zone = |addr: &str| format!("@ 300 IN SOA ns admin 1 3600 600 86400 60\n@ 300 NS ns\nns 300 A {addr}\n");
+    let db = directory.write("db", &zone("192.0.2.1"));
+    directory.write("a", "192.0.2.1 a.test\n");
+    let (home, db) = (directory.0.display(), db.display());
+    let text = format!(
+        "d.test:{port} {{\n file {db} {{\n  reload 1s\n }}\n}}\na.test:{port} {{\n hosts {home}/a {{\n  reload 2s\n }}\n}}\n"
+    );
+    let process = Process::start(&directory.write("Corefile", &text), None);
+    dig_until(port, "ns.d.test A +short", "192.0.2.1\n").await;
+    directory.write("db", "no zone");
+    // Between two looks at this one there is one at the other.
+    for version in 2..=3 {
+        directory.write("a", &format!("192.0.2.{version} a.test\n"));
+        dig_until(port, "a.test A +short", &format!("192.0.2.{version}\n")).await;
+    }
+    assert_eq!(dig(port, "ns.d.test A +short").await, "192.0.2.1\n");
+    directory.write("db", &zone("192.0.2.3"));
+    dig_until(port, "ns.d.test A +short", "192.0.2.3\n").await;
+    process.stop().await;
+}

@@ -1,0 +1,180 @@
+//! What is in the file and beside it, whatever happens to the disk and the agent.
+
+use std::{fs::File, io::Read, path::Path};
+
+use flate2::read::GzDecoder;
+
+use super::*;
+use crate::flows::lines::tests::Small;
+
+fn gap(packets: u64) -> Item {
+    let now = Timestamp::UNIX_EPOCH;
+    let (node, at) = ("node1".into(), GapAt::Kernel);
+    Item::Gap(Gap { start: now, end: now, node, at, device: None, pod: None, packets, bytes: 0, flows: 0 })
+}
+
+fn open(path: &Path, bytes: u64) -> Log {
+    Log::open(&FlowLog { path: path.to_owned(), bytes, between_pods: false }, "node1".into()).unwrap()
+}
+
+/// Each line has to be an item.
+fn gaps(text: &str) -> Vec<Gap> {
+    let gap = |line: &str| match serde_json::from_str(line) {
+        Ok(Item::Gap(gap)) => gap,
+        other => panic!("{line}: {other:?}"),
+    };
+    text.lines().map(gap).collect()
+}
+
+fn packets(text: &str) -> Vec<u64> {
+    gaps(text).iter().map(|gap| gap.packets).collect()
+}
+
+fn unpacked(path: &Path) -> String {
+    let mut text = String::new();
+    GzDecoder::new(File::open(path).unwrap()).read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn what_is_full_is_set_aside_compressed_and_the_oldest_goes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("flows.jsonl");
+    let mut next = 1000;
+    for _ in 0..2 {
+        // An agent that begins anew goes on.
+        let mut log = open(&path, 4000);
+        for _ in 0..150 {
+            log.add(&[gap(next)]).unwrap();
+            next += 1;
+        }
+    }
+    let mut found = Vec::new();
+    let mut all = 0;
+    for number in (1..60).rev() {
+        let aside = directory.path().join(format!("flows.jsonl.{number}.gz"));
+        let Ok(about) = fs::metadata(&aside) else { continue };
+        all += about.len();
+        let text = unpacked(&aside);
+        assert!(text.len() <= 500, "{}", text.len());
+        found.extend(packets(&text));
+    }
+    let text = fs::read_to_string(&path).unwrap();
+    all += text.len() as u64;
+    found.extend(packets(&text));
+    assert!(all <= 4000 && found.len() > 25, "{all} bytes, {} items", found.len());
+    assert_eq!(found, (next - found.len() as u64..next).collect::<Vec<_>>(), "the newest, each once, in order");
+    let left: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().contains(".0")), "{left:?}");
+}
+
+#[test]
+fn one_round_may_be_more_than_the_file_may_have() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("flows.jsonl");
+    let mut log = open(&path, 1 << 20);
+    log.add(&(0..2000).map(gap).collect::<Vec<_>>()).unwrap();
+    drop(log);
+    let first = packets(&unpacked(&directory.path().join("flows.jsonl.2.gz")));
+    let second = packets(&unpacked(&directory.path().join("flows.jsonl.1.gz")));
+    let last = packets(&fs::read_to_string(&path).unwrap());
+    assert_eq!([first, second, last].concat(), (0..2000).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_finds_no_room_on_the_disk_is_told_by_a_gap_once_there_is_some() {
+    let small = Small::new();
+    let (path, other) = (small.0.path().join("flows.jsonl"), small.0.path().join("other"));
+    fs::write(&other, [7; 4096]).unwrap();
+    let mut log = open(&path, 1 << 20);
+    let mut next = 1000;
+    // Three pages are left of the disk.
+    let error = loop {
+        let items: Vec<Item> = (next..next + 10).map(gap).collect();
+        next += 10;
+        if let Err(error) = log.add(&items) {
+            break error;
+        }
+        assert!(next < 2000, "there is room");
+    };
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{error}");
+    log.add(&[gap(next)]).unwrap_err();
+    let written = packets(&fs::read_to_string(&path).unwrap());
+    assert_eq!(written, (1000..1000 + written.len() as u64).collect::<Vec<_>>(), "nothing is torn");
+    let lost: Vec<u64> = (1000 + written.len() as u64..=next).collect();
+    fs::remove_file(&other).unwrap();
+    log.add(&[gap(7)]).unwrap();
+    log.add(&[gap(8)]).unwrap();
+    let told = gaps(&fs::read_to_string(&path).unwrap()).split_off(written.len());
+    let [missing, seven, eight] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((missing.at, missing.flows, missing.packets), (GapAt::Log, lost.len() as u64, lost.iter().sum::<u64>()));
+    assert_eq!((missing.node.as_str(), seven.packets, eight.packets), ("node1", 7, 8));
+}
+
+#[test]
+fn what_an_agent_was_killed_in_is_gone_on_with() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("flows.jsonl");
+    let aside = |name: &str| directory.path().join(format!("flows.jsonl.{name}"));
+    drop(open(&path, 4000));
+    open(&path, 1 << 20).add(&[gap(1), gap(2)]).unwrap();
+    // It was compressing, and writing a record.
+    fs::copy(&path, aside("0")).unwrap();
+    fs::write(aside("0.gz"), "half").unwrap();
+    fs::write(&path, &fs::read(&path).unwrap()[..200]).unwrap();
+    let mut log = open(&path, 1 << 20);
+    log.add(&[gap(3)]).unwrap();
+    drop(log);
+    let told = gaps(&fs::read_to_string(&path).unwrap());
+    let [first, missing, last] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((first.packets, missing.at, missing.flows, last.packets), (1, GapAt::Log, 1, 3));
+    assert_eq!(packets(&unpacked(&aside("1.gz"))), [1, 2]);
+    assert!(!aside("0").exists() && !aside("0.gz").exists());
+}
+
+#[test]
+fn what_was_compressed_when_an_agent_was_killed_is_there_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("flows.jsonl");
+    let aside = |name: &str| directory.path().join(format!("flows.jsonl.{name}"));
+    for (number, rest) in [(1, None), (2, Some("1.gz"))] {
+        open(&path, 1 << 20).add(&[gap(number)]).unwrap();
+        fs::rename(&path, aside("0")).unwrap();
+        drop(open(&path, 1 << 20));
+        // It had no number yet.
+        fs::rename(aside("1.gz"), aside("0.gz")).unwrap();
+        if let Some(rest) = rest {
+            fs::rename(aside("2.gz"), aside(rest)).unwrap();
+        }
+        drop(open(&path, 1 << 20));
+    }
+    assert_eq!(["2.gz", "1.gz"].map(|name| packets(&unpacked(&aside(name)))), [[1], [2]]);
+    assert!(!aside("0").exists() && !aside("0.gz").exists() && !aside("3.gz").exists());
+}
+
+#[test]
+fn what_cannot_be_compressed_keeps_nothing_from_being_tried_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("flows.jsonl");
+    let blocked = directory.path().join("flows.jsonl.0.gz");
+    fs::create_dir(&blocked).unwrap();
+    let mut log = open(&path, 4000);
+    let mut next = 1000;
+    while log.add(&[gap(next)]).is_ok() {
+        next += 1;
+        assert!(next < 1100, "it compresses into a directory");
+    }
+    fs::remove_dir(&blocked).unwrap();
+    let mut failures = 0;
+    while log.add(&[]).is_err() {
+        failures += 1;
+        assert!(failures < 4, "it is not tried again");
+    }
+    drop(log);
+    let mut told = gaps(&unpacked(&directory.path().join("flows.jsonl.2.gz")));
+    told.extend(gaps(&unpacked(&directory.path().join("flows.jsonl.1.gz"))));
+    told.extend(gaps(&fs::read_to_string(&path).unwrap()));
+    let missing = told.pop().unwrap();
+    assert_eq!((missing.at, missing.flows), (GapAt::Log, 1));
+    assert_eq!(told.iter().map(|gap| gap.packets).collect::<Vec<_>>(), (1000..next).collect::<Vec<_>>());
+}

@@ -1,0 +1,130 @@
+//! Which addresses pods of this node may send with, by the interfaces that their packets come in by: what the node's rules check
+//! (`planner::attachments`), so that it is known whose packets they drop.
+
+use std::{
+    collections::{HashMap, HashSet},
+    error::Error,
+    net::IpAddr,
+    sync::Arc,
+};
+
+use podnet_kernel::{cni_wire::host_ifname, link, netlink::RtSocket};
+use podnet_model::LinkName;
+use tracing::debug;
+
+use crate::addresses::Addresses;
+
+/// Addresses, by the indices of the ends of pods' links on the node.
+pub(super) type Senders = HashMap<u32, Vec<IpAddr>>;
+
+/// Names, by the indices of interfaces.
+pub(super) type Devices = HashMap<u32, LinkName>;
+
+/// Who knows which pod has which addresses.
+pub(super) trait Holders: Send {
+    /// All of the node; none where it cannot be told now.
+    fn senders(&self) -> Option<Senders>;
+
+    /// All interfaces of the node; none where it cannot be told now.
+    fn devices(&self) -> Option<Devices> {
+        None
+    }
+}
+
+/// Nobody has any.
+impl Holders for () {
+    fn senders(&self) -> Option<Senders> {
+        Some(Senders::new())
+    }
+}
+
+/// Those that have addresses of this agent.
+impl Holders for Arc<Addresses> {
+    fn senders(&self) -> Option<Senders> {
+        let mut addrs: HashMap<LinkName, Vec<IpAddr>> = HashMap::new();
+        for (addr, holder) in self.holders() {
+            let Some((sandbox, ifname)) = holder.handle.as_str().rsplit_once('/') else { continue };
+            addrs.entry(host_ifname(sandbox, ifname)).or_default().push(addr);
+        }
+        match RtSocket::open().and_then(|mut socket| link::list(&mut socket)) {
+            Ok(links) => {
+                Some(links.into_iter().filter_map(|link| Some((link.index, addrs.remove(&link.name)?))).collect())
+            }
+            Err(error) => {
+                debug!(error = &error as &dyn Error, "it is not known by which interfaces pods send");
+                None
+            }
+        }
+    }
+
+    fn devices(&self) -> Option<Devices> {
+        match RtSocket::open().and_then(|mut socket| link::list(&mut socket)) {
+            Ok(links) => Some(links.into_iter().map(|link| (link.index, link.name)).collect()),
+            Err(error) => {
+                debug!(error = &error as &dyn Error, "it is not known which interfaces are gone");
+                None
+            }
+        }
+    }
+}
+
+/// Asks again when there is an interface that nobody knew of. What a pod has does not change as long as its interface is there.
+pub(super) struct Asking {
+    of: Box<dyn Holders>,
+    is_due: bool,
+    /// Interfaces in the last reading that nobody knew of, though it was asked: they are gone, or not this agent's.
+    unknown: HashSet<u32>,
+}
+
+impl Asking {
+    pub(super) fn new(of: Box<dyn Holders>) -> Self {
+        Self { of, is_due: true, unknown: HashSet::new() }
+    }
+
+    /// What is known from now on, where it was time to ask.
+    pub(super) fn ask(&mut self) -> Option<Senders> {
+        if !self.is_due {
+            return None;
+        }
+        let senders = self.of.senders();
+        self.is_due = senders.is_none();
+        senders
+    }
+
+    /// Which interfaces are there.
+    pub(super) fn devices(&self) -> Option<Devices> {
+        self.of.devices()
+    }
+
+    /// All interfaces of a reading that nobody knows of.
+    pub(super) fn saw(&mut self, unknown: HashSet<u32>) {
+        self.is_due |= !unknown.is_subset(&self.unknown);
+        self.unknown = unknown;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Fails the first time, and counts how often it was asked.
+    impl Holders for Arc<AtomicUsize> {
+        fn senders(&self) -> Option<Senders> {
+            (self.fetch_add(1, Ordering::Relaxed) > 0).then(Senders::new)
+        }
+    }
+
+    #[test]
+    fn it_is_asked_once_for_each_interface_that_nobody_knows_of() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let mut asking = Asking::new(Box::new(asked.clone()));
+        assert!(asking.ask().is_none() && asking.ask().is_some() && asking.ask().is_none());
+        for (unknown, times) in [(vec![], 2), (vec![7], 3), (vec![7], 3), (vec![7, 8], 4), (vec![8], 4), (vec![7], 5)] {
+            asking.saw(unknown.iter().copied().collect());
+            asking.ask();
+            assert_eq!(asked.load(Ordering::Relaxed), times, "{unknown:?}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What is told of what several agents told.
+
+use podnet_flow::{Cause, Reporter, Verdict};
+use serde_json::json;
+
+use super::*;
+
+fn flow(id: u8, second: u8, report: &str, reporter: &str, class: &str) -> Item {
+    let time = format!("2026-01-01T00:00:{second:02}Z");
+    let pod = |node: &str| {
+        json!({"ip": "10.0.0.1", "port": 1,
+            "pod": {"namespace": "a", "name": "b", "uid": "c", "node": node, "labels": {}}})
+    };
+    let way = json!({"packets": 1, "bytes": 1});
+    serde_json::from_value(json!({
+        "type": "flow", "id": format!("00000000-0000-0000-0000-0000000000{id:02}"), "report": report, "start": time,
+        "end": time, "protocol": "TCP", "source": pod("node1"), "destination": pod("node2"), "class": class,
+        "verdict": "forwarded", "node": "node1", "reporter": reporter, "sent": way, "received": way,
+    }))
+    .unwrap()
+}
+
+fn merge(agents: &[&str], ends_only: bool) -> Merge {
+    Merge::new(agents.iter().map(|agent| (*agent).to_owned()).collect(), ends_only)
+}
+
+#[test]
+fn each_flow_is_there_once_in_the_order_of_time() {
+    let mut merge = merge(&["node1"], false);
+    let mut held = Held::default();
+    let records = [(1, 9, "start"), (2, 3, "end"), (1, 9, "end"), (3, 1, "end")];
+    for (id, second, report) in records {
+        held.add(Some(flow(id, second, report, "source", "pod-pod-other-node")), Timestamp::UNIX_EPOCH);
+    }
+    let expected = [(3, 1), (2, 3), (1, 9)].map(|(id, at)| flow(id, at, "end", "source", "pod-pod-other-node"));
+    assert_eq!(merge.whole(held.clone(), None), expected);
+    assert_eq!(merge.whole(held, Some(2)), expected[1..]);
+}
+
+#[test]
+fn what_the_sources_node_tells_is_left_out_of_what_the_others_does_unless_that_node_is_silent() {
+    let mut merge = merge(&["node1", "node2"], true);
+    let secondary = || flow(1, 1, "end", "destination", "pod-pod-other-node");
+    let now = |second: u8| format!("2026-01-01T00:01:{second:02}Z").parse().unwrap();
+    let mut hear = |item| merge.hear(Heard::Item(item), now(0)).is_some();
+    assert!(!hear(secondary()) && !hear(flow(1, 1, "start", "source", "pod-pod-other-node")));
+    assert!(hear(flow(1, 1, "end", "source", "pod-pod-other-node")));
+    assert!(hear(flow(1, 1, "end", "destination", "world-pod")));
+    assert!(!hear(flow(2, 40, "end", "destination", "pod-pod-other-node")));
+    let lost = |agent: &str| Heard::Lost { agent: agent.to_owned(), why: String::new() };
+    merge.hear(lost("node1"), now(0));
+    assert!(merge.overdue(now(14)).is_empty(), "it may come back");
+    // What it had not told by then is told for it, and what it had is not told again.
+    assert_eq!(merge.overdue(now(15)), [flow(2, 40, "end", "destination", "pod-pod-other-node")]);
+    assert!(merge.overdue(now(16)).is_empty());
+    let mut hear = |item| merge.hear(Heard::Item(item), now(16)).is_some();
+    assert!(!hear(secondary()));
+    assert!(hear(flow(3, 50, "end", "destination", "pod-pod-other-node")));
+    merge.hear(Heard::Back { agent: "node1".into(), resumes: true }, now(17));
+    let mut hear = |item| merge.hear(Heard::Item(item), now(18)).is_some();
+    assert!(!hear(flow(4, 40, "end", "source", "pod-pod-other-node")), "it was told for it");
+    assert!(hear(flow(5, 58, "end", "source", "pod-pod-other-node")) && merge.failure().is_none());
+    ["node1", "node2"].into_iter().for_each(|agent| drop(merge.hear(lost(agent), now(20))));
+    assert!(merge.failure().is_some());
+}
+
+#[test]
+fn an_item_waits_for_those_that_were_earlier() {
+    let mut held = Held::default();
+    let at = |second| flow(second, second, "end", "source", "pod-pod-other-node");
+    let now = |second: u8| format!("2026-01-01T00:00:{second:02}Z").parse().unwrap();
+    [at(5), at(3)].into_iter().for_each(|item| held.add(Some(item), now(3)));
+    assert_eq!(held.due(now(5)), [at(3)]);
+    held.add(Some(at(4)), now(6));
+    assert_eq!(held.due(now(7)), [at(5)], "what was heard late waits for what is told of its other end");
+    assert_eq!(held.due(now(8)), [at(4)]);
+}
+
+#[test]
+fn what_the_destinations_node_tells_becomes_part_of_what_the_sources_does() {
+    let mut merge = merge(&["node1", "node2"], true);
+    let mut held = Held::default();
+    for (id, reporter) in [(1, "source"), (2, "destination")] {
+        let heard = Heard::Item(flow(id, 1, "end", reporter, "pod-pod-other-node"));
+        held.add(merge.hear(heard, Timestamp::UNIX_EPOCH), Timestamp::UNIX_EPOCH);
+    }
+    let told = merge.joined(held.all());
+    let [Item::Flow(record)] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((record.reporter, record.destination_counts.is_some()), (Reporter::Both, true));
+    merge.forget("2026-01-01T00:05:00Z".parse().unwrap());
+    let Item::Flow(later) = &merge.joined(vec![flow(1, 1, "end", "source", "pod-pod-other-node")])[0] else { panic!() };
+    assert!(later.destination_counts.is_none());
+}
+
+#[test]
+fn that_more_comes_than_can_be_joined_is_seen_by_what_comes_while_it_is_waited_for() {
+    let mut merge = merge(&["node1", "node2"], true);
+    let now = |second: u8| format!("2026-01-01T00:00:{second:02}Z").parse().unwrap();
+    let too_many = |merge: &mut Merge, second| (0..=HELD).any(|_| merge.came_too_many(now(second)));
+    assert!((0..HELD).all(|_| !merge.came_too_many(now(1))));
+    assert!((0..HELD).all(|_| !merge.came_too_many(now(3))), "those before were waited for long enough");
+    assert!(merge.came_too_many(now(4)));
+    assert!(too_many(&mut merge, 6));
+}
+
+#[test]
+fn what_became_of_a_flow_is_asked_of_what_both_ends_know() {
+    let closed = |id: u8, reporter: &str| {
+        let Item::Flow(mut record) = flow(id, 1, "end", reporter, "pod-pod-other-node") else { panic!("no flow") };
+        let told = Arc::make_mut(&mut record);
+        told.received = podnet_flow::Way::default();
+        if reporter == "destination" {
+            (told.verdict, told.cause) = (Verdict::Refused, Some(Cause::PortClosed));
+        }
+        Item::Flow(record)
+    };
+    let told = |wanted: &[&str], unwanted: &[&str]| {
+        let terms = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        let outcome = Filter { wanted: terms(wanted), unwanted: terms(unwanted), pod_to_pod: false };
+        let mut merge = merge(&["node1", "node2"], true).picking(outcome);
+        let mut held = Held::default();
+        for (id, reporter) in [(1, "source"), (2, "destination")] {
+            held.add(merge.hear(Heard::Item(closed(id, reporter)), Timestamp::UNIX_EPOCH), Timestamp::UNIX_EPOCH);
+        }
+        merge.whole(held, Some(1)).len()
+    };
+    for term in ["cause=port-closed", "verdict=refused"] {
+        assert_eq!((told(&[term], &[]), told(&[], &[term])), (1, 0), "{term}");
+    }
+    for term in ["cause=no-route", "verdict=forwarded"] {
+        assert_eq!((told(&[term], &[]), told(&[], &[term])), (0, 1), "{term}");
+    }
+}

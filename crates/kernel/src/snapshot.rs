@@ -1,0 +1,217 @@
+//! What a node's kernel has of what a plan can be compared with, as a value: whoever is on the machine takes it, and an agent sends it.
+
+mod told;
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Display},
+};
+
+use podnet_model::{Family, LinkName};
+use podnet_planner::{
+    border,
+    overlay::{PeerEnd, State},
+    ruleset::RuleSet,
+    services::nftables,
+    step::{FdbEntry, Neighbour, Peer, Route, Tunnel, Vxlan},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    executor::{self, Observed},
+    forwarding::FORWARDING6,
+    link::{self, Link},
+    netlink::{NetlinkError, RtSocket},
+    netns::NetNs,
+    nft::{ForwardChain, Listed, NftError, NftSocket},
+    sysctl::{self, SysctlError},
+};
+
+pub use told::{MOST_BYTES, Told, Unreadable, Unwritable};
+
+/// Elements of sets that are told of one node at most: those of about 10,000 Services with ten endpoints each, which take some 50 MB as they are
+/// sent.
+pub const MOST_ELEMENTS: usize = 400_000;
+/// Whether the namespace forwards IPv4.
+pub const FORWARDING4: &str = "net/ipv4/ip_forward";
+/// The settings that are told.
+const SETTINGS: [&str; 2] = [FORWARDING4, FORWARDING6];
+/// The tables that are told.
+const TABLES: [&str; 2] = [nftables::TABLE, border::TABLE];
+
+/// What there is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    /// All devices.
+    pub devices: Vec<Device>,
+    /// VXLAN devices that are up, of the names that were asked for.
+    pub vxlans: Vec<Vxlan>,
+    /// podnet's other tunnels that are up, but for WireGuard's: they have the node's private key.
+    pub tunnels: Vec<Tunnel>,
+    /// podnet's routes.
+    pub routes: Vec<Route>,
+    /// Permanent neighbours on the VXLAN devices.
+    pub neighbours: Vec<Neighbour>,
+    /// Permanent FDB entries of the VXLAN devices.
+    pub fdb: Vec<FdbEntry>,
+    /// WireGuard's peers.
+    pub peers: Vec<Peer>,
+    /// Settings of the namespace by their paths below `/proc/sys`, as far as the kernel has them.
+    pub settings: BTreeMap<String, String>,
+    /// None on a kernel without nf_tables.
+    pub rules: Option<Rules>,
+}
+
+/// A device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// Its name.
+    pub name: LinkName,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// It was set up by its administrator (`IFF_UP`).
+    pub is_up: bool,
+}
+
+/// What is in nf_tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rules {
+    /// podnet's tables, by family and name as `nft` writes them.
+    tables: BTreeMap<String, Listed>,
+    /// Other people's chains that drop what is forwarded and what none of their rules accepts.
+    pub walls: Vec<ForwardChain>,
+}
+
+/// Why it is not known what there is.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// Devices, routes, neighbours.
+    #[error("cannot look at devices and routes")]
+    Netlink(#[from] NetlinkError),
+    /// Rules.
+    #[error("cannot look at the rules")]
+    Rules(#[from] NftError),
+    /// Settings.
+    #[error("cannot look at the settings")]
+    Settings(#[from] SysctlError),
+}
+
+impl Snapshot {
+    /// Looks at a namespace; `vxlans` are the VXLAN devices' names, and so many elements of sets are taken at most.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn take(netns: &NetNs, vxlans: &[&LinkName], elements: usize) -> Result<Self, SnapshotError> {
+        let mut socket = RtSocket::open_in(netns)?;
+        let devices = link::list(&mut socket)?.into_iter().map(Device::from).collect();
+        let observed = executor::observe(&mut socket, vxlans)?;
+        let settings = settings(netns)?;
+        let rules = Rules::read(&mut NftSocket::open_in(netns)?, elements)?;
+        Ok(Self { devices, settings, rules, ..Self::of(observed) })
+    }
+
+    fn of(observed: Observed) -> Self {
+        let is_told = |tunnel: &Tunnel| !matches!(tunnel, Tunnel::Wireguard(_));
+        let peer = |((device, key), PeerEnd { endpoint, ranges })| Peer { device, key, endpoint, ranges };
+        Self {
+            vxlans: observed.vxlans.into_values().collect(),
+            tunnels: observed.tunnels.into_values().filter(is_told).collect(),
+            routes: observed.routes.into_iter().collect(),
+            neighbours: observed.neighbours.into_iter().collect(),
+            fdb: observed.fdb.into_iter().collect(),
+            peers: observed.peers.into_iter().map(peer).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// As the planner compares it with its plan.
+    #[must_use]
+    pub fn observed(&self) -> State {
+        let vxlans = self.vxlans.iter().cloned().map(|vxlan| (vxlan.name.clone(), vxlan));
+        let tunnels = self.tunnels.iter().cloned().map(|tunnel| (tunnel.name().clone(), tunnel));
+        let peers = self.peers.iter().cloned().map(|Peer { device, key, endpoint, ranges }| {
+            let end = PeerEnd { endpoint, ranges };
+            ((device, key), end)
+        });
+        State {
+            vxlans: vxlans.collect(),
+            tunnels: tunnels.collect(),
+            routes: self.routes.iter().cloned().map(|route| (route.dst, route.target)).collect(),
+            neighbours: self.neighbours.iter().map(|it| ((it.device.clone(), it.addr), it.mac)).collect(),
+            fdb: self.fdb.iter().map(|it| ((it.device.clone(), it.mac), it.remote)).collect(),
+            peers: peers.collect(),
+        }
+    }
+}
+
+impl From<Link> for Device {
+    fn from(Link { name, mtu, is_up, .. }: Link) -> Self {
+        Self { name, mtu, is_up }
+    }
+}
+
+fn settings(netns: &NetNs) -> Result<BTreeMap<String, String>, SysctlError> {
+    let mut found = BTreeMap::new();
+    for key in SETTINGS {
+        match sysctl::read(netns, key) {
+            Ok(value) => drop(found.insert(key.to_owned(), value)),
+            Err(error) if error.is_missing() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+impl Rules {
+    fn read(socket: &mut NftSocket, mut elements: usize) -> Result<Option<Self>, NftError> {
+        if !socket.is_there()? {
+            return Ok(None);
+        }
+        let mut tables = BTreeMap::new();
+        for (family, table) in Family::ALL.into_iter().flat_map(|family| TABLES.map(|table| (family, table))) {
+            if let Some(listed) = socket.listed(family, table, &mut elements)? {
+                tables.insert(Called(family, table).to_string(), listed);
+            }
+        }
+        let mut walls = socket.forward_chains(&TABLES)?;
+        walls.retain(|chain| chain.drops);
+        Ok(Some(Self { tables, walls }))
+    }
+
+    /// What of a table is not as these rules want it, in words (see [`Listed::differences`]).
+    #[must_use]
+    pub fn differences(&self, table: &str, rules: &RuleSet) -> Vec<String> {
+        match self.tables.get(&Called(rules.family, table).to_string()) {
+            Some(listed) => listed.differences(table, rules),
+            None => vec![format!("there is no table {table} that does anything")],
+        }
+    }
+
+    /// What of a table is not told, in words, as there is too much of it.
+    #[must_use]
+    pub fn unlisted(&self, table: &str, rules: &RuleSet) -> Vec<String> {
+        let listed = self.tables.get(&Called(rules.family, table).to_string());
+        let all = listed.into_iter().flat_map(|listed| listed.unlisted(rules));
+        all.map(|(name, count)| format!("{name} of table {table} has {count} elements, which are too many to be told"))
+            .collect()
+    }
+}
+
+/// A table, as `nft` names it.
+struct Called<'a>(Family, &'a str);
+
+impl Display for Called<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = match self.0 {
+            Family::V4 => "ip",
+            Family::V6 => "ip6",
+        };
+        write!(f, "{family} {}", self.1)
+    }
+}
+
+#[cfg(test)]
+mod tests;

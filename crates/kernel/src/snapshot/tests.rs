@@ -1,0 +1,153 @@
+//! What is taken is what is there, and what is sent of it is that as well.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use podnet_model::{Mac, proxy::Mode, wireguard::PrivateKey};
+use podnet_planner::{
+    ruleset::{BackendAddress, BackendKey, BackendMap, FrontendKey, RuleSet},
+    step::{Ipip, RouteTarget, Step, Wireguard},
+    trace::{Facts, Link as PodLink},
+};
+
+use super::*;
+use crate::testing::TestNs;
+
+const VXLAN: &str = "podnet.vxlan";
+
+fn addr(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn told(kernel: Snapshot) -> Told {
+    let mut facts = Facts::new("eth0".into(), 1500, Mode::Ebpf);
+    facts.no_nat_cidrs.push("10.96.0.0/12".parse().unwrap());
+    facts.links.insert(addr("fd00::5"), PodLink { device: "pn0".into(), bridge: Some("cni0".into()) });
+    Told { facts, is_configured_alone: true, kernel }
+}
+
+/// What is sent, as it is read again.
+fn sent(told: &Told) -> (String, Told) {
+    let text = told.write(MOST_BYTES).unwrap();
+    let read = Told::read(&text).unwrap();
+    (String::from_utf8(text).unwrap(), read)
+}
+
+/// A node's way to another one, as its executor makes it.
+fn steps() -> Vec<Step> {
+    let (mac, via, remote) = (Mac([2, 0, 0, 0, 0, 9]), addr("10.1.2.0"), addr("192.0.2.2"));
+    let vxlan = Vxlan {
+        name: VXLAN.into(),
+        vni: 4096,
+        port: 4789,
+        local: addr("192.0.2.1"),
+        mac: Mac([2, 0, 0, 0, 0, 1]),
+        mtu: 1450,
+        addrs: [addr("10.1.1.0")].into(),
+    };
+    let onlink = RouteTarget::OnLink { device: VXLAN.into(), via, source: None };
+    vec![
+        Step::SetVxlan(vxlan),
+        Step::SetFdb(FdbEntry { device: VXLAN.into(), mac, remote }),
+        Step::SetNeighbour(Neighbour { device: VXLAN.into(), addr: via, mac }),
+        Step::SetRoute(Route { dst: "10.1.2.0/26".parse().unwrap(), target: onlink }),
+        Step::SetRoute(Route { dst: "10.1.1.0/26".parse().unwrap(), target: RouteTarget::Blackhole }),
+    ]
+}
+
+/// A table with a frontend that has so many backends.
+fn backends(count: u8) -> RuleSet {
+    let frontend = FrontendKey { addr: addr("10.96.0.1"), protocol: podnet_model::Protocol::Tcp, port: 80 };
+    let to = |number: u8| BackendAddress { addr: Ipv4Addr::new(10, 1, 1, number).into(), port: 8080 };
+    let elements = (0..count).map(|slot| (BackendKey { frontend, slot: slot.into() }, to(slot))).collect();
+    RuleSet { backend_maps: [("backends".into(), BackendMap { elements })].into(), ..RuleSet::empty(Family::V4) }
+}
+
+#[test]
+fn what_a_namespace_has_is_taken_and_sent_whole() {
+    let namespace = TestNs::new("snapshot");
+    namespace.command("ip link add eth0 type bridge");
+    namespace.command("ip link set eth0 mtu 1400 up");
+    namespace.command("ip addr add 192.0.2.1/24 dev eth0");
+    namespace.command("ip link add idle type bridge");
+    sysctl::set(&namespace, "net.ipv4.ip_forward", "1").unwrap();
+    let mut socket = RtSocket::open_in(&namespace).unwrap();
+    executor::apply(&mut socket, &steps()).unwrap();
+    let (mut rules, planned) = (NftSocket::open_in(&namespace).unwrap(), backends(3));
+    rules.replace(nftables::TABLE, &planned).unwrap();
+    namespace.command("nft add table inet wall");
+    namespace.command("nft add chain inet wall across { type filter hook forward priority 0 ; policy drop ; }");
+    namespace.command("nft add chain inet wall open { type filter hook forward priority 1 ; policy accept ; }");
+    let name = LinkName::from(VXLAN);
+    let (_, read) = sent(&told(Snapshot::take(&namespace, &[&name], MOST_ELEMENTS).unwrap()));
+    let Told { facts, is_configured_alone, kernel } = read;
+    assert_eq!((facts, is_configured_alone), (told(Snapshot::default()).facts, true));
+    assert_eq!(kernel.observed(), State::from(executor::observe(&mut socket, &[&name]).unwrap()));
+    for step in steps() {
+        let mut after = kernel.observed();
+        after.apply(&step);
+        assert_eq!(after, kernel.observed(), "{step:?}");
+    }
+    for (device, mtu, is_up) in [("eth0", 1400, true), ("idle", 1500, false), (VXLAN, 1450, true)] {
+        assert!(kernel.devices.contains(&Device { name: device.into(), mtu, is_up }), "{:?}", kernel.devices);
+    }
+    assert_eq!(kernel.settings[FORWARDING4], "1");
+    let rules = kernel.rules.unwrap();
+    assert_eq!(rules.differences(nftables::TABLE, &planned), [""; 0]);
+    let told = rules.differences(nftables::TABLE, &backends(2));
+    assert_eq!(told, ["backends of table podnet-services has 1 frontends with wrong or missing backends"]);
+    assert_eq!(rules.differences(border::TABLE, &planned), ["there is no table podnet that does anything"]);
+    let six = RuleSet { family: Family::V6, ..planned };
+    assert_eq!(rules.differences(nftables::TABLE, &six), ["there is no table podnet-services that does anything"]);
+    let walls: Vec<String> = rules.walls.iter().map(ToString::to_string).collect();
+    assert_eq!(walls, ["inet wall across"]);
+}
+
+#[test]
+fn sets_beyond_what_is_told_are_named_and_are_no_difference() {
+    let namespace = TestNs::new("snapshot-many");
+    let planned = backends(200);
+    NftSocket::open_in(&namespace).unwrap().replace(nftables::TABLE, &planned).unwrap();
+    let rules = Snapshot::take(&namespace, &[], 199).unwrap().rules.unwrap();
+    assert_eq!(rules.differences(nftables::TABLE, &planned), [""; 0]);
+    let told = "backends of table podnet-services has 200 elements, which are too many to be told";
+    assert_eq!(rules.unlisted(nftables::TABLE, &planned), [told]);
+    let whole = Snapshot::take(&namespace, &[], 200).unwrap().rules.unwrap();
+    assert_eq!(whole.unlisted(nftables::TABLE, &planned), [""; 0]);
+}
+
+#[test]
+fn what_is_too_much_is_not_told() {
+    let told = told(Snapshot::default());
+    let whole = told.write(MOST_BYTES).unwrap().len();
+    assert_eq!(told.write(whole).unwrap().len(), whole);
+    assert!(matches!(told.write(whole - 1), Err(Unwritable::TooMuch { most }) if most == whole - 1));
+}
+
+#[test]
+fn another_form_and_another_order_are_named_before_anything_else_is_read() {
+    let read = |text: &str| Told::read(text.as_bytes()).unwrap_err().to_string();
+    let other = read(r#"{"version": 2, "order": "little", "node": "something new"}"#);
+    assert!(other.contains("form 2") && other.contains("agents' version"), "{other}");
+    let order = read(r#"{"version": 1, "order": "middle", "node": 1}"#);
+    assert!(order.contains("middle-endian"), "{order}");
+    let (text, _) = sent(&told(Snapshot::default()));
+    assert!(matches!(Told::read(&text.as_bytes()[..text.len() - 1]), Err(Unreadable::Form(_))));
+    let more = text.replace("\"devices\"", "\"device\"");
+    assert!(matches!(Told::read(more.as_bytes()), Err(Unreadable::Form(_))));
+}
+
+#[test]
+fn the_private_key_is_not_sent() {
+    let name = LinkName::from("podnet.wg");
+    let key = PrivateKey([7; 32]);
+    let wireguard = Wireguard { name: name.clone(), port: 51820, mtu: 1420, mark: 1, key: key.clone() };
+    let ipip = Tunnel::Ipip(Ipip { name: "podnet.ipip".into(), local: Ipv4Addr::new(192, 0, 2, 1), mtu: 1480 });
+    let tunnels = [(name, Tunnel::Wireguard(wireguard.clone())), ("podnet.ipip".into(), ipip.clone())];
+    let kernel = Snapshot::of(Observed { tunnels: tunnels.into(), ..Observed::default() });
+    let (text, read) = sent(&told(kernel.clone()));
+    assert!(!text.contains(&key.reveal()) && !text.contains("podnet.wg"), "{text}");
+    assert_eq!(read.kernel.tunnels, [ipip]);
+    // Nor could it be, if somebody put it there.
+    let careless = Snapshot { tunnels: vec![Tunnel::Wireguard(wireguard)], ..kernel };
+    assert!(matches!(told(careless).write(MOST_BYTES), Err(Unwritable::Form(_))));
+}
